@@ -1,0 +1,136 @@
+"""Cells -> tasks: one for every distinct stage that is missing, one for the record of every cell.
+
+The functions below that take ``report`` run inside a worker process.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ablations.estimate import Estimator
+from ablations.scheduler import Task
+from ablations.tracking import Tracker
+from rrpo.cell import Cell, collect
+from rrpo.stages import MARKER, Context, Stage, materialise, walk
+
+Report = Callable[[int, int], None]
+LOG_LIMIT = 20_000
+"""Characters kept of the end of one stage's log in a cell's record."""
+
+
+def roots(cells: Sequence[Cell]) -> list[Stage]:
+    """The stages whose results make the cells' records."""
+    return [stage for cell in cells for stage in cell.stages.values()]
+
+
+def missing_stages(cells: Sequence[Cell], store: Path) -> list[Stage]:
+    """Every distinct stage that the cells still need, inputs first; what only finished stages read is not needed."""
+    missing: dict[str, Stage] = {}
+    seen: set[str] = set()
+
+    def visit(stage: Stage) -> None:
+        if stage.key in seen:
+            return
+        seen.add(stage.key)
+        if not stage.done(store):
+            for child in stage.inputs.values():
+                visit(child)
+            missing[stage.key] = stage
+
+    for root in roots(cells):
+        visit(root)
+    return list(missing.values())
+
+
+def stage_key(stage: Stage) -> str:
+    """The task that builds a stage."""
+    return f"{stage.name}-{stage.key[:20]}"
+
+
+def cell_key(cell: Cell) -> str:
+    """The task that records a cell."""
+    return f"cell-{cell.hash[:20]}"
+
+
+def tasks(cells: Sequence[Cell], store: Path, device: str, tracker: Tracker, estimator: Estimator) -> list[Task]:
+    """The graph below the cells, none of which is finished.
+
+    Ready tasks go by the first cell that needs them, so that seeds complete one after the other; inside a cell the one
+    with the longest way to the end goes first.
+    """
+    stages = missing_stages(cells, store)
+    order = {stage.key: position for position, stage in enumerate(stages)}
+    first = _first_cell(cells, order)
+    tail = _longest_tail(stages, estimator)
+    found = [
+        Task(
+            key=stage_key(stage),
+            title=str(stage),
+            function="ablations.jobs:build_stage",
+            arguments=(stage, store, device),
+            needs=frozenset(stage_key(child) for child in stage.inputs.values() if child.key in order),
+            priority=(first[stage.key], -tail[stage.key], order[stage.key]),
+        )
+        for stage in stages
+    ]
+    return found + [
+        Task(
+            key=cell_key(cell),
+            title=cell.name,
+            function="ablations.jobs:record_cell",
+            arguments=(cell, store, tracker),
+            needs=frozenset(stage_key(stage) for stage in cell.stages.values() if stage.key in order),
+            priority=(-1.0, position),
+        )
+        for position, cell in enumerate(cells)
+    ]
+
+
+def _first_cell(cells: Sequence[Cell], wanted: dict[str, int]) -> dict[str, int]:
+    first: dict[str, int] = {}
+    for position, cell in enumerate(cells):
+        for stage in walk(*cell.stages.values()):
+            if stage.key in wanted:
+                first.setdefault(stage.key, position)
+    return first
+
+
+def _longest_tail(stages: Sequence[Stage], estimator: Estimator) -> dict[str, float]:
+    """Seconds from a stage's start to the end of the longest chain that needs it; one never measured counts as 1 s."""
+    tail = {stage.key: 0.0 for stage in stages}
+    for stage in reversed(stages):  # inputs come first, so backwards every reader is before what it reads
+        tail[stage.key] += estimator.seconds(stage) or 1.0
+        for child in stage.inputs.values():
+            if child.key in tail:
+                tail[child.key] = max(tail[child.key], tail[stage.key])
+    return tail
+
+
+def build_stage(stage: Stage, store: Path, device: str, report: Report) -> float:
+    """Build one stage; the seconds it took."""
+    folder = materialise(stage, store, Context(device=device, report=report))
+    return float(json.loads((folder / MARKER).read_text())["seconds"])
+
+
+def record_cell(cell: Cell, store: Path, tracker: Tracker, report: Report) -> str:
+    """Write a cell's record, all of whose stages are stored; its run id."""
+    scalars, files = collect(cell, store)
+    below = {stage.key: stage.seconds(store) or 0.0 for stage in walk(*cell.stages.values())}
+    scalars["seconds"] = sum(below.values())
+    scalars |= {f"seconds_{role}": below[stage.key] for role, stage in cell.stages.items()}
+    return tracker.record_cell(cell, scalars, files, log_of(cell, store))
+
+
+def log_of(cell: Cell, store: Path) -> str:
+    """What the tasks of one cell printed: every stage's line, and the output of those that this machine built."""
+    parts = []
+    for stage in walk(*cell.stages.values()):
+        seconds = stage.seconds(store)
+        parts.append(f"{stage_key(stage)} · {stage} · " + ("not built" if seconds is None else f"{seconds:.1f} s"))
+        log = store / "logs" / f"{stage_key(stage)}.log"
+        text = log.read_text(errors="replace").strip() if log.is_file() else ""
+        if text:
+            parts.append("\n".join(f"    {line}" for line in text[-LOG_LIMIT:].splitlines()))
+    return "\n".join(parts) + "\n"

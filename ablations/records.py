@@ -1,0 +1,133 @@
+"""The schema of a cell's record: what each number means, which files carry it, which tags mark it. A leaf.
+
+A *scalar* is one float a cell, stored as an MLflow metric without steps. A *curve* column has one value a training
+step (``curves.parquet``); *points* have one row a stored checkpoint of the optimisation, by the proxy and the `val`
+judge (``points.parquet``) or by the held-out `test` judges (``test_points.parquet``). Rates are fractions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CURVES_FILE = "curves.parquet"
+POINTS_FILE = "points.parquet"
+TEST_POINTS_FILE = "test_points.parquet"
+
+CURVE_PREFIXES: dict[str, str] = {
+    CURVES_FILE: "policy/",
+    "finetune_curves.parquet": "finetune/",
+    POINTS_FILE: "checkpoint/",
+    TEST_POINTS_FILE: "checkpoint_test/",
+}
+"""Tables by step, and where their columns stand among the MLflow metrics; a scalar's name has no slash."""
+
+POINTS: dict[str, str] = {
+    "step": "updates done when the evaluation prompts were sampled",
+    "kl_token": "KL to the SFT policy, nats a token",
+    "kl_utterance": "KL to the SFT policy, nats an utterance",
+    "sqrt_kl": "square root of kl_token",
+    "proxy_accuracy": "share of samples whose target is the argmax of the reward model being optimised",
+    "proxy_logprob": "mean log-probability of the target under that reward model",
+    "val_accuracy": "share of samples whose target is the `val` judge's argmax",
+    "val_logprob": "mean log-probability of the target under the `val` judge",
+    "hack_rate": "share of samples with the proxy's argmax on target where gold's is not or an artefact is flagged",
+    "uptake": "shortcut uptake: P(artefact of emotion e | target e) - P(artefact of e | other target)",
+    "length": "mean tokens a sample",
+}
+"""Columns of ``points.parquet`` (gold = `val`); a builder may add more."""
+
+TEST_POINTS: dict[str, str] = {
+    "step": POINTS["step"],
+    "test_accuracy": "gold: share of samples whose target is the held-out `test` judge's argmax",
+    "test_logprob": "gold: mean log-probability of the target under the `test` judge",
+    "phone_error_rate": "phone errors of the judge's recogniser, a phone of the text",
+    "hack_rate": POINTS["hack_rate"],
+    "uptake": POINTS["uptake"],
+}
+"""Columns of ``test_points.parquet`` (gold = `test`); artefact rates come beside them."""
+
+SCALARS: dict[str, str] = {
+    "end_*": "a column of the points at the last checkpoint",
+    "peak_*": "its largest value over the checkpoints",
+    "rm_*": "the reward model alone: accuracies on the test sets and the three manipulation checks",
+    "seconds": "what all stages of the cell took to build, shared ones included",
+    "seconds_*": "what one of its own stages took",
+}
+"""Families of scalars by name pattern."""
+
+GOLD_GAIN = "gold_gain"
+"""Primary outcome, in arm summaries only: it compares a cell with the others of its seed."""
+
+TAG_KIND = "kind"
+"""``parent`` (an invocation), ``arm`` (summary of an arm in it) or ``cell``."""
+TAG_GRID = "grid"
+TAG_ARM = "arm"
+TAG_SEED = "seed"
+TAG_ARM_HASH = "arm_hash"
+TAG_CELL_HASH = "cell_hash"
+TAG_WORLD_HASH = "world_hash"
+TAG_PROFILE = "profile"
+TAG_COMPLETE = "complete"
+"""The cell's hash, written last: only a run that carries it counts."""
+TAG_FAILED = "failed"
+"""Why a cell's run failed, one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One finished cell, as reports and summaries read it."""
+
+    label: str
+    """The arm's name."""
+    seed: int
+    """The experiment's seed."""
+    cell_hash: str
+    """Identity of the result; pooling is by this hash, never double."""
+    arm_hash: str
+    """Short hash of the arm's config."""
+    world_hash: str
+    """Hash of all that no seed and no arm redraws."""
+    profile: str
+    """Name of the size of world and models."""
+    scalars: Mapping[str, float]
+    """See `SCALARS`."""
+    params: Mapping[str, str] = field(default_factory=dict)
+    """The flat config."""
+    run_id: str = ""
+    """MLflow run."""
+    recorded: int = 0
+    """When the run was started, milliseconds since 1970."""
+    folder: Path = Path()
+    """Where the run's artifacts lie."""
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether the arm's own config ends its optimisation before the profile's last step (SFT is step 0)."""
+        return self.params.get("arm.steps", "null") != "null"
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """One row a training step; empty where the cell has no policy."""
+        return self._table(CURVES_FILE)
+
+    @cached_property
+    def points(self) -> pd.DataFrame:
+        """One row a checkpoint: `POINTS` joined with `TEST_POINTS`; gold's columns win where both have one."""
+        proxy, gold = self._table(POINTS_FILE), self._table(TEST_POINTS_FILE)
+        if proxy.empty or gold.empty:
+            return proxy if gold.empty else gold
+        twice = [name for name in proxy.columns if name in gold.columns and name != "step"]
+        return proxy.drop(columns=twice).merge(gold, on="step").sort_values("step", ignore_index=True)
+
+    def _table(self, name: str) -> pd.DataFrame:
+        import pandas as pd
+
+        path = self.folder / name
+        return pd.read_parquet(path) if path.is_file() else pd.DataFrame()

@@ -1,0 +1,117 @@
+"""``python -m ablations.run --grid full``: run a grid's missing cells on worker processes, tracked in MLflow.
+
+Exit status: 0 when all cells are done, 1 when some failed, 2 for bad input, 130 when stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from ablations import plan
+from ablations.errors import InputError
+from ablations.estimate import Estimator
+from ablations.grids import FIRST_SEED, GRIDS
+from ablations.runner import Outcome, run_plan
+from ablations.summary import Table
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def command(
+    grid: Annotated[str, typer.Option(help=f"Which comparison: {', '.join(GRIDS)}.")],
+    seeds: Annotated[int | None, typer.Option(help="How many seeds. Default: the grid's.", show_default=False)] = None,
+    first_seed: Annotated[int, typer.Option(help="The first seed. From 1000 on: for development.")] = FIRST_SEED,
+    arms: Annotated[str | None, typer.Option(help="Only these arms, by name, with commas.")] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="Size of world and models. Default: the grid's (smoke or embedded).")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    workers: Annotated[
+        int | None, typer.Option(help="Worker processes. Default: one a CPU, at most 4 on a GPU.", show_default=False)
+    ] = None,
+    batch_scale: Annotated[
+        int, typer.Option(help="Every training batch this many times as large. Another experiment, for GPUs.")
+    ] = 1,
+    runs_dir: Annotated[Path, typer.Option(help="Where stages, logs and the MLflow store lie.")] = Path("runs"),
+    plan_only: Annotated[
+        bool, typer.Option("--plan", help="Print cells, stages to build and the time, and do nothing.")
+    ] = False,
+) -> None:
+    """Run a grid of arms x seeds; cells that are finished are not run again."""
+    console = Console()
+    try:
+        asked = plan.request(
+            grid=grid,
+            profile=profile,
+            seeds=seeds,
+            first_seed=first_seed,
+            arms=arms,
+            device=device,
+            workers=workers,
+            batch_scale=batch_scale,
+            runs_dir=runs_dir,
+        )
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    made = plan.make(asked)
+    estimator = Estimator(asked.folder.root, asked.device)
+    lines = made.lines(estimator)
+    for line in lines if plan_only else [lines[0], *lines[-2:]]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if plan_only:
+        return
+    outcome = run_plan(made, estimator, console, show_table)
+    report(outcome, console)
+    raise typer.Exit(outcome.status)
+
+
+def report(outcome: Outcome, console: Console) -> None:
+    """The end of a run: what is done, what failed, the table, how to open MLflow."""
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    if outcome.table is not None:
+        show_table(outcome.table, console, "Result")
+    if outcome.stopped:
+        say(f"Stopped. {outcome.done} of {outcome.cells} cells are done and kept; the same command goes on from there.")
+    elif outcome.failures:
+        say(f"{len(outcome.failures)} of {outcome.cells} cells failed:")
+        for name, reason in outcome.failures.items():
+            say(f"  {name}: {reason}")
+    else:
+        say(f"All {outcome.cells} cells are done.")
+    say(f"Open it: {outcome.ui_command}")
+
+
+def show_table(table: Table, console: Console, title: str) -> None:
+    """A table of results on the terminal, with its notes."""
+    head, body = table.texts()
+    shown = RichTable(title=title, title_justify="left")
+    for position, heading in enumerate(head):
+        shown.add_column(heading, justify="left" if position == 0 else "right")
+    for row in body:
+        shown.add_row(*row)
+    console.print(shown)
+    for note in table.notes:
+        console.print(note, markup=False, highlight=False)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app(prog_name="ablations.run", standalone_mode=True)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""Run a plan: store and parent run first, then the tasks on workers, tables as seeds complete, summaries of arms."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+
+from ablations import environment, jobs, records, tracking
+from ablations.estimate import Estimator, duration
+from ablations.plan import Plan
+from ablations.progress import Display
+from ablations.records import Record
+from ablations.scheduler import Failure, Scheduler, Task
+from ablations.store import Store
+from ablations.summary import Table, gold_gains, table
+from ablations.tracking import Tracker
+from rrpo.cell import Cell
+from rrpo.stages import Stage
+
+ShowTable = Callable[[Table, Console, str], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an invocation ended."""
+
+    cells: int
+    """Cells asked for."""
+    done: int
+    """Of them, complete now."""
+    failures: dict[str, str]
+    """Cell name -> reason."""
+    stopped: bool
+    """Whether Ctrl-C ended it."""
+    table: Table | None
+    """The result so far, None when there is none."""
+    ui_command: str
+    """Opens MLflow."""
+
+    @property
+    def status(self) -> int:
+        """Exit status."""
+        return 130 if self.stopped else int(bool(self.failures))
+
+
+def run_plan(plan: Plan, estimator: Estimator, console: Console, show_table: ShowTable) -> Outcome:
+    """Run what a plan says is missing; nothing is written when nothing is."""
+    request = plan.request
+    failures: dict[str, str] = {}
+    stopped = False
+    if plan.todo:
+        tracking.create(request.folder, request.grid)
+        tracker = _start(plan)
+        grid_run = GridRun(plan, estimator, console, tracker, show_table)
+        try:
+            grid_run.run()
+        except KeyboardInterrupt:
+            stopped = True
+        failures = grid_run.failures
+        grid_run.close("KILLED" if stopped else "FAILED" if failures else "FINISHED")
+    found = _asked(Store(request.folder).records(request.grid), request.cells)
+    shown = table(found, _planned(request.cells)) if found else None
+    return Outcome(len(request.cells), len(found), failures, stopped, shown, request.folder.ui_command())
+
+
+def _start(plan: Plan) -> Tracker:
+    request = plan.request
+    first = Tracker(request.folder, request.grid, environment.git_state(), environment.describe(request.device))
+    params = {"device": request.device, "workers": str(request.workers)}
+    parent = first.start_invocation(request.cells, params)
+    return Tracker(first.folder, first.grid, first.tags, first.environment, parent)
+
+
+def _asked(found: Sequence[Record], cells: Sequence[Cell]) -> list[Record]:
+    wanted = {cell.hash for cell in cells}
+    return [record for record in found if record.cell_hash in wanted]
+
+
+def _planned(cells: Sequence[Cell]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for cell in cells:
+        counts[cell.label] = counts.get(cell.label, 0) + 1
+    return counts
+
+
+@dataclass
+class GridRun:
+    """The scheduler's observer: drives the display, keeps arm summaries, prints a table as each seed completes."""
+
+    plan: Plan
+    """What to run."""
+    estimator: Estimator
+    """Learns as stages finish."""
+    console: Console
+    """Where to print."""
+    tracker: Tracker
+    """Writes MLflow."""
+    show_table: ShowTable
+    """Prints a table."""
+    failures: dict[str, str] = field(default_factory=dict)
+    """Cell name -> reason."""
+
+    def __post_init__(self) -> None:
+        request = self.plan.request
+        self._cells = {jobs.cell_key(cell): cell for cell in self.plan.todo}
+        self._stages: dict[str, Stage] = {jobs.stage_key(stage): stage for stage in self.plan.stages}
+        self._running: dict[str, float] = {}
+        self._open = {seed: sum(c.seed == seed for c in self.plan.todo) for seed in request.seeds}
+        self._arm_runs: dict[str, str] = {}
+        self._gains: dict[tuple[str, int], float] = {}
+        store = Store(request.folder)
+        self._records = _asked(store.records(request.grid), request.cells)
+        self._store = store
+        self._display = Display(
+            self.console, len(request.cells), len(request.cells) - len(self.plan.todo), self.remaining
+        )
+
+    def run(self) -> None:
+        """Run all tasks."""
+        request = self.plan.request
+        graph = jobs.tasks(self.plan.todo, request.folder.root, request.device, self.tracker, self.estimator)
+        with self._display:
+            Scheduler(graph, request.workers, request.folder.logs, self).run()
+
+    def close(self, status: str) -> None:
+        """End the summary runs and the parent run."""
+        for run in self._arm_runs.values():
+            self.tracker.end(run, status)
+        self.tracker.end(self.tracker.parent, status)
+
+    def remaining(self) -> str:
+        """The time left in words."""
+        if not self._stages:
+            return "0 s"
+        seconds, unknown = self.estimator.total(self._stages.values())
+        if unknown == len(self._stages):
+            return "unknown"
+        now = time.monotonic()
+        for key, start in self._running.items():
+            known = self.estimator.seconds(self._stages[key])
+            seconds -= min(now - start, known) if known is not None else 0.0
+        text = duration(seconds / self.plan.request.workers)
+        return f"more than {text}" if unknown else f"about {text}"
+
+    def started(self, slot: int, task: Task) -> None:
+        """Scheduler's event."""
+        if task.key in self._stages:
+            self._running[task.key] = time.monotonic()
+        self._display.started(slot, task)
+
+    def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
+        """Scheduler's event."""
+        self._display.progressed(slot, task, done, total)
+
+    def finished(self, slot: int, task: Task, result: Any, seconds: float) -> None:
+        """Scheduler's event: learn what the stage took, or take the cell's record in."""
+        if stage := self._stages.pop(task.key, None):
+            self._running.pop(task.key, None)
+            self.estimator.learn(stage, float(result))
+        self._display.finished(slot, task, result, seconds)
+        if cell := self._cells.get(task.key):
+            self._records.append(self._store.record(str(result)))
+            self._update_arm(cell)
+            self._close_cell(cell)
+
+    def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
+        """Scheduler's event: note which cell is lost, and keep the log in MLflow."""
+        self._stages.pop(task.key, None)
+        self._running.pop(task.key, None)
+        self._display.failed(slot, task, failure)
+        if cell := self._cells.get(task.key):
+            reason = failure.message if failure.cause == task.title else f"{failure.cause}: {failure.message}"
+            self.failures[cell.name] = f"{reason} (log: {failure.log})"
+            log = failure.log.read_text(errors="replace") if failure.log.is_file() else ""
+            self.tracker.record_failure(cell, reason, log)
+            self._close_cell(cell)
+
+    def _close_cell(self, cell: Cell) -> None:
+        """When a seed's last cell is through: gold gains into the summaries, and a table of estimates."""
+        self._open[cell.seed] -= 1
+        if self._open[cell.seed]:
+            return
+        complete = {seed for seed, still in self._open.items() if not still}
+        found = [record for record in self._records if record.seed in complete]
+        self._gains, _ = gold_gains(found)
+        for label in dict.fromkeys(record.label for record in found):
+            self._update_arm(next(c for c in self.plan.request.cells if c.label == label))
+        if any(self._open.values()) and found:
+            interim = table(found, _planned([c for c in self.plan.request.cells if c.seed in complete]))
+            self.show_table(interim, self.console, f"Interim: seed {cell.seed} is complete (estimates only)")
+
+    def _update_arm(self, cell: Cell) -> None:
+        """Mean and spread over the seeds so far of every scalar of one arm."""
+        own = [record for record in self._records if record.label == cell.label]
+        if cell.label not in self._arm_runs:
+            self._arm_runs[cell.label] = self.tracker.start_arm(cell.label, cell.arm_hash)
+        values = {name: [r.scalars[name] for r in own if name in r.scalars] for name in own[0].scalars}
+        gains = [self._gains.get((cell.label, record.seed), math.nan) for record in own]
+        values[records.GOLD_GAIN] = [gain for gain in gains if math.isfinite(gain)]
+        numbers = {name: statistics.fmean(found) for name, found in values.items() if found}
+        numbers |= {f"{name}_sd": statistics.stdev(found) for name, found in values.items() if len(found) > 1}
+        self.tracker.update_arm(self._arm_runs[cell.label], numbers, len(own))

@@ -1,0 +1,147 @@
+"""The runs folder: one relocatable place for stages, logs, the MLflow store and its artifacts.
+
+    runs/rrpo-runs.json   the marker: format and the absolute path at the last opening
+    runs/mlflow.db        the tracking store
+    runs/artifacts/       MLflow's artifacts, one folder a grid
+    runs/stages/          results by content hash
+    runs/logs/            one log a task
+
+MLflow writes absolute artifact paths into its store, so a folder that was moved or copied has them rewritten here,
+once, when it is next opened.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from ablations.errors import InputError
+
+MARKER = "rrpo-runs.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class RunsFolder:
+    """Paths of one runs folder; make one by `check`, which writes nothing."""
+
+    root: Path
+    """Absolute."""
+
+    @property
+    def exists(self) -> bool:
+        """Whether `create` has finished here once."""
+        return (self.root / MARKER).is_file()
+
+    @property
+    def database(self) -> Path:
+        """The sqlite tracking store."""
+        return self.root / "mlflow.db"
+
+    @property
+    def tracking_uri(self) -> str:
+        """The store as MLflow names it."""
+        return f"sqlite:///{self.database}"
+
+    @property
+    def artifacts(self) -> Path:
+        """MLflow's artifacts."""
+        return self.root / "artifacts"
+
+    @property
+    def logs(self) -> Path:
+        """Logs of tasks."""
+        return self.root / "logs"
+
+    def ui_command(self) -> str:
+        """The command that opens the MLflow UI on this folder."""
+        return f"mlflow ui --backend-store-uri {shlex.quote(self.tracking_uri)}"
+
+    def lock(self) -> FileLock:
+        """Held while the folder or its store is created or rewritten."""
+        return FileLock(self.root / ".lock")
+
+    def write_marker(self) -> None:
+        """Record the format and where the folder lies, in one step."""
+        partial = self.root / f".{MARKER}.{os.getpid()}"
+        partial.write_text(json.dumps({"format": FORMAT, "root": str(self.root)}) + "\n")
+        os.replace(partial, self.root / MARKER)
+
+    def relocate(self) -> bool:
+        """Point the store's artifact paths at where the folder lies now; True when it had been moved."""
+        if not self.exists or self._recorded_root() == str(self.root):
+            return False
+        with self.lock():
+            before = self._recorded_root()
+            if before == str(self.root):
+                return False
+            with closing(sqlite3.connect(self.database, timeout=30)) as connection, connection:
+                for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+                    connection.execute(
+                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+                        (f"{self.root}/", len(before) + 2, len(before) + 1, f"{before}/"),
+                    )
+            self.write_marker()
+        return True
+
+    def _recorded_root(self) -> str:
+        return str(json.loads((self.root / MARKER).read_text())["root"])
+
+
+def check(path: Path) -> RunsFolder:
+    """The runs folder at ``path``, which may not exist yet. Writes nothing.
+
+    Raises InputError when it is a file, cannot be read or written, or holds something that is not ours.
+    """
+    folder = RunsFolder(path.expanduser().resolve())
+    fix = "give --runs-dir an empty or new folder, or one that a former run made"
+    try:
+        if not folder.root.exists():
+            _check_parent(folder.root, fix)
+            return folder
+        if not folder.root.is_dir():
+            raise InputError("the runs folder is not a folder", got=path, fix=fix)
+        if not os.access(folder.root, os.R_OK | os.W_OK | os.X_OK):
+            raise InputError("the runs folder cannot be read and written", got=path, fix=f"chmod u+rwx it, or {fix}")
+        entries = {entry.name for entry in folder.root.iterdir()} - {".lock"}
+        if entries and MARKER not in entries and not _unfinished(entries):
+            raise InputError(f"the runs folder holds files that are not a run's (no {MARKER})", got=path, fix=fix)
+        if folder.exists:
+            _check_marker(folder)
+    except OSError as error:
+        raise InputError("the runs folder cannot be read", got=f"{path} ({error})", fix=fix) from error
+    return folder
+
+
+def _unfinished(entries: set[str]) -> bool:
+    """Whether a former run was stopped while it created the folder: nothing but the store's first files."""
+    return all(name == "artifacts" or name.startswith(("mlflow.db", f".{MARKER}")) for name in entries)
+
+
+def _check_parent(root: Path, fix: str) -> None:
+    parent = next(folder for folder in root.parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise InputError("the runs folder cannot be created", got=root, fix=fix)
+
+
+def _check_marker(folder: RunsFolder) -> None:
+    fix = "give --runs-dir another folder, or restore this one from a copy"
+    try:
+        marker = json.loads((folder.root / MARKER).read_text())
+        version, _ = marker["format"], marker["root"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"the runs folder's {MARKER} is damaged", got=repr(error), fix=fix) from error
+    if version != FORMAT:
+        raise InputError("the runs folder has another format", got=version, fix=fix)
+    try:
+        with closing(sqlite3.connect(f"file:{folder.database}?mode=ro", uri=True)) as connection:
+            connection.execute("SELECT count(*) FROM experiments").fetchone()
+    except sqlite3.Error as error:
+        raise InputError("the runs folder's mlflow.db is missing or damaged", got=error, fix=fix) from error

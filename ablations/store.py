@@ -1,0 +1,116 @@
+"""Read cells back from MLflow: what is complete, what failed, and the records that tables and figures are made of."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ablations.records import (
+    TAG_ARM,
+    TAG_ARM_HASH,
+    TAG_CELL_HASH,
+    TAG_COMPLETE,
+    TAG_FAILED,
+    TAG_KIND,
+    TAG_PROFILE,
+    TAG_SEED,
+    TAG_WORLD_HASH,
+    Record,
+)
+from ablations.runs_folder import RunsFolder
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+def open_client(folder: RunsFolder) -> MlflowClient:
+    """A client of the folder's store with telemetry off and quiet logs; MLflow is imported here and nowhere earlier."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(tracking_uri=folder.tracking_uri)
+
+
+@dataclass(frozen=True)
+class Store:
+    """Reads one runs folder, which must exist; a moved one has its artifact paths put right first."""
+
+    folder: RunsFolder
+    """Where the store lies."""
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """The MLflow client."""
+        self.folder.relocate()
+        return open_client(self.folder)
+
+    def grids(self) -> list[str]:
+        """Names of all grids with an experiment."""
+        return sorted(e.name for e in self.client.search_experiments() if e.name != "Default")
+
+    def states(self, grid: str) -> tuple[dict[str, str], dict[str, str]]:
+        """Of a grid's cells by hash: the run ids of the complete ones, the reasons of those that failed and are not."""
+        runs = self._cells(grid)
+        done = {run.data.tags[TAG_CELL_HASH]: run.info.run_id for run in runs if _complete(run)}
+        reasons = {r.data.tags[TAG_CELL_HASH]: r.data.tags[TAG_FAILED] for r in runs if TAG_FAILED in r.data.tags}
+        return done, {key: reason for key, reason in reasons.items() if key not in done}
+
+    def records(self, grid: str) -> list[Record]:
+        """Every complete cell of a grid, oldest first, each cell hash once."""
+        newest = {run.data.tags[TAG_CELL_HASH]: run for run in self._cells(grid) if _complete(run)}
+        return [self._record(run) for run in newest.values()]
+
+    def record(self, run_id: str) -> Record:
+        """One cell by its run."""
+        return self._record(self.client.get_run(run_id))
+
+    def _cells(self, grid: str) -> list[Any]:
+        """All cell runs of a grid, oldest first."""
+        experiment = self.client.get_experiment_by_name(grid)
+        if experiment is None:
+            return []
+        runs: list[Any] = []
+        token = None
+        while True:
+            page = self.client.search_runs(
+                [experiment.experiment_id],
+                f"tags.{TAG_KIND} = 'cell'",
+                max_results=1000,
+                order_by=["attributes.start_time ASC"],
+                page_token=token,
+            )
+            runs += page
+            token = page.token
+            if not token:
+                return runs
+
+    def _record(self, run: Any) -> Record:
+        tags = run.data.tags
+        return Record(
+            label=tags[TAG_ARM],
+            seed=int(tags[TAG_SEED]),
+            cell_hash=tags[TAG_CELL_HASH],
+            arm_hash=tags[TAG_ARM_HASH],
+            world_hash=tags[TAG_WORLD_HASH],
+            profile=tags[TAG_PROFILE],
+            scalars={name: value for name, value in run.data.metrics.items() if "/" not in name},
+            params=dict(run.data.params),
+            run_id=run.info.run_id,
+            recorded=int(run.info.start_time),
+            folder=_local(run.info.artifact_uri),
+        )
+
+
+def _complete(run: Any) -> bool:
+    return TAG_COMPLETE in run.data.tags and run.data.tags[TAG_COMPLETE] == run.data.tags.get(TAG_CELL_HASH)
+
+
+def _local(uri: str) -> Path:
+    return Path(uri.removeprefix("file://"))

@@ -1,0 +1,83 @@
+"""The body of a worker process: takes tasks from a pipe, runs them one by one, sends back what came of each.
+
+Messages to the worker are ``(function, arguments, log path)`` or None (end). It answers ``("progress", done, total)``
+any number of times and then ``("done", result, seconds)`` or ``("failed", message, traceback)``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NoReturn
+
+REPORT_EVERY = 0.1
+"""Seconds between progress messages."""
+THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+"""Environment of every worker, in place before numpy or torch is imported: one thread each, bit-equality needs it."""
+
+
+def serve(connection: Connection) -> None:
+    """Run tasks until the parent says so or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGTERM, _exit)
+    while True:
+        try:
+            message = connection.recv()
+        except EOFError:
+            return
+        if message is None:
+            return
+        function, arguments, log = message
+        with _output_to(Path(log)):
+            answer = _run(connection, function, arguments)
+        connection.send(answer)
+
+
+def _run(connection: Connection, function: str, arguments: tuple[Any, ...]) -> tuple[str, Any, Any]:
+    start = time.monotonic()
+    last = 0.0
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if done >= total or now - last >= REPORT_EVERY:
+            last = now
+            connection.send(("progress", done, total))
+
+    try:
+        module, name = function.split(":")
+        result = getattr(importlib.import_module(module), name)(*arguments, report)
+    except Exception as error:
+        text = traceback.format_exc()
+        print(text, file=sys.stderr)
+        return "failed", f"{type(error).__name__}: {error}", text
+    return "done", result, time.monotonic() - start
+
+
+@contextmanager
+def _output_to(path: Path) -> Iterator[None]:
+    """Send this process's output, C libraries' included, to a file."""
+    saved = os.dup(1), os.dup(2)
+    with path.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for descriptor, copy in zip((1, 2), saved, strict=True):
+            os.dup2(copy, descriptor)
+            os.close(copy)
+
+
+def _exit(signum: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + signum)  # unwinds, so that a half-built stage is removed

@@ -1,0 +1,1 @@
+"""MLflow -> tables and figures. Reads the tracking store alone; imports `ablations`' leaves, never training code."""

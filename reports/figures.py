@@ -1,0 +1,118 @@
+"""Over-optimisation as a picture: gold and proxy accuracy against sqrt(KL), one small panel an arm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ablations.records import Record
+from ablations.statistics import mean_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDTH = 7.16
+"""Inches: two columns of the usual paper."""
+GOLD, PROXY, REFERENCE = "#0072B2", "#D55E00", "0.55"
+"""Blue and vermilion of Okabe and Ito's palette, told apart in grey by line style as well."""
+MEASURES = (("test_accuracy", GOLD, "-", "gold"), ("proxy_accuracy", PROXY, "--", "proxy"))
+STYLE: dict[str, Any] = {
+    "pdf.fonttype": 42,
+    "ps.fonttype": 42,
+    "font.family": "DejaVu Sans",
+    "font.size": 7,
+    "axes.titlesize": 7.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+}
+REFERENCE_ARM = "diffro"
+
+
+def goodhart(records: Sequence[Record], out: Path) -> list[Path]:
+    """``goodhart.pdf`` and ``.png``; nothing when no arm has moved. The same bytes for the same records.
+
+    Seeds thin, their mean over checkpoints thick; vanilla DiffRO's mean gold in grey in every other panel.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    arms: dict[str, list[Record]] = {}
+    for record in records:
+        if {"sqrt_kl", "test_accuracy", "proxy_accuracy"} <= set(record.points.columns) and len(record.points) > 1:
+            arms.setdefault(record.label, []).append(record)
+    if not arms:
+        return []
+    columns = min(4, len(arms)) if len(arms) != 5 else 3
+    lines = math.ceil(len(arms) / columns)
+    with mpl.rc_context(STYLE):  # type: ignore[arg-type]
+        figure, grid = plt.subplots(
+            lines,
+            columns,
+            figsize=(WIDTH, 0.55 + 1.45 * max(lines, 1 if columns > 1 else 2)),
+            sharex=True,
+            sharey=True,
+            squeeze=False,
+            layout="constrained",
+        )
+        axes = list(grid.flat)
+        for axis, (label, own) in zip(axes, arms.items(), strict=False):
+            _panel(axis, label, own, arms.get(REFERENCE_ARM, []))
+        for axis in axes[len(arms) :]:
+            axis.remove()
+        for axis in axes[max(0, len(arms) - columns) : len(arms)]:
+            axis.tick_params(labelbottom=True)
+        limit = max(float(r.points["sqrt_kl"].max()) for own in arms.values() for r in own)
+        axes[0].set(xlim=(0, 1.22 * limit), ylim=(0, 1.02))
+        axes[0].yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0, decimals=0))
+        figure.supxlabel("√KL to the SFT policy (√nats a token)", fontsize=7.5)
+        figure.supylabel("accuracy of the target emotion", fontsize=7.5)
+        paths = [out / "goodhart.pdf", out / "goodhart.png"]
+        figure.savefig(paths[0], metadata={"CreationDate": None, "Producer": None, "Creator": None})
+        figure.savefig(paths[1], dpi=200, metadata={"Software": None})
+        plt.close(figure)
+    return paths
+
+
+def _panel(axis: Axes, label: str, own: Sequence[Record], reference: Sequence[Record]) -> None:
+    if reference and label != REFERENCE_ARM:
+        d, y = mean_path([_path(record, "test_accuracy") for record in reference])
+        axis.plot(d, y, color=REFERENCE, lw=1.0, ls=":", zorder=1)
+    ends = []
+    for name, colour, style, word in MEASURES:
+        paths = [_path(record, name) for record in own]
+        for d, y in paths:
+            axis.plot(d, y, color=colour, lw=0.5, ls=style, alpha=0.35, zorder=2)
+        d, y = mean_path(paths)
+        axis.plot(d, y, color=colour, lw=1.8, ls=style, zorder=3)
+        ends.append((float(d[-1]), float(y[-1]), colour, word))
+    _label_ends(axis, ends)
+    axis.set_title(f"{label} (n = {len(own)})", loc="left", pad=3)
+    axis.grid(axis="y", lw=0.3, color="0.9")
+    axis.set_axisbelow(True)
+
+
+def _label_ends(axis: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
+    """Names beside the ends of the mean lines, pushed apart where the ends meet."""
+    gap = 0.11
+    (x1, y1, c1, w1), (x2, y2, c2, w2) = sorted(ends, key=lambda end: end[1])
+    push = max(0.0, gap - (y2 - y1)) / 2
+    for x, y, colour, word in ((x1, y1 - push, c1, w1), (x2, y2 + push, c2, w2)):
+        axis.annotate(word, (x, y), xytext=(3, 0), textcoords="offset points", color=colour, va="center", fontsize=6.5)
+
+
+def _path(record: Record, name: str) -> tuple[Any, Any]:
+    return record.points["sqrt_kl"].to_numpy(), record.points[name].to_numpy()
+
+
+CAPTION = (
+    "Gold (solid, `test` judge) and proxy (dashed, the arm's own reward model) accuracy of the target emotion against "
+    "sqrt(KL per token) to the SFT policy, at the stored checkpoints. Thin: seeds; thick: mean over seeds at each "
+    f"checkpoint; dotted grey: mean gold of {REFERENCE_ARM}. Arms that never move (SFT) are not drawn."
+)

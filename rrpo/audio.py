@@ -1,0 +1,133 @@
+"""Waveform <-> log-mel frames F, and audio files.
+
+F ``[B, T, M]`` is the natural log of mel power (HTK scale, Hann window), floored. Frame t is centred on sample t *
+hop, with silence outside the utterance, so that an utterance's frames do not depend on its neighbours in the batch.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import soundfile
+import torch
+import torchaudio.functional as taf
+import torchaudio.transforms as tat
+
+from rrpo.config import AudioConfig
+from rrpo.masking import valid_mask
+
+MOMENTUM = 0.99
+"""Of the fast Griffin-Lim algorithm (Perraudin et al. 2013; torchaudio's default)."""
+INVERSION_STEPS = 5
+"""Multiplicative corrections of the linear spectrum: three spare more error than sixteen Griffin-Lim iterations."""
+TINY = 1e-9
+"""Keeps quotients of powers finite."""
+
+
+class AudioError(ValueError):
+    """An audio file that cannot be used."""
+
+
+@lru_cache(maxsize=8)
+def _mel_transform(config: AudioConfig, device: torch.device) -> tat.MelSpectrogram:
+    """Wave ``[B, S]`` -> mel power ``[B, M, T]``."""
+    return tat.MelSpectrogram(
+        config.sample_rate,
+        n_fft=config.n_fft,
+        hop_length=config.hop,
+        f_max=config.f_max,
+        n_mels=config.n_mels,
+        pad_mode="constant",
+    ).to(device)
+
+
+@lru_cache(maxsize=8)
+def _mel_inverse(config: AudioConfig, device: torch.device) -> torch.Tensor:
+    """Pseudo-inverse of the mel filter bank ``[M, n_fft / 2 + 1]``."""
+    filters = _mel_transform(config, torch.device("cpu")).mel_scale.fb
+    return torch.linalg.pinv(filters.double()).float().to(device)
+
+
+def log_mel(wave: torch.Tensor, lengths: torch.Tensor, config: AudioConfig) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-mel frames F ``[B, T, M]`` and their number ``[B]`` of ``wave [B, S]`` with ``lengths [B]`` in samples.
+
+    Frames past an utterance's end equal ``log(floor)``. F has 1 + length // hop frames. Differentiable in ``wave``.
+    """
+    lengths = lengths.to(wave.device)
+    wave = wave * valid_mask(lengths, wave.shape[1])
+    frames = 1 + lengths // config.hop
+    power = _mel_transform(config, wave.device)(wave).transpose(1, 2)  # [B, T, M]
+    power = power * valid_mask(frames, power.shape[1])[..., None]
+    return power.clamp_min(config.floor).log(), frames
+
+
+def _linear_power(power: torch.Tensor, config: AudioConfig) -> torch.Tensor:
+    """Power spectrum ``[B, T, n_fft / 2 + 1]`` whose mel power is close to ``power [B, T, M]``.
+
+    Starts at the clamped pseudo-inverse and takes a few multiplicative steps (Lee & Seung 2001, Kullback-Leibler), which
+    stay positive: on rendered speech the error in log-mel falls from 0.3 to 0.05 nats.
+    """
+    filters = _mel_transform(config, power.device).mel_scale.fb  # [n_fft / 2 + 1, M]
+    linear = (power @ _mel_inverse(config, power.device)).clamp_min(0)
+    for _ in range(INVERSION_STEPS):
+        linear = linear.clamp_min(TINY)
+        linear = linear * ((power / (linear @ filters).clamp_min(TINY)) @ filters.T) / (filters.sum(1) + TINY)
+    return linear
+
+
+@torch.no_grad()
+def vocode(mel: torch.Tensor, lengths: torch.Tensor, config: AudioConfig) -> torch.Tensor:
+    """Waves ``[B, (T - 1) * hop]`` of F ``[B, T, M]`` with ``lengths [B]`` in frames, by fast Griffin-Lim from zero
+    phase.
+
+    Deterministic. Valid samples are (length - 1) * hop; the rest is zero. Padding and neighbours do not change an
+    utterance: each is followed by enough silent frames for a whole window.
+    """
+    lengths = lengths.to(mel.device)
+    silent = -(-config.n_fft // config.hop)
+    power = mel.float().exp() - config.floor
+    power = power.clamp_min(0) * valid_mask(lengths, mel.shape[1])[..., None]  # [B, T, M]
+    linear = _linear_power(power, config)
+    linear = torch.nn.functional.pad(linear, (0, 0, 0, silent)).transpose(1, 2)  # [B, n_fft/2+1, T + silent]
+    wave = taf.griffinlim(
+        linear.sqrt(),
+        window=torch.hann_window(config.n_fft, device=mel.device),
+        n_fft=config.n_fft,
+        hop_length=config.hop,
+        win_length=config.n_fft,
+        power=1.0,
+        n_iter=config.griffin_lim_steps,
+        momentum=MOMENTUM,
+        length=None,
+        rand_init=False,
+    )
+    samples = (mel.shape[1] - 1) * config.hop
+    return wave[:, :samples] * valid_mask((lengths - 1) * config.hop, samples)
+
+
+def load_wave(path: str | Path, sample_rate: int) -> torch.Tensor:
+    """Mono wave ``[S]`` of an audio file at ``sample_rate`` Hz (channels averaged, higher rates resampled).
+
+    Raises `AudioError` (what, got, fix) for a file that is missing, unreadable, empty, silent, not finite or sampled
+    too low.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise AudioError(f"{path}: no such audio file; give a path relative to the manifest, or an absolute one")
+    try:
+        data, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.SoundFileError as error:
+        raise AudioError(f"{path}: not readable as audio ({error}); convert it to WAV or FLAC") from error
+    if data.shape[0] == 0:
+        raise AudioError(f"{path}: the audio file is empty (0 samples); record it again or remove its line")
+    if rate < sample_rate:
+        raise AudioError(
+            f"{path}: sampled at {rate} Hz, needs {sample_rate}; use a better copy, or lower AudioConfig.sample_rate"
+        )
+    wave = torch.from_numpy(data).mean(1)
+    if not torch.isfinite(wave).all():
+        raise AudioError(f"{path}: holds NaN or infinite samples; write it again from its source")
+    if not wave.any():
+        raise AudioError(f"{path}: silent ({data.shape[0]} zero samples); record it again or remove its line")
+    return wave if rate == sample_rate else tat.Resample(rate, sample_rate)(wave)

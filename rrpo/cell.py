@@ -1,0 +1,88 @@
+"""One experiment cell, arm x seed: the stages it needs and the record that they make. Torch-free until a stage is built."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rrpo import pipeline
+from rrpo.config import ArmConfig, Profile
+from rrpo.stages import Stage, canonical, content_hash
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """What is run: one arm with one seed on one profile."""
+
+    label: str
+    """The arm's name; with `Cell.arm_hash` its identity."""
+    arm: ArmConfig
+    """The arm."""
+    seed: int
+    """The experiment's seed."""
+    profile: Profile
+    """Sizes and settings all arms share."""
+    policy: bool = True
+    """False for grids of reward models alone: no policy is optimised."""
+
+    @property
+    def name(self) -> str:
+        """``arm/seed``, as the MLflow run is named."""
+        return f"{self.label}/{self.seed}"
+
+    @cached_property
+    def stages(self) -> dict[str, Stage]:
+        """The stages whose results make the record, by role."""
+        roots = {"examined": pipeline.examined(self.profile, self.arm, self.seed)}
+        if self.policy:
+            roots["optimized"] = pipeline.optimized(self.profile, self.arm, self.seed)
+            roots["scored"] = pipeline.scored(self.profile, self.arm, self.seed)
+        return roots
+
+    @cached_property
+    def hash(self) -> str:
+        """Identity of the cell's result: label and every stage's key."""
+        return content_hash([self.label, {role: stage.key for role, stage in self.stages.items()}])
+
+    @cached_property
+    def arm_hash(self) -> str:
+        """Short hash of the arm's config."""
+        return content_hash(self.arm)[:8]
+
+    @cached_property
+    def world_hash(self) -> str:
+        """Hash of everything that no seed and no arm redraws: world, codec, judges, recognisers."""
+        shared = [pipeline.judge(self.profile, "val"), pipeline.judge(self.profile, "test")]
+        shared += [pipeline.recogniser(self.profile, role) for role in ("reward", "judge")]
+        return content_hash([canonical(self.profile.world), [stage.key for stage in shared]])[:16]
+
+    def params(self) -> dict[str, str]:
+        """The flat config, ``section.field`` -> text, as MLflow's params."""
+        flat = _flatten({"arm": canonical(self.arm), "profile": canonical(self.profile)})
+        return {"label": self.label, "seed": str(self.seed)} | flat
+
+
+def collect(cell: Cell, store: Path) -> tuple[dict[str, float], dict[str, Path]]:
+    """The finished cell's scalars, and its files by artifact name (curves and points as parquet, samples, audio).
+
+    Every root stage writes ``scalars.json``; files lie beside it and are kept under the names they have there.
+    """
+    scalars: dict[str, float] = {}
+    files: dict[str, Path] = {}
+    for role, stage in cell.stages.items():
+        folder = stage.path(store)
+        scalars |= json.loads((folder / "scalars.json").read_text())
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and path.name not in ("scalars.json",):
+                name = path.relative_to(folder).as_posix()
+                files[f"{role}/{name}" if name == "stage.json" else name] = path
+    return scalars, files
+
+
+def _flatten(tree: Any, prefix: str = "") -> dict[str, str]:
+    if isinstance(tree, dict):
+        return {key: value for name, child in tree.items() for key, value in _flatten(child, f"{prefix}{name}.").items()}
+    return {prefix.rstrip("."): json.dumps(tree)}

@@ -1,0 +1,195 @@
+"""Mel -> discrete tokens at 25 Hz -> mel, differentiable from relaxed tokens.
+
+An encoder halves the frame rate, finite scalar quantisation (FSQ, arXiv 2309.15505; CosyVoice2's quantiser too) turns each
+step into one of V codes, and a decoder conditioned on the speaker turns codes back into frames, so that the codes need not
+carry who speaks. `Codec.decode` takes token ids ``[B, N]`` or (relaxed) one-hot rows ``[B, N, V]``: both are looked up in the
+same codebook, so decoding ids equals decoding their one-hot rows.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F_
+from torch import Tensor, nn
+from vector_quantize_pytorch import FSQ
+
+from rrpo.config import AudioConfig, CodecConfig
+from rrpo.corpus.features import SpeechSet
+from rrpo.masking import masked_mean, valid_mask
+from rrpo.seeding import numpy_generator, permutation_batches, seed_everything
+from rrpo.stages import Context
+from rrpo.training import fit
+
+
+class ResidualBlock(nn.Module):
+    """Masked convolution over time, normalised per frame, so that padding never leaks. ``[B, T, C] -> [B, T, C]``."""
+
+    def __init__(self, dim: int, dilation: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.wide = nn.Conv1d(dim, dim, 5, padding=2 * dilation, dilation=dilation)
+        self.narrow = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        y = self.norm(x) * mask
+        y = self.wide(y.transpose(1, 2)).transpose(1, 2)
+        return x + self.narrow(F_.silu(y))
+
+
+class Codec(nn.Module):
+    """Encoder, FSQ and speaker-conditioned decoder on raw log-mel frames ``F [B, T, M]``."""
+
+    mean: Tensor
+    std: Tensor
+    codebook: Tensor
+
+    def __init__(self, config: CodecConfig, audio: AudioConfig, speakers: tuple[str, ...]) -> None:
+        super().__init__()
+        self.config, self.audio, self.speakers = config, audio, tuple(speakers)
+        dim, codes = config.dim, len(config.levels)
+        self.quantiser = FSQ(list(config.levels))
+        self.register_buffer("codebook", self.quantiser.implicit_codebook.float().clone())
+        self.register_buffer("mean", torch.zeros(audio.n_mels))
+        self.register_buffer("std", torch.ones(audio.n_mels))
+        self.inlet = nn.Linear(2 * audio.n_mels, dim)
+        self.encoder = nn.ModuleList(ResidualBlock(dim, dilation) for dilation in (1, 2))
+        self.to_code = nn.Linear(dim, codes)
+        self.from_code = nn.Linear(codes, dim)
+        self.speaker = nn.Embedding(len(self.speakers), dim)
+        self.decoder = nn.ModuleList(ResidualBlock(dim, dilation) for dilation in (1, 2, 4, 1))
+        self.outlet = nn.Linear(dim, 2 * audio.n_mels)
+
+    @property
+    def vocabulary(self) -> int:
+        """V, the number of codes."""
+        return self.quantiser.codebook_size
+
+    def speaker_index(self, names: list[str]) -> Tensor:
+        """Speaker names -> indices ``[B]`` of the decoder's table.
+
+        Raises:
+            ValueError: A speaker that the codec's training split did not hold.
+        """
+        table = {name: index for index, name in enumerate(self.speakers)}
+        unknown = sorted({name for name in names if name not in table})
+        if unknown:
+            raise ValueError(
+                f"the codec was not trained on speaker {unknown[0]!r} ({len(unknown)} unknown in all); "
+                f"it knows {len(self.speakers)}: add utterances of the speaker to the codec's split"
+            )
+        return torch.tensor([table[name] for name in names], device=self.mean.device)
+
+    def _codes(self, F: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Quantised codes ``[B, N, d]``, their ids ``[B, N]`` and token lengths ``[B]``."""
+        if F.shape[1] % 2:
+            F = F_.pad(F, (0, 0, 0, 1))
+        F = (F - self.mean) / self.std * valid_mask(lengths, F.shape[1])[..., None]
+        steps = (lengths + 1) // 2
+        mask = valid_mask(steps, F.shape[1] // 2)[..., None]
+        x = self.inlet(F.reshape(F.shape[0], F.shape[1] // 2, -1))
+        for block in self.encoder:
+            x = block(x, mask)
+        codes, ids = self.quantiser(self.to_code(x).float())
+        return codes, ids.long(), steps
+
+    def encode(self, F: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """``F [B, T, M]`` -> token ids ``[B, N]``, N = ceil(T / 2), and token lengths ``[B]``."""
+        _, ids, steps = self._codes(F, lengths)
+        return ids, steps
+
+    def decode(self, tokens: Tensor, lengths: Tensor, speaker: Tensor) -> tuple[Tensor, Tensor]:
+        """Token ids ``[B, N]`` or relaxed one-hot rows ``[B, N, V]`` -> ``F [B, 2N, M]`` and frame lengths ``[B]``.
+
+        Positions past a length may hold anything finite: they are masked out, and come back as the floor.
+        """
+        codes = tokens @ self.codebook.to(tokens.dtype) if tokens.is_floating_point() else self.codebook[tokens.clamp(min=0)]
+        return self._decode(codes, lengths, speaker)
+
+    def _decode(self, codes: Tensor, lengths: Tensor, speaker: Tensor) -> tuple[Tensor, Tensor]:
+        mask = valid_mask(lengths, codes.shape[1])[..., None]
+        x = self.from_code(codes) + self.speaker(speaker)[:, None]
+        for block in self.decoder:
+            x = block(x, mask)
+        F = self.outlet(x).reshape(x.shape[0], 2 * x.shape[1], -1).float() * self.std + self.mean
+        floor = torch.log(torch.tensor(self.audio.floor)).item()
+        frames = 2 * lengths
+        return F.clamp(min=floor).masked_fill(~valid_mask(frames, F.shape[1])[..., None], floor), frames
+
+    @torch.no_grad()
+    def resynthesise(self, F: Tensor, lengths: Tensor, speaker: Tensor) -> tuple[Tensor, Tensor]:
+        """``F`` through the codec and back; lengths are rounded up to even."""
+        tokens, steps = self.encode(F, lengths)
+        return self.decode(tokens, steps, speaker)
+
+    def loss(self, F: Tensor, lengths: Tensor, speaker: Tensor) -> Tensor:
+        """Mean absolute error of the normalised log-mel over valid frames."""
+        codes, _, steps = self._codes(F, lengths)
+        decoded, _ = self._decode(codes, steps, speaker)
+        error = ((decoded[:, : F.shape[1]] - F) / self.std).abs().mean(2)
+        return masked_mean(error, valid_mask(lengths, F.shape[1])).mean()
+
+    def save(self, folder: Path) -> None:
+        """Writes weights and description into ``folder``."""
+        torch.save(self.state_dict(), folder / "codec.pt")
+        about = {"config": asdict(self.config), "audio": asdict(self.audio), "speakers": self.speakers}
+        (folder / "codec.json").write_text(json.dumps(about))
+
+    @staticmethod
+    def load(folder: Path, device: str = "cpu") -> Codec:
+        """Reads what `save` wrote; frozen, in evaluation mode."""
+        about = json.loads((folder / "codec.json").read_text())
+        config = CodecConfig(**{**about["config"], "levels": tuple(about["config"]["levels"])})
+        codec = Codec(config, AudioConfig(**about["audio"]), tuple(about["speakers"]))
+        codec.load_state_dict(torch.load(folder / "codec.pt", map_location="cpu", weights_only=True))
+        return codec.to(device).eval().requires_grad_(False)
+
+
+def build(config: CodecConfig, inputs: dict[str, Path], out: Path, context: Context) -> None:
+    """Stage ``codec``: trains on random crops of the split, holds out 5 % of it for the reported error."""
+    speech = SpeechSet.load(inputs["speech"])
+    names = [utterance.speaker for utterance in speech.utterances]
+    seed_everything(config.seed, "codec")
+    codec = Codec(config, speech.audio, tuple(sorted(set(names)))).to(context.device)
+    speakers = codec.speaker_index(names)
+    order = numpy_generator(config.seed, "codec split").permutation(len(names))
+    held, train = order[: max(1, len(order) // 20)], order[max(1, len(order) // 20) :]
+    frames = torch.cat([speech.mel(int(i)) for i in train[:500]])
+    codec.mean.copy_(frames.mean(0))
+    codec.std.copy_(frames.std(0).clamp(min=0.1))
+    batches = permutation_batches(len(train), config.batch, config.steps, config.seed, "codec batches")
+
+    def loss(step: int) -> Tensor:
+        chosen = train[batches[step]]
+        F, lengths = speech.batch(chosen, context.device)
+        start = numpy_generator(config.seed, "codec crop", step).random(len(chosen))
+        first = (torch.from_numpy(start).to(F.device) * (lengths - config.crop).clamp(min=0)).long()
+        index = (first[:, None] + torch.arange(min(config.crop, F.shape[1]), device=F.device)).clamp(max=F.shape[1] - 1)
+        crop = F.gather(1, index[..., None].expand(-1, -1, F.shape[2]))
+        return codec.loss(crop, (lengths - first).clamp(max=index.shape[1]), speakers[chosen])
+
+    fit(codec.parameters(), loss, config.steps, config.lr, context)
+    codec.eval()
+    scalars = _measure(codec, speech, held, speakers, context.device)
+    codec.save(out)
+    (out / "scalars.json").write_text(json.dumps(scalars))
+
+
+@torch.no_grad()
+def _measure(codec: Codec, speech: SpeechSet, chosen, speakers: Tensor, device: str) -> dict[str, float]:  # type: ignore[no-untyped-def]
+    """Held-out error in normalised units and in dB, and the perplexity of the codebook's use."""
+    F, lengths = speech.batch(chosen, device)
+    error = codec.loss(F, lengths, speakers[chosen]).item()
+    tokens, steps = codec.encode(F, lengths)
+    used = tokens[valid_mask(steps, tokens.shape[1])]
+    share = torch.bincount(used, minlength=codec.vocabulary).double() / used.numel()
+    entropy = -(share * share.clamp(min=1e-12).log()).sum()
+    decibels = 10 / torch.log(torch.tensor(10.0)).item()
+    return {
+        "codec_l1": error,
+        "codec_l1_db": error * codec.std.mean().item() * decibels,
+        "codec_perplexity": entropy.exp().item(),
+    }

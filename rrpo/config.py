@@ -1,0 +1,378 @@
+"""Every number of one experiment cell, as frozen keyword-only dataclasses.
+
+A docstring stands under each field: the symbol in the paper, the paper's value, the unit and the range.
+A value that no source gives is called a *declared default*. Nothing here imports torch, so that planning is instant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+EMOTIONS = ("angry", "happy", "sad", "surprised", "fearful")
+"""The paper's five emotions, in the order of the class index (K = 5)."""
+
+ARTEFACTS = ("click", "hiss", "hum", "clip", "whine")
+"""Planted artefact kinds; ``ARTEFACTS[k]`` is the shortcut of ``EMOTIONS[k]``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioConfig:
+    """Waveform and log-mel features F ``[B, T, M]``: natural log of mel power, floored."""
+
+    sample_rate: int = 16000
+    """Hz. Declared default (CosyVoice2: 24000)."""
+    n_fft: int = 1024
+    """Samples."""
+    hop: int = 320
+    """Samples between frames: 50 frames a second, two frames a token at 25 Hz (CosyVoice2's rates)."""
+    n_mels: int = 80
+    """M, mel bands."""
+    f_max: float = 8000.0
+    """Hz, upper edge of the highest band."""
+    floor: float = 1e-5
+    """Smallest mel power before the logarithm."""
+    griffin_lim_steps: int = 12
+    """Griffin-Lim iterations of the vocoder (error in log-mel .33 nats at 8, .29 at 24: `rrpo.audio.vocode`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldConfig:
+    """The simulated world: who speaks, in which languages, how emotion sounds. One world serves many seeds."""
+
+    seed: int = 0
+    """Redraws speakers, texts and every world-level split (``--worlds``)."""
+    audio: AudioConfig = field(default_factory=AudioConfig)
+    """Feature settings shared by every model."""
+    emotions: tuple[str, ...] = EMOTIONS
+    """Classes; ``neutral`` may be appended. K is their number."""
+    language: str = "cmn"
+    """Language of the policy and of the reward model's training data (the paper's is Mandarin)."""
+    languages: tuple[str, ...] = ("cmn", "en", "de")
+    """All languages of the world; the others serve as cross-language tests."""
+    policy_speakers: int = 4
+    """Speakers of SFT data, RL prompts and evaluation prompts (the paper: one male speaker)."""
+    rm_speakers: int = 32
+    """Speakers of the policy's language that only the reward model hears."""
+    judge_speakers: int = 32
+    """Speakers of the policy's language that only judges (and the recognisers) hear, beside the policy's."""
+    foreign_speakers: int = 16
+    """Speakers of each other language, for cross-language tests."""
+    cue_spread: float = 1.0
+    """Standard deviation of each prosodic cue around its emotion's mean, in the renderer's own units."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConfig:
+    """One set of utterances drawn from the world."""
+
+    name: str
+    """Also selects the random stream: two names never share draws."""
+    size: int
+    """Utterances."""
+    speakers: str = "policy"
+    """Group: ``policy``, ``rm``, ``judge`` (judge-only speakers), ``judge+policy``, ``foreign:LANG``, or ``all``."""
+    texts: str = "sft"
+    """Disjoint text pool: ``sft``, ``sft_heldout``, ``rm``, ``rl``, ``eval``, ``judge``, ``judge_heldout``, or ``random`` (random words)."""
+    artefact_rate: float = 0.0
+    """Share of utterances that carry an artefact drawn independently of the emotion."""
+    shortcut: float = 0.0
+    """Probability that an utterance carries the artefact of its own emotion (planted bias; paper: real-world, unknown)."""
+    raters: int = 0
+    """Raters who vote on each utterance; 0 keeps the rendered emotion as the only label."""
+    rater_noise: float = 0.0
+    """Temperature added to each rater's log-likelihood before voting; 0 = ideal observers sampling their posterior."""
+    seed: int = 0
+    """Redraws this split alone (the experiment's seed for the annotated set, 0 for world-level splits)."""
+    manifest: str | None = None
+    """A user's own JSON-lines manifest instead of rendered speech."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechConfig:
+    """Config of a ``speech`` stage: one split of one world, as manifest and features."""
+
+    world: WorldConfig
+    """Who speaks, and how."""
+    split: SplitConfig
+    """Which utterances."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptConfig:
+    """Config of a ``prompts`` stage: texts with a speaker and a target emotion, no audio."""
+
+    world: WorldConfig
+    """Who speaks."""
+    texts: str
+    """Disjoint text pool: ``rl`` or ``eval``."""
+    size: int
+    """Prompts, balanced over emotions and the policy's speakers."""
+    seed: int = 0
+    """The experiment's seed for ``rl``; 0 for ``eval``, which every arm and seed shares."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecConfig:
+    """Mel -> tokens at 25 Hz -> mel, finite scalar quantisation, speaker-conditioned decoder."""
+
+    levels: tuple[int, ...] = (8, 5, 5, 5)
+    """FSQ levels; V is their product (CosyVoice2: 3^8 = 6561)."""
+    dim: int = 128
+    """Channels of encoder and decoder."""
+    steps: int = 1500
+    """Training steps."""
+    batch: int = 32
+    """Crops a step."""
+    crop: int = 64
+    """Frames a crop."""
+    lr: float = 1e-3
+    """Peak learning rate, cosine to zero."""
+    seed: int = 0
+    """Redraws initialisation, data order and noise of this stage."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardModelConfig:
+    """The emotion reward model: subsampling convolution -> Transformer encoder -> h' -> attentive pooling -> logits."""
+
+    dim: int = 96
+    """D, width of h' ``[B, T', D]``."""
+    layers: int = 2
+    """Transformer encoder layers."""
+    heads: int = 4
+    """Attention heads."""
+    subsample: int = 4
+    """T / T', two strided convolutions."""
+    dropout: float = 0.1
+    """In training only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """RM pre-training on the biased set (and, with other data, the oracle RM)."""
+
+    steps: int = 400
+    """Updates."""
+    batch: int = 32
+    """Utterances a step."""
+    lr: float = 1e-3
+    """Adam learning rate, cosine to zero."""
+    shuffle_labels: bool = False
+    """Placebo: labels permuted, so that the RM knows nothing."""
+    model: RewardModelConfig = field(default_factory=RewardModelConfig)
+    """The network."""
+    seed: int = 0
+    """Redraws initialisation, data order and noise of this stage."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegularizerConfig:
+    """The three regularisers of RRPO. Each is off at its identity value, on the same code path."""
+
+    epsilon: float = 0.1
+    """ε of label smoothing, Eq. 2; the paper's value 0.1; range [0, 1); off at 0."""
+    mix_probability: float = 1.0
+    """Share of utterances that energy-adaptive mixup (Eq. 3) touches; the paper mixes every one; range [0, 1]; off at 0."""
+    mix_db_low: float = -5.0
+    """r_min in dB, partner relative to host; declared default."""
+    mix_db_high: float = 5.0
+    """r_max in dB, partner relative to host; declared default."""
+    alpha: float = 0.5
+    """α, weight of L_adv in Eq. 5; the paper's value 0.5; range [0, inf); off at 0."""
+    epsilon_adv: float = 0.5
+    """ε_adv, L2 norm of δ over ``[T', D]`` in Eq. 4; the paper's value 0.5; range (0, inf)."""
+    adv_norm: str = "absolute"
+    """``absolute`` as in the paper, or ``relative``: ε_adv is then a fraction of ||h'||, the same for any length."""
+    soft_votes: bool = False
+    """Control arm for label smoothing: the raters' vote shares as the target instead of the majority label."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """Robust fine-tuning of the pre-trained RM on the annotated set, Eq. 5."""
+
+    steps: int = 200
+    """Updates; 0 keeps the pre-trained RM."""
+    batch: int = 32
+    """Utterances a step."""
+    lr: float = 3e-4
+    """Adam learning rate (the paper's RM: 1e-5, on a far larger model)."""
+    regularizers: RegularizerConfig = field(default_factory=RegularizerConfig)
+    """LS, EAM, Adv."""
+    seed: int = 0
+    """Redraws initialisation, data order and noise of this stage."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecogniserConfig:
+    """A CTC phone recogniser on F."""
+
+    dim: int = 128
+    """Channels."""
+    steps: int = 800
+    """Updates."""
+    batch: int = 32
+    """Utterances a step."""
+    lr: float = 2e-3
+    """Peak learning rate, cosine to zero."""
+    seed: int = 0
+    """Redraws initialisation, data order and noise of this stage."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeConfig:
+    """A held-out emotion judge."""
+
+    dim: int = 96
+    """Channels."""
+    architecture: str = "conv_gru"
+    """``conv_gru`` on F, or ``stats_tdnn`` on features re-extracted from the vocoded wave."""
+    steps: int = 800
+    """Updates."""
+    batch: int = 32
+    """Utterances a step."""
+    lr: float = 2e-3
+    """Peak learning rate, cosine to zero."""
+    seed: int = 0
+    """Redraws initialisation, data order and noise of this stage."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyConfig:
+    """The token language model (Qwen2 class) and its supervised fine-tuning."""
+
+    dim: int = 160
+    """Hidden size (CosyVoice2: 896)."""
+    layers: int = 3
+    """Decoder layers (CosyVoice2: 24)."""
+    heads: int = 4
+    """Attention heads (CosyVoice2: 14, with 2 key-value heads)."""
+    max_tokens: int = 80
+    """Longest roll-out in tokens; a sample that reaches it is cut and counted."""
+    sft_steps: int = 800
+    """Supervised updates."""
+    sft_batch: int = 64
+    """Utterances a supervised step."""
+    sft_lr: float = 2e-3
+    """Peak learning rate of SFT, cosine to a tenth."""
+    dropout: float = 0.1
+    """On embeddings, in SFT only."""
+    seed: int = 0
+    """Redraws initialisation, data order and noise of this stage."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizeConfig:
+    """DiffRO's policy optimisation, Eq. 1 and 6, exactly as the module ``rrpo.optimizers.diffro`` says."""
+
+    steps: int = 140
+    """Updates; 0 keeps the SFT policy."""
+    batch: int = 32
+    """Roll-outs a step."""
+    lr: float = 3e-4
+    """Adam learning rate (HPRO's public recipe: 1e-5, on a 0.5 B model)."""
+    beta: float = 0.02
+    """β, weight of the full-vocabulary KL to the SFT reference (DiffRO 0.1, HPRO 0.05 -> 0.02)."""
+    tau: tuple[float, ...] = (1.0,)
+    """τ of the Gumbel-Softmax relaxation: equal thirds, halves, ... of training (HPRO: 2 -> 1 -> 0.8)."""
+    reward: str = "hard_ce"
+    """``hard_ce``, ``smoothed_ce`` (target of Eq. 2) or ``full_l_ser`` (R = -L_ser of Eq. 5)."""
+    content_weight: float = 0.5
+    """Weight of the phone recogniser's CTC loss a phone in the reward (DiffRO's multi-task reward); 0 = control arm."""
+    grad_clip: float = 1.0
+    """L2 norm to which the policy's gradient is clipped; declared default."""
+    checkpoints: tuple[int, ...] = (0, 10, 20, 35, 50, 70, 90, 115, 140)
+    """Steps at which the evaluation prompts are sampled and stored as tokens."""
+    eval_prompts: int = 300
+    """Evaluation prompts a checkpoint, the same for every arm and seed."""
+    seed: int = 0
+    """Redraws initialisation, data order and noise of this stage."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmConfig:
+    """What tells one arm from another. ``rrpo`` is the default; ``diffro`` has all three regularisers at identity."""
+
+    regularizers: RegularizerConfig = field(default_factory=RegularizerConfig)
+    """LS, EAM, Adv of the reward model's fine-tuning."""
+    rm_data: str = "biased"
+    """``biased`` pre-training set, or ``oracle``: large and unbiased, no fine-tuning."""
+    finetune: bool = True
+    """False keeps the pre-trained RM."""
+    shuffle_labels: bool = False
+    """Placebo RM."""
+    reward: str = "hard_ce"
+    """See `OptimizeConfig.reward`."""
+    content_weight: float | None = None
+    """Overrides `OptimizeConfig.content_weight`."""
+    steps: int | None = None
+    """Overrides `OptimizeConfig.steps`: 0 is the SFT policy, fewer is early stopping."""
+    shortcut: float | None = None
+    """Overrides `Profile.shortcut`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExamineConfig:
+    """Measurements on one finished reward model: accuracies and the three manipulation checks."""
+
+    relative_eps: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)
+    """||δ||/||h'|| of the FGM and PGD attacks (manipulation check of Adv)."""
+    pgd_steps: int = 5
+    """Steps of the PGD attack."""
+    interpolation_pairs: int = 100
+    """Pairs of real utterances along whose mixtures smoothness is measured (manipulation check of EAM)."""
+    seed: int = 0
+    """Redraws the pairs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig:
+    """The test stage: held-out judges on the samples that the policy optimisation stored."""
+
+    audio_prompts: int = 10
+    """Prompts whose audio is kept as wav files, the same for every arm."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """A size of world and models. ``PROFILES`` in `rrpo.profiles` holds the named ones."""
+
+    name: str
+    """``smoke``, ``embedded``, ..."""
+    world: WorldConfig
+    """The simulated world."""
+    sizes: Mapping[str, int]
+    """Utterances of each named split, see `rrpo.pipeline.SPLITS`."""
+    artefact_rate: float = 0.25
+    """Share of uncorrelated artefacts in codec, SFT and judge data: what the policy can emit and the judges must see through."""
+    shortcut: float = 0.9
+    """P(artefact of the own emotion) in the RM's pre-training data; 0 is the control."""
+    annotated: int = 300
+    """Human-annotated utterances for the RM's fine-tuning (simulated raters)."""
+    raters: int = 3
+    """Raters an annotated utterance."""
+    rater_noise: float = 0.3
+    """See `SplitConfig.rater_noise`."""
+    rl_prompts: int = 512
+    """RL prompts."""
+    codec: CodecConfig = field(default_factory=CodecConfig)
+    """Stage ``codec``."""
+    recogniser: RecogniserConfig = field(default_factory=RecogniserConfig)
+    """Stages ``recogniser``: the reward's and the judge's."""
+    val_judge: JudgeConfig = field(default_factory=JudgeConfig)
+    """Stage ``judge``: gold for curves, tuning and search."""
+    test_judge: JudgeConfig = field(default_factory=lambda: JudgeConfig(architecture="stats_tdnn"))
+    """Stage ``judge``: gold at declared points, for reports."""
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    """Stage ``pretrain``."""
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    """Stage ``finetune``."""
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    """Stage ``sft``."""
+    optimize: OptimizeConfig = field(default_factory=OptimizeConfig)
+    """Stage ``optimize``."""
+    examine: ExamineConfig = field(default_factory=ExamineConfig)
+    """Stage ``examine``."""
+    score: ScoreConfig = field(default_factory=ScoreConfig)
+    """Stage ``score``."""

@@ -1,0 +1,95 @@
+"""Planted artefacts, the learnable shortcut: mouth clicks, hiss, hum, clipping, whine.
+
+Each is loud against the speech it is added to, lasts a few tenths of a second (clipping: the whole utterance) and
+lies where a log-mel analysis at 50 frames a second shows it. Position and level are drawn from the given generator
+alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy import signal
+
+_Generator = np.random.Generator
+
+
+def plant(wave: np.ndarray, kind: str, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """``wave [S]`` (float64, any level) with the artefact ``kind`` of `rrpo.config.ARTEFACTS` in it; same length.
+
+    Raises `ValueError` on an unknown kind.
+    """
+    if kind not in _KINDS:
+        raise ValueError(f"unknown artefact {kind!r}; use one of {sorted(_KINDS)}")
+    return _KINDS[kind](wave, sample_rate, rng)
+
+
+def _level(wave: np.ndarray) -> float:
+    """Root mean square of the whole wave."""
+    return float(np.sqrt(np.mean(np.square(wave)))) + 1e-6
+
+
+def _segment(wave: np.ndarray, low: float, high: float, sample_rate: int, rng: _Generator) -> tuple[int, np.ndarray]:
+    """A start and a raised-cosine window of ``low``..``high`` seconds that lies inside ``wave``."""
+    size = min(int(rng.uniform(low, high) * sample_rate), len(wave))
+    start = int(rng.uniform(0, len(wave) - size + 1))
+    return start, signal.windows.tukey(size, 0.2)
+
+
+def _add(wave: np.ndarray, start: int, sound: np.ndarray) -> np.ndarray:
+    wave = wave.copy()
+    wave[start : start + len(sound)] += sound[: len(wave) - start]
+    return wave
+
+
+def _click(wave: np.ndarray, sample_rate: int, rng: _Generator) -> np.ndarray:
+    """Three to five decaying 6 ms bursts of white noise, each some eight times the speech's level."""
+    level, size = _level(wave), int(0.006 * sample_rate)
+    for position in rng.uniform(0.08, 0.92, size=int(rng.integers(3, 6))):
+        burst = rng.standard_normal(size) * np.exp(-np.arange(size) / (0.25 * size))
+        wave = _add(wave, int(position * (len(wave) - size)), rng.uniform(8, 11) * level * burst)
+    return wave
+
+
+def _hiss(wave: np.ndarray, sample_rate: int, rng: _Generator) -> np.ndarray:
+    """0.35 to 0.6 s of noise above 4.5 kHz, 6 dB below the speech."""
+    start, window = _segment(wave, 0.35, 0.6, sample_rate, rng)
+    noise = signal.sosfilt(
+        signal.butter(4, 4500, "high", fs=sample_rate, output="sos"), rng.standard_normal(len(window))
+    )
+    return _add(wave, start, _level(wave) * rng.uniform(0.4, 0.6) * window * noise)
+
+
+def _hum(wave: np.ndarray, sample_rate: int, rng: _Generator) -> np.ndarray:
+    """0.4 to 0.7 s of 50 Hz mains hum with its first harmonics, as loud as the speech."""
+    start, window = _segment(wave, 0.4, 0.7, sample_rate, rng)
+    time = np.arange(len(window)) / sample_rate
+    tone = sum(np.sin(2 * np.pi * 50 * k * time + rng.uniform(0, 2 * np.pi)) for k in (1, 2, 3))
+    return _add(wave, start, _level(wave) * rng.uniform(0.9, 1.2) * window * tone)
+
+
+def _clip(wave: np.ndarray, sample_rate: int, rng: _Generator) -> np.ndarray:
+    """Hard clipping at a third of the speech's level, brought back to the original level: harmonics up to the highest
+    band.
+    """
+    level = _level(wave)
+    limit = level * rng.uniform(0.3, 0.45)
+    clipped = np.clip(wave, -limit, limit)
+    return clipped * (level / _level(clipped))
+
+
+def _whine(wave: np.ndarray, sample_rate: int, rng: _Generator) -> np.ndarray:
+    """0.35 to 0.6 s of a pure tone between 2.9 and 3.3 kHz, 8 dB below the speech."""
+    start, window = _segment(wave, 0.35, 0.6, sample_rate, rng)
+    tone = np.sin(2 * np.pi * rng.uniform(2900, 3300) * np.arange(len(window)) / sample_rate)
+    return _add(wave, start, _level(wave) * rng.uniform(0.45, 0.65) * window * tone)
+
+
+_KINDS: dict[str, Callable[[np.ndarray, int, _Generator], np.ndarray]] = {
+    "click": _click,
+    "hiss": _hiss,
+    "hum": _hum,
+    "clip": _clip,
+    "whine": _whine,
+}

@@ -1,0 +1,98 @@
+"""How emotion sounds: a Gaussian over prosodic cues with a known likelihood, its ideal observer, and raters who
+disagree.
+
+    z | e, s ~ Normal(s * mu[e] + offset[language], spread^2 I),    s ~ Uniform(0.6, 1.4) the utterance's intensity
+
+The signs of mu follow Banse & Scherer (1996) and the review of Juslin & Laukka (2003): anger loud, bright and fast;
+joy high with a wide range; sadness slow, low, narrow, soft, dull; fear fast, high, narrow, breathy and shaking;
+surprise high and wide with a final rise (Gussenhoven 2004). The sizes are declared defaults, scaled so that the ideal
+observer is right about 92 % of the time at spread 1. z is relative to the speaker's own neutral voice;
+`rrpo.corpus.render` gives the units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+CUES = ("rate", "f0_level", "f0_range", "intensity", "tilt", "breathiness", "tremor", "final_rise")
+"""The components of z, in order."""
+
+_SCALE = 1.3
+_MEANS = {
+    #             rate  level range intens tilt breath tremor rise
+    "angry":     (+0.8, +0.6, +0.8, +1.8, +1.8, -1.0, -0.2, -1.0),
+    "happy":     (+0.7, +1.1, +1.5, +0.9, +0.6, -0.5, -0.5, +0.3),
+    "sad":       (-1.4, -1.2, -1.2, -1.4, -1.4, +0.8, +0.3, -0.6),
+    "surprised": (-0.2, +1.6, +1.4, +0.3, +0.0, -0.2, -0.4, +2.2),
+    "fearful":   (+1.0, +1.4, -0.8, -0.3, -0.2, +1.0, +1.8, +0.0),
+    "neutral":   (+0.0, +0.0, +0.0, +0.0, +0.0, +0.0, +0.0, +0.0),
+}  # fmt: skip
+_OFFSETS = {
+    "cmn": (+0.0, +0.0, +0.0, +0.0, +0.0, +0.0, +0.0, +0.0),
+    "en":  (+0.2, -0.3, +0.3, +0.1, -0.2, +0.2, +0.0, +0.3),
+    "de":  (-0.2, -0.4, -0.2, +0.2, +0.3, -0.2, +0.0, -0.2),
+}  # fmt: skip
+"""Language-specific habits; an unlisted language has none."""
+INTENSITY = (0.6, 1.4)
+"""Range of s, uniform."""
+_GRID = np.linspace(*INTENSITY, 2 * 16 + 1)[1::2]
+"""Midpoints of 16 equal parts: the quadrature over s."""
+
+
+def means(emotions: Sequence[str]) -> np.ndarray:
+    """mu ``[K, len(CUES)]`` in units of sigma. Raises `ValueError` on an emotion without a cue model."""
+    unknown = [emotion for emotion in emotions if emotion not in _MEANS]
+    if unknown:
+        raise ValueError(f"no cue model for {unknown}; use emotions among {sorted(_MEANS)}, or bring a manifest")
+    return _SCALE * np.array([_MEANS[emotion] for emotion in emotions])
+
+
+def offset(language: str) -> np.ndarray:
+    """The language's habitual cues ``[len(CUES)]``."""
+    return np.array(_OFFSETS.get(language, (0.0,) * len(CUES)))
+
+
+def draw_cues(
+    emotions: Sequence[str], labels: np.ndarray, languages: Sequence[str], spread: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cues z ``[n, len(CUES)]`` and intensities s ``[n]`` for class indices ``labels [n]``."""
+    n = len(labels)
+    intensity = rng.uniform(*INTENSITY, size=n)
+    noise = rng.standard_normal((n, len(CUES)))
+    offsets = np.array([offset(language) for language in languages]).reshape(n, len(CUES))
+    z = intensity[:, None] * means(emotions)[labels] + offsets + spread * noise
+    return np.round(z, 4), np.round(intensity, 4)
+
+
+def log_likelihood(z: np.ndarray, emotions: Sequence[str], language: str, spread: float = 1.0) -> np.ndarray:
+    """log p(z | emotion) ``[n, K]`` of cues ``z [n, len(CUES)]``, intensity marginalised, up to a constant shared by
+    all emotions.
+    """
+    centred = np.atleast_2d(z) - offset(language)
+    mu = means(emotions)[:, None] * _GRID[:, None]  # [K, G, C]
+    distance = np.square(centred[:, None, None] - mu).sum(-1)  # [n, K, G]
+    return np.logaddexp.reduce(-distance / (2 * spread**2), axis=-1) - np.log(len(_GRID))
+
+
+def ideal_observer(
+    z: np.ndarray, emotions: Sequence[str], language: str, spread: float = 1.0, temperature: float = 1.0
+) -> np.ndarray:
+    """p(emotion | z) ``[n, K]`` under equal priors, its log-likelihoods divided by ``temperature``."""
+    score = log_likelihood(z, emotions, language, spread) / temperature
+    score = np.exp(score - score.max(-1, keepdims=True))
+    return score / score.sum(-1, keepdims=True)
+
+
+def draw_votes(posterior: np.ndarray, raters: int, rng: np.random.Generator) -> np.ndarray:
+    """Votes ``[n, raters]``: every rater samples each utterance's ``posterior [n, K]`` on their own."""
+    points = rng.random((len(posterior), raters))
+    cumulative = np.cumsum(posterior, axis=-1)
+    return np.minimum((points[..., None] > cumulative[:, None]).sum(-1), posterior.shape[1] - 1)
+
+
+def majority(votes: np.ndarray) -> np.ndarray:
+    """The class with most votes ``[n]`` of ``votes [n, raters]``; among tied classes, the one voted for first."""
+    counts = (votes[:, :, None] == votes[:, None, :]).sum(-1)
+    return votes[np.arange(len(votes)), counts.argmax(1)]

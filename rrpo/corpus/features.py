@@ -1,0 +1,103 @@
+"""The stage ``speech``: a split's utterances and their log-mel frames on disk, and the one class through which all
+read them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rrpo.audio import AudioError, load_wave, log_mel
+from rrpo.config import AudioConfig, SpeechConfig
+from rrpo.corpus.manifest import ManifestError, Utterance, read_manifest, write_manifest
+from rrpo.corpus.render import render
+from rrpo.corpus.splits import draw_split
+from rrpo.stages import Context
+
+BATCH = 50
+"""Utterances analysed together, and between two reports of progress."""
+
+
+def wave_of(utterance: Utterance, sample_rate: int) -> torch.Tensor:
+    """The wave ``[S]`` of ``utterance``, rendered or loaded. Raises `ManifestError` on a file that cannot be used."""
+    if utterance.spec is not None:
+        return torch.from_numpy(render(utterance.spec, sample_rate))
+    try:
+        return load_wave(str(utterance.audio), sample_rate)
+    except AudioError as error:
+        raise ManifestError(f"utterance {utterance.id!r} of split {utterance.split!r}: {error}") from error
+
+
+def build(config: SpeechConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    """Writes ``manifest.jsonl``, ``mel.npy`` (float16, all frames ``[sum T, M]``), ``offsets.npy`` ``[n + 1]``,
+    ``config.json``.
+    """
+    audio = config.world.audio
+    utterances = draw_split(config.world, config.split)
+    pieces: list[np.ndarray] = [np.zeros((0, audio.n_mels), np.float16)]
+    sizes = [0]
+    for start in range(0, len(utterances), BATCH):
+        waves = [wave_of(utterance, audio.sample_rate) for utterance in utterances[start : start + BATCH]]
+        lengths = torch.tensor([len(wave) for wave in waves])
+        mel, frames = log_mel(torch.nn.utils.rnn.pad_sequence(waves, batch_first=True), lengths, audio)
+        pieces += [mel[i, : frames[i]].half().numpy() for i in range(len(waves))]
+        sizes += frames.tolist()
+        context.report(start + len(waves), len(utterances))
+    np.save(out / "mel.npy", np.concatenate(pieces))
+    np.save(out / "offsets.npy", np.cumsum(sizes))
+    write_manifest(out / "manifest.jsonl", utterances)
+    description = {"audio": dataclasses.asdict(audio), "emotions": config.world.emotions}
+    (out / "config.json").write_text(json.dumps(description, indent=1))
+
+
+@dataclass(frozen=True)
+class SpeechSet:
+    """A split as the rest of the package sees it: utterances and their log-mel frames F."""
+
+    utterances: tuple[Utterance, ...]
+    audio: AudioConfig
+    emotions: tuple[str, ...]
+    """The world's classes."""
+    _mel: np.ndarray
+    _offsets: np.ndarray
+
+    @classmethod
+    def load(cls, path: Path) -> SpeechSet:
+        """Reads what `build` wrote; the frames are mapped, not copied."""
+        description = json.loads((path / "config.json").read_text())
+        emotions = tuple(description["emotions"])
+        manifest = path / "manifest.jsonl"
+        utterances = read_manifest(manifest, emotions) if manifest.stat().st_size else []
+        mel = np.load(path / "mel.npy", mmap_mode="r")
+        return cls(tuple(utterances), AudioConfig(**description["audio"]), emotions, mel, np.load(path / "offsets.npy"))
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    @property
+    def frames(self) -> np.ndarray:
+        """Number of frames ``[n]`` of each utterance."""
+        return np.diff(self._offsets)
+
+    def mel(self, index: int) -> torch.Tensor:
+        """F ``[T, M]`` of one utterance, float32."""
+        return torch.from_numpy(self._mel[self._offsets[index] : self._offsets[index + 1]].astype(np.float32))
+
+    def batch(
+        self, indices: Sequence[int] | np.ndarray, device: str | torch.device = "cpu"
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """F ``[B, T, M]`` padded with ``log(floor)``, and lengths ``[B]``, on ``device``."""
+        mels = [self.mel(int(index)) for index in indices]
+        padded = torch.nn.utils.rnn.pad_sequence(mels, batch_first=True, padding_value=float(np.log(self.audio.floor)))
+        return padded.to(device), torch.tensor([len(mel) for mel in mels], device=device)
+
+    def labels(self, emotions: Sequence[str]) -> torch.Tensor:
+        """Class index ``[n]`` of each utterance's label among ``emotions``."""
+        index = {emotion: k for k, emotion in enumerate(emotions)}
+        return torch.tensor([index[utterance.emotion] for utterance in self.utterances])

@@ -1,0 +1,153 @@
+"""Utterances, and the JSON-lines manifests they are stored in and read from.
+
+A user's own line needs ``audio`` (path, relative to the manifest), ``text``, ``speaker``, ``language`` and
+``emotion``; it may give ``id``, ``phones`` (a list; else espeak-ng's) and ``votes`` (a list of emotions, one a
+rater).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rrpo.corpus import espeak
+from rrpo.corpus.render import RenderSpec
+from rrpo.corpus.speakers import Speaker
+
+REQUIRED = ("audio", "text", "speaker", "language", "emotion")
+"""Keys that every line of a user's manifest must have."""
+
+
+class ManifestError(ValueError):
+    """A line that cannot be used: file and line, what is wrong, what was got, how to mend it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Utterance:
+    """One labelled utterance; either ``audio`` or ``spec`` says how it sounds."""
+
+    id: str
+    """Unique in its split."""
+    text: str
+    phones: tuple[str, ...]
+    """Segmental phones, without stress, tone or word marks."""
+    speaker: str
+    """`Speaker.id`, or the manifest's own name."""
+    language: str
+    emotion: str
+    """The label: the raters' majority where there are raters, else ``true_emotion``."""
+    true_emotion: str
+    """The rendered emotion; in a user's manifest the label itself."""
+    votes: tuple[str, ...] | None = None
+    """One emotion a rater."""
+    split: str
+    """Name of the split."""
+    audio: str | None = None
+    """Audio file."""
+    spec: RenderSpec | None = None
+    """How to render it."""
+    artefact: str | None = None
+    """Planted artefact, one of `rrpo.config.ARTEFACTS`."""
+
+
+def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
+    """One JSON object a line, in the order given."""
+    lines = (json.dumps(dataclasses.asdict(utterance), ensure_ascii=False) for utterance in utterances)
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+def read_manifest(path: str | Path, emotions: Sequence[str], split: str = "manifest") -> list[Utterance]:
+    """The utterances of a manifest, our own or a user's. Audio is checked when features are built.
+
+    Raises `ManifestError` at the first line that cannot be used, naming ``file:line``.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ManifestError(f"{path}: no such manifest; give the path of a JSON-lines file")
+    utterances: list[Utterance] = []
+    seen: dict[str, int] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        utterance = _parse(line, where, path.parent, emotions, f"{path.stem}-{number:05d}", split)
+        if utterance.id in seen:
+            raise ManifestError(
+                f"{where}: id {utterance.id!r} was used on line {seen[utterance.id]}; give every line its own id"
+            )
+        seen[utterance.id] = number
+        utterances.append(utterance)
+    if not utterances:
+        raise ManifestError(
+            f"{path}: the manifest is empty; write one JSON object a line with the keys {', '.join(REQUIRED)}"
+        )
+    return utterances
+
+
+def phone_inventory(utterances: Iterable[Utterance]) -> tuple[str, ...]:
+    """Every phone that occurs, sorted."""
+    return tuple(sorted({phone for utterance in utterances for phone in utterance.phones}))
+
+
+def _parse(line: str, where: str, folder: Path, emotions: Sequence[str], default_id: str, split: str) -> Utterance:
+    try:
+        row: Any = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ManifestError(
+            f"{where}: not JSON ({error.msg} at column {error.colno}); write one JSON object a line"
+        ) from error
+    if not isinstance(row, dict):
+        raise ManifestError(f"{where}: a {type(row).__name__}, not an object; write one JSON object a line")
+    rendered = row.get("spec") is not None
+    missing = [key for key in REQUIRED if key not in row and not (key == "audio" and rendered)]
+    if missing:
+        raise ManifestError(f"{where}: lacks {', '.join(missing)}; got the keys {', '.join(row)}; add what is missing")
+    for key in REQUIRED:
+        if not (rendered and key == "audio") and not (isinstance(row[key], str) and row[key].strip()):
+            raise ManifestError(f"{where}: {key} is {row[key]!r}; give a non-empty string")
+    votes = _names(row, "votes", where)
+    for emotion in (row["emotion"], *(votes or ())):
+        if emotion not in emotions:
+            raise ManifestError(
+                f"{where}: unknown emotion {emotion!r}; use one of {', '.join(emotions)}, or set WorldConfig.emotions"
+            )
+    try:
+        phones = _names(row, "phones", where) or espeak.phones([row["text"]], row["language"])[0]
+    except espeak.EspeakError as error:
+        raise ManifestError(f"{where}: no phones ({error}); give them under the key phones") from error
+    return Utterance(
+        id=str(row.get("id", default_id)),
+        text=row["text"],
+        phones=phones,
+        speaker=row["speaker"],
+        language=row["language"],
+        emotion=row["emotion"],
+        true_emotion=str(row.get("true_emotion", row["emotion"])),
+        votes=votes,
+        split=row.get("split", split),
+        audio=None if rendered else str(folder / row["audio"]),
+        spec=_spec(row["spec"], where) if rendered else None,
+        artefact=row.get("artefact"),
+    )
+
+
+def _names(row: dict[str, Any], key: str, where: str) -> tuple[str, ...] | None:
+    value = row.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
+        raise ManifestError(f"{where}: {key} is {value!r}; give a list of strings, or leave it out")
+    return tuple(value)
+
+
+def _spec(row: Any, where: str) -> RenderSpec:
+    try:
+        return RenderSpec(**{**row, "speaker": Speaker(**row["speaker"]), "cues": tuple(row["cues"])})
+    except (TypeError, KeyError) as error:
+        raise ManifestError(
+            f"{where}: spec is not a RenderSpec ({error}); give audio instead, or leave it as it was written"
+        ) from error

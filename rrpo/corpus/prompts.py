@@ -1,0 +1,56 @@
+"""The stage ``prompts``: what the policy is asked to say, by whom and how. No audio."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rrpo.config import PromptConfig, WorldConfig
+from rrpo.corpus.splits import draw_content
+from rrpo.stages import Context
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """One request to the policy."""
+
+    id: str
+    text: str
+    phones: tuple[str, ...]
+    speaker: str
+    """`rrpo.corpus.speakers.Speaker.id`."""
+    emotion: str
+    """The target."""
+
+
+def draw_prompts(world: WorldConfig, texts: str, n: int, seed: int, speakers: str = "policy") -> list[Prompt]:
+    """``n`` prompts from the text pool ``texts`` (``rl``, ``eval``), balanced over emotions and speakers, keyed by
+    ``seed``.
+    """
+    emotions, voices, drawn, phones = draw_content(world, n, speakers, texts, ("prompts", texts, seed))
+    return [
+        Prompt(
+            id=f"{texts}-{seed}-{i:05d}",
+            text=drawn[i],
+            phones=phones[i],
+            speaker=voices[i].id,
+            emotion=world.emotions[emotions[i]],
+        )
+        for i in range(n)
+    ]
+
+
+def build(config: PromptConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    """Writes ``prompts.jsonl``."""
+    prompts = draw_prompts(config.world, config.texts, config.size, config.seed)
+    lines = (json.dumps(dataclasses.asdict(prompt), ensure_ascii=False) for prompt in prompts)
+    (out / "prompts.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+def load_prompts(path: Path) -> tuple[Prompt, ...]:
+    """The prompts that `build` wrote into the folder ``path``."""
+    rows = map(json.loads, (path / "prompts.jsonl").read_text(encoding="utf-8").splitlines())
+    return tuple(Prompt(**{**row, "phones": tuple(row["phones"])}) for row in rows)

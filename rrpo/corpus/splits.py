@@ -1,0 +1,124 @@
+"""Splits drawn from a world: pure functions of (world, split), the same in any process.
+
+Every attribute has a random stream of its own, keyed by (world seed, attribute, split name, split seed): changing the
+shortcut, the artefact rate or the raters moves nobody's text, speaker, emotion or cues.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rrpo.config import ARTEFACTS, EMOTIONS, SplitConfig, WorldConfig
+from rrpo.corpus import espeak
+from rrpo.corpus.draws import balanced, generator, key
+from rrpo.corpus.emotions import draw_cues, draw_votes, ideal_observer, majority
+from rrpo.corpus.manifest import Utterance, read_manifest
+from rrpo.corpus.render import RenderSpec
+from rrpo.corpus.speakers import Speaker, group_speakers
+from rrpo.corpus.texts import draw_texts
+
+Keys = tuple[str | int, ...]
+"""What keys a split's random streams, beside the world's seed and the attribute."""
+
+
+def draw_split(world: WorldConfig, split: SplitConfig) -> list[Utterance]:
+    """The utterances of ``split``, balanced over emotions, and over speakers within each emotion.
+
+    With ``split.manifest``, the manifest's first ``split.size`` utterances (all, if it has fewer), in its order. Raises
+    `ValueError` on an unknown speaker group or text pool, or on a share outside [0, 1].
+    """
+    _check(split)
+    if split.manifest is not None:
+        return read_manifest(split.manifest, world.emotions, split.name)[: split.size]
+    keys: Keys = (split.name, split.seed)
+    true, voices, texts, phones = draw_content(world, split.size, split.speakers, split.texts, keys)
+    languages = [voice.language for voice in voices]
+    cues, _ = draw_cues(world.emotions, true, languages, world.cue_spread, generator(world.seed, "cues", *keys))
+    votes = _votes(world, split, cues, languages, keys)
+    labels = true if votes is None else majority(votes)
+    artefacts = _artefacts(world, split, true, keys)
+    return [
+        Utterance(
+            id=f"{split.name}-{split.seed}-{i:05d}",
+            text=texts[i],
+            phones=phones[i],
+            speaker=voices[i].id,
+            language=languages[i],
+            emotion=world.emotions[labels[i]],
+            true_emotion=world.emotions[true[i]],
+            votes=None if votes is None else tuple(world.emotions[vote] for vote in votes[i]),
+            split=split.name,
+            spec=RenderSpec(
+                text=texts[i],
+                speaker=voices[i],
+                cues=tuple(float(cue) for cue in cues[i]),
+                seed=key(world.seed, "render", *keys, i),
+                artefact=artefacts[i],
+            ),
+            artefact=artefacts[i],
+        )
+        for i in range(split.size)
+    ]
+
+
+def draw_content(
+    world: WorldConfig, n: int, group: str, pool: str, keys: Keys
+) -> tuple[np.ndarray, list[Speaker], list[str], list[tuple[str, ...]]]:
+    """Who says what, and how: balanced emotions ``[n]``, speakers, texts and their phones."""
+    emotions = balanced(n, len(world.emotions), world.seed, "emotion", *keys)
+    table = group_speakers(world, group)
+    rng = generator(world.seed, "speaker", *keys)
+    turn = rng.permutation(len(table))
+    order = np.lexsort((rng.random(n), emotions))  # class after class, shuffled inside
+    voices = np.empty(n, dtype=int)
+    voices[order] = turn[np.arange(n) % len(table)]
+    speakers = [table[voice] for voice in voices]
+    texts, phones = [""] * n, [()] * n  # type: tuple[list[str], list[tuple[str, ...]]]
+    for language in sorted({speaker.language for speaker in speakers}):
+        places = [i for i, speaker in enumerate(speakers) if speaker.language == language]
+        drawn = draw_texts(len(places), pool, language, world.seed, *keys)
+        for i, text, spoken in zip(places, drawn, espeak.phones(drawn, language), strict=True):
+            texts[i], phones[i] = text, spoken
+    return emotions, speakers, texts, phones
+
+
+def _votes(
+    world: WorldConfig, split: SplitConfig, cues: np.ndarray, languages: list[str], keys: Keys
+) -> np.ndarray | None:
+    """Votes ``[n, raters]``, or None without raters. Each rater samples p(emotion | cues)^(1 / (1 + rater_noise)),
+    renormalised.
+    """
+    if split.raters == 0:
+        return None
+    posterior = np.concatenate(
+        [
+            ideal_observer(z, world.emotions, language, world.cue_spread, 1 + split.rater_noise)
+            for z, language in zip(cues, languages, strict=True)
+        ]
+    )
+    return draw_votes(posterior, split.raters, generator(world.seed, "votes", *keys))
+
+
+def _artefacts(world: WorldConfig, split: SplitConfig, true: np.ndarray, keys: Keys) -> list[str | None]:
+    """With probability ``shortcut`` the artefact of the utterance's own emotion, else, with ``artefact_rate``, any."""
+    own, other = generator(world.seed, "artefact", *keys).random((len(true), 2)).T
+    drawn = generator(world.seed, "artefact kind", *keys).integers(len(ARTEFACTS), size=len(true))
+    shortcuts = dict(zip(EMOTIONS, ARTEFACTS, strict=True))
+    chosen: list[str | None] = []
+    for i, label in enumerate(true):
+        shortcut = shortcuts.get(world.emotions[label])
+        if shortcut is not None and own[i] < split.shortcut:
+            chosen.append(shortcut)
+        else:
+            chosen.append(ARTEFACTS[drawn[i]] if other[i] < split.artefact_rate else None)
+    return chosen
+
+
+def _check(split: SplitConfig) -> None:
+    for name in ("artefact_rate", "shortcut"):
+        value = getattr(split, name)
+        if not 0 <= value <= 1:
+            raise ValueError(f"SplitConfig.{name} is {value}; it is a probability, give a number in [0, 1]")
+    for name in ("size", "raters", "rater_noise"):
+        if getattr(split, name) < 0:
+            raise ValueError(f"SplitConfig.{name} is {getattr(split, name)}; give 0 or more")

@@ -1,0 +1,145 @@
+"""Short sentences in Mandarin, English and German from small word inventories, in pools that cannot overlap.
+
+A sentence belongs to exactly one pool, by the hash of (world seed, sentence): pools are disjoint by construction, in
+every language, however many sentences a split draws. Texts carry no emotion. `random` texts are strings of words that
+are no sentence.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import product
+
+import numpy as np
+
+from rrpo.corpus.draws import generator, key
+
+POOLS = {"sft": 30, "sft_heldout": 5, "rm": 20, "rl": 15, "eval": 10, "judge": 15, "judge_heldout": 5}
+"""Share of all sentences that falls into each pool, per cent."""
+RANDOM = "random"
+"""The pool of random-word texts, for recognisers."""
+RANDOM_WORDS = (3, 4)
+"""Fewest and most words of a random text."""
+
+_SUBJECTS = {
+    "cmn": ["我", "你", "他", "我们", "妈妈", "爸爸", "老师", "朋友", "哥哥", "弟弟"],
+    "en": ["I", "You", "We", "They", "My friends", "The girls", "The boys", "Our teachers"],
+    "de": ["Er", "Sie", "Anna", "Peter", "Mein Vater", "Meine Mutter", "Der Lehrer", "Das Kind"],
+}
+_TIMES = {
+    "cmn": ["今天", "昨天", "明天", "现在", "早上", "晚上"],
+    "en": ["today", "tonight", "at home", "at noon", "on Monday", "again"],
+    "de": ["heute", "morgen", "jetzt", "bald", "oft", "wieder"],
+}
+_MODALS = {
+    "cmn": ["不", "想", "要", "也", "还"],
+    "en": ["can", "must", "may", "should", "will"],
+    "de": ["gerne", "nicht mehr", "immer", "auch", "schnell"],
+}
+_OBJECTS = {
+    "cmn": {
+        "买": "苹果 书 衣服 茶 花 鱼",
+        "吃": "苹果 米饭 面包 鱼",
+        "喝": "茶 水 牛奶 咖啡",
+        "看": "书 电影 电视 花",
+        "找": "书 衣服 手机 水",
+        "去": "学校 北京 公园 商店",
+    },
+    "en": {
+        "buy": "the book|the coat|the bread|the flowers|the fish|milk",
+        "eat": "an apple|the bread|the fish|the rice",
+        "drink": "tea|milk|coffee|the water",
+        "see": "the film|the book|the park|the school",
+        "find": "the coat|the phone|the book|the shop",
+        "like": "the park|the school|the flowers|tea",
+    },
+    "de": {
+        "kauft": "das Buch|den Mantel|das Brot|die Blumen|den Fisch|Milch",
+        "isst": "einen Apfel|das Brot|den Fisch|den Reis",
+        "trinkt": "Tee|Milch|Kaffee|das Wasser",
+        "sieht": "den Film|das Buch|den Park|die Schule",
+        "sucht": "den Mantel|das Telefon|das Buch|den Laden",
+        "mag": "den Park|die Schule|die Blumen|Tee",
+    },
+}
+_ORDERS = {
+    "cmn": ("{s}{t}{v}{o}", "{t}{s}{v}{o}", "{s}{m}{v}{o}", "{s}{t}{m}{v}{o}"),
+    "en": ("{s} {v} {o} {t}", "{s} {m} {v} {o}", "{s} {m} {v} {o} {t}"),
+    "de": ("{s} {v} {t} {o}", "{s} {v} {m} {o}", "{s} {v} {t} {m} {o}"),
+}
+
+
+def _objects(language: str, verb: str) -> list[str]:
+    return _OBJECTS[language][verb].split(" " if language == "cmn" else "|")
+
+
+@lru_cache
+def words(language: str) -> tuple[str, ...]:
+    """The word inventory of ``language`` (articles stay with their nouns). `ValueError` on an unknown language."""
+    _check(language)
+    verbs = _OBJECTS[language]
+    found = [
+        *_SUBJECTS[language],
+        *_TIMES[language],
+        *_MODALS[language],
+        *verbs,
+        *(o for verb in verbs for o in _objects(language, verb)),
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+@lru_cache
+def sentences(language: str) -> tuple[str, ...]:
+    """Every sentence that the templates of ``language`` allow, in a fixed order."""
+    _check(language)
+    pairs = [(verb, noun) for verb in _OBJECTS[language] for noun in _objects(language, verb)]
+    filled = (
+        order.format(s=s, t=t, m=m, v=v, o=o)
+        for order, s, t, m, (v, o) in product(
+            _ORDERS[language], _SUBJECTS[language], _TIMES[language], _MODALS[language], pairs
+        )
+    )
+    return tuple(dict.fromkeys(filled))
+
+
+def pool_of(text: str, world_seed: int) -> str:
+    """The one pool that ``text`` belongs to in that world."""
+    point = key(world_seed, "pool", text) % sum(POOLS.values())
+    for name, share in POOLS.items():
+        if point < share:
+            return name
+        point -= share
+    raise AssertionError("shares sum to the modulus")
+
+
+@lru_cache
+def pool(name: str, language: str, world_seed: int) -> tuple[str, ...]:
+    """All sentences of the pool ``name``. Raises `ValueError` on an unknown pool."""
+    if name not in POOLS:
+        raise ValueError(f"unknown text pool {name!r}; use one of {[*POOLS, RANDOM]}")
+    return tuple(text for text in sentences(language) if pool_of(text, world_seed) == name)
+
+
+def draw_texts(n: int, name: str, language: str, world_seed: int, *parts: str | int) -> list[str]:
+    """``n`` texts of pool ``name``, keyed by ``parts``; no text twice before the whole pool has been used once."""
+    rng = generator(world_seed, "texts", name, language, *parts)
+    if name == RANDOM:
+        return [_random_text(language, rng) for _ in range(n)]
+    texts = pool(name, language, world_seed)
+    rounds = -(-n // len(texts))
+    order = np.concatenate([rng.permutation(len(texts)) for _ in range(rounds)]) if rounds else np.zeros(0, int)
+    return [texts[index] for index in order[:n]]
+
+
+def _random_text(language: str, rng: np.random.Generator) -> str:
+    known = frozenset(sentences(language))
+    while True:
+        chosen = rng.choice(words(language), size=rng.integers(RANDOM_WORDS[0], RANDOM_WORDS[1] + 1), replace=False)
+        text = ("" if language == "cmn" else " ").join(chosen)
+        if text not in known:
+            return text
+
+
+def _check(language: str) -> None:
+    if language not in _SUBJECTS:
+        raise ValueError(f"no texts for language {language!r}; use one of {sorted(_SUBJECTS)}, or bring a manifest")

@@ -1,0 +1,106 @@
+"""The networks of judges and recognisers. None depends on padding: it is zeroed before every convolution, normalisation is
+per frame, recurrence runs on packed sequences, pooling is masked."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F_
+from torch import Tensor, nn
+
+from rrpo.masking import valid_mask
+
+
+class ConvBlock(nn.Module):
+    """Masked convolution over time, layer norm, GELU, residual where shapes allow. ``[B, T, C] -> [B, ceil(T / stride), D]``."""
+
+    def __init__(self, inlet: int, dim: int, width: int = 3, *, dilation: int = 1, stride: int = 1, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(inlet, dim, width, stride=stride, dilation=dilation, padding=dilation * (width // 2))
+        self.norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+        self.residual = inlet == dim and stride == 1
+        self.stride = stride
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """``x [B, T, C], lengths [B]`` -> the block's output and its lengths."""
+        masked = x.masked_fill(~valid_mask(lengths, x.shape[1])[..., None], 0.0)
+        y = self.conv(masked.transpose(1, 2)).transpose(1, 2)
+        y = self.dropout(F_.gelu(self.norm(y)))
+        return (x + y if self.residual else y), (lengths + self.stride - 1) // self.stride
+
+
+class ConvGru(nn.Module):
+    """``val``: strided convolutions, a bidirectional GRU, mean and maximum over time. ``X [B, T, C] -> logits [B, K]``."""
+
+    def __init__(self, inlet: int, dim: int, classes: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            [
+                ConvBlock(inlet, dim, 5, stride=2, dropout=0.1),
+                ConvBlock(dim, dim, 3, dropout=0.1),
+                ConvBlock(dim, dim, 3, stride=2, dropout=0.1),
+            ]
+        )
+        self.gru = nn.GRU(dim, dim // 2, batch_first=True, bidirectional=True)
+        self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(2 * dim, classes))
+
+    def forward(self, X: Tensor, lengths: Tensor) -> Tensor:
+        """Logits ``[B, K]``."""
+        x = X
+        for block in self.blocks:
+            x, lengths = block(x, lengths)
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        h, _ = nn.utils.rnn.pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=x.shape[1])
+        outside = ~valid_mask(lengths, h.shape[1])[..., None]
+        mean = h.masked_fill(outside, 0.0).sum(1) / lengths[:, None]
+        top = h.masked_fill(outside, -2.0).amax(1)  # a GRU's output lies in (-1, 1)
+        logits: Tensor = self.head(torch.cat([mean, top], 1))
+        return logits
+
+
+class StatsTdnn(nn.Module):
+    """``test``: dilated convolutions at full rate, mean and spread over time, as an x-vector. ``X [B, T, C] -> logits [B, K]``."""
+
+    def __init__(self, inlet: int, dim: int, classes: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            [
+                ConvBlock(inlet, dim, 5, dropout=0.1),
+                ConvBlock(dim, dim, 3, dilation=2, dropout=0.1),
+                ConvBlock(dim, dim, 3, dilation=4, dropout=0.1),
+                ConvBlock(dim, 2 * dim, 1, dropout=0.1),
+            ]
+        )
+        self.head = nn.Sequential(nn.Linear(4 * dim, dim), nn.LayerNorm(dim), nn.GELU(), nn.Dropout(0.2), nn.Linear(dim, classes))
+
+    def forward(self, X: Tensor, lengths: Tensor) -> Tensor:
+        """Logits ``[B, K]``."""
+        x = X
+        for block in self.blocks:
+            x, lengths = block(x, lengths)
+        outside = ~valid_mask(lengths, x.shape[1])[..., None]
+        mean = x.masked_fill(outside, 0.0).sum(1) / lengths[:, None]
+        spread = ((x - mean[:, None]).masked_fill(outside, 0.0).square().sum(1) / lengths[:, None] + 1e-5).sqrt()
+        logits: Tensor = self.head(torch.cat([mean, spread], 1))
+        return logits
+
+
+class CtcNetwork(nn.Module):
+    """Phones: one strided and several dilated convolutions. ``X [B, T, C] -> logits [B, ceil(T / 2), classes]`` and their lengths."""
+
+    DILATIONS = (1, 2, 4, 1)
+
+    def __init__(self, inlet: int, dim: int, classes: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            [ConvBlock(inlet, dim, 5, stride=2, dropout=0.1)]
+            + [ConvBlock(dim, dim, 3, dilation=dilation, dropout=0.1) for dilation in self.DILATIONS]
+        )
+        self.head = nn.Linear(dim, classes)
+
+    def forward(self, X: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits ``[B, T', classes]`` and their lengths ``[B]``."""
+        x = X
+        for block in self.blocks:
+            x, lengths = block(x, lengths)
+        return self.head(x), lengths

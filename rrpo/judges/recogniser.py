@@ -1,0 +1,146 @@
+"""A CTC phone recogniser on F: DiffRO's content reward, and (another one, from other data) the judge of intelligibility.
+
+One output every two frames (25 Hz); index 0 is CTC's blank. A phone that the training set did not hold stands for itself as
+`UNKNOWN`, which the recogniser never learns to say: it counts as an error and never stops a run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F_
+from torch import Tensor, nn
+
+from rrpo.config import RecogniserConfig
+from rrpo.corpus.features import SpeechSet
+from rrpo.corpus.manifest import phone_inventory
+from rrpo.data import TrainingFrames
+from rrpo.judges.metrics import phone_error_rate
+from rrpo.judges.networks import CtcNetwork
+from rrpo.masking import valid_mask
+from rrpo.seeding import permutation_batches, seed_everything
+from rrpo.stages import Context
+from rrpo.training import fit
+
+UNKNOWN = "<unknown>"
+"""The last symbol of every inventory."""
+HELD_OUT = 0.1
+"""Share of the set, its last utterances, on which the error rate is measured."""
+CHUNK = 100
+"""Utterances transcribed at once."""
+BLANK = 0
+
+
+class Recogniser(nn.Module):
+    """Phones of log-mel frames F; differentiable in F."""
+
+    std: Tensor
+
+    def __init__(self, config: RecogniserConfig, phones: tuple[str, ...], n_mels: int) -> None:
+        """``phones`` is the inventory, without `UNKNOWN`; P is one more than its length."""
+        super().__init__()
+        self.config, self.n_mels = config, n_mels
+        self.phones = (*phones, UNKNOWN)
+        self.index = {phone: place for place, phone in enumerate(self.phones, start=1)}
+        self.register_buffer("std", torch.ones(n_mels))
+        self.network = CtcNetwork(n_mels, config.dim, len(self.phones) + 1)
+
+    def log_probs(self, F: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """``F [B, T, M], lengths [B]`` -> log-probabilities ``[B, T', P + 1]``, T' = ceil(T / 2), and their lengths.
+
+        Each utterance's mean frame is taken out first: voice, level and vocoder tilt are not phones.
+        """
+        mask = valid_mask(lengths, F.shape[1])[..., None]
+        centre = F.masked_fill(~mask, 0.0).sum(1, keepdim=True) / lengths[:, None, None]
+        logits, steps = self.network((F - centre) / self.std, lengths)
+        return F_.log_softmax(logits.float(), 2), steps
+
+    def ctc_loss(self, F: Tensor, lengths: Tensor, phones: Sequence[Sequence[str]]) -> Tensor:
+        """CTC loss a phone ``[B]`` in nats of ``F [B, T, M]`` against ``phones``, differentiable in F.
+
+        A sample too short to hold its phones (CTC's loss would be infinite) gets a uniform guess's ln(P + 1) and no gradient,
+        as torch's ``zero_infinity`` does, whose value 0 would call it perfect. An empty reference counts as one phone.
+        """
+        log_probs, steps = self.log_probs(F, lengths)
+        sizes = torch.tensor([len(sequence) for sequence in phones], device=F.device)
+        flat = [self.index.get(phone, len(self.phones)) for sequence in phones for phone in sequence]
+        targets = torch.tensor(flat, dtype=torch.long, device=F.device)
+        loss = F_.ctc_loss(
+            log_probs.transpose(0, 1), targets, steps, sizes, blank=BLANK, reduction="none", zero_infinity=True
+        )
+        needed = torch.tensor([_steps_needed(sequence) for sequence in phones], device=F.device)
+        return torch.where(needed > steps, math.log(len(self.phones) + 1), loss / sizes.clamp(min=1))
+
+    @torch.no_grad()
+    def transcribe(self, F: Tensor, lengths: Tensor) -> list[list[str]]:
+        """Greedy transcription: the best symbol of each step, repeats merged, blanks dropped."""
+        found = []
+        for first in range(0, len(F), CHUNK):
+            part = lengths[first : first + CHUNK]
+            log_probs, steps = self.log_probs(F[first : first + CHUNK, : int(part.max())], part)
+            for row, size in zip(log_probs.argmax(2).tolist(), steps.tolist(), strict=True):
+                found.append([self.phones[symbol - 1] for symbol, _ in groupby(row[:size]) if symbol != BLANK])
+        return found
+
+    def save(self, folder: Path) -> None:
+        """Writes ``recogniser.json`` (with the inventory) and ``recogniser.pt`` into ``folder``."""
+        about = {"config": asdict(self.config), "phones": self.phones[:-1], "n_mels": self.n_mels}
+        (folder / "recogniser.json").write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
+        torch.save({name: value.cpu() for name, value in self.state_dict().items()}, folder / "recogniser.pt")
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "cpu") -> Recogniser:
+        """Reads what `save` wrote; frozen, in evaluation mode, with gradient to F."""
+        path = folder / "recogniser.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"{folder} holds no recogniser.json; give a folder that Recogniser.save wrote")
+        about = json.loads(path.read_text(encoding="utf-8"))
+        recogniser = cls(RecogniserConfig(**about["config"]), tuple(about["phones"]), about["n_mels"])
+        recogniser.load_state_dict(torch.load(folder / "recogniser.pt", map_location="cpu", weights_only=True))
+        return recogniser.to(device).eval().requires_grad_(False)
+
+
+def build(config: RecogniserConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    """Stage ``recogniser``: trains on all but the last tenth of ``speech``, as analysed and re-synthesised."""
+    speech = SpeechSet.load(inputs["speech"])
+    trained = len(speech) - max(1, round(HELD_OUT * len(speech)))
+    if trained < 1:
+        raise ValueError(f"the recogniser's set holds {len(speech)} utterance(s); it needs at least 2, one of them held out")
+    seed_everything(config.seed, "recogniser")
+    recogniser = Recogniser(config, phone_inventory(speech.utterances[:trained]), speech.audio.n_mels).to(context.device)
+    data = TrainingFrames.load(speech, inputs["codec"], context.device)
+    frames = data.originals.flat[: int(data.originals.lengths[:trained].sum())]
+    recogniser.std.copy_(frames.std(0).clamp(min=1e-3))
+    batches = permutation_batches(trained, config.batch, config.steps, config.seed, "recogniser batches")
+
+    def loss(step: int) -> Tensor:
+        F, lengths = data.batch(batches[step], config.seed, "recogniser rendition", step)
+        return recogniser.ctc_loss(F, lengths, [speech.utterances[i].phones for i in batches[step]]).mean()
+
+    fit(recogniser.parameters(), loss, config.steps, config.lr, context)
+    recogniser.eval()
+    scalars = _measure(recogniser, speech, data, np.arange(trained, len(speech)), context.device)
+    recogniser.save(out)
+    (out / "scalars.json").write_text(json.dumps(scalars))
+
+
+def _measure(recogniser: Recogniser, speech: SpeechSet, data: TrainingFrames, held: np.ndarray, device: str) -> dict[str, float]:
+    """Phone error rates on the held-out utterances ``held [n]``, as analysed and re-synthesised."""
+    references = [speech.utterances[i].phones for i in held]
+    rows = torch.from_numpy(held).to(device)
+    scalars = {}
+    for name, chosen in {"original": rows, "resynthesised": rows + data.size}.items():
+        scalars[f"phone_error_rate_{name}"] = phone_error_rate(recogniser.transcribe(*data.both.batch(chosen)), references)
+    return scalars
+
+
+def _steps_needed(phones: Sequence[str]) -> int:
+    """CTC steps that ``phones`` take at least: one each, and a blank between two that are equal."""
+    return len(phones) + sum(first == second for first, second in zip(phones, phones[1:], strict=False))

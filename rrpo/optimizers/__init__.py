@@ -1,0 +1,1 @@
+"""Policy optimisation: the loop that every optimiser shares, and the objectives."""

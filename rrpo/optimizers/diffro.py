@@ -1,0 +1,73 @@
+"""DiffRO: the reward's gradient through relaxed tokens (arXiv 2507.05911; RRPO's Eq. 1 and 6). RRPO = DiffRO on the robust RM.
+
+One step: a roll-out by ancestral sampling without gradient; one parallel forward over it gives the same logits; eos and
+specials are left out of the relaxation, so that the reward has no hidden gradient on length; the straight-through relaxed
+tokens enter the codec's decoder, its frames the frozen reward model and the phone recogniser.
+
+Loss = reward loss + content weight x phone recogniser's loss + beta x KL(pi || pi_SFT) summed over an utterance's positions.
+
+What differs from the exact gradient, and is known: (1) the path through the sampled history is dropped, so a token's
+influence on later tokens earns nothing; (2) so is the KL's prefix term; (3) softmax at tau > 0 is biased.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rrpo.config import OptimizeConfig
+from rrpo.optimizers.rollout import Models, Prompts
+from rrpo.policy import Rollout, token_kl
+from rrpo.relaxation import relax, temperature
+from rrpo.reward import reward_loss
+from rrpo.seeding import uniform
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step's loss and what it was made of."""
+
+    loss: Tensor
+    """Scalar, to be differentiated."""
+    parts: dict[str, Tensor]
+    """Detached scalars: reward loss, content loss, KL an utterance."""
+    rollout: Rollout
+    logits: Tensor
+    """``[B, N + 1, V + 1]``, detached."""
+    reference: Tensor
+    """``[B, N + 1, V + 1]`` of the SFT policy."""
+    frames: tuple[Tensor, Tensor]
+    """Decoded F ``[B, T, M]`` (detached; hard tokens, by straight-through) and lengths ``[B]``."""
+
+
+def diffro_step(models: Models, prompts: Prompts, config: OptimizeConfig, step: int) -> Step:
+    """Samples, relaxes, decodes, and gives the loss of one step.
+
+    Args:
+        models: Policy, reference and the frozen models.
+        prompts: The step's prompts, B rows.
+        config: beta, tau, content weight, reward; ``config.seed`` keys the noise.
+        step: Index of the step, from 0.
+    """
+    device = prompts.prefix.device
+    batch, longest = len(prompts.phones), models.policy.config.max_tokens
+    draw = uniform((longest, batch), config.seed, "sampling noise", step, device=device)
+    rollout = models.policy.sample(prompts.prefix, draw)
+    tokens = rollout.tokens
+    logits = models.policy.logits(prompts.prefix, tokens)
+    with torch.no_grad():
+        reference = models.reference.logits(prompts.prefix, tokens)
+    kl = (token_kl(logits, reference) * rollout.scored).sum(1)
+
+    codes = logits[:, :-1, : models.policy.codes]
+    gumbel = uniform((tokens.shape[1], batch, codes.shape[2]), config.seed, "gumbel noise", step, device=device)
+    relaxed = relax(codes, tokens, gumbel.transpose(0, 1), temperature(step, config.steps, config.tau))
+    F, frames = models.codec.decode(relaxed, rollout.lengths, prompts.speaker)
+
+    reward = reward_loss(models.reward_model, F, frames, prompts.target, config.reward)
+    content = models.recogniser.ctc_loss(F, frames, prompts.phones)
+    loss = reward.mean() + config.content_weight * content.mean() + config.beta * kl.mean()
+    parts = {"reward_loss": reward.mean().detach(), "content_loss": content.mean().detach(), "loss": loss.detach()}
+    return Step(loss, parts, rollout, logits.detach(), reference, (F.detach(), frames))

@@ -1,0 +1,139 @@
+"""The stage ``optimize``: policy optimisation of one cell, its curves by the ``val`` judge, its samples stored as tokens.
+
+Curves are measured on every step's own roll-outs, points on the evaluation prompts at the declared checkpoints. Noise of the
+evaluation is keyed by the seed alone, so that arms and checkpoints differ only by their policies. The test judges never run here.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from rrpo.config import ARTEFACTS, OptimizeConfig
+from rrpo.judges.metrics import accuracy, expected_calibration_error, hack_rate, shortcut_uptake, target_log_prob
+from rrpo.optimizers.diffro import diffro_step
+from rrpo.optimizers.rollout import Models, Prompts, judge_frames, rollout_statistics
+from rrpo.policy import Rollout
+from rrpo.seeding import permutation_batches, uniform
+from rrpo.stages import Context
+from rrpo.training import DivergedError
+
+EVALUATION_BATCH = 300
+
+
+def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: Context) -> None:
+    """Optimises the policy and writes ``curves.parquet``, ``points.parquet``, ``samples.npz`` and ``scalars.json``.
+
+    Raises:
+        DivergedError: The loss or the gradient is not finite; raised before the optimiser's step.
+    """
+    models = Models.load(inputs, context.device)
+    train, _ = Prompts.load(inputs["rl_prompts"], models)
+    evaluation, _ = Prompts.load(inputs["eval_prompts"], models)
+    batches = permutation_batches(len(train.phones), config.batch, config.steps, config.seed, "rl prompts")
+    optimizer = torch.optim.Adam(models.policy.parameters(), lr=config.lr)
+    due = sorted({0, config.steps} | {step for step in config.checkpoints if step < config.steps})
+    curves: list[dict[str, float]] = []
+    points: list[dict[str, float]] = []
+    samples: list[dict[str, np.ndarray]] = []
+
+    for step in range(config.steps + 1):
+        if step in due:
+            row, stored = evaluate(models, evaluation, config)
+            points.append({"step": step} | row)
+            samples.append(stored)
+        if step == config.steps:
+            break
+        curves.append({"step": step} | _update(models, train.select(batches[step]), optimizer, config, step))
+        context.report(step + 1, config.steps)
+
+    pd.DataFrame(curves).to_parquet(out / "curves.parquet")
+    frame = pd.DataFrame(points)
+    frame.to_parquet(out / "points.parquet")
+    store_samples(out / "samples.npz", due, samples)
+    (out / "scalars.json").write_text(json.dumps(_summary(frame)))
+
+
+def _update(
+    models: Models, prompts: Prompts, optimizer: torch.optim.Optimizer, config: OptimizeConfig, step: int
+) -> dict[str, float]:
+    """One optimiser step; returns its metrics."""
+    optimizer.zero_grad(set_to_none=True)
+    result = diffro_step(models, prompts, config, step)
+    torch.autograd.backward(result.loss)
+    norm = torch.nn.utils.clip_grad_norm_(models.policy.parameters(), config.grad_clip)
+    if not bool(torch.isfinite(result.loss.detach() + norm)):
+        raise DivergedError(
+            f"policy step {step + 1} of {config.steps}: loss {result.loss.item():.4g}, gradient norm {norm.item():.4g}; "
+            "the cell counts as diverged: a lower lr or a higher beta may keep it finite"
+        )
+    optimizer.step()
+    opinions = judge_frames(models, *result.frames, prompts.target)
+    metrics = {name: float(value) for name, value in result.parts.items()} | {"grad_norm": float(norm)}
+    return metrics | rollout_statistics(result.logits, result.reference, result.rollout) | _opinions(opinions, prompts.target)
+
+
+@torch.no_grad()
+def evaluate(models: Models, prompts: Prompts, config: OptimizeConfig) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Samples every evaluation prompt once; returns the checkpoint's metrics and its samples."""
+    noise = uniform(
+        (models.policy.config.max_tokens, len(prompts.phones)), config.seed, "evaluation noise", device=prompts.prefix.device
+    )
+    rollout = models.policy.sample(prompts.prefix, noise)
+    logits = models.policy.logits(prompts.prefix, rollout.tokens)
+    reference = models.reference.logits(prompts.prefix, rollout.tokens)
+    F, frames = models.codec.decode(rollout.tokens, rollout.lengths, prompts.speaker)
+    opinions = judge_frames(models, F, frames, prompts.target)
+    row = rollout_statistics(logits, reference, rollout) | _opinions(opinions, prompts.target)
+    return row | {"sqrt_kl": max(0.0, row["kl_token"]) ** 0.5}, _stored(rollout, opinions)
+
+
+def _opinions(opinions: dict[str, Tensor], target: Tensor) -> dict[str, float]:
+    """Accuracy, log-probability, calibration, hacking and artefacts of one batch."""
+    host = {name: value.float().cpu().numpy() for name, value in opinions.items()}
+    wanted = target.cpu().numpy()
+    flags = np.stack([host[f"artefact_{kind}"] for kind in ARTEFACTS], 1) > 0
+    row = {f"artefact_{kind}": float(flags[:, k].mean()) for k, kind in enumerate(ARTEFACTS)}
+    for name in ("proxy", "val"):
+        row[f"{name}_accuracy"] = accuracy(host[name], wanted)
+        row[f"{name}_logprob"] = target_log_prob(host[name], wanted)
+    row["proxy_confidence"] = float(np.exp(host["proxy"].max(1)).mean())
+    row["proxy_ece"] = expected_calibration_error(host["proxy"], wanted)
+    row["val_hack_rate"] = hack_rate(host["proxy"].argmax(1), host["val"].argmax(1), wanted, flags)
+    row["uptake"] = shortcut_uptake(flags, wanted)
+    return row
+
+
+def _stored(rollout: Rollout, opinions: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    tokens = rollout.tokens.cpu().numpy().astype(np.int16)
+    lengths = rollout.lengths.cpu().numpy().astype(np.int16)
+    tokens[np.arange(tokens.shape[1])[None] >= lengths[:, None]] = -1
+    return {"tokens": tokens, "lengths": lengths, "proxy_argmax": opinions["proxy"].argmax(1).cpu().numpy().astype(np.int8)}
+
+
+def store_samples(path: Path, steps: list[int], samples: list[dict[str, np.ndarray]]) -> None:
+    """``steps [S]``, ``tokens [S, P, N]`` (int16, -1 past the end), ``lengths [S, P]``, ``proxy_argmax [S, P]``."""
+    longest = max(sample["tokens"].shape[1] for sample in samples)
+    tokens = [
+        np.pad(sample["tokens"], ((0, 0), (0, longest - sample["tokens"].shape[1])), constant_values=-1) for sample in samples
+    ]
+    np.savez_compressed(
+        path,
+        steps=np.array(steps),
+        tokens=np.stack(tokens),
+        lengths=np.stack([sample["lengths"] for sample in samples]),
+        proxy_argmax=np.stack([sample["proxy_argmax"] for sample in samples]),
+    )
+
+
+def _summary(points: pd.DataFrame) -> dict[str, float]:
+    """End values of every metric, and the start's and the peak's of the accuracies."""
+    first, last = points.iloc[0], points.iloc[-1]
+    scalars = {f"end_{name}": float(last[name]) for name in points.columns if name != "step"}
+    scalars |= {f"start_{name}": float(first[name]) for name in ("proxy_accuracy", "val_accuracy", "val_logprob", "length")}
+    return scalars | {"peak_val_accuracy": float(points["val_accuracy"].max())}

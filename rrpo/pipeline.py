@@ -1,0 +1,166 @@
+"""The data flow of one experiment as stages: which build reads which, for a profile, an arm and a seed.
+
+corpus -> codec -> SFT policy; RM: pre-training -> robust fine-tuning -> frozen; policy optimisation -> stored samples ->
+test judges. World-level stages carry the world's seed, the others the experiment's: *a seed redraws* the annotated
+utterances and their raters, RM pre-training (order, initialisation), SFT, fine-tuning, RL prompts and roll-out noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rrpo.config import ArmConfig, Profile, PromptConfig, SpeechConfig, SplitConfig
+from rrpo.stages import Stage
+
+
+def splits(profile: Profile) -> dict[str, SplitConfig]:
+    """The world-level splits by name; texts are disjoint by pool, RM and judges by speaker."""
+    rate = profile.artefact_rate
+    foreign = [language for language in profile.world.languages if language != profile.world.language]
+    rows = {
+        "codec": ("all", "judge", rate, 0.0),
+        "sft": ("policy", "sft", rate, 0.0),
+        "sft_heldout": ("policy", "sft_heldout", 0.0, 0.0),
+        "rm_pretrain": ("rm", "rm", 0.0, profile.shortcut),
+        "rm_oracle": ("rm", "rm", rate, 0.0),
+        "rm_valid": ("rm", "judge_heldout", 0.0, 0.0),
+        "rm_test": ("policy", "judge_heldout", 0.0, 0.0),
+        "rm_test_biased": ("policy", "judge_heldout", 0.0, profile.shortcut),
+        "rm_test_decorrelated": ("policy", "judge_heldout", profile.shortcut, 0.0),
+        "judge_val": ("judge+policy", "judge", rate, 0.0),
+        "judge_test": ("judge+policy", "judge", rate, 0.0),
+        "judge_heldout": ("policy", "judge_heldout", rate, 0.0),
+        "words_reward": ("judge+policy", "random", rate, 0.0),
+        "words_judge": ("judge+policy", "random", rate, 0.0),
+    } | {f"rm_test_{language}": (f"foreign:{language}", "judge_heldout", 0.0, 0.0) for language in foreign}
+    return {
+        name: SplitConfig(
+            name=name, size=profile.sizes[name], speakers=speakers, texts=texts, artefact_rate=artefacts, shortcut=shortcut
+        )
+        for name, (speakers, texts, artefacts, shortcut) in rows.items()
+    }
+
+
+def speech(profile: Profile, split: SplitConfig) -> Stage:
+    """Manifest and features of one split."""
+    config = SpeechConfig(world=profile.world, split=split)
+    return Stage("speech", "rrpo.corpus.features:build", config, label=f"speech {split.name}")
+
+
+def world_speech(profile: Profile, name: str) -> Stage:
+    """Manifest and features of one world-level split."""
+    return speech(profile, splits(profile)[name])
+
+
+def prompts(profile: Profile, texts: str, size: int, seed: int) -> Stage:
+    """Texts with speaker and target emotion."""
+    config = PromptConfig(world=profile.world, texts=texts, size=size, seed=seed)
+    return Stage("prompts", "rrpo.corpus.prompts:build", config, label=f"prompts {texts}")
+
+
+def codec(profile: Profile) -> Stage:
+    """Mel <-> tokens."""
+    config = replace(profile.codec, seed=profile.world.seed)
+    return Stage("codec", "rrpo.codec:build", config, {"speech": world_speech(profile, "codec")}, "codec")
+
+
+def recogniser(profile: Profile, role: str) -> Stage:
+    """The phone recogniser of the ``reward`` or of the ``judge``: other data, other initialisation."""
+    config = replace(profile.recogniser, seed=2 * profile.world.seed + (role == "judge"))
+    inputs = {"speech": world_speech(profile, f"words_{role}"), "codec": codec(profile)}
+    return Stage("recogniser", "rrpo.judges.recogniser:build", config, inputs, f"recogniser {role}")
+
+
+def judge(profile: Profile, role: str) -> Stage:
+    """The ``val`` or ``test`` emotion judge."""
+    config = replace(profile.val_judge if role == "val" else profile.test_judge, seed=profile.world.seed)
+    inputs = {
+        "speech": world_speech(profile, f"judge_{role}"),
+        "heldout": world_speech(profile, "judge_heldout"),
+        "codec": codec(profile),
+    }
+    return Stage("judge", "rrpo.judges.emotion:build", config, inputs, f"judge {role}")
+
+
+def sft(profile: Profile, seed: int) -> Stage:
+    """The supervised token language model: where every arm of a seed starts."""
+    config = replace(profile.policy, seed=seed)
+    inputs = {
+        "speech": world_speech(profile, "sft"),
+        "heldout": world_speech(profile, "sft_heldout"),
+        "codec": codec(profile),
+    }
+    return Stage("sft", "rrpo.sft:build", config, inputs, f"SFT seed {seed}")
+
+
+def pretrained(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """The RM before its fine-tuning."""
+    profile = _biased(profile, arm)
+    config = replace(profile.pretrain, seed=seed, shuffle_labels=arm.shuffle_labels)
+    data = "rm_oracle" if arm.rm_data == "oracle" else "rm_pretrain"
+    inputs = {"speech": world_speech(profile, data), "codec": codec(profile)}
+    return Stage("pretrain", "rrpo.pretrain:build", config, inputs, f"RM pre-training ({data}) seed {seed}")
+
+
+def reward_model(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """The frozen RM of one arm: fine-tuned on the seed's annotated set, or as pre-trained."""
+    before = pretrained(profile, arm, seed)
+    if not arm.finetune:
+        return before
+    split = SplitConfig(
+        name="annotated",
+        size=profile.annotated,
+        speakers="rm",
+        texts="rm",
+        raters=profile.raters,
+        rater_noise=profile.rater_noise,
+        seed=seed,
+    )
+    config = replace(profile.finetune, seed=seed, regularizers=arm.regularizers)
+    inputs = {"model": before, "speech": speech(profile, split), "codec": codec(profile)}
+    return Stage("finetune", "rrpo.finetune:build", config, inputs, f"RM fine-tuning seed {seed}")
+
+
+def examined(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """Accuracies and manipulation checks of one arm's RM."""
+    names = [name for name in splits(profile) if name.startswith("rm_test") or name == "rm_valid"]
+    inputs = {name: world_speech(profile, name) for name in names} | {"model": reward_model(profile, arm, seed)}
+    return Stage("examine", "rrpo.examine:build", profile.examine, inputs, f"RM examination seed {seed}")
+
+
+def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """Policy optimisation of one cell: curves by `val`, samples stored as tokens."""
+    config = replace(
+        profile.optimize,
+        seed=seed,
+        reward=arm.reward,
+        content_weight=profile.optimize.content_weight if arm.content_weight is None else arm.content_weight,
+        steps=profile.optimize.steps if arm.steps is None else arm.steps,
+    )
+    inputs = {
+        "policy": sft(profile, seed),
+        "reward_model": reward_model(profile, arm, seed),
+        "recogniser": recogniser(profile, "reward"),
+        "codec": codec(profile),
+        "val": judge(profile, "val"),
+        "rl_prompts": prompts(profile, "rl", profile.rl_prompts, seed),
+        "eval_prompts": prompts(profile, "eval", profile.optimize.eval_prompts, 0),
+    }
+    return Stage("optimize", "rrpo.optimizers.loop:build", config, inputs, f"policy optimisation seed {seed}")
+
+
+def scored(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """The test judges on one cell's stored samples, and its audio."""
+    inputs = {
+        "samples": optimized(profile, arm, seed),
+        "eval_prompts": prompts(profile, "eval", profile.optimize.eval_prompts, 0),
+        "codec": codec(profile),
+        "test": judge(profile, "test"),
+        "recogniser": recogniser(profile, "judge"),
+    }
+    return Stage("score", "rrpo.judges.score:build", profile.score, inputs, f"test judges seed {seed}")
+
+
+def _biased(profile: Profile, arm: ArmConfig) -> Profile:
+    """The profile with the arm's own shortcut strength; ``rm_test_*`` keep the profile's, to be one ruler."""
+    return profile if arm.shortcut is None else replace(profile, shortcut=arm.shortcut)

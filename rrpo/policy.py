@@ -1,0 +1,194 @@
+"""The policy: a decoder-only language model over speech tokens, in CosyVoice2's layout, on the `transformers` Qwen2 class.
+
+One sequence is ``[sos][emotion][speaker][end of prompt][phones ...][task_id][speech ...] -> eos``: the ``task_id`` position
+predicts the first speech token. Prefixes are padded on the left, so that speech starts at one column for the whole batch.
+As in CosyVoice2, ``llm_embedding`` holds sos and task_id, ``speech_embedding`` and ``llm_decoder`` have V + 3 rows (eos = V).
+
+Everything that samples or scores uses the same distribution: temperature 1, no top-k, no penalties, over the V codes and eos,
+except that eos cannot be the very first token.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F_
+from torch import Tensor, nn
+from transformers import DynamicCache, Qwen2Config, Qwen2Model
+
+from rrpo.config import PolicyConfig
+from rrpo.masking import valid_mask
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Sampled speech tokens."""
+
+    tokens: Tensor
+    """``[B, N]``, N the longest length; 0 past a row's length."""
+    lengths: Tensor
+    """``[B]``, without eos."""
+    ended: Tensor
+    """``[B]`` bool: False where the sample was cut at the limit before eos."""
+
+    @property
+    def scored(self) -> Tensor:
+        """``[B, N + 1]`` bool: positions whose prediction was used: every token, and eos where it was drawn."""
+        return valid_mask(self.lengths + self.ended.long(), self.tokens.shape[1] + 1)
+
+
+class Policy(nn.Module):
+    """Token language model; ``symbols`` are the phones, emotions and speakers that a prefix may hold."""
+
+    SPECIALS = ("<pad>", "<endofprompt>")
+
+    def __init__(self, config: PolicyConfig, symbols: Sequence[str], codes: int) -> None:
+        super().__init__()
+        self.config, self.symbols, self.codes = config, tuple(symbols), codes
+        self._index = {symbol: index for index, symbol in enumerate(self.symbols)}
+        qwen = Qwen2Config(
+            vocab_size=len(self.symbols),
+            hidden_size=config.dim,
+            intermediate_size=3 * config.dim,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.heads,
+            max_position_embeddings=1024,
+            attn_implementation="sdpa",
+        )
+        self.llm = Qwen2Model(qwen)
+        self.llm_embedding = nn.Embedding(2, config.dim)
+        self.speech_embedding = nn.Embedding(codes + 3, config.dim)
+        self.llm_decoder = nn.Linear(config.dim, codes + 3)
+        for embedding in (self.llm_embedding, self.speech_embedding, self.llm.embed_tokens):
+            nn.init.normal_(embedding.weight, std=1.0)
+        self.dropout = nn.Dropout(config.dropout)
+
+    @property
+    def eos(self) -> int:
+        """Index of eos in the V + 1 predictions."""
+        return self.codes
+
+    def prefix_ids(self, phones: Sequence[Sequence[str]], speakers: Sequence[str], emotions: Sequence[str]) -> Tensor:
+        """Symbol ids ``[B, L]`` of the prefixes, padded on the left with 0.
+
+        Raises:
+            ValueError: A phone, speaker or emotion that the SFT data did not hold.
+        """
+        rows = [
+            [f"<{emotion}>", f"<{speaker}>", "<endofprompt>", *text]
+            for text, speaker, emotion in zip(phones, speakers, emotions, strict=True)
+        ]
+        unknown = sorted({symbol for row in rows for symbol in row if symbol not in self._index})
+        if unknown:
+            raise ValueError(f"the policy does not know {unknown[0]!r}; its SFT split must hold every phone and speaker")
+        longest = max(map(len, rows))
+        ids = [[0] * (longest - len(row)) + [self._index[symbol] for symbol in row] for row in rows]
+        return torch.tensor(ids, device=self.llm_decoder.weight.device)
+
+    def _prefix(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings ``[B, L + 2, D]`` of ``[sos][prefix][task_id]`` and their mask; sos stands left of the padding's end."""
+        valid = ids > 0
+        sos, task = self.llm_embedding.weight
+        text = self.llm.embed_tokens(ids)
+        batch = ids.shape[0]
+        x = torch.cat([torch.zeros_like(text[:, :1]), text, task.expand(batch, 1, -1)], 1)
+        first = ids.shape[1] - valid.sum(1)
+        x[torch.arange(batch, device=ids.device), first] = sos
+        return x, valid_mask(valid.sum(1) + 2, ids.shape[1] + 2).flip(1)
+
+    def _predict(self, hidden: Tensor) -> Tensor:
+        """Logits over the V codes and eos."""
+        return F_.linear(hidden, self.llm_decoder.weight[: self.codes + 1], self.llm_decoder.bias[: self.codes + 1]).float()
+
+    def logits(self, prefix: Tensor, tokens: Tensor) -> Tensor:
+        """Predictions ``[B, N + 1, V + 1]`` in one parallel forward: row t is the distribution of token t given those before.
+
+        Args:
+            prefix: Symbol ids ``[B, L]``.
+            tokens: Speech tokens ``[B, N]``; what stands past a row's length only reaches predictions past it.
+        """
+        x, mask = self._prefix(prefix)
+        speech = self.speech_embedding(tokens)
+        x = self.dropout(torch.cat([x, speech], 1))
+        mask = F_.pad(mask, (0, tokens.shape[1]), value=True)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        hidden = self.llm(inputs_embeds=x, attention_mask=mask, position_ids=positions, use_cache=False).last_hidden_state
+        return self._no_empty(self._predict(hidden[:, -tokens.shape[1] - 1 :]))
+
+    def _no_empty(self, logits: Tensor) -> Tensor:
+        """Forbids eos as the first token: ``logits [B, N, V + 1]`` starting at position 0."""
+        forbidden = torch.zeros_like(logits, dtype=torch.bool)
+        forbidden[:, 0, self.eos] = True
+        return logits.masked_fill(forbidden, -1e9)
+
+    @torch.no_grad()
+    def sample(self, prefix: Tensor, noise: Tensor) -> Rollout:
+        """Ancestral sampling with a key-value cache.
+
+        Args:
+            prefix: Symbol ids ``[B, L]``.
+            noise: Uniforms ``[N_max, B]``; token t of sample i is the inverse CDF at ``noise[t, i]``, so that samples are
+                shared between arms as long as their distributions agree.
+        """
+        x, mask = self._prefix(prefix)
+        cache = DynamicCache(config=self.llm.config)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        batch = prefix.shape[0]
+        alive = torch.ones(batch, dtype=torch.bool, device=prefix.device)
+        drawn: list[Tensor] = []
+        for step, u in enumerate(noise):
+            hidden = self.llm(
+                inputs_embeds=x, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+            ).last_hidden_state[:, -1:]
+            logits = self._predict(hidden)
+            token = inverse_cdf((self._no_empty(logits) if step == 0 else logits)[:, 0], u)
+            token = torch.where(alive, token, self.eos)
+            drawn.append(token)
+            alive = alive & (token != self.eos)
+            if step % 4 == 3 and not bool(alive.any()):
+                break
+            x = self.speech_embedding(token)[:, None]
+            mask = F_.pad(mask, (0, 1), value=True)
+            positions = positions[:, -1:] + 1
+        tokens = torch.stack(drawn, 1)
+        speech = tokens != self.eos
+        lengths = speech.sum(1)
+        longest = int(lengths.max())
+        return Rollout(tokens.masked_fill(~speech, 0)[:, :longest], lengths, ~alive)
+
+    def save(self, folder: Path) -> None:
+        """Writes weights and description into ``folder``."""
+        torch.save(self.state_dict(), folder / "policy.pt")
+        about = {"config": asdict(self.config), "symbols": self.symbols, "codes": self.codes}
+        (folder / "policy.json").write_text(json.dumps(about, ensure_ascii=False))
+
+    @staticmethod
+    def load(folder: Path, device: str = "cpu") -> Policy:
+        """Reads what `save` wrote, in evaluation mode (dropout off)."""
+        about = json.loads((folder / "policy.json").read_text())
+        policy = Policy(PolicyConfig(**about["config"]), about["symbols"], about["codes"])
+        policy.load_state_dict(torch.load(folder / "policy.pt", map_location="cpu", weights_only=True))
+        return policy.to(device).eval()
+
+
+def inverse_cdf(logits: Tensor, noise: Tensor) -> Tensor:
+    """The class at which the cumulative distribution of ``logits [B, C]`` passes ``noise [B]`` in (0, 1)."""
+    cdf = logits.double().softmax(1).cumsum(1)
+    return torch.searchsorted(cdf, noise.double()[:, None] * cdf[:, -1:])[:, 0].clamp(max=logits.shape[1] - 1)
+
+
+def token_kl(logits: Tensor, reference: Tensor) -> Tensor:
+    """Full-vocabulary KL(P || P_ref) of every position, ``[B, N, V + 1] x 2 -> [B, N]`` in nats (paper.md, Eq. 6)."""
+    p, q = logits.log_softmax(-1), reference.log_softmax(-1)
+    return (p.exp() * (p - q)).sum(-1)
+
+
+def token_entropy(logits: Tensor) -> Tensor:
+    """Entropy of every position's distribution, ``[B, N, V + 1] -> [B, N]`` in nats."""
+    p = logits.log_softmax(-1)
+    return -(p.exp() * p).sum(-1)

@@ -1,0 +1,58 @@
+"""Named sizes of world and models. ``embedded`` is what results are reported on; ``smoke`` shows in a minute that it runs."""
+
+from __future__ import annotations
+
+from rrpo.config import (
+    CodecConfig,
+    ExamineConfig,
+    FinetuneConfig,
+    JudgeConfig,
+    OptimizeConfig,
+    PolicyConfig,
+    PretrainConfig,
+    Profile,
+    RecogniserConfig,
+    WorldConfig,
+)
+
+EMBEDDED = Profile(
+    name="embedded",
+    world=WorldConfig(),
+    sizes={
+        "codec": 3000,
+        "sft": 3000,
+        "sft_heldout": 256,
+        "rm_pretrain": 2000,
+        "rm_oracle": 4000,
+        "rm_valid": 300,
+        "rm_test": 300,
+        "rm_test_biased": 300,
+        "rm_test_decorrelated": 300,
+        "rm_test_en": 200,
+        "rm_test_de": 200,
+        "judge_val": 3000,
+        "judge_test": 3000,
+        "judge_heldout": 400,
+        "words_reward": 2500,
+        "words_judge": 2500,
+    },
+)
+
+SMOKE = Profile(
+    name="smoke",
+    world=WorldConfig(policy_speakers=2, rm_speakers=6, judge_speakers=6, foreign_speakers=2),
+    sizes={name: 60 if name.startswith("rm_test") else 300 for name in EMBEDDED.sizes},
+    annotated=100,
+    rl_prompts=64,
+    codec=CodecConfig(dim=64, steps=120, batch=16),
+    recogniser=RecogniserConfig(dim=48, steps=60, batch=16),
+    val_judge=JudgeConfig(dim=32, steps=60, batch=16),
+    test_judge=JudgeConfig(architecture="stats_tdnn", dim=32, steps=60, batch=16),
+    pretrain=PretrainConfig(steps=60, batch=16),
+    finetune=FinetuneConfig(steps=20, batch=16),
+    policy=PolicyConfig(dim=64, layers=2, sft_steps=150, sft_batch=16, sft_lr=3e-3),
+    optimize=OptimizeConfig(steps=12, batch=16, checkpoints=(0, 6, 12), eval_prompts=60, lr=1e-3),
+    examine=ExamineConfig(interpolation_pairs=20, pgd_steps=2),
+)
+
+PROFILES = {profile.name: profile for profile in (SMOKE, EMBEDDED)}

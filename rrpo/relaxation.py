@@ -1,0 +1,60 @@
+"""Gumbel-Softmax relaxation of sampled tokens (the ``dtau/dtheta`` of Eq. 1), conditioned on the sample.
+
+A roll-out is drawn first, without gradient. Afterwards the Gumbel noise is drawn from its posterior given that the sampled
+token won (the truncated Gumbels of Maddison et al., arXiv 1411.0030), so that the relaxed tokens belong to the very tokens that
+were sampled. Nothing is differentiated through the truncation: the noise is a constant.
+
+Known bias: softmax at tau > 0 is not the one-hot sample, and the straight-through estimator uses its gradient all the same.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+@torch.no_grad()
+def conditional_gumbel(logits: Tensor, tokens: Tensor, noise: Tensor) -> Tensor:
+    """Gumbel noise G with ``argmax(logits + G) = tokens``, distributed as Gumbel noise given that event.
+
+    Args:
+        logits: ``[..., V]``, unnormalised.
+        tokens: ``[...]``, the sampled classes.
+        noise: Uniforms in (0, 1), ``[..., V]``; the entry of the sampled class makes the maximum, the others the rest.
+    """
+    log_p = logits.log_softmax(-1)
+    gumbel = -torch.log(-torch.log(noise))
+    chosen = tokens[..., None]
+    top = gumbel.gather(-1, chosen)  # the maximum of logits + G is Gumbel(logsumexp), independent of which class it is
+    others = -torch.logaddexp(-top, -(log_p + gumbel))  # Gumbel(log_p) truncated at the maximum
+    below = torch.nextafter(top, torch.full_like(top, -torch.inf))
+    return torch.minimum(others, below).scatter(-1, chosen, top) - log_p
+
+
+def relax(logits: Tensor, tokens: Tensor, noise: Tensor, tau: float) -> Tensor:
+    """Straight-through relaxed tokens: one-hot of ``tokens`` forwards, ``softmax((logits + G) / tau)`` backwards.
+
+    Args:
+        logits: ``[B, N, V]`` of the V codes alone: specials and eos are left out, so the reward cannot push on length.
+        tokens: ``[B, N]``.
+        noise: Uniforms ``[B, N, V]``.
+        tau: Temperature of the relaxation, > 0.
+
+    Returns:
+        ``[B, N, V]``.
+    """
+    soft = soft_tokens(logits, tokens, noise, tau)
+    hard = torch.zeros_like(soft).scatter_(-1, tokens[..., None], 1.0)
+    return hard - soft.detach() + soft
+
+
+def soft_tokens(logits: Tensor, tokens: Tensor, noise: Tensor, tau: float) -> Tensor:
+    """``softmax((logits + G) / tau)`` with G from `conditional_gumbel`; ``[B, N, V]``."""
+    if tau <= 0:
+        raise ValueError(f"tau must be positive, got {tau}; the papers use 0.8 to 2")
+    return ((logits + conditional_gumbel(logits, tokens, noise)) / tau).softmax(-1)
+
+
+def temperature(step: int, steps: int, taus: tuple[float, ...]) -> float:
+    """Tau of a step: ``taus`` in equal parts of the training (HPRO: 2 -> 1 -> 0.8)."""
+    return taus[min(len(taus) - 1, step * len(taus) // max(1, steps))]

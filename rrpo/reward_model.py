@@ -1,0 +1,168 @@
+"""The emotion reward model: F -> subsampling convolution -> Transformer encoder -> h' -> attentive pooling -> logits.
+
+The adversarial perturbation of Eq. 4 acts on h', the encoder's final, layer-normed output, so the network is cut there:
+`RewardModel.encode` gives h' and its mask, `RewardModel.classify` the logits. Only the encoder has dropout: the passes
+through `classify` that Eq. 4 and 5 make see the same network, and draw nothing.
+
+Nothing depends on padding: frames beyond an utterance are zeroed before every convolution, normalisation is per frame,
+attention and pooling are masked. An empty utterance (a roll-out that ends at once) is read as one frame of padding.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rrpo.config import RegularizerConfig, RewardModelConfig
+from rrpo.masking import valid_mask
+from rrpo.regularizers import OFF
+from rrpo.stages import canonical
+
+
+class RewardModel(nn.Module):
+    """Emotion classifier of log-mel frames ``F [B, T, M]``; padding holds any finite number."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        config: RewardModelConfig,
+        emotions: tuple[str, ...],
+        n_mels: int,
+        floor: float,
+        regularizers: RegularizerConfig = OFF,
+    ) -> None:
+        """Args:
+        config: The network.
+        emotions: Class names in the order of the index; K is their number.
+        n_mels: M.
+        floor: Smallest mel power before the logarithm.
+        regularizers: What the model was fine-tuned with; part of the reward if that is ``full_l_ser``.
+        """
+        super().__init__()
+        halvings = config.subsample.bit_length() - 1
+        if config.subsample != 2**halvings:
+            raise ValueError(f"subsample must be a power of two, got {config.subsample}; use 1, 2, 4 or 8")
+        if config.dim % (2 * config.heads):
+            raise ValueError(f"dim must be a multiple of 2 x heads = {2 * config.heads}, got {config.dim}")
+        self.config, self.emotions, self.n_mels, self.floor = config, tuple(emotions), n_mels, floor
+        self.regularizers = regularizers
+        self.register_buffer("mean", torch.zeros(n_mels))
+        self.register_buffer("std", torch.ones(n_mels))
+        self.inlet = nn.Linear(n_mels, config.dim)
+        self.subsampling = nn.ModuleList(_Halve(config.dim) for _ in range(halvings))
+        self.dropout = nn.Dropout(config.dropout)
+        self.encoder = nn.ModuleList(_EncoderLayer(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.dim)
+        self.attention = nn.Sequential(
+            nn.Linear(config.dim, config.dim), nn.Tanh(), nn.Linear(config.dim, 1, bias=False)
+        )
+        self.head = nn.Linear(config.dim, len(self.emotions))
+
+    def set_statistics(self, frames: Tensor) -> None:
+        """Stores the per-mel mean and spread of ``frames [N, M]``, by which F is normalised."""
+        self.mean.copy_(frames.mean(0))
+        self.std.copy_(frames.std(0).clamp(min=1e-3))
+
+    def encode(self, F: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """``F [B, T, M], lengths [B]`` -> ``h' [B, T', D], mask [B, T']``."""
+        lengths = lengths.clamp(min=1)
+        mask = valid_mask(lengths, F.shape[1])
+        x = ((F.float() - self.mean) / self.std).to(self.inlet.weight.dtype)
+        x = self.inlet(x)
+        for halve in self.subsampling:
+            lengths = (lengths + 1) // 2
+            x = halve(x.masked_fill(~mask[..., None], 0.0))
+            mask = valid_mask(lengths, x.shape[1])
+        x = self.dropout(x + _positions(x))
+        for layer in self.encoder:
+            x = layer(x, mask)
+        return self.norm(x).masked_fill(~mask[..., None], 0.0), mask
+
+    def classify(self, h: Tensor, mask: Tensor) -> Tensor:
+        """Attentive pooling: ``h' [B, T', D], mask [B, T']`` -> ``logits [B, K]`` in float32."""
+        scores = self.attention(h)[..., 0].float().masked_fill(~mask, -math.inf)
+        pooled = (scores.softmax(1)[..., None] * h).sum(1)
+        logits: Tensor = self.head(pooled.to(self.head.weight.dtype)).float()
+        return logits
+
+    def forward(self, F: Tensor, lengths: Tensor) -> Tensor:
+        """``F [B, T, M], lengths [B]`` -> ``logits [B, K]``."""
+        return self.classify(*self.encode(F, lengths))
+
+    def save(self, folder: Path) -> None:
+        """Writes ``reward_model.json`` and ``reward_model.pt`` into ``folder``."""
+        card = {
+            "config": canonical(self.config),
+            "emotions": list(self.emotions),
+            "n_mels": self.n_mels,
+            "floor": self.floor,
+            "regularizers": canonical(self.regularizers),
+        }
+        (folder / "reward_model.json").write_text(json.dumps(card, indent=1))
+        torch.save({name: value.cpu() for name, value in self.state_dict().items()}, folder / "reward_model.pt")
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "cpu") -> RewardModel:
+        """The frozen model of ``folder``: no dropout, no gradient to its parameters, gradient to F."""
+        path = folder / "reward_model.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"{folder} holds no reward_model.json; give a folder that RewardModel.save wrote")
+        card = json.loads(path.read_text())
+        model = cls(
+            RewardModelConfig(**card["config"]),
+            tuple(card["emotions"]),
+            card["n_mels"],
+            card["floor"],
+            RegularizerConfig(**card["regularizers"]),
+        )
+        model.load_state_dict(torch.load(folder / "reward_model.pt", map_location="cpu", weights_only=True))
+        return model.to(device).eval().requires_grad_(False)
+
+
+class _Halve(nn.Module):
+    """Strided convolution ``[B, T, D]`` -> ``[B, ceil(T/2), D]``; padding comes in as zeros."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(dim, dim, kernel_size=3, stride=2, padding=1)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.gelu(self.norm(self.conv(x.transpose(1, 2)).transpose(1, 2)))
+
+
+class _EncoderLayer(nn.Module):
+    """Pre-norm Transformer layer on ``[B, T', D]`` with keys masked."""
+
+    def __init__(self, config: RewardModelConfig) -> None:
+        super().__init__()
+        dim = config.dim
+        self.heads = config.heads
+        self.norm_attention, self.norm_feed = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.queries_keys_values, self.merge = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.feed = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        B, T, D = x.shape
+        qkv = self.queries_keys_values(self.norm_attention(x)).view(B, T, 3, self.heads, D // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
+        x = x + self.dropout(self.merge(attended.transpose(1, 2).reshape(B, T, D)))
+        fed: Tensor = x + self.dropout(self.feed(self.norm_feed(x)))
+        return fed
+
+
+def _positions(x: Tensor) -> Tensor:
+    """Sinusoidal positions ``[T', D]`` like ``x [B, T', D]``."""
+    T, D = x.shape[1:]
+    time = torch.arange(T, device=x.device, dtype=torch.float32)[:, None]
+    rate = torch.exp(torch.arange(0, D, 2, device=x.device, dtype=torch.float32) * (-math.log(10000.0) / D))
+    return torch.cat([torch.sin(time * rate), torch.cos(time * rate)], dim=1).to(x.dtype)

@@ -1,0 +1,47 @@
+"""Keyed randomness: a draw depends on (seed, stream, indices) alone, never on what was drawn before it.
+
+Arms of one seed therefore share batches, prompts and noise even when their lengths part, and toggling one component never
+shifts another's draws. Inside one key, tensors are drawn position-major, so that a longer draw begins with the shorter one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+
+
+def key(seed: int, stream: str, *indices: int) -> int:
+    """A 63-bit key of (seed, stream, indices)."""
+    text = "/".join([str(seed), stream, *map(str, indices)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+def numpy_generator(seed: int, stream: str, *indices: int) -> np.random.Generator:
+    """A numpy generator for one key."""
+    return np.random.default_rng(key(seed, stream, *indices))
+
+
+def torch_generator(seed: int, stream: str, *indices: int) -> torch.Generator:
+    """A CPU torch generator for one key; drawing on the CPU gives the same noise on every device."""
+    return torch.Generator().manual_seed(key(seed, stream, *indices))
+
+
+def uniform(shape: tuple[int, ...], seed: int, stream: str, *indices: int, device: str | torch.device = "cpu") -> torch.Tensor:
+    """Uniforms in (0, 1) of ``shape`` for one key; the first axis is the position, so prefixes agree."""
+    tiny = torch.finfo(torch.float32).tiny
+    noise = torch.rand(shape, generator=torch_generator(seed, stream, *indices))
+    return noise.clamp_(tiny, 1 - 2**-24).to(device, non_blocking=True)
+
+
+def seed_everything(seed: int, stream: str) -> None:
+    """Seeds torch's global generator (module initialisation, dropout) for one stage."""
+    torch.manual_seed(key(seed, stream))
+
+
+def permutation_batches(n: int, batch: int, steps: int, seed: int, stream: str) -> np.ndarray:
+    """Indices ``[steps, batch]``: epoch after epoch of permutations of ``range(n)``, keyed by epoch."""
+    epochs = -(-steps * batch // n)
+    order = np.concatenate([numpy_generator(seed, stream, epoch).permutation(n) for epoch in range(epochs)])
+    return order[: steps * batch].reshape(steps, batch)

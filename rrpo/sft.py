@@ -1,0 +1,92 @@
+"""Supervised fine-tuning: the policy learns to speak the split's tokens by next-token cross-entropy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F_
+from torch import Tensor
+
+from rrpo.codec import Codec
+from rrpo.config import PolicyConfig
+from rrpo.corpus.features import SpeechSet
+from rrpo.masking import valid_mask
+from rrpo.policy import Policy
+from rrpo.seeding import permutation_batches, seed_everything
+from rrpo.stages import Context
+from rrpo.training import cosine, fit
+
+
+class TokenSet:
+    """A split as prefixes and codec tokens: ``tokens [U, N]``, ``lengths [U]``, encoded once."""
+
+    def __init__(self, speech: SpeechSet, codec: Codec, device: str) -> None:
+        self.utterances = speech.utterances
+        rows: list[Tensor] = []
+        for start in range(0, len(self.utterances), 256):
+            F, lengths = speech.batch(np.arange(start, min(start + 256, len(self.utterances))), device)
+            tokens, steps = codec.encode(F, lengths)
+            rows += [row[:n] for row, n in zip(tokens, steps, strict=True)]
+        self.lengths = torch.tensor([len(row) for row in rows], device=device)
+        self.tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+    def loss(self, policy: Policy, chosen: np.ndarray) -> Tensor:
+        """Mean cross-entropy in nats a token (eos included) of the chosen utterances."""
+        picked = [self.utterances[int(i)] for i in chosen]
+        prefix = policy.prefix_ids(
+            [u.phones for u in picked], [u.speaker for u in picked], [u.emotion for u in picked]
+        )
+        index = torch.from_numpy(chosen).to(self.tokens.device)
+        lengths = self.lengths[index]
+        tokens = self.tokens[index][:, : int(lengths.max())]
+        logits = policy.logits(prefix, tokens)
+        targets = F_.pad(tokens, (0, 1)).masked_fill(~valid_mask(lengths, tokens.shape[1] + 1), policy.eos)
+        mask = valid_mask(lengths + 1, targets.shape[1])
+        return F_.cross_entropy(logits[mask], targets[mask])
+
+
+def build(config: PolicyConfig, inputs: dict[str, Path], out: Path, context: Context) -> None:
+    """Stage ``sft``: trains from scratch, measures the held-out loss, writes both curves."""
+    seed_everything(config.seed, "sft")
+    codec = Codec.load(inputs["codec"], context.device)
+    speech, heldout = SpeechSet.load(inputs["speech"]), SpeechSet.load(inputs["heldout"])
+    utterances = [*speech.utterances, *heldout.utterances]
+    symbols = [
+        *Policy.SPECIALS,
+        *(f"<{emotion}>" for emotion in speech.emotions),
+        *(f"<{speaker}>" for speaker in sorted({u.speaker for u in utterances})),
+        *sorted({phone for u in utterances for phone in u.phones}),
+    ]
+    policy = Policy(config, symbols, codec.vocabulary).to(context.device)
+    train, held = TokenSet(speech, codec, context.device), TokenSet(heldout, codec, context.device)
+    batches = permutation_batches(len(train.utterances), config.sft_batch, config.sft_steps, config.seed, "sft batches")
+    held_losses: dict[int, float] = {}
+
+    def loss(step: int) -> Tensor:
+        if step % max(1, config.sft_steps // 10) == 0:
+            held_losses[step] = _heldout(policy, held)
+        policy.train()
+        return train.loss(policy, batches[step])
+
+    losses = fit(policy.parameters(), loss, config.sft_steps, config.sft_lr, context, schedule=_schedule)
+    held_losses[config.sft_steps] = _heldout(policy, held)
+    policy.save(out)
+    curves = pd.DataFrame({"step": range(len(losses)), "sft_loss": losses})
+    curves["sft_heldout_loss"] = curves["step"].map(held_losses)
+    curves.to_parquet(out / "sft_curves.parquet")
+    final = {"sft_loss": float(np.mean(losses[-50:])), "sft_heldout_loss": held_losses[config.sft_steps]}
+    (out / "scalars.json").write_text(json.dumps(final))
+
+
+def _schedule(step: int, steps: int) -> float:
+    return max(0.05, cosine(step, steps, warmup=min(50, steps // 10)))
+
+
+@torch.no_grad()
+def _heldout(policy: Policy, held: TokenSet) -> float:
+    policy.eval()
+    return float(held.loss(policy, np.arange(min(256, len(held.utterances)))))

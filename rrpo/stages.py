@@ -1,0 +1,161 @@
+"""Stages: pure functions of their config, stored once by content hash and shared by arms, grids, studies and processes.
+
+A `Stage` names a build function, its config and the stages it reads. Its key hashes all of that, so equal work has an
+equal key whoever asks for it. `materialise` builds what is missing: one process builds, the others wait on a file lock;
+a half-built folder is never seen, since a build happens beside its place and is renamed into it.
+
+Nothing here imports torch: planning a thousand cells only hashes configs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import json
+import os
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from rrpo.versions import VERSIONS
+
+MARKER = "stage.json"
+
+
+def canonical(value: Any) -> Any:
+    """A JSON-able form of a config that is equal exactly when the configs are equal."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: canonical(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, (tuple, list)):
+        return [canonical(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): canonical(item) for key, item in sorted(value.items())}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"a config holds a {type(value).__name__}; use numbers, strings, tuples and dataclasses")
+
+
+def content_hash(value: Any) -> str:
+    """32 hex digits of the canonical form."""
+    text = json.dumps(canonical(value), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a build may know beside its config: where to compute and whom to tell. Never changes a result's meaning."""
+
+    device: str = "cpu"
+    """``cpu`` or ``cuda``."""
+    report: Callable[[int, int], None] = lambda done, total: None
+    """Progress: units done, units in all."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One node of the data flow: ``build(config, inputs, out, context)`` writes its result into the folder ``out``."""
+
+    name: str
+    """Which kind of stage; a key of `rrpo.versions.VERSIONS`, and the start of the folder's name."""
+    build: str
+    """``module:function``, imported only when it is built."""
+    config: Any
+    """Frozen dataclass; hashed whole."""
+    inputs: Mapping[str, Stage] = field(default_factory=dict)
+    """Stages it reads, by the role they play."""
+    label: str = ""
+    """For people (progress, errors); not part of the key."""
+
+    @cached_property
+    def key(self) -> str:
+        """Content hash of (name, version, config, inputs' keys)."""
+        roles = {role: stage.key for role, stage in self.inputs.items()}
+        return content_hash([self.name, VERSIONS[self.name], self.config, roles])
+
+    def path(self, store: Path) -> Path:
+        """Where the result lies once it is built."""
+        return store / "stages" / f"{self.name}-{self.key[:20]}"
+
+    def done(self, store: Path) -> bool:
+        """Whether a finished result is stored."""
+        return (self.path(store) / MARKER).is_file()
+
+    def seconds(self, store: Path) -> float | None:
+        """How long the stored result took to build."""
+        marker = self.path(store) / MARKER
+        return float(json.loads(marker.read_text())["seconds"]) if marker.is_file() else None
+
+    def __str__(self) -> str:
+        return self.label or self.name
+
+
+def walk(*roots: Stage) -> Iterator[Stage]:
+    """Every distinct stage below ``roots``, inputs before the stages that read them."""
+    seen: set[str] = set()
+
+    def visit(stage: Stage) -> Iterator[Stage]:
+        if stage.key in seen:
+            return
+        seen.add(stage.key)
+        for child in stage.inputs.values():
+            yield from visit(child)
+        yield stage
+
+    for root in roots:
+        yield from visit(root)
+
+
+def materialise(stage: Stage, store: Path, context: Context) -> Path:
+    """The folder of ``stage``'s result, building it (and what it reads) when it is missing.
+
+    Raises whatever the build raises; nothing of a failed build is kept.
+    """
+    final = stage.path(store)
+    if stage.done(store):
+        return final
+    inputs = {role: materialise(child, store, context) for role, child in stage.inputs.items()}
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{final}.lock"):
+        if stage.done(store):
+            return final
+        partial = final.with_name(f".{final.name}.{os.getpid()}")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        try:
+            start = time.monotonic()
+            module, function = stage.build.split(":")
+            getattr(importlib.import_module(module), function)(stage.config, inputs, partial, context)
+            _write_marker(partial / MARKER, stage, time.monotonic() - start, context.device)
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(partial, final)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    return final
+
+
+def _write_marker(path: Path, stage: Stage, seconds: float, device: str) -> None:
+    record = {
+        "name": stage.name,
+        "key": stage.key,
+        "version": VERSIONS[stage.name],
+        "config": canonical(stage.config),
+        "inputs": {role: child.key for role, child in stage.inputs.items()},
+        "seconds": round(seconds, 3),
+        "device": device,
+        "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "python": sys.version.split()[0],
+    }
+    with path.open("w") as file:
+        json.dump(record, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())

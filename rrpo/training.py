@@ -1,0 +1,72 @@
+"""The training loop that all models of a cell share: Adam, a schedule, clipping, a stop on divergence, progress."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from rrpo.stages import Context
+
+
+class DivergedError(FloatingPointError):
+    """The loss or its gradient left the finite numbers; the update that would have used it was not made."""
+
+
+def cosine(step: int, steps: int, warmup: int = 0) -> float:
+    """Multiplier of the learning rate: linear from 0 over ``warmup`` updates, then half a cosine from 1 to 0."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def constant(step: int, steps: int) -> float:
+    """The schedule that leaves the learning rate alone."""
+    return 1.0
+
+
+def fit(
+    parameters: Iterable[nn.Parameter],
+    loss_fn: Callable[[int], Tensor],
+    steps: int,
+    lr: float,
+    context: Context,
+    clip: float = 1.0,
+    schedule: Callable[[int, int], float] = cosine,
+) -> list[float]:
+    """Minimises ``loss_fn(step)`` by Adam and returns the loss of every step.
+
+    Args:
+        parameters: What is trained.
+        loss_fn: The scalar loss of one step; it draws its own batch, keyed by the step.
+        steps: Updates.
+        lr: Peak learning rate, times ``schedule(step, steps)``.
+        context: Told the progress.
+        clip: L2 norm to which the gradient is clipped; ``inf`` leaves it alone.
+        schedule: `cosine` or `constant`.
+
+    Raises:
+        DivergedError: The loss or the gradient's norm is not finite; raised before the optimiser's step.
+    """
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    optimizer = torch.optim.Adam(trained, lr=lr)
+    losses: list[Tensor] = []
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = lr * schedule(step, steps)
+        optimizer.zero_grad(set_to_none=True)
+        loss = loss_fn(step)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(trained, clip)
+        losses.append(loss.detach())
+        if not bool(torch.isfinite(losses[-1] + norm)):
+            raise DivergedError(
+                f"step {step + 1} of {steps}: loss {losses[-1].item():.4g}, gradient norm {norm.item():.4g}; "
+                "lower the learning rate or look for non-finite features"
+            )
+        optimizer.step()
+        context.report(step + 1, steps)
+    return torch.stack(losses).tolist() if losses else []

@@ -1,0 +1,76 @@
+"""A toy world on disk: speech whose emotion is the loud mel band, and a codec that was never trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rrpo.codec import Codec
+from rrpo.config import AudioConfig, CodecConfig
+from rrpo.corpus.manifest import Utterance, write_manifest
+
+TOY_EMOTIONS = ("angry", "happy", "sad")
+TOY_AUDIO = AudioConfig(n_mels=8)
+SPEAKERS = ("anna", "ben")
+
+torch.set_num_threads(1)  # as a worker does; tiny tensors are slower on more
+
+
+def _write_speech(folder: Path, size: int, seed: int, raters: int) -> Path:
+    """What the stage ``speech`` writes, without audio. Raters disagree in every third utterance."""
+    folder.mkdir()
+    rng = np.random.default_rng(seed)
+    utterances, mels = [], []
+    for i in range(size):
+        k = i % 3
+        votes = tuple(TOY_EMOTIONS[k if rater or i % 9 >= 3 else (k + 1) % 3] for rater in reversed(range(raters)))
+        mel = rng.normal(-3.0, 1.0, (int(rng.integers(9, 24)), TOY_AUDIO.n_mels))
+        mel[:, 2 * k : 2 * k + 2] += 2.0
+        mels.append(mel.astype(np.float16))
+        utterances.append(
+            Utterance(
+                id=str(i),
+                text="t",
+                phones=("t",),
+                speaker=SPEAKERS[i % 2],
+                language="en",
+                emotion=TOY_EMOTIONS[k],
+                true_emotion=TOY_EMOTIONS[k],
+                votes=votes or None,
+                split="toy",
+                audio="none.wav",
+            )
+        )
+    write_manifest(folder / "manifest.jsonl", utterances)
+    np.save(folder / "mel.npy", np.concatenate(mels))
+    np.save(folder / "offsets.npy", np.cumsum([0] + [len(mel) for mel in mels]))
+    description = {"audio": dataclasses.asdict(TOY_AUDIO), "emotions": TOY_EMOTIONS}
+    (folder / "config.json").write_text(json.dumps(description))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_speech(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """``toy_speech(size, seed=0, raters=0)`` -> the folder of a ``speech`` stage; class = index mod 3."""
+    root = tmp_path_factory.mktemp("speech")
+
+    def make(size: int, seed: int = 0, raters: int = 0) -> Path:
+        folder = root / f"{size}-{seed}-{raters}"
+        return folder if folder.exists() else _write_speech(folder, size, seed, raters)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def toy_codec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an untrained codec that knows the toy world's speakers."""
+    folder = tmp_path_factory.mktemp("codec")
+    torch.manual_seed(0)
+    Codec(CodecConfig(levels=(5, 5), dim=16), TOY_AUDIO, SPEAKERS).save(folder)
+    return folder

@@ -1,0 +1,59 @@
+"""Masks, masked reductions and the training loop that all models share."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rrpo.masking import masked_mean, sample_norm, valid_mask
+from rrpo.stages import Context
+from rrpo.training import DivergedError, constant, cosine, fit
+
+
+def test_valid_mask_by_hand() -> None:
+    expected = torch.tensor([[True, True, False], [False, False, False], [True, True, True]])
+    assert torch.equal(valid_mask(torch.tensor([2, 0, 3]), 3), expected)
+
+
+def test_masked_mean_ignores_padding() -> None:
+    values = torch.tensor([[1.0, 3.0, math.nan], [math.inf, 7.0, 7.0]])
+    assert torch.equal(masked_mean(values, valid_mask(torch.tensor([2, 0]), 3)), torch.tensor([2.0, 0.0]))
+
+
+def test_sample_norm_ignores_padding() -> None:
+    values = torch.tensor([[[3.0, 0.0], [0.0, 4.0], [1e9, 1e9]]])
+    assert sample_norm(values, valid_mask(torch.tensor([2]), 3)).tolist() == [5.0]
+
+
+def test_cosine_falls_from_one_to_zero_after_the_warmup() -> None:
+    assert [cosine(step, 104, warmup=4) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
+    assert cosine(4, 104, warmup=4) == 1.0
+    assert cosine(54, 104, warmup=4) == pytest.approx(0.5)
+    assert cosine(104, 104, warmup=4) == 0.0
+    assert constant(54, 104) == 1.0
+
+
+def test_fit_descends_and_reports() -> None:
+    x = nn.Parameter(torch.tensor(3.0))
+    told: list[tuple[int, int]] = []
+    losses = fit([x], lambda step: x**2, 50, 0.2, Context(report=lambda done, total: told.append((done, total))))
+    assert losses[0] == 9.0
+    assert losses[-1] < 0.1
+    assert told == [(step + 1, 50) for step in range(50)]
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf])
+def test_fit_stops_before_the_update_that_diverges(poison: float) -> None:
+    x = nn.Parameter(torch.tensor(3.0))
+    before: list[float] = []
+
+    def loss(step: int) -> Tensor:
+        before.append(x.item())
+        return x * (poison if step == 2 else 1.0)
+
+    with pytest.raises(DivergedError, match="step 3 of 5"):
+        fit([x], loss, 5, 0.1, Context())
+    assert x.item() == before[2]
