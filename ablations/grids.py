@@ -75,7 +75,9 @@ def loo(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
 
 def full(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     """The 2^3 factorial, framed by SFT, the pre-trained RM, the oracle, the placebo and early stopping."""
-    return product(_named("sft", "pretrained", *FACTORIAL, "oracle", "placebo", "early_stopped"), profile, seeds)
+    arms = _named("sft", "pretrained", *FACTORIAL, "oracle", "placebo", "early_stopped")
+    arms["early_stopped"] = replace(arms["early_stopped"], steps=min(40, profile.optimize.steps // 2))
+    return product(arms, profile, seeds)
 
 
 def shortcut(profile: Profile, seeds: Sequence[int]) -> list[Cell]:

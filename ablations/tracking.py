@@ -172,6 +172,8 @@ def _curve(path: Path, prefix: str) -> list[tuple[str, float, int]]:
     import pandas as pd
 
     table = pd.read_parquet(path)
+    if "step" not in table.columns:  # an arm of no steps has an empty table
+        return []
     numbers = table.select_dtypes("number").drop(columns="step").astype(float)
     columns = {f"{prefix}{name}": numbers[name].to_numpy() for name in numbers.columns}
     steps = table["step"].to_numpy()

@@ -42,6 +42,6 @@ def seed_everything(seed: int, stream: str) -> None:
 
 def permutation_batches(n: int, batch: int, steps: int, seed: int, stream: str) -> np.ndarray:
     """Indices ``[steps, batch]``: epoch after epoch of permutations of ``range(n)``, keyed by epoch."""
-    epochs = -(-steps * batch // n)
+    epochs = max(1, -(-steps * batch // n))
     order = np.concatenate([numpy_generator(seed, stream, epoch).permutation(n) for epoch in range(epochs)])
     return order[: steps * batch].reshape(steps, batch)

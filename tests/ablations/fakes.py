@@ -1,0 +1,169 @@
+"""Cells whose stages are quick: real build functions that write the files of the real ones, and fail on demand.
+
+A build fails as long as the file named by its config exists, so that the same cell can fail first and succeed later.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sys
+import time
+import wave
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rrpo.cell import Cell
+from rrpo.config import ArmConfig, Profile, WorldConfig
+from rrpo.stages import Context, Stage
+
+PROFILE = Profile(name="smoke", world=WorldConfig(), sizes={})
+CHECKPOINTS = (0, 5, 10, 20)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeConfig:
+    role: str
+    label: str = ""
+    seed: int = 0
+    trouble: str = ""
+    """File whose text says how to fail: ``raise``, ``exit``, ``kill`` or ``slow``; none is well."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeCell(Cell):
+    trouble: str = ""
+    world: str = "a"
+
+    @cached_property
+    def stages(self) -> dict[str, Stage]:
+        shared = Stage("codec", "fakes:build_shared", FakeConfig(role=f"world {self.world}"), label="fake codec")
+        policy = Stage("sft", "fakes:build_shared", FakeConfig(role="sft", seed=self.seed), {"codec": shared}, "fake SFT")
+        config = FakeConfig(role="optimize", label=self.label, seed=self.seed, trouble=self.trouble)
+        optimized = Stage("optimize", "fakes:build_optimized", config, {"policy": policy}, f"optimise {self.name}")
+        scored = Stage("score", "fakes:build_scored", FakeConfig(role="score"), {"samples": optimized}, f"score {self.name}")
+        examined = Stage(
+            "examine", "fakes:build_examined", FakeConfig(role="rm", label=self.label, seed=self.seed), {"codec": shared}
+        )
+        if not self.policy:
+            return {"examined": examined}
+        return {"examined": examined, "optimized": optimized, "scored": scored}
+
+    @cached_property
+    def world_hash(self) -> str:
+        return f"world-{self.world}"
+
+
+def cells(
+    labels: Sequence[str], seeds: Sequence[int], trouble: Mapping[str, Path] | None = None, **fields: object
+) -> list[Cell]:
+    """Fake cells, seed by seed; ``trouble`` maps ``label/seed`` to the file that makes it fail."""
+    return [
+        FakeCell(
+            label=label,
+            arm=ArmConfig(steps=0) if label == "sft" else ArmConfig(),
+            seed=seed,
+            profile=PROFILE,
+            trouble=str((trouble or {}).get(f"{label}/{seed}", "")),
+            **fields,  # type: ignore[arg-type]
+        )
+        for seed in seeds
+        for label in labels
+    ]
+
+
+def built(store: Path) -> list[str]:
+    """Every build that was finished below a store, in order."""
+    path = store / "stages" / "built.txt"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def _built(out: Path, config: FakeConfig) -> None:
+    with (out.parent / "built.txt").open("a") as file:
+        file.write(f"{config.role} {config.label} {config.seed}\n")
+
+
+def _trouble(config: FakeConfig) -> None:
+    if not config.trouble or not Path(config.trouble).exists():
+        return
+    kind = Path(config.trouble).read_text()
+    if kind == "raise":
+        raise RuntimeError("planted failure")
+    if kind == "exit":
+        os._exit(7)
+    if kind == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "slow":
+        Path(f"{config.trouble}.started").touch()
+        time.sleep(60)
+
+
+def build_shared(config: FakeConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    (out / "threads.txt").write_text(os.environ.get("OMP_NUM_THREADS", "") + " " + str("torch" in sys.modules))
+    _built(out, config)
+
+
+def build_examined(config: FakeConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    quality = (sum(config.label.encode()) % 7) / 40
+    scalars = {"rm_accuracy_valid": 0.7 + quality + 0.01 * config.seed, "rm_ece": 0.1 - quality / 4}
+    (out / "scalars.json").write_text(json.dumps(scalars))
+    _built(out, config)
+
+
+def build_optimized(config: FakeConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    for step in range(3):
+        context.report(step + 1, 3)
+        print(f"step {step} of {config.label}")
+    _trouble(config)
+    rows = curve(config.label, config.seed)
+    rows[["step", "sqrt_kl", "kl_token", "kl_utterance", "proxy_accuracy", "length"]].to_parquet(out / "points.parquet")
+    rows[["step", "test_accuracy", "phone_error_rate", "hack_rate", "uptake"]].to_parquet(out / "later.parquet")
+    steps = np.arange(1, 21) if len(rows) > 1 else np.arange(0)
+    curves = pd.DataFrame({"step": steps, "reward": np.log1p(steps)}) if len(steps) else pd.DataFrame([])
+    curves.to_parquet(out / "curves.parquet")
+    (out / "scalars.json").write_text(json.dumps({"end_proxy_accuracy": float(rows["proxy_accuracy"].iloc[-1])}))
+    _built(out, config)
+
+
+def build_scored(config: FakeConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    rows = pd.read_parquet(inputs["samples"] / "later.parquet")
+    rows.to_parquet(out / "test_points.parquet")
+    (out / "audio").mkdir()
+    tone = (8000 * np.sin(np.arange(1600) / 10)).astype("<i2")
+    with wave.open(str(out / "audio" / "00_angry.wav"), "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes(tone.tobytes())
+    (out / "scalars.json").write_text(json.dumps({"end_test_accuracy": float(rows["test_accuracy"].iloc[-1])}))
+    _built(out, config)
+
+
+def curve(label: str, seed: int) -> pd.DataFrame:
+    """Plausible checkpoints: vanilla arms turn over, robust ones do not; SFT stands still."""
+    robust = sum(name in label for name in ("ls", "eam", "adv")) + 3 * ("rrpo" in label)
+    rng = np.random.default_rng(seed * 1000 + sum(label.encode()))
+    steps = np.array(CHECKPOINTS[:1] if label == "sft" else CHECKPOINTS)
+    d = np.sqrt(0.35 * steps / 20) * rng.uniform(0.9, 1.1)
+    start = 0.55 + 0.02 * math.sin(seed)
+    gold = start + 0.45 * d - (0.75 - 0.18 * robust) * d**2 + rng.normal(0, 0.008, len(d)) * (d > 0)
+    proxy = start + 0.02 + (0.95 - start) * (1 - np.exp(-5 * d))
+    return pd.DataFrame(
+        {
+            "step": steps,
+            "sqrt_kl": d,
+            "kl_token": d**2,
+            "kl_utterance": 40 * d**2,
+            "proxy_accuracy": proxy,
+            "test_accuracy": gold,
+            "phone_error_rate": 0.2 + 0.1 * d,
+            "hack_rate": np.clip(proxy - gold, 0, 1),
+            "uptake": 0.3 * d * (1 - robust / 4),
+            "length": 40.0 + steps / 10,
+        }
+    )

@@ -1,0 +1,51 @@
+"""Fixtures of the suites of `ablations` and `reports`: a fresh runs folder without the wait for a new store."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from rich.console import Console
+
+from ablations import plan, runner, tracking
+from ablations.estimate import Estimator
+from ablations.run import show_table
+from ablations.runner import Outcome
+from ablations.runs_folder import check
+from rrpo.cell import Cell
+
+Run = Callable[..., tuple[Outcome, str]]
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A runs folder with an empty store, made once for all test processes."""
+    shared = tmp_path_factory.getbasetemp().parent / "runs-template"
+    with FileLock(f"{shared}.lock"):
+        if not (shared / "rrpo-runs.json").exists():
+            tracking.create(check(shared), "other")
+    return shared
+
+
+@pytest.fixture
+def runs(template: Path, tmp_path: Path) -> Path:
+    """A runs folder of this test's own: a copy, so relocation is at work in every test."""
+    return Path(shutil.copytree(template, tmp_path / "runs"))
+
+
+@pytest.fixture
+def run(runs: Path) -> Run:
+    """Plan and run cells on real workers; the outcome and what was printed."""
+
+    def go(cells: Sequence[Cell], grid: str = "tiny", workers: int = 2, folder: Path = runs) -> tuple[Outcome, str]:
+        asked = plan.Request(grid=grid, cells=tuple(cells), device="cpu", workers=workers, folder=check(folder))
+        text = StringIO()
+        console = Console(file=text, width=200)
+        return runner.run_plan(plan.make(asked), Estimator(folder), console, show_table), text.getvalue()
+
+    return go
+

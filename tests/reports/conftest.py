@@ -1,0 +1,10 @@
+"""Makes `fakes` of ``tests/ablations`` importable here and, since a spawned worker inherits ``sys.path``, in workers."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "ablations"))
+
+from fixtures import run, runs, template  # noqa: E402, F401

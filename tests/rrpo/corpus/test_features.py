@@ -1,0 +1,57 @@
+"""The speech stage and the set that all models read."""
+
+import hashlib
+import math
+import subprocess
+import sys
+
+import torch
+
+from rrpo.config import EMOTIONS, SpeechConfig, SplitConfig, WorldConfig
+from rrpo.corpus.features import SpeechSet, build
+from rrpo.stages import Context
+
+CONFIG = SpeechConfig(world=WorldConfig(), split=SplitConfig(name="sft", size=7, artefact_rate=0.5))
+
+
+def test_two_processes_write_the_same_bytes(tmp_path):
+    code = """
+import sys
+from pathlib import Path
+from rrpo.config import *
+from rrpo.corpus.features import build
+from rrpo.stages import Context
+import torch
+torch.set_num_threads(1)
+split = SplitConfig(name="sft", size=7, artefact_rate=0.5)
+build(SpeechConfig(world=WorldConfig(), split=split), {}, Path(sys.argv[1]), Context())
+"""
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+    processes = [subprocess.Popen([sys.executable, "-c", code, str(folder)]) for folder in folders]
+    assert [process.wait() for process in processes] == [0, 0]
+    for name in ("mel.npy", "offsets.npy", "manifest.jsonl", "config.json"):
+        first, second = (hashlib.sha256((folder / name).read_bytes()).digest() for folder in folders)
+        assert first == second, name
+
+
+def test_a_set_gives_padded_batches_lengths_and_labels(tmp_path):
+    calls = []
+    build(CONFIG, {}, tmp_path, Context(report=lambda done, total: calls.append((done, total))))
+    speech = SpeechSet.load(tmp_path)
+    assert calls[-1] == (7, 7)
+    assert len(speech) == len(speech.utterances) == len(speech.frames) == 7
+    F, lengths = speech.batch([3, 0, 3])
+    assert F.shape == (3, int(speech.frames[[3, 0]].max()), 80)
+    assert F.dtype == torch.float32
+    assert lengths.tolist() == speech.frames[[3, 0, 3]].tolist()
+    for row, index in enumerate((3, 0)):
+        assert torch.equal(F[row, : lengths[row]], speech.mel(index))
+        assert torch.all(F[row, lengths[row] :] == torch.tensor(math.log(1e-5)))
+    assert [EMOTIONS[k] for k in speech.labels(EMOTIONS)] == [u.emotion for u in speech.utterances]
+
+
+def test_an_empty_split_is_an_empty_set(tmp_path):
+    build(SpeechConfig(world=WorldConfig(), split=SplitConfig(name="none", size=0)), {}, tmp_path, Context())
+    assert len(SpeechSet.load(tmp_path)) == 0

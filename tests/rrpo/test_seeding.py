@@ -1,0 +1,39 @@
+"""Keyed draws: equal keys agree, prefixes agree, streams do not touch each other."""
+
+import numpy as np
+import torch
+
+from rrpo.seeding import permutation_batches, uniform
+
+
+def test_equal_keys_give_equal_draws_whatever_was_drawn_before() -> None:
+    first = uniform((4, 3), 7, "a", 5)
+    torch.rand(100)
+    uniform((9,), 7, "b", 5)
+    assert torch.equal(first, uniform((4, 3), 7, "a", 5))
+    assert not torch.equal(first, uniform((4, 3), 8, "a", 5))
+    assert not torch.equal(first, uniform((4, 3), 7, "b", 5))
+    assert not torch.equal(first, uniform((4, 3), 7, "a", 6))
+
+
+def test_a_longer_draw_begins_with_the_shorter_one() -> None:
+    """Arms whose roll-outs have other lengths share the noise of every position that both have."""
+    for length in (1, 2, 17, 40):
+        assert torch.equal(uniform((80, 32, 11), 0, "gumbel")[:length], uniform((length, 32, 11), 0, "gumbel"))
+
+
+def test_uniforms_are_inside_the_open_interval() -> None:
+    noise = uniform((200_000,), 0, "open")
+    assert noise.min() > 0
+    assert noise.max() < 1
+    assert abs(noise.mean() - 0.5) < 0.01
+
+
+def test_batches_are_permutations_epoch_by_epoch() -> None:
+    batches = permutation_batches(10, 4, 5, 0, "order")
+    assert batches.shape == (5, 4)
+    flat = batches.ravel()
+    assert sorted(flat[:10]) == list(range(10))
+    assert sorted(flat[10:20]) == list(range(10))
+    assert not np.array_equal(flat[:10], flat[10:20])
+    assert np.array_equal(permutation_batches(10, 4, 3, 0, "order"), batches[:3])
