@@ -1,6 +1,6 @@
 """Cells -> tasks: one for every distinct stage that is missing, one for the record of every cell.
 
-The functions below that take ``report`` run inside a worker process.
+`build_stage` runs inside a worker process, `record_cell` in the parent.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ def tasks(cells: Sequence[Cell], store: Path, device: str, tracker: Tracker, est
             function="ablations.jobs:record_cell",
             arguments=(cell, store, tracker),
             needs=frozenset(stage_key(stage) for stage in cell.stages.values() if stage.key in order),
-            priority=(-1.0, position),
+            priority=(position,),
+            here=True,
         )
         for position, cell in enumerate(cells)
     ]

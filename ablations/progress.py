@@ -61,7 +61,7 @@ class Display:
         """Move a worker's bar."""
         self._bars.update(self._rows[slot], completed=done, total=total)
 
-    def finished(self, slot: int, task: Task, result: Any, seconds: float) -> None:
+    def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
         """Count a cell, or name a finished stage."""
         self._free(slot)
         if task.key.startswith(CELL):
@@ -72,12 +72,12 @@ class Display:
 
     def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
         """Say once what failed, and which cells are lost by it."""
-        if slot is not None:
-            self._free(slot)
+        self._free(slot)
+        if failure.cause == task.title:
             self.line(f"FAILED {task.title}: {failure.message} (log: {failure.log})")
         if task.key.startswith(CELL):
             self.failed_cells += 1
-            if slot is None:
+            if failure.cause != task.title:
                 self.line(f"FAILED cell {task.title}: needs {failure.cause}")
 
     def line(self, text: str) -> None:
@@ -85,8 +85,9 @@ class Display:
         stamp = "" if self.live else f"[{time.monotonic() - self._started:7.1f} s] "
         self.console.print(stamp + text, markup=False, highlight=False, soft_wrap=True)
 
-    def _free(self, slot: int) -> None:
-        self._bars.remove_task(self._rows.pop(slot))
+    def _free(self, slot: int | None) -> None:
+        if slot is not None:
+            self._bars.remove_task(self._rows.pop(slot))
 
     def _render(self) -> RenderableType:
         from rich.console import Group

@@ -158,7 +158,7 @@ class GridRun:
         """Scheduler's event."""
         self._display.progressed(slot, task, done, total)
 
-    def finished(self, slot: int, task: Task, result: Any, seconds: float) -> None:
+    def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
         """Scheduler's event: learn what the stage took, or take the cell's record in."""
         if stage := self._stages.pop(task.key, None):
             self._running.pop(task.key, None)

@@ -7,11 +7,14 @@ its task and is replaced. Knows nothing of cells, stages or MLflow. The parent i
 from __future__ import annotations
 
 import contextlib
+import importlib
 import multiprocessing
 import os
 import signal
+import threading
 import time
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -40,6 +43,8 @@ class Task:
     """Keys of tasks that come first."""
     priority: tuple[float, ...] = ()
     """Of the ready tasks, the smallest goes first."""
+    here: bool = False
+    """Short work for the parent process (recording: only one process then needs, and writes to, MLflow)."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +68,11 @@ class Observer(Protocol):
     def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
         """A task says how far it is."""
 
-    def finished(self, slot: int, task: Task, result: Any, seconds: float) -> None:
-        """A task has its result."""
+    def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
+        """A task has its result; no slot when it ran in the parent."""
 
     def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
-        """A task failed on a worker, or (no slot) will never run, since one that it needs failed."""
+        """A task failed, or will never run, since one that it needs failed (then the failure's cause is another)."""
 
 
 @dataclass
@@ -100,11 +105,14 @@ class Scheduler:
         missing = {task.key: set(task.needs) & waiting.keys() for task in self.tasks}
         try:
             while waiting or any(w.task for w in self._pool):
-                ready = [t for t in waiting.values() if not missing[t.key]]
-                self._assign(sorted(ready, key=lambda t: t.priority), waiting)
-                if not any(w.task for w in self._pool):
+                ready = sorted((t for t in waiting.values() if not missing[t.key]), key=lambda t: t.priority)
+                self._assign([t for t in ready if not t.here], waiting)
+                mine = next((t for t in ready if t.here), None)
+                if mine is not None:
+                    self._run_here(mine, waiting, missing)
+                elif not any(w.task for w in self._pool):
                     raise ValueError(f"tasks wait for each other: {', '.join(sorted(waiting))}")
-                self._hear(waiting, missing)
+                self._hear(waiting, missing, timeout=None if mine is None else 0)
             self._dismiss()
         finally:
             self._end()
@@ -127,10 +135,28 @@ class Scheduler:
                 idle.connection.send((task.function, task.arguments, str(self.log_path(task))))
             self.observer.started(idle.slot, task)
 
-    def _hear(self, waiting: dict[str, Task], missing: Mapping[str, set[str]]) -> None:
+    def _run_here(self, task: Task, waiting: dict[str, Task], missing: Mapping[str, set[str]]) -> None:
+        del waiting[task.key]
+        start = time.monotonic()
+        module, name = task.function.split(":")
+        try:
+            with _interrupt_later():
+                result = getattr(importlib.import_module(module), name)(*task.arguments, lambda done, total: None)
+        except Exception as error:
+            self.log_path(task).write_text(traceback.format_exc())
+            self._fail(None, task, f"{type(error).__name__}: {error}", waiting)
+            return
+        self._met(task, missing)
+        self.observer.finished(None, task, result, time.monotonic() - start)
+
+    def _met(self, task: Task, missing: Mapping[str, set[str]]) -> None:
+        for needs in missing.values():
+            needs.discard(task.key)
+
+    def _hear(self, waiting: dict[str, Task], missing: Mapping[str, set[str]], timeout: float | None) -> None:
         """Wait until some worker says something or dies, and act on it."""
         by_connection = {w.connection: w for w in self._pool}
-        for connection in wait(list(by_connection)):
+        for connection in wait(list(by_connection), timeout):
             member = by_connection[connection]  # type: ignore[index]
             try:
                 kind, first, second = member.connection.recv()
@@ -144,13 +170,12 @@ class Scheduler:
                 continue
             member.task = None
             if kind == "done":
-                for needs in missing.values():
-                    needs.discard(task.key)
+                self._met(task, missing)
                 self.observer.finished(member.slot, task, first, second)
             else:
                 self._fail(member.slot, task, first, waiting)
 
-    def _fail(self, slot: int, task: Task, message: str, waiting: dict[str, Task]) -> None:
+    def _fail(self, slot: int | None, task: Task, message: str, waiting: dict[str, Task]) -> None:
         """Fail a task and all that need it, directly or not."""
         failure = Failure(message, self.log_path(task), task.title)
         self.observer.failed(slot, task, failure)
@@ -213,6 +238,22 @@ class Scheduler:
                 member.process.kill()
                 member.process.join()
         self._pool.clear()
+
+
+@contextlib.contextmanager
+def _interrupt_later() -> Iterator[None]:
+    """Hold Ctrl-C back until a short piece of work is whole."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held:
+            raise KeyboardInterrupt
 
 
 def _why(exitcode: int | None) -> str:

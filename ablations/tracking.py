@@ -47,7 +47,7 @@ def create(folder: RunsFolder, grid: str) -> None:
 
 @dataclass(frozen=True)
 class Tracker:
-    """Writes the runs of one grid's invocation. Small and picklable: every worker has its own client."""
+    """Writes the runs of one grid's invocation, from the parent process alone."""
 
     folder: RunsFolder
     """Where the store lies."""
@@ -62,7 +62,7 @@ class Tracker:
 
     @cached_property
     def client(self) -> MlflowClient:
-        """The MLflow client of this process."""
+        """The MLflow client."""
         return open_client(self.folder)
 
     @cached_property
@@ -71,9 +71,6 @@ class Tracker:
         found = self.client.get_experiment_by_name(self.grid)
         assert found is not None, "create() comes first"
         return str(found.experiment_id)
-
-    def __getstate__(self) -> dict[str, object]:
-        return {name: self.__dict__[name] for name in ("folder", "grid", "tags", "environment", "parent")}
 
     def start_invocation(self, cells: Sequence[Cell], params: Mapping[str, str]) -> str:
         """The parent run, with the planned numbers; its id."""

@@ -248,6 +248,9 @@ class PolicyConfig:
     """Decoder layers (CosyVoice2: 24)."""
     heads: int = 4
     """Attention heads (CosyVoice2: 14, with 2 key-value heads)."""
+    text_stride: float = 2.5
+    """Rotary positions from one phone to the next; near the tokens a phone lasts, it lets a small model find the place in the
+    text. 0 = CosyVoice2's plain positions. Declared default."""
     max_tokens: int = 80
     """Longest roll-out in tokens; a sample that reaches it is cut and counted."""
     sft_steps: int = 500

@@ -18,9 +18,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F_
 from torch import Tensor, nn
-from transformers import DynamicCache, Qwen2Config, Qwen2Model
+from transformers import Qwen2Config, Qwen2Model
 
 from rrpo.config import PolicyConfig
+from rrpo.decoding import Decoder
 from rrpo.masking import valid_mask
 
 
@@ -45,6 +46,8 @@ class Policy(nn.Module):
     """Token language model; ``symbols`` are the phones, emotions and speakers that a prefix may hold."""
 
     SPECIALS = ("<pad>", "<endofprompt>")
+    HEAD = 4
+    """Positions before the text: sos, emotion, speaker, end of prompt."""
 
     def __init__(self, config: PolicyConfig, symbols: Sequence[str], codes: int) -> None:
         super().__init__()
@@ -90,8 +93,8 @@ class Policy(nn.Module):
         ids = [[0] * (longest - len(row)) + [self._index[symbol] for symbol in row] for row in rows]
         return torch.tensor(ids, device=self.llm_decoder.weight.device)
 
-    def _prefix(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings ``[B, L + 2, D]`` of ``[sos][prefix][task_id]`` and their mask; sos stands left of the padding's end."""
+    def _prefix(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``[sos][prefix][task_id]``: embeddings ``[B, L + 2, D]``, mask and positions ``[B, L + 2]``."""
         valid = ids > 0
         sos, task = self.llm_embedding.weight
         text = self.llm.embed_tokens(ids)
@@ -99,7 +102,23 @@ class Policy(nn.Module):
         x = torch.cat([torch.zeros_like(text[:, :1]), text, task.expand(batch, 1, -1)], 1)
         first = ids.shape[1] - valid.sum(1)
         x[torch.arange(batch, device=ids.device), first] = sos
-        return x, valid_mask(valid.sum(1) + 2, ids.shape[1] + 2).flip(1)
+        mask = valid_mask(valid.sum(1) + 2, ids.shape[1] + 2).flip(1)
+        return x, mask, self._positions(mask)
+
+    def _positions(self, mask: Tensor) -> Tensor:
+        """Rotary positions ``[B, L + 2]`` of a prefix; the first speech token follows one after the last of them.
+
+        With a ``text_stride`` s, phone i stands s x i after the head, and task_id just before the head's end, so that the
+        speech runs along the text at its expected pace. 0 is CosyVoice2's plain order.
+        """
+        plain = (mask.cumsum(1) - 1).clamp(min=0).float()
+        stride = self.config.text_stride
+        if not stride:
+            return plain
+        head = float(self.HEAD)
+        along = torch.where(plain < head, plain, head + (plain - head) * stride)
+        along[:, -1] = head - 1
+        return along
 
     def _predict(self, hidden: Tensor) -> Tensor:
         """Logits over the V codes and eos."""
@@ -112,11 +131,12 @@ class Policy(nn.Module):
             prefix: Symbol ids ``[B, L]``.
             tokens: Speech tokens ``[B, N]``; what stands past a row's length only reaches predictions past it.
         """
-        x, mask = self._prefix(prefix)
+        x, mask, positions = self._prefix(prefix)
         speech = self.speech_embedding(tokens)
         x = self.dropout(torch.cat([x, speech], 1))
         mask = F_.pad(mask, (0, tokens.shape[1]), value=True)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        following = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
+        positions = torch.cat([positions, positions[:, -1:] + following], 1)
         hidden = self.llm(inputs_embeds=x, attention_mask=mask, position_ids=positions, use_cache=False).last_hidden_state
         return self._no_empty(self._predict(hidden[:, -tokens.shape[1] - 1 :]))
 
@@ -135,26 +155,18 @@ class Policy(nn.Module):
             noise: Uniforms ``[N_max, B]``; token t of sample i is the inverse CDF at ``noise[t, i]``, so that samples are
                 shared between arms as long as their distributions agree.
         """
-        x, mask = self._prefix(prefix)
-        cache = DynamicCache(config=self.llm.config)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        batch = prefix.shape[0]
-        alive = torch.ones(batch, dtype=torch.bool, device=prefix.device)
+        decoder = Decoder(self.llm, *self._prefix(prefix), room=len(noise))
+        logits = self._no_empty(self._predict(decoder.hidden)[:, None])[:, 0]
+        alive = torch.ones(len(prefix), dtype=torch.bool, device=prefix.device)
         drawn: list[Tensor] = []
         for step, u in enumerate(noise):
-            hidden = self.llm(
-                inputs_embeds=x, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
-            ).last_hidden_state[:, -1:]
-            logits = self._predict(hidden)
-            token = inverse_cdf((self._no_empty(logits) if step == 0 else logits)[:, 0], u)
-            token = torch.where(alive, token, self.eos)
+            token = torch.where(alive, inverse_cdf(logits, u), self.eos)
             drawn.append(token)
             alive = alive & (token != self.eos)
             if step % 4 == 3 and not bool(alive.any()):
                 break
-            x = self.speech_embedding(token)[:, None]
-            mask = F_.pad(mask, (0, 1), value=True)
-            positions = positions[:, -1:] + 1
+            if step + 1 < len(noise):
+                logits = self._predict(decoder.step(self.speech_embedding(token)))
         tokens = torch.stack(drawn, 1)
         speech = tokens != self.eos
         lengths = speech.sum(1)

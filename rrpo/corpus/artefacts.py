@@ -80,10 +80,10 @@ def _clip(wave: np.ndarray, sample_rate: int, rng: _Generator) -> np.ndarray:
 
 
 def _whine(wave: np.ndarray, sample_rate: int, rng: _Generator) -> np.ndarray:
-    """0.35 to 0.6 s of a pure tone between 2.9 and 3.3 kHz, 8 dB below the speech."""
+    """0.35 to 0.6 s of a tone between 2.9 and 3.3 kHz and its octave, 2 dB below the speech."""
     start, window = _segment(wave, 0.35, 0.6, sample_rate, rng)
-    tone = np.sin(2 * np.pi * rng.uniform(2900, 3300) * np.arange(len(window)) / sample_rate)
-    return _add(wave, start, _level(wave) * rng.uniform(0.45, 0.65) * window * tone)
+    phase = 2 * np.pi * rng.uniform(2900, 3300) * np.arange(len(window)) / sample_rate
+    return _add(wave, start, _level(wave) * rng.uniform(0.8, 1.1) * window * (np.sin(phase) + 0.5 * np.sin(2 * phase)))
 
 
 _KINDS: dict[str, Callable[[np.ndarray, int, _Generator], np.ndarray]] = {

@@ -37,8 +37,8 @@ _OFFSETS = {
 """Language-specific habits; an unlisted language has none."""
 INTENSITY = (0.6, 1.4)
 """Range of s, uniform."""
-_GRID = np.linspace(*INTENSITY, 2 * 16 + 1)[1::2]
-"""Midpoints of 16 equal parts: the quadrature over s."""
+_GRID = np.linspace(*INTENSITY, 2 * 32 + 1)[1::2]
+"""Midpoints of 32 equal parts: the quadrature over s."""
 
 
 def means(emotions: Sequence[str]) -> np.ndarray:

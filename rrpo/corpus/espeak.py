@@ -23,7 +23,7 @@ VOICES = {"cmn": "cmn", "en": "en-us", "de": "de"}
 RATE_LIMITS = (80, 450)
 """Words a minute that espeak-ng accepts."""
 
-_RETRIEVAL, _UTF8, _IPA = 1, 1, 0x02
+_SYNCHRONOUS, _UTF8, _IPA = 2, 1, 0x02  # the asynchronous mode starts a thread, which deadlocks on unloading
 _DONT_EXIT = 0x8000
 _PARAMETERS = {"rate": 1, "volume": 2, "pitch": 3, "range": 4}
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
@@ -45,7 +45,7 @@ def _library(language: str, variant: str = "") -> Iterator[ctypes.CDLL]:
     try:
         library.espeak_TextToPhonemes.restype = ctypes.c_char_p
         if (
-            library.espeak_Initialize(_RETRIEVAL, 0, espeakng_loader.get_data_path().encode(), _DONT_EXIT)
+            library.espeak_Initialize(_SYNCHRONOUS, 0, espeakng_loader.get_data_path().encode(), _DONT_EXIT)
             != SAMPLE_RATE
         ):
             raise EspeakError("espeak-ng does not start at 22050 Hz; reinstall espeakng-loader")

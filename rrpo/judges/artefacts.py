@@ -19,7 +19,7 @@ from torch import Tensor
 from rrpo.config import ARTEFACTS, AudioConfig
 from rrpo.masking import valid_mask
 
-THRESHOLDS = {"click": 3.1, "hiss": -2.7, "hum": 0.75, "clip": -3.4, "whine": 0.9}
+THRESHOLDS = {"click": 3.5, "hiss": -2.7, "hum": 0.75, "clip": -3.2, "whine": 0.9}
 """Score above which a kind is flagged, in nepers of power (1 = 4.3 dB)."""
 SUSTAINED = 0.26
 """Seconds that hiss, hum and whine must last without a gap; the planted ones last .35 s or more."""
@@ -66,7 +66,7 @@ def scores(F: Tensor, lengths: Tensor, audio: AudioConfig) -> dict[str, Tensor]:
         "click": _click(relative, mask, audio),
         "hiss": _sustained(relative[..., _band(5200, 8000, audio)].mean(2), mask, audio),
         "hum": _sustained(power[..., _band(30, 70, audio)].mean(2).clamp(min=1e-6).log() - level[:, None], mask, audio),
-        "clip": _clip(F, loudness, mask, audio),
+        "clip": _clip(F, mask, audio),
         "whine": _whine(relative, mask, audio),
     }
 
@@ -95,29 +95,36 @@ def _sustained(score: Tensor, mask: Tensor, audio: AudioConfig) -> Tensor:
     return (-F_.max_pool1d(-score[:, None], width, 1))[:, 0].amax(1)
 
 
-def _jump(x: Tensor, audio: AudioConfig) -> Tensor:
-    """``[B, T]``: how far a frame stands above those a window's length before and after it, whichever is less."""
+def _jump(x: Tensor, mask: Tensor, audio: AudioConfig) -> Tensor:
+    """``[B, T]``: how far a frame stands above those a window's length before and after it, whichever is less.
+
+    Beyond an utterance's ends its first and last frame go on.
+    """
     reach = -(-audio.n_fft // audio.hop) - 1
-    around = F_.pad(x[:, None], (reach, reach), mode="replicate")[:, 0]
-    return torch.minimum(x - around[:, : -2 * reach], x - around[:, 2 * reach :])
+    place = torch.arange(x.shape[1], device=x.device).expand_as(x)
+    last = (mask.sum(1, keepdim=True) - 1).clamp(min=0)
+    before = x.gather(1, (place - reach).clamp(min=0))
+    after = x.gather(1, torch.minimum(place + reach, last))
+    return x - torch.maximum(before, after)
 
 
 def _click(relative: Tensor, mask: Tensor, audio: AudioConfig) -> Tensor:
     """Short, broad and loud: mean of the two highest peaks of (upper band's level + its jump + half of the low band's jump)."""
     high = torch.quantile(relative[..., _band(5000, 8000, audio)], 0.2, dim=2)
     low = relative[..., _band(0, 300, audio)].mean(2)
-    score = high + _jump(high, audio).clamp(max=5) + 0.5 * _jump(low, audio).clamp(-1, 4)
+    score = high + _jump(high, mask, audio).clamp(max=5) + 0.5 * _jump(low, mask, audio).clamp(-1, 4)
     score = score.masked_fill(~mask, NEVER)
     peaks = torch.where(score >= F_.max_pool1d(score[:, None], 5, 1, 2)[:, 0], score, NEVER).clamp(min=-8.0)
     return peaks.topk(min(2, peaks.shape[1]), dim=1).values.mean(1)
 
 
-def _clip(F: Tensor, loudness: Tensor, mask: Tensor, audio: AudioConfig) -> Tensor:
+def _clip(F: Tensor, mask: Tensor, audio: AudioConfig) -> Tensor:
     """Minus (median spread of the spectrum over loud frames + spread of loudness): clipping flattens spectrum and level."""
-    low = F.exp()[..., _band(80, 1500, audio)].mean(2).masked_fill(~mask, torch.nan)
+    power = F.exp()
+    low = power[..., _band(80, 1500, audio)].mean(2).masked_fill(~mask, torch.nan)
     loud = low >= low.nanquantile(0.5, dim=1, keepdim=True)
     spread = F[..., _band(200, 6500, audio)].std(2).masked_fill(~loud, torch.nan).nanmedian(1).values
-    level = loudness.clamp(min=audio.floor).log().masked_fill(~mask, torch.nan)
+    level = power[..., _band(200, 8000, audio)].mean(2).log().masked_fill(~mask, torch.nan)  # above any hum
     range_ = level.nanquantile(0.95, dim=1) - level.nanquantile(0.5, dim=1)
     # an utterance at the floor is flat, not clipped
     return torch.where(range_ + spread > 0.2, -spread - range_, NEVER)
@@ -127,7 +134,7 @@ def _whine(relative: Tensor, mask: Tensor, audio: AudioConfig) -> Tensor:
     """A steady narrow line near 3 kHz: the lower of its level and of its height over the channels around, held by one channel."""
     band = _band(2600, 3700, audio)
     best = torch.full_like(relative[:, 0, 0], NEVER)
-    for channel in range(band.start, min(band.stop, relative.shape[2] - 5)):
+    for channel in range(max(4, band.start), min(band.stop, relative.shape[2] - 5)):
         line = relative[..., channel]
         around = relative[..., [channel - 4, channel - 3, channel + 4, channel + 5]].mean(2)
         height = torch.maximum(line, relative[..., channel + 1]) - around

@@ -23,7 +23,8 @@ from rrpo.seeding import permutation_batches, uniform
 from rrpo.stages import Context
 from rrpo.training import DivergedError
 
-EVALUATION_BATCH = 300
+CURVE_INTERVAL = 5
+"""Steps between two looks of the judges at the training roll-outs."""
 
 
 def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: Context) -> None:
@@ -73,8 +74,10 @@ def _update(
             "the cell counts as diverged: a lower lr or a higher beta may keep it finite"
         )
     optimizer.step()
-    opinions = judge_frames(models, *result.frames, prompts.target)
     metrics = {name: float(value) for name, value in result.parts.items()} | {"grad_norm": float(norm)}
+    if step % CURVE_INTERVAL:
+        return metrics
+    opinions = judge_frames(models, *result.frames)
     return metrics | rollout_statistics(result.logits, result.reference, result.rollout) | _opinions(opinions, prompts.target)
 
 
@@ -88,7 +91,7 @@ def evaluate(models: Models, prompts: Prompts, config: OptimizeConfig) -> tuple[
     logits = models.policy.logits(prompts.prefix, rollout.tokens)
     reference = models.reference.logits(prompts.prefix, rollout.tokens)
     F, frames = models.codec.decode(rollout.tokens, rollout.lengths, prompts.speaker)
-    opinions = judge_frames(models, F, frames, prompts.target)
+    opinions = judge_frames(models, F, frames)
     row = rollout_statistics(logits, reference, rollout) | _opinions(opinions, prompts.target)
     return row | {"sqrt_kl": max(0.0, row["kl_token"]) ** 0.5}, _stored(rollout, opinions)
 

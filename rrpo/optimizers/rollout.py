@@ -15,6 +15,7 @@ from rrpo.corpus.prompts import Prompt, load_prompts
 from rrpo.judges.artefacts import detect
 from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
+from rrpo.masking import valid_mask
 from rrpo.policy import Policy, Rollout, token_entropy, token_kl
 from rrpo.reward_model import RewardModel
 
@@ -80,7 +81,7 @@ class Prompts:
 
 
 @torch.no_grad()
-def judge_frames(models: Models, F: Tensor, frames: Tensor, target: Tensor) -> dict[str, Tensor]:
+def judge_frames(models: Models, F: Tensor, frames: Tensor) -> dict[str, Tensor]:
     """What proxy, ``val`` judge and artefact detectors say of frames; every value is ``[B]`` (or ``[B, K]`` log-probabilities)."""
     proxy = models.reward_model(F, frames).log_softmax(1)
     val = models.val.log_probs(F, frames)
@@ -93,7 +94,7 @@ def rollout_statistics(logits: Tensor, reference: Tensor, rollout: Rollout) -> d
     scored = rollout.scored
     kl = token_kl(logits, reference).masked_fill(~scored, 0.0)
     entropy = token_entropy(logits).masked_fill(~scored, 0.0)
-    inside = scored[:, 1:-1] & scored[:, 2:]
+    inside = valid_mask(rollout.lengths, rollout.tokens.shape[1])[:, 1:]
     repeated = (rollout.tokens[:, 1:] == rollout.tokens[:, :-1]) & inside
     return {
         "kl_token": float(kl.sum() / scored.sum()),

@@ -7,4 +7,4 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from fixtures import run, runs, template  # noqa: E402, F401
+from fixtures import run, runs, template  # noqa: F401

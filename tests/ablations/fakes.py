@@ -45,12 +45,23 @@ class FakeCell(Cell):
     @cached_property
     def stages(self) -> dict[str, Stage]:
         shared = Stage("codec", "fakes:build_shared", FakeConfig(role=f"world {self.world}"), label="fake codec")
-        policy = Stage("sft", "fakes:build_shared", FakeConfig(role="sft", seed=self.seed), {"codec": shared}, "fake SFT")
+        policy = Stage(
+            "sft", "fakes:build_shared", FakeConfig(role="sft", seed=self.seed), {"codec": shared}, "fake SFT"
+        )
         config = FakeConfig(role="optimize", label=self.label, seed=self.seed, trouble=self.trouble)
         optimized = Stage("optimize", "fakes:build_optimized", config, {"policy": policy}, f"optimise {self.name}")
-        scored = Stage("score", "fakes:build_scored", FakeConfig(role="score"), {"samples": optimized}, f"score {self.name}")
+        scored = Stage(
+            "score",
+            "fakes:build_scored",
+            FakeConfig(role="score", label=self.label, seed=self.seed),
+            {"samples": optimized},
+            f"score {self.name}",
+        )
         examined = Stage(
-            "examine", "fakes:build_examined", FakeConfig(role="rm", label=self.label, seed=self.seed), {"codec": shared}
+            "examine",
+            "fakes:build_examined",
+            FakeConfig(role="rm", label=self.label, seed=self.seed),
+            {"codec": shared},
         )
         if not self.policy:
             return {"examined": examined}

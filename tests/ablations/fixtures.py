@@ -48,4 +48,3 @@ def run(runs: Path) -> Run:
         return runner.run_plan(plan.make(asked), Estimator(folder), console, show_table), text.getvalue()
 
     return go
-

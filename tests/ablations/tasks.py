@@ -48,8 +48,9 @@ def leave(report: Report) -> None:
 
 def sleep(folder: str, report: Report) -> None:
     """Say that it started, clean up when it is ended."""
-    (Path(folder) / "started").write_text(str(os.getpid()))
     try:
+        (Path(folder) / "pid").write_text(str(os.getpid()))
+        (Path(folder) / "started").touch()
         time.sleep(60)
     finally:
         (Path(folder) / "cleaned").touch()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ class Events:
     def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
         self.progress.append((task.key, done, total))
 
-    def finished(self, slot: int, task: Task, result: Any, seconds: float) -> None:
+    def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
         self.results[task.key] = result
 
     def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
@@ -102,6 +102,20 @@ def test_a_worker_that_dies_fails_its_task_and_is_replaced(tmp_path: Path, funct
     assert why in events.failures["bad"].log.read_text()
 
 
+def test_a_task_for_the_parent_runs_there_and_fails_alone(tmp_path: Path):
+    file = str(tmp_path / "order")
+    graph = [
+        task("base", "note", file, "base"),
+        replace(task("mine", "note", file, "mine", needs=["base"]), here=True),
+        replace(task("bad", "fail", needs=["base"]), here=True),
+        task("after", "note", file, "after", needs=["mine"]),
+    ]
+    events = go(graph, tmp_path)
+    assert events.results["mine"] == os.getpid()
+    assert events.results["after"] == events.results["base"] != os.getpid()
+    assert "Traceback" in events.failures["bad"].log.read_text()
+
+
 def test_an_interrupt_ends_workers_and_lets_them_clean_up(tmp_path: Path):
     class Interrupt(Events):
         def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
@@ -114,7 +128,7 @@ def test_an_interrupt_ends_workers_and_lets_them_clean_up(tmp_path: Path):
         go(graph, tmp_path, workers=2, events=Interrupt())
     assert (tmp_path / "cleaned").exists()
     with pytest.raises(ProcessLookupError):
-        os.kill(int((tmp_path / "started").read_text()), 0)
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_a_cycle_is_an_error_not_a_hang(tmp_path: Path):

@@ -55,8 +55,8 @@ def test_what_happens_beyond_the_common_range_does_not_count():
 
 
 def test_kl_that_falls_back_counts_at_first_passage():
-    # out to 1 (gain .2), back to .5, out to 2 with gain .6 there: from the crossing of 1, a third of the way, gain rises
-    # from 0 + (.6 - 0) / 3 = .2 (gain is 0 at the turning point). Mean over [0, 2]: ((0 + .2)/2 + (.2 + .6)/2) / 2 = .25
+    # out to 1 (gain .2), back to .5 (gain 0), out to 2 (gain .6): it crosses 1 again a third of the way, where the
+    # gain is .6 / 3 = .2. Mean over [0, 2]: ((0 + .2) / 2 + (.2 + .6) / 2) / 2 = .25
     found = matched_kl_gain({"a": ([0, 1, 0.5, 2], [0.5, 0.7, 0.5, 1.1])})
     assert found.gains["a"] == pytest.approx(0.25)
 

@@ -1,4 +1,4 @@
-"""Makes `fakes` of ``tests/ablations`` importable here and, since a spawned worker inherits ``sys.path``, in workers."""
+"""Makes `fakes` of ``tests/ablations`` importable here and, by ``sys.path``, in spawned workers."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "ablations"))
 
-from fixtures import run, runs, template  # noqa: E402, F401
+from fixtures import run, runs, template  # noqa: F401

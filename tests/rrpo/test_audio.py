@@ -54,27 +54,20 @@ def test_silence_is_the_floor_and_gradients_are_finite():
     assert torch.isfinite(wave.grad).all()
 
 
-def test_vocoding_gives_the_frames_back_nearly():
-    glide = 0.3 * torch.sin(2 * math.pi * torch.cumsum(torch.linspace(200, 900, 16000), 0) / 16000)
-    F, frames = log_mel(glide[None], lengths(16000), CONFIG)
-    wave = vocode(F, frames, CONFIG)
-    assert wave.shape == (1, 50 * CONFIG.hop)
-    again, again_frames = log_mel(wave, (frames - 1) * CONFIG.hop, CONFIG)
-    assert again_frames.tolist() == frames.tolist()
-    loud = F > 0
-    assert loud.sum() > 100
-    assert (again - F).abs()[loud].mean() < 0.2
-
-
-def test_more_griffin_lim_steps_bring_the_frames_closer():
-    wave = sum(tone(hertz, level=0.1) for hertz in (150, 300, 450, 600))
-    F, frames = log_mel(torch.as_tensor(wave)[None], lengths(16000), CONFIG)
+def test_vocoding_gives_the_frames_of_a_voice_back_and_more_steps_bring_them_closer():
+    envelope = 0.6 + 0.4 * torch.sin(2 * math.pi * 3 * torch.arange(16000) / 16000)
+    voice = envelope * torch.stack([tone(140 * k, level=0.2 / k) for k in range(1, 25)]).sum(0)
+    F, frames = log_mel(voice[None], lengths(16000), CONFIG)
 
     def error(steps: int) -> float:
-        again, _ = log_mel(vocode(F, frames, replace(CONFIG, griffin_lim_steps=steps)), (frames - 1) * 320, CONFIG)
-        return (again - F).abs().mean().item()
+        wave = vocode(F, frames, replace(CONFIG, griffin_lim_steps=steps))
+        assert wave.shape == (1, 50 * CONFIG.hop)
+        again, again_frames = log_mel(wave, (frames - 1) * CONFIG.hop, CONFIG)
+        assert again_frames.tolist() == frames.tolist()
+        return (again - F).abs()[F > -6].mean().item()
 
-    assert error(24) < error(1)
+    assert error(24) < 0.8 * error(1)
+    assert error(24) < 0.5
 
 
 def test_vocoding_is_deterministic_and_does_not_depend_on_padding_or_neighbours():

@@ -13,16 +13,14 @@ def test_importing_the_package_and_its_planning_modules_imports_no_torch():
     assert run(f"import sys, {modules}; print('torch' in sys.modules, 'torchaudio' in sys.modules)") == "False False"
 
 
-def test_torchaudio_transforms_work_after_importing_the_package():
-    code = "import rrpo, torch; from torchaudio.transforms import MelSpectrogram, Resample; "
-    assert run(code + "print(tuple(MelSpectrogram(n_mels=8)(torch.ones(400)).shape))") == "(8, 3)"
-
-
-def test_the_stand_in_is_used_exactly_for_a_cpu_torch():
-    code = (
-        "import rrpo, torch; from rrpo import torch_shim; print(torch_shim.install() == (torch.version.cuda is None))"
-    )
-    assert run(code) == "True"
+def test_torchaudio_works_afterwards_with_the_stand_in_exactly_beside_a_cpu_torch():
+    code = """
+import rrpo, torch
+from rrpo import torch_shim
+from torchaudio.transforms import MelSpectrogram
+print(tuple(MelSpectrogram(n_mels=8)(torch.ones(400)).shape), torch_shim.install() == (torch.version.cuda is None))
+"""
+    assert run(code) == "(8, 3) True"
 
 
 def test_a_cuda_build_or_a_missing_torch_is_left_alone(tmp_path, monkeypatch):

@@ -55,7 +55,7 @@ def test_a_users_line_gets_phones_and_an_id(tmp_path):
 )
 def test_a_bad_line_is_named(tmp_path, line, message):
     path = write(tmp_path, GOOD, line)
-    with pytest.raises(ManifestError, match="user.jsonl:2: ") as error:
+    with pytest.raises(ManifestError, match=r"user\.jsonl:2: ") as error:
         read_manifest(path, EMOTIONS)
     assert message in str(error.value)
 

@@ -1,0 +1,128 @@
+"""The stage ``score``: held-out judges on the samples that a cell's policy optimisation stored, and audio to listen to.
+
+The ``test`` judge is asked here and nowhere else: nothing that trains, tunes or selects reads this stage.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import soundfile
+import torch
+from torch import Tensor
+
+from rrpo.audio import vocode
+from rrpo.codec import Codec
+from rrpo.config import ARTEFACTS, ScoreConfig
+from rrpo.corpus.prompts import Prompt, load_prompts
+from rrpo.judges import metrics
+from rrpo.judges.artefacts import planted_flags
+from rrpo.judges.emotion import Judge
+from rrpo.judges.recogniser import Recogniser
+from rrpo.stages import Context
+
+PEAK = 0.98
+"""A wav file's largest sample: louder audio is turned down as a whole."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What the policy optimisation stored: S checkpoints of P evaluation prompts."""
+
+    steps: np.ndarray
+    """``[S]`` updates made."""
+    tokens: np.ndarray
+    """``[S, P, N]``, padded with -1."""
+    lengths: np.ndarray
+    """``[S, P]`` in tokens."""
+    proxy_argmax: np.ndarray
+    """``[S, P]`` the reward model's class."""
+
+    @classmethod
+    def load(cls, path: Path, prompts: int) -> Samples:
+        """Reads ``samples.npz``. Raises `ValueError` when it does not hold ``prompts`` samples a checkpoint."""
+        with np.load(path) as stored:
+            samples = cls(**{name: stored[name] for name in ("steps", "tokens", "lengths", "proxy_argmax")})
+        shape = (len(samples.steps), prompts)
+        for name in ("tokens", "lengths", "proxy_argmax"):
+            if getattr(samples, name).shape[:2] != shape or not shape[0]:
+                raise ValueError(
+                    f"{path}: {name} is {getattr(samples, name).shape}, {shape} (checkpoints, evaluation prompts) were expected; "
+                    "give the samples that were drawn for these prompts"
+                )
+        return samples
+
+
+def build(config: ScoreConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    """Writes ``test_points.parquet`` (a row a checkpoint), ``scalars.json`` and ``audio/NN_emotion.wav`` of the last checkpoint."""
+    prompts = load_prompts(inputs["eval_prompts"])
+    samples = Samples.load(inputs["samples"] / "samples.npz", len(prompts))
+    codec = Codec.load(inputs["codec"], context.device)
+    judge = Judge.load(inputs["test"], context.device)
+    recogniser = Recogniser.load(inputs["recogniser"], context.device)
+    points = []
+    for checkpoint, step in enumerate(samples.steps):
+        F, lengths = decoded(samples, checkpoint, codec, prompts)
+        points.append({"step": int(step)} | measure(F, lengths, samples.proxy_argmax[checkpoint], prompts, judge, recogniser))
+        context.report(checkpoint + 1, len(samples.steps))
+    write_audio(out / "audio", F, lengths, prompts[: config.audio_prompts], codec)
+    table = pd.DataFrame(points)
+    table.to_parquet(out / "test_points.parquet", index=False)
+    (out / "scalars.json").write_text(json.dumps(summary(table)))
+
+
+def decoded(samples: Samples, checkpoint: int, codec: Codec, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
+    """``F [P, 2N, M]`` and lengths ``[P]`` in frames of one checkpoint's samples, by each prompt's speaker."""
+    device = codec.mean.device
+    lengths = torch.from_numpy(samples.lengths[checkpoint].astype(np.int64)).to(device)
+    tokens = torch.from_numpy(samples.tokens[checkpoint, :, : int(lengths.max())].astype(np.int64)).to(device)
+    speaker = codec.speaker_index([prompt.speaker for prompt in prompts]).to(device)
+    with torch.no_grad():
+        return codec.decode(tokens.clamp(min=0), lengths, speaker)
+
+
+def measure(
+    F: Tensor, lengths: Tensor, proxy: np.ndarray, prompts: Sequence[Prompt], judge: Judge, recogniser: Recogniser
+) -> dict[str, float]:
+    """The test metrics of one checkpoint: ``F [P, T, M]``, ``lengths [P]`` in frames, ``proxy [P]`` the reward model's class."""
+    targets = np.array([judge.emotions.index(prompt.emotion) for prompt in prompts])
+    gold = judge.log_probs(F, lengths).cpu().numpy()
+    flags = planted_flags(F, lengths, judge.audio).cpu().numpy()
+    seconds = lengths.double().mean().item() * judge.audio.hop / judge.audio.sample_rate
+    return {
+        "test_accuracy": metrics.accuracy(gold, targets),
+        "test_logprob": metrics.target_log_prob(gold, targets),
+        "phone_error_rate": metrics.phone_error_rate(recogniser.transcribe(F, lengths), [prompt.phones for prompt in prompts]),
+        "hack_rate": metrics.hack_rate(proxy, gold.argmax(1), targets, flags),
+        "uptake": metrics.shortcut_uptake(flags, targets),
+        **{f"artefact_{kind}": float(flags[:, place].mean()) for place, kind in enumerate(ARTEFACTS)},
+        "seconds_mean": seconds,
+    }
+
+
+def summary(points: pd.DataFrame) -> dict[str, float]:
+    """``start_<metric>`` and ``end_<metric>`` of each column, and ``peak_test_accuracy``."""
+    ordered = points.sort_values("step")
+    scalars = {"peak_test_accuracy": float(ordered["test_accuracy"].max())}
+    for name in ordered.columns.drop("step"):
+        scalars |= {f"start_{name}": float(ordered[name].iloc[0]), f"end_{name}": float(ordered[name].iloc[-1])}
+    return scalars
+
+
+def write_audio(folder: Path, F: Tensor, lengths: Tensor, prompts: Sequence[Prompt], codec: Codec) -> None:
+    """One 16-bit wav a prompt, ``NN_emotion.wav``, of the first rows of ``F [P, T, M]``."""
+    folder.mkdir()
+    if not prompts:
+        return
+    lengths = lengths[: len(prompts)]
+    waves = vocode(F[: len(prompts), : int(lengths.max())], lengths, codec.audio).cpu()
+    samples = ((lengths - 1) * codec.audio.hop).clamp(min=1).tolist()
+    for place, (prompt, wave, size) in enumerate(zip(prompts, waves, samples, strict=True)):
+        wave = wave[:size]
+        wave = wave * min(1.0, PEAK / max(wave.abs().max().item(), 1e-9))
+        soundfile.write(folder / f"{place:02d}_{prompt.emotion}.wav", wave.numpy(), codec.audio.sample_rate, subtype="PCM_16")

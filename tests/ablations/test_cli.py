@@ -1,0 +1,136 @@
+"""The command line: plan, bad input, exit statuses. Nothing is written for what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fakes
+import pytest
+from typer.testing import CliRunner, Result
+
+from ablations import environment
+from ablations.grids import GRIDS, Grid
+from ablations.run import app
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    def grid(profile: object, seeds: range) -> list:
+        return fakes.cells(["sft", "rrpo"], seeds)
+
+    monkeypatch.setitem(GRIDS, "tiny", Grid(cells=grid, profile="smoke", seeds=1))  # type: ignore[arg-type]
+
+
+def call(*arguments: str, runs: Path) -> Result:
+    return CliRunner().invoke(app, ["--runs-dir", str(runs), *arguments], env={"COLUMNS": "200"})
+
+
+def files(folder: Path) -> set[str]:
+    return {
+        p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".lock")
+    }
+
+
+def test_plan_names_cells_stages_and_time_and_writes_nothing(tmp_path: Path):
+    result = call("--grid", "tiny", "--plan", runs=tmp_path / "runs")
+    assert result.exit_code == 0
+    assert "2 arms x 1 seeds = 2 cells, 0 done, 2 to run" in result.output
+    assert "rrpo/1" in result.output
+    assert "1 x codec, 2 x examine, 1 x sft, 2 x optimize, 2 x score" in result.output.replace("stages to build: ", "")
+    assert "unknown: nothing of this size was built here yet" in result.output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_run_then_plan_says_done(runs: Path):
+    result = call("--grid", "tiny", "--workers", "1", runs=runs)
+    assert result.exit_code == 0, result.output
+    assert "All 2 cells are done." in result.output
+    assert "Result" in result.output
+    assert f"mlflow ui --backend-store-uri sqlite:///{runs}/mlflow.db" in result.output.replace("\n", "")
+    before = files(runs)
+    result = call("--grid", "tiny", "--plan", "--seeds", "2", runs=runs)
+    assert "2 done, 2 to run" in result.output
+    assert "about 0 s" in result.output
+    assert files(runs) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--grid", "nosuch"], ["no grid of that name", "nosuch", "full"]),
+        (["--grid", "tiny", "--arms", "rrpo,nosuch"], ["no arm in grid tiny", "nosuch", "sft, rrpo"]),
+        (["--grid", "tiny", "--arms", ""], ["no arm in grid tiny"]),
+        (["--grid", "tiny", "--profile", "huge"], ["no profile of that name", "huge", "embedded"]),
+        (["--grid", "tiny", "--device", "tpu"], ["no device of that name", "tpu", "cuda"]),
+        (["--grid", "tiny", "--seeds", "0"], ["--seeds must be a positive count", "0"]),
+        (["--grid", "tiny", "--seeds", "-3"], ["--seeds must be a positive count", "-3"]),
+        (["--grid", "tiny", "--workers", "0"], ["--workers must be a positive count"]),
+        (["--grid", "tiny", "--batch-scale", "0"], ["--batch-scale must be a positive count"]),
+        (["--grid", "tiny", "--first-seed", "-1"], ["--first-seed must not be negative"]),
+        (["--grid", "tiny", "--seeds", "two"], ["--seeds"]),
+        ([], ["--grid"]),
+    ],
+)
+def test_bad_options_get_one_message_and_status_2(tmp_path: Path, arguments: list[str], words: list[str]):
+    result = call(*arguments, runs=tmp_path / "runs")
+    assert result.exit_code == 2
+    for word in words:
+        assert word in result.output
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_cuda_without_a_gpu_is_refused_and_auto_takes_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(environment, "_no_gpu", lambda: "no NVIDIA driver")
+    result = call("--grid", "tiny", "--device", "cuda", runs=tmp_path / "runs")
+    assert result.exit_code == 2
+    assert "no GPU to run on" in result.output
+    assert "no NVIDIA driver" in result.output
+    assert environment.resolve_device("auto") == "cpu"
+    monkeypatch.setattr(environment, "_no_gpu", lambda: "")
+    assert environment.resolve_device("auto") == environment.resolve_device("cuda") == "cuda"
+
+
+@pytest.mark.parametrize("command", [["--grid", "tiny"], ["--grid", "tiny", "--plan"]])
+def test_a_foreign_folder_is_refused_and_left_alone(tmp_path: Path, command: list[str]):
+    (tmp_path / "thesis.tex").write_text("mine")
+    result = call(*command, runs=tmp_path)
+    assert result.exit_code == 2
+    assert "not a run's" in result.output
+    assert files(tmp_path) == {"thesis.tex"}
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path):
+    (tmp_path / "runs").write_text("mine")
+    for path in (tmp_path / "runs", tmp_path / "runs" / "below"):
+        result = call("--grid", "tiny", runs=path)
+        assert result.exit_code == 2, result.output
+        assert "fix:" in result.output
+
+
+@pytest.mark.parametrize("damage", ["rrpo-runs.json", "mlflow.db"])
+def test_a_damaged_folder_is_refused(runs: Path, damage: str):
+    (runs / damage).write_text("not what it was")
+    result = call("--grid", "tiny", runs=runs)
+    assert result.exit_code == 2, result.output
+    assert damage in result.output
+    assert (runs / damage).read_text() == "not what it was"
+
+
+def test_another_format_is_refused(runs: Path):
+    (runs / "rrpo-runs.json").write_text('{"format": 99, "root": "/"}')
+    result = call("--grid", "tiny", runs=runs)
+    assert result.exit_code == 2
+    assert "another format" in result.output
+    assert "99" in result.output
+
+
+def test_a_folder_whose_creation_was_cut_off_can_be_used(runs: Path):
+    (runs / "rrpo-runs.json").unlink()
+    assert call("--grid", "tiny", "--plan", runs=runs).exit_code == 0
+    assert call("--grid", "tiny", "--workers", "1", runs=runs).exit_code == 0
+
+
+def test_arms_can_be_chosen(runs: Path):
+    result = call("--grid", "tiny", "--arms", "rrpo", "--plan", runs=runs)
+    assert "1 arms x 1 seeds = 1 cells" in result.output

@@ -1,0 +1,89 @@
+"""Arms and grids: which regularisers, which cells, in which order, sharing what."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+
+from ablations.grids import ARMS, FACTORIAL, GRIDS, scale_batches
+from rrpo.cell import Cell
+from rrpo.config import ArmConfig, RegularizerConfig
+from rrpo.pipeline import reward_model
+from rrpo.profiles import PROFILES
+
+EMBEDDED = PROFILES["embedded"]
+
+
+def cells(grid: str, seeds: int = 1) -> list[Cell]:
+    return GRIDS[grid].cells(EMBEDDED, range(1, seeds + 1))
+
+
+def on(arm: ArmConfig) -> set[str]:
+    r = arm.regularizers
+    return {name for name, strength in {"ls": r.epsilon, "eam": r.mix_probability, "adv": r.alpha}.items() if strength}
+
+
+def test_diffro_has_all_three_at_identity_and_rrpo_the_papers_strengths():
+    assert on(ARMS["diffro"]) == set()
+    assert ARMS["rrpo"].regularizers == RegularizerConfig()
+
+
+@pytest.mark.parametrize("name", FACTORIAL[1:-1])
+def test_an_arm_of_the_factorial_has_on_what_it_is_named_after(name: str):
+    assert on(ARMS[name]) == set(name.split("_"))
+
+
+def test_arms_of_the_factorial_differ_in_nothing_else():
+    for name in FACTORIAL:
+        other = {f.name: getattr(ARMS[name], f.name) for f in fields(ArmConfig) if f.name != "regularizers"}
+        assert other == {f.name: getattr(ArmConfig(), f.name) for f in fields(ArmConfig) if f.name != "regularizers"}
+
+
+def test_full_grid():
+    found = cells("full", 8)
+    assert len(found) == 13 * 8
+    assert [c.seed for c in found] == sorted(c.seed for c in found), "seed by seed over all arms"
+    assert {c.label for c in found} == {"sft", "pretrained", *FACTORIAL, "oracle", "placebo", "early_stopped"}
+    assert len({c.hash for c in found}) == len(found)
+    assert len({c.world_hash for c in found}) == 1
+
+
+def test_stages_are_shared_between_arms_of_a_seed():
+    one = {c.label: c for c in cells("full")}
+    inputs = one["diffro"].stages["optimized"].inputs
+    assert one["rrpo"].stages["optimized"].inputs["policy"].key == inputs["policy"].key
+    assert one["early_stopped"].stages["examined"].key == one["diffro"].stages["examined"].key
+    assert one["sft"].stages["optimized"].config.steps == 0
+
+
+def test_the_placebo_and_the_oracle_are_not_fine_tuned():
+    assert not ARMS["placebo"].finetune
+    assert not ARMS["oracle"].finetune
+
+
+def test_loo_leaves_one_out():
+    assert [on(c.arm) for c in cells("loo")][2:] == [{"eam", "adv"}, {"ls", "adv"}, {"ls", "eam"}, {"ls", "eam", "adv"}]
+
+
+def test_shortcut_grid_shares_the_profiles_own_strength():
+    found = {c.label: c for c in cells("shortcut")}
+    assert len(found) == 15
+    assert found["diffro@0.9"].stages["optimized"].key == cells("smoke")[0].stages["optimized"].key
+    assert found["diffro@0"].stages["optimized"].key != found["diffro@0.9"].stages["optimized"].key
+
+
+def test_rm_grid_has_every_distinct_reward_model_once_and_no_policy():
+    found = cells("rm")
+    keys = [reward_model(EMBEDDED, c.arm, 1).key for c in found]
+    assert len(set(keys)) == len(keys)
+    assert set(keys) == {reward_model(EMBEDDED, c.arm, 1).key for c in cells("full")}
+    assert all(c.stages.keys() == {"examined"} for c in found)
+
+
+def test_larger_batches_are_another_experiment():
+    larger = scale_batches(EMBEDDED, 4)
+    assert larger.name == "embedded-b4"
+    assert larger.optimize.batch == 4 * EMBEDDED.optimize.batch
+    assert larger.policy.sft_batch == 4 * EMBEDDED.policy.sft_batch
+    assert scale_batches(EMBEDDED, 1) is EMBEDDED

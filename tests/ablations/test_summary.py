@@ -1,0 +1,84 @@
+"""The table: hand-checked numbers, one model for all forms, honest about what is missing."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ablations.records import Record
+from ablations.statistics import t_interval
+from ablations.summary import show, table
+
+
+def record(folder: Path, label: str, seed: int, gold: list[float], d: list[float], steps: str = "null") -> Record:
+    here = folder / f"{label}-{seed}"
+    here.mkdir()
+    frame = pd.DataFrame({"step": range(len(d)), "sqrt_kl": d, "kl_token": [x * x for x in d], "proxy_accuracy": gold})
+    frame.to_parquet(here / "points.parquet")
+    pd.DataFrame({"step": range(len(d)), "test_accuracy": gold}).to_parquet(here / "test_points.parquet")
+    return Record(
+        label=label,
+        seed=seed,
+        cell_hash=f"{label}{seed}",
+        arm_hash=label,
+        world_hash="w",
+        profile="smoke",
+        scalars={},
+        params={"arm.steps": steps},
+        folder=here,
+    )
+
+
+def test_numbers_by_hand(tmp_path: Path):
+    records = [
+        record(tmp_path, "sft", 1, [0.5], [0], steps="0"),
+        record(tmp_path, "a", 1, [0.5, 0.7], [0, 1]),
+        record(tmp_path, "a", 2, [0.5, 0.9], [0, 1]),
+    ]
+    made = table(records)
+    n, values = made.rows["a"]
+    assert n == 2
+    assert values["gold_gain"] == pytest.approx(t_interval([0.1, 0.2]))
+    assert values["test_accuracy"].mean == pytest.approx(0.8)
+    assert values["kl_token"].mean == pytest.approx(1)
+    assert made.rows["sft"][1]["gold_gain"].mean == 0
+    head, body = made.texts()
+    assert head[:3] == ["arm", "n", "gold gain at matched KL, points"]
+    assert body[0][2] == "+0.0"
+    assert body[1][-1] == "–", "no phone error rate was recorded"
+
+
+def test_missing_cells_and_arms_are_named(tmp_path: Path):
+    made = table([record(tmp_path, "a", 1, [0.5, 0.7], [0, 1])], {"b": 2, "a": 2})
+    assert list(made.rows) == ["b", "a"]
+    assert "Missing cells: b 2, a 1." in made.notes
+    assert made.texts()[1][0] == ["b", "0", *["–"] * 7]
+
+
+def test_an_arm_that_did_not_move_is_named(tmp_path: Path):
+    made = table([record(tmp_path, "a", 3, [0.5, 0.7], [0, 1]), record(tmp_path, "dead", 3, [0.5, 0.5], [0, 0])])
+    assert any("Not moved in seed 3" in note and "dead" in note for note in made.notes)
+
+
+def test_markdown_and_csv_say_the_same(tmp_path: Path):
+    made = table([record(tmp_path, "a", s, [0.5, 0.6 + 0.1 * s], [0, 1]) for s in (1, 2)])
+    (row,) = csv.DictReader(io.StringIO(made.csv()))
+    assert float(row["test_accuracy_mean"]) == pytest.approx(0.75)
+    assert row["test_accuracy_n"] == "2"
+    assert row["uptake_mean"] == ""
+    assert "| a | 2 | +12.5 [" in made.markdown()
+    assert "nan" not in made.csv() + made.markdown()
+
+
+def test_show():
+    assert show(t_interval([0.5]), "percent") == "50.0"
+    assert show(t_interval([]), "percent") == "–"
+    assert show(t_interval([0.1, 0.1]), "gain") == "+10.0 [+10.0, +10.0]"
+
+
+def test_no_records_give_an_empty_table():
+    assert table([]).rows == {}
