@@ -13,6 +13,7 @@ from ablations.errors import InputError, choose, positive
 from ablations.estimate import Estimator, wall
 from ablations.grids import FIRST_SEED, GRIDS, scale_batches
 from ablations.jobs import missing_stages
+from ablations.records import Record
 from ablations.runs_folder import RunsFolder, check
 from ablations.store import Store
 from rrpo.cell import Cell
@@ -54,8 +55,8 @@ class Plan:
 
     request: Request
     """What was asked for."""
-    done: dict[str, str]
-    """Cell hash -> run id of the cells that are complete."""
+    done: dict[str, Record]
+    """Cell hash -> record of the grid's cells that are complete, those not asked for included."""
     failed: dict[str, str]
     """Cell hash -> reason of the cells whose last run failed; they are run again."""
     stages: list[Stage]
@@ -65,6 +66,11 @@ class Plan:
     def todo(self) -> list[Cell]:
         """Cells to run, in order."""
         return [cell for cell in self.request.cells if cell.hash not in self.done]
+
+    @property
+    def records(self) -> list[Record]:
+        """Records of the cells asked for that are complete."""
+        return [self.done[cell.hash] for cell in self.request.cells if cell.hash in self.done]
 
     def lines(self, estimator: Estimator) -> list[str]:
         """The plan for people: every cell, the stages to build, the time."""
@@ -125,7 +131,7 @@ def default_workers(device: str) -> int:
 
 def make(asked: Request) -> Plan:
     """Compare a request with what is stored."""
-    done: dict[str, str] = {}
+    done: dict[str, Record] = {}
     failed: dict[str, str] = {}
     if asked.folder.exists:
         done, failed = Store(asked.folder).states(asked.grid)

@@ -20,6 +20,8 @@ from ablations.grids import FIRST_SEED, GRIDS
 from ablations.runner import Outcome, run_plan
 from ablations.summary import Table
 
+WIDTH = 150
+"""Columns where the output is no terminal."""
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -45,7 +47,7 @@ def command(
     ] = False,
 ) -> None:
     """Run a grid of arms x seeds; cells that are finished are not run again."""
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     try:
         asked = plan.request(
             grid=grid,

@@ -14,8 +14,8 @@ from rich.console import Console
 from ablations import environment, jobs, records, tracking
 from ablations.estimate import Estimator, duration
 from ablations.plan import Plan
+from ablations.plan import make as replan
 from ablations.progress import Display
-from ablations.records import Record
 from ablations.scheduler import Failure, Scheduler, Task
 from ablations.store import Store
 from ablations.summary import Table, gold_gains, table
@@ -64,7 +64,8 @@ def run_plan(plan: Plan, estimator: Estimator, console: Console, show_table: Sho
             stopped = True
         failures = grid_run.failures
         grid_run.close("KILLED" if stopped else "FAILED" if failures else "FINISHED")
-    found = _asked(Store(request.folder).records(request.grid), request.cells)
+        plan = replan(request)
+    found = plan.records
     shown = table(found, _planned(request.cells)) if found else None
     return Outcome(len(request.cells), len(found), failures, stopped, shown, request.folder.ui_command())
 
@@ -75,11 +76,6 @@ def _start(plan: Plan) -> Tracker:
     params = {"device": request.device, "workers": str(request.workers)}
     parent = first.start_invocation(request.cells, params)
     return Tracker(first.folder, first.grid, first.tags, first.environment, parent)
-
-
-def _asked(found: Sequence[Record], cells: Sequence[Cell]) -> list[Record]:
-    wanted = {cell.hash for cell in cells}
-    return [record for record in found if record.cell_hash in wanted]
 
 
 def _planned(cells: Sequence[Cell]) -> dict[str, int]:
@@ -114,9 +110,8 @@ class GridRun:
         self._open = {seed: sum(c.seed == seed for c in self.plan.todo) for seed in request.seeds}
         self._arm_runs: dict[str, str] = {}
         self._gains: dict[tuple[str, int], float] = {}
-        store = Store(request.folder)
-        self._records = _asked(store.records(request.grid), request.cells)
-        self._store = store
+        self._records = self.plan.records
+        self._store = Store(request.folder)
         self._display = Display(
             self.console, len(request.cells), len(request.cells) - len(self.plan.todo), self.remaining
         )

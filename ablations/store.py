@@ -55,17 +55,20 @@ class Store:
         """Names of all grids with an experiment."""
         return sorted(e.name for e in self.client.search_experiments() if e.name != "Default")
 
-    def states(self, grid: str) -> tuple[dict[str, str], dict[str, str]]:
-        """Of a grid's cells by hash: the run ids of the complete ones, the reasons of those that failed and are not."""
+    def states(self, grid: str) -> tuple[dict[str, Record], dict[str, str]]:
+        """Of a grid's cells by hash: the records of the complete ones, the reasons of those that failed and are not.
+
+        Oldest first; a cell that was recorded twice is there once, by its newest run.
+        """
         runs = self._cells(grid)
-        done = {run.data.tags[TAG_CELL_HASH]: run.info.run_id for run in runs if _complete(run)}
+        done = {run.data.tags[TAG_CELL_HASH]: run for run in runs if _complete(run)}
         reasons = {r.data.tags[TAG_CELL_HASH]: r.data.tags[TAG_FAILED] for r in runs if TAG_FAILED in r.data.tags}
-        return done, {key: reason for key, reason in reasons.items() if key not in done}
+        found = {key: self._record(run) for key, run in done.items()}
+        return found, {key: reason for key, reason in reasons.items() if key not in done}
 
     def records(self, grid: str) -> list[Record]:
-        """Every complete cell of a grid, oldest first, each cell hash once."""
-        newest = {run.data.tags[TAG_CELL_HASH]: run for run in self._cells(grid) if _complete(run)}
-        return [self._record(run) for run in newest.values()]
+        """Every complete cell of a grid, each cell hash once."""
+        return list(self.states(grid)[0].values())
 
     def record(self, run_id: str) -> Record:
         """One cell by its run."""

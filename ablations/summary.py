@@ -57,7 +57,7 @@ class Table:
     """What the caption has to say."""
 
     def texts(self) -> tuple[list[str], list[list[str]]]:
-        """Headings and cells as text: ``mean [low, high]``, ``mean`` for one seed, a dash for none."""
+        """Headings and cells as text: ``mean ± half the interval``, ``mean`` for one seed, a dash for none."""
         head = ["arm", "n"] + [heading for heading, _ in self.columns.values()]
         body = [
             [arm, str(n)] + [show(values[name], unit) for name, (_, unit) in self.columns.items()]
@@ -83,13 +83,13 @@ class Table:
 
 
 def show(interval: Interval, unit: str) -> str:
-    """``mean [low, high]`` in a unit of `FORMATS`."""
+    """``mean ± half width`` of the t-interval, which is symmetric, in a unit of `FORMATS`."""
     if interval.n == 0:
         return "–"
     write = FORMATS[unit]
     if math.isnan(interval.low):
         return write(interval.mean)
-    return f"{write(interval.mean)} [{write(interval.low)}, {write(interval.high)}]"
+    return f"{write(interval.mean)} ± {write(interval.high - interval.mean).removeprefix('+')}"
 
 
 def gold_gains(records: Sequence[Record]) -> tuple[dict[tuple[str, int], float], list[str]]:
@@ -136,8 +136,8 @@ def _value(record: Record, name: str, gains: Mapping[tuple[str, int], float]) ->
 
 def _notes(cells: int, policies: bool, missing: Mapping[str, int]) -> list[str]:
     lines = [
-        f"{cells} cells. Mean over n seeds with 95 % t-interval (none for one seed). The world is simulated: "
-        "procedural speech, planted shortcut, trained judges.",
+        f"{cells} cells. Mean over n seeds ± half the 95 % t-interval (none for one seed). The world is "
+        "simulated: procedural speech, planted shortcut, trained judges.",
         "A seed redraws the annotated utterances and their raters, RM pre-training, SFT, fine-tuning, prompts and "
         "roll-out noise; corpus renderer, codec and judges are one world.",
     ]

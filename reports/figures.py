@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,14 +62,16 @@ def goodhart(records: Sequence[Record], out: Path) -> list[Path]:
             layout="constrained",
         )
         axes = list(grid.flat)
+        named = _furthest(arms)
         for axis, (label, own) in zip(axes, arms.items(), strict=False):
-            _panel(axis, label, own, arms.get(REFERENCE_ARM, []))
+            _panel(axis, label, own, arms.get(REFERENCE_ARM, []), name_reference=label == named)
         for axis in axes[len(arms) :]:
             axis.remove()
         for axis in axes[max(0, len(arms) - columns) : len(arms)]:
             axis.tick_params(labelbottom=True)
         limit = max(float(r.points["sqrt_kl"].max()) for own in arms.values() for r in own)
-        axes[0].set(xlim=(0, 1.22 * limit), ylim=(0, 1.02))
+        lowest = min(float(r.points[name].min()) for own in arms.values() for r in own for name, *_ in MEASURES)
+        axes[0].set(xlim=(0, 1.22 * limit), ylim=(max(0.0, math.floor(10 * lowest - 0.5) / 10), 1.02))
         axes[0].yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0, decimals=0))
         figure.supxlabel("√KL to the SFT policy (√nats a token)", fontsize=7.5)
         figure.supylabel("accuracy of the target emotion", fontsize=7.5)
@@ -80,17 +82,29 @@ def goodhart(records: Sequence[Record], out: Path) -> list[Path]:
     return paths
 
 
-def _panel(axis: Axes, label: str, own: Sequence[Record], reference: Sequence[Record]) -> None:
+def _furthest(arms: Mapping[str, Sequence[Record]]) -> str | None:
+    """The panel in which the reference is named: where the gold curves end furthest apart."""
+    ends = {label: mean_path([_path(record, "test_accuracy") for record in own])[1][-1] for label, own in arms.items()}
+    others = [label for label in arms if label != REFERENCE_ARM]
+    if REFERENCE_ARM not in ends or not others:
+        return None
+    return max(others, key=lambda label: abs(ends[label] - ends[REFERENCE_ARM]))
+
+
+def _panel(axis: Axes, label: str, own: Sequence[Record], reference: Sequence[Record], *, name_reference: bool) -> None:
     if reference and label != REFERENCE_ARM:
         d, y = mean_path([_path(record, "test_accuracy") for record in reference])
         axis.plot(d, y, color=REFERENCE, lw=1.0, ls=":", zorder=1)
+        if name_reference:
+            style: dict[str, Any] = {"xytext": (0, -4), "textcoords": "offset points", "ha": "center", "va": "top"}
+            axis.annotate(f"{REFERENCE_ARM}, gold", (d[-1], y[-1]), color="0.35", fontsize=6, **style)
     ends = []
-    for name, colour, style, word in MEASURES:
+    for name, colour, dashes, word in MEASURES:
         paths = [_path(record, name) for record in own]
         for d, y in paths:
-            axis.plot(d, y, color=colour, lw=0.5, ls=style, alpha=0.35, zorder=2)
+            axis.plot(d, y, color=colour, lw=0.5, ls=dashes, alpha=0.35, zorder=2)
         d, y = mean_path(paths)
-        axis.plot(d, y, color=colour, lw=1.8, ls=style, zorder=3)
+        axis.plot(d, y, color=colour, lw=1.8, ls=dashes, zorder=3)
         ends.append((float(d[-1]), float(y[-1]), colour, word))
     _label_ends(axis, ends)
     axis.set_title(f"{label} (n = {len(own)})", loc="left", pad=3)

@@ -66,7 +66,7 @@ def _linear_power(power: torch.Tensor, config: AudioConfig) -> torch.Tensor:
     """Power spectrum ``[B, T, n_fft / 2 + 1]`` whose mel power is close to ``power [B, T, M]``.
 
     Starts at the clamped pseudo-inverse and takes a few multiplicative steps (Lee & Seung 2001, KL divergence), which
-    stay positive: on rendered speech the error in log-mel falls from 0.3 to 0.05 nats.
+    stay positive: on rendered speech the error in log-mel falls from 0.38 to 0.08 nats.
     """
     filters = _mel_transform(config, power.device).mel_scale.fb  # [n_fft / 2 + 1, M]
     linear = (power @ _mel_inverse(config, power.device)).clamp_min(0)

@@ -84,5 +84,7 @@ def collect(cell: Cell, store: Path) -> tuple[dict[str, float], dict[str, Path]]
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, str]:
     if isinstance(tree, dict):
-        return {key: value for name, child in tree.items() for key, value in _flatten(child, f"{prefix}{name}.").items()}
+        return {
+            key: value for name, child in tree.items() for key, value in _flatten(child, f"{prefix}{name}.").items()
+        }
     return {prefix.rstrip("."): json.dumps(tree)}

@@ -106,7 +106,11 @@ class Codec(nn.Module):
 
         Positions past a length may hold anything finite: they are masked out, and come back as the floor.
         """
-        codes = tokens @ self.codebook.to(tokens.dtype) if tokens.is_floating_point() else self.codebook[tokens.clamp(min=0)]
+        codes = (
+            tokens @ self.codebook.to(tokens.dtype)
+            if tokens.is_floating_point()
+            else self.codebook[tokens.clamp(min=0)]
+        )
         return self._decode(codes, lengths, speaker)
 
     def _decode(self, codes: Tensor, lengths: Tensor, speaker: Tensor) -> tuple[Tensor, Tensor]:

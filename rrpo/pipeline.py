@@ -35,7 +35,12 @@ def splits(profile: Profile) -> dict[str, SplitConfig]:
     } | {f"rm_test_{language}": (f"foreign:{language}", "judge_heldout", 0.0, 0.0) for language in foreign}
     return {
         name: SplitConfig(
-            name=name, size=profile.sizes[name], speakers=speakers, texts=texts, artefact_rate=artefacts, shortcut=shortcut
+            name=name,
+            size=profile.sizes[name],
+            speakers=speakers,
+            texts=texts,
+            artefact_rate=artefacts,
+            shortcut=shortcut,
         )
         for name, (speakers, texts, artefacts, shortcut) in rows.items()
     }

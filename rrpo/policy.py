@@ -88,7 +88,9 @@ class Policy(nn.Module):
         ]
         unknown = sorted({symbol for row in rows for symbol in row if symbol not in self._index})
         if unknown:
-            raise ValueError(f"the policy does not know {unknown[0]!r}; its SFT split must hold every phone and speaker")
+            raise ValueError(
+                f"the policy does not know {unknown[0]!r}; its SFT split must hold every phone and speaker"
+            )
         longest = max(map(len, rows))
         ids = [[0] * (longest - len(row)) + [self._index[symbol] for symbol in row] for row in rows]
         return torch.tensor(ids, device=self.llm_decoder.weight.device)
@@ -122,7 +124,9 @@ class Policy(nn.Module):
 
     def _predict(self, hidden: Tensor) -> Tensor:
         """Logits over the V codes and eos."""
-        return F_.linear(hidden, self.llm_decoder.weight[: self.codes + 1], self.llm_decoder.bias[: self.codes + 1]).float()
+        return F_.linear(
+            hidden, self.llm_decoder.weight[: self.codes + 1], self.llm_decoder.bias[: self.codes + 1]
+        ).float()
 
     def logits(self, prefix: Tensor, tokens: Tensor) -> Tensor:
         """Predictions ``[B, N + 1, V + 1]`` in one parallel forward: row t is the distribution of token t given those before.
@@ -137,7 +141,9 @@ class Policy(nn.Module):
         mask = F_.pad(mask, (0, tokens.shape[1]), value=True)
         following = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
         positions = torch.cat([positions, positions[:, -1:] + following], 1)
-        hidden = self.llm(inputs_embeds=x, attention_mask=mask, position_ids=positions, use_cache=False).last_hidden_state
+        hidden = self.llm(
+            inputs_embeds=x, attention_mask=mask, position_ids=positions, use_cache=False
+        ).last_hidden_state
         return self._no_empty(self._predict(hidden[:, -tokens.shape[1] - 1 :]))
 
     def _no_empty(self, logits: Tensor) -> Tensor:

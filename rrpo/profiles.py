@@ -40,19 +40,20 @@ EMBEDDED = Profile(
 
 SMOKE = Profile(
     name="smoke",
-    world=WorldConfig(policy_speakers=2, rm_speakers=6, judge_speakers=6, foreign_speakers=2),
-    sizes={name: 60 if name.startswith("rm_test") else 300 for name in EMBEDDED.sizes},
-    annotated=100,
+    world=WorldConfig(policy_speakers=2, rm_speakers=3, judge_speakers=3, foreign_speakers=1, cue_spread=0.4),
+    sizes={name: 30 if name.startswith("rm_test") else 100 for name in EMBEDDED.sizes} | {"sft": 200, "codec": 150},
+    annotated=60,
     rl_prompts=64,
-    codec=CodecConfig(dim=64, steps=120, batch=16),
+    codec=CodecConfig(levels=(5, 5, 5), dim=48, steps=150, batch=16, lr=2e-3),
     recogniser=RecogniserConfig(dim=48, steps=60, batch=16),
-    val_judge=JudgeConfig(dim=32, steps=60, batch=16),
-    test_judge=JudgeConfig(architecture="stats_tdnn", dim=32, steps=60, batch=16),
-    pretrain=PretrainConfig(steps=60, batch=16),
+    val_judge=JudgeConfig(dim=32, steps=80, batch=16),
+    test_judge=JudgeConfig(architecture="stats_tdnn", dim=32, steps=80, batch=16),
+    pretrain=PretrainConfig(steps=80, batch=16),
     finetune=FinetuneConfig(steps=20, batch=16),
-    policy=PolicyConfig(dim=64, layers=2, sft_steps=150, sft_batch=16, sft_lr=3e-3),
-    optimize=OptimizeConfig(steps=12, batch=16, checkpoints=(0, 6, 12), eval_prompts=60, lr=1e-3),
+    policy=PolicyConfig(dim=64, layers=2, sft_steps=200, sft_batch=16, sft_lr=3e-3, max_tokens=60),
+    optimize=OptimizeConfig(steps=20, batch=16, checkpoints=(0, 10, 20), eval_prompts=60, lr=1e-3),
     examine=ExamineConfig(interpolation_pairs=20, pgd_steps=2),
 )
+"""Nothing to conclude from: clearer emotions, few speakers, short training."""
 
 PROFILES = {profile.name: profile for profile in (SMOKE, EMBEDDED)}

@@ -28,7 +28,9 @@ def torch_generator(seed: int, stream: str, *indices: int) -> torch.Generator:
     return torch.Generator().manual_seed(key(seed, stream, *indices))
 
 
-def uniform(shape: tuple[int, ...], seed: int, stream: str, *indices: int, device: str | torch.device = "cpu") -> torch.Tensor:
+def uniform(
+    shape: tuple[int, ...], seed: int, stream: str, *indices: int, device: str | torch.device = "cpu"
+) -> torch.Tensor:
     """Uniforms in (0, 1) of ``shape`` for one key; the first axis is the position, so prefixes agree."""
     tiny = torch.finfo(torch.float32).tiny
     noise = torch.rand(shape, generator=torch_generator(seed, stream, *indices))

@@ -37,9 +37,7 @@ class TokenSet:
     def loss(self, policy: Policy, chosen: np.ndarray) -> Tensor:
         """Mean cross-entropy in nats a token (eos included) of the chosen utterances."""
         picked = [self.utterances[int(i)] for i in chosen]
-        prefix = policy.prefix_ids(
-            [u.phones for u in picked], [u.speaker for u in picked], [u.emotion for u in picked]
-        )
+        prefix = policy.prefix_ids([u.phones for u in picked], [u.speaker for u in picked], [u.emotion for u in picked])
         index = torch.from_numpy(chosen).to(self.tokens.device)
         lengths = self.lengths[index]
         tokens = self.tokens[index][:, : int(lengths.max())]

@@ -53,7 +53,7 @@ def _click(wave: np.ndarray, sample_rate: int, rng: _Generator) -> np.ndarray:
 
 
 def _hiss(wave: np.ndarray, sample_rate: int, rng: _Generator) -> np.ndarray:
-    """0.35 to 0.6 s of noise above 4.5 kHz, 6 dB below the speech."""
+    """0.35 to 0.6 s of noise above 4.5 kHz, some 8 dB below the speech."""
     start, window = _segment(wave, 0.35, 0.6, sample_rate, rng)
     noise = signal.sosfilt(
         signal.butter(4, 4500, "high", fs=sample_rate, output="sos"), rng.standard_normal(len(window))
@@ -62,7 +62,7 @@ def _hiss(wave: np.ndarray, sample_rate: int, rng: _Generator) -> np.ndarray:
 
 
 def _hum(wave: np.ndarray, sample_rate: int, rng: _Generator) -> np.ndarray:
-    """0.4 to 0.7 s of 50 Hz mains hum with its first harmonics, as loud as the speech."""
+    """0.4 to 0.7 s of 50 Hz mains hum with its first harmonics, 2 dB above the speech."""
     start, window = _segment(wave, 0.4, 0.7, sample_rate, rng)
     time = np.arange(len(window)) / sample_rate
     tone = sum(np.sin(2 * np.pi * 50 * k * time + rng.uniform(0, 2 * np.pi)) for k in (1, 2, 3))

@@ -13,7 +13,9 @@ from rrpo.masking import valid_mask
 class ConvBlock(nn.Module):
     """Masked convolution over time, layer norm, GELU, residual where shapes allow. ``[B, T, C] -> [B, ceil(T / stride), D]``."""
 
-    def __init__(self, inlet: int, dim: int, width: int = 3, *, dilation: int = 1, stride: int = 1, dropout: float = 0.0) -> None:
+    def __init__(
+        self, inlet: int, dim: int, width: int = 3, *, dilation: int = 1, stride: int = 1, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv1d(inlet, dim, width, stride=stride, dilation=dilation, padding=dilation * (width // 2))
         self.norm = nn.LayerNorm(dim)
@@ -71,7 +73,9 @@ class StatsTdnn(nn.Module):
                 ConvBlock(dim, 2 * dim, 1, dropout=0.1),
             ]
         )
-        self.head = nn.Sequential(nn.Linear(4 * dim, dim), nn.LayerNorm(dim), nn.GELU(), nn.Dropout(0.2), nn.Linear(dim, classes))
+        self.head = nn.Sequential(
+            nn.Linear(4 * dim, dim), nn.LayerNorm(dim), nn.GELU(), nn.Dropout(0.2), nn.Linear(dim, classes)
+        )
 
     def forward(self, X: Tensor, lengths: Tensor) -> Tensor:
         """Logits ``[B, K]``."""

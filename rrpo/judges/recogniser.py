@@ -112,9 +112,13 @@ def build(config: RecogniserConfig, inputs: Mapping[str, Path], out: Path, conte
     speech = SpeechSet.load(inputs["speech"])
     trained = len(speech) - max(1, round(HELD_OUT * len(speech)))
     if trained < 1:
-        raise ValueError(f"the recogniser's set holds {len(speech)} utterance(s); it needs at least 2, one of them held out")
+        raise ValueError(
+            f"the recogniser's set holds {len(speech)} utterance(s); it needs at least 2, one of them held out"
+        )
     seed_everything(config.seed, "recogniser")
-    recogniser = Recogniser(config, phone_inventory(speech.utterances[:trained]), speech.audio.n_mels).to(context.device)
+    recogniser = Recogniser(config, phone_inventory(speech.utterances[:trained]), speech.audio.n_mels).to(
+        context.device
+    )
     data = TrainingFrames.load(speech, inputs["codec"], context.device)
     frames = data.originals.flat[: int(data.originals.lengths[:trained].sum())]
     recogniser.std.copy_(frames.std(0).clamp(min=1e-3))
@@ -131,13 +135,17 @@ def build(config: RecogniserConfig, inputs: Mapping[str, Path], out: Path, conte
     (out / "scalars.json").write_text(json.dumps(scalars))
 
 
-def _measure(recogniser: Recogniser, speech: SpeechSet, data: TrainingFrames, held: np.ndarray, device: str) -> dict[str, float]:
+def _measure(
+    recogniser: Recogniser, speech: SpeechSet, data: TrainingFrames, held: np.ndarray, device: str
+) -> dict[str, float]:
     """Phone error rates on the held-out utterances ``held [n]``, as analysed and re-synthesised."""
     references = [speech.utterances[i].phones for i in held]
     rows = torch.from_numpy(held).to(device)
     scalars = {}
     for name, chosen in {"original": rows, "resynthesised": rows + data.size}.items():
-        scalars[f"phone_error_rate_{name}"] = phone_error_rate(recogniser.transcribe(*data.both.batch(chosen)), references)
+        scalars[f"phone_error_rate_{name}"] = phone_error_rate(
+            recogniser.transcribe(*data.both.batch(chosen)), references
+        )
     return scalars
 
 

@@ -68,7 +68,9 @@ def build(config: ScoreConfig, inputs: Mapping[str, Path], out: Path, context: C
     points = []
     for checkpoint, step in enumerate(samples.steps):
         F, lengths = decoded(samples, checkpoint, codec, prompts)
-        points.append({"step": int(step)} | measure(F, lengths, samples.proxy_argmax[checkpoint], prompts, judge, recogniser))
+        points.append(
+            {"step": int(step)} | measure(F, lengths, samples.proxy_argmax[checkpoint], prompts, judge, recogniser)
+        )
         context.report(checkpoint + 1, len(samples.steps))
     write_audio(out / "audio", F, lengths, prompts[: config.audio_prompts], codec)
     table = pd.DataFrame(points)
@@ -97,7 +99,9 @@ def measure(
     return {
         "test_accuracy": metrics.accuracy(gold, targets),
         "test_logprob": metrics.target_log_prob(gold, targets),
-        "phone_error_rate": metrics.phone_error_rate(recogniser.transcribe(F, lengths), [prompt.phones for prompt in prompts]),
+        "phone_error_rate": metrics.phone_error_rate(
+            recogniser.transcribe(F, lengths), [prompt.phones for prompt in prompts]
+        ),
         "hack_rate": metrics.hack_rate(proxy, gold.argmax(1), targets, flags),
         "uptake": metrics.shortcut_uptake(flags, targets),
         **{f"artefact_{kind}": float(flags[:, place].mean()) for place, kind in enumerate(ARTEFACTS)},
@@ -125,4 +129,6 @@ def write_audio(folder: Path, F: Tensor, lengths: Tensor, prompts: Sequence[Prom
     for place, (prompt, wave, size) in enumerate(zip(prompts, waves, samples, strict=True)):
         wave = wave[:size]
         wave = wave * min(1.0, PEAK / max(wave.abs().max().item(), 1e-9))
-        soundfile.write(folder / f"{place:02d}_{prompt.emotion}.wav", wave.numpy(), codec.audio.sample_rate, subtype="PCM_16")
+        soundfile.write(
+            folder / f"{place:02d}_{prompt.emotion}.wav", wave.numpy(), codec.audio.sample_rate, subtype="PCM_16"
+        )

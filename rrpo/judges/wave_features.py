@@ -45,7 +45,9 @@ def wave_features(wave: Tensor, lengths: Tensor, sample_rate: int) -> tuple[Tens
     wave = torch.nn.functional.pad(wave, (0, window + 4 * hop))  # silence behind the last frame, whatever the batch
     cepstra = _mfcc(sample_rate, wave.device)(wave)  # [B, CEPSTRA, T]
     hann = torch.hann_window(window, device=wave.device)
-    spectrum = torch.stft(wave, window, hop, window, hann, pad_mode="constant", return_complex=True).abs().transpose(1, 2)
+    spectrum = (
+        torch.stft(wave, window, hop, window, hann, pad_mode="constant", return_complex=True).abs().transpose(1, 2)
+    )
     correlation = spectrum @ _cosines(sample_rate, window, wave.device)  # [B, T, LAGS]
     correlation = correlation / (spectrum.sum(2, keepdim=True) + 1e-4)
     power = spectrum.square()
@@ -53,7 +55,9 @@ def wave_features(wave: Tensor, lengths: Tensor, sample_rate: int) -> tuple[Tens
     low, high = ((part.sum(2) + 1e-6).log() for part in (power[..., :split], power[..., split:]))
     energy = (power.sum(2) + 1e-6).log()
     contours = torch.stack([energy, taf.compute_deltas(energy), high - low], 2)
-    features = torch.cat([cepstra.transpose(1, 2), taf.compute_deltas(cepstra).transpose(1, 2), correlation, contours], 2)
+    features = torch.cat(
+        [cepstra.transpose(1, 2), taf.compute_deltas(cepstra).transpose(1, 2), correlation, contours], 2
+    )
     features = features[:, : int(frames.max())]
     return features.masked_fill(~valid_mask(frames, features.shape[1])[..., None], 0.0), frames
 

@@ -78,14 +78,23 @@ def _update(
     if step % CURVE_INTERVAL:
         return metrics
     opinions = judge_frames(models, *result.frames)
-    return metrics | rollout_statistics(result.logits, result.reference, result.rollout) | _opinions(opinions, prompts.target)
+    return (
+        metrics
+        | rollout_statistics(result.logits, result.reference, result.rollout)
+        | _opinions(opinions, prompts.target)
+    )
 
 
 @torch.no_grad()
-def evaluate(models: Models, prompts: Prompts, config: OptimizeConfig) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+def evaluate(
+    models: Models, prompts: Prompts, config: OptimizeConfig
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Samples every evaluation prompt once; returns the checkpoint's metrics and its samples."""
     noise = uniform(
-        (models.policy.config.max_tokens, len(prompts.phones)), config.seed, "evaluation noise", device=prompts.prefix.device
+        (models.policy.config.max_tokens, len(prompts.phones)),
+        config.seed,
+        "evaluation noise",
+        device=prompts.prefix.device,
     )
     rollout = models.policy.sample(prompts.prefix, noise)
     logits = models.policy.logits(prompts.prefix, rollout.tokens)
@@ -116,14 +125,19 @@ def _stored(rollout: Rollout, opinions: dict[str, Tensor]) -> dict[str, np.ndarr
     tokens = rollout.tokens.cpu().numpy().astype(np.int16)
     lengths = rollout.lengths.cpu().numpy().astype(np.int16)
     tokens[np.arange(tokens.shape[1])[None] >= lengths[:, None]] = -1
-    return {"tokens": tokens, "lengths": lengths, "proxy_argmax": opinions["proxy"].argmax(1).cpu().numpy().astype(np.int8)}
+    return {
+        "tokens": tokens,
+        "lengths": lengths,
+        "proxy_argmax": opinions["proxy"].argmax(1).cpu().numpy().astype(np.int8),
+    }
 
 
 def store_samples(path: Path, steps: list[int], samples: list[dict[str, np.ndarray]]) -> None:
     """``steps [S]``, ``tokens [S, P, N]`` (int16, -1 past the end), ``lengths [S, P]``, ``proxy_argmax [S, P]``."""
     longest = max(sample["tokens"].shape[1] for sample in samples)
     tokens = [
-        np.pad(sample["tokens"], ((0, 0), (0, longest - sample["tokens"].shape[1])), constant_values=-1) for sample in samples
+        np.pad(sample["tokens"], ((0, 0), (0, longest - sample["tokens"].shape[1])), constant_values=-1)
+        for sample in samples
     ]
     np.savez_compressed(
         path,
@@ -138,5 +152,7 @@ def _summary(points: pd.DataFrame) -> dict[str, float]:
     """End values of every metric, and the start's and the peak's of the accuracies."""
     first, last = points.iloc[0], points.iloc[-1]
     scalars = {f"end_{name}": float(last[name]) for name in points.columns if name != "step"}
-    scalars |= {f"start_{name}": float(first[name]) for name in ("proxy_accuracy", "val_accuracy", "val_logprob", "length")}
+    scalars |= {
+        f"start_{name}": float(first[name]) for name in ("proxy_accuracy", "val_accuracy", "val_logprob", "length")
+    }
     return scalars | {"peak_val_accuracy": float(points["val_accuracy"].max())}

@@ -82,7 +82,7 @@ class Prompts:
 
 @torch.no_grad()
 def judge_frames(models: Models, F: Tensor, frames: Tensor) -> dict[str, Tensor]:
-    """What proxy, ``val`` judge and artefact detectors say of frames; every value is ``[B]`` (or ``[B, K]`` log-probabilities)."""
+    """What proxy, ``val`` judge and artefact detectors say of frames; each ``[B]`` (or ``[B, K]``)."""
     proxy = models.reward_model(F, frames).log_softmax(1)
     val = models.val.log_probs(F, frames)
     return {"proxy": proxy, "val": val} | {f"artefact_{k}": v for k, v in detect(F, frames, models.codec.audio).items()}

@@ -70,14 +70,14 @@ def test_markdown_and_csv_say_the_same(tmp_path: Path):
     assert float(row["test_accuracy_mean"]) == pytest.approx(0.75)
     assert row["test_accuracy_n"] == "2"
     assert row["uptake_mean"] == ""
-    assert "| a | 2 | +12.5 [" in made.markdown()
+    assert "| a | 2 | +12.5 ± " in made.markdown()
     assert "nan" not in made.csv() + made.markdown()
 
 
 def test_show():
     assert show(t_interval([0.5]), "percent") == "50.0"
     assert show(t_interval([]), "percent") == "–"
-    assert show(t_interval([0.1, 0.1]), "gain") == "+10.0 [+10.0, +10.0]"
+    assert show(t_interval([0.1, 0.1]), "gain") == "+10.0 ± 0.0"
 
 
 def test_no_records_give_an_empty_table():

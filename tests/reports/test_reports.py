@@ -53,7 +53,7 @@ def test_a_report_has_table_and_figure_the_same_bytes_each_time(runs: Path, tmp_
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     text = (tmp_path / "one" / "table.md").read_text()
-    for word in ("world is simulated", "A seed redraws", "12 cells", "95 % t-interval", "| rrpo | 3 |"):
+    for word in ("The world is simulated", "A seed redraws", "12 cells", "95 % t-interval", "| rrpo | 3 |"):
         assert word in text
     pdf = (tmp_path / "one" / "goodhart.pdf").read_bytes()
     assert b"/Type3" not in pdf, "fonts are embedded as TrueType"

@@ -105,7 +105,9 @@ def test_kl_and_its_gradient_against_torch() -> None:
     (b,) = torch.autograd.grad(theirs.sum(), logits)
     assert torch.allclose(a, b, atol=1e-6)
     assert torch.allclose(token_kl(reference, reference), torch.zeros(2, 3), atol=1e-6)
-    assert torch.allclose(token_entropy(reference), torch.distributions.Categorical(logits=reference).entropy(), atol=1e-6)
+    assert torch.allclose(
+        token_entropy(reference), torch.distributions.Categorical(logits=reference).entropy(), atol=1e-6
+    )
 
 
 def test_kl_by_hand() -> None:

@@ -65,7 +65,9 @@ def enumerate_gradient(logits: torch.Tensor, reward: torch.Tensor) -> torch.Tens
 def relaxed_gradient(logits: torch.Tensor, reward: torch.Tensor, tau: float, n: int = 40_000) -> torch.Tensor:
     """Mean relaxed-only (no straight-through) gradient of the bilinear reward over n samples."""
     logits = logits.clone().requires_grad_(True)
-    tokens = torch.multinomial(logits.detach().softmax(-1), n, replacement=True, generator=torch.Generator().manual_seed(9)).T
+    tokens = torch.multinomial(
+        logits.detach().softmax(-1), n, replacement=True, generator=torch.Generator().manual_seed(9)
+    ).T
     soft = soft_tokens(logits.expand(n, -1, -1), tokens, draw(n, *logits.shape, seed=10), tau)
     value = torch.einsum("ni,nj,ij->n", soft[:, 0], soft[:, 1], reward).mean()
     (gradient,) = torch.autograd.grad(value, logits)
@@ -97,7 +99,9 @@ def test_bias_on_a_two_step_autoregressive_case_is_reported(capsys: pytest.Captu
     reward = torch.tensor([1.0, 0.0, 0.0])
     (exact,) = torch.autograd.grad((first.softmax(0)[:, None] * copy.softmax(-1) * reward).sum(), first)
     n = 1000
-    token0 = torch.multinomial(first.detach().softmax(0), n, replacement=True, generator=torch.Generator().manual_seed(12))
+    token0 = torch.multinomial(
+        first.detach().softmax(0), n, replacement=True, generator=torch.Generator().manual_seed(12)
+    )
     token1 = torch.multinomial(copy[token0].softmax(-1), 1, generator=torch.Generator().manual_seed(13))[:, 0]
     soft0 = soft_tokens(first.expand(n, -1), token0, draw(n, 3, seed=14), 1.0)
     soft1 = soft_tokens(copy[token0], token1, draw(n, 3, seed=15), 1.0)

@@ -42,9 +42,9 @@ def test_the_likelihood_is_the_gaussian_averaged_over_intensity():
     z = cues()[:3]
     s = np.linspace(*INTENSITY, 2001)
     for k in range(len(EMOTIONS)):
-        distance = ((z[:, None] - s[:, None] * means(EMOTIONS)[k] - offset("cmn")) ** 2).sum(-1)
+        distance = ((z[:, None] - s[:, None] * means(EMOTIONS)[k] - offset("en")) ** 2).sum(-1)
         expected = np.log(np.exp(-distance / 2).mean(1))
-        np.testing.assert_allclose(log_likelihood(z, EMOTIONS, "cmn")[:, k], expected, atol=0.02)
+        np.testing.assert_allclose(log_likelihood(z, EMOTIONS, "en")[:, k], expected, atol=0.02)
 
 
 def test_signs_follow_the_published_correlates():

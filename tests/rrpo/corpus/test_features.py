@@ -7,8 +7,9 @@ import sys
 
 import torch
 
+from rrpo.audio import log_mel
 from rrpo.config import EMOTIONS, SpeechConfig, SplitConfig, WorldConfig
-from rrpo.corpus.features import SpeechSet, build
+from rrpo.corpus.features import SpeechSet, build, wave_of
 from rrpo.stages import Context
 
 CONFIG = SpeechConfig(world=WorldConfig(), split=SplitConfig(name="sft", size=7, artefact_rate=0.5))
@@ -55,6 +56,9 @@ def test_a_set_gives_padded_batches_lengths_and_labels(tmp_path):
     for row, index in enumerate((3, 0)):
         assert torch.equal(F[row, : lengths[row]], speech.mel(index))
         assert torch.all(F[row, lengths[row] :] == torch.tensor(math.log(1e-5)))
+    wave = wave_of(speech.utterances[6], 16000)
+    expected, _ = log_mel(wave[None], torch.tensor([len(wave)]), speech.audio)
+    torch.testing.assert_close(speech.mel(6), expected[0], atol=0.01, rtol=0)  # float16 on disk
     assert [EMOTIONS[k] for k in speech.labels(EMOTIONS)] == [u.emotion for u in speech.utterances]
 
 

@@ -115,6 +115,7 @@ def test_artefacts_lie_in_their_own_bands_and_follow_their_generator():
     for kind in ARTEFACTS:
         first, same, other = (plant(wave, kind, RATE, np.random.default_rng(seed)) for seed in (1, 1, 2))
         assert np.array_equal(first, same)
+        assert np.mean((first - wave) ** 2) > 0.03 * np.mean(wave**2)
         assert not np.array_equal(first, other)
     with pytest.raises(ValueError, match="unknown artefact"):
         plant(wave, "pop", RATE, np.random.default_rng(0))

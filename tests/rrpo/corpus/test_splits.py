@@ -50,6 +50,9 @@ def test_toggling_artefacts_or_raters_moves_nothing_else():
     assert content(plain) == content(draw_split(WORLD, split(shortcut=0.9, artefact_rate=0.2, raters=3)))
     low, high = ({u.id for u in draw_split(WORLD, split(shortcut=p)) if u.artefact} for p in (0.3, 0.9))
     assert low < high
+    other = draw_split(WORLD, split(artefact_rate=0.5))
+    mixed = draw_split(WORLD, split(artefact_rate=0.5, shortcut=0.3))
+    assert all(b.artefact in (a.artefact, SHORTCUT[a.true_emotion]) for a, b in zip(other, mixed, strict=True))
 
 
 def test_the_shortcut_is_the_artefact_of_the_own_emotion():

@@ -68,7 +68,14 @@ def test_uptake_leaves_out_emotions_nobody_asked_for() -> None:
 
 @pytest.mark.parametrize(
     ("hypothesis", "reference", "edits"),
-    [("kitten", "sitting", 3), ("", "abc", 3), ("abc", "", 3), ("abc", "abc", 0), ("acb", "abc", 2), ("xabc", "abc", 1)],
+    [
+        ("kitten", "sitting", 3),
+        ("", "abc", 3),
+        ("abc", "", 3),
+        ("abc", "abc", 0),
+        ("acb", "abc", 2),
+        ("xabc", "abc", 1),
+    ],
 )
 def test_edit_distance(hypothesis: str, reference: str, edits: int) -> None:
     assert metrics.edit_distance(hypothesis, reference) == edits

@@ -27,7 +27,10 @@ def models(toy_codec: Path) -> Models:
     codec = Codec.load(toy_codec)
     symbols = [*Policy.SPECIALS, *(f"<{e}>" for e in EMOTIONS), "<anna>", "<ben>", "a", "b"]
     config = PolicyConfig(dim=16, layers=1, heads=2, max_tokens=12)
-    policy, reference = Policy(config, symbols, codec.vocabulary).eval(), Policy(config, symbols, codec.vocabulary).eval()
+    policy, reference = (
+        Policy(config, symbols, codec.vocabulary).eval(),
+        Policy(config, symbols, codec.vocabulary).eval(),
+    )
     model = RewardModel(RewardModelConfig(dim=16, layers=1, heads=2), EMOTIONS, 8, codec.audio.floor)
     recogniser = Recogniser(RecogniserConfig(dim=16), ("a", "b"), 8)
     for frozen in (reference, model.eval(), recogniser.eval()):
@@ -38,9 +41,7 @@ def models(toy_codec: Path) -> Models:
 @pytest.fixture
 def prompts(models: Models) -> Prompts:
     rows = [("a", "anna", "happy"), ("ab", "ben", "sad"), ("bab", "anna", "angry")]
-    return Prompts.prepare(
-        [Prompt(id="x", text=t, phones=tuple(t), speaker=s, emotion=e) for t, s, e in rows], models
-    )
+    return Prompts.prepare([Prompt(id="x", text=t, phones=tuple(t), speaker=s, emotion=e) for t, s, e in rows], models)
 
 
 def gradients(models: Models, loss: torch.Tensor) -> list[torch.Tensor]:
@@ -62,7 +63,9 @@ def test_the_step_is_the_written_formula(models: Models, prompts: Prompts) -> No
         codes = logits[:, :n, :25]
         soft = ((codes + conditional_gumbel(codes, tokens, noise[:n, i][None])) / 0.7).softmax(-1)
         hard = torch.nn.functional.one_hot(tokens, 25).float()
-        F, frames = models.codec.decode(hard + soft - soft.detach(), rollout.lengths[i : i + 1], prompts.speaker[i : i + 1])
+        F, frames = models.codec.decode(
+            hard + soft - soft.detach(), rollout.lengths[i : i + 1], prompts.speaker[i : i + 1]
+        )
         reward = -models.reward_model(F, frames).log_softmax(1)[0, prompts.target[i]]
         content = models.recogniser.ctc_loss(F, frames, [prompts.phones[i]])[0]
         kl = token_kl(logits, reference)[0, : n + int(rollout.ended[i])].sum()
@@ -97,7 +100,10 @@ def test_arms_share_noise_and_samples_until_their_policies_part(models: Models, 
     base = diffro_step(models, prompts, CONFIG, 1).rollout.tokens
     for change in ({"beta": 9.0}, {"reward": "smoothed_ce"}, {"tau": (2.0,)}, {"content_weight": 0.0}):
         assert torch.equal(base, diffro_step(models, prompts, dataclasses.replace(CONFIG, **change), 1).rollout.tokens)
-    for other in (diffro_step(models, prompts, CONFIG, 2), diffro_step(models, prompts, dataclasses.replace(CONFIG, seed=6), 1)):
+    for other in (
+        diffro_step(models, prompts, CONFIG, 2),
+        diffro_step(models, prompts, dataclasses.replace(CONFIG, seed=6), 1),
+    ):
         assert base.shape != other.rollout.tokens.shape or not torch.equal(base, other.rollout.tokens)
 
 
