@@ -37,7 +37,7 @@ POINTS: dict[str, str] = {
     "proxy_logprob": "mean log-probability of the target under that reward model",
     "val_accuracy": "share of samples whose target is the `val` judge's argmax",
     "val_logprob": "mean log-probability of the target under the `val` judge",
-    "hack_rate": "share of samples with the proxy's argmax on target where gold's is not or an artefact is flagged",
+    "val_hack_rate": "share of samples with the proxy's argmax on target where gold's is not or an artefact is flagged",
     "uptake": "shortcut uptake: P(artefact of emotion e | target e) - P(artefact of e | other target)",
     "length": "mean tokens a sample",
 }
@@ -48,7 +48,7 @@ TEST_POINTS: dict[str, str] = {
     "test_accuracy": "gold: share of samples whose target is the held-out `test` judge's argmax",
     "test_logprob": "gold: mean log-probability of the target under the `test` judge",
     "phone_error_rate": "phone errors of the judge's recogniser, a phone of the text",
-    "hack_rate": POINTS["hack_rate"],
+    "hack_rate": "as val_hack_rate, with gold = `test`",
     "uptake": POINTS["uptake"],
 }
 """Columns of ``test_points.parquet`` (gold = `test`); artefact rates come beside them."""

@@ -20,7 +20,7 @@ EMBEDDED = Profile(
     world=WorldConfig(),
     sizes={
         "codec": 3000,
-        "sft": 3000,
+        "sft": 6000,
         "sft_heldout": 256,
         "rm_pretrain": 2000,
         "rm_oracle": 4000,

@@ -1,1 +1,1 @@
-"""Who measures: emotion judges, phone recognisers, artefact detectors, the metrics made of them, the scoring of stored samples."""
+"""Who measures: emotion judges, phone recognisers, artefact detectors, their metrics, the scoring of stored samples."""

@@ -165,7 +165,10 @@ def _drawls(F: Tensor, lengths: Tensor, audio: AudioConfig) -> Tensor:
 
 
 def repetition(tokens: Tensor, lengths: Tensor, n: int = 4) -> Tensor:
-    """Share ``[B]`` of a sample's ``n``-grams of tokens that occurred before in it; ``tokens [B, N]``, ``lengths [B]``. 0 if none fit."""
+    """Share ``[B]`` of a sample's ``n``-grams of tokens that occurred before in it; ``tokens [B, N]``, ``lengths [B]``.
+
+    0 where a sample is shorter than ``n``.
+    """
     grams = tokens.unfold(1, n, 1) if tokens.shape[1] >= n else tokens.new_zeros(len(tokens), 0, n)
     count = (lengths - n + 1).clamp(min=0)
     valid = valid_mask(count, grams.shape[1])

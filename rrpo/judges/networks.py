@@ -32,9 +32,9 @@ class ConvBlock(nn.Module):
 
 
 class ConvGru(nn.Module):
-    """``val``: strided convolutions, a bidirectional GRU, mean and maximum over time. ``X [B, T, C] -> logits [B, K]``."""
+    """``val``: strided convolutions, a bidirectional GRU, mean and maximum over time. ``X [B, T, C] -> [B, outputs]``."""
 
-    def __init__(self, inlet: int, dim: int, classes: int) -> None:
+    def __init__(self, inlet: int, dim: int, outputs: int) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
             [
@@ -44,10 +44,10 @@ class ConvGru(nn.Module):
             ]
         )
         self.gru = nn.GRU(dim, dim // 2, batch_first=True, bidirectional=True)
-        self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(2 * dim, classes))
+        self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(2 * dim, outputs))
 
     def forward(self, X: Tensor, lengths: Tensor) -> Tensor:
-        """Logits ``[B, K]``."""
+        """Outputs ``[B, outputs]``."""
         x = X
         for block in self.blocks:
             x, lengths = block(x, lengths)
@@ -56,14 +56,14 @@ class ConvGru(nn.Module):
         outside = ~valid_mask(lengths, h.shape[1])[..., None]
         mean = h.masked_fill(outside, 0.0).sum(1) / lengths[:, None]
         top = h.masked_fill(outside, -2.0).amax(1)  # a GRU's output lies in (-1, 1)
-        logits: Tensor = self.head(torch.cat([mean, top], 1))
-        return logits
+        outputs: Tensor = self.head(torch.cat([mean, top], 1))
+        return outputs
 
 
 class StatsTdnn(nn.Module):
-    """``test``: dilated convolutions at full rate, mean and spread over time, as an x-vector. ``X [B, T, C] -> logits [B, K]``."""
+    """``test``: dilated convolutions at full rate, mean and spread over time, as an x-vector. ``X [B, T, C] -> [B, outputs]``."""
 
-    def __init__(self, inlet: int, dim: int, classes: int) -> None:
+    def __init__(self, inlet: int, dim: int, outputs: int) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
             [
@@ -74,23 +74,23 @@ class StatsTdnn(nn.Module):
             ]
         )
         self.head = nn.Sequential(
-            nn.Linear(4 * dim, dim), nn.LayerNorm(dim), nn.GELU(), nn.Dropout(0.2), nn.Linear(dim, classes)
+            nn.Linear(4 * dim, dim), nn.LayerNorm(dim), nn.GELU(), nn.Dropout(0.2), nn.Linear(dim, outputs)
         )
 
     def forward(self, X: Tensor, lengths: Tensor) -> Tensor:
-        """Logits ``[B, K]``."""
+        """Outputs ``[B, outputs]``."""
         x = X
         for block in self.blocks:
             x, lengths = block(x, lengths)
         outside = ~valid_mask(lengths, x.shape[1])[..., None]
         mean = x.masked_fill(outside, 0.0).sum(1) / lengths[:, None]
         spread = ((x - mean[:, None]).masked_fill(outside, 0.0).square().sum(1) / lengths[:, None] + 1e-5).sqrt()
-        logits: Tensor = self.head(torch.cat([mean, spread], 1))
-        return logits
+        outputs: Tensor = self.head(torch.cat([mean, spread], 1))
+        return outputs
 
 
 class CtcNetwork(nn.Module):
-    """Phones: one strided and several dilated convolutions. ``X [B, T, C] -> logits [B, ceil(T / 2), classes]`` and their lengths."""
+    """Phones: strided, then dilated convolutions. ``X [B, T, C] -> logits [B, ceil(T / 2), classes]``, lengths."""
 
     DILATIONS = (1, 2, 4, 1)
 

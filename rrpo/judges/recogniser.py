@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +57,7 @@ class Recogniser(nn.Module):
 
         Each utterance's mean frame is taken out first: voice, level and vocoder tilt are not phones.
         """
+        lengths = lengths.clamp(min=1)
         mask = valid_mask(lengths, F.shape[1])[..., None]
         centre = F.masked_fill(~mask, 0.0).sum(1, keepdim=True) / lengths[:, None, None]
         logits, steps = self.network((F - centre) / self.std, lengths)
@@ -151,4 +152,4 @@ def _measure(
 
 def _steps_needed(phones: Sequence[str]) -> int:
     """CTC steps that ``phones`` take at least: one each, and a blank between two that are equal."""
-    return len(phones) + sum(first == second for first, second in zip(phones, phones[1:], strict=False))
+    return len(phones) + sum(first == second for first, second in pairwise(phones))

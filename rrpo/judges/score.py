@@ -59,7 +59,7 @@ class Samples:
 
 
 def build(config: ScoreConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Writes ``test_points.parquet`` (a row a checkpoint), ``scalars.json`` and ``audio/NN_emotion.wav`` of the last checkpoint."""
+    """Writes ``test_points.parquet`` (a row a checkpoint), ``scalars.json`` and ``audio/NN_emotion.wav`` of the last."""
     prompts = load_prompts(inputs["eval_prompts"])
     samples = Samples.load(inputs["samples"] / "samples.npz", len(prompts))
     codec = Codec.load(inputs["codec"], context.device)
