@@ -195,9 +195,9 @@ def calibrate(judge: Judge, heldout: SpeechSet, codec: Path, device: str) -> dic
         "temperature": judge.temperature.item(),
         "ece": metrics.expected_calibration_error(heard, truth, bins=10),
     }
-    for name, part in {"original": slice(0, n), "resynthesised": slice(n, 2 * n)}.items():
-        scalars[f"accuracy_{name}"] = metrics.accuracy(heard[part], truth[part])
-        scalars[f"ece_{name}"] = metrics.expected_calibration_error(heard[part], truth[part], bins=10)
+    for name, side in {"original": slice(0, n), "resynthesised": slice(n, 2 * n)}.items():
+        scalars[f"accuracy_{name}"] = metrics.accuracy(heard[side], truth[side])
+        scalars[f"ece_{name}"] = metrics.expected_calibration_error(heard[side], truth[side], bins=10)
     return scalars
 
 
