@@ -177,6 +177,24 @@ class TestRecogniser:
             alone = _recogniser().ctc_loss(F[row : row + 1, : lengths[row]], lengths[row : row + 1], [text])
             assert together[row].item() == pytest.approx(alone[0].item(), rel=1e-3)
 
+    def test_loss_is_divided_by_the_number_of_phones(self, frames: Frames) -> None:
+        F, lengths = frames
+        model = _recogniser()
+        log_probs, steps = model.log_probs(F, lengths)
+        targets, sizes = torch.tensor([[1, 2, 3]] * 4), torch.tensor([3] * 4)
+        whole = torch.nn.functional.ctc_loss(log_probs.transpose(0, 1), targets, steps, sizes, reduction="none")
+        assert torch.allclose(model.ctc_loss(F, lengths, [PHONES] * 4), whole / 3)
+
+    def test_transcript_stops_where_the_sample_does(self, frames: Frames) -> None:
+        F, lengths = frames
+        model = _recogniser()
+        together = model.transcribe(torch.nn.functional.pad(F, (0, 0, 0, 40), value=2.0), lengths)
+        assert any(together)
+        short = model.transcribe(F, torch.full((4,), 2))  # one step
+        assert all(len(phones) <= 1 for phones in short)
+        for row, size in enumerate(lengths.tolist()):
+            assert model.transcribe(F[row : row + 1, :size], lengths[row : row + 1]) == [together[row]]
+
     def test_gradient_reaches_valid_frames_only(self, frames: Frames) -> None:
         F, lengths = frames[0].clone().requires_grad_(), frames[1]
         _recogniser().requires_grad_(False).ctc_loss(F, lengths, [("a", "b")] * 4).sum().backward()

@@ -78,6 +78,21 @@ def test_stage_writes_points_scalars_and_audio(inputs: dict[str, Path], tmp_path
         assert np.abs(soundfile.read(out / "audio" / name)[0]).max() > 0
 
 
+def test_each_checkpoint_is_decoded_from_its_own_tokens(inputs: dict[str, Path]) -> None:
+    prompts = load_prompts(inputs["eval_prompts"])
+    codec = Codec.load(inputs["codec"])
+    samples = score.Samples.load(inputs["samples"] / "samples.npz", len(prompts))
+    for checkpoint in range(len(STEPS)):
+        F, lengths = score.decoded(samples, checkpoint, codec, prompts)
+        for row in (0, 3):
+            size = int(samples.lengths[checkpoint, row])
+            tokens = torch.from_numpy(samples.tokens[checkpoint, row, :size].astype(np.int64))
+            speaker = codec.speaker_index([prompts[row].speaker])
+            alone, frames = codec.decode(tokens[None], torch.tensor([size]), speaker)
+            assert lengths[row] == frames[0] == 2 * size
+            assert torch.allclose(F[row, : 2 * size], alone[0], atol=1e-4)
+
+
 def test_hack_rate_is_that_of_the_stored_proxy(inputs: dict[str, Path], tmp_path: Path) -> None:
     """A proxy that is never pleased is never hacked; one that always is, is hacked wherever gold or a detector objects."""
     path = inputs["samples"] / "samples.npz"
