@@ -13,7 +13,7 @@ from rrpo.stages import MARKER, Stage, canonical
 
 SIZES = frozenset(
     (
-        *("steps", "batch", "size", "sft_steps", "sft_batch", "eval_prompts", "checkpoints", "pgd_steps"),
+        *("steps", "batch", "size", "eval_prompts", "checkpoints", "pgd_steps"),
         *("audio_prompts", "dim", "layers", "architecture"),
     )
 )

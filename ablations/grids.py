@@ -125,10 +125,10 @@ def scale_batches(profile: Profile, factor: int) -> Profile:
     if factor == 1:
         return profile
 
-    def larger(name: str, field: str = "batch") -> object:
+    def larger(name: str) -> object:
         config = getattr(profile, name)
-        return replace(config, **{field: getattr(config, field) * factor})
+        return replace(config, batch=config.batch * factor)
 
-    parts = ("codec", "recogniser", "val_judge", "test_judge", "pretrain", "finetune", "optimize")
-    changes = {name: larger(name) for name in parts} | {"policy": larger("policy", "sft_batch")}
+    parts = ("codec", "recogniser", "val_judge", "test_judge", "pretrain", "finetune", "base", "sft", "optimize")
+    changes = {name: larger(name) for name in parts}
     return replace(profile, name=f"{profile.name}-b{factor}", **changes)  # type: ignore[arg-type]

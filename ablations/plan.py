@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ablations import environment
@@ -17,6 +17,7 @@ from ablations.records import Record
 from ablations.runs_folder import RunsFolder, check
 from ablations.store import Store
 from rrpo.cell import Cell
+from rrpo.config import ManifestConfig, Profile
 from rrpo.stages import Stage
 
 GPU_WORKERS = 4
@@ -99,6 +100,7 @@ def request(
     device: str = "auto",
     workers: int | None = None,
     batch_scale: int = 1,
+    manifests: Sequence[str] = (),
     runs_dir: Path = Path("runs"),
 ) -> Request:
     """Check a command's options and make its cells.
@@ -110,6 +112,7 @@ def request(
     chosen = GRIDS[choose("grid", grid, GRIDS)]
     size = PROFILES[choose("profile", chosen.profile if profile is None else profile, PROFILES)]
     size = scale_batches(size, positive("--batch-scale", batch_scale))
+    size = replace(size, manifests=dict(_manifest(entry, size) for entry in manifests))
     count = positive("--seeds", chosen.seeds if seeds is None else seeds)
     if first_seed < 0:
         raise InputError("--first-seed must not be negative", got=first_seed, fix="give --first-seed 0 or more")
@@ -121,6 +124,21 @@ def request(
     machine = environment.resolve_device(device)
     count = default_workers(machine) if workers is None else positive("--workers", workers)
     return Request(grid=grid, cells=tuple(cells), device=machine, workers=count, folder=check(runs_dir))
+
+
+def _manifest(entry: str, profile: Profile) -> tuple[str, ManifestConfig]:
+    """``SPLIT=PATH``, checked to the last audio file."""
+    from rrpo.corpus.intake import check_manifest
+    from rrpo.corpus.manifest import ManifestError
+
+    name, _, path = entry.partition("=")
+    choose("split for --manifest SPLIT=PATH", name, [*profile.sizes, "annotated", "rl", "eval"])
+    try:
+        return name, check_manifest(Path(path), profile.world.emotions, profile.world.audio)
+    except ManifestError as error:
+        raise InputError(
+            str(error), got=entry, fix="mend the manifest or the file it names; nothing was written"
+        ) from None
 
 
 def default_workers(device: str) -> int:

@@ -41,6 +41,12 @@ def command(
     batch_scale: Annotated[
         int, typer.Option(help="Every training batch this many times as large. Another experiment, for GPUs.")
     ] = 1,
+    manifest: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SPLIT=PATH", help="Your own JSON-lines manifest for a split; may be given several times."
+        ),
+    ] = None,
     runs_dir: Annotated[Path, typer.Option(help="Where stages, logs and the MLflow store lie.")] = Path("runs"),
     plan_only: Annotated[
         bool, typer.Option("--plan", help="Print cells, stages to build and the time, and do nothing.")
@@ -58,6 +64,7 @@ def command(
             device=device,
             workers=workers,
             batch_scale=batch_scale,
+            manifests=manifest or (),
             runs_dir=runs_dir,
         )
     except InputError as error:

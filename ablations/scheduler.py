@@ -201,8 +201,8 @@ class Scheduler:
         slot = min(set(range(self.workers)) - {w.slot for w in self._pool})
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        before = {name: os.environ.get(name) for name in worker.THREADS}
-        os.environ.update(worker.THREADS)
+        before = {name: os.environ.get(name) for name in worker.ENVIRONMENT}
+        os.environ.update(worker.ENVIRONMENT)
         try:
             process = context.Process(target=worker.serve, args=(theirs,), name=f"worker-{slot}")
             process.start()

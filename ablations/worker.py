@@ -20,8 +20,12 @@ from typing import Any, NoReturn
 
 REPORT_EVERY = 0.1
 """Seconds between progress messages."""
-THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-"""Environment of every worker, in place before numpy or torch is imported: one thread each, bit-equality needs it."""
+ENVIRONMENT = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")} | {
+    "MALLOC_MMAP_THRESHOLD_": str(2**32),
+    "MALLOC_TRIM_THRESHOLD_": str(2**33),
+}
+"""Of every worker, in place before it starts: one thread each, bit-equality needs it; and glibc keeps the memory it has been
+given, since fresh pages for every large tensor cost up to half of a step."""
 
 
 def serve(connection: Connection) -> None:

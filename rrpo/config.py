@@ -63,6 +63,16 @@ class WorldConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ManifestConfig:
+    """A user's own corpus, as `rrpo.corpus.intake.check_manifest` found it."""
+
+    digest: str
+    """Hash of its lines and audio: what the stages' keys hold."""
+    path: str = field(metadata={"identity": False})
+    """JSON-lines file; moving it changes no key."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SplitConfig:
     """One set of utterances drawn from the world."""
 
@@ -85,8 +95,8 @@ class SplitConfig:
     """Temperature added to each rater's log-likelihood before voting; 0 = ideal observers sampling their posterior."""
     seed: int = 0
     """Redraws this split alone (the experiment's seed for the annotated set, 0 for world-level splits)."""
-    manifest: str | None = None
-    """A user's own JSON-lines manifest instead of rendered speech."""
+    manifest: ManifestConfig | None = None
+    """A user's own utterances, all of them, instead of ``size`` rendered ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +121,8 @@ class PromptConfig:
     """Prompts, balanced over emotions and the policy's speakers."""
     seed: int = 0
     """The experiment's seed for ``rl``; 0 for ``eval``, which every arm and seed shares."""
+    manifest: ManifestConfig | None = None
+    """A user's own prompts: text, speaker and target emotion of every line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +241,7 @@ class JudgeConfig:
     """Channels."""
     architecture: str = "conv_gru"
     """``conv_gru`` on F, or ``stats_tdnn`` on features re-extracted from the vocoded wave."""
-    steps: int = 800
+    steps: int = 1600
     """Updates."""
     batch: int = 32
     """Utterances a step."""
@@ -249,19 +261,28 @@ class PolicyConfig:
     """Decoder layers (CosyVoice2: 24)."""
     heads: int = 4
     """Attention heads (CosyVoice2: 14, with 2 key-value heads)."""
-    text_stride: float = 2.5
-    """Rotary positions from one phone to the next; near the tokens a phone lasts, it lets a small model find the place in the
-    text. 0 = CosyVoice2's plain positions. Declared default."""
+    paced: bool = True
+    """Rotary positions of the text run at the pace of speech: a phone advances them by the mean tokens a phone of the prompt's
+    emotion and speaker, measured on the base policy's data, which lets a small model find its place in the text. False =
+    CosyVoice2's plain positions. Declared default."""
     max_tokens: int = 80
     """Longest roll-out in tokens; a sample that reaches it is cut and counted."""
-    sft_steps: int = 1800
-    """Supervised updates."""
-    sft_batch: int = 16
-    """Utterances a supervised step."""
-    sft_lr: float = 3e-3
-    """Peak learning rate of SFT, cosine to a tenth."""
     dropout: float = 0.1
-    """On embeddings, in SFT only."""
+    """On embeddings, in supervised training only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftConfig:
+    """Supervised training of the policy: the world's base policy (in CosyVoice2's place), and from it each seed's SFT policy."""
+
+    steps: int = 300
+    """Updates."""
+    batch: int = 16
+    """Utterances a step."""
+    lr: float = 1e-3
+    """Peak learning rate, cosine to a twentieth."""
+    model: PolicyConfig = field(default_factory=PolicyConfig)
+    """The network."""
     seed: int = 0
     """Redraws initialisation, data order and noise of this stage."""
 
@@ -353,6 +374,8 @@ class Profile:
     """Share of uncorrelated artefacts in codec, SFT and judge data: what the policy can emit and the judges must see through."""
     shortcut: float = 0.9
     """P(artefact of the own emotion) in the RM's pre-training data; 0 is the control."""
+    manifests: Mapping[str, ManifestConfig] = field(default_factory=dict)
+    """A user's own data by split (a key of ``sizes``, ``annotated``), or by prompts (``rl``, ``eval``)."""
     annotated: int = 300
     """Human-annotated utterances for the RM's fine-tuning (simulated raters)."""
     raters: int = 3
@@ -374,7 +397,11 @@ class Profile:
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     """Stage ``finetune``."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
-    """Stage ``sft``."""
+    """The policy's network."""
+    base: SftConfig = field(default_factory=lambda: SftConfig(steps=5000, lr=3e-3))
+    """Stage ``base``: the pre-trained policy, one for the world."""
+    sft: SftConfig = field(default_factory=SftConfig)
+    """Stage ``sft``: fine-tuned from it on the seed's own utterances."""
     optimize: OptimizeConfig = field(default_factory=OptimizeConfig)
     """Stage ``optimize``."""
     examine: ExamineConfig = field(default_factory=ExamineConfig)

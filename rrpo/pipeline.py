@@ -1,8 +1,8 @@
 """The data flow of one experiment as stages: which build reads which, for a profile, an arm and a seed.
 
-corpus -> codec -> SFT policy; RM: pre-training -> robust fine-tuning -> frozen; policy optimisation -> stored samples ->
-test judges. World-level stages carry the world's seed, the others the experiment's: *a seed redraws* the annotated
-utterances and their raters, RM pre-training (order, initialisation), SFT, fine-tuning, RL prompts and roll-out noise.
+corpus -> codec -> base policy -> SFT policy; RM: pre-training -> robust fine-tuning -> frozen; policy optimisation -> stored
+samples -> test judges. World-level stages carry the world's seed, the others the experiment's: *a seed redraws* the SFT and the
+annotated utterances and their raters, SFT, RM pre-training (order, initialisation), fine-tuning, RL prompts and roll-out noise.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def splits(profile: Profile) -> dict[str, SplitConfig]:
     foreign = [language for language in profile.world.languages if language != profile.world.language]
     rows = {
         "codec": ("all", "judge", rate, 0.0),
-        "sft": ("policy", "sft", rate, 0.0),
+        "base": ("policy", "sft", rate, 0.0),
         "sft_heldout": ("policy", "sft_heldout", 0.0, 0.0),
         "rm_pretrain": ("rm", "rm", 0.0, profile.shortcut),
         "rm_oracle": ("rm", "rm", rate, 0.0),
@@ -41,6 +41,7 @@ def splits(profile: Profile) -> dict[str, SplitConfig]:
             texts=texts,
             artefact_rate=artefacts,
             shortcut=shortcut,
+            manifest=profile.manifests.get(name),
         )
         for name, (speakers, texts, artefacts, shortcut) in rows.items()
     }
@@ -59,7 +60,8 @@ def world_speech(profile: Profile, name: str) -> Stage:
 
 def prompts(profile: Profile, texts: str, size: int, seed: int) -> Stage:
     """Texts with speaker and target emotion."""
-    config = PromptConfig(world=profile.world, texts=texts, size=size, seed=seed)
+    manifest = profile.manifests.get(texts)
+    config = PromptConfig(world=profile.world, texts=texts, size=size, seed=seed, manifest=manifest)
     return Stage("prompts", "rrpo.corpus.prompts:build", config, label=f"prompts {texts}")
 
 
@@ -87,13 +89,29 @@ def judge(profile: Profile, role: str) -> Stage:
     return Stage("judge", "rrpo.judges.emotion:build", config, inputs, f"judge {role}")
 
 
+def base(profile: Profile) -> Stage:
+    """The pre-trained policy that every seed fine-tunes, as CosyVoice2 is in the paper."""
+    config = replace(profile.base, model=profile.policy, seed=profile.world.seed)
+    inputs = {name: world_speech(profile, split) for name, split in (("speech", "base"), ("heldout", "sft_heldout"))}
+    return Stage("base", "rrpo.sft:build", config, inputs | {"codec": codec(profile)}, "base policy")
+
+
 def sft(profile: Profile, seed: int) -> Stage:
-    """The supervised token language model: where every arm of a seed starts."""
-    config = replace(profile.policy, seed=seed)
+    """The base policy fine-tuned on the seed's own utterances: where every arm of a seed starts."""
+    config = replace(profile.sft, model=profile.policy, seed=seed)
+    split = SplitConfig(
+        name="sft",
+        size=profile.sizes["sft"],
+        texts="sft",
+        artefact_rate=profile.artefact_rate,
+        manifest=profile.manifests.get("sft"),
+        seed=seed,
+    )
     inputs = {
-        "speech": world_speech(profile, "sft"),
+        "speech": speech(profile, split),
         "heldout": world_speech(profile, "sft_heldout"),
         "codec": codec(profile),
+        "base": base(profile),
     }
     return Stage("sft", "rrpo.sft:build", config, inputs, f"SFT seed {seed}")
 
@@ -119,6 +137,7 @@ def reward_model(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         texts="rm",
         raters=profile.raters,
         rater_noise=profile.rater_noise,
+        manifest=profile.manifests.get("annotated"),
         seed=seed,
     )
     config = replace(profile.finetune, seed=seed, regularizers=arm.regularizers)

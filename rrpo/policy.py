@@ -45,6 +45,8 @@ class Rollout:
 class Policy(nn.Module):
     """Token language model; ``symbols`` are the phones, emotions and speakers that a prefix may hold."""
 
+    pace: Tensor
+
     SPECIALS = ("<pad>", "<endofprompt>")
     HEAD = 4
     """Positions before the text: sos, emotion, speaker, end of prompt."""
@@ -70,6 +72,7 @@ class Policy(nn.Module):
         for embedding in (self.llm_embedding, self.speech_embedding, self.llm.embed_tokens):
             nn.init.normal_(embedding.weight, std=1.0)
         self.dropout = nn.Dropout(config.dropout)
+        self.register_buffer("pace", torch.ones(len(self.symbols)))
 
     @property
     def eos(self) -> int:
@@ -89,7 +92,7 @@ class Policy(nn.Module):
         unknown = sorted({symbol for row in rows for symbol in row if symbol not in self._index})
         if unknown:
             raise ValueError(
-                f"the policy does not know {unknown[0]!r}; its SFT split must hold every phone and speaker"
+                f"the policy does not know {unknown[0]!r}; its training split must hold every phone and speaker"
             )
         longest = max(map(len, rows))
         ids = [[0] * (longest - len(row)) + [self._index[symbol] for symbol in row] for row in rows]
@@ -105,18 +108,25 @@ class Policy(nn.Module):
         first = ids.shape[1] - valid.sum(1)
         x[torch.arange(batch, device=ids.device), first] = sos
         mask = valid_mask(valid.sum(1) + 2, ids.shape[1] + 2).flip(1)
-        return x, mask, self._positions(mask)
+        return x, mask, self._positions(mask, ids.gather(1, first[:, None] + torch.arange(2, device=ids.device)))
 
-    def _positions(self, mask: Tensor) -> Tensor:
+    def measure_pace(self, emotions: Sequence[str], speakers: Sequence[str], tokens_per_phone: Tensor) -> None:
+        """Sets the pace of every emotion (mean tokens a phone) and speaker (relative to all) from utterances ``[U]``."""
+        for names, scale in ((emotions, 1.0), (speakers, float(tokens_per_phone.mean()))):
+            for name in set(names):
+                chosen = torch.tensor([other == name for other in names])
+                self.pace[self._index[f"<{name}>"]] = tokens_per_phone[chosen].mean() / scale
+
+    def _positions(self, mask: Tensor, style: Tensor) -> Tensor:
         """Rotary positions ``[B, L + 2]`` of a prefix; the first speech token follows one after the last of them.
 
-        With a ``text_stride`` s, phone i stands s x i after the head, and task_id just before the head's end, so that the
-        speech runs along the text at its expected pace. 0 is CosyVoice2's plain order.
+        Paced, phone i stands s x i after the head, s the pace of the prompt's ``style [B, 2]`` (ids of emotion and speaker),
+        and task_id just before the head's end, so that the speech runs along the text as fast as it is expected to.
         """
         plain = (mask.cumsum(1) - 1).clamp(min=0).float()
-        stride = self.config.text_stride
-        if not stride:
+        if not self.config.paced:
             return plain
+        stride = self.pace[style].prod(1, keepdim=True)
         head = float(self.HEAD)
         along = torch.where(plain < head, plain, head + (plain - head) * stride)
         along[:, -1] = head - 1

@@ -12,6 +12,7 @@ from rrpo.config import (
     PretrainConfig,
     Profile,
     RecogniserConfig,
+    SftConfig,
     WorldConfig,
 )
 
@@ -20,7 +21,8 @@ EMBEDDED = Profile(
     world=WorldConfig(),
     sizes={
         "codec": 3000,
-        "sft": 6000,
+        "base": 12000,
+        "sft": 1500,
         "sft_heldout": 256,
         "rm_pretrain": 2000,
         "rm_oracle": 4000,
@@ -30,8 +32,8 @@ EMBEDDED = Profile(
         "rm_test_decorrelated": 300,
         "rm_test_en": 200,
         "rm_test_de": 200,
-        "judge_val": 3000,
-        "judge_test": 3000,
+        "judge_val": 6000,
+        "judge_test": 6000,
         "judge_heldout": 400,
         "words_reward": 2500,
         "words_judge": 2500,
@@ -41,7 +43,7 @@ EMBEDDED = Profile(
 SMOKE = Profile(
     name="smoke",
     world=WorldConfig(policy_speakers=2, rm_speakers=3, judge_speakers=3, foreign_speakers=1, cue_spread=0.4),
-    sizes={name: 30 if name.startswith("rm_test") else 100 for name in EMBEDDED.sizes} | {"sft": 200, "codec": 150},
+    sizes={name: 30 if name.startswith("rm_test") else 100 for name in EMBEDDED.sizes} | {"base": 200, "codec": 150},
     annotated=60,
     rl_prompts=64,
     codec=CodecConfig(levels=(5, 5, 5), dim=48, steps=150, batch=16, lr=2e-3),
@@ -50,7 +52,9 @@ SMOKE = Profile(
     test_judge=JudgeConfig(architecture="stats_tdnn", dim=32, steps=80, batch=16),
     pretrain=PretrainConfig(steps=80, batch=16),
     finetune=FinetuneConfig(steps=20, batch=16),
-    policy=PolicyConfig(dim=64, layers=2, sft_steps=200, sft_batch=16, sft_lr=3e-3, max_tokens=60),
+    policy=PolicyConfig(dim=64, layers=2, max_tokens=60),
+    base=SftConfig(steps=180, lr=3e-3),
+    sft=SftConfig(steps=20),
     optimize=OptimizeConfig(steps=20, batch=16, checkpoints=(0, 10, 20), eval_prompts=60, lr=1e-3),
     examine=ExamineConfig(interpolation_pairs=20, pgd_steps=2),
 )

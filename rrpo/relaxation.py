@@ -12,6 +12,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+MARGIN = 1e-4
+"""By how much (nats) the other classes stay below the sampled one, so that rounding makes no tie."""
+
 
 @torch.no_grad()
 def conditional_gumbel(logits: Tensor, tokens: Tensor, noise: Tensor) -> Tensor:
@@ -22,13 +25,15 @@ def conditional_gumbel(logits: Tensor, tokens: Tensor, noise: Tensor) -> Tensor:
         tokens: ``[...]``, the sampled classes.
         noise: Uniforms in (0, 1), ``[..., V]``; the entry of the sampled class makes the maximum, the others the rest.
     """
-    log_p = logits.log_softmax(-1)
-    gumbel = -torch.log(-torch.log(noise))
+    p = logits.softmax(-1)
+    exponential = -torch.log(noise)  # -log of it is Gumbel noise
     chosen = tokens[..., None]
-    top = gumbel.gather(-1, chosen)  # the maximum of logits + G is Gumbel(logsumexp), independent of which class it is
-    others = -torch.logaddexp(-top, -(log_p + gumbel))  # Gumbel(log_p) truncated at the maximum
-    below = torch.nextafter(top, torch.full_like(top, -torch.inf))
-    return torch.minimum(others, below).scatter(-1, chosen, top) - log_p
+    first = exponential.gather(
+        -1, chosen
+    )  # e^-maximum: the maximum of logits - logsumexp + G is Gumbel(0), whichever class it is
+    others = -exponential.addcmul(p, first * (1 + MARGIN)).log_()  # Gumbel(log p) truncated at the maximum, less log p
+    top = torch.logsumexp(logits, -1, keepdim=True) - logits.gather(-1, chosen) - first.log()
+    return others.scatter_(-1, chosen, top)
 
 
 def relax(logits: Tensor, tokens: Tensor, noise: Tensor, tau: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: the policy learns to speak the split's tokens by next-token cross-entropy."""
+"""Supervised training of the policy, next-token cross-entropy: the world's base policy, and each seed's SFT policy from it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch.nn.functional as F_
 from torch import Tensor
 
 from rrpo.codec import Codec
-from rrpo.config import PolicyConfig
+from rrpo.config import SftConfig
 from rrpo.corpus.features import SpeechSet
 from rrpo.masking import valid_mask
 from rrpo.policy import Policy
@@ -47,37 +47,50 @@ class TokenSet:
         return F_.cross_entropy(logits[mask], targets[mask])
 
 
-def build(config: PolicyConfig, inputs: dict[str, Path], out: Path, context: Context) -> None:
-    """Stage ``sft``: trains from scratch, measures the held-out loss, writes both curves."""
-    seed_everything(config.seed, "sft")
+def build(config: SftConfig, inputs: dict[str, Path], out: Path, context: Context) -> None:
+    """Stages ``base`` (from scratch) and ``sft`` (from the input ``base``): trains, and writes both loss curves."""
+    stream = "sft" if "base" in inputs else "base"
+    seed_everything(config.seed, stream)
     codec = Codec.load(inputs["codec"], context.device)
     speech, heldout = SpeechSet.load(inputs["speech"]), SpeechSet.load(inputs["heldout"])
-    utterances = [*speech.utterances, *heldout.utterances]
-    symbols = [
-        *Policy.SPECIALS,
-        *(f"<{emotion}>" for emotion in speech.emotions),
-        *(f"<{speaker}>" for speaker in sorted({u.speaker for u in utterances})),
-        *sorted({phone for u in utterances for phone in u.phones}),
-    ]
-    policy = Policy(config, symbols, codec.vocabulary).to(context.device)
     train, held = TokenSet(speech, codec, context.device), TokenSet(heldout, codec, context.device)
-    batches = permutation_batches(len(train.utterances), config.sft_batch, config.sft_steps, config.seed, "sft batches")
+    if "base" in inputs:
+        policy = Policy.load(inputs["base"], context.device)
+    else:
+        policy = _fresh(config, train, held, codec).to(context.device)
+    batches = permutation_batches(len(train.utterances), config.batch, config.steps, config.seed, f"{stream} batches")
     held_losses: dict[int, float] = {}
 
     def loss(step: int) -> Tensor:
-        if step % max(1, config.sft_steps // 10) == 0:
+        if step % max(1, config.steps // 10) == 0:
             held_losses[step] = _heldout(policy, held)
         policy.train()
         return train.loss(policy, batches[step])
 
-    losses = fit(policy.parameters(), loss, config.sft_steps, config.sft_lr, context, schedule=_schedule)
-    held_losses[config.sft_steps] = _heldout(policy, held)
+    losses = fit(policy.parameters(), loss, config.steps, config.lr, context, schedule=_schedule)
+    held_losses[config.steps] = _heldout(policy, held)
     policy.save(out)
-    curves = pd.DataFrame({"step": range(len(losses)), "sft_loss": losses})
-    curves["sft_heldout_loss"] = curves["step"].map(held_losses)
-    curves.to_parquet(out / "sft_curves.parquet")
-    final = {"sft_loss": float(np.mean(losses[-50:])), "sft_heldout_loss": held_losses[config.sft_steps]}
+    curves = pd.DataFrame({"step": range(len(losses)), f"{stream}_loss": losses})
+    curves[f"{stream}_heldout_loss"] = curves["step"].map(held_losses)
+    curves.to_parquet(out / f"{stream}_curves.parquet")
+    final = {f"{stream}_loss": float(np.mean(losses[-50:])), f"{stream}_heldout_loss": held_losses[config.steps]}
     (out / "scalars.json").write_text(json.dumps(final))
+
+
+def _fresh(config: SftConfig, train: TokenSet, held: TokenSet, codec: Codec) -> Policy:
+    """An untrained policy that knows every symbol of both sets, and the pace of the first."""
+    utterances = [*train.utterances, *held.utterances]
+    symbols = [
+        *Policy.SPECIALS,
+        *(f"<{emotion}>" for emotion in sorted({u.emotion for u in utterances})),
+        *(f"<{speaker}>" for speaker in sorted({u.speaker for u in utterances})),
+        *sorted({phone for u in utterances for phone in u.phones}),
+    ]
+    policy = Policy(config.model, symbols, codec.vocabulary)
+    phones = torch.tensor([max(1, len(u.phones)) for u in train.utterances])
+    emotions, speakers = ([getattr(u, name) for u in train.utterances] for name in ("emotion", "speaker"))
+    policy.measure_pace(emotions, speakers, train.lengths.cpu() / phones)
+    return policy
 
 
 def _schedule(step: int, steps: int) -> float:

@@ -34,7 +34,8 @@ MARKER = "stage.json"
 def canonical(value: Any) -> Any:
     """A JSON-able form of a config that is equal exactly when the configs are equal."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: canonical(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        fields = [f.name for f in dataclasses.fields(value) if f.metadata.get("identity", True)]
+        return {name: canonical(getattr(value, name)) for name in fields}
     if isinstance(value, (tuple, list)):
         return [canonical(item) for item in value]
     if isinstance(value, Mapping):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rrpo.config import PromptConfig, WorldConfig
+from rrpo.corpus.manifest import read_manifest
 from rrpo.corpus.splits import draw_content
 from rrpo.stages import Context
 
@@ -45,7 +46,14 @@ def draw_prompts(world: WorldConfig, texts: str, n: int, seed: int, speakers: st
 
 def build(config: PromptConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
     """Writes ``prompts.jsonl``."""
-    prompts = draw_prompts(config.world, config.texts, config.size, config.seed)
+    prompts = (
+        draw_prompts(config.world, config.texts, config.size, config.seed)
+        if config.manifest is None
+        else [
+            Prompt(id=u.id, text=u.text, phones=u.phones, speaker=u.speaker, emotion=u.emotion)
+            for u in read_manifest(config.manifest.path, config.world.emotions)
+        ]
+    )
     lines = (json.dumps(dataclasses.asdict(prompt), ensure_ascii=False) for prompt in prompts)
     (out / "prompts.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 

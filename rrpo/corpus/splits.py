@@ -24,12 +24,12 @@ Keys = tuple[str | int, ...]
 def draw_split(world: WorldConfig, split: SplitConfig) -> list[Utterance]:
     """The utterances of ``split``, balanced over emotions, and over speakers within each emotion.
 
-    With ``split.manifest``, the manifest's first ``split.size`` utterances (all, if it has fewer), in its order. Raises
-    `ValueError` on an unknown speaker group or text pool, or on a share outside [0, 1].
+    With ``split.manifest``, its utterances, in its order. Raises `ManifestError` on one that cannot be used, `ValueError` on
+    an unknown speaker group or text pool, or on a share outside [0, 1].
     """
     _check(split)
     if split.manifest is not None:
-        return read_manifest(split.manifest, world.emotions, split.name)[: split.size]
+        return read_manifest(split.manifest.path, world.emotions, split.name)
     keys: Keys = (split.name, split.seed)
     true, voices, texts, phones = draw_content(world, split.size, split.speakers, split.texts, keys)
     languages = [voice.language for voice in voices]

@@ -68,6 +68,9 @@ def test_run_then_plan_says_done(runs: Path):
         (["--grid", "tiny", "--batch-scale", "0"], ["--batch-scale must be a positive count"]),
         (["--grid", "tiny", "--first-seed", "-1"], ["--first-seed must not be negative"]),
         (["--grid", "tiny", "--seeds", "two"], ["--seeds"]),
+        (["--grid", "tiny", "--manifest", "nosuch=x.jsonl"], ["no split for --manifest", "nosuch", "annotated"]),
+        (["--grid", "tiny", "--manifest", "annotated"], ["no such manifest"]),
+        (["--grid", "tiny", "--manifest", "annotated=x.jsonl"], ["x.jsonl: no such manifest"]),
         ([], ["--grid"]),
     ],
 )

@@ -85,5 +85,5 @@ def test_larger_batches_are_another_experiment():
     larger = scale_batches(EMBEDDED, 4)
     assert larger.name == "embedded-b4"
     assert larger.optimize.batch == 4 * EMBEDDED.optimize.batch
-    assert larger.policy.sft_batch == 4 * EMBEDDED.policy.sft_batch
+    assert larger.base.batch == 4 * EMBEDDED.base.batch
     assert scale_batches(EMBEDDED, 1) is EMBEDDED

@@ -12,7 +12,7 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
     return uniform(shape, seed, "test noise")
 
 
-@pytest.mark.parametrize("scale", [0.0, 1.0, 30.0, 300.0])
+@pytest.mark.parametrize("scale", [0.0, 1.0, 30.0, 100.0])
 def test_the_sampled_token_always_wins(scale: float) -> None:
     """Also when the sample was all but impossible: nothing ties with it and nothing is NaN."""
     logits = scale * torch.randn(2000, 12, generator=torch.Generator().manual_seed(1))

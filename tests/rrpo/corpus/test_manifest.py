@@ -1,16 +1,18 @@
 """Manifests: ours come back as they were; a user's bad line is named with its fault."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from rrpo.config import EMOTIONS, SpeechConfig, SplitConfig, WorldConfig
-from rrpo.corpus import features
+from rrpo.config import EMOTIONS, AudioConfig, PromptConfig, SpeechConfig, SplitConfig, WorldConfig
+from rrpo.corpus import features, prompts
+from rrpo.corpus.intake import check_manifest
 from rrpo.corpus.manifest import ManifestError, phone_inventory, read_manifest, write_manifest
 from rrpo.corpus.splits import draw_split
-from rrpo.stages import Context
+from rrpo.stages import Context, content_hash
 
 GOOD = {"audio": "a.wav", "text": "我今天买书", "speaker": "li", "language": "cmn", "emotion": "sad"}
 
@@ -74,11 +76,65 @@ def test_a_users_corpus_enters_through_the_same_stage_and_bad_audio_is_named(tmp
     soundfile.write(tmp_path / "b.wav", np.zeros(16000), 16000)
     out = tmp_path / "out"
     out.mkdir()
-    split = SplitConfig(name="mine", size=10, manifest=write(tmp_path, GOOD))
+    manifest = check_manifest(Path(write(tmp_path, GOOD)), EMOTIONS, AudioConfig())
+    split = SplitConfig(name="mine", size=10, manifest=manifest)
     features.build(SpeechConfig(world=WorldConfig(), split=split), {}, out, Context())
     speech = features.SpeechSet.load(out)
     assert speech.frames.tolist() == [51]
     assert speech.labels(EMOTIONS).tolist() == [EMOTIONS.index("sad")]
-    split = SplitConfig(name="mine", size=10, manifest=write(tmp_path, GOOD, {**GOOD, "audio": "b.wav"}))
+    write(tmp_path, GOOD, {**GOOD, "audio": "b.wav"})
     with pytest.raises(ManifestError, match=r"user-00002.*b\.wav: silent"):
         features.build(SpeechConfig(world=WorldConfig(), split=split), {}, out, Context())
+
+
+def test_a_corpus_is_its_content_wherever_it_lies(tmp_path):
+    """Moving a corpus keeps its identity; another text, label or sample of audio changes it."""
+    digests = []
+    for place, row, pitch in (("one", {}, 10), ("two", {}, 10), ("text", {"text": "我"}, 10), ("audio", {}, 11)):
+        folder = tmp_path / place
+        folder.mkdir()
+        soundfile.write(folder / "a.wav", np.sin(np.arange(16000) / pitch), 16000)
+        manifest = check_manifest(Path(write(folder, {**GOOD, **row})), EMOTIONS, AudioConfig())
+        digests.append(content_hash(SplitConfig(name="mine", size=1, manifest=manifest)))
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3
+
+
+def test_bad_audio_is_found_before_anything_is_built(tmp_path):
+    for name, wave, rate in (
+        ("silent", np.zeros(100), 16000),
+        ("slow", np.ones(100), 8000),
+        ("empty", np.zeros(0), 16000),
+    ):
+        soundfile.write(tmp_path / f"{name}.wav", wave, rate)
+    nan = np.ones(100, np.float32)
+    nan[5] = np.nan
+    soundfile.write(tmp_path / "nan.wav", nan, 16000, subtype="FLOAT")
+    (tmp_path / "text.wav").write_text("no audio")
+    faults = {
+        "silent": "silent",
+        "slow": "8000",
+        "empty": "empty",
+        "nan": "NaN",
+        "text": "not readable",
+        "gone": "no such",
+    }
+    for name, fault in faults.items():
+        with pytest.raises(ManifestError, match=rf"user\.jsonl, utterance 'user-00002'.*{fault}"):
+            check_manifest(
+                Path(write(tmp_path, {**GOOD, "audio": _tone(tmp_path)}, {**GOOD, "audio": f"{name}.wav"})),
+                EMOTIONS,
+                AudioConfig(),
+            )
+
+
+def _tone(folder) -> str:
+    soundfile.write(folder / "tone.wav", np.sin(np.arange(16000) / 10), 16000)
+    return "tone.wav"
+
+
+def test_a_manifest_of_prompts_asks_for_every_line(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.sin(np.arange(16000) / 10), 16000)
+    manifest = check_manifest(Path(write(tmp_path, GOOD, {**GOOD, "emotion": "happy"})), EMOTIONS, AudioConfig())
+    prompts.build(PromptConfig(world=WorldConfig(), texts="eval", size=300, manifest=manifest), {}, tmp_path, Context())
+    assert [(p.speaker, p.emotion) for p in prompts.load_prompts(tmp_path)] == [("li", "sad"), ("li", "happy")]
