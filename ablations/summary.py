@@ -138,8 +138,8 @@ def _notes(cells: int, policies: bool, missing: Mapping[str, int]) -> list[str]:
     lines = [
         f"{cells} cells. Mean over n seeds ± half the 95 % t-interval (none for one seed). The world is "
         "simulated: procedural speech, planted shortcut, trained judges.",
-        "A seed redraws the annotated utterances and their raters, RM pre-training, SFT, fine-tuning, prompts and "
-        "roll-out noise; corpus renderer, codec and judges are one world.",
+        "A seed redraws the annotated and the SFT utterances, raters, RM pre-training, SFT, fine-tuning, prompts and "
+        "roll-out noise; corpus renderer, codec, base policy and judges are one world.",
     ]
     if policies:
         lines.append(
