@@ -295,10 +295,10 @@ class OptimizeConfig:
     """Updates; 0 keeps the SFT policy."""
     batch: int = 32
     """Roll-outs a step."""
-    lr: float = 1e-3
+    lr: float = 2e-3
     """Adam learning rate (HPRO's public recipe: 1e-5, on a 0.5 B model). Set with β on a development seed so that vanilla
-    DiffRO over-optimises within the steps: at 3e-4 and β = 0.02 gold only rises."""
-    beta: float = 0.005
+    DiffRO over-optimises within the steps: at 1e-3 and β = 0.005 gold hardly falls."""
+    beta: float = 0.001
     """β, weight of the full-vocabulary KL to the SFT reference, summed over an utterance (DiffRO 0.1, HPRO 0.05 -> 0.02)."""
     tau: tuple[float, ...] = (1.0,)
     """τ of the Gumbel-Softmax relaxation: equal thirds, halves, ... of training (HPRO: 2 -> 1 -> 0.8)."""

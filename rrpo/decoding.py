@@ -72,6 +72,12 @@ class Decoder:
         self.filled = end
         return F_.rms_norm(x, x.shape[-1:], self.llm.norm.weight, self.eps)
 
+    def keep(self, rows: Tensor) -> None:
+        """Goes on with these rows of the batch alone."""
+        self.keys = [keys[rows] for keys in self.keys]
+        self.values = [values[rows] for values in self.values]
+        self.mask, self.cos, self.sin = self.mask[rows], self.cos[:, rows], self.sin[:, rows]
+
 
 def _rotate_half(x: Tensor) -> Tensor:
     first, second = x.chunk(2, -1)

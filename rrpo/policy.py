@@ -24,6 +24,9 @@ from rrpo.config import PolicyConfig
 from rrpo.decoding import Decoder
 from rrpo.masking import valid_mask
 
+LEAVE = 0.75
+"""Finished samples leave the batch when no more than this share is left."""
+
 
 @dataclass(frozen=True)
 class Rollout:
@@ -40,6 +43,10 @@ class Rollout:
     def scored(self) -> Tensor:
         """``[B, N + 1]`` bool: positions whose prediction was used: every token, and eos where it was drawn."""
         return valid_mask(self.lengths + self.ended.long(), self.tokens.shape[1] + 1)
+
+    def select(self, rows: Tensor) -> Rollout:
+        """The samples of these row numbers, N their own longest length."""
+        return Rollout(self.tokens[rows, : int(self.lengths[rows].max())], self.lengths[rows], self.ended[rows])
 
 
 class Policy(nn.Module):
@@ -157,10 +164,9 @@ class Policy(nn.Module):
         return self._no_empty(self._predict(hidden[:, -tokens.shape[1] - 1 :]))
 
     def _no_empty(self, logits: Tensor) -> Tensor:
-        """Forbids eos as the first token: ``logits [B, N, V + 1]`` starting at position 0."""
-        forbidden = torch.zeros_like(logits, dtype=torch.bool)
-        forbidden[:, 0, self.eos] = True
-        return logits.masked_fill(forbidden, -1e9)
+        """Forbids eos as the first token, in place: ``logits [B, N, V + 1]`` starting at position 0."""
+        logits[:, 0, self.eos] = -1e9
+        return logits
 
     @torch.no_grad()
     def sample(self, prefix: Tensor, noise: Tensor) -> Rollout:
@@ -173,21 +179,26 @@ class Policy(nn.Module):
         """
         decoder = Decoder(self.llm, *self._prefix(prefix), room=len(noise))
         logits = self._no_empty(self._predict(decoder.hidden)[:, None])[:, 0]
-        alive = torch.ones(len(prefix), dtype=torch.bool, device=prefix.device)
-        drawn: list[Tensor] = []
+        rows = torch.arange(len(prefix), device=prefix.device)  # those that are still computed
+        tokens = torch.full((len(prefix), len(noise)), self.eos, device=prefix.device)
+        alive = torch.ones_like(rows, dtype=torch.bool)
         for step, u in enumerate(noise):
-            token = torch.where(alive, inverse_cdf(logits, u), self.eos)
-            drawn.append(token)
-            alive = alive & (token != self.eos)
-            if step % 4 == 3 and not bool(alive.any()):
-                break
+            token = torch.where(alive, inverse_cdf(logits, u[rows]), self.eos)
+            tokens[rows, step] = token
+            alive = token != self.eos
+            if step % 4 == 3:
+                left = int(alive.sum())
+                if not left:
+                    break
+                if left <= LEAVE * len(rows):
+                    decoder.keep(alive)
+                    rows, token, alive = rows[alive], token[alive], alive[alive]
             if step + 1 < len(noise):
                 logits = self._predict(decoder.step(self.speech_embedding(token)))
-        tokens = torch.stack(drawn, 1)
         speech = tokens != self.eos
         lengths = speech.sum(1)
         longest = int(lengths.max())
-        return Rollout(tokens.masked_fill(~speech, 0)[:, :longest], lengths, ~alive)
+        return Rollout(tokens.masked_fill(~speech, 0)[:, :longest], lengths, lengths < len(noise))
 
     def save(self, folder: Path) -> None:
         """Writes weights and description into ``folder``."""

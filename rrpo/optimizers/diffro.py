@@ -12,13 +12,14 @@ influence on later tokens earns nothing; (2) so is the KL's prefix term; (3) sof
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from rrpo.config import OptimizeConfig
-from rrpo.optimizers.rollout import Models, Prompts
+from rrpo.optimizers.rollout import Models, Prompts, micro_batches
 from rrpo.policy import Rollout, token_kl
 from rrpo.relaxation import relax, temperature
 from rrpo.reward import reward_loss
@@ -27,23 +28,28 @@ from rrpo.seeding import uniform
 
 @dataclass(frozen=True)
 class Step:
-    """One step's loss and what it was made of."""
+    """The share that some rows of a batch have in one step's loss."""
 
+    rows: Tensor
+    """``[b]`` row numbers."""
     loss: Tensor
-    """Scalar, to be differentiated."""
+    """Scalar to be differentiated: their share of the batch's mean, so that the shares' sum is the step's loss."""
     parts: dict[str, Tensor]
-    """Detached scalars: reward loss, content loss, KL an utterance."""
+    """``[b]``, detached: reward loss, content loss."""
     rollout: Rollout
+    """Their samples."""
     logits: Tensor
-    """``[B, N + 1, V + 1]``, detached."""
+    """``[b, N + 1, V + 1]``, detached."""
     reference: Tensor
-    """``[B, N + 1, V + 1]`` of the SFT policy."""
+    """``[b, N + 1, V + 1]`` of the SFT policy."""
     frames: tuple[Tensor, Tensor]
-    """Decoded F ``[B, T, M]`` (detached; hard tokens, by straight-through) and lengths ``[B]``."""
+    """Decoded F ``[b, T, M]`` (detached; hard tokens, by straight-through) and lengths ``[b]``."""
 
 
-def diffro_step(models: Models, prompts: Prompts, config: OptimizeConfig, step: int) -> Step:
-    """Samples, relaxes, decodes, and gives the loss of one step.
+def diffro_step(models: Models, prompts: Prompts, config: OptimizeConfig, step: int) -> Iterator[Step]:
+    """Samples a batch; then relaxes, decodes and gives the loss of one micro-batch after another.
+
+    Differentiate each before the next is asked for: gradients add up to the step's, and only one graph is held.
 
     Args:
         models: Policy, reference and the frozen models.
@@ -55,19 +61,35 @@ def diffro_step(models: Models, prompts: Prompts, config: OptimizeConfig, step: 
     batch, longest = len(prompts.phones), models.policy.config.max_tokens
     draw = uniform((longest, batch), config.seed, "sampling noise", step, device=device)
     rollout = models.policy.sample(prompts.prefix, draw)
+    shape = (rollout.tokens.shape[1], batch, models.policy.codes)
+    gumbel = uniform(shape, config.seed, "gumbel noise", step, device=device)
+    tau = temperature(step, config.steps, config.tau)
+    for rows in micro_batches(rollout.lengths):
+        part = rollout.select(rows)
+        noise = gumbel[: part.tokens.shape[1], rows].transpose(0, 1)
+        yield _loss(models, prompts.select(rows), part, noise, config, tau, rows, len(rows) / batch)
+
+
+def _loss(
+    models: Models,
+    prompts: Prompts,
+    rollout: Rollout,
+    noise: Tensor,
+    config: OptimizeConfig,
+    tau: float,
+    rows: Tensor,
+    share: float,
+) -> Step:
+    """``noise [b, N, V]`` are uniforms; ``share`` is the rows' part of the batch."""
     tokens = rollout.tokens
     logits = models.policy.logits(prompts.prefix, tokens)
     with torch.no_grad():
         reference = models.reference.logits(prompts.prefix, tokens)
     kl = (token_kl(logits, reference) * rollout.scored).sum(1)
-
-    codes = logits[:, :-1, : models.policy.codes]
-    gumbel = uniform((tokens.shape[1], batch, codes.shape[2]), config.seed, "gumbel noise", step, device=device)
-    relaxed = relax(codes, tokens, gumbel.transpose(0, 1), temperature(step, config.steps, config.tau))
+    relaxed = relax(logits[:, :-1, : models.policy.codes], tokens, noise, tau)
     F, frames = models.codec.decode(relaxed, rollout.lengths, prompts.speaker)
-
     reward = reward_loss(models.reward_model, F, frames, prompts.target, config.reward)
     content = models.recogniser.ctc_loss(F, frames, prompts.phones)
-    loss = reward.mean() + config.content_weight * content.mean() + config.beta * kl.mean()
-    parts = {"reward_loss": reward.mean().detach(), "content_loss": content.mean().detach(), "loss": loss.detach()}
-    return Step(loss, parts, rollout, logits.detach(), reference, (F.detach(), frames))
+    loss = share * (reward + config.content_weight * content + config.beta * kl).mean()
+    parts = {"reward_loss": reward.detach(), "content_loss": content.detach()}
+    return Step(rows, loss, parts, rollout, logits.detach(), reference, (F.detach(), frames))

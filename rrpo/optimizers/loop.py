@@ -17,7 +17,15 @@ from torch import Tensor
 from rrpo.config import ARTEFACTS, OptimizeConfig
 from rrpo.judges.metrics import accuracy, expected_calibration_error, hack_rate, shortcut_uptake, target_log_prob
 from rrpo.optimizers.diffro import diffro_step
-from rrpo.optimizers.rollout import Models, Prompts, judge_frames, rollout_statistics
+from rrpo.optimizers.rollout import (
+    Models,
+    Prompts,
+    judge_frames,
+    merge,
+    micro_batches,
+    rollout_statistics,
+    rollout_sums,
+)
 from rrpo.policy import Rollout
 from rrpo.seeding import permutation_batches, uniform
 from rrpo.stages import Context
@@ -37,6 +45,7 @@ def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: C
     train, _ = Prompts.load(inputs["rl_prompts"], models)
     evaluation, _ = Prompts.load(inputs["eval_prompts"], models)
     batches = permutation_batches(len(train.phones), config.batch, config.steps, config.seed, "rl prompts")
+    rows = torch.from_numpy(batches).to(train.prefix.device)
     optimizer = torch.optim.Adam(models.policy.parameters(), lr=config.lr)
     due = sorted({0, config.steps} | {step for step in config.checkpoints if step < config.steps})
     curves: list[dict[str, float]] = []
@@ -50,7 +59,7 @@ def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: C
             samples.append(stored)
         if step == config.steps:
             break
-        curves.append({"step": step} | _update(models, train.select(batches[step]), optimizer, config, step))
+        curves.append({"step": step} | _update(models, train.select(rows[step]), optimizer, config, step))
         context.report(step + 1, config.steps)
 
     pd.DataFrame(curves).to_parquet(out / "curves.parquet")
@@ -65,24 +74,27 @@ def _update(
 ) -> dict[str, float]:
     """One optimiser step; returns its metrics."""
     optimizer.zero_grad(set_to_none=True)
-    result = diffro_step(models, prompts, config, step)
-    torch.autograd.backward(result.loss)
+    look = step % CURVE_INTERVAL == 0
+    loss = torch.zeros((), device=prompts.prefix.device)
+    heard: list[tuple[Tensor, dict[str, Tensor]]] = []
+    for part in diffro_step(models, prompts, config, step):
+        torch.autograd.backward(part.loss)
+        loss += part.loss.detach()
+        said = (
+            rollout_sums(part.logits, part.reference, part.rollout) | judge_frames(models, *part.frames) if look else {}
+        )
+        heard.append((part.rows, part.parts | said))
     norm = torch.nn.utils.clip_grad_norm_(models.policy.parameters(), config.grad_clip)
-    if not bool(torch.isfinite(result.loss.detach() + norm)):
+    if not bool(torch.isfinite(loss + norm)):
         raise DivergedError(
-            f"policy step {step + 1} of {config.steps}: loss {result.loss.item():.4g}, gradient norm {norm.item():.4g}; "
+            f"policy step {step + 1} of {config.steps}: loss {loss.item():.4g}, gradient norm {norm.item():.4g}; "
             "the cell counts as diverged: a lower lr or a higher beta may keep it finite"
         )
     optimizer.step()
-    metrics = {name: float(value) for name, value in result.parts.items()} | {"grad_norm": float(norm)}
-    if step % CURVE_INTERVAL:
-        return metrics
-    opinions = judge_frames(models, *result.frames)
-    return (
-        metrics
-        | rollout_statistics(result.logits, result.reference, result.rollout)
-        | _opinions(opinions, prompts.target)
-    )
+    values = merge(heard)
+    metrics = {name: float(values[name].mean()) for name in ("reward_loss", "content_loss")}
+    metrics |= {"loss": float(loss), "grad_norm": float(norm)}
+    return metrics | rollout_statistics(values) | _opinions(values, prompts.target) if look else metrics
 
 
 @torch.no_grad()
@@ -97,17 +109,21 @@ def evaluate(
         device=prompts.prefix.device,
     )
     rollout = models.policy.sample(prompts.prefix, noise)
-    logits = models.policy.logits(prompts.prefix, rollout.tokens)
-    reference = models.reference.logits(prompts.prefix, rollout.tokens)
-    F, frames = models.codec.decode(rollout.tokens, rollout.lengths, prompts.speaker)
-    opinions = judge_frames(models, F, frames)
-    row = rollout_statistics(logits, reference, rollout) | _opinions(opinions, prompts.target)
-    return row | {"sqrt_kl": max(0.0, row["kl_token"]) ** 0.5}, _stored(rollout, opinions)
+    heard: list[tuple[Tensor, dict[str, Tensor]]] = []
+    for rows in micro_batches(rollout.lengths):
+        asked, part = prompts.select(rows), rollout.select(rows)
+        logits, reference = (model.logits(asked.prefix, part.tokens) for model in (models.policy, models.reference))
+        F, frames = models.codec.decode(part.tokens, part.lengths, asked.speaker)
+        heard.append((rows, rollout_sums(logits, reference, part) | judge_frames(models, F, frames)))
+    values = merge(heard)
+    row = rollout_statistics(values) | _opinions(values, prompts.target)
+    return row | {"sqrt_kl": max(0.0, row["kl_token"]) ** 0.5}, _stored(rollout, values)
 
 
 def _opinions(opinions: dict[str, Tensor], target: Tensor) -> dict[str, float]:
     """Accuracy, log-probability, calibration, hacking and artefacts of one batch."""
-    host = {name: value.float().cpu().numpy() for name, value in opinions.items()}
+    names = ["proxy", "val", *(f"artefact_{kind}" for kind in ARTEFACTS)]
+    host = {name: opinions[name].float().cpu().numpy() for name in names}
     wanted = target.cpu().numpy()
     flags = np.stack([host[f"artefact_{kind}"] for kind in ARTEFACTS], 1) > 0
     row = {f"artefact_{kind}": float(flags[:, k].mean()) for k, kind in enumerate(ARTEFACTS)}

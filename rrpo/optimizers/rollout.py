@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +17,9 @@ from rrpo.judges.recogniser import Recogniser
 from rrpo.masking import valid_mask
 from rrpo.policy import Policy, Rollout, token_entropy, token_kl
 from rrpo.reward_model import RewardModel
+
+MICRO = {"cpu": 8}
+"""Samples a forward by device, all of a batch where none is named. Same mathematics, up to rounding."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,22 @@ class Prompts:
         prompts = list(load_prompts(path))
         return Prompts.prepare(prompts, models), prompts
 
-    def select(self, rows: np.ndarray) -> Prompts:
-        """The prompts of the given row numbers."""
-        index = torch.from_numpy(rows).to(self.prefix.device)
-        return Prompts(self.prefix[index], self.speaker[index], self.target[index], [self.phones[int(i)] for i in rows])
+    def select(self, rows: Tensor) -> Prompts:
+        """The prompts of the given row numbers, their prefixes padded to their own longest."""
+        prefix = self.prefix[rows]
+        prefix = prefix[:, int((prefix == 0).all(0).sum()) :]
+        return Prompts(prefix, self.speaker[rows], self.target[rows], [self.phones[i] for i in rows.tolist()])
+
+
+def micro_batches(lengths: Tensor) -> list[Tensor]:
+    """Row numbers of ``lengths [B]`` in small batches of similar length: little padding, and the CPU's caches suffice."""
+    return list(lengths.argsort(stable=True).split(MICRO.get(lengths.device.type, len(lengths))))
+
+
+def merge(parts: Sequence[tuple[Tensor, dict[str, Tensor]]]) -> dict[str, Tensor]:
+    """Values by sample ``[b, ...]`` of several micro-batches, with their row numbers, as ``[B, ...]`` in the batch's order."""
+    order = torch.cat([rows for rows, _ in parts]).argsort()
+    return {name: torch.cat([values[name] for _, values in parts])[order] for name in parts[0][1]}
 
 
 @torch.no_grad()
@@ -89,18 +103,30 @@ def judge_frames(models: Models, F: Tensor, frames: Tensor) -> dict[str, Tensor]
 
 
 @torch.no_grad()
-def rollout_statistics(logits: Tensor, reference: Tensor, rollout: Rollout) -> dict[str, float]:
-    """KL to the reference per token and per utterance (nats, full vocabulary), entropy, length, repetition, cut share."""
+def rollout_sums(logits: Tensor, reference: Tensor, rollout: Rollout) -> dict[str, Tensor]:
+    """Sums ``[B]`` over each sample: KL to the reference and entropy (nats, full vocabulary), positions, repetitions, pairs."""
     scored = rollout.scored
-    kl = token_kl(logits, reference).masked_fill(~scored, 0.0)
-    entropy = token_entropy(logits).masked_fill(~scored, 0.0)
     inside = valid_mask(rollout.lengths, rollout.tokens.shape[1])[:, 1:]
-    repeated = (rollout.tokens[:, 1:] == rollout.tokens[:, :-1]) & inside
     return {
-        "kl_token": float(kl.sum() / scored.sum()),
-        "kl_utterance": float(kl.sum(1).mean()),
-        "entropy": float(entropy.sum() / scored.sum()),
-        "length": float(rollout.lengths.float().mean()),
-        "repetition": float(repeated.sum() / inside.sum().clamp(min=1)),
-        "cut": float((~rollout.ended).float().mean()),
+        "kl": token_kl(logits, reference).masked_fill(~scored, 0.0).sum(1),
+        "entropy": token_entropy(logits).masked_fill(~scored, 0.0).sum(1),
+        "scored": scored.sum(1),
+        "length": rollout.lengths,
+        "repeated": ((rollout.tokens[:, 1:] == rollout.tokens[:, :-1]) & inside).sum(1),
+        "pairs": inside.sum(1),
+        "cut": ~rollout.ended,
+    }
+
+
+def rollout_statistics(sums: Mapping[str, Tensor]) -> dict[str, float]:
+    """From `rollout_sums`: KL per token and per utterance, entropy per token, length, repetition, cut share."""
+    total = {name: float(values.sum()) for name, values in sums.items()}
+    samples = len(sums["kl"])
+    return {
+        "kl_token": total["kl"] / total["scored"],
+        "kl_utterance": total["kl"] / samples,
+        "entropy": total["entropy"] / total["scored"],
+        "length": total["length"] / samples,
+        "repetition": total["repeated"] / max(1.0, total["pairs"]),
+        "cut": total["cut"] / samples,
     }

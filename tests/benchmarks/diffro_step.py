@@ -83,7 +83,7 @@ def main() -> None:
         "decode + backward": lambda: codec.decode(relaxed, rollout.lengths, prompts.speaker)[0].sum().backward(),
         "RM forward + backward": lambda: reward_loss(models.reward_model, F, frames, prompts.target).sum().backward(),
         "recogniser forward + backward": lambda: models.recogniser.ctc_loss(F, frames, prompts.phones).sum().backward(),
-        "whole step": lambda: torch.autograd.backward(diffro_step(models, prompts, config, 0).loss),
+        "whole step": lambda: [part.loss.backward() for part in diffro_step(models, prompts, config, 0)],
         "roll-out by the library": lambda: library_sample(models, prompts, noise, rollout.tokens.shape[1]),
     }
     times: dict[str, list[float]] = {name: [] for name in parts}

@@ -10,8 +10,9 @@ from rrpo.codec import Codec
 from rrpo.config import OptimizeConfig, PolicyConfig, RecogniserConfig, RewardModelConfig
 from rrpo.corpus.prompts import Prompt
 from rrpo.judges.recogniser import Recogniser
-from rrpo.optimizers.diffro import diffro_step
-from rrpo.optimizers.rollout import Models, Prompts, rollout_statistics
+from rrpo.optimizers import rollout as rollouts
+from rrpo.optimizers.diffro import Step, diffro_step
+from rrpo.optimizers.rollout import Models, Prompts, merge, micro_batches, rollout_statistics, rollout_sums
 from rrpo.policy import Policy, Rollout, token_kl
 from rrpo.relaxation import conditional_gumbel
 from rrpo.reward_model import RewardModel
@@ -44,6 +45,12 @@ def prompts(models: Models) -> Prompts:
     return Prompts.prepare([Prompt(id="x", text=t, phones=tuple(t), speaker=s, emotion=e) for t, s, e in rows], models)
 
 
+def only(models: Models, prompts: Prompts, config: OptimizeConfig, step: int) -> Step:
+    """The step of a batch that fits one micro-batch, its rows by length."""
+    (found,) = diffro_step(models, prompts, config, step)
+    return found
+
+
 def gradients(models: Models, loss: torch.Tensor) -> list[torch.Tensor]:
     found = torch.autograd.grad(loss, list(models.policy.parameters()), allow_unused=True)
     return [torch.zeros(1) if g is None else g for g in found]
@@ -51,9 +58,9 @@ def gradients(models: Models, loss: torch.Tensor) -> list[torch.Tensor]:
 
 def test_the_step_is_the_written_formula(models: Models, prompts: Prompts) -> None:
     """Loss and gradient for fixed noise, against the objective written out sample by sample."""
-    step = diffro_step(models, prompts, CONFIG, 2)
-    policy, rollout = models.policy, step.rollout
-    noise = uniform((rollout.tokens.shape[1], 3, 25), CONFIG.seed, "gumbel noise", 2)
+    step = only(models, prompts, CONFIG, 2)
+    policy, rollout, prompts = models.policy, step.rollout, prompts.select(step.rows)
+    noise = uniform((rollout.tokens.shape[1], 3, 25), CONFIG.seed, "gumbel noise", 2)[:, step.rows]
     total = torch.zeros(())
     for i in range(3):
         n = int(rollout.lengths[i])
@@ -78,7 +85,7 @@ def test_the_step_is_the_written_formula(models: Models, prompts: Prompts) -> No
 def test_the_reward_has_no_gradient_on_eos(models: Models, prompts: Prompts) -> None:
     """With reward and content alone the eos row of the decoder gets exactly none; the KL does reach it."""
     for beta, reached in ((0.0, False), (0.1, True)):
-        step = diffro_step(models, prompts, dataclasses.replace(CONFIG, beta=beta), 0)
+        step = only(models, prompts, dataclasses.replace(CONFIG, beta=beta), 0)
         (gradient,) = torch.autograd.grad(step.loss, models.policy.llm_decoder.bias)
         assert bool(gradient[models.policy.eos] != 0) is reached
         assert bool((gradient[: models.policy.codes] != 0).any())
@@ -88,23 +95,52 @@ def test_a_constant_reward_changes_nothing(models: Models, prompts: Prompts) -> 
     """A reward model that does not listen gives no gradient at all, so length cannot move."""
     torch.nn.init.zeros_(models.reward_model.head.weight)
     config = dataclasses.replace(CONFIG, beta=0.0, content_weight=0.0)
-    before = diffro_step(models, prompts, config, 0)
+    before = only(models, prompts, config, 0)
     assert all(bool((g == 0).all()) for g in gradients(models, before.loss))
     torch.nn.init.normal_(models.reward_model.head.weight)
-    listening = diffro_step(models, prompts, config, 0)
+    listening = only(models, prompts, config, 0)
     assert any(bool((g != 0).any()) for g in gradients(models, listening.loss))
 
 
 def test_arms_share_noise_and_samples_until_their_policies_part(models: Models, prompts: Prompts) -> None:
     """Another reward, weight or temperature draws the same roll-out; another step or seed does not."""
-    base = diffro_step(models, prompts, CONFIG, 1).rollout.tokens
+    base = only(models, prompts, CONFIG, 1).rollout.tokens
     for change in ({"beta": 9.0}, {"reward": "smoothed_ce"}, {"tau": (2.0,)}, {"content_weight": 0.0}):
-        assert torch.equal(base, diffro_step(models, prompts, dataclasses.replace(CONFIG, **change), 1).rollout.tokens)
+        assert torch.equal(base, only(models, prompts, dataclasses.replace(CONFIG, **change), 1).rollout.tokens)
     for other in (
-        diffro_step(models, prompts, CONFIG, 2),
-        diffro_step(models, prompts, dataclasses.replace(CONFIG, seed=6), 1),
+        only(models, prompts, CONFIG, 2),
+        only(models, prompts, dataclasses.replace(CONFIG, seed=6), 1),
     ):
         assert base.shape != other.rollout.tokens.shape or not torch.equal(base, other.rollout.tokens)
+
+
+def test_micro_batches_are_the_same_mathematics(
+    models: Models, prompts: Prompts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row by row or all at once: the same samples, losses and gradient; rows come sorted by length."""
+    whole = only(models, prompts, CONFIG, 2)
+    monkeypatch.setattr(rollouts, "MICRO", {"cpu": 1})
+    single = list(diffro_step(models, prompts, CONFIG, 2))
+    assert [len(part.rows) for part in single] == [1, 1, 1]
+    assert (
+        [int(part.rollout.lengths) for part in single]
+        == whole.rollout.lengths.tolist()
+        == sorted(whole.rollout.lengths)
+    )
+    assert sum(part.loss.item() for part in single) == pytest.approx(whole.loss.item(), rel=1e-5)
+    summed = [sum(gs) for gs in zip(*(gradients(models, part.loss) for part in single), strict=True)]
+    for ours, wanted in zip(summed, gradients(models, whole.loss), strict=True):
+        assert torch.allclose(ours, wanted, atol=1e-6)
+    together, apart = merge([(whole.rows, whole.parts)]), merge([(part.rows, part.parts) for part in single])
+    for name in together:
+        assert torch.allclose(together[name], apart[name], rtol=1e-5)
+
+
+def test_merged_values_come_back_in_the_batchs_order() -> None:
+    lengths = torch.tensor([5, 2, 9, 2, 7, 1, 8, 3, 4, 6])
+    parts = [(rows, {"length": lengths[rows]}) for rows in micro_batches(lengths)]
+    assert [len(rows) for rows, _ in parts] == [8, 2]
+    assert torch.equal(merge(parts)["length"], lengths)
 
 
 def test_statistics_of_a_rollout_by_hand() -> None:
@@ -112,7 +148,7 @@ def test_statistics_of_a_rollout_by_hand() -> None:
     p, q = torch.tensor([1.0, 0.0]), torch.tensor([torch.e**-1, 1 - torch.e**-1])
     logits = p.clamp(min=1e-30).log().expand(2, 4, 2)
     rollout = Rollout(torch.tensor([[4, 4, 7], [5, 6, 0]]), torch.tensor([3, 2]), torch.tensor([True, False]))
-    row = rollout_statistics(logits, q.log().expand(2, 4, 2), rollout)
+    row = rollout_statistics(rollout_sums(logits, q.log().expand(2, 4, 2), rollout))
     assert row["kl_token"] == pytest.approx(1.0)
     assert row["kl_utterance"] == pytest.approx((4 + 2) / 2)
     assert row["length"] == 2.5
