@@ -360,9 +360,9 @@ class ScoreConfig:
     """Prompts whose audio is kept as wav files, the same for every arm."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Profile:
-    """A size of world and models. ``PROFILES`` in `rrpo.profiles` holds the named ones."""
+    """A size of world and models, compared by identity. ``PROFILES`` in `rrpo.profiles` holds the named ones."""
 
     name: str
     """``smoke``, ``embedded``, ..."""

@@ -3,16 +3,20 @@
 corpus -> codec -> base policy -> SFT policy; RM: pre-training -> robust fine-tuning -> frozen; policy optimisation -> stored
 samples -> test judges. World-level stages carry the world's seed, the others the experiment's: *a seed redraws* the SFT and the
 annotated utterances and their raters, SFT, RM pre-training (order, initialisation), fine-tuning, RL prompts and roll-out noise.
+
+Stages are cached, so that the cells of a grid share them and each is hashed once.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 from rrpo.config import ArmConfig, Profile, PromptConfig, SpeechConfig, SplitConfig
 from rrpo.stages import Stage
 
 
+@cache
 def splits(profile: Profile) -> dict[str, SplitConfig]:
     """The world-level splits by name; texts are disjoint by pool, RM and judges by speaker."""
     rate = profile.artefact_rate
@@ -47,6 +51,7 @@ def splits(profile: Profile) -> dict[str, SplitConfig]:
     }
 
 
+@cache
 def speech(profile: Profile, split: SplitConfig) -> Stage:
     """Manifest and features of one split."""
     config = SpeechConfig(world=profile.world, split=split)
@@ -58,6 +63,7 @@ def world_speech(profile: Profile, name: str) -> Stage:
     return speech(profile, splits(profile)[name])
 
 
+@cache
 def prompts(profile: Profile, texts: str, size: int, seed: int) -> Stage:
     """Texts with speaker and target emotion."""
     manifest = profile.manifests.get(texts)
@@ -65,12 +71,14 @@ def prompts(profile: Profile, texts: str, size: int, seed: int) -> Stage:
     return Stage("prompts", "rrpo.corpus.prompts:build", config, label=f"prompts {texts}")
 
 
+@cache
 def codec(profile: Profile) -> Stage:
     """Mel <-> tokens."""
     config = replace(profile.codec, seed=profile.world.seed)
     return Stage("codec", "rrpo.codec:build", config, {"speech": world_speech(profile, "codec")}, "codec")
 
 
+@cache
 def recogniser(profile: Profile, role: str) -> Stage:
     """The phone recogniser of the ``reward`` or of the ``judge``: other data, other initialisation."""
     config = replace(profile.recogniser, seed=2 * profile.world.seed + (role == "judge"))
@@ -78,6 +86,7 @@ def recogniser(profile: Profile, role: str) -> Stage:
     return Stage("recogniser", "rrpo.judges.recogniser:build", config, inputs, f"recogniser {role}")
 
 
+@cache
 def judge(profile: Profile, role: str) -> Stage:
     """The ``val`` or ``test`` emotion judge."""
     config = replace(profile.val_judge if role == "val" else profile.test_judge, seed=profile.world.seed)
@@ -89,6 +98,7 @@ def judge(profile: Profile, role: str) -> Stage:
     return Stage("judge", "rrpo.judges.emotion:build", config, inputs, f"judge {role}")
 
 
+@cache
 def base(profile: Profile) -> Stage:
     """The pre-trained policy that every seed fine-tunes, as CosyVoice2 is in the paper."""
     config = replace(profile.base, model=profile.policy, seed=profile.world.seed)
@@ -96,6 +106,7 @@ def base(profile: Profile) -> Stage:
     return Stage("base", "rrpo.sft:build", config, inputs | {"codec": codec(profile)}, "base policy")
 
 
+@cache
 def sft(profile: Profile, seed: int) -> Stage:
     """The base policy fine-tuned on the seed's own utterances: where every arm of a seed starts."""
     config = replace(profile.sft, model=profile.policy, seed=seed)
@@ -116,15 +127,17 @@ def sft(profile: Profile, seed: int) -> Stage:
     return Stage("sft", "rrpo.sft:build", config, inputs, f"SFT seed {seed}")
 
 
+@cache
 def pretrained(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """The RM before its fine-tuning."""
-    profile = _biased(profile, arm)
+    profile = _biased(profile, arm.shortcut)
     config = replace(profile.pretrain, seed=seed, shuffle_labels=arm.shuffle_labels)
     data = "rm_oracle" if arm.rm_data == "oracle" else "rm_pretrain"
     inputs = {"speech": world_speech(profile, data), "codec": codec(profile)}
     return Stage("pretrain", "rrpo.pretrain:build", config, inputs, f"RM pre-training ({data}) seed {seed}")
 
 
+@cache
 def reward_model(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """The frozen RM of one arm: fine-tuned on the seed's annotated set, or as pre-trained."""
     before = pretrained(profile, arm, seed)
@@ -145,6 +158,7 @@ def reward_model(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     return Stage("finetune", "rrpo.finetune:build", config, inputs, f"RM fine-tuning seed {seed}")
 
 
+@cache
 def examined(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """Accuracies and manipulation checks of one arm's RM."""
     names = [name for name in splits(profile) if name.startswith("rm_test") or name == "rm_valid"]
@@ -152,6 +166,7 @@ def examined(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     return Stage("examine", "rrpo.examine:build", profile.examine, inputs, f"RM examination seed {seed}")
 
 
+@cache
 def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """Policy optimisation of one cell: curves by `val`, samples stored as tokens."""
     config = replace(
@@ -185,6 +200,7 @@ def scored(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     return Stage("score", "rrpo.judges.score:build", profile.score, inputs, f"test judges seed {seed}")
 
 
-def _biased(profile: Profile, arm: ArmConfig) -> Profile:
-    """The profile with the arm's own shortcut strength; ``rm_test_*`` keep the profile's, to be one ruler."""
-    return profile if arm.shortcut is None else replace(profile, shortcut=arm.shortcut)
+@cache
+def _biased(profile: Profile, shortcut: float | None) -> Profile:
+    """The profile with an arm's own shortcut strength; ``rm_test_*`` keep the profile's, to be one ruler."""
+    return profile if shortcut is None else replace(profile, shortcut=shortcut)
