@@ -14,6 +14,8 @@ from ablations.statistics import Interval, t_interval
 
 EXACT = 20
 """Most seeds for which every sign pattern is counted (2^20); more are refused, since the table would not fit."""
+FAR = 25.0
+"""Largest |t| that is given to the noncentral t distribution."""
 
 
 class PairedTest(NamedTuple):
@@ -97,13 +99,16 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
 
 
 def effect_size(x: ArrayLike, level: float = 0.95) -> Effect:
-    """Hedges-corrected d_z of differences ``[n]`` and its interval by inverting the noncentral t (Cumming 2012)."""
+    """Hedges-corrected d_z of differences ``[n]`` and its interval by inverting the noncentral t (Cumming 2012).
+
+    Beyond |t| of `FAR`, where scipy's noncentral t breaks down, the interval is the usual normal approximation.
+    """
     values = np.asarray(x, float)
     n = len(values)
     if n < 2 or values.std(ddof=1) == 0:
         return Effect(math.nan, math.nan, math.nan)
     from scipy.optimize import brentq
-    from scipy.special import gammaln
+    from scipy.special import gammaln, ndtri
     from scipy.stats import nct
 
     df = n - 1
@@ -112,10 +117,14 @@ def effect_size(x: ArrayLike, level: float = 0.95) -> Effect:
     correction = math.exp(gammaln(df / 2) - gammaln((df - 1) / 2)) / math.sqrt(df / 2) if df > 1 else math.nan
 
     def bound(tail: float) -> float:
-        reach = abs(t) + 10 * math.sqrt(1 + t * t / (2 * df))
+        reach = 6 * math.sqrt(1 + t * t / (2 * df))  # standard errors
         return float(brentq(lambda delta: nct.cdf(t, df, delta) - tail, t - reach, t + reach))
 
-    low, high = bound((1 + level) / 2), bound((1 - level) / 2)
+    if abs(t) < FAR:
+        low, high = bound((1 + level) / 2), bound((1 - level) / 2)
+    else:
+        half = float(ndtri((1 + level) / 2)) * math.sqrt(1 + t * t / (2 * df))
+        low, high = t - half, t + half
     return Effect(correction * d, correction * low / math.sqrt(n), correction * high / math.sqrt(n))
 
 

@@ -70,6 +70,17 @@ class Store:
         """Every complete cell of a grid, each cell hash once."""
         return list(self.states(grid)[0].values())
 
+    def looks(self, grid: str, profile: str, world: str) -> list[int]:
+        """The planned numbers of seeds of a grid's invocations, rising: each is a declared look at the results."""
+        experiment = self.client.get_experiment_by_name(grid)
+        found = (
+            []
+            if experiment is None
+            else self.client.search_runs([experiment.experiment_id], f"tags.{TAG_KIND} = 'parent'")
+        )
+        mine = [r for r in found if (r.data.tags.get(TAG_PROFILE), r.data.tags.get(TAG_WORLD_HASH)) == (profile, world)]
+        return sorted({int(run.data.params["planned_n"]) for run in mine if "planned_n" in run.data.params})
+
     def record(self, run_id: str) -> Record:
         """One cell by its run."""
         return self._record(self.client.get_run(run_id))

@@ -92,13 +92,15 @@ def show(interval: Interval, unit: str) -> str:
     return f"{write(interval.mean)} ± {write(interval.high - interval.mean).removeprefix('+')}"
 
 
-def gold_gains(records: Sequence[Record]) -> tuple[dict[tuple[str, int], float], list[str]]:
-    """Gold gain at matched KL by (arm, seed), and notes on arms that did not move."""
+def gold_gains(
+    records: Sequence[Record], gold: str = "test_accuracy"
+) -> tuple[dict[tuple[str, int], float], list[str]]:
+    """Gold gain at matched KL by (arm, seed), and notes on arms that did not move; ``gold`` is a column of the points."""
     gains: dict[tuple[str, int], float] = {}
     stuck: dict[str, list[int]] = {}
     for seed in sorted({record.seed for record in records}):
-        moved = [r for r in records if r.seed == seed and {"sqrt_kl", "test_accuracy"} <= set(r.points.columns)]
-        paths = {r.label: (r.points["sqrt_kl"].to_numpy(), r.points["test_accuracy"].to_numpy()) for r in moved}
+        moved = [r for r in records if r.seed == seed and {"sqrt_kl", gold} <= set(r.points.columns)]
+        paths = {r.label: (r.points["sqrt_kl"].to_numpy(), r.points[gold].to_numpy()) for r in moved}
         matched = matched_kl_gain(paths, {r.label for r in moved if r.stops_early})
         gains |= {(label, seed): gain for label, gain in matched.gains.items()}
         for label in matched.stuck:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ablations.errors import InputError
-from reports import figures, tables
+from reports import effects, figures, tables
 from reports.store import select
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -27,7 +27,7 @@ def command(
     ] = None,
     profile: Annotated[str | None, typer.Option(help="Which profile, where the grid was run on several.")] = None,
 ) -> None:
-    """Write table.md, table.csv and goodhart.pdf/.png, the same bytes each time."""
+    """Write table.md, table.csv, effects.csv and goodhart.pdf/.png, the same bytes each time."""
     try:
         selection = select(runs_dir, grid, profile)
         folder = _folder(runs_dir / "reports" / grid if out is None else out)
@@ -36,6 +36,12 @@ def command(
         raise typer.Exit(2) from None
     made = tables.make(selection)
     paths = tables.write(made, grid, folder)
+    found, notes = effects.rows(selection.records, selection.looks)
+    if found:
+        paths.append(folder / "effects.csv")
+        paths[-1].write_text(effects.as_csv(found))
+        with paths[0].open("a") as file:
+            file.write(f"\n## What each component does\n\n{effects.markdown(found, notes)}")
     drawn = figures.goodhart(selection.records, folder)
     if drawn:
         with paths[0].open("a") as file:

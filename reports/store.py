@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ablations.errors import InputError
@@ -25,6 +25,8 @@ class Selection:
     """Arm -> seeds that any arm of the grid has here, so that what is missing can be told."""
     notes: tuple[str, ...]
     """Profile, world, what was left out."""
+    looks: tuple[int, ...] = ()
+    """Planned numbers of seeds, rising."""
 
 
 def select(runs_dir: Path, grid: str, profile: str | None = None) -> Selection:
@@ -45,7 +47,9 @@ def select(runs_dir: Path, grid: str, profile: str | None = None) -> Selection:
     found = store.records(grid)
     if not found:
         raise InputError("no cell of the grid is complete", got=grid, fix=fix)
-    return _choose(grid, found, profile)
+    chosen = _choose(grid, found, profile)
+    record = chosen.records[0]
+    return replace(chosen, looks=tuple(store.looks(grid, record.profile, record.world_hash)))
 
 
 def _choose(grid: str, found: Sequence[Record], profile: str | None) -> Selection:

@@ -49,11 +49,18 @@ def test_a_report_has_table_and_figure_the_same_bytes_each_time(runs: Path, tmp_
         result = report(runs, tmp_path / name, "--grid", "tiny")
         assert result.exit_code == 0, result.output
     names = {path.name for path in (tmp_path / "one").iterdir()}
-    assert names == {"table.md", "table.csv", "goodhart.pdf", "goodhart.png"}
+    assert names == {"table.md", "table.csv", "effects.csv", "goodhart.pdf", "goodhart.png"}
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     text = (tmp_path / "one" / "table.md").read_text()
-    for word in ("The world is simulated", "A seed redraws", "12 cells", "95 % t-interval", "| rrpo | 3 |"):
+    for word in (
+        "The world is simulated",
+        "A seed redraws",
+        "12 cells",
+        "95 % t-interval",
+        "| rrpo | 3 |",
+        "Interim, n = 3",
+    ):
         assert word in text
     pdf = (tmp_path / "one" / "goodhart.pdf").read_bytes()
     assert b"/Type3" not in pdf, "fonts are embedded as TrueType"

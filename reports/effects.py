@@ -1,0 +1,210 @@
+"""What each component does to the primary outcome: within-seed contrasts, tested at the planned number of seeds only.
+
+Primary family (declared in `ablations.contrasts.PRIMARY`): three main effects and RRPO - DiffRO on gold gain at matched KL,
+paired t on seeds, Holm over the four. Everything else here is secondary: interval and effect size, no verdict.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ablations.contrasts import COMPONENTS, PRIMARY, apply, corner_effect, difference, factorial_effect, shapley
+from ablations.inference import (
+    Effect,
+    PairedTest,
+    effect_size,
+    equivalence,
+    holm,
+    improvement,
+    paired_test,
+    seeds_needed,
+    spent_alpha,
+    spread_bound,
+)
+from ablations.records import Record
+from ablations.summary import gold_gains
+
+MARGIN = 0.03
+"""Three points: smaller differences count as none (declared in the design, before any result)."""
+NAMES = {"ls": "LS", "eam": "EAM", "adv": "Adv"}
+SECONDARY: dict[str, dict[str, float]] = (
+    {f"{NAMES[part]}, at the RRPO corner": corner_effect(part) for part in COMPONENTS}
+    | {f"{NAMES[a]} x {NAMES[b]}": factorial_effect([a, b]) for a, b in (("ls", "eam"), ("ls", "adv"), ("eam", "adv"))}
+    | {"LS x EAM x Adv": factorial_effect(COMPONENTS)}
+    | {f"{NAMES[part]}, Shapley share of RRPO - DiffRO": shapley(part) for part in COMPONENTS}
+    | {
+        name: difference(*arms)
+        for name, arms in {"oracle - DiffRO": ("oracle", "diffro"), "placebo - SFT": ("placebo", "sft")}.items()
+    }
+)
+"""Described, never tested."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contrast over seeds."""
+
+    name: str
+    """What it compares."""
+    primary: bool
+    """Whether it belongs to the tested family."""
+    values: tuple[float, ...]
+    """One a seed, where all its arms are there."""
+    test: PairedTest
+    """Mean with its interval; p values, which stand in a report only at a declared look."""
+    effect: Effect
+    """g_z."""
+    holm_p: float
+    """Adjusted over the family; NaN where nothing is tested."""
+    tost_p: float
+    """'Within three points'; NaN where nothing is tested."""
+    verdict: str
+    """In words."""
+
+
+def rows(records: Sequence[Record], looks: Sequence[int]) -> tuple[list[Row], list[str]]:
+    """All contrasts of a grid's records, and notes. ``looks`` are the planned numbers of seeds, rising.
+
+    Tests appear when the seeds of every primary contrast number exactly a declared look; otherwise the table is interim.
+    """
+    seeds = sorted({record.seed for record in records})
+    gold, _ = gold_gains(records)
+    val, _ = gold_gains(records, "val_accuracy")
+    there = {record.label for record in records}
+    wanted = {name: w for name, w in (PRIMARY | SECONDARY).items() if set(w) <= there}
+    values = {name: _finite(apply(weights, gold, seeds)) for name, weights in wanted.items()}
+    values = {name: x for name, x in values.items() if len(x)}
+    family = {name: x for name, x in values.items() if name in PRIMARY}
+    if not family:
+        return [], []
+    n = min(map(len, family.values()))
+    declared = len(family) == len(PRIMARY) and n in looks and n > 1 and n == max(map(len, family.values()))
+    alpha = spent_alpha(list(looks))[list(looks).index(n)] if declared else math.nan
+    tests = {name: paired_test(x) for name, x in values.items()}
+    adjusted = holm({name: tests[name].t_p for name in family}) if declared else {}
+    found = []
+    for name, x in values.items():
+        opposed = name in family and _opposed(x, _finite(apply(wanted[name], val, seeds)))
+        tost = equivalence(x, MARGIN) if name in adjusted else math.nan
+        p = adjusted.get(name, math.nan)
+        verdict = _verdict(x, p, tost, alpha, opposed) if name in adjusted else "interim" if name in family else ""
+        found.append(Row(name, name in family, tuple(x), tests[name], effect_size(x), p, tost, verdict))
+    return found, _notes(n, looks, alpha, [name for name in PRIMARY if name not in family])
+
+
+def _finite(x: np.ndarray) -> np.ndarray:
+    return x[np.isfinite(x)]
+
+
+def _opposed(gold: np.ndarray, val: np.ndarray) -> bool:
+    """Whether the two judges disagree on the sign of the mean."""
+    return len(val) > 0 and float(np.sign(gold.mean()) * np.sign(val.mean())) < 0
+
+
+def _verdict(x: np.ndarray, p: float, tost: float, alpha: float, opposed: bool) -> str:
+    if p < alpha:
+        if opposed:
+            return "no verdict: the judges disagree on the sign"
+        return "better" if x.mean() > 0 else "worse"
+    if tost < alpha:
+        return "equivalent"
+    enough = seeds_needed(MARGIN, spread_bound(x), alpha / len(PRIMARY))
+    return (
+        f"undecided: {enough} seeds would decide" if enough else "undecided: no feasible number of seeds would decide"
+    )
+
+
+def _notes(n: int, looks: Sequence[int], alpha: float, absent: Sequence[str]) -> list[str]:
+    lines = [
+        "Contrasts of gold gain at matched KL, in points, within each seed; mean ± half the 95 % t-interval. Primary family: the "
+        "three main effects and RRPO - DiffRO; the others are secondary and not tested.",
+        "g_z: mean over standard deviation of the seeds' differences, Hedges-corrected, with its 95 % interval. Improved: share "
+        "of seeds above zero.",
+    ]
+    if math.isnan(alpha):
+        planned = ", ".join(map(str, looks)) or "none declared"
+        whole = f" with the whole family; not there: {', '.join(absent)}" if absent else ""
+        return [
+            *lines,
+            f"Interim, n = {n}: estimates only. Tests appear at the planned number of seeds ({planned}){whole}.",
+        ]
+    spending = "" if len(looks) == 1 else f"; looks at n = {', '.join(map(str, looks))}, O'Brien-Fleming spending"
+    return [
+        *lines,
+        f"Paired t on n = {n} seeds, Holm over four, alpha = {alpha:.4f}{spending}. Beside it: exact sign-flip permutation "
+        f"(smallest possible p {2 / 2**n:.4f}) and exact Wilcoxon, both unadjusted. TOST: p of 'over ±{100 * MARGIN:g} points'.",
+        "Undecided: the seeds that would detect 3 points with power .8, from the 80 % upper bound of the spread.",
+    ]
+
+
+def markdown(found: Sequence[Row], notes: Sequence[str]) -> str:
+    """The contrasts as a Markdown table with their notes; empty without rows."""
+    if not found:
+        return ""
+    head = [
+        "contrast",
+        "n",
+        "points",
+        "g_z",
+        "improved",
+        "p (t, Holm)",
+        "p (sign flip)",
+        "p (Wilcoxon)",
+        "p (TOST)",
+        "verdict",
+    ]
+    lines = [
+        "| " + " | ".join(row) + " |"
+        for row in [head, ["---", *["---:"] * (len(head) - 2), "---"], *map(_texts, found)]
+    ]
+    return "\n".join([*lines, "", *notes]) + "\n"
+
+
+def _texts(row: Row) -> list[str]:
+    mean, tested = row.test.mean, not math.isnan(row.holm_p)
+    half = "" if math.isnan(mean.low) else f" ± {100 * (mean.high - mean.mean):.1f}"
+    size = (
+        "–" if math.isnan(row.effect.g_z) else f"{row.effect.g_z:+.2f} [{row.effect.low:+.2f}, {row.effect.high:+.2f}]"
+    )
+    p = [row.holm_p, row.test.sign_flip_p, row.test.wilcoxon_p, row.tost_p] if tested else []
+    shown = [f"{value:.4f}" if math.isfinite(value) else "–" for value in p] or ["–"] * 4
+    better = f"{100 * improvement(row.values):.0f} %"
+    return [row.name, str(mean.n), f"{100 * mean.mean:+.1f}{half}", size, better, *shown, row.verdict or "secondary"]
+
+
+def as_csv(found: Sequence[Row]) -> str:
+    """Unrounded fractions, one line a contrast; p values only where they were declared."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    names = [
+        "mean",
+        "low",
+        "high",
+        "n",
+        "g_z",
+        "g_z_low",
+        "g_z_high",
+        "t_p",
+        "holm_p",
+        "sign_flip_p",
+        "wilcoxon_p",
+        "tost_p",
+    ]
+    writer.writerow(["contrast", "family", *names, "verdict"])
+    for row in found:
+        numbers: Mapping[str, float] = dict(zip(names, [*row.test.mean, *row.effect, *_p_values(row)], strict=True))
+        cells = ["" if math.isnan(value) else repr(value) for value in numbers.values()]
+        writer.writerow([row.name, "primary" if row.primary else "secondary", *cells, row.verdict])
+    return file.getvalue()
+
+
+def _p_values(row: Row) -> list[float]:
+    if math.isnan(row.holm_p):
+        return [math.nan] * 5
+    return [row.test.t_p, row.holm_p, row.test.sign_flip_p, row.test.wilcoxon_p, row.tost_p]

@@ -1,0 +1,90 @@
+"""Contrasts in a report: the declared family is tested at a declared look, and only there."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ablations.contrasts import PRIMARY, arm_of, subsets
+from ablations.records import Record
+from reports.effects import as_csv, markdown, rows
+
+GAINS = {"ls": 0.10, "eam": 0.0, "adv": -0.10}
+"""Gain of each component, additive; noise is a tenth of a point except in EAM's arms."""
+
+
+class Fake(Record):
+    """A record whose points are given."""
+
+    def __init__(self, label: str, seed: int, table: pd.DataFrame) -> None:
+        super().__init__(label=label, seed=seed, cell_hash="", arm_hash="", world_hash="", profile="", scalars={})
+        self.__dict__["points"] = table
+
+
+def records(seeds: int, *, noise: float = 0.002, val_sign: float = 1.0, without: str = "") -> list[Record]:
+    rng, made = np.random.default_rng(0), []
+    for seed in range(seeds):
+        for on in subsets():
+            gain = sum(GAINS[part] for part in on) + noise * rng.standard_normal()
+            gold, val = 0.5 + 2 * np.array([0, gain]), 0.5 + 2 * val_sign * np.array([0, gain])
+            if arm_of(on) != without:
+                table = pd.DataFrame({"sqrt_kl": [0.0, 1.0], "test_accuracy": gold, "val_accuracy": val})
+                made.append(Fake(arm_of(on), seed, table))
+    return made
+
+
+def verdicts(found: list) -> dict[str, str]:
+    return {row.name: row.verdict for row in found if row.primary}
+
+
+def test_known_effects_get_their_verdicts() -> None:
+    found, notes = rows(records(8), [8])
+    assert verdicts(found) == {
+        "LS, main effect": "better",
+        "EAM, main effect": "equivalent",
+        "Adv, main effect": "worse",
+        "RRPO - DiffRO": "equivalent",
+    }
+    means = {row.name: row.test.mean.mean for row in found}
+    assert means["LS, main effect"] == pytest.approx(0.1, abs=0.003)
+    shares = sum(value for name, value in means.items() if "Shapley" in name)
+    assert shares == pytest.approx(means["RRPO - DiffRO"])
+    assert all(math.isnan(row.holm_p) for row in found if not row.primary)
+    assert any("Holm over four, alpha = 0.0500" in note for note in notes)
+
+
+@pytest.mark.parametrize("looks", [[], [5], [8, 12]])
+def test_no_p_value_before_a_declared_look(looks: list[int]) -> None:
+    found, notes = rows(records(7), looks)
+    assert set(verdicts(found).values()) == {"interim"}
+    assert any("Interim, n = 7" in note for note in notes)
+    assert all(math.isnan(row.holm_p) for row in found)
+    for line in as_csv(found).splitlines()[1:]:
+        assert line.split(",")[-6:-1] == [""] * 5
+    assert markdown(found, []).count("| – | – | – | – |") == len(found)
+
+
+def test_more_seeds_are_a_new_look_with_less_alpha_first() -> None:
+    _, first = rows(records(8), [8, 16])
+    _, last = rows(records(16), [8, 16])
+    assert any("alpha = 0.0056; looks at n = 8, 16" in note for note in first)
+    assert any("alpha = 0.0444" in note for note in last)
+
+
+def test_judges_that_disagree_give_no_verdict_and_noise_is_undecided() -> None:
+    found, _ = rows(records(8, val_sign=-1.0), [8])
+    assert verdicts(found)["LS, main effect"].startswith("no verdict")
+    found, _ = rows(records(4, noise=0.3), [4])
+    assert verdicts(found)["EAM, main effect"].startswith("undecided")
+
+
+def test_an_incomplete_factorial_is_never_tested() -> None:
+    """Without one arm no main effect can be formed, so the declared family is not there; without DiffRO nothing is."""
+    found, _ = rows(records(8, without="ls"), [8])
+    assert {row.name for row in found if row.primary} == {"RRPO - DiffRO"}
+    assert verdicts(found) == {"RRPO - DiffRO": "interim"}
+    assert rows(records(8, without="diffro"), [8]) == ([], [])
+    assert set(PRIMARY) >= set(verdicts(found))
