@@ -68,20 +68,24 @@ class Codec(nn.Module):
         """V, the number of codes."""
         return self.quantiser.codebook_size
 
-    def speaker_index(self, names: list[str]) -> Tensor:
+    def speaker_index(self, names: list[str], *, average: bool = False) -> Tensor:
         """Speaker names -> indices ``[B]`` of the decoder's table.
 
+        Args:
+            names: B speakers.
+            average: Whether a speaker that the codec was not trained on gets the mean voice, for a user's own recordings.
+
         Raises:
-            ValueError: A speaker that the codec's training split did not hold.
+            ValueError: Such a speaker, without ``average``.
         """
         table = {name: index for index, name in enumerate(self.speakers)}
         unknown = sorted({name for name in names if name not in table})
-        if unknown:
+        if unknown and not average:
             raise ValueError(
                 f"the codec was not trained on speaker {unknown[0]!r} ({len(unknown)} unknown in all); "
                 f"it knows {len(self.speakers)}: add utterances of the speaker to the codec's split"
             )
-        return torch.tensor([table[name] for name in names], device=self.mean.device)
+        return torch.tensor([table.get(name, len(self.speakers)) for name in names], device=self.mean.device)
 
     def _codes(self, F: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Quantised codes ``[B, N, d]``, their ids ``[B, N]`` and token lengths ``[B]``."""
@@ -115,7 +119,8 @@ class Codec(nn.Module):
 
     def _decode(self, codes: Tensor, lengths: Tensor, speaker: Tensor) -> tuple[Tensor, Tensor]:
         mask = valid_mask(lengths, codes.shape[1])[..., None]
-        x = self.from_code(codes) + self.speaker(speaker)[:, None]
+        voices = torch.cat([self.speaker.weight, self.speaker.weight.mean(0, keepdim=True)])
+        x = self.from_code(codes) + F_.embedding(speaker, voices)[:, None]
         for block in self.decoder:
             x = block(x, mask)
         F = self.outlet(x).reshape(x.shape[0], 2 * x.shape[1], -1).float() * self.std + self.mean

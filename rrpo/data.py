@@ -81,7 +81,7 @@ def _resynthesised(speech: SpeechSet, codec: Codec, device: str) -> list[Tensor]
     for start in range(0, len(order), CHUNK):
         chunk = order[start : start + CHUNK]
         F, lengths = speech.batch(chunk, device)
-        speaker = codec.speaker_index([speech.utterances[i].speaker for i in chunk]).to(device)
+        speaker = codec.speaker_index([speech.utterances[i].speaker for i in chunk], average=True).to(device)
         F, lengths = codec.resynthesise(F, lengths, speaker)
         parts |= {int(i): frames[:length] for i, frames, length in zip(chunk, F, lengths.tolist(), strict=True)}
     return [parts[i] for i in range(len(order))]

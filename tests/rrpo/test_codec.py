@@ -80,3 +80,19 @@ def test_training_lowers_the_held_out_error(toy_speech: Callable[..., Path], tmp
         errors.append(json.loads((out / "scalars.json").read_text())["codec_l1"])
         assert torch.isfinite(Codec.load(out).resynthesise(*frames(5), torch.tensor([0]))[0]).all()
     assert errors[1] < 0.9 * errors[0]
+
+
+def test_a_voice_that_the_codec_never_heard_is_refused_or_gets_the_mean_voice(codec: Codec) -> None:
+    with pytest.raises(ValueError, match="not trained on speaker 'zoe'"):
+        codec.speaker_index(["anna", "zoe"])
+    speaker = codec.speaker_index(["ben", "zoe"], average=True)
+    assert speaker[0] == codec.speaker_index(["ben"])[0]
+    tokens, lengths = torch.tensor([[3, 7, 1]] * 2), torch.tensor([3, 3])
+    heard, _ = codec.decode(tokens, lengths, speaker)
+    assert not torch.equal(heard[0], heard[1])
+    with torch.no_grad():
+        kept = codec.speaker.weight.clone()
+        codec.speaker.weight.copy_(kept.mean(0, keepdim=True).expand_as(kept))
+        mean, _ = codec.decode(tokens, lengths, torch.tensor([0, 0]))
+        codec.speaker.weight.copy_(kept)
+    assert torch.allclose(heard[1], mean[1], atol=1e-5)
