@@ -32,7 +32,7 @@ def test_a_grid_runs_is_recorded_and_is_not_run_again(runs: Path, run: Run):
     outcome, text = run(cells)
     assert (outcome.status, outcome.done) == (0, 6)
     assert "cell 6 of 6 done" in text
-    assert "Interim: seed 1 is complete (estimates only)" in text
+    assert text.count("is complete (estimates only)") == 1, "one interim table: after whichever seed was through first"
     assert "Interim: seed 2" not in text, "the last table is the result's"
 
     built = fakes.built(runs)
