@@ -60,7 +60,7 @@ class Store:
 
         Oldest first; a cell that was recorded twice is there once, by its newest run.
         """
-        runs = self._cells(grid)
+        runs = self._runs(grid, "cell")
         done = {run.data.tags[TAG_CELL_HASH]: run for run in runs if _complete(run)}
         reasons = {r.data.tags[TAG_CELL_HASH]: r.data.tags[TAG_FAILED] for r in runs if TAG_FAILED in r.data.tags}
         found = {key: self._record(run) for key, run in done.items()}
@@ -72,21 +72,19 @@ class Store:
 
     def looks(self, grid: str, profile: str, world: str) -> list[int]:
         """The planned numbers of seeds of a grid's invocations, rising: each is a declared look at the results."""
-        experiment = self.client.get_experiment_by_name(grid)
-        found = (
-            []
-            if experiment is None
-            else self.client.search_runs([experiment.experiment_id], f"tags.{TAG_KIND} = 'parent'")
-        )
-        mine = [r for r in found if (r.data.tags.get(TAG_PROFILE), r.data.tags.get(TAG_WORLD_HASH)) == (profile, world)]
+        mine = [
+            run
+            for run in self._runs(grid, "parent")
+            if (run.data.tags.get(TAG_PROFILE), run.data.tags.get(TAG_WORLD_HASH)) == (profile, world)
+        ]
         return sorted({int(run.data.params["planned_n"]) for run in mine if "planned_n" in run.data.params})
 
     def record(self, run_id: str) -> Record:
         """One cell by its run."""
         return self._record(self.client.get_run(run_id))
 
-    def _cells(self, grid: str) -> list[Any]:
-        """All cell runs of a grid, oldest first."""
+    def _runs(self, grid: str, kind: str) -> list[Any]:
+        """All runs of a kind (`records.TAG_KIND`) of a grid, oldest first."""
         experiment = self.client.get_experiment_by_name(grid)
         if experiment is None:
             return []
@@ -95,7 +93,7 @@ class Store:
         while True:
             page = self.client.search_runs(
                 [experiment.experiment_id],
-                f"tags.{TAG_KIND} = 'cell'",
+                f"tags.{TAG_KIND} = '{kind}'",
                 max_results=1000,
                 order_by=["attributes.start_time ASC"],
                 page_token=token,

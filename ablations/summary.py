@@ -68,18 +68,35 @@ class Table:
     def markdown(self) -> str:
         """The table with its notes."""
         head, body = self.texts()
-        lines = ["| " + " | ".join(row) + " |" for row in [head, ["---", *["---:"] * (len(head) - 1)], *body]]
-        return "\n".join([*lines, "", *self.notes]) + "\n"
+        return markdown_table(head, body, ["---", *["---:"] * (len(head) - 1)], self.notes)
 
     def csv(self) -> str:
         """Unrounded fractions: mean, low, high and n of every measure."""
-        file = io.StringIO()
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["arm", "n"] + [f"{name}_{part}" for name in self.columns for part in Interval._fields])
-        for arm, (n, values) in self.rows.items():
-            numbers = [values[name] for name in self.columns]
-            writer.writerow([arm, n] + ["" if math.isnan(v) else repr(v) for interval in numbers for v in interval])
-        return file.getvalue()
+        head = ["arm", "n"] + [f"{name}_{part}" for name in self.columns for part in Interval._fields]
+        body = [
+            [arm, n, *(value for name in self.columns for value in values[name])]
+            for arm, (n, values) in self.rows.items()
+        ]
+        return csv_table(head, body)
+
+
+def markdown_table(
+    head: Sequence[str], body: Sequence[Sequence[str]], rule: Sequence[str], notes: Sequence[str]
+) -> str:
+    """A Markdown table with its notes below; ``rule`` aligns the columns."""
+    lines = ["| " + " | ".join(row) + " |" for row in [head, rule, *body]]
+    return "\n".join([*lines, "", *notes]) + "\n"
+
+
+def csv_table(head: Sequence[str], body: Sequence[Sequence[str | float]]) -> str:
+    """CSV with unrounded numbers; NaN is an empty field."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(head)
+    for row in body:
+        texts = (value if isinstance(value, str) else "" if math.isnan(value) else repr(value) for value in row)
+        writer.writerow(texts)
+    return file.getvalue()
 
 
 def show(interval: Interval, unit: str) -> str:

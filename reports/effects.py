@@ -6,10 +6,8 @@ paired t on seeds, Holm over the four. Everything else here is secondary: interv
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +26,7 @@ from ablations.inference import (
     spread_bound,
 )
 from ablations.records import Record
-from ablations.summary import gold_gains
+from ablations.summary import csv_table, gold_gains, markdown_table
 
 MARGIN = 0.03
 """Three points: smaller differences count as none (declared in the design, before any result)."""
@@ -159,11 +157,8 @@ def markdown(found: Sequence[Row], notes: Sequence[str]) -> str:
         "p (TOST)",
         "verdict",
     ]
-    lines = [
-        "| " + " | ".join(row) + " |"
-        for row in [head, ["---", *["---:"] * (len(head) - 2), "---"], *map(_texts, found)]
-    ]
-    return "\n".join([*lines, "", *notes]) + "\n"
+    rule = ["---", *["---:"] * (len(head) - 2), "---"]
+    return markdown_table(head, [_texts(row) for row in found], rule, notes)
 
 
 def _texts(row: Row) -> list[str]:
@@ -180,8 +175,6 @@ def _texts(row: Row) -> list[str]:
 
 def as_csv(found: Sequence[Row]) -> str:
     """Unrounded fractions, one line a contrast; p values only where they were declared."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
     names = [
         "mean",
         "low",
@@ -196,12 +189,11 @@ def as_csv(found: Sequence[Row]) -> str:
         "wilcoxon_p",
         "tost_p",
     ]
-    writer.writerow(["contrast", "family", *names, "verdict"])
-    for row in found:
-        numbers: Mapping[str, float] = dict(zip(names, [*row.test.mean, *row.effect, *_p_values(row)], strict=True))
-        cells = ["" if math.isnan(value) else repr(value) for value in numbers.values()]
-        writer.writerow([row.name, "primary" if row.primary else "secondary", *cells, row.verdict])
-    return file.getvalue()
+    body = [
+        [row.name, "primary" if row.primary else "secondary", *row.test.mean, *row.effect, *_p_values(row), row.verdict]
+        for row in found
+    ]
+    return csv_table(["contrast", "family", *names, "verdict"], body)
 
 
 def _p_values(row: Row) -> list[float]:

@@ -45,7 +45,6 @@ def splits(profile: Profile) -> dict[str, SplitConfig]:
             texts=texts,
             artefact_rate=artefacts,
             shortcut=shortcut,
-            manifest=profile.manifests.get(name),
         )
         for name, (speakers, texts, artefacts, shortcut) in rows.items()
     }
@@ -53,7 +52,8 @@ def splits(profile: Profile) -> dict[str, SplitConfig]:
 
 @cache
 def speech(profile: Profile, split: SplitConfig) -> Stage:
-    """Manifest and features of one split."""
+    """Manifest and features of one split, of the user's own utterances where the profile names any."""
+    split = replace(split, manifest=profile.manifests.get(split.name))
     config = SpeechConfig(world=profile.world, split=split)
     return Stage("speech", "rrpo.corpus.features:build", config, label=f"speech {split.name}")
 
@@ -115,7 +115,6 @@ def sft(profile: Profile, seed: int) -> Stage:
         size=profile.sizes["sft"],
         texts="sft",
         artefact_rate=profile.artefact_rate,
-        manifest=profile.manifests.get("sft"),
         seed=seed,
     )
     inputs = {
@@ -150,7 +149,6 @@ def reward_model(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         texts="rm",
         raters=profile.raters,
         rater_noise=profile.rater_noise,
-        manifest=profile.manifests.get("annotated"),
         seed=seed,
     )
     config = replace(profile.finetune, seed=seed, regularizers=arm.regularizers)
