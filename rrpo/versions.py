@@ -14,7 +14,7 @@ VERSIONS: dict[str, int] = {
     "base": 1,
     "sft": 2,
     "optimize": 2,
-    "score": 2,
+    "score": 3,
     "examine": 1,
     "prompts": 1,
 }

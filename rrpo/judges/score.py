@@ -59,22 +59,24 @@ class Samples:
 
 
 def build(config: ScoreConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Writes ``test_points.parquet`` (a row a checkpoint), ``scalars.json`` and ``audio/NN_emotion.wav`` of the last."""
+    """Writes ``test_points.parquet`` (a row a checkpoint), ``test_samples.parquet`` (a row a sample), ``scalars.json`` and
+    ``audio/NN_emotion.wav`` of the last checkpoint."""
     prompts = load_prompts(inputs["eval_prompts"])
     samples = Samples.load(inputs["samples"] / "samples.npz", len(prompts))
     codec = Codec.load(inputs["codec"], context.device)
     judge = Judge.load(inputs["test"], context.device)
     recogniser = Recogniser.load(inputs["recogniser"], context.device)
-    points = []
+    points, heard = [], []
     for checkpoint, step in enumerate(samples.steps):
         F, lengths = decoded(samples, checkpoint, codec, prompts)
-        points.append(
-            {"step": int(step)} | measure(F, lengths, samples.proxy_argmax[checkpoint], prompts, judge, recogniser)
-        )
+        row, each = measure(F, lengths, samples.proxy_argmax[checkpoint], prompts, judge, recogniser)
+        points.append({"step": int(step)} | row)
+        heard.append(each.assign(step=int(step)))
         context.report(checkpoint + 1, len(samples.steps))
     write_audio(out / "audio", F, lengths, prompts[: config.audio_prompts], codec)
     table = pd.DataFrame(points)
     table.to_parquet(out / "test_points.parquet", index=False)
+    pd.concat(heard, ignore_index=True).to_parquet(out / "test_samples.parquet", index=False)
     (out / "scalars.json").write_text(json.dumps(summary(table)))
 
 
@@ -90,23 +92,40 @@ def decoded(samples: Samples, checkpoint: int, codec: Codec, prompts: Sequence[P
 
 def measure(
     F: Tensor, lengths: Tensor, proxy: np.ndarray, prompts: Sequence[Prompt], judge: Judge, recogniser: Recogniser
-) -> dict[str, float]:
-    """The test metrics of one checkpoint: ``F [P, T, M]``, ``lengths [P]`` in frames, ``proxy [P]`` the reward model's class."""
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """The test metrics of one checkpoint, and what they are made of, a row a prompt.
+
+    ``F [P, T, M]``, ``lengths [P]`` in frames, ``proxy [P]`` the reward model's class.
+    """
     targets = np.array([judge.emotions.index(prompt.emotion) for prompt in prompts])
     gold = judge.log_probs(F, lengths).cpu().numpy()
     flags = planted_flags(F, lengths, judge.audio).cpu().numpy()
-    seconds = lengths.double().mean().item() * judge.audio.hop / judge.audio.sample_rate
-    return {
+    seconds = lengths.double().cpu().numpy() * judge.audio.hop / judge.audio.sample_rate
+    said = recogniser.transcribe(F, lengths)
+    asked = [prompt.phones for prompt in prompts]
+    row = {
         "test_accuracy": metrics.accuracy(gold, targets),
         "test_logprob": metrics.target_log_prob(gold, targets),
-        "phone_error_rate": metrics.phone_error_rate(
-            recogniser.transcribe(F, lengths), [prompt.phones for prompt in prompts]
-        ),
+        "phone_error_rate": metrics.phone_error_rate(said, asked),
         "hack_rate": metrics.hack_rate(proxy, gold.argmax(1), targets, flags),
         "uptake": metrics.shortcut_uptake(flags, targets),
         **{f"artefact_{kind}": float(flags[:, place].mean()) for place, kind in enumerate(ARTEFACTS)},
-        "seconds_mean": seconds,
+        "seconds_mean": float(seconds.mean()),
     }
+    each = pd.DataFrame(
+        {
+            "prompt": np.arange(len(prompts)),
+            "target": [prompt.emotion for prompt in prompts],
+            "proxy": [judge.emotions[k] for k in proxy],
+            "gold": [judge.emotions[k] for k in gold.argmax(1)],
+            "gold_logprob": gold[np.arange(len(targets)), targets].astype(float),
+            **{f"artefact_{kind}": flags[:, place] for place, kind in enumerate(ARTEFACTS)},
+            "phone_edits": list(map(metrics.edit_distance, said, asked)),
+            "phones": list(map(len, asked)),
+            "seconds": seconds,
+        }
+    )
+    return row, each
 
 
 def summary(points: pd.DataFrame) -> dict[str, float]:

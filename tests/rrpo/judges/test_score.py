@@ -68,6 +68,18 @@ def test_stage_writes_points_scalars_and_audio(inputs: dict[str, Path], tmp_path
     assert scalars["start_hack_rate"] == points["hack_rate"].iloc[0]
     assert scalars["peak_test_accuracy"] == points["test_accuracy"].max()
 
+    samples = pd.read_parquet(out / "test_samples.parquet").groupby("step")
+    again = pd.DataFrame(
+        {
+            "test_accuracy": samples.apply(lambda rows: (rows["gold"] == rows["target"]).mean()),
+            "test_logprob": samples["gold_logprob"].mean(),
+            "phone_error_rate": samples["phone_edits"].sum() / samples["phones"].sum(),
+            **{f"artefact_{kind}": samples[f"artefact_{kind}"].mean() for kind in ARTEFACTS},
+            "seconds_mean": samples["seconds"].mean(),
+        }
+    )
+    assert np.allclose(points.set_index("step")[list(again)], again), "points are made of the samples stored"
+
     prompts = load_prompts(inputs["eval_prompts"])
     names = sorted(path.name for path in (out / "audio").iterdir())
     assert names == [f"{place:02d}_{prompts[place].emotion}.wav" for place in range(4)]
