@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 CURVES_FILE = "curves.parquet"
 POINTS_FILE = "points.parquet"
 TEST_POINTS_FILE = "test_points.parquet"
+TEST_SAMPLES_FILE = "test_samples.parquet"
 
 CURVE_PREFIXES: dict[str, str] = {
     CURVES_FILE: "policy/",
@@ -116,6 +117,11 @@ class Record:
     def curves(self) -> pd.DataFrame:
         """One row a training step; empty where the cell has no policy."""
         return self._table(CURVES_FILE)
+
+    @cached_property
+    def samples(self) -> pd.DataFrame:
+        """One row a stored sample and checkpoint: target, proxy's and gold's emotion, artefacts, phone edits; may be empty."""
+        return self._table(TEST_SAMPLES_FILE)
 
     @cached_property
     def points(self) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from ablations.errors import InputError
 from ablations.estimate import Estimator
 from ablations.grids import FIRST_SEED, GRIDS
 from ablations.runner import Outcome, run_plan
-from ablations.summary import Table
+from ablations.sheet import Sheet
 
 WIDTH = 150
 """Columns where the output is no terminal."""
@@ -101,7 +101,7 @@ def report(outcome: Outcome, console: Console) -> None:
     say(f"Open it: {outcome.ui_command}")
 
 
-def show_table(table: Table, console: Console, title: str) -> None:
+def show_table(table: Sheet, console: Console, title: str) -> None:
     """A table of results on the terminal, with its notes."""
     head, body = table.texts()
     shown = RichTable(title=title, title_justify="left")

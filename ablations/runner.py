@@ -17,13 +17,14 @@ from ablations.plan import Plan
 from ablations.plan import make as replan
 from ablations.progress import Display
 from ablations.scheduler import Failure, Scheduler, Task
+from ablations.sheet import Sheet
 from ablations.store import Store
-from ablations.summary import Table, gold_gains, table
+from ablations.summary import gold_gains, table
 from ablations.tracking import Tracker
 from rrpo.cell import Cell
 from rrpo.stages import Stage
 
-ShowTable = Callable[[Table, Console, str], None]
+ShowTable = Callable[[Sheet, Console, str], None]
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Outcome:
     """Cell name -> reason."""
     stopped: bool
     """Whether Ctrl-C ended it."""
-    table: Table | None
+    table: Sheet | None
     """The result so far, None when there is none."""
     ui_command: str
     """Opens MLflow."""

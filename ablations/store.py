@@ -79,6 +79,22 @@ class Store:
         ]
         return sorted({int(run.data.params["planned_n"]) for run in mine if "planned_n" in run.data.params})
 
+    def invocations(self, grid: str) -> list[str]:
+        """Run ids of a grid's invocations, oldest first."""
+        return [str(run.info.run_id) for run in self._runs(grid, "parent")]
+
+    def experiment_id(self, grid: str) -> str:
+        """The grid's experiment in MLflow's addresses; empty when there is none."""
+        found = self.client.get_experiment_by_name(grid)
+        return str(found.experiment_id) if found else ""
+
+    def newest_artifact(self, experiment: str, name: str) -> Path | None:
+        """An artifact of an experiment's newest run that has it."""
+        number = self.experiment_id(experiment)
+        found = self.client.search_runs([number], order_by=["attributes.start_time DESC"]) if number else []
+        paths = [_local(run.info.artifact_uri) / name for run in found]
+        return next((path for path in paths if path.is_file()), None)
+
     def record(self, run_id: str) -> Record:
         """One cell by its run."""
         return self._record(self.client.get_run(run_id))

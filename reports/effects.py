@@ -26,7 +26,9 @@ from ablations.inference import (
     spread_bound,
 )
 from ablations.records import Record
-from ablations.summary import csv_table, gold_gains, markdown_table
+from ablations.sheet import Column, Sheet
+from ablations.statistics import Interval
+from ablations.summary import gold_gains
 
 MARGIN = 0.03
 """Three points: smaller differences count as none (declared in the design, before any result)."""
@@ -141,59 +143,36 @@ def _notes(n: int, looks: Sequence[int], alpha: float, absent: Sequence[str]) ->
     ]
 
 
-def markdown(found: Sequence[Row], notes: Sequence[str]) -> str:
-    """The contrasts as a Markdown table with their notes; empty without rows."""
-    if not found:
-        return ""
-    head = [
-        "contrast",
-        "n",
-        "points",
-        "g_z",
-        "improved",
-        "p (t, Holm)",
-        "p (sign flip)",
-        "p (Wilcoxon)",
-        "p (TOST)",
-        "verdict",
-    ]
-    rule = ["---", *["---:"] * (len(head) - 2), "---"]
-    return markdown_table(head, [_texts(row) for row in found], rule, notes)
+COLUMNS = (
+    Column("contrast", "contrast"),
+    Column("family", "family"),
+    Column("points", "points", "gain"),
+    Column("g_z", "g_z", "effect"),
+    Column("improved", "improved, %", "share"),
+    Column("t_p", "p (t)", "p"),
+    Column("holm_p", "p (t, Holm)", "p"),
+    Column("sign_flip_p", "p (sign flip)", "p"),
+    Column("wilcoxon_p", "p (Wilcoxon)", "p"),
+    Column("tost_p", "p (TOST)", "p"),
+    Column("verdict", "verdict"),
+)
 
 
-def _texts(row: Row) -> list[str]:
-    mean, tested = row.test.mean, not math.isnan(row.holm_p)
-    half = "" if math.isnan(mean.low) else f" ± {100 * (mean.high - mean.mean):.1f}"
-    size = (
-        "–" if math.isnan(row.effect.g_z) else f"{row.effect.g_z:+.2f} [{row.effect.low:+.2f}, {row.effect.high:+.2f}]"
-    )
-    p = [row.holm_p, row.test.sign_flip_p, row.test.wilcoxon_p, row.tost_p] if tested else []
-    shown = [f"{value:.4f}" if math.isfinite(value) else "–" for value in p] or ["–"] * 4
-    better = f"{100 * improvement(row.values):.0f} %"
-    return [row.name, str(mean.n), f"{100 * mean.mean:+.1f}{half}", size, better, *shown, row.verdict or "secondary"]
-
-
-def as_csv(found: Sequence[Row]) -> str:
-    """Unrounded fractions, one line a contrast; p values only where they were declared."""
-    names = [
-        "mean",
-        "low",
-        "high",
-        "n",
-        "g_z",
-        "g_z_low",
-        "g_z_high",
-        "t_p",
-        "holm_p",
-        "sign_flip_p",
-        "wilcoxon_p",
-        "tost_p",
-    ]
+def sheet(found: Sequence[Row], notes: Sequence[str]) -> Sheet | None:
+    """The contrasts as a table; p values only where they were declared; None without rows."""
     body = [
-        [row.name, "primary" if row.primary else "secondary", *row.test.mean, *row.effect, *_p_values(row), row.verdict]
+        (
+            row.name,
+            "primary" if row.primary else "secondary",
+            row.test.mean,
+            Interval(*row.effect, row.test.mean.n),
+            improvement(row.values),
+            *_p_values(row),
+            row.verdict or "not tested",
+        )
         for row in found
     ]
-    return csv_table(["contrast", "family", *names, "verdict"], body)
+    return Sheet("effects", "What each component does", COLUMNS, tuple(body), tuple(notes)) if body else None
 
 
 def _p_values(row: Row) -> list[float]:

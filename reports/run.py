@@ -1,4 +1,4 @@
-"""``python -m reports.run --grid full``: regenerate a grid's table and figure from MLflow alone.
+"""``python -m reports.run --grid full``: regenerate a grid's tables, figures and page from MLflow alone.
 
 Exit status: 0, or 2 for bad input.
 """
@@ -6,54 +6,74 @@ Exit status: 0, or 2 for bad input.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.progress import track
 
-from ablations.errors import InputError
-from reports import effects, figures, tables
-from reports.store import select
+from ablations.errors import InputError, choose
+from ablations.records import GOLD_GAIN
+from reports import page
+from reports.report import Report, make
+from reports.store import Selection, select
+from reports.writers import FORMATS, write
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
 def command(
-    grid: Annotated[str, typer.Option(help="Which grid.")],
+    grid: Annotated[list[str], typer.Option(help="Which grid; given several times, grids of one world are pooled.")],
     runs_dir: Annotated[Path, typer.Option(help="The runs folder that holds the MLflow store.")] = Path("runs"),
     out: Annotated[
         Path | None, typer.Option(help="Where to write. Default: reports/GRID in the runs folder.", show_default=False)
     ] = None,
     profile: Annotated[str | None, typer.Option(help="Which profile, where the grid was run on several.")] = None,
+    control: Annotated[
+        str, typer.Option(help="The arm that the others are tested against in the main table.")
+    ] = "diffro",
+    metric: Annotated[str, typer.Option(help="The measure of the ablation table.")] = GOLD_GAIN,
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help=f"Formats of the tables: {', '.join(FORMATS)}. Default: all.")
+    ] = None,
+    mixed: Annotated[
+        bool, typer.Option("--mixed", help="Pool cells of different versions of the code, and say so.")
+    ] = False,
 ) -> None:
-    """Write table.md, table.csv, effects.csv and goodhart.pdf/.png, the same bytes each time."""
+    """Write the tables, the figures (PDF, PNG) and report.html, the same bytes each time; keep them in MLflow too."""
     try:
-        selection = select(runs_dir, grid, profile)
-        folder = _folder(runs_dir / "reports" / grid if out is None else out)
+        endings = [choose("format", name, list(FORMATS)) for name in formats or FORMATS]
+        selection = select(runs_dir, grid, profile, mixed=mixed)
+        made = make(selection, control, metric)
+        folder = _folder(runs_dir / "reports" / selection.grid if out is None else out)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
-    made = tables.make(selection)
-    paths = tables.write(made, grid, folder)
-    found, notes = effects.rows(selection.records, selection.looks)
-    if found:
-        paths.append(folder / "effects.csv")
-        paths[-1].write_text(effects.as_csv(found))
-        with paths[0].open("a") as file:
-            file.write(f"\n## What each component does\n\n{effects.markdown(found, notes)}")
-    drawn = figures.goodhart(selection.records, folder)
-    if drawn:
-        with paths[0].open("a") as file:
-            file.write(f"\n![Goodhart curves]({drawn[1].name})\n\n{figures.CAPTION}\n")
-    print(paths[0].read_text())
-    print("written: " + ", ".join(str(path) for path in paths + drawn))
+    paths = write(made.sheets, folder, endings)
+    drawn = []
+    for figure in track(made.figures, description="figures", transient=True):
+        drawn.append((figure, figure.draw(folder)))
+    paths += [path for _, files in drawn for path in files]
+    paths.append(page.write(selection, made, [figure for figure, files in drawn if files], folder))
+    _show(made, selection, paths)
+    page.keep(selection, folder)
+
+
+def _show(made: Report, selection: Selection, paths: Sequence[Path]) -> None:
+    for sentence in made.verdict:
+        print(sentence)
+    print()
+    for sheet in made.sheets[:2]:
+        print(FORMATS["md"](sheet))
+    print(f"written to {paths[-1].parent}: " + ", ".join(path.name for path in paths))
 
 
 def _folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
-        (path / "table.md").touch()
+        (path / "report.html").touch()
     except OSError as error:
         raise InputError(
             "the report cannot be written there", got=f"{path}: {error}", fix="give another --out"

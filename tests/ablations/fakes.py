@@ -134,10 +134,16 @@ def build_optimized(config: FakeConfig, inputs: Mapping[str, Path], out: Path, c
         print(f"step {step} of {config.label}")
     _trouble(config)
     rows = curve(config.label, config.seed)
-    rows[["step", "sqrt_kl", "kl_token", "kl_utterance", "proxy_accuracy", "length"]].to_parquet(out / "points.parquet")
+    rows[
+        ["step", "sqrt_kl", "kl_token", "kl_utterance", "proxy_accuracy", "val_accuracy", "val_logprob", "length"]
+    ].to_parquet(out / "points.parquet")
     rows[["step", "test_accuracy", "phone_error_rate", "hack_rate", "uptake"]].to_parquet(out / "later.parquet")
     steps = np.arange(1, 21) if len(rows) > 1 else np.arange(0)
-    curves = pd.DataFrame({"step": steps, "reward": np.log1p(steps)}) if len(steps) else pd.DataFrame([])
+    curves = (
+        pd.DataFrame({"step": steps, "reward": np.log1p(steps), "kl_token": steps / 20.0})
+        if len(steps)
+        else pd.DataFrame([])
+    )
     curves.to_parquet(out / "curves.parquet")
     (out / "scalars.json").write_text(json.dumps({"end_proxy_accuracy": float(rows["proxy_accuracy"].iloc[-1])}))
     _built(out, config)
@@ -146,6 +152,7 @@ def build_optimized(config: FakeConfig, inputs: Mapping[str, Path], out: Path, c
 def build_scored(config: FakeConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
     rows = pd.read_parquet(inputs["samples"] / "later.parquet")
     rows.to_parquet(out / "test_points.parquet")
+    samples(rows).to_parquet(out / "test_samples.parquet")
     (out / "audio").mkdir()
     tone = (8000 * np.sin(np.arange(1600) / 10)).astype("<i2")
     with wave.open(str(out / "audio" / "00_angry.wav"), "wb") as file:
@@ -153,6 +160,17 @@ def build_scored(config: FakeConfig, inputs: Mapping[str, Path], out: Path, cont
         file.writeframes(tone.tobytes())
     (out / "scalars.json").write_text(json.dumps({"end_test_accuracy": float(rows["test_accuracy"].iloc[-1])}))
     _built(out, config)
+
+
+def samples(rows: pd.DataFrame) -> pd.DataFrame:
+    """Twenty samples a checkpoint, asked to be angry or sad; gold hears as many right as the checkpoint says."""
+    made = []
+    for row in rows.itertuples():
+        for place in range(20):
+            asked, other = ("angry", "sad") if place % 2 else ("sad", "angry")
+            heard = asked if place < round(20 * row.test_accuracy) else other
+            made.append({"step": row.step, "prompt": place, "target": asked, "proxy": asked, "gold": heard})
+    return pd.DataFrame(made)
 
 
 def curve(label: str, seed: int) -> pd.DataFrame:
@@ -172,6 +190,8 @@ def curve(label: str, seed: int) -> pd.DataFrame:
             "kl_utterance": 40 * d**2,
             "proxy_accuracy": proxy,
             "test_accuracy": gold,
+            "val_accuracy": gold + 0.01,
+            "val_logprob": np.log(np.clip(gold, 0.05, 1)),
             "phone_error_rate": 0.2 + 0.1 * d,
             "hack_rate": np.clip(proxy - gold, 0, 1),
             "uptake": 0.3 * d * (1 - robust / 4),

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from ablations.records import Record
+from ablations.sheet import as_csv, markdown, show
 from ablations.statistics import t_interval
-from ablations.summary import show, table
+from ablations.summary import table
 
 
 def record(folder: Path, label: str, seed: int, gold: list[float], d: list[float], steps: str = "null") -> Record:
@@ -40,12 +41,12 @@ def test_numbers_by_hand(tmp_path: Path):
         record(tmp_path, "a", 2, [0.5, 0.9], [0, 1]),
     ]
     made = table(records)
-    n, values = made.rows["a"]
-    assert n == 2
+    values = made.row("a")
+    assert values["n"] == 2
     assert values["gold_gain"] == pytest.approx(t_interval([0.1, 0.2]))
     assert values["test_accuracy"].mean == pytest.approx(0.8)
     assert values["kl_token"].mean == pytest.approx(1)
-    assert made.rows["sft"][1]["gold_gain"].mean == 0
+    assert made.row("sft")["gold_gain"].mean == 0
     head, body = made.texts()
     assert head[:3] == ["arm", "n", "gold gain at matched KL, points"]
     assert body[0][2] == "+0.0"
@@ -54,7 +55,7 @@ def test_numbers_by_hand(tmp_path: Path):
 
 def test_missing_cells_and_arms_are_named(tmp_path: Path):
     made = table([record(tmp_path, "a", 1, [0.5, 0.7], [0, 1])], {"b": 2, "a": 2})
-    assert list(made.rows) == ["b", "a"]
+    assert [row[0] for row in made.rows] == ["b", "a"]
     assert "Missing cells: b 2, a 1." in made.notes
     assert made.texts()[1][0] == ["b", "0", *["–"] * 7]
 
@@ -66,12 +67,12 @@ def test_an_arm_that_did_not_move_is_named(tmp_path: Path):
 
 def test_markdown_and_csv_say_the_same(tmp_path: Path):
     made = table([record(tmp_path, "a", s, [0.5, 0.6 + 0.1 * s], [0, 1]) for s in (1, 2)])
-    (row,) = csv.DictReader(io.StringIO(made.csv()))
+    (row,) = csv.DictReader(io.StringIO(as_csv(made)))
     assert float(row["test_accuracy_mean"]) == pytest.approx(0.75)
     assert row["test_accuracy_n"] == "2"
     assert row["uptake_mean"] == ""
-    assert "| a | 2 | +12.5 ± " in made.markdown()
-    assert "nan" not in made.csv() + made.markdown()
+    assert "| a | 2 | +12.5 ± " in markdown(made)
+    assert "nan" not in as_csv(made) + markdown(made)
 
 
 def test_show():
@@ -81,4 +82,4 @@ def test_show():
 
 
 def test_no_records_give_an_empty_table():
-    assert table([]).rows == {}
+    assert table([]).rows == ()

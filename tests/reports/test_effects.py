@@ -10,7 +10,8 @@ import pytest
 
 from ablations.contrasts import PRIMARY, arm_of, subsets
 from ablations.records import Record
-from reports.effects import as_csv, markdown, rows
+from ablations.sheet import as_csv, markdown
+from reports.effects import rows, sheet
 
 GAINS = {"ls": 0.10, "eam": 0.0, "adv": -0.10}
 """Gain of each component, additive; noise is a tenth of a point except in EAM's arms."""
@@ -62,9 +63,11 @@ def test_no_p_value_before_a_declared_look(looks: list[int]) -> None:
     assert set(verdicts(found).values()) == {"interim"}
     assert any("Interim, n = 7" in note for note in notes)
     assert all(math.isnan(row.holm_p) for row in found)
-    for line in as_csv(found).splitlines()[1:]:
+    made = sheet(found, [])
+    assert made is not None
+    for line in as_csv(made).splitlines()[1:]:
         assert line.split(",")[-6:-1] == [""] * 5
-    assert markdown(found, []).count("| – | – | – | – |") == len(found)
+    assert markdown(made).count("| – | – | – | – | – |") == len(found)
 
 
 def test_more_seeds_are_a_new_look_with_less_alpha_first() -> None:

@@ -9,27 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from ablations.records import Record
 from ablations.statistics import mean_path
+from reports.figures.style import BLUE, GREY, VERMILION, WIDE, figure_of, percent, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WIDTH = 7.16
-"""Inches: two columns of the usual paper."""
-GOLD, PROXY, REFERENCE = "#0072B2", "#D55E00", "0.55"
-"""Blue and vermilion of Okabe and Ito's palette, told apart in grey by line style as well."""
-MEASURES = (("test_accuracy", GOLD, "-", "gold"), ("proxy_accuracy", PROXY, "--", "proxy"))
-STYLE: dict[str, Any] = {
-    "pdf.fonttype": 42,
-    "ps.fonttype": 42,
-    "font.family": "DejaVu Sans",
-    "font.size": 7,
-    "axes.titlesize": 7.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-}
+MEASURES = (("test_accuracy", BLUE, "-", "gold"), ("proxy_accuracy", VERMILION, "--", "proxy"))
 REFERENCE_ARM = "diffro"
 
 
@@ -38,11 +23,6 @@ def goodhart(records: Sequence[Record], out: Path) -> list[Path]:
 
     Seeds thin, their mean over checkpoints thick; vanilla DiffRO's mean gold in grey in every other panel.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
     arms: dict[str, list[Record]] = {}
     for record in records:
         if {"sqrt_kl", "test_accuracy", "proxy_accuracy"} <= set(record.points.columns) and len(record.points) > 1:
@@ -51,17 +31,8 @@ def goodhart(records: Sequence[Record], out: Path) -> list[Path]:
         return []
     columns = min(4, len(arms)) if len(arms) != 5 else 3
     lines = math.ceil(len(arms) / columns)
-    with mpl.rc_context(STYLE):  # type: ignore[arg-type]
-        figure, grid = plt.subplots(
-            lines,
-            columns,
-            figsize=(WIDTH, 0.55 + 1.45 * max(lines, 1 if columns > 1 else 2)),
-            sharex=True,
-            sharey=True,
-            squeeze=False,
-            layout="constrained",
-        )
-        axes = list(grid.flat)
+    height = 0.55 + 1.45 * max(lines, 1 if columns > 1 else 2)
+    with figure_of(WIDE, height, lines, columns, sharex=True, sharey=True) as (figure, axes):
         named = _furthest(arms)
         for axis, (label, own) in zip(axes, arms.items(), strict=False):
             _panel(axis, label, own, arms.get(REFERENCE_ARM, []), name_reference=label == named)
@@ -72,14 +43,10 @@ def goodhart(records: Sequence[Record], out: Path) -> list[Path]:
         limit = max(float(r.points["sqrt_kl"].max()) for own in arms.values() for r in own)
         lowest = min(float(r.points[name].min()) for own in arms.values() for r in own for name, *_ in MEASURES)
         axes[0].set(xlim=(0, 1.22 * limit), ylim=(max(0.0, math.floor(10 * lowest - 0.5) / 10), 1.02))
-        axes[0].yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0, decimals=0))
+        axes[0].yaxis.set_major_formatter(percent)
         figure.supxlabel("√KL to the SFT policy (√nats a token)", fontsize=7.5)
         figure.supylabel("accuracy of the target emotion", fontsize=7.5)
-        paths = [out / "goodhart.pdf", out / "goodhart.png"]
-        figure.savefig(paths[0], metadata={"CreationDate": None, "Producer": None, "Creator": None})
-        figure.savefig(paths[1], dpi=200, metadata={"Software": None})
-        plt.close(figure)
-    return paths
+        return save(figure, out, "goodhart")
 
 
 def _furthest(arms: Mapping[str, Sequence[Record]]) -> str | None:
@@ -94,7 +61,7 @@ def _furthest(arms: Mapping[str, Sequence[Record]]) -> str | None:
 def _panel(axis: Axes, label: str, own: Sequence[Record], reference: Sequence[Record], *, name_reference: bool) -> None:
     if reference and label != REFERENCE_ARM:
         d, y = mean_path([_path(record, "test_accuracy") for record in reference])
-        axis.plot(d, y, color=REFERENCE, lw=1.0, ls=":", zorder=1)
+        axis.plot(d, y, color=GREY, lw=1.0, ls=":", zorder=1)
         if name_reference:
             style: dict[str, Any] = {"xytext": (0, -4), "textcoords": "offset points", "ha": "center", "va": "top"}
             axis.annotate(f"{REFERENCE_ARM}, gold", (d[-1], y[-1]), color="0.35", fontsize=6, **style)

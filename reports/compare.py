@@ -1,0 +1,116 @@
+"""``python -m reports.compare A B``: the same arms in two grids, side by side. Descriptive: nothing is tested.
+
+Exit status: 0, or 2 for bad input.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ablations.errors import InputError
+from ablations.records import GOLD_GAIN
+from ablations.sheet import Column, Sheet, Value
+from ablations.statistics import Interval, t_interval
+from ablations.summary import gold_gains, over_seeds, value_of
+from reports.store import Selection, select
+from reports.tables import heading_of, unit_of
+from reports.writers import FORMATS
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def command(
+    first: Annotated[str, typer.Argument(help="A grid.")],
+    second: Annotated[str, typer.Argument(help="Another grid.")],
+    runs_dir: Annotated[Path, typer.Option(help="The runs folder of the first grid.")] = Path("runs"),
+    other_runs_dir: Annotated[
+        Path | None, typer.Option(help="The runs folder of the second. Default: the same.", show_default=False)
+    ] = None,
+    metric: Annotated[str, typer.Option(help="The measure compared.")] = GOLD_GAIN,
+    profile: Annotated[str | None, typer.Option(help="Which profile, where a grid was run on several.")] = None,
+) -> None:
+    """Print the arms that two grids share, with the difference of a measure."""
+    try:
+        a = select(runs_dir, first, profile)
+        b = select(other_runs_dir or runs_dir, second, profile)
+        made = compare(a, b, metric)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    print(FORMATS["md"](made))
+
+
+def compare(a: Selection, b: Selection, metric: str = GOLD_GAIN) -> Sheet:
+    """One row a shared arm: the measure in both, and second minus first.
+
+    Paired by seed where both grids stand in one world and have the same seeds of the arm; else by Welch's interval. Raises
+    InputError when they share no arm with that measure.
+    """
+    rows: list[tuple[Value, ...]] = []
+    gains = [gold_gains(selection.records)[0] for selection in (a, b)]
+    for arm in (arm for arm in a.arms if arm in b.arms):
+        values = [
+            {r.seed: value_of(r, metric, own) for r in selection.of(arm) if math.isfinite(value_of(r, metric, own))}
+            for selection, own in zip((a, b), gains, strict=True)
+        ]
+        if not all(values):
+            continue
+        paired = a.records[0].world_hash == b.records[0].world_hash and values[0].keys() == values[1].keys()
+        if paired:
+            change = t_interval([values[1][seed] - values[0][seed] for seed in values[0]])
+        else:
+            change = welch(list(values[0].values()), list(values[1].values()))
+        both = [over_seeds(s.of(arm), metric, own) for s, own in zip((a, b), gains, strict=True)]
+        rows.append((arm, *both, change, "paired" if paired else "Welch"))
+    if not rows:
+        raise InputError(
+            "the grids share no arm with that measure",
+            got=f"{metric}; {a.grid}: {', '.join(a.arms)}; {b.grid}: {', '.join(b.arms)}",
+            fix="choose other grids or another --metric",
+        )
+    unit = unit_of(metric)
+    difference = "gain" if unit in ("gain", "percent") else unit
+    columns = (
+        Column("arm", "arm"),
+        Column("first", a.grid, unit),
+        Column("second", b.grid if b.grid != a.grid else f"{b.grid} (second)", unit),
+        Column("difference", "second - first", difference),
+        Column("interval", "interval"),
+    )
+    notes = (
+        *a.notes,
+        *b.notes,
+        "Mean over seeds ± half the 95 % t-interval; differences paired by seed in one world with the same seeds, by Welch's "
+        "interval otherwise. Descriptive, not tested. Gold gain at matched KL depends on the arms of its own grid: they set "
+        "the range.",
+    )
+    return Sheet("compare", f"{heading_of(metric)}: {a.grid} and {b.grid}", columns, tuple(rows), notes)
+
+
+def welch(x: list[float], y: list[float], level: float = 0.95) -> Interval:
+    """Interval of mean(y) - mean(x) with unequal spreads; the bounds are NaN below two values each."""
+    import numpy as np
+
+    difference = float(np.mean(y) - np.mean(x))
+    n = min(len(x), len(y))
+    if n < 2:
+        return Interval(difference, math.nan, math.nan, n)
+    from scipy.stats import ttest_ind
+
+    interval = ttest_ind(y, x, equal_var=False).confidence_interval(level)
+    return Interval(difference, float(interval.low), float(interval.high), n)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app(prog_name="reports.compare")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Figures of a report: vector PDF and PNG in the house style, each with its caption."""

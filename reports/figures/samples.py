@@ -1,0 +1,93 @@
+"""What the policies say: one prompt's spectrograms across arms, and what the gold judge hears."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ablations.records import Record
+from reports.figures.style import WIDE, figure_of, save
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHOWN = ("sft", "pretrained", "diffro", "ls_adv", "rrpo", "oracle", "placebo")
+FLOOR = -70.0
+"""Decibels below the loudest point that are shown."""
+STRIP = (
+    "Spectrograms (0 to 8 kHz, 70 dB) of the last checkpoint's sample of one evaluation prompt, the same for every "
+    "arm, of the first "
+    "seed. One sample a panel: an illustration, not evidence."
+)
+CONFUSION = (
+    "What the `test` judge hears at the last checkpoint (columns) of samples asked to be of an emotion (rows), % of "
+    "each row, all seeds."
+)
+
+
+def spectrogram(wave: np.ndarray, rate: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Power in dB under its maximum ``[f, t]``, with frequencies (Hz) and times (s): 32 ms windows each 8 ms."""
+    from scipy.signal import ShortTimeFFT
+    from scipy.signal.windows import hann
+
+    size = int(0.032 * rate)
+    transform = ShortTimeFFT(hann(size, sym=False), hop=size // 4, fs=rate, mfft=2 * size)
+    power = transform.spectrogram(wave if len(wave) > size else np.pad(wave, (0, size)))
+    level = 10 * np.log10(np.maximum(power, 1e-12 * max(power.max(), 1e-12)))
+    return level - level.max(), transform.f, transform.t(max(len(wave), size + 1))
+
+
+def strip(records: Sequence[Record], folder: Path) -> list[Path]:
+    """``spectrograms.pdf`` and ``.png`` of the first audio file that all arms shown have; nothing without one."""
+    import soundfile
+
+    first = {r.label: r for r in sorted(records, key=lambda r: -r.seed)}
+    own = {arm: first[arm] for arm in SHOWN if arm in first and (first[arm].folder / "audio").is_dir()}
+    names = [{p.name for p in (r.folder / "audio").glob("*.wav")} for r in own.values()]
+    common = sorted(set.intersection(*names)) if names else []
+    if not common:
+        return []
+    waves = {arm: soundfile.read(r.folder / "audio" / common[0]) for arm, r in own.items()}
+    longest = max(len(wave) / rate for wave, rate in waves.values())
+    with figure_of(WIDE, 1.9, 1, len(own), sharey=True) as (figure, axes):
+        for axis, (arm, (wave, rate)) in zip(axes, waves.items(), strict=True):
+            level, f, t = spectrogram(wave, rate)
+            axis.pcolormesh(t, f / 1000, level, vmin=FLOOR, vmax=0, cmap="magma", rasterized=True, shading="nearest")
+            axis.set(xlim=(0, longest), ylim=(0, rate / 2000))
+            axis.set_title(arm, loc="left", pad=3)
+        axes[0].set_ylabel("kHz")
+        figure.supxlabel(f"seconds; prompt {common[0].removesuffix('.wav').replace('_', ', ')}", fontsize=7.5)
+        return save(figure, folder, "spectrograms")
+
+
+def confusion(records: Sequence[Record], folder: Path) -> list[Path]:
+    """``confusion.pdf`` and ``.png``; nothing where no samples were kept."""
+    import pandas as pd
+
+    tables: dict[str, pd.DataFrame] = {}
+    for arm in SHOWN:
+        own = [r.samples for r in records if r.label == arm and not r.samples.empty]
+        if own:
+            last = pd.concat([s[s["step"] == s["step"].max()] for s in own])
+            tables[arm] = pd.crosstab(last["target"], last["gold"], normalize="index")
+    if not tables:
+        return []
+    order = sorted(set().union(*(set(t.index) | set(t.columns) for t in tables.values())))
+    with figure_of(WIDE, 1.75, 1, len(tables), sharey=True) as (figure, axes):
+        for axis, (arm, found) in zip(axes, tables.items(), strict=True):
+            share = found.reindex(index=order, columns=order).fillna(0.0).to_numpy()
+            axis.imshow(share, vmin=0, vmax=1, cmap="Greys", aspect="equal")
+            for (i, k), value in np.ndenumerate(share):
+                if value >= 0.005:
+                    style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 5.5}
+                    axis.text(k, i, f"{100 * value:.0f}", color="white" if value > 0.5 else "black", **style)
+            axis.set_xticks(range(len(order)), order, rotation=90)
+            axis.set_yticks(range(len(order)), order)
+            axis.tick_params(length=0, labelsize=6)
+            axis.set_title(arm, loc="left", pad=3)
+        axes[0].set_ylabel("asked for")
+        figure.supxlabel("heard by the `test` judge", fontsize=7.5)
+        return save(figure, folder, "confusion")

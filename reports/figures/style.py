@@ -1,0 +1,108 @@
+"""The house style of every figure: sizes, fonts, colours, and files that are the same bytes each time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ablations.statistics import Interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NARROW, WIDE = 3.5, 7.16
+"""Inches: one and two columns of the usual paper."""
+BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
+"""Okabe and Ito's palette, told apart in grey by line style or marker as well."""
+GREY = "0.55"
+ARMS: dict[str, tuple[str, Any, str]] = {
+    "sft": ("0.35", (0, (1, 1)), "o"),
+    "pretrained": ("0.6", (0, (5, 1)), "v"),
+    "diffro": ("black", "-", "s"),
+    "ls": (SKY, "--", "^"),
+    "eam": (GREEN, "-.", "D"),
+    "adv": (ORANGE, ":", "v"),
+    "rrpo": (VERMILION, "-", "o"),
+    "oracle": (BLUE, (0, (3, 1, 1, 1)), "P"),
+    "placebo": (PURPLE, (0, (5, 1)), "X"),
+}
+"""Colour, line and marker of the arms that figures single out; all others are grey."""
+OTHER = (GREY, "-", "o")
+STYLE: dict[str, Any] = {
+    "pdf.fonttype": 42,
+    "ps.fonttype": 42,
+    "font.family": "DejaVu Sans",
+    "font.size": 7,
+    "axes.titlesize": 7.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+}
+
+
+def percent(value: float, position: float) -> str:
+    """Tick labels of a fraction."""
+    return f"{100 * value:.0f}%"
+
+
+def points(value: float, position: float) -> str:
+    """Tick labels of a difference of fractions."""
+    return f"{100 * value:+.0f}" if round(100 * value) else "0"
+
+
+def drawable(mean: Interval) -> bool:
+    """Whether an interval is drawn: from two seeds it is so wide that it hides everything else; tables give it."""
+    return mean.n > 2
+
+
+@contextmanager
+def figure_of(
+    width: float, height: float, lines: int = 1, columns: int = 1, **options: Any
+) -> Iterator[tuple[Figure, list[Axes]]]:
+    """A figure of ``lines x columns`` axes in the house style, closed at the end."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    with mpl.rc_context(STYLE):  # type: ignore[arg-type]
+        figure, grid = plt.subplots(
+            lines, columns, figsize=(width, height), squeeze=False, layout="constrained", **options
+        )
+        try:
+            yield figure, list(grid.flat)
+        finally:
+            plt.close(figure)
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """``<name>.pdf`` and ``.png`` without dates or versions."""
+    paths = [folder / f"{name}.pdf", folder / f"{name}.png"]
+    figure.savefig(paths[0], metadata={"CreationDate": None, "Producer": None, "Creator": None})
+    figure.savefig(paths[1], dpi=200, metadata={"Software": None})
+    return paths
+
+
+def spread(wanted: list[float], gap: float) -> list[float]:
+    """Positions as near the wanted ones as a smallest gap allows, in the same order: labels that do not overlap."""
+    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
+    placed = [wanted[i] for i in order]
+    for _ in range(100):
+        moved = False
+        for i in range(1, len(placed)):
+            lack = gap - (placed[i] - placed[i - 1])
+            if lack > 1e-9:
+                placed[i - 1] -= lack / 2
+                placed[i] += lack / 2
+                moved = True
+        if not moved:
+            break
+    result = [0.0] * len(wanted)
+    for position, i in zip(placed, order, strict=True):
+        result[i] = position
+    return result

@@ -1,0 +1,125 @@
+"""``report.html``: one file that needs nothing else, with verdict, tables, figures, audio side by side, and methods."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ablations.records import Record
+from ablations.store import Store
+from reports.figures.samples import FLOOR, spectrogram
+from reports.report import Figure, Report
+from reports.store import Selection
+from reports.writers import html
+
+PROMPTS = 5
+"""Prompts whose audio stands in the page: the first of each emotion."""
+WORLD = "world"
+"""Experiment of the world card."""
+TEMPLATE = Path(__file__).with_name("page.html.j2")
+
+
+def write(selection: Selection, made: Report, figures: Sequence[Figure], folder: Path) -> Path:
+    """The page; the figures have been drawn into the folder. The same bytes for the same records."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    loader = FileSystemLoader(TEMPLATE.parent)
+    template = Environment(loader=loader, autoescape=True, undefined=StrictUndefined).get_template(TEMPLATE.name)
+    text = template.render(
+        grid=selection.grid,
+        verdict=made.verdict,
+        methods=made.methods,
+        tables=[(sheet.name, sheet.title, html(sheet)) for sheet in made.sheets],
+        figures=[
+            (f.name, f.title, f.caption, _data((folder / f"{f.name}.png").read_bytes(), "image/png")) for f in figures
+        ],
+        audio=audio(selection.records),
+        card=world_card(selection),
+        runs=runs(selection),
+        command=selection.folder.ui_command() if selection.folder else "",
+        versions=environment(selection.records),
+    )
+    path = folder / "report.html"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def keep(selection: Selection, folder: Path) -> None:
+    """Log the report's files onto the newest invocation of its grid in MLflow."""
+    assert selection.folder is not None
+    store = Store(selection.folder)
+    parents = store.invocations(selection.grid.split("+")[0])
+    if parents:
+        store.client.log_artifacts(parents[-1], str(folder), "report")
+
+
+def audio(records: Sequence[Record]) -> dict[str, Any]:
+    """Of the first seed: prompts by arms, each sample as it was stored, with its spectrogram, ready to embed."""
+    seed = min(record.seed for record in records)
+    own = {r.label: r.folder / "audio" for r in records if r.seed == seed and (r.folder / "audio").is_dir()}
+    first: dict[str, str] = {}
+    for name in sorted({path.name for folder in own.values() for path in folder.glob("*.wav")}):
+        first.setdefault(name.removesuffix(".wav").split("_", 1)[-1], name)
+    prompts = list(first.items())[:PROMPTS]
+    rows = [(emotion, name, [_sample(folder / name) for folder in own.values()]) for emotion, name in prompts]
+    return {"seed": seed, "arms": list(own), "rows": rows}
+
+
+def _sample(path: Path) -> dict[str, str] | None:
+    import soundfile
+
+    if not path.is_file():
+        return None
+    wave, rate = soundfile.read(path)
+    level, *_ = spectrogram(wave, rate)
+    return {
+        "sound": _data(path.read_bytes(), "audio/wav"),
+        "picture": _data(_picture(level), "image/png"),
+        "seconds": f"{len(wave) / rate:.1f}",
+    }
+
+
+def _picture(level: Any) -> bytes:
+    """A spectrogram ``[f, t]`` in dB as a small PNG, low frequencies at the bottom."""
+    import numpy as np
+    from PIL import Image
+
+    shade = np.clip((level - FLOOR) / -FLOOR, 0, 1)[::-1]
+    image = Image.fromarray((255 * (1 - shade)).astype("uint8")).resize((140, 64), Image.Resampling.BILINEAR)
+    file = io.BytesIO()
+    image.save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+def world_card(selection: Selection) -> str:
+    """The newest world card in the store, as text; empty when the world was never validated."""
+    assert selection.folder is not None
+    path = Store(selection.folder).newest_artifact(WORLD, "card.md")
+    return path.read_text() if path else ""
+
+
+def runs(selection: Selection) -> list[tuple[str, str]]:
+    """Name and address of every cell's MLflow run, below the address at which the UI is opened."""
+    assert selection.folder is not None
+    store = Store(selection.folder)
+    ids = {name: store.experiment_id(name) for name in selection.grid.split("+")}
+    first = next(iter(ids.values()))
+    return [
+        (f"{r.label}/{r.seed}", f"http://127.0.0.1:5000/#/experiments/{first}/runs/{r.run_id}")
+        for r in selection.records
+    ]
+
+
+def environment(records: Sequence[Record]) -> list[tuple[str, str]]:
+    """Versions and machine, from the newest record's environment."""
+    newest = max(records, key=lambda record: record.recorded)
+    path = newest.folder / "environment.json"
+    return sorted((key, str(value)) for key, value in json.loads(path.read_text()).items()) if path.is_file() else []
+
+
+def _data(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

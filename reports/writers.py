@@ -1,0 +1,123 @@
+"""A table as Markdown, CSV, LaTeX (booktabs) and HTML, all from one `Sheet`; the same bytes for the same table."""
+
+from __future__ import annotations
+
+import html as escaping
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ablations.sheet import NONE, Sheet, as_csv, markdown
+
+WRAP = 14
+"""Characters a line of a heading in LaTeX."""
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"$<$",
+    ">": r"$>$",
+    "–": "--",
+    "±": r"$\pm$",
+    "√": r"$\sqrt{\,}$",
+    "×": r"$\times$",
+    "ε": r"$\varepsilon$",
+    "α": r"$\alpha$",
+    "β": r"$\beta$",
+    "`": r"\textquotesingle{}",
+}
+"""What LaTeX would take for a command, or its default fonts lack."""
+
+
+def latex(sheet: Sheet) -> str:
+    """A ``table*`` for ``\\input``; needs the packages booktabs, graphicx and textcomp. Bold best, underlined second."""
+    head, body = sheet.texts()
+    marks = sheet.marks()
+    lines = [
+        "% needs \\usepackage{booktabs,graphicx,textcomp}",
+        "\\begin{table*}\\centering\\small",
+        f"\\caption{{{_latex(sheet.title)}. {_latex(' '.join(sheet.notes))}}}",
+        f"\\label{{tab:{sheet.name}}}",
+        "\\resizebox{\\ifdim\\width>\\textwidth\\textwidth\\else\\width\\fi}{!}{%",
+        f"\\begin{{tabular}}{{{''.join('l' if c.unit == 'text' else 'r' for c in sheet.columns)}}}",
+        "\\toprule",
+        " & ".join(_stacked(text) for text in head) + " \\\\",
+        "\\midrule",
+    ]
+    for at, row in enumerate(body):
+        cells = [
+            _latex(text) if column.unit == "text" else _number(text, marks.get((at, place), ""))
+            for place, (text, column) in enumerate(zip(row, sheet.columns, strict=True))
+        ]
+        lines.append(" & ".join(cells) + " \\\\")
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}}", "\\end{table*}", ""])
+
+
+def html(sheet: Sheet) -> str:
+    """A ``<table>`` with its caption, and its notes in a paragraph. Bold best, underlined second."""
+    head, body = sheet.texts()
+    marks = sheet.marks()
+    kinds = ["text" if column.unit == "text" else "number" for column in sheet.columns]
+
+    def cell(at: int, place: int, text: str) -> str:
+        tag = {"best": "b", "second": "u"}.get(marks.get((at, place), ""))
+        inside = escaping.escape(text)
+        inside = f"<{tag}>{inside}</{tag}>" if tag else inside
+        if place == 0:
+            return f'<th scope="row">{inside}</th>'
+        return f'<td class="{kinds[place]}">{inside}</td>'
+
+    rows = ["<tr>" + "".join(cell(at, k, text) for k, text in enumerate(row)) + "</tr>" for at, row in enumerate(body)]
+    headings = "".join(
+        f'<th scope="col" class="{kind}">{escaping.escape(text)}</th>' for kind, text in zip(kinds, head, strict=True)
+    )
+    notes = f'<p class="notes">{escaping.escape(" ".join(sheet.notes))}</p>\n' if sheet.notes else ""
+    return (
+        f'<table id="{sheet.name}">\n<caption>{escaping.escape(sheet.title)}</caption>\n<thead><tr>{headings}</tr></thead>\n'
+        "<tbody>\n" + "\n".join(rows) + f"\n</tbody>\n</table>\n{notes}"
+    )
+
+
+def _md(sheet: Sheet) -> str:
+    return f"# {sheet.title}\n\n{markdown(sheet)}"
+
+
+FORMATS: dict[str, Callable[[Sheet], str]] = {"md": _md, "csv": as_csv, "tex": latex, "html": html}
+"""File ending -> writer."""
+
+
+def write(sheets: Sequence[Sheet], folder: Path, formats: Sequence[str]) -> list[Path]:
+    """Every table in every format, ``<name>.<ending>``."""
+    paths = []
+    for sheet in sheets:
+        for ending in formats:
+            path = folder / f"{sheet.name}.{ending}"
+            path.write_text(FORMATS[ending](sheet), encoding="utf-8")
+            paths.append(path)
+    return paths
+
+
+def _latex(text: str) -> str:
+    return "".join(LATEX.get(letter, letter) for letter in text)
+
+
+def _stacked(text: str) -> str:
+    lines = textwrap.wrap(text, WRAP) or [""]
+    return "\\shortstack{" + "\\\\".join(_latex(line) for line in lines) + "}" if len(lines) > 1 else _latex(text)
+
+
+def _number(text: str, mark: str) -> str:
+    """A number in mathematical mode, so that its sign is a minus."""
+    if text == NONE:
+        return "--"
+    inside = text.replace("±", r"\pm").replace("%", r"\%")
+    if mark == "best":
+        return f"$\\mathbf{{{inside}}}$"
+    return f"\\underline{{${inside}$}}" if mark == "second" else f"${inside}$"

@@ -1,0 +1,32 @@
+"""Cells stored without workers, and reports made of them, for the tests of this folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from typer.testing import CliRunner, Result
+
+from ablations import tracking
+from ablations.jobs import record_cell
+from ablations.runs_folder import check
+from ablations.tracking import Tracker
+from reports.run import app
+from rrpo.cell import Cell
+from rrpo.stages import Context, materialise
+
+ARMS = ["sft", "diffro", "ls", "rrpo"]
+
+
+def store_cells(runs: Path, cells: list[Cell], grid: str = "tiny") -> None:
+    """Build and record cells in this process, which is quicker than starting workers."""
+    folder = check(runs)
+    tracking.create(folder, grid)
+    tracker = Tracker(folder, grid, {}, {})
+    for cell in cells:
+        for stage in cell.stages.values():
+            materialise(stage, folder.root, Context())
+        record_cell(cell, folder.root, tracker, lambda done, total: None)
+
+
+def report(runs: Path, out: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(app, ["--runs-dir", str(runs), "--out", str(out), *arguments])

@@ -1,0 +1,71 @@
+"""The page in a real browser, from the file system: it renders, its audio plays, its console is silent, keys reach everything."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import fakes
+import pytest
+from stored import ARMS, report, store_cells
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+FLAGS += ["--disable-sync", "--disable-quic", "--autoplay-policy=no-user-gesture-required"]
+
+PLAY = """a => new Promise(told => {
+    a.muted = true;
+    a.onended = () => told(a.duration);
+    a.onerror = () => told(-1);
+    a.play();
+    setTimeout(() => told(-2), 15000);
+})"""
+
+
+@pytest.fixture
+def page(runs: Path, tmp_path: Path) -> Path:
+    store_cells(runs, fakes.cells(ARMS, [1, 2]))
+    result = report(runs, tmp_path / "out", "--grid", "tiny")
+    assert result.exit_code == 0, result.output
+    return tmp_path / "out" / "report.html"
+
+
+def test_the_page_needs_no_other_file(page: Path):
+    text = page.read_text()
+    addresses = re.findall(r'(?:src|href)="([^"]+)"', text)
+    outside = [a for a in addresses if not a.startswith(("data:", "#", "http://127.0.0.1"))]
+    assert outside == []
+    assert "nan" not in re.sub(r'"data:[^"]+"', "", text)
+    for word in ("Verdict", "Methods", "Holm over four", "this store holds no world card", "simulated"):
+        assert word.lower() in text.lower()
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here (Debian: chromium)")
+def test_in_a_browser_it_renders_and_plays(page: Path):
+    from playwright.sync_api import sync_playwright
+
+    said: list[str] = []
+    with sync_playwright() as player:
+        browser = player.chromium.launch(executable_path=BROWSER, timeout=30_000, args=FLAGS)
+        tab = browser.new_page(viewport={"width": 1280, "height": 900})
+        tab.set_default_timeout(20_000)
+        tab.on("console", lambda message: said.append(message.text))
+        tab.on("pageerror", lambda error: said.append(str(error)))
+        tab.goto(page.as_uri())
+        assert tab.locator("table").count() >= 6
+        broken = "() => [...document.images].filter(i => !i.complete || !i.naturalWidth).length"
+        assert tab.evaluate(broken) == 0
+        sounds = tab.locator("audio")
+        assert sounds.count() == len(ARMS)
+        assert sounds.first.evaluate(PLAY) == pytest.approx(0.1, abs=0.02)
+        assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "only tables scroll sideways"
+        reached = set()
+        for _ in range(80):
+            tab.keyboard.press("Tab")
+            reached.add(tab.evaluate("document.activeElement.tagName"))
+        assert {"A", "AUDIO", "SUMMARY", "DIV"} <= reached
+        browser.close()
+    assert said == []

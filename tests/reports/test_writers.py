@@ -1,0 +1,95 @@
+"""LaTeX and HTML from the same table: nothing unescaped, the same numbers, and a real LaTeX compiles it."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from ablations.sheet import Column, Sheet
+from ablations.statistics import Interval
+from reports.writers import FORMATS, html, latex, write
+
+MADE = Sheet(
+    "table",
+    "Results & more: 100 % of ls_eam",
+    (
+        Column("arm", "arm"),
+        Column("gain", "gold gain at matched KL, points", "gain", +1),
+        Column("p", "p (t, Holm)", "p"),
+        Column("verdict", "verdict"),
+    ),
+    (
+        ("ls_eam", Interval(0.05, 0.03, 0.07, 8), 0.00001, "better"),
+        ("a<b>&c", Interval(-0.02, -0.04, 0.0, 8), 0.25, "undecided: 12 seeds #1"),
+        ("rrpo", Interval(0.01, -0.01, 0.03, 8), math.nan, "±3 – {none}"),
+    ),
+    ("Margin ±3 points; √KL ~ d^2 \\ `test` $x$.", "ε × α."),
+)
+
+
+class Text(HTMLParser):
+    """The cells of a table as text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells: list[str] = []
+        self.inside = False
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        if tag in ("td", "th"):
+            self.inside = True
+            self.cells.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th"):
+            self.inside = False
+
+    def handle_data(self, data: str) -> None:
+        if self.inside:
+            self.cells[-1] += data
+
+
+def test_html_holds_exactly_the_texts_of_the_table():
+    parser = Text()
+    parser.feed(html(MADE))
+    head, body = MADE.texts()
+    assert parser.cells == [*head, *(text for row in body for text in row)]
+    assert "<b>+5.0 ± 2.0</b>" in html(MADE)
+    assert "<u>+1.0 ± 2.0</u>" in html(MADE)
+    assert "a<b>" not in html(MADE)
+
+
+def test_latex_has_every_number_with_a_real_minus():
+    text = latex(MADE)
+    assert "$\\mathbf{+5.0 \\pm 2.0}$" in text
+    assert "\\underline{$+1.0 \\pm 2.0$}" in text
+    assert "$-2.0 \\pm 2.0$ & $0.2500$" in text
+    assert "$<0.0001$" in text
+    assert "ls\\_eam" in text
+    assert not re.search(r"(?<!\\)[&%#](?=[^\n]*caption)", text.split("\\caption")[0][30:])
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX here (Debian: texlive-latex-base, -recommended)")
+def test_a_real_latex_compiles_it(tmp_path: Path):
+    (tmp_path / "table.tex").write_text(latex(MADE))
+    (tmp_path / "paper.tex").write_text(
+        "\\documentclass[twocolumn]{article}\\usepackage[utf8]{inputenc}\\usepackage{booktabs,graphicx,textcomp}"
+        "\\begin{document}\\input{table}\\end{document}"
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull \\hbox" not in done.stdout, "the table fits the page"
+    assert (tmp_path / "paper.pdf").stat().st_size > 5000
+
+
+def test_every_format_is_written(tmp_path: Path):
+    paths = write([MADE], tmp_path, list(FORMATS))
+    assert [path.name for path in paths] == ["table.md", "table.csv", "table.tex", "table.html"]
+    assert all(path.stat().st_size > 100 for path in paths)
