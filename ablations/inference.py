@@ -116,9 +116,13 @@ def effect_size(x: ArrayLike, level: float = 0.95) -> Effect:
     t = d * math.sqrt(n)
     correction = math.exp(gammaln(df / 2) - gammaln((df - 1) / 2)) / math.sqrt(df / 2) if df > 1 else math.nan
 
+    def below(delta: float) -> float:
+        share = float(nct.cdf(t, df, delta))
+        return share if math.isfinite(share) else float(delta < t)  # scipy gives up far out, where it is 1 or 0
+
     def bound(tail: float) -> float:
         reach = 6 * math.sqrt(1 + t * t / (2 * df))  # standard errors
-        return float(brentq(lambda delta: nct.cdf(t, df, delta) - tail, t - reach, t + reach))
+        return float(brentq(lambda delta: below(delta) - tail, t - reach, t + reach))
 
     if abs(t) < FAR:
         low, high = bound((1 + level) / 2), bound((1 - level) / 2)

@@ -138,3 +138,15 @@ def test_intervals_cover(n: int):
     for draw, least in ((rng.normal(0, 1, (3000, n)), 0.93), (rng.gamma(4, 1, (3000, n)) - 4, 0.91)):
         inside = [interval.low <= 0 <= interval.high for interval in map(t_interval, draw)]
         assert least < np.mean(inside) < 0.97
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 8])
+@pytest.mark.parametrize("noise", [1e-6, 1e-3, 1e-2, 0.03, 0.1, 0.3])
+def test_effect_sizes_have_their_interval_however_large(n: int, noise: float):
+    """Far out scipy's noncentral t is not a number; the interval still holds the estimate."""
+    for sign in (1, -1):
+        x = sign * (0.1 + noise * np.random.default_rng(n).standard_normal(n))
+        found = effect_size(x)
+        if n > 2:
+            assert found.low < found.g_z < found.high
+            assert effect_size(-x) == pytest.approx((-found.g_z, -found.high, -found.low), rel=1e-6)

@@ -1,0 +1,81 @@
+"""The words of a report: generated from the numbers, different when they differ, and the published numbers beside ours."""
+
+from __future__ import annotations
+
+import pytest
+from test_tables import Fake, grid, record
+
+from reports import effects, published
+from reports.report import methods, verdict
+from reports.store import Selection
+
+
+def test_the_verdict_says_what_was_found():
+    selection = grid()
+    first, second, third = verdict(selection, effects.rows(selection.records, selection.looks)[0])
+    assert first.startswith("At matched KL, RRPO's gain of gold accuracy differs from DiffRO's by +5.7 [")
+    assert "over 4 seeds (paired t, Holm p = 0.0" in first
+    assert first.endswith(": better.")
+    assert "LS +4." in second
+    assert "Adv" in second
+    assert "phone error rate" not in third, "it was not measured"
+    assert "hack rate +0.0 [+0.0, +0.0]" in third
+    assert third.endswith("no human has listened.")
+
+
+def test_an_interim_verdict_says_so():
+    selection = grid(looks=(8,))
+    first, *_ = verdict(selection, effects.rows(selection.records, selection.looks)[0])
+    assert "an interim estimate without a test" in first
+    assert "Holm" not in first
+
+
+def test_a_grid_without_the_pair_says_nothing_about_it():
+    one = Selection("rm", (record("ls", 1, 0.0),), {"ls": 1}, ())
+    first, *_ = verdict(one, [])
+    assert "says nothing about their difference" in first
+
+
+def test_methods_tell_what_was_done():
+    text = methods(grid())
+    for word in (
+        "32 cells",
+        "8 arms",
+        "4 seeds (0 to 3)",
+        "140 steps",
+        "32 roll-outs",
+        "planned numbers of seeds (4)",
+        "Achieved corr",
+    ):
+        assert word in text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"), [(0.01, 0.03, "same"), (-0.03, -0.01, "opposite"), (-0.01, 0.03, "undecided")]
+)
+def test_direction_of_a_published_difference(low: float, high: float, word: str):
+    claim = next(c for c in published.claims() if c.text == "E-MOS")
+    assert published.direction(claim, low, high) == word
+
+
+def test_fewer_phone_errors_stand_for_more_naturalness():
+    """N-MOS of DiffRO lies below SFT's: more phone errors than SFT are the same direction."""
+    claim = next(c for c in published.claims() if c.text == "N-MOS")
+    assert claim.arms == ("diffro", "sft")
+    assert claim.published == pytest.approx(-0.11)
+    assert published.direction(claim, 0.05, 0.1) == "same"
+
+
+def test_published_rows_are_those_that_the_grid_can_speak_about():
+    made = published.sheet(grid().records)
+    assert made is not None
+    assert {row[0] for row in made.rows} == {"E-MOS"}
+    rm = [
+        Fake(arm, 1, record("x", 1, 0.0).points, scalars={"rm_accuracy_test_en": a})
+        for arm, a in (("diffro", 0.5), ("ls", 0.6))
+    ]
+    found = published.sheet(rm)
+    assert found is not None
+    (row,) = [row for row in found.rows if row[0] == "RM accuracy, IEMOCAP"]
+    assert row[2] == "+0.8 %"
+    assert row[4].mean == pytest.approx(0.1)  # type: ignore[union-attr]

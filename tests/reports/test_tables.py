@@ -1,0 +1,118 @@
+"""Main, ablation and reward-model tables on records whose numbers are known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import ttest_rel
+
+from ablations.contrasts import arm_of, subsets
+from ablations.inference import wilson
+from ablations.records import Record
+from reports.store import Selection
+from reports.tables import ablation, hacked_seeds, main, reward_models, rollouts
+
+SHIFT = {"ls": 0.04, "eam": 0.02, "adv": 0.0}
+
+
+class Fake(Record):
+    """A record whose points are given."""
+
+    def __init__(self, label: str, seed: int, table: pd.DataFrame, **fields: dict) -> None:
+        super().__init__(label=label, seed=seed, cell_hash="", arm_hash="", world_hash="w", profile="smoke", **fields)
+        self.__dict__["points"] = table
+
+
+def record(label: str, seed: int, gain: float, end_hack: float = 0.3) -> Fake:
+    points = pd.DataFrame(
+        {
+            "sqrt_kl": [0.0, 1.0],
+            "test_accuracy": [0.5, 0.5 + 2 * gain],
+            "val_accuracy": [0.5, 0.5 + 2 * gain],
+            "hack_rate": [0.1, end_hack],
+            "uptake": [0.0, 0.1],
+        }
+    )
+    params = {"profile.optimize.steps": "140", "profile.optimize.batch": "32", "arm.steps": "null"}
+    return Fake(label, seed, points, scalars={"seconds_optimized": 100.0 + seed}, params=params)
+
+
+def grid(seeds: int = 4, looks: tuple[int, ...] = (4,)) -> Selection:
+    rng = np.random.default_rng(0)
+    records = tuple(
+        record(arm_of(on), seed, sum(SHIFT[part] for part in on) + 0.005 * rng.standard_normal())
+        for on in subsets()
+        for seed in range(seeds)
+    )
+    return Selection("full", records, {arm_of(on): seeds for on in subsets()}, (), looks)
+
+
+def test_main_table_tests_against_the_control_at_a_declared_look():
+    selection = grid()
+    made = main(selection)
+    gains = {(r.label, r.seed): (r.points["test_accuracy"].iloc[1] - 0.5) / 2 for r in selection.records}
+    raw = {
+        arm: ttest_rel([gains[arm, s] for s in range(4)], [gains["diffro", s] for s in range(4)]).pvalue
+        for arm in selection.arms
+        if arm != "diffro"
+    }
+    smallest = min(raw, key=lambda arm: raw[arm])
+    assert made.row(smallest)["p_control"] == pytest.approx(7 * raw[smallest])
+    assert math.isnan(made.row("diffro")["p_control"])  # type: ignore[arg-type]
+    assert made.row("rrpo")["rollouts"] == 140 * 32
+    assert made.row("rrpo")["seconds_optimized"] == 101.5
+    assert any("Holm over 7 arms" in note for note in made.notes)
+    assert any(note == "Not measured: predicted naturalness, E-MOS, N-MOS." for note in made.notes)
+
+
+def test_main_table_has_no_p_before_it():
+    made = main(grid(seeds=4, looks=(8,)))
+    assert all(math.isnan(made.row(arm)["p_control"]) for arm in ("ls", "rrpo"))  # type: ignore[arg-type]
+    assert any("Interim, n = 4" in note for note in made.notes)
+
+
+def test_seeds_that_hacked():
+    own = [record("diffro", s, 0.1, end) for s, end in enumerate((0.15, 0.25, 0.3, 0.05))]
+    assert hacked_seeds(own) == wilson(2, 4)
+    standing = Fake("sft", 0, own[0].points.iloc[:1], scalars={})
+    assert hacked_seeds([standing]).n == 0
+
+
+def test_ablation_pairs_plus_one_with_diffro_and_minus_one_with_rrpo():
+    made = ablation(grid())
+    assert made is not None
+    rows = {row[0]: made.row(str(row[0])) for row in made.rows}
+    assert list(rows)[:2] == ["DiffRO", "DiffRO + LS"]
+    assert rows["DiffRO + LS"]["difference"].mean == pytest.approx(0.04, abs=0.01)  # type: ignore[union-attr]
+    assert rows["RRPO - LS"]["arm"] == "eam_adv"
+    assert rows["RRPO - LS"]["difference"].mean == pytest.approx(-0.04, abs=0.01)  # type: ignore[union-attr]
+    assert rows["RRPO"]["difference"].n == 0  # type: ignore[union-attr]
+    assert ablation(Selection("x", (record("sft", 1, 0.0),), {"sft": 1}, ())) is None
+
+
+def test_arms_that_share_a_reward_model_are_shown_once():
+    def model(arm: str, finetune: str, epsilon: str, steps: str) -> Fake:
+        params = {"arm.finetune": finetune, "arm.regularizers.epsilon": epsilon, "arm.steps": steps}
+        scalars = {"rm_accuracy_test": 0.7, "rm_accuracy_test_en": 0.5, "rm_accuracy_valid": 0.8}
+        return Fake(arm, 1, pd.DataFrame(), scalars=scalars, params=params)
+
+    records = (
+        model("sft", "false", "0.0", "0"),
+        model("pretrained", "false", "0.1", "null"),
+        model("diffro", "true", "0.0", "null"),
+        model("early_stopped", "true", "0.0", "40"),
+        model("ls", "true", "0.1", "null"),
+    )
+    made = reward_models(Selection("x", records, dict.fromkeys((r.label for r in records), 1), ()))
+    assert made is not None
+    assert [row[0] for row in made.rows] == ["sft", "diffro", "ls"]
+    assert [column.heading for column in made.columns][2:] == ["valid, %", "test, %", "en, %"]
+
+
+def test_rollouts_follow_the_arms_own_steps():
+    params = {"profile.optimize.steps": "140", "profile.optimize.batch": "32", "arm.steps": "40"}
+    assert rollouts(Fake("early_stopped", 1, pd.DataFrame(), scalars={}, params=params)) == 1280
+    assert math.isnan(rollouts(Fake("x", 1, pd.DataFrame(), scalars={})))
