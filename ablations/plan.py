@@ -11,7 +11,8 @@ from pathlib import Path
 from ablations import environment
 from ablations.errors import InputError, choose, positive
 from ablations.estimate import Estimator, wall
-from ablations.grids import FIRST_SEED, GRIDS, scale_batches
+from ablations.exported import read_arms
+from ablations.grids import FIRST_SEED, GRIDS, product, scale_batches
 from ablations.jobs import missing_stages
 from ablations.records import Record
 from ablations.runs_folder import RunsFolder, check
@@ -118,9 +119,10 @@ def request(
         raise InputError("--first-seed must not be negative", got=first_seed, fix="give --first-seed 0 or more")
     cells = chosen.cells(size, range(first_seed, first_seed + count))
     if arms is not None:
+        cells += product(read_arms(runs_dir), size, range(first_seed, first_seed + count))
         known = list(dict.fromkeys(cell.label for cell in cells))
         wanted = [choose(f"arm in grid {grid}", name.strip(), known) for name in arms.split(",")]
-        cells = [cell for cell in cells if cell.label in wanted]
+        cells = sorted((cell for cell in cells if cell.label in wanted), key=lambda cell: cell.seed)
     machine = environment.resolve_device(device)
     count = default_workers(machine) if workers is None else positive("--workers", workers)
     return Request(grid=grid, cells=tuple(cells), device=machine, workers=count, folder=check(runs_dir))

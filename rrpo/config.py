@@ -337,6 +337,17 @@ class ArmConfig:
     """Overrides `OptimizeConfig.steps`: 0 is the SFT policy, fewer is early stopping."""
     shortcut: float | None = None
     """Overrides `Profile.shortcut`."""
+    lr: float | None = None
+    """Overrides `OptimizeConfig.lr`: a tuned arm."""
+    beta: float | None = None
+    """Overrides `OptimizeConfig.beta`."""
+    tau: tuple[float, ...] | None = None
+    """Overrides `OptimizeConfig.tau`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranscribeConfig:
+    """What the judge's recogniser understands of the last checkpoint's samples, without any emotion judge (for searches)."""
 
 
 @dataclass(frozen=True, kw_only=True)

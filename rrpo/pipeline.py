@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 
-from rrpo.config import ArmConfig, Profile, PromptConfig, SpeechConfig, SplitConfig
+from rrpo.config import ArmConfig, Profile, PromptConfig, SpeechConfig, SplitConfig, TranscribeConfig
 from rrpo.stages import Stage
 
 
@@ -173,6 +173,9 @@ def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         reward=arm.reward,
         content_weight=profile.optimize.content_weight if arm.content_weight is None else arm.content_weight,
         steps=profile.optimize.steps if arm.steps is None else arm.steps,
+        lr=profile.optimize.lr if arm.lr is None else arm.lr,
+        beta=profile.optimize.beta if arm.beta is None else arm.beta,
+        tau=profile.optimize.tau if arm.tau is None else arm.tau,
     )
     inputs = {
         "policy": sft(profile, seed),
@@ -184,6 +187,17 @@ def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         "eval_prompts": prompts(profile, "eval", profile.optimize.eval_prompts, 0),
     }
     return Stage("optimize", "rrpo.optimizers.loop:build", config, inputs, f"policy optimisation seed {seed}")
+
+
+def transcribed(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """Phone error rate of one cell's last samples: what a search may know of them, since it never asks the `test` judge."""
+    inputs = {
+        "samples": optimized(profile, arm, seed),
+        "eval_prompts": prompts(profile, "eval", profile.optimize.eval_prompts, 0),
+        "codec": codec(profile),
+        "recogniser": recogniser(profile, "judge"),
+    }
+    return Stage("transcribe", "rrpo.judges.transcribe:build", TranscribeConfig(), inputs, f"phones seed {seed}")
 
 
 def scored(profile: Profile, arm: ArmConfig, seed: int) -> Stage:

@@ -59,6 +59,8 @@ class Context:
     """``cpu`` or ``cuda``."""
     report: Callable[[int, int], None] = lambda done, total: None
     """Progress: units done, units in all."""
+    watch: Callable[[int, Mapping[str, float]], None] = lambda step, measures: None
+    """Told what a policy optimisation measures as it goes; may raise to end it, and nothing of it is kept."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ VERSIONS: dict[str, int] = {
     "sft": 2,
     "optimize": 2,
     "score": 3,
+    "transcribe": 1,
     "examine": 1,
     "prompts": 1,
 }

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ablations.figure_style import ARMS, NARROW, OTHER, WIDE, drawable, figure_of, percent, save, spread
 from ablations.records import Record
 from ablations.statistics import t_interval
-from reports.figures.style import ARMS, NARROW, OTHER, WIDE, drawable, figure_of, percent, save, spread
 
 if TYPE_CHECKING:
     import pandas as pd

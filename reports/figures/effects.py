@@ -9,11 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ablations.contrasts import COMPONENTS, arm_of, subsets
-from ablations.records import Record
-from ablations.statistics import t_interval
-from ablations.summary import gold_gains
-from reports.effects import MARGIN, NAMES, Row
-from reports.figures.style import (
+from ablations.figure_style import (
     ARMS,
     BLUE,
     GREY,
@@ -27,6 +23,10 @@ from reports.figures.style import (
     save,
     spread,
 )
+from ablations.records import Record
+from ablations.statistics import t_interval
+from ablations.summary import gold_gains
+from reports.effects import MARGIN, NAMES, Row
 
 FOREST = (
     "Contrasts of gold gain at matched KL within each seed: mean with 95 % t-interval, every seed a small dot. "

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablations.figure_style import BLUE, GREY, VERMILION, WIDE, figure_of, percent, save
 from ablations.records import Record
 from ablations.statistics import mean_path
-from reports.figures.style import BLUE, GREY, VERMILION, WIDE, figure_of, percent, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ablations.figure_style import WIDE, figure_of, save
 from ablations.records import Record
-from reports.figures.style import WIDE, figure_of, save
 
 if TYPE_CHECKING:
     import pandas as pd

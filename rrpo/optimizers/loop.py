@@ -60,6 +60,7 @@ def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: C
         if step == config.steps:
             break
         curves.append({"step": step} | _update(models, train.select(rows[step]), optimizer, config, step))
+        context.watch(step, curves[-1])
         context.report(step + 1, config.steps)
 
     pd.DataFrame(curves).to_parquet(out / "curves.parquet")

@@ -69,7 +69,8 @@ def digest(module: str) -> str:
 
 def current() -> dict[str, dict[str, object]]:
     cell = Cell(label="rrpo", arm=ArmConfig(), seed=0, profile=SMOKE)
-    builds = {stage.name: stage.build.split(":")[0] for stage in walk(*cell.stages.values())}
+    roots = [*cell.stages.values(), pipeline.transcribed(SMOKE, ArmConfig(), 0)]
+    builds = {stage.name: stage.build.split(":")[0] for stage in walk(*roots)}
     digests = {
         name: hashlib.sha256("".join(digest(m) for m in sorted(closure(module))).encode()).hexdigest()[:16]
         for name, module in sorted(builds.items())

@@ -1,0 +1,41 @@
+"""Arms that a study has exported: named files in the runs folder, accepted by ``--arms`` beside the grid's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ablations.errors import InputError
+from rrpo.config import ArmConfig, RegularizerConfig
+from rrpo.stages import canonical
+
+
+def write_arm(runs_dir: Path, name: str, arm: ArmConfig, provenance: Mapping[str, Any]) -> Path:
+    """Store an arm under a name, with where it comes from. Raises InputError for a name that cannot be one."""
+    if not name.isidentifier():
+        raise InputError(
+            "an arm needs a plain name", got=name, fix="use letters, digits and underscores, as in tuned_rrpo"
+        )
+    path = runs_dir / "arms" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"arm": canonical(arm), "provenance": dict(provenance)}, indent=1) + "\n")
+    return path
+
+
+def read_arms(runs_dir: Path) -> dict[str, ArmConfig]:
+    """All exported arms of a runs folder by name. Raises InputError for a file that is none."""
+    found = {}
+    for path in sorted((runs_dir / "arms").glob("*.json")):
+        try:
+            stored = json.loads(path.read_text())["arm"]
+            fields: dict[str, Any] = dict(stored)
+            fields["tau"] = None if fields["tau"] is None else tuple(fields["tau"])
+            fields["regularizers"] = RegularizerConfig(**fields["regularizers"])
+            found[path.stem] = ArmConfig(**fields)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                "an exported arm cannot be read", got=f"{path}: {error}", fix="export it again, or remove the file"
+            ) from None
+    return found

@@ -1,0 +1,141 @@
+"""Named studies, as Python functions that return a `Study`. To add one, write the function and name it in `STUDIES`.
+
+No space is conditional: a component is off at its identity value (eps = 0, alpha = 0, mix probability = 0), so that importances
+mean something. Development seeds only (1000 and up): a search never sees what a report is made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+
+from ablations.grids import ARMS, FACTORIAL
+from rrpo.config import ArmConfig, OptimizeConfig, RegularizerConfig
+
+Knobs = Mapping[str, float | str]
+TAUS: dict[str, tuple[float, ...]] = {"1": (1.0,), "2-1": (2.0, 1.0), "2-1-0.8": (2.0, 1.0, 0.8), "0.5": (0.5,)}
+"""Schedules of the relaxation's temperature by name; 2-1-0.8 is HPRO's."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is searched and how a point of the space becomes an arm."""
+
+    name: str
+    """Name of study and MLflow experiment."""
+    space: Mapping[str, BaseDistribution]
+    """Knob -> range."""
+    paper: Knobs
+    """The paper's values (or this project's, where it gives none): always the first trial, and the one to beat."""
+    arm: Callable[[Knobs], ArmConfig]
+    """The arm of a point."""
+    objectives: tuple[str, ...] = ("gold_gain",)
+    """Default objectives, keys of `studies.trial.OBJECTIVES`."""
+
+
+def _regularizers(knobs: Knobs, norm: str = "absolute") -> RegularizerConfig:
+    """Knobs that are named, the paper's values for the others; ``mix_db_width`` opens the range around its centre."""
+    paper = RegularizerConfig()
+    half = float(knobs.get("mix_db_width", paper.mix_db_high - paper.mix_db_low)) / 2
+    centre = float(knobs.get("mix_db_centre", 0.0))
+    return RegularizerConfig(
+        epsilon=float(knobs.get("epsilon", paper.epsilon)),
+        mix_probability=float(knobs.get("mix_probability", paper.mix_probability)),
+        mix_db_low=centre - half,
+        mix_db_high=centre + half,
+        alpha=float(knobs.get("alpha", paper.alpha)),
+        epsilon_adv=float(knobs.get("epsilon_adv", paper.epsilon_adv)),
+        adv_norm=norm,
+    )
+
+
+STRENGTHS: dict[str, BaseDistribution] = {
+    "epsilon": FloatDistribution(0.0, 0.3),
+    "alpha": FloatDistribution(0.0, 2.0),
+    "epsilon_adv": FloatDistribution(0.05, 50.0, log=True),
+    "mix_probability": FloatDistribution(0.0, 1.0),
+    "mix_db_centre": FloatDistribution(-5.0, 5.0),
+    "mix_db_width": FloatDistribution(0.0, 20.0),
+}
+PAPER: dict[str, float | str] = {
+    "epsilon": 0.1,
+    "alpha": 0.5,
+    "epsilon_adv": 0.5,
+    "mix_probability": 1.0,
+    "mix_db_centre": 0.0,
+    "mix_db_width": 10.0,
+}
+
+
+def regularizers() -> Study:
+    """Strengths of LS, EAM and Adv, the perturbation's radius absolute as in the paper."""
+    return Study("regularizers", STRENGTHS, PAPER, lambda knobs: ArmConfig(regularizers=_regularizers(knobs)))
+
+
+def regularizers_relative() -> Study:
+    """The same with the perturbation's radius as a share of ||h'||, the same for any length."""
+    space = STRENGTHS | {"epsilon_adv": FloatDistribution(0.001, 1.0, log=True)}
+    paper = PAPER | {"epsilon_adv": 0.006}  # 0.5 on a LayerNormed h' of 70 frames by 96 is about a .6 % push
+    return Study(
+        "regularizers_relative", space, paper, lambda knobs: ArmConfig(regularizers=_regularizers(knobs, "relative"))
+    )
+
+
+def policy() -> Study:
+    """DiffRO's own knobs on the full RRPO reward model: learning rate, beta, temperature schedule."""
+    default = OptimizeConfig()
+    space: dict[str, BaseDistribution] = {
+        "lr": FloatDistribution(1e-4, 1e-2, log=True),
+        "beta": FloatDistribution(1e-4, 0.1, log=True),
+        "tau": CategoricalDistribution(tuple(TAUS)),
+    }
+    return Study(
+        "policy", space, {"lr": default.lr, "beta": default.beta, "tau": "1"}, lambda k: _pushed(ARMS["rrpo"], k)
+    )
+
+
+def rm() -> Study:
+    """The reward model alone, without any policy: accuracy on other languages, cheap enough to warm-start `regularizers`."""
+    return replace(regularizers(), name="rm", objectives=("cross_language",))
+
+
+def tune_arm(arm: str) -> Study:
+    """One arm's own strengths with learning rate and beta: run for every arm with the same number of trials."""
+    given = ARMS[arm]
+    on = given.regularizers
+    wanted = {"epsilon": on.epsilon > 0, "alpha": on.alpha > 0, "epsilon_adv": on.alpha > 0}
+    wanted |= dict.fromkeys(("mix_probability", "mix_db_centre", "mix_db_width"), on.mix_probability > 0)
+    own = [name for name, used in wanted.items() if used and given.finetune]
+    push = policy()
+    space = {name: STRENGTHS[name] for name in own} | {name: push.space[name] for name in ("lr", "beta")}
+    paper = {name: PAPER[name] for name in own} | {name: push.paper[name] for name in ("lr", "beta")}
+
+    def tuned(knobs: Knobs) -> ArmConfig:
+        chosen = _regularizers(knobs)
+        kept = replace(
+            chosen,
+            epsilon=chosen.epsilon if on.epsilon else 0.0,
+            mix_probability=chosen.mix_probability if on.mix_probability else 0.0,
+            alpha=chosen.alpha if on.alpha else 0.0,
+        )
+        return _pushed(replace(given, regularizers=kept), knobs)
+
+    return Study(f"tune-{arm}", space, paper, tuned)
+
+
+def _pushed(arm: ArmConfig, knobs: Knobs) -> ArmConfig:
+    tau = TAUS[str(knobs["tau"])] if "tau" in knobs else None
+    return replace(arm, lr=float(knobs["lr"]), beta=float(knobs["beta"]), tau=tau)
+
+
+STUDIES: dict[str, Callable[[], Study]] = {
+    "regularizers": regularizers,
+    "regularizers-relative": regularizers_relative,
+    "policy": policy,
+    "rm": rm,
+}
+"""By name; ``tune-arm`` takes an arm and stands beside them."""
+TUNABLE = (*FACTORIAL, "pretrained", "oracle")
+"""Arms that ``tune-arm`` accepts: those whose policy moves for a reason."""

@@ -1,0 +1,77 @@
+"""Named studies: no conditional space, off at identity, the paper's values inside, development seeds and the `val` judge only."""
+
+from __future__ import annotations
+
+import pytest
+
+from ablations.grids import ARMS
+from rrpo import pipeline
+from rrpo.config import RegularizerConfig
+from rrpo.profiles import SMOKE
+from rrpo.stages import walk
+from studies.catalogue import STUDIES, TUNABLE, Study, policy, regularizers, tune_arm
+from studies.trial import OBJECTIVES, Question
+
+ALL = [*(make() for make in STUDIES.values()), *(tune_arm(arm) for arm in TUNABLE)]
+
+
+@pytest.mark.parametrize("study", ALL, ids=lambda study: study.name)
+class TestContract:
+    """What every study has to keep."""
+
+    def test_the_papers_values_lie_in_the_space(self, study: Study):
+        assert study.paper.keys() == study.space.keys()
+        for name, distribution in study.space.items():
+            assert distribution._contains(distribution.to_internal_repr(study.paper[name])), name
+
+    def test_the_test_judge_is_never_asked_for(self, study: Study, tmp_path):
+        question = Question(profile=SMOKE, store=tmp_path, seeds=(1000, 1001), objectives=tuple(OBJECTIVES))
+        stages = [s for seed in question.seeds for s in walk(*question.stages(study.arm(study.paper), seed))]
+        assert {"optimize", "transcribe", "examine"} <= {stage.name for stage in stages}
+        assert "score" not in {stage.name for stage in stages}
+        assert pipeline.judge(SMOKE, "test").key not in {stage.key for stage in stages}
+
+    def test_objectives_are_known(self, study: Study):
+        assert set(study.objectives) <= set(OBJECTIVES)
+
+
+def test_the_papers_point_is_the_rrpo_arm_and_zeros_are_vanilla():
+    study = regularizers()
+    assert study.arm(study.paper) == ARMS["rrpo"]
+    off = study.arm(dict(study.paper) | {"epsilon": 0.0, "alpha": 0.0, "mix_probability": 0.0}).regularizers
+    assert (off.epsilon, off.alpha, off.mix_probability) == (0.0, 0.0, 0.0)
+    assert {name: study.space[name].low for name in ("epsilon", "alpha", "mix_probability")} == dict.fromkeys(
+        ("epsilon", "alpha", "mix_probability"), 0.0
+    )
+
+
+def test_the_db_range_opens_around_its_centre():
+    study = regularizers()
+    found = study.arm(dict(study.paper) | {"mix_db_centre": 2.0, "mix_db_width": 6.0}).regularizers
+    assert (found.mix_db_low, found.mix_db_high) == (-1.0, 5.0)
+
+
+def test_the_policys_knobs_reach_its_stage_and_only_it():
+    knobs = dict(policy().paper) | {"lr": 0.004, "tau": "2-1"}
+    tuned, plain = (pipeline.optimized(SMOKE, arm, 1000) for arm in (policy().arm(knobs), ARMS["rrpo"]))
+    assert tuned.config.lr == 0.004
+    assert tuned.config.tau == (2.0, 1.0)
+    assert tuned.inputs["reward_model"].key == plain.inputs["reward_model"].key
+    assert pipeline.optimized(SMOKE, policy().arm(policy().paper), 1000).config.beta == plain.config.beta
+
+
+@pytest.mark.parametrize("arm", TUNABLE)
+def test_tuning_an_arm_keeps_what_is_off_off(arm: str):
+    study = tune_arm(arm)
+    tuned = study.arm(study.paper).regularizers
+    given = ARMS[arm].regularizers
+    for name in ("epsilon", "mix_probability", "alpha"):
+        assert (getattr(tuned, name) > 0) == (getattr(given, name) > 0)
+    assert ("epsilon" in study.space) == (given.epsilon > 0 and ARMS[arm].finetune)
+    assert {"lr", "beta"} <= set(study.space)
+    assert study.arm(study.paper).finetune == ARMS[arm].finetune
+
+
+def test_defaults_are_the_papers():
+    paper = RegularizerConfig()
+    assert (paper.epsilon, paper.alpha, paper.epsilon_adv) == (0.1, 0.5, 0.5)
