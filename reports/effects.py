@@ -27,11 +27,13 @@ from ablations.inference import (
 )
 from ablations.records import Record
 from ablations.sheet import Column, Sheet
-from ablations.statistics import Interval
+from ablations.statistics import Interval, t_interval
 from ablations.summary import gold_gains
 
 MARGIN = 0.03
 """Three points: smaller differences count as none (declared in the design, before any result)."""
+MANIPULATION = {"ls": ("rm_ece", -1), "eam": ("rm_smoothness", +1), "adv": ("rm_pgd_accuracy_0.1", +1)}
+"""What each component has to move in the reward model, and which way: one that did not has not been tested."""
 NAMES = {"ls": "LS", "eam": "EAM", "adv": "Adv"}
 SECONDARY: dict[str, dict[str, float]] = (
     {f"{NAMES[part]}, at the RRPO corner": corner_effect(part) for part in COMPONENTS}
@@ -87,6 +89,7 @@ def rows(records: Sequence[Record], looks: Sequence[int]) -> tuple[list[Row], li
     declared = len(family) == len(PRIMARY) and n in looks and n > 1 and n == max(map(len, family.values()))
     alpha = spent_alpha(list(looks))[list(looks).index(n)] if declared else math.nan
     tests = {name: paired_test(x) for name, x in values.items()}
+    checks = {f"{NAMES[part]}, main effect": manipulation(records, part) for part in COMPONENTS}
     adjusted = holm({name: tests[name].t_p for name in family}) if declared else {}
     found = []
     for name, x in values.items():
@@ -94,8 +97,38 @@ def rows(records: Sequence[Record], looks: Sequence[int]) -> tuple[list[Row], li
         tost = equivalence(x, MARGIN) if name in adjusted else math.nan
         p = adjusted.get(name, math.nan)
         verdict = _verdict(x, p, tost, alpha, opposed) if name in adjusted else "interim" if name in family else ""
+        if name in adjusted and failed(checks.get(name)):
+            verdict = "not tested (manipulation check failed)"
         found.append(Row(name, name in family, tuple(x), tests[name], effect_size(x), p, tost, verdict))
-    return found, _notes(n, looks, alpha, [name for name in PRIMARY if name not in family])
+    notes = _notes(n, looks, alpha, [name for name in PRIMARY if name not in family])
+    return found, notes + _manipulation_note(checks)
+
+
+def manipulation(records: Sequence[Record], part: str) -> tuple[Interval, int]:
+    """Main effect of a component on what it has to move in the reward model, over seeds; and the sign that is wanted."""
+    name, sign = MANIPULATION[part]
+    outcomes = {(r.label, r.seed): r.scalars[name] for r in records if name in r.scalars}
+    seeds = sorted({record.seed for record in records})
+    return t_interval(apply(factorial_effect([part]), outcomes, seeds)), sign
+
+
+def failed(check: tuple[Interval, int] | None) -> bool:
+    """Whether a manipulation was measured and its interval does not lie on the wanted side of zero."""
+    if check is None or check[0].n < 2:
+        return False
+    interval, sign = check
+    return not (interval.low > 0 if sign > 0 else interval.high < 0)
+
+
+def _manipulation_note(checks: dict[str, tuple[Interval, int]]) -> list[str]:
+    said = [
+        f"{name.split(',')[0]} on {MANIPULATION[part][0]} {check[0].mean:+.3f}"
+        + ("" if check[0].n < 2 else f" [{check[0].low:+.3f}, {check[0].high:+.3f}]")
+        + (" FAILED" if failed(check) else "")
+        for part, (name, check) in zip(COMPONENTS, checks.items(), strict=True)
+        if check[0].n
+    ]
+    return [f"Manipulation checks, main effects in the reward model: {'; '.join(said)}."] if said else []
 
 
 def _finite(x: np.ndarray) -> np.ndarray:

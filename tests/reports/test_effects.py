@@ -91,3 +91,16 @@ def test_an_incomplete_factorial_is_never_tested() -> None:
     assert verdicts(found) == {"RRPO - DiffRO": "interim"}
     assert rows(records(8, without="diffro"), [8]) == ([], [])
     assert set(PRIMARY) >= set(verdicts(found))
+
+
+@pytest.mark.parametrize(("shift", "words"), [(-0.05, "better"), (0.0, "not tested (manipulation check failed)")])
+def test_a_component_that_did_not_move_its_own_target_is_not_tested(shift: float, words: str):
+    made = records(8)
+    rng = np.random.default_rng(1)
+    for record in made:
+        with_ls = record.label == "rrpo" or "ls" in record.label.split("_")
+        object.__setattr__(record, "scalars", {"rm_ece": 0.2 + shift * with_ls + 0.002 * rng.standard_normal()})
+    found, notes = rows(made, [8])
+    assert verdicts(found)["LS, main effect"] == words
+    assert verdicts(found)["Adv, main effect"] == "worse", "what was not measured counts as tested"
+    assert any(note.startswith("Manipulation checks") and ("FAILED" in note) == (shift == 0) for note in notes)
