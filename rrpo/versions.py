@@ -17,4 +17,6 @@ VERSIONS: dict[str, int] = {
     "score": 2,
     "examine": 1,
     "prompts": 1,
+    "phonetic_judge": 1,
+    "validation": 1,
 }
