@@ -17,6 +17,8 @@ CAPTION = (
     "Simulated world; intervals by bootstrap over utterances, of shares by Wilson. A line without a threshold is reported only. "
     "Nothing here is an E-MOS or an N-MOS."
 )
+PHONETICS = "phonetics.csv"
+"""Change of each measure from neutral by speaker, emotion and sentence, as the section *Speech* writes it."""
 VERDICTS = {True: "pass", False: "FAIL", None: "-"}
 
 
@@ -98,7 +100,7 @@ def plot(table: Path, out: Path) -> None:
     import pandas as pd
     from matplotlib import pyplot as plt
 
-    data = pd.read_parquet(table)
+    data = pd.read_csv(table)
     cues = [name for name in data.columns if name not in ("language", "speaker", "emotion")]
     languages, emotions = sorted(data["language"].unique()), list(dict.fromkeys(data["emotion"]))
     figure, axes = plt.subplots(1, len(cues), figsize=(2.2 * len(cues), 2.8), sharey=True)

@@ -7,6 +7,7 @@ input, 130 when stopped by Ctrl-C.
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ from ablations.scheduler import Failure, Scheduler, Task
 from rrpo.cell import Cell
 from rrpo.config import Profile
 from rrpo.stages import Stage
-from rrpo.validation.lines import Line, load
+from rrpo.validation.lines import LINES, Line, load
 from rrpo.validation.sections import VANILLA, sections
 
 DEVELOPMENT = 1000
@@ -63,10 +64,14 @@ def command(
     lines = collect(stages, folder.root)
     title = f"World card: profile {profile}, seed {seed}"
     out = folder.root / FOLDER
-    out.mkdir(exist_ok=True)
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    tables = [path for stage in stages.values() for path in stage.path(folder.root).glob("*.csv")]
+    for table in tables:
+        shutil.copy(table, out)
     card.write(lines, title, out)
-    if (table := stages["speech"].path(folder.root) / "phonetics.parquet").is_file():
-        card.plot(table, out)
+    if (out / card.PHONETICS).is_file():
+        card.plot(out / card.PHONETICS, out)
     _log(lines, size, seed, folder, machine, out)
     console.print(card.terminal(lines, title))
     for text in (f"Written to {out}", f"Open MLflow: {folder.ui_command()}", card.conclusion(lines)):
@@ -127,7 +132,7 @@ class _Display(Display):
 
 def collect(stages: dict[str, Stage], store: Path) -> list[Line]:
     """The lines of all sections, in the card's order."""
-    return [line for stage in stages.values() for line in load(stage.path(store) / "lines.json")]
+    return [line for stage in stages.values() for line in load(stage.path(store) / LINES)]
 
 
 def _log(lines: Sequence[Line], profile: Profile, seed: int, folder: RunsFolder, device: str, out: Path) -> None:

@@ -14,6 +14,8 @@ LEVEL = 0.95
 """Of every interval."""
 NORMAL = 1.959963984540054
 """Its quantile of the normal distribution."""
+LINES = "lines.json"
+"""A section's lines, in its stage's folder; tables may lie beside it."""
 NOT_INSTALLED = "not installed"
 """Note of a line whose optional package is absent; it counts neither as passed nor as failed."""
 

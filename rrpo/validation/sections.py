@@ -41,6 +41,7 @@ def sections(profile: Profile, seed: int) -> dict[str, Stage]:
     biased = pipeline.pretrained(profile, VANILLA, seed)
     unbiased = pipeline.pretrained(profile, replace(VANILLA, shortcut=0.0), seed)
     recognisers = {f"recogniser_{role}": pipeline.recogniser(profile, role) for role in ("reward", "judge")}
+    recogniser = {"recogniser_judge": recognisers["recogniser_judge"]}
     words = {f"words_{role}": pipeline.world_speech(profile, f"words_{role}") for role in ("reward", "judge")}
     data = {f"data_{role}": pipeline.world_speech(profile, f"judge_{role}") for role in judges}
     third = {"third": third_judge(profile)} if "parselmouth" in packages else {}
@@ -51,7 +52,7 @@ def sections(profile: Profile, seed: int) -> dict[str, Stage]:
         "codec": codec | clean | recognisers | words | {"words": speech["words"], "test": judges["test"]},
         "reach": codec | samples | {"biased": biased},
         "shortcut": clean | {"biased": biased, "unbiased": unbiased},
-        "sft": codec | clean | judges | samples | policy | {"base": pipeline.base(profile)} | recognisers,
+        "sft": codec | clean | judges | samples | policy | {"base": pipeline.base(profile)} | recogniser,
         "naturalness": codec | clean | samples,
         "detectors": codec | clean | policy,
     }

@@ -43,7 +43,7 @@ FLAT = 0.1
 """Semitones: a smaller spread of F0 counts as this much."""
 OBSERVED = 20_000
 """Draws for the ideal observer."""
-TABLE = "phonetics.parquet"
+TABLE = "phonetics.csv"
 """One row a speaker, emotion and sentence: language, speaker, emotion, and the change of each measure from neutral."""
 
 
@@ -53,7 +53,7 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
     if not phonetics.available():
         return [*lines, Line(section="Speech", name="published directions", note=NOT_INSTALLED, at_least=1.0)]
     table = directions(config, context)
-    table.to_parquet(out / TABLE, index=False)
+    table.to_csv(out / TABLE, index=False)
     return direction_lines(table) + intensity_lines(config) + lines
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from rrpo.config import SectionConfig
 from rrpo.stages import Context
 from rrpo.validation import codec, detectors, judges, naturalness, reach, sft, shortcut, speech
-from rrpo.validation.lines import save
+from rrpo.validation.lines import LINES, save
 
 MEASURES = {
     "speech": speech.measure,
@@ -21,8 +21,6 @@ MEASURES = {
     "detectors": detectors.measure,
 }
 """By the name of the section's module."""
-LINES = "lines.json"
-"""The section's lines; tables may lie beside it."""
 
 
 def build(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:

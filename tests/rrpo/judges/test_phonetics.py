@@ -41,7 +41,7 @@ def test_spread_and_rise_of_a_glide() -> None:
 
 
 def test_twice_the_amplitude_is_six_decibels() -> None:
-    soft, loud = (measures(harmonic(150.0, level)) for level in (0.05, 0.1))
+    soft, loud = (measures(harmonic(200.0, level)) for level in (0.05, 0.1))
     assert loud["intensity"] - soft["intensity"] == pytest.approx(6.02, abs=0.01)
     assert loud["tilt"] == pytest.approx(soft["tilt"], abs=0.01)
     assert measure(np.sin(2 * np.pi * 200 * TIME), RATE)[MEASURES.index("intensity")] == pytest.approx(-3.01, abs=0.01)
