@@ -10,6 +10,7 @@ import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,12 +36,12 @@ SMALLEST = 1e-6
 class PhoneticJudge:
     """Emotion log-probabilities of log-mel frames by way of the wave; see `log_probs`."""
 
-    def __init__(self, classifier: object, emotions: tuple[str, ...], audio: AudioConfig) -> None:
+    def __init__(self, classifier: Any, emotions: tuple[str, ...], audio: AudioConfig) -> None:
         self.classifier, self.emotions, self.audio = classifier, emotions, audio
 
     def log_probs(self, F: Tensor, lengths: Tensor) -> Tensor:
         """``F [B, T, M], lengths [B]`` in frames -> log-probabilities ``[B, K]``."""
-        p = self.classifier.predict_proba(features(F, lengths, self.audio))  # type: ignore[attr-defined]
+        p = self.classifier.predict_proba(features(F, lengths, self.audio))
         return torch.from_numpy(np.log(np.maximum(p, SMALLEST))).float()
 
     def save(self, folder: Path) -> None:

@@ -37,7 +37,7 @@ LEAST, MOST = 0.95, 0.02
 def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> list[Line]:
     """The section *Detectors*; ``planted x kind`` and clean speech are one pool, in which a kind must be found."""
     clean = SpeechSet.load(inputs["clean"])
-    codec, policy = (cls.load(inputs[name], context.device) for cls, name in ((Codec, "codec"), (Policy, "policy")))
+    codec, policy = Codec.load(inputs["codec"], context.device), Policy.load(inputs["policy"], context.device)
     chosen = clean.utterances[: config.card.planted]
     rng = generator(config.world.seed, "card", "detectors")
     found: dict[str, dict[str, np.ndarray]] = {}

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
@@ -18,6 +19,14 @@ LINES = "lines.json"
 """A section's lines, in its stage's folder; tables may lie beside it."""
 NOT_INSTALLED = "not installed"
 """Note of a line whose optional package is absent; it counts neither as passed nor as failed."""
+
+
+class Estimate(TypedDict, total=False):
+    """A value with its interval, as `Line`'s fields."""
+
+    value: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +87,8 @@ def _is_nan(value: object) -> bool:
     return isinstance(value, float) and math.isnan(value)
 
 
-def share(hits: Sequence[bool] | np.ndarray) -> dict[str, float]:
-    """Share of True with Wilson's interval, as `Line`'s fields. NaN without samples."""
+def share(hits: Sequence[bool] | np.ndarray) -> Estimate:
+    """Share of True with Wilson's interval. NaN without samples."""
     n = len(hits)
     if n == 0:
         return {"value": math.nan}
@@ -89,8 +98,8 @@ def share(hits: Sequence[bool] | np.ndarray) -> dict[str, float]:
     return {"value": p, "low": max(0.0, centre - half), "high": min(1.0, centre + half)}
 
 
-def bootstrap(statistic: Callable[[np.ndarray], float], n: int, resamples: int, seed: int = 0) -> dict[str, float]:
-    """``statistic`` of all n samples with its percentile-bootstrap interval, as `Line`'s fields.
+def bootstrap(statistic: Callable[[np.ndarray], float], n: int, resamples: int, seed: int = 0) -> Estimate:
+    """``statistic`` of all n samples with its percentile-bootstrap interval.
 
     Args:
         statistic: Value of the samples of the given row numbers.
@@ -105,13 +114,13 @@ def bootstrap(statistic: Callable[[np.ndarray], float], n: int, resamples: int, 
     return {"value": float(statistic(np.arange(n))), "low": float(low), "high": float(high)}
 
 
-def ratio(numerators: np.ndarray, denominators: np.ndarray, resamples: int) -> dict[str, float]:
+def ratio(numerators: np.ndarray, denominators: np.ndarray, resamples: int) -> Estimate:
     """Sum of ``numerators [n]`` over sum of ``denominators [n]``: a relative accuracy, a phone error rate."""
     top, bottom = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
     return bootstrap(lambda rows: _divide(top[rows].sum(), bottom[rows].sum()), len(top), resamples)
 
 
-def mean(values: np.ndarray, resamples: int) -> dict[str, float]:
+def mean(values: np.ndarray, resamples: int) -> Estimate:
     """Mean of ``values [n]``; of differences where each sample was measured twice."""
     return ratio(values, np.ones(len(values)), resamples)
 

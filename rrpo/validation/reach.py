@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -59,11 +60,11 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
         heard = torch.cat(parts).numpy()
         flags, right = heard[:, : len(ARTEFACTS)], heard[:, -1]
 
-        def uptake(rows, flags=flags):  # type: ignore[no-untyped-def]
+        def uptake(rows: np.ndarray, flags: np.ndarray = flags) -> float:
             return float(chance(flags[rows], targets[rows]).mean())
 
         value = bootstrap(uptake, n, config.card.resamples)
-        asked = {"at_least": 0.0} if parts is after else {}
+        asked = parts is after
         lines.append(
             Line(
                 section="Policy can hack",
@@ -71,7 +72,7 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
                 note=f"RM accuracy {right.mean():.3f}, n = {n}"
                 + ("; the interval's lower end decides" if asked else ""),
                 decided_by="low" if asked else "value",
-                **asked,
+                at_least=0.0 if asked else None,
                 **value,
             )
         )

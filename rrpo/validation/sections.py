@@ -24,11 +24,16 @@ def sections(profile: Profile, seed: int) -> dict[str, Stage]:
     """The stage of every section, by its module's name, in the card's order."""
     card = profile.card
     packages = installed()
-    heldout = {"texts": "judge_heldout", "size": card.speech}
+
+    def heldout(name: str, speakers: str, artefact_rate: float = 0.0) -> SplitConfig:
+        return SplitConfig(
+            name=name, size=card.speech, speakers=speakers, texts="judge_heldout", artefact_rate=artefact_rate
+        )
+
     sets = {
-        "clean": SplitConfig(name="card_clean", speakers="policy", **heldout),  # type: ignore[arg-type]
-        "unheard": SplitConfig(name="card_unheard", speakers="rm", **heldout),  # type: ignore[arg-type]
-        "artefacts": SplitConfig(name="card_artefacts", speakers="policy", artefact_rate=profile.shortcut, **heldout),  # type: ignore[arg-type]
+        "clean": heldout("card_clean", "policy"),
+        "unheard": heldout("card_unheard", "rm"),
+        "artefacts": heldout("card_artefacts", "policy", profile.shortcut),
         "words": SplitConfig(name="card_words", size=card.words, speakers="judge+policy", texts="random"),
     }
     speech = {name: pipeline.speech(profile, split) for name, split in sets.items()}
@@ -46,7 +51,7 @@ def sections(profile: Profile, seed: int) -> dict[str, Stage]:
     data = {f"data_{role}": pipeline.world_speech(profile, f"judge_{role}") for role in judges}
     third = {"third": third_judge(profile)} if "parselmouth" in packages else {}
     policy = {"policy": pipeline.sft(profile, seed)}
-    inputs = {
+    inputs: dict[str, dict[str, Stage]] = {
         "speech": {},
         "judges": codec | clean | judges | samples | data | third | {k: speech[k] for k in ("unheard", "artefacts")},
         "codec": codec | clean | recognisers | words | {"words": speech["words"], "test": judges["test"]},

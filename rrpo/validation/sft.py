@@ -18,7 +18,7 @@ from rrpo.judges.recogniser import Recogniser
 from rrpo.judges.score import Samples, decoded
 from rrpo.stages import Context
 from rrpo.validation.hearing import heard, labels, phone_errors, renditions
-from rrpo.validation.lines import LEVEL, Line, ratio
+from rrpo.validation.lines import LEVEL, Estimate, Line, ratio
 
 SECTION = "SFT policy"
 TOLERANCE = 0.02
@@ -82,7 +82,7 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
     return lines
 
 
-def two_samples(top: np.ndarray, bottom: np.ndarray, resamples: int) -> dict[str, float]:
+def two_samples(top: np.ndarray, bottom: np.ndarray, resamples: int) -> Estimate:
     """Mean of ``top [n]`` over mean of ``bottom [m]``, two independent samples, each resampled."""
     rng = np.random.default_rng(0)
     tops, bottoms = (rng.choice(x, (resamples, len(x))).mean(1) for x in (top, bottom))

@@ -37,8 +37,8 @@ UNITS = {
     "final_rise": 1.3,
 }
 """What one unit of a cue does (`rrpo.corpus.render`): semitones, log semitones, log phones a second, dB, dB, semitones."""
-STATED = 0.5
-"""Mean cues below this, in units of the spread before scaling, make no claim of a direction."""
+STATED = 0.7
+"""Mean cues nearer to zero than this, in units of the spread, make no claim of a direction."""
 FLAT = 0.1
 """Semitones: a smaller spread of F0 counts as this much."""
 OBSERVED = 20_000
@@ -105,23 +105,18 @@ def direction_lines(table: pd.DataFrame) -> list[Line]:
     for by, least in (("language", 1.0), ("speaker", 0.95)):
         for cue, title in TITLES.items():
             place = CUES.index(cue)
-            stated = {e: m[place] for e, m in _stated(table["emotion"].unique()).items() if abs(m[place]) >= STATED}
+            published = {emotion: means([emotion])[0, place] for emotion in table["emotion"].unique()}
+            stated = {emotion: mean for emotion, mean in published.items() if abs(mean) >= STATED}
             claimed = table[table["emotion"].isin(stated)]
             moved = claimed.groupby(["emotion", by])[cue].mean()
-            right = [np.sign(stated[str(index[0])]) * value > 0 for index, value in moved.items()]  # type: ignore[index]
+            spoken = moved.index.get_level_values("emotion")
+            right = [bool(np.sign(stated[e]) * value > 0) for e, value in zip(spoken, moved, strict=True)]
             lines.append(
                 Line(
                     section="Speech", name=f"{title} as published, by emotion and {by}", at_least=least, **share(right)
                 )
             )
     return lines
-
-
-def _stated(emotions: np.ndarray) -> dict[str, np.ndarray]:
-    """Mean cues of each emotion before scaling to the world's spread."""
-    from rrpo.corpus.emotions import _SCALE
-
-    return {str(emotion): means([str(emotion)])[0] / _SCALE for emotion in emotions}
 
 
 def intensity_lines(config: SectionConfig) -> list[Line]:
