@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUNS ?= runs
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: install ablate smoke test test-all lint clean
+.PHONY: install ablate smoke card test test-all lint clean
 
 install: $(VENV)/.installed
 
@@ -21,6 +21,9 @@ ablate: install
 
 smoke: install
 	$(BIN)/python -m ablations.run --grid smoke --runs-dir $(RUNS)
+
+card: install
+	$(BIN)/python -m ablations.validate --runs-dir $(RUNS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ablations.estimate import Estimator
@@ -26,7 +26,12 @@ def roots(cells: Sequence[Cell]) -> list[Stage]:
 
 
 def missing_stages(cells: Sequence[Cell], store: Path) -> list[Stage]:
-    """Every distinct stage that the cells still need, inputs first; what only finished stages read is not needed."""
+    """Every distinct stage that the cells still need, inputs first."""
+    return missing_below(roots(cells), store)
+
+
+def missing_below(wanted: Sequence[Stage], store: Path) -> list[Stage]:
+    """Every distinct stage that is missing for ``wanted``, inputs first; what only finished stages read is not needed."""
     missing: dict[str, Stage] = {}
     seen: set[str] = set()
 
@@ -39,7 +44,7 @@ def missing_stages(cells: Sequence[Cell], store: Path) -> list[Stage]:
                 visit(child)
             missing[stage.key] = stage
 
-    for root in roots(cells):
+    for root in wanted:
         visit(root)
     return list(missing.values())
 
@@ -64,18 +69,8 @@ def tasks(cells: Sequence[Cell], store: Path, device: str, tracker: Tracker, est
     order = {stage.key: position for position, stage in enumerate(stages)}
     first = _first_cell(cells, order)
     tail = _longest_tail(stages, estimator)
-    found = [
-        Task(
-            key=stage_key(stage),
-            title=str(stage),
-            function="ablations.jobs:build_stage",
-            arguments=(stage, store, device),
-            needs=frozenset(stage_key(child) for child in stage.inputs.values() if child.key in order),
-            priority=(first[stage.key], -tail[stage.key], order[stage.key]),
-        )
-        for stage in stages
-    ]
-    return found + [
+    priorities = {stage.key: (first[stage.key], -tail[stage.key], order[stage.key]) for stage in stages}
+    return stage_tasks(stages, store, device, priorities) + [
         Task(
             key=cell_key(cell),
             title=cell.name,
@@ -87,6 +82,30 @@ def tasks(cells: Sequence[Cell], store: Path, device: str, tracker: Tracker, est
         )
         for position, cell in enumerate(cells)
     ]
+
+
+def stage_tasks(
+    stages: Sequence[Stage], store: Path, device: str, priorities: Mapping[str, tuple[float, ...]]
+) -> list[Task]:
+    """A task for each of ``stages``, with a priority by the stage's key."""
+    keys = {stage.key for stage in stages}
+    return [
+        Task(
+            key=stage_key(stage),
+            title=str(stage),
+            function="ablations.jobs:build_stage",
+            arguments=(stage, store, device),
+            needs=frozenset(stage_key(child) for child in stage.inputs.values() if child.key in keys),
+            priority=priorities[stage.key],
+        )
+        for stage in stages
+    ]
+
+
+def longest_first(stages: Sequence[Stage], estimator: Estimator) -> dict[str, tuple[float, ...]]:
+    """Priorities by which the stage with the longest way to the end goes first."""
+    tail = _longest_tail(stages, estimator)
+    return {stage.key: (-tail[stage.key], position) for position, stage in enumerate(stages)}
 
 
 def _first_cell(cells: Sequence[Cell], wanted: dict[str, int]) -> dict[str, int]:

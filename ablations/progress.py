@@ -13,19 +13,20 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from ablations.estimate import duration
 from ablations.scheduler import Failure, Task
 
-CELL = "cell-"
-"""How keys of recording tasks start."""
-
 
 class Display:
     """An observer of the scheduler; use as a context manager. Passes every event on to ``then``, if one is given."""
 
-    def __init__(self, console: Console, cells: int, done: int, remaining: Callable[[], str]) -> None:
+    def __init__(
+        self, console: Console, cells: int, done: int, remaining: Callable[[], str], counted: str = "cell"
+    ) -> None:
         self.console = console
+        self.counted = counted
+        """What is counted: tasks whose key starts with this word and a hyphen."""
         self.cells = cells
-        """Cells of the grid in all."""
+        """How many there are in all: the cells of a grid."""
         self.done = done
-        """Cells finished, those of former runs included."""
+        """How many are finished, those of former runs included."""
         self.failed_cells = 0
         self.remaining = remaining
         """The time left, in words."""
@@ -64,9 +65,9 @@ class Display:
     def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
         """Count a cell, or name a finished stage."""
         self._free(slot)
-        if task.key.startswith(CELL):
+        if task.key.startswith(f"{self.counted}-"):
             self.done += 1
-            self.line(f"cell {self.done} of {self.cells} done: {task.title} · left: {self.remaining()}")
+            self.line(f"{self.counted} {self.done} of {self.cells} done: {task.title} · left: {self.remaining()}")
         elif not self.live:
             self.line(f"built {task.title} in {duration(seconds)}")
 
@@ -75,10 +76,10 @@ class Display:
         self._free(slot)
         if failure.cause == task.title:
             self.line(f"FAILED {task.title}: {failure.message} (log: {failure.log})")
-        if task.key.startswith(CELL):
+        if task.key.startswith(f"{self.counted}-"):
             self.failed_cells += 1
             if failure.cause != task.title:
-                self.line(f"FAILED cell {task.title}: needs {failure.cause}")
+                self.line(f"FAILED {self.counted} {task.title}: needs {failure.cause}")
 
     def line(self, text: str) -> None:
         """Print one line above the display, with the time since the start where there is none."""
@@ -95,5 +96,7 @@ class Display:
 
         failed = f" · {self.failed_cells} failed" if self.failed_cells else ""
         passed = duration(time.monotonic() - self._started)
-        head = f"cells done: {self.done} of {self.cells}{failed} · running {passed} · left: {self.remaining()}"
+        head = (
+            f"{self.counted}s done: {self.done} of {self.cells}{failed} · running {passed} · left: {self.remaining()}"
+        )
         return Group(Text(head, style="bold"), self._bars)

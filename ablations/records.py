@@ -66,8 +66,10 @@ SCALARS: dict[str, str] = {
 GOLD_GAIN = "gold_gain"
 """Primary outcome, in arm summaries only: it compares a cell with the others of its seed."""
 
+EXPERIMENT_WORLD = "world"
+"""The MLflow experiment of world cards; every other one is a grid's."""
 TAG_KIND = "kind"
-"""``parent`` (an invocation), ``arm`` (summary of an arm in it) or ``cell``."""
+"""``parent`` (an invocation), ``arm`` (summary of an arm in it), ``cell``, or ``card`` (of the world)."""
 TAG_GRID = "grid"
 TAG_ARM = "arm"
 TAG_SEED = "seed"

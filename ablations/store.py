@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablations.records import (
+    EXPERIMENT_WORLD,
     TAG_ARM,
     TAG_ARM_HASH,
     TAG_CELL_HASH,
@@ -53,7 +54,7 @@ class Store:
 
     def grids(self) -> list[str]:
         """Names of all grids with an experiment."""
-        return sorted(e.name for e in self.client.search_experiments() if e.name != "Default")
+        return sorted(e.name for e in self.client.search_experiments() if e.name not in ("Default", EXPERIMENT_WORLD))
 
     def states(self, grid: str) -> tuple[dict[str, Record], dict[str, str]]:
         """Of a grid's cells by hash: the records of the complete ones, the reasons of those that failed and are not.

@@ -112,6 +112,18 @@ class Tracker:
         self.client.set_terminated(run, "FAILED")
         return run
 
+    def record_card(
+        self, name: str, tags: Mapping[str, str], params: Mapping[str, str], metrics: Mapping[str, float], files: Path
+    ) -> str:
+        """Write one world card: every line's value as a metric, the files in the folder ``files``. Its run id."""
+        run = self._create(name, "card", tags)
+        self._params(run, params)
+        self._metrics(run, [(key, value, 0) for key, value in metrics.items()])
+        self.client.log_artifacts(run, str(files))
+        self.client.log_dict(run, dict(self.environment), "environment.json")
+        self.client.set_terminated(run, "FINISHED")
+        return run
+
     def end(self, run: str, status: str) -> None:
         """Close a parent or arm run: ``FINISHED``, ``FAILED`` or ``KILLED``."""
         self.client.set_terminated(run, status)

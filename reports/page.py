@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ablations.records import Record
+from ablations.records import EXPERIMENT_WORLD, Record
 from ablations.store import Store
 from reports.figures.samples import FLOOR, spectrogram
 from reports.report import Figure, Report
@@ -18,8 +18,6 @@ from reports.writers import html
 
 PROMPTS = 5
 """Prompts whose audio stands in the page: the first of each emotion."""
-WORLD = "world"
-"""Experiment of the world card."""
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 
 
@@ -98,7 +96,7 @@ def _picture(level: Any) -> bytes:
 def world_card(selection: Selection) -> str:
     """The newest world card in the store, as text; empty when the world was never validated."""
     assert selection.folder is not None
-    path = Store(selection.folder).newest_artifact(WORLD, "card.md")
+    path = Store(selection.folder).newest_artifact(EXPERIMENT_WORLD, "card.md")
     return path.read_text() if path else ""
 
 

@@ -252,6 +252,16 @@ class JudgeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PhoneticJudgeConfig:
+    """The third emotion judge: phonetic measures and a discriminant analysis."""
+
+    shrinkage: float = 0.05
+    """Of the quadratic analysis' covariances towards spheres; declared default."""
+    folds: int = 5
+    """Of the cross-validation that chooses between the linear and the quadratic analysis."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
     """The token language model (Qwen2 class) and its supervised fine-tuning."""
 
@@ -372,6 +382,50 @@ class ScoreConfig:
     """Prompts whose audio is kept as wav files, the same for every arm."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class CardConfig:
+    """How much the world card measures (``python -m ablations.validate``). Nothing is trained or chosen by it."""
+
+    speech: int = 600
+    """Utterances of each set that the judges hear: clean, by speakers never heard, with artefacts."""
+    sentences: int = 2
+    """Sentences by each speaker and emotion, for the phonetic measures."""
+    levels: int = 9
+    """Intensities of an emotion, from the lowest to the highest that the world draws."""
+    planted: int = 200
+    """Utterances into which each kind of artefact is planted."""
+    paired: int = 300
+    """Utterances rendered with artefacts that go with the emotion, and again with any."""
+    words: int = 300
+    """Random-word utterances for the recognisers."""
+    third: int = 1500
+    """Utterances that the non-neural judge trains on."""
+    sequences: int = 100
+    """Token sequences optimised against the pre-trained RM alone."""
+    hack_steps: int = 60
+    """Updates of each."""
+    naturalness: int = 20
+    """Fixed prompts for DNSMOS."""
+    resamples: int = 1000
+    """Draws of each bootstrap interval."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SectionConfig:
+    """Config of a ``validation`` stage: one section of the world card."""
+
+    section: str
+    """Module of `rrpo.validation` that measures it."""
+    world: WorldConfig
+    """Who speaks, and how."""
+    card: CardConfig
+    """How much is measured."""
+    shortcut: float
+    """`Profile.shortcut`."""
+    installed: tuple[str, ...] = ()
+    """Optional packages that are installed: a section is measured again when one comes."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Profile:
     """A size of world and models, compared by identity. ``PROFILES`` in `rrpo.profiles` holds the named ones."""
@@ -420,3 +474,7 @@ class Profile:
     """Stage ``examine``."""
     score: ScoreConfig = field(default_factory=ScoreConfig)
     """Stage ``score``."""
+    card: CardConfig = field(default_factory=CardConfig, metadata={"identity": False})
+    """Stages ``validation``: the world card, no part of any cell."""
+    third_judge: PhoneticJudgeConfig = field(default_factory=PhoneticJudgeConfig, metadata={"identity": False})
+    """Stage ``phonetic_judge``: beside gold, in the world card."""

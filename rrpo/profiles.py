@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rrpo.config import (
+    CardConfig,
     CodecConfig,
     ExamineConfig,
     FinetuneConfig,
@@ -57,6 +58,19 @@ SMOKE = Profile(
     sft=SftConfig(steps=20),
     optimize=OptimizeConfig(steps=20, batch=16, checkpoints=(0, 10, 20), eval_prompts=60, lr=1e-3),
     examine=ExamineConfig(interpolation_pairs=20, pgd_steps=2),
+    card=CardConfig(
+        speech=40,
+        sentences=1,
+        levels=4,
+        planted=10,
+        paired=30,
+        words=20,
+        third=100,
+        sequences=20,
+        hack_steps=10,
+        naturalness=2,
+        resamples=50,
+    ),
 )
 """Nothing to conclude from: clearer emotions, few speakers, short training."""
 

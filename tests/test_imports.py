@@ -53,7 +53,7 @@ def test_records_and_statistics_are_leaves():
 @pytest.mark.parametrize(
     "code",
     [
-        "import ablations.run, ablations.worker, reports.run, reports.figures",
+        "import ablations.run, ablations.validate, ablations.worker, reports.run, reports.figures",
         "from ablations.run import app; app(['--grid', 'full', '--plan', '--runs-dir', 'none'], standalone_mode=False)",
     ],
 )

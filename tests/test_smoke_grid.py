@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from ablations.card import conclusion
 from ablations.records import Record
 from ablations.runs_folder import RunsFolder
 from ablations.store import Store
+from rrpo.validation.lines import load
 
 CHANCE = 1 / 5
 
@@ -80,3 +82,30 @@ def test_the_report_comes_from_mlflow_alone(runs: Path, tmp_path: Path) -> None:
     assert "| rrpo | 2 |" in table
     assert "simulated" in table
     assert (tmp_path / "goodhart.png").stat().st_size > 10_000
+
+
+def test_the_world_card_of_the_smoke_world(runs: Path) -> None:
+    """Every section is measured; so small a world fails lines, and the exit status says so."""
+    command = [sys.executable, "-m", "ablations.validate", "--profile", "smoke", "--device", "cpu"]
+    done = subprocess.run([*command, "--runs-dir", str(runs)], capture_output=True, text=True)
+    lines = load(runs / "world-card" / "card.json")
+    assert done.returncode == 1, done.stdout + done.stderr
+    last = done.stdout.strip().splitlines()[-1]
+    assert last == conclusion(lines)
+    sections = {line.section for line in lines}
+    assert {"Speech", "Ideal observer", "Judges", "Recognisers", "Codec", "Policy can hack"} <= sections
+    assert {"Shortcut", "SFT policy", "Naturalness", "Detectors"} <= sections
+    assert all(np.isfinite(line.value) for line in lines)
+    measured = {line.name: line for line in lines}
+    assert measured["rate as published, by emotion and language"].passed
+    assert measured["third (not neural): accuracy"].value > CHANCE + 0.1
+    assert measured["click: recall"].passed
+    assert not measured["phone error rate"].passed
+    assert (runs / "world-card" / "phonetics.png").stat().st_size > 10_000
+    assert "world card" in (runs / "world-card" / "card.md").read_text()
+    client = Store(RunsFolder(runs)).client
+    experiment = client.get_experiment_by_name("world")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.data.metrics["asked"] > run.data.metrics["passed"] > 0
+    assert Store(RunsFolder(runs)).grids() == ["smoke"]

@@ -1,0 +1,155 @@
+"""``python -m ablations.validate --runs-dir runs``: is this world worth measuring in? Prints the world card.
+
+Builds what is missing through the same store as `ablations.run`, measures every section, writes ``world-card/`` into the
+runs folder and a run into MLflow's experiment ``world``. Exit status: 0 when every line passes, 1 when one fails, 2 for bad
+input, 130 when stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ablations import card, environment, jobs, records, tracking
+from ablations.errors import InputError, choose, positive
+from ablations.estimate import Estimator, duration
+from ablations.plan import default_workers
+from ablations.progress import Display
+from ablations.run import WIDTH
+from ablations.runs_folder import RunsFolder, check
+from ablations.scheduler import Failure, Scheduler, Task
+from rrpo.cell import Cell
+from rrpo.config import Profile
+from rrpo.stages import Stage
+from rrpo.validation.lines import LINES, Line, load
+from rrpo.validation.sections import VANILLA, sections
+
+DEVELOPMENT = 1000
+"""The first development seed; those below are for reports alone."""
+FOLDER = "world-card"
+"""In the runs folder: the card of the last run."""
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def command(
+    profile: Annotated[str, typer.Option(help="Size of world and models: smoke or embedded.")] = "embedded",
+    seed: Annotated[int, typer.Option(help="Development seed of RM and policy, 1000 or above.")] = DEVELOPMENT,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    workers: Annotated[
+        int | None, typer.Option(help="Worker processes. Default: one a CPU, at most 4 on a GPU.", show_default=False)
+    ] = None,
+    runs_dir: Annotated[Path, typer.Option(help="Where stages, logs and the MLflow store lie.")] = Path("runs"),
+) -> None:
+    """Measure the world card: valid speech, trustworthy judges, visible hacking."""
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    try:
+        size, folder, machine, count = _checked(profile, seed, device, workers, runs_dir)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    stages = sections(size, seed)
+    tracking.create(folder, records.EXPERIMENT_WORLD)
+    failures = build(stages, folder, machine, count, console)
+    if failures:
+        for name, reason in failures.items():
+            console.print(f"not measured: {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1)
+    lines = collect(stages, folder.root)
+    title = f"World card: profile {profile}, seed {seed}"
+    out = folder.root / FOLDER
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    tables = [path for stage in stages.values() for path in stage.path(folder.root).glob("*.csv")]
+    for table in tables:
+        shutil.copy(table, out)
+    card.write(lines, title, out)
+    if (out / card.PHONETICS).is_file():
+        card.plot(out / card.PHONETICS, out)
+    _log(lines, size, seed, folder, machine, out)
+    console.print(card.terminal(lines, title))
+    for text in (f"Written to {out}", f"Open MLflow: {folder.ui_command()}", card.conclusion(lines)):
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(0 if card.passes(lines) else 1)
+
+
+def _checked(
+    profile: str, seed: int, device: str, workers: int | None, runs_dir: Path
+) -> tuple[Profile, RunsFolder, str, int]:
+    """The options, checked. Raises InputError for the first that makes no sense."""
+    from rrpo.profiles import PROFILES
+
+    size = PROFILES[choose("profile", profile, PROFILES)]
+    if seed < DEVELOPMENT:
+        raise InputError(
+            "the world card is for development seeds: reporting seeds must not be looked at before a world is frozen",
+            got=f"--seed {seed}",
+            fix=f"give --seed {DEVELOPMENT} or above",
+        )
+    machine = environment.resolve_device(device)
+    count = default_workers(machine) if workers is None else positive("--workers", workers)
+    return size, check(runs_dir), machine, count
+
+
+def build(stages: dict[str, Stage], folder: RunsFolder, device: str, workers: int, console: Console) -> dict[str, str]:
+    """Builds what is missing for the sections; of those that failed, the reason."""
+    estimator = Estimator(folder.root, device)
+    missing = jobs.missing_below(list(stages.values()), folder.root)
+    left = sum(stage.key in {section.key for section in stages.values()} for stage in missing)
+
+    def remaining() -> str:
+        seconds, unknown = estimator.total(jobs.missing_below(list(stages.values()), folder.root))
+        return f"more than {duration(seconds / workers)}" if unknown else f"about {duration(seconds / workers)}"
+
+    display = _Display(console, len(stages), len(stages) - left, remaining, counted="validation")
+    tasks = jobs.stage_tasks(missing, folder.root, device, jobs.longest_first(missing, estimator))
+    with display:
+        Scheduler(tasks, workers, folder.logs, display).run()
+    return display.failures
+
+
+class _Display(Display):
+    """Keeps why a section was not measured."""
+
+    failures: dict[str, str]
+
+    def __enter__(self) -> Display:
+        self.failures = {}
+        return super().__enter__()
+
+    def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
+        """Scheduler's event."""
+        super().failed(slot, task, failure)
+        if task.key.startswith(self.counted):
+            self.failures[task.title] = f"{failure.message} (log: {failure.log})"
+
+
+def collect(stages: dict[str, Stage], store: Path) -> list[Line]:
+    """The lines of all sections, in the card's order."""
+    return [line for stage in stages.values() for line in load(stage.path(store) / LINES)]
+
+
+def _log(lines: Sequence[Line], profile: Profile, seed: int, folder: RunsFolder, device: str, out: Path) -> None:
+    """One run of MLflow's experiment ``world``."""
+    cell = Cell(label="world", arm=VANILLA, seed=seed, profile=profile)
+    tracker = tracking.Tracker(folder, records.EXPERIMENT_WORLD, environment.git_state(), environment.describe(device))
+    tags = {records.TAG_PROFILE: profile.name, records.TAG_WORLD_HASH: cell.world_hash, records.TAG_SEED: str(seed)}
+    tracker.record_card(f"card {cell.world_hash}", tags, cell.params(), card.metrics(lines), out)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app(prog_name="ablations.validate", standalone_mode=True)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

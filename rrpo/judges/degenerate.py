@@ -1,0 +1,36 @@
+"""Detectors of degenerate samples, on tokens: a loop in what is said, a length that the text does not explain.
+
+Thresholds were set once on the base policy's training speech (development), never by what a policy does.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F_
+from torch import Tensor
+
+from rrpo.judges.artefacts import repetition
+
+LOOP = 4
+"""Tokens of the n-grams whose recurrence is counted."""
+REPEATED = 0.1
+"""Share of recurring n-grams above which a sample loops."""
+LENGTH_FACTOR = 1.6
+"""A sample longer, or shorter, than expected by this factor has an odd length."""
+
+
+def looping(tokens: Tensor, lengths: Tensor) -> Tensor:
+    """Whether each of ``tokens [B, N]``, ``lengths [B]`` says a stretch again.
+
+    A held token (silence, a drawl) is no loop: its n-grams do not count.
+    """
+    held = F_.pad(tokens[:, 1:] == tokens[:, :-1], (1, 0))
+    kept = [row[:n][~same[:n]] for row, n, same in zip(tokens, lengths.tolist(), held, strict=True)]
+    sizes = torch.tensor([len(row) for row in kept], device=tokens.device)
+    return repetition(torch.nn.utils.rnn.pad_sequence(kept, batch_first=True), sizes, LOOP) > REPEATED
+
+
+def odd_length(lengths: Tensor, expected: Tensor) -> Tensor:
+    """Whether ``lengths [B]`` lie off the lengths ``expected [B]`` by `LENGTH_FACTOR`; an empty sample always does."""
+    factor = lengths.double() / expected.double().clamp(min=1e-9)
+    return torch.maximum(factor, 1 / factor.clamp(min=1e-9)) > LENGTH_FACTOR

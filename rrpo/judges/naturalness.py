@@ -1,0 +1,67 @@
+"""Naturalness as two published predictors hear it (extra ``judges``: speechmos, onnxruntime; their weights lie in the wheel).
+
+DNSMOS (Reddy et al. 2022) and PLCMOS (Diener et al. 2023) were trained on telephony. Neither is an N-MOS, and neither notices
+speech that is wrong: an intelligibility judge stands beside them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RATE = 16000
+"""Hz that both expect."""
+SECONDS = 9.01
+"""Length that DNSMOS hears; a shorter clip is repeated."""
+OVERALL = (-0.06766283, 1.11546468, 0.04602535)
+"""Microsoft's polynomial from DNSMOS' raw overall score to its scale."""
+RATERS = 15
+"""Simulated raters whose mean is PLCMOS."""
+MEASURES = ("dnsmos", "plcmos")
+"""In the order in which they are preferred."""
+
+
+def available() -> bool:
+    """Whether speechmos and onnxruntime are installed."""
+    return all(importlib.util.find_spec(name) for name in ("speechmos", "onnxruntime"))
+
+
+def dnsmos(wave: np.ndarray) -> float:
+    """DNSMOS P.835, overall quality on 1..5, of ``wave [S]`` at `RATE` within +-1."""
+    size = int(SECONDS * RATE)
+    clip = np.tile(wave, -(-size // max(1, len(wave))))[:size].astype(np.float32)
+    _, _, overall = _session().run(None, {"input_1": clip[None]})[0][0]
+    return float(np.polyval(OVERALL, overall))
+
+
+def plcmos(wave: np.ndarray) -> float:
+    """PLCMOS v2 on 1..5 of ``wave [S]`` at `RATE` within +-1; simulated raters are seeded."""
+    model = _plcmos()
+    features = np.float32(model.stft_transform(np.asarray(wave, dtype=np.float64)))[None, None]
+    raters = np.random.default_rng(0).standard_normal((RATERS, 1, 64)).astype(np.float32)
+    heard = [model.session.run(None, {"degraded_audio": features, "rater_embed": rater})[0] for rater in raters]
+    return float(np.mean(heard))
+
+
+@lru_cache(maxsize=1)
+def _plcmos() -> Any:
+    from speechmos.plcmos import PLCMOS
+
+    return PLCMOS()
+
+
+@lru_cache(maxsize=1)
+def _session() -> Any:
+    """DNSMOS' network on one thread; its wheel's own code wants librosa."""
+    import onnxruntime
+
+    spec = importlib.util.find_spec("speechmos")
+    assert spec is not None
+    assert spec.origin is not None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(Path(spec.origin).parent / "dnsmos_models" / "sig_bak_ovr.onnx", options)

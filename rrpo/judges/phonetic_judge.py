@@ -1,0 +1,88 @@
+"""The third judge, not neural: Praat's measures of the vocoded wave -> linear or quadratic discriminant analysis.
+
+Its data are its own; it trains on utterances as analysed and as the codec gives them back, as the others do. Which of the two
+analyses is kept is decided by cross-validation on its training data. It knows no speaker.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
+from sklearn.model_selection import GroupKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from rrpo.audio import vocode
+from rrpo.config import AudioConfig, PhoneticJudgeConfig
+from rrpo.corpus.features import SpeechSet
+from rrpo.data import TrainingFrames
+from rrpo.judges.phonetics import measure
+from rrpo.stages import Context
+
+CHUNK = 64
+"""Utterances vocoded at once."""
+SMALLEST = 1e-6
+"""Floor of a probability, so that its logarithm is finite."""
+
+
+class PhoneticJudge:
+    """Emotion log-probabilities of log-mel frames by way of the wave; see `log_probs`."""
+
+    def __init__(self, classifier: Any, emotions: tuple[str, ...], audio: AudioConfig) -> None:
+        self.classifier, self.emotions, self.audio = classifier, emotions, audio
+
+    def log_probs(self, F: Tensor, lengths: Tensor) -> Tensor:
+        """``F [B, T, M], lengths [B]`` in frames -> log-probabilities ``[B, K]``."""
+        p = self.classifier.predict_proba(features(F, lengths, self.audio))
+        return torch.from_numpy(np.log(np.maximum(p, SMALLEST))).float()
+
+    def save(self, folder: Path) -> None:
+        """Writes ``phonetic_judge.pkl`` into ``folder``."""
+        (folder / "phonetic_judge.pkl").write_bytes(pickle.dumps((self.classifier, self.emotions, self.audio)))
+
+    @classmethod
+    def load(cls, folder: Path) -> PhoneticJudge:
+        """Reads what `save` wrote."""
+        return cls(*pickle.loads((folder / "phonetic_judge.pkl").read_bytes()))
+
+
+def features(F: Tensor, lengths: Tensor, audio: AudioConfig) -> np.ndarray:
+    """`rrpo.judges.phonetics.MEASURES` ``[B, 11]`` of ``F [B, T, M]``, ``lengths [B]`` in frames, vocoded."""
+    found: list[np.ndarray] = []
+    for first in range(0, len(F), CHUNK):
+        sizes = lengths[first : first + CHUNK].clamp(min=1)
+        waves = vocode(F[first : first + CHUNK, : int(sizes.max())], sizes, audio).cpu().numpy()
+        samples = ((sizes - 1) * audio.hop).tolist()
+        found += [measure(wave[:n], audio.sample_rate) for wave, n in zip(waves, samples, strict=True)]
+    return np.array(found)
+
+
+def build(config: PhoneticJudgeConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    """Stage ``phonetic_judge``: trains on ``speech``; writes the judge and ``scalars.json``."""
+    speech = SpeechSet.load(inputs["speech"])
+    both = TrainingFrames.load(speech, inputs["codec"], context.device).both
+    parts = []
+    rows = torch.arange(2 * len(speech), device=context.device)
+    for chunk in rows.split(CHUNK):
+        parts.append(features(*both.batch(chunk), speech.audio))
+        context.report(int(chunk[-1]) + 1, len(rows))
+    x, y = np.concatenate(parts), np.tile(speech.labels(speech.emotions).numpy(), 2)
+    kinds = {
+        "lda": make_pipeline(StandardScaler(), LinearDiscriminantAnalysis()),
+        "qda": make_pipeline(StandardScaler(), QuadraticDiscriminantAnalysis(reg_param=config.shrinkage)),
+    }
+    folds = GroupKFold(config.folds)
+    groups = np.tile(np.arange(len(speech)), 2)  # both renditions of an utterance in one fold
+    scores = {name: float(cross_val_score(kind, x, y, groups=groups, cv=folds).mean()) for name, kind in kinds.items()}
+    best = max(scores, key=lambda name: scores[name])
+    judge = PhoneticJudge(kinds[best].fit(x, y), tuple(speech.emotions), speech.audio)
+    judge.save(out)
+    (out / "scalars.json").write_text(json.dumps({f"accuracy_{name}": value for name, value in scores.items()}))

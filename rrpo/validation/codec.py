@@ -1,0 +1,84 @@
+"""Recognisers and codec: phone error rates on random words, what re-synthesis loses, which artefacts survive it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from rrpo.codec import Codec
+from rrpo.config import ARTEFACTS, SectionConfig
+from rrpo.corpus.features import SpeechSet
+from rrpo.judges.artefacts import detect
+from rrpo.judges.emotion import Judge
+from rrpo.judges.recogniser import Recogniser
+from rrpo.stages import Context
+from rrpo.validation.hearing import everything, heard, labels, phone_errors, planted, renditions, resynthesised
+from rrpo.validation.lines import Line, mean, ratio, share
+
+
+def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> list[Line]:
+    """The sections *Recognisers* and *Codec*."""
+    device, resamples = context.device, config.card.resamples
+    codec = Codec.load(inputs["codec"], device)
+    words = SpeechSet.load(inputs["words"])
+    learnt = {role: SpeechSet.load(inputs[f"words_{role}"]).utterances for role in ("reward", "judge")}
+    known = {u.text for utterances in learnt.values() for u in utterances}
+    unseen = np.array([u.text not in known for u in words.utterances])
+    references = [u.phones for u in words.utterances]
+    size = np.array([len(phones) for phones in references])
+    original, again = renditions(words, codec, device)
+    lines = []
+    for role in ("reward", "judge"):
+        recogniser = Recogniser.load(inputs[f"recogniser_{role}"], device)
+        errors, after = (phone_errors(recogniser, frames, references) for frames in (original, again))
+        lines.append(
+            Line(
+                section="Recognisers",
+                name=f"phone error rate on random words, {role}'s",
+                at_most=0.10,
+                note=f"n = {unseen.sum()} unseen texts",
+                **ratio(errors[unseen], size[unseen], resamples),
+            )
+        )
+    shared = {u.spec.seed for u in learnt["reward"] if u.spec} & {u.spec.seed for u in learnt["judge"] if u.spec}
+    title = "utterances that the two recognisers share"
+    lines.append(Line(section="Recognisers", name=title, value=float(len(shared)), at_most=0))
+    context.report(1, 3)
+    lines.append(
+        Line(
+            section="Codec",
+            name="rise of the phone error rate by re-synthesis (judge's)",
+            at_most=0.08,
+            **ratio((after - errors)[unseen], size[unseen], resamples),
+        )
+    )
+    clean = SpeechSet.load(inputs["clean"])
+    judge, truth = Judge.load(inputs["test"], device), labels(clean, clean.emotions)
+    before, after = (heard(judge, frames).argmax(1) == truth for frames in renditions(clean, codec, device))
+    lost = before.astype(float) - after
+    title = "emotion accuracy lost by re-synthesis (test)"
+    lines.append(Line(section="Codec", name=title, at_most=0.07, **mean(lost, resamples)))
+    perplexity = json.loads((inputs["codec"] / "scalars.json").read_text())["codec_perplexity"]
+    lines.append(
+        Line(section="Codec", name="codebook perplexity", value=perplexity, note=f"of {codec.vocabulary} codes")
+    )
+    context.report(2, 3)
+    lines += survival(config, clean, codec)
+    context.report(3, 3)
+    return lines
+
+
+def survival(config: SectionConfig, clean: SpeechSet, codec: Codec) -> list[Line]:
+    """Recall of each planted artefact's detector after the codec."""
+    chosen = clean.utterances[: config.card.planted]
+    speakers = codec.speaker_index([u.speaker for u in chosen])
+    lines = []
+    for kind in ARTEFACTS:
+        frames = resynthesised(planted(chosen, [kind] * len(chosen), clean.audio, codec.mean.device), speakers, codec)
+        flags = detect(*everything(frames), clean.audio)
+        title = f"planted {kind} found after the codec (recall)"
+        lines.append(Line(section="Codec", name=title, at_least=0.8, **share(flags[kind].cpu().numpy())))
+    return lines

@@ -1,0 +1,126 @@
+"""Precision, recall and false alarms of every detector on what was planted into clean speech."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rrpo.codec import Codec
+from rrpo.config import ARTEFACTS, SectionConfig
+from rrpo.corpus.draws import generator
+from rrpo.corpus.features import SpeechSet
+from rrpo.corpus.manifest import Utterance
+from rrpo.corpus.render import render
+from rrpo.data import Frames
+from rrpo.judges.artefacts import detect
+from rrpo.judges.degenerate import looping, odd_length
+from rrpo.policy import Policy
+from rrpo.stages import Context
+from rrpo.validation.hearing import analysed, everything, planted
+from rrpo.validation.lines import Line, share
+
+SECTION = "Detectors"
+PAUSE = (0.7, 1.2)
+"""Seconds of planted silence."""
+LOOP = (6, 12)
+"""Tokens of a planted loop, said three times in all."""
+FACTORS = (0.45, 2.2)
+"""Lengths that are planted, against the real one."""
+LEAST, MOST = 0.95, 0.02
+"""Precision and recall that are asked for, and false alarms on clean speech."""
+
+
+def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> list[Line]:
+    """The section *Detectors*; ``planted x kind`` and clean speech are one pool, in which a kind must be found."""
+    clean = SpeechSet.load(inputs["clean"])
+    codec, policy = Codec.load(inputs["codec"], context.device), Policy.load(inputs["policy"], context.device)
+    chosen = clean.utterances[: config.card.planted]
+    rng = generator(config.world.seed, "card", "detectors")
+    found: dict[str, dict[str, np.ndarray]] = {}
+    kinds = ("clean", *ARTEFACTS, "silence", "repetition", "length")
+    for done, kind in enumerate(kinds):
+        found[kind] = _flags(kind, chosen, clean, codec, policy, rng)
+        context.report(done + 1, len(kinds))
+    lines: list[Line] = []
+    for kind in kinds[1:]:
+        hit = found[kind][kind]
+        others = [flags[kind] for name, flags in found.items() if name != kind and not _excused(name, kind)]
+        right = np.concatenate([hit[hit], *(~flags[flags] for flags in others)])  # of all that was flagged
+        for title, flags in (("recall", hit), ("precision", right)):
+            lines.append(Line(section=SECTION, name=f"{kind}: {title}", at_least=LEAST, **share(flags)))
+        title = f"{kind}: false alarms on clean speech"
+        lines.append(Line(section=SECTION, name=title, at_most=MOST, **share(found["clean"][kind])))
+    return lines
+
+
+def _excused(planted_kind: str, flagged: str) -> bool:
+    """A planted loop or silence makes a sample too long as well: that is no mistake of the length's detector."""
+    return flagged == "length" and planted_kind in ("repetition", "silence")
+
+
+def _flags(
+    kind: str,
+    chosen: tuple[Utterance, ...],
+    clean: SpeechSet,
+    codec: Codec,
+    policy: Policy,
+    rng: np.random.Generator,
+) -> dict[str, np.ndarray]:
+    """Every detector's flags ``[n]`` on utterances with ``kind`` planted."""
+    device = codec.mean.device
+    if kind == "silence":
+        rate = clean.audio.sample_rate
+        waves = [_paused(torch.from_numpy(render(u.spec, rate)), rate, rng) for u in chosen if u.spec is not None]
+        frames = analysed(waves, clean.audio, device)
+    else:
+        frames = planted(chosen, [kind if kind in ARTEFACTS else None] * len(chosen), clean.audio, device)
+    tokens, lengths = codec.encode(*everything(frames))
+    rows = [row[:n] for row, n in zip(tokens, lengths.tolist(), strict=True)]
+    if kind == "repetition":
+        rows = [_looped(row, rng) for row in rows]
+    if kind == "length":
+        rows = [_stretched(row, FACTORS[i % 2]) for i, row in enumerate(rows)]
+    if kind in ("repetition", "length"):
+        frames = _spoken(rows, chosen, codec)
+    flags = detect(*everything(frames), clean.audio)
+    sizes = torch.tensor([len(row) for row in rows], device=device)
+    flags["repetition"] = looping(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), sizes)
+    flags["length"] = odd_length(sizes, expected_tokens(policy, chosen))
+    return {name: flag.cpu().numpy() for name, flag in flags.items()}
+
+
+def expected_tokens(policy: Policy, utterances: tuple[Utterance, ...]) -> Tensor:
+    """Tokens ``[n]`` that the policy's pace gives each text, by its emotion and speaker."""
+    style = policy.prefix_ids([()] * len(utterances), [u.speaker for u in utterances], [u.emotion for u in utterances])
+    phones = torch.tensor([len(u.phones) for u in utterances], device=style.device)
+    return phones * policy.pace[style[:, :2]].prod(1)
+
+
+def _paused(wave: Tensor, rate: int, rng: np.random.Generator) -> Tensor:
+    middle = int(rng.uniform(0.3, 0.7) * len(wave))
+    return torch.cat([wave[:middle], torch.zeros(int(rng.uniform(*PAUSE) * rate)), wave[middle:]])
+
+
+def _looped(row: Tensor, rng: np.random.Generator) -> Tensor:
+    size = min(int(rng.integers(*LOOP)), len(row))
+    first = int(rng.integers(len(row) - size + 1))
+    part = row[first : first + size]
+    return torch.cat([row[: first + size], part, part, row[first + size :]])
+
+
+def _stretched(row: Tensor, factor: float) -> Tensor:
+    """Nearest-neighbour resampling of the tokens in time."""
+    place = (torch.arange(max(1, round(len(row) * factor)), device=row.device) / factor).long()
+    return row[place.clamp(max=len(row) - 1)]
+
+
+def _spoken(rows: list[Tensor], chosen: tuple[Utterance, ...], codec: Codec) -> Frames:
+    """Frames of token rows by each utterance's speaker."""
+    lengths = torch.tensor([len(row) for row in rows], device=codec.mean.device)
+    tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    F, frames = codec.decode(tokens, lengths, codec.speaker_index([u.speaker for u in chosen]))
+    return Frames((f[:n] for f, n in zip(F, frames.tolist(), strict=True)), codec.audio.floor)

@@ -1,0 +1,106 @@
+"""What several sections share: rendering with another artefact, re-synthesis, and judges' answers in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rrpo.audio import log_mel
+from rrpo.codec import Codec
+from rrpo.config import AudioConfig
+from rrpo.corpus.emotions import ideal_observer
+from rrpo.corpus.features import SpeechSet
+from rrpo.corpus.manifest import Utterance
+from rrpo.corpus.render import render
+from rrpo.data import Frames, TrainingFrames
+from rrpo.judges.emotion import Judge
+from rrpo.judges.metrics import edit_distance
+from rrpo.judges.recogniser import Recogniser
+from rrpo.reward_model import RewardModel
+
+CHUNK = 64
+"""Utterances at once."""
+
+
+def planted(
+    utterances: Sequence[Utterance], kinds: Iterable[str | None], audio: AudioConfig, device: str | torch.device
+) -> Frames:
+    """The utterances rendered again, each with the artefact that ``kinds`` names, nothing else changed."""
+    waves = [
+        torch.from_numpy(render(replace(utterance.spec, artefact=kind), audio.sample_rate))
+        for utterance, kind in zip(utterances, kinds, strict=True)
+        if utterance.spec is not None
+    ]
+    return analysed(waves, audio, device)
+
+
+def analysed(waves: Sequence[Tensor], audio: AudioConfig, device: str | torch.device) -> Frames:
+    """Frames F of waves ``[S]``."""
+    found: list[Tensor] = []
+    for start in range(0, len(waves), CHUNK):
+        part = waves[start : start + CHUNK]
+        lengths = torch.tensor([len(wave) for wave in part])
+        F, frames = log_mel(torch.nn.utils.rnn.pad_sequence(list(part), batch_first=True), lengths, audio)
+        found += [f[:n].to(device) for f, n in zip(F, frames.tolist(), strict=True)]
+    return Frames(found, audio.floor)
+
+
+def everything(frames: Frames) -> tuple[Tensor, Tensor]:
+    """All of ``frames`` as one batch: ``F [n, T, M], lengths [n]``."""
+    return frames.batch(torch.arange(len(frames.lengths), device=frames.flat.device))
+
+
+def renditions(speech: SpeechSet, codec: Codec, device: str) -> tuple[Frames, Frames]:
+    """A set as analysed, and as the codec gives it back."""
+    frames = TrainingFrames(speech, codec, device)
+    n = len(speech)
+    again = frames.both
+    parts = (again.flat[again.starts[i] : again.starts[i] + again.lengths[i]] for i in range(n, 2 * n))
+    return frames.originals, Frames(parts, speech.audio.floor)
+
+
+def resynthesised(frames: Frames, speakers: Tensor, codec: Codec) -> Frames:
+    """``frames`` through the codec and back, by ``speakers [n]``."""
+    found: list[Tensor] = []
+    for rows in torch.arange(len(frames.lengths), device=speakers.device).split(CHUNK):
+        F, lengths = codec.resynthesise(*frames.batch(rows), speakers[rows])
+        found += [f[:n] for f, n in zip(F, lengths.tolist(), strict=True)]
+    return Frames(found, codec.audio.floor)
+
+
+@torch.no_grad()
+def heard(judge: Judge | RewardModel, frames: Frames) -> np.ndarray:
+    """Log-probabilities ``[n, K]``."""
+    parts = []
+    for rows in torch.arange(len(frames.lengths), device=frames.flat.device).split(CHUNK):
+        F, lengths = frames.batch(rows)
+        opinion = judge.log_probs(F, lengths) if isinstance(judge, Judge) else judge(F, lengths).log_softmax(1)
+        parts.append(opinion.cpu().numpy())
+    return np.concatenate(parts)
+
+
+def phone_errors(recogniser: Recogniser, frames: Frames, references: Sequence[Sequence[str]]) -> np.ndarray:
+    """Edits ``[n]`` between what is recognised and what was to be said."""
+    hypotheses: list[list[str]] = []
+    for rows in torch.arange(len(frames.lengths), device=frames.flat.device).split(CHUNK):
+        hypotheses += recogniser.transcribe(*frames.batch(rows))
+    return np.array([edit_distance(h, r) for h, r in zip(hypotheses, references, strict=True)])
+
+
+def labels(speech: SpeechSet, emotions: Sequence[str]) -> np.ndarray:
+    """Class indices ``[n]``."""
+    return speech.labels(emotions).numpy()
+
+
+def ideal_hits(speech: SpeechSet, spread: float) -> np.ndarray:
+    """``[n]`` whether the ideal observer of each utterance's own cues is right."""
+    posterior = [
+        ideal_observer(np.array(u.spec.cues), speech.emotions, u.language, spread)[0]
+        for u in speech.utterances
+        if u.spec is not None
+    ]
+    return np.array(posterior).argmax(1) == labels(speech, speech.emotions)

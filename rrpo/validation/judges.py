@@ -1,0 +1,167 @@
+"""May the emotion judges be trusted? Their accuracy as a share of the ideal observer's, calibration, and agreement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.metrics import cohen_kappa_score
+
+from rrpo.codec import Codec
+from rrpo.config import SectionConfig
+from rrpo.corpus.features import SpeechSet
+from rrpo.corpus.prompts import load_prompts
+from rrpo.data import Frames
+from rrpo.judges import phonetics
+from rrpo.judges.emotion import Judge
+from rrpo.judges.metrics import expected_calibration_error
+from rrpo.judges.phonetic_judge import PhoneticJudge
+from rrpo.judges.score import Samples, decoded
+from rrpo.stages import Context
+from rrpo.validation.hearing import heard, ideal_hits, labels, renditions
+from rrpo.validation.lines import NOT_INSTALLED, Line, bootstrap, ratio, share
+
+SECTION = "Judges"
+OF_IDEAL = {
+    "clean": ("on unseen texts by the policy's speakers", 0.95),
+    "unheard": ("on speakers never heard", 0.85),
+    "codec": ("through the codec", 0.90),
+    "artefacts": ("under artefacts uncorrelated with emotion", 0.92),
+}
+"""What the judges hear, and the least share of the ideal observer's accuracy that is asked of ``test``."""
+BINS = 10
+"""Of the calibration error."""
+NAMES = ("val", "test", "third")
+"""The judges; ``third`` only where Praat is installed."""
+
+
+def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> list[Line]:
+    """The section *Judges*."""
+    device = context.device
+    codec = Codec.load(inputs["codec"], device)
+    sets = {name: SpeechSet.load(inputs[name]) for name in ("clean", "unheard", "artefacts")}
+    emotions = sets["clean"].emotions
+    clean, again = renditions(sets["clean"], codec, device)
+    frames = {"clean": clean, "codec": again} | {
+        name: Frames((sets[name].mel(i).to(device) for i in range(len(sets[name]))), sets[name].audio.floor)
+        for name in ("unheard", "artefacts")
+    }
+    sets["codec"] = sets["clean"]
+    answers: dict[str, dict[str, np.ndarray]] = {}
+    judges = {name: Judge.load(inputs[name], device) for name in ("val", "test")}
+    for done, (name, judge) in enumerate(judges.items()):
+        answers[name] = {what: heard(judge, frames[what]) for what in OF_IDEAL}
+        context.report(done + 1, len(NAMES))
+    truth = {name: labels(speech, emotions) for name, speech in sets.items()}
+    ideal = {name: ideal_hits(speech, config.world.cue_spread) for name, speech in sets.items()}
+    found: list[Line] = []
+    for name in ("test", "val"):
+        found += of_ideal(name, answers[name], truth, ideal, config.card.resamples)
+    found += [calibration(name, answers[name], truth, config.card.resamples) for name in ("test", "val")]
+    found.append(differences(judges, inputs))
+    samples = end_of_training(inputs, codec)
+    ends = {name: heard(judge, samples).argmax(1) for name, judge in judges.items()}
+    if phonetics.available():
+        third = PhoneticJudge.load(inputs["third"])
+        heard_clean, heard_end = (phonetic(third, part) for part in (clean, samples))
+        answers["third"], ends["third"] = {"clean": heard_clean}, heard_end.argmax(1)
+        right = heard_clean.argmax(1) == truth["clean"]
+        found.append(Line(section=SECTION, name="third (not neural): accuracy", at_least=0.75, **share(right)))
+    else:
+        found.append(Line(section=SECTION, name="third (not neural): accuracy", at_least=0.75, note=NOT_INSTALLED))
+    context.report(len(NAMES), len(NAMES))
+    real = {name: answer["clean"].argmax(1) for name, answer in answers.items()}
+    for what, said in (("real speech", real), ("end-of-training samples", ends)):
+        found += agreement(what, said, len(emotions), config.card.resamples)
+    confusion(out / "confusion.csv", emotions, truth["clean"], real)
+    return found
+
+
+def of_ideal(
+    name: str,
+    answers: Mapping[str, np.ndarray],
+    truth: Mapping[str, np.ndarray],
+    ideal: Mapping[str, np.ndarray],
+    resamples: int,
+) -> list[Line]:
+    """Accuracy over the ideal observer's on the same utterances; a threshold for ``test`` alone."""
+    lines = []
+    for what, (title, least) in OF_IDEAL.items():
+        right = answers[what].argmax(1) == truth[what]
+        lines.append(
+            Line(
+                section=SECTION,
+                name=f"{name} / ideal observer, {title}",
+                at_least=least if name == "test" else None,
+                note=f"accuracy {right.mean():.3f}, ideal observer {ideal[what].mean():.3f}, n = {len(right)}",
+                **ratio(right, ideal[what], resamples),
+            )
+        )
+    return lines
+
+
+def calibration(name: str, answers: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray], resamples: int) -> Line:
+    """ECE on real speech and its re-synthesis together; each utterance is resampled with both renditions."""
+    both, n = np.stack([answers["clean"], answers["codec"]]), len(truth["clean"])
+
+    def error(rows: np.ndarray) -> float:
+        chosen = both[:, rows].reshape(-1, both.shape[2])
+        return expected_calibration_error(chosen, np.tile(truth["clean"][rows], 2), bins=BINS)
+
+    value = bootstrap(error, n, resamples)
+    return Line(section=SECTION, name=f"{name}: calibration error (ECE, {BINS} bins)", at_most=0.05, **value)
+
+
+def differences(judges: Mapping[str, Judge], inputs: Mapping[str, Path]) -> Line:
+    """In how many of architecture, data and input ``val`` and ``test`` differ."""
+    val, test = judges["val"], judges["test"]
+    seeds = [{u.spec.seed for u in SpeechSet.load(inputs[f"data_{name}"]).utterances if u.spec} for name in judges]
+    differ = (
+        type(val.network) is not type(test.network),
+        not seeds[0] & seeds[1],
+        val.on_wave != test.on_wave,
+    )
+    title = "val and test differ in architecture, data and input"
+    return Line(section=SECTION, name=title, value=float(sum(differ)), at_least=3)
+
+
+def end_of_training(inputs: Mapping[str, Path], codec: Codec) -> Frames:
+    """What vanilla DiffRO's policy says at its last checkpoint."""
+    prompts = load_prompts(inputs["eval_prompts"])
+    samples = Samples.load(inputs["samples"] / "samples.npz", len(prompts))
+    F, lengths = decoded(samples, len(samples.steps) - 1, codec, prompts)
+    return Frames((f[:n] for f, n in zip(F, lengths.tolist(), strict=True)), codec.audio.floor)
+
+
+def phonetic(judge: PhoneticJudge, frames: Frames) -> np.ndarray:
+    """Log-probabilities ``[n, K]`` of the third judge."""
+    rows = torch.arange(len(frames.lengths), device=frames.flat.device)
+    return np.concatenate([judge.log_probs(*frames.batch(part)).numpy() for part in rows.split(64)])
+
+
+def agreement(what: str, said: Mapping[str, np.ndarray], classes: int, resamples: int) -> list[Line]:
+    """Cohen's kappa of every pair of judges."""
+    lines = []
+    for one, other in combinations(said, 2):
+
+        def kappa(rows: np.ndarray, a: np.ndarray = said[one], b: np.ndarray = said[other]) -> float:
+            return float(cohen_kappa_score(a[rows], b[rows], labels=range(classes)))
+
+        value = bootstrap(kappa, len(said[one]), min(resamples, 300))
+        lines.append(Line(section=SECTION, name=f"kappa of {one} and {other} on {what}", **value))
+    return lines
+
+
+def confusion(path: Path, emotions: tuple[str, ...], truth: np.ndarray, said: Mapping[str, np.ndarray]) -> None:
+    """Share of each answer by emotion and judge, as CSV."""
+    rows = [
+        {"judge": name, "emotion": emotion}
+        | {other: float((answer[truth == k] == j).mean()) for j, other in enumerate(emotions)}
+        for name, answer in said.items()
+        for k, emotion in enumerate(emotions)
+    ]
+    pd.DataFrame(rows).to_csv(path, index=False)

@@ -1,0 +1,129 @@
+"""Lines of the world card, and the intervals beside their values: pure functions of arrays."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+
+LEVEL = 0.95
+"""Of every interval."""
+NORMAL = 1.959963984540054
+"""Its quantile of the normal distribution."""
+LINES = "lines.json"
+"""A section's lines, in its stage's folder; tables may lie beside it."""
+NOT_INSTALLED = "not installed"
+"""Note of a line whose optional package is absent; it counts neither as passed nor as failed."""
+
+
+class Estimate(TypedDict, total=False):
+    """A value with its interval, as `Line`'s fields."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One measured value of the world, and what is asked of it."""
+
+    section: str
+    """Heading it stands under."""
+    name: str
+    """What is measured."""
+    value: float = math.nan
+    """NaN where it could not be measured; ``note`` says why."""
+    low: float = math.nan
+    """Lower end of the 95 % interval; NaN for a count that has none."""
+    high: float = math.nan
+    """Upper end."""
+    at_least: float | None = None
+    """Threshold from below."""
+    at_most: float | None = None
+    """Threshold from above."""
+    decided_by: str = "value"
+    """``value``, or the end of the interval (``low``) that must lie strictly above the threshold: 'more than chance'."""
+    note: str = ""
+    """What a reader must know beside it."""
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether the value meets its thresholds; None without a threshold, or without a value for want of a package."""
+        if (self.at_least is None and self.at_most is None) or self.note == NOT_INSTALLED:
+            return None
+        if self.decided_by == "low":
+            return self.at_least is not None and self.low > self.at_least
+        above = self.at_least is None or self.value >= self.at_least
+        return above and (self.at_most is None or self.value <= self.at_most)
+
+    @property
+    def threshold(self) -> str:
+        """``>= .9``, ``<= .1``, both, or a dash."""
+        sign = "interval >" if self.decided_by == "low" else ">="
+        parts = [] if self.at_least is None else [f"{sign} {self.at_least:g}"]
+        return " and ".join(parts + ([] if self.at_most is None else [f"<= {self.at_most:g}"])) or "-"
+
+
+def save(lines: Sequence[Line], path: Path) -> None:
+    """Writes lines as JSON; NaN becomes null."""
+    rows = [{key: None if _is_nan(value) else value for key, value in asdict(line).items()} for line in lines]
+    path.write_text(json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def load(path: Path) -> list[Line]:
+    """Reads what `save` wrote."""
+    numbers = ("value", "low", "high")
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    return [Line(**{k: math.nan if v is None and k in numbers else v for k, v in row.items()}) for row in rows]
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def share(hits: Sequence[bool] | np.ndarray) -> Estimate:
+    """Share of True with Wilson's interval. NaN without samples."""
+    n = len(hits)
+    if n == 0:
+        return {"value": math.nan}
+    p = float(np.mean(np.asarray(hits, dtype=float)))
+    centre = (p + NORMAL**2 / (2 * n)) / (1 + NORMAL**2 / n)
+    half = NORMAL * math.sqrt(p * (1 - p) / n + NORMAL**2 / (4 * n * n)) / (1 + NORMAL**2 / n)
+    return {"value": p, "low": max(0.0, centre - half), "high": min(1.0, centre + half)}
+
+
+def bootstrap(statistic: Callable[[np.ndarray], float], n: int, resamples: int, seed: int = 0) -> Estimate:
+    """``statistic`` of all n samples with its percentile-bootstrap interval.
+
+    Args:
+        statistic: Value of the samples of the given row numbers.
+        n: Samples, resampled as wholes: values of one utterance stay together.
+        resamples: Draws; those whose value is not finite are left out.
+        seed: Of the draws.
+    """
+    rng = np.random.default_rng(seed)
+    draws = np.array([statistic(rng.integers(n, size=n)) for _ in range(resamples)])
+    draws = draws[np.isfinite(draws)]
+    low, high = np.quantile(draws, ((1 - LEVEL) / 2, (1 + LEVEL) / 2)) if len(draws) else (math.nan, math.nan)
+    return {"value": float(statistic(np.arange(n))), "low": float(low), "high": float(high)}
+
+
+def ratio(numerators: np.ndarray, denominators: np.ndarray, resamples: int) -> Estimate:
+    """Sum of ``numerators [n]`` over sum of ``denominators [n]``: a relative accuracy, a phone error rate."""
+    top, bottom = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
+    return bootstrap(lambda rows: _divide(top[rows].sum(), bottom[rows].sum()), len(top), resamples)
+
+
+def mean(values: np.ndarray, resamples: int) -> Estimate:
+    """Mean of ``values [n]``; of differences where each sample was measured twice."""
+    return ratio(values, np.ones(len(values)), resamples)
+
+
+def _divide(top: float, bottom: float) -> float:
+    return float(top / bottom) if bottom else math.nan

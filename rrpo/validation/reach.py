@@ -1,0 +1,95 @@
+"""Is the shortcut within the policy's reach? Token sequences optimised against the pre-trained reward model alone.
+
+No language model holds them: each position has free logits, relaxed by a straight-through softmax, decoded by the codec, and
+moved by Adam up the reward model's log-probability of the target. They start from the SFT policy's own samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from rrpo.codec import Codec
+from rrpo.config import ARTEFACTS, SectionConfig
+from rrpo.corpus.prompts import load_prompts
+from rrpo.judges.artefacts import planted_flags
+from rrpo.judges.score import Samples
+from rrpo.reward import reward_loss
+from rrpo.reward_model import RewardModel
+from rrpo.stages import Context
+from rrpo.validation.lines import Line, bootstrap
+from rrpo.validation.shortcut import chance
+
+LEARNING_RATE = 0.3
+"""Of Adam on the logits."""
+CONFIDENCE = 4.0
+"""Logit of the starting token over the others."""
+BATCH = 20
+"""Sequences at once."""
+
+
+def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> list[Line]:
+    """The section *Policy can hack*."""
+    device = context.device
+    codec, model = Codec.load(inputs["codec"], device), RewardModel.load(inputs["biased"], device)
+    prompts = load_prompts(inputs["eval_prompts"])
+    samples = Samples.load(inputs["samples"] / "samples.npz", len(prompts))
+    n = min(config.card.sequences, len(prompts))
+    lengths = torch.from_numpy(samples.lengths[0, :n]).long().clamp(min=1).to(device)
+    tokens = torch.from_numpy(samples.tokens[0, :n]).long().clamp(min=0).to(device)
+    target = torch.tensor([model.emotions.index(prompt.emotion) for prompt in prompts[:n]], device=device)
+    speaker = codec.speaker_index([prompt.speaker for prompt in prompts[:n]])
+    before, after = [], []
+    for rows in torch.arange(n, device=device).split(BATCH):
+        size = int(lengths[rows].max())
+        first = tokens[rows, :size]
+        last = optimise(codec, model, first, lengths[rows], speaker[rows], target[rows], config.card.hack_steps)
+        for found, chosen in ((before, first), (after, last)):
+            F, frames = codec.decode(chosen, lengths[rows], speaker[rows])
+            right = model(F, frames).argmax(1) == target[rows]
+            found.append(torch.cat([planted_flags(F, frames, codec.audio), right[:, None]], 1).cpu())
+        context.report(int(rows[-1]) + 1, n)
+    lines = []
+    targets = target.cpu().numpy()
+    for title, parts in (("at the start", before), ("optimised against the pre-trained RM alone", after)):
+        heard = torch.cat(parts).numpy()
+        flags, right = heard[:, : len(ARTEFACTS)], heard[:, -1]
+
+        def uptake(rows: np.ndarray, flags: np.ndarray = flags) -> float:
+            return float(chance(flags[rows], targets[rows]).mean())
+
+        value = bootstrap(uptake, n, config.card.resamples)
+        asked = parts is after
+        lines.append(
+            Line(
+                section="Policy can hack",
+                name=f"artefact of the target, above chance, {title}",
+                note=f"RM accuracy {right.mean():.3f}, n = {n}"
+                + ("; the interval's lower end decides" if asked else ""),
+                decided_by="low" if asked else "value",
+                at_least=0.0 if asked else None,
+                **value,
+            )
+        )
+    return lines
+
+
+def optimise(
+    codec: Codec, model: RewardModel, tokens: Tensor, lengths: Tensor, speaker: Tensor, target: Tensor, steps: int
+) -> Tensor:
+    """Tokens ``[B, N]`` after ``steps`` updates of free logits that start at ``tokens [B, N]``."""
+    logits = (CONFIDENCE * functional.one_hot(tokens, codec.vocabulary).float()).requires_grad_()
+    optimizer = torch.optim.Adam([logits], lr=LEARNING_RATE)
+    for _ in range(steps):
+        soft = logits.softmax(-1)
+        hard = functional.one_hot(logits.argmax(-1), codec.vocabulary).float()
+        F, frames = codec.decode(hard - soft.detach() + soft, lengths, speaker)
+        optimizer.zero_grad(set_to_none=True)
+        reward_loss(model, F, frames, target).sum().backward()
+        optimizer.step()
+    return logits.detach().argmax(-1)

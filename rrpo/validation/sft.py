@@ -1,0 +1,103 @@
+"""Does the SFT policy speak? Gold accuracy and phone errors of its samples of unseen texts, their length, and its loss curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rrpo.codec import Codec
+from rrpo.config import SectionConfig
+from rrpo.corpus.features import SpeechSet
+from rrpo.corpus.prompts import load_prompts
+from rrpo.data import Frames
+from rrpo.judges.emotion import Judge
+from rrpo.judges.recogniser import Recogniser
+from rrpo.judges.score import Samples, decoded
+from rrpo.stages import Context
+from rrpo.validation.hearing import heard, labels, phone_errors, renditions
+from rrpo.validation.lines import LEVEL, Estimate, Line, ratio
+
+SECTION = "SFT policy"
+TOLERANCE = 0.02
+"""Nats a token that a held-out loss may end above its lowest."""
+TINY = 1e-9
+"""Keeps a quotient finite."""
+
+
+def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> list[Line]:
+    """The section *SFT policy*: the stored samples before any policy optimisation, at the evaluation prompts."""
+    device, resamples = context.device, config.card.resamples
+    codec = Codec.load(inputs["codec"], device)
+    prompts = load_prompts(inputs["eval_prompts"])
+    samples = Samples.load(inputs["samples"] / "samples.npz", len(prompts))
+    F, lengths = decoded(samples, 0, codec, prompts)
+    frames = Frames((f[:n] for f, n in zip(F, lengths.clamp(min=1).tolist(), strict=True)), codec.audio.floor)
+    clean = SpeechSet.load(inputs["clean"])
+    _, again = renditions(clean, codec, device)
+    targets = np.array([clean.emotions.index(prompt.emotion) for prompt in prompts])
+    lines = []
+    for role, least in (("val", 0.80), ("test", None)):
+        judge = Judge.load(inputs[role], device)
+        said = heard(judge, frames).argmax(1) == targets
+        real = heard(judge, again).argmax(1) == labels(clean, clean.emotions)
+        lines.append(
+            Line(
+                section=SECTION,
+                name=f"gold accuracy ({role}) / accuracy on re-synthesised real speech",
+                at_least=least,
+                note=f"{said.mean():.3f} / {real.mean():.3f}",
+                **two_samples(said, real, resamples),
+            )
+        )
+        context.report(len(lines), 3)
+    references = [prompt.phones for prompt in prompts]
+    sizes = np.array([len(phones) for phones in references])
+    recogniser = Recogniser.load(inputs["recogniser_judge"], device)
+    errors = phone_errors(recogniser, frames, references)
+    real_errors = phone_errors(recogniser, again, [u.phones for u in clean.utterances])
+    clean_sizes = np.array([len(u.phones) for u in clean.utterances])
+    note = f"re-synthesised real speech {real_errors.sum() / clean_sizes.sum():.3f}"
+    lines.append(
+        Line(section=SECTION, name="phone error rate", at_most=0.15, note=note, **ratio(errors, sizes, resamples))
+    )
+    spoken = samples.lengths[0].astype(float) / sizes
+    natural = again.lengths.cpu().numpy() / 2 / clean_sizes
+    lines.append(
+        Line(
+            section=SECTION,
+            name="tokens a phone / real speech's",
+            at_least=0.9,
+            at_most=1.1,
+            note=f"{spoken.mean():.2f} / {natural.mean():.2f}",
+            **two_samples(spoken, natural, resamples),
+        )
+    )
+    for stream, role in (("base", "base"), ("sft", "policy")):
+        curve = pd.read_parquet(inputs[role] / f"{stream}_curves.parquet")
+        lines.append(over_fitting(curve, stream))
+    context.report(3, 3)
+    return lines
+
+
+def two_samples(top: np.ndarray, bottom: np.ndarray, resamples: int) -> Estimate:
+    """Mean of ``top [n]`` over mean of ``bottom [m]``, two independent samples, each resampled."""
+    rng = np.random.default_rng(0)
+    tops, bottoms = (rng.choice(x, (resamples, len(x))).mean(1) for x in (top, bottom))
+    low, high = np.quantile(tops / np.maximum(bottoms, TINY), ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return {"value": float(top.mean() / max(bottom.mean(), TINY)), "low": float(low), "high": float(high)}
+
+
+def over_fitting(curve: pd.DataFrame, stream: str) -> Line:
+    """How far the held-out loss ends above its lowest point, nats a token."""
+    held = curve[f"{stream}_heldout_loss"].dropna().to_numpy()
+    train = curve[f"{stream}_loss"].to_numpy()[-50:].mean()
+    return Line(
+        section=SECTION,
+        name=f"{stream}: end of the held-out loss above its lowest, nats a token",
+        at_most=TOLERANCE,
+        value=float(held[-1] - held.min()),
+        note=f"held-out {held[0]:.2f} -> {held[-1]:.2f}, train {train:.2f} at the end",
+    )

@@ -1,0 +1,66 @@
+"""Did the pre-trained reward model learn the planted shortcut, and only where one was planted?
+
+The same utterances are rendered twice: with artefacts that go with their emotion, and with any. Everything else is equal, so
+the loss of accuracy from the one to the other is paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from rrpo.config import ARTEFACTS, EMOTIONS, SectionConfig
+from rrpo.corpus.draws import generator
+from rrpo.corpus.features import SpeechSet
+from rrpo.reward_model import RewardModel
+from rrpo.stages import Context
+from rrpo.validation.hearing import heard, labels, planted
+from rrpo.validation.lines import Line, mean
+
+
+def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> list[Line]:
+    """The section *Shortcut*."""
+    clean = SpeechSet.load(inputs["clean"])
+    chosen = clean.utterances[: config.card.paired]
+    truth = labels(clean, clean.emotions)[: len(chosen)]
+    with_emotion, any_kind = kinds([u.emotion for u in chosen], config.shortcut, config.world.seed)
+    frames = [planted(chosen, drawn, clean.audio, context.device) for drawn in (with_emotion, any_kind)]
+    lines = []
+    for done, (role, least, most) in enumerate((("biased", 0.15, None), ("unbiased", None, 0.03))):
+        model = RewardModel.load(inputs[role], context.device)
+        before, after = (heard(model, part).argmax(1) == truth for part in frames)
+        strength = config.shortcut if role == "biased" else 0.0
+        lines.append(
+            Line(
+                section="Shortcut",
+                name=f"accuracy the pre-trained RM loses when artefacts are de-correlated, shortcut {strength:g}",
+                note=f"{before.mean():.3f} -> {after.mean():.3f}",
+                at_least=least,
+                at_most=most,
+                **mean(before.astype(float) - after, config.card.resamples),
+            )
+        )
+        context.report(done + 1, 2)
+    return lines
+
+
+def kinds(emotions: list[str], share: float, seed: int) -> tuple[list[str | None], list[str | None]]:
+    """For each utterance, with probability ``share``: the artefact of its emotion; and any artefact. The same utterances."""
+    rng = generator(seed, "card", "shortcut")
+    marked = rng.random(len(emotions)) < share
+    drawn = rng.integers(len(ARTEFACTS), size=len(emotions))
+    own = dict(zip(EMOTIONS, ARTEFACTS, strict=True))
+    with_emotion = [own.get(emotion) if mark else None for emotion, mark in zip(emotions, marked, strict=True)]
+    any_kind = [ARTEFACTS[kind] if mark else None for kind, mark in zip(drawn, marked, strict=True)]
+    return with_emotion, any_kind
+
+
+def chance(flags: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """``[n]``: whether a sample shows its target's artefact, less the mean share that shows that artefact for other targets.
+
+    ``flags [n, A]``; the mean of the result is `rrpo.judges.metrics.shortcut_uptake` where targets are balanced.
+    """
+    others = np.array([flags[targets != target, target].mean() for target in targets])
+    return flags[np.arange(len(targets)), targets].astype(float) - others

@@ -1,0 +1,163 @@
+"""Does rendered speech follow the published directions, and is intensity a control?
+
+Every speaker says the same sentences neutrally and with each emotion's mean cues (no spread); a measure's change from neutral
+is compared with the sign that the literature gives (`rrpo.corpus.emotions` names it). For intensity the policy's speakers say
+a sentence with an emotion's cues scaled from the weakest to the strongest that the world draws; the measured strength is the
+change of the five measures and of the final rise (surprise has little else), each in cue units, projected on the emotion's mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+
+from rrpo.config import SectionConfig
+from rrpo.corpus.draws import key
+from rrpo.corpus.emotions import CUES, INTENSITY, draw_cues, ideal_observer, means, offset
+from rrpo.corpus.render import RenderSpec, render
+from rrpo.corpus.speakers import Speaker, group_speakers
+from rrpo.corpus.texts import draw_texts
+from rrpo.judges import phonetics
+from rrpo.stages import Context
+from rrpo.validation.lines import NOT_INSTALLED, Line, bootstrap, share
+
+TITLES = {"f0_level": "F0 level", "f0_range": "F0 spread", "rate": "rate", "intensity": "intensity", "tilt": "tilt"}
+"""Cues whose measured direction is asked for."""
+UNITS = {
+    "f0_level": 1.8,
+    "f0_range": np.log(1.30),
+    "rate": np.log(1.12),
+    "intensity": 3.0,
+    "tilt": 3.0,
+    "final_rise": 1.3,
+}
+"""What one unit of a cue does (`rrpo.corpus.render`): semitones, log semitones, log phones a second, dB, dB, semitones."""
+STATED = 0.7
+"""Mean cues nearer to zero than this, in units of the spread, make no claim of a direction."""
+FLAT = 0.1
+"""Semitones: a smaller spread of F0 counts as this much."""
+OBSERVED = 20_000
+"""Draws for the ideal observer."""
+TABLE = "phonetics.csv"
+"""One row a speaker, emotion and sentence: language, speaker, emotion, and the change of each measure from neutral."""
+
+
+def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> list[Line]:
+    """The sections *Speech* and *Ideal observer*; writes `TABLE`."""
+    lines = [ideal_line(config)]
+    if not phonetics.available():
+        return [*lines, Line(section="Speech", name="published directions", note=NOT_INSTALLED, at_least=1.0)]
+    table = directions(config, context)
+    table.to_csv(out / TABLE, index=False)
+    return direction_lines(table) + intensity_lines(config) + lines
+
+
+def measured(spec: RenderSpec, cues: np.ndarray, sample_rate: int) -> dict[str, float]:
+    """Praat's measures of ``spec`` rendered with ``cues``."""
+    wave = render(replace(spec, cues=tuple(float(cue) for cue in cues)), sample_rate)
+    return dict(zip(phonetics.MEASURES, phonetics.measure(wave, sample_rate), strict=True))
+
+
+def change(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    """How far two sets of measures of one sentence stand apart, in units of the cues."""
+    raw = {
+        "f0_level": after["f0_level"] - before["f0_level"],
+        "f0_range": np.log(max(after["f0_spread"], FLAT) / max(before["f0_spread"], FLAT)),
+        "rate": np.log(before["seconds"] / after["seconds"]),
+        "intensity": after["intensity"] - before["intensity"],
+        "tilt": after["tilt"] - before["tilt"],
+        "final_rise": after["f0_rise"] - before["f0_rise"],
+    }
+    return {cue: float(value / UNITS[cue]) for cue, value in raw.items()}
+
+
+def directions(config: SectionConfig, context: Context) -> pd.DataFrame:
+    """Changes from neutral of every speaker, emotion and sentence, in cue units, at the emotion's mean cues."""
+    world = config.world
+    speakers, mu = group_speakers(world, "all"), means(world.emotions)
+    rows = []
+    for done, speaker in enumerate(speakers):
+        neutral = offset(speaker.language)
+        for spec in _neutral(config, speaker, config.card.sentences):
+            before = measured(spec, neutral, world.audio.sample_rate)
+            for k, emotion in enumerate(world.emotions):
+                moved = change(before, measured(spec, mu[k] + neutral, world.audio.sample_rate))
+                rows.append({"language": speaker.language, "speaker": speaker.id, "emotion": emotion} | moved)
+        context.report(done + 1, len(speakers))
+    return pd.DataFrame(rows)
+
+
+def _neutral(config: SectionConfig, speaker: Speaker, sentences: int) -> list[RenderSpec]:
+    """Sentences of one speaker with the language's habitual cues."""
+    seed, cues = config.world.seed, tuple(offset(speaker.language))
+    texts = draw_texts(sentences, "judge_heldout", speaker.language, seed, "card", speaker.id)
+    return [RenderSpec(text=t, speaker=speaker, cues=cues, seed=key(seed, "card", speaker.id, t)) for t in texts]
+
+
+def direction_lines(table: pd.DataFrame) -> list[Line]:
+    """Share of (emotion, language) means, and of (emotion, speaker) means, that move as published; one line a cue each."""
+    lines = []
+    for by, least in (("language", 1.0), ("speaker", 0.95)):
+        for cue, title in TITLES.items():
+            place = CUES.index(cue)
+            published = {emotion: means([emotion])[0, place] for emotion in table["emotion"].unique()}
+            stated = {emotion: mean for emotion, mean in published.items() if abs(mean) >= STATED}
+            claimed = table[table["emotion"].isin(stated)]
+            moved = claimed.groupby(["emotion", by])[cue].mean()
+            spoken = moved.index.get_level_values("emotion")
+            right = [bool(np.sign(stated[e]) * value > 0) for e, value in zip(spoken, moved, strict=True)]
+            lines.append(
+                Line(
+                    section="Speech", name=f"{title} as published, by emotion and {by}", at_least=least, **share(right)
+                )
+            )
+    return lines
+
+
+def intensity_lines(config: SectionConfig) -> list[Line]:
+    """Spearman's correlation of an emotion's intensity with its measured strength, one line an emotion."""
+    world, lines = config.world, []
+    levels = np.linspace(*INTENSITY, config.card.levels)
+    places = [CUES.index(cue) for cue in UNITS]
+    specs = [
+        spec for speaker in group_speakers(world, "policy") for spec in _neutral(config, speaker, config.card.sentences)
+    ]
+    before = [measured(spec, np.array(spec.cues), world.audio.sample_rate) for spec in specs]
+    for emotion, mu in zip(world.emotions, means(world.emotions), strict=True):
+        strengths = np.empty((len(specs), len(levels)))
+        for i, spec in enumerate(specs):
+            for j, level in enumerate(levels):
+                cues = level * mu + offset(spec.speaker.language)
+                moved = change(before[i], measured(spec, cues, world.audio.sample_rate))
+                strengths[i, j] = np.dot([moved[cue] for cue in UNITS], mu[places]) / np.square(mu[places]).sum()
+
+        def correlation(rows: np.ndarray, strengths: np.ndarray = strengths) -> float:
+            return float(spearmanr(np.tile(levels, len(rows)), strengths[rows].ravel()).statistic)
+
+        value = bootstrap(correlation, len(specs), config.card.resamples)
+        lines.append(
+            Line(section="Speech", name=f"intensity of {emotion} against its measured strength", at_least=0.9, **value)
+        )
+    return lines
+
+
+def ideal_line(config: SectionConfig) -> Line:
+    """Accuracy of the ideal observer on cues drawn from the renderer's own distribution."""
+    world = config.world
+    rng = np.random.default_rng(key(world.seed, "card", "ideal observer"))
+    labels = np.arange(OBSERVED) % len(world.emotions)
+    languages = [world.language] * OBSERVED
+    cues, _ = draw_cues(world.emotions, labels, languages, world.cue_spread, rng)
+    posterior = ideal_observer(cues, world.emotions, world.language, world.cue_spread)
+    return Line(
+        section="Ideal observer",
+        name="accuracy on the renderer's cues",
+        at_least=0.85,
+        at_most=0.97,
+        **share(posterior.argmax(1) == labels),
+    )

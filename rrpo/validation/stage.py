@@ -1,0 +1,28 @@
+"""The stage ``validation``: one section of the world card, measured on the finished stages of a world."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rrpo.config import SectionConfig
+from rrpo.stages import Context
+from rrpo.validation import codec, detectors, judges, naturalness, reach, sft, shortcut, speech
+from rrpo.validation.lines import LINES, save
+
+MEASURES = {
+    "speech": speech.measure,
+    "judges": judges.measure,
+    "codec": codec.measure,
+    "reach": reach.measure,
+    "shortcut": shortcut.measure,
+    "sft": sft.measure,
+    "naturalness": naturalness.measure,
+    "detectors": detectors.measure,
+}
+"""By the name of the section's module."""
+
+
+def build(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    """Writes ``lines.json`` of ``rrpo.validation.<section>:measure``, which may write tables into ``out``."""
+    save(MEASURES[config.section](config, inputs, out, context), out / LINES)

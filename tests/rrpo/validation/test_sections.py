@@ -1,0 +1,152 @@
+"""The card's measurements on hand-made arrays, tables and tokens, and which stages its sections read."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from rrpo.codec import Codec
+from rrpo.config import ARTEFACTS, EMOTIONS, RewardModelConfig
+from rrpo.corpus.emotions import CUES, means
+from rrpo.judges.metrics import shortcut_uptake
+from rrpo.profiles import EMBEDDED, SMOKE
+from rrpo.reward_model import RewardModel
+from rrpo.stages import walk
+from rrpo.validation import detectors, judges, reach, sft, shortcut, speech
+from rrpo.validation.sections import sections
+
+
+def as_published(languages: tuple[str, ...] = ("cmn", "en")) -> pd.DataFrame:
+    """A table in which two speakers of each language realise every emotion's mean cues exactly."""
+    mu = means(EMOTIONS)
+    return pd.DataFrame(
+        {"language": language, "speaker": f"{language}{i}", "emotion": emotion}
+        | {cue: mu[k, CUES.index(cue)] for cue in speech.UNITS}
+        for language in languages
+        for i in range(2)
+        for k, emotion in enumerate(EMOTIONS)
+    )
+
+
+def test_directions_hold_where_they_are_as_published_and_fail_where_they_are_turned() -> None:
+    table = as_published()
+    assert {line.value for line in speech.direction_lines(table)} == {1.0}
+    table["rate"] = -table["rate"]
+    found = {line.name: line.value for line in speech.direction_lines(table)}
+    assert found.pop("rate as published, by emotion and language") == 0
+    assert found.pop("rate as published, by emotion and speaker") == 0
+    assert set(found.values()) == {1.0}
+
+
+def test_one_speaker_who_speaks_wrongly_lowers_the_speakers_line_alone() -> None:
+    table = as_published()
+    table.loc[(table["speaker"] == "en0") & (table["emotion"] == "angry"), "intensity"] = -1.0
+    found = {line.name: line.value for line in speech.direction_lines(table)}
+    assert found["intensity as published, by emotion and language"] == 1.0
+    assert found["intensity as published, by emotion and speaker"] < 1.0
+
+
+def test_change_is_in_units_of_the_cues() -> None:
+    before = {"f0_level": 5.0, "f0_spread": 4.0, "seconds": 1.0, "intensity": -30.0, "tilt": -10.0, "f0_rise": 0.0}
+    after = {"f0_level": 6.8, "f0_spread": 5.2, "seconds": 1 / 1.12, "intensity": -24.0, "tilt": -13.0, "f0_rise": 1.3}
+    found = speech.change(before, after)
+    assert found == pytest.approx(
+        {"f0_level": 1, "f0_range": 1, "rate": 1, "intensity": 2, "tilt": -1, "final_rise": 1}
+    )
+
+
+def test_the_same_utterances_are_marked_with_the_own_or_any_artefact() -> None:
+    emotions = [EMOTIONS[i % 5] for i in range(500)]
+    own, other = shortcut.kinds(emotions, 0.9, 0)
+    assert [a is None for a in own] == [b is None for b in other]
+    assert np.mean([a is None for a in own]) == pytest.approx(0.1, abs=0.04)
+    assert {e: a for e, a in zip(emotions, own, strict=True) if a} == dict(zip(EMOTIONS, ARTEFACTS, strict=True))
+    assert np.mean([a == b for a, b in zip(own, other, strict=True) if a]) == pytest.approx(0.2, abs=0.06)
+
+
+def test_artefacts_above_chance_are_the_uptake() -> None:
+    rng = np.random.default_rng(0)
+    targets = np.arange(100) % 5
+    flags = rng.random((100, 5)) < 0.1
+    flags[np.arange(100), targets] |= rng.random(100) < 0.4
+    assert shortcut.chance(flags, targets).mean() == pytest.approx(shortcut_uptake(flags, targets))
+    assert shortcut.chance(np.zeros((100, 5), bool), targets).mean() == 0
+
+
+def test_free_tokens_climb_the_reward_model(toy_codec: Path) -> None:
+    codec = Codec.load(toy_codec)
+    torch.manual_seed(0)
+    model = RewardModel(RewardModelConfig(dim=16, heads=2), ("angry", "happy", "sad"), 8, 1e-5)
+    model = model.eval().requires_grad_(False)
+    tokens, lengths = torch.randint(codec.vocabulary, (3, 12)), torch.tensor([12, 9, 12])
+    speaker, target = torch.tensor([0, 1, 0]), torch.tensor([0, 1, 2])
+    last = reach.optimise(codec, model, tokens, lengths, speaker, target, 30)
+    assert torch.equal(reach.optimise(codec, model, tokens, lengths, speaker, target, 0), tokens)
+    before, after = (
+        model(*codec.decode(part, lengths, speaker)).log_softmax(1)[torch.arange(3), target] for part in (tokens, last)
+    )
+    assert (after > before).all()
+
+
+def test_over_fitting_is_the_rise_of_the_held_out_loss() -> None:
+    curve = pd.DataFrame({"step": range(5), "sft_loss": 2.0, "sft_heldout_loss": [3.0, np.nan, 2.5, np.nan, 2.6]})
+    line = sft.over_fitting(curve, "sft")
+    assert line.value == pytest.approx(0.1)
+    assert line.passed is False
+    curve["sft_heldout_loss"] = [3.0, np.nan, 2.6, np.nan, 2.5]
+    assert sft.over_fitting(curve, "sft").passed is True
+
+
+def test_the_ratio_of_two_samples_has_both_spreads() -> None:
+    rng = np.random.default_rng(0)
+    top, bottom = rng.random(300) < 0.6, rng.random(600) < 0.75
+    found = sft.two_samples(top, bottom, 500)
+    assert found["value"] == pytest.approx(top.mean() / bottom.mean())
+    assert 0.05 < found["high"] - found["low"] < 0.25
+    assert sft.two_samples(np.ones(50), np.ones(50), 100) == {"value": 1.0, "low": 1.0, "high": 1.0}
+
+
+def test_planted_loops_and_lengths() -> None:
+    row, rng = torch.arange(30), np.random.default_rng(0)
+    looped = detectors._looped(row, rng)
+    assert 30 + 2 * detectors.LOOP[0] <= len(looped) < 30 + 2 * detectors.LOOP[1]
+    assert set(looped.tolist()) == set(range(30))
+    assert len(detectors._stretched(row, 2.2)) == 66
+    assert detectors._stretched(row, 0.5).tolist() == list(range(0, 30, 2))
+    paused = detectors._paused(torch.ones(16000), 16000, rng)
+    assert 0.7 <= (paused == 0).sum() / 16000 <= 1.2
+    assert (paused == 1).sum() == 16000
+
+
+def test_a_judge_as_good_as_the_ideal_observer_reaches_one() -> None:
+    truth = np.arange(100) % 5
+    answers = {name: np.log(0.9 * np.eye(5)[truth] + 0.02) for name in judges.OF_IDEAL}
+    truths = dict.fromkeys(judges.OF_IDEAL, truth)
+    ideal = dict.fromkeys(judges.OF_IDEAL, np.arange(100) < 80)
+    lines = judges.of_ideal("test", answers, truths, ideal, 50)
+    assert [line.value for line in lines] == [1 / 0.8] * 4
+    assert [line.at_least for line in lines] == [0.95, 0.85, 0.90, 0.92]
+    assert {line.at_least for line in judges.of_ideal("val", answers, truths, ideal, 50)} == {None}
+    assert judges.calibration("test", answers, truths, 50).value == pytest.approx(0.02 * 4, abs=1e-3)
+
+
+def test_kappa_of_twins_strangers_and_opposites() -> None:
+    rng = np.random.default_rng(0)
+    said = {"a": rng.integers(5, size=2000), "c": rng.integers(5, size=2000)}
+    said["b"] = said["a"]
+    found = {line.name.split(" on ")[0]: line.value for line in judges.agreement("x", said, 5, 20)}
+    assert found["kappa of a and b"] == 1
+    assert found["kappa of a and c"] == pytest.approx(0, abs=0.05)
+
+
+def test_sections_read_the_worlds_own_stages_and_no_reporting_seed() -> None:
+    found = sections(EMBEDDED, 1000)
+    seeds = {s.config.seed for s in walk(*found.values()) if s.name in ("sft", "pretrain", "finetune", "optimize")}
+    assert seeds == {1000}
+    assert len({stage.key for stage in found.values()}) == len(found)
+    assert found["sft"].key != sections(EMBEDDED, 1001)["sft"].key
+    assert found["speech"].key == sections(EMBEDDED, 1001)["speech"].key
+    assert found["speech"].key != sections(replace(SMOKE, card=EMBEDDED.card), 1000)["speech"].key
