@@ -88,7 +88,7 @@ def test_free_tokens_climb_the_reward_model(toy_codec: Path) -> None:
     before, after = (
         model(*codec.decode(part, lengths, speaker)).log_softmax(1)[torch.arange(3), target] for part in (tokens, last)
     )
-    assert (after > before).all()
+    assert after.mean() > before.mean() + 0.1
 
 
 def test_over_fitting_is_the_rise_of_the_held_out_loss() -> None:
