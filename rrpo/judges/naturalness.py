@@ -41,7 +41,7 @@ def dnsmos(wave: np.ndarray) -> float:
 def plcmos(wave: np.ndarray) -> float:
     """PLCMOS v2 on 1..5 of ``wave [S]`` at `RATE` within +-1; simulated raters are seeded."""
     model = _plcmos()
-    features = np.float32(model.stft_transform(np.asarray(wave, dtype=np.float64)))[None, None]
+    features = np.asarray(model.stft_transform(np.asarray(wave, dtype=np.float64)), dtype=np.float32)[None, None]
     raters = np.random.default_rng(0).standard_normal((RATERS, 1, 64)).astype(np.float32)
     heard = [model.session.run(None, {"degraded_audio": features, "rater_embed": rater})[0] for rater in raters]
     return float(np.mean(heard))

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -79,8 +79,10 @@ def save(lines: Sequence[Line], path: Path) -> None:
 def load(path: Path) -> list[Line]:
     """Reads what `save` wrote."""
     numbers = ("value", "low", "high")
-    rows = json.loads(path.read_text(encoding="utf-8"))
-    return [Line(**{k: math.nan if v is None and k in numbers else v for k, v in row.items()}) for row in rows]
+    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    for row in rows:
+        row |= {name: math.nan for name in numbers if row[name] is None}
+    return [Line(**row) for row in rows]
 
 
 def _is_nan(value: object) -> bool:

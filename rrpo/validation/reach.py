@@ -44,7 +44,8 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
     tokens = torch.from_numpy(samples.tokens[0, :n]).long().clamp(min=0).to(device)
     target = torch.tensor([model.emotions.index(prompt.emotion) for prompt in prompts[:n]], device=device)
     speaker = codec.speaker_index([prompt.speaker for prompt in prompts[:n]])
-    before, after = [], []
+    before: list[torch.Tensor] = []
+    after: list[torch.Tensor] = []
     for rows in torch.arange(n, device=device).split(BATCH):
         size = int(lengths[rows].max())
         first = tokens[rows, :size]
