@@ -8,6 +8,15 @@ joy high with a wide range; sadness slow, low, narrow, soft, dull; fear fast, hi
 surprise high and wide with a final rise (Gussenhoven 2004). The sizes are declared defaults, scaled so that the ideal
 observer is right about 92 % of the time at spread 1. z is relative to the speaker's own neutral voice;
 `rrpo.corpus.render` gives the units.
+
+What can be heard of it (2,000 utterances of ``judge_val``, tested on ``rm_test``): ridge regression of the cues from
+simple log-mel statistics explains 89 % of the variance of rate and of intensity, 86 % of breathiness, 62 % of tilt,
+60 % of F0 level, 39 % of F0 range, 25 % of the final rise, 21 % of tremor; Gaussian classes on it are right in 70.7 %
+(73.7 % told speaker and number of phones). With the true final rise that is 83.7 %, with the true tilt 78.3 %, with
+the true F0 range or tremor 77.0 %. Two units of final rise move Praat's measure by 1.1 to 1.6 semitones, while
+neutral sentences differ by .84; two of tilt by 3.3 to 3.7 dB instead of 6, sentences differ by 1.8; tremor does not
+stand out of the syllables' rhythm. An ideal observer so uncertain would be right in .85 instead of .92: no judge of
+this world gets further by training longer. Larger acoustic sizes would mend it, and change the world.
 """
 
 from __future__ import annotations
