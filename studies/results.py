@@ -114,7 +114,10 @@ def importance(study: OptunaStudy, search: Search) -> Sheet | None:
         return float(trial.values[0])
 
     fanova = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=search.seed), target=first)
-    ped = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), target=first)
+    sign = -1 if search.directions[0] == "maximize" else 1  # PED-ANOVA asks what makes its target low
+    ped = get_param_importances(
+        study, evaluator=PedAnovaImportanceEvaluator(), target=lambda trial: sign * first(trial)
+    )
     rows = tuple((name, fanova[name], ped.get(name, math.nan)) for name in fanova)
     columns = (
         Column("knob", "knob"),

@@ -77,7 +77,9 @@ def build(config: PhoneticJudgeConfig, inputs: Mapping[str, Path], out: Path, co
     x, y = np.concatenate(parts), np.tile(speech.labels(speech.emotions).numpy(), 2)
     kinds = {
         "lda": make_pipeline(StandardScaler(), LinearDiscriminantAnalysis()),
-        "qda": make_pipeline(StandardScaler(), QuadraticDiscriminantAnalysis(reg_param=config.shrinkage)),
+        "qda": make_pipeline(
+            StandardScaler(), QuadraticDiscriminantAnalysis(solver="eigen", shrinkage=config.shrinkage)
+        ),
     }
     folds = GroupKFold(config.folds)
     groups = np.tile(np.arange(len(speech)), 2)  # both renditions of an utterance in one fold

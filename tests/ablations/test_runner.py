@@ -131,7 +131,7 @@ def test_a_failed_cell_stops_no_other_and_can_be_run_again(runs: Path, run: Run,
 
 def test_no_policy_gives_the_table_of_reward_models(run: Run):
     outcome, _ = run(fakes.cells(["ls", "adv"], [1, 2], policy=False))
-    assert list(outcome.table.columns) == ["rm_accuracy_valid", "rm_ece"]
+    assert [column.name for column in outcome.table.columns] == ["arm", "n", "rm_accuracy_valid", "rm_ece"]
 
 
 def test_a_moved_and_a_copied_folder_open(runs: Path, run: Run, tmp_path: Path):
