@@ -116,9 +116,9 @@ def importance(study: OptunaStudy, search: Search) -> Sheet | None:
 
     fanova = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=search.seed), target=first)
     sign = -1 if search.directions[0] == "maximize" else 1  # PED-ANOVA asks what makes its target low
-    ped = get_param_importances(
-        study, evaluator=PedAnovaImportanceEvaluator(), target=lambda trial: sign * first(trial)
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # which says so
+        ped = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), target=lambda t: sign * first(t))
     rows = tuple((name, fanova[name], ped.get(name, math.nan)) for name in fanova)
     columns = (
         Column("knob", "knob"),
