@@ -42,7 +42,7 @@ def fit(d: ArrayLike, gain: ArrayLike) -> Fit | None:
     (a, b), *_ = np.linalg.lstsq(design, y, rcond=None)
     residual = float(np.sqrt(np.mean((design @ [a, b] - y) ** 2)))
     peak = math.exp(min(a / b - 1, 700)) if b > 0 else math.nan
-    return Fit(float(a), float(b), residual, peak if peak <= x.max() else math.nan)
+    return Fit(float(a), float(b), residual, peak if x.min() <= peak <= x.max() else math.nan)
 
 
 def sheet(records: Sequence[Record]) -> Sheet | None:
