@@ -1,8 +1,8 @@
 """Where a study lives: a journal file in the runs folder, or a database by URL; its identity; trials whose owner has died.
 
 A journal file is shared by the processes of one file system and needs no server; sqlite, PostgreSQL and MySQL go by URL.
-Databases have Optuna's heartbeat, which finds the dead of other hosts; those of this host are found by process identity in any
-storage.
+Dead owners are found by process identity, on this host alone: a trial that died on another host stays running there until that
+host's next start. (Optuna's heartbeat belongs to ``Study.optimize``; here trials are asked for and told.)
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from optuna.study import Study as OptunaStudy
     from optuna.trial import FrozenTrial, Trial
 
-HEARTBEAT = 30
-"""Seconds between two signs of life in a database; a trial silent for three times as long is taken to be dead."""
 OWNER, IDENTITY, RETRY, REASON = "owner", "identity", "retry_of", "reason"
 
 
@@ -40,23 +37,17 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
     Raises InputError for one that cannot be reached or is of another version.
     """
     import optuna
-    from optuna.storages import JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
+    from optuna.storages import JournalStorage, RDBStorage
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with FileLock(folder / ".lock"):
         try:
             if url is None:
                 path = str(folder / "journal.log")
                 return JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
-            return RDBStorage(
-                url,
-                heartbeat_interval=HEARTBEAT,
-                grace_period=3 * HEARTBEAT,
-                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=3),
-            )
+            return RDBStorage(url)
         except Exception as error:
             raise InputError(
                 "the study's storage cannot be opened",
