@@ -60,7 +60,7 @@ def _optuna(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
             figure = axes[0].figure
             wide = stem in ("slice", "contour", "parallel")
             figure.set_size_inches(WIDE, {"contour": 5.5, "slice": 2.2}.get(stem, 3.2) if wide else 3.0)
-            figure.set_layout_engine("constrained")
+            figure.set_layout_engine("tight")  # constrained breaks on the grids that Optuna makes
             paths += save(figure, folder, stem)
             plt.close(figure)
     return paths
