@@ -1,7 +1,7 @@
 """Stages: pure functions of their config, stored once by content hash and shared by arms, grids, studies and processes.
 
 A `Stage` names a build function, its config and the stages it reads. Its key hashes all of that, so equal work has an
-equal key whoever asks for it. `materialise` builds what is missing: one process builds, the others wait on a file lock;
+equal key whoever asks for it. `materialise` builds what is missing: one process claims it, the others wait or do other work;
 a half-built folder is never seen, since a build happens beside its place and is renamed into it.
 
 Nothing here imports torch: planning a thousand cells only hashes configs.
@@ -24,11 +24,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
+from rrpo.claims import Claim, Claims, kept
 from rrpo.versions import VERSIONS
 
 MARKER = "stage.json"
+POLL = 1.0
+"""Most seconds between two looks at a stage that another process builds."""
+
+
+class ClaimedError(RuntimeError):
+    """Another live process builds this stage, and the caller did not want to wait."""
 
 
 def canonical(value: Any) -> Any:
@@ -61,6 +66,8 @@ class Context:
     """Progress: units done, units in all."""
     watch: Callable[[int, Mapping[str, float]], None] = lambda step, measures: None
     """Told what a policy optimisation measures as it goes; may raise to end it, and nothing of it is kept."""
+    wait: bool = True
+    """Whether to wait for a stage that another process builds; otherwise ClaimedError is raised."""
 
 
 @dataclass(frozen=True)
@@ -120,30 +127,46 @@ def walk(*roots: Stage) -> Iterator[Stage]:
 def materialise(stage: Stage, store: Path, context: Context) -> Path:
     """The folder of ``stage``'s result, building it (and what it reads) when it is missing.
 
-    Raises whatever the build raises; nothing of a failed build is kept.
+    Raises whatever the build raises, of which nothing is kept; ClaimedError where ``context`` does not want to wait.
     """
     final = stage.path(store)
     if stage.done(store):
         return final
     inputs = {role: materialise(child, store, context) for role, child in stage.inputs.items()}
     final.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{final}.lock"):
+    claims = Claims(store / "claims")
+    pause = POLL / 20
+    while (claim := claims.take(final.name)) is None:
         if stage.done(store):
             return final
-        partial = final.with_name(f".{final.name}.{os.getpid()}")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        try:
-            start = time.monotonic()
-            module, function = stage.build.split(":")
-            getattr(importlib.import_module(module), function)(stage.config, inputs, partial, context)
-            _write_marker(partial / MARKER, stage, time.monotonic() - start, context.device)
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(partial, final)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+        if not context.wait:
+            raise ClaimedError(f"{stage} is being built by {claims.holder(final.name)}")
+        time.sleep(pause)
+        pause = min(POLL, 1.5 * pause)
+    with kept(claim):
+        if not stage.done(store):
+            _build(stage, inputs, final, claim, context)
     return final
+
+
+def _build(stage: Stage, inputs: Mapping[str, Path], final: Path, claim: Claim, context: Context) -> None:
+    """Build beside the final place and rename into it."""
+    for left in final.parent.glob(f".{final.name}.*"):  # of builders that were killed
+        shutil.rmtree(left, ignore_errors=True)
+    partial = final.with_name(f".{final.name}.{os.getpid()}")
+    partial.mkdir()
+    try:
+        start = time.monotonic()
+        module, function = stage.build.split(":")
+        getattr(importlib.import_module(module), function)(stage.config, inputs, partial, context)
+        _write_marker(partial / MARKER, stage, time.monotonic() - start, context.device)
+        if not claim.held():
+            raise ClaimedError(f"{stage} was taken over by another process while this one did not answer")
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(partial, final)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def _write_marker(path: Path, stage: Stage, seconds: float, device: str) -> None:
