@@ -178,6 +178,7 @@ def _write_marker(path: Path, stage: Stage, seconds: float, device: str) -> None
         "inputs": {role: child.key for role, child in stage.inputs.items()},
         "seconds": round(seconds, 3),
         "device": device,
+        "bytes": sum(file.stat().st_size for file in path.parent.rglob("*") if file.is_file()),
         "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "python": sys.version.split()[0],
     }
