@@ -10,10 +10,12 @@ Nothing here imports torch: planning a thousand cells only hashes configs.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import importlib
 import json
 import os
+import re
 import resource
 import shutil
 import sys
@@ -22,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock
 
@@ -51,6 +53,26 @@ def content_hash(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+class DivergedError(FloatingPointError):
+    """A loss, a reward or a gradient left the finite numbers; the update that would have used it was not made."""
+
+
+class Interrupted(Exception):  # noqa: N818 - nothing went wrong
+    """The build ended because `Context.stop` asked for it; its checkpoint is kept, and the next build goes on from there."""
+
+
+class Clock:
+    """Seconds spent on one stage, those that its checkpoint brings from earlier attempts among them."""
+
+    def __init__(self) -> None:
+        self.start = time.monotonic()
+        self.earlier = 0.0
+
+    def seconds(self) -> float:
+        """Until now."""
+        return self.earlier + time.monotonic() - self.start
+
+
 @dataclass(frozen=True)
 class Context:
     """What a build may know beside its config: where to compute and whom to tell. Never changes a result's meaning."""
@@ -60,7 +82,18 @@ class Context:
     report: Callable[[int, int], None] = lambda done, total: None
     """Progress: units done, units in all."""
     watch: Callable[[int, Mapping[str, float]], None] = lambda step, measures: None
-    """Told what a policy optimisation measures as it goes; may raise to end it, and nothing of it is kept."""
+    """Told what a policy optimisation measures as it goes, after a resume from the first step on; may raise to end it, and
+    nothing of it is kept."""
+    stop: Callable[[], bool] = lambda: False
+    """Asked between two steps; once it says True the loop saves a checkpoint and raises `Interrupted`."""
+    checkpoints: Path | None = None
+    """Folder of this stage's checkpoints, named as the stage's own; None: none are written."""
+    checkpoint_seconds: float = 30.0
+    """Seconds between two checkpoints; 0: one a step."""
+    micro: int | None = None
+    """Samples a forward of a policy optimisation, gradients accumulated; None: what suits the device. Same mathematics."""
+    clock: Clock = field(default_factory=Clock)
+    """Of the stage that is built."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +153,10 @@ def walk(*roots: Stage) -> Iterator[Stage]:
 def materialise(stage: Stage, store: Path, context: Context) -> Path:
     """The folder of ``stage``'s result, building it (and what it reads) when it is missing.
 
-    Raises whatever the build raises; nothing of a failed build is kept.
+    A result is on disk, whole, before its place shows it. Checkpoints lie in ``store/checkpoints/`` while a stage is built;
+    they outlast whatever ends a build, except divergence.
+
+    Raises whatever the build raises; nothing else of a failed build is kept.
     """
     final = stage.path(store)
     if stage.done(store):
@@ -133,17 +169,74 @@ def materialise(stage: Stage, store: Path, context: Context) -> Path:
         partial = final.with_name(f".{final.name}.{os.getpid()}")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
+        checkpoints = store / "checkpoints" / final.name
+        own = dataclasses.replace(context, clock=Clock(), checkpoints=checkpoints)
         try:
-            start = time.monotonic()
             module, function = stage.build.split(":")
-            getattr(importlib.import_module(module), function)(stage.config, inputs, partial, context)
-            _write_marker(partial / MARKER, stage, time.monotonic() - start, context.device)
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(partial, final)
-        except BaseException:
+            getattr(importlib.import_module(module), function)(stage.config, inputs, partial, own)
+            _write_marker(partial / MARKER, stage, own.clock.seconds(), context.device)
+            _publish(partial, final)
+        except BaseException as error:
             shutil.rmtree(partial, ignore_errors=True)
+            if isinstance(error, DivergedError):
+                shutil.rmtree(checkpoints, ignore_errors=True)
             raise
+        shutil.rmtree(checkpoints, ignore_errors=True)
     return final
+
+
+def _publish(partial: Path, final: Path) -> None:
+    """Renames a finished folder into its place, everything in it on disk before and the rename itself after."""
+    for path in [*partial.rglob("*"), partial]:
+        flush(path)
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(partial, final)
+    flush(final.parent)
+
+
+def flush(path: Path) -> None:
+    """Waits until a file, or the list of a folder's names, is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+FailureKind = Literal["diverged", "oom", "disk", "bug"]
+OOM_TEXT = re.compile("out of memory|can.?not allocate memory|can't allocate memory|_alloc_failed", re.IGNORECASE)
+"""Of CUDA, its libraries, and torch's CPU allocator, which has no error class of its own."""
+DISK_TEXT = re.compile(
+    r"no space left|quota exceeded|\d+ requested and \d+ written|iostream error|unexpected pos \d+ vs|^System error\.$",
+    re.IGNORECASE,
+)
+"""Of a full disk where the writer drops the error number: numpy's ``tofile``, torch's archives (two texts), libsndfile."""
+
+
+def failure_kind(error: BaseException) -> FailureKind:
+    """What became of a build, by its error or the first of those that caused it which tells.
+
+    ``diverged``: never to be retried with the same seed. ``oom``: once more with fewer samples a forward. ``disk``: full; to
+    be retried once there is room. ``bug``: anything else. Not for `Interrupted`, which is no failure.
+    """
+    seen: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in seen:
+        seen.append(following)
+        following = following.__cause__ or (None if following.__suppress_context__ else following.__context__)
+    return next((kind for kind in map(_kind_alone, seen) if kind != "bug"), "bug")
+
+
+def _kind_alone(error: BaseException) -> FailureKind:
+    number = error.errno if isinstance(error, OSError) else None
+    text = str(error) if isinstance(error, (OSError, RuntimeError)) else ""
+    if isinstance(error, DivergedError):
+        return "diverged"
+    if number in (errno.ENOSPC, errno.EDQUOT) or DISK_TEXT.search(text):
+        return "disk"
+    if isinstance(error, MemoryError) or number == errno.ENOMEM or OOM_TEXT.search(text):
+        return "oom"
+    return "bug"
 
 
 def _write_marker(path: Path, stage: Stage, seconds: float, device: str) -> None:
