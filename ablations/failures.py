@@ -18,7 +18,9 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
-    "diverged": Kind("non-finite loss or reward; the same seed would diverge again, so it is counted, not retried", False),
+    "diverged": Kind(
+        "non-finite loss or reward; the same seed would diverge again, so it is counted, not retried", False
+    ),
     "bug": Kind("an error in code or data; run again only by --retry failed", False),
     "oom": Kind("out of memory; tried once more with smaller micro-batches, same mathematics", True, 1),
     "killed": Kind("the worker died or was preempted; goes on from its checkpoint", True, 3),
