@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ablations.errors import InputError, choose
+from ablations.records import TAG_DIRTY, TAG_GIT_SHA
 
 PACKAGES = (
     *("torch", "torchaudio", "transformers", "vector-quantize-pytorch", "espeakng-loader", "soundfile"),
@@ -36,8 +37,8 @@ def git_state() -> dict[str, str]:
     sha = git("rev-parse", "HEAD")
     status = git("status", "--porcelain")
     return {
-        "git_sha": sha or "unknown",
-        "dirty": "unknown" if sha is None or status is None else str(bool(status)).lower(),
+        TAG_GIT_SHA: sha or "unknown",
+        TAG_DIRTY: "unknown" if sha is None or status is None else str(bool(status)).lower(),
     }
 
 

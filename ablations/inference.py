@@ -53,12 +53,16 @@ def paired_test(x: ArrayLike, level: float = 0.95) -> PairedTest:
         return PairedTest(mean, math.nan, math.nan, math.nan, math.nan)
     from scipy.stats import ttest_1samp, wilcoxon
 
-    spread = values.std(ddof=1)
-    t_p = float(ttest_1samp(values, 0.0).pvalue) if spread > 0 else math.nan
+    t_p = float(ttest_1samp(values, 0.0).pvalue) if _varies(values) else math.nan
     nonzero = values[values != 0]
     signed = float(wilcoxon(nonzero, method="exact").pvalue) if len(nonzero) else 1.0
     floor = 2.0 / 2**n if n <= EXACT else 1.0 / (DRAWS + 1)
     return PairedTest(mean, t_p, sign_flip(values), floor, signed)
+
+
+def _varies(values: np.ndarray) -> bool:
+    """Whether there is spread beyond rounding."""
+    return float(np.ptp(values)) > 1e-12 * max(1.0, float(np.abs(values).max()))
 
 
 def sign_flip(x: ArrayLike) -> float:
@@ -108,7 +112,7 @@ def effect_size(x: ArrayLike, level: float = 0.95) -> Effect:
     """
     values = np.asarray(x, float)
     n = len(values)
-    if n < 2 or values.std(ddof=1) == 0:
+    if n < 2 or not _varies(values):
         return Effect(math.nan, math.nan, math.nan)
     from scipy.optimize import brentq
     from scipy.special import gammaln, ndtri
@@ -140,7 +144,7 @@ def equivalence(x: ArrayLike, margin: float) -> float:
     values = np.asarray(x, float)
     if margin <= 0:
         raise ValueError(f"the equivalence margin must be positive, got {margin}")
-    if len(values) < 2 or values.std(ddof=1) == 0:
+    if len(values) < 2 or not _varies(values):
         return math.nan
     from scipy.stats import ttest_1samp
 
@@ -185,9 +189,10 @@ def correlation(x: ArrayLike, y: ArrayLike) -> float:
 
 
 def ratio_of_means(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Interval:
-    """mean(x) / mean(y) of paired seeds ``[n]`` with Fieller's interval (1954): all r for which t does not reject mean(x - r y) = 0.
+    """mean(x) / mean(y) of paired seeds ``[n]`` with Fieller's interval (1954).
 
-    Nothing (NaN) where y's own interval holds zero, since the ratio's is then unbounded. Seeds with a gap are left out.
+    It holds all r for which the t test does not reject mean(x - r y) = 0. Nothing (NaN) where y's own interval holds zero, since
+    the ratio's is then unbounded. Seeds with a gap are left out.
     """
     pairs = np.column_stack([np.asarray(x, float), np.asarray(y, float)])
     pairs = pairs[np.isfinite(pairs).all(axis=1)]

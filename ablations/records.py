@@ -77,6 +77,10 @@ TAG_ARM_HASH = "arm_hash"
 TAG_CELL_HASH = "cell_hash"
 TAG_WORLD_HASH = "world_hash"
 TAG_PROFILE = "profile"
+TAG_GIT_SHA = "git_sha"
+"""Commit of the source tree that the run was started from."""
+TAG_DIRTY = "dirty"
+"""``true`` where that tree had changes that no commit holds."""
 TAG_COMPLETE = "complete"
 """The cell's hash, written last: only a run that carries it counts."""
 TAG_FAILED = "failed"
@@ -109,6 +113,12 @@ class Record:
     """The flat config."""
     run_id: str = ""
     """MLflow run."""
+    experiment: str = ""
+    """The MLflow experiment it belongs to."""
+    git_sha: str = "unknown"
+    """Commit of the source tree that made the record."""
+    dirty: bool = False
+    """Whether that tree had uncommitted changes."""
     recorded: int = 0
     """When the run was started, milliseconds since 1970."""
     folder: Path = Path()

@@ -17,8 +17,10 @@ from ablations.records import (
     TAG_ARM_HASH,
     TAG_CELL_HASH,
     TAG_COMPLETE,
+    TAG_DIRTY,
     TAG_FAILED,
     TAG_FAILURE_KIND,
+    TAG_GIT_SHA,
     TAG_KIND,
     TAG_PROFILE,
     TAG_SEED,
@@ -43,6 +45,40 @@ def open_client(folder: RunsFolder) -> MlflowClient:
 
 
 @dataclass(frozen=True)
+class Attempt:
+    """A cell's run that holds no result."""
+
+    label: str
+    """The arm's name."""
+    seed: int
+    """The experiment's seed."""
+    profile: str
+    """Name of the size of world and models."""
+    world_hash: str
+    """The world it was to be run in."""
+    cell_hash: str
+    """The result it was to give."""
+    lost: Lost | None
+    """Why it failed; None when it was left half written."""
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """A parent run: what one start of `ablations.run` was asked for."""
+
+    run_id: str
+    """MLflow run."""
+    profile: str
+    """Name of the size of world and models."""
+    world_hash: str
+    """The world it ran in."""
+    arms: tuple[str, ...]
+    """Arms planned."""
+    seeds: tuple[int, ...]
+    """Seeds planned for each of them."""
+
+
+@dataclass(frozen=True)
 class Store:
     """Reads one runs folder, which must exist; a moved one has its artifact paths put right first."""
 
@@ -60,47 +96,52 @@ class Store:
         return sorted(e.name for e in self.client.search_experiments() if e.name not in ("Default", EXPERIMENT_WORLD))
 
     def states(self, grid: str) -> tuple[dict[str, Record], dict[str, Lost]]:
-        """Of a grid's cells by hash: the records of the complete ones, and why those that failed are not.
+        """Of a grid's cells by hash: the records of the complete ones, and why those that failed are not."""
+        found, attempts = self.cells(grid)
+        return found, {one.cell_hash: one.lost for one in attempts if one.lost is not None}
+
+    def cells(self, grid: str) -> tuple[dict[str, Record], list[Attempt]]:
+        """The records of a grid's complete cells by hash, and the attempts at cells of which no run is complete.
 
         Oldest first; a cell that was recorded twice is there once, by its newest run.
         """
         runs = self._runs(grid, "cell")
         done = {run.data.tags[TAG_CELL_HASH]: run for run in runs if _complete(run)}
-        reasons = {r.data.tags[TAG_CELL_HASH]: _lost(r.data.tags) for r in runs if TAG_FAILED in r.data.tags}
         found = {key: self._record(run) for key, run in done.items()}
-        return found, {key: reason for key, reason in reasons.items() if key not in done}
+        return found, [_attempt(run.data.tags) for run in runs if run.data.tags[TAG_CELL_HASH] not in done]
 
     def records(self, grid: str) -> list[Record]:
         """Every complete cell of a grid, each cell hash once."""
         return list(self.states(grid)[0].values())
-
-    def looks(self, grid: str, profile: str, world: str) -> list[int]:
-        """The planned numbers of seeds of a grid's invocations, rising: each is a declared look at the results."""
-        mine = [
-            run
-            for run in self._runs(grid, "parent")
-            if (run.data.tags.get(TAG_PROFILE), run.data.tags.get(TAG_WORLD_HASH)) == (profile, world)
-        ]
-        return sorted({int(run.data.params["planned_n"]) for run in mine if "planned_n" in run.data.params})
 
     def pair_spread(self, grid: str) -> float | None:
         """`records.PAIR_SPREAD` of the newest invocation that has one."""
         found = [run.data.metrics[PAIR_SPREAD] for run in self._runs(grid, "parent") if PAIR_SPREAD in run.data.metrics]
         return float(found[-1]) if found else None
 
-    def invocations(self, grid: str) -> list[str]:
-        """Run ids of a grid's invocations, oldest first."""
-        return [str(run.info.run_id) for run in self._runs(grid, "parent")]
+    def invocations(self, grid: str) -> list[Invocation]:
+        """A grid's invocations, oldest first."""
+        return [
+            Invocation(
+                run_id=str(run.info.run_id),
+                profile=run.data.tags.get(TAG_PROFILE, ""),
+                world_hash=run.data.tags.get(TAG_WORLD_HASH, ""),
+                arms=tuple(filter(None, run.data.params.get("arms", "").split(","))),
+                seeds=tuple(int(seed) for seed in run.data.params.get("seeds", "").split(",") if seed),
+            )
+            for run in self._runs(grid, "parent")
+        ]
 
     def experiment_id(self, grid: str) -> str:
         """The grid's experiment in MLflow's addresses; empty when there is none."""
         found = self.client.get_experiment_by_name(grid)
         return str(found.experiment_id) if found else ""
 
-    def newest_artifact(self, experiment: str, name: str) -> Path | None:
-        """An artifact of an experiment's newest run that has it."""
+    def newest_artifact(self, experiment: str, name: str, world: str) -> Path | None:
+        """An artifact of an experiment's newest run in a world that has it."""
         number = self.experiment_id(experiment)
-        found = self.client.search_runs([number], order_by=["attributes.start_time DESC"]) if number else []
+        mine = f"tags.{TAG_WORLD_HASH} = '{world}'"
+        found = self.client.search_runs([number], mine, order_by=["attributes.start_time DESC"]) if number else []
         paths = [_local(run.info.artifact_uri) / name for run in found]
         return next((path for path in paths if path.is_file()), None)
 
@@ -140,14 +181,20 @@ class Store:
             scalars={name: value for name, value in run.data.metrics.items() if "/" not in name},
             params=dict(run.data.params),
             run_id=run.info.run_id,
+            experiment=run.info.experiment_id,
+            git_sha=tags.get(TAG_GIT_SHA, "unknown"),
+            dirty=tags.get(TAG_DIRTY) == "true",
             recorded=int(run.info.start_time),
             folder=_local(run.info.artifact_uri),
         )
 
 
-def _lost(tags: Any) -> Lost:
+def _attempt(tags: Any) -> Attempt:
     kind = tags.get(TAG_FAILURE_KIND, "bug")
-    return Lost(kind if kind in KINDS else "bug", tags[TAG_FAILED])
+    lost = Lost(kind if kind in KINDS else "bug", tags[TAG_FAILED]) if TAG_FAILED in tags else None
+    return Attempt(
+        tags[TAG_ARM], int(tags[TAG_SEED]), tags[TAG_PROFILE], tags[TAG_WORLD_HASH], tags[TAG_CELL_HASH], lost
+    )
 
 
 def _complete(run: Any) -> bool:

@@ -104,6 +104,20 @@ def write(sheets: Sequence[Sheet], folder: Path, formats: Sequence[str]) -> list
     return paths
 
 
+def figures_latex(figures: Sequence[tuple[str, str, str]], path: Path) -> Path:
+    """Figures for ``\\input`` beside their PDF files, from (stem, title, caption); needs the packages graphicx and textcomp."""
+    parts = [
+        "\\begin{figure*}\\centering\n"
+        f"\\includegraphics{{{stem}.pdf}}\n"
+        f"\\caption{{{_latex(title)}. {_latex(caption)}}}\n"
+        f"\\label{{fig:{stem}}}\n"
+        "\\end{figure*}\n"
+        for stem, title, caption in figures
+    ]
+    path.write_text("\n".join(parts), encoding="utf-8")
+    return path
+
+
 def _latex(text: str) -> str:
     return "".join(LATEX.get(letter, letter) for letter in text)
 

@@ -26,7 +26,7 @@ def test_power_is_what_simulation_gives_and_plans_agree_with_it():
 
 @pytest.mark.parametrize("truth", [0.0, 0.5, 1.0, 1.5, 2.5, 3.0, 6.0])
 def test_the_seeds_that_decide_decide_whatever_the_truth_is(truth: float):
-    """Spread known to be 3 (points), margin 3, level .0125: t finds a difference or TOST denies one, at that n and not far below."""
+    """Spread known to be 3 (points), margin 3, level .0125: t finds a difference or TOST denies one."""
     alpha, margin, sd = 0.0125, 3.0, 3.0
     n = seeds_to_decide(sd, margin, alpha)
     assert n is not None
