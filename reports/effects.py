@@ -172,15 +172,15 @@ COLUMNS = (
     Column("contrast", "contrast"),
     Column("family", "family"),
     Column("points", "points", "gain"),
-    Column("g_z", "g_z", "effect"),
-    Column("iqm", "IQM, points", "gain"),
-    Column("improved", "improved, %", "share"),
-    Column("t_p", "p (t)", "p"),
+    Column("verdict", "verdict"),
     Column("holm_p", "p (t, Holm)", "p"),
+    Column("t_p", "p (t)", "p"),
     Column("sign_flip_p", "p (sign flip)", "p"),
     Column("wilcoxon_p", "p (Wilcoxon)", "p"),
     Column("tost_p", "p (TOST)", "p"),
-    Column("verdict", "verdict"),
+    Column("g_z", "g_z", "effect"),
+    Column("iqm", "IQM, points", "gain"),
+    Column("improved", "improved, %", "share"),
 )
 
 
@@ -191,11 +191,11 @@ def sheet(found: Sequence[Row], notes: Sequence[str]) -> Sheet | None:
             row.name,
             "primary" if row.primary else "secondary",
             row.test.mean,
+            row.verdict,
+            *_p_values(row),
             Interval(*row.effect, row.test.mean.n),
             iqm(row.values) if len(row.values) > 3 else math.nan,
             improvement(row.values),
-            *_p_values(row),
-            row.verdict,
         )
         for row in found
     ]
@@ -205,4 +205,4 @@ def sheet(found: Sequence[Row], notes: Sequence[str]) -> Sheet | None:
 def _p_values(row: Row) -> list[float]:
     if math.isnan(row.holm_p):
         return [math.nan] * 5
-    return [row.test.t_p, row.holm_p, row.test.sign_flip_p, row.test.wilcoxon_p, row.tost_p]
+    return [row.holm_p, row.test.t_p, row.test.sign_flip_p, row.test.wilcoxon_p, row.tost_p]

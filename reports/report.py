@@ -139,7 +139,7 @@ def verdict(selection: Selection, rows: Sequence[Row]) -> list[str]:
         f"seed{'s' if n > 1 else ''} ({said}): {whole.verdict}."
     )
     parts = [row for row in rows if row.primary and row is not whole]
-    words = "; ".join(f"{row.name.split(',')[0]} {_points(row)} ({row.verdict})" for row in parts)
+    words = "; ".join(f"{row.name.split(',')[0]} {_points(row)}, {row.verdict}" for row in parts)
     second = f"Main effects of the components, in points: {words}." if parts else "The factorial is not complete."
     world = provenance(selection.records)
     return [first, second, f"{_ending(selection)}; {world[0].lower()}{world[1:]}"]

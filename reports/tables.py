@@ -36,7 +36,7 @@ def main(selection: Selection, control: str = BASE) -> Sheet:
     """The table of results, with tests against the control at a declared look, seeds that hacked, and the cost."""
     records = selection.records
     plain = table(records, selection.planned)
-    plain = replace(plain, title=f"Grid {selection.grid}", notes=selection.notes + plain.notes)
+    plain = replace(plain, title=f"Results of grid {selection.grid}", notes=selection.notes + plain.notes)
     if plain.columns[2].name != GOLD_GAIN:
         return plain
     gains, _ = gold_gains(records)

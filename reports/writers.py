@@ -84,7 +84,8 @@ def html(sheet: Sheet) -> str:
 
     rows = ["<tr>" + "".join(cell(at, k, text) for k, text in enumerate(row)) + "</tr>" for at, row in enumerate(body)]
     headings = "".join(
-        f'<th scope="col" class="{kind}">{escaping.escape(text)}</th>' for kind, text in zip(kinds, head, strict=True)
+        f'<th scope="col" class="{kind}"><span>{escaping.escape(text)}</span></th>'
+        for kind, text in zip(kinds, head, strict=True)
     )
     notes = f'<p class="notes">{escaping.escape(" ".join(sheet.notes))}</p>\n' if sheet.notes else ""
     return (

@@ -24,6 +24,15 @@ PLAY = """a => new Promise(told => {
 })"""
 
 
+MISSED = """[...document.querySelectorAll('table')].filter(t => {
+    const box = t.closest('.scroll');
+    return box && t.getBoundingClientRect().right > box.getBoundingClientRect().left + box.scrollWidth + 1;
+}).length"""
+
+
+FOLDED = "[...document.querySelectorAll('details')].at(-1).getBoundingClientRect().height"
+
+
 @pytest.fixture
 def page(runs: Path, tmp_path: Path) -> Path:
     store_cells(runs, fakes.cells(ARMS, [1, 2]))
@@ -62,6 +71,18 @@ def test_in_a_browser_it_renders_and_plays(page: Path):
         assert sounds.count() == len(ARMS)
         assert sounds.first.evaluate(PLAY) == pytest.approx(0.1, abs=0.02)
         assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "only tables scroll sideways"
+        assert tab.evaluate(MISSED) == 0, "every cell can be scrolled to"
+        folded = tab.evaluate(FOLDED)
+        tab.set_viewport_size({"width": 1030, "height": 720})  # A4 on its side within its margins
+        tab.emulate_media(media="print")
+        assert (
+            tab.evaluate(
+                "[...document.querySelectorAll('table')].filter(t => t.getBoundingClientRect().right > 1031).length"
+            )
+            == 0
+        )
+        assert tab.evaluate(FOLDED) > folded + 20, "what is folded on the screen is printed"
+        tab.emulate_media(media="screen")
         reached = set()
         for _ in range(80):
             tab.keyboard.press("Tab")
