@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import base64
+import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ablations.records import EXPERIMENT_WORLD, Record
-from ablations.sheet import Column, Sheet
+from ablations.sheet import NONE, Column, Sheet
 from ablations.store import Store
 from reports.figures.samples import FLOOR, spectrogram
 from reports.report import Figure, Report
@@ -105,12 +106,30 @@ def world_card(selection: Selection) -> dict[str, str]:
     path = Store(selection.folder).newest_artifact(EXPERIMENT_WORLD, "card.md", world)
     if path is None:
         return {}
-    lines = path.read_text(encoding="utf-8").splitlines()
-    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("|")]
-    title = lines[0].removeprefix("# ")
-    columns = tuple(Column(name, name) for name in cells[0])
-    notes = [line for line in lines[1:] if line and not line.startswith("|")]
-    return {"table": html(Sheet("card", title, columns, tuple(map(tuple, cells[2:])))), "said": " ".join(notes)}
+    title, *said = [line for line in path.read_text(encoding="utf-8").splitlines() if line and not line.startswith("|")]
+    with path.with_name("card.csv").open(encoding="utf-8", newline="") as file:
+        rows = [
+            (
+                row["section"],
+                row["line"],
+                _short(row["value"]),
+                _bounds(row),
+                row["threshold"],
+                row["verdict"],
+                row["note"],
+            )
+            for row in csv.DictReader(file)
+        ]
+    columns = tuple(Column(n, n) for n in ("section", "line", "value", "95 % interval", "threshold", "verdict", "note"))
+    return {"table": html(Sheet("card", title.removeprefix("# "), columns, tuple(rows))), "said": " ".join(said)}
+
+
+def _short(value: str) -> str:
+    return f"{float(value):.4g}" if value else NONE
+
+
+def _bounds(row: Mapping[str, str]) -> str:
+    return f"{_short(row['low'])} .. {_short(row['high'])}" if row["low"] else NONE
 
 
 def runs(selection: Selection) -> list[tuple[str, str]]:

@@ -10,6 +10,14 @@ import fakes
 import pytest
 from stored import ARMS, report, store_cells
 
+from ablations import card, tracking
+from ablations.records import EXPERIMENT_WORLD, TAG_WORLD_HASH
+from ablations.runs_folder import check
+from ablations.tracking import Tracker
+from reports.page import world_card
+from reports.store import select
+from rrpo.validation.lines import Line
+
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -39,6 +47,25 @@ def page(runs: Path, tmp_path: Path) -> Path:
     result = report(runs, tmp_path / "out", "--grid", "tiny")
     assert result.exit_code == 0, result.output
     return tmp_path / "out" / "report.html"
+
+
+def test_the_card_of_the_records_world_is_a_table_and_no_other_is_shown(runs: Path, tmp_path: Path):
+    store_cells(runs, fakes.cells(["diffro"], [1]))
+    selection = select(runs, "tiny")
+    tracking.create(check(runs), EXPERIMENT_WORLD)
+    tracker = Tracker(check(runs), EXPERIMENT_WORLD, {}, {})
+    measured = Line(section="Speech", name="heard", value=0.92, low=0.9, high=0.94, at_least=0.9, note="one | two")
+    lines = [measured, Line(section="Speech", name="unmeasured")]
+    for world, title in (("world-a", "Card of a"), ("world-b", "Card of b")):
+        folder = tmp_path / world
+        folder.mkdir()
+        card.write(lines, title, folder)
+        assert world_card(selection) == {} or world != "world-a"
+        tracker.record_card(title, {TAG_WORLD_HASH: world}, {}, {}, folder)
+    shown = world_card(selection)
+    assert "Card of a" in shown["table"]
+    assert '<td class="text">0.9 .. 0.94</td>' in shown["table"]
+    assert "world card: 1 of 1 pass" in shown["said"]
 
 
 def test_the_page_needs_no_other_file(page: Path):

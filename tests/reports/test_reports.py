@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import fakes
@@ -20,8 +22,10 @@ from ablations.runs_folder import check
 from ablations.store import Invocation, Store
 from ablations.summary import table
 from ablations.tracking import Tracker
+from reports import page
 from reports.report import make
 from reports.store import looks, select
+from reports.writers import FORMATS
 
 
 def test_a_report_has_table_and_figure_the_same_bytes_each_time(runs: Path, tmp_path: Path):
@@ -50,6 +54,10 @@ def test_a_report_has_table_and_figure_the_same_bytes_each_time(runs: Path, tmp_
         assert word in text
     pdf = (tmp_path / "one" / "goodhart.pdf").read_bytes()
     assert b"/Type3" not in pdf, "fonts are embedded as TrueType"
+
+
+def store_of(runs: Path) -> Store:
+    return Store(check(runs))
 
 
 def test_the_report_and_the_run_print_the_same_table(runs: Path, run: Run):
@@ -183,6 +191,10 @@ def test_grids_of_one_world_are_pooled_and_of_two_refused(runs: Path, monkeypatc
     pooled = select(runs, ["tiny", "more"])
     assert [record.label for record in pooled.records] == ["diffro", "adv"], "a shared cell counts once"
     assert pooled.grid == "tiny+more"
+    homes = [store_of(runs).experiment_id(name) for name in ("tiny", "more")]
+    shared_home, own_home = (address.split("/")[-3] for _, address in page.runs(pooled))
+    assert shared_home in homes
+    assert own_home == homes[1], "a run's link leads to its own grid's experiment"
     monkeypatch.setitem(GRIDS, "else", GRIDS["more"])
     store_cells(runs, fakes.cells(["ls"], [1], world="b"), "else")
     with pytest.raises(InputError, match="different worlds"):
@@ -257,11 +269,36 @@ def test_the_report_is_kept_on_the_newest_invocation(runs: Path, run: Run, tmp_p
     assert report(runs, tmp_path / "out", "--grid", "tiny", "--format", "md").exit_code == 0
     (tmp_path / "out" / "mine.txt").write_text("not the report's")
     assert report(runs, tmp_path / "out", "--grid", "tiny", "--format", "md").exit_code == 0
-    store = Store(check(runs))
+    store = store_of(runs)
     kept = store.client.list_artifacts(store.invocations("tiny")[-1].run_id, "reports")
     names = {file.path for file in kept}
     assert {"reports/report.html", "reports/table.md", "reports/goodhart.pdf"} <= names
     assert "reports/mine.txt" not in names
+
+
+def test_labels_that_no_figure_knows_have_their_figures_too(runs: Path, tmp_path: Path):
+    store_cells(runs, fakes.cells(["diffro@0", "diffro@0.9", "mine"], [1, 2]))
+    result = report(runs, tmp_path / "out", "--grid", "tiny", "--metric", "hack_rate")
+    assert result.exit_code == 0, result.output
+    for name in ("goodhart", "seeds", "training", "pareto", "confusion", "spectrograms"):
+        assert (tmp_path / "out" / f"{name}.pdf").stat().st_size > 2000, name
+
+
+def test_a_constant_outcome_and_many_seeds_give_words_and_no_traceback(runs: Path, tmp_path: Path):
+    """Beyond 20 seeds sign patterns are drawn; an arm that never differs from the control has no test, and no NaN shows."""
+    cells = fakes.cells(["diffro"], range(1, 23))
+    store_cells(runs, cells)
+    twin = [replace(cell, label="twin") for cell in cells]
+    store_cells(runs, twin)
+    for run in store_of(runs).records("tiny"):
+        if run.label == "twin":
+            source = next(r for r in store_of(runs).records("tiny") if (r.label, r.seed) == ("diffro", run.seed))
+            for name in ("points.parquet", "test_points.parquet"):
+                (run.folder / name).write_bytes((source.folder / name).read_bytes())
+    made = make(select(runs, "tiny"))
+    text = "".join(write(sheet) for sheet in made.sheets for write in FORMATS.values()) + " ".join(made.verdict)
+    assert not re.search(r"(?<![a-z])nan", text.lower())
+    assert made.sheets[0].row("twin")["p_control"] != made.sheets[0].row("twin")["p_control"], "NaN, shown as a dash"
 
 
 def test_plan_agrees_with_what_was_recorded(runs: Path):
