@@ -81,6 +81,10 @@ TAG_COMPLETE = "complete"
 """The cell's hash, written last: only a run that carries it counts."""
 TAG_FAILED = "failed"
 """Why a cell's run failed, one line."""
+TAG_FAILURE_KIND = "failure_kind"
+"""A key of `ablations.failures.KINDS`: ``diverged``, ``bug``, ``oom``, ``killed``, ``disk``."""
+PAIR_SPREAD = "primary_spread"
+"""Of a parent run: standard deviation over its seeds of RRPO - DiffRO in gold gain at matched KL."""
 
 
 @dataclass(frozen=True, kw_only=True)

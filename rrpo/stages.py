@@ -1,7 +1,7 @@
 """Stages: pure functions of their config, stored once by content hash and shared by arms, grids, studies and processes.
 
 A `Stage` names a build function, its config and the stages it reads. Its key hashes all of that, so equal work has an
-equal key whoever asks for it. `materialise` builds what is missing: one process builds, the others wait on a file lock;
+equal key whoever asks for it. `materialise` builds what is missing: one process claims it, the others wait or do other work;
 a half-built folder is never seen, since a build happens beside its place and is renamed into it.
 
 Nothing here imports torch: planning a thousand cells only hashes configs.
@@ -10,12 +10,10 @@ Nothing here imports torch: planning a thousand cells only hashes configs.
 from __future__ import annotations
 
 import dataclasses
-import errno
 import hashlib
 import importlib
 import json
 import os
-import re
 import resource
 import shutil
 import sys
@@ -24,13 +22,21 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from filelock import FileLock
-
+from rrpo.claims import Claim, Claims, kept
+from rrpo.failures import DivergedError as DivergedError
+from rrpo.failures import Interrupted as Interrupted
+from rrpo.failures import failure_kind as failure_kind
 from rrpo.versions import VERSIONS
 
 MARKER = "stage.json"
+POLL = 1.0
+"""Most seconds between two looks at a stage that another process builds."""
+
+
+class ClaimedError(RuntimeError):
+    """Another live process builds this stage, and the caller did not want to wait."""
 
 
 def canonical(value: Any) -> Any:
@@ -51,14 +57,6 @@ def content_hash(value: Any) -> str:
     """32 hex digits of the canonical form."""
     text = json.dumps(canonical(value), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-class DivergedError(FloatingPointError):
-    """A loss, a reward or a gradient left the finite numbers; the update that would have used it was not made."""
-
-
-class Interrupted(Exception):  # noqa: N818 - nothing went wrong
-    """The build ended because `Context.stop` asked for it; its checkpoint is kept, and the next build goes on from there."""
 
 
 class Clock:
@@ -94,6 +92,8 @@ class Context:
     """Samples a forward of a policy optimisation, gradients accumulated; None: what suits the device. Same mathematics."""
     clock: Clock = field(default_factory=Clock)
     """Of the stage that is built."""
+    wait: bool = True
+    """Whether to wait for a stage that another process builds; otherwise ClaimedError is raised."""
 
 
 @dataclass(frozen=True)
@@ -156,42 +156,54 @@ def materialise(stage: Stage, store: Path, context: Context) -> Path:
     A result is on disk, whole, before its place shows it. Checkpoints lie in ``store/checkpoints/`` while a stage is built;
     they outlast whatever ends a build, except divergence.
 
-    Raises whatever the build raises; nothing else of a failed build is kept.
+    Raises whatever the build raises, of which nothing else is kept; ClaimedError where ``context`` does not want to wait.
     """
     final = stage.path(store)
     if stage.done(store):
         return final
     inputs = {role: materialise(child, store, context) for role, child in stage.inputs.items()}
     final.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{final}.lock"):
+    claims = Claims(store / "claims")
+    pause = POLL / 20
+    while (claim := claims.take(final.name)) is None:
         if stage.done(store):
             return final
-        partial = final.with_name(f".{final.name}.{os.getpid()}")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        checkpoints = store / "checkpoints" / final.name
-        own = dataclasses.replace(context, clock=Clock(), checkpoints=checkpoints)
-        try:
-            module, function = stage.build.split(":")
-            getattr(importlib.import_module(module), function)(stage.config, inputs, partial, own)
-            _write_marker(partial / MARKER, stage, own.clock.seconds(), context.device)
-            _publish(partial, final)
-        except BaseException as error:
-            shutil.rmtree(partial, ignore_errors=True)
-            if isinstance(error, DivergedError):
-                shutil.rmtree(checkpoints, ignore_errors=True)
-            raise
-        shutil.rmtree(checkpoints, ignore_errors=True)
+        if not context.wait:
+            raise ClaimedError(f"{stage} is being built by {claims.holder(final.name)}")
+        time.sleep(pause)
+        pause = min(POLL, 1.5 * pause)
+    with kept(claim):
+        if not stage.done(store):
+            _build(stage, store, inputs, claim, context)
     return final
 
 
-def _publish(partial: Path, final: Path) -> None:
-    """Renames a finished folder into its place, everything in it on disk before and the rename itself after."""
-    for path in [*partial.rglob("*"), partial]:
-        flush(path)
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(partial, final)
-    flush(final.parent)
+def _build(stage: Stage, store: Path, inputs: Mapping[str, Path], claim: Claim, context: Context) -> None:
+    """Build beside the final place and rename into it."""
+    final = stage.path(store)
+    for left in final.parent.glob(f".{final.name}.*"):  # of builders that were killed
+        shutil.rmtree(left, ignore_errors=True)
+    partial = final.with_name(f".{final.name}.{os.getpid()}")
+    partial.mkdir()
+    checkpoints = store / "checkpoints" / final.name
+    own = dataclasses.replace(context, clock=Clock(), checkpoints=checkpoints)
+    try:
+        module, function = stage.build.split(":")
+        getattr(importlib.import_module(module), function)(stage.config, inputs, partial, own)
+        _write_marker(partial / MARKER, stage, own.clock.seconds(), context.device)
+        for path in [*partial.rglob("*"), partial]:
+            flush(path)
+        if not claim.held():
+            raise ClaimedError(f"{stage} was taken over by another process while this one did not answer")
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(partial, final)
+        flush(final.parent)
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if failure_kind(error) == "diverged":
+            shutil.rmtree(checkpoints, ignore_errors=True)
+        raise
+    shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 def flush(path: Path) -> None:
@@ -203,42 +215,6 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-FailureKind = Literal["diverged", "oom", "disk", "bug"]
-OOM_TEXT = re.compile("out of memory|can.?not allocate memory|can't allocate memory|_alloc_failed", re.IGNORECASE)
-"""Of CUDA, its libraries, and torch's CPU allocator, which has no error class of its own."""
-DISK_TEXT = re.compile(
-    r"no space left|quota exceeded|\d+ requested and \d+ written|iostream error|unexpected pos \d+ vs|^System error\.$",
-    re.IGNORECASE,
-)
-"""Of a full disk where the writer drops the error number: numpy's ``tofile``, torch's archives (two texts), libsndfile."""
-
-
-def failure_kind(error: BaseException) -> FailureKind:
-    """What became of a build, by its error or the first of those that caused it which tells.
-
-    ``diverged``: never to be retried with the same seed. ``oom``: once more with fewer samples a forward. ``disk``: full; to
-    be retried once there is room. ``bug``: anything else. Not for `Interrupted`, which is no failure.
-    """
-    seen: list[BaseException] = []
-    following: BaseException | None = error
-    while following is not None and following not in seen:
-        seen.append(following)
-        following = following.__cause__ or (None if following.__suppress_context__ else following.__context__)
-    return next((kind for kind in map(_kind_alone, seen) if kind != "bug"), "bug")
-
-
-def _kind_alone(error: BaseException) -> FailureKind:
-    number = error.errno if isinstance(error, OSError) else None
-    text = str(error) if isinstance(error, (OSError, RuntimeError)) else ""
-    if isinstance(error, DivergedError):
-        return "diverged"
-    if number in (errno.ENOSPC, errno.EDQUOT) or DISK_TEXT.search(text):
-        return "disk"
-    if isinstance(error, MemoryError) or number == errno.ENOMEM or OOM_TEXT.search(text):
-        return "oom"
-    return "bug"
-
-
 def _write_marker(path: Path, stage: Stage, seconds: float, device: str) -> None:
     record = {
         "name": stage.name,
@@ -248,6 +224,7 @@ def _write_marker(path: Path, stage: Stage, seconds: float, device: str) -> None
         "inputs": {role: child.key for role, child in stage.inputs.items()},
         "seconds": round(seconds, 3),
         "device": device,
+        "bytes": sum(file.stat().st_size for file in path.parent.rglob("*") if file.is_file()),
         "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "python": sys.version.split()[0],
     }
