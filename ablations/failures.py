@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rrpo.stages import ClaimedError, Interrupted, failure_kind
+from rrpo.failures import ClaimedError, Interrupted, failure_kind
 
 UNLIMITED = 1_000_000
 """Retries of what only waits for something."""

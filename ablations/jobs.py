@@ -15,7 +15,8 @@ from ablations.tracking import Tracker
 from ablations.worker import stopping
 from rrpo.cell import Cell, collect
 from rrpo.claims import Claims, kept
-from rrpo.stages import MARKER, ClaimedError, Context, Stage, materialise, walk
+from rrpo.failures import ClaimedError
+from rrpo.stages import MARKER, Context, Stage, materialise, walk
 
 Report = Callable[[int, int], None]
 SMALLER = 2

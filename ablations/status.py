@@ -21,7 +21,7 @@ from ablations.planned import PlannedCell, read_plan
 from ablations.runs_folder import RunsFolder, check
 from ablations.store import Store
 from rrpo.claims import Claims, Owner
-from rrpo.stages import progress_of
+from rrpo.progress import progress_of
 
 WIDTH = 170
 """Columns where the output is no terminal."""

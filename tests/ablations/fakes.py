@@ -22,7 +22,8 @@ import pandas as pd
 
 from rrpo.cell import Cell
 from rrpo.config import ArmConfig, Profile, WorldConfig
-from rrpo.stages import Context, DivergedError, Interrupted, Stage
+from rrpo.failures import DivergedError, Interrupted
+from rrpo.stages import Context, Stage
 
 PROFILE = Profile(name="smoke", world=WorldConfig(), sizes={})
 CHECKPOINTS = (0, 5, 10, 20)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ablations.worker import stopping
-from rrpo.stages import ClaimedError, DivergedError, Interrupted
+from rrpo.failures import ClaimedError, DivergedError, Interrupted
 
 Report = Callable[[int, int], None]
 

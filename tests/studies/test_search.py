@@ -13,8 +13,8 @@ import pytest
 
 from ablations.errors import InputError
 from rrpo.config import ArmConfig
+from rrpo.failures import DivergedError
 from rrpo.profiles import SMOKE
-from rrpo.stages import DivergedError
 from studies import search as searching
 from studies.search import Search, counted, run_trial, work
 from studies.storage import OWNER, REASON, RETRY, identity_of_process, open_storage, open_study, recover
