@@ -66,6 +66,11 @@ class RayPool:
             if told or (deadline is not None and time.monotonic() >= deadline):
                 return told
 
+    def halt(self) -> None:
+        """Pass it on to every actor."""
+        for actor in self._actors.values():
+            actor.halt.remote()
+
     def stop(self, grace: float) -> None:
         """Every actor ends its worker, then goes itself; so does a cluster that was started here."""
         if grace > 0:
@@ -84,7 +89,7 @@ class RayPool:
         try:
             told = self._ray.get(call)
         except self._ray.exceptions.RayTaskError as error:
-            return [Failed(slot, f"{type(error.cause).__name__}: {error.cause}", str(error))]
+            return [Failed(slot, f"{type(error.cause).__name__}: {error.cause}", "bug")]
         except self._ray.exceptions.RayError as error:
             del self._actors[slot]
             return [Died(slot, _reason(error))]

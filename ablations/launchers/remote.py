@@ -18,6 +18,9 @@ from typing import NoReturn
 from ablations.launchers.local import LocalPool
 from ablations.launchers.pool import Event, Progress, Task
 
+LISTEN = 1.0
+"""Seconds between two looks for a request to stop."""
+
 
 class Host(LocalPool):
     """A pool of one worker process."""
@@ -35,13 +38,15 @@ class Host(LocalPool):
 
 
 def run_alone(task: Task, log: Path, paths: Sequence[str], note: Path, grace: float) -> Event:
-    """The body of a batch job: one task to its end; how far it is goes into the file ``note``."""
+    """The body of a batch job: one task to its end; how far it is goes into the file ``note``, a stop comes by `halt_file`."""
     signal.signal(signal.SIGTERM, _leave)
     host = Host(paths)
     try:
         host.submit(task, log)
         while True:
-            for event in host.events(None):
+            if halt_file(note).exists():
+                host.halt()
+            for event in host.events(LISTEN):
                 if not isinstance(event, Progress):
                     return event
                 partial = note.with_suffix(".partial")
@@ -49,6 +54,11 @@ def run_alone(task: Task, log: Path, paths: Sequence[str], note: Path, grace: fl
                 os.replace(partial, note)
     finally:
         host.stop(grace)
+
+
+def halt_file(note: Path) -> Path:
+    """Asks the job that writes ``note`` to stop soon."""
+    return note.with_suffix(".halt")
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ import psutil
 
 from ablations.errors import InputError
 from ablations.launchers.pool import Died, Event, Failed, Progress, Task
-from ablations.launchers.remote import run_alone
+from ablations.launchers.remote import halt_file, run_alone
 
 POLL = 0.2
 """Seconds between two looks at the jobs; submitit itself asks Slurm more seldom."""
@@ -66,6 +66,7 @@ class SlurmPool:
         slot = min(set(range(self.capacity)) - self._jobs.keys())
         note = self.folder / f"{task.key}.progress"
         note.unlink(missing_ok=True)
+        halt_file(note).unlink(missing_ok=True)
         with _no_interrupt():
             job = self._executor.submit(run_alone, task, log, sys.path, note, CLEAN_UP)
         self._jobs[slot] = _Job(job, note)
@@ -79,6 +80,11 @@ class SlurmPool:
             if told or (deadline is not None and time.monotonic() >= deadline):
                 return told
             time.sleep(POLL)
+
+    def halt(self) -> None:
+        """Leave word in the shared folder."""
+        for member in self._jobs.values():
+            halt_file(member.note).touch()
 
     def stop(self, grace: float) -> None:
         """Cancel all jobs. Slurm sees to their end by itself; those of the stand-in get ``grace`` seconds."""
@@ -110,7 +116,7 @@ class SlurmPool:
             event: Event = replace(job.result(), slot=slot)
         except self._errors as error:
             return _lost(slot, str(error), f"{job.state} (job {job.job_id}, see {job.paths.stderr})")
-        for path in (*self.folder.glob(f"{job.job_id}_*"), member.note):
+        for path in (*self.folder.glob(f"{job.job_id}_*"), member.note, halt_file(member.note)):
             path.unlink(missing_ok=True)
         return event
 
@@ -119,7 +125,7 @@ def _lost(slot: int, text: str, state: str) -> Event:
     """What submitit's account of a job without a result means: an error before the task began, or a death."""
     if "FileNotFoundError" in text:
         message = next(line for line in text.splitlines() if "FileNotFoundError" in line)
-        return Failed(slot, message, text)
+        return Failed(slot, message, "bug")
     return Died(slot, f"timed out, {state}" if "timed-out" in text else state)
 
 
