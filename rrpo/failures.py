@@ -11,6 +11,10 @@ class DivergedError(FloatingPointError):
     """A loss, a reward or a gradient left the finite numbers; the update that would have used it was not made."""
 
 
+class ClaimedError(RuntimeError):
+    """Another live process builds this stage, and the caller did not want to wait."""
+
+
 class Interrupted(Exception):  # noqa: N818 - nothing went wrong
     """The build ended because `Context.stop` asked for it; its checkpoint is kept, and the next build goes on from there."""
 

@@ -25,18 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from rrpo.claims import Claim, Claims, kept
-from rrpo.failures import DivergedError as DivergedError
-from rrpo.failures import Interrupted as Interrupted
-from rrpo.failures import failure_kind as failure_kind
+from rrpo.failures import ClaimedError, failure_kind
+from rrpo.progress import noted, progress_file
 from rrpo.versions import VERSIONS
 
 MARKER = "stage.json"
 POLL = 1.0
 """Most seconds between two looks at a stage that another process builds."""
-
-
-class ClaimedError(RuntimeError):
-    """Another live process builds this stage, and the caller did not want to wait."""
 
 
 def canonical(value: Any) -> Any:
@@ -187,7 +182,9 @@ def _build(stage: Stage, store: Path, inputs: Mapping[str, Path], claim: Claim, 
     partial = final.with_name(f".{final.name}.{os.getpid()}")
     partial.mkdir()
     checkpoints = store / "checkpoints" / final.name
-    own = dataclasses.replace(context, clock=Clock(), checkpoints=checkpoints)
+    note = progress_file(store, final.name)
+    report = noted(context.report, note)
+    own = dataclasses.replace(context, clock=Clock(), checkpoints=checkpoints, report=report)
     try:
         module, function = stage.build.split(":")
         getattr(importlib.import_module(module), function)(stage.config, inputs, partial, own)
@@ -204,6 +201,8 @@ def _build(stage: Stage, store: Path, inputs: Mapping[str, Path], claim: Claim, 
         if failure_kind(error) == "diverged":
             shutil.rmtree(checkpoints, ignore_errors=True)
         raise
+    finally:
+        note.unlink(missing_ok=True)
     shutil.rmtree(checkpoints, ignore_errors=True)
 
 

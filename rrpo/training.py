@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from rrpo.checkpoint import Checkpoints
-from rrpo.stages import Context, DivergedError
+from rrpo.failures import DivergedError
+from rrpo.stages import Context
 
 
 def cosine(step: int, steps: int, warmup: int = 0) -> float:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from rrpo.checkpoint import Checkpoints
 from rrpo.config import ARTEFACTS, OptimizeConfig
+from rrpo.failures import DivergedError
 from rrpo.judges.metrics import accuracy, expected_calibration_error, hack_rate, shortcut_uptake, target_log_prob
 from rrpo.optimizers.diffro import diffro_step
 from rrpo.optimizers.rollout import (
@@ -31,7 +32,7 @@ from rrpo.optimizers.rollout import (
 )
 from rrpo.policy import Rollout
 from rrpo.seeding import permutation_batches, uniform
-from rrpo.stages import Context, DivergedError
+from rrpo.stages import Context
 
 CURVE_INTERVAL = 5
 """Steps between two looks of the judges at the training roll-outs."""

@@ -26,10 +26,11 @@ from rrpo.config import (
     RewardModelConfig,
     SftConfig,
 )
+from rrpo.failures import DivergedError, Interrupted
 from rrpo.judges import emotion, recogniser
 from rrpo.optimizers import loop
 from rrpo.regularizers import OFF
-from rrpo.stages import Context, DivergedError, Interrupted
+from rrpo.stages import Context
 
 RM = RewardModelConfig(dim=16, layers=1, heads=2)
 CONFIGS: dict[str, tuple[Callable[..., None], Any, tuple[str, ...]]] = {
