@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from ablations import worker
 from ablations.launchers.local import LocalPool
 from ablations.launchers.pool import Event, Progress, Task
 
@@ -36,8 +37,9 @@ class Host(LocalPool):
 
 def run_alone(task: Task, log: Path, paths: Sequence[str], note: Path, grace: float) -> Event:
     """The body of a batch job: one task to its end; how far it is goes into the file ``note``."""
-    signal.signal(signal.SIGTERM, _leave)
     host = Host(paths)
+    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(worker.STOP, lambda number, frame: host.halt())
     try:
         host.submit(task, log)
         while True:

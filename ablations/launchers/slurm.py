@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from typing import Any
 
 import psutil
 
+from ablations import worker
 from ablations.errors import InputError
 from ablations.launchers.pool import Died, Event, Failed, Progress, Task
 from ablations.launchers.remote import run_alone
@@ -80,6 +82,17 @@ class SlurmPool:
                 return told
             time.sleep(POLL)
 
+    def halt(self) -> None:
+        """Signal the jobs, which pass it on to their workers."""
+        for member in self._jobs.values():
+            if self.cluster == "slurm":
+                name = worker.STOP.name.removeprefix("SIG")
+                subprocess.run(["scancel", f"--signal={name}", member.job.job_id], check=False, capture_output=True)
+                continue
+            with suppress(psutil.NoSuchProcess):
+                for process in psutil.Process(int(member.job.job_id)).children():
+                    process.send_signal(worker.STOP)
+
     def stop(self, grace: float) -> None:
         """Cancel all jobs. Slurm sees to their end by itself; those of the stand-in get ``grace`` seconds."""
         if self.cluster == "slurm":
@@ -119,7 +132,7 @@ def _lost(slot: int, text: str, state: str) -> Event:
     """What submitit's account of a job without a result means: an error before the task began, or a death."""
     if "FileNotFoundError" in text:
         message = next(line for line in text.splitlines() if "FileNotFoundError" in line)
-        return Failed(slot, message, text)
+        return Failed(slot, message, "bug")
     return Died(slot, f"timed out, {state}" if "timed-out" in text else state)
 
 

@@ -107,12 +107,12 @@ class TestContract:
         slot = pool.submit(task("environment"), tmp_path / "log")
         assert end_of(pool, slot).result == ("1", False)  # type: ignore[union-attr]
 
-    def test_an_error_is_told_with_its_traceback(self, pool: Pool, tmp_path: Path):
-        event = end_of(pool, pool.submit(task("fail"), tmp_path / "log"))
-        assert isinstance(event, Failed)
-        assert event.message == "RuntimeError: planted failure"
-        assert 'raise RuntimeError("planted failure")' in event.traceback
-        assert event.traceback in (tmp_path / "log").read_text()
+    def test_an_error_is_told_with_its_kind_and_the_log_has_the_traceback(self, pool: Pool, tmp_path: Path):
+        slot = pool.submit(task("fail"), tmp_path / "log")
+        assert end_of(pool, slot) == Failed(slot, "RuntimeError: planted failure", "bug")
+        assert 'raise RuntimeError("planted failure")' in (tmp_path / "log").read_text()
+        slot = pool.submit(task("fill", 8), tmp_path / "log")
+        assert end_of(pool, slot) == Failed(slot, "MemoryError: 8 samples do not fit", "oom")
 
     def test_a_death_is_told_with_its_cause_and_the_slot_goes_on(self, pool: Pool, tmp_path: Path):
         for function, why in (("die", "killed by SIGKILL"), ("leave", "exit code 7")):
@@ -132,6 +132,15 @@ class TestContract:
         assert gone(pid)
         (tmp_path / "go").touch()
         assert isinstance(end_of(pool, pool.submit(task("told_when_to_end", str(tmp_path)), tmp_path / "log")), Done)
+
+    def test_a_task_that_is_asked_to_stop_saves_a_checkpoint(self, pool: Pool, tmp_path: Path):
+        slot = pool.submit(task("steps", str(tmp_path)), tmp_path / "log")
+        until(pool, lambda event: isinstance(event, Progress))
+        pool.halt()
+        event = end_of(pool, slot)
+        assert isinstance(event, Failed)
+        assert event.kind == "stopped"
+        assert (tmp_path / "checkpoint").exists()
 
     def test_a_stop_lets_tasks_clean_up(self, pool: Pool, tmp_path: Path):
         pool.submit(task("sleep", str(tmp_path)), tmp_path / "log")
