@@ -18,8 +18,8 @@ import torch
 
 from rrpo import checkpoint
 from rrpo.checkpoint import Checkpoints, load, save
-from rrpo.failures import failure_kind
-from rrpo.stages import Context, Interrupted
+from rrpo.failures import Interrupted, failure_kind
+from rrpo.stages import Context
 from rrpo.training import fit
 
 OURS = {"stage": "codec-0123", "software": "torch"}
