@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ablations.estimate import Estimator
+from ablations.records import Record
 from ablations.scheduler import Task
 from ablations.tracking import Tracker
 from rrpo.cell import Cell, collect
@@ -134,8 +135,8 @@ def build_stage(stage: Stage, store: Path, device: str, report: Report) -> float
     return float(json.loads((folder / MARKER).read_text())["seconds"])
 
 
-def record_cell(cell: Cell, store: Path, tracker: Tracker, report: Report) -> str:
-    """Write a cell's record, all of whose stages are stored; its run id."""
+def record_cell(cell: Cell, store: Path, tracker: Tracker, report: Report) -> Record:
+    """Record a cell, all of whose stages are stored."""
     scalars, files = collect(cell, store)
     below = {stage.key: stage.seconds(store) or 0.0 for stage in walk(*cell.stages.values())}
     scalars["seconds"] = sum(below.values())

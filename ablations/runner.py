@@ -18,7 +18,6 @@ from ablations.plan import make as replan
 from ablations.progress import Display
 from ablations.scheduler import Failure, Scheduler, Task
 from ablations.sheet import Sheet
-from ablations.store import Store
 from ablations.summary import gold_gains, table
 from ablations.tracking import Tracker
 from rrpo.cell import Cell
@@ -75,8 +74,7 @@ def _start(plan: Plan) -> Tracker:
     request = plan.request
     first = Tracker(request.folder, request.grid, environment.git_state(), environment.describe(request.device))
     params = {"device": request.device, "workers": str(request.workers)}
-    parent = first.start_invocation(request.cells, params)
-    return Tracker(first.folder, first.grid, first.tags, first.environment, parent)
+    return first.start_invocation(request.cells, params)
 
 
 def _planned(cells: Sequence[Cell]) -> dict[str, int]:
@@ -112,7 +110,6 @@ class GridRun:
         self._arm_runs: dict[str, str] = {}
         self._gains: dict[tuple[str, int], float] = {}
         self._records = self.plan.records
-        self._store = Store(request.folder)
         self._display = Display(
             self.console, len(request.cells), len(request.cells) - len(self.plan.todo), self.remaining
         )
@@ -161,7 +158,7 @@ class GridRun:
             self.estimator.learn(stage, float(result))
         self._display.finished(slot, task, result, seconds)
         if cell := self._cells.get(task.key):
-            self._records.append(self._store.record(str(result)))
+            self._records.append(result)
             self._update_arm(cell)
             self._close_cell(cell)
 
