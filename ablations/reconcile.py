@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ablations import records
-from ablations.owner import alive, from_tags
+from rrpo.claims import Owner, host_identity, is_alive, this_process
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -15,6 +16,19 @@ AGE_LIMIT = 48 * 3600.0
 """Seconds without any new run of an invocation after which one of another host, which cannot be asked, counts as dead."""
 TAG_ENDED = "ended_by"
 """Why a run was called killed."""
+
+
+def owner_tags() -> dict[str, str]:
+    """Tags that name this process as a run's owner."""
+    return {f"owner_{name}": str(value) for name, value in vars(this_process()).items()}
+
+
+def _owner(tags: Mapping[str, str]) -> Owner | None:
+    try:
+        named = {name: tags[f"owner_{name}"] for name in ("host", "started", "name")}
+        return Owner(pid=int(tags["owner_pid"]), **named)
+    except (KeyError, ValueError):
+        return None
 
 
 def reconcile(client: MlflowClient) -> list[str]:
@@ -42,14 +56,22 @@ def _dead(client: MlflowClient, experiments: list[str], run: Any) -> str:
     """Why a run counts as dead; empty when it does not."""
     if records.TAG_KIND not in run.data.tags:
         return ""
-    owner = from_tags(run.data.tags)
-    lives = alive(owner) if owner else None
+    owner = _owner(run.data.tags)
+    lives = is_alive(owner) if owner else None
     if lives is not None:
         return "" if lives else f"its {owner} has ended"
+    if owner and _rebooted(owner):
+        return f"its {owner} ended when the machine was started anew"
     silent = time.time() - _last_sign(client, experiments, run) / 1000
     if silent <= AGE_LIMIT:
         return ""
     return f"its owner ({owner or 'unknown'}) gave no sign for {silent / 3600:.0f} hours"
+
+
+def _rebooted(owner: Owner) -> bool:
+    """Whether the owner ran on this machine before its last start."""
+    (name, boot, _), (ours, now, _) = owner.host.split("/", 2), host_identity().split("/", 2)
+    return name == ours and boot != now
 
 
 def _last_sign(client: MlflowClient, experiments: list[str], run: Any) -> int:

@@ -85,6 +85,10 @@ TAG_INVOCATION = "invocation"
 """Key of the invocation that a run belongs to."""
 TAG_FAILED = "failed"
 """Why a cell's run failed, one line."""
+TAG_FAILURE_KIND = "failure_kind"
+"""A key of `ablations.failures.KINDS`: ``diverged``, ``bug``, ``oom``, ``killed``, ``disk``."""
+PAIR_SPREAD = "primary_spread"
+"""Of a parent run: standard deviation over its seeds of RRPO - DiffRO in gold gain at matched KL."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,8 @@ from rich.console import Console
 
 from ablations import environment, jobs, records, tracking
 from ablations.estimate import Estimator, duration
+from ablations.failures import Lost
+from ablations.launchers.local import LocalPool
 from ablations.plan import Plan
 from ablations.plan import make as replan
 from ablations.progress import Display
@@ -119,7 +121,7 @@ class GridRun:
         request = self.plan.request
         graph = jobs.tasks(self.plan.todo, request.folder.root, request.device, self.tracker, self.estimator)
         with self._display:
-            Scheduler(graph, request.workers, request.folder.logs, self).run()
+            Scheduler(graph, LocalPool(request.workers), request.folder.logs, self).run()
 
     def close(self, status: str) -> None:
         """End the summary runs and the parent run."""
@@ -171,7 +173,7 @@ class GridRun:
             reason = failure.message if failure.cause == task.title else f"{failure.cause}: {failure.message}"
             self.failures[cell.name] = f"{reason} (log: {failure.log})"
             log = failure.log.read_text(errors="replace") if failure.log.is_file() else ""
-            self.tracker.record_failure(cell, reason, log)
+            self.tracker.record_failure(cell, Lost("bug", reason), log)
             self._close_cell(cell)
 
     def _close_cell(self, cell: Cell) -> None:

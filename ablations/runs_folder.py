@@ -95,6 +95,11 @@ class RunsFolder:
         """Artifacts fetched from a server, one folder a run."""
         return self.root / "cache"
 
+    @property
+    def claims(self) -> Path:
+        """Who is at work on what, `rrpo.claims`."""
+        return self.root / "claims"
+
     def ui_command(self) -> str:
         """The command that opens the MLflow UI on this folder; the address alone where a server shows it."""
         return self.ui_address if self.server else f"mlflow ui --backend-store-uri {shlex.quote(self.tracking_uri)}"

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from ablations import records
 from ablations.connection import UnavailableError, answering, ensure_experiment, open_client, trouble
-from ablations.owner import this
-from ablations.reconcile import reconcile
+from ablations.failures import Lost
+from ablations.reconcile import owner_tags, reconcile
 from ablations.records import Record
 from ablations.replay import Replay
 from ablations.runs_folder import RunsFolder
@@ -97,6 +97,12 @@ class Tracker:
         self._open[run] = replace(self._open[run], metrics=metrics, step=n, measured=now())
         self._put(self._open[run])
 
+    def set_metric(self, run: str, name: str, value: float, step: int) -> None:
+        """One number of a parent run."""
+        metrics = dict(self._open[run].metrics) | _finite({name: value})
+        self._open[run] = replace(self._open[run], metrics=metrics, step=step, measured=now())
+        self._put(self._open[run])
+
     def end(self, run: str, status: str) -> None:
         """Close a parent or arm run: ``FINISHED``, ``FAILED`` or ``KILLED``."""
         self._put(replace(self._open.pop(run), status=status))
@@ -113,10 +119,10 @@ class Tracker:
         self._put(entry, files, self._texts(cell, log))
         return waiting_record(entry, self.replay)
 
-    def record_failure(self, cell: Cell, reason: str, log: str, tags: Mapping[str, str] | None = None) -> None:
-        """Record that a cell failed, why, and the log with the traceback; ``tags`` are further ones."""
-        everything = _cell_tags(cell) | {records.TAG_FAILED: reason[:TEXT_LIMIT]} | dict(tags or {})
-        entry = self._entry(new_key("failure"), cell.name, "cell", everything, cell.params())
+    def record_failure(self, cell: Cell, lost: Lost, log: str) -> None:
+        """Record that a cell failed, why, and the log with the traceback."""
+        why = {records.TAG_FAILED: lost.reason[:TEXT_LIMIT], records.TAG_FAILURE_KIND: lost.kind}
+        entry = self._entry(new_key("failure"), cell.name, "cell", _cell_tags(cell) | why, cell.params())
         self._put(replace(entry, status="FAILED"), texts=self._texts(cell, log))
 
     def record_card(
@@ -136,7 +142,7 @@ class Tracker:
         self, key: str, name: str, kind: str, tags: Mapping[str, str], params: Mapping[str, str] | None = None
     ) -> Entry:
         fixed = {records.TAG_KIND: kind, records.TAG_GRID: self.grid, records.TAG_INVOCATION: self.parent or key}
-        everything = fixed | this().tags() | dict(self.tags) | dict(tags)
+        everything = fixed | owner_tags() | dict(self.tags) | dict(tags)
         time_of_all = now()
         return Entry(
             key=key,
