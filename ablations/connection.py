@@ -57,18 +57,27 @@ def open_client(folder: RunsFolder) -> MlflowClient:
 
 def trouble(folder: RunsFolder, wait: float = WAIT) -> str:
     """Why the store cannot be written to now, after at most about ``wait`` seconds; empty when it can."""
-    return _server_trouble(folder.server, wait) if folder.server else _file_trouble(folder, wait)
+    return _server_trouble(folder, wait) if folder.server else _file_trouble(folder, wait)
 
 
-def _server_trouble(server: str, wait: float) -> str:
+def said(folder: RunsFolder, error: Exception) -> str:
+    """An error of the store's in a line, without the server's password."""
+    text = " ".join(str(error).split()).replace(folder.server or "\0", folder.address)
+    for cause in ("timed out", "Connection refused", "Name or service not known", "Network is unreachable"):
+        if cause in text:
+            return cause.lower()
+    return f"{type(error).__name__}: {text}"[:300]
+
+
+def _server_trouble(folder: RunsFolder, wait: float) -> str:
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
 
     try:
-        credentials = get_default_host_creds(server)
+        credentials = get_default_host_creds(folder.server)
         answer = http_request(credentials, "/health", "GET", max_retries=0, timeout=wait, raise_on_status=False)
     except Exception as error:
-        return str(error).splitlines()[0][:300]
+        return said(folder, error)
     return f"answers {answer.status_code}" if answer.status_code >= 500 else ""
 
 

@@ -13,7 +13,7 @@ from filelock import Timeout
 
 from ablations import records
 from ablations.artifacts import locate
-from ablations.connection import WAIT, answering, ensure_experiment, open_client, trouble
+from ablations.connection import WAIT, answering, ensure_experiment, open_client, said, trouble
 from ablations.runs_folder import RunsFolder
 from ablations.spool import ARTIFACTS, Entry, Spool
 
@@ -85,7 +85,7 @@ class Replay:
                     self.spool.remove(place, self.folder.cache / run if self.folder.server and entry.complete else None)
                     continue
                 except Exception as error:  # a cell never dies of tracking, whatever the store does
-                    self.why[entry.key] = f"{type(error).__name__}: {error}".splitlines()[0]
+                    self.why[entry.key] = said(self.folder, error)
                     down = trouble(self.folder)
             if down:
                 self._next = time.monotonic() + PAUSE

@@ -183,7 +183,7 @@ def waiting(replay: Replay) -> str:
         return ""
     why = "; ".join(dict.fromkeys(replay.why.values())) or "not tried yet"
     return (
-        f"{count} records wait in {replay.spool.root} for the tracking store ({why}). Nothing is lost: the next command on "
+        f"{count} {'record waits' if count == 1 else 'records wait'} in {replay.spool.root} for the tracking store ({why}). Nothing is lost: the next command on "
         "this runs folder carries them over."
     )
 
