@@ -182,9 +182,10 @@ def waiting(replay: Replay) -> str:
     if not count:
         return ""
     why = "; ".join(dict.fromkeys(replay.why.values())) or "not tried yet"
+    words = "record waits" if count == 1 else "records wait"
     return (
-        f"{count} {'record waits' if count == 1 else 'records wait'} in {replay.spool.root} for the tracking store ({why}). Nothing is lost: the next command on "
-        "this runs folder carries them over."
+        f"{count} {words} in {replay.spool.root} for the tracking store ({why}). Nothing is lost: the next command on this "
+        "runs folder carries on."
     )
 
 

@@ -156,7 +156,8 @@ def test_an_entry_that_the_store_refuses_waits_and_stops_no_other(tracker: Track
     record(tracker, good)
     store = Store(tracker.folder)
     assert {r.label for r in store.records("tiny")} == {"diffro", "rrpo"}, "it counts, and is not run again"
-    assert [r.info.run_name for r in store._runs("tiny", "cell")] == ["rrpo/1"]
+    states = {run.info.run_name: run.info.status for run in store._runs("tiny", "cell")}
+    assert states == {"diffro/1": "RUNNING", "rrpo/1": "FINISHED"}
 
 
 def test_an_entry_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
