@@ -13,10 +13,13 @@ from ablations.estimate import Estimator
 from ablations.records import Record
 from ablations.scheduler import Task
 from ablations.tracking import Tracker
+from ablations.worker import stopping
 from rrpo.cell import Cell, collect
 from rrpo.stages import MARKER, Context, Stage, materialise, walk
 
 Report = Callable[[int, int], None]
+SMALLER = 2
+"""Samples a forward after a policy optimisation ran out of memory."""
 LOG_LIMIT = 20_000
 """Characters kept of the end of one stage's log in a cell's record."""
 
@@ -95,7 +98,8 @@ def stage_tasks(
             key=stage_key(stage),
             title=str(stage),
             function="ablations.jobs:build_stage",
-            arguments=(stage, store, device),
+            arguments=(stage, store, device, None),
+            after_oom=(stage, store, device, SMALLER),
             needs=frozenset(stage_key(child) for child in stage.inputs.values() if child.key in keys),
             priority=priorities[stage.key],
         )
@@ -129,9 +133,13 @@ def _longest_tail(stages: Sequence[Stage], estimator: Estimator) -> dict[str, fl
     return tail
 
 
-def build_stage(stage: Stage, store: Path, device: str, report: Report) -> float:
-    """Build one stage; the seconds it took."""
-    folder = materialise(stage, store, Context(device=device, report=report))
+def build_stage(stage: Stage, store: Path, device: str, micro: int | None, report: Report) -> float:
+    """Build one stage, with at most ``micro`` samples a forward; the seconds it took.
+
+    Raises ClaimedError where another live process builds it, `Interrupted` when this worker was asked to stop.
+    """
+    context = Context(device=device, report=report, stop=stopping, micro=micro, wait=False)
+    folder = materialise(stage, store, context)
     return float(json.loads((folder / MARKER).read_text())["seconds"])
 
 

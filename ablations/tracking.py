@@ -16,7 +16,9 @@ from functools import cached_property
 from pathlib import Path
 
 from ablations import records
+from ablations.cell_file import CELL_FILE, cell_json
 from ablations.connection import UnavailableError, answering, ensure_experiment, open_client, trouble
+from ablations.environment import dirty_diff
 from ablations.failures import Lost
 from ablations.reconcile import owner_tags, reconcile
 from ablations.records import Record
@@ -25,7 +27,7 @@ from ablations.runs_folder import RunsFolder
 from ablations.spool import Entry, new_key, now
 from ablations.store import waiting_record
 from rrpo.cell import Cell
-from rrpo.stages import content_hash
+from rrpo.stages import MARKER, content_hash, walk
 
 TEXT_LIMIT = 5000
 """Longest tag, cut to be safe on every backend."""
@@ -110,8 +112,9 @@ class Tracker:
     def record_cell(self, cell: Cell, scalars: Mapping[str, float], files: Mapping[str, Path], log: str) -> Record:
         """Record one finished cell: params, scalars, curves, artifacts, and the completion tag last."""
         key = f"cell-{content_hash([self.grid, cell.hash])[:24]}"
+        tags = _cell_tags(cell) | {records.TAG_DATA_HASH: data_hash(cell)} | _built_by(files)
         entry = replace(
-            self._entry(key, cell.name, "cell", _cell_tags(cell), cell.params()),
+            self._entry(key, cell.name, "cell", tags, cell.params()),
             status="FINISHED",
             metrics=_finite(scalars),
             complete=cell.hash,
@@ -169,11 +172,14 @@ class Tracker:
     def _texts(self, cell: Cell, log: str) -> dict[str, str]:
         return self._provenance() | {
             "config.json": json.dumps(cell.params(), indent=1),
+            CELL_FILE: cell_json(cell),
             "log.txt": log or "nothing was logged\n",
         }
 
     def _provenance(self) -> dict[str, str]:
-        return {"environment.json": json.dumps(dict(self.environment), indent=1)}
+        texts = {"environment.json": json.dumps(dict(self.environment), indent=1)}
+        diff = dirty_diff() if self.tags.get(records.TAG_DIRTY) == "true" else ""
+        return texts | ({"dirty.diff": diff} if diff else {})
 
 
 def waiting(replay: Replay) -> str:
@@ -198,6 +204,19 @@ def _cell_tags(cell: Cell) -> dict[str, str]:
         records.TAG_WORLD_HASH: cell.world_hash,
         records.TAG_PROFILE: cell.profile.name,
     }
+
+
+def data_hash(cell: Cell) -> str:
+    """Hash of every split and prompt set below a cell, the user's own audio included."""
+    below = [stage.key for stage in walk(*cell.stages.values()) if stage.name in ("speech", "prompts")]
+    return content_hash(sorted(below))[:16]
+
+
+def _built_by(files: Mapping[str, Path]) -> dict[str, str]:
+    """The source that built the cell's own stages, which may be older than the source that records them."""
+    markers = [json.loads(path.read_text()) for name, path in files.items() if path.name == MARKER]
+    found = sorted({marker["source"] for marker in markers if "source" in marker})
+    return {records.TAG_CODE: ",".join(found)} if found else {}
 
 
 def _finite(numbers: Mapping[str, float]) -> dict[str, float]:
