@@ -7,7 +7,7 @@ judge (``points.parquet``) or by the held-out `test` judges (``test_points.parqu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -79,6 +79,18 @@ TAG_WORLD_HASH = "world_hash"
 TAG_PROFILE = "profile"
 TAG_COMPLETE = "complete"
 """The cell's hash, written last: only a run that carries it counts."""
+TAG_SHA = "git_sha"
+TAG_DIRTY = "dirty"
+TAG_DIFF = "diff_hash"
+"""Hash of what was not committed."""
+TAG_CODE = "code"
+"""Hash of rrpo's source: of a cell, the one that built its own stages."""
+TAG_DATA_HASH = "data_hash"
+"""Hash of every split and prompt set below the cell."""
+TAG_ENTRY = "entry"
+"""The key that the run had in the spool before it was written: one run a key."""
+TAG_INVOCATION = "invocation"
+"""Key of the invocation that a run belongs to."""
 TAG_FAILED = "failed"
 """Why a cell's run failed, one line."""
 TAG_FAILURE_KIND = "failure_kind"
@@ -111,8 +123,15 @@ class Record:
     """MLflow run."""
     recorded: int = 0
     """When the run was started, milliseconds since 1970."""
-    folder: Path = Path()
-    """Where the run's artifacts lie."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """The run's tags: git sha, command line, ..."""
+    find: Callable[[], Path] = Path
+    """Finds the run's artifacts, fetching them where they lie on a server; called when a file is first read."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's artifacts lie."""
+        return self.find()
 
     @property
     def stops_early(self) -> bool:
