@@ -61,7 +61,7 @@ class Store:
 
         Oldest first; a cell that was recorded twice is there once, by its newest run.
         """
-        runs = self._runs(grid, "cell")
+        runs = self.runs(grid, "cell")
         done = {run.data.tags[TAG_CELL_HASH]: run for run in runs if _complete(run)}
         reasons = {r.data.tags[TAG_CELL_HASH]: r.data.tags[TAG_FAILED] for r in runs if TAG_FAILED in r.data.tags}
         found = {key: self._record(run) for key, run in done.items()}
@@ -75,14 +75,14 @@ class Store:
         """The planned numbers of seeds of a grid's invocations, rising: each is a declared look at the results."""
         mine = [
             run
-            for run in self._runs(grid, "parent")
+            for run in self.runs(grid, "parent")
             if (run.data.tags.get(TAG_PROFILE), run.data.tags.get(TAG_WORLD_HASH)) == (profile, world)
         ]
         return sorted({int(run.data.params["planned_n"]) for run in mine if "planned_n" in run.data.params})
 
     def invocations(self, grid: str) -> list[str]:
         """Run ids of a grid's invocations, oldest first."""
-        return [str(run.info.run_id) for run in self._runs(grid, "parent")]
+        return [str(run.info.run_id) for run in self.runs(grid, "parent")]
 
     def experiment_id(self, grid: str) -> str:
         """The grid's experiment in MLflow's addresses; empty when there is none."""
@@ -100,7 +100,7 @@ class Store:
         """One cell by its run."""
         return self._record(self.client.get_run(run_id))
 
-    def _runs(self, grid: str, kind: str) -> list[Any]:
+    def runs(self, grid: str, kind: str) -> list[Any]:
         """All runs of a kind (`records.TAG_KIND`) of a grid, oldest first."""
         experiment = self.client.get_experiment_by_name(grid)
         if experiment is None:
@@ -139,6 +139,11 @@ class Store:
 
 def _complete(run: Any) -> bool:
     return TAG_COMPLETE in run.data.tags and run.data.tags[TAG_COMPLETE] == run.data.tags.get(TAG_CELL_HASH)
+
+
+def artifacts_of(run: Any) -> Path:
+    """The folder of a run's artifacts."""
+    return _local(run.info.artifact_uri)
 
 
 def _local(uri: str) -> Path:
