@@ -76,17 +76,21 @@ def command(
             fail_fast=fail_fast,
             runs_dir=runs_dir,
         )
+        made = plan.make(asked)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
-    made = plan.make(asked)
     estimator = Estimator(asked.folder.root, asked.device)
     lines = made.lines(estimator)
     for line in lines if plan_only else [lines[0], *lines[1 + len(asked.cells) :]]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if plan_only:
         return
-    outcome = run_plan(made, estimator, console, show_table)
+    try:
+        outcome = run_plan(made, estimator, console, show_table)
+    except InputError as error:  # the tracking store does not answer, or cannot take this grid
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
     report(outcome, console)
     raise typer.Exit(outcome.status)
 
