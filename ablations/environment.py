@@ -141,14 +141,16 @@ def describe(device: str) -> dict[str, str]:
     return found | git_state()
 
 
-def resolve_device(name: str) -> str:
+def resolve_device(name: str, *, elsewhere: bool = False) -> str:
     """``cpu`` or ``cuda``; ``auto`` takes a GPU when the driver and torch's build both have one.
+
+    Where tasks run ``elsewhere``, this machine's lack of a GPU says nothing against ``cuda``, and ``auto`` still goes by it.
 
     Raises InputError for an unknown name, and for ``cuda`` where there is none.
     """
     choose("device", name, ("auto", "cpu", "cuda"))
-    if name == "cpu":
-        return "cpu"
+    if name == "cpu" or (name == "cuda" and elsewhere):
+        return name
     missing = _no_gpu()
     if missing and name == "cuda":
         raise InputError("there is no GPU to run on", got=f"--device cuda ({missing})", fix="use --device cpu or auto")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -138,7 +139,8 @@ def build_stage(stage: Stage, store: Path, device: str, micro: int | None, repor
 
     Raises ClaimedError where another live process builds it, `Interrupted` when this worker was asked to stop.
     """
-    context = Context(device=device, report=report, stop=stopping, micro=micro, wait=False)
+    often = float(os.environ.get("RRPO_CHECKPOINT_SECONDS", Context.checkpoint_seconds))
+    context = Context(device=device, report=report, stop=stopping, micro=micro, wait=False, checkpoint_seconds=often)
     folder = materialise(stage, store, context)
     return float(json.loads((folder / MARKER).read_text())["seconds"])
 

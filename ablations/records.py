@@ -63,13 +63,32 @@ SCALARS: dict[str, str] = {
 }
 """Families of scalars by name pattern."""
 
+RATINGS: dict[str, str] = {
+    "test": "id of the listening test",
+    "rater": "who rated, as the person wrote it",
+    "position": "place in the person's own order, from 1",
+    "item": "opaque id of the sample; the test's run in MLflow says which it is",
+    "emotion": "the emotion heard, one of the world's (forced choice)",
+    "expressiveness": "1 bad to 5 excellent: E-MOS is its mean",
+    "naturalness": "1 bad to 5 excellent: N-MOS is its mean",
+    "plays": "how often it was heard to the end",
+    "seconds": "from its first showing to the answer",
+    "automated": "1 where a program drove the browser",
+    "check": "CRC-32 of the row and the check before it: shows accidents and careless edits, not forgery",
+}
+"""Columns of ``ratings.csv``, as the listening page writes them and a run of kind ``ratings`` keeps them."""
+
+HUMAN: dict[str, str] = {"human_emos": "expressiveness", "human_nmos": "naturalness"}
+"""Mean opinions in reports, and the ratings that they are of."""
+
 GOLD_GAIN = "gold_gain"
 """Primary outcome, in arm summaries only: it compares a cell with the others of its seed."""
 
 EXPERIMENT_WORLD = "world"
 """The MLflow experiment of world cards; every other one is a grid's."""
 TAG_KIND = "kind"
-"""``parent`` (an invocation), ``arm`` (summary of an arm in it), ``cell``, or ``card`` (of the world)."""
+"""``parent`` (an invocation), ``arm`` (summary of an arm in it), ``cell``, ``card`` (of the world), ``listening`` (a test that
+was exported, with its key), or ``ratings`` (one person's, of such a test)."""
 TAG_GRID = "grid"
 TAG_ARM = "arm"
 TAG_SEED = "seed"
@@ -91,6 +110,10 @@ TAG_ENTRY = "entry"
 """The key that the run had in the spool before it was written: one run a key."""
 TAG_INVOCATION = "invocation"
 """Key of the invocation that a run belongs to."""
+TAG_TEST = "listening_test"
+"""Id of a listening test, on its own run and on those of its ratings."""
+TAG_RATER = "rater"
+"""Who rated, as the person wrote it."""
 TAG_FAILED = "failed"
 """Why a cell's run failed, one line."""
 TAG_FAILURE_KIND = "failure_kind"

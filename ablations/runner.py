@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from ablations import environment, jobs, records, tracking
+from ablations import environment, jobs, launchers, records, tracking
 from ablations.connection import UnavailableError
 from ablations.contrasts import PRIMARY, apply
 from ablations.estimate import Estimator, duration
 from ablations.failures import Lost
-from ablations.launchers.local import LocalPool
+from ablations.launchers.pool import Pool
 from ablations.plan import Plan
 from ablations.plan import make as replan
 from ablations.planned import write_plan
@@ -64,12 +64,13 @@ def run_plan(plan: Plan, estimator: Estimator, console: Console, show_table: Sho
     stopped, waiting = False, ""
     kept_back = {c.name: f"{plan.lost[c.hash]} (before; run again by --retry failed)" for c in plan.kept_back}
     if plan.todo:
+        pool = launchers.start(request.launcher, request.workers, request.folder.logs / request.launcher.name)
         tracking.create(request.folder, request.grid)
         tracker = _start(plan)
         write_plan(request.folder, request.grid, request.cells)
         grid_run = GridRun(plan, estimator, console, tracker, show_table)
         try:
-            grid_run.run()
+            grid_run.run(pool)
         except KeyboardInterrupt:
             stopped = True
         failures = grid_run.failures
@@ -80,15 +81,17 @@ def run_plan(plan: Plan, estimator: Estimator, console: Console, show_table: Sho
         except UnavailableError:  # what this invocation knows
             plan = replace(plan, done=plan.done | {r.cell_hash: r for r in grid_run.records})
     found = plan.records
+    done = len({cell.hash for cell in request.own} & plan.done.keys())
     shown = table(found, _planned(request.cells)) if found else None
     failures = kept_back | failures
-    return Outcome(len(request.cells), len(found), failures, stopped, shown, request.folder.ui_command(), waiting)
+    ui_command = request.folder.ui_command()
+    return Outcome(len(request.own), done, failures, stopped, shown, ui_command, waiting)
 
 
 def _start(plan: Plan) -> Tracker:
     request = plan.request
     first = Tracker(request.folder, request.grid, environment.git_state(), environment.describe(request.device))
-    params = {"device": request.device, "workers": str(request.workers)}
+    params = {"device": request.device, "workers": str(request.workers), "launcher": request.launcher.name}
     return first.start_invocation(request.cells, params)
 
 
@@ -125,16 +128,13 @@ class GridRun:
         self._arm_runs: dict[str, str] = {}
         self._gains: dict[tuple[str, int], float] = {}
         self.records = self.plan.records
-        self._display = Display(
-            self.console, len(request.cells), len(request.cells) - len(self.plan.todo), self.remaining
-        )
+        self._display = Display(self.console, len(request.own), len(request.own) - len(self.plan.todo), self.remaining)
 
-    def run(self) -> None:
+    def run(self, pool: Pool) -> None:
         """Run all tasks."""
         request = self.plan.request
         graph = jobs.tasks(self.plan.todo, request.folder.root, request.device, self.tracker, self.estimator)
         with self._display:
-            pool = LocalPool(request.workers)
             Scheduler(graph, pool, request.folder.logs, self, fail_fast=request.fail_fast).run()
 
     def close(self, status: str) -> None:

@@ -79,7 +79,7 @@ class Store:
 
         Oldest first; a cell that was recorded twice is there once, by its newest run. What waits in the spool counts.
         """
-        runs = self._runs(grid, "cell")
+        runs = self.runs(grid, "cell")
         done = {run.data.tags[TAG_CELL_HASH]: run for run in runs if _complete(run)}
         reasons = {r.data.tags[TAG_CELL_HASH]: _lost(r.data.tags) for r in runs if TAG_FAILED in r.data.tags}
         found = {key: self._record(run) for key, run in done.items()}
@@ -96,19 +96,19 @@ class Store:
         """The planned numbers of seeds of a grid's invocations, rising: each is a declared look at the results."""
         mine = [
             run
-            for run in self._runs(grid, "parent")
+            for run in self.runs(grid, "parent")
             if (run.data.tags.get(TAG_PROFILE), run.data.tags.get(TAG_WORLD_HASH)) == (profile, world)
         ]
         return sorted({int(run.data.params["planned_n"]) for run in mine if "planned_n" in run.data.params})
 
     def pair_spread(self, grid: str) -> float | None:
         """`records.PAIR_SPREAD` of the newest invocation that has one."""
-        found = [run.data.metrics[PAIR_SPREAD] for run in self._runs(grid, "parent") if PAIR_SPREAD in run.data.metrics]
+        found = [run.data.metrics[PAIR_SPREAD] for run in self.runs(grid, "parent") if PAIR_SPREAD in run.data.metrics]
         return float(found[-1]) if found else None
 
     def invocations(self, grid: str) -> list[str]:
         """Run ids of a grid's invocations, oldest first."""
-        return [str(run.info.run_id) for run in self._runs(grid, "parent")]
+        return [str(run.info.run_id) for run in self.runs(grid, "parent")]
 
     def experiment_id(self, grid: str) -> str:
         """The grid's experiment in MLflow's addresses; empty when there is none."""
@@ -124,6 +124,10 @@ class Store:
         paths = (locate(self.folder, run.info.run_id, run.info.artifact_uri) / name for run in found)
         return next((path for path in paths if path.is_file()), None)
 
+    def artifacts_of(self, run: Any) -> Path:
+        """The folder of a run's artifacts."""
+        return locate(self.folder, run.info.run_id, run.info.artifact_uri)
+
     def record(self, run_id: str) -> Record:
         """One cell by its run. Raises InputError when it is none."""
         from mlflow.exceptions import MlflowException
@@ -138,7 +142,7 @@ class Store:
             raise InputError("the run is no cell's", got=run_id, fix="give the id of a run named arm/seed")
         return self._record(run)
 
-    def _runs(self, grid: str, kind: str) -> list[Any]:
+    def runs(self, grid: str, kind: str) -> list[Any]:
         """All runs of a kind (`records.TAG_KIND`) of a grid, oldest first."""
         experiment = self.experiment_id(grid)
         runs: list[Any] = []

@@ -84,7 +84,8 @@ class Context:
     checkpoint_seconds: float = 30.0
     """Seconds between two checkpoints; 0: one a step."""
     micro: int | None = None
-    """Samples a forward of a policy optimisation, gradients accumulated; None: what suits the device. Same mathematics."""
+    """Samples a forward of a policy optimisation, gradients accumulated; None: what suits the device. Same mathematics. Other
+    trainings take their batch whole: their networks draw dropout by batch, so that a batch cut up would draw another."""
     clock: Clock = field(default_factory=Clock)
     """Of the stage that is built."""
     wait: bool = True

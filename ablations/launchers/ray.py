@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ablations.errors import InputError
+from ablations.failures import kind_of
 from ablations.launchers.pool import Died, Event, Failed, Progress, Task
 from ablations.launchers.remote import Host
 
@@ -67,9 +68,9 @@ class RayPool:
                 return told
 
     def halt(self) -> None:
-        """Pass it on to every actor."""
-        for actor in self._actors.values():
-            actor.halt.remote()
+        """Have the busy actors signal their workers."""
+        for slot in set(self._pending.values()):
+            self._actors[slot].halt.remote()
 
     def stop(self, grace: float) -> None:
         """Every actor ends its worker, then goes itself; so does a cluster that was started here."""
@@ -89,7 +90,7 @@ class RayPool:
         try:
             told = self._ray.get(call)
         except self._ray.exceptions.RayTaskError as error:
-            return [Failed(slot, f"{type(error.cause).__name__}: {error.cause}", "bug")]
+            return [Failed(slot, f"{type(error.cause).__name__}: {error.cause}", kind_of(error.cause))]
         except self._ray.exceptions.RayError as error:
             del self._actors[slot]
             return [Died(slot, _reason(error))]

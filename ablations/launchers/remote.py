@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pickle
 import signal
 import sys
 import types
@@ -37,12 +38,15 @@ class Host(LocalPool):
             return super().submit(task, log)
 
 
-def run_alone(task: Task, log: Path, paths: Sequence[str], note: Path, grace: float) -> Event:
-    """The body of a batch job: one task to its end; how far it is goes into the file ``note``, a stop comes by `halt_file`."""
+def run_alone(pickled: bytes, log: Path, paths: Sequence[str], note: Path, grace: float) -> Event:
+    """The body of a batch job: one task to its end; how far it is goes into the file ``note``, a stop comes by `halt_file`.
+
+    The task comes pickled, since ``paths`` may be where its modules are.
+    """
     signal.signal(signal.SIGTERM, _leave)
     host = Host(paths)
     try:
-        host.submit(task, log)
+        host.submit(pickle.loads(pickled), log)
         while True:
             if halt_file(note).exists():
                 host.halt()
