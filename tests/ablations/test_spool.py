@@ -164,7 +164,7 @@ def test_an_entry_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monk
     spool = Spool(tmp_path / "spool")
     entry = Entry(key="cell-1", grid="tiny", name="a/1", started=5, metrics={"a": 0.1})
     (tmp_path / "file").write_text("content")
-    spool.put(entry, {"audio/file": tmp_path / "file"}, {"log.txt": "log"})
+    spool.put(entry, {"audio/file": tmp_path / "file"})
     (place,) = spool.pending()
     assert spool.pending()[place] == entry
     assert (place / "artifacts" / "audio" / "file").stat().st_ino == (tmp_path / "file").stat().st_ino
