@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablations import local_runs
 from ablations.failures import KINDS, Lost
 from ablations.records import (
     EXPERIMENT_WORLD,
@@ -19,7 +21,6 @@ from ablations.records import (
     TAG_COMPLETE,
     TAG_FAILED,
     TAG_FAILURE_KIND,
-    TAG_KIND,
     TAG_PROFILE,
     TAG_SEED,
     TAG_WORLD_HASH,
@@ -108,25 +109,10 @@ class Store:
         """One cell by its run."""
         return self._record(self.client.get_run(run_id))
 
-    def _runs(self, grid: str, kind: str) -> list[Any]:
+    def _runs(self, grid: str, kind: str) -> Sequence[Any]:
         """All runs of a kind (`records.TAG_KIND`) of a grid, oldest first."""
-        experiment = self.client.get_experiment_by_name(grid)
-        if experiment is None:
-            return []
-        runs: list[Any] = []
-        token = None
-        while True:
-            page = self.client.search_runs(
-                [experiment.experiment_id],
-                f"tags.{TAG_KIND} = '{kind}'",
-                max_results=1000,
-                order_by=["attributes.start_time ASC"],
-                page_token=token,
-            )
-            runs += page
-            token = page.token
-            if not token:
-                return runs
+        self.folder.relocate()
+        return local_runs.read(self.folder.database, grid, kind)
 
     def _record(self, run: Any) -> Record:
         tags = run.data.tags
