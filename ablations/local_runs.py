@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from ablations.records import TAG_KIND
 
@@ -53,7 +54,7 @@ class Run:
 
 def read(database: Path, experiment: str, kind: str) -> list[Run]:
     """All runs of a kind (`records.TAG_KIND`) of an experiment, oldest first; none where there is no such experiment."""
-    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=TIMEOUT)) as connection:
+    with closing(_connect(database)) as connection:
         connection.execute("BEGIN")  # one state of the store for all queries
 
         def ask(columns: str, table: str, rest: str = "") -> Any:
@@ -73,3 +74,13 @@ def read(database: Path, experiment: str, kind: str) -> list[Run]:
         for run, key, value, is_nan in ask("run_uuid, key, value, is_nan", "latest_metrics"):
             metrics[run][key] = math.nan if is_nan else value
     return [Run(i, Data(found["tags"][i.run_id], found["params"][i.run_id], metrics[i.run_id])) for i in infos]
+
+
+def any_running(database: Path) -> bool:
+    """Whether a run is called running, of a live process or a dead one."""
+    with closing(_connect(database)) as connection:
+        return connection.execute("SELECT 1 FROM runs WHERE status = 'RUNNING' LIMIT 1").fetchone() is not None
+
+
+def _connect(database: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True, timeout=TIMEOUT)

@@ -137,6 +137,8 @@ def report(outcome: Outcome, console: Console) -> None:
             say(f"  {name}: {reason}")
     else:
         say(f"All {outcome.cells} cells are done.")
+    if outcome.waiting:
+        say(outcome.waiting)
     say(f"Open it: {outcome.ui_command}")
 
 

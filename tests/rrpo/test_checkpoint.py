@@ -9,8 +9,11 @@ import multiprocessing
 import os
 import pickle
 import random
+import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -153,28 +156,39 @@ class Line:
 
 @pytest.mark.parametrize("rounds", [1, pytest.param(30, marks=pytest.mark.long)])
 def test_killed_at_any_moment_ends_as_undisturbed(rounds: int, tmp_path: Path) -> None:
-    """Real processes, real SIGKILL, at random moments of a build that saves at every step."""
-    whole = Line(Context()).losses
+    """Real processes, real SIGKILL up to 20 ms after a random step of a build that saves at every step."""
+    whole = repr(Line(Context()).losses)
     fork = multiprocessing.get_context("fork")
-    draws = random.Random(0)
-    kills = 0
+    draws = random.Random(rounds)
     for round_ in range(rounds):
-        context = Context(checkpoints=tmp_path / str(round_) / "line-1", checkpoint_seconds=0.0)
+        folder, out = tmp_path / str(round_) / "line-1", tmp_path / f"{round_}.losses"
+        kills = 0
+        while not out.exists():
+            ours, theirs = fork.Pipe()
 
-        def build(context: Context = context, out: Path = tmp_path / f"{round_}.losses") -> None:
-            losses = Line(context).losses
-            out.write_text(repr(losses))
-            os._exit(0)
+            def build(told: Connection = theirs, folder: Path = folder, out: Path = out) -> None:
+                def report(done: int, total: int) -> None:
+                    told.send(done)
+                    time.sleep(0.002)
 
-        while not (tmp_path / f"{round_}.losses").exists():
+                losses = Line(Context(checkpoints=folder, checkpoint_seconds=0.0, report=report)).losses
+                out.with_suffix(".draft").write_text(repr(losses))
+                out.with_suffix(".draft").rename(out)
+                os._exit(0)
+
             process = fork.Process(target=build)
             process.start()
-            process.join(draws.uniform(0.05, 0.3))
-            kills += process.is_alive()
+            theirs.close()
+            with suppress(EOFError):  # it ended first
+                for _ in range(draws.randint(1, 15)):
+                    ours.recv()
+                time.sleep(draws.uniform(0, 0.02))
             process.kill()
             process.join()
-        assert (tmp_path / f"{round_}.losses").read_text() == repr(whole)
-    assert kills >= rounds
+            ours.close()
+            kills += process.exitcode == -signal.SIGKILL
+        assert kills > 0
+        assert out.read_text() == whole
 
 
 def test_a_fit_without_a_folder_saves_nothing_and_can_still_be_stopped(tmp_path: Path) -> None:
