@@ -17,13 +17,17 @@ import numpy as np
 from ablations.contrasts import BASE, COMPONENTS, PRIMARY, WHOLE, apply, difference
 from ablations.inference import equivalence, holm, paired_test, spent_alpha
 from ablations.records import Record
-from ablations.sheet import Column, Sheet, Value
+from ablations.sheet import NONE, Column, Sheet, Value
 from ablations.statistics import Interval, t_interval
 from ablations.summary import gold_gains
 from reports.effects import MANIPULATION, MARGIN, NAMES
 from reports.settings import Setting, settings, varied
 
 INTERIM = "interim"
+CLAIMS = ("better", "equivalent", "worse")
+"""Verdicts that could survive in another setting."""
+VERDICTS = (*CLAIMS, "undecided")
+SINGLE = "'Added to DiffRO' stands in for a main effect, which needs the whole factorial in every setting."
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def findings(records: Sequence[Record], looks: Sequence[int]) -> list[Finding]:
     alpha = spent_alpha(list(looks))[list(looks).index(n)] if n > 1 and n in looks else math.nan
     made = []
     for setting, (gold, val) in zip(found, values, strict=True):
-        verdicts = _verdicts(setting, gold, val, alpha)
+        verdicts = _verdicts(setting, wanted, gold, val, alpha)
         made += [Finding(name, setting, t_interval(x), verdicts[name]) for name, x in gold.items()]
     return made
 
@@ -76,7 +80,11 @@ def _values(
 
 
 def _verdicts(
-    setting: Setting, gold: Mapping[str, np.ndarray], val: Mapping[str, np.ndarray], alpha: float
+    setting: Setting,
+    wanted: Mapping[str, Mapping[str, float]],
+    gold: Mapping[str, np.ndarray],
+    val: Mapping[str, np.ndarray],
+    alpha: float,
 ) -> dict[str, str]:
     if math.isnan(alpha):
         return dict.fromkeys(gold, INTERIM)
@@ -84,7 +92,7 @@ def _verdicts(
     tost = holm({name: equivalence(x, MARGIN) for name, x in gold.items()})
     made = {}
     for name, x in gold.items():
-        if _not_moved(setting, name):
+        if _not_moved(setting, name, wanted[name]):
             made[name] = "not tested (manipulation check failed)"
         elif p[name] < alpha:
             opposed = len(val[name]) > 0 and x.mean() * val[name].mean() < 0
@@ -94,15 +102,14 @@ def _verdicts(
     return made
 
 
-def _not_moved(setting: Setting, conclusion: str) -> bool:
+def _not_moved(setting: Setting, conclusion: str, contrast: Mapping[str, float]) -> bool:
     """Whether a component was measured on what it has to move in the reward model of this setting, and did not move it."""
     part = next((part for part in COMPONENTS if conclusion.startswith(f"{NAMES[part]},")), None)
     if part is None:
         return False
     name, sign = MANIPULATION[part]
     outcomes = {(r.label, r.seed): sign * r.scalars[name] for r in setting.records if name in r.scalars}
-    weights = setting.weights(conclusions(setting.arms)[conclusion])
-    moved = t_interval(apply(weights, outcomes, sorted({record.seed for record in setting.records})))
+    moved = t_interval(apply(setting.weights(contrast), outcomes, sorted({record.seed for record in setting.records})))
     return moved.n > 1 and not moved.low > 0
 
 
@@ -112,34 +119,37 @@ def sheets(found: Sequence[Finding]) -> list[Sheet]:
     if len(places) < 2:
         return []
     names = list(dict.fromkeys(finding.conclusion for finding in found))
-    rows: list[tuple[Value, ...]] = []
-    for name in names:
-        own, others = _split([f for f in found if f.conclusion == name])
-        same = sum(f.verdict == own.verdict for f in others) if own else 0
-        count = f"{same} of {len(others)}" if own and _claims(own) else "–"
-        here = (own.mean, own.verdict) if own else (t_interval([]), "not run")
-        rows.append((name, *here, count, words(name, found)))
+    rows = [_counted([f for f in found if f.conclusion == name]) for name in names]
     columns = (
         Column("conclusion", "conclusion"),
         Column("points", "in the world's own setting, points", "gain"),
         Column("verdict", "verdict there"),
         Column("survives", "survives in"),
-        Column("words", "in words"),
+        *(Column(word.replace(" ", "_"), word, "count") for word in VERDICTS),
+        Column("none", "no verdict", "count"),
     )
     notes = (
         "Gold gain at matched KL within each setting, paired differences over seeds ± half the 95 % t-interval. Survives: the "
         f"same verdict. Verdicts: paired t, Holm over the {len(names)} conclusions of a setting, at the planned number of seeds; "
-        f"equivalent: within ±{100 * MARGIN:g} points (TOST, Holm). Settings are not adjusted for one another: secondary.",
-        *(
-            ["'added to DiffRO' stands in for a main effect, which needs the whole factorial in every setting."]
-            * _single(names)
-        ),
+        f"equivalent: within ±{100 * MARGIN:g} points (TOST, Holm); counted over the other settings. Settings are not adjusted "
+        "for one another: secondary.",
+        *(f"{name}: {words(name, found)}" for name in names),
+        *([SINGLE] if any(name not in PRIMARY for name in names) else []),
     )
     return [Sheet("survival", "Which conclusions survive", columns, tuple(rows), notes), _by_setting(found, names)]
 
 
-def _single(names: Sequence[str]) -> bool:
-    return any(name not in PRIMARY for name in names)
+def _counted(mine: Sequence[Finding]) -> tuple[Value, ...]:
+    """One conclusion's row: what holds in the world's own setting, and how many of the others say what."""
+    own, others = _split(mine)
+    same = sum(f.verdict == own.verdict for f in others) if own else 0
+    survives = f"{same} of {len(others)}" if own and own.verdict in CLAIMS else NONE
+    counts = [float(sum(f.verdict == word for f in others)) for word in VERDICTS]
+    counts.append(len(others) - sum(counts))
+    if any(f.verdict == INTERIM for f in mine):
+        counts = [math.nan] * len(counts)
+    here = (own.mean, own.verdict) if own else (t_interval([]), "not run")
+    return (mine[0].conclusion, *here, survives, *counts)
 
 
 def _by_setting(found: Sequence[Finding], names: Sequence[str]) -> Sheet:
@@ -167,11 +177,6 @@ def _split(own: Sequence[Finding]) -> tuple[Finding | None, list[Finding]]:
     return next((f for f in own if f.setting.own), None), [f for f in own if not f.setting.own]
 
 
-def _claims(finding: Finding) -> bool:
-    """Whether there is something that could survive."""
-    return finding.verdict in ("better", "worse", "equivalent")
-
-
 def words(name: str, found: Sequence[Finding]) -> str:
     """One conclusion over all settings, a sentence."""
     mine = [finding for finding in found if finding.conclusion == name]
@@ -182,7 +187,7 @@ def words(name: str, found: Sequence[Finding]) -> str:
         return f"Interim: above zero in {above} of {len(mine)} settings, the interval is clear of zero in {clear} (not tested)."
     if own is None:
         return f"The world's own setting was not run. {_listed(others)}."
-    if not _claims(own):
+    if own.verdict not in CLAIMS:
         return f"Nothing to survive: {own.verdict} in the world's own setting. Others: {_listed(others)}."
     same = [finding for finding in others if finding.verdict == own.verdict]
     rest = [finding for finding in others if finding.verdict != own.verdict]

@@ -66,7 +66,16 @@ def test_conclusions_survive_vanish_or_turn_round():
     assert words("RRPO - DiffRO", found) == "Equivalent in the world's own setting, and in 2 of 2 others."
     survival, by_setting = sheets(found)
     assert survival.row("RRPO - DiffRO")["survives"] == "2 of 2"
-    assert survival.row("EAM, added to DiffRO")["survives"] == "0 of 2"
+    eam = survival.row("EAM, added to DiffRO")
+    assert [eam[name] for name in ("survives", "better", "equivalent", "worse", "undecided", "none")] == [
+        "0 of 2",
+        0,
+        1,
+        1,
+        0,
+        0,
+    ]
+    assert any(note.startswith("EAM, added to DiffRO: Better in") for note in survival.notes)
     assert survival.row("EAM, added to DiffRO")["points"].mean == pytest.approx(0.06, abs=0.005)  # type: ignore[union-attr]
     assert [column.heading for column in by_setting.columns][:3] == ["setting", "rater noise", "planted shortcut"]
     assert by_setting.rows[0][:3] == (f"{OWN} (the world's own)", 0.3, 0.9)
@@ -81,6 +90,8 @@ def test_the_whole_factorial_gives_main_effects():
     assert {finding.conclusion for finding in found} == set(PRIMARY)
     assert said(found)[OWN, "EAM, main effect"] == "better"
     assert "stands in" not in " ".join(sheets(found)[0].notes)
+    lacking = [r for r in grid(arms=tuple(arm_of(on) for on in subsets())) if r.label != "ls_adv@noise0.3_shortcut0"]
+    assert "LS, added to DiffRO" in {finding.conclusion for finding in findings(lacking, [6])}, "what all settings hold"
 
 
 @pytest.mark.parametrize("looks", [[], [5], [8]])
