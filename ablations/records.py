@@ -41,8 +41,27 @@ POINTS: dict[str, str] = {
     "val_hack_rate": "share of samples with the proxy's argmax on target where gold's is not or an artefact is flagged",
     "uptake": "shortcut uptake: P(artefact of emotion e | target e) - P(artefact of e | other target)",
     "length": "mean tokens a sample",
+    "entropy": "entropy of the policy's distribution over codes and eos, nats a token",
+    "repetition": "share of tokens equal to the one before",
+    "cut": "share of samples that reached the longest length before eos",
+    "diversity": "within-prompt diversity: edit distance of two samples of one prompt, as a share of the longer; 0 = all alike",
+    "proxy_confidence": "mean probability of the reward model's argmax on the policy's samples",
+    "proxy_ece": "expected calibration error of the reward model on them, the target emotion as truth",
+    "proxy_grad_h": "mean L2 norm of the gradient of the cross-entropy with the target at h', hard tokens",
+    "proxy_relative_delta": "mean ||delta|| / ||h'|| of Eq. 4 on the samples, at the reward model's own epsilon_adv",
+    "proxy_l_adv_over_l_emo": "quotient of the mean losses at h' + delta and at h'",
 }
-"""Columns of ``points.parquet`` (gold = `val`); a builder may add more."""
+"""Columns of ``points.parquet`` (gold = `val`); a builder may add more. Artefact rates come beside them."""
+
+CURVES: dict[str, str] = {
+    "step": "updates done before the roll-outs were sampled",
+    "loss": "what is minimised: reward loss + content weight x content loss + beta x KL an utterance",
+    "reward_loss": "minus the reward on the roll-outs' hard tokens",
+    "content_loss": "the reward's phone recogniser's CTC loss a phone, nats",
+    "grad_norm": "L2 norm of the policy's gradient before clipping",
+    "relaxed_reward_loss": "as reward_loss, of the relaxed (soft) tokens; its distance from reward_loss is the relaxation's gap",
+}
+"""Columns of ``curves.parquet``: these, the last one every few steps, and then `POINTS` but diversity on the training roll-outs."""
 
 TEST_POINTS: dict[str, str] = {
     "step": POINTS["step"],

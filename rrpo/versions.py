@@ -13,7 +13,7 @@ VERSIONS: dict[str, int] = {
     "finetune": 1,
     "base": 1,
     "sft": 2,
-    "optimize": 2,
+    "optimize": 3,
     "score": 3,
     "transcribe": 1,
     "examine": 1,
