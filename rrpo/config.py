@@ -383,6 +383,32 @@ class ScoreConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class YardstickConfig:
+    """What the diagnosis of samples is held against, once for a world: voices, and which naturalness predictor is valid."""
+
+    utterances: int = 200
+    """Held-out utterances by the policy's speakers, half of them for the voices, half to measure with."""
+    planted: int = 20
+    """Of them, those that are heard clean and clicked."""
+    separation: float = 0.3
+    """By how much clean must stand above clicked re-synthesis for a predictor to be used."""
+    installed: tuple[str, ...] = ()
+    """Optional packages that are installed: it is measured again when one comes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiagnoseConfig:
+    """The second part of the test stage: third judge, common reward model, prosody, voice, naturalness of stored samples."""
+
+    spoken: int = 100
+    """Prompts a checkpoint that are vocoded for third judge, prosody and voice."""
+    naturalness: int = 20
+    """Prompts whose naturalness is predicted, at the first, the middle and the last checkpoint."""
+    installed: tuple[str, ...] = ()
+    """Optional packages that are installed: it is measured again when one comes."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CardConfig:
     """How much the world card measures (``python -m ablations.validate``). Nothing is trained or chosen by it."""
 
@@ -474,6 +500,10 @@ class Profile:
     """Stage ``examine``."""
     score: ScoreConfig = field(default_factory=ScoreConfig)
     """Stage ``score``."""
+    yardsticks: YardstickConfig = field(default_factory=YardstickConfig)
+    """Stage ``yardsticks``."""
+    diagnose: DiagnoseConfig = field(default_factory=DiagnoseConfig)
+    """Stage ``diagnose``."""
     card: CardConfig = field(default_factory=CardConfig, metadata={"identity": False})
     """Stages ``validation``: the world card, no part of any cell."""
     third_judge: PhoneticJudgeConfig = field(default_factory=PhoneticJudgeConfig, metadata={"identity": False})

@@ -13,7 +13,11 @@ from dataclasses import replace
 from functools import cache
 
 from rrpo.config import ArmConfig, Profile, PromptConfig, SpeechConfig, SplitConfig, TranscribeConfig
+from rrpo.packages import installed
 from rrpo.stages import Stage
+
+LISTENERS = ("parselmouth", "resemblyzer", "speechmos", "onnxruntime")
+"""Optional packages that the stages ``yardsticks`` and ``diagnose`` use; their keys hold those that are there."""
 
 
 @cache
@@ -96,6 +100,28 @@ def judge(profile: Profile, role: str) -> Stage:
         "codec": codec(profile),
     }
     return Stage("judge", "rrpo.judges.emotion:build", config, inputs, f"judge {role}")
+
+
+@cache
+def third_judge(profile: Profile) -> Stage:
+    """The emotion judge that is not neural, on data of its own; wants Praat."""
+    split = SplitConfig(
+        name="judge_third",
+        size=profile.card.third,
+        speakers="judge+policy",
+        texts="judge",
+        artefact_rate=profile.artefact_rate,
+    )
+    inputs = {"speech": speech(profile, split), "codec": codec(profile)}
+    return Stage("phonetic_judge", "rrpo.judges.phonetic_judge:build", profile.third_judge, inputs, "judge third")
+
+
+@cache
+def yardsticks(profile: Profile) -> Stage:
+    """Voices, and the predictor of naturalness that is valid, for the diagnosis of samples."""
+    config = replace(profile.yardsticks, installed=installed(LISTENERS))
+    inputs = {"speech": world_speech(profile, "judge_heldout"), "codec": codec(profile)}
+    return Stage("yardsticks", "rrpo.judges.yardsticks:build", config, inputs, "yardsticks")
 
 
 @cache
@@ -210,6 +236,21 @@ def scored(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         "recogniser": recogniser(profile, "judge"),
     }
     return Stage("score", "rrpo.judges.score:build", profile.score, inputs, f"test judges seed {seed}")
+
+
+def diagnosed(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """Third judge, common ruler, prosody, voice and naturalness of one cell's stored samples."""
+    config = replace(profile.diagnose, installed=installed(LISTENERS))
+    inputs = {
+        "samples": optimized(profile, arm, seed),
+        "eval_prompts": prompts(profile, "eval", profile.optimize.eval_prompts, 0),
+        "codec": codec(profile),
+        "common": pretrained(profile, ArmConfig(), seed),
+        "yardsticks": yardsticks(profile),
+    }
+    if "parselmouth" in config.installed:
+        inputs["third"] = third_judge(profile)
+    return Stage("diagnose", "rrpo.judges.diagnose:build", config, inputs, f"diagnosis seed {seed}")
 
 
 @cache

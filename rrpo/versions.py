@@ -15,6 +15,8 @@ VERSIONS: dict[str, int] = {
     "sft": 2,
     "optimize": 3,
     "score": 3,
+    "yardsticks": 1,
+    "diagnose": 1,
     "transcribe": 1,
     "examine": 1,
     "prompts": 1,

@@ -49,7 +49,7 @@ def sections(profile: Profile, seed: int) -> dict[str, Stage]:
     recogniser = {"recogniser_judge": recognisers["recogniser_judge"]}
     words = {f"words_{role}": pipeline.world_speech(profile, f"words_{role}") for role in ("reward", "judge")}
     data = {f"data_{role}": pipeline.world_speech(profile, f"judge_{role}") for role in judges}
-    third = {"third": third_judge(profile)} if "parselmouth" in packages else {}
+    third = {"third": pipeline.third_judge(profile)} if "parselmouth" in packages else {}
     policy = {"policy": pipeline.sft(profile, seed)}
     inputs: dict[str, dict[str, Stage]] = {
         "speech": {},
@@ -71,16 +71,3 @@ def sections(profile: Profile, seed: int) -> dict[str, Stage]:
         )
         for name, reads in inputs.items()
     }
-
-
-def third_judge(profile: Profile) -> Stage:
-    """The non-neural judge, on data of its own."""
-    split = SplitConfig(
-        name="judge_third",
-        size=profile.card.third,
-        speakers="judge+policy",
-        texts="judge",
-        artefact_rate=profile.artefact_rate,
-    )
-    inputs = {"speech": pipeline.speech(profile, split), "codec": pipeline.codec(profile)}
-    return Stage("phonetic_judge", "rrpo.judges.phonetic_judge:build", profile.third_judge, inputs, "judge third")
