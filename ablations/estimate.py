@@ -1,4 +1,4 @@
-"""How long stages will take, from the seconds that stored stages of the same kind and size took."""
+"""How long stages will take and how much room, from what stored stages of the same kind and size took."""
 
 from __future__ import annotations
 
@@ -22,15 +22,18 @@ Signature = tuple[str, str, str]
 
 
 class Estimator:
-    """Median seconds by kind, size and device of stage; learns while a run goes on."""
+    """Median seconds and bytes by kind, size and device of stage; learns while a run goes on."""
 
     def __init__(self, store: Path, device: str = "cpu") -> None:
         self.device = device
         self._seconds: dict[Signature, list[float]] = defaultdict(list)
+        self._bytes: dict[Signature, list[float]] = defaultdict(list)
         for marker in sorted((store / "stages").glob(f"*/{MARKER}")):
             try:
                 past = json.loads(marker.read_text())
-                self._seconds[_signature(past["name"], past["config"], past["device"])].append(float(past["seconds"]))
+                signature = _signature(past["name"], past["config"], past["device"])
+                self._seconds[signature].append(float(past["seconds"]))
+                self._bytes[signature].append(float(past["bytes"]))
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # not for the estimate to complain about
 
@@ -47,6 +50,15 @@ class Estimator:
         """Seconds of work in all, and how many stages have no estimate (not in the sum)."""
         known = [self.seconds(stage) for stage in stages]
         return sum(s for s in known if s is not None), sum(s is None for s in known)
+
+    def space(self, stages: Iterable[Stage]) -> str:
+        """Room that stages will take, in words, by those of a kind that was built here."""
+        sizes = [self._bytes.get(_signature(s.name, canonical(s.config), self.device)) for s in stages]
+        known = sum(statistics.median(found) for found in sizes if found)
+        if sizes and not any(sizes):
+            return "unknown"
+        text = f"{known / 2**20:.0f} MiB" if known < 2**30 else f"{known / 2**30:.1f} GiB"
+        return f"about {text}" if all(sizes) else f"more than {text}"
 
 
 def wall(stages: Sequence[Stage], estimator: Estimator, workers: int) -> str:

@@ -173,13 +173,23 @@ def improvement(x: ArrayLike) -> float:
 
 
 def power(effect: float, sd: float, n: int, alpha: float = 0.05) -> float:
-    """Power of the two-sided paired t test for a mean difference ``effect`` with spread ``sd`` at n seeds."""
+    """Power of the two-sided paired t test for a mean difference ``effect`` with spread ``sd`` at n seeds.
+
+    The noncentral t distribution as a mean over the chi-distributed spread: scipy's own has holes at large shifts.
+    """
     if n < 2 or sd <= 0:
         return math.nan
-    from scipy.stats import nct, t
+    from scipy.integrate import quad
+    from scipy.special import chdtri, ndtr, stdtrit
 
-    critical, shift = t.ppf(1 - alpha / 2, n - 1), abs(effect) / sd * math.sqrt(n)
-    return float(nct.sf(critical, n - 1, shift) + nct.cdf(-critical, n - 1, shift))
+    df, shift = n - 1, abs(effect) / sd * math.sqrt(n)
+    critical = float(stdtrit(df, 1 - alpha / 2))
+
+    def rejected(u: float) -> float:
+        bar = critical * math.sqrt(chdtri(df, 1 - u) / df)
+        return float(ndtr(shift - bar) + ndtr(-shift - bar))
+
+    return float(quad(rejected, 0, 1, limit=200)[0])
 
 
 def detectable(sd: float, n: int, alpha: float = 0.05, wanted: float = 0.8) -> float:
@@ -188,7 +198,10 @@ def detectable(sd: float, n: int, alpha: float = 0.05, wanted: float = 0.8) -> f
         return math.nan
     from scipy.optimize import brentq
 
-    return float(brentq(lambda effect: power(effect, sd, n, alpha) - wanted, 0.0, 1e3 * sd))
+    top = sd
+    while power(top, sd, n, alpha) < wanted:
+        top *= 2
+    return float(brentq(lambda effect: power(effect, sd, n, alpha) - wanted, 0.0, top))
 
 
 def seeds_needed(effect: float, sd: float, alpha: float = 0.05, wanted: float = 0.8, most: int = 1000) -> int | None:

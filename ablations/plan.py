@@ -12,12 +12,15 @@ from ablations import environment
 from ablations.errors import InputError, choose, positive
 from ablations.estimate import Estimator, wall
 from ablations.exported import read_arms
+from ablations.failures import Lost
 from ablations.grids import FIRST_SEED, GRIDS, product, scale_batches
 from ablations.jobs import missing_stages
+from ablations.prospects import prospects
 from ablations.records import Record
 from ablations.runs_folder import RunsFolder, check
 from ablations.store import Store
 from rrpo.cell import Cell
+from rrpo.claims import Claims
 from rrpo.config import ManifestConfig, Profile
 from rrpo.stages import Stage
 
@@ -39,6 +42,10 @@ class Request:
     """Processes."""
     folder: RunsFolder
     """Where everything lies."""
+    retry_failed: bool = False
+    """Whether cells that diverged or met a bug are run again."""
+    fail_fast: bool = False
+    """Whether the first failure ends the run."""
 
     @property
     def arms(self) -> list[str]:
@@ -59,36 +66,90 @@ class Plan:
     """What was asked for."""
     done: dict[str, Record]
     """Cell hash -> record of the grid's cells that are complete, those not asked for included."""
-    failed: dict[str, str]
-    """Cell hash -> reason of the cells whose last run failed; they are run again."""
+    lost: dict[str, Lost]
+    """Cell hash -> why the cell's last run failed, of those that are not complete."""
     stages: list[Stage]
     """Distinct stages to build, inputs first."""
+    spread: float | None = None
+    """Over seeds, of RRPO - DiffRO in this grid so far."""
+
+    @property
+    def kept_back(self) -> list[Cell]:
+        """Cells that diverged or met a bug before, and are run again only on request."""
+        if self.request.retry_failed:
+            return []
+        return [c for c in self.request.cells if c.hash in self.lost and not self.lost[c.hash].again]
 
     @property
     def todo(self) -> list[Cell]:
         """Cells to run, in order."""
-        return [cell for cell in self.request.cells if cell.hash not in self.done]
+        not_now = {cell.hash for cell in self.kept_back} | self.done.keys()
+        return [cell for cell in self.request.cells if cell.hash not in not_now]
 
     @property
     def records(self) -> list[Record]:
         """Records of the cells asked for that are complete."""
         return [self.done[cell.hash] for cell in self.request.cells if cell.hash in self.done]
 
+    def states(self) -> dict[str, str]:
+        """Cell hash -> state and reason: done, missing, failed (why), stale (what changed), at work elsewhere (where)."""
+        request = self.request
+        older = {(r.label, r.seed, r.profile): r for r in self.done.values()}
+        owners = _owners(request.folder, request.cells)
+        found: dict[str, str] = {}
+        for cell in request.cells:
+            lost, before = self.lost.get(cell.hash), older.get((cell.label, cell.seed, cell.profile.name))
+            if cell.hash in self.done:
+                found[cell.hash] = "done"
+            elif owner := owners.get(cell.hash):
+                found[cell.hash] = f"at work: {owner}"
+            elif lost:
+                again = "run again" if lost.again or request.retry_failed else "not run again without --retry failed"
+                found[cell.hash] = f"failed, {lost} ({again})"
+            elif before:
+                found[cell.hash] = f"stale: {_change(before, cell)}"
+            else:
+                found[cell.hash] = "missing"
+        return found
+
     def lines(self, estimator: Estimator) -> list[str]:
         """The plan for people: every cell, the stages to build, the time."""
-        request = self.request
-        state = {c.hash: "done" for c in request.cells if c.hash in self.done}
-        state |= {key: f"failed before ({reason})" for key, reason in self.failed.items()}
-        rows = [f"  {cell.name:<24} {cell.hash[:8]}  {state.get(cell.hash, 'missing')}" for cell in request.cells]
+        request, todo = self.request, self.todo
+        states = self.states()
+        rows = [f"  {cell.name:<24} {cell.hash[:8]}  {states[cell.hash]}" for cell in request.cells]
         kinds = Counter(stage.name for stage in self.stages)
         stages = ", ".join(f"{count} x {name}" for name, count in kinds.items()) or "none"
+        back = f", {len(self.kept_back)} kept back" if self.kept_back else ""
+        done = sum(cell.hash in self.done for cell in request.cells)
         return [
             f"grid {request.grid}: {len(request.arms)} arms x {len(request.seeds)} seeds = {len(request.cells)} cells, "
-            f"{len(request.cells) - len(self.todo)} done, {len(self.todo)} to run",
+            f"{done} done, {len(todo)} to run{back}",
             *rows,
             f"stages to build: {stages}",
-            f"time on {request.workers} worker(s), {request.device}: {wall(self.stages, estimator, request.workers)}",
+            *prospects(request.arms, len(request.seeds), self.spread),
+            f"time on {request.workers} worker(s), {request.device}: {wall(self.stages, estimator, request.workers)}"
+            f"; disk: {estimator.space(self.stages)}",
         ]
+
+
+def _change(before: Record, cell: Cell) -> str:
+    """What tells a complete record of the same name from the cell that is asked for."""
+    now = cell.params()
+    names = sorted(key for key in before.params.keys() | now.keys() if before.params.get(key) != now.get(key))
+    if not names:
+        return "the code of a stage changed (its version in rrpo/versions.py)"
+    shown = ", ".join(f"{key} {before.params.get(key, 'absent')} -> {now.get(key, 'absent')}" for key in names[:3])
+    return f"the config changed: {shown}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _owners(folder: RunsFolder, cells: Sequence[Cell]) -> dict[str, str]:
+    """Cell hash -> the live process that builds one of its own stages."""
+    claims = Claims(folder.claims)
+    owners = {name: owner for name in claims.names() if (owner := claims.holder(name)) is not None}
+    if not owners:
+        return {}
+    own = {cell.hash: [stage.path(folder.root).name for stage in cell.stages.values()] for cell in cells}
+    return {key: str(owners[name]) for key, names in own.items() for name in names if name in owners}
 
 
 def request(
@@ -102,6 +163,8 @@ def request(
     workers: int | None = None,
     batch_scale: int = 1,
     manifests: Sequence[str] = (),
+    retry: str | None = None,
+    fail_fast: bool = False,
     runs_dir: Path = Path("runs"),
 ) -> Request:
     """Check a command's options and make its cells.
@@ -125,7 +188,17 @@ def request(
         cells = sorted((cell for cell in cells if cell.label in wanted), key=lambda cell: cell.seed)
     machine = environment.resolve_device(device)
     count = default_workers(machine) if workers is None else positive("--workers", workers)
-    return Request(grid=grid, cells=tuple(cells), device=machine, workers=count, folder=check(runs_dir))
+    if retry is not None:
+        choose("set of cells to --retry", retry, ("failed",))
+    return Request(
+        grid=grid,
+        cells=tuple(cells),
+        device=machine,
+        workers=count,
+        folder=check(runs_dir),
+        retry_failed=retry is not None,
+        fail_fast=fail_fast,
+    )
 
 
 def _manifest(entry: str, profile: Profile) -> tuple[str, ManifestConfig]:
@@ -151,9 +224,8 @@ def default_workers(device: str) -> int:
 
 def make(asked: Request) -> Plan:
     """Compare a request with what is stored."""
-    done: dict[str, Record] = {}
-    failed: dict[str, str] = {}
+    plan = Plan(asked, {}, {}, [])
     if asked.folder.exists:
-        done, failed = Store(asked.folder).states(asked.grid)
-    todo: Sequence[Cell] = [cell for cell in asked.cells if cell.hash not in done]
-    return Plan(asked, done, failed, missing_stages(todo, asked.folder.root))
+        store = Store(asked.folder)
+        plan = Plan(asked, *store.states(asked.grid), [], store.pair_spread(asked.grid))
+    return replace(plan, stages=missing_stages(plan.todo, asked.folder.root))

@@ -2,7 +2,8 @@
 
 A *scalar* is one float a cell, stored as an MLflow metric without steps. A *curve* column has one value a training
 step (``curves.parquet``); *points* have one row a stored checkpoint of the optimisation, by the proxy and the `val`
-judge (``points.parquet``) or by the held-out `test` judges (``test_points.parquet``). Rates are fractions.
+judge (``points.parquet``), by the held-out `test` judges (``test_points.parquet``) or by everything else that listens
+(``diagnosis_points.parquet``). Rates are fractions.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ CURVES_FILE = "curves.parquet"
 POINTS_FILE = "points.parquet"
 TEST_POINTS_FILE = "test_points.parquet"
 TEST_SAMPLES_FILE = "test_samples.parquet"
+DIAGNOSIS_POINTS_FILE = "diagnosis_points.parquet"
+DIAGNOSIS_SAMPLES_FILE = "diagnosis_samples.parquet"
 
 CURVE_PREFIXES: dict[str, str] = {
     CURVES_FILE: "policy/",
     "finetune_curves.parquet": "finetune/",
     POINTS_FILE: "checkpoint/",
     TEST_POINTS_FILE: "checkpoint_test/",
+    DIAGNOSIS_POINTS_FILE: "checkpoint_diagnosis/",
 }
 """Tables by step, and where their columns stand among the MLflow metrics; a scalar's name has no slash."""
 
@@ -61,7 +65,7 @@ CURVES: dict[str, str] = {
     "grad_norm": "L2 norm of the policy's gradient before clipping",
     "relaxed_reward_loss": "as reward_loss, of the relaxed (soft) tokens; its distance from reward_loss is the relaxation's gap",
 }
-"""Columns of ``curves.parquet``: these, the last one every few steps, and then `POINTS` but diversity on the training roll-outs."""
+"""Columns of ``curves.parquet``: these, the last one every few steps, and then `POINTS`, but diversity, on the roll-outs."""
 
 TEST_POINTS: dict[str, str] = {
     "step": POINTS["step"],
@@ -72,6 +76,25 @@ TEST_POINTS: dict[str, str] = {
     "uptake": POINTS["uptake"],
 }
 """Columns of ``test_points.parquet`` (gold = `test`); artefact rates come beside them."""
+
+DIAGNOSIS_POINTS: dict[str, str] = {
+    "step": POINTS["step"],
+    "common_accuracy": "share of samples whose target is the argmax of the seed's pre-trained reward model, one ruler for all arms",
+    "common_logprob": "mean log-probability of the target under that reward model",
+    "third_accuracy": "share of the first prompts' samples that the third judge (Praat measures, discriminant analysis) hears right",
+    "third_logprob": "mean log-probability of the target under the third judge",
+    "f0_spread": "mean over samples of the F0 range (10 to 90 % of voiced frames), semitones",
+    "f0_contrast": "spread over target emotions of their samples' mean F0 level, semitones",
+    "speaker_similarity": "mean cosine similarity to the prompt's speaker, re-synthesised (GE2E encoder)",
+    "speaker_right": "share of samples whose nearest of the policy's speakers is the prompt's",
+    "dnsmos": "mean DNSMOS (overall) of the first 20 prompts; never an N-MOS; NaN where it cannot tell clean from clicked",
+    "plcmos": "mean PLCMOS of them, where DNSMOS cannot; trained on packet loss, unreliable under noise",
+    "looping": "share of samples that say a stretch again",
+    "odd_length": "share of samples 1.6 times longer or shorter than the SFT policy's sample of the same prompt",
+    "silence": "share of samples with a pause of .6 s or more, or silent altogether",
+    "drawl": "share of samples whose spectrum stands still for .5 s",
+}
+"""Columns of ``diagnosis_points.parquet``. NaN: not installed, not valid in this world, or not asked at that checkpoint."""
 
 SCALARS: dict[str, str] = {
     "end_*": "a column of the points at the last checkpoint",
@@ -100,6 +123,10 @@ TAG_COMPLETE = "complete"
 """The cell's hash, written last: only a run that carries it counts."""
 TAG_FAILED = "failed"
 """Why a cell's run failed, one line."""
+TAG_FAILURE_KIND = "failure_kind"
+"""A key of `ablations.failures.KINDS`: ``diverged``, ``bug``, ``oom``, ``killed``, ``disk``."""
+PAIR_SPREAD = "primary_spread"
+"""Of a parent run: standard deviation over its seeds of RRPO - DiffRO in gold gain at matched KL."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,13 +172,21 @@ class Record:
         return self._table(TEST_SAMPLES_FILE)
 
     @cached_property
+    def diagnosis(self) -> pd.DataFrame:
+        """One row a stored sample and checkpoint: what common reward model and third judge hear, prosody, voice; may be empty."""
+        return self._table(DIAGNOSIS_SAMPLES_FILE)
+
+    @cached_property
     def points(self) -> pd.DataFrame:
-        """One row a checkpoint: `POINTS` joined with `TEST_POINTS`; gold's columns win where both have one."""
+        """One row a checkpoint: `POINTS`, `TEST_POINTS` and `DIAGNOSIS_POINTS` joined; gold's columns win where two have one."""
         proxy, gold = self._table(POINTS_FILE), self._table(TEST_POINTS_FILE)
         if proxy.empty or gold.empty:
             return proxy if gold.empty else gold
         twice = [name for name in proxy.columns if name in gold.columns and name != "step"]
-        return proxy.drop(columns=twice).merge(gold, on="step").sort_values("step", ignore_index=True)
+        joined = proxy.drop(columns=twice).merge(gold, on="step")
+        if not (diagnosis := self._table(DIAGNOSIS_POINTS_FILE)).empty:
+            joined = joined.merge(diagnosis, on="step", how="left")
+        return joined.sort_values("step", ignore_index=True)
 
     def _table(self, name: str) -> pd.DataFrame:
         import pandas as pd

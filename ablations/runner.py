@@ -13,6 +13,7 @@ from rich.console import Console
 
 from ablations import environment, jobs, records, tracking
 from ablations.estimate import Estimator, duration
+from ablations.launchers.local import LocalPool
 from ablations.plan import Plan
 from ablations.plan import make as replan
 from ablations.progress import Display
@@ -122,7 +123,7 @@ class GridRun:
         request = self.plan.request
         graph = jobs.tasks(self.plan.todo, request.folder.root, request.device, self.tracker, self.estimator)
         with self._display:
-            Scheduler(graph, request.workers, request.folder.logs, self).run()
+            Scheduler(graph, LocalPool(request.workers), request.folder.logs, self).run()
 
     def close(self, status: str) -> None:
         """End the summary runs and the parent run."""

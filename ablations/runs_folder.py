@@ -60,6 +60,11 @@ class RunsFolder:
         """Logs of tasks."""
         return self.root / "logs"
 
+    @property
+    def claims(self) -> Path:
+        """Who is at work on what, `rrpo.claims`."""
+        return self.root / "claims"
+
     def ui_command(self) -> str:
         """The command that opens the MLflow UI on this folder."""
         return f"mlflow ui --backend-store-uri {shlex.quote(self.tracking_uri)}"

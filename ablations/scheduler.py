@@ -1,50 +1,26 @@
-"""Run a graph of tasks on worker processes: ready ones by priority, each failure kept to the tasks that need it.
+"""Run a graph of tasks on a pool: ready ones by priority, each failure kept to the tasks that need it.
 
-A task is a function by name with its arguments. Workers are spawned, warm, and run many tasks; one that dies fails only
-its task and is replaced. Knows nothing of cells, stages or MLflow. The parent imports no torch.
+A task is a function by name with its arguments; a pool (`ablations.launchers`) runs single ones. One whose process dies fails
+alone. Knows nothing of cells, stages or MLflow. The parent imports no torch.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
-import multiprocessing
-import os
 import signal
 import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol
 
-from ablations import worker
+from ablations.launchers.pool import Died, Done, Failed, Pool, Progress, Task
 
 GRACE = 5.0
-"""Seconds a worker gets to clean up after SIGTERM."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """One unit of work."""
-
-    key: str
-    """Unique; also names the log."""
-    title: str
-    """What people read."""
-    function: str
-    """``module:function``, called with ``arguments`` and a callable ``report(done, total)``."""
-    arguments: tuple[Any, ...] = ()
-    """Picklable."""
-    needs: frozenset[str] = frozenset()
-    """Keys of tasks that come first."""
-    priority: tuple[float, ...] = ()
-    """Of the ready tasks, the smallest goes first."""
-    here: bool = False
-    """Short work for the parent process (recording: only one process then needs, and writes to, MLflow)."""
+"""Seconds a busy worker gets to clean up after SIGTERM."""
 
 
 @dataclass(frozen=True)
@@ -76,26 +52,19 @@ class Observer(Protocol):
 
 
 @dataclass
-class _Worker:
-    slot: int
-    process: BaseProcess
-    connection: Connection
-    task: Task | None = None
-
-
-@dataclass
 class Scheduler:
     """Runs tasks once; use by `run`."""
 
     tasks: Sequence[Task]
     """The whole graph; a need that is no task of it counts as met."""
-    workers: int
-    """Processes at most."""
+    pool: Pool
+    """Runs the tasks; stopped in the end."""
     logs: Path
     """Folder of logs, one a task."""
     observer: Observer
     """Told of everything."""
-    _pool: list[_Worker] = field(default_factory=list)
+    _running: dict[int, Task] = field(default_factory=dict)
+    """Slot -> its task."""
 
     def run(self) -> None:
         """Run everything that can be run. On KeyboardInterrupt the workers are ended before it goes on up."""
@@ -104,36 +73,29 @@ class Scheduler:
         assert len(waiting) == len(self.tasks), "task keys are unique"
         missing = {task.key: set(task.needs) & waiting.keys() for task in self.tasks}
         try:
-            while waiting or any(w.task for w in self._pool):
+            while waiting or self._running:
                 ready = sorted((t for t in waiting.values() if not missing[t.key]), key=lambda t: t.priority)
                 self._assign([t for t in ready if not t.here], waiting)
                 mine = next((t for t in ready if t.here), None)
                 if mine is not None:
                     self._run_here(mine, waiting, missing)
-                elif not any(w.task for w in self._pool):
+                elif not self._running:
                     raise ValueError(f"tasks wait for each other: {', '.join(sorted(waiting))}")
                 self._hear(waiting, missing, timeout=None if mine is None else 0)
-            self._dismiss()
         finally:
-            self._end()
+            self.pool.stop(GRACE)
 
     def log_path(self, task: Task) -> Path:
         """Where a task's output goes."""
         return self.logs / f"{task.key}.log"
 
     def _assign(self, ready: Sequence[Task], waiting: dict[str, Task]) -> None:
-        for task in ready:
-            idle = next((w for w in self._pool if w.task is None), None)
-            if idle is None:
-                if len(self._pool) >= self.workers:
-                    return
-                idle = self._spawn()
+        for task in ready[: self.pool.capacity - len(self._running)]:
             del waiting[task.key]
-            idle.task = task
             self.log_path(task).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # died while idle: heard of as end of file, like any death
-                idle.connection.send((task.function, task.arguments, str(self.log_path(task))))
-            self.observer.started(idle.slot, task)
+            slot = self.pool.submit(task, self.log_path(task))
+            self._running[slot] = task
+            self.observer.started(slot, task)
 
     def _run_here(self, task: Task, waiting: dict[str, Task], missing: Mapping[str, set[str]]) -> None:
         del waiting[task.key]
@@ -154,26 +116,23 @@ class Scheduler:
             needs.discard(task.key)
 
     def _hear(self, waiting: dict[str, Task], missing: Mapping[str, set[str]], timeout: float | None) -> None:
-        """Wait until some worker says something or dies, and act on it."""
-        by_connection = {w.connection: w for w in self._pool}
-        for connection in wait(list(by_connection), timeout):
-            member = by_connection[connection]  # type: ignore[index]
-            try:
-                kind, first, second = member.connection.recv()
-            except (EOFError, OSError):
-                self._bury(member, waiting)
+        """Wait until some task says something or its process dies, and act on it."""
+        for event in self.pool.events(timeout):
+            if isinstance(event, Progress):
+                self.observer.progressed(event.slot, self._running[event.slot], event.done, event.total)
                 continue
-            task = member.task
-            assert task is not None, "only a busy worker speaks"
-            if kind == "progress":
-                self.observer.progressed(member.slot, task, first, second)
-                continue
-            member.task = None
-            if kind == "done":
-                self._met(task, missing)
-                self.observer.finished(member.slot, task, first, second)
-            else:
-                self._fail(member.slot, task, first, waiting)
+            task = self._running.pop(event.slot)
+            match event:
+                case Done(slot, result, seconds):
+                    self._met(task, missing)
+                    self.observer.finished(slot, task, result, seconds)
+                case Failed(slot, message):
+                    self._fail(slot, task, message, waiting)
+                case Died(slot, reason):
+                    message = f"worker process died: {reason}"
+                    with self.log_path(task).open("a") as log:
+                        log.write(f"{message}\n")
+                    self._fail(slot, task, message, waiting)
 
     def _fail(self, slot: int | None, task: Task, message: str, waiting: dict[str, Task]) -> None:
         """Fail a task and all that need it, directly or not."""
@@ -185,59 +144,6 @@ class Scheduler:
                 lost.add(other.key)
                 del waiting[other.key]
                 self.observer.failed(None, other, failure)
-
-    def _bury(self, member: _Worker, waiting: dict[str, Task]) -> None:
-        """Take a dead worker out of the pool; its task has failed. The next task gets a new worker."""
-        member.process.join(GRACE)
-        self._pool.remove(member)
-        member.connection.close()
-        if member.task is not None:
-            message = f"worker process died: {_why(member.process.exitcode)}"
-            with self.log_path(member.task).open("a") as log:
-                log.write(f"{message}\n")
-            self._fail(member.slot, member.task, message, waiting)
-
-    def _spawn(self) -> _Worker:
-        slot = min(set(range(self.workers)) - {w.slot for w in self._pool})
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        before = {name: os.environ.get(name) for name in worker.ENVIRONMENT}
-        os.environ.update(worker.ENVIRONMENT)
-        try:
-            process = context.Process(target=worker.serve, args=(theirs,), name=f"worker-{slot}")
-            process.start()
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    del os.environ[name]
-                else:
-                    os.environ[name] = value
-        theirs.close()
-        member = _Worker(slot, process, ours)
-        self._pool.append(member)
-        return member
-
-    def _dismiss(self) -> None:
-        """Ask every idle worker to leave."""
-        for member in self._pool:
-            try:
-                member.connection.send(None)
-            except OSError:
-                continue
-
-    def _end(self) -> None:
-        """Leave no process behind: idle ones go by themselves, busy ones by SIGTERM, then SIGKILL."""
-        for member in self._pool:
-            if member.task is not None:
-                member.process.terminate()
-        deadline = time.monotonic() + GRACE
-        for member in self._pool:
-            member.connection.close()
-            member.process.join(max(0.0, deadline - time.monotonic()))
-            if member.process.is_alive():
-                member.process.kill()
-                member.process.join()
-        self._pool.clear()
 
 
 @contextlib.contextmanager
@@ -254,10 +160,3 @@ def _interrupt_later() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
         if held:
             raise KeyboardInterrupt
-
-
-def _why(exitcode: int | None) -> str:
-    if exitcode is None or exitcode >= 0:
-        return f"exit code {exitcode}"
-    name = signal.Signals(-exitcode).name
-    return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")

@@ -9,13 +9,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablations.failures import KINDS, Lost
 from ablations.records import (
     EXPERIMENT_WORLD,
+    PAIR_SPREAD,
     TAG_ARM,
     TAG_ARM_HASH,
     TAG_CELL_HASH,
     TAG_COMPLETE,
     TAG_FAILED,
+    TAG_FAILURE_KIND,
     TAG_KIND,
     TAG_PROFILE,
     TAG_SEED,
@@ -56,14 +59,14 @@ class Store:
         """Names of all grids with an experiment."""
         return sorted(e.name for e in self.client.search_experiments() if e.name not in ("Default", EXPERIMENT_WORLD))
 
-    def states(self, grid: str) -> tuple[dict[str, Record], dict[str, str]]:
-        """Of a grid's cells by hash: the records of the complete ones, the reasons of those that failed and are not.
+    def states(self, grid: str) -> tuple[dict[str, Record], dict[str, Lost]]:
+        """Of a grid's cells by hash: the records of the complete ones, and why those that failed are not.
 
         Oldest first; a cell that was recorded twice is there once, by its newest run.
         """
         runs = self._runs(grid, "cell")
         done = {run.data.tags[TAG_CELL_HASH]: run for run in runs if _complete(run)}
-        reasons = {r.data.tags[TAG_CELL_HASH]: r.data.tags[TAG_FAILED] for r in runs if TAG_FAILED in r.data.tags}
+        reasons = {r.data.tags[TAG_CELL_HASH]: _lost(r.data.tags) for r in runs if TAG_FAILED in r.data.tags}
         found = {key: self._record(run) for key, run in done.items()}
         return found, {key: reason for key, reason in reasons.items() if key not in done}
 
@@ -79,6 +82,11 @@ class Store:
             if (run.data.tags.get(TAG_PROFILE), run.data.tags.get(TAG_WORLD_HASH)) == (profile, world)
         ]
         return sorted({int(run.data.params["planned_n"]) for run in mine if "planned_n" in run.data.params})
+
+    def pair_spread(self, grid: str) -> float | None:
+        """`records.PAIR_SPREAD` of the newest invocation that has one."""
+        found = [run.data.metrics[PAIR_SPREAD] for run in self._runs(grid, "parent") if PAIR_SPREAD in run.data.metrics]
+        return float(found[-1]) if found else None
 
     def invocations(self, grid: str) -> list[str]:
         """Run ids of a grid's invocations, oldest first."""
@@ -135,6 +143,11 @@ class Store:
             recorded=int(run.info.start_time),
             folder=_local(run.info.artifact_uri),
         )
+
+
+def _lost(tags: Any) -> Lost:
+    kind = tags.get(TAG_FAILURE_KIND, "bug")
+    return Lost(kind if kind in KINDS else "bug", tags[TAG_FAILED])
 
 
 def _complete(run: Any) -> bool:

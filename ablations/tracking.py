@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablations import records
+from ablations.failures import Lost
 from ablations.runs_folder import RunsFolder
 from ablations.store import open_client
 from rrpo.cell import Cell
@@ -104,9 +105,10 @@ class Tracker:
         self.client.set_tag(run, records.TAG_COMPLETE, cell.hash)
         return run
 
-    def record_failure(self, cell: Cell, reason: str, log: str) -> str:
+    def record_failure(self, cell: Cell, lost: Lost, log: str) -> str:
         """Write that a cell failed, why, and the log with the traceback. Its run id."""
-        run = self._create(cell.name, "cell", self._cell_tags(cell) | {records.TAG_FAILED: reason[:TEXT_LIMIT]})
+        why = {records.TAG_FAILED: lost.reason[:TEXT_LIMIT], records.TAG_FAILURE_KIND: lost.kind}
+        run = self._create(cell.name, "cell", self._cell_tags(cell) | why)
         self._params(run, cell.params())
         self._texts(run, cell, log)
         self.client.set_terminated(run, "FAILED")

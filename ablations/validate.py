@@ -19,6 +19,7 @@ from rich.console import Console
 from ablations import card, environment, jobs, records, tracking
 from ablations.errors import InputError, choose, positive
 from ablations.estimate import Estimator, duration
+from ablations.launchers.local import LocalPool
 from ablations.plan import default_workers
 from ablations.progress import Display
 from ablations.run import WIDTH
@@ -110,7 +111,7 @@ def build(stages: dict[str, Stage], folder: RunsFolder, device: str, workers: in
     display = _Display(console, len(stages), len(stages) - left, remaining, counted="validation")
     tasks = jobs.stage_tasks(missing, folder.root, device, jobs.longest_first(missing, estimator))
     with display:
-        Scheduler(tasks, workers, folder.logs, display).run()
+        Scheduler(tasks, LocalPool(workers), folder.logs, display).run()
     return display.failures
 
 

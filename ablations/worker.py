@@ -1,11 +1,12 @@
 """The body of a worker process: takes tasks from a pipe, runs them one by one, sends back what came of each.
 
-Messages to the worker are ``(function, arguments, log path)`` or None (end). It answers ``("progress", done, total)``
+Messages to the worker are ``(function, arguments, log path)``. It answers ``("progress", done, total)``
 any number of times and then ``("done", result, seconds)`` or ``("failed", message, traceback)``.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 import signal
@@ -18,6 +19,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
+PR_SET_PDEATHSIG = 1
+"""Of prctl(2)."""
 REPORT_EVERY = 0.1
 """Seconds between progress messages."""
 ENVIRONMENT = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")} | {
@@ -28,8 +31,9 @@ ENVIRONMENT = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPE
 given, since fresh pages for every large tensor cost up to half of a step."""
 
 
-def serve(connection: Connection) -> None:
-    """Run tasks until the parent says so or is gone."""
+def serve(connection: Connection, parent: int) -> None:
+    """Run tasks until the pipe is closed; ``parent`` is the process id of its other end, with which this one dies."""
+    die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, _exit)
     while True:
@@ -37,12 +41,22 @@ def serve(connection: Connection) -> None:
             message = connection.recv()
         except EOFError:
             return
-        if message is None:
-            return
         function, arguments, log = message
         with _output_to(Path(log)):
             answer = _run(connection, function, arguments)
         connection.send(answer)
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process at once when the thread that started it is gone (Linux).
+
+    Elsewhere the worker ends when it next tells of its progress, or asks for work.
+    """
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # gone before the call
+        os._exit(1)
 
 
 def _run(connection: Connection, function: str, arguments: tuple[Any, ...]) -> tuple[str, Any, Any]:

@@ -1,7 +1,7 @@
 """Stages: pure functions of their config, stored once by content hash and shared by arms, grids, studies and processes.
 
 A `Stage` names a build function, its config and the stages it reads. Its key hashes all of that, so equal work has an
-equal key whoever asks for it. `materialise` builds what is missing: one process builds, the others wait on a file lock;
+equal key whoever asks for it. `materialise` builds what is missing: one process claims it, the others wait or do other work;
 a half-built folder is never seen, since a build happens beside its place and is renamed into it.
 
 Nothing here imports torch: planning a thousand cells only hashes configs.
@@ -9,11 +9,14 @@ Nothing here imports torch: planning a thousand cells only hashes configs.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import hashlib
 import importlib
 import json
 import os
+import re
 import resource
 import shutil
 import sys
@@ -22,13 +25,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-from filelock import FileLock
-
+from rrpo.claims import Claim, Claims, kept
 from rrpo.versions import VERSIONS
 
 MARKER = "stage.json"
+POLL = 1.0
+"""Most seconds between two looks at a stage that another process builds."""
+
+
+class ClaimedError(RuntimeError):
+    """Another live process builds this stage, and the caller did not want to wait."""
 
 
 def canonical(value: Any) -> Any:
@@ -51,6 +59,26 @@ def content_hash(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+class DivergedError(FloatingPointError):
+    """A loss, a reward or a gradient left the finite numbers; the update that would have used it was not made."""
+
+
+class Interrupted(Exception):  # noqa: N818 - nothing went wrong
+    """The build ended because `Context.stop` asked for it; its checkpoint is kept, and the next build goes on from there."""
+
+
+class Clock:
+    """Seconds spent on one stage, those that its checkpoint brings from earlier attempts among them."""
+
+    def __init__(self) -> None:
+        self.start = time.monotonic()
+        self.earlier = 0.0
+
+    def seconds(self) -> float:
+        """Until now."""
+        return self.earlier + time.monotonic() - self.start
+
+
 @dataclass(frozen=True)
 class Context:
     """What a build may know beside its config: where to compute and whom to tell. Never changes a result's meaning."""
@@ -60,7 +88,20 @@ class Context:
     report: Callable[[int, int], None] = lambda done, total: None
     """Progress: units done, units in all."""
     watch: Callable[[int, Mapping[str, float]], None] = lambda step, measures: None
-    """Told what a policy optimisation measures as it goes; may raise to end it, and nothing of it is kept."""
+    """Told what a policy optimisation measures as it goes, after a resume from the first step on; may raise to end it, and
+    nothing of it is kept."""
+    stop: Callable[[], bool] = lambda: False
+    """Asked between two steps; once it says True the loop saves a checkpoint and raises `Interrupted`."""
+    checkpoints: Path | None = None
+    """Folder of this stage's checkpoints, named as the stage's own; None: none are written."""
+    checkpoint_seconds: float = 30.0
+    """Seconds between two checkpoints; 0: one a step."""
+    micro: int | None = None
+    """Samples a forward of a policy optimisation, gradients accumulated; None: what suits the device. Same mathematics."""
+    clock: Clock = field(default_factory=Clock)
+    """Of the stage that is built."""
+    wait: bool = True
+    """Whether to wait for a stage that another process builds; otherwise ClaimedError is raised."""
 
 
 @dataclass(frozen=True)
@@ -120,30 +161,150 @@ def walk(*roots: Stage) -> Iterator[Stage]:
 def materialise(stage: Stage, store: Path, context: Context) -> Path:
     """The folder of ``stage``'s result, building it (and what it reads) when it is missing.
 
-    Raises whatever the build raises; nothing of a failed build is kept.
+    A result is on disk, whole, before its place shows it. Checkpoints lie in ``store/checkpoints/`` while a stage is built;
+    they outlast whatever ends a build, except divergence.
+
+    Raises whatever the build raises, of which nothing else is kept; ClaimedError where ``context`` does not want to wait.
     """
     final = stage.path(store)
     if stage.done(store):
         return final
     inputs = {role: materialise(child, store, context) for role, child in stage.inputs.items()}
     final.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{final}.lock"):
+    claims = Claims(store / "claims")
+    pause = POLL / 20
+    while (claim := claims.take(final.name)) is None:
         if stage.done(store):
             return final
-        partial = final.with_name(f".{final.name}.{os.getpid()}")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        try:
-            start = time.monotonic()
-            module, function = stage.build.split(":")
-            getattr(importlib.import_module(module), function)(stage.config, inputs, partial, context)
-            _write_marker(partial / MARKER, stage, time.monotonic() - start, context.device)
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(partial, final)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+        if not context.wait:
+            raise ClaimedError(f"{stage} is being built by {claims.holder(final.name)}")
+        time.sleep(pause)
+        pause = min(POLL, 1.5 * pause)
+    with kept(claim):
+        if not stage.done(store):
+            _build(stage, inputs, store, claim, context)
     return final
+
+
+def _build(stage: Stage, inputs: Mapping[str, Path], store: Path, claim: Claim, context: Context) -> None:
+    """Build beside the final place and rename into it."""
+    final, checkpoints = stage.path(store), store / "checkpoints" / stage.path(store).name
+    for left in final.parent.glob(f".{final.name}.*"):  # of builders that were killed
+        shutil.rmtree(left, ignore_errors=True)
+    partial = final.with_name(f".{final.name}.{os.getpid()}")
+    partial.mkdir()
+    note = _progress_file(store, final.name)
+    own = dataclasses.replace(context, clock=Clock(), checkpoints=checkpoints, report=_noted(context.report, note))
+    try:
+        module, function = stage.build.split(":")
+        getattr(importlib.import_module(module), function)(stage.config, inputs, partial, own)
+        _write_marker(partial / MARKER, stage, own.clock.seconds(), context.device)
+        if not claim.held():
+            raise ClaimedError(f"{stage} was taken over by another process while this one did not answer")
+        _publish(partial, final)
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, DivergedError):
+            shutil.rmtree(checkpoints, ignore_errors=True)
+        raise
+    finally:
+        note.unlink(missing_ok=True)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+class Progress(NamedTuple):
+    """How far a build said it is."""
+
+    done: int
+    total: int
+    started: float
+    """Seconds since 1970."""
+
+
+NOTED = 2.0
+"""Seconds between two notes of a build's progress."""
+
+
+def _progress_file(store: Path, name: str) -> Path:
+    return store / "progress" / f"{name}.json"
+
+
+def progress_of(store: Path, name: str) -> Progress | None:
+    """The last note of the stage whose folder is ``name``, while it is built."""
+    try:
+        return Progress(*json.loads(_progress_file(store, name).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _noted(report: Callable[[int, int], None], path: Path) -> Callable[[int, int], None]:
+    """``report``, and every few seconds a note for `progress_of`."""
+    started, last = time.time(), 0.0
+
+    def both(done: int, total: int) -> None:
+        nonlocal last
+        report(done, total)
+        if time.monotonic() - last >= NOTED:
+            last = time.monotonic()
+            with contextlib.suppress(OSError):  # a note is worth no build
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(json.dumps([done, total, started]))
+
+    return both
+
+
+def _publish(partial: Path, final: Path) -> None:
+    """Renames a finished folder into its place, everything in it on disk before and the rename itself after."""
+    for path in [*partial.rglob("*"), partial]:
+        flush(path)
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(partial, final)
+    flush(final.parent)
+
+
+def flush(path: Path) -> None:
+    """Waits until a file, or the list of a folder's names, is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+FailureKind = Literal["diverged", "oom", "disk", "bug"]
+OOM_TEXT = re.compile("out of memory|can.?not allocate memory|can't allocate memory|_alloc_failed", re.IGNORECASE)
+"""Of CUDA, its libraries, and torch's CPU allocator, which has no error class of its own."""
+DISK_TEXT = re.compile(
+    r"no space left|quota exceeded|\d+ requested and \d+ written|iostream error|unexpected pos \d+ vs|^System error\.$",
+    re.IGNORECASE,
+)
+"""Of a full disk where the writer drops the error number: numpy's ``tofile``, torch's archives (two texts), libsndfile."""
+
+
+def failure_kind(error: BaseException) -> FailureKind:
+    """What became of a build, by its error or the first of those that caused it which tells.
+
+    ``diverged``: never to be retried with the same seed. ``oom``: once more with fewer samples a forward. ``disk``: full; to
+    be retried once there is room. ``bug``: anything else. Not for `Interrupted`, which is no failure.
+    """
+    seen: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in seen:
+        seen.append(following)
+        following = following.__cause__ or (None if following.__suppress_context__ else following.__context__)
+    return next((kind for kind in map(_kind_alone, seen) if kind != "bug"), "bug")
+
+
+def _kind_alone(error: BaseException) -> FailureKind:
+    number = error.errno if isinstance(error, OSError) else None
+    text = str(error) if isinstance(error, (OSError, RuntimeError)) else ""
+    if isinstance(error, DivergedError):
+        return "diverged"
+    if number in (errno.ENOSPC, errno.EDQUOT) or DISK_TEXT.search(text):
+        return "disk"
+    if isinstance(error, MemoryError) or number == errno.ENOMEM or OOM_TEXT.search(text):
+        return "oom"
+    return "bug"
 
 
 def _write_marker(path: Path, stage: Stage, seconds: float, device: str) -> None:
@@ -155,6 +316,7 @@ def _write_marker(path: Path, stage: Stage, seconds: float, device: str) -> None
         "inputs": {role: child.key for role, child in stage.inputs.items()},
         "seconds": round(seconds, 3),
         "device": device,
+        "bytes": sum(file.stat().st_size for file in path.parent.rglob("*") if file.is_file()),
         "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "python": sys.version.split()[0],
     }

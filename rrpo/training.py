@@ -8,11 +8,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from rrpo.stages import Context
-
-
-class DivergedError(FloatingPointError):
-    """The loss or its gradient left the finite numbers; the update that would have used it was not made."""
+from rrpo.stages import Context, DivergedError
 
 
 def cosine(step: int, steps: int, warmup: int = 0) -> float:

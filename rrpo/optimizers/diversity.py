@@ -21,7 +21,7 @@ SAMPLES = 4
 
 @torch.no_grad()
 def within_prompt_diversity(policy: Policy, prefix: Tensor, seed: int) -> float:
-    """`pairwise_distance` of `SAMPLES` samples of each of the first `PROMPTS` rows of ``prefix [B, L]``, noise keyed by ``seed``."""
+    """`pairwise_distance` of `SAMPLES` samples of each of the first `PROMPTS` of ``prefix [B, L]``, noise keyed by ``seed``."""
     asked = prefix[:PROMPTS].repeat_interleave(SAMPLES, 0)
     noise = uniform((policy.config.max_tokens, len(asked)), seed, "diversity noise", device=prefix.device)
     rollout = policy.sample(asked, noise)

@@ -31,8 +31,7 @@ from rrpo.optimizers.rollout import (
 from rrpo.policy import Rollout
 from rrpo.reward import reward_loss
 from rrpo.seeding import permutation_batches, uniform
-from rrpo.stages import Context
-from rrpo.training import DivergedError
+from rrpo.stages import Context, DivergedError
 
 CURVE_INTERVAL = 5
 """Steps between two looks of the judges at the training roll-outs."""

@@ -107,6 +107,10 @@ def test_power_is_what_simulation_gives_and_plans_agree_with_it():
     seen = np.mean(stats.ttest_1samp(x, 0, axis=1).pvalue < 0.05)
     assert power(0.9, 1.0, 8) == pytest.approx(seen, abs=0.025)
     assert power(detectable(1.0, 8), 1.0, 8) == pytest.approx(0.8, abs=1e-6)
+    for n in (2, 3, 5, 30):
+        for alpha in (0.05, 0.0125):
+            assert power(detectable(0.0275, n, alpha), 0.0275, n, alpha) == pytest.approx(0.8, abs=1e-6)
+    assert power(10.0, 1.0, 8) == pytest.approx(1.0), "scipy's noncentral t gives NaN there"
     n = seeds_needed(0.9, 1.0)
     assert n is not None
     assert power(0.9, 1.0, n) >= 0.8 > power(0.9, 1.0, n - 1)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ablations.launchers.local import LocalPool
 from ablations.scheduler import Failure, Scheduler, Task
 
 
@@ -36,7 +37,7 @@ class Events:
 
 def go(tasks: Sequence[Task], folder: Path, workers: int = 1, events: Events | None = None) -> Events:
     events = events or Events()
-    Scheduler(tasks, workers, folder / "logs", events).run()
+    Scheduler(tasks, LocalPool(workers), folder / "logs", events).run()
     return events
 
 

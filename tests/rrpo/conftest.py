@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -74,3 +75,14 @@ def toy_codec(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     Codec(CodecConfig(levels=(5, 5), dim=16), TOY_AUDIO, SPEAKERS).save(folder)
     return folder
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder that holds 1 MiB: a real, small tmpfs, where the process may mount one."""
+    folder = tmp_path / "full"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from rrpo.masking import masked_mean, sample_norm, valid_mask
-from rrpo.stages import Context
-from rrpo.training import DivergedError, constant, cosine, fit
+from rrpo.stages import Context, DivergedError
+from rrpo.training import constant, cosine, fit
 
 
 def test_valid_mask_by_hand() -> None:

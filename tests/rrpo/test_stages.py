@@ -1,6 +1,7 @@
 """Stages: identity by content, built once however many ask, nothing half-built is ever seen."""
 
 import dataclasses
+import errno
 import json
 import multiprocessing
 import os
@@ -8,9 +9,22 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+import soundfile
+import torch
 
-from rrpo.stages import Context, Stage, content_hash, materialise, walk
+from rrpo.stages import (
+    Context,
+    DivergedError,
+    Interrupted,
+    Stage,
+    content_hash,
+    failure_kind,
+    materialise,
+    walk,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +44,23 @@ def build_number(config: Number, inputs: Mapping[str, Path], out: Path, context:
 def build_failure(config: Number, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
     (out / "number").write_text("half")
     raise RuntimeError("planted")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ended:
+    error: str
+
+
+def build_ended(config: Ended, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    assert context.checkpoints is not None
+    context.checkpoints.mkdir(parents=True)
+    (context.checkpoints / "1").write_text("saved")
+    errors: list[type[BaseException]] = [KeyboardInterrupt, OSError, Interrupted, DivergedError]
+    raise next(error for error in errors if error.__name__ == config.error)
+
+
+def build_resumed(config: Number, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    context.clock.earlier += 100
 
 
 def number(value: float, log: Path, inputs: dict[str, Stage] | None = None) -> Stage:
@@ -78,7 +109,8 @@ def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="planted"):
         materialise(stage, tmp_path, Context())
     assert not stage.done(tmp_path)
-    assert [p.suffix for p in (tmp_path / "stages").iterdir()] == [".lock"]
+    assert not list((tmp_path / "stages").iterdir())
+    assert not list((tmp_path / "claims").iterdir())
 
 
 def test_a_folder_without_its_marker_is_built_again(tmp_path: Path) -> None:
@@ -98,3 +130,88 @@ def test_of_two_processes_one_builds_and_the_other_waits(tmp_path: Path) -> None
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
     assert len((tmp_path / "log").read_text().split()) == 1
+
+
+def test_a_stage_is_on_disk_before_its_place_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files, then their folder, then the rename, then the parent; no checkpoints are left."""
+    events: list[tuple[str, str]] = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda f: (events.append(("fsync", os.readlink(f"/proc/self/fd/{f}"))), fsync(f)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (events.append(("rename", str(b))), replace(a, b)))
+    stage = number(1, tmp_path / "log")
+    final = materialise(stage, tmp_path, Context())
+    partial = str(final.with_name(f".{final.name}.{os.getpid()}"))
+    done = events.index(("rename", str(final)))
+    for name in (f"{partial}/number", f"{partial}/stage.json", partial):
+        assert ("fsync", name) in events[:done]
+    assert events[done + 1 :] == [("fsync", str(final.parent))]
+    assert not (tmp_path / "checkpoints" / final.name).exists()
+
+
+def test_checkpoints_outlast_everything_but_divergence(tmp_path: Path) -> None:
+    for error, kept in ((KeyboardInterrupt, True), (OSError, True), (Interrupted, True), (DivergedError, False)):
+        stage = Stage("codec", f"{__name__}:build_ended", Ended(error=error.__name__))
+        with pytest.raises(error):
+            materialise(stage, tmp_path, Context())
+        assert (tmp_path / "checkpoints" / stage.path(tmp_path).name / "1").is_file() is kept
+
+
+def test_an_earlier_attempts_seconds_count(tmp_path: Path) -> None:
+    stage = Stage("codec", f"{__name__}:build_resumed", Number(value=1))
+    materialise(stage, tmp_path, Context())
+    assert 100 <= (stage.seconds(tmp_path) or 0) < 130
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (DivergedError("loss nan"), "diverged"),
+        (MemoryError(), "oom"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "oom"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."), "oom"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), "oom"),
+        (OSError(errno.ENOSPC, "No space left on device"), "disk"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "disk"),
+        (OSError(errno.ENOENT, "No such file"), "bug"),
+        (ValueError("the memory of an elephant"), "bug"),
+        (KeyError("out of memory"), "bug"),
+    ],
+)
+def test_failures_have_kinds(error: BaseException, kind: str) -> None:
+    assert failure_kind(error) == kind
+    for link in ("__cause__", "__context__"):
+        wrapped = RuntimeError("the stage failed")
+        setattr(wrapped, link, error)
+        assert failure_kind(wrapped) == kind
+
+
+def test_kinds_of_a_ring_of_causes() -> None:
+    first, second = RuntimeError("a"), RuntimeError("b")
+    first.__context__, second.__context__ = second, first
+    assert failure_kind(first) == "bug"
+
+
+def test_real_allocations_that_fail_are_out_of_memory() -> None:
+    for allocate in (lambda: torch.empty(2**60, dtype=torch.uint8), lambda: np.empty(2**60, np.uint8)):
+        with pytest.raises((RuntimeError, MemoryError)) as caught:
+            allocate()
+        assert failure_kind(caught.value) == "oom"
+
+
+def test_every_writer_of_a_stage_names_a_full_disk(full_disk: Path) -> None:
+    """A tmpfs of 1 MiB; numpy, torch and libsndfile raise errors without a number."""
+    big = np.random.default_rng(0).random(2**19)
+    writers = [
+        lambda path: np.save(path, big),
+        lambda path: np.savez_compressed(path, big=big),
+        lambda path: torch.save(torch.from_numpy(big), path),
+        lambda path: pd.DataFrame(big).to_parquet(path),
+        lambda path: soundfile.write(path, big, 16000, format="WAV"),
+        lambda path: path.write_text("x" * 2**22),
+    ]
+    for writer in writers:
+        with pytest.raises((OSError, RuntimeError)) as caught:
+            writer(full_disk / "file")
+        assert failure_kind(caught.value) == "disk", caught.value
+        for path in full_disk.iterdir():
+            path.unlink()

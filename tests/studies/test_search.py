@@ -14,7 +14,7 @@ import pytest
 from ablations.errors import InputError
 from rrpo.config import ArmConfig
 from rrpo.profiles import SMOKE
-from rrpo.training import DivergedError
+from rrpo.stages import DivergedError
 from studies import search as searching
 from studies.search import Search, counted, run_trial, work
 from studies.storage import OWNER, REASON, RETRY, identity_of_process, open_storage, open_study, recover

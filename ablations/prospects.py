@@ -1,0 +1,42 @@
+"""What the planned number of seeds can show, said before anything runs: the least effect that the primary test detects."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from ablations.contrasts import PRIMARY
+from ablations.inference import detectable
+
+DEFAULT_SPREAD = 0.0275
+"""Standard deviation over seeds of RRPO - DiffRO in gold gain at matched KL: what `full` on eight seeds of the first embedded
+world showed (README). Used until the grid has results of its own."""
+ALPHA = 0.05
+FLOOR = "smallest p that sign flips of {n} seeds can give: {floor:.2g}"
+HOPELESS = 0.10
+"""An effect of ten points is more than any component has ever shown here."""
+
+
+def prospects(labels: Collection[str], n: int, spread: float | None) -> list[str]:
+    """Lines of a plan for a grid that holds the primary family's arms; none for others.
+
+    ``spread`` is the standard deviation of RRPO - DiffRO over the seeds that are done, None where there is none.
+    """
+    arms = {arm for weights in PRIMARY.values() for arm in weights}
+    if not arms <= set(labels):
+        return []
+    if n < 2:
+        return ["primary tests: none with one seed; WARNING: plan at least 8 seeds"]
+    sd = DEFAULT_SPREAD if spread is None else spread
+    source = "as in the README's grid" if spread is None else "as in this grid's finished seeds"
+    least = detectable(sd, n, ALPHA / len(PRIMARY))
+    floor = 2.0 / 2**n
+    lines = [
+        f"primary tests ({len(PRIMARY)}, Holm): with {n} seeds an effect of {100 * least:.1f} points is found with 80 % power "
+        f"at {ALPHA / len(PRIMARY):g}, the strictest of Holm's levels (spread {100 * sd:.1f} points, {source})",
+        FLOOR.format(n=n, floor=floor),
+    ]
+    if least > HOPELESS:
+        lines.append(f"WARNING: effects below {100 * least:.0f} points will stay undecided; plan more seeds")
+    if floor * len(PRIMARY) > ALPHA:
+        lines.append(f"WARNING: no sign-flip test can stand Holm's correction at {ALPHA}; that takes 8 seeds")
+    return lines

@@ -1,0 +1,162 @@
+"""``python -m ablations.status --runs-dir runs``: every cell of every grid, who works on it, how far it is, where its log lies.
+
+Reads the store and the claims; writes nothing. Exit status: 0, or 2 for bad input.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from ablations.errors import InputError, choose
+from ablations.estimate import duration
+from ablations.grids import GRIDS
+from ablations.jobs import stage_key
+from ablations.runs_folder import RunsFolder, check
+from ablations.store import Store
+from rrpo.cell import Cell
+from rrpo.claims import Claims, Owner
+from rrpo.stages import Progress, Stage, progress_of, walk
+
+WIDTH = 170
+"""Columns where the output is no terminal."""
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@dataclass(frozen=True)
+class Work:
+    """A stage that some live process builds."""
+
+    owner: Owner
+    """Which process."""
+    progress: Progress | None
+    """How far it said it is."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell."""
+
+    cell: str
+    """``arm/seed``."""
+    state: str
+    """done, at work, waiting, failed (why)."""
+    owner: str = ""
+    """Who is at work on it."""
+    age: str = ""
+    """Since it was recorded, or since the work began."""
+    step: str = ""
+    """Last step of the stage that is built."""
+    log: str = ""
+    """Log of that stage, or of the failed one."""
+
+
+@app.command()
+def command(
+    grid: Annotated[str | None, typer.Option(help="Only this grid. Default: every grid in the folder.")] = None,
+    runs_dir: Annotated[Path, typer.Option(help="Where stages, logs and the MLflow store lie.")] = Path("runs"),
+) -> None:
+    """Show every cell: state, owner, age, last step, log."""
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    try:
+        folder = check(runs_dir)
+        if not folder.exists:
+            raise InputError("there is no runs folder", got=runs_dir, fix="give --runs-dir one that a run made")
+        store = Store(folder)
+        names = store.grids()
+        chosen = names if grid is None else [choose("grid in this folder", grid, names)]
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    for name in chosen:
+        rows = status(store, name)
+        table = RichTable(title=f"grid {name}: {summary(rows)}", title_justify="left")
+        for heading in ("cell", "state", "owner", "age", "last step", "log"):
+            table.add_column(heading, overflow="fold")
+        for row in rows:
+            table.add_row(row.cell, row.state, row.owner, row.age, row.step, row.log)
+        console.print(table)
+    if not chosen:
+        console.print("No grid has been run here.")
+
+
+def status(store: Store, grid: str) -> list[Row]:
+    """Every cell that the grid's newest invocation planned, in its order, then those of former ones that failed."""
+    folder = store.folder
+    done, lost = store.states(grid)
+    now = time.time()
+    at_work = working(folder)
+    rows = []
+    cells = planned(store, grid)
+    for cell in cells:
+        if record := done.get(cell.hash):
+            rows.append(Row(cell.name, "done", age=duration(now - record.recorded / 1000)))
+        elif found := _at_work(cell, at_work):
+            stage, work = found
+            said = work.progress
+            step = f"{stage.name} {said.done} of {said.total}" if said else stage.name
+            age = duration(now - said.started) if said else ""
+            log = folder.logs / f"{stage_key(stage)}.log"
+            rows.append(Row(cell.name, "at work", str(work.owner), age, step, str(log)))
+        elif why := lost.get(cell.hash):
+            rows.append(Row(cell.name, f"failed, {why}", log=_last_log(cell, folder)))
+        else:
+            rows.append(Row(cell.name, "waiting"))
+    known = {cell.hash for cell in cells}
+    rows += [Row(f"cell {key[:8]}", f"failed, {why}") for key, why in lost.items() if key not in known]
+    return rows
+
+
+def planned(store: Store, grid: str) -> list[Cell]:
+    """The cells of the newest invocation, as its parent run names them; none where the grid's code is gone."""
+    from rrpo.profiles import PROFILES
+
+    asked = store.newest_plan(grid)
+    if asked is None or grid not in GRIDS or asked.profile not in PROFILES:
+        return []
+    cells = GRIDS[grid].cells(PROFILES[asked.profile], asked.seeds)
+    return [cell for cell in cells if cell.label in asked.arms]
+
+
+def working(folder: RunsFolder) -> dict[str, Work]:
+    """Stages that live processes build, by their folder's name."""
+    claims = Claims(folder.claims)
+    owners = {name: owner for name in claims.names() if (owner := claims.holder(name)) is not None}
+    return {name: Work(owner, progress_of(folder.root, name)) for name, owner in owners.items()}
+
+
+def _at_work(cell: Cell, at_work: Mapping[str, Work]) -> tuple[Stage, Work] | None:
+    """The stage below a cell that is built now, the cell's own before shared ones."""
+    for stage in reversed(list(walk(*cell.stages.values()))):
+        if work := at_work.get(stage.path(Path()).name):
+            return stage, work
+    return None
+
+
+def _last_log(cell: Cell, folder: RunsFolder) -> str:
+    logs = [folder.logs / f"{stage_key(stage)}.log" for stage in walk(*cell.stages.values())]
+    found = [path for path in logs if path.is_file()]
+    return str(max(found, key=lambda path: path.stat().st_mtime)) if found else ""
+
+
+def summary(rows: list[Row]) -> str:
+    """``12 done, 1 at work, 3 waiting``."""
+    words = [row.state.split(",")[0] for row in rows]
+    return ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words)) or "no cells"
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app(prog_name="ablations.status", standalone_mode=True)
+
+
+if __name__ == "__main__":
+    main()

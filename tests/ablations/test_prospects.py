@@ -1,0 +1,26 @@
+"""What a plan says of the power of its seeds, against a textbook value."""
+
+import pytest
+
+from ablations.grids import FACTORIAL
+from ablations.inference import power
+from ablations.prospects import DEFAULT_SPREAD, prospects
+
+
+def test_the_effect_named_has_the_power_named() -> None:
+    first, floor = prospects(FACTORIAL, 8, None)
+    least = float(first.split("effect of ")[1].split()[0]) / 100
+    assert power(least, DEFAULT_SPREAD, 8, 0.05 / 4) == pytest.approx(0.8, abs=0.02)
+    assert "README" in first
+    assert floor.endswith("0.0078")
+
+
+def test_few_seeds_get_a_warning() -> None:
+    assert any("WARNING" in line and "8 seeds" in line for line in prospects(FACTORIAL, 5, None))
+    assert any("undecided" in line for line in prospects(FACTORIAL, 3, None))
+    assert prospects(FACTORIAL, 1, None)[0].startswith("primary tests: none")
+    assert not any("WARNING" in line for line in prospects(FACTORIAL, 12, 0.01))
+
+
+def test_a_grid_without_the_family_gets_none() -> None:
+    assert prospects(("sft", "diffro"), 8, None) == []
