@@ -79,9 +79,9 @@ TEST_POINTS: dict[str, str] = {
 
 DIAGNOSIS_POINTS: dict[str, str] = {
     "step": POINTS["step"],
-    "common_accuracy": "share of samples whose target is the argmax of the seed's pre-trained reward model, one ruler for all arms",
+    "common_accuracy": "share of samples whose target is the argmax of the seed's pre-trained reward model: one ruler",
     "common_logprob": "mean log-probability of the target under that reward model",
-    "third_accuracy": "share of the first prompts' samples that the third judge (Praat measures, discriminant analysis) hears right",
+    "third_accuracy": "share of the first prompts' samples that the third judge (Praat measures, LDA or QDA) hears right",
     "third_logprob": "mean log-probability of the target under the third judge",
     "f0_spread": "mean over samples of the F0 range (10 to 90 % of voiced frames), semitones",
     "f0_contrast": "spread over target emotions of their samples' mean F0 level, semitones",

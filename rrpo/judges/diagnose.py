@@ -59,7 +59,7 @@ class Listeners:
 
 
 def build(config: DiagnoseConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Writes ``diagnosis_points.parquet`` (a row a checkpoint), ``diagnosis_samples.parquet`` (one a sample), ``scalars.json``."""
+    """Writes ``diagnosis_points.parquet`` (a row a checkpoint), ``diagnosis_samples.parquet`` (a sample), ``scalars.json``."""
     prompts = load_prompts(inputs["eval_prompts"])
     samples = Samples.load(inputs["samples"] / "samples.npz", len(prompts))
     codec = Codec.load(inputs["codec"], context.device)
