@@ -12,10 +12,15 @@ from pathlib import Path
 from ablations.estimate import Estimator
 from ablations.scheduler import Task
 from ablations.tracking import Tracker
+from ablations.worker import stopping
 from rrpo.cell import Cell, collect
+from rrpo.claims import Claims, kept
+from rrpo.failures import ClaimedError
 from rrpo.stages import MARKER, Context, Stage, materialise, walk
 
 Report = Callable[[int, int], None]
+SMALLER = 2
+"""Samples a forward after a policy optimisation ran out of memory."""
 LOG_LIMIT = 20_000
 """Characters kept of the end of one stage's log in a cell's record."""
 
@@ -94,7 +99,8 @@ def stage_tasks(
             key=stage_key(stage),
             title=str(stage),
             function="ablations.jobs:build_stage",
-            arguments=(stage, store, device),
+            arguments=(stage, store, device, None),
+            after_oom=(stage, store, device, SMALLER),
             needs=frozenset(stage_key(child) for child in stage.inputs.values() if child.key in keys),
             priority=priorities[stage.key],
         )
@@ -128,19 +134,32 @@ def _longest_tail(stages: Sequence[Stage], estimator: Estimator) -> dict[str, fl
     return tail
 
 
-def build_stage(stage: Stage, store: Path, device: str, report: Report) -> float:
-    """Build one stage; the seconds it took."""
-    folder = materialise(stage, store, Context(device=device, report=report))
+def build_stage(stage: Stage, store: Path, device: str, micro: int | None, report: Report) -> float:
+    """Build one stage, with at most ``micro`` samples a forward; the seconds it took.
+
+    Raises ClaimedError where another live process builds it, `Interrupted` when this worker was asked to stop.
+    """
+    context = Context(device=device, report=report, stop=stopping, micro=micro, wait=False)
+    folder = materialise(stage, store, context)
     return float(json.loads((folder / MARKER).read_text())["seconds"])
 
 
 def record_cell(cell: Cell, store: Path, tracker: Tracker, report: Report) -> str:
-    """Write a cell's record, all of whose stages are stored; its run id."""
-    scalars, files = collect(cell, store)
-    below = {stage.key: stage.seconds(store) or 0.0 for stage in walk(*cell.stages.values())}
-    scalars["seconds"] = sum(below.values())
-    scalars |= {f"seconds_{role}": below[stage.key] for role, stage in cell.stages.items()}
-    return tracker.record_cell(cell, scalars, files, log_of(cell, store))
+    """Write a cell's record, all of whose stages are stored; its run id. A cell that another runner recorded has one already.
+
+    Raises ClaimedError while another live process records it.
+    """
+    claim = Claims(store / "claims").take(f"record-{tracker.grid}-{cell.hash[:20]}")
+    if claim is None:
+        raise ClaimedError(f"{cell.name} is being recorded by another process")
+    with kept(claim):
+        if run := tracker.complete_run(cell.hash):
+            return run
+        scalars, files = collect(cell, store)
+        below = {stage.key: stage.seconds(store) or 0.0 for stage in walk(*cell.stages.values())}
+        scalars["seconds"] = sum(below.values())
+        scalars |= {f"seconds_{role}": below[stage.key] for role, stage in cell.stages.items()}
+        return tracker.record_cell(cell, scalars, files, log_of(cell, store))
 
 
 def log_of(cell: Cell, store: Path) -> str:

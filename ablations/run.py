@@ -47,6 +47,13 @@ def command(
             metavar="SPLIT=PATH", help="Your own JSON-lines manifest for a split; may be given several times."
         ),
     ] = None,
+    retry: Annotated[
+        str | None,
+        typer.Option(metavar="failed", help="Run cells that diverged or met a bug again.", show_default=False),
+    ] = None,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast/--keep-going", help="Stop at the first failed cell, or go on with the others.")
+    ] = False,
     runs_dir: Annotated[Path, typer.Option(help="Where stages, logs and the MLflow store lie.")] = Path("runs"),
     plan_only: Annotated[
         bool, typer.Option("--plan", help="Print cells, stages to build and the time, and do nothing.")
@@ -65,6 +72,8 @@ def command(
             workers=workers,
             batch_scale=batch_scale,
             manifests=manifest or (),
+            retry=retry,
+            fail_fast=fail_fast,
             runs_dir=runs_dir,
         )
     except InputError as error:
@@ -73,7 +82,7 @@ def command(
     made = plan.make(asked)
     estimator = Estimator(asked.folder.root, asked.device)
     lines = made.lines(estimator)
-    for line in lines if plan_only else [lines[0], *lines[-2:]]:
+    for line in lines if plan_only else [lines[0], *lines[1 + len(asked.cells) :]]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if plan_only:
         return

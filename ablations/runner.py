@@ -9,13 +9,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from ablations import environment, jobs, records, tracking
+from ablations.contrasts import PRIMARY, apply
 from ablations.estimate import Estimator, duration
+from ablations.failures import Lost
 from ablations.launchers.local import LocalPool
 from ablations.plan import Plan
 from ablations.plan import make as replan
+from ablations.planned import write_plan
 from ablations.progress import Display
 from ablations.scheduler import Failure, Scheduler, Task
 from ablations.sheet import Sheet
@@ -56,9 +60,11 @@ def run_plan(plan: Plan, estimator: Estimator, console: Console, show_table: Sho
     request = plan.request
     failures: dict[str, str] = {}
     stopped = False
+    kept_back = {c.name: f"{plan.lost[c.hash]} (before; run again by --retry failed)" for c in plan.kept_back}
     if plan.todo:
         tracking.create(request.folder, request.grid)
         tracker = _start(plan)
+        write_plan(request.folder, request.grid, request.cells)
         grid_run = GridRun(plan, estimator, console, tracker, show_table)
         try:
             grid_run.run()
@@ -69,6 +75,7 @@ def run_plan(plan: Plan, estimator: Estimator, console: Console, show_table: Sho
         plan = replan(request)
     found = plan.records
     shown = table(found, _planned(request.cells)) if found else None
+    failures = kept_back | failures
     return Outcome(len(request.cells), len(found), failures, stopped, shown, request.folder.ui_command())
 
 
@@ -123,7 +130,8 @@ class GridRun:
         request = self.plan.request
         graph = jobs.tasks(self.plan.todo, request.folder.root, request.device, self.tracker, self.estimator)
         with self._display:
-            Scheduler(graph, LocalPool(request.workers), request.folder.logs, self).run()
+            pool = LocalPool(request.workers)
+            Scheduler(graph, pool, request.folder.logs, self, fail_fast=request.fail_fast).run()
 
     def close(self, status: str) -> None:
         """End the summary runs and the parent run."""
@@ -166,6 +174,15 @@ class GridRun:
             self._update_arm(cell)
             self._close_cell(cell)
 
+    def retried(self, slot: int | None, task: Task, failure: Failure) -> None:
+        """Scheduler's event."""
+        self._running.pop(task.key, None)
+        self._display.retried(slot, task, failure)
+
+    def said(self, text: str) -> None:
+        """Scheduler's event."""
+        self._display.said(text)
+
     def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
         """Scheduler's event: note which cell is lost, and keep the log in MLflow."""
         self._stages.pop(task.key, None)
@@ -173,9 +190,9 @@ class GridRun:
         self._display.failed(slot, task, failure)
         if cell := self._cells.get(task.key):
             reason = failure.message if failure.cause == task.title else f"{failure.cause}: {failure.message}"
-            self.failures[cell.name] = f"{reason} (log: {failure.log})"
+            self.failures[cell.name] = f"{failure.kind}: {reason} (log: {failure.log})"
             log = failure.log.read_text(errors="replace") if failure.log.is_file() else ""
-            self.tracker.record_failure(cell, reason, log)
+            self.tracker.record_failure(cell, Lost(failure.kind, reason), log)
             self._close_cell(cell)
 
     def _close_cell(self, cell: Cell) -> None:
@@ -186,6 +203,10 @@ class GridRun:
         complete = {seed for seed, still in self._open.items() if not still}
         found = [record for record in self._records if record.seed in complete]
         self._gains, _ = gold_gains(found)
+        pairs = apply(PRIMARY["RRPO - DiffRO"], self._gains, sorted(complete))
+        pairs = pairs[np.isfinite(pairs)]
+        if len(pairs) > 2:
+            self.tracker.set_metric(self.tracker.parent, records.PAIR_SPREAD, float(pairs.std(ddof=1)), len(pairs))
         for label in dict.fromkeys(record.label for record in found):
             self._update_arm(next(c for c in self.plan.request.cells if c.label == label))
         if any(self._open.values()) and found:

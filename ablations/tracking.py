@@ -91,6 +91,16 @@ class Tracker:
         """Set the summary's metrics; ``n`` is the step, so that the newest counts."""
         self._metrics(run, [(name, value, n) for name, value in numbers.items()] + [("n", float(n), n)])
 
+    def set_metric(self, run: str, name: str, value: float, step: int) -> None:
+        """One number of a parent run."""
+        self._metrics(run, [(name, value, step)])
+
+    def complete_run(self, cell_hash: str) -> str | None:
+        """The run that holds a complete record of a cell, if any process has written one."""
+        wanted = f"tags.{records.TAG_COMPLETE} = '{cell_hash}'"
+        found = self.client.search_runs([self.experiment], wanted, max_results=1)
+        return str(found[0].info.run_id) if found else None
+
     def record_cell(self, cell: Cell, scalars: Mapping[str, float], files: Mapping[str, Path], log: str) -> str:
         """Write one finished cell: params, scalars, curves, artifacts, and the completion tag last. Its run id."""
         run = self._create(cell.name, "cell", self._cell_tags(cell))

@@ -13,9 +13,6 @@ from ablations.records import Record
 from ablations.runs_folder import RunsFolder, check
 from ablations.store import Store
 
-DIVERGED = "DivergedError"
-"""In a failed cell's reason: the optimisation left the finite numbers."""
-
 
 @dataclass(frozen=True)
 class Selection:
@@ -102,7 +99,7 @@ def _choose(store: Store, grid: str, profile: str | None, fix: str) -> tuple[lis
     if len(single) < len(world):
         notes.append(f"Left out: {len(world) - len(single)} cells that a later version of code or config superseded.")
     if failed:
-        diverged = sum(DIVERGED in reason for reason in failed.values())
+        diverged = sum(lost.kind == "diverged" for lost in failed.values())
         notes.append(f"Failed cells: {len(failed)}, of which {diverged} diverged.")
     return list(single.values()), notes
 

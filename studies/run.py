@@ -27,7 +27,8 @@ from rrpo.profiles import PROFILES
 from rrpo.stages import canonical, walk
 from studies import figures, fresh, results
 from studies.catalogue import STUDIES, TUNABLE, Study, tune_arm
-from studies.search import PRUNERS, SAMPLERS, Search, counted, run
+from studies.samplers import SAMPLERS
+from studies.search import PRUNERS, Search, counted, run
 from studies.storage import open_storage, open_study
 from studies.tracking import Bridge
 from studies.trial import FIRST_SEED, FRESH_SEED, OBJECTIVES, Question

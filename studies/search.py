@@ -19,20 +19,17 @@ from filelock import FileLock
 
 from ablations.worker import ENVIRONMENT
 from studies.catalogue import STUDIES, Study, tune_arm
+from studies.samplers import STARTUP, Keyed
 from studies.storage import REASON, claim, folder_of, lost_trials, open_storage, recover
 from studies.trial import OBJECTIVES, Question, constraints, mean, measure
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
-    from optuna.samplers import BaseSampler
     from optuna.study import Study as OptunaStudy
     from optuna.trial import FrozenTrial, Trial
 
 OUTCOMES, STAGES = "outcomes", "stages"
-SAMPLERS = ("tpe", "gp", "nsga3", "random", "qmc")
 PRUNERS = ("median", "hyperband", "wilcoxon", "none")
-STARTUP = 8
-"""Trials before a model-based sampler uses its model, and before the median pruner prunes."""
 POLL = 1.0
 """Seconds between two looks of the parent."""
 
@@ -50,7 +47,7 @@ class Search:
     trials: int
     """Trials wanted in all; those that died with their worker do not count."""
     sampler: str = "tpe"
-    """One of `SAMPLERS`."""
+    """One of `studies.samplers.SAMPLERS`."""
     pruner: str = "median"
     """One of `PRUNERS`."""
     storage: str | None = None
@@ -81,33 +78,15 @@ class Search:
 
         storage = open_storage(self.storage, self.folder)
         return optuna.load_study(
-            study_name=self.name, storage=storage, sampler=make_sampler(self), pruner=make_pruner(self.pruner)
+            study_name=self.name,
+            storage=storage,
+            sampler=Keyed(self.sampler, self.seed),
+            pruner=make_pruner(self.pruner),
         )
 
     def lock(self) -> FileLock:
         """Held between asking for a trial and writing down its owner, and while the dead are recovered."""
         return FileLock(self.folder / "ask.lock")
-
-
-def make_sampler(search: Search) -> BaseSampler:
-    """The sampler by name: TPE (all knobs together), GP for few trials, NSGA-III for many objectives; random, QMC: controls.
-
-    Each process draws from its own stream (random, TPE); QMC shares one sequence through the study.
-    """
-    from optuna import samplers
-
-    seed = search.seed + os.getpid() if search.sampler != "qmc" else search.seed
-
-    match search.sampler:
-        case "tpe":
-            return samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=STARTUP, constant_liar=True)
-        case "gp":
-            return samplers.GPSampler(seed=seed, n_startup_trials=STARTUP)
-        case "nsga3":
-            return samplers.NSGAIIISampler(seed=seed)
-        case "random":
-            return samplers.RandomSampler(seed=seed)
-    return samplers.QMCSampler(seed=seed, scramble=True, warn_asynchronous_seeding=False)
 
 
 def make_pruner(name: str) -> BasePruner:

@@ -50,6 +50,12 @@ class LocalPool:
         heard = [self._hear(by_connection[c]) for c in wait(list(by_connection), timeout)]  # type: ignore[index]
         return [event for event in heard if event is not None]
 
+    def halt(self) -> None:
+        """Signal the busy workers (`worker.STOP`)."""
+        for member in self._workers:
+            if member.busy and member.process.is_alive() and member.process.pid:
+                os.kill(member.process.pid, worker.STOP)
+
     def stop(self, grace: float) -> None:
         """Idle workers go by themselves, busy ones by SIGTERM, then SIGKILL."""
         for member in self._workers:

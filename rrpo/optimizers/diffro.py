@@ -66,7 +66,7 @@ def diffro_step(models: Models, prompts: Prompts, config: OptimizeConfig, step: 
     shape = (rollout.tokens.shape[1], batch, models.policy.codes)
     gumbel = uniform(shape, config.seed, "gumbel noise", step, device=device)
     tau = temperature(step, config.steps, config.tau)
-    for rows in micro_batches(rollout.lengths):
+    for rows in micro_batches(rollout.lengths, models.micro):
         part = rollout.select(rows)
         noise = gumbel[: part.tokens.shape[1], rows].transpose(0, 1)
         yield _loss(models, prompts.select(rows), part, noise, config, tau, rows, len(rows) / batch)

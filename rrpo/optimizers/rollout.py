@@ -33,9 +33,11 @@ class Models:
     recogniser: Recogniser
     codec: Codec
     val: Judge
+    micro: int | None = None
+    """Samples a forward; None: `MICRO`'s."""
 
     @staticmethod
-    def load(inputs: dict[str, Path], device: str) -> Models:
+    def load(inputs: dict[str, Path], device: str, micro: int | None = None) -> Models:
         """Everything an ``optimize`` stage reads; the policy is trainable, with dropout off."""
         return Models(
             policy=Policy.load(inputs["policy"], device),
@@ -44,6 +46,7 @@ class Models:
             recogniser=Recogniser.load(inputs["recogniser"], device),
             codec=Codec.load(inputs["codec"], device),
             val=Judge.load(inputs["val"], device),
+            micro=micro,
         )
 
 
@@ -84,9 +87,12 @@ class Prompts:
         return Prompts(prefix, self.speaker[rows], self.target[rows], [self.phones[i] for i in rows.tolist()])
 
 
-def micro_batches(lengths: Tensor) -> list[Tensor]:
-    """Row numbers of ``lengths [B]`` in small batches of similar length: little padding, and the CPU's caches suffice."""
-    return list(lengths.argsort(stable=True).split(MICRO.get(lengths.device.type, len(lengths))))
+def micro_batches(lengths: Tensor, micro: int | None = None) -> list[Tensor]:
+    """Row numbers of ``lengths [B]`` in small batches of similar length: little padding, and the CPU's caches suffice.
+
+    ``micro`` rows each; None: as many as `MICRO` says.
+    """
+    return list(lengths.argsort(stable=True).split(micro or MICRO.get(lengths.device.type, len(lengths))))
 
 
 def merge(parts: Sequence[tuple[Tensor, dict[str, Tensor]]]) -> dict[str, Tensor]:

@@ -23,8 +23,8 @@ from rrpo.versions import VERSIONS
 
 ROOT = Path(pipeline.__file__).parents[1]
 DIGESTS = Path(__file__).with_name("stage_digests.json")
-INFRASTRUCTURE = {"rrpo.stages", "rrpo.versions", "rrpo.config", "rrpo.torch_shim"}
-"""Not part of what a stage computes: configs are hashed by value."""
+INFRASTRUCTURE = {"rrpo.stages", "rrpo.failures", "rrpo.checkpoint", "rrpo.versions", "rrpo.config", "rrpo.torch_shim"}
+"""Not part of what a stage computes: configs are hashed by value, and a resumed build equals an undisturbed one."""
 
 
 def path_of(module: str) -> Path | None:
