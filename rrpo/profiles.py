@@ -62,6 +62,7 @@ SMOKE = Profile(
     examine=ExamineConfig(interpolation_pairs=20, pgd_steps=2),
     yardsticks=YardstickConfig(utterances=24, planted=3),
     diagnose=DiagnoseConfig(spoken=20, naturalness=3),
+    readings=2,
     card=CardConfig(
         speech=40,
         sentences=1,
@@ -73,6 +74,7 @@ SMOKE = Profile(
         sequences=20,
         hack_steps=10,
         naturalness=2,
+        transcribed=4,
         resamples=50,
     ),
 )

@@ -6,6 +6,7 @@ until one of the two is brought up to date.
 
 VERSIONS: dict[str, int] = {
     "speech": 1,
+    "voices": 1,
     "codec": 1,
     "recogniser": 1,
     "judge": 2,

@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from rrpo.audio import resampled
 from rrpo.codec import Codec
 from rrpo.config import DiagnoseConfig
 from rrpo.corpus.prompts import Prompt, load_prompts
@@ -26,7 +27,7 @@ from rrpo.judges.artefacts import OTHERS, detect
 from rrpo.judges.degenerate import looping, odd_length
 from rrpo.judges.phonetic_judge import PhoneticJudge
 from rrpo.judges.score import Samples, decoded
-from rrpo.judges.spoken import resampled, waves_of
+from rrpo.judges.spoken import waves_of
 from rrpo.judges.yardsticks import VOICES
 from rrpo.reward_model import RewardModel
 from rrpo.stages import Context

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
-from scipy import signal
 from torch import Tensor
 
 from rrpo.audio import vocode
@@ -25,9 +22,3 @@ def waves_of(F: Tensor, lengths: Tensor, audio: AudioConfig) -> list[np.ndarray]
         waves = vocode(F[first : first + CHUNK, : int(sizes.max())], sizes, audio).cpu().numpy()
         found += [wave[: (n - 1) * audio.hop] for wave, n in zip(waves, sizes.tolist(), strict=True)]
     return found
-
-
-def resampled(wave: np.ndarray, source: int, target: int) -> np.ndarray:
-    """``wave [S]`` of ``source`` Hz at ``target`` Hz."""
-    common = math.gcd(source, target)
-    return wave if source == target else signal.resample_poly(wave, target // common, source // common)

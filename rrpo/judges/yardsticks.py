@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rrpo.audio import log_mel
+from rrpo.audio import log_mel, resampled
 from rrpo.codec import Codec
 from rrpo.config import YardstickConfig
 from rrpo.corpus.artefacts import plant
@@ -22,7 +22,7 @@ from rrpo.corpus.draws import generator
 from rrpo.corpus.features import SpeechSet, wave_of
 from rrpo.corpus.manifest import Utterance
 from rrpo.judges import naturalness, speaker
-from rrpo.judges.spoken import resampled, waves_of
+from rrpo.judges.spoken import waves_of
 from rrpo.stages import Context
 
 VOICES = "voices.npz"
