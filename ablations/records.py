@@ -8,7 +8,7 @@ judge (``points.parquet``), by the held-out `test` judges (``test_points.parquet
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -105,13 +105,32 @@ SCALARS: dict[str, str] = {
 }
 """Families of scalars by name pattern."""
 
+RATINGS: dict[str, str] = {
+    "test": "id of the listening test",
+    "rater": "who rated, as the person wrote it",
+    "position": "place in the person's own order, from 1",
+    "item": "opaque id of the sample; the test's run in MLflow says which it is",
+    "emotion": "the emotion heard, one of the world's (forced choice)",
+    "expressiveness": "1 bad to 5 excellent: E-MOS is its mean",
+    "naturalness": "1 bad to 5 excellent: N-MOS is its mean",
+    "plays": "how often it was heard to the end",
+    "seconds": "from its first showing to the answer",
+    "automated": "1 where a program drove the browser",
+    "check": "CRC-32 of the row and the check before it: shows accidents and careless edits, not forgery",
+}
+"""Columns of ``ratings.csv``, as the listening page writes them and a run of kind ``ratings`` keeps them."""
+
+HUMAN: dict[str, str] = {"human_emos": "expressiveness", "human_nmos": "naturalness"}
+"""Mean opinions in reports, and the ratings that they are of."""
+
 GOLD_GAIN = "gold_gain"
 """Primary outcome, in arm summaries only: it compares a cell with the others of its seed."""
 
 EXPERIMENT_WORLD = "world"
 """The MLflow experiment of world cards; every other one is a grid's."""
 TAG_KIND = "kind"
-"""``parent`` (an invocation), ``arm`` (summary of an arm in it), ``cell``, or ``card`` (of the world)."""
+"""``parent`` (an invocation), ``arm`` (summary of an arm in it), ``cell``, ``card`` (of the world), ``listening`` (a test that
+was exported, with its key), or ``ratings`` (one person's, of such a test)."""
 TAG_GRID = "grid"
 TAG_ARM = "arm"
 TAG_SEED = "seed"
@@ -121,6 +140,22 @@ TAG_WORLD_HASH = "world_hash"
 TAG_PROFILE = "profile"
 TAG_COMPLETE = "complete"
 """The cell's hash, written last: only a run that carries it counts."""
+TAG_SHA = "git_sha"
+TAG_DIRTY = "dirty"
+TAG_DIFF = "diff_hash"
+"""Hash of what was not committed."""
+TAG_CODE = "code"
+"""Hash of rrpo's source: of a cell, the one that built its own stages."""
+TAG_DATA_HASH = "data_hash"
+"""Hash of every split and prompt set below the cell."""
+TAG_ENTRY = "entry"
+"""The key that the run had in the spool before it was written: one run a key."""
+TAG_INVOCATION = "invocation"
+"""Key of the invocation that a run belongs to."""
+TAG_TEST = "listening_test"
+"""Id of a listening test, on its own run and on those of its ratings."""
+TAG_RATER = "rater"
+"""Who rated, as the person wrote it."""
 TAG_FAILED = "failed"
 """Why a cell's run failed, one line."""
 TAG_FAILURE_KIND = "failure_kind"
@@ -153,8 +188,15 @@ class Record:
     """MLflow run."""
     recorded: int = 0
     """When the run was started, milliseconds since 1970."""
-    folder: Path = Path()
-    """Where the run's artifacts lie."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """The run's tags: git sha, command line, ..."""
+    find: Callable[[], Path] = Path
+    """Finds the run's artifacts, fetching them where they lie on a server; called when a file is first read."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's artifacts lie."""
+        return self.find()
 
     @property
     def stops_early(self) -> bool:

@@ -16,7 +16,6 @@ import json
 import os
 import resource
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from typing import Any
 from rrpo.claims import Claim, Claims, kept
 from rrpo.failures import ClaimedError, failure_kind
 from rrpo.progress import noted, progress_file
+from rrpo.provenance import built_with
 from rrpo.versions import VERSIONS
 
 MARKER = "stage.json"
@@ -84,7 +84,8 @@ class Context:
     checkpoint_seconds: float = 30.0
     """Seconds between two checkpoints; 0: one a step."""
     micro: int | None = None
-    """Samples a forward of a policy optimisation, gradients accumulated; None: what suits the device. Same mathematics."""
+    """Samples a forward of a policy optimisation, gradients accumulated; None: what suits the device. Same mathematics. Other
+    trainings take their batch whole: their networks draw dropout by batch, so that a batch cut up would draw another."""
     clock: Clock = field(default_factory=Clock)
     """Of the stage that is built."""
     wait: bool = True
@@ -225,8 +226,7 @@ def _write_marker(path: Path, stage: Stage, seconds: float, device: str) -> None
         "device": device,
         "bytes": sum(file.stat().st_size for file in path.parent.rglob("*") if file.is_file()),
         "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "python": sys.version.split()[0],
-    }
+    } | built_with(device)
     with path.open("w") as file:
         json.dump(record, file, indent=1)
         file.flush()

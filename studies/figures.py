@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ablations.figure_style import STYLE, VERMILION, WIDE, figure_of, save
-from studies.results import LEAST, complete
+from studies.results import LEAST, complete, evenly_drawn
 from studies.search import OUTCOMES, Search
 
 if TYPE_CHECKING:
@@ -71,9 +71,9 @@ def surface(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
 
     Only from evenly covering trials (QMC or random); nothing otherwise, or where the knobs are not searched.
     """
-    trials = complete(study)
+    trials = evenly_drawn(complete(study))
     space = search.definition.space
-    if search.sampler not in ("qmc", "random") or not set(AXES) <= set(space) or len(trials) < LEAST:
+    if not set(AXES) <= set(space) or len(trials) < LEAST:
         return []
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import RBF, WhiteKernel

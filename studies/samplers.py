@@ -19,7 +19,18 @@ if TYPE_CHECKING:
     from optuna.study import Study as OptunaStudy
     from optuna.trial import FrozenTrial, TrialState
 
-SAMPLERS = ("tpe", "gp", "nsga3", "random", "qmc")
+SAMPLERS = {
+    "tpe": "all knobs together, since they interact; the default",
+    "gp": "a Gaussian process: best for few trials (some fifty), slow for many",
+    "nsga3": "evolutionary: for several objectives and many trials",
+    "random": "a control, and the trials that importances may be read from",
+    "qmc": "a Sobol sequence, more even than random: for importances and the response surface",
+}
+"""Name -> when to take it."""
+SAMPLER, GIVEN = "sampler", "given"
+"""Attribute of a trial: the name of what drew its point, `GIVEN` for a point that was enqueued."""
+EVEN = ("random", "qmc")
+"""Samplers whose trials cover the space evenly, whatever came of the earlier ones."""
 STARTUP = 8
 """Trials before a model-based sampler uses its model."""
 POPULATION = 16
