@@ -23,6 +23,8 @@ TEST_POINTS_FILE = "test_points.parquet"
 TEST_SAMPLES_FILE = "test_samples.parquet"
 DIAGNOSIS_POINTS_FILE = "diagnosis_points.parquet"
 DIAGNOSIS_SAMPLES_FILE = "diagnosis_samples.parquet"
+TRANSFER_FILE = "transfer.parquet"
+"""Of a ``transfer`` run (`TAG_KIND`), no cell's: ``samples_of, judged_by, accuracy, logprob, confidence`` of one seed's arms."""
 
 CURVE_PREFIXES: dict[str, str] = {
     CURVES_FILE: "policy/",
@@ -130,7 +132,7 @@ EXPERIMENT_WORLD = "world"
 """The MLflow experiment of world cards; every other one is a grid's."""
 TAG_KIND = "kind"
 """``parent`` (an invocation), ``arm`` (summary of an arm in it), ``cell``, ``card`` (of the world), ``listening`` (a test that
-was exported, with its key), or ``ratings`` (one person's, of such a test)."""
+was exported, with its key), ``ratings`` (one person's, of such a test), or ``transfer`` (one seed's cross-RM matrix)."""
 TAG_GRID = "grid"
 TAG_ARM = "arm"
 TAG_SEED = "seed"

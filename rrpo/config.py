@@ -423,6 +423,11 @@ class DiagnoseConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TransferConfig:
+    """Each arm's last samples of a seed, heard by every other arm's reward model; nothing to set."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CardConfig:
     """How much the world card measures (``python -m ablations.validate``). Nothing is trained or chosen by it."""
 

@@ -9,10 +9,20 @@ Stages are cached, so that the cells of a grid share them and each is hashed onc
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 
-from rrpo.config import ArmConfig, Profile, PromptConfig, SpeechConfig, SplitConfig, TranscribeConfig, VoicesConfig
+from rrpo.config import (
+    ArmConfig,
+    Profile,
+    PromptConfig,
+    SpeechConfig,
+    SplitConfig,
+    TranscribeConfig,
+    TransferConfig,
+    VoicesConfig,
+)
 from rrpo.packages import installed, present
 from rrpo.stages import Stage
 
@@ -268,6 +278,14 @@ def diagnosed(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     if "parselmouth" in config.installed:
         inputs["third"] = third_judge(profile)
     return Stage("diagnose", "rrpo.judges.diagnose:build", config, inputs, f"diagnosis seed {seed}")
+
+
+def transferred(profile: Profile, arms: Mapping[str, ArmConfig], seed: int) -> Stage:
+    """The cross-RM transfer matrix of one seed's arms, by name; no part of any cell, since it depends on who is compared."""
+    inputs = {"eval_prompts": prompts(profile, "eval", profile.optimize.eval_prompts, 0), "codec": codec(profile)}
+    for name, arm in arms.items():
+        inputs |= {f"samples {name}": optimized(profile, arm, seed), f"model {name}": reward_model(profile, arm, seed)}
+    return Stage("transfer", "rrpo.judges.transfer:build", TransferConfig(), inputs, f"cross-RM transfer seed {seed}")
 
 
 @cache

@@ -18,6 +18,7 @@ VERSIONS: dict[str, int] = {
     "score": 3,
     "yardsticks": 1,
     "diagnose": 1,
+    "transfer": 1,
     "transcribe": 1,
     "examine": 1,
     "prompts": 1,

@@ -72,6 +72,7 @@ def current() -> dict[str, dict[str, object]]:
     cell = Cell(label="rrpo", arm=ArmConfig(), seed=0, profile=SMOKE)
     roots = [*cell.stages.values(), *sections(SMOKE, 1000).values(), pipeline.third_judge(SMOKE)]
     roots.append(pipeline.transcribed(SMOKE, ArmConfig(), 0))
+    roots.append(pipeline.transferred(SMOKE, {"rrpo": ArmConfig()}, 0))
     builds = {stage.name: stage.build.split(":")[0] for stage in walk(*roots)}
     digests = {
         name: hashlib.sha256("".join(digest(m) for m in sorted(closure(module))).encode()).hexdigest()[:16]
