@@ -187,7 +187,8 @@ def materialise(stage: Stage, store: Path, context: Context) -> Path:
 def _build(stage: Stage, store: Path, inputs: Mapping[str, Path], claim: Claim, context: Context) -> None:
     """Build beside the final place and rename into it."""
     final = stage.path(store)
-    for left in final.parent.glob(f".{final.name}.*"):  # of builders that were killed
+    finished = [path for path in (store / "checkpoints").glob("*") if (final.parent / path.name / MARKER).is_file()]
+    for left in [*final.parent.glob(f".{final.name}.*"), *finished]:  # of builders that were killed
         shutil.rmtree(left, ignore_errors=True)
     partial = final.with_name(f".{final.name}.{os.getpid()}")
     partial.mkdir()
