@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import fakes
 import pytest
+from fixtures import Run
 
-from ablations import connection, replay, tracking
+from ablations import connection, replay, runner, tracking
 from ablations.connection import UnavailableError
 from ablations.failures import Lost
 from ablations.jobs import record_cell
@@ -112,6 +114,35 @@ def test_the_next_command_carries_the_spool_over(tracker: Tracker, runs: Path):
     assert found.folder.is_relative_to(moved / "artifacts")
     assert (found.folder / "audio" / "00_angry.wav").stat().st_size > 1000
     assert Spool(moved / "spool").pending() == {}
+
+
+def test_a_run_whose_store_is_locked_ends_well_and_says_what_waits(
+    runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+):
+    cells = fakes.cells(["diffro", "rrpo"], [1])
+    real = runner.GridRun.run
+    with closing(sqlite3.connect(runs / "mlflow.db", isolation_level=None)) as other:
+
+        def lock_and_run(*arguments: Any) -> None:
+            other.execute("BEGIN EXCLUSIVE")
+            real(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(runner.GridRun, "run", lock_and_run)
+            outcome, _ = run(cells)
+        assert (outcome.status, outcome.done) == (0, 2)
+        assert "locked" in outcome.waiting
+        assert outcome.table is not None
+        assert [row[1] for row in outcome.table.rows] == [1.0, 1.0]
+        other.execute("ROLLBACK")
+    built = fakes.built(runs)
+    again, _ = run(cells)
+    assert (again.status, again.done, again.waiting) == (0, 2, "")
+    assert fakes.built(runs) == built
+    assert again.table == outcome.table
+    store = Store(check(runs))
+    assert sorted(r.info.run_name for r in store.runs("tiny", "cell")) == ["diffro/1", "rrpo/1"]
+    assert {r.info.status for kind in ("parent", "arm") for r in store.runs("tiny", kind)} == {"FINISHED"}
 
 
 @pytest.mark.parametrize("step", ["create_run", "log_batch", "log_artifacts", "set_terminated", "set_tag", "remove"])
