@@ -27,7 +27,7 @@ from ablations.runs_folder import RunsFolder
 from ablations.spool import Entry, new_key, now
 from ablations.store import waiting_record
 from rrpo.cell import Cell
-from rrpo.stages import MARKER, content_hash, walk
+from rrpo.stages import MARKER, Stage, content_hash, walk
 
 TEXT_LIMIT = 5000
 """Longest tag, cut to be safe on every backend."""
@@ -135,6 +135,19 @@ class Tracker:
         entry = replace(self._entry(new_key("card"), name, "card", tags, params), metrics=_finite(metrics))
         found = {path.relative_to(files).as_posix(): path for path in files.rglob("*") if path.is_file()}
         self._put(replace(entry, status="FINISHED", texts=self._provenance()), found)
+
+    def record_stage(
+        self,
+        kind: str,
+        stage: Stage,
+        tags: Mapping[str, str],
+        params: Mapping[str, str],
+        metrics: Mapping[str, float],
+        files: Mapping[str, Path],
+    ) -> None:
+        """Record one finished stage that belongs to no cell, once: ``kind`` as in `records.TAG_KIND`."""
+        entry = self._entry(f"{kind}-{content_hash([self.grid, stage.key])[:24]}", str(stage), kind, tags, params)
+        self._put(replace(entry, metrics=_finite(metrics), status="FINISHED"), files, self._provenance())
 
     def waiting(self) -> str:
         """How many records the store has not taken and why, as a sentence; empty when it has all. Tries once more."""

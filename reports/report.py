@@ -15,7 +15,7 @@ from ablations.records import GOLD_GAIN, Record
 from ablations.sheet import Sheet
 from ablations.statistics import t_interval
 from ablations.summary import gold_gains, value_of
-from reports import effects, opinion, overoptimisation, published, ratings, tables
+from reports import effects, opinion, overoptimisation, published, ratings, sensitivity, tables, uptake
 from reports.effects import Row
 from reports.figures import curves, goodhart, samples
 from reports.figures import effects as effect_figures
@@ -61,9 +61,13 @@ def make(selection: Selection, control: str = BASE, metric: str = GOLD_GAIN) -> 
     _check_metric(selection, metric)
     rows, notes = effects.rows(records, selection.looks)
     rated = ratings.load(selection)
+    heard = opinion.heard(rated)
+    reach = sensitivity.findings(records, selection.looks)
     found = [
         tables.main(selection, control, opinion.means(rated)),
         effects.sheet(rows, notes),
+        *sensitivity.sheets(reach),
+        uptake.sheet(records),
         tables.ablation(selection, metric),
         tables.reward_models(selection) if any(not r.points.empty for r in records) else None,
         overoptimisation.sheet(records),
@@ -73,7 +77,7 @@ def make(selection: Selection, control: str = BASE, metric: str = GOLD_GAIN) -> 
     return Report(
         sheets=tuple(sheet for sheet in found if sheet is not None),
         figures=_figures(records, rows),
-        verdict=tuple(verdict(selection, rows, opinion.heard(rated))),
+        verdict=tuple(sensitivity.verdict(reach, heard) or verdict(selection, rows, heard)),
         methods=methods(selection),
     )
 
