@@ -145,7 +145,7 @@ def test_a_cell_that_another_runner_has_recorded_is_not_recorded_twice(tracker: 
     first = record(tracker, cell)
     second = record(Tracker(tracker.folder, "tiny", {}, {}), cell)
     assert second.run_id == first.run_id
-    assert len(Store(tracker.folder)._runs("tiny", "cell")) == 1
+    assert len(Store(tracker.folder).runs("tiny", "cell")) == 1
 
 
 def test_an_entry_that_the_store_refuses_waits_and_stops_no_other(tracker: Tracker):
