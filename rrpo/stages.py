@@ -26,6 +26,7 @@ from typing import Any
 
 from rrpo.claims import Claim, Claims, kept
 from rrpo.failures import ClaimedError, failure_kind
+from rrpo.memory import forget_peak, peak_device_mib
 from rrpo.progress import noted, progress_file
 from rrpo.provenance import built_with
 from rrpo.versions import VERSIONS
@@ -198,6 +199,7 @@ def _build(stage: Stage, store: Path, inputs: Mapping[str, Path], claim: Claim, 
     report = noted(context.report, note)
     own = dataclasses.replace(context, clock=Clock(), checkpoints=checkpoints, report=report)
     try:
+        forget_peak(context.device)
         module, function = stage.build.split(":")
         getattr(importlib.import_module(module), function)(stage.config, inputs, partial, own)
         _write_marker(partial / MARKER, stage, own.clock.seconds(), context.device)
@@ -238,6 +240,7 @@ def _write_marker(path: Path, stage: Stage, seconds: float, device: str) -> None
         "device": device,
         "bytes": sum(file.stat().st_size for file in path.parent.rglob("*") if file.is_file()),
         "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_device_mib": peak_device_mib(device),
     } | built_with(device)
     with path.open("w") as file:
         json.dump(record, file, indent=1)
