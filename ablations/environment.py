@@ -42,7 +42,11 @@ def git_state() -> dict[str, str]:
     Asked once a process, at its start: workers run the code as it was then.
     """
     sha, status = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
-    known = sha is not None and status is not None and _git("ls-files", "--error-unmatch", __file__) is not None
+    known = (
+        sha is not None
+        and status is not None
+        and _git("ls-files", "--error-unmatch", "ablations/environment.py") is not None
+    )
     found = {
         TAG_SHA: sha if known and sha else "unknown",
         TAG_DIRTY: str(bool(status)).lower() if known else "unknown",

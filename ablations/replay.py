@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from filelock import Timeout
 
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 BATCH = 1000
-"""MLflow's limit of metrics a batch; its limit of params and tags is a tenth."""
+"""MLflow's limit of metrics and params in one batch."""
+PARAMS = 100
+"""Its limit of params alone."""
 PAUSE = 30.0
 """Seconds without another try after the store did not answer, so that a dead one costs little."""
 
@@ -96,14 +98,14 @@ class Replay:
         experiment = self._experiment(entry.grid)
         run = self._ids.get(entry.key, "")
         if not run:
-            same = records.TAG_COMPLETE if entry.complete else records.TAG_ENTRY
-            done = self._find(experiment, same, entry.complete or entry.key)
-            if done and entry.complete:
+            done, run = self._earlier(experiment, entry)
+            if done:
                 return done  # by another runner, or by us just before we were killed
-            run = done or (self._find(experiment, records.TAG_ENTRY, entry.key) if entry.complete else "")
         if not run:
             run = self._create(experiment, entry)
         self._batches(run, entry, place / ARTIFACTS)
+        for name, text in entry.texts.items():
+            (place / ARTIFACTS / name).write_text(text, encoding="utf-8")
         if any((place / ARTIFACTS).iterdir()):
             self.client.log_artifacts(run, str(place / ARTIFACTS))
         if entry.status != "RUNNING":
@@ -111,6 +113,14 @@ class Replay:
         if entry.complete:
             self.client.set_tag(run, records.TAG_COMPLETE, entry.complete)
         return run
+
+    def _earlier(self, experiment: str, entry: Entry) -> tuple[str, str]:
+        """A run that completes the entry's cell already, and one of the entry's own that was cut off; empty for none."""
+        tag, value = (records.TAG_CELL_HASH, entry.complete) if entry.complete else (records.TAG_ENTRY, entry.key)
+        runs = self.client.search_runs([experiment], f"tags.{tag} = '{value}'")
+        done = [run for run in runs if entry.complete and run.data.tags.get(records.TAG_COMPLETE) == entry.complete]
+        own = [run for run in runs if run.data.tags.get(records.TAG_ENTRY) == entry.key]
+        return done[0].info.run_id if done else "", own[0].info.run_id if own else ""
 
     def _experiment(self, grid: str) -> str:
         if grid not in self._experiments:
@@ -123,14 +133,15 @@ class Replay:
 
     def _create(self, experiment: str, entry: Entry) -> str:
         tags = dict(entry.tags) | {records.TAG_ENTRY: entry.key}
-        if entry.parent:
-            self._ids.setdefault(entry.parent, self._find(experiment, records.TAG_ENTRY, entry.parent))
-            if self._ids[entry.parent]:
-                tags["mlflow.parentRunId"] = self._ids[entry.parent]
-            else:
-                del self._ids[entry.parent]
+        if entry.parent and (parent := self._parent(experiment, entry.parent)):
+            tags["mlflow.parentRunId"] = parent
         made = self.client.create_run(experiment, start_time=entry.started, run_name=entry.name, tags=tags)
         return str(made.info.run_id)
+
+    def _parent(self, experiment: str, key: str) -> str:
+        if key not in self._ids and (found := self._find(experiment, records.TAG_ENTRY, key)):
+            self._ids[key] = found
+        return self._ids.get(key, "")
 
     def _batches(self, run: str, entry: Entry, artifacts: Path) -> None:
         from mlflow.entities import Metric, Param
@@ -140,14 +151,11 @@ class Replay:
             rows += curve(artifacts / name, prefix)
         metrics = [Metric(name, v, entry.measured, step) for name, v, step in rows if math.isfinite(v)]
         params = [Param(name, value) for name, value in entry.params.items()]
-        for part in _cut(params, BATCH // 10):
-            self.client.log_batch(run, params=part)
-        for part in _cut(metrics, BATCH):
-            self.client.log_batch(run, metrics=part)
-
-
-def _cut(rows: list[Any], size: int) -> list[list[Any]]:
-    return [rows[start : start + size] for start in range(0, len(rows), size)]
+        while params or metrics:  # each batch is a transaction: few, full ones
+            now, params = params[:PARAMS], params[PARAMS:]
+            room = BATCH - len(now)
+            self.client.log_batch(run, params=now, metrics=metrics[:room])
+            metrics = metrics[room:]
 
 
 def curve(path: Path, prefix: str) -> list[tuple[str, float, int]]:

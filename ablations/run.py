@@ -102,10 +102,10 @@ def command(
             shard=shard,
             runs_dir=runs_dir,
         )
+        made = plan.make(asked)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
-    made = plan.make(asked)
     estimator = Estimator(asked.folder.root, asked.device)
     lines = made.lines(estimator)
     for line in lines if plan_only else [lines[0], *lines[1 + len(asked.cells) :]]:
@@ -114,7 +114,7 @@ def command(
         return
     try:
         outcome = run_plan(made, estimator, console, show_table)
-    except InputError as error:  # no such cluster
+    except InputError as error:  # no such cluster, or a tracking store that does not answer
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
     report(outcome, console)

@@ -52,6 +52,8 @@ class Entry:
     """Step of the metrics."""
     parent: str = ""
     """Key of the parent run's entry."""
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """Artifacts that are no files yet, by name."""
     complete: str = ""
     """Hash of the cell that this run completes."""
 
@@ -78,10 +80,8 @@ class Spool:
         self.root.mkdir(parents=True, exist_ok=True)
         return FileLock(self.root / ".lock", timeout=wait)
 
-    def put(
-        self, entry: Entry, files: Mapping[str, Path] | None = None, texts: Mapping[str, str] | None = None
-    ) -> None:
-        """Write an entry, its files by artifact name and its texts; it takes the place of older ones of its key.
+    def put(self, entry: Entry, files: Mapping[str, Path] | None = None) -> None:
+        """Write an entry and its files by artifact name; it takes the place of older ones of its key.
 
         Raises OSError when the disk takes no more; nothing of the entry is there then.
         """
@@ -93,8 +93,6 @@ class Spool:
             artifacts.mkdir(parents=True)
             for name, path in (files or {}).items():
                 _link(path, artifacts / name)
-            for name, text in (texts or {}).items():
-                _write(artifacts / name, text)
             _write(partial / ENTRY, json.dumps(dataclasses.asdict(entry)))
             os.replace(partial, final)
             _flush(self.root)

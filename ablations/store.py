@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablations import local_runs
 from ablations.artifacts import locate
 from ablations.connection import UnavailableError, answering, open_client, trouble
 from ablations.errors import InputError
@@ -67,6 +68,14 @@ class Store:
             self.replay.carry(wait=0)
             reconcile(client)
         return client
+
+    def _open(self) -> None:
+        """Put a local store in order; without MLflow, whose import takes longer than all else, where it is."""
+        self.folder.relocate()
+        if why := trouble(self.folder, PATIENCE):
+            raise UnavailableError(self.folder, why)
+        if self.replay.spool.pending() or local_runs.any_running(self.folder.database):
+            _ = self.client
 
     def grids(self) -> list[str]:
         """Names of all grids with an experiment."""
@@ -142,8 +151,11 @@ class Store:
             raise InputError("the run is no cell's", got=run_id, fix="give the id of a run named arm/seed")
         return self._record(run)
 
-    def runs(self, grid: str, kind: str) -> list[Any]:
+    def runs(self, grid: str, kind: str) -> Sequence[Any]:
         """All runs of a kind (`records.TAG_KIND`) of a grid, oldest first."""
+        if not self.folder.server:
+            self._open()
+            return local_runs.read(self.folder.database, grid, kind)
         experiment = self.experiment_id(grid)
         runs: list[Any] = []
         token = None

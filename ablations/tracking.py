@@ -119,14 +119,14 @@ class Tracker:
             metrics=_finite(scalars),
             complete=cell.hash,
         )
-        self._put(entry, files, self._texts(cell, log))
+        self._put(replace(entry, texts=self._texts(cell, log)), files)
         return waiting_record(entry, self.replay)
 
     def record_failure(self, cell: Cell, lost: Lost, log: str) -> None:
         """Record that a cell failed, why, and the log with the traceback."""
         why = {records.TAG_FAILED: lost.reason[:TEXT_LIMIT], records.TAG_FAILURE_KIND: lost.kind}
         entry = self._entry(new_key("failure"), cell.name, "cell", _cell_tags(cell) | why, cell.params())
-        self._put(replace(entry, status="FAILED"), texts=self._texts(cell, log))
+        self._put(replace(entry, status="FAILED", texts=self._texts(cell, log)))
 
     def record_card(
         self, name: str, tags: Mapping[str, str], params: Mapping[str, str], metrics: Mapping[str, float], files: Path
@@ -134,7 +134,7 @@ class Tracker:
         """Record one world card: every line's value as a metric, the files in the folder ``files``."""
         entry = replace(self._entry(new_key("card"), name, "card", tags, params), metrics=_finite(metrics))
         found = {path.relative_to(files).as_posix(): path for path in files.rglob("*") if path.is_file()}
-        self._put(replace(entry, status="FINISHED"), found, self._provenance())
+        self._put(replace(entry, status="FINISHED", texts=self._provenance()), found)
 
     def record_stage(
         self,
@@ -147,7 +147,7 @@ class Tracker:
     ) -> None:
         """Record one finished stage that belongs to no cell, once: ``kind`` as in `records.TAG_KIND`."""
         entry = self._entry(f"{kind}-{content_hash([self.grid, stage.key])[:24]}", str(stage), kind, tags, params)
-        self._put(replace(entry, metrics=_finite(metrics), status="FINISHED"), files, self._provenance())
+        self._put(replace(entry, metrics=_finite(metrics), status="FINISHED", texts=self._provenance()), files)
 
     def waiting(self) -> str:
         """How many records the store has not taken and why, as a sentence; empty when it has all. Tries once more."""
@@ -176,10 +176,8 @@ class Tracker:
         self._put(entry)
         return entry.key
 
-    def _put(
-        self, entry: Entry, files: Mapping[str, Path] | None = None, texts: Mapping[str, str] | None = None
-    ) -> None:
-        self.replay.spool.put(entry, files, texts)
+    def _put(self, entry: Entry, files: Mapping[str, Path] | None = None) -> None:
+        self.replay.spool.put(entry, files)
         self.replay.carry()
 
     def _texts(self, cell: Cell, log: str) -> dict[str, str]:

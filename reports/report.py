@@ -16,7 +16,7 @@ from ablations.records import GOLD_GAIN, Record
 from ablations.sheet import Sheet
 from ablations.statistics import t_interval
 from ablations.summary import gold_gains, value_of
-from reports import effects, opinion, overoptimisation, published, ratings, rulers, tables
+from reports import effects, opinion, overoptimisation, published, ratings, rulers, sensitivity, tables, uptake
 from reports.effects import Row
 from reports.figures import curves, goodhart, samples, transfer
 from reports.figures import effects as effect_figures
@@ -66,9 +66,13 @@ def make(selection: Selection, control: str = BASE, metric: str = GOLD_GAIN) -> 
     rows, notes = effects.rows(records, selection.looks)
     rated = ratings.load(selection)
     matrices = rulers.load(selection)
+    heard = opinion.heard(rated)
+    reach = sensitivity.findings(records, selection.looks)
     found = [
         tables.main(selection, control, opinion.means(rated)),
         effects.sheet(rows, notes),
+        *sensitivity.sheets(reach),
+        uptake.sheet(records),
         tables.ablation(selection, metric),
         tables.reward_models(selection) if any(not r.points.empty for r in records) else None,
         overoptimisation.sheet(records),
@@ -80,7 +84,7 @@ def make(selection: Selection, control: str = BASE, metric: str = GOLD_GAIN) -> 
     return Report(
         sheets=tuple(sheet for sheet in found if sheet is not None),
         figures=(*_figures(records, rows), _transfer(selection, matrices)),
-        verdict=tuple(verdict(selection, rows, opinion.heard(rated))),
+        verdict=tuple(sensitivity.verdict(reach, heard) or verdict(selection, rows, heard)),
         methods=methods(selection),
     )
 

@@ -79,6 +79,8 @@ def main(
 
 def against(selection: Selection, control: str, gains: Mapping[tuple[str, int], float]) -> tuple[dict[str, float], str]:
     """Holm-adjusted paired t of every arm's gold gain against the control's, at a declared look only; and the note."""
+    if control not in selection.arms:
+        return {}, f"No test here: {control} is not among the arms."
     seeds = sorted({record.seed for record in selection.records})
     rest = [arm for arm in selection.arms if arm not in FRAMES | {control}]
     values = {arm: apply(difference(arm, control), gains, seeds) for arm in rest}

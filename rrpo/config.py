@@ -361,6 +361,10 @@ class ArmConfig:
     """Overrides `OptimizeConfig.steps`: 0 is the SFT policy, fewer is early stopping."""
     shortcut: float | None = None
     """Overrides `Profile.shortcut`."""
+    rater_noise: float | None = None
+    """Overrides `Profile.rater_noise`."""
+    rm_lr: float | None = None
+    """Overrides `FinetuneConfig.lr`."""
     lr: float | None = None
     """Overrides `OptimizeConfig.lr`: a tuned arm."""
     beta: float | None = None

@@ -199,10 +199,11 @@ def reward_model(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         speakers="rm",
         texts="rm",
         raters=profile.raters,
-        rater_noise=profile.rater_noise,
+        rater_noise=profile.rater_noise if arm.rater_noise is None else arm.rater_noise,
         seed=seed,
     )
-    config = replace(profile.finetune, seed=seed, regularizers=arm.regularizers)
+    lr = profile.finetune.lr if arm.rm_lr is None else arm.rm_lr
+    config = replace(profile.finetune, seed=seed, lr=lr, regularizers=arm.regularizers)
     inputs = {"model": before, "speech": speech(profile, split), "codec": codec(profile)}
     return Stage("finetune", "rrpo.finetune:build", config, inputs, f"RM fine-tuning seed {seed}")
 

@@ -19,7 +19,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,15 @@ POLL = 1.0
 """Most seconds between two looks at a stage that another process builds."""
 
 
+SCALARS = frozenset((int, float, str, bool, type(None)))
+
+
 def canonical(value: Any) -> Any:
     """A JSON-able form of a config that is equal exactly when the configs are equal."""
+    if type(value) in SCALARS:
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = [f.name for f in dataclasses.fields(value) if f.metadata.get("identity", True)]
-        return {name: canonical(getattr(value, name)) for name in fields}
+        return {name: canonical(getattr(value, name)) for name in _identity(type(value))}
     if isinstance(value, (tuple, list)):
         return [canonical(item) for item in value]
     if isinstance(value, Mapping):
@@ -46,6 +50,12 @@ def canonical(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(f"a config holds a {type(value).__name__}; use numbers, strings, tuples and dataclasses")
+
+
+@cache
+def _identity(config: type) -> tuple[str, ...]:
+    """Fields of a config that tell it from others."""
+    return tuple(f.name for f in dataclasses.fields(config) if f.metadata.get("identity", True))
 
 
 def content_hash(value: Any) -> str:

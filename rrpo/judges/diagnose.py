@@ -3,7 +3,8 @@
 On every sample of every checkpoint: the seed's pre-trained reward model, which is one ruler for all arms of a seed, loops,
 silences, drawls, and lengths that left the SFT policy's. At the first, the middle and the last checkpoint, on the first
 prompts, vocoded: the third judge, which is not neural, prosody and voice; on fewer, naturalness by the predictor that is valid
-in this world. What is not installed, not valid or not asked at a checkpoint is NaN. Nothing that trains, tunes or selects reads this stage.
+in this world. What is not installed, not valid or not asked at a checkpoint is NaN. Nothing that trains, tunes or selects
+reads this stage.
 """
 
 from __future__ import annotations

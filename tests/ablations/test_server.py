@@ -183,7 +183,7 @@ def test_a_server_that_is_killed_and_started_again_misses_and_doubles_nothing(
     assert tracker.waiting() == ""
     store = Store(folder)
     assert {record.cell_hash for record in store.records(grid)} == {cell.hash for cell in cells}
-    found = store._runs(grid, "cell")
+    found = store.runs(grid, "cell")
     assert len(found) == len(cells)
     assert {run.info.status for run in found} == {"FINISHED"}
     assert {run.data.tags["mlflow.parentRunId"] for run in found} == set(store.invocations(grid))

@@ -99,7 +99,7 @@ def test_a_locked_store_holds_no_cell_up_and_gets_everything_later(tracker: Trac
     summary = next(r for r in store.client.search_runs([store.experiment_id("tiny")]) if r.info.run_name == "rrpo")
     assert summary.data.metrics["rm_ece"] == 0.5
     parent = store.invocations("tiny")[0]
-    assert {r.data.tags.get("mlflow.parentRunId") for r in store._runs("tiny", "cell")} == {parent}
+    assert {r.data.tags.get("mlflow.parentRunId") for r in store.runs("tiny", "cell")} == {parent}
 
 
 def test_the_next_command_carries_the_spool_over(tracker: Tracker, runs: Path):
@@ -132,7 +132,7 @@ def test_a_write_that_is_cut_off_anywhere_is_gone_on_with(tracker: Tracker, monk
             record(tracker, cell)
     store = Store(tracker.folder)
     (found,) = store.records("tiny")
-    assert len(store._runs("tiny", "cell")) == 1
+    assert len(store.runs("tiny", "cell")) == 1
     history = store.client.get_metric_history(found.run_id, "policy/reward")
     assert [point.step for point in history] == list(range(1, 21))
     assert found.params["seed"] == "1"
@@ -156,7 +156,7 @@ def test_an_entry_that_the_store_refuses_waits_and_stops_no_other(tracker: Track
     record(tracker, good)
     store = Store(tracker.folder)
     assert {r.label for r in store.records("tiny")} == {"diffro", "rrpo"}, "it counts, and is not run again"
-    states = {run.info.run_name: run.info.status for run in store._runs("tiny", "cell")}
+    states = {run.info.run_name: run.info.status for run in store.runs("tiny", "cell")}
     assert states == {"diffro/1": "RUNNING", "rrpo/1": "FINISHED"}
 
 
@@ -164,7 +164,7 @@ def test_an_entry_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monk
     spool = Spool(tmp_path / "spool")
     entry = Entry(key="cell-1", grid="tiny", name="a/1", started=5, metrics={"a": 0.1})
     (tmp_path / "file").write_text("content")
-    spool.put(entry, {"audio/file": tmp_path / "file"}, {"log.txt": "log"})
+    spool.put(entry, {"audio/file": tmp_path / "file"})
     (place,) = spool.pending()
     assert spool.pending()[place] == entry
     assert (place / "artifacts" / "audio" / "file").stat().st_ino == (tmp_path / "file").stat().st_ino
@@ -225,11 +225,11 @@ def test_kill_9_while_recording_loses_and_doubles_nothing(runs: Path, tmp_path: 
     store = Store(check(runs))
     records = store.records("tiny")
     assert len(records) in (len(built), len(built) - 1), "all but the one that was being built or put down"
-    runs_of_cells = store._runs("tiny", "cell")
+    runs_of_cells = store.runs("tiny", "cell")
     assert len(runs_of_cells) == len(records) == len({record.cell_hash for record in records})
     assert {run.info.status for run in runs_of_cells} <= {"FINISHED"}
     for kind in ("parent", "arm"):
-        for run in store._runs("tiny", kind):
+        for run in store.runs("tiny", kind):
             assert run.info.status == "KILLED"
             assert "has ended" in run.data.tags["ended_by"]
 
@@ -280,6 +280,6 @@ def test_eight_processes_open_one_fresh_store_at_once(tmp_path: Path):
     assert [process.returncode for process in processes] == [0] * 8, answers
     store = Store(check(tmp_path / "runs"))
     assert {record.label for record in store.records("tiny")} == {f"arm{k}" for k in range(8)}
-    assert len(store._runs("tiny", "cell")) == 8
-    assert [run.info.status for run in store._runs("tiny", "parent")] == ["FINISHED"] * 8
+    assert len(store.runs("tiny", "cell")) == 8
+    assert [run.info.status for run in store.runs("tiny", "parent")] == ["FINISHED"] * 8
     assert Spool(tmp_path / "runs" / "spool").pending() == {}

@@ -18,10 +18,14 @@ from typer.testing import CliRunner, Result
 
 from ablations.records import RATINGS
 from ablations.runs_folder import check
+from ablations.sheet import Sheet
+from ablations.statistics import t_interval
 from ablations.store import Store
 from reports import listening_test
 from reports.listen import app
 from reports.listening_test import ListeningTest, blocks
+from reports.report import make
+from reports.store import select
 
 HEARD = ["sft", "diffro", "rrpo"]
 
@@ -45,6 +49,10 @@ def exported(runs: Path, tmp_path: Path) -> tuple[Path, ListeningTest]:
     assert "each person hears 9 samples" in made.output
     (test,) = listening_test.tests(Store(check(runs)), "tiny")
     return out, test
+
+
+def sheets(runs: Path) -> dict[str, Sheet]:
+    return {sheet.name: sheet for sheet in make(select(runs, "tiny")).sheets}
 
 
 def rated(
@@ -161,18 +169,17 @@ BAD: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize("trouble", BAD)
 def test_a_bad_file_gets_one_message_and_nothing_is_written(
-    trouble: str, exported: tuple[Path, ListeningTest], runs: Path, tmp_path: Path
+    exported: tuple[Path, ListeningTest], runs: Path, tmp_path: Path
 ):
     _, test = exported
-    edit, words = BAD[trouble]
     good = stored_as(tmp_path / "good.csv", rated(test, "zoe"))
-    bad = stored_as(tmp_path / "bad.csv", edit(rated(test)))
-    made = listen("import", good, bad, "--runs-dir", runs)
-    assert made.exit_code == 2, made.output
-    assert words in made.output
-    assert made.output.count("  got: ") == made.output.count("  fix: ") == 1
+    for trouble, (edit, words) in BAD.items():
+        bad = stored_as(tmp_path / "bad.csv", edit(rated(test)))
+        made = listen("import", good, bad, "--runs-dir", runs)
+        assert made.exit_code == 2, trouble
+        assert words in made.output, trouble
+        assert made.output.count("  got: ") == made.output.count("  fix: ") == 1, trouble
     assert Store(check(runs)).runs("tiny", "ratings") == []
 
 
@@ -212,38 +219,32 @@ def test_a_person_counts_once(exported: tuple[Path, ListeningTest], runs: Path, 
     assert "--replace" in refused.output
     assert len(Store(check(runs)).runs("tiny", "ratings")) == 1
     assert listen("import", whole, "--runs-dir", runs, "--replace").exit_code == 0
-    assert report(runs, tmp_path / "out", "--grid", "tiny", "--format", "csv").exit_code == 0
-    (row, *_) = csv.DictReader((tmp_path / "out" / "listening.csv").open())
-    assert (row["arm"], row["raters"], row["ratings"]) == ("sft", "1.0", "3.0")
+    row = sheets(runs)["listening"].row("sft")
+    assert (row["raters"], row["ratings"]) == (1, 3), "the whole file counts, and the first one no longer"
 
 
 def test_ratings_stand_in_the_report_and_only_beside_the_cells_that_were_heard(
     exported: tuple[Path, ListeningTest], runs: Path, tmp_path: Path
 ):
     _, test = exported
-    silent = report(runs, tmp_path / "before", "--grid", "tiny")
-    assert "no human has listened" in silent.output
-    assert not (tmp_path / "before" / "listening.md").exists()
+    assert make(select(runs, "tiny")).verdict[-1].endswith("no human has listened.")
+    assert "listening" not in sheets(runs)
     scores = [{"sft": "3", "diffro": "2", "rrpo": "4"}, {"sft": "3", "diffro": "3", "rrpo": "4"}]
     files = [stored_as(tmp_path / f"{n}.csv", rated(test, n, s)) for n, s in zip(("ann", "bob"), scores, strict=True)]
     assert listen("import", *files, "--runs-dir", runs).exit_code == 0
-    for name in ("one", "two"):
-        shown = report(runs, tmp_path / name, "--grid", "tiny")
-        assert shown.exit_code == 0, shown.output
-    assert "simulated but the listeners: 18 ratings by 2 people" in shown.output
-    for name in ("table.md", "listening.tex", "report.html"):
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    rows = {row["arm"]: row for row in csv.DictReader((tmp_path / "one" / "table.csv").open())}
-    assert [rows[arm]["human_nmos_mean"] for arm in ARMS] == ["3.0", "2.5", "", "4.0"]
-    assert rows["rrpo"]["human_emos_mean"] == "4.0"
-    heard = {row["arm"]: row for row in csv.DictReader((tmp_path / "one" / "listening.csv").open())}
-    assert float(heard["rrpo"]["nmos_difference_mean"]) == 1.5
-    assert float(heard["rrpo"]["human_accuracy_mean"]) == 1.0
-    assert heard["diffro"]["nmos_difference_mean"] == ""
-    assert "E-MOS, N-MOS" not in (tmp_path / "one" / "table.md").read_text().split("Not measured")[-1]
+    shown = make(select(runs, "tiny")).verdict[-1]
+    assert shown.endswith("simulated but the listeners: 18 ratings by 2 people (table of listening).")
+    table, heard = sheets(runs)["table"], sheets(runs)["listening"]
+    means = {arm: table.row(arm)["human_nmos"] for arm in ARMS}
+    assert [means[arm].mean for arm in HEARD] == [3.0, 2.5, 4.0]  # type: ignore[union-attr]
+    assert means["ls"].n == 0, "nobody heard it"  # type: ignore[union-attr]
+    assert means["diffro"] == t_interval([2.0, 3.0]), "a person's mean is one value"
+    assert heard.row("rrpo")["nmos_difference"] == t_interval([2.0, 1.0])
+    assert heard.row("rrpo")["human_accuracy"].mean == 1  # type: ignore[union-attr]
+    assert heard.row("diffro")["nmos_difference"].n == 0  # type: ignore[union-attr]
+    assert "Not measured: predicted naturalness." in table.notes
     store_cells(runs, fakes.cells(ARMS, [1, 2], {f"{arm}/{s}": Path("changed") for arm in ARMS for s in (1, 2)}))
-    superseded = report(runs, tmp_path / "three", "--grid", "tiny")
-    assert "no human has listened" in superseded.output
+    assert "listening" not in sheets(runs), "other samples than those that were heard"
 
 
 HIDE = "Object.defineProperty(navigator, 'webdriver', { get: () => undefined })"
