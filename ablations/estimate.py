@@ -28,6 +28,7 @@ class Estimator:
         self.device = device
         self._seconds: dict[Signature, list[float]] = defaultdict(list)
         self._bytes: dict[Signature, list[float]] = defaultdict(list)
+        self._signatures: dict[str, Signature] = {}
         for marker in sorted((store / "stages").glob(f"*/{MARKER}")):
             try:
                 past = json.loads(marker.read_text())
@@ -39,11 +40,11 @@ class Estimator:
 
     def learn(self, stage: Stage, seconds: float) -> None:
         """Remember what a stage took."""
-        self._seconds[_signature(stage.name, canonical(stage.config), self.device)].append(seconds)
+        self._seconds[self._of(stage)].append(seconds)
 
     def seconds(self, stage: Stage) -> float | None:
         """The estimate, or None where nothing like it was built on this device."""
-        past = self._seconds.get(_signature(stage.name, canonical(stage.config), self.device))
+        past = self._seconds.get(self._of(stage))
         return statistics.median(past) if past else None
 
     def total(self, stages: Iterable[Stage]) -> tuple[float, int]:
@@ -53,12 +54,17 @@ class Estimator:
 
     def space(self, stages: Iterable[Stage]) -> str:
         """Room that stages will take, in words, by those of a kind that was built here."""
-        sizes = [self._bytes.get(_signature(s.name, canonical(s.config), self.device)) for s in stages]
+        sizes = [self._bytes.get(self._of(stage)) for stage in stages]
         known = sum(statistics.median(found) for found in sizes if found)
         if sizes and not any(sizes):
             return "unknown"
         text = f"{known / 2**20:.0f} MiB" if known < 2**30 else f"{known / 2**30:.1f} GiB"
         return f"about {text}" if all(sizes) else f"more than {text}"
+
+    def _of(self, stage: Stage) -> Signature:
+        if stage.key not in self._signatures:
+            self._signatures[stage.key] = _signature(stage.name, canonical(stage.config), self.device)
+        return self._signatures[stage.key]
 
 
 def wall(stages: Sequence[Stage], estimator: Estimator, workers: int) -> str:

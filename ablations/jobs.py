@@ -6,16 +6,16 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ablations.estimate import Estimator
+from ablations.records import Record
 from ablations.scheduler import Task
 from ablations.tracking import Tracker
 from ablations.worker import stopping
 from rrpo.cell import Cell, collect
-from rrpo.claims import Claims, kept
-from rrpo.failures import ClaimedError
 from rrpo.stages import MARKER, Context, Stage, materialise, walk
 
 Report = Callable[[int, int], None]
@@ -139,27 +139,19 @@ def build_stage(stage: Stage, store: Path, device: str, micro: int | None, repor
 
     Raises ClaimedError where another live process builds it, `Interrupted` when this worker was asked to stop.
     """
-    context = Context(device=device, report=report, stop=stopping, micro=micro, wait=False)
+    often = float(os.environ.get("RRPO_CHECKPOINT_SECONDS", Context.checkpoint_seconds))
+    context = Context(device=device, report=report, stop=stopping, micro=micro, wait=False, checkpoint_seconds=often)
     folder = materialise(stage, store, context)
     return float(json.loads((folder / MARKER).read_text())["seconds"])
 
 
-def record_cell(cell: Cell, store: Path, tracker: Tracker, report: Report) -> str:
-    """Write a cell's record, all of whose stages are stored; its run id. A cell that another runner recorded has one already.
-
-    Raises ClaimedError while another live process records it.
-    """
-    claim = Claims(store / "claims").take(f"record-{tracker.grid}-{cell.hash[:20]}")
-    if claim is None:
-        raise ClaimedError(f"{cell.name} is being recorded by another process")
-    with kept(claim):
-        if run := tracker.complete_run(cell.hash):
-            return run
-        scalars, files = collect(cell, store)
-        below = {stage.key: stage.seconds(store) or 0.0 for stage in walk(*cell.stages.values())}
-        scalars["seconds"] = sum(below.values())
-        scalars |= {f"seconds_{role}": below[stage.key] for role, stage in cell.stages.items()}
-        return tracker.record_cell(cell, scalars, files, log_of(cell, store))
+def record_cell(cell: Cell, store: Path, tracker: Tracker, report: Report) -> Record:
+    """Record a cell, all of whose stages are stored."""
+    scalars, files = collect(cell, store)
+    below = {stage.key: stage.seconds(store) or 0.0 for stage in walk(*cell.stages.values())}
+    scalars["seconds"] = sum(below.values())
+    scalars |= {f"seconds_{role}": below[stage.key] for role, stage in cell.stages.items()}
+    return tracker.record_cell(cell, scalars, files, log_of(cell, store))
 
 
 def log_of(cell: Cell, store: Path) -> str:

@@ -109,7 +109,8 @@ def working(folder: RunsFolder) -> dict[str, Owner]:
 
 
 def _last_log(cell: PlannedCell, folder: RunsFolder) -> str:
-    logs = [folder.logs / f"{log}.log" for _, log in cell.stages]
+    """The newest log of those of its stages that are not built."""
+    logs = [folder.logs / f"{log}.log" for name, log in cell.stages if not (folder.root / "stages" / name).exists()]
     found = [path for path in logs if path.is_file()]
     return str(max(found, key=lambda path: path.stat().st_mtime)) if found else ""
 

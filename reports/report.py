@@ -15,7 +15,7 @@ from ablations.records import GOLD_GAIN, Record
 from ablations.sheet import Sheet
 from ablations.statistics import t_interval
 from ablations.summary import gold_gains, value_of
-from reports import effects, overoptimisation, published, tables
+from reports import effects, opinion, overoptimisation, published, ratings, sensitivity, tables, uptake
 from reports.effects import Row
 from reports.figures import curves, goodhart, samples
 from reports.figures import effects as effect_figures
@@ -60,18 +60,24 @@ def make(selection: Selection, control: str = BASE, metric: str = GOLD_GAIN) -> 
         raise InputError("the control arm has no records", got=control, fix=f"use one of: {', '.join(selection.arms)}")
     _check_metric(selection, metric)
     rows, notes = effects.rows(records, selection.looks)
+    rated = ratings.load(selection)
+    heard = opinion.heard(rated)
+    reach = sensitivity.findings(records, selection.looks)
     found = [
-        tables.main(selection, control),
+        tables.main(selection, control, opinion.means(rated)),
         effects.sheet(rows, notes),
+        *sensitivity.sheets(reach),
+        uptake.sheet(records),
         tables.ablation(selection, metric),
         tables.reward_models(selection) if any(not r.points.empty for r in records) else None,
         overoptimisation.sheet(records),
+        opinion.sheet(selection, rated, control),
         published.sheet(records),
     ]
     return Report(
         sheets=tuple(sheet for sheet in found if sheet is not None),
         figures=_figures(records, rows),
-        verdict=tuple(verdict(selection, rows)),
+        verdict=tuple(sensitivity.verdict(reach, heard) or verdict(selection, rows, heard)),
         methods=methods(selection),
     )
 
@@ -106,8 +112,8 @@ def _figures(records: Sequence[Record], rows: Sequence[Row]) -> tuple[Figure, ..
     )
 
 
-def verdict(selection: Selection, rows: Sequence[Row]) -> list[str]:
-    """Three sentences: RRPO against DiffRO, which components, and what the answer does not reach."""
+def verdict(selection: Selection, rows: Sequence[Row], heard: str = opinion.NOBODY) -> list[str]:
+    """Three sentences: RRPO against DiffRO, which components, and what the answer does not reach (``heard``: who listened)."""
     by_name = {row.name: row for row in rows}
     whole = by_name.get("RRPO - DiffRO")
     seeds = len({record.seed for record in selection.records})
@@ -128,7 +134,7 @@ def verdict(selection: Selection, rows: Sequence[Row]) -> list[str]:
     parts = [row for row in rows if row.primary and row is not whole]
     words = "; ".join(f"{row.name.split(',')[0]} {_points(row)} ({row.verdict})" for row in parts)
     second = f"Main effects of the components, in points: {words}." if parts else "The factorial is not complete."
-    return [first, second, f"{_ending(selection)} Everything is simulated: no human has listened."]
+    return [first, second, f"{_ending(selection)} {heard}"]
 
 
 def _points(row: Row) -> str:

@@ -16,17 +16,17 @@ import json
 import os
 import resource
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from rrpo.claims import Claim, Claims, kept
 from rrpo.failures import ClaimedError, failure_kind
 from rrpo.progress import noted, progress_file
+from rrpo.provenance import built_with
 from rrpo.versions import VERSIONS
 
 MARKER = "stage.json"
@@ -34,11 +34,15 @@ POLL = 1.0
 """Most seconds between two looks at a stage that another process builds."""
 
 
+SCALARS = frozenset((int, float, str, bool, type(None)))
+
+
 def canonical(value: Any) -> Any:
     """A JSON-able form of a config that is equal exactly when the configs are equal."""
+    if type(value) in SCALARS:
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = [f.name for f in dataclasses.fields(value) if f.metadata.get("identity", True)]
-        return {name: canonical(getattr(value, name)) for name in fields}
+        return {name: canonical(getattr(value, name)) for name in _identity(type(value))}
     if isinstance(value, (tuple, list)):
         return [canonical(item) for item in value]
     if isinstance(value, Mapping):
@@ -46,6 +50,12 @@ def canonical(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(f"a config holds a {type(value).__name__}; use numbers, strings, tuples and dataclasses")
+
+
+@cache
+def _identity(config: type) -> tuple[str, ...]:
+    """Fields of a config that tell it from others."""
+    return tuple(f.name for f in dataclasses.fields(config) if f.metadata.get("identity", True))
 
 
 def content_hash(value: Any) -> str:
@@ -84,7 +94,8 @@ class Context:
     checkpoint_seconds: float = 30.0
     """Seconds between two checkpoints; 0: one a step."""
     micro: int | None = None
-    """Samples a forward of a policy optimisation, gradients accumulated; None: what suits the device. Same mathematics."""
+    """Samples a forward of a policy optimisation, gradients accumulated; None: what suits the device. Same mathematics. Other
+    trainings take their batch whole: their networks draw dropout by batch, so that a batch cut up would draw another."""
     clock: Clock = field(default_factory=Clock)
     """Of the stage that is built."""
     wait: bool = True
@@ -225,8 +236,7 @@ def _write_marker(path: Path, stage: Stage, seconds: float, device: str) -> None
         "device": device,
         "bytes": sum(file.stat().st_size for file in path.parent.rglob("*") if file.is_file()),
         "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "python": sys.version.split()[0],
-    }
+    } | built_with(device)
     with path.open("w") as file:
         json.dump(record, file, indent=1)
         file.flush()

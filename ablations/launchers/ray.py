@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ablations.errors import InputError
+from ablations.failures import kind_of
 from ablations.launchers.pool import Died, Event, Failed, Progress, Task
 from ablations.launchers.remote import Host
 
@@ -66,6 +67,11 @@ class RayPool:
             if told or (deadline is not None and time.monotonic() >= deadline):
                 return told
 
+    def halt(self) -> None:
+        """Have the busy actors signal their workers."""
+        for slot in set(self._pending.values()):
+            self._actors[slot].halt.remote()
+
     def stop(self, grace: float) -> None:
         """Every actor ends its worker, then goes itself; so does a cluster that was started here."""
         if grace > 0:
@@ -84,7 +90,7 @@ class RayPool:
         try:
             told = self._ray.get(call)
         except self._ray.exceptions.RayTaskError as error:
-            return [Failed(slot, f"{type(error.cause).__name__}: {error.cause}", str(error))]
+            return [Failed(slot, f"{type(error.cause).__name__}: {error.cause}", kind_of(error.cause))]
         except self._ray.exceptions.RayError as error:
             del self._actors[slot]
             return [Died(slot, _reason(error))]

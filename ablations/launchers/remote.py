@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pickle
 import signal
 import sys
 import types
@@ -17,6 +18,9 @@ from typing import NoReturn
 
 from ablations.launchers.local import LocalPool
 from ablations.launchers.pool import Event, Progress, Task
+
+LISTEN = 1.0
+"""Seconds between two looks for a request to stop."""
 
 
 class Host(LocalPool):
@@ -34,14 +38,19 @@ class Host(LocalPool):
             return super().submit(task, log)
 
 
-def run_alone(task: Task, log: Path, paths: Sequence[str], note: Path, grace: float) -> Event:
-    """The body of a batch job: one task to its end; how far it is goes into the file ``note``."""
+def run_alone(pickled: bytes, log: Path, paths: Sequence[str], note: Path, grace: float) -> Event:
+    """The body of a batch job: one task to its end; how far it is goes into the file ``note``, a stop comes by `halt_file`.
+
+    The task comes pickled, since ``paths`` may be where its modules are.
+    """
     signal.signal(signal.SIGTERM, _leave)
     host = Host(paths)
     try:
-        host.submit(task, log)
+        host.submit(pickle.loads(pickled), log)
         while True:
-            for event in host.events(None):
+            if halt_file(note).exists():
+                host.halt()
+            for event in host.events(LISTEN):
                 if not isinstance(event, Progress):
                     return event
                 partial = note.with_suffix(".partial")
@@ -49,6 +58,11 @@ def run_alone(task: Task, log: Path, paths: Sequence[str], note: Path, grace: fl
                 os.replace(partial, note)
     finally:
         host.stop(grace)
+
+
+def halt_file(note: Path) -> Path:
+    """Asks the job that writes ``note`` to stop soon."""
+    return note.with_suffix(".halt")
 
 
 @contextlib.contextmanager

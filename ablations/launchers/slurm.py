@@ -7,13 +7,16 @@ is preempted is requeued by submitit and goes on from its checkpoint.
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ import psutil
 
 from ablations.errors import InputError
 from ablations.launchers.pool import Died, Event, Failed, Progress, Task
-from ablations.launchers.remote import run_alone
+from ablations.launchers.remote import halt_file, run_alone
 
 POLL = 0.2
 """Seconds between two looks at the jobs; submitit itself asks Slurm more seldom."""
@@ -44,30 +47,40 @@ class SlurmPool:
     def __init__(
         self, workers: int, folder: Path, *, cpus: int = 1, gpus: int = 0, options: Mapping[str, str] | None = None
     ) -> None:
-        import submitit
-
         self.capacity = workers
         self.folder = folder
         self.cluster = "slurm" if shutil.which("sbatch") else "local"
-        self._errors = submitit.core.utils.UncompletedJobError, submitit.core.utils.FailedJobError
-        self._executor = submitit.AutoExecutor(folder=folder, cluster=self.cluster)
+        self._jobs: dict[int, _Job] = {}
+        own = {f"slurm_{name}": int(v) if v.isdecimal() else v for name, v in (options or {}).items()}
         common = {"name": "rrpo", "timeout_min": MINUTES, "cpus_per_task": cpus, "gpus_per_node": gpus}
-        own = {name: int(value) if value.isdecimal() else value for name, value in (options or {}).items()}
+        self._parameters = common | own
+        with tempfile.TemporaryDirectory() as scratch:
+            self._make_executor(Path(scratch))
+
+    def _make_executor(self, folder: Path) -> Any:
+        import submitit
+
+        executor = submitit.AutoExecutor(folder=folder, cluster=self.cluster)
         try:
-            self._executor.update_parameters(**common, **{f"slurm_{name}": value for name, value in own.items()})
+            executor.update_parameters(**self._parameters)
         except (NameError, TypeError, ValueError) as error:
             raise InputError(
-                "submitit does not take these --slurm options", got=f"{options} ({error})", fix="name options of sbatch"
+                "submitit does not take these --slurm options", got=error, fix="name options of sbatch"
             ) from error
-        self._jobs: dict[int, _Job] = {}
+        return executor
+
+    @cached_property
+    def _executor(self) -> Any:
+        return self._make_executor(self.folder)
 
     def submit(self, task: Task, log: Path) -> int:
         """Queue a job."""
         slot = min(set(range(self.capacity)) - self._jobs.keys())
         note = self.folder / f"{task.key}.progress"
         note.unlink(missing_ok=True)
+        halt_file(note).unlink(missing_ok=True)
         with _no_interrupt():
-            job = self._executor.submit(run_alone, task, log, sys.path, note, CLEAN_UP)
+            job = self._executor.submit(run_alone, pickle.dumps(task), log, sys.path, note, CLEAN_UP)
         self._jobs[slot] = _Job(job, note)
         return slot
 
@@ -79,6 +92,11 @@ class SlurmPool:
             if told or (deadline is not None and time.monotonic() >= deadline):
                 return told
             time.sleep(POLL)
+
+    def halt(self) -> None:
+        """Leave word in the shared folder."""
+        for member in self._jobs.values():
+            halt_file(member.note).touch()
 
     def stop(self, grace: float) -> None:
         """Cancel all jobs. Slurm sees to their end by itself; those of the stand-in get ``grace`` seconds."""
@@ -108,18 +126,21 @@ class SlurmPool:
             return Died(slot, f"its job {job.job_id} ended without a result (see {job.paths.stderr})")
         try:
             event: Event = replace(job.result(), slot=slot)
-        except self._errors as error:
-            return _lost(slot, str(error), f"{job.state} (job {job.job_id}, see {job.paths.stderr})")
-        for path in (*self.folder.glob(f"{job.job_id}_*"), member.note):
+        except Exception as error:  # submitit's, who gives an error before the task began the form of a text
+            return _lost(slot, error, f"{job.state} (job {job.job_id}, see {job.paths.stderr})")
+        for path in (*self.folder.glob(f"{job.job_id}_*"), member.note, halt_file(member.note)):
             path.unlink(missing_ok=True)
         return event
 
 
-def _lost(slot: int, text: str, state: str) -> Event:
-    """What submitit's account of a job without a result means: an error before the task began, or a death."""
-    if "FileNotFoundError" in text:
-        message = next(line for line in text.splitlines() if "FileNotFoundError" in line)
-        return Failed(slot, message, text)
+def _lost(slot: int, error: Exception, state: str) -> Event:
+    """Of a job without a result: an error before its task began (or submitit's word that time is up), or a death."""
+    from submitit.core.utils import FailedJobError
+
+    text = str(error)
+    if isinstance(error, FailedJobError) and "timed-out" not in text:
+        trace = [line for line in text.split("-" * 22)[1].splitlines() if line.strip()]
+        return Failed(slot, f"{trace[-1]} {state}", "bug")
     return Died(slot, f"timed out, {state}" if "timed-out" in text else state)
 
 

@@ -20,7 +20,9 @@ from rrpo.checkpoint import Checkpoints
 from rrpo.config import ARTEFACTS, OptimizeConfig
 from rrpo.failures import DivergedError
 from rrpo.judges.metrics import accuracy, expected_calibration_error, hack_rate, shortcut_uptake, target_log_prob
-from rrpo.optimizers.diffro import diffro_step
+from rrpo.optimizers.diffro import Step, diffro_step
+from rrpo.optimizers.diversity import within_prompt_diversity
+from rrpo.optimizers.probe import probe_statistics
 from rrpo.optimizers.rollout import (
     Models,
     Prompts,
@@ -31,6 +33,7 @@ from rrpo.optimizers.rollout import (
     rollout_sums,
 )
 from rrpo.policy import Rollout
+from rrpo.reward import reward_loss
 from rrpo.seeding import permutation_batches, uniform
 from rrpo.stages import Context
 
@@ -105,10 +108,7 @@ def _update(
     for part in diffro_step(models, prompts, config, step):
         torch.autograd.backward(part.loss)
         loss += part.loss.detach()
-        said = (
-            rollout_sums(part.logits, part.reference, part.rollout) | judge_frames(models, *part.frames) if look else {}
-        )
-        heard.append((part.rows, part.parts | said))
+        heard.append((part.rows, part.parts | (_look(models, part, prompts.select(part.rows), config) if look else {})))
     values = merge(heard)
     norm = torch.nn.utils.clip_grad_norm_(models.policy.parameters(), config.grad_clip)
     finite = torch.isfinite(values["reward_loss"])
@@ -121,14 +121,26 @@ def _update(
     optimizer.step()
     metrics = {name: float(values[name].mean()) for name in ("reward_loss", "content_loss")}
     metrics |= {"loss": float(loss), "grad_norm": float(norm)}
-    return metrics | rollout_statistics(values) | _opinions(values, prompts.target) if look else metrics
+    if look:
+        metrics |= rollout_statistics(values) | _opinions(values, prompts.target)
+        metrics["relaxed_reward_loss"] = float(values["relaxed_reward_loss"].mean())
+    return metrics
+
+
+@torch.no_grad()
+def _look(models: Models, part: Step, prompts: Prompts, config: OptimizeConfig) -> dict[str, Tensor]:
+    """What is measured on the training roll-outs of one micro-batch, each ``[b]`` or ``[b, K]``."""
+    F, frames = models.codec.decode(part.soft, part.rollout.lengths, prompts.speaker)
+    relaxed = reward_loss(models.reward_model, F, frames, prompts.target, config.reward)
+    sums = rollout_sums(part.logits, part.reference, part.rollout)
+    return sums | judge_frames(models, *part.frames, prompts.target) | {"relaxed_reward_loss": relaxed}
 
 
 @torch.no_grad()
 def evaluate(
     models: Models, prompts: Prompts, config: OptimizeConfig
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Samples every evaluation prompt once; returns the checkpoint's metrics and its samples."""
+    """Samples every evaluation prompt once (a few more often); returns the checkpoint's metrics and its samples."""
     noise = uniform(
         (models.policy.config.max_tokens, len(prompts.phones)),
         config.seed,
@@ -141,9 +153,10 @@ def evaluate(
         asked, part = prompts.select(rows), rollout.select(rows)
         logits, reference = (model.logits(asked.prefix, part.tokens) for model in (models.policy, models.reference))
         F, frames = models.codec.decode(part.tokens, part.lengths, asked.speaker)
-        heard.append((rows, rollout_sums(logits, reference, part) | judge_frames(models, F, frames)))
+        heard.append((rows, rollout_sums(logits, reference, part) | judge_frames(models, F, frames, asked.target)))
     values = merge(heard)
     row = rollout_statistics(values) | _opinions(values, prompts.target)
+    row["diversity"] = within_prompt_diversity(models.policy, prompts.prefix, config.seed)
     return row | {"sqrt_kl": max(0.0, row["kl_token"]) ** 0.5}, _stored(rollout, values)
 
 
@@ -159,6 +172,7 @@ def _opinions(opinions: dict[str, Tensor], target: Tensor) -> dict[str, float]:
         row[f"{name}_logprob"] = target_log_prob(host[name], wanted)
     row["proxy_confidence"] = float(np.exp(host["proxy"].max(1)).mean())
     row["proxy_ece"] = expected_calibration_error(host["proxy"], wanted)
+    row |= probe_statistics(opinions)
     row["val_hack_rate"] = hack_rate(host["proxy"].argmax(1), host["val"].argmax(1), wanted, flags)
     row["uptake"] = shortcut_uptake(flags, wanted)
     return row

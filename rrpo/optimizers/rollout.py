@@ -15,6 +15,7 @@ from rrpo.judges.artefacts import detect
 from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
 from rrpo.masking import valid_mask
+from rrpo.optimizers.probe import probe
 from rrpo.policy import Policy, Rollout, token_entropy, token_kl
 from rrpo.reward_model import RewardModel
 
@@ -101,11 +102,10 @@ def merge(parts: Sequence[tuple[Tensor, dict[str, Tensor]]]) -> dict[str, Tensor
 
 
 @torch.no_grad()
-def judge_frames(models: Models, F: Tensor, frames: Tensor) -> dict[str, Tensor]:
-    """What proxy, ``val`` judge and artefact detectors say of frames; each ``[B]`` (or ``[B, K]``)."""
-    proxy = models.reward_model(F, frames).log_softmax(1)
-    val = models.val.log_probs(F, frames)
-    return {"proxy": proxy, "val": val} | {f"artefact_{k}": v for k, v in detect(F, frames, models.codec.audio).items()}
+def judge_frames(models: Models, F: Tensor, frames: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """What proxy (with `probe`), ``val`` judge and artefact detectors say of frames; each ``[B]`` (or ``[B, K]``)."""
+    heard = probe(models.reward_model, F, frames, target) | {"val": models.val.log_probs(F, frames)}
+    return heard | {f"artefact_{k}": v for k, v in detect(F, frames, models.codec.audio).items()}
 
 
 @torch.no_grad()

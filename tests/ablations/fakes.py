@@ -35,7 +35,7 @@ class FakeConfig:
     label: str = ""
     seed: int = 0
     trouble: str = ""
-    """File whose text says how to fail: ``raise``, ``exit``, ``kill``, ``diverge`` or ``slow``; none is well."""
+    """File whose text says how to fail: ``raise``, ``exit``, ``kill``, ``diverge``, ``slow`` or ``deaf``; none is well."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +118,9 @@ def _trouble(config: FakeConfig, context: Context) -> None:
             if context.stop():
                 raise Interrupted
             time.sleep(0.05)
+    if kind == "deaf":
+        Path(f"{config.trouble}.started").touch()
+        time.sleep(120)
     if kind == "diverge":
         raise DivergedError("loss nan")
 

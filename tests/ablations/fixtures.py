@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -42,7 +43,7 @@ def run(runs: Path) -> Run:
     """Plan and run cells on real workers; the outcome and what was printed."""
 
     def go(
-        cells: Sequence[Cell], grid: str = "tiny", workers: int = 2, folder: Path = runs, **options: bool
+        cells: Sequence[Cell], grid: str = "tiny", workers: int = 2, folder: Path = runs, **options: Any
     ) -> tuple[Outcome, str]:
         asked = plan.Request(
             grid=grid, cells=tuple(cells), device="cpu", workers=workers, folder=check(folder), **options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,10 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fakes
 import psutil
 import pytest
+from fixtures import Run
 
 from ablations import launchers
+from ablations.errors import InputError
+from ablations.launchers.local import LocalPool
 from ablations.launchers.pool import Died, Done, Event, Failed, Pool, Progress, Task
 
 HERE = Path(__file__).parent
@@ -107,12 +112,12 @@ class TestContract:
         slot = pool.submit(task("environment"), tmp_path / "log")
         assert end_of(pool, slot).result == ("1", False)  # type: ignore[union-attr]
 
-    def test_an_error_is_told_with_its_traceback(self, pool: Pool, tmp_path: Path):
-        event = end_of(pool, pool.submit(task("fail"), tmp_path / "log"))
-        assert isinstance(event, Failed)
-        assert event.message == "RuntimeError: planted failure"
-        assert 'raise RuntimeError("planted failure")' in event.traceback
-        assert event.traceback in (tmp_path / "log").read_text()
+    def test_an_error_is_told_with_its_kind_and_the_log_has_the_traceback(self, pool: Pool, tmp_path: Path):
+        slot = pool.submit(task("fail"), tmp_path / "log")
+        assert end_of(pool, slot) == Failed(slot, "RuntimeError: planted failure", "bug")
+        assert 'raise RuntimeError("planted failure")' in (tmp_path / "log").read_text()
+        slot = pool.submit(task("fill", 8), tmp_path / "log")
+        assert end_of(pool, slot) == Failed(slot, "MemoryError: 8 samples do not fit", "oom")
 
     def test_a_death_is_told_with_its_cause_and_the_slot_goes_on(self, pool: Pool, tmp_path: Path):
         for function, why in (("die", "killed by SIGKILL"), ("leave", "exit code 7")):
@@ -133,6 +138,15 @@ class TestContract:
         (tmp_path / "go").touch()
         assert isinstance(end_of(pool, pool.submit(task("told_when_to_end", str(tmp_path)), tmp_path / "log")), Done)
 
+    def test_a_task_that_is_asked_to_stop_saves_a_checkpoint(self, pool: Pool, tmp_path: Path):
+        slot = pool.submit(task("steps", str(tmp_path)), tmp_path / "log")
+        until(pool, lambda event: isinstance(event, Progress))
+        pool.halt()
+        event = end_of(pool, slot)
+        assert isinstance(event, Failed)
+        assert event.kind == "stopped"
+        assert (tmp_path / "checkpoint").exists()
+
     def test_a_stop_lets_tasks_clean_up(self, pool: Pool, tmp_path: Path):
         pool.submit(task("sleep", str(tmp_path)), tmp_path / "log")
         pid = int(wait_for(tmp_path / "pid"))
@@ -143,10 +157,57 @@ class TestContract:
         assert (tmp_path / "cleaned").exists()
         assert gone(pid)
 
+    def test_a_halt_lets_a_task_save_a_checkpoint(self, pool: Pool, tmp_path: Path):
+        slot = pool.submit(task("steps", str(tmp_path)), tmp_path / "log")
+        until(pool, lambda event: isinstance(event, Progress))
+        pool.halt()
+        event = end_of(pool, slot)
+        assert isinstance(event, Failed)
+        assert event.kind == "stopped"
+        assert (tmp_path / "checkpoint").exists()
+
+    def test_a_log_that_cannot_be_seen_there_fails_the_task_with_the_reason(self, pool: Pool, tmp_path: Path):
+        if isinstance(pool, LocalPool):
+            pytest.skip("there is here")
+        event = end_of(pool, pool.submit(task("environment"), tmp_path / "elsewhere" / "log"))
+        assert isinstance(event, Failed)
+        assert event.kind == "bug"
+        assert "the runs folder must be shared" in event.message
+
     def test_nothing_to_wait_for_is_no_error(self, pool: Pool):
         start = time.monotonic()
         assert pool.events(0.2) == []
         assert time.monotonic() - start >= 0.15
+
+
+@pytest.mark.parametrize("name", [installed("ray"), pytest.param(*installed("slurm").values, marks=pytest.mark.long)])
+def test_a_grid_gives_the_same_files_as_here(runs: Path, run: Run, request: pytest.FixtureRequest, name: str):
+    if name == "ray":
+        request.getfixturevalue("_cluster")
+    cells = fakes.cells(["diffro", "rrpo"], [1])
+    there, text = run(cells, launcher=launchers.Launcher(name=name))
+    assert (there.status, there.done) == (0, 2), text
+    assert "cell 2 of 2 done" in text
+    theirs = results(runs)
+    assert len(theirs) > 10
+    for stage in (runs / "stages").iterdir():
+        shutil.rmtree(stage) if stage.is_dir() else stage.unlink()
+    run(cells, grid="here")
+    assert results(runs) == theirs
+
+
+@pytest.mark.usefixtures("_cluster")
+@pytest.mark.parametrize("name", [installed("ray")])
+def test_a_cluster_without_room_is_refused(name: str):
+    with pytest.raises(InputError, match=r"2 CPU\(s\) and 1 GPU\(s\) a task; a node has at most 2 and"):
+        launchers.start(launchers.Launcher(name=name, cpus=2, gpus=1), 1, Path())
+
+
+def results(runs: Path) -> dict[str, bytes]:
+    """Every file of every stage, but for what names times and places."""
+    stages = runs / "stages"
+    found = {p.relative_to(stages).as_posix(): p for p in stages.rglob("*") if p.is_file()}
+    return {name: p.read_bytes() for name, p in found.items() if p.name not in ("stage.json", "built.txt")}
 
 
 PARENT = """

@@ -15,16 +15,8 @@ import pytest
 import soundfile
 import torch
 
-from rrpo.stages import (
-    Context,
-    DivergedError,
-    Interrupted,
-    Stage,
-    content_hash,
-    failure_kind,
-    materialise,
-    walk,
-)
+from rrpo.failures import DivergedError, Interrupted, failure_kind
+from rrpo.stages import Context, Stage, content_hash, materialise, walk
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
