@@ -176,9 +176,9 @@ def test_optunas_dashboard_opens_a_study_in_a_browser(dashboard: str, tmp_path: 
         tab.on("pageerror", lambda error: errors.append(str(error)))
         tab.goto(dashboard, wait_until="domcontentloaded")
         tab.get_by_text("regularizers-smoke").first.click()
-        tab.get_by_text("History").first.wait_for()
-        tab.goto(f"{dashboard}/dashboard/studies/1/trials?numbers=2", wait_until="domcontentloaded")
-        tab.get_by_text("epsilon").first.wait_for()
+        tab.get_by_text("History", exact=True).locator("visible=true").first.wait_for()
+        tab.goto(f"{dashboard}/dashboard/studies/0/trials?numbers=2", wait_until="domcontentloaded")
+        tab.get_by_text("epsilon").locator("visible=true").first.wait_for()
         tab.screenshot(path=tmp_path / "dashboard.png")
         browser.close()
     assert errors == []
