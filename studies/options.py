@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,6 +136,9 @@ def opened(command: Command) -> OptunaStudy:
         if not study.get_trials(deepcopy=False):
             for point in first_points(search, command.warm_start):
                 study.enqueue_trial(point, user_attrs={SAMPLER: GIVEN}, skip_if_exists=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # called experimental: what the dashboard calls the objectives
+                study.set_metric_names(list(search.question.objectives))
     return study
 
 
