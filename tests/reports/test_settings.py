@@ -101,6 +101,8 @@ def test_nothing_is_tested_before_the_planned_number_of_seeds(looks: list[int]):
     assert words("EAM, added to DiffRO", found).startswith("Interim: above zero in ")
     missing = [r for r in grid() if (r.label, r.seed) != ("rrpo@noise0.6_shortcut0.9", 3)]
     assert set(said(findings(missing, [6])).values()) == {"interim"}, "one cell is missing"
+    part = [r for r in grid() if not r.label.startswith("ls@")]
+    assert set(said(findings(part, [6])).values()) == {"interim"}, "the family is not whole"
 
 
 def test_a_component_that_did_not_move_its_target_in_a_setting_was_not_tested_there():
