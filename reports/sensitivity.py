@@ -165,11 +165,15 @@ def _by_setting(found: Sequence[Finding], names: Sequence[str]) -> Sheet:
     rows: list[tuple[Value, ...]] = []
     for place, setting in places.items():
         cells = [value for name in names for value in (by[place, name].mean, by[place, name].verdict)]
-        title = f"{place} (the world's own)" if setting.own else place
+        title = f"{place} *" if setting.own else place
         rows.append((title, *(setting.levels[factor] for factor in factors), *cells))
     seeds = sorted({finding.mean.n for finding in found})
     return Sheet(
-        "settings", "Conclusions by setting", tuple(columns), tuple(rows), (f"Seeds: {', '.join(map(str, seeds))}.",)
+        "settings",
+        "Conclusions by setting",
+        tuple(columns),
+        tuple(rows),
+        (f"*: the world's own. Seeds: {', '.join(map(str, seeds))}.",),
     )
 
 

@@ -78,7 +78,7 @@ def test_conclusions_survive_vanish_or_turn_round():
     assert any(note.startswith("EAM, added to DiffRO: Better in") for note in survival.notes)
     assert survival.row("EAM, added to DiffRO")["points"].mean == pytest.approx(0.06, abs=0.005)  # type: ignore[union-attr]
     assert [column.heading for column in by_setting.columns][:3] == ["setting", "rater noise", "planted shortcut"]
-    assert by_setting.rows[0][:3] == (f"{OWN} (the world's own)", 0.3, 0.9)
+    assert by_setting.rows[0][:3] == (f"{OWN} *", 0.3, 0.9)
     first, second, third = verdict(found, "Nobody listened.")
     assert first.startswith("RRPO - DiffRO: Equivalent in")
     assert "LS, added to DiffRO: Equivalent in" in second
