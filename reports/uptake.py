@@ -45,7 +45,7 @@ def sheet(records: Sequence[Record]) -> Sheet | None:
         Column("words", f"at {strengths[-1]:g}"),
     )
     notes = (
-        "Shortcut uptake, the share of samples with the artefact of emotion e where e was asked for less their share where another "
+        "Shortcut uptake, the share of samples with emotion e's artefact where e was asked for less their share where another "
         "emotion was, at the last checkpoint, by the strength of the shortcut planted in the RM's pre-training data; mean over "
         "seeds ± half the 95 % t-interval.",
         f"{none:g} subtracted: what planting it did, within each seed. Less DiffRO's: difference in differences; below zero, the "
