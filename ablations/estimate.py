@@ -22,29 +22,37 @@ Signature = tuple[str, str, str]
 
 
 class Estimator:
-    """Median seconds and bytes by kind, size and device of stage; learns while a run goes on."""
+    """Median seconds and bytes, most GPU memory, by kind, size and device of stage; learns while a run goes on."""
 
     def __init__(self, store: Path, device: str = "cpu") -> None:
         self.device = device
         self._seconds: dict[Signature, list[float]] = defaultdict(list)
         self._bytes: dict[Signature, list[float]] = defaultdict(list)
+        self._device_mib: dict[Signature, int] = {}
+        self._signatures: dict[str, Signature] = {}
         for marker in sorted((store / "stages").glob(f"*/{MARKER}")):
             try:
                 past = json.loads(marker.read_text())
                 signature = _signature(past["name"], past["config"], past["device"])
                 self._seconds[signature].append(float(past["seconds"]))
+                if (peak := past.get("peak_device_mib")) is not None:
+                    self._device_mib[signature] = max(int(peak), self._device_mib.get(signature, 0))
                 self._bytes[signature].append(float(past["bytes"]))
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # not for the estimate to complain about
 
     def learn(self, stage: Stage, seconds: float) -> None:
         """Remember what a stage took."""
-        self._seconds[_signature(stage.name, canonical(stage.config), self.device)].append(seconds)
+        self._seconds[self._of(stage)].append(seconds)
 
     def seconds(self, stage: Stage) -> float | None:
         """The estimate, or None where nothing like it was built on this device."""
-        past = self._seconds.get(_signature(stage.name, canonical(stage.config), self.device))
+        past = self._seconds.get(self._of(stage))
         return statistics.median(past) if past else None
+
+    def device_mib(self, stage: Stage) -> int | None:
+        """Most MiB of a GPU that one like it held, or None where that was never measured."""
+        return self._device_mib.get(self._of(stage))
 
     def total(self, stages: Iterable[Stage]) -> tuple[float, int]:
         """Seconds of work in all, and how many stages have no estimate (not in the sum)."""
@@ -53,12 +61,17 @@ class Estimator:
 
     def space(self, stages: Iterable[Stage]) -> str:
         """Room that stages will take, in words, by those of a kind that was built here."""
-        sizes = [self._bytes.get(_signature(s.name, canonical(s.config), self.device)) for s in stages]
+        sizes = [self._bytes.get(self._of(stage)) for stage in stages]
         known = sum(statistics.median(found) for found in sizes if found)
         if sizes and not any(sizes):
             return "unknown"
         text = f"{known / 2**20:.0f} MiB" if known < 2**30 else f"{known / 2**30:.1f} GiB"
         return f"about {text}" if all(sizes) else f"more than {text}"
+
+    def _of(self, stage: Stage) -> Signature:
+        if stage.key not in self._signatures:
+            self._signatures[stage.key] = _signature(stage.name, canonical(stage.config), self.device)
+        return self._signatures[stage.key]
 
 
 def wall(stages: Sequence[Stage], estimator: Estimator, workers: int) -> str:

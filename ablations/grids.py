@@ -5,6 +5,7 @@ A grid is a function ``(profile, seeds) -> cells``. To add one, write the functi
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -80,12 +81,31 @@ def full(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     return product(arms, profile, seeds)
 
 
+SINGLES = ("diffro", "ls", "eam", "adv", "rrpo")
+"""No component, each by itself, all three: what is run in every setting of a grid of settings."""
+
+
 def shortcut(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     """Strength of the planted shortcut 0, .5, .9 x DiffRO, single components, RRPO; labels like ``diffro@0.5``."""
     arms = {
         f"{name}@{strength:g}": replace(ARMS[name], shortcut=strength)
         for strength in (0.0, 0.5, 0.9)
-        for name in ("diffro", "ls", "eam", "adv", "rrpo")
+        for name in SINGLES
+    }
+    return product(arms, profile, seeds)
+
+
+def sensitivity(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
+    """Rater noise .3, .6 x planted shortcut 0, .9 x the RM's learning rate 1e-4, 3e-4, 1e-3, by DiffRO, singles, RRPO.
+
+    One setting is the embedded world's own. Labels like ``rrpo@noise0.6_shortcut0.9_lr0.0003``.
+    """
+    arms = {
+        f"{name}@noise{noise:g}_shortcut{strength:g}_lr{lr:g}": replace(
+            ARMS[name], rater_noise=noise, shortcut=strength, rm_lr=lr
+        )
+        for noise, strength, lr in itertools.product((0.3, 0.6), (0.0, 0.9), (1e-4, 3e-4, 1e-3))
+        for name in SINGLES
     }
     return product(arms, profile, seeds)
 
@@ -112,6 +132,7 @@ GRIDS: dict[str, Grid] = {
     "loo": Grid(cells=loo),
     "full": Grid(cells=full, seeds=8),
     "shortcut": Grid(cells=shortcut),
+    "sensitivity": Grid(cells=sensitivity),
     "rm": Grid(cells=rm),
 }
 """Every grid by name; also the name of its MLflow experiment."""

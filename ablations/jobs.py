@@ -6,16 +6,21 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ablations.estimate import Estimator
+from ablations.records import Record
 from ablations.scheduler import Task
 from ablations.tracking import Tracker
+from ablations.worker import stopping
 from rrpo.cell import Cell, collect
 from rrpo.stages import MARKER, Context, Stage, materialise, walk
 
 Report = Callable[[int, int], None]
+SMALLER = 2
+"""Samples a forward after a policy optimisation ran out of memory."""
 LOG_LIMIT = 20_000
 """Characters kept of the end of one stage's log in a cell's record."""
 
@@ -94,7 +99,8 @@ def stage_tasks(
             key=stage_key(stage),
             title=str(stage),
             function="ablations.jobs:build_stage",
-            arguments=(stage, store, device),
+            arguments=(stage, store, device, None),
+            after_oom=(stage, store, device, SMALLER),
             needs=frozenset(stage_key(child) for child in stage.inputs.values() if child.key in keys),
             priority=priorities[stage.key],
         )
@@ -128,14 +134,19 @@ def _longest_tail(stages: Sequence[Stage], estimator: Estimator) -> dict[str, fl
     return tail
 
 
-def build_stage(stage: Stage, store: Path, device: str, report: Report) -> float:
-    """Build one stage; the seconds it took."""
-    folder = materialise(stage, store, Context(device=device, report=report))
+def build_stage(stage: Stage, store: Path, device: str, micro: int | None, report: Report) -> float:
+    """Build one stage, with at most ``micro`` samples a forward; the seconds it took.
+
+    Raises ClaimedError where another live process builds it, `Interrupted` when this worker was asked to stop.
+    """
+    often = float(os.environ.get("RRPO_CHECKPOINT_SECONDS", Context.checkpoint_seconds))
+    context = Context(device=device, report=report, stop=stopping, micro=micro, wait=False, checkpoint_seconds=often)
+    folder = materialise(stage, store, context)
     return float(json.loads((folder / MARKER).read_text())["seconds"])
 
 
-def record_cell(cell: Cell, store: Path, tracker: Tracker, report: Report) -> str:
-    """Write a cell's record, all of whose stages are stored; its run id."""
+def record_cell(cell: Cell, store: Path, tracker: Tracker, report: Report) -> Record:
+    """Record a cell, all of whose stages are stored."""
     scalars, files = collect(cell, store)
     below = {stage.key: stage.seconds(store) or 0.0 for stage in walk(*cell.stages.values())}
     scalars["seconds"] = sum(below.values())

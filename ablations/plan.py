@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ablations import environment
+from ablations import environment, launchers, packing
 from ablations.errors import InputError, choose, positive
 from ablations.estimate import Estimator, wall
 from ablations.exported import read_arms
 from ablations.failures import Lost
 from ablations.grids import FIRST_SEED, GRIDS, product, scale_batches
 from ablations.jobs import missing_stages
+from ablations.launchers import Launcher
 from ablations.prospects import prospects
 from ablations.records import Record
 from ablations.runs_folder import RunsFolder, check
@@ -22,10 +23,7 @@ from ablations.store import Store
 from rrpo.cell import Cell
 from rrpo.claims import Claims
 from rrpo.config import ManifestConfig, Profile
-from rrpo.stages import Stage
-
-GPU_WORKERS = 4
-"""Default most workers on one GPU: small models leave it idle between kernels."""
+from rrpo.stages import Stage, walk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +44,16 @@ class Request:
     """Whether cells that diverged or met a bug are run again."""
     fail_fast: bool = False
     """Whether the first failure ends the run."""
+    launcher: Launcher = field(default_factory=Launcher)
+    """Where tasks run."""
+    shard: tuple[int, int] = (1, 1)
+    """(i, n): only every n-th cell, from the i-th on, is run by this command."""
+
+    @property
+    def own(self) -> tuple[Cell, ...]:
+        """The shard's cells."""
+        place, count = self.shard
+        return self.cells[place - 1 :: count]
 
     @property
     def arms(self) -> list[str]:
@@ -78,13 +86,13 @@ class Plan:
         """Cells that diverged or met a bug before, and are run again only on request."""
         if self.request.retry_failed:
             return []
-        return [c for c in self.request.cells if c.hash in self.lost and not self.lost[c.hash].again]
+        return [c for c in self.request.own if c.hash in self.lost and not self.lost[c.hash].again]
 
     @property
     def todo(self) -> list[Cell]:
         """Cells to run, in order."""
         not_now = {cell.hash for cell in self.kept_back} | self.done.keys()
-        return [cell for cell in self.request.cells if cell.hash not in not_now]
+        return [cell for cell in self.request.own if cell.hash not in not_now]
 
     @property
     def records(self) -> list[Record]:
@@ -120,6 +128,7 @@ class Plan:
         kinds = Counter(stage.name for stage in self.stages)
         stages = ", ".join(f"{count} x {name}" for name, count in kinds.items()) or "none"
         back = f", {len(self.kept_back)} kept back" if self.kept_back else ""
+        back += "" if request.shard == (1, 1) else f" in shard {request.shard[0]}/{request.shard[1]}"
         done = sum(cell.hash in self.done for cell in request.cells)
         return [
             f"grid {request.grid}: {len(request.arms)} arms x {len(request.seeds)} seeds = {len(request.cells)} cells, "
@@ -165,6 +174,12 @@ def request(
     manifests: Sequence[str] = (),
     retry: str | None = None,
     fail_fast: bool = False,
+    launcher: str = "local",
+    address: str | None = None,
+    cpus_per_task: int = 1,
+    gpus_per_task: float | None = None,
+    slurm: Sequence[str] = (),
+    shard: str = "1/1",
     runs_dir: Path = Path("runs"),
 ) -> Request:
     """Check a command's options and make its cells.
@@ -186,8 +201,11 @@ def request(
         known = list(dict.fromkeys(cell.label for cell in cells))
         wanted = [choose(f"arm in grid {grid}", name.strip(), known) for name in arms.split(",")]
         cells = sorted((cell for cell in cells if cell.label in wanted), key=lambda cell: cell.seed)
-    machine = environment.resolve_device(device)
-    count = default_workers(machine) if workers is None else positive("--workers", workers)
+    machine = environment.resolve_device(device, elsewhere=launcher != "local")
+    folder = check(runs_dir)
+    packed = _packed(cells, folder, gpus_per_task, workers, launcher) if machine == "cuda" else packing.UNMEASURED
+    where = launchers.checked(launcher, address, cpus_per_task, gpus_per_task, slurm, machine, packed)
+    count = default_workers(machine, packed) if workers is None else positive("--workers", workers)
     if retry is not None:
         choose("set of cells to --retry", retry, ("failed",))
     return Request(
@@ -195,10 +213,19 @@ def request(
         cells=tuple(cells),
         device=machine,
         workers=count,
-        folder=check(runs_dir),
+        folder=folder,
         retry_failed=retry is not None,
         fail_fast=fail_fast,
+        launcher=where,
+        shard=_shard(shard),
     )
+
+
+def _shard(text: str) -> tuple[int, int]:
+    place, slash, count = text.partition("/")
+    if not (slash and place.isdecimal() and count.isdecimal() and 1 <= int(place) <= int(count)):
+        raise InputError("--shard takes I/N with I from 1 to N", got=text, fix="for example --shard 1/4 to --shard 4/4")
+    return int(place), int(count)
 
 
 def _manifest(entry: str, profile: Profile) -> tuple[str, ManifestConfig]:
@@ -216,10 +243,21 @@ def _manifest(entry: str, profile: Profile) -> tuple[str, ManifestConfig]:
         ) from None
 
 
-def default_workers(device: str) -> int:
-    """One worker a CPU that this process may use; few on a GPU."""
+def _packed(
+    cells: Sequence[Cell], folder: RunsFolder, gpus_per_task: float | None, workers: int | None, launcher: str
+) -> int:
+    """Tasks a GPU, where an option does not decide it."""
+    if (workers if launcher == "local" else gpus_per_task) is not None:
+        return packing.UNMEASURED
+    stages = walk(*(stage for cell in cells for stage in cell.stages.values()))
+    smallest = min(environment.gpus().values(), default=None)
+    return packing.tasks_a_gpu(stages, Estimator(folder.root, "cuda"), smallest)
+
+
+def default_workers(device: str, packed: int = packing.UNMEASURED) -> int:
+    """One worker a CPU that this process may use; on GPUs at most ``packed`` each."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cpus, GPU_WORKERS) if device == "cuda" else cpus
+    return min(cpus, packed * max(1, len(environment.gpus()))) if device == "cuda" else cpus
 
 
 def make(asked: Request) -> Plan:

@@ -41,6 +41,7 @@ class Display:
             console=console,
         )
         self._rows: dict[int, TaskID] = {}
+        self._elsewhere: set[str] = set()
         self._view = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Display:
@@ -71,11 +72,24 @@ class Display:
         elif not self.live:
             self.line(f"built {task.title} in {duration(seconds)}")
 
+    def retried(self, slot: int | None, task: Task, failure: Failure) -> None:
+        """Say why a task is tried again, of another runner's work once."""
+        self._free(slot)
+        if failure.kind != "claimed":
+            self.line(f"{failure.kind}: {task.title}: {failure.message}")
+        elif task.key not in self._elsewhere:
+            self._elsewhere.add(task.key)
+            self.line(f"elsewhere: {failure.message}")
+
+    def said(self, text: str) -> None:
+        """Pass on what concerns no single task."""
+        self.line(text)
+
     def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
         """Say once what failed, and which cells are lost by it."""
         self._free(slot)
         if failure.cause == task.title:
-            self.line(f"FAILED {task.title}: {failure.message} (log: {failure.log})")
+            self.line(f"FAILED {task.title}: {failure.kind}: {failure.message} (log: {failure.log})")
         if task.key.startswith(f"{self.counted}-"):
             self.failed_cells += 1
             if failure.cause != task.title:
@@ -87,7 +101,7 @@ class Display:
         self.console.print(stamp + text, markup=False, highlight=False, soft_wrap=True)
 
     def _free(self, slot: int | None) -> None:
-        if slot is not None:
+        if slot is not None and slot in self._rows:
             self._bars.remove_task(self._rows.pop(slot))
 
     def _render(self) -> RenderableType:

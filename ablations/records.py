@@ -2,12 +2,13 @@
 
 A *scalar* is one float a cell, stored as an MLflow metric without steps. A *curve* column has one value a training
 step (``curves.parquet``); *points* have one row a stored checkpoint of the optimisation, by the proxy and the `val`
-judge (``points.parquet``) or by the held-out `test` judges (``test_points.parquet``). Rates are fractions.
+judge (``points.parquet``), by the held-out `test` judges (``test_points.parquet``) or by everything else that listens
+(``diagnosis_points.parquet``). Rates are fractions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +21,20 @@ CURVES_FILE = "curves.parquet"
 POINTS_FILE = "points.parquet"
 TEST_POINTS_FILE = "test_points.parquet"
 TEST_SAMPLES_FILE = "test_samples.parquet"
+DIAGNOSIS_POINTS_FILE = "diagnosis_points.parquet"
+DIAGNOSIS_SAMPLES_FILE = "diagnosis_samples.parquet"
+TRANSFER_FILE = "transfer.parquet"
+"""Of a ``transfer`` run (`TAG_KIND`), no cell's: ``samples_of, judged_by, accuracy, logprob, confidence, start_accuracy`` of one
+seed's arms; ``start_accuracy`` is the same reward model's of the SFT policy's samples."""
+TRANSFER_CELL = "cell."
+"""Prefix of its params: arm -> hash of the cell that was compared."""
 
 CURVE_PREFIXES: dict[str, str] = {
     CURVES_FILE: "policy/",
     "finetune_curves.parquet": "finetune/",
     POINTS_FILE: "checkpoint/",
     TEST_POINTS_FILE: "checkpoint_test/",
+    DIAGNOSIS_POINTS_FILE: "checkpoint_diagnosis/",
 }
 """Tables by step, and where their columns stand among the MLflow metrics; a scalar's name has no slash."""
 
@@ -41,8 +50,27 @@ POINTS: dict[str, str] = {
     "val_hack_rate": "share of samples with the proxy's argmax on target where gold's is not or an artefact is flagged",
     "uptake": "shortcut uptake: P(artefact of emotion e | target e) - P(artefact of e | other target)",
     "length": "mean tokens a sample",
+    "entropy": "entropy of the policy's distribution over codes and eos, nats a token",
+    "repetition": "share of tokens equal to the one before",
+    "cut": "share of samples that reached the longest length before eos",
+    "diversity": "within-prompt diversity: edit distance of two samples of one prompt, as a share of the longer; 0 = all alike",
+    "proxy_confidence": "mean probability of the reward model's argmax on the policy's samples",
+    "proxy_ece": "expected calibration error of the reward model on them, the target emotion as truth",
+    "proxy_grad_h": "mean L2 norm of the gradient of the cross-entropy with the target at h', hard tokens",
+    "proxy_relative_delta": "mean ||delta|| / ||h'|| of Eq. 4 on the samples, at the reward model's own epsilon_adv",
+    "proxy_l_adv_over_l_emo": "quotient of the mean losses at h' + delta and at h'",
 }
-"""Columns of ``points.parquet`` (gold = `val`); a builder may add more."""
+"""Columns of ``points.parquet`` (gold = `val`); a builder may add more. Artefact rates come beside them."""
+
+CURVES: dict[str, str] = {
+    "step": "updates done before the roll-outs were sampled",
+    "loss": "what is minimised: reward loss + content weight x content loss + beta x KL an utterance",
+    "reward_loss": "minus the reward on the roll-outs' hard tokens",
+    "content_loss": "the reward's phone recogniser's CTC loss a phone, nats",
+    "grad_norm": "L2 norm of the policy's gradient before clipping",
+    "relaxed_reward_loss": "as reward_loss, of the relaxed (soft) tokens; its distance from reward_loss is the relaxation's gap",
+}
+"""Columns of ``curves.parquet``: these, the last one every few steps, and then `POINTS`, but diversity, on the roll-outs."""
 
 TEST_POINTS: dict[str, str] = {
     "step": POINTS["step"],
@@ -54,6 +82,25 @@ TEST_POINTS: dict[str, str] = {
 }
 """Columns of ``test_points.parquet`` (gold = `test`); artefact rates come beside them."""
 
+DIAGNOSIS_POINTS: dict[str, str] = {
+    "step": POINTS["step"],
+    "common_accuracy": "share of samples whose target is the argmax of the seed's pre-trained reward model: one ruler",
+    "common_logprob": "mean log-probability of the target under that reward model",
+    "third_accuracy": "share of the first prompts' samples that the third judge (Praat measures, LDA or QDA) hears right",
+    "third_logprob": "mean log-probability of the target under the third judge",
+    "f0_spread": "mean over samples of the F0 range (10 to 90 % of voiced frames), semitones",
+    "f0_contrast": "spread over target emotions of their samples' mean F0 level, semitones",
+    "speaker_similarity": "mean cosine similarity to the prompt's speaker, re-synthesised (GE2E encoder)",
+    "speaker_right": "share of samples whose nearest of the policy's speakers is the prompt's",
+    "dnsmos": "mean DNSMOS (overall) of the first 20 prompts; never an N-MOS; NaN where it cannot tell clean from clicked",
+    "plcmos": "mean PLCMOS of them, where DNSMOS cannot; trained on packet loss, unreliable under noise",
+    "looping": "share of samples that say a stretch again",
+    "odd_length": "share of samples 1.6 times longer or shorter than the SFT policy's sample of the same prompt",
+    "silence": "share of samples with a pause of .6 s or more, or silent altogether",
+    "drawl": "share of samples whose spectrum stands still for .5 s",
+}
+"""Columns of ``diagnosis_points.parquet``. NaN: not installed, not valid in this world, or not asked at that checkpoint."""
+
 SCALARS: dict[str, str] = {
     "end_*": "a column of the points at the last checkpoint",
     "peak_*": "its largest value over the checkpoints",
@@ -63,13 +110,32 @@ SCALARS: dict[str, str] = {
 }
 """Families of scalars by name pattern."""
 
+RATINGS: dict[str, str] = {
+    "test": "id of the listening test",
+    "rater": "who rated, as the person wrote it",
+    "position": "place in the person's own order, from 1",
+    "item": "opaque id of the sample; the test's run in MLflow says which it is",
+    "emotion": "the emotion heard, one of the world's (forced choice)",
+    "expressiveness": "1 bad to 5 excellent: E-MOS is its mean",
+    "naturalness": "1 bad to 5 excellent: N-MOS is its mean",
+    "plays": "how often it was heard to the end",
+    "seconds": "from its first showing to the answer",
+    "automated": "1 where a program drove the browser",
+    "check": "CRC-32 of the row and the check before it: shows accidents and careless edits, not forgery",
+}
+"""Columns of ``ratings.csv``, as the listening page writes them and a run of kind ``ratings`` keeps them."""
+
+HUMAN: dict[str, str] = {"human_emos": "expressiveness", "human_nmos": "naturalness"}
+"""Mean opinions in reports, and the ratings that they are of."""
+
 GOLD_GAIN = "gold_gain"
 """Primary outcome, in arm summaries only: it compares a cell with the others of its seed."""
 
 EXPERIMENT_WORLD = "world"
 """The MLflow experiment of world cards; every other one is a grid's."""
 TAG_KIND = "kind"
-"""``parent`` (an invocation), ``arm`` (summary of an arm in it), ``cell``, or ``card`` (of the world)."""
+"""``parent`` (an invocation), ``arm`` (summary of an arm in it), ``cell``, ``card`` (of the world), ``listening`` (a test that
+was exported, with its key), ``ratings`` (one person's, of such a test), or ``transfer`` (one seed's cross-RM matrix)."""
 TAG_GRID = "grid"
 TAG_ARM = "arm"
 TAG_SEED = "seed"
@@ -77,12 +143,24 @@ TAG_ARM_HASH = "arm_hash"
 TAG_CELL_HASH = "cell_hash"
 TAG_WORLD_HASH = "world_hash"
 TAG_PROFILE = "profile"
-TAG_GIT_SHA = "git_sha"
-"""Commit of the source tree that the run was started from."""
-TAG_DIRTY = "dirty"
-"""``true`` where that tree had changes that no commit holds."""
 TAG_COMPLETE = "complete"
 """The cell's hash, written last: only a run that carries it counts."""
+TAG_SHA = "git_sha"
+TAG_DIRTY = "dirty"
+TAG_DIFF = "diff_hash"
+"""Hash of what was not committed."""
+TAG_CODE = "code"
+"""Hash of rrpo's source: of a cell, the one that built its own stages."""
+TAG_DATA_HASH = "data_hash"
+"""Hash of every split and prompt set below the cell."""
+TAG_ENTRY = "entry"
+"""The key that the run had in the spool before it was written: one run a key."""
+TAG_INVOCATION = "invocation"
+"""Key of the invocation that a run belongs to."""
+TAG_TEST = "listening_test"
+"""Id of a listening test, on its own run and on those of its ratings."""
+TAG_RATER = "rater"
+"""Who rated, as the person wrote it."""
 TAG_FAILED = "failed"
 """Why a cell's run failed, one line."""
 TAG_FAILURE_KIND = "failure_kind"
@@ -113,16 +191,17 @@ class Record:
     """The flat config."""
     run_id: str = ""
     """MLflow run."""
-    experiment: str = ""
-    """The MLflow experiment it belongs to."""
-    git_sha: str = "unknown"
-    """Commit of the source tree that made the record."""
-    dirty: bool = False
-    """Whether that tree had uncommitted changes."""
     recorded: int = 0
     """When the run was started, milliseconds since 1970."""
-    folder: Path = Path()
-    """Where the run's artifacts lie."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """The run's tags: git sha, command line, ..."""
+    find: Callable[[], Path] = Path
+    """Finds the run's artifacts, fetching them where they lie on a server; called when a file is first read."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's artifacts lie."""
+        return self.find()
 
     @property
     def stops_early(self) -> bool:
@@ -140,13 +219,21 @@ class Record:
         return self._table(TEST_SAMPLES_FILE)
 
     @cached_property
+    def diagnosis(self) -> pd.DataFrame:
+        """One row a stored sample and checkpoint: what common reward model and third judge hear, prosody, voice; may be empty."""
+        return self._table(DIAGNOSIS_SAMPLES_FILE)
+
+    @cached_property
     def points(self) -> pd.DataFrame:
-        """One row a checkpoint: `POINTS` joined with `TEST_POINTS`; gold's columns win where both have one."""
+        """One row a checkpoint: `POINTS`, `TEST_POINTS` and `DIAGNOSIS_POINTS` joined; gold's columns win where two have one."""
         proxy, gold = self._table(POINTS_FILE), self._table(TEST_POINTS_FILE)
         if proxy.empty or gold.empty:
             return proxy if gold.empty else gold
         twice = [name for name in proxy.columns if name in gold.columns and name != "step"]
-        return proxy.drop(columns=twice).merge(gold, on="step").sort_values("step", ignore_index=True)
+        joined = proxy.drop(columns=twice).merge(gold, on="step")
+        if not (diagnosis := self._table(DIAGNOSIS_POINTS_FILE)).empty:
+            joined = joined.merge(diagnosis, on="step", how="left")
+        return joined.sort_values("step", ignore_index=True)
 
     def _table(self, name: str) -> pd.DataFrame:
         import pandas as pd

@@ -17,6 +17,7 @@ from ablations import plan
 from ablations.errors import InputError
 from ablations.estimate import Estimator
 from ablations.grids import FIRST_SEED, GRIDS
+from ablations.launchers import PACKAGES
 from ablations.runner import Outcome, run_plan
 from ablations.sheet import Sheet
 
@@ -36,7 +37,11 @@ def command(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     workers: Annotated[
-        int | None, typer.Option(help="Worker processes. Default: one a CPU, at most 4 on a GPU.", show_default=False)
+        int | None,
+        typer.Option(
+            help="Tasks at a time. Default: one a CPU, on a GPU what the measured memory allows, 4 at first.",
+            show_default=False,
+        ),
     ] = None,
     batch_scale: Annotated[
         int, typer.Option(help="Every training batch this many times as large. Another experiment, for GPUs.")
@@ -47,6 +52,32 @@ def command(
             metavar="SPLIT=PATH", help="Your own JSON-lines manifest for a split; may be given several times."
         ),
     ] = None,
+    retry: Annotated[
+        str | None,
+        typer.Option(metavar="failed", help="Run cells that diverged or met a bug again.", show_default=False),
+    ] = None,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast/--keep-going", help="Stop at the first failed cell, or go on with the others.")
+    ] = False,
+    launcher: Annotated[
+        str, typer.Option(help=f"Where tasks run: {', '.join(PACKAGES)}; one of --workers at a time.")
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Of a running Ray cluster. Default: one is started here.", show_default=False)
+    ] = None,
+    cpus_per_task: Annotated[int, typer.Option(help="On Ray and Slurm.")] = 1,
+    gpus_per_task: Annotated[
+        float | None,
+        typer.Option(
+            help="On Ray and Slurm. Default: on a GPU, what the measured memory asks for.", show_default=False
+        ),
+    ] = None,
+    slurm: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="An option of sbatch; may be given several times.")
+    ] = None,
+    shard: Annotated[
+        str, typer.Option(metavar="I/N", help="Only every N-th cell, from the I-th (1 to N) on: for batch systems.")
+    ] = "1/1",
     runs_dir: Annotated[Path, typer.Option(help="Where stages, logs and the MLflow store lie.")] = Path("runs"),
     plan_only: Annotated[
         bool, typer.Option("--plan", help="Print cells, stages to build and the time, and do nothing.")
@@ -65,19 +96,31 @@ def command(
             workers=workers,
             batch_scale=batch_scale,
             manifests=manifest or (),
+            retry=retry,
+            fail_fast=fail_fast,
+            launcher=launcher,
+            address=address,
+            cpus_per_task=cpus_per_task,
+            gpus_per_task=gpus_per_task,
+            slurm=slurm or (),
+            shard=shard,
             runs_dir=runs_dir,
         )
+        made = plan.make(asked)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
-    made = plan.make(asked)
     estimator = Estimator(asked.folder.root, asked.device)
     lines = made.lines(estimator)
-    for line in lines if plan_only else [lines[0], *lines[-2:]]:
+    for line in lines if plan_only else [lines[0], *lines[1 + len(asked.cells) :]]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if plan_only:
         return
-    outcome = run_plan(made, estimator, console, show_table)
+    try:
+        outcome = run_plan(made, estimator, console, show_table)
+    except InputError as error:  # no such cluster, or a tracking store that does not answer
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
     report(outcome, console)
     raise typer.Exit(outcome.status)
 
@@ -98,6 +141,8 @@ def report(outcome: Outcome, console: Console) -> None:
             say(f"  {name}: {reason}")
     else:
         say(f"All {outcome.cells} cells are done.")
+    if outcome.waiting:
+        say(outcome.waiting)
     say(f"Open it: {outcome.ui_command}")
 
 

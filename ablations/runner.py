@@ -6,20 +6,24 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
-from ablations import environment, jobs, records, tracking
+from ablations import environment, jobs, launchers, records, tracking
+from ablations.connection import UnavailableError
+from ablations.contrasts import PRIMARY, apply
 from ablations.estimate import Estimator, duration
-from ablations.launchers.local import LocalPool
+from ablations.failures import Lost
+from ablations.launchers.pool import Pool
 from ablations.plan import Plan
 from ablations.plan import make as replan
+from ablations.planned import write_plan
 from ablations.progress import Display
 from ablations.scheduler import Failure, Scheduler, Task
 from ablations.sheet import Sheet
-from ablations.store import Store
 from ablations.summary import gold_gains, table
 from ablations.tracking import Tracker
 from rrpo.cell import Cell
@@ -44,6 +48,8 @@ class Outcome:
     """The result so far, None when there is none."""
     ui_command: str
     """Opens MLflow."""
+    waiting: str = ""
+    """What the tracking store has not taken yet, and why; empty when it has all."""
 
     @property
     def status(self) -> int:
@@ -55,29 +61,38 @@ def run_plan(plan: Plan, estimator: Estimator, console: Console, show_table: Sho
     """Run what a plan says is missing; nothing is written when nothing is."""
     request = plan.request
     failures: dict[str, str] = {}
-    stopped = False
+    stopped, waiting = False, ""
+    kept_back = {c.name: f"{plan.lost[c.hash]} (before; run again by --retry failed)" for c in plan.kept_back}
     if plan.todo:
+        pool = launchers.start(request.launcher, request.workers, request.folder.logs / request.launcher.name)
         tracking.create(request.folder, request.grid)
         tracker = _start(plan)
+        write_plan(request.folder, request.grid, request.cells)
         grid_run = GridRun(plan, estimator, console, tracker, show_table)
         try:
-            grid_run.run()
+            grid_run.run(pool)
         except KeyboardInterrupt:
             stopped = True
         failures = grid_run.failures
         grid_run.close("KILLED" if stopped else "FAILED" if failures else "FINISHED")
-        plan = replan(request)
+        waiting = tracker.waiting()
+        try:
+            plan = replan(request)
+        except UnavailableError:  # what this invocation knows
+            plan = replace(plan, done=plan.done | {r.cell_hash: r for r in grid_run.records})
     found = plan.records
+    done = len({cell.hash for cell in request.own} & plan.done.keys())
     shown = table(found, _planned(request.cells)) if found else None
-    return Outcome(len(request.cells), len(found), failures, stopped, shown, request.folder.ui_command())
+    failures = kept_back | failures
+    ui_command = request.folder.ui_command()
+    return Outcome(len(request.own), done, failures, stopped, shown, ui_command, waiting)
 
 
 def _start(plan: Plan) -> Tracker:
     request = plan.request
     first = Tracker(request.folder, request.grid, environment.git_state(), environment.describe(request.device))
-    params = {"device": request.device, "workers": str(request.workers)}
-    parent = first.start_invocation(request.cells, params)
-    return Tracker(first.folder, first.grid, first.tags, first.environment, parent)
+    params = {"device": request.device, "workers": str(request.workers), "launcher": request.launcher.name}
+    return first.start_invocation(request.cells, params)
 
 
 def _planned(cells: Sequence[Cell]) -> dict[str, int]:
@@ -112,18 +127,15 @@ class GridRun:
         self._open = {seed: sum(c.seed == seed for c in self.plan.todo) for seed in request.seeds}
         self._arm_runs: dict[str, str] = {}
         self._gains: dict[tuple[str, int], float] = {}
-        self._records = self.plan.records
-        self._store = Store(request.folder)
-        self._display = Display(
-            self.console, len(request.cells), len(request.cells) - len(self.plan.todo), self.remaining
-        )
+        self.records = self.plan.records
+        self._display = Display(self.console, len(request.own), len(request.own) - len(self.plan.todo), self.remaining)
 
-    def run(self) -> None:
+    def run(self, pool: Pool) -> None:
         """Run all tasks."""
         request = self.plan.request
         graph = jobs.tasks(self.plan.todo, request.folder.root, request.device, self.tracker, self.estimator)
         with self._display:
-            Scheduler(graph, LocalPool(request.workers), request.folder.logs, self).run()
+            Scheduler(graph, pool, request.folder.logs, self, fail_fast=request.fail_fast).run()
 
     def close(self, status: str) -> None:
         """End the summary runs and the parent run."""
@@ -162,9 +174,18 @@ class GridRun:
             self.estimator.learn(stage, float(result))
         self._display.finished(slot, task, result, seconds)
         if cell := self._cells.get(task.key):
-            self._records.append(self._store.record(str(result)))
+            self.records.append(result)
             self._update_arm(cell)
             self._close_cell(cell)
+
+    def retried(self, slot: int | None, task: Task, failure: Failure) -> None:
+        """Scheduler's event."""
+        self._running.pop(task.key, None)
+        self._display.retried(slot, task, failure)
+
+    def said(self, text: str) -> None:
+        """Scheduler's event."""
+        self._display.said(text)
 
     def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
         """Scheduler's event: note which cell is lost, and keep the log in MLflow."""
@@ -173,9 +194,9 @@ class GridRun:
         self._display.failed(slot, task, failure)
         if cell := self._cells.get(task.key):
             reason = failure.message if failure.cause == task.title else f"{failure.cause}: {failure.message}"
-            self.failures[cell.name] = f"{reason} (log: {failure.log})"
+            self.failures[cell.name] = f"{failure.kind}: {reason} (log: {failure.log})"
             log = failure.log.read_text(errors="replace") if failure.log.is_file() else ""
-            self.tracker.record_failure(cell, reason, log)
+            self.tracker.record_failure(cell, Lost(failure.kind, reason), log)
             self._close_cell(cell)
 
     def _close_cell(self, cell: Cell) -> None:
@@ -184,8 +205,12 @@ class GridRun:
         if self._open[cell.seed]:
             return
         complete = {seed for seed, still in self._open.items() if not still}
-        found = [record for record in self._records if record.seed in complete]
+        found = [record for record in self.records if record.seed in complete]
         self._gains, _ = gold_gains(found)
+        pairs = apply(PRIMARY["RRPO - DiffRO"], self._gains, sorted(complete))
+        pairs = pairs[np.isfinite(pairs)]
+        if len(pairs) > 2:
+            self.tracker.set_metric(self.tracker.parent, records.PAIR_SPREAD, float(pairs.std(ddof=1)), len(pairs))
         for label in dict.fromkeys(record.label for record in found):
             self._update_arm(next(c for c in self.plan.request.cells if c.label == label))
         if any(self._open.values()) and found:
@@ -194,7 +219,7 @@ class GridRun:
 
     def _update_arm(self, cell: Cell) -> None:
         """Mean and spread over the seeds so far of every scalar of one arm."""
-        own = [record for record in self._records if record.label == cell.label]
+        own = [record for record in self.records if record.label == cell.label]
         if cell.label not in self._arm_runs:
             self._arm_runs[cell.label] = self.tracker.start_arm(cell.label, cell.arm_hash)
         values = {name: [r.scalars[name] for r in own if name in r.scalars] for name in own[0].scalars}

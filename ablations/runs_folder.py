@@ -5,6 +5,11 @@
     runs/artifacts/       MLflow's artifacts, one folder a grid
     runs/stages/          results by content hash
     runs/logs/            one log a task
+    runs/spool/           records that the tracking store has not taken yet
+    runs/cache/           artifacts fetched from an MLflow server
+
+With ``MLFLOW_TRACKING_URI`` set to an MLflow server's address, that server takes the place of ``mlflow.db`` and
+``artifacts/``; all else stays here.
 
 MLflow writes absolute artifact paths into its store, so a folder that was moved or copied has them rewritten here,
 once, when it is next opened.
@@ -19,6 +24,7 @@ import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from filelock import FileLock
 
@@ -26,6 +32,10 @@ from ablations.errors import InputError
 
 MARKER = "rrpo-runs.json"
 FORMAT = 1
+SERVER = "MLFLOW_TRACKING_URI"
+"""The environment's word for an MLflow server to record on."""
+UI_ADDRESS = "http://127.0.0.1:5000"
+"""Where `mlflow ui` listens when it is told nothing else."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +56,24 @@ class RunsFolder:
         return self.root / "mlflow.db"
 
     @property
+    def server(self) -> str:
+        """Address of the MLflow server that takes the database's place; empty for none."""
+        return os.environ.get(SERVER, "").rstrip("/")
+
+    @property
     def tracking_uri(self) -> str:
         """The store as MLflow names it."""
-        return f"sqlite:///{self.database}"
+        return self.server or f"sqlite:///{self.database}"
+
+    @property
+    def address(self) -> str:
+        """The store for people: the server without its password, or the database."""
+        return _shown(self.server) if self.server else str(self.database)
+
+    @property
+    def ui_address(self) -> str:
+        """Where the MLflow UI is to be seen, once `ui_command` runs."""
+        return _shown(self.server) if self.server else UI_ADDRESS
 
     @property
     def artifacts(self) -> Path:
@@ -61,51 +86,69 @@ class RunsFolder:
         return self.root / "logs"
 
     @property
+    def spool(self) -> Path:
+        """Records that wait for the tracking store."""
+        return self.root / "spool"
+
+    @property
+    def cache(self) -> Path:
+        """Artifacts fetched from a server, one folder a run."""
+        return self.root / "cache"
+
+    @property
     def claims(self) -> Path:
         """Who is at work on what, `rrpo.claims`."""
         return self.root / "claims"
 
     def ui_command(self) -> str:
-        """The command that opens the MLflow UI on this folder."""
-        return f"mlflow ui --backend-store-uri {shlex.quote(self.tracking_uri)}"
+        """The command that opens the MLflow UI on this folder; the address alone where a server shows it."""
+        return self.ui_address if self.server else f"mlflow ui --backend-store-uri {shlex.quote(self.tracking_uri)}"
 
     def lock(self) -> FileLock:
         """Held while the folder or its store is created or rewritten."""
         return FileLock(self.root / ".lock")
 
     def write_marker(self) -> None:
-        """Record the format and where the folder lies, in one step."""
+        """Record the format, where the folder lies, and the server it was made for, in one step."""
+        server = self._marker().get("server", "") if self.exists else _shown(self.server)
         partial = self.root / f".{MARKER}.{os.getpid()}"
-        partial.write_text(json.dumps({"format": FORMAT, "root": str(self.root)}) + "\n")
+        marker = {"format": FORMAT, "root": str(self.root)} | ({"server": server} if server else {})
+        partial.write_text(json.dumps(marker) + "\n")
         os.replace(partial, self.root / MARKER)
 
     def relocate(self) -> bool:
         """Point the store's artifact paths at where the folder lies now; True when it had been moved."""
-        if not self.exists or self._recorded_root() == str(self.root):
+        if not self.exists or self._marker()["root"] == str(self.root):
             return False
         with self.lock():
-            before = self._recorded_root()
+            before = self._marker()["root"]
             if before == str(self.root):
                 return False
-            with closing(sqlite3.connect(self.database, timeout=30)) as connection, connection:
-                for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
-                    connection.execute(
-                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
-                        (f"{self.root}/", len(before) + 2, len(before) + 1, f"{before}/"),
-                    )
+            if self.database.is_file():
+                self._rewrite(before)
             self.write_marker()
         return True
 
-    def _recorded_root(self) -> str:
-        return str(json.loads((self.root / MARKER).read_text())["root"])
+    def _rewrite(self, before: str) -> None:
+        with closing(sqlite3.connect(self.database, timeout=30)) as connection, connection:
+            for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+                connection.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+                    (f"{self.root}/", len(before) + 2, len(before) + 1, f"{before}/"),
+                )
+
+    def _marker(self) -> dict[str, str]:
+        return dict(json.loads((self.root / MARKER).read_text()))
 
 
 def check(path: Path) -> RunsFolder:
     """The runs folder at ``path``, which may not exist yet. Writes nothing.
 
-    Raises InputError when it is a file, cannot be read or written, or holds something that is not ours.
+    Raises InputError when it is a file, cannot be read or written, or holds something that is not ours, and for a
+    ``MLFLOW_TRACKING_URI`` that is no server's address.
     """
     folder = RunsFolder(path.expanduser().resolve())
+    _check_server(folder.server)
     fix = "give --runs-dir an empty or new folder, or one that a former run made"
     try:
         if not folder.root.exists():
@@ -140,13 +183,36 @@ def _check_marker(folder: RunsFolder) -> None:
     fix = "give --runs-dir another folder, or restore this one from a copy"
     try:
         marker = json.loads((folder.root / MARKER).read_text())
-        version, _ = marker["format"], marker["root"]
-    except (ValueError, KeyError, TypeError) as error:
+        version, _, server = marker["format"], marker["root"], marker.get("server", "")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"the runs folder's {MARKER} is damaged", got=repr(error), fix=fix) from error
     if version != FORMAT:
         raise InputError("the runs folder has another format", got=version, fix=fix)
+    if folder.server:
+        return
+    if server and not folder.database.exists():
+        fix = f"export {SERVER} with the server's address, or give --runs-dir another folder"
+        raise InputError("the runs of this folder were recorded on an MLflow server", got=server, fix=fix)
     try:
         with closing(sqlite3.connect(f"file:{folder.database}?mode=ro", uri=True)) as connection:
             connection.execute("SELECT count(*) FROM experiments").fetchone()
     except sqlite3.Error as error:
         raise InputError("the runs folder's mlflow.db is missing or damaged", got=error, fix=fix) from error
+
+
+def _check_server(address: str) -> None:
+    try:
+        parts = urlsplit(address)
+        good = not address or (parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0)
+    except ValueError:
+        good = False
+    if not good:
+        fix = f"give it an MLflow server's http(s) address, or unset {SERVER} to track in the runs folder"
+        raise InputError(f"{SERVER} names no MLflow server", got=_shown(address), fix=fix)
+
+
+def _shown(address: str) -> str:
+    """An address without user and password."""
+    scheme, mark, rest = address.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"

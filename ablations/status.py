@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -18,27 +17,15 @@ from rich.table import Table as RichTable
 
 from ablations.errors import InputError, choose
 from ablations.estimate import duration
-from ablations.grids import GRIDS
-from ablations.jobs import stage_key
+from ablations.planned import PlannedCell, read_plan
 from ablations.runs_folder import RunsFolder, check
 from ablations.store import Store
-from rrpo.cell import Cell
 from rrpo.claims import Claims, Owner
-from rrpo.stages import Progress, Stage, progress_of, walk
+from rrpo.progress import progress_of
 
 WIDTH = 170
 """Columns where the output is no terminal."""
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-@dataclass(frozen=True)
-class Work:
-    """A stage that some live process builds."""
-
-    owner: Owner
-    """Which process."""
-    progress: Progress | None
-    """How far it said it is."""
 
 
 @dataclass(frozen=True)
@@ -95,17 +82,17 @@ def status(store: Store, grid: str) -> list[Row]:
     now = time.time()
     at_work = working(folder)
     rows = []
-    cells = planned(store, grid)
+    cells = read_plan(folder, grid)
     for cell in cells:
         if record := done.get(cell.hash):
             rows.append(Row(cell.name, "done", age=duration(now - record.recorded / 1000)))
-        elif found := _at_work(cell, at_work):
-            stage, work = found
-            said = work.progress
-            step = f"{stage.name} {said.done} of {said.total}" if said else stage.name
+        elif found := [(name, log) for name, log in cell.stages if name in at_work]:
+            name, log = found[-1]  # the cell's own before shared ones
+            said = progress_of(folder.root, name)
+            kind = name.rpartition("-")[0]
+            step = f"{kind} {said.done} of {said.total}" if said else kind
             age = duration(now - said.started) if said else ""
-            log = folder.logs / f"{stage_key(stage)}.log"
-            rows.append(Row(cell.name, "at work", str(work.owner), age, step, str(log)))
+            rows.append(Row(cell.name, "at work", str(at_work[name]), age, step, str(folder.logs / f"{log}.log")))
         elif why := lost.get(cell.hash):
             rows.append(Row(cell.name, f"failed, {why}", log=_last_log(cell, folder)))
         else:
@@ -115,34 +102,15 @@ def status(store: Store, grid: str) -> list[Row]:
     return rows
 
 
-def planned(store: Store, grid: str) -> list[Cell]:
-    """The cells of the newest invocation, as its parent run names them; none where the grid's code is gone."""
-    from rrpo.profiles import PROFILES
-
-    asked = store.newest_plan(grid)
-    if asked is None or grid not in GRIDS or asked.profile not in PROFILES:
-        return []
-    cells = GRIDS[grid].cells(PROFILES[asked.profile], asked.seeds)
-    return [cell for cell in cells if cell.label in asked.arms]
-
-
-def working(folder: RunsFolder) -> dict[str, Work]:
-    """Stages that live processes build, by their folder's name."""
+def working(folder: RunsFolder) -> dict[str, Owner]:
+    """Live owners by what they claim: the folder's name of a stage."""
     claims = Claims(folder.claims)
-    owners = {name: owner for name in claims.names() if (owner := claims.holder(name)) is not None}
-    return {name: Work(owner, progress_of(folder.root, name)) for name, owner in owners.items()}
+    return {name: owner for name in claims.names() if (owner := claims.holder(name)) is not None}
 
 
-def _at_work(cell: Cell, at_work: Mapping[str, Work]) -> tuple[Stage, Work] | None:
-    """The stage below a cell that is built now, the cell's own before shared ones."""
-    for stage in reversed(list(walk(*cell.stages.values()))):
-        if work := at_work.get(stage.path(Path()).name):
-            return stage, work
-    return None
-
-
-def _last_log(cell: Cell, folder: RunsFolder) -> str:
-    logs = [folder.logs / f"{stage_key(stage)}.log" for stage in walk(*cell.stages.values())]
+def _last_log(cell: PlannedCell, folder: RunsFolder) -> str:
+    """The newest log of those of its stages that are not built."""
+    logs = [folder.logs / f"{log}.log" for name, log in cell.stages if not (folder.root / "stages" / name).exists()]
     found = [path for path in logs if path.is_file()]
     return str(max(found, key=lambda path: path.stat().st_mtime)) if found else ""
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablations.failures import KINDS, Lost
+from ablations import local_runs
+from ablations.artifacts import locate
+from ablations.connection import UnavailableError, answering, open_client, trouble
+from ablations.errors import InputError
+from ablations.failures import Lost
+from ablations.invocations import Attempt, Invocation, attempt, invocation, looks
+from ablations.reconcile import reconcile
 from ablations.records import (
     EXPERIMENT_WORLD,
     PAIR_SPREAD,
@@ -17,83 +22,65 @@ from ablations.records import (
     TAG_ARM_HASH,
     TAG_CELL_HASH,
     TAG_COMPLETE,
-    TAG_DIRTY,
-    TAG_FAILED,
-    TAG_FAILURE_KIND,
-    TAG_GIT_SHA,
     TAG_KIND,
     TAG_PROFILE,
     TAG_SEED,
     TAG_WORLD_HASH,
     Record,
 )
+from ablations.replay import Replay
 from ablations.runs_folder import RunsFolder
+from ablations.spool import Entry
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
-def open_client(folder: RunsFolder) -> MlflowClient:
-    """A client of the folder's store with telemetry off and quiet logs; MLflow is imported here and nowhere earlier."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    from mlflow.tracking import MlflowClient
-
-    return MlflowClient(tracking_uri=folder.tracking_uri)
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """A cell's run that holds no result."""
-
-    label: str
-    """The arm's name."""
-    seed: int
-    """The experiment's seed."""
-    profile: str
-    """Name of the size of world and models."""
-    world_hash: str
-    """The world it was to be run in."""
-    cell_hash: str
-    """The result it was to give."""
-    lost: Lost | None
-    """Why it failed; None when it was left half written."""
-
-
-@dataclass(frozen=True)
-class Invocation:
-    """A parent run: what one start of `ablations.run` was asked for."""
-
-    run_id: str
-    """MLflow run."""
-    profile: str
-    """Name of the size of world and models."""
-    world_hash: str
-    """The world it ran in."""
-    arms: tuple[str, ...]
-    """Arms planned."""
-    seeds: tuple[int, ...]
-    """Seeds planned for each of them."""
+PATIENCE = 20.0
+"""Seconds that a reader waits for a locked store."""
 
 
 @dataclass(frozen=True)
 class Store:
-    """Reads one runs folder, which must exist; a moved one has its artifact paths put right first."""
+    """Reads one runs folder, which must exist.
+
+    Opening puts it in order: a moved folder's artifact paths, records that wait in the spool, runs of dead processes.
+    Everything raises UnavailableError when the store does not answer.
+    """
 
     folder: RunsFolder
     """Where the store lies."""
 
     @cached_property
+    def replay(self) -> Replay:
+        """Carries the spool over to the store; says what still waits."""
+        return Replay(self.folder)
+
+    @cached_property
     def client(self) -> MlflowClient:
         """The MLflow client."""
         self.folder.relocate()
-        return open_client(self.folder)
+        if why := trouble(self.folder, PATIENCE):
+            raise UnavailableError(self.folder, why)
+        with answering(self.folder):
+            client = open_client(self.folder)
+            self.replay.carry(wait=0)
+            reconcile(client)
+        return client
+
+    def _open(self) -> None:
+        """Put a local store in order; without MLflow, whose import takes longer than all else, where it is."""
+        self.folder.relocate()
+        if why := trouble(self.folder, PATIENCE):
+            raise UnavailableError(self.folder, why)
+        if self.replay.spool.pending() or local_runs.any_running(self.folder.database):
+            _ = self.client
 
     def grids(self) -> list[str]:
         """Names of all grids with an experiment."""
-        return sorted(e.name for e in self.client.search_experiments() if e.name not in ("Default", EXPERIMENT_WORLD))
+        with answering(self.folder):
+            found = [experiment.name for experiment in self.client.search_experiments()]
+        return sorted(name for name in found if name not in ("Default", EXPERIMENT_WORLD))
 
     def states(self, grid: str) -> tuple[dict[str, Record], dict[str, Lost]]:
         """Of a grid's cells by hash: the records of the complete ones, and why those that failed are not."""
@@ -103,103 +90,134 @@ class Store:
     def cells(self, grid: str) -> tuple[dict[str, Record], list[Attempt]]:
         """The records of a grid's complete cells by hash, and the attempts at cells of which no run is complete.
 
-        Oldest first; a cell that was recorded twice is there once, by its newest run.
+        Oldest first; a cell that was recorded twice is there once, by its newest run. What waits in the spool counts.
         """
-        runs = self._runs(grid, "cell")
+        runs = self.runs(grid, "cell")
         done = {run.data.tags[TAG_CELL_HASH]: run for run in runs if _complete(run)}
         found = {key: self._record(run) for key, run in done.items()}
-        return found, [_attempt(run.data.tags) for run in runs if run.data.tags[TAG_CELL_HASH] not in done]
+        for entry in self.replay.spool.pending().values():
+            if entry.grid == grid and entry.complete:
+                found.setdefault(entry.complete, waiting_record(entry, self.replay))
+        return found, [attempt(run) for run in runs if run.data.tags[TAG_CELL_HASH] not in found]
 
     def records(self, grid: str) -> list[Record]:
         """Every complete cell of a grid, each cell hash once."""
         return list(self.states(grid)[0].values())
 
+    def plans(self, grid: str) -> list[Invocation]:
+        """What each of a grid's invocations was asked for, oldest first."""
+        return [invocation(run) for run in self.runs(grid, "parent")]
+
+    def looks(self, grid: str, profile: str, world: str) -> list[int]:
+        """The planned numbers of seeds of a grid's invocations, rising: each is a declared look at the results."""
+        return looks([one for one in self.plans(grid) if (one.profile, one.world_hash) == (profile, world)])
+
     def pair_spread(self, grid: str) -> float | None:
         """`records.PAIR_SPREAD` of the newest invocation that has one."""
-        found = [run.data.metrics[PAIR_SPREAD] for run in self._runs(grid, "parent") if PAIR_SPREAD in run.data.metrics]
+        found = [run.data.metrics[PAIR_SPREAD] for run in self.runs(grid, "parent") if PAIR_SPREAD in run.data.metrics]
         return float(found[-1]) if found else None
 
-    def invocations(self, grid: str) -> list[Invocation]:
-        """A grid's invocations, oldest first."""
-        return [
-            Invocation(
-                run_id=str(run.info.run_id),
-                profile=run.data.tags.get(TAG_PROFILE, ""),
-                world_hash=run.data.tags.get(TAG_WORLD_HASH, ""),
-                arms=tuple(filter(None, run.data.params.get("arms", "").split(","))),
-                seeds=tuple(int(seed) for seed in run.data.params.get("seeds", "").split(",") if seed),
-            )
-            for run in self._runs(grid, "parent")
-        ]
+    def invocations(self, grid: str) -> list[str]:
+        """Run ids of a grid's invocations, oldest first."""
+        return [str(run.info.run_id) for run in self.runs(grid, "parent")]
 
     def experiment_id(self, grid: str) -> str:
         """The grid's experiment in MLflow's addresses; empty when there is none."""
-        found = self.client.get_experiment_by_name(grid)
+        with answering(self.folder):
+            found = self.client.get_experiment_by_name(grid)
         return str(found.experiment_id) if found else ""
 
     def newest_artifact(self, experiment: str, name: str, world: str) -> Path | None:
         """An artifact of an experiment's newest run in a world that has it."""
         number = self.experiment_id(experiment)
         mine = f"tags.{TAG_WORLD_HASH} = '{world}'"
-        found = self.client.search_runs([number], mine, order_by=["attributes.start_time DESC"]) if number else []
-        paths = [_local(run.info.artifact_uri) / name for run in found]
+        with answering(self.folder):
+            found = self.client.search_runs([number], mine, order_by=["attributes.start_time DESC"]) if number else []
+        paths = (locate(self.folder, run.info.run_id, run.info.artifact_uri) / name for run in found)
         return next((path for path in paths if path.is_file()), None)
 
-    def record(self, run_id: str) -> Record:
-        """One cell by its run."""
-        return self._record(self.client.get_run(run_id))
+    def artifacts_of(self, run: Any) -> Path:
+        """The folder of a run's artifacts."""
+        return locate(self.folder, run.info.run_id, run.info.artifact_uri)
 
-    def _runs(self, grid: str, kind: str) -> list[Any]:
+    def record(self, run_id: str) -> Record:
+        """One cell by its run. Raises InputError when it is none."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            with answering(self.folder):
+                run = self.client.get_run(run_id)
+        except MlflowException:
+            fix = "copy a run id from the MLflow UI or from report.html"
+            raise InputError("there is no run of that id", got=run_id, fix=fix) from None
+        if run.data.tags.get(TAG_KIND) != "cell":
+            raise InputError("the run is no cell's", got=run_id, fix="give the id of a run named arm/seed")
+        return self._record(run)
+
+    def runs(self, grid: str, kind: str) -> Sequence[Any]:
         """All runs of a kind (`records.TAG_KIND`) of a grid, oldest first."""
-        experiment = self.client.get_experiment_by_name(grid)
-        if experiment is None:
-            return []
+        if not self.folder.server:
+            self._open()
+            return local_runs.read(self.folder.database, grid, kind)
+        experiment = self.experiment_id(grid)
         runs: list[Any] = []
         token = None
-        while True:
-            page = self.client.search_runs(
-                [experiment.experiment_id],
-                f"tags.{TAG_KIND} = '{kind}'",
-                max_results=1000,
-                order_by=["attributes.start_time ASC"],
-                page_token=token,
-            )
+        while experiment:
+            with answering(self.folder):
+                page = self.client.search_runs(
+                    [experiment],
+                    f"tags.{TAG_KIND} = '{kind}'",
+                    max_results=1000,
+                    order_by=["attributes.start_time ASC"],
+                    page_token=token,
+                )
             runs += page
             token = page.token
             if not token:
-                return runs
+                break
+        return runs
 
     def _record(self, run: Any) -> Record:
-        tags = run.data.tags
-        return Record(
-            label=tags[TAG_ARM],
-            seed=int(tags[TAG_SEED]),
-            cell_hash=tags[TAG_CELL_HASH],
-            arm_hash=tags[TAG_ARM_HASH],
-            world_hash=tags[TAG_WORLD_HASH],
-            profile=tags[TAG_PROFILE],
-            scalars={name: value for name, value in run.data.metrics.items() if "/" not in name},
-            params=dict(run.data.params),
+        return _record(
+            run.data.tags,
+            run.data.metrics,
+            run.data.params,
             run_id=run.info.run_id,
-            experiment=run.info.experiment_id,
-            git_sha=tags.get(TAG_GIT_SHA, "unknown"),
-            dirty=tags.get(TAG_DIRTY) == "true",
             recorded=int(run.info.start_time),
-            folder=_local(run.info.artifact_uri),
+            find=partial(locate, self.folder, run.info.run_id, run.info.artifact_uri),
         )
 
 
-def _attempt(tags: Any) -> Attempt:
-    kind = tags.get(TAG_FAILURE_KIND, "bug")
-    lost = Lost(kind if kind in KINDS else "bug", tags[TAG_FAILED]) if TAG_FAILED in tags else None
-    return Attempt(
-        tags[TAG_ARM], int(tags[TAG_SEED]), tags[TAG_PROFILE], tags[TAG_WORLD_HASH], tags[TAG_CELL_HASH], lost
+def waiting_record(entry: Entry, replay: Replay) -> Record:
+    """A cell's record from its entry in the spool, whether or not the store has taken it since."""
+    run_id, find = replay.run_id(entry.key), partial(replay.artifacts, entry)
+    return _record(entry.tags, entry.metrics, entry.params, run_id=run_id, recorded=entry.started, find=find)
+
+
+def _record(
+    tags: Mapping[str, str],
+    metrics: Mapping[str, float],
+    params: Mapping[str, str],
+    *,
+    run_id: str,
+    recorded: int,
+    find: Callable[[], Path],
+) -> Record:
+    return Record(
+        label=tags[TAG_ARM],
+        seed=int(tags[TAG_SEED]),
+        cell_hash=tags[TAG_CELL_HASH],
+        arm_hash=tags[TAG_ARM_HASH],
+        world_hash=tags[TAG_WORLD_HASH],
+        profile=tags[TAG_PROFILE],
+        scalars={name: value for name, value in metrics.items() if "/" not in name},
+        params=dict(params),
+        run_id=run_id,
+        recorded=recorded,
+        tags=dict(tags),
+        find=find,
     )
 
 
 def _complete(run: Any) -> bool:
     return TAG_COMPLETE in run.data.tags and run.data.tags[TAG_COMPLETE] == run.data.tags.get(TAG_CELL_HASH)
-
-
-def _local(uri: str) -> Path:
-    return Path(uri.removeprefix("file://"))

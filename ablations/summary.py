@@ -90,12 +90,10 @@ def value_of(record: Record, name: str, gains: Mapping[tuple[str, int], float]) 
 
 
 def provenance(records: Sequence[Record]) -> str:
-    """What is simulated and who listened, by the records: a user's own speech and imported ratings are said to be there."""
+    """What is simulated, by the records: a user's own speech is said to be there."""
     own = sorted({name.split(".")[2] for r in records for name in r.params if name.startswith("profile.manifests.")})
-    rated = any(name.startswith("human_") for r in records for name in r.scalars)
-    speech = f"the user's own speech in {', '.join(own)}, the rest simulated" if own else "procedural speech"
-    heard = "human ratings were imported" if rated else "no human has listened"
-    return f"The world is simulated ({speech}, planted shortcut, trained judges); {heard}."
+    speech = f"the user's own speech in {', '.join(own)}, procedural speech elsewhere" if own else "procedural speech"
+    return f"The world is simulated: {speech}, planted shortcut, trained judges."
 
 
 def _notes(records: Sequence[Record], policies: bool, missing: Mapping[str, int]) -> list[str]:

@@ -1,57 +1,65 @@
-"""Write records to MLflow by the client API with explicit run ids.
+"""Record what a grid's invocation makes: each run is put into the spool first, and from there into MLflow.
 
 One experiment a grid; one parent run an invocation; under it one summary run an arm and one run a cell, named
-``arm/seed``. A cell counts only by its tag ``complete = <cell hash>``, which is written last.
+``arm/seed``. A cell counts only by its tag ``complete = <cell hash>``, which is written last. A store that does not answer
+holds nobody up: records wait in the spool, and every command that opens the runs folder carries them over.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ablations import records
+from ablations.cell_file import CELL_FILE, cell_json
+from ablations.connection import UnavailableError, answering, ensure_experiment, open_client, trouble
+from ablations.environment import dirty_diff
 from ablations.failures import Lost
+from ablations.reconcile import owner_tags, reconcile
+from ablations.records import Record
+from ablations.replay import Replay
 from ablations.runs_folder import RunsFolder
-from ablations.store import open_client
+from ablations.spool import Entry, new_key, now
+from ablations.store import waiting_record
 from rrpo.cell import Cell
+from rrpo.stages import MARKER, Stage, content_hash, walk
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
-BATCH = 1000
-"""MLflow's limit of metrics a batch; its limit of params and tags is a tenth."""
 TEXT_LIMIT = 5000
 """Longest tag, cut to be safe on every backend."""
 
 
 def create(folder: RunsFolder, grid: str) -> None:
-    """Create folder, store and the grid's experiment where they are missing.
+    """Create folder, store and the grid's experiment where they are missing, and put the store in order.
 
     Under a lock and before any worker starts: several processes that open a fresh sqlite store break it for good.
+    Raises UnavailableError when the store does not answer.
     """
     folder.root.mkdir(parents=True, exist_ok=True)
     folder.relocate()
     with folder.lock():
-        client = open_client(folder)
-        if client.get_experiment_by_name(grid) is None:
-            client.create_experiment(grid, artifact_location=str(folder.artifacts / grid))
-        if not folder.exists:
-            folder.write_marker()
+        if why := trouble(folder):
+            raise UnavailableError(folder, why)
+        with answering(folder):
+            client = open_client(folder)
+            ensure_experiment(client, folder, grid)
+            if not folder.exists:
+                folder.write_marker()
+    Replay(folder).carry()
+    with answering(folder):
+        reconcile(client)
 
 
 @dataclass(frozen=True)
 class Tracker:
-    """Writes the runs of one grid's invocation, from the parent process alone."""
+    """Records the runs of one grid's invocation, from the parent process alone."""
 
     folder: RunsFolder
-    """Where the store lies."""
+    """Where spool and store lie."""
     grid: str
     """Name of grid and experiment."""
     tags: Mapping[str, str]
@@ -59,133 +67,169 @@ class Tracker:
     environment: Mapping[str, str]
     """Content of the artifact ``environment.json``."""
     parent: str = ""
-    """Run id of the invocation."""
+    """Key of the invocation."""
+    _open: dict[str, Entry] = field(default_factory=dict)
+    """Runs that have not ended, by key."""
 
     @cached_property
-    def client(self) -> MlflowClient:
-        """The MLflow client."""
-        return open_client(self.folder)
+    def replay(self) -> Replay:
+        """Carries the spool over to the store."""
+        return Replay(self.folder)
 
-    @cached_property
-    def experiment(self) -> str:
-        """The grid's experiment id."""
-        found = self.client.get_experiment_by_name(self.grid)
-        assert found is not None, "create() comes first"
-        return str(found.experiment_id)
-
-    def start_invocation(self, cells: Sequence[Cell], params: Mapping[str, str]) -> str:
-        """The parent run, with the planned numbers; its id."""
+    def start_invocation(self, cells: Sequence[Cell], params: Mapping[str, str]) -> Tracker:
+        """Start the parent run, with the planned numbers; the tracker of what runs below it."""
         seeds, arms = sorted({c.seed for c in cells}), list(dict.fromkeys(c.label for c in cells))
         tags = {records.TAG_PROFILE: cells[0].profile.name, records.TAG_WORLD_HASH: cells[0].world_hash}
-        run = self._create(f"{self.grid} {time.strftime('%Y-%m-%d %H:%M:%S')}", "parent", tags)
-        planned = {"planned_n": len(seeds), "planned_cells": len(cells), "arms": ",".join(arms)}
+        planned = {"planned_n": str(len(seeds)), "planned_cells": str(len(cells)), "arms": ",".join(arms)}
         planned["seeds"] = ",".join(map(str, seeds))
-        self._params(run, planned | dict(params))
-        return run
+        name = f"{self.grid} {time.strftime('%Y-%m-%d %H:%M:%S')}"
+        entry = self._entry(new_key("parent"), name, "parent", tags, planned | dict(params))
+        below = replace(self, parent=entry.key, _open={})
+        below._start(entry)
+        return below
 
     def start_arm(self, label: str, arm_hash: str) -> str:
-        """The summary run of one arm in this invocation; its id."""
-        return self._create(label, "arm", {records.TAG_ARM: label, records.TAG_ARM_HASH: arm_hash})
+        """The summary run of one arm in this invocation; its key."""
+        tags = {records.TAG_ARM: label, records.TAG_ARM_HASH: arm_hash}
+        return self._start(self._entry(new_key("arm"), label, "arm", tags))
 
     def update_arm(self, run: str, numbers: Mapping[str, float], n: int) -> None:
         """Set the summary's metrics; ``n`` is the step, so that the newest counts."""
-        self._metrics(run, [(name, value, n) for name, value in numbers.items()] + [("n", float(n), n)])
+        metrics = _finite(numbers) | {"n": float(n)}
+        self._open[run] = replace(self._open[run], metrics=metrics, step=n, measured=now())
+        self._put(self._open[run])
 
-    def record_cell(self, cell: Cell, scalars: Mapping[str, float], files: Mapping[str, Path], log: str) -> str:
-        """Write one finished cell: params, scalars, curves, artifacts, and the completion tag last. Its run id."""
-        run = self._create(cell.name, "cell", self._cell_tags(cell))
-        self._params(run, cell.params())
-        self._metrics(run, [(name, value, 0) for name, value in scalars.items()])
-        for name, prefix in records.CURVE_PREFIXES.items():
-            if name in files:
-                self._metrics(run, _curve(files[name], prefix))
-        self._artifacts(run, files)
-        self._texts(run, cell, log)
-        self.client.set_terminated(run, "FINISHED")
-        self.client.set_tag(run, records.TAG_COMPLETE, cell.hash)
-        return run
-
-    def record_failure(self, cell: Cell, lost: Lost, log: str) -> str:
-        """Write that a cell failed, why, and the log with the traceback. Its run id."""
-        why = {records.TAG_FAILED: lost.reason[:TEXT_LIMIT], records.TAG_FAILURE_KIND: lost.kind}
-        run = self._create(cell.name, "cell", self._cell_tags(cell) | why)
-        self._params(run, cell.params())
-        self._texts(run, cell, log)
-        self.client.set_terminated(run, "FAILED")
-        return run
-
-    def record_card(
-        self, name: str, tags: Mapping[str, str], params: Mapping[str, str], metrics: Mapping[str, float], files: Path
-    ) -> str:
-        """Write one world card: every line's value as a metric, the files in the folder ``files``. Its run id."""
-        run = self._create(name, "card", tags)
-        self._params(run, params)
-        self._metrics(run, [(key, value, 0) for key, value in metrics.items()])
-        self.client.log_artifacts(run, str(files))
-        self.client.log_dict(run, dict(self.environment), "environment.json")
-        self.client.set_terminated(run, "FINISHED")
-        return run
+    def set_metric(self, run: str, name: str, value: float, step: int) -> None:
+        """One number of a parent run."""
+        metrics = dict(self._open[run].metrics) | _finite({name: value})
+        self._open[run] = replace(self._open[run], metrics=metrics, step=step, measured=now())
+        self._put(self._open[run])
 
     def end(self, run: str, status: str) -> None:
         """Close a parent or arm run: ``FINISHED``, ``FAILED`` or ``KILLED``."""
-        self.client.set_terminated(run, status)
+        self._put(replace(self._open.pop(run), status=status))
 
-    def _cell_tags(self, cell: Cell) -> dict[str, str]:
-        return {
-            records.TAG_ARM: cell.label,
-            records.TAG_SEED: str(cell.seed),
-            records.TAG_ARM_HASH: cell.arm_hash,
-            records.TAG_CELL_HASH: cell.hash,
-            records.TAG_WORLD_HASH: cell.world_hash,
-            records.TAG_PROFILE: cell.profile.name,
+    def record_cell(self, cell: Cell, scalars: Mapping[str, float], files: Mapping[str, Path], log: str) -> Record:
+        """Record one finished cell: params, scalars, curves, artifacts, and the completion tag last."""
+        key = f"cell-{content_hash([self.grid, cell.hash])[:24]}"
+        tags = _cell_tags(cell) | {records.TAG_DATA_HASH: data_hash(cell)} | _built_by(files)
+        entry = replace(
+            self._entry(key, cell.name, "cell", tags, cell.params()),
+            status="FINISHED",
+            metrics=_finite(scalars),
+            complete=cell.hash,
+        )
+        self._put(replace(entry, texts=self._texts(cell, log)), files)
+        return waiting_record(entry, self.replay)
+
+    def record_failure(self, cell: Cell, lost: Lost, log: str) -> None:
+        """Record that a cell failed, why, and the log with the traceback."""
+        why = {records.TAG_FAILED: lost.reason[:TEXT_LIMIT], records.TAG_FAILURE_KIND: lost.kind}
+        entry = self._entry(new_key("failure"), cell.name, "cell", _cell_tags(cell) | why, cell.params())
+        self._put(replace(entry, status="FAILED", texts=self._texts(cell, log)))
+
+    def record_card(
+        self, name: str, tags: Mapping[str, str], params: Mapping[str, str], metrics: Mapping[str, float], files: Path
+    ) -> None:
+        """Record one world card: every line's value as a metric, the files in the folder ``files``."""
+        entry = replace(self._entry(new_key("card"), name, "card", tags, params), metrics=_finite(metrics))
+        found = {path.relative_to(files).as_posix(): path for path in files.rglob("*") if path.is_file()}
+        self._put(replace(entry, status="FINISHED", texts=self._provenance()), found)
+
+    def record_stage(
+        self,
+        kind: str,
+        stage: Stage,
+        tags: Mapping[str, str],
+        params: Mapping[str, str],
+        metrics: Mapping[str, float],
+        files: Mapping[str, Path],
+    ) -> None:
+        """Record one finished stage that belongs to no cell, once: ``kind`` as in `records.TAG_KIND`."""
+        entry = self._entry(f"{kind}-{content_hash([self.grid, stage.key])[:24]}", str(stage), kind, tags, params)
+        whole = replace(entry, metrics=_finite(metrics), status="FINISHED", texts=self._provenance())
+        self._put(whole, files)
+
+    def waiting(self) -> str:
+        """How many records the store has not taken and why, as a sentence; empty when it has all. Tries once more."""
+        self.replay.carry(force=True)
+        return waiting(self.replay)
+
+    def _entry(
+        self, key: str, name: str, kind: str, tags: Mapping[str, str], params: Mapping[str, str] | None = None
+    ) -> Entry:
+        fixed = {records.TAG_KIND: kind, records.TAG_GRID: self.grid, records.TAG_INVOCATION: self.parent or key}
+        everything = fixed | owner_tags() | dict(self.tags) | dict(tags)
+        time_of_all = now()
+        return Entry(
+            key=key,
+            grid=self.grid,
+            name=name,
+            started=time_of_all,
+            measured=time_of_all,
+            tags=everything,
+            params=params or {},
+            parent=self.parent,
+        )
+
+    def _start(self, entry: Entry) -> str:
+        self._open[entry.key] = entry
+        self._put(entry)
+        return entry.key
+
+    def _put(self, entry: Entry, files: Mapping[str, Path] | None = None) -> None:
+        self.replay.spool.put(entry, files)
+        self.replay.carry()
+
+    def _texts(self, cell: Cell, log: str) -> dict[str, str]:
+        return self._provenance() | {
+            "config.json": json.dumps(cell.params(), indent=1),
+            CELL_FILE: cell_json(cell),
+            "log.txt": log or "nothing was logged\n",
         }
 
-    def _create(self, name: str, kind: str, tags: Mapping[str, str]) -> str:
-        everything = {records.TAG_KIND: kind, records.TAG_GRID: self.grid} | dict(self.tags) | dict(tags)
-        if self.parent:
-            everything["mlflow.parentRunId"] = self.parent
-        return str(self.client.create_run(self.experiment, run_name=name, tags=everything).info.run_id)
-
-    def _params(self, run: str, params: Mapping[str, object]) -> None:
-        from mlflow.entities import Param
-
-        rows = [Param(key, str(value)) for key, value in params.items()]
-        size = BATCH // 10
-        for start in range(0, len(rows), size):
-            self.client.log_batch(run, params=rows[start : start + size])
-
-    def _metrics(self, run: str, rows: Sequence[tuple[str, float, int]]) -> None:
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        finite = [Metric(name, float(value), now, int(step)) for name, value, step in rows if math.isfinite(value)]
-        for start in range(0, len(finite), BATCH):
-            self.client.log_batch(run, metrics=finite[start : start + BATCH])
-
-    def _artifacts(self, run: str, files: Mapping[str, Path]) -> None:
-        for name, path in files.items():
-            folder, _, last = name.rpartition("/")
-            assert last == path.name, "an artifact keeps its file's name"
-            self.client.log_artifact(run, str(path), folder or None)
-
-    def _texts(self, run: str, cell: Cell, log: str) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            for name, text in {
-                "config.json": json.dumps(cell.params(), indent=1),
-                "environment.json": json.dumps(dict(self.environment), indent=1),
-                "log.txt": log or "nothing was logged\n",
-            }.items():
-                (Path(folder) / name).write_text(text)
-            self.client.log_artifacts(run, folder)
+    def _provenance(self) -> dict[str, str]:
+        texts = {"environment.json": json.dumps(dict(self.environment), indent=1)}
+        diff = dirty_diff() if self.tags.get(records.TAG_DIRTY) == "true" else ""
+        return texts | ({"dirty.diff": diff} if diff else {})
 
 
-def _curve(path: Path, prefix: str) -> list[tuple[str, float, int]]:
-    import pandas as pd
+def waiting(replay: Replay) -> str:
+    """How many records wait in a spool and why, as a sentence; empty when none does."""
+    count = len(replay.spool.pending())
+    if not count:
+        return ""
+    why = "; ".join(dict.fromkeys(replay.why.values())) or "not tried yet"
+    words = "record waits" if count == 1 else "records wait"
+    return (
+        f"{count} {words} in {replay.spool.root} for the tracking store ({why}). Nothing is lost: the next command on this "
+        "runs folder carries on."
+    )
 
-    table = pd.read_parquet(path)
-    if "step" not in table.columns:  # an arm of no steps has an empty table
-        return []
-    numbers = table.select_dtypes("number").drop(columns="step").astype(float)
-    columns = {f"{prefix}{name}": numbers[name].to_numpy() for name in numbers.columns}
-    steps = table["step"].to_numpy()
-    return [(name, float(v), int(s)) for name, values in columns.items() for v, s in zip(values, steps, strict=True)]
+
+def _cell_tags(cell: Cell) -> dict[str, str]:
+    return {
+        records.TAG_ARM: cell.label,
+        records.TAG_SEED: str(cell.seed),
+        records.TAG_ARM_HASH: cell.arm_hash,
+        records.TAG_CELL_HASH: cell.hash,
+        records.TAG_WORLD_HASH: cell.world_hash,
+        records.TAG_PROFILE: cell.profile.name,
+    }
+
+
+def data_hash(cell: Cell) -> str:
+    """Hash of every split and prompt set below a cell, the user's own audio included."""
+    below = [stage.key for stage in walk(*cell.stages.values()) if stage.name in ("speech", "prompts")]
+    return content_hash(sorted(below))[:16]
+
+
+def _built_by(files: Mapping[str, Path]) -> dict[str, str]:
+    """The source that built the cell's own stages, which may be older than the source that records them."""
+    markers = [json.loads(path.read_text()) for name, path in files.items() if path.name == MARKER]
+    found = sorted({marker["source"] for marker in markers if "source" in marker})
+    return {records.TAG_CODE: ",".join(found)} if found else {}
+
+
+def _finite(numbers: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}

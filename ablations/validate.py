@@ -98,8 +98,15 @@ def _checked(
     return size, check(runs_dir), machine, count
 
 
-def build(stages: dict[str, Stage], folder: RunsFolder, device: str, workers: int, console: Console) -> dict[str, str]:
-    """Builds what is missing for the sections; of those that failed, the reason."""
+def build(
+    stages: dict[str, Stage],
+    folder: RunsFolder,
+    device: str,
+    workers: int,
+    console: Console,
+    counted: str = "validation",
+) -> dict[str, str]:
+    """Builds what is missing for ``stages``, all of the kind ``counted``; of those that failed, the reason."""
     estimator = Estimator(folder.root, device)
     missing = jobs.missing_below(list(stages.values()), folder.root)
     left = sum(stage.key in {section.key for section in stages.values()} for stage in missing)
@@ -108,7 +115,7 @@ def build(stages: dict[str, Stage], folder: RunsFolder, device: str, workers: in
         seconds, unknown = estimator.total(jobs.missing_below(list(stages.values()), folder.root))
         return f"more than {duration(seconds / workers)}" if unknown else f"about {duration(seconds / workers)}"
 
-    display = _Display(console, len(stages), len(stages) - left, remaining, counted="validation")
+    display = _Display(console, len(stages), len(stages) - left, remaining, counted=counted)
     tasks = jobs.stage_tasks(missing, folder.root, device, jobs.longest_first(missing, estimator))
     with display:
         Scheduler(tasks, LocalPool(workers), folder.logs, display).run()

@@ -1,7 +1,7 @@
 """The body of a worker process: takes tasks from a pipe, runs them one by one, sends back what came of each.
 
 Messages to the worker are ``(function, arguments, log path)``. It answers ``("progress", done, total)``
-any number of times and then ``("done", result, seconds)`` or ``("failed", message, traceback)``.
+any number of times and then ``("done", result, seconds)`` or ``("failed", message, kind)``.
 """
 
 from __future__ import annotations
@@ -14,13 +14,17 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ablations.failures import kind_of
+
 PR_SET_PDEATHSIG = 1
 """Of prctl(2)."""
+STOP = signal.SIGUSR1
+"""Asks a worker to stop at the next step, with a checkpoint; SIGTERM ends it at once, cleaning up."""
 REPORT_EVERY = 0.1
 """Seconds between progress messages."""
 ENVIRONMENT = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")} | {
@@ -36,6 +40,7 @@ def serve(connection: Connection, parent: int) -> None:
     die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, _exit)
+    signal.signal(STOP, _stop)
     while True:
         try:
             message = connection.recv()
@@ -75,8 +80,9 @@ def _run(connection: Connection, function: str, arguments: tuple[Any, ...]) -> t
         result = getattr(importlib.import_module(module), name)(*arguments, report)
     except Exception as error:
         text = traceback.format_exc()
-        print(text, file=sys.stderr)
-        return "failed", f"{type(error).__name__}: {error}", text
+        with suppress(OSError):
+            print(text, file=sys.stderr)
+        return "failed", f"{type(error).__name__}: {error}", kind_of(error)
     return "done", result, time.monotonic() - start
 
 
@@ -90,11 +96,25 @@ def _output_to(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):  # a full disk: the log is cut, the answer is not
+                stream.flush()
         for descriptor, copy in zip((1, 2), saved, strict=True):
             os.dup2(copy, descriptor)
             os.close(copy)
+
+
+_stopping = False
+
+
+def stopping() -> bool:
+    """Whether this worker was asked to stop."""
+    return _stopping
+
+
+def _stop(signum: int, frame: object) -> None:
+    global _stopping
+    _stopping = True
 
 
 def _exit(signum: int, frame: object) -> NoReturn:

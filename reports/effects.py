@@ -23,8 +23,8 @@ from reports import manipulation
 
 MARGIN = 0.03
 """Three points: smaller differences count as none (declared in the design, before any result)."""
-OTHER_JUDGES = ("val_accuracy",)
-"""Judges beside `test` whose gain has to have the same sign before a difference is called better or worse."""
+OTHER_JUDGES = ("val_accuracy", "third_accuracy")
+"""Judges beside `test`, where they were asked at every checkpoint: better or worse takes that all agree on the sign."""
 SECONDARY: dict[str, dict[str, float]] = (
     {f"{NAMES[part]}, at the RRPO corner": corner_effect(part) for part in COMPONENTS}
     | {f"{NAMES[a]} x {NAMES[b]}": factorial_effect([a, b]) for a, b in (("ls", "eam"), ("ls", "adv"), ("eam", "adv"))}

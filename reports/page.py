@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ablations.records import EXPERIMENT_WORLD, Record
+from ablations.records import EXPERIMENT_WORLD, TAG_GRID, Record
 from ablations.sheet import NONE, Column, Sheet
 from ablations.store import Store
 from reports.figures.samples import FLOOR, spectrogram
@@ -55,7 +55,7 @@ def keep(selection: Selection, paths: Sequence[Path]) -> None:
     worlds = {record.world_hash for record in selection.records}
     where = "reports" if len(selection.grids) == 1 else f"reports/{selection.grid}"
     for grid in selection.grids:
-        mine = [one for one in store.invocations(grid) if one.profile == selection.records[0].profile]
+        mine = [one for one in store.plans(grid) if one.profile == selection.records[0].profile]
         mine = [one for one in mine if one.world_hash in worlds]
         for path in paths if mine else ():
             store.client.log_artifact(mine[-1].run_id, str(path), where)
@@ -134,8 +134,11 @@ def _bounds(row: Mapping[str, str]) -> str:
 
 def runs(selection: Selection) -> list[tuple[str, str]]:
     """Name and address of every cell's MLflow run, below the address at which the UI is opened."""
+    assert selection.folder is not None
+    store = Store(selection.folder)
+    homes = {grid: store.experiment_id(grid) for grid in selection.grids}
     return [
-        (f"{r.label}/{r.seed}", f"http://127.0.0.1:5000/#/experiments/{r.experiment}/runs/{r.run_id}")
+        (f"{r.label}/{r.seed}", f"http://127.0.0.1:5000/#/experiments/{homes[r.tags[TAG_GRID]]}/runs/{r.run_id}")
         for r in selection.records
     ]
 

@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ablations.contrasts import BASE, WHOLE, apply, difference
+from ablations.environment import code_versions
 from ablations.errors import InputError
 from ablations.inference import correlation
 from ablations.records import GOLD_GAIN, Record
 from ablations.sheet import Sheet
 from ablations.statistics import t_interval
-from ablations.summary import gold_gains, provenance, value_of
-from reports import effects, factorial, overoptimisation, published, tables
+from ablations.summary import gold_gains, value_of
+from reports import (
+    effects,
+    factorial,
+    opinion,
+    overoptimisation,
+    published,
+    ratings,
+    rulers,
+    sensitivity,
+    tables,
+    uptake,
+)
 from reports.effects import Row
-from reports.figures import curves, goodhart, samples
+from reports.figures import curves, goodhart, samples, transfer
 from reports.figures import effects as effect_figures
 from reports.store import REDRAWS, Selection, stage_versions
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -59,19 +75,28 @@ def make(selection: Selection, control: str = BASE, metric: str = GOLD_GAIN) -> 
         raise InputError("the control arm has no records", got=control, fix=f"use one of: {', '.join(selection.arms)}")
     _check_metric(selection, metric)
     rows, notes = effects.rows(records, selection.looks, selection.diverged)
+    rated = ratings.load(selection)
+    matrices = rulers.load(selection)
+    heard = opinion.heard(rated)
+    reach = sensitivity.findings(records, selection.looks)
     found = [
-        tables.main(selection, control),
+        tables.main(selection, control, opinion.means(rated)),
         effects.sheet(rows, notes),
+        *sensitivity.sheets(reach),
+        uptake.sheet(records),
         tables.ablation(selection, metric),
         factorial.sheet(records),
         tables.reward_models(selection),
         overoptimisation.sheet(selection),
+        rulers.sheet(selection, matrices),
+        rulers.matrix_sheet(selection, matrices),
+        opinion.sheet(selection, rated, control),
         published.sheet(records),
     ]
     return Report(
         sheets=tuple(_captioned(sheet, selection) for sheet in found if sheet is not None),
-        figures=_figures(selection, rows, metric),
-        verdict=tuple(verdict(selection, rows)),
+        figures=_figures(selection, rows, metric, matrices),
+        verdict=tuple(sensitivity.verdict(reach, heard) or verdict(selection, rows, heard)),
         methods=methods(selection),
     )
 
@@ -93,7 +118,9 @@ def _captioned(sheet: Sheet, selection: Selection) -> Sheet:
     return sheet.noted(selection.counted, *([] if said else [REDRAWS]))
 
 
-def _figures(selection: Selection, rows: Sequence[Row], metric: str) -> tuple[Figure, ...]:
+def _figures(
+    selection: Selection, rows: Sequence[Row], metric: str, matrices: Mapping[int, pd.DataFrame]
+) -> tuple[Figure, ...]:
     records = selection.records
     found = (
         Figure("goodhart", "Gold and proxy", goodhart.CAPTION, lambda folder: goodhart.goodhart(records, folder)),
@@ -115,12 +142,19 @@ def _figures(selection: Selection, rows: Sequence[Row], metric: str) -> tuple[Fi
         Figure("pareto", "Emotion and intelligibility", curves.PARETO, lambda folder: curves.pareto(records, folder)),
         Figure("confusion", "Confusions", samples.CONFUSION, lambda folder: samples.confusion(records, folder)),
         Figure("spectrograms", "Spectrograms", samples.STRIP, lambda folder: samples.strip(records, folder)),
+        _transfer(selection, matrices),
     )
     return tuple(replace(figure, caption=f"{figure.caption} {selection.counted} {REDRAWS}") for figure in found)
 
 
-def verdict(selection: Selection, rows: Sequence[Row]) -> list[str]:
-    """Three sentences: RRPO against DiffRO, which components, and what the answer does not reach."""
+def _transfer(selection: Selection, matrices: Mapping[int, pd.DataFrame]) -> Figure:
+    arms, gained = rulers.matrix(matrices, selection.arms)
+    caption = rulers.MATRIX.format(seeds=len(matrices))
+    return Figure("transfer", "Cross-RM transfer", caption, lambda folder: transfer.transfer(arms, gained, folder))
+
+
+def verdict(selection: Selection, rows: Sequence[Row], heard: str = opinion.NOBODY) -> list[str]:
+    """Three sentences: RRPO against DiffRO, which components, and what the answer does not reach (``heard``: who listened)."""
     by_name = {row.name: row for row in rows}
     whole = by_name.get("RRPO - DiffRO")
     seeds = len({record.seed for record in selection.records})
@@ -128,7 +162,7 @@ def verdict(selection: Selection, rows: Sequence[Row]) -> list[str]:
         return [
             "This grid does not hold both RRPO and DiffRO, so it says nothing about their difference.",
             f"It holds {len(selection.records)} cells of {len(selection.arms)} arms over {seeds} seeds.",
-            provenance(selection.records),
+            heard,
         ]
     n = whole.test.mean.n
     said = (
@@ -141,8 +175,7 @@ def verdict(selection: Selection, rows: Sequence[Row]) -> list[str]:
     parts = [row for row in rows if row.primary and row is not whole]
     words = "; ".join(f"{row.name.split(',')[0]} {_points(row)}, {row.verdict}" for row in parts)
     second = f"Main effects of the components, in points: {words}." if parts else "The factorial is not complete."
-    world = provenance(selection.records)
-    return [first, second, f"{_ending(selection)}; {world[0].lower()}{world[1:]}"]
+    return [first, second, f"{_ending(selection)}; {heard[0].lower()}{heard[1:]}"]
 
 
 def _points(row: Row) -> str:
@@ -213,12 +246,10 @@ def _correlation(gains: dict[tuple[str, int], float], seeds: Sequence[int]) -> s
 
 def _code(records: Sequence[Record]) -> str:
     """Which code made the records: commits, stage versions, and each arm's config by its hash."""
-    commits = sorted({record.git_sha[:10] for record in records})
-    dirty = " with uncommitted changes" if any(record.dirty for record in records) else ""
     arms = ", ".join(f"{label} {arm}" for label, arm in dict.fromkeys((r.label, r.arm_hash) for r in records))
     stages = ", ".join(f"{name} {version}" for name, version in sorted(stage_versions(records)))
     made = f", stage versions {stages}" if stages else ""
-    return f"Code: commit {', '.join(commits)}{dirty}{made}. Arms by hash of their config: {arms}."
+    return f"Code: {', '.join(code_versions(records))}{made}. Arms by hash of their config: {arms}."
 
 
 def _ranges(seeds: Sequence[int]) -> str:

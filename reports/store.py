@@ -8,11 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ablations.environment import code_versions
 from ablations.errors import InputError
 from ablations.grids import GRIDS
-from ablations.records import Record
+from ablations.invocations import Attempt, Invocation, looks
+from ablations.records import TAG_DIRTY, Record
 from ablations.runs_folder import RunsFolder, check
-from ablations.store import Attempt, Invocation, Store
+from ablations.store import Store
 
 Key = tuple[str, int]
 """Arm and seed."""
@@ -95,7 +97,7 @@ def select(
         records, tried, said = _choose(store, name, profile, world, mixed, fix)
         attempts += tried
         notes += said
-        invocations.append(store.invocations(name))
+        invocations.append(store.plans(name))
         for record in records:
             _agree(single.setdefault((record.label, record.seed), record), record)
     worlds = {record.world_hash for record in single.values()}
@@ -110,17 +112,7 @@ def select(
     found = tuple(single[key] for key in sorted(single, key=lambda key: (arms.index(key[0]), key[1])))
     counts = {arm: sum(label == arm for label, _ in planned | lost.keys()) for arm in arms}
     notes += _versions(found, mixed)
-    return Selection("+".join(names), found, counts, tuple(notes), looks(mine[0]), folder, lost)
-
-
-def looks(invocations: Sequence[Invocation]) -> tuple[int, ...]:
-    """The numbers of seeds at which results were planned to be read, rising: after each invocation, all seeds so far."""
-    seeds: set[int] = set()
-    counts = []
-    for one in invocations:
-        seeds |= set(one.seeds)
-        counts.append(len(seeds))
-    return tuple(sorted(set(counts) - {0}))
+    return Selection("+".join(names), found, counts, tuple(notes), tuple(looks(mine[0])), folder, lost)
 
 
 def _choose(
@@ -186,11 +178,11 @@ def _lost(absent: set[Key], attempts: Sequence[Attempt]) -> dict[Key, str]:
 
 
 def _versions(records: Sequence[Record], mixed: bool) -> list[str]:
-    """Refuse records that different versions of a stage or different commits made, or note them; uncommitted code is noted."""
-    made: dict[str, Counter[str]] = {"commit": Counter(record.git_sha[:10] for record in records)}
+    """Refuse records that different versions of a stage or of the source made, or note them; uncommitted code is noted."""
+    made = {"source": Counter({name: len(cells) for name, cells in code_versions(records).items()})}
     for (name, version), count in stage_versions(records).items():
         made.setdefault(f"stage {name}, version", Counter())[str(version)] += count
-    dirty = sum(record.dirty for record in records)
+    dirty = sum(record.tags.get(TAG_DIRTY) == "true" for record in records)
     notes = [f"Made from a source tree with uncommitted changes: {dirty} cells."] if dirty else []
     unequal = "; ".join(
         f"{name} {', '.join(f'{v} ({n} cells)' for v, n in sorted(versions.items()))}"

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -25,22 +26,31 @@ TEST_SET = "rm_accuracy_test_"
 """How the accuracies on test sets other than the policy's own speakers begin."""
 LANGUAGES = {"zh": "Mandarin", "cmn": "Mandarin", "en": "English", "de": "German"}
 OPTIONAL = {
-    "end_naturalness": Column("end_naturalness", "predicted naturalness", "mark", +1),
+    "dnsmos": Column("dnsmos", "DNSMOS", "mark", +1),
+    "plcmos": Column("plcmos", "PLCMOS", "mark", +1),
     "human_emos": Column("human_emos", "E-MOS", "mark", +1),
     "human_nmos": Column("human_nmos", "N-MOS", "mark", +1),
 }
 """Columns of the main table that stand there once measured."""
+NO_OPINIONS: Mapping[str, Mapping[str, Interval]] = MappingProxyType({})
 
 
-def main(selection: Selection, control: str = BASE) -> Sheet:
-    """The table of results, with tests against the control at a declared look, seeds that hacked, and the cost."""
+def main(
+    selection: Selection, control: str = BASE, opinions: Mapping[str, Mapping[str, Interval]] = NO_OPINIONS
+) -> Sheet:
+    """The table of results, with tests against the control at a declared look, seeds that hacked, and the cost.
+
+    ``opinions`` are listeners' means by arm, under the names of `OPTIONAL`.
+    """
     records = selection.records
     plain = table(records, selection.planned)
     plain = replace(plain, title=f"Results of grid {selection.grid}", notes=selection.notes + plain.notes)
     if plain.columns[2].name != GOLD_GAIN:
         return plain
     gains, _ = gold_gains(records)
-    measured = {name for record in records for name in record.scalars}
+    measured = opinions.keys() | {
+        name for name in OPTIONAL if any(math.isfinite(value_of(record, name, gains)) for record in records)
+    }
     p, said = against(selection, control, gains)
     extra = [Column("p_control", f"p vs {control} (Holm)", "p"), Column("hacked", "seeds that hacked, %", "share")]
     extra += [OPTIONAL[name] for name in OPTIONAL if name in measured]
@@ -49,7 +59,11 @@ def main(selection: Selection, control: str = BASE) -> Sheet:
     for row in plain.rows:
         own = selection.of(str(row[0]))
         values: list[Value] = [p.get(str(row[0]), math.nan), hacked_seeds(own)]
-        values += [over_seeds(own, name, gains) for name in OPTIONAL if name in measured]
+        values += [
+            opinions.get(name, {}).get(str(row[0])) or over_seeds(own, name, gains)
+            for name in OPTIONAL
+            if name in measured
+        ]
         values += [
             over_seeds(own, "seconds_optimized", gains).mean,
             float(np.mean([rollouts(r) for r in own] or [math.nan])),
@@ -62,6 +76,9 @@ def main(selection: Selection, control: str = BASE) -> Sheet:
         "Bold: best mean of the column, underlined or italic: second; no claim of significance, and oracle and "
         "placebo are not ranked.",
         f"Not measured: {', '.join(absent)}." if absent else "",
+        "E-MOS and N-MOS: means of listeners' ratings, intervals by raters and seeds (table of listening)."
+        if opinions
+        else "",
     ]
     made = replace(plain, columns=(*plain.columns, *extra), rows=tuple(rows))
     return made.noted(*(note for note in notes if note))
@@ -72,6 +89,8 @@ def against(selection: Selection, control: str, gains: Mapping[tuple[str, int], 
 
     A diverged cell takes its seed out of its arm's pairs; any other gap keeps the table interim.
     """
+    if control not in selection.arms:
+        return {}, f"No test here: {control} is not among the arms."
     seeds = sorted({seed for _, seed in {(r.label, r.seed) for r in selection.records} | selection.diverged})
     rest = [arm for arm in selection.arms if arm not in FRAMES | {control}]
     pairs = {arm: apply(difference(arm, control), gains, seeds) for arm in rest}

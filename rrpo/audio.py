@@ -6,13 +6,16 @@ hop, with silence outside the utterance, so that an utterance's frames do not de
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import soundfile
 import torch
 import torchaudio.functional as taf
 import torchaudio.transforms as tat
+from scipy import signal
 
 from rrpo.config import AudioConfig
 from rrpo.masking import valid_mask
@@ -141,3 +144,9 @@ def load_wave(path: str | Path, sample_rate: int) -> torch.Tensor:
     if not wave.any():
         raise AudioError(f"{path}: silent ({data.shape[0]} zero samples); record it again or remove its line")
     return wave if rate == sample_rate else tat.Resample(rate, sample_rate)(wave)
+
+
+def resampled(wave: np.ndarray, source: int, target: int) -> np.ndarray:
+    """``wave [S]`` of ``source`` Hz at ``target`` Hz."""
+    common = math.gcd(source, target)
+    return wave if source == target else signal.resample_poly(wave, target // common, source // common)

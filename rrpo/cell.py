@@ -40,6 +40,7 @@ class Cell:
         if self.policy:
             roots["optimized"] = pipeline.optimized(self.profile, self.arm, self.seed)
             roots["scored"] = pipeline.scored(self.profile, self.arm, self.seed)
+            roots["diagnosed"] = pipeline.diagnosed(self.profile, self.arm, self.seed)
         return roots
 
     @cached_property

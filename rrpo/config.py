@@ -110,6 +110,20 @@ class SpeechConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VoicesConfig:
+    """Speech by other synthesisers than the world's, moved to the same cues: a test domain that no model has heard."""
+
+    world: WorldConfig
+    """Whose emotions, texts and features."""
+    readings: int = 20
+    """Plain readings by each engine; each is moved to every emotion."""
+    texts: str = "judge_heldout"
+    """Disjoint text pool."""
+    engines: tuple[str, ...] = ()
+    """Of `rrpo.corpus.neural.ENGINES`, those that are installed."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PromptConfig:
     """Config of a ``prompts`` stage: texts with a speaker and a target emotion, no audio."""
 
@@ -347,6 +361,10 @@ class ArmConfig:
     """Overrides `OptimizeConfig.steps`: 0 is the SFT policy, fewer is early stopping."""
     shortcut: float | None = None
     """Overrides `Profile.shortcut`."""
+    rater_noise: float | None = None
+    """Overrides `Profile.rater_noise`."""
+    rm_lr: float | None = None
+    """Overrides `FinetuneConfig.lr`."""
     lr: float | None = None
     """Overrides `OptimizeConfig.lr`: a tuned arm."""
     beta: float | None = None
@@ -379,7 +397,39 @@ class ScoreConfig:
     """The test stage: held-out judges on the samples that the policy optimisation stored."""
 
     audio_prompts: int = 10
-    """Prompts whose audio is kept as wav files, the same for every arm."""
+    """Prompts whose audio is kept as wav files, the same for every arm; the emotions take turns."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class YardstickConfig:
+    """What the diagnosis of samples is held against, once for a world: voices, and which naturalness predictor is valid."""
+
+    utterances: int = 200
+    """Held-out utterances by the policy's speakers, half of them for the voices, half to measure with."""
+    planted: int = 20
+    """Of them, those that are heard clean and clicked."""
+    separation: float = 0.3
+    """By how much clean must stand above clicked re-synthesis for a predictor to be used."""
+    installed: tuple[str, ...] = ()
+    """Optional packages that are installed: it is measured again when one comes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiagnoseConfig:
+    """The second part of the test stage: third judge, common reward model, prosody, voice, naturalness of stored samples."""
+
+    spoken: int = 100
+    """Prompts that are vocoded for third judge, prosody and voice, at the first, the middle and the last checkpoint: the middle
+    one, step 35 of 140, is near the KL that all arms of a seed reach."""
+    naturalness: int = 20
+    """Of them, those whose naturalness is predicted."""
+    installed: tuple[str, ...] = ()
+    """Optional packages that are installed: it is measured again when one comes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferConfig:
+    """Each arm's last samples of a seed, heard by every other arm's reward model; nothing to set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -406,6 +456,8 @@ class CardConfig:
     """Updates of each."""
     naturalness: int = 20
     """Fixed prompts for DNSMOS."""
+    transcribed: int = 40
+    """Utterances of each English set that Whisper hears."""
     resamples: int = 1000
     """Draws of each bootstrap interval."""
 
@@ -474,6 +526,12 @@ class Profile:
     """Stage ``examine``."""
     score: ScoreConfig = field(default_factory=ScoreConfig)
     """Stage ``score``."""
+    yardsticks: YardstickConfig = field(default_factory=YardstickConfig)
+    """Stage ``yardsticks``."""
+    diagnose: DiagnoseConfig = field(default_factory=DiagnoseConfig)
+    """Stage ``diagnose``."""
+    readings: int = 20
+    """Stage ``voices``: plain readings by each other synthesiser, see `VoicesConfig`."""
     card: CardConfig = field(default_factory=CardConfig, metadata={"identity": False})
     """Stages ``validation``: the world card, no part of any cell."""
     third_judge: PhoneticJudgeConfig = field(default_factory=PhoneticJudgeConfig, metadata={"identity": False})

@@ -40,20 +40,21 @@ def build(config: FinetuneConfig, inputs: Mapping[str, Path], out: Path, context
     model.regularizers = config.regularizers
     y = targets(speech, model.emotions, config.regularizers.soft_votes).to(device)
     order = seeding.permutation_batches(len(y), config.batch, max(1, config.steps), seed, "finetune.order")
-    history: list[Tensor] = []
+    history: dict[int, Tensor] = {}
 
     def loss(step: int) -> Tensor:
         F, lengths = frames.batch(order[step], seed, "finetune.rendition", step)
         draws = mixup_draws(len(F), seed, step, device)
         torch.manual_seed(seeding.key(seed, "finetune.dropout", step))
         terms = robust_loss(model, F, lengths, y[torch.from_numpy(order[step]).to(device)], config.regularizers, draws)
-        history.append(torch.stack([terms[name].detach() for name in names]))
+        history[step] = torch.stack([terms[name].detach() for name in names])
         return terms["loss"]
 
     names = ["loss", "l_emo", "l_adv", "lambda", "relative_delta"]
-    fit(model.parameters(), loss, config.steps, config.lr, context, schedule=constant)
+    fit(model.parameters(), loss, config.steps, config.lr, context, schedule=constant, history=history)
     model.save(out)
-    curves = pd.DataFrame(torch.stack(history).cpu().numpy() if history else None, columns=names, dtype="float64")
+    rows = [row.cpu() for row in history.values()]
+    curves = pd.DataFrame(torch.stack(rows).numpy() if rows else None, columns=names, dtype="float64")
     curves.insert(0, "step", range(len(curves)))
     curves.to_parquet(out / CURVES, index=False)
     (out / "scalars.json").write_text(json.dumps(summary(curves)))

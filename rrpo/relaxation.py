@@ -48,7 +48,11 @@ def relax(logits: Tensor, tokens: Tensor, noise: Tensor, tau: float) -> Tensor:
     Returns:
         ``[B, N, V]``.
     """
-    soft = soft_tokens(logits, tokens, noise, tau)
+    return straight_through(soft_tokens(logits, tokens, noise, tau), tokens)
+
+
+def straight_through(soft: Tensor, tokens: Tensor) -> Tensor:
+    """``[B, N, V]``: one-hot of ``tokens [B, N]`` forwards, ``soft [B, N, V]`` backwards."""
     hard = torch.zeros_like(soft).scatter_(-1, tokens[..., None], 1.0)
     return hard - soft.detach() + soft
 

@@ -67,7 +67,7 @@ def build(config: SftConfig, inputs: dict[str, Path], out: Path, context: Contex
         policy.train()
         return train.loss(policy, batches[step])
 
-    losses = fit(policy.parameters(), loss, config.steps, config.lr, context, schedule=_schedule)
+    losses = fit(policy.parameters(), loss, config.steps, config.lr, context, schedule=_schedule, history=held_losses)
     held_losses[config.steps] = _heldout(policy, held)
     policy.save(out)
     curves = pd.DataFrame({"step": range(len(losses)), f"{stream}_loss": losses})

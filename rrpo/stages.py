@@ -9,25 +9,26 @@ Nothing here imports torch: planning a thousand cells only hashes configs.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import errno
 import hashlib
 import importlib
 import json
 import os
-import re
 import resource
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from rrpo.claims import Claim, Claims, kept
+from rrpo.failures import ClaimedError, failure_kind
+from rrpo.memory import forget_peak, peak_device_mib
+from rrpo.progress import noted, progress_file
+from rrpo.provenance import built_with
 from rrpo.versions import VERSIONS
 
 MARKER = "stage.json"
@@ -35,15 +36,15 @@ POLL = 1.0
 """Most seconds between two looks at a stage that another process builds."""
 
 
-class ClaimedError(RuntimeError):
-    """Another live process builds this stage, and the caller did not want to wait."""
+SCALARS = frozenset((int, float, str, bool, type(None)))
 
 
 def canonical(value: Any) -> Any:
     """A JSON-able form of a config that is equal exactly when the configs are equal."""
+    if type(value) in SCALARS:
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = [f.name for f in dataclasses.fields(value) if f.metadata.get("identity", True)]
-        return {name: canonical(getattr(value, name)) for name in fields}
+        return {name: canonical(getattr(value, name)) for name in _identity(type(value))}
     if isinstance(value, (tuple, list)):
         return [canonical(item) for item in value]
     if isinstance(value, Mapping):
@@ -53,18 +54,16 @@ def canonical(value: Any) -> Any:
     raise TypeError(f"a config holds a {type(value).__name__}; use numbers, strings, tuples and dataclasses")
 
 
+@cache
+def _identity(config: type) -> tuple[str, ...]:
+    """Fields of a config that tell it from others."""
+    return tuple(f.name for f in dataclasses.fields(config) if f.metadata.get("identity", True))
+
+
 def content_hash(value: Any) -> str:
     """32 hex digits of the canonical form."""
     text = json.dumps(canonical(value), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-class DivergedError(FloatingPointError):
-    """A loss, a reward or a gradient left the finite numbers; the update that would have used it was not made."""
-
-
-class Interrupted(Exception):  # noqa: N818 - nothing went wrong
-    """The build ended because `Context.stop` asked for it; its checkpoint is kept, and the next build goes on from there."""
 
 
 class Clock:
@@ -97,7 +96,8 @@ class Context:
     checkpoint_seconds: float = 30.0
     """Seconds between two checkpoints; 0: one a step."""
     micro: int | None = None
-    """Samples a forward of a policy optimisation, gradients accumulated; None: what suits the device. Same mathematics."""
+    """Samples a forward of a policy optimisation, gradients accumulated; None: what suits the device. Same mathematics. Other
+    trainings take their batch whole: their networks draw dropout by batch, so that a batch cut up would draw another."""
     clock: Clock = field(default_factory=Clock)
     """Of the stage that is built."""
     wait: bool = True
@@ -182,84 +182,42 @@ def materialise(stage: Stage, store: Path, context: Context) -> Path:
         pause = min(POLL, 1.5 * pause)
     with kept(claim):
         if not stage.done(store):
-            _build(stage, inputs, store, claim, context)
+            _build(stage, store, inputs, claim, context)
     return final
 
 
-def _build(stage: Stage, inputs: Mapping[str, Path], store: Path, claim: Claim, context: Context) -> None:
+def _build(stage: Stage, store: Path, inputs: Mapping[str, Path], claim: Claim, context: Context) -> None:
     """Build beside the final place and rename into it."""
-    final, checkpoints = stage.path(store), store / "checkpoints" / stage.path(store).name
-    for left in final.parent.glob(f".{final.name}.*"):  # of builders that were killed
+    final = stage.path(store)
+    finished = [path for path in (store / "checkpoints").glob("*") if (final.parent / path.name / MARKER).is_file()]
+    for left in [*final.parent.glob(f".{final.name}.*"), *finished]:  # of builders that were killed
         shutil.rmtree(left, ignore_errors=True)
     partial = final.with_name(f".{final.name}.{os.getpid()}")
     partial.mkdir()
-    note = _progress_file(store, final.name)
-    own = dataclasses.replace(context, clock=Clock(), checkpoints=checkpoints, report=_noted(context.report, note))
+    checkpoints = store / "checkpoints" / final.name
+    note = progress_file(store, final.name)
+    report = noted(context.report, note)
+    own = dataclasses.replace(context, clock=Clock(), checkpoints=checkpoints, report=report)
     try:
+        forget_peak(context.device)
         module, function = stage.build.split(":")
         getattr(importlib.import_module(module), function)(stage.config, inputs, partial, own)
         _write_marker(partial / MARKER, stage, own.clock.seconds(), context.device)
+        with ThreadPoolExecutor(16) as pool:  # file systems flush many at once as fast as one
+            list(pool.map(flush, [*partial.rglob("*"), partial]))
         if not claim.held():
             raise ClaimedError(f"{stage} was taken over by another process while this one did not answer")
-        _publish(partial, final)
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(partial, final)
+        flush(final.parent)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(error, DivergedError):
+        if failure_kind(error) == "diverged":
             shutil.rmtree(checkpoints, ignore_errors=True)
         raise
     finally:
         note.unlink(missing_ok=True)
     shutil.rmtree(checkpoints, ignore_errors=True)
-
-
-class Progress(NamedTuple):
-    """How far a build said it is."""
-
-    done: int
-    total: int
-    started: float
-    """Seconds since 1970."""
-
-
-NOTED = 2.0
-"""Seconds between two notes of a build's progress."""
-
-
-def _progress_file(store: Path, name: str) -> Path:
-    return store / "progress" / f"{name}.json"
-
-
-def progress_of(store: Path, name: str) -> Progress | None:
-    """The last note of the stage whose folder is ``name``, while it is built."""
-    try:
-        return Progress(*json.loads(_progress_file(store, name).read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def _noted(report: Callable[[int, int], None], path: Path) -> Callable[[int, int], None]:
-    """``report``, and every few seconds a note for `progress_of`."""
-    started, last = time.time(), 0.0
-
-    def both(done: int, total: int) -> None:
-        nonlocal last
-        report(done, total)
-        if time.monotonic() - last >= NOTED:
-            last = time.monotonic()
-            with contextlib.suppress(OSError):  # a note is worth no build
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(json.dumps([done, total, started]))
-
-    return both
-
-
-def _publish(partial: Path, final: Path) -> None:
-    """Renames a finished folder into its place, everything in it on disk before and the rename itself after."""
-    for path in [*partial.rglob("*"), partial]:
-        flush(path)
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(partial, final)
-    flush(final.parent)
 
 
 def flush(path: Path) -> None:
@@ -269,42 +227,6 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-FailureKind = Literal["diverged", "oom", "disk", "bug"]
-OOM_TEXT = re.compile("out of memory|can.?not allocate memory|can't allocate memory|_alloc_failed", re.IGNORECASE)
-"""Of CUDA, its libraries, and torch's CPU allocator, which has no error class of its own."""
-DISK_TEXT = re.compile(
-    r"no space left|quota exceeded|\d+ requested and \d+ written|iostream error|unexpected pos \d+ vs|^System error\.$",
-    re.IGNORECASE,
-)
-"""Of a full disk where the writer drops the error number: numpy's ``tofile``, torch's archives (two texts), libsndfile."""
-
-
-def failure_kind(error: BaseException) -> FailureKind:
-    """What became of a build, by its error or the first of those that caused it which tells.
-
-    ``diverged``: never to be retried with the same seed. ``oom``: once more with fewer samples a forward. ``disk``: full; to
-    be retried once there is room. ``bug``: anything else. Not for `Interrupted`, which is no failure.
-    """
-    seen: list[BaseException] = []
-    following: BaseException | None = error
-    while following is not None and following not in seen:
-        seen.append(following)
-        following = following.__cause__ or (None if following.__suppress_context__ else following.__context__)
-    return next((kind for kind in map(_kind_alone, seen) if kind != "bug"), "bug")
-
-
-def _kind_alone(error: BaseException) -> FailureKind:
-    number = error.errno if isinstance(error, OSError) else None
-    text = str(error) if isinstance(error, (OSError, RuntimeError)) else ""
-    if isinstance(error, DivergedError):
-        return "diverged"
-    if number in (errno.ENOSPC, errno.EDQUOT) or DISK_TEXT.search(text):
-        return "disk"
-    if isinstance(error, MemoryError) or number == errno.ENOMEM or OOM_TEXT.search(text):
-        return "oom"
-    return "bug"
 
 
 def _write_marker(path: Path, stage: Stage, seconds: float, device: str) -> None:
@@ -318,8 +240,8 @@ def _write_marker(path: Path, stage: Stage, seconds: float, device: str) -> None
         "device": device,
         "bytes": sum(file.stat().st_size for file in path.parent.rglob("*") if file.is_file()),
         "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "python": sys.version.split()[0],
-    }
+        "peak_device_mib": peak_device_mib(device),
+    } | built_with(device)
     with path.open("w") as file:
         json.dump(record, file, indent=1)
         file.flush()

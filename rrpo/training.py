@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rrpo.stages import Context, DivergedError
+from rrpo.checkpoint import Checkpoints
+from rrpo.failures import DivergedError
+from rrpo.stages import Context
 
 
 def cosine(step: int, steps: int, warmup: int = 0) -> float:
@@ -32,25 +35,33 @@ def fit(
     context: Context,
     clip: float = 1.0,
     schedule: Callable[[int, int], float] = cosine,
+    history: dict[int, Any] | None = None,
 ) -> list[float]:
-    """Minimises ``loss_fn(step)`` by Adam and returns the loss of every step.
+    """Minimises ``loss_fn(step)`` by Adam and returns the loss of every step; goes on from a checkpoint if there is one.
 
     Args:
         parameters: What is trained.
         loss_fn: The scalar loss of one step; it draws its own batch, keyed by the step.
         steps: Updates.
         lr: Peak learning rate, times ``schedule(step, steps)``.
-        context: Told the progress.
+        context: Told the progress; says where checkpoints go, and when to stop.
         clip: L2 norm to which the gradient is clipped; ``inf`` leaves it alone.
         schedule: `cosine` or `constant`.
+        history: What ``loss_fn`` notes of its steps (tensors or numbers); saved and filled again with the checkpoints, its
+            tensors then on the CPU.
 
     Raises:
+        Interrupted: ``context`` asked for it between two steps.
         DivergedError: The loss or the gradient's norm is not finite; raised before the optimiser's step.
     """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=lr)
-    losses: list[Tensor] = []
-    for step in range(steps):
+    checkpoints = Checkpoints(context, trained, optimizer)
+    start, kept = checkpoints.resume()
+    losses: list[Tensor] = [loss.to(trained[0].device) for loss in kept.get("losses", ())]
+    history = {} if history is None else history
+    history.update(kept.get("history", {}))
+    for step in range(start, steps):
         for group in optimizer.param_groups:
             group["lr"] = lr * schedule(step, steps)
         optimizer.zero_grad(set_to_none=True)
@@ -64,5 +75,6 @@ def fit(
                 "lower the learning rate or look for non-finite features"
             )
         optimizer.step()
+        checkpoints.boundary(step + 1, lambda: {"losses": torch.stack(losses), "history": history})
         context.report(step + 1, steps)
     return torch.stack(losses).tolist() if losses else []

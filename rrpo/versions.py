@@ -6,6 +6,7 @@ until one of the two is brought up to date.
 
 VERSIONS: dict[str, int] = {
     "speech": 1,
+    "voices": 1,
     "codec": 1,
     "recogniser": 1,
     "judge": 2,
@@ -13,8 +14,11 @@ VERSIONS: dict[str, int] = {
     "finetune": 1,
     "base": 1,
     "sft": 2,
-    "optimize": 2,
-    "score": 3,
+    "optimize": 3,
+    "score": 4,
+    "yardsticks": 1,
+    "diagnose": 1,
+    "transfer": 1,
     "transcribe": 1,
     "examine": 1,
     "prompts": 1,

@@ -1,4 +1,8 @@
-"""Named studies, as Python functions that return a `Study`. To add one, write the function and name it in `STUDIES`.
+"""Named studies, as Python functions that return a `Study`. To add one, write the function and name it in `STUDIES`:
+
+    def smoothing() -> Study:
+        space = {"epsilon": FloatDistribution(0.0, 0.3)}
+        return Study("smoothing", space, {"epsilon": 0.1}, lambda knobs: ArmConfig(regularizers=regularised(knobs)))
 
 No space is conditional: a component is off at its identity value (eps = 0, alpha = 0, mix probability = 0), so that importances
 mean something. Development seeds only (1000 and up): a search never sees what a report is made of.
@@ -6,15 +10,18 @@ mean something. Development seeds only (1000 and up): a search never sees what a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
+from ablations.errors import InputError, choose
 from ablations.grids import ARMS, FACTORIAL
 from rrpo.config import ArmConfig, OptimizeConfig, RegularizerConfig
 
 Knobs = Mapping[str, float | str]
+TUNE = "tune-arm"
 TAUS: dict[str, tuple[float, ...]] = {"1": (1.0,), "2-1": (2.0, 1.0), "2-1-0.8": (2.0, 1.0, 0.8), "0.5": (0.5,)}
 """Schedules of the relaxation's temperature by name; 2-1-0.8 is HPRO's."""
 
@@ -34,8 +41,13 @@ class Study:
     objectives: tuple[str, ...] = ("gold_gain",)
     """Default objectives, keys of `studies.trial.OBJECTIVES`."""
 
+    @property
+    def elsewhere(self) -> Knobs:
+        """A point that shares no knob's value with the paper's: what both need, every trial needs."""
+        return {name: _other(d, self.paper[name]) for name, d in self.space.items()}
 
-def _regularizers(knobs: Knobs, norm: str = "absolute") -> RegularizerConfig:
+
+def regularised(knobs: Knobs, norm: str = "absolute") -> RegularizerConfig:
     """Knobs that are named, the paper's values for the others; ``mix_db_width`` opens the range around its centre."""
     paper = RegularizerConfig()
     half = float(knobs.get("mix_db_width", paper.mix_db_high - paper.mix_db_low)) / 2
@@ -71,7 +83,7 @@ PAPER: dict[str, float | str] = {
 
 def regularizers() -> Study:
     """Strengths of LS, EAM and Adv, the perturbation's radius absolute as in the paper."""
-    return Study("regularizers", STRENGTHS, PAPER, lambda knobs: ArmConfig(regularizers=_regularizers(knobs)))
+    return Study("regularizers", STRENGTHS, PAPER, lambda knobs: ArmConfig(regularizers=regularised(knobs)))
 
 
 def regularizers_relative() -> Study:
@@ -79,7 +91,7 @@ def regularizers_relative() -> Study:
     space = STRENGTHS | {"epsilon_adv": FloatDistribution(0.001, 1.0, log=True)}
     paper = PAPER | {"epsilon_adv": 0.006}  # 0.5 on a LayerNormed h' of 70 frames by 96 is about a .6 % push
     return Study(
-        "regularizers_relative", space, paper, lambda knobs: ArmConfig(regularizers=_regularizers(knobs, "relative"))
+        "regularizers_relative", space, paper, lambda knobs: ArmConfig(regularizers=regularised(knobs, "relative"))
     )
 
 
@@ -97,8 +109,8 @@ def policy() -> Study:
 
 
 def rm() -> Study:
-    """The reward model alone, without any policy: accuracy on other languages, cheap enough to warm-start `regularizers`."""
-    return replace(regularizers(), name="rm", objectives=("cross_language",))
+    """The reward model alone, without any policy: cheap enough to warm-start `regularizers`."""
+    return replace(regularizers(), name="rm", objectives=("cross_language", "robustness"))
 
 
 def tune_arm(arm: str) -> Study:
@@ -113,7 +125,7 @@ def tune_arm(arm: str) -> Study:
     paper = {name: PAPER[name] for name in own} | {name: push.paper[name] for name in ("lr", "beta")}
 
     def tuned(knobs: Knobs) -> ArmConfig:
-        chosen = _regularizers(knobs)
+        chosen = regularised(knobs)
         kept = replace(
             chosen,
             epsilon=chosen.epsilon if on.epsilon else 0.0,
@@ -139,3 +151,85 @@ STUDIES: dict[str, Callable[[], Study]] = {
 """By name; ``tune-arm`` takes an arm and stands beside them."""
 TUNABLE = (*FACTORIAL, "pretrained", "oracle")
 """Arms that ``tune-arm`` accepts: those whose policy moves for a reason."""
+LIMITS: dict[str, tuple[float, float]] = {
+    "epsilon": (0.0, 1.0),
+    "alpha": (0.0, math.inf),
+    "epsilon_adv": (0.0, math.inf),
+    "mix_probability": (0.0, 1.0),
+    "mix_db_width": (0.0, math.inf),
+    "lr": (0.0, math.inf),
+    "beta": (0.0, math.inf),
+}
+"""What a knob can mean at all; one that is not named takes any number."""
+
+
+def study_of(name: str, arm: str = "", ranges: Sequence[tuple[str, float, float]] = ()) -> Study:
+    """The named study, the ranges of some of its knobs set anew.
+
+    Raises InputError for a name, an arm or bounds that make no sense.
+    """
+    if name != TUNE and arm:
+        raise InputError(f"--arm belongs to {TUNE} alone", got=f"--study {name} --arm {arm}", fix="leave --arm out")
+    make = STUDIES[choose("study", name, [*STUDIES, TUNE])] if name != TUNE else None
+    try:
+        study = make() if make else tune_arm(choose(f"arm for {TUNE} (--arm)", arm, TUNABLE))
+        space = dict(study.space)
+        for knob, low, high in ranges:
+            given = space[choose(f"knob in study {name} (--range)", knob, space)]
+            if not isinstance(given, FloatDistribution):
+                raise InputError("--range is for numbers", got=f"{knob}, one of {described(given)}", fix="leave it out")
+            space[knob] = FloatDistribution(low, high, log=given.log)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(
+            "a range makes no sense", got=error, fix="give LOW below HIGH, above 0 on a log scale"
+        ) from None
+    study = replace(study, space=space)
+    _check(study)
+    return study
+
+
+def _check(study: Study) -> None:
+    """Raises InputError for a space that makes no sense, or that the paper's values do not lie in."""
+    if not study.space or study.space.keys() != study.paper.keys():
+        raise InputError(
+            f"study {study.name} has not one paper value a knob",
+            got=f"space {', '.join(study.space) or 'empty'}; paper {', '.join(study.paper) or 'empty'}",
+            fix="name the same knobs in both",
+        )
+    for knob, distribution in study.space.items():
+        if isinstance(distribution, FloatDistribution):
+            low, high = LIMITS.get(knob, (-math.inf, math.inf))
+            if not (low <= distribution.low < distribution.high <= high and math.isfinite(distribution.high)):
+                raise InputError(
+                    f"the range of {knob} makes no sense",
+                    got=described(distribution),
+                    fix=f"give LOW below HIGH, within {low:g} to {high:g}",
+                )
+        try:
+            inside = distribution._contains(distribution.to_internal_repr(study.paper[knob]))
+        except ValueError:
+            inside = False
+        if not inside:
+            raise InputError(
+                f"the range of {knob} leaves out the value that the others are compared with",
+                got=f"{described(distribution)} without {study.paper[knob]}",
+                fix="widen it: the paper's values are always the first trial",
+            )
+
+
+def described(distribution: BaseDistribution) -> str:
+    """``0.05..50 log``, or the choices."""
+    if isinstance(distribution, FloatDistribution):
+        return f"{distribution.low!r}..{distribution.high!r}" + (" log" if distribution.log else "")
+    if isinstance(distribution, CategoricalDistribution):
+        return " | ".join(map(str, distribution.choices))
+    return str(distribution)
+
+
+def _other(distribution: BaseDistribution, value: float | str) -> float | str:
+    if isinstance(distribution, CategoricalDistribution):
+        return next(str(choice) for choice in distribution.choices if choice != value)
+    assert isinstance(distribution, FloatDistribution), "knobs are numbers or choices"
+    return distribution.low if distribution.low != value else distribution.high

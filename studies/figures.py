@@ -1,125 +1,126 @@
-"""A study's figures in the house style; Optuna draws those it knows, the response surface is ours."""
+"""A study's figures in the house style: its course, its values, its front. Those over the knobs are in `studies.knob_figures`.
+
+Drawn here and not by Optuna, whose own lay colour bars over the data and bring their own style.
+"""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ablations.figure_style import STYLE, VERMILION, WIDE, figure_of, save
-from studies.results import LEAST, complete
-from studies.search import OUTCOMES, Search
+from ablations.figure_style import BLUE, GREY, NARROW, figure_of, save
+from studies import knob_figures
+from studies.knob_figures import STAR
+from studies.results import complete, front, with_trials
+from studies.search import Search
 
 if TYPE_CHECKING:
     from optuna.study import Study as OptunaStudy
 
-AXES = ("epsilon", "alpha", "epsilon_adv")
-"""Knobs of the response surface."""
-GRID = 40
+WORDS = {
+    "gold_gain": "gold gain at matched KL",
+    "gold_end": "gold accuracy, end",
+    "phone_error_rate": "phone error rate",
+}
 
 
 def draw(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
     """Every figure that the trials allow, as PDF and PNG."""
     if len(complete(study)) < 2:
         return []
-    return _optuna(study, search, folder) + surface(study, search, folder)
+    made = history(study, search, folder) + distribution(study, search, folder)
+    if len(search.directions) > 1:
+        made += pareto(study, search, folder) + hypervolume(study, search, folder)
+    return made + knob_figures.draw(study, search, folder)
 
 
-def _optuna(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-    from optuna.visualization import matplotlib as plots
-
-    several = len(search.directions) > 1
-    name = search.question.objectives[0]
-    only: dict[str, Any] = {"target_name": name} | ({"target": lambda t: t.values[0]} if several else {})
-    knobs = [knob for knob in AXES if knob in search.definition.space] or list(search.definition.space)[:3]
-    figures: dict[str, Callable[[], Any]] = {
-        "history": lambda: plots.plot_optimization_history(study, **only),
-        "slice": lambda: plots.plot_slice(study, **only),
-        "parallel": lambda: plots.plot_parallel_coordinate(study, **only),
-        "edf": lambda: plots.plot_edf(study, **only),
-        "contour": lambda: plots.plot_contour(study, params=knobs, **only),
-    }
-    if several:
-        worst = [
-            max(t.values[k] for t in complete(study)) if d == "minimize" else min(t.values[k] for t in complete(study))
-            for k, d in enumerate(search.directions)
-        ]
-        figures["hypervolume"] = lambda: plots.plot_hypervolume_history(study, worst)
-    paths = []
-    with mpl.rc_context(STYLE | {"font.size": 6, "axes.titlesize": 7.5}), warnings.catch_warnings():  # type: ignore[arg-type]
-        warnings.simplefilter("ignore")
-        for stem, make in figures.items():
-            axes = np.atleast_1d(make()).flat
-            figure = axes[0].figure
-            wide = stem in ("slice", "contour", "parallel")
-            figure.set_size_inches(WIDE, {"contour": 5.5, "slice": 2.2}.get(stem, 3.2) if wide else 3.0)
-            figure.set_layout_engine("tight")  # constrained breaks on the grids that Optuna makes
-            paths += save(figure, folder, stem)
-            plt.close(figure)
-    return paths
-
-
-def surface(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
-    """``surface.pdf`` and ``.png``: a Gaussian process of gold and hack rate over pairs of knobs, others at the paper's values.
-
-    Only from evenly covering trials (QMC or random); nothing otherwise, or where the knobs are not searched.
-    """
+def history(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
+    """``history``: every objective's value by trial, its best so far."""
     trials = complete(study)
-    space = search.definition.space
-    if search.sampler not in ("qmc", "random") or not set(AXES) <= set(space) or len(trials) < LEAST:
-        return []
-    from sklearn.gaussian_process import GaussianProcessRegressor
-    from sklearn.gaussian_process.kernels import RBF, WhiteKernel
+    numbers = [t.number for t in trials]
+    count = len(search.directions)
+    with figure_of(NARROW, 0.4 + 1.6 * count, count, 1, sharex=True) as (figure, axes):
+        for place, (axis, name) in enumerate(zip(axes, search.question.objectives, strict=True)):
+            values = 100 * np.array([t.values[place] for t in trials])
+            best = np.maximum if search.directions[place] == "maximize" else np.minimum
+            axis.plot(numbers, values, "o", ms=2.5, color=GREY, label="trial")
+            axis.step(numbers, best.accumulate(values), where="post", color=BLUE, lw=1, label="best so far")
+            for number, value in zip(numbers, values, strict=True):
+                if number == 0:
+                    axis.plot(number, value, **STAR, label="paper's values")
+            axis.set_ylabel(f"{said(name)} (%)")
+        axes[0].legend(frameon=False, fontsize=6)
+        axes[-1].set_xlabel("trial")
+        return save(figure, folder, "history")
 
-    outcomes = [[*t.user_attrs[OUTCOMES].values()] for t in trials]
-    measures = [name for name in ("gold_gain", "hack_rate") if name in outcomes[0][0]] or [
-        search.question.objectives[0]
+
+def distribution(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
+    """``edf``: the share of trials at or below a value."""
+    trials = complete(study)
+    count = len(search.directions)
+    with figure_of(NARROW, 0.4 + 1.6 * count, count, 1) as (figure, axes):
+        for place, (axis, name) in enumerate(zip(axes, search.question.objectives, strict=True)):
+            values = 100 * np.sort([t.values[place] for t in trials])
+            shares = np.arange(1, len(values) + 1) / len(values)
+            axis.step(np.r_[values[0], values], np.r_[0, shares], where="post", color=BLUE, lw=1)
+            for trial in trials:
+                if trial.number == 0:
+                    value = 100 * trial.values[place]
+                    axis.plot(value, np.mean(values <= value), **STAR, label="paper's values")
+                    axis.legend(frameon=False, fontsize=6)
+            axis.set(xlabel=f"{said(name)} (%)", ylabel="share of trials", ylim=(0, 1.04))
+        return save(figure, folder, "edf")
+
+
+def pareto(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
+    """``pareto``: the first objective against each other one; the front in colour."""
+    trials, best = complete(study), {t.number for t in front(study)}
+    names = search.question.objectives
+    others = range(1, len(names))
+    with figure_of(NARROW * min(2, len(others)), 2.6, 1, len(others)) as (figure, axes):
+        for axis, other in zip(axes, others, strict=True):
+            for trial in trials:
+                x, y = 100 * trial.values[other], 100 * trial.values[0]
+                on = trial.number in best
+                axis.plot(x, y, "o", ms=4 if on else 2.5, color=BLUE if on else GREY)
+                if on:
+                    axis.annotate(str(trial.number), (x, y), (3, 3), textcoords="offset points", fontsize=6)
+                if trial.number == 0:
+                    axis.plot(x, y, **STAR)
+            axis.set(xlabel=f"{said(names[other])} (%)", ylabel=f"{said(names[0])} (%)")
+        axes[0].set_title("blue: the front, by trial; star: the paper's values", loc="left")
+        return save(figure, folder, "pareto")
+
+
+def hypervolume(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
+    """``hypervolume``: what the front dominates of the box down to the worst value of each objective, by trial."""
+    import warnings
+
+    import matplotlib as mpl
+    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
+    from optuna.visualization.matplotlib import plot_hypervolume_history
+
+    trials = complete(study)
+    worst = [
+        (max if direction == "minimize" else min)(t.values[place] for t in trials)
+        for place, direction in enumerate(search.directions)
     ]
-    x = np.array([[_unit(space[knob], t.params[knob]) for knob in AXES] for t in trials])
-    paper = np.array([_unit(space[knob], search.definition.paper[knob]) for knob in AXES])
-    pairs = [(0, 1), (0, 2), (1, 2)]
-    ticks = np.linspace(0, 1, GRID)
-    with (
-        figure_of(WIDE, 0.4 + 2.1 * len(measures), len(measures), len(pairs)) as (figure, axes),
-        warnings.catch_warnings(),
-    ):
+    with mpl.rc_context(), warnings.catch_warnings():  # it sets a style of its own; only its numbers are taken
         warnings.simplefilter("ignore")
-        for row, name in enumerate(measures):
-            y = np.array([np.mean([seed[name] for seed in own]) for own in outcomes])
-            model = GaussianProcessRegressor(
-                RBF([0.5] * 3, (0.1, 10)) + WhiteKernel(0.1), normalize_y=True, random_state=0
-            )
-            model.fit(x, y)
-            for column, (i, k) in enumerate(pairs):
-                axis = axes[row * len(pairs) + column]
-                points = np.tile(paper, (GRID * GRID, 1))
-                points[:, i], points[:, k] = (mesh.ravel() for mesh in np.meshgrid(ticks, ticks))
-                level = axis.contourf(
-                    ticks, ticks, 100 * model.predict(points).reshape(GRID, GRID), levels=9, cmap="viridis"
-                )
-                axis.plot(x[:, i], x[:, k], ".", ms=2, color="white")
-                axis.plot(paper[i], paper[k], "*", ms=9, color=VERMILION, mec="white")
-                for axes_of, knob in ((axis.xaxis, AXES[i]), (axis.yaxis, AXES[k])):
-                    axes_of.set_ticks([0, 0.5, 1], [f"{_value(space[knob], u):.3g}" for u in (0, 0.5, 1)])
-                axis.set(xlabel=AXES[i], ylabel=AXES[k])
-                if column == len(pairs) - 1:
-                    figure.colorbar(level, ax=axis, label=f"{name.replace('_', ' ')} (points)")
-        return save(figure, folder, "surface")
+        axes = plot_hypervolume_history(with_trials(search, trials), worst)
+    volumes = np.asarray(axes.lines[0].get_ydata(), float)
+    assert isinstance(axes.figure, Figure)
+    plt.close(axes.figure)
+    box = float(np.prod([np.ptp([t.values[place] for t in trials]) for place in range(len(worst))]))
+    with figure_of(NARROW, 2.0) as (figure, (axis,)):
+        axis.step([t.number for t in trials], 100 * volumes / box if box else volumes, where="post", color=BLUE, lw=1)
+        axis.set(xlabel="trial", ylabel="hypervolume (% of the box\nfrom worst to best values)", ylim=(0, None))
+        return save(figure, folder, "hypervolume")
 
 
-def _unit(distribution: Any, value: Any) -> float:
-    """A knob's place in its range, on the scale it is searched on."""
-    low, high, at = (np.log(v) if distribution.log else float(v) for v in (distribution.low, distribution.high, value))
-    return float((at - low) / (high - low))
-
-
-def _value(distribution: Any, unit: float) -> float:
-    low, high = distribution.low, distribution.high
-    return float(low * (high / low) ** unit if distribution.log else low + unit * (high - low))
+def said(name: str) -> str:
+    """An objective's short name."""
+    return WORDS.get(name, name.replace("_", " "))

@@ -1,18 +1,17 @@
-"""What a study found, as tables: best trials, Pareto front, importances, and the check of the winner on fresh seeds."""
+"""What a study found, as tables: best trials, Pareto front, all trials, importances."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ablations.inference import equivalence, paired_test
 from ablations.sheet import Column, Sheet, Value
 from ablations.statistics import t_interval
-from studies.search import OUTCOMES, Search
+from studies.recovery import lost_trials
+from studies.samplers import EVEN, SAMPLER
+from studies.search import OUTCOMES, REASON, Search
 from studies.trial import OBJECTIVES
 
 if TYPE_CHECKING:
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 
 BEST = 10
 """Trials in the table of the best."""
-MARGIN = 0.03
-"""Three points, as in the reports."""
 LEAST = 8
 """Complete trials below which importances are not given."""
 
@@ -33,6 +30,17 @@ def complete(study: OptunaStudy) -> list[FrozenTrial]:
 
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return [t for t in trials if all(value <= 0 for value in (t.constraints or {}).values()) and _finite(t)]
+
+
+def front(study: OptunaStudy) -> list[FrozenTrial]:
+    """Complete, feasible trials that no other beats in every objective."""
+    numbers = {t.number for t in complete(study)}
+    return [t for t in study.best_trials if t.number in numbers]
+
+
+def evenly_drawn(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Those of a random or QMC design, which cover the space whatever came of the others."""
+    return [t for t in trials if t.user_attrs.get(SAMPLER) in EVEN]
 
 
 def _finite(trial: FrozenTrial) -> bool:
@@ -47,7 +55,7 @@ def ranked(study: OptunaStudy, search: Search) -> list[FrozenTrial]:
 
 def sheets(study: OptunaStudy, search: Search) -> list[Sheet]:
     """Every table that the trials allow."""
-    made = (best(study, search), pareto(study, search), importance(study, search))
+    made = (best(study, search), pareto(study, search), importance(study, search), everything(study, search))
     return [sheet for sheet in made if sheet is not None]
 
 
@@ -60,10 +68,9 @@ def best(study: OptunaStudy, search: Search) -> Sheet | None:
     rows = [_row(t, search) for t in shown]
     counts = _counts(study)
     notes = (
-        f"{counts}. Mean over seeds {', '.join(map(str, search.question.seeds))} (development) ± half the 95 % "
-        "t-interval, by the `val` "
-        "judge. The best of many noisy trials is biased upwards: believe the check on fresh seeds. Trial 0 has the "
-        "paper's values.",
+        f"{counts}. Mean over seeds {', '.join(map(str, search.question.seeds))} (development) ± half the 95 % t-interval"
+        + (", by the `val` judge" if search.question.policy else "")
+        + ". The best of many noisy trials is biased upwards: believe the check on fresh seeds. Trial 0 has the paper's values.",
     )
     return Sheet("best", f"Best trials of {search.name}", _columns(search), tuple(rows), notes)
 
@@ -72,7 +79,7 @@ def pareto(study: OptunaStudy, search: Search) -> Sheet | None:
     """The trials that no other beats in every objective; None for one objective."""
     if len(search.directions) < 2 or not complete(study):
         return None
-    numbers = {t.number for t in study.best_trials}
+    numbers = {t.number for t in front(study)}
     rows = [_row(t, search) for t in ranked(study, search) if t.number in numbers]
     notes = (f"{_counts(study)}. No other trial is at least as good in every objective and better in one.",)
     return Sheet("pareto", f"Pareto front of {search.name}", _columns(search), tuple(rows), notes) if rows else None
@@ -98,80 +105,87 @@ def _knob(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.3g}"
 
 
+def everything(study: OptunaStudy, search: Search) -> Sheet | None:
+    """Every trial with its state, what drew its point, and why it has no value."""
+    trials = study.get_trials(deepcopy=False)
+    if not trials:
+        return None
+    states = _states(study)
+    rows = [
+        (
+            str(t.number),
+            states[t.number],
+            str(t.user_attrs.get(SAMPLER, "")),
+            *(t.values or [math.nan] * len(search.directions)),
+            *(_knob(t.params[name]) if name in t.params else "" for name in search.definition.space),
+            t.duration.total_seconds() if t.duration else math.nan,
+            str(t.user_attrs.get(REASON, "")),
+        )
+        for t in trials
+    ]
+    first, *others = _columns(search)
+    head = (first, Column("state", "state"), Column("drawn_by", "drawn by"), *others)
+    head += (Column("seconds", "seconds", "count"), Column("reason", "reason"))
+    return Sheet("trials", f"All trials of {search.name}", head, tuple(rows), (f"{_counts(study)}.",))
+
+
+def _states(study: OptunaStudy) -> dict[int, str]:
+    trials = study.get_trials(deepcopy=False)
+    found = {t.number: t.state.name.lower() for t in trials}
+    feasible = {t.number for t in complete(study)}
+    found |= {number: "infeasible" for number, state in found.items() if state == "complete" and number not in feasible}
+    return found | dict.fromkeys(lost_trials(trials), "lost and run again")
+
+
 def _counts(study: OptunaStudy) -> str:
-    states = [t.state.name.lower() for t in study.get_trials(deepcopy=False)]
+    states = list(_states(study).values())
     return ", ".join(f"{states.count(name)} {name}" for name in dict.fromkeys(sorted(states)))
 
 
 def importance(study: OptunaStudy, search: Search) -> Sheet | None:
-    """Shares of the first objective's variance by fANOVA, and of its best tenth by PED-ANOVA, side by side."""
+    """Shares of the first objective's variance by fANOVA, and of its best tenth by PED-ANOVA, side by side.
+
+    From the trials that cover the space evenly where there are enough; from all, with a caveat, where not.
+    """
     from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
 
-    trials = complete(study)
+    even = evenly_drawn(complete(study))
+    trials = even if len(even) >= LEAST else complete(study)
     if len(trials) < LEAST or len({t.values[0] for t in trials}) < 2:
         return None
 
     def first(trial: FrozenTrial) -> float:
         return float(trial.values[0])
 
-    fanova = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=search.seed), target=first)
+    chosen = with_trials(search, trials)
+    fanova = get_param_importances(chosen, evaluator=FanovaImportanceEvaluator(seed=search.seed), target=first)
     sign = -1 if search.directions[0] == "maximize" else 1  # PED-ANOVA asks what makes its target low
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # which says so
-        ped = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), target=lambda t: sign * first(t))
+        ped = get_param_importances(chosen, evaluator=PedAnovaImportanceEvaluator(), target=lambda t: sign * first(t))
     rows = tuple((name, fanova[name], ped.get(name, math.nan)) for name in fanova)
     columns = (
         Column("knob", "knob"),
         Column("fanova", "fANOVA, %", "share"),
         Column("ped_anova", "PED-ANOVA, %", "share"),
     )
-    adaptive = search.sampler not in ("random", "qmc")
+    drawn = " and ".join(sorted({str(t.user_attrs.get(SAMPLER, "")) for t in trials} & set(EVEN)))
     notes = (
-        f"From {len(trials)} complete trials, first objective. fANOVA: share of the variance over the space; "
-        "PED-ANOVA: what tells the "
-        "best tenth from the rest.",
-        "The sampler was adaptive, so the trials crowd where it looked: read these with care, or search with --sampler qmc."
-        if adaptive
-        else f"The trials were drawn by {search.sampler}, so they cover the space evenly.",
+        f"From {len(trials)} complete trials, first objective. fANOVA: share of the variance over the space; PED-ANOVA: what "
+        "tells the best tenth from the rest. Noise between seeds is in both: small shares are none.",
+        f"The trials were drawn by {drawn}, so they cover the space evenly."
+        if trials == even
+        else "The sampler was adaptive or the points were given, so the trials crowd where it looked: read these with care, or "
+        f"search with --sampler qmc ({LEAST} trials of it at least).",
     )
     return Sheet("importance", f"Importance of the knobs in {search.name}", columns, rows, notes)
 
 
-def verdict(
-    name: str,
-    direction: str,
-    best_values: Mapping[int, float],
-    paper_values: Mapping[int, float],
-    unit_margin: float = MARGIN,
-) -> Sheet:
-    """Whether the winner differs from the paper's values on seeds that the search never used; the last note is the answer."""
-    seeds: Sequence[int] = sorted(best_values.keys() & paper_values.keys())
-    x = np.array([best_values[s] - paper_values[s] for s in seeds])
-    test, tost = paired_test(x), equivalence(x, unit_margin)
-    sign = 1 if direction == "maximize" else -1
-    if math.isfinite(test.t_p) and test.t_p < 0.05:
-        word = "better than" if sign * x.mean() > 0 else "worse than"
-    elif math.isfinite(tost) and tost < 0.05:
-        word = "equivalent to"
-    else:
-        word = "not distinguishable from"
-    columns = (
-        Column("setting", "setting"),
-        Column("value", OBJECTIVES[name].text, "gain" if name == "gold_gain" else "percent"),
-        Column("t_p", "p (paired t)", "p"),
-        Column("sign_flip_p", "p (sign flip)", "p"),
-        Column("tost_p", "p (TOST)", "p"),
-    )
-    rows: tuple[tuple[Value, ...], ...] = (
-        ("best trial", t_interval([best_values[s] for s in seeds]), math.nan, math.nan, math.nan),
-        ("paper's values", t_interval([paper_values[s] for s in seeds]), math.nan, math.nan, math.nan),
-        ("difference", test.mean, test.t_p, test.sign_flip_p, tost),
-    )
-    sentence = f"On {len(seeds)} fresh seeds the best trial is {word} the paper's values by the `val` judge."
-    notes = (
-        f"Fresh development seeds {', '.join(map(str, seeds))}, which the search never used; one comparison, paired "
-        "t, two-sided, alpha .05; "
-        f"smallest possible p of the sign flips {test.sign_flip_floor:.4f}; TOST with a margin of {100 * unit_margin:g} points.",
-        sentence,
-    )
-    return Sheet("fresh", "The winner on fresh seeds", columns, rows, notes)
+def with_trials(search: Search, trials: Sequence[FrozenTrial]) -> OptunaStudy:
+    """A study in memory that holds these trials alone."""
+    import optuna
+
+    directions: Sequence[Any] = search.directions
+    study = optuna.create_study(directions=directions)
+    study.add_trials(trials)
+    return study

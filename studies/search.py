@@ -1,40 +1,33 @@
-"""Run trials: each worker process asks for a point, measures it seed by seed, and tells; the parent only watches.
-
-Workers of several processes or hosts share one study. A worker that dies loses at most its trial, which is queued again.
-"""
+"""One trial, as a worker process runs it: ask for a point, measure it seed by seed, tell. Any number of workers share a study."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from ablations.worker import ENVIRONMENT
-from studies.catalogue import STUDIES, Study, tune_arm
-from studies.storage import REASON, claim, folder_of, lost_trials, open_storage, recover
+from ablations.failures import kind_of
+from ablations.jobs import SMALLER
+from studies.catalogue import Study, study_of
+from studies.pruning import after_seed, make_pruner, watcher
+from studies.recovery import alive, claim, lost_trials, queue_again, recover
+from studies.samplers import SAMPLER, Keyed
+from studies.storage import folder_of, open_storage
 from studies.trial import OBJECTIVES, Question, constraints, mean, measure
 
 if TYPE_CHECKING:
-    from optuna.pruners import BasePruner
-    from optuna.samplers import BaseSampler
     from optuna.study import Study as OptunaStudy
     from optuna.trial import FrozenTrial, Trial
 
-OUTCOMES, STAGES = "outcomes", "stages"
-SAMPLERS = ("tpe", "gp", "nsga3", "random", "qmc")
-PRUNERS = ("median", "hyperband", "wilcoxon", "none")
-STARTUP = 8
-"""Trials before a model-based sampler uses its model, and before the median pruner prunes."""
-POLL = 1.0
-"""Seconds between two looks of the parent."""
+    from rrpo.claims import Claim
+
+OUTCOMES, STAGES, REASON = "outcomes", "stages", "reason"
+"""Attributes of a trial: what was measured, by seed; the folders of its results, by seed; why it failed."""
+Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,20 +43,22 @@ class Search:
     trials: int
     """Trials wanted in all; those that died with their worker do not count."""
     sampler: str = "tpe"
-    """One of `SAMPLERS`."""
+    """A key of `studies.samplers.SAMPLERS`."""
     pruner: str = "median"
-    """One of `PRUNERS`."""
+    """One of `studies.pruning.PRUNERS`."""
     storage: str | None = None
     """A database's URL; None for the journal file."""
     arm: str = ""
     """Of ``tune-arm``."""
+    ranges: tuple[tuple[str, float, float], ...] = ()
+    """Knob, low, high of the ranges that are not the study's own."""
     seed: int = 0
     """Of the sampler."""
 
     @property
     def definition(self) -> Study:
         """The named study."""
-        return tune_arm(self.arm) if self.study == "tune-arm" else STUDIES[self.study]()
+        return study_of(self.study, self.arm, self.ranges)
 
     @property
     def folder(self) -> Path:
@@ -79,9 +74,11 @@ class Search:
         """The existing study with this search's sampler and pruner."""
         import optuna
 
-        storage = open_storage(self.storage, self.folder)
         return optuna.load_study(
-            study_name=self.name, storage=storage, sampler=make_sampler(self), pruner=make_pruner(self.pruner)
+            study_name=self.name,
+            storage=open_storage(self.storage, self.folder),
+            sampler=Keyed(self.sampler, self.seed),
+            pruner=make_pruner(self.pruner, self.question),
         )
 
     def lock(self) -> FileLock:
@@ -89,57 +86,42 @@ class Search:
         return FileLock(self.folder / "ask.lock")
 
 
-def make_sampler(search: Search) -> BaseSampler:
-    """The sampler by name: TPE (all knobs together), GP for few trials, NSGA-III for many objectives; random, QMC: controls.
+_opened: dict[str, OptunaStudy] = {}
+"""This process's studies by name: a warm worker reads a journal once."""
 
-    Each process draws from its own stream (random, TPE); QMC shares one sequence through the study.
+
+def one_trial(search: Search, report: Report) -> int | None:
+    """The task of a worker: runs one more trial, and returns its number; None when there are enough.
+
+    Raises what the next try may get over: a full disk, and that this worker was asked to stop. The point is queued again.
     """
-    from optuna import samplers
-
-    seed = search.seed + os.getpid() if search.sampler != "qmc" else search.seed
-
-    match search.sampler:
-        case "tpe":
-            return samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=STARTUP, constant_liar=True)
-        case "gp":
-            return samplers.GPSampler(seed=seed, n_startup_trials=STARTUP)
-        case "nsga3":
-            return samplers.NSGAIIISampler(seed=seed)
-        case "random":
-            return samplers.RandomSampler(seed=seed)
-    return samplers.QMCSampler(seed=seed, scramble=True, warn_asynchronous_seeding=False)
+    if search.name not in _opened:
+        _opened[search.name] = search.open()
+    study = _opened[search.name]
+    asked = ask(search, study)
+    if asked is None:
+        return None
+    trial, claimed = asked
+    with alive(study, trial, claimed):
+        run_trial(search, study, trial, report)
+    return trial.number
 
 
-def make_pruner(name: str) -> BasePruner:
-    """Median and Hyperband look at the steps of the first seed, Wilcoxon at whole seeds (with few seeds it seldom prunes)."""
-    from optuna import pruners
-
-    match name:
-        case "median":
-            return pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=20)
-        case "hyperband":
-            return pruners.HyperbandPruner(min_resource=20)
-        case "wilcoxon":
-            return pruners.WilcoxonPruner(p_threshold=0.1, n_startup_steps=2)
-    return pruners.NopPruner()
-
-
-def work(search: Search) -> None:
-    """The body of a worker process: trials until there are enough."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    study, definition = search.open(), search.definition
-    while (trial := _next(search, study, definition)) is not None:
-        run_trial(search, study, definition, trial)
-
-
-def _next(search: Search, study: OptunaStudy, definition: Study) -> Trial | None:
+def ask(search: Search, study: OptunaStudy) -> tuple[Trial, Claim | None] | None:
+    """The next trial, claimed, and its claim; None when there are enough."""
     with search.lock():
-        recover(study)
+        recover(study, search.folder)
         if len(counted(study)) >= search.trials:
             return None
-        trial = study.ask(dict(definition.space))
-        claim(trial)
-        return trial
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # heartbeats outside Study.optimize: `recovery.alive` sends them
+            trial = study.ask(dict(search.definition.space))
+        claimed = claim(study, trial, search.folder)
+        if SAMPLER not in trial.user_attrs:
+            trial.set_user_attr(SAMPLER, search.sampler)
+    return trial, claimed
 
 
 def counted(study: OptunaStudy) -> list[FrozenTrial]:
@@ -151,131 +133,55 @@ def counted(study: OptunaStudy) -> list[FrozenTrial]:
     return [t for t in trials if t.state != TrialState.WAITING and t.number not in lost]
 
 
-def run_trial(search: Search, study: OptunaStudy, definition: Study, trial: Trial) -> None:
-    """Measure one point and tell the study: its values, that it was pruned, or why it failed."""
+def run_trial(search: Search, study: OptunaStudy, trial: Trial, report: Report = lambda done, total: None) -> None:
+    """Measure one point and tell the study: its values, that it was pruned, or why it failed.
+
+    Raises what the next try may get over. One whose trial others took over (it was silent for too long) is left alone.
+    """
     import optuna
+    from optuna.exceptions import UpdateFinishedTrialError
     from optuna.trial import TrialState
 
-    arm = definition.arm(trial.params)
-    question = search.question
-    outcomes: dict[int, dict[str, float]] = {}
-    trial.set_user_attr(STAGES, [stage.key[:20] for seed in question.seeds for stage in question.stages(arm, seed)])
     try:
-        for place, seed in enumerate(question.seeds):
-            outcomes[seed] = measure(question, arm, seed, _watch(search, trial, place))
-            trial.set_user_attr(OUTCOMES, outcomes)
-            if search.pruner == "wilcoxon" and len(question.objectives) == 1:
-                trial.report(outcomes[seed][question.objectives[0]], seed)
-                if trial.should_prune():
-                    raise optuna.TrialPruned()
+        values = _measured(search, trial, report)
     except optuna.TrialPruned:
-        study.tell(trial, state=TrialState.PRUNED)
-        return
-    except Exception as error:  # the search goes on; what happened stays with the trial
-        trial.set_user_attr(REASON, f"{type(error).__name__}: {error}")
-        study.tell(trial, state=TrialState.FAIL)
-        return
-    for name, value in constraints(outcomes).items():
-        trial.set_constraint(name, value)
-    study.tell(trial, [mean(outcomes, name) for name in question.objectives])
+        study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
+    except UpdateFinishedTrialError:
+        print(f"trial {trial.number} was taken over by another process while this one did not answer")
+    except Exception as error:
+        if kind_of(error) in ("disk", "stopped"):
+            queue_again(study, study.get_trials(deepcopy=False)[trial.number], cost=0)
+            study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+            raise
+        trial.set_user_attr(REASON, f"{type(error).__name__}: {error}")  # the search goes on
+        study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+        print(f"trial {trial.number} failed: {type(error).__name__}: {error}")
+    else:
+        study.tell(trial, values, skip_if_finished=True)
 
 
-def _watch(search: Search, trial: Trial, place: int) -> Callable[[int, Mapping[str, float]], None]:
-    """Reports the looks of the first seed's optimisation to a pruner that goes by steps."""
-    import optuna
+def _measured(search: Search, trial: Trial, report: Report) -> list[float]:
+    """The values of the objectives, means over the seeds; everything that was measured is kept with the trial."""
+    question, arm = search.question, search.definition.arm(trial.params)
+    outcomes: dict[int, dict[str, float]] = {}
+    stages = {seed: [s.path(question.store).name for s in question.stages(arm, seed)] for seed in question.seeds}
+    trial.set_user_attr(STAGES, stages)
+    count = len(question.seeds)
+    for place, seed in enumerate(question.seeds):
+        watch = watcher(search.pruner, question, trial, first=place == 0)
 
-    by_step = search.pruner in ("median", "hyperband") and len(search.question.objectives) == 1
-    if not by_step or place or not search.question.policy:
-        return lambda step, measures: None
-    seen: list[float] = []
+        def part(done: int, total: int, place: int = place) -> None:
+            report(round(100 * (place + done / total)), 100 * count)
 
-    def watch(step: int, measures: Mapping[str, float]) -> None:
-        if "val_logprob" not in measures:
-            return
-        seen.append(measures["val_logprob"])
-        recent = seen[-3:]
-        trial.report(sum(recent) / len(recent), step)
-        if trial.should_prune():
-            raise optuna.TrialPruned()
-
-    return watch
-
-
-@dataclass
-class Pool:
-    """The worker processes of one command."""
-
-    search: Search
-    """What they run."""
-    workers: int
-    """How many."""
-    _processes: list[Any] = field(default_factory=list)
-    _deaths: int = 0
-
-    def start(self) -> None:
-        """Start all workers."""
-        for _ in range(self.workers):
-            self._spawn()
-
-    def tend(self) -> bool:
-        """Replace workers that died (not those that found nothing left to do); whether any still works."""
-        for process in [p for p in self._processes if not p.is_alive()]:
-            self._processes.remove(process)
-            if process.exitcode:
-                self._deaths += 1
-                if self._deaths > 3 * self.workers:
-                    raise RuntimeError(
-                        f"workers keep dying (exit code {process.exitcode}); see {self.search.folder}/worker.log"
-                    )
-                self._spawn()
-        return bool(self._processes)
-
-    def stop(self) -> None:
-        """End all workers; their trials are found to be dead by the next start."""
-        for process in self._processes:
-            process.terminate()
-        for process in self._processes:
-            process.join(5)
-            if process.is_alive():
-                process.kill()
-                process.join()
-
-    def _spawn(self) -> None:
-        before = {name: os.environ.get(name) for name in ENVIRONMENT}
-        os.environ.update(ENVIRONMENT)
         try:
-            process = multiprocessing.get_context("spawn").Process(target=_logged, args=(self.search,), daemon=True)
-            process.start()
-        finally:
-            for name, value in before.items():
-                os.environ.pop(name, None) if value is None else os.environ.update({name: value})
-        self._processes.append(process)
-
-
-def _logged(search: Search) -> None:
-    """A worker whose output goes to the study's log."""
-    import torch
-
-    torch.set_num_threads(1)
-    with (search.folder / "worker.log").open("a", buffering=1) as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-        work(search)
-
-
-def run(search: Search, workers: int, look: Callable[[list[FrozenTrial]], None]) -> None:
-    """Run the search to its number of trials; ``look`` hears of all trials, often, in this process."""
-    study = search.open()
-    with search.lock():
-        recover(study)
-    pool = Pool(search, workers)
-    if len(counted(study)) < search.trials:
-        pool.start()
-    try:
-        while pool.tend():
-            look(study.get_trials(deepcopy=False))
-            time.sleep(POLL)
-    finally:
-        pool.stop()
-        with suppress(Exception):
-            look(study.get_trials(deepcopy=False))
+            outcomes[seed] = measure(question, arm, seed, watch, part)
+        except Exception as error:
+            if kind_of(error) != "oom":
+                raise
+            outcomes[seed] = measure(question, arm, seed, watch, part, micro=SMALLER)
+        trial.set_user_attr(OUTCOMES, outcomes)
+        value = outcomes[seed][question.objectives[0]]
+        after_seed(search.pruner, question, trial, seed, value, last=place == count - 1)
+    for name, excess in constraints(outcomes).items():
+        trial.set_constraint(name, excess)
+    return [mean(outcomes, name) for name in question.objectives]

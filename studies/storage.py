@@ -1,29 +1,32 @@
-"""Where a study lives: a journal file in the runs folder, or a database by URL; its identity; trials whose owner has died.
+"""Where a study lives: a journal file in the runs folder, or a database by URL; and its identity, which a resume must match.
 
 A journal file is shared by the processes of one file system and needs no server; sqlite, PostgreSQL and MySQL go by URL.
-Dead owners are found by process identity, on this host alone: a trial that died on another host stays running there until that
-host's next start. (Optuna's heartbeat belongs to ``Study.optimize``; here trials are asked for and told.)
 """
 
 from __future__ import annotations
 
 import json
-import os
-import socket
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from ablations.errors import InputError
+from studies.recovery import BEAT, SILENCE, queue_again
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from optuna.study import Study as OptunaStudy
-    from optuna.trial import FrozenTrial, Trial
 
-OWNER, IDENTITY, RETRY, REASON = "owner", "identity", "retry_of", "reason"
+IDENTITY = "identity"
+PATIENCE = 30
+"""Seconds to wait for a lock that another process holds."""
+REACH = 10
+"""Seconds to wait for a database server."""
+DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
+"""Of the extra ``databases``, for addresses that name no driver."""
 
 
 def folder_of(runs_dir: Path, name: str) -> Path:
@@ -34,26 +37,109 @@ def folder_of(runs_dir: Path, name: str) -> Path:
 def open_storage(url: str | None, folder: Path) -> BaseStorage:
     """The storage, made where it is missing, under a lock: several processes that open a fresh database break it.
 
-    Raises InputError for one that cannot be reached or is of another version.
+    Raises InputError for one that cannot be reached, is locked, damaged, or of another version.
     """
     import optuna
-    from optuna.storages import JournalStorage, RDBStorage
+    from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        try:
-            if url is None:
-                path = str(folder / "journal.log")
-                return JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
-            return RDBStorage(url)
-        except Exception as error:
-            raise InputError(
-                "the study's storage cannot be opened",
-                got=f"{url or folder}: {type(error).__name__}: {str(error).splitlines()[0]}",
-                fix="check the address, that its server runs and its driver is installed, or leave --storage out",
-            ) from None
+    path = str(folder / "journal.log")
+    try:
+        with FileLock(folder / ".lock", timeout=PATIENCE):
+            if url is not None:
+                return _database(url)
+            return JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
+    except Timeout:
+        raise InputError(
+            "the study's storage is locked",
+            got=f"{folder / '.lock'}",
+            fix="end the process that holds it, then start again",
+        ) from None
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise InputError(
+            "the study's storage cannot be opened",
+            got=f"{shown(url) if url else path}: {type(error).__name__}: {first}",
+            fix=_remedy(url, path, error),
+        ) from None
+
+
+def reach(url: str) -> None:
+    """Connect once to a database that is there, and write nothing. Raises InputError as `open_storage` does.
+
+    A sqlite file may be missing, its folder may not.
+    """
+    import sqlalchemy
+
+    try:
+        address = sqlalchemy.engine.make_url(_driven(url))
+        if address.get_backend_name() == "sqlite":
+            where = Path(address.database or "")
+            if not where.parent.is_dir():
+                raise FileNotFoundError(f"there is no folder {where.parent}")
+            if not where.exists():
+                return
+        engine = sqlalchemy.create_engine(address, connect_args=_patience(address.get_backend_name()))
+        with engine.connect():
+            pass
+        engine.dispose()
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise InputError(
+            "the study's storage cannot be opened",
+            got=f"{shown(url)}: {type(error).__name__}: {first}",
+            fix=_remedy(url, "", error),
+        ) from None
+
+
+def shown(url: str) -> str:
+    """An address without its password."""
+    import sqlalchemy
+
+    try:
+        return sqlalchemy.engine.make_url(url).render_as_string(hide_password=True)
+    except sqlalchemy.exc.ArgumentError:
+        return url
+
+
+def _database(url: str) -> BaseStorage:
+    import sqlalchemy
+    from optuna.storages import RDBStorage
+
+    backend = sqlalchemy.engine.make_url(_driven(url)).get_backend_name()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # heartbeats are called experimental
+        return RDBStorage(
+            _driven(url),
+            engine_kwargs={"connect_args": _patience(backend), "pool_pre_ping": True},
+            heartbeat_interval=BEAT,
+            grace_period=SILENCE,
+            heartbeat_stale_trial_callback=queue_again,
+        )
+
+
+def _driven(url: str) -> str:
+    scheme, mark, rest = url.partition("://")
+    return f"{DRIVERS.get(scheme, scheme)}{mark}{rest}"
+
+
+def _patience(backend: str) -> dict[str, int]:
+    return {"timeout": PATIENCE} if backend == "sqlite" else {"connect_timeout": REACH}
+
+
+def _remedy(url: str | None, path: str, error: Exception) -> str:
+    text = str(error)
+    if url is None:
+        return f"move {path} away or restore a copy of it; finished trials are in MLflow as well"
+    if "locked" in text:
+        return "end the process that holds the database, then start again"
+    if isinstance(error, ImportError):
+        return "pip install 'rrpo-ablations[databases]', in a checkout: pip install -e '.[databases]'"
+    if "version" in text:
+        return "use the version of Optuna that made it, `optuna storage upgrade`, or another database"
+    return "check the address and that its server runs, or leave --storage out"
 
 
 def open_study(storage: BaseStorage, name: str, directions: Sequence[Any], identity: Mapping[str, Any]) -> OptunaStudy:
@@ -78,7 +164,7 @@ def open_study(storage: BaseStorage, name: str, directions: Sequence[Any], ident
     elif stored != wanted:
         raise InputError(
             "a study of that name has another space or setting",
-            got="; ".join(differences(stored or {}, wanted)) or "no identity is stored: not made by this program",
+            got="; ".join(differences(stored, wanted)) if stored else "no identity: it was not made by this program",
             fix="give another --name, or the options that it was started with",
         )
     return study
@@ -94,55 +180,3 @@ def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: st
         elif old != new:
             found.append(f"{prefix}{key}: was {old}, now {new}")
     return found
-
-
-def identity_of_process(pid: int | None = None) -> dict[str, Any]:
-    """This process, so that another can tell whether it still lives: a process number alone is used again."""
-    pid = os.getpid() if pid is None else pid
-    return {"host": socket.gethostname(), "pid": pid, "started": _started(pid)}
-
-
-def alive(owner: Mapping[str, Any]) -> bool:
-    """Whether a process of this host still lives; of another host, that is not known here and counts as living."""
-    if owner["host"] != socket.gethostname():
-        return True
-    started = _started(int(owner["pid"]))
-    return started is not None and started == owner["started"]
-
-
-def _started(pid: int) -> float | None:
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
-    except psutil.Error:
-        return None
-
-
-def claim(trial: Trial) -> None:
-    """Write down who runs a trial."""
-    trial.set_user_attr(OWNER, identity_of_process())
-
-
-def recover(study: OptunaStudy) -> list[int]:
-    """Fail the running trials whose owner on this host is dead and queue their points again; their numbers.
-
-    The caller holds the study's lock, so that a trial is recovered once and none is between asking and claiming.
-    """
-    from optuna.trial import TrialState
-
-    lost = []
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        owner = trial.user_attrs.get(OWNER)
-        if owner is not None and alive(owner):
-            continue
-        study.tell(trial.number, state=TrialState.FAIL)
-        study.enqueue_trial(trial.params, user_attrs={RETRY: trial.number})
-        lost.append(trial.number)
-    return lost
-
-
-def lost_trials(trials: list[FrozenTrial]) -> set[int]:
-    """Numbers of trials that died with their owner and were queued again: they do not count."""
-    return {t.user_attrs[RETRY] for t in trials if RETRY in t.user_attrs}

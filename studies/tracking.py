@@ -1,31 +1,46 @@
-"""Studies in MLflow: an experiment a study, a parent run a command, under it one run a trial; each side knows the other's."""
+"""Studies in MLflow: an experiment and a parent run a study, under it a run a trial; each side knows the other's numbers.
+
+Several commands may share a study, and each writes what is finished: under a lock, and only what MLflow does not hold yet.
+A trial's run counts by its tag ``complete``, written last. Optuna's study has the run of trial 7 as attribute ``mlflow_run_7``.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock
+
 from ablations import records
+from ablations.reconcile import owner_tags
 from ablations.runs_folder import RunsFolder
 from ablations.store import Store
-from ablations.tracking import create
-from studies.search import OUTCOMES, STAGES, Search
-from studies.storage import REASON
+from ablations.tracking import TEXT_LIMIT, create
+from rrpo.stages import content_hash
+from studies.recovery import lost_trials
+from studies.results import front, ranked
+from studies.samplers import SAMPLER
+from studies.search import OUTCOMES, REASON, STAGES, Search
+from studies.storage import shown
 
 if TYPE_CHECKING:
     from optuna.study import Study as OptunaStudy
     from optuna.trial import FrozenTrial
 
-RUNS = "mlflow_runs"
-"""Attribute of the Optuna study: trial number -> MLflow run."""
-TAG_TRIAL = "optuna_trial"
+LINK = "mlflow_run_{}"
+"""Attribute of the Optuna study; of the study itself: ``mlflow_run_parent``."""
+TAG_STUDY, TAG_TRIAL, TAG_STORAGE = "optuna_study", "optuna_trial", "optuna_storage"
+STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
+"""Optuna's state -> MLflow's status."""
 
 
 @dataclass
 class Bridge:
-    """Writes finished trials to MLflow, once each, from the parent process alone."""
+    """Writes finished trials to MLflow, from the parent process alone."""
 
     search: Search
     """The search."""
@@ -33,73 +48,146 @@ class Bridge:
     """Where the store lies."""
     study: OptunaStudy
     """The study."""
+    tags: Mapping[str, str]
+    """Of every run: git sha, dirty."""
     parent: str = ""
-    _written: dict[str, str] = field(default_factory=dict)
-
-    def start(self) -> None:
-        """The parent run of this command."""
-        create(self.folder, self.experiment)
-        self._client = Store(self.folder).client
-        self._number = Store(self.folder).experiment_id(self.experiment)
-        self._written = dict(self.study.user_attrs.get(RUNS, {}))
-        question = self.search.question
-        tags = {records.TAG_KIND: "study", records.TAG_PROFILE: question.profile.name, "optuna_study": self.search.name}
-        self.parent = self._client.create_run(self._number, run_name=self.search.name, tags=tags).info.run_id
-        params = {
-            "trials": self.search.trials,
-            "sampler": self.search.sampler,
-            "pruner": self.search.pruner,
-            "objectives": ",".join(question.objectives),
-            "seeds": ",".join(map(str, question.seeds)),
-            "storage": self.search.storage or str(self.search.folder / "journal.log"),
-        }
-        for key, value in params.items():
-            self._client.log_param(self.parent, key, value)
+    """The study's run, once it is started."""
+    _written: set[int] = field(default_factory=set)
 
     @property
     def experiment(self) -> str:
         """Name of the MLflow experiment."""
         return f"study {self.search.name}"
 
+    def start(self, identity: Mapping[str, Any]) -> None:
+        """The study's run, which a resumed study has already."""
+        create(self.folder, self.experiment)
+        store = Store(self.folder)
+        self._client, self._number = store.client, store.experiment_id(self.experiment)
+        with self._lock():
+            found = self._runs("study")
+            if found:
+                self.parent = found[0].info.run_id
+                self._client.update_run(self.parent, status="RUNNING")
+            else:
+                self.parent = self._create(self.search.name, "study", {})
+                for key, value in identity.items():
+                    self._client.log_param(self.parent, key, str(value)[:TEXT_LIMIT])
+                self.study.set_user_attr(LINK.format("parent"), self.parent)
+            self._written = self._complete()
+        search = self.search
+        for key, value in {"trials": search.trials, "sampler": search.sampler, "pruner": search.pruner}.items():
+            self._client.set_tag(self.parent, key, value)
+
     def write(self, trials: Sequence[FrozenTrial]) -> None:
         """Every finished trial that has no run yet."""
-        new = [t for t in trials if t.state.is_finished() and str(t.number) not in self._written]
-        for trial in new:
-            self._written[str(trial.number)] = self._trial(trial)
-        if new:
-            self.study.set_user_attr(RUNS, self._written)
+        if not self._new(trials):
+            return
+        with self._lock():
+            self._written |= self._complete()
+            lost = lost_trials(trials)
+            for trial in self._new(trials):
+                run = self._trial(trial, trial.number in lost)
+                self.study.set_user_attr(LINK.format(trial.number), run)
+                self._written.add(trial.number)
+        self._metrics(self.parent, self._standing(), len(self._written))
 
-    def end(self, status: str) -> None:
-        """Close the parent run."""
+    def end(self, status: str, numbers: Mapping[str, float] | None = None, report: Path | None = None) -> None:
+        """Close the study's run, with final numbers and the folder of tables and figures."""
+        self._metrics(self.parent, numbers or {}, 0)
+        if report is not None:
+            self._client.log_artifacts(self.parent, str(report), "report")
         self._client.set_terminated(self.parent, status)
 
-    def keep(self, folder: Any) -> None:
-        """Log the study's tables and figures onto the parent run."""
-        self._client.log_artifacts(self.parent, str(folder), "report")
+    def _lock(self) -> FileLock:
+        return FileLock(self.search.folder / "mlflow.lock")
 
-    def _trial(self, trial: FrozenTrial) -> str:
-        from mlflow.entities import Metric, Param, RunTag
+    def _new(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        return [t for t in trials if t.state.is_finished() and t.number not in self._written]
 
-        tags = {
-            "mlflow.parentRunId": self.parent,
-            records.TAG_KIND: "trial",
-            TAG_TRIAL: str(trial.number),
-            "state": trial.state.name.lower(),
-            "cells": ",".join(trial.user_attrs.get(STAGES, [])),
+    def _runs(self, kind: str) -> list[Any]:
+        runs: list[Any] = []
+        token = None
+        while True:
+            wanted = f"tags.{records.TAG_KIND} = '{kind}' and tags.{TAG_STUDY} = '{self.search.name}'"
+            page = self._client.search_runs([self._number], wanted, max_results=1000, page_token=token)
+            runs += page
+            token = page.token
+            if not token:
+                return runs
+
+    def _complete(self) -> set[int]:
+        """Numbers of the trials that have a whole run; a run that was cut off is removed."""
+        whole = set()
+        for run in self._runs("trial"):
+            if records.TAG_COMPLETE in run.data.tags:
+                whole.add(int(run.data.tags[TAG_TRIAL]))
+            else:
+                self._client.delete_run(run.info.run_id)
+        return whole
+
+    def _create(self, name: str, kind: str, tags: Mapping[str, str], start: int | None = None) -> str:
+        search = self.search
+        known = owner_tags() | {
+            records.TAG_KIND: kind,
+            records.TAG_PROFILE: search.question.profile.name,
+            TAG_STUDY: search.name,
+            TAG_STORAGE: shown(search.storage) if search.storage else str(search.folder / "journal.log"),
+            "seeds": ",".join(map(str, search.question.seeds)),
         }
+        if self.parent:
+            known["mlflow.parentRunId"] = self.parent
+        everything = known | dict(self.tags) | dict(tags)
+        return str(self._client.create_run(self._number, start, everything, name).info.run_id)
+
+    def _trial(self, trial: FrozenTrial, lost: bool) -> str:
+        from mlflow.entities import Param
+
+        arm = (
+            self.search.definition.arm(trial.params)
+            if trial.params.keys() == self.search.definition.space.keys()
+            else None
+        )
+        tags = {
+            TAG_TRIAL: str(trial.number),
+            "state": "lost" if lost else trial.state.name.lower(),
+            "sampler": str(trial.user_attrs.get(SAMPLER, "")),
+            records.TAG_ARM_HASH: content_hash(arm)[:8] if arm else "",
+        }
+        tags |= {f"cell {seed}": " ".join(stages) for seed, stages in trial.user_attrs.get(STAGES, {}).items()}
         if REASON in trial.user_attrs:
-            tags[records.TAG_FAILED] = trial.user_attrs[REASON][:5000]
-        run = str(self._client.create_run(self._number, run_name=f"trial {trial.number}", tags=tags).info.run_id)
+            tags[records.TAG_FAILED] = trial.user_attrs[REASON][:TEXT_LIMIT]
+        run = self._create(f"trial {trial.number}", "trial", tags, _milliseconds(trial.datetime_start))
         metrics = dict(zip(self.search.question.objectives, trial.values or [], strict=False))
         for seed, outcomes in trial.user_attrs.get(OUTCOMES, {}).items():
             metrics |= {f"seed {seed}/{name}": value for name, value in outcomes.items()}
         if trial.duration is not None:
             metrics["seconds"] = trial.duration.total_seconds()
-        self._client.log_batch(
-            run,
-            metrics=[Metric(name, float(value), 0, 0) for name, value in metrics.items() if math.isfinite(value)],
-            params=[Param(name, str(value)) for name, value in trial.params.items()],
-            tags=[RunTag("seeds", ",".join(map(str, self.search.question.seeds)))],
-        )
-        self._client.set_terminated(run, "FINISHED" if trial.values else "FAILED")
+        self._client.log_batch(run, params=[Param(name, str(value)) for name, value in trial.params.items()])
+        self._metrics(run, metrics, 0)
+        self._client.set_terminated(run, STATUS[trial.state.name], _milliseconds(trial.datetime_complete))
+        self._client.set_tag(run, records.TAG_COMPLETE, str(trial.number))
         return run
+
+    def _standing(self) -> dict[str, float]:
+        """The best so far and the front's size, for the study's own run."""
+        found = ranked(self.study, self.search)
+        if not found:
+            return {}
+        standing = {
+            f"best {self.search.question.objectives[0]}": found[0].values[0],
+            "best trial": float(found[0].number),
+        }
+        return standing | ({"front": float(len(front(self.study)))} if len(self.search.directions) > 1 else {})
+
+    def _metrics(self, run: str, numbers: Mapping[str, float], step: int) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        rows = [Metric(name, float(value), now, step) for name, value in numbers.items() if math.isfinite(value)]
+        if rows:
+            self._client.log_batch(run, metrics=rows)
+
+
+def _milliseconds(moment: Any) -> int | None:
+    return int(moment.timestamp() * 1000) if moment else None

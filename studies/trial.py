@@ -16,6 +16,7 @@ import pandas as pd
 
 from ablations.grids import ARMS
 from ablations.statistics import STUCK, matched_kl_gain
+from ablations.worker import stopping
 from rrpo import pipeline
 from rrpo.config import ArmConfig, Profile
 from rrpo.stages import Context, Stage, materialise
@@ -36,13 +37,15 @@ class Objective(NamedTuple):
     """Whether a policy has to be optimised for it."""
     text: str
     """For people."""
+    look: str = ""
+    """The measure of a running policy optimisation that goes the same way, for pruning by step; empty: there is none."""
 
 
 OBJECTIVES: dict[str, Objective] = {
-    "gold_gain": Objective("maximize", True, "gold (`val`) gain at matched KL"),
-    "gold_end": Objective("maximize", True, "gold (`val`) accuracy at the last checkpoint"),
-    "hack_rate": Objective("minimize", True, "hack rate (by `val`) at the last checkpoint"),
-    "uptake": Objective("minimize", True, "shortcut uptake at the last checkpoint"),
+    "gold_gain": Objective("maximize", True, "gold (`val`) gain at matched KL", "val_logprob"),
+    "gold_end": Objective("maximize", True, "gold (`val`) accuracy at the last checkpoint", "val_logprob"),
+    "hack_rate": Objective("minimize", True, "hack rate (by `val`) at the last checkpoint", "val_hack_rate"),
+    "uptake": Objective("minimize", True, "shortcut uptake at the last checkpoint", "uptake"),
     "phone_error_rate": Objective("minimize", True, "phone error rate at the last checkpoint"),
     "cross_language": Objective("maximize", False, "reward model's accuracy on languages that it was not trained on"),
     "robustness": Objective("maximize", False, "reward model's accuracy under PGD at a relative radius of 0.1"),
@@ -83,14 +86,20 @@ class Question:
 
 
 def measure(
-    question: Question, arm: ArmConfig, seed: int, watch: Callable[[int, Mapping[str, float]], None]
+    question: Question,
+    arm: ArmConfig,
+    seed: int,
+    watch: Callable[[int, Mapping[str, float]], None] = lambda step, measures: None,
+    report: Callable[[int, int], None] = lambda done, total: None,
+    micro: int | None = None,
 ) -> dict[str, float]:
     """Every outcome of one seed that its stages give; ``watch`` hears of the policy optimisation's looks and may end it.
 
-    ``moved`` is the arm's reach in sqrt(KL) over the reference's.
+    ``moved`` is the arm's reach in sqrt(KL) over the reference's. Raises what a stage raises, `Interrupted` when this worker
+    was asked to stop.
     """
     found: dict[str, float] = {}
-    own = Context(device=question.device, watch=watch)
+    own = Context(device=question.device, watch=watch, report=report, stop=stopping, micro=micro)
     folders = {
         stage.name if stage.key != _reference(question, seed) else "reference": materialise(stage, question.store, own)
         for stage in question.stages(arm, seed)

@@ -19,6 +19,8 @@ class Task:
     """``module:function``, called with ``arguments`` and a callable ``report(done, total)``."""
     arguments: tuple[Any, ...] = ()
     """Picklable."""
+    after_oom: tuple[Any, ...] | None = None
+    """Arguments of the one more try after it ran out of memory; None: there is none."""
     needs: frozenset[str] = frozenset()
     """Keys of tasks that come first."""
     priority: tuple[float, ...] = ()
@@ -58,9 +60,9 @@ class Failed:
     slot: int
     """Where it ran."""
     message: str
-    """``ErrorType: text``, one line."""
-    traceback: str
-    """The whole of it; the log has it too."""
+    """``ErrorType: text``, one line; the log has the traceback."""
+    kind: str
+    """A key of `ablations.failures.KINDS`."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,9 @@ class Pool(Protocol):
 
     def events(self, timeout: float | None) -> list[Event]:
         """Wait until something happens, at most ``timeout`` seconds (None: as long as it takes); what has happened."""
+
+    def halt(self) -> None:
+        """Ask what runs to stop soon: a stage that can saves a checkpoint and fails as ``stopped``."""
 
     def stop(self, grace: float) -> None:
         """Leave nothing running: busy tasks get ``grace`` seconds to clean up after SIGTERM."""

@@ -35,8 +35,8 @@ CURVES = (
 )
 PARETO = (
     "Gold emotion against naturalness at the last checkpoint: mean over seeds with 95 % t-intervals (from three seeds). Up and "
-    "right is better. Where neither human opinion nor a predicted mark is in the records, intelligibility stands for "
-    "naturalness: one minus the phone error rate of the judge's recogniser."
+    "right is better. Where no predicted mark is valid in this world, intelligibility stands for naturalness: "
+    "one minus the phone error rate of the judge's recogniser."
 )
 
 
@@ -151,9 +151,8 @@ def pareto(records: Sequence[Record], folder: Path) -> list[Path]:
 
 
 def _naturalness(records: Sequence[Record]) -> tuple[str, str, bool]:
-    """The measure of naturalness, in words, and whether it is one minus a rate: human opinion, predicted, or intelligibility."""
-    measured = {name for record in records for name in record.scalars}
-    for name, words in (("human_nmos", "N-MOS of human raters"), ("end_naturalness", "predicted naturalness")):
-        if name in measured:
-            return name, words, False
+    """The measure of naturalness, in words, and whether it is one minus a rate: a predicted mark, or intelligibility."""
+    for name in ("dnsmos", "plcmos"):
+        if any(math.isfinite(value_of(record, name, {})) for record in records):
+            return name, f"predicted naturalness ({name.upper()})", False
     return "phone_error_rate", "intelligibility (1 - phone error rate)", True

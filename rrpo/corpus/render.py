@@ -61,37 +61,46 @@ class RenderSpec:
 
 def render(spec: RenderSpec, sample_rate: int) -> np.ndarray:
     """The wave ``[S]`` (float32, within +-`PEAK`) of ``spec``. Bit-identical in any process on one machine."""
-    z = dict(zip(CUES, spec.cues, strict=True))
     speaker = spec.speaker
+    pace, semitones, excursion = pace_and_pitch(spec.cues)
     spoken = espeak.synthesize(
         spec.text,
         speaker.language,
         speaker.variant,
-        rate=int(np.clip(round(RATE * speaker.rate * 1.12 ** z["rate"] / speaker.formant), *espeak.RATE_LIMITS)),
-        pitch=int(
-            np.clip(round(50 + 50 / 12 * (speaker.pitch + 1.8 * z["f0_level"]) - 50 * np.log2(speaker.formant)), 0, 100)
-        ),
-        pitch_range=int(np.clip(round(PITCH_RANGE * 1.30 ** z["f0_range"]), 0, 100)),
+        rate=int(np.clip(round(RATE * speaker.rate * pace / speaker.formant), *espeak.RATE_LIMITS)),
+        pitch=int(np.clip(round(50 + 50 / 12 * (speaker.pitch + semitones) - 50 * np.log2(speaker.formant)), 0, 100)),
+        pitch_range=int(np.clip(round(PITCH_RANGE * excursion), 0, 100)),
         volume=60,
     )
     wave = signal.resample_poly(spoken.astype(np.float64), *_ratio(espeak.SAMPLE_RATE, sample_rate))
-    noise = generator(spec.seed, "voice")
-    wave = _warp(
-        wave,
-        sample_rate,
-        speaker.formant,
-        1.3 * z["final_rise"],
-        z["tremor"],
-        noise.uniform(5, 7),
-        noise.uniform(0, 2 * np.pi),
-    )
-    wave = _tilt(wave, 3 * z["tilt"], sample_rate)
-    wave = _breath(wave, BREATH + 4 * z["breathiness"], sample_rate, noise)
-    wave *= 10 ** ((LEVEL + speaker.level + 3 * z["intensity"]) / 20) / np.sqrt(np.mean(wave**2))
+    wave = finish(wave, sample_rate, spec.cues, generator(spec.seed, "voice"), speaker.formant, speaker.level)
     if spec.artefact is not None:
         wave = plant(wave, spec.artefact, sample_rate, generator(spec.seed, "artefact"))
     peak = np.abs(wave).max()
     return (wave * min(1.0, PEAK / peak)).astype(np.float32)
+
+
+def pace_and_pitch(cues: tuple[float, ...]) -> tuple[float, float, float]:
+    """What a synthesiser must do for ``cues``: factor on its pace, semitones on its F0, factor on F0's excursions."""
+    z = dict(zip(CUES, cues, strict=True))
+    return float(1.12 ** z["rate"]), 1.8 * z["f0_level"], float(1.30 ** z["f0_range"])
+
+
+def finish(
+    wave: np.ndarray,
+    sample_rate: int,
+    cues: tuple[float, ...],
+    noise: np.random.Generator,
+    formant: float = 1.0,
+    level: float = 0.0,
+) -> np.ndarray:
+    """What signal processing does for ``cues`` to any synthesiser's ``wave [S]``: rise, tremor, tilt, breath, intensity."""
+    z = dict(zip(CUES, cues, strict=True))
+    shake = noise.uniform(5, 7), noise.uniform(0, 2 * np.pi)
+    wave = _warp(wave, sample_rate, formant, 1.3 * z["final_rise"], z["tremor"], *shake)
+    wave = _tilt(wave, 3 * z["tilt"], sample_rate)
+    wave = _breath(wave, BREATH + 4 * z["breathiness"], sample_rate, noise)
+    return wave * (10 ** ((LEVEL + level + 3 * z["intensity"]) / 20) / np.sqrt(np.mean(wave**2)))
 
 
 def _ratio(source: int, target: int) -> tuple[int, int]:

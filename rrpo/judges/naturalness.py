@@ -21,6 +21,8 @@ OVERALL = (-0.06766283, 1.11546468, 0.04602535)
 """Microsoft's polynomial from DNSMOS' raw overall score to its scale."""
 RATERS = 15
 """Simulated raters whose mean is PLCMOS."""
+PEAK = 0.98
+"""`limited` turns a louder wave down as a whole."""
 MEASURES = ("dnsmos", "plcmos")
 """In the order in which they are preferred."""
 
@@ -28,6 +30,12 @@ MEASURES = ("dnsmos", "plcmos")
 def available() -> bool:
     """Whether speechmos and onnxruntime are installed."""
     return all(importlib.util.find_spec(name) for name in ("speechmos", "onnxruntime"))
+
+
+def limited(wave: np.ndarray) -> np.ndarray:
+    """``wave [S]`` within +-`PEAK`; a wave of less than a tenth of a second is padded to it."""
+    wave = np.pad(wave, (0, max(0, RATE // 10 - len(wave))))
+    return wave * min(1.0, PEAK / max(float(np.abs(wave).max()), 1e-9))
 
 
 def dnsmos(wave: np.ndarray) -> float:

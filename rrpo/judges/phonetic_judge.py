@@ -20,11 +20,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from rrpo.audio import vocode
 from rrpo.config import AudioConfig, PhoneticJudgeConfig
 from rrpo.corpus.features import SpeechSet
 from rrpo.data import TrainingFrames
 from rrpo.judges.phonetics import measure
+from rrpo.judges.spoken import waves_of
 from rrpo.stages import Context
 
 CHUNK = 64
@@ -41,8 +41,11 @@ class PhoneticJudge:
 
     def log_probs(self, F: Tensor, lengths: Tensor) -> Tensor:
         """``F [B, T, M], lengths [B]`` in frames -> log-probabilities ``[B, K]``."""
-        p = self.classifier.predict_proba(features(F, lengths, self.audio))
-        return torch.from_numpy(np.log(np.maximum(p, SMALLEST))).float()
+        return self.of_measures(features(F, lengths, self.audio))
+
+    def of_measures(self, x: np.ndarray) -> Tensor:
+        """`features` ``[B, 11]`` -> log-probabilities ``[B, K]``."""
+        return torch.from_numpy(np.log(np.maximum(self.classifier.predict_proba(x), SMALLEST))).float()
 
     def save(self, folder: Path) -> None:
         """Writes ``phonetic_judge.pkl`` into ``folder``."""
@@ -56,13 +59,7 @@ class PhoneticJudge:
 
 def features(F: Tensor, lengths: Tensor, audio: AudioConfig) -> np.ndarray:
     """`rrpo.judges.phonetics.MEASURES` ``[B, 11]`` of ``F [B, T, M]``, ``lengths [B]`` in frames, vocoded."""
-    found: list[np.ndarray] = []
-    for first in range(0, len(F), CHUNK):
-        sizes = lengths[first : first + CHUNK].clamp(min=1)
-        waves = vocode(F[first : first + CHUNK, : int(sizes.max())], sizes, audio).cpu().numpy()
-        samples = ((sizes - 1) * audio.hop).tolist()
-        found += [measure(wave[:n], audio.sample_rate) for wave, n in zip(waves, samples, strict=True)]
-    return np.array(found)
+    return np.array([measure(wave, audio.sample_rate) for wave in waves_of(F, lengths, audio)])
 
 
 def build(config: PhoneticJudgeConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from rrpo.config import OptimizeConfig
 from rrpo.optimizers.rollout import Models, Prompts, micro_batches
 from rrpo.policy import Rollout, token_kl
-from rrpo.relaxation import relax, temperature
+from rrpo.relaxation import soft_tokens, straight_through, temperature
 from rrpo.reward import reward_loss
 from rrpo.seeding import uniform
 
@@ -44,6 +44,8 @@ class Step:
     """``[b, N + 1, V + 1]`` of the SFT policy."""
     frames: tuple[Tensor, Tensor]
     """Decoded F ``[b, T, M]`` (detached; hard tokens, by straight-through) and lengths ``[b]``."""
+    soft: Tensor
+    """``[b, N, V]``, detached: the relaxed tokens whose gradient the hard ones take."""
 
 
 def diffro_step(models: Models, prompts: Prompts, config: OptimizeConfig, step: int) -> Iterator[Step]:
@@ -64,7 +66,7 @@ def diffro_step(models: Models, prompts: Prompts, config: OptimizeConfig, step: 
     shape = (rollout.tokens.shape[1], batch, models.policy.codes)
     gumbel = uniform(shape, config.seed, "gumbel noise", step, device=device)
     tau = temperature(step, config.steps, config.tau)
-    for rows in micro_batches(rollout.lengths):
+    for rows in micro_batches(rollout.lengths, models.micro):
         part = rollout.select(rows)
         noise = gumbel[: part.tokens.shape[1], rows].transpose(0, 1)
         yield _loss(models, prompts.select(rows), part, noise, config, tau, rows, len(rows) / batch)
@@ -86,10 +88,10 @@ def _loss(
     with torch.no_grad():
         reference = models.reference.logits(prompts.prefix, tokens)
     kl = (token_kl(logits, reference) * rollout.scored).sum(1)
-    relaxed = relax(logits[:, :-1, : models.policy.codes], tokens, noise, tau)
-    F, frames = models.codec.decode(relaxed, rollout.lengths, prompts.speaker)
+    soft = soft_tokens(logits[:, :-1, : models.policy.codes], tokens, noise, tau)
+    F, frames = models.codec.decode(straight_through(soft, tokens), rollout.lengths, prompts.speaker)
     reward = reward_loss(models.reward_model, F, frames, prompts.target, config.reward)
     content = models.recogniser.ctc_loss(F, frames, prompts.phones)
     loss = share * (reward + config.content_weight * content + config.beta * kl).mean()
     parts = {"reward_loss": reward.detach(), "content_loss": content.detach()}
-    return Step(rows, loss, parts, rollout, logits.detach(), reference, (F.detach(), frames))
+    return Step(rows, loss, parts, rollout, logits.detach(), reference, (F.detach(), frames), soft.detach())

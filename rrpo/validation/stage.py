@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rrpo.config import SectionConfig
 from rrpo.stages import Context
-from rrpo.validation import codec, detectors, judges, naturalness, reach, sft, shortcut, speech
+from rrpo.validation import codec, detectors, judges, naturalness, reach, sft, shortcut, speech, voices
 from rrpo.validation.lines import LINES, save
 
 MEASURES = {
@@ -19,6 +19,7 @@ MEASURES = {
     "sft": sft.measure,
     "naturalness": naturalness.measure,
     "detectors": detectors.measure,
+    "voices": voices.measure,
 }
 """By the name of the section's module."""
 

@@ -22,6 +22,7 @@ import pandas as pd
 
 from rrpo.cell import Cell
 from rrpo.config import ArmConfig, Profile, WorldConfig
+from rrpo.failures import DivergedError, Interrupted
 from rrpo.stages import Context, Stage
 
 PROFILE = Profile(name="smoke", world=WorldConfig(), sizes={})
@@ -34,7 +35,7 @@ class FakeConfig:
     label: str = ""
     seed: int = 0
     trouble: str = ""
-    """File whose text says how to fail: ``raise``, ``exit``, ``kill`` or ``slow``; none is well."""
+    """File whose text says how to fail: ``raise``, ``exit``, ``kill``, ``diverge``, ``slow`` or ``deaf``; none is well."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +102,7 @@ def _built(out: Path, config: FakeConfig) -> None:
         file.write(f"{config.role} {config.label} {config.seed}\n")
 
 
-def _trouble(config: FakeConfig) -> None:
+def _trouble(config: FakeConfig, context: Context) -> None:
     if not config.trouble or not Path(config.trouble).exists():
         return
     kind = Path(config.trouble).read_text()
@@ -113,7 +114,15 @@ def _trouble(config: FakeConfig) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if kind == "slow":
         Path(f"{config.trouble}.started").touch()
-        time.sleep(60)
+        for _ in range(1200):
+            if context.stop():
+                raise Interrupted
+            time.sleep(0.05)
+    if kind == "deaf":
+        Path(f"{config.trouble}.started").touch()
+        time.sleep(120)
+    if kind == "diverge":
+        raise DivergedError("loss nan")
 
 
 def build_shared(config: FakeConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
@@ -132,7 +141,7 @@ def build_optimized(config: FakeConfig, inputs: Mapping[str, Path], out: Path, c
     for step in range(3):
         context.report(step + 1, 3)
         print(f"step {step} of {config.label}")
-    _trouble(config)
+    _trouble(config, context)
     rows = curve(config.label, config.seed)
     rows[
         ["step", "sqrt_kl", "kl_token", "kl_utterance", "proxy_accuracy", "val_accuracy", "val_logprob", "length"]

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -41,8 +42,12 @@ def runs(template: Path, tmp_path: Path) -> Path:
 def run(runs: Path) -> Run:
     """Plan and run cells on real workers; the outcome and what was printed."""
 
-    def go(cells: Sequence[Cell], grid: str = "tiny", workers: int = 2, folder: Path = runs) -> tuple[Outcome, str]:
-        asked = plan.Request(grid=grid, cells=tuple(cells), device="cpu", workers=workers, folder=check(folder))
+    def go(
+        cells: Sequence[Cell], grid: str = "tiny", workers: int = 2, folder: Path = runs, **options: Any
+    ) -> tuple[Outcome, str]:
+        asked = plan.Request(
+            grid=grid, cells=tuple(cells), device="cpu", workers=workers, folder=check(folder), **options
+        )
         text = StringIO()
         console = Console(file=text, width=200)
         return runner.run_plan(plan.make(asked), Estimator(folder), console, show_table), text.getvalue()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from ablations.worker import stopping
+from rrpo.failures import ClaimedError, DivergedError, Interrupted
 
 Report = Callable[[int, int], None]
 
@@ -17,6 +21,17 @@ def note(path: str, word: str, report: Report) -> int:
     with Path(path).open("a") as file:
         file.write(word + "\n")
     print(f"noted {word}")
+    return os.getpid()
+
+
+def told_when_to_end(folder: str, report: Report) -> int:
+    """Say how far it is, and go on to the end when it may; the process id."""
+    (Path(folder) / "pid").write_text(str(os.getpid()))
+    report(1, 3)
+    deadline = time.monotonic() + 60
+    while not (Path(folder) / "go").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    print("at the end")
     return os.getpid()
 
 
@@ -41,6 +56,70 @@ def die(report: Report) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def die_once(path: str, report: Report) -> str:
+    """Die on the first try."""
+    if Path(path).exists():
+        return "second try"
+    Path(path).touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def fill(samples: int, report: Report) -> int:
+    """Run out of memory above two samples a forward."""
+    if samples > 2:
+        raise MemoryError(f"{samples} samples do not fit")
+    return samples
+
+
+def diverge(report: Report) -> None:
+    """Leave the finite numbers."""
+    raise DivergedError("loss nan")
+
+
+def claimed_until(path: str, report: Report) -> str:
+    """Be another process's work until a file is there."""
+    if not Path(path).exists():
+        raise ClaimedError("built by process 1 on elsewhere")
+    return "free"
+
+
+def fail_after(path: str, report: Report) -> None:
+    """Raise once a file is there."""
+    while not Path(path).exists():
+        time.sleep(0.01)
+    raise RuntimeError("planted failure")
+
+
+def steps(folder: str, report: Report) -> None:
+    """Work in steps, and save a checkpoint when asked to stop."""
+    (Path(folder) / "started").touch()
+    for step in range(6000):
+        report(step, 6000)
+        if stopping():
+            (Path(folder) / "checkpoint").touch()
+            raise Interrupted
+        time.sleep(0.01)
+
+
+def sleep_after_report(folder: str, report: Report) -> None:
+    """Tell of progress, then hear nothing."""
+    try:
+        report(0, 1)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            time.sleep(0.1)
+    finally:
+        (Path(folder) / "cleaned").touch()
+
+
+def write(path: str, report: Report) -> str:
+    """Find the disk full until a file is there."""
+    if not Path(path).exists():
+        raise OSError(errno.ENOSPC, "No space left on device")
+    return "written"
+
+
 def leave(report: Report) -> None:
     """End the process with a status."""
     os._exit(7)
@@ -61,3 +140,8 @@ def environment(report: Report) -> tuple[str, bool]:
     import sys
 
     return os.environ["OMP_NUM_THREADS"], "torch" in sys.modules
+
+
+def visible_gpus(report: Report) -> str | None:
+    """What CUDA may see."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -8,9 +8,11 @@ import fakes
 import pytest
 from typer.testing import CliRunner, Result
 
-from ablations import environment
+from ablations import environment, launchers
 from ablations.grids import GRIDS, Grid
 from ablations.run import app
+from ablations.runs_folder import check
+from ablations.store import Store
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +73,14 @@ def test_run_then_plan_says_done(runs: Path):
         (["--grid", "tiny", "--manifest", "nosuch=x.jsonl"], ["no split for --manifest", "nosuch", "annotated"]),
         (["--grid", "tiny", "--manifest", "annotated"], ["no such manifest"]),
         (["--grid", "tiny", "--manifest", "annotated=x.jsonl"], ["x.jsonl: no such manifest"]),
+        (["--grid", "tiny", "--launcher", "cloud"], ["no launcher of that name", "cloud", "local, ray, slurm"]),
+        (["--grid", "tiny", "--address", "head:6379"], ["--address is a Ray cluster's", "--launcher local"]),
+        (["--grid", "tiny", "--slurm", "time=5"], ["--slurm is for sbatch", "--launcher local"]),
+        (["--grid", "tiny", "--cpus-per-task", "0"], ["--cpus-per-task must be positive"]),
+        (["--grid", "tiny", "--gpus-per-task", "-1"], ["--gpus-per-task must not be negative"]),
+        (["--grid", "tiny", "--shard", "0/2"], ["--shard takes I/N", "0/2"]),
+        (["--grid", "tiny", "--shard", "3/2"], ["--shard takes I/N", "3/2"]),
+        (["--grid", "tiny", "--shard", "half"], ["--shard takes I/N", "half"]),
         ([], ["--grid"]),
     ],
 )
@@ -92,6 +102,48 @@ def test_cuda_without_a_gpu_is_refused_and_auto_takes_the_cpu(tmp_path: Path, mo
     assert environment.resolve_device("auto") == "cpu"
     monkeypatch.setattr(environment, "_no_gpu", lambda: "")
     assert environment.resolve_device("auto") == environment.resolve_device("cuda") == "cuda"
+
+
+@pytest.mark.parametrize(("name", "package"), [("ray", "ray"), ("slurm", "submitit")])
+def test_a_launcher_without_its_package_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name, package
+):
+    monkeypatch.setitem(launchers.PACKAGES, name, f"{package}_that_nobody_has")
+    result = call("--grid", "tiny", "--launcher", name, runs=tmp_path / "runs")
+    assert result.exit_code == 2
+    assert f"needs the package {package}" in result.output
+    assert f"pip install 'rrpo-ablations[{name}]'" in result.output
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(("option", "words"), [("nosuch=1", "nosuch"), ("partition", "NAME=VALUE")])
+def test_options_that_sbatch_does_not_have_are_refused(tmp_path: Path, option: str, words: str):
+    pytest.importorskip("submitit")
+    result = call("--grid", "tiny", "--launcher", "slurm", "--slurm", option, runs=tmp_path / "runs")
+    assert result.exit_code == 2
+    assert words in result.output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_where_tasks_run_elsewhere_this_machine_needs_no_gpu(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(environment, "_no_gpu", lambda: "no NVIDIA driver")
+    assert environment.resolve_device("cuda", elsewhere=True) == "cuda"
+    assert environment.resolve_device("auto", elsewhere=True) == "cpu"
+
+
+def test_shards_share_a_grid_and_plan_all_of_it(runs: Path):
+    result = call("--grid", "tiny", "--seeds", "2", "--workers", "1", "--shard", "2/3", runs=runs)
+    assert "4 cells, 0 done, 1 to run in shard 2/3" in result.output
+    assert "All 1 cells are done." in result.output
+    store = Store(check(runs))
+    assert [(r.label, r.seed) for r in store.records("tiny")] == [("rrpo", 1)]
+    assert store.looks("tiny", "smoke", store.records("tiny")[0].world_hash) == [2], (
+        "the whole grid's seeds are planned"
+    )
+    result = call("--grid", "tiny", "--seeds", "2", "--workers", "1", "--shard", "1/3", runs=runs)
+    assert "4 cells, 1 done, 2 to run in shard 1/3" in result.output
+    result = call("--grid", "tiny", "--seeds", "2", "--plan", runs=runs)
+    assert "3 done, 1 to run" in result.output
 
 
 @pytest.mark.parametrize("command", [["--grid", "tiny"], ["--grid", "tiny", "--plan"]])

@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import pytest
 
-from ablations.grids import ARMS, FACTORIAL, GRIDS, scale_batches
+from ablations.grids import ARMS, FACTORIAL, GRIDS, SINGLES, scale_batches
 from rrpo.cell import Cell
 from rrpo.config import ArmConfig, RegularizerConfig
 from rrpo.pipeline import reward_model
@@ -71,6 +71,21 @@ def test_shortcut_grid_shares_the_profiles_own_strength():
     assert len(found) == 15
     assert found["diffro@0.9"].stages["optimized"].key == cells("smoke")[0].stages["optimized"].key
     assert found["diffro@0"].stages["optimized"].key != found["diffro@0.9"].stages["optimized"].key
+
+
+def test_sensitivity_crosses_three_factors_and_one_setting_is_the_profiles_own():
+    found = {c.label: c for c in cells("sensitivity")}
+    assert len(found) == 2 * 2 * 3 * 5 == len({c.hash for c in found.values()})
+    assert len({c.stages["optimized"].key for c in found.values()}) == len(found)
+    own = f"noise{EMBEDDED.rater_noise:g}_shortcut{EMBEDDED.shortcut:g}_lr{EMBEDDED.finetune.lr:g}"
+    full = {c.label: c for c in cells("full")}
+    for name in SINGLES:
+        assert found[f"{name}@{own}"].stages["optimized"].key == full[name].stages["optimized"].key
+    changed = found["ls@noise0.6_shortcut0_lr0.001"].stages["optimized"].inputs["reward_model"]
+    assert changed.config.lr == 1e-3
+    assert changed.config.regularizers == ARMS["ls"].regularizers
+    assert changed.inputs["speech"].config.split.rater_noise == 0.6
+    assert changed.inputs["model"].inputs["speech"].config.split.shortcut == 0
 
 
 def test_rm_grid_has_every_distinct_reward_model_once_and_no_policy():

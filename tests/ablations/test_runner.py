@@ -117,14 +117,19 @@ def test_a_failed_cell_stops_no_other_and_can_be_run_again(runs: Path, run: Run,
     assert "FAILED optimise rrpo/1" in text
     store = Store(check(runs))
     _, failed = store.states("tiny")
-    assert why in failed[cells[-1].hash]
+    assert why in failed[cells[-1].hash].reason
+    assert failed[cells[-1].hash].kind == ("bug" if kind == "raise" else "killed")
     (lost,) = [r for r in runs_of(store, "tiny", "cell") if r.info.status == "FAILED"]
     log = (store.record(lost.info.run_id).folder / "log.txt").read_text()
     assert why in log
     assert ("Traceback" in log) == (kind == "raise")
 
     trouble.unlink()
-    outcome, _ = run(cells)
+    if kind == "raise":
+        outcome, text = run(cells)
+        assert (outcome.status, outcome.done) == (1, 2), "a bug is not run again by itself"
+        assert "--retry failed" in outcome.failures["rrpo/1"]
+    outcome, _ = run(cells, retry_failed=kind == "raise")
     assert (outcome.status, outcome.done) == (0, 3)
     assert store.states("tiny")[1] == {}
 

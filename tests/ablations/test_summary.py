@@ -30,7 +30,7 @@ def record(folder: Path, label: str, seed: int, gold: list[float], d: list[float
         profile="smoke",
         scalars={},
         params={"arm.steps": steps},
-        folder=here,
+        find=lambda: here,
     )
 
 

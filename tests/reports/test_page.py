@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import fakes
 import pytest
+from browser import BROWSER, FLAGS, needs_browser
 from stored import ARMS, report, store_cells
 
 from ablations import card, tracking
@@ -17,11 +17,6 @@ from ablations.tracking import Tracker
 from reports.page import world_card
 from reports.store import select
 from rrpo.validation.lines import Line
-
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-FLAGS += ["--disable-sync", "--disable-quic", "--autoplay-policy=no-user-gesture-required"]
 
 PLAY = """a => new Promise(told => {
     a.muted = true;
@@ -78,8 +73,8 @@ def test_the_page_needs_no_other_file(page: Path):
         assert word.lower() in text.lower()
 
 
+@needs_browser
 @pytest.mark.timeout(90)
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium here (Debian: chromium)")
 def test_in_a_browser_it_renders_and_plays(page: Path):
     from playwright.sync_api import sync_playwright
 

@@ -17,14 +17,15 @@ from ablations.errors import InputError
 from ablations.failures import Lost
 from ablations.grids import GRIDS, Grid
 from ablations.inference import wilson
-from ablations.records import TAG_DIRTY, TAG_GIT_SHA
+from ablations.invocations import Invocation, looks
+from ablations.records import TAG_DIRTY, TAG_SHA
 from ablations.runs_folder import check
-from ablations.store import Invocation, Store
+from ablations.store import Store
 from ablations.summary import table
 from ablations.tracking import Tracker
 from reports import page
 from reports.report import make
-from reports.store import looks, select
+from reports.store import select
 from reports.writers import FORMATS
 
 
@@ -98,10 +99,10 @@ def test_several_worlds_are_refused_chosen_or_pooled_and_said(runs: Path, tmp_pa
 
 
 def test_several_commits_are_refused_or_said_and_uncommitted_code_is_said(runs: Path):
-    store_cells(runs, fakes.cells(["diffro"], [1]), tags={TAG_GIT_SHA: "aaaa", TAG_DIRTY: "false"})
+    store_cells(runs, fakes.cells(["diffro"], [1]), tags={TAG_SHA: "aaaa", TAG_DIRTY: "false"})
     assert not any("uncommitted" in note for note in select(runs, "tiny").notes)
-    store_cells(runs, fakes.cells(["diffro"], [2]), tags={TAG_GIT_SHA: "bbbb", TAG_DIRTY: "true"})
-    with pytest.raises(InputError, match=r"commit aaaa \(1 cells\), bbbb \(1 cells\)"):
+    store_cells(runs, fakes.cells(["diffro"], [2]), tags={TAG_SHA: "bbbb", TAG_DIRTY: "true"})
+    with pytest.raises(InputError, match=r"commit aaaa \(1 cells\), commit bbbb with changes"):
         select(runs, "tiny")
     notes = " ".join(select(runs, "tiny", mixed=True).notes)
     assert "MIXED VERSIONS" in notes
@@ -258,9 +259,9 @@ def test_an_arm_of_which_nothing_is_complete_is_still_there(runs: Path):
 
 @pytest.mark.parametrize(
     ("asked", "expected"),
-    [([range(8)], (8,)), ([range(4), range(4, 8)], (4, 8)), ([range(8), range(8)], (8,)), ([], ())],
+    [([range(8)], [8]), ([range(4), range(4, 8)], [4, 8]), ([range(8), range(8)], [8]), ([], [])],
 )
-def test_looks_are_the_seeds_planned_so_far(asked: list[range], expected: tuple[int, ...]):
+def test_looks_are_the_seeds_planned_so_far(asked: list[range], expected: list[int]):
     assert looks([Invocation("", "", "", (), tuple(seeds)) for seeds in asked]) == expected
 
 
@@ -270,7 +271,7 @@ def test_the_report_is_kept_on_the_newest_invocation(runs: Path, run: Run, tmp_p
     (tmp_path / "out" / "mine.txt").write_text("not the report's")
     assert report(runs, tmp_path / "out", "--grid", "tiny", "--format", "md").exit_code == 0
     store = store_of(runs)
-    kept = store.client.list_artifacts(store.invocations("tiny")[-1].run_id, "reports")
+    kept = store.client.list_artifacts(store.invocations("tiny")[-1], "reports")
     names = {file.path for file in kept}
     assert {"reports/report.html", "reports/table.md", "reports/goodhart.pdf"} <= names
     assert "reports/mine.txt" not in names

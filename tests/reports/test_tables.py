@@ -66,7 +66,7 @@ def test_main_table_tests_against_the_control_at_a_declared_look():
     assert made.row("rrpo")["rollouts"] == 140 * 32
     assert made.row("rrpo")["seconds_optimized"] == 101.5
     assert any("Holm over 7 arms" in note for note in made.notes)
-    assert any(note == "Not measured: predicted naturalness, E-MOS, N-MOS." for note in made.notes)
+    assert any(note == "Not measured: DNSMOS, PLCMOS, E-MOS, N-MOS." for note in made.notes)
 
 
 def test_main_table_has_no_p_before_it():

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rrpo.failures import DivergedError
 from rrpo.masking import masked_mean, sample_norm, valid_mask
-from rrpo.stages import Context, DivergedError
+from rrpo.stages import Context
 from rrpo.training import constant, cosine, fit
 
 

@@ -18,13 +18,13 @@ from rrpo.cell import Cell
 from rrpo.config import ArmConfig
 from rrpo.profiles import SMOKE
 from rrpo.stages import walk
-from rrpo.validation.sections import sections, third_judge
+from rrpo.validation.sections import sections
 from rrpo.versions import VERSIONS
 
 ROOT = Path(pipeline.__file__).parents[1]
 DIGESTS = Path(__file__).with_name("stage_digests.json")
-INFRASTRUCTURE = {"rrpo.stages", "rrpo.versions", "rrpo.config", "rrpo.torch_shim"}
-"""Not part of what a stage computes: configs are hashed by value."""
+INFRASTRUCTURE = {"rrpo.stages", "rrpo.failures", "rrpo.checkpoint", "rrpo.versions", "rrpo.config", "rrpo.torch_shim"}
+"""Not part of what a stage computes: configs are hashed by value, and a resumed build equals an undisturbed one."""
 
 
 def path_of(module: str) -> Path | None:
@@ -70,8 +70,9 @@ def digest(module: str) -> str:
 
 def current() -> dict[str, dict[str, object]]:
     cell = Cell(label="rrpo", arm=ArmConfig(), seed=0, profile=SMOKE)
-    roots = [*cell.stages.values(), *sections(SMOKE, 1000).values(), third_judge(SMOKE)]
+    roots = [*cell.stages.values(), *sections(SMOKE, 1000).values(), pipeline.third_judge(SMOKE)]
     roots.append(pipeline.transcribed(SMOKE, ArmConfig(), 0))
+    roots.append(pipeline.transferred(SMOKE, {"rrpo": ArmConfig()}, 0))
     builds = {stage.name: stage.build.split(":")[0] for stage in walk(*roots)}
     digests = {
         name: hashlib.sha256("".join(digest(m) for m in sorted(closure(module))).encode()).hexdigest()[:16]

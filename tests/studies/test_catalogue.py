@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 
+from ablations.errors import InputError
 from ablations.grids import ARMS
 from rrpo import pipeline
-from rrpo.config import RegularizerConfig
+from rrpo.config import ArmConfig, RegularizerConfig
 from rrpo.profiles import SMOKE
 from rrpo.stages import walk
-from studies.catalogue import STUDIES, TUNABLE, Study, policy, regularizers, tune_arm
+from studies import catalogue
+from studies.catalogue import STUDIES, TUNABLE, Study, policy, regularised, regularizers, study_of, tune_arm
 from studies.trial import OBJECTIVES, Question
 
 ALL = [*(make() for make in STUDIES.values()), *(tune_arm(arm) for arm in TUNABLE)]
@@ -75,3 +78,53 @@ def test_tuning_an_arm_keeps_what_is_off_off(arm: str):
 def test_defaults_are_the_papers():
     paper = RegularizerConfig()
     assert (paper.epsilon, paper.alpha, paper.epsilon_adv) == (0.1, 0.5, 0.5)
+
+
+def test_a_study_of_ones_own_is_one_short_function(monkeypatch: pytest.MonkeyPatch):
+    def smoothing() -> Study:
+        space = {"epsilon": FloatDistribution(0.0, 0.3)}
+        return Study("smoothing", space, {"epsilon": 0.1}, lambda knobs: ArmConfig(regularizers=regularised(knobs)))
+
+    monkeypatch.setitem(STUDIES, "smoothing", smoothing)
+    found = study_of("smoothing", "", [("epsilon", 0.05, 0.2)])
+    assert found.space == {"epsilon": FloatDistribution(0.05, 0.2)}
+    assert found.arm({"epsilon": 0.05}).regularizers.epsilon == 0.05
+
+
+@pytest.mark.parametrize(
+    ("space", "paper", "words"),
+    [
+        ({}, {}, "has not one paper value a knob"),
+        ({"epsilon": FloatDistribution(0, 0.3)}, {"alpha": 0.5}, "name the same knobs in both"),
+        ({"epsilon": FloatDistribution(0, 0.3)}, {"epsilon": 0.5}, "leaves out the value"),
+        ({"epsilon": FloatDistribution(0, 1.5)}, {"epsilon": 0.5}, "within 0 to 1"),
+        ({"mix_probability": FloatDistribution(-1, 1)}, {"mix_probability": 1.0}, "within 0 to 1"),
+        ({"epsilon": FloatDistribution(0.1, 0.1)}, {"epsilon": 0.1}, "LOW below HIGH"),
+        ({"tau": CategoricalDistribution(["1"])}, {"tau": "2"}, "leaves out the value"),
+    ],
+)
+def test_a_space_that_makes_no_sense_is_refused(monkeypatch: pytest.MonkeyPatch, space, paper, words: str):
+    monkeypatch.setitem(STUDIES, "odd", lambda: Study("odd", space, paper, lambda knobs: ARMS["rrpo"]))
+    with pytest.raises(InputError) as caught:
+        study_of("odd")
+    assert words in str(caught.value)
+
+
+def test_a_range_that_its_own_function_turns_round_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(
+        STUDIES,
+        "odd",
+        lambda: Study("odd", {"epsilon": FloatDistribution(0.3, 0.0)}, {"epsilon": 0.1}, lambda knobs: ARMS["rrpo"]),
+    )
+    with pytest.raises(InputError, match="a range makes no sense"):
+        study_of("odd")
+
+
+@pytest.mark.parametrize("study", ALL, ids=lambda study: study.name)
+def test_elsewhere_shares_no_value_with_the_paper(study: Study):
+    assert all(study.elsewhere[knob] != study.paper[knob] for knob in study.space)
+    study.arm(study.elsewhere)
+
+
+def test_both_of_the_reward_models_aims_are_searched():
+    assert catalogue.rm().objectives == ("cross_language", "robustness")

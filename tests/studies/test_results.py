@@ -11,8 +11,11 @@ import pytest
 from optuna.trial import create_trial
 
 from rrpo.profiles import SMOKE
-from studies.results import best, importance, pareto, verdict
-from studies.search import OUTCOMES, Search
+from studies.fresh import verdict
+from studies.recovery import RETRY
+from studies.results import best, everything, importance, pareto
+from studies.samplers import GIVEN, SAMPLER
+from studies.search import OUTCOMES, REASON, Search
 from studies.trial import Question
 
 
@@ -29,12 +32,11 @@ def filled(searched: Search, trials: int = 30) -> optuna.Study:
     for _ in range(trials):
         params = {name: float(rng.uniform(d.low, d.high)) for name, d in space.items()}
         gain = params["epsilon"] + 0.001 * rng.standard_normal()
-        own = {"gold_gain": gain, "hack_rate": params["alpha"] / 2}
+        own = {"gold_gain": gain, "hack_rate": params["alpha"] / 2, "uptake": 0.0}
         outcomes = {1000: own, 1001: {name: value + 0.01 for name, value in own.items()}}
         values = [float(np.mean([o[name] for o in outcomes.values()])) for name in searched.question.objectives]
-        study.add_trial(
-            create_trial(params=params, distributions=space, values=values, user_attrs={OUTCOMES: outcomes})
-        )
+        attrs = {OUTCOMES: outcomes, SAMPLER: searched.sampler}
+        study.add_trial(create_trial(params=params, distributions=space, values=values, user_attrs=attrs))
     return study
 
 
@@ -71,19 +73,70 @@ def test_importance_finds_the_knob_that_matters(tmp_path: Path, sampler: str, wo
     assert importance(filled(searched, 5), searched) is None
 
 
+def test_importance_is_read_from_what_drew_the_trials_not_from_the_last_commands_sampler(tmp_path: Path):
+    """Twenty QMC trials in which epsilon matters, then forty of TPE in which only alpha varies."""
+    searched = search(tmp_path, "gold_gain", sampler="tpe")
+    study = filled(search(tmp_path, "gold_gain", sampler="qmc"), 20)
+    for trial in filled(searched, 40).trials:
+        trial.params["epsilon"], trial.values = 0.1, [10 * trial.params["alpha"]]
+        study.add_trial(trial)
+    made = importance(study, searched)
+    assert made is not None
+    assert made.rows[0][0] == "epsilon"
+    assert "From 20 complete trials" in made.notes[0]
+    assert "drawn by qmc" in made.notes[1]
+
+
+def test_every_trial_is_listed_with_its_state_and_reason(tmp_path: Path):
+    searched = search(tmp_path, "gold_gain")
+    study = filled(searched, 3)
+    space = dict(searched.definition.space)
+    failed = {"state": optuna.trial.TrialState.FAIL, "params": study.trials[0].params, "distributions": space}
+    study.add_trial(create_trial(**failed, user_attrs={REASON: "DivergedError: loss nan"}))
+    study.add_trial(create_trial(**failed, user_attrs={}))
+    study.enqueue_trial(study.trials[4].params, user_attrs={RETRY: 4, SAMPLER: GIVEN})
+    stuck = study.trials[1]
+    stuck.set_constraint("moved", 0.05)
+    study.add_trial(stuck)
+    made = everything(study, searched)
+    assert made is not None
+    states = [row[1] for row in made.rows]
+    assert states == ["complete"] * 3 + ["fail", "lost and run again", "waiting", "infeasible"]
+    assert made.row("3")["reason"] == "DivergedError: loss nan"
+    assert "1 infeasible" in made.notes[0]
+    shown = best(study, searched)
+    assert shown is not None
+    assert len(shown.rows) == 3, "an infeasible trial is never among the best"
+
+
 @pytest.mark.parametrize(
-    ("shift", "noise", "direction", "words"),
+    ("shift", "noise", "objective", "words"),
     [
-        (0.1, 0.01, "maximize", "better than"),
-        (0.1, 0.01, "minimize", "worse than"),
-        (0.0, 0.002, "maximize", "equivalent to"),
-        (0.02, 0.1, "maximize", "not distinguishable from"),
+        (0.1, 0.01, "gold_gain", "better than"),
+        (0.1, 0.01, "hack_rate", "worse than"),
+        (0.0, 0.002, "gold_gain", "equivalent to"),
+        (0.02, 0.1, "gold_gain", "not distinguishable from"),
     ],
 )
-def test_the_winner_on_fresh_seeds_in_words(shift: float, noise: float, direction: str, words: str):
+def test_the_winner_on_fresh_seeds_in_words(tmp_path: Path, shift: float, noise: float, objective: str, words: str):
     rng = np.random.default_rng(0)
-    paper = {seed: 0.2 + 0.05 * float(rng.standard_normal()) for seed in range(2000, 2006)}
-    winner = {seed: value + shift + noise * float(rng.standard_normal()) for seed, value in paper.items()}
-    made = verdict("gold_gain", direction, winner, paper)
-    assert words in made.notes[-1]
+    searched = search(tmp_path, objective, "uptake")
+    best_trial = filled(searched, 1).trials[0]
+    paper = {seed: {objective: 0.2 + 0.05 * float(rng.standard_normal()), "uptake": 0.1} for seed in range(2000, 2006)}
+    winner = {
+        seed: {objective: own[objective] + shift + noise * float(rng.standard_normal()), "uptake": 0.0}
+        for seed, own in paper.items()
+    }
+    made = verdict(searched, best_trial, winner, paper)
+    assert f"trial 0 is {words} the paper's values" in made.notes[-1]
     assert "6 fresh seeds" in made.notes[-1]
+    assert [isinstance(row[4], float) and row[4] == row[4] for row in made.rows] == [True, False], "one comparison"
+
+
+def test_seeds_that_failed_are_named_in_the_verdict(tmp_path: Path):
+    searched = search(tmp_path, "gold_gain")
+    values = {2000: {"gold_gain": 0.1}, 2001: {"gold_gain": 0.2}}
+    made = verdict(searched, filled(searched, 1).trials[0], values, values, "SFT seed 2002: killed by SIGKILL")
+    assert any("Seeds are missing: SFT seed 2002: killed by SIGKILL" in note for note in made.notes)
+    one = verdict(searched, filled(searched, 1).trials[0], {2000: values[2000]}, {2000: values[2000]})
+    assert "not to be compared" in one.notes[-1]

@@ -155,3 +155,13 @@ def test_statistics_of_a_rollout_by_hand() -> None:
     assert row["cut"] == 0.5
     assert row["repetition"] == pytest.approx(1 / 3)
     assert row["entropy"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_soft_tokens_stand_behind_the_hard_ones(models: Models, prompts: Prompts) -> None:
+    """Distributions over the codes; at a low temperature they are the sampled tokens, at tau 0.7 they are not."""
+    for tau, alike in ((1e-6, True), (0.7, False)):
+        step = only(models, prompts, dataclasses.replace(CONFIG, tau=(tau,)), 2)
+        assert torch.allclose(step.soft.sum(2), torch.ones(step.soft.shape[:2]), atol=1e-5)
+        hard = torch.nn.functional.one_hot(step.rollout.tokens, 25).float()
+        inside = torch.arange(hard.shape[1]) < step.rollout.lengths[:, None]
+        assert bool(torch.isclose(step.soft, hard, atol=1e-2)[inside].all()) is alike

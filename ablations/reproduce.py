@@ -1,0 +1,259 @@
+"""``python -m ablations.reproduce RUN_ID``: build a recorded cell once more, from its recorded config, and compare the numbers.
+
+On the same CPU software every number must be equal to the last bit; elsewhere (another processor, library, version of the code,
+a GPU) within ``--tolerance``. Builds in a stage store of its own inside the runs folder, so that nothing stored is taken for
+a repetition. Exit status: 0 when the numbers are equal, 1 when they differ or the cell cannot be built, 2 for bad input, 130 when
+stopped by Ctrl-C; the same command then goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from ablations import environment, equality, jobs
+from ablations.cell_file import CELL_FILE, read_cell
+from ablations.equality import Difference
+from ablations.errors import InputError, positive
+from ablations.estimate import Estimator, duration
+from ablations.launchers.local import LocalPool
+from ablations.plan import default_workers
+from ablations.progress import Display
+from ablations.records import TAG_CELL_HASH, TAG_COMPLETE, Record
+from ablations.run import WIDTH
+from ablations.runs_folder import RunsFolder, check
+from ablations.scheduler import Failure, Scheduler, Task
+from ablations.store import Store
+from rrpo.cell import Cell, collect
+from rrpo.stages import MARKER, Stage, walk
+
+TOLERANCE = 0.05
+"""Default: five points of a rate; of numbers above 1, five per cent. Sampling amplifies a last bit, so it is wide."""
+SHOWN = 20
+"""Differences printed at most."""
+SOFTWARE = ("version", "source", "python", "torch", "threads", "processor", "device", "gpu")
+"""What a stage's marker says of how it was built."""
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def command(
+    run_id: Annotated[str, typer.Argument(help="The MLflow run of a finished cell.")],
+    runs_dir: Annotated[Path, typer.Option(help="The runs folder that it was recorded with.")] = Path("runs"),
+    device: Annotated[str, typer.Option(help="recorded, auto, cpu or cuda.")] = "recorded",
+    workers: Annotated[
+        int | None, typer.Option(help="Worker processes. Default: one a CPU, at most 4 on a GPU.", show_default=False)
+    ] = None,
+    reuse_world: Annotated[
+        bool,
+        typer.Option("--reuse-world", help="Take what all seeds share (codec, judges, base policy) as it is stored."),
+    ] = False,
+    tolerance: Annotated[
+        float, typer.Option(help="Largest difference where bits cannot be equal: absolute, relative above 1.")
+    ] = TOLERANCE,
+) -> None:
+    """Re-run a recorded cell and compare its numbers."""
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    try:
+        folder = check(runs_dir)
+        record, cell = recorded(folder, run_id)
+        machine = environment.resolve_device(
+            _environment(record).get("device", "auto") if device == "recorded" else device
+        )
+        count = default_workers(machine) if workers is None else positive("--workers", workers)
+        scratch = RunsFolder(folder.root / "reproduced" / record.cell_hash[:12])
+        if reuse_world:
+            say(f"{share_world(cell, folder.root, scratch.root)} stages of the world are taken as they are stored.")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    if cell.hash != record.cell_hash:
+        say(
+            f"This code names the cell otherwise ({cell.hash[:8]}, recorded {record.cell_hash[:8]}): stages have new versions."
+        )
+    if failures := build(list(cell.stages.values()), scratch, machine, count, console):
+        say("The cell could not be built again:")
+        for title, reason in failures.items():
+            say(f"  {title}: {reason}")
+        raise typer.Exit(1)
+    found = compare(cell, record, folder.root, scratch.root)
+    for line in found.lines(tolerance):
+        say(line)
+    if found.equal(tolerance):
+        shutil.rmtree(scratch.root, ignore_errors=True)
+    else:
+        say(f"What was built is kept in {scratch.root}")
+    raise typer.Exit(0 if found.equal(tolerance) else 1)
+
+
+def recorded(folder: RunsFolder, run_id: str) -> tuple[Record, Cell]:
+    """A finished cell's record and the cell it names.
+
+    Raises InputError when there is no such run, it is not complete, or this code cannot make the cell.
+    """
+    if not folder.exists:
+        raise InputError("there is no runs folder", got=folder.root, fix="give --runs-dir one that a run made")
+    record = Store(folder).record(run_id)
+    if record.tags.get(TAG_COMPLETE) != record.tags.get(TAG_CELL_HASH):
+        raise InputError("the run is not complete", got=run_id, fix="give the id of a finished cell")
+    path = record.folder / CELL_FILE
+    if not path.is_file():
+        fix = "reproduce it with the code of its commit (tag git_sha), or run the grid again with this code"
+        raise InputError(f"the run has no {CELL_FILE}, so it was recorded by an older version", got=run_id, fix=fix)
+    cell = read_cell(path.read_text())
+    for split, manifest in cell.profile.manifests.items():
+        if not Path(manifest.path).is_file():
+            raise InputError(
+                f"the manifest of split {split} is gone", got=manifest.path, fix="put it back where it was"
+            )
+    return record, cell
+
+
+def share_world(cell: Cell, store: Path, scratch: Path) -> int:
+    """Link the stored stages that no seed redraws into the scratch store; how many."""
+    other = replace(cell, seed=cell.seed + 1)
+    shared = {stage.key for stage in walk(*other.stages.values())}
+    count = 0
+    for stage in walk(*cell.stages.values()):
+        if stage.key in shared and stage.done(store):
+            target = stage.path(scratch)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not target.exists():
+                target.symlink_to(stage.path(store), target_is_directory=True)
+            count += 1
+    return count
+
+
+class _Building(Display):
+    """Counts stages, and keeps why some were not built."""
+
+    def __init__(
+        self, console: Console, stages: int, estimator: Estimator, left: dict[str, Stage], workers: int
+    ) -> None:
+        self.failures: dict[str, str] = {}
+        self._estimator, self._stages, self._workers = estimator, left, workers
+        super().__init__(console, stages, 0, self._left, counted="stage")
+
+    def _left(self) -> str:
+        seconds, unknown = self._estimator.total(self._stages.values())
+        return f"{'more than' if unknown else 'about'} {duration(seconds / self._workers)}"
+
+    def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
+        """Scheduler's event."""
+        super().finished(slot, task, result, seconds)
+        self._stages.pop(task.key, None)
+        self.done += 1
+        self.line(f"stage {self.done} of {self.cells} done: {task.title} ({duration(seconds)}) · left: {self._left()}")
+
+    def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
+        """Scheduler's event."""
+        super().failed(slot, task, failure)
+        self.failures[task.title] = f"{failure.message} (log: {failure.log})"
+
+
+def build(roots: Sequence[Stage], scratch: RunsFolder, device: str, workers: int, console: Console) -> dict[str, str]:
+    """Build all that the scratch store lacks below ``roots``; of what failed, the reason."""
+    estimator = Estimator(scratch.root.parent.parent, device)
+    missing = jobs.missing_below(roots, scratch.root)
+    left = {jobs.stage_key(stage): stage for stage in missing}
+    display = _Building(console, len(missing), estimator, left, workers)
+    tasks = jobs.stage_tasks(missing, scratch.root, device, jobs.longest_first(missing, estimator))
+    with display:
+        Scheduler(tasks, LocalPool(workers), scratch.logs, display).run()
+    return display.failures
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A record beside its repetition."""
+
+    numbers: list[Difference]
+    """Every number compared, equal ones included."""
+    software: dict[str, tuple[str, str]]
+    """What was unlike when they were built: name -> recorded, now."""
+    device: str
+    """Where it was repeated."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether every bit must be equal: the same software, on CPU."""
+        return not self.software and self.device == "cpu"
+
+    def equal(self, tolerance: float) -> bool:
+        """Whether no number differs by more than it may."""
+        return all(number.size <= (0.0 if self.exact else tolerance) for number in self.numbers)
+
+    def lines(self, tolerance: float) -> list[str]:
+        """For people: what was unlike, the largest differences, the verdict."""
+        said = [f"  {name}: {before} when recorded, {now} now" for name, (before, now) in sorted(self.software.items())]
+        out = ["Environment:", *said] if said else ["Environment: the same software and processor as recorded."]
+        unequal = sorted((n for n in self.numbers if n.size > 0), key=lambda n: -n.size)
+        if unequal:
+            out.append(f"{len(unequal)} of {len(self.numbers)} numbers differ; recorded -> now (difference):")
+            out += [f"  {n.name}: {n.recorded:.6g} -> {n.rebuilt:.6g} ({n.size:.2g})" for n in unequal[:SHOWN]]
+            out += [f"  ... and {len(unequal) - SHOWN} more"] if len(unequal) > SHOWN else []
+        asked = "to the last bit" if self.exact else f"within {tolerance:g} (absolute; relative above 1)"
+        if self.equal(tolerance):
+            how = "bit-equal" if not unequal else f"equal {asked}"
+            return [*out, f"REPRODUCED: {len(self.numbers)} numbers compared, {how}."]
+        return [*out, f"NOT REPRODUCED: {len(self.numbers)} numbers compared, asked for: {asked}."]
+
+
+def compare(cell: Cell, record: Record, store: Path, scratch: Path) -> Comparison:
+    """The record's numbers beside those of the scratch store."""
+    scalars, files = collect(cell, scratch)
+    numbers = equality.scalars(record.scalars, scalars) + equality.tables(record.folder, files)
+    software: dict[str, tuple[str, str]] = {}
+    device = "cpu"
+    for role, stage in [
+        *((role, s) for role, s in cell.stages.items()),
+        *(("", s) for s in walk(*cell.stages.values())),
+    ]:
+        now = json.loads((stage.path(scratch) / MARKER).read_text())
+        device = "cuda" if now["device"] == "cuda" else device
+        before = _marker([record.folder / role / MARKER if role else Path(), stage.path(store) / MARKER])
+        if before:
+            software |= _unlike(before, now, SOFTWARE, f"{stage.name}: ")
+    here, there = environment.describe(device), _environment(record)
+    software |= _unlike(there, here, [*environment.PACKAGES, "python"], "")
+    return Comparison(numbers, software, device)
+
+
+def _marker(places: Iterable[Path]) -> dict[str, Any]:
+    return next((dict(json.loads(path.read_text())) for path in places if path.is_file()), {})
+
+
+def _unlike(
+    before: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str], where: str
+) -> dict[str, tuple[str, str]]:
+    pairs = {name: (str(before.get(name, "not recorded")), str(now.get(name, "not recorded"))) for name in names}
+    return {f"{where}{name}": pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _environment(record: Record) -> dict[str, str]:
+    path = record.folder / "environment.json"
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app(prog_name="ablations.reproduce", standalone_mode=True)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

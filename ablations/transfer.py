@@ -1,0 +1,148 @@
+"""``python -m ablations.transfer --grid full``: the cross-RM transfer matrix of every seed of a grid that is done.
+
+Each arm's last samples are heard by every other arm's reward model of that seed. The matrix depends on which arms are
+compared, so it is no part of any cell: one stage a seed, through the same store as `ablations.run`, recorded as a run of its
+own in the grid's experiment, where `reports.run` finds it. Seeds that are recorded are not measured again.
+
+Exit status: 0 when all seeds are measured, 1 when one failed, 2 for bad input, 130 when stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ablations import environment, records, tracking
+from ablations.cell_file import CELL_FILE, read_cell
+from ablations.errors import InputError, choose, positive
+from ablations.plan import default_workers
+from ablations.records import Record
+from ablations.run import WIDTH
+from ablations.runs_folder import RunsFolder, check
+from ablations.store import Store
+from ablations.tracking import Tracker
+from ablations.validate import build
+from rrpo import pipeline
+from rrpo.cell import Cell
+from rrpo.stages import Stage
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def command(
+    grid: Annotated[str, typer.Option(help="Which grid; its finished cells are compared.")],
+    profile: Annotated[str | None, typer.Option(help="Which profile, where the grid was run on several.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    workers: Annotated[
+        int | None, typer.Option(help="Worker processes. Default: one a CPU, at most 4 on a GPU.", show_default=False)
+    ] = None,
+    runs_dir: Annotated[Path, typer.Option(help="Where stages, logs and the MLflow store lie.")] = Path("runs"),
+) -> None:
+    """Measure how far each arm's gain transfers to the other arms' reward models."""
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    try:
+        folder = check(runs_dir)
+        groups = comparable(folder, grid, profile)
+        machine = environment.resolve_device(device)
+        count = default_workers(machine) if workers is None else positive("--workers", workers)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    stages = {f"seed {cells[0].seed}": matrix(cells) for cells in groups}
+    failures = build(stages, folder, machine, count, console, counted="transfer")
+    tracking.create(folder, grid)
+    tracker = Tracker(folder, grid, environment.git_state(), environment.describe(machine))
+    for cells, stage in zip(groups, stages.values(), strict=True):
+        if stage.done(folder.root):
+            record(tracker, cells, stage)
+    for name, reason in failures.items():
+        console.print(f"not measured: {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
+    arms = max(len(cells) for cells in groups)
+    console.print(f"{len(stages) - len(failures)} of {len(stages)} seeds are measured, {arms} arms each.")
+    if waiting := tracker.waiting():
+        console.print(waiting, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"See it: python -m reports.run --grid {grid} --runs-dir {runs_dir}", soft_wrap=True)
+    raise typer.Exit(int(bool(failures)))
+
+
+def comparable(folder: RunsFolder, grid: str, profile: str | None = None) -> list[list[Cell]]:
+    """The finished cells of a grid's newest world, seed by seed, where at least two arms have policies.
+
+    Raises InputError for an unknown grid or profile, and where nothing can be compared.
+    """
+    fix = f"run it first: python -m ablations.run --grid {grid} --runs-dir {folder.root}"
+    if not folder.exists:
+        raise InputError("there is no runs folder of that name", got=folder.root, fix=fix)
+    store = Store(folder)
+    found = store.records(choose("grid with records", grid, store.grids()))
+    profiles = sorted({record.profile for record in found})
+    if profile is None and len(profiles) > 1:
+        raise InputError("the grid was run on several profiles", got=", ".join(profiles), fix="choose one by --profile")
+    mine = [r for r in found if r.profile == (profile or r.profile)]
+    newest = max(mine, key=lambda record: record.recorded, default=None)
+    groups: dict[int, dict[str, Cell]] = {}
+    for record in sorted(mine, key=lambda record: record.recorded):
+        cell = _cell_of(record)
+        if cell is not None and newest is not None and record.world_hash == newest.world_hash:
+            groups.setdefault(record.seed, {})[record.label] = cell
+    several = [list(cells.values()) for _, cells in sorted(groups.items()) if sum(c.policy for c in cells.values()) > 1]
+    if not several:
+        raise InputError(
+            "no seed of the grid has two finished arms with policies that this version of the code made",
+            got=f"{len(mine)} finished cells",
+            fix=fix,
+        )
+    return [[cell for cell in cells if cell.policy] for cells in several]
+
+
+def _cell_of(record: Record) -> Cell | None:
+    """The cell of a record, unless another version of the code made it."""
+    path = record.folder / CELL_FILE
+    try:
+        cell = read_cell(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except InputError:
+        return None
+    return cell if cell is not None and cell.hash == record.cell_hash else None
+
+
+def matrix(cells: Sequence[Cell]) -> Stage:
+    """The stage of one seed's cells."""
+    return pipeline.transferred(cells[0].profile, {cell.label: cell.arm for cell in cells}, cells[0].seed)
+
+
+def record(tracker: Tracker, cells: Sequence[Cell], stage: Stage) -> None:
+    """Into MLflow: the table, which cells it compares, and two means as metrics."""
+    import pandas as pd
+
+    path = stage.path(tracker.folder.root) / records.TRANSFER_FILE
+    table = pd.read_parquet(path)
+    own = table["samples_of"] == table["judged_by"]
+    metrics = {
+        "own_accuracy": float(table.loc[own, "accuracy"].mean()),
+        "other_accuracy": float(table.loc[~own, "accuracy"].mean()),
+    }
+    tags: Mapping[str, str] = {
+        records.TAG_PROFILE: cells[0].profile.name,
+        records.TAG_WORLD_HASH: cells[0].world_hash,
+        records.TAG_SEED: str(cells[0].seed),
+    }
+    params = {f"{records.TRANSFER_CELL}{cell.label}": cell.hash for cell in cells}
+    tracker.record_stage("transfer", stage, tags, params, metrics, {path.name: path})
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app(prog_name="ablations.transfer", standalone_mode=True)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

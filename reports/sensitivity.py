@@ -1,0 +1,226 @@
+"""How far the answer reaches: which conclusions of the primary family survive in which setting, in words.
+
+In each setting the family is tested as in the grid that declares it: gold gain at matched KL (the range is the setting's own),
+paired t on seeds, Holm over the family, only at the planned number of seeds and with the whole family. Where a setting holds the
+whole factorial, a component's conclusion is its main effect; where it holds single components, its effect when added to DiffRO,
+and the name says so. Settings are not adjusted for one another: this is a sensitivity analysis, and secondary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ablations.contrasts import BASE, COMPONENTS, NAMES, PRIMARY, WHOLE, apply, difference
+from ablations.inference import equivalence, holm, paired_test
+from ablations.power import spent_alpha
+from ablations.records import Record
+from ablations.sheet import NONE, Column, Sheet, Value
+from ablations.statistics import Interval, t_interval
+from ablations.summary import gold_gains
+from reports.effects import MARGIN
+from reports.manipulation import TARGETS
+from reports.settings import Setting, settings, varied
+
+INTERIM = "interim"
+CLAIMS = ("better", "equivalent", "worse")
+"""Verdicts that could survive in another setting."""
+VERDICTS = (*CLAIMS, "undecided")
+SINGLE = "'Added to DiffRO' stands in for a main effect, which needs the whole factorial in every setting."
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One conclusion in one setting."""
+
+    conclusion: str
+    """Which contrast."""
+    setting: Setting
+    """Where."""
+    mean: Interval
+    """Gold gain at matched KL over seeds."""
+    verdict: str
+    """``better``, ``worse``, ``equivalent``, ``undecided``, `INTERIM`, or why there is none."""
+
+
+def conclusions(arms: set[str]) -> dict[str, dict[str, float]]:
+    """The primary family as far as these arms can speak about it; ``RRPO - DiffRO`` last."""
+    if all(set(weights) <= arms for weights in PRIMARY.values()):
+        return PRIMARY
+    single = {f"{NAMES[part]}, added to DiffRO": difference(part, BASE) for part in COMPONENTS if part in arms}
+    return (single | {"RRPO - DiffRO": difference(WHOLE, BASE)} if WHOLE in arms else single) if BASE in arms else {}
+
+
+def findings(records: Sequence[Record], looks: Sequence[int]) -> list[Finding]:
+    """Every conclusion in every setting, setting by setting; none for a grid of plain arms."""
+    found = settings(records)
+    shared = set.intersection(*(setting.arms for setting in found)) if found else set()
+    wanted = conclusions(shared)
+    values = [_values(setting, wanted) for setting in found]
+    counts = {len(x) for gold, _ in values for x in gold.values()}
+    n = counts.pop() if len(counts) == 1 else 0
+    whole = n > 1 and n in looks and len(wanted) == len(PRIMARY)
+    alpha = spent_alpha(list(looks))[list(looks).index(n)] if whole else math.nan
+    made = []
+    for setting, (gold, val) in zip(found, values, strict=True):
+        verdicts = _verdicts(setting, wanted, gold, val, alpha)
+        made += [Finding(name, setting, t_interval(x), verdicts[name]) for name, x in gold.items()]
+    return made
+
+
+def _values(
+    setting: Setting, wanted: Mapping[str, Mapping[str, float]]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Each contrast's seeds by the `test` and by the `val` judge."""
+    seeds = sorted({record.seed for record in setting.records})
+    gains = [gold_gains(setting.records, judge)[0] for judge in ("test_accuracy", "val_accuracy")]
+    both = [{name: apply(setting.weights(w), gain, seeds) for name, w in wanted.items()} for gain in gains]
+    gold, val = ({name: x[np.isfinite(x)] for name, x in one.items()} for one in both)
+    return gold, val
+
+
+def _verdicts(
+    setting: Setting,
+    wanted: Mapping[str, Mapping[str, float]],
+    gold: Mapping[str, np.ndarray],
+    val: Mapping[str, np.ndarray],
+    alpha: float,
+) -> dict[str, str]:
+    if math.isnan(alpha):
+        return dict.fromkeys(gold, INTERIM)
+    p = holm({name: paired_test(x).t_p for name, x in gold.items()})
+    tost = holm({name: equivalence(x, MARGIN) for name, x in gold.items()})
+    made = {}
+    for name, x in gold.items():
+        if _not_moved(setting, name, wanted[name]):
+            made[name] = "not tested (manipulation check failed)"
+        elif p[name] < alpha:
+            opposed = len(val[name]) > 0 and x.mean() * val[name].mean() < 0
+            made[name] = (
+                "no verdict (judges disagree on the sign)" if opposed else "better" if x.mean() > 0 else "worse"
+            )
+        else:
+            made[name] = "equivalent" if tost[name] < alpha else "undecided"
+    return made
+
+
+def _not_moved(setting: Setting, conclusion: str, contrast: Mapping[str, float]) -> bool:
+    """Whether a component was measured on what it has to move in the reward model of this setting, and did not move it."""
+    part = next((part for part in COMPONENTS if conclusion.startswith(f"{NAMES[part]},")), None)
+    if part is None:
+        return False
+    name, sign = TARGETS[part]
+    outcomes = {(r.label, r.seed): sign * r.scalars[name] for r in setting.records if name in r.scalars}
+    moved = t_interval(apply(setting.weights(contrast), outcomes, sorted({record.seed for record in setting.records})))
+    return moved.n > 1 and not moved.low > 0
+
+
+def sheets(found: Sequence[Finding]) -> list[Sheet]:
+    """``survival``, a row a conclusion, and ``settings``, a row a setting; nothing without two settings."""
+    places = list(dict.fromkeys(finding.setting.name for finding in found))
+    if len(places) < 2:
+        return []
+    names = list(dict.fromkeys(finding.conclusion for finding in found))
+    rows = [_counted([f for f in found if f.conclusion == name]) for name in names]
+    columns = (
+        Column("conclusion", "conclusion"),
+        Column("points", "in the world's own setting, points", "gain"),
+        Column("verdict", "verdict there"),
+        Column("survives", "survives in"),
+        *(Column(word.replace(" ", "_"), word, "count") for word in VERDICTS),
+        Column("none", "no verdict", "count"),
+    )
+    notes = (
+        "Gold gain at matched KL within each setting, paired differences over seeds ± half the 95 % t-interval. Survives: the "
+        f"same verdict. Verdicts: paired t, Holm over a setting's {len(PRIMARY)} conclusions, at the planned number of seeds; "
+        f"equivalent: within ±{100 * MARGIN:g} points (TOST, Holm); counted over the other settings. Settings are not adjusted "
+        "for one another: secondary.",
+        *(f"{name}: {words(name, found)}" for name in names),
+        *([SINGLE] if any(name not in PRIMARY for name in names) else []),
+    )
+    return [Sheet("survival", "Which conclusions survive", columns, tuple(rows), notes), _by_setting(found, names)]
+
+
+def _counted(mine: Sequence[Finding]) -> tuple[Value, ...]:
+    """One conclusion's row: what holds in the world's own setting, and how many of the others say what."""
+    own, others = _split(mine)
+    same = sum(f.verdict == own.verdict for f in others) if own else 0
+    survives = f"{same} of {len(others)}" if own and own.verdict in CLAIMS else NONE
+    counts = [float(sum(f.verdict == word for f in others)) for word in VERDICTS]
+    counts.append(len(others) - sum(counts))
+    if any(f.verdict == INTERIM for f in mine):
+        counts = [math.nan] * len(counts)
+    here = (own.mean, own.verdict) if own else (t_interval([]), "not run")
+    return (mine[0].conclusion, *here, survives, *counts)
+
+
+def _by_setting(found: Sequence[Finding], names: Sequence[str]) -> Sheet:
+    """Every estimate and verdict."""
+    places = {finding.setting.name: finding.setting for finding in found}
+    factors = varied(list(places.values()))
+    by = {(finding.setting.name, finding.conclusion): finding for finding in found}
+    columns = [Column("setting", "setting"), *(Column(f.replace(" ", "_"), f, "level") for f in factors)]
+    for name in names:
+        short = name.lower().replace(",", "").replace(" - ", "_").replace(" ", "_")
+        columns += [Column(short, f"{name}, points", "gain"), Column(f"{short}_verdict", "verdict")]
+    rows: list[tuple[Value, ...]] = []
+    for place, setting in places.items():
+        cells = [value for name in names for value in (by[place, name].mean, by[place, name].verdict)]
+        title = f"{place} *" if setting.own else place
+        rows.append((title, *(setting.levels[factor] for factor in factors), *cells))
+    seeds = sorted({finding.mean.n for finding in found})
+    return Sheet(
+        "settings",
+        "Conclusions by setting",
+        tuple(columns),
+        tuple(rows),
+        (f"*: the world's own. Seeds: {', '.join(map(str, seeds))}.",),
+    )
+
+
+def _split(own: Sequence[Finding]) -> tuple[Finding | None, list[Finding]]:
+    """The world's own setting, and the others."""
+    return next((f for f in own if f.setting.own), None), [f for f in own if not f.setting.own]
+
+
+def words(name: str, found: Sequence[Finding]) -> str:
+    """One conclusion over all settings, a sentence."""
+    mine = [finding for finding in found if finding.conclusion == name]
+    own, others = _split(mine)
+    if any(finding.verdict == INTERIM for finding in mine):
+        above = sum(finding.mean.mean > 0 for finding in mine)
+        clear = sum(finding.mean.low > 0 or finding.mean.high < 0 for finding in mine)
+        return f"Interim: above zero in {above} of {len(mine)} settings, the interval is clear of zero in {clear} (not tested)."
+    if own is None:
+        return f"The world's own setting was not run. {_listed(others)}."
+    if own.verdict not in CLAIMS:
+        return f"Nothing to survive: {own.verdict} in the world's own setting. Others: {_listed(others)}."
+    same = [finding for finding in others if finding.verdict == own.verdict]
+    rest = [finding for finding in others if finding.verdict != own.verdict]
+    said = f"{own.verdict.capitalize()} in the world's own setting, and in {len(same)} of {len(others)} others"
+    turned = {"better": "worse", "worse": "better"}.get(own.verdict)
+    if any(finding.verdict == turned for finding in rest):
+        said += "; it turns round in " + ", ".join(f.setting.name for f in rest if f.verdict == turned)
+    left = [finding for finding in rest if finding.verdict != turned]
+    return f"{said}; {_listed(left)}." if left else f"{said}."
+
+
+def _listed(some: Sequence[Finding]) -> str:
+    """``undecided in a, b; equivalent in c``."""
+    by: dict[str, list[str]] = {}
+    for finding in some:
+        by.setdefault(finding.verdict, []).append(finding.setting.name)
+    return "; ".join(f"{verdict} in {', '.join(places)}" for verdict, places in by.items()) or "none"
+
+
+def verdict(found: Sequence[Finding], heard: str) -> list[str]:
+    """Three sentences of a report on a grid of settings; none for another grid."""
+    if not sheets(found):
+        return []
+    names = list(dict.fromkeys(finding.conclusion for finding in found))
+    whole = [f"{name}: {words(name, found)}" for name in names if name == "RRPO - DiffRO"]
+    parts = [f"{name}: {words(name, found)}" for name in names if name != "RRPO - DiffRO"]
+    return [*whole, *([" ".join(parts)] if parts else []), heard]

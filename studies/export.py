@@ -1,0 +1,85 @@
+"""The winner as an arm that ``ablations.run --arms`` accepts, with where it comes from."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ablations.environment import git_state
+from ablations.errors import InputError
+from ablations.exported import write_arm
+from ablations.grids import ARMS
+from ablations.sheet import Sheet
+from rrpo.stages import canonical
+from studies.search import OUTCOMES, Search, counted
+
+if TYPE_CHECKING:
+    from optuna.study import Study as OptunaStudy
+    from optuna.trial import FrozenTrial
+
+
+def check_name(name: str) -> None:
+    """Raises InputError for a name that an exported arm cannot have."""
+    if not name.isidentifier():
+        raise InputError(
+            "an arm needs a plain name", got=name, fix="use letters, digits and underscores, as in tuned_rrpo"
+        )
+    if name in ARMS:
+        raise InputError("an arm of the grids has that name", got=name, fix="choose another, as in tuned_rrpo")
+
+
+def export(
+    search: Search, study: OptunaStudy, best: FrozenTrial, name: str, identity: Mapping[str, Any], checked: Sheet | None
+) -> tuple[Path, list[str]]:
+    """Write the best trial's arm; its file, and what to know of it.
+
+    Raises InputError where the name stands for another arm already: what was run under it would change its meaning.
+    """
+    arm = search.definition.arm(best.params)
+    path = search.question.store / "arms" / f"{name}.json"
+    if path.is_file() and _read(path).get("arm") != canonical(arm):
+        raise InputError(
+            "another arm is stored under that name",
+            got=f"{path}, from {_read(path).get('provenance', {}).get('study', 'an unknown study')}",
+            fix="export it under another name, or remove the file if nothing was run with it",
+        )
+    provenance = {
+        "study": search.name,
+        "trial": best.number,
+        "params": best.params,
+        "values": dict(zip(search.question.objectives, best.values, strict=True)),
+        "outcomes": best.user_attrs.get(OUTCOMES, {}),
+        "budget": {"trials": len(counted(study)), "seeds": len(search.question.seeds)},
+        "sampler": search.sampler,
+        "fresh_seeds": checked.notes[-1] if checked else "not checked on fresh seeds",
+        "identity": dict(identity),
+        "exported": time.strftime("%Y-%m-%d %H:%M:%S"),
+        **git_state(),
+    }
+    others = _unequal(path, provenance["budget"], identity)
+    return write_arm(search.question.store, name, arm, provenance), others
+
+
+def _unequal(path: Path, budget: object, identity: Mapping[str, Any]) -> list[str]:
+    """Exported arms of the same profile that were tuned with another budget: not to be compared with this one."""
+    found = []
+    for other in sorted(path.parent.glob("*.json")):
+        provenance = _read(other).get("provenance", {})
+        same = provenance.get("identity", {}).get("profile") == identity["profile"]
+        if other != path and same and provenance.get("budget") != budget:
+            found.append(
+                f"{other.stem} was tuned with another budget ({provenance.get('budget')}, this one {budget}): a comparison of "
+                "the two is not one of tuned with tuned"
+            )
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        stored = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return stored if isinstance(stored, dict) else {}

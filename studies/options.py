@@ -1,0 +1,233 @@
+"""The command's options, checked, and the study that they open or resume: nothing is written before all of it makes sense."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ablations import environment, launchers
+from ablations.errors import InputError, choose, positive
+from ablations.inference import EXACT
+from ablations.packing import UNMEASURED
+from ablations.plan import default_workers
+from ablations.runs_folder import RunsFolder, check
+from ablations.tracking import create
+from rrpo import pipeline
+from rrpo.profiles import PROFILES
+from rrpo.stages import canonical
+from studies.catalogue import Study, described, study_of
+from studies.export import check_name
+from studies.fresh import VERIFY, VERIFY_SMOKE
+from studies.pruning import PRUNERS
+from studies.samplers import GIVEN, SAMPLER, SAMPLERS
+from studies.search import Search
+from studies.storage import folder_of, open_storage, open_study, reach
+from studies.trial import FIRST_SEED, FRESH_SEED, OBJECTIVES, Question
+
+if TYPE_CHECKING:
+    from optuna.study import Study as OptunaStudy
+
+TOP = 5
+"""Points that a warm start takes over."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """One command: this search, there, on these processes, and what comes after it."""
+
+    search: Search
+    """What is searched."""
+    folder: RunsFolder
+    """Where everything lies."""
+    workers: int
+    """Trials at the same time."""
+    launcher: launchers.Launcher
+    """Where they run."""
+    warm_start: str
+    """A study whose best points are tried first; empty: none."""
+    verify: int
+    """Fresh seeds for the winner; 0: none."""
+    export_arm: str
+    """Name of the winner as an arm; empty: it is not exported."""
+
+
+def checked(
+    *,
+    study: str,
+    arm: str,
+    name: str,
+    ranges: Sequence[str],
+    objectives: str,
+    trials: int,
+    seeds: int,
+    first_seed: int,
+    sampler: str,
+    pruner: str,
+    profile: str,
+    storage: str,
+    device: str,
+    runs_dir: Path,
+    workers: int | None,
+    launcher: tuple[str, str | None, int, float | None, Sequence[str]],
+    warm_start: str,
+    verify: int | None,
+    export_arm: str,
+) -> Command:
+    """Check all options. Raises InputError for the first that makes no sense; writes nothing."""
+    bounds = tuple(_range(text) for text in ranges)
+    definition = study_of(study, arm, bounds)
+    size = PROFILES[choose("profile", profile, PROFILES)]
+    machine = environment.resolve_device(device)
+    question = Question(
+        profile=size,
+        store=runs_dir.expanduser().resolve(),
+        seeds=_seeds(seeds, first_seed),
+        objectives=_objectives(objectives, definition),
+        device=machine,
+    )
+    pruner = choose("pruner", pruner, PRUNERS)
+    search = Search(
+        study=study,
+        name=_plain(name or f"{definition.name}-{profile}"),
+        question=question,
+        trials=positive("--trials", trials),
+        sampler=choose("sampler", sampler, SAMPLERS),
+        pruner=pruner if len(question.objectives) == 1 else "none",
+        storage=storage or None,
+        arm=arm,
+        ranges=bounds,
+    )
+    if export_arm:
+        check_name(export_arm)
+    if verify is not None and not 0 <= verify <= EXACT:
+        raise InputError("--verify is a number of fresh seeds", got=verify, fix=f"give 0 (none) to {EXACT}")
+    usual = VERIFY_SMOKE if profile == "smoke" else VERIFY
+    count = default_workers(machine) if workers is None else positive("--workers", workers)
+    where = launchers.checked(*launcher, machine, UNMEASURED)
+    folder = check(runs_dir)
+    if storage:
+        reach(storage)
+    if warm_start and not storage:
+        _source(search, warm_start)
+    return Command(
+        search=search,
+        folder=folder,
+        workers=count,
+        launcher=where,
+        warm_start=warm_start,
+        verify=usual if verify is None else verify,
+        export_arm=export_arm,
+    )
+
+
+def opened(command: Command) -> OptunaStudy:
+    """The command's study, made or resumed, its first points enqueued once.
+
+    Raises InputError for a storage that cannot be used, and for a study of that name with another identity.
+    """
+    search = command.search
+    create(command.folder, f"study {search.name}")
+    storage = open_storage(search.storage, search.folder)
+    with search.lock():
+        study = open_study(storage, search.name, search.directions, identity(search))
+        if not study.get_trials(deepcopy=False):
+            for point in first_points(search, command.warm_start):
+                study.enqueue_trial(point, user_attrs={SAMPLER: GIVEN}, skip_if_exists=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # called experimental: what the dashboard calls the objectives
+                study.set_metric_names(list(search.question.objectives))
+    return study
+
+
+def identity(search: Search) -> dict[str, Any]:
+    """What makes trials comparable: resuming with another identity is refused."""
+    question = search.question
+    profile = question.profile
+    judges = [pipeline.judge(profile, "val"), pipeline.recogniser(profile, "reward")]
+    return {
+        "study": search.study,
+        "arm": search.arm,
+        "space": {name: described(d) for name, d in search.definition.space.items()},
+        "paper": dict(search.definition.paper),
+        "objectives": list(question.objectives),
+        "seeds": list(question.seeds),
+        "optimize": canonical(profile.optimize),
+        "profile": profile.name,
+        "world": [stage.key for stage in judges],
+    }
+
+
+def first_points(search: Search, warm_start: str) -> list[dict[str, Any]]:
+    """The paper's values, then a warm start's best points, with the paper's values for knobs that it lacks."""
+    paper = dict(search.definition.paper)
+    points: list[dict[str, Any]] = [paper]
+    if warm_start:
+        other = _source(search, warm_start)
+        sign = -1 if other.directions[0].name == "MAXIMIZE" else 1
+        done = [t for t in other.get_trials(deepcopy=False) if t.state.name == "COMPLETE"]
+        if len(other.directions) > 1:
+            done = other.best_trials
+        for trial in sorted(done, key=lambda t: sign * t.values[0])[:TOP]:
+            own = {k: v for k, v in trial.params.items() if k in paper and _inside(search, k, v)}
+            points.append(paper | own)
+    return points
+
+
+def _source(search: Search, name: str) -> OptunaStudy:
+    """The study of a warm start. Raises InputError where there is none; makes none."""
+    import optuna
+
+    folder = folder_of(search.question.store, name)
+    missing = InputError(
+        "there is no study of that name to start from",
+        got=name,
+        fix="run it first, in the same runs folder and storage",
+    )
+    if search.storage is None and not (folder / "journal.log").is_file():
+        raise missing
+    try:
+        return optuna.load_study(study_name=name, storage=open_storage(search.storage, folder))
+    except KeyError:
+        raise missing from None
+
+
+def _inside(search: Search, knob: str, value: Any) -> bool:
+    distribution = search.definition.space[knob]
+    return bool(distribution._contains(distribution.to_internal_repr(value)))
+
+
+def _plain(name: str) -> str:
+    if not name.replace("-", "_").replace(".", "_").isidentifier():
+        raise InputError("a study needs a plain name", got=name, fix="use letters, digits, hyphens and underscores")
+    return name
+
+
+def _range(text: str) -> tuple[str, float, float]:
+    try:
+        knob, bounds = text.split("=")
+        low, high = bounds.split(":")
+        return knob, float(low), float(high)
+    except ValueError:
+        raise InputError("--range takes KNOB=LOW:HIGH", got=text, fix="for example --range epsilon=0:0.2") from None
+
+
+def _seeds(count: int, first: int) -> tuple[int, ...]:
+    last = first + positive("--seeds", count) - 1
+    if first < FIRST_SEED or last >= FRESH_SEED:
+        raise InputError(
+            "a search uses development seeds only",
+            got=f"{first} to {last}",
+            fix=f"choose them from {FIRST_SEED} to {FRESH_SEED - 1}: lower ones are for reports, higher ones for --verify",
+        )
+    return tuple(range(first, last + 1))
+
+
+def _objectives(text: str, definition: Study) -> tuple[str, ...]:
+    parts = [part.strip() for part in text.split(",")] if text else definition.objectives
+    names = tuple(choose("objective", part, OBJECTIVES) for part in parts)
+    if len(set(names)) < len(names):
+        raise InputError("an objective is named twice", got=text, fix="name each once")
+    return names

@@ -1,0 +1,63 @@
+"""What a command is going to do and how long it will take, said before it starts; the stages that all trials share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ablations.estimate import Estimator, duration, wall
+from ablations.jobs import missing_below
+from rrpo.stages import Stage, walk
+from studies.pruning import caveat
+from studies.samplers import SAMPLERS
+from studies.search import Search, counted
+
+if TYPE_CHECKING:
+    from optuna.study import Study as OptunaStudy
+
+
+def shared(search: Search) -> list[Stage]:
+    """The missing stages that every trial needs, inputs first: those that two points without a common value share."""
+    paper, other = _needed(search, elsewhere=False), _needed(search, elsewhere=True)
+    return missing_below([stage for key, stage in paper.items() if key in other], search.question.store)
+
+
+def own(search: Search) -> list[Stage]:
+    """The stages that a trial may have to itself, for an estimate: those of the paper's values."""
+    other = _needed(search, elsewhere=True)
+    return [stage for key, stage in _needed(search, elsewhere=False).items() if key not in other]
+
+
+def _needed(search: Search, *, elsewhere: bool) -> dict[str, Stage]:
+    study = search.definition
+    arm = study.arm(study.elsewhere if elsewhere else study.paper)
+    return {s.key: s for seed in search.question.seeds for s in walk(*search.question.stages(arm, seed))}
+
+
+def announcement(search: Search, study: OptunaStudy, workers: int, once: Sequence[Stage]) -> list[str]:
+    """What is going to run, and the hours, by the seconds that stored stages of the same kind and size took here."""
+    question = search.question
+    left = max(0, search.trials - len(counted(study)))
+    estimator = Estimator(question.store, question.device)
+    each = own(search)
+    seconds, unknown = estimator.total(each)
+    if not left:
+        time = "nothing left to run"
+    elif unknown:
+        time = "unknown: nothing of this size was built here yet; after the first trial the time left is told"
+    else:
+        time = f"{wall(once, estimator, workers)} for {len(once)} stages that all trials share, then " if once else ""
+        time += f"at most {duration(-(-left // workers) * seconds)} for {left} trials of {duration(seconds)} each"
+        time += ", less what is pruned" if search.pruner != "none" and len(question.objectives) == 1 else ""
+    note = caveat(search.pruner, question)
+    return [
+        f"study {search.name}: {left} of {search.trials} trials to run, each on seeds {_span(question.seeds)} (development), "
+        f"by {', '.join(question.objectives)}" + (" (`val` judge)" if question.policy else ""),
+        f"sampler {search.sampler}: {SAMPLERS[search.sampler]}; pruner {search.pruner}",
+        *([f"note: {note}"] if note else []),
+        f"time on {workers} worker(s), {question.device}: {time}",
+    ]
+
+
+def _span(seeds: Sequence[int]) -> str:
+    return str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"

@@ -1,0 +1,193 @@
+"""A recorded cell is built once more and compared: equal, different, impossible."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+from pathlib import Path
+
+import fakes
+import pandas as pd
+import pytest
+from fixtures import Run
+from typer.testing import CliRunner, Result
+
+from ablations import equality, reproduce
+from ablations.cell_file import cell_json, read_cell
+from ablations.equality import Difference
+from ablations.errors import InputError
+from ablations.grids import ARMS, GRIDS
+from ablations.records import Record
+from ablations.runs_folder import check
+from ablations.store import Store
+from rrpo.cell import Cell
+from rrpo.config import ManifestConfig
+from rrpo.profiles import PROFILES
+
+
+@pytest.mark.parametrize("profile", list(PROFILES))
+def test_every_cell_of_every_grid_survives_its_file(profile: str):
+    for grid in GRIDS.values():
+        for cell in grid.cells(PROFILES[profile], [3]):
+            again = read_cell(cell_json(cell))
+            assert cell_json(again) == cell_json(cell)
+            assert again.arm == cell.arm
+            assert again.hash == cell.hash
+            assert again.profile.card == cell.profile.card
+
+
+def test_what_is_no_part_of_the_identity_survives_too():
+    manifests = {"annotated": ManifestConfig(path="/somewhere/a.jsonl", digest="0" * 32)}
+    cell = Cell(
+        label="x",
+        arm=dataclasses.replace(ARMS["rrpo"], tau=(2.0, 1.0), lr=1),
+        seed=1,
+        profile=dataclasses.replace(PROFILES["smoke"], manifests=manifests),
+        policy=False,
+    )
+    again = read_cell(cell_json(cell))
+    assert again.hash == cell.hash
+    assert again.arm == cell.arm
+    assert again.profile.manifests["annotated"].path == "/somewhere/a.jsonl"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"nosuch": 1}, {"seed": None, "arm": {"nosuch": 1}}, {"profile": 3}],
+    ids=["field", "inner field", "type"],
+)
+def test_a_cell_of_another_version_of_the_code_is_refused(change: dict[str, object]):
+    cell = Cell(label="x", arm=ARMS["rrpo"], seed=1, profile=PROFILES["smoke"])
+    with pytest.raises(InputError, match="does not fit this version"):
+        read_cell(json.dumps(json.loads(cell_json(cell)) | change))
+
+
+@pytest.mark.parametrize(
+    ("recorded", "rebuilt", "size"),
+    [
+        (0.5, 0.5, 0.0),
+        (0.5, 0.4, 0.1),
+        (-10.0, -11.0, 0.1),
+        (math.nan, math.nan, 0.0),
+        (math.nan, 0.0, math.inf),
+        (math.inf, math.inf, 0.0),
+    ],
+)
+def test_how_a_difference_is_measured(recorded: float, rebuilt: float, size: float):
+    assert Difference("x", recorded, rebuilt).size == pytest.approx(size)
+
+
+def test_scalars_and_tables_are_compared_number_by_number(tmp_path: Path):
+    found = equality.scalars({"a": 1.0, "b": 2.0, "seconds": 5.0}, {"a": 1.0, "c": 3.0, "d": math.nan, "seconds_x": 1})
+    assert [(d.name, d.size) for d in found] == [("a", 0.0), ("b", math.inf), ("c", math.inf)]
+    one, two = tmp_path / "one", tmp_path / "two"
+    table = pd.DataFrame({"step": [0, 1], "x": [0.5, math.nan], "word": ["a", "b"], "seconds": [1.0, 2.0]})
+    for folder, frame in ((one, table), (two, table.assign(x=[0.75, math.nan], word=["a", "c"], seconds=[7.0, 9.0]))):
+        folder.mkdir()
+        frame.to_parquet(folder / "points.parquet")
+    (only,) = [d for d in equality.tables(one, {"points.parquet": one / "points.parquet"}) if d.size > 0] or [None]
+    assert only is None
+    sizes = {d.name: d.size for d in equality.tables(one, {"points.parquet": two / "points.parquet"})}
+    assert sizes == {
+        "points.parquet: rows": 0.0,
+        "points.parquet: step": 0.0,
+        "points.parquet: x": 0.25,
+        "points.parquet: word, rows unlike": 1.0,
+    }
+    assert [d.size for d in equality.tables(one, {})] == [math.inf]
+    table.head(1).to_parquet(two / "points.parquet")
+    assert [d.name for d in equality.tables(one, {"points.parquet": two / "points.parquet"})] == [
+        "points.parquet: rows"
+    ]
+
+
+@pytest.fixture
+def record(runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> Record:
+    """A recorded fake cell, which `reproduce` makes again."""
+    (cell,) = fakes.cells(["rrpo"], [1])
+    run([cell])
+    monkeypatch.setattr(reproduce, "read_cell", lambda text: cell)
+    return Store(check(runs)).records("tiny")[0]
+
+
+def call(runs: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(reproduce.app, ["--workers", "1", "--runs-dir", str(runs), *arguments])
+
+
+def test_the_same_code_gives_the_same_bits_and_leaves_nothing(runs: Path, record: Record):
+    before = len(fakes.built(runs))
+    result = call(runs, record.run_id)
+    assert result.exit_code == 0, result.output
+    assert "REPRODUCED" in result.output
+    assert "bit-equal" in result.output
+    assert "the same software" in result.output
+    assert "stage 5 of 5 done" in result.output
+    assert len(fakes.built(runs)) == before, "in a store of its own"
+    assert list((runs / "reproduced").iterdir()) == []
+
+
+def test_the_world_can_be_taken_as_it_is_stored(runs: Path, record: Record):
+    result = call(runs, record.run_id, "--reuse-world")
+    assert result.exit_code == 0, result.output
+    assert "1 stages of the world" in result.output
+    assert "stage 4 of 4 done" in result.output
+    assert (runs / "stages").is_dir()
+
+
+def test_other_numbers_are_told_and_end_with_1(runs: Path, record: Record):
+    client = Store(check(runs)).client
+    client.log_metric(record.run_id, "rm_ece", 0.2, step=1)
+    points = pd.read_parquet(record.folder / "points.parquet")
+    points.assign(proxy_accuracy=points["proxy_accuracy"] + 1e-9).to_parquet(record.folder / "points.parquet")
+    result = call(runs, record.run_id)
+    assert result.exit_code == 1, result.output
+    assert "NOT REPRODUCED" in result.output
+    assert "rm_ece: 0.2 ->" in result.output
+    assert "points.parquet: proxy_accuracy" in result.output, "one bit is enough where bits must be equal"
+    assert list((runs / "reproduced").iterdir())
+
+
+def test_other_software_is_told_and_gets_the_tolerance(runs: Path, record: Record):
+    points = pd.read_parquet(record.folder / "points.parquet")
+    points.assign(proxy_accuracy=points["proxy_accuracy"] + 0.01).to_parquet(record.folder / "points.parquet")
+    path = record.folder / "environment.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"torch": "1.0"}))
+    result = call(runs, record.run_id)
+    assert result.exit_code == 0, result.output
+    assert "torch: 1.0 when recorded" in result.output
+    assert "equal within 0.05" in result.output
+    assert call(runs, record.run_id, "--tolerance", "0.001").exit_code == 1
+
+
+def test_a_cell_that_cannot_be_built_ends_with_1(
+    runs: Path, record: Record, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    (tmp_path / "trouble").write_text("raise")
+    (cell,) = fakes.cells(["rrpo"], [1], {"rrpo/1": tmp_path / "trouble"})
+    monkeypatch.setattr(reproduce, "read_cell", lambda text: cell)
+    result = call(runs, record.run_id)
+    assert result.exit_code == 1, result.output
+    assert "could not be built again" in result.output
+    assert "planted failure" in result.output
+    assert "names the cell otherwise" in result.output
+
+
+def test_bad_input_ends_with_2(runs: Path, record: Record, tmp_path: Path):
+    store = Store(check(runs))
+    for arguments, words in [
+        (["0" * 32], "no run of that id"),
+        ([store.invocations("tiny")[0]], "the run is no cell's"),
+        ([record.run_id, "--device", "tpu"], "no device of that name"),
+        ([record.run_id, "--workers", "0"], "--workers must be"),
+    ]:
+        result = call(runs, *arguments)
+        assert result.exit_code == 2, result.output
+        assert words in result.output
+    assert call(tmp_path / "nowhere", record.run_id).exit_code == 2
+    (record.folder / "cell.json").unlink()
+    assert "no cell.json" in call(runs, record.run_id).output
+    store.client.delete_tag(record.run_id, "complete")
+    assert "is not complete" in call(runs, record.run_id).output
+    shutil.rmtree(runs)

@@ -1,0 +1,244 @@
+"""A real MLflow server on loopback in place of the database, killed and started again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import fakes
+import pytest
+from typer.testing import CliRunner
+
+from ablations import replay, tracking
+from ablations.artifacts import locate
+from ablations.connection import UnavailableError
+from ablations.errors import InputError
+from ablations.grids import GRIDS, Grid
+from ablations.jobs import record_cell
+from ablations.records import Record
+from ablations.replay import Replay
+from ablations.run import app
+from ablations.runs_folder import check
+from ablations.store import Store
+from ablations.tracking import Tracker
+from rrpo.cell import Cell
+from rrpo.stages import Context, materialise
+
+
+@dataclass
+class Server:
+    """One `mlflow server` process."""
+
+    folder: Path
+    port: int
+    process: subprocess.Popen[bytes] | None = field(default=None)
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder}/server.db"]
+        command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        log = (self.folder / "log.txt").open("ab")
+        self.process = subprocess.Popen(
+            command, env=os.environ | settings, stdout=log, stderr=log, start_new_session=True
+        )
+        deadline = time.monotonic() + 90
+        while not self.answers():
+            assert self.process.poll() is None, (self.folder / "log.txt").read_text()
+            assert time.monotonic() < deadline, (self.folder / "log.txt").read_text()
+            time.sleep(0.2)
+
+    def answers(self) -> bool:
+        try:
+            return urllib.request.urlopen(f"{self.address}/health", timeout=2).status == 200
+        except OSError:
+            return False
+
+    def kill(self) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture(scope="module")
+def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = Server(tmp_path_factory.mktemp("server"), port)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def server(_server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    if _server.process is None:
+        _server.start()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", _server.address)
+    return _server
+
+
+@pytest.fixture
+def grid(request: pytest.FixtureRequest) -> str:
+    """An experiment of this test's own, since the server is shared."""
+    return request.node.name.replace("test_", "")[:30]
+
+
+def record(tracker: Tracker, cell: Cell) -> Record:
+    for stage in cell.stages.values():
+        materialise(stage, tracker.folder.root, Context())
+    return record_cell(cell, tracker.folder.root, tracker, lambda done, total: None)
+
+
+def test_a_command_records_on_the_server_and_every_host_reads_it(
+    server: Server, grid: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    cells = fakes.cells(["sft", "rrpo"], [1])
+    monkeypatch.setitem(GRIDS, grid, Grid(cells=lambda profile, seeds: cells, profile="smoke", seeds=1))
+    runs = tmp_path / "runs"
+    command = ["--grid", grid, "--workers", "1", "--runs-dir", str(runs)]
+    result = CliRunner().invoke(app, command, env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    assert f"Open it: {server.address}" in result.output
+    assert not (runs / "mlflow.db").exists()
+    store = Store(check(runs))
+    assert {record.label: record.scalars["rm_ece"] for record in store.records(grid)} == {
+        cell.label: pytest.approx(0.1 - (sum(cell.label.encode()) % 7) / 160) for cell in cells
+    }
+    other = tmp_path / "other"  # another host: a folder that holds nothing yet
+    tracking.create(check(other), grid)
+    far = Store(check(other)).records(grid)
+    assert {record.cell_hash for record in far} == {cell.hash for cell in cells}
+    assert not (other / "cache").exists(), "nothing is fetched before it is read"
+    here = {record.cell_hash: record for record in store.records(grid)}
+    for found in far:
+        assert found.points.equals(here[found.cell_hash].points)
+        assert found.folder.is_relative_to(other / "cache")
+        assert (found.folder / "audio" / "00_angry.wav").stat().st_size > 1000
+        assert (found.folder / "audio" / "00_angry.wav").read_bytes() == (
+            here[found.cell_hash].folder / "audio" / "00_angry.wav"
+        ).read_bytes()
+    moved = other.rename(tmp_path / "moved")
+    assert all(r.folder.is_relative_to(moved / "cache") for r in Store(check(moved)).records(grid))
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with pytest.raises(InputError, match="recorded on an MLflow server") as caught:
+        check(runs)
+    assert server.address in str(caught.value)
+
+
+def test_two_folders_that_complete_a_cell_at_once_leave_one(
+    server: Server, grid: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (cell,) = fakes.cells(["rrpo"], [1])
+    monkeypatch.setattr(Replay, "_earlier", lambda self, experiment, entry: ("", ""))  # neither sees the other
+    made = []
+    for name in ("one", "two"):
+        folder = check(tmp_path / name)
+        tracking.create(folder, grid)
+        made.append(record(Tracker(folder, grid, {}, {}), cell))
+    store = Store(check(tmp_path / "two"))
+    runs = store.runs(grid, "cell")
+    assert len(runs) == 2
+    assert [run.info.run_id for run in runs if "complete" in run.data.tags] == [made[0].run_id] == [made[1].run_id]
+    assert len(store.records(grid)) == 1
+    assert len(made[1].points) == 4
+
+
+@pytest.mark.long
+def test_a_server_that_is_killed_and_started_again_misses_and_doubles_nothing(
+    server: Server, grid: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(replay, "PAUSE", 0.0)
+    cells = fakes.cells([f"arm{k}" for k in range(9)], [1])
+    folder = check(tmp_path / "runs")
+    tracking.create(folder, grid)
+    tracker = Tracker(folder, grid, {}, {}).start_invocation(cells, {})
+    for cell in cells[:3]:
+        record(tracker, cell)
+    # the server dies in the middle of a record: after the run was made, before its artifacts
+    client = tracker.replay.client
+    real = type(client).log_artifacts
+
+    def cut(self, *args, **kwargs):
+        server.kill()
+        return real(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(client), "log_artifacts", cut)
+        start = time.monotonic()
+        half = record(tracker, cells[3])
+    assert time.monotonic() - start < 30
+    assert len(half.points) == 4
+    for cell in cells[4:6]:
+        start = time.monotonic()
+        record(tracker, cell)
+        assert time.monotonic() - start < 8
+    assert "3 records wait" in tracker.waiting()
+    with pytest.raises(UnavailableError, match=str(server.port)):
+        Store(folder).states(grid)
+    server.start()
+    for cell in cells[6:]:
+        record(tracker, cell)
+    tracker.end(tracker.parent, "FINISHED")
+    assert tracker.waiting() == ""
+    store = Store(folder)
+    assert {record.cell_hash for record in store.records(grid)} == {cell.hash for cell in cells}
+    found = store.runs(grid, "cell")
+    assert len(found) == len(cells)
+    assert {run.info.status for run in found} == {"FINISHED"}
+    assert {run.data.tags["mlflow.parentRunId"] for run in found} == set(store.invocations(grid))
+    shutil.rmtree(folder.cache)
+    for made in store.records(grid):
+        assert len(made.points) == 4
+        history = store.client.get_metric_history(made.run_id, "policy/reward")
+        assert [point.step for point in history] == list(range(1, 21))
+
+
+def test_a_dead_server_costs_seconds_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()  # takes connections and never answers
+        for address in (f"http://127.0.0.1:{silent.getsockname()[1]}", "http://user:secret@127.0.0.1:9"):
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+            folder = check(tmp_path / "runs")
+            start = time.monotonic()
+            with pytest.raises(UnavailableError, match="does not answer") as caught:
+                tracking.create(folder, "tiny")
+            assert time.monotonic() - start < 15
+            assert "secret" not in str(caught.value)
+            assert not folder.exists
+
+
+@pytest.mark.parametrize("address", ["./mlruns", "postgresql://me:secret@host/db", "http://", "http://[", "ftp://a"])
+def test_a_tracking_uri_that_is_no_server_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    with pytest.raises(InputError, match="names no MLflow server") as caught:
+        check(tmp_path / "runs")
+    assert "secret" not in str(caught.value)
+
+
+def test_artifacts_that_cannot_be_fetched_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    folder = check(tmp_path / "runs")
+    with pytest.raises(UnavailableError):
+        locate(folder, "0" * 32, "mlflow-artifacts:/1/0/artifacts")
+    assert list(folder.cache.iterdir()) == []

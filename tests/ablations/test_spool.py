@@ -1,0 +1,316 @@
+"""Records in front of a store that is locked or cut off: they wait, and each becomes one run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import fakes
+import pytest
+from fixtures import Run
+
+from ablations import connection, replay, runner, tracking
+from ablations.connection import UnavailableError
+from ablations.failures import Lost
+from ablations.jobs import record_cell
+from ablations.records import Record
+from ablations.runs_folder import check
+from ablations.spool import Entry, Spool
+from ablations.store import Store
+from ablations.tracking import Tracker
+from rrpo.cell import Cell
+from rrpo.stages import Context, materialise
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "WAIT", 0.2)
+    monkeypatch.setattr(connection.trouble, "__defaults__", (0.2,))
+    monkeypatch.setattr(replay, "PAUSE", 0.0)
+    monkeypatch.setattr("ablations.store.PATIENCE", 0.2)
+
+
+@pytest.fixture
+def tracker(runs: Path) -> Tracker:
+    folder = check(runs)
+    tracking.create(folder, "tiny")
+    return Tracker(folder, "tiny", {}, {})
+
+
+@contextmanager
+def locked(runs: Path) -> Iterator[None]:
+    """Another program holds the store's file."""
+    with closing(sqlite3.connect(runs / "mlflow.db", isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        yield
+        connection.execute("ROLLBACK")
+
+
+def record(tracker: Tracker, cell: Cell) -> Record:
+    for stage in cell.stages.values():
+        materialise(stage, tracker.folder.root, Context())
+    return record_cell(cell, tracker.folder.root, tracker, lambda done, total: None)
+
+
+def runs_by_name(store: Store) -> dict[str, list[str]]:
+    number = store.experiment_id("tiny")
+    found: dict[str, list[str]] = {}
+    for run in store.client.search_runs([number]):
+        found.setdefault(run.info.run_name, []).append(run.info.status)
+    return found
+
+
+def test_a_locked_store_holds_no_cell_up_and_gets_everything_later(tracker: Tracker, runs: Path):
+    one, two, three = fakes.cells(["sft", "diffro", "rrpo"], [1])
+    below = tracker.start_invocation([one, two, three], {})
+    record(below, one)
+    with locked(runs):
+        start = time.monotonic()
+        waiting = record(below, two)
+        arm = below.start_arm("rrpo", "hash")
+        below.update_arm(arm, {"rm_ece": 0.25}, 1)
+        below.update_arm(arm, {"rm_ece": 0.5}, 1)
+        below.record_failure(three, Lost("bug", "planted"), "log of three")
+        assert time.monotonic() - start < 5
+        assert len(waiting.points) == 4, "the waiting record can be read"
+        assert "3 records wait" in below.waiting()
+        assert "locked" in below.waiting()
+        with pytest.raises(UnavailableError, match="does not answer"):
+            Store(tracker.folder).states("tiny")
+    below.end(arm, "FINISHED")
+    below.end(below.parent, "FINISHED")
+    assert below.waiting() == ""
+    store = Store(tracker.folder)
+    found = {name: states for name, states in runs_by_name(store).items() if not name.startswith("tiny ")}
+    assert found == {"sft/1": ["FINISHED"], "diffro/1": ["FINISHED"], "rrpo/1": ["FAILED"], "rrpo": ["FINISHED"]}
+    done, lost = store.states("tiny")
+    assert set(done) == {one.hash, two.hash}
+    assert str(lost[three.hash]) == "bug: planted"
+    assert done[two.hash].scalars == waiting.scalars
+    assert done[two.hash].points.equals(waiting.points)
+    assert waiting.folder.is_relative_to(runs / "artifacts"), "a record held in memory follows its files"
+    summary = next(r for r in store.client.search_runs([store.experiment_id("tiny")]) if r.info.run_name == "rrpo")
+    assert summary.data.metrics["rm_ece"] == 0.5
+    parent = store.invocations("tiny")[0]
+    assert {r.data.tags.get("mlflow.parentRunId") for r in store.runs("tiny", "cell")} == {parent}
+
+
+def test_the_next_command_carries_the_spool_over(tracker: Tracker, runs: Path):
+    (cell,) = fakes.cells(["rrpo"], [1])
+    with locked(runs):
+        record(tracker, cell)
+    moved = runs.rename(runs.with_name("moved"))  # with all that waits in it
+    (found,) = Store(check(moved)).records("tiny")
+    assert found.cell_hash == cell.hash
+    assert found.folder.is_relative_to(moved / "artifacts")
+    assert (found.folder / "audio" / "00_angry.wav").stat().st_size > 1000
+    assert Spool(moved / "spool").pending() == {}
+
+
+def test_a_run_whose_store_is_locked_ends_well_and_says_what_waits(
+    runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+):
+    cells = fakes.cells(["diffro", "rrpo"], [1])
+    real = runner.GridRun.run
+    with closing(sqlite3.connect(runs / "mlflow.db", isolation_level=None)) as other:
+
+        def lock_and_run(*arguments: Any) -> None:
+            other.execute("BEGIN EXCLUSIVE")
+            real(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(runner.GridRun, "run", lock_and_run)
+            outcome, _ = run(cells)
+        assert (outcome.status, outcome.done) == (0, 2)
+        assert "locked" in outcome.waiting
+        assert outcome.table is not None
+        assert [row[1] for row in outcome.table.rows] == [1.0, 1.0]
+        other.execute("ROLLBACK")
+    built = fakes.built(runs)
+    again, _ = run(cells)
+    assert (again.status, again.done, again.waiting) == (0, 2, "")
+    assert fakes.built(runs) == built
+    assert again.table == outcome.table
+    store = Store(check(runs))
+    assert sorted(r.info.run_name for r in store.runs("tiny", "cell")) == ["diffro/1", "rrpo/1"]
+    assert {r.info.status for kind in ("parent", "arm") for r in store.runs("tiny", kind)} == {"FINISHED"}
+
+
+@pytest.mark.parametrize("step", ["create_run", "log_batch", "log_artifacts", "set_terminated", "set_tag", "remove"])
+def test_a_write_that_is_cut_off_anywhere_is_gone_on_with(tracker: Tracker, monkeypatch: pytest.MonkeyPatch, step: str):
+    """The step is done, and then the process is dead: what the store took must not be there twice."""
+    (cell,) = fakes.cells(["rrpo"], [1])
+    owner = Spool if step == "remove" else type(tracker.replay.client)
+    real = getattr(owner, step)
+
+    def cut(self, *args, **kwargs):
+        if step != "remove":
+            real(self, *args, **kwargs)
+        raise SystemExit("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, step, cut)
+        with pytest.raises(SystemExit):
+            record(tracker, cell)
+    store = Store(tracker.folder)
+    (found,) = store.records("tiny")
+    assert len(store.runs("tiny", "cell")) == 1
+    history = store.client.get_metric_history(found.run_id, "policy/reward")
+    assert [point.step for point in history] == list(range(1, 21))
+    assert found.params["seed"] == "1"
+    assert len(found.points) == 4
+    assert Spool(tracker.folder.spool).pending() == {}
+
+
+def test_a_cell_that_another_runner_has_recorded_is_not_recorded_twice(tracker: Tracker):
+    (cell,) = fakes.cells(["rrpo"], [1])
+    first = record(tracker, cell)
+    second = record(Tracker(tracker.folder, "tiny", {}, {}), cell)
+    assert second.run_id == first.run_id
+    assert len(Store(tracker.folder).runs("tiny", "cell")) == 1
+
+
+def test_an_entry_that_the_store_refuses_waits_and_stops_no_other(tracker: Tracker):
+    bad, good = fakes.cells(["diffro", "rrpo"], [1])
+    tracker.record_cell(bad, {"a?b": 1.0}, {}, "MLflow takes no such name")
+    assert "1 record waits" in tracker.waiting()
+    assert "a?b" in tracker.waiting()
+    record(tracker, good)
+    store = Store(tracker.folder)
+    assert {r.label for r in store.records("tiny")} == {"diffro", "rrpo"}, "it counts, and is not run again"
+    states = {run.info.run_name: run.info.status for run in store.runs("tiny", "cell")}
+    assert states == {"diffro/1": "RUNNING", "rrpo/1": "FINISHED"}
+
+
+def test_an_entry_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    spool = Spool(tmp_path / "spool")
+    entry = Entry(key="cell-1", grid="tiny", name="a/1", started=5, metrics={"a": 0.1})
+    (tmp_path / "file").write_text("content")
+    spool.put(entry, {"audio/file": tmp_path / "file"})
+    (place,) = spool.pending()
+    assert spool.pending()[place] == entry
+    assert (place / "artifacts" / "audio" / "file").stat().st_ino == (tmp_path / "file").stat().st_ino
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(OSError, match="No space"):
+            spool.put(replace(entry, key="cell-2"))
+    assert list(spool.pending().values()) == [entry]
+    assert not [path for path in spool.root.iterdir() if path.name.startswith(".cell")]
+    newer = replace(entry, metrics={"a": 0.2})
+    spool.put(newer)
+    assert list(spool.pending().values()) == [newer]
+    (place,) = spool.pending()
+    (place / "entry.json").write_text("{")
+    assert spool.pending() == {}
+
+
+KILLED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import fakes, os
+from pathlib import Path
+from ablations import tracking
+from ablations.jobs import record_cell
+from ablations.runs_folder import check
+from ablations.tracking import Tracker
+from rrpo.stages import Context, materialise
+folder = check(Path(sys.argv[2]))
+tracking.create(folder, "tiny")
+cells = fakes.cells([f"arm{k}" for k in range(40)], [1])
+tracker = Tracker(folder, "tiny", {}, {}).start_invocation(cells, {})
+tracker.start_arm("arm", "x")
+print("ready", flush=True)
+for cell in cells:
+    for stage in cell.stages.values():
+        materialise(stage, folder.root, Context())
+    record_cell(cell, folder.root, tracker, lambda done, total: None)
+"""
+
+
+def started(script: str, tmp_path: Path, *arguments: object) -> subprocess.Popen[str]:
+    path = tmp_path / "script.py"
+    path.write_text(script)
+    root = str(Path(__file__).parents[2])
+    command = [sys.executable, str(path), str(Path(__file__).parent), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": root})
+
+
+@pytest.mark.parametrize("round_", [0, *(pytest.param(k, marks=pytest.mark.long) for k in range(1, 12))])
+def test_kill_9_while_recording_loses_and_doubles_nothing(runs: Path, tmp_path: Path, round_: int):
+    process = started(KILLED, tmp_path, runs)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.3 + 0.09 * round_)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    built = {line.split()[1] for line in fakes.built(runs) if line.startswith("score")}
+    store = Store(check(runs))
+    records = store.records("tiny")
+    assert len(records) in (len(built), len(built) - 1), "all but the one that was being built or put down"
+    runs_of_cells = store.runs("tiny", "cell")
+    assert len(runs_of_cells) == len(records) == len({record.cell_hash for record in records})
+    assert {run.info.status for run in runs_of_cells} <= {"FINISHED"}
+    for kind in ("parent", "arm"):
+        for run in store.runs("tiny", kind):
+            assert run.info.status == "KILLED"
+            assert "has ended" in run.data.tags["ended_by"]
+
+
+FRESH = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import fakes, json
+from ablations import tracking
+from ablations.jobs import record_cell
+from ablations.runs_folder import check
+from ablations.store import Store
+from ablations.tracking import Tracker
+from rrpo.stages import Context, materialise
+folder = check(Path(sys.argv[2]))
+sys.stdin.readline()
+tracking.create(folder, "tiny")
+(cell,) = fakes.cells([f"arm{sys.argv[3]}"], [1])
+tracker = Tracker(folder, "tiny", {}, {}).start_invocation([cell], {})
+for stage in cell.stages.values():
+    materialise(stage, folder.root, Context())
+record_cell(cell, folder.root, tracker, lambda done, total: None)
+tracker.end(tracker.parent, "FINISHED")
+print(json.dumps([tracker.waiting(), len(Store(folder).records("tiny"))]))
+"""
+
+
+def test_eight_processes_open_one_fresh_store_at_once(tmp_path: Path):
+    root = str(Path(__file__).parents[2])
+    (tmp_path / "script.py").write_text(FRESH)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, tmp_path / "script.py", Path(__file__).parent, tmp_path / "runs", str(k)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": root},
+        )
+        for k in range(8)
+    ]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    answers = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0] * 8, answers
+    store = Store(check(tmp_path / "runs"))
+    assert {record.label for record in store.records("tiny")} == {f"arm{k}" for k in range(8)}
+    assert len(store.runs("tiny", "cell")) == 8
+    assert [run.info.status for run in store.runs("tiny", "parent")] == ["FINISHED"] * 8
+    assert Spool(tmp_path / "runs" / "spool").pending() == {}

@@ -1,0 +1,109 @@
+"""What the diagnostics cost: ``python tests/benchmarks/diagnostics.py [--profile embedded] [--runs-dir runs] [--full]``.
+
+Prints what a look of the judges at the training roll-outs takes as a share of a cell's steps, and the test stage's two parts.
+Models are the profile's in size and trained for a moment, since times do not depend on training (``--full``: as configured).
+Times are CPU seconds of this process, medians of several rounds taken in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ablations.grids import ARMS
+from rrpo import pipeline
+from rrpo.config import Profile
+from rrpo.optimizers import loop
+from rrpo.optimizers.rollout import Models, Prompts
+from rrpo.profiles import PROFILES
+from rrpo.seeding import permutation_batches
+from rrpo.stages import Context, Stage, materialise
+
+
+def quick(profile: Profile) -> Profile:
+    """The profile's models, trained for a moment on little."""
+    return replace(
+        profile,
+        name=f"{profile.name} (quick)",
+        sizes=dict.fromkeys(profile.sizes, 80),
+        annotated=60,
+        rl_prompts=64,
+        card=replace(profile.card, third=60),
+        codec=replace(profile.codec, steps=60),
+        recogniser=replace(profile.recogniser, steps=5),
+        val_judge=replace(profile.val_judge, steps=5),
+        test_judge=replace(profile.test_judge, steps=5),
+        pretrain=replace(profile.pretrain, steps=5),
+        finetune=replace(profile.finetune, steps=5),
+        base=replace(profile.base, steps=150),
+        sft=replace(profile.sft, steps=5),
+        optimize=replace(profile.optimize, steps=10, checkpoints=(0, 2, 4, 6, 8, 10)),
+    )
+
+
+def steps(stage: Stage, inputs: dict[str, Path], rounds: int) -> tuple[float, float]:
+    """CPU seconds of a step without and with a look."""
+    config, models = stage.config, Models.load(inputs, "cpu")
+    prompts, _ = Prompts.load(inputs["rl_prompts"], models)
+    rows = torch.from_numpy(permutation_batches(len(prompts.phones), config.batch, 1, 0, "benchmark")[0])
+    optimizer = torch.optim.Adam(models.policy.parameters(), lr=0.0)
+    times: dict[int, list[float]] = {1: [], 0: []}
+    for _ in range(rounds):
+        for step in times:  # the interval's first step is looked at
+            start = time.process_time()
+            loop._update(models, prompts.select(rows), optimizer, config, step)
+            times[step].append(time.process_time() - start)
+    return statistics.median(times[1]), statistics.median(times[0])
+
+
+def built(stage: Stage, inputs: dict[str, Path], rounds: int) -> float:
+    """CPU seconds of a stage's build."""
+    module, name = stage.build.split(":")
+    build: Callable[..., None] = getattr(importlib.import_module(module), name)
+    found = []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.process_time()
+            build(stage.config, inputs, Path(folder), Context())
+            found.append(time.process_time() - start)
+    return statistics.median(found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", default="embedded", choices=PROFILES)
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
+    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=1000)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    profile = PROFILES[asked.profile] if asked.full else quick(PROFILES[asked.profile])
+
+    def inputs_of(stage: Stage) -> dict[str, Path]:
+        return {role: materialise(child, asked.runs_dir, Context()) for role, child in stage.inputs.items()}
+
+    optimized = pipeline.optimized(profile, ARMS["rrpo"], asked.seed)
+    bare, looked = steps(optimized, inputs_of(optimized), 2 * asked.rounds + 1)
+    share = (looked - bare) / loop.CURVE_INTERVAL / (bare + (looked - bare) / loop.CURVE_INTERVAL)
+    print(f"step {1000 * bare:.0f} ms, with a look {1000 * looked:.0f} ms: looks take {100 * share:.1f} % of the steps")
+    parts = {
+        "score": pipeline.scored(profile, ARMS["rrpo"], asked.seed),
+        "diagnose": pipeline.diagnosed(profile, ARMS["rrpo"], asked.seed),
+    }
+    seconds = {name: built(stage, inputs_of(stage), asked.rounds) for name, stage in parts.items()}
+    for name, value in seconds.items():
+        print(f"{name:10s}{value:8.1f} s")
+    print(f"diagnose / score{seconds['diagnose'] / seconds['score']:8.2f}")
+
+
+if __name__ == "__main__":
+    main()

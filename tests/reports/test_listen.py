@@ -1,0 +1,334 @@
+"""The listening test from end to end: exported, rated in a real browser, downloaded, imported, read back in a report."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import re
+import zlib
+from pathlib import Path
+from typing import Any
+
+import fakes
+import pytest
+from browser import BROWSER, FLAGS, needs_browser
+from stored import ARMS, report, store_cells
+from typer.testing import CliRunner, Result
+
+from ablations.records import RATINGS
+from ablations.runs_folder import check
+from ablations.sheet import Sheet
+from ablations.statistics import t_interval
+from ablations.store import Store
+from reports import listening_test
+from reports.listen import app
+from reports.listening_test import ListeningTest, blocks
+from reports.report import make
+from reports.store import select
+
+HEARD = ["sft", "diffro", "rrpo"]
+
+
+def listen(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def exported(runs: Path, tmp_path: Path) -> tuple[Path, ListeningTest]:
+    """A page of three arms by three prompts by two seeds, and its test."""
+    store_cells(runs, fakes.cells(ARMS, [1, 2]))
+    for record in Store(check(runs)).records("tiny"):
+        for name in ("01_sad", "02_happy"):
+            (record.folder / "audio" / f"{name}.wav").write_bytes(
+                (record.folder / "audio" / "00_angry.wav").read_bytes()
+            )
+    out = tmp_path / "page.html"
+    made = listen("export", "--grid", "tiny", "--runs-dir", runs, "--out", out)
+    assert made.exit_code == 0, made.output
+    assert "each person hears 9 samples" in made.output
+    (test,) = listening_test.tests(Store(check(runs)), "tiny")
+    return out, test
+
+
+def sheets(runs: Path) -> dict[str, Sheet]:
+    return {sheet.name: sheet for sheet in make(select(runs, "tiny")).sheets}
+
+
+def rated(
+    test: ListeningTest, rater: str = "ann", naturalness: dict[str, str] | None = None, **changed: str
+) -> list[dict[str, str]]:
+    """Rows as the page would write them of one seed, with a valid checksum."""
+    rows: list[dict[str, str]] = []
+    for name in [name for seeds in blocks(test) for name in seeds[0]]:
+        item = test.items[name]
+        row = {"test": test.id, "rater": rater, "position": str(len(rows) + 1), "item": name, "emotion": item.emotion}
+        row |= {"expressiveness": "4", "naturalness": (naturalness or {}).get(item.arm, "3"), "plays": "1"}
+        rows.append(row | {"seconds": "2.5", "automated": "0"} | changed)
+    return signed(rows)
+
+
+def signed(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    check = ""
+    for row in rows:
+        check = f"{zlib.crc32('|'.join([check, *(row[name] for name in list(RATINGS)[:-1])]).encode()):08x}"
+        row["check"] = check
+    return rows
+
+
+def stored_as(path: Path, rows: list[dict[str, Any]], columns: list[str] | None = None) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns or list(RATINGS), extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def test_the_page_is_blind_and_needs_no_other_file(exported: tuple[Path, ListeningTest], runs: Path):
+    page, test = exported
+    text = page.read_text()
+    assert re.findall(r'(?:src|href)="([^"]+)"', text) == []
+    data = json.loads(re.search(r'type="application/json">(.+?)</script>', text, re.DOTALL)[1])  # type: ignore[index]
+    assert set(data) == {"test", "emotions", "blocks", "sounds"}
+    rest = json.dumps({**data, "sounds": sorted(data["sounds"]), "emotions": []})
+    for secret in [*HEARD, test.key, "angry", "tiny", *(item.cell_hash for item in test.items.values())]:
+        assert secret not in rest
+        assert secret == "angry" or secret not in text
+    assert data["emotions"] == ["angry", "happy", "sad", "surprised", "fearful"]
+    assert sorted(name for seeds in data["blocks"] for names in seeds for name in names) == sorted(test.items)
+
+
+def test_every_block_holds_all_arms_of_one_prompt_and_seed(exported: tuple[Path, ListeningTest]):
+    _, test = exported
+    for seeds in blocks(test):
+        assert len({test.items[name].prompt for names in seeds for name in names}) == 1
+        for names in seeds:
+            assert sorted(test.items[name].arm for name in names) == sorted(HEARD)
+            assert len({test.items[name].seed for name in names}) == 1
+    first = [{test.items[names[0]].seed for names in seeds} for seeds in zip(*blocks(test), strict=True)]
+    assert [len(seeds) for seeds in first] == [1, 1], "a place in the rotation is one seed in every prompt"
+
+
+def test_the_same_samples_are_the_same_test_and_others_another(
+    exported: tuple[Path, ListeningTest], runs: Path, tmp_path: Path
+):
+    page, test = exported
+    assert listen("export", "--grid", "tiny", "--runs-dir", runs, "--out", tmp_path / "again.html").exit_code == 0
+    assert (tmp_path / "again.html").read_bytes() == page.read_bytes()
+    assert listen("export", "--grid", "tiny", "--runs-dir", runs, "--seeds", "2", "--prompts", "1").exit_code == 0
+    first, second = listening_test.tests(Store(check(runs)), "tiny")
+    assert first == test
+    assert {item.seed for item in second.items.values()} == {2}
+    assert not set(first.items) & set(second.items)
+    assert (runs / "listening" / f"tiny-{second.id}.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--arms", "nosuch"], "use one of: sft, diffro, ls, rrpo"),
+        (["--seeds", "9"], "got: sft/9, diffro/9, rrpo/9"),
+        (["--seeds", "one"], "seeds are whole numbers"),
+        (["--prompts", "0"], "give 1 or more"),
+    ],
+)
+def test_a_bad_export_gets_one_message_and_stores_nothing(runs: Path, arguments: list[str], words: str):
+    store_cells(runs, fakes.cells(ARMS, [1]))
+    made = listen("export", "--grid", "tiny", "--runs-dir", runs, *arguments)
+    assert made.exit_code == 2
+    assert words in made.output
+    assert listening_test.tests(Store(check(runs)), "tiny") == []
+    assert not list(runs.glob("listening/*.html"))
+
+
+def edited(row: int, name: str, value: str, *, sign: bool = True) -> Any:
+    def edit(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+        rows[row][name] = value
+        return signed(rows) if sign else rows
+
+    return edit
+
+
+BAD: dict[str, tuple[Any, str]] = {
+    "an edited score": (edited(1, "naturalness", "5", sign=False), "line 3: check"),
+    "a row taken out": (lambda rows: rows[:2] + rows[3:], "rating's position is out of range"),
+    "a row taken out and renumbered": (
+        lambda rows: [row | {"position": str(i)} for i, row in enumerate(rows[:2] + rows[3:], 1)],
+        "line 4: check",
+    ),
+    "an unknown sample": (edited(0, "item", "0123456789ab"), "no sample of that id"),
+    "a sample twice": (lambda rows: signed([*rows, rows[0] | {"position": "10"}]), "rated twice"),
+    "six of five": (edited(0, "naturalness", "6"), "naturalness is out of range"),
+    "half a point": (edited(0, "expressiveness", "3.5"), "expressiveness is out of range"),
+    "an emotion that was no choice": (edited(0, "emotion", "bored"), "it must be angry or happy"),
+    "never heard": (edited(0, "plays", "0"), "never heard"),
+    "another test": (lambda rows: signed([row | {"test": "ffffffffffff"} for row in rows]), "did not export"),
+    "two people": (edited(3, "rater", "bob"), "one person's ratings of one test"),
+    "a program": (lambda rows: signed([row | {"automated": "1"} for row in rows]), "no person's ratings"),
+    "nothing": (lambda rows: [], "holds no rating"),
+}
+
+
+def test_a_bad_file_gets_one_message_and_nothing_is_written(
+    exported: tuple[Path, ListeningTest], runs: Path, tmp_path: Path
+):
+    _, test = exported
+    good = stored_as(tmp_path / "good.csv", rated(test, "zoe"))
+    for trouble, (edit, words) in BAD.items():
+        bad = stored_as(tmp_path / "bad.csv", edit(rated(test)))
+        made = listen("import", good, bad, "--runs-dir", runs)
+        assert made.exit_code == 2, trouble
+        assert words in made.output, trouble
+        assert made.output.count("  got: ") == made.output.count("  fix: ") == 1, trouble
+    assert Store(check(runs)).runs("tiny", "ratings") == []
+
+
+def test_a_file_that_is_no_ratings_gets_one_message(exported: tuple[Path, ListeningTest], runs: Path, tmp_path: Path):
+    _, test = exported
+    short = stored_as(tmp_path / "short.csv", rated(test), [name for name in RATINGS if name != "plays"])
+    (tmp_path / "semicolons.csv").write_text(short.read_text().replace(",", ";"))
+    (tmp_path / "picture.csv").write_bytes(b"\x89PNG\xff\xfe")
+    (tmp_path / "empty.csv").write_text("")
+    for name, words in {
+        "short.csv": "missing plays",
+        "semicolons.csv": "missing test, rater",
+        "picture.csv": "cannot be read",
+        "empty.csv": "missing test, rater",
+        "none.csv": "No such file",
+    }.items():
+        made = listen("import", tmp_path / name, "--runs-dir", runs)
+        assert made.exit_code == 2, made.output
+        assert words in made.output
+    made = listen("import", short, "--runs-dir", tmp_path / "nowhere")
+    assert made.exit_code == 2
+    assert "no runs folder" in made.output
+
+
+def test_a_person_counts_once(exported: tuple[Path, ListeningTest], runs: Path, tmp_path: Path):
+    _, test = exported
+    first = stored_as(tmp_path / "first.csv", rated(test)[:3])
+    whole = stored_as(tmp_path / "whole.csv", rated(test))
+    twice = listen("import", first, whole, "--runs-dir", runs)
+    assert "two files hold the same person's" in twice.output
+    assert listen("import", first, "--runs-dir", runs).exit_code == 0
+    again = listen("import", first, "--runs-dir", runs)
+    assert again.exit_code == 0
+    assert "3 of 9 samples rated, was there already" in again.output
+    refused = listen("import", whole, "--runs-dir", runs)
+    assert refused.exit_code == 2
+    assert "--replace" in refused.output
+    assert len(Store(check(runs)).runs("tiny", "ratings")) == 1
+    assert listen("import", whole, "--runs-dir", runs, "--replace").exit_code == 0
+    row = sheets(runs)["listening"].row("sft")
+    assert (row["raters"], row["ratings"]) == (1, 3), "the whole file counts, and the first one no longer"
+
+
+def test_ratings_stand_in_the_report_and_only_beside_the_cells_that_were_heard(
+    exported: tuple[Path, ListeningTest], runs: Path, tmp_path: Path
+):
+    _, test = exported
+    assert make(select(runs, "tiny")).verdict[-1].endswith("no human has listened.")
+    assert "listening" not in sheets(runs)
+    scores = [{"sft": "3", "diffro": "2", "rrpo": "4"}, {"sft": "3", "diffro": "3", "rrpo": "4"}]
+    files = [stored_as(tmp_path / f"{n}.csv", rated(test, n, s)) for n, s in zip(("ann", "bob"), scores, strict=True)]
+    assert listen("import", *files, "--runs-dir", runs).exit_code == 0
+    shown = make(select(runs, "tiny")).verdict[-1]
+    assert shown.endswith("simulated but the listeners: 18 ratings by 2 people (table of listening).")
+    table, heard = sheets(runs)["table"], sheets(runs)["listening"]
+    means = {arm: table.row(arm)["human_nmos"] for arm in ARMS}
+    assert [means[arm].mean for arm in HEARD] == [3.0, 2.5, 4.0]  # type: ignore[union-attr]
+    assert means["ls"].n == 0, "nobody heard it"  # type: ignore[union-attr]
+    assert means["diffro"] == t_interval([2.0, 3.0]), "a person's mean is one value"
+    assert heard.row("rrpo")["nmos_difference"] == t_interval([2.0, 1.0])
+    assert heard.row("rrpo")["human_accuracy"].mean == 1  # type: ignore[union-attr]
+    assert heard.row("diffro")["nmos_difference"].n == 0  # type: ignore[union-attr]
+    assert "Not measured: DNSMOS, PLCMOS." in table.notes
+    store_cells(runs, fakes.cells(ARMS, [1, 2], {f"{arm}/{s}": Path("changed") for arm in ARMS for s in (1, 2)}))
+    assert "listening" not in sheets(runs), "other samples than those that were heard"
+
+
+HIDE = "Object.defineProperty(navigator, 'webdriver', { get: () => undefined })"
+
+
+@needs_browser
+@pytest.mark.timeout(120)
+def test_in_a_browser_a_person_rates_reloads_and_downloads(
+    exported: tuple[Path, ListeningTest], runs: Path, tmp_path: Path
+):
+    from playwright.sync_api import Page, sync_playwright
+
+    page, test = exported
+    said: list[str] = []
+
+    def play(tab: Page) -> None:
+        before = tab.locator("#heard").inner_text()
+        tab.keyboard.press("p")
+        tab.wait_for_function("text => document.getElementById('heard').textContent !== text", arg=before)
+
+    def finish(tab: Page, path: Path) -> list[dict[str, str]]:
+        with tab.expect_download() as waiting:
+            tab.get_by_role("button", name="Download", exact=True).click()
+        assert waiting.value.suggested_filename == f"ratings_{test.id}_{tab.evaluate('rater')}.csv"
+        waiting.value.save_as(path)
+        return list(csv.DictReader(path.open()))
+
+    def rate_all(tab: Page, name: str) -> None:
+        tab.goto(page.as_uri())
+        tab.get_by_role("textbox").fill(name)
+        tab.keyboard.press("Enter")
+        for k in range(9):
+            assert tab.locator("#place").inner_text() == f"{k + 1} of 9"
+            assert tab.get_by_role("radio").first.is_disabled(), "what was not heard cannot be rated"
+            play(tab)
+            if k == 4:
+                tab.get_by_text("2 happy").click()
+                tab.get_by_role("group", name=re.compile("Expressiveness")).get_by_text("5 excellent").click()
+                assert tab.get_by_role("button", name="Next").is_disabled(), "one question is open"
+                tab.reload()
+                assert tab.locator("#place").inner_text() == "5 of 9"
+                assert tab.get_by_label("2 happy").is_checked()
+                tab.keyboard.press("2")
+            else:
+                for key in ("1", "3", str(1 + k % 5)):
+                    tab.keyboard.press(key)
+            tab.keyboard.press("Enter")
+
+    with sync_playwright() as player:
+        browser = player.chromium.launch(executable_path=BROWSER, timeout=30_000, args=FLAGS)
+        context = browser.new_context(accept_downloads=True, viewport={"width": 900, "height": 1000})
+        tab = context.new_page()
+        tab.set_default_timeout(15_000)
+        tab.on("console", lambda message: said.append(message.text))
+        tab.on("pageerror", lambda error: said.append(str(error)))
+        rate_all(tab, "robot")
+        machine = finish(tab, tmp_path / "robot.csv")
+        tab.get_by_role("button", name="Another listener").click()
+        tab.add_init_script(HIDE)
+        tab.evaluate("localStorage.clear()")
+        rate_all(tab, "ann")
+        rows = finish(tab, tmp_path / "ann.csv")
+        orders = [tab.evaluate("name => orderFor(name)", name) for name in ("ann", "ann", "bob", "cat")]
+        browser.close()
+    assert said == []
+    assert {row["automated"] for row in machine} == {"1"}
+    refused = listen("import", tmp_path / "robot.csv", "--runs-dir", runs)
+    assert "no person's ratings" in refused.output
+    assert [row["item"] for row in rows] == orders[0]
+    assert orders[0] == orders[1]
+    assert orders[0] != orders[2] != orders[3]
+    assert [row["naturalness"] for row in rows] == ["1", "2", "3", "4", "2", "1", "2", "3", "4"]
+    assert [row["emotion"] for row in rows] == ["angry"] * 4 + ["happy"] + ["angry"] * 4
+    assert {(row["expressiveness"], row["plays"]) for row in rows} == {("3", "1"), ("5", "1")}
+    for order in orders:
+        heard = [test.items[name] for name in order]
+        assert len({(item.arm, item.prompt) for item in heard}) == 9, "every prompt by every arm once"
+        assert len({item.seed for item in heard}) == 2, "seeds in turn"
+        assert len({(item.prompt, item.seed) for item in heard}) == 3, "all arms of a prompt from one seed"
+        assert all(a.prompt != b.prompt for a, b in itertools.pairwise(heard))
+    imported = listen("import", tmp_path / "ann.csv", "--runs-dir", runs)
+    assert imported.exit_code == 0, imported.output
+    assert "rater ann" in imported.output
+    assert report(runs, tmp_path / "out", "--grid", "tiny").exit_code == 0
+    means = [float(row["human_nmos_mean"]) for row in csv.DictReader((tmp_path / "out" / "listening.csv").open())]
+    by_arm = [[int(row["naturalness"]) for row in rows if test.items[row["item"]].arm == arm] for arm in HEARD]
+    assert means == pytest.approx([sum(scores) / 3 for scores in by_arm])

@@ -1,0 +1,70 @@
+"""Intervals of listeners' ratings: by hand, and covering what they promise where raters alone would not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ablations.statistics import t_interval
+from reports.opinion import interval, means
+
+
+def draw(rng: np.random.Generator, raters: int, seeds: int, prompts: int = 10) -> tuple[np.ndarray, ...]:
+    """Ratings with mean 0 of ``prompts`` prompts, each from the next seed in turn, as the page plans them."""
+    rater = np.repeat(np.arange(raters), prompts)
+    prompt = np.tile(np.arange(prompts), raters)
+    seed = (rng.integers(0, seeds, raters)[rater] + prompt) % seeds
+    of_prompt = rng.normal(0, 0.3, prompts)
+    effects = (
+        rng.normal(0, 0.2, raters)[rater] + rng.normal(0, 0.3, seeds)[seed] + (of_prompt - of_prompt.mean())[prompt]
+    )
+    return effects + rng.normal(0, 0.8, len(rater)), rater, seed
+
+
+def test_one_seed_is_student_t_of_the_raters_means():
+    values, rater, seed = draw(np.random.default_rng(0), 6, 1)
+    by_rater = values.reshape(6, 10).mean(axis=1)
+    assert interval(values, rater, seed) == pytest.approx(t_interval(by_rater))
+
+
+def test_raters_and_seeds_take_the_same_part():
+    """Every rater hears every seed once: exchanging the two changes nothing but who is counted."""
+    values = np.random.default_rng(1).normal(size=(4, 7)) + np.arange(4)[:, None]
+    rater, seed = np.indices(values.shape)
+    one = interval(values.ravel(), rater.ravel(), seed.ravel())
+    other = interval(values.ravel(), seed.ravel(), rater.ravel())
+    assert one[:3] == pytest.approx(other[:3])
+    assert (one.n, other.n) == (4, 7)
+
+
+def test_too_little_gives_no_bounds():
+    assert interval([], [], []).n == 0
+    one = interval([3.0, 4.0], ["ann", "ann"], [1, 2])
+    assert one.mean == 3.5
+    assert np.isnan(one.low)
+    same = interval([3.0, 3.0], ["ann", "bob"], [1, 1])
+    assert same[:3] == (3.0, 3.0, 3.0)
+
+
+@pytest.mark.parametrize(("raters", "seeds"), [(6, 8), (12, 3), (12, 8)])
+def test_coverage_where_seeds_differ(raters: int, seeds: int):
+    rng = np.random.default_rng(2)
+    both, alone = 0, 0
+    for _ in range(400):
+        values, rater, seed = draw(rng, raters, seeds)
+        found = interval(values, rater, seed)
+        both += found.low <= 0 <= found.high
+        found = interval(values, rater, np.zeros_like(seed))
+        alone += found.low <= 0 <= found.high
+    assert 0.93 <= both / 400 <= 0.99
+    assert alone / 400 < 0.92
+
+
+def test_means_by_arm():
+    table = pd.DataFrame({"arm": ["a", "a", "b"], "rater": ["x", "y", "x"], "seed": 1, "expressiveness": [2, 4, 5]})
+    found = means(table.assign(naturalness=1))
+    assert found["human_emos"]["a"].mean == 3
+    assert found["human_emos"]["a"].n == 2
+    assert found["human_nmos"]["b"].mean == 1
+    assert means(table.iloc[:0]) == {}

@@ -1,0 +1,191 @@
+"""Grids of settings: who takes the planted shortcut up, and which conclusions survive where, on records whose answer is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import fakes
+import numpy as np
+import pandas as pd
+import pytest
+from stored import store_cells
+from test_tables import Fake
+
+from ablations.contrasts import PRIMARY, arm_of, subsets
+from ablations.grids import GRIDS, Grid, sensitivity
+from ablations.statistics import t_interval
+from reports import settings, uptake
+from reports.report import make
+from reports.sensitivity import Finding, findings, sheets, verdict, words
+from reports.store import select
+from rrpo.cell import Cell
+
+SINGLES = ("diffro", "ls", "eam", "adv", "rrpo")
+OWN = "noise0.3_shortcut0.9"
+HELP = {"ls": 0.0, "eam": 0.06, "adv": -0.06}
+"""Gain of each component in the world's own setting, additive."""
+
+
+def record(arm: str, noise: float, shortcut: float, seed: int, gain: float, end: float = 0.0, **fields: object) -> Fake:
+    params = {"arm.rater_noise": str(noise), "arm.shortcut": str(shortcut), "arm.rm_lr": "null"}
+    params |= {"profile.rater_noise": "0.3", "profile.shortcut": "0.9", "profile.finetune.lr": "0.0003"}
+    gold = [0.5, 0.5 + 2 * gain]
+    points = pd.DataFrame({"sqrt_kl": [0.0, 1.0], "test_accuracy": gold, "val_accuracy": gold, "uptake": [0.0, end]})
+    return Fake(f"{arm}@noise{noise:g}_shortcut{shortcut:g}", seed, points, params=params, **({"scalars": {}} | fields))
+
+
+def grid(seeds: int = 6, arms: tuple[str, ...] = SINGLES, noise: float = 0.002) -> list[Fake]:
+    """EAM helps and Adv harms; with noisy raters nothing does; without the shortcut the two change places."""
+    rng = np.random.default_rng(0)
+    made = []
+    for rater_noise, shortcut, size in ((0.3, 0.9, 1.0), (0.6, 0.9, 0.0), (0.3, 0.0, -1.0)):
+        for seed in range(seeds):
+            for arm in arms:
+                parts = ["ls", "eam", "adv"] if arm == "rrpo" else arm.split("_")
+                gain = size * sum(HELP.get(part, 0.0) for part in parts) + noise * rng.standard_normal()
+                made.append(record(arm, rater_noise, shortcut, seed, gain))
+    return made
+
+
+def said(found: list[Finding]) -> dict[tuple[str, str], str]:
+    return {(finding.setting.name, finding.conclusion): finding.verdict for finding in found}
+
+
+def test_conclusions_survive_vanish_or_turn_round():
+    found = findings(grid(), [6])
+    verdicts = said(found)
+    assert verdicts[OWN, "EAM, added to DiffRO"] == "better"
+    assert verdicts[OWN, "Adv, added to DiffRO"] == "worse"
+    assert verdicts["noise0.6_shortcut0.9", "EAM, added to DiffRO"] == "equivalent"
+    assert verdicts["noise0.3_shortcut0", "EAM, added to DiffRO"] == "worse"
+    assert words("EAM, added to DiffRO", found) == (
+        "Better in the world's own setting, and in 0 of 2 others; it turns round in noise0.3_shortcut0; "
+        "equivalent in noise0.6_shortcut0.9."
+    )
+    assert words("RRPO - DiffRO", found) == "Equivalent in the world's own setting, and in 2 of 2 others."
+    survival, by_setting = sheets(found)
+    assert survival.row("RRPO - DiffRO")["survives"] == "2 of 2"
+    eam = survival.row("EAM, added to DiffRO")
+    assert [eam[name] for name in ("survives", "better", "equivalent", "worse", "undecided", "none")] == [
+        "0 of 2",
+        0,
+        1,
+        1,
+        0,
+        0,
+    ]
+    assert any(note.startswith("EAM, added to DiffRO: Better in") for note in survival.notes)
+    assert survival.row("EAM, added to DiffRO")["points"].mean == pytest.approx(0.06, abs=0.005)  # type: ignore[union-attr]
+    assert [column.heading for column in by_setting.columns][:3] == ["setting", "rater noise", "planted shortcut"]
+    assert by_setting.rows[0][:3] == (f"{OWN} *", 0.3, 0.9)
+    first, second, third = verdict(found, "Nobody listened.")
+    assert first.startswith("RRPO - DiffRO: Equivalent in")
+    assert "LS, added to DiffRO: Equivalent in" in second
+    assert third == "Nobody listened."
+
+
+def test_the_whole_factorial_gives_main_effects():
+    found = findings(grid(arms=tuple(arm_of(on) for on in subsets())), [6])
+    assert {finding.conclusion for finding in found} == set(PRIMARY)
+    assert said(found)[OWN, "EAM, main effect"] == "better"
+    assert "stands in" not in " ".join(sheets(found)[0].notes)
+    lacking = [r for r in grid(arms=tuple(arm_of(on) for on in subsets())) if r.label != "ls_adv@noise0.3_shortcut0"]
+    assert "LS, added to DiffRO" in {finding.conclusion for finding in findings(lacking, [6])}, "what all settings hold"
+
+
+@pytest.mark.parametrize("looks", [[], [5], [8]])
+def test_nothing_is_tested_before_the_planned_number_of_seeds(looks: list[int]):
+    found = findings(grid(), looks)
+    assert set(said(found).values()) == {"interim"}
+    assert words("EAM, added to DiffRO", found).startswith("Interim: above zero in ")
+    missing = [r for r in grid() if (r.label, r.seed) != ("rrpo@noise0.6_shortcut0.9", 3)]
+    assert set(said(findings(missing, [6])).values()) == {"interim"}, "one cell is missing"
+    part = [r for r in grid() if not r.label.startswith("ls@")]
+    assert set(said(findings(part, [6])).values()) == {"interim"}, "the family is not whole"
+
+
+def test_a_component_that_did_not_move_its_target_in_a_setting_was_not_tested_there():
+    records = []
+    for r in grid():
+        moved = r.label.startswith("eam@") and "noise0.6" not in r.label
+        records.append(Fake(r.label, r.seed, r.points, params=r.params, scalars={"rm_smoothness": 0.5 + 0.1 * moved}))
+        records[-1].scalars["rm_smoothness"] += 0.001 * np.sin(7 * r.seed + len(r.label))  # type: ignore[index]
+    verdicts = said(findings(records, [6]))
+    assert verdicts[OWN, "EAM, added to DiffRO"] == "better"
+    assert verdicts["noise0.6_shortcut0.9", "EAM, added to DiffRO"] == "not tested (manipulation check failed)"
+
+
+def test_undecided_there_is_nothing_that_could_survive():
+    found = findings(grid(seeds=3, noise=0.08), [3])
+    assert said(found)[OWN, "LS, added to DiffRO"] == "undecided"
+    assert words("LS, added to DiffRO", found).startswith("Nothing to survive: undecided in the world's own setting.")
+    assert sheets(found)[0].row("LS, added to DiffRO")["survives"] == "–"
+
+
+def test_plain_arms_are_no_settings():
+    plain = [Fake(arm, 1, pd.DataFrame(), scalars={}) for arm in SINGLES]
+    assert settings.settings(plain) == findings(plain, [1]) == sheets([]) == verdict([], "x") == []
+    assert uptake.sheet(plain) is None
+
+
+def test_uptake_is_a_difference_in_differences():
+    """DiffRO takes .3 of a shortcut of .9 up, LS the half of it, and RRPO's artefacts have nothing to do with it."""
+    rng = np.random.default_rng(1)
+    level = {"diffro": (0.0, 0.3), "ls": (0.02, 0.17), "rrpo": (0.2, 0.5)}
+    draws = {
+        (arm, s, seed): level[arm][s > 0] + 0.01 * rng.standard_normal()
+        for arm in level
+        for s in (0, 0.9)
+        for seed in range(5)
+    }
+    records = [record(arm, 0.3, s, seed, 0.0, end) for (arm, s, seed), end in draws.items()]
+    made = uptake.sheet(records)
+    assert made is not None
+    assert made.columns[0].name == "arm"
+    diffro, ls, rrpo = (made.row(arm) for arm in level)
+    by_hand = [
+        draws["ls", 0.9, s] - draws["ls", 0, s] - draws["diffro", 0.9, s] + draws["diffro", 0, s] for s in range(5)
+    ]
+    assert ls["did_0.9"] == pytest.approx(t_interval(by_hand))
+    assert ls["did_0.9"].mean == pytest.approx(-0.15, abs=0.02)  # type: ignore[union-attr]
+    assert rrpo["planted_0.9"].mean == pytest.approx(0.3, abs=0.02)  # type: ignore[union-attr]
+    assert [row["words"] for row in (diffro, ls, rrpo)] == ["takes it up", "takes up less", "not shown"]
+    assert diffro["did_0.9"].n == 0  # type: ignore[union-attr]
+
+
+def test_uptake_by_the_other_factors_and_with_one_seed():
+    records = [
+        record(arm, noise, s, 1, 0.0, 0.1) for noise in (0.3, 0.6) for s in (0.0, 0.9) for arm in ("diffro", "eam")
+    ]
+    made = uptake.sheet(records)
+    assert made is not None
+    assert [row[:2] for row in made.rows] == [("diffro", 0.3), ("eam", 0.3), ("diffro", 0.6), ("eam", 0.6)]
+    assert made.row("eam")["words"] == "one seed says nothing"
+    assert uptake.sheet([r for r in records if "shortcut0.9" in r.label]) is None
+
+
+def test_a_grid_of_settings_is_reported(runs: Path, monkeypatch: pytest.MonkeyPatch):
+    """The real grid's arms, stored as cells and read back from MLflow."""
+
+    def cells(profile: object, seeds: list[int]) -> list[Cell]:
+        wanted = [
+            c for c in sensitivity(fakes.PROFILE, seeds) if c.label.endswith("lr0.0003") and "noise0.3" in c.label
+        ]
+        made = fakes.cells([c.label for c in wanted], [1])
+        arms = {c.label: c.arm for c in wanted}
+        return [replace(cell, arm=arms[cell.label], seed=seed) for seed in seeds for cell in made]
+
+    monkeypatch.setitem(GRIDS, "tiny", Grid(cells=cells, profile="smoke"))
+    store_cells(runs, cells(None, [1]))
+    made = make(select(runs, "tiny"))
+    assert made.verdict[0].startswith("RRPO - DiffRO: Interim: above zero in ")
+    assert made.verdict[-1].endswith("no human has listened.")
+    found = {sheet.name: sheet for sheet in made.sheets}
+    assert {"survival", "settings", "uptake"} <= found.keys()
+    assert [row[0] for row in found["survival"].rows][-1] == "RRPO - DiffRO"
+    assert found["survival"].row("RRPO - DiffRO")["verdict"] == "interim", "so the world's own setting was known"
+    levels = [row[1] for row in found["settings"].rows]
+    assert levels == [0.0, 0.9], "noise and learning rate do not differ"
+    assert len(found["uptake"].rows) == 5
+    assert "No test here: diffro is not among the arms." in found["table"].notes

@@ -1,0 +1,241 @@
+"""Every trainer: killed between any two steps and started again, a build writes the bytes of one that was left alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from rrpo import codec, finetune, pretrain, seeding, sft
+from rrpo.config import (
+    CodecConfig,
+    FinetuneConfig,
+    JudgeConfig,
+    OptimizeConfig,
+    PolicyConfig,
+    PretrainConfig,
+    RecogniserConfig,
+    RewardModelConfig,
+    SftConfig,
+)
+from rrpo.failures import DivergedError, Interrupted
+from rrpo.judges import emotion, recogniser
+from rrpo.optimizers import loop
+from rrpo.regularizers import OFF
+from rrpo.stages import Context
+
+RM = RewardModelConfig(dim=16, layers=1, heads=2)
+CONFIGS: dict[str, tuple[Callable[..., None], Any, tuple[str, ...]]] = {
+    "codec": (codec.build, CodecConfig(levels=(5, 5), dim=16, steps=6, batch=8, crop=8), ("speech",)),
+    "recogniser": (recogniser.build, RecogniserConfig(dim=16, steps=6, batch=8), ("speech", "codec")),
+    "judge": (emotion.build, JudgeConfig(dim=16, steps=6, batch=8), ("speech", "heldout", "codec")),
+    "wave judge": (
+        emotion.build,
+        JudgeConfig(architecture="stats_tdnn", dim=16, steps=6, batch=8),
+        ("speech", "heldout", "codec"),
+    ),
+    "pretrain": (pretrain.build, PretrainConfig(steps=6, batch=8, model=RM), ("speech", "codec")),
+    "finetune": (finetune.build, FinetuneConfig(steps=6, batch=8), ("speech", "codec", "model")),
+    "base": (
+        sft.build,
+        SftConfig(steps=6, batch=8, model=PolicyConfig(dim=16, layers=1, heads=2, max_tokens=8)),
+        ("speech", "heldout", "codec"),
+    ),
+    "sft": (sft.build, SftConfig(steps=6, batch=8), ("speech", "heldout", "codec", "base")),
+    "optimize": (
+        loop.build,
+        OptimizeConfig(steps=6, batch=8, checkpoints=(0, 3, 6)),
+        ("policy", "reward_model", "recogniser", "codec", "val", "rl_prompts", "eval_prompts"),
+    ),
+}
+BUILT_FIRST = {"model": "pretrain", "reward_model": "pretrain", "base": "base", "policy": "base", "val": "judge"}
+"""The case whose result an input is; that of ``recogniser`` is its namesake's."""
+
+
+class Killed(BaseException):
+    """Not an Exception: as little can be done about it as about a signal."""
+
+
+@pytest.fixture(scope="session")
+def toy(
+    tmp_path_factory: pytest.TempPathFactory, toy_speech: Callable[..., Path], toy_codec: Path
+) -> Callable[[str], tuple[Callable[..., None], Any, Mapping[str, Path], Path]]:
+    """A case's build, config, inputs, and the folder of its undisturbed result."""
+    root = tmp_path_factory.mktemp("whole")
+    prompts = root / "prompts"
+    prompts.mkdir()
+    rows = [
+        {
+            "id": str(i),
+            "text": "t",
+            "phones": ["t"] * (1 + i % 3),
+            "speaker": ("anna", "ben")[i % 2],
+            "emotion": emotion,
+        }
+        for i, emotion in enumerate(("angry", "happy", "sad") * 6)
+    ]
+    (prompts / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    known = {"speech": toy_speech(60), "heldout": toy_speech(20, seed=5), "codec": toy_codec}
+    known |= {"rl_prompts": prompts, "eval_prompts": prompts}
+
+    def case(name: str) -> tuple[Callable[..., None], Any, Mapping[str, Path], Path]:
+        build, config, roles = CONFIGS[name]
+        inputs = {role: known[role] if role in known else case(BUILT_FIRST.get(role, role))[3] for role in roles}
+        out = root / name
+        if not out.exists():
+            out.mkdir()
+            build(config, inputs, out, Context())
+        return build, config, inputs, out
+
+    return case
+
+
+Toy = Callable[[str], tuple[Callable[..., None], Any, Mapping[str, Path], Path]]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def killed_at(step: int) -> Callable[[int, int], None]:
+    def report(done: int, total: int) -> None:
+        if done == step:
+            raise Killed
+
+    return report
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_killed_and_resumed_is_undisturbed(name: str, toy: Toy, tmp_path: Path) -> None:
+    """Killed after every step in turn, its newest checkpoint damaged once; then left to end."""
+    build, config, inputs, whole = toy(name)
+    saves = Context(checkpoints=tmp_path / "checkpoints", checkpoint_seconds=0.0)
+    out = tmp_path / "out"
+    steps = [1, 2, 3, 4, 5]
+    for step in steps:
+        torch.manual_seed(step)  # what a new process's generator happens to hold
+        out.mkdir()
+        with pytest.raises(Killed):
+            build(config, inputs, out, replace(saves, report=killed_at(step)))
+        shutil.rmtree(out)
+    newest = max((tmp_path / "checkpoints").iterdir())
+    newest.write_bytes(newest.read_bytes()[:-1])
+    out.mkdir()
+    told: list[int] = []
+    build(config, inputs, out, replace(saves, report=lambda done, total: told.append(done)))
+    assert told == [5, 6]
+    assert contents(out) == contents(whole)
+
+
+@pytest.mark.parametrize("name", ["finetune", "optimize"])
+def test_a_request_to_stop_saves_and_the_next_build_goes_on(name: str, toy: Toy, tmp_path: Path) -> None:
+    build, config, inputs, whole = toy(name)
+    told: list[int] = []
+    asked = Context(checkpoints=tmp_path / "checkpoints", report=lambda done, total: told.append(done))
+    with pytest.raises(Interrupted, match="before step 4"):
+        build(config, inputs, tmp_path, replace(asked, stop=lambda: len(told) == 2))
+    out = tmp_path / "out"
+    out.mkdir()
+    build(config, inputs, out, asked)
+    assert told == [1, 2, 4, 5, 6]
+    assert contents(out) == contents(whole)
+
+
+def test_a_resumed_optimisation_is_watched_from_its_start(toy: Toy, tmp_path: Path) -> None:
+    build, config, inputs, _ = toy("optimize")
+    context = Context(checkpoints=tmp_path / "checkpoints", checkpoint_seconds=0.0)
+    rows: dict[str, list[tuple[int, dict[str, float]]]] = {"whole": [], "resumed": []}
+    build(config, inputs, tmp_path, Context(watch=lambda step, row: rows["whole"].append((step, dict(row)))))
+    with pytest.raises(Killed):
+        build(config, inputs, tmp_path, replace(context, report=killed_at(4)))
+    build(config, inputs, tmp_path, replace(context, watch=lambda step, row: rows["resumed"].append((step, dict(row)))))
+    assert [step for step, _ in rows["resumed"]] == list(range(6))
+    assert repr(rows["resumed"]) == repr(rows["whole"])
+
+
+def test_nothing_is_kept_of_an_optimisation_that_its_watcher_ends(toy: Toy, tmp_path: Path) -> None:
+    build, config, inputs, _ = toy("optimize")
+
+    def watch(step: int, row: Mapping[str, float]) -> None:
+        if step == 2:
+            raise RuntimeError("pruned")
+
+    context = Context(checkpoints=tmp_path / "checkpoints", checkpoint_seconds=0.0, watch=watch)
+    with pytest.raises(RuntimeError, match="pruned"):
+        build(config, inputs, tmp_path, context)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_fewer_samples_a_forward_are_the_same_run_up_to_rounding(toy: Toy, tmp_path: Path) -> None:
+    """Also from a checkpoint that was written with more of them, as after running out of memory."""
+    build, config, inputs, whole = toy("optimize")
+    context = Context(micro=3, checkpoints=tmp_path / "checkpoints", checkpoint_seconds=0.0)
+    build(config, inputs, tmp_path, replace(context, checkpoints=None))
+    fresh, usual = (pd.read_parquet(folder / "curves.parquet") for folder in (tmp_path, whole))
+    assert not fresh.equals(usual), "the batch was not cut differently"
+    pd.testing.assert_frame_equal(fresh, usual, rtol=1e-3, atol=1e-4)
+    with pytest.raises(Killed):
+        build(config, inputs, tmp_path, replace(context, micro=None, report=killed_at(3)))
+    build(config, inputs, tmp_path, context)
+    resumed = pd.read_parquet(tmp_path / "curves.parquet")
+    pd.testing.assert_frame_equal(resumed[:3], usual[:3], check_exact=True)
+    pd.testing.assert_frame_equal(resumed, usual, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_one_reward_that_is_not_finite_stops_before_the_update(
+    value: float, toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted into one sample of the third step's batch, and hidden from loss and gradient by its weight of zero."""
+    build, config, inputs, _ = toy("optimize")
+    before: list[torch.Tensor] = []
+    update = loop._update
+
+    def planted(models: Any, prompts: Any, optimizer: Any, config: Any, step: int) -> Any:
+        before[:] = [parameter.detach().clone() for parameter in models.policy.parameters()]
+        held.append(models)
+        return update(models, prompts, optimizer, config, step)
+
+    held: list[Any] = []
+    step_of = loop.diffro_step
+
+    def step(models: Any, prompts: Any, config: Any, step: int) -> Any:
+        for part in step_of(models, prompts, config, step):
+            if step == 2:
+                part.parts["reward_loss"][0] = value
+            yield part
+
+    monkeypatch.setattr(loop, "_update", planted)
+    monkeypatch.setattr(loop, "diffro_step", step)
+    with pytest.raises(DivergedError, match=r"policy step 3 of 6: .* 1 of 8 rewards not finite"):
+        build(config, inputs, tmp_path, Context())
+    for now, then in zip(held[-1].policy.parameters(), before, strict=True):
+        assert torch.equal(now, then)
+
+
+def test_frames_that_are_not_numbers_stop_the_step_that_reads_them(toy: Toy, tmp_path: Path) -> None:
+    """In the annotated set's utterances of the third batch; half of them the codec gives back as numbers."""
+    build, config, inputs, _ = toy("finetune")
+    speech = tmp_path / "speech"
+    shutil.copytree(inputs["speech"], speech)
+    third = seeding.permutation_batches(60, 8, 6, config.seed, "finetune.order")[2]  # no utterance comes twice
+    mel = np.load(speech / "mel.npy")
+    mel[np.load(speech / "offsets.npy")[third], 3] = np.nan
+    np.save(speech / "mel.npy", mel)
+    told: list[int] = []
+    with pytest.raises(DivergedError, match="step 3 of 6"):
+        build(
+            replace(config, regularizers=OFF),
+            {**inputs, "speech": speech},
+            tmp_path,
+            Context(report=lambda done, total: told.append(done)),
+        )
+    assert told == [1, 2]

@@ -1,0 +1,228 @@
+"""Options and the study they open: warm start, first points, resuming, export; bad input gets one message and writes nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import create_trial
+from typer.testing import CliRunner
+
+from ablations import plan
+from ablations.errors import InputError
+from ablations.estimate import Estimator
+from rrpo.stages import MARKER
+from studies import options
+from studies.catalogue import TUNABLE
+from studies.export import export
+from studies.options import Command, first_points, identity
+from studies.prospects import announcement, own, shared
+from studies.run import app
+from studies.samplers import GIVEN, SAMPLER
+from studies.search import OUTCOMES, Search
+
+
+def command(tmp_path: Path, **changed: Any) -> Command:
+    given: dict[str, Any] = {
+        "study": "regularizers",
+        "arm": "",
+        "name": "",
+        "ranges": (),
+        "objectives": "",
+        "trials": 8,
+        "seeds": 2,
+        "first_seed": 1000,
+        "sampler": "tpe",
+        "pruner": "median",
+        "profile": "smoke",
+        "storage": "",
+        "device": "cpu",
+        "runs_dir": tmp_path / "runs",
+        "workers": 2,
+        "launcher": ("local", None, 1, None, ()),
+        "warm_start": "",
+        "verify": None,
+        "export_arm": "",
+    }
+    return options.checked(**(given | changed))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--study", "nosuch"], "use one of: regularizers, regularizers-relative, policy, rm, tune-arm"),
+        (["--study", "rm", "--arm", "rrpo"], "belongs to tune-arm alone"),
+        (["--study", "tune-arm", "--arm", "placebo"], "use one of: diffro"),
+        (["--study", "rm", "--objectives", "mos"], "no objective of that name"),
+        (["--study", "rm", "--objectives", "uptake,uptake"], "named twice"),
+        (["--study", "rm", "--first-seed", "1"], "development seeds only"),
+        (["--study", "rm", "--first-seed", "1998", "--seeds", "3"], "development seeds only"),
+        (["--study", "rm", "--trials", "0"], "--trials"),
+        (["--study", "rm", "--workers", "0"], "--workers"),
+        (["--study", "rm", "--sampler", "grid"], "use one of: tpe, gp"),
+        (["--study", "rm", "--pruner", "wish"], "use one of: median"),
+        (["--study", "rm", "--profile", "huge"], "use one of: smoke, embedded"),
+        (["--study", "rm", "--launcher", "cloud"], "use one of: local, ray, slurm"),
+        (["--study", "rm", "--export-arm", "a b"], "plain name"),
+        (["--study", "rm", "--export-arm", "rrpo"], "an arm of the grids has that name"),
+        (["--study", "rm", "--name", "../up"], "a study needs a plain name"),
+        (["--study", "rm", "--verify", "-1"], "give 0 (none) to 20"),
+        (["--study", "rm", "--warm-start", "nosuch"], "no study of that name to start from"),
+        (["--study", "rm", "--range", "epsilon"], "--range takes KNOB=LOW:HIGH"),
+        (["--study", "rm", "--range", "lr=0:1"], "use one of: epsilon"),
+        (["--study", "rm", "--range", "epsilon=0.3:0.1"], "a range makes no sense"),
+        (["--study", "rm", "--range", "epsilon=0:1.5"], "within 0 to 1"),
+        (["--study", "rm", "--range", "epsilon=0.2:0.3"], "leaves out the value"),
+        (["--study", "rm", "--range", "epsilon_adv=0:1"], "a range makes no sense"),
+        (["--study", "rm", "--range", "alpha=0:inf"], "the range of alpha makes no sense"),
+        (["--study", "rm", "--range", "alpha=nan:2"], "the range of alpha makes no sense"),
+        (["--study", "policy", "--range", "tau=0:1"], "--range is for numbers"),
+        (["--study", "rm", "--storage", "postgresql://nobody:secret@127.0.0.1:1/none"], "cannot be opened"),
+        (["--study", "rm", "--storage", "nonsense"], "cannot be opened"),
+    ],
+)
+def test_bad_input_gets_one_message_and_writes_nothing(tmp_path: Path, arguments: list[str], words: str):
+    result = CliRunner().invoke(app, [*arguments, "--runs-dir", str(tmp_path / "runs")])
+    assert result.exit_code == 2, result.output
+    assert words in result.output
+    assert "fix:" in result.output
+    assert "secret" not in result.output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_papers_point_is_first_and_enqueued_once(tmp_path: Path):
+    asked = command(tmp_path)
+    for _ in range(2):
+        study = options.opened(asked)
+        (first,) = study.trials
+        assert first.system_attrs["fixed_params"] == asked.search.definition.paper
+        assert first.user_attrs == {SAMPLER: GIVEN}
+
+
+def test_a_changed_space_or_seed_is_refused_with_what_differs(tmp_path: Path):
+    options.opened(command(tmp_path))
+    with pytest.raises(InputError) as caught:
+        options.opened(command(tmp_path, ranges=("epsilon=0:0.2",), seeds=3, objectives="hack_rate"))
+    text = str(caught.value)
+    assert "space.epsilon: was 0.0..0.3, now 0.0..0.2" in text
+    assert "seeds: was [1000, 1001], now [1000, 1001, 1002]" in text
+    assert "objectives: was ['gold_gain'], now ['hack_rate']" in text
+
+
+def filled(search: Search, points: list[dict[str, float]], values: list[list[float]]) -> optuna.Study:
+    study = options.opened(Command(**(vars(command(search.question.store.parent)) | {"search": search})))
+    space = dict(search.definition.space)
+    for point, value in zip(points, values, strict=True):
+        params = dict(search.definition.paper) | point
+        outcomes = {seed: dict(zip(search.question.objectives, value, strict=True)) for seed in search.question.seeds}
+        study.add_trial(create_trial(params=params, distributions=space, values=value, user_attrs={OUTCOMES: outcomes}))
+    return study
+
+
+def test_a_warm_start_takes_the_best_points_of_a_cheaper_study(tmp_path: Path):
+    """The front of the `rm` study, the best first; its other points and knobs out of range are left."""
+    rm = command(tmp_path, study="rm").search
+    points = [{"epsilon": 0.05}, {"epsilon": 0.25}, {"epsilon": 0.01}]
+    filled(rm, points, [[0.6, 0.5], [0.7, 0.4], [0.5, 0.4]])
+    asked = command(tmp_path, warm_start="rm-smoke", ranges=("epsilon=0:0.2",))
+    paper = dict(asked.search.definition.paper)
+    wanted = [paper, paper, paper | {"epsilon": 0.05}]
+    assert first_points(asked.search, "rm-smoke") == wanted, "epsilon .25 is out of this study's range"
+    study = options.opened(asked)
+    assert [t.system_attrs["fixed_params"] for t in study.trials] == [paper, paper | {"epsilon": 0.05}]
+
+
+def test_a_warm_start_from_one_objective_takes_its_best(tmp_path: Path):
+    search = command(tmp_path, name="cheap").search
+    filled(search, [{"epsilon": 0.02 * k} for k in range(8)], [[float(k)] for k in range(8)])
+    points = first_points(command(tmp_path).search, "cheap")
+    assert [round(point["epsilon"], 2) for point in points] == [0.1, 0.14, 0.12, 0.1, 0.08, 0.06]
+
+
+def test_shared_stages_are_those_that_no_knob_moves(tmp_path: Path):
+    names = [stage.name for stage in shared(command(tmp_path).search)]
+    assert names.count("sft") == names.count("pretrain") == 2
+    assert names.count("optimize") == names.count("finetune") == 2, "of the reference alone"
+    assert sorted(stage.name for stage in own(command(tmp_path).search)) == ["finetune"] * 2 + ["optimize"] * 2
+    policy = command(tmp_path, study="policy").search
+    assert [stage.name for stage in own(policy)] == ["optimize"] * 2
+    assert [stage.name for stage in shared(policy)].count("finetune") == 4, "each reward model once for all trials"
+    rm = command(tmp_path, study="rm").search
+    assert sorted(stage.name for stage in own(rm)) == ["examine"] * 2 + ["finetune"] * 2
+    assert "optimize" not in {stage.name for stage in shared(rm)}
+
+
+def test_the_hours_are_told_from_measured_stages(tmp_path: Path):
+    asked = command(tmp_path, study="policy", trials=7)
+    study = options.opened(asked)
+    assert "unknown: nothing of this size" in announcement(asked.search, study, 2, shared(asked.search))[-1]
+    store = asked.search.question.store
+    for stage in [*shared(asked.search), *own(asked.search)]:
+        folder = store / "stages" / f"{stage.name}-{stage.key[:18]}xx"  # another's, of the same size
+        folder.mkdir(parents=True)
+        seconds = 600.0 if stage.name == "optimize" else 60.0
+        past = {"name": stage.name, "config": options.canonical(stage.config), "seconds": seconds, "device": "cpu"}
+        (folder / MARKER).write_text(json.dumps(past | {"bytes": 1}))
+    once = shared(asked.search)
+    assert Estimator(store).total(own(asked.search)) == (1200.0, 0)
+    said = announcement(asked.search, study, 2, once)[-1]
+    assert f"for {len(once)} stages that all trials share, then at most 80 min for 7 trials of 20 min each" in said
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"pruner": "wilcoxon", "seeds": 3}, "prunes nothing before seed 4"),
+        ({"pruner": "wilcoxon", "seeds": 6}, "it can prune from seed 4 on"),
+        ({"objectives": "gold_gain,uptake"}, "several objectives: no pruning"),
+        ({"objectives": "phone_error_rate"}, "cannot be seen while a trial runs"),
+        ({}, "pruning reads the first seed alone"),
+    ],
+)
+def test_what_pruning_cannot_do_is_said_before_the_start(tmp_path: Path, changed: dict[str, Any], words: str):
+    asked = command(tmp_path, **changed)
+    study = options.opened(asked)
+    assert any(words in line for line in announcement(asked.search, study, 2, ()))
+
+
+def test_an_exported_arm_is_accepted_by_grids_with_its_provenance(tmp_path: Path):
+    asked = command(tmp_path, name="tuning")
+    study = filled(asked.search, [{"epsilon": 0.2}], [[0.3]])
+    best = study.trials[-1]
+    path, notes = export(asked.search, study, best, "tuned", identity(asked.search), None)
+    assert notes == []
+    cells = plan.request(grid="full", profile="smoke", seeds=1, arms="diffro,tuned", runs_dir=tmp_path / "runs").cells
+    assert [cell.label for cell in cells] == ["diffro", "tuned"]
+    assert cells[1].arm == asked.search.definition.arm(best.params)
+    provenance = json.loads(path.read_text())["provenance"]
+    assert provenance["study"] == "tuning"
+    assert provenance["params"] == best.params
+    assert provenance["values"] == {"gold_gain": 0.3}
+    assert provenance["budget"] == {"trials": 1, "seeds": 2}
+    assert {"git_sha", "dirty", "exported", "identity", "fresh_seeds"} <= provenance.keys()
+
+
+def test_an_exported_name_is_never_given_to_another_arm(tmp_path: Path):
+    asked = command(tmp_path, name="tuning")
+    study = filled(asked.search, [{"epsilon": 0.2}, {"epsilon": 0.3}], [[0.3], [0.4]])
+    export(asked.search, study, study.trials[1], "tuned", identity(asked.search), None)
+    export(asked.search, study, study.trials[1], "tuned", identity(asked.search), None)
+    with pytest.raises(InputError, match="another arm is stored under that name"):
+        export(asked.search, study, study.trials[2], "tuned", identity(asked.search), None)
+
+
+def test_arms_that_were_tuned_with_unequal_budgets_are_told_apart(tmp_path: Path):
+    for arm, points in (("diffro", 1), ("rrpo", 1), ("ls", 2)):
+        search = command(tmp_path, study="tune-arm", arm=arm, name=f"tune-{arm}").search
+        study = filled(search, [{}] * points, [[0.1]] * points)
+        _, notes = export(search, study, study.trials[-1], f"tuned_{arm}", identity(search), None)
+        assert len(notes) == (2 if arm == "ls" else 0)
+    assert "tuned_diffro was tuned with another budget" in notes[0]
+
+
+@pytest.mark.parametrize("arm", TUNABLE)
+def test_every_tunable_arm_has_a_study(tmp_path: Path, arm: str):
+    assert command(tmp_path, study="tune-arm", arm=arm).search.name == f"tune-{arm}-smoke"
