@@ -240,4 +240,6 @@ class Record:
         from pyarrow.parquet import ParquetFile  # a third of the time of pandas' own reader
 
         path = self.folder / name
-        return ParquetFile(path).read().to_pandas() if path.is_file() else pd.DataFrame()
+        return (
+            ParquetFile(path).read(use_threads=False).to_pandas(use_threads=False) if path.is_file() else pd.DataFrame()
+        )
