@@ -107,7 +107,7 @@ def runs(selection: Selection) -> list[tuple[str, str]]:
     ids = {name: store.experiment_id(name) for name in selection.grid.split("+")}
     first = next(iter(ids.values()))
     return [
-        (f"{r.label}/{r.seed}", f"http://127.0.0.1:5000/#/experiments/{first}/runs/{r.run_id}")
+        (f"{r.label}/{r.seed}", f"{selection.folder.ui_address}/#/experiments/{first}/runs/{r.run_id}")
         for r in selection.records
     ]
 
