@@ -14,13 +14,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ablations.contrasts import BASE, COMPONENTS, PRIMARY, WHOLE, apply, difference
-from ablations.inference import equivalence, holm, paired_test, spent_alpha
+from ablations.contrasts import BASE, COMPONENTS, NAMES, PRIMARY, WHOLE, apply, difference
+from ablations.inference import equivalence, holm, paired_test
+from ablations.power import spent_alpha
 from ablations.records import Record
 from ablations.sheet import NONE, Column, Sheet, Value
 from ablations.statistics import Interval, t_interval
 from ablations.summary import gold_gains
-from reports.effects import MANIPULATION, MARGIN, NAMES
+from reports.effects import MARGIN
+from reports.manipulation import TARGETS
 from reports.settings import Setting, settings, varied
 
 INTERIM = "interim"
@@ -97,7 +99,9 @@ def _verdicts(
             made[name] = "not tested (manipulation check failed)"
         elif p[name] < alpha:
             opposed = len(val[name]) > 0 and x.mean() * val[name].mean() < 0
-            made[name] = "no verdict (judges disagree)" if opposed else "better" if x.mean() > 0 else "worse"
+            made[name] = (
+                "no verdict (judges disagree on the sign)" if opposed else "better" if x.mean() > 0 else "worse"
+            )
         else:
             made[name] = "equivalent" if tost[name] < alpha else "undecided"
     return made
@@ -108,7 +112,7 @@ def _not_moved(setting: Setting, conclusion: str, contrast: Mapping[str, float])
     part = next((part for part in COMPONENTS if conclusion.startswith(f"{NAMES[part]},")), None)
     if part is None:
         return False
-    name, sign = MANIPULATION[part]
+    name, sign = TARGETS[part]
     outcomes = {(r.label, r.seed): sign * r.scalars[name] for r in setting.records if name in r.scalars}
     moved = t_interval(apply(setting.weights(contrast), outcomes, sorted({record.seed for record in setting.records})))
     return moved.n > 1 and not moved.low > 0

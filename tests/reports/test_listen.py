@@ -242,7 +242,7 @@ def test_ratings_stand_in_the_report_and_only_beside_the_cells_that_were_heard(
     assert heard.row("rrpo")["nmos_difference"] == t_interval([2.0, 1.0])
     assert heard.row("rrpo")["human_accuracy"].mean == 1  # type: ignore[union-attr]
     assert heard.row("diffro")["nmos_difference"].n == 0  # type: ignore[union-attr]
-    assert "Not measured: predicted naturalness." in table.notes
+    assert "Not measured: DNSMOS, PLCMOS." in table.notes
     store_cells(runs, fakes.cells(ARMS, [1, 2], {f"{arm}/{s}": Path("changed") for arm in ARMS for s in (1, 2)}))
     assert "listening" not in sheets(runs), "other samples than those that were heard"
 
