@@ -24,7 +24,10 @@ TEST_SAMPLES_FILE = "test_samples.parquet"
 DIAGNOSIS_POINTS_FILE = "diagnosis_points.parquet"
 DIAGNOSIS_SAMPLES_FILE = "diagnosis_samples.parquet"
 TRANSFER_FILE = "transfer.parquet"
-"""Of a ``transfer`` run (`TAG_KIND`), no cell's: ``samples_of, judged_by, accuracy, logprob, confidence`` of one seed's arms."""
+"""Of a ``transfer`` run (`TAG_KIND`), no cell's: ``samples_of, judged_by, accuracy, logprob, confidence, start_accuracy`` of one
+seed's arms; ``start_accuracy`` is the same reward model's of the SFT policy's samples."""
+TRANSFER_CELL = "cell."
+"""Prefix of its params: arm -> hash of the cell that was compared."""
 
 CURVE_PREFIXES: dict[str, str] = {
     CURVES_FILE: "policy/",

@@ -132,7 +132,7 @@ def record(tracker: Tracker, cells: Sequence[Cell], stage: Stage) -> None:
         records.TAG_WORLD_HASH: cells[0].world_hash,
         records.TAG_SEED: str(cells[0].seed),
     }
-    params = {f"cell.{cell.label}": cell.hash for cell in cells}
+    params = {f"{records.TRANSFER_CELL}{cell.label}": cell.hash for cell in cells}
     tracker.record_stage("transfer", stage, tags, params, metrics, {path.name: path})
 
 

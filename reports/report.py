@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,11 +16,14 @@ from ablations.records import GOLD_GAIN, Record
 from ablations.sheet import Sheet
 from ablations.statistics import t_interval
 from ablations.summary import gold_gains, value_of
-from reports import effects, opinion, overoptimisation, published, ratings, sensitivity, tables, uptake
+from reports import effects, opinion, overoptimisation, published, ratings, rulers, sensitivity, tables, uptake
 from reports.effects import Row
-from reports.figures import curves, goodhart, samples
+from reports.figures import curves, goodhart, samples, transfer
 from reports.figures import effects as effect_figures
 from reports.store import Selection
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ def make(selection: Selection, control: str = BASE, metric: str = GOLD_GAIN) -> 
     _check_metric(selection, metric)
     rows, notes = effects.rows(records, selection.looks)
     rated = ratings.load(selection)
+    matrices = rulers.load(selection)
     heard = opinion.heard(rated)
     reach = sensitivity.findings(records, selection.looks)
     found = [
@@ -71,12 +76,14 @@ def make(selection: Selection, control: str = BASE, metric: str = GOLD_GAIN) -> 
         tables.ablation(selection, metric),
         tables.reward_models(selection) if any(not r.points.empty for r in records) else None,
         overoptimisation.sheet(records),
+        rulers.sheet(selection, matrices),
+        rulers.matrix_sheet(selection, matrices),
         opinion.sheet(selection, rated, control),
         published.sheet(records),
     ]
     return Report(
         sheets=tuple(sheet for sheet in found if sheet is not None),
-        figures=_figures(records, rows),
+        figures=(*_figures(records, rows), _transfer(selection, matrices)),
         verdict=tuple(sensitivity.verdict(reach, heard) or verdict(selection, rows, heard)),
         methods=methods(selection),
     )
@@ -110,6 +117,12 @@ def _figures(records: Sequence[Record], rows: Sequence[Row]) -> tuple[Figure, ..
         Figure("confusion", "Confusions", samples.CONFUSION, lambda folder: samples.confusion(records, folder)),
         Figure("spectrograms", "Spectrograms", samples.STRIP, lambda folder: samples.strip(records, folder)),
     )
+
+
+def _transfer(selection: Selection, matrices: Mapping[int, pd.DataFrame]) -> Figure:
+    arms, gained = rulers.matrix(matrices, selection.arms)
+    caption = rulers.MATRIX.format(seeds=len(matrices))
+    return Figure("transfer", "Cross-RM transfer", caption, lambda folder: transfer.transfer(arms, gained, folder))
 
 
 def verdict(selection: Selection, rows: Sequence[Row], heard: str = opinion.NOBODY) -> list[str]:

@@ -1,9 +1,9 @@
 """How far the answer reaches: which conclusions of the primary family survive in which setting, in words.
 
 In each setting the family is tested as in the grid that declares it: gold gain at matched KL (the range is the setting's own),
-paired t on seeds, Holm over the family, at the planned number of seeds only. Where a setting holds the whole factorial, a
-component's conclusion is its main effect; where it holds single components, its effect when added to DiffRO, and the name says
-so. Settings are not adjusted for one another: this is a sensitivity analysis, and secondary.
+paired t on seeds, Holm over the family, only at the planned number of seeds and with the whole family. Where a setting holds the
+whole factorial, a component's conclusion is its main effect; where it holds single components, its effect when added to DiffRO,
+and the name says so. Settings are not adjusted for one another: this is a sensitivity analysis, and secondary.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def findings(records: Sequence[Record], looks: Sequence[int]) -> list[Finding]:
     values = [_values(setting, wanted) for setting in found]
     counts = {len(x) for gold, _ in values for x in gold.values()}
     n = counts.pop() if len(counts) == 1 else 0
-    alpha = spent_alpha(list(looks))[list(looks).index(n)] if n > 1 and n in looks else math.nan
+    whole = n > 1 and n in looks and len(wanted) == len(PRIMARY)
+    alpha = spent_alpha(list(looks))[list(looks).index(n)] if whole else math.nan
     made = []
     for setting, (gold, val) in zip(found, values, strict=True):
         verdicts = _verdicts(setting, wanted, gold, val, alpha)
@@ -130,7 +131,7 @@ def sheets(found: Sequence[Finding]) -> list[Sheet]:
     )
     notes = (
         "Gold gain at matched KL within each setting, paired differences over seeds ± half the 95 % t-interval. Survives: the "
-        f"same verdict. Verdicts: paired t, Holm over the {len(names)} conclusions of a setting, at the planned number of seeds; "
+        f"same verdict. Verdicts: paired t, Holm over a setting's {len(PRIMARY)} conclusions, at the planned number of seeds; "
         f"equivalent: within ±{100 * MARGIN:g} points (TOST, Holm); counted over the other settings. Settings are not adjusted "
         "for one another: secondary.",
         *(f"{name}: {words(name, found)}" for name in names),
@@ -164,11 +165,15 @@ def _by_setting(found: Sequence[Finding], names: Sequence[str]) -> Sheet:
     rows: list[tuple[Value, ...]] = []
     for place, setting in places.items():
         cells = [value for name in names for value in (by[place, name].mean, by[place, name].verdict)]
-        title = f"{place} (the world's own)" if setting.own else place
+        title = f"{place} *" if setting.own else place
         rows.append((title, *(setting.levels[factor] for factor in factors), *cells))
     seeds = sorted({finding.mean.n for finding in found})
     return Sheet(
-        "settings", "Conclusions by setting", tuple(columns), tuple(rows), (f"Seeds: {', '.join(map(str, seeds))}.",)
+        "settings",
+        "Conclusions by setting",
+        tuple(columns),
+        tuple(rows),
+        (f"*: the world's own. Seeds: {', '.join(map(str, seeds))}.",),
     )
 
 
@@ -214,4 +219,4 @@ def verdict(found: Sequence[Finding], heard: str) -> list[str]:
     names = list(dict.fromkeys(finding.conclusion for finding in found))
     whole = [f"{name}: {words(name, found)}" for name in names if name == "RRPO - DiffRO"]
     parts = [f"{name}: {words(name, found)}" for name in names if name != "RRPO - DiffRO"]
-    return [*whole, " ".join(parts), heard]
+    return [*whole, *([" ".join(parts)] if parts else []), heard]

@@ -1,9 +1,10 @@
 """The stage ``diagnose``: what else can be heard in a cell's stored samples, beside the ``test`` judge of the stage ``score``.
 
 On every sample of every checkpoint: the seed's pre-trained reward model, which is one ruler for all arms of a seed, loops,
-silences, drawls, and lengths that left the SFT policy's. On the first prompts, vocoded: the third judge, which is not neural,
-prosody and voice. Naturalness on a few fixed prompts at three checkpoints, by the predictor that is valid in this world.
-What is not installed, not valid or not asked at a checkpoint is NaN. Nothing that trains, tunes or selects reads this stage.
+silences, drawls, and lengths that left the SFT policy's. At the first, the middle and the last checkpoint, on the first
+prompts, vocoded: the third judge, which is not neural, prosody and voice; on fewer, naturalness by the predictor that is valid
+in this world. What is not installed, not valid or not asked at a checkpoint is NaN. Nothing that trains, tunes or selects
+reads this stage.
 """
 
 from __future__ import annotations
@@ -66,14 +67,14 @@ def build(config: DiagnoseConfig, inputs: Mapping[str, Path], out: Path, context
     codec = Codec.load(inputs["codec"], context.device)
     common = RewardModel.load(inputs["common"], context.device)
     listeners = Listeners.load(inputs)
-    last = len(samples.steps) - 1
+    size = len(samples.steps)
     points, heard = [], []
     for checkpoint, step in enumerate(samples.steps):
         F, lengths = decoded(samples, checkpoint, codec, prompts)
         row, each = on_frames(F, lengths, prompts, common, codec)
         row |= on_tokens(samples, checkpoint)
-        asked = config.naturalness if checkpoint in (0, last // 2, last) else 0
-        spoken = on_waves(F[: config.spoken], lengths[: config.spoken], prompts, codec, listeners, asked)
+        n = config.spoken if checkpoint in (0, size // 2, size - 1) else 0
+        spoken = on_waves(F[:n], lengths[:n], prompts, codec, listeners, config.naturalness)
         points.append({"step": int(step)} | row | means(spoken, prompts))
         heard.append(each.join(spoken).assign(step=int(step)))
         context.report(checkpoint + 1, len(samples.steps))
@@ -123,6 +124,8 @@ def on_waves(
     """What the listeners hear of ``F [n, T, M]``, a row a sample; naturalness of the first ``asked`` alone."""
     n, rate = len(F), codec.audio.sample_rate
     found = pd.DataFrame(index=range(n))
+    if not n:
+        return found
     waves = waves_of(F, lengths, codec.audio)
     if listeners.third is not None:
         x = np.array([phonetics.measure(wave, rate) for wave in waves])

@@ -5,55 +5,63 @@ A policy that learnt emotion pleases any reward model; one that learnt the habit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from rrpo.codec import Codec
 from rrpo.config import TransferConfig
-from rrpo.corpus.prompts import load_prompts
+from rrpo.corpus.prompts import Prompt, load_prompts
 from rrpo.judges import metrics
 from rrpo.judges.score import Samples, decoded
 from rrpo.reward_model import RewardModel
 from rrpo.stages import Context
 
 TABLE = "transfer.parquet"
-"""``samples_of, judged_by, accuracy, logprob, confidence``: a row a pair of arms."""
+"""``samples_of, judged_by, accuracy, logprob, confidence, start_accuracy``: a row a pair of arms.
+
+``start_accuracy`` is the same reward model's of the SFT policy's samples, with which all arms of a seed start.
+"""
 SAMPLES, MODEL = "samples ", "model "
 """Prefixes of the inputs' roles, before the arm's name."""
 CHUNK = 64
 """Samples heard at once."""
 
 
-@torch.no_grad()
 def build(config: TransferConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
     """Writes `TABLE`. Reads ``samples ARM`` and ``model ARM`` of every arm, ``eval_prompts`` and ``codec``."""
     prompts = load_prompts(inputs["eval_prompts"])
     codec = Codec.load(inputs["codec"], context.device)
     arms = [role.removeprefix(SAMPLES) for role in inputs if role.startswith(SAMPLES)]
     models = {path: RewardModel.load(path, context.device) for path in {inputs[MODEL + arm] for arm in arms}}
-    rows = []
+    rows: list[dict[str, float | str]] = []
+    start: dict[Path, dict[str, float]] = {}
     for done, arm in enumerate(arms):
         samples = Samples.load(inputs[SAMPLES + arm] / "samples.npz", len(prompts))
+        if not start:
+            F, lengths = decoded(samples, 0, codec, prompts)
+            start = {path: opinion(model, F, lengths, prompts) for path, model in models.items()}
         F, lengths = decoded(samples, len(samples.steps) - 1, codec, prompts)
-        heard = {}
-        for path, model in models.items():
-            parts = zip(F.split(CHUNK), lengths.split(CHUNK), strict=True)
-            heard[path] = torch.cat([model(f, n).log_softmax(1) for f, n in parts]).cpu().numpy()
+        end = {path: opinion(model, F, lengths, prompts) for path, model in models.items()}
         for judge in arms:
             path = inputs[MODEL + judge]
-            targets = np.array([models[path].emotions.index(prompt.emotion) for prompt in prompts])
-            rows.append(
-                {
-                    "samples_of": arm,
-                    "judged_by": judge,
-                    "accuracy": metrics.accuracy(heard[path], targets),
-                    "logprob": metrics.target_log_prob(heard[path], targets),
-                    "confidence": float(np.exp(heard[path].max(1)).mean()),
-                }
-            )
+            rows.append({"samples_of": arm, "judged_by": judge, **end[path], "start_accuracy": start[path]["accuracy"]})
         context.report(done + 1, len(arms))
     pd.DataFrame(rows).to_parquet(out / TABLE, index=False)
+
+
+@torch.no_grad()
+def opinion(model: RewardModel, F: Tensor, lengths: Tensor, prompts: Sequence[Prompt]) -> dict[str, float]:
+    """Accuracy, log-probability of the target and confidence of a reward model on ``F [P, T, M]``, ``lengths [P]``."""
+    parts = zip(F.split(CHUNK), lengths.split(CHUNK), strict=True)
+    log_probs = torch.cat([model(f, n).log_softmax(1) for f, n in parts]).cpu().numpy()
+    targets = np.array([model.emotions.index(prompt.emotion) for prompt in prompts])
+    return {
+        "accuracy": metrics.accuracy(log_probs, targets),
+        "logprob": metrics.target_log_prob(log_probs, targets),
+        "confidence": float(np.exp(log_probs.max(1)).mean()),
+    }

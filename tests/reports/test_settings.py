@@ -78,7 +78,7 @@ def test_conclusions_survive_vanish_or_turn_round():
     assert any(note.startswith("EAM, added to DiffRO: Better in") for note in survival.notes)
     assert survival.row("EAM, added to DiffRO")["points"].mean == pytest.approx(0.06, abs=0.005)  # type: ignore[union-attr]
     assert [column.heading for column in by_setting.columns][:3] == ["setting", "rater noise", "planted shortcut"]
-    assert by_setting.rows[0][:3] == (f"{OWN} (the world's own)", 0.3, 0.9)
+    assert by_setting.rows[0][:3] == (f"{OWN} *", 0.3, 0.9)
     first, second, third = verdict(found, "Nobody listened.")
     assert first.startswith("RRPO - DiffRO: Equivalent in")
     assert "LS, added to DiffRO: Equivalent in" in second
@@ -101,6 +101,8 @@ def test_nothing_is_tested_before_the_planned_number_of_seeds(looks: list[int]):
     assert words("EAM, added to DiffRO", found).startswith("Interim: above zero in ")
     missing = [r for r in grid() if (r.label, r.seed) != ("rrpo@noise0.6_shortcut0.9", 3)]
     assert set(said(findings(missing, [6])).values()) == {"interim"}, "one cell is missing"
+    part = [r for r in grid() if not r.label.startswith("ls@")]
+    assert set(said(findings(part, [6])).values()) == {"interim"}, "the family is not whole"
 
 
 def test_a_component_that_did_not_move_its_target_in_a_setting_was_not_tested_there():

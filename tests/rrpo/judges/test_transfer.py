@@ -1,0 +1,57 @@
+"""The transfer matrix on stored tokens of a tiny world: who heard what, and what a shared reward model may not do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from rrpo.codec import Codec
+from rrpo.config import EMOTIONS, AudioConfig, RewardModelConfig, TransferConfig
+from rrpo.corpus.prompts import load_prompts
+from rrpo.judges import transfer
+from rrpo.judges.score import Samples, decoded
+from rrpo.reward_model import RewardModel
+from rrpo.stages import Context
+
+
+def test_every_pair_is_heard_at_the_last_checkpoint(stages: dict[str, Path], tmp_path: Path) -> None:
+    prompts = load_prompts(stages["prompts"])
+    codec = Codec.load(stages["codec"])
+    rng = np.random.default_rng(0)
+    start = rng.integers(0, codec.vocabulary, (1, len(prompts), 12))
+    inputs = {"eval_prompts": stages["prompts"], "codec": stages["codec"]}
+    for place, arm in enumerate(("a", "b", "c")):
+        torch.manual_seed(min(place, 1))  # the reward models of b and c are one
+        for kind in ("samples", "model"):
+            inputs[f"{kind} {arm}"] = tmp_path / f"{kind}-{arm}"
+            inputs[f"{kind} {arm}"].mkdir()
+        model = RewardModel(RewardModelConfig(dim=8, layers=1, heads=2), EMOTIONS, AudioConfig().n_mels, 1e-5)
+        model.save(inputs[f"model {arm}"])
+        np.savez(
+            inputs[f"samples {arm}"] / "samples.npz",
+            steps=np.array([0, 7]),
+            tokens=np.concatenate([start, rng.integers(0, codec.vocabulary, start.shape)]).astype(np.int16),
+            lengths=np.full((2, len(prompts)), 12, np.int16),
+            proxy_argmax=np.zeros((2, len(prompts)), np.int8),
+        )
+    out = tmp_path / "out"
+    out.mkdir()
+    transfer.build(TransferConfig(), inputs, out, Context())
+
+    table = pd.read_parquet(out / transfer.TABLE).set_index(["samples_of", "judged_by"])
+    assert len(table) == 9
+    targets = torch.tensor([EMOTIONS.index(prompt.emotion) for prompt in prompts])
+    for arm in ("a", "b", "c"):
+        samples = Samples.load(inputs[f"samples {arm}"] / "samples.npz", len(prompts))
+        for judge in ("a", "b", "c"):
+            model = RewardModel.load(inputs[f"model {judge}"])
+            heard = [model(*decoded(samples, k, codec, prompts)).log_softmax(1) for k in (0, 1)]
+            accuracy = [float((opinion.argmax(1) == targets).float().mean()) for opinion in heard]
+            row = table.loc[(arm, judge)]
+            assert np.allclose(row[["start_accuracy", "accuracy"]].to_numpy(float), accuracy)
+            assert np.isclose(row["logprob"], float(heard[1].gather(1, targets[:, None]).mean()), atol=1e-5)
+    assert (table.xs("b", level="judged_by")["logprob"] == table.xs("c", level="judged_by")["logprob"]).all()
+    assert table.loc[("a", "a"), "logprob"] != table.loc[("a", "b"), "logprob"]
