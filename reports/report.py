@@ -55,12 +55,13 @@ def make(selection: Selection, control: str = BASE, metric: str = GOLD_GAIN) -> 
 
     Raises InputError for a control that is not there or a metric that no record holds.
     """
+    rated = ratings.load(selection)
+    selection = ratings.beside(selection, rated)
     records = selection.records
     if control not in selection.arms and control != BASE:
         raise InputError("the control arm has no records", got=control, fix=f"use one of: {', '.join(selection.arms)}")
     _check_metric(selection, metric)
     rows, notes = effects.rows(records, selection.looks)
-    rated = ratings.load(selection)
     heard = opinion.heard(rated)
     reach = sensitivity.findings(records, selection.looks)
     found = [
