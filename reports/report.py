@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,11 @@ from ablations.records import GOLD_GAIN, Record
 from ablations.sheet import Sheet
 from ablations.statistics import t_interval
 from ablations.summary import gold_gains, value_of
-from reports import effects, opinion, overoptimisation, published, ratings, sensitivity, tables, uptake
+from reports import effects, opinion, overoptimisation, published, ratings, sensitivity, settings, tables, uptake
 from reports.effects import Row
 from reports.figures import curves, goodhart, samples
 from reports.figures import effects as effect_figures
+from reports.figures import reach as reach_figure
 from reports.store import Selection
 
 
@@ -64,6 +65,7 @@ def make(selection: Selection, control: str = BASE, metric: str = GOLD_GAIN) -> 
     rows, notes = effects.rows(records, selection.looks)
     heard = opinion.heard(rated)
     reach = sensitivity.findings(records, selection.looks)
+    shown, said = settings.plain(selection)
     found = [
         tables.main(selection, control, opinion.means(rated)),
         effects.sheet(rows, notes),
@@ -77,7 +79,12 @@ def make(selection: Selection, control: str = BASE, metric: str = GOLD_GAIN) -> 
     ]
     return Report(
         sheets=tuple(sheet for sheet in found if sheet is not None),
-        figures=_figures(records, rows),
+        figures=(
+            Figure(
+                "reach", "Conclusions by setting", reach_figure.REACH, lambda folder: reach_figure.reach(reach, folder)
+            ),
+            *(replace(figure, caption=f"{figure.caption} {said}".strip()) for figure in _figures(shown.records, rows)),
+        ),
         verdict=tuple(sensitivity.verdict(reach, heard) or verdict(selection, rows, heard)),
         methods=methods(selection),
     )
