@@ -11,8 +11,8 @@ from reports.sensitivity import Finding
 
 REACH = (
     "Each conclusion's difference of gold gain at matched KL in every setting, mean with 95 % t-interval over seeds; *: the "
-    "world's own setting, whose mean the dashed line carries on. Filled by verdict: blue disc better, red square worse, green diamond "
-    "equivalent; hollow: undecided, interim or none. Grey band: the margin of three points."
+    "world's own setting, whose mean the dashed line carries on. Filled by verdict: blue disc better, red square worse, green "
+    "diamond equivalent; hollow: undecided, interim or none. Grey band: the margin of three points."
 )
 MARKS = {"better": ("o", BLUE), "worse": ("s", VERMILION), "equivalent": ("D", GREEN)}
 
