@@ -29,6 +29,8 @@ INTERIM = "interim"
 CLAIMS = ("better", "equivalent", "worse")
 """Verdicts that could survive in another setting."""
 VERDICTS = (*CLAIMS, "undecided")
+NAMED = 3
+"""Most settings that a sentence lists by name."""
 SINGLE = "'Added to DiffRO' stands in for a main effect, which needs the whole factorial in every setting."
 
 
@@ -209,11 +211,15 @@ def words(name: str, found: Sequence[Finding]) -> str:
 
 
 def _listed(some: Sequence[Finding]) -> str:
-    """``undecided in a, b; equivalent in c``."""
+    """``undecided in a, b; equivalent in 5 settings``: named where they are few."""
     by: dict[str, list[str]] = {}
     for finding in some:
         by.setdefault(finding.verdict, []).append(finding.setting.name)
-    return "; ".join(f"{verdict} in {', '.join(places)}" for verdict, places in by.items()) or "none"
+    where = {
+        verdict: ", ".join(places) if len(places) <= NAMED else f"{len(places)} settings"
+        for verdict, places in by.items()
+    }
+    return "; ".join(f"{verdict} in {places}" for verdict, places in where.items()) or "none"
 
 
 def verdict(found: Sequence[Finding], heard: str) -> list[str]:
