@@ -14,19 +14,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ablations.contrasts import BASE, COMPONENTS, PRIMARY, WHOLE, apply, difference
-from ablations.inference import equivalence, holm, paired_test, spent_alpha
+from ablations.contrasts import BASE, COMPONENTS, NAMES, PRIMARY, WHOLE, apply, difference
+from ablations.inference import equivalence, holm, paired_test
+from ablations.power import spent_alpha
 from ablations.records import Record
 from ablations.sheet import NONE, Column, Sheet, Value
 from ablations.statistics import Interval, t_interval
 from ablations.summary import gold_gains
-from reports.effects import MANIPULATION, MARGIN, NAMES
+from reports.effects import MARGIN
+from reports.manipulation import TARGETS
 from reports.settings import Setting, settings, varied
 
 INTERIM = "interim"
 CLAIMS = ("better", "equivalent", "worse")
 """Verdicts that could survive in another setting."""
 VERDICTS = (*CLAIMS, "undecided")
+NAMED = 3
+"""Most settings that a sentence lists by name."""
 SINGLE = "'Added to DiffRO' stands in for a main effect, which needs the whole factorial in every setting."
 
 
@@ -97,7 +101,9 @@ def _verdicts(
             made[name] = "not tested (manipulation check failed)"
         elif p[name] < alpha:
             opposed = len(val[name]) > 0 and x.mean() * val[name].mean() < 0
-            made[name] = "no verdict (judges disagree)" if opposed else "better" if x.mean() > 0 else "worse"
+            made[name] = (
+                "no verdict (judges disagree on the sign)" if opposed else "better" if x.mean() > 0 else "worse"
+            )
         else:
             made[name] = "equivalent" if tost[name] < alpha else "undecided"
     return made
@@ -108,7 +114,7 @@ def _not_moved(setting: Setting, conclusion: str, contrast: Mapping[str, float])
     part = next((part for part in COMPONENTS if conclusion.startswith(f"{NAMES[part]},")), None)
     if part is None:
         return False
-    name, sign = MANIPULATION[part]
+    name, sign = TARGETS[part]
     outcomes = {(r.label, r.seed): sign * r.scalars[name] for r in setting.records if name in r.scalars}
     moved = t_interval(apply(setting.weights(contrast), outcomes, sorted({record.seed for record in setting.records})))
     return moved.n > 1 and not moved.low > 0
@@ -205,11 +211,15 @@ def words(name: str, found: Sequence[Finding]) -> str:
 
 
 def _listed(some: Sequence[Finding]) -> str:
-    """``undecided in a, b; equivalent in c``."""
+    """``undecided in a, b; equivalent in 5 settings``: named where they are few."""
     by: dict[str, list[str]] = {}
     for finding in some:
         by.setdefault(finding.verdict, []).append(finding.setting.name)
-    return "; ".join(f"{verdict} in {', '.join(places)}" for verdict, places in by.items()) or "none"
+    where = {
+        verdict: ", ".join(places) if len(places) <= NAMED else f"{len(places)} settings"
+        for verdict, places in by.items()
+    }
+    return "; ".join(f"{verdict} in {places}" for verdict, places in where.items()) or "none"
 
 
 def verdict(found: Sequence[Finding], heard: str) -> list[str]:

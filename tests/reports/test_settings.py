@@ -18,7 +18,7 @@ from ablations.statistics import t_interval
 from reports import settings, uptake
 from reports.report import make
 from reports.sensitivity import Finding, findings, sheets, verdict, words
-from reports.store import select
+from reports.store import Selection, select
 from rrpo.cell import Cell
 
 SINGLES = ("diffro", "ls", "eam", "adv", "rrpo")
@@ -127,6 +127,8 @@ def test_plain_arms_are_no_settings():
     plain = [Fake(arm, 1, pd.DataFrame(), scalars={}) for arm in SINGLES]
     assert settings.settings(plain) == findings(plain, [1]) == sheets([]) == verdict([], "x") == []
     assert uptake.sheet(plain) is None
+    whole = Selection("x", tuple(plain), dict.fromkeys(SINGLES, 1), ())
+    assert settings.plain(whole) == (whole, "")
 
 
 def test_uptake_is_a_difference_in_differences():
@@ -165,7 +167,7 @@ def test_uptake_by_the_other_factors_and_with_one_seed():
     assert uptake.sheet([r for r in records if "shortcut0.9" in r.label]) is None
 
 
-def test_a_grid_of_settings_is_reported(runs: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_grid_of_settings_is_reported(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The real grid's arms, stored as cells and read back from MLflow."""
 
     def cells(profile: object, seeds: list[int]) -> list[Cell]:
@@ -188,4 +190,10 @@ def test_a_grid_of_settings_is_reported(runs: Path, monkeypatch: pytest.MonkeyPa
     levels = [row[1] for row in found["settings"].rows]
     assert levels == [0.0, 0.9], "noise and learning rate do not differ"
     assert len(found["uptake"].rows) == 5
+    figures = {figure.name: figure for figure in made.figures}
+    assert "Setting: noise0.3_shortcut0.9_lr0.0003, of 2." in figures["goodhart"].caption
+    assert [path.name for path in figures["reach"].draw(tmp_path)] == ["reach.pdf", "reach.png"]
+    shown, _ = settings.plain(select(runs, "tiny"))
+    assert shown.arms == list(SINGLES)
+    assert {r.params["arm.shortcut"] for r in shown.records} == {"0.9"}
     assert "No test here: diffro is not among the arms." in found["table"].notes
