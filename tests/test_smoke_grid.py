@@ -109,6 +109,17 @@ def test_the_report_comes_from_mlflow_alone(runs: Path, tmp_path: Path) -> None:
     assert (tmp_path / "goodhart.png").stat().st_size > 10_000
 
 
+@pytest.mark.long
+def test_a_cell_is_reproduced_to_the_last_bit(runs: Path, cells: dict[tuple[str, int], Record]) -> None:
+    """From its recorded config, in a store of its own; the world's stages are taken as they are."""
+    run_id = cells["rrpo", 2].run_id
+    command = [sys.executable, "-m", "ablations.reproduce", run_id, "--reuse-world", "--runs-dir", str(runs)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the same software" in done.stdout
+    assert "bit-equal" in done.stdout
+
+
 def test_the_world_card_of_the_smoke_world(runs: Path) -> None:
     """Every section is measured; so small a world fails lines, and the exit status says so."""
     command = [sys.executable, "-m", "ablations.validate", "--profile", "smoke", "--device", "cpu"]
