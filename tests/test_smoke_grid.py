@@ -88,7 +88,7 @@ def test_every_cell_is_diagnosed(cells: dict[tuple[str, int], Record]) -> None:
 
 
 def test_the_transfer_matrix_reaches_the_report(runs: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ablations.transfer", "--grid", "smoke", "--device", "cpu", "--runs-dir", str(runs)]
+    command = [sys.executable, "-m", "ablations.transfer", "--grid", "smoke", "--runs-dir", str(runs)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 of 2 seeds are measured, 2 arms each." in done.stdout
