@@ -22,7 +22,7 @@ from ablations.sheet import NONE, Column, Sheet, Value
 from ablations.statistics import Interval, t_interval
 from ablations.summary import gold_gains
 from reports.effects import MARGIN
-from reports.manipulation import TARGETS
+from reports.manipulation import TARGETS, WEAK
 from reports.settings import Setting, settings, varied
 
 INTERIM = "interim"
@@ -125,6 +125,10 @@ def _not_moved(setting: Setting, conclusion: str, contrast: Mapping[str, float])
     if part is None:
         return False
     name, sign = TARGETS[part]
+    with_it = {label for label, weight in setting.weights(contrast).items() if weight > 0}
+    strong = [r.scalars["adv_tested"] for r in setting.records if r.label in with_it and "adv_tested" in r.scalars]
+    if part == "adv" and strong and float(np.mean(strong)) < WEAK:
+        return True
     outcomes = {(r.label, r.seed): sign * r.scalars[name] for r in setting.records if name in r.scalars}
     moved = t_interval(apply(setting.weights(contrast), outcomes, sorted({record.seed for record in setting.records})))
     return moved.n > 1 and not moved.low > 0

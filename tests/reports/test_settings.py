@@ -120,6 +120,12 @@ def test_a_component_that_did_not_move_its_target_in_a_setting_was_not_tested_th
     assert verdicts["noise0.6_shortcut0.9", "EAM, added to DiffRO"] == "not tested (manipulation check failed)"
 
 
+def test_adversarial_training_whose_attack_was_weak_was_not_tested():
+    for tested, words_ in ((0.0, "not tested (manipulation check failed)"), (1.0, "worse")):
+        records = [Fake(r.label, r.seed, r.points, params=r.params, scalars={"adv_tested": tested}) for r in grid()]
+        assert said(findings(records, [6]))[OWN, "Adv, added to DiffRO"] == words_
+
+
 def test_undecided_there_is_nothing_that_could_survive():
     found = findings(grid(seeds=3, noise=0.08), [3])
     assert said(found)[OWN, "LS, added to DiffRO"] == "undecided"
