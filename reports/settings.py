@@ -78,5 +78,11 @@ def plain(selection: Selection) -> tuple[Selection, str]:
         return selection, ""
     one = next((setting for setting in found if setting.own), found[0])
     records = tuple(replace(r, label=r.label.partition("@")[0]) for r in one.records)
-    planned = dict(Counter(record.label for record in records))
-    return replace(selection, records=records, planned=planned), f"Setting: {one.name}, of {len(found)}."
+    lost = {
+        (arm.partition("@")[0], seed): kind
+        for (arm, seed), kind in selection.lost.items()
+        if arm.endswith(f"@{one.name}")
+    }
+    planned = dict(Counter([*(record.label for record in records), *(arm for arm, _ in lost)]))
+    here = replace(selection, records=records, planned=planned, lost=lost)
+    return here, f"Setting: {one.name}, of {len(found)}."

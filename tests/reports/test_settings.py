@@ -101,6 +101,10 @@ def test_nothing_is_tested_before_the_planned_number_of_seeds(looks: list[int]):
     assert words("EAM, added to DiffRO", found).startswith("Interim: above zero in ")
     missing = [r for r in grid() if (r.label, r.seed) != ("rrpo@noise0.6_shortcut0.9", 3)]
     assert set(said(findings(missing, [6])).values()) == {"interim"}, "one cell is missing"
+    gone = {("rrpo@noise0.6_shortcut0.9", 3)}
+    found = findings(missing, [6], gone)
+    assert said(found)[OWN, "EAM, added to DiffRO"] == "better", "a diverged cell is settled"
+    assert {finding.mean.n for finding in found if finding.conclusion == "RRPO - DiffRO"} == {5, 6}
     part = [r for r in grid() if not r.label.startswith("ls@")]
     assert set(said(findings(part, [6])).values()) == {"interim"}, "the family is not whole"
 
@@ -116,6 +120,12 @@ def test_a_component_that_did_not_move_its_target_in_a_setting_was_not_tested_th
     assert verdicts["noise0.6_shortcut0.9", "EAM, added to DiffRO"] == "not tested (manipulation check failed)"
 
 
+def test_adversarial_training_whose_attack_was_weak_was_not_tested():
+    for tested, words_ in ((0.0, "not tested (manipulation check failed)"), (1.0, "worse")):
+        records = [Fake(r.label, r.seed, r.points, params=r.params, scalars={"adv_tested": tested}) for r in grid()]
+        assert said(findings(records, [6]))[OWN, "Adv, added to DiffRO"] == words_
+
+
 def test_undecided_there_is_nothing_that_could_survive():
     found = findings(grid(seeds=3, noise=0.08), [3])
     assert said(found)[OWN, "LS, added to DiffRO"] == "undecided"
@@ -129,6 +139,14 @@ def test_plain_arms_are_no_settings():
     assert uptake.sheet(plain) is None
     whole = Selection("x", tuple(plain), dict.fromkeys(SINGLES, 1), ())
     assert settings.plain(whole) == (whole, "")
+
+
+def test_of_settings_the_own_one_is_shown_with_what_it_lost(runs: Path):
+    store_cells(runs, fakes.cells(["diffro@a", "diffro@b"], [1, 2]))
+    lost = {("rrpo@a", 1): "diverged", ("rrpo@b", 1): "diverged"}
+    shown, said = settings.plain(replace(select(runs, "tiny"), lost=lost))
+    assert said == "Setting: a, of 2."
+    assert (shown.planned, shown.lost) == ({"diffro": 2, "rrpo": 1}, {("rrpo", 1): "diverged"})
 
 
 def test_uptake_is_a_difference_in_differences():
