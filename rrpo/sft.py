@@ -16,7 +16,7 @@ from rrpo.config import SftConfig
 from rrpo.corpus.features import SpeechSet
 from rrpo.masking import valid_mask
 from rrpo.policy import Policy
-from rrpo.seeding import permutation_batches, seed_everything
+from rrpo.seeding import bucketed, permutation_batches, seed_everything
 from rrpo.stages import Context
 from rrpo.training import cosine, fit
 
@@ -59,6 +59,7 @@ def build(config: SftConfig, inputs: dict[str, Path], out: Path, context: Contex
     else:
         policy = _fresh(config, train, held, codec).to(context.device)
     batches = permutation_batches(len(train.utterances), config.batch, config.steps, config.seed, f"{stream} batches")
+    batches = bucketed(batches, train.lengths.cpu().numpy(), config.seed, f"{stream} bucketed")
     held_losses: dict[int, float] = {}
 
     def loss(step: int) -> Tensor:

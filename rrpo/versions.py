@@ -5,14 +5,14 @@ until one of the two is brought up to date.
 """
 
 VERSIONS: dict[str, int] = {
-    "speech": 1,
+    "speech": 2,
     "codec": 1,
-    "recogniser": 1,
-    "judge": 2,
+    "recogniser": 2,
+    "judge": 3,
     "pretrain": 1,
     "finetune": 1,
-    "base": 1,
-    "sft": 2,
+    "base": 2,
+    "sft": 3,
     "optimize": 2,
     "score": 3,
     "transcribe": 1,
