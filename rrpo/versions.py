@@ -18,6 +18,6 @@ VERSIONS: dict[str, int] = {
     "transcribe": 1,
     "examine": 1,
     "prompts": 1,
-    "phonetic_judge": 1,
-    "validation": 1,
+    "phonetic_judge": 2,
+    "validation": 2,
 }

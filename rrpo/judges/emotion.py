@@ -30,7 +30,7 @@ from rrpo.seeding import bucketed, numpy_generator, permutation_batches, seed_ev
 from rrpo.stages import Context
 from rrpo.training import fit
 
-GRIFFIN_LIM_STEPS = 6
+GRIFFIN_LIM_STEPS = 3
 """Of the test judge's own rendering: its features are magnitudes, which hardly change after that."""
 CHUNK = 64
 """Utterances analysed at once; results do not depend on it."""
