@@ -518,8 +518,8 @@ class Profile:
     """The policy's network."""
     base: SftConfig = field(default_factory=lambda: SftConfig(steps=5000, lr=3e-3))
     """Stage ``base``: the pre-trained policy, one for the world."""
-    sft: SftConfig = field(default_factory=SftConfig)
-    """Stage ``sft``: fine-tuned from it on the seed's own utterances."""
+    sft: SftConfig = field(default_factory=lambda: SftConfig(lr=3e-4))
+    """Stage ``sft``: fine-tuned from it on the seed's own utterances, which are of the same kind: a tenth of its rate."""
     optimize: OptimizeConfig = field(default_factory=OptimizeConfig)
     """Stage ``optimize``."""
     examine: ExamineConfig = field(default_factory=ExamineConfig)
