@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 COMPONENTS = ("ls", "eam", "adv")
 """In the order of the arms' names."""
+NAMES = {"ls": "LS", "eam": "EAM", "adv": "Adv"}
+"""For people."""
 BASE, WHOLE = "diffro", "rrpo"
 """No component, and all of them."""
 

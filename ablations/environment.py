@@ -171,10 +171,30 @@ def _no_gpu() -> str:
         driver = ctypes.CDLL(DRIVER)
     except OSError:
         return "no NVIDIA driver"
+    return "" if _count(driver) else "the driver sees no GPU"
+
+
+def gpus() -> dict[str, int]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them -> MiB of memory; empty where there are none."""
+    if _no_gpu():
+        return {}
+    driver = ctypes.CDLL(DRIVER)
+    names = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    found: dict[str, int] = {}
+    for number in range(_count(driver)):
+        device, size = ctypes.c_int(), ctypes.c_size_t()
+        driver.cuDeviceGet(ctypes.byref(device), number)
+        driver.cuDeviceTotalMem_v2(ctypes.byref(size), device)
+        found[names[number] if number < len(names) else str(number)] = size.value // 2**20
+    return found
+
+
+def _count(driver: ctypes.CDLL) -> int:
+    """Of the GPUs that CUDA_VISIBLE_DEVICES leaves."""
     count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
-        return "the driver sees no GPU"
-    return ""
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
 
 
 def _gpu_name() -> str:

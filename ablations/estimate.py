@@ -22,18 +22,21 @@ Signature = tuple[str, str, str]
 
 
 class Estimator:
-    """Median seconds and bytes by kind, size and device of stage; learns while a run goes on."""
+    """Median seconds and bytes, most GPU memory, by kind, size and device of stage; learns while a run goes on."""
 
     def __init__(self, store: Path, device: str = "cpu") -> None:
         self.device = device
         self._seconds: dict[Signature, list[float]] = defaultdict(list)
         self._bytes: dict[Signature, list[float]] = defaultdict(list)
+        self._device_mib: dict[Signature, int] = {}
         self._signatures: dict[str, Signature] = {}
         for marker in sorted((store / "stages").glob(f"*/{MARKER}")):
             try:
                 past = json.loads(marker.read_text())
                 signature = _signature(past["name"], past["config"], past["device"])
                 self._seconds[signature].append(float(past["seconds"]))
+                if (peak := past.get("peak_device_mib")) is not None:
+                    self._device_mib[signature] = max(int(peak), self._device_mib.get(signature, 0))
                 self._bytes[signature].append(float(past["bytes"]))
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # not for the estimate to complain about
@@ -46,6 +49,10 @@ class Estimator:
         """The estimate, or None where nothing like it was built on this device."""
         past = self._seconds.get(self._of(stage))
         return statistics.median(past) if past else None
+
+    def device_mib(self, stage: Stage) -> int | None:
+        """Most MiB of a GPU that one like it held, or None where that was never measured."""
+        return self._device_mib.get(self._of(stage))
 
     def total(self, stages: Iterable[Stage]) -> tuple[float, int]:
         """Seconds of work in all, and how many stages have no estimate (not in the sum)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,18 @@ ARMS: dict[str, tuple[str, Any, str]] = {
 }
 """Colour, line and marker of the arms that figures single out; all others are grey."""
 OTHER = (GREY, "-", "o")
+
+
+def look(arm: str) -> tuple[str, Any, str]:
+    """An arm's colour, line and marker; ``diffro@0.5`` looks like ``diffro``."""
+    return ARMS.get(arm.partition("@")[0], OTHER)
+
+
+def pick(arms: Sequence[str], preferred: Sequence[str], most: int = 7) -> list[str]:
+    """The arms that a crowded figure shows: the preferred ones that are there, or else the first ``most``."""
+    return [arm for arm in preferred if arm in arms] or list(arms)[:most]
+
+
 STYLE: dict[str, Any] = {
     "pdf.fonttype": 42,
     "ps.fonttype": 42,

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ablations.statistics import Interval, t_interval
 
 EXACT = 20
-"""Most seeds for which every sign pattern is counted (2^20); more are refused, since the table would not fit."""
+"""Most seeds for which every sign pattern is counted (2^20); with more, `DRAWS` patterns are drawn."""
+DRAWS = 200_000
+"""Sign patterns drawn beyond `EXACT` seeds, by a generator of their own."""
 FAR = 25.0
 """Largest |t| that is given to the noncentral t distribution."""
 
@@ -26,9 +27,9 @@ class PairedTest(NamedTuple):
     t_p: float
     """Paired t test: the declared one."""
     sign_flip_p: float
-    """Exact permutation test under sign flips of the mean."""
+    """Permutation test under sign flips of the mean: exact up to `EXACT` seeds."""
     sign_flip_floor: float
-    """The smallest p that n seeds can give it, 2 / 2^n."""
+    """The smallest p that n seeds can give it: 2 / 2^n, or 1 / (`DRAWS` + 1)."""
     wilcoxon_p: float
     """Exact signed-rank test, zeros dropped."""
 
@@ -43,19 +44,6 @@ class Effect(NamedTuple):
     """95 % interval through the noncentral t distribution, with the same correction."""
 
 
-def differences(treated: ArrayLike, control: ArrayLike) -> NDArray[np.float64]:
-    """``treated - control`` seed by seed ``[n]``, of the seeds where both are finite.
-
-    Raises:
-        ValueError: Arrays of different shapes: pairs are by position.
-    """
-    a, b = np.asarray(treated, float), np.asarray(control, float)
-    if a.shape != b.shape or a.ndim != 1:
-        raise ValueError(f"paired values need the same seeds in the same order, got shapes {a.shape} and {b.shape}")
-    both: NDArray[np.float64] = (a - b)[np.isfinite(a) & np.isfinite(b)]
-    return both
-
-
 def paired_test(x: ArrayLike, level: float = 0.95) -> PairedTest:
     """All three tests on differences ``[n]``; p values are NaN below two seeds or without spread (t)."""
     values = np.asarray(x, float)
@@ -65,23 +53,42 @@ def paired_test(x: ArrayLike, level: float = 0.95) -> PairedTest:
         return PairedTest(mean, math.nan, math.nan, math.nan, math.nan)
     from scipy.stats import ttest_1samp, wilcoxon
 
-    spread = values.std(ddof=1)
-    t_p = float(ttest_1samp(values, 0.0).pvalue) if spread > 0 else math.nan
+    t_p = float(ttest_1samp(values, 0.0).pvalue) if _varies(values) else math.nan
     nonzero = values[values != 0]
     signed = float(wilcoxon(nonzero, method="exact").pvalue) if len(nonzero) else 1.0
-    return PairedTest(mean, t_p, sign_flip(values), 2.0 / 2**n, signed)
+    floor = 2.0 / 2**n if n <= EXACT else 1.0 / (DRAWS + 1)
+    return PairedTest(mean, t_p, sign_flip(values), floor, signed)
+
+
+def _varies(values: np.ndarray) -> bool:
+    """Whether there is spread beyond rounding."""
+    return float(np.ptp(values)) > 1e-12 * max(1.0, float(np.abs(values).max()))
 
 
 def sign_flip(x: ArrayLike) -> float:
-    """Two-sided p of |mean| among all 2^n sign patterns of ``x [n]`` (Fisher's exact permutation of paired data)."""
+    """Two-sided p of |mean| among the 2^n sign patterns of ``x [n]`` (Fisher's permutation of paired data).
+
+    Exact up to `EXACT` seeds; beyond, (1 + hits) / (1 + draws) over `DRAWS` patterns, the same ones each time.
+    """
     values = np.asarray(x, float)
-    if len(values) > EXACT:
-        raise ValueError(
-            f"sign_flip counts all patterns of at most {EXACT} seeds, got {len(values)}; use paired_test's t"
-        )
-    signs = np.array(list(product((1.0, -1.0), repeat=len(values))))
-    sums = np.abs(signs @ values)
-    return float(np.mean(sums >= sums[0] - 1e-12 * max(1.0, float(sums[0]))))
+    if len(values) <= EXACT:
+        sums = np.zeros(1)
+        for value in values:  # all sums of the first k values under every pattern of signs
+            sums = np.concatenate([sums + value, sums - value])
+        hits, drawn = _as_far(sums, values), 0
+    else:
+        rng = np.random.default_rng(len(values))
+        hits, drawn = 1, DRAWS
+        for _ in range(DRAWS // 10_000):
+            signs = rng.choice([-1.0, 1.0], (10_000, len(values)))
+            hits += _as_far(signs @ values, values)
+    return hits / (drawn + 1 if drawn else 2 ** len(values))
+
+
+def _as_far(sums: np.ndarray, values: np.ndarray) -> int:
+    """How many sums lie as far from zero as that of the values as they are, up to rounding."""
+    seen = abs(float(values.sum()))
+    return int(np.sum(np.abs(sums) >= seen - 1e-12 * max(1.0, seen)))
 
 
 def holm(p: Mapping[str, float]) -> dict[str, float]:
@@ -105,7 +112,7 @@ def effect_size(x: ArrayLike, level: float = 0.95) -> Effect:
     """
     values = np.asarray(x, float)
     n = len(values)
-    if n < 2 or values.std(ddof=1) == 0:
+    if n < 2 or not _varies(values):
         return Effect(math.nan, math.nan, math.nan)
     from scipy.optimize import brentq
     from scipy.special import gammaln, ndtri
@@ -137,7 +144,7 @@ def equivalence(x: ArrayLike, margin: float) -> float:
     values = np.asarray(x, float)
     if margin <= 0:
         raise ValueError(f"the equivalence margin must be positive, got {margin}")
-    if len(values) < 2 or values.std(ddof=1) == 0:
+    if len(values) < 2 or not _varies(values):
         return math.nan
     from scipy.stats import ttest_1samp
 
@@ -172,63 +179,32 @@ def improvement(x: ArrayLike) -> float:
     return float(np.mean((values > 0) + 0.5 * (values == 0)))
 
 
-def power(effect: float, sd: float, n: int, alpha: float = 0.05) -> float:
-    """Power of the two-sided paired t test for a mean difference ``effect`` with spread ``sd`` at n seeds.
+def correlation(x: ArrayLike, y: ArrayLike) -> float:
+    """Pearson's r of paired seeds ``x [n]``, ``y [n]``, over those where both are finite; NaN below three or without spread."""
+    pairs = np.column_stack([np.asarray(x, float), np.asarray(y, float)])
+    pairs = pairs[np.isfinite(pairs).all(axis=1)]
+    if len(pairs) < 3 or (np.ptp(pairs, axis=0) == 0).any():
+        return math.nan
+    return float(np.corrcoef(pairs.T)[0, 1])
 
-    The noncentral t distribution as a mean over the chi-distributed spread: scipy's own has holes at large shifts.
+
+def ratio_of_means(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Interval:
+    """mean(x) / mean(y) of paired seeds ``[n]`` with Fieller's interval (1954).
+
+    It holds all r for which the t test does not reject mean(x - r y) = 0. Nothing (NaN) where y's own interval holds zero, since
+    the ratio's is then unbounded. Seeds with a gap are left out.
     """
-    if n < 2 or sd <= 0:
-        return math.nan
-    from scipy.integrate import quad
-    from scipy.special import chdtri, ndtr, stdtrit
+    pairs = np.column_stack([np.asarray(x, float), np.asarray(y, float)])
+    pairs = pairs[np.isfinite(pairs).all(axis=1)]
+    n = len(pairs)
+    if n < 2:
+        return Interval(math.nan, math.nan, math.nan, n)
+    from scipy.special import stdtrit
 
-    df, shift = n - 1, abs(effect) / sd * math.sqrt(n)
-    critical = float(stdtrit(df, 1 - alpha / 2))
-
-    def rejected(u: float) -> float:
-        bar = critical * math.sqrt(chdtri(df, 1 - u) / df)
-        return float(ndtr(shift - bar) + ndtr(-shift - bar))
-
-    return float(quad(rejected, 0, 1, limit=200)[0])
-
-
-def detectable(sd: float, n: int, alpha: float = 0.05, wanted: float = 0.8) -> float:
-    """The smallest mean difference that n seeds detect with the ``wanted`` power; NaN below two seeds."""
-    if n < 2 or sd <= 0:
-        return math.nan
-    from scipy.optimize import brentq
-
-    top = sd
-    while power(top, sd, n, alpha) < wanted:
-        top *= 2
-    return float(brentq(lambda effect: power(effect, sd, n, alpha) - wanted, 0.0, top))
-
-
-def seeds_needed(effect: float, sd: float, alpha: float = 0.05, wanted: float = 0.8, most: int = 1000) -> int | None:
-    """The fewest seeds with the ``wanted`` power, None when ``most`` do not suffice."""
-    return next((n for n in range(2, most + 1) if power(effect, sd, n, alpha) >= wanted), None) if effect else None
-
-
-def spread_bound(x: ArrayLike, level: float = 0.8) -> float:
-    """Upper one-sided bound of the standard deviation behind ``x [n]`` (chi-square), for planning with few seeds."""
-    from scipy.stats import chi2
-
-    values = np.asarray(x, float)
-    if len(values) < 2:
-        return math.nan
-    df = len(values) - 1
-    return float(values.std(ddof=1) * math.sqrt(df / chi2.ppf(1 - level, df)))
-
-
-def spent_alpha(looks: list[int], alpha: float = 0.05) -> list[float]:
-    """Alpha that each look at ``looks[i]`` seeds in all may use, the last being the planned end.
-
-    Lan and DeMets' spending function of the O'Brien-Fleming kind, spent by union bound: conservative, and valid whatever the
-    correlation of the looks.
-    """
-    from scipy.special import ndtr, ndtri
-
-    if not looks or any(b <= a for a, b in zip([0, *looks], looks, strict=False)):
-        raise ValueError(f"looks must be rising counts of seeds, got {looks}")
-    total = [2 * (1 - float(ndtr(ndtri(1 - alpha / 2) / math.sqrt(n / looks[-1])))) for n in looks]
-    return [b - a for a, b in zip([0.0, *total], total, strict=False)]
+    (mx, my), covariance = pairs.mean(axis=0), np.cov(pairs.T)
+    scale = float(stdtrit(n - 1, (1 + level) / 2)) ** 2 / n
+    a, b, c = my**2 - scale * covariance[1, 1], mx * my - scale * covariance[0, 1], mx**2 - scale * covariance[0, 0]
+    if a <= 0:
+        return Interval(math.nan, math.nan, math.nan, n)
+    half = math.sqrt(max(0.0, b * b - a * c))
+    return Interval(float(mx / my), float((b - half) / a), float((b + half) / a), n)

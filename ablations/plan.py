@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ablations import environment, launchers
+from ablations import environment, launchers, packing
 from ablations.errors import InputError, choose, positive
 from ablations.estimate import Estimator, wall
 from ablations.exported import read_arms
@@ -23,10 +23,7 @@ from ablations.store import Store
 from rrpo.cell import Cell
 from rrpo.claims import Claims
 from rrpo.config import ManifestConfig, Profile
-from rrpo.stages import Stage
-
-GPU_WORKERS = 4
-"""Default most workers on one GPU: small models leave it idle between kernels."""
+from rrpo.stages import Stage, walk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +136,7 @@ class Plan:
             *rows,
             f"stages to build: {stages}",
             *prospects(request.arms, len(request.seeds), self.spread),
+            *([f"WARNING: {warning}"] if (warning := environment.code_warning(self.records)) else []),
             f"time on {request.workers} worker(s), {request.device}: {wall(self.stages, estimator, request.workers)}"
             f"; disk: {estimator.space(self.stages)}",
         ]
@@ -205,8 +203,10 @@ def request(
         wanted = [choose(f"arm in grid {grid}", name.strip(), known) for name in arms.split(",")]
         cells = sorted((cell for cell in cells if cell.label in wanted), key=lambda cell: cell.seed)
     machine = environment.resolve_device(device, elsewhere=launcher != "local")
-    where = launchers.checked(launcher, address, cpus_per_task, gpus_per_task, slurm, machine, GPU_WORKERS)
-    count = default_workers(machine) if workers is None else positive("--workers", workers)
+    folder = check(runs_dir)
+    packed = _packed(cells, folder, gpus_per_task, workers, launcher) if machine == "cuda" else packing.UNMEASURED
+    where = launchers.checked(launcher, address, cpus_per_task, gpus_per_task, slurm, machine, packed)
+    count = default_workers(machine, packed) if workers is None else positive("--workers", workers)
     if retry is not None:
         choose("set of cells to --retry", retry, ("failed",))
     return Request(
@@ -214,7 +214,7 @@ def request(
         cells=tuple(cells),
         device=machine,
         workers=count,
-        folder=check(runs_dir),
+        folder=folder,
         retry_failed=retry is not None,
         fail_fast=fail_fast,
         launcher=where,
@@ -244,10 +244,21 @@ def _manifest(entry: str, profile: Profile) -> tuple[str, ManifestConfig]:
         ) from None
 
 
-def default_workers(device: str) -> int:
-    """One worker a CPU that this process may use; few on a GPU."""
+def _packed(
+    cells: Sequence[Cell], folder: RunsFolder, gpus_per_task: float | None, workers: int | None, launcher: str
+) -> int:
+    """Tasks a GPU, where an option does not decide it."""
+    if (workers if launcher == "local" else gpus_per_task) is not None:
+        return packing.UNMEASURED
+    stages = walk(*(stage for cell in cells for stage in cell.stages.values()))
+    smallest = min(environment.gpus().values(), default=None)
+    return packing.tasks_a_gpu(stages, Estimator(folder.root, "cuda"), smallest)
+
+
+def default_workers(device: str, packed: int = packing.UNMEASURED) -> int:
+    """One worker a CPU that this process may use; on GPUs at most ``packed`` each."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cpus, GPU_WORKERS) if device == "cuda" else cpus
+    return min(cpus, packed * max(1, len(environment.gpus()))) if device == "cuda" else cpus
 
 
 def make(asked: Request) -> Plan:

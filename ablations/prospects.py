@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from ablations.contrasts import PRIMARY
-from ablations.inference import detectable
+from ablations.power import detectable
 
 DEFAULT_SPREAD = 0.0275
 """Standard deviation over seeds of RRPO - DiffRO in gold gain at matched KL: what `full` on eight seeds of the first embedded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from dataclasses import dataclass, field
@@ -112,7 +113,20 @@ class Replay:
             self.client.set_terminated(run, entry.status)
         if entry.complete:
             self.client.set_tag(run, records.TAG_COMPLETE, entry.complete)
+            if self.folder.server:
+                return self._single(experiment, entry.complete)
         return run
+
+    def _single(self, experiment: str, cell_hash: str) -> str:
+        """Where two runs folders completed one cell on one server at the same time, only the first run keeps the tag."""
+        from mlflow.exceptions import MlflowException
+
+        runs = self.client.search_runs([experiment], f"tags.{records.TAG_COMPLETE} = '{cell_hash}'")
+        first, *others = sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
+        for other in others:
+            with contextlib.suppress(MlflowException):  # the other runner may have done so
+                self.client.delete_tag(other.info.run_id, records.TAG_COMPLETE)
+        return str(first.info.run_id)
 
     def _earlier(self, experiment: str, entry: Entry) -> tuple[str, str]:
         """A run that completes the entry's cell already, and one of the entry's own that was cut off; empty for none."""

@@ -37,7 +37,11 @@ def command(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     workers: Annotated[
-        int | None, typer.Option(help="Worker processes. Default: one a CPU, at most 4 on a GPU.", show_default=False)
+        int | None,
+        typer.Option(
+            help="Tasks at a time. Default: one a CPU, on a GPU what the measured memory allows, 4 at first.",
+            show_default=False,
+        ),
     ] = None,
     batch_scale: Annotated[
         int, typer.Option(help="Every training batch this many times as large. Another experiment, for GPUs.")

@@ -12,7 +12,8 @@ from ablations import local_runs
 from ablations.artifacts import locate
 from ablations.connection import UnavailableError, answering, open_client, trouble
 from ablations.errors import InputError
-from ablations.failures import KINDS, Lost
+from ablations.failures import Lost
+from ablations.invocations import Attempt, Invocation, attempt, invocation, looks
 from ablations.reconcile import reconcile
 from ablations.records import (
     EXPERIMENT_WORLD,
@@ -21,8 +22,6 @@ from ablations.records import (
     TAG_ARM_HASH,
     TAG_CELL_HASH,
     TAG_COMPLETE,
-    TAG_FAILED,
-    TAG_FAILURE_KIND,
     TAG_KIND,
     TAG_PROFILE,
     TAG_SEED,
@@ -84,31 +83,34 @@ class Store:
         return sorted(name for name in found if name not in ("Default", EXPERIMENT_WORLD))
 
     def states(self, grid: str) -> tuple[dict[str, Record], dict[str, Lost]]:
-        """Of a grid's cells by hash: the records of the complete ones, and why those that failed are not.
+        """Of a grid's cells by hash: the records of the complete ones, and why those that failed are not."""
+        found, attempts = self.cells(grid)
+        return found, {one.cell_hash: one.lost for one in attempts if one.lost is not None}
+
+    def cells(self, grid: str) -> tuple[dict[str, Record], list[Attempt]]:
+        """The records of a grid's complete cells by hash, and the attempts at cells of which no run is complete.
 
         Oldest first; a cell that was recorded twice is there once, by its newest run. What waits in the spool counts.
         """
         runs = self.runs(grid, "cell")
         done = {run.data.tags[TAG_CELL_HASH]: run for run in runs if _complete(run)}
-        reasons = {r.data.tags[TAG_CELL_HASH]: _lost(r.data.tags) for r in runs if TAG_FAILED in r.data.tags}
         found = {key: self._record(run) for key, run in done.items()}
         for entry in self.replay.spool.pending().values():
             if entry.grid == grid and entry.complete:
                 found.setdefault(entry.complete, waiting_record(entry, self.replay))
-        return found, {key: reason for key, reason in reasons.items() if key not in found}
+        return found, [attempt(run) for run in runs if run.data.tags[TAG_CELL_HASH] not in found]
 
     def records(self, grid: str) -> list[Record]:
         """Every complete cell of a grid, each cell hash once."""
         return list(self.states(grid)[0].values())
 
+    def plans(self, grid: str) -> list[Invocation]:
+        """What each of a grid's invocations was asked for, oldest first."""
+        return [invocation(run) for run in self.runs(grid, "parent")]
+
     def looks(self, grid: str, profile: str, world: str) -> list[int]:
         """The planned numbers of seeds of a grid's invocations, rising: each is a declared look at the results."""
-        mine = [
-            run
-            for run in self.runs(grid, "parent")
-            if (run.data.tags.get(TAG_PROFILE), run.data.tags.get(TAG_WORLD_HASH)) == (profile, world)
-        ]
-        return sorted({int(run.data.params["planned_n"]) for run in mine if "planned_n" in run.data.params})
+        return looks([one for one in self.plans(grid) if (one.profile, one.world_hash) == (profile, world)])
 
     def pair_spread(self, grid: str) -> float | None:
         """`records.PAIR_SPREAD` of the newest invocation that has one."""
@@ -125,11 +127,12 @@ class Store:
             found = self.client.get_experiment_by_name(grid)
         return str(found.experiment_id) if found else ""
 
-    def newest_artifact(self, experiment: str, name: str) -> Path | None:
-        """An artifact of an experiment's newest run that has it."""
+    def newest_artifact(self, experiment: str, name: str, world: str) -> Path | None:
+        """An artifact of an experiment's newest run in a world that has it."""
         number = self.experiment_id(experiment)
+        mine = f"tags.{TAG_WORLD_HASH} = '{world}'"
         with answering(self.folder):
-            found = self.client.search_runs([number], order_by=["attributes.start_time DESC"]) if number else []
+            found = self.client.search_runs([number], mine, order_by=["attributes.start_time DESC"]) if number else []
         paths = (locate(self.folder, run.info.run_id, run.info.artifact_uri) / name for run in found)
         return next((path for path in paths if path.is_file()), None)
 
@@ -214,11 +217,6 @@ def _record(
         tags=dict(tags),
         find=find,
     )
-
-
-def _lost(tags: Any) -> Lost:
-    kind = tags.get(TAG_FAILURE_KIND, "bug")
-    return Lost(kind if kind in KINDS else "bug", tags[TAG_FAILED])
 
 
 def _complete(run: Any) -> bool:

@@ -70,7 +70,7 @@ def table(records: Sequence[Record], planned: Mapping[str, int] | None = None) -
     ]
     missing = {arm: planned[arm] - len(own[arm]) for arm in arms if planned and planned.get(arm, 0) > len(own[arm])}
     head = (Column("arm", "arm"), Column("n", "n", "count"))
-    said = tuple(_notes(len(records), policies, missing) + notes)
+    said = tuple(_notes(records, policies, missing) + notes)
     return Sheet("table", "Results", (*head, *columns), tuple(rows), said, FRAMES)
 
 
@@ -89,10 +89,16 @@ def value_of(record: Record, name: str, gains: Mapping[tuple[str, int], float]) 
     return record.scalars.get(name, math.nan)
 
 
-def _notes(cells: int, policies: bool, missing: Mapping[str, int]) -> list[str]:
+def provenance(records: Sequence[Record]) -> str:
+    """What is simulated, by the records: a user's own speech is said to be there."""
+    own = sorted({name.split(".")[2] for r in records for name in r.params if name.startswith("profile.manifests.")})
+    speech = f"the user's own speech in {', '.join(own)}, procedural speech elsewhere" if own else "procedural speech"
+    return f"The world is simulated: {speech}, planted shortcut, trained judges."
+
+
+def _notes(records: Sequence[Record], policies: bool, missing: Mapping[str, int]) -> list[str]:
     lines = [
-        f"{cells} cells. Mean over n seeds ± half the 95 % t-interval (none for one seed). The world is "
-        "simulated: procedural speech, planted shortcut, trained judges.",
+        f"{len(records)} cells. Mean over n seeds ± half the 95 % t-interval (none for one seed). {provenance(records)}",
         "A seed redraws the annotated and the SFT utterances, raters, RM pre-training, SFT, fine-tuning, prompts and "
         "roll-out noise; corpus renderer, codec, base policy and judges are one world.",
     ]
@@ -103,5 +109,5 @@ def _notes(cells: int, policies: bool, missing: Mapping[str, int]) -> list[str]:
             "value. The other columns are values at the last checkpoint."
         )
     if missing:
-        lines.append("Missing cells: " + ", ".join(f"{arm} {count}" for arm, count in missing.items()) + ".")
+        lines.append("Not complete: " + ", ".join(f"{arm} {count}" for arm, count in missing.items()) + ".")
     return lines

@@ -17,7 +17,7 @@ from ablations.records import GOLD_GAIN
 from ablations.sheet import Column, Sheet, Value
 from ablations.statistics import Interval, t_interval
 from ablations.summary import gold_gains, over_seeds, value_of
-from reports.store import Selection, select
+from reports.store import REDRAWS, Selection, select
 from reports.tables import heading_of, unit_of
 from reports.writers import FORMATS
 
@@ -34,11 +34,14 @@ def command(
     ] = None,
     metric: Annotated[str, typer.Option(help="The measure compared.")] = GOLD_GAIN,
     profile: Annotated[str | None, typer.Option(help="Which profile, where a grid was run on several.")] = None,
+    world: Annotated[str, typer.Option(help="World of the first grid, by the beginning of its hash.")] = "",
+    other_world: Annotated[str, typer.Option(help="World of the second grid, by the beginning of its hash.")] = "",
+    mixed: Annotated[bool, typer.Option("--mixed", help="Admit cells of different versions of the code.")] = False,
 ) -> None:
     """Print the arms that two grids share, with the difference of a measure."""
     try:
-        a = select(runs_dir, first, profile)
-        b = select(other_runs_dir or runs_dir, second, profile)
+        a = select(runs_dir, first, profile, world, mixed=mixed)
+        b = select(other_runs_dir or runs_dir, second, profile, other_world, mixed=mixed)
         made = compare(a, b, metric)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -84,8 +87,8 @@ def compare(a: Selection, b: Selection, metric: str = GOLD_GAIN) -> Sheet:
         Column("interval", "interval"),
     )
     notes = (
-        *a.notes,
-        *b.notes,
+        *(f"{s.grid}: {note}" for s in (a, b) for note in (*s.notes, s.counted)),
+        REDRAWS,
         "Mean over seeds ± half the 95 % t-interval; differences paired by seed in one world with the same seeds, by Welch's "
         "interval otherwise. Descriptive, not tested. Gold gain at matched KL depends on the arms of its own grid: they set "
         "the range.",

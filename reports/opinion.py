@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from ablations.records import HUMAN, Record
 from ablations.sheet import Column, Sheet, Value
 from ablations.statistics import Interval
+from ablations.summary import FRAMES
 from reports.store import Selection
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def sheet(selection: Selection, ratings: pd.DataFrame, control: str) -> Sheet | 
                 ),
             )
         )
-    return Sheet("listening", "Listening test", _columns(control), tuple(rows), tuple(_notes(ratings, control)))
+    return Sheet("listening", "Listening test", _columns(control), tuple(rows), tuple(_notes(ratings, control)), FRAMES)
 
 
 def _columns(control: str) -> tuple[Column, ...]:

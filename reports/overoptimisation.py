@@ -8,15 +8,16 @@ target. The form is a description: where d* lies outside the range measured, it 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ablations.inference import wilson
 from ablations.records import Record
 from ablations.sheet import Column, Sheet, Value
 from ablations.statistics import t_interval
+from reports.store import Selection
 
 MEASURE = "val_logprob"
 
@@ -45,28 +46,29 @@ def fit(d: ArrayLike, gain: ArrayLike) -> Fit | None:
     return Fit(float(a), float(b), residual, peak if x.min() <= peak <= x.max() else math.nan)
 
 
-def sheet(records: Sequence[Record]) -> Sheet | None:
-    """Fits by arm, beside the gold peak and what was lost after it; None where no arm moved."""
+def sheet(selection: Selection) -> Sheet | None:
+    """Fits by arm, beside the gold peak, what was lost after it, and how many seeds diverged; None where no arm moved."""
     rows: list[tuple[Value, ...]] = []
-    for arm in dict.fromkeys(record.label for record in records):
-        own = [r for r in records if r.label == arm and {"sqrt_kl", MEASURE, "test_accuracy"} <= set(r.points.columns)]
+    for arm in selection.arms:
+        own = [r for r in selection.of(arm) if {"sqrt_kl", MEASURE, "test_accuracy"} <= set(r.points.columns)]
         found = [f for f in (_fit(record) for record in own) if f is not None]
-        if not found:
+        diverged = sum(label == arm for label, _ in selection.diverged)
+        if not diverged and not any(len(record.points) > 1 for record in own):
             continue
         turned = [f.peak for f in found if math.isfinite(f.peak)]
-        lost = [float(r.points["test_accuracy"].max() - r.points["test_accuracy"].iloc[-1]) for r in own]
-        best = [float(r.points["test_accuracy"].max()) for r in own]
+        gold = [r.points["test_accuracy"] for r in own]
         rows.append(
             (
                 arm,
-                float(len(found)),
+                float(len(own)),
                 t_interval([f.a for f in found]),
                 t_interval([f.b for f in found]),
-                float(np.mean([f.residual for f in found])),
-                f"{len(turned)} of {len(found)}" if turned else "no turning point in range",
+                float(np.mean([f.residual for f in found])) if found else math.nan,
+                _turns(len(turned), len(found)),
                 t_interval(turned),
-                t_interval(best),
-                t_interval(lost),
+                t_interval([float(y.max()) for y in gold]),
+                t_interval([float(y.max() - y.iloc[-1]) for y in gold]),
+                wilson(diverged, diverged + len(selection.of(arm))),
             )
         )
     columns = (
@@ -79,15 +81,23 @@ def sheet(records: Sequence[Record]) -> Sheet | None:
         Column("d_peak", "d at the turn", "mark"),
         Column("peak_test_accuracy", "gold peak, %", "percent"),
         Column("lost", "lost after the peak, points", "gain"),
+        Column("diverged", "diverged, %", "share"),
     )
     notes = (
         "Gain of the `val` judge's log-probability fitted by d (a - b log d), d = sqrt(KL per token) (Gao et al. "
         "2022), each seed by itself; "
         "mean over seeds ± half the 95 % t-interval. Gold peak and loss are by the `test` judge; the largest of a "
         "few noisy checkpoints is biased "
-        "upwards, and the loss with it. Descriptive.",
+        "upwards, and the loss with it. Diverged: seeds whose optimisation left the finite numbers, of those that ended, with "
+        "Wilson's 95 % interval. Descriptive.",
     )
     return Sheet("overoptimisation", "Over-optimisation", columns, tuple(rows), notes) if rows else None
+
+
+def _turns(turned: int, fitted: int) -> str:
+    if not fitted:
+        return "too few checkpoints to fit"
+    return f"{turned} of {fitted}" if turned else "no turning point in range"
 
 
 def _fit(record: Record) -> Fit | None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ablations.records import EXPERIMENT_WORLD, Record
+from ablations.records import EXPERIMENT_WORLD, TAG_GRID, Record
+from ablations.sheet import NONE, Column, Sheet
 from ablations.store import Store
+from reports import settings
 from reports.figures.samples import FLOOR, spectrogram
 from reports.report import Figure, Report
 from reports.store import Selection
@@ -35,7 +38,7 @@ def write(selection: Selection, made: Report, figures: Sequence[Figure], folder:
         figures=[
             (f.name, f.title, f.caption, _data((folder / f"{f.name}.png").read_bytes(), "image/png")) for f in figures
         ],
-        audio=audio(selection.records),
+        audio=audio(settings.plain(selection)[0].records),
         card=world_card(selection),
         runs=runs(selection),
         command=selection.folder.ui_command() if selection.folder else "",
@@ -46,13 +49,17 @@ def write(selection: Selection, made: Report, figures: Sequence[Figure], folder:
     return path
 
 
-def keep(selection: Selection, folder: Path) -> None:
-    """Log the report's files onto the newest invocation of its grid in MLflow."""
+def keep(selection: Selection, paths: Sequence[Path]) -> None:
+    """Log the report's files onto the newest invocation of each of its grids in MLflow, in place of the former report's."""
     assert selection.folder is not None
     store = Store(selection.folder)
-    parents = store.invocations(selection.grid.split("+")[0])
-    if parents:
-        store.client.log_artifacts(parents[-1], str(folder), "report")
+    worlds = {record.world_hash for record in selection.records}
+    where = "reports" if len(selection.grids) == 1 else f"reports/{selection.grid}"
+    for grid in selection.grids:
+        mine = [one for one in store.plans(grid) if one.profile == selection.records[0].profile]
+        mine = [one for one in mine if one.world_hash in worlds]
+        for path in paths if mine else ():
+            store.client.log_artifact(mine[-1].run_id, str(path), where)
 
 
 def audio(records: Sequence[Record]) -> dict[str, Any]:
@@ -93,21 +100,49 @@ def _picture(level: Any) -> bytes:
     return file.getvalue()
 
 
-def world_card(selection: Selection) -> str:
-    """The newest world card in the store, as text; empty when the world was never validated."""
+def world_card(selection: Selection) -> dict[str, str]:
+    """The newest card of the records' world as ``table`` (HTML) and ``said``; empty when that world was never validated."""
     assert selection.folder is not None
-    path = Store(selection.folder).newest_artifact(EXPERIMENT_WORLD, "card.md")
-    return path.read_text() if path else ""
+    world = selection.records[0].world_hash
+    path = Store(selection.folder).newest_artifact(EXPERIMENT_WORLD, "card.md", world)
+    if path is None:
+        return {}
+    title, *said = [line for line in path.read_text(encoding="utf-8").splitlines() if line and not line.startswith("|")]
+    with path.with_name("card.csv").open(encoding="utf-8", newline="") as file:
+        rows = [
+            (
+                row["section"],
+                row["line"],
+                _short(row["value"]),
+                _bounds(row),
+                row["threshold"],
+                row["verdict"],
+                row["note"],
+            )
+            for row in csv.DictReader(file)
+        ]
+    columns = tuple(Column(n, n) for n in ("section", "line", "value", "95 % interval", "threshold", "verdict", "note"))
+    return {"table": html(Sheet("card", title.removeprefix("# "), columns, tuple(rows))), "said": " ".join(said)}
+
+
+def _short(value: str) -> str:
+    return f"{float(value):.4g}" if value else NONE
+
+
+def _bounds(row: Mapping[str, str]) -> str:
+    return f"{_short(row['low'])} .. {_short(row['high'])}" if row["low"] else NONE
 
 
 def runs(selection: Selection) -> list[tuple[str, str]]:
     """Name and address of every cell's MLflow run, below the address at which the UI is opened."""
     assert selection.folder is not None
     store = Store(selection.folder)
-    ids = {name: store.experiment_id(name) for name in selection.grid.split("+")}
-    first = next(iter(ids.values()))
+    homes = {grid: store.experiment_id(grid) for grid in selection.grids}
     return [
-        (f"{r.label}/{r.seed}", f"http://127.0.0.1:5000/#/experiments/{first}/runs/{r.run_id}")
+        (
+            f"{r.label}/{r.seed}",
+            f"{selection.folder.ui_address}/#/experiments/{homes[r.tags[TAG_GRID]]}/runs/{r.run_id}",
+        )
         for r in selection.records
     ]
 

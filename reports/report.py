@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ablations.contrasts import BASE, WHOLE, apply, difference
+from ablations.environment import code_versions
 from ablations.errors import InputError
+from ablations.inference import correlation
 from ablations.records import GOLD_GAIN, Record
 from ablations.sheet import Sheet
 from ablations.statistics import t_interval
 from ablations.summary import gold_gains, value_of
-from reports import effects, opinion, overoptimisation, published, ratings, rulers, sensitivity, tables, uptake
+from reports import (
+    effects,
+    factorial,
+    opinion,
+    overoptimisation,
+    published,
+    ratings,
+    rulers,
+    sensitivity,
+    settings,
+    tables,
+    uptake,
+)
 from reports.effects import Row
 from reports.figures import curves, goodhart, samples, transfer
 from reports.figures import effects as effect_figures
-from reports.store import Selection
+from reports.figures import reach as reach_figure
+from reports.store import REDRAWS, Selection, stage_versions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,31 +72,42 @@ def make(selection: Selection, control: str = BASE, metric: str = GOLD_GAIN) -> 
 
     Raises InputError for a control that is not there or a metric that no record holds.
     """
+    rated = ratings.load(selection)
+    selection = ratings.beside(selection, rated)
     records = selection.records
     if control not in selection.arms and control != BASE:
         raise InputError("the control arm has no records", got=control, fix=f"use one of: {', '.join(selection.arms)}")
     _check_metric(selection, metric)
-    rows, notes = effects.rows(records, selection.looks)
-    rated = ratings.load(selection)
+    rows, notes = effects.rows(records, selection.looks, selection.diverged)
     matrices = rulers.load(selection)
     heard = opinion.heard(rated)
     reach = sensitivity.findings(records, selection.looks)
+    shown, said = settings.plain(selection)
     found = [
         tables.main(selection, control, opinion.means(rated)),
         effects.sheet(rows, notes),
         *sensitivity.sheets(reach),
         uptake.sheet(records),
         tables.ablation(selection, metric),
-        tables.reward_models(selection) if any(not r.points.empty for r in records) else None,
-        overoptimisation.sheet(records),
+        factorial.sheet(records),
+        tables.reward_models(selection),
+        overoptimisation.sheet(selection),
         rulers.sheet(selection, matrices),
         rulers.matrix_sheet(selection, matrices),
         opinion.sheet(selection, rated, control),
         published.sheet(records),
     ]
     return Report(
-        sheets=tuple(sheet for sheet in found if sheet is not None),
-        figures=(*_figures(records, rows), _transfer(selection, matrices)),
+        sheets=tuple(_captioned(sheet, selection) for sheet in found if sheet is not None),
+        figures=(
+            Figure(
+                "reach", "Conclusions by setting", reach_figure.REACH, lambda folder: reach_figure.reach(reach, folder)
+            ),
+            *(
+                replace(figure, caption=f"{figure.caption} {said}".strip())
+                for figure in _figures(shown, rows, metric, matrices)
+            ),
+        ),
         verdict=tuple(sensitivity.verdict(reach, heard) or verdict(selection, rows, heard)),
         methods=methods(selection),
     )
@@ -100,11 +124,25 @@ def _check_metric(selection: Selection, metric: str) -> None:
     raise InputError("no record holds that metric", got=metric, fix=f"use one of: {', '.join(sorted(known))}")
 
 
-def _figures(records: Sequence[Record], rows: Sequence[Row]) -> tuple[Figure, ...]:
-    return (
+def _captioned(sheet: Sheet, selection: Selection) -> Sheet:
+    """The table with what every caption has to say: the cells that are not there, and what a seed redraws."""
+    said = any("A seed redraws" in note for note in sheet.notes)
+    return sheet.noted(selection.counted, *([] if said else [REDRAWS]))
+
+
+def _figures(
+    selection: Selection, rows: Sequence[Row], metric: str, matrices: Mapping[int, pd.DataFrame]
+) -> tuple[Figure, ...]:
+    records = selection.records
+    found = (
         Figure("goodhart", "Gold and proxy", goodhart.CAPTION, lambda folder: goodhart.goodhart(records, folder)),
         Figure("forest", "Contrasts", effect_figures.FOREST, lambda folder: effect_figures.forest(rows, folder)),
-        Figure("seeds", "Every seed", effect_figures.SEEDS, lambda folder: effect_figures.seeds(records, folder)),
+        Figure(
+            "seeds",
+            "Every seed",
+            effect_figures.SEEDS.format(measure=tables.heading_of(metric)),
+            lambda folder: effect_figures.seeds(records, folder, metric),
+        ),
         Figure(
             "interactions",
             "Interactions",
@@ -116,7 +154,9 @@ def _figures(records: Sequence[Record], rows: Sequence[Row]) -> tuple[Figure, ..
         Figure("pareto", "Emotion and intelligibility", curves.PARETO, lambda folder: curves.pareto(records, folder)),
         Figure("confusion", "Confusions", samples.CONFUSION, lambda folder: samples.confusion(records, folder)),
         Figure("spectrograms", "Spectrograms", samples.STRIP, lambda folder: samples.strip(records, folder)),
+        _transfer(selection, matrices),
     )
+    return tuple(replace(figure, caption=f"{figure.caption} {selection.counted} {REDRAWS}") for figure in found)
 
 
 def _transfer(selection: Selection, matrices: Mapping[int, pd.DataFrame]) -> Figure:
@@ -134,7 +174,7 @@ def verdict(selection: Selection, rows: Sequence[Row], heard: str = opinion.NOBO
         return [
             "This grid does not hold both RRPO and DiffRO, so it says nothing about their difference.",
             f"It holds {len(selection.records)} cells of {len(selection.arms)} arms over {seeds} seeds.",
-            "Everything is simulated: procedural speech, a planted shortcut, trained judges.",
+            heard,
         ]
     n = whole.test.mean.n
     said = (
@@ -145,9 +185,9 @@ def verdict(selection: Selection, rows: Sequence[Row], heard: str = opinion.NOBO
         f"seed{'s' if n > 1 else ''} ({said}): {whole.verdict}."
     )
     parts = [row for row in rows if row.primary and row is not whole]
-    words = "; ".join(f"{row.name.split(',')[0]} {_points(row)} ({row.verdict})" for row in parts)
+    words = "; ".join(f"{row.name.split(',')[0]} {_points(row)}, {row.verdict}" for row in parts)
     second = f"Main effects of the components, in points: {words}." if parts else "The factorial is not complete."
-    return [first, second, f"{_ending(selection)} {heard}"]
+    return [first, second, f"{_ending(selection)}; {heard[0].lower()}{heard[1:]}"]
 
 
 def _points(row: Row) -> str:
@@ -172,8 +212,8 @@ def _ending(selection: Selection) -> str:
             bounds = "" if math.isnan(mean.low) else f" [{100 * mean.low:+.1f}, {100 * mean.high:+.1f}]"
             said.append(f"{words} {100 * mean.mean:+.1f}{bounds}")
     if not said:
-        return "No end values were measured."
-    return f"At the last checkpoint RRPO differs from DiffRO, in points, by {', '.join(said)} (secondary, not tested)."
+        return "No end values were measured"
+    return f"At the last checkpoint RRPO differs from DiffRO, in points, by {', '.join(said)} (secondary, not tested)"
 
 
 def methods(selection: Selection) -> str:
@@ -203,20 +243,25 @@ def methods(selection: Selection) -> str:
         f"seeds, Holm over four, only at the planned numbers of seeds ({looks}); beside it exact sign-flip "
         "permutation, Wilcoxon and TOST "
         f"with a margin of {100 * effects.MARGIN:g} points. Intervals are 95 % t-intervals over seeds, the unit of analysis. "
-        f"{_correlation(gains, seeds)}"
+        f"{_correlation(gains, seeds)}{selection.counted} "
         "A seed redraws the annotated and the SFT utterances, raters, RM pre-training, SFT, fine-tuning, prompts and "
         "roll-out noise; corpus "
-        "renderer, codec, base policy and judges are one world."
+        f"renderer, codec, base policy and judges are one world. {_code(records)}"
     )
 
 
 def _correlation(gains: dict[tuple[str, int], float], seeds: Sequence[int]) -> str:
     """What pairing bought: the correlation of RRPO's and DiffRO's seeds."""
-    pairs = np.array([[gains.get((arm, seed), math.nan) for arm in (BASE, WHOLE)] for seed in seeds]).reshape(-1, 2)
-    pairs = pairs[np.isfinite(pairs).all(axis=1)]
-    if len(pairs) < 3 or (pairs.std(axis=0) == 0).any():
-        return ""
-    return f"Achieved correlation of RRPO's and DiffRO's paired seeds: {np.corrcoef(pairs.T)[0, 1]:+.2f}. "
+    r = correlation(*([gains.get((arm, seed), math.nan) for seed in seeds] for arm in (WHOLE, BASE)))
+    return "" if math.isnan(r) else f"Achieved correlation of RRPO's and DiffRO's paired seeds: {r:+.2f}. "
+
+
+def _code(records: Sequence[Record]) -> str:
+    """Which code made the records: commits, stage versions, and each arm's config by its hash."""
+    arms = ", ".join(f"{label} {arm}" for label, arm in dict.fromkeys((r.label, r.arm_hash) for r in records))
+    stages = ", ".join(f"{name} {version}" for name, version in sorted(stage_versions(records)))
+    made = f", stage versions {stages}" if stages else ""
+    return f"Code: {', '.join(code_versions(records))}{made}. Arms by hash of their config: {arms}."
 
 
 def _ranges(seeds: Sequence[int]) -> str:

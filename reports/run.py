@@ -18,7 +18,7 @@ from ablations.records import GOLD_GAIN
 from reports import page
 from reports.report import Report, make
 from reports.store import Selection, select
-from reports.writers import FORMATS, write
+from reports.writers import FORMATS, figures_latex, write
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -34,18 +34,23 @@ def command(
     control: Annotated[
         str, typer.Option(help="The arm that the others are tested against in the main table.")
     ] = "diffro",
-    metric: Annotated[str, typer.Option(help="The measure of the ablation table.")] = GOLD_GAIN,
+    metric: Annotated[
+        str, typer.Option(help="The measure of the ablation table and of the figure of seeds.")
+    ] = GOLD_GAIN,
     formats: Annotated[
         list[str] | None, typer.Option("--format", help=f"Formats of the tables: {', '.join(FORMATS)}. Default: all.")
     ] = None,
+    world: Annotated[
+        str, typer.Option(help="Which world, by the beginning of its hash, where there are several.")
+    ] = "",
     mixed: Annotated[
-        bool, typer.Option("--mixed", help="Pool cells of different versions of the code, and say so.")
+        bool, typer.Option("--mixed", help="Pool cells of different worlds or versions of the code, and say so.")
     ] = False,
 ) -> None:
     """Write the tables, the figures (PDF, PNG) and report.html, the same bytes each time; keep them in MLflow too."""
     try:
         endings = [choose("format", name, list(FORMATS)) for name in formats or FORMATS]
-        selection = select(runs_dir, grid, profile, mixed=mixed)
+        selection = select(runs_dir, grid, profile, world, mixed=mixed)
         made = make(selection, control, metric)
         folder = _folder(runs_dir / "reports" / selection.grid if out is None else out)
     except InputError as error:
@@ -56,9 +61,12 @@ def command(
     for figure in track(made.figures, description="figures", transient=True):
         drawn.append((figure, figure.draw(folder)))
     paths += [path for _, files in drawn for path in files]
-    paths.append(page.write(selection, made, [figure for figure, files in drawn if files], folder))
+    shown = [figure for figure, files in drawn if files]
+    if shown and "tex" in endings:
+        paths.append(figures_latex([(f.name, f.title, f.caption) for f in shown], folder / "figures.tex"))
+    paths.append(page.write(selection, made, shown, folder))
     _show(made, selection, paths)
-    page.keep(selection, folder)
+    page.keep(selection, paths)
 
 
 def _show(made: Report, selection: Selection, paths: Sequence[Path]) -> None:

@@ -1,9 +1,9 @@
 """How far the answer reaches: which conclusions of the primary family survive in which setting, in words.
 
 In each setting the family is tested as in the grid that declares it: gold gain at matched KL (the range is the setting's own),
-paired t on seeds, Holm over the family, at the planned number of seeds only. Where a setting holds the whole factorial, a
-component's conclusion is its main effect; where it holds single components, its effect when added to DiffRO, and the name says
-so. Settings are not adjusted for one another: this is a sensitivity analysis, and secondary.
+paired t on seeds, Holm over the family, only at the planned number of seeds and with the whole family. Where a setting holds the
+whole factorial, a component's conclusion is its main effect; where it holds single components, its effect when added to DiffRO,
+and the name says so. Settings are not adjusted for one another: this is a sensitivity analysis, and secondary.
 """
 
 from __future__ import annotations
@@ -14,19 +14,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ablations.contrasts import BASE, COMPONENTS, PRIMARY, WHOLE, apply, difference
-from ablations.inference import equivalence, holm, paired_test, spent_alpha
+from ablations.contrasts import BASE, COMPONENTS, NAMES, PRIMARY, WHOLE, apply, difference
+from ablations.inference import equivalence, holm, paired_test
+from ablations.power import spent_alpha
 from ablations.records import Record
 from ablations.sheet import NONE, Column, Sheet, Value
 from ablations.statistics import Interval, t_interval
 from ablations.summary import gold_gains
-from reports.effects import MANIPULATION, MARGIN, NAMES
+from reports.effects import MARGIN
+from reports.manipulation import TARGETS
 from reports.settings import Setting, settings, varied
 
 INTERIM = "interim"
 CLAIMS = ("better", "equivalent", "worse")
 """Verdicts that could survive in another setting."""
 VERDICTS = (*CLAIMS, "undecided")
+NAMED = 3
+"""Most settings that a sentence lists by name."""
 SINGLE = "'Added to DiffRO' stands in for a main effect, which needs the whole factorial in every setting."
 
 
@@ -60,7 +64,8 @@ def findings(records: Sequence[Record], looks: Sequence[int]) -> list[Finding]:
     values = [_values(setting, wanted) for setting in found]
     counts = {len(x) for gold, _ in values for x in gold.values()}
     n = counts.pop() if len(counts) == 1 else 0
-    alpha = spent_alpha(list(looks))[list(looks).index(n)] if n > 1 and n in looks else math.nan
+    whole = n > 1 and n in looks and len(wanted) == len(PRIMARY)
+    alpha = spent_alpha(list(looks))[list(looks).index(n)] if whole else math.nan
     made = []
     for setting, (gold, val) in zip(found, values, strict=True):
         verdicts = _verdicts(setting, wanted, gold, val, alpha)
@@ -96,7 +101,9 @@ def _verdicts(
             made[name] = "not tested (manipulation check failed)"
         elif p[name] < alpha:
             opposed = len(val[name]) > 0 and x.mean() * val[name].mean() < 0
-            made[name] = "no verdict (judges disagree)" if opposed else "better" if x.mean() > 0 else "worse"
+            made[name] = (
+                "no verdict (judges disagree on the sign)" if opposed else "better" if x.mean() > 0 else "worse"
+            )
         else:
             made[name] = "equivalent" if tost[name] < alpha else "undecided"
     return made
@@ -107,7 +114,7 @@ def _not_moved(setting: Setting, conclusion: str, contrast: Mapping[str, float])
     part = next((part for part in COMPONENTS if conclusion.startswith(f"{NAMES[part]},")), None)
     if part is None:
         return False
-    name, sign = MANIPULATION[part]
+    name, sign = TARGETS[part]
     outcomes = {(r.label, r.seed): sign * r.scalars[name] for r in setting.records if name in r.scalars}
     moved = t_interval(apply(setting.weights(contrast), outcomes, sorted({record.seed for record in setting.records})))
     return moved.n > 1 and not moved.low > 0
@@ -130,7 +137,7 @@ def sheets(found: Sequence[Finding]) -> list[Sheet]:
     )
     notes = (
         "Gold gain at matched KL within each setting, paired differences over seeds ± half the 95 % t-interval. Survives: the "
-        f"same verdict. Verdicts: paired t, Holm over the {len(names)} conclusions of a setting, at the planned number of seeds; "
+        f"same verdict. Verdicts: paired t, Holm over a setting's {len(PRIMARY)} conclusions, at the planned number of seeds; "
         f"equivalent: within ±{100 * MARGIN:g} points (TOST, Holm); counted over the other settings. Settings are not adjusted "
         "for one another: secondary.",
         *(f"{name}: {words(name, found)}" for name in names),
@@ -164,11 +171,15 @@ def _by_setting(found: Sequence[Finding], names: Sequence[str]) -> Sheet:
     rows: list[tuple[Value, ...]] = []
     for place, setting in places.items():
         cells = [value for name in names for value in (by[place, name].mean, by[place, name].verdict)]
-        title = f"{place} (the world's own)" if setting.own else place
+        title = f"{place} *" if setting.own else place
         rows.append((title, *(setting.levels[factor] for factor in factors), *cells))
     seeds = sorted({finding.mean.n for finding in found})
     return Sheet(
-        "settings", "Conclusions by setting", tuple(columns), tuple(rows), (f"Seeds: {', '.join(map(str, seeds))}.",)
+        "settings",
+        "Conclusions by setting",
+        tuple(columns),
+        tuple(rows),
+        (f"*: the world's own. Seeds: {', '.join(map(str, seeds))}.",),
     )
 
 
@@ -200,11 +211,15 @@ def words(name: str, found: Sequence[Finding]) -> str:
 
 
 def _listed(some: Sequence[Finding]) -> str:
-    """``undecided in a, b; equivalent in c``."""
+    """``undecided in a, b; equivalent in 5 settings``: named where they are few."""
     by: dict[str, list[str]] = {}
     for finding in some:
         by.setdefault(finding.verdict, []).append(finding.setting.name)
-    return "; ".join(f"{verdict} in {', '.join(places)}" for verdict, places in by.items()) or "none"
+    where = {
+        verdict: ", ".join(places) if len(places) <= NAMED else f"{len(places)} settings"
+        for verdict, places in by.items()
+    }
+    return "; ".join(f"{verdict} in {places}" for verdict, places in where.items()) or "none"
 
 
 def verdict(found: Sequence[Finding], heard: str) -> list[str]:
@@ -214,4 +229,4 @@ def verdict(found: Sequence[Finding], heard: str) -> list[str]:
     names = list(dict.fromkeys(finding.conclusion for finding in found))
     whole = [f"{name}: {words(name, found)}" for name in names if name == "RRPO - DiffRO"]
     parts = [f"{name}: {words(name, found)}" for name in names if name != "RRPO - DiffRO"]
-    return [*whole, " ".join(parts), heard]
+    return [*whole, *([" ".join(parts)] if parts else []), heard]

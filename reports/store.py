@@ -1,17 +1,29 @@
-"""Which records a report is made of: complete cells of one profile and one world, each (arm, seed) once."""
+"""Which records a report is made of: complete cells of one profile and world, each (arm, seed) once; and what is not there."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from ablations.environment import code_versions
 from ablations.errors import InputError
 from ablations.grids import GRIDS
-from ablations.records import Record
+from ablations.invocations import Attempt, Invocation, looks
+from ablations.records import TAG_DIRTY, Record
 from ablations.runs_folder import RunsFolder, check
 from ablations.store import Store
+
+Key = tuple[str, int]
+"""Arm and seed."""
+MISSING, PARTIAL, DIVERGED = "missing", "partial", "diverged"
+"""A planned cell that was never tried, was left half written, left the finite numbers; other kinds: `ablations.failures`."""
+REDRAWS = (
+    "A seed redraws data, raters, RM training, SFT, prompts and noise; renderer, codec, base policy and judges are one "
+    "world."
+)
 
 
 @dataclass(frozen=True)
@@ -23,29 +35,55 @@ class Selection:
     records: tuple[Record, ...]
     """In the grid's order: arms as the grid names them, seeds ascending."""
     planned: dict[str, int]
-    """Arm -> seeds that any arm of the grid has here, so that what is missing can be told."""
+    """Arm -> seeds planned for it, in the grid's order."""
     notes: tuple[str, ...]
-    """Profile, world, what was left out, what failed."""
+    """Profile, world, what was left out."""
     looks: tuple[int, ...] = ()
     """Planned numbers of seeds, rising, of the first grid named."""
     folder: RunsFolder | None = None
     """Where the records came from."""
+    lost: Mapping[Key, str] = field(default_factory=dict)
+    """Planned cells without a record, and why: `MISSING`, `PARTIAL`, or a kind of failure."""
+
+    @property
+    def grids(self) -> list[str]:
+        """Names of the grids."""
+        return self.grid.split("+")
 
     @property
     def arms(self) -> list[str]:
         """Arms in order."""
         return list(self.planned)
 
+    @property
+    def diverged(self) -> frozenset[Key]:
+        """The cells whose optimisation left the finite numbers: settled, without a value."""
+        return frozenset(key for key, kind in self.lost.items() if kind == DIVERGED)
+
+    @property
+    def counted(self) -> str:
+        """For every caption: how many cells were planned, and what became of them."""
+        kinds = Counter(self.lost.values())
+        failed = {kind: n for kind, n in sorted(kinds.items()) if kind not in (MISSING, PARTIAL, DIVERGED)}
+        said = f" ({', '.join(f'{n} {kind}' for kind, n in failed.items())})" if failed else ""
+        return (
+            f"Of {len(self.records) + len(self.lost)} planned cells {len(self.records)} are complete, {kinds[MISSING]} missing, "
+            f"{sum(failed.values())} failed{said}, {kinds[PARTIAL]} partial, {kinds[DIVERGED]} diverged."
+        )
+
     def of(self, arm: str) -> list[Record]:
         """One arm's records."""
         return [record for record in self.records if record.label == arm]
 
 
-def select(runs_dir: Path, grids: str | Sequence[str], profile: str | None = None, *, mixed: bool = False) -> Selection:
+def select(
+    runs_dir: Path, grids: str | Sequence[str], profile: str | None = None, world: str = "", *, mixed: bool = False
+) -> Selection:
     """Read the records of one grid, or of several of the same world, from the tracking store alone.
 
-    Raises InputError when there is no store, no such grid, nothing complete, more than one profile to choose from, grids of
-    unequal worlds, or cells that different versions of the code made (``mixed`` lets those pass, and the notes say so).
+    ``world`` is the beginning of a world's hash. Raises InputError when there is no store, no such grid, nothing complete, more
+    than one profile to choose from, or cells of several worlds or versions of the code; ``mixed`` lets the latter pass, and the
+    notes say so.
     """
     names = [grids] if isinstance(grids, str) else list(dict.fromkeys(grids))
     folder = check(runs_dir)
@@ -53,34 +91,40 @@ def select(runs_dir: Path, grids: str | Sequence[str], profile: str | None = Non
     if not folder.exists:
         raise InputError("there is no runs folder to report on", got=runs_dir, fix=fix)
     store = Store(folder)
-    chosen = [_choose(store, name, profile, fix) for name in names]
-    worlds = {records[0].world_hash for records, _ in chosen}
-    if len(worlds) > 1:
-        raise InputError(
-            "grids of different worlds cannot be pooled", got=", ".join(sorted(worlds)), fix="report on each alone"
-        )
-    notes = [note for _, said in chosen for note in said]
-    single: dict[tuple[str, int], Record] = {}
-    for records, _ in chosen:
+    single: dict[Key, Record] = {}
+    invocations, attempts, notes = [], [], []
+    for name in names:
+        records, tried, said = _choose(store, name, profile, world, mixed, fix)
+        attempts += tried
+        notes += said
+        invocations.append(store.plans(name))
         for record in records:
             _agree(single.setdefault((record.label, record.seed), record), record)
-    arms = _order(names, {label for label, _ in single})
+    worlds = {record.world_hash for record in single.values()}
+    if len(worlds) > 1 and not mixed:
+        choose = "report on each alone, or pool them by --mixed"
+        raise InputError("grids of different worlds cannot be pooled", got=", ".join(sorted(worlds)), fix=choose)
+    used = next(iter(single.values())).profile
+    mine = [[one for one in own if one.profile == used and one.world_hash in worlds] for own in invocations]
+    planned = _planned(single, [one for own in mine for one in own])
+    lost = _lost(planned - single.keys(), [a for a in attempts if a.profile == used and a.world_hash in worlds])
+    arms = _order(names, {label for label, _ in planned | lost.keys()})
     found = tuple(single[key] for key in sorted(single, key=lambda key: (arms.index(key[0]), key[1])))
+    counts = {arm: sum(label == arm for label, _ in planned | lost.keys()) for arm in arms}
     notes += _versions(found, mixed)
-    newest = found[0]
-    looks = tuple(store.looks(names[0], newest.profile, newest.world_hash))
-    seeds = len({record.seed for record in found})
-    return Selection("+".join(names), found, dict.fromkeys(arms, seeds), tuple(notes), looks, folder)
+    return Selection("+".join(names), found, counts, tuple(notes), tuple(looks(mine[0])), folder, lost)
 
 
-def _choose(store: Store, grid: str, profile: str | None, fix: str) -> tuple[list[Record], list[str]]:
-    """One grid's records of the newest world, the newest of each arm and seed, and notes."""
+def _choose(
+    store: Store, grid: str, profile: str | None, world: str, mixed: bool, fix: str
+) -> tuple[list[Record], list[Attempt], list[str]]:
+    """One grid's records, the newest of each arm and seed, its unfinished attempts, and notes."""
     if grid not in store.grids():
         known = ", ".join(store.grids()) or "none"
         if grid not in GRIDS:
             fix = f"use one of: {', '.join(GRIDS)}"
         raise InputError("the store has no grid of that name", got=f"{grid} (there: {known})", fix=fix)
-    by_hash, failed = store.states(grid)
+    by_hash, attempts = store.cells(grid)
     if not by_hash:
         raise InputError("no cell of the grid is complete", got=grid, fix=fix)
     profiles = sorted({record.profile for record in by_hash.values()})
@@ -90,18 +134,25 @@ def _choose(store: Store, grid: str, profile: str | None, fix: str) -> tuple[lis
     mine = [record for record in by_hash.values() if record.profile == chosen]
     if not mine:
         raise InputError("the grid was not run on that profile", got=chosen, fix=f"use one of: {', '.join(profiles)}")
-    newest = max(mine, key=lambda record: record.recorded)
-    world = [record for record in mine if record.world_hash == newest.world_hash]
-    single = {(r.label, r.seed): r for r in sorted(world, key=lambda r: r.recorded)}
-    notes = [f"Grid {grid}, profile {chosen}, world {newest.world_hash}."]
-    if len(world) < len(mine):
-        notes.append(f"Left out: {len(mine) - len(world)} cells of another world (the newest record's world is shown).")
-    if len(single) < len(world):
-        notes.append(f"Left out: {len(world) - len(single)} cells that a later version of code or config superseded.")
-    if failed:
-        diverged = sum(lost.kind == "diverged" for lost in failed.values())
-        notes.append(f"Failed cells: {len(failed)}, of which {diverged} diverged.")
-    return list(single.values()), notes
+    worlds = Counter(record.world_hash for record in mine)
+    mine = [record for record in mine if record.world_hash.startswith(world)]
+    if not mine:
+        raise InputError("the grid was not run in that world", got=world, fix=f"use one of: {', '.join(worlds)}")
+    kept = Counter(record.world_hash for record in mine)
+    if len(kept) > 1 and not mixed:
+        said = ", ".join(f"{name} ({count} cells)" for name, count in kept.items())
+        raise InputError(
+            f"grid {grid} was run in several worlds", got=said, fix="choose one by --world, or pool by --mixed"
+        )
+    single = {(r.label, r.seed): r for r in sorted(mine, key=lambda r: r.recorded)}
+    notes = [f"Grid {grid}, profile {chosen}, world {', '.join(kept)}."]
+    if len(kept) > 1:
+        notes.append(f"MIXED WORLDS are pooled: {len(kept)}.")
+    if len(kept) < len(worlds):
+        notes.append(f"Left out: {sum(worlds.values()) - len(mine)} cells of other worlds.")
+    if len(single) < len(mine):
+        notes.append(f"Left out: {len(mine) - len(single)} cells that a later version of code or config superseded.")
+    return list(single.values()), attempts, notes
 
 
 def _agree(first: Record, second: Record) -> None:
@@ -113,27 +164,54 @@ def _agree(first: Record, second: Record) -> None:
         )
 
 
+def _planned(present: Iterable[Key], invocations: Sequence[Invocation]) -> set[Key]:
+    """All cells that were asked for; where no invocation tells, every arm with every seed that any arm has."""
+    keys = set(present)
+    asked = {(arm, seed) for one in invocations for arm in one.arms for seed in one.seeds}
+    return keys | (asked or {(arm, seed) for arm, _ in keys for _, seed in keys})
+
+
+def _lost(absent: set[Key], attempts: Sequence[Attempt]) -> dict[Key, str]:
+    """Why each planned cell has no record, by its newest attempt."""
+    tried = {(a.label, a.seed): a.lost.kind if a.lost else PARTIAL for a in attempts}
+    return {key: tried.get(key, MISSING) for key in sorted(absent)}
+
+
 def _versions(records: Sequence[Record], mixed: bool) -> list[str]:
-    """Refuse records that different versions of a stage made, or note them."""
-    made: dict[str, set[int]] = {}
-    for record in records:
-        for path in sorted(record.folder.glob("*/stage.json")):
-            stage = json.loads(path.read_text())
-            made.setdefault(stage["name"], set()).add(stage["version"])
-    unequal = ", ".join(f"{name} {sorted(versions)}" for name, versions in made.items() if len(versions) > 1)
+    """Refuse records that different versions of a stage or of the source made, or note them; uncommitted code is noted."""
+    made = {"source": Counter({name: len(cells) for name, cells in code_versions(records).items()})}
+    for (name, version), count in stage_versions(records).items():
+        made.setdefault(f"stage {name}, version", Counter())[str(version)] += count
+    dirty = sum(record.tags.get(TAG_DIRTY) == "true" for record in records)
+    notes = [f"Made from a source tree with uncommitted changes: {dirty} cells."] if dirty else []
+    unequal = "; ".join(
+        f"{name} {', '.join(f'{v} ({n} cells)' for v, n in sorted(versions.items()))}"
+        for name, versions in made.items()
+        if len(versions) > 1
+    )
     if not unequal:
-        return []
+        return notes
     if not mixed:
         raise InputError(
             "the cells were made by different versions of the code",
             got=unequal,
-            fix="run the grid again, which rebuilds the old ones, or allow it by --mixed",
+            fix="run the grid again, which rebuilds what a new version changed, or allow it by --mixed",
         )
-    return [f"MIXED VERSIONS of the code are pooled: {unequal}."]
+    return [*notes, f"MIXED VERSIONS of the code are pooled: {unequal}."]
+
+
+def stage_versions(records: Sequence[Record]) -> Counter[tuple[str, int]]:
+    """Name and version of the stages that records were made of -> cells."""
+    found: Counter[tuple[str, int]] = Counter()
+    for record in records:
+        for path in record.folder.glob("*/stage.json"):
+            stage = json.loads(path.read_text())
+            found[stage["name"], stage["version"]] += 1
+    return found
 
 
 def _order(grids: Sequence[str], present: set[str]) -> list[str]:
-    """The grids' arms in their own order, then any that none names; arms that were never run are left out."""
+    """The grids' arms in their own order, then any that none names; arms that were never planned are left out."""
     from rrpo.profiles import PROFILES
 
     named = [

@@ -10,19 +10,24 @@ from types import MappingProxyType
 
 import numpy as np
 
-from ablations.contrasts import BASE, COMPONENTS, WHOLE, apply, arm_of, difference
-from ablations.inference import holm, paired_test, wilson
+from ablations.contrasts import BASE, COMPONENTS, NAMES, WHOLE, apply, arm_of, difference
+from ablations.inference import correlation, holm, paired_test, wilson
+from ablations.power import spent_alpha
 from ablations.records import GOLD_GAIN, Record
 from ablations.sheet import Column, Sheet, Value
 from ablations.statistics import Interval, t_interval
 from ablations.summary import FRAMES, POLICY_COLUMNS, RM_COLUMNS, gold_gains, over_seeds, table, value_of
+from reports.factorial import GAP, ORACLE, gap_closed
 from reports.store import Selection
 
 HACKED = 0.1
 """A seed *hacked* when its hack rate ends this much above its start (the SFT policy under the same reward model)."""
-NAMES = {"ls": "LS", "eam": "EAM", "adv": "Adv"}
+TEST_SET = "rm_accuracy_test_"
+"""How the accuracies on test sets other than the policy's own speakers begin."""
+LANGUAGES = {"zh": "Mandarin", "cmn": "Mandarin", "en": "English", "de": "German"}
 OPTIONAL = {
-    "end_naturalness": Column("end_naturalness", "predicted naturalness", "mark", +1),
+    "dnsmos": Column("dnsmos", "DNSMOS", "mark", +1),
+    "plcmos": Column("plcmos", "PLCMOS", "mark", +1),
     "human_emos": Column("human_emos", "E-MOS", "mark", +1),
     "human_nmos": Column("human_nmos", "N-MOS", "mark", +1),
 }
@@ -39,11 +44,13 @@ def main(
     """
     records = selection.records
     plain = table(records, selection.planned)
-    plain = replace(plain, title=f"Grid {selection.grid}", notes=selection.notes + plain.notes)
+    plain = replace(plain, title=f"Results of grid {selection.grid}", notes=selection.notes + plain.notes)
     if plain.columns[2].name != GOLD_GAIN:
         return plain
     gains, _ = gold_gains(records)
-    measured = {name for record in records for name in record.scalars} | opinions.keys()
+    measured = opinions.keys() | {
+        name for name in OPTIONAL if any(math.isfinite(value_of(record, name, gains)) for record in records)
+    }
     p, said = against(selection, control, gains)
     extra = [Column("p_control", f"p vs {control} (Holm)", "p"), Column("hacked", "seeds that hacked, %", "share")]
     extra += [OPTIONAL[name] for name in OPTIONAL if name in measured]
@@ -78,21 +85,26 @@ def main(
 
 
 def against(selection: Selection, control: str, gains: Mapping[tuple[str, int], float]) -> tuple[dict[str, float], str]:
-    """Holm-adjusted paired t of every arm's gold gain against the control's, at a declared look only; and the note."""
+    """Holm-adjusted paired t of every arm's gold gain against the control's, at a declared look only; and the note.
+
+    A diverged cell takes its seed out of its arm's pairs; any other gap keeps the table interim.
+    """
     if control not in selection.arms:
         return {}, f"No test here: {control} is not among the arms."
-    seeds = sorted({record.seed for record in selection.records})
+    seeds = sorted({seed for _, seed in {(r.label, r.seed) for r in selection.records} | selection.diverged})
     rest = [arm for arm in selection.arms if arm not in FRAMES | {control}]
-    values = {arm: apply(difference(arm, control), gains, seeds) for arm in rest}
-    counts = {arm: int(np.isfinite(x).sum()) for arm, x in values.items()}
-    if not counts or set(counts.values()) != {len(seeds)} or len(seeds) not in selection.looks or len(seeds) < 2:
+    pairs = {arm: apply(difference(arm, control), gains, seeds) for arm in rest}
+    values = {arm: x[np.isfinite(x)] for arm, x in pairs.items()}
+    gaps = {arm: sum(not {(arm, s), (control, s)}.isdisjoint(selection.diverged) for s in seeds) for arm in rest}
+    settled = bool(values) and all(len(x) + gaps[arm] == len(seeds) for arm, x in values.items())
+    if not settled or len(seeds) not in selection.looks or len(seeds) < 2:
         planned = ", ".join(map(str, selection.looks)) or "none declared"
         return {}, f"Interim, n = {len(seeds)}: no test before every arm has the planned number of seeds ({planned})."
     adjusted = holm({arm: paired_test(x).t_p for arm, x in values.items()})
+    alpha = spent_alpha(list(selection.looks))[selection.looks.index(len(seeds))]
     note = (
-        f"p vs {control}: gold gain at matched KL, paired t on {len(seeds)} seeds, Holm over {len(adjusted)} arms; a "
-        "secondary family "
-        "(the declared one is in the table of effects)."
+        f"p vs {control}: gold gain at matched KL, paired t on {len(seeds)} seeds, Holm over {len(adjusted)} arms, to be held "
+        f"against alpha = {alpha:.4f}; a secondary family (the declared one is in the table of effects)."
     )
     return adjusted, note
 
@@ -114,13 +126,15 @@ def rollouts(record: Record) -> float:
 def ablation(selection: Selection, metric: str = GOLD_GAIN) -> Sheet | None:
     """Each component added to DiffRO and dropped from RRPO; None unless one of these pairs is there."""
     gains, _ = gold_gains(selection.records)
-    unit = unit_of(metric)
+    unit, framed = unit_of(metric), bool(selection.of(ORACLE))
     columns = (
         Column("variant", "variant"),
         Column("arm", "arm"),
         Column("n", "n", "count"),
         Column(metric, f"{heading_of(metric)}", unit),
         Column("difference", f"difference to {BASE} or {WHOLE}", "gain" if unit in ("percent", "gain") else unit),
+        Column("r", "r of pairs", "effect"),
+        *([Column("closed", "gap closed, %", "share")] if framed else []),
         Column("hack_rate", "hack rate, %", "percent"),
         Column("uptake", "shortcut uptake, points", "gain"),
     )
@@ -135,27 +149,32 @@ def ablation(selection: Selection, metric: str = GOLD_GAIN) -> Sheet | None:
         own = selection.of(arm)
         if not any(math.isfinite(outcomes[arm, record.seed]) for record in own):
             continue
-        lost = t_interval(apply(difference(arm, reference), outcomes, seeds)) if arm != reference else t_interval([])
+        change = apply(difference(arm, reference), outcomes, seeds) if arm != reference else np.empty(0)
+        pair = [[outcomes.get((label, seed), math.nan) for seed in seeds] for label in (arm, reference)]
+        moved: list[Value] = [t_interval(change), correlation(*pair) if arm != reference else math.nan]
+        if framed:
+            over = apply(difference(arm, BASE), outcomes, seeds) if arm != BASE else np.empty(0)
+            moved.append(gap_closed(over, outcomes, seeds))
         others = [over_seeds(own, measure, gains) for measure in ("hack_rate", "uptake")]
-        rows.append((name, arm, float(len(own)), over_seeds(own, metric, gains), lost, *others))
+        rows.append((name, arm, float(len(own)), over_seeds(own, metric, gains), *moved, *others))
     if len(rows) < 2:
         return None
     notes = (
         "Paired differences within seeds with 95 % t-intervals, descriptive: the tests are in the table of effects. "
         "'DiffRO + X' against "
-        "DiffRO, 'RRPO - X' against RRPO.",
+        "DiffRO, 'RRPO - X' against RRPO. r: achieved correlation of the paired seeds, from three on.",
+        *([GAP] if framed else []),
     )
     return Sheet("ablation", "Components one by one", columns, tuple(rows), notes)
 
 
 def reward_models(selection: Selection) -> Sheet | None:
-    """Each distinct reward model on in-language and other languages' test sets, with its manipulation checks."""
+    """Each distinct reward model on in-language and cross-domain test sets, with its manipulation checks; None without any."""
     measured = {name for record in selection.records for name in record.scalars}
-    foreign = sorted(
-        name for name in measured if name.startswith("rm_accuracy_test_") and len(name.rsplit("_", 1)[1]) <= 3
-    )
+    known = {c.name for c in RM_COLUMNS}
+    foreign = sorted(name for name in measured - known if name.startswith(TEST_SET))
     columns = [c for c in RM_COLUMNS if c.name in measured]
-    columns[2:2] = [Column(name, f"{name.rsplit('_', 1)[1]}, %", "percent", +1) for name in foreign]
+    columns[2:2] = [Column(name, f"{domain(name)}, %", "percent", +1) for name in foreign]
     if not columns:
         return None
     first: dict[str, str] = {}
@@ -166,17 +185,23 @@ def reward_models(selection: Selection) -> Sheet | None:
         (arm, float(len(selection.of(arm))), *(over_seeds(selection.of(arm), c.name, {}) for c in columns))
         for arm in first.values()
     ]
+    spoken = selection.records[0].params.get("profile.world.language", "").strip('"')
     notes = (
-        "Accuracy of the target emotion by the reward model of each arm, mean over seeds ± half the 95 % t-interval. "
-        "valid: its own speakers, "
-        "unseen texts; test: the policy's speakers; other languages: the same emotions in languages that it was not "
-        "trained on (cross-domain by "
-        "synthetic speech, until real corpora are in). Arms that share a reward model are shown once. ECE, "
-        "confidence: LS's target; "
-        "smoothness along interpolations: EAM's; FGM, PGD at a relative radius of 0.1: Adv's.",
+        "Accuracy of the emotion asked for by the reward model of each arm, trained on "
+        f"{LANGUAGES.get(spoken, 'one language')}; mean over seeds ± half the 95 % t-interval. valid: its own speakers, unseen "
+        "texts; test: the policy's speakers; other languages and synthesisers: the same emotions in speech of a kind that it was "
+        "not trained on (cross-domain, until real corpora are in). Arms that share a reward model are shown once. Manipulation "
+        "checks: ECE and confidence are LS's target, smoothness along interpolations EAM's, accuracy under FGM and PGD at a "
+        "relative radius of 0.1 Adv's.",
     )
     head = (Column("arm", "RM of arm"), Column("n", "n", "count"))
     return Sheet("reward_models", "Reward models", (*head, *columns), tuple(rows), notes, FRAMES)
+
+
+def domain(name: str) -> str:
+    """A cross-domain test set in words, by the name of its accuracy: a language by its code, or a synthesiser."""
+    short = name.removeprefix(TEST_SET)
+    return LANGUAGES.get(short, short.replace("_", " "))
 
 
 def _reward_model(record: Record) -> str:

@@ -45,8 +45,9 @@ def sheet(records: Sequence[Record]) -> Sheet | None:
         Column("words", f"at {strengths[-1]:g}"),
     )
     notes = (
-        "Shortcut uptake, P(artefact of emotion e | target e) - P(artefact of e | other target), at the last checkpoint, by the "
-        "strength of the shortcut planted in the RM's pre-training data; mean over seeds ± half the 95 % t-interval.",
+        "Shortcut uptake, the share of samples with emotion e's artefact where e was asked for less their share where another "
+        "emotion was, at the last checkpoint, by the strength of the shortcut planted in the RM's pre-training data; mean over "
+        "seeds ± half the 95 % t-interval.",
         f"{none:g} subtracted: what planting it did, within each seed. Less DiffRO's: difference in differences; below zero, the "
         "component keeps the policy from the shortcut. Secondary, not tested; the words go by the unadjusted interval.",
     )

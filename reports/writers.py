@@ -34,18 +34,26 @@ LATEX = {
     "`": r"\textquotesingle{}",
 }
 """What LaTeX would take for a command, or its default fonts lack."""
+PACKAGES = "booktabs,graphicx,rotating,textcomp"
+"""What a document has to load."""
+WIDE = 120
+"""Characters a row beyond which a table lies on its side."""
+FIT = "\\resizebox{\\ifdim\\width>\\textwidth\\textwidth\\else\\width\\fi}{!}"
+"""Shrinks its argument to the page where it is wider."""
 
 
 def latex(sheet: Sheet) -> str:
-    """A ``table*`` for ``\\input``; needs the packages booktabs, graphicx and textcomp. Bold best, underlined second."""
+    """A ``table*`` for ``\\input``, turned where it is wide; needs the packages `PACKAGES`. Bold best, underlined second."""
     head, body = sheet.texts()
     marks = sheet.marks()
+    width = sum(max(len(row[place]) for row in [[""] * len(head), *body]) + 2 for place in range(len(head)))
+    kind = "sidewaystable*" if width > WIDE else "table*"
     lines = [
-        "% needs \\usepackage{booktabs,graphicx,textcomp}",
-        "\\begin{table*}\\centering\\small",
+        f"% needs \\usepackage{{{PACKAGES}}}",
+        f"\\begin{{{kind}}}\\centering\\small\\setlength{{\\tabcolsep}}{{4pt}}",
         f"\\caption{{{_latex(sheet.title)}. {_latex(' '.join(sheet.notes))}}}",
         f"\\label{{tab:{sheet.name}}}",
-        "\\resizebox{\\ifdim\\width>\\textwidth\\textwidth\\else\\width\\fi}{!}{%",
+        f"{FIT}{{%",
         f"\\begin{{tabular}}{{{''.join('l' if c.unit == 'text' else 'r' for c in sheet.columns)}}}",
         "\\toprule",
         " & ".join(_stacked(text) for text in head) + " \\\\",
@@ -57,7 +65,7 @@ def latex(sheet: Sheet) -> str:
             for place, (text, column) in enumerate(zip(row, sheet.columns, strict=True))
         ]
         lines.append(" & ".join(cells) + " \\\\")
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}}", "\\end{table*}", ""])
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}}", f"\\end{{{kind}}}", ""])
 
 
 def html(sheet: Sheet) -> str:
@@ -76,7 +84,8 @@ def html(sheet: Sheet) -> str:
 
     rows = ["<tr>" + "".join(cell(at, k, text) for k, text in enumerate(row)) + "</tr>" for at, row in enumerate(body)]
     headings = "".join(
-        f'<th scope="col" class="{kind}">{escaping.escape(text)}</th>' for kind, text in zip(kinds, head, strict=True)
+        f'<th scope="col" class="{kind}"><span>{escaping.escape(text)}</span></th>'
+        for kind, text in zip(kinds, head, strict=True)
     )
     notes = f'<p class="notes">{escaping.escape(" ".join(sheet.notes))}</p>\n' if sheet.notes else ""
     return (
@@ -104,6 +113,20 @@ def write(sheets: Sequence[Sheet], folder: Path, formats: Sequence[str]) -> list
     return paths
 
 
+def figures_latex(figures: Sequence[tuple[str, str, str]], path: Path) -> Path:
+    """Figures for ``\\input`` beside their PDF files, from (stem, title, caption); needs the packages graphicx and textcomp."""
+    parts = [
+        "\\begin{figure*}\\centering\n"
+        f"{FIT}{{\\includegraphics{{{stem}.pdf}}}}\n"
+        f"\\caption{{{_latex(title)}. {_latex(caption)}}}\n"
+        f"\\label{{fig:{stem}}}\n"
+        "\\end{figure*}\n"
+        for stem, title, caption in figures
+    ]
+    path.write_text("\n".join(parts), encoding="utf-8")
+    return path
+
+
 def _latex(text: str) -> str:
     return "".join(LATEX.get(letter, letter) for letter in text)
 
@@ -117,7 +140,7 @@ def _number(text: str, mark: str) -> str:
     """A number in mathematical mode, so that its sign is a minus."""
     if text == NONE:
         return "--"
-    inside = text.replace("±", r"\pm").replace("%", r"\%")
+    inside = text.replace("±", r"\pm").replace("%", r"\%").replace(" [", r"\ [").replace(", ", r",\ ")
     if mark == "best":
         return f"$\\mathbf{{{inside}}}$"
     return f"\\underline{{${inside}$}}" if mark == "second" else f"${inside}$"

@@ -397,7 +397,7 @@ class ScoreConfig:
     """The test stage: held-out judges on the samples that the policy optimisation stored."""
 
     audio_prompts: int = 10
-    """Prompts whose audio is kept as wav files, the same for every arm."""
+    """Prompts whose audio is kept as wav files, the same for every arm; the emotions take turns."""
 
 
 @dataclass(frozen=True, kw_only=True)

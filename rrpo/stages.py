@@ -18,6 +18,7 @@ import resource
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -25,6 +26,7 @@ from typing import Any
 
 from rrpo.claims import Claim, Claims, kept
 from rrpo.failures import ClaimedError, failure_kind
+from rrpo.memory import forget_peak, peak_device_mib
 from rrpo.progress import noted, progress_file
 from rrpo.provenance import built_with
 from rrpo.versions import VERSIONS
@@ -187,7 +189,8 @@ def materialise(stage: Stage, store: Path, context: Context) -> Path:
 def _build(stage: Stage, store: Path, inputs: Mapping[str, Path], claim: Claim, context: Context) -> None:
     """Build beside the final place and rename into it."""
     final = stage.path(store)
-    for left in final.parent.glob(f".{final.name}.*"):  # of builders that were killed
+    finished = [path for path in (store / "checkpoints").glob("*") if (final.parent / path.name / MARKER).is_file()]
+    for left in [*final.parent.glob(f".{final.name}.*"), *finished]:  # of builders that were killed
         shutil.rmtree(left, ignore_errors=True)
     partial = final.with_name(f".{final.name}.{os.getpid()}")
     partial.mkdir()
@@ -196,11 +199,12 @@ def _build(stage: Stage, store: Path, inputs: Mapping[str, Path], claim: Claim, 
     report = noted(context.report, note)
     own = dataclasses.replace(context, clock=Clock(), checkpoints=checkpoints, report=report)
     try:
+        forget_peak(context.device)
         module, function = stage.build.split(":")
         getattr(importlib.import_module(module), function)(stage.config, inputs, partial, own)
         _write_marker(partial / MARKER, stage, own.clock.seconds(), context.device)
-        for path in [*partial.rglob("*"), partial]:
-            flush(path)
+        with ThreadPoolExecutor(16) as pool:  # file systems flush many at once as fast as one
+            list(pool.map(flush, [*partial.rglob("*"), partial]))
         if not claim.held():
             raise ClaimedError(f"{stage} was taken over by another process while this one did not answer")
         shutil.rmtree(final, ignore_errors=True)
@@ -236,6 +240,7 @@ def _write_marker(path: Path, stage: Stage, seconds: float, device: str) -> None
         "device": device,
         "bytes": sum(file.stat().st_size for file in path.parent.rglob("*") if file.is_file()),
         "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_device_mib": peak_device_mib(device),
     } | built_with(device)
     with path.open("w") as file:
         json.dump(record, file, indent=1)

@@ -15,7 +15,7 @@ VERSIONS: dict[str, int] = {
     "base": 2,
     "sft": 3,
     "optimize": 3,
-    "score": 3,
+    "score": 4,
     "yardsticks": 1,
     "diagnose": 1,
     "transfer": 1,

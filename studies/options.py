@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ablations import environment, launchers
 from ablations.errors import InputError, choose, positive
 from ablations.inference import EXACT
-from ablations.plan import GPU_WORKERS, default_workers
+from ablations.packing import UNMEASURED
+from ablations.plan import default_workers
 from ablations.runs_folder import RunsFolder, check
 from ablations.tracking import create
 from rrpo import pipeline
@@ -104,7 +106,7 @@ def checked(
         raise InputError("--verify is a number of fresh seeds", got=verify, fix=f"give 0 (none) to {EXACT}")
     usual = VERIFY_SMOKE if profile == "smoke" else VERIFY
     count = default_workers(machine) if workers is None else positive("--workers", workers)
-    where = launchers.checked(*launcher, machine, GPU_WORKERS)
+    where = launchers.checked(*launcher, machine, UNMEASURED)
     folder = check(runs_dir)
     if storage:
         reach(storage)
@@ -134,6 +136,9 @@ def opened(command: Command) -> OptunaStudy:
         if not study.get_trials(deepcopy=False):
             for point in first_points(search, command.warm_start):
                 study.enqueue_trial(point, user_attrs={SAMPLER: GIVEN}, skip_if_exists=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # called experimental: what the dashboard calls the objectives
+                study.set_metric_names(list(search.question.objectives))
     return study
 
 

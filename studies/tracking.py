@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from ablations import records
+from ablations.reconcile import owner_tags
 from ablations.runs_folder import RunsFolder
 from ablations.store import Store
 from ablations.tracking import TEXT_LIMIT, create
@@ -127,7 +128,7 @@ class Bridge:
 
     def _create(self, name: str, kind: str, tags: Mapping[str, str], start: int | None = None) -> str:
         search = self.search
-        known = {
+        known = owner_tags() | {
             records.TAG_KIND: kind,
             records.TAG_PROFILE: search.question.profile.name,
             TAG_STUDY: search.name,

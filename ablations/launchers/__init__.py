@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ablations import environment
 from ablations.errors import InputError, choose
 from ablations.launchers.pool import Pool
 
@@ -78,7 +79,7 @@ def start(launcher: Launcher, workers: int, folder: Path) -> Pool:
         return SlurmPool(workers, folder, cpus=launcher.cpus, gpus=int(launcher.gpus), options=options)
     from ablations.launchers.local import LocalPool
 
-    return LocalPool(workers)
+    return LocalPool(workers, list(environment.gpus()))
 
 
 def _option(text: str) -> tuple[str, str]:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -32,8 +33,10 @@ class _Worker:
 class LocalPool:
     """A `Pool` of worker processes."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, gpus: Sequence[str] = ()) -> None:
+        """``gpus`` are dealt to the slots in turn, by their names in CUDA_VISIBLE_DEVICES; none: workers see what this sees."""
         self.capacity = workers
+        self._gpus = list(gpus)
         self._workers: list[_Worker] = []
 
     def submit(self, task: Task, log: Path) -> int:
@@ -89,8 +92,11 @@ class LocalPool:
         slot = min(set(range(self.capacity)) - {w.slot for w in self._workers})
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        before = {name: os.environ.get(name) for name in worker.ENVIRONMENT}
-        os.environ.update(worker.ENVIRONMENT)
+        own = dict(worker.ENVIRONMENT)
+        if self._gpus:
+            own["CUDA_VISIBLE_DEVICES"] = self._gpus[slot % len(self._gpus)]
+        before = {name: os.environ.get(name) for name in own}
+        os.environ.update(own)
         try:
             process = context.Process(target=worker.serve, args=(theirs, os.getpid()), name=f"worker-{slot}")
             process.start()

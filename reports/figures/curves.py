@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ablations.figure_style import ARMS, NARROW, OTHER, WIDE, drawable, figure_of, percent, save, spread
+from ablations.figure_style import NARROW, WIDE, drawable, figure_of, look, percent, pick, save, spread
 from ablations.records import Record
 from ablations.statistics import t_interval
+from ablations.summary import value_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,30 +24,34 @@ PANELS = (
     ("length", "length (tokens)", False),
     ("grad_norm", "gradient norm", False),
 )
+BANDED = ("diffro", "rrpo")
+"""Arms with a band; those of more would hide one another."""
 WINDOW = 3
 """Looks in the running mean: each look is one batch."""
 CURVES = (
-    "Training roll-outs, judged every few steps: mean over seeds of a running mean over three looks, band: 95 % "
-    "t-interval over seeds "
-    "at each look (pointwise). `val` is the judge for curves; the `test` judge hears only the stored checkpoints."
+    "Training roll-outs, judged every few steps: mean over seeds of a running mean over three looks; bands, of DiffRO and RRPO "
+    "(where the grid has neither: of the first two arms): 95 % t-interval over seeds at each look (pointwise). `val` is the "
+    "judge for curves; the `test` judge hears only the stored checkpoints."
 )
 PARETO = (
-    "Gold emotion against intelligibility (1 - phone error rate of the judge's recogniser) at the last checkpoint: "
-    "mean over seeds with "
-    "95 % t-intervals. Up and right is better. Intelligibility stands where naturalness would: no measure of "
-    "naturalness is in this report."
+    "Gold emotion against naturalness at the last checkpoint: mean over seeds with 95 % t-intervals (from three seeds). Up and "
+    "right is better. Where no predicted mark is valid in this world, intelligibility stands for naturalness: "
+    "one minus the phone error rate of the judge's recogniser."
 )
 
 
 def training(records: Sequence[Record], folder: Path) -> list[Path]:
     """``training.pdf`` and ``.png``; nothing without curves."""
-    arms = {arm: [r for r in records if r.label == arm and len(r.curves) > 1] for arm in SHOWN}
-    arms = {arm: own for arm, own in arms.items() if own}
+    trained = [r for r in records if len(r.curves) > 1]
+    arms = {
+        arm: [r for r in trained if r.label == arm]
+        for arm in pick(list(dict.fromkeys(r.label for r in trained)), SHOWN)
+    }
     there = {name for own in arms.values() for r in own for name in r.curves.columns}
     panels = [panel for panel in PANELS if panel[0] in there]
     if not panels:
         return []
-    lines = math.ceil(len(panels) / 3)
+    lines, banded = math.ceil(len(panels) / 3), pick(list(arms), BANDED, 2)
     with figure_of(WIDE, 0.4 + 1.55 * lines, lines, min(3, len(panels)), sharex=True) as (figure, axes):
         for axis, (name, title, share) in zip(axes, panels, strict=False):
             ends = []
@@ -54,18 +59,22 @@ def training(records: Sequence[Record], folder: Path) -> list[Path]:
                 table = _band([r.curves.set_index("step")[name].dropna() for r in own if name in r.curves.columns])
                 if table.empty:
                     continue
-                colour, dashes, _ = ARMS.get(arm, OTHER)
-                if int(table["n"].min()) > 2:
+                colour, dashes, _ = look(arm)
+                if arm in banded and int(table["n"].min()) > 2:
                     axis.fill_between(table.index, table["low"], table["high"], color=colour, alpha=0.12, lw=0)
                 axis.plot(table.index, table["mean"], color=colour, ls=dashes, lw=1.1)
-                ends.append((arm, colour, float(table.index[-1]), float(table["mean"].iloc[-1])))
+                ends.append((arm, colour, dashes, float(table.index[-1]), float(table["mean"].iloc[-1])))
+            if share:
+                axis.set_ylim(max(0.0, axis.get_ylim()[0]), min(1.0, axis.get_ylim()[1]))
             low, high = axis.get_ylim()
-            places = spread([end[3] for end in ends], 0.085 * (high - low))
-            for (arm, colour, x, _), y in zip(ends, places, strict=True):
-                axis.annotate(
-                    arm, (x, y), xytext=(3, 0), textcoords="offset points", color=colour, va="center", fontsize=6
-                )
-            axis.set_xlim(right=1.24 * max(end[2] for end in ends))
+            last = max(x for _, _, _, x, _ in ends)
+            for (arm, colour, dashes, x, y), place in zip(
+                ends, spread([end[-1] for end in ends], 0.085 * (high - low)), strict=True
+            ):
+                axis.plot([x, 1.1 * last], [y, place], color=colour, ls=dashes, lw=0.6)
+                axis.text(1.12 * last, place, arm, color=colour, va="center", fontsize=6)
+            axis.set_xlim(right=1.42 * last)
+            axis.set_xticks([tick for tick in axis.get_xticks() if 0 <= tick <= last])
             axis.set_title(title, loc="left", pad=3)
             if share:
                 axis.yaxis.set_major_formatter(percent)
@@ -88,29 +97,29 @@ def _band(seeds: Sequence[pd.Series]) -> pd.DataFrame:
 
 def pareto(records: Sequence[Record], folder: Path) -> list[Path]:
     """``pareto.pdf`` and ``.png``; nothing without both measures."""
+    name, words, share = _naturalness(records)
     found = []
     for arm in dict.fromkeys(r.label for r in records):
-        own = [r.points for r in records if r.label == arm]
-        own = [points for points in own if {"test_accuracy", "phone_error_rate"} <= set(points.columns)]
-        x = t_interval([float(points["test_accuracy"].iloc[-1]) for points in own])
-        y = t_interval([1 - float(points["phone_error_rate"].iloc[-1]) for points in own])
-        if x.n:
+        own = [r for r in records if r.label == arm and "test_accuracy" in r.points.columns]
+        x = t_interval([value_of(r, "test_accuracy", {}) for r in own])
+        y = t_interval([1 - value_of(r, name, {}) if share else value_of(r, name, {}) for r in own])
+        if x.n and y.n:
             found.append((arm, x, y))
     if not found:
         return []
     with figure_of(NARROW, 2.9) as (figure, (axis,)):
         for arm, x, y in found:
-            colour, _, marker = ARMS.get(arm, OTHER)
-            if drawable(x):
+            colour, _, marker = look(arm)
+            if drawable(x) and drawable(y):
                 axis.plot([x.low, x.high], [y.mean] * 2, color=colour, lw=0.6, alpha=0.7)
                 axis.plot([x.mean] * 2, [y.low, y.high], color=colour, lw=0.6, alpha=0.7)
             axis.plot(x.mean, y.mean, marker, color=colour, ms=4.5)
         low, high = axis.get_ylim()
         right = max(x.high if drawable(x) else x.mean for _, x, _ in found)
         left = axis.get_xlim()[0]
-        edge = right + 0.08 * (right - left)
+        edge = right + 0.1 * (right - left)
         for (arm, x, y), place in zip(found, spread([y.mean for _, _, y in found], 0.062 * (high - low)), strict=True):
-            colour = ARMS.get(arm, OTHER)[0]
+            colour = look(arm)[0]
             axis.annotate(
                 arm,
                 (x.mean, y.mean),
@@ -119,13 +128,31 @@ def pareto(records: Sequence[Record], folder: Path) -> list[Path]:
                 color=colour,
                 fontsize=6,
                 va="center",
-                arrowprops={"arrowstyle": "-", "lw": 0.3, "color": "0.7", "shrinkA": 0, "shrinkB": 3},
+                arrowprops={
+                    "arrowstyle": "-",
+                    "lw": 0.3,
+                    "color": "0.7",
+                    "shrinkA": 1,
+                    "shrinkB": 3,
+                    "relpos": (0, 0.5),
+                    "zorder": 0,
+                },
             )
         axis.set_xlim(left, edge + 0.42 * (right - left))
         axis.xaxis.set_major_formatter(percent)
-        axis.yaxis.set_major_formatter(percent)
+        axis.set_xticks([tick for tick in axis.get_xticks() if left <= tick <= edge])
+        if share:
+            axis.yaxis.set_major_formatter(percent)
         axis.set_xlabel("gold accuracy of the target emotion")
-        axis.set_ylabel("intelligibility (1 - phone error rate)")
+        axis.set_ylabel(words)
         axis.grid(lw=0.3, color="0.92")
         axis.set_axisbelow(True)
         return save(figure, folder, "pareto")
+
+
+def _naturalness(records: Sequence[Record]) -> tuple[str, str, bool]:
+    """The measure of naturalness, in words, and whether it is one minus a rate: a predicted mark, or intelligibility."""
+    for name in ("dnsmos", "plcmos"):
+        if any(math.isfinite(value_of(record, name, {})) for record in records):
+            return name, f"predicted naturalness ({name.upper()})", False
+    return "phone_error_rate", "intelligibility (1 - phone error rate)", True

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ablations.contrasts import COMPONENTS, arm_of, subsets
+from ablations.contrasts import COMPONENTS, NAMES, arm_of, subsets
 from ablations.figure_style import (
-    ARMS,
     BLUE,
     GREY,
     NARROW,
-    OTHER,
     VERMILION,
     WIDE,
     drawable,
     figure_of,
+    look,
+    percent,
     points,
     save,
     spread,
 )
-from ablations.records import Record
+from ablations.records import GOLD_GAIN, Record
 from ablations.statistics import t_interval
-from ablations.summary import gold_gains
-from reports.effects import MARGIN, NAMES, Row
+from ablations.summary import gold_gains, value_of
+from reports.effects import MARGIN, Row
+from reports.tables import heading_of, unit_of
 
 FOREST = (
     "Contrasts of gold gain at matched KL within each seed: mean with 95 % t-interval, every seed a small dot. "
@@ -34,7 +36,7 @@ FOREST = (
     "primary family; hollow: secondary, not tested. Grey band: the margin of three points inside which a difference "
     "counts as none."
 )
-SEEDS = "Gold gain at matched KL by arm: every seed a dot, beside it the mean with its 95 % t-interval."
+SEEDS = "{measure} by arm: every seed a dot, beside it the mean with its 95 % t-interval."
 INTERACTIONS = (
     "Mean gold gain at matched KL with one component off and on, by another: parallel lines mean no interaction. Bars: 95 % "
     "t-intervals of the means over seeds (not of the differences, which are in the table of effects)."
@@ -71,30 +73,34 @@ def forest(rows: Sequence[Row], folder: Path) -> list[Path]:
         return save(figure, folder, "forest")
 
 
-def seeds(records: Sequence[Record], folder: Path) -> list[Path]:
-    """``seeds.pdf`` and ``.png``; nothing without gains."""
+def seeds(records: Sequence[Record], folder: Path, metric: str = GOLD_GAIN) -> list[Path]:
+    """``seeds.pdf`` and ``.png`` of a measure; nothing where no cell has it."""
     gains, _ = gold_gains(records)
-    arms = [
-        arm
-        for arm in dict.fromkeys(r.label for r in records)
-        if any(math.isfinite(v) for (a, _), v in gains.items() if a == arm)
-    ]
-    if not arms:
+    found = {arm: [] for arm in dict.fromkeys(r.label for r in records)}  # type: dict[str, list[float]]
+    for record in records:
+        value = value_of(record, metric, gains)
+        if math.isfinite(value):
+            found[record.label].append(value)
+    found = {arm: values for arm, values in found.items() if values}
+    if not found:
         return []
+    unit = unit_of(metric)
     with figure_of(WIDE, 2.3) as (figure, (axis,)):
-        axis.axhline(0, color="0.4", lw=0.6)
-        for place, arm in enumerate(arms):
-            colour, _, marker = ARMS.get(arm, OTHER)
-            values = [gains[arm, r.seed] for r in records if r.label == arm]
+        if unit == "gain":
+            axis.axhline(0, color="0.4", lw=0.6)
+        for place, (arm, values) in enumerate(found.items()):
+            colour, _, marker = look(arm)
             jitter = np.linspace(-0.13, 0.13, len(values)) if len(values) > 1 else np.zeros(1)
             axis.plot(place - 0.12 + jitter, values, "o", ms=2.2, color=GREY, mew=0)
             mean = t_interval(values)
             if drawable(mean):
                 axis.plot([place + 0.22] * 2, [mean.low, mean.high], color=colour, lw=1.3)
             axis.plot(place + 0.22, mean.mean, marker, ms=4.5, color=colour)
-        axis.set_xticks(range(len(arms)), [arm.replace("_", "\n") for arm in arms])
-        axis.yaxis.set_major_formatter(points)
-        axis.set_ylabel("gold gain at matched KL (points)")
+        axis.set_xticks(range(len(found)), [arm.replace("_", "\n").replace("@", "\n@") for arm in found])
+        if unit in ("gain", "percent"):
+            axis.yaxis.set_major_formatter(points if unit == "gain" else percent)
+        heading = heading_of(metric)
+        axis.set_ylabel(textwrap.fill(heading.replace(", points", " (points)").replace(", %", ""), 32))
         axis.grid(axis="y", lw=0.3, color="0.9")
         axis.set_axisbelow(True)
         return save(figure, folder, "seeds")

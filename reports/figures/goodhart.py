@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ablations.figure_style import BLUE, GREY, VERMILION, WIDE, figure_of, percent, save
 from ablations.records import Record
 from ablations.statistics import mean_path
@@ -33,7 +35,7 @@ def goodhart(records: Sequence[Record], out: Path) -> list[Path]:
     lines = math.ceil(len(arms) / columns)
     height = 0.55 + 1.45 * max(lines, 1 if columns > 1 else 2)
     with figure_of(WIDE, height, lines, columns, sharex=True, sharey=True) as (figure, axes):
-        named = _furthest(arms)
+        named = _clearest(arms)
         for axis, (label, own) in zip(axes, arms.items(), strict=False):
             _panel(axis, label, own, arms.get(REFERENCE_ARM, []), name_reference=label == named)
         for axis in axes[len(arms) :]:
@@ -49,13 +51,19 @@ def goodhart(records: Sequence[Record], out: Path) -> list[Path]:
         return save(figure, out, "goodhart")
 
 
-def _furthest(arms: Mapping[str, Sequence[Record]]) -> str | None:
-    """The panel in which the reference is named: where the gold curves end furthest apart."""
-    ends = {label: mean_path([_path(record, "test_accuracy") for record in own])[1][-1] for label, own in arms.items()}
+def _clearest(arms: Mapping[str, Sequence[Record]]) -> str | None:
+    """The panel in which the reference is named: where its end is furthest from every other curve and its label."""
     others = [label for label in arms if label != REFERENCE_ARM]
-    if REFERENCE_ARM not in ends or not others:
+    if REFERENCE_ARM not in arms or not others:
         return None
-    return max(others, key=lambda label: abs(ends[label] - ends[REFERENCE_ARM]))
+    x, y = (path[-1] for path in mean_path([_path(record, "test_accuracy") for record in arms[REFERENCE_ARM]]))
+    return max(others, key=lambda label: min(abs(y - other) for other in _curves_at(x, arms[label])))
+
+
+def _curves_at(x: float, own: Sequence[Record]) -> list[float]:
+    """Where the two mean curves of a panel are at ``x``, and where they end, which is where their labels stand."""
+    paths = [mean_path([_path(record, name) for record in own]) for name, *_ in MEASURES]
+    return [float(value) for d, y in paths for value in (np.interp(x, d, y), y[-1])]
 
 
 def _panel(axis: Axes, label: str, own: Sequence[Record], reference: Sequence[Record], *, name_reference: bool) -> None:
@@ -63,7 +71,10 @@ def _panel(axis: Axes, label: str, own: Sequence[Record], reference: Sequence[Re
         d, y = mean_path([_path(record, "test_accuracy") for record in reference])
         axis.plot(d, y, color=GREY, lw=1.0, ls=":", zorder=1)
         if name_reference:
-            style: dict[str, Any] = {"xytext": (0, -4), "textcoords": "offset points", "ha": "center", "va": "top"}
+            nearest = min(_curves_at(d[-1], own), key=lambda other: abs(other - y[-1]))
+            side = 1 if y[-1] > nearest else -1
+            style: dict[str, Any] = {"xytext": (0, 4 * side), "textcoords": "offset points", "ha": "center"}
+            style["va"] = "bottom" if side > 0 else "top"
             axis.annotate(f"{REFERENCE_ARM}, gold", (d[-1], y[-1]), color="0.35", fontsize=6, **style)
     ends = []
     for name, colour, dashes, word in MEASURES:

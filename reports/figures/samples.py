@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ablations.figure_style import WIDE, figure_of, save
+from ablations.figure_style import WIDE, figure_of, pick, save
 from ablations.records import Record
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SHOWN = ("sft", "pretrained", "diffro", "ls_adv", "rrpo", "oracle", "placebo")
+SHOWN = ("sft", "diffro", "ls", "eam", "adv", "rrpo", "oracle")
 FLOOR = -70.0
 """Decibels below the loudest point that are shown."""
 STRIP = (
@@ -45,7 +45,8 @@ def strip(records: Sequence[Record], folder: Path) -> list[Path]:
     import soundfile
 
     first = {r.label: r for r in sorted(records, key=lambda r: -r.seed)}
-    own = {arm: first[arm] for arm in SHOWN if arm in first and (first[arm].folder / "audio").is_dir()}
+    heard = [arm for arm in dict.fromkeys(r.label for r in records) if (first[arm].folder / "audio").is_dir()]
+    own = {arm: first[arm] for arm in pick(heard, SHOWN)}
     names = [{p.name for p in (r.folder / "audio").glob("*.wav")} for r in own.values()]
     common = sorted(set.intersection(*names)) if names else []
     if not common:
@@ -68,7 +69,7 @@ def confusion(records: Sequence[Record], folder: Path) -> list[Path]:
     import pandas as pd
 
     tables: dict[str, pd.DataFrame] = {}
-    for arm in SHOWN:
+    for arm in pick(list(dict.fromkeys(r.label for r in records)), SHOWN):
         own = [r.samples for r in records if r.label == arm and not r.samples.empty]
         if own:
             last = pd.concat([s[s["step"] == s["step"].max()] for s in own])

@@ -73,7 +73,7 @@ def build(config: ScoreConfig, inputs: Mapping[str, Path], out: Path, context: C
         points.append({"step": int(step)} | row)
         heard.append(each.assign(step=int(step)))
         context.report(checkpoint + 1, len(samples.steps))
-    write_audio(out / "audio", F, lengths, prompts[: config.audio_prompts], codec)
+    write_audio(out / "audio", F, lengths, prompts, heard_of(prompts, config.audio_prompts), codec)
     table = pd.DataFrame(points)
     table.to_parquet(out / "test_points.parquet", index=False)
     pd.concat(heard, ignore_index=True).to_parquet(out / "test_samples.parquet", index=False)
@@ -137,17 +137,28 @@ def summary(points: pd.DataFrame) -> dict[str, float]:
     return scalars
 
 
-def write_audio(folder: Path, F: Tensor, lengths: Tensor, prompts: Sequence[Prompt], codec: Codec) -> None:
-    """One 16-bit wav a prompt, ``NN_emotion.wav``, of the first rows of ``F [P, T, M]``."""
+def heard_of(prompts: Sequence[Prompt], n: int) -> list[int]:
+    """Places of the first ``n`` prompts with the emotions in turn, so that who listens hears each as often as can be."""
+    order: dict[str, int] = {}
+    turns = []
+    for place, prompt in enumerate(prompts):
+        order[prompt.emotion] = order.get(prompt.emotion, 0) + 1
+        turns.append((order[prompt.emotion], place))
+    return sorted(place for _, place in sorted(turns)[:n])
+
+
+def write_audio(
+    folder: Path, F: Tensor, lengths: Tensor, prompts: Sequence[Prompt], places: Sequence[int], codec: Codec
+) -> None:
+    """One 16-bit wav, ``NN_emotion.wav``, of each prompt NN of ``places``, from its row of ``F [P, T, M]``."""
     folder.mkdir()
-    if not prompts:
+    if not places:
         return
-    lengths = lengths[: len(prompts)]
-    waves = vocode(F[: len(prompts), : int(lengths.max())], lengths, codec.audio).cpu()
+    lengths = lengths[list(places)]
+    waves = vocode(F[list(places), : int(lengths.max())], lengths, codec.audio).cpu()
     samples = ((lengths - 1) * codec.audio.hop).clamp(min=1).tolist()
-    for place, (prompt, wave, size) in enumerate(zip(prompts, waves, samples, strict=True)):
+    for place, wave, size in zip(places, waves, samples, strict=True):
         wave = wave[:size]
         wave = wave * min(1.0, PEAK / max(wave.abs().max().item(), 1e-9))
-        soundfile.write(
-            folder / f"{place:02d}_{prompt.emotion}.wav", wave.numpy(), codec.audio.sample_rate, subtype="PCM_16"
-        )
+        name = f"{place:02d}_{prompts[place].emotion}.wav"
+        soundfile.write(folder / name, wave.numpy(), codec.audio.sample_rate, subtype="PCM_16")

@@ -140,3 +140,8 @@ def environment(report: Report) -> tuple[str, bool]:
     import sys
 
     return os.environ["OMP_NUM_THREADS"], "torch" in sys.modules
+
+
+def visible_gpus(report: Report) -> str | None:
+    """What CUDA may see."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES")

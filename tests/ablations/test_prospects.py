@@ -3,7 +3,7 @@
 import pytest
 
 from ablations.grids import FACTORIAL
-from ablations.inference import power
+from ablations.power import power
 from ablations.prospects import DEFAULT_SPREAD, prospects
 
 

@@ -26,6 +26,7 @@ from ablations.errors import InputError
 from ablations.grids import GRIDS, Grid
 from ablations.jobs import record_cell
 from ablations.records import Record
+from ablations.replay import Replay
 from ablations.run import app
 from ablations.runs_folder import check
 from ablations.store import Store
@@ -142,6 +143,24 @@ def test_a_command_records_on_the_server_and_every_host_reads_it(
     with pytest.raises(InputError, match="recorded on an MLflow server") as caught:
         check(runs)
     assert server.address in str(caught.value)
+
+
+def test_two_folders_that_complete_a_cell_at_once_leave_one(
+    server: Server, grid: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (cell,) = fakes.cells(["rrpo"], [1])
+    monkeypatch.setattr(Replay, "_earlier", lambda self, experiment, entry: ("", ""))  # neither sees the other
+    made = []
+    for name in ("one", "two"):
+        folder = check(tmp_path / name)
+        tracking.create(folder, grid)
+        made.append(record(Tracker(folder, grid, {}, {}), cell))
+    store = Store(check(tmp_path / "two"))
+    runs = store.runs(grid, "cell")
+    assert len(runs) == 2
+    assert [run.info.run_id for run in runs if "complete" in run.data.tags] == [made[0].run_id] == [made[1].run_id]
+    assert len(store.records(grid)) == 1
+    assert len(made[1].points) == 4
 
 
 @pytest.mark.long

@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import fakes
 import pytest
+from fixtures import Run
 
-from ablations import connection, replay, tracking
+from ablations import connection, replay, runner, tracking
 from ablations.connection import UnavailableError
 from ablations.failures import Lost
 from ablations.jobs import record_cell
@@ -114,6 +116,35 @@ def test_the_next_command_carries_the_spool_over(tracker: Tracker, runs: Path):
     assert Spool(moved / "spool").pending() == {}
 
 
+def test_a_run_whose_store_is_locked_ends_well_and_says_what_waits(
+    runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+):
+    cells = fakes.cells(["diffro", "rrpo"], [1])
+    real = runner.GridRun.run
+    with closing(sqlite3.connect(runs / "mlflow.db", isolation_level=None)) as other:
+
+        def lock_and_run(*arguments: Any) -> None:
+            other.execute("BEGIN EXCLUSIVE")
+            real(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(runner.GridRun, "run", lock_and_run)
+            outcome, _ = run(cells)
+        assert (outcome.status, outcome.done) == (0, 2)
+        assert "locked" in outcome.waiting
+        assert outcome.table is not None
+        assert [row[1] for row in outcome.table.rows] == [1.0, 1.0]
+        other.execute("ROLLBACK")
+    built = fakes.built(runs)
+    again, _ = run(cells)
+    assert (again.status, again.done, again.waiting) == (0, 2, "")
+    assert fakes.built(runs) == built
+    assert again.table == outcome.table
+    store = Store(check(runs))
+    assert sorted(r.info.run_name for r in store.runs("tiny", "cell")) == ["diffro/1", "rrpo/1"]
+    assert {r.info.status for kind in ("parent", "arm") for r in store.runs("tiny", kind)} == {"FINISHED"}
+
+
 @pytest.mark.parametrize("step", ["create_run", "log_batch", "log_artifacts", "set_terminated", "set_tag", "remove"])
 def test_a_write_that_is_cut_off_anywhere_is_gone_on_with(tracker: Tracker, monkeypatch: pytest.MonkeyPatch, step: str):
     """The step is done, and then the process is dead: what the store took must not be there twice."""
@@ -145,7 +176,7 @@ def test_a_cell_that_another_runner_has_recorded_is_not_recorded_twice(tracker: 
     first = record(tracker, cell)
     second = record(Tracker(tracker.folder, "tiny", {}, {}), cell)
     assert second.run_id == first.run_id
-    assert len(Store(tracker.folder)._runs("tiny", "cell")) == 1
+    assert len(Store(tracker.folder).runs("tiny", "cell")) == 1
 
 
 def test_an_entry_that_the_store_refuses_waits_and_stops_no_other(tracker: Tracker):

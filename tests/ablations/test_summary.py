@@ -56,7 +56,7 @@ def test_numbers_by_hand(tmp_path: Path):
 def test_missing_cells_and_arms_are_named(tmp_path: Path):
     made = table([record(tmp_path, "a", 1, [0.5, 0.7], [0, 1])], {"b": 2, "a": 2})
     assert [row[0] for row in made.rows] == ["b", "a"]
-    assert "Missing cells: b 2, a 1." in made.notes
+    assert "Not complete: b 2, a 1." in made.notes
     assert made.texts()[1][0] == ["b", "0", *["–"] * 7]
 
 

@@ -17,11 +17,11 @@ from rrpo.stages import Context, materialise
 ARMS = ["sft", "diffro", "ls", "rrpo"]
 
 
-def store_cells(runs: Path, cells: list[Cell], grid: str = "tiny") -> None:
+def store_cells(runs: Path, cells: list[Cell], grid: str = "tiny", tags: dict[str, str] | None = None) -> None:
     """Build and record cells in this process, which is quicker than starting workers."""
     folder = check(runs)
     tracking.create(folder, grid)
-    tracker = Tracker(folder, grid, {}, {})
+    tracker = Tracker(folder, grid, tags or {}, {})
     for cell in cells:
         for stage in cell.stages.values():
             materialise(stage, folder.root, Context())

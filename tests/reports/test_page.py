@@ -10,6 +10,14 @@ import pytest
 from browser import BROWSER, FLAGS, needs_browser
 from stored import ARMS, report, store_cells
 
+from ablations import card, tracking
+from ablations.records import EXPERIMENT_WORLD, TAG_WORLD_HASH
+from ablations.runs_folder import check
+from ablations.tracking import Tracker
+from reports.page import world_card
+from reports.store import select
+from rrpo.validation.lines import Line
+
 PLAY = """a => new Promise(told => {
     a.muted = true;
     a.onended = () => told(a.duration);
@@ -19,12 +27,40 @@ PLAY = """a => new Promise(told => {
 })"""
 
 
+MISSED = """[...document.querySelectorAll('table')].filter(t => {
+    const box = t.closest('.scroll');
+    return box && t.getBoundingClientRect().right > box.getBoundingClientRect().left + box.scrollWidth + 1;
+}).length"""
+
+
+FOLDED = "[...document.querySelectorAll('details')].at(-1).getBoundingClientRect().height"
+
+
 @pytest.fixture
 def page(runs: Path, tmp_path: Path) -> Path:
     store_cells(runs, fakes.cells(ARMS, [1, 2]))
     result = report(runs, tmp_path / "out", "--grid", "tiny")
     assert result.exit_code == 0, result.output
     return tmp_path / "out" / "report.html"
+
+
+def test_the_card_of_the_records_world_is_a_table_and_no_other_is_shown(runs: Path, tmp_path: Path):
+    store_cells(runs, fakes.cells(["diffro"], [1]))
+    selection = select(runs, "tiny")
+    tracking.create(check(runs), EXPERIMENT_WORLD)
+    tracker = Tracker(check(runs), EXPERIMENT_WORLD, {}, {})
+    measured = Line(section="Speech", name="heard", value=0.92, low=0.9, high=0.94, at_least=0.9, note="one | two")
+    lines = [measured, Line(section="Speech", name="unmeasured")]
+    for world, title in (("world-a", "Card of a"), ("world-b", "Card of b")):
+        folder = tmp_path / world
+        folder.mkdir()
+        card.write(lines, title, folder)
+        assert world_card(selection) == {} or world != "world-a"
+        tracker.record_card(title, {TAG_WORLD_HASH: world}, {}, {}, folder)
+    shown = world_card(selection)
+    assert "Card of a" in shown["table"]
+    assert '<td class="text">0.9 .. 0.94</td>' in shown["table"]
+    assert "world card: 1 of 1 pass" in shown["said"]
 
 
 def test_the_page_needs_no_other_file(page: Path):
@@ -57,6 +93,18 @@ def test_in_a_browser_it_renders_and_plays(page: Path):
         assert sounds.count() == len(ARMS)
         assert sounds.first.evaluate(PLAY) == pytest.approx(0.1, abs=0.02)
         assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "only tables scroll sideways"
+        assert tab.evaluate(MISSED) == 0, "every cell can be scrolled to"
+        folded = tab.evaluate(FOLDED)
+        tab.set_viewport_size({"width": 1030, "height": 720})  # A4 on its side within its margins
+        tab.emulate_media(media="print")
+        assert (
+            tab.evaluate(
+                "[...document.querySelectorAll('table')].filter(t => t.getBoundingClientRect().right > 1031).length"
+            )
+            == 0
+        )
+        assert tab.evaluate(FOLDED) > folded + 20, "what is folded on the screen is printed"
+        tab.emulate_media(media="screen")
         reached = set()
         for _ in range(80):
             tab.keyboard.press("Tab")

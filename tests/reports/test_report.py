@@ -77,5 +77,5 @@ def test_published_rows_are_those_that_the_grid_can_speak_about():
     found = published.sheet(rm)
     assert found is not None
     (row,) = [row for row in found.rows if row[0] == "RM accuracy, IEMOCAP"]
-    assert row[2] == "+0.8 %"
-    assert row[4].mean == pytest.approx(0.1)  # type: ignore[union-attr]
+    assert row[1:5] == ("RRPO, arXiv 2512.04552", "ls - diffro", "66.8 against 66.0 %", "+0.8 points")
+    assert row[6].mean == pytest.approx(0.1)  # type: ignore[union-attr]

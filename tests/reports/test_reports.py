@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import fakes
@@ -12,12 +14,19 @@ from stored import ARMS, report, store_cells
 
 from ablations import plan, tracking
 from ablations.errors import InputError
+from ablations.failures import Lost
 from ablations.grids import GRIDS, Grid
+from ablations.inference import wilson
+from ablations.invocations import Invocation, looks
+from ablations.records import TAG_DIRTY, TAG_SHA
 from ablations.runs_folder import check
 from ablations.store import Store
 from ablations.summary import table
 from ablations.tracking import Tracker
+from reports import page
+from reports.report import make
 from reports.store import select
+from reports.writers import FORMATS
 
 
 def test_a_report_has_table_and_figure_the_same_bytes_each_time(runs: Path, tmp_path: Path):
@@ -48,6 +57,10 @@ def test_a_report_has_table_and_figure_the_same_bytes_each_time(runs: Path, tmp_
     assert b"/Type3" not in pdf, "fonts are embedded as TrueType"
 
 
+def store_of(runs: Path) -> Store:
+    return Store(check(runs))
+
+
 def test_the_report_and_the_run_print_the_same_table(runs: Path, run: Run):
     outcome, _ = run(fakes.cells(ARMS, [1]))
     assert outcome.table is not None
@@ -69,12 +82,31 @@ def test_a_superseded_cell_is_left_out_and_said_to_be(runs: Path):
     assert any("1 cells that a later version" in note for note in selection.notes)
 
 
-def test_another_world_is_left_out_and_said_to_be(runs: Path):
+def test_several_worlds_are_refused_chosen_or_pooled_and_said(runs: Path, tmp_path: Path):
     store_cells(runs, fakes.cells(["diffro"], [1, 2]))
     store_cells(runs, fakes.cells(["diffro"], [1], world="b"))
-    selection = select(runs, "tiny")
-    assert {record.world_hash for record in selection.records} == {"world-b"}
-    assert any("2 cells of another world" in note for note in selection.notes)
+    result = report(runs, tmp_path / "out", "--grid", "tiny")
+    assert result.exit_code == 2
+    assert "run in several worlds got: world-a (2 cells), world-b (1 cells)" in " ".join(result.output.split())
+    selection = select(runs, "tiny", world="world-a")
+    assert {record.world_hash for record in selection.records} == {"world-a"}
+    assert any("1 cells of other worlds" in note for note in selection.notes)
+    pooled = select(runs, "tiny", mixed=True)
+    assert {(r.seed, r.world_hash) for r in pooled.records} == {(1, "world-b"), (2, "world-a")}
+    assert any("MIXED WORLDS" in note for note in pooled.notes)
+    with pytest.raises(InputError, match="use one of: world-a, world-b"):
+        select(runs, "tiny", world="c")
+
+
+def test_several_commits_are_refused_or_said_and_uncommitted_code_is_said(runs: Path):
+    store_cells(runs, fakes.cells(["diffro"], [1]), tags={TAG_SHA: "aaaa", TAG_DIRTY: "false"})
+    assert not any("uncommitted" in note for note in select(runs, "tiny").notes)
+    store_cells(runs, fakes.cells(["diffro"], [2]), tags={TAG_SHA: "bbbb", TAG_DIRTY: "true"})
+    with pytest.raises(InputError, match=r"commit aaaa \(1 cells\), commit bbbb with changes"):
+        select(runs, "tiny")
+    notes = " ".join(select(runs, "tiny", mixed=True).notes)
+    assert "MIXED VERSIONS" in notes
+    assert "uncommitted changes: 1 cells" in notes
 
 
 @pytest.mark.parametrize("labels", [["sft"], ["diffro"], ["sft", "rrpo"]])
@@ -90,7 +122,7 @@ def test_one_seed_one_arm_give_an_honest_table(runs: Path, tmp_path: Path, label
 def test_missing_cells_are_counted(runs: Path):
     store_cells(runs, fakes.cells(ARMS, [1]) + fakes.cells(["rrpo"], [2]))
     selection = select(runs, "tiny")
-    assert "Missing cells: sft 1, diffro 1, ls 1." in table(selection.records, selection.planned).notes
+    assert "Not complete: sft 1, diffro 1, ls 1." in table(selection.records, selection.planned).notes
 
 
 def test_a_grid_of_reward_models_has_a_table_and_no_figure(runs: Path, tmp_path: Path):
@@ -98,7 +130,8 @@ def test_a_grid_of_reward_models_has_a_table_and_no_figure(runs: Path, tmp_path:
     result = report(runs, tmp_path / "out", "--grid", "tiny")
     assert result.exit_code == 0, result.output
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {f"table.{ending}" for ending in ("md", "csv", "tex", "html")} | {"report.html"}
+    tables = {f"{name}.{ending}" for name in ("table", "reward_models") for ending in ("md", "csv", "tex", "html")}
+    assert names == tables | {"report.html"}
 
 
 def test_nothing_to_report_on_gets_one_message(runs: Path, tmp_path: Path):
@@ -159,9 +192,15 @@ def test_grids_of_one_world_are_pooled_and_of_two_refused(runs: Path, monkeypatc
     pooled = select(runs, ["tiny", "more"])
     assert [record.label for record in pooled.records] == ["diffro", "adv"], "a shared cell counts once"
     assert pooled.grid == "tiny+more"
-    store_cells(runs, fakes.cells(["ls"], [1], world="b"), "more")
+    homes = [store_of(runs).experiment_id(name) for name in ("tiny", "more")]
+    shared_home, own_home = (address.split("/")[-3] for _, address in page.runs(pooled))
+    assert shared_home in homes
+    assert own_home == homes[1], "a run's link leads to its own grid's experiment"
+    monkeypatch.setitem(GRIDS, "else", GRIDS["more"])
+    store_cells(runs, fakes.cells(["ls"], [1], world="b"), "else")
     with pytest.raises(InputError, match="different worlds"):
-        select(runs, ["tiny", "more"])
+        select(runs, ["tiny", "else"])
+    assert len(select(runs, ["tiny", "else"], mixed=True).records) == 2
 
 
 def test_cells_of_two_versions_are_refused_or_said(runs: Path):
@@ -175,21 +214,92 @@ def test_cells_of_two_versions_are_refused_or_said(runs: Path):
     assert any("MIXED VERSIONS" in note for note in select(runs, "tiny", mixed=True).notes)
 
 
-def test_failed_and_diverged_cells_are_counted(runs: Path):
-    cells = fakes.cells(["diffro"], [1, 2, 3])
-    store_cells(runs, cells[:1])
+def test_every_planned_cell_is_counted_in_every_caption(runs: Path, tmp_path: Path):
+    """Eight planned: three complete (one failed at first), two failed, one diverged, one half written, one never tried."""
+    labels = ["diffro", "rrpo"]
+    cells = fakes.cells(labels, [1, 2, 3, 4])
+    by_name = {cell.name: cell for cell in cells}
     tracker = Tracker(check(runs), "tiny", {}, {})
-    tracker.record_failure(cells[1], "RuntimeError: planted", "log")
-    tracker.record_failure(cells[2], "DivergedError: policy step 3: loss nan", "log")
-    assert "Failed cells: 2, of which 1 diverged." in select(runs, "tiny").notes
+    tracking.create(check(runs), "tiny")
+    tracker.start_invocation(cells, {})
+    tracker.record_failure(by_name["rrpo/1"], Lost("oom", "out of memory"), "log")
+    store_cells(runs, [by_name[name] for name in ("diffro/1", "rrpo/1", "diffro/2")])
+    tracker.record_failure(by_name["rrpo/2"], Lost("diverged", "policy step 3: loss nan"), "log")
+    tracker.record_failure(by_name["diffro/3"], Lost("bug", "RuntimeError: planted"), "log")
+    tracker.record_failure(by_name["rrpo/3"], Lost("oom", "out of memory"), "log")
+    half = Tracker(check(runs), "tiny", {}, {})
+    half._create("diffro/4", "cell", half._cell_tags(by_name["diffro/4"]))
+    elsewhere = fakes.cells(["diffro"], [9], world="b")
+    tracker.record_failure(elsewhere[0], Lost("bug", "in another world"), "log")
+    selection = select(runs, "tiny")
+    counted = "Of 8 planned cells 3 are complete, 1 missing, 2 failed (1 bug, 1 oom), 1 partial, 1 diverged."
+    assert selection.counted == counted
+    assert selection.planned == {"diffro": 4, "rrpo": 4}
+    made = make(selection)
+    assert all(counted in " ".join(sheet.notes) for sheet in made.sheets)
+    assert all("A seed redraws" in " ".join(sheet.notes) for sheet in made.sheets)
+    assert all(counted in figure.caption and "A seed redraws" in figure.caption for figure in made.figures)
+    assert counted in made.methods
+    over = next(sheet for sheet in made.sheets if sheet.name == "overoptimisation")
+    assert over.row("rrpo")["diverged"] == wilson(1, 2)
+    assert over.row("diffro")["diverged"] == wilson(0, 2)
+
+
+def test_an_arm_of_which_nothing_is_complete_is_still_there(runs: Path):
+    cells = fakes.cells(["diffro", "rrpo"], [1])
+    tracker = Tracker(check(runs), "tiny", {}, {})
+    tracking.create(check(runs), "tiny")
+    tracker.start_invocation(cells, {})
+    store_cells(runs, cells[:1])
+    tracker.record_failure(cells[1], Lost("diverged", "loss nan"), "log")
+    selection = select(runs, "tiny")
+    assert selection.arms == ["diffro", "rrpo"]
+    assert next(row for row in make(selection).sheets[0].rows if row[0] == "rrpo")[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [([range(8)], [8]), ([range(4), range(4, 8)], [4, 8]), ([range(8), range(8)], [8]), ([], [])],
+)
+def test_looks_are_the_seeds_planned_so_far(asked: list[range], expected: list[int]):
+    assert looks([Invocation("", "", "", (), tuple(seeds)) for seeds in asked]) == expected
 
 
 def test_the_report_is_kept_on_the_newest_invocation(runs: Path, run: Run, tmp_path: Path):
     run(fakes.cells(["diffro", "rrpo"], [1]))
     assert report(runs, tmp_path / "out", "--grid", "tiny", "--format", "md").exit_code == 0
-    store = Store(check(runs))
-    kept = store.client.list_artifacts(store.invocations("tiny")[-1], "report")
-    assert "report/report.html" in {file.path for file in kept}
+    (tmp_path / "out" / "mine.txt").write_text("not the report's")
+    assert report(runs, tmp_path / "out", "--grid", "tiny", "--format", "md").exit_code == 0
+    store = store_of(runs)
+    kept = store.client.list_artifacts(store.invocations("tiny")[-1], "reports")
+    names = {file.path for file in kept}
+    assert {"reports/report.html", "reports/table.md", "reports/goodhart.pdf"} <= names
+    assert "reports/mine.txt" not in names
+
+
+def test_labels_that_no_figure_knows_have_their_figures_too(runs: Path, tmp_path: Path):
+    store_cells(runs, fakes.cells(["diffro@0", "diffro@0.9", "mine"], [1, 2]))
+    result = report(runs, tmp_path / "out", "--grid", "tiny", "--metric", "hack_rate")
+    assert result.exit_code == 0, result.output
+    for name in ("goodhart", "seeds", "training", "pareto", "confusion", "spectrograms"):
+        assert (tmp_path / "out" / f"{name}.pdf").stat().st_size > 2000, name
+
+
+def test_a_constant_outcome_and_many_seeds_give_words_and_no_traceback(runs: Path, tmp_path: Path):
+    """Beyond 20 seeds sign patterns are drawn; an arm that never differs from the control has no test, and no NaN shows."""
+    cells = fakes.cells(["diffro"], range(1, 23))
+    store_cells(runs, cells)
+    twin = [replace(cell, label="twin") for cell in cells]
+    store_cells(runs, twin)
+    for run in store_of(runs).records("tiny"):
+        if run.label == "twin":
+            source = next(r for r in store_of(runs).records("tiny") if (r.label, r.seed) == ("diffro", run.seed))
+            for name in ("points.parquet", "test_points.parquet"):
+                (run.folder / name).write_bytes((source.folder / name).read_bytes())
+    made = make(select(runs, "tiny"))
+    text = "".join(write(sheet) for sheet in made.sheets for write in FORMATS.values()) + " ".join(made.verdict)
+    assert not re.search(r"(?<![a-z])nan", text.lower())
+    assert made.sheets[0].row("twin")["p_control"] != made.sheets[0].row("twin")["p_control"], "NaN, shown as a dash"
 
 
 def test_plan_agrees_with_what_was_recorded(runs: Path):

@@ -18,7 +18,7 @@ from ablations.statistics import t_interval
 from reports import settings, uptake
 from reports.report import make
 from reports.sensitivity import Finding, findings, sheets, verdict, words
-from reports.store import select
+from reports.store import Selection, select
 from rrpo.cell import Cell
 
 SINGLES = ("diffro", "ls", "eam", "adv", "rrpo")
@@ -78,7 +78,7 @@ def test_conclusions_survive_vanish_or_turn_round():
     assert any(note.startswith("EAM, added to DiffRO: Better in") for note in survival.notes)
     assert survival.row("EAM, added to DiffRO")["points"].mean == pytest.approx(0.06, abs=0.005)  # type: ignore[union-attr]
     assert [column.heading for column in by_setting.columns][:3] == ["setting", "rater noise", "planted shortcut"]
-    assert by_setting.rows[0][:3] == (f"{OWN} (the world's own)", 0.3, 0.9)
+    assert by_setting.rows[0][:3] == (f"{OWN} *", 0.3, 0.9)
     first, second, third = verdict(found, "Nobody listened.")
     assert first.startswith("RRPO - DiffRO: Equivalent in")
     assert "LS, added to DiffRO: Equivalent in" in second
@@ -101,6 +101,8 @@ def test_nothing_is_tested_before_the_planned_number_of_seeds(looks: list[int]):
     assert words("EAM, added to DiffRO", found).startswith("Interim: above zero in ")
     missing = [r for r in grid() if (r.label, r.seed) != ("rrpo@noise0.6_shortcut0.9", 3)]
     assert set(said(findings(missing, [6])).values()) == {"interim"}, "one cell is missing"
+    part = [r for r in grid() if not r.label.startswith("ls@")]
+    assert set(said(findings(part, [6])).values()) == {"interim"}, "the family is not whole"
 
 
 def test_a_component_that_did_not_move_its_target_in_a_setting_was_not_tested_there():
@@ -125,6 +127,8 @@ def test_plain_arms_are_no_settings():
     plain = [Fake(arm, 1, pd.DataFrame(), scalars={}) for arm in SINGLES]
     assert settings.settings(plain) == findings(plain, [1]) == sheets([]) == verdict([], "x") == []
     assert uptake.sheet(plain) is None
+    whole = Selection("x", tuple(plain), dict.fromkeys(SINGLES, 1), ())
+    assert settings.plain(whole) == (whole, "")
 
 
 def test_uptake_is_a_difference_in_differences():
@@ -163,7 +167,7 @@ def test_uptake_by_the_other_factors_and_with_one_seed():
     assert uptake.sheet([r for r in records if "shortcut0.9" in r.label]) is None
 
 
-def test_a_grid_of_settings_is_reported(runs: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_grid_of_settings_is_reported(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The real grid's arms, stored as cells and read back from MLflow."""
 
     def cells(profile: object, seeds: list[int]) -> list[Cell]:
@@ -186,4 +190,10 @@ def test_a_grid_of_settings_is_reported(runs: Path, monkeypatch: pytest.MonkeyPa
     levels = [row[1] for row in found["settings"].rows]
     assert levels == [0.0, 0.9], "noise and learning rate do not differ"
     assert len(found["uptake"].rows) == 5
+    figures = {figure.name: figure for figure in made.figures}
+    assert "Setting: noise0.3_shortcut0.9_lr0.0003, of 2." in figures["goodhart"].caption
+    assert [path.name for path in figures["reach"].draw(tmp_path)] == ["reach.pdf", "reach.png"]
+    shown, _ = settings.plain(select(runs, "tiny"))
+    assert shown.arms == list(SINGLES)
+    assert {r.params["arm.shortcut"] for r in shown.records} == {"0.9"}
     assert "No test here: diffro is not among the arms." in found["table"].notes

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import ttest_rel
+from scipy.stats import pearsonr, ttest_rel
 
 from ablations.contrasts import arm_of, subsets
 from ablations.inference import wilson
@@ -65,7 +66,7 @@ def test_main_table_tests_against_the_control_at_a_declared_look():
     assert made.row("rrpo")["rollouts"] == 140 * 32
     assert made.row("rrpo")["seconds_optimized"] == 101.5
     assert any("Holm over 7 arms" in note for note in made.notes)
-    assert any(note == "Not measured: predicted naturalness, E-MOS, N-MOS." for note in made.notes)
+    assert any(note == "Not measured: DNSMOS, PLCMOS, E-MOS, N-MOS." for note in made.notes)
 
 
 def test_main_table_has_no_p_before_it():
@@ -96,7 +97,9 @@ def test_ablation_pairs_plus_one_with_diffro_and_minus_one_with_rrpo():
 def test_arms_that_share_a_reward_model_are_shown_once():
     def model(arm: str, finetune: str, epsilon: str, steps: str) -> Fake:
         params = {"arm.finetune": finetune, "arm.regularizers.epsilon": epsilon, "arm.steps": steps}
-        scalars = {"rm_accuracy_test": 0.7, "rm_accuracy_test_en": 0.5, "rm_accuracy_valid": 0.8}
+        params["profile.world.language"] = '"cmn"'
+        scalars = {"rm_accuracy_test": 0.7, "rm_accuracy_valid": 0.8}
+        scalars |= {"rm_accuracy_test_en": 0.5, "rm_accuracy_test_second_synthesiser": 0.4}
         return Fake(arm, 1, pd.DataFrame(), scalars=scalars, params=params)
 
     records = (
@@ -109,10 +112,45 @@ def test_arms_that_share_a_reward_model_are_shown_once():
     made = reward_models(Selection("x", records, dict.fromkeys((r.label for r in records), 1), ()))
     assert made is not None
     assert [row[0] for row in made.rows] == ["sft", "diffro", "ls"]
-    assert [column.heading for column in made.columns][2:] == ["valid, %", "test, %", "en, %"]
+    assert [column.heading for column in made.columns][2:] == [
+        "valid, %",
+        "test, %",
+        "English, %",
+        "second synthesiser, %",
+    ]
+    assert "trained on Mandarin" in made.notes[0]
 
 
 def test_rollouts_follow_the_arms_own_steps():
     params = {"profile.optimize.steps": "140", "profile.optimize.batch": "32", "arm.steps": "40"}
     assert rollouts(Fake("early_stopped", 1, pd.DataFrame(), scalars={}, params=params)) == 1280
     assert math.isnan(rollouts(Fake("x", 1, pd.DataFrame(), scalars={})))
+
+
+def test_correlation_of_pairs_and_share_of_the_oracles_gap():
+    selection = grid(8, looks=(8,))
+    rng = np.random.default_rng(1)
+    oracle = tuple(record("oracle", seed, 0.1 + 0.005 * rng.standard_normal()) for seed in range(8))
+    framed = replace(selection, records=selection.records + oracle, planned=selection.planned | {"oracle": 8})
+    made = ablation(framed)
+    assert made is not None
+    gains = {(r.label, r.seed): (r.points["test_accuracy"].iloc[1] - 0.5) / 2 for r in framed.records}
+    of = {arm: [gains[arm, seed] for seed in range(8)] for arm in framed.arms}
+    row = next(made.row(str(row[0])) for row in made.rows if row[1] == "ls")
+    assert row["r"] == pytest.approx(pearsonr(of["ls"], of["diffro"]).statistic)
+    mean = {arm: float(np.mean(values)) for arm, values in of.items()}
+    share = (mean["ls"] - mean["diffro"]) / (mean["oracle"] - mean["diffro"])
+    assert row["closed"].mean == pytest.approx(share)  # type: ignore[union-attr]
+    assert row["closed"].low < share < row["closed"].high  # type: ignore[union-attr]
+    plain = ablation(selection)
+    assert plain is not None
+    assert "closed" not in {column.name for column in plain.columns}
+
+
+def test_a_diverged_cell_leaves_the_others_tested_and_a_missing_one_does_not():
+    whole = grid(4)
+    short = replace(whole, records=tuple(r for r in whole.records if (r.label, r.seed) != ("ls", 2)))
+    assert math.isnan(main(short).row("rrpo")["p_control"])  # type: ignore[arg-type]
+    settled = main(replace(short, lost={("ls", 2): "diverged"}))
+    assert settled.row("rrpo")["p_control"] == pytest.approx(main(whole).row("rrpo")["p_control"], rel=0.5)
+    assert math.isfinite(settled.row("ls")["p_control"])  # type: ignore[arg-type]

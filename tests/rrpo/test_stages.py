@@ -148,6 +148,17 @@ def test_checkpoints_outlast_everything_but_divergence(tmp_path: Path) -> None:
         assert (tmp_path / "checkpoints" / stage.path(tmp_path).name / "1").is_file() is kept
 
 
+def test_checkpoints_of_a_build_that_was_killed_once_it_had_published_go_with_the_next(tmp_path: Path) -> None:
+    first, second, running = (number(value, tmp_path / "log") for value in (1, 2, 3))
+    materialise(first, tmp_path, Context())
+    left, kept = (tmp_path / "checkpoints" / stage.path(tmp_path).name for stage in (first, running))
+    for folder in (left, kept):
+        folder.mkdir(parents=True)
+    materialise(second, tmp_path, Context())
+    assert not left.exists()
+    assert kept.is_dir()
+
+
 def test_an_earlier_attempts_seconds_count(tmp_path: Path) -> None:
     stage = Stage("codec", f"{__name__}:build_resumed", Number(value=1))
     materialise(stage, tmp_path, Context())

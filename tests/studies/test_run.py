@@ -1,4 +1,4 @@
-"""The command: bad input gets one message and writes nothing; a real search survives kill -9 and hands its winner to a grid."""
+"""Real searches on one smoke world: killed workers and commands, commands that share a study, MLflow, the whole report."""
 
 from __future__ import annotations
 
@@ -9,86 +9,187 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
+import optuna
+import psutil
 import pytest
-from typer.testing import CliRunner
 
 from ablations import plan
 from ablations.runs_folder import check
 from ablations.store import Store
-from studies.run import app
+from rrpo import pipeline
+from rrpo.profiles import SMOKE
+from studies.recovery import OWNER, RETRY, lost_trials
 from studies.storage import open_storage
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--study", "nosuch"], "use one of: regularizers, regularizers-relative, policy, rm, tune-arm"),
-        (["--study", "rm", "--arm", "rrpo"], "belongs to tune-arm alone"),
-        (["--study", "tune-arm", "--arm", "placebo"], "use one of: diffro"),
-        (["--study", "rm", "--objectives", "mos"], "no objective of that name"),
-        (["--study", "rm", "--objectives", "uptake,uptake"], "named twice"),
-        (["--study", "rm", "--first-seed", "1"], "development seeds only"),
-        (["--study", "rm", "--first-seed", "1998", "--seeds", "3"], "development seeds only"),
-        (["--study", "rm", "--trials", "0"], "--trials"),
-        (["--study", "rm", "--sampler", "grid"], "use one of: tpe, gp"),
-        (["--study", "rm", "--pruner", "wish"], "use one of: median"),
-        (["--study", "rm", "--profile", "huge"], "use one of: smoke, embedded"),
-        (["--study", "rm", "--export-arm", "a b"], "plain name"),
-        (["--study", "rm", "--verify", "-1"], "must not be negative"),
-    ],
-)
-def test_bad_input_gets_one_message_and_writes_nothing(tmp_path: Path, arguments: list[str], words: str):
-    result = CliRunner().invoke(app, [*arguments, "--runs-dir", str(tmp_path / "runs")])
-    assert result.exit_code == 2, result.output
-    assert words in result.output
-    assert not (tmp_path / "runs").exists()
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One runs folder for all: the world is built once."""
+    return tmp_path_factory.mktemp("studies") / "runs"
+
+
+def start(runs: Path, *arguments: str) -> subprocess.Popen[str]:
+    """A search of two seeds and two workers that is not verified, in a session of its own."""
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "studies.run",
+        "--profile",
+        "smoke",
+        "--device",
+        "cpu",
+        "--seeds",
+        "2",
+    ]
+    command += ["--workers", "2", "--verify", "0", "--runs-dir", str(runs), *arguments]
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    said, _ = process.communicate(timeout=1500)
+    assert process.returncode == 0, said
+    return said
+
+
+def until(true: Callable[[], object], seconds: float = 900) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.1)
+
+
+def opened(runs: Path, name: str) -> optuna.Study:
+    return optuna.load_study(study_name=name, storage=open_storage(None, runs / "studies" / name))
+
+
+def running(runs: Path, name: str) -> list[optuna.trial.FrozenTrial]:
+    """Claimed trials that run."""
+    if not (runs / "studies" / name / "journal.log").is_file():
+        return []
+    try:
+        trials = opened(runs, name).trials
+    except KeyError:
+        return []
+    return [t for t in trials if t.state.name == "RUNNING" and OWNER in t.user_attrs]
+
+
+def gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def check_mlflow(runs: Path, study: optuna.Study) -> None:
+    """One run a study, one a finished trial, each knows the other's number."""
+    store = Store(check(runs))
+    number = store.experiment_id(f"study {study.study_name}")
+    (parent,) = store.client.search_runs([number], "tags.kind = 'study'")
+    children = store.client.search_runs([number], "tags.kind = 'trial'")
+    assert study.user_attrs["mlflow_run_parent"] == parent.info.run_id
+    by_trial = {int(run.data.tags["optuna_trial"]): run for run in children}
+    assert len(by_trial) == len(children), "no trial twice"
+    assert sorted(by_trial) == [t.number for t in study.trials if t.state.is_finished()]
+    for number, run in by_trial.items():
+        trial = study.trials[number]
+        assert study.user_attrs[f"mlflow_run_{number}"] == run.info.run_id
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert {"git_sha", "arm_hash", "sampler", "complete"} <= run.data.tags.keys()
+        if trial.state.name == "COMPLETE":
+            assert run.info.status == "FINISHED"
+            assert run.data.params.keys() == trial.params.keys()
+            for cell in ("cell 1000", "cell 1001"):
+                assert all((runs / "stages" / name).is_dir() for name in run.data.tags[cell].split())
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
-def test_a_real_search_survives_kill_9_and_hands_its_winner_to_a_grid(tmp_path: Path):
-    runs = tmp_path / "runs"
-    command = [sys.executable, "-m", "studies.run", "--study", "rm", "--profile", "smoke", "--trials", "6"]
-    command += ["--seeds", "2", "--workers", "2", "--runs-dir", str(runs), "--export-arm", "tuned"]
+@pytest.mark.timeout(3000)
+def test_a_killed_worker_costs_its_trial_which_is_run_again_and_a_killed_command_is_resumed(runs: Path):
+    """SIGKILL to one worker, then to a whole command, then two commands at once finish the study."""
+    name = "rm-smoke"
+    first = start(runs, "--study", "rm", "--trials", "4")
+    until(lambda: running(runs, name))
+    victim = running(runs, name)[0]
+    os.kill(victim.user_attrs[OWNER]["pid"], signal.SIGKILL)
+    said = finish(first)
+    assert re.search(r"killed: trial: worker process died: killed by SIGKILL", said)
+    study = opened(runs, name)
+    assert [t.state.name for t in study.trials].count("COMPLETE") == 4
+    assert lost_trials(study.trials) == {victim.number}
+    (again,) = (t for t in study.trials if t.user_attrs.get(RETRY) == victim.number)
+    assert (again.state.name, again.params) == ("COMPLETE", victim.params)
+    check_mlflow(runs, study)
 
-    def start() -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-        )
+    second = start(runs, "--study", "rm", "--trials", "8")
+    until(lambda: running(runs, name))
+    lost = running(runs, name)
+    pids = [process.pid for process in psutil.Process(second.pid).children(recursive=True)]
+    os.killpg(second.pid, signal.SIGKILL)
+    second.wait()
+    until(lambda: all(map(gone, pids)), 60)
 
-    first = start()
-    journal = runs / "studies" / "rm-smoke" / "journal.log"
-    deadline = time.monotonic() + 600
-    while time.monotonic() < deadline and not (journal.exists() and '"owner"' in journal.read_text()):
-        time.sleep(0.2)
-    time.sleep(2)
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
+    for process in [start(runs, "--study", "rm", "--trials", "8") for _ in range(2)]:
+        finish(process)
+    study = opened(runs, name)
+    assert [t.state.name for t in study.trials].count("COMPLETE") == 8, "not one too many"
+    assert {t.number for t in lost} <= lost_trials(study.trials)
+    assert study.trials[0].user_attrs["sampler"] == "given"
+    check_mlflow(runs, study)
 
-    second = start()
-    said, _ = second.communicate(timeout=600)
-    assert second.returncode == 0, said
-    import optuna
 
-    study = optuna.load_study(study_name="rm-smoke", storage=open_storage(None, journal.parent))
-    states = [trial.state.name for trial in study.trials]
-    assert states.count("COMPLETE") == 6
-    assert "FAIL" in states, "the trial that died with its process"
-    store = Store(check(runs))
-    number = store.experiment_id("study rm-smoke")
-    children = store.client.search_runs([number], "tags.kind = 'trial'")
-    numbers = sorted(int(run.data.tags["optuna_trial"]) for run in children)
-    assert numbers == list(range(len(states))), "every trial once"
-    by_number = study.user_attrs["mlflow_runs"]
-    assert {by_number[run.data.tags["optuna_trial"]] for run in children} == {run.info.run_id for run in children}
-    assert re.search(r"Best trials of rm-smoke", said)
-
+@pytest.mark.long
+@pytest.mark.timeout(3000)
+def test_a_whole_study_with_the_policy_and_its_winner_in_a_grid(runs: Path):
+    """Three objectives, warm-started, verified, exported; the test judge never; the same command again builds nothing."""
+    finish(start(runs, "--study", "rm", "--trials", "4"))
+    arguments = ("--study", "regularizers", "--trials", "8", "--objectives", "gold_gain,phone_error_rate,uptake")
+    arguments += ("--sampler", "qmc", "--warm-start", "rm-smoke", "--verify", "2", "--export-arm", "tuned")
+    said = finish(start(runs, *arguments))
+    assert "note: several objectives: no pruning" in said
+    assert re.search(r"trial 8 of 8 done: number \d+: gold_gain", said)
+    assert re.search(r"left: .* front of \d", said)
+    study = opened(runs, "regularizers-smoke")
+    check_mlflow(runs, study)
+    stages = [path.name for path in (runs / "stages").iterdir()]
+    assert not any(stage.startswith("score-") for stage in stages)
+    assert pipeline.judge(SMOKE, "test").path(runs).name not in stages
+    assert {t.user_attrs["sampler"] for t in study.trials} == {"given", "qmc"}
+    report = runs / "studies" / "regularizers-smoke" / "report"
+    assert {path.stem for path in report.glob("*.csv")} >= {"best", "pareto", "trials"}
+    figures = {"history", "edf", "pareto", "hypervolume", "slice", "parallel", "contour"}
+    assert {path.stem for path in report.glob("*.png")} >= figures
+    stored = json.loads((runs / "arms" / "tuned.json").read_text())
+    assert stored["provenance"]["study"] == "regularizers-smoke"
     asked = plan.request(grid="full", profile="smoke", seeds=1, arms="diffro,tuned", runs_dir=runs)
     assert [cell.label for cell in asked.cells] == ["diffro", "tuned"]
-    stored = json.loads((runs / "arms" / "tuned.json").read_text())
-    assert stored["provenance"]["params"] == study.best_trial.params
-    assert asked.cells[1].arm.regularizers.epsilon == pytest.approx(study.best_params["epsilon"])
+    before = {path.name: path.stat().st_mtime for path in (runs / "stages").iterdir()}
+    finish(start(runs, *arguments))
+    assert {path.name: path.stat().st_mtime for path in (runs / "stages").iterdir()} == before, "nothing is built twice"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3000)
+def test_the_policys_study_trains_no_reward_model_twice(runs: Path):
+    def built() -> Counter[str]:
+        folder = runs / "stages"
+        return (
+            Counter(path.name.split("-")[0] for path in folder.iterdir() if path.is_dir())
+            if folder.is_dir()
+            else Counter()
+        )
+
+    before = built()
+    finish(start(runs, "--study", "policy", "--trials", "3", "--pruner", "none"))
+    new = built() - before
+    assert new["finetune"] <= 4, "of rrpo and of the reference, two seeds"
+    assert 3 * 2 - 2 <= new["optimize"] <= 2 + 3 * 2

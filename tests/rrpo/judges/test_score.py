@@ -13,7 +13,7 @@ import torch
 
 from rrpo.codec import Codec
 from rrpo.config import ARTEFACTS, EMOTIONS, AudioConfig, JudgeConfig, RecogniserConfig, ScoreConfig
-from rrpo.corpus.prompts import load_prompts
+from rrpo.corpus.prompts import Prompt, load_prompts
 from rrpo.judges import score
 from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
@@ -82,12 +82,23 @@ def test_stage_writes_points_scalars_and_audio(inputs: dict[str, Path], tmp_path
 
     prompts = load_prompts(inputs["eval_prompts"])
     names = sorted(path.name for path in (out / "audio").iterdir())
-    assert names == [f"{place:02d}_{prompts[place].emotion}.wav" for place in range(4)]
-    for place, name in enumerate(names):
+    kept = score.heard_of(prompts, 4)
+    assert names == [f"{place:02d}_{prompts[place].emotion}.wav" for place in kept]
+    assert len({prompts[place].emotion for place in kept}) == min(4, len({prompt.emotion for prompt in prompts}))
+    for place, name in zip(kept, names, strict=True):
         info = soundfile.info(out / "audio" / name)
         assert (info.samplerate, info.subtype, info.channels) == (16000, "PCM_16", 1)
         assert info.frames == (2 * int(stored["lengths"][-1, place]) - 1) * 320
         assert np.abs(soundfile.read(out / "audio" / name)[0]).max() > 0
+
+
+def test_the_emotions_take_turns_in_what_is_kept_to_listen_to() -> None:
+    asked = ["happy", "happy", "happy", "sad", "angry", "sad", "happy"]
+    prompts = [Prompt(id=str(i), text="", phones=(), speaker="", emotion=emotion) for i, emotion in enumerate(asked)]
+    assert score.heard_of(prompts, 3) == [0, 3, 4]
+    assert score.heard_of(prompts, 5) == [0, 1, 3, 4, 5]
+    assert score.heard_of(prompts, 0) == []
+    assert score.heard_of(prompts, 99) == list(range(7))
 
 
 def test_each_checkpoint_is_decoded_from_its_own_tokens(inputs: dict[str, Path]) -> None:

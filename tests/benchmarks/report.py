@@ -1,0 +1,104 @@
+"""Seconds of a report of 1,000 runs: ``python tests/benchmarks/report.py [--cells 1000]``.
+
+A real sqlite store is filled with synthetic records (made-up numbers, marked so in the grid's name and in every tag) by the same
+tracker that real runs use; then `reports.run`'s parts are timed: reading, tables, figures, page, and the whole. The budgets are
+10 s for the tables and 40 s for the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from ablations import tracking
+from ablations.grids import FACTORIAL, GRIDS, Grid
+from ablations.runs_folder import check
+from ablations.tracking import Tracker
+from reports import page
+from reports.report import make
+from reports.store import select
+from reports.writers import FORMATS, write
+from rrpo.stages import Context
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "ablations"))
+import fakes
+
+GRID = "synthetic"
+ARMS = ["sft", "pretrained", *FACTORIAL, "oracle", "placebo", "early_stopped"]
+RATE = 16000
+
+
+def files(cell: fakes.FakeCell, folder: Path) -> dict[str, Path]:
+    """What a cell stores, of the size of a real one: curves, checkpoints, samples, and the first seed's audio."""
+    rng = np.random.default_rng(cell.seed * 100 + ARMS.index(cell.label))
+    for stage in cell.stages.values():
+        out = folder / stage.name
+        out.mkdir(parents=True)
+        build = getattr(fakes, stage.build.removeprefix("fakes:"))
+        build(stage.config, {"samples": folder / "optimize"}, out, Context())
+    found = {p.name: p for name in ("optimize", "score") for p in (folder / name).glob("*.parquet")}
+    for place in range(10 if cell.seed == 1 else 0):  # the page and the figures play the first seed's
+        path = folder / f"{place:02d}_{('angry', 'fearful', 'happy', 'sad', 'surprised')[place % 5]}.wav"
+        soundfile.write(path, 0.1 * rng.standard_normal(2 * RATE), RATE, subtype="PCM_16")
+        found[f"audio/{path.name}"] = path
+    return found
+
+
+def fill(root: Path, cells: int) -> None:
+    """The store: arms x seeds until there are enough cells."""
+    seeds = range(1, -(-cells // len(ARMS)) + 1)
+    wanted = fakes.cells(ARMS, seeds)[:cells]
+    folder = check(root)
+    tracking.create(folder, GRID)
+    tracker = Tracker(folder, GRID, {"git_sha": "synthetic", "synthetic": "true"}, {"synthetic": "true"})
+    tracker.start_invocation(wanted, {"synthetic": "true"})
+    for cell in wanted:
+        with tempfile.TemporaryDirectory() as spare:
+            scalars = {"rm_ece": 0.1, "rm_accuracy_test": 0.7 + 0.001 * cell.seed, "seconds_optimized": 100.0}
+            tracker.record_cell(cell, scalars, files(cell, Path(spare)), "synthetic\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cells", type=int, default=1000)
+    parser.add_argument("--runs-dir", type=Path, help="keep the synthetic store here, and use it when it is there")
+    asked = parser.parse_args()
+    GRIDS[GRID] = Grid(cells=lambda profile, seeds: fakes.cells(ARMS, seeds), profile="smoke")
+    with tempfile.TemporaryDirectory() as spare:
+        root = asked.runs_dir or Path(spare) / "runs"
+        if not check(root).exists:
+            print(f"filling a store with {asked.cells} synthetic records")
+            fill(root, asked.cells)
+        out = Path(spare) / "report"
+        out.mkdir()
+        clock = [(time.perf_counter(), time.process_time())]
+
+        def lap(name: str) -> None:
+            clock.append((time.perf_counter(), time.process_time()))
+            wall, cpu = (now - before for now, before in zip(clock[-1], clock[-2], strict=True))
+            print(f"{name:28s}{wall:8.2f} s{cpu:8.2f} s of CPU")
+
+        selection = select(root, GRID)
+        lap("read the store")
+        made = make(selection)
+        write(made.sheets, out, list(FORMATS))
+        lap("tables")
+        drawn = [figure for figure in made.figures if figure.draw(out)]
+        lap("figures")
+        page.write(selection, made, drawn, out)
+        lap("page")
+        page.keep(selection, sorted(out.iterdir()))
+        lap("kept in MLflow")
+        table, whole = ([clock[k][i] - clock[0][i] for i in (0, 1)] for k in (2, 4))
+        print(f"tables of {len(selection.records)} runs: {table[0]:.1f} s ({table[1]:.1f} s of CPU) of 10 s")
+        print(f"the whole page: {whole[0]:.1f} s ({whole[1]:.1f} s of CPU) of 40 s; {made.verdict[0]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""What a study's bookkeeping costs: ``python tests/benchmarks/study_bookkeeping.py [--trials 30] [--trial-seconds 180]``.
+
+Runs trials that measure nothing against every storage, and prints seconds a trial for what the worker does (recover, ask, claim,
+attributes, looks to the pruner, tell) and for what the parent does (MLflow), with their ratio to a trial of the given length: the
+embedded world's takes three seeds of a minute each. With ``--runs-dir``, to the mean of that folder's own trials.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from ablations.runs_folder import RunsFolder
+from rrpo.profiles import PROFILES
+from studies import options
+from studies import search as searching
+from studies.options import Command, identity
+from studies.search import Search, one_trial
+from studies.storage import folder_of
+from studies.tracking import Bridge
+from studies.trial import Question
+
+
+def nothing(
+    question: Question, arm: Any, seed: int, watch: Any, report: Any, micro: int | None = None
+) -> dict[str, float]:
+    """A trial's looks and its outcomes, and no work."""
+    for step in range(0, question.profile.optimize.steps, 5):
+        watch(step, {"val_logprob": -arm.regularizers.epsilon})
+    names = ("gold_gain", "gold_end", "hack_rate", "uptake", "kl_token", "moved")
+    return dict.fromkeys(names, arm.regularizers.epsilon) | {"moved": 1.0}
+
+
+def own_seconds(runs_dir: Path) -> float:
+    """The mean of all complete trials of a runs folder's studies."""
+    import optuna
+
+    found = []
+    for journal in runs_dir.glob("studies/*/journal.log"):
+        storage = options.open_storage(None, folder_of(runs_dir, journal.parent.name))
+        for summary in optuna.get_all_study_summaries(storage):
+            study = optuna.load_study(study_name=summary.study_name, storage=storage)
+            found += [t.duration.total_seconds() for t in study.trials if t.state.name == "COMPLETE" and t.duration]
+    return sum(found) / len(found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=30)
+    parser.add_argument("--trial-seconds", type=float, default=180.0)
+    parser.add_argument("--runs-dir", type=Path)
+    asked = parser.parse_args()
+    seconds = own_seconds(asked.runs_dir) if asked.runs_dir else asked.trial_seconds
+    searching.measure = nothing
+    print(f"against trials of {seconds:.1f} s")
+    for kind in ("journal", "sqlite"):
+        with tempfile.TemporaryDirectory() as folder:
+            runs = Path(folder) / "runs"
+            question = Question(
+                profile=PROFILES["embedded"], store=runs, seeds=(1000, 1001, 1002), objectives=("gold_gain",)
+            )
+            search = Search(
+                study="regularizers",
+                name=kind,
+                question=question,
+                trials=asked.trials,
+                storage=f"sqlite:///{folder}/s.db" if kind == "sqlite" else None,
+            )
+            given = {
+                "workers": 1,
+                "launcher": options.launchers.Launcher(),
+                "warm_start": "",
+                "verify": 0,
+                "export_arm": "",
+            }
+            study = options.opened(Command(search=search, folder=RunsFolder(runs), **given))  # type: ignore[arg-type]
+            bridge = Bridge(search, RunsFolder(runs), study, {})
+            bridge.start(identity(search))
+            searching._opened.clear()
+            wall, cpu = -time.perf_counter(), -time.process_time()
+            while one_trial(search, lambda done, total: None) is not None:
+                pass
+            wall, cpu = (wall + time.perf_counter()) / asked.trials, (cpu + time.process_time()) / asked.trials
+            start = time.perf_counter()
+            bridge.write(study.trials)
+            parent = (time.perf_counter() - start) / asked.trials
+            for who, cost in (("worker, wall", wall), ("worker, CPU", cpu), ("parent (MLflow), wall", parent)):
+                print(f"{kind:8s}{who:24s}{1000 * cost:8.1f} ms a trial = {100 * cost / seconds:.3f} % of it")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""The factorial side by side, on gains that are known: interactions part the columns, Shapley values add up."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from test_tables import record
+
+from ablations.contrasts import arm_of, subsets
+from ablations.records import Record
+from ablations.sheet import as_csv, markdown
+from reports.factorial import sheet
+
+
+def records(oracle: bool) -> list[Record]:
+    """LS gives 2 points alone and 4 more with Adv; EAM gives 1; seeds differ by a level that pairing removes, and a bit more."""
+    made: list[Record] = []
+    for seed in range(4):
+        wobble = 0.001 * (seed - 1.5)
+        for on in subsets():
+            gain = 0.02 * ("ls" in on) + 0.04 * ("ls" in on and "adv" in on) + 0.01 * ("eam" in on) + wobble * len(on)
+            made.append(record(arm_of(on), seed, 0.05 * seed + gain))
+        if oracle:
+            made.append(record("oracle", seed, 0.05 * seed + 0.14 + wobble))
+    return made
+
+
+def test_columns_part_under_interaction_and_shapley_values_add_up():
+    made = sheet(records(oracle=False))
+    assert made is not None
+    means = {
+        str(row[0]): {c.name: v.mean for c, v in zip(made.columns[1:], row[1:], strict=True)}  # type: ignore[union-attr]
+        for row in made.rows
+    }
+    assert means["LS"] == pytest.approx({"main_effect": 0.04, "alone": 0.02, "corner": 0.06, "shapley": 0.04})
+    assert means["Adv"] == pytest.approx({"main_effect": 0.02, "alone": 0.0, "corner": 0.04, "shapley": 0.02})
+    assert means["LS x Adv"]["main_effect"] == pytest.approx(0.02)
+    total = sum(means[name]["shapley"] for name in ("LS", "EAM", "Adv"))
+    assert total == pytest.approx(means["RRPO - DiffRO"]["shapley"]) == pytest.approx(0.07)
+
+
+def test_shares_of_the_oracles_gap_add_up_to_rrpos():
+    made = sheet(records(oracle=True))
+    assert made is not None
+    closed = {str(row[0]): row[-1].mean for row in made.rows}  # type: ignore[union-attr]
+    assert closed["RRPO - DiffRO"] == pytest.approx(0.5)
+    assert closed["LS"] + closed["EAM"] + closed["Adv"] == pytest.approx(0.5)
+    assert "nan" not in markdown(made) + as_csv(made)
+
+
+def test_without_the_whole_factorial_there_is_no_table():
+    assert sheet([r for r in records(oracle=False) if r.label != "ls"]) is None
+    bare = record("rrpo", 1, 0.0)
+    bare.__dict__["points"] = pd.DataFrame()
+    assert sheet([bare]) is None

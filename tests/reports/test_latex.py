@@ -1,0 +1,52 @@
+"""A real LaTeX compiles every table and figure of a report, and nothing runs over the page."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import fakes
+import pytest
+from stored import report, store_cells
+from test_writers import MADE
+
+from ablations.grids import FACTORIAL, GRIDS, Grid
+from reports.writers import PACKAGES, latex
+
+PAPER = """\\documentclass[twocolumn]{article}\\usepackage[a4paper,margin=2cm]{geometry}\\usepackage[utf8]{inputenc}
+\\usepackage{PACKAGES}\\begin{document}
+INPUTS
+\\end{document}
+"""
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("pdflatex") is None, reason="no LaTeX here (Debian: texlive-latex-base, texlive-latex-recommended)"
+)
+
+
+def compiled(folder: Path, names: list[str]) -> str:
+    """What LaTeX said of a paper that inputs these files."""
+    inputs = "\n".join(f"\\input{{{name}}}\\clearpage" for name in names)
+    (folder / "paper.tex").write_text(PAPER.replace("{PACKAGES}", f"{{{PACKAGES}}}").replace("INPUTS", inputs))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=200)
+    assert done.returncode == 0, done.stdout[-2000:]
+    return done.stdout
+
+
+def test_signs_that_latex_takes_for_commands(tmp_path: Path):
+    (tmp_path / "table.tex").write_text(latex(MADE))
+    assert "Overfull \\hbox" not in compiled(tmp_path, ["table"])
+
+
+@pytest.mark.timeout(300)
+def test_everything_that_a_report_writes(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    arms = ["sft", *FACTORIAL, "oracle"]
+    monkeypatch.setitem(GRIDS, "tiny", Grid(cells=lambda profile, seeds: fakes.cells(arms, seeds), profile="smoke"))
+    store_cells(runs, fakes.cells(arms, [1, 2, 3]))
+    result = report(runs, tmp_path / "out", "--grid", "tiny", "--format", "tex")
+    assert result.exit_code == 0, result.output
+    names = sorted(path.stem for path in (tmp_path / "out").glob("*.tex"))
+    assert {"table", "effects", "ablation", "factorial", "reward_models", "overoptimisation", "figures"} <= set(names)
+    assert "Overfull \\hbox" not in compiled(tmp_path / "out", names)
