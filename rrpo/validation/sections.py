@@ -80,7 +80,7 @@ def third_judge(profile: Profile) -> Stage:
         size=profile.card.third,
         speakers="judge+policy",
         texts="judge",
-        artefact_rate=profile.artefact_rate,
+        artefact_rate=profile.judge_artefact_rate,
     )
     inputs = {"speech": pipeline.speech(profile, split), "codec": pipeline.codec(profile)}
     return Stage("phonetic_judge", "rrpo.judges.phonetic_judge:build", profile.third_judge, inputs, "judge third")
