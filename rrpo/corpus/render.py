@@ -5,7 +5,7 @@ What one unit of each cue z does (declared defaults, one standard deviation with
 
     rate +12 %             f0_level +1.6 semitones           f0_range +42 %
     intensity +3 dB        tilt +4 dB above 1.5 kHz          breathiness +4 dB of aspiration
-    tremor +.12 in depth of an 8..10 Hz shake                final_rise +2 semitones at the end, reached within 0.25 s
+    tremor +.12 in depth of an 8..10 Hz shake                final_rise +1.8 semitones at the end, reached within 0.25 s
 
 A formant factor is a change of playing speed whose effect on pitch and rate is taken back in espeak-ng's parameters.
 The final rise is a change of playing speed too, so formants rise a little with it.
@@ -32,10 +32,10 @@ UNITS = {
     "tilt": 4.0,
     "breathiness": 4.0,
     "tremor": 0.12,
-    "final_rise": 2.0,
+    "final_rise": 1.8,
 }
 """What one unit of a cue does: log speed, semitones, log semitones, dB, dB, dB, depth, semitones."""
-RATE = 200.0
+RATE = 185.0
 """Words a minute of a speaker of rate 1 at z = 0."""
 LEVEL = -32.0
 """dB of full scale of a speaker of level 0 at z = 0, root mean square."""
@@ -52,7 +52,7 @@ NARROWING = 0.011
 """espeak-ng's F0 range shrinks by e to this a step of pitch; its range parameter is raised by as much."""
 SHELF_HZ = 1500.0
 """Corner of spectral tilt and of breath noise."""
-BREATH = -26.0
+BREATH = -28.0
 """dB of breath noise relative to the speech at z = 0."""
 TREMOR = (0.25, 0.9)
 """Depth of amplitude modulation at z = 0, and at most; 0.6 semitones of pitch at depth 1."""
@@ -60,7 +60,7 @@ TREMOR_HZ = (8.0, 10.0)
 """Between syllables' rhythm and what 50 frames a second can follow."""
 RISE_SECONDS = (0.5, 0.25)
 """How long before the end (of the speech before the rise hastens it) the final rise begins, and when it is complete."""
-MAX_RISE = 10.0
+MAX_RISE = 9.0
 """Semitones."""
 
 
