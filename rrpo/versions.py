@@ -5,15 +5,15 @@ until one of the two is brought up to date.
 """
 
 VERSIONS: dict[str, int] = {
-    "speech": 1,
+    "speech": 2,
     "voices": 1,
     "codec": 1,
-    "recogniser": 1,
-    "judge": 2,
+    "recogniser": 2,
+    "judge": 3,
     "pretrain": 1,
     "finetune": 1,
-    "base": 1,
-    "sft": 2,
+    "base": 2,
+    "sft": 3,
     "optimize": 3,
     "score": 4,
     "yardsticks": 1,
@@ -22,6 +22,6 @@ VERSIONS: dict[str, int] = {
     "transcribe": 1,
     "examine": 1,
     "prompts": 1,
-    "phonetic_judge": 1,
-    "validation": 1,
+    "phonetic_judge": 2,
+    "validation": 2,
 }
