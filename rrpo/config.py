@@ -518,7 +518,7 @@ class Profile:
     """Stage ``finetune``."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     """The policy's network."""
-    base: SftConfig = field(default_factory=lambda: SftConfig(steps=5000, lr=3e-3))
+    base: SftConfig = field(default_factory=lambda: SftConfig(steps=4000, lr=3e-3))
     """Stage ``base``: the pre-trained policy, one for the world."""
     sft: SftConfig = field(default_factory=lambda: SftConfig(lr=3e-4))
     """Stage ``sft``: fine-tuned from it on the seed's own utterances, which are of the same kind: a tenth of its rate."""
