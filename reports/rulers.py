@@ -122,7 +122,7 @@ def load(selection: Selection) -> dict[int, pd.DataFrame]:
 
 def matrix(matrices: Mapping[int, pd.DataFrame], arms: Sequence[str]) -> tuple[list[str], np.ndarray]:
     """The arms that every seed's matrix has, in order, and mean gains ``[arm, judge]``."""
-    shared = [arm for arm in arms if all(arm in set(table["judged_by"]) for table in matrices.values())]
+    shared = [arm for arm in arms if matrices and all(arm in set(t["judged_by"]) for t in matrices.values())]
     gained = [
         table.assign(gain=table["accuracy"] - table["start_accuracy"])
         .pivot(index="samples_of", columns="judged_by", values="gain")

@@ -18,7 +18,7 @@ from ablations.failures import Lost
 from ablations.grids import GRIDS, Grid
 from ablations.inference import wilson
 from ablations.invocations import Invocation, looks
-from ablations.records import TAG_DIRTY, TAG_SHA
+from ablations.records import TAG_CODE, TAG_COMPLETE, TAG_DIRTY, TAG_SHA
 from ablations.runs_folder import check
 from ablations.store import Store
 from ablations.summary import table
@@ -39,7 +39,7 @@ def test_a_report_has_table_and_figure_the_same_bytes_each_time(runs: Path, tmp_
     figures = {"goodhart", "forest", "seeds", "training", "pareto", "confusion", "spectrograms"}
     assert names == {f"{name}.{ending}" for name in tables for ending in ("md", "csv", "tex", "html")} | {
         f"{name}.{ending}" for name in figures for ending in ("pdf", "png")
-    } | {"report.html"}
+    } | {"report.html", "figures.tex"}
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     text = (tmp_path / "one" / "table.md").read_text()
@@ -98,10 +98,13 @@ def test_several_worlds_are_refused_chosen_or_pooled_and_said(runs: Path, tmp_pa
         select(runs, "tiny", world="c")
 
 
-def test_several_commits_are_refused_or_said_and_uncommitted_code_is_said(runs: Path):
+def test_several_versions_of_the_source_are_refused_or_said_and_uncommitted_code_is_said(runs: Path):
     store_cells(runs, fakes.cells(["diffro"], [1]), tags={TAG_SHA: "aaaa", TAG_DIRTY: "false"})
     assert not any("uncommitted" in note for note in select(runs, "tiny").notes)
     store_cells(runs, fakes.cells(["diffro"], [2]), tags={TAG_SHA: "bbbb", TAG_DIRTY: "true"})
+    assert len(select(runs, "tiny").records) == 2, "another commit, the same source"
+    newest = store_of(runs).records("tiny")[-1]
+    store_of(runs).client.set_tag(newest.run_id, TAG_CODE, "another source")
     with pytest.raises(InputError, match=r"commit aaaa \(1 cells\), commit bbbb with changes"):
         select(runs, "tiny")
     notes = " ".join(select(runs, "tiny", mixed=True).notes)
@@ -227,8 +230,9 @@ def test_every_planned_cell_is_counted_in_every_caption(runs: Path, tmp_path: Pa
     tracker.record_failure(by_name["rrpo/2"], Lost("diverged", "policy step 3: loss nan"), "log")
     tracker.record_failure(by_name["diffro/3"], Lost("bug", "RuntimeError: planted"), "log")
     tracker.record_failure(by_name["rrpo/3"], Lost("oom", "out of memory"), "log")
-    half = Tracker(check(runs), "tiny", {}, {})
-    half._create("diffro/4", "cell", half._cell_tags(by_name["diffro/4"]))
+    store_cells(runs, [by_name["diffro/4"]])
+    half = next(r for r in store_of(runs).records("tiny") if (r.label, r.seed) == ("diffro", 4))
+    store_of(runs).client.delete_tag(half.run_id, TAG_COMPLETE)
     elsewhere = fakes.cells(["diffro"], [9], world="b")
     tracker.record_failure(elsewhere[0], Lost("bug", "in another world"), "log")
     selection = select(runs, "tiny")
