@@ -19,6 +19,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 ablate: install
 	$(BIN)/python -m ablations.run --grid full --runs-dir $(RUNS)
+	$(BIN)/python -m ablations.transfer --grid full --runs-dir $(RUNS)
 
 smoke: install
 	$(BIN)/python -m ablations.run --grid smoke --runs-dir $(RUNS)

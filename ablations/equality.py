@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 TIMES = "seconds"
 """Start of the names of what measures time, which no second run repeats."""
+SHOWN = 20
+"""Differences printed at most."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,42 @@ class Difference:
         if self.recorded == self.rebuilt:
             return 0.0
         return abs(self.rebuilt - self.recorded) / max(1.0, abs(self.recorded))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A record beside its repetition."""
+
+    numbers: list[Difference]
+    """Every number compared, equal ones included."""
+    software: dict[str, tuple[str, str]]
+    """What was unlike when they were built: name -> recorded, now."""
+    device: str
+    """Where it was repeated."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether every bit must be equal: the same software, on CPU."""
+        return not self.software and self.device == "cpu"
+
+    def equal(self, tolerance: float) -> bool:
+        """Whether no number differs by more than it may."""
+        return all(number.size <= (0.0 if self.exact else tolerance) for number in self.numbers)
+
+    def lines(self, tolerance: float) -> list[str]:
+        """For people: what was unlike, the largest differences, the verdict."""
+        said = [f"  {name}: {before} when recorded, {now} now" for name, (before, now) in sorted(self.software.items())]
+        out = ["Environment:", *said] if said else ["Environment: the same software and processor as recorded."]
+        unequal = sorted((n for n in self.numbers if n.size > 0), key=lambda n: -n.size)
+        if unequal:
+            out.append(f"{len(unequal)} of {len(self.numbers)} numbers differ; recorded -> now (difference):")
+            out += [f"  {n.name}: {n.recorded:.6g} -> {n.rebuilt:.6g} ({n.size:.2g})" for n in unequal[:SHOWN]]
+            out += [f"  ... and {len(unequal) - SHOWN} more"] if len(unequal) > SHOWN else []
+        asked = "to the last bit" if self.exact else f"within {tolerance:g} (absolute; relative above 1)"
+        if self.equal(tolerance):
+            how = "bit-equal" if not unequal else f"equal {asked}"
+            return [*out, f"REPRODUCED: {len(self.numbers)} numbers compared, {how}."]
+        return [*out, f"NOT REPRODUCED: {len(self.numbers)} numbers compared, asked for: {asked}."]
 
 
 def scalars(recorded: Mapping[str, float], rebuilt: Mapping[str, float]) -> list[Difference]:

@@ -136,6 +136,7 @@ class Plan:
             *rows,
             f"stages to build: {stages}",
             *prospects(request.arms, len(request.seeds), self.spread),
+            *([f"WARNING: {warning}"] if (warning := environment.code_warning(self.records)) else []),
             f"time on {request.workers} worker(s), {request.device}: {wall(self.stages, estimator, request.workers)}"
             f"; disk: {estimator.space(self.stages)}",
         ]

@@ -132,7 +132,9 @@ GOLD_GAIN = "gold_gain"
 """Primary outcome, in arm summaries only: it compares a cell with the others of its seed."""
 
 EXPERIMENT_WORLD = "world"
-"""The MLflow experiment of world cards; every other one is a grid's."""
+"""The MLflow experiment of world cards."""
+EXPERIMENT_STUDY = "study "
+"""Start of the name of a study's experiment; every other one is a grid's."""
 TAG_KIND = "kind"
 """``parent`` (an invocation), ``arm`` (summary of an arm in it), ``cell``, ``card`` (of the world), ``listening`` (a test that
 was exported, with its key), ``ratings`` (one person's, of such a test), or ``transfer`` (one seed's cross-RM matrix)."""

@@ -38,6 +38,7 @@ class Replay:
     why: dict[str, str] = field(default_factory=dict)
     """Key -> why the entry still waits, of the last try."""
     _ids: dict[str, str] = field(default_factory=dict)
+    _places: dict[str, Path] = field(default_factory=dict)
     _experiments: dict[str, str] = field(default_factory=dict)
     _next: float = 0.0
 
@@ -59,9 +60,11 @@ class Replay:
         """Where an entry's artifacts lie now: in the spool, or where the store keeps the run's."""
         if place := self.spool.place(entry.key):
             return place / ARTIFACTS
-        with answering(self.folder):
-            run = self.run_id(entry.key) or self._find(self._experiment(entry.grid), records.TAG_ENTRY, entry.key)
-            return locate(self.folder, run, self.client.get_run(run).info.artifact_uri)
+        if entry.key not in self._places:
+            with answering(self.folder):
+                run = self.run_id(entry.key) or self._find(self._experiment(entry.grid), records.TAG_ENTRY, entry.key)
+                self._places[entry.key] = locate(self.folder, run, self.client.get_run(run).info.artifact_uri)
+        return self._places[entry.key]
 
     def carry(self, *, force: bool = False, wait: float = WAIT) -> None:
         """Write every waiting entry, oldest first. Never raises for the store's sake: what cannot be written waits.

@@ -12,7 +12,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +21,7 @@ from rich.console import Console
 
 from ablations import environment, equality, jobs
 from ablations.cell_file import CELL_FILE, read_cell
-from ablations.equality import Difference
+from ablations.equality import Comparison
 from ablations.errors import InputError, positive
 from ablations.estimate import Estimator, duration
 from ablations.launchers.local import LocalPool
@@ -37,8 +37,6 @@ from rrpo.stages import MARKER, Stage, walk
 
 TOLERANCE = 0.05
 """Default: five points of a rate; of numbers above 1, five per cent. Sampling amplifies a last bit, so it is wide."""
-SHOWN = 20
-"""Differences printed at most."""
 SOFTWARE = ("version", "source", "python", "torch", "threads", "processor", "device", "gpu")
 """What a stage's marker says of how it was built."""
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -173,42 +171,6 @@ def build(roots: Sequence[Stage], scratch: RunsFolder, device: str, workers: int
     with display:
         Scheduler(tasks, LocalPool(workers), scratch.logs, display).run()
     return display.failures
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A record beside its repetition."""
-
-    numbers: list[Difference]
-    """Every number compared, equal ones included."""
-    software: dict[str, tuple[str, str]]
-    """What was unlike when they were built: name -> recorded, now."""
-    device: str
-    """Where it was repeated."""
-
-    @property
-    def exact(self) -> bool:
-        """Whether every bit must be equal: the same software, on CPU."""
-        return not self.software and self.device == "cpu"
-
-    def equal(self, tolerance: float) -> bool:
-        """Whether no number differs by more than it may."""
-        return all(number.size <= (0.0 if self.exact else tolerance) for number in self.numbers)
-
-    def lines(self, tolerance: float) -> list[str]:
-        """For people: what was unlike, the largest differences, the verdict."""
-        said = [f"  {name}: {before} when recorded, {now} now" for name, (before, now) in sorted(self.software.items())]
-        out = ["Environment:", *said] if said else ["Environment: the same software and processor as recorded."]
-        unequal = sorted((n for n in self.numbers if n.size > 0), key=lambda n: -n.size)
-        if unequal:
-            out.append(f"{len(unequal)} of {len(self.numbers)} numbers differ; recorded -> now (difference):")
-            out += [f"  {n.name}: {n.recorded:.6g} -> {n.rebuilt:.6g} ({n.size:.2g})" for n in unequal[:SHOWN]]
-            out += [f"  ... and {len(unequal) - SHOWN} more"] if len(unequal) > SHOWN else []
-        asked = "to the last bit" if self.exact else f"within {tolerance:g} (absolute; relative above 1)"
-        if self.equal(tolerance):
-            how = "bit-equal" if not unequal else f"equal {asked}"
-            return [*out, f"REPRODUCED: {len(self.numbers)} numbers compared, {how}."]
-        return [*out, f"NOT REPRODUCED: {len(self.numbers)} numbers compared, asked for: {asked}."]
 
 
 def compare(cell: Cell, record: Record, store: Path, scratch: Path) -> Comparison:

@@ -16,6 +16,7 @@ from ablations.failures import Lost
 from ablations.invocations import Attempt, Invocation, attempt, invocation, looks
 from ablations.reconcile import reconcile
 from ablations.records import (
+    EXPERIMENT_STUDY,
     EXPERIMENT_WORLD,
     PAIR_SPREAD,
     TAG_ARM,
@@ -77,10 +78,11 @@ class Store:
             _ = self.client
 
     def grids(self) -> list[str]:
-        """Names of all grids with an experiment."""
+        """Names of all grids with an experiment: neither world cards nor studies."""
         with answering(self.folder):
             found = [experiment.name for experiment in self.client.search_experiments()]
-        return sorted(name for name in found if name not in ("Default", EXPERIMENT_WORLD))
+        others = ("Default", EXPERIMENT_WORLD)
+        return sorted(name for name in found if name not in others and not name.startswith(EXPERIMENT_STUDY))
 
     def states(self, grid: str) -> tuple[dict[str, Record], dict[str, Lost]]:
         """Of a grid's cells by hash: the records of the complete ones, and why those that failed are not."""

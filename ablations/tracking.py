@@ -147,8 +147,7 @@ class Tracker:
     ) -> None:
         """Record one finished stage that belongs to no cell, once: ``kind`` as in `records.TAG_KIND`."""
         entry = self._entry(f"{kind}-{content_hash([self.grid, stage.key])[:24]}", str(stage), kind, tags, params)
-        whole = replace(entry, metrics=_finite(metrics), status="FINISHED", texts=self._provenance())
-        self._put(whole, files)
+        self._put(replace(entry, metrics=_finite(metrics), status="FINISHED", texts=self._provenance()), files)
 
     def waiting(self) -> str:
         """How many records the store has not taken and why, as a sentence; empty when it has all. Tries once more."""

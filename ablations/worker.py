@@ -41,6 +41,7 @@ def serve(connection: Connection, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, _exit)
     signal.signal(STOP, _stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {STOP})
     while True:
         try:
             message = connection.recv()

@@ -13,6 +13,7 @@ from typing import Any
 from ablations.records import EXPERIMENT_WORLD, TAG_GRID, Record
 from ablations.sheet import NONE, Column, Sheet
 from ablations.store import Store
+from reports import settings
 from reports.figures.samples import FLOOR, spectrogram
 from reports.report import Figure, Report
 from reports.store import Selection
@@ -37,7 +38,7 @@ def write(selection: Selection, made: Report, figures: Sequence[Figure], folder:
         figures=[
             (f.name, f.title, f.caption, _data((folder / f"{f.name}.png").read_bytes(), "image/png")) for f in figures
         ],
-        audio=audio(selection.records),
+        audio=audio(settings.plain(selection)[0].records),
         card=world_card(selection),
         runs=runs(selection),
         command=selection.folder.ui_command() if selection.folder else "",
@@ -138,7 +139,10 @@ def runs(selection: Selection) -> list[tuple[str, str]]:
     store = Store(selection.folder)
     homes = {grid: store.experiment_id(grid) for grid in selection.grids}
     return [
-        (f"{r.label}/{r.seed}", f"http://127.0.0.1:5000/#/experiments/{homes[r.tags[TAG_GRID]]}/runs/{r.run_id}")
+        (
+            f"{r.label}/{r.seed}",
+            f"{selection.folder.ui_address}/#/experiments/{homes[r.tags[TAG_GRID]]}/runs/{r.run_id}",
+        )
         for r in selection.records
     ]
 

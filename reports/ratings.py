@@ -11,7 +11,7 @@ import hashlib
 import io
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,10 +123,10 @@ def all_tests(store: Store) -> dict[str, ListeningTest]:
     return {test.id: test for grid in store.grids() for test in tests(store, grid)}
 
 
-def check_new(store: Store, files: Sequence[Ratings], replace: bool) -> list[Ratings]:
+def check_new(store: Store, files: Sequence[Ratings], replacing: bool) -> list[Ratings]:
     """The files that are not in the store yet.
 
-    Raises InputError when one person's answers to one test come twice, or differ from those in the store (``replace`` allows
+    Raises InputError when one person's answers to one test come twice, or differ from those in the store (``replacing`` allows
     the latter: the newest counts).
     """
     fresh: dict[tuple[str, str], Ratings] = {}
@@ -145,7 +145,7 @@ def check_new(store: Store, files: Sequence[Ratings], replace: bool) -> list[Rat
         for run in _complete(store, grid)
     }
     for key, file in fresh.items():
-        if not replace and stored.get(key, file.digest) != file.digest:
+        if not replacing and stored.get(key, file.digest) != file.digest:
             raise InputError(
                 "other ratings by that person of that test were imported before",
                 got=f"rater {file.rater}, test {file.test.id}",
@@ -203,6 +203,19 @@ def load(selection: Selection) -> pd.DataFrame:
                 rows += [_flat(row, item) for row, item in items if item.cell_hash in cells]
     table = pd.DataFrame(rows, columns=list(_COLUMNS))
     return table.drop_duplicates(["rater", "arm", "seed", "prompt"], keep="last", ignore_index=True)
+
+
+def beside(selection: Selection, table: pd.DataFrame) -> Selection:
+    """The records with the means of their own ratings among the scalars (`HUMAN`), for figures and whatever else reads those."""
+    if table.empty:
+        return selection
+    means = table.groupby(["arm", "seed"])[list(HUMAN.values())].mean()
+    rated = {
+        key: {name: float(row[column]) for name, column in HUMAN.items()}
+        for key, row in means.to_dict(orient="index").items()
+    }
+    records = tuple(replace(r, scalars={**r.scalars, **rated.get((r.label, r.seed), {})}) for r in selection.records)
+    return replace(selection, records=records)
 
 
 _COLUMNS = ("test", "rater", "arm", "seed", "prompt", "target", "emotion", *HUMAN.values())

@@ -25,12 +25,14 @@ from reports import (
     ratings,
     rulers,
     sensitivity,
+    settings,
     tables,
     uptake,
 )
 from reports.effects import Row
 from reports.figures import curves, goodhart, samples, transfer
 from reports.figures import effects as effect_figures
+from reports.figures import reach as reach_figure
 from reports.store import REDRAWS, Selection, stage_versions
 
 if TYPE_CHECKING:
@@ -70,15 +72,17 @@ def make(selection: Selection, control: str = BASE, metric: str = GOLD_GAIN) -> 
 
     Raises InputError for a control that is not there or a metric that no record holds.
     """
+    rated = ratings.load(selection)
+    selection = ratings.beside(selection, rated)
     records = selection.records
     if control not in selection.arms and control != BASE:
         raise InputError("the control arm has no records", got=control, fix=f"use one of: {', '.join(selection.arms)}")
     _check_metric(selection, metric)
     rows, notes = effects.rows(records, selection.looks, selection.diverged)
-    rated = ratings.load(selection)
     matrices = rulers.load(selection)
     heard = opinion.heard(rated)
-    reach = sensitivity.findings(records, selection.looks)
+    reach = sensitivity.findings(records, selection.looks, selection.diverged)
+    shown, said = settings.plain(selection)
     found = [
         tables.main(selection, control, opinion.means(rated)),
         effects.sheet(rows, notes),
@@ -95,7 +99,15 @@ def make(selection: Selection, control: str = BASE, metric: str = GOLD_GAIN) -> 
     ]
     return Report(
         sheets=tuple(_captioned(sheet, selection) for sheet in found if sheet is not None),
-        figures=_figures(selection, rows, metric, matrices),
+        figures=(
+            Figure(
+                "reach", "Conclusions by setting", reach_figure.REACH, lambda folder: reach_figure.reach(reach, folder)
+            ),
+            *(
+                replace(figure, caption=f"{figure.caption} {said}".strip())
+                for figure in _figures(shown, rows, metric, matrices)
+            ),
+        ),
         verdict=tuple(sensitivity.verdict(reach, heard) or verdict(selection, rows, heard)),
         methods=methods(selection),
     )

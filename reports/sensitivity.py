@@ -9,7 +9,7 @@ and the name says so. Settings are not adjusted for one another: this is a sensi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,13 +22,15 @@ from ablations.sheet import NONE, Column, Sheet, Value
 from ablations.statistics import Interval, t_interval
 from ablations.summary import gold_gains
 from reports.effects import MARGIN
-from reports.manipulation import TARGETS
+from reports.manipulation import TARGETS, WEAK
 from reports.settings import Setting, settings, varied
 
 INTERIM = "interim"
 CLAIMS = ("better", "equivalent", "worse")
 """Verdicts that could survive in another setting."""
 VERDICTS = (*CLAIMS, "undecided")
+NAMED = 3
+"""Most settings that a sentence lists by name."""
 SINGLE = "'Added to DiffRO' stands in for a main effect, which needs the whole factorial in every setting."
 
 
@@ -54,16 +56,26 @@ def conclusions(arms: set[str]) -> dict[str, dict[str, float]]:
     return (single | {"RRPO - DiffRO": difference(WHOLE, BASE)} if WHOLE in arms else single) if BASE in arms else {}
 
 
-def findings(records: Sequence[Record], looks: Sequence[int]) -> list[Finding]:
-    """Every conclusion in every setting, setting by setting; none for a grid of plain arms."""
+def findings(
+    records: Sequence[Record], looks: Sequence[int], diverged: Collection[tuple[str, int]] = ()
+) -> list[Finding]:
+    """Every conclusion in every setting, setting by setting; none for a grid of plain arms.
+
+    ``looks`` are the planned numbers of seeds. A ``diverged`` cell, by (label, seed), is settled: it takes its seed out of the
+    contrasts it belongs to and does not keep the others from their test.
+    """
     found = settings(records)
     shared = set.intersection(*(setting.arms for setting in found)) if found else set()
     wanted = conclusions(shared)
     values = [_values(setting, wanted) for setting in found]
-    counts = {len(x) for gold, _ in values for x in gold.values()}
-    n = counts.pop() if len(counts) == 1 else 0
-    whole = n > 1 and n in looks and len(wanted) == len(PRIMARY)
-    alpha = spent_alpha(list(looks))[list(looks).index(n)] if whole else math.nan
+    seeds = {record.seed for record in records} | {seed for _, seed in diverged}
+    counts = [
+        (len(gold[name]), sum(any((label, seed) in diverged for label in setting.weights(weights)) for seed in seeds))
+        for setting, (gold, _) in zip(found, values, strict=True)
+        for name, weights in wanted.items()
+    ]
+    settled = len(wanted) == len(PRIMARY) and all(n > 1 and n + gaps == len(seeds) for n, gaps in counts)
+    alpha = spent_alpha(list(looks))[list(looks).index(len(seeds))] if settled and len(seeds) in looks else math.nan
     made = []
     for setting, (gold, val) in zip(found, values, strict=True):
         verdicts = _verdicts(setting, wanted, gold, val, alpha)
@@ -113,6 +125,10 @@ def _not_moved(setting: Setting, conclusion: str, contrast: Mapping[str, float])
     if part is None:
         return False
     name, sign = TARGETS[part]
+    with_it = {label for label, weight in setting.weights(contrast).items() if weight > 0}
+    strong = [r.scalars["adv_tested"] for r in setting.records if r.label in with_it and "adv_tested" in r.scalars]
+    if part == "adv" and strong and float(np.mean(strong)) < WEAK:
+        return True
     outcomes = {(r.label, r.seed): sign * r.scalars[name] for r in setting.records if name in r.scalars}
     moved = t_interval(apply(setting.weights(contrast), outcomes, sorted({record.seed for record in setting.records})))
     return moved.n > 1 and not moved.low > 0
@@ -209,11 +225,15 @@ def words(name: str, found: Sequence[Finding]) -> str:
 
 
 def _listed(some: Sequence[Finding]) -> str:
-    """``undecided in a, b; equivalent in c``."""
+    """``undecided in a, b; equivalent in 5 settings``: named where they are few."""
     by: dict[str, list[str]] = {}
     for finding in some:
         by.setdefault(finding.verdict, []).append(finding.setting.name)
-    return "; ".join(f"{verdict} in {', '.join(places)}" for verdict, places in by.items()) or "none"
+    where = {
+        verdict: ", ".join(places) if len(places) <= NAMED else f"{len(places)} settings"
+        for verdict, places in by.items()
+    }
+    return "; ".join(f"{verdict} in {places}" for verdict, places in where.items()) or "none"
 
 
 def verdict(found: Sequence[Finding], heard: str) -> list[str]:

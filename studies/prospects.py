@@ -46,7 +46,7 @@ def announcement(search: Search, study: OptunaStudy, workers: int, once: Sequenc
     elif unknown:
         time = "unknown: nothing of this size was built here yet; after the first trial the time left is told"
     else:
-        time = f"{wall(once, estimator, workers)} for {len(once)} stages that all trials share, then " if once else ""
+        time = f"{len(once)} stages that all trials share ({wall(once, estimator, workers)}), then " if once else ""
         time += f"at most {duration(-(-left // workers) * seconds)} for {left} trials of {duration(seconds)} each"
         time += ", less what is pruned" if search.pruner != "none" and len(question.objectives) == 1 else ""
     note = caveat(search.pruner, question)

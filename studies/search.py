@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -146,6 +147,7 @@ def run_trial(search: Search, study: OptunaStudy, trial: Trial, report: Report =
         values = _measured(search, trial, report)
     except optuna.TrialPruned:
         study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
+        _forget(search, trial)
     except UpdateFinishedTrialError:
         print(f"trial {trial.number} was taken over by another process while this one did not answer")
     except Exception as error:
@@ -185,3 +187,12 @@ def _measured(search: Search, trial: Trial, report: Report) -> list[float]:
     for name, excess in constraints(outcomes).items():
         trial.set_constraint(name, excess)
     return [mean(outcomes, name) for name in question.objectives]
+
+
+def _forget(search: Search, trial: Trial) -> None:
+    """Remove the checkpoints of a pruned trial's optimisations: nobody goes on from them."""
+    question = search.question
+    if question.policy:
+        for seed in question.seeds:
+            own = question.stages(search.definition.arm(trial.params), seed)[0]
+            shutil.rmtree(question.store / "checkpoints" / own.path(question.store).name, ignore_errors=True)

@@ -57,7 +57,7 @@ class Bridge:
     @property
     def experiment(self) -> str:
         """Name of the MLflow experiment."""
-        return f"study {self.search.name}"
+        return f"{records.EXPERIMENT_STUDY}{self.search.name}"
 
     def start(self, identity: Mapping[str, Any]) -> None:
         """The study's run, which a resumed study has already."""

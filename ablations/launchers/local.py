@@ -97,10 +97,12 @@ class LocalPool:
             own["CUDA_VISIBLE_DEVICES"] = self._gpus[slot % len(self._gpus)]
         before = {name: os.environ.get(name) for name in own}
         os.environ.update(own)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {worker.STOP})  # until the worker can hear it
         try:
             process = context.Process(target=worker.serve, args=(theirs, os.getpid()), name=f"worker-{slot}")
             process.start()
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             for name, value in before.items():
                 if value is None:
                     del os.environ[name]

@@ -11,8 +11,8 @@ from ablations.figure_style import WIDE, figure_of, points, save
 
 
 def transfer(arms: Sequence[str], gained: np.ndarray, folder: Path) -> list[Path]:
-    """``transfer.pdf`` and ``.png`` of ``gained [arm, judge]``, fractions; nothing for less than two arms."""
-    if len(arms) < 2:
+    """``transfer.pdf`` and ``.png`` of ``gained [arm, judge]``, fractions; nothing for less than two arms or no seed."""
+    if len(arms) < 2 or not gained.size:
         return []
     size = min(WIDE, 1.4 + 0.38 * len(arms))
     with figure_of(size + 0.6, size) as (figure, (axis,)):

@@ -1,11 +1,11 @@
 """One utterance rendered from its specification: espeak-ng for rate, pitch and range, a little signal processing for
 the rest.
 
-What one unit of each cue z does (declared defaults, about one standard deviation within an emotion):
+What one unit of each cue z does (declared defaults, one standard deviation within an emotion; `UNITS`):
 
-    rate +12 %          f0_level +1.8 semitones      f0_range +30 %                    intensity +3 dB tilt +3 dB
-    above 1.5 kHz                          breathiness +4 dB of aspiration   tremor x1.6 in depth of a 5..7 Hz shake
-    final_rise +1.3 semitones at the end of the last 0.35 s
+    rate +12 %             f0_level +1.6 semitones           f0_range +42 %
+    intensity +3 dB        tilt +4 dB above 1.5 kHz          breathiness +4 dB of aspiration
+    tremor +.12 in depth of an 8..10 Hz shake                final_rise +1.8 semitones at the end, reached within 0.25 s
 
 A formant factor is a change of playing speed whose effect on pitch and rate is taken back in espeak-ng's parameters.
 The final rise is a change of playing speed too, so formants rise a little with it.
@@ -24,24 +24,43 @@ from rrpo.corpus.draws import generator
 from rrpo.corpus.emotions import CUES
 from rrpo.corpus.speakers import Speaker
 
-RATE = 200.0
+UNITS = {
+    "rate": float(np.log(1.12)),
+    "f0_level": 1.6,
+    "f0_range": float(np.log(1.42)),
+    "intensity": 3.0,
+    "tilt": 4.0,
+    "breathiness": 4.0,
+    "tremor": 0.12,
+    "final_rise": 1.8,
+}
+"""What one unit of a cue does: log speed, semitones, log semitones, dB, dB, dB, depth, semitones."""
+RATE = 185.0
 """Words a minute of a speaker of rate 1 at z = 0."""
 LEVEL = -32.0
 """dB of full scale of a speaker of level 0 at z = 0, root mean square."""
 PEAK = 0.98
 """No sample exceeds this: a louder utterance (rare) is turned down as a whole, never clipped."""
 
-PITCH_RANGE = 42.0
+PITCH = 48.0
+"""espeak-ng's pitch parameter (0..100) at z = 0."""
+PITCH_STEPS = 5.5
+"""Of that parameter a semitone, measured by Praat between 25 and 100."""
+PITCH_RANGE = 30.0
 """espeak-ng's range parameter (0..100) at z = 0."""
+NARROWING = 0.011
+"""espeak-ng's F0 range shrinks by e to this a step of pitch; its range parameter is raised by as much."""
 SHELF_HZ = 1500.0
 """Corner of spectral tilt and of breath noise."""
-BREATH = -30.0
+BREATH = -28.0
 """dB of breath noise relative to the speech at z = 0."""
-TREMOR = (0.10, 0.6)
-"""Depth of amplitude modulation at z = 0, and at most; 1.5 semitones of pitch at depth 1."""
-RISE_SECONDS = 0.35
-"""How long before the end the final rise begins."""
-MAX_RISE = 7.0
+TREMOR = (0.25, 0.9)
+"""Depth of amplitude modulation at z = 0, and at most; 0.6 semitones of pitch at depth 1."""
+TREMOR_HZ = (8.0, 10.0)
+"""Between syllables' rhythm and what 50 frames a second can follow."""
+RISE_SECONDS = (0.5, 0.25)
+"""How long before the end (of the speech before the rise hastens it) the final rise begins, and when it is complete."""
+MAX_RISE = 9.0
 """Semitones."""
 
 
@@ -63,13 +82,15 @@ def render(spec: RenderSpec, sample_rate: int) -> np.ndarray:
     """The wave ``[S]`` (float32, within +-`PEAK`) of ``spec``. Bit-identical in any process on one machine."""
     speaker = spec.speaker
     pace, semitones, excursion = pace_and_pitch(spec.cues)
+    semitones += speaker.pitch - 12 * np.log2(speaker.formant)
+    pitch = float(np.clip(PITCH + PITCH_STEPS * semitones, 0, 100))
     spoken = espeak.synthesize(
         spec.text,
         speaker.language,
         speaker.variant,
         rate=int(np.clip(round(RATE * speaker.rate * pace / speaker.formant), *espeak.RATE_LIMITS)),
-        pitch=int(np.clip(round(50 + 50 / 12 * (speaker.pitch + semitones) - 50 * np.log2(speaker.formant)), 0, 100)),
-        pitch_range=int(np.clip(round(PITCH_RANGE * excursion), 0, 100)),
+        pitch=round(pitch),
+        pitch_range=int(np.clip(round(PITCH_RANGE * excursion * np.exp(NARROWING * (pitch - PITCH))), 0, 100)),
         volume=60,
     )
     wave = signal.resample_poly(spoken.astype(np.float64), *_ratio(espeak.SAMPLE_RATE, sample_rate))
@@ -82,8 +103,8 @@ def render(spec: RenderSpec, sample_rate: int) -> np.ndarray:
 
 def pace_and_pitch(cues: tuple[float, ...]) -> tuple[float, float, float]:
     """What a synthesiser must do for ``cues``: factor on its pace, semitones on its F0, factor on F0's excursions."""
-    z = dict(zip(CUES, cues, strict=True))
-    return float(1.12 ** z["rate"]), 1.8 * z["f0_level"], float(1.30 ** z["f0_range"])
+    z = _in_units(cues)
+    return float(np.exp(z["rate"])), z["f0_level"], float(np.exp(z["f0_range"]))
 
 
 def finish(
@@ -95,12 +116,17 @@ def finish(
     level: float = 0.0,
 ) -> np.ndarray:
     """What signal processing does for ``cues`` to any synthesiser's ``wave [S]``: rise, tremor, tilt, breath, intensity."""
-    z = dict(zip(CUES, cues, strict=True))
-    shake = noise.uniform(5, 7), noise.uniform(0, 2 * np.pi)
-    wave = _warp(wave, sample_rate, formant, 1.3 * z["final_rise"], z["tremor"], *shake)
-    wave = _tilt(wave, 3 * z["tilt"], sample_rate)
-    wave = _breath(wave, BREATH + 4 * z["breathiness"], sample_rate, noise)
-    return wave * (10 ** ((LEVEL + level + 3 * z["intensity"]) / 20) / np.sqrt(np.mean(wave**2)))
+    z = _in_units(cues)
+    shake = noise.uniform(*TREMOR_HZ), noise.uniform(0, 2 * np.pi)
+    wave = _warp(wave, sample_rate, formant, z["final_rise"], z["tremor"], *shake)
+    wave = _tilt(wave, z["tilt"], sample_rate)
+    wave = _breath(wave, BREATH + z["breathiness"], sample_rate, noise)
+    return wave * (10 ** ((LEVEL + level + z["intensity"]) / 20) / np.sqrt(np.mean(wave**2)))
+
+
+def _in_units(cues: tuple[float, ...]) -> dict[str, float]:
+    """`UNITS` times the cues z, by name."""
+    return {cue: UNITS[cue] * value for cue, value in zip(CUES, cues, strict=True)}
 
 
 def _ratio(source: int, target: int) -> tuple[int, int]:
@@ -112,23 +138,26 @@ def _warp(
     wave: np.ndarray, sample_rate: int, formant: float, rise: float, tremor: float, hertz: float, phase: float
 ) -> np.ndarray:
     """Plays ``wave`` at a varying speed (formants, final rise, shaken pitch) and shakes its amplitude alike."""
-    time = np.arange(round(len(wave) / formant)) / sample_rate
-    depth = min(TREMOR[0] * 1.6**tremor, TREMOR[1])
-    shake = np.sin(2 * np.pi * hertz * time + phase)
-    ramp = np.clip(1 - (time[-1] - time) / RISE_SECONDS, 0, 1)
-    semitones = np.clip(rise, -MAX_RISE, MAX_RISE) * ramp + 1.5 * depth * shake
-    place = np.cumsum(formant * 2 ** (semitones / 12))
-    place = place[place < len(wave) - 1]
-    return ndimage.map_coordinates(wave, place[None], order=3, mode="nearest") * (1 + depth * shake[: len(place)])
+    seconds = np.arange(len(wave)) / (sample_rate * formant)
+    depth = float(np.clip(TREMOR[0] + tremor, 0, TREMOR[1]))
+    shake = np.sin(2 * np.pi * hertz * seconds + phase)
+    begin, complete = RISE_SECONDS
+    ramp = np.clip((begin - (seconds[-1] - seconds)) / (begin - complete), 0, 1)
+    semitones = np.clip(rise, -MAX_RISE, MAX_RISE) * ramp + 0.6 * depth * shake
+    arrival = np.cumsum(2 ** (-semitones / 12) / formant)  # at which output sample each input sample is played
+    place = np.interp(np.arange(int(arrival[-1])), arrival, np.arange(len(wave)))
+    return ndimage.map_coordinates(wave * (1 + depth * shake), place[None], order=3, mode="nearest")
 
 
 def _tilt(wave: np.ndarray, decibels: float, sample_rate: int) -> np.ndarray:
-    """A first-order high shelf: gain 0 dB below, ``decibels`` above 1.5 kHz (bilinear transform of (g s + w) / (s +
-    w)).
+    """A high shelf of second order: gain 0 dB below, ``decibels`` above, half of it at `SHELF_HZ`.
+
+    Twice the bilinear transform of (h s + w) / (s + w), h^2 the gain and w the corner times sqrt(h).
     """
-    gain = 10 ** (decibels / 20)
-    corner = np.tan(np.pi * SHELF_HZ / sample_rate)
-    return signal.lfilter(np.array([gain + corner, corner - gain]), np.array([1 + corner, corner - 1]), wave)
+    half = 10 ** (decibels / 40)
+    corner = np.tan(np.pi * SHELF_HZ / sample_rate) * np.sqrt(half)
+    rise, fall = np.array([half + corner, corner - half]), np.array([1 + corner, corner - 1])
+    return signal.lfilter(np.convolve(rise, rise), np.convolve(fall, fall), wave)
 
 
 def _breath(wave: np.ndarray, decibels: float, sample_rate: int, rng: np.random.Generator) -> np.ndarray:

@@ -13,10 +13,10 @@ from functools import lru_cache
 from rrpo.config import WorldConfig
 from rrpo.corpus.draws import generator
 
-FEMALE = ("f1", "f2", "f3", "f4", "f5", "Alicia", "Annie", "aunty", "belinda", "linda", "grandma")
+FEMALE = ("f1", "f2", "f3", "f4", "f5", "Annie", "grandma")
 MALE = (
-    *("m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "Alex", "Denis", "Diogo", "Gene2", "Hugo"),
-    *("Lee", "Michael", "adam", "boris", "max", "michel", "miguel", "pablo", "victor", "marcelo"),
+    *("m1", "m2", "m3", "m4", "m5", "m6", "m7", "Denis", "Diogo", "Gene2", "Hugo"),
+    *("Michael", "boris", "max", "michel", "miguel", "pablo", "victor"),
 )
 """Natural-sounding voice variants of espeak-ng."""
 PITCH_SPREAD = 2.0

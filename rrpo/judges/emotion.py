@@ -26,11 +26,11 @@ from rrpo.data import Frames, TrainingFrames
 from rrpo.judges import metrics
 from rrpo.judges.networks import ConvGru, StatsTdnn
 from rrpo.judges.wave_features import SIZE, wave_features
-from rrpo.seeding import numpy_generator, permutation_batches, seed_everything
+from rrpo.seeding import bucketed, numpy_generator, permutation_batches, seed_everything
 from rrpo.stages import Context
 from rrpo.training import fit
 
-GRIFFIN_LIM_STEPS = 6
+GRIFFIN_LIM_STEPS = 3
 """Of the test judge's own rendering: its features are magnitudes, which hardly change after that."""
 CHUNK = 64
 """Utterances analysed at once; results do not depend on it."""
@@ -122,6 +122,7 @@ def build(config: JudgeConfig, inputs: Mapping[str, Path], out: Path, context: C
     # both renditions of an utterance are rows of `data`: originals first, re-synthesised behind them
     stream = f"judge {config.architecture} batches"
     batches = permutation_batches(2 * len(speech), config.batch, config.steps, config.seed, stream)
+    batches = bucketed(batches, data.lengths.cpu().numpy(), config.seed, f"{stream} bucketed")
 
     def loss(step: int) -> Tensor:
         rows = torch.from_numpy(batches[step]).to(context.device)

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from rrpo.masking import valid_mask
 
+TYPICAL = 75.0
+"""Frames of an utterance of usual length."""
+
 
 class ConvBlock(nn.Module):
     """Masked convolution over time, layer norm, GELU, residual where shapes allow. ``[B, T, C] -> [B, ceil(T / stride), D]``."""
@@ -61,31 +64,42 @@ class ConvGru(nn.Module):
 
 
 class StatsTdnn(nn.Module):
-    """``test``: dilated convolutions at full rate, mean and spread over time, as an x-vector. ``X [B, T, C] -> [B, outputs]``."""
+    """``test``: dilated convolutions at full rate; mean and spread over time, as an x-vector, and the mean near the end.
+    ``X [B, T, C] -> [B, outputs]``.
+
+    A rise at the end is lost in statistics over all of an utterance: a channel says how near the end a frame is.
+    """
+
+    ENDING = 12.0
+    """Frames over which nearness of the end decays by e."""
 
     def __init__(self, inlet: int, dim: int, outputs: int) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
             [
-                ConvBlock(inlet, dim, 5, dropout=0.1),
+                ConvBlock(inlet + 1, dim, 5, dropout=0.1),
                 ConvBlock(dim, dim, 3, dilation=2, dropout=0.1),
                 ConvBlock(dim, dim, 3, dilation=4, dropout=0.1),
                 ConvBlock(dim, 2 * dim, 1, dropout=0.1),
             ]
         )
         self.head = nn.Sequential(
-            nn.Linear(4 * dim, dim), nn.LayerNorm(dim), nn.GELU(), nn.Dropout(0.2), nn.Linear(dim, outputs)
+            nn.Linear(6 * dim + 1, dim), nn.LayerNorm(dim), nn.GELU(), nn.Dropout(0.2), nn.Linear(dim, outputs)
         )
 
     def forward(self, X: Tensor, lengths: Tensor) -> Tensor:
         """Outputs ``[B, outputs]``."""
-        x = X
+        left = lengths[:, None] - 1 - torch.arange(X.shape[1], device=X.device)
+        near = torch.exp(-left / self.ENDING).masked_fill(left < 0, 0.0)[..., None].to(X.dtype)
+        x = torch.cat([X, near], 2)
         for block in self.blocks:
             x, lengths = block(x, lengths)
         outside = ~valid_mask(lengths, x.shape[1])[..., None]
         mean = x.masked_fill(outside, 0.0).sum(1) / lengths[:, None]
         spread = ((x - mean[:, None]).masked_fill(outside, 0.0).square().sum(1) / lengths[:, None] + 1e-5).sqrt()
-        outputs: Tensor = self.head(torch.cat([mean, spread], 1))
+        end = (x * near).sum(1) / near.sum(1)
+        size = (lengths[:, None] / TYPICAL).log().to(X.dtype)
+        outputs: Tensor = self.head(torch.cat([mean, spread, end, size], 1))
         return outputs
 
 

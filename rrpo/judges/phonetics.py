@@ -23,8 +23,8 @@ UNITS = {
     "intensity": "dB of full scale, root mean square",
     "tilt": "dB, power above 1.5 kHz over power below",
     "harmonicity": "dB, harmonics over noise, median of voiced frames",
-    "shake_f0": "semitones, spread of F0 within 4 to 8 Hz",
-    "shake_level": "dB, spread of the level within 4 to 8 Hz",
+    "shake_f0": "semitones, spread of F0 within 7.5 to 10.5 Hz",
+    "shake_level": "dB, spread of the level within 7.5 to 10.5 Hz",
     "voiced": "share of frames",
     "seconds": "length",
 }
@@ -35,7 +35,7 @@ STEP = 0.01
 """Seconds between frames."""
 SHELF_HZ = 1500.0
 """Above or below it: tilt."""
-SHAKE_HZ = (4.0, 8.0)
+SHAKE_HZ = (7.5, 10.5)
 """Tremor's range."""
 DIP = 2.0
 """dB that the level must fall on either side of a peak."""

@@ -25,7 +25,7 @@ from rrpo.data import TrainingFrames
 from rrpo.judges.metrics import phone_error_rate
 from rrpo.judges.networks import CtcNetwork
 from rrpo.masking import valid_mask
-from rrpo.seeding import permutation_batches, seed_everything
+from rrpo.seeding import bucketed, permutation_batches, seed_everything
 from rrpo.stages import Context
 from rrpo.training import fit
 
@@ -124,6 +124,7 @@ def build(config: RecogniserConfig, inputs: Mapping[str, Path], out: Path, conte
     frames = data.originals.flat[: int(data.originals.lengths[:trained].sum())]
     recogniser.std.copy_(frames.std(0).clamp(min=1e-3))
     batches = permutation_batches(trained, config.batch, config.steps, config.seed, "recogniser batches")
+    batches = bucketed(batches, data.originals.lengths.cpu().numpy(), config.seed, "recogniser bucketed")
 
     def loss(step: int) -> Tensor:
         F, lengths = data.batch(batches[step], config.seed, "recogniser rendition", step)

@@ -19,7 +19,7 @@ from scipy.stats import spearmanr
 from rrpo.config import SectionConfig
 from rrpo.corpus.draws import key
 from rrpo.corpus.emotions import CUES, INTENSITY, draw_cues, ideal_observer, means, offset
-from rrpo.corpus.render import RenderSpec, render
+from rrpo.corpus.render import UNITS, RenderSpec, render
 from rrpo.corpus.speakers import Speaker, group_speakers
 from rrpo.corpus.texts import draw_texts
 from rrpo.judges import phonetics
@@ -28,15 +28,8 @@ from rrpo.validation.lines import NOT_INSTALLED, Line, bootstrap, share
 
 TITLES = {"f0_level": "F0 level", "f0_range": "F0 spread", "rate": "rate", "intensity": "intensity", "tilt": "tilt"}
 """Cues whose measured direction is asked for."""
-UNITS = {
-    "f0_level": 1.8,
-    "f0_range": np.log(1.30),
-    "rate": np.log(1.12),
-    "intensity": 3.0,
-    "tilt": 3.0,
-    "final_rise": 1.3,
-}
-"""What one unit of a cue does (`rrpo.corpus.render`): semitones, log semitones, log phones a second, dB, dB, semitones."""
+STRENGTH = (*TITLES, "final_rise")
+"""Cues that make an emotion's measured strength."""
 STATED = 0.7
 """Mean cues nearer to zero than this, in units of the spread, make no claim of a direction."""
 FLAT = 0.1
@@ -123,7 +116,7 @@ def intensity_lines(config: SectionConfig) -> list[Line]:
     """Spearman's correlation of an emotion's intensity with its measured strength, one line an emotion."""
     world, lines = config.world, []
     levels = np.linspace(*INTENSITY, config.card.levels)
-    places = [CUES.index(cue) for cue in UNITS]
+    places = [CUES.index(cue) for cue in STRENGTH]
     specs = [
         spec for speaker in group_speakers(world, "policy") for spec in _neutral(config, speaker, config.card.sentences)
     ]
@@ -134,7 +127,7 @@ def intensity_lines(config: SectionConfig) -> list[Line]:
             for j, level in enumerate(levels):
                 cues = level * mu + offset(spec.speaker.language)
                 moved = change(before[i], measured(spec, cues, world.audio.sample_rate))
-                strengths[i, j] = np.dot([moved[cue] for cue in UNITS], mu[places]) / np.square(mu[places]).sum()
+                strengths[i, j] = np.dot([moved[cue] for cue in STRENGTH], mu[places]) / np.square(mu[places]).sum()
 
         def correlation(rows: np.ndarray, strengths: np.ndarray = strengths) -> float:
             return float(spearmanr(np.tile(levels, len(rows)), strengths[rows].ravel()).statistic)

@@ -21,7 +21,7 @@ from ablations.runs_folder import check
 from ablations.sheet import Sheet
 from ablations.statistics import t_interval
 from ablations.store import Store
-from reports import listening_test
+from reports import listening_test, ratings
 from reports.listen import app
 from reports.listening_test import ListeningTest, blocks
 from reports.report import make
@@ -53,6 +53,11 @@ def exported(runs: Path, tmp_path: Path) -> tuple[Path, ListeningTest]:
 
 def sheets(runs: Path) -> dict[str, Sheet]:
     return {sheet.name: sheet for sheet in make(select(runs, "tiny")).sheets}
+
+
+def heard_seed(test: ListeningTest) -> int:
+    """The seed that `rated` rates."""
+    return test.items[blocks(test)[0][0][0]].seed
 
 
 def rated(
@@ -243,6 +248,13 @@ def test_ratings_stand_in_the_report_and_only_beside_the_cells_that_were_heard(
     assert heard.row("rrpo")["human_accuracy"].mean == 1  # type: ignore[union-attr]
     assert heard.row("diffro")["nmos_difference"].n == 0  # type: ignore[union-attr]
     assert "Not measured: DNSMOS, PLCMOS." in table.notes
+    own = ratings.beside(select(runs, "tiny"), ratings.load(select(runs, "tiny")))
+    assert {r.label: r.scalars.get("human_nmos") for r in own.records if r.seed == heard_seed(test)} == {
+        "sft": 3,
+        "diffro": 2.5,
+        "ls": None,
+        "rrpo": 4,
+    }
     store_cells(runs, fakes.cells(ARMS, [1, 2], {f"{arm}/{s}": Path("changed") for arm in ARMS for s in (1, 2)}))
     assert "listening" not in sheets(runs), "other samples than those that were heard"
 

@@ -18,7 +18,7 @@ from ablations.statistics import t_interval
 from reports import settings, uptake
 from reports.report import make
 from reports.sensitivity import Finding, findings, sheets, verdict, words
-from reports.store import select
+from reports.store import Selection, select
 from rrpo.cell import Cell
 
 SINGLES = ("diffro", "ls", "eam", "adv", "rrpo")
@@ -101,6 +101,10 @@ def test_nothing_is_tested_before_the_planned_number_of_seeds(looks: list[int]):
     assert words("EAM, added to DiffRO", found).startswith("Interim: above zero in ")
     missing = [r for r in grid() if (r.label, r.seed) != ("rrpo@noise0.6_shortcut0.9", 3)]
     assert set(said(findings(missing, [6])).values()) == {"interim"}, "one cell is missing"
+    gone = {("rrpo@noise0.6_shortcut0.9", 3)}
+    found = findings(missing, [6], gone)
+    assert said(found)[OWN, "EAM, added to DiffRO"] == "better", "a diverged cell is settled"
+    assert {finding.mean.n for finding in found if finding.conclusion == "RRPO - DiffRO"} == {5, 6}
     part = [r for r in grid() if not r.label.startswith("ls@")]
     assert set(said(findings(part, [6])).values()) == {"interim"}, "the family is not whole"
 
@@ -116,6 +120,12 @@ def test_a_component_that_did_not_move_its_target_in_a_setting_was_not_tested_th
     assert verdicts["noise0.6_shortcut0.9", "EAM, added to DiffRO"] == "not tested (manipulation check failed)"
 
 
+def test_adversarial_training_whose_attack_was_weak_was_not_tested():
+    for tested, words_ in ((0.0, "not tested (manipulation check failed)"), (1.0, "worse")):
+        records = [Fake(r.label, r.seed, r.points, params=r.params, scalars={"adv_tested": tested}) for r in grid()]
+        assert said(findings(records, [6]))[OWN, "Adv, added to DiffRO"] == words_
+
+
 def test_undecided_there_is_nothing_that_could_survive():
     found = findings(grid(seeds=3, noise=0.08), [3])
     assert said(found)[OWN, "LS, added to DiffRO"] == "undecided"
@@ -127,6 +137,16 @@ def test_plain_arms_are_no_settings():
     plain = [Fake(arm, 1, pd.DataFrame(), scalars={}) for arm in SINGLES]
     assert settings.settings(plain) == findings(plain, [1]) == sheets([]) == verdict([], "x") == []
     assert uptake.sheet(plain) is None
+    whole = Selection("x", tuple(plain), dict.fromkeys(SINGLES, 1), ())
+    assert settings.plain(whole) == (whole, "")
+
+
+def test_of_settings_the_own_one_is_shown_with_what_it_lost(runs: Path):
+    store_cells(runs, fakes.cells(["diffro@a", "diffro@b"], [1, 2]))
+    lost = {("rrpo@a", 1): "diverged", ("rrpo@b", 1): "diverged"}
+    shown, said = settings.plain(replace(select(runs, "tiny"), lost=lost))
+    assert said == "Setting: a, of 2."
+    assert (shown.planned, shown.lost) == ({"diffro": 2, "rrpo": 1}, {("rrpo", 1): "diverged"})
 
 
 def test_uptake_is_a_difference_in_differences():
@@ -165,7 +185,7 @@ def test_uptake_by_the_other_factors_and_with_one_seed():
     assert uptake.sheet([r for r in records if "shortcut0.9" in r.label]) is None
 
 
-def test_a_grid_of_settings_is_reported(runs: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_grid_of_settings_is_reported(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The real grid's arms, stored as cells and read back from MLflow."""
 
     def cells(profile: object, seeds: list[int]) -> list[Cell]:
@@ -188,4 +208,10 @@ def test_a_grid_of_settings_is_reported(runs: Path, monkeypatch: pytest.MonkeyPa
     levels = [row[1] for row in found["settings"].rows]
     assert levels == [0.0, 0.9], "noise and learning rate do not differ"
     assert len(found["uptake"].rows) == 5
+    figures = {figure.name: figure for figure in made.figures}
+    assert "Setting: noise0.3_shortcut0.9_lr0.0003, of 2." in figures["goodhart"].caption
+    assert [path.name for path in figures["reach"].draw(tmp_path)] == ["reach.pdf", "reach.png"]
+    shown, _ = settings.plain(select(runs, "tiny"))
+    assert shown.arms == list(SINGLES)
+    assert {r.params["arm.shortcut"] for r in shown.records} == {"0.9"}
     assert "No test here: diffro is not among the arms." in found["table"].notes

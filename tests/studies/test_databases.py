@@ -117,7 +117,9 @@ def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         data = ["--no-defaults", f"--datadir={folder / 'data'}"]
         run_as(["mariadb-install-db", *data, "--auth-root-authentication-method=normal", "--skip-test-db"], who)
         begin = folder / "begin.sql"
-        begin.write_text("CREATE DATABASE studies; CREATE USER me@localhost; GRANT ALL ON studies.* TO me@localhost;\n")
+        begin.write_text(
+            "CREATE DATABASE studies;\nCREATE USER me@localhost;\nGRANT ALL ON studies.* TO me@localhost;\n"
+        )
         command = [MARIADB, *data, f"--port={port}", f"--socket={folder / 'socket'}", "--bind-address=127.0.0.1"]
         with serving([*command, f"--init-file={begin}"], who, log, signal.SIGTERM) as server:
             yield when_up(f"mysql://me@127.0.0.1:{port}/studies", server, log)

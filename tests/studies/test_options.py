@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from ablations import plan
 from ablations.errors import InputError
-from ablations.estimate import Estimator
+from ablations.estimate import Estimator, wall
 from rrpo.stages import MARKER
 from studies import options
 from studies.catalogue import TUNABLE
@@ -169,7 +169,8 @@ def test_the_hours_are_told_from_measured_stages(tmp_path: Path):
     once = shared(asked.search)
     assert Estimator(store).total(own(asked.search)) == (1200.0, 0)
     said = announcement(asked.search, study, 2, once)[-1]
-    assert f"for {len(once)} stages that all trials share, then at most 80 min for 7 trials of 20 min each" in said
+    first = f"{len(once)} stages that all trials share ({wall(once, Estimator(store), 2)}), then "
+    assert f"{first}at most 80 min for 7 trials of 20 min each" in said
 
 
 @pytest.mark.parametrize(

@@ -193,3 +193,13 @@ def test_the_policys_study_trains_no_reward_model_twice(runs: Path):
     new = built() - before
     assert new["finetune"] <= 4, "of rrpo and of the reference, two seeds"
     assert 3 * 2 - 2 <= new["optimize"] <= 2 + 3 * 2
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3000)
+def test_trials_run_on_ray(runs: Path):
+    pytest.importorskip("ray", reason="Ray is not installed: pip install ray")
+    finish(start(runs, "--study", "rm", "--trials", "3", "--name", "onray", "--launcher", "ray"))
+    study = opened(runs, "onray")
+    assert [t.state.name for t in study.trials] == ["COMPLETE"] * 3
+    check_mlflow(runs, study)

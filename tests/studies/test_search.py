@@ -77,6 +77,9 @@ def test_a_search_gets_nearer_to_the_best_point_and_stops_at_its_number(
 def test_the_median_pruner_ends_a_point_that_is_worse_at_its_first_looks(search: Search):
     """Points are given, so that nothing hangs on what a sampler draws."""
     study = opened(search)
+    arm = search.definition.arm(dict(search.definition.paper) | {"alpha": 0.0})
+    left = search.question.store / "checkpoints" / search.question.stages(arm, 1000)[0].path(search.question.store).name
+    left.mkdir(parents=True)
     alphas = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 0.0, 0.95]
     for alpha in alphas[1:]:
         study.enqueue_trial(dict(search.definition.paper) | {"alpha": alpha})
@@ -84,6 +87,7 @@ def test_the_median_pruner_ends_a_point_that_is_worse_at_its_first_looks(search:
     states = {trial.params["alpha"]: trial.state.name for trial in study.trials}
     assert states == dict.fromkeys(alphas, "COMPLETE") | {0.0: "PRUNED"}
     (worst,) = (trial for trial in study.trials if trial.state.name == "PRUNED")
+    assert not left.exists(), "its checkpoints are of no use"
     assert max(worst.intermediate_values) == 5, "at the first look after the warm-up of a seventh of 20 steps"
 
 

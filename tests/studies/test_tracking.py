@@ -86,6 +86,7 @@ def test_a_resumed_study_and_two_commands_at_once_write_every_trial_once(tmp_pat
     one.write(study.trials)
     bridge(asked, study).write(study.trials)
     assert len(runs(asked, "study")) == 1
+    assert Store(asked.folder).grids() == [], "a study is no grid"
     assert sorted(run.data.tags["optuna_trial"] for run in runs(asked, "trial")) == ["1", "2"]
 
 

@@ -13,7 +13,7 @@ from rrpo.audio import log_mel
 from rrpo.config import ARTEFACTS, AudioConfig, WorldConfig
 from rrpo.corpus.artefacts import plant
 from rrpo.corpus.emotions import CUES
-from rrpo.corpus.render import PEAK, RenderSpec, render
+from rrpo.corpus.render import PEAK, TREMOR_HZ, UNITS, RenderSpec, render
 from rrpo.corpus.speakers import speaker_table
 
 RATE = 16000
@@ -55,13 +55,18 @@ def test_each_cue_moves_what_it_names():
     plain = render(spec(), RATE)
     assert len(render(spec(rate=2), RATE)) / len(plain) == pytest.approx(1 / 1.12**2, abs=0.06)
     assert level(render(spec(intensity=2), RATE)) - level(plain) == pytest.approx(6, abs=0.2)
-    assert above(render(spec(tilt=2), RATE), 2000) > above(plain, 2000) + 3
+    assert above(render(spec(tilt=2), RATE), 2000) > above(plain, 2000) + 4
+    assert above(render(spec(tilt=-2), RATE), 2000) < above(plain, 2000) - 4
     assert above(render(spec(breathiness=3), RATE), 4000) > above(plain, 4000) + 2
-    assert pitch(render(spec(f0_level=3), RATE)) / pitch(plain) == pytest.approx(2 ** (3 * 1.8 / 12), rel=0.08)
+    assert pitch(render(spec(f0_level=3), RATE)) / pitch(plain) == pytest.approx(
+        2 ** (3 * UNITS["f0_level"] / 12), rel=0.08
+    )
     ending = [pitch(render(spec(final_rise=z), RATE)[-3200:]) for z in (0, 3)]
-    assert ending[1] > 1.1 * ending[0]
-    shaken, still = (np.abs(render(spec(tremor=z), RATE)) for z in (4, -4))
-    assert modulation(shaken) > 1.2 * modulation(still)
+    assert ending[1] > 1.2 * ending[0]
+    shaken, still = (np.abs(render(spec(tremor=z), RATE)) for z in (4, -2))
+    assert modulation(shaken) > 1.5 * modulation(still)
+    falling = len(render(spec(final_rise=-3), RATE))
+    assert falling > len(plain) > len(render(spec(final_rise=3), RATE))  # nothing of the text is cut off
 
 
 def pitch(wave: np.ndarray) -> float:
@@ -79,10 +84,10 @@ def pitch(wave: np.ndarray) -> float:
 
 
 def modulation(envelope: np.ndarray) -> float:
-    """Share of the envelope's spectrum between 4.5 and 7.5 Hz."""
+    """Share of the envelope's spectrum within `TREMOR_HZ`."""
     spectrum = np.abs(np.fft.rfft(envelope - envelope.mean()))
     hertz = np.fft.rfftfreq(len(envelope), 1 / RATE)
-    return spectrum[(hertz > 4.5) & (hertz < 7.5)].max() / spectrum[hertz < 30].mean()
+    return spectrum[(hertz > TREMOR_HZ[0]) & (hertz < TREMOR_HZ[1])].max() / spectrum[hertz < 30].mean()
 
 
 def test_extreme_cues_stay_below_full_scale_and_finite():
