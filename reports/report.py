@@ -101,7 +101,10 @@ def make(selection: Selection, control: str = BASE, metric: str = GOLD_GAIN) -> 
         sheets=tuple(_captioned(sheet, selection) for sheet in found if sheet is not None),
         figures=(
             Figure(
-                "reach", "Conclusions by setting", reach_figure.REACH, lambda folder: reach_figure.reach(reach, folder)
+                "reach",
+                "Conclusions by setting",
+                f"{reach_figure.REACH} {selection.counted} {REDRAWS}",
+                lambda folder: reach_figure.reach(reach, folder),
             ),
             *(
                 replace(figure, caption=f"{figure.caption} {said}".strip())
