@@ -141,7 +141,7 @@ def test_a_run_whose_store_is_locked_ends_well_and_says_what_waits(
     assert fakes.built(runs) == built
     assert again.table == outcome.table
     store = Store(check(runs))
-    assert sorted(r.info.run_name for r in store.runs("tiny", "cell")) == ["diffro/1", "rrpo/1"]
+    assert sorted(r.data.tags["mlflow.runName"] for r in store.runs("tiny", "cell")) == ["diffro/1", "rrpo/1"]
     assert {r.info.status for kind in ("parent", "arm") for r in store.runs("tiny", kind)} == {"FINISHED"}
 
 
@@ -187,7 +187,7 @@ def test_an_entry_that_the_store_refuses_waits_and_stops_no_other(tracker: Track
     record(tracker, good)
     store = Store(tracker.folder)
     assert {r.label for r in store.records("tiny")} == {"diffro", "rrpo"}, "it counts, and is not run again"
-    states = {run.info.run_name: run.info.status for run in store.runs("tiny", "cell")}
+    states = {run.data.tags["mlflow.runName"]: run.info.status for run in store.runs("tiny", "cell")}
     assert states == {"diffro/1": "RUNNING", "rrpo/1": "FINISHED"}
 
 
