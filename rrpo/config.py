@@ -237,7 +237,7 @@ class RecogniserConfig:
 
     dim: int = 128
     """Channels."""
-    steps: int = 800
+    steps: int = 1200
     """Updates."""
     batch: int = 32
     """Utterances a step."""
@@ -489,7 +489,10 @@ class Profile:
     sizes: Mapping[str, int]
     """Utterances of each named split, see `rrpo.pipeline.SPLITS`."""
     artefact_rate: float = 0.25
-    """Share of uncorrelated artefacts in codec, SFT and recogniser data: what the policy can emit."""
+    """Share of uncorrelated artefacts in the codec's, the oracle RM's and the recognisers' data."""
+    policy_artefact_rate: float = 0.1
+    """Share of uncorrelated artefacts in the base policy's and SFT's data: what the policy can emit (at .25 a quarter of its
+    samples carry one, and a third of their phones are not understood)."""
     judge_artefact_rate: float = 0.5
     """Share of uncorrelated artefacts in the judges' data: they must see through what a hacking policy says."""
     shortcut: float = 0.9
@@ -510,7 +513,7 @@ class Profile:
     """Stages ``recogniser``: the reward's and the judge's."""
     val_judge: JudgeConfig = field(default_factory=JudgeConfig)
     """Stage ``judge``: gold for curves, tuning and search."""
-    test_judge: JudgeConfig = field(default_factory=lambda: JudgeConfig(architecture="stats_tdnn"))
+    test_judge: JudgeConfig = field(default_factory=lambda: JudgeConfig(architecture="stats_tdnn", steps=3000))
     """Stage ``judge``: gold at declared points, for reports."""
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     """Stage ``pretrain``."""
@@ -518,7 +521,7 @@ class Profile:
     """Stage ``finetune``."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     """The policy's network."""
-    base: SftConfig = field(default_factory=lambda: SftConfig(steps=4000, lr=3e-3))
+    base: SftConfig = field(default_factory=lambda: SftConfig(steps=5000, lr=3e-3))
     """Stage ``base``: the pre-trained policy, one for the world."""
     sft: SftConfig = field(default_factory=lambda: SftConfig(lr=3e-4))
     """Stage ``sft``: fine-tuned from it on the seed's own utterances, which are of the same kind: a tenth of its rate."""

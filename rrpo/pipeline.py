@@ -39,7 +39,7 @@ def splits(profile: Profile) -> dict[str, SplitConfig]:
     foreign = [language for language in profile.world.languages if language != profile.world.language]
     rows = {
         "codec": ("all", "judge", rate, 0.0),
-        "base": ("policy", "sft", rate, 0.0),
+        "base": ("policy", "sft", profile.policy_artefact_rate, 0.0),
         "sft_heldout": ("policy", "sft_heldout", 0.0, 0.0),
         "rm_pretrain": ("rm", "rm", 0.0, profile.shortcut),
         "rm_oracle": ("rm", "rm", rate, 0.0),
@@ -165,7 +165,7 @@ def sft(profile: Profile, seed: int) -> Stage:
         name="sft",
         size=profile.sizes["sft"],
         texts="sft",
-        artefact_rate=profile.artefact_rate,
+        artefact_rate=profile.policy_artefact_rate,
         seed=seed,
     )
     inputs = {
