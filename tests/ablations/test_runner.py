@@ -113,7 +113,7 @@ def test_a_failed_cell_stops_no_other_and_can_be_run_again(runs: Path, run: Run,
     assert (outcome.status, outcome.done) == (1, 2)
     assert list(outcome.failures) == ["rrpo/1"]
     assert why in outcome.failures["rrpo/1"]
-    assert "Missing cells: rrpo 1." in outcome.table.notes
+    assert "Not complete: rrpo 1." in outcome.table.notes
     assert "FAILED optimise rrpo/1" in text
     store = Store(check(runs))
     _, failed = store.states("tiny")
