@@ -51,7 +51,7 @@ def test_one_speaker_who_speaks_wrongly_lowers_the_speakers_line_alone() -> None
 
 def test_change_is_in_units_of_the_cues() -> None:
     before = {"f0_level": 5.0, "f0_spread": 4.0, "seconds": 1.0, "intensity": -30.0, "tilt": -10.0, "f0_rise": 0.0}
-    after = {"f0_level": 6.6, "f0_spread": 5.68, "seconds": 1 / 1.12, "intensity": -24.0, "tilt": -14.0, "f0_rise": 2.0}
+    after = {"f0_level": 6.6, "f0_spread": 5.68, "seconds": 1 / 1.12, "intensity": -24.0, "tilt": -14.0, "f0_rise": 1.8}
     found = speech.change(before, after)
     assert found == pytest.approx(
         {"f0_level": 1, "f0_range": 1, "rate": 1, "intensity": 2, "tilt": -1, "final_rise": 1}
