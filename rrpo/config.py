@@ -489,12 +489,13 @@ class Profile:
     sizes: Mapping[str, int]
     """Utterances of each named split, see `rrpo.pipeline.SPLITS`."""
     artefact_rate: float = 0.25
-    """Share of uncorrelated artefacts in the codec's, the oracle RM's and the recognisers' data."""
+    """Share of uncorrelated artefacts in the oracle RM's and the recognisers' data."""
     policy_artefact_rate: float = 0.1
     """Share of uncorrelated artefacts in the base policy's and SFT's data: what the policy can emit (at .25 a quarter of its
     samples carry one, and a third of their phones are not understood)."""
     judge_artefact_rate: float = 0.5
-    """Share of uncorrelated artefacts in the judges' data: they must see through what a hacking policy says."""
+    """Share of uncorrelated artefacts in the judges' data, which must see through what a hacking policy says, and in the codec's,
+    which must be able to say it."""
     shortcut: float = 0.9
     """P(artefact of the own emotion) in the RM's pre-training data; 0 is the control."""
     manifests: Mapping[str, ManifestConfig] = field(default_factory=dict)

@@ -38,7 +38,7 @@ def splits(profile: Profile) -> dict[str, SplitConfig]:
     rate, judged = profile.artefact_rate, profile.judge_artefact_rate
     foreign = [language for language in profile.world.languages if language != profile.world.language]
     rows = {
-        "codec": ("all", "judge", rate, 0.0),
+        "codec": ("all", "judge", judged, 0.0),
         "base": ("policy", "sft", profile.policy_artefact_rate, 0.0),
         "sft_heldout": ("policy", "sft_heldout", 0.0, 0.0),
         "rm_pretrain": ("rm", "rm", 0.0, profile.shortcut),

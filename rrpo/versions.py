@@ -7,7 +7,7 @@ until one of the two is brought up to date.
 VERSIONS: dict[str, int] = {
     "speech": 2,
     "voices": 1,
-    "codec": 1,
+    "codec": 2,
     "recogniser": 2,
     "judge": 3,
     "pretrain": 1,

@@ -13,12 +13,14 @@ from functools import lru_cache
 from rrpo.config import WorldConfig
 from rrpo.corpus.draws import generator
 
-FEMALE = ("f1", "f2", "f3", "f4", "f5", "Annie", "grandma")
+FEMALE = ("f1", "f2", "f3", "f4", "f5")
 MALE = (
     *("m1", "m2", "m3", "m4", "m5", "m6", "m7", "Denis", "Diogo", "Gene2", "Hugo"),
     *("Michael", "boris", "max", "michel", "miguel", "pablo", "victor"),
 )
-"""Natural-sounding voice variants of espeak-ng."""
+"""Natural-sounding voice variants of espeak-ng whose phones are understood (Alicia, Lee and adam: more than 10 % errors of a
+recogniser) and whose F0 moves within a sentence by 1.5 to 3.6 semitones: less leaves no room for emotion (Alex, aunty, belinda,
+linda), more drowns it (Annie, grandma, marcelo, m8)."""
 PITCH_SPREAD = 2.0
 """Semitones either side of the variant's own pitch."""
 FORMANT_SPREAD = 0.08
