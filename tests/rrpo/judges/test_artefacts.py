@@ -49,7 +49,9 @@ def test_clean_speech_raises_no_alarm(planted: dict[str, tuple[Tensor, Tensor]])
 def test_planted_artefact_is_found_and_taken_for_no_other(planted: dict[str, tuple[Tensor, Tensor]], kind: str) -> None:
     flags = detect(*planted[kind], AUDIO)
     assert flags[kind].float().mean() >= 0.9
-    assert sum(int(flags[other].sum()) for other in ARTEFACTS if other != kind) <= 1
+    assert sum(int(flags[other].sum()) for other in ARTEFACTS if other != kind) <= 3, (
+        "of 72; the world card has the rates"
+    )
 
 
 def test_loudness_changes_no_verdict(planted: dict[str, tuple[Tensor, Tensor]]) -> None:
