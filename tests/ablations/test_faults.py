@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,9 +64,10 @@ def test_thirty_kills_at_random_points_change_no_bit(tmp_path: Path) -> None:
     assert process.returncode == 0, text
     dice = random.Random(4)
     killed = Counter[str]()
+    finished = 0
     while sum(killed.values()) < ROUNDS:
         process = start(storm)
-        time.sleep(dice.uniform(2.0, 14.0))
+        time.sleep(dice.uniform(2.0, 10.0))
         family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
         what = dice.choice(["worker", "parent", "everything"])
         if what == "worker" and family:
@@ -74,19 +76,20 @@ def test_thirty_kills_at_random_points_change_no_bit(tmp_path: Path) -> None:
         for member in [process, *(family if what == "everything" else [])]:
             member.kill()
         process.communicate()
-        killed[what] += 1
-        if process.returncode == 0:  # finished before the blow: begin another storm in the same folder
-            finished = complete(storm)
-            assert set(finished.values()) == {1}
-            last = dice.choice([path for path in (storm / "stages").iterdir() if path.is_dir()])
-            (last / MARKER).unlink()
+        killed[what] += process.returncode != 0
+        if process.returncode == 0:  # finished before the blow: compare, and begin another storm
+            assert set(complete(storm).values()) == {1}
+            assert results(storm) == results(calm)
+            shutil.rmtree(storm)
+            finished += 1
     with start(storm) as process:
         text, _ = process.communicate(timeout=600)
     assert process.returncode == 0, text
     assert "All 2 cells are done." in text
     assert set(complete(storm).values()) == {1}, "no cell lost, none recorded twice"
     assert results(storm) == results(calm)
-    assert len(killed) == 3
+    assert min(killed[what] for what in ("worker", "parent", "everything")) > 0
+    print(f"kills: {dict(killed)}; grids that finished on the way: {finished}")
 
 
 def test_a_run_killed_whole_goes_on_where_it_was(runs: Path, run: Run, tmp_path: Path) -> None:
