@@ -6,7 +6,7 @@ until one of the two is brought up to date.
 
 VERSIONS: dict[str, int] = {
     "speech": 2,
-    "voices": 1,
+    "voices": 2,
     "codec": 2,
     "recogniser": 2,
     "judge": 3,

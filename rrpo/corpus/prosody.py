@@ -27,9 +27,10 @@ def moved(wave: np.ndarray, sample_rate: int, cues: tuple[float, ...], noise: np
 def overlap_add(wave: np.ndarray, sample_rate: int, pace: float, semitones: float, excursion: float) -> np.ndarray:
     """``wave [S]`` ``pace`` times as fast, F0 ``semitones`` higher, its excursions around its mean (in log) scaled."""
     from parselmouth import Sound
-    from parselmouth.praat import call
+    from parselmouth.praat import call, run
 
     sound = Sound(np.asarray(wave, dtype=np.float64), sampling_frequency=sample_rate)
+    run("random_initializeWithSeedUnsafelyButPredictably (1)")  # overlap-add draws where speech is unvoiced
     manipulation = call(sound, "To Manipulation", STEP, *F0_RANGE)
     tier = call(manipulation, "Extract pitch tier")
     if call(tier, "Get number of points"):
