@@ -21,6 +21,7 @@ from rich.console import Console
 
 from ablations import environment, equality, jobs
 from ablations.cell_file import CELL_FILE, read_cell
+from ablations.commands import Workers, refusing, start
 from ablations.equality import Comparison
 from ablations.errors import InputError, positive
 from ablations.estimate import Estimator, duration
@@ -47,9 +48,7 @@ def command(
     run_id: Annotated[str, typer.Argument(help="The MLflow run of a finished cell.")],
     runs_dir: Annotated[Path, typer.Option(help="The runs folder that it was recorded with.")] = Path("runs"),
     device: Annotated[str, typer.Option(help="recorded, auto, cpu or cuda.")] = "recorded",
-    workers: Annotated[
-        int | None, typer.Option(help="Worker processes. Default: one a CPU, at most 4 on a GPU.", show_default=False)
-    ] = None,
+    workers: Workers = None,
     reuse_world: Annotated[
         bool,
         typer.Option("--reuse-world", help="Take what all seeds share (codec, judges, base policy) as it is stored."),
@@ -64,7 +63,7 @@ def command(
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    try:
+    with refusing():
         folder = check(runs_dir)
         record, cell = recorded(folder, run_id)
         machine = environment.resolve_device(
@@ -74,9 +73,6 @@ def command(
         scratch = RunsFolder(folder.root / "reproduced" / record.cell_hash[:12])
         if reuse_world:
             say(f"{share_world(cell, folder.root, scratch.root)} stages of the world are taken as they are stored.")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
     if cell.hash != record.cell_hash:
         say(
             f"This code names the cell otherwise ({cell.hash[:8]}, recorded {record.cell_hash[:8]}): stages have new versions."
@@ -211,10 +207,7 @@ def _environment(record: Record) -> dict[str, str]:
 
 def main() -> None:
     """Entry point of the console script."""
-    try:
-        app(prog_name="ablations.reproduce", standalone_mode=True)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    start(app, "ablations.reproduce")
 
 
 if __name__ == "__main__":

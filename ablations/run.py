@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from ablations import plan
-from ablations.errors import InputError
+from ablations.commands import Device, RunsDir, refusing, start
 from ablations.estimate import Estimator
 from ablations.grids import FIRST_SEED, GRIDS
 from ablations.launchers import PACKAGES
@@ -35,7 +35,7 @@ def command(
     profile: Annotated[
         str | None, typer.Option(help="Size of world and models. Default: the grid's (smoke or embedded).")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
     workers: Annotated[
         int | None,
         typer.Option(
@@ -78,14 +78,14 @@ def command(
     shard: Annotated[
         str, typer.Option(metavar="I/N", help="Only every N-th cell, from the I-th (1 to N) on: for batch systems.")
     ] = "1/1",
-    runs_dir: Annotated[Path, typer.Option(help="Where stages, logs and the MLflow store lie.")] = Path("runs"),
+    runs_dir: RunsDir = Path("runs"),
     plan_only: Annotated[
         bool, typer.Option("--plan", help="Print cells, stages to build and the time, and do nothing.")
     ] = False,
 ) -> None:
     """Run a grid of arms x seeds; cells that are finished are not run again."""
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
-    try:
+    with refusing():
         asked = plan.request(
             grid=grid,
             profile=profile,
@@ -107,20 +107,14 @@ def command(
             runs_dir=runs_dir,
         )
         made = plan.make(asked)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
     estimator = Estimator(asked.folder.root, asked.device)
     lines = made.lines(estimator)
     for line in lines if plan_only else [lines[0], *lines[1 + len(asked.cells) :]]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if plan_only:
         return
-    try:
+    with refusing():
         outcome = run_plan(made, estimator, console, show_table)
-    except InputError as error:  # no such cluster, or a tracking store that does not answer
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
     report(outcome, console)
     raise typer.Exit(outcome.status)
 
@@ -161,10 +155,7 @@ def show_table(table: Sheet, console: Console, title: str) -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    try:
-        app(prog_name="ablations.run", standalone_mode=True)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    start(app, "ablations.run")
 
 
 if __name__ == "__main__":

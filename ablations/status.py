@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from ablations.commands import RunsDir, refusing
 from ablations.errors import InputError, choose
 from ablations.estimate import duration
 from ablations.planned import PlannedCell, read_plan
@@ -49,20 +50,17 @@ class Row:
 @app.command()
 def command(
     grid: Annotated[str | None, typer.Option(help="Only this grid. Default: every grid in the folder.")] = None,
-    runs_dir: Annotated[Path, typer.Option(help="Where stages, logs and the MLflow store lie.")] = Path("runs"),
+    runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Show every cell: state, owner, age, last step, log."""
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
-    try:
+    with refusing():
         folder = check(runs_dir)
         if not folder.exists:
             raise InputError("there is no runs folder", got=runs_dir, fix="give --runs-dir one that a run made")
         store = Store(folder)
         names = store.grids()
         chosen = names if grid is None else [choose("grid in this folder", grid, names)]
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
     for name in chosen:
         rows = status(store, name)
         table = RichTable(title=f"grid {name}: {summary(rows)}", title_justify="left")

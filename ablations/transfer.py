@@ -19,6 +19,7 @@ from rich.console import Console
 
 from ablations import environment, records, tracking
 from ablations.cell_file import CELL_FILE, read_cell
+from ablations.commands import Device, RunsDir, Workers, refusing, start
 from ablations.errors import InputError, choose, positive
 from ablations.plan import default_workers
 from ablations.records import Record
@@ -38,22 +39,17 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def command(
     grid: Annotated[str, typer.Option(help="Which grid; its finished cells are compared.")],
     profile: Annotated[str | None, typer.Option(help="Which profile, where the grid was run on several.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    workers: Annotated[
-        int | None, typer.Option(help="Worker processes. Default: one a CPU, at most 4 on a GPU.", show_default=False)
-    ] = None,
-    runs_dir: Annotated[Path, typer.Option(help="Where stages, logs and the MLflow store lie.")] = Path("runs"),
+    device: Device = "auto",
+    workers: Workers = None,
+    runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Measure how far each arm's gain transfers to the other arms' reward models."""
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
-    try:
+    with refusing():
         folder = check(runs_dir)
         groups = comparable(folder, grid, profile)
         machine = environment.resolve_device(device)
         count = default_workers(machine) if workers is None else positive("--workers", workers)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
     stages = {f"seed {cells[0].seed}": matrix(cells) for cells in groups}
     failures = build(stages, folder, machine, count, console, counted="transfer")
     tracking.create(folder, grid)
@@ -138,10 +134,7 @@ def record(tracker: Tracker, cells: Sequence[Cell], stage: Stage) -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    try:
-        app(prog_name="ablations.transfer", standalone_mode=True)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    start(app, "ablations.transfer")
 
 
 if __name__ == "__main__":

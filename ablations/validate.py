@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 
 from ablations import card, environment, jobs, records, tracking
+from ablations.commands import Device, RunsDir, Workers, refusing, start
 from ablations.errors import InputError, choose, positive
 from ablations.estimate import Estimator, duration
 from ablations.launchers.local import LocalPool
@@ -42,19 +43,14 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def command(
     profile: Annotated[str, typer.Option(help="Size of world and models: smoke or embedded.")] = "embedded",
     seed: Annotated[int, typer.Option(help="Development seed of RM and policy, 1000 or above.")] = DEVELOPMENT,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    workers: Annotated[
-        int | None, typer.Option(help="Worker processes. Default: one a CPU, at most 4 on a GPU.", show_default=False)
-    ] = None,
-    runs_dir: Annotated[Path, typer.Option(help="Where stages, logs and the MLflow store lie.")] = Path("runs"),
+    device: Device = "auto",
+    workers: Workers = None,
+    runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Measure the world card: valid speech, trustworthy judges, visible hacking."""
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
-    try:
+    with refusing():
         size, folder, machine, count = _checked(profile, seed, device, workers, runs_dir)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
     stages = sections(size, seed)
     tracking.create(folder, records.EXPERIMENT_WORLD)
     failures = build(stages, folder, machine, count, console)
@@ -153,10 +149,7 @@ def _log(lines: Sequence[Line], profile: Profile, seed: int, folder: RunsFolder,
 
 def main() -> None:
     """Entry point of the console script."""
-    try:
-        app(prog_name="ablations.validate", standalone_mode=True)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    start(app, "ablations.validate")
 
 
 if __name__ == "__main__":

@@ -6,12 +6,12 @@ Exit status: 0, or 2 for bad input.
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ablations.commands import refusing
 from ablations.errors import InputError
 from ablations.records import GOLD_GAIN
 from ablations.sheet import Column, Sheet, Value
@@ -39,13 +39,10 @@ def command(
     mixed: Annotated[bool, typer.Option("--mixed", help="Admit cells of different versions of the code.")] = False,
 ) -> None:
     """Print the arms that two grids share, with the difference of a measure."""
-    try:
+    with refusing():
         a = select(runs_dir, first, profile, world, mixed=mixed)
         b = select(other_runs_dir or runs_dir, second, profile, other_world, mixed=mixed)
         made = compare(a, b, metric)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
     print(FORMATS["md"](made))
 
 

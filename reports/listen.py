@@ -7,7 +7,6 @@ shows them. Exit status: 0, or 2 for bad input, of which nothing is written.
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from ablations.commands import refusing
 from ablations.errors import InputError
 from ablations.runs_folder import check
 from ablations.store import Store
@@ -44,7 +44,7 @@ def export(
     ] = None,
 ) -> None:
     """Write a blind listening test of a grid's samples as one HTML file that needs no server."""
-    try:
+    with refusing():
         if prompts < 1:
             raise InputError("a listening test needs a prompt", got=f"--prompts {prompts}", fix="give 1 or more")
         selection = select(runs_dir, grid, profile)
@@ -52,9 +52,6 @@ def export(
         folder = _writable(runs_dir / "listening" if out is None else out.parent, out)
         emotions = json.loads(selection.records[0].params["profile.world.emotions"])
         test = listening_test.find_or_make(Store(check(runs_dir)), grid, items, emotions)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
     path = folder / f"{grid}-{test.id}.html" if out is None else out
     listening_test.write(listening_test.page(test, selection.records), path)
     print(_said(test, path))
@@ -83,7 +80,7 @@ def bring_in(
     ] = False,
 ) -> None:
     """Check people's ratings and bring them into MLflow; all of the files, or nothing."""
-    try:
+    with refusing():
         folder = check(runs_dir)
         if not folder.exists:
             raise InputError("there is no runs folder", got=runs_dir, fix="give --runs-dir the one that wrote the page")
@@ -91,9 +88,6 @@ def bring_in(
         known = ratings.all_tests(store)
         read = [ratings.read(path, known) for path in files]
         fresh = ratings.check_new(store, read, replace)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
     for file in fresh:
         ratings.keep(store, file)
     for file in read:

@@ -5,7 +5,6 @@ Exit status: 0, or 2 for bad input.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +12,7 @@ from typing import Annotated
 import typer
 from rich.progress import track
 
+from ablations.commands import refusing
 from ablations.errors import InputError, choose
 from ablations.records import GOLD_GAIN
 from reports import page
@@ -48,14 +48,11 @@ def command(
     ] = False,
 ) -> None:
     """Write the tables, the figures (PDF, PNG) and report.html, the same bytes each time; keep them in MLflow too."""
-    try:
+    with refusing():
         endings = [choose("format", name, list(FORMATS)) for name in formats or FORMATS]
         selection = select(runs_dir, grid, profile, world, mixed=mixed)
         made = make(selection, control, metric)
         folder = _folder(runs_dir / "reports" / selection.grid if out is None else out)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
     paths = write(made.sheets, folder, endings)
     drawn = []
     for figure in track(made.figures, description="figures", transient=True):

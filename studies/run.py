@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from ablations import environment, launchers
-from ablations.errors import InputError
+from ablations.commands import Device, refusing, start
 from ablations.run import WIDTH
 from ablations.sheet import Sheet, as_csv, markdown
 from ablations.statistics import Interval
@@ -74,7 +74,7 @@ def command(
         typer.Option(help="A database's URL (sqlite, PostgreSQL, MySQL). Default: a journal file in the runs folder."),
     ] = "",
     profile: Annotated[str, typer.Option(help="Size of world and models.")] = "embedded",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
     workers: Annotated[
         int | None, typer.Option(help="Trials at the same time. Default: one a CPU.", show_default=False)
     ] = None,
@@ -102,7 +102,7 @@ def command(
 ) -> None:
     """Run or resume a study, check its winner on fresh seeds, write tables and figures, keep all of it in MLflow."""
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
-    try:
+    with refusing():
         asked = options.checked(
             study=study,
             arm=arm,
@@ -126,9 +126,6 @@ def command(
         )
         opened = options.opened(asked)
         raise typer.Exit(run(asked, opened, console))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
 
 
 def run(asked: Command, opened: OptunaStudy, console: Console) -> int:
@@ -236,10 +233,7 @@ def _say(console: Console, text: str) -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    try:
-        app(prog_name="studies.run")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    start(app, "studies.run")
 
 
 if __name__ == "__main__":

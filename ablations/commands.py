@@ -1,0 +1,37 @@
+"""What the commands share: options, the end on bad input, the entry point."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ablations.errors import InputError
+
+RunsDir = Annotated[Path, typer.Option(help="Where stages, logs and the MLflow store lie.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Workers = Annotated[
+    int | None, typer.Option(help="Worker processes. Default: one a CPU, at most 4 on a GPU.", show_default=False)
+]
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """End the command with the one message and status 2 where its input is refused."""
+    try:
+        yield
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+
+
+def start(app: typer.Typer, name: str) -> None:
+    """Run a command by its module's name; Ctrl-C ends it with status 130."""
+    try:
+        app(prog_name=name)
+    except KeyboardInterrupt:
+        sys.exit(130)
