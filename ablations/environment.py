@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ablations.errors import InputError, choose
-from ablations.records import TAG_CODE, TAG_DIFF, TAG_DIRTY, TAG_SHA, Record
+from ablations.records import TAG_CODE, TAG_DIFF, TAG_DIRTY, TAG_SHA, TEXT_LIMIT, Record
 from rrpo.provenance import processor, source_hash
 from rrpo.stages import content_hash
 
@@ -30,8 +30,6 @@ SOURCE = Path(__file__).resolve().parent.parent
 
 DIFF_LIMIT = 1_000_000
 """Characters kept of what differs from the commit."""
-TAG_LIMIT = 5000
-"""Longest tag, cut to be safe on every backend."""
 
 
 @cache
@@ -51,7 +49,7 @@ def git_state() -> dict[str, str]:
         TAG_SHA: sha if known and sha else "unknown",
         TAG_DIRTY: str(bool(status)).lower() if known else "unknown",
         TAG_CODE: source_hash(),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:TAG_LIMIT],
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:TEXT_LIMIT],
     }
     return found | ({TAG_DIFF: content_hash(_changes())[:16]} if found[TAG_DIRTY] == "true" else {})
 

@@ -120,11 +120,14 @@ class Plan:
                 found[cell.hash] = "missing"
         return found
 
-    def lines(self, estimator: Estimator) -> list[str]:
-        """The plan for people: every cell, the stages to build, the time."""
-        request, todo = self.request, self.todo
+    def rows(self) -> list[str]:
+        """Every cell with its state, for people."""
         states = self.states()
-        rows = [f"  {cell.name:<24} {cell.hash[:8]}  {states[cell.hash]}" for cell in request.cells]
+        return [f"  {cell.name:<24} {cell.hash[:8]}  {states[cell.hash]}" for cell in self.request.cells]
+
+    def lines(self, estimator: Estimator, *, cells: bool = True) -> list[str]:
+        """The plan for people: every cell (or none), the stages to build, the time."""
+        request, todo = self.request, self.todo
         kinds = Counter(stage.name for stage in self.stages)
         stages = ", ".join(f"{count} x {name}" for name, count in kinds.items()) or "none"
         back = f", {len(self.kept_back)} kept back" if self.kept_back else ""
@@ -133,7 +136,7 @@ class Plan:
         return [
             f"grid {request.grid}: {len(request.arms)} arms x {len(request.seeds)} seeds = {len(request.cells)} cells, "
             f"{done} done, {len(todo)} to run{back}",
-            *rows,
+            *(self.rows() if cells else ()),
             f"stages to build: {stages}",
             *prospects(request.arms, len(request.seeds), self.spread),
             *([f"WARNING: {warning}"] if (warning := environment.code_warning(self.records)) else []),
@@ -154,8 +157,7 @@ def _change(before: Record, cell: Cell) -> str:
 
 def _owners(folder: RunsFolder, cells: Sequence[Cell]) -> dict[str, str]:
     """Cell hash -> the live process that builds one of its own stages."""
-    claims = Claims(folder.claims)
-    owners = {name: owner for name in claims.names() if (owner := claims.holder(name)) is not None}
+    owners = Claims(folder.claims).holders()
     if not owners:
         return {}
     own = {cell.hash: [stage.path(folder.root).name for stage in cell.stages.values()] for cell in cells}

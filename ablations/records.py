@@ -131,6 +131,8 @@ HUMAN: dict[str, str] = {"human_emos": "expressiveness", "human_nmos": "naturaln
 GOLD_GAIN = "gold_gain"
 """Primary outcome, in arm summaries only: it compares a cell with the others of its seed."""
 
+TEXT_LIMIT = 5000
+"""Longest tag, cut to be safe on every backend."""
 EXPERIMENT_WORLD = "world"
 """The MLflow experiment of world cards."""
 EXPERIMENT_STUDY = "study "

@@ -108,8 +108,7 @@ def command(
         )
         made = plan.make(asked)
     estimator = Estimator(asked.folder.root, asked.device)
-    lines = made.lines(estimator)
-    for line in lines if plan_only else [lines[0], *lines[1 + len(asked.cells) :]]:
+    for line in made.lines(estimator, cells=plan_only):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if plan_only:
         return

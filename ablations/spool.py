@@ -20,6 +20,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from rrpo.stages import flush
+
 ENTRY = "entry.json"
 ARTIFACTS = "artifacts"
 STALE = 86400.0
@@ -95,7 +97,7 @@ class Spool:
                 _link(path, artifacts / name)
             _write(partial / ENTRY, json.dumps(dataclasses.asdict(entry)))
             os.replace(partial, final)
-            _flush(self.root)
+            flush(self.root)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -149,11 +151,3 @@ def _write(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _flush(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -21,7 +21,7 @@ from ablations.estimate import duration
 from ablations.planned import PlannedCell, read_plan
 from ablations.runs_folder import RunsFolder, check
 from ablations.store import Store
-from rrpo.claims import Claims, Owner
+from rrpo.claims import Claims
 from rrpo.progress import progress_of
 
 WIDTH = 170
@@ -78,7 +78,7 @@ def status(store: Store, grid: str) -> list[Row]:
     folder = store.folder
     done, lost = store.states(grid)
     now = time.time()
-    at_work = working(folder)
+    at_work = Claims(folder.claims).holders()
     rows = []
     cells = read_plan(folder, grid)
     for cell in cells:
@@ -98,12 +98,6 @@ def status(store: Store, grid: str) -> list[Row]:
     known = {cell.hash for cell in cells}
     rows += [Row(f"cell {key[:8]}", f"failed, {why}") for key, why in lost.items() if key not in known]
     return rows
-
-
-def working(folder: RunsFolder) -> dict[str, Owner]:
-    """Live owners by what they claim: the folder's name of a stage."""
-    claims = Claims(folder.claims)
-    return {name: owner for name in claims.names() if (owner := claims.holder(name)) is not None}
 
 
 def _last_log(cell: PlannedCell, folder: RunsFolder) -> str:

@@ -29,9 +29,6 @@ from ablations.store import waiting_record
 from rrpo.cell import Cell
 from rrpo.stages import MARKER, Stage, content_hash, walk
 
-TEXT_LIMIT = 5000
-"""Longest tag, cut to be safe on every backend."""
-
 
 def create(folder: RunsFolder, grid: str) -> None:
     """Create folder, store and the grid's experiment where they are missing, and put the store in order.
@@ -124,7 +121,7 @@ class Tracker:
 
     def record_failure(self, cell: Cell, lost: Lost, log: str) -> None:
         """Record that a cell failed, why, and the log with the traceback."""
-        why = {records.TAG_FAILED: lost.reason[:TEXT_LIMIT], records.TAG_FAILURE_KIND: lost.kind}
+        why = {records.TAG_FAILED: lost.reason[: records.TEXT_LIMIT], records.TAG_FAILURE_KIND: lost.kind}
         entry = self._entry(new_key("failure"), cell.name, "cell", _cell_tags(cell) | why, cell.params())
         self._put(replace(entry, status="FAILED", texts=self._texts(cell, log)))
 

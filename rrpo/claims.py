@@ -156,11 +156,12 @@ class Claims:
             (self.folder / f"{name}.{old}").unlink(missing_ok=True)
         return Claim(path, text, self.clock)
 
-    def names(self) -> list[str]:
-        """What is or was claimed and not given back."""
+    def holders(self) -> dict[str, Owner]:
+        """The live owner of everything that has one."""
         if not self.folder.is_dir():
-            return []
-        return sorted({path.stem for path in self.folder.iterdir() if path.suffix[1:].isdecimal()})
+            return {}
+        names = sorted({path.stem for path in self.folder.iterdir() if path.suffix[1:].isdecimal()})
+        return {name: owner for name in names if (owner := self.holder(name)) is not None}
 
     def holder(self, name: str) -> Owner | None:
         """The live owner of ``name``; None when it is free, or its owner is dead or silent for too long."""

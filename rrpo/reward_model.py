@@ -23,6 +23,9 @@ from rrpo.masking import valid_mask
 from rrpo.regularizers import OFF
 from rrpo.stages import canonical
 
+CHUNK = 64
+"""Samples that `RewardModel.log_probs` hears at once."""
+
 
 class RewardModel(nn.Module):
     """Emotion classifier of log-mel frames ``F [B, T, M]``; padding holds any finite number."""
@@ -95,6 +98,12 @@ class RewardModel(nn.Module):
     def forward(self, F: Tensor, lengths: Tensor) -> Tensor:
         """``F [B, T, M], lengths [B]`` -> ``logits [B, K]``."""
         return self.classify(*self.encode(F, lengths))
+
+    @torch.no_grad()
+    def log_probs(self, F: Tensor, lengths: Tensor) -> Tensor:
+        """``F [P, T, M], lengths [P]`` -> log-probabilities ``[P, K]``, `CHUNK` samples at once."""
+        parts = zip(F.split(CHUNK), lengths.split(CHUNK), strict=True)
+        return torch.cat([self(f, n).log_softmax(1) for f, n in parts])
 
     def save(self, folder: Path) -> None:
         """Writes ``reward_model.json`` and ``reward_model.pt`` into ``folder``."""

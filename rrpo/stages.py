@@ -242,7 +242,4 @@ def _write_marker(path: Path, stage: Stage, seconds: float, device: str) -> None
         "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "peak_device_mib": peak_device_mib(device),
     } | built_with(device)
-    with path.open("w") as file:
-        json.dump(record, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
+    path.write_text(json.dumps(record, indent=1))

@@ -19,7 +19,7 @@ from ablations import records
 from ablations.reconcile import owner_tags
 from ablations.runs_folder import RunsFolder
 from ablations.store import Store
-from ablations.tracking import TEXT_LIMIT, create
+from ablations.tracking import create
 from rrpo.stages import content_hash
 from studies.recovery import lost_trials
 from studies.results import front, ranked
@@ -72,7 +72,7 @@ class Bridge:
             else:
                 self.parent = self._create(self.search.name, "study", {})
                 for key, value in identity.items():
-                    self._client.log_param(self.parent, key, str(value)[:TEXT_LIMIT])
+                    self._client.log_param(self.parent, key, str(value)[: records.TEXT_LIMIT])
                 self.study.set_user_attr(LINK.format("parent"), self.parent)
             self._written = self._complete()
         search = self.search
@@ -156,7 +156,7 @@ class Bridge:
         }
         tags |= {f"cell {seed}": " ".join(stages) for seed, stages in trial.user_attrs.get(STAGES, {}).items()}
         if REASON in trial.user_attrs:
-            tags[records.TAG_FAILED] = trial.user_attrs[REASON][:TEXT_LIMIT]
+            tags[records.TAG_FAILED] = trial.user_attrs[REASON][: records.TEXT_LIMIT]
         run = self._create(f"trial {trial.number}", "trial", tags, _milliseconds(trial.datetime_start))
         metrics = dict(zip(self.search.question.objectives, trial.values or [], strict=False))
         for seed, outcomes in trial.user_attrs.get(OUTCOMES, {}).items():

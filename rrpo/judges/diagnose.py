@@ -35,8 +35,6 @@ from rrpo.stages import Context
 
 PROSODY = ("f0_level", "f0_spread", "tempo", "intensity")
 """Of `rrpo.judges.phonetics.MEASURES`, those that are kept."""
-CHUNK = 64
-"""Samples that the reward model hears at once."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +87,7 @@ def on_frames(
     F: Tensor, lengths: Tensor, prompts: Sequence[Prompt], common: RewardModel, codec: Codec
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """The common reward model's opinion of ``F [P, T, M]``, ``lengths [P]`` in frames, and shares of silences and drawls."""
-    parts = zip(F.split(CHUNK), lengths.split(CHUNK), strict=True)
-    log_probs = torch.cat([common(f, n).log_softmax(1) for f, n in parts]).cpu().numpy()
+    log_probs = common.log_probs(F, lengths).cpu().numpy()
     targets = np.array([common.emotions.index(prompt.emotion) for prompt in prompts])
     flags = detect(F, lengths, codec.audio)
     row = {

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
 from rrpo.codec import Codec
@@ -28,8 +27,6 @@ TABLE = "transfer.parquet"
 """
 SAMPLES, MODEL = "samples ", "model "
 """Prefixes of the inputs' roles, before the arm's name."""
-CHUNK = 64
-"""Samples heard at once."""
 
 
 def build(config: TransferConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
@@ -54,11 +51,9 @@ def build(config: TransferConfig, inputs: Mapping[str, Path], out: Path, context
     pd.DataFrame(rows).to_parquet(out / TABLE, index=False)
 
 
-@torch.no_grad()
 def opinion(model: RewardModel, F: Tensor, lengths: Tensor, prompts: Sequence[Prompt]) -> dict[str, float]:
     """Accuracy, log-probability of the target and confidence of a reward model on ``F [P, T, M]``, ``lengths [P]``."""
-    parts = zip(F.split(CHUNK), lengths.split(CHUNK), strict=True)
-    log_probs = torch.cat([model(f, n).log_softmax(1) for f, n in parts]).cpu().numpy()
+    log_probs = model.log_probs(F, lengths).cpu().numpy()
     targets = np.array([model.emotions.index(prompt.emotion) for prompt in prompts])
     return {
         "accuracy": metrics.accuracy(log_probs, targets),

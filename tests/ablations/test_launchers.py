@@ -157,15 +157,6 @@ class TestContract:
         assert (tmp_path / "cleaned").exists()
         assert gone(pid)
 
-    def test_a_halt_lets_a_task_save_a_checkpoint(self, pool: Pool, tmp_path: Path):
-        slot = pool.submit(task("steps", str(tmp_path)), tmp_path / "log")
-        until(pool, lambda event: isinstance(event, Progress))
-        pool.halt()
-        event = end_of(pool, slot)
-        assert isinstance(event, Failed)
-        assert event.kind == "stopped"
-        assert (tmp_path / "checkpoint").exists()
-
     def test_a_log_that_cannot_be_seen_there_fails_the_task_with_the_reason(self, pool: Pool, tmp_path: Path):
         if isinstance(pool, LocalPool):
             pytest.skip("there is here")
