@@ -18,7 +18,7 @@ from ablations.records import GOLD_GAIN
 from reports import page
 from reports.report import Report, make
 from reports.store import Selection, select
-from reports.writers import FORMATS, figures_latex, write
+from reports.writers import FORMATS, figures_latex, sweep, write
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -62,6 +62,7 @@ def command(
     if shown and "tex" in endings:
         paths.append(figures_latex([(f.name, f.title, f.caption) for f in shown], folder / "figures.tex"))
     paths.append(page.write(selection, made, shown, folder))
+    sweep(folder, paths)
     _show(made, selection, paths)
     page.keep(selection, paths)
 

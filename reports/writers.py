@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html as escaping
+import json
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,6 +41,9 @@ WIDE = 120
 """Characters a row beyond which a table lies on its side."""
 FIT = "\\resizebox{\\ifdim\\width>\\textwidth\\textwidth\\else\\width\\fi}{!}"
 """Shrinks its argument to the page where it is wider."""
+
+LISTING = "files.json"
+"""Names of a report's files, so that the next one in the same folder can remove what it does not write again."""
 
 
 def latex(sheet: Sheet) -> str:
@@ -111,6 +115,23 @@ def write(sheets: Sequence[Sheet], folder: Path, formats: Sequence[str]) -> list
             path.write_text(FORMATS[ending](sheet), encoding="utf-8")
             paths.append(path)
     return paths
+
+
+def sweep(folder: Path, paths: Sequence[Path]) -> None:
+    """Removes what a former report left in ``folder`` and this one, which wrote ``paths``, did not write; nobody else's files.
+
+    Otherwise a figure of another selection would stand beside tables that it does not belong to.
+    """
+    listing = folder / LISTING
+    try:
+        before = json.loads(listing.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        before = []
+    now = sorted(path.name for path in paths)
+    for name in {str(name) for name in before} - set(now) if isinstance(before, list) else ():
+        if Path(name).name == name:
+            (folder / name).unlink(missing_ok=True)
+    listing.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
 
 
 def figures_latex(figures: Sequence[tuple[str, str, str]], path: Path) -> Path:

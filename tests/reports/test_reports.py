@@ -26,7 +26,7 @@ from ablations.tracking import Tracker
 from reports import page
 from reports.report import make
 from reports.store import select
-from reports.writers import FORMATS
+from reports.writers import FORMATS, LISTING
 
 
 def test_a_report_has_table_and_figure_the_same_bytes_each_time(runs: Path, tmp_path: Path):
@@ -39,7 +39,7 @@ def test_a_report_has_table_and_figure_the_same_bytes_each_time(runs: Path, tmp_
     figures = {"goodhart", "forest", "seeds", "training", "pareto", "confusion", "spectrograms"}
     assert names == {f"{name}.{ending}" for name in tables for ending in ("md", "csv", "tex", "html")} | {
         f"{name}.{ending}" for name in figures for ending in ("pdf", "png")
-    } | {"report.html", "figures.tex"}
+    } | {"report.html", "figures.tex", LISTING}
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     text = (tmp_path / "one" / "table.md").read_text()
@@ -55,6 +55,20 @@ def test_a_report_has_table_and_figure_the_same_bytes_each_time(runs: Path, tmp_
         assert word in text
     pdf = (tmp_path / "one" / "goodhart.pdf").read_bytes()
     assert b"/Type3" not in pdf, "fonts are embedded as TrueType"
+
+
+def test_what_a_former_report_left_is_removed_and_nothing_else(runs: Path, tmp_path: Path):
+    store_cells(runs, fakes.cells(ARMS, [1, 2, 3]))
+    assert report(runs, tmp_path / "out", "--grid", "tiny").exit_code == 0
+    (tmp_path / "out" / "my notes.csv").write_text("mine")
+    assert report(runs, tmp_path / "out", "--grid", "tiny", "--format", "md").exit_code == 0
+    left = {path.suffix for path in (tmp_path / "out").iterdir()}
+    assert left == {".md", ".pdf", ".png", ".html", ".json", ".csv"}
+    assert [path.name for path in (tmp_path / "out").glob("*.csv")] == ["my notes.csv"]
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "out" / LISTING).write_text('["../precious", 3]')
+    assert report(runs, tmp_path / "out", "--grid", "tiny", "--format", "md").exit_code == 0
+    assert (tmp_path / "precious").exists()
 
 
 def store_of(runs: Path) -> Store:
@@ -134,7 +148,7 @@ def test_a_grid_of_reward_models_has_a_table_and_no_figure(runs: Path, tmp_path:
     assert result.exit_code == 0, result.output
     names = {path.name for path in (tmp_path / "out").iterdir()}
     tables = {f"{name}.{ending}" for name in ("table", "reward_models") for ending in ("md", "csv", "tex", "html")}
-    assert names == tables | {"report.html"}
+    assert names == tables | {"report.html", LISTING}
 
 
 def test_nothing_to_report_on_gets_one_message(runs: Path, tmp_path: Path):
