@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import fakes
@@ -14,6 +21,7 @@ from ablations import card, tracking
 from ablations.records import EXPERIMENT_WORLD, TAG_WORLD_HASH
 from ablations.runs_folder import check
 from ablations.tracking import Tracker
+from reports.page import runs as runs_of
 from reports.page import world_card
 from reports.store import select
 from rrpo.validation.lines import Line
@@ -112,3 +120,42 @@ def test_in_a_browser_it_renders_and_plays(page: Path):
         assert {"A", "AUDIO", "SUMMARY", "DIV"} <= reached
         browser.close()
     assert said == []
+
+
+@needs_browser
+@pytest.mark.long
+@pytest.mark.timeout(240)
+def test_in_mlflows_own_pages_a_cells_audio_plays(runs: Path):
+    """By the very command that a run prints."""
+    from playwright.sync_api import sync_playwright
+
+    store_cells(runs, fakes.cells(["rrpo"], [1]))
+    selection = select(runs, "tiny")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [*shlex.split(check(runs).ui_command()), "--port", str(port), "--workers", "1"]
+    with (runs / "ui.log").open("wb") as log:
+        ui = subprocess.Popen(
+            [sys.executable, "-m", *command], stdout=log, stderr=log, start_new_session=True, cwd=runs
+        )
+    (_, address), *_ = runs_of(selection)
+    try:
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
+                break
+            except OSError:
+                assert ui.poll() is None, (runs / "ui.log").read_text()
+                time.sleep(0.3)
+        with sync_playwright() as player:
+            browser = player.chromium.launch(executable_path=BROWSER, timeout=30_000, args=FLAGS)
+            tab = browser.new_page(viewport={"width": 1280, "height": 900})
+            tab.goto(re.sub(r":\d+/", f":{port}/", address, count=1) + "/artifacts/audio/00_angry.wav")
+            sound = tab.locator("audio").first
+            sound.wait_for(timeout=60_000)
+            assert sound.evaluate(PLAY) == pytest.approx(0.1, abs=0.02)
+            browser.close()
+    finally:
+        os.killpg(ui.pid, 15)
+        ui.wait()
