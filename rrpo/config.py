@@ -147,7 +147,7 @@ class CodecConfig:
     """FSQ levels; V is their product (CosyVoice2: 3^8 = 6561)."""
     dim: int = 128
     """Channels of encoder and decoder."""
-    steps: int = 2000
+    steps: int = 3000
     """Training steps."""
     batch: int = 32
     """Crops a step."""
@@ -237,7 +237,7 @@ class RecogniserConfig:
 
     dim: int = 128
     """Channels."""
-    steps: int = 1200
+    steps: int = 2000
     """Updates."""
     batch: int = 32
     """Utterances a step."""
@@ -522,7 +522,7 @@ class Profile:
     """Stage ``finetune``."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     """The policy's network."""
-    base: SftConfig = field(default_factory=lambda: SftConfig(steps=5000, lr=3e-3))
+    base: SftConfig = field(default_factory=lambda: SftConfig(steps=6000, lr=3e-3))
     """Stage ``base``: the pre-trained policy, one for the world."""
     sft: SftConfig = field(default_factory=lambda: SftConfig(lr=3e-4))
     """Stage ``sft``: fine-tuned from it on the seed's own utterances, which are of the same kind: a tenth of its rate."""

@@ -5,8 +5,8 @@ until one of the two is brought up to date.
 """
 
 VERSIONS: dict[str, int] = {
-    "speech": 2,
-    "voices": 2,
+    "speech": 3,
+    "voices": 3,
     "codec": 2,
     "recogniser": 2,
     "judge": 3,
@@ -14,14 +14,14 @@ VERSIONS: dict[str, int] = {
     "finetune": 1,
     "base": 2,
     "sft": 3,
-    "optimize": 3,
+    "optimize": 4,
     "score": 4,
-    "yardsticks": 1,
+    "yardsticks": 2,
     "diagnose": 2,
     "transfer": 2,
     "transcribe": 1,
     "examine": 1,
     "prompts": 1,
     "phonetic_judge": 2,
-    "validation": 2,
+    "validation": 3,
 }
