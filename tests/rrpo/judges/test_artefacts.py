@@ -42,7 +42,7 @@ def planted(stages: dict[str, Path]) -> dict[str, tuple[Tensor, Tensor]]:
 def test_clean_speech_raises_no_alarm(planted: dict[str, tuple[Tensor, Tensor]]) -> None:
     flags = detect(*planted["clean"], AUDIO)
     assert set(flags) == {*ARTEFACTS, *OTHERS}
-    assert sum(int(flag.sum()) for flag in flags.values()) <= 1
+    assert sum(int(flag.sum()) for flag in flags.values()) <= 2, "of 7 kinds on 18 utterances"
 
 
 @pytest.mark.parametrize("kind", ARTEFACTS)
