@@ -319,9 +319,10 @@ class OptimizeConfig:
     """Updates; 0 keeps the SFT policy."""
     batch: int = 32
     """Roll-outs a step."""
-    lr: float = 2e-3
+    lr: float = 3e-3
     """Adam learning rate (HPRO's public recipe: 1e-5, on a 0.5 B model). Set with β on a development seed so that vanilla
-    DiffRO over-optimises within the steps: at 1e-3 gold hardly falls (β = 0.005) or not at all (0.001, two seeds)."""
+    DiffRO over-optimises within the steps: gold (`val`) goes .85 -> .97 -> .59 and the hack rate .11 -> .57; at 2e-3 gold does
+    not fall (.85 -> .97 -> .95, hack rate .29), at 5e-3 it breaks in the first four steps."""
     beta: float = 0.001
     """β, weight of the full-vocabulary KL to the SFT reference, summed over an utterance (DiffRO 0.1, HPRO 0.05 -> 0.02)."""
     tau: tuple[float, ...] = (1.0,)

@@ -14,7 +14,7 @@ VERSIONS: dict[str, int] = {
     "finetune": 1,
     "base": 2,
     "sft": 3,
-    "optimize": 4,
+    "optimize": 5,
     "score": 4,
     "yardsticks": 2,
     "diagnose": 2,
@@ -23,5 +23,5 @@ VERSIONS: dict[str, int] = {
     "examine": 1,
     "prompts": 1,
     "phonetic_judge": 2,
-    "validation": 3,
+    "validation": 4,
 }

@@ -19,7 +19,7 @@ from torch import Tensor
 from rrpo.config import ARTEFACTS, AudioConfig
 from rrpo.masking import valid_mask
 
-THRESHOLDS = {"click": 5.7, "hiss": -1.6, "hum": 0.75, "clip": -3.2, "whine": 0.9}
+THRESHOLDS = {"click": 5.7, "hiss": -1.6, "hum": 0.75, "clip": -3.2, "whine": 1.2}
 """Score above which a kind is flagged, in nepers of power (1 = 4.3 dB). Chosen on the renderer's own clean and planted speech of
 held-out texts; the world card measures precision, recall and false alarms."""
 SUSTAINED = 0.26
@@ -110,13 +110,14 @@ def _jump(x: Tensor, mask: Tensor, audio: AudioConfig) -> Tensor:
 
 
 def _click(relative: Tensor, mask: Tensor, audio: AudioConfig) -> Tensor:
-    """Short, broad and loud: mean of the two highest peaks of (upper band's level + its jump + half of the middle band's jump)."""
-    high = torch.quantile(relative[..., _band(5000, 8000, audio)], 0.2, dim=2)
-    middle = torch.quantile(relative[..., _band(300, 5000, audio)], 0.2, dim=2)
+    """Short, broad and loud: of upper band's level + its jump + half of the middle band's jump, the two highest peaks."""
+    high = torch.quantile(relative[..., _band(5000, 8000, audio)], 0.35, dim=2)
+    middle = torch.quantile(relative[..., _band(300, 5000, audio)], 0.35, dim=2)
     score = high + _jump(high, mask, audio).clamp(max=5) + 0.5 * _jump(middle, mask, audio).clamp(-1, 5)
     score = score.masked_fill(~mask, NEVER)
     peaks = torch.where(score >= F_.max_pool1d(score[:, None], 5, 1, 2)[:, 0], score, NEVER).clamp(min=-8.0)
-    return peaks.topk(min(2, peaks.shape[1]), dim=1).values.mean(1)
+    top = peaks.topk(min(2, peaks.shape[1]), dim=1).values
+    return 0.6 * top[:, 0] + 0.4 * top[:, -1]
 
 
 def _clip(F: Tensor, mask: Tensor, audio: AudioConfig) -> Tensor:
