@@ -1,4 +1,7 @@
-"""Which predictor of naturalness may be used: the first that tells clean from clicked re-synthesis, on fixed prompts."""
+"""Which predictor of naturalness may be used: the first that tells clean from clicked re-synthesis, on fixed prompts; or none.
+
+That a predictor is deaf to clicks is a fault of the predictor, not of the world: its line says so and counts neither way.
+"""
 
 from __future__ import annotations
 
@@ -45,14 +48,16 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
         waves[name] = spoken(resynthesised(frames, speakers, codec), codec)
     lines = []
     for done, name in enumerate(naturalness.MEASURES):
+        last = name == naturalness.MEASURES[-1]
         predictor: Callable[[np.ndarray], float] = getattr(naturalness, name)
         heard = {what: np.array([predictor(wave) for wave in found]) for what, found in waves.items()}
         used = mean(heard["clean"] - heard["clicked"], config.card.resamples)
         good = used["value"] >= LEAST
-        last = name == naturalness.MEASURES[-1]
-        note = "used" if good else "not used" if last else f"not used; next: {naturalness.MEASURES[done + 1]}"
-        asked = LEAST if good or last else None
-        lines.append(Line(section=SECTION, name=f"{name}: {title}", at_least=asked, note=note, **used))
+        then = "no naturalness is reported" if last else f"next: {naturalness.MEASURES[done + 1]}"
+        note = "used" if good else f"not used, {LEAST} asked; {then}"
+        lines.append(
+            Line(section=SECTION, name=f"{name}: {title}", at_least=LEAST if good else None, note=note, **used)
+        )
         context.report(done + 1, len(naturalness.MEASURES))
         if good:
             for what in ("clean", "SFT policy"):
