@@ -165,7 +165,8 @@ def run(asked: Command, opened: OptunaStudy, console: Console) -> int:
             "Stopped. Finished trials are kept, running ones are queued again; the same command goes on from there.",
         )
     finally:
-        bridge.end(status, numbers, out)
+        if said := bridge.end(status, numbers, out):
+            _say(console, said)
     _say(console, f"Open it: {asked.folder.ui_command()}")
     where = shown(search.storage) if search.storage else search.folder / "journal.log"
     _say(console, f"     or: optuna-dashboard {where}   (extra: dashboard)")

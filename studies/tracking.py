@@ -2,13 +2,15 @@
 
 Several commands may share a study, and each writes what is finished: under a lock, and only what MLflow does not hold yet.
 A trial's run counts by its tag ``complete``, written last. Optuna's study has the run of trial 7 as attribute ``mlflow_run_7``.
+
+A store that is locked or down holds no search up: Optuna's study knows every trial, and whoever asks next writes what is missing.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from ablations import records
+from ablations.connection import trouble
 from ablations.reconcile import owner_tags
 from ablations.runs_folder import RunsFolder
 from ablations.store import Store
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 LINK = "mlflow_run_{}"
 """Attribute of the Optuna study; of the study itself: ``mlflow_run_parent``."""
 TAG_STUDY, TAG_TRIAL, TAG_STORAGE = "optuna_study", "optuna_trial", "optuna_storage"
+SILENCE = 30.0
+"""Seconds for which a store that did not answer is left alone."""
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 """Optuna's state -> MLflow's status."""
 
@@ -53,6 +58,8 @@ class Bridge:
     parent: str = ""
     """The study's run, once it is started."""
     _written: set[int] = field(default_factory=set)
+    _trouble: str = ""
+    _silent_until: float = 0.0
 
     @property
     def experiment(self) -> str:
@@ -80,7 +87,44 @@ class Bridge:
             self._client.set_tag(self.parent, key, value)
 
     def write(self, trials: Sequence[FrozenTrial]) -> None:
-        """Every finished trial that has no run yet."""
+        """Every finished trial that has no run yet; none while the store does not answer."""
+        if self._new(trials) and time.monotonic() >= self._silent_until:
+            self._attempt(lambda: self._write(trials))
+
+    def end(self, status: str, numbers: Mapping[str, float] | None = None, report: Path | None = None) -> str:
+        """Close the study's run, with final numbers and the folder of tables and figures; in words, what could not be written."""
+        trials = self.study.get_trials(deepcopy=False)
+
+        def close() -> None:
+            self._write(trials)
+            self._metrics(self.parent, numbers or {}, 0)
+            if report is not None:
+                self._client.log_artifacts(self.parent, str(report), "report")
+            self._client.set_terminated(self.parent, status)
+
+        self._attempt(close)
+        if not self._trouble:
+            return ""
+        return (
+            f"The tracking store does not answer ({self._trouble}): the study's end and {len(self._new(trials))} finished trials "
+            "are not in MLflow. The study holds them; the same command writes them."
+        )
+
+    def _attempt(self, write: Callable[[], None]) -> None:
+        """Writes, or notes the trouble when the store does not answer, and does not ask again for `SILENCE` seconds."""
+        from mlflow.exceptions import MlflowException
+
+        self._trouble = trouble(self.folder)
+        if not self._trouble:
+            try:
+                write()
+            except (MlflowException, OSError):
+                self._trouble = trouble(self.folder)
+                if not self._trouble:
+                    raise
+        self._silent_until = time.monotonic() + SILENCE if self._trouble else 0.0
+
+    def _write(self, trials: Sequence[FrozenTrial]) -> None:
         if not self._new(trials):
             return
         with self._lock():
@@ -91,13 +135,6 @@ class Bridge:
                 self.study.set_user_attr(LINK.format(trial.number), run)
                 self._written.add(trial.number)
         self._metrics(self.parent, self._standing(), len(self._written))
-
-    def end(self, status: str, numbers: Mapping[str, float] | None = None, report: Path | None = None) -> None:
-        """Close the study's run, with final numbers and the folder of tables and figures."""
-        self._metrics(self.parent, numbers or {}, 0)
-        if report is not None:
-            self._client.log_artifacts(self.parent, str(report), "report")
-        self._client.set_terminated(self.parent, status)
 
     def _lock(self) -> FileLock:
         return FileLock(self.search.folder / "mlflow.lock")

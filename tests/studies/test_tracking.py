@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import optuna
@@ -16,6 +18,7 @@ import pytest
 from optuna.trial import TrialState, create_trial
 from test_options import command
 
+from ablations.connection import WAIT
 from ablations.store import Store
 from studies import options
 from studies.options import Command, identity
@@ -108,6 +111,27 @@ def test_a_run_that_was_cut_off_is_written_again(tmp_path: Path, monkeypatch: py
     (run,) = runs(asked, "trial")
     assert run.data.tags["complete"] == "1"
     assert study.user_attrs["mlflow_run_1"] == run.info.run_id
+
+
+def test_a_locked_store_holds_nothing_up_and_gets_every_trial_later(tmp_path: Path):
+    asked = command(tmp_path)
+    study = options.opened(asked)
+    made = bridge(asked, study)
+    add(study, asked, 0.1)
+    with closing(sqlite3.connect(asked.folder.database, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        start = time.monotonic()
+        made.write(study.trials)
+        add(study, asked, 0.2)
+        made.write(study.trials)
+        said = made.end("FINISHED")
+        assert time.monotonic() - start < 2 * WAIT + 3, "asked once a while, not for every trial"
+        assert "database is locked" in said
+        assert "2 finished trials" in said
+    assert runs(asked, "trial") == []
+    assert made.end("FINISHED") == ""
+    assert sorted(run.data.tags["optuna_trial"] for run in runs(asked, "trial")) == ["1", "2"]
+    assert runs(asked, "study")[0].info.status == "FINISHED"
 
 
 def test_states_and_reasons_are_kept(tmp_path: Path):
