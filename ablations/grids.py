@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from rrpo.cell import Cell
-from rrpo.config import ArmConfig, Profile, RegularizerConfig
+from rrpo.config import ArmConfig, RegularizerConfig
+from rrpo.profiles import Profile
 
 FIRST_SEED = 1
 """Default first seed of a grid. Seeds from 1000 on are for development: never report what was tuned on them."""

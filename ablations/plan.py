@@ -22,7 +22,8 @@ from ablations.runs_folder import RunsFolder, check
 from ablations.store import Store
 from rrpo.cell import Cell
 from rrpo.claims import Claims
-from rrpo.config import ManifestConfig, Profile
+from rrpo.corpus.config import ManifestConfig
+from rrpo.profiles import Profile
 from rrpo.stages import Stage, walk
 
 

@@ -27,7 +27,7 @@ from ablations.run import WIDTH
 from ablations.runs_folder import RunsFolder, check
 from ablations.scheduler import Failure, Scheduler, Task
 from rrpo.cell import Cell
-from rrpo.config import Profile
+from rrpo.profiles import Profile
 from rrpo.stages import Stage
 from rrpo.validation.lines import LINES, Line, load
 from rrpo.validation.sections import VANILLA, sections

@@ -17,7 +17,7 @@ import torchaudio.functional as taf
 import torchaudio.transforms as tat
 from scipy import signal
 
-from rrpo.config import AudioConfig
+from rrpo.corpus.config import AudioConfig
 from rrpo.masking import valid_mask
 
 MOMENTUM = 0.99

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rrpo import pipeline
-from rrpo.config import ArmConfig, Profile
+from rrpo.config import ArmConfig
+from rrpo.profiles import Profile
 from rrpo.stages import Stage, canonical, content_hash
 
 

@@ -17,7 +17,8 @@ import torch.nn.functional as F_
 from torch import Tensor, nn
 from vector_quantize_pytorch import FSQ
 
-from rrpo.config import AudioConfig, CodecConfig
+from rrpo.config import CodecConfig
+from rrpo.corpus.config import AudioConfig
 from rrpo.corpus.features import SpeechSet
 from rrpo.masking import masked_mean, valid_mask
 from rrpo.seeding import numpy_generator, permutation_batches, seed_everything

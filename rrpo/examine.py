@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from rrpo import seeding
-from rrpo.config import ExamineConfig
 from rrpo.corpus.features import SpeechSet
 from rrpo.finetune import CURVES
+from rrpo.judges.config import ExamineConfig
 from rrpo.masking import sample_norm, valid_mask
 from rrpo.regularizers import OFF, adversarial_delta, cross_entropy, mixup_draws, robust_loss
 from rrpo.reward_model import RewardModel

@@ -13,17 +13,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 
-from rrpo.config import (
-    ArmConfig,
-    Profile,
-    PromptConfig,
-    SpeechConfig,
-    SplitConfig,
-    TranscribeConfig,
-    TransferConfig,
-    VoicesConfig,
-)
+from rrpo.config import ArmConfig
+from rrpo.corpus.config import PromptConfig, SpeechConfig, SplitConfig, VoicesConfig
+from rrpo.judges.config import TranscribeConfig, TransferConfig
 from rrpo.packages import installed, present
+from rrpo.profiles import Profile
 from rrpo.stages import Stage
 
 LISTENERS = ("parselmouth", "resemblyzer", "speechmos", "onnxruntime")

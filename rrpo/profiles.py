@@ -2,22 +2,88 @@
 
 from __future__ import annotations
 
-from rrpo.config import (
-    CardConfig,
-    CodecConfig,
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from rrpo.config import CodecConfig, FinetuneConfig, OptimizeConfig, PolicyConfig, PretrainConfig, SftConfig
+from rrpo.corpus.config import ManifestConfig, WorldConfig
+from rrpo.judges.config import (
     DiagnoseConfig,
     ExamineConfig,
-    FinetuneConfig,
     JudgeConfig,
-    OptimizeConfig,
-    PolicyConfig,
-    PretrainConfig,
-    Profile,
+    PhoneticJudgeConfig,
     RecogniserConfig,
-    SftConfig,
-    WorldConfig,
+    ScoreConfig,
     YardstickConfig,
 )
+from rrpo.validation.config import CardConfig
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Profile:
+    """A size of world and models, compared by identity. `PROFILES` holds the named ones."""
+
+    name: str
+    """``smoke``, ``embedded``, ..."""
+    world: WorldConfig
+    """The simulated world."""
+    sizes: Mapping[str, int]
+    """Utterances of each named split, see `rrpo.pipeline.splits`."""
+    artefact_rate: float = 0.25
+    """Share of uncorrelated artefacts in the oracle RM's and the recognisers' data."""
+    policy_artefact_rate: float = 0.1
+    """Share of uncorrelated artefacts in the base policy's and SFT's data: what the policy can emit (at .25 a quarter of its
+    samples carry one, and a third of their phones are not understood)."""
+    judge_artefact_rate: float = 0.5
+    """Share of uncorrelated artefacts in the judges' data, which must see through what a hacking policy says, and in the codec's,
+    which must be able to say it."""
+    shortcut: float = 0.9
+    """P(artefact of the own emotion) in the RM's pre-training data; 0 is the control."""
+    manifests: Mapping[str, ManifestConfig] = field(default_factory=dict)
+    """A user's own data by split (a key of ``sizes``, ``annotated``), or by prompts (``rl``, ``eval``)."""
+    annotated: int = 300
+    """Human-annotated utterances for the RM's fine-tuning (simulated raters)."""
+    raters: int = 3
+    """Raters an annotated utterance."""
+    rater_noise: float = 0.3
+    """See `SplitConfig.rater_noise`."""
+    rl_prompts: int = 512
+    """RL prompts."""
+    codec: CodecConfig = field(default_factory=CodecConfig)
+    """Stage ``codec``."""
+    recogniser: RecogniserConfig = field(default_factory=RecogniserConfig)
+    """Stages ``recogniser``: the reward's and the judge's."""
+    val_judge: JudgeConfig = field(default_factory=JudgeConfig)
+    """Stage ``judge``: gold for curves, tuning and search."""
+    test_judge: JudgeConfig = field(default_factory=lambda: JudgeConfig(architecture="stats_tdnn", steps=3000))
+    """Stage ``judge``: gold at declared points, for reports."""
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    """Stage ``pretrain``."""
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    """Stage ``finetune``."""
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    """The policy's network."""
+    base: SftConfig = field(default_factory=lambda: SftConfig(steps=6000, lr=3e-3))
+    """Stage ``base``: the pre-trained policy, one for the world."""
+    sft: SftConfig = field(default_factory=lambda: SftConfig(lr=3e-4))
+    """Stage ``sft``: fine-tuned from it on the seed's own utterances, which are of the same kind: a tenth of its rate."""
+    optimize: OptimizeConfig = field(default_factory=OptimizeConfig)
+    """Stage ``optimize``."""
+    examine: ExamineConfig = field(default_factory=ExamineConfig)
+    """Stage ``examine``."""
+    score: ScoreConfig = field(default_factory=ScoreConfig)
+    """Stage ``score``."""
+    yardsticks: YardstickConfig = field(default_factory=YardstickConfig)
+    """Stage ``yardsticks``."""
+    diagnose: DiagnoseConfig = field(default_factory=DiagnoseConfig)
+    """Stage ``diagnose``."""
+    readings: int = 20
+    """Stage ``voices``: plain readings by each other synthesiser, see `VoicesConfig`."""
+    card: CardConfig = field(default_factory=CardConfig, metadata={"identity": False})
+    """Stages ``validation``: the world card, no part of any cell."""
+    third_judge: PhoneticJudgeConfig = field(default_factory=PhoneticJudgeConfig, metadata={"identity": False})
+    """Stage ``phonetic_judge``: beside gold, in the world card."""
+
 
 EMBEDDED = Profile(
     name="embedded",

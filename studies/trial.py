@@ -18,7 +18,8 @@ from ablations.grids import ARMS
 from ablations.statistics import STUCK, matched_kl_gain
 from ablations.worker import stopping
 from rrpo import pipeline
-from rrpo.config import ArmConfig, Profile
+from rrpo.config import ArmConfig
+from rrpo.profiles import Profile
 from rrpo.stages import Context, Stage, materialise
 
 FIRST_SEED = 1000

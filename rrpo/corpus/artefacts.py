@@ -16,7 +16,7 @@ _Generator = np.random.Generator
 
 
 def plant(wave: np.ndarray, kind: str, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """``wave [S]`` (float64, any level) with the artefact ``kind`` of `rrpo.config.ARTEFACTS` in it; same length.
+    """``wave [S]`` (float64, any level) with the artefact ``kind`` of `rrpo.corpus.config.ARTEFACTS` in it; same length.
 
     Raises `ValueError` on an unknown kind.
     """

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from rrpo.audio import AudioError, load_wave, log_mel
-from rrpo.config import AudioConfig, SpeechConfig
+from rrpo.corpus.config import AudioConfig, SpeechConfig
 from rrpo.corpus.manifest import ManifestError, Utterance, read_manifest, write_manifest
 from rrpo.corpus.render import render
 from rrpo.corpus.splits import draw_split

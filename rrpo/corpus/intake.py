@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rrpo.audio import AudioError, load_wave
-from rrpo.config import AudioConfig, ManifestConfig
+from rrpo.corpus.config import AudioConfig, ManifestConfig
 from rrpo.corpus.manifest import ManifestError, read_manifest
 
 

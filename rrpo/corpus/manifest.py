@@ -51,7 +51,7 @@ class Utterance:
     spec: RenderSpec | None = None
     """How to render it."""
     artefact: str | None = None
-    """Planted artefact, one of `rrpo.config.ARTEFACTS`."""
+    """Planted artefact, one of `rrpo.corpus.config.ARTEFACTS`."""
 
 
 def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rrpo.config import PromptConfig, WorldConfig
+from rrpo.corpus.config import PromptConfig, WorldConfig
 from rrpo.corpus.manifest import read_manifest
 from rrpo.corpus.splits import draw_content
 from rrpo.stages import Context

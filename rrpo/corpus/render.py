@@ -75,7 +75,7 @@ class RenderSpec:
     seed: int
     """Of every random sample in it (breath noise, tremor phase, artefact)."""
     artefact: str | None = None
-    """One of `rrpo.config.ARTEFACTS`, or None."""
+    """One of `rrpo.corpus.config.ARTEFACTS`, or None."""
 
 
 def render(spec: RenderSpec, sample_rate: int) -> np.ndarray:

@@ -17,8 +17,8 @@ import soundfile
 import torch
 
 from rrpo.audio import log_mel, resampled
-from rrpo.config import VoicesConfig
 from rrpo.corpus import espeak, neural, prosody
+from rrpo.corpus.config import VoicesConfig
 from rrpo.corpus.draws import generator, key
 from rrpo.corpus.emotions import draw_cues
 from rrpo.corpus.manifest import Utterance, write_manifest

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from rrpo.config import WorldConfig
+from rrpo.corpus.config import WorldConfig
 from rrpo.corpus.draws import generator
 
 FEMALE = ("f1", "f2", "f3", "f4", "f5")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from rrpo.config import ARTEFACTS, EMOTIONS, SplitConfig, WorldConfig
 from rrpo.corpus import espeak
+from rrpo.corpus.config import ARTEFACTS, EMOTIONS, SplitConfig, WorldConfig
 from rrpo.corpus.draws import balanced, generator, key
 from rrpo.corpus.emotions import draw_cues, draw_votes, ideal_observer, majority
 from rrpo.corpus.manifest import Utterance, read_manifest

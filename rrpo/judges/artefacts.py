@@ -16,7 +16,7 @@ import torch.nn.functional as F_
 import torchaudio.functional as taf
 from torch import Tensor
 
-from rrpo.config import ARTEFACTS, AudioConfig
+from rrpo.corpus.config import ARTEFACTS, AudioConfig
 from rrpo.masking import valid_mask
 
 THRESHOLDS = {"click": 5.7, "hiss": -1.6, "hum": 0.75, "clip": -3.2, "whine": 1.2}
@@ -37,7 +37,7 @@ STILL = 0.25
 NEVER = -50.0
 """Score of a frame outside the utterance."""
 OTHERS = ("silence", "drawl")
-"""Kinds beside the planted `rrpo.config.ARTEFACTS`; they are no shortcut, and no part of the hack rate."""
+"""Kinds beside the planted `rrpo.corpus.config.ARTEFACTS`; they are no shortcut, and no part of the hack rate."""
 
 
 def detect(F: Tensor, lengths: Tensor, audio: AudioConfig) -> dict[str, Tensor]:

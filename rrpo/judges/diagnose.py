@@ -21,10 +21,10 @@ from torch import Tensor
 
 from rrpo.audio import resampled
 from rrpo.codec import Codec
-from rrpo.config import DiagnoseConfig
 from rrpo.corpus.prompts import Prompt, load_prompts
 from rrpo.judges import metrics, naturalness, phonetics, speaker
 from rrpo.judges.artefacts import OTHERS, detect
+from rrpo.judges.config import DiagnoseConfig
 from rrpo.judges.degenerate import looping, odd_length
 from rrpo.judges.phonetic_judge import PhoneticJudge
 from rrpo.judges.score import Samples, decoded

@@ -19,11 +19,12 @@ import torch.nn.functional as F_
 from torch import Tensor, nn
 
 from rrpo.audio import vocode
-from rrpo.config import AudioConfig, JudgeConfig
+from rrpo.corpus.config import AudioConfig
 from rrpo.corpus.emotions import CUES
 from rrpo.corpus.features import SpeechSet
 from rrpo.data import Frames, TrainingFrames
 from rrpo.judges import metrics
+from rrpo.judges.config import JudgeConfig
 from rrpo.judges.networks import ConvGru, StatsTdnn
 from rrpo.judges.wave_features import SIZE, wave_features
 from rrpo.seeding import bucketed, numpy_generator, permutation_batches, seed_everything

@@ -20,9 +20,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from rrpo.config import AudioConfig, PhoneticJudgeConfig
+from rrpo.corpus.config import AudioConfig
 from rrpo.corpus.features import SpeechSet
 from rrpo.data import TrainingFrames
+from rrpo.judges.config import PhoneticJudgeConfig
 from rrpo.judges.phonetics import measure
 from rrpo.judges.spoken import waves_of
 from rrpo.stages import Context

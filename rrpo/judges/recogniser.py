@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F_
 from torch import Tensor, nn
 
-from rrpo.config import RecogniserConfig
 from rrpo.corpus.features import SpeechSet
 from rrpo.corpus.manifest import phone_inventory
 from rrpo.data import TrainingFrames
+from rrpo.judges.config import RecogniserConfig
 from rrpo.judges.metrics import phone_error_rate
 from rrpo.judges.networks import CtcNetwork
 from rrpo.masking import valid_mask

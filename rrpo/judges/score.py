@@ -18,10 +18,11 @@ from torch import Tensor
 
 from rrpo.audio import vocode
 from rrpo.codec import Codec
-from rrpo.config import ARTEFACTS, ScoreConfig
+from rrpo.corpus.config import ARTEFACTS
 from rrpo.corpus.prompts import Prompt, load_prompts
 from rrpo.judges import metrics
 from rrpo.judges.artefacts import planted_flags
+from rrpo.judges.config import ScoreConfig
 from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
 from rrpo.stages import Context

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rrpo.audio import vocode
-from rrpo.config import AudioConfig
+from rrpo.corpus.config import AudioConfig
 
 CHUNK = 64
 """Utterances vocoded at once."""

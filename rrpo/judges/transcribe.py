@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rrpo.codec import Codec
-from rrpo.config import TranscribeConfig
 from rrpo.corpus.prompts import load_prompts
+from rrpo.judges.config import TranscribeConfig
 from rrpo.judges.metrics import phone_error_rate
 from rrpo.judges.recogniser import Recogniser
 from rrpo.judges.score import Samples, decoded

@@ -13,9 +13,9 @@ import pandas as pd
 from torch import Tensor
 
 from rrpo.codec import Codec
-from rrpo.config import TransferConfig
 from rrpo.corpus.prompts import Prompt, load_prompts
 from rrpo.judges import metrics
+from rrpo.judges.config import TransferConfig
 from rrpo.judges.score import Samples, decoded
 from rrpo.reward_model import RewardModel
 from rrpo.stages import Context

@@ -16,12 +16,12 @@ import torch
 
 from rrpo.audio import log_mel, resampled
 from rrpo.codec import Codec
-from rrpo.config import YardstickConfig
 from rrpo.corpus.artefacts import plant
 from rrpo.corpus.draws import generator
 from rrpo.corpus.features import SpeechSet, wave_of
 from rrpo.corpus.manifest import Utterance
 from rrpo.judges import naturalness, speaker
+from rrpo.judges.config import YardstickConfig
 from rrpo.judges.spoken import waves_of
 from rrpo.stages import Context
 

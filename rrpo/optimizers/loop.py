@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from rrpo.checkpoint import Checkpoints
-from rrpo.config import ARTEFACTS, OptimizeConfig
+from rrpo.config import OptimizeConfig
+from rrpo.corpus.config import ARTEFACTS
 from rrpo.failures import DivergedError
 from rrpo.judges.metrics import accuracy, expected_calibration_error, hack_rate, shortcut_uptake, target_log_prob
 from rrpo.optimizers.diffro import Step, diffro_step

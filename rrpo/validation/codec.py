@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from rrpo.codec import Codec
-from rrpo.config import ARTEFACTS, SectionConfig
+from rrpo.corpus.config import ARTEFACTS
 from rrpo.corpus.features import SpeechSet
 from rrpo.judges.artefacts import detect
 from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
 from rrpo.stages import Context
+from rrpo.validation.config import SectionConfig
 from rrpo.validation.hearing import everything, heard, labels, phone_errors, planted, renditions, resynthesised
 from rrpo.validation.lines import Line, mean, ratio, share
 

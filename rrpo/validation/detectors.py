@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rrpo.codec import Codec
-from rrpo.config import ARTEFACTS, SectionConfig
+from rrpo.corpus.config import ARTEFACTS
 from rrpo.corpus.draws import generator
 from rrpo.corpus.features import SpeechSet
 from rrpo.corpus.manifest import Utterance
@@ -20,6 +20,7 @@ from rrpo.judges.artefacts import detect
 from rrpo.judges.degenerate import looping, odd_length
 from rrpo.policy import Policy
 from rrpo.stages import Context
+from rrpo.validation.config import SectionConfig
 from rrpo.validation.hearing import analysed, everything, planted
 from rrpo.validation.lines import Line, share
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rrpo.audio import log_mel
 from rrpo.codec import Codec
-from rrpo.config import AudioConfig
+from rrpo.corpus.config import AudioConfig
 from rrpo.corpus.emotions import ideal_observer
 from rrpo.corpus.features import SpeechSet
 from rrpo.corpus.manifest import Utterance

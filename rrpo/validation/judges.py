@@ -12,7 +12,6 @@ import torch
 from sklearn.metrics import cohen_kappa_score
 
 from rrpo.codec import Codec
-from rrpo.config import SectionConfig
 from rrpo.corpus.features import SpeechSet
 from rrpo.corpus.prompts import load_prompts
 from rrpo.data import Frames
@@ -22,6 +21,7 @@ from rrpo.judges.metrics import expected_calibration_error
 from rrpo.judges.phonetic_judge import PhoneticJudge
 from rrpo.judges.score import Samples, decoded
 from rrpo.stages import Context
+from rrpo.validation.config import SectionConfig
 from rrpo.validation.hearing import heard, ideal_hits, labels, renditions
 from rrpo.validation.lines import NOT_INSTALLED, Line, bootstrap, ratio, share
 

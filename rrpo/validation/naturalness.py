@@ -13,13 +13,13 @@ import torch
 
 from rrpo.audio import vocode
 from rrpo.codec import Codec
-from rrpo.config import SectionConfig
 from rrpo.corpus.features import SpeechSet
 from rrpo.corpus.prompts import load_prompts
 from rrpo.data import Frames
 from rrpo.judges import naturalness
 from rrpo.judges.score import PEAK, Samples, decoded
 from rrpo.stages import Context
+from rrpo.validation.config import SectionConfig
 from rrpo.validation.hearing import everything, planted, resynthesised
 from rrpo.validation.lines import NOT_INSTALLED, Line, mean
 

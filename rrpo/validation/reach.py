@@ -15,13 +15,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from rrpo.codec import Codec
-from rrpo.config import ARTEFACTS, SectionConfig
+from rrpo.corpus.config import ARTEFACTS
 from rrpo.corpus.prompts import load_prompts
 from rrpo.judges.artefacts import planted_flags
 from rrpo.judges.score import Samples
 from rrpo.reward import reward_loss
 from rrpo.reward_model import RewardModel
 from rrpo.stages import Context
+from rrpo.validation.config import SectionConfig
 from rrpo.validation.lines import Line, bootstrap
 from rrpo.validation.shortcut import chance
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rrpo import pipeline
-from rrpo.config import ArmConfig, Profile, RegularizerConfig, SectionConfig, SplitConfig
+from rrpo.config import ArmConfig, RegularizerConfig
+from rrpo.corpus.config import SplitConfig
 from rrpo.packages import installed
+from rrpo.profiles import Profile
 from rrpo.stages import Stage
+from rrpo.validation.config import SectionConfig
 
 PACKAGES = ("parselmouth", "speechmos", "onnxruntime")
 """Optional packages (extra ``judges``) that sections use."""

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from rrpo.codec import Codec
-from rrpo.config import SectionConfig
 from rrpo.corpus.features import SpeechSet
 from rrpo.corpus.prompts import load_prompts
 from rrpo.data import Frames
@@ -17,6 +16,7 @@ from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
 from rrpo.judges.score import Samples, decoded
 from rrpo.stages import Context
+from rrpo.validation.config import SectionConfig
 from rrpo.validation.hearing import heard, labels, phone_errors, renditions
 from rrpo.validation.lines import LEVEL, Estimate, Line, ratio
 

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from rrpo.config import ARTEFACTS, EMOTIONS, SectionConfig
+from rrpo.corpus.config import ARTEFACTS, EMOTIONS
 from rrpo.corpus.draws import generator
 from rrpo.corpus.features import SpeechSet
 from rrpo.reward_model import RewardModel
 from rrpo.stages import Context
+from rrpo.validation.config import SectionConfig
 from rrpo.validation.hearing import heard, labels, planted
 from rrpo.validation.lines import Line, mean
 

@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from rrpo.config import SectionConfig
 from rrpo.corpus.draws import key
 from rrpo.corpus.emotions import CUES, INTENSITY, draw_cues, ideal_observer, means, offset
 from rrpo.corpus.render import UNITS, RenderSpec, render
@@ -24,6 +23,7 @@ from rrpo.corpus.speakers import Speaker, group_speakers
 from rrpo.corpus.texts import draw_texts
 from rrpo.judges import phonetics
 from rrpo.stages import Context
+from rrpo.validation.config import SectionConfig
 from rrpo.validation.lines import NOT_INSTALLED, Line, bootstrap, share
 
 TITLES = {"f0_level": "F0 level", "f0_range": "F0 spread", "rate": "rate", "intensity": "intensity", "tilt": "tilt"}

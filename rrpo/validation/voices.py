@@ -16,7 +16,6 @@ import pandas as pd
 
 from rrpo.audio import resampled
 from rrpo.codec import Codec
-from rrpo.config import SectionConfig
 from rrpo.corpus.emotions import ideal_observer
 from rrpo.corpus.features import SpeechSet, wave_of
 from rrpo.corpus.second import CUES
@@ -27,6 +26,7 @@ from rrpo.judges.phonetic_judge import PhoneticJudge
 from rrpo.judges.spoken import waves_of
 from rrpo.reward_model import RewardModel
 from rrpo.stages import Context
+from rrpo.validation.config import SectionConfig
 from rrpo.validation.hearing import everything, heard, ideal_hits, labels, renditions
 from rrpo.validation.judges import phonetic
 from rrpo.validation.lines import NOT_INSTALLED, Line, ratio, share

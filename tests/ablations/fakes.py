@@ -21,8 +21,10 @@ import numpy as np
 import pandas as pd
 
 from rrpo.cell import Cell
-from rrpo.config import ArmConfig, Profile, WorldConfig
+from rrpo.config import ArmConfig
+from rrpo.corpus.config import WorldConfig
 from rrpo.failures import DivergedError, Interrupted
+from rrpo.profiles import Profile
 from rrpo.stages import Context, Stage
 
 PROFILE = Profile(name="smoke", world=WorldConfig(), sizes={})

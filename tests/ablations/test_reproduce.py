@@ -23,7 +23,7 @@ from ablations.records import Record
 from ablations.runs_folder import check
 from ablations.store import Store
 from rrpo.cell import Cell
-from rrpo.config import ManifestConfig
+from rrpo.corpus.config import ManifestConfig
 from rrpo.profiles import PROFILES
 
 

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from ablations.grids import ARMS, GRIDS, Grid, product
 from rrpo.cell import Cell
-from rrpo.config import JudgeConfig, Profile, RecogniserConfig, SftConfig
-from rrpo.profiles import SMOKE
+from rrpo.config import SftConfig
+from rrpo.judges.config import JudgeConfig, RecogniserConfig
+from rrpo.profiles import SMOKE, Profile
 
 TINY = replace(
     SMOKE,

@@ -20,10 +20,9 @@ import torch
 
 from ablations.grids import ARMS
 from rrpo import pipeline
-from rrpo.config import Profile
 from rrpo.optimizers import loop
 from rrpo.optimizers.rollout import Models, Prompts
-from rrpo.profiles import PROFILES
+from rrpo.profiles import PROFILES, Profile
 from rrpo.seeding import permutation_batches
 from rrpo.stages import Context, Stage, materialise
 

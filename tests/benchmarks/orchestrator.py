@@ -26,7 +26,9 @@ from typing import Any
 
 from ablations.grids import GRIDS, Grid
 from rrpo.cell import Cell
-from rrpo.config import ArmConfig, Profile, WorldConfig
+from rrpo.config import ArmConfig
+from rrpo.corpus.config import WorldConfig
+from rrpo.profiles import Profile
 from rrpo.stages import Context, Stage
 
 SHORT = 10

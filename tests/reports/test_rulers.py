@@ -18,7 +18,7 @@ from ablations.tracking import Tracker
 from reports import rulers
 from reports.figures.transfer import transfer
 from reports.store import Selection
-from rrpo.config import TransferConfig
+from rrpo.judges.config import TransferConfig
 from rrpo.stages import Stage
 
 ARMS = ("diffro", "rrpo", "placebo")

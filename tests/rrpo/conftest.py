@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from rrpo.codec import Codec
-from rrpo.config import AudioConfig, CodecConfig
+from rrpo.config import CodecConfig
+from rrpo.corpus.config import AudioConfig
 from rrpo.corpus.manifest import Utterance, write_manifest
 
 TOY_EMOTIONS = ("angry", "happy", "sad")

@@ -9,7 +9,7 @@ import soundfile
 import torch
 
 from rrpo.audio import AudioError, load_wave, log_mel, vocode
-from rrpo.config import AudioConfig
+from rrpo.corpus.config import AudioConfig
 
 CONFIG = AudioConfig(griffin_lim_steps=4)
 SILENCE = math.log(CONFIG.floor)

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from rrpo import examine, finetune, pretrain
-from rrpo.config import ExamineConfig, FinetuneConfig, PretrainConfig, RegularizerConfig, RewardModelConfig
+from rrpo.config import FinetuneConfig, PretrainConfig, RegularizerConfig, RewardModelConfig
 from rrpo.corpus.features import SpeechSet
+from rrpo.judges.config import ExamineConfig
 from rrpo.masking import sample_norm, valid_mask
 from rrpo.reward_model import RewardModel
 from rrpo.stages import Context

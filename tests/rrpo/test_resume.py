@@ -18,16 +18,15 @@ from rrpo import codec, finetune, pretrain, seeding, sft
 from rrpo.config import (
     CodecConfig,
     FinetuneConfig,
-    JudgeConfig,
     OptimizeConfig,
     PolicyConfig,
     PretrainConfig,
-    RecogniserConfig,
     RewardModelConfig,
     SftConfig,
 )
 from rrpo.failures import DivergedError, Interrupted
 from rrpo.judges import emotion, recogniser
+from rrpo.judges.config import JudgeConfig, RecogniserConfig
 from rrpo.optimizers import loop
 from rrpo.regularizers import OFF
 from rrpo.stages import Context

@@ -9,7 +9,7 @@ def run(code: str) -> str:
 
 
 def test_importing_the_package_and_its_planning_modules_imports_no_torch():
-    modules = "rrpo, rrpo.config, rrpo.corpus.splits, rrpo.corpus.texts, rrpo.corpus.prompts, rrpo.corpus.manifest"
+    modules = "rrpo, rrpo.config, rrpo.profiles, rrpo.corpus.splits, rrpo.corpus.texts, rrpo.corpus.prompts, rrpo.corpus.manifest"
     assert run(f"import sys, {modules}; print('torch' in sys.modules, 'torchaudio' in sys.modules)") == "False False"
 
 

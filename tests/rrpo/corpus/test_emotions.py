@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rrpo.config import EMOTIONS
+from rrpo.corpus.config import EMOTIONS
 from rrpo.corpus.emotions import (
     CUES,
     INTENSITY,

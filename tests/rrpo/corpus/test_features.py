@@ -8,7 +8,7 @@ import sys
 import torch
 
 from rrpo.audio import log_mel
-from rrpo.config import EMOTIONS, SpeechConfig, SplitConfig, WorldConfig
+from rrpo.corpus.config import EMOTIONS, SpeechConfig, SplitConfig, WorldConfig
 from rrpo.corpus.features import SpeechSet, build, wave_of
 from rrpo.stages import Context
 
@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from rrpo.config import SpeechConfig, SplitConfig, WorldConfig
+from rrpo.corpus.config import SpeechConfig, SplitConfig, WorldConfig
 from rrpo.corpus.features import build
 from rrpo.stages import Context
 split = SplitConfig(name="sft", size=7, artefact_rate=0.5)

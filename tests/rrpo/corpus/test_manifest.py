@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from rrpo.config import EMOTIONS, AudioConfig, PromptConfig, SpeechConfig, SplitConfig, WorldConfig
 from rrpo.corpus import features, prompts
+from rrpo.corpus.config import EMOTIONS, AudioConfig, PromptConfig, SpeechConfig, SplitConfig, WorldConfig
 from rrpo.corpus.intake import check_manifest
 from rrpo.corpus.manifest import ManifestError, phone_inventory, read_manifest, write_manifest
 from rrpo.corpus.splits import draw_split

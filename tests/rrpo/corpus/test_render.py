@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from rrpo.audio import log_mel
-from rrpo.config import ARTEFACTS, AudioConfig, WorldConfig
 from rrpo.corpus.artefacts import plant
+from rrpo.corpus.config import ARTEFACTS, AudioConfig, WorldConfig
 from rrpo.corpus.emotions import CUES
 from rrpo.corpus.render import PEAK, TREMOR_HZ, UNITS, RenderSpec, render
 from rrpo.corpus.speakers import speaker_table

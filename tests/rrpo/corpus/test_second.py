@@ -11,8 +11,8 @@ import soundfile
 
 from rrpo import pipeline
 from rrpo.audio import resampled
-from rrpo.config import EMOTIONS, VoicesConfig, WorldConfig
 from rrpo.corpus import neural, prosody, second
+from rrpo.corpus.config import EMOTIONS, VoicesConfig, WorldConfig
 from rrpo.corpus.emotions import CUES
 from rrpo.corpus.features import SpeechSet
 from rrpo.judges import words

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from rrpo.config import WorldConfig
+from rrpo.corpus.config import WorldConfig
 from rrpo.corpus.speakers import group_speakers, speaker_table
 
 WORLD = WorldConfig()

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from rrpo.config import ARTEFACTS, EMOTIONS, PromptConfig, SplitConfig, WorldConfig
 from rrpo.corpus import prompts
+from rrpo.corpus.config import ARTEFACTS, EMOTIONS, PromptConfig, SplitConfig, WorldConfig
 from rrpo.corpus.prompts import draw_prompts, load_prompts
 from rrpo.corpus.splits import draw_split
 from rrpo.corpus.texts import pool_of

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from rrpo import codec
-from rrpo.config import ARTEFACTS, CodecConfig, PromptConfig, SpeechConfig, SplitConfig, WorldConfig
+from rrpo.config import CodecConfig
 from rrpo.corpus import features, prompts
+from rrpo.corpus.config import ARTEFACTS, PromptConfig, SpeechConfig, SplitConfig, WorldConfig
 from rrpo.stages import Context
 
 WORLD = WorldConfig(policy_speakers=2, rm_speakers=2, judge_speakers=2, foreign_speakers=1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rrpo.audio import log_mel
-from rrpo.config import ARTEFACTS, AudioConfig
+from rrpo.corpus.config import ARTEFACTS, AudioConfig
 from rrpo.corpus.features import SpeechSet
 from rrpo.corpus.render import render
 from rrpo.judges.artefacts import OTHERS, detect, planted_flags, repetition, scores

@@ -12,17 +12,12 @@ import torch
 
 from ablations.records import DIAGNOSIS_POINTS
 from rrpo.codec import Codec
-from rrpo.config import (
-    EMOTIONS,
-    AudioConfig,
-    DiagnoseConfig,
-    PhoneticJudgeConfig,
-    RewardModelConfig,
-    YardstickConfig,
-)
+from rrpo.config import RewardModelConfig
+from rrpo.corpus.config import EMOTIONS, AudioConfig
 from rrpo.corpus.features import SpeechSet
 from rrpo.corpus.prompts import load_prompts
 from rrpo.judges import diagnose, naturalness, phonetic_judge, phonetics, speaker, yardsticks
+from rrpo.judges.config import DiagnoseConfig, PhoneticJudgeConfig, YardstickConfig
 from rrpo.reward_model import RewardModel
 from rrpo.stages import Context
 

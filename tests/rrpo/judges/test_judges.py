@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from rrpo.config import AudioConfig, JudgeConfig, RecogniserConfig
+from rrpo.corpus.config import AudioConfig
 from rrpo.corpus.features import SpeechSet
 from rrpo.judges import emotion, metrics, recogniser
+from rrpo.judges.config import JudgeConfig, RecogniserConfig
 from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import UNKNOWN, Recogniser
 from rrpo.stages import Context

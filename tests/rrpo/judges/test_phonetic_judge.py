@@ -10,8 +10,8 @@ from torch import Tensor
 
 pytest.importorskip("parselmouth", reason="extra judges")
 
-from rrpo.config import PhoneticJudgeConfig
 from rrpo.corpus.features import SpeechSet
+from rrpo.judges.config import PhoneticJudgeConfig
 from rrpo.judges.phonetic_judge import PhoneticJudge, build, features
 from rrpo.judges.phonetics import MEASURES
 from rrpo.stages import Context

@@ -12,9 +12,10 @@ import soundfile
 import torch
 
 from rrpo.codec import Codec
-from rrpo.config import ARTEFACTS, EMOTIONS, AudioConfig, JudgeConfig, RecogniserConfig, ScoreConfig
+from rrpo.corpus.config import ARTEFACTS, EMOTIONS, AudioConfig
 from rrpo.corpus.prompts import Prompt, load_prompts
 from rrpo.judges import score
+from rrpo.judges.config import JudgeConfig, RecogniserConfig, ScoreConfig
 from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
 from rrpo.stages import Context

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rrpo.config import SplitConfig, WorldConfig
+from rrpo.corpus.config import SplitConfig, WorldConfig
 from rrpo.corpus.features import wave_of
 from rrpo.corpus.splits import draw_split
 from rrpo.judges import speaker

@@ -9,9 +9,11 @@ import pandas as pd
 import torch
 
 from rrpo.codec import Codec
-from rrpo.config import EMOTIONS, AudioConfig, RewardModelConfig, TransferConfig
+from rrpo.config import RewardModelConfig
+from rrpo.corpus.config import EMOTIONS, AudioConfig
 from rrpo.corpus.prompts import load_prompts
 from rrpo.judges import transfer
+from rrpo.judges.config import TransferConfig
 from rrpo.judges.score import Samples, decoded
 from rrpo.reward_model import RewardModel
 from rrpo.stages import Context

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from rrpo.codec import Codec
-from rrpo.config import OptimizeConfig, PolicyConfig, RecogniserConfig, RewardModelConfig
+from rrpo.config import OptimizeConfig, PolicyConfig, RewardModelConfig
 from rrpo.corpus.prompts import Prompt
+from rrpo.judges.config import RecogniserConfig
 from rrpo.judges.recogniser import Recogniser
 from rrpo.optimizers import rollout as rollouts
 from rrpo.optimizers.diffro import Step, diffro_step

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from rrpo.codec import Codec
-from rrpo.config import ARTEFACTS, EMOTIONS, RewardModelConfig
+from rrpo.config import RewardModelConfig
+from rrpo.corpus.config import ARTEFACTS, EMOTIONS
 from rrpo.corpus.emotions import CUES, means
 from rrpo.judges.metrics import shortcut_uptake
 from rrpo.profiles import EMBEDDED, SMOKE

@@ -10,12 +10,14 @@ import pytest
 
 from rrpo import pipeline
 from rrpo.codec import Codec
-from rrpo.config import ArmConfig, CardConfig, CodecConfig, SectionConfig, VoicesConfig, WorldConfig
+from rrpo.config import ArmConfig, CodecConfig
 from rrpo.corpus import second
+from rrpo.corpus.config import VoicesConfig, WorldConfig
 from rrpo.judges import words
 from rrpo.profiles import SMOKE
 from rrpo.stages import Context
 from rrpo.validation import voices
+from rrpo.validation.config import CardConfig, SectionConfig
 from rrpo.validation.lines import NOT_INSTALLED
 from rrpo.validation.sections import sections
 

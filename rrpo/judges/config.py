@@ -1,0 +1,108 @@
+"""Every number of what is measured on a cell: recognisers, judges, examination, test stage, diagnosis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecogniserConfig:
+    """A CTC phone recogniser on F."""
+
+    dim: int = 128
+    """Channels."""
+    steps: int = 2000
+    """Updates."""
+    batch: int = 32
+    """Utterances a step."""
+    lr: float = 2e-3
+    """Peak learning rate, cosine to zero."""
+    seed: int = 0
+    """Redraws initialisation, data order and noise of this stage."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeConfig:
+    """A held-out emotion judge."""
+
+    dim: int = 96
+    """Channels."""
+    architecture: str = "conv_gru"
+    """``conv_gru`` on F, or ``stats_tdnn`` on features re-extracted from the vocoded wave."""
+    steps: int = 2000
+    """Updates."""
+    batch: int = 32
+    """Utterances a step."""
+    lr: float = 2e-3
+    """Peak learning rate, cosine to zero."""
+    seed: int = 0
+    """Redraws initialisation, data order and noise of this stage."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhoneticJudgeConfig:
+    """The third emotion judge: phonetic measures and a discriminant analysis."""
+
+    shrinkage: float = 0.05
+    """Of the quadratic analysis' covariances towards spheres; declared default."""
+    folds: int = 5
+    """Of the cross-validation that chooses between the linear and the quadratic analysis."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranscribeConfig:
+    """What the judge's recogniser understands of the last checkpoint's samples, without any emotion judge (for searches)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExamineConfig:
+    """Measurements on one finished reward model: accuracies and the three manipulation checks."""
+
+    relative_eps: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)
+    """||δ||/||h'|| of the FGM and PGD attacks (manipulation check of Adv)."""
+    pgd_steps: int = 5
+    """Steps of the PGD attack."""
+    interpolation_pairs: int = 100
+    """Pairs of real utterances along whose mixtures smoothness is measured (manipulation check of EAM)."""
+    seed: int = 0
+    """Redraws the pairs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig:
+    """The test stage: held-out judges on the samples that the policy optimisation stored."""
+
+    audio_prompts: int = 10
+    """Prompts whose audio is kept as wav files, the same for every arm; the emotions take turns."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class YardstickConfig:
+    """What the diagnosis of samples is held against, once for a world: voices, and which naturalness predictor is valid."""
+
+    utterances: int = 200
+    """Held-out utterances by the policy's speakers, half of them for the voices, half to measure with."""
+    planted: int = 20
+    """Of them, those that are heard clean and clicked."""
+    separation: float = 0.3
+    """By how much clean must stand above clicked re-synthesis for a predictor to be used."""
+    installed: tuple[str, ...] = ()
+    """Optional packages that are installed: it is measured again when one comes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiagnoseConfig:
+    """The second part of the test stage: third judge, common reward model, prosody, voice, naturalness of stored samples."""
+
+    spoken: int = 100
+    """Prompts that are vocoded for third judge, prosody and voice, at the first, the middle and the last checkpoint: the middle
+    one, step 35 of 140, is near the KL that all arms of a seed reach."""
+    naturalness: int = 20
+    """Of them, those whose naturalness is predicted."""
+    installed: tuple[str, ...] = ()
+    """Optional packages that are installed: it is measured again when one comes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferConfig:
+    """Each arm's last samples of a seed, heard by every other arm's reward model; nothing to set."""
