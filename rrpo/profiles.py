@@ -55,7 +55,7 @@ class Profile:
     """Stages ``recogniser``: the reward's and the judge's."""
     val_judge: JudgeConfig = field(default_factory=JudgeConfig)
     """Stage ``judge``: gold for curves, tuning and search."""
-    test_judge: JudgeConfig = field(default_factory=lambda: JudgeConfig(architecture="stats_tdnn", steps=3000))
+    test_judge: JudgeConfig = field(default_factory=lambda: JudgeConfig(architecture="stats_tdnn", steps=5000))
     """Stage ``judge``: gold at declared points, for reports."""
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     """Stage ``pretrain``."""
