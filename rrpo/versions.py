@@ -22,6 +22,6 @@ VERSIONS: dict[str, int] = {
     "transcribe": 1,
     "examine": 1,
     "prompts": 1,
-    "phonetic_judge": 2,
+    "phonetic_judge": 3,
     "validation": 4,
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +50,17 @@ class PhoneticJudge:
         return torch.from_numpy(np.log(np.maximum(self.classifier.predict_proba(x), SMALLEST))).float()
 
     def save(self, folder: Path) -> None:
-        """Writes ``phonetic_judge.pkl`` into ``folder``."""
-        (folder / "phonetic_judge.pkl").write_bytes(pickle.dumps((self.classifier, self.emotions, self.audio)))
+        """Writes ``phonetic_judge.json`` and ``classifier.pkl`` into ``folder``."""
+        about = {"emotions": self.emotions, "audio": asdict(self.audio)}
+        (folder / "phonetic_judge.json").write_text(json.dumps(about, indent=1))
+        (folder / "classifier.pkl").write_bytes(pickle.dumps(self.classifier))
 
     @classmethod
     def load(cls, folder: Path) -> PhoneticJudge:
         """Reads what `save` wrote."""
-        return cls(*pickle.loads((folder / "phonetic_judge.pkl").read_bytes()))
+        about = json.loads((folder / "phonetic_judge.json").read_text())
+        classifier = pickle.loads((folder / "classifier.pkl").read_bytes())
+        return cls(classifier, tuple(about["emotions"]), AudioConfig(**about["audio"]))
 
 
 def features(F: Tensor, lengths: Tensor, audio: AudioConfig) -> np.ndarray:
