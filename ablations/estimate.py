@@ -1,11 +1,17 @@
-"""How long stages will take and how much room, from what stored stages of the same kind and size took."""
+"""How long stages will take and how much room, from what stored stages of the same kind and size took.
+
+What was never built here is estimated from `REFERENCE`, what every stage of the named profiles took on another machine, times
+this machine's pace: the median ratio of what both have built. ``python -m ablations.estimate RUNS_DIR`` writes that table anew.
+"""
 
 from __future__ import annotations
 
+import csv
 import json
 import statistics
+import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +25,8 @@ SIZES = frozenset(
 )
 """Config fields that decide how long a stage takes; seeds and strengths do not."""
 Signature = tuple[str, str, str]
+REFERENCE = Path(__file__).with_name("reference_times.csv")
+"""Stage, sizes, device, seconds, bytes: medians of a ``full`` and a ``smoke`` run with one worker a core, two cores, CPU."""
 
 
 class Estimator:
@@ -26,29 +34,38 @@ class Estimator:
 
     def __init__(self, store: Path, device: str = "cpu") -> None:
         self.device = device
+        self._reference = _read(REFERENCE)
         self._seconds: dict[Signature, list[float]] = defaultdict(list)
         self._bytes: dict[Signature, list[float]] = defaultdict(list)
         self._device_mib: dict[Signature, int] = {}
         self._signatures: dict[str, Signature] = {}
-        for marker in sorted((store / "stages").glob(f"*/{MARKER}")):
-            try:
-                past = json.loads(marker.read_text())
-                signature = _signature(past["name"], past["config"], past["device"])
-                self._seconds[signature].append(float(past["seconds"]))
-                if (peak := past.get("peak_device_mib")) is not None:
-                    self._device_mib[signature] = max(int(peak), self._device_mib.get(signature, 0))
-                self._bytes[signature].append(float(past["bytes"]))
-            except (OSError, ValueError, KeyError, TypeError):
-                continue  # not for the estimate to complain about
+        for signature, past in _markers(store):
+            self._seconds[signature].append(float(past["seconds"]))
+            self._bytes[signature].append(float(past["bytes"]))
+            if (peak := past.get("peak_device_mib")) is not None:
+                self._device_mib[signature] = max(int(peak), self._device_mib.get(signature, 0))
 
     def learn(self, stage: Stage, seconds: float) -> None:
         """Remember what a stage took."""
         self._seconds[self._of(stage)].append(seconds)
 
     def seconds(self, stage: Stage) -> float | None:
-        """The estimate, or None where nothing like it was built on this device."""
-        past = self._seconds.get(self._of(stage))
-        return statistics.median(past) if past else None
+        """The estimate, or None where nothing like it was built, here or on the reference machine."""
+        if past := self._seconds.get(self._of(stage)):
+            return statistics.median(past)
+        known = self._reference.get(self._of(stage))
+        return known[0] * self.pace() if known else None
+
+    def pace(self) -> float:
+        """This machine's seconds for one of the reference machine's; 1 while nothing was built that both know."""
+        both = [
+            statistics.median(past) / self._reference[s][0] for s, past in self._seconds.items() if s in self._reference
+        ]
+        return statistics.median(both) if both else 1.0
+
+    def borrowed(self, stages: Iterable[Stage]) -> int:
+        """How many of the stages are estimated from the reference machine."""
+        return sum(not self._seconds.get(self._of(s)) and self._of(s) in self._reference for s in stages)
 
     def device_mib(self, stage: Stage) -> int | None:
         """Most MiB of a GPU that one like it held, or None where that was never measured."""
@@ -61,12 +78,17 @@ class Estimator:
 
     def space(self, stages: Iterable[Stage]) -> str:
         """Room that stages will take, in words, by those of a kind that was built here."""
-        sizes = [self._bytes.get(self._of(stage)) for stage in stages]
-        known = sum(statistics.median(found) for found in sizes if found)
-        if sizes and not any(sizes):
+        sizes = [self._size(self._of(stage)) for stage in stages]
+        known = sum(size for size in sizes if size is not None)
+        if sizes and all(size is None for size in sizes):
             return "unknown"
         text = f"{known / 2**20:.0f} MiB" if known < 2**30 else f"{known / 2**30:.1f} GiB"
-        return f"about {text}" if all(sizes) else f"more than {text}"
+        return f"more than {text}" if None in sizes else f"about {text}"
+
+    def _size(self, signature: Signature) -> float | None:
+        if past := self._bytes.get(signature):
+            return statistics.median(past)
+        return self._reference[signature][1] if signature in self._reference else None
 
     def _of(self, stage: Stage) -> Signature:
         if stage.key not in self._signatures:
@@ -83,7 +105,10 @@ def wall(stages: Sequence[Stage], estimator: Estimator, workers: int) -> str:
     if unknown == len(stages):
         return "unknown: nothing of this size was built here yet"
     text = duration(max(seconds / workers, longest))
-    return f"about {text}" if not unknown else f"more than {text} ({unknown} stages of a kind not built here yet)"
+    borrowed = estimator.borrowed(stages)
+    notes = [f"{unknown} stages of a kind not built here yet"] if unknown else []
+    notes += [f"{borrowed} of {len(stages)} stages by another machine's times"] if borrowed else []
+    return ("more than " if unknown else "about ") + text + (f" ({'; '.join(notes)})" if notes else "")
 
 
 def duration(seconds: float) -> str:
@@ -92,6 +117,25 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _markers(store: Path) -> Iterator[tuple[Signature, dict[str, Any]]]:
+    """Every readable marker of a stored stage; it is not for the estimate to complain about the others."""
+    for marker in sorted((store / "stages").glob(f"*/{MARKER}")):
+        try:
+            past = json.loads(marker.read_text())
+            signature = _signature(past["name"], past["config"], past["device"])
+            float(past["seconds"]), float(past["bytes"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        yield signature, past
+
+
+def _read(path: Path) -> dict[Signature, tuple[float, float]]:
+    """Seconds and bytes by signature."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {(row["stage"], row["sizes"], row["device"]): (float(row["seconds"]), float(row["bytes"])) for row in rows}
 
 
 def _signature(name: str, config: Any, device: str) -> Signature:
@@ -106,3 +150,21 @@ def _signature(name: str, config: Any, device: str) -> Signature:
 
     visit(config)
     return name, json.dumps(leaves), device
+
+
+def main() -> None:
+    """Writes `REFERENCE` from the stages of the runs folders that are named."""
+    found: dict[Signature, list[tuple[float, float]]] = defaultdict(list)
+    for folder in sys.argv[1:]:
+        for signature, past in _markers(Path(folder)):
+            found[signature].append((float(past["seconds"]), float(past["bytes"])))
+    with REFERENCE.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("stage", "sizes", "device", "seconds", "bytes"))
+        for signature, values in sorted(found.items()):
+            seconds, size = (statistics.median(column) for column in zip(*values, strict=True))
+            table.writerow((*signature, f"{seconds:.2f}", f"{size:.0f}"))
+
+
+if __name__ == "__main__":
+    main()

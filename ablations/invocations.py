@@ -50,6 +50,8 @@ class Invocation:
     """Arms planned."""
     seeds: tuple[int, ...]
     """Seeds planned for each of them."""
+    looks: tuple[int, ...] = ()
+    """Numbers of seeds in all at which results were declared to be read; empty: at all that are planned."""
 
 
 def attempt(run: Any) -> Attempt:
@@ -69,15 +71,25 @@ def invocation(run: Any) -> Invocation:
         profile=run.data.tags.get(TAG_PROFILE, ""),
         world_hash=run.data.tags.get(TAG_WORLD_HASH, ""),
         arms=tuple(filter(None, run.data.params.get("arms", "").split(","))),
-        seeds=tuple(int(seed) for seed in run.data.params.get("seeds", "").split(",") if seed),
+        seeds=_numbers(run.data.params.get("seeds", "")),
+        looks=_numbers(run.data.params.get("looks", "")),
     )
 
 
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(",") if part)
+
+
 def looks(invocations: Sequence[Invocation]) -> list[int]:
-    """The numbers of seeds at which results were planned to be read, rising: after each invocation, all seeds so far."""
+    """The numbers of seeds at which results may be read, rising: what invocations declared, else all seeds planned so far."""
     seeds: set[int] = set()
-    counts = []
+    counts: set[int] = set()
     for one in invocations:
         seeds |= set(one.seeds)
-        counts.append(len(seeds))
-    return sorted(set(counts) - {0})
+        counts |= set(one.looks) or {len(seeds)}
+    return sorted(counts - {0})
+
+
+def ahead(invocations: Sequence[Invocation]) -> int:
+    """How many of the `looks` were declared before the first result: those of the first invocation."""
+    return len(looks(invocations[:1]))

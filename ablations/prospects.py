@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Sequence
 
 from ablations.contrasts import PRIMARY
-from ablations.power import detectable
+from ablations.power import detectable, spent_alpha
 
 DEFAULT_SPREAD = 0.0275
 """Standard deviation over seeds of RRPO - DiffRO in gold gain at matched KL: what `full` on eight seeds of the first embedded
@@ -16,10 +17,11 @@ HOPELESS = 0.10
 """An effect of ten points is more than any component has ever shown here."""
 
 
-def prospects(labels: Collection[str], n: int, spread: float | None) -> list[str]:
+def prospects(labels: Collection[str], n: int, spread: float | None, looks: Sequence[int] = ()) -> list[str]:
     """Lines of a plan for a grid that holds the primary family's arms; none for others.
 
-    ``spread`` is the standard deviation of RRPO - DiffRO over the seeds that are done, None where there is none.
+    ``spread`` is the standard deviation of RRPO - DiffRO over the seeds that are done, None where there is none; ``looks`` the
+    numbers of seeds at which results are declared to be read, none but the planned one where it is empty.
     """
     arms = {arm for weights in PRIMARY.values() for arm in weights}
     if not arms <= set(labels):
@@ -28,15 +30,21 @@ def prospects(labels: Collection[str], n: int, spread: float | None) -> list[str
         return ["primary tests: none with one seed; WARNING: plan at least 8 seeds"]
     sd = DEFAULT_SPREAD if spread is None else spread
     source = "as in the README's grid" if spread is None else "as in this grid's finished seeds"
-    least = detectable(sd, n, ALPHA / len(PRIMARY))
+    alpha = dict(zip(looks, spent_alpha(list(looks)), strict=True)).get(n, math.nan) if looks else ALPHA
+    if math.isnan(alpha):
+        return [f"primary tests: none at {n} seeds; declared at {', '.join(map(str, looks))}"]
+    least = detectable(sd, n, alpha / len(PRIMARY))
     floor = 2.0 / 2**n
     lines = [
         f"primary tests ({len(PRIMARY)}, Holm): with {n} seeds an effect of {100 * least:.1f} points is found with 80 % power "
-        f"at {ALPHA / len(PRIMARY):g}, the strictest of Holm's levels (spread {100 * sd:.1f} points, {source})",
+        f"at {alpha / len(PRIMARY):.3g}, the strictest of Holm's levels (spread {100 * sd:.1f} points, {source})",
         FLOOR.format(n=n, floor=floor),
     ]
     if least > HOPELESS:
         lines.append(f"WARNING: effects below {100 * least:.0f} points will stay undecided; plan more seeds")
-    if floor * len(PRIMARY) > ALPHA:
-        lines.append(f"WARNING: no sign-flip test can stand Holm's correction at {ALPHA}; that takes 8 seeds")
+    if floor * len(PRIMARY) > alpha:
+        enough = next(m for m in range(n, 64) if 2.0 / 2**m * len(PRIMARY) <= alpha)
+        lines.append(
+            f"WARNING: no sign-flip test can stand Holm's correction at {alpha:.3g}; that takes {enough} seeds"
+        )
     return lines

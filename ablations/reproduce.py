@@ -26,9 +26,9 @@ from ablations.equality import Comparison
 from ablations.errors import InputError, positive
 from ablations.estimate import Estimator, duration
 from ablations.launchers.local import LocalPool
-from ablations.plan import default_workers
 from ablations.progress import Display
 from ablations.records import TAG_CELL_HASH, TAG_COMPLETE, Record
+from ablations.request import default_workers
 from ablations.run import WIDTH
 from ablations.runs_folder import RunsFolder, check
 from ablations.scheduler import Failure, Scheduler, Task

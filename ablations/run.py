@@ -18,6 +18,7 @@ from ablations.commands import Device, RunsDir, refusing, start
 from ablations.estimate import Estimator
 from ablations.grids import FIRST_SEED, GRIDS
 from ablations.launchers import PACKAGES
+from ablations.request import request
 from ablations.runner import Outcome, run_plan
 from ablations.sheet import Sheet
 
@@ -75,6 +76,14 @@ def command(
     slurm: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="An option of sbatch; may be given several times.")
     ] = None,
+    looks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,M",
+            help="Numbers of seeds in all at which results will be tested: alpha is spent over them. Default: all planned.",
+            show_default=False,
+        ),
+    ] = None,
     shard: Annotated[
         str, typer.Option(metavar="I/N", help="Only every N-th cell, from the I-th (1 to N) on: for batch systems.")
     ] = "1/1",
@@ -86,7 +95,7 @@ def command(
     """Run a grid of arms x seeds; cells that are finished are not run again."""
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     with refusing():
-        asked = plan.request(
+        asked = request(
             grid=grid,
             profile=profile,
             seeds=seeds,
@@ -103,6 +112,7 @@ def command(
             cpus_per_task=cpus_per_task,
             gpus_per_task=gpus_per_task,
             slurm=slurm or (),
+            looks=looks,
             shard=shard,
             runs_dir=runs_dir,
         )

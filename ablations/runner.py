@@ -92,6 +92,8 @@ def _start(plan: Plan) -> Tracker:
     request = plan.request
     first = Tracker(request.folder, request.grid, environment.git_state(), environment.describe(request.device))
     params = {"device": request.device, "workers": str(request.workers), "launcher": request.launcher.name}
+    if request.looks:
+        params["looks"] = ",".join(map(str, request.looks))
     return first.start_invocation(request.cells, params)
 
 

@@ -21,8 +21,8 @@ from ablations import environment, records, tracking
 from ablations.cell_file import CELL_FILE, read_cell
 from ablations.commands import Device, RunsDir, Workers, refusing, start
 from ablations.errors import InputError, choose, positive
-from ablations.plan import default_workers
 from ablations.records import Record
+from ablations.request import default_workers
 from ablations.run import WIDTH
 from ablations.runs_folder import RunsFolder, check
 from ablations.store import Store

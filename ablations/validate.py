@@ -21,8 +21,8 @@ from ablations.commands import Device, RunsDir, Workers, refusing, start
 from ablations.errors import InputError, choose, positive
 from ablations.estimate import Estimator, duration
 from ablations.launchers.local import LocalPool
-from ablations.plan import default_workers
 from ablations.progress import Display
+from ablations.request import default_workers
 from ablations.run import WIDTH
 from ablations.runs_folder import RunsFolder, check
 from ablations.scheduler import Failure, Scheduler, Task

@@ -61,9 +61,10 @@ class Row:
 
 
 def rows(
-    records: Sequence[Record], looks: Sequence[int], diverged: Collection[tuple[str, int]] = ()
+    records: Sequence[Record], looks: Sequence[int], diverged: Collection[tuple[str, int]] = (), ahead: int = 1
 ) -> tuple[list[Row], list[str]]:
-    """All contrasts of a grid's records, and notes. ``looks`` are the planned numbers of seeds, rising.
+    """All contrasts of a grid's records, and notes. ``looks`` are the planned numbers of seeds, rising, the first ``ahead`` of
+    them declared before any result.
 
     Tests appear when the seeds number exactly a declared look and every arm of the family is settled in all of them, complete
     or ``diverged``; a diverged cell takes its seed out of the contrasts it belongs to. Otherwise the table is interim.
@@ -98,7 +99,7 @@ def rows(
         found.append(
             Row(name, name in family, tuple(x), tests[name], effect_size(x), p, tost.get(name, math.nan), verdict)
         )
-    notes = _notes(n, looks, alpha, [name for name in PRIMARY if name not in family], family)
+    notes = _notes(n, looks, ahead, alpha, [name for name in PRIMARY if name not in family], family)
     if declared and any(gaps.values()):
         notes.append(f"Seeds left out, since a cell diverged: {', '.join(f'{k} {v}' for k, v in gaps.items() if v)}.")
     return found, notes + manipulation.note(list(checks.values()))
@@ -127,7 +128,7 @@ def _verdict(x: np.ndarray, p: float, tost: float, alpha: float, opposed: bool) 
 
 
 def _notes(
-    n: int, looks: Sequence[int], alpha: float, absent: Sequence[str], family: Mapping[str, np.ndarray]
+    n: int, looks: Sequence[int], ahead: int, alpha: float, absent: Sequence[str], family: Mapping[str, np.ndarray]
 ) -> list[str]:
     lines = [
         "Contrasts of gold gain at matched KL, in points, within each seed; mean ± half the 95 % t-interval. Primary family: the "
@@ -147,24 +148,25 @@ def _notes(
     found = "; ".join(f"{name} {100 * value:.1f}" for name, value in least.items() if math.isfinite(value))
     return [
         *lines,
-        f"Paired t on n = {n} seeds, Holm over four, alpha = {alpha:.4f}{_spending(n, looks, alpha)}. Beside it, unadjusted: "
-        f"{flips} and exact Wilcoxon. TOST: p of 'over ±{100 * MARGIN:g} points', unadjusted; 'equivalent' by its Holm p.",
+        f"Paired t on n = {n} seeds, Holm over four, alpha = {alpha:.4f}{_spending(n, looks, ahead, alpha)}. Beside it, "
+        f"unadjusted: {flips} and exact Wilcoxon. TOST: p of 'over ±{100 * MARGIN:g} points', unadjusted; 'equivalent' by its "
+        "Holm p.",
         "Undecided: with the seeds named, a difference is either found or equivalent, whatever it is, if the spread is not above "
         "its 80 % upper bound. "
         f"With these seeds and that spread, power .8 at alpha / 4 takes a difference, in points, of: {found or 'none'}.",
     ]
 
 
-def _spending(n: int, looks: Sequence[int], alpha: float) -> str:
+def _spending(n: int, looks: Sequence[int], ahead: int, alpha: float) -> str:
     """What a reader has to know of several looks: how alpha was split, and what it costs when an earlier one ended the matter."""
     if len(looks) == 1:
         return ""
     said = f"; looks at n = {', '.join(map(str, looks))}, O'Brien-Fleming spending"
-    if n == looks[0]:
+    if n in looks[:ahead]:
         return said
     return said + (
-        f". The seeds beyond {looks[0]} were planned later, and the look at {looks[0]} had an alpha of its own, 0.05: whoever "
-        f"would have stopped there has a chance of a false claim of up to {0.05 + alpha:.4f} over both"
+        f". The seeds beyond {looks[ahead - 1]} were planned later, and the looks up to it had an alpha of their own, 0.05: "
+        f"whoever would have stopped there has a chance of a false claim of up to {0.05 + alpha:.4f} over all"
     )
 
 

@@ -78,7 +78,7 @@ def make(selection: Selection, control: str = BASE, metric: str = GOLD_GAIN) -> 
     if control not in selection.arms and control != BASE:
         raise InputError("the control arm has no records", got=control, fix=f"use one of: {', '.join(selection.arms)}")
     _check_metric(selection, metric)
-    rows, notes = effects.rows(records, selection.looks, selection.diverged)
+    rows, notes = effects.rows(records, selection.looks, selection.diverged, selection.ahead)
     matrices = rulers.load(selection)
     heard = opinion.heard(rated)
     reach = sensitivity.findings(records, selection.looks, selection.diverged)

@@ -11,7 +11,7 @@ from pathlib import Path
 from ablations.environment import code_versions
 from ablations.errors import InputError
 from ablations.grids import GRIDS
-from ablations.invocations import Attempt, Invocation, looks
+from ablations.invocations import Attempt, Invocation, ahead, looks
 from ablations.records import TAG_DIRTY, Record
 from ablations.runs_folder import RunsFolder, check
 from ablations.store import Store
@@ -40,6 +40,8 @@ class Selection:
     """Profile, world, what was left out."""
     looks: tuple[int, ...] = ()
     """Planned numbers of seeds, rising, of the first grid named."""
+    ahead: int = 1
+    """How many of the looks were declared before any result."""
     folder: RunsFolder | None = None
     """Where the records came from."""
     lost: Mapping[Key, str] = field(default_factory=dict)
@@ -112,7 +114,7 @@ def select(
     found = tuple(single[key] for key in sorted(single, key=lambda key: (arms.index(key[0]), key[1])))
     counts = {arm: sum(label == arm for label, _ in planned | lost.keys()) for arm in arms}
     notes += _versions(found, mixed)
-    return Selection("+".join(names), found, counts, tuple(notes), tuple(looks(mine[0])), folder, lost)
+    return Selection("+".join(names), found, counts, tuple(notes), tuple(looks(mine[0])), ahead(mine[0]), folder, lost)
 
 
 def _choose(

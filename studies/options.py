@@ -12,8 +12,8 @@ from ablations import environment, launchers
 from ablations.errors import InputError, choose, positive
 from ablations.inference import EXACT
 from ablations.packing import UNMEASURED
-from ablations.plan import default_workers
 from ablations.records import EXPERIMENT_STUDY
+from ablations.request import default_workers
 from ablations.runs_folder import RunsFolder, check
 from ablations.tracking import create
 from rrpo import pipeline

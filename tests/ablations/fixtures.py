@@ -14,6 +14,7 @@ from rich.console import Console
 
 from ablations import plan, runner, tracking
 from ablations.estimate import Estimator
+from ablations.request import Request
 from ablations.run import show_table
 from ablations.runner import Outcome
 from ablations.runs_folder import check
@@ -45,9 +46,7 @@ def run(runs: Path) -> Run:
     def go(
         cells: Sequence[Cell], grid: str = "tiny", workers: int = 2, folder: Path = runs, **options: Any
     ) -> tuple[Outcome, str]:
-        asked = plan.Request(
-            grid=grid, cells=tuple(cells), device="cpu", workers=workers, folder=check(folder), **options
-        )
+        asked = Request(grid=grid, cells=tuple(cells), device="cpu", workers=workers, folder=check(folder), **options)
         text = StringIO()
         console = Console(file=text, width=200)
         return runner.run_plan(plan.make(asked), Estimator(folder), console, show_table), text.getvalue()

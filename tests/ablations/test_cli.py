@@ -81,6 +81,9 @@ def test_run_then_plan_says_done(runs: Path):
         (["--grid", "tiny", "--shard", "0/2"], ["--shard takes I/N", "0/2"]),
         (["--grid", "tiny", "--shard", "3/2"], ["--shard takes I/N", "3/2"]),
         (["--grid", "tiny", "--shard", "half"], ["--shard takes I/N", "half"]),
+        (["--grid", "tiny", "--looks", "8,5"], ["--looks takes rising numbers", "8,5"]),
+        (["--grid", "tiny", "--seeds", "8", "--looks", "5"], ["not below --seeds", "5 with 8 seeds"]),
+        (["--grid", "tiny", "--looks", "five"], ["--looks takes rising numbers", "five"]),
         ([], ["--grid"]),
     ],
 )

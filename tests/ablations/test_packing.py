@@ -8,11 +8,12 @@ from pathlib import Path
 import fakes
 import pytest
 
-from ablations import environment, packing, plan
+from ablations import environment, packing
 from ablations.estimate import Estimator
 from ablations.launchers import Launcher, checked
 from ablations.launchers.local import LocalPool
 from ablations.launchers.pool import Done, Task
+from ablations.request import request
 from rrpo.stages import MARKER, Context, Stage, canonical, materialise
 
 
@@ -60,11 +61,11 @@ def test_a_stage_records_its_peak_on_a_gpu_and_none_on_a_cpu(tmp_path: Path):
 def test_workers_and_ray_shares_come_from_the_same_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(environment, "_no_gpu", lambda: "")
     monkeypatch.setattr(environment, "gpus", lambda: {"0": 24_000, "1": 80_000})
-    monkeypatch.setattr(plan.os, "sched_getaffinity", lambda pid: set(range(64)))
+    monkeypatch.setattr("ablations.request.os.sched_getaffinity", lambda pid: set(range(64)))
     monkeypatch.setattr(packing, "tasks_a_gpu", lambda stages, estimator, gpu_mib: gpu_mib // 6000)
-    here = plan.request(grid="smoke", runs_dir=tmp_path / "runs")
+    here = request(grid="smoke", runs_dir=tmp_path / "runs")
     assert (here.device, here.workers) == ("cuda", 8), "four on each of two, by the smaller one"
-    assert plan.request(grid="smoke", workers=3, runs_dir=tmp_path / "runs").workers == 3
+    assert request(grid="smoke", workers=3, runs_dir=tmp_path / "runs").workers == 3
     assert checked("local", None, 1, None, (), "cuda", 4).gpus == 0.25
     assert checked("local", None, 1, None, (), "cpu", 4).gpus == 0
     assert checked("local", None, 1, 0.5, (), "cuda", 4).gpus == 0.5

@@ -80,9 +80,10 @@ def ours(count: int, folder: Path) -> None:
 
     from ablations import plan, runner
     from ablations.estimate import Estimator
+    from ablations.request import Request
     from ablations.runs_folder import check
 
-    asked = plan.Request(grid="trivial", cells=tuple(cells(count)), device="cpu", workers=1, folder=check(folder))
+    asked = Request(grid="trivial", cells=tuple(cells(count)), device="cpu", workers=1, folder=check(folder))
     console = Console(file=StringIO())
     outcome = runner.run_plan(plan.make(asked), Estimator(folder), console, lambda table, console, title: None)
     assert outcome.done == count

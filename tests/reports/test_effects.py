@@ -81,8 +81,13 @@ def test_more_seeds_are_a_new_look_with_less_alpha_first() -> None:
     _, first = rows(records(8), [8, 16])
     _, last = rows(records(16), [8, 16])
     assert any("alpha = 0.0056; looks at n = 8, 16" in note for note in first)
-    assert any("alpha = 0.0444" in note and "false claim of up to 0.0944 over both" in note for note in last)
+    assert any("alpha = 0.0444" in note and "false claim of up to 0.0944 over all" in note for note in last)
     assert not any("false claim" in note for note in first)
+    _, declared = rows(records(16), [8, 16], ahead=2)
+    assert any("alpha = 0.0444; looks at n = 8, 16" in note for note in declared)
+    assert not any("false claim" in note for note in declared)
+    _, third = rows(records(20), [8, 16, 20], ahead=2)
+    assert any("The seeds beyond 16 were planned later" in note for note in third)
 
 
 def test_judges_that_disagree_give_no_verdict_and_noise_is_undecided() -> None:

@@ -17,8 +17,9 @@ from ablations.errors import InputError
 from ablations.failures import Lost
 from ablations.grids import GRIDS, Grid
 from ablations.inference import wilson
-from ablations.invocations import Invocation, looks
+from ablations.invocations import Invocation, ahead, looks
 from ablations.records import TAG_CODE, TAG_COMPLETE, TAG_DIRTY, TAG_SHA
+from ablations.request import Request
 from ablations.runs_folder import check
 from ablations.store import Store
 from ablations.summary import table
@@ -283,6 +284,15 @@ def test_looks_are_the_seeds_planned_so_far(asked: list[range], expected: list[i
     assert looks([Invocation("", "", "", (), tuple(seeds)) for seeds in asked]) == expected
 
 
+def test_declared_looks_take_the_place_of_the_planned_number(runs: Path):
+    five, eight = tuple(range(5)), tuple(range(8))
+    declared = [Invocation("", "", "", (), five, (5, 8)), Invocation("", "", "", (), eight)]
+    assert (looks(declared), ahead(declared)) == ([5, 8], 2)
+    assert looks([Invocation("", "", "", (), five, (8,))]) == [8], "nothing is tested at five"
+    late = [Invocation("", "", "", (), five), Invocation("", "", "", (), eight, (8, 12))]
+    assert (looks(late), ahead(late)) == ([5, 8, 12], 1)
+
+
 def test_the_report_is_kept_on_the_newest_invocation(runs: Path, run: Run, tmp_path: Path):
     run(fakes.cells(["diffro", "rrpo"], [1]))
     assert report(runs, tmp_path / "out", "--grid", "tiny", "--format", "md").exit_code == 0
@@ -323,5 +333,5 @@ def test_a_constant_outcome_and_many_seeds_give_words_and_no_traceback(runs: Pat
 def test_plan_agrees_with_what_was_recorded(runs: Path):
     cells = fakes.cells(["diffro"], [1])
     store_cells(runs, cells)
-    asked = plan.Request(grid="tiny", cells=tuple(cells), device="cpu", workers=1, folder=check(runs))
+    asked = Request(grid="tiny", cells=tuple(cells), device="cpu", workers=1, folder=check(runs))
     assert plan.make(asked).todo == []

@@ -11,9 +11,10 @@ import pytest
 from optuna.trial import create_trial
 from typer.testing import CliRunner
 
-from ablations import plan
+from ablations import estimate
 from ablations.errors import InputError
 from ablations.estimate import Estimator, wall
+from ablations.request import request
 from rrpo.stages import MARKER
 from studies import options
 from studies.catalogue import TUNABLE
@@ -155,7 +156,9 @@ def test_shared_stages_are_those_that_no_knob_moves(tmp_path: Path):
     assert "optimize" not in {stage.name for stage in shared(rm)}
 
 
-def test_the_hours_are_told_from_measured_stages(tmp_path: Path):
+def test_the_hours_are_told_from_measured_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "none.csv").write_text("stage,sizes,device,seconds,bytes\n")
+    monkeypatch.setattr(estimate, "REFERENCE", tmp_path / "none.csv")
     asked = command(tmp_path, study="policy", trials=7)
     study = options.opened(asked)
     assert "unknown: nothing of this size" in announcement(asked.search, study, 2, shared(asked.search))[-1]
@@ -195,7 +198,7 @@ def test_an_exported_arm_is_accepted_by_grids_with_its_provenance(tmp_path: Path
     best = study.trials[-1]
     path, notes = export(asked.search, study, best, "tuned", identity(asked.search), None)
     assert notes == []
-    cells = plan.request(grid="full", profile="smoke", seeds=1, arms="diffro,tuned", runs_dir=tmp_path / "runs").cells
+    cells = request(grid="full", profile="smoke", seeds=1, arms="diffro,tuned", runs_dir=tmp_path / "runs").cells
     assert [cell.label for cell in cells] == ["diffro", "tuned"]
     assert cells[1].arm == asked.search.definition.arm(best.params)
     provenance = json.loads(path.read_text())["provenance"]

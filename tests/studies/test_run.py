@@ -17,7 +17,7 @@ import optuna
 import psutil
 import pytest
 
-from ablations import plan
+from ablations.request import request
 from ablations.runs_folder import check
 from ablations.store import Store
 from rrpo import pipeline
@@ -170,7 +170,7 @@ def test_a_whole_study_with_the_policy_and_its_winner_in_a_grid(runs: Path):
     assert {path.stem for path in report.glob("*.png")} >= figures
     stored = json.loads((runs / "arms" / "tuned.json").read_text())
     assert stored["provenance"]["study"] == "regularizers-smoke"
-    asked = plan.request(grid="full", profile="smoke", seeds=1, arms="diffro,tuned", runs_dir=runs)
+    asked = request(grid="full", profile="smoke", seeds=1, arms="diffro,tuned", runs_dir=runs)
     assert [cell.label for cell in asked.cells] == ["diffro", "tuned"]
     before = {path.name: path.stat().st_mtime for path in (runs / "stages").iterdir()}
     finish(start(runs, *arguments))

@@ -1,0 +1,176 @@
+"""What a command asks for, checked: grid, arms, seeds, device, launcher. Writes nothing and imports no torch."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+
+from ablations import environment, launchers, packing
+from ablations.errors import InputError, choose, positive
+from ablations.estimate import Estimator
+from ablations.exported import read_arms
+from ablations.grids import FIRST_SEED, GRIDS, product, scale_batches
+from ablations.launchers import Launcher
+from ablations.runs_folder import RunsFolder, check
+from rrpo.cell import Cell
+from rrpo.corpus.config import ManifestConfig
+from rrpo.profiles import Profile
+from rrpo.stages import walk
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One command: these cells, with this, there."""
+
+    grid: str
+    """Name of grid and experiment."""
+    cells: tuple[Cell, ...]
+    """Seed by seed over all arms."""
+    device: str
+    """``cpu`` or ``cuda``."""
+    workers: int
+    """Processes."""
+    folder: RunsFolder
+    """Where everything lies."""
+    retry_failed: bool = False
+    """Whether cells that diverged or met a bug are run again."""
+    fail_fast: bool = False
+    """Whether the first failure ends the run."""
+    launcher: Launcher = field(default_factory=Launcher)
+    """Where tasks run."""
+    looks: tuple[int, ...] = ()
+    """Numbers of seeds in all at which results will be read; empty: at all that are planned."""
+    shard: tuple[int, int] = (1, 1)
+    """(i, n): only every n-th cell, from the i-th on, is run by this command."""
+
+    @property
+    def own(self) -> tuple[Cell, ...]:
+        """The shard's cells."""
+        place, count = self.shard
+        return self.cells[place - 1 :: count]
+
+    @property
+    def arms(self) -> list[str]:
+        """Labels in the grid's order."""
+        return list(dict.fromkeys(cell.label for cell in self.cells))
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds in order."""
+        return sorted({cell.seed for cell in self.cells})
+
+
+def request(
+    *,
+    grid: str,
+    profile: str | None = None,
+    seeds: int | None = None,
+    first_seed: int = FIRST_SEED,
+    arms: str | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    batch_scale: int = 1,
+    manifests: Sequence[str] = (),
+    retry: str | None = None,
+    fail_fast: bool = False,
+    launcher: str = "local",
+    address: str | None = None,
+    cpus_per_task: int = 1,
+    gpus_per_task: float | None = None,
+    slurm: Sequence[str] = (),
+    looks: str | None = None,
+    shard: str = "1/1",
+    runs_dir: Path = Path("runs"),
+) -> Request:
+    """Check a command's options and make its cells.
+
+    Raises InputError for the first option that makes no sense.
+    """
+    from rrpo.profiles import PROFILES
+
+    chosen = GRIDS[choose("grid", grid, GRIDS)]
+    size = PROFILES[choose("profile", chosen.profile if profile is None else profile, PROFILES)]
+    size = scale_batches(size, positive("--batch-scale", batch_scale))
+    size = replace(size, manifests=dict(_manifest(entry, size) for entry in manifests))
+    planned = positive("--seeds", chosen.seeds if seeds is None else seeds)
+    if first_seed < 0:
+        raise InputError("--first-seed must not be negative", got=first_seed, fix="give --first-seed 0 or more")
+    cells = chosen.cells(size, range(first_seed, first_seed + planned))
+    if arms is not None:
+        cells += product(read_arms(runs_dir), size, range(first_seed, first_seed + planned))
+        known = list(dict.fromkeys(cell.label for cell in cells))
+        wanted = [choose(f"arm in grid {grid}", name.strip(), known) for name in arms.split(",")]
+        cells = sorted((cell for cell in cells if cell.label in wanted), key=lambda cell: cell.seed)
+    machine = environment.resolve_device(device, elsewhere=launcher != "local")
+    folder = check(runs_dir)
+    packed = _packed(cells, folder, gpus_per_task, workers, launcher) if machine == "cuda" else packing.UNMEASURED
+    where = launchers.checked(launcher, address, cpus_per_task, gpus_per_task, slurm, machine, packed)
+    count = default_workers(machine, packed) if workers is None else positive("--workers", workers)
+    if retry is not None:
+        choose("set of cells to --retry", retry, ("failed",))
+    return Request(
+        grid=grid,
+        cells=tuple(cells),
+        device=machine,
+        workers=count,
+        folder=folder,
+        retry_failed=retry is not None,
+        fail_fast=fail_fast,
+        launcher=where,
+        looks=() if looks is None else _looks(looks, planned),
+        shard=_shard(shard),
+    )
+
+
+def _looks(text: str, seeds: int) -> tuple[int, ...]:
+    counts = [int(part) for part in text.split(",")] if re.fullmatch(r"\d+(,\d+)*", text) else []
+    if not counts or any(b <= a for a, b in pairwise([0, *counts])) or counts[-1] < seeds:
+        raise InputError(
+            "--looks takes rising numbers of seeds, the last not below --seeds",
+            got=f"{text} with {seeds} seeds",
+            fix=f"for example --looks {max(2, seeds // 2)},{max(3, seeds)}",
+        )
+    return tuple(counts)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    place, slash, count = text.partition("/")
+    if not (slash and place.isdecimal() and count.isdecimal() and 1 <= int(place) <= int(count)):
+        raise InputError("--shard takes I/N with I from 1 to N", got=text, fix="for example --shard 1/4 to --shard 4/4")
+    return int(place), int(count)
+
+
+def _manifest(entry: str, profile: Profile) -> tuple[str, ManifestConfig]:
+    """``SPLIT=PATH``, checked to the last audio file."""
+    from rrpo.corpus.intake import check_manifest
+    from rrpo.corpus.manifest import ManifestError
+
+    name, _, path = entry.partition("=")
+    choose("split for --manifest SPLIT=PATH", name, [*profile.sizes, "annotated", "rl", "eval"])
+    try:
+        return name, check_manifest(Path(path), profile.world.emotions, profile.world.audio)
+    except ManifestError as error:
+        raise InputError(
+            str(error), got=entry, fix="mend the manifest or the file it names; nothing was written"
+        ) from None
+
+
+def _packed(
+    cells: Sequence[Cell], folder: RunsFolder, gpus_per_task: float | None, workers: int | None, launcher: str
+) -> int:
+    """Tasks a GPU, where an option does not decide it."""
+    if (workers if launcher == "local" else gpus_per_task) is not None:
+        return packing.UNMEASURED
+    stages = walk(*(stage for cell in cells for stage in cell.stages.values()))
+    smallest = min(environment.gpus().values(), default=None)
+    return packing.tasks_a_gpu(stages, Estimator(folder.root, "cuda"), smallest)
+
+
+def default_workers(device: str, packed: int = packing.UNMEASURED) -> int:
+    """One worker a CPU that this process may use; on GPUs at most ``packed`` each."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cpus, packed * max(1, len(environment.gpus()))) if device == "cuda" else cpus

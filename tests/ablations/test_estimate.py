@@ -1,0 +1,76 @@
+"""Time and room by what was built here, else by another machine's times at this machine's pace."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ablations import estimate
+from ablations.estimate import Estimator, wall
+from ablations.grids import GRIDS
+from rrpo import pipeline
+from rrpo.profiles import EMBEDDED
+from rrpo.stages import MARKER, Stage, canonical, walk
+
+CODEC = pipeline.codec(EMBEDDED)
+SPEECH = CODEC.inputs["speech"]
+BASE = pipeline.base(EMBEDDED)
+
+
+def built(store: Path, stage: Stage, seconds: float, device: str = "cpu") -> None:
+    folder = store / "stages" / f"{stage.name}-{len(list(store.glob('stages/*')))}"
+    folder.mkdir(parents=True)
+    marker = {
+        "name": stage.name,
+        "config": canonical(stage.config),
+        "device": device,
+        "seconds": seconds,
+        "bytes": 2**20,
+    }
+    (folder / MARKER).write_text(json.dumps(marker))
+
+
+@pytest.fixture
+def reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another machine took 100 s for the codec and 30 s for its speech; the base policy it never built."""
+    for stage, seconds in ((CODEC, 90.0), (CODEC, 100.0), (CODEC, 300.0), (SPEECH, 30.0)):
+        built(tmp_path / "elsewhere", stage, seconds)
+    monkeypatch.setattr(estimate, "REFERENCE", tmp_path / "reference.csv")
+    monkeypatch.setattr("sys.argv", ["estimate", str(tmp_path / "elsewhere")])
+    estimate.main()
+
+
+@pytest.mark.usefixtures("reference")
+def test_what_was_never_built_here_takes_another_machines_time_at_this_machines_pace(tmp_path: Path):
+    fresh = Estimator(tmp_path / "runs")
+    assert fresh.seconds(CODEC) == 100.0
+    assert fresh.space([CODEC, SPEECH]) == "about 2 MiB"
+    assert wall([CODEC, SPEECH], fresh, 1) == "about 2 min (2 of 2 stages by another machine's times)"
+    built(tmp_path / "runs", SPEECH, 60.0)
+    slower = Estimator(tmp_path / "runs")
+    assert slower.seconds(SPEECH) == 60.0
+    assert slower.seconds(CODEC) == 200.0, "twice as slow as the other"
+    assert slower.borrowed([CODEC, SPEECH]) == 1
+    slower.learn(CODEC, 90.0)
+    assert slower.seconds(CODEC) == 90.0
+    assert wall([CODEC, SPEECH], slower, 1) == "about 2 min"
+
+
+@pytest.mark.usefixtures("reference")
+def test_what_nobody_built_is_unknown_and_so_is_a_gpu(tmp_path: Path):
+    assert Estimator(tmp_path / "runs").seconds(BASE) is None
+    said = wall([CODEC, BASE], Estimator(tmp_path / "runs"), 1)
+    assert said == "more than 2 min (1 stages of a kind not built here yet; 1 of 2 stages by another machine's times)"
+    assert Estimator(tmp_path / "runs").space([CODEC, BASE]) == "more than 1 MiB"
+    assert wall([CODEC], Estimator(tmp_path / "runs", "cuda"), 1) == "unknown: nothing of this size was built here yet"
+
+
+def test_a_newcomers_first_plan_tells_the_time_of_the_full_grid(tmp_path: Path):
+    stages = list(
+        walk(*(stage for cell in GRIDS["full"].cells(EMBEDDED, range(1, 9)) for stage in cell.stages.values()))
+    )
+    seconds, unknown = Estimator(tmp_path).total(stages)
+    assert seconds > 600
+    assert unknown < len(stages) / 2
