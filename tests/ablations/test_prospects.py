@@ -25,7 +25,7 @@ def test_few_seeds_get_a_warning() -> None:
 def test_looks_share_alpha_and_a_number_that_was_not_declared_has_no_test() -> None:
     first, *_, warning = prospects(FACTORIAL, 5, None, (5, 8))
     assert "at 0.00329, the strictest" in first, "0.0132 of 0.05 is spent at five of eight"
-    assert "that takes 11 seeds" in warning
+    assert "that takes 10 seeds" in warning
     assert prospects(FACTORIAL, 5, None, (8,)) == ["primary tests: none at 5 seeds; declared at 8"]
 
 
