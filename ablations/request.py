@@ -18,7 +18,7 @@ from ablations.launchers import Launcher
 from ablations.runs_folder import RunsFolder, check
 from rrpo.cell import Cell
 from rrpo.corpus.config import ManifestConfig
-from rrpo.profiles import Profile
+from rrpo.profiles import PROFILES, Profile
 from rrpo.stages import walk
 
 
@@ -90,8 +90,6 @@ def request(
 
     Raises InputError for the first option that makes no sense.
     """
-    from rrpo.profiles import PROFILES
-
     chosen = GRIDS[choose("grid", grid, GRIDS)]
     size = PROFILES[choose("profile", chosen.profile if profile is None else profile, PROFILES)]
     size = scale_batches(size, positive("--batch-scale", batch_scale))
