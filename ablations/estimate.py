@@ -21,6 +21,7 @@ SIZES = frozenset(
     (
         *("steps", "batch", "size", "eval_prompts", "checkpoints", "pgd_steps"),
         *("audio_prompts", "dim", "layers", "architecture"),
+        *("readings", "spoken", "utterances", "section", "speech"),
     )
 )
 """Config fields that decide how long a stage takes; seeds and strengths do not."""
