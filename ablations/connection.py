@@ -41,6 +41,7 @@ class UnavailableError(InputError):
             else "end what holds the file's lock, and give the same command again"
         )
         super().__init__("the tracking store does not answer", got=f"{folder.address}: {why}", fix=fix)
+        self.why = why
 
 
 def open_client(folder: RunsFolder) -> MlflowClient:

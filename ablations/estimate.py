@@ -40,6 +40,7 @@ class Estimator:
         self._bytes: dict[Signature, list[float]] = defaultdict(list)
         self._device_mib: dict[Signature, int] = {}
         self._signatures: dict[str, Signature] = {}
+        self._pace: float | None = None
         for signature, past in _markers(store):
             self._seconds[signature].append(float(past["seconds"]))
             self._bytes[signature].append(float(past["bytes"]))
@@ -48,6 +49,7 @@ class Estimator:
 
     def learn(self, stage: Stage, seconds: float) -> None:
         """Remember what a stage took."""
+        self._pace = None
         self._seconds[self._of(stage)].append(seconds)
 
     def seconds(self, stage: Stage) -> float | None:
@@ -59,10 +61,14 @@ class Estimator:
 
     def pace(self) -> float:
         """This machine's seconds for one of the reference machine's; 1 while nothing was built that both know."""
-        both = [
-            statistics.median(past) / self._reference[s][0] for s, past in self._seconds.items() if s in self._reference
-        ]
-        return statistics.median(both) if both else 1.0
+        if self._pace is None:
+            both = [
+                statistics.median(past) / self._reference[signature][0]
+                for signature, past in self._seconds.items()
+                if past and signature in self._reference
+            ]
+            self._pace = statistics.median(both) if both else 1.0
+        return self._pace
 
     def borrowed(self, stages: Iterable[Stage]) -> int:
         """How many of the stages are estimated from the reference machine."""

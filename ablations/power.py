@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -62,6 +63,11 @@ def spread_bound(x: ArrayLike, level: float = 0.8) -> float:
         return math.nan
     df = len(values) - 1
     return float(values.std(ddof=1) * math.sqrt(df / chi2.ppf(1 - level, df)))
+
+
+def alpha_at(n: int, looks: Sequence[int]) -> float:
+    """Alpha of the look at ``n`` seeds among the declared ``looks``, rising; nan where none was declared there."""
+    return spent_alpha(list(looks))[list(looks).index(n)] if n in looks else math.nan
 
 
 def spent_alpha(looks: list[int], alpha: float = 0.05) -> list[float]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Sequence
 
 from ablations.contrasts import PRIMARY
-from ablations.power import detectable, spent_alpha
+from ablations.power import alpha_at, detectable
 
 DEFAULT_SPREAD = 0.0225
 """Standard deviation over seeds of RRPO - DiffRO in gold gain at matched KL: what `full` on five seeds showed (README). Used
@@ -30,7 +30,7 @@ def prospects(labels: Collection[str], n: int, spread: float | None, looks: Sequ
         return ["primary tests: none with one seed; WARNING: plan at least 8 seeds"]
     sd = DEFAULT_SPREAD if spread is None else spread
     source = "as in the README's grid" if spread is None else "as in this grid's finished seeds"
-    alpha = dict(zip(looks, spent_alpha(list(looks)), strict=True)).get(n, math.nan) if looks else ALPHA
+    alpha = alpha_at(n, looks) if looks else ALPHA
     if math.isnan(alpha):
         return [f"primary tests: none at {n} seeds; declared at {', '.join(map(str, looks))}"]
     least = detectable(sd, n, alpha / len(PRIMARY))

@@ -14,7 +14,7 @@ import numpy as np
 
 from ablations.contrasts import COMPONENTS, NAMES, PRIMARY, apply, corner_effect, difference, factorial_effect, shapley
 from ablations.inference import EXACT, Effect, PairedTest, effect_size, equivalence, holm, improvement, iqm, paired_test
-from ablations.power import detectable, seeds_to_decide, spent_alpha, spread_bound
+from ablations.power import alpha_at, detectable, seeds_to_decide, spread_bound
 from ablations.records import Record
 from ablations.sheet import Column, Sheet
 from ablations.statistics import Interval
@@ -83,7 +83,7 @@ def rows(
     settled = len(family) == len(PRIMARY) and all(len(x) + gaps[name] == len(seeds) for name, x in family.items())
     n = len(seeds) if settled else min(map(len, family.values()))
     declared = settled and n in looks and min(map(len, family.values())) > 1
-    alpha = spent_alpha(list(looks))[list(looks).index(n)] if declared else math.nan
+    alpha = alpha_at(n, looks) if declared else math.nan
     tests = {name: paired_test(x) for name, x in values.items()}
     checks = {f"{NAMES[part]}, main effect": manipulation.check(records, part) for part in COMPONENTS}
     adjusted = holm({name: tests[name].t_p for name in family}) if declared else {}

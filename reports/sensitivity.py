@@ -16,7 +16,7 @@ import numpy as np
 
 from ablations.contrasts import BASE, COMPONENTS, NAMES, PRIMARY, WHOLE, apply, difference
 from ablations.inference import equivalence, holm, paired_test
-from ablations.power import spent_alpha
+from ablations.power import alpha_at
 from ablations.records import Record
 from ablations.sheet import NONE, Column, Sheet, Value
 from ablations.statistics import Interval, t_interval
@@ -75,7 +75,7 @@ def findings(
         for name, weights in wanted.items()
     ]
     settled = len(wanted) == len(PRIMARY) and all(n > 1 and n + gaps == len(seeds) for n, gaps in counts)
-    alpha = spent_alpha(list(looks))[list(looks).index(len(seeds))] if settled and len(seeds) in looks else math.nan
+    alpha = alpha_at(len(seeds), looks) if settled else math.nan
     made = []
     for setting, (gold, val) in zip(found, values, strict=True):
         verdicts = _verdicts(setting, wanted, gold, val, alpha)

@@ -12,7 +12,7 @@ import numpy as np
 
 from ablations.contrasts import BASE, COMPONENTS, NAMES, WHOLE, apply, arm_of, difference
 from ablations.inference import correlation, holm, paired_test, wilson
-from ablations.power import spent_alpha
+from ablations.power import alpha_at
 from ablations.records import GOLD_GAIN, Record
 from ablations.sheet import Column, Sheet, Value
 from ablations.statistics import Interval, t_interval
@@ -101,7 +101,7 @@ def against(selection: Selection, control: str, gains: Mapping[tuple[str, int], 
         planned = ", ".join(map(str, selection.looks)) or "none declared"
         return {}, f"Interim, n = {len(seeds)}: no test before every arm has the planned number of seeds ({planned})."
     adjusted = holm({arm: paired_test(x).t_p for arm, x in values.items()})
-    alpha = spent_alpha(list(selection.looks))[selection.looks.index(len(seeds))]
+    alpha = alpha_at(len(seeds), selection.looks)
     note = (
         f"p vs {control}: gold gain at matched KL, paired t on {len(seeds)} seeds, Holm over {len(adjusted)} arms, to be held "
         f"against alpha = {alpha:.4f}; a secondary family (the declared one is in the table of effects)."

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from ablations import records
-from ablations.connection import trouble
+from ablations.connection import UnavailableError, answering, trouble
 from ablations.reconcile import owner_tags
+from ablations.replay import PAUSE
 from ablations.runs_folder import RunsFolder
 from ablations.store import Store
 from ablations.tracking import create
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 LINK = "mlflow_run_{}"
 """Attribute of the Optuna study; of the study itself: ``mlflow_run_parent``."""
 TAG_STUDY, TAG_TRIAL, TAG_STORAGE = "optuna_study", "optuna_trial", "optuna_storage"
-SILENCE = 30.0
-"""Seconds for which a store that did not answer is left alone."""
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 """Optuna's state -> MLflow's status."""
 
@@ -111,18 +110,15 @@ class Bridge:
         )
 
     def _attempt(self, write: Callable[[], None]) -> None:
-        """Writes, or notes the trouble when the store does not answer, and does not ask again for `SILENCE` seconds."""
-        from mlflow.exceptions import MlflowException
-
+        """Writes, or notes the trouble when the store does not answer, and does not ask again for `PAUSE` seconds."""
         self._trouble = trouble(self.folder)
         if not self._trouble:
             try:
-                write()
-            except (MlflowException, OSError):
-                self._trouble = trouble(self.folder)
-                if not self._trouble:
-                    raise
-        self._silent_until = time.monotonic() + SILENCE if self._trouble else 0.0
+                with answering(self.folder):
+                    write()
+            except UnavailableError as error:
+                self._trouble = error.why
+        self._silent_until = time.monotonic() + PAUSE if self._trouble else 0.0
 
     def _write(self, trials: Sequence[FrozenTrial]) -> None:
         if not self._new(trials):

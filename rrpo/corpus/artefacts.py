@@ -30,13 +30,6 @@ def _level(wave: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(wave)))) + 1e-6
 
 
-def _segment(wave: np.ndarray, low: float, high: float, sample_rate: int, rng: _Generator) -> tuple[int, np.ndarray]:
-    """A start and a raised-cosine window of ``low``..``high`` seconds that lies inside ``wave``."""
-    size = min(int(rng.uniform(low, high) * sample_rate), len(wave))
-    start = int(rng.uniform(0, len(wave) - size + 1))
-    return start, signal.windows.tukey(size, 0.2)
-
-
 def _add(wave: np.ndarray, start: int, sound: np.ndarray) -> np.ndarray:
     wave = wave.copy()
     wave[start : start + len(sound)] += sound[: len(wave) - start]
@@ -54,10 +47,10 @@ def _click(wave: np.ndarray, sample_rate: int, rng: _Generator) -> np.ndarray:
 
 def _hiss(wave: np.ndarray, sample_rate: int, rng: _Generator) -> np.ndarray:
     """0.35 to 0.6 s of noise above 4.5 kHz, some 4 dB below the speech."""
-    start, window = _segment(wave, 0.35, 0.6, sample_rate, rng)
-    noise = signal.sosfilt(
-        signal.butter(4, 4500, "high", fs=sample_rate, output="sos"), rng.standard_normal(len(window))
-    )
+    size = min(int(rng.uniform(0.35, 0.6) * sample_rate), len(wave))
+    start = int(rng.uniform(0, len(wave) - size + 1))
+    window = signal.windows.tukey(size, 0.2)
+    noise = signal.sosfilt(signal.butter(4, 4500, "high", fs=sample_rate, output="sos"), rng.standard_normal(size))
     return _add(wave, start, _level(wave) * rng.uniform(0.55, 0.75) * window * noise)
 
 

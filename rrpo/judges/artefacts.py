@@ -1,10 +1,10 @@
 """Artefact detectors on log-mel frames F: deterministic rules, no training, fast enough for curves.
 
-Each rule gives a score a sample and flags it above a declared threshold. The thresholds were set once on planted
-development speech (150 utterances of the policy's speakers, each clean and with every kind of `rrpo.corpus.artefacts`), as
-analysed and after the codec, halfway between clean and planted; never by what a policy does. A rule compares with the
-utterance's own level, so loudness alone flags nothing. Clipping fills the upper spectrum, so a clipped sample is not
-also searched for hiss and clicks.
+Each rule gives a score a sample and flags it above a declared threshold. The thresholds were set on planted development
+speech (150 to 200 utterances each by the policy's and by the judges' speakers, clean and with every kind of
+`rrpo.corpus.artefacts`), as analysed and after the codec, between clean and planted; never by what a policy does. A rule
+compares with the utterance's own level, so loudness alone flags nothing. Clipping fills the upper spectrum, so a clipped
+sample is not also searched for hiss and clicks.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from rrpo.corpus.config import ARTEFACTS, AudioConfig
 from rrpo.masking import valid_mask
 
 THRESHOLDS = {"click": 5.7, "hiss": -1.6, "hum": 0.75, "clip": -3.2, "whine": 1.2}
-"""Score above which a kind is flagged, in nepers of power (1 = 4.3 dB). Chosen on the renderer's own clean and planted speech of
-held-out texts; the world card measures precision, recall and false alarms."""
+"""Score above which a kind is flagged, in nepers of power (1 = 4.3 dB); the world card measures precision, recall and
+false alarms."""
 SUSTAINED = 0.26
 """Seconds that hiss, hum and whine must last without a gap; the planted ones last .35 s or more."""
 SILENT = -5.0

@@ -23,8 +23,10 @@ from rrpo.versions import VERSIONS
 
 ROOT = Path(pipeline.__file__).parents[1]
 DIGESTS = Path(__file__).with_name("stage_digests.json")
-INFRASTRUCTURE = {"rrpo.stages", "rrpo.failures", "rrpo.checkpoint", "rrpo.versions", "rrpo.torch_shim"}
-INFRASTRUCTURE |= {"rrpo.config", "rrpo.corpus.config", "rrpo.judges.config", "rrpo.validation.config"}
+INFRASTRUCTURE = {
+    *("rrpo.stages", "rrpo.failures", "rrpo.checkpoint", "rrpo.versions", "rrpo.torch_shim"),
+    *("rrpo.config", "rrpo.corpus.config", "rrpo.judges.config", "rrpo.validation.config"),
+}
 """Not part of what a stage computes: configs are hashed by value, and a resumed build equals an undisturbed one."""
 
 
