@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from ablations.commands import RunsDir, refusing
+from ablations.commands import RunsDir, refusing, start
 from ablations.errors import InputError, choose
 from ablations.estimate import duration
 from ablations.planned import PlannedCell, read_plan
@@ -115,7 +115,7 @@ def summary(rows: list[Row]) -> str:
 
 def main() -> None:
     """Entry point of the console script."""
-    app(prog_name="ablations.status", standalone_mode=True)
+    start(app, "ablations.status")
 
 
 if __name__ == "__main__":

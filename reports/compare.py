@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from ablations.commands import refusing
+from ablations.commands import refusing, start
 from ablations.errors import InputError
 from ablations.records import GOLD_GAIN
 from ablations.sheet import Column, Sheet, Value
@@ -109,7 +109,7 @@ def welch(x: list[float], y: list[float], level: float = 0.95) -> Interval:
 
 def main() -> None:
     """Entry point of the console script."""
-    app(prog_name="reports.compare")
+    start(app, "reports.compare")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from ablations.commands import refusing
+from ablations.commands import refusing, start
 from ablations.errors import InputError
 from ablations.runs_folder import check
 from ablations.store import Store
@@ -125,7 +125,7 @@ def _writable(folder: Path, out: Path | None) -> Path:
 
 def main() -> None:
     """Entry point of the console script."""
-    app(prog_name="reports.listen")
+    start(app, "reports.listen")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.progress import track
 
-from ablations.commands import refusing
+from ablations.commands import refusing, start
 from ablations.errors import InputError, choose
 from ablations.records import GOLD_GAIN
 from reports import page
@@ -89,7 +89,7 @@ def _folder(path: Path) -> Path:
 
 def main() -> None:
     """Entry point of the console script."""
-    app(prog_name="reports.run")
+    start(app, "reports.run")
 
 
 if __name__ == "__main__":

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from ablations.figure_style import BLUE, GREY, VERMILION, WIDE, figure_of, percent, save
 from ablations.records import Record
@@ -15,6 +14,7 @@ from ablations.statistics import mean_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 MEASURES = (("test_accuracy", BLUE, "-", "gold"), ("proxy_accuracy", VERMILION, "--", "proxy"))
 REFERENCE_ARM = "diffro"
@@ -33,11 +33,10 @@ def goodhart(records: Sequence[Record], out: Path) -> list[Path]:
         return []
     columns = min(4, len(arms)) if len(arms) != 5 else 3
     lines = math.ceil(len(arms) / columns)
-    height = 0.55 + 1.45 * max(lines, 1 if columns > 1 else 2)
+    height = 0.75 + 1.45 * max(lines, 1 if columns > 1 else 2)
     with figure_of(WIDE, height, lines, columns, sharex=True, sharey=True) as (figure, axes):
-        named = _clearest(arms)
-        for axis, (label, own) in zip(axes, arms.items(), strict=False):
-            _panel(axis, label, own, arms.get(REFERENCE_ARM, []), name_reference=label == named)
+        reference = arms.get(REFERENCE_ARM, [])
+        drawn = [_panel(axis, label, own, reference) for axis, (label, own) in zip(axes, arms.items(), strict=False)]
         for axis in axes[len(arms) :]:
             axis.remove()
         for axis in axes[max(0, len(arms) - columns) : len(arms)]:
@@ -48,34 +47,18 @@ def goodhart(records: Sequence[Record], out: Path) -> list[Path]:
         axes[0].yaxis.set_major_formatter(percent)
         figure.supxlabel("√KL to the SFT policy (√nats a token)", fontsize=7.5)
         figure.supylabel("accuracy of the target emotion", fontsize=7.5)
+        if dotted := list(itertools.chain(*drawn)):
+            name = [f"gold of {REFERENCE_ARM}"]
+            figure.legend(dotted[:1], name, loc="outside upper right", frameon=False, fontsize=6.5)
         return save(figure, out, "goodhart")
 
 
-def _clearest(arms: Mapping[str, Sequence[Record]]) -> str | None:
-    """The panel in which the reference is named: where its end is furthest from every other curve and its label."""
-    others = [label for label in arms if label != REFERENCE_ARM]
-    if REFERENCE_ARM not in arms or not others:
-        return None
-    x, y = (path[-1] for path in mean_path([_path(record, "test_accuracy") for record in arms[REFERENCE_ARM]]))
-    return max(others, key=lambda label: min(abs(y - other) for other in _curves_at(x, arms[label])))
-
-
-def _curves_at(x: float, own: Sequence[Record]) -> list[float]:
-    """Where the two mean curves of a panel are at ``x``, and where they end, which is where their labels stand."""
-    paths = [mean_path([_path(record, name) for record in own]) for name, *_ in MEASURES]
-    return [float(value) for d, y in paths for value in (np.interp(x, d, y), y[-1])]
-
-
-def _panel(axis: Axes, label: str, own: Sequence[Record], reference: Sequence[Record], *, name_reference: bool) -> None:
+def _panel(axis: Axes, label: str, own: Sequence[Record], reference: Sequence[Record]) -> list[Line2D]:
+    """One arm; returns the line of the reference arm's gold, where it is drawn."""
+    dotted: list[Line2D] = []
     if reference and label != REFERENCE_ARM:
         d, y = mean_path([_path(record, "test_accuracy") for record in reference])
-        axis.plot(d, y, color=GREY, lw=1.0, ls=":", zorder=1)
-        if name_reference:
-            nearest = min(_curves_at(d[-1], own), key=lambda other: abs(other - y[-1]))
-            side = 1 if y[-1] > nearest else -1
-            style: dict[str, Any] = {"xytext": (0, 4 * side), "textcoords": "offset points", "ha": "center"}
-            style["va"] = "bottom" if side > 0 else "top"
-            axis.annotate(f"{REFERENCE_ARM}, gold", (d[-1], y[-1]), color="0.35", fontsize=6, **style)
+        dotted = axis.plot(d, y, color=GREY, lw=1.0, ls=":", zorder=1)
     ends = []
     for name, colour, dashes, word in MEASURES:
         paths = [_path(record, name) for record in own]
@@ -88,6 +71,7 @@ def _panel(axis: Axes, label: str, own: Sequence[Record], reference: Sequence[Re
     axis.set_title(f"{label} (n = {len(own)})", loc="left", pad=3)
     axis.grid(axis="y", lw=0.3, color="0.9")
     axis.set_axisbelow(True)
+    return dotted
 
 
 def _label_ends(axis: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:

@@ -17,6 +17,7 @@ from rrpo.corpus.features import SpeechSet
 from rrpo.corpus.prompts import load_prompts
 from rrpo.data import Frames
 from rrpo.judges import naturalness
+from rrpo.judges.config import YardstickConfig
 from rrpo.judges.score import PEAK, Samples, decoded
 from rrpo.stages import Context
 from rrpo.validation.config import SectionConfig
@@ -24,8 +25,8 @@ from rrpo.validation.hearing import everything, planted, resynthesised
 from rrpo.validation.lines import NOT_INSTALLED, Line, mean
 
 SECTION = "Naturalness"
-LEAST = 0.3
-"""By how much clean must stand above clicked re-synthesis for a predictor to be used."""
+LEAST = YardstickConfig.separation
+"""What the diagnosis of samples asks too."""
 
 
 def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> list[Line]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import fakes
@@ -125,15 +125,13 @@ def test_in_a_browser_it_renders_and_plays(page: Path):
 @needs_browser
 @pytest.mark.long
 @pytest.mark.timeout(240)
-def test_in_mlflows_own_pages_a_cells_audio_plays(runs: Path):
+def test_in_mlflows_own_pages_a_cells_audio_plays(runs: Path, free_port: Callable[[], int]):
     """By the very command that a run prints."""
     from playwright.sync_api import sync_playwright
 
     store_cells(runs, fakes.cells(["rrpo"], [1]))
     selection = select(runs, "tiny")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [*shlex.split(check(runs).ui_command()), "--port", str(port), "--workers", "1"]
     with (runs / "ui.log").open("wb") as log:
         ui = subprocess.Popen(

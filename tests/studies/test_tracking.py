@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -157,7 +157,7 @@ def test_states_and_reasons_are_kept(tmp_path: Path):
 
 
 @pytest.fixture
-def dashboard(tmp_path: Path) -> Iterator[str]:
+def dashboard(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[str]:
     """Optuna's dashboard on a journal of five trials, by the command that a study prints."""
     if BROWSER is None:
         pytest.skip("no Chromium here (Debian: chromium)")
@@ -168,9 +168,7 @@ def dashboard(tmp_path: Path) -> Iterator[str]:
     for gain in (0.1, 0.2, 0.15, 0.05, 0.12):
         add(study, asked, gain)
     bridge(asked, study).write(study.trials)
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = int(listener.getsockname()[1])
+    port = free_port()
     program = Path(sys.executable).parent / "optuna-dashboard"
     server = subprocess.Popen(
         [program, asked.search.folder / "journal.log", "--port", str(port)],
