@@ -80,7 +80,7 @@ class Scheduler:
     pool: Pool
     """Runs the tasks; stopped in the end."""
     logs: Path
-    """Folder of logs, one a task."""
+    """Folder of logs, one a task; several runners and tries write to the end of one."""
     observer: Observer
     """Told of everything."""
     fail_fast: bool = False
@@ -141,8 +141,6 @@ class Scheduler:
     def _assign(self, ready: Sequence[Task]) -> None:
         for task in ready[: self.pool.capacity - len(self._running)]:
             del self._waiting[task.key]
-            if not any(key == task.key for key, _ in self._tries):
-                self.log_path(task).unlink(missing_ok=True)
             slot = self.pool.submit(task, self.log_path(task))
             self._running[slot] = task
             self.observer.started(slot, task)

@@ -27,6 +27,8 @@ STOP = signal.SIGUSR1
 """Asks a worker to stop at the next step, with a checkpoint; SIGTERM ends it at once, cleaning up."""
 REPORT_EVERY = 0.1
 """Seconds between progress messages."""
+QUIET = ("claimed", "stopped")
+"""Kinds that are no failures: the log, which may be another runner's just now, has no traceback of them."""
 ENVIRONMENT = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")} | {
     "MALLOC_MMAP_THRESHOLD_": str(2**32),
     "MALLOC_TRIM_THRESHOLD_": str(2**33),
@@ -80,10 +82,13 @@ def _run(connection: Connection, function: str, arguments: tuple[Any, ...]) -> t
         module, name = function.split(":")
         result = getattr(importlib.import_module(module), name)(*arguments, report)
     except Exception as error:
-        text = traceback.format_exc()
-        with suppress(OSError):
-            print(text, file=sys.stderr)
-        return "failed", f"{type(error).__name__}: {error}", kind_of(error)
+        kind = kind_of(error)
+        if kind not in QUIET:
+            when = time.strftime("%Y-%m-%d %H:%M:%S")
+            text = f"{when}, process {os.getpid()} on {os.uname().nodename}:\n{traceback.format_exc()}"
+            with suppress(OSError):
+                print(text, file=sys.stderr)
+        return "failed", f"{type(error).__name__}: {error}", kind
     return "done", result, time.monotonic() - start
 
 

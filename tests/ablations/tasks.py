@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ablations.worker import stopping
+from rrpo.claims import Claims
 from rrpo.failures import ClaimedError, DivergedError, Interrupted
 
 Report = Callable[[int, int], None]
@@ -82,6 +83,19 @@ def claimed_until(path: str, report: Report) -> str:
     if not Path(path).exists():
         raise ClaimedError("built by process 1 on elsewhere")
     return "free"
+
+
+def fail_with_claim(folder: str, report: Report) -> None:
+    """Be at work alone until a file is there, then raise."""
+    claim = Claims(Path(folder) / "claims").take("work")
+    if claim is None:
+        raise ClaimedError("another process is at work")
+    print("at work", flush=True)
+    (Path(folder) / "started").touch()
+    try:
+        fail_after(f"{folder}/go", report)
+    finally:
+        claim.release()
 
 
 def fail_after(path: str, report: Report) -> None:

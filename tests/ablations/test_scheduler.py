@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from ablations.failures import KINDS
 from ablations.launchers.local import LocalPool
 from ablations.scheduler import Failure, Scheduler, Task
 
@@ -179,6 +180,36 @@ def test_what_another_process_works_on_is_asked_again_and_blocks_nothing(tmp_pat
     events = go(graph, tmp_path)
     assert events.results["theirs"] == "free"
     assert ("theirs", "claimed") in events.retries
+
+
+def test_a_log_that_another_runner_writes_to_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Two runners, one folder: the second asks for the first one's task several times, then runs it itself."""
+    monkeypatch.setitem(KINDS, "claimed", replace(KINDS["claimed"], pause=0.05))
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "work.log").write_text("a former try\n")
+    work = task("work", "fail_with_claim", str(tmp_path))
+
+    class Second(Events):
+        def retried(self, slot: int | None, task: Task, failure: Failure) -> None:
+            super().retried(slot, task, failure)
+            if len(self.retries) == 3:
+                (tmp_path / "go").touch()
+
+    first, second = Events(), Second()
+    runner = threading.Thread(target=go, args=([work], tmp_path, 1, first))
+    runner.start()
+    while not (tmp_path / "started").exists():
+        time.sleep(0.01)
+    go([work], tmp_path, events=second)
+    runner.join()
+    assert second.retries[:3] == 3 * [("work", "claimed")]
+    assert first.failures["work"].kind == second.failures["work"].kind == "bug"
+    log = first.failures["work"].log.read_text()
+    assert log.startswith("a former try\nat work\n")
+    assert log.count("at work\n") == log.count("planted failure\n") == log.count(", process ") == 2, (
+        "of each runner one"
+    )
+    assert "ClaimedError" not in log
 
 
 def test_fail_fast_starts_nothing_more_and_asks_the_rest_to_stop(tmp_path: Path):
