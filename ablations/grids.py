@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from rrpo.cell import Cell
-from rrpo.config import ArmConfig, RegularizerConfig
+from rrpo.config import OFF, ArmConfig, RegularizerConfig
 from rrpo.profiles import Profile
 
 FIRST_SEED = 1
@@ -27,12 +27,11 @@ def _regularised(*, ls: bool = False, eam: bool = False, adv: bool = False) -> R
     )
 
 
-_OFF = _regularised()
-_VANILLA = ArmConfig(regularizers=_OFF)
+_VANILLA = ArmConfig(regularizers=OFF)
 
 ARMS: dict[str, ArmConfig] = {
-    "sft": ArmConfig(regularizers=_OFF, finetune=False, steps=0),
-    "pretrained": ArmConfig(regularizers=_OFF, finetune=False),
+    "sft": ArmConfig(regularizers=OFF, finetune=False, steps=0),
+    "pretrained": ArmConfig(regularizers=OFF, finetune=False),
     "diffro": _VANILLA,
     "ls": ArmConfig(regularizers=_regularised(ls=True)),
     "eam": ArmConfig(regularizers=_regularised(eam=True)),
@@ -41,8 +40,8 @@ ARMS: dict[str, ArmConfig] = {
     "ls_adv": ArmConfig(regularizers=_regularised(ls=True, adv=True)),
     "eam_adv": ArmConfig(regularizers=_regularised(eam=True, adv=True)),
     "rrpo": ArmConfig(regularizers=_regularised(ls=True, eam=True, adv=True)),
-    "oracle": ArmConfig(regularizers=_OFF, rm_data="oracle", finetune=False),
-    "placebo": ArmConfig(regularizers=_OFF, shuffle_labels=True, finetune=False),
+    "oracle": ArmConfig(regularizers=OFF, rm_data="oracle", finetune=False),
+    "placebo": ArmConfig(regularizers=OFF, shuffle_labels=True, finetune=False),
     "early_stopped": replace(_VANILLA, steps=40),
     "no_content": replace(_VANILLA, content_weight=0.0),
 }

@@ -16,10 +16,14 @@ from ablations.exported import read_arms
 from ablations.grids import FIRST_SEED, GRIDS, product, scale_batches
 from ablations.launchers import Launcher
 from ablations.runs_folder import RunsFolder, check
+from rrpo import world
 from rrpo.cell import Cell
 from rrpo.corpus.config import ManifestConfig
 from rrpo.profiles import PROFILES, Profile
 from rrpo.stages import walk
+
+PROMPTS = ("rl", "eval")
+"""What takes a manifest of prompts, without audio."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +98,7 @@ def request(
     size = PROFILES[choose("profile", chosen.profile if profile is None else profile, PROFILES)]
     size = scale_batches(size, positive("--batch-scale", batch_scale))
     size = replace(size, manifests=dict(_manifest(entry, size) for entry in manifests))
+    _check_speakable(size)
     planned = positive("--seeds", chosen.seeds if seeds is None else seeds)
     if first_seed < 0:
         raise InputError("--first-seed must not be negative", got=first_seed, fix="give --first-seed 0 or more")
@@ -120,7 +125,7 @@ def request(
         fail_fast=fail_fast,
         launcher=where,
         looks=() if looks is None else _looks(looks, planned),
-        shard=_shard(shard),
+        shard=_shard(shard, len(cells)),
     )
 
 
@@ -135,10 +140,12 @@ def _looks(text: str, seeds: int) -> tuple[int, ...]:
     return tuple(counts)
 
 
-def _shard(text: str) -> tuple[int, int]:
+def _shard(text: str, cells: int) -> tuple[int, int]:
     place, slash, count = text.partition("/")
     if not (slash and place.isdecimal() and count.isdecimal() and 1 <= int(place) <= int(count)):
         raise InputError("--shard takes I/N with I from 1 to N", got=text, fix="for example --shard 1/4 to --shard 4/4")
+    if int(place) > cells:
+        raise InputError("the shard holds no cell", got=f"{text} of {cells} cells", fix=f"give N at most {cells}")
     return int(place), int(count)
 
 
@@ -148,13 +155,34 @@ def _manifest(entry: str, profile: Profile) -> tuple[str, ManifestConfig]:
     from rrpo.corpus.manifest import ManifestError
 
     name, _, path = entry.partition("=")
-    choose("split for --manifest SPLIT=PATH", name, [*profile.sizes, "annotated", "rl", "eval"])
+    choose("split for --manifest SPLIT=PATH", name, [*profile.sizes, "annotated", *PROMPTS])
+    audio = None if name in PROMPTS else profile.world.audio
     try:
-        return name, check_manifest(Path(path), profile.world.emotions, profile.world.audio)
+        return name, check_manifest(Path(path), profile.world.emotions, audio)
     except ManifestError as error:
         raise InputError(
             str(error), got=entry, fix="mend the manifest or the file it names; nothing was written"
         ) from None
+
+
+def _check_speakable(profile: Profile) -> None:
+    """What the policy is fine-tuned on and asked for must consist of what its base learns."""
+    asked = [name for name in ("sft", *PROMPTS) if name in profile.manifests]
+    if not asked:
+        return
+    from rrpo.corpus.intake import check_speakable
+    from rrpo.corpus.manifest import ManifestError, read_manifest
+    from rrpo.corpus.splits import draw_split
+
+    splits = (world.own(profile, world.splits(profile)[name]) for name in ("base", "sft_heldout"))
+    learnt = [utterance for split in splits for utterance in draw_split(profile.world, split)]
+    for name in asked:
+        path = profile.manifests[name].path
+        try:
+            lines = read_manifest(path, profile.world.emotions, audio=name not in PROMPTS)
+            check_speakable(name, lines, learnt)
+        except ManifestError as error:
+            raise InputError(str(error), got=f"{name}={path}", fix="mend the manifest; nothing was written") from None
 
 
 def _packed(

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rrpo import pipeline
+from rrpo import pipeline, world
 from rrpo.config import ArmConfig
 from rrpo.profiles import Profile
 from rrpo.stages import Stage, canonical, content_hash
+
+_REPLACED = re.compile(r"profile\.((base|sft)\.model\.|optimize\.reward$|(?!world\.)\w+\.seed$)")
+"""Parameters of a profile that its pipeline sets anew: the policy's network, the arm's reward, the seeds of stages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +60,15 @@ class Cell:
 
     @cached_property
     def world_hash(self) -> str:
-        """Hash of everything that no seed and no arm redraws: world, codec, judges, recognisers."""
-        shared = [pipeline.judge(self.profile, "val"), pipeline.judge(self.profile, "test")]
-        shared += [pipeline.recogniser(self.profile, role) for role in ("reward", "judge")]
-        return content_hash([canonical(self.profile.world), [stage.key for stage in shared]])[:16]
+        """Hash of everything that no seed and no arm redraws, and of the user's own data: what may be pooled has it in common."""
+        shared = [stage.key for stage in world.shared(self.profile)]
+        return content_hash([self.profile.world, self.profile.manifests, shared])[:16]
 
     def params(self) -> dict[str, str]:
         """The flat config, ``section.field`` -> text, as MLflow's params."""
         flat = _flatten({"arm": canonical(self.arm), "profile": canonical(self.profile)})
-        return {"label": self.label, "seed": str(self.seed)} | flat
+        used = {name: value for name, value in flat.items() if not _REPLACED.match(name)}
+        return {"label": self.label, "seed": str(self.seed)} | used
 
 
 def collect(cell: Cell, store: Path) -> tuple[dict[str, float], dict[str, Path]]:

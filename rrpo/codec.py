@@ -19,9 +19,10 @@ from vector_quantize_pytorch import FSQ
 
 from rrpo.config import CodecConfig
 from rrpo.corpus.config import AudioConfig
+from rrpo.corpus.draws import generator
 from rrpo.corpus.features import SpeechSet
 from rrpo.masking import masked_mean, valid_mask
-from rrpo.seeding import numpy_generator, permutation_batches, seed_everything
+from rrpo.seeding import permutation_batches, seed_everything
 from rrpo.stages import Context
 from rrpo.training import fit
 
@@ -175,7 +176,7 @@ def build(config: CodecConfig, inputs: dict[str, Path], out: Path, context: Cont
     seed_everything(config.seed, "codec")
     codec = Codec(config, speech.audio, tuple(sorted(set(names)))).to(context.device)
     speakers = codec.speaker_index(names)
-    order = numpy_generator(config.seed, "codec split").permutation(len(names))
+    order = generator(config.seed, "codec split").permutation(len(names))
     held, train = order[: max(1, len(order) // 20)], order[max(1, len(order) // 20) :]
     frames = torch.cat([speech.mel(int(i)) for i in train[:500]])
     codec.mean.copy_(frames.mean(0))
@@ -185,7 +186,7 @@ def build(config: CodecConfig, inputs: dict[str, Path], out: Path, context: Cont
     def loss(step: int) -> Tensor:
         chosen = train[batches[step]]
         F, lengths = speech.batch(chosen, context.device)
-        start = numpy_generator(config.seed, "codec crop", step).random(len(chosen))
+        start = generator(config.seed, "codec crop", step).random(len(chosen))
         first = (torch.from_numpy(start).to(F.device) * (lengths - config.crop).clamp(min=0)).long()
         index = (first[:, None] + torch.arange(min(config.crop, F.shape[1]), device=F.device)).clamp(max=F.shape[1] - 1)
         crop = F.gather(1, index[..., None].expand(-1, -1, F.shape[2]))

@@ -5,7 +5,29 @@ Frozen keyword-only dataclasses; `rrpo.corpus.config` says how to read them. `rr
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from math import inf
+from typing import Any
+
+REWARDS = ("hard_ce", "smoothed_ce", "full_l_ser")
+"""``-log p`` of the target, against the target of Eq. 2, or all of Eq. 5."""
+ADV_NORMS = ("absolute", "relative")
+"""As in the paper, or as a fraction of ||h'||."""
+RM_DATA = ("biased", "oracle")
+"""With the planted shortcut, or large and unbiased."""
+
+
+def _checked(config: Any, **allowed: tuple[bool, str]) -> None:
+    """Raises ValueError for the first field that is not allowed; whole numbers become real where the field is real, so that
+    equal configs have equal keys.
+    """
+    for name, (holds, what) in allowed.items():
+        if not holds:
+            raise ValueError(f"{name} must be {what}, got {getattr(config, name)!r}")
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if str(f.type).startswith("float") and type(value) is int:
+            object.__setattr__(config, f.name, float(value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +104,23 @@ class RegularizerConfig:
     """``absolute`` as in the paper, or ``relative``: ε_adv is then a fraction of ||h'||, the same for any length."""
     soft_votes: bool = False
     """Control arm for label smoothing: the raters' vote shares as the target instead of the majority label."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a value out of its range."""
+        _checked(
+            self,
+            epsilon=(0 <= self.epsilon < 1, "in [0, 1)"),
+            mix_probability=(0 <= self.mix_probability <= 1, "in [0, 1]"),
+            mix_db_low=(-inf < self.mix_db_low <= self.mix_db_high, "finite and not above mix_db_high"),
+            mix_db_high=(self.mix_db_high < inf, "finite"),
+            alpha=(0 <= self.alpha < inf, "in [0, inf)"),
+            epsilon_adv=(0 < self.epsilon_adv < inf, "in (0, inf)"),
+            adv_norm=(self.adv_norm in ADV_NORMS, f"one of {', '.join(ADV_NORMS)}"),
+        )
+
+
+OFF = RegularizerConfig(epsilon=0.0, mix_probability=0.0, alpha=0.0)
+"""All three at their identity value: plain fine-tuning, and DiffRO's reward model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,17 +213,18 @@ class ArmConfig:
     regularizers: RegularizerConfig = field(default_factory=RegularizerConfig)
     """LS, EAM, Adv of the reward model's fine-tuning."""
     rm_data: str = "biased"
-    """``biased`` pre-training set, or ``oracle``: large and unbiased, no fine-tuning."""
+    """Pre-training set, one of `RM_DATA`; ``oracle`` is the large and unbiased one."""
     finetune: bool = True
     """False keeps the pre-trained RM."""
     shuffle_labels: bool = False
     """Placebo RM."""
     reward: str = "hard_ce"
-    """See `OptimizeConfig.reward`."""
+    """One of `REWARDS`; the arm's alone, whatever `OptimizeConfig.reward` says."""
     content_weight: float | None = None
     """Overrides `OptimizeConfig.content_weight`."""
     steps: int | None = None
-    """Overrides `OptimizeConfig.steps`: 0 is the SFT policy, fewer is early stopping."""
+    """Overrides `OptimizeConfig.steps`: 0 is the SFT policy, fewer is early stopping (a schedule of τ is spread over these
+    steps)."""
     shortcut: float | None = None
     """Overrides `Profile.shortcut`."""
     rater_noise: float | None = None
@@ -197,3 +237,19 @@ class ArmConfig:
     """Overrides `OptimizeConfig.beta`."""
     tau: tuple[float, ...] | None = None
     """Overrides `OptimizeConfig.tau`."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a value out of its range."""
+        _checked(
+            self,
+            rm_data=(self.rm_data in RM_DATA, f"one of {', '.join(RM_DATA)}"),
+            reward=(self.reward in REWARDS, f"one of {', '.join(REWARDS)}"),
+            content_weight=(self.content_weight is None or 0 <= self.content_weight < inf, "in [0, inf)"),
+            steps=(self.steps is None or self.steps >= 0, "0 or more"),
+            shortcut=(self.shortcut is None or 0 <= self.shortcut <= 1, "in [0, 1]"),
+            rater_noise=(self.rater_noise is None or 0 <= self.rater_noise < inf, "in [0, inf)"),
+            rm_lr=(self.rm_lr is None or 0 < self.rm_lr < inf, "in (0, inf)"),
+            lr=(self.lr is None or 0 < self.lr < inf, "in (0, inf)"),
+            beta=(self.beta is None or 0 <= self.beta < inf, "in [0, inf)"),
+            tau=(self.tau is None or (len(self.tau) > 0 and min(self.tau) > 0), "positive temperatures, at least one"),
+        )

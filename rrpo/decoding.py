@@ -1,8 +1,8 @@
 """One-token steps of a Qwen2 decoder with a preallocated key-value cache.
 
 The model is the `transformers` class, and so is the prefix's forward; only the loop over new tokens is here, because a tiny
-model spends its roll-outs in the library's per-call bookkeeping (``tests/benchmarks/decoding.py`` prints the ratio). A test
-holds its logits equal to the parallel forward's.
+model spends its roll-outs in the library's per-call bookkeeping (``tests/benchmarks/diffro_step.py`` prints the ratio). A
+test holds its logits equal to the parallel forward's.
 """
 
 from __future__ import annotations

@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rrpo import seeding
+from rrpo.config import OFF
+from rrpo.corpus.draws import generator
 from rrpo.corpus.features import SpeechSet
 from rrpo.finetune import CURVES
 from rrpo.judges.config import ExamineConfig
 from rrpo.masking import sample_norm, valid_mask
-from rrpo.regularizers import OFF, adversarial_delta, cross_entropy, mixup_draws, robust_loss
+from rrpo.regularizers import adversarial_delta, cross_entropy, mixup_draws, robust_loss
 from rrpo.reward_model import RewardModel
 from rrpo.stages import Context
 
@@ -103,7 +104,7 @@ def smoothness(model: RewardModel, speech: SpeechSet, config: ExamineConfig, dev
     labels = np.asarray(speech.labels(model.emotions))
     if len(set(labels)) < 2:
         raise ValueError(f"rm_valid holds {len(set(labels))} emotion(s), but pairs need two; give it more utterances")
-    rng = seeding.numpy_generator(config.seed, "examine.pairs")
+    rng = generator(config.seed, "examine.pairs")
     hosts = rng.integers(len(labels), size=config.interpolation_pairs)
     others = np.array([rng.choice(np.flatnonzero(labels != labels[i])) for i in hosts])
     F_i, lengths_i = speech.batch(hosts, device)

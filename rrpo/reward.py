@@ -13,16 +13,12 @@ What L is at reward time the paper does not say (it prints R = -L_ser of Eq. 5),
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rrpo.config import RegularizerConfig
+from rrpo.config import REWARDS, RegularizerConfig
 from rrpo.regularizers import adversarial_delta, cross_entropy, smooth_labels
 from rrpo.reward_model import RewardModel
-
-REWARDS = ("hard_ce", "smoothed_ce", "full_l_ser")
-"""Names of the options."""
 
 
 def reward_loss(
@@ -58,9 +54,3 @@ def reward_loss(
         return losses(h)
     delta = adversarial_delta(losses, h, mask, config)
     return losses(h) + config.alpha * losses(h + delta)
-
-
-@torch.no_grad()
-def probabilities(model: RewardModel, F: Tensor, lengths: Tensor) -> Tensor:
-    """Class probabilities ``[B, K]`` of a batch, without gradient: the proxy's opinion."""
-    return model(F, lengths).softmax(1)

@@ -18,9 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rrpo.config import RegularizerConfig, RewardModelConfig
+from rrpo.config import OFF, RegularizerConfig, RewardModelConfig
 from rrpo.masking import valid_mask
-from rrpo.regularizers import OFF
 from rrpo.stages import canonical
 
 CHUNK = 64

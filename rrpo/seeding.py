@@ -6,24 +6,13 @@ shifts another's draws. Inside one key, tensors are drawn position-major, so tha
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import torch
 
+from rrpo.corpus.draws import generator, key
+
 BUCKET = 8
 """Steps within which `bucketed` moves samples."""
-
-
-def key(seed: int, stream: str, *indices: int) -> int:
-    """A 63-bit key of (seed, stream, indices)."""
-    text = "/".join([str(seed), stream, *map(str, indices)])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
-
-
-def numpy_generator(seed: int, stream: str, *indices: int) -> np.random.Generator:
-    """A numpy generator for one key."""
-    return np.random.default_rng(key(seed, stream, *indices))
 
 
 def torch_generator(seed: int, stream: str, *indices: int) -> torch.Generator:
@@ -48,7 +37,7 @@ def seed_everything(seed: int, stream: str) -> None:
 def permutation_batches(n: int, batch: int, steps: int, seed: int, stream: str) -> np.ndarray:
     """Indices ``[steps, batch]``: epoch after epoch of permutations of ``range(n)``, keyed by epoch."""
     epochs = max(1, -(-steps * batch // n))
-    order = np.concatenate([numpy_generator(seed, stream, epoch).permutation(n) for epoch in range(epochs)])
+    order = np.concatenate([generator(seed, stream, epoch).permutation(n) for epoch in range(epochs)])
     return order[: steps * batch].reshape(steps, batch)
 
 
@@ -62,5 +51,5 @@ def bucketed(batches: np.ndarray, lengths: np.ndarray, seed: int, stream: str) -
     for first in range(0, len(batches), BUCKET):
         part = batches[first : first + BUCKET]
         order = part.ravel()[np.argsort(lengths[part.ravel()], kind="stable")].reshape(part.shape)
-        found.append(order[numpy_generator(seed, stream, first).permutation(len(part))])
+        found.append(order[generator(seed, stream, first).permutation(len(part))])
     return np.concatenate(found) if found else batches

@@ -16,7 +16,7 @@ from ablations.records import EXPERIMENT_STUDY
 from ablations.request import default_workers
 from ablations.runs_folder import RunsFolder, check
 from ablations.tracking import create
-from rrpo import pipeline
+from rrpo import world
 from rrpo.profiles import PROFILES
 from rrpo.stages import canonical
 from studies.catalogue import Study, described, study_of
@@ -147,7 +147,7 @@ def identity(search: Search) -> dict[str, Any]:
     """What makes trials comparable: resuming with another identity is refused."""
     question = search.question
     profile = question.profile
-    judges = [pipeline.judge(profile, "val"), pipeline.recogniser(profile, "reward")]
+    judges = [world.judge(profile, "val"), world.recogniser(profile, "reward")]
     return {
         "study": search.study,
         "arm": search.arm,

@@ -12,7 +12,7 @@ import soundfile
 
 from ablations.runs_folder import RunsFolder
 from ablations.store import Store
-from rrpo import pipeline
+from rrpo import world
 from rrpo.corpus.render import render
 from rrpo.corpus.splits import draw_split
 from rrpo.profiles import SMOKE
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.long
 
 def corpus(folder: Path) -> Path:
     """Sixty recordings of the RM's speakers under names that no model knows, as wav files with a manifest."""
-    split = replace(pipeline.splits(SMOKE)["rm_valid"], name="recorded", size=60)
+    split = replace(world.splits(SMOKE)["rm_valid"], name="recorded", size=60)
     lines = []
     for number, utterance in enumerate(draw_split(SMOKE.world, split)):
         assert utterance.spec is not None

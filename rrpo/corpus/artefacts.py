@@ -46,7 +46,7 @@ def _click(wave: np.ndarray, sample_rate: int, rng: _Generator) -> np.ndarray:
 
 
 def _hiss(wave: np.ndarray, sample_rate: int, rng: _Generator) -> np.ndarray:
-    """0.35 to 0.6 s of noise above 4.5 kHz, some 4 dB below the speech."""
+    """0.35 to 0.6 s of white noise less 4 dB, of which what lies above 4.5 kHz stays: some 8 dB below the speech."""
     size = min(int(rng.uniform(0.35, 0.6) * sample_rate), len(wave))
     start = int(rng.uniform(0, len(wave) - size + 1))
     window = signal.windows.tukey(size, 0.2)

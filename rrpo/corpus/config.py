@@ -42,7 +42,7 @@ class WorldConfig:
     """The simulated world: who speaks, in which languages, how emotion sounds. One world serves many seeds."""
 
     seed: int = 0
-    """Redraws speakers, texts and every world-level split (``--worlds``)."""
+    """Redraws speakers, texts and every world-level split."""
     audio: AudioConfig = field(default_factory=AudioConfig)
     """Feature settings shared by every model."""
     emotions: tuple[str, ...] = EMOTIONS
@@ -61,6 +61,11 @@ class WorldConfig:
     """Speakers of each other language, for cross-language tests."""
     cue_spread: float = 1.0
     """Standard deviation of each prosodic cue around its emotion's mean, in the renderer's own units."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for other emotions: artefact k is the shortcut of class k."""
+        if self.emotions not in (EMOTIONS, (*EMOTIONS, "neutral")):
+            raise ValueError(f"emotions must be {EMOTIONS}, 'neutral' after them or not; got {self.emotions}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,4 +142,4 @@ class PromptConfig:
     seed: int = 0
     """The experiment's seed for ``rl``; 0 for ``eval``, which every arm and seed shares."""
     manifest: ManifestConfig | None = None
-    """A user's own prompts: text, speaker and target emotion of every line."""
+    """A user's own prompts: text, speaker, language and target emotion of every line; audio is not needed."""

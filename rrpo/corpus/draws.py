@@ -1,4 +1,4 @@
-"""Keyed numpy generators for the corpus, without torch: a draw depends on its key alone, never on earlier draws."""
+"""Keyed numpy generators, without torch: a draw depends on its key alone, never on earlier draws."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from rrpo.audio import AudioError, load_wave, log_mel
-from rrpo.corpus.config import AudioConfig, SpeechConfig
+from rrpo.corpus.config import AudioConfig, SpeechConfig, WorldConfig
 from rrpo.corpus.manifest import ManifestError, Utterance, read_manifest, write_manifest
 from rrpo.corpus.render import render
 from rrpo.corpus.splits import draw_split
@@ -40,19 +40,22 @@ def build(config: SpeechConfig, inputs: Mapping[str, Path], out: Path, context: 
     """
     audio = config.world.audio
     utterances = draw_split(config.world, config.split)
-    pieces: list[np.ndarray] = [np.zeros((0, audio.n_mels), np.float16)]
-    sizes = [0]
+    mels: list[np.ndarray] = []
     for start in range(0, len(utterances), BATCH):
         waves = [wave_of(utterance, audio.sample_rate) for utterance in utterances[start : start + BATCH]]
         lengths = torch.tensor([len(wave) for wave in waves])
         mel, frames = log_mel(torch.nn.utils.rnn.pad_sequence(waves, batch_first=True), lengths, audio)
-        pieces += [mel[i, : frames[i]].half().numpy() for i in range(len(waves))]
-        sizes += frames.tolist()
+        mels += [mel[i, : frames[i]].half().numpy() for i in range(len(waves))]
         context.report(start + len(waves), len(utterances))
-    np.save(out / "mel.npy", np.concatenate(pieces))
-    np.save(out / "offsets.npy", np.cumsum(sizes))
+    write_speech(out, config.world, utterances, mels)
+
+
+def write_speech(out: Path, world: WorldConfig, utterances: Sequence[Utterance], mels: Sequence[np.ndarray]) -> None:
+    """What `SpeechSet.load` reads; ``mels`` are float16 ``[T, M]``, one an utterance."""
+    np.save(out / "mel.npy", np.concatenate([np.zeros((0, world.audio.n_mels), np.float16), *mels]))
+    np.save(out / "offsets.npy", np.cumsum([0, *map(len, mels)]))
     write_manifest(out / "manifest.jsonl", utterances)
-    description = {"audio": dataclasses.asdict(audio), "emotions": config.world.emotions}
+    description = {"audio": dataclasses.asdict(world.audio), "emotions": world.emotions}
     (out / "config.json").write_text(json.dumps(description, indent=1))
 
 

@@ -3,28 +3,49 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rrpo.audio import AudioError, load_wave
 from rrpo.corpus.config import AudioConfig, ManifestConfig
-from rrpo.corpus.manifest import ManifestError, read_manifest
+from rrpo.corpus.manifest import ManifestError, Utterance, read_manifest
 
 
-def check_manifest(path: Path, emotions: Sequence[str], audio: AudioConfig) -> ManifestConfig:
+def check_manifest(path: Path, emotions: Sequence[str], audio: AudioConfig | None) -> ManifestConfig:
     """The manifest as a config, keyed by its content: moving the files changes nothing, editing one changes every key.
 
-    Raises `ManifestError` at the first line that cannot be used, also when its audio is missing, unreadable, empty, silent,
-    not finite or sampled too low.
+    ``audio`` is None for prompts, which have none. Raises `ManifestError` at the first line that cannot be used, also when its
+    audio is missing, unreadable, empty, silent, not finite or sampled too low.
     """
     digest = hashlib.sha256()
-    for utterance in read_manifest(path, emotions):
+    for utterance in read_manifest(path, emotions, audio=audio is not None):
         digest.update(repr((utterance.id, utterance.text, utterance.phones, utterance.speaker)).encode())
         digest.update(repr((utterance.language, utterance.emotion, utterance.votes, utterance.spec)).encode())
-        if utterance.audio is not None:
+        if audio is not None and utterance.audio is not None:
             try:
                 load_wave(utterance.audio, audio.sample_rate)
             except AudioError as error:
                 raise ManifestError(f"{path}, utterance {utterance.id!r}: {error}") from error
             digest.update(Path(utterance.audio).read_bytes())
     return ManifestConfig(digest=digest.hexdigest()[:32], path=str(path.resolve()))
+
+
+def check_speakable(name: str, asked: Iterable[Utterance], learnt: Iterable[Utterance]) -> None:
+    """Raises `ManifestError` where the split ``name`` asks the policy for a speaker, emotion or phone that it never learnt."""
+
+    def symbols(utterances: Iterable[Utterance]) -> set[tuple[str, str]]:
+        return {
+            (kind, symbol)
+            for u in utterances
+            for kind, held in (("speaker", (u.speaker,)), ("emotion", (u.emotion,)), ("phone", u.phones))
+            for symbol in held
+        }
+
+    known = symbols(learnt)
+    if unknown := sorted(symbols(asked) - known):
+        kind, symbol = unknown[0]
+        there = ", ".join(sorted(one for other, one in known if other == kind))
+        raise ManifestError(
+            f"the split {name!r} has the {kind} {symbol!r}, which the policy never learns; it knows {there}: use these, or "
+            "give the splits base and sft_heldout that hold it too"
+        )

@@ -1,7 +1,7 @@
 """Utterances, and the JSON-lines manifests they are stored in and read from.
 
-A user's own line needs ``audio`` (path, relative to the manifest), ``text``, ``speaker``, ``language`` and
-``emotion``; it may give ``id``, ``phones`` (a list; else espeak-ng's) and ``votes`` (a list of emotions, one a
+A user's own line needs ``audio`` (path, relative to the manifest; not in a manifest of prompts), ``text``, ``speaker``,
+``language`` and ``emotion``; it may give ``id``, ``phones`` (a list; else espeak-ng's) and ``votes`` (a list of emotions, one a
 rater).
 """
 
@@ -19,7 +19,7 @@ from rrpo.corpus.render import RenderSpec
 from rrpo.corpus.speakers import Speaker
 
 REQUIRED = ("audio", "text", "speaker", "language", "emotion")
-"""Keys that every line of a user's manifest must have."""
+"""Keys that every line of a user's manifest must have, the audio first: prompts and what is rendered have none."""
 
 
 class ManifestError(ValueError):
@@ -60,8 +60,10 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
     path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
-def read_manifest(path: str | Path, emotions: Sequence[str], split: str = "manifest") -> list[Utterance]:
-    """The utterances of a manifest, our own or a user's. Audio is checked when features are built.
+def read_manifest(
+    path: str | Path, emotions: Sequence[str], split: str = "manifest", *, audio: bool = True
+) -> list[Utterance]:
+    """The utterances of a manifest, our own or a user's. Audio is checked when features are built; prompts need none.
 
     Raises `ManifestError` at the first line that cannot be used, naming ``file:line``.
     """
@@ -70,11 +72,15 @@ def read_manifest(path: str | Path, emotions: Sequence[str], split: str = "manif
         raise ManifestError(f"{path}: no such manifest; give the path of a JSON-lines file")
     utterances: list[Utterance] = []
     seen: dict[str, int] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: cannot be read ({error}); give a JSON-lines file in UTF-8") from error
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         where = f"{path}:{number}"
-        utterance = _parse(line, where, path.parent, emotions, f"{path.stem}-{number:05d}", split)
+        utterance = _parse(line, where, path.parent, emotions, f"{path.stem}-{number:05d}", split, audio)
         if utterance.id in seen:
             raise ManifestError(
                 f"{where}: id {utterance.id!r} was used on line {seen[utterance.id]}; give every line its own id"
@@ -93,7 +99,9 @@ def phone_inventory(utterances: Iterable[Utterance]) -> tuple[str, ...]:
     return tuple(sorted({phone for utterance in utterances for phone in utterance.phones}))
 
 
-def _parse(line: str, where: str, folder: Path, emotions: Sequence[str], default_id: str, split: str) -> Utterance:
+def _parse(
+    line: str, where: str, folder: Path, emotions: Sequence[str], default_id: str, split: str, audio: bool
+) -> Utterance:
     try:
         row: Any = json.loads(line)
     except json.JSONDecodeError as error:
@@ -103,11 +111,12 @@ def _parse(line: str, where: str, folder: Path, emotions: Sequence[str], default
     if not isinstance(row, dict):
         raise ManifestError(f"{where}: a {type(row).__name__}, not an object; write one JSON object a line")
     rendered = row.get("spec") is not None
-    missing = [key for key in REQUIRED if key not in row and not (key == "audio" and rendered)]
+    required = REQUIRED if audio and not rendered else REQUIRED[1:]
+    missing = [key for key in required if key not in row]
     if missing:
         raise ManifestError(f"{where}: lacks {', '.join(missing)}; got the keys {', '.join(row)}; add what is missing")
-    for key in REQUIRED:
-        if not (rendered and key == "audio") and not (isinstance(row[key], str) and row[key].strip()):
+    for key in required:
+        if not (isinstance(row[key], str) and row[key].strip()):
             raise ManifestError(f"{where}: {key} is {row[key]!r}; give a non-empty string")
     votes = _names(row, "votes", where)
     for emotion in (row["emotion"], *(votes or ())):
@@ -129,7 +138,7 @@ def _parse(line: str, where: str, folder: Path, emotions: Sequence[str], default
         true_emotion=str(row.get("true_emotion", row["emotion"])),
         votes=votes,
         split=row.get("split", split),
-        audio=None if rendered else str(folder / row["audio"]),
+        audio=str(folder / row["audio"]) if "audio" in required else None,
         spec=_spec(row["spec"], where) if rendered else None,
         artefact=row.get("artefact"),
     )

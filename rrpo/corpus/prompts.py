@@ -27,11 +27,11 @@ class Prompt:
     """The target."""
 
 
-def draw_prompts(world: WorldConfig, texts: str, n: int, seed: int, speakers: str = "policy") -> list[Prompt]:
-    """``n`` prompts from the text pool ``texts`` (``rl``, ``eval``), balanced over emotions and speakers, keyed by
+def draw_prompts(world: WorldConfig, texts: str, n: int, seed: int) -> list[Prompt]:
+    """``n`` prompts from the text pool ``texts`` (``rl``, ``eval``), balanced over emotions and the policy's speakers, keyed by
     ``seed``.
     """
-    emotions, voices, drawn, phones = draw_content(world, n, speakers, texts, ("prompts", texts, seed))
+    emotions, voices, drawn, phones = draw_content(world, n, "policy", texts, ("prompts", texts, seed))
     return [
         Prompt(
             id=f"{texts}-{seed}-{i:05d}",
@@ -51,7 +51,7 @@ def build(config: PromptConfig, inputs: Mapping[str, Path], out: Path, context: 
         if config.manifest is None
         else [
             Prompt(id=u.id, text=u.text, phones=u.phones, speaker=u.speaker, emotion=u.emotion)
-            for u in read_manifest(config.manifest.path, config.world.emotions)
+            for u in read_manifest(config.manifest.path, config.world.emotions, audio=False)
         ]
     )
     lines = (json.dumps(dataclasses.asdict(prompt), ensure_ascii=False) for prompt in prompts)
@@ -60,5 +60,5 @@ def build(config: PromptConfig, inputs: Mapping[str, Path], out: Path, context: 
 
 def load_prompts(path: Path) -> tuple[Prompt, ...]:
     """The prompts that `build` wrote into the folder ``path``."""
-    rows = map(json.loads, (path / "prompts.jsonl").read_text(encoding="utf-8").splitlines())
+    rows = map(json.loads, (path / "prompts.jsonl").read_text(encoding="utf-8").strip().split("\n"))
     return tuple(Prompt(**{**row, "phones": tuple(row["phones"])}) for row in rows)

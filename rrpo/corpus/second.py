@@ -7,8 +7,6 @@ the synthesiser. Waves lie beside the manifest, to be listened to.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,7 +19,8 @@ from rrpo.corpus import espeak, neural, prosody
 from rrpo.corpus.config import VoicesConfig
 from rrpo.corpus.draws import generator, key
 from rrpo.corpus.emotions import draw_cues
-from rrpo.corpus.manifest import Utterance, write_manifest
+from rrpo.corpus.features import write_speech
+from rrpo.corpus.manifest import Utterance
 from rrpo.corpus.texts import draw_texts
 from rrpo.stages import Context
 
@@ -67,9 +66,5 @@ def build(config: VoicesConfig, inputs: Mapping[str, Path], out: Path, context: 
                     )
                 )
             context.report(len(utterances) // len(world.emotions), total)
-    np.save(out / "mel.npy", np.concatenate(mels))
-    np.save(out / "offsets.npy", np.cumsum([0, *map(len, mels)]))
+    write_speech(out, world, utterances, mels)
     np.save(out / CUES, np.array(cues))
-    write_manifest(out / "manifest.jsonl", utterances)
-    description = {"audio": dataclasses.asdict(world.audio), "emotions": world.emotions}
-    (out / "config.json").write_text(json.dumps(description, indent=1))

@@ -10,7 +10,7 @@ reads this stage.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,11 +137,9 @@ def on_waves(
         similarity = vectors @ np.array([listeners.voices[name] for name in names]).T
         own = [names.index(p.speaker) if p.speaker in listeners.voices else -1 for p in prompts[:n]]
         found["speaker_similarity"] = [row[k] if k >= 0 else np.nan for row, k in zip(similarity, own, strict=True)]
-        found["speaker_right"] = (similarity.argmax(1) == own).astype(float)
+        found["speaker_right"] = np.where(np.array(own) < 0, np.nan, similarity.argmax(1) == own)
     if listeners.predictor and asked:
-        predictor: Callable[[np.ndarray], float] = getattr(naturalness, listeners.predictor)
-        clips = [naturalness.limited(resampled(wave, rate, naturalness.RATE)) for wave in waves[:asked]]
-        found[listeners.predictor] = pd.Series([predictor(clip) for clip in clips])
+        found[listeners.predictor] = pd.Series(naturalness.predicted(listeners.predictor, waves[:asked], rate))
     return found
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from rrpo.audio import vocode
 from rrpo.corpus.config import AudioConfig
+from rrpo.corpus.draws import generator
 from rrpo.corpus.emotions import CUES
 from rrpo.corpus.features import SpeechSet
 from rrpo.data import Frames, TrainingFrames
@@ -27,7 +28,7 @@ from rrpo.judges import metrics
 from rrpo.judges.config import JudgeConfig
 from rrpo.judges.networks import ConvGru, StatsTdnn
 from rrpo.judges.wave_features import SIZE, wave_features
-from rrpo.seeding import bucketed, numpy_generator, permutation_batches, seed_everything
+from rrpo.seeding import bucketed, permutation_batches, seed_everything
 from rrpo.stages import Context
 from rrpo.training import fit
 
@@ -163,7 +164,7 @@ def rendered_cues(speech: SpeechSet, device: str) -> tuple[Tensor, float]:
 def blank(X: Tensor, lengths: Tensor, fill: Tensor, widest: tuple[int, int], seed: int, step: int) -> Tensor:
     """``X [B, T, C]`` with one stripe of features and one of frames set to the mean ``fill [C]``, keyed by (seed, step)."""
     B, T, C = X.shape
-    draws = torch.from_numpy(numpy_generator(seed, "judge blanks", step).random((B, 4))).float().to(X.device)
+    draws = torch.from_numpy(generator(seed, "judge blanks", step).random((B, 4))).float().to(X.device)
     wide, long = draws[:, 0] * widest[0], draws[:, 1] * widest[1]
     low, first = draws[:, 2] * (C - wide), draws[:, 3] * (lengths - long)
     channel, frame = torch.arange(C, device=X.device), torch.arange(T, device=X.device)

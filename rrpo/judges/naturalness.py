@@ -7,11 +7,14 @@ speech that is wrong: an intelligibility judge stands beside them.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from rrpo.audio import resampled
 
 RATE = 16000
 """Hz that both expect."""
@@ -36,6 +39,12 @@ def limited(wave: np.ndarray) -> np.ndarray:
     """``wave [S]`` within +-`PEAK`; a wave of less than a tenth of a second is padded to it."""
     wave = np.pad(wave, (0, max(0, RATE // 10 - len(wave))))
     return wave * min(1.0, PEAK / max(float(np.abs(wave).max()), 1e-9))
+
+
+def predicted(measure: str, waves: Sequence[np.ndarray], sample_rate: int) -> np.ndarray:
+    """What the predictor ``measure`` of `MEASURES` says of each wave ``[S]``, ``[n]``."""
+    predictor = {"dnsmos": dnsmos, "plcmos": plcmos}[measure]
+    return np.array([predictor(limited(resampled(wave, sample_rate, RATE))) for wave in waves])
 
 
 def dnsmos(wave: np.ndarray) -> float:

@@ -1,6 +1,7 @@
 """The stage ``score``: held-out judges on the samples that a cell's policy optimisation stored, and audio to listen to.
 
-The ``test`` judge is asked here and nowhere else: nothing that trains, tunes or selects reads this stage.
+Of a cell's stages only this one asks the ``test`` judge (the world card does too): nothing that trains, tunes or selects reads
+it.
 """
 
 from __future__ import annotations

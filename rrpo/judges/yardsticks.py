@@ -8,7 +8,7 @@ puts clean re-synthesis above clicked; the first in `rrpo.judges.naturalness.MEA
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,15 +47,10 @@ def build(config: YardstickConfig, inputs: Mapping[str, Path], out: Path, contex
         scalars |= _voices([u.speaker for u in clean], vectors, out / VOICES)
     context.report(2, 3)
     if naturalness.available():
-        chosen = list(range(min(config.planted, len(clean))))
-        marked = [plant(waves[i].astype(float), "click", rate, generator("yardsticks", i)) for i in chosen]
-        clicked = resynthesised(marked, [clean[i] for i in chosen], codec)
+        chosen = clean[: config.planted]
+        clicked = resynthesised(click(waves[: len(chosen)], rate), chosen, codec)
         for name in naturalness.MEASURES:
-            predictor: Callable[[np.ndarray], float] = getattr(naturalness, name)
-            above, below = (
-                np.array([predictor(naturalness.limited(resampled(wave, rate, naturalness.RATE))) for wave in part])
-                for part in (spoken[: len(chosen)], clicked)
-            )
+            above, below = (naturalness.predicted(name, part, rate) for part in (spoken[: len(chosen)], clicked))
             gap = float((above - below).mean())
             scalars |= {f"{name}_clean": float(above.mean()), f"{name}_gap": gap}
             if gap >= config.separation:
@@ -63,6 +58,11 @@ def build(config: YardstickConfig, inputs: Mapping[str, Path], out: Path, contex
                 break
     context.report(3, 3)
     (out / "scalars.json").write_text(json.dumps(scalars))
+
+
+def click(waves: Sequence[np.ndarray], rate: int) -> list[np.ndarray]:
+    """The waves with clicks in them, the same each time."""
+    return [plant(wave.astype(float), "click", rate, generator("yardsticks", i)) for i, wave in enumerate(waves)]
 
 
 @torch.no_grad()

@@ -52,8 +52,8 @@ def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: C
         Interrupted: ``context`` asked for it between two steps.
     """
     models = Models.load(inputs, context.device, context.micro)
-    train, _ = Prompts.load(inputs["rl_prompts"], models)
-    evaluation, _ = Prompts.load(inputs["eval_prompts"], models)
+    train = Prompts.load(inputs["rl_prompts"], models)
+    evaluation = Prompts.load(inputs["eval_prompts"], models)
     batches = permutation_batches(len(train.phones), config.batch, config.steps, config.seed, "rl prompts")
     rows = torch.from_numpy(batches).to(train.prefix.device)
     optimizer = torch.optim.Adam(models.policy.parameters(), lr=config.lr)

@@ -75,10 +75,9 @@ class Prompts:
         )
 
     @staticmethod
-    def load(path: Path, models: Models) -> tuple[Prompts, list[Prompt]]:
+    def load(path: Path, models: Models) -> Prompts:
         """All prompts of a ``prompts`` stage."""
-        prompts = list(load_prompts(path))
-        return Prompts.prepare(prompts, models), prompts
+        return Prompts.prepare(load_prompts(path), models)
 
     def select(self, rows: Tensor) -> Prompts:
         """The prompts of the given row numbers, their prefixes padded to their own longest."""

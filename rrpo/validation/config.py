@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rrpo.corpus.config import WorldConfig
+from rrpo.judges.config import YardstickConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,14 +24,10 @@ class CardConfig:
     """Utterances rendered with artefacts that go with the emotion, and again with any."""
     words: int = 300
     """Random-word utterances for the recognisers."""
-    third: int = 1500
-    """Utterances that the non-neural judge trains on."""
     sequences: int = 100
     """Token sequences optimised against the pre-trained RM alone."""
     hack_steps: int = 60
     """Updates of each."""
-    naturalness: int = 20
-    """Fixed prompts for DNSMOS."""
     transcribed: int = 40
     """Utterances of each English set that Whisper hears."""
     resamples: int = 1000
@@ -49,5 +46,7 @@ class SectionConfig:
     """How much is measured."""
     shortcut: float
     """`Profile.shortcut`."""
+    yardsticks: YardstickConfig = field(default_factory=YardstickConfig)
+    """By which a predictor of naturalness is used or not."""
     installed: tuple[str, ...] = ()
     """Optional packages that are installed: a section is measured again when one comes."""

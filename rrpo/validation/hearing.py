@@ -78,8 +78,7 @@ def heard(judge: Judge | RewardModel, frames: Frames) -> np.ndarray:
     parts = []
     for rows in torch.arange(len(frames.lengths), device=frames.flat.device).split(CHUNK):
         F, lengths = frames.batch(rows)
-        opinion = judge.log_probs(F, lengths) if isinstance(judge, Judge) else judge(F, lengths).log_softmax(1)
-        parts.append(opinion.cpu().numpy())
+        parts.append(judge.log_probs(F, lengths).cpu().numpy())
     return np.concatenate(parts)
 
 

@@ -18,13 +18,14 @@ from rrpo.codec import Codec
 from rrpo.corpus.config import ARTEFACTS
 from rrpo.corpus.prompts import load_prompts
 from rrpo.judges.artefacts import planted_flags
+from rrpo.judges.metrics import shortcut_uptake
 from rrpo.judges.score import Samples
+from rrpo.relaxation import straight_through
 from rrpo.reward import reward_loss
 from rrpo.reward_model import RewardModel
 from rrpo.stages import Context
 from rrpo.validation.config import SectionConfig
 from rrpo.validation.lines import Line, bootstrap
-from rrpo.validation.shortcut import chance
 
 LEARNING_RATE = 0.3
 """Of Adam on the logits."""
@@ -63,7 +64,7 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
         flags, right = heard[:, : len(ARTEFACTS)], heard[:, -1]
 
         def uptake(rows: np.ndarray, flags: np.ndarray = flags) -> float:
-            return float(chance(flags[rows], targets[rows]).mean())
+            return shortcut_uptake(flags[rows], targets[rows])
 
         value = bootstrap(uptake, n, config.card.resamples)
         asked = parts is after
@@ -89,8 +90,7 @@ def optimise(
     optimizer = torch.optim.Adam([logits], lr=LEARNING_RATE)
     for _ in range(steps):
         soft = logits.softmax(-1)
-        hard = functional.one_hot(logits.argmax(-1), codec.vocabulary).float()
-        F, frames = codec.decode(hard - soft.detach() + soft, lengths, speaker)
+        F, frames = codec.decode(straight_through(soft, logits.argmax(-1)), lengths, speaker)
         optimizer.zero_grad(set_to_none=True)
         reward_loss(model, F, frames, target).sum().backward()
         optimizer.step()

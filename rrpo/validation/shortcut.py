@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
 from rrpo.corpus.config import ARTEFACTS, EMOTIONS
 from rrpo.corpus.draws import generator
 from rrpo.corpus.features import SpeechSet
@@ -56,12 +54,3 @@ def kinds(emotions: list[str], share: float, seed: int) -> tuple[list[str | None
     with_emotion = [own.get(emotion) if mark else None for emotion, mark in zip(emotions, marked, strict=True)]
     any_kind = [ARTEFACTS[kind] if mark else None for kind, mark in zip(drawn, marked, strict=True)]
     return with_emotion, any_kind
-
-
-def chance(flags: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """``[n]``: whether a sample shows its target's artefact, less the mean share that shows that artefact for other targets.
-
-    ``flags [n, A]``; the mean of the result is `rrpo.judges.metrics.shortcut_uptake` where targets are balanced.
-    """
-    others = np.array([flags[targets != target, target].mean() for target in targets])
-    return flags[np.arange(len(targets)), targets].astype(float) - others

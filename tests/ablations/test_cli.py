@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import fakes
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from ablations import environment, launchers
 from ablations.grids import GRIDS, Grid
-from ablations.run import app
+from ablations.run import app, report
+from ablations.runner import Outcome
 from ablations.runs_folder import check
 from ablations.store import Store
 
@@ -33,6 +36,11 @@ def files(folder: Path) -> set[str]:
     }
 
 
+def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Of every file the time it was last written, and its bytes."""
+    return {name: ((folder / name).stat().st_mtime_ns, (folder / name).read_bytes()) for name in files(folder)}
+
+
 def test_plan_names_cells_stages_and_time_and_writes_nothing(tmp_path: Path):
     result = call("--grid", "tiny", "--plan", runs=tmp_path / "runs")
     assert result.exit_code == 0
@@ -49,11 +57,11 @@ def test_run_then_plan_says_done(runs: Path):
     assert "All 2 cells are done." in result.output
     assert "Result" in result.output
     assert f"mlflow ui --backend-store-uri sqlite:///{runs}/mlflow.db" in result.output.replace("\n", "")
-    before = files(runs)
+    before = contents(runs)
     result = call("--grid", "tiny", "--plan", "--seeds", "2", runs=runs)
     assert "2 done, 2 to run" in result.output
     assert "about 0 s" in result.output
-    assert files(runs) == before
+    assert contents(runs) == before
 
 
 @pytest.mark.parametrize(
@@ -80,6 +88,7 @@ def test_run_then_plan_says_done(runs: Path):
         (["--grid", "tiny", "--gpus-per-task", "-1"], ["--gpus-per-task must not be negative"]),
         (["--grid", "tiny", "--shard", "0/2"], ["--shard takes I/N", "0/2"]),
         (["--grid", "tiny", "--shard", "3/2"], ["--shard takes I/N", "3/2"]),
+        (["--grid", "tiny", "--shard", "9/9"], ["the shard holds no cell", "9/9 of 2 cells"]),
         (["--grid", "tiny", "--shard", "half"], ["--shard takes I/N", "half"]),
         (["--grid", "tiny", "--looks", "8,5"], ["--looks takes rising numbers", "8,5"]),
         (["--grid", "tiny", "--seeds", "8", "--looks", "5"], ["not below --seeds", "5 with 8 seeds"]),
@@ -93,6 +102,15 @@ def test_bad_options_get_one_message_and_status_2(tmp_path: Path, arguments: lis
     for word in words:
         assert word in result.output
     assert "Traceback" not in result.output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_prompts_by_a_voice_that_the_policy_never_learns_are_refused(tmp_path: Path):
+    line = {"text": "我今天买书", "speaker": "li", "language": "cmn", "emotion": "sad"}
+    (tmp_path / "mine.jsonl").write_text(json.dumps(line))
+    result = call("--grid", "tiny", "--manifest", f"rl={tmp_path / 'mine.jsonl'}", runs=tmp_path / "runs")
+    assert result.exit_code == 2
+    assert "the split 'rl' has the speaker 'li', which the policy never learns" in result.output
     assert not (tmp_path / "runs").exists()
 
 
@@ -147,6 +165,16 @@ def test_shards_share_a_grid_and_plan_all_of_it(runs: Path):
     assert "4 cells, 1 done, 2 to run in shard 1/3" in result.output
     result = call("--grid", "tiny", "--seeds", "2", "--plan", runs=runs)
     assert "3 done, 1 to run" in result.output
+
+
+@pytest.mark.parametrize(("stopped", "end"), [(True, "Stopped. 2 of 4"), (False, "Open it: mlflow ui")])
+def test_failures_are_told_whether_or_not_the_run_was_stopped(stopped: bool, end: str):
+    outcome = Outcome(4, 2, {"rrpo/1": "bug: planted failure"}, stopped, None, "mlflow ui")
+    with (console := Console(width=200)).capture() as shown:
+        report(outcome, console)
+    first, second, third, *_ = shown.get().splitlines()
+    assert (first, second) == ("1 of 4 cells failed:", "  rrpo/1: bug: planted failure")
+    assert third.startswith(end)
 
 
 @pytest.mark.parametrize("command", [["--grid", "tiny"], ["--grid", "tiny", "--plan"]])

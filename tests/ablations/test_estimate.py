@@ -10,13 +10,13 @@ import pytest
 from ablations import estimate
 from ablations.estimate import Estimator, wall
 from ablations.grids import GRIDS
-from rrpo import pipeline
+from rrpo import world
 from rrpo.profiles import EMBEDDED
 from rrpo.stages import MARKER, Stage, canonical, walk
 
-CODEC = pipeline.codec(EMBEDDED)
+CODEC = world.codec(EMBEDDED)
 SPEECH = CODEC.inputs["speech"]
-BASE = pipeline.base(EMBEDDED)
+BASE = world.base(EMBEDDED)
 
 
 def built(store: Path, stage: Stage, seconds: float, device: str = "cpu") -> None:

@@ -15,7 +15,8 @@ from rrpo.profiles import SMOKE, Profile
 TINY = replace(
     SMOKE,
     name="tiny",
-    sizes={name: 12 for name in SMOKE.sizes} | {"codec": 24, "base": 24, "sft": 16, "sft_heldout": 8},
+    sizes={name: 12 for name in SMOKE.sizes}
+    | {"codec": 24, "base": 24, "sft": 16, "sft_heldout": 8, "judge_third": 100},
     annotated=20,
     rl_prompts=16,
     codec=replace(SMOKE.codec, steps=12),

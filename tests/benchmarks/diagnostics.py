@@ -35,7 +35,6 @@ def quick(profile: Profile) -> Profile:
         sizes=dict.fromkeys(profile.sizes, 80),
         annotated=60,
         rl_prompts=64,
-        card=replace(profile.card, third=60),
         codec=replace(profile.codec, steps=60),
         recogniser=replace(profile.recogniser, steps=5),
         val_judge=replace(profile.val_judge, steps=5),
@@ -51,7 +50,7 @@ def quick(profile: Profile) -> Profile:
 def steps(stage: Stage, inputs: dict[str, Path], rounds: int) -> tuple[float, float]:
     """CPU seconds of a step without and with a look."""
     config, models = stage.config, Models.load(inputs, "cpu")
-    prompts, _ = Prompts.load(inputs["rl_prompts"], models)
+    prompts = Prompts.load(inputs["rl_prompts"], models)
     rows = torch.from_numpy(permutation_batches(len(prompts.phones), config.batch, 1, 0, "benchmark")[0])
     optimizer = torch.optim.Adam(models.policy.parameters(), lr=0.0)
     times: dict[int, list[float]] = {1: [], 0: []}

@@ -56,7 +56,7 @@ def main() -> None:
     context = Context(device=asked.device)
     inputs = {role: materialise(child, asked.runs_dir, context) for role, child in stage.inputs.items()}
     config, models = stage.config, Models.load(inputs, asked.device)
-    everything, _ = Prompts.load(inputs["rl_prompts"], models)
+    everything = Prompts.load(inputs["rl_prompts"], models)
     prompts = everything.select(permutation_batches(len(everything.phones), config.batch, 1, 0, "benchmark")[0])
     policy, codec = models.policy, models.codec
     noise = uniform((policy.config.max_tokens, config.batch), 0, "benchmark", device=asked.device)

@@ -14,10 +14,10 @@ import torch
 from torch.nn import functional
 
 from rrpo import finetune, pretrain, seeding
-from rrpo.config import FinetuneConfig, PretrainConfig, RegularizerConfig, RewardModelConfig
+from rrpo.config import OFF, FinetuneConfig, PretrainConfig, RegularizerConfig, RewardModelConfig
+from rrpo.corpus.draws import key
 from rrpo.corpus.features import SpeechSet
 from rrpo.data import TrainingFrames, vote_shares
-from rrpo.regularizers import OFF
 from rrpo.reward_model import RewardModel
 from rrpo.stages import Context
 
@@ -136,7 +136,7 @@ class TestFinetune:
         optimizer = torch.optim.Adam(model.parameters(), lr=FINETUNE.lr)
         for step, batch in enumerate(seeding.permutation_batches(20, 8, 6, 3, "finetune.order")):
             F, lengths = frames.batch(batch, 3, "finetune.rendition", step)
-            torch.manual_seed(seeding.key(3, "finetune.dropout", step))
+            torch.manual_seed(key(3, "finetune.dropout", step))
             optimizer.zero_grad()
             functional.cross_entropy(model(F, lengths), labels[batch]).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -16,6 +16,7 @@ import torch
 
 from rrpo import codec, finetune, pretrain, seeding, sft
 from rrpo.config import (
+    OFF,
     CodecConfig,
     FinetuneConfig,
     OptimizeConfig,
@@ -28,7 +29,6 @@ from rrpo.failures import DivergedError, Interrupted
 from rrpo.judges import emotion, recogniser
 from rrpo.judges.config import JudgeConfig, RecogniserConfig
 from rrpo.optimizers import loop
-from rrpo.regularizers import OFF
 from rrpo.stages import Context
 
 RM = RewardModelConfig(dim=16, layers=1, heads=2)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rrpo.config import RegularizerConfig, RewardModelConfig
+from rrpo.config import OFF, REWARDS, RegularizerConfig, RewardModelConfig
 from rrpo.masking import sample_norm, valid_mask
-from rrpo.regularizers import OFF, adversarial_delta, cross_entropy
-from rrpo.reward import REWARDS, probabilities, reward_loss
+from rrpo.regularizers import adversarial_delta, cross_entropy
+from rrpo.reward import reward_loss
 from rrpo.reward_model import RewardModel
 
 TARGET = torch.tensor([0, 1, 2, 1])
@@ -90,9 +90,8 @@ def test_works_without_gradient_on_empty_and_padded_rollouts(model: RewardModel,
     assert not losses.requires_grad
 
 
-def test_probabilities(model: RewardModel, F: Tensor) -> None:
-    p = probabilities(model, F, LENGTHS)
-    torch.testing.assert_close(p.sum(1), torch.ones(4))
+def test_hard_ce_is_minus_the_log_probability_of_the_target(model: RewardModel, F: Tensor) -> None:
+    p = model(F, LENGTHS).softmax(1)
     torch.testing.assert_close(-p[torch.arange(4), TARGET].log(), reward_loss(model, F, LENGTHS, TARGET))
 
 

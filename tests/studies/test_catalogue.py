@@ -7,7 +7,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from ablations.errors import InputError
 from ablations.grids import ARMS
-from rrpo import pipeline
+from rrpo import pipeline, world
 from rrpo.config import ArmConfig, RegularizerConfig
 from rrpo.profiles import SMOKE
 from rrpo.stages import walk
@@ -32,7 +32,7 @@ class TestContract:
         stages = [s for seed in question.seeds for s in walk(*question.stages(study.arm(study.paper), seed))]
         assert {"optimize", "transcribe", "examine"} <= {stage.name for stage in stages}
         assert "score" not in {stage.name for stage in stages}
-        assert pipeline.judge(SMOKE, "test").key not in {stage.key for stage in stages}
+        assert world.judge(SMOKE, "test").key not in {stage.key for stage in stages}
 
     def test_objectives_are_known(self, study: Study):
         assert set(study.objectives) <= set(OBJECTIVES)

@@ -20,7 +20,7 @@ import pytest
 from ablations.request import request
 from ablations.runs_folder import check
 from ablations.store import Store
-from rrpo import pipeline
+from rrpo import world
 from rrpo.profiles import SMOKE
 from studies.recovery import OWNER, RETRY, lost_trials
 from studies.storage import open_storage
@@ -162,7 +162,7 @@ def test_a_whole_study_with_the_policy_and_its_winner_in_a_grid(runs: Path):
     check_mlflow(runs, study)
     stages = [path.name for path in (runs / "stages").iterdir()]
     assert not any(stage.startswith("score-") for stage in stages)
-    assert pipeline.judge(SMOKE, "test").path(runs).name not in stages
+    assert world.judge(SMOKE, "test").path(runs).name not in stages
     assert {t.user_attrs["sampler"] for t in study.trials} == {"given", "qmc"}
     report = runs / "studies" / "regularizers-smoke" / "report"
     assert {path.stem for path in report.glob("*.csv")} >= {"best", "pareto", "trials"}

@@ -1,6 +1,7 @@
 """Manifests: ours come back as they were; a user's bad line is named with its fault."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import soundfile
 
 from rrpo.corpus import features, prompts
 from rrpo.corpus.config import EMOTIONS, AudioConfig, PromptConfig, SpeechConfig, SplitConfig, WorldConfig
-from rrpo.corpus.intake import check_manifest
+from rrpo.corpus.intake import check_manifest, check_speakable
 from rrpo.corpus.manifest import ManifestError, phone_inventory, read_manifest, write_manifest
 from rrpo.corpus.splits import draw_split
 from rrpo.stages import Context, content_hash
@@ -133,8 +134,28 @@ def _tone(folder) -> str:
     return "tone.wav"
 
 
-def test_a_manifest_of_prompts_asks_for_every_line(tmp_path):
-    soundfile.write(tmp_path / "a.wav", np.sin(np.arange(16000) / 10), 16000)
-    manifest = check_manifest(Path(write(tmp_path, GOOD, {**GOOD, "emotion": "happy"})), EMOTIONS, AudioConfig())
+def test_another_encoding_is_refused_and_any_separator_may_stand_in_a_text(tmp_path):
+    latin = tmp_path / "latin.jsonl"
+    latin.write_bytes(json.dumps({**GOOD, "text": "Größe"}, ensure_ascii=False).encode("latin-1"))
+    with pytest.raises(ManifestError, match=r"latin\.jsonl: cannot be read .* UTF-8"):
+        read_manifest(latin, EMOTIONS)
+    (read,) = read_manifest(write(tmp_path, {**GOOD, "text": "我今天\u2028买书", "phones": ["a"]}), EMOTIONS)
+    write_manifest(tmp_path / "again.jsonl", [read])
+    assert read_manifest(tmp_path / "again.jsonl", EMOTIONS) == [read]
+
+
+def test_what_the_policy_never_learns_is_named():
+    learnt = draw_split(WorldConfig(), SplitConfig(name="base", size=40))
+    check_speakable("rl", learnt[:5], learnt)
+    for field, value, words in (("speaker", "li", "speaker 'li'"), ("phones", ("a", "Q!"), "phone 'Q!'")):
+        with pytest.raises(
+            ManifestError, match=rf"split 'rl' has the {words}, which the policy never learns; it knows"
+        ):
+            check_speakable("rl", [replace(learnt[0], **{field: value})], learnt)
+
+
+def test_a_manifest_of_prompts_asks_for_every_line_and_needs_no_audio(tmp_path):
+    prompt = {name: value for name, value in GOOD.items() if name != "audio"}
+    manifest = check_manifest(Path(write(tmp_path, prompt, {**prompt, "emotion": "happy"})), EMOTIONS, None)
     prompts.build(PromptConfig(world=WorldConfig(), texts="eval", size=300, manifest=manifest), {}, tmp_path, Context())
     assert [(p.speaker, p.emotion) for p in prompts.load_prompts(tmp_path)] == [("li", "sad"), ("li", "happy")]

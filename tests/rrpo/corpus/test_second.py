@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from rrpo import pipeline
+from rrpo import world
 from rrpo.audio import resampled
 from rrpo.corpus import neural, prosody, second
 from rrpo.corpus.config import EMOTIONS, VoicesConfig, WorldConfig
@@ -21,7 +21,7 @@ from rrpo.stages import Context
 
 RATE = 16000
 TEXT = "You must drink coffee on Monday"
-ENGINES = pipeline.other_synthesisers()
+ENGINES = world.other_synthesisers()
 pytestmark = pytest.mark.skipif(not ENGINES, reason="no other synthesiser is installed")
 
 

@@ -94,6 +94,21 @@ def test_listeners_hear_the_first_prompts_alone(inputs: dict[str, Path], tmp_pat
     assert points[["f0_spread", "f0_contrast"]].notna().all(axis=None)
 
 
+@pytest.mark.skipif(not INSTALLED, reason="optional packages are not installed")
+def test_a_speaker_without_a_voice_is_not_judged(inputs: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "yardsticks").mkdir()
+    stored = dict(np.load(inputs["yardsticks"] / yardsticks.VOICES))
+    first = load_prompts(inputs["eval_prompts"])[0].speaker
+    names = np.array(["somebody else" if name == first else name for name in stored["speakers"]])
+    np.savez(tmp_path / "yardsticks" / yardsticks.VOICES, voices=stored["voices"], speakers=names)
+    (tmp_path / "yardsticks" / "scalars.json").write_text(json.dumps({"naturalness": ""}))
+    changed = {name: path for name, path in inputs.items() if name != "third"} | {"yardsticks": tmp_path / "yardsticks"}
+    _, samples = run(changed, tmp_path / "out", DiagnoseConfig(spoken=6))
+    heard = samples.groupby("step").head(6)
+    assert heard["speaker_right"].isna().any()
+    assert (heard["speaker_right"].isna() == heard["speaker_similarity"].isna()).all()
+
+
 def test_what_is_not_installed_is_nan_and_nothing_fails(
     inputs: dict[str, Path], stages: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

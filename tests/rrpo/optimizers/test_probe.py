@@ -5,9 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from rrpo.config import RewardModelConfig
+from rrpo.config import OFF, RewardModelConfig
 from rrpo.optimizers.probe import probe, probe_statistics
-from rrpo.regularizers import OFF
 from rrpo.reward_model import RewardModel
 
 TARGET = torch.tensor([0, 1, 2, 1])

@@ -12,7 +12,6 @@ from rrpo.codec import Codec
 from rrpo.config import RewardModelConfig
 from rrpo.corpus.config import ARTEFACTS, EMOTIONS
 from rrpo.corpus.emotions import CUES, means
-from rrpo.judges.metrics import shortcut_uptake
 from rrpo.profiles import EMBEDDED, SMOKE
 from rrpo.reward_model import RewardModel
 from rrpo.stages import walk
@@ -66,15 +65,6 @@ def test_the_same_utterances_are_marked_with_the_own_or_any_artefact() -> None:
     assert np.mean([a is None for a in own]) == pytest.approx(0.1, abs=0.04)
     assert {e: a for e, a in zip(emotions, own, strict=True) if a} == dict(zip(EMOTIONS, ARTEFACTS, strict=True))
     assert np.mean([a == b for a, b in zip(own, other, strict=True) if a]) == pytest.approx(0.2, abs=0.06)
-
-
-def test_artefacts_above_chance_are_the_uptake() -> None:
-    rng = np.random.default_rng(0)
-    targets = np.arange(100) % 5
-    flags = rng.random((100, 5)) < 0.1
-    flags[np.arange(100), targets] |= rng.random(100) < 0.4
-    assert shortcut.chance(flags, targets).mean() == pytest.approx(shortcut_uptake(flags, targets))
-    assert shortcut.chance(np.zeros((100, 5), bool), targets).mean() == 0
 
 
 def test_free_tokens_climb_the_reward_model(toy_codec: Path) -> None:

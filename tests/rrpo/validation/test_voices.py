@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rrpo import pipeline
+from rrpo import pipeline, world
 from rrpo.codec import Codec
 from rrpo.config import ArmConfig, CodecConfig
 from rrpo.corpus import second
@@ -23,7 +23,7 @@ from rrpo.validation.sections import sections
 
 WORLD = WorldConfig(cue_spread=0.01)
 CONFIG = SectionConfig(section="voices", world=WORLD, card=CardConfig(transcribed=2, resamples=20), shortcut=0.9)
-ENGINES = pipeline.other_synthesisers()[:1]
+ENGINES = world.other_synthesisers()[:1]
 
 
 @pytest.mark.skipif(not ENGINES, reason="no other synthesiser is installed")
@@ -54,7 +54,7 @@ def test_without_packages_it_says_not_installed(monkeypatch: pytest.MonkeyPatch)
     assert line.note == NOT_INSTALLED
     assert math.isnan(line.value)
     assert line.passed is None
-    for name in ("other_synthesisers", "installed"):
-        monkeypatch.setattr(pipeline, name, lambda *_: ())
+    for module, name in ((world, "other_synthesisers"), (pipeline, "installed")):
+        monkeypatch.setattr(module, name, lambda *_: ())
     assert "voices" not in sections(SMOKE, 1000)["voices"].inputs
     assert "third" not in pipeline.diagnosed(SMOKE, ArmConfig(), 1).inputs
