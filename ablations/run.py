@@ -136,13 +136,13 @@ def report(outcome: Outcome, console: Console) -> None:
 
     if outcome.table is not None:
         show_table(outcome.table, console, "Result")
+    if outcome.failures:
+        say(f"{len(outcome.failures)} of {outcome.cells} cells failed:")
+    for name, reason in outcome.failures.items():
+        say(f"  {name}: {reason}")
     if outcome.stopped:
         say(f"Stopped. {outcome.done} of {outcome.cells} cells are done and kept; the same command goes on from there.")
-    elif outcome.failures:
-        say(f"{len(outcome.failures)} of {outcome.cells} cells failed:")
-        for name, reason in outcome.failures.items():
-            say(f"  {name}: {reason}")
-    else:
+    elif not outcome.failures:
         say(f"All {outcome.cells} cells are done.")
     if outcome.waiting:
         say(outcome.waiting)

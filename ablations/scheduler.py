@@ -101,7 +101,7 @@ class Scheduler:
     def run(self) -> None:
         """Run everything that can be run.
 
-        Raises KeyboardInterrupt when it was stopped, after the workers have ended.
+        Raises KeyboardInterrupt when a signal stopped it, after the workers have ended.
         """
         self.logs.mkdir(parents=True, exist_ok=True)
         self._waiting = {task.key: task for task in self.tasks}
@@ -124,8 +124,8 @@ class Scheduler:
         if self._signals and math.isinf(self._deadline):
             self._stop("stopping: running stages save a checkpoint; Ctrl-C again ends them at once")
         if self._signals > 1 or time.monotonic() > self._deadline:
-            self._running.clear()
-            raise KeyboardInterrupt
+            self._running.clear()  # nothing waits either: the pool's stop ends them
+            return
         now = time.monotonic()
         ready = [t for t in self._waiting.values() if not self._missing[t.key]]
         ready.sort(key=lambda t: t.priority)

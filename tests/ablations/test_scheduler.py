@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from ablations import scheduler
 from ablations.failures import KINDS
 from ablations.launchers.local import LocalPool
 from ablations.scheduler import Failure, Scheduler, Task
@@ -221,6 +222,16 @@ def test_fail_fast_starts_nothing_more_and_asks_the_rest_to_stop(tmp_path: Path)
     assert events.retries == [("steps", "stopped")]
     assert (tmp_path / "checkpoint").exists()
     assert not Path(file).exists()
+
+
+def test_fail_fast_is_no_interrupt_where_what_runs_outlasts_the_patience(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(scheduler, "PATIENCE", 0.1)
+    deaf = task("deaf", "sleep", str(tmp_path))
+    events = go([deaf, task("bad", "fail_after", str(tmp_path / "started"))], tmp_path, workers=2, fail_fast=True)
+    assert events.failures.keys() == {"bad"}
+    assert (tmp_path / "cleaned").exists(), "ended by SIGTERM"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
