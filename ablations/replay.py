@@ -63,7 +63,7 @@ class Replay:
         if entry.key not in self._places:
             with answering(self.folder):
                 run = self.run_id(entry.key) or self._find(self._experiment(entry.grid), records.TAG_ENTRY, entry.key)
-                self._places[entry.key] = locate(self.folder, run, self.client.get_run(run).info.artifact_uri)
+                self._places[entry.key] = locate(self.folder, run, self._home(run))
         return self._places[entry.key]
 
     def carry(self, *, force: bool = False, wait: float = WAIT) -> None:
@@ -87,6 +87,7 @@ class Replay:
         for place, entry in waiting.items():
             if not down:
                 try:
+                    self.folder.relocate()
                     self._ids[entry.key] = run = self._write(entry, place)
                     self.spool.remove(place, self.folder.cache / run if self.folder.server and entry.complete else None)
                     continue
@@ -111,7 +112,7 @@ class Replay:
         for name, text in entry.texts.items():
             (place / ARTIFACTS / name).write_text(text, encoding="utf-8")
         if any((place / ARTIFACTS).iterdir()):
-            self.client.log_artifacts(run, str(place / ARTIFACTS))
+            self._copy(run, place / ARTIFACTS)
         if entry.status != "RUNNING":
             self.client.set_terminated(run, entry.status)
         if entry.complete:
@@ -119,6 +120,19 @@ class Replay:
             if self.folder.server:
                 return self._single(experiment, entry.complete)
         return run
+
+    def _home(self, run: str) -> str:
+        return self.folder.here(self.client.get_run(run).info.artifact_uri)
+
+    def _copy(self, run: str, artifacts: Path) -> None:
+        """Add to a run's artifacts: in this mount of the folder, wherever the last one to open it has pointed the store."""
+        home = self._home(run)
+        if self.folder.server or not Path(home).is_absolute():
+            self.client.log_artifacts(run, str(artifacts))
+            return
+        from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+        LocalArtifactRepository(home).log_artifacts(str(artifacts))
 
     def _single(self, experiment: str, cell_hash: str) -> str:
         """Where two runs folders completed one cell on one server at the same time, only the first run keeps the tag."""

@@ -11,8 +11,8 @@
 With ``MLFLOW_TRACKING_URI`` set to an MLflow server's address, that server takes the place of ``mlflow.db`` and
 ``artifacts/``; all else stays here.
 
-MLflow writes absolute artifact paths into its store, so a folder that was moved or copied has them rewritten here,
-once, when it is next opened.
+MLflow writes absolute artifact paths into its store, so a folder that was moved or copied, or that is mounted elsewhere, has
+them rewritten here when it is next opened. Two mounts may be at work at once, so nothing here goes by such a path: see `here`.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ MARKER = "rrpo-runs.json"
 FORMAT = 1
 SERVER = "MLFLOW_TRACKING_URI"
 """The environment's word for an MLflow server to record on."""
+RESERVED = frozenset("?#%")
+"""Characters with a meaning of their own in the addresses of sqlite, SQLAlchemy and MLflow, which share no way to quote them."""
 UI_ADDRESS = "http://127.0.0.1:5000"
 """Where `mlflow ui` listens when it is told nothing else."""
 
@@ -129,6 +131,15 @@ class RunsFolder:
             self.write_marker()
         return True
 
+    def here(self, uri: str) -> str:
+        """The address of a run's artifacts as the store has it, made this folder's own: another mount may have opened it last.
+
+        A server's is left as it is, and so is one that does not end in ``artifacts/EXPERIMENT/RUN/artifacts``.
+        """
+        tail = Path(uri).parts[-4:]
+        ours = len(tail) == 4 and tail[0] == tail[3] == "artifacts" and not self.server
+        return str(self.root.joinpath(*tail)) if ours else uri
+
     def _rewrite(self, before: str) -> None:
         with closing(sqlite3.connect(self.database, timeout=30)) as connection, connection:
             for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
@@ -144,11 +155,15 @@ class RunsFolder:
 def check(path: Path) -> RunsFolder:
     """The runs folder at ``path``, which may not exist yet. Writes nothing.
 
-    Raises InputError when it is a file, cannot be read or written, or holds something that is not ours, and for a
-    ``MLFLOW_TRACKING_URI`` that is no server's address.
+    Raises InputError when it is a file, cannot be read or written, has a path that no store's address can hold, or holds
+    something that is not ours, and for a ``MLFLOW_TRACKING_URI`` that is no server's address.
     """
     folder = RunsFolder(path.expanduser().resolve())
     _check_server(folder.server)
+    if bad := RESERVED & set(str(folder.root)):
+        said = f"a runs folder's path must not contain {' or '.join(sorted(bad))}: no store's address can hold that"
+        fix = "give --runs-dir another path, or move the folder, which opens anywhere"
+        raise InputError(said, got=folder.root, fix=fix)
     fix = "give --runs-dir an empty or new folder, or one that a former run made"
     try:
         if not folder.root.exists():
@@ -194,7 +209,8 @@ def _check_marker(folder: RunsFolder) -> None:
         fix = f"export {SERVER} with the server's address, or give --runs-dir another folder"
         raise InputError("the runs of this folder were recorded on an MLflow server", got=server, fix=fix)
     try:
-        with closing(sqlite3.connect(f"file:{folder.database}?mode=ro", uri=True)) as connection:
+        # not read-only: that would refuse what sqlite itself mends, a write that a killed process left half done
+        with closing(sqlite3.connect(f"file:{folder.database}?mode=rw", uri=True)) as connection:
             connection.execute("SELECT count(*) FROM experiments").fetchone()
     except sqlite3.Error as error:
         raise InputError("the runs folder's mlflow.db is missing or damaged", got=error, fix=fix) from error

@@ -135,12 +135,12 @@ class Store:
         mine = f"tags.{TAG_WORLD_HASH} = '{world}'"
         with answering(self.folder):
             found = self.client.search_runs([number], mine, order_by=["attributes.start_time DESC"]) if number else []
-        paths = (locate(self.folder, run.info.run_id, run.info.artifact_uri) / name for run in found)
+        paths = (self.artifacts_of(run) / name for run in found)
         return next((path for path in paths if path.is_file()), None)
 
     def artifacts_of(self, run: Any) -> Path:
         """The folder of a run's artifacts."""
-        return locate(self.folder, run.info.run_id, run.info.artifact_uri)
+        return locate(self.folder, run.info.run_id, self.folder.here(run.info.artifact_uri))
 
     def record(self, run_id: str) -> Record:
         """One cell by its run. Raises InputError when it is none."""
@@ -186,7 +186,7 @@ class Store:
             run.data.params,
             run_id=run.info.run_id,
             recorded=int(run.info.start_time),
-            find=partial(locate, self.folder, run.info.run_id, run.info.artifact_uri),
+            find=partial(self.artifacts_of, run),
         )
 
 
@@ -217,8 +217,17 @@ def _record(
         run_id=run_id,
         recorded=recorded,
         tags=dict(tags),
-        find=find,
+        find=partial(_there, find, f"{tags[TAG_ARM]}/{tags[TAG_SEED]}, run {run_id or 'not in MLflow yet'}"),
     )
+
+
+def _there(find: Callable[[], Path], whose: str) -> Path:
+    """A cell's artifacts. Raises InputError when they are gone: a cell without them would drop out of every table unseen."""
+    folder = find()
+    if not folder.is_dir():
+        fix = "restore them from a copy of the runs folder, or delete the run in MLflow and run the grid again"
+        raise InputError("the artifacts of a recorded cell are gone", got=f"{whose}: there is no {folder}", fix=fix)
+    return folder
 
 
 def _complete(run: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -17,13 +18,15 @@ from typing import Any
 import fakes
 import pytest
 from fixtures import Run
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from ablations import connection, replay, runner, tracking
 from ablations.connection import UnavailableError
+from ablations.errors import InputError
 from ablations.failures import Lost
 from ablations.jobs import record_cell
 from ablations.records import Record
-from ablations.runs_folder import check
+from ablations.runs_folder import RunsFolder, check
 from ablations.spool import Entry, Spool
 from ablations.store import Store
 from ablations.tracking import Tracker
@@ -116,6 +119,46 @@ def test_the_next_command_carries_the_spool_over(tracker: Tracker, runs: Path):
     assert Spool(moved / "spool").pending() == {}
 
 
+@pytest.mark.parametrize("moment", ["before the record", "in the midst of it"])
+def test_another_mount_that_opens_the_folder_meanwhile_loses_no_artifact(
+    tracker: Tracker, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+):
+    """As a container's `--plan` does on a bind mount: the store then names every artifact by a path that is not there here."""
+    one, two = fakes.cells(["diffro", "rrpo"], [1])
+    first = record(tracker, one)
+    mount = tmp_path / "mount"
+
+    def open_elsewhere() -> None:
+        mount.symlink_to(runs)
+        there = Store(RunsFolder(mount)).states("tiny")[0][one.hash]
+        assert there.folder.is_relative_to(mount)
+        assert len(there.points) == 4
+        mount.unlink()
+
+    if moment == "before the record":
+        open_elsewhere()
+    else:
+        real = replay.Replay._batches
+        monkeypatch.setattr(replay.Replay, "_batches", lambda *args: (real(*args), open_elsewhere()))
+    second = record(tracker, two)
+    assert not mount.exists(), "nothing is written outside the folder"
+    assert [len(found.points) for found in (first, second)] == [4, 4]
+    assert Spool(runs / "spool").pending() == {}
+    here = Store(check(runs)).records("tiny")
+    assert [len(found.points) for found in here] == [4, 4]
+    assert all((found.folder / "audio" / "00_angry.wav").is_relative_to(runs) for found in here)
+
+
+def test_artifacts_that_are_gone_are_said_to_be(tracker: Tracker):
+    (cell,) = fakes.cells(["rrpo"], [1])
+    made = record(tracker, cell)
+    (found,) = Store(tracker.folder).records("tiny")
+    shutil.rmtree(found.folder)
+    for gone in (made, found):
+        with pytest.raises(InputError, match=r"gone\n.*rrpo/1, run .*there is no .*\n.*restore"):
+            _ = gone.points
+
+
 def test_a_run_whose_store_is_locked_ends_well_and_says_what_waits(
     runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ):
@@ -149,7 +192,7 @@ def test_a_run_whose_store_is_locked_ends_well_and_says_what_waits(
 def test_a_write_that_is_cut_off_anywhere_is_gone_on_with(tracker: Tracker, monkeypatch: pytest.MonkeyPatch, step: str):
     """The step is done, and then the process is dead: what the store took must not be there twice."""
     (cell,) = fakes.cells(["rrpo"], [1])
-    owner = Spool if step == "remove" else type(tracker.replay.client)
+    owner = {"remove": Spool, "log_artifacts": LocalArtifactRepository}.get(step, type(tracker.replay.client))
     real = getattr(owner, step)
 
     def cut(self, *args, **kwargs):
