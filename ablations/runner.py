@@ -30,6 +30,8 @@ from rrpo.cell import Cell
 from rrpo.stages import Stage
 
 ShowTable = Callable[[Sheet, Console, str], None]
+LOOK = 1.0
+"""Seconds between two looks for room on a full disk, at the end of a run."""
 
 
 @dataclass(frozen=True)
@@ -140,10 +142,19 @@ class GridRun:
             Scheduler(graph, pool, request.folder.logs, self, fail_fast=request.fail_fast).run()
 
     def close(self, status: str) -> None:
-        """End the summary runs and the parent run."""
+        """End the summary runs and the parent run; unless Ctrl-C ended it, this waits for the room that records need."""
         for run in self._arm_runs.values():
             self.tracker.end(run, status)
         self.tracker.end(self.tracker.parent, status)
+        why = self.tracker.held_up()
+        if why and status == "KILLED":
+            self.said(
+                f"NOT WRITTEN, the disk is full: {why}. Cells that failed count as missing and will be run again."
+            )
+        elif why:
+            self.said(f"PAUSED: the disk is full, which holds up {why}. Free some space and the run ends by itself.")
+            while self.tracker.held_up():
+                time.sleep(LOOK)
 
     def remaining(self) -> str:
         """The time left in words."""

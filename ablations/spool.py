@@ -8,6 +8,7 @@ An entry is complete or not there: it is written beside its place, flushed to di
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -134,8 +135,9 @@ class Spool:
     def sweep(self) -> None:
         """Remove what writers that were killed left half-written long ago."""
         for path in self.root.glob(".*.*"):
-            if path.is_dir() and time.time() - path.stat().st_mtime > STALE:
-                shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):  # another process has just finished it
+                if path.is_dir() and time.time() - path.stat().st_mtime > STALE:
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 def _link(source: Path, target: Path) -> None:

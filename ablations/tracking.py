@@ -19,7 +19,7 @@ from ablations import records
 from ablations.cell_file import CELL_FILE, cell_json
 from ablations.connection import UnavailableError, answering, ensure_experiment, open_client, trouble
 from ablations.environment import dirty_diff
-from ablations.failures import Lost
+from ablations.failures import Lost, kind_of
 from ablations.reconcile import owner_tags, reconcile
 from ablations.records import Record
 from ablations.replay import Replay
@@ -67,6 +67,8 @@ class Tracker:
     """Key of the invocation."""
     _open: dict[str, Entry] = field(default_factory=dict)
     """Runs that have not ended, by key."""
+    _held: dict[str, Entry] = field(default_factory=dict)
+    """What a full disk has not taken yet, by key, parents first."""
 
     @cached_property
     def replay(self) -> Replay:
@@ -81,7 +83,7 @@ class Tracker:
         planned["seeds"] = ",".join(map(str, seeds))
         name = f"{self.grid} {time.strftime('%Y-%m-%d %H:%M:%S')}"
         entry = self._entry(new_key("parent"), name, "parent", tags, planned | dict(params))
-        below = replace(self, parent=entry.key, _open={})
+        below = replace(self, parent=entry.key, _open={}, _held={})
         below._start(entry)
         return below
 
@@ -94,20 +96,23 @@ class Tracker:
         """Set the summary's metrics; ``n`` is the step, so that the newest counts."""
         metrics = _finite(numbers) | {"n": float(n)}
         self._open[run] = replace(self._open[run], metrics=metrics, step=n, measured=now())
-        self._put(self._open[run])
+        self._note(self._open[run])
 
     def set_metric(self, run: str, name: str, value: float, step: int) -> None:
         """One number of a parent run."""
         metrics = dict(self._open[run].metrics) | _finite({name: value})
         self._open[run] = replace(self._open[run], metrics=metrics, step=step, measured=now())
-        self._put(self._open[run])
+        self._note(self._open[run])
 
     def end(self, run: str, status: str) -> None:
         """Close a parent or arm run: ``FINISHED``, ``FAILED`` or ``KILLED``."""
-        self._put(replace(self._open.pop(run), status=status))
+        self._note(replace(self._open.pop(run), status=status))
 
     def record_cell(self, cell: Cell, scalars: Mapping[str, float], files: Mapping[str, Path], log: str) -> Record:
-        """Record one finished cell: params, scalars, curves, artifacts, and the completion tag last."""
+        """Record one finished cell: params, scalars, curves, artifacts, and the completion tag last.
+
+        Raises OSError when the disk is full; the task is then tried again.
+        """
         key = f"cell-{content_hash([self.grid, cell.hash])[:24]}"
         tags = _cell_tags(cell) | {records.TAG_DATA_HASH: data_hash(cell)} | _built_by(files)
         entry = replace(
@@ -123,7 +128,7 @@ class Tracker:
         """Record that a cell failed, why, and the log with the traceback."""
         why = {records.TAG_FAILED: lost.reason[: records.TEXT_LIMIT], records.TAG_FAILURE_KIND: lost.kind}
         entry = self._entry(new_key("failure"), cell.name, "cell", _cell_tags(cell) | why, cell.params())
-        self._put(replace(entry, status="FAILED", texts=self._texts(cell, log)))
+        self._note(replace(entry, status="FAILED", texts=self._texts(cell, log)))
 
     def record_card(
         self, name: str, tags: Mapping[str, str], params: Mapping[str, str], metrics: Mapping[str, float], files: Path
@@ -145,6 +150,16 @@ class Tracker:
         """Record one finished stage that belongs to no cell, once: ``kind`` as in `records.TAG_KIND`."""
         entry = self._entry(f"{kind}-{content_hash([self.grid, stage.key])[:24]}", str(stage), kind, tags, params)
         self._put(replace(entry, metrics=_finite(metrics), status="FINISHED", texts=self._provenance()), files)
+
+    def held_up(self) -> str:
+        """Try again to write what a full disk holds up; how much still waits for room and why, empty when nothing does."""
+        try:
+            self._flush()
+        except OSError as error:
+            if kind_of(error) != "disk":
+                raise
+            return f"{len(self._held)} records: {error}"
+        return ""
 
     def waiting(self) -> str:
         """How many records the store has not taken and why, as a sentence; empty when it has all. Tries once more."""
@@ -170,12 +185,24 @@ class Tracker:
 
     def _start(self, entry: Entry) -> str:
         self._open[entry.key] = entry
-        self._put(entry)
+        self._note(entry)
         return entry.key
 
+    def _note(self, entry: Entry) -> None:
+        """As `_put`, of what belongs to no task that would be tried again: a full disk holds it up and nobody else."""
+        self._held[entry.key] = entry
+        if not self.held_up():
+            self.replay.carry()
+
     def _put(self, entry: Entry, files: Mapping[str, Path] | None = None) -> None:
+        self._flush()  # first, since a run in MLflow is made below a parent that is there
         self.replay.spool.put(entry, files)
         self.replay.carry()
+
+    def _flush(self) -> None:
+        for key, entry in list(self._held.items()):
+            self.replay.spool.put(entry)
+            del self._held[key]
 
     def _texts(self, cell: Cell, log: str) -> dict[str, str]:
         return self._provenance() | {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -254,6 +255,93 @@ def test_an_entry_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monk
     (place,) = spool.pending()
     (place / "entry.json").write_text("{")
     assert spool.pending() == {}
+
+
+def test_a_sweep_meets_an_entry_that_is_finished_just_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    spool = Spool(tmp_path)
+    (tmp_path / ".cell-1.5").mkdir()
+    (tmp_path / ".cell-2.5").mkdir()
+    os.utime(tmp_path / ".cell-2.5", (0, 0))
+    real = Path.is_dir
+
+    def finished(path: Path) -> bool:
+        found = real(path)
+        if path.name == ".cell-1.5" and found:
+            path.rename(path.with_name("cell-1.5"))
+        return found
+
+    monkeypatch.setattr(Path, "is_dir", finished)
+    spool.sweep()
+    assert [path.name for path in tmp_path.iterdir()] == ["cell-1.5"]
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The disk takes no entry for as many tries as the first number says."""
+    left = [0]
+    real = Spool.put
+
+    def put(self: Spool, *args: Any) -> None:
+        if left[0]:
+            left[0] -= 1
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(self, *args)
+
+    monkeypatch.setattr(Spool, "put", put)
+    return left
+
+
+def test_what_a_full_disk_holds_up_is_written_once_there_is_room(tracker: Tracker, full_disk: list[int]):
+    good, bad = fakes.cells(["diffro", "rrpo"], [1])
+    full_disk[0] = 10**9
+    below = tracker.start_invocation([good, bad], {})
+    arm = below.start_arm("diffro", "hash")
+    below.update_arm(arm, {"rm_ece": 0.5}, 1)
+    below.record_failure(bad, Lost("bug", "planted"), "its log")
+    assert below.held_up().startswith("3 records: ")
+    with pytest.raises(OSError, match="No space"):
+        record(below, good)
+    full_disk[0] = 0
+    record(below, good)
+    assert below.held_up() == ""
+    below.end(arm, "FINISHED")
+    store = Store(tracker.folder)
+    done, lost = store.states("tiny")
+    assert set(done) == {good.hash}
+    assert str(lost[bad.hash]) == "bug: planted"
+    (parent,) = store.plans("tiny")
+    children = [*store.runs("tiny", "cell"), *store.runs("tiny", "arm")]
+    assert [run.data.tags["mlflow.parentRunId"] for run in children] == [parent.run_id] * 3
+    assert store.runs("tiny", "arm")[0].data.metrics["rm_ece"] == 0.5
+
+
+def test_a_disk_that_is_full_for_the_summaries_alone_ends_no_run(
+    run: Run, runs: Path, tmp_path: Path, full_disk: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    trouble = tmp_path / "trouble"
+    trouble.write_text("raise")
+    cells = fakes.cells(["diffro", "rrpo"], [1], {"rrpo/1": trouble})
+    monkeypatch.setattr(runner, "LOOK", 0.01)
+    real = runner.GridRun.close
+
+    def fill_up_and_close(*args: Any) -> None:
+        full_disk[0] = 20
+        real(*args)
+
+    monkeypatch.setattr(runner.GridRun, "close", fill_up_and_close)
+    real_start = Tracker.start_arm
+
+    def fill_up_and_start(*args: Any) -> str:
+        full_disk[0] = 2
+        return real_start(*args)
+
+    monkeypatch.setattr(Tracker, "start_arm", fill_up_and_start)
+    outcome, text = run(cells)
+    assert (outcome.status, outcome.done, outcome.waiting) == (1, 1, "")
+    assert text.count("PAUSED: the disk is full, which holds up 2 records: ") == 1
+    store = Store(check(runs))
+    assert {r.info.status for kind in ("parent", "arm") for r in store.runs("tiny", kind)} == {"FAILED"}
+    assert [str(why)[:3] for why in store.states("tiny")[1].values()] == ["bug"]
 
 
 KILLED = """
