@@ -22,7 +22,7 @@ class Display:
     ) -> None:
         self.console = console
         self.counted = counted
-        """What is counted: tasks whose key starts with this word and a hyphen."""
+        """What is counted: tasks whose key starts with this word and a hyphen, or with ``stage`` every task."""
         self.cells = cells
         """How many there are in all: the cells of a grid."""
         self.done = done
@@ -66,7 +66,7 @@ class Display:
     def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
         """Count a cell, or name a finished stage."""
         self._free(slot)
-        if task.key.startswith(f"{self.counted}-"):
+        if self._counts(task):
             self.done += 1
             self.line(f"{self.counted} {self.done} of {self.cells} done: {task.title} · left: {self.remaining()}")
         elif not self.live:
@@ -90,15 +90,18 @@ class Display:
         self._free(slot)
         if failure.cause == task.title:
             self.line(f"FAILED {task.title}: {failure.kind}: {failure.message} (log: {failure.log})")
-        if task.key.startswith(f"{self.counted}-"):
+        if self._counts(task):
             self.failed_cells += 1
-            if failure.cause != task.title:
+            if failure.cause != task.title and self.counted != "stage":
                 self.line(f"FAILED {self.counted} {task.title}: needs {failure.cause}")
 
     def line(self, text: str) -> None:
         """Print one line above the display, with the time since the start where there is none."""
         stamp = "" if self.live else f"[{time.monotonic() - self._started:7.1f} s] "
         self.console.print(stamp + text, markup=False, highlight=False, soft_wrap=True)
+
+    def _counts(self, task: Task) -> bool:
+        return self.counted == "stage" or task.key.startswith(f"{self.counted}-")
 
     def _free(self, slot: int | None) -> None:
         if slot is not None and slot in self._rows:

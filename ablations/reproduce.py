@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,22 +19,20 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from ablations import environment, equality, jobs
+from ablations import environment, equality
+from ablations.building import build
 from ablations.cell_file import CELL_FILE, read_cell
 from ablations.commands import Workers, refusing, start
 from ablations.equality import Comparison
 from ablations.errors import InputError, positive
-from ablations.estimate import Estimator, duration
-from ablations.launchers.local import LocalPool
-from ablations.progress import Display
+from ablations.estimate import Estimator
 from ablations.records import TAG_CELL_HASH, TAG_COMPLETE, Record
 from ablations.request import default_workers
 from ablations.run import WIDTH
 from ablations.runs_folder import RunsFolder, check
-from ablations.scheduler import Failure, Scheduler, Task
 from ablations.store import Store
 from rrpo.cell import Cell, collect
-from rrpo.stages import MARKER, Stage, walk
+from rrpo.stages import MARKER, walk
 
 TOLERANCE = 0.05
 """Default: five points of a rate; of numbers above 1, five per cent. Sampling amplifies a last bit, so it is wide."""
@@ -77,7 +75,7 @@ def command(
         say(
             f"This code names the cell otherwise ({cell.hash[:8]}, recorded {record.cell_hash[:8]}): stages have new versions."
         )
-    if failures := build(list(cell.stages.values()), scratch, machine, count, console):
+    if failures := build(list(cell.stages.values()), scratch, Estimator(folder.root, machine), count, console):
         say("The cell could not be built again:")
         for title, reason in failures.items():
             say(f"  {title}: {reason}")
@@ -128,45 +126,6 @@ def share_world(cell: Cell, store: Path, scratch: Path) -> int:
                 target.symlink_to(stage.path(store), target_is_directory=True)
             count += 1
     return count
-
-
-class _Building(Display):
-    """Counts stages, and keeps why some were not built."""
-
-    def __init__(
-        self, console: Console, stages: int, estimator: Estimator, left: dict[str, Stage], workers: int
-    ) -> None:
-        self.failures: dict[str, str] = {}
-        self._estimator, self._stages, self._workers = estimator, left, workers
-        super().__init__(console, stages, 0, self._left, counted="stage")
-
-    def _left(self) -> str:
-        seconds, unknown = self._estimator.total(self._stages.values())
-        return f"{'more than' if unknown else 'about'} {duration(seconds / self._workers)}"
-
-    def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
-        """Scheduler's event."""
-        super().finished(slot, task, result, seconds)
-        self._stages.pop(task.key, None)
-        self.done += 1
-        self.line(f"stage {self.done} of {self.cells} done: {task.title} ({duration(seconds)}) · left: {self._left()}")
-
-    def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
-        """Scheduler's event."""
-        super().failed(slot, task, failure)
-        self.failures[task.title] = f"{failure.message} (log: {failure.log})"
-
-
-def build(roots: Sequence[Stage], scratch: RunsFolder, device: str, workers: int, console: Console) -> dict[str, str]:
-    """Build all that the scratch store lacks below ``roots``; of what failed, the reason."""
-    estimator = Estimator(scratch.root.parent.parent, device)
-    missing = jobs.missing_below(roots, scratch.root)
-    left = {jobs.stage_key(stage): stage for stage in missing}
-    display = _Building(console, len(missing), estimator, left, workers)
-    tasks = jobs.stage_tasks(missing, scratch.root, device, jobs.longest_first(missing, estimator))
-    with display:
-        Scheduler(tasks, LocalPool(workers), scratch.logs, display).run()
-    return display.failures
 
 
 def compare(cell: Cell, record: Record, store: Path, scratch: Path) -> Comparison:

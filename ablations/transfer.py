@@ -18,16 +18,17 @@ import typer
 from rich.console import Console
 
 from ablations import environment, records, tracking
+from ablations.building import build
 from ablations.cell_file import CELL_FILE, read_cell
 from ablations.commands import Device, RunsDir, Workers, refusing, start
 from ablations.errors import InputError, choose, positive
+from ablations.estimate import Estimator
 from ablations.records import Record
 from ablations.request import default_workers
 from ablations.run import WIDTH
 from ablations.runs_folder import RunsFolder, check
 from ablations.store import Store
 from ablations.tracking import Tracker
-from ablations.validate import build
 from rrpo import pipeline
 from rrpo.cell import Cell
 from rrpo.stages import Stage
@@ -50,11 +51,11 @@ def command(
         groups = comparable(folder, grid, profile)
         machine = environment.resolve_device(device)
         count = default_workers(machine) if workers is None else positive("--workers", workers)
-    stages = {f"seed {cells[0].seed}": matrix(cells) for cells in groups}
-    failures = build(stages, folder, machine, count, console, counted="transfer")
-    tracking.create(folder, grid)
+        tracking.create(folder, grid)
+    stages = [matrix(cells) for cells in groups]
+    failures = build(stages, folder, Estimator(folder.root, machine), count, console)
     tracker = Tracker(folder, grid, environment.git_state(), environment.describe(machine))
-    for cells, stage in zip(groups, stages.values(), strict=True):
+    for cells, stage in zip(groups, stages, strict=True):
         if stage.done(folder.root):
             record(tracker, cells, stage)
     for name, reason in failures.items():

@@ -16,16 +16,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ablations import card, environment, jobs, records, tracking
+from ablations import card, environment, records, tracking
+from ablations.building import build
 from ablations.commands import Device, RunsDir, Workers, refusing, start
 from ablations.errors import InputError, choose, positive
-from ablations.estimate import Estimator, duration
-from ablations.launchers.local import LocalPool
-from ablations.progress import Display
+from ablations.estimate import Estimator
 from ablations.request import default_workers
 from ablations.run import WIDTH
 from ablations.runs_folder import RunsFolder, check
-from ablations.scheduler import Failure, Scheduler, Task
 from rrpo.cell import Cell
 from rrpo.profiles import Profile
 from rrpo.stages import Stage
@@ -51,9 +49,9 @@ def command(
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     with refusing():
         size, folder, machine, count = _checked(profile, seed, device, workers, runs_dir)
+        tracking.create(folder, records.EXPERIMENT_WORLD)
     stages = sections(size, seed)
-    tracking.create(folder, records.EXPERIMENT_WORLD)
-    failures = build(stages, folder, machine, count, console)
+    failures = build(list(stages.values()), folder, Estimator(folder.root, machine), count, console)
     if failures:
         for name, reason in failures.items():
             console.print(f"not measured: {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
@@ -92,46 +90,6 @@ def _checked(
     machine = environment.resolve_device(device)
     count = default_workers(machine) if workers is None else positive("--workers", workers)
     return size, check(runs_dir), machine, count
-
-
-def build(
-    stages: dict[str, Stage],
-    folder: RunsFolder,
-    device: str,
-    workers: int,
-    console: Console,
-    counted: str = "validation",
-) -> dict[str, str]:
-    """Builds what is missing for ``stages``, all of the kind ``counted``; of those that failed, the reason."""
-    estimator = Estimator(folder.root, device)
-    missing = jobs.missing_below(list(stages.values()), folder.root)
-    left = sum(stage.key in {section.key for section in stages.values()} for stage in missing)
-
-    def remaining() -> str:
-        seconds, unknown = estimator.total(jobs.missing_below(list(stages.values()), folder.root))
-        return f"more than {duration(seconds / workers)}" if unknown else f"about {duration(seconds / workers)}"
-
-    display = _Display(console, len(stages), len(stages) - left, remaining, counted=counted)
-    tasks = jobs.stage_tasks(missing, folder.root, device, jobs.longest_first(missing, estimator))
-    with display:
-        Scheduler(tasks, LocalPool(workers), folder.logs, display).run()
-    return display.failures
-
-
-class _Display(Display):
-    """Keeps why a section was not measured."""
-
-    failures: dict[str, str]
-
-    def __enter__(self) -> Display:
-        self.failures = {}
-        return super().__enter__()
-
-    def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
-        """Scheduler's event."""
-        super().failed(slot, task, failure)
-        if task.key.startswith(self.counted):
-            self.failures[task.title] = f"{failure.message} (log: {failure.log})"
 
 
 def collect(stages: dict[str, Stage], store: Path) -> list[Line]:

@@ -6,12 +6,14 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ablations.worker import stopping
 from rrpo.claims import Claims
 from rrpo.failures import ClaimedError, DivergedError, Interrupted
+from rrpo.stages import Context
 
 Report = Callable[[int, int], None]
 
@@ -154,6 +156,21 @@ def environment(report: Report) -> tuple[str, bool]:
     import sys
 
     return os.environ["OMP_NUM_THREADS"], "torch" in sys.modules
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meeting:
+    """Of a stage that is built while another one is."""
+
+    folder: str
+    me: str
+    other: str
+
+
+def build_together(config: Meeting, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    """Write down which GPUs there are, while the other stage is built as well."""
+    assert meet(config.folder, config.me, config.other, context.report)
+    (out / "gpus.txt").write_text(os.environ["CUDA_VISIBLE_DEVICES"])
 
 
 def visible_gpus(report: Report) -> str | None:

@@ -84,3 +84,10 @@ def test_bad_input_ends_with_status_2_before_anything_is_written(
     assert complaint in result.output
     assert "fix:" in result.output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dead_server_ends_with_status_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    result = CliRunner().invoke(app, ["--profile", "smoke", "--runs-dir", str(tmp_path / "runs")])
+    assert result.exit_code == 2
+    assert "the tracking store does not answer" in result.output
