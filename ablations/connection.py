@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 WAIT = 5.0
 """Seconds that a store may take to answer or to be unlocked."""
+QUESTION = "/api/2.0/mlflow/experiments/search"
+"""What a server is asked: unlike ``/health`` it takes MLflow itself, its database, and the right to use it."""
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -35,8 +37,8 @@ class UnavailableError(InputError):
 
     def __init__(self, folder: RunsFolder, why: str) -> None:
         fix = (
-            "start the server, or unset MLFLOW_TRACKING_URI to track in the runs folder; what was recorded meanwhile is "
-            "kept and replayed"
+            "start the server, or put MLFLOW_TRACKING_URI, its user and password right, or unset it to track in the runs "
+            "folder; what was recorded meanwhile is kept and replayed"
             if folder.server
             else "end what holds the file's lock, and give the same command again"
         )
@@ -76,10 +78,13 @@ def _server_trouble(folder: RunsFolder, wait: float) -> str:
 
     try:
         credentials = get_default_host_creds(folder.server)
-        answer = http_request(credentials, "/health", "GET", max_retries=0, timeout=wait, raise_on_status=False)
+        limits = {"max_retries": 0, "timeout": wait, "raise_on_status": False}
+        answer = http_request(credentials, QUESTION, "GET", params={"max_results": 1}, **limits)
     except Exception as error:
         return said(folder, error)
-    return f"answers {answer.status_code}" if answer.status_code >= 500 else ""
+    if answer.status_code >= 400:
+        return f"answers {answer.status_code}"
+    return "" if "json" in answer.headers.get("Content-Type", "") else "answers, but not as MLflow does"
 
 
 def _file_trouble(folder: RunsFolder, wait: float) -> str:

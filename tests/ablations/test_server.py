@@ -13,7 +13,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import fakes
 import pytest
@@ -223,6 +225,29 @@ def test_a_dead_server_costs_seconds_and_says_so(tmp_path: Path, monkeypatch: py
             assert time.monotonic() - start < 15
             assert "secret" not in str(caught.value)
             assert not folder.exists
+
+
+@pytest.mark.parametrize(
+    ("status", "why"), [(404, "answers 404"), (401, "answers 401"), (200, "answers, but not as MLflow does")]
+)
+def test_a_server_that_is_not_mlflow_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, why: str):
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Other) as other:
+        Thread(target=other.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{other.server_port}")
+        folder = check(tmp_path / "runs")
+        with pytest.raises(UnavailableError, match=why):
+            tracking.create(folder, "tiny")
+        assert not folder.exists
+        other.shutdown()
 
 
 @pytest.mark.parametrize("address", ["./mlruns", "postgresql://me:secret@host/db", "http://", "http://[", "ftp://a"])
