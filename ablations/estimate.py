@@ -9,12 +9,12 @@ from __future__ import annotations
 import csv
 import json
 import statistics
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ablations.errors import InputError
 from rrpo.stages import MARKER, Stage, canonical
 
 SIZES = frozenset(
@@ -159,11 +159,16 @@ def _signature(name: str, config: Any, device: str) -> Signature:
     return name, json.dumps(leaves), device
 
 
-def main() -> None:
-    """Writes `REFERENCE` from the stages of the runs folders that are named."""
+def write_reference(folders: list[Path]) -> None:
+    """Write the times of another machine anew, from the stages of these runs folders."""
     found: dict[Signature, list[tuple[float, float]]] = defaultdict(list)
-    for folder in sys.argv[1:]:
-        for signature, past in _markers(Path(folder)):
+    for folder in folders:
+        markers = list(_markers(folder))
+        if not markers:
+            raise InputError(
+                "no finished stage lies there", got=folder, fix="name runs folders that ablations.run made"
+            )
+        for signature, past in markers:
             found[signature].append((float(past["seconds"]), float(past["bytes"])))
     with REFERENCE.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
@@ -171,6 +176,17 @@ def main() -> None:
         for signature, values in sorted(found.items()):
             seconds, size = (statistics.median(column) for column in zip(*values, strict=True))
             table.writerow((*signature, f"{seconds:.2f}", f"{size:.0f}"))
+
+
+def main() -> None:
+    """Entry point of the command."""
+    import typer
+
+    from ablations.commands import refusing, start
+
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(refusing()(write_reference))
+    start(app, "ablations.estimate")
 
 
 if __name__ == "__main__":
