@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 import time
@@ -69,7 +70,8 @@ def run_plan(plan: Plan, estimator: Estimator, console: Console, show_table: Sho
         pool = launchers.start(request.launcher, request.workers, request.folder.logs / request.launcher.name)
         tracking.create(request.folder, request.grid)
         tracker = _start(plan)
-        write_plan(request.folder, request.grid, request.cells)
+        with contextlib.suppress(OSError):  # for `ablations.status` alone
+            write_plan(request.folder, request.grid, request.cells)
         grid_run = GridRun(plan, estimator, console, tracker, show_table)
         try:
             grid_run.run(pool)
@@ -128,7 +130,8 @@ class GridRun:
         self._cells = {jobs.cell_key(cell): cell for cell in self.plan.todo}
         self._stages: dict[str, Stage] = {jobs.stage_key(stage): stage for stage in self.plan.stages}
         self._running: dict[str, float] = {}
-        self._open = {seed: sum(c.seed == seed for c in self.plan.todo) for seed in request.seeds}
+        done = self.plan.done.keys()
+        self._open = {seed: {c.hash for c in request.cells if c.seed == seed} - done for seed in request.seeds}
         self._arm_runs: dict[str, str] = {}
         self._gains: dict[tuple[str, int], float] = {}
         self.records = self.plan.records
@@ -210,11 +213,13 @@ class GridRun:
             self.failures[cell.name] = f"{failure.kind}: {reason} (log: {failure.log})"
             log = failure.log.read_text(errors="replace") if failure.log.is_file() else ""
             self.tracker.record_failure(cell, Lost(failure.kind, reason), log)
-            self._close_cell(cell)
 
     def _close_cell(self, cell: Cell) -> None:
-        """When a seed's last cell is through: gold gains into the summaries, and a table of estimates."""
-        self._open[cell.seed] -= 1
+        """When all cells of a seed are recorded: gold gains into the summaries, and a table of estimates.
+
+        A seed with cells that failed, or that are another shard's, has none here: its arms would be compared over another range.
+        """
+        self._open[cell.seed].discard(cell.hash)
         if self._open[cell.seed]:
             return
         complete = {seed for seed, still in self._open.items() if not still}
@@ -226,7 +231,7 @@ class GridRun:
             self.tracker.set_metric(self.tracker.parent, records.PAIR_SPREAD, float(pairs.std(ddof=1)), len(pairs))
         for label in dict.fromkeys(record.label for record in found):
             self._update_arm(next(c for c in self.plan.request.cells if c.label == label))
-        if any(self._open.values()) and found:
+        if any(self._open.values()):
             interim = table(found, _planned([c for c in self.plan.request.cells if c.seed in complete]))
             self.show_table(interim, self.console, f"Interim: seed {cell.seed} is complete (estimates only)")
 

@@ -8,15 +8,23 @@ import signal
 import subprocess
 import sys
 import time
+from io import StringIO
 from pathlib import Path
 
 import fakes
 import pytest
 from fixtures import Run
+from rich.console import Console
 
-from ablations import records
+from ablations import jobs, plan, records, runner, tracking
+from ablations.estimate import Estimator
+from ablations.request import Request
 from ablations.runs_folder import check
+from ablations.scheduler import Failure
 from ablations.store import Store
+from ablations.summary import gold_gains
+from ablations.tracking import Tracker
+from rrpo.stages import Context, materialise
 
 ARMS = ["sft", "diffro", "rrpo"]
 
@@ -93,6 +101,37 @@ def test_more_seeds_join_the_same_grid(runs: Path, run: Run):
     store = Store(check(runs))
     newest = max(runs_of(store, "tiny", "arm"), key=lambda r: (r.info.start_time, r.data.metrics["n"]))
     assert newest.data.metrics["n"] == 2, "summaries count the cells of former invocations"
+
+
+def test_a_seed_is_complete_when_all_its_cells_are_recorded_and_has_no_gains_before(runs: Path):
+    """The common range of KL is that of all arms: with one missing, the others' gains would be of another range."""
+    cells = fakes.cells(ARMS, [1, 2, 3])
+    lost = cells[2]
+    tracking.create(check(runs), "tiny")
+    shown: list[str] = []
+    metrics = []
+    for shard in ((1, 2), (2, 2)):
+        asked = Request(grid="tiny", cells=tuple(cells), device="cpu", workers=1, folder=check(runs), shard=shard)
+        made = plan.make(asked)
+        tracker = Tracker(asked.folder, "tiny", {}, {}).start_invocation(cells, {})
+        console = Console(file=StringIO())
+        observer = runner.GridRun(made, Estimator(runs), console, tracker, lambda sheet, to, title: shown.append(title))
+        for task in jobs.tasks(made.todo, runs, "cpu", tracker, observer.estimator):
+            if task.key == jobs.cell_key(lost):
+                observer.failed(None, task, Failure("planted", runs / "none", task.title, "bug"))
+            elif task.here:
+                cell = task.arguments[0]
+                for stage in cell.stages.values():
+                    materialise(stage, runs, Context())
+                observer.finished(None, task, jobs.record_cell(*task.arguments, lambda done, total: None), 0.0)
+        observer.close("FINISHED")
+        mine = [r for r in Store(check(runs)).runs("tiny", "arm") if r.data.tags["invocation"] == tracker.parent]
+        metrics.append({r.data.tags["arm"]: r.data.metrics for r in mine})
+    assert shown == [f"Interim: seed {seed} is complete (estimates only)" for seed in (2, 3)], "1 lacks a cell"
+    first, second = metrics
+    assert not any("gold_gain" in found for found in first.values()), "half of every seed was the other shard's"
+    expected, _ = gold_gains([r for r in Store(check(runs)).records("tiny") if r.seed > 1])
+    assert second["diffro"]["gold_gain"] == pytest.approx((expected["diffro", 2] + expected["diffro", 3]) / 2)
 
 
 def test_a_cell_of_another_grid_is_recorded_again_but_not_built(runs: Path, run: Run):
