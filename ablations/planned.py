@@ -1,11 +1,11 @@
-"""What the newest invocation of a grid planned, on disk beside the store, so that `ablations.status` needs no grid's code."""
+"""What invocations of a grid planned, on disk beside the store, so that `ablations.status` needs no grid's code."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from ablations.jobs import stage_key
@@ -24,25 +24,34 @@ class PlannedCell:
     """Identity of the result."""
     stages: tuple[tuple[str, str], ...]
     """(folder's name, log's name) of every stage below it, inputs first."""
+    profile: str = ""
+    """Name of the size of world and models; empty where an older version wrote it."""
 
 
 def write_plan(folder: RunsFolder, grid: str, cells: Sequence[Cell]) -> None:
-    """Keep what is planned, in one step."""
+    """Add what is planned, in one step; on the same profile it takes the place of what had the same name."""
+    planned = [PlannedCell(c.name, c.hash, _stages(c), c.profile.name) for c in cells]
+    names = {(cell.name, profile) for cell in planned for profile in (cell.profile, "")}
     path = _path(folder, grid)
     path.parent.mkdir(exist_ok=True)
-    rows = [[c.name, c.hash, [[s.path(Path()).name, stage_key(s)] for s in walk(*c.stages.values())]] for c in cells]
-    partial = path.with_suffix(f".{os.getpid()}")
-    partial.write_text(json.dumps(rows))
-    os.replace(partial, path)
+    with folder.lock():
+        rows = [cell for cell in read_plan(folder, grid) if (cell.name, cell.profile) not in names] + planned
+        partial = path.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps([astuple(cell) for cell in rows]))
+        os.replace(partial, path)
+
+
+def _stages(cell: Cell) -> tuple[tuple[str, str], ...]:
+    return tuple((stage.path(Path()).name, stage_key(stage)) for stage in walk(*cell.stages.values()))
 
 
 def read_plan(folder: RunsFolder, grid: str) -> list[PlannedCell]:
-    """The cells of the newest invocation in its order; none before the first."""
+    """The cells that any invocation planned, each name once a profile, the newest last; none before the first."""
     path = _path(folder, grid)
     if not path.is_file():
         return []
     rows = json.loads(path.read_text())
-    return [PlannedCell(name, key, tuple((a, b) for a, b in stages)) for name, key, stages in rows]
+    return [PlannedCell(name, key, tuple((a, b) for a, b in stages), *rest) for name, key, stages, *rest in rows]
 
 
 def _path(folder: RunsFolder, grid: str) -> Path:

@@ -1,6 +1,7 @@
 """``python -m ablations.status --runs-dir runs``: every cell of every grid, who works on it, how far it is, where its log lies.
 
-Reads the store and the claims; writes nothing. Exit status: 0, or 2 for bad input.
+Reads store and claims and starts nothing; like every command it puts the store in order first (`ablations.store`). Exit
+status: 0, or 2 for bad input or a store that does not answer.
 """
 
 from __future__ import annotations
@@ -61,8 +62,8 @@ def command(
         store = Store(folder)
         names = store.grids()
         chosen = names if grid is None else [choose("grid in this folder", grid, names)]
-    for name in chosen:
-        rows = status(store, name)
+        found = {name: status(store, name) for name in chosen}
+    for name, rows in found.items():
         table = RichTable(title=f"grid {name}: {summary(rows)}", title_justify="left")
         for heading in ("cell", "state", "owner", "age", "last step", "log"):
             table.add_column(heading, overflow="fold")
@@ -74,7 +75,7 @@ def command(
 
 
 def status(store: Store, grid: str) -> list[Row]:
-    """Every cell that the grid's newest invocation planned, in its order, then those of former ones that failed."""
+    """Every cell that the grid's invocations planned, then those that failed and were planned anew since."""
     folder = store.folder
     done, lost = store.states(grid)
     now = time.time()

@@ -60,9 +60,7 @@ class Store:
     @cached_property
     def client(self) -> MlflowClient:
         """The MLflow client."""
-        self.folder.relocate()
-        if why := trouble(self.folder, PATIENCE):
-            raise UnavailableError(self.folder, why)
+        self._reach()
         with answering(self.folder):
             client = open_client(self.folder)
             self.replay.carry(wait=0)
@@ -71,11 +69,14 @@ class Store:
 
     def _open(self) -> None:
         """Put a local store in order; without MLflow, whose import takes longer than all else, where it is."""
-        self.folder.relocate()
-        if why := trouble(self.folder, PATIENCE):
-            raise UnavailableError(self.folder, why)
+        self._reach()
         if self.replay.spool.pending() or local_runs.any_running(self.folder.database):
             _ = self.client
+
+    def _reach(self) -> None:
+        if why := trouble(self.folder, PATIENCE):
+            raise UnavailableError(self.folder, why)
+        self.folder.relocate()
 
     def grids(self) -> list[str]:
         """Names of all grids with an experiment: neither world cards nor studies."""

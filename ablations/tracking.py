@@ -37,7 +37,6 @@ def create(folder: RunsFolder, grid: str) -> None:
     Raises UnavailableError when the store does not answer.
     """
     folder.root.mkdir(parents=True, exist_ok=True)
-    folder.relocate()
     with folder.lock():
         if why := trouble(folder):
             raise UnavailableError(folder, why)
@@ -46,6 +45,7 @@ def create(folder: RunsFolder, grid: str) -> None:
             ensure_experiment(client, folder, grid)
             if not folder.exists:
                 folder.write_marker()
+    folder.relocate()
     Replay(folder).carry()
     with answering(folder):
         reconcile(client)

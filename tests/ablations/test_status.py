@@ -1,0 +1,69 @@
+"""What `ablations.status` shows of several invocations, and how it ends without a store."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import fakes
+import pytest
+from typer.testing import CliRunner
+
+from ablations import status, tracking
+from ablations.planned import read_plan, write_plan
+from ablations.runs_folder import check
+from ablations.store import Store
+from rrpo.claims import Claims
+
+
+def test_a_later_invocation_hides_no_cell_of_a_former_one(runs: Path):
+    folder = check(runs)
+    tracking.create(folder, "tiny")
+    first = fakes.cells(["diffro", "rrpo"], [1, 2])
+    write_plan(folder, "tiny", first)
+    assert Claims(folder.claims).take(first[3].stages["optimized"].path(runs).name)
+    write_plan(folder, "tiny", fakes.cells(["diffro"], [1]))
+    rows = status.status(Store(folder), "tiny")
+    assert {row.cell: row.state for row in rows} == {cell.name: "waiting" for cell in first[:3]} | {"rrpo/2": "at work"}
+    assert status.summary(rows) == "3 waiting, 1 at work"
+
+
+def test_a_cell_that_is_planned_anew_takes_its_own_place_alone(runs: Path):
+    folder = check(runs)
+    (old,) = fakes.cells(["diffro"], [1])
+    (new,) = fakes.cells(["diffro"], [1], {"diffro/1": Path("other-config")})
+    elsewhere = replace(old, profile=replace(old.profile, name="another"))
+    for cell in (old, elsewhere, new):
+        write_plan(folder, "tiny", [cell])
+    assert [(cell.hash, cell.profile) for cell in read_plan(folder, "tiny")] == [
+        (elsewhere.hash, "another"),
+        (new.hash, "smoke"),
+    ]
+
+
+def test_a_plan_that_an_older_version_wrote_is_read_and_added_to(runs: Path):
+    folder = check(runs)
+    (runs / "plans").mkdir()
+    (runs / "plans" / "tiny.json").write_text(json.dumps([["diffro/1", "h1", [["a", "b"]]], ["sft/1", "h2", []]]))
+    assert [cell.stages for cell in read_plan(folder, "tiny")] == [(("a", "b"),), ()]
+    (cell,) = fakes.cells(["diffro"], [1])
+    write_plan(folder, "tiny", [cell])
+    assert [found.hash for found in read_plan(folder, "tiny")] == ["h2", cell.hash]
+
+
+def test_a_moved_folder_whose_store_stops_answering_gets_the_one_message(runs: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("ablations.store.PATIENCE", 0.1)
+    with closing(sqlite3.connect(runs / "mlflow.db", isolation_level=None)) as other:
+
+        def answered_once(store: Store) -> list[str]:
+            other.execute("BEGIN EXCLUSIVE")
+            return ["tiny"]
+
+        monkeypatch.setattr(Store, "grids", answered_once)
+        result = CliRunner().invoke(status.app, ["--runs-dir", str(runs)])
+        other.execute("ROLLBACK")
+    assert result.exit_code == 2, result.output
+    assert "the tracking store does not answer" in result.output
