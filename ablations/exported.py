@@ -7,17 +7,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ablations.cell_file import rebuild
 from ablations.errors import InputError
-from rrpo.config import ArmConfig, RegularizerConfig
+from ablations.grids import ARMS
+from rrpo.config import ArmConfig
 from rrpo.stages import canonical
 
 
-def write_arm(runs_dir: Path, name: str, arm: ArmConfig, provenance: Mapping[str, Any]) -> Path:
-    """Store an arm under a name, with where it comes from. Raises InputError for a name that cannot be one."""
+def check_name(name: str) -> None:
+    """Raises InputError for a name that an exported arm cannot have."""
     if not name.isidentifier():
         raise InputError(
             "an arm needs a plain name", got=name, fix="use letters, digits and underscores, as in tuned_rrpo"
         )
+    if name in ARMS:
+        raise InputError("an arm of the grids has that name", got=name, fix="choose another, as in tuned_rrpo")
+
+
+def write_arm(runs_dir: Path, name: str, arm: ArmConfig, provenance: Mapping[str, Any]) -> Path:
+    """Store an arm under a name, with where it comes from. Raises InputError as `check_name` does."""
+    check_name(name)
     path = runs_dir / "arms" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"arm": canonical(arm), "provenance": dict(provenance)}, indent=1) + "\n")
@@ -29,11 +38,7 @@ def read_arms(runs_dir: Path) -> dict[str, ArmConfig]:
     found = {}
     for path in sorted((runs_dir / "arms").glob("*.json")):
         try:
-            stored = json.loads(path.read_text())["arm"]
-            fields: dict[str, Any] = dict(stored)
-            fields["tau"] = None if fields["tau"] is None else tuple(fields["tau"])
-            fields["regularizers"] = RegularizerConfig(**fields["regularizers"])
-            found[path.stem] = ArmConfig(**fields)
+            found[path.stem] = rebuild(ArmConfig, json.loads(path.read_text())["arm"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 "an exported arm cannot be read", got=f"{path}: {error}", fix="export it again, or remove the file"

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from ablations.environment import git_state
 from ablations.errors import InputError
 from ablations.exported import write_arm
-from ablations.grids import ARMS
 from ablations.sheet import Sheet
 from rrpo.stages import canonical
 from studies.search import OUTCOMES, Search, counted
@@ -19,16 +18,6 @@ from studies.search import OUTCOMES, Search, counted
 if TYPE_CHECKING:
     from optuna.study import Study as OptunaStudy
     from optuna.trial import FrozenTrial
-
-
-def check_name(name: str) -> None:
-    """Raises InputError for a name that an exported arm cannot have."""
-    if not name.isidentifier():
-        raise InputError(
-            "an arm needs a plain name", got=name, fix="use letters, digits and underscores, as in tuned_rrpo"
-        )
-    if name in ARMS:
-        raise InputError("an arm of the grids has that name", got=name, fix="choose another, as in tuned_rrpo")
 
 
 def export(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablations import environment, launchers
 from ablations.errors import InputError, choose, positive
+from ablations.exported import check_name
 from ablations.inference import EXACT
 from ablations.packing import UNMEASURED
 from ablations.records import EXPERIMENT_STUDY
@@ -20,7 +21,6 @@ from rrpo import world
 from rrpo.profiles import PROFILES
 from rrpo.stages import canonical
 from studies.catalogue import Study, described, study_of
-from studies.export import check_name
 from studies.fresh import VERIFY, VERIFY_SMOKE
 from studies.pruning import PRUNERS
 from studies.samplers import GIVEN, SAMPLER, SAMPLERS

@@ -12,9 +12,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from io import StringIO
 from pathlib import Path
 
 import fakes
+import fixtures
 import psutil
 import pytest
 from fixtures import Run
@@ -166,14 +168,28 @@ def test_a_diverged_cell_is_counted_and_kept_back(runs: Path, run: Run, tmp_path
     assert (outcome.status, outcome.done) == (0, 2)
 
 
-def test_a_claim_of_a_dead_process_stops_nobody_and_of_a_live_one_is_shown(runs: Path, run: Run) -> None:
-    (cell,) = fakes.cells(["diffro"], [1])
-    name = cell.stages["optimized"].path(runs).name
+def test_a_claim_of_a_dead_process_stops_nobody_and_of_a_live_one_is_shown(
+    runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = fakes.cells(["diffro", "rrpo"], [1])
+    names = [cell.stages["optimized"].path(runs).name for cell in cells]
     mine = this_process()
     dead = Owner(host=mine.host, pid=mine.pid, started="1", name=mine.name)
-    assert Claims(runs / "claims", owner=dead).take(name)
-    outcome, _ = run([cell])
-    assert outcome.status == 0
+    assert Claims(runs / "claims", owner=dead).take(names[0])
+    live = Claims(runs / "claims").take(names[1])
+    assert live is not None
+
+    class Shown(StringIO):
+        def write(self, text: str) -> int:
+            if "elsewhere" in text:
+                live.release()
+            return super().write(text)
+
+    monkeypatch.setattr(fixtures, "StringIO", Shown)
+    outcome, text = run(cells)
+    assert (outcome.status, outcome.done) == (0, 2)
+    assert text.count("elsewhere") == 1
+    assert f"elsewhere: ClaimedError: optimise rrpo/1 is being built by process {os.getpid()} on " in text
 
 
 def test_status_shows_every_cell(runs: Path, run: Run, tmp_path: Path) -> None:
