@@ -12,19 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ablations.contrasts import COMPONENTS, NAMES, PRIMARY, apply, corner_effect, difference, factorial_effect, shapley
-from ablations.inference import EXACT, Effect, PairedTest, effect_size, equivalence, holm, improvement, iqm, paired_test
-from ablations.power import alpha_at, detectable, seeds_to_decide, spread_bound
+from ablations.contrasts import COMPONENTS, NAMES, PRIMARY, corner_effect, difference, factorial_effect, shapley
+from ablations.inference import EXACT, Effect, PairedTest, effect_size, improvement, iqm, paired_test
+from ablations.power import alpha_at, detectable, spread_bound
 from ablations.records import Record
 from ablations.sheet import Column, Sheet
 from ablations.statistics import Interval
-from ablations.summary import gold_gains
 from reports import manipulation
+from reports.verdicts import MARGIN, Judged, by_judge, judge, lacking, settled
 
-MARGIN = 0.03
-"""Three points: smaller differences count as none (declared in the design, before any result)."""
-OTHER_JUDGES = ("val_accuracy", "third_accuracy")
-"""Judges beside `test`, where they were asked at every checkpoint: better or worse takes that all agree on the sign."""
 SECONDARY: dict[str, dict[str, float]] = (
     {f"{NAMES[part]}, at the RRPO corner": corner_effect(part) for part in COMPONENTS}
     | {f"{NAMES[a]} x {NAMES[b]}": factorial_effect([a, b]) for a, b in (("ls", "eam"), ("ls", "adv"), ("eam", "adv"))}
@@ -70,61 +66,30 @@ def rows(
     or ``diverged``; a diverged cell takes its seed out of the contrasts it belongs to. Otherwise the table is interim.
     """
     seeds = sorted({record.seed for record in records} | {seed for _, seed in diverged})
-    gold, _ = gold_gains(records)
-    judges = [gold_gains(records, judge)[0] for judge in OTHER_JUDGES]
     there = {record.label for record in records} | {arm for arm, _ in diverged}
     wanted = {name: w for name, w in (PRIMARY | SECONDARY).items() if set(w) <= there}
-    values = {name: _finite(apply(weights, gold, seeds)) for name, weights in wanted.items()}
+    values, *others = by_judge(records, wanted, seeds)
     values = {name: x for name, x in values.items() if len(x)}
     family = {name: x for name, x in values.items() if name in PRIMARY}
     if not family:
         return [], []
-    gaps = {name: sum(any((arm, s) in diverged for arm in wanted[name]) for s in seeds) for name in family}
-    settled = len(family) == len(PRIMARY) and all(len(x) + gaps[name] == len(seeds) for name, x in family.items())
-    n = len(seeds) if settled else min(map(len, family.values()))
-    declared = settled and n in looks and min(map(len, family.values())) > 1
+    gaps = {name: lacking(wanted[name], seeds, diverged) for name in family}
+    whole = len(family) == len(PRIMARY) and settled(family, wanted, seeds, diverged)
+    n = len(seeds) if whole else min(map(len, family.values()))
+    declared = whole and n in looks and min(map(len, family.values())) > 1
     alpha = alpha_at(n, looks) if declared else math.nan
-    tests = {name: paired_test(x) for name, x in values.items()}
-    checks = {f"{NAMES[part]}, main effect": manipulation.check(records, part) for part in COMPONENTS}
-    adjusted = holm({name: tests[name].t_p for name in family}) if declared else {}
-    tost = {name: equivalence(x, MARGIN) for name, x in family.items()} if declared else {}
+    main = {f"{NAMES[part]}, main effect": part for part in COMPONENTS}
+    checks = {name: manipulation.check(records, part, PRIMARY[name]) for name, part in main.items()}
+    failed = [name for name, check in checks.items() if check.failed]
+    judged = judge(family, others, failed, alpha) if declared else {}
     found = []
     for name, x in values.items():
-        p, verdict = adjusted.get(name, math.nan), "interim" if name in family else "secondary, not tested"
-        if name in adjusted:
-            opposed = any(_opposed(x, _finite(apply(wanted[name], judge, seeds))) for judge in judges)
-            verdict = _verdict(x, p, holm(tost)[name], alpha, opposed)
-            if name in checks and checks[name].failed:
-                verdict = "not tested (manipulation check failed)"
-        found.append(
-            Row(name, name in family, tuple(x), tests[name], effect_size(x), p, tost.get(name, math.nan), verdict)
-        )
+        untested = Judged(math.nan, math.nan, "interim" if name in family else "secondary, not tested")
+        found.append(Row(name, name in family, tuple(x), paired_test(x), effect_size(x), *judged.get(name, untested)))
     notes = _notes(n, looks, ahead, alpha, [name for name in PRIMARY if name not in family], family)
     if declared and any(gaps.values()):
         notes.append(f"Seeds left out, since a cell diverged: {', '.join(f'{k} {v}' for k, v in gaps.items() if v)}.")
     return found, notes + manipulation.note(list(checks.values()))
-
-
-def _finite(x: np.ndarray) -> np.ndarray:
-    return x[np.isfinite(x)]
-
-
-def _opposed(gold: np.ndarray, val: np.ndarray) -> bool:
-    """Whether the two judges disagree on the sign of the mean."""
-    return len(val) > 0 and float(np.sign(gold.mean()) * np.sign(val.mean())) < 0
-
-
-def _verdict(x: np.ndarray, p: float, tost: float, alpha: float, opposed: bool) -> str:
-    if math.isnan(p):
-        return "not tested (no spread over seeds)"
-    if p < alpha:
-        if opposed:
-            return "no verdict (judges disagree on the sign)"
-        return ("better" if x.mean() > 0 else "worse") + (" (by less than 3 points)" if tost < alpha else "")
-    if tost < alpha:
-        return "equivalent"
-    enough = seeds_to_decide(spread_bound(x), MARGIN, alpha / len(PRIMARY))
-    return f"undecided ({enough} seeds would decide)" if enough else "undecided (not even 1,000 seeds would decide)"
 
 
 def _notes(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from ablations.contrasts import NAMES, apply, factorial_effect
+from ablations.contrasts import NAMES, apply
 from ablations.records import Record
 from ablations.statistics import Interval, t_interval
 
@@ -23,7 +23,7 @@ class Check(NamedTuple):
     part: str
     """The component."""
     moved: Interval
-    """Main effect on its target over seeds; n = 0 where it was not measured."""
+    """Effect on its target over seeds; n = 0 where it was not measured."""
     weak: bool
     """Whether most reward models with Adv were attacked so weakly in their fine-tuning that nothing was asked of them."""
 
@@ -35,15 +35,15 @@ class Check(NamedTuple):
         return not (self.moved.low > 0 if TARGETS[self.part][1] > 0 else self.moved.high < 0)
 
 
-def check(records: Sequence[Record], part: str) -> Check:
-    """A component's main effect on what it has to move, by records of the whole factorial."""
+def check(records: Sequence[Record], part: str, contrast: Mapping[str, float]) -> Check:
+    """A component's effect on what it has to move, by a contrast of the records' labels: those of positive weight have it."""
     name, _ = TARGETS[part]
     outcomes = {(r.label, r.seed): r.scalars[name] for r in records if name in r.scalars}
     seeds = sorted({record.seed for record in records})
-    with_it = {arm for arm, weight in factorial_effect([part]).items() if weight > 0}
+    with_it = {label for label, weight in contrast.items() if weight > 0}
     strong = [r.scalars["adv_tested"] for r in records if r.label in with_it and "adv_tested" in r.scalars]
     weak = part == "adv" and bool(strong) and float(np.mean(strong)) < WEAK
-    return Check(part, t_interval(apply(factorial_effect([part]), outcomes, seeds)), weak)
+    return Check(part, t_interval(apply(contrast, outcomes, seeds)), weak)
 
 
 def note(checks: Sequence[Check]) -> list[str]:

@@ -12,23 +12,19 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from ablations.contrasts import BASE, COMPONENTS, NAMES, PRIMARY, WHOLE, apply, difference
-from ablations.inference import equivalence, holm, paired_test
+from ablations.contrasts import BASE, COMPONENTS, NAMES, PRIMARY, WHOLE, difference
 from ablations.power import alpha_at
 from ablations.records import Record
 from ablations.sheet import NONE, Column, Sheet, Value
 from ablations.statistics import Interval, t_interval
-from ablations.summary import gold_gains
-from reports.effects import MARGIN
-from reports.manipulation import TARGETS, WEAK
+from reports import manipulation
 from reports.settings import Setting, settings, varied
+from reports.verdicts import MARGIN, SMALL, by_judge, judge, settled
 
 INTERIM = "interim"
 CLAIMS = ("better", "equivalent", "worse")
-"""Verdicts that could survive in another setting."""
-VERDICTS = (*CLAIMS, "undecided")
+"""Words that could survive in another setting."""
+UNDECIDED = "undecided"
 NAMED = 3
 """Most settings that a sentence lists by name."""
 SINGLE = "'Added to DiffRO' stands in for a main effect, which needs the whole factorial in every setting."
@@ -45,7 +41,12 @@ class Finding:
     mean: Interval
     """Gold gain at matched KL over seeds."""
     verdict: str
-    """``better``, ``worse``, ``equivalent``, ``undecided``, `INTERIM`, or why there is none."""
+    """As in the table of effects, or `INTERIM`."""
+
+    @property
+    def word(self) -> str:
+        """The verdict without its bracket: ``better``, ``worse``, ``equivalent``, ``undecided``, or that there is none."""
+        return self.verdict.partition(" (")[0]
 
 
 def conclusions(arms: set[str]) -> dict[str, dict[str, float]]:
@@ -56,6 +57,12 @@ def conclusions(arms: set[str]) -> dict[str, dict[str, float]]:
     return (single | {"RRPO - DiffRO": difference(WHOLE, BASE)} if WHOLE in arms else single) if BASE in arms else {}
 
 
+def family(records: Sequence[Record]) -> dict[str, dict[str, float]]:
+    """The conclusions that every setting can speak about; none for a grid of plain arms."""
+    found = settings(records)
+    return conclusions(set.intersection(*(setting.arms for setting in found))) if found else {}
+
+
 def findings(
     records: Sequence[Record], looks: Sequence[int], diverged: Collection[tuple[str, int]] = ()
 ) -> list[Finding]:
@@ -64,74 +71,31 @@ def findings(
     ``looks`` are the planned numbers of seeds. A ``diverged`` cell, by (label, seed), is settled: it takes its seed out of the
     contrasts it belongs to and does not keep the others from their test.
     """
-    found = settings(records)
-    shared = set.intersection(*(setting.arms for setting in found)) if found else set()
-    wanted = conclusions(shared)
-    values = [_values(setting, wanted) for setting in found]
-    seeds = {record.seed for record in records} | {seed for _, seed in diverged}
-    counts = [
-        (len(gold[name]), sum(any((label, seed) in diverged for label in setting.weights(weights)) for seed in seeds))
-        for setting, (gold, _) in zip(found, values, strict=True)
-        for name, weights in wanted.items()
-    ]
-    settled = len(wanted) == len(PRIMARY) and all(n > 1 and n + gaps == len(seeds) for n, gaps in counts)
-    alpha = alpha_at(len(seeds), looks) if settled else math.nan
+    wanted = family(records)
+    seeds = sorted({record.seed for record in records} | {seed for _, seed in diverged})
+    tested = len(wanted) == len(PRIMARY)
+    measured = []
+    for setting in settings(records):
+        contrasts = {name: setting.weights(weights) for name, weights in wanted.items()}
+        values, *others = by_judge(setting.records, contrasts, seeds)
+        tested &= settled(values, contrasts, seeds, diverged) and min(map(len, values.values())) > 1
+        measured.append((setting, contrasts, values, others))
+    alpha = alpha_at(len(seeds), looks) if tested else math.nan
     made = []
-    for setting, (gold, val) in zip(found, values, strict=True):
-        verdicts = _verdicts(setting, wanted, gold, val, alpha)
-        made += [Finding(name, setting, t_interval(x), verdicts[name]) for name, x in gold.items()]
+    for setting, contrasts, values, others in measured:
+        failed = [name for name, weights in contrasts.items() if _not_moved(setting, name, weights)]
+        judged = {} if math.isnan(alpha) else judge(values, others, failed, alpha)
+        made += [
+            Finding(name, setting, t_interval(x), judged[name].verdict if judged else INTERIM)
+            for name, x in values.items()
+        ]
     return made
 
 
-def _values(
-    setting: Setting, wanted: Mapping[str, Mapping[str, float]]
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Each contrast's seeds by the `test` and by the `val` judge."""
-    seeds = sorted({record.seed for record in setting.records})
-    gains = [gold_gains(setting.records, judge)[0] for judge in ("test_accuracy", "val_accuracy")]
-    both = [{name: apply(setting.weights(w), gain, seeds) for name, w in wanted.items()} for gain in gains]
-    gold, val = ({name: x[np.isfinite(x)] for name, x in one.items()} for one in both)
-    return gold, val
-
-
-def _verdicts(
-    setting: Setting,
-    wanted: Mapping[str, Mapping[str, float]],
-    gold: Mapping[str, np.ndarray],
-    val: Mapping[str, np.ndarray],
-    alpha: float,
-) -> dict[str, str]:
-    if math.isnan(alpha):
-        return dict.fromkeys(gold, INTERIM)
-    p = holm({name: paired_test(x).t_p for name, x in gold.items()})
-    tost = holm({name: equivalence(x, MARGIN) for name, x in gold.items()})
-    made = {}
-    for name, x in gold.items():
-        if _not_moved(setting, name, wanted[name]):
-            made[name] = "not tested (manipulation check failed)"
-        elif p[name] < alpha:
-            opposed = len(val[name]) > 0 and x.mean() * val[name].mean() < 0
-            made[name] = (
-                "no verdict (judges disagree on the sign)" if opposed else "better" if x.mean() > 0 else "worse"
-            )
-        else:
-            made[name] = "equivalent" if tost[name] < alpha else "undecided"
-    return made
-
-
-def _not_moved(setting: Setting, conclusion: str, contrast: Mapping[str, float]) -> bool:
+def _not_moved(setting: Setting, conclusion: str, weights: Mapping[str, float]) -> bool:
     """Whether a component was measured on what it has to move in the reward model of this setting, and did not move it."""
     part = next((part for part in COMPONENTS if conclusion.startswith(f"{NAMES[part]},")), None)
-    if part is None:
-        return False
-    name, sign = TARGETS[part]
-    with_it = {label for label, weight in setting.weights(contrast).items() if weight > 0}
-    strong = [r.scalars["adv_tested"] for r in setting.records if r.label in with_it and "adv_tested" in r.scalars]
-    if part == "adv" and strong and float(np.mean(strong)) < WEAK:
-        return True
-    outcomes = {(r.label, r.seed): sign * r.scalars[name] for r in setting.records if name in r.scalars}
-    moved = t_interval(apply(setting.weights(contrast), outcomes, sorted({record.seed for record in setting.records})))
-    return moved.n > 1 and not moved.low > 0
+    return part is not None and manipulation.check(setting.records, part, weights).failed
 
 
 def sheets(found: Sequence[Finding]) -> list[Sheet]:
@@ -146,7 +110,7 @@ def sheets(found: Sequence[Finding]) -> list[Sheet]:
         Column("points", "in the world's own setting, points", "gain"),
         Column("verdict", "verdict there"),
         Column("survives", "survives in"),
-        *(Column(word.replace(" ", "_"), word, "count") for word in VERDICTS),
+        *(Column(word, word, "count") for word in (*CLAIMS, UNDECIDED)),
         Column("none", "no verdict", "count"),
     )
     notes = (
@@ -163,9 +127,9 @@ def sheets(found: Sequence[Finding]) -> list[Sheet]:
 def _counted(mine: Sequence[Finding]) -> tuple[Value, ...]:
     """One conclusion's row: what holds in the world's own setting, and how many of the others say what."""
     own, others = _split(mine)
-    same = sum(f.verdict == own.verdict for f in others) if own else 0
-    survives = f"{same} of {len(others)}" if own and own.verdict in CLAIMS else NONE
-    counts = [float(sum(f.verdict == word for f in others)) for word in VERDICTS]
+    same = sum(f.word == own.word for f in others) if own else 0
+    survives = f"{same} of {len(others)}" if own and own.word in CLAIMS else NONE
+    counts = [float(sum(f.word == word for f in others)) for word in (*CLAIMS, UNDECIDED)]
     counts.append(len(others) - sum(counts))
     if any(f.verdict == INTERIM for f in mine):
         counts = [math.nan] * len(counts)
@@ -212,15 +176,17 @@ def words(name: str, found: Sequence[Finding]) -> str:
         return f"Interim: above zero in {above} of {len(mine)} settings, the interval is clear of zero in {clear} (not tested)."
     if own is None:
         return f"The world's own setting was not run. {_listed(others)}."
-    if own.verdict not in CLAIMS:
+    if own.word not in CLAIMS:
         return f"Nothing to survive: {own.verdict} in the world's own setting. Others: {_listed(others)}."
-    same = [finding for finding in others if finding.verdict == own.verdict]
-    rest = [finding for finding in others if finding.verdict != own.verdict]
+    same = [finding for finding in others if finding.word == own.word]
+    rest = [finding for finding in others if finding.word != own.word]
     said = f"{own.verdict.capitalize()} in the world's own setting, and in {len(same)} of {len(others)} others"
-    turned = {"better": "worse", "worse": "better"}.get(own.verdict)
-    if any(finding.verdict == turned for finding in rest):
-        said += "; it turns round in " + ", ".join(f.setting.name for f in rest if f.verdict == turned)
-    left = [finding for finding in rest if finding.verdict != turned]
+    if small := sum(finding.verdict.endswith(SMALL) for finding in same):
+        said += f" (in {small} of them by less than 3 points)"
+    turned = {"better": "worse", "worse": "better"}.get(own.word)
+    if any(finding.word == turned for finding in rest):
+        said += "; it turns round in " + ", ".join(f.setting.name for f in rest if f.word == turned)
+    left = [finding for finding in rest if finding.word != turned]
     return f"{said}; {_listed(left)}." if left else f"{said}."
 
 
@@ -228,7 +194,8 @@ def _listed(some: Sequence[Finding]) -> str:
     """``undecided in a, b; equivalent in 5 settings``: named where they are few."""
     by: dict[str, list[str]] = {}
     for finding in some:
-        by.setdefault(finding.verdict, []).append(finding.setting.name)
+        said = UNDECIDED if finding.word == UNDECIDED else finding.verdict
+        by.setdefault(said, []).append(finding.setting.name)
     where = {
         verdict: ", ".join(places) if len(places) <= NAMED else f"{len(places)} settings"
         for verdict, places in by.items()

@@ -19,6 +19,7 @@ from ablations.statistics import Interval, t_interval
 from ablations.summary import FRAMES, POLICY_COLUMNS, RM_COLUMNS, gold_gains, over_seeds, table, value_of
 from reports.factorial import GAP, ORACLE, gap_closed
 from reports.store import Selection
+from reports.verdicts import settled
 
 HACKED = 0.1
 """A seed *hacked* when its hack rate ends this much above its start (the SFT policy under the same reward model)."""
@@ -32,6 +33,8 @@ OPTIONAL = {
     "human_nmos": Column("human_nmos", "N-MOS", "mark", +1),
 }
 """Columns of the main table that stand there once measured."""
+ENDS = (Column("hack_rate", "hack rate, %", "percent"), Column("uptake", "shortcut uptake, points", "gain"))
+"""What the table of components shows beside its measure."""
 NO_OPINIONS: Mapping[str, Mapping[str, Interval]] = MappingProxyType({})
 
 
@@ -92,12 +95,11 @@ def against(selection: Selection, control: str, gains: Mapping[tuple[str, int], 
     if control not in selection.arms:
         return {}, f"No test here: {control} is not among the arms."
     seeds = sorted({seed for _, seed in {(r.label, r.seed) for r in selection.records} | selection.diverged})
-    rest = [arm for arm in selection.arms if arm not in FRAMES | {control}]
-    pairs = {arm: apply(difference(arm, control), gains, seeds) for arm in rest}
+    contrasts = {arm: difference(arm, control) for arm in selection.arms if arm not in FRAMES | {control}}
+    pairs = {arm: apply(weights, gains, seeds) for arm, weights in contrasts.items()}
     values = {arm: x[np.isfinite(x)] for arm, x in pairs.items()}
-    gaps = {arm: sum(not {(arm, s), (control, s)}.isdisjoint(selection.diverged) for s in seeds) for arm in rest}
-    settled = bool(values) and all(len(x) + gaps[arm] == len(seeds) for arm, x in values.items())
-    if not settled or len(seeds) not in selection.looks or len(seeds) < 2:
+    whole = settled(values, contrasts, seeds, selection.diverged)
+    if not whole or len(seeds) not in selection.looks or len(seeds) < 2:
         planned = ", ".join(map(str, selection.looks)) or "none declared"
         return {}, f"Interim, n = {len(seeds)}: no test before every arm has the planned number of seeds ({planned})."
     adjusted = holm({arm: paired_test(x).t_p for arm, x in values.items()})
@@ -135,8 +137,7 @@ def ablation(selection: Selection, metric: str = GOLD_GAIN) -> Sheet | None:
         Column("difference", f"difference to {BASE} or {WHOLE}", "gain" if unit in ("percent", "gain") else unit),
         Column("r", "r of pairs", "effect"),
         *([Column("closed", "gap closed, %", "share")] if framed else []),
-        Column("hack_rate", "hack rate, %", "percent"),
-        Column("uptake", "shortcut uptake, points", "gain"),
+        *(column for column in ENDS if column.name != metric),
     )
     variants = [("DiffRO", BASE, BASE)]
     variants += [(f"DiffRO + {NAMES[part]}", arm_of([part]), BASE) for part in COMPONENTS]
@@ -155,7 +156,7 @@ def ablation(selection: Selection, metric: str = GOLD_GAIN) -> Sheet | None:
         if framed:
             over = apply(difference(arm, BASE), outcomes, seeds) if arm != BASE else np.empty(0)
             moved.append(gap_closed(over, outcomes, seeds))
-        others = [over_seeds(own, measure, gains) for measure in ("hack_rate", "uptake")]
+        others = [over_seeds(own, column.name, gains) for column in ENDS if column.name != metric]
         rows.append((name, arm, float(len(own)), over_seeds(own, metric, gains), *moved, *others))
     if len(rows) < 2:
         return None
@@ -205,11 +206,11 @@ def domain(name: str) -> str:
 
 
 def _reward_model(record: Record) -> str:
-    """What of an arm's config makes its reward model."""
-    kept = ("arm.regularizers.", "arm.rm_data", "arm.finetune", "arm.shuffle_labels", "arm.shortcut")
+    """What of an arm's config makes its reward model; that of the fine-tuning only where there is one."""
+    kept: tuple[str, ...] = ("arm.rm_data", "arm.finetune", "arm.shuffle_labels", "arm.shortcut")
+    if record.params.get("arm.finetune") != "false":
+        kept += ("arm.regularizers.", "arm.rater_noise", "arm.rm_lr")
     params = {name: value for name, value in record.params.items() if name.startswith(kept)}
-    if params.get("arm.finetune") == "false":
-        params = {name: value for name, value in params.items() if not name.startswith("arm.regularizers.")}
     return json.dumps(params or record.label, sort_keys=True)
 
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ablations.figure_style import NARROW, WIDE, drawable, figure_of, look, percent, pick, save, spread
+from ablations.figure_style import NARROW, WIDE, drawable, figure_of, look, percent, pick, save
 from ablations.records import Record
 from ablations.statistics import t_interval
 from ablations.summary import value_of
+from reports.figures.labels import beside
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,13 +41,14 @@ PARETO = (
 )
 
 
+def shown(records: Sequence[Record]) -> list[str]:
+    """The arms in the figure of training."""
+    return pick(list(dict.fromkeys(r.label for r in records if len(r.curves) > 1)), SHOWN)
+
+
 def training(records: Sequence[Record], folder: Path) -> list[Path]:
     """``training.pdf`` and ``.png``; nothing without curves."""
-    trained = [r for r in records if len(r.curves) > 1]
-    arms = {
-        arm: [r for r in trained if r.label == arm]
-        for arm in pick(list(dict.fromkeys(r.label for r in trained)), SHOWN)
-    }
+    arms = {arm: [r for r in records if r.label == arm and len(r.curves) > 1] for arm in shown(records)}
     there = {name for own in arms.values() for r in own for name in r.curves.columns}
     panels = [panel for panel in PANELS if panel[0] in there]
     if not panels:
@@ -66,11 +68,9 @@ def training(records: Sequence[Record], folder: Path) -> list[Path]:
                 ends.append((arm, colour, dashes, float(table.index[-1]), float(table["mean"].iloc[-1])))
             if share:
                 axis.set_ylim(max(0.0, axis.get_ylim()[0]), min(1.0, axis.get_ylim()[1]))
-            low, high = axis.get_ylim()
             last = max(x for _, _, _, x, _ in ends)
-            for (arm, colour, dashes, x, y), place in zip(
-                ends, spread([end[-1] for end in ends], 0.085 * (high - low)), strict=True
-            ):
+            places = beside(axis, [end[-1] for end in ends], 0.085)
+            for (arm, colour, dashes, x, y), place in zip(ends, places, strict=True):
                 axis.plot([x, 1.1 * last], [y, place], color=colour, ls=dashes, lw=0.6)
                 axis.text(1.12 * last, place, arm, color=colour, va="center", fontsize=6)
             axis.set_xlim(right=1.42 * last)
@@ -114,11 +114,11 @@ def pareto(records: Sequence[Record], folder: Path) -> list[Path]:
                 axis.plot([x.low, x.high], [y.mean] * 2, color=colour, lw=0.6, alpha=0.7)
                 axis.plot([x.mean] * 2, [y.low, y.high], color=colour, lw=0.6, alpha=0.7)
             axis.plot(x.mean, y.mean, marker, color=colour, ms=4.5)
-        low, high = axis.get_ylim()
         right = max(x.high if drawable(x) else x.mean for _, x, _ in found)
         left = axis.get_xlim()[0]
         edge = right + 0.1 * (right - left)
-        for (arm, x, y), place in zip(found, spread([y.mean for _, _, y in found], 0.062 * (high - low)), strict=True):
+        places = beside(axis, [y.mean for _, _, y in found], 0.062)
+        for (arm, x, y), place in zip(found, places, strict=True):
             colour = look(arm)[0]
             axis.annotate(
                 arm,

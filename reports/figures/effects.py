@@ -22,16 +22,17 @@ from ablations.figure_style import (
     percent,
     points,
     save,
-    spread,
 )
 from ablations.records import GOLD_GAIN, Record
 from ablations.statistics import t_interval
 from ablations.summary import gold_gains, value_of
-from reports.effects import MARGIN, Row
+from reports.effects import Row
+from reports.figures.labels import beside
 from reports.tables import heading_of, unit_of
+from reports.verdicts import MARGIN
 
 FOREST = (
-    "Contrasts of gold gain at matched KL within each seed: mean with 95 % t-interval, every seed a small dot. "
+    "Contrasts of gold gain at matched KL within each seed: mean with 95 % t-interval, every seed a tick. "
     "Filled: the declared "
     "primary family; hollow: secondary, not tested. Grey band: the margin of three points inside which a difference "
     "counts as none."
@@ -136,11 +137,9 @@ def interactions(records: Sequence[Record], folder: Path) -> list[Path]:
             axis.set_xlim(-0.2, 1.55)
             axis.set_title(f"{NAMES[a]} × {NAMES[b]}", loc="left")
             axis.yaxis.set_major_formatter(points)
-        low, high = axes[0].get_ylim()
         for axis, ends in labels:
-            for (text, colour, _), place in zip(
-                ends, spread([end[2] for end in ends], 0.09 * (high - low)), strict=True
-            ):
+            places = beside(axis, [end[2] for end in ends], 0.09)
+            for (text, colour, _), place in zip(ends, places, strict=True):
                 axis.annotate(text, (1.1, place), color=colour, va="center", fontsize=6.5)
         axes[0].set_ylabel("gold gain at matched KL (points)")
         return save(figure, folder, "interactions")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ablations.figure_style import BLUE, GREEN, VERMILION, WIDE, drawable, figure_of, points, save
-from reports.effects import MARGIN
 from reports.sensitivity import Finding
+from reports.verdicts import MARGIN
 
 REACH = (
     "Each conclusion's difference of gold gain at matched KL in every setting, mean with 95 % t-interval over seeds; *: the "
@@ -31,10 +31,10 @@ def reach(found: Sequence[Finding], folder: Path) -> list[Path]:
             axis.axvline(0, color="0.4", lw=0.6)
             for finding in (finding for finding in found if finding.conclusion == name):
                 place, mean = places.index(finding.setting.name), finding.mean
-                marker, colour = MARKS.get(finding.verdict, ("o", "0.35"))
+                marker, colour = MARKS.get(finding.word, ("o", "0.35"))
                 if drawable(mean):
                     axis.plot([mean.low, mean.high], [place, place], color=colour, lw=1.1, solid_capstyle="butt")
-                filled = colour if finding.verdict in MARKS else "white"
+                filled = colour if finding.word in MARKS else "white"
                 axis.plot(mean.mean, place, marker, ms=4, mfc=filled, mec=colour)
                 if finding.setting.own:
                     axis.axvline(mean.mean, color=colour, lw=0.6, ls=(0, (4, 2)))

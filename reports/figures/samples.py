@@ -18,13 +18,12 @@ SHOWN = ("sft", "diffro", "ls", "eam", "adv", "rrpo", "oracle")
 FLOOR = -70.0
 """Decibels below the loudest point that are shown."""
 STRIP = (
-    "Spectrograms (0 to 8 kHz, 70 dB) of the last checkpoint's sample of one evaluation prompt, the same for every "
-    "arm, of the first "
-    "seed. One sample a panel: an illustration, not evidence."
+    "Spectrograms (0 to 8 kHz, 70 dB) of the last checkpoint's sample of one evaluation prompt, the same for every arm shown, of "
+    "each arm's first seed. One sample a panel: an illustration, not evidence."
 )
 CONFUSION = (
     "What the `test` judge hears at the last checkpoint (columns) of samples asked to be of an emotion (rows), % of "
-    "each row, all seeds."
+    "each row, all seeds; cells under 0.5 % are left blank."
 )
 
 
@@ -40,13 +39,31 @@ def spectrogram(wave: np.ndarray, rate: int) -> tuple[np.ndarray, np.ndarray, np
     return level - level.max(), transform.f, transform.t(max(len(wave), size + 1))
 
 
+def heard(records: Sequence[Record]) -> list[str]:
+    """The arms in the figure of spectrograms."""
+    first = _first(records)
+    return pick([arm for arm, record in first.items() if (record.folder / "audio").is_dir()], SHOWN)
+
+
+def judged(records: Sequence[Record]) -> list[str]:
+    """The arms in the figure of confusions."""
+    return pick(list(dict.fromkeys(r.label for r in records if not r.samples.empty)), SHOWN)
+
+
+def _first(records: Sequence[Record]) -> dict[str, Record]:
+    """Each arm's record of its lowest seed, in the order of the records."""
+    return {
+        arm: min((r for r in records if r.label == arm), key=lambda r: r.seed)
+        for arm in dict.fromkeys(r.label for r in records)
+    }
+
+
 def strip(records: Sequence[Record], folder: Path) -> list[Path]:
     """``spectrograms.pdf`` and ``.png`` of the first audio file that all arms shown have; nothing without one."""
     import soundfile
 
-    first = {r.label: r for r in sorted(records, key=lambda r: -r.seed)}
-    heard = [arm for arm in dict.fromkeys(r.label for r in records) if (first[arm].folder / "audio").is_dir()]
-    own = {arm: first[arm] for arm in pick(heard, SHOWN)}
+    first = _first(records)
+    own = {arm: first[arm] for arm in heard(records)}
     names = [{p.name for p in (r.folder / "audio").glob("*.wav")} for r in own.values()]
     common = sorted(set.intersection(*names)) if names else []
     if not common:
@@ -69,11 +86,10 @@ def confusion(records: Sequence[Record], folder: Path) -> list[Path]:
     import pandas as pd
 
     tables: dict[str, pd.DataFrame] = {}
-    for arm in pick(list(dict.fromkeys(r.label for r in records)), SHOWN):
+    for arm in judged(records):
         own = [r.samples for r in records if r.label == arm and not r.samples.empty]
-        if own:
-            last = pd.concat([s[s["step"] == s["step"].max()] for s in own])
-            tables[arm] = pd.crosstab(last["target"], last["gold"], normalize="index")
+        last = pd.concat([s[s["step"] == s["step"].max()] for s in own])
+        tables[arm] = pd.crosstab(last["target"], last["gold"], normalize="index")
     if not tables:
         return []
     order = sorted(set().union(*(set(t.index) | set(t.columns) for t in tables.values())))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from test_tables import Fake
 from ablations.contrasts import PRIMARY, arm_of, subsets
 from ablations.grids import GRIDS, Grid, sensitivity
 from ablations.statistics import t_interval
-from reports import settings, uptake
+from reports import effects, settings, uptake
 from reports.report import make
 from reports.sensitivity import Finding, findings, sheets, verdict, words
 from reports.store import Selection, select
@@ -128,9 +129,60 @@ def test_adversarial_training_whose_attack_was_weak_was_not_tested():
 
 def test_undecided_there_is_nothing_that_could_survive():
     found = findings(grid(seeds=3, noise=0.08), [3])
-    assert said(found)[OWN, "LS, added to DiffRO"] == "undecided"
-    assert words("LS, added to DiffRO", found).startswith("Nothing to survive: undecided in the world's own setting.")
-    assert sheets(found)[0].row("LS, added to DiffRO")["survives"] == "–"
+    verdict_ = said(found)[OWN, "LS, added to DiffRO"]
+    assert re.fullmatch(r"undecided \(\d+ seeds would decide\)", verdict_)
+    told = words("LS, added to DiffRO", found)
+    assert told.startswith(f"Nothing to survive: {verdict_} in the world's own setting. Others: undecided in noise0.6")
+    row = sheets(found)[0].row("LS, added to DiffRO")
+    assert (row["survives"], row["undecided"]) == ("–", 2)
+
+
+@pytest.mark.parametrize(
+    "case", ["plain", "much noise", "no noise", "small", "val disagrees", "third disagrees", "not moved"]
+)
+def test_a_setting_is_judged_by_the_rule_of_the_table_of_effects(case: str):
+    noise = {"much noise": 0.2, "no noise": 0.0}.get(case, 0.002)
+    made = grid(arms=tuple(arm_of(on) for on in subsets()), noise=noise)
+    for r in made:
+        with_eam = "eam" in r.label or r.label.startswith("rrpo@")
+        if case == "small":
+            r.points["test_accuracy"] -= 2 * 0.045 * np.array([0.0, with_eam])
+        if case.endswith("disagrees"):
+            r.points[f"{case.split()[0]}_accuracy"] = 1 - r.points["test_accuracy"]
+        if case == "not moved":
+            object.__setattr__(r, "scalars", {"rm_smoothness": 0.5 + 0.001 * np.sin(7 * r.seed + len(r.label))})
+    found = findings(made, [6])
+    for setting in settings.settings(made):
+        plain = [replace_label(r) for r in setting.records]
+        wanted = {row.name: row.verdict for row in effects.rows(plain, [6])[0] if row.primary}
+        assert {f.conclusion: f.verdict for f in found if f.setting.name == setting.name} == wanted
+    expected = {
+        "plain": "better",
+        "much noise": "undecided (",
+        "no noise": "not tested (no spread over seeds)",
+        "small": "better (by less than 3 points)",
+        "not moved": "not tested (manipulation check failed)",
+    }.get(case, "no verdict (judges disagree on the sign)")
+    assert said(found)[OWN, "EAM, main effect"].startswith(expected)
+
+
+def replace_label(r: Fake) -> Fake:
+    return Fake(r.label.partition("@")[0], r.seed, r.points, params=r.params, scalars=r.scalars)
+
+
+def test_better_by_less_than_the_margin_is_better_and_said_to_be_less():
+    made = grid(arms=tuple(arm_of(on) for on in subsets()))
+    for r in made:
+        with_eam = "eam" in r.label or r.label.startswith("rrpo@")
+        r.points["test_accuracy"] += 2 * 0.015 * np.array([0.0, with_eam]) * ("noise0.6" in r.label)
+        r.points["val_accuracy"] = r.points["test_accuracy"]
+    found = findings(made, [6])
+    assert words("EAM, main effect", found) == (
+        "Better in the world's own setting, and in 1 of 2 others (in 1 of them by less than 3 points); it turns round in "
+        "noise0.3_shortcut0."
+    )
+    row = sheets(found)[0].row("EAM, main effect")
+    assert (row["survives"], row["better"], row["none"]) == ("1 of 2", 1, 0)
 
 
 def test_plain_arms_are_no_settings():

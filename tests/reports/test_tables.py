@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -11,10 +12,13 @@ import pytest
 from scipy.stats import pearsonr, ttest_rel
 
 from ablations.contrasts import arm_of, subsets
+from ablations.grids import full, sensitivity
 from ablations.inference import wilson
 from ablations.records import Record
 from reports.store import Selection
 from reports.tables import ablation, hacked_seeds, main, reward_models, rollouts
+from rrpo import pipeline
+from rrpo.profiles import SMOKE
 
 SHIFT = {"ls": 0.04, "eam": 0.02, "adv": 0.0}
 
@@ -119,6 +123,29 @@ def test_arms_that_share_a_reward_model_are_shown_once():
         "second synthesiser, %",
     ]
     assert "trained on Mandarin" in made.notes[0]
+
+
+@pytest.mark.parametrize(("cells", "models"), [(sensitivity, 60), (full, 11)])
+def test_of_a_real_grid_every_reward_model_is_shown(cells: Callable, models: int):
+    made = cells(SMOKE, [1])
+    first = {pipeline.reward_model(cell.profile, cell.arm, 1).key: cell.label for cell in reversed(made)}
+    assert len(first) == models
+    records = tuple(
+        Fake(cell.label, 1, pd.DataFrame(), scalars={"rm_accuracy_test": 0.7}, params=cell.params()) for cell in made
+    )
+    sheet = reward_models(Selection("x", records, dict.fromkeys((cell.label for cell in made), 1), ()))
+    assert sheet is not None
+    assert {row[0] for row in sheet.rows} == set(first.values())
+
+
+@pytest.mark.parametrize("metric", ["hack_rate", "uptake", "gold_gain"])
+def test_no_column_of_the_components_stands_there_twice(metric: str):
+    made = ablation(grid(), metric)
+    assert made is not None
+    names = [column.name for column in made.columns]
+    assert len(set(names)) == len(names)
+    assert {metric, "hack_rate", "uptake"} <= set(names)
+    assert all(len(row) == len(names) for row in made.rows)
 
 
 def test_rollouts_follow_the_arms_own_steps():

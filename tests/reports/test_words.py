@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 from test_tables import Fake, grid, record
 
+from ablations.grids import rm, shortcut
 from reports import effects, published
-from reports.report import methods, verdict
 from reports.store import Selection
+from reports.words import methods, verdict
+from rrpo.profiles import SMOKE
 
 
 def test_the_verdict_says_what_was_found():
@@ -33,7 +36,38 @@ def test_an_interim_verdict_says_so():
 def test_a_grid_without_the_pair_says_nothing_about_it():
     one = Selection("rm", (record("ls", 1, 0.0),), {"ls": 1}, ())
     first, *_ = verdict(one, [])
-    assert "says nothing about their difference" in first
+    assert first == (
+        "In no seed of this grid have both RRPO and DiffRO a gain at matched KL, so nothing is said about their difference."
+    )
+
+
+def test_of_reward_models_alone_no_policy_is_spoken_of():
+    """The real grid, which holds both RRPO and DiffRO."""
+    cells = rm(SMOKE, [1, 2])
+    records = tuple(Fake(c.label, c.seed, pd.DataFrame(), scalars={"rm_ece": 0.1}, params=c.params()) for c in cells)
+    selection = Selection("rm", records, dict.fromkeys((c.label for c in cells), 2), (2,))
+    first, second, _ = verdict(selection, [])
+    assert first == ("Reward models alone: no policy was optimised, so nothing is said about their difference.")
+    assert second == "It holds 22 cells of 11 arms over 2 seeds."
+    text = methods(selection)
+    assert "Reward models alone: no policy was optimised. Intervals are" in text
+    for word in ("optimised the policy", "family", "roll-outs", "gold gain"):
+        assert word not in text
+
+
+def test_methods_name_the_family_that_is_there():
+    assert "2^3 factorial and RRPO - DiffRO; paired t" in methods(grid())
+    assert "with the whole family; beside it" in methods(grid())
+    few = [r for r in grid().records if r.label in ("diffro", "ls", "rrpo")]
+    text = methods(Selection("x", tuple(few), dict.fromkeys(("diffro", "ls", "rrpo"), 4), (4,)))
+    assert "of which this grid has not LS, main effect; EAM, main effect; Adv, main effect; beside it" in text
+    cells = shortcut(SMOKE, [1])
+    points = record("x", 1, 0.0).points
+    records = tuple(Fake(c.label, 1, points, scalars={}, params=c.params()) for c in cells)
+    text = methods(Selection("shortcut", records, dict.fromkeys((c.label for c in cells), 1), (5,)))
+    family = "LS, added to DiffRO; EAM, added to DiffRO; Adv, added to DiffRO; RRPO - DiffRO"
+    assert f"In each setting, secondary: {family}; paired t on seeds, Holm over four" in text
+    assert "factorial" not in text
 
 
 def test_methods_tell_what_was_done():

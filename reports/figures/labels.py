@@ -1,0 +1,27 @@
+"""Names beside the ends of lines: as near to them as there is room, and inside the panel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ablations.figure_style import spread
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def beside(axis: Axes, wanted: Sequence[float], share: float) -> list[float]:
+    """Heights near the ``wanted`` ones and in their order, ``share`` of the panel apart (less where that many do not fit)."""
+    low, high = axis.get_ylim()
+    gap = (high - low) * min(share, 1 / max(1, len(wanted)))
+    places = spread(list(wanted), gap)
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    ceiling, floor = high - gap / 2, low + gap / 2
+    for i in reversed(order):
+        places[i] = min(places[i], ceiling)
+        ceiling = places[i] - gap
+    for i in order:
+        places[i] = max(places[i], floor)
+        floor = places[i] + gap
+    return places

@@ -1,0 +1,102 @@
+"""When a family of contrasts is tested, and what its tests say: one rule for a grid and for each setting of one.
+
+A family is tested at a declared number of seeds, once every contrast of it is settled in every seed; paired t on seeds, Holm over
+the family; better or worse only where no judge sees the other sign; equivalent by TOST, Holm too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ablations.contrasts import PRIMARY, apply
+from ablations.inference import equivalence, holm, paired_test
+from ablations.power import seeds_to_decide, spread_bound
+from ablations.records import Record
+from ablations.summary import gold_gains
+
+MARGIN = 0.03
+"""Three points: smaller differences count as none (declared in the design, before any result)."""
+GOLD = "test_accuracy"
+OTHER_JUDGES = ("val_accuracy", "third_accuracy")
+"""Judges beside `test`, where they were asked at every checkpoint: better or worse takes that all agree on the sign."""
+SMALL = " (by less than 3 points)"
+"""What a verdict adds where a difference is found and lies within the margin."""
+Contrasts = Mapping[str, Mapping[str, float]]
+"""Name -> weights by label."""
+
+
+class Judged(NamedTuple):
+    """One contrast of a tested family."""
+
+    holm_p: float
+    """Paired t, adjusted over the family."""
+    tost_p: float
+    """'Within three points', unadjusted."""
+    verdict: str
+    """In words."""
+
+
+def by_judge(records: Sequence[Record], contrasts: Contrasts, seeds: Sequence[int]) -> list[dict[str, np.ndarray]]:
+    """Each contrast of gold gain at matched KL by the `test` judge, then by `OTHER_JUDGES`: the seeds where all its arms are."""
+    gains = [gold_gains(records, judge)[0] for judge in (GOLD, *OTHER_JUDGES)]
+    return [{name: _finite(apply(weights, gain, seeds)) for name, weights in contrasts.items()} for gain in gains]
+
+
+def lacking(weights: Mapping[str, float], seeds: Sequence[int], diverged: Collection[tuple[str, int]]) -> int:
+    """Seeds in which a cell of the contrast diverged: settled, without a value."""
+    return sum(any((label, seed) in diverged for label in weights) for seed in seeds)
+
+
+def settled(
+    values: Mapping[str, np.ndarray],
+    contrasts: Contrasts,
+    seeds: Sequence[int],
+    diverged: Collection[tuple[str, int]],
+) -> bool:
+    """Whether every one of ``values`` is there in every seed, complete or diverged; not where there are none."""
+    gaps = {name: lacking(contrasts[name], seeds, diverged) for name in values}
+    return bool(values) and all(len(x) + gaps[name] == len(seeds) for name, x in values.items())
+
+
+def judge(
+    family: Mapping[str, np.ndarray], others: Sequence[Mapping[str, np.ndarray]], failed: Collection[str], alpha: float
+) -> dict[str, Judged]:
+    """The verdicts of a family at a look that may use ``alpha``; ``others`` hold the same contrasts by the other judges.
+
+    ``failed`` names the contrasts of components that did not move their own target in the reward model.
+    """
+    p = holm({name: paired_test(x).t_p for name, x in family.items()})
+    tost = {name: equivalence(x, MARGIN) for name, x in family.items()}
+    adjusted = holm(tost)
+    found = {}
+    for name, x in family.items():
+        opposed = any(_opposed(x, by[name]) for by in others)
+        said = _verdict(x, p[name], adjusted[name], alpha, opposed)
+        found[name] = Judged(p[name], tost[name], "not tested (manipulation check failed)" if name in failed else said)
+    return found
+
+
+def _finite(x: np.ndarray) -> np.ndarray:
+    return x[np.isfinite(x)]
+
+
+def _opposed(gold: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two judges disagree on the sign of the mean."""
+    return len(other) > 0 and float(np.sign(gold.mean()) * np.sign(other.mean())) < 0
+
+
+def _verdict(x: np.ndarray, p: float, tost: float, alpha: float, opposed: bool) -> str:
+    if math.isnan(p):
+        return "not tested (no spread over seeds)"
+    if p < alpha:
+        if opposed:
+            return "no verdict (judges disagree on the sign)"
+        return ("better" if x.mean() > 0 else "worse") + (SMALL if tost < alpha else "")
+    if tost < alpha:
+        return "equivalent"
+    enough = seeds_to_decide(spread_bound(x), MARGIN, alpha / len(PRIMARY))
+    return f"undecided ({enough} seeds would decide)" if enough else "undecided (not even 1,000 seeds would decide)"

@@ -1,0 +1,67 @@
+"""Figures on records whose picture is known: labels stay inside their panel, crowded figures name the arms that they show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from test_tables import Fake
+
+from ablations.figure_style import figure_of
+from reports.figures import curves, samples
+from reports.figures.labels import beside
+
+ENDS = (0.99, 0.985, 0.98, 0.975, 0.97, 0.965)
+
+
+class Trained(Fake):
+    """A record whose curves are given."""
+
+    def __init__(self, label: str, seed: int, end: float) -> None:
+        super().__init__(label, seed, pd.DataFrame(), scalars={})
+        steps = np.arange(0, 41, 5)
+        self.__dict__["curves"] = pd.DataFrame({"step": steps, "proxy_accuracy": np.linspace(0.6, end, len(steps))})
+        self.__dict__["samples"] = pd.DataFrame({"step": [0, 40], "target": ["sad", "sad"], "gold": ["sad", "angry"]})
+
+
+def records(*arms: str) -> list[Trained]:
+    return [Trained(arm, seed, end) for arm, end in zip(arms, ENDS, strict=False) for seed in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("wanted", [ENDS, (0.61, 0.6), (0.99, 0.62, 0.61, 0.8), (0.7,), (0.9,) * 20])
+def test_labels_keep_their_distance_and_stay_inside_the_panel(wanted: tuple[float, ...]):
+    with figure_of(3, 2) as (_, (axis,)):
+        axis.set_ylim(0.6, 1.0)
+        places = beside(axis, wanted, 0.085)
+    gap = 0.4 * min(0.085, 1 / len(wanted))
+    assert min(places) >= 0.6 + gap / 2 - 1e-9
+    assert max(places) <= 1.0 - gap / 2 + 1e-9
+    assert (np.diff(sorted(places)) >= gap - 1e-9).all()
+    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
+    assert [places[i] for i in order] == sorted(places), "in the order of the lines"
+
+
+def test_the_names_of_arms_that_end_at_the_top_stand_inside_the_panel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    heights: list[tuple[float, float, float]] = []
+
+    def seen(figure: Figure, folder: Path, name: str) -> list[Path]:
+        for axis in figure.axes:
+            heights.extend((text.get_position()[1], *axis.get_ylim()) for text in axis.texts)
+        return []
+
+    monkeypatch.setattr(curves, "save", seen)
+    curves.training(records(*curves.SHOWN), tmp_path)
+    assert len(heights) == len(curves.SHOWN)
+    assert all(low < y < high for y, low, high in heights)
+
+
+def test_a_crowded_figure_knows_its_arms():
+    some = [*records("mine", "ls", "diffro"), Fake("sft", 1, pd.DataFrame(), scalars={})]
+    some[-1].__dict__["curves"] = some[-1].__dict__["samples"] = pd.DataFrame()
+    assert curves.shown(some) == ["diffro", "ls"], "sft has no curves; mine is left out"
+    assert samples.judged(some) == ["diffro", "ls"]
+    assert curves.shown(records("mine", "yours")) == ["mine", "yours"], "where none is known the first are shown"
+    assert samples.heard(some) == [], "no audio was kept"
