@@ -39,6 +39,12 @@ def export(
     ] = None,
     prompts: Annotated[int, typer.Option(help="Most prompts a person hears by each arm.")] = PROMPTS,
     profile: Annotated[str | None, typer.Option(help="Which profile, where the grid was run on several.")] = None,
+    world: Annotated[
+        str, typer.Option(help="Which world, by the beginning of its hash, where there are several.")
+    ] = "",
+    mixed: Annotated[
+        bool, typer.Option("--mixed", help="Pool cells of different worlds or versions of the code, and say so.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(help="The file. Default: listening/GRID-TEST.html in the runs folder.")
     ] = None,
@@ -47,14 +53,14 @@ def export(
     with refusing():
         if prompts < 1:
             raise InputError("a listening test needs a prompt", got=f"--prompts {prompts}", fix="give 1 or more")
-        selection = select(runs_dir, grid, profile)
+        selection = select(runs_dir, grid, profile, world, mixed=mixed)
         items = listening_test.choose_items(selection, _listed(arms), _numbers(seeds), prompts)
         folder = _writable(runs_dir / "listening" if out is None else out.parent, out)
         emotions = json.loads(selection.records[0].params["profile.world.emotions"])
         test = listening_test.find_or_make(Store(check(runs_dir)), grid, items, emotions)
     path = folder / f"{grid}-{test.id}.html" if out is None else out
     listening_test.write(listening_test.page(test, selection.records), path)
-    print(_said(test, path))
+    print("\n".join([_said(test, path), *selection.notes]))
 
 
 def _said(test: ListeningTest, path: Path) -> str:

@@ -50,7 +50,10 @@ def write(selection: Selection, made: Report, figures: Sequence[Figure], folder:
 
 
 def keep(selection: Selection, paths: Sequence[Path]) -> None:
-    """Log the report's files onto the newest invocation of each of its grids in MLflow, in place of the former report's."""
+    """Log the report's files onto the newest invocation of each of its grids in MLflow.
+
+    What a former report left there stays; `writers.LISTING`, one of the files, names those of the newest.
+    """
     assert selection.folder is not None
     store = Store(selection.folder)
     worlds = {record.world_hash for record in selection.records}

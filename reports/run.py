@@ -18,7 +18,7 @@ from ablations.records import GOLD_GAIN
 from reports import page
 from reports.report import Report, make
 from reports.store import Selection, select
-from reports.writers import FORMATS, figures_latex, sweep, write
+from reports.writers import FORMATS, LISTING, figures_latex, sweep, write
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -64,7 +64,7 @@ def command(
     paths.append(page.write(selection, made, shown, folder))
     sweep(folder, paths)
     _show(made, selection, paths)
-    page.keep(selection, paths)
+    page.keep(selection, [*paths, folder / LISTING])
 
 
 def _show(made: Report, selection: Selection, paths: Sequence[Path]) -> None:

@@ -114,6 +114,22 @@ def test_every_block_holds_all_arms_of_one_prompt_and_seed(exported: tuple[Path,
     assert [len(seeds) for seeds in first] == [1, 1], "a place in the rotation is one seed in every prompt"
 
 
+def test_of_several_worlds_one_is_chosen_or_all_are_pooled_and_said(runs: Path, tmp_path: Path):
+    store_cells(runs, fakes.cells(HEARD, [1]))
+    store_cells(runs, fakes.cells(HEARD, [2], world="b"))
+    given = ("export", "--grid", "tiny", "--runs-dir", runs, "--out", tmp_path / "page.html")
+    refused = listen(*given)
+    assert refused.exit_code == 2
+    assert "choose one by --world, or pool by --mixed" in " ".join(refused.output.split())
+    chosen = listen(*given, "--world", "world-b")
+    assert chosen.exit_code == 0, chosen.output
+    assert "seeds in turn: 2." in chosen.output
+    assert "MIXED" not in chosen.output
+    pooled = listen(*given, "--mixed")
+    assert "seeds in turn: 1, 2." in pooled.output
+    assert "MIXED WORLDS are pooled: 2." in pooled.output
+
+
 def test_the_same_samples_are_the_same_test_and_others_another(
     exported: tuple[Path, ListeningTest], runs: Path, tmp_path: Path
 ):

@@ -22,7 +22,8 @@ from ablations.records import EXPERIMENT_WORLD, TAG_WORLD_HASH
 from ablations.runs_folder import check
 from ablations.tracking import Tracker
 from reports.page import runs as runs_of
-from reports.page import world_card
+from reports.page import world_card, write
+from reports.report import make
 from reports.store import select
 from rrpo.validation.lines import Line
 
@@ -69,6 +70,10 @@ def test_the_card_of_the_records_world_is_a_table_and_no_other_is_shown(runs: Pa
     assert "Card of a" in shown["table"]
     assert '<td class="text">0.9 .. 0.94</td>' in shown["table"]
     assert "world card: 1 of 1 pass" in shown["said"]
+    text = write(selection, make(selection), [], tmp_path).read_text()
+    names = re.findall(r'\bid="([^"]+)"', text)
+    assert len(set(names)) == len(names), "an id is one element's"
+    assert {address for address in re.findall(r'href="#([^"]+)"', text)} <= set(names)
 
 
 def test_the_page_needs_no_other_file(page: Path):

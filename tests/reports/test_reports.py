@@ -54,6 +54,13 @@ def test_a_report_has_table_and_figure_the_same_bytes_each_time(runs: Path, tmp_
         "Interim, n = 3",
     ):
         assert word in text
+    page_text = (tmp_path / "one" / "report.html").read_text()
+    for words in (
+        "hears only the stored checkpoints. Arms shown: diffro, ls, rrpo.",
+        "cells under 0.5 % are left blank. Arms shown: sft, diffro, ls, rrpo.",
+        "not evidence. Arms shown: sft, diffro, ls, rrpo.",
+    ):
+        assert words in page_text
     pdf = (tmp_path / "one" / "goodhart.pdf").read_bytes()
     assert b"/Type3" not in pdf, "fonts are embedded as TrueType"
 
@@ -301,7 +308,7 @@ def test_the_report_is_kept_on_the_newest_invocation(runs: Path, run: Run, tmp_p
     store = store_of(runs)
     kept = store.client.list_artifacts(store.invocations("tiny")[-1], "reports")
     names = {file.path for file in kept}
-    assert {"reports/report.html", "reports/table.md", "reports/goodhart.pdf"} <= names
+    assert {"reports/report.html", "reports/table.md", "reports/goodhart.pdf", f"reports/{LISTING}"} <= names
     assert "reports/mine.txt" not in names
 
 
