@@ -26,7 +26,7 @@ MADE = Sheet(
         ("a<b>&c", Interval(-0.02, -0.04, 0.0, 8), 0.25, "undecided: 12 seeds #1"),
         ("rrpo", Interval(0.01, -0.01, 0.03, 8), math.nan, "±3 – {none}"),
     ),
-    ("Margin ±3 points; √KL ~ d^2 \\ `test` $x$.", "ε × α."),
+    ("Margin ±3 points (#1); √KL ~ d^2 \\ `test` $x$.", "ε × α."),
 )
 
 
@@ -69,7 +69,15 @@ def test_latex_has_every_number_with_a_real_minus():
     assert "$-2.0 \\pm 2.0$ & $0.2500$" in text
     assert "$<0.0001$" in text
     assert "ls\\_eam" in text
-    assert not re.search(r"(?<!\\)[&%#](?=[^\n]*caption)", text.split("\\caption")[0][30:])
+    (caption,) = (line for line in text.splitlines() if line.startswith("\\caption"))
+    assert not re.search(r"(?<!\\)[&%#_]", caption)
+    for escaped in (
+        "Results \\& more: 100 \\% of ls\\_eam",
+        "\\#1",
+        "\\textasciitilde{} d\\textasciicircum{}2",
+        "\\$x\\$",
+    ):
+        assert escaped in caption
 
 
 def test_every_format_is_written(tmp_path: Path):
