@@ -8,6 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+NO_ALPHA = 1e-50
+"""An alpha that no data meet, as an early look among many may have: spending starts at next to nothing."""
+
 
 def power(effect: float, sd: float, n: int, alpha: float = 0.05) -> float:
     """Power of the two-sided paired t test for a mean difference ``effect`` with spread ``sd`` at n seeds.
@@ -16,11 +19,13 @@ def power(effect: float, sd: float, n: int, alpha: float = 0.05) -> float:
     """
     if n < 2 or sd <= 0:
         return math.nan
+    if alpha < NO_ALPHA:
+        return 0.0
     from scipy.integrate import quad
     from scipy.special import chdtri, ndtr, stdtrit
 
     df, shift = n - 1, abs(effect) / sd * math.sqrt(n)
-    critical = float(stdtrit(df, 1 - alpha / 2))
+    critical = -float(stdtrit(df, alpha / 2))  # by the lower tail: 1 - alpha / 2 is 1 for the alpha of an early look
 
     def rejected(u: float) -> float:
         bar = critical * math.sqrt(chdtri(df, 1 - u) / df)
@@ -30,8 +35,8 @@ def power(effect: float, sd: float, n: int, alpha: float = 0.05) -> float:
 
 
 def detectable(sd: float, n: int, alpha: float = 0.05, wanted: float = 0.8) -> float:
-    """The smallest mean difference that n seeds detect with the ``wanted`` power; NaN below two seeds."""
-    if n < 2 or sd <= 0:
+    """The smallest mean difference that n seeds detect with the ``wanted`` power; NaN below two seeds and `NO_ALPHA`."""
+    if n < 2 or sd <= 0 or alpha < NO_ALPHA:
         return math.nan
     from scipy.optimize import brentq
 
@@ -47,10 +52,12 @@ def seeds_to_decide(sd: float, margin: float, alpha: float = 0.05, most: int = 1
     That is when the half-width of the mean's 1 - alpha interval is at most half the margin: a difference that the t test at
     alpha does not find is then within the margin by TOST at alpha.
     """
+    if alpha < NO_ALPHA:
+        return None
     from scipy.special import stdtrit
 
     n = np.arange(2, most + 1)
-    enough = stdtrit(n - 1, 1 - alpha / 2) * sd / np.sqrt(n) <= margin / 2
+    enough = -stdtrit(n - 1, alpha / 2) * sd / np.sqrt(n) <= margin / 2
     return int(n[enough.argmax()]) if enough.any() else None
 
 
@@ -80,5 +87,5 @@ def spent_alpha(looks: list[int], alpha: float = 0.05) -> list[float]:
 
     if not looks or any(b <= a for a, b in zip([0, *looks], looks, strict=False)):
         raise ValueError(f"looks must be rising counts of seeds, got {looks}")
-    total = [2 * (1 - float(ndtr(ndtri(1 - alpha / 2) / math.sqrt(n / looks[-1])))) for n in looks]
+    total = [2 * float(ndtr(ndtri(alpha / 2) / math.sqrt(n / looks[-1]))) for n in looks]
     return [b - a for a, b in zip([0.0, *total], total, strict=False)]

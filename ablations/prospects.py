@@ -34,6 +34,11 @@ def prospects(labels: Collection[str], n: int, spread: float | None, looks: Sequ
     if math.isnan(alpha):
         return [f"primary tests: none at {n} seeds; declared at {', '.join(map(str, looks))}"]
     least = detectable(sd, n, alpha / len(PRIMARY))
+    if not least < 1:  # NaN too
+        return [
+            f"primary tests: WARNING: no test is possible at {n} seeds: at {alpha / len(PRIMARY):.2g}, the strictest of Holm's "
+            "levels, not even an effect of 100 points is found with 80 % power; plan more seeds, or declare a later look"
+        ]
     floor = 2.0 / 2**n
     lines = [
         f"primary tests ({len(PRIMARY)}, Holm): with {n} seeds an effect of {100 * least:.1f} points is found with 80 % power "
@@ -43,7 +48,7 @@ def prospects(labels: Collection[str], n: int, spread: float | None, looks: Sequ
     if least > HOPELESS:
         lines.append(f"WARNING: effects below {100 * least:.0f} points will stay undecided; plan more seeds")
     if floor * len(PRIMARY) > alpha:
-        enough = next(m for m in range(n, 64) if 2.0 / 2**m * len(PRIMARY) <= alpha)
+        enough = math.ceil(math.log2(2 * len(PRIMARY) / alpha))
         lines.append(
             f"WARNING: no sign-flip test can stand Holm's correction at {alpha:.3g}; that takes {enough} seeds"
         )

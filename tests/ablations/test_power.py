@@ -24,6 +24,16 @@ def test_power_is_what_simulation_gives_and_plans_agree_with_it():
     assert power(10.0, 1.0, 8) == pytest.approx(1.0), "scipy's noncentral t gives NaN there"
 
 
+def test_an_alpha_of_next_to_nothing_has_numbers_or_none_and_no_traceback():
+    for n, alpha in ((2, 1e-18), (5, 1e-18), (40, 1e-30)):
+        assert power(detectable(1.0, n, alpha), 1.0, n, alpha) == pytest.approx(0.8, abs=1e-6)
+    assert all(math.isnan(detectable(1.0, n, alpha)) for n in (2, 8) for alpha in (0.0, 5e-324, 1e-300))
+    n = seeds_to_decide(1.0, 1.0, 1e-18)
+    assert n is not None
+    assert stats.t.isf(5e-19, n - 1) / math.sqrt(n) <= 0.5 < stats.t.isf(5e-19, n - 2) / math.sqrt(n - 1)
+    assert (power(1.0, 1.0, 8, 0.0), seeds_to_decide(1.0, 1.0, 0.0)) == (0.0, None)
+
+
 @pytest.mark.parametrize("truth", [0.0, 0.5, 1.0, 1.5, 2.5, 3.0, 6.0])
 def test_the_seeds_that_decide_decide_whatever_the_truth_is(truth: float):
     """Spread known to be 3 (points), margin 3, level .0125: t finds a difference or TOST denies one."""
@@ -60,6 +70,7 @@ def test_spending_adds_up_and_starts_small():
     assert spent_alpha([8, 16])[0] == pytest.approx(0.00557, abs=1e-5)  # Lan and DeMets (1983): half the information
     assert found[2] > found[1] > found[0] > 0
     assert spent_alpha([8]) == pytest.approx([0.05])
+    assert spent_alpha([2, 40])[0] == pytest.approx(1.864e-18, rel=1e-3, abs=0), "2 (1 - ndtr(z)) would be 0"
     for bad in ([], [8, 8], [8, 4]):
         with pytest.raises(ValueError, match="rising"):
             spent_alpha(bad)

@@ -29,5 +29,13 @@ def test_looks_share_alpha_and_a_number_that_was_not_declared_has_no_test() -> N
     assert prospects(FACTORIAL, 5, None, (8,)) == ["primary tests: none at 5 seeds; declared at 8"]
 
 
+def test_an_early_look_at_next_to_no_alpha_has_no_test_and_says_so() -> None:
+    for looks in ((2, 40), (2, 10_000)):
+        (line,) = prospects(FACTORIAL, 2, None, looks)
+        assert "no test is possible at 2 seeds" in line
+    *_, warning = prospects(FACTORIAL, 12, 0.001, (12, 400))
+    assert "that takes 100 seeds" in warning, "8 / 2^100 is below alpha, 8 / 2^99 above"
+
+
 def test_a_grid_without_the_family_gets_none() -> None:
     assert prospects(("sft", "diffro"), 8, None) == []
