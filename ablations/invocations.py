@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from ablations.contrasts import PRIMARY
 from ablations.failures import KINDS, Lost
 from ablations.records import (
+    PAIR_SPREAD,
     TAG_ARM,
     TAG_CELL_HASH,
     TAG_FAILED,
@@ -16,6 +19,9 @@ from ablations.records import (
     TAG_SEED,
     TAG_WORLD_HASH,
 )
+
+DEVELOPMENT = 1000
+"""The first development seed (`ablations.grids.FIRST_SEED`)."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,8 @@ class Invocation:
     """Seeds planned for each of them."""
     looks: tuple[int, ...] = ()
     """Numbers of seeds in all at which results were declared to be read; empty: at all that are planned."""
+    spread: float | None = None
+    """`records.PAIR_SPREAD`, None before three seeds were complete."""
 
 
 def attempt(run: Any) -> Attempt:
@@ -73,6 +81,7 @@ def invocation(run: Any) -> Invocation:
         arms=tuple(filter(None, run.data.params.get("arms", "").split(","))),
         seeds=_numbers(run.data.params.get("seeds", "")),
         looks=_numbers(run.data.params.get("looks", "")),
+        spread=run.data.metrics.get(PAIR_SPREAD),
     )
 
 
@@ -80,16 +89,53 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(",") if part)
 
 
+def reported(seeds: Iterable[int]) -> set[int]:
+    """The seeds that a report pools: development seeds, on which things were tuned, only where there are no others."""
+    every = set(seeds)
+    return {seed for seed in every if seed < DEVELOPMENT} or every
+
+
+def on(invocations: Sequence[Invocation], *, development: bool) -> list[Invocation]:
+    """The invocations with their development seeds alone, or without them."""
+    return [replace(i, seeds=tuple(s for s in i.seeds if (s >= DEVELOPMENT) == development)) for i in invocations]
+
+
 def looks(invocations: Sequence[Invocation]) -> list[int]:
-    """The numbers of seeds at which results may be read, rising: what invocations declared, else all seeds planned so far."""
-    seeds: set[int] = set()
-    counts: set[int] = set()
-    for one in invocations:
-        seeds |= set(one.seeds)
-        counts |= set(one.looks) or {len(seeds)}
-    return sorted(counts - {0})
+    """The numbers of seeds at which results may be read, rising: what invocations declared, else all seeds planned so far.
+
+    A seed counts once the whole primary family is planned for it, so pilots of some arms are no looks; in a grid without the
+    family every seed does. Development seeds count only where there are no others.
+    """
+    return sorted(set().union(*_declared(invocations)))
 
 
 def ahead(invocations: Sequence[Invocation]) -> int:
-    """How many of the `looks` were declared before the first result: those of the first invocation."""
-    return len(looks(invocations[:1]))
+    """How many of the `looks` were declared before the first result: those of the first invocation that declares any."""
+    return len(next(iter(_declared(invocations)), ()))
+
+
+def planned_seeds(invocations: Sequence[Invocation]) -> int:
+    """Seeds planned in all, counted as for `looks`."""
+    return max(_planned(invocations), default=0)
+
+
+def _declared(invocations: Sequence[Invocation]) -> list[set[int]]:
+    """What each invocation declares, oldest first, of those after which the family is planned for some seed."""
+    pairs = zip(invocations, _planned(invocations), strict=True)
+    return [set(one.looks) or {n} for one, n in pairs if n]
+
+
+def _planned(invocations: Sequence[Invocation]) -> list[int]:
+    """Seeds for which the family is planned after each invocation; 0 for one that holds no seed which counts."""
+    seeds = reported(seed for one in invocations for seed in one.seeds)
+    family = {arm for weights in PRIMARY.values() for arm in weights}
+    if not family <= {arm for one in invocations for arm in one.arms}:
+        family = set()
+    arms: dict[int, set[str]] = defaultdict(set)
+    found = []
+    for one in invocations:
+        own = seeds & set(one.seeds)
+        for seed in own:
+            arms[seed] |= set(one.arms)
+        found.append(sum(family <= there for there in arms.values()) if own else 0)
+    return found

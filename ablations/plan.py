@@ -1,4 +1,4 @@
-"""What is missing for what a command asks for. Writes nothing and imports no torch."""
+"""What is missing for what a command asks for. Starts nothing and imports no torch; opening the store puts it in order."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from ablations import environment
 from ablations.estimate import Estimator, wall
 from ablations.failures import Lost
+from ablations.invocations import DEVELOPMENT, Invocation, looks, on, planned_seeds
 from ablations.jobs import missing_stages
 from ablations.prospects import prospects
 from ablations.records import Record
@@ -32,8 +33,8 @@ class Plan:
     """Cell hash -> why the cell's last run failed, of those that are not complete."""
     stages: list[Stage]
     """Distinct stages to build, inputs first."""
-    spread: float | None = None
-    """Over seeds, of RRPO - DiffRO in this grid so far."""
+    invocations: Sequence[Invocation] = ()
+    """What this grid was asked for so far on this profile, in this world and of this kind of seeds, oldest first."""
 
     @property
     def kept_back(self) -> list[Cell]:
@@ -79,6 +80,17 @@ class Plan:
         states = self.states()
         return [f"  {cell.name:<24} {cell.hash[:8]}  {states[cell.hash]}" for cell in self.request.cells]
 
+    def prospects(self) -> list[str]:
+        """What the seeds planned in all can show, by the looks that a report of them would go by."""
+        request = self.request
+        first = request.cells[0]
+        this = Invocation(
+            "", first.profile.name, first.world_hash, tuple(request.arms), tuple(request.seeds), request.looks
+        )
+        asked = [*self.invocations, this]
+        spread = next((one.spread for one in reversed(asked) if one.spread is not None), None)
+        return prospects(request.arms, planned_seeds(asked), spread, looks(asked))
+
     def lines(self, estimator: Estimator, *, cells: bool = True) -> list[str]:
         """The plan for people: every cell (or none), the stages to build, the time."""
         request, todo = self.request, self.todo
@@ -92,7 +104,7 @@ class Plan:
             f"{done} done, {len(todo)} to run{back}",
             *(self.rows() if cells else ()),
             f"stages to build: {stages}",
-            *prospects(request.arms, len(request.seeds), self.spread, request.looks),
+            *self.prospects(),
             *([f"WARNING: {warning}"] if (warning := environment.code_warning(self.records)) else []),
             f"time on {request.workers} worker(s), {request.device}: {wall(self.stages, estimator, request.workers)}"
             f"; disk: {estimator.space(self.stages)}",
@@ -118,10 +130,20 @@ def _owners(folder: RunsFolder, cells: Sequence[Cell]) -> dict[str, str]:
     return {key: str(owners[name]) for key, names in own.items() for name in names if name in owners}
 
 
+def _invocations(store: Store, asked: Request) -> list[Invocation]:
+    first = asked.cells[0]
+    mine = [
+        one
+        for one in store.plans(asked.grid)
+        if (one.profile, one.world_hash) == (first.profile.name, first.world_hash)
+    ]
+    return on(mine, development=min(asked.seeds) >= DEVELOPMENT)
+
+
 def make(asked: Request) -> Plan:
     """Compare a request with what is stored."""
     plan = Plan(asked, {}, {}, [])
     if asked.folder.exists:
         store = Store(asked.folder)
-        plan = Plan(asked, *store.states(asked.grid), [], store.pair_spread(asked.grid))
+        plan = Plan(asked, *store.states(asked.grid), [], _invocations(store, asked))
     return replace(plan, stages=missing_stages(plan.todo, asked.folder.root))

@@ -13,12 +13,11 @@ from ablations.artifacts import locate
 from ablations.connection import UnavailableError, answering, open_client, trouble
 from ablations.errors import InputError
 from ablations.failures import Lost
-from ablations.invocations import Attempt, Invocation, attempt, invocation, looks
+from ablations.invocations import Attempt, Invocation, attempt, invocation
 from ablations.reconcile import reconcile
 from ablations.records import (
     EXPERIMENT_STUDY,
     EXPERIMENT_WORLD,
-    PAIR_SPREAD,
     TAG_ARM,
     TAG_ARM_HASH,
     TAG_CELL_HASH,
@@ -110,19 +109,6 @@ class Store:
     def plans(self, grid: str) -> list[Invocation]:
         """What each of a grid's invocations was asked for, oldest first."""
         return [invocation(run) for run in self.runs(grid, "parent")]
-
-    def looks(self, grid: str, profile: str, world: str) -> list[int]:
-        """The planned numbers of seeds of a grid's invocations, rising: each is a declared look at the results."""
-        return looks([one for one in self.plans(grid) if (one.profile, one.world_hash) == (profile, world)])
-
-    def pair_spread(self, grid: str) -> float | None:
-        """`records.PAIR_SPREAD` of the newest invocation that has one."""
-        found = [run.data.metrics[PAIR_SPREAD] for run in self.runs(grid, "parent") if PAIR_SPREAD in run.data.metrics]
-        return float(found[-1]) if found else None
-
-    def invocations(self, grid: str) -> list[str]:
-        """Run ids of a grid's invocations, oldest first."""
-        return [str(run.info.run_id) for run in self.runs(grid, "parent")]
 
     def experiment_id(self, grid: str) -> str:
         """The grid's experiment in MLflow's addresses; empty when there is none."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from ablations.environment import code_versions
 from ablations.errors import InputError
 from ablations.grids import GRIDS
-from ablations.invocations import Attempt, Invocation, ahead, looks
+from ablations.invocations import DEVELOPMENT, Attempt, Invocation, ahead, looks, on, reported
 from ablations.records import TAG_DIRTY, Record
 from ablations.runs_folder import RunsFolder, check
 from ablations.store import Store
@@ -93,21 +93,29 @@ def select(
     if not folder.exists:
         raise InputError("there is no runs folder to report on", got=runs_dir, fix=fix)
     store = Store(folder)
-    single: dict[Key, Record] = {}
+    chosen: list[Record] = []
     invocations, attempts, notes = [], [], []
     for name in names:
         records, tried, said = _choose(store, name, profile, world, mixed, fix)
+        chosen += records
         attempts += tried
         notes += said
         invocations.append(store.plans(name))
-        for record in records:
-            _agree(single.setdefault((record.label, record.seed), record), record)
+    chosen, said = _reported(chosen)
+    notes += said
+    single: dict[Key, Record] = {}
+    for record in chosen:
+        _agree(single.setdefault((record.label, record.seed), record), record)
     worlds = {record.world_hash for record in single.values()}
     if len(worlds) > 1 and not mixed:
         choose = "report on each alone, or pool them by --mixed"
         raise InputError("grids of different worlds cannot be pooled", got=", ".join(sorted(worlds)), fix=choose)
-    used = next(iter(single.values())).profile
-    mine = [[one for one in own if one.profile == used and one.world_hash in worlds] for own in invocations]
+    used = chosen[0].profile
+    development = chosen[0].seed >= DEVELOPMENT
+    mine = [
+        on([one for one in own if one.profile == used and one.world_hash in worlds], development=development)
+        for own in invocations
+    ]
     planned = _planned(single, [one for own in mine for one in own])
     lost = _lost(planned - single.keys(), [a for a in attempts if a.profile == used and a.world_hash in worlds])
     arms = _order(names, {label for label, _ in planned | lost.keys()})
@@ -137,9 +145,11 @@ def _choose(
     if not mine:
         raise InputError("the grid was not run on that profile", got=chosen, fix=f"use one of: {', '.join(profiles)}")
     worlds = Counter(record.world_hash for record in mine)
-    mine = [record for record in mine if record.world_hash.startswith(world)]
-    if not mine:
+    there = [record for record in mine if record.world_hash.startswith(world)]
+    if not there:
         raise InputError("the grid was not run in that world", got=world, fix=f"use one of: {', '.join(worlds)}")
+    elsewhere = len(mine) - len(there)
+    mine, left = _reported(there)
     kept = Counter(record.world_hash for record in mine)
     if len(kept) > 1 and not mixed:
         said = ", ".join(f"{name} ({count} cells)" for name, count in kept.items())
@@ -147,14 +157,22 @@ def _choose(
             f"grid {grid} was run in several worlds", got=said, fix="choose one by --world, or pool by --mixed"
         )
     single = {(r.label, r.seed): r for r in sorted(mine, key=lambda r: r.recorded)}
-    notes = [f"Grid {grid}, profile {chosen}, world {', '.join(kept)}."]
+    notes = [f"Grid {grid}, profile {chosen}, world {', '.join(kept)}.", *left]
     if len(kept) > 1:
         notes.append(f"MIXED WORLDS are pooled: {len(kept)}.")
-    if len(kept) < len(worlds):
-        notes.append(f"Left out: {sum(worlds.values()) - len(mine)} cells of other worlds.")
+    if elsewhere:
+        notes.append(f"Left out: {elsewhere} cells of other worlds.")
     if len(single) < len(mine):
         notes.append(f"Left out: {len(mine) - len(single)} cells that a later version of code or config superseded.")
     return list(single.values()), attempts, notes
+
+
+def _reported(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
+    """The records that a report pools, and a note of those it leaves out: development seeds, unless there are no others."""
+    seeds = reported(record.seed for record in records)
+    kept = [record for record in records if record.seed in seeds]
+    left = len(records) - len(kept)
+    return kept, [f"Left out: {left} cells of development seeds ({DEVELOPMENT} and up)."] if left else []
 
 
 def _agree(first: Record, second: Record) -> None:

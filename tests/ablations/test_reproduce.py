@@ -178,7 +178,7 @@ def test_bad_input_ends_with_2(runs: Path, record: Record, tmp_path: Path):
     store = Store(check(runs))
     for arguments, words in [
         (["0" * 32], "no run of that id"),
-        ([store.invocations("tiny")[0]], "the run is no cell's"),
+        ([store.plans("tiny")[0].run_id], "the run is no cell's"),
         ([record.run_id, "--device", "tpu"], "no device of that name"),
         ([record.run_id, "--workers", "0"], "--workers must be"),
     ]:

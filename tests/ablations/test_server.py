@@ -204,7 +204,7 @@ def test_a_server_that_is_killed_and_started_again_misses_and_doubles_nothing(
     found = store.runs(grid, "cell")
     assert len(found) == len(cells)
     assert {run.info.status for run in found} == {"FINISHED"}
-    assert {run.data.tags["mlflow.parentRunId"] for run in found} == set(store.invocations(grid))
+    assert {run.data.tags["mlflow.parentRunId"] for run in found} == {one.run_id for one in store.plans(grid)}
     shutil.rmtree(folder.cache)
     for made in store.records(grid):
         assert len(made.points) == 4

@@ -104,7 +104,7 @@ def test_a_locked_store_holds_no_cell_up_and_gets_everything_later(tracker: Trac
     assert waiting.folder.is_relative_to(runs / "artifacts"), "a record held in memory follows its files"
     summary = next(r for r in store.client.search_runs([store.experiment_id("tiny")]) if r.info.run_name == "rrpo")
     assert summary.data.metrics["rm_ece"] == 0.5
-    parent = store.invocations("tiny")[0]
+    parent = store.plans("tiny")[0].run_id
     assert {r.data.tags.get("mlflow.parentRunId") for r in store.runs("tiny", "cell")} == {parent}
 
 

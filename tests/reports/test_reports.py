@@ -120,6 +120,28 @@ def test_several_worlds_are_refused_chosen_or_pooled_and_said(runs: Path, tmp_pa
         select(runs, "tiny", world="c")
 
 
+def test_development_seeds_are_reported_alone_or_not_at_all(runs: Path, monkeypatch: pytest.MonkeyPatch):
+    tune = fakes.cells(["diffro", "rrpo"], [1000, 1001], world="b")
+    tracking.create(check(runs), "tiny")
+    Tracker(check(runs), "tiny", {}, {}).start_invocation(tune, {})
+    store_cells(runs, tune)
+    alone = select(runs, "tiny")
+    assert ({r.seed for r in alone.records}, alone.looks) == ({1000, 1001}, (2,))
+    cells = fakes.cells(["diffro", "rrpo"], [1, 2, 3])
+    Tracker(check(runs), "tiny", {}, {}).start_invocation([*cells, *fakes.cells(["diffro", "rrpo"], [1002])], {})
+    store_cells(runs, cells[:5])
+    selection = select(runs, "tiny")
+    assert {r.seed for r in selection.records} == {1, 2, 3}, "of two worlds, but the other one is not reported"
+    assert selection.looks == (3,)
+    assert selection.planned == {"diffro": 3, "rrpo": 3}
+    assert selection.counted.startswith("Of 6 planned cells 5 are complete, 1 missing")
+    assert "Left out: 4 cells of development seeds (1000 and up)." in selection.notes
+    assert {r.seed for r in select(runs, "tiny", world="world-b").records} == {1000, 1001}
+    monkeypatch.setitem(GRIDS, "more", GRIDS["tiny"])
+    store_cells(runs, fakes.cells(["diffro"], [1000]), "more")
+    assert {r.seed for r in select(runs, ["tiny", "more"]).records} == {1, 2, 3}
+
+
 def test_several_versions_of_the_source_are_refused_or_said_and_uncommitted_code_is_said(runs: Path):
     store_cells(runs, fakes.cells(["diffro"], [1]), tags={TAG_SHA: "aaaa", TAG_DIRTY: "false"})
     assert not any("uncommitted" in note for note in select(runs, "tiny").notes)
@@ -306,7 +328,7 @@ def test_the_report_is_kept_on_the_newest_invocation(runs: Path, run: Run, tmp_p
     (tmp_path / "out" / "mine.txt").write_text("not the report's")
     assert report(runs, tmp_path / "out", "--grid", "tiny", "--format", "md").exit_code == 0
     store = store_of(runs)
-    kept = store.client.list_artifacts(store.invocations("tiny")[-1], "reports")
+    kept = store.client.list_artifacts(store.plans("tiny")[-1].run_id, "reports")
     names = {file.path for file in kept}
     assert {"reports/report.html", "reports/table.md", "reports/goodhart.pdf", f"reports/{LISTING}"} <= names
     assert "reports/mine.txt" not in names
