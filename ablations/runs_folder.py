@@ -153,7 +153,7 @@ class RunsFolder:
 
 
 def check(path: Path) -> RunsFolder:
-    """The runs folder at ``path``, which may not exist yet. Writes nothing.
+    """The runs folder at ``path``, which may not exist yet. Writes nothing, but sqlite takes a killed writer's half back.
 
     Raises InputError when it is a file, cannot be read or written, has a path that no store's address can hold, or holds
     something that is not ours, and for a ``MLFLOW_TRACKING_URI`` that is no server's address.
