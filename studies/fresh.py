@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,10 +22,15 @@ from studies.search import Search
 from studies.trial import FRESH_SEED, OBJECTIVES, measure
 
 if TYPE_CHECKING:
+    from optuna.study import Study as OptunaStudy
     from optuna.trial import FrozenTrial
 
 MARGIN = 0.03
 """Three points, as in the reports."""
+ALPHA = 0.05
+"""Of one check; of several on the same seeds, divided by their number."""
+CHECKS = "checks"
+"""Attribute of the study: trial and seeds of every check."""
 VERIFY = 8
 """Fresh seeds where the user does not say."""
 VERIFY_SMOKE = 2
@@ -79,17 +84,35 @@ class _Watching(Display):
             self.reasons.append(f"{task.title}: {failure.message} (log: {failure.log})")
 
 
+def count(search: Search, study: OptunaStudy, best: FrozenTrial, seeds: Collection[int]) -> int:
+    """Which check on fresh seeds this one is, from 1. It is written down in the study; the same one again keeps its number.
+
+    One that compares nothing, on fewer than two seeds, is not written down.
+    """
+    if len(seeds) < 2:
+        return 1
+    this = {"trial": best.number, "seeds": sorted(seeds)}
+    with search.lock():
+        made = study.user_attrs.get(CHECKS, [])
+        if this not in made:
+            made = [*made, this]
+            study.set_user_attr(CHECKS, made)
+    return int(made.index(this)) + 1
+
+
 def verdict(
     search: Search,
     best: FrozenTrial,
     best_outcomes: Mapping[int, Mapping[str, float]],
     paper_outcomes: Mapping[int, Mapping[str, float]],
     missing: str = "",
+    check: int = 1,
 ) -> Sheet:
     """Whether the winner differs from the paper's values in the first objective; the last note is the answer.
 
-    The other objectives stand beside it, without a test.
+    The other objectives stand beside it, without a test. ``check`` is which one on these seeds: all so far share `ALPHA`.
     """
+    alpha = ALPHA / check
     seeds = sorted(best_outcomes.keys() & paper_outcomes.keys())
     first = search.question.objectives[0]
     columns = (
@@ -108,27 +131,35 @@ def verdict(
         test = paired_test(x)
         tests = (test.t_p, test.sign_flip_p, equivalence(x, MARGIN)) if name == first else (math.nan,) * 3
         rows.append((OBJECTIVES[name].text, *(t_interval(values) for values in pair), test.mean, *tests))
-    word = _word(search.directions[0], rows[0]) if len(seeds) > 1 else "not to be compared with"
+    word = _word(search.directions[0], rows[0], alpha) if len(seeds) > 1 else "not to be compared with"
     judge = " by the `val` judge" if search.question.policy else ""
-    sentence = f"On {len(seeds)} fresh seeds trial {best.number} is {word} the paper's values{judge}."
+    which = f" (check {check} on these seeds)" if len(seeds) > 1 else ""
+    sentence = f"On {len(seeds)} fresh seeds trial {best.number} is {word} the paper's values{judge}{which}."
+    level = f"alpha {ALPHA:g}"
+    if check > 1:
+        total = min(1.0, sum(ALPHA / k for k in range(1, check + 1)))
+        level += (
+            f" / {check} = {alpha:.4f} (Bonferroni over {check} checks of this study on these seeds; whoever stops at the first "
+            f"claim has a chance of a false one of up to {total:.3f})"
+        )
     floor = f"smallest possible p of the sign flips {2 / 2 ** len(seeds):.4f}; " if seeds else ""
     notes = (
         f"Fresh development seeds {_span(seeds)}, which the search never used; one comparison, of the first objective: paired t, "
-        f"two-sided, alpha .05; {floor}TOST with a margin of {100 * MARGIN:g} points. Values in percent, differences in points.",
+        f"two-sided, {level}; {floor}TOST with a margin of {100 * MARGIN:g} points. Values in percent, differences in points.",
         *([f"Seeds are missing: {missing}."] if missing else []),
         sentence,
     )
     return Sheet("fresh", "The winner on fresh seeds", columns, tuple(rows), notes)
 
 
-def _word(direction: str, row: tuple[Value, ...]) -> str:
+def _word(direction: str, row: tuple[Value, ...], alpha: float) -> str:
     difference, t_p, _, tost_p = row[3:]
     assert isinstance(difference, Interval)
     assert isinstance(t_p, float)
     assert isinstance(tost_p, float)
-    if t_p < 0.05:
+    if t_p < alpha:
         return "better than" if (difference.mean > 0) == (direction == "maximize") else "worse than"
-    return "equivalent to" if tost_p < 0.05 else "not distinguishable from"
+    return "equivalent to" if tost_p < alpha else "not distinguishable from"
 
 
 def _span(seeds: Sequence[int]) -> str:

@@ -18,7 +18,7 @@ from ablations.scheduler import Failure, Scheduler
 from rrpo.stages import Stage
 from studies.prospects import own
 from studies.recovery import lost_trials, recover
-from studies.results import front, ranked
+from studies.results import front, ranked, told
 from studies.search import REASON, Search, counted
 from studies.tracking import Bridge
 
@@ -144,10 +144,11 @@ class SearchRun:
         trial = trials[number]
         if number in lost_trials(trials):
             return f"number {number} was lost, its point is queued again"
-        if trial.values is None:
+        values = told(trial)
+        if not values:
             return f"number {number} {trial.state.name.lower()}" + f": {trial.user_attrs.get(REASON, '')}".rstrip(": ")
-        values = zip(self.search.question.objectives, trial.values, strict=True)
-        return f"number {number}: " + ", ".join(f"{name} {value:+.4f}" for name, value in values)
+        named = zip(self.search.question.objectives, values, strict=True)
+        return f"number {number}: " + ", ".join(f"{name} {value:+.4f}" for name, value in named)
 
     def _standing(self) -> str:
         found = ranked(self.study, self.search)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ablations.sheet import Column, Sheet, Value
-from ablations.statistics import t_interval
+from ablations.statistics import Interval, t_interval
 from studies.recovery import lost_trials
 from studies.samplers import EVEN, SAMPLER
 from studies.search import OUTCOMES, REASON, Search
@@ -22,6 +22,8 @@ BEST = 10
 """Trials in the table of the best."""
 LEAST = 8
 """Complete trials below which importances are not given."""
+SHORT = 0.8
+"""Share of DiffRO's reach below which a trial's gold gain is not to be taken for a report's."""
 
 
 def complete(study: OptunaStudy) -> list[FrozenTrial]:
@@ -41,6 +43,29 @@ def front(study: OptunaStudy) -> list[FrozenTrial]:
 def evenly_drawn(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Those of a random or QMC design, which cover the space whatever came of the others."""
     return [t for t in trials if t.user_attrs.get(SAMPLER) in EVEN]
+
+
+def told(trial: FrozenTrial) -> list[float]:
+    """A complete trial's values; none of another's: Optuna stores a pruned trial's last look as its value."""
+    from optuna.trial import TrialState
+
+    return list(trial.values) if trial.state == TrialState.COMPLETE else []
+
+
+def reach(trial: FrozenTrial) -> Interval:
+    """How far a trial's policy moved in sqrt(KL), DiffRO being 1, over seeds; n = 0 without a policy."""
+    return t_interval([seed["moved"] for seed in trial.user_attrs[OUTCOMES].values() if "moved" in seed])
+
+
+def short(trials: Sequence[FrozenTrial], search: Search) -> str:
+    """What the gold gain of trials that moved little means; empty when there are none."""
+    few = [str(t.number) for t in trials if reach(t).mean < SHORT]
+    if not few or "gold_gain" not in search.question.objectives:
+        return ""
+    return (
+        f"Trial {', '.join(few)} moved less than {SHORT:g} times as far as DiffRO: it keeps its last accuracy to the end of "
+        "DiffRO's range, while in a grid its own reach would end the range of all arms, so a report may find less of its gain."
+    )
 
 
 def _finite(trial: FrozenTrial) -> bool:
@@ -71,8 +96,9 @@ def best(study: OptunaStudy, search: Search) -> Sheet | None:
         f"{counts}. Mean over seeds {', '.join(map(str, search.question.seeds))} (development) ± half the 95 % t-interval"
         + (", by the `val` judge" if search.question.policy else "")
         + ". The best of many noisy trials is biased upwards: believe the check on fresh seeds. Trial 0 has the paper's values.",
+        *(note for note in [short(shown, search)] if note),
     )
-    return Sheet("best", f"Best trials of {search.name}", _columns(search), tuple(rows), notes)
+    return Sheet("best", f"Best trials of {search.name}", _columns(search) + _moved(search), tuple(rows), notes)
 
 
 def pareto(study: OptunaStudy, search: Search) -> Sheet | None:
@@ -82,7 +108,8 @@ def pareto(study: OptunaStudy, search: Search) -> Sheet | None:
     numbers = {t.number for t in front(study)}
     rows = [_row(t, search) for t in ranked(study, search) if t.number in numbers]
     notes = (f"{_counts(study)}. No other trial is at least as good in every objective and better in one.",)
-    return Sheet("pareto", f"Pareto front of {search.name}", _columns(search), tuple(rows), notes) if rows else None
+    columns = _columns(search) + _moved(search)
+    return Sheet("pareto", f"Pareto front of {search.name}", columns, tuple(rows), notes) if rows else None
 
 
 def _columns(search: Search) -> tuple[Column, ...]:
@@ -94,11 +121,15 @@ def _columns(search: Search) -> tuple[Column, ...]:
     return (Column("trial", "trial"), *objectives, *knobs)
 
 
+def _moved(search: Search) -> tuple[Column, ...]:
+    return (Column("moved", "moved, DiffRO = 1", "mark"),) if search.question.policy else ()
+
+
 def _row(trial: FrozenTrial, search: Search) -> tuple[Value, ...]:
     outcomes = trial.user_attrs[OUTCOMES].values()
     values = [t_interval([seed[name] for seed in outcomes]) for name in search.question.objectives]
     knobs = [_knob(trial.params[name]) for name in search.definition.space]
-    return (str(trial.number), *values, *knobs)
+    return (str(trial.number), *values, *knobs, *([reach(trial)] if search.question.policy else []))
 
 
 def _knob(value: float | str) -> str:
@@ -111,12 +142,12 @@ def everything(study: OptunaStudy, search: Search) -> Sheet | None:
     if not trials:
         return None
     states = _states(study)
-    rows = [
+    rows: list[tuple[Value, ...]] = [
         (
             str(t.number),
             states[t.number],
             str(t.user_attrs.get(SAMPLER, "")),
-            *(t.values or [math.nan] * len(search.directions)),
+            *(told(t) or [math.nan] * len(search.directions)),
             *(_knob(t.params[name]) if name in t.params else "" for name in search.definition.space),
             t.duration.total_seconds() if t.duration else math.nan,
             str(t.user_attrs.get(REASON, "")),

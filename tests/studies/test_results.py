@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ import optuna
 import pytest
 from optuna.trial import create_trial
 
+from ablations.sheet import Column
 from rrpo.profiles import SMOKE
-from studies.fresh import verdict
+from studies.fresh import CHECKS, count, verdict
 from studies.recovery import RETRY
-from studies.results import best, everything, importance, pareto
+from studies.results import best, everything, importance, pareto, short
 from studies.samplers import GIVEN, SAMPLER
 from studies.search import OUTCOMES, REASON, Search
 from studies.trial import Question
@@ -32,7 +34,7 @@ def filled(searched: Search, trials: int = 30) -> optuna.Study:
     for _ in range(trials):
         params = {name: float(rng.uniform(d.low, d.high)) for name, d in space.items()}
         gain = params["epsilon"] + 0.001 * rng.standard_normal()
-        own = {"gold_gain": gain, "hack_rate": params["alpha"] / 2, "uptake": 0.0}
+        own = {"gold_gain": gain, "hack_rate": params["alpha"] / 2, "uptake": 0.0, "moved": 0.9}
         outcomes = {1000: own, 1001: {name: value + 0.01 for name, value in own.items()}}
         values = [float(np.mean([o[name] for o in outcomes.values()])) for name in searched.question.objectives]
         attrs = {OUTCOMES: outcomes, SAMPLER: searched.sampler}
@@ -50,6 +52,38 @@ def test_best_trials_come_first_and_the_papers_trial_is_always_shown(tmp_path: P
     assert gains[0] == pytest.approx(study.best_value)
     assert "0" in [row[0] for row in made.rows]
     assert made.rows[0][1].n == 2  # type: ignore[union-attr]
+
+
+def test_trials_that_moved_little_are_named_with_what_it_means(tmp_path: Path):
+    searched = search(tmp_path, "gold_gain")
+    study = filled(searched, 3)
+    made = best(study, searched)
+    assert made is not None
+    assert made.columns[-1].heading == "moved, DiffRO = 1"
+    assert {row[-1].mean for row in made.rows} == {0.905}  # type: ignore[union-attr]
+    assert not any("moved less" in note for note in made.notes)
+    few = study.trials[1]
+    for own, moved in zip(few.user_attrs[OUTCOMES].values(), (0.6, 0.9), strict=True):
+        own["moved"] = moved
+    study.add_trial(few)
+    made = best(study, searched)
+    assert made is not None
+    assert made.row("3")["moved"].mean == pytest.approx(0.75)  # type: ignore[union-attr]
+    assert made.notes[-1].startswith("Trial 3 moved less than 0.8 times as far as DiffRO: it keeps its last accuracy")
+    assert short([few], search(tmp_path, "uptake")) == "", "the words are about the gold gain"
+    rm = search(tmp_path, "robustness")
+    assert "moved" not in {column.name for column in _columns_of(rm)}
+
+
+def _columns_of(searched: Search) -> tuple[Column, ...]:
+    study = optuna.create_study(directions=searched.directions)
+    params = dict(searched.definition.paper)
+    outcomes = {OUTCOMES: {1000: {"robustness": 0.5}}}
+    space = dict(searched.definition.space)
+    study.add_trial(create_trial(params=params, distributions=space, value=0.5, user_attrs=outcomes))
+    made = best(study, searched)
+    assert made is not None
+    return made.columns
 
 
 def test_the_front_holds_no_dominated_trial(tmp_path: Path):
@@ -94,6 +128,10 @@ def test_every_trial_is_listed_with_its_state_and_reason(tmp_path: Path):
     failed = {"state": optuna.trial.TrialState.FAIL, "params": study.trials[0].params, "distributions": space}
     study.add_trial(create_trial(**failed, user_attrs={REASON: "DivergedError: loss nan"}))
     study.add_trial(create_trial(**failed, user_attrs={}))
+    pruned = study.ask(space)
+    pruned.report(-0.7, 5)
+    study.tell(pruned, state=optuna.trial.TrialState.PRUNED)
+    assert study.trials[5].values == [-0.7], "Optuna's: the last look"
     study.enqueue_trial(study.trials[4].params, user_attrs={RETRY: 4, SAMPLER: GIVEN})
     stuck = study.trials[1]
     stuck.set_constraint("moved", 0.05)
@@ -101,7 +139,9 @@ def test_every_trial_is_listed_with_its_state_and_reason(tmp_path: Path):
     made = everything(study, searched)
     assert made is not None
     states = [row[1] for row in made.rows]
-    assert states == ["complete"] * 3 + ["fail", "lost and run again", "waiting", "infeasible"]
+    assert states == ["complete"] * 3 + ["fail", "lost and run again", "pruned", "waiting", "infeasible"]
+    assert [made.row(number)["gold_gain"] for number in ("4", "5")] == pytest.approx([math.nan] * 2, nan_ok=True)
+    assert made.row("2")["gold_gain"] == study.trials[2].value
     assert made.row("3")["reason"] == "DivergedError: loss nan"
     assert "1 infeasible" in made.notes[0]
     shown = best(study, searched)
@@ -131,6 +171,38 @@ def test_the_winner_on_fresh_seeds_in_words(tmp_path: Path, shift: float, noise:
     assert f"trial 0 is {words} the paper's values" in made.notes[-1]
     assert "6 fresh seeds" in made.notes[-1]
     assert [isinstance(row[4], float) and row[4] == row[4] for row in made.rows] == [True, False], "one comparison"
+
+
+def test_every_further_check_on_the_same_seeds_has_a_smaller_level(tmp_path: Path):
+    """A p between .025 and .05 is enough for the first check; not for the second, of a resumed study's new winner."""
+    searched = search(tmp_path, "gold_gain")
+    searched.folder.mkdir(parents=True)
+    study = filled(searched, 3)
+    x = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5]) - 0.04
+    paper = {2000 + k: {"gold_gain": 0.2} for k in range(6)}
+    winner = {2000 + k: {"gold_gain": 0.2 + float(value)} for k, value in enumerate(x)}
+    said = []
+    for number in (0, 0, 2):
+        trial = study.trials[number]
+        check = count(searched, study, trial, winner.keys())
+        made = verdict(searched, trial, winner, paper, check=check)
+        said.append(made)
+    p = said[0].rows[0][4]
+    assert isinstance(p, float)
+    assert 0.025 < p < 0.05
+    assert said[0] == said[1], "the same check again"
+    assert said[1].notes[-1] == (
+        "On 6 fresh seeds trial 0 is better than the paper's values by the `val` judge (check 1 on these seeds)."
+    )
+    assert said[2].notes[-1] == (
+        "On 6 fresh seeds trial 2 is not distinguishable from the paper's values by the `val` judge (check 2 on these seeds)."
+    )
+    assert "two-sided, alpha 0.05; smallest" in said[0].notes[0]
+    assert "alpha 0.05 / 2 = 0.0250 (Bonferroni over 2 checks" in said[2].notes[0]
+    assert "chance of a false one of up to 0.075" in said[2].notes[0]
+    assert count(searched, study, study.trials[1], [2000]) == 1, "one seed compares nothing"
+    assert count(searched, study, study.trials[1], winner.keys()) == 3
+    assert study.user_attrs[CHECKS] == [{"trial": n, "seeds": list(range(2000, 2006))} for n in (0, 2, 1)]
 
 
 def test_seeds_that_failed_are_named_in_the_verdict(tmp_path: Path):

@@ -145,14 +145,25 @@ def test_states_and_reasons_are_kept(tmp_path: Path):
     ):
         study.add_trial(create_trial(state=state, params=paper, distributions=space, user_attrs=attrs))
     study.enqueue_trial(paper, user_attrs={RETRY: 3})
+    looked_at = study.ask(space)
+    looked_at.report(-0.7, 5)
+    study.tell(looked_at, state=TrialState.PRUNED)
+    assert study.trials[looked_at.number].values == [-0.7], "Optuna's: the last look"
     bridge(asked, study).write(study.trials)
     found = {run.data.tags["optuna_trial"]: run for run in runs(asked, "trial")}
     assert {number: run.data.tags["state"] for number, run in found.items()} == {
+        "0": "pruned",
         "1": "fail",
         "2": "pruned",
         "3": "lost",
     }
-    assert {number: run.info.status for number, run in found.items()} == {"1": "FAILED", "2": "KILLED", "3": "FAILED"}
+    assert "gold_gain" not in found["0"].data.metrics
+    assert {number: run.info.status for number, run in found.items()} == {
+        "0": "KILLED",
+        "1": "FAILED",
+        "2": "KILLED",
+        "3": "FAILED",
+    }
     assert found["1"].data.tags["failed"] == "DivergedError: loss nan"
 
 

@@ -1,0 +1,32 @@
+"""What the terminal hears of a trial."""
+
+from __future__ import annotations
+
+from io import StringIO
+from pathlib import Path
+
+from optuna.trial import TrialState
+from rich.console import Console
+from test_options import command
+from test_tracking import add, bridge
+
+from ablations.launchers.pool import Task
+from studies import options
+from studies.live import SearchRun
+
+
+def test_a_pruned_trial_has_no_value_and_a_complete_one_has(tmp_path: Path):
+    asked = command(tmp_path)
+    study = options.opened(asked)
+    pruned = study.ask(dict(asked.search.definition.space))
+    pruned.report(-0.7, 5)
+    study.tell(pruned, state=TrialState.PRUNED)
+    add(study, asked, 0.1)
+    text = StringIO()
+    running = SearchRun(asked.search, study, bridge(asked, study), Console(file=text, width=200), 2)
+    for number in (0, 1):
+        task = Task(key=f"trial-{number}", title="trial", function="", arguments=())
+        running.finished(None, task, number, 1.0)
+    assert "number 0 pruned" in text.getvalue()
+    assert "number 1: gold_gain +0.1000" in text.getvalue()
+    assert "-0.7" not in text.getvalue()
