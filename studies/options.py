@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +19,12 @@ from ablations.records import EXPERIMENT_STUDY
 from ablations.request import default_workers
 from ablations.runs_folder import RunsFolder, check
 from ablations.tracking import create
-from rrpo import world
 from rrpo.profiles import PROFILES
-from rrpo.stages import canonical
+from rrpo.stages import canonical, walk
 from studies.catalogue import Study, described, study_of
 from studies.fresh import VERIFY, VERIFY_SMOKE
 from studies.pruning import PRUNERS
+from studies.results import complete, front
 from studies.samplers import GIVEN, SAMPLER, SAMPLERS
 from studies.search import Search
 from studies.storage import folder_of, open_storage, open_study, reach
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 TOP = 5
 """Points that a warm start takes over."""
+WARM_START = "warm_start"
+"""Attribute of a study: which one it was started from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +139,7 @@ def opened(command: Command) -> OptunaStudy:
     with search.lock():
         study = open_study(storage, search.name, search.directions, identity(search))
         if not study.get_trials(deepcopy=False):
+            study.set_user_attr(WARM_START, command.warm_start)
             for point in first_points(search, command.warm_start):
                 study.enqueue_trial(point, user_attrs={SAMPLER: GIVEN}, skip_if_exists=True)
             with warnings.catch_warnings():
@@ -143,11 +148,23 @@ def opened(command: Command) -> OptunaStudy:
     return study
 
 
+def ignored(command: Command, study: OptunaStudy) -> str:
+    """That the warm start comes too late, since the study was begun without it; empty when it does not."""
+    if not command.warm_start or study.user_attrs.get(WARM_START) == command.warm_start:
+        return ""
+    return f"--warm-start {command.warm_start} is ignored: the study has its first points already"
+
+
 def identity(search: Search) -> dict[str, Any]:
-    """What makes trials comparable: resuming with another identity is refused."""
+    """What makes trials comparable: resuming with another identity is refused.
+
+    Among it the keys of all stages below the paper's values on the first seed, each of which hashes config and version.
+    """
     question = search.question
     profile = question.profile
-    judges = [world.judge(profile, "val"), world.recogniser(profile, "reward")]
+    stages: dict[str, list[str]] = defaultdict(list)
+    for stage in walk(*question.stages(search.definition.arm(search.definition.paper), question.seeds[0])):
+        stages[stage.name].append(stage.key)
     return {
         "study": search.study,
         "arm": search.arm,
@@ -157,7 +174,7 @@ def identity(search: Search) -> dict[str, Any]:
         "seeds": list(question.seeds),
         "optimize": canonical(profile.optimize),
         "profile": profile.name,
-        "world": [stage.key for stage in judges],
+        "stages": {name: " ".join(sorted(keys)) for name, keys in stages.items()},
     }
 
 
@@ -168,9 +185,7 @@ def first_points(search: Search, warm_start: str) -> list[dict[str, Any]]:
     if warm_start:
         other = _source(search, warm_start)
         sign = -1 if other.directions[0].name == "MAXIMIZE" else 1
-        done = [t for t in other.get_trials(deepcopy=False) if t.state.name == "COMPLETE"]
-        if len(other.directions) > 1:
-            done = other.best_trials
+        done = front(other) if len(other.directions) > 1 else complete(other)
         for trial in sorted(done, key=lambda t: sign * t.values[0])[:TOP]:
             own = {k: v for k, v in trial.params.items() if k in paper and _inside(search, k, v)}
             points.append(paper | own)
@@ -201,8 +216,9 @@ def _inside(search: Search, knob: str, value: Any) -> bool:
 
 
 def _plain(name: str) -> str:
-    if not name.replace("-", "_").replace(".", "_").isidentifier():
-        raise InputError("a study needs a plain name", got=name, fix="use letters, digits, hyphens and underscores")
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        fix = "use letters, digits, hyphens, underscores and dots, the first one no hyphen or dot"
+        raise InputError("a study needs a plain name", got=name, fix=fix)
     return name
 
 

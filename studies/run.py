@@ -134,6 +134,8 @@ def run(asked: Command, opened: OptunaStudy, console: Console) -> int:
     once = shared(search)
     for line in announcement(search, opened, asked.workers, once):
         _say(console, line)
+    if late := options.ignored(asked, opened):
+        _say(console, f"note: {late}")
     identity = options.identity(search)
     bridge = Bridge(search, asked.folder, opened, environment.git_state())
     bridge.start(identity)
@@ -154,8 +156,13 @@ def run(asked: Command, opened: OptunaStudy, console: Console) -> int:
             _say(console, f"no trial gave a value; see {out / 'trials.csv'} for the reasons")
         if found and asked.export_arm:
             path, notes = export(search, opened, found[0], asked.export_arm, identity, checked)
-            for line in (f"exported: {path}", *(f"note: {note}" for note in notes)):
-                _say(console, line)
+            _say(console, f"exported: {path}")
+            if search.question.policy:
+                _say(
+                    console, f"it moved {results.reach(found[0]).mean:.2f} times as far as DiffRO in sqrt(KL per token)"
+                )
+            for note in filter(None, [results.short(found[:1], search), *notes]):
+                _say(console, f"note: {note}")
             _say(console, f"use it: python -m ablations.run --grid full --arms diffro,rrpo,{asked.export_arm}")
         status = "FINISHED" if found and not lost else "FAILED"
     except KeyboardInterrupt:
@@ -199,7 +206,8 @@ def _check(asked: Command, opened: OptunaStudy, console: Console) -> tuple[Sheet
         return None, ""
     pool = launchers.start(asked.launcher, asked.workers, asked.search.folder / "launcher")
     won, paper, lost = fresh.evaluate(asked.search, best, asked.verify, pool, console)
-    return fresh.verdict(asked.search, best, won, paper, lost), lost
+    check = fresh.count(asked.search, opened, best, won.keys() & paper.keys())
+    return fresh.verdict(asked.search, best, won, paper, lost, check), lost
 
 
 def _write(search: Search, opened: OptunaStudy, sheets: Sequence[Sheet], console: Console) -> Path:

@@ -145,7 +145,7 @@ def _remedy(url: str | None, path: str, error: Exception) -> str:
 def open_study(storage: BaseStorage, name: str, directions: Sequence[Any], identity: Mapping[str, Any]) -> OptunaStudy:
     """The study, made with this identity or resumed; a changed one is refused with what differs.
 
-    The identity is the space, objectives, seeds, profile and world: trials of two identities are not comparable.
+    The identity is `studies.options.identity`: trials of two identities are not comparable.
     """
     import optuna
 
@@ -178,5 +178,9 @@ def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: st
         if isinstance(old, dict) and isinstance(new, dict):
             found += differences(old, new, f"{prefix}{key}.")
         elif old != new:
-            found.append(f"{prefix}{key}: was {old}, now {new}")
+            found.append(f"{prefix}{key}: was {_brief(old)}, now {_brief(new)}")
     return found
+
+
+def _brief(value: Any) -> Any:
+    return f"{len(value)} of them" if isinstance(value, dict) else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ablations.errors import InputError
 from ablations.estimate import Estimator, wall
 from ablations.request import request
 from rrpo.stages import MARKER
+from rrpo.versions import VERSIONS
 from studies import options
 from studies.catalogue import TUNABLE
 from studies.export import export
@@ -70,6 +72,8 @@ def command(tmp_path: Path, **changed: Any) -> Command:
         (["--study", "rm", "--export-arm", "a b"], "plain name"),
         (["--study", "rm", "--export-arm", "rrpo"], "an arm of the grids has that name"),
         (["--study", "rm", "--name", "../up"], "a study needs a plain name"),
+        (["--study", "rm", "--name", ".."], "the first one no hyphen or dot"),
+        (["--study", "rm", "--name", "-a"], "the first one no hyphen or dot"),
         (["--study", "rm", "--verify", "-1"], "give 0 (none) to 20"),
         (["--study", "rm", "--warm-start", "nosuch"], "no study of that name to start from"),
         (["--study", "rm", "--range", "epsilon"], "--range takes KNOB=LOW:HIGH"),
@@ -113,6 +117,36 @@ def test_a_changed_space_or_seed_is_refused_with_what_differs(tmp_path: Path):
     assert "objectives: was ['gold_gain'], now ['hack_rate']" in text
 
 
+@pytest.mark.parametrize("name", ["2024-a", "a.b_c-1", "_x", "7"])
+def test_a_studys_name_may_begin_with_a_digit(tmp_path: Path, name: str):
+    assert command(tmp_path, name=name).search.name == name
+
+
+@pytest.mark.parametrize(("study", "objective"), [("regularizers", "gold_gain"), ("rm", "robustness")])
+def test_changed_pretraining_is_refused_by_the_stages_that_it_changes(tmp_path: Path, study: str, objective: str):
+    asked = command(tmp_path, study=study, objectives=objective, name="s")
+    options.opened(asked)
+    question = asked.search.question
+    changed = replace(question.profile, pretrain=replace(question.profile.pretrain, steps=7))
+    other = replace(asked, search=replace(asked.search, question=replace(question, profile=changed)))
+    with pytest.raises(InputError) as caught:
+        options.opened(other)
+    for stage in ("stages.pretrain: was ", "stages.finetune: was "):
+        assert stage in str(caught.value)
+    assert "stages.codec" not in str(caught.value)
+
+
+def test_a_new_version_of_a_stage_is_another_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Keys are cached by stage and stages by profile, so the second profile is another."""
+    search = command(tmp_path).search
+    before = identity(search)
+    monkeypatch.setitem(VERSIONS, "finetune", VERSIONS["finetune"] + 1)
+    renamed = replace(search.question.profile, name="smoke again")
+    after = identity(replace(search, question=replace(search.question, profile=renamed)))
+    changed = {name for name, keys in after["stages"].items() if keys != before["stages"][name]}
+    assert changed == {"finetune", "optimize"}
+
+
 def filled(search: Search, points: list[dict[str, float]], values: list[list[float]]) -> optuna.Study:
     study = options.opened(Command(**(vars(command(search.question.store.parent)) | {"search": search})))
     space = dict(search.definition.space)
@@ -141,6 +175,30 @@ def test_a_warm_start_from_one_objective_takes_its_best(tmp_path: Path):
     filled(search, [{"epsilon": 0.02 * k} for k in range(8)], [[float(k)] for k in range(8)])
     points = first_points(command(tmp_path).search, "cheap")
     assert [round(point["epsilon"], 2) for point in points] == [0.1, 0.14, 0.12, 0.1, 0.08, 0.06]
+
+
+def test_a_warm_start_takes_no_policy_that_does_not_move(tmp_path: Path):
+    search = command(tmp_path, name="cheap").search
+    study = filled(search, [{"epsilon": 0.05}], [[0.1]])
+    stuck = study.trials[-1]
+    stuck.params["epsilon"], stuck.values = 0.2, [0.9]
+    stuck.set_constraint("moved", 0.05)
+    study.add_trial(stuck)
+    points = first_points(command(tmp_path).search, "cheap")
+    assert [round(point["epsilon"], 2) for point in points] == [0.1, 0.05]
+
+
+def test_a_warm_start_that_comes_too_late_is_said_to_be_ignored(tmp_path: Path):
+    filled(command(tmp_path, study="rm").search, [{"epsilon": 0.05}], [[0.6, 0.5]])
+    late = command(tmp_path, name="late")
+    assert options.ignored(late, options.opened(late)) == ""
+    late = replace(late, warm_start="rm-smoke")
+    study = options.opened(late)
+    assert options.ignored(late, study) == "--warm-start rm-smoke is ignored: the study has its first points already"
+    assert len(study.trials) == 1
+    timely = command(tmp_path, name="timely", warm_start="rm-smoke")
+    for _ in range(2):
+        assert options.ignored(timely, options.opened(timely)) == ""
 
 
 def test_shared_stages_are_those_that_no_knob_moves(tmp_path: Path):

@@ -11,18 +11,27 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import optuna
 import psutil
 import pytest
+from rich.console import Console
+from test_options import command
+from test_tracking import add
 
+from ablations import launchers
 from ablations.request import request
 from ablations.runs_folder import check
 from ablations.store import Store
 from rrpo import world
 from rrpo.profiles import SMOKE
+from studies import fresh, options
+from studies import run as searches
 from studies.recovery import OWNER, RETRY, lost_trials
+from studies.search import OUTCOMES
 from studies.storage import open_storage
 
 ROOT = Path(__file__).parents[2]
@@ -110,6 +119,33 @@ def check_mlflow(runs: Path, study: optuna.Study) -> None:
             assert run.data.params.keys() == trial.params.keys()
             for cell in ("cell 1000", "cell 1001"):
                 assert all((runs / "stages" / name).is_dir() for name in run.data.tags[cell].split())
+
+
+def test_the_end_of_a_search_tells_how_far_the_winner_moved_and_which_check_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Trials and fresh seeds are given; a resumed study with a new winner makes the second check."""
+    seeds = range(2000, 2004)
+    outcomes = [{seed: {"gold_gain": gain + 0.001 * (seed % 3)} for seed in seeds} for gain in (0.1, 0.0)]
+    monkeypatch.setattr(fresh, "evaluate", lambda *_: (*outcomes, ""))
+    monkeypatch.setattr(launchers, "start", lambda *_: None)
+    given = command(tmp_path, warm_start="", verify=4)
+    study = options.opened(given)
+    for trials, moved in enumerate((0.95, 0.5), start=1):
+        gain = 0.05 + 0.1 * trials
+        own = {"gold_gain": gain, "moved": moved}
+        add(study, given, gain, **{OUTCOMES: {"1000": own, "1001": own}})
+        search = replace(given.search, trials=trials)
+        asked = replace(given, search=search, export_arm=f"tuned_{trials}", warm_start="another")
+        text = StringIO()
+        assert searches.run(asked, study, Console(file=text, width=200)) == 0
+        said = text.getvalue()
+        assert "note: --warm-start another is ignored" in said
+        assert f"it moved {moved:.2f} times as far as DiffRO" in said
+        assert ("note: Trial 2 moved less than 0.8 times as far as DiffRO" in said) == (trials == 2)
+        assert f"(check {trials} on these seeds)" in said
+        stored = json.loads((tmp_path / "runs" / "arms" / f"tuned_{trials}.json").read_text())
+        assert f"(check {trials} on these seeds)" in stored["provenance"]["fresh_seeds"]
 
 
 @pytest.mark.long

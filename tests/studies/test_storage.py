@@ -27,6 +27,7 @@ def test_differences_name_leaves_that_came_and_went():
         "a.c: was 2, now absent",
         "a.d: was absent, now 3",
     ]
+    assert differences({}, {"stages": {"sft": "a", "pretrain": "b"}}) == ["stages: was absent, now 2 of them"]
 
 
 @pytest.mark.parametrize(
