@@ -80,6 +80,18 @@ class Replay:
         except Timeout:
             return  # whoever holds it carries ours too
 
+    def waiting(self) -> str:
+        """How many records wait and why, as a sentence; empty when none does."""
+        count = len(self.spool.pending())
+        if not count:
+            return ""
+        why = "; ".join(dict.fromkeys(self.why.values())) or "not tried yet"
+        words = "record waits" if count == 1 else "records wait"
+        return (
+            f"{count} {words} in {self.spool.root} for the tracking store ({why}). Nothing is lost: the next command on this "
+            "runs folder carries on."
+        )
+
     def _carry(self) -> None:
         self.why = {}
         waiting = self.spool.pending()

@@ -164,7 +164,7 @@ class Tracker:
     def waiting(self) -> str:
         """How many records the store has not taken and why, as a sentence; empty when it has all. Tries once more."""
         self.replay.carry(force=True)
-        return waiting(self.replay)
+        return self.replay.waiting()
 
     def _entry(
         self, key: str, name: str, kind: str, tags: Mapping[str, str], params: Mapping[str, str] | None = None
@@ -215,19 +215,6 @@ class Tracker:
         texts = {"environment.json": json.dumps(dict(self.environment), indent=1)}
         diff = dirty_diff() if self.tags.get(records.TAG_DIRTY) == "true" else ""
         return texts | ({"dirty.diff": diff} if diff else {})
-
-
-def waiting(replay: Replay) -> str:
-    """How many records wait in a spool and why, as a sentence; empty when none does."""
-    count = len(replay.spool.pending())
-    if not count:
-        return ""
-    why = "; ".join(dict.fromkeys(replay.why.values())) or "not tried yet"
-    words = "record waits" if count == 1 else "records wait"
-    return (
-        f"{count} {words} in {replay.spool.root} for the tracking store ({why}). Nothing is lost: the next command on this "
-        "runs folder carries on."
-    )
 
 
 def _cell_tags(cell: Cell) -> dict[str, str]:
