@@ -8,8 +8,8 @@ from collections.abc import Collection, Sequence
 from ablations.contrasts import PRIMARY
 from ablations.power import alpha_at, detectable
 
-DEFAULT_SPREAD = 0.0225
-"""Standard deviation over seeds of RRPO - DiffRO in gold gain at matched KL: what `full` on five seeds showed (README). Used
+DEFAULT_SPREAD = 0.029
+"""Standard deviation over seeds of RRPO - DiffRO in gold gain at matched KL: what `full` on eight seeds showed (README). Used
 until the grid has results of its own."""
 ALPHA = 0.05
 FLOOR = "smallest p that sign flips of {n} seeds can give: {floor:.2g}"

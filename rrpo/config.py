@@ -99,7 +99,7 @@ class RegularizerConfig:
     alpha: float = 0.5
     """α, weight of L_adv in Eq. 5; the paper's value 0.5; range [0, inf); off at 0."""
     epsilon_adv: float = 0.5
-    """ε_adv, L2 norm of δ over ``[T', D]`` in Eq. 4; the paper's value 0.5; range (0, inf)."""
+    """ε_adv, L2 norm of δ over ``[T', D]`` in Eq. 4; the paper's value 0.5; range [0, inf)."""
     adv_norm: str = "absolute"
     """``absolute`` as in the paper, or ``relative``: ε_adv is then a fraction of ||h'||, the same for any length."""
     soft_votes: bool = False
@@ -114,7 +114,7 @@ class RegularizerConfig:
             mix_db_low=(-inf < self.mix_db_low <= self.mix_db_high, "finite and not above mix_db_high"),
             mix_db_high=(self.mix_db_high < inf, "finite"),
             alpha=(0 <= self.alpha < inf, "in [0, inf)"),
-            epsilon_adv=(0 < self.epsilon_adv < inf, "in (0, inf)"),
+            epsilon_adv=(0 <= self.epsilon_adv < inf, "in [0, inf)"),
             adv_norm=(self.adv_norm in ADV_NORMS, f"one of {', '.join(ADV_NORMS)}"),
         )
 

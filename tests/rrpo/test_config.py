@@ -18,7 +18,7 @@ from rrpo.stages import content_hash
         *(("mix_db_low", value) for value in (6.0, float("-inf"))),
         ("mix_db_high", float("inf")),
         *(("alpha", value) for value in (-1.0, float("inf"))),
-        *(("epsilon_adv", value) for value in (0.0, -1.0)),
+        *(("epsilon_adv", value) for value in (-1.0, float("inf"))),
         ("adv_norm", "l2"),
     ],
 )
