@@ -13,6 +13,12 @@ import typer
 from ablations.errors import InputError
 
 RunsDir = Annotated[Path, typer.Option(help="Where stages, logs and the MLflow store lie.")]
+RecordedIn = Annotated[Path, typer.Option(help="The runs folder that holds the MLflow store.")]
+OfProfile = Annotated[str | None, typer.Option(help="Which profile, where the grid was run on several.")]
+World = Annotated[str, typer.Option(help="Which world, by the beginning of its hash, where there are several.")]
+Mixed = Annotated[
+    bool, typer.Option("--mixed", help="Pool cells of different worlds or versions of the code, and say so.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Workers = Annotated[
     int | None, typer.Option(help="Worker processes. Default: one a CPU, at most 4 on a GPU.", show_default=False)

@@ -21,7 +21,7 @@ from ablations.records import (
 )
 
 DEVELOPMENT = 1000
-"""The first development seed (`ablations.grids.FIRST_SEED`)."""
+"""The first development seed; those below, from `ablations.grids.FIRST_SEED` on, are for reports alone."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from rich.console import Console
 from ablations import environment, records, tracking
 from ablations.building import build
 from ablations.cell_file import CELL_FILE, read_cell
-from ablations.commands import Device, RunsDir, Workers, refusing, start
+from ablations.commands import Device, OfProfile, RunsDir, Workers, refusing, start
 from ablations.errors import InputError, choose, positive
 from ablations.estimate import Estimator
 from ablations.records import Record
@@ -39,7 +39,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def command(
     grid: Annotated[str, typer.Option(help="Which grid; its finished cells are compared.")],
-    profile: Annotated[str | None, typer.Option(help="Which profile, where the grid was run on several.")] = None,
+    profile: OfProfile = None,
     device: Device = "auto",
     workers: Workers = None,
     runs_dir: RunsDir = Path("runs"),

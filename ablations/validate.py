@@ -21,6 +21,7 @@ from ablations.building import build
 from ablations.commands import Device, RunsDir, Workers, refusing, start
 from ablations.errors import InputError, choose, positive
 from ablations.estimate import Estimator
+from ablations.invocations import DEVELOPMENT
 from ablations.request import default_workers
 from ablations.run import WIDTH
 from ablations.runs_folder import RunsFolder, check
@@ -30,8 +31,6 @@ from rrpo.stages import Stage
 from rrpo.validation.lines import LINES, Line, load
 from rrpo.validation.sections import VANILLA, sections
 
-DEVELOPMENT = 1000
-"""The first development seed; those below are for reports alone."""
 FOLDER = "world-card"
 """In the runs folder: the card of the last run."""
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from ablations.commands import refusing, start
+from ablations.commands import Mixed, OfProfile, RecordedIn, World, refusing, start
 from ablations.errors import InputError
 from ablations.runs_folder import check
 from ablations.store import Store
@@ -29,7 +29,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command("export")
 def export(
     grid: Annotated[str, typer.Option(help="Whose samples.")],
-    runs_dir: Annotated[Path, typer.Option(help="The runs folder that holds the MLflow store.")] = Path("runs"),
+    runs_dir: RecordedIn = Path("runs"),
     arms: Annotated[
         str | None,
         typer.Option(help="Which arms, with commas. Default: sft, diffro, rrpo where they are.", show_default=False),
@@ -38,13 +38,9 @@ def export(
         str | None, typer.Option(help="Which seeds, with commas. Default: all.", show_default=False)
     ] = None,
     prompts: Annotated[int, typer.Option(help="Most prompts a person hears by each arm.")] = PROMPTS,
-    profile: Annotated[str | None, typer.Option(help="Which profile, where the grid was run on several.")] = None,
-    world: Annotated[
-        str, typer.Option(help="Which world, by the beginning of its hash, where there are several.")
-    ] = "",
-    mixed: Annotated[
-        bool, typer.Option("--mixed", help="Pool cells of different worlds or versions of the code, and say so.")
-    ] = False,
+    profile: OfProfile = None,
+    world: World = "",
+    mixed: Mixed = False,
     out: Annotated[
         Path | None, typer.Option(help="The file. Default: listening/GRID-TEST.html in the runs folder.")
     ] = None,

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.progress import track
 
-from ablations.commands import refusing, start
+from ablations.commands import Mixed, OfProfile, RecordedIn, World, refusing, start
 from ablations.errors import InputError, choose
 from ablations.records import GOLD_GAIN
 from reports import page
@@ -26,11 +26,11 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def command(
     grid: Annotated[list[str], typer.Option(help="Which grid; given several times, grids of one world are pooled.")],
-    runs_dir: Annotated[Path, typer.Option(help="The runs folder that holds the MLflow store.")] = Path("runs"),
+    runs_dir: RecordedIn = Path("runs"),
     out: Annotated[
         Path | None, typer.Option(help="Where to write. Default: reports/GRID in the runs folder.", show_default=False)
     ] = None,
-    profile: Annotated[str | None, typer.Option(help="Which profile, where the grid was run on several.")] = None,
+    profile: OfProfile = None,
     control: Annotated[
         str, typer.Option(help="The arm that the others are tested against in the main table.")
     ] = "diffro",
@@ -40,12 +40,8 @@ def command(
     formats: Annotated[
         list[str] | None, typer.Option("--format", help=f"Formats of the tables: {', '.join(FORMATS)}. Default: all.")
     ] = None,
-    world: Annotated[
-        str, typer.Option(help="Which world, by the beginning of its hash, where there are several.")
-    ] = "",
-    mixed: Annotated[
-        bool, typer.Option("--mixed", help="Pool cells of different worlds or versions of the code, and say so.")
-    ] = False,
+    world: World = "",
+    mixed: Mixed = False,
 ) -> None:
     """Write the tables, the figures (PDF, PNG) and report.html, the same bytes each time; keep them in MLflow too."""
     with refusing():
