@@ -34,7 +34,7 @@ OTHER = (GREY, "-", "o")
 
 
 def look(arm: str) -> tuple[str, Any, str]:
-    """An arm's colour, line and marker; ``diffro@0.5`` looks like ``diffro``."""
+    """An arm's colour, line and marker; ``diffro@shortcut0.5`` looks like ``diffro``."""
     return ARMS.get(arm.partition("@")[0], OTHER)
 
 

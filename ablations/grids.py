@@ -86,9 +86,9 @@ SINGLES = ("diffro", "ls", "eam", "adv", "rrpo")
 
 
 def shortcut(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
-    """Strength of the planted shortcut 0, .5, .9 x DiffRO, single components, RRPO; labels like ``diffro@0.5``."""
+    """Strength of the planted shortcut 0, .5, .9 x DiffRO, single components, RRPO; labels like ``diffro@shortcut0.5``."""
     arms = {
-        f"{name}@{strength:g}": replace(ARMS[name], shortcut=strength)
+        f"{name}@shortcut{strength:g}": replace(ARMS[name], shortcut=strength)
         for strength in (0.0, 0.5, 0.9)
         for name in SINGLES
     }

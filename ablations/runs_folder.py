@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ SERVER = "MLFLOW_TRACKING_URI"
 """The environment's word for an MLflow server to record on."""
 RESERVED = frozenset("?#%")
 """Characters with a meaning of their own in the addresses of sqlite, SQLAlchemy and MLflow, which share no way to quote them."""
+ROOM = 16 * 2**20
+"""Bytes that a new folder asks of the disk: MLflow's empty store takes about 1 MiB, and breaks off half way without room."""
 UI_ADDRESS = "http://127.0.0.1:5000"
 """Where `mlflow ui` listens when it is told nothing else."""
 
@@ -109,6 +112,15 @@ class RunsFolder:
     def lock(self) -> FileLock:
         """Held while the folder or its store is created or rewritten."""
         return FileLock(self.root / ".lock")
+
+    def make(self) -> None:
+        """Create the folder. Raises InputError when the disk of a new one is full."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.root).free
+        if not self.exists and free < ROOM:
+            fix = f"free at least {ROOM / 2**20:.0f} MiB there, or give --runs-dir a folder on another disk"
+            got = f"{self.root}: {free / 2**20:.1f} MiB"
+            raise InputError("the disk has no room for a runs folder", got=got, fix=fix)
 
     def write_marker(self) -> None:
         """Record the format, where the folder lies, and the server it was made for, in one step."""

@@ -34,9 +34,9 @@ def create(folder: RunsFolder, grid: str) -> None:
     """Create folder, store and the grid's experiment where they are missing, and put the store in order.
 
     Under a lock and before any worker starts: several processes that open a fresh sqlite store break it for good.
-    Raises UnavailableError when the store does not answer.
+    Raises InputError when the disk is full, UnavailableError when the store does not answer.
     """
-    folder.root.mkdir(parents=True, exist_ok=True)
+    folder.make()
     with folder.lock():
         if why := trouble(folder):
             raise UnavailableError(folder, why)

@@ -120,8 +120,18 @@ def sheets(found: Sequence[Finding]) -> list[Sheet]:
         "for one another: secondary.",
         *(f"{name}: {words(name, found)}" for name in names),
         *([SINGLE] if any(name not in PRIMARY for name in names) else []),
+        *([_untested(names)] if any(finding.verdict == INTERIM for finding in found) else []),
     )
     return [Sheet("survival", "Which conclusions survive", columns, tuple(rows), notes), _by_setting(found, names)]
+
+
+def _untested(names: Sequence[str]) -> str:
+    """Why there is no test."""
+    if len(names) < len(PRIMARY):
+        return (
+            f"Interim, without a test: these arms speak about {len(names)} of the family's {len(PRIMARY)} conclusions."
+        )
+    return "Interim, without a test: cells are missing, or this is no planned number of seeds."
 
 
 def _counted(mine: Sequence[Finding]) -> tuple[Value, ...]:

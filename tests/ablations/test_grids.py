@@ -69,8 +69,8 @@ def test_loo_leaves_one_out():
 def test_shortcut_grid_shares_the_profiles_own_strength():
     found = {c.label: c for c in cells("shortcut")}
     assert len(found) == 15
-    assert found["diffro@0.9"].stages["optimized"].key == cells("smoke")[0].stages["optimized"].key
-    assert found["diffro@0"].stages["optimized"].key != found["diffro@0.9"].stages["optimized"].key
+    assert found["diffro@shortcut0.9"].stages["optimized"].key == cells("smoke")[0].stages["optimized"].key
+    assert found["diffro@shortcut0"].stages["optimized"].key != found["diffro@shortcut0.9"].stages["optimized"].key
 
 
 def test_sensitivity_crosses_three_factors_and_one_setting_is_the_profiles_own():

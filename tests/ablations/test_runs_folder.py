@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import subprocess
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from ablations import tracking
 from ablations.errors import InputError
 from ablations.runs_folder import RunsFolder, check
 
@@ -20,6 +22,21 @@ def test_a_path_that_no_address_can_hold_is_refused(tmp_path: Path, name: str):
             check(path)
     assert list(tmp_path.iterdir()) == []
     assert check(tmp_path / "a b'c" / "runs").tracking_uri.endswith("a b'c/runs/mlflow.db")
+
+
+def test_a_full_disk_takes_no_new_folder(tmp_path: Path):
+    """MLflow would leave half a store there, and its traceback."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no right to mount a tmpfs here")
+    try:
+        with pytest.raises(
+            InputError, match=r"no room for a runs folder\n  got: .*: 8.0 MiB\n  fix: free at least 16 MiB"
+        ):
+            tracking.create(RunsFolder(tmp_path / "runs"), "tiny")
+        assert not list((tmp_path / "runs").iterdir())
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
 
 def test_a_store_whose_writer_was_killed_in_the_midst_opens(runs: Path, tmp_path: Path):

@@ -106,8 +106,13 @@ def test_nothing_is_tested_before_the_planned_number_of_seeds(looks: list[int]):
     found = findings(missing, [6], gone)
     assert said(found)[OWN, "EAM, added to DiffRO"] == "better", "a diverged cell is settled"
     assert {finding.mean.n for finding in found if finding.conclusion == "RRPO - DiffRO"} == {5, 6}
-    part = [r for r in grid() if not r.label.startswith("ls@")]
-    assert set(said(findings(part, [6])).values()) == {"interim"}, "the family is not whole"
+    assert sheets(findings(grid(), looks))[0].notes[-1] == (
+        "Interim, without a test: cells are missing, or this is no planned number of seeds."
+    )
+    part = findings([r for r in grid() if not r.label.startswith("ls@")], [6])
+    assert set(said(part).values()) == {"interim"}, "the family is not whole"
+    assert "these arms speak about 3 of the family's 4 conclusions" in sheets(part)[0].notes[-1]
+    assert "without a test" not in " ".join(sheets(findings(grid(), [6]))[0].notes)
 
 
 def test_a_component_that_did_not_move_its_target_in_a_setting_was_not_tested_there():
