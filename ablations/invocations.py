@@ -9,6 +9,7 @@ from typing import Any
 
 from ablations.contrasts import PRIMARY
 from ablations.failures import KINDS, Lost
+from ablations.grids import SINGLES
 from ablations.records import (
     PAIR_SPREAD,
     TAG_ARM,
@@ -103,8 +104,9 @@ def on(invocations: Sequence[Invocation], *, development: bool) -> list[Invocati
 def looks(invocations: Sequence[Invocation]) -> list[int]:
     """The numbers of seeds at which results may be read, rising: what invocations declared, else all seeds planned so far.
 
-    A seed counts once the whole primary family is planned for it, so pilots of some arms are no looks; in a grid without the
-    family every seed does. Development seeds count only where there are no others.
+    A seed counts once the whole primary family is planned for it, or in a grid of settings what stands in for it there, so pilots
+    of some arms are no looks; in a grid without the family every seed does. Development seeds count only where there are no
+    others.
     """
     return sorted(set().union(*_declared(invocations)))
 
@@ -128,9 +130,11 @@ def _declared(invocations: Sequence[Invocation]) -> list[set[int]]:
 def _planned(invocations: Sequence[Invocation]) -> list[int]:
     """Seeds for which the family is planned after each invocation; 0 for one that holds no seed which counts."""
     seeds = reported(seed for one in invocations for seed in one.seeds)
-    family = {arm for weights in PRIMARY.values() for arm in weights}
-    if not family <= {arm for one in invocations for arm in one.arms}:
-        family = set()
+    every = {arm for one in invocations for arm in one.arms}
+    factorial = {arm for weights in PRIMARY.values() for arm in weights}
+    places = {label.partition("@")[2] for label in every if "@" in label}
+    singles = {f"{arm}@{place}" for arm in SINGLES for place in places}
+    family = next((wanted for wanted in (factorial, singles) if wanted <= every), set())
     arms: dict[int, set[str]] = defaultdict(set)
     found = []
     for one in invocations:

@@ -40,11 +40,17 @@ FRAMES = frozenset({"oracle", "placebo"})
 def gold_gains(
     records: Sequence[Record], gold: str = "test_accuracy"
 ) -> tuple[dict[tuple[str, int], float], list[str]]:
-    """Gold gain at matched KL by (arm, seed), and notes on arms that did not move; ``gold`` is a column of the points."""
+    """Gold gain at matched KL by (arm, seed), and notes on arms that did not move; ``gold`` is a column of the points.
+
+    The common KL range is that of a seed's arms, in a grid of settings of those in the same setting (after the label's ``@``).
+    """
     gains: dict[tuple[str, int], float] = {}
     stuck: dict[str, list[int]] = {}
-    for seed in sorted({record.seed for record in records}):
-        moved = [r for r in records if r.seed == seed and {"sqrt_kl", gold} <= set(r.points.columns)]
+    within: dict[tuple[int, str], list[Record]] = {}
+    for record in records:
+        if {"sqrt_kl", gold} <= set(record.points.columns):
+            within.setdefault((record.seed, record.label.partition("@")[2]), []).append(record)
+    for (seed, _), moved in sorted(within.items(), key=lambda item: item[0][0]):
         paths = {r.label: (r.points["sqrt_kl"].to_numpy(), r.points[gold].to_numpy()) for r in moved}
         matched = matched_kl_gain(paths, {r.label for r in moved if r.stops_early})
         gains |= {(label, seed): gain for label, gain in matched.gains.items()}
@@ -105,8 +111,8 @@ def _notes(records: Sequence[Record], policies: bool, missing: Mapping[str, int]
     if policies:
         lines.append(
             "Gold gain at matched KL: mean gain of `test` accuracy over SFT along sqrt(KL per token), from 0 to the "
-            "largest KL that all arms of the seed shown here reach; arms that stop early by design keep their last "
-            "value. The other columns are values at the last checkpoint."
+            "largest KL that all arms of the seed (and setting) shown here reach; arms that stop early by design keep "
+            "their last value. The other columns are values at the last checkpoint."
         )
     if missing:
         lines.append("Not complete: " + ", ".join(f"{arm} {count}" for arm, count in missing.items()) + ".")

@@ -80,6 +80,10 @@ def bring_in(
     replace: Annotated[
         bool, typer.Option("--replace", help="Let a person's ratings take the place of their earlier ones.")
     ] = False,
+    name: Annotated[
+        str | None,
+        typer.Option("--as", help="Keep one file under this name: two people took the same.", show_default=False),
+    ] = None,
 ) -> None:
     """Check people's ratings and bring them into MLflow; all of the files, or nothing."""
     with refusing():
@@ -89,6 +93,8 @@ def bring_in(
         store = Store(folder)
         known = ratings.all_tests(store)
         read = [ratings.read(path, known) for path in files]
+        if name is not None:
+            read = [ratings.renamed(read, name)]
         fresh = ratings.check_new(store, read, replace)
     for file in fresh:
         ratings.keep(store, file)

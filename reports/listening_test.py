@@ -24,6 +24,7 @@ from ablations.contrasts import BASE, WHOLE
 from ablations.errors import InputError, choose
 from ablations.records import TAG_GRID, TAG_KIND, TAG_TEST, Record
 from ablations.store import Store
+from reports.settings import settings
 from reports.store import Selection
 from rrpo.stages import content_hash
 
@@ -84,11 +85,14 @@ def emotion_of(sound: str) -> str:
 def choose_items(
     selection: Selection, arms: Sequence[str] | None, seeds: Sequence[int] | None, prompts: int = PROMPTS
 ) -> list[Item]:
-    """The samples to rate: the given arms and seeds (default: `ARMS`, all) by as many prompts, in turn one of each emotion.
+    """The samples to rate: the given arms and seeds by as many prompts, in turn one of each emotion.
 
+    Default: `ARMS`, in a grid of settings those of the world's own, and all seeds.
     Raises InputError for arms or seeds that are not there, and when no prompt was kept for all of them.
     """
-    wanted = list(arms) if arms else [arm for arm in ARMS if arm in selection.arms] or selection.arms
+    own = next((f"@{s.name}" for s in settings(selection.records) if s.own), "")
+    heard = [f"{arm}{own}" for arm in ARMS]
+    wanted = list(arms) if arms else [arm for arm in heard if arm in selection.arms] or selection.arms
     for arm in wanted:
         choose("arm with records", arm, selection.arms)
     there = {(r.label, r.seed): r for r in selection.records if (r.folder / "audio").is_dir()}

@@ -29,8 +29,8 @@ class Check(NamedTuple):
 
     @property
     def failed(self) -> bool:
-        """Whether it was measured and the interval does not lie on the wanted side of zero, or the attack was weak."""
-        if self.weak or self.moved.n < 2:
+        """Whether the interval of three seeds or more does not lie on the wanted side of zero, or the attack was weak."""
+        if self.weak or self.moved.n < 3:  # two seeds' is so wide that any effect would fail
             return self.weak
         return not (self.moved.low > 0 if TARGETS[self.part][1] > 0 else self.moved.high < 0)
 

@@ -30,7 +30,10 @@ NOBODY = "Everything is simulated: no human has listened."
 
 
 def interval(values: ArrayLike, raters: ArrayLike, seeds: ArrayLike, level: float = 0.95) -> Interval:
-    """Mean of ``values [N]`` by ``raters [N]`` on ``seeds [N]``; n counts the raters, the bounds are NaN below two of them."""
+    """Mean of ``values [N]`` by ``raters [N]`` on ``seeds [N]``.
+
+    n counts the raters; the bounds are NaN below two of them, and without spread.
+    """
     x = np.asarray(values, float)
     if not len(x):
         return Interval(math.nan, math.nan, math.nan, 0)
@@ -46,7 +49,7 @@ def interval(values: ArrayLike, raters: ArrayLike, seeds: ArrayLike, level: floa
     both, _ = _clustered(x - mean, rater * (int(seed.max()) + 1) + seed)
     variance = max(by_rater + by_seed - both, by_rater, by_seed)
     if variance == 0:
-        return Interval(mean, mean, mean, n)
+        return Interval(mean, math.nan, math.nan, n)  # all alike: that says nothing of the next rater
     # Satterthwaite, but no fewer than the smaller of the two; a single seed has no spread that could be known
     parts = [v * v / df for v, df in ((by_rater, df_rater), (by_seed, df_seed)) if df > 0]
     df = max(variance**2 / sum(parts), min(d for d in (df_rater, df_seed) if d > 0))

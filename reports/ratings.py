@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 FILE = "ratings.csv"
 DOWNLOAD = "import the file as the page downloaded it, unopened; download it again on the rater's machine"
 SCALE = tuple("12345")
+WRITTEN = {"rater": r"[A-Za-z0-9._-]{1,40}", "plays": "[0-9]+", "seconds": r"[0-9]+\.[0-9]"}
+"""What the page can have written."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Ratings:
     test: ListeningTest
     """What was rated."""
     rater: str
-    """Who rated."""
+    """Who rated, as the page was told or as the import was."""
     rows: tuple[dict[str, str], ...]
     """By the columns of `records.RATINGS`."""
     content: bytes
@@ -44,8 +47,8 @@ class Ratings:
 
     @property
     def digest(self) -> str:
-        """Identity of the file."""
-        return hashlib.sha256(self.content).hexdigest()[:32]
+        """Identity of the answers, however the file's lines end."""
+        return hashlib.sha256("\n".join(row["check"] for row in self.rows).encode()).hexdigest()[:32]
 
 
 def read(path: Path, known: Mapping[str, ListeningTest]) -> Ratings:
@@ -114,8 +117,19 @@ def _check_row(
         if row[name] not in values:
             fix = f"it must be {' or '.join(values)}; {DOWNLOAD}"
             raise InputError(f"a rating's {name} is out of range", got=f"{where}: {row[name] or 'nothing'}", fix=fix)
-    if not row["plays"].isdecimal() or row["plays"] == "0":
+    for name, pattern in WRITTEN.items():
+        if not re.fullmatch(pattern, row[name]):
+            raise InputError(f"the page writes no such {name}", got=f"{where}: {row[name] or 'nothing'}", fix=DOWNLOAD)
+    if row["plays"] == "0":
         raise InputError("a sample was rated that was never heard", got=f"{where}: plays {row['plays']}", fix=DOWNLOAD)
+
+
+def renamed(files: Sequence[Ratings], name: str) -> Ratings:
+    """The one file's answers under another name. Raises InputError for several files or a name that the page would not take."""
+    if len(files) != 1 or not re.fullmatch(WRITTEN["rater"], name):
+        fix = "give one file, and a name of 1 to 40 letters, digits, dots, _ or -"
+        raise InputError("--as gives one file another name", got=f"{len(files)} files, name {name!r}", fix=fix)
+    return replace(files[0], rater=name)
 
 
 def all_tests(store: Store) -> dict[str, ListeningTest]:
@@ -136,7 +150,7 @@ def check_new(store: Store, files: Sequence[Ratings], replacing: bool) -> list[R
             raise InputError(
                 "two files hold the same person's ratings of one test",
                 got=f"rater {file.rater}, test {file.test.id}",
-                fix="leave one out; two people need two names",
+                fix="leave one out, or import it by itself with --as NAME if another person took the same name",
             )
         fresh[key] = file
     stored = {
@@ -149,7 +163,7 @@ def check_new(store: Store, files: Sequence[Ratings], replacing: bool) -> list[R
             raise InputError(
                 "other ratings by that person of that test were imported before",
                 got=f"rater {file.rater}, test {file.test.id}",
-                fix="give --replace if these are the person's whole answers, or have a second person take another name",
+                fix="give --replace if these are the person's whole answers, or --as NAME if another took the same name",
             )
     return [file for key, file in fresh.items() if stored.get(key) != file.digest]
 
@@ -196,10 +210,14 @@ def load(selection: Selection) -> pd.DataFrame:
         cells = {record.cell_hash for record in selection.records}
         for grid in selection.grid.split("+"):
             known = {test.id: test for test in tests(store, grid)}
-            newest = {(run.data.tags[TAG_TEST], run.data.tags[TAG_RATER]): run for run in _complete(store, grid)}
-            for (test, _), run in newest.items():
+            newest: dict[tuple[str, str], Any] = {}
+            for run in _complete(store, grid):
+                key = run.data.tags[TAG_TEST], run.data.tags[TAG_RATER]
+                newest.pop(key, None)  # so that the order is that of the newest
+                newest[key] = run
+            for (test, rater), run in newest.items():
                 file = read(store.artifacts_of(run) / FILE, known)
-                items = [(row, known[test].items[row["item"]]) for row in file.rows]
+                items = [(row | {"rater": rater}, known[test].items[row["item"]]) for row in file.rows]
                 rows += [_flat(row, item) for row, item in items if item.cell_hash in cells]
     table = pd.DataFrame(rows, columns=list(_COLUMNS))
     return table.drop_duplicates(["rater", "arm", "seed", "prompt"], keep="last", ignore_index=True)

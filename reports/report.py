@@ -79,7 +79,7 @@ def make(selection: Selection, control: str = BASE, metric: str = GOLD_GAIN) -> 
     rows, notes = effects.rows(records, selection.looks, selection.diverged, selection.ahead)
     matrices = rulers.load(selection)
     heard = opinion.heard(rated)
-    reach = sensitivity.findings(records, selection.looks, selection.diverged)
+    reach = sensitivity.findings(records, selection.looks, selection.diverged, selection.planned)
     shown, said = settings.plain(selection)
     found = [
         tables.main(selection, control, opinion.means(rated)),

@@ -9,7 +9,7 @@ and the name says so. Settings are not adjusted for one another: this is a sensi
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ablations.contrasts import BASE, COMPONENTS, NAMES, PRIMARY, WHOLE, difference
@@ -22,6 +22,7 @@ from reports.settings import Setting, settings, varied
 from reports.verdicts import MARGIN, SMALL, by_judge, judge, settled
 
 INTERIM = "interim"
+DIVERGED = "not tested (its cells diverged)"
 CLAIMS = ("better", "equivalent", "worse")
 """Words that could survive in another setting."""
 UNDECIDED = "undecided"
@@ -57,36 +58,47 @@ def conclusions(arms: set[str]) -> dict[str, dict[str, float]]:
     return (single | {"RRPO - DiffRO": difference(WHOLE, BASE)} if WHOLE in arms else single) if BASE in arms else {}
 
 
-def family(records: Sequence[Record]) -> dict[str, dict[str, float]]:
-    """The conclusions that every setting can speak about; none for a grid of plain arms."""
-    found = settings(records)
-    return conclusions(set.intersection(*(setting.arms for setting in found))) if found else {}
+def family(labels: Iterable[str]) -> dict[str, dict[str, float]]:
+    """The conclusions that every setting of these arms can speak about; none for plain arms."""
+    arms: dict[str, set[str]] = {}
+    for label in labels:
+        arm, at, place = label.partition("@")
+        if at:
+            arms.setdefault(place, set()).add(arm)
+    return conclusions(set.intersection(*arms.values())) if arms else {}
 
 
 def findings(
-    records: Sequence[Record], looks: Sequence[int], diverged: Collection[tuple[str, int]] = ()
+    records: Sequence[Record],
+    looks: Sequence[int],
+    diverged: Collection[tuple[str, int]] = (),
+    planned: Collection[str] = (),
 ) -> list[Finding]:
     """Every conclusion in every setting, setting by setting; none for a grid of plain arms.
 
-    ``looks`` are the planned numbers of seeds. A ``diverged`` cell, by (label, seed), is settled: it takes its seed out of the
-    contrasts it belongs to and does not keep the others from their test.
+    ``looks`` are the planned numbers of seeds, ``planned`` the labels (default: those of the records). A ``diverged`` cell, by
+    (label, seed), is settled: it takes its seed out of the contrasts it belongs to and does not keep the others from their test.
     """
-    wanted = family(records)
+    labels = planned or {record.label for record in records}
+    wanted = family(labels)
     seeds = sorted({record.seed for record in records} | {seed for _, seed in diverged})
-    tested = len(wanted) == len(PRIMARY)
+    tested = len(wanted) == len(PRIMARY) and len(seeds) > 1
     measured = []
-    for setting in settings(records):
+    for setting in settings(records, planned):
         contrasts = {name: setting.weights(weights) for name, weights in wanted.items()}
         values, *others = by_judge(setting.records, contrasts, seeds)
-        tested &= settled(values, contrasts, seeds, diverged) and min(map(len, values.values())) > 1
+        tested &= settled(values, contrasts, seeds, diverged)
         measured.append((setting, contrasts, values, others))
     alpha = alpha_at(len(seeds), looks) if tested else math.nan
     made = []
     for setting, contrasts, values, others in measured:
         failed = [name for name, weights in contrasts.items() if _not_moved(setting, name, weights)]
-        judged = {} if math.isnan(alpha) else judge(values, others, failed, alpha)
+        judged = (
+            judge({name: x for name, x in values.items() if len(x) > 1}, others, failed, alpha) if alpha > 0 else {}
+        )
+        untested = DIVERGED if alpha > 0 else INTERIM
         made += [
-            Finding(name, setting, t_interval(x), judged[name].verdict if judged else INTERIM)
+            Finding(name, setting, t_interval(x), judged[name].verdict if name in judged else untested)
             for name, x in values.items()
         ]
     return made
@@ -161,14 +173,19 @@ def _by_setting(found: Sequence[Finding], names: Sequence[str]) -> Sheet:
         cells = [value for name in names for value in (by[place, name].mean, by[place, name].verdict)]
         title = f"{place} *" if setting.own else place
         rows.append((title, *(setting.levels[factor] for factor in factors), *cells))
-    seeds = sorted({finding.mean.n for finding in found})
     return Sheet(
         "settings",
         "Conclusions by setting",
         tuple(columns),
         tuple(rows),
-        (f"*: the world's own. Seeds: {', '.join(map(str, seeds))}.",),
+        (f"*: the world's own. n = {_numbers(found)} seeds.",),
     )
+
+
+def _numbers(found: Sequence[Finding]) -> str:
+    """How many seeds the differences rest on: ``5``, or ``4 to 5``."""
+    n = [finding.mean.n for finding in found]
+    return f"{min(n)}" if min(n) == max(n) else f"{min(n)} to {max(n)}"
 
 
 def _split(own: Sequence[Finding]) -> tuple[Finding | None, list[Finding]]:
@@ -181,9 +198,14 @@ def words(name: str, found: Sequence[Finding]) -> str:
     mine = [finding for finding in found if finding.conclusion == name]
     own, others = _split(mine)
     if any(finding.verdict == INTERIM for finding in mine):
-        above = sum(finding.mean.mean > 0 for finding in mine)
-        clear = sum(finding.mean.low > 0 or finding.mean.high < 0 for finding in mine)
-        return f"Interim: above zero in {above} of {len(mine)} settings, the interval is clear of zero in {clear} (not tested)."
+        means = [finding.mean for finding in mine if finding.mean.n]
+        above, up, down = (
+            sum(bits) for bits in ([m.mean > 0 for m in means], [m.low > 0 for m in means], [m.high < 0 for m in means])
+        )
+        return (
+            f"Interim, not tested, n = {_numbers(mine)}, the same seeds in all settings, which so do not confirm one another: "
+            f"above zero in {above} of {len(means)} settings, the interval lies above it in {up}, below it in {down}."
+        )
     if own is None:
         return f"The world's own setting was not run. {_listed(others)}."
     if own.word not in CLAIMS:

@@ -6,8 +6,9 @@ A setting is told by what its arms override; the *world's own* is the one whose 
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ablations.records import Record
@@ -45,17 +46,20 @@ class Setting:
         return {f"{arm}@{self.name}": weight for arm, weight in contrast.items()}
 
 
-def settings(records: Sequence[Record]) -> list[Setting]:
-    """All settings of a grid in its order; none for a grid of plain arms."""
+def settings(records: Sequence[Record], planned: Iterable[str] = ()) -> list[Setting]:
+    """All settings of a grid in its order; none for a grid of plain arms. One of which only the labels are ``planned`` has no
+    records, and NaN for its levels."""
     own: dict[str, list[Record]] = {}
+    for label in planned:
+        own.setdefault(label.partition("@")[2], [])
     for record in records:
-        _, at, name = record.label.partition("@")
-        if at:
-            own.setdefault(name, []).append(record)
-    return [_setting(name, tuple(found)) for name, found in own.items()]
+        own.setdefault(record.label.partition("@")[2], []).append(record)
+    return [_setting(name, tuple(found)) for name, found in own.items() if name]
 
 
 def _setting(name: str, records: tuple[Record, ...]) -> Setting:
+    if not records:
+        return Setting(name, dict.fromkeys(FACTORS, math.nan), False, ())
     params = records[0].params
     levels, profiles = {}, {}
     for factor, (arm, profile) in FACTORS.items():
@@ -66,8 +70,8 @@ def _setting(name: str, records: tuple[Record, ...]) -> Setting:
 
 
 def varied(found: Sequence[Setting]) -> list[str]:
-    """The factors that the settings differ in."""
-    return [factor for factor in FACTORS if len({setting.levels[factor] for setting in found}) > 1]
+    """The factors that the settings with records differ in."""
+    return [factor for factor in FACTORS if len({s.levels[factor] for s in found if s.records}) > 1]
 
 
 def plain(selection: Selection) -> tuple[Selection, str]:

@@ -93,6 +93,8 @@ def against(selection: Selection, control: str, gains: Mapping[tuple[str, int], 
     A diverged cell takes its seed out of its arm's pairs; any other gap keeps the table interim.
     """
     if control not in selection.arms:
+        if any(arm.startswith(f"{control}@") for arm in selection.arms):
+            return {}, "No test here: arms are compared within their setting, in the tables of conclusions."
         return {}, f"No test here: {control} is not among the arms."
     seeds = sorted({seed for _, seed in {(r.label, r.seed) for r in selection.records} | selection.diverged})
     contrasts = {arm: difference(arm, control) for arm in selection.arms if arm not in FRAMES | {control}}

@@ -19,11 +19,13 @@ from reports.settings import SHORTCUT, Setting, settings, varied
 
 
 def sheet(records: Sequence[Record]) -> Sheet | None:
-    """One row an arm, and each combination of the other factors; None unless the shortcut varies and DiffRO is there."""
+    """One row an arm, and each combination of the other factors; None unless DiffRO is there with and without the shortcut."""
     found = settings(records)
     if SHORTCUT not in varied(found):
         return None
     strengths = sorted({setting.levels[SHORTCUT] for setting in found})
+    if strengths[0] != 0:
+        return None
     others = [factor for factor in varied(found) if factor != SHORTCUT]
     outcomes = {(record.label, record.seed): value_of(record, "uptake", {}) for record in records}
     contexts = list(dict.fromkeys(tuple(setting.levels[factor] for factor in others) for setting in found))
@@ -34,6 +36,8 @@ def sheet(records: Sequence[Record]) -> Sheet | None:
             rows += [(arm, *context, *_row(arm, here, strengths, outcomes)) for arm in _arms(here)]
     if not rows:
         return None
+    arms = {arm for setting in found for arm in setting.arms}
+    dropped = len(arms) * len(contexts) - len(rows)
     none, *planted = strengths
     columns = (
         Column("arm", "arm"),
@@ -48,6 +52,7 @@ def sheet(records: Sequence[Record]) -> Sheet | None:
         "Shortcut uptake, the share of samples with emotion e's artefact where e was asked for less their share where another "
         "emotion was, at the last checkpoint, by the strength of the shortcut planted in the RM's pre-training data; mean over "
         "seeds ± half the 95 % t-interval.",
+        *([f"Not shown: {dropped} arms or settings that lack one of the strengths, or DiffRO."] if dropped else []),
         f"{none:g} subtracted: what planting it did, within each seed. Less DiffRO's: difference in differences; below zero, the "
         "component keeps the policy from the shortcut. Secondary, not tested; the words go by the unadjusted interval.",
     )
@@ -65,7 +70,8 @@ def _arms(here: dict[float, Setting]) -> list[str]:
 def _row(
     arm: str, here: dict[float, Setting], strengths: Sequence[float], outcomes: dict[tuple[str, int], float]
 ) -> list[Value]:
-    seeds = sorted({record.seed for setting in here.values() for record in setting.records})
+    every = [(f"{name}@{here[s].name}", s) for s in strengths for name in {arm, BASE}]
+    seeds = sorted({seed for _, seed in outcomes if all((label, seed) in outcomes for label, _ in every)})
     none, *planted = strengths
 
     def at(name: str, strength: float, sign: float = 1.0) -> dict[str, float]:

@@ -111,7 +111,7 @@ def _family(selection: Selection) -> str:
     """What is tested and how; of a grid of settings, in each of them."""
     looks = ", ".join(map(str, selection.looks)) or "none"
     if settings.settings(selection.records):
-        there = list(sensitivity.family(selection.records))
+        there = list(sensitivity.family(selection.planned))
         said = f"In each setting, secondary: {'; '.join(there) or 'no conclusion'}"
         lack = "" if len(there) == len(PRIMARY) else ", of which this grid has not all"
     else:

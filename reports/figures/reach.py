@@ -10,9 +10,10 @@ from reports.sensitivity import Finding
 from reports.verdicts import MARGIN
 
 REACH = (
-    "Each conclusion's difference of gold gain at matched KL in every setting, mean with 95 % t-interval over seeds; *: the "
-    "world's own setting, whose mean the dashed line carries on. Filled by verdict: blue disc better, red square worse, green "
-    "diamond equivalent; hollow: undecided, interim or none. Grey band: the margin of three points."
+    "Each conclusion's difference of gold gain at matched KL in every setting, mean with 95 % t-interval over seeds (below three "
+    "seeds not drawn: the tables give it); *: the world's own setting, whose mean the dashed line carries on. Filled by verdict: "
+    "blue disc better, red square worse, green diamond equivalent; hollow: undecided, interim or none. Grey band: the margin of "
+    "three points."
 )
 MARKS = {"better": ("o", BLUE), "worse": ("s", VERMILION), "equivalent": ("D", GREEN)}
 

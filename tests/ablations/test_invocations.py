@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from ablations.grids import FACTORIAL
+from ablations.grids import FACTORIAL, SINGLES
 from ablations.invocations import Invocation, ahead, looks, planned_seeds
 
+SETTINGS = [f"{arm}@{place}" for place in ("a", "b") for arm in SINGLES]
 DEV, FIVE, EIGHT = (1000, 1001), tuple(range(1, 6)), tuple(range(1, 9))
 HALF, REST = FACTORIAL[:4], FACTORIAL[4:]
 
@@ -27,6 +28,8 @@ def asked(*given: tuple[Sequence[str], Sequence[int], Sequence[int]]) -> list[In
         ([(FACTORIAL, FIVE, ()), (["rrpo"], EIGHT, ())], [5], 1, 5),
         ([(HALF, EIGHT, ()), (REST, EIGHT, ()), (FACTORIAL, range(1, 13), ())], [8, 12], 1, 12),
         ([(["sft", "rrpo"], FIVE, ()), (["sft"], EIGHT, ())], [5, 8], 1, 8),
+        ([(["diffro@a", "rrpo@b"], (1, 2), ()), (SETTINGS, FIVE, ())], [5], 1, 5),
+        ([(["diffro@a", "rrpo@a"], (1, 2), ()), (["diffro@a", "rrpo@a"], FIVE, ())], [2, 5], 1, 5),
         ([], [], 0, 0),
     ],
     ids=[
@@ -37,6 +40,8 @@ def asked(*given: tuple[Sequence[str], Sequence[int], Sequence[int]]) -> list[In
         "one arm more",
         "halves",
         "no family",
+        "pilot of settings",
+        "two arms of a setting",
         "none",
     ],
 )

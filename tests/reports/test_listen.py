@@ -186,6 +186,9 @@ BAD: dict[str, tuple[Any, str]] = {
     "another test": (lambda rows: signed([row | {"test": "ffffffffffff"} for row in rows]), "did not export"),
     "two people": (edited(3, "rater", "bob"), "one person's ratings of one test"),
     "a program": (lambda rows: signed([row | {"automated": "1"} for row in rows]), "no person's ratings"),
+    "no time": (edited(2, "seconds", "abc"), "the page writes no such seconds"),
+    "other digits": (edited(2, "plays", "٣"), "the page writes no such plays"),
+    "a path for a name": (lambda rows: signed([row | {"rater": "../x"} for row in rows]), "no such rater"),
     "nothing": (lambda rows: [], "holds no rating"),
 }
 
@@ -242,6 +245,50 @@ def test_a_person_counts_once(exported: tuple[Path, ListeningTest], runs: Path, 
     assert listen("import", whole, "--runs-dir", runs, "--replace").exit_code == 0
     row = sheets(runs)["listening"].row("sft")
     assert (row["raters"], row["ratings"]) == (1, 3), "the whole file counts, and the first one no longer"
+
+
+def test_line_ends_and_marks_make_no_other_answers(exported: tuple[Path, ListeningTest], runs: Path, tmp_path: Path):
+    _, test = exported
+    first = stored_as(tmp_path / "first.csv", rated(test))
+    mailed = tmp_path / "mailed.csv"
+    mailed.write_bytes(b"\xef\xbb\xbf" + first.read_bytes().replace(b"\n", b"\r\n"))
+    assert listen("import", first, "--runs-dir", runs).exit_code == 0
+    again = listen("import", mailed, "--runs-dir", runs)
+    assert again.exit_code == 0, again.output
+    assert "was there already" in again.output
+
+
+def test_two_people_of_one_name_are_told_apart(exported: tuple[Path, ListeningTest], runs: Path, tmp_path: Path):
+    _, test = exported
+    first = stored_as(tmp_path / "first.csv", rated(test))
+    other = stored_as(tmp_path / "other.csv", rated(test, expressiveness="1"))
+    assert listen("import", first, "--runs-dir", runs).exit_code == 0
+    refused = listen("import", other, "--runs-dir", runs)
+    assert "--as NAME if another took the same name" in " ".join(refused.output.split())
+    for wrong in ([other, "--as", "a b"], [first, other, "--as", "ann2"]):
+        assert "--as gives one file another name" in listen("import", *wrong, "--runs-dir", runs).output
+    assert listen("import", other, "--runs-dir", runs, "--as", "ann2").exit_code == 0
+    row = sheets(runs)["listening"].row("sft")
+    assert (row["raters"], row["human_emos"].mean) == (2, 2.5)  # type: ignore[union-attr]
+
+
+def test_the_newest_counts_over_all_tests(exported: tuple[Path, ListeningTest], runs: Path, tmp_path: Path):
+    """A person's second answers to the first test are newer than those to the second, which holds the same samples."""
+    _, first = exported
+    made = listen("export", "--grid", "tiny", "--runs-dir", runs, "--prompts", "2")
+    assert made.exit_code == 0, made.output
+    second = next(test for test in listening_test.tests(Store(check(runs)), "tiny") if test.id != first.id)
+    for k, (test, score) in enumerate([(first, "1"), (second, "2"), (first, "3")]):
+        # all seeds of a prompt, so that the two tests share samples whatever their keys say
+        names = [name for seeds in blocks(test) for seed in seeds for name in seed]
+        rows = [
+            rated(test)[0] | {"item": name, "position": str(i), "expressiveness": score}
+            for i, name in enumerate(names, 1)
+        ]
+        path = stored_as(tmp_path / f"{k}.csv", signed(rows))
+        imported = listen("import", path, "--runs-dir", runs, "--replace")
+        assert imported.exit_code == 0, imported.output
+    assert set(ratings.load(select(runs, "tiny"))["expressiveness"]) == {3}
 
 
 def test_ratings_stand_in_the_report_and_only_beside_the_cells_that_were_heard(
@@ -317,8 +364,17 @@ def test_in_a_browser_a_person_rates_reloads_and_downloads(
                 assert tab.get_by_label("2 happy").is_checked()
                 tab.keyboard.press("2")
             else:
-                for key in ("1", "3", str(1 + k % 5)):
+                tab.keyboard.down("1")
+                tab.keyboard.down("1")  # held: it answers one question
+                tab.keyboard.up("1")
+                for key in ("3", str(1 + k % 5)):
                     tab.keyboard.press(key)
+            if k == 5:
+                tab.get_by_role("button", name="Another listener").click()
+                tab.get_by_role("textbox").fill(name)
+                tab.keyboard.press("Enter")
+                assert tab.locator("#place").inner_text() == "6 of 9", "who comes back goes on"
+                tab.locator("#place").click()
             tab.keyboard.press("Enter")
 
     with sync_playwright() as player:

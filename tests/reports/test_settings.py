@@ -16,7 +16,8 @@ from test_tables import Fake
 from ablations.contrasts import PRIMARY, arm_of, subsets
 from ablations.grids import GRIDS, Grid, sensitivity
 from ablations.statistics import t_interval
-from reports import effects, settings, uptake
+from ablations.summary import gold_gains
+from reports import effects, manipulation, settings, uptake
 from reports.report import make
 from reports.sensitivity import Finding, findings, sheets, verdict, words
 from reports.store import Selection, select
@@ -99,7 +100,7 @@ def test_the_whole_factorial_gives_main_effects():
 def test_nothing_is_tested_before_the_planned_number_of_seeds(looks: list[int]):
     found = findings(grid(), looks)
     assert set(said(found).values()) == {"interim"}
-    assert words("EAM, added to DiffRO", found).startswith("Interim: above zero in ")
+    assert words("EAM, added to DiffRO", found).startswith("Interim, not tested, n = 6, the same")
     missing = [r for r in grid() if (r.label, r.seed) != ("rrpo@noise0.6_shortcut0.9", 3)]
     assert set(said(findings(missing, [6])).values()) == {"interim"}, "one cell is missing"
     gone = {("rrpo@noise0.6_shortcut0.9", 3)}
@@ -113,6 +114,45 @@ def test_nothing_is_tested_before_the_planned_number_of_seeds(looks: list[int]):
     assert set(said(part).values()) == {"interim"}, "the family is not whole"
     assert "these arms speak about 3 of the family's 4 conclusions" in sheets(part)[0].notes[-1]
     assert "without a test" not in " ".join(sheets(findings(grid(), [6]))[0].notes)
+
+
+def test_a_conclusion_is_kept_where_an_arm_or_a_whole_setting_is_lost():
+    labels = list(dict.fromkeys(r.label for r in grid()))
+    place = "noise0.6_shortcut0.9"
+    without_rrpo = [r for r in grid() if r.label != f"rrpo@{place}"]
+    gone = {(f"rrpo@{place}", seed) for seed in range(6)}
+    verdicts = said(findings(without_rrpo, [6], gone, labels))
+    assert verdicts[place, "RRPO - DiffRO"] == "not tested (its cells diverged)"
+    assert verdicts[OWN, "EAM, added to DiffRO"] == "better", "the rest is tested"
+    assert set(said(findings(without_rrpo, [6], (), labels)).values()) == {"interim"}, "not there, and nobody knows why"
+    without_place = [r for r in grid() if not r.label.endswith(f"@{place}")]
+    found = findings(without_place, [6], (), labels)
+    assert set(said(found).values()) == {"interim"}
+    survival, by_setting = sheets(found)
+    assert [row[0] for row in by_setting.rows] == [f"{OWN} *", place, "noise0.3_shortcut0"]
+    assert by_setting.columns[1].name == "planted_shortcut", "the only factor that is known to differ"
+    assert by_setting.row(place)["rrpo_diffro"].n == 0  # type: ignore[union-attr]
+    assert "in 1 of 2 settings" in " ".join(survival.notes)
+
+
+def test_arms_are_matched_within_their_setting():
+    """Another setting's arm that hardly moves takes nothing from the range of these."""
+    made = grid(seeds=2, noise=0.0)
+    alone = [r for r in made if r.label.endswith(f"@{OWN}")]
+    for r in made:
+        if r.label == "ls@noise0.6_shortcut0.9":
+            r.points["sqrt_kl"] = [0.0, 0.1]
+    assert {key: x for key, x in gold_gains(made)[0].items() if key[0].endswith(f"@{OWN}")} == gold_gains(alone)[0]
+
+
+def test_two_seeds_check_no_manipulation():
+    """Their interval is so wide that any component would fail."""
+    for seeds, expected in ((2, False), (6, True)):
+        records = [
+            Fake(r.label, r.seed, r.points, params=r.params, scalars={"rm_smoothness": 0.5}) for r in grid(seeds)
+        ]
+        weights = {f"eam@{OWN}": 1.0, f"diffro@{OWN}": -1.0}
+        assert manipulation.check(records, "eam", weights).failed is expected
 
 
 def test_a_component_that_did_not_move_its_target_in_a_setting_was_not_tested_there():
@@ -231,6 +271,17 @@ def test_uptake_is_a_difference_in_differences():
     assert diffro["did_0.9"].n == 0  # type: ignore[union-attr]
 
 
+def test_uptake_counts_the_seeds_of_its_differences():
+    records = [record(arm, 0.3, s, seed, 0.0, s + seed) for arm in SINGLES for s in (0.0, 0.9) for seed in range(4)]
+    records = [r for r in records if (r.label, r.seed) != ("diffro@noise0.3_shortcut0.9", 3)]
+    made = uptake.sheet([r for r in records if r.label != "eam@noise0.3_shortcut0"])
+    assert made is not None
+    assert [row[:2] for row in made.rows] == [("diffro", 3), ("ls", 3), ("adv", 3), ("rrpo", 3)]
+    assert made.row("ls")["uptake_0.9"] == t_interval([0.9, 1.9, 2.9]), "of the same seeds"
+    assert any(note.startswith("Not shown: 1 arm") for note in made.notes)
+    assert uptake.sheet([r for r in records if not r.label.endswith("shortcut0")]) is None, "nothing to compare with"
+
+
 def test_uptake_by_the_other_factors_and_with_one_seed():
     records = [
         record(arm, noise, s, 1, 0.0, 0.1) for noise in (0.3, 0.6) for s in (0.0, 0.9) for arm in ("diffro", "eam")
@@ -256,7 +307,7 @@ def test_a_grid_of_settings_is_reported(runs: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setitem(GRIDS, "tiny", Grid(cells=cells, profile="smoke"))
     store_cells(runs, cells(None, [1]))
     made = make(select(runs, "tiny"))
-    assert made.verdict[0].startswith("RRPO - DiffRO: Interim: above zero in ")
+    assert made.verdict[0].startswith("RRPO - DiffRO: Interim, not tested, n = 1, the same seeds in all settings")
     assert made.verdict[-1].endswith("no human has listened.")
     found = {sheet.name: sheet for sheet in made.sheets}
     assert {"survival", "settings", "uptake"} <= found.keys()
@@ -271,4 +322,4 @@ def test_a_grid_of_settings_is_reported(runs: Path, tmp_path: Path, monkeypatch:
     shown, _ = settings.plain(select(runs, "tiny"))
     assert shown.arms == list(SINGLES)
     assert {r.params["arm.shortcut"] for r in shown.records} == {"0.9"}
-    assert "No test here: diffro is not among the arms." in found["table"].notes
+    assert any(note.startswith("No test here: arms are compared within") for note in found["table"].notes)
