@@ -43,15 +43,17 @@ def gold_gains(
     """Gold gain at matched KL by (arm, seed), and notes on arms that did not move; ``gold`` is a column of the points.
 
     The common KL range is that of a seed's arms, in a grid of settings of those in the same setting (after the label's ``@``).
+    A judge that was asked at some checkpoints only is linear between those.
     """
     gains: dict[tuple[str, int], float] = {}
     stuck: dict[str, list[int]] = {}
     within: dict[tuple[int, str], list[Record]] = {}
     for record in records:
-        if {"sqrt_kl", gold} <= set(record.points.columns):
+        if {"sqrt_kl", gold} <= set(record.points.columns) and record.points[gold].notna().any():
             within.setdefault((record.seed, record.label.partition("@")[2]), []).append(record)
     for (seed, _), moved in sorted(within.items(), key=lambda item: item[0][0]):
-        paths = {r.label: (r.points["sqrt_kl"].to_numpy(), r.points[gold].to_numpy()) for r in moved}
+        asked = {r.label: r.points[r.points[gold].notna()] for r in moved}
+        paths = {label: (points["sqrt_kl"].to_numpy(), points[gold].to_numpy()) for label, points in asked.items()}
         matched = matched_kl_gain(paths, {r.label for r in moved if r.stops_early})
         gains |= {(label, seed): gain for label, gain in matched.gains.items()}
         for label in matched.stuck:

@@ -22,7 +22,7 @@ MARGIN = 0.03
 """Three points: smaller differences count as none (declared in the design, before any result)."""
 GOLD = "test_accuracy"
 OTHER_JUDGES = ("val_accuracy", "third_accuracy")
-"""Judges beside `test`, where they were asked at every checkpoint: better or worse takes that all agree on the sign."""
+"""Judges beside `test`: better or worse takes that all agree on the sign. The third is asked at three checkpoints alone."""
 SMALL = " (by less than 3 points)"
 """What a verdict adds where a difference is found and lies within the margin."""
 Contrasts = Mapping[str, Mapping[str, float]]

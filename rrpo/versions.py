@@ -23,5 +23,5 @@ VERSIONS: dict[str, int] = {
     "examine": 1,
     "prompts": 1,
     "phonetic_judge": 3,
-    "validation": 6,
+    "validation": 7,
 }

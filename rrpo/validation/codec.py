@@ -46,7 +46,9 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
         )
     shared = {u.spec.seed for u in learnt["reward"] if u.spec} & {u.spec.seed for u in learnt["judge"] if u.spec}
     title = "utterances that the two recognisers share"
-    lines.append(Line(section="Recognisers", name=title, value=float(len(shared)), at_most=0))
+    both = {u.text for u in learnt["reward"]} & {u.text for u in learnt["judge"]}
+    note = f"rendered ones; {len(both)} texts are in both"
+    lines.append(Line(section="Recognisers", name=title, value=float(len(shared)), at_most=0, note=note))
     context.report(1, 3)
     lines.append(
         Line(
@@ -73,13 +75,21 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
 
 
 def survival(config: SectionConfig, clean: SpeechSet, codec: Codec) -> list[Line]:
-    """Recall of each planted artefact's detector after the codec."""
+    """Recall of each planted artefact's detector after the codec, and its false alarms on clean speech there."""
     chosen = clean.utterances[: config.card.planted]
     speakers = codec.speaker_index([u.speaker for u in chosen])
+    emotions = np.array([u.emotion for u in clean.utterances])
+    _, again = renditions(clean, codec, str(codec.mean.device))
+    alarms = {kind: flags.cpu().numpy() for kind, flags in detect(*everything(again), clean.audio).items()}
     lines = []
     for kind in ARTEFACTS:
         frames = resynthesised(planted(chosen, [kind] * len(chosen), clean.audio, codec.mean.device), speakers, codec)
         flags = detect(*everything(frames), clean.audio)
         title = f"planted {kind} found after the codec (recall)"
         lines.append(Line(section="Codec", name=title, at_least=0.8, **share(flags[kind].cpu().numpy())))
+    for kind in ARTEFACTS:
+        worst = max(clean.emotions, key=lambda emotion: alarms[kind][emotions == emotion].mean())
+        note = f"most in {worst}: {alarms[kind][emotions == worst].mean():.3f}"
+        title = f"{kind} heard in clean speech after the codec"
+        lines.append(Line(section="Codec", name=title, note=note, **share(alarms[kind])))
     return lines

@@ -12,13 +12,14 @@ import torch
 from sklearn.metrics import cohen_kappa_score
 
 from rrpo.codec import Codec
+from rrpo.corpus.config import AudioConfig
 from rrpo.corpus.features import SpeechSet
 from rrpo.corpus.prompts import load_prompts
 from rrpo.data import Frames
 from rrpo.judges import phonetics
 from rrpo.judges.emotion import Judge
 from rrpo.judges.metrics import expected_calibration_error
-from rrpo.judges.phonetic_judge import PhoneticJudge
+from rrpo.judges.phonetic_judge import PhoneticJudge, features
 from rrpo.judges.score import Samples, decoded
 from rrpo.stages import Context
 from rrpo.validation.config import SectionConfig
@@ -67,10 +68,13 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
     ends = {name: heard(judge, samples).argmax(1) for name, judge in judges.items()}
     if phonetics.available():
         third = PhoneticJudge.load(inputs["third"])
-        heard_clean, heard_end = (phonetic(third, part) for part in (clean, samples))
-        answers["third"], ends["third"] = {"clean": heard_clean}, heard_end.argmax(1)
-        right = heard_clean.argmax(1) == truth["clean"]
+        x = {name: measures(part, third.audio) for name, part in (("clean", clean), ("codec", again), ("end", samples))}
+        said = {name: third.of_measures(part).numpy() for name, part in x.items()}
+        answers["third"], ends["third"] = {"clean": said["clean"]}, said["end"].argmax(1)
+        right, after = (said[name].argmax(1) == truth["clean"] for name in ("clean", "codec"))
         found.append(Line(section=SECTION, name="third (not neural): accuracy", at_least=0.75, **share(right)))
+        found.append(Line(section=SECTION, name="third (not neural): accuracy through the codec", **share(after)))
+        found += pitch(x["clean"], x["codec"], config.card.resamples)
     else:
         found.append(Line(section=SECTION, name="third (not neural): accuracy", at_least=0.75, note=NOT_INSTALLED))
     context.report(len(NAMES), len(NAMES))
@@ -119,14 +123,17 @@ def calibration(name: str, answers: Mapping[str, np.ndarray], truth: Mapping[str
 def differences(judges: Mapping[str, Judge], inputs: Mapping[str, Path]) -> Line:
     """In how many of architecture, data and input ``val`` and ``test`` differ."""
     val, test = judges["val"], judges["test"]
-    seeds = [{u.spec.seed for u in SpeechSet.load(inputs[f"data_{name}"]).utterances if u.spec} for name in judges]
+    data = [SpeechSet.load(inputs[f"data_{name}"]).utterances for name in judges]
+    seeds = [{u.spec.seed for u in part if u.spec} for part in data]
+    texts = [{u.text for u in part} for part in data]
     differ = (
         type(val.network) is not type(test.network),
         not seeds[0] & seeds[1],
         val.on_wave != test.on_wave,
     )
     title = "val and test differ in architecture, data and input"
-    return Line(section=SECTION, name=title, value=float(sum(differ)), at_least=3)
+    note = f"no rendered utterance in common; {len(texts[0] & texts[1])} of {len(texts[0])} texts are"
+    return Line(section=SECTION, name=title, value=float(sum(differ)), at_least=3, note=note)
 
 
 def end_of_training(inputs: Mapping[str, Path], codec: Codec) -> Frames:
@@ -137,10 +144,33 @@ def end_of_training(inputs: Mapping[str, Path], codec: Codec) -> Frames:
     return Frames((f[:n] for f, n in zip(F, lengths.tolist(), strict=True)), codec.audio.floor)
 
 
-def phonetic(judge: PhoneticJudge, frames: Frames) -> np.ndarray:
-    """Log-probabilities ``[n, K]`` of the third judge."""
+def measures(frames: Frames, audio: AudioConfig) -> np.ndarray:
+    """Praat's measures ``[n, 11]`` of frames, vocoded: what the third judge goes by."""
     rows = torch.arange(len(frames.lengths), device=frames.flat.device)
-    return np.concatenate([judge.log_probs(*frames.batch(part)).numpy() for part in rows.split(64)])
+    return np.concatenate([features(*frames.batch(part), audio) for part in rows.split(64)])
+
+
+def pitch(before: np.ndarray, after: np.ndarray, resamples: int) -> list[Line]:
+    """What the codec leaves of F0, by Praat's measures ``[n, 11]`` before and after: nothing is asked, all should be known.
+
+    An utterance without a voiced frame has no F0 (`rrpo.judges.phonetics.UNVOICED` stands for it) and takes no part in the
+    correlations.
+    """
+    place = {name: i for i, name in enumerate(phonetics.MEASURES)}
+    voiced, still = before[:, place["voiced"]] > 0, after[:, place["voiced"]] > 0
+    shares = [f"{np.median(x[:, place['voiced']]):.2f}" for x in (before, after)]
+    note = f"before: {voiced.mean():.3f}; median share of voiced frames {shares[0]} before, {shares[1]} after"
+    lines = [Line(section=SECTION, name="samples with a voiced frame after the codec", note=note, **share(still))]
+    for name, title in (("f0_level", "F0 level"), ("f0_spread", "F0 spread")):
+        x, y = (part[voiced & still, place[name]] for part in (before, after))
+
+        def correlation(rows: np.ndarray, x: np.ndarray = x, y: np.ndarray = y) -> float:
+            return float(np.corrcoef(x[rows], y[rows])[0, 1])
+
+        title = f"{title} before and after the codec (correlation)"
+        known = bootstrap(correlation, len(x), min(resamples, 300)) if len(x) > 2 else {}
+        lines.append(Line(section=SECTION, name=title, note=f"n = {len(x)} voiced in both", **known))
+    return lines
 
 
 def agreement(what: str, said: Mapping[str, np.ndarray], classes: int, resamples: int) -> list[Line]:

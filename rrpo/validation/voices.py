@@ -28,7 +28,7 @@ from rrpo.reward_model import RewardModel
 from rrpo.stages import Context
 from rrpo.validation.config import SectionConfig
 from rrpo.validation.hearing import everything, heard, ideal_hits, labels, renditions
-from rrpo.validation.judges import phonetic
+from rrpo.validation.judges import measures
 from rrpo.validation.lines import NOT_INSTALLED, Line, ratio, share
 
 SECTION = "Other synthesisers"
@@ -68,7 +68,10 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
         frames = Frames((domain.speech.mel(int(i)).to(context.device) for i in domain.rows), domain.speech.audio.floor)
         lines.append(Line(section=SECTION, name=f"{title}: ideal observer", **share(domain.ideal)))
         for who, listener in listeners.items():
-            opinion = phonetic(listener, frames) if isinstance(listener, PhoneticJudge) else heard(listener, frames)
+            if isinstance(listener, PhoneticJudge):
+                opinion = listener.of_measures(measures(frames, listener.audio)).numpy()
+            else:
+                opinion = heard(listener, frames)
             right = opinion.argmax(1) == truth
             note = f"accuracy {right.mean():.3f}, n = {len(right)}"
             value = ratio(*_by_group(domain.groups, right, domain.ideal), config.card.resamples)
