@@ -183,7 +183,17 @@ def test_undecided_there_is_nothing_that_could_survive():
 
 
 @pytest.mark.parametrize(
-    "case", ["plain", "much noise", "no noise", "small", "val disagrees", "third disagrees", "not moved"]
+    "case",
+    [
+        "plain",
+        "much noise",
+        "no noise",
+        "small",
+        "val disagrees",
+        "third disagrees",
+        "third, asked at times, disagrees",
+        "not moved",
+    ],
 )
 def test_a_setting_is_judged_by_the_rule_of_the_table_of_effects(case: str):
     noise = {"much noise": 0.2, "no noise": 0.0}.get(case, 0.002)
@@ -193,7 +203,12 @@ def test_a_setting_is_judged_by_the_rule_of_the_table_of_effects(case: str):
         if case == "small":
             r.points["test_accuracy"] -= 2 * 0.045 * np.array([0.0, with_eam])
         if case.endswith("disagrees"):
-            r.points[f"{case.split()[0]}_accuracy"] = 1 - r.points["test_accuracy"]
+            if "at times" in case:  # a checkpoint between the two, which only `test` and `val` hear
+                between = r.points.mean().to_frame().T
+                object.__setattr__(r, "points", pd.concat([r.points[:1], between, r.points[1:]], ignore_index=True))
+            r.points[f"{case.split()[0].strip(',')}_accuracy"] = 1 - r.points["test_accuracy"]
+            if "at times" in case:
+                r.points.loc[1, "third_accuracy"] = np.nan
         if case == "not moved":
             object.__setattr__(r, "scalars", {"rm_smoothness": 0.5 + 0.001 * np.sin(7 * r.seed + len(r.label))})
     found = findings(made, [6])

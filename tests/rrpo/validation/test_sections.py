@@ -12,6 +12,7 @@ from rrpo.codec import Codec
 from rrpo.config import RewardModelConfig
 from rrpo.corpus.config import ARTEFACTS, EMOTIONS
 from rrpo.corpus.emotions import CUES, means
+from rrpo.judges import phonetics
 from rrpo.profiles import EMBEDDED, SMOKE
 from rrpo.reward_model import RewardModel
 from rrpo.stages import walk
@@ -122,6 +123,22 @@ def test_a_judge_as_good_as_the_ideal_observer_reaches_one() -> None:
     assert [line.at_least for line in lines] == [0.95, 0.85, 0.90, 0.92]
     assert {line.at_least for line in judges.of_ideal("val", answers, truths, ideal, 50)} == {None}
     assert judges.calibration("test", answers, truths, 50).value == pytest.approx(0.02 * 4, abs=1e-3)
+
+
+def test_what_a_codec_leaves_of_pitch() -> None:
+    """One that takes the voice of half of them and turns the spread round."""
+    rng = np.random.default_rng(0)
+    before = rng.random((100, len(phonetics.MEASURES))) + 0.1
+    after = before.copy()
+    place = {name: i for i, name in enumerate(phonetics.MEASURES)}
+    after[:, place["f0_spread"]] *= -1
+    after[::2, [place[name] for name in ("voiced", "f0_level", "f0_spread")]] = 0.0
+    kept, level, spread = judges.pitch(before, after, 50)
+    assert (kept.value, kept.passed) == (0.5, None)
+    assert kept.note.startswith("before: 1.000; median share of voiced frames 0.")
+    assert (level.value, spread.value) == pytest.approx((1, -1)), "those without voice take no part"
+    assert level.note == "n = 50 voiced in both"
+    assert all(np.isnan(line.value) for line in judges.pitch(before, after * 0, 50)[1:])
 
 
 def test_kappa_of_twins_strangers_and_opposites() -> None:
