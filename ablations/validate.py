@@ -51,12 +51,18 @@ def command(
         tracking.create(folder, records.EXPERIMENT_WORLD)
     stages = sections(size, seed)
     failures = build(list(stages.values()), folder, Estimator(folder.root, machine), count, console)
-    if failures:
-        for name, reason in failures.items():
-            console.print(f"not measured: {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1)
     lines = collect(stages, folder.root)
     title = f"World card: profile {profile}, seed {seed}"
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    if failures:
+        console.print(card.terminal(lines, title))
+        for name, reason in failures.items():
+            say(f"not measured: {name}: {reason}")
+        say(f"{card.conclusion(lines)}; {len(failures)} sections not measured, so nothing was written")
+        raise typer.Exit(1)
     out = folder.root / FOLDER
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
@@ -66,10 +72,11 @@ def command(
     card.write(lines, title, out)
     if (out / card.PHONETICS).is_file():
         card.plot(out / card.PHONETICS, out)
-    _log(lines, size, seed, folder, machine, out)
+    waiting = _log(lines, size, seed, folder, machine, out)
     console.print(card.terminal(lines, title))
-    for text in (f"Written to {out}", f"Open MLflow: {folder.ui_command()}", card.conclusion(lines)):
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    for text in (f"Written to {out}", waiting, f"Open MLflow: {folder.ui_command()}", card.conclusion(lines)):
+        if text:
+            say(text)
     raise typer.Exit(0 if card.passes(lines) else 1)
 
 
@@ -92,16 +99,17 @@ def _checked(
 
 
 def collect(stages: dict[str, Stage], store: Path) -> list[Line]:
-    """The lines of all sections, in the card's order."""
-    return [line for stage in stages.values() for line in load(stage.path(store) / LINES)]
+    """The lines of all sections that are built, in the card's order."""
+    return [line for stage in stages.values() if stage.done(store) for line in load(stage.path(store) / LINES)]
 
 
-def _log(lines: Sequence[Line], profile: Profile, seed: int, folder: RunsFolder, device: str, out: Path) -> None:
-    """One run of MLflow's experiment ``world``."""
+def _log(lines: Sequence[Line], profile: Profile, seed: int, folder: RunsFolder, device: str, out: Path) -> str:
+    """One run of MLflow's experiment ``world``; what to say where the store has not taken it yet."""
     cell = Cell(label="world", arm=VANILLA, seed=seed, profile=profile)
     tracker = tracking.Tracker(folder, records.EXPERIMENT_WORLD, environment.git_state(), environment.describe(device))
     tags = {records.TAG_PROFILE: profile.name, records.TAG_WORLD_HASH: cell.world_hash, records.TAG_SEED: str(seed)}
     tracker.record_card(f"card {cell.world_hash}", tags, cell.params(), card.metrics(lines), out)
+    return tracker.waiting()
 
 
 def main() -> None:

@@ -9,9 +9,12 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from ablations import card
+from ablations import card, validate
+from ablations.runs_folder import RunsFolder
 from ablations.validate import app
-from rrpo.validation.lines import NOT_INSTALLED, Line, load
+from rrpo.stages import MARKER, Stage
+from rrpo.validation.lines import LINES as LINES_FILE
+from rrpo.validation.lines import NOT_INSTALLED, Line, load, save
 
 LINES = [
     Line(section="Speech", name="rate as published", value=1.0, low=0.9, high=1.0, at_least=1.0),
@@ -91,3 +94,22 @@ def test_a_dead_server_ends_with_status_2(tmp_path: Path, monkeypatch: pytest.Mo
     result = CliRunner().invoke(app, ["--profile", "smoke", "--runs-dir", str(tmp_path / "runs")])
     assert result.exit_code == 2
     assert "the tracking store does not answer" in result.output
+
+
+def test_what_could_be_measured_is_shown_where_a_section_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One section is there, the others cannot be built: the card says so and is neither written nor recorded."""
+
+    def build(stages: list[Stage], folder: RunsFolder, *rest: object) -> dict[str, str]:
+        first = stages[0].path(folder.root)
+        first.mkdir(parents=True)
+        save(LINES[:2], first / LINES_FILE)
+        (first / MARKER).write_text("{}")
+        return {"card judges": "bug: no such judge"}
+
+    monkeypatch.setattr(validate, "build", build)
+    made = CliRunner().invoke(app, ["--profile", "smoke", "--runs-dir", str(tmp_path / "runs")])
+    assert made.exit_code == 1, made.output
+    assert "rate as published" in made.output
+    assert "not measured: card judges: bug: no such judge" in made.output
+    assert made.output.splitlines()[-1].startswith("world card: 1 of 2 pass; 1 sections not measured")
+    assert not (tmp_path / "runs" / validate.FOLDER).exists()
