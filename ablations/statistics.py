@@ -87,6 +87,22 @@ def _mean_gain(d: NDArray[np.float64], accuracy: NDArray[np.float64], end: float
     return float(area / end)
 
 
+def at_reach(d: ArrayLike, y: ArrayLike, end: float) -> float:
+    """``y [S]`` where ``d [S]`` first reaches ``end``, linear between checkpoints; the last one's where it never does.
+
+    Checkpoints at which ``y`` was not asked (NaN) are left out; NaN without any.
+    """
+    x, values = np.asarray(d, float), np.asarray(y, float)
+    x, values = x[np.isfinite(values)], values[np.isfinite(values)]
+    if not len(x):
+        return float("nan")
+    passed = np.flatnonzero(x >= end)
+    if not len(passed) or passed[0] == 0:
+        return float(values[-1] if not len(passed) else values[0])
+    i = int(passed[0])
+    return float(np.interp(end, x[i - 1 : i + 1], values[i - 1 : i + 1]))
+
+
 def mean_path(paths: Sequence[tuple[ArrayLike, ArrayLike]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The mean of several seeds' paths, checkpoint by checkpoint, over the checkpoints that all have."""
     shortest = min(len(np.asarray(d)) for d, _ in paths)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from ablations.records import GOLD_GAIN, Record
 from ablations.sheet import Column, Sheet, Value
-from ablations.statistics import Interval, matched_kl_gain, t_interval
+from ablations.statistics import Interval, MatchedGain, matched_kl_gain, t_interval
 
 POLICY_COLUMNS = (
     Column(GOLD_GAIN, "gold gain at matched KL, points", "gain", +1),
@@ -47,14 +47,7 @@ def gold_gains(
     """
     gains: dict[tuple[str, int], float] = {}
     stuck: dict[str, list[int]] = {}
-    within: dict[tuple[int, str], list[Record]] = {}
-    for record in records:
-        if {"sqrt_kl", gold} <= set(record.points.columns) and record.points[gold].notna().any():
-            within.setdefault((record.seed, record.label.partition("@")[2]), []).append(record)
-    for (seed, _), moved in sorted(within.items(), key=lambda item: item[0][0]):
-        asked = {r.label: r.points[r.points[gold].notna()] for r in moved}
-        paths = {label: (points["sqrt_kl"].to_numpy(), points[gold].to_numpy()) for label, points in asked.items()}
-        matched = matched_kl_gain(paths, {r.label for r in moved if r.stops_early})
+    for seed, matched in _matched(records, gold):
         gains |= {(label, seed): gain for label, gain in matched.gains.items()}
         for label in matched.stuck:
             stuck.setdefault(label, []).append(seed)
@@ -63,6 +56,30 @@ def gold_gains(
         for label, seeds in stuck.items()
     ]
     return gains, notes
+
+
+def reaches(records: Sequence[Record]) -> dict[tuple[str, int], float]:
+    """The end of the common range in sqrt(KL per token) by (arm, seed), as in `gold_gains`; not of arms that did not move."""
+    return {
+        (label, seed): matched.reach
+        for seed, matched in _matched(records, "test_accuracy")
+        for label in matched.gains
+        if matched.reach > 0 and label not in matched.stuck
+    }
+
+
+def _matched(records: Sequence[Record], gold: str) -> list[tuple[int, MatchedGain]]:
+    """The arms of each seed (and setting) that ``gold`` was asked of, matched with one another; seeds rising."""
+    within: dict[tuple[int, str], list[Record]] = {}
+    for record in records:
+        if {"sqrt_kl", gold} <= set(record.points.columns) and record.points[gold].notna().any():
+            within.setdefault((record.seed, record.label.partition("@")[2]), []).append(record)
+    found = []
+    for (seed, _), moved in sorted(within.items(), key=lambda item: item[0][0]):
+        asked = {r.label: r.points[r.points[gold].notna()] for r in moved}
+        paths = {label: (points["sqrt_kl"].to_numpy(), points[gold].to_numpy()) for label, points in asked.items()}
+        found.append((seed, matched_kl_gain(paths, {r.label for r in moved if r.stops_early})))
+    return found
 
 
 def table(records: Sequence[Record], planned: Mapping[str, int] | None = None) -> Sheet:

@@ -16,6 +16,7 @@ from ablations.summary import gold_gains, value_of
 from reports import (
     effects,
     factorial,
+    matched,
     opinion,
     overoptimisation,
     published,
@@ -90,6 +91,7 @@ def make(selection: Selection, control: str = BASE, metric: str = GOLD_GAIN) -> 
         factorial.sheet(records),
         tables.reward_models(selection),
         overoptimisation.sheet(selection),
+        matched.sheet(selection),
         rulers.sheet(selection, matrices),
         rulers.matrix_sheet(selection, matrices),
         opinion.sheet(selection, rated, control),
