@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from ablations.errors import InputError
 
@@ -33,6 +34,11 @@ def refusing() -> Iterator[None]:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
+
+
+def say(console: Console, text: str) -> None:
+    """A line as it is, not wrapped."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def start(app: typer.Typer, name: str) -> None:

@@ -22,7 +22,7 @@ from rich.console import Console
 from ablations import environment, equality
 from ablations.building import build
 from ablations.cell_file import CELL_FILE, read_cell
-from ablations.commands import Workers, refusing, start
+from ablations.commands import Workers, refusing, say, start
 from ablations.equality import Comparison
 from ablations.errors import InputError, positive
 from ablations.estimate import Estimator
@@ -58,9 +58,6 @@ def command(
     """Re-run a recorded cell and compare its numbers."""
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
 
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
     with refusing():
         folder = check(runs_dir)
         record, cell = recorded(folder, run_id)
@@ -70,23 +67,27 @@ def command(
         count = default_workers(machine) if workers is None else positive("--workers", workers)
         scratch = RunsFolder(folder.root / "reproduced" / record.cell_hash[:12])
         if reuse_world:
-            say(f"{share_world(cell, folder.root, scratch.root)} stages of the world are taken as they are stored.")
+            say(
+                console,
+                f"{share_world(cell, folder.root, scratch.root)} stages of the world are taken as they are stored.",
+            )
     if cell.hash != record.cell_hash:
         say(
-            f"This code names the cell otherwise ({cell.hash[:8]}, recorded {record.cell_hash[:8]}): stages have new versions."
+            console,
+            f"This code names the cell otherwise ({cell.hash[:8]}, recorded {record.cell_hash[:8]}): stages have new versions.",
         )
     if failures := build(list(cell.stages.values()), scratch, Estimator(folder.root, machine), count, console):
-        say("The cell could not be built again:")
+        say(console, "The cell could not be built again:")
         for title, reason in failures.items():
-            say(f"  {title}: {reason}")
+            say(console, f"  {title}: {reason}")
         raise typer.Exit(1)
     found = compare(cell, record, folder.root, scratch.root)
     for line in found.lines(tolerance):
-        say(line)
+        say(console, line)
     if found.equal(tolerance):
         shutil.rmtree(scratch.root, ignore_errors=True)
     else:
-        say(f"What was built is kept in {scratch.root}")
+        say(console, f"What was built is kept in {scratch.root}")
     raise typer.Exit(0 if found.equal(tolerance) else 1)
 
 

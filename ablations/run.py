@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from ablations import plan
-from ablations.commands import Device, RunsDir, refusing, start
+from ablations.commands import Device, RunsDir, refusing, say, start
 from ablations.estimate import Estimator
 from ablations.grids import FIRST_SEED, GRIDS
 from ablations.launchers import PACKAGES
@@ -119,7 +119,7 @@ def command(
         made = plan.make(asked)
     estimator = Estimator(asked.folder.root, asked.device)
     for line in made.lines(estimator, cells=plan_only):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(console, line)
     if plan_only:
         return
     with refusing():
@@ -131,22 +131,22 @@ def command(
 def report(outcome: Outcome, console: Console) -> None:
     """The end of a run: what is done, what failed, the table, how to open MLflow."""
 
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
     if outcome.table is not None:
         show_table(outcome.table, console, "Result")
     if outcome.failures:
-        say(f"{len(outcome.failures)} of {outcome.cells} cells failed:")
+        say(console, f"{len(outcome.failures)} of {outcome.cells} cells failed:")
     for name, reason in outcome.failures.items():
-        say(f"  {name}: {reason}")
+        say(console, f"  {name}: {reason}")
     if outcome.stopped:
-        say(f"Stopped. {outcome.done} of {outcome.cells} cells are done and kept; the same command goes on from there.")
+        say(
+            console,
+            f"Stopped. {outcome.done} of {outcome.cells} cells are done and kept; the same command goes on from there.",
+        )
     elif not outcome.failures:
-        say(f"All {outcome.cells} cells are done.")
+        say(console, f"All {outcome.cells} cells are done.")
     if outcome.waiting:
-        say(outcome.waiting)
-    say(f"Open it: {outcome.ui_command}")
+        say(console, outcome.waiting)
+    say(console, f"Open it: {outcome.ui_command}")
 
 
 def show_table(table: Sheet, console: Console, title: str) -> None:

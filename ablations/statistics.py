@@ -97,10 +97,10 @@ def at_reach(d: ArrayLike, y: ArrayLike, end: float) -> float:
     if not len(x):
         return float("nan")
     passed = np.flatnonzero(x >= end)
-    if not len(passed) or passed[0] == 0:
-        return float(values[-1] if not len(passed) else values[0])
-    i = int(passed[0])
-    return float(np.interp(end, x[i - 1 : i + 1], values[i - 1 : i + 1]))
+    if not len(passed):
+        return float(values[-1])
+    across = slice(max(passed[0] - 1, 0), passed[0] + 1)
+    return float(np.interp(end, x[across], values[across]))
 
 
 def mean_path(paths: Sequence[tuple[ArrayLike, ArrayLike]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -20,7 +20,7 @@ from rich.console import Console
 from ablations import environment, records, tracking
 from ablations.building import build
 from ablations.cell_file import CELL_FILE, read_cell
-from ablations.commands import Device, OfProfile, RunsDir, Workers, refusing, start
+from ablations.commands import Device, OfProfile, RunsDir, Workers, refusing, say, start
 from ablations.errors import InputError, choose, positive
 from ablations.estimate import Estimator
 from ablations.records import Record
@@ -59,11 +59,11 @@ def command(
         if stage.done(folder.root):
             record(tracker, cells, stage)
     for name, reason in failures.items():
-        console.print(f"not measured: {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"not measured: {name}: {reason}")
     arms = max(len(cells) for cells in groups)
     console.print(f"{len(stages) - len(failures)} of {len(stages)} seeds are measured, {arms} arms each.")
     if waiting := tracker.waiting():
-        console.print(waiting, markup=False, highlight=False, soft_wrap=True)
+        say(console, waiting)
     console.print(f"See it: python -m reports.run --grid {grid} --runs-dir {runs_dir}", soft_wrap=True)
     raise typer.Exit(int(bool(failures)))
 

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from ablations import card, environment, records, tracking
 from ablations.building import build
-from ablations.commands import Device, RunsDir, Workers, refusing, start
+from ablations.commands import Device, RunsDir, Workers, refusing, say, start
 from ablations.errors import InputError, choose, positive
 from ablations.estimate import Estimator
 from ablations.invocations import DEVELOPMENT
@@ -54,14 +54,11 @@ def command(
     lines = collect(stages, folder.root)
     title = f"World card: profile {profile}, seed {seed}"
 
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
     if failures:
         console.print(card.terminal(lines, title))
         for name, reason in failures.items():
-            say(f"not measured: {name}: {reason}")
-        say(f"{card.conclusion(lines)}; {len(failures)} sections not measured, so nothing was written")
+            say(console, f"not measured: {name}: {reason}")
+        say(console, f"{card.conclusion(lines)}; {len(failures)} sections not measured, so nothing was written")
         raise typer.Exit(1)
     out = folder.root / FOLDER
     shutil.rmtree(out, ignore_errors=True)
@@ -76,7 +73,7 @@ def command(
     console.print(card.terminal(lines, title))
     for text in (f"Written to {out}", waiting, f"Open MLflow: {folder.ui_command()}", card.conclusion(lines)):
         if text:
-            say(text)
+            say(console, text)
     raise typer.Exit(0 if card.passes(lines) else 1)
 
 

@@ -93,14 +93,11 @@ def findings(
     made = []
     for setting, contrasts, values, others in measured:
         failed = [name for name, weights in contrasts.items() if _not_moved(setting, name, weights)]
-        judged = (
-            judge({name: x for name, x in values.items() if len(x) > 1}, others, failed, alpha) if alpha > 0 else {}
-        )
-        untested = DIVERGED if alpha > 0 else INTERIM
-        made += [
-            Finding(name, setting, t_interval(x), judged[name].verdict if name in judged else untested)
-            for name, x in values.items()
-        ]
+        judged = {} if math.isnan(alpha) else judge(values, others, failed, alpha)
+        untested = DIVERGED if judged else INTERIM
+        for name, x in values.items():
+            verdict = judged[name].verdict if judged and len(x) > 1 else untested
+            made.append(Finding(name, setting, t_interval(x), verdict))
     return made
 
 
@@ -199,9 +196,7 @@ def words(name: str, found: Sequence[Finding]) -> str:
     own, others = _split(mine)
     if any(finding.verdict == INTERIM for finding in mine):
         means = [finding.mean for finding in mine if finding.mean.n]
-        above, up, down = (
-            sum(bits) for bits in ([m.mean > 0 for m in means], [m.low > 0 for m in means], [m.high < 0 for m in means])
-        )
+        above, up, down = sum(m.mean > 0 for m in means), sum(m.low > 0 for m in means), sum(m.high < 0 for m in means)
         return (
             f"Interim, not tested, n = {_numbers(mine)}, the same seeds in all settings, which so do not confirm one another: "
             f"above zero in {above} of {len(means)} settings, the interval lies above it in {up}, below it in {down}."

@@ -70,8 +70,8 @@ def _arms(here: dict[float, Setting]) -> list[str]:
 def _row(
     arm: str, here: dict[float, Setting], strengths: Sequence[float], outcomes: dict[tuple[str, int], float]
 ) -> list[Value]:
-    every = [(f"{name}@{here[s].name}", s) for s in strengths for name in {arm, BASE}]
-    seeds = sorted({seed for _, seed in outcomes if all((label, seed) in outcomes for label, _ in every)})
+    labels = [label for s in strengths for label in here[s].weights({arm: 1.0, BASE: 1.0})]
+    seeds = sorted({seed for _, seed in outcomes if all((label, seed) in outcomes for label in labels)})
     none, *planted = strengths
 
     def at(name: str, strength: float, sign: float = 1.0) -> dict[str, float]:

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from ablations import environment, launchers
-from ablations.commands import Device, refusing, start
+from ablations.commands import Device, refusing, say, start
 from ablations.run import WIDTH
 from ablations.sheet import Sheet, as_csv, markdown
 from ablations.statistics import Interval
@@ -133,9 +133,9 @@ def run(asked: Command, opened: OptunaStudy, console: Console) -> int:
     search = asked.search
     once = shared(search)
     for line in announcement(search, opened, asked.workers, once):
-        _say(console, line)
+        say(console, line)
     if late := options.ignored(asked, opened):
-        _say(console, f"note: {late}")
+        say(console, f"note: {late}")
     identity = options.identity(search)
     bridge = Bridge(search, asked.folder, opened, environment.git_state())
     bridge.start(identity)
@@ -151,32 +151,32 @@ def run(asked: Command, opened: OptunaStudy, console: Console) -> int:
         out = _write(search, opened, sheets, console)
         numbers = _numbers(checked)
         for title, reason in failures.items():
-            _say(console, f"failed: {title}: {reason}")
+            say(console, f"failed: {title}: {reason}")
         if not found:
-            _say(console, f"no trial gave a value; see {out / 'trials.csv'} for the reasons")
+            say(console, f"no trial gave a value; see {out / 'trials.csv'} for the reasons")
         if found and asked.export_arm:
             path, notes = export(search, opened, found[0], asked.export_arm, identity, checked)
-            _say(console, f"exported: {path}")
+            say(console, f"exported: {path}")
             if search.question.policy:
-                _say(
+                say(
                     console, f"it moved {results.reach(found[0]).mean:.2f} times as far as DiffRO in sqrt(KL per token)"
                 )
             for note in filter(None, [results.short(found[:1], search), *notes]):
-                _say(console, f"note: {note}")
-            _say(console, f"use it: python -m ablations.run --grid full --arms diffro,rrpo,{asked.export_arm}")
+                say(console, f"note: {note}")
+            say(console, f"use it: python -m ablations.run --grid full --arms diffro,rrpo,{asked.export_arm}")
         status = "FINISHED" if found and not lost else "FAILED"
     except KeyboardInterrupt:
         status = "KILLED"
-        _say(
+        say(
             console,
             "Stopped. Finished trials are kept, running ones are queued again; the same command goes on from there.",
         )
     finally:
         if said := bridge.end(status, numbers, out):
-            _say(console, said)
-    _say(console, f"Open it: {asked.folder.ui_command()}")
+            say(console, said)
+    say(console, f"Open it: {asked.folder.ui_command()}")
     where = shown(search.storage) if search.storage else search.folder / "journal.log"
-    _say(console, f"     or: optuna-dashboard {where}   (extra: dashboard)")
+    say(console, f"     or: optuna-dashboard {where}   (extra: dashboard)")
     return {"FINISHED": 0, "KILLED": 130}.get(status, 1)
 
 
@@ -199,7 +199,7 @@ def _check(asked: Command, opened: OptunaStudy, console: Console) -> tuple[Sheet
         return None, ""
     best = results.ranked(opened, asked.search)[0]
     if best.params == dict(asked.search.definition.paper):
-        _say(
+        say(
             console,
             "The best trial has the paper's values: the search found nothing better, and there is nothing to check.",
         )
@@ -220,10 +220,10 @@ def _write(search: Search, opened: OptunaStudy, sheets: Sequence[Sheet], console
         (out / f"{sheet.name}.md").write_text(f"# {sheet.title}\n\n{markdown(sheet)}")
         (out / f"{sheet.name}.csv").write_text(as_csv(sheet))
         if sheet.name not in UNPRINTED:
-            _say(console, f"\n{sheet.title}\n\n{markdown(sheet)}")
+            say(console, f"\n{sheet.title}\n\n{markdown(sheet)}")
     drawn = figures.draw(opened, search, out)
     names = ", ".join(path.name for path in drawn if path.suffix == ".png") or "no figure: too few trials"
-    _say(console, f"written to {out}: {names}")
+    say(console, f"written to {out}: {names}")
     return out
 
 
@@ -234,10 +234,6 @@ def _numbers(checked: Sheet | None) -> dict[str, float]:
     row = dict(zip((column.name for column in checked.columns), checked.rows[0], strict=True))
     means = {f"fresh {name}": v.mean for name, v in row.items() if isinstance(v, Interval)}
     return means | {f"fresh {name}": v for name, v in row.items() if isinstance(v, float)}
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from rrpo.codec import Codec
 from rrpo.corpus.config import ARTEFACTS
 from rrpo.corpus.features import SpeechSet
+from rrpo.data import Frames
 from rrpo.judges.artefacts import detect
 from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
@@ -60,7 +61,8 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
     )
     clean = SpeechSet.load(inputs["clean"])
     judge, truth = Judge.load(inputs["test"], device), labels(clean, clean.emotions)
-    before, after = (heard(judge, frames).argmax(1) == truth for frames in renditions(clean, codec, device))
+    spoken = renditions(clean, codec, device)
+    before, after = (heard(judge, frames).argmax(1) == truth for frames in spoken)
     lost = before.astype(float) - after
     title = "emotion accuracy lost by re-synthesis (test)"
     lines.append(Line(section="Codec", name=title, at_most=0.07, **mean(lost, resamples)))
@@ -69,17 +71,16 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
         Line(section="Codec", name="codebook perplexity", value=perplexity, note=f"of {codec.vocabulary} codes")
     )
     context.report(2, 3)
-    lines += survival(config, clean, codec)
+    lines += survival(config, clean, spoken[1], codec)
     context.report(3, 3)
     return lines
 
 
-def survival(config: SectionConfig, clean: SpeechSet, codec: Codec) -> list[Line]:
-    """Recall of each planted artefact's detector after the codec, and its false alarms on clean speech there."""
+def survival(config: SectionConfig, clean: SpeechSet, again: Frames, codec: Codec) -> list[Line]:
+    """Recall of each planted artefact's detector after the codec, and its false alarms on ``again``, clean speech after it."""
     chosen = clean.utterances[: config.card.planted]
     speakers = codec.speaker_index([u.speaker for u in chosen])
     emotions = np.array([u.emotion for u in clean.utterances])
-    _, again = renditions(clean, codec, str(codec.mean.device))
     alarms = {kind: flags.cpu().numpy() for kind, flags in detect(*everything(again), clean.audio).items()}
     lines = []
     for kind in ARTEFACTS:
