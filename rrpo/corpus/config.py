@@ -89,12 +89,13 @@ class SplitConfig:
     speakers: str = "policy"
     """Group: ``policy``, ``rm``, ``judge`` (judge-only speakers), ``judge+policy``, ``foreign:LANG``, or ``all``."""
     texts: str = "sft"
-    """Disjoint text pool: ``sft``, ``sft_heldout``, ``rm``, ``rl``, ``eval``, ``judge``, ``judge_heldout``; or ``random``
-    (random words)."""
+    """Disjoint text pool, a key of `rrpo.corpus.texts.POOLS`; or ``random`` (random words)."""
     artefact_rate: float = 0.0
     """Share of utterances that carry an artefact drawn independently of the emotion."""
     shortcut: float = 0.0
     """Probability that an utterance carries the artefact of its own emotion (planted bias; paper: real-world, unknown)."""
+    misacted: float = 0.0
+    """Probability that the speaker acts another emotion than the label, which then is what was asked for; not with raters."""
     raters: int = 0
     """Raters who vote on each utterance; 0 keeps the rendered emotion as the only label."""
     rater_noise: float = 0.0

@@ -1,7 +1,6 @@
 """The speakers of a world: an espeak-ng voice variant, a pitch, a vocal-tract length, a habitual rate and level.
 
-Deterministic in ``world.seed``. The policy's voice variants are not used by any other group, as long as enough are
-left.
+Deterministic in ``world.seed``. No voice variant serves two of the groups policy, rm and judge, as long as there are enough.
 """
 
 from __future__ import annotations
@@ -64,11 +63,11 @@ def speaker_table(world: WorldConfig) -> tuple[Speaker, ...]:
         taken.append(next(policy))
         table.append(_speaker(world.seed, "policy", index, world.language, taken[-1]))
     women, men = (tuple(v for v in group if v not in taken) for group in (FEMALE, MALE))
-    others = _variants(world.seed, women or FEMALE, men or MALE)
-    groups = [("rm", world.language, world.rm_speakers), ("judge", world.language, world.judge_speakers)]
-    groups += [("foreign", language, world.foreign_speakers) for language in foreign]
-    for group, language, count in groups:
-        table += [_speaker(world.seed, group, index, language, next(others)) for index in range(count)]
+    groups = [("rm", world.language, world.rm_speakers, 0, 2), ("judge", world.language, world.judge_speakers, 1, 2)]
+    groups += [("foreign", language, world.foreign_speakers, 0, 1) for language in foreign]
+    for group, language, count, first, step in groups:
+        variants = _variants(world.seed, women[first::step] or FEMALE, men[first::step] or MALE)
+        table += [_speaker(world.seed, group, index, language, next(variants)) for index in range(count)]
     return tuple(table)
 
 

@@ -35,7 +35,7 @@ def draw_split(world: WorldConfig, split: SplitConfig) -> list[Utterance]:
     languages = [voice.language for voice in voices]
     cues, _ = draw_cues(world.emotions, true, languages, world.cue_spread, generator(world.seed, "cues", *keys))
     votes = _votes(world, split, cues, languages, keys)
-    labels = true if votes is None else majority(votes)
+    labels = _asked(world, split, true, keys) if votes is None else majority(votes)
     artefacts = _artefacts(world, split, true, keys)
     return [
         Utterance(
@@ -99,6 +99,13 @@ def _votes(
     return draw_votes(posterior, split.raters, generator(world.seed, "votes", *keys))
 
 
+def _asked(world: WorldConfig, split: SplitConfig, true: np.ndarray, keys: Keys) -> np.ndarray:
+    """What each speaker was asked for: what they act, but with probability ``misacted`` any other emotion."""
+    rng, classes = generator(world.seed, "misacted", *keys), len(world.emotions)
+    other = (true + rng.integers(1, classes, size=len(true))) % classes
+    return np.where(rng.random(len(true)) < split.misacted, other, true)
+
+
 def _artefacts(world: WorldConfig, split: SplitConfig, true: np.ndarray, keys: Keys) -> list[str | None]:
     """With probability ``shortcut`` the artefact of the utterance's own emotion, else, with ``artefact_rate``, any."""
     own, other = generator(world.seed, "artefact", *keys).random((len(true), 2)).T
@@ -115,10 +122,12 @@ def _artefacts(world: WorldConfig, split: SplitConfig, true: np.ndarray, keys: K
 
 
 def _check(split: SplitConfig) -> None:
-    for name in ("artefact_rate", "shortcut"):
+    for name in ("artefact_rate", "shortcut", "misacted"):
         value = getattr(split, name)
         if not 0 <= value <= 1:
             raise ValueError(f"SplitConfig.{name} is {value}; it is a probability, give a number in [0, 1]")
+    if split.raters and split.misacted:
+        raise ValueError("SplitConfig.misacted labels utterances that raters label; set it or raters to 0")
     for name in ("size", "raters", "rater_noise"):
         if getattr(split, name) < 0:
             raise ValueError(f"SplitConfig.{name} is {getattr(split, name)}; give 0 or more")

@@ -131,6 +131,9 @@ def on_waves(
         found["third"] = [listeners.third.emotions[k] for k in log_probs.argmax(1)]
         found["third_logprob"] = log_probs[np.arange(n), target].astype(float)
         found[list(PROSODY)] = x[:, [phonetics.MEASURES.index(name) for name in PROSODY]]
+        unvoiced = x[:, phonetics.MEASURES.index("voiced")] == 0
+        found.loc[unvoiced, ["f0_level", "f0_spread"]] = np.nan
+        found["voiced"] = x[:, phonetics.MEASURES.index("voiced")]
     if listeners.voices is not None:
         names = sorted(listeners.voices)
         vectors = speaker.embeddings([resampled(wave, rate, speaker.RATE) for wave in waves])
@@ -145,7 +148,7 @@ def on_waves(
 
 def means(spoken: pd.DataFrame, prompts: Sequence[Prompt]) -> dict[str, float]:
     """Of `on_waves`: the checkpoint's metrics, NaN for those that were not measured."""
-    row = dict.fromkeys(("third_accuracy", "third_logprob", "f0_spread", "f0_contrast"), np.nan)
+    row = dict.fromkeys(("third_accuracy", "third_logprob", "f0_spread", "f0_contrast", "voiced"), np.nan)
     row |= dict.fromkeys(("speaker_similarity", "speaker_right", *naturalness.MEASURES), np.nan)
     row |= {name: float(spoken[name].mean()) for name in row if name in spoken}
     if "third" in spoken:

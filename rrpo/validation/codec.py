@@ -17,7 +17,7 @@ from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
 from rrpo.stages import Context
 from rrpo.validation.config import SectionConfig
-from rrpo.validation.hearing import everything, heard, labels, phone_errors, planted, renditions, resynthesised
+from rrpo.validation.hearing import everything, heard, labels, phone_errors, planted, renditions, resynthesised, sound
 from rrpo.validation.lines import Line, mean, ratio, share
 
 
@@ -45,10 +45,10 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
                 **ratio(errors[unseen], size[unseen], resamples),
             )
         )
-    shared = {u.spec.seed for u in learnt["reward"] if u.spec} & {u.spec.seed for u in learnt["judge"] if u.spec}
+    shared = {sound(u) for u in learnt["reward"]} & {sound(u) for u in learnt["judge"]}
     title = "utterances that the two recognisers share"
     both = {u.text for u in learnt["reward"]} & {u.text for u in learnt["judge"]}
-    note = f"rendered ones; {len(both)} texts are in both"
+    note = f"{len(both)} texts are in both"
     lines.append(Line(section="Recognisers", name=title, value=float(len(shared)), at_most=0, note=note))
     context.report(1, 3)
     lines.append(

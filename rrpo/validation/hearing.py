@@ -49,6 +49,11 @@ def analysed(waves: Sequence[Tensor], audio: AudioConfig, device: str | torch.de
     return Frames(found, audio.floor)
 
 
+def sound(utterance: Utterance) -> int | str | None:
+    """What tells one utterance's sound from another's: the seed of its rendering, or the user's audio file."""
+    return utterance.spec.seed if utterance.spec else utterance.audio
+
+
 def everything(frames: Frames) -> tuple[Tensor, Tensor]:
     """All of ``frames`` as one batch: ``F [n, T, M], lengths [n]``."""
     return frames.batch(torch.arange(len(frames.lengths), device=frames.flat.device))

@@ -23,7 +23,7 @@ from rrpo.judges.phonetic_judge import PhoneticJudge, features
 from rrpo.judges.score import Samples, decoded
 from rrpo.stages import Context
 from rrpo.validation.config import SectionConfig
-from rrpo.validation.hearing import heard, ideal_hits, labels, renditions
+from rrpo.validation.hearing import heard, ideal_hits, labels, renditions, sound
 from rrpo.validation.lines import NOT_INSTALLED, Line, bootstrap, ratio, share
 
 SECTION = "Judges"
@@ -36,6 +36,10 @@ OF_IDEAL = {
 """What the judges hear, and the least share of the ideal observer's accuracy that is asked of ``test``."""
 BINS = 10
 """Of the calibration error."""
+VOICED = 0.95
+"""Least share of samples in which the codec must leave a voice."""
+PITCH = {"f0_level": ("F0 level", 0.9), "f0_spread": ("F0 spread", 0.5)}
+"""Measures of F0 that must survive it, and the least correlation before and after."""
 NAMES = ("val", "test", "third")
 """The judges; ``third`` only where Praat is installed."""
 
@@ -124,15 +128,14 @@ def differences(judges: Mapping[str, Judge], inputs: Mapping[str, Path]) -> Line
     """In how many of architecture, data and input ``val`` and ``test`` differ."""
     val, test = judges["val"], judges["test"]
     data = [SpeechSet.load(inputs[f"data_{name}"]).utterances for name in judges]
-    seeds = [{u.spec.seed for u in part if u.spec} for part in data]
-    texts = [{u.text for u in part} for part in data]
+    sounds, texts = ([{key(u) for u in part} for part in data] for key in (sound, lambda u: u.text))
     differ = (
         type(val.network) is not type(test.network),
-        not seeds[0] & seeds[1],
+        not sounds[0] & sounds[1] and not texts[0] & texts[1],
         val.on_wave != test.on_wave,
     )
     title = "val and test differ in architecture, data and input"
-    note = f"no rendered utterance in common; {len(texts[0] & texts[1])} of {len(texts[0])} texts are"
+    note = f"{len(sounds[0] & sounds[1])} utterances in common, {len(texts[0] & texts[1])} texts"
     return Line(section=SECTION, name=title, value=float(sum(differ)), at_least=3, note=note)
 
 
@@ -151,7 +154,7 @@ def measures(frames: Frames, audio: AudioConfig) -> np.ndarray:
 
 
 def pitch(before: np.ndarray, after: np.ndarray, resamples: int) -> list[Line]:
-    """What the codec leaves of F0, by Praat's measures ``[n, 11]`` before and after: nothing is asked, all should be known.
+    """What the codec leaves of voice and F0, by Praat's measures ``[n, 11]`` before and after.
 
     An utterance without a voiced frame has no F0 (`rrpo.judges.phonetics.UNVOICED` stands for it) and takes no part in the
     correlations.
@@ -160,8 +163,9 @@ def pitch(before: np.ndarray, after: np.ndarray, resamples: int) -> list[Line]:
     voiced, still = before[:, place["voiced"]] > 0, after[:, place["voiced"]] > 0
     shares = [f"{np.median(x[:, place['voiced']]):.2f}" for x in (before, after)]
     note = f"before: {voiced.mean():.3f}; median share of voiced frames {shares[0]} before, {shares[1]} after"
-    lines = [Line(section=SECTION, name="samples with a voiced frame after the codec", note=note, **share(still))]
-    for name, title in (("f0_level", "F0 level"), ("f0_spread", "F0 spread")):
+    title = "samples with a voiced frame after the codec"
+    lines = [Line(section=SECTION, name=title, at_least=VOICED, note=note, **share(still))]
+    for name, (title, least) in PITCH.items():
         x, y = (part[voiced & still, place[name]] for part in (before, after))
 
         def correlation(rows: np.ndarray, x: np.ndarray = x, y: np.ndarray = y) -> float:
@@ -169,7 +173,8 @@ def pitch(before: np.ndarray, after: np.ndarray, resamples: int) -> list[Line]:
 
         title = f"{title} before and after the codec (correlation)"
         known = bootstrap(correlation, len(x), min(resamples, 300)) if len(x) > 2 else {}
-        lines.append(Line(section=SECTION, name=title, note=f"n = {len(x)} voiced in both", **known))
+        note = f"n = {len(x)} voiced in both"
+        lines.append(Line(section=SECTION, name=title, at_least=least, note=note, **known))
     return lines
 
 

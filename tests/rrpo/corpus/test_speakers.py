@@ -15,9 +15,13 @@ def test_speakers_are_distinct_counted_and_apart_by_group():
     assert len(table) == 4 + 32 + 32 + 2 * 16
     assert len({speaker.id for speaker in table}) == len(table)
     assert len({(s.variant, s.pitch, s.formant, s.rate) for s in table}) == len(table)
-    policy = {speaker.variant for speaker in group_speakers(WORLD, "policy")}
-    assert len(policy) == 4
-    assert not policy & {speaker.variant for speaker in table if speaker.group != "policy"}
+    variants = {
+        name: {speaker.variant for speaker in group_speakers(WORLD, name)} for name in ("policy", "rm", "judge")
+    }
+    assert len(variants["policy"]) == 4
+    assert not variants["policy"] & {speaker.variant for speaker in table if speaker.group != "policy"}
+    assert not variants["rm"] & variants["judge"]
+    assert min(len(variants["rm"]), len(variants["judge"])) >= 9
 
 
 def test_a_larger_group_begins_with_the_smaller_one_and_a_seed_redraws_all():

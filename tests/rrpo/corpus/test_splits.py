@@ -69,6 +69,15 @@ def test_uncorrelated_artefacts_do_not_tell_the_emotion():
     assert sum(u.artefact == SHORTCUT[u.true_emotion] for u in chosen) / len(chosen) == pytest.approx(0.2, abs=0.06)
 
 
+def test_a_misacted_utterance_sounds_as_its_true_emotion_and_is_labelled_with_another():
+    plain, misacted = draw_split(WORLD, split()), draw_split(WORLD, split(misacted=0.25))
+    assert [u.spec for u in plain] == [u.spec for u in misacted]
+    assert [u.true_emotion for u in plain] == [u.true_emotion for u in misacted]
+    wrong = [u.emotion for u in misacted if u.emotion != u.true_emotion]
+    assert 30 <= len(wrong) <= 70
+    assert set(wrong) == set(WORLD.emotions)
+
+
 def test_raters_disagree_and_the_label_is_their_majority():
     utterances = draw_split(WORLD, split(size=300, raters=3, rater_noise=0.3))
     assert all(u.votes is not None and len(u.votes) == 3 for u in utterances)
@@ -98,6 +107,8 @@ def test_impossible_numbers_are_refused():
         draw_split(WORLD, split(shortcut=1.5))
     with pytest.raises(ValueError, match="rater_noise"):
         draw_split(WORLD, split(rater_noise=-1.0))
+    with pytest.raises(ValueError, match="misacted"):
+        draw_split(WORLD, split(raters=3, misacted=0.1))
 
 
 def test_prompts_are_balanced_keyed_and_stored(tmp_path):

@@ -29,7 +29,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folders = {name: root / name for name in ("speech", "heldout", "words", "codec", "prompts")}
     for folder in folders.values():
         folder.mkdir()
-    for name, size, texts in (("speech", 40, "judge"), ("heldout", 20, "judge_heldout"), ("words", 30, "random")):
+    for name, size, texts in (("speech", 40, "judge_test"), ("heldout", 20, "judge_heldout"), ("words", 30, "random")):
         split = SplitConfig(name=name, size=size, speakers="judge+policy", texts=texts, artefact_rate=0.25)
         features.build(SpeechConfig(world=WORLD, split=split), {}, folders[name], Context())
     config = CodecConfig(dim=16, steps=5, batch=8)

@@ -86,12 +86,15 @@ def test_points_hold_every_documented_column_and_are_made_of_the_samples(
 @pytest.mark.skipif(not INSTALLED, reason="optional packages are not installed")
 def test_listeners_hear_the_first_prompts_alone(inputs: dict[str, Path], tmp_path: Path) -> None:
     points, samples = run(inputs, tmp_path / "out", DiagnoseConfig(spoken=6, naturalness=1))
-    for name in ("third", "f0_spread", "speaker_similarity"):
+    for name in ("third", "voiced", "speaker_similarity"):
         assert samples.groupby("step")[name].count().tolist() == [6, 6, 6]
+    heard = samples.dropna(subset="voiced")
+    for name in ("f0_level", "f0_spread"):
+        assert (heard[name].isna() == (heard["voiced"] == 0)).all(), "what has no voice has no F0"
     third = samples.dropna(subset="third").groupby("step").apply(lambda rows: (rows["third"] == rows["target"]).mean())
     assert np.allclose(points.set_index("step")["third_accuracy"], third)
     assert points["speaker_similarity"].iloc[0] > points["speaker_similarity"].iloc[2], "noise is not the speaker"
-    assert points[["f0_spread", "f0_contrast"]].notna().all(axis=None)
+    assert points["voiced"].notna().all()
 
 
 @pytest.mark.skipif(not INSTALLED, reason="optional packages are not installed")
@@ -122,7 +125,7 @@ def test_what_is_not_installed_is_nan_and_nothing_fails(
     assert json.loads((bare / "scalars.json").read_text()) == {"naturalness": ""}
     without = {name: path for name, path in inputs.items() if name != "third"} | {"yardsticks": bare}
     points, _ = run(without, tmp_path / "out", DiagnoseConfig(spoken=4))
-    absent = ["third_accuracy", "third_logprob", "f0_spread", "f0_contrast"]
+    absent = ["third_accuracy", "third_logprob", "voiced", "f0_spread", "f0_contrast"]
     absent += ["speaker_similarity", "speaker_right", "dnsmos", "plcmos"]
     assert points[absent].isna().all(axis=None)
     assert points.drop(columns=absent).notna().all(axis=None)

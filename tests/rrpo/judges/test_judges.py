@@ -116,9 +116,7 @@ def test_blanks_are_keyed_and_leave_a_stripe_and_a_gap(frames: Frames) -> None:
 
 @pytest.mark.parametrize("architecture", ["conv_gru", "stats_tdnn"])
 def test_judge_stage(architecture: str, stages: dict[str, Path], tmp_path: Path) -> None:
-    config = JudgeConfig(
-        architecture=architecture, dim=16, steps=60 if architecture == "stats_tdnn" else 100, batch=16, lr=5e-3
-    )
+    config = JudgeConfig(architecture=architecture, dim=16, steps=100, batch=16, lr=5e-3)
     inputs = {"speech": stages["speech"], "heldout": stages["heldout"], "codec": stages["codec"]}
     emotion.build(config, inputs, tmp_path, Context())
     scalars = json.loads((tmp_path / "scalars.json").read_text())

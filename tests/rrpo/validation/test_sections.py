@@ -134,7 +134,7 @@ def test_what_a_codec_leaves_of_pitch() -> None:
     after[:, place["f0_spread"]] *= -1
     after[::2, [place[name] for name in ("voiced", "f0_level", "f0_spread")]] = 0.0
     kept, level, spread = judges.pitch(before, after, 50)
-    assert (kept.value, kept.passed) == (0.5, None)
+    assert (kept.value, kept.passed, level.passed, spread.passed) == (0.5, False, True, False)
     assert kept.note.startswith("before: 1.000; median share of voiced frames 0.")
     assert (level.value, spread.value) == pytest.approx((1, -1)), "those without voice take no part"
     assert level.note == "n = 50 voiced in both"
