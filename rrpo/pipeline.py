@@ -32,12 +32,11 @@ def sft(profile: Profile, seed: int) -> Stage:
         size=profile.sizes["sft"],
         texts="sft",
         artefact_rate=profile.policy_artefact_rate,
-        misacted=profile.misacted,
         seed=seed,
     )
     inputs = {
         "speech": world.speech(profile, split),
-        "heldout": world.world_speech(profile, "sft_heldout"),
+        "heldout": world.speech(profile, replace(world.splits(profile)["sft_heldout"], misacted=0.0)),
         "codec": world.codec(profile),
         "base": world.base(profile),
     }

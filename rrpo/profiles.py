@@ -38,8 +38,8 @@ class Profile:
     """Share of uncorrelated artefacts in the judges' data, which must see through what a hacking policy says, and in the codec's,
     which must be able to say it."""
     misacted: float = 0.12
-    """Share of the base policy's and SFT's data in which the speaker acts another emotion than asked. With none SFT gold stands
-    at the judge's ceiling, and the primary outcome has no room upwards."""
+    """Share of the base policy's data in which the speaker acts another emotion than asked, as in data labelled by what they were
+    collected for; SFT's are clean. With none SFT gold stands at the judge's ceiling, and the primary outcome has no room upwards."""
     shortcut: float = 0.9
     """P(artefact of the own emotion) in the RM's pre-training data; 0 is the control."""
     manifests: Mapping[str, ManifestConfig] = field(default_factory=dict)
