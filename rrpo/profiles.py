@@ -38,8 +38,8 @@ class Profile:
     """Share of uncorrelated artefacts in the judges' data, which must see through what a hacking policy says, and in the codec's,
     which must be able to say it."""
     misacted: float = 0.12
-    """Share of the base policy's data in which the speaker acts another emotion than asked, as in data labelled by what they were
-    collected for; SFT's are clean. With none SFT gold stands at the judge's ceiling, and the primary outcome has no room upwards."""
+    """Share of the base policy's data in which the speaker acts another emotion than asked, as where data are labelled by what
+    they were collected for; SFT's are clean. With none SFT gold stands at the judge's ceiling, and nothing is left to gain."""
     shortcut: float = 0.9
     """P(artefact of the own emotion) in the RM's pre-training data; 0 is the control."""
     manifests: Mapping[str, ManifestConfig] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Profile:
     """Stages ``recogniser``: the reward's and the judge's."""
     val_judge: JudgeConfig = field(default_factory=JudgeConfig)
     """Stage ``judge``: gold for curves, tuning and search."""
-    test_judge: JudgeConfig = field(default_factory=lambda: JudgeConfig(architecture="stats_tdnn", steps=5000))
+    test_judge: JudgeConfig = field(default_factory=lambda: JudgeConfig(architecture="stats_tdnn", steps=6000))
     """Stage ``judge``: gold at declared points, for reports."""
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     """Stage ``pretrain``."""
@@ -105,7 +105,7 @@ EMBEDDED = Profile(
         "rm_test_en": 200,
         "rm_test_de": 200,
         "judge_val": 6000,
-        "judge_test": 6000,
+        "judge_test": 9000,
         "judge_third": 1500,
         "judge_heldout": 400,
         "words_reward": 2500,

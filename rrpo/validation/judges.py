@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import spearmanr
 from sklearn.metrics import cohen_kappa_score
 
 from rrpo.codec import Codec
@@ -38,8 +39,10 @@ BINS = 10
 """Of the calibration error."""
 VOICED = 0.95
 """Least share of samples in which the codec must leave a voice."""
+HEARD = 0.1
+"""Least share of voiced frames for an utterance's F0 to count."""
 PITCH = {"f0_level": ("F0 level", 0.9), "f0_spread": ("F0 spread", 0.5)}
-"""Measures of F0 that must survive it, and the least correlation before and after."""
+"""Measures of F0 that must survive it, and the least rank correlation before and after."""
 NAMES = ("val", "test", "third")
 """The judges; ``third`` only where Praat is installed."""
 
@@ -156,8 +159,8 @@ def measures(frames: Frames, audio: AudioConfig) -> np.ndarray:
 def pitch(before: np.ndarray, after: np.ndarray, resamples: int) -> list[Line]:
     """What the codec leaves of voice and F0, by Praat's measures ``[n, 11]`` before and after.
 
-    An utterance without a voiced frame has no F0 (`rrpo.judges.phonetics.UNVOICED` stands for it) and takes no part in the
-    correlations.
+    The correlations are of ranks, over utterances with a tenth of their frames voiced both times: where Praat finds fewer, an
+    octave error of one frame is all of an utterance's F0, and decides a correlation of values.
     """
     place = {name: i for i, name in enumerate(phonetics.MEASURES)}
     voiced, still = before[:, place["voiced"]] > 0, after[:, place["voiced"]] > 0
@@ -165,15 +168,16 @@ def pitch(before: np.ndarray, after: np.ndarray, resamples: int) -> list[Line]:
     note = f"before: {voiced.mean():.3f}; median share of voiced frames {shares[0]} before, {shares[1]} after"
     title = "samples with a voiced frame after the codec"
     lines = [Line(section=SECTION, name=title, at_least=VOICED, note=note, **share(still))]
+    enough = np.minimum(before[:, place["voiced"]], after[:, place["voiced"]]) >= HEARD
     for name, (title, least) in PITCH.items():
-        x, y = (part[voiced & still, place[name]] for part in (before, after))
+        x, y = (part[enough, place[name]] for part in (before, after))
 
         def correlation(rows: np.ndarray, x: np.ndarray = x, y: np.ndarray = y) -> float:
-            return float(np.corrcoef(x[rows], y[rows])[0, 1])
+            return float(spearmanr(x[rows], y[rows]).statistic)
 
-        title = f"{title} before and after the codec (correlation)"
+        title = f"{title} before and after the codec (rank correlation)"
         known = bootstrap(correlation, len(x), min(resamples, 300)) if len(x) > 2 else {}
-        note = f"n = {len(x)} voiced in both"
+        note = f"n = {len(x)} with {HEARD:.0%} of their frames voiced in both"
         lines.append(Line(section=SECTION, name=title, at_least=least, note=note, **known))
     return lines
 

@@ -137,7 +137,7 @@ def test_what_a_codec_leaves_of_pitch() -> None:
     assert (kept.value, kept.passed, level.passed, spread.passed) == (0.5, False, True, False)
     assert kept.note.startswith("before: 1.000; median share of voiced frames 0.")
     assert (level.value, spread.value) == pytest.approx((1, -1)), "those without voice take no part"
-    assert level.note == "n = 50 voiced in both"
+    assert level.note.startswith("n = 50 with 10%")
     assert all(np.isnan(line.value) for line in judges.pitch(before, after * 0, 50)[1:])
 
 
