@@ -117,6 +117,7 @@ SMOKE = Profile(
     name="smoke",
     world=WorldConfig(policy_speakers=2, rm_speakers=3, judge_speakers=3, foreign_speakers=1, cue_spread=0.4),
     sizes={name: 30 if name.startswith("rm_test") else 100 for name in EMBEDDED.sizes} | {"base": 200, "codec": 150},
+    misacted=0.0,
     annotated=60,
     rl_prompts=64,
     codec=CodecConfig(levels=(5, 5, 5), dim=48, steps=150, batch=16, lr=2e-3),
