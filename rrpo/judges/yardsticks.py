@@ -36,7 +36,7 @@ def build(config: YardstickConfig, inputs: Mapping[str, Path], out: Path, contex
     is the nearest; ``<predictor>_clean``, ``<predictor>_gap``; ``naturalness``: the predictor's name, or empty.
     """
     codec = Codec.load(inputs["codec"], context.device)
-    clean = [u for u in SpeechSet.load(inputs["speech"]).utterances if u.artefact is None][: config.utterances]
+    clean = unmarked(SpeechSet.load(inputs["speech"]))[: config.utterances]
     rate = codec.audio.sample_rate
     waves = [wave_of(utterance, rate).numpy() for utterance in clean]
     spoken = resynthesised(waves, clean, codec)
@@ -58,6 +58,11 @@ def build(config: YardstickConfig, inputs: Mapping[str, Path], out: Path, contex
                 break
     context.report(3, 3)
     (out / "scalars.json").write_text(json.dumps(scalars))
+
+
+def unmarked(speech: SpeechSet) -> list[Utterance]:
+    """The utterances without an artefact, in the set's order."""
+    return [utterance for utterance in speech.utterances if utterance.artefact is None]
 
 
 def click(waves: Sequence[np.ndarray], rate: int) -> list[np.ndarray]:

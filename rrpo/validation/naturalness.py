@@ -1,7 +1,7 @@
 """Which predictor of naturalness may be used: the first that tells clean from clicked re-synthesis, on fixed prompts; or none.
 
-As `rrpo.judges.yardsticks` decides it for the diagnosis of samples, here with intervals. That a predictor is deaf to clicks is a
-fault of the predictor, not of the world: its line says so and counts neither way.
+As `rrpo.judges.yardsticks` decides it for the diagnosis of samples, on the same utterances, here with intervals. That a
+predictor is deaf to clicks is a fault of the predictor, not of the world: its line says so and counts neither way.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rrpo.corpus.prompts import load_prompts
 from rrpo.judges import naturalness
 from rrpo.judges.score import Samples, decoded
 from rrpo.judges.spoken import waves_of
-from rrpo.judges.yardsticks import click, resynthesised
+from rrpo.judges.yardsticks import click, resynthesised, unmarked
 from rrpo.stages import Context
 from rrpo.validation.config import SectionConfig
 from rrpo.validation.lines import NOT_INSTALLED, Line, mean
@@ -31,7 +31,7 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
         return [Line(section=SECTION, name=title, at_least=least, note=NOT_INSTALLED)]
     codec = Codec.load(inputs["codec"], context.device)
     rate, n = codec.audio.sample_rate, config.yardsticks.planted
-    chosen = SpeechSet.load(inputs["clean"]).utterances[:n]
+    chosen = unmarked(SpeechSet.load(inputs["speech"]))[:n]
     waves = [wave_of(utterance, rate).numpy() for utterance in chosen]
     clean, clicked = (resynthesised(part, chosen, codec) for part in (waves, click(waves, rate)))
     lines = []

@@ -61,7 +61,7 @@ def sections(profile: Profile, seed: int) -> dict[str, Stage]:
         "reach": codec | samples | {"biased": biased},
         "shortcut": clean | {"biased": biased, "unbiased": unbiased},
         "sft": codec | clean | judges | samples | policy | {"base": world.base(profile)} | recogniser,
-        "naturalness": codec | clean | samples,
+        "naturalness": codec | samples | {"speech": world.world_speech(profile, "judge_heldout")},
         "detectors": codec | clean | policy,
         "voices": codec | judges | third | english | {"biased": biased},
     }
