@@ -50,8 +50,19 @@ def _mel_transform(config: AudioConfig, device: torch.device) -> tat.MelSpectrog
 @lru_cache(maxsize=8)
 def _mel_inverse(config: AudioConfig, device: torch.device) -> torch.Tensor:
     """Pseudo-inverse of the mel filter bank ``[M, n_fft / 2 + 1]``."""
-    filters = _mel_transform(config, torch.device("cpu")).mel_scale.fb
-    return torch.linalg.pinv(filters.double()).float().to(device)
+    return torch.linalg.pinv(mel_filters(config).double()).float().to(device)
+
+
+def mel_filters(config: AudioConfig) -> torch.Tensor:
+    """The mel filter bank ``[n_fft / 2 + 1, M]``."""
+    return _mel_transform(config, torch.device("cpu")).mel_scale.fb
+
+
+def mel_centres(config: AudioConfig) -> torch.Tensor:
+    """Centre of each mel channel ``[M]`` in Hz: the mean frequency that its filter lets through."""
+    filters = mel_filters(config)
+    hertz = torch.linspace(0, config.sample_rate / 2, len(filters))
+    return (filters * hertz[:, None]).sum(0) / filters.sum(0).clamp(min=1e-9)
 
 
 def log_mel(wave: torch.Tensor, lengths: torch.Tensor, config: AudioConfig) -> tuple[torch.Tensor, torch.Tensor]:

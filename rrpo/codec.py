@@ -35,7 +35,8 @@ SQUARED = 1.0
 PITCHED = 0.1
 """Weight of the F0's error, a semitone; declared default."""
 OCTAVE = 12.0
-"""Semitones at which an F0's error counts no further: the tracker takes an octave for another now and then."""
+"""Semitones that a unit of the decoder's output moves the F0 by, and at which its error counts no further: the tracker takes an
+octave for another now and then."""
 VOICED = (0.5, 0.8)
 """Likeness of a frame to a comb from which its F0 begins to count, and from which it counts in full."""
 MIDDLE = 160.0
@@ -165,13 +166,13 @@ class Codec(nn.Module):
 
         Absolute errors alone let it drop what is rare and narrow, such as a hum or a whine, and errors of bands alone the F0.
         """
-        error, (semitones, voiced) = self._errors(F, lengths, speaker)
+        error, semitones = self._errors(F, lengths, speaker)
         spectral = masked_mean((error.abs() + SQUARED * error.square()).mean(2), valid_mask(lengths, F.shape[1])).mean()
-        return spectral + PITCHED * (semitones * voiced).sum() / voiced.sum().clamp(min=1)
+        return spectral + PITCHED * semitones
 
-    def _errors(self, F: Tensor, lengths: Tensor, speaker: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """What re-synthesis adds to ``F [B, T, M]``, in standard deviations of each band, the absolute error of its F0 ``[B, T]``
-        in semitones, an octave at most, and that error's weight ``[B, T]``: how voiced the frame is.
+    def _errors(self, F: Tensor, lengths: Tensor, speaker: Tensor) -> tuple[Tensor, Tensor]:
+        """What re-synthesis adds to ``F [B, T, M]``, in standard deviations of each band, and the mean absolute error of its F0
+        in semitones, an octave at most a frame, weighted by how voiced the frames are.
         """
         codes, _, steps = self._codes(F, lengths)
         decoded, _, f0 = self._decode(codes, steps, speaker)
@@ -179,7 +180,7 @@ class Codec(nn.Module):
         semitones = ((f0[:, : F.shape[1]] - place).abs() / pitch.ROWS).clamp(max=OCTAVE)
         none, full = VOICED
         voiced = ((likeness - none) / (full - none)).clamp(0, 1) * valid_mask(lengths, F.shape[1])
-        return (decoded[:, : F.shape[1]] - F) / self.std, (semitones, voiced)
+        return (decoded[:, : F.shape[1]] - F) / self.std, (semitones * voiced).sum() / voiced.sum().clamp(min=1)
 
     def save(self, folder: Path) -> None:
         """Writes weights and description into ``folder``."""
@@ -231,7 +232,7 @@ def build(config: CodecConfig, inputs: dict[str, Path], out: Path, context: Cont
 def _measure(codec: Codec, speech: SpeechSet, chosen, speakers: Tensor, device: str) -> dict[str, float]:  # type: ignore[no-untyped-def]
     """Held-out error in normalised units and in dB, that of F0 in semitones, and the perplexity of the codebook's use."""
     F, lengths = speech.batch(chosen, device)
-    difference, (semitones, voiced) = codec._errors(F, lengths, speakers[chosen])
+    difference, semitones = codec._errors(F, lengths, speakers[chosen])
     error = masked_mean(difference.abs().mean(2), valid_mask(lengths, F.shape[1])).mean().item()
     tokens, steps = codec.encode(F, lengths)
     used = tokens[valid_mask(steps, tokens.shape[1])]
@@ -241,6 +242,6 @@ def _measure(codec: Codec, speech: SpeechSet, chosen, speakers: Tensor, device: 
     return {
         "codec_l1": error,
         "codec_l1_db": error * codec.std.mean().item() * decibels,
-        "codec_f0_semitones": ((semitones * voiced).sum() / voiced.sum().clamp(min=1)).item(),
+        "codec_f0_semitones": semitones.item(),
         "codec_perplexity": entropy.exp().item(),
     }

@@ -36,7 +36,7 @@ def sft(profile: Profile, seed: int) -> Stage:
     )
     inputs = {
         "speech": world.speech(profile, split),
-        "heldout": world.speech(profile, replace(world.splits(profile)["sft_heldout"], misacted=0.0)),
+        "heldout": world.world_speech(profile, "sft_heldout"),
         "codec": world.codec(profile),
         "base": world.base(profile),
     }

@@ -13,9 +13,9 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F_
-import torchaudio.functional as taf
 from torch import Tensor
 
+from rrpo.audio import mel_centres, mel_filters
 from rrpo.corpus.config import AudioConfig
 
 LOWEST, HIGHEST = 65.0, 520.0
@@ -50,7 +50,7 @@ def combs(audio: AudioConfig) -> Tensor:
         harmonics = torch.arange(1, int(audio.sample_rate / 2 / f0) + 1, dtype=torch.float64) * f0
         distance = ((bins[:, None] - harmonics).abs() / step).round().long()
         rows.append(window[distance.clamp(max=len(window) - 1)].sum(1) * f0 / noise)
-    filters = _filters(audio)
+    filters = mel_filters(audio).double()
     return ((torch.stack(rows) @ filters) / filters.sum(0).clamp(min=1e-9)).clamp(min=VALLEY).log().float()
 
 
@@ -68,7 +68,7 @@ def tracked(F: Tensor, audio: AudioConfig) -> tuple[Tensor, Tensor]:
     Compared is what is left of both below `RESOLVED_HZ` after their smooth part is taken away. On rendered speech 98 % of the
     frames that Praat calls voiced lie within a semitone of Praat's F0.
     """
-    table, rest = (part.to(F.device) for part in _matched(audio))
+    table, rest = _matched(audio, F.device)
     fine = F[..., : len(rest)].float() @ rest
     likeness = fine @ table.T / (fine.norm(dim=-1, keepdim=True) + 1e-3)  # [B, T, R]
     best = likeness.argmax(-1).clamp(1, likeness.shape[-1] - 2)
@@ -78,19 +78,11 @@ def tracked(F: Tensor, audio: AudioConfig) -> tuple[Tensor, Tensor]:
 
 
 @lru_cache(maxsize=8)
-def _matched(audio: AudioConfig) -> tuple[Tensor, Tensor]:
+def _matched(audio: AudioConfig, device: torch.device) -> tuple[Tensor, Tensor]:
     """Combs ``[R, L]`` of unit length without their smooth part, and the projection ``[L, L]`` that takes it away."""
-    filters = _filters(audio)
-    hertz = torch.linspace(0, audio.sample_rate / 2, len(filters), dtype=torch.float64)
-    centres = (filters * hertz[:, None]).sum(0) / filters.sum(0).clamp(min=1e-9)
-    bands = max(2, int((centres < RESOLVED_HZ).sum()))
+    bands = max(2, int((mel_centres(audio) < RESOLVED_HZ).sum()))
     place = (torch.arange(bands, dtype=torch.float64) + 0.5) / bands
     cosines = torch.cos(math.pi * place[:, None] * torch.arange(max(1, round(SMOOTH * bands))))
     basis, _ = torch.linalg.qr(cosines)
     rest = (torch.eye(bands, dtype=torch.float64) - basis @ basis.T).float()
-    return F_.normalize(combs(audio)[:, :bands].clamp(min=-3) @ rest, dim=1), rest
-
-
-def _filters(audio: AudioConfig) -> Tensor:
-    """The mel filter bank ``[n_fft / 2 + 1, M]`` in double precision."""
-    return taf.melscale_fbanks(audio.n_fft // 2 + 1, 0.0, audio.f_max, audio.n_mels, audio.sample_rate).double()
+    return F_.normalize(combs(audio)[:, :bands].clamp(min=-3) @ rest, dim=1).to(device), rest.to(device)

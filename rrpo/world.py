@@ -48,7 +48,6 @@ def splits(profile: Profile) -> dict[str, SplitConfig]:
             texts=texts,
             artefact_rate=artefacts,
             shortcut=shortcut,
-            misacted=profile.misacted if texts.startswith("sft") else 0.0,
         )
         for name, (speakers, texts, artefacts, shortcut) in rows.items()
     }
@@ -145,7 +144,10 @@ def yardsticks(profile: Profile) -> Stage:
 def base(profile: Profile) -> Stage:
     """The pre-trained policy that every seed fine-tunes, as CosyVoice2 is in the paper."""
     config = replace(profile.base, model=profile.policy, seed=profile.world.seed)
-    inputs = {name: world_speech(profile, split) for name, split in (("speech", "base"), ("heldout", "sft_heldout"))}
+    inputs = {
+        name: speech(profile, replace(splits(profile)[split], misacted=profile.misacted))
+        for name, split in (("speech", "base"), ("heldout", "sft_heldout"))
+    }
     return Stage("base", "rrpo.sft:build", config, inputs | {"codec": codec(profile)}, "base policy")
 
 

@@ -15,8 +15,16 @@ import numpy as np
 from rrpo.corpus.draws import generator, key
 
 POOLS = {
-    **{"sft": 30, "sft_heldout": 5, "rm": 15, "rl": 10, "eval": 7, "codec": 5},
-    **{"judge_val": 8, "judge_test": 10, "judge_third": 5, "judge_heldout": 5},
+    "sft": 30,
+    "sft_heldout": 5,
+    "rm": 15,
+    "rl": 10,
+    "eval": 7,
+    "codec": 5,
+    "judge_val": 8,
+    "judge_test": 10,
+    "judge_third": 5,
+    "judge_heldout": 5,
 }
 """Share of all sentences that falls into each pool, per cent."""
 RANDOM = "random"

@@ -13,9 +13,9 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F_
-import torchaudio.functional as taf
 from torch import Tensor
 
+from rrpo.audio import mel_centres
 from rrpo.corpus.config import ARTEFACTS, AudioConfig
 from rrpo.masking import valid_mask
 
@@ -75,9 +75,7 @@ def scores(F: Tensor, lengths: Tensor, audio: AudioConfig) -> dict[str, Tensor]:
 @lru_cache(maxsize=64)
 def _band(low: float, high: float, audio: AudioConfig) -> slice:
     """The mel channels whose centre lies in [low, high) Hz; at least one."""
-    bins = taf.melscale_fbanks(audio.n_fft // 2 + 1, 0.0, audio.f_max, audio.n_mels, audio.sample_rate)
-    hertz = torch.linspace(0, audio.sample_rate / 2, audio.n_fft // 2 + 1)
-    centres = (bins * hertz[:, None]).sum(0) / bins.sum(0).clamp(min=1e-9)
+    centres = mel_centres(audio)
     inside = torch.nonzero((centres >= low) & (centres < high)).flatten().tolist()
     if not inside:
         nearest = int((centres - (low + high) / 2).abs().argmin())

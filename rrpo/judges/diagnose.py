@@ -33,7 +33,7 @@ from rrpo.judges.yardsticks import VOICES
 from rrpo.reward_model import RewardModel
 from rrpo.stages import Context
 
-PROSODY = ("f0_level", "f0_spread", "tempo", "intensity")
+PROSODY = ("f0_level", "f0_spread", "tempo", "intensity", "voiced")
 """Of `rrpo.judges.phonetics.MEASURES`, those that are kept."""
 
 
@@ -131,9 +131,7 @@ def on_waves(
         found["third"] = [listeners.third.emotions[k] for k in log_probs.argmax(1)]
         found["third_logprob"] = log_probs[np.arange(n), target].astype(float)
         found[list(PROSODY)] = x[:, [phonetics.MEASURES.index(name) for name in PROSODY]]
-        unvoiced = x[:, phonetics.MEASURES.index("voiced")] == 0
-        found.loc[unvoiced, ["f0_level", "f0_spread"]] = np.nan
-        found["voiced"] = x[:, phonetics.MEASURES.index("voiced")]
+        found.loc[found["voiced"] == 0, ["f0_level", "f0_spread"]] = np.nan
     if listeners.voices is not None:
         names = sorted(listeners.voices)
         vectors = speaker.embeddings([resampled(wave, rate, speaker.RATE) for wave in waves])

@@ -17,7 +17,7 @@ from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
 from rrpo.stages import Context
 from rrpo.validation.config import SectionConfig
-from rrpo.validation.hearing import everything, heard, labels, phone_errors, planted, renditions, resynthesised, sound
+from rrpo.validation.hearing import common, everything, heard, labels, phone_errors, planted, renditions, resynthesised
 from rrpo.validation.lines import Line, mean, ratio, share
 
 
@@ -26,8 +26,8 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
     device, resamples = context.device, config.card.resamples
     codec = Codec.load(inputs["codec"], device)
     words = SpeechSet.load(inputs["words"])
-    learnt = {role: SpeechSet.load(inputs[f"words_{role}"]).utterances for role in ("reward", "judge")}
-    known = {u.text for utterances in learnt.values() for u in utterances}
+    learnt = {role: SpeechSet.load(inputs[f"words_{role}"]) for role in ("reward", "judge")}
+    known = {u.text for speech in learnt.values() for u in speech.utterances}
     unseen = np.array([u.text not in known for u in words.utterances])
     references = [u.phones for u in words.utterances]
     size = np.array([len(phones) for phones in references])
@@ -45,11 +45,10 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
                 **ratio(errors[unseen], size[unseen], resamples),
             )
         )
-    shared = {sound(u) for u in learnt["reward"]} & {sound(u) for u in learnt["judge"]}
+    shared, texts = common(learnt["reward"], learnt["judge"])
     title = "utterances that the two recognisers share"
-    both = {u.text for u in learnt["reward"]} & {u.text for u in learnt["judge"]}
-    note = f"{len(both)} texts are in both"
-    lines.append(Line(section="Recognisers", name=title, value=float(len(shared)), at_most=0, note=note))
+    note = f"{texts} texts are in both"
+    lines.append(Line(section="Recognisers", name=title, value=float(shared), at_most=0, note=note))
     context.report(1, 3)
     lines.append(
         Line(

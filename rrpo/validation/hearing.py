@@ -49,9 +49,11 @@ def analysed(waves: Sequence[Tensor], audio: AudioConfig, device: str | torch.de
     return Frames(found, audio.floor)
 
 
-def sound(utterance: Utterance) -> int | str | None:
-    """What tells one utterance's sound from another's: the seed of its rendering, or the user's audio file."""
-    return utterance.spec.seed if utterance.spec else utterance.audio
+def common(one: SpeechSet, other: SpeechSet) -> tuple[int, int]:
+    """How many utterances two sets share, by the seed of their rendering or the user's audio file, and how many texts."""
+    sounds = [{u.spec.seed if u.spec else u.audio for u in part.utterances} for part in (one, other)]
+    texts = [{u.text for u in part.utterances} for part in (one, other)]
+    return len(sounds[0] & sounds[1]), len(texts[0] & texts[1])
 
 
 def everything(frames: Frames) -> tuple[Tensor, Tensor]:

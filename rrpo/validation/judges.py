@@ -24,7 +24,7 @@ from rrpo.judges.phonetic_judge import PhoneticJudge, features
 from rrpo.judges.score import Samples, decoded
 from rrpo.stages import Context
 from rrpo.validation.config import SectionConfig
-from rrpo.validation.hearing import heard, ideal_hits, labels, renditions, sound
+from rrpo.validation.hearing import common, heard, ideal_hits, labels, renditions
 from rrpo.validation.lines import NOT_INSTALLED, Line, bootstrap, ratio, share
 
 SECTION = "Judges"
@@ -130,15 +130,14 @@ def calibration(name: str, answers: Mapping[str, np.ndarray], truth: Mapping[str
 def differences(judges: Mapping[str, Judge], inputs: Mapping[str, Path]) -> Line:
     """In how many of architecture, data and input ``val`` and ``test`` differ."""
     val, test = judges["val"], judges["test"]
-    data = [SpeechSet.load(inputs[f"data_{name}"]).utterances for name in judges]
-    sounds, texts = ([{key(u) for u in part} for part in data] for key in (sound, lambda u: u.text))
+    shared, texts = common(*(SpeechSet.load(inputs[f"data_{name}"]) for name in ("val", "test")))
     differ = (
         type(val.network) is not type(test.network),
-        not sounds[0] & sounds[1] and not texts[0] & texts[1],
+        not shared and not texts,
         val.on_wave != test.on_wave,
     )
     title = "val and test differ in architecture, data and input"
-    note = f"{len(sounds[0] & sounds[1])} utterances in common, {len(texts[0] & texts[1])} texts"
+    note = f"{shared} utterances in common, {texts} texts"
     return Line(section=SECTION, name=title, value=float(sum(differ)), at_least=3, note=note)
 
 
