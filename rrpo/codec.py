@@ -25,11 +25,13 @@ from rrpo.config import CodecConfig
 from rrpo.corpus.config import AudioConfig
 from rrpo.corpus.draws import generator
 from rrpo.corpus.features import SpeechSet
-from rrpo.masking import masked_mean, valid_mask
+from rrpo.masking import masked_mean, neighbours, valid_mask
 from rrpo.seeding import permutation_batches, seed_everything
 from rrpo.stages import Context
 from rrpo.training import fit
 
+WIDTH = 5
+"""Steps that a convolution sees."""
 SQUARED = 1.0
 """Weight of the squared error in the training loss; declared default."""
 PITCHED = 0.1
@@ -49,12 +51,12 @@ class ResidualBlock(nn.Module):
     def __init__(self, dim: int, dilation: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
-        self.wide = nn.Conv1d(dim, dim, 5, padding=2 * dilation, dilation=dilation)
+        self.wide = nn.Linear(WIDTH * dim, dim)
         self.narrow = nn.Linear(dim, dim)
+        self.dilation = dilation
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        y = self.norm(x) * mask
-        y = self.wide(y.transpose(1, 2)).transpose(1, 2)
+        y = self.wide(neighbours(self.norm(x) * mask, WIDTH, self.dilation))
         return x + self.narrow(F_.silu(y))
 
 

@@ -78,7 +78,6 @@ class Policy(nn.Module):
         self.llm_decoder = nn.Linear(config.dim, codes + 3)
         for embedding in (self.llm_embedding, self.speech_embedding, self.llm.embed_tokens):
             nn.init.normal_(embedding.weight, std=1.0)
-        self.dropout = nn.Dropout(config.dropout)
         self.register_buffer("pace", torch.ones(len(self.symbols)))
 
     @property
@@ -154,7 +153,7 @@ class Policy(nn.Module):
         """
         x, mask, positions = self._prefix(prefix)
         speech = self.speech_embedding(tokens)
-        x = self.dropout(torch.cat([x, speech], 1))
+        x = torch.cat([x, speech], 1)
         mask = F_.pad(mask, (0, tokens.shape[1]), value=True)
         following = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
         positions = torch.cat([positions, positions[:, -1:] + following], 1)
@@ -208,7 +207,7 @@ class Policy(nn.Module):
 
     @staticmethod
     def load(folder: Path, device: str = "cpu") -> Policy:
-        """Reads what `save` wrote, in evaluation mode (dropout off)."""
+        """Reads what `save` wrote, in evaluation mode."""
         about = json.loads((folder / "policy.json").read_text())
         policy = Policy(PolicyConfig(**about["config"]), about["symbols"], about["codes"])
         policy.load_state_dict(torch.load(folder / "policy.pt", map_location="cpu", weights_only=True))

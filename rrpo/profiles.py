@@ -66,7 +66,7 @@ class Profile:
     """Stage ``finetune``."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     """The policy's network."""
-    base: SftConfig = field(default_factory=lambda: SftConfig(steps=6000, lr=3e-3))
+    base: SftConfig = field(default_factory=lambda: SftConfig(steps=4500, lr=4e-3))
     """Stage ``base``: the pre-trained policy, one for the world."""
     sft: SftConfig = field(default_factory=lambda: SftConfig(lr=3e-4))
     """Stage ``sft``: fine-tuned from it on the seed's own utterances, which are of the same kind: a tenth of its rate."""
@@ -105,11 +105,11 @@ EMBEDDED = Profile(
         "rm_test_en": 200,
         "rm_test_de": 200,
         "judge_val": 6000,
-        "judge_test": 9000,
-        "judge_third": 1500,
+        "judge_test": 8500,
+        "judge_third": 1000,
         "judge_heldout": 400,
         "words_reward": 2500,
-        "words_judge": 2500,
+        "words_judge": 4000,
     },
 )
 
@@ -121,15 +121,15 @@ SMOKE = Profile(
     annotated=60,
     rl_prompts=64,
     codec=CodecConfig(levels=(5, 5, 5), dim=48, steps=150, batch=16, lr=2e-3),
-    recogniser=RecogniserConfig(dim=48, steps=60, batch=16),
-    val_judge=JudgeConfig(dim=32, steps=80, batch=16),
-    test_judge=JudgeConfig(architecture="stats_tdnn", dim=32, steps=80, batch=16),
+    recogniser=RecogniserConfig(dim=48, steps=60),
+    val_judge=JudgeConfig(dim=32, steps=80),
+    test_judge=JudgeConfig(architecture="stats_tdnn", dim=32, steps=80),
     pretrain=PretrainConfig(steps=80, batch=16),
     finetune=FinetuneConfig(steps=20, batch=16),
     policy=PolicyConfig(dim=64, layers=2, max_tokens=60),
     base=SftConfig(steps=180, lr=3e-3),
     sft=SftConfig(steps=20),
-    optimize=OptimizeConfig(steps=20, batch=16, checkpoints=(0, 10, 20), eval_prompts=60, lr=1e-3),
+    optimize=OptimizeConfig(steps=20, batch=16, checkpoints=(0, 10, 20), eval_prompts=60, lr=1e-3, warmup=3),
     examine=ExamineConfig(interpolation_pairs=20, pgd_steps=2),
     yardsticks=YardstickConfig(utterances=24, planted=3),
     diagnose=DiagnoseConfig(spoken=20, naturalness=3),

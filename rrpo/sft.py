@@ -69,7 +69,6 @@ def build(config: SftConfig, inputs: dict[str, Path], out: Path, context: Contex
     def loss(step: int) -> Tensor:
         if step % max(1, config.steps // 10) == 0:
             held_losses[step] = _heldout(policy, held)
-        policy.train()
         return train.loss(policy, batches[step])
 
     losses = fit(policy.parameters(), loss, config.steps, config.lr, context, schedule=_schedule, history=held_losses)
@@ -123,5 +122,4 @@ def _schedule(step: int, steps: int) -> float:
 
 @torch.no_grad()
 def _heldout(policy: Policy, held: TokenSet) -> float:
-    policy.eval()
     return float(held.loss(policy, np.arange(min(256, len(held.utterances)))))

@@ -14,10 +14,15 @@ from rrpo.failures import DivergedError
 from rrpo.stages import Context
 
 
+def warmed(step: int, warmup: int) -> float:
+    """Multiplier of the learning rate: linear from 0 over ``warmup`` updates, then 1."""
+    return min(1.0, (step + 1) / max(1, warmup))
+
+
 def cosine(step: int, steps: int, warmup: int = 0) -> float:
     """Multiplier of the learning rate: linear from 0 over ``warmup`` updates, then half a cosine from 1 to 0."""
     if step < warmup:
-        return (step + 1) / warmup
+        return warmed(step, warmup)
     progress = (step - warmup) / max(1, steps - warmup)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
@@ -55,7 +60,7 @@ def fit(
         DivergedError: The loss or the gradient's norm is not finite; raised before the optimiser's step.
     """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr=lr)
+    optimizer = torch.optim.Adam(trained, lr=lr, fused=True)
     checkpoints = Checkpoints(context, trained, optimizer)
     start, kept = checkpoints.resume()
     losses: list[Tensor] = [loss.to(trained[0].device) for loss in kept.get("losses", ())]

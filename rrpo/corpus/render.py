@@ -14,6 +14,7 @@ The final rise is a change of playing speed too, so formants rise a little with 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import ndimage, signal
@@ -93,7 +94,8 @@ def render(spec: RenderSpec, sample_rate: int) -> np.ndarray:
         pitch_range=int(np.clip(round(PITCH_RANGE * excursion * np.exp(NARROWING * (pitch - PITCH))), 0, 100)),
         volume=60,
     )
-    wave = signal.resample_poly(spoken.astype(np.float64), *_ratio(espeak.SAMPLE_RATE, sample_rate))
+    up, down = _ratio(espeak.SAMPLE_RATE, sample_rate)
+    wave = signal.resample_poly(spoken.astype(np.float64), up, down, window=_low_pass(max(up, down)))
     wave = finish(wave, sample_rate, spec.cues, generator(spec.seed, "voice"), speaker.formant, speaker.level)
     if spec.artefact is not None:
         wave = plant(wave, spec.artefact, sample_rate, generator(spec.seed, "artefact"))
@@ -134,6 +136,17 @@ def _ratio(source: int, target: int) -> tuple[int, int]:
     return target // divisor, source // divisor
 
 
+@lru_cache(maxsize=8)
+def _low_pass(rate: int) -> np.ndarray:
+    """What `scipy.signal.resample_poly` designs anew for every wave unless it is given."""
+    return signal.firwin(20 * rate + 1, 1 / rate, window=("kaiser", 5.0))
+
+
+@lru_cache(maxsize=8)
+def _high_pass(sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
+    return signal.butter(2, SHELF_HZ, "high", fs=sample_rate)
+
+
 def _warp(
     wave: np.ndarray, sample_rate: int, formant: float, rise: float, tremor: float, hertz: float, phase: float
 ) -> np.ndarray:
@@ -162,7 +175,7 @@ def _tilt(wave: np.ndarray, decibels: float, sample_rate: int) -> np.ndarray:
 
 def _breath(wave: np.ndarray, decibels: float, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
     """Adds noise above 1.5 kHz that follows the speech's envelope, ``decibels`` relative to the speech."""
-    noise = signal.lfilter(*signal.butter(2, SHELF_HZ, "high", fs=sample_rate), rng.standard_normal(len(wave)))
+    noise = signal.lfilter(*_high_pass(sample_rate), rng.standard_normal(len(wave)))
     envelope = ndimage.uniform_filter1d(np.abs(wave), max(1, sample_rate // 50))
     noise *= envelope
     return wave + noise * (10 ** (decibels / 20) * np.sqrt(np.mean(wave**2) / np.mean(noise**2)))

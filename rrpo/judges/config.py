@@ -11,9 +11,9 @@ class RecogniserConfig:
 
     dim: int = 128
     """Channels."""
-    steps: int = 2000
+    steps: int = 3000
     """Updates."""
-    batch: int = 32
+    batch: int = 16
     """Utterances a step."""
     lr: float = 2e-3
     """Peak learning rate, cosine to zero."""
@@ -29,9 +29,9 @@ class JudgeConfig:
     """Channels."""
     architecture: str = "conv_gru"
     """``conv_gru`` on F, or ``stats_tdnn`` on features re-extracted from the vocoded wave."""
-    steps: int = 2000
+    steps: int = 3000
     """Updates."""
-    batch: int = 32
+    batch: int = 16
     """Utterances a step."""
     lr: float = 2e-3
     """Peak learning rate, cosine to zero."""
@@ -96,7 +96,7 @@ class DiagnoseConfig:
 
     spoken: int = 100
     """Prompts that are vocoded for third judge, prosody and voice, at the first, the middle and the last checkpoint: the middle
-    one, step 35 of 140, is near the KL that all arms of a seed reach."""
+    one, step 20 of 140, is half-way along sqrt(KL)."""
     naturalness: int = 20
     """Of them, those whose naturalness is predicted."""
     installed: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F_
 from torch import Tensor, nn
 
-from rrpo.masking import valid_mask
+from rrpo.masking import neighbours, valid_mask
 
 TYPICAL = 75.0
 """Frames of an utterance of usual length."""
@@ -16,21 +16,17 @@ TYPICAL = 75.0
 class ConvBlock(nn.Module):
     """Masked convolution over time, layer norm, GELU, residual where shapes allow. ``[B, T, C] -> [B, ceil(T / stride), D]``."""
 
-    def __init__(
-        self, inlet: int, dim: int, width: int = 3, *, dilation: int = 1, stride: int = 1, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, inlet: int, dim: int, width: int = 3, *, dilation: int = 1, stride: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(inlet, dim, width, stride=stride, dilation=dilation, padding=dilation * (width // 2))
+        self.conv = nn.Linear(width * inlet, dim)
         self.norm = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
         self.residual = inlet == dim and stride == 1
-        self.stride = stride
+        self.width, self.dilation, self.stride = width, dilation, stride
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """``x [B, T, C], lengths [B]`` -> the block's output and its lengths."""
-        masked = x.masked_fill(~valid_mask(lengths, x.shape[1])[..., None], 0.0)
-        y = self.conv(masked.transpose(1, 2)).transpose(1, 2)
-        y = self.dropout(F_.gelu(self.norm(y)))
+        masked = x * valid_mask(lengths, x.shape[1])[..., None]
+        y = F_.gelu(self.norm(self.conv(neighbours(masked, self.width, self.dilation, self.stride))))
         return (x + y if self.residual else y), (lengths + self.stride - 1) // self.stride
 
 
@@ -41,9 +37,9 @@ class ConvGru(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(
             [
-                ConvBlock(inlet, dim, 5, stride=2, dropout=0.1),
-                ConvBlock(dim, dim, 3, dropout=0.1),
-                ConvBlock(dim, dim, 3, stride=2, dropout=0.1),
+                ConvBlock(inlet, dim, 5, stride=2),
+                ConvBlock(dim, dim, 3),
+                ConvBlock(dim, dim, 3, stride=2),
             ]
         )
         self.gru = nn.GRU(dim, dim // 2, batch_first=True, bidirectional=True)
@@ -77,10 +73,10 @@ class StatsTdnn(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(
             [
-                ConvBlock(inlet + 1, dim, 5, dropout=0.1),
-                ConvBlock(dim, dim, 3, dilation=2, dropout=0.1),
-                ConvBlock(dim, dim, 3, dilation=4, dropout=0.1),
-                ConvBlock(dim, 2 * dim, 1, dropout=0.1),
+                ConvBlock(inlet + 1, dim, 5),
+                ConvBlock(dim, dim, 3, dilation=2),
+                ConvBlock(dim, dim, 3, dilation=4),
+                ConvBlock(dim, 2 * dim, 1),
             ]
         )
         self.head = nn.Sequential(
@@ -111,8 +107,8 @@ class CtcNetwork(nn.Module):
     def __init__(self, inlet: int, dim: int, classes: int) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            [ConvBlock(inlet, dim, 5, stride=2, dropout=0.1)]
-            + [ConvBlock(dim, dim, 3, dilation=dilation, dropout=0.1) for dilation in self.DILATIONS]
+            [ConvBlock(inlet, dim, 5, stride=2)]
+            + [ConvBlock(dim, dim, 3, dilation=dilation) for dilation in self.DILATIONS]
         )
         self.head = nn.Linear(dim, classes)
 

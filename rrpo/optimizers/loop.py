@@ -37,6 +37,7 @@ from rrpo.policy import Rollout
 from rrpo.reward import reward_loss
 from rrpo.seeding import permutation_batches, uniform
 from rrpo.stages import Context
+from rrpo.training import warmed
 
 CURVE_INTERVAL = 5
 """Steps between two looks of the judges at the training roll-outs."""
@@ -56,7 +57,7 @@ def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: C
     evaluation = Prompts.load(inputs["eval_prompts"], models)
     batches = permutation_batches(len(train.phones), config.batch, config.steps, config.seed, "rl prompts")
     rows = torch.from_numpy(batches).to(train.prefix.device)
-    optimizer = torch.optim.Adam(models.policy.parameters(), lr=config.lr)
+    optimizer = torch.optim.Adam(models.policy.parameters(), lr=config.lr, fused=True)
     due = sorted({0, config.steps} | {step for step in config.checkpoints if step < config.steps})
     checkpoints = Checkpoints(context, models.policy.parameters(), optimizer)
     start, kept = checkpoints.resume()
@@ -76,6 +77,8 @@ def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: C
             samples.append(stored)
         if step == config.steps:
             break
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * warmed(step, config.warmup)
         curves.append({"step": step} | _update(models, train.select(rows[step]), optimizer, config, step))
         checkpoints.boundary(step + 1, keep)
         _tell(context, checkpoints, curves[-1:])

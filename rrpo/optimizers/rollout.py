@@ -38,7 +38,7 @@ class Models:
 
     @staticmethod
     def load(inputs: dict[str, Path], device: str, micro: int | None = None) -> Models:
-        """Everything an ``optimize`` stage reads; the policy is trainable, with dropout off."""
+        """Everything an ``optimize`` stage reads; the policy is trainable."""
         return Models(
             policy=Policy.load(inputs["policy"], device),
             reference=Policy.load(inputs["policy"], device).requires_grad_(False),

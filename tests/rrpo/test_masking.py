@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from rrpo.failures import DivergedError
-from rrpo.masking import masked_mean, sample_norm, valid_mask
+from rrpo.masking import masked_mean, neighbours, sample_norm, valid_mask
 from rrpo.stages import Context
-from rrpo.training import constant, cosine, fit
+from rrpo.training import constant, cosine, fit, warmed
 
 
 def test_valid_mask_by_hand() -> None:
@@ -27,6 +27,28 @@ def test_masked_mean_ignores_padding() -> None:
 def test_sample_norm_ignores_padding() -> None:
     values = torch.tensor([[[3.0, 0.0], [0.0, 4.0], [1e9, 1e9]]])
     assert sample_norm(values, valid_mask(torch.tensor([2]), 3)).tolist() == [5.0]
+
+
+def test_neighbours_by_hand() -> None:
+    x = torch.tensor([[[1.0], [2.0], [3.0]]])
+    assert neighbours(x, 3).tolist() == [[[0, 1, 2], [1, 2, 3], [2, 3, 0]]]
+    assert neighbours(x, 3, dilation=2).tolist() == [[[0, 1, 3], [0, 2, 0], [1, 3, 0]]]
+    assert neighbours(x, 3, stride=2).tolist() == [[[0, 1, 2], [2, 3, 0]]]
+
+
+@pytest.mark.parametrize(("width", "dilation", "stride"), [(5, 1, 1), (3, 4, 1), (5, 1, 2), (1, 1, 1)])
+def test_a_linear_map_of_neighbours_is_a_convolution(width: int, dilation: int, stride: int) -> None:
+    x, conv = torch.randn(2, 9, 4), nn.Conv1d(4, 6, width, stride, dilation * (width // 2), dilation)
+    expected = conv(x.transpose(1, 2)).transpose(1, 2)
+    weight = conv.weight.permute(0, 2, 1).flatten(1)
+    torch.testing.assert_close(
+        nn.functional.linear(neighbours(x, width, dilation, stride), weight, conv.bias), expected
+    )
+
+
+def test_warmed_rises_to_one_and_stays() -> None:
+    assert [warmed(step, 4) for step in (0, 1, 3, 4, 99)] == [0.25, 0.5, 1.0, 1.0, 1.0]
+    assert warmed(0, 0) == 1.0
 
 
 def test_cosine_falls_from_one_to_zero_after_the_warmup() -> None:

@@ -220,6 +220,18 @@ def test_one_reward_that_is_not_finite_stops_before_the_update(
         assert torch.equal(now, then)
 
 
+def test_the_first_updates_move_the_policy_by_their_warmed_rate(toy: Toy, tmp_path: Path) -> None:
+    """Adam's first step is its rate in every weight that has a gradient: a longer warm-up stays nearer."""
+    build, config, inputs, _ = toy("optimize")
+    moved = {}
+    for warmup in (0, 10):
+        out = tmp_path / str(warmup)
+        out.mkdir()
+        build(replace(config, steps=1, checkpoints=(), warmup=warmup), inputs, out, Context())
+        moved[warmup] = float(pd.read_parquet(out / "points.parquet")["kl_token"].iloc[-1])
+    assert 0 < moved[10] < 0.1 * moved[0]
+
+
 def test_frames_that_are_not_numbers_stop_the_step_that_reads_them(toy: Toy, tmp_path: Path) -> None:
     """In the annotated set's utterances of the third batch; half of them the codec gives back as numbers."""
     build, config, inputs, _ = toy("finetune")
