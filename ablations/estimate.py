@@ -59,6 +59,15 @@ class Estimator:
         known = self._reference.get(self._of(stage))
         return known[0] * self.pace() if known else None
 
+    def guess(self, stage: Stage) -> float:
+        """The estimate, or the longest that one of its kind took: what decides an order even where a size is new."""
+        known = self.seconds(stage)
+        if known is not None:
+            return known
+        here = (value for (name, *_), past in self._seconds.items() if name == stage.name for value in past)
+        there = (value * self.pace() for (name, *_), (value, _) in self._reference.items() if name == stage.name)
+        return max((*here, *there), default=1.0)
+
     def pace(self) -> float:
         """This machine's seconds for one of the reference machine's; 1 while nothing was built that both know."""
         if self._pace is None:

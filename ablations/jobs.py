@@ -124,10 +124,10 @@ def _first_cell(cells: Sequence[Cell], wanted: dict[str, int]) -> dict[str, int]
 
 
 def _longest_tail(stages: Sequence[Stage], estimator: Estimator) -> dict[str, float]:
-    """Seconds from a stage's start to the end of the longest chain that needs it; one never measured counts as 1 s."""
+    """Seconds from a stage's start to the end of the longest chain that needs it, by the estimator's guess."""
     tail = {stage.key: 0.0 for stage in stages}
     for stage in reversed(stages):  # inputs come first, so backwards every reader is before what it reads
-        tail[stage.key] += estimator.seconds(stage) or 1.0
+        tail[stage.key] += estimator.guess(stage)
         for child in stage.inputs.values():
             if child.key in tail:
                 tail[child.key] = max(tail[child.key], tail[stage.key])

@@ -109,7 +109,7 @@ EMBEDDED = Profile(
         "judge_third": 1000,
         "judge_heldout": 400,
         "words_reward": 2500,
-        "words_judge": 4000,
+        "words_judge": 6000,
     },
 )
 

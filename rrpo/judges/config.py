@@ -11,7 +11,7 @@ class RecogniserConfig:
 
     dim: int = 128
     """Channels."""
-    steps: int = 3000
+    steps: int = 4500
     """Updates."""
     batch: int = 16
     """Utterances a step."""

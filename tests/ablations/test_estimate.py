@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from ablations import estimate
 from ablations.estimate import Estimator, wall
 from ablations.grids import GRIDS
+from ablations.jobs import longest_first
 from rrpo import world
 from rrpo.profiles import EMBEDDED
 from rrpo.stages import MARKER, Stage, canonical, walk
@@ -64,6 +66,18 @@ def test_what_nobody_built_is_unknown_and_so_is_a_gpu(tmp_path: Path):
     assert said == "more than 2 min (1 stages of a kind not built here yet; 1 of 2 stages by another machine's times)"
     assert Estimator(tmp_path / "runs").space([CODEC, BASE]) == "more than 1 MiB"
     assert wall([CODEC], Estimator(tmp_path / "runs", "cuda"), 1) == "unknown: nothing of this size was built here yet"
+
+
+@pytest.mark.usefixtures("reference")
+def test_an_order_guesses_a_new_size_by_the_longest_of_its_kind(tmp_path: Path):
+    new = replace(CODEC, config=replace(CODEC.config, steps=7))
+    fresh = Estimator(tmp_path / "runs")
+    assert fresh.seconds(new) is None
+    assert fresh.guess(new) == 100.0, "the reference's median of the known size"
+    assert fresh.guess(BASE) == 1.0, "nobody built one"
+    fresh.learn(CODEC, 150.0)
+    assert fresh.guess(new) == 150.0
+    assert longest_first([SPEECH, CODEC], fresh)[SPEECH.key] < longest_first([CODEC], fresh)[CODEC.key]
 
 
 def test_a_newcomers_first_plan_tells_the_time_of_the_full_grid(tmp_path: Path):
