@@ -187,8 +187,8 @@ class OptimizeConfig:
     gold falls before it rises (.77 -> .73 -> .91 -> .81)."""
     warmup: int = 10
     """Updates over which the learning rate rises linearly to ``lr``, then constant; 0: at once. Adam's first steps are as long
-    as its rate whatever the gradient: without a warm-up four of them (at 3e-3) take the policy 1 nat a token away from SFT, and gold
-    falls by 8 to 16 points before any arm has learnt anything. Declared default."""
+    as its rate whatever the gradient: without a warm-up four of them (at 3e-3) take the policy 1 nat a token away from SFT, and
+    gold falls by 8 to 16 points before any arm has learnt anything. Declared default."""
     beta: float = 0.001
     """β, weight of the full-vocabulary KL to the SFT reference, summed over an utterance (DiffRO 0.1, HPRO 0.05 -> 0.02)."""
     tau: tuple[float, ...] = (1.0,)
