@@ -133,7 +133,7 @@ class TestFinetune:
         speech = SpeechSet.load(toy_speech(20, seed=1, raters=3))
         frames = TrainingFrames.load(speech, toy_codec, "cpu")
         labels = torch.tensor([model.emotions.index(utterance.emotion) for utterance in speech.utterances])
-        optimizer = torch.optim.Adam(model.parameters(), lr=FINETUNE.lr)
+        optimizer = torch.optim.Adam(model.parameters(), lr=FINETUNE.lr, fused=True)
         for step, batch in enumerate(seeding.permutation_batches(20, 8, 6, 3, "finetune.order")):
             F, lengths = frames.batch(batch, 3, "finetune.rendition", step)
             torch.manual_seed(key(3, "finetune.dropout", step))
