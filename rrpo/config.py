@@ -38,7 +38,7 @@ class CodecConfig:
     """FSQ levels; V is their product (CosyVoice2: 3^8 = 6561)."""
     dim: int = 128
     """Channels of encoder and decoder."""
-    steps: int = 5000
+    steps: int = 6000
     """Training steps: many small ones, for rare artefacts are learnt last (hum, whine: not within 4,000 at half the rate)."""
     batch: int = 16
     """Crops a step."""

@@ -58,7 +58,7 @@ class Profile:
     """Stages ``recogniser``: the reward's and the judge's."""
     val_judge: JudgeConfig = field(default_factory=JudgeConfig)
     """Stage ``judge``: gold for curves, tuning and search."""
-    test_judge: JudgeConfig = field(default_factory=lambda: JudgeConfig(architecture="stats_tdnn", steps=6000))
+    test_judge: JudgeConfig = field(default_factory=lambda: JudgeConfig(architecture="stats_tdnn", steps=8000))
     """Stage ``judge``: gold at declared points, for reports."""
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     """Stage ``pretrain``."""
@@ -105,7 +105,7 @@ EMBEDDED = Profile(
         "rm_test_en": 200,
         "rm_test_de": 200,
         "judge_val": 6000,
-        "judge_test": 8500,
+        "judge_test": 9000,
         "judge_third": 1000,
         "judge_heldout": 400,
         "words_reward": 2500,

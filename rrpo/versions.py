@@ -5,7 +5,7 @@ until one of the two is brought up to date.
 """
 
 VERSIONS: dict[str, int] = {
-    "speech": 4,
+    "speech": 5,
     "voices": 4,
     "codec": 4,
     "recogniser": 3,
@@ -23,5 +23,5 @@ VERSIONS: dict[str, int] = {
     "examine": 1,
     "prompts": 2,
     "phonetic_judge": 3,
-    "validation": 8,
+    "validation": 9,
 }

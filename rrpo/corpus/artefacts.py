@@ -72,10 +72,10 @@ def _clip(wave: np.ndarray, sample_rate: int, rng: _Generator) -> np.ndarray:
 
 
 def _whine(wave: np.ndarray, sample_rate: int, rng: _Generator) -> np.ndarray:
-    """A tone of 1.55 kHz and its harmonics throughout, as of a switching power supply, 3 dB below the speech."""
+    """A tone of 1.55 kHz and its harmonics throughout, as of a switching power supply, 1 to 2 dB below the speech."""
     phase = 2 * np.pi * 1550 * np.arange(len(wave)) / sample_rate + rng.uniform(0, 2 * np.pi)
     tone = sum(weight * np.sin(k * phase) for k, weight in enumerate((0.5, 1.0, 0.7, 0.7, 0.5), 1))
-    return wave + _level(wave) * rng.uniform(0.5, 0.7) * tone
+    return wave + _level(wave) * rng.uniform(0.65, 0.85) * tone
 
 
 _KINDS: dict[str, Callable[[np.ndarray, int, _Generator], np.ndarray]] = {
