@@ -68,7 +68,8 @@ class Display:
         self._free(slot)
         if self._counts(task):
             self.done += 1
-            self.line(f"{self.counted} {self.done} of {self.cells} done: {task.title} · left: {self.remaining()}")
+            took = f" in {duration(seconds)}" if self.counted == "stage" else ""
+            self.line(f"{self.counted} {self.done} of {self.cells} done: {task.title}{took} · left: {self.remaining()}")
         elif not self.live:
             self.line(f"built {task.title} in {duration(seconds)}")
 

@@ -34,7 +34,12 @@ def test_each_stage_is_told_once_and_a_failure_is_counted_with_what_needs_it(tmp
         "optimise rrpo/1": f"RuntimeError: planted failure (log: {log})",
         "score rrpo/1": f"optimise rrpo/1: RuntimeError: planted failure (log: {log})",
     }
-    for line in ("done: fake codec", "done: fake SFT", "done: examine", "FAILED optimise rrpo/1: bug: RuntimeError"):
+    for line in (
+        "done: fake codec in 0 s",
+        "done: fake SFT in",
+        "done: examine in",
+        "FAILED optimise rrpo/1: bug: RuntimeError",
+    ):
         assert text.count(line) == 1
     assert "stage 3 of 5 done" in text
     assert "built" not in text
