@@ -120,7 +120,7 @@ SMOKE = Profile(
     misacted=0.0,
     annotated=60,
     rl_prompts=64,
-    codec=CodecConfig(levels=(5, 5, 5), dim=48, steps=150, batch=16, lr=2e-3),
+    codec=CodecConfig(levels=(5, 5, 5), dim=48, steps=150),
     recogniser=RecogniserConfig(dim=48, steps=60),
     val_judge=JudgeConfig(dim=32, steps=80),
     test_judge=JudgeConfig(architecture="stats_tdnn", dim=32, steps=80),

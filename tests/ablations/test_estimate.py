@@ -77,6 +77,7 @@ def test_an_order_guesses_a_new_size_by_the_longest_of_its_kind(tmp_path: Path):
     assert fresh.guess(BASE) == 1.0, "nobody built one"
     fresh.learn(CODEC, 150.0)
     assert fresh.guess(new) == 150.0
+    assert longest_first([new], fresh) == {new.key: (-150.0, 0)}
     assert longest_first([SPEECH, CODEC], fresh)[SPEECH.key] < longest_first([CODEC], fresh)[CODEC.key]
 
 
