@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablations.grids import split_label
 from ablations.statistics import Interval
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ OTHER = (GREY, "-", "o")
 
 def look(arm: str) -> tuple[str, Any, str]:
     """An arm's colour, line and marker; ``diffro@shortcut0.5`` looks like ``diffro``."""
-    return ARMS.get(arm.partition("@")[0], OTHER)
+    return ARMS.get(split_label(arm)[0], OTHER)
 
 
 def pick(arms: Sequence[str], preferred: Sequence[str], most: int = 7) -> list[str]:

@@ -64,6 +64,12 @@ def _named(*names: str) -> dict[str, ArmConfig]:
     return {name: ARMS[name] for name in names}
 
 
+def split_label(label: str) -> tuple[str, str]:
+    """Arm and setting of a cell's label ``arm@setting``; the setting is empty in a grid of plain arms."""
+    arm, _, setting = label.partition("@")
+    return arm, setting
+
+
 def smoke(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     """A first look: vanilla DiffRO and full RRPO."""
     return product(_named("diffro", "rrpo"), profile, seeds)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ablations.contrasts import PRIMARY
 from ablations.failures import KINDS, Lost
-from ablations.grids import SINGLES
+from ablations.grids import SINGLES, split_label
 from ablations.records import (
     PAIR_SPREAD,
     TAG_ARM,
@@ -132,7 +132,7 @@ def _planned(invocations: Sequence[Invocation]) -> list[int]:
     seeds = reported(seed for one in invocations for seed in one.seeds)
     every = {arm for one in invocations for arm in one.arms}
     factorial = {arm for weights in PRIMARY.values() for arm in weights}
-    places = {label.partition("@")[2] for label in every if "@" in label}
+    places = {split_label(label)[1] for label in every} - {""}
     singles = {f"{arm}@{place}" for arm in SINGLES for place in places}
     family = next((wanted for wanted in (factorial, singles) if wanted <= every), set())
     arms: dict[int, set[str]] = defaultdict(set)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from ablations.grids import split_label
 from ablations.records import GOLD_GAIN, Record
 from ablations.sheet import Column, Sheet, Value
 from ablations.statistics import Interval, MatchedGain, matched_kl_gain, t_interval
@@ -73,7 +74,7 @@ def _matched(records: Sequence[Record], gold: str) -> list[tuple[int, MatchedGai
     within: dict[tuple[int, str], list[Record]] = {}
     for record in records:
         if {"sqrt_kl", gold} <= set(record.points.columns) and record.points[gold].notna().any():
-            within.setdefault((record.seed, record.label.partition("@")[2]), []).append(record)
+            within.setdefault((record.seed, split_label(record.label)[1]), []).append(record)
     found = []
     for (seed, _), moved in sorted(within.items(), key=lambda item: item[0][0]):
         asked = {r.label: r.points[r.points[gold].notna()] for r in moved}

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ablations.contrasts import BASE, COMPONENTS, NAMES, PRIMARY, WHOLE, difference
+from ablations.grids import split_label
 from ablations.power import alpha_at
 from ablations.records import Record
 from ablations.sheet import NONE, Column, Sheet, Value
@@ -62,8 +63,8 @@ def family(labels: Iterable[str]) -> dict[str, dict[str, float]]:
     """The conclusions that every setting of these arms can speak about; none for plain arms."""
     arms: dict[str, set[str]] = {}
     for label in labels:
-        arm, at, place = label.partition("@")
-        if at:
+        arm, place = split_label(label)
+        if place:
             arms.setdefault(place, set()).add(arm)
     return conclusions(set.intersection(*arms.values())) if arms else {}
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ablations.grids import split_label
 from ablations.records import Record
 from reports.store import Selection
 
@@ -39,7 +40,7 @@ class Setting:
     @property
     def arms(self) -> set[str]:
         """Names without the setting."""
-        return {record.label.partition("@")[0] for record in self.records}
+        return {split_label(record.label)[0] for record in self.records}
 
     def weights(self, contrast: Mapping[str, float]) -> dict[str, float]:
         """A contrast of arms as one of this setting's labels."""
@@ -51,9 +52,9 @@ def settings(records: Sequence[Record], planned: Iterable[str] = ()) -> list[Set
     records, and NaN for its levels."""
     own: dict[str, list[Record]] = {}
     for label in planned:
-        own.setdefault(label.partition("@")[2], [])
+        own.setdefault(split_label(label)[1], [])
     for record in records:
-        own.setdefault(record.label.partition("@")[2], []).append(record)
+        own.setdefault(split_label(record.label)[1], []).append(record)
     return [_setting(name, tuple(found)) for name, found in own.items() if name]
 
 
@@ -81,9 +82,9 @@ def plain(selection: Selection) -> tuple[Selection, str]:
     if not found:
         return selection, ""
     one = next((setting for setting in found if setting.own), found[0])
-    records = tuple(replace(r, label=r.label.partition("@")[0]) for r in one.records)
+    records = tuple(replace(r, label=split_label(r.label)[0]) for r in one.records)
     lost = {
-        (arm.partition("@")[0], seed): kind
+        (split_label(arm)[0], seed): kind
         for (arm, seed), kind in selection.lost.items()
         if arm.endswith(f"@{one.name}")
     }

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 
 from ablations.contrasts import BASE, apply
+from ablations.grids import split_label
 from ablations.records import Record
 from ablations.sheet import Column, Sheet, Value
 from ablations.statistics import Interval, t_interval
@@ -62,7 +63,7 @@ def sheet(records: Sequence[Record]) -> Sheet | None:
 def _arms(here: dict[float, Setting]) -> list[str]:
     """Arms that every strength has, DiffRO first."""
     first = next(iter(here.values()))
-    order = dict.fromkeys(record.label.partition("@")[0] for record in first.records)
+    order = dict.fromkeys(split_label(record.label)[0] for record in first.records)
     shared = set.intersection(*(setting.arms for setting in here.values()))
     return sorted((arm for arm in order if arm in shared), key=lambda arm: arm != BASE)
 

@@ -14,7 +14,7 @@ from stored import store_cells
 from test_tables import Fake
 
 from ablations.contrasts import PRIMARY, arm_of, subsets
-from ablations.grids import GRIDS, Grid, sensitivity
+from ablations.grids import GRIDS, Grid, sensitivity, split_label
 from ablations.statistics import t_interval
 from ablations.summary import gold_gains
 from reports import effects, manipulation, settings, uptake
@@ -227,7 +227,7 @@ def test_a_setting_is_judged_by_the_rule_of_the_table_of_effects(case: str):
 
 
 def replace_label(r: Fake) -> Fake:
-    return Fake(r.label.partition("@")[0], r.seed, r.points, params=r.params, scalars=r.scalars)
+    return Fake(split_label(r.label)[0], r.seed, r.points, params=r.params, scalars=r.scalars)
 
 
 def test_better_by_less_than_the_margin_is_better_and_said_to_be_less():
