@@ -98,6 +98,7 @@ def request(
     size = PROFILES[choose("profile", chosen.profile if profile is None else profile, PROFILES)]
     size = scale_batches(size, positive("--batch-scale", batch_scale))
     size = replace(size, manifests=dict(_manifest(entry, size) for entry in manifests))
+    _check_apart(size)
     _check_speakable(size)
     planned = positive("--seeds", chosen.seeds if seeds is None else seeds)
     if first_seed < 0:
@@ -163,6 +164,21 @@ def _manifest(entry: str, profile: Profile) -> tuple[str, ManifestConfig]:
         raise InputError(
             str(error), got=entry, fix="mend the manifest or the file it names; nothing was written"
         ) from None
+
+
+def _check_apart(profile: Profile) -> None:
+    """Judges, learners and held-out speech must not share a sound."""
+    from rrpo.corpus.intake import check_apart
+    from rrpo.corpus.manifest import ManifestError, read_manifest
+
+    paths = {name: manifest.path for name, manifest in profile.manifests.items() if name not in PROMPTS}
+    try:
+        check_apart(
+            {name: read_manifest(path, profile.world.emotions, name) for name, path in paths.items()}, world.heard_by
+        )
+    except ManifestError as error:
+        got = ", ".join(f"{name}={path}" for name, path in paths.items())
+        raise InputError(str(error), got=got, fix="mend the manifests; nothing was written") from None
 
 
 def _check_speakable(profile: Profile) -> None:

@@ -53,6 +53,16 @@ def splits(profile: Profile) -> dict[str, SplitConfig]:
     }
 
 
+def heard_by(name: str) -> str:
+    """Who learns from a split. A sound that two of them know would void what one says of the other."""
+    if name in ("judge_test", "words_judge"):
+        return "the test judges"
+    if name == "judge_val":
+        return "the val judge"
+    held_out = name.startswith("rm_test") or name in ("rm_valid", "judge_heldout", "sft_heldout")
+    return "nobody (held out)" if held_out else "the reward model or the policy"
+
+
 def own(profile: Profile, split: SplitConfig) -> SplitConfig:
     """The split, of the user's own utterances where the profile names any."""
     return replace(split, manifest=profile.manifests.get(split.name))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rrpo.audio import AudioError, load_wave
@@ -28,6 +28,20 @@ def check_manifest(path: Path, emotions: Sequence[str], audio: AudioConfig | Non
                 raise ManifestError(f"{path}, utterance {utterance.id!r}: {error}") from error
             digest.update(Path(utterance.audio).read_bytes())
     return ManifestConfig(digest=digest.hexdigest()[:32], path=str(path.resolve()))
+
+
+def check_apart(manifests: Mapping[str, Iterable[Utterance]], heard_by: Callable[[str], str]) -> None:
+    """Raises `ManifestError` where a sound (the same bytes) is in two splits that different ones learn from, by ``heard_by``."""
+    first: dict[bytes, tuple[str, Utterance]] = {}
+    for name, utterances in manifests.items():
+        for utterance in utterances:
+            sound = repr(utterance.spec).encode() if utterance.audio is None else Path(utterance.audio).read_bytes()
+            before, twin = first.setdefault(hashlib.sha256(sound).digest(), (name, utterance))
+            if heard_by(before) != heard_by(name):
+                raise ManifestError(
+                    f"utterance {utterance.id!r} of the split {name!r} ({heard_by(name)}) sounds the same, byte for byte, as "
+                    f"{twin.id!r} of {before!r} ({heard_by(before)}); leave it out of one of them"
+                )
 
 
 def check_speakable(name: str, asked: Iterable[Utterance], learnt: Iterable[Utterance]) -> None:

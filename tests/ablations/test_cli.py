@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import fakes
+import numpy as np
 import pytest
+import soundfile
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
@@ -112,6 +114,19 @@ def test_prompts_by_a_voice_that_the_policy_never_learns_are_refused(tmp_path: P
     result = call("--grid", "tiny", "--manifest", f"rl={tmp_path / 'mine.jsonl'}", runs=tmp_path / "runs")
     assert result.exit_code == 2
     assert "the split 'rl' has the speaker 'li', which the policy never learns" in result.output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_one_corpus_for_a_judge_and_for_what_it_judges_is_refused(tmp_path: Path):
+    soundfile.write(tmp_path / "a.wav", np.sin(np.arange(16000) / 10), 16000)
+    line = {"audio": "a.wav", "text": "我今天买书", "speaker": "li", "language": "cmn", "emotion": "sad"}
+    (tmp_path / "mine.jsonl").write_text(json.dumps(line))
+    mine = tmp_path / "mine.jsonl"
+    both = ("--manifest", f"annotated={mine}", "--manifest", f"judge_test={mine}")
+    result = call("--grid", "tiny", *both, runs=tmp_path / "runs")
+    assert result.exit_code == 2
+    assert "'judge_test' (the test judges) sounds the same" in result.output
+    assert "mend the manifests; nothing was written" in result.output
     assert not (tmp_path / "runs").exists()
 
 

@@ -10,10 +10,11 @@ import soundfile
 
 from rrpo.corpus import features, prompts
 from rrpo.corpus.config import EMOTIONS, AudioConfig, PromptConfig, SpeechConfig, SplitConfig, WorldConfig
-from rrpo.corpus.intake import check_manifest, check_speakable
+from rrpo.corpus.intake import check_apart, check_manifest, check_speakable
 from rrpo.corpus.manifest import ManifestError, phone_inventory, read_manifest, write_manifest
 from rrpo.corpus.splits import draw_split
 from rrpo.stages import Context, content_hash
+from rrpo.world import heard_by
 
 GOOD = {"audio": "a.wav", "text": "我今天买书", "speaker": "li", "language": "cmn", "emotion": "sad"}
 
@@ -152,6 +153,24 @@ def test_what_the_policy_never_learns_is_named():
             ManifestError, match=rf"split 'rl' has the {words}, which the policy never learns; it knows"
         ):
             check_speakable("rl", [replace(learnt[0], **{field: value})], learnt)
+
+
+def test_a_sound_is_heard_by_one_judge_or_learner_alone(tmp_path):
+    """By its bytes, whatever the file's name; splits that the same model learns from may share."""
+    learnt = read_manifest(write(tmp_path, {**GOOD, "audio": _tone(tmp_path)}), EMOTIONS)
+    (tmp_path / "copy.wav").write_bytes((tmp_path / "tone.wav").read_bytes())
+    copied = read_manifest(write(tmp_path, {**GOOD, "audio": "copy.wav", "id": "c"}), EMOTIONS)
+    check_apart({"base": learnt, "sft": copied}, heard_by)
+    check_apart({"judge_test": learnt, "words_judge": copied}, heard_by)
+    for one, other in (
+        ("annotated", "rm_valid"),
+        ("judge_val", "judge_test"),
+        ("words_reward", "words_judge"),
+        ("base", "sft_heldout"),
+        ("rm_pretrain", "rm_test_English"),
+    ):
+        with pytest.raises(ManifestError, match=rf"'c' of the split '{other}' .* sounds the same.* of '{one}'"):
+            check_apart({one: learnt, other: copied}, heard_by)
 
 
 def test_a_manifest_of_prompts_asks_for_every_line_and_needs_no_audio(tmp_path):
