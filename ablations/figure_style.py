@@ -59,13 +59,13 @@ STYLE: dict[str, Any] = {
 
 
 def percent(value: float, position: float) -> str:
-    """Tick labels of a fraction."""
-    return f"{100 * value:.0f}%"
+    """Tick labels of a fraction; never rounded to what the tick is not."""
+    return f"{100 * value:.4g}%"
 
 
 def points(value: float, position: float) -> str:
-    """Tick labels of a difference of fractions."""
-    return f"{100 * value:+.0f}" if round(100 * value) else "0"
+    """Tick labels of a difference of fractions; never rounded to what the tick is not."""
+    return f"{100 * value:+.4g}" if abs(value) > 1e-9 else "0"
 
 
 def drawable(mean: Interval) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from test_tables import Fake
 
-from ablations.figure_style import figure_of
+from ablations.figure_style import figure_of, percent, points
 from reports.figures import curves, samples
 from reports.figures.labels import beside
 
@@ -56,6 +56,13 @@ def test_the_names_of_arms_that_end_at_the_top_stand_inside_the_panel(tmp_path: 
     curves.training(records(*curves.SHOWN), tmp_path)
     assert len(heights) == len(curves.SHOWN)
     assert all(low < y < high for y, low, high in heights)
+
+
+def test_tick_labels_say_where_the_tick_is():
+    """Steps of 2.5 points were once labelled -8, -5, -2."""
+    ticks = np.arange(-3, 3) * 0.025
+    assert [points(tick, 0) for tick in ticks] == ["-7.5", "-5", "-2.5", "0", "+2.5", "+5"]
+    assert [percent(share, 0) for share in (0.0, 0.07, 0.875, 1.0)] == ["0%", "7%", "87.5%", "100%"]
 
 
 def test_a_crowded_figure_knows_its_arms():
