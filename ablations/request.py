@@ -168,10 +168,12 @@ def _manifest(entry: str, profile: Profile) -> tuple[str, ManifestConfig]:
 
 def _check_apart(profile: Profile) -> None:
     """Judges, learners and held-out speech must not share a sound."""
+    paths = {name: manifest.path for name, manifest in profile.manifests.items() if name not in PROMPTS}
+    if len(paths) < 2:
+        return
     from rrpo.corpus.intake import check_apart
     from rrpo.corpus.manifest import ManifestError, read_manifest
 
-    paths = {name: manifest.path for name, manifest in profile.manifests.items() if name not in PROMPTS}
     try:
         check_apart(
             {name: read_manifest(path, profile.world.emotions, name) for name, path in paths.items()}, world.heard_by
