@@ -86,7 +86,7 @@ def plain(selection: Selection) -> tuple[Selection, str]:
     lost = {
         (split_label(arm)[0], seed): kind
         for (arm, seed), kind in selection.lost.items()
-        if arm.endswith(f"@{one.name}")
+        if split_label(arm)[1] == one.name
     }
     planned = dict(Counter([*(record.label for record in records), *(arm for arm, _ in lost)]))
     here = replace(selection, records=records, planned=planned, lost=lost)
