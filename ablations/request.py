@@ -97,9 +97,7 @@ def request(
     chosen = GRIDS[choose("grid", grid, GRIDS)]
     size = PROFILES[choose("profile", chosen.profile if profile is None else profile, PROFILES)]
     size = scale_batches(size, positive("--batch-scale", batch_scale))
-    size = replace(size, manifests=dict(_manifest(entry, size) for entry in manifests))
-    _check_apart(size)
-    _check_speakable(size)
+    size = replace(size, manifests=_manifests(manifests, size))
     planned = positive("--seeds", chosen.seeds if seeds is None else seeds)
     if first_seed < 0:
         raise InputError("--first-seed must not be negative", got=first_seed, fix="give --first-seed 0 or more")
@@ -150,57 +148,43 @@ def _shard(text: str, cells: int) -> tuple[int, int]:
     return int(place), int(count)
 
 
-def _manifest(entry: str, profile: Profile) -> tuple[str, ManifestConfig]:
-    """``SPLIT=PATH``, checked to the last audio file."""
-    from rrpo.corpus.intake import check_manifest
-    from rrpo.corpus.manifest import ManifestError
-
-    name, _, path = entry.partition("=")
-    choose("split for --manifest SPLIT=PATH", name, [*profile.sizes, "annotated", *PROMPTS])
-    audio = None if name in PROMPTS else profile.world.audio
-    try:
-        return name, check_manifest(Path(path), profile.world.emotions, audio)
-    except ManifestError as error:
-        raise InputError(
-            str(error), got=entry, fix="mend the manifest or the file it names; nothing was written"
-        ) from None
-
-
-def _check_apart(profile: Profile) -> None:
-    """Judges, learners and held-out speech must not share a sound."""
-    paths = {name: manifest.path for name, manifest in profile.manifests.items() if name not in PROMPTS}
-    if len(paths) < 2:
-        return
-    from rrpo.corpus.intake import check_apart
-    from rrpo.corpus.manifest import ManifestError, read_manifest
-
-    try:
-        check_apart(
-            {name: read_manifest(path, profile.world.emotions, name) for name, path in paths.items()}, world.heard_by
-        )
-    except ManifestError as error:
-        got = ", ".join(f"{name}={path}" for name, path in paths.items())
-        raise InputError(str(error), got=got, fix="mend the manifests; nothing was written") from None
-
-
-def _check_speakable(profile: Profile) -> None:
-    """What the policy is fine-tuned on and asked for must consist of what its base learns."""
-    asked = [name for name in ("sft", *PROMPTS) if name in profile.manifests]
-    if not asked:
-        return
-    from rrpo.corpus.intake import check_speakable
+def _manifests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestConfig]:
+    """``SPLIT=PATH`` each: every line and sound checked, then what the splits must not share and must have in common."""
+    if not entries:
+        return {}
+    from rrpo.corpus.intake import check_apart, check_manifest, check_speakable
     from rrpo.corpus.manifest import ManifestError, read_manifest
     from rrpo.corpus.splits import draw_split
 
-    splits = (world.own(profile, world.splits(profile)[name]) for name in ("base", "sft_heldout"))
-    learnt = [utterance for split in splits for utterance in draw_split(profile.world, split)]
-    for name in asked:
-        path = profile.manifests[name].path
-        try:
-            lines = read_manifest(path, profile.world.emotions, audio=name not in PROMPTS)
-            check_speakable(name, lines, learnt)
-        except ManifestError as error:
-            raise InputError(str(error), got=f"{name}={path}", fix="mend the manifest; nothing was written") from None
+    paths: dict[str, Path] = {}
+    for name, _, path in (entry.partition("=") for entry in entries):
+        choose("split for --manifest SPLIT=PATH", name, [*profile.sizes, "annotated", *PROMPTS])
+        if name in paths:
+            raise InputError(
+                "a split has one manifest",
+                got=f"{name}={paths[name]} and {name}={path}",
+                fix="put all lines into one file",
+            )
+        paths[name] = Path(path)
+    emotions, audio = profile.world.emotions, profile.world.audio
+    try:
+        lines = {name: read_manifest(path, emotions, name, audio=name not in PROMPTS) for name, path in paths.items()}
+        configs = {
+            name: check_manifest(path, lines[name], None if name in PROMPTS else audio) for name, path in paths.items()
+        }
+        check_apart({name: lines[name] for name in lines if name not in PROMPTS}, world.heard_by)
+        asked = [name for name in ("sft", *PROMPTS) if name in lines]
+        bases = ("base", "sft_heldout") if asked else ()
+        learnt = [
+            u for name in bases for u in lines.get(name) or draw_split(profile.world, world.splits(profile)[name])
+        ]
+        for name in asked:
+            check_speakable(name, lines[name], learnt)
+    except ManifestError as error:
+        raise InputError(
+            str(error), got=" ".join(entries), fix="mend the manifest or the file it names; nothing was written"
+        ) from None
+    return configs
 
 
 def _packed(

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from rrpo.audio import AudioError, load_wave
 from rrpo.corpus.config import AudioConfig, ManifestConfig
-from rrpo.corpus.manifest import ManifestError, Utterance, read_manifest
+from rrpo.corpus.manifest import ManifestError, Utterance
 
 
-def check_manifest(path: Path, emotions: Sequence[str], audio: AudioConfig | None) -> ManifestConfig:
-    """The manifest as a config, keyed by its content: moving the files changes nothing, editing one changes every key.
+def check_manifest(path: Path, utterances: Iterable[Utterance], audio: AudioConfig | None) -> ManifestConfig:
+    """The manifest that was read from ``path``, as a config keyed by its content.
 
-    ``audio`` is None for prompts, which have none. Raises `ManifestError` at the first line that cannot be used, also when its
-    audio is missing, unreadable, empty, silent, not finite or sampled too low.
+    Moving the files changes nothing, editing one changes every key. ``audio`` is None for prompts, which have none. Raises
+    `ManifestError` at the first utterance whose audio is missing, unreadable, empty, silent, not finite or sampled too low.
     """
     digest = hashlib.sha256()
-    for utterance in read_manifest(path, emotions, audio=audio is not None):
+    for utterance in utterances:
         digest.update(repr((utterance.id, utterance.text, utterance.phones, utterance.speaker)).encode())
         digest.update(repr((utterance.language, utterance.emotion, utterance.votes, utterance.spec)).encode())
         if audio is not None and utterance.audio is not None:

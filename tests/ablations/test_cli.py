@@ -84,6 +84,10 @@ def test_run_then_plan_says_done(runs: Path):
         (["--grid", "tiny", "--manifest", "nosuch=x.jsonl"], ["no split for --manifest", "nosuch", "annotated"]),
         (["--grid", "tiny", "--manifest", "annotated"], ["no such manifest"]),
         (["--grid", "tiny", "--manifest", "annotated=x.jsonl"], ["x.jsonl: no such manifest"]),
+        (
+            ["--grid", "tiny", *2 * ["--manifest", "rl=x.jsonl"]],
+            ["a split has one manifest", "rl=x.jsonl and rl=x.jsonl"],
+        ),
         (["--grid", "tiny", "--launcher", "cloud"], ["no launcher of that name", "cloud", "local, ray, slurm"]),
         (["--grid", "tiny", "--address", "head:6379"], ["--address is a Ray cluster's", "--launcher local"]),
         (["--grid", "tiny", "--slurm", "time=5"], ["--slurm is for sbatch", "--launcher local"]),
@@ -126,7 +130,7 @@ def test_one_corpus_for_a_judge_and_for_what_it_judges_is_refused(tmp_path: Path
     result = call("--grid", "tiny", *both, runs=tmp_path / "runs")
     assert result.exit_code == 2
     assert "'judge_test' (the test judges) sounds the same" in result.output
-    assert "mend the manifests; nothing was written" in result.output
+    assert "mend the manifest or the file it names; nothing was written" in result.output
     assert not (tmp_path / "runs").exists()
 
 

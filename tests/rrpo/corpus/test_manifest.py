@@ -16,6 +16,7 @@ from rrpo.corpus.splits import draw_split
 from rrpo.stages import Context, content_hash
 from rrpo.world import heard_by
 
+AUDIO = AudioConfig()
 GOOD = {"audio": "a.wav", "text": "我今天买书", "speaker": "li", "language": "cmn", "emotion": "sad"}
 
 
@@ -78,7 +79,7 @@ def test_a_users_corpus_enters_through_the_same_stage_and_bad_audio_is_named(tmp
     soundfile.write(tmp_path / "b.wav", np.zeros(16000), 16000)
     out = tmp_path / "out"
     out.mkdir()
-    manifest = check_manifest(Path(write(tmp_path, GOOD)), EMOTIONS, AudioConfig())
+    manifest = _checked(write(tmp_path, GOOD))
     split = SplitConfig(name="mine", size=10, manifest=manifest)
     features.build(SpeechConfig(world=WorldConfig(), split=split), {}, out, Context())
     speech = features.SpeechSet.load(out)
@@ -96,7 +97,7 @@ def test_a_corpus_is_its_content_wherever_it_lies(tmp_path):
         folder = tmp_path / place
         folder.mkdir()
         soundfile.write(folder / "a.wav", np.sin(np.arange(16000) / pitch), 16000)
-        manifest = check_manifest(Path(write(folder, {**GOOD, **row})), EMOTIONS, AudioConfig())
+        manifest = _checked(write(folder, {**GOOD, **row}))
         digests.append(content_hash(SplitConfig(name="mine", size=1, manifest=manifest)))
     assert digests[0] == digests[1]
     assert len(set(digests)) == 3
@@ -123,11 +124,11 @@ def test_bad_audio_is_found_before_anything_is_built(tmp_path):
     }
     for name, fault in faults.items():
         with pytest.raises(ManifestError, match=rf"user\.jsonl, utterance 'user-00002'.*{fault}"):
-            check_manifest(
-                Path(write(tmp_path, {**GOOD, "audio": _tone(tmp_path)}, {**GOOD, "audio": f"{name}.wav"})),
-                EMOTIONS,
-                AudioConfig(),
-            )
+            _checked(write(tmp_path, {**GOOD, "audio": _tone(tmp_path)}, {**GOOD, "audio": f"{name}.wav"}))
+
+
+def _checked(path, audio=AUDIO):
+    return check_manifest(Path(path), read_manifest(path, EMOTIONS, audio=audio is not None), audio)
 
 
 def _tone(folder) -> str:
@@ -175,6 +176,6 @@ def test_a_sound_is_heard_by_one_judge_or_learner_alone(tmp_path):
 
 def test_a_manifest_of_prompts_asks_for_every_line_and_needs_no_audio(tmp_path):
     prompt = {name: value for name, value in GOOD.items() if name != "audio"}
-    manifest = check_manifest(Path(write(tmp_path, prompt, {**prompt, "emotion": "happy"})), EMOTIONS, None)
+    manifest = _checked(write(tmp_path, prompt, {**prompt, "emotion": "happy"}), None)
     prompts.build(PromptConfig(world=WorldConfig(), texts="eval", size=300, manifest=manifest), {}, tmp_path, Context())
     assert [(p.speaker, p.emotion) for p in prompts.load_prompts(tmp_path)] == [("li", "sad"), ("li", "happy")]
