@@ -75,14 +75,14 @@ def read(path: Path, known: Mapping[str, ListeningTest]) -> Ratings:
             got=f"{path}: test {rows[0]['test']} (exported: {', '.join(known) or 'none'})",
             fix="give --runs-dir the folder that wrote the page",
         )
-    check, seen = "", set[str]()
+    check, seen = str(len(rows)), set[str]()
     for line, row in enumerate(rows, start=2):
         _check_row(row, line, rows[0], test, seen, path)
         seen.add(row["item"])
         check = f"{zlib.crc32('|'.join([check, *(row[name] for name in RATINGS if name != 'check')]).encode()):08x}"
         if row["check"] != check:
             raise InputError(
-                "a rating was changed, moved or taken out after the download",
+                "a rating was changed, moved, added or taken out after the download",
                 got=f"{path}, line {line}: check {row['check']} instead of {check}",
                 fix=DOWNLOAD,
             )

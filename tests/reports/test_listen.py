@@ -74,7 +74,7 @@ def rated(
 
 
 def signed(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    check = ""
+    check = str(len(rows))
     for row in rows:
         check = f"{zlib.crc32('|'.join([check, *(row[name] for name in list(RATINGS)[:-1])]).encode()):08x}"
         row["check"] = check
@@ -172,11 +172,13 @@ def edited(row: int, name: str, value: str, *, sign: bool = True) -> Any:
 
 BAD: dict[str, tuple[Any, str]] = {
     "an edited score": (edited(1, "naturalness", "5", sign=False), "line 3: check"),
-    "a row taken out": (lambda rows: rows[:2] + rows[3:], "rating's position is out of range"),
+    "a row taken out": (lambda rows: rows[:2] + rows[3:], "line 2: check"),
+    "a row taken out and signed": (lambda rows: signed(rows[:2] + rows[3:]), "rating's position is out of range"),
     "a row taken out and renumbered": (
         lambda rows: [row | {"position": str(i)} for i, row in enumerate(rows[:2] + rows[3:], 1)],
-        "line 4: check",
+        "line 2: check",
     ),
+    "the last rows cut": (lambda rows: rows[:-2], "line 2: check"),
     "an unknown sample": (edited(0, "item", "0123456789ab"), "no sample of that id"),
     "a sample twice": (lambda rows: signed([*rows, rows[0] | {"position": "10"}]), "rated twice"),
     "six of five": (edited(0, "naturalness", "6"), "naturalness is out of range"),
@@ -230,7 +232,7 @@ def test_a_file_that_is_no_ratings_gets_one_message(exported: tuple[Path, Listen
 
 def test_a_person_counts_once(exported: tuple[Path, ListeningTest], runs: Path, tmp_path: Path):
     _, test = exported
-    first = stored_as(tmp_path / "first.csv", rated(test)[:3])
+    first = stored_as(tmp_path / "first.csv", signed(rated(test)[:3]))
     whole = stored_as(tmp_path / "whole.csv", rated(test))
     twice = listen("import", first, whole, "--runs-dir", runs)
     assert "two files hold the same person's" in twice.output
