@@ -103,7 +103,8 @@ def code_versions(records: Sequence[Record]) -> dict[str, list[str]]:
         version = tags.get(TAG_CODE, commit)
         label = labels.setdefault(version, f"commit {commit}")
         if list(labels.values()).count(label) > 1:  # one commit recorded what another had built
-            label = labels[version] = f"{label}, source {version[:8]}"
+            sources = " and ".join(source[:8] for source in version.split(","))
+            label = labels[version] = f"{label}, source {sources}"
         names.setdefault(label, []).append(f"{record.label}/{record.seed}")
     return dict(sorted(names.items(), key=lambda item: -len(item[1])))
 

@@ -47,7 +47,7 @@ def sheet(records: Sequence[Record]) -> Sheet | None:
         *(Column(f"uptake_{s:g}", f"uptake at {s:g}, points", "gain") for s in strengths),
         *(Column(f"planted_{s:g}", f"{s:g} - {none:g}", "gain") for s in planted),
         *(Column(f"did_{s:g}", f"{s:g} - {none:g}, less DiffRO's", "gain") for s in planted),
-        Column("words", f"at {strengths[-1]:g}"),
+        Column("words", f"at {strengths[-1]:g}; the others beside DiffRO"),
     )
     notes = (
         "Shortcut uptake, the share of samples with emotion e's artefact where e was asked for less their share where another "

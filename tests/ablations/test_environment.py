@@ -118,7 +118,11 @@ def test_versions_of_the_code_within_a_grid_are_told():
     }
     assert "2 versions of the code" in code_warning([*same, other])
     assert "rrpo/3" in code_warning([*same, other])
-    twins = [made(1, git_sha="a" * 40, dirty="false", code="s1"), made(2, git_sha="a" * 40, dirty="false", code="s2")]
-    assert len(code_versions(twins)) == 2, "recorded by one commit, built by two"
+    twins = [
+        made(1, git_sha="a" * 40, dirty="false", code="s1"),
+        made(2, git_sha="a" * 40, dirty="false", code="s2,s3"),
+    ]
+    found = list(code_versions(twins))
+    assert found == ["commit aaaaaaaa", "commit aaaaaaaa, source s2 and s3"], "recorded by one commit, built by two"
     old = [made(1, git_sha="a" * 40, dirty="false"), made(2, git_sha="b" * 40, dirty="false")]
     assert len(code_versions(old)) == 2, "records without the source's hash go by commit"
