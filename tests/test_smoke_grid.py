@@ -15,6 +15,8 @@ from ablations.runs_folder import RunsFolder
 from ablations.store import Store
 from rrpo.validation.lines import NOT_INSTALLED, load
 
+pytestmark = pytest.mark.timeout(900)
+"""The first test builds the grid and its world: a minute and a half on two idle cores."""
 CHANCE = 1 / 5
 
 
