@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from ablations.invocations import DEVELOPMENT, Attempt, Invocation, ahead, looks
 from ablations.records import TAG_DIRTY, Record
 from ablations.runs_folder import RunsFolder, check
 from ablations.store import Store
+from reports.made_with import apart, stage_versions
 
 Key = tuple[str, int]
 """Arm and seed."""
@@ -121,7 +121,7 @@ def select(
     arms = _order(names, {label for label, _ in planned | lost.keys()})
     found = tuple(single[key] for key in sorted(single, key=lambda key: (arms.index(key[0]), key[1])))
     counts = {arm: sum(label == arm for label, _ in planned | lost.keys()) for arm in arms}
-    notes += _versions(found, mixed)
+    notes += [*_versions(found, mixed), *filter(None, [apart(found)])]
     return Selection("+".join(names), found, counts, tuple(notes), tuple(looks(mine[0])), ahead(mine[0]), folder, lost)
 
 
@@ -218,16 +218,6 @@ def _versions(records: Sequence[Record], mixed: bool) -> list[str]:
             fix="run the grid again, which rebuilds what a new version changed, or allow it by --mixed",
         )
     return [*notes, f"MIXED VERSIONS of the code are pooled: {unequal}."]
-
-
-def stage_versions(records: Sequence[Record]) -> Counter[tuple[str, int]]:
-    """Name and version of the stages that records were made of -> cells."""
-    found: Counter[tuple[str, int]] = Counter()
-    for record in records:
-        for path in record.folder.glob("*/stage.json"):
-            stage = json.loads(path.read_text())
-            found[stage["name"], stage["version"]] += 1
-    return found
 
 
 def _order(grids: Sequence[str], present: set[str]) -> list[str]:

@@ -13,7 +13,8 @@ from ablations.statistics import t_interval
 from ablations.summary import gold_gains, value_of
 from reports import opinion, sensitivity, settings
 from reports.effects import Row
-from reports.store import Selection, stage_versions
+from reports.made_with import devices, numbers, stage_versions
+from reports.store import Selection
 from reports.verdicts import MARGIN
 
 ALONE = "Reward models alone: no policy was optimised"
@@ -94,12 +95,12 @@ def methods(selection: Selection) -> str:
             f"gold gain at matched KL by the `test` judge. {_family(selection)} "
         )
     return (
-        f"{len(records)} cells: {len(selection.arms)} arms ({arms}) by {len(seeds)} seeds ({_ranges(seeds)}), profile "
+        f"{len(records)} cells: {len(selection.arms)} arms ({arms}) by {len(seeds)} seeds ({numbers(seeds)}), profile "
         f"{records[0].profile}, world {records[0].world_hash}. {how}Intervals are 95 % t-intervals over seeds, the unit of "
         f"analysis. {_correlation(gains, seeds)}{selection.counted} "
         "A seed redraws the annotated and the SFT utterances, raters, RM pre-training, SFT, fine-tuning, prompts and "
         "roll-out noise; corpus "
-        f"renderer, codec, base policy and judges are one world. {_code(records)}"
+        f"renderer, codec, base policy and judges are one world. {_made(records)}"
     )
 
 
@@ -130,14 +131,10 @@ def _correlation(gains: dict[tuple[str, int], float], seeds: Sequence[int]) -> s
     return "" if math.isnan(r) else f"Achieved correlation of RRPO's and DiffRO's paired seeds: {r:+.2f}. "
 
 
-def _code(records: Sequence[Record]) -> str:
-    """Which code made the records: commits, stage versions, and each arm's config by its hash."""
+def _made(records: Sequence[Record]) -> str:
+    """What made the records: devices, commits, stage versions, and each arm's config by its hash."""
     arms = ", ".join(f"{label} {arm}" for label, arm in dict.fromkeys((r.label, r.arm_hash) for r in records))
     stages = ", ".join(f"{name} {version}" for name, version in sorted(stage_versions(records)))
     made = f", stage versions {stages}" if stages else ""
-    return f"Code: {', '.join(code_versions(records))}{made}. Arms by hash of their config: {arms}."
-
-
-def _ranges(seeds: Sequence[int]) -> str:
-    whole = seeds == list(range(seeds[0], seeds[-1] + 1)) and len(seeds) > 2
-    return f"{seeds[0]} to {seeds[-1]}" if whole else ", ".join(map(str, seeds))
+    code = f"Code: {', '.join(code_versions(records))}{made}. Arms by hash of their config: {arms}."
+    return " ".join(filter(None, (devices(records), code)))

@@ -1,0 +1,56 @@
+"""What made a report's cells: versions of their stages, and devices; from the markers of the stages that every record keeps."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ablations.grids import split_label
+from ablations.records import Record
+from rrpo.stages import MARKER
+
+
+def stage_versions(records: Sequence[Record]) -> Counter[tuple[str, int]]:
+    """Name and version of the stages that records were made of -> cells."""
+    return Counter((marker["name"], marker["version"]) for record in records for marker in _markers(record))
+
+
+def devices(records: Sequence[Record]) -> str:
+    """On what the policies were optimised, in words; empty where no cell has a policy."""
+    seeds: defaultdict[str, list[int]] = defaultdict(list)
+    for record in records:
+        for device in _optimised_on(record):
+            seeds[device].append(record.seed)
+    used = [f"{device} ({len(of)} cells, seeds {numbers(sorted(set(of)))})" for device, of in seeds.items()]
+    return f"Policies were optimised on {', '.join(used)}." if used else ""
+
+
+def apart(records: Sequence[Record]) -> str:
+    """Seeds (and settings) whose arms were optimised on several kinds of device, in words; empty where there are none."""
+    used: defaultdict[tuple[int, str], set[str]] = defaultdict(set)
+    for record in records:
+        used[record.seed, split_label(record.label)[1]].update(_optimised_on(record))
+    found = [f"seed {seed}{f' at {setting}' if setting else ''}" for (seed, setting), on in used.items() if len(on) > 1]
+    return (
+        f"On several kinds of device: arms of {', '.join(found)}, which share data and seeds, but not the roll-outs' random "
+        "numbers."
+        if found
+        else ""
+    )
+
+
+def _optimised_on(record: Record) -> list[str]:
+    """The device of the cell's policy optimisation, if it has one: a GPU by its name."""
+    return [marker.get("gpu", marker["device"].upper()) for marker in _markers(record) if marker["name"] == "optimize"]
+
+
+def numbers(seeds: Sequence[int]) -> str:
+    """Rising seeds for people: ``1 to 5``, or one by one where there are gaps."""
+    whole = seeds == list(range(seeds[0], seeds[-1] + 1)) and len(seeds) > 2
+    return f"{seeds[0]} to {seeds[-1]}" if whole else ", ".join(map(str, seeds))
+
+
+def _markers(record: Record) -> Iterator[dict[str, Any]]:
+    return (json.loads(path.read_text()) for path in sorted(record.folder.glob(f"*/{MARKER}")))
