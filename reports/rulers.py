@@ -87,7 +87,8 @@ def gains(record: Record, matrices: Mapping[int, pd.DataFrame]) -> dict[str, flo
 def by_others(matrix: pd.DataFrame, arm: str) -> float:
     """Mean gain of one arm's samples by the reward models of the others, but those that only frame them (`FRAMES`).
 
-    An arm that shares the arm's reward model counts as no other: one that hears everything as it does.
+    Each reward model counts once, however many arms have it, and the arm's own counts as no other: models are the same that
+    hear everything alike.
     """
     heard = matrix.pivot(index="judged_by", columns="samples_of", values="logprob")
     own = matrix[matrix["samples_of"] == arm].set_index("judged_by")
@@ -95,7 +96,7 @@ def by_others(matrix: pd.DataFrame, arm: str) -> float:
     if arm not in gained.index:
         return math.nan
     same = (heard == heard.loc[arm]).all(axis=1)
-    others = [judge for judge in gained.index if judge not in FRAMES and not same[judge]]
+    others = [judge for judge in heard.index[~heard.duplicated()] if judge not in FRAMES and not same[judge]]
     return float(gained[others].mean()) if others else math.nan
 
 

@@ -96,6 +96,16 @@ def test_placebos_and_a_shared_reward_model_are_no_others(tmp_path: Path) -> Non
     assert math.isnan(rulers.by_others(matrix, "unknown"))
 
 
+def test_a_reward_model_of_two_arms_counts_once() -> None:
+    judges = {"diffro": (0.9, -1.0), "rrpo": (0.7, -2.0), "rrpo_again": (0.7, -2.0), "ls": (0.5, -3.0)}
+    rows = [
+        {"samples_of": a, "judged_by": b, "accuracy": accuracy, "logprob": logprob, "start_accuracy": 0.5}
+        for a in judges
+        for b, (accuracy, logprob) in judges.items()
+    ]
+    assert rulers.by_others(pd.DataFrame(rows), "diffro") == pytest.approx(0.1), "of .2 (twice the same model) and 0"
+
+
 def test_the_matrix_is_the_mean_over_seeds_and_is_drawn(tmp_path: Path) -> None:
     one = table()
     arms, gained = rulers.matrix({1: one, 2: table(other=0.6)}, ["rrpo", "diffro", "elsewhere"])
