@@ -94,9 +94,10 @@ def figure_of(
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """``<name>.pdf`` and ``.png`` without dates or versions."""
+    """``<name>.pdf`` and ``.png`` of one layout, without dates or versions."""
     paths = [folder / f"{name}.pdf", folder / f"{name}.png"]
     figure.savefig(paths[0], metadata={"CreationDate": None, "Producer": None, "Creator": None})
+    figure.set_layout_engine("none")  # as it was laid out just now
     figure.savefig(paths[1], dpi=200, metadata={"Software": None})
     return paths
 

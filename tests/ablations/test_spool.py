@@ -420,7 +420,8 @@ print(json.dumps([tracker.waiting(), len(Store(folder).records("tiny"))]))
 """
 
 
-def test_eight_processes_open_one_fresh_store_at_once(tmp_path: Path):
+@pytest.mark.parametrize("count", [3, pytest.param(8, marks=pytest.mark.long)])
+def test_processes_open_one_fresh_store_at_once(tmp_path: Path, count: int):
     root = str(Path(__file__).parents[2])
     (tmp_path / "script.py").write_text(FRESH)
     processes = [
@@ -432,16 +433,16 @@ def test_eight_processes_open_one_fresh_store_at_once(tmp_path: Path):
             text=True,
             env=os.environ | {"PYTHONPATH": root},
         )
-        for k in range(8)
+        for k in range(count)
     ]
     for process in processes:
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
     answers = [process.communicate() for process in processes]
-    assert [process.returncode for process in processes] == [0] * 8, answers
+    assert [process.returncode for process in processes] == [0] * count, answers
     store = Store(check(tmp_path / "runs"))
-    assert {record.label for record in store.records("tiny")} == {f"arm{k}" for k in range(8)}
-    assert len(store.runs("tiny", "cell")) == 8
-    assert [run.info.status for run in store.runs("tiny", "parent")] == ["FINISHED"] * 8
+    assert {record.label for record in store.records("tiny")} == {f"arm{k}" for k in range(count)}
+    assert len(store.runs("tiny", "cell")) == count
+    assert [run.info.status for run in store.runs("tiny", "parent")] == ["FINISHED"] * count
     assert Spool(tmp_path / "runs" / "spool").pending() == {}
