@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from ablations.grids import split_label
 from ablations.records import Record
 from rrpo.stages import MARKER
 
+OPTIMISATION = "optimized"
+"""Role of a cell's policy optimisation: its folder among the record's files."""
+
 
 def stage_versions(records: Sequence[Record]) -> Counter[tuple[str, int]]:
     """Name and version of the stages that records were made of -> cells."""
-    return Counter((marker["name"], marker["version"]) for record in records for marker in _markers(record))
+    found: Counter[tuple[str, int]] = Counter()
+    for record in records:
+        for path in record.folder.glob(f"*/{MARKER}"):
+            marker = json.loads(path.read_text())
+            found[marker["name"], marker["version"]] += 1
+    return found
 
 
 def devices(records: Sequence[Record]) -> str:
     """On what the policies were optimised, in words; empty where no cell has a policy."""
     seeds: defaultdict[str, list[int]] = defaultdict(list)
     for record in records:
-        for device in _optimised_on(record):
+        if device := _device(record):
             seeds[device].append(record.seed)
     used = [f"{device} ({len(of)} cells, seeds {numbers(sorted(set(of)))})" for device, of in seeds.items()]
     return f"Policies were optimised on {', '.join(used)}." if used else ""
@@ -31,19 +38,13 @@ def apart(records: Sequence[Record]) -> str:
     """Seeds (and settings) whose arms were optimised on several kinds of device, in words; empty where there are none."""
     used: defaultdict[tuple[int, str], set[str]] = defaultdict(set)
     for record in records:
-        used[record.seed, split_label(record.label)[1]].update(_optimised_on(record))
+        if device := _device(record):
+            used[record.seed, split_label(record.label)[1]].add(device)
     found = [f"seed {seed}{f' at {setting}' if setting else ''}" for (seed, setting), on in used.items() if len(on) > 1]
-    return (
-        f"On several kinds of device: arms of {', '.join(found)}, which share data and seeds, but not the roll-outs' random "
-        "numbers."
-        if found
-        else ""
-    )
-
-
-def _optimised_on(record: Record) -> list[str]:
-    """The device of the cell's policy optimisation, if it has one: a GPU by its name."""
-    return [marker.get("gpu", marker["device"].upper()) for marker in _markers(record) if marker["name"] == "optimize"]
+    if not found:
+        return ""
+    shared = "which share data and seeds, but not the roll-outs' random numbers"
+    return f"On several kinds of device: arms of {', '.join(found)}, {shared}."
 
 
 def numbers(seeds: Sequence[int]) -> str:
@@ -52,5 +53,10 @@ def numbers(seeds: Sequence[int]) -> str:
     return f"{seeds[0]} to {seeds[-1]}" if whole else ", ".join(map(str, seeds))
 
 
-def _markers(record: Record) -> Iterator[dict[str, Any]]:
-    return (json.loads(path.read_text()) for path in sorted(record.folder.glob(f"*/{MARKER}")))
+def _device(record: Record) -> str:
+    """On what the cell's policy was optimised, a GPU by its name; empty where it has none."""
+    path = record.folder / OPTIMISATION / MARKER
+    if not path.is_file():
+        return ""
+    marker = json.loads(path.read_text())
+    return str(marker.get("gpu", marker["device"].upper()))

@@ -18,12 +18,12 @@ def record(label: str, seed: int, folder: Path) -> Record:
 def made(tmp_path: Path):
     """Makes a record whose optimisation ran on a device: ``cpu``, or a GPU's name."""
 
-    def make(label: str, seed: int, device: str, version: int = 3) -> Record:
+    def make(label: str, seed: int, device: str) -> Record:
         folder = tmp_path / f"{label}-{seed}"
         on = {"device": "cpu"} if device == "cpu" else {"device": "cuda", "gpu": device}
         for place, name in (("optimized", "optimize"), ("scored", "score")):
             (folder / place).mkdir(parents=True)
-            marker = {"name": name, "version": version} | (on if name == "optimize" else {"device": "cpu"})
+            marker = {"name": name, "version": 3} | (on if name == "optimize" else {"device": "cpu"})
             (folder / place / "stage.json").write_text(json.dumps(marker))
         return record(label, seed, folder)
 
