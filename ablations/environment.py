@@ -17,8 +17,8 @@ from pathlib import Path
 
 from ablations.errors import InputError, choose
 from ablations.records import TAG_CODE, TAG_DIFF, TAG_DIRTY, TAG_SHA, TEXT_LIMIT, Record
+from rrpo.identity import content_hash
 from rrpo.provenance import processor, source_hash
-from rrpo.stages import content_hash
 
 PACKAGES = (
     *("torch", "torchaudio", "transformers", "vector-quantize-pytorch", "espeakng-loader", "soundfile"),

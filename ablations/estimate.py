@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ablations.errors import InputError
-from rrpo.stages import MARKER, Stage, canonical
+from rrpo.identity import canonical
+from rrpo.stages import MARKER, Stage
 
 SIZES = frozenset(
     (

@@ -11,7 +11,7 @@ from ablations.cell_file import rebuild
 from ablations.errors import InputError
 from ablations.grids import ARMS
 from rrpo.config import ArmConfig
-from rrpo.stages import canonical
+from rrpo.identity import described
 
 
 def check_name(name: str) -> None:
@@ -29,7 +29,7 @@ def write_arm(runs_dir: Path, name: str, arm: ArmConfig, provenance: Mapping[str
     check_name(name)
     path = runs_dir / "arms" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"arm": canonical(arm), "provenance": dict(provenance)}, indent=1) + "\n")
+    path.write_text(json.dumps({"arm": described(arm), "provenance": dict(provenance)}, indent=1) + "\n")
     return path
 
 

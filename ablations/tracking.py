@@ -27,7 +27,8 @@ from ablations.runs_folder import RunsFolder
 from ablations.spool import Entry, new_key, now
 from ablations.store import waiting_record
 from rrpo.cell import Cell
-from rrpo.stages import MARKER, Stage, content_hash, walk
+from rrpo.identity import content_hash
+from rrpo.stages import MARKER, Stage, walk
 
 
 def create(folder: RunsFolder, grid: str) -> None:

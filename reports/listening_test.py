@@ -26,7 +26,7 @@ from ablations.records import TAG_GRID, TAG_KIND, TAG_TEST, Record
 from ablations.store import Store
 from reports.settings import settings
 from reports.store import Selection
-from rrpo.stages import content_hash
+from rrpo.identity import content_hash
 
 ARMS = ("sft", BASE, WHOLE)
 """Heard unless the user says otherwise: those of the paper's Table 1 that are here."""

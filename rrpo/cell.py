@@ -11,8 +11,9 @@ from typing import Any
 
 from rrpo import pipeline, world
 from rrpo.config import ArmConfig
+from rrpo.identity import content_hash, described
 from rrpo.profiles import Profile
-from rrpo.stages import Stage, canonical, content_hash
+from rrpo.stages import Stage
 
 _REPLACED = re.compile(r"profile\.((base|sft)\.model\.|optimize\.reward$|(?!world\.)\w+\.seed$)")
 """Parameters of a profile that its pipeline sets anew: the policy's network, the arm's reward, the seeds of stages."""
@@ -66,7 +67,7 @@ class Cell:
 
     def params(self) -> dict[str, str]:
         """The flat config, ``section.field`` -> text, as MLflow's params."""
-        flat = _flatten({"arm": canonical(self.arm), "profile": canonical(self.profile)})
+        flat = _flatten({"arm": described(self.arm), "profile": described(self.profile)})
         used = {name: value for name, value in flat.items() if not _REPLACED.match(name)}
         return {"label": self.label, "seed": str(self.seed)} | used
 

@@ -9,10 +9,16 @@ from dataclasses import dataclass, field, fields
 from math import inf
 from typing import Any
 
+from rrpo.identity import option
+
 REWARDS = ("hard_ce", "smoothed_ce", "full_l_ser")
 """``-log p`` of the target, against the target of Eq. 2, or all of Eq. 5."""
 ADV_NORMS = ("absolute", "relative")
 """As in the paper, or as a fraction of ||h'||."""
+RELAXATIONS = ("gumbel", "probabilities")
+"""Gumbel-Softmax conditioned on the sampled token, or the policy's own probabilities."""
+SCHEDULES = ("constant", "linear", "cosine")
+"""Of the policy's learning rate after its warm-up: unchanged, or to zero at the last update."""
 RM_DATA = ("biased", "oracle")
 """With the planted shortcut, or large and unbiased."""
 
@@ -76,7 +82,7 @@ class PretrainConfig:
     """Utterances a step."""
     lr: float = 1e-3
     """Adam learning rate, cosine to zero."""
-    shuffle_labels: bool = False
+    shuffle_labels: bool = option(False, off=False)
     """Placebo: labels permuted, so that the RM knows nothing."""
     model: RewardModelConfig = field(default_factory=RewardModelConfig)
     """The network."""
@@ -88,21 +94,21 @@ class PretrainConfig:
 class RegularizerConfig:
     """The three regularisers of RRPO. Each is off at its identity value, on the same code path."""
 
-    epsilon: float = 0.1
+    epsilon: float = option(0.1, off=0.0)
     """ε of label smoothing, Eq. 2; the paper's value 0.1; range [0, 1); off at 0."""
-    mix_probability: float = 1.0
+    mix_probability: float = option(1.0, off=0.0)
     """Share of utterances that energy-adaptive mixup (Eq. 3) touches; the paper mixes every one; range [0, 1]; off at 0."""
     mix_db_low: float = -5.0
-    """r_min in dB, partner relative to host; declared default."""
-    mix_db_high: float = 5.0
-    """r_max in dB, partner relative to host; declared default."""
-    alpha: float = 0.5
+    """r_min in dB, partner relative to host: U[-5, 10] in EAM's source (arXiv 2512.04551); RRPO gives no range."""
+    mix_db_high: float = 10.0
+    """r_max in dB, partner relative to host; source as for ``mix_db_low``. Mean λ is then .154 (.126 at 5 dB)."""
+    alpha: float = option(0.5, off=0.0)
     """α, weight of L_adv in Eq. 5; the paper's value 0.5; range [0, inf); off at 0."""
     epsilon_adv: float = 0.5
     """ε_adv, L2 norm of δ over ``[T', D]`` in Eq. 4; the paper's value 0.5; range [0, inf)."""
     adv_norm: str = "absolute"
     """``absolute`` as in the paper, or ``relative``: ε_adv is then a fraction of ||h'||, the same for any length."""
-    soft_votes: bool = False
+    soft_votes: bool = option(False, off=False)
     """Control arm for label smoothing: the raters' vote shares as the target instead of the majority label."""
 
     def __post_init__(self) -> None:
@@ -185,17 +191,27 @@ class OptimizeConfig:
     """Adam learning rate (HPRO's public recipe: 1e-5, on a 0.5 B model). Set on a development seed so that vanilla DiffRO
     over-optimises within the steps: gold (`val`) goes .75 -> .87 at step 12 -> .65, and the hack rate .08 -> .66. In the worlds
     before this one, gold hardly fell at 3e-3, and fell before it rose at 5e-3."""
-    warmup: int = 10
+    schedule: str = option("constant", off="constant")
+    """One of `SCHEDULES`: what the learning rate does after the warm-up."""
+    warmup: int = option(10, off=0)
     """Updates over which the learning rate rises linearly to ``lr``, then constant; 0: at once. Adam's first steps are as long
     as its rate whatever the gradient: without a warm-up four of them (at 3e-3) take the policy 1 nat a token away from SFT, and
     gold falls by 8 to 16 points before any arm has learnt anything. Declared default."""
-    beta: float = 0.001
+    beta: float = option(0.001, off=0.0)
     """β, weight of the full-vocabulary KL to the SFT reference, summed over an utterance (DiffRO 0.1, HPRO 0.05 -> 0.02)."""
     tau: tuple[float, ...] = (1.0,)
     """τ of the Gumbel-Softmax relaxation: equal thirds, halves, ... of training (HPRO: 2 -> 1 -> 0.8)."""
     reward: str = "hard_ce"
     """``hard_ce``, ``smoothed_ce`` (target of Eq. 2) or ``full_l_ser`` (R = -L_ser of Eq. 5)."""
-    content_weight: float = 0.5
+    relaxation: str = option("gumbel", off="gumbel")
+    """One of `RELAXATIONS`: what the straight-through tokens take their gradient from."""
+    emotion_weight: float = option(1.0, off=1.0)
+    """Weight of the emotion reward in the objective; range [0, inf); 1 is DiffRO's and RRPO's, 0 leaves the content reward and
+    the KL alone (control arm ``content_only``)."""
+    gradient_scale: float = option(1.0, off=1.0)
+    """Fixed factor on the gradient that the emotion reward model sends into the policy's frames; range [0, inf), off at 1. The
+    loss that is reported and watched stays what it is (control arm ``diffro_scaled``: vanilla, pushed as hard as RRPO)."""
+    content_weight: float = option(0.5, off=0.0)
     """Weight of the phone recogniser's CTC loss a phone in the reward (DiffRO's multi-task reward); 0 = control arm."""
     grad_clip: float = 1.0
     """L2 norm to which the policy's gradient is clipped; declared default."""
@@ -203,9 +219,30 @@ class OptimizeConfig:
     """Steps at which the evaluation prompts are sampled and stored as tokens: denser early, since KL rises fastest there: vanilla
     DiffRO on a development seed stands at sqrt(KL per token) .6, 1.2, 1.7, 2.2, 2.3 and 2.5."""
     eval_prompts: int = 300
-    """Evaluation prompts a checkpoint, the same for every arm and seed."""
+    """Evaluation prompts sampled at every checkpoint but the last: the first of those of the last, the same for every arm and
+    seed."""
+    final_prompts: int = 1200
+    """Evaluation prompts sampled after the last update, of which the primary outcome is made."""
     seed: int = 0
     """Redraws initialisation, data order and noise of this stage."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a value out of its range."""
+        _checked(
+            self,
+            steps=(self.steps >= 0, "0 or more"),
+            lr=(0 < self.lr < inf, "in (0, inf)"),
+            schedule=(self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
+            warmup=(self.warmup >= 0, "0 or more"),
+            beta=(0 <= self.beta < inf, "in [0, inf)"),
+            tau=(len(self.tau) > 0 and min(self.tau) > 0, "positive temperatures, at least one"),
+            reward=(self.reward in REWARDS, f"one of {', '.join(REWARDS)}"),
+            relaxation=(self.relaxation in RELAXATIONS, f"one of {', '.join(RELAXATIONS)}"),
+            emotion_weight=(0 <= self.emotion_weight < inf, "in [0, inf)"),
+            gradient_scale=(0 <= self.gradient_scale < inf, "in [0, inf)"),
+            content_weight=(0 <= self.content_weight < inf, "in [0, inf)"),
+            eval_prompts=(1 <= self.eval_prompts <= self.final_prompts, "1 or more, and not above final_prompts"),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,26 +255,36 @@ class ArmConfig:
     """Pre-training set, one of `RM_DATA`; ``oracle`` is the large and unbiased one."""
     finetune: bool = True
     """False keeps the pre-trained RM."""
-    shuffle_labels: bool = False
+    shuffle_labels: bool = option(False, off=False)
     """Placebo RM."""
     reward: str = "hard_ce"
     """One of `REWARDS`; the arm's alone, whatever `OptimizeConfig.reward` says."""
-    content_weight: float | None = None
+    content_weight: float | None = option(None, off=None)
     """Overrides `OptimizeConfig.content_weight`."""
-    steps: int | None = None
+    steps: int | None = option(None, off=None)
     """Overrides `OptimizeConfig.steps`: 0 is the SFT policy, fewer is early stopping (a schedule of τ is spread over these
     steps)."""
-    shortcut: float | None = None
+    emotion_weight: float | None = option(None, off=None)
+    """Overrides `OptimizeConfig.emotion_weight`: 0 is content alone."""
+    gradient_scale: float | None = option(None, off=None)
+    """Overrides `OptimizeConfig.gradient_scale`."""
+    relaxation: str | None = option(None, off=None)
+    """Overrides `OptimizeConfig.relaxation`."""
+    schedule: str | None = option(None, off=None)
+    """Overrides `OptimizeConfig.schedule`."""
+    shortcut: float | None = option(None, off=None)
     """Overrides `Profile.shortcut`."""
-    rater_noise: float | None = None
+    rater_noise: float | None = option(None, off=None)
     """Overrides `Profile.rater_noise`."""
-    rm_lr: float | None = None
+    annotated_artefacts: float | None = option(None, off=None)
+    """Overrides `Profile.annotated_artefact_rate`."""
+    rm_lr: float | None = option(None, off=None)
     """Overrides `FinetuneConfig.lr`."""
-    lr: float | None = None
+    lr: float | None = option(None, off=None)
     """Overrides `OptimizeConfig.lr`: a tuned arm."""
-    beta: float | None = None
+    beta: float | None = option(None, off=None)
     """Overrides `OptimizeConfig.beta`."""
-    tau: tuple[float, ...] | None = None
+    tau: tuple[float, ...] | None = option(None, off=None)
     """Overrides `OptimizeConfig.tau`."""
 
     def __post_init__(self) -> None:
@@ -247,6 +294,14 @@ class ArmConfig:
             rm_data=(self.rm_data in RM_DATA, f"one of {', '.join(RM_DATA)}"),
             reward=(self.reward in REWARDS, f"one of {', '.join(REWARDS)}"),
             content_weight=(self.content_weight is None or 0 <= self.content_weight < inf, "in [0, inf)"),
+            emotion_weight=(self.emotion_weight is None or 0 <= self.emotion_weight < inf, "in [0, inf)"),
+            gradient_scale=(self.gradient_scale is None or 0 <= self.gradient_scale < inf, "in [0, inf)"),
+            relaxation=(self.relaxation in (None, *RELAXATIONS), f"one of {', '.join(RELAXATIONS)}"),
+            schedule=(self.schedule in (None, *SCHEDULES), f"one of {', '.join(SCHEDULES)}"),
+            annotated_artefacts=(
+                self.annotated_artefacts is None or 0 <= self.annotated_artefacts <= 1,
+                "in [0, 1]",
+            ),
             steps=(self.steps is None or self.steps >= 0, "0 or more"),
             shortcut=(self.shortcut is None or 0 <= self.shortcut <= 1, "in [0, 1]"),
             rater_noise=(self.rater_noise is None or 0 <= self.rater_noise < inf, "in [0, inf)"),

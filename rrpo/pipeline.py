@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
+from typing import TypeVar
 
 from rrpo import world
 from rrpo.config import ArmConfig
@@ -21,6 +22,8 @@ from rrpo.judges.config import TranscribeConfig, TransferConfig
 from rrpo.packages import installed
 from rrpo.profiles import Profile
 from rrpo.stages import Stage
+
+T = TypeVar("T")
 
 
 @cache
@@ -64,11 +67,12 @@ def reward_model(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         size=profile.annotated,
         speakers="rm",
         texts="rm",
+        artefact_rate=_own(arm.annotated_artefacts, profile.annotated_artefact_rate),
         raters=profile.raters,
-        rater_noise=profile.rater_noise if arm.rater_noise is None else arm.rater_noise,
+        rater_noise=_own(arm.rater_noise, profile.rater_noise),
         seed=seed,
     )
-    lr = profile.finetune.lr if arm.rm_lr is None else arm.rm_lr
+    lr = _own(arm.rm_lr, profile.finetune.lr)
     config = replace(profile.finetune, seed=seed, lr=lr, regularizers=arm.regularizers)
     inputs = {"model": before, "speech": world.speech(profile, split), "codec": world.codec(profile)}
     return Stage("finetune", "rrpo.finetune:build", config, inputs, f"RM fine-tuning seed {seed}")
@@ -86,15 +90,23 @@ def examined(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 @cache
 def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """Policy optimisation of one cell: curves by `val`, samples stored as tokens."""
+    given = profile.optimize
+    names = (
+        "emotion_weight",
+        "gradient_scale",
+        "content_weight",
+        "relaxation",
+        "schedule",
+        "steps",
+        "lr",
+        "beta",
+        "tau",
+    )
     config = replace(
-        profile.optimize,
+        given,
         seed=seed,
         reward=arm.reward,
-        content_weight=profile.optimize.content_weight if arm.content_weight is None else arm.content_weight,
-        steps=profile.optimize.steps if arm.steps is None else arm.steps,
-        lr=profile.optimize.lr if arm.lr is None else arm.lr,
-        beta=profile.optimize.beta if arm.beta is None else arm.beta,
-        tau=profile.optimize.tau if arm.tau is None else arm.tau,
+        **{name: _own(getattr(arm, name), getattr(given, name)) for name in names},
     )
     inputs = {
         "policy": sft(profile, seed),
@@ -152,6 +164,11 @@ def transferred(profile: Profile, arms: Mapping[str, ArmConfig], seed: int) -> S
     for name, arm in arms.items():
         inputs |= {f"samples {name}": optimized(profile, arm, seed), f"model {name}": reward_model(profile, arm, seed)}
     return Stage("transfer", "rrpo.judges.transfer:build", TransferConfig(), inputs, f"cross-RM transfer seed {seed}")
+
+
+def _own(override: T | None, shared: T) -> T:
+    """What an arm overrides, or what the profile has for all arms."""
+    return shared if override is None else override
 
 
 @cache

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from rrpo.config import CodecConfig, FinetuneConfig, OptimizeConfig, PolicyConfig, PretrainConfig, SftConfig
 from rrpo.corpus.config import ManifestConfig, WorldConfig
+from rrpo.identity import option
 from rrpo.judges.config import (
     DiagnoseConfig,
     ExamineConfig,
@@ -44,6 +45,9 @@ class Profile:
     """P(artefact of the own emotion) in the RM's pre-training data; 0 is the control."""
     manifests: Mapping[str, ManifestConfig] = field(default_factory=dict)
     """A user's own data by split (a key of ``sizes``, ``annotated``), or by prompts (``rl``, ``eval``)."""
+    annotated_artefact_rate: float = option(0.0, off=0.0)
+    """Share of the annotated utterances that carry an artefact, whatever the emotion: without any, a fine-tune cannot learn that
+    a click means nothing, and EAM has none to mix."""
     annotated: int = 300
     """Human-annotated utterances for the RM's fine-tuning (simulated raters)."""
     raters: int = 3
@@ -129,7 +133,9 @@ SMOKE = Profile(
     policy=PolicyConfig(dim=64, layers=2, max_tokens=60),
     base=SftConfig(steps=180, lr=3e-3),
     sft=SftConfig(steps=20),
-    optimize=OptimizeConfig(steps=20, batch=16, checkpoints=(0, 10, 20), eval_prompts=60, lr=1e-3, warmup=3),
+    optimize=OptimizeConfig(
+        steps=20, batch=16, checkpoints=(0, 10, 20), eval_prompts=60, final_prompts=120, lr=1e-3, warmup=3
+    ),
     examine=ExamineConfig(interpolation_pairs=20, pgd_steps=2),
     yardsticks=YardstickConfig(utterances=24, planted=3),
     diagnose=DiagnoseConfig(spoken=20, naturalness=3),

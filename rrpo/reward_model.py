@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rrpo.config import OFF, RegularizerConfig, RewardModelConfig
+from rrpo.identity import described
 from rrpo.masking import valid_mask
-from rrpo.stages import canonical
 
 CHUNK = 64
 """Samples that `RewardModel.log_probs` hears at once."""
@@ -107,11 +107,11 @@ class RewardModel(nn.Module):
     def save(self, folder: Path) -> None:
         """Writes ``reward_model.json`` and ``reward_model.pt`` into ``folder``."""
         card = {
-            "config": canonical(self.config),
+            "config": described(self.config),
             "emotions": list(self.emotions),
             "n_mels": self.n_mels,
             "floor": self.floor,
-            "regularizers": canonical(self.regularizers),
+            "regularizers": described(self.regularizers),
         }
         (folder / "reward_model.json").write_text(json.dumps(card, indent=1))
         torch.save({name: value.cpu() for name, value in self.state_dict().items()}, folder / "reward_model.pt")

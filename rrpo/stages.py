@@ -10,7 +10,6 @@ Nothing here imports torch: planning a thousand cells only hashes configs.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib
 import json
 import os
@@ -20,12 +19,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from rrpo.claims import Claim, Claims, kept
 from rrpo.failures import ClaimedError, failure_kind
+from rrpo.identity import canonical, content_hash
 from rrpo.memory import forget_peak, peak_device_mib
 from rrpo.progress import noted, progress_file
 from rrpo.provenance import built_with
@@ -34,36 +34,6 @@ from rrpo.versions import VERSIONS
 MARKER = "stage.json"
 POLL = 1.0
 """Most seconds between two looks at a stage that another process builds."""
-
-
-SCALARS = frozenset((int, float, str, bool, type(None)))
-
-
-def canonical(value: Any) -> Any:
-    """A JSON-able form of a config that is equal exactly when the configs are equal."""
-    if type(value) in SCALARS:
-        return value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {name: canonical(getattr(value, name)) for name in _identity(type(value))}
-    if isinstance(value, (tuple, list)):
-        return [canonical(item) for item in value]
-    if isinstance(value, Mapping):
-        return {str(key): canonical(item) for key, item in sorted(value.items())}
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    raise TypeError(f"a config holds a {type(value).__name__}; use numbers, strings, tuples and dataclasses")
-
-
-@cache
-def _identity(config: type) -> tuple[str, ...]:
-    """Fields of a config that tell it from others."""
-    return tuple(f.name for f in dataclasses.fields(config) if f.metadata.get("identity", True))
-
-
-def content_hash(value: Any) -> str:
-    """32 hex digits of the canonical form."""
-    text = json.dumps(canonical(value), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 class Clock:
@@ -113,7 +83,7 @@ class Stage:
     build: str
     """``module:function``, imported only when it is built."""
     config: Any
-    """Frozen dataclass; hashed whole."""
+    """Frozen dataclass; hashed as `rrpo.identity` says."""
     inputs: Mapping[str, Stage] = field(default_factory=dict)
     """Stages it reads, by the role they play."""
     label: str = ""

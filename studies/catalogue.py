@@ -51,7 +51,7 @@ def regularised(knobs: Knobs, norm: str = "absolute") -> RegularizerConfig:
     """Knobs that are named, the paper's values for the others; ``mix_db_width`` opens the range around its centre."""
     paper = RegularizerConfig()
     half = float(knobs.get("mix_db_width", paper.mix_db_high - paper.mix_db_low)) / 2
-    centre = float(knobs.get("mix_db_centre", 0.0))
+    centre = float(knobs.get("mix_db_centre", (paper.mix_db_low + paper.mix_db_high) / 2))
     return RegularizerConfig(
         epsilon=float(knobs.get("epsilon", paper.epsilon)),
         mix_probability=float(knobs.get("mix_probability", paper.mix_probability)),
@@ -68,7 +68,7 @@ STRENGTHS: dict[str, BaseDistribution] = {
     "alpha": FloatDistribution(0.0, 2.0),
     "epsilon_adv": FloatDistribution(0.05, 50.0, log=True),
     "mix_probability": FloatDistribution(0.0, 1.0),
-    "mix_db_centre": FloatDistribution(-5.0, 5.0),
+    "mix_db_centre": FloatDistribution(-5.0, 10.0),
     "mix_db_width": FloatDistribution(0.0, 20.0),
 }
 PAPER: dict[str, float | str] = {
@@ -76,8 +76,8 @@ PAPER: dict[str, float | str] = {
     "alpha": 0.5,
     "epsilon_adv": 0.5,
     "mix_probability": 1.0,
-    "mix_db_centre": 0.0,
-    "mix_db_width": 10.0,
+    "mix_db_centre": 2.5,
+    "mix_db_width": 15.0,
 }
 
 

@@ -12,7 +12,7 @@ from ablations.environment import git_state
 from ablations.errors import InputError
 from ablations.exported import write_arm
 from ablations.sheet import Sheet
-from rrpo.stages import canonical
+from rrpo.identity import described
 from studies.search import OUTCOMES, Search, counted
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def export(
     """
     arm = search.definition.arm(best.params)
     path = search.question.store / "arms" / f"{name}.json"
-    if path.is_file() and _read(path).get("arm") != canonical(arm):
+    if path.is_file() and _read(path).get("arm") != described(arm):
         raise InputError(
             "another arm is stored under that name",
             got=f"{path}, from {_read(path).get('provenance', {}).get('study', 'an unknown study')}",

@@ -19,8 +19,9 @@ from ablations.records import EXPERIMENT_STUDY
 from ablations.request import default_workers
 from ablations.runs_folder import RunsFolder, check
 from ablations.tracking import create
+from rrpo.identity import canonical
 from rrpo.profiles import PROFILES
-from rrpo.stages import canonical, walk
+from rrpo.stages import walk
 from studies.catalogue import Study, described, study_of
 from studies.fresh import VERIFY, VERIFY_SMOKE
 from studies.pruning import PRUNERS

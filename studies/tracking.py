@@ -24,7 +24,7 @@ from ablations.replay import PAUSE
 from ablations.runs_folder import RunsFolder
 from ablations.store import Store
 from ablations.tracking import create
-from rrpo.stages import content_hash
+from rrpo.identity import content_hash
 from studies.recovery import lost_trials
 from studies.results import front, ranked, told
 from studies.samplers import SAMPLER

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from rrpo.identity import option
+
 EMOTIONS = ("angry", "happy", "sad", "surprised", "fearful")
 """The paper's five emotions, in the order of the class index (K = 5)."""
 
@@ -90,19 +92,19 @@ class SplitConfig:
     """Group: ``policy``, ``rm``, ``judge`` (judge-only speakers), ``judge+policy``, ``foreign:LANG``, or ``all``."""
     texts: str = "sft"
     """Disjoint text pool, a key of `rrpo.corpus.texts.POOLS`; or ``random`` (random words)."""
-    artefact_rate: float = 0.0
+    artefact_rate: float = option(0.0, off=0.0)
     """Share of utterances that carry an artefact drawn independently of the emotion."""
-    shortcut: float = 0.0
+    shortcut: float = option(0.0, off=0.0)
     """Probability that an utterance carries the artefact of its own emotion (planted bias; paper: real-world, unknown)."""
-    misacted: float = 0.0
+    misacted: float = option(0.0, off=0.0)
     """Probability that the speaker acts another emotion than the label, which then is what was asked for; not with raters."""
-    raters: int = 0
+    raters: int = option(0, off=0)
     """Raters who vote on each utterance; 0 keeps the rendered emotion as the only label."""
-    rater_noise: float = 0.0
+    rater_noise: float = option(0.0, off=0.0)
     """Temperature added to each rater's log-likelihood before voting; 0 = ideal observers sampling their posterior."""
     seed: int = 0
     """Redraws this split alone (the experiment's seed for the annotated set, 0 for world-level splits)."""
-    manifest: ManifestConfig | None = None
+    manifest: ManifestConfig | None = option(None, off=None)
     """A user's own utterances, all of them, instead of ``size`` rendered ones."""
 
 
@@ -142,5 +144,5 @@ class PromptConfig:
     """Prompts, balanced over emotions and the policy's speakers."""
     seed: int = 0
     """The experiment's seed for ``rl``; 0 for ``eval``, which every arm and seed shares."""
-    manifest: ManifestConfig | None = None
+    manifest: ManifestConfig | None = option(None, off=None)
     """A user's own prompts: text, speaker, language and target emotion of every line; audio is not needed."""

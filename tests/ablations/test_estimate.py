@@ -13,8 +13,9 @@ from ablations.estimate import Estimator, wall
 from ablations.grids import GRIDS
 from ablations.jobs import longest_first
 from rrpo import world
+from rrpo.identity import canonical
 from rrpo.profiles import EMBEDDED
-from rrpo.stages import MARKER, Stage, canonical, walk
+from rrpo.stages import MARKER, Stage, walk
 
 CODEC = world.codec(EMBEDDED)
 SPEECH = CODEC.inputs["speech"]

@@ -10,7 +10,7 @@ import pytest
 from ablations.errors import InputError
 from ablations.exported import read_arms, write_arm
 from ablations.grids import ARMS
-from rrpo.stages import content_hash
+from rrpo.identity import content_hash
 
 TUNED = replace(ARMS["rrpo"], tau=(2.0, 1.0), lr=1e-3, regularizers=replace(ARMS["rrpo"].regularizers, epsilon=0.2))
 

@@ -14,7 +14,8 @@ from ablations.launchers import Launcher, checked
 from ablations.launchers.local import LocalPool
 from ablations.launchers.pool import Done, Task
 from ablations.request import request
-from rrpo.stages import MARKER, Context, Stage, canonical, materialise
+from rrpo.identity import canonical
+from rrpo.stages import MARKER, Context, Stage, materialise
 
 
 def stage(role: str) -> Stage:

@@ -7,7 +7,7 @@ import pytest
 
 from rrpo.config import OFF, ArmConfig, RegularizerConfig
 from rrpo.corpus.config import EMOTIONS, WorldConfig
-from rrpo.stages import content_hash
+from rrpo.identity import content_hash
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ from rrpo.stages import content_hash
     [
         *(("epsilon", value) for value in (-0.1, 1.0, float("nan"))),
         *(("mix_probability", value) for value in (-0.1, 1.1)),
-        *(("mix_db_low", value) for value in (6.0, float("-inf"))),
+        *(("mix_db_low", value) for value in (11.0, float("-inf"))),
         ("mix_db_high", float("inf")),
         *(("alpha", value) for value in (-1.0, float("inf"))),
         *(("epsilon_adv", value) for value in (-1.0, float("inf"))),

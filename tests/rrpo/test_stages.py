@@ -16,7 +16,8 @@ import soundfile
 import torch
 
 from rrpo.failures import DivergedError, Interrupted, failure_kind
-from rrpo.stages import Context, Stage, content_hash, materialise, walk
+from rrpo.identity import content_hash
+from rrpo.stages import Context, Stage, materialise, walk
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

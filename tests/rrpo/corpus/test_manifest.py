@@ -13,7 +13,8 @@ from rrpo.corpus.config import EMOTIONS, AudioConfig, PromptConfig, SpeechConfig
 from rrpo.corpus.intake import check_apart, check_manifest, check_speakable
 from rrpo.corpus.manifest import ManifestError, phone_inventory, read_manifest, write_manifest
 from rrpo.corpus.splits import draw_split
-from rrpo.stages import Context, content_hash
+from rrpo.identity import content_hash
+from rrpo.stages import Context
 from rrpo.world import heard_by
 
 AUDIO = AudioConfig()
