@@ -25,14 +25,10 @@ LOG_LIMIT = 20_000
 """Characters kept of the end of one stage's log in a cell's record."""
 
 
-def roots(cells: Sequence[Cell]) -> list[Stage]:
-    """The stages whose results make the cells' records."""
-    return [stage for cell in cells for stage in cell.stages.values()]
-
-
-def missing_stages(cells: Sequence[Cell], store: Path) -> list[Stage]:
-    """Every distinct stage that the cells still need, inputs first."""
-    return missing_below(roots(cells), store)
+def missing_stages(cells: Sequence[Cell], amended: Sequence[Cell], store: Path) -> list[Stage]:
+    """Every distinct stage that is missing for the records of ``cells`` and the optional results of ``amended``, inputs first."""
+    core = [stage for cell in cells for stage in cell.stages.values()]
+    return missing_below([*core, *(stage for cell in amended for stage in cell.optional.values())], store)
 
 
 def missing_below(wanted: Sequence[Stage], store: Path) -> list[Stage]:
@@ -64,29 +60,58 @@ def cell_key(cell: Cell) -> str:
     return f"cell-{cell.hash[:20]}"
 
 
-def tasks(cells: Sequence[Cell], store: Path, device: str, tracker: Tracker, estimator: Estimator) -> list[Task]:
-    """The graph below the cells, none of which is finished.
+def optional_key(cell: Cell) -> str:
+    """The task that adds its optional results to a cell's record."""
+    return f"optional-{cell.hash[:20]}"
+
+
+def tasks(
+    cells: Sequence[Cell],
+    amended: Sequence[Cell],
+    store: Path,
+    device: str,
+    tracker: Tracker,
+    estimator: Estimator,
+) -> list[Task]:
+    """The graph below the cells, none of which is recorded, and below the optional results of ``amended``.
 
     Ready tasks go by the first cell that needs them, so that seeds complete one after the other; inside a cell the one
     with the longest way to the end goes first.
     """
-    stages = missing_stages(cells, store)
+    stages = missing_stages(cells, amended, store)
     order = {stage.key: position for position, stage in enumerate(stages)}
-    first = _first_cell(cells, order)
+    recorded_here = {cell.hash for cell in cells}
+    first = _first_cell([*cells, *(cell for cell in amended if cell.hash not in recorded_here)], order)
     tail = _longest_tail(stages, estimator)
     priorities = {stage.key: (first[stage.key], -tail[stage.key], order[stage.key]) for stage in stages}
-    return stage_tasks(stages, store, device, priorities) + [
-        Task(
-            key=cell_key(cell),
-            title=cell.name,
-            function="ablations.jobs:record_cell",
-            arguments=(cell, store, tracker),
-            needs=frozenset(stage_key(stage) for stage in cell.stages.values() if stage.key in order),
-            priority=(position,),
-            here=True,
-        )
-        for position, cell in enumerate(cells)
-    ]
+    return (
+        stage_tasks(stages, store, device, priorities)
+        + [
+            Task(
+                key=cell_key(cell),
+                title=cell.name,
+                function="ablations.jobs:record_cell",
+                arguments=(cell, store, tracker),
+                needs=frozenset(stage_key(stage) for stage in cell.stages.values() if stage.key in order),
+                priority=(position,),
+                here=True,
+            )
+            for position, cell in enumerate(cells)
+        ]
+        + [
+            Task(
+                key=optional_key(cell),
+                title=f"{cell.name}, optional results",
+                function="ablations.jobs:add_optional",
+                arguments=(cell, store, tracker),
+                needs=frozenset(stage_key(stage) for stage in cell.optional.values() if stage.key in order)
+                | ({cell_key(cell)} if cell.hash in recorded_here else set()),
+                priority=(len(cells) + position,),
+                here=True,
+            )
+            for position, cell in enumerate(amended)
+        ]
+    )
 
 
 def stage_tasks(
@@ -117,7 +142,7 @@ def longest_first(stages: Sequence[Stage], estimator: Estimator) -> dict[str, tu
 def _first_cell(cells: Sequence[Cell], wanted: dict[str, int]) -> dict[str, int]:
     first: dict[str, int] = {}
     for position, cell in enumerate(cells):
-        for stage in walk(*cell.stages.values()):
+        for stage in walk(*cell.stages.values(), *cell.optional.values()):
             if stage.key in wanted:
                 first.setdefault(stage.key, position)
     return first
@@ -147,11 +172,18 @@ def build_stage(stage: Stage, store: Path, device: str, micro: int | None, repor
 
 def record_cell(cell: Cell, store: Path, tracker: Tracker, report: Report) -> Record:
     """Record a cell, all of whose stages are stored."""
-    scalars, files = collect(cell, store)
+    scalars, files = collect(cell.stages, store)
     below = {stage.key: stage.seconds(store) or 0.0 for stage in walk(*cell.stages.values())}
     scalars["seconds"] = sum(below.values())
     scalars |= {f"seconds_{role}": below[stage.key] for role, stage in cell.stages.items()}
     return tracker.record_cell(cell, scalars, files, log_of(cell, store))
+
+
+def add_optional(cell: Cell, store: Path, tracker: Tracker, report: Report) -> None:
+    """Add the results of a recorded cell's optional stages, all of which are stored."""
+    scalars, files = collect(cell.optional, store)
+    scalars |= {f"seconds_{role}": stage.seconds(store) or 0.0 for role, stage in cell.optional.items()}
+    tracker.add_optional(cell, cell.optional, scalars, files)
 
 
 def log_of(cell: Cell, store: Path) -> str:

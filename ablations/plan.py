@@ -50,6 +50,14 @@ class Plan:
         return [cell for cell in self.request.own if cell.hash not in not_now]
 
     @property
+    def amended(self) -> list[Cell]:
+        """Cells whose records lack results that an installed optional package can give, those to run among them."""
+        there = {key: record.optional for key, record in self.done.items()}
+        kept_back = {cell.hash for cell in self.kept_back}
+        mine = (cell for cell in self.request.own if cell.hash not in kept_back)
+        return [cell for cell in mine if cell.optional.keys() - there.get(cell.hash, frozenset())]
+
+    @property
     def records(self) -> list[Record]:
         """Records of the cells asked for that are complete."""
         return [self.done[cell.hash] for cell in self.request.cells if cell.hash in self.done]
@@ -99,9 +107,11 @@ class Plan:
         back = f", {len(self.kept_back)} kept back" if self.kept_back else ""
         back += "" if request.shard == (1, 1) else f" in shard {request.shard[0]}/{request.shard[1]}"
         done = sum(cell.hash in self.done for cell in request.cells)
+        late = sum(cell.hash in self.done for cell in self.amended)
+        more = f"; optional results to add to {late} that are done" if late else ""
         return [
             f"grid {request.grid}: {len(request.arms)} arms x {len(request.seeds)} seeds = {len(request.cells)} cells, "
-            f"{done} done, {len(todo)} to run{back}",
+            f"{done} done, {len(todo)} to run{back}{more}",
             *(self.rows() if cells else ()),
             f"stages to build: {stages}",
             *self.prospects(),
@@ -146,4 +156,4 @@ def make(asked: Request) -> Plan:
     if asked.folder.exists:
         store = Store(asked.folder)
         plan = Plan(asked, *store.states(asked.grid), [], _invocations(store, asked))
-    return replace(plan, stages=missing_stages(plan.todo, asked.folder.root))
+    return replace(plan, stages=missing_stages(plan.todo, plan.amended, asked.folder.root))

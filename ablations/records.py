@@ -150,6 +150,8 @@ TAG_WORLD_HASH = "world_hash"
 TAG_PROFILE = "profile"
 TAG_COMPLETE = "complete"
 """The cell's hash, written last: only a run that carries it counts."""
+TAG_OPTIONAL = "optional"
+"""Roles of the optional stages (`rrpo.cell.Cell.optional`) whose results were added to the run, joined by commas."""
 TAG_SHA = "git_sha"
 TAG_DIRTY = "dirty"
 TAG_DIFF = "diff_hash"
@@ -207,6 +209,11 @@ class Record:
     def folder(self) -> Path:
         """Where the run's artifacts lie."""
         return self.find()
+
+    @property
+    def optional(self) -> frozenset[str]:
+        """Roles of the optional stages whose results are in the record."""
+        return frozenset(filter(None, self.tags.get(TAG_OPTIONAL, "").split(",")))
 
     @property
     def stops_early(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shutil
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -113,6 +114,8 @@ class Replay:
     def _write(self, entry: Entry, place: Path) -> str:
         """Make the run what the entry says, going on with one that was cut off; its id."""
         experiment = self._experiment(entry.grid)
+        if entry.amends:
+            return self._amend(experiment, entry, place / ARTIFACTS)
         run = self._ids.get(entry.key, "")
         if not run:
             done, run = self._earlier(experiment, entry)
@@ -120,11 +123,9 @@ class Replay:
                 return done  # by another runner, or by us just before we were killed
         if not run:
             run = self._create(experiment, entry)
-        self._batches(run, entry, place / ARTIFACTS)
         for name, text in entry.texts.items():
             (place / ARTIFACTS / name).write_text(text, encoding="utf-8")
-        if any((place / ARTIFACTS).iterdir()):
-            self._copy(run, place / ARTIFACTS)
+        self._fill(run, entry, place / ARTIFACTS)
         if entry.status != "RUNNING":
             self.client.set_terminated(run, entry.status)
         if entry.complete:
@@ -132,6 +133,25 @@ class Replay:
             if self.folder.server:
                 return self._single(experiment, entry.complete)
         return run
+
+    def _amend(self, experiment: str, entry: Entry, artifacts: Path) -> str:
+        """Add to the run that completes the cell ``entry.amends``; its id. Raises LookupError where there is none."""
+        found = self.client.search_runs([experiment], f"tags.{records.TAG_COMPLETE} = '{entry.amends}'")
+        if not found:
+            raise LookupError(f"{entry.name}: the cell that this adds to is not recorded; run the grid again")
+        run = found[0]
+        self._fill(run.info.run_id, entry, artifacts)
+        added = {*run.data.tags.get(records.TAG_OPTIONAL, "").split(","), *entry.tags[records.TAG_OPTIONAL].split(",")}
+        self.client.set_tag(run.info.run_id, records.TAG_OPTIONAL, ",".join(sorted(filter(None, added))))
+        if self.folder.server:  # fetched before it was added to
+            shutil.rmtree(self.folder.cache / run.info.run_id, ignore_errors=True)
+        return str(run.info.run_id)
+
+    def _fill(self, run: str, entry: Entry, artifacts: Path) -> None:
+        """An entry's params, metrics and artifacts."""
+        self._batches(run, entry, artifacts)
+        if any(artifacts.iterdir()):
+            self._copy(run, artifacts)
 
     def _home(self, run: str) -> str:
         return self.folder.here(self.client.get_run(run).info.artifact_uri)

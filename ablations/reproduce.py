@@ -9,6 +9,7 @@ stopped by Ctrl-C; the same command then goes on.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 from collections.abc import Iterable, Mapping
@@ -32,7 +33,7 @@ from ablations.run import WIDTH
 from ablations.runs_folder import RunsFolder, check
 from ablations.store import Store
 from rrpo.cell import Cell, collect
-from rrpo.stages import MARKER, walk
+from rrpo.stages import MARKER, Stage, walk
 
 TOLERANCE = 0.05
 """Default: five points of a rate; of numbers above 1, five per cent. Sampling amplifies a last bit, so it is wide."""
@@ -76,7 +77,9 @@ def command(
             console,
             f"This code names the cell otherwise ({cell.hash[:8]}, recorded {record.cell_hash[:8]}): stages have new versions.",
         )
-    if failures := build(list(cell.stages.values()), scratch, Estimator(folder.root, machine), count, console):
+    if gone := sorted(record.optional - cell.optional.keys()):
+        say(console, f"Not compared, since what measures it is not installed here: {', '.join(gone)}.")
+    if failures := build(list(roots(record, cell).values()), scratch, Estimator(folder.root, machine), count, console):
         say(console, "The cell could not be built again:")
         for title, reason in failures.items():
             say(console, f"  {title}: {reason}")
@@ -114,6 +117,11 @@ def recorded(folder: RunsFolder, run_id: str) -> tuple[Record, Cell]:
     return record, cell
 
 
+def roots(record: Record, cell: Cell) -> dict[str, Stage]:
+    """The stages that make a cell's record, with the optional ones whose results it holds and that can be built here."""
+    return cell.stages | {role: stage for role, stage in cell.optional.items() if role in record.optional}
+
+
 def share_world(cell: Cell, store: Path, scratch: Path) -> int:
     """Link the stored stages that no seed redraws into the scratch store; how many."""
     other = replace(cell, seed=cell.seed + 1)
@@ -131,13 +139,16 @@ def share_world(cell: Cell, store: Path, scratch: Path) -> int:
 
 def compare(cell: Cell, record: Record, store: Path, scratch: Path) -> Comparison:
     """The record's numbers beside those of the scratch store."""
-    scalars, files = collect(cell, scratch)
+    wanted = roots(record, cell)
+    scalars, files = collect(wanted, scratch)
     numbers = equality.scalars(record.scalars, scalars) + equality.tables(record.folder, files)
+    if record.optional - wanted.keys():  # those numbers were never asked for here
+        numbers = [number for number in numbers if not math.isnan(number.rebuilt)]
     software: dict[str, tuple[str, str]] = {}
     device = "cpu"
     for role, stage in [
-        *((role, s) for role, s in cell.stages.items()),
-        *(("", s) for s in walk(*cell.stages.values())),
+        *((role, s) for role, s in wanted.items()),
+        *(("", s) for s in walk(*wanted.values())),
     ]:
         now = json.loads((stage.path(scratch) / MARKER).read_text())
         device = "cuda" if now["device"] == "cuda" else device

@@ -66,7 +66,7 @@ def run_plan(plan: Plan, estimator: Estimator, console: Console, show_table: Sho
     failures: dict[str, str] = {}
     stopped, waiting = False, ""
     kept_back = {c.name: f"{plan.lost[c.hash]} (before; run again by --retry failed)" for c in plan.kept_back}
-    if plan.todo:
+    if plan.todo or plan.amended:
         pool = launchers.start(request.launcher, request.workers, request.folder.logs / request.launcher.name)
         tracking.create(request.folder, request.grid)
         tracker = _start(plan)
@@ -128,6 +128,7 @@ class GridRun:
     def __post_init__(self) -> None:
         request = self.plan.request
         self._cells = {jobs.cell_key(cell): cell for cell in self.plan.todo}
+        self._amending = {jobs.optional_key(cell) for cell in self.plan.amended}
         self._stages: dict[str, Stage] = {jobs.stage_key(stage): stage for stage in self.plan.stages}
         self._running: dict[str, float] = {}
         done = self.plan.done.keys()
@@ -140,7 +141,9 @@ class GridRun:
     def run(self, pool: Pool) -> None:
         """Run all tasks."""
         request = self.plan.request
-        graph = jobs.tasks(self.plan.todo, request.folder.root, request.device, self.tracker, self.estimator)
+        graph = jobs.tasks(
+            self.plan.todo, self.plan.amended, request.folder.root, request.device, self.tracker, self.estimator
+        )
         with self._display:
             Scheduler(graph, pool, request.folder.logs, self, fail_fast=request.fail_fast).run()
 
@@ -208,6 +211,10 @@ class GridRun:
         self._stages.pop(task.key, None)
         self._running.pop(task.key, None)
         self._display.failed(slot, task, failure)
+        if task.key in self._amending:
+            self.said(
+                f"{task.title}: not added ({failure.cause}: {failure.message}); the record is complete without them"
+            )
         if cell := self._cells.get(task.key):
             reason = failure.message if failure.cause == task.title else f"{failure.cause}: {failure.message}"
             self.failures[cell.name] = f"{failure.kind}: {reason} (log: {failure.log})"

@@ -31,7 +31,7 @@ STALE = 86400.0
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One run of MLflow as it shall be; writing it twice changes nothing."""
+    """One run of MLflow as it shall be, or what is added to one; writing it twice changes nothing."""
 
     key: str
     """Unique among all runs ever; in its folder's name, and a tag of the run."""
@@ -59,6 +59,8 @@ class Entry:
     """Artifacts that are no files yet, by name."""
     complete: str = ""
     """Hash of the cell that this run completes."""
+    amends: str = ""
+    """Hash of a complete cell: its run is added to (metrics, artifacts, the tags), instead of making one."""
 
 
 def new_key(kind: str) -> str:

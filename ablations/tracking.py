@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -124,6 +124,15 @@ class Tracker:
         )
         self._put(replace(entry, texts=self._texts(cell, log)), files)
         return waiting_record(entry, self.replay)
+
+    def add_optional(
+        self, cell: Cell, roles: Iterable[str], scalars: Mapping[str, float], files: Mapping[str, Path]
+    ) -> None:
+        """Add what the optional stages of some ``roles`` found to the complete record of a cell."""
+        named = ",".join(sorted(roles))
+        key = f"optional-{content_hash([self.grid, cell.hash, named])[:24]}"
+        entry = self._entry(key, cell.name, "cell", {records.TAG_OPTIONAL: named})
+        self._put(replace(entry, metrics=_finite(scalars), amends=cell.hash), files)
 
     def record_failure(self, cell: Cell, lost: Lost, log: str) -> None:
         """Record that a cell failed, why, and the log with the traceback."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,13 +42,21 @@ class Cell:
 
     @cached_property
     def stages(self) -> dict[str, Stage]:
-        """The stages whose results make the record, by role."""
+        """The stages whose results make the record and its identity, by role; none wants an optional package."""
         roots = {"examined": pipeline.examined(self.profile, self.arm, self.seed)}
         if self.policy:
             roots["optimized"] = pipeline.optimized(self.profile, self.arm, self.seed)
             roots["scored"] = pipeline.scored(self.profile, self.arm, self.seed)
             roots["diagnosed"] = pipeline.diagnosed(self.profile, self.arm, self.seed)
         return roots
+
+    @cached_property
+    def optional(self) -> dict[str, Stage]:
+        """The stages that optional packages make possible, as far as those are installed here, by role.
+
+        Their results are added to a complete record: no part of its identity, so that a cell is the same cell everywhere.
+        """
+        return pipeline.optional(self.profile, self.arm, self.seed) if self.policy else {}
 
     @cached_property
     def hash(self) -> str:
@@ -72,14 +81,14 @@ class Cell:
         return {"label": self.label, "seed": str(self.seed)} | used
 
 
-def collect(cell: Cell, store: Path) -> tuple[dict[str, float], dict[str, Path]]:
-    """The finished cell's scalars, and its files by artifact name (curves and points as parquet, samples, audio).
+def collect(stages: Mapping[str, Stage], store: Path) -> tuple[dict[str, float], dict[str, Path]]:
+    """The scalars of finished ``stages`` by role, and their files by artifact name (tables as parquet, audio).
 
-    Every root stage writes ``scalars.json``; files lie beside it and are kept under the names they have there.
+    Every one writes ``scalars.json``; files lie beside it and are kept under the names they have there.
     """
     scalars: dict[str, float] = {}
     files: dict[str, Path] = {}
-    for role, stage in cell.stages.items():
+    for role, stage in stages.items():
         folder = stage.path(store)
         scalars |= json.loads((folder / "scalars.json").read_text())
         for path in sorted(folder.rglob("*")):

@@ -158,6 +158,11 @@ def diagnosed(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     return Stage("diagnose", "rrpo.judges.diagnose:build", config, inputs, f"diagnosis seed {seed}")
 
 
+def optional(profile: Profile, arm: ArmConfig, seed: int) -> dict[str, Stage]:
+    """What optional packages make possible, as far as those are installed, by role."""
+    return {}
+
+
 def transferred(profile: Profile, arms: Mapping[str, ArmConfig], seed: int) -> Stage:
     """The cross-RM transfer matrix of one seed's arms, by name; no part of any cell, since it depends on who is compared."""
     inputs = {"eval_prompts": world.eval_prompts(profile), "codec": world.codec(profile)}

@@ -44,6 +44,17 @@ class FakeConfig:
 class FakeCell(Cell):
     trouble: str = ""
     world: str = "a"
+    listener: str = ""
+    """Name of an optional package's listener that is installed; empty for none."""
+    listener_trouble: str = ""
+
+    @cached_property
+    def optional(self) -> dict[str, Stage]:
+        if not self.listener:
+            return {}
+        config = FakeConfig(role=self.listener, label=self.label, seed=self.seed, trouble=self.listener_trouble)
+        samples = {"samples": self.stages["optimized"]}
+        return {self.listener: Stage("diagnose", "fakes:build_heard", config, samples, f"{self.listener} {self.name}")}
 
     @cached_property
     def stages(self) -> dict[str, Stage]:
@@ -157,6 +168,13 @@ def build_optimized(config: FakeConfig, inputs: Mapping[str, Path], out: Path, c
     )
     curves.to_parquet(out / "curves.parquet")
     (out / "scalars.json").write_text(json.dumps({"end_proxy_accuracy": float(rows["proxy_accuracy"].iloc[-1])}))
+    _built(out, config)
+
+
+def build_heard(config: FakeConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    _trouble(config, context)
+    (out / "scalars.json").write_text(json.dumps({f"end_{config.role}": 0.5 + 0.01 * config.seed}))
+    pd.DataFrame({"prompt": [0], config.role: [1.0]}).to_parquet(out / f"{config.role}.parquet")
     _built(out, config)
 
 

@@ -191,3 +191,20 @@ def test_bad_input_ends_with_2(runs: Path, record: Record, tmp_path: Path):
     store.client.delete_tag(record.run_id, "complete")
     assert "is not complete" in call(runs, record.run_id).output
     shutil.rmtree(runs)
+
+
+def test_optional_results_are_compared_where_they_can_be_built(
+    runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (heard,) = fakes.cells(["rrpo"], [1], listener="voice")
+    (plain,) = fakes.cells(["rrpo"], [1])
+    run([heard])
+    (record,) = Store(check(runs)).records("tiny")
+    counts = []
+    for cell, said in ((heard, False), (plain, True)):
+        monkeypatch.setattr(reproduce, "read_cell", lambda text, cell=cell: cell)
+        result = call(runs, record.run_id)
+        assert result.exit_code == 0, result.output
+        assert ("not installed here: voice" in result.output) == said
+        counts.append(int(result.output.split("REPRODUCED: ")[1].split()[0]))
+    assert counts[0] - counts[1] == 4, "one scalar, and of its table the rows and two columns"

@@ -116,7 +116,7 @@ def test_a_seed_is_complete_when_all_its_cells_are_recorded_and_has_no_gains_bef
         tracker = Tracker(asked.folder, "tiny", {}, {}).start_invocation(cells, {})
         console = Console(file=StringIO())
         observer = runner.GridRun(made, Estimator(runs), console, tracker, lambda sheet, to, title: shown.append(title))
-        for task in jobs.tasks(made.todo, runs, "cpu", tracker, observer.estimator):
+        for task in jobs.tasks(made.todo, made.amended, runs, "cpu", tracker, observer.estimator):
             if task.key == jobs.cell_key(lost):
                 observer.failed(None, task, Failure("planted", runs / "none", task.title, "bug"))
             elif task.here:

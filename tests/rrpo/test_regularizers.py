@@ -102,7 +102,7 @@ class TestMixup:
         mixture = energy_adaptive_mixup(F, lengths, u, config, FLOOR)
         longest = torch.minimum(lengths // 2, lengths[mixture.partner])
         l_mix = 1 + (u[:, 2] * longest).long()
-        expected = l_mix / lengths * torch.sigmoid(0.230259 * (-5 + 10 * u[:, 3]))
+        expected = l_mix / lengths * torch.sigmoid(0.230259 * (-5 + 15 * u[:, 3]))
         torch.testing.assert_close(mixture.weight, expected)
         assert (mixture.weight < 0.5).all()
         assert (l_mix <= lengths[mixture.partner]).all()

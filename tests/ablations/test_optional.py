@@ -1,0 +1,86 @@
+"""Results of optional packages: added to complete records, no part of a cell's identity."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fakes
+import pytest
+from fixtures import Run
+
+from ablations import plan
+from ablations.estimate import Estimator
+from ablations.request import Request
+from ablations.runs_folder import check
+from ablations.spool import Entry, new_key, now
+from ablations.store import Store
+from rrpo.cell import Cell
+
+
+def planned(cells: list[Cell], runs: Path) -> str:
+    asked = Request(grid="tiny", cells=tuple(cells), device="cpu", workers=1, folder=check(runs))
+    return "\n".join(plan.make(asked).lines(Estimator(runs)))
+
+
+def test_a_package_that_comes_later_adds_its_results_to_the_same_runs(runs: Path, run: Run) -> None:
+    plain = fakes.cells(["diffro", "rrpo"], [1])
+    run(plain)
+    built = fakes.built(runs)
+    before = Store(check(runs)).states("tiny")[0]
+    assert all(not record.optional for record in before.values())
+    assert "optional results" not in planned(plain, runs)
+
+    heard = fakes.cells(["diffro", "rrpo"], [1], listener="voice")
+    assert [cell.hash for cell in heard] == [cell.hash for cell in plain], "no package is in a cell's identity"
+    assert "0 to run; optional results to add to 2 that are done" in planned(heard, runs)
+    outcome, _ = run(heard)
+    assert (outcome.status, outcome.done) == (0, 2)
+    assert sorted(set(fakes.built(runs)) - set(built)) == ["voice diffro 1", "voice rrpo 1"], (
+        "and nothing else is built"
+    )
+
+    after = Store(check(runs)).states("tiny")[0]
+    for key, record in after.items():
+        assert record.run_id == before[key].run_id
+        assert record.optional == {"voice"}
+        assert record.scalars["end_voice"] == pytest.approx(0.51)
+        assert {name: record.scalars[name] for name in before[key].scalars} == dict(before[key].scalars)
+        assert (record.folder / "voice.parquet").is_file()
+    assert "optional results" not in planned(heard, runs), "nothing is left to add"
+    assert "optional results" not in planned(plain, runs), "what is there stays where the package is not"
+
+    run(fakes.cells(["diffro"], [1], listener="naturalness"))
+    record = next(r for r in Store(check(runs)).records("tiny") if r.label == "diffro")
+    assert record.optional == {"voice", "naturalness"}
+
+
+def test_new_cells_get_them_at_once(runs: Path, run: Run) -> None:
+    cells = fakes.cells(["diffro"], [1, 2], listener="voice")
+    outcome, _ = run(cells)
+    assert (outcome.status, outcome.done) == (0, 2)
+    assert {r.seed: r.scalars["end_voice"] for r in Store(check(runs)).records("tiny")} == pytest.approx(
+        {1: 0.51, 2: 0.52}
+    )
+
+
+def test_one_that_fails_leaves_the_cell_complete_and_is_tried_again(runs: Path, run: Run, tmp_path: Path) -> None:
+    trouble = tmp_path / "trouble"
+    trouble.write_text("raise")
+    cells = fakes.cells(["diffro"], [1], listener="voice", listener_trouble=str(trouble))
+    outcome, text = run(cells)
+    assert (outcome.status, outcome.done) == (0, 1)
+    assert "diffro/1, optional results: not added" in text
+    trouble.unlink()
+    run(cells)
+    assert next(iter(Store(check(runs)).records("tiny"))).optional == {"voice"}
+
+
+def test_an_addition_to_a_cell_that_is_not_recorded_waits(runs: Path, run: Run) -> None:
+    run(fakes.cells(["diffro"], [1]))
+    store = Store(check(runs))
+    entry = Entry(
+        key=new_key("optional"), grid="tiny", name="x/1", started=now(), tags={"optional": "voice"}, amends="none"
+    )
+    store.replay.spool.put(entry)
+    assert store.states("tiny")[0]
+    assert "the cell that this adds to is not recorded" in store.replay.waiting()
