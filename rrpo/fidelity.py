@@ -63,16 +63,19 @@ def build(config: FidelityConfig, inputs: Mapping[str, Path], out: Path, context
     prompts = _prepared(load_prompts(inputs["eval_prompts"])[: config.prompts], policy, codec, model.emotions)
     shape = (policy.config.max_tokens, len(prompts.phones))
     rollout = policy.sample(prompts.prefix, uniform(shape, config.seed, "fidelity sampling", device=device))
-
-    def own(F: Tensor, lengths: Tensor, target: Tensor) -> Tensor:
-        return -reward_loss(model, F, lengths, target)
-
-    def val(F: Tensor, lengths: Tensor, target: Tensor) -> Tensor:
-        return judge.log_probs(F, lengths).gather(1, target[:, None])[:, 0]
-
-    table = changes(policy, codec, own, val, prompts, rollout, config, context.micro)
+    table = changes(policy, codec, reward_of(model), gold_of(judge), prompts, rollout, config, context.micro)
     table.to_parquet(out / TABLE, index=False)
     (out / "scalars.json").write_text(json.dumps(correlations(table)))
+
+
+def reward_of(model: RewardModel) -> Opinion:
+    """R of Eq. 6 with ``hard_ce``, whatever an arm is rewarded by: differentiable in F."""
+    return lambda F, lengths, target: -reward_loss(model, F, lengths, target)
+
+
+def gold_of(judge: Judge) -> Opinion:
+    """The judge's calibrated log-probability."""
+    return lambda F, lengths, target: judge.log_probs(F, lengths).gather(1, target[:, None])[:, 0]
 
 
 def _prepared(prompts: Sequence[Prompt], policy: Policy, codec: Codec, emotions: Sequence[str]) -> Prompts:

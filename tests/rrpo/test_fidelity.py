@@ -39,6 +39,9 @@ PROMPTS = Prompts(
 )
 
 
+NAMES = [f"rm_fidelity_{kind}_{whose}" for kind in ("one", "many") for whose in ("own", "val")]
+
+
 class LinearCodec:
     """Frames that are linear in the tokens' rows."""
 
@@ -86,9 +89,6 @@ def test_what_is_linear_in_the_tokens_is_predicted_exactly() -> None:
     assert fidelity.correlations(table) == pytest.approx(dict.fromkeys(NAMES, 1.0))
 
 
-NAMES = [f"rm_fidelity_{kind}_{whose}" for kind in ("one", "many") for whose in ("own", "val")]
-
-
 def test_a_judge_of_the_opposite_opinion_has_correlation_minus_one() -> None:
     found = fidelity.correlations(table_of(linear, lambda *given: -linear(*given)))
     assert found == pytest.approx({name: 1.0 if name.endswith("own") else -1.0 for name in NAMES})
@@ -119,6 +119,8 @@ def test_noise_is_keyed_by_seed_and_draw_and_a_micro_batch_changes_nothing() -> 
     pd.testing.assert_frame_equal(first, table_of(linear, curved))
     pd.testing.assert_frame_equal(first, table_of(linear, curved, micro=2))
     assert not np.allclose(first["own"], table_of(linear, curved, replace(CONFIG, seed=5))["own"])
+    one = first[first["kind"] == "one"].pivot(index="prompt", columns="draw", values="own")
+    assert not np.allclose(one[0], one[1])
     fewer = table_of(linear, curved, replace(CONFIG, one_draws=1))
     kept = first[(first["kind"] == "many") | (first["draw"] == 0)].reset_index(drop=True)
     pd.testing.assert_frame_equal(kept, fewer)
@@ -163,6 +165,16 @@ def test_pearson_by_hand() -> None:
     assert fidelity.pearson(np.array([1.0, 2.0, 3.0]), np.array([1.0, 3.0, 2.0])) == pytest.approx(0.5)
     assert math.isnan(fidelity.pearson(np.array([1.0, 2.0]), np.array([0.0, 0.0])))
     assert math.isnan(fidelity.pearson(np.array([1.0, np.nan]), np.array([0.0, 1.0])))
+
+
+def test_both_opinions_are_log_probabilities_of_the_target() -> None:
+    torch.manual_seed(5)
+    F, lengths, target = torch.randn(3, 12, 8), torch.tensor([12, 4, 9]), torch.tensor([2, 0, 1])
+    model = RewardModel(RewardModelConfig(dim=16, layers=1, heads=2), ("a", "b", "c"), 8, 1e-5).eval()
+    judge = Judge(JudgeConfig(dim=16), ("a", "b", "c"), AudioConfig(n_mels=8)).eval()
+    for heard, opinion in ((model, fidelity.reward_of(model)), (judge, fidelity.gold_of(judge))):
+        expected = heard.log_probs(F, lengths)[range(3), target]
+        torch.testing.assert_close(opinion(F, lengths, target), expected)
 
 
 @pytest.fixture
