@@ -74,9 +74,9 @@ class FidelityConfig:
 
     prompts: int = 100
     """Of the evaluation prompts, the first; the SFT policy says each once."""
-    one_draws: int = 4
+    one_draws: int = 3
     """Swaps of one token a sample."""
-    many_draws: int = 4
+    many_draws: int = 3
     """Swaps of many tokens at once a sample."""
     share: float = 0.3
     """Share of a sample's tokens that are swapped when many are; range (0, 1]."""
