@@ -106,6 +106,8 @@ SCALARS: dict[str, str] = {
     "end_*": "a column of the points at the last checkpoint",
     "peak_*": "its largest value over the checkpoints",
     "rm_*": "the reward model alone: accuracies on the test sets and the three manipulation checks",
+    "rm_fidelity_*": "correlation of the change of reward that its gradient predicts for swapped tokens (one, or 30 %) with its "
+    "own change, or the `val` judge's",
     "seconds": "what all stages of the cell took to build, shared ones included",
     "seconds_*": "what one of its own stages took",
 }

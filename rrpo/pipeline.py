@@ -88,6 +88,20 @@ def examined(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 
 
 @cache
+def fidelity(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """How far the gradient of one arm's RM through the seed's SFT samples can be trusted."""
+    inputs = {
+        "policy": sft(profile, seed),
+        "reward_model": reward_model(profile, arm, seed),
+        "codec": world.codec(profile),
+        "val": world.judge(profile, "val"),
+        "eval_prompts": world.eval_prompts(profile),
+    }
+    config = replace(profile.fidelity, seed=seed)
+    return Stage("fidelity", "rrpo.fidelity:build", config, inputs, f"RM gradient fidelity seed {seed}")
+
+
+@cache
 def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """Policy optimisation of one cell: curves by `val`, samples stored as tokens."""
     given = profile.optimize

@@ -11,6 +11,7 @@ from rrpo.identity import option
 from rrpo.judges.config import (
     DiagnoseConfig,
     ExamineConfig,
+    FidelityConfig,
     JudgeConfig,
     PhoneticJudgeConfig,
     RecogniserConfig,
@@ -78,6 +79,8 @@ class Profile:
     """Stage ``optimize``."""
     examine: ExamineConfig = field(default_factory=ExamineConfig)
     """Stage ``examine``."""
+    fidelity: FidelityConfig = field(default_factory=FidelityConfig)
+    """Stage ``fidelity``."""
     score: ScoreConfig = field(default_factory=ScoreConfig)
     """Stage ``score``."""
     yardsticks: YardstickConfig = field(default_factory=YardstickConfig)
@@ -137,6 +140,7 @@ SMOKE = Profile(
         steps=20, batch=16, checkpoints=(0, 10, 20), eval_prompts=60, final_prompts=120, lr=1e-3, warmup=3
     ),
     examine=ExamineConfig(interpolation_pairs=20, pgd_steps=2),
+    fidelity=FidelityConfig(prompts=12, one_draws=2, many_draws=1),
     yardsticks=YardstickConfig(utterances=24, planted=3),
     diagnose=DiagnoseConfig(spoken=20, naturalness=3),
     readings=2,

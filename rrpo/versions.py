@@ -21,6 +21,7 @@ VERSIONS: dict[str, int] = {
     "transfer": 2,
     "transcribe": 1,
     "examine": 1,
+    "fidelity": 1,
     "prompts": 2,
     "phonetic_judge": 3,
     "validation": 9,

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ablations.environment import git_state
 from ablations.errors import InputError
-from ablations.exported import write_arm
+from ablations.exported import read_arms, write_arm
 from ablations.sheet import Sheet
-from rrpo.identity import described
 from studies.search import OUTCOMES, Search, counted
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ def export(
     """
     arm = search.definition.arm(best.params)
     path = search.question.store / "arms" / f"{name}.json"
-    if path.is_file() and _read(path).get("arm") != described(arm):
+    if read_arms(search.question.store).get(name, arm) != arm:
         raise InputError(
             "another arm is stored under that name",
             got=f"{path}, from {_read(path).get('provenance', {}).get('study', 'an unknown study')}",

@@ -1,7 +1,8 @@
 """Splits drawn from a world: pure functions of (world, split), the same in any process.
 
 Every attribute has a random stream of its own, keyed by (world seed, attribute, split name, split seed): changing the
-shortcut, the artefact rate or the raters moves nobody's text, speaker, emotion or cues.
+shortcut, the artefact rate or the raters moves nobody's text, speaker, emotion or cues. Raters judge the cues alone: an
+artefact changes no vote.
 """
 
 from __future__ import annotations

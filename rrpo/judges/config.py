@@ -69,6 +69,22 @@ class ExamineConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FidelityConfig:
+    """How far a reward model's gradient through the tokens predicts what other tokens do, as `rrpo.fidelity` says."""
+
+    prompts: int = 100
+    """Of the evaluation prompts, the first; the SFT policy says each once."""
+    one_draws: int = 3
+    """Swaps of one token a sample."""
+    many_draws: int = 3
+    """Swaps of many tokens at once a sample."""
+    share: float = 0.3
+    """Share of a sample's tokens that are swapped when many are; range (0, 1]."""
+    seed: int = 0
+    """The experiment's seed: redraws samples and swaps."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScoreConfig:
     """The test stage: held-out judges on the samples that the policy optimisation stored."""
 

@@ -276,6 +276,18 @@ def test_an_exported_name_is_never_given_to_another_arm(tmp_path: Path):
         export(asked.search, study, study.trials[2], "tuned", identity(asked.search), None)
 
 
+def test_an_arm_exported_before_an_option_existed_is_still_the_same_arm(tmp_path: Path):
+    asked = command(tmp_path, name="tuning")
+    study = filled(asked.search, [{"epsilon": 0.2}], [[0.3]])
+    path, _ = export(asked.search, study, study.trials[-1], "tuned", identity(asked.search), None)
+    stored = json.loads(path.read_text())
+    older = {name: value for name, value in stored["arm"].items() if value is not None}
+    assert older != stored["arm"]
+    path.write_text(json.dumps(stored | {"arm": older}))
+    export(asked.search, study, study.trials[-1], "tuned", identity(asked.search), None)
+    assert json.loads(path.read_text())["arm"] == stored["arm"]
+
+
 def test_arms_that_were_tuned_with_unequal_budgets_are_told_apart(tmp_path: Path):
     for arm, points in (("diffro", 1), ("rrpo", 1), ("ls", 2)):
         search = command(tmp_path, study="tune-arm", arm=arm, name=f"tune-{arm}").search
