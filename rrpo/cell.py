@@ -42,12 +42,8 @@ class Cell:
     @cached_property
     def stages(self) -> dict[str, Stage]:
         """The stages whose results make the record, by role."""
-        roots = {"examined": pipeline.examined(self.profile, self.arm, self.seed)}
-        if self.policy:
-            roots["optimized"] = pipeline.optimized(self.profile, self.arm, self.seed)
-            roots["scored"] = pipeline.scored(self.profile, self.arm, self.seed)
-            roots["diagnosed"] = pipeline.diagnosed(self.profile, self.arm, self.seed)
-        return roots
+        what = (self.profile, self.arm, self.seed)
+        return pipeline.core(*what, policy=self.policy) | pipeline.optional(*what, policy=self.policy)
 
     @cached_property
     def hash(self) -> str:
