@@ -1,4 +1,4 @@
-"""Early stopping read off a finished cell: which of its checkpoints a user of the `val` judge would have kept. No run of its own."""
+"""Early stopping read off a finished cell: the checkpoint that the `val` judge would have kept."""
 
 from __future__ import annotations
 

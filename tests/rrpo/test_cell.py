@@ -16,7 +16,7 @@ def cell(profile: Profile = SMOKE, seed: int = 1, arm: ArmConfig | None = None) 
 
 CHANGED = {
     "base policy": replace(SMOKE, base=replace(SMOKE.base, steps=7)),
-    "evaluation prompts": replace(SMOKE, optimize=replace(SMOKE.optimize, eval_prompts=10)),
+    "evaluation prompts": replace(SMOKE, optimize=replace(SMOKE.optimize, final_prompts=100)),
     "test set of the RM": replace(SMOKE, sizes={**SMOKE.sizes, "rm_test": 40}),
     "judge": replace(SMOKE, test_judge=replace(SMOKE.test_judge, steps=7)),
     **{
@@ -40,7 +40,7 @@ def test_the_record_says_only_what_is_used() -> None:
     params = cell().params()
     assert params["profile.policy.dim"] == str(SMOKE.policy.dim)
     assert params["profile.world.seed"] == "0"
-    assert params["profile.third_judge.folds"], "the diagnosis asks it"
+    assert params["profile.third_judge.folds"], "an optional listener asks it"
     unused = [name for name in params if name.startswith(("profile.base.model", "profile.sft.model"))]
     unused += [name for name in params if name.endswith(".seed") and name != "profile.world.seed"]
     assert unused == []
