@@ -41,7 +41,7 @@ HEARD = (
     *("phone_errors", "phones", "tokens", "seconds"),
 )
 """Columns of `TABLE` that depend on a sample and its prompt alone, not on the arm."""
-CHUNK = 64
+CHUNK = 32
 """Samples of similar length that are judged at once."""
 PEAK = 0.98
 """A wav file's largest sample: louder audio is turned down as a whole."""

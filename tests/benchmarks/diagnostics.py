@@ -1,7 +1,8 @@
 """What judging costs: ``python tests/benchmarks/diagnostics.py [--profile embedded] [--runs-dir runs] [--full]``.
 
 Prints what a look of the judges at the training roll-outs takes as a share of a cell's steps, and every stage that judges a cell
-of three checkpoints, the SFT policy's own beside it. Models are the profile's in size and trained for a moment, since times do not depend on training (``--full``: as configured).
+of three checkpoints, the SFT policy's own beside it. Models are the profile's in size and trained for a moment, since times
+hardly depend on training (``--full``: as configured).
 Times are CPU seconds of this process, medians of several rounds taken in turn.
 """
 
