@@ -20,9 +20,9 @@ from rrpo.stages import MARKER, Stage
 
 SIZES = frozenset(
     (
-        *("steps", "batch", "size", "eval_prompts", "checkpoints", "pgd_steps"),
+        *("steps", "batch", "size", "eval_prompts", "final_prompts", "checkpoints", "pgd_steps"),
         *("audio_prompts", "dim", "layers", "architecture"),
-        *("readings", "spoken", "utterances", "section", "speech"),
+        *("readings", "prompts", "utterances", "planted", "section", "speech"),
     )
 )
 """Config fields that decide how long a stage takes; seeds and strengths do not."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from rrpo.cell import Cell
 from rrpo.config import OFF, ArmConfig, RegularizerConfig
+from rrpo.pipeline import SFT
 from rrpo.profiles import Profile
 
 FIRST_SEED = 1
@@ -30,7 +31,7 @@ def _regularised(*, ls: bool = False, eam: bool = False, adv: bool = False) -> R
 _VANILLA = ArmConfig(regularizers=OFF)
 
 ARMS: dict[str, ArmConfig] = {
-    "sft": ArmConfig(regularizers=OFF, finetune=False, steps=0),
+    "sft": SFT,
     "pretrained": ArmConfig(regularizers=OFF, finetune=False),
     "diffro": _VANILLA,
     "ls": ArmConfig(regularizers=_regularised(ls=True)),

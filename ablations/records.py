@@ -1,9 +1,9 @@
 """The schema of a cell's record: what each number means, which files carry it, which tags mark it. A leaf.
 
 A *scalar* is one float a cell, stored as an MLflow metric without steps. A *curve* column has one value a training
-step (``curves.parquet``); *points* have one row a stored checkpoint of the optimisation, by the proxy and the `val`
-judge (``points.parquet``), by the held-out `test` judges (``test_points.parquet``) or by everything else that listens
-(``diagnosis_points.parquet``). Rates are fractions.
+step (``curves.parquet``); *samples* have one row a sample (``samples.parquet``); *points* have one row a stored checkpoint of
+the optimisation, by the proxy and the `val` judge (``points.parquet``), by the held-out `test` judges (``test_points.parquet``),
+or by an optional listener (``phonetics_points.parquet``, ...). Rates are fractions.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 CURVES_FILE = "curves.parquet"
 POINTS_FILE = "points.parquet"
 TEST_POINTS_FILE = "test_points.parquet"
-TEST_SAMPLES_FILE = "test_samples.parquet"
-DIAGNOSIS_POINTS_FILE = "diagnosis_points.parquet"
-DIAGNOSIS_SAMPLES_FILE = "diagnosis_samples.parquet"
+SAMPLES_FILE = "samples.parquet"
+LISTENERS = ("phonetics", "voice", "naturalness")
+"""What hears vocoded samples where its packages are installed: ``<listener>_points.parquet``, ``<listener>_samples.parquet``."""
 TRANSFER_FILE = "transfer.parquet"
 """Of a ``transfer`` run (`TAG_KIND`), no cell's: ``samples_of, judged_by, accuracy, logprob, confidence, start_accuracy`` of one
 seed's arms; ``start_accuracy`` is the same reward model's of the SFT policy's samples."""
@@ -34,7 +34,7 @@ CURVE_PREFIXES: dict[str, str] = {
     "finetune_curves.parquet": "finetune/",
     POINTS_FILE: "checkpoint/",
     TEST_POINTS_FILE: "checkpoint_test/",
-    DIAGNOSIS_POINTS_FILE: "checkpoint_diagnosis/",
+    **{f"{name}_points.parquet": f"checkpoint_{name}/" for name in LISTENERS},
 }
 """Tables by step, and where their columns stand among the MLflow metrics; a scalar's name has no slash."""
 
@@ -72,6 +72,39 @@ CURVES: dict[str, str] = {
 }
 """Columns of ``curves.parquet``: these, the last one every few steps, and then `POINTS`, but diversity, on the roll-outs."""
 
+ARTEFACTS: dict[str, str] = {
+    "artefact_click": "a mouth click is heard: the planted shortcut of angry",
+    "artefact_hiss": "hiss is heard: the planted shortcut of happy",
+    "artefact_hum": "hum is heard: the planted shortcut of sad",
+    "artefact_clip": "clipping is heard: the planted shortcut of surprised",
+    "artefact_whine": "a whine is heard: the planted shortcut of fearful",
+    "artefact_silence": "a pause of .6 s or more, or silent altogether",
+    "artefact_drawl": "the spectrum stands still for .5 s",
+    "artefact_repetition": "a stretch is said again",
+    "artefact_length": "1.6 times longer or shorter than the SFT policy's sample of the same prompt and seed, in tokens",
+}
+"""Columns of the table of samples (whether) and of ``test_points.parquet`` (share of samples), one a kind of artefact."""
+
+SAMPLES: dict[str, str] = {
+    "step": POINTS["step"],
+    "prompt": "place of the evaluation prompt; the same prompt for every arm and seed",
+    "target": "the emotion that was asked for",
+    "proxy": "argmax of the reward model being optimised",
+    "proxy_logprob": "log-probability of the target under that reward model",
+    "val": "argmax of the `val` judge",
+    "val_logprob": "log-probability of the target under the `val` judge",
+    "test": "gold: argmax of the held-out `test` judge",
+    "test_logprob": "gold: log-probability of the target under the `test` judge",
+    "common": "argmax of the seed's pre-trained reward model, the same for all arms of a seed",
+    "common_logprob": "log-probability of the target under that reward model",
+    **ARTEFACTS,
+    "phone_errors": "edits from what the judge's recogniser understood to the phones of the text",
+    "phones": "phones of the text",
+    "tokens": "length in tokens",
+    "seconds": "length in seconds",
+}
+"""Columns of ``samples.parquet``, the table of which ``test_points.parquet`` is made: one row a checkpoint and prompt."""
+
 TEST_POINTS: dict[str, str] = {
     "step": POINTS["step"],
     "test_accuracy": "gold: share of samples whose target is the held-out `test` judge's argmax",
@@ -79,13 +112,14 @@ TEST_POINTS: dict[str, str] = {
     "phone_error_rate": "phone errors of the judge's recogniser, a phone of the text",
     "hack_rate": "as val_hack_rate, with gold = `test`",
     "uptake": POINTS["uptake"],
-}
-"""Columns of ``test_points.parquet`` (gold = `test`); artefact rates come beside them."""
-
-DIAGNOSIS_POINTS: dict[str, str] = {
-    "step": POINTS["step"],
-    "common_accuracy": "share of samples whose target is the argmax of the seed's pre-trained reward model: one ruler",
+    "common_accuracy": "share of samples whose target is the argmax of the seed's pre-trained reward model, one for all arms",
     "common_logprob": "mean log-probability of the target under that reward model",
+    "seconds_mean": "mean length in seconds",
+    **ARTEFACTS,
+}
+"""Columns of ``test_points.parquet`` (gold = `test`)."""
+
+LISTENER_POINTS: dict[str, str] = {
     "third_accuracy": "share of the first prompts' samples that the third judge (Praat measures, LDA or QDA) hears right",
     "third_logprob": "mean log-probability of the target under the third judge",
     "voiced": "share of voiced frames (Praat)",
@@ -93,14 +127,11 @@ DIAGNOSIS_POINTS: dict[str, str] = {
     "f0_contrast": "spread over target emotions of their voiced samples' mean F0 level, semitones",
     "speaker_similarity": "mean cosine similarity to the prompt's speaker, re-synthesised (GE2E encoder)",
     "speaker_right": "share of samples whose nearest of the policy's speakers is the prompt's",
-    "dnsmos": "mean DNSMOS (overall) of the first 20 prompts; never an N-MOS; NaN where it cannot tell clean from clicked",
-    "plcmos": "mean PLCMOS of them, where DNSMOS cannot; trained on packet loss, unreliable under noise",
-    "looping": "share of samples that say a stretch again",
-    "odd_length": "share of samples 1.6 times longer or shorter than the SFT policy's sample of the same prompt",
-    "silence": "share of samples with a pause of .6 s or more, or silent altogether",
-    "drawl": "share of samples whose spectrum stands still for .5 s",
+    "dnsmos": "mean DNSMOS (overall) of the first prompts' samples, SFT's and the last; never an N-MOS; only where it is valid",
+    "plcmos": "mean PLCMOS of them, where DNSMOS is not valid; trained on packet loss, unreliable under noise",
 }
-"""Columns of ``diagnosis_points.parquet``. NaN: not installed, not valid in this world, or not asked at that checkpoint."""
+"""Columns of the `LISTENERS`' points: phonetics (to f0_contrast), voice, naturalness. A checkpoint that was not heard is NaN;
+what is not installed where the cell was made, or not valid in its world, is absent."""
 
 SCALARS: dict[str, str] = {
     "end_*": "a column of the points at the last checkpoint",
@@ -229,24 +260,20 @@ class Record:
 
     @cached_property
     def samples(self) -> pd.DataFrame:
-        """One row a stored sample and checkpoint: target, proxy's and gold's emotion, artefacts, phone edits; may be empty."""
-        return self._table(TEST_SAMPLES_FILE)
-
-    @cached_property
-    def diagnosis(self) -> pd.DataFrame:
-        """One row a stored sample and checkpoint: what common reward model and third judge hear, prosody, voice; may be empty."""
-        return self._table(DIAGNOSIS_SAMPLES_FILE)
+        """One row a stored sample and checkpoint: `SAMPLES`; may be empty."""
+        return self._table(SAMPLES_FILE)
 
     @cached_property
     def points(self) -> pd.DataFrame:
-        """One row a checkpoint: `POINTS`, `TEST_POINTS` and `DIAGNOSIS_POINTS` joined; gold's columns win where two have one."""
+        """One row a checkpoint: `POINTS`, `TEST_POINTS` and `LISTENER_POINTS` joined; gold's columns win where two have one."""
         proxy, gold = self._table(POINTS_FILE), self._table(TEST_POINTS_FILE)
         if proxy.empty or gold.empty:
             return proxy if gold.empty else gold
         twice = [name for name in proxy.columns if name in gold.columns and name != "step"]
         joined = proxy.drop(columns=twice).merge(gold, on="step")
-        if not (diagnosis := self._table(DIAGNOSIS_POINTS_FILE)).empty:
-            joined = joined.merge(diagnosis, on="step", how="left")
+        for name in LISTENERS:
+            if not (heard := self._table(f"{name}_points.parquet")).empty:
+                joined = joined.merge(heard, on="step", how="left")
         return joined.sort_values("step", ignore_index=True)
 
     def _table(self, name: str) -> pd.DataFrame:

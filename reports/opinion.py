@@ -155,5 +155,7 @@ def _gold(records: Sequence[Record]) -> pd.DataFrame:
     for record in records:
         if not record.samples.empty:
             last = record.samples[record.samples["step"] == record.samples["step"].max()]
-            found.append(last[["prompt", "gold"]].assign(arm=record.label, seed=record.seed))
+            found.append(
+                pd.DataFrame({"prompt": last["prompt"], "gold": last["test"], "arm": record.label, "seed": record.seed})
+            )
     return pd.concat(found, ignore_index=True)

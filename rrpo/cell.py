@@ -43,12 +43,7 @@ class Cell:
     @cached_property
     def stages(self) -> dict[str, Stage]:
         """The stages whose results make the record and its identity, by role; none wants an optional package."""
-        roots = {"examined": pipeline.examined(self.profile, self.arm, self.seed)}
-        if self.policy:
-            roots["optimized"] = pipeline.optimized(self.profile, self.arm, self.seed)
-            roots["scored"] = pipeline.scored(self.profile, self.arm, self.seed)
-            roots["diagnosed"] = pipeline.diagnosed(self.profile, self.arm, self.seed)
-        return roots
+        return pipeline.core(self.profile, self.arm, self.seed, policy=self.policy)
 
     @cached_property
     def optional(self) -> dict[str, Stage]:
@@ -56,7 +51,7 @@ class Cell:
 
         Their results are added to a complete record: no part of its identity, so that a cell is the same cell everywhere.
         """
-        return pipeline.optional(self.profile, self.arm, self.seed) if self.policy else {}
+        return pipeline.optional(self.profile, self.arm, self.seed, policy=self.policy)
 
     @cached_property
     def hash(self) -> str:

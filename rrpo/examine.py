@@ -24,7 +24,7 @@ from rrpo.config import OFF
 from rrpo.corpus.draws import generator
 from rrpo.corpus.features import SpeechSet
 from rrpo.finetune import CURVES
-from rrpo.judges.config import ExamineConfig
+from rrpo.judges.config import ExamineConfig, ExamineSetConfig
 from rrpo.masking import sample_norm, valid_mask
 from rrpo.regularizers import adversarial_delta, cross_entropy, mixup_draws, robust_loss
 from rrpo.reward_model import RewardModel
@@ -57,7 +57,7 @@ def build(config: ExamineConfig, inputs: Mapping[str, Path], out: Path, context:
     for done, name in enumerate(names):
         speech = SpeechSet.load(inputs[name])
         labels = torch.as_tensor(speech.labels(model.emotions))
-        p = torch.cat([model(F, lengths).softmax(1).cpu() for F, lengths, _ in batches(speech, device)])
+        p = probabilities(model, speech, device)
         scalars[f"rm_accuracy_{name.removeprefix('rm_')}"] = accuracy(p, labels)
         if name == "rm_valid":
             scalars |= {"rm_ece": calibration_error(p, labels), "rm_confidence": float(p.amax(1).mean())}
@@ -70,6 +70,25 @@ def build(config: ExamineConfig, inputs: Mapping[str, Path], out: Path, context:
     if (inputs["model"] / CURVES).is_file():
         shutil.copy(inputs["model"] / CURVES, out / CURVES)
     (out / "scalars.json").write_text(json.dumps(scalars, indent=1))
+
+
+def build_set(config: ExamineSetConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    """Stage ``examine_set``: ``rm_accuracy_<set>`` of ``inputs["model"]`` on each input ``rm_<set>``, and no more."""
+    model = RewardModel.load(inputs["model"], context.device)
+    scalars = {}
+    for name in sorted(name for name in inputs if name != "model"):
+        speech = SpeechSet.load(inputs[name])
+        labels = torch.as_tensor(speech.labels(model.emotions))
+        scalars[f"rm_accuracy_{name.removeprefix('rm_')}"] = accuracy(
+            probabilities(model, speech, context.device), labels
+        )
+    (out / "scalars.json").write_text(json.dumps(scalars))
+
+
+@torch.no_grad()
+def probabilities(model: RewardModel, speech: SpeechSet, device: str) -> Tensor:
+    """``p [N, K]`` of the whole set, in its order."""
+    return torch.cat([model(F, lengths).softmax(1).cpu() for F, lengths, _ in batches(speech, device)])
 
 
 def batches(speech: SpeechSet, device: str) -> Iterator[tuple[Tensor, Tensor, np.ndarray]]:

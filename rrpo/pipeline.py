@@ -1,7 +1,8 @@
 """The data flow of one experiment as stages: which build reads which, for a profile, an arm and a seed.
 
 corpus -> codec -> base policy (all of `rrpo.world`) -> SFT policy; RM: pre-training -> robust fine-tuning -> frozen; policy
-optimisation -> stored samples -> test judges. World-level stages carry the world's seed, the others the experiment's: *a seed
+optimisation -> stored samples -> test judges: the stages of `core`. What needs an optional package is no part of them and in none
+of their keys (`optional`). World-level stages carry the world's seed, the others the experiment's: *a seed
 redraws* the SFT and the annotated utterances and their raters, SFT, RM pre-training (order, initialisation), fine-tuning, RL
 prompts and roll-out noise.
 
@@ -16,14 +17,29 @@ from functools import cache
 from typing import TypeVar
 
 from rrpo import world
-from rrpo.config import ArmConfig
+from rrpo.config import OFF, ArmConfig
 from rrpo.corpus.config import SplitConfig
-from rrpo.judges.config import TranscribeConfig, TransferConfig
-from rrpo.packages import installed
+from rrpo.judges.config import (
+    ExamineSetConfig,
+    PhoneticsConfig,
+    TranscribeConfig,
+    TransferConfig,
+    VoiceConfig,
+)
+from rrpo.packages import present
 from rrpo.profiles import Profile
 from rrpo.stages import Stage
 
 T = TypeVar("T")
+
+SFT = ArmConfig(regularizers=OFF, finetune=False, steps=0)
+"""The SFT policy as an arm: no update; its reward model is the seed's pre-trained one."""
+LISTENERS = {
+    "phonetics": ("parselmouth",),
+    "voice": ("resemblyzer",),
+    "naturalness": ("speechmos", "onnxruntime"),
+}
+"""Optional listeners to vocoded samples, and the packages that each needs."""
 
 
 @cache
@@ -82,8 +98,6 @@ def reward_model(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 def examined(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """Accuracies and manipulation checks of one arm's RM."""
     inputs = world.rm_tests(profile) | {"model": reward_model(profile, arm, seed)}
-    if world.other_synthesisers():
-        inputs["rm_test_voices"] = world.voices(profile)
     return Stage("examine", "rrpo.examine:build", profile.examine, inputs, f"RM examination seed {seed}")
 
 
@@ -146,40 +160,73 @@ def transcribed(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 
 
 def scored(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
-    """The test judges on one cell's stored samples, and its audio."""
+    """The test judges on one cell's stored samples, sample by sample, and its audio; what SFT's has is not judged again."""
     inputs = {
         "samples": optimized(profile, arm, seed),
         "eval_prompts": world.eval_prompts(profile),
         "codec": world.codec(profile),
         "test": world.judge(profile, "test"),
         "recogniser": world.recogniser(profile, "judge"),
+        "common": pretrained(profile, SFT, seed),
     }
+    if arm != SFT:
+        inputs |= {"sft": scored(profile, SFT, seed), "sft_samples": optimized(profile, SFT, seed)}
     return Stage("score", "rrpo.judges.score:build", profile.score, inputs, f"test judges seed {seed}")
 
 
-def diagnosed(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
-    """Third judge, common ruler, prosody, voice and naturalness of one cell's stored samples."""
-    config = replace(profile.diagnose, installed=installed(world.LISTENERS))
+def vocoded(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """Some of one cell's stored samples as waves."""
     inputs = {
         "samples": optimized(profile, arm, seed),
         "eval_prompts": world.eval_prompts(profile),
         "codec": world.codec(profile),
-        "common": pretrained(profile, ArmConfig(), seed),
-        "yardsticks": world.yardsticks(profile),
     }
-    if "parselmouth" in config.installed:
-        inputs["third"] = world.third_judge(profile)
-    return Stage("diagnose", "rrpo.judges.diagnose:build", config, inputs, f"diagnosis seed {seed}")
+    return Stage("vocode", "rrpo.judges.vocoded:build", profile.vocode, inputs, f"waves seed {seed}")
 
 
-def optional(profile: Profile, arm: ArmConfig, seed: int) -> dict[str, Stage]:
-    """What optional packages make possible, as far as those are installed, by role."""
-    return {}
+def listened(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
+    """What one of `LISTENERS` hears in a cell's vocoded samples; it builds where the packages are installed."""
+    config, reference = {
+        "phonetics": (PhoneticsConfig(), {"third": world.third_judge(profile)}),
+        "voice": (VoiceConfig(), {"speakers": world.speakers(profile)}),
+        "naturalness": (profile.naturalness, {"predictor": world.predictor(profile)}),
+    }[name]
+    inputs = {"waves": vocoded(profile, arm, seed)} | reference
+    if arm != SFT:
+        inputs["sft"] = listened(profile, SFT, seed, name)
+    return Stage(name, f"rrpo.judges.listeners:{name}", config, inputs, f"{name} seed {seed}")
+
+
+def examined_voices(profile: Profile, arm: ArmConfig, seed: int, engine: str) -> Stage:
+    """Accuracy of one arm's RM on speech by another synthesiser; it builds where the packages are installed."""
+    inputs = {"model": reward_model(profile, arm, seed), f"rm_test_{engine}": world.voices(profile, engine)}
+    return Stage("examine_set", "rrpo.examine:build_set", ExamineSetConfig(), inputs, f"RM on {engine} seed {seed}")
+
+
+def core(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[str, Stage]:
+    """The stages that make a cell's record on every machine, by role; without a policy the reward model's alone."""
+    stages = {"examined": examined(profile, arm, seed), "fidelity": fidelity(profile, arm, seed)}
+    if policy:
+        stages |= {"optimized": optimized(profile, arm, seed), "scored": scored(profile, arm, seed)}
+    return stages
+
+
+def optional(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[str, Stage]:
+    """The stages beside `core` whose packages are installed here, by role."""
+    stages = {f"voices_{engine}": examined_voices(profile, arm, seed, engine) for engine in world.other_synthesisers()}
+    if policy:
+        names = [name for name, packages in LISTENERS.items() if all(map(present, packages))]
+        stages |= {name: listened(profile, arm, seed, name) for name in names}
+    return stages
 
 
 def transferred(profile: Profile, arms: Mapping[str, ArmConfig], seed: int) -> Stage:
     """The cross-RM transfer matrix of one seed's arms, by name; no part of any cell, since it depends on who is compared."""
-    inputs = {"eval_prompts": world.eval_prompts(profile), "codec": world.codec(profile)}
+    inputs = {
+        "sft_samples": optimized(profile, SFT, seed),
+        "eval_prompts": world.eval_prompts(profile),
+        "codec": world.codec(profile),
+    }
     for name, arm in arms.items():
         inputs |= {f"samples {name}": optimized(profile, arm, seed), f"model {name}": reward_model(profile, arm, seed)}
     return Stage("transfer", "rrpo.judges.transfer:build", TransferConfig(), inputs, f"cross-RM transfer seed {seed}")

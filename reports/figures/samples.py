@@ -89,7 +89,7 @@ def confusion(records: Sequence[Record], folder: Path) -> list[Path]:
     for arm in judged(records):
         own = [r.samples for r in records if r.label == arm and not r.samples.empty]
         last = pd.concat([s[s["step"] == s["step"].max()] for s in own])
-        tables[arm] = pd.crosstab(last["target"], last["gold"], normalize="index")
+        tables[arm] = pd.crosstab(last["target"], last["test"], normalize="index")
     if not tables:
         return []
     order = sorted(set().union(*(set(t.index) | set(t.columns) for t in tables.values())))

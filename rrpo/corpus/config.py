@@ -120,16 +120,16 @@ class SpeechConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class VoicesConfig:
-    """Speech by other synthesisers than the world's, moved to the same cues: a test domain that no model has heard."""
+    """Speech by another synthesiser than the world's, moved to the same cues: a test domain that no model has heard."""
 
     world: WorldConfig
     """Whose emotions, texts and features."""
     readings: int = 20
-    """Plain readings by each engine; each is moved to every emotion."""
+    """Plain readings; each is moved to every emotion."""
     texts: str = "judge_heldout"
     """Disjoint text pool."""
-    engines: tuple[str, ...] = ()
-    """Of `rrpo.corpus.neural.ENGINES`, those that are installed."""
+    engine: str
+    """Of `rrpo.corpus.neural.ENGINES`."""
 
 
 @dataclass(frozen=True, kw_only=True)

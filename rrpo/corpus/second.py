@@ -1,4 +1,4 @@
-"""The stage ``voices``: emotional speech by synthesisers that no model of the world has heard, as a ``speech`` stage writes it.
+"""The stage ``voices``: emotional speech by a synthesiser that no model of the world has heard, as a ``speech`` stage writes it.
 
 Plain readings (`rrpo.corpus.neural`) are moved to cues drawn from the world's own model of emotion (`rrpo.corpus.prosody`),
 each reading to every emotion. English, and simulated as the rest is: what changes against the world's English speakers is
@@ -35,36 +35,35 @@ def build(config: VoicesConfig, inputs: Mapping[str, Path], out: Path, context: 
     phones = espeak.phones(texts, neural.LANGUAGE)
     (out / "audio").mkdir()
     utterances, cues, mels = [], [], []
-    total = len(config.engines) * len(texts)
-    for engine in config.engines:
-        for place, text in enumerate(texts):
-            speaker = neural.ENGINES[engine][place % len(neural.ENGINES[engine])]
-            read = resampled(neural.speak(text, engine, speaker), neural.RATES[engine], rate)
-            labels = np.arange(len(world.emotions))
-            keys = ("voices", engine, place)
-            languages = [neural.LANGUAGE] * len(labels)
-            drawn, _ = draw_cues(world.emotions, labels, languages, world.cue_spread, generator(world.seed, *keys))
-            for label, z in zip(labels, drawn, strict=True):
-                name = f"{engine}-{place:03d}-{world.emotions[label]}"
-                noise = np.random.default_rng(key(world.seed, *keys, int(label)))
-                wave = prosody.moved(read, rate, tuple(map(float, z)), noise)
-                soundfile.write(out / "audio" / f"{name}.wav", wave, rate, subtype="PCM_16")
-                F, frames = log_mel(torch.from_numpy(wave)[None], torch.tensor([len(wave)]), world.audio)
-                mels.append(F[0, : int(frames[0])].half().numpy())
-                cues.append(z)
-                utterances.append(
-                    Utterance(
-                        id=name,
-                        text=text,
-                        phones=phones[place],
-                        speaker=f"{engine}-{speaker}",
-                        language=neural.LANGUAGE,
-                        emotion=world.emotions[label],
-                        true_emotion=world.emotions[label],
-                        split="voices",
-                        audio=f"audio/{name}.wav",
-                    )
+    engine = config.engine
+    for place, text in enumerate(texts):
+        speaker = neural.ENGINES[engine][place % len(neural.ENGINES[engine])]
+        read = resampled(neural.speak(text, engine, speaker), neural.RATES[engine], rate)
+        labels = np.arange(len(world.emotions))
+        keys = ("voices", engine, place)
+        languages = [neural.LANGUAGE] * len(labels)
+        drawn, _ = draw_cues(world.emotions, labels, languages, world.cue_spread, generator(world.seed, *keys))
+        for label, z in zip(labels, drawn, strict=True):
+            name = f"{engine}-{place:03d}-{world.emotions[label]}"
+            noise = np.random.default_rng(key(world.seed, *keys, int(label)))
+            wave = prosody.moved(read, rate, tuple(map(float, z)), noise)
+            soundfile.write(out / "audio" / f"{name}.wav", wave, rate, subtype="PCM_16")
+            F, frames = log_mel(torch.from_numpy(wave)[None], torch.tensor([len(wave)]), world.audio)
+            mels.append(F[0, : int(frames[0])].half().numpy())
+            cues.append(z)
+            utterances.append(
+                Utterance(
+                    id=name,
+                    text=text,
+                    phones=phones[place],
+                    speaker=f"{engine}-{speaker}",
+                    language=neural.LANGUAGE,
+                    emotion=world.emotions[label],
+                    true_emotion=world.emotions[label],
+                    split="voices",
+                    audio=f"audio/{name}.wav",
                 )
-            context.report(len(utterances) // len(world.emotions), total)
+            )
+        context.report(place + 1, len(texts))
     write_speech(out, world, utterances, mels)
     np.save(out / CUES, np.array(cues))

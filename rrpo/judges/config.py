@@ -1,8 +1,13 @@
-"""Every number of what is measured on a cell: recognisers, judges, examination, test stage, diagnosis."""
+"""Every number of what is measured on a cell: recognisers, judges, examination, test stage, optional listeners."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from rrpo.corpus.config import ARTEFACTS
+
+KINDS = (*ARTEFACTS, "silence", "drawl", "repetition", "length")
+"""Every kind of artefact that is told of a sample: the planted ones, then those that are no shortcut of any emotion."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,30 +98,52 @@ class ScoreConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class YardstickConfig:
-    """What the diagnosis of samples is held against, once for a world: voices, and which naturalness predictor is valid."""
-
-    utterances: int = 200
-    """Held-out utterances by the policy's speakers, half of them for the voices, half to measure with."""
-    planted: int = 20
-    """Of them, those that are heard clean and clicked."""
-    separation: float = 0.3
-    """By how much clean must stand above clicked re-synthesis for a predictor to be used."""
-    installed: tuple[str, ...] = ()
-    """Optional packages that are installed: it is measured again when one comes."""
+class ExamineSetConfig:
+    """One more accuracy of a finished reward model, on a set that may not be there; nothing to set."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiagnoseConfig:
-    """The second part of the test stage: third judge, common reward model, prosody, voice, naturalness of stored samples."""
+class VocodeConfig:
+    """Samples as waves, for the listeners that need optional packages."""
 
-    spoken: int = 100
-    """Prompts that are vocoded for third judge, prosody and voice, at the first, the middle and the last checkpoint: the middle
-    one, step 20 of 140, is half-way along sqrt(KL)."""
-    naturalness: int = 20
-    """Of them, those whose naturalness is predicted."""
-    installed: tuple[str, ...] = ()
-    """Optional packages that are installed: it is measured again when one comes."""
+    prompts: int = 100
+    """First evaluation prompts that are vocoded, of the middle and the last checkpoint; of SFT, once a seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhoneticsConfig:
+    """The third judge and prosody, on vocoded samples; nothing to set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeakersConfig:
+    """Mean voices of the policy's speakers, once for a world."""
+
+    utterances: int = 200
+    """Held-out utterances by the policy's speakers, half of them for the voices, half to measure with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VoiceConfig:
+    """Similarity of vocoded samples to their speaker; nothing to set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictorConfig:
+    """Which predictor of naturalness is valid, once for a world."""
+
+    planted: int = 20
+    """Held-out utterances that are heard clean and clicked."""
+    separation: float = 0.3
+    """By how much clean must stand above clicked re-synthesis for a predictor to be used."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NaturalnessConfig:
+    """Predicted naturalness of vocoded samples of the last checkpoint, and of SFT once a seed."""
+
+    prompts: int = 100
+    """First evaluation prompts that are heard, at most `VocodeConfig.prompts`; a clip takes PLCMOS some 25 ms, DNSMOS .25 s."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,8 +22,9 @@ SECONDS = 9.01
 """Length that DNSMOS hears; a shorter clip is repeated."""
 OVERALL = (-0.06766283, 1.11546468, 0.04602535)
 """Microsoft's polynomial from DNSMOS' raw overall score to its scale."""
-RATERS = 15
-"""Simulated raters whose mean is PLCMOS."""
+RATERS = 3
+"""Simulated raters whose mean is PLCMOS, always the same. They differ by little more than a constant: over 26 clips the mean of
+three lies .08 above that of the wheel's fifteen and correlates with it at .9998, at a fifth of the cost."""
 PEAK = 0.98
 """`limited` turns a louder wave down as a whole."""
 MEASURES = ("dnsmos", "plcmos")
@@ -48,10 +49,10 @@ def predicted(measure: str, waves: Sequence[np.ndarray], sample_rate: int) -> np
 
 
 def dnsmos(wave: np.ndarray) -> float:
-    """DNSMOS P.835, overall quality on 1..5, of ``wave [S]`` at `RATE` within +-1."""
+    """DNSMOS P.835, overall quality on 1..5, of ``wave [S]`` at `RATE` within +-1; the wheel's own code wants librosa."""
     size = int(SECONDS * RATE)
     clip = np.tile(wave, -(-size // max(1, len(wave))))[:size].astype(np.float32)
-    _, _, overall = _session().run(None, {"input_1": clip[None]})[0][0]
+    _, _, overall = _network("dnsmos_models/sig_bak_ovr.onnx").run(None, {"input_1": clip[None]})[0][0]
     return float(np.polyval(OVERALL, overall))
 
 
@@ -68,12 +69,14 @@ def plcmos(wave: np.ndarray) -> float:
 def _plcmos() -> Any:
     from speechmos.plcmos import PLCMOS
 
-    return PLCMOS()
+    model = PLCMOS()
+    model.session = _network("plcmos_models/plcmos_v2.onnx")  # its own takes every core
+    return model
 
 
-@lru_cache(maxsize=1)
-def _session() -> Any:
-    """DNSMOS' network on one thread; its wheel's own code wants librosa."""
+@lru_cache(maxsize=2)
+def _network(name: str) -> Any:
+    """A network of the wheel, on one thread."""
     import onnxruntime
 
     spec = importlib.util.find_spec("speechmos")
@@ -81,4 +84,4 @@ def _session() -> Any:
     assert spec.origin is not None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(Path(spec.origin).parent / "dnsmos_models" / "sig_bak_ovr.onnx", options)
+    return onnxruntime.InferenceSession(Path(spec.origin).parent / name, options)

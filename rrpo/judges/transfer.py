@@ -16,7 +16,7 @@ from rrpo.codec import Codec
 from rrpo.corpus.prompts import Prompt, load_prompts
 from rrpo.judges import metrics
 from rrpo.judges.config import TransferConfig
-from rrpo.judges.score import Samples, decoded
+from rrpo.judges.samples import Samples, decoded
 from rrpo.reward_model import RewardModel
 from rrpo.stages import Context
 
@@ -30,20 +30,22 @@ SAMPLES, MODEL = "samples ", "model "
 
 
 def build(config: TransferConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Writes `TABLE`. Reads ``samples ARM`` and ``model ARM`` of every arm, ``eval_prompts`` and ``codec``."""
+    """Writes `TABLE`. Reads ``samples ARM`` and ``model ARM`` of every arm, ``sft_samples``, ``eval_prompts``, ``codec``."""
     prompts = load_prompts(inputs["eval_prompts"])
     codec = Codec.load(inputs["codec"], context.device)
     arms = [role.removeprefix(SAMPLES) for role in inputs if role.startswith(SAMPLES)]
     models = {path: RewardModel.load(path, context.device) for path in {inputs[MODEL + arm] for arm in arms}}
     rows: list[dict[str, float | str]] = []
-    start: dict[Path, dict[str, float]] = {}
+
+    def opinions(folder: Path) -> dict[Path, dict[str, float]]:
+        samples = Samples.load(folder, len(prompts))
+        last = samples.at(samples.steps[-1])
+        F, lengths = decoded(last, codec, prompts)
+        return {path: opinion(model, F, lengths, last.of(prompts)) for path, model in models.items()}
+
+    start = opinions(inputs["sft_samples"])
     for done, arm in enumerate(arms):
-        samples = Samples.load(inputs[SAMPLES + arm] / "samples.npz", len(prompts))
-        if not start:
-            F, lengths = decoded(samples, 0, codec, prompts)
-            start = {path: opinion(model, F, lengths, prompts) for path, model in models.items()}
-        F, lengths = decoded(samples, len(samples.steps) - 1, codec, prompts)
-        end = {path: opinion(model, F, lengths, prompts) for path, model in models.items()}
+        end = opinions(inputs[SAMPLES + arm])
         for judge in arms:
             path = inputs[MODEL + judge]
             rows.append({"samples_of": arm, "judged_by": judge, **end[path], "start_accuracy": start[path]["accuracy"]})

@@ -1,8 +1,8 @@
-"""The stage ``yardsticks``: what the diagnosis of samples is held against, measured once for a world on held-out speech.
+"""What optional listeners hold samples against, measured once for a world on held-out speech; a stage for each.
 
-Voices: the mean embedding of each of the policy's speakers, of re-synthesised speech, so that codec and vocoder do not count
-as another voice; and how far the encoder tells them apart, on other utterances. Naturalness: a predictor is used only if it
-puts clean re-synthesis above clicked; the first in `rrpo.judges.naturalness.MEASURES` that does, else none.
+``speakers``: the mean embedding of each of the policy's speakers, of re-synthesised speech, so that codec and vocoder do not
+count as another voice; and how far the encoder tells them apart, on other utterances. ``predictor``: a predictor of naturalness
+is used only if it puts clean re-synthesis above clicked; the first in `rrpo.judges.naturalness.MEASURES` that does, else none.
 """
 
 from __future__ import annotations
@@ -21,42 +21,47 @@ from rrpo.corpus.draws import generator
 from rrpo.corpus.features import SpeechSet, wave_of
 from rrpo.corpus.manifest import Utterance
 from rrpo.judges import naturalness, speaker
-from rrpo.judges.config import YardstickConfig
+from rrpo.judges.config import PredictorConfig, SpeakersConfig
 from rrpo.judges.spoken import waves_of
 from rrpo.stages import Context
 
 VOICES = "voices.npz"
-"""``speakers [n]`` and their unit vectors ``voices [n, 256]``; absent without the encoder."""
+"""``speakers [n]`` and their unit vectors ``voices [n, 256]``."""
 
 
-def build(config: YardstickConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Reads ``speech`` and ``codec``; writes `VOICES` and ``scalars.json``, NaN-free: what is not installed is left out.
+def speakers(config: SpeakersConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    """Reads ``speech`` and ``codec``; writes `VOICES` and ``scalars.json``.
 
     ``voice_same``, ``voice_other``: mean similarity to the own and to another voice; ``voice_nearest``: share whose own voice
-    is the nearest; ``<predictor>_clean``, ``<predictor>_gap``; ``naturalness``: the predictor's name, or empty.
+    is the nearest.
     """
     codec = Codec.load(inputs["codec"], context.device)
     clean = unmarked(SpeechSet.load(inputs["speech"]))[: config.utterances]
     rate = codec.audio.sample_rate
+    spoken = resynthesised([wave_of(utterance, rate).numpy() for utterance in clean], clean, codec)
+    vectors = speaker.embeddings([resampled(wave, rate, speaker.RATE) for wave in spoken])
+    scalars = _voices([u.speaker for u in clean], vectors, out / VOICES)
+    (out / "scalars.json").write_text(json.dumps(scalars))
+
+
+def predictor(config: PredictorConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    """Reads ``speech`` and ``codec``; writes ``scalars.json``.
+
+    ``<predictor>_clean``, ``<predictor>_gap``; ``naturalness``: the predictor's name, or empty.
+    """
+    codec = Codec.load(inputs["codec"], context.device)
+    clean = unmarked(SpeechSet.load(inputs["speech"]))[: config.planted]
+    rate = codec.audio.sample_rate
     waves = [wave_of(utterance, rate).numpy() for utterance in clean]
-    spoken = resynthesised(waves, clean, codec)
-    context.report(1, 3)
+    spoken, clicked = (resynthesised(part, clean, codec) for part in (waves, click(waves, rate)))
     scalars: dict[str, float | str] = {"naturalness": ""}
-    if speaker.available():
-        vectors = speaker.embeddings([resampled(wave, rate, speaker.RATE) for wave in spoken])
-        scalars |= _voices([u.speaker for u in clean], vectors, out / VOICES)
-    context.report(2, 3)
-    if naturalness.available():
-        chosen = clean[: config.planted]
-        clicked = resynthesised(click(waves[: len(chosen)], rate), chosen, codec)
-        for name in naturalness.MEASURES:
-            above, below = (naturalness.predicted(name, part, rate) for part in (spoken[: len(chosen)], clicked))
-            gap = float((above - below).mean())
-            scalars |= {f"{name}_clean": float(above.mean()), f"{name}_gap": gap}
-            if gap >= config.separation:
-                scalars["naturalness"] = name
-                break
-    context.report(3, 3)
+    for name in naturalness.MEASURES:
+        above, below = (naturalness.predicted(name, part, rate) for part in (spoken, clicked))
+        gap = float((above - below).mean())
+        scalars |= {f"{name}_clean": float(above.mean()), f"{name}_gap": gap}
+        if gap >= config.separation:
+            scalars["naturalness"] = name
+            break
     (out / "scalars.json").write_text(json.dumps(scalars))
 
 
@@ -77,23 +82,23 @@ def resynthesised(waves: Sequence[np.ndarray], utterances: Sequence[Utterance], 
     lengths = torch.tensor([len(wave) for wave in tensors])
     F, frames = log_mel(torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True), lengths, codec.audio)
     device = codec.mean.device
-    speakers = codec.speaker_index([utterance.speaker for utterance in utterances], average=True)
-    return waves_of(*codec.resynthesise(F.to(device), frames.to(device), speakers.to(device)), codec.audio)
+    own = codec.speaker_index([utterance.speaker for utterance in utterances], average=True)
+    return waves_of(*codec.resynthesise(F.to(device), frames.to(device), own.to(device)), codec.audio)
 
 
-def _voices(names: Sequence[str], vectors: np.ndarray, path: Path) -> dict[str, float | str]:
+def _voices(names: Sequence[str], vectors: np.ndarray, path: Path) -> dict[str, float]:
     """Stores the voices of the even utterances; measures on the odd ones of speakers that have a voice."""
     rows = np.arange(len(names))
-    speakers = sorted({name for i, name in enumerate(names) if i % 2 == 0})
-    own = np.array([speakers.index(name) if name in speakers else -1 for name in names])
-    voices = np.array([vectors[(own == k) & (rows % 2 == 0)].mean(0) for k in range(len(speakers))])
+    known = sorted({name for i, name in enumerate(names) if i % 2 == 0})
+    own = np.array([known.index(name) if name in known else -1 for name in names])
+    voices = np.array([vectors[(own == k) & (rows % 2 == 0)].mean(0) for k in range(len(known))])
     voices /= np.linalg.norm(voices, axis=1, keepdims=True)
-    np.savez(path, speakers=np.array(speakers), voices=voices)
+    np.savez(path, speakers=np.array(known), voices=voices)
     tested = (rows % 2 == 1) & (own >= 0)
     similarity, truth = vectors[tested] @ voices.T, own[tested]
-    if not len(truth) or len(speakers) < 2:
+    if not len(truth) or len(known) < 2:
         return {}
-    right = np.arange(len(speakers)) == truth[:, None]
+    right = np.arange(len(known)) == truth[:, None]
     return {
         "voice_same": float(similarity[right].mean()),
         "voice_other": float(similarity[~right].mean()),

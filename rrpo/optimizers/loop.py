@@ -1,7 +1,8 @@
 """The stage ``optimize``: policy optimisation of one cell, its curves by the ``val`` judge, its samples stored as tokens.
 
-Curves are measured on every step's own roll-outs, points on the evaluation prompts at the declared checkpoints. Noise of the
-evaluation is keyed by the seed alone, so that arms and checkpoints differ only by their policies. The test judges never run here.
+Curves are measured on every step's own roll-outs, points on the evaluation prompts at the declared checkpoints: the first of
+them, and after the last update all. Noise of the evaluation is keyed by the seed alone and drawn for all prompts, so that arms
+and checkpoints differ only by their policies. The test judges never run here.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from rrpo.config import OptimizeConfig
 from rrpo.corpus.config import ARTEFACTS
 from rrpo.failures import DivergedError
 from rrpo.judges.metrics import accuracy, expected_calibration_error, hack_rate, shortcut_uptake, target_log_prob
+from rrpo.judges.samples import Samples
 from rrpo.optimizers.diffro import Step, diffro_step
 from rrpo.optimizers.diversity import within_prompt_diversity
 from rrpo.optimizers.probe import probe_statistics
@@ -63,18 +65,18 @@ def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: C
     start, kept = checkpoints.resume()
     curves: list[dict[str, float]] = kept.get("curves", [])
     points: list[dict[str, float]] = kept.get("points", [])
-    samples = [{name: saved.numpy() for name, saved in sample.items()} for sample in kept.get("samples", ())]
+    samples = [Samples(**{name: saved.numpy() for name, saved in part.items()}) for part in kept.get("samples", ())]
     _tell(context, checkpoints, curves)
 
     def keep() -> dict[str, Any]:
-        stored = [{name: torch.from_numpy(values) for name, values in sample.items()} for sample in samples]
+        stored = [{name: torch.from_numpy(values) for name, values in part.arrays().items()} for part in samples]
         return {"curves": curves, "points": points, "samples": stored}
 
     for step in range(start, config.steps + 1):
         if step in due:
-            row, stored = evaluate(models, evaluation, config)
+            row, drawn = evaluate(models, evaluation, config, step)
             points.append({"step": step} | row)
-            samples.append(stored)
+            samples.append(drawn)
         if step == config.steps:
             break
         for group in optimizer.param_groups:
@@ -87,7 +89,7 @@ def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: C
     pd.DataFrame(curves).to_parquet(out / "curves.parquet")
     frame = pd.DataFrame(points)
     frame.to_parquet(out / "points.parquet")
-    store_samples(out / "samples.npz", due, samples)
+    Samples.concatenate(samples).save(out)
     (out / "scalars.json").write_text(json.dumps(_summary(frame)))
 
 
@@ -141,27 +143,34 @@ def _look(models: Models, part: Step, prompts: Prompts, config: OptimizeConfig) 
 
 
 @torch.no_grad()
-def evaluate(
-    models: Models, prompts: Prompts, config: OptimizeConfig
-) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Samples every evaluation prompt once (a few more often); returns the checkpoint's metrics and its samples."""
-    noise = uniform(
-        (models.policy.config.max_tokens, len(prompts.phones)),
-        config.seed,
-        "evaluation noise",
-        device=prompts.prefix.device,
-    )
-    rollout = models.policy.sample(prompts.prefix, noise)
-    heard: list[tuple[Tensor, dict[str, Tensor]]] = []
-    for rows in micro_batches(rollout.lengths, models.micro):
-        asked, part = prompts.select(rows), rollout.select(rows)
-        logits, reference = (model.logits(asked.prefix, part.tokens) for model in (models.policy, models.reference))
-        F, frames = models.codec.decode(part.tokens, part.lengths, asked.speaker)
-        heard.append((rows, rollout_sums(logits, reference, part) | judge_frames(models, F, frames, asked.target)))
-    values = merge(heard)
-    row = rollout_statistics(values) | _opinions(values, prompts.target)
+def evaluate(models: Models, prompts: Prompts, config: OptimizeConfig, step: int) -> tuple[dict[str, float], Samples]:
+    """Samples the evaluation prompts of one checkpoint once (a few more often); returns its metrics and its samples.
+
+    Batches are of `OptimizeConfig.eval_prompts`, so that a sample has the same bits however many prompts are asked.
+    """
+    device = prompts.prefix.device
+    asked = config.final_prompts if step == config.steps else config.eval_prompts
+    places = torch.arange(min(asked, len(prompts.phones)), device=device)
+    shape = (models.policy.config.max_tokens, config.final_prompts)
+    noise = uniform(shape, config.seed, "evaluation noise", device=device)
+    found: list[dict[str, Tensor]] = []
+    drawn: list[Samples] = []
+    for rows in places.split(config.eval_prompts):
+        batch = prompts.select(rows)
+        rollout = models.policy.sample(batch.prefix, noise[:, rows])
+        heard: list[tuple[Tensor, dict[str, Tensor]]] = []
+        for chosen in micro_batches(rollout.lengths, models.micro):
+            few, part = batch.select(chosen), rollout.select(chosen)
+            logits, reference = (model.logits(few.prefix, part.tokens) for model in (models.policy, models.reference))
+            F, frames = models.codec.decode(part.tokens, part.lengths, few.speaker)
+            judged = judge_frames(models, F, frames, few.target)
+            heard.append((chosen, rollout_sums(logits, reference, part) | judged))
+        found.append(merge(heard))
+        drawn.append(_stored(step, rows, rollout, found[-1], batch.target))
+    values = {name: torch.cat([part[name] for part in found]) for name in found[0]}
+    row = rollout_statistics(values) | _opinions(values, prompts.target[places])
     row["diversity"] = within_prompt_diversity(models.policy, prompts.prefix, config.seed)
-    return row | {"sqrt_kl": max(0.0, row["kl_token"]) ** 0.5}, _stored(rollout, values)
+    return row | {"sqrt_kl": max(0.0, row["kl_token"]) ** 0.5}, Samples.concatenate(drawn)
 
 
 def _opinions(opinions: dict[str, Tensor], target: Tensor) -> dict[str, float]:
@@ -182,30 +191,18 @@ def _opinions(opinions: dict[str, Tensor], target: Tensor) -> dict[str, float]:
     return row
 
 
-def _stored(rollout: Rollout, opinions: dict[str, Tensor]) -> dict[str, np.ndarray]:
+def _stored(step: int, places: Tensor, rollout: Rollout, opinions: dict[str, Tensor], target: Tensor) -> Samples:
     tokens = rollout.tokens.cpu().numpy().astype(np.int16)
     lengths = rollout.lengths.cpu().numpy().astype(np.int16)
     tokens[np.arange(tokens.shape[1])[None] >= lengths[:, None]] = -1
-    return {
-        "tokens": tokens,
-        "lengths": lengths,
-        "proxy_argmax": opinions["proxy"].argmax(1).cpu().numpy().astype(np.int8),
-    }
-
-
-def store_samples(path: Path, steps: list[int], samples: list[dict[str, np.ndarray]]) -> None:
-    """``steps [S]``, ``tokens [S, P, N]`` (int16, -1 past the end), ``lengths [S, P]``, ``proxy_argmax [S, P]``."""
-    longest = max(sample["tokens"].shape[1] for sample in samples)
-    tokens = [
-        np.pad(sample["tokens"], ((0, 0), (0, longest - sample["tokens"].shape[1])), constant_values=-1)
-        for sample in samples
-    ]
-    np.savez_compressed(
-        path,
-        steps=np.array(steps),
-        tokens=np.stack(tokens),
-        lengths=np.stack([sample["lengths"] for sample in samples]),
-        proxy_argmax=np.stack([sample["proxy_argmax"] for sample in samples]),
+    heard = {name: opinions[name].float() for name in ("proxy", "val")}
+    return Samples(
+        step=np.full(len(lengths), step),
+        prompt=places.cpu().numpy(),
+        tokens=tokens,
+        lengths=lengths,
+        **{f"{name}_argmax": said.argmax(1).cpu().numpy().astype(np.int8) for name, said in heard.items()},
+        **{f"{name}_logprob": said.gather(1, target[:, None])[:, 0].cpu().numpy() for name, said in heard.items()},
     )
 
 

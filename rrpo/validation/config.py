@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rrpo.corpus.config import WorldConfig
-from rrpo.judges.config import YardstickConfig
+from rrpo.judges.config import PredictorConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class SectionConfig:
     """How much is measured."""
     shortcut: float
     """`Profile.shortcut`."""
-    yardsticks: YardstickConfig = field(default_factory=YardstickConfig)
+    predictor: PredictorConfig = field(default_factory=PredictorConfig)
     """By which a predictor of naturalness is used or not."""
     installed: tuple[str, ...] = ()
     """Optional packages that are installed: a section is measured again when one comes."""

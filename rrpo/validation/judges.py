@@ -21,7 +21,7 @@ from rrpo.judges import phonetics
 from rrpo.judges.emotion import Judge
 from rrpo.judges.metrics import expected_calibration_error
 from rrpo.judges.phonetic_judge import PhoneticJudge, features
-from rrpo.judges.score import Samples, decoded
+from rrpo.judges.samples import Samples, decoded
 from rrpo.stages import Context
 from rrpo.validation.config import SectionConfig
 from rrpo.validation.hearing import common, heard, ideal_hits, labels, renditions
@@ -144,8 +144,8 @@ def differences(judges: Mapping[str, Judge], inputs: Mapping[str, Path]) -> Line
 def end_of_training(inputs: Mapping[str, Path], codec: Codec) -> Frames:
     """What vanilla DiffRO's policy says at its last checkpoint."""
     prompts = load_prompts(inputs["eval_prompts"])
-    samples = Samples.load(inputs["samples"] / "samples.npz", len(prompts))
-    F, lengths = decoded(samples, len(samples.steps) - 1, codec, prompts)
+    samples = Samples.load(inputs["samples"], len(prompts))
+    F, lengths = decoded(samples.at(samples.steps[-1]), codec, prompts)
     return Frames((f[:n] for f, n in zip(F, lengths.tolist(), strict=True)), codec.audio.floor)
 
 

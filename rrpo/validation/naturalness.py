@@ -13,7 +13,7 @@ from rrpo.codec import Codec
 from rrpo.corpus.features import SpeechSet, wave_of
 from rrpo.corpus.prompts import load_prompts
 from rrpo.judges import naturalness
-from rrpo.judges.score import Samples, decoded
+from rrpo.judges.samples import Samples, decoded
 from rrpo.judges.spoken import waves_of
 from rrpo.judges.yardsticks import click, resynthesised, unmarked
 from rrpo.stages import Context
@@ -26,11 +26,11 @@ SECTION = "Naturalness"
 def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> list[Line]:
     """The section *Naturalness*: one vocoder for all; never called N-MOS."""
     title = "clean re-synthesis above clicked"
-    least = config.yardsticks.separation
+    least = config.predictor.separation
     if not naturalness.available():
         return [Line(section=SECTION, name=title, at_least=least, note=NOT_INSTALLED)]
     codec = Codec.load(inputs["codec"], context.device)
-    rate, n = codec.audio.sample_rate, config.yardsticks.planted
+    rate, n = codec.audio.sample_rate, config.predictor.planted
     chosen = unmarked(SpeechSet.load(inputs["speech"]))[:n]
     waves = [wave_of(utterance, rate).numpy() for utterance in chosen]
     clean, clicked = (resynthesised(part, chosen, codec) for part in (waves, click(waves, rate)))
@@ -46,8 +46,9 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
         context.report(done + 1, len(naturalness.MEASURES))
         if good:
             prompts = load_prompts(inputs["eval_prompts"])
-            F, lengths = decoded(Samples.load(inputs["samples"] / "samples.npz", len(prompts)), 0, codec, prompts)
-            policy = naturalness.predicted(name, waves_of(F[:n], lengths[:n], codec.audio), rate)
+            samples = Samples.load(inputs["samples"], len(prompts))
+            first = samples.select((samples.step == samples.steps[0]) & (samples.prompt < n))
+            policy = naturalness.predicted(name, waves_of(*decoded(first, codec, prompts), codec.audio), rate)
             for what, heard in (("codec re-synthesis", above), ("SFT policy", policy)):
                 lines.append(Line(section=SECTION, name=f"{name}: {what}", **mean(heard, config.card.resamples)))
             break

@@ -19,7 +19,7 @@ from rrpo.corpus.config import ARTEFACTS
 from rrpo.corpus.prompts import load_prompts
 from rrpo.judges.artefacts import planted_flags
 from rrpo.judges.metrics import shortcut_uptake
-from rrpo.judges.score import Samples
+from rrpo.judges.samples import Samples
 from rrpo.relaxation import straight_through
 from rrpo.reward import reward_loss
 from rrpo.reward_model import RewardModel
@@ -40,12 +40,14 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
     device = context.device
     codec, model = Codec.load(inputs["codec"], device), RewardModel.load(inputs["biased"], device)
     prompts = load_prompts(inputs["eval_prompts"])
-    samples = Samples.load(inputs["samples"] / "samples.npz", len(prompts))
-    n = min(config.card.sequences, len(prompts))
-    lengths = torch.from_numpy(samples.lengths[0, :n]).long().clamp(min=1).to(device)
-    tokens = torch.from_numpy(samples.tokens[0, :n]).long().clamp(min=0).to(device)
-    target = torch.tensor([model.emotions.index(prompt.emotion) for prompt in prompts[:n]], device=device)
-    speaker = codec.speaker_index([prompt.speaker for prompt in prompts[:n]])
+    samples = Samples.load(inputs["samples"], len(prompts))
+    samples = samples.select((samples.step == samples.steps[0]) & (samples.prompt < config.card.sequences))
+    prompts = tuple(samples.of(prompts))
+    n = len(prompts)
+    lengths = torch.from_numpy(samples.lengths).long().clamp(min=1).to(device)
+    tokens = torch.from_numpy(samples.tokens).long().clamp(min=0).to(device)
+    target = torch.tensor([model.emotions.index(prompt.emotion) for prompt in prompts], device=device)
+    speaker = codec.speaker_index([prompt.speaker for prompt in prompts])
     before: list[torch.Tensor] = []
     after: list[torch.Tensor] = []
     for rows in torch.arange(n, device=device).split(BATCH):

@@ -51,8 +51,7 @@ def sections(profile: Profile, seed: int) -> dict[str, Stage]:
     data = {f"data_{role}": world.world_speech(profile, f"judge_{role}") for role in judges}
     third = {"third": world.third_judge(profile)} if "parselmouth" in packages else {}
     english = {"english": world.world_speech(profile, "rm_test_en")} if "rm_test_en" in world.splits(profile) else {}
-    if world.other_synthesisers():
-        english["voices"] = world.voices(profile)
+    english |= {f"voices_{engine}": world.voices(profile, engine) for engine in world.other_synthesisers()}
     policy = {"policy": pipeline.sft(profile, seed)}
     inputs: dict[str, dict[str, Stage]] = {
         "speech": {},
@@ -74,7 +73,7 @@ def sections(profile: Profile, seed: int) -> dict[str, Stage]:
                 world=profile.world,
                 card=card,
                 shortcut=profile.shortcut,
-                yardsticks=profile.yardsticks,
+                predictor=profile.predictor,
                 installed=packages + (whisper if name == "voices" else ()),
             ),
             reads,

@@ -14,7 +14,7 @@ from rrpo.corpus.prompts import load_prompts
 from rrpo.data import Frames
 from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
-from rrpo.judges.score import Samples, decoded
+from rrpo.judges.samples import Samples, decoded
 from rrpo.stages import Context
 from rrpo.validation.config import SectionConfig
 from rrpo.validation.hearing import heard, labels, phone_errors, renditions
@@ -32,12 +32,13 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
     device, resamples = context.device, config.card.resamples
     codec = Codec.load(inputs["codec"], device)
     prompts = load_prompts(inputs["eval_prompts"])
-    samples = Samples.load(inputs["samples"] / "samples.npz", len(prompts))
-    F, lengths = decoded(samples, 0, codec, prompts)
+    samples = Samples.load(inputs["samples"], len(prompts))
+    samples = samples.at(samples.steps[0])
+    F, lengths = decoded(samples, codec, prompts)
     frames = Frames((f[:n] for f, n in zip(F, lengths.clamp(min=1).tolist(), strict=True)), codec.audio.floor)
     clean = SpeechSet.load(inputs["clean"])
     _, again = renditions(clean, codec, device)
-    targets = np.array([clean.emotions.index(prompt.emotion) for prompt in prompts])
+    targets = np.array([clean.emotions.index(prompt.emotion) for prompt in samples.of(prompts)])
     lines = []
     for role, least in (("val", 0.80), ("test", None)):
         judge = Judge.load(inputs[role], device)
@@ -53,7 +54,7 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
             )
         )
         context.report(len(lines), 3)
-    references = [prompt.phones for prompt in prompts]
+    references = [prompt.phones for prompt in samples.of(prompts)]
     sizes = np.array([len(phones) for phones in references])
     recogniser = Recogniser.load(inputs["recogniser_judge"], device)
     errors = phone_errors(recogniser, frames, references)
@@ -63,7 +64,7 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
     lines.append(
         Line(section=SECTION, name="phone error rate", at_most=0.15, note=note, **ratio(errors, sizes, resamples))
     )
-    spoken = samples.lengths[0].astype(float) / sizes
+    spoken = samples.lengths.astype(float) / sizes
     natural = again.lengths.cpu().numpy() / 2 / clean_sizes
     lines.append(
         Line(

@@ -37,11 +37,9 @@ TITLES = {"espeak": "espeak-ng, English", "piper": "Piper", "kokoro": "Kokoro"}
 
 @dataclass(frozen=True)
 class Domain:
-    """One synthesiser's utterances; rows of ``speech``."""
+    """One synthesiser's utterances."""
 
     speech: SpeechSet
-    rows: np.ndarray
-    """``[n]``."""
     ideal: np.ndarray
     """``[n]`` whether the ideal observer of the cues is right."""
     groups: np.ndarray
@@ -64,8 +62,9 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
             lines.append(Line(section=SECTION, name=f"{title}: judges and RM", note=NOT_INSTALLED))
             continue
         domain = found[name]
-        truth = labels(domain.speech, domain.speech.emotions)[domain.rows]
-        frames = Frames((domain.speech.mel(int(i)).to(context.device) for i in domain.rows), domain.speech.audio.floor)
+        truth = labels(domain.speech, domain.speech.emotions)
+        mels = (domain.speech.mel(i).to(context.device) for i in range(len(truth)))
+        frames = Frames(mels, domain.speech.audio.floor)
         lines.append(Line(section=SECTION, name=f"{title}: ideal observer", **share(domain.ideal)))
         for who, listener in listeners.items():
             if isinstance(listener, PhoneticJudge):
@@ -90,18 +89,16 @@ def domains(config: SectionConfig, inputs: Mapping[str, Path]) -> dict[str, Doma
     found = {}
     if "english" in inputs:
         speech = SpeechSet.load(inputs["english"])
-        rows = np.arange(len(speech))
-        found["espeak"] = Domain(speech, rows, ideal_hits(speech, config.world.cue_spread), rows)
-    if "voices" in inputs:
-        speech = SpeechSet.load(inputs["voices"])
-        cues = np.load(inputs["voices"] / CUES)
+        found["espeak"] = Domain(speech, ideal_hits(speech, config.world.cue_spread), np.arange(len(speech)))
+    for role in (role for role in inputs if role.startswith("voices_")):
+        speech = SpeechSet.load(inputs[role])
+        cues = np.load(inputs[role] / CUES)
         language = speech.utterances[0].language
         posterior = ideal_observer(cues, speech.emotions, language, config.world.cue_spread)
         ideal = posterior.argmax(1) == labels(speech, speech.emotions)
         readings = np.array([utterance.id.rpartition("-")[0] for utterance in speech.utterances])
-        for name in dict.fromkeys(reading.partition("-")[0] for reading in readings.tolist()):
-            rows = np.flatnonzero(np.char.startswith(readings, f"{name}-"))
-            found[name] = Domain(speech, rows, ideal[rows], np.unique(readings[rows], return_inverse=True)[1])
+        groups = np.unique(readings, return_inverse=True)[1]
+        found[role.removeprefix("voices_")] = Domain(speech, ideal, groups)
     return found
 
 
@@ -117,8 +114,8 @@ def transcription(config: SectionConfig, found: Mapping[str, Domain], codec: Cod
         return [Line(section=SECTION, name="Whisper tiny.en: word error rate", note=NOT_INSTALLED)]
     rate, lines = codec.audio.sample_rate, []
     for name, domain in found.items():
-        n = config.card.transcribed
-        rows = domain.rows[:: max(1, len(domain.rows) // n)][:n]  # of every reading, where there are several
+        n, size = config.card.transcribed, len(domain.speech)
+        rows = np.arange(size)[:: max(1, size // n)][:n]  # of every reading, where there are several
         chosen = [domain.speech.utterances[i] for i in rows]
         renders = {TITLES[name]: [wave_of(utterance, rate).numpy() for utterance in chosen]}
         if name == "espeak":

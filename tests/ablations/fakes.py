@@ -181,7 +181,7 @@ def build_heard(config: FakeConfig, inputs: Mapping[str, Path], out: Path, conte
 def build_scored(config: FakeConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
     rows = pd.read_parquet(inputs["samples"] / "later.parquet")
     rows.to_parquet(out / "test_points.parquet")
-    samples(rows).to_parquet(out / "test_samples.parquet")
+    samples(rows).to_parquet(out / "samples.parquet")
     (out / "audio").mkdir()
     tone = (8000 * np.sin(np.arange(1600) / 10)).astype("<i2")
     with wave.open(str(out / "audio" / "00_angry.wav"), "wb") as file:
@@ -198,7 +198,7 @@ def samples(rows: pd.DataFrame) -> pd.DataFrame:
         for place in range(20):
             asked, other = ("angry", "sad") if place % 2 else ("sad", "angry")
             heard = asked if place < round(20 * row.test_accuracy) else other
-            made.append({"step": row.step, "prompt": place, "target": asked, "proxy": asked, "gold": heard})
+            made.append({"step": row.step, "prompt": place, "target": asked, "proxy": asked, "test": heard})
     return pd.DataFrame(made)
 
 

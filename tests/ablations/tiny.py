@@ -27,7 +27,7 @@ TINY = replace(
     finetune=replace(SMOKE.finetune, steps=6, batch=8),
     base=SftConfig(steps=12, lr=3e-3),
     sft=SftConfig(steps=6),
-    optimize=replace(SMOKE.optimize, steps=8, batch=4, checkpoints=(0, 4, 8), eval_prompts=10),
+    optimize=replace(SMOKE.optimize, steps=8, batch=4, checkpoints=(0, 4, 8), eval_prompts=10, final_prompts=20),
     examine=replace(SMOKE.examine, interpolation_pairs=4, pgd_steps=1),
     score=replace(SMOKE.score, audio_prompts=2),
 )

@@ -1,7 +1,8 @@
-"""What the diagnostics cost: ``python tests/benchmarks/diagnostics.py [--profile embedded] [--runs-dir runs] [--full]``.
+"""What judging costs: ``python tests/benchmarks/diagnostics.py [--profile embedded] [--runs-dir runs] [--full]``.
 
-Prints what a look of the judges at the training roll-outs takes as a share of a cell's steps, and the test stage's two parts.
-Models are the profile's in size and trained for a moment, since times do not depend on training (``--full``: as configured).
+Prints what a look of the judges at the training roll-outs takes as a share of a cell's steps, and every stage that judges a cell
+of three checkpoints, the SFT policy's own beside it. Models are the profile's in size and trained for a moment, since times
+hardly depend on training (``--full``: as configured).
 Times are CPU seconds of this process, medians of several rounds taken in turn.
 """
 
@@ -43,7 +44,7 @@ def quick(profile: Profile) -> Profile:
         finetune=replace(profile.finetune, steps=5),
         base=replace(profile.base, steps=150),
         sft=replace(profile.sft, steps=5),
-        optimize=replace(profile.optimize, steps=10, checkpoints=(0, 2, 4, 6, 8, 10)),
+        optimize=replace(profile.optimize, steps=10, checkpoints=(0, 5, 10)),
     )
 
 
@@ -93,14 +94,17 @@ def main() -> None:
     bare, looked = steps(optimized, inputs_of(optimized), 2 * asked.rounds + 1)
     share = (looked - bare) / loop.CURVE_INTERVAL / (bare + (looked - bare) / loop.CURVE_INTERVAL)
     print(f"step {1000 * bare:.0f} ms, with a look {1000 * looked:.0f} ms: looks take {100 * share:.1f} % of the steps")
-    parts = {
-        "score": pipeline.scored(profile, ARMS["rrpo"], asked.seed),
-        "diagnose": pipeline.diagnosed(profile, ARMS["rrpo"], asked.seed),
-    }
-    seconds = {name: built(stage, inputs_of(stage), asked.rounds) for name, stage in parts.items()}
-    for name, value in seconds.items():
-        print(f"{name:10s}{value:8.1f} s")
-    print(f"diagnose / score{seconds['diagnose'] / seconds['score']:8.2f}")
+    for title, arm in (("SFT, once a seed", pipeline.SFT), ("an arm", ARMS["rrpo"])):
+        stages = {
+            **pipeline.core(profile, arm, asked.seed, policy=True),
+            "waves": pipeline.vocoded(profile, arm, asked.seed),
+            **pipeline.optional(profile, arm, asked.seed, policy=True),
+        }
+        del stages["optimized"]
+        seconds = {role: built(stage, inputs_of(stage), asked.rounds) for role, stage in stages.items()}
+        print(f"{title}: {sum(seconds.values()):.1f} s")
+        for role, value in seconds.items():
+            print(f"    {role:16s}{value:8.2f} s")
 
 
 if __name__ == "__main__":

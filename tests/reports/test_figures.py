@@ -24,7 +24,7 @@ class Trained(Fake):
         super().__init__(label, seed, pd.DataFrame(), scalars={})
         steps = np.arange(0, 41, 5)
         self.__dict__["curves"] = pd.DataFrame({"step": steps, "proxy_accuracy": np.linspace(0.6, end, len(steps))})
-        self.__dict__["samples"] = pd.DataFrame({"step": [0, 40], "target": ["sad", "sad"], "gold": ["sad", "angry"]})
+        self.__dict__["samples"] = pd.DataFrame({"step": [0, 40], "target": ["sad", "sad"], "test": ["sad", "angry"]})
 
 
 def records(*arms: str) -> list[Trained]:

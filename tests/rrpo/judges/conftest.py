@@ -1,7 +1,8 @@
-"""A tiny real world for the judges' tests: rendered speech, a codec trained for a moment, prompts."""
+"""A tiny real world for the judges' tests: rendered speech, a codec trained for a moment, prompts. Makes `drawn` importable."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from rrpo.config import CodecConfig
 from rrpo.corpus import features, prompts
 from rrpo.corpus.config import ARTEFACTS, PromptConfig, SpeechConfig, SplitConfig, WorldConfig
 from rrpo.stages import Context
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 WORLD = WorldConfig(policy_speakers=2, rm_speakers=2, judge_speakers=2, foreign_speakers=1)
 PROMPTS = 2 * len(ARTEFACTS)

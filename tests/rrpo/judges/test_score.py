@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,87 +11,228 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
+from drawn import samples_of
 
+from ablations.records import SAMPLES, TEST_POINTS
 from rrpo.codec import Codec
-from rrpo.corpus.config import ARTEFACTS, EMOTIONS, AudioConfig
+from rrpo.config import RewardModelConfig
+from rrpo.corpus.config import EMOTIONS, AudioConfig
 from rrpo.corpus.prompts import Prompt, load_prompts
 from rrpo.judges import score
-from rrpo.judges.config import JudgeConfig, RecogniserConfig, ScoreConfig
+from rrpo.judges.config import KINDS, JudgeConfig, RecogniserConfig, ScoreConfig
 from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
+from rrpo.judges.samples import Samples
+from rrpo.reward_model import RewardModel
 from rrpo.stages import Context
 
 STEPS = (0, 5, 9)
+FEW = 4
+"""Prompts of a checkpoint but the last."""
 
 
-@pytest.fixture
-def inputs(stages: dict[str, Path], tmp_path: Path) -> dict[str, Path]:
-    """Untrained judges and random samples: three checkpoints, prompts of unequal length."""
-    folders = {name: tmp_path / name for name in ("samples", "test", "recogniser")}
+@pytest.fixture(scope="module")
+def models(stages: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Untrained judges, and the prompts."""
+    root = tmp_path_factory.mktemp("models")
+    folders = {name: root / name for name in ("test", "recogniser", "common")}
     for folder in folders.values():
         folder.mkdir()
     torch.manual_seed(0)
-    Judge(JudgeConfig(dim=8, architecture="stats_tdnn"), EMOTIONS, AudioConfig()).eval().save(folders["test"])
-    Recogniser(RecogniserConfig(dim=8), ("a", "b"), AudioConfig().n_mels).eval().save(folders["recogniser"])
-    rng = np.random.default_rng(0)
-    prompts = len(load_prompts(stages["prompts"]))
-    vocabulary = Codec.load(stages["codec"]).vocabulary
-    lengths = rng.integers(5, 20, (len(STEPS), prompts)).astype(np.int16)
-    tokens = rng.integers(0, vocabulary, (len(STEPS), prompts, 20)).astype(np.int16)
-    tokens[np.arange(20) >= lengths[..., None]] = -1
-    np.savez(
-        folders["samples"] / "samples.npz",
-        steps=np.array(STEPS),
-        tokens=tokens,
-        lengths=lengths,
-        proxy_argmax=rng.integers(0, len(EMOTIONS), (len(STEPS), prompts)).astype(np.int8),
+    audio = AudioConfig()
+    Judge(JudgeConfig(dim=8, architecture="stats_tdnn"), EMOTIONS, audio).eval().save(folders["test"])
+    Recogniser(RecogniserConfig(dim=8), ("a", "b"), audio.n_mels).eval().save(folders["recogniser"])
+    RewardModel(RewardModelConfig(dim=8, layers=1, heads=2), EMOTIONS, audio.n_mels, audio.floor).save(
+        folders["common"]
     )
     return folders | {"eval_prompts": stages["prompts"], "codec": stages["codec"]}
 
 
-def test_stage_writes_points_scalars_and_audio(inputs: dict[str, Path], tmp_path: Path) -> None:
-    out = tmp_path / "out"
+@pytest.fixture
+def tokens(stages: dict[str, Path]) -> list[list[list[int]]]:
+    """Of three checkpoints, the last of which has all prompts; unequal lengths."""
+    rng = np.random.default_rng(0)
+    n, vocabulary = len(load_prompts(stages["prompts"])), Codec.load(stages["codec"]).vocabulary
+    return [
+        [rng.integers(0, vocabulary, size).tolist() for size in rng.integers(5, 20, count)] for count in (FEW, FEW, n)
+    ]
+
+
+@pytest.fixture
+def inputs(models: dict[str, Path], tokens: list[list[list[int]]], tmp_path: Path) -> dict[str, Path]:
+    """An arm's samples that start where the SFT policy stands, and that policy's own: judged, of all prompts."""
+    n, vocabulary = len(tokens[2]), Codec.load(models["codec"]).vocabulary
+    rng = np.random.default_rng(1)
+    sft = tokens[0] + [rng.integers(0, vocabulary, 10).tolist() for _ in range(n - FEW)]
+    for name in ("samples", "sft_samples"):
+        (tmp_path / name).mkdir()
+    samples_of(0, sft, seed=1).save(tmp_path / "sft_samples")
+    own = [samples_of(step, said) for step, said in zip(STEPS, tokens, strict=True)]
+    Samples.concatenate(own).save(tmp_path / "samples")
+    run(models | {"samples": tmp_path / "sft_samples"}, tmp_path / "sft")
+    return models | {name: tmp_path / name for name in ("samples", "sft_samples", "sft")}
+
+
+def run(inputs: dict[str, Path], out: Path, audio_prompts: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
     out.mkdir()
-    score.build(ScoreConfig(audio_prompts=4), inputs, out, Context())
+    score.build(ScoreConfig(audio_prompts=audio_prompts), inputs, out, Context())
+    return pd.read_parquet(out / score.TABLE), pd.read_parquet(out / "test_points.parquet")
 
-    points = pd.read_parquet(out / "test_points.parquet")
-    metrics = ["test_accuracy", "test_logprob", "phone_error_rate", "hack_rate", "uptake"]
-    metrics += [*(f"artefact_{kind}" for kind in ARTEFACTS), "seconds_mean"]
-    assert list(points.columns) == ["step", *metrics]
+
+def test_the_table_has_a_row_a_sample_and_every_documented_column(inputs: dict[str, Path], tmp_path: Path) -> None:
+    table, _ = run(inputs, tmp_path / "out")
+    prompts = load_prompts(inputs["eval_prompts"])
+    stored = Samples.load(inputs["samples"], len(prompts))
+    assert set(table.columns) == set(SAMPLES)
+    assert table["step"].tolist() == [0] * FEW + [5] * FEW + [9] * len(prompts)
+    assert table["prompt"].tolist() == stored.prompt.tolist()
+    assert table["target"].tolist() == [prompt.emotion for prompt in stored.of(prompts)]
+    for name in ("proxy", "val"):
+        assert table[name].tolist() == [EMOTIONS[k] for k in getattr(stored, f"{name}_argmax")]
+        assert np.array_equal(table[f"{name}_logprob"], getattr(stored, f"{name}_logprob"))
+    assert table["tokens"].tolist() == stored.lengths.tolist()
+    assert np.allclose(table["seconds"], stored.lengths * 0.04), "25 tokens a second"
+    assert table["phones"].tolist() == [len(prompt.phones) for prompt in stored.of(prompts)]
+    assert all(table[f"artefact_{kind}"].dtype == bool for kind in KINDS)
+    assert table["phone_errors"].dtype == table["phones"].dtype == table["tokens"].dtype == np.int64
+    assert np.isfinite(table.select_dtypes("number")).all(axis=None)
+
+
+def test_each_sample_is_judged_alone_as_among_others(inputs: dict[str, Path], tmp_path: Path) -> None:
+    table, _ = run(inputs, tmp_path / "out")
+    prompts = load_prompts(inputs["eval_prompts"])
+    models = score.Models.load(inputs, "cpu")
+    stored = Samples.load(inputs["samples"], len(prompts))
+    sft = Samples.load(inputs["sft_samples"], len(prompts))
+    for row in (1, FEW, len(table) - 1):
+        one = stored.select(np.array([row]))
+        alone = score.heard(one, sft.lengths[one.prompt].astype(int), prompts, models).iloc[0]
+        for name in score.HEARD:
+            same = alone[name] == pytest.approx(table[name].iloc[row], abs=1e-4)
+            assert same if isinstance(alone[name], float) else alone[name] == table[name].iloc[row], name
+
+
+def test_points_are_made_of_the_table(inputs: dict[str, Path], tmp_path: Path) -> None:
+    table, points = run(inputs, tmp_path / "out")
+    assert set(points.columns) == set(TEST_POINTS)
     assert points["step"].tolist() == list(STEPS)
-    assert np.isfinite(points.to_numpy(float)).all()
-
-    stored = np.load(inputs["samples"] / "samples.npz")
-    assert np.allclose(points["seconds_mean"], stored["lengths"].mean(1) * 0.04)  # 25 tokens a second
-
-    scalars = json.loads((out / "scalars.json").read_text())
+    groups = table.groupby("step")
+    again = pd.DataFrame(
+        {
+            "test_accuracy": groups.apply(lambda rows: (rows["test"] == rows["target"]).mean()),
+            "test_logprob": groups["test_logprob"].mean(),
+            "phone_error_rate": groups["phone_errors"].sum() / groups["phones"].sum(),
+            "common_accuracy": groups.apply(lambda rows: (rows["common"] == rows["target"]).mean()),
+            "common_logprob": groups["common_logprob"].mean(),
+            "seconds_mean": groups["seconds"].mean(),
+            **{f"artefact_{kind}": groups[f"artefact_{kind}"].mean() for kind in KINDS},
+        }
+    )
+    assert np.allclose(points.set_index("step")[list(again)], again)
+    scalars = json.loads((tmp_path / "out" / "scalars.json").read_text())
+    metrics = set(TEST_POINTS) - {"step"}
     assert set(scalars) == {f"{when}_{name}" for when in ("start", "end") for name in metrics} | {"peak_test_accuracy"}
     assert scalars["end_hack_rate"] == points["hack_rate"].iloc[-1]
     assert scalars["start_hack_rate"] == points["hack_rate"].iloc[0]
     assert scalars["peak_test_accuracy"] == points["test_accuracy"].max()
 
-    samples = pd.read_parquet(out / "test_samples.parquet").groupby("step")
-    again = pd.DataFrame(
+
+def test_hack_rate_and_uptake_by_hand() -> None:
+    """Of four the proxy likes three; gold rejects one of them, another has a planted artefact; silence is none."""
+    table = pd.DataFrame(
         {
-            "test_accuracy": samples.apply(lambda rows: (rows["gold"] == rows["target"]).mean()),
-            "test_logprob": samples["gold_logprob"].mean(),
-            "phone_error_rate": samples["phone_edits"].sum() / samples["phones"].sum(),
-            **{f"artefact_{kind}": samples[f"artefact_{kind}"].mean() for kind in ARTEFACTS},
-            "seconds_mean": samples["seconds"].mean(),
+            "step": 3,
+            "target": ["angry", "angry", "sad", "sad"],
+            "proxy": ["angry", "angry", "sad", "angry"],
+            "test": ["angry", "sad", "sad", "sad"],
+            **{name: 0.0 for name in ("test_logprob", "common_logprob", "seconds")},
+            "common": "sad",
+            **{f"artefact_{kind}": False for kind in KINDS},
+            "phone_errors": [1, 2, 0, 0],
+            "phones": [3, 3, 3, 1],
         }
     )
-    assert np.allclose(points.set_index("step")[list(again)], again), "points are made of the samples stored"
+    table.loc[2, "artefact_hum"] = True  # the shortcut of sad, in one of two
+    table.loc[0, "artefact_silence"] = True
+    (row,) = score.by_checkpoint(table, EMOTIONS).to_dict("records")
+    assert row["hack_rate"] == 2 / 4
+    assert row["test_accuracy"] == 3 / 4
+    assert row["phone_error_rate"] == 3 / 10
+    assert row["artefact_silence"] == 1 / 4
+    assert row["common_accuracy"] == 2 / 4
+    assert row["uptake"] == pytest.approx((0.0 + 0.5) / 2), "angry: click nowhere; sad: hum in one of two"
 
+
+def test_what_the_sft_policy_said_is_not_judged_again(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, _ = run(inputs, tmp_path / "out")
+    known = pd.read_parquet(inputs["sft"] / score.TABLE)
+    first = table[table["step"] == 0].reset_index(drop=True)
+    pd.testing.assert_frame_equal(first[list(score.HEARD)], known[: len(first)][list(score.HEARD)])
+    assert not np.array_equal(first["proxy_logprob"], known["proxy_logprob"][:FEW]), "the proxy is the arm's own"
+
+    asked: list[int] = []
+    heard = score.heard
+    monkeypatch.setattr(
+        score, "heard", lambda samples, *rest: (asked.extend(samples.step.tolist()), heard(samples, *rest))[1]
+    )
+    run(inputs, tmp_path / "again")
+    assert set(asked) == set(STEPS[1:])
+
+
+def test_a_sample_that_left_the_sft_policy_is_judged_anew(inputs: dict[str, Path], tmp_path: Path) -> None:
+    """One token of one sample differs at step 0, as rounding on another machine may have it."""
+    n = len(load_prompts(inputs["eval_prompts"]))
+    stored = Samples.load(inputs["samples"], n)
+    other = stored.tokens.copy()
+    other[1, 0] = (other[1, 0] + 1) % 5
+    (tmp_path / "other").mkdir()
+    replace(stored, tokens=other).save(tmp_path / "other")
+    assert score.same(Samples.load(tmp_path / "other", n), Samples.load(inputs["sft_samples"], n)).tolist() == [
+        *(True, False, True, True),
+        *[False] * (FEW + n),
+    ]
+    table, _ = run(inputs | {"samples": tmp_path / "other"}, tmp_path / "out")
+    known = pd.read_parquet(inputs["sft"] / score.TABLE)
+    assert table["test_logprob"].iloc[0] == known["test_logprob"].iloc[0]
+    assert table["test_logprob"].iloc[1] != known["test_logprob"].iloc[1]
+
+
+def test_repetition_and_length_are_flagged(
+    inputs: dict[str, Path], tokens: list[list[list[int]]], tmp_path: Path
+) -> None:
+    said = [list(row) for row in tokens[2]]
+    said[0] = [1, 2, 3, 4, 5, 6] * 3
+    said[1] = tokens[0][1] * 3
+    said[2] = [*tokens[0][2][:-1], 0]
+    (tmp_path / "other").mkdir()
+    samples_of(9, said).save(tmp_path / "other")
+    table, _ = run(inputs | {"samples": tmp_path / "other"}, tmp_path / "out")
+    assert table["artefact_repetition"][:3].tolist() == [True, True, False]
+    assert table["artefact_length"][1:3].tolist() == [True, False]
+
+
+def test_lengths_need_the_sft_policys_sample_of_every_prompt(inputs: dict[str, Path], tmp_path: Path) -> None:
+    n = len(load_prompts(inputs["eval_prompts"]))
+    (tmp_path / "few").mkdir()
+    Samples.load(inputs["sft_samples"], n).select(np.arange(FEW)).save(tmp_path / "few")
+    with pytest.raises(ValueError, match=rf"no sample of {n - FEW} prompts \({FEW}, ...\)"):
+        run(inputs | {"sft_samples": tmp_path / "few"}, tmp_path / "out")
+
+
+def test_audio_is_of_the_last_checkpoint(inputs: dict[str, Path], tmp_path: Path) -> None:
+    run(inputs, tmp_path / "out", audio_prompts=4)
     prompts = load_prompts(inputs["eval_prompts"])
-    names = sorted(path.name for path in (out / "audio").iterdir())
+    last = Samples.load(inputs["samples"], len(prompts)).at(STEPS[-1])
     kept = score.heard_of(prompts, 4)
+    names = sorted(path.name for path in (tmp_path / "out" / "audio").iterdir())
     assert names == [f"{place:02d}_{prompts[place].emotion}.wav" for place in kept]
-    assert len({prompts[place].emotion for place in kept}) == min(4, len({prompt.emotion for prompt in prompts}))
     for place, name in zip(kept, names, strict=True):
-        info = soundfile.info(out / "audio" / name)
+        info = soundfile.info(tmp_path / "out" / "audio" / name)
         assert (info.samplerate, info.subtype, info.channels) == (16000, "PCM_16", 1)
-        assert info.frames == (2 * int(stored["lengths"][-1, place]) - 1) * 320
-        assert np.abs(soundfile.read(out / "audio" / name)[0]).max() > 0
+        assert info.frames == (2 * int(last.lengths[place]) - 1) * 320
+        assert np.abs(soundfile.read(tmp_path / "out" / "audio" / name)[0]).max() > 0
 
 
 def test_the_emotions_take_turns_in_what_is_kept_to_listen_to() -> None:
@@ -100,42 +242,3 @@ def test_the_emotions_take_turns_in_what_is_kept_to_listen_to() -> None:
     assert score.heard_of(prompts, 5) == [0, 1, 3, 4, 5]
     assert score.heard_of(prompts, 0) == []
     assert score.heard_of(prompts, 99) == list(range(7))
-
-
-def test_each_checkpoint_is_decoded_from_its_own_tokens(inputs: dict[str, Path]) -> None:
-    prompts = load_prompts(inputs["eval_prompts"])
-    codec = Codec.load(inputs["codec"])
-    samples = score.Samples.load(inputs["samples"] / "samples.npz", len(prompts))
-    for checkpoint in range(len(STEPS)):
-        F, lengths = score.decoded(samples, checkpoint, codec, prompts)
-        for row in (0, 3):
-            size = int(samples.lengths[checkpoint, row])
-            tokens = torch.from_numpy(samples.tokens[checkpoint, row, :size].astype(np.int64))
-            speaker = codec.speaker_index([prompts[row].speaker])
-            alone, frames = codec.decode(tokens[None], torch.tensor([size]), speaker)
-            assert lengths[row] == frames[0] == 2 * size
-            assert torch.allclose(F[row, : 2 * size], alone[0], atol=1e-4)
-
-
-def test_hack_rate_is_that_of_the_stored_proxy(inputs: dict[str, Path], tmp_path: Path) -> None:
-    """A proxy that is never pleased is never hacked; one that always is, is hacked wherever gold or a detector objects."""
-    path = inputs["samples"] / "samples.npz"
-    stored = dict(np.load(path))
-    targets = np.array([EMOTIONS.index(prompt.emotion) for prompt in load_prompts(inputs["eval_prompts"])])
-    stored["proxy_argmax"] = np.stack([(targets + 1) % 5, targets, targets])
-    np.savez(path, **stored)
-    out = tmp_path / "out"
-    out.mkdir()
-    score.build(ScoreConfig(audio_prompts=0), inputs, out, Context())
-    points = pd.read_parquet(out / "test_points.parquet")
-    assert points["hack_rate"].iloc[0] == 0
-    assert (points["hack_rate"].iloc[1:] >= 1 - points["test_accuracy"].iloc[1:]).all()
-    assert list((out / "audio").iterdir()) == []
-
-
-def test_samples_of_other_prompts_are_refused(inputs: dict[str, Path], tmp_path: Path) -> None:
-    path = inputs["samples"] / "samples.npz"
-    stored = dict(np.load(path))
-    np.savez(path, **{name: value if name == "steps" else value[:, :-1] for name, value in stored.items()})
-    with pytest.raises(ValueError, match="were expected; give the samples"):
-        score.build(ScoreConfig(), inputs, tmp_path / "out", Context())

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from drawn import samples_of
 
 from rrpo.codec import Codec
 from rrpo.config import RewardModelConfig
@@ -14,7 +15,7 @@ from rrpo.corpus.config import EMOTIONS, AudioConfig
 from rrpo.corpus.prompts import load_prompts
 from rrpo.judges import transfer
 from rrpo.judges.config import TransferConfig
-from rrpo.judges.score import Samples, decoded
+from rrpo.judges.samples import Samples, decoded
 from rrpo.reward_model import RewardModel
 from rrpo.stages import Context
 
@@ -23,8 +24,13 @@ def test_every_pair_is_heard_at_the_last_checkpoint(stages: dict[str, Path], tmp
     prompts = load_prompts(stages["prompts"])
     codec = Codec.load(stages["codec"])
     rng = np.random.default_rng(0)
-    start = rng.integers(0, codec.vocabulary, (1, len(prompts), 12))
-    inputs = {"eval_prompts": stages["prompts"], "codec": stages["codec"]}
+
+    def said(step: int, count: int) -> Samples:
+        return samples_of(step, rng.integers(0, codec.vocabulary, (count, 12)).tolist())
+
+    (tmp_path / "sft").mkdir()
+    said(0, len(prompts)).save(tmp_path / "sft")
+    inputs = {"eval_prompts": stages["prompts"], "codec": stages["codec"], "sft_samples": tmp_path / "sft"}
     for place, arm in enumerate(("a", "b", "c")):
         torch.manual_seed(min(place, 1))  # the reward models of b and c are one
         for kind in ("samples", "model"):
@@ -32,13 +38,7 @@ def test_every_pair_is_heard_at_the_last_checkpoint(stages: dict[str, Path], tmp
             inputs[f"{kind} {arm}"].mkdir()
         model = RewardModel(RewardModelConfig(dim=8, layers=1, heads=2), EMOTIONS, AudioConfig().n_mels, 1e-5)
         model.save(inputs[f"model {arm}"])
-        np.savez(
-            inputs[f"samples {arm}"] / "samples.npz",
-            steps=np.array([0, 7]),
-            tokens=np.concatenate([start, rng.integers(0, codec.vocabulary, start.shape)]).astype(np.int16),
-            lengths=np.full((2, len(prompts)), 12, np.int16),
-            proxy_argmax=np.zeros((2, len(prompts)), np.int8),
-        )
+        Samples.concatenate([said(0, 3), said(7, len(prompts))]).save(inputs[f"samples {arm}"])
     out = tmp_path / "out"
     out.mkdir()
     transfer.build(TransferConfig(), inputs, out, Context())
@@ -47,10 +47,11 @@ def test_every_pair_is_heard_at_the_last_checkpoint(stages: dict[str, Path], tmp
     assert len(table) == 9
     targets = torch.tensor([EMOTIONS.index(prompt.emotion) for prompt in prompts])
     for arm in ("a", "b", "c"):
-        samples = Samples.load(inputs[f"samples {arm}"] / "samples.npz", len(prompts))
+        last = Samples.load(inputs[f"samples {arm}"], len(prompts)).at(7)
+        start = Samples.load(inputs["sft_samples"], len(prompts))
         for judge in ("a", "b", "c"):
             model = RewardModel.load(inputs[f"model {judge}"])
-            heard = [model(*decoded(samples, k, codec, prompts)).log_softmax(1) for k in (0, 1)]
+            heard = [model(*decoded(said, codec, prompts)).log_softmax(1) for said in (start, last)]
             accuracy = [float((opinion.argmax(1) == targets).float().mean()) for opinion in heard]
             row = table.loc[(arm, judge)]
             assert np.allclose(row[["start_accuracy", "accuracy"]].to_numpy(float), accuracy)

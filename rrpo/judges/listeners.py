@@ -1,0 +1,104 @@
+"""What hears vocoded samples and needs an optional package: a stage each, which no other stage and no cell's hash depends on.
+
+``phonetics``: the third judge, which is not neural, and prosody (praat-parselmouth). ``voice``: similarity to the speaker
+(resemblyzer's weights). ``naturalness``: the published predictor that is valid in this world (speechmos, onnxruntime). Each
+writes ``<name>_samples.parquet``, ``<name>_points.parquet`` and ``scalars.json``; rows of step 0 are the SFT policy's, heard once
+a seed. Nothing that trains, tunes or selects reads them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rrpo.audio import resampled
+from rrpo.judges import speaker
+from rrpo.judges.config import NaturalnessConfig, PhoneticsConfig, VoiceConfig
+from rrpo.judges.naturalness import predicted
+from rrpo.judges.phonetic_judge import PhoneticJudge
+from rrpo.judges.phonetics import MEASURES, measure
+from rrpo.judges.vocoded import Vocoded
+from rrpo.judges.yardsticks import VOICES
+from rrpo.stages import Context
+
+PROSODY = ("f0_level", "f0_spread", "tempo", "intensity", "voiced")
+"""Of `rrpo.judges.phonetics.MEASURES`, those that are kept."""
+
+
+def phonetics(config: PhoneticsConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    """Reads ``waves``, ``third`` (the stage ``phonetic_judge``) and, but for SFT, ``sft``."""
+    vocoded, third = Vocoded.load(inputs["waves"]), PhoneticJudge.load(inputs["third"])
+    x = np.array([measure(wave, vocoded.rate) for wave in vocoded.waves])
+    log_probs = third.of_measures(x).numpy()
+    target = [third.emotions.index(emotion) for emotion in vocoded.table["target"]]
+    found = vocoded.table.assign(
+        third=[third.emotions[k] for k in log_probs.argmax(1)],
+        third_logprob=log_probs[np.arange(len(x)), target].astype(float),
+        **{name: x[:, MEASURES.index(name)] for name in PROSODY},
+    )
+    found.loc[found["voiced"] == 0, ["f0_level", "f0_spread"]] = np.nan
+
+    def measured(rows: pd.DataFrame) -> dict[str, float]:
+        level = rows["f0_level"].groupby(rows["target"]).mean()
+        return {
+            "third_accuracy": float((rows["third"] == rows["target"]).mean()),
+            **{name: float(rows[name].mean()) for name in ("third_logprob", "voiced", "f0_spread")},
+            "f0_contrast": float(level.std(ddof=0)),
+        }
+
+    _write("phonetics", found, measured, inputs, out)
+
+
+def voice(config: VoiceConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    """Reads ``waves``, ``speakers`` and, but for SFT, ``sft``; NaN for a speaker without a voice in ``speakers``."""
+    vocoded = Vocoded.load(inputs["waves"])
+    with np.load(inputs["speakers"] / VOICES) as stored:
+        names, voices = stored["speakers"].tolist(), stored["voices"]
+    vectors = speaker.embeddings([resampled(wave, vocoded.rate, speaker.RATE) for wave in vocoded.waves])
+    similarity = vectors @ voices.T
+    own = np.array([names.index(name) if name in names else -1 for name in vocoded.table["speaker"]])
+    found = vocoded.table.assign(
+        speaker_similarity=np.where(own < 0, np.nan, similarity[np.arange(len(own)), own]),
+        speaker_right=np.where(own < 0, np.nan, similarity.argmax(1) == own),
+    )
+    _write("voice", found, lambda rows: _means(rows, ("speaker_similarity", "speaker_right")), inputs, out)
+
+
+def naturalness(config: NaturalnessConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    """Reads ``waves``, ``predictor`` and, but for SFT, ``sft``; no column but the samples' where no predictor is valid."""
+    vocoded = Vocoded.load(inputs["waves"])
+    name = json.loads((inputs["predictor"] / "scalars.json").read_text())["naturalness"]
+    table = vocoded.table
+    rows = np.flatnonzero((table["step"] == table["step"].max()) & (table["prompt"] < config.prompts))
+    found = table.iloc[rows]
+    if name:
+        found = found.assign(**{name: predicted(name, [vocoded.waves[row] for row in rows], vocoded.rate)})
+    _write("naturalness", found, lambda rows: _means(rows, (name,) if name else ()), inputs, out)
+
+
+def _means(rows: pd.DataFrame, names: tuple[str, ...]) -> dict[str, float]:
+    return {name: float(rows[name].mean()) for name in names}
+
+
+def _write(
+    name: str,
+    found: pd.DataFrame,
+    measured: Callable[[pd.DataFrame], dict[str, float]],
+    inputs: Mapping[str, Path],
+    out: Path,
+) -> None:
+    """The tables of a listener from what it ``found`` of the cell's own waves, after what the same listener found of SFT's."""
+    samples = f"{name}_samples.parquet"
+    parts = [pd.read_parquet(inputs["sft"] / samples)] if "sft" in inputs else []
+    table = pd.concat([*parts, found], ignore_index=True).drop_duplicates(["step", "prompt"])
+    table.to_parquet(out / samples, index=False)
+    steps = sorted(set(table["step"].tolist()))
+    points = pd.DataFrame([{"step": step} | measured(table[table["step"] == step]) for step in steps])
+    points.to_parquet(out / f"{name}_points.parquet", index=False)
+    ends = {"start": points.iloc[0], "end": points.iloc[-1]}
+    scalars = {f"{when}_{key}": float(v) for when, row in ends.items() for key, v in row.drop("step").dropna().items()}
+    (out / "scalars.json").write_text(json.dumps(scalars))

@@ -1,0 +1,73 @@
+"""The stage ``vocode``: some of a cell's stored samples as waves, once for all optional listeners (`rrpo.judges.listeners`).
+
+Those of the middle and of the last checkpoint; the SFT policy's, which only has one, are vocoded once a seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import soundfile
+
+from rrpo.codec import Codec
+from rrpo.corpus.prompts import load_prompts
+from rrpo.judges.config import VocodeConfig
+from rrpo.judges.samples import Samples, decoded
+from rrpo.judges.spoken import waves_of
+from rrpo.stages import Context
+
+TABLE = "waves.parquet"
+"""A row a wave: ``step, prompt, target, speaker``, its ``size`` in `WAVES`, and the ``scale`` at which it is stored."""
+WAVES = "waves.flac"
+"""The waves one after the other, 16 bit."""
+PEAK = 0.98
+"""A louder wave is stored softer."""
+
+
+@dataclass(frozen=True)
+class Vocoded:
+    """Waves of samples."""
+
+    table: pd.DataFrame
+    """``step, prompt, target, speaker`` of each."""
+    waves: list[np.ndarray]
+    """``[S]`` each, at their own level."""
+    rate: int
+    """Hz."""
+
+    @classmethod
+    def load(cls, folder: Path) -> Vocoded:
+        """Reads what `build` wrote."""
+        table = pd.read_parquet(folder / TABLE)
+        together, rate = soundfile.read(folder / WAVES, dtype="float32")
+        waves = np.split(together, np.cumsum(table["size"])[:-1])
+        scaled = [wave / scale for wave, scale in zip(waves, table["scale"], strict=True)]
+        return cls(table[["step", "prompt", "target", "speaker"]], scaled, rate)
+
+
+def build(config: VocodeConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    """Reads ``samples``, ``eval_prompts`` and ``codec``; writes `TABLE` and `WAVES`."""
+    prompts = load_prompts(inputs["eval_prompts"])
+    samples = Samples.load(inputs["samples"], len(prompts))
+    middle, last = samples.steps[len(samples.steps) // 2], samples.steps[-1]
+    samples = samples.select(np.isin(samples.step, (middle, last)) & (samples.prompt < config.prompts))
+    codec = Codec.load(inputs["codec"], context.device)
+    waves = waves_of(*decoded(samples, codec, prompts), codec.audio)
+    scales = [min(1.0, PEAK / max(float(np.abs(wave).max(initial=0.0)), 1e-9)) for wave in waves]
+    own = samples.of(prompts)
+    pd.DataFrame(
+        {
+            "step": samples.step,
+            "prompt": samples.prompt,
+            "target": [prompt.emotion for prompt in own],
+            "speaker": [prompt.speaker for prompt in own],
+            "size": list(map(len, waves)),
+            "scale": scales,
+        }
+    ).to_parquet(out / TABLE, index=False)
+    together = np.concatenate([wave * scale for wave, scale in zip(waves, scales, strict=True)])
+    soundfile.write(out / WAVES, together, codec.audio.sample_rate, subtype="PCM_16")

@@ -1,0 +1,209 @@
+"""Vocoded samples and the optional listeners from end to end on a tiny real world, and what is absent or degenerate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from drawn import samples_of
+
+from ablations.records import LISTENER_POINTS
+from rrpo.codec import Codec
+from rrpo.corpus.features import SpeechSet
+from rrpo.corpus.prompts import load_prompts
+from rrpo.judges import listeners, naturalness, phonetic_judge, phonetics, speaker, vocoded, yardsticks
+from rrpo.judges.config import (
+    NaturalnessConfig,
+    PhoneticJudgeConfig,
+    PhoneticsConfig,
+    PredictorConfig,
+    SpeakersConfig,
+    VocodeConfig,
+    VoiceConfig,
+)
+from rrpo.judges.samples import Samples, decoded
+from rrpo.judges.spoken import waves_of
+from rrpo.stages import Context
+
+STEPS = (0, 2, 5, 9)
+SPOKEN = 6
+needs_praat = pytest.mark.skipif(not phonetics.available(), reason="praat-parselmouth is not installed")
+needs_encoder = pytest.mark.skipif(not speaker.available(), reason="resemblyzer's weights are not installed")
+needs_predictors = pytest.mark.skipif(not naturalness.available(), reason="speechmos is not installed")
+
+
+@pytest.fixture(scope="module")
+def inputs(stages: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The SFT policy says real speech, an arm noise from then on; both vocoded: ``sft_waves``, ``waves``."""
+    root = tmp_path_factory.mktemp("listeners")
+    codec, speech = Codec.load(stages["codec"]), SpeechSet.load(stages["heldout"])
+    n = len(load_prompts(stages["prompts"]))
+    tokens, sizes = codec.encode(*speech.batch(range(n)))
+    real = [row[:size].tolist() for row, size in zip(tokens, sizes.tolist(), strict=True)]
+    rng = np.random.default_rng(0)
+    noise = [[rng.integers(0, codec.vocabulary, len(row)).tolist() for row in real] for _ in STEPS[1:]]
+    noise[-1][1] = []
+    parts = [samples_of(step, said) for step, said in zip(STEPS, [real, *noise], strict=True)]
+    folders = {name: root / name for name in ("samples", "sft_samples", "waves", "sft_waves")}
+    for folder in folders.values():
+        folder.mkdir()
+    Samples.concatenate(parts).save(folders["samples"])
+    parts[0].save(folders["sft_samples"])
+    shared = {"eval_prompts": stages["prompts"], "codec": stages["codec"]}
+    for name in ("", "sft_"):
+        reads = shared | {"samples": folders[f"{name}samples"]}
+        vocoded.build(VocodeConfig(prompts=SPOKEN), reads, folders[f"{name}waves"], Context())
+    return folders | shared
+
+
+@pytest.fixture(scope="module")
+def reference(stages: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Builds what a listener holds samples against."""
+    root = tmp_path_factory.mktemp("reference")
+    builds = {
+        "third": lambda *of: phonetic_judge.build(PhoneticJudgeConfig(folds=2), *of),
+        "speakers": lambda *of: yardsticks.speakers(SpeakersConfig(utterances=40), *of),
+        "predictor": lambda *of: yardsticks.predictor(PredictorConfig(planted=1), *of),
+    }
+
+    def find(name: str) -> Path:
+        if not (root / name).is_dir():
+            (root / name).mkdir()
+            builds[name]({"speech": stages["speech"], "codec": stages["codec"]}, root / name, Context())
+        return root / name
+
+    return find
+
+
+def run(name: str, config: object, inputs: dict[str, Path], out: Path, **more: Path) -> tuple[pd.DataFrame, ...]:
+    """Points, samples of an arm after the SFT policy was heard."""
+    build = getattr(listeners, name)
+    for folder, reads in ((out / "sft", "sft_waves"), (out / "arm", "waves")):
+        folder.mkdir(parents=True)
+        sft = {"sft": out / "sft"} if reads == "waves" else {}
+        build(config, {"waves": inputs[reads]} | more | sft, folder, Context())
+    scalars = json.loads((out / "arm" / "scalars.json").read_text())
+    assert np.isfinite(list(scalars.values())).all()
+    return tuple(pd.read_parquet(out / "arm" / f"{name}_{what}.parquet") for what in ("points", "samples"))
+
+
+def test_waves_of_the_middle_and_the_last_checkpoint_are_kept(inputs: dict[str, Path]) -> None:
+    heard = vocoded.Vocoded.load(inputs["waves"])
+    prompts = load_prompts(inputs["eval_prompts"])
+    assert heard.table["step"].tolist() == [5] * SPOKEN + [9] * SPOKEN
+    assert heard.table["prompt"].tolist() == [*range(SPOKEN)] * 2
+    assert heard.table["speaker"].tolist() == [prompt.speaker for prompt in prompts[:SPOKEN]] * 2
+    assert heard.table["target"].tolist() == [prompt.emotion for prompt in prompts[:SPOKEN]] * 2
+    assert set(vocoded.Vocoded.load(inputs["sft_waves"]).table["step"]) == {0}
+
+
+def test_waves_are_those_of_the_samples_at_their_own_level(inputs: dict[str, Path]) -> None:
+    heard = vocoded.Vocoded.load(inputs["waves"])
+    prompts = load_prompts(inputs["eval_prompts"])
+    samples = Samples.load(inputs["samples"], len(prompts))
+    codec = Codec.load(inputs["codec"])
+    last = samples.select((samples.step == 9) & (samples.prompt < SPOKEN))
+    assert heard.rate == codec.audio.sample_rate
+    for wave, exact in zip(heard.waves[SPOKEN:], waves_of(*decoded(last, codec, prompts), codec.audio), strict=True):
+        assert len(wave) == len(exact)
+        loudest = max(1.0, float(np.abs(exact).max(initial=0.0)))
+        assert np.allclose(wave, exact, atol=1e-3 * loudest), "16 bits of its loudest"
+
+
+@needs_praat
+def test_the_third_judge_and_prosody(inputs: dict[str, Path], reference: Callable[[str], Path], tmp_path: Path) -> None:
+    points, samples = run("phonetics", PhoneticsConfig(), inputs, tmp_path, third=reference("third"))
+    assert points["step"].tolist() == [0, 5, 9]
+    assert samples.groupby("step")["third"].count().tolist() == [SPOKEN] * 3
+    for name in ("f0_level", "f0_spread"):
+        assert (samples[name].isna() == (samples["voiced"] == 0)).all(), "what has no voice has no F0"
+    hits = samples.groupby("step").apply(lambda rows: (rows["third"] == rows["target"]).mean())
+    assert np.allclose(points.set_index("step")["third_accuracy"], hits)
+    assert set(points.columns) - {"step"} <= set(LISTENER_POINTS)
+
+
+@needs_encoder
+def test_noise_is_not_the_speaker(inputs: dict[str, Path], reference: Callable[[str], Path], tmp_path: Path) -> None:
+    points, samples = run("voice", VoiceConfig(), inputs, tmp_path, speakers=reference("speakers"))
+    assert points["step"].tolist() == [0, 5, 9]
+    assert points["speaker_similarity"].iloc[0] > points["speaker_similarity"].iloc[2]
+    assert samples["speaker_similarity"].between(-1, 1).all()
+    assert set(points.columns) - {"step"} <= set(LISTENER_POINTS)
+
+
+@needs_encoder
+def test_a_speaker_without_a_voice_is_not_judged(
+    inputs: dict[str, Path], reference: Callable[[str], Path], tmp_path: Path
+) -> None:
+    stored = dict(np.load(reference("speakers") / yardsticks.VOICES))
+    first = load_prompts(inputs["eval_prompts"])[0].speaker
+    names = np.array(["somebody else" if name == first else name for name in stored["speakers"]])
+    (tmp_path / "other").mkdir()
+    np.savez(tmp_path / "other" / yardsticks.VOICES, voices=stored["voices"], speakers=names)
+    _, samples = run("voice", VoiceConfig(), inputs, tmp_path / "out", speakers=tmp_path / "other")
+    absent = samples["speaker"] == first
+    assert (samples["speaker_similarity"].isna() == absent).all()
+    assert (samples["speaker_right"].isna() == absent).all()
+
+
+@needs_predictors
+def test_the_valid_predictor_hears_sft_and_the_last_checkpoint(inputs: dict[str, Path], tmp_path: Path) -> None:
+    """Whichever is valid here, PLCMOS is made so."""
+    (tmp_path / "predictor").mkdir()
+    (tmp_path / "predictor" / "scalars.json").write_text(json.dumps({"naturalness": "plcmos"}))
+    config = NaturalnessConfig(prompts=2)
+    points, samples = run("naturalness", config, inputs, tmp_path / "out", predictor=tmp_path / "predictor")
+    assert points["step"].tolist() == [0, 9]
+    assert points.columns.tolist() == ["step", "plcmos"]
+    assert samples[["step", "prompt"]].to_numpy().tolist() == [[0, 0], [0, 1], [9, 0], [9, 1]]
+    assert samples["plcmos"].between(1, 5).all()
+    assert np.allclose(points["plcmos"], samples.groupby("step")["plcmos"].mean())
+
+
+def test_where_no_predictor_is_valid_nothing_is_told(inputs: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "predictor").mkdir()
+    (tmp_path / "predictor" / "scalars.json").write_text(json.dumps({"naturalness": ""}))
+    config = NaturalnessConfig(prompts=2)
+    points, _ = run("naturalness", config, inputs, tmp_path / "out", predictor=tmp_path / "predictor")
+    assert points.columns.tolist() == ["step"]
+    assert json.loads((tmp_path / "out" / "arm" / "scalars.json").read_text()) == {}
+
+
+def test_an_arm_that_stays_at_step_0_is_the_sft_policy(inputs: dict[str, Path], tmp_path: Path) -> None:
+    """Its own waves of step 0 are not counted twice."""
+    (tmp_path / "predictor").mkdir()
+    (tmp_path / "predictor" / "scalars.json").write_text(json.dumps({"naturalness": ""}))
+    still = inputs | {"waves": inputs["sft_waves"]}
+    _, samples = run(
+        "naturalness", NaturalnessConfig(prompts=3), still, tmp_path / "out", predictor=tmp_path / "predictor"
+    )
+    assert samples["prompt"].tolist() == [0, 1, 2]
+
+
+@needs_encoder
+def test_voices_of_the_speakers_are_kept_apart(reference: Callable[[str], Path]) -> None:
+    scalars = json.loads((reference("speakers") / "scalars.json").read_text())
+    assert scalars["voice_same"] > scalars["voice_other"]
+    with np.load(reference("speakers") / yardsticks.VOICES) as stored:
+        assert np.allclose(np.linalg.norm(stored["voices"], axis=1), 1)
+        assert len(stored["speakers"]) == len(stored["voices"])
+
+
+@needs_predictors
+def test_a_predictor_is_chosen_by_its_gap(
+    stages: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clean above clicked by .2 for the first, by .4 for the second."""
+    marks = iter([3.2, 3.0, 3.4, 3.0])
+    monkeypatch.setattr(naturalness, "predicted", lambda *_: np.array([next(marks)]))
+    yardsticks.predictor(
+        PredictorConfig(planted=1), {"speech": stages["heldout"], "codec": stages["codec"]}, tmp_path, Context()
+    )
+    scalars = json.loads((tmp_path / "scalars.json").read_text())
+    assert scalars["naturalness"] == naturalness.MEASURES[1]
+    assert scalars["dnsmos_gap"] == pytest.approx(0.2)
+    assert scalars["plcmos_gap"] == pytest.approx(0.4)
