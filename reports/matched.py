@@ -6,37 +6,41 @@ range of gold gain (`ablations.statistics.matched_kl_gain`), by linear interpola
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from ablations.judges import vetoing
+from ablations.outcomes import OUTCOMES, reaches
 from ablations.sheet import Column, Sheet, Value
 from ablations.statistics import at_reach, t_interval
-from ablations.summary import FRAMES, reaches
+from ablations.summary import FRAMES
 from reports.store import Selection
 
-COLUMNS = (
-    Column("test_accuracy", "gold accuracy, %", "percent", +1),
-    Column("third_accuracy", "third judge, %", "percent", +1),
-    Column("proxy_accuracy", "proxy accuracy, %", "percent"),
-    Column("hack_rate", "hack rate, %", "percent", -1),
-    Column("uptake", "shortcut uptake, points", "gain", -1),
-    Column("phone_error_rate", "phone error rate, %", "percent", -1),
+OTHERS = (
     Column("length", "tokens", "mark"),
     Column("diversity", "within-prompt diversity", "plain", +1),
     Column("speaker_similarity", "speaker similarity", "plain", +1),
 )
-"""Of the points, those that were measured."""
+"""Columns of the points beside the outcomes' and the judges'."""
 NOTES = (
     "Where the arms of a seed (and setting) stand equally far from the SFT policy: at the end of the common range of "
     "d = sqrt(KL per token), linear between the checkpoints on either side. Mean over seeds ± half the 95 % t-interval.",
-    "An arm that stops early by design keeps its last value; one that did not move is left out. Third judge and "
-    "speaker similarity are measured at three checkpoints alone (start, the middle one, end): a coarse reading. Secondary, not "
-    "tested.",
+    "An arm that stops early by design keeps its last value; one that did not move is left out. The third judge and the speaker "
+    "encoder are asked at three checkpoints alone (start, the middle one, end): a coarse reading. Secondary, not tested.",
 )
+
+
+def columns() -> list[Column]:
+    """Outcomes that are followed over the checkpoints, by all judges, and `OTHERS`."""
+    followed = [replace(o.as_column(), name=o.column) for o in OUTCOMES if o.column and o.column != "kl_token"]
+    heard = [Column(judge.accuracy, f"{judge.label}, %", "percent", +1) for judge in vetoing()]
+    return [*followed, *heard, *OTHERS]
 
 
 def sheet(selection: Selection) -> Sheet | None:
     """One row an arm that moved; None where none did."""
     ends = reaches(selection.records)
     shown = [
-        c for c in COLUMNS if any(c.name in r.points and r.points[c.name].notna().any() for r in selection.records)
+        c for c in columns() if any(c.name in r.points and r.points[c.name].notna().any() for r in selection.records)
     ]
     rows: list[tuple[Value, ...]] = []
     for arm in selection.arms:

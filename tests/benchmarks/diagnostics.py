@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from ablations.grids import ARMS
+from ablations.grids import arms
 from rrpo import pipeline
 from rrpo.optimizers import loop
 from rrpo.optimizers.rollout import Models, Prompts
@@ -89,13 +89,13 @@ def main() -> None:
     def inputs_of(stage: Stage) -> dict[str, Path]:
         return {role: materialise(child, asked.runs_dir, Context()) for role, child in stage.inputs.items()}
 
-    optimized = pipeline.optimized(profile, ARMS["rrpo"], asked.seed)
+    optimized = pipeline.optimized(profile, arms()["rrpo"], asked.seed)
     bare, looked = steps(optimized, inputs_of(optimized), 2 * asked.rounds + 1)
     share = (looked - bare) / loop.CURVE_INTERVAL / (bare + (looked - bare) / loop.CURVE_INTERVAL)
     print(f"step {1000 * bare:.0f} ms, with a look {1000 * looked:.0f} ms: looks take {100 * share:.1f} % of the steps")
     parts = {
-        "score": pipeline.scored(profile, ARMS["rrpo"], asked.seed),
-        "diagnose": pipeline.diagnosed(profile, ARMS["rrpo"], asked.seed),
+        "score": pipeline.scored(profile, arms()["rrpo"], asked.seed),
+        "diagnose": pipeline.diagnosed(profile, arms()["rrpo"], asked.seed),
     }
     seconds = {name: built(stage, inputs_of(stage), asked.rounds) for name, stage in parts.items()}
     for name, value in seconds.items():
