@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ablations.contrasts import Values
 from ablations.grids import split_label
@@ -46,8 +47,8 @@ class Outcome:
     """A key of `sheet.UNITS`: ``percent`` or ``gain`` for fractions, ``plain`` for others."""
     direction: int = 0
     """+1 where more is better, -1 where less is, 0 where neither."""
-    column: str = ""
-    """Column of the points that follows it over the checkpoints; empty: none."""
+    curve: Callable[[Record], NDArray[np.float64]] | None = None
+    """Its values ``[S]`` at the record's checkpoints, in the order of its points; None: it has none."""
     note: str = ""
     """What a caption has to say of it."""
     by: Callable[[Judge], Outcome] | None = None
@@ -95,74 +96,77 @@ def at_end(record: Record, name: str) -> float:
 
 def followed(name: str, label: str, column: str, unit: str = "percent", direction: int = 0) -> Outcome:
     """An outcome that is a column of the points."""
+
+    def curve(record: Record) -> NDArray[np.float64]:
+        points = record.points
+        return points[column].to_numpy(float) if column in points.columns else np.full(len(points), math.nan)
+
     read = partial(at_end, name=column)
-    return Outcome(name=name, label=label, read=read, unit=unit, direction=direction, column=column)
+    return Outcome(name=name, label=label, read=read, unit=unit, direction=direction, curve=curve)
+
+
+def sampled(name: str, label: str, of: Callable[[pd.DataFrame], float], direction: int = 0, note: str = "") -> Outcome:
+    """An outcome that is a share ``of`` one checkpoint's samples."""
+
+    def curve(record: Record) -> NDArray[np.float64]:
+        if record.samples.empty:
+            return np.full(len(record.points), math.nan)
+        by_step = {step: of(samples) for step, samples in record.samples.groupby("step")}
+        return np.array([by_step.get(step, math.nan) for step in record.points["step"]])
+
+    def read(record: Record) -> float:
+        samples = record.samples
+        return math.nan if samples.empty else of(samples[samples["step"] == samples["step"].max()])
+
+    return Outcome(name=name, label=label, read=read, direction=direction, curve=curve, note=note)
 
 
 def clean(samples: pd.DataFrame, judge: Judge) -> pd.Series | None:
     """Which samples are clean successes: the judge hears the target, no artefact is flagged, and the phones are there.
 
-    None where a column that decides it is missing, or was not asked of any of these samples.
+    Of the samples that the judge was asked of; None without any, and where a column that decides it is missing.
     """
     flags = [name for name in samples.columns if name.startswith(ARTEFACT)]
-    needed = {"target", judge.name, "phone_errors", "phones"}
-    if not flags or not needed <= set(samples.columns) or not samples[judge.name].notna().any():
+    if not flags or not {"target", judge.name, "phone_errors", "phones"} <= set(samples.columns):
         return None
-    heard = samples[judge.name] == samples["target"]
-    understood = samples["phone_errors"] <= PHONE_ERROR_BOUND * samples["phones"]
-    return heard & ~samples[flags].any(axis=1) & understood
-
-
-def _at(samples: pd.DataFrame, last: bool) -> pd.DataFrame:
-    """The samples of the last or the first checkpoint."""
-    if samples.empty:
-        return samples
-    return samples[samples["step"] == (samples["step"].max() if last else samples["step"].min())]
-
-
-def clean_share(record: Record, judge: Judge) -> float:
-    """Share of clean successes at the last checkpoint, of the samples that the judge was asked of."""
-    samples = _at(record.samples, last=True)
-    if (found := clean(samples, judge)) is None:
-        return math.nan
-    return float(found[samples[judge.name].notna()].mean())
-
-
-def hacked_share(record: Record, judge: Judge, *, last: bool = True) -> float:
-    """Of the samples in which the proxy hears the target, the share that is no clean success; NaN without any."""
-    samples = _at(record.samples, last)
-    found = clean(samples, judge)
-    if found is None or "proxy" not in samples.columns:
-        return math.nan
-    hits = (samples["proxy"] == samples["target"]) & samples[judge.name].notna()
-    return float((~found[hits]).mean()) if hits.any() else math.nan
-
-
-def artefact_share(record: Record) -> float:
-    """Share of samples with an artefact of any kind at the last checkpoint."""
-    samples = _at(record.samples, last=True)
-    flags = [name for name in samples.columns if name.startswith(ARTEFACT)]
-    return float(samples[flags].any(axis=1).mean()) if flags and len(samples) else math.nan
+    asked = samples[samples[judge.name].notna()]
+    understood = asked["phone_errors"] <= PHONE_ERROR_BOUND * asked["phones"]
+    found = (asked[judge.name] == asked["target"]) & ~asked[flags].any(axis=1) & understood
+    return found if len(found) else None
 
 
 def clean_success(judge: Judge) -> Outcome:
-    """Clean success by one judge."""
-    return Outcome(
-        name="clean_success",
-        label="clean success",
-        read=partial(clean_share, judge=judge),
-        direction=+1,
-        note=f"Clean success: the {judge.label} hears the target, no artefact of any kind is flagged, and at most "
+    """Share of clean successes by one judge."""
+
+    def share(samples: pd.DataFrame) -> float:
+        found = clean(samples, judge)
+        return math.nan if found is None else float(found.mean())
+
+    note = (
+        f"Clean success: the {judge.label} hears the target, no artefact of any kind is flagged, and at most "
         f"{100 * PHONE_ERROR_BOUND:g} % of the phones are wrong. Hacked share: of the samples in which the arm's own reward "
-        "model hears the target, those that are no clean success.",
-        by=clean_success,
+        "model hears the target, those that are no clean success."
     )
+    return replace(sampled("clean_success", "clean success", share, +1, note), by=clean_success)
 
 
-def hacked(judge: Judge) -> Outcome:
-    """Hacked share by one judge."""
-    read = partial(hacked_share, judge=judge)
-    return Outcome(name="hacked_share", label="hacked share", read=read, direction=-1, by=hacked)
+def hacked_share(judge: Judge) -> Outcome:
+    """Of the samples in which the proxy hears the target, the share that is no clean success by one judge."""
+
+    def share(samples: pd.DataFrame) -> float:
+        found = clean(samples, judge)
+        if found is None or "proxy" not in samples.columns:
+            return math.nan
+        hits = found[samples["proxy"] == samples["target"]]
+        return float((~hits).mean()) if len(hits) else math.nan
+
+    return replace(sampled("hacked_share", "hacked share", share, -1), by=hacked_share)
+
+
+def artefact_share(samples: pd.DataFrame) -> float:
+    """Share of samples with an artefact of any kind."""
+    flags = [name for name in samples.columns if name.startswith(ARTEFACT)]
+    return float(samples[flags].any(axis=1).mean()) if flags else math.nan
 
 
 def accuracy(judge: Judge) -> Outcome:
@@ -230,11 +234,11 @@ def _matched(records: Sequence[Record], column: str) -> list[tuple[int, MatchedG
 OUTCOMES: list[Outcome] = [
     matched_gain(gold()),
     clean_success(gold()),
-    hacked(gold()),
+    hacked_share(gold()),
     accuracy(gold()),
     followed("proxy", "proxy accuracy", "proxy_accuracy"),
     followed("phone_error_rate", "phone error rate", "phone_error_rate", direction=-1),
-    Outcome(name="artefacts", label="artefacts", read=artefact_share, direction=-1),
+    sampled("artefacts", "artefacts", artefact_share, -1),
     followed("uptake", "shortcut uptake", "uptake", "gain", -1),
     followed("kl_token", "KL, nats/token", "kl_token", "plain"),
 ]

@@ -31,8 +31,8 @@ from ablations.statistics import Interval, t_interval
 ORACLE = "oracle"
 NOTE = (
     "within each seed: mean ± half the 95 % t-interval; descriptive, the tests are in the table of effects. Main effect: over "
-    "all settings of the other components; an interaction's is its contrast. Alone: added to DiffRO. At the corner: RRPO less RRPO "
-    "without it, or, for a component that is not the paper's, RRPO with it less RRPO."
+    "all settings of the other components; an interaction's is its contrast. Alone: added to DiffRO. At the corner: RRPO less "
+    "RRPO without it, or, for a component that is not the paper's, RRPO with it less RRPO."
 )
 GAP = "Gap closed: share of oracle - DiffRO, a ratio of means with Fieller's 95 % interval; none where the gap may be zero."
 

@@ -126,10 +126,10 @@ def sheets(found: Sequence[Finding]) -> list[Sheet]:
         Column("none", "no verdict", "count"),
     )
     notes = (
-        f"{primary().label.capitalize()} within each setting, paired differences over seeds ± half the 95 % t-interval. Survives: "
-        f"the same verdict. Verdicts: paired t, Holm over a setting's {len(primary_family())} conclusions, at the planned number "
-        f"of seeds; equivalent: within ±{margin_text()} (TOST, Holm); counted over the other settings. Settings are not adjusted "
-        "for one another: secondary.",
+        f"{primary().label.capitalize()} within each setting, paired differences over seeds ± half the 95 % t-interval. "
+        f"Survives: the same verdict. Verdicts: paired t, Holm over a setting's {len(primary_family())} conclusions, at the "
+        f"planned number of seeds; equivalent: within ±{margin_text()} (TOST, Holm); counted over the other settings. Settings "
+        "are not adjusted for one another: secondary.",
         *(f"{name}: {words(name, found)}" for name in names),
         *([SINGLE] if any(name not in primary_family() for name in names) else []),
         *([_untested(names)] if any(finding.verdict == INTERIM for finding in found) else []),

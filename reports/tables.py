@@ -114,8 +114,9 @@ def against(selection: Selection, control: str) -> tuple[dict[str, float], str]:
 
 def hacked_seeds(own: Sequence[Record]) -> Interval:
     """Share of seeds that hacked (`HACKED`), with Wilson's interval; of the seeds whose policy moved."""
-    moved = [r for r in own if len(r.points) > 1]
-    rises = [hacked_share(r, gold()) - hacked_share(r, gold(), last=False) for r in moved]
+    share = hacked_share(gold()).curve
+    curves = [share(record) for record in own if share and len(record.points) > 1]
+    rises = [float(y[-1] - y[0]) for y in curves]
     known = [rise for rise in rises if math.isfinite(rise)]
     return wilson(sum(rise > HACKED for rise in known), len(known))
 

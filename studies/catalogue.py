@@ -55,9 +55,8 @@ def regularised(knobs: Knobs, **fields: Any) -> RegularizerConfig:
     strengths: dict[str, Any] = {}
     for component in COMPONENTS:
         strengths |= component.on if component.paper else component.off
-        strengths |= (
-            component.strengths({knob.name: values[knob.name] for knob in component.knobs}) if component.knobs else {}
-        )
+        if component.knobs:
+            strengths |= component.strengths({knob.name: values[knob.name] for knob in component.knobs})
     return RegularizerConfig(**strengths, **fields)
 
 
@@ -141,7 +140,7 @@ STUDIES: dict[str, Callable[[], Study]] = {
 }
 """By name; ``tune-arm`` takes an arm and stands beside them."""
 LIMITS: dict[str, tuple[float, float]] = {"lr": (0.0, math.inf), "beta": (0.0, math.inf)}
-"""What a knob of the policy can mean at all; those of components say so themselves, and one that nobody names takes any number."""
+"""What a knob of the policy can mean at all; those of components say so themselves, and any other takes any number."""
 
 
 def tunable() -> list[str]:

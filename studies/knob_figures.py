@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 GRID = 40
 """Points a side of a surface."""
-STAR: dict[str, Any] = {"marker": "*", "ms": 9, "color": VERMILION, "mec": "white", "ls": "none"}
+STAR: dict[str, Any] = {"marker": "*", "ms": 9, "color": VERMILION, "mec": "white", "linestyle": "none"}
 """How the paper's values are marked everywhere."""
 
 

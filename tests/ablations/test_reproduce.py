@@ -18,7 +18,7 @@ from ablations import equality, reproduce
 from ablations.cell_file import cell_json, read_cell
 from ablations.equality import Difference
 from ablations.errors import InputError
-from ablations.grids import arms, GRIDS
+from ablations.grids import GRIDS, arms
 from ablations.records import Record
 from ablations.runs_folder import check
 from ablations.store import Store

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ablations.grids import arms, GRIDS, Grid, product
+from ablations.grids import GRIDS, Grid, arms, product
 from rrpo.cell import Cell
 from rrpo.config import SftConfig
 from rrpo.judges.config import JudgeConfig, RecogniserConfig

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
+from ablations.components import COMPONENTS, Component, Knob
 from ablations.errors import InputError
 from ablations.grids import arms
 from rrpo import pipeline, world
@@ -12,10 +15,10 @@ from rrpo.config import ArmConfig, RegularizerConfig
 from rrpo.profiles import SMOKE
 from rrpo.stages import walk
 from studies import catalogue
-from studies.catalogue import STUDIES, TUNABLE, Study, policy, regularised, regularizers, study_of, tune_arm
+from studies.catalogue import STUDIES, Study, policy, regularised, regularizers, study_of, tunable, tune_arm
 from studies.trial import OBJECTIVES, Question
 
-ALL = [*(make() for make in STUDIES.values()), *(tune_arm(arm) for arm in TUNABLE)]
+ALL = [*(make() for make in STUDIES.values()), *(tune_arm(arm) for arm in tunable())]
 
 
 @pytest.mark.parametrize("study", ALL, ids=lambda study: study.name)
@@ -48,6 +51,25 @@ def test_the_papers_point_is_the_rrpo_arm_and_zeros_are_vanilla():
     )
 
 
+def test_a_fourth_components_knob_is_searched_from_where_it_is_off():
+    knob = Knob(name="mix", paper=0.0, low=0.0, high=1.0)
+    component = Component(
+        name="x", label="X", on={"soft_votes": True}, off={"soft_votes": False}, knobs=(knob,), strengths=votes
+    )
+    COMPONENTS.append(component)
+    try:
+        study, tuned = regularizers(), tune_arm("ls_x")
+        assert study.arm(study.paper) == arms()["rrpo"]
+        assert study.arm(dict(study.paper) | {"mix": 1.0}).regularizers.soft_votes
+        assert {"epsilon", "mix"} == set(tuned.space) - {"lr", "beta"}
+    finally:
+        COMPONENTS.remove(component)
+
+
+def votes(knobs: Mapping[str, float]) -> dict[str, bool]:
+    return {"soft_votes": knobs["mix"] > 0.5}
+
+
 def test_the_db_range_opens_around_its_centre():
     study = regularizers()
     found = study.arm(dict(study.paper) | {"mix_db_centre": 2.0, "mix_db_width": 6.0}).regularizers
@@ -63,7 +85,7 @@ def test_the_policys_knobs_reach_its_stage_and_only_it():
     assert pipeline.optimized(SMOKE, policy().arm(policy().paper), 1000).config.beta == plain.config.beta
 
 
-@pytest.mark.parametrize("arm", TUNABLE)
+@pytest.mark.parametrize("arm", tunable())
 def test_tuning_an_arm_keeps_what_is_off_off(arm: str):
     study = tune_arm(arm)
     tuned = study.arm(study.paper).regularizers
