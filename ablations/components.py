@@ -149,7 +149,7 @@ def arm_of(parts: Iterable[str]) -> str:
     """The arm with exactly these components: ``diffro``, ``ls``, ..., ``ls_eam``, ..., ``rrpo``, ``rrpo_x``."""
     on = set(parts)
     chosen = [component.name for component in COMPONENTS if component.name in on]
-    if chosen and on >= set(papers()):
+    if papers() and on >= set(papers()):
         chosen = [RRPO, *(name for name in chosen if name not in papers())]
     return "_".join(chosen) or BASE
 

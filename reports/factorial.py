@@ -61,7 +61,7 @@ def sheet(records: Sequence[Record]) -> Sheet | None:
         Column("corner", "at the RRPO corner", outcome.difference_unit),
         *([Column("closed", "gap closed, %", "share")] if framed else []),
     )
-    notes = (f"{outcome.label.capitalize()}, {NOTE}", *([GAP] if framed else []))
+    notes = (f"{outcome.title}, {NOTE}", *([GAP] if framed else []))
     return Sheet("factorial", "Factorial", columns, tuple(rows), notes)
 
 

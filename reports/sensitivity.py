@@ -126,7 +126,7 @@ def sheets(found: Sequence[Finding]) -> list[Sheet]:
         Column("none", "no verdict", "count"),
     )
     notes = (
-        f"{primary().label.capitalize()} within each setting, paired differences over seeds ± half the 95 % t-interval. "
+        f"{primary().title} within each setting, paired differences over seeds ± half the 95 % t-interval. "
         f"Survives: the same verdict. Verdicts: paired t, Holm over a setting's {len(primary_family())} conclusions, at the "
         f"planned number of seeds; equivalent: within ±{margin_text()} (TOST, Holm); counted over the other settings. Settings "
         "are not adjusted for one another: secondary.",

@@ -96,7 +96,8 @@ def _verdict(x: np.ndarray, p: float, tost: float, alpha: float, opposed: bool) 
     if p < alpha:
         if opposed:
             return "no verdict (judges disagree on the sign)"
-        return ("better" if x.mean() > 0 else "worse") + (SMALL if tost < alpha else "")
+        improved = x.mean() * (primary().direction or 1) > 0
+        return ("better" if improved else "worse") + (SMALL if tost < alpha else "")
     if tost < alpha:
         return "equivalent"
     enough = seeds_to_decide(spread_bound(x), MARGIN, alpha / len(declared()))
