@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ablations import family as declared
 from ablations.components import arm_of, subsets
 from ablations.family import family
 from ablations.records import Record
@@ -161,3 +162,15 @@ def test_adv_is_not_tested_where_its_attack_was_weak(tested: float, words: str):
     assert verdicts(found)["Adv, main effect"] == words
     assert verdicts(found)["LS, main effect"] == "better"
     assert any("L_adv/L_emo under 1.05 in most fine-tunings FAILED" in note for note in notes) == (tested == 0)
+
+
+def test_another_primary_outcome_is_one_change_and_fewer_errors_are_better(monkeypatch: pytest.MonkeyPatch):
+    """LS adds ten points of phone errors, Adv takes ten away; no judge has a say in them."""
+    monkeypatch.setattr(declared, "PRIMARY_OUTCOME", "phone_error_rate")
+    made = records(8, val_sign=-1.0)
+    for record in made:
+        record.points["phone_error_rate"] = 0.5 + (record.points["test_accuracy"] - 0.5) / 2
+    found, notes = rows(made, [8])
+    assert verdicts(found)["LS, main effect"] == "worse"
+    assert verdicts(found)["Adv, main effect"] == "better"
+    assert notes[0].startswith("Contrasts of the phone error rate, in points")
