@@ -9,7 +9,7 @@ from typing import Any
 
 from ablations.cell_file import rebuild
 from ablations.errors import InputError
-from ablations.grids import ARMS
+from ablations.grids import arms
 from rrpo.config import ArmConfig
 from rrpo.identity import described
 
@@ -20,7 +20,7 @@ def check_name(name: str) -> None:
         raise InputError(
             "an arm needs a plain name", got=name, fix="use letters, digits and underscores, as in tuned_rrpo"
         )
-    if name in ARMS:
+    if name in arms():
         raise InputError("an arm of the grids has that name", got=name, fix="choose another, as in tuned_rrpo")
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablations.components import BASE, COMPONENTS, RRPO, arm_of, singles
 from ablations.grids import split_label
 from ablations.statistics import Interval
 
@@ -16,32 +17,35 @@ if TYPE_CHECKING:
 
 NARROW, WIDE = 3.5, 7.16
 """Inches: one and two columns of the usual paper."""
-BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
+BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 """Okabe and Ito's palette, told apart in grey by line style or marker as well."""
 GREY = "0.55"
-ARMS: dict[str, tuple[str, Any, str]] = {
+FRAMES: dict[str, tuple[str, Any, str]] = {
     "sft": ("0.35", (0, (1, 1)), "o"),
     "pretrained": ("0.6", (0, (5, 1)), "v"),
-    "diffro": ("black", "-", "s"),
-    "ls": (SKY, "--", "^"),
-    "eam": (GREEN, "-.", "D"),
-    "adv": (ORANGE, ":", "v"),
-    "rrpo": (VERMILION, "-", "o"),
+    BASE: ("black", "-", "s"),
+    RRPO: (VERMILION, "-", "o"),
     "oracle": (BLUE, (0, (3, 1, 1, 1)), "P"),
     "placebo": (PURPLE, (0, (5, 1)), "X"),
 }
-"""Colour, line and marker of the arms that figures single out; all others are grey."""
+"""Colour, line and marker of the arms that figures single out beside the components' own; all others are grey."""
 OTHER = (GREY, "-", "o")
 
 
 def look(arm: str) -> tuple[str, Any, str]:
     """An arm's colour, line and marker; ``diffro@shortcut0.5`` looks like ``diffro``."""
-    return ARMS.get(split_label(arm)[0], OTHER)
+    own = {arm_of([component.name]): component.look for component in COMPONENTS}
+    return (FRAMES | own).get(split_label(arm)[0], OTHER)
 
 
-def pick(arms: Sequence[str], preferred: Sequence[str], most: int = 7) -> list[str]:
-    """The arms that a crowded figure shows: the preferred ones that are there, or else the first ``most``."""
-    return [arm for arm in preferred if arm in arms] or list(arms)[:most]
+def preferred() -> list[str]:
+    """The arms that a crowded figure shows."""
+    return ["sft", *singles(), "oracle"]
+
+
+def pick(arms: Sequence[str], wanted: Sequence[str], most: int = 7) -> list[str]:
+    """The arms shown: the ``wanted`` ones that are there, or else the first ``most``."""
+    return [arm for arm in wanted if arm in arms] or list(arms)[:most]
 
 
 STYLE: dict[str, Any] = {

@@ -9,8 +9,10 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from ablations.components import BASE, RRPO, arm_of, factorial, regularizers, singles, subsets
+from ablations.contrasts import corner_effects
 from rrpo.cell import Cell
-from rrpo.config import OFF, ArmConfig, RegularizerConfig
+from rrpo.config import ArmConfig
 from rrpo.pipeline import SFT
 from rrpo.profiles import Profile
 
@@ -18,51 +20,34 @@ FIRST_SEED = 1
 """Default first seed of a grid. Seeds from 1000 on are for development: never report what was tuned on them."""
 
 
-def _regularised(*, ls: bool = False, eam: bool = False, adv: bool = False) -> RegularizerConfig:
-    """The paper's strengths for the components named, identity for the others (same code path)."""
-    paper = RegularizerConfig()
-    return RegularizerConfig(
-        epsilon=paper.epsilon if ls else 0.0,
-        mix_probability=paper.mix_probability if eam else 0.0,
-        alpha=paper.alpha if adv else 0.0,
-    )
+def arms() -> dict[str, ArmConfig]:
+    """Arms by name: the factorial of the components, and those that frame it.
+
+    ``placebo`` is not fine-tuned: annotated labels would teach its reward model what it must not know.
+    """
+    off = regularizers(())
+    return {
+        "sft": SFT,
+        "pretrained": ArmConfig(regularizers=off, finetune=False),
+        **{arm_of(on): ArmConfig(regularizers=regularizers(on)) for on in subsets()},
+        "oracle": ArmConfig(regularizers=off, rm_data="oracle", finetune=False),
+        "placebo": ArmConfig(regularizers=off, shuffle_labels=True, finetune=False),
+        "no_content": ArmConfig(regularizers=off, content_weight=0.0),
+    }
 
 
-_VANILLA = ArmConfig(regularizers=OFF)
-
-ARMS: dict[str, ArmConfig] = {
-    "sft": SFT,
-    "pretrained": ArmConfig(regularizers=OFF, finetune=False),
-    "diffro": _VANILLA,
-    "ls": ArmConfig(regularizers=_regularised(ls=True)),
-    "eam": ArmConfig(regularizers=_regularised(eam=True)),
-    "adv": ArmConfig(regularizers=_regularised(adv=True)),
-    "ls_eam": ArmConfig(regularizers=_regularised(ls=True, eam=True)),
-    "ls_adv": ArmConfig(regularizers=_regularised(ls=True, adv=True)),
-    "eam_adv": ArmConfig(regularizers=_regularised(eam=True, adv=True)),
-    "rrpo": ArmConfig(regularizers=_regularised(ls=True, eam=True, adv=True)),
-    "oracle": ArmConfig(regularizers=OFF, rm_data="oracle", finetune=False),
-    "placebo": ArmConfig(regularizers=OFF, shuffle_labels=True, finetune=False),
-    "early_stopped": replace(_VANILLA, steps=40),
-    "no_content": replace(_VANILLA, content_weight=0.0),
-}
-"""Arms by name. ``placebo`` is not fine-tuned: annotated labels would teach its reward model what it must not know."""
-
-FACTORIAL = ("diffro", "ls", "eam", "adv", "ls_eam", "ls_adv", "eam_adv", "rrpo")
-"""The 2^3 factorial of LS, EAM and Adv."""
-
-
-def product(arms: dict[str, ArmConfig], profile: Profile, seeds: Sequence[int], *, policy: bool = True) -> list[Cell]:
+def product(chosen: dict[str, ArmConfig], profile: Profile, seeds: Sequence[int], *, policy: bool = True) -> list[Cell]:
     """Arms x seeds, seed by seed over all arms."""
     return [
         Cell(label=label, arm=arm, seed=seed, profile=profile, policy=policy)
         for seed in seeds
-        for label, arm in arms.items()
+        for label, arm in chosen.items()
     ]
 
 
 def _named(*names: str) -> dict[str, ArmConfig]:
-    return {name: ARMS[name] for name in names}
+    known = arms()
+    return {name: known[name] for name in names}
 
 
 def split_label(label: str) -> tuple[str, str]:
@@ -73,33 +58,31 @@ def split_label(label: str) -> tuple[str, str]:
 
 def smoke(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     """A first look: vanilla DiffRO and full RRPO."""
-    return product(_named("diffro", "rrpo"), profile, seeds)
+    return product(_named(BASE, RRPO), profile, seeds)
 
 
 def loo(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
-    """Leave one out: RRPO minus each component (``eam_adv`` is RRPO minus LS), between SFT, DiffRO and RRPO."""
-    return product(_named("sft", "diffro", "eam_adv", "ls_adv", "ls_eam", "rrpo"), profile, seeds)
+    """Leave one out: RRPO minus each component (``eam_adv`` is RRPO minus LS), between SFT, DiffRO and RRPO.
+
+    A component that is not the paper's is added to RRPO instead.
+    """
+    corners = [arm for weights in corner_effects().values() for arm in weights if arm != RRPO]
+    return product(_named("sft", BASE, *corners, RRPO), profile, seeds)
 
 
 def full(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
-    """The 2^3 factorial, framed by SFT, the pre-trained RM, the oracle, the placebo and early stopping."""
-    arms = _named("sft", "pretrained", *FACTORIAL, "oracle", "placebo", "early_stopped")
-    arms["early_stopped"] = replace(arms["early_stopped"], steps=min(40, profile.optimize.steps // 2))
-    return product(arms, profile, seeds)
-
-
-SINGLES = ("diffro", "ls", "eam", "adv", "rrpo")
-"""No component, each by itself, all three: what is run in every setting of a grid of settings."""
+    """The factorial of the components, framed by SFT, the pre-trained RM, the oracle and the placebo."""
+    return product(_named("sft", "pretrained", *factorial(), "oracle", "placebo"), profile, seeds)
 
 
 def shortcut(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     """Strength of the planted shortcut 0, .5, .9 x DiffRO, single components, RRPO; labels like ``diffro@shortcut0.5``."""
-    arms = {
-        f"{name}@shortcut{strength:g}": replace(ARMS[name], shortcut=strength)
+    chosen = {
+        f"{name}@shortcut{strength:g}": replace(arm, shortcut=strength)
         for strength in (0.0, 0.5, 0.9)
-        for name in SINGLES
+        for name, arm in _named(*singles()).items()
     }
-    return product(arms, profile, seeds)
+    return product(chosen, profile, seeds)
 
 
 def sensitivity(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
@@ -107,19 +90,19 @@ def sensitivity(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
 
     One setting is the embedded world's own. Labels like ``rrpo@noise0.6_shortcut0.9_lr0.0003``.
     """
-    arms = {
+    chosen = {
         f"{name}@noise{noise:g}_shortcut{strength:g}_lr{lr:g}": replace(
-            ARMS[name], rater_noise=noise, shortcut=strength, rm_lr=lr
+            arm, rater_noise=noise, shortcut=strength, rm_lr=lr
         )
         for noise, strength, lr in itertools.product((0.3, 0.6), (0.0, 0.9), (1e-4, 3e-4, 1e-3))
-        for name in SINGLES
+        for name, arm in _named(*singles()).items()
     }
-    return product(arms, profile, seeds)
+    return product(chosen, profile, seeds)
 
 
 def rm(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     """Reward models alone: every distinct one of the full grid, no policy."""
-    return product(_named("pretrained", *FACTORIAL, "oracle", "placebo"), profile, seeds, policy=False)
+    return product(_named("pretrained", *factorial(), "oracle", "placebo"), profile, seeds, policy=False)
 
 
 @dataclass(frozen=True, kw_only=True)

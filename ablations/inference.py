@@ -11,27 +11,17 @@ from numpy.typing import ArrayLike
 
 from ablations.statistics import Interval, t_interval
 
-EXACT = 20
-"""Most seeds for which every sign pattern is counted (2^20); with more, `DRAWS` patterns are drawn."""
-DRAWS = 50_000
-"""Sign patterns drawn beyond `EXACT` seeds, by a generator of their own."""
 FAR = 25.0
 """Largest |t| that is given to the noncentral t distribution."""
 
 
 class PairedTest(NamedTuple):
-    """Three tests of 'the mean difference is zero' on the same seeds, two-sided."""
+    """The test of 'the mean difference is zero', two-sided."""
 
     mean: Interval
     """Mean difference with its t-interval."""
     t_p: float
-    """Paired t test: the declared one."""
-    sign_flip_p: float
-    """Permutation test under sign flips of the mean: exact up to `EXACT` seeds."""
-    sign_flip_floor: float
-    """The smallest p that n seeds can give it: 2 / 2^n, or 1 / (`DRAWS` + 1)."""
-    wilcoxon_p: float
-    """Exact signed-rank test, zeros dropped."""
+    """Paired t test."""
 
 
 class Effect(NamedTuple):
@@ -45,50 +35,19 @@ class Effect(NamedTuple):
 
 
 def paired_test(x: ArrayLike, level: float = 0.95) -> PairedTest:
-    """All three tests on differences ``[n]``; p values are NaN below two seeds or without spread (t)."""
+    """The paired t test on differences ``[n]``; p is NaN below two seeds or without spread."""
     values = np.asarray(x, float)
-    n = len(values)
     mean = t_interval(values, level)
-    if n < 2:
-        return PairedTest(mean, math.nan, math.nan, math.nan, math.nan)
-    from scipy.stats import ttest_1samp, wilcoxon
+    if len(values) < 2 or not _varies(values):
+        return PairedTest(mean, math.nan)
+    from scipy.stats import ttest_1samp
 
-    t_p = float(ttest_1samp(values, 0.0).pvalue) if _varies(values) else math.nan
-    nonzero = values[values != 0]
-    signed = float(wilcoxon(nonzero, method="exact").pvalue) if len(nonzero) else 1.0
-    floor = 2.0 / 2**n if n <= EXACT else 1.0 / (DRAWS + 1)
-    return PairedTest(mean, t_p, sign_flip(values), floor, signed)
+    return PairedTest(mean, float(ttest_1samp(values, 0.0).pvalue))
 
 
 def _varies(values: np.ndarray) -> bool:
     """Whether there is spread beyond rounding."""
     return float(np.ptp(values)) > 1e-12 * max(1.0, float(np.abs(values).max()))
-
-
-def sign_flip(x: ArrayLike) -> float:
-    """Two-sided p of |mean| among the 2^n sign patterns of ``x [n]`` (Fisher's permutation of paired data).
-
-    Exact up to `EXACT` seeds; beyond, (1 + hits) / (1 + draws) over `DRAWS` patterns, the same ones each time.
-    """
-    values = np.asarray(x, float)
-    if len(values) <= EXACT:
-        sums = np.zeros(1)
-        for value in values:  # all sums of the first k values under every pattern of signs
-            sums = np.concatenate([sums + value, sums - value])
-        hits, drawn = _as_far(sums, values), 0
-    else:
-        rng = np.random.default_rng(len(values))
-        hits, drawn = 1, DRAWS
-        for _ in range(DRAWS // 10_000):
-            heads = rng.integers(0, 2, (10_000, len(values)), dtype=np.int8)
-            hits += _as_far(2.0 * (heads @ values) - values.sum(), values)
-    return hits / (drawn + 1 if drawn else 2 ** len(values))
-
-
-def _as_far(sums: np.ndarray, values: np.ndarray) -> int:
-    """How many sums lie as far from zero as that of the values as they are, up to rounding."""
-    seen = abs(float(values.sum()))
-    return int(np.sum(np.abs(sums) >= seen - 1e-12 * max(1.0, seen)))
 
 
 def holm(p: Mapping[str, float]) -> dict[str, float]:
@@ -163,14 +122,6 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return Interval(share, max(0.0, centre - half), min(1.0, centre + half), n)
-
-
-def iqm(x: ArrayLike) -> float:
-    """Interquartile mean (Agarwal et al. 2021): the mean without the lowest and the highest quarter. Descriptive."""
-    from scipy.stats import trim_mean
-
-    values = np.asarray(x, float)
-    return float(trim_mean(values[np.isfinite(values)], 0.25))
 
 
 def improvement(x: ArrayLike) -> float:

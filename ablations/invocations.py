@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ablations.contrasts import PRIMARY
+from ablations.components import singles
 from ablations.failures import KINDS, Lost
-from ablations.grids import SINGLES, split_label
+from ablations.family import family
+from ablations.grids import split_label
 from ablations.records import (
     PAIR_SPREAD,
     TAG_ARM,
@@ -131,15 +132,15 @@ def _planned(invocations: Sequence[Invocation]) -> list[int]:
     """Seeds for which the family is planned after each invocation; 0 for one that holds no seed which counts."""
     seeds = reported(seed for one in invocations for seed in one.seeds)
     every = {arm for one in invocations for arm in one.arms}
-    factorial = {arm for weights in PRIMARY.values() for arm in weights}
+    whole = {arm for weights in family().values() for arm in weights}
     places = {split_label(label)[1] for label in every} - {""}
-    singles = {f"{arm}@{place}" for arm in SINGLES for place in places}
-    family = next((wanted for wanted in (factorial, singles) if wanted <= every), set())
+    in_settings = {f"{arm}@{place}" for arm in singles() for place in places}
+    needed = next((wanted for wanted in (whole, in_settings) if wanted <= every), set())
     arms: dict[int, set[str]] = defaultdict(set)
     found = []
     for one in invocations:
         own = seeds & set(one.seeds)
         for seed in own:
             arms[seed] |= set(one.arms)
-        found.append(sum(family <= there for there in arms.values()) if own else 0)
+        found.append(sum(needed <= there for there in arms.values()) if own else 0)
     return found

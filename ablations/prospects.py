@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 
-from ablations.contrasts import PRIMARY
+from ablations.family import family, family_text, primary
+from ablations.outcomes import OUTCOMES
 from ablations.power import alpha_at, detectable
 
 DEFAULT_SPREAD = 0.029
-"""Standard deviation over seeds of RRPO - DiffRO in gold gain at matched KL: what `full` on eight seeds showed (README). Used
+"""Standard deviation over seeds of RRPO - DiffRO in the primary outcome: what `full` on eight seeds showed (README). Used
 until the grid has results of its own."""
 ALPHA = 0.05
-FLOOR = "smallest p that sign flips of {n} seeds can give: {floor:.2g}"
 HOPELESS = 0.10
 """An effect of ten points is more than any component has ever shown here."""
 
@@ -23,7 +23,8 @@ def prospects(labels: Collection[str], n: int, spread: float | None, looks: Sequ
     ``spread`` is the standard deviation of RRPO - DiffRO over the seeds that are done, None where there is none; ``looks`` the
     numbers of seeds at which results are declared to be read, none but the planned one where it is empty.
     """
-    arms = {arm for weights in PRIMARY.values() for arm in weights}
+    contrasts = family()
+    arms = {arm for weights in contrasts.values() for arm in weights}
     if not arms <= set(labels):
         return []
     if n < 2:
@@ -33,23 +34,19 @@ def prospects(labels: Collection[str], n: int, spread: float | None, looks: Sequ
     alpha = alpha_at(n, looks) if looks else ALPHA
     if math.isnan(alpha):
         return [f"primary tests: none at {n} seeds; declared at {', '.join(map(str, looks))}"]
-    least = detectable(sd, n, alpha / len(PRIMARY))
+    level = alpha / len(contrasts)
+    least = detectable(sd, n, level)
     if not least < 1:  # NaN too
         return [
-            f"primary tests: WARNING: no test is possible at {n} seeds: at {alpha / len(PRIMARY):.2g}, the strictest of Holm's "
+            f"primary tests: WARNING: no test is possible at {n} seeds: at {level:.2g}, the strictest of Holm's "
             "levels, not even an effect of 100 points is found with 80 % power; plan more seeds, or declare a later look"
         ]
-    floor = 2.0 / 2**n
+    others = ", ".join(outcome.label for outcome in OUTCOMES if outcome.name != primary().name)
     lines = [
-        f"primary tests ({len(PRIMARY)}, Holm): with {n} seeds an effect of {100 * least:.1f} points is found with 80 % power "
-        f"at {alpha / len(PRIMARY):.3g}, the strictest of Holm's levels (spread {100 * sd:.1f} points, {source})",
-        FLOOR.format(n=n, floor=floor),
+        f"primary tests ({len(contrasts)}, Holm): with {n} seeds an effect of {100 * least:.1f} points is found with 80 % power "
+        f"at {level:.3g}, the strictest of Holm's levels (spread {100 * sd:.1f} points, {source})",
+        f"tested on {primary().label}: {family_text()}; estimates alone: {others}",
     ]
     if least > HOPELESS:
         lines.append(f"WARNING: effects below {100 * least:.0f} points will stay undecided; plan more seeds")
-    if floor * len(PRIMARY) > alpha:
-        enough = math.ceil(math.log2(2 * len(PRIMARY) / alpha))
-        lines.append(
-            f"WARNING: no sign-flip test can stand Holm's correction at {alpha:.3g}; that takes {enough} seeds"
-        )
     return lines

@@ -14,10 +14,12 @@ import numpy as np
 from rich.console import Console
 
 from ablations import environment, jobs, launchers, records, tracking
+from ablations.components import BASE, RRPO
 from ablations.connection import UnavailableError
-from ablations.contrasts import PRIMARY, apply
+from ablations.contrasts import Values, apply, difference
 from ablations.estimate import Estimator, duration
 from ablations.failures import Lost
+from ablations.family import PRIMARY_OUTCOME, primary
 from ablations.launchers.pool import Pool
 from ablations.plan import Plan
 from ablations.plan import make as replan
@@ -25,7 +27,7 @@ from ablations.planned import write_plan
 from ablations.progress import Display
 from ablations.scheduler import Failure, Scheduler, Task
 from ablations.sheet import Sheet
-from ablations.summary import gold_gains, table
+from ablations.summary import table
 from ablations.tracking import Tracker
 from rrpo.cell import Cell
 from rrpo.stages import Stage
@@ -134,7 +136,7 @@ class GridRun:
         done = self.plan.done.keys()
         self._open = {seed: {c.hash for c in request.cells if c.seed == seed} - done for seed in request.seeds}
         self._arm_runs: dict[str, str] = {}
-        self._gains: dict[tuple[str, int], float] = {}
+        self._primary: Values = {}
         self.records = self.plan.records
         self._display = Display(self.console, len(request.own), len(request.own) - len(self.plan.todo), self.remaining)
 
@@ -222,7 +224,7 @@ class GridRun:
             self.tracker.record_failure(cell, Lost(failure.kind, reason), log)
 
     def _close_cell(self, cell: Cell) -> None:
-        """When all cells of a seed are recorded: gold gains into the summaries, and a table of estimates.
+        """When all cells of a seed are recorded: the primary outcome into the summaries, and a table of estimates.
 
         A seed with cells that failed, or that are another shard's, has none here: its arms would be compared over another range.
         """
@@ -231,8 +233,8 @@ class GridRun:
             return
         complete = {seed for seed, still in self._open.items() if not still}
         found = [record for record in self.records if record.seed in complete]
-        self._gains, _ = gold_gains(found)
-        pairs = apply(PRIMARY["RRPO - DiffRO"], self._gains, sorted(complete))
+        self._primary = primary().values(found)
+        pairs = apply(difference(RRPO, BASE), self._primary, sorted(complete))
         pairs = pairs[np.isfinite(pairs)]
         if len(pairs) > 2:
             self.tracker.set_metric(self.tracker.parent, records.PAIR_SPREAD, float(pairs.std(ddof=1)), len(pairs))
@@ -248,8 +250,8 @@ class GridRun:
         if cell.label not in self._arm_runs:
             self._arm_runs[cell.label] = self.tracker.start_arm(cell.label, cell.arm_hash)
         values = {name: [r.scalars[name] for r in own if name in r.scalars] for name in own[0].scalars}
-        gains = [self._gains.get((cell.label, record.seed), math.nan) for record in own]
-        values[records.GOLD_GAIN] = [gain for gain in gains if math.isfinite(gain)]
+        found = [self._primary.get((cell.label, record.seed), math.nan) for record in own]
+        values[PRIMARY_OUTCOME] = [value for value in found if math.isfinite(value)]
         numbers = {name: statistics.fmean(found) for name, found in values.items() if found}
         numbers |= {f"{name}_sd": statistics.stdev(found) for name, found in values.items() if len(found) > 1}
         self.tracker.update_arm(self._arm_runs[cell.label], numbers, len(own))

@@ -13,12 +13,12 @@ import typer
 
 from ablations.commands import refusing, start
 from ablations.errors import InputError
-from ablations.records import GOLD_GAIN
+from ablations.family import PRIMARY_OUTCOME
+from ablations.outcomes import find
 from ablations.sheet import Column, Sheet, Value
 from ablations.statistics import Interval, t_interval
-from ablations.summary import gold_gains, over_seeds, value_of
+from ablations.summary import over_seeds
 from reports.store import REDRAWS, Selection, select
-from reports.tables import heading_of, unit_of
 from reports.writers import FORMATS
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -32,7 +32,7 @@ def command(
     other_runs_dir: Annotated[
         Path | None, typer.Option(help="The runs folder of the second. Default: the same.", show_default=False)
     ] = None,
-    metric: Annotated[str, typer.Option(help="The measure compared.")] = GOLD_GAIN,
+    metric: Annotated[str, typer.Option(help="The measure compared.")] = PRIMARY_OUTCOME,
     profile: Annotated[str | None, typer.Option(help="Which profile, where a grid was run on several.")] = None,
     world: Annotated[str, typer.Option(help="World of the first grid, by the beginning of its hash.")] = "",
     other_world: Annotated[str, typer.Option(help="World of the second grid, by the beginning of its hash.")] = "",
@@ -46,18 +46,19 @@ def command(
     print(FORMATS["md"](made))
 
 
-def compare(a: Selection, b: Selection, metric: str = GOLD_GAIN) -> Sheet:
+def compare(a: Selection, b: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet:
     """One row a shared arm: the measure in both, and second minus first.
 
     Paired by seed where both grids stand in one world and have the same seeds of the arm; else by Welch's interval. Raises
     InputError when they share no arm with that measure.
     """
     rows: list[tuple[Value, ...]] = []
-    gains = [gold_gains(selection.records)[0] for selection in (a, b)]
+    outcome = find(metric)
+    found = [outcome.values(selection.records) for selection in (a, b)]
     for arm in (arm for arm in a.arms if arm in b.arms):
         values = [
-            {r.seed: value_of(r, metric, own) for r in selection.of(arm) if math.isfinite(value_of(r, metric, own))}
-            for selection, own in zip((a, b), gains, strict=True)
+            {seed: value for (label, seed), value in own.items() if label == arm and math.isfinite(value)}
+            for own in found
         ]
         if not all(values):
             continue
@@ -66,7 +67,7 @@ def compare(a: Selection, b: Selection, metric: str = GOLD_GAIN) -> Sheet:
             change = t_interval([values[1][seed] - values[0][seed] for seed in values[0]])
         else:
             change = welch(list(values[0].values()), list(values[1].values()))
-        both = [over_seeds(s.of(arm), metric, own) for s, own in zip((a, b), gains, strict=True)]
+        both = [over_seeds(arm, [*own_seeds], own) for own_seeds, own in zip(values, found, strict=True)]
         rows.append((arm, *both, change, "paired" if paired else "Welch"))
     if not rows:
         raise InputError(
@@ -74,23 +75,22 @@ def compare(a: Selection, b: Selection, metric: str = GOLD_GAIN) -> Sheet:
             got=f"{metric}; {a.grid}: {', '.join(a.arms)}; {b.grid}: {', '.join(b.arms)}",
             fix="choose other grids or another --metric",
         )
-    unit = unit_of(metric)
-    difference = "gain" if unit in ("gain", "percent") else unit
+    unit = outcome.unit
     columns = (
         Column("arm", "arm"),
         Column("first", a.grid, unit),
         Column("second", b.grid if b.grid != a.grid else f"{b.grid} (second)", unit),
-        Column("difference", "second - first", difference),
+        Column("difference", "second - first", outcome.difference_unit),
         Column("interval", "interval"),
     )
     notes = (
         *(f"{s.grid}: {note}" for s in (a, b) for note in (*s.notes, s.counted)),
         REDRAWS,
         "Mean over seeds ± half the 95 % t-interval; differences paired by seed in one world with the same seeds, by Welch's "
-        "interval otherwise. Descriptive, not tested. Gold gain at matched KL depends on the arms of its own grid: they set "
-        "the range.",
+        "interval otherwise. Descriptive, not tested. A gain at matched KL depends on the arms of its own grid: they set the "
+        "range.",
     )
-    return Sheet("compare", f"{heading_of(metric)}: {a.grid} and {b.grid}", columns, tuple(rows), notes)
+    return Sheet("compare", f"{outcome.heading}: {a.grid} and {b.grid}", columns, tuple(rows), notes)
 
 
 def welch(x: list[float], y: list[float], level: float = 0.95) -> Interval:

@@ -1,7 +1,7 @@
-"""What each component does to the primary outcome: within-seed contrasts, tested at the planned number of seeds only.
+"""What each component does to the outcomes: within-seed contrasts, tested at the planned number of seeds only.
 
-Primary family (declared in `ablations.contrasts.PRIMARY`): three main effects and RRPO - DiffRO on gold gain at matched KL,
-paired t on seeds, Holm over the four. Everything else here is secondary: interval and effect size, no verdict.
+The primary family and outcome are declared in `ablations.family`: paired t on seeds, Holm over the family. Everything else here
+is secondary: interval and effect size, no verdict.
 """
 
 from __future__ import annotations
@@ -12,26 +12,32 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ablations.contrasts import COMPONENTS, NAMES, PRIMARY, corner_effect, difference, factorial_effect, shapley
-from ablations.inference import EXACT, Effect, PairedTest, effect_size, improvement, iqm, paired_test
+from ablations.components import BASE, COMPONENTS
+from ablations.contrasts import (
+    Weights,
+    apply,
+    component_of,
+    corner_effects,
+    difference,
+    interactions,
+    main_effects,
+)
+from ablations.family import family as primary_family
+from ablations.family import family_text, margin_text, primary
+from ablations.inference import Effect, PairedTest, effect_size, improvement, paired_test
+from ablations.outcomes import OUTCOMES, Outcome
 from ablations.power import alpha_at, detectable, spread_bound
 from ablations.records import Record
-from ablations.sheet import Column, Sheet
-from ablations.statistics import Interval
+from ablations.sheet import Column, Sheet, Value
+from ablations.statistics import Interval, t_interval
 from reports import manipulation
-from reports.verdicts import MARGIN, Judged, by_judge, judge, lacking, settled
+from reports.verdicts import Judged, by_judge, judge, lacking, settled
 
-SECONDARY: dict[str, dict[str, float]] = (
-    {f"{NAMES[part]}, at the RRPO corner": corner_effect(part) for part in COMPONENTS}
-    | {f"{NAMES[a]} x {NAMES[b]}": factorial_effect([a, b]) for a, b in (("ls", "eam"), ("ls", "adv"), ("eam", "adv"))}
-    | {"LS x EAM x Adv": factorial_effect(COMPONENTS)}
-    | {f"{NAMES[part]}, Shapley share of RRPO - DiffRO": shapley(part) for part in COMPONENTS}
-    | {
-        name: difference(*arms)
-        for name, arms in {"oracle - DiffRO": ("oracle", "diffro"), "placebo - SFT": ("placebo", "sft")}.items()
-    }
-)
-"""Described, never tested."""
+
+def all_contrasts() -> dict[str, Weights]:
+    """The primary family first; the others are described, never tested."""
+    frames = {"oracle - DiffRO": difference("oracle", BASE), "placebo - SFT": difference("placebo", "sft")}
+    return primary_family() | corner_effects() | interactions() | frames
 
 
 @dataclass(frozen=True)
@@ -67,26 +73,27 @@ def rows(
     """
     seeds = sorted({record.seed for record in records} | {seed for _, seed in diverged})
     there = {record.label for record in records} | {arm for arm, _ in diverged}
-    wanted = {name: w for name, w in (PRIMARY | SECONDARY).items() if set(w) <= there}
+    declared_family = primary_family()
+    wanted = {name: w for name, w in all_contrasts().items() if set(w) <= there}
     values, *others = by_judge(records, wanted, seeds)
     values = {name: x for name, x in values.items() if len(x)}
-    family = {name: x for name, x in values.items() if name in PRIMARY}
+    family = {name: x for name, x in values.items() if name in declared_family}
     if not family:
         return [], []
     gaps = {name: lacking(wanted[name], seeds, diverged) for name in family}
-    whole = len(family) == len(PRIMARY) and settled(family, wanted, seeds, diverged)
+    whole = len(family) == len(declared_family) and settled(family, wanted, seeds, diverged)
     n = len(seeds) if whole else min(map(len, family.values()))
     declared = whole and n in looks and min(map(len, family.values())) > 1
     alpha = alpha_at(n, looks) if declared else math.nan
-    main = {f"{NAMES[part]}, main effect": part for part in COMPONENTS}
-    checks = {name: manipulation.check(records, part, PRIMARY[name]) for name, part in main.items()}
-    failed = [name for name, check in checks.items() if check.failed]
+    main = zip(COMPONENTS, main_effects().values(), strict=True)
+    checks = {component: manipulation.check(records, component, weights) for component, weights in main}
+    failed = [name for name in family if (part := component_of(name)) and checks[part].failed]
     judged = judge(family, others, failed, alpha) if declared else {}
     found = []
     for name, x in values.items():
         untested = Judged(math.nan, math.nan, "interim" if name in family else "secondary, not tested")
         found.append(Row(name, name in family, tuple(x), paired_test(x), effect_size(x), *judged.get(name, untested)))
-    notes = _notes(n, looks, ahead, alpha, [name for name in PRIMARY if name not in family], family)
+    notes = _notes(n, looks, ahead, alpha, [name for name in declared_family if name not in family], family)
     if declared and any(gaps.values()):
         notes.append(f"Seeds left out, since a cell diverged: {', '.join(f'{k} {v}' for k, v in gaps.items() if v)}.")
     return found, notes + manipulation.note(list(checks.values()))
@@ -96,10 +103,10 @@ def _notes(
     n: int, looks: Sequence[int], ahead: int, alpha: float, absent: Sequence[str], family: Mapping[str, np.ndarray]
 ) -> list[str]:
     lines = [
-        "Contrasts of gold gain at matched KL, in points, within each seed; mean ± half the 95 % t-interval. Primary family: the "
-        "three main effects and RRPO - DiffRO; the others are secondary and not tested.",
-        "g_z: mean over standard deviation of the seeds' differences, Hedges-corrected, with its 95 % interval. IQM: "
-        "interquartile mean from four seeds on, descriptive. Improved: share of seeds above zero.",
+        f"Contrasts of the {primary().label}, in points, within each seed; mean ± half the 95 % t-interval. Primary family: "
+        f"{family_text()}; the others are secondary and not tested.",
+        "g_z: mean over standard deviation of the seeds' differences, Hedges-corrected, with its 95 % interval. Improved: share "
+        "of seeds above zero.",
     ]
     if math.isnan(alpha):
         planned = ", ".join(map(str, looks)) or "none declared"
@@ -108,17 +115,16 @@ def _notes(
             *lines,
             f"Interim, n = {n}: estimates only. Tests appear at the planned number of seeds ({planned}){whole}.",
         ]
-    flips = f"exact sign flips (smallest possible p {2 / 2**n:.2g})" if n <= EXACT else "sign flips (drawn patterns)"
-    least = {name: detectable(spread_bound(x), len(x), alpha / len(PRIMARY)) for name, x in family.items()}
+    least = {name: detectable(spread_bound(x), len(x), alpha / len(family)) for name, x in family.items()}
     found = "; ".join(f"{name} {100 * value:.1f}" for name, value in least.items() if math.isfinite(value))
     return [
         *lines,
-        f"Paired t on n = {n} seeds, Holm over four, alpha = {alpha:.4f}{_spending(n, looks, ahead, alpha)}. Beside it, "
-        f"unadjusted: {flips} and exact Wilcoxon. TOST: p of 'over ±{100 * MARGIN:g} points', unadjusted; 'equivalent' by its "
-        "Holm p.",
+        f"Paired t on n = {n} seeds, Holm over {len(family)}, alpha = {alpha:.4f}{_spending(n, looks, ahead, alpha)}. TOST: p of "
+        f"'over ±{margin_text()}', unadjusted; 'equivalent' by its Holm p.",
         "Undecided: with the seeds named, a difference is either found or equivalent, whatever it is, if the spread is not above "
         "its 80 % upper bound. "
-        f"With these seeds and that spread, power .8 at alpha / 4 takes a difference, in points, of: {found or 'none'}.",
+        f"With these seeds and that spread, power .8 at alpha / {len(family)} takes a difference, in points, of: "
+        f"{found or 'none'}.",
     ]
 
 
@@ -141,12 +147,8 @@ COLUMNS = (
     Column("points", "points", "gain"),
     Column("verdict", "verdict"),
     Column("holm_p", "p (t, Holm)", "p"),
-    Column("t_p", "p (t)", "p"),
-    Column("sign_flip_p", "p (sign flip)", "p"),
-    Column("wilcoxon_p", "p (Wilcoxon)", "p"),
     Column("tost_p", "p (TOST)", "p"),
     Column("g_z", "g_z", "effect"),
-    Column("iqm", "IQM, points", "gain"),
     Column("improved", "improved, %", "share"),
 )
 
@@ -159,9 +161,9 @@ def sheet(found: Sequence[Row], notes: Sequence[str]) -> Sheet | None:
             "primary" if row.primary else "secondary",
             row.test.mean,
             row.verdict,
-            *_p_values(row),
+            row.holm_p,
+            row.tost_p if math.isfinite(row.holm_p) else math.nan,
             Interval(*row.effect, row.test.mean.n),
-            iqm(row.values) if len(row.values) > 3 else math.nan,
             improvement(row.values),
         )
         for row in found
@@ -169,7 +171,26 @@ def sheet(found: Sequence[Row], notes: Sequence[str]) -> Sheet | None:
     return Sheet("effects", "What each component does", COLUMNS, tuple(body), tuple(notes)) if body else None
 
 
-def _p_values(row: Row) -> list[float]:
-    if math.isnan(row.holm_p):
-        return [math.nan] * 5
-    return [row.holm_p, row.test.t_p, row.test.sign_flip_p, row.test.wilcoxon_p, row.tost_p]
+def outcomes_sheet(records: Sequence[Record]) -> Sheet | None:
+    """The primary family's contrasts, and the effects at the RRPO corner, of every outcome; None without any."""
+    seeds = sorted({record.seed for record in records})
+    there = {record.label for record in records}
+    values = {outcome.name: outcome.values(records) for outcome in OUTCOMES}
+    wanted = {name: w for name, w in (primary_family() | corner_effects()).items() if set(w) <= there}
+    body: list[tuple[Value, ...]] = [
+        (name, *(t_interval(apply(weights, found, seeds)) for found in values.values()))
+        for name, weights in wanted.items()
+    ]
+    if not any(value.n for row in body for value in row[1:] if isinstance(value, Interval)):
+        return None
+    columns = [Column("contrast", "contrast"), *(Column(o.name, _difference(o), o.difference_unit) for o in OUTCOMES)]
+    notes = (
+        "Paired differences within seeds in every outcome, mean ± half the 95 % t-interval; estimates, not tested (the primary "
+        f"outcome, {primary().label}, is tested in the table of effects).",
+    )
+    return Sheet("outcomes", "Every outcome", tuple(columns), tuple(body), notes)
+
+
+def _difference(outcome: Outcome) -> str:
+    """A difference's heading."""
+    return f"{outcome.label}, points" if outcome.difference_unit == "gain" else outcome.label

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ablations.contrasts import BASE, WHOLE
+from ablations.components import BASE, RRPO
 from ablations.errors import InputError, choose
 from ablations.records import TAG_GRID, TAG_KIND, TAG_TEST, Record
 from ablations.store import Store
@@ -28,7 +28,7 @@ from reports.settings import settings
 from reports.store import Selection
 from rrpo.identity import content_hash
 
-ARMS = ("sft", BASE, WHOLE)
+ARMS = ("sft", BASE, RRPO)
 """Heard unless the user says otherwise: those of the paper's Table 1 that are here."""
 PROMPTS = 10
 """Most prompts a person hears by each arm."""

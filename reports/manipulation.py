@@ -7,54 +7,56 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ablations.contrasts import NAMES, apply
+from ablations.components import Component
+from ablations.contrasts import apply
 from ablations.records import Record
 from ablations.statistics import Interval, t_interval
+from ablations.summary import scalar
 
-TARGETS = {"ls": ("rm_ece", -1), "eam": ("rm_smoothness", +1), "adv": ("rm_pgd_accuracy_0.1", +1)}
-"""What each component has to move in the reward model, and which way."""
-WEAK = 0.5
-"""Adv counts as tested only where at least this share of its reward models saw L_adv/L_emo reach `rrpo.examine.ADV_TESTED`."""
+ASKED = 0.5
+"""A component counts as tested only where its training asked something of at least this share of its reward models."""
 
 
-class Check(NamedTuple):
-    """One component's."""
+class Checked(NamedTuple):
+    """One component's check."""
 
-    part: str
+    component: Component
     """The component."""
     moved: Interval
     """Effect on its target over seeds; n = 0 where it was not measured."""
     weak: bool
-    """Whether most reward models with Adv were attacked so weakly in their fine-tuning that nothing was asked of them."""
+    """Whether the component's training asked nothing of most of its reward models."""
 
     @property
     def failed(self) -> bool:
-        """Whether the interval of three seeds or more does not lie on the wanted side of zero, or the attack was weak."""
-        if self.weak or self.moved.n < 3:  # two seeds' is so wide that any effect would fail
+        """Whether the interval of three seeds or more does not lie on the wanted side of zero, or nothing was asked."""
+        check = self.component.check
+        if check is None or self.weak or self.moved.n < 3:  # two seeds' is so wide that any effect would fail
             return self.weak
-        return not (self.moved.low > 0 if TARGETS[self.part][1] > 0 else self.moved.high < 0)
+        return not (self.moved.low > 0 if check.direction > 0 else self.moved.high < 0)
 
 
-def check(records: Sequence[Record], part: str, contrast: Mapping[str, float]) -> Check:
+def check(records: Sequence[Record], component: Component, contrast: Mapping[str, float]) -> Checked:
     """A component's effect on what it has to move, by a contrast of the records' labels: those of positive weight have it."""
-    name, _ = TARGETS[part]
-    outcomes = {(r.label, r.seed): r.scalars[name] for r in records if name in r.scalars}
+    declared = component.check
+    if declared is None:
+        return Checked(component, t_interval([]), weak=False)
     seeds = sorted({record.seed for record in records})
     with_it = {label for label, weight in contrast.items() if weight > 0}
-    strong = [r.scalars["adv_tested"] for r in records if r.label in with_it and "adv_tested" in r.scalars]
-    weak = part == "adv" and bool(strong) and float(np.mean(strong)) < WEAK
-    return Check(part, t_interval(apply(contrast, outcomes, seeds)), weak)
+    asked = [value for (label, _), value in scalar(declared.asked, records).items() if label in with_it]
+    moved = t_interval(apply(contrast, scalar(declared.scalar, records), seeds))
+    return Checked(component, moved, weak=bool(asked) and float(np.mean(asked)) < ASKED)
 
 
-def note(checks: Sequence[Check]) -> list[str]:
+def note(checks: Sequence[Checked]) -> list[str]:
     """A line for the caption; none where nothing was measured."""
     said = []
     for one in checks:
-        moved, name = one.moved, TARGETS[one.part][0]
-        if not moved.n and not one.weak:
+        moved, declared = one.moved, one.component.check
+        if declared is None or (not moved.n and not one.weak):
             continue
         bounds = "" if moved.n < 2 else f" [{moved.low:+.3f}, {moved.high:+.3f}]"
-        effect = f" on {name} {moved.mean:+.3f}{bounds}" if moved.n else ""
-        attack = ", L_adv/L_emo under 1.05 in most fine-tunings" if one.weak else ""
-        said.append(f"{NAMES[one.part]}{effect}{attack}{' FAILED' if one.failed else ''}")
+        effect = f" on {declared.scalar} {moved.mean:+.3f}{bounds}" if moved.n else ""
+        weak = f", {declared.weak}" if one.weak else ""
+        said.append(f"{one.component.label}{effect}{weak}{' FAILED' if one.failed else ''}")
     return [f"Manipulation checks, main effects in the reward model: {'; '.join(said)}."] if said else []

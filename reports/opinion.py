@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ablations.judges import gold
 from ablations.records import HUMAN, Record
 from ablations.sheet import Column, Sheet, Value
 from ablations.statistics import Interval
@@ -88,8 +89,7 @@ def sheet(selection: Selection, ratings: pd.DataFrame, control: str) -> Sheet | 
     """One row a rated arm, beside its difference to the control on the same prompts, seeds and raters; None without ratings."""
     if ratings.empty:
         return None
-    gold = _gold(selection.records)
-    ratings = ratings.merge(gold, on=["arm", "seed", "prompt"], how="left")
+    ratings = ratings.merge(_gold(selection.records), on=["arm", "seed", "prompt"], how="left")
     keys = ["rater", "seed", "prompt"]
     rows: list[tuple[Value, ...]] = []
     for arm in [arm for arm in selection.arms if (ratings["arm"] == arm).any()]:
@@ -121,7 +121,7 @@ def _columns(control: str) -> tuple[Column, ...]:
         Column("seeds", "seeds", "count"),
         Column("ratings", "ratings", "count"),
         Column("human_accuracy", "emotion as asked, %", "percent", +1),
-        Column("human_gold", "as the `test` judge, %", "percent"),
+        Column("human_gold", f"as the {gold().label}, %", "percent"),
         Column("human_emos", "E-MOS", "mark", +1),
         Column("human_nmos", "N-MOS", "mark", +1),
         Column("emos_difference", f"E-MOS - {control}", "effect"),
@@ -148,14 +148,13 @@ def _notes(ratings: pd.DataFrame, control: str) -> list[str]:
 
 
 def _gold(records: Sequence[Record]) -> pd.DataFrame:
-    """What the `test` judge heard in every last sample: arm, seed, prompt, gold."""
+    """What the gold judge heard in every last sample: arm, seed, prompt, gold."""
     import pandas as pd
 
     found = [pd.DataFrame({"arm": [], "seed": [], "prompt": [], "gold": []}).astype({"seed": int, "prompt": int})]
     for record in records:
-        if not record.samples.empty:
+        if gold().name in record.samples.columns:
             last = record.samples[record.samples["step"] == record.samples["step"].max()]
-            found.append(
-                pd.DataFrame({"prompt": last["prompt"], "gold": last["test"], "arm": record.label, "seed": record.seed})
-            )
+            heard = last[["prompt", gold().name]].rename(columns={gold().name: "gold"})
+            found.append(heard.assign(arm=record.label, seed=record.seed))
     return pd.concat(found, ignore_index=True)

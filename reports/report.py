@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ablations.contrasts import BASE
+from ablations.components import BASE
 from ablations.errors import InputError
-from ablations.records import GOLD_GAIN
+from ablations.family import PRIMARY_OUTCOME
+from ablations.outcomes import find, measured
 from ablations.sheet import Sheet
-from ablations.summary import gold_gains, value_of
 from reports import (
     effects,
     factorial,
@@ -66,7 +65,7 @@ class Report:
     """How it was done."""
 
 
-def make(selection: Selection, control: str = BASE, metric: str = GOLD_GAIN) -> Report:
+def make(selection: Selection, control: str = BASE, metric: str = PRIMARY_OUTCOME) -> Report:
     """Tables, figures and words of a selection of records.
 
     Raises InputError for a control that is not there or a metric that no record holds.
@@ -85,6 +84,7 @@ def make(selection: Selection, control: str = BASE, metric: str = GOLD_GAIN) -> 
     found = [
         tables.main(selection, control, opinion.means(rated)),
         effects.sheet(rows, notes),
+        effects.outcomes_sheet(records),
         *sensitivity.sheets(reach),
         uptake.sheet(records),
         tables.ablation(selection, metric),
@@ -103,7 +103,7 @@ def make(selection: Selection, control: str = BASE, metric: str = GOLD_GAIN) -> 
             Figure(
                 "reach",
                 "Conclusions by setting",
-                f"{reach_figure.REACH} {selection.counted} {REDRAWS}",
+                f"{reach_figure.caption()} {selection.counted} {REDRAWS}",
                 lambda folder: reach_figure.reach(reach, folder),
             ),
             *(
@@ -117,11 +117,9 @@ def make(selection: Selection, control: str = BASE, metric: str = GOLD_GAIN) -> 
 
 
 def _check_metric(selection: Selection, metric: str) -> None:
-    gains, _ = gold_gains(selection.records)
-    values = [value_of(record, metric, gains) for record in selection.records]
-    if any(math.isfinite(value) for value in values):
+    if measured(find(metric), selection.records):
         return
-    if metric == GOLD_GAIN:  # a grid of reward models, or one seed of one arm: an honest table without it
+    if metric == PRIMARY_OUTCOME:  # a grid of reward models, or one seed of one arm: an honest table without it
         return
     known = {name for r in selection.records for name in [*r.scalars, *r.points.columns]}
     raise InputError("no record holds that metric", got=metric, fix=f"use one of: {', '.join(sorted(known))}")
@@ -138,32 +136,33 @@ def _figures(
 ) -> tuple[Figure, ...]:
     records = selection.records
     found = (
-        Figure("goodhart", "Gold and proxy", goodhart.CAPTION, lambda folder: goodhart.goodhart(records, folder)),
-        Figure("forest", "Contrasts", effect_figures.FOREST, lambda folder: effect_figures.forest(rows, folder)),
+        Figure("goodhart", "Gold and proxy", goodhart.caption(), lambda folder: goodhart.goodhart(records, folder)),
+        Figure(
+            "forest", "Contrasts", effect_figures.forest_caption(), lambda folder: effect_figures.forest(rows, folder)
+        ),
         Figure(
             "seeds",
             "Every seed",
-            effect_figures.SEEDS.format(measure=tables.heading_of(metric)),
+            effect_figures.SEEDS.format(measure=find(metric).heading),
             lambda folder: effect_figures.seeds(records, folder, metric),
         ),
         Figure(
             "interactions",
             "Interactions",
-            effect_figures.INTERACTIONS,
+            effect_figures.interactions_caption(),
             lambda folder: effect_figures.interactions(records, folder),
         ),
-        Figure("shapley", "Attribution", effect_figures.SHAPLEY, lambda folder: effect_figures.shapley(rows, folder)),
         Figure(
             "training",
             "Training",
-            f"{curves.CURVES} {_named(curves.shown(records))}",
+            f"{curves.curves_caption()} {_named(curves.shown(records))}",
             lambda folder: curves.training(records, folder),
         ),
         Figure("pareto", "Emotion and intelligibility", curves.PARETO, lambda folder: curves.pareto(records, folder)),
         Figure(
             "confusion",
             "Confusions",
-            f"{samples.CONFUSION} {_named(samples.judged(records))}",
+            f"{samples.confusion_caption()} {_named(samples.judged(records))}",
             lambda folder: samples.confusion(records, folder),
         ),
         Figure(

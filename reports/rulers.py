@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ablations.judges import JUDGES, gold
 from ablations.records import TRANSFER_CELL, TRANSFER_FILE, Record
 from ablations.sheet import Column, Sheet, Value
 from ablations.statistics import Interval, t_interval
@@ -25,18 +26,6 @@ if TYPE_CHECKING:
 
 KIND = "transfer"
 """`ablations.records.TAG_KIND` of the runs that hold a matrix."""
-GAINS = {"own": "proxy_accuracy", "common": "common_accuracy", "gold": "test_accuracy", "third": "third_accuracy"}
-"""Ruler -> column of the points."""
-COLUMNS = (
-    Column("own", "by its own RM", "gain"),
-    Column("others", "by the other arms' RMs", "gain"),
-    Column("common", "by the common RM", "gain"),
-    Column("gold", "by the `test` judge", "gain"),
-    Column("third", "by the third judge", "gain"),
-    Column("own_gap", "gap, own RM - `test`", "gain"),
-    Column("common_gap", "gap, common RM - `test`", "gain"),
-    Column("specific", "own RM - other RMs", "gain"),
-)
 NOTE = (
     "Gain of accuracy over the SFT policy at the last checkpoint, in points; mean over seeds ± half the 95 % t-interval. "
     "Common RM: the seed's pre-trained reward model, before any fine-tuning. Descriptive, not tested: each arm's own reward "
@@ -49,37 +38,50 @@ MATRIX = (
 )
 
 
+def columns() -> list[Column]:
+    """Evaluators, every judge among them, and the gaps between them."""
+    return [
+        Column("own", "by its own RM", "gain"),
+        Column("others", "by the other arms' RMs", "gain"),
+        Column("common", "by the common RM", "gain"),
+        *(Column(judge.name, f"by the {judge.label}", "gain") for judge in JUDGES),
+        Column("own_gap", f"gap, own RM - {gold().label}", "gain"),
+        Column("common_gap", f"gap, common RM - {gold().label}", "gain"),
+        Column("specific", "own RM - other RMs", "gain"),
+    ]
+
+
 def sheet(selection: Selection, matrices: Mapping[int, pd.DataFrame]) -> Sheet | None:
     """Gains and gaps by arm; None where nobody but the arm's own reward model was asked."""
+    shown = columns()
     rows: list[tuple[Value, ...]] = []
     for arm in selection.arms:
         found = [gains(record, matrices) for record in selection.of(arm)]
         found = [each for each in found if math.isfinite(each["own"])]
         if found:
-            means = (t_interval([each[column.name] for each in found]) for column in COLUMNS)
+            means = (t_interval([each[column.name] for each in found]) for column in shown)
             rows.append((arm, float(len(found)), *means))
-    used = [
-        k for k in range(len(COLUMNS)) if any(isinstance(v, Interval) and v.n for v in (row[2 + k] for row in rows))
-    ]
-    if not {"common", "others"} & {COLUMNS[k].name for k in used}:
+    used = [k for k in range(len(shown)) if any(isinstance(v, Interval) and v.n for v in (row[2 + k] for row in rows))]
+    if not {"common", "others"} & {shown[k].name for k in used}:
         return None
     head = (Column("arm", "arm"), Column("n", "n", "count"))
     kept = tuple(tuple([*row[:2], *(row[2 + k] for k in used)]) for row in rows)
     notes = (NOTE,) if matrices else (NOTE, MISSING.format(grid=selection.grid.partition("+")[0]))
-    return Sheet("rulers", "Gains by several rulers", (*head, *(COLUMNS[k] for k in used)), kept, notes, FRAMES)
+    return Sheet("rulers", "Gains by several rulers", (*head, *(shown[k] for k in used)), kept, notes, FRAMES)
 
 
 def gains(record: Record, matrices: Mapping[int, pd.DataFrame]) -> dict[str, float]:
-    """One cell's gains and gaps by `COLUMNS`' names; NaN where a ruler was not asked."""
+    """One cell's gains and gaps by the names of `columns`; NaN where a ruler was not asked."""
     points = record.points
+    evaluators = {"own": "proxy_accuracy", "common": "common_accuracy"} | {j.name: j.accuracy for j in JUDGES}
     found = {
         name: float(points[column].iloc[-1] - points[column].iloc[0]) if column in points.columns else math.nan
-        for name, column in GAINS.items()
+        for name, column in evaluators.items()
     }
     found["others"] = by_others(matrices[record.seed], record.label) if record.seed in matrices else math.nan
     return found | {
-        "own_gap": found["own"] - found["gold"],
-        "common_gap": found["common"] - found["gold"],
+        "own_gap": found["own"] - found[gold().name],
+        "common_gap": found["common"] - found[gold().name],
         "specific": found["own"] - found["others"],
     }
 

@@ -13,8 +13,9 @@ import typer
 from rich.progress import track
 
 from ablations.commands import Mixed, OfProfile, RecordedIn, World, refusing, start
+from ablations.components import BASE
 from ablations.errors import InputError, choose
-from ablations.records import GOLD_GAIN
+from ablations.family import PRIMARY_OUTCOME
 from reports import page
 from reports.report import Report, make
 from reports.store import Selection, select
@@ -31,12 +32,10 @@ def command(
         Path | None, typer.Option(help="Where to write. Default: reports/GRID in the runs folder.", show_default=False)
     ] = None,
     profile: OfProfile = None,
-    control: Annotated[
-        str, typer.Option(help="The arm that the others are tested against in the main table.")
-    ] = "diffro",
+    control: Annotated[str, typer.Option(help="The arm that the others are tested against in the main table.")] = BASE,
     metric: Annotated[
         str, typer.Option(help="The measure of the ablation table and of the figure of seeds.")
-    ] = GOLD_GAIN,
+    ] = PRIMARY_OUTCOME,
     formats: Annotated[
         list[str] | None, typer.Option("--format", help=f"Formats of the tables: {', '.join(FORMATS)}. Default: all.")
     ] = None,

@@ -1,9 +1,9 @@
 """How far the answer reaches: which conclusions of the primary family survive in which setting, in words.
 
-In each setting the family is tested as in the grid that declares it: gold gain at matched KL (the range is the setting's own),
-paired t on seeds, Holm over the family, only at the planned number of seeds and with the whole family. Where a setting holds the
-whole factorial, a component's conclusion is its main effect; where it holds single components, its effect when added to DiffRO,
-and the name says so. Settings are not adjusted for one another: this is a sensitivity analysis, and secondary.
+In each setting the family is tested as in the grid that declares it: the primary outcome (matched within the setting), paired t
+on seeds, Holm over the family, only at the planned number of seeds and with the whole family. Where a setting holds the whole
+factorial, a component's conclusion is its main effect; where it holds single components, its effect when added to DiffRO, and the
+name says so. Settings are not adjusted for one another: this is a sensitivity analysis, and secondary.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ablations.contrasts import BASE, COMPONENTS, NAMES, PRIMARY, WHOLE, difference
+from ablations.contrasts import OVERALL, Weights, component_of, effects_alone, overall
+from ablations.family import family as primary_family
+from ablations.family import margin_text, primary
 from ablations.grids import split_label
 from ablations.power import alpha_at
 from ablations.records import Record
@@ -20,7 +22,7 @@ from ablations.sheet import NONE, Column, Sheet, Value
 from ablations.statistics import Interval, t_interval
 from reports import manipulation
 from reports.settings import Setting, settings, varied
-from reports.verdicts import MARGIN, SMALL, by_judge, judge, settled
+from reports.verdicts import SMALL, by_judge, judge, settled
 
 INTERIM = "interim"
 DIVERGED = "not tested (its cells diverged)"
@@ -41,7 +43,7 @@ class Finding:
     setting: Setting
     """Where."""
     mean: Interval
-    """Gold gain at matched KL over seeds."""
+    """The primary outcome's difference over seeds."""
     verdict: str
     """As in the table of effects, or `INTERIM`."""
 
@@ -51,15 +53,15 @@ class Finding:
         return self.verdict.partition(" (")[0]
 
 
-def conclusions(arms: set[str]) -> dict[str, dict[str, float]]:
+def conclusions(arms: set[str]) -> dict[str, Weights]:
     """The primary family as far as these arms can speak about it; ``RRPO - DiffRO`` last."""
-    if all(set(weights) <= arms for weights in PRIMARY.values()):
-        return PRIMARY
-    single = {f"{NAMES[part]}, added to DiffRO": difference(part, BASE) for part in COMPONENTS if part in arms}
-    return (single | {"RRPO - DiffRO": difference(WHOLE, BASE)} if WHOLE in arms else single) if BASE in arms else {}
+    whole = primary_family()
+    if all(set(weights) <= arms for weights in whole.values()):
+        return whole
+    return {name: weights for name, weights in (effects_alone() | overall()).items() if set(weights) <= arms}
 
 
-def family(labels: Iterable[str]) -> dict[str, dict[str, float]]:
+def family(labels: Iterable[str]) -> dict[str, Weights]:
     """The conclusions that every setting of these arms can speak about; none for plain arms."""
     arms: dict[str, set[str]] = {}
     for label in labels:
@@ -83,7 +85,7 @@ def findings(
     labels = planned or {record.label for record in records}
     wanted = family(labels)
     seeds = sorted({record.seed for record in records} | {seed for _, seed in diverged})
-    tested = len(wanted) == len(PRIMARY) and len(seeds) > 1
+    tested = len(wanted) == len(primary_family()) and len(seeds) > 1
     measured = []
     for setting in settings(records, planned):
         contrasts = {name: setting.weights(weights) for name, weights in wanted.items()}
@@ -104,7 +106,7 @@ def findings(
 
 def _not_moved(setting: Setting, conclusion: str, weights: Mapping[str, float]) -> bool:
     """Whether a component was measured on what it has to move in the reward model of this setting, and did not move it."""
-    part = next((part for part in COMPONENTS if conclusion.startswith(f"{NAMES[part]},")), None)
+    part = component_of(conclusion)
     return part is not None and manipulation.check(setting.records, part, weights).failed
 
 
@@ -124,12 +126,12 @@ def sheets(found: Sequence[Finding]) -> list[Sheet]:
         Column("none", "no verdict", "count"),
     )
     notes = (
-        "Gold gain at matched KL within each setting, paired differences over seeds ± half the 95 % t-interval. Survives: the "
-        f"same verdict. Verdicts: paired t, Holm over a setting's {len(PRIMARY)} conclusions, at the planned number of seeds; "
-        f"equivalent: within ±{100 * MARGIN:g} points (TOST, Holm); counted over the other settings. Settings are not adjusted "
-        "for one another: secondary.",
+        f"{primary().title} within each setting, paired differences over seeds ± half the 95 % t-interval. "
+        f"Survives: the same verdict. Verdicts: paired t, Holm over a setting's {len(primary_family())} conclusions, at the "
+        f"planned number of seeds; equivalent: within ±{margin_text()} (TOST, Holm); counted over the other settings. Settings "
+        "are not adjusted for one another: secondary.",
         *(f"{name}: {words(name, found)}" for name in names),
-        *([SINGLE] if any(name not in PRIMARY for name in names) else []),
+        *([SINGLE] if any(name not in primary_family() for name in names) else []),
         *([_untested(names)] if any(finding.verdict == INTERIM for finding in found) else []),
     )
     return [Sheet("survival", "Which conclusions survive", columns, tuple(rows), notes), _by_setting(found, names)]
@@ -137,10 +139,8 @@ def sheets(found: Sequence[Finding]) -> list[Sheet]:
 
 def _untested(names: Sequence[str]) -> str:
     """Why there is no test."""
-    if len(names) < len(PRIMARY):
-        return (
-            f"Interim, without a test: these arms speak about {len(names)} of the family's {len(PRIMARY)} conclusions."
-        )
+    if len(names) < (whole := len(primary_family())):
+        return f"Interim, without a test: these arms speak about {len(names)} of the family's {whole} conclusions."
     return "Interim, without a test: cells are missing, or this is no planned number of seeds."
 
 
@@ -210,7 +210,7 @@ def words(name: str, found: Sequence[Finding]) -> str:
     rest = [finding for finding in others if finding.word != own.word]
     said = f"{own.verdict.capitalize()} in the world's own setting, and in {len(same)} of {len(others)} others"
     if small := sum(finding.verdict.endswith(SMALL) for finding in same):
-        said += f" (in {small} of them by less than 3 points)"
+        said += f" (in {small} of them by less than {margin_text()})"
     turned = {"better": "worse", "worse": "better"}.get(own.word)
     if any(finding.word == turned for finding in rest):
         said += "; it turns round in " + ", ".join(f.setting.name for f in rest if f.word == turned)
@@ -236,6 +236,6 @@ def verdict(found: Sequence[Finding], heard: str) -> list[str]:
     if not sheets(found):
         return []
     names = list(dict.fromkeys(finding.conclusion for finding in found))
-    whole = [f"{name}: {words(name, found)}" for name in names if name == "RRPO - DiffRO"]
-    parts = [f"{name}: {words(name, found)}" for name in names if name != "RRPO - DiffRO"]
+    whole = [f"{name}: {words(name, found)}" for name in names if name == OVERALL]
+    parts = [f"{name}: {words(name, found)}" for name in names if name != OVERALL]
     return [*whole, *([" ".join(parts)] if parts else []), heard]

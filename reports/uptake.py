@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ablations.contrasts import BASE, apply
+from ablations.components import BASE
+from ablations.contrasts import Values, apply
 from ablations.grids import split_label
+from ablations.outcomes import find
 from ablations.records import Record
 from ablations.sheet import Column, Sheet, Value
 from ablations.statistics import Interval, t_interval
-from ablations.summary import value_of
 from reports.settings import SHORTCUT, Setting, settings, varied
 
 
@@ -28,7 +29,7 @@ def sheet(records: Sequence[Record]) -> Sheet | None:
     if strengths[0] != 0:
         return None
     others = [factor for factor in varied(found) if factor != SHORTCUT]
-    outcomes = {(record.label, record.seed): value_of(record, "uptake", {}) for record in records}
+    outcomes = find("uptake").values(records)
     contexts = list(dict.fromkeys(tuple(setting.levels[factor] for factor in others) for setting in found))
     rows: list[tuple[Value, ...]] = []
     for context in contexts:
@@ -68,9 +69,7 @@ def _arms(here: dict[float, Setting]) -> list[str]:
     return sorted((arm for arm in order if arm in shared), key=lambda arm: arm != BASE)
 
 
-def _row(
-    arm: str, here: dict[float, Setting], strengths: Sequence[float], outcomes: dict[tuple[str, int], float]
-) -> list[Value]:
+def _row(arm: str, here: dict[float, Setting], strengths: Sequence[float], outcomes: Values) -> list[Value]:
     labels = [label for s in strengths for label in here[s].weights({arm: 1.0, BASE: 1.0})]
     seeds = sorted({seed for _, seed in outcomes if all((label, seed) in outcomes for label in labels)})
     none, *planted = strengths

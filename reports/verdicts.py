@@ -12,18 +12,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ablations.contrasts import PRIMARY, apply
+from ablations.contrasts import apply
+from ablations.family import MARGIN, margin_text, primary
+from ablations.family import family as declared
 from ablations.inference import equivalence, holm, paired_test
+from ablations.judges import gold, vetoing
 from ablations.power import seeds_to_decide, spread_bound
 from ablations.records import Record
-from ablations.summary import gold_gains
 
-MARGIN = 0.03
-"""Three points: smaller differences count as none (declared in the design, before any result)."""
-GOLD = "test_accuracy"
-OTHER_JUDGES = ("val_accuracy", "third_accuracy")
-"""Judges beside `test`: better or worse takes that all agree on the sign. The third is asked at three checkpoints alone."""
-SMALL = " (by less than 3 points)"
+SMALL = f" (by less than {margin_text()})"
 """What a verdict adds where a difference is found and lies within the margin."""
 Contrasts = Mapping[str, Mapping[str, float]]
 """Name -> weights by label."""
@@ -35,15 +32,19 @@ class Judged(NamedTuple):
     holm_p: float
     """Paired t, adjusted over the family."""
     tost_p: float
-    """'Within three points', unadjusted."""
+    """'Beyond the margin', unadjusted."""
     verdict: str
     """In words."""
 
 
 def by_judge(records: Sequence[Record], contrasts: Contrasts, seeds: Sequence[int]) -> list[dict[str, np.ndarray]]:
-    """Each contrast of gold gain at matched KL by the `test` judge, then by `OTHER_JUDGES`: the seeds where all its arms are."""
-    gains = [gold_gains(records, judge)[0] for judge in (GOLD, *OTHER_JUDGES)]
-    return [{name: _finite(apply(weights, gain, seeds)) for name, weights in contrasts.items()} for gain in gains]
+    """Each contrast of the primary outcome by the gold judge, then by those with a veto: the seeds where all its arms are."""
+    by = primary().by
+    outcomes = [by(judge) for judge in (gold(), *vetoing())] if by else [primary()]
+    return [
+        {name: _finite(apply(weights, values, seeds)) for name, weights in contrasts.items()}
+        for values in (outcome.values(records) for outcome in outcomes)
+    ]
 
 
 def lacking(weights: Mapping[str, float], seeds: Sequence[int], diverged: Collection[tuple[str, int]]) -> int:
@@ -95,8 +96,9 @@ def _verdict(x: np.ndarray, p: float, tost: float, alpha: float, opposed: bool) 
     if p < alpha:
         if opposed:
             return "no verdict (judges disagree on the sign)"
-        return ("better" if x.mean() > 0 else "worse") + (SMALL if tost < alpha else "")
+        improved = x.mean() * (primary().direction or 1) > 0
+        return ("better" if improved else "worse") + (SMALL if tost < alpha else "")
     if tost < alpha:
         return "equivalent"
-    enough = seeds_to_decide(spread_bound(x), MARGIN, alpha / len(PRIMARY))
+    enough = seeds_to_decide(spread_bound(x), MARGIN, alpha / len(declared()))
     return f"undecided ({enough} seeds would decide)" if enough else "undecided (not even 1,000 seeds would decide)"

@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ablations.contrasts import BASE, PRIMARY, WHOLE, apply, difference
+from ablations.components import BASE, RRPO
+from ablations.contrasts import OVERALL, Values, apply, difference
 from ablations.environment import code_versions
+from ablations.family import family, family_text, margin_text, primary
 from ablations.inference import correlation
+from ablations.judges import gold
+from ablations.outcomes import OUTCOMES
 from ablations.records import Record
 from ablations.statistics import t_interval
-from ablations.summary import gold_gains, value_of
 from reports import opinion, sensitivity, settings
 from reports.effects import Row
 from reports.made_with import devices, numbers, stage_versions
 from reports.store import Selection
-from reports.verdicts import MARGIN
 
 ALONE = "Reward models alone: no policy was optimised"
 
@@ -23,10 +25,10 @@ ALONE = "Reward models alone: no policy was optimised"
 def verdict(selection: Selection, rows: Sequence[Row], heard: str = opinion.NOBODY) -> list[str]:
     """Three sentences: RRPO against DiffRO, which components, and what the answer does not reach (``heard``: who listened)."""
     by_name = {row.name: row for row in rows}
-    whole = by_name.get("RRPO - DiffRO")
+    whole = by_name.get(OVERALL)
     seeds = len({record.seed for record in selection.records})
     if whole is None:
-        why = "In no seed of this grid have both RRPO and DiffRO a gain at matched KL"
+        why = f"In no seed of this grid is the {primary().label} known of both RRPO and DiffRO"
         if not _policies(selection.records):
             why = ALONE
         return [
@@ -39,7 +41,7 @@ def verdict(selection: Selection, rows: Sequence[Row], heard: str = opinion.NOBO
         "an interim estimate without a test" if math.isnan(whole.holm_p) else f"paired t, Holm p = {whole.holm_p:.4f}"
     )
     first = (
-        f"At matched KL, RRPO's gain of gold accuracy differs from DiffRO's by {_points(whole)} points over {n} "
+        f"RRPO differs from DiffRO in {primary().label} by {_points(whole)} points over {n} "
         f"seed{'s' if n > 1 else ''} ({said}): {whole.verdict}."
     )
     parts = [row for row in rows if row.primary and row is not whole]
@@ -56,19 +58,17 @@ def _points(row: Row) -> str:
 
 
 def _ending(selection: Selection) -> str:
-    """How the two arms end: hack rate and phone errors at the last checkpoint, paired."""
+    """How the two arms end: their paired difference in every outcome that has a better side, but the primary one."""
     seeds = sorted({record.seed for record in selection.records})
+    pair = [record for record in selection.records if record.label in (BASE, RRPO)]
     said = []
-    for name, words in (
-        ("hack_rate", "hack rate"),
-        ("uptake", "shortcut uptake"),
-        ("phone_error_rate", "phone error rate"),
-    ):
-        outcomes = {(r.label, r.seed): value_of(r, name, {}) for r in selection.records if r.label in (BASE, WHOLE)}
-        mean = t_interval(apply(difference(WHOLE, BASE), outcomes, seeds))
+    for outcome in OUTCOMES:
+        if not outcome.direction or outcome.difference_unit != "gain" or outcome.name == primary().name:
+            continue
+        mean = t_interval(apply(difference(RRPO, BASE), outcome.values(pair), seeds))
         if mean.n:
             bounds = "" if math.isnan(mean.low) else f" [{100 * mean.low:+.1f}, {100 * mean.high:+.1f}]"
-            said.append(f"{words} {100 * mean.mean:+.1f}{bounds}")
+            said.append(f"{outcome.label} {100 * mean.mean:+.1f}{bounds}")
     if not said:
         return "No end values were measured"
     return f"At the last checkpoint RRPO differs from DiffRO, in points, by {', '.join(said)} (secondary, not tested)"
@@ -84,7 +84,7 @@ def methods(selection: Selection) -> str:
         return params.get(f"profile.{name}", "?").strip('"')
 
     arms = ", ".join(selection.arms)
-    gains, _ = gold_gains(records)
+    outcomes = primary().values(records)
     how = f"{ALONE}. "
     if _policies(records):
         how = (
@@ -92,12 +92,12 @@ def methods(selection: Selection) -> str:
             f"{value('optimize.lr')}, beta {value('optimize.beta')}, tau {value('optimize.tau')}, content weight "
             f"{value('optimize.content_weight')}, unless the arm says otherwise) against a frozen reward model, and was judged "
             f"on {value('optimize.eval_prompts')} evaluation prompts at steps {value('optimize.checkpoints')}. Primary outcome: "
-            f"gold gain at matched KL by the `test` judge. {_family(selection)} "
+            f"{primary().label} by the {gold().label}. {_family(selection)} "
         )
     return (
         f"{len(records)} cells: {len(selection.arms)} arms ({arms}) by {len(seeds)} seeds ({numbers(seeds)}), profile "
         f"{records[0].profile}, world {records[0].world_hash}. {how}Intervals are 95 % t-intervals over seeds, the unit of "
-        f"analysis. {_correlation(gains, seeds)}{selection.counted} "
+        f"analysis. {_correlation(outcomes, seeds)}{selection.counted} "
         "A seed redraws the annotated and the SFT utterances, raters, RM pre-training, SFT, fine-tuning, prompts and "
         "roll-out noise; corpus "
         f"renderer, codec, base policy and judges are one world. {_made(records)}"
@@ -114,20 +114,20 @@ def _family(selection: Selection) -> str:
     if settings.settings(selection.records):
         there = list(sensitivity.family(selection.planned))
         said = f"In each setting, secondary: {'; '.join(there) or 'no conclusion'}"
-        lack = "" if len(there) == len(PRIMARY) else ", of which this grid has not all"
+        lack = "" if len(there) == len(family()) else ", of which this grid has not all"
     else:
-        absent = [name for name, weights in PRIMARY.items() if not set(weights) <= set(selection.arms)]
-        said = "Primary family: main effects of LS, EAM and Adv in the 2^3 factorial and RRPO - DiffRO"
+        absent = [name for name, weights in family().items() if not set(weights) <= set(selection.arms)]
+        said = f"Primary family: {family_text()}"
         lack = f", of which this grid has not {'; '.join(absent)}" if absent else ""
     return (
-        f"{said}; paired t on seeds, Holm over four, only at the planned numbers of seeds ({looks}) and with the whole family"
-        f"{lack}; beside it exact sign-flip permutation, Wilcoxon and TOST with a margin of {100 * MARGIN:g} points."
+        f"{said}; paired t on seeds, Holm over {len(family())}, only at the planned numbers of seeds ({looks}) and with the "
+        f"whole family{lack}; beside it TOST with a margin of {margin_text()}."
     )
 
 
-def _correlation(gains: dict[tuple[str, int], float], seeds: Sequence[int]) -> str:
+def _correlation(outcomes: Values, seeds: Sequence[int]) -> str:
     """What pairing bought: the correlation of RRPO's and DiffRO's seeds."""
-    r = correlation(*([gains.get((arm, seed), math.nan) for seed in seeds] for arm in (WHOLE, BASE)))
+    r = correlation(*([outcomes.get((arm, seed), math.nan) for seed in seeds] for arm in (RRPO, BASE)))
     return "" if math.isnan(r) else f"Achieved correlation of RRPO's and DiffRO's paired seeds: {r:+.2f}. "
 
 

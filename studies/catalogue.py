@@ -4,20 +4,22 @@
         space = {"epsilon": FloatDistribution(0.0, 0.3)}
         return Study("smoothing", space, {"epsilon": 0.1}, lambda knobs: ArmConfig(regularizers=regularised(knobs)))
 
-No space is conditional: a component is off at its identity value (eps = 0, alpha = 0, mix probability = 0), so that importances
-mean something. Development seeds only (1000 and up): a search never sees what a report is made of.
+The strengths are the components' own knobs (`ablations.components`). No space is conditional: a component is off at its identity
+value, so that importances mean something. Development seeds only (1000 and up): a search never sees what a report is made of.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
+from ablations.components import COMPONENTS, RRPO, Knob, factorial, switched_on
 from ablations.errors import InputError, choose
-from ablations.grids import ARMS, FACTORIAL
+from ablations.grids import arms
 from rrpo.config import ArmConfig, OptimizeConfig, RegularizerConfig
 
 Knobs = Mapping[str, float | str]
@@ -47,52 +49,48 @@ class Study:
         return {name: _other(d, self.paper[name]) for name, d in self.space.items()}
 
 
-def regularised(knobs: Knobs, norm: str = "absolute") -> RegularizerConfig:
-    """Knobs that are named, the paper's values for the others; ``mix_db_width`` opens the range around its centre."""
-    paper = RegularizerConfig()
-    half = float(knobs.get("mix_db_width", paper.mix_db_high - paper.mix_db_low)) / 2
-    centre = float(knobs.get("mix_db_centre", (paper.mix_db_low + paper.mix_db_high) / 2))
-    return RegularizerConfig(
-        epsilon=float(knobs.get("epsilon", paper.epsilon)),
-        mix_probability=float(knobs.get("mix_probability", paper.mix_probability)),
-        mix_db_low=centre - half,
-        mix_db_high=centre + half,
-        alpha=float(knobs.get("alpha", paper.alpha)),
-        epsilon_adv=float(knobs.get("epsilon_adv", paper.epsilon_adv)),
-        adv_norm=norm,
-    )
+def regularised(knobs: Knobs, **fields: Any) -> RegularizerConfig:
+    """Knobs that are named, the paper's values for the others; ``fields`` of the config that are no knob."""
+    values = {name: float(value) for name, value in (paper() | dict(knobs)).items()}
+    strengths: dict[str, Any] = {}
+    for component in COMPONENTS:
+        strengths |= component.on if component.paper else component.off
+        if component.knobs:
+            strengths |= component.strengths({knob.name: values[knob.name] for knob in component.knobs})
+    return RegularizerConfig(**strengths, **fields)
 
 
-STRENGTHS: dict[str, BaseDistribution] = {
-    "epsilon": FloatDistribution(0.0, 0.3),
-    "alpha": FloatDistribution(0.0, 2.0),
-    "epsilon_adv": FloatDistribution(0.05, 50.0, log=True),
-    "mix_probability": FloatDistribution(0.0, 1.0),
-    "mix_db_centre": FloatDistribution(-5.0, 10.0),
-    "mix_db_width": FloatDistribution(0.0, 20.0),
-}
-PAPER: dict[str, float | str] = {
-    "epsilon": 0.1,
-    "alpha": 0.5,
-    "epsilon_adv": 0.5,
-    "mix_probability": 1.0,
-    "mix_db_centre": 2.5,
-    "mix_db_width": 15.0,
-}
+def knobs_of(names: Collection[str] | None = None) -> list[Knob]:
+    """The knobs of all components, or of those named."""
+    return [knob for component in COMPONENTS if names is None or component.name in names for knob in component.knobs]
+
+
+def space_of(knobs: Sequence[Knob]) -> dict[str, BaseDistribution]:
+    """The ranges of knobs."""
+    return {knob.name: FloatDistribution(knob.low, knob.high, log=knob.log) for knob in knobs}
+
+
+def paper() -> dict[str, float | str]:
+    """The paper's strengths."""
+    return {knob.name: knob.paper for knob in knobs_of()}
 
 
 def regularizers() -> Study:
-    """Strengths of LS, EAM and Adv, the perturbation's radius absolute as in the paper."""
-    return Study("regularizers", STRENGTHS, PAPER, lambda knobs: ArmConfig(regularizers=regularised(knobs)))
+    """Strengths of all components, the perturbation's radius absolute as in the paper."""
+    return Study(
+        "regularizers", space_of(knobs_of()), paper(), lambda knobs: ArmConfig(regularizers=regularised(knobs))
+    )
 
 
 def regularizers_relative() -> Study:
     """The same with the perturbation's radius as a share of ||h'||, the same for any length."""
-    space = STRENGTHS | {"epsilon_adv": FloatDistribution(0.001, 1.0, log=True)}
-    paper = PAPER | {"epsilon_adv": 0.006}  # 0.5 on a LayerNormed h' of 70 frames by 96 is about a .6 % push
-    return Study(
-        "regularizers_relative", space, paper, lambda knobs: ArmConfig(regularizers=regularised(knobs, "relative"))
-    )
+    space = space_of(knobs_of()) | {"epsilon_adv": FloatDistribution(0.001, 1.0, log=True)}
+    first = paper() | {"epsilon_adv": 0.006}  # 0.5 on a LayerNormed h' of 70 frames by 96 is about a .6 % push
+
+    def arm(knobs: Knobs) -> ArmConfig:
+        return ArmConfig(regularizers=regularised(knobs, adv_norm="relative"))
+
+    return Study("regularizers_relative", space, first, arm)
 
 
 def policy() -> Study:
@@ -104,7 +102,7 @@ def policy() -> Study:
         "tau": CategoricalDistribution(tuple(TAUS)),
     }
     return Study(
-        "policy", space, {"lr": default.lr, "beta": default.beta, "tau": "1"}, lambda k: _pushed(ARMS["rrpo"], k)
+        "policy", space, {"lr": default.lr, "beta": default.beta, "tau": "1"}, lambda k: _pushed(arms()[RRPO], k)
     )
 
 
@@ -115,26 +113,18 @@ def rm() -> Study:
 
 def tune_arm(arm: str) -> Study:
     """One arm's own strengths with learning rate and beta: run for every arm with the same number of trials."""
-    given = ARMS[arm]
-    on = given.regularizers
-    wanted = {"epsilon": on.epsilon > 0, "alpha": on.alpha > 0, "epsilon_adv": on.alpha > 0}
-    wanted |= dict.fromkeys(("mix_probability", "mix_db_centre", "mix_db_width"), on.mix_probability > 0)
-    own = [name for name, used in wanted.items() if used and given.finetune]
+    given = arms()[arm]
+    on = switched_on(given.regularizers)
+    own = knobs_of(on if given.finetune else ())
     push = policy()
-    space = {name: STRENGTHS[name] for name in own} | {name: push.space[name] for name in ("lr", "beta")}
-    paper = {name: PAPER[name] for name in own} | {name: push.paper[name] for name in ("lr", "beta")}
+    space = space_of(own) | {name: push.space[name] for name in ("lr", "beta")}
+    first: Knobs = {knob.name: knob.paper for knob in own} | {name: push.paper[name] for name in ("lr", "beta")}
 
     def tuned(knobs: Knobs) -> ArmConfig:
-        chosen = regularised(knobs)
-        kept = replace(
-            chosen,
-            epsilon=chosen.epsilon if on.epsilon else 0.0,
-            mix_probability=chosen.mix_probability if on.mix_probability else 0.0,
-            alpha=chosen.alpha if on.alpha else 0.0,
-        )
-        return _pushed(replace(given, regularizers=kept), knobs)
+        off = {field: value for c in COMPONENTS if c.name not in on for field, value in c.off.items()}
+        return _pushed(replace(given, regularizers=replace(regularised(knobs), **off)), knobs)
 
-    return Study(f"tune-{arm}", space, paper, tuned)
+    return Study(f"tune-{arm}", space, first, tuned)
 
 
 def _pushed(arm: ArmConfig, knobs: Knobs) -> ArmConfig:
@@ -149,18 +139,13 @@ STUDIES: dict[str, Callable[[], Study]] = {
     "rm": rm,
 }
 """By name; ``tune-arm`` takes an arm and stands beside them."""
-TUNABLE = (*FACTORIAL, "pretrained", "oracle")
-"""Arms that ``tune-arm`` accepts: those whose policy moves for a reason."""
-LIMITS: dict[str, tuple[float, float]] = {
-    "epsilon": (0.0, 1.0),
-    "alpha": (0.0, math.inf),
-    "epsilon_adv": (0.0, math.inf),
-    "mix_probability": (0.0, 1.0),
-    "mix_db_width": (0.0, math.inf),
-    "lr": (0.0, math.inf),
-    "beta": (0.0, math.inf),
-}
-"""What a knob can mean at all; one that is not named takes any number."""
+LIMITS: dict[str, tuple[float, float]] = {"lr": (0.0, math.inf), "beta": (0.0, math.inf)}
+"""What a knob of the policy can mean at all; those of components say so themselves, and any other takes any number."""
+
+
+def tunable() -> list[str]:
+    """Arms that ``tune-arm`` accepts: those whose policy moves for a reason."""
+    return [*factorial(), "pretrained", "oracle"]
 
 
 def study_of(name: str, arm: str = "", ranges: Sequence[tuple[str, float, float]] = ()) -> Study:
@@ -172,7 +157,7 @@ def study_of(name: str, arm: str = "", ranges: Sequence[tuple[str, float, float]
         raise InputError(f"--arm belongs to {TUNE} alone", got=f"--study {name} --arm {arm}", fix="leave --arm out")
     make = STUDIES[choose("study", name, [*STUDIES, TUNE])] if name != TUNE else None
     try:
-        study = make() if make else tune_arm(choose(f"arm for {TUNE} (--arm)", arm, TUNABLE))
+        study = make() if make else tune_arm(choose(f"arm for {TUNE} (--arm)", arm, tunable()))
         space = dict(study.space)
         for knob, low, high in ranges:
             given = space[choose(f"knob in study {name} (--range)", knob, space)]
@@ -198,9 +183,10 @@ def _check(study: Study) -> None:
             got=f"space {', '.join(study.space) or 'empty'}; paper {', '.join(study.paper) or 'empty'}",
             fix="name the same knobs in both",
         )
+    limits = LIMITS | {knob.name: knob.limits for knob in knobs_of()}
     for knob, distribution in study.space.items():
         if isinstance(distribution, FloatDistribution):
-            low, high = LIMITS.get(knob, (-math.inf, math.inf))
+            low, high = limits.get(knob, (-math.inf, math.inf))
             if not (low <= distribution.low < distribution.high <= high and math.isfinite(distribution.high)):
                 raise InputError(
                     f"the range of {knob} makes no sense",

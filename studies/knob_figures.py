@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from ablations.figure_style import GREY, NARROW, VERMILION, WIDE, figure_of, save
+from studies.catalogue import knobs_of
 from studies.results import LEAST, complete, evenly_drawn
 from studies.search import OUTCOMES, Search
 
@@ -21,12 +22,15 @@ if TYPE_CHECKING:
     from optuna.study import Study as OptunaStudy
     from optuna.trial import FrozenTrial
 
-AXES = ("epsilon", "alpha", "epsilon_adv")
-"""Knobs of the response surface, and of the contours where they are searched."""
 GRID = 40
 """Points a side of a surface."""
-STAR: dict[str, Any] = {"marker": "*", "ms": 9, "color": VERMILION, "mec": "white", "ls": "none"}
+STAR: dict[str, Any] = {"marker": "*", "ms": 9, "color": VERMILION, "mec": "white", "linestyle": "none"}
 """How the paper's values are marked everywhere."""
+
+
+def axes_of_surface() -> list[str]:
+    """Knobs of the response surface, and of the contours where they are searched."""
+    return [knob.name for knob in knobs_of() if knob.surface]
 
 
 def draw(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
@@ -87,7 +91,7 @@ def contour(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
     """``contour``: the first objective over pairs of knobs, linear between trials; nothing where they lie on a line."""
     trials, space = complete(study), search.definition.space
     numeric = [knob for knob, d in space.items() if isinstance(d, FloatDistribution)]
-    knobs = [knob for knob in AXES if knob in numeric] or numeric[:3]
+    knobs = [knob for knob in axes_of_surface() if knob in numeric] or numeric[:3]
     pairs = list(combinations(knobs, 2))
     if not pairs or len(trials) < 4:
         return []
@@ -110,20 +114,21 @@ def contour(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
 def surface(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
     """``surface``: a Gaussian process of gold and hack rate over pairs of knobs, others at the paper's values.
 
-    Only from evenly covering trials (QMC or random) and where the three knobs are searched. R² is that of trials left out in
+    Only from evenly covering trials (QMC or random) and where its knobs are searched. R² is that of trials left out in
     turn: at or below 0 the surface shows noise.
     """
     trials, space = evenly_drawn(complete(study)), search.definition.space
-    if not set(AXES) <= set(space) or len(trials) < LEAST:
+    knobs = axes_of_surface()
+    if not set(knobs) <= set(space) or len(knobs) < 2 or len(trials) < LEAST:
         return []
     from matplotlib.ticker import MaxNLocator
 
     outcomes = [[*t.user_attrs[OUTCOMES].values()] for t in trials]
     first = search.question.objectives[0]
     measures = [name for name in ("gold_gain", "hack_rate") if name in outcomes[0][0]] or [first]
-    x = np.array([[unit(space[knob], t.params[knob]) for knob in AXES] for t in trials])
-    paper = np.array([unit(space[knob], search.definition.paper[knob]) for knob in AXES])
-    pairs = [(0, 1), (0, 2), (1, 2)]
+    x = np.array([[unit(space[knob], t.params[knob]) for knob in knobs] for t in trials])
+    paper = np.array([unit(space[knob], search.definition.paper[knob]) for knob in knobs])
+    pairs = list(combinations(range(len(knobs)), 2))
     ticks = np.linspace(0, 1, GRID)
     with figure_of(WIDE, 0.5 + 2.0 * len(measures), len(measures), len(pairs)) as (figure, axes):
         for line, name in enumerate(measures):
@@ -138,7 +143,7 @@ def surface(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
                 level = axis.contourf(ticks, ticks, z, levels=levels, cmap="viridis")
                 axis.plot(x[:, i], x[:, k], ".", ms=2.5, color="white", mec="0.3", mew=0.3)
                 axis.plot(paper[i], paper[k], **STAR)
-                _both(axis, space, AXES[i], AXES[k])
+                _both(axis, space, knobs[i], knobs[k])
             own[0].set_title(f"{name.replace('_', ' ')}, {len(trials)} trials, left-out R² {r2:.2f}", loc="left")
             figure.colorbar(level, ax=own, label=f"{name.replace('_', ' ')} (%)")
         return save(figure, folder, "surface")

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from ablations import environment, launchers
 from ablations.errors import InputError, choose, positive
 from ablations.exported import check_name
-from ablations.inference import EXACT
 from ablations.packing import UNMEASURED
 from ablations.records import EXPERIMENT_STUDY
 from ablations.request import default_workers
@@ -23,7 +22,7 @@ from rrpo.identity import canonical
 from rrpo.profiles import PROFILES
 from rrpo.stages import walk
 from studies.catalogue import Study, described, study_of
-from studies.fresh import VERIFY, VERIFY_SMOKE
+from studies.fresh import MOST, VERIFY, VERIFY_SMOKE
 from studies.pruning import PRUNERS
 from studies.results import complete, front
 from studies.samplers import GIVEN, SAMPLER, SAMPLERS
@@ -108,8 +107,8 @@ def checked(
     )
     if export_arm:
         check_name(export_arm)
-    if verify is not None and not 0 <= verify <= EXACT:
-        raise InputError("--verify is a number of fresh seeds", got=verify, fix=f"give 0 (none) to {EXACT}")
+    if verify is not None and not 0 <= verify <= MOST:
+        raise InputError("--verify is a number of fresh seeds", got=verify, fix=f"give 0 (none) to {MOST}")
     usual = VERIFY_SMOKE if profile == "smoke" else VERIFY
     count = default_workers(machine) if workers is None else positive("--workers", workers)
     where = launchers.checked(*launcher, machine, UNMEASURED)

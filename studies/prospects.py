@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ablations.estimate import Estimator, duration, wall
 from ablations.jobs import missing_below
+from ablations.judges import tuning
 from rrpo.stages import Stage, walk
 from studies.pruning import caveat
 from studies.samplers import SAMPLERS
@@ -52,7 +53,7 @@ def announcement(search: Search, study: OptunaStudy, workers: int, once: Sequenc
     note = caveat(search.pruner, question)
     return [
         f"study {search.name}: {left} of {search.trials} trials to run, each on seeds {_span(question.seeds)} (development), "
-        f"by {', '.join(question.objectives)}" + (" (`val` judge)" if question.policy else ""),
+        f"by {', '.join(question.objectives)}" + (f" ({tuning().label})" if question.policy else ""),
         f"sampler {search.sampler}: {SAMPLERS[search.sampler]}; pruner {search.pruner}",
         *([f"note: {note}"] if note else []),
         f"time on {workers} worker(s), {question.device}: {time}",

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from ablations.judges import tuning
 from studies.samplers import STARTUP
 from studies.trial import OBJECTIVES, Question
 
@@ -44,7 +45,8 @@ def looks_at(name: str, question: Question) -> str:
     """The measure that a pruner by step reads; empty where it has nothing to read."""
     if name not in ("median", "hyperband") or len(question.objectives) > 1:
         return ""
-    return OBJECTIVES[question.objectives[0]].look
+    look = OBJECTIVES[question.objectives[0]].look
+    return look(tuning()) if look else ""
 
 
 def caveat(name: str, question: Question) -> str:

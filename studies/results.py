@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ablations.judges import tuning
 from ablations.sheet import Column, Sheet, Value
 from ablations.statistics import Interval, t_interval
 from studies.recovery import lost_trials
@@ -94,7 +95,7 @@ def best(study: OptunaStudy, search: Search) -> Sheet | None:
     counts = _counts(study)
     notes = (
         f"{counts}. Mean over seeds {', '.join(map(str, search.question.seeds))} (development) ± half the 95 % t-interval"
-        + (", by the `val` judge" if search.question.policy else "")
+        + (f", by the {tuning().label}" if search.question.policy else "")
         + ". The best of many noisy trials is biased upwards: believe the check on fresh seeds. Trial 0 has the paper's values.",
         *(note for note in [short(shown, search)] if note),
     )

@@ -14,7 +14,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from ablations.grids import ARMS
+from ablations.components import BASE
+from ablations.grids import arms
+from ablations.judges import Judge, tuning
 from ablations.statistics import STUCK, matched_kl_gain
 from ablations.worker import stopping
 from rrpo import pipeline
@@ -25,8 +27,11 @@ from rrpo.stages import Context, Stage, materialise
 FIRST_SEED = 1000
 """First development seed of a search; those of `FRESH_SEED` on are for the check of its winner."""
 FRESH_SEED = 2000
-REFERENCE = ARMS["diffro"]
-"""Its reach in KL is the range over which every trial of a seed is averaged."""
+
+
+def reference() -> ArmConfig:
+    """DiffRO, whose reach in KL is the range over which every trial of a seed is averaged."""
+    return arms()[BASE]
 
 
 class Objective(NamedTuple):
@@ -38,15 +43,15 @@ class Objective(NamedTuple):
     """Whether a policy has to be optimised for it."""
     text: str
     """For people."""
-    look: str = ""
-    """The measure of a running policy optimisation that goes the same way, for pruning by step; empty: there is none."""
+    look: Callable[[Judge], str] | None = None
+    """The measure of a running policy optimisation, by its judge, that goes the same way, for pruning by step; None: none."""
 
 
 OBJECTIVES: dict[str, Objective] = {
-    "gold_gain": Objective("maximize", True, "gold (`val`) gain at matched KL", "val_logprob"),
-    "gold_end": Objective("maximize", True, "gold (`val`) accuracy at the last checkpoint", "val_logprob"),
-    "hack_rate": Objective("minimize", True, "hack rate (by `val`) at the last checkpoint", "val_hack_rate"),
-    "uptake": Objective("minimize", True, "shortcut uptake at the last checkpoint", "uptake"),
+    "gold_gain": Objective("maximize", True, "gold gain at matched KL", lambda judge: judge.logprob),
+    "gold_end": Objective("maximize", True, "gold accuracy at the last checkpoint", lambda judge: judge.logprob),
+    "hack_rate": Objective("minimize", True, "hack rate at the last checkpoint", lambda judge: judge.hack_rate),
+    "uptake": Objective("minimize", True, "shortcut uptake at the last checkpoint", lambda judge: "uptake"),
     "phone_error_rate": Objective("minimize", True, "phone error rate at the last checkpoint"),
     "cross_language": Objective("maximize", False, "reward model's accuracy on languages that it was not trained on"),
     "robustness": Objective("maximize", False, "reward model's accuracy under PGD at a relative radius of 0.1"),
@@ -78,7 +83,7 @@ class Question:
         """What one seed of a trial asks for."""
         if not self.policy:
             return [pipeline.examined(self.profile, arm, seed)]
-        stages = [pipeline.optimized(self.profile, arm, seed), pipeline.optimized(self.profile, REFERENCE, seed)]
+        stages = [pipeline.optimized(self.profile, arm, seed), pipeline.optimized(self.profile, reference(), seed)]
         if "phone_error_rate" in self.objectives:
             stages.append(pipeline.transcribed(self.profile, arm, seed))
         if any(not OBJECTIVES[name].policy for name in self.objectives):
@@ -106,19 +111,20 @@ def measure(
         for stage in question.stages(arm, seed)
     }
     if question.policy:
-        reference = pd.read_parquet(
-            pipeline.optimized(question.profile, REFERENCE, seed).path(question.store) / "points.parquet"
+        judge = tuning()
+        vanilla = pd.read_parquet(
+            pipeline.optimized(question.profile, reference(), seed).path(question.store) / "points.parquet"
         )
         points = pd.read_parquet(
             pipeline.optimized(question.profile, arm, seed).path(question.store) / "points.parquet"
         )
-        paths = {name: (p["sqrt_kl"], p["val_accuracy"]) for name, p in (("reference", reference), ("trial", points))}
+        paths = {name: (p["sqrt_kl"], p[judge.accuracy]) for name, p in (("reference", vanilla), ("trial", points))}
         found["gold_gain"] = matched_kl_gain(paths, stops={"trial"}).gains["trial"]
-        found["gold_end"] = float(points["val_accuracy"].iloc[-1])
-        found["hack_rate"] = float(points["val_hack_rate"].iloc[-1])
+        found["gold_end"] = float(points[judge.accuracy].iloc[-1])
+        found["hack_rate"] = float(points[judge.hack_rate].iloc[-1])
         found["uptake"] = float(points["uptake"].iloc[-1])
         found["kl_token"] = float(points["kl_token"].iloc[-1])
-        found["moved"] = float(points["sqrt_kl"].max() / reference["sqrt_kl"].max())
+        found["moved"] = float(points["sqrt_kl"].max() / vanilla["sqrt_kl"].max())
     if "transcribe" in folders:
         found["phone_error_rate"] = _scalars(folders["transcribe"])["end_phone_error_rate"]
     if "examine" in folders:
@@ -142,7 +148,7 @@ def mean(outcomes: Mapping[int, Mapping[str, float]], name: str) -> float:
 
 
 def _reference(question: Question, seed: int) -> str:
-    return pipeline.optimized(question.profile, REFERENCE, seed).key if question.policy else ""
+    return pipeline.optimized(question.profile, reference(), seed).key if question.policy else ""
 
 
 def _scalars(folder: Path) -> dict[str, float]:

@@ -7,33 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ablations.figure_style import NARROW, WIDE, drawable, figure_of, look, percent, pick, save
+from ablations.components import BASE, RRPO
+from ablations.figure_style import NARROW, WIDE, drawable, figure_of, look, percent, pick, preferred, save
+from ablations.judges import gold, tuning
+from ablations.outcomes import accuracy, find, measured
 from ablations.records import Record
 from ablations.statistics import t_interval
-from ablations.summary import value_of
 from reports.figures.labels import beside
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SHOWN = ("diffro", "ls", "eam", "adv", "rrpo", "oracle")
-PANELS = (
-    ("proxy_accuracy", "proxy accuracy", True),
-    ("val_accuracy", "gold (`val`) accuracy", True),
-    ("val_hack_rate", "hack rate (`val`)", True),
-    ("kl_token", "KL (nats a token)", False),
-    ("length", "length (tokens)", False),
-    ("grad_norm", "gradient norm", False),
-)
-BANDED = ("diffro", "rrpo")
+BANDED = (BASE, RRPO)
 """Arms with a band; those of more would hide one another."""
 WINDOW = 3
 """Looks in the running mean: each look is one batch."""
-CURVES = (
-    "Training roll-outs, judged every few steps: mean over seeds of a running mean over three looks; bands, of DiffRO and RRPO "
-    "(where the grid has neither: of the first two arms): 95 % t-interval over seeds at each look (pointwise). `val` is the "
-    "judge for curves; the `test` judge hears only the stored checkpoints."
-)
 PARETO = (
     "Gold emotion against naturalness at the last checkpoint: mean over seeds with 95 % t-intervals (from three seeds). Up and "
     "right is better. Where no predicted mark is valid in this world, intelligibility stands for naturalness: "
@@ -41,21 +29,43 @@ PARETO = (
 )
 
 
+def curves_caption() -> str:
+    """What the curves show."""
+    return (
+        "Training roll-outs, judged every few steps: mean over seeds of a running mean over three looks; bands, of DiffRO and "
+        "RRPO (where the grid has neither: of the first two arms): 95 % t-interval over seeds at each look (pointwise). The "
+        f"{tuning().label} watches training; the {gold().label} hears only the stored checkpoints."
+    )
+
+
+def panels() -> list[tuple[str, str, bool]]:
+    """Column of the curves, title, and whether it is a share."""
+    judge = tuning()
+    return [
+        ("proxy_accuracy", "proxy accuracy", True),
+        (judge.accuracy, f"accuracy ({judge.label})", True),
+        (judge.hack_rate, f"hack rate ({judge.label})", True),
+        ("kl_token", "KL (nats a token)", False),
+        ("length", "length (tokens)", False),
+        ("grad_norm", "gradient norm", False),
+    ]
+
+
 def shown(records: Sequence[Record]) -> list[str]:
     """The arms in the figure of training."""
-    return pick(list(dict.fromkeys(r.label for r in records if len(r.curves) > 1)), SHOWN)
+    return pick(list(dict.fromkeys(r.label for r in records if len(r.curves) > 1)), preferred())
 
 
 def training(records: Sequence[Record], folder: Path) -> list[Path]:
     """``training.pdf`` and ``.png``; nothing without curves."""
     arms = {arm: [r for r in records if r.label == arm and len(r.curves) > 1] for arm in shown(records)}
     there = {name for own in arms.values() for r in own for name in r.curves.columns}
-    panels = [panel for panel in PANELS if panel[0] in there]
-    if not panels:
+    drawn = [panel for panel in panels() if panel[0] in there]
+    if not drawn:
         return []
-    lines, banded = math.ceil(len(panels) / 3), pick(list(arms), BANDED, 2)
-    with figure_of(WIDE, 0.4 + 1.55 * lines, lines, min(3, len(panels)), sharex=True) as (figure, axes):
-        for axis, (name, title, share) in zip(axes, panels, strict=False):
+    lines, banded = math.ceil(len(drawn) / 3), pick(list(arms), BANDED, 2)
+    with figure_of(WIDE, 0.4 + 1.55 * lines, lines, min(3, len(drawn)), sharex=True) as (figure, axes):
+        for axis, (name, title, share) in zip(axes, drawn, strict=False):
             ends = []
             for arm, own in arms.items():
                 table = _band([r.curves.set_index("step")[name].dropna() for r in own if name in r.curves.columns])
@@ -78,7 +88,7 @@ def training(records: Sequence[Record], folder: Path) -> list[Path]:
             axis.set_title(title, loc="left", pad=3)
             if share:
                 axis.yaxis.set_major_formatter(percent)
-        for axis in axes[len(panels) :]:
+        for axis in axes[len(drawn) :]:
             axis.remove()
         figure.supxlabel("step", fontsize=7.5)
         return save(figure, folder, "training")
@@ -98,11 +108,12 @@ def _band(seeds: Sequence[pd.Series]) -> pd.DataFrame:
 def pareto(records: Sequence[Record], folder: Path) -> list[Path]:
     """``pareto.pdf`` and ``.png``; nothing without both measures."""
     name, words, share = _naturalness(records)
+    emotion, natural = accuracy(gold()).values(records), find(name).values(records)
     found = []
     for arm in dict.fromkeys(r.label for r in records):
-        own = [r for r in records if r.label == arm and "test_accuracy" in r.points.columns]
-        x = t_interval([value_of(r, "test_accuracy", {}) for r in own])
-        y = t_interval([1 - value_of(r, name, {}) if share else value_of(r, name, {}) for r in own])
+        keys = [(r.label, r.seed) for r in records if r.label == arm]
+        x = t_interval([emotion[key] for key in keys])
+        y = t_interval([1 - natural[key] if share else natural[key] for key in keys])
         if x.n and y.n:
             found.append((arm, x, y))
     if not found:
@@ -153,6 +164,6 @@ def pareto(records: Sequence[Record], folder: Path) -> list[Path]:
 def _naturalness(records: Sequence[Record]) -> tuple[str, str, bool]:
     """The measure of naturalness, in words, and whether it is one minus a rate: a predicted mark, or intelligibility."""
     for name in ("dnsmos", "plcmos"):
-        if any(math.isfinite(value_of(record, name, {})) for record in records):
+        if measured(find(name), records):
             return name, f"predicted naturalness ({name.upper()})", False
     return "phone_error_rate", "intelligibility (1 - phone error rate)", True

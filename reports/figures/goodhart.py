@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablations.components import BASE
 from ablations.figure_style import BLUE, GREY, VERMILION, WIDE, figure_of, percent, save
+from ablations.judges import gold
 from ablations.records import Record
 from ablations.statistics import mean_path
 
@@ -16,8 +18,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-MEASURES = (("test_accuracy", BLUE, "-", "gold"), ("proxy_accuracy", VERMILION, "--", "proxy"))
-REFERENCE_ARM = "diffro"
+
+def measures() -> list[tuple[str, str, str, str]]:
+    """Columns of the points with colour, line and name."""
+    return [(gold().accuracy, BLUE, "-", "gold"), ("proxy_accuracy", VERMILION, "--", "proxy")]
 
 
 def goodhart(records: Sequence[Record], out: Path) -> list[Path]:
@@ -27,7 +31,7 @@ def goodhart(records: Sequence[Record], out: Path) -> list[Path]:
     """
     arms: dict[str, list[Record]] = {}
     for record in records:
-        if {"sqrt_kl", "test_accuracy", "proxy_accuracy"} <= set(record.points.columns) and len(record.points) > 1:
+        if {"sqrt_kl", *(name for name, *_ in measures())} <= set(record.points.columns) and len(record.points) > 1:
             arms.setdefault(record.label, []).append(record)
     if not arms:
         return []
@@ -35,20 +39,20 @@ def goodhart(records: Sequence[Record], out: Path) -> list[Path]:
     lines = math.ceil(len(arms) / columns)
     height = 0.75 + 1.45 * max(lines, 1 if columns > 1 else 2)
     with figure_of(WIDE, height, lines, columns, sharex=True, sharey=True) as (figure, axes):
-        reference = arms.get(REFERENCE_ARM, [])
+        reference = arms.get(BASE, [])
         drawn = [_panel(axis, label, own, reference) for axis, (label, own) in zip(axes, arms.items(), strict=False)]
         for axis in axes[len(arms) :]:
             axis.remove()
         for axis in axes[max(0, len(arms) - columns) : len(arms)]:
             axis.tick_params(labelbottom=True)
         limit = max(float(r.points["sqrt_kl"].max()) for own in arms.values() for r in own)
-        lowest = min(float(r.points[name].min()) for own in arms.values() for r in own for name, *_ in MEASURES)
+        lowest = min(float(r.points[name].min()) for own in arms.values() for r in own for name, *_ in measures())
         axes[0].set(xlim=(0, 1.22 * limit), ylim=(max(0.0, math.floor(10 * lowest - 0.5) / 10), 1.02))
         axes[0].yaxis.set_major_formatter(percent)
         figure.supxlabel("√KL to the SFT policy (√nats a token)", fontsize=7.5)
         figure.supylabel("accuracy of the target emotion", fontsize=7.5)
         if dotted := list(itertools.chain(*drawn)):
-            name = [f"gold of {REFERENCE_ARM}"]
+            name = [f"gold of {BASE}"]
             figure.legend(dotted[:1], name, loc="outside upper right", frameon=False, fontsize=6.5)
         return save(figure, out, "goodhart")
 
@@ -56,11 +60,11 @@ def goodhart(records: Sequence[Record], out: Path) -> list[Path]:
 def _panel(axis: Axes, label: str, own: Sequence[Record], reference: Sequence[Record]) -> list[Line2D]:
     """One arm; returns the line of the reference arm's gold, where it is drawn."""
     dotted: list[Line2D] = []
-    if reference and label != REFERENCE_ARM:
-        d, y = mean_path([_path(record, "test_accuracy") for record in reference])
+    if reference and label != BASE:
+        d, y = mean_path([_path(record, gold().accuracy) for record in reference])
         dotted = axis.plot(d, y, color=GREY, lw=1.0, ls=":", zorder=1)
     ends = []
-    for name, colour, dashes, word in MEASURES:
+    for name, colour, dashes, word in measures():
         paths = [_path(record, name) for record in own]
         for d, y in paths:
             axis.plot(d, y, color=colour, lw=0.5, ls=dashes, alpha=0.35, zorder=2)
@@ -87,8 +91,10 @@ def _path(record: Record, name: str) -> tuple[Any, Any]:
     return record.points["sqrt_kl"].to_numpy(), record.points[name].to_numpy()
 
 
-CAPTION = (
-    "Gold (solid, `test` judge) and proxy (dashed, the arm's own reward model) accuracy of the target emotion against "
-    "sqrt(KL per token) to the SFT policy, at the stored checkpoints. Thin: seeds; thick: mean over seeds at each "
-    f"checkpoint; dotted grey: mean gold of {REFERENCE_ARM}. Arms that never move (SFT) are not drawn."
-)
+def caption() -> str:
+    """What is drawn."""
+    return (
+        f"Gold (solid, {gold().label}) and proxy (dashed, the arm's own reward model) accuracy of the target emotion against "
+        "sqrt(KL per token) to the SFT policy, at the stored checkpoints. Thin: seeds; thick: mean over seeds at each "
+        f"checkpoint; dotted grey: mean gold of {BASE}. Arms that never move (SFT) are not drawn."
+    )

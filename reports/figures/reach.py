@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ablations.family import MARGIN, margin_text, primary
 from ablations.figure_style import BLUE, GREEN, VERMILION, WIDE, drawable, figure_of, points, save
 from reports.sensitivity import Finding
-from reports.verdicts import MARGIN
 
-REACH = (
-    "Each conclusion's difference of gold gain at matched KL in every setting, mean with 95 % t-interval over seeds (below three "
-    "seeds not drawn: the tables give it); *: the world's own setting, whose mean the dashed line carries on. Filled by verdict: "
-    "blue disc better, red square worse, green diamond equivalent; hollow: undecided, interim or none. Grey band: the margin of "
-    "three points."
-)
 MARKS = {"better": ("o", BLUE), "worse": ("s", VERMILION), "equivalent": ("D", GREEN)}
+
+
+def caption() -> str:
+    """What is drawn."""
+    return (
+        f"Each conclusion's difference of the {primary().label} in every setting, mean with 95 % t-interval over seeds (below "
+        "three seeds not drawn: the tables give it); *: the world's own setting, whose mean the dashed line carries on. Filled "
+        "by verdict: blue disc better, red square worse, green diamond equivalent; hollow: undecided, interim or none. Grey "
+        f"band: the margin of {margin_text()}."
+    )
 
 
 def reach(found: Sequence[Finding], folder: Path) -> list[Path]:
@@ -48,5 +52,5 @@ def reach(found: Sequence[Finding], folder: Path) -> list[Path]:
             range(len(places)), [f"{p.replace('_', ' ')}{' *' if p in own else ''}" for p in places], fontsize=6
         )
         axes[0].set_ylim(len(places) - 0.5, -0.5)  # the grid's order from above, no mark on the frame
-        figure.supxlabel("difference of gold gain at matched KL (points)", fontsize=7.5)
+        figure.supxlabel(f"difference of {primary().label} (points)", fontsize=7.5)
         return save(figure, folder, "reach")

@@ -8,23 +8,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ablations.figure_style import WIDE, figure_of, pick, save
+from ablations.figure_style import WIDE, figure_of, pick, preferred, save
+from ablations.judges import gold
 from ablations.records import Record
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SHOWN = ("sft", "diffro", "ls", "eam", "adv", "rrpo", "oracle")
 FLOOR = -70.0
 """Decibels below the loudest point that are shown."""
 STRIP = (
     "Spectrograms (0 to 8 kHz, 70 dB) of the last checkpoint's sample of one evaluation prompt, the same for every arm shown, of "
     "each arm's first seed. One sample a panel: an illustration, not evidence."
 )
-CONFUSION = (
-    "What the `test` judge hears at the last checkpoint (columns) of samples asked to be of an emotion (rows), % of "
-    "each row, all seeds; cells under 0.5 % are left blank."
-)
+
+
+def confusion_caption() -> str:
+    """What the confusions show."""
+    return (
+        f"What the {gold().label} hears at the last checkpoint (columns) of samples asked to be of an emotion (rows), % of each "
+        "row, all seeds; cells under 0.5 % are left blank."
+    )
 
 
 def spectrogram(wave: np.ndarray, rate: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -42,12 +46,12 @@ def spectrogram(wave: np.ndarray, rate: int) -> tuple[np.ndarray, np.ndarray, np
 def heard(records: Sequence[Record]) -> list[str]:
     """The arms in the figure of spectrograms."""
     first = _first(records)
-    return pick([arm for arm, record in first.items() if (record.folder / "audio").is_dir()], SHOWN)
+    return pick([arm for arm, record in first.items() if (record.folder / "audio").is_dir()], preferred())
 
 
 def judged(records: Sequence[Record]) -> list[str]:
     """The arms in the figure of confusions."""
-    return pick(list(dict.fromkeys(r.label for r in records if not r.samples.empty)), SHOWN)
+    return pick(list(dict.fromkeys(r.label for r in records if not r.samples.empty)), preferred())
 
 
 def _first(records: Sequence[Record]) -> dict[str, Record]:
@@ -89,7 +93,7 @@ def confusion(records: Sequence[Record], folder: Path) -> list[Path]:
     for arm in judged(records):
         own = [r.samples for r in records if r.label == arm and not r.samples.empty]
         last = pd.concat([s[s["step"] == s["step"].max()] for s in own])
-        tables[arm] = pd.crosstab(last["target"], last["test"], normalize="index")
+        tables[arm] = pd.crosstab(last["target"], last[gold().name], normalize="index")
     if not tables:
         return []
     order = sorted(set().union(*(set(t.index) | set(t.columns) for t in tables.values())))
@@ -106,5 +110,5 @@ def confusion(records: Sequence[Record], folder: Path) -> list[Path]:
             axis.tick_params(length=0, labelsize=6)
             axis.set_title(arm, loc="left", pad=3)
         axes[0].set_ylabel("asked for")
-        figure.supxlabel("heard by the `test` judge", fontsize=7.5)
+        figure.supxlabel(f"heard by the {gold().label}", fontsize=7.5)
         return save(figure, folder, "confusion")

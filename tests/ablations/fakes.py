@@ -192,13 +192,16 @@ def build_scored(config: FakeConfig, inputs: Mapping[str, Path], out: Path, cont
 
 
 def samples(rows: pd.DataFrame) -> pd.DataFrame:
-    """Twenty samples a checkpoint, asked to be angry or sad; gold hears as many right as the checkpoint says."""
+    """Twenty samples a checkpoint, asked to be angry or sad; gold hears as many right as the checkpoint says, and as many click
+    as are hacked there."""
     made = []
     for row in rows.itertuples():
         for place in range(20):
             asked, other = ("angry", "sad") if place % 2 else ("sad", "angry")
             heard = asked if place < round(20 * row.test_accuracy) else other
-            made.append({"step": row.step, "prompt": place, "target": asked, "proxy": asked, "test": heard})
+            sample = {"step": row.step, "prompt": place, "target": asked, "proxy": asked, "test": heard, "val": heard}
+            sample["artefact_click"] = place < round(20 * row.hack_rate)
+            made.append(sample | {"phone_errors": round(10 * row.phone_error_rate), "phones": 10})
     return pd.DataFrame(made)
 
 

@@ -7,7 +7,8 @@ import pytest
 from scipy.stats import skew
 from scipy.stats import t as student
 
-from ablations.contrasts import PRIMARY, arm_of, subsets
+from ablations.components import factorial
+from ablations.family import family
 from ablations.inference import holm, paired_test
 from ablations.power import power, spent_alpha
 from ablations.statistics import t_interval
@@ -44,9 +45,9 @@ def test_one_arm_of_very_skewed_seeds_is_undercovered_and_known_to_be():
 
 
 def family_p(outcomes: np.ndarray) -> np.ndarray:
-    """p of the primary family ``[rounds, 4]`` from outcomes ``[rounds, seeds, 8]`` in the order of `subsets`."""
-    arms = [arm_of(on) for on in subsets()]
-    weights = np.array([[contrast.get(arm, 0.0) for arm in arms] for contrast in PRIMARY.values()])
+    """p of the primary family ``[rounds, 4]`` from outcomes ``[rounds, seeds, 8]`` in the order of `factorial`."""
+    arms = factorial()
+    weights = np.array([[contrast.get(arm, 0.0) for arm in arms] for contrast in family().values()])
     x = outcomes @ weights.T
     n = x.shape[1]
     statistic = x.mean(axis=1) / (x.std(axis=1, ddof=1) / np.sqrt(n))
@@ -55,9 +56,9 @@ def family_p(outcomes: np.ndarray) -> np.ndarray:
 
 def test_the_quick_p_is_that_of_the_report():
     outcomes = np.random.default_rng(1).standard_normal((3, 8, 8))
-    arms = [arm_of(on) for on in subsets()]
+    arms = factorial()
     quick = family_p(outcomes)
-    for k, contrast in enumerate(PRIMARY.values()):
+    for k, contrast in enumerate(family().values()):
         x = sum(weight * outcomes[0, :, arms.index(arm)] for arm, weight in contrast.items())
         assert quick[0, k] == pytest.approx(paired_test(x).t_p)
 

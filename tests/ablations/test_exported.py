@@ -9,19 +9,19 @@ import pytest
 
 from ablations.errors import InputError
 from ablations.exported import read_arms, write_arm
-from ablations.grids import ARMS
+from ablations.grids import arms
 from rrpo.identity import content_hash
 
-TUNED = replace(ARMS["rrpo"], tau=(2.0, 1.0), lr=1e-3, regularizers=replace(ARMS["rrpo"].regularizers, epsilon=0.2))
+TUNED = replace(arms()["rrpo"], tau=(2.0, 1.0), lr=1e-3, regularizers=replace(arms()["rrpo"].regularizers, epsilon=0.2))
 
 
 def test_every_arm_survives_its_file(tmp_path: Path):
-    arms = {f"my_{name}": arm for name, arm in ARMS.items()} | {"tuned": TUNED}
-    for name, arm in arms.items():
+    made = {f"my_{name}": arm for name, arm in arms().items()} | {"tuned": TUNED}
+    for name, arm in made.items():
         write_arm(tmp_path, name, arm, {})
     again = read_arms(tmp_path)
-    assert again == arms
-    assert {name: content_hash(arm) for name, arm in again.items()} == {n: content_hash(a) for n, a in arms.items()}
+    assert again == made
+    assert {name: content_hash(arm) for name, arm in again.items()} == {n: content_hash(a) for n, a in made.items()}
 
 
 @pytest.mark.parametrize(("name", "words"), [("a b", "plain name"), ("../a", "plain name"), ("rrpo", "of the grids")])

@@ -7,52 +7,24 @@ import pytest
 from scipy import stats
 
 from ablations.inference import (
-    EXACT,
     correlation,
     effect_size,
     equivalence,
     holm,
     improvement,
-    iqm,
     paired_test,
     ratio_of_means,
-    sign_flip,
     wilson,
 )
 
 DARWIN = np.array([49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48]) / 8
-"""Darwin's maize in inches: Fisher (The Design of Experiments, 1935) gives t = 2.148 and an exact permutation p of .05267."""
+"""Darwin's maize in inches: Fisher (The Design of Experiments, 1935) gives t = 2.148."""
 
 
 def test_darwins_maize():
     found = paired_test(DARWIN)
     assert found.t_p == pytest.approx(0.0497, abs=1e-4)
-    assert found.sign_flip_p == pytest.approx(1726 / 2**15, abs=1e-9)
-    assert found.sign_flip_floor == 2 / 2**15
     assert found.mean.mean == pytest.approx(2.617, abs=1e-3)
-    assert found.wilcoxon_p == pytest.approx(stats.wilcoxon(DARWIN, mode="exact").pvalue)
-
-
-@pytest.mark.parametrize("n", [2, 5, 8])
-def test_all_of_one_sign_gives_the_floor(n: int):
-    assert sign_flip(np.arange(1, n + 1)) == 2 / 2**n == paired_test(-np.arange(1.0, n + 1)).sign_flip_floor
-    assert sign_flip(np.zeros(n)) == 1.0
-
-
-def test_sign_flip_agrees_with_scipys_permutation_test():
-    x = np.random.default_rng(0).normal(0.4, 1, 8)
-    theirs = stats.permutation_test((x,), np.mean, permutation_type="samples", n_resamples=np.inf)
-    assert sign_flip(x) == pytest.approx(theirs.pvalue)
-
-
-def test_sign_flip_beyond_exact_counting_is_near_it_and_always_the_same():
-    x = np.random.default_rng(4).normal(0.25, 1, EXACT + 5)
-    found = sign_flip(x)
-    theirs = stats.permutation_test((x,), np.mean, permutation_type="samples", n_resamples=50_000, rng=1).pvalue
-    assert found == pytest.approx(theirs, abs=0.01)
-    assert found == sign_flip(x) != sign_flip(x + 0.1)
-    strong = paired_test(np.arange(1.0, EXACT + 6))
-    assert strong.sign_flip_p == strong.sign_flip_floor > 0
 
 
 def test_correlation_of_pairs():
@@ -115,8 +87,7 @@ def test_wilson_against_newcombes_example():
     assert wilson(0, 0).n == 0
 
 
-def test_descriptive_numbers_by_hand():
-    assert iqm([0, 1, 2, 3, 4, 5, 6, 100]) == 3.5
+def test_improvement_by_hand():
     assert improvement([1, -1, 0, 2]) == 0.625
 
 

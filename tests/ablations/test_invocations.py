@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from ablations.grids import FACTORIAL, SINGLES
+from ablations.components import factorial, singles
 from ablations.invocations import Invocation, ahead, looks, planned_seeds
 
-SETTINGS = [f"{arm}@{place}" for place in ("a", "b") for arm in SINGLES]
+FACTORIAL = factorial()
+SETTINGS = [f"{arm}@{place}" for place in ("a", "b") for arm in singles()]
 DEV, FIVE, EIGHT = (1000, 1001), tuple(range(1, 6)), tuple(range(1, 9))
 HALF, REST = FACTORIAL[:4], FACTORIAL[4:]
 

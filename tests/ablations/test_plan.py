@@ -8,7 +8,7 @@ import fakes
 import pytest
 
 from ablations import plan, tracking
-from ablations.grids import FACTORIAL
+from ablations.components import factorial
 from ablations.records import PAIR_SPREAD
 from ablations.request import Request
 from ablations.runs_folder import check
@@ -16,7 +16,7 @@ from ablations.tracking import Tracker
 
 
 def request(runs: Path, seeds: range, looks: tuple[int, ...] = (), **fields: object) -> Request:
-    cells = tuple(fakes.cells(FACTORIAL, seeds, **fields))  # type: ignore[arg-type]
+    cells = tuple(fakes.cells(factorial(), seeds, **fields))  # type: ignore[arg-type]
     return Request(grid="tiny", cells=cells, device="cpu", workers=1, folder=check(runs), looks=looks)
 
 

@@ -18,7 +18,7 @@ from ablations import equality, reproduce
 from ablations.cell_file import cell_json, read_cell
 from ablations.equality import Difference
 from ablations.errors import InputError
-from ablations.grids import ARMS, GRIDS
+from ablations.grids import GRIDS, arms
 from ablations.records import Record
 from ablations.runs_folder import check
 from ablations.store import Store
@@ -42,7 +42,7 @@ def test_what_is_no_part_of_the_identity_survives_too():
     manifests = {"annotated": ManifestConfig(path="/somewhere/a.jsonl", digest="0" * 32)}
     cell = Cell(
         label="x",
-        arm=dataclasses.replace(ARMS["rrpo"], tau=(2.0, 1.0), lr=1),
+        arm=dataclasses.replace(arms()["rrpo"], tau=(2.0, 1.0), lr=1),
         seed=1,
         profile=dataclasses.replace(PROFILES["smoke"], manifests=manifests),
         policy=False,
@@ -59,7 +59,7 @@ def test_what_is_no_part_of_the_identity_survives_too():
     ids=["field", "inner field", "type"],
 )
 def test_a_cell_of_another_version_of_the_code_is_refused(change: dict[str, object]):
-    cell = Cell(label="x", arm=ARMS["rrpo"], seed=1, profile=PROFILES["smoke"])
+    cell = Cell(label="x", arm=arms()["rrpo"], seed=1, profile=PROFILES["smoke"])
     with pytest.raises(InputError, match="does not fit this version"):
         read_cell(json.dumps(json.loads(cell_json(cell)) | change))
 

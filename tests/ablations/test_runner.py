@@ -18,11 +18,11 @@ from rich.console import Console
 
 from ablations import jobs, plan, records, runner, tracking
 from ablations.estimate import Estimator
+from ablations.family import primary
 from ablations.request import Request
 from ablations.runs_folder import check
 from ablations.scheduler import Failure
 from ablations.store import Store
-from ablations.summary import gold_gains
 from ablations.tracking import Tracker
 from rrpo.stages import Context, materialise
 
@@ -130,7 +130,7 @@ def test_a_seed_is_complete_when_all_its_cells_are_recorded_and_has_no_gains_bef
     assert shown == [f"Interim: seed {seed} is complete (estimates only)" for seed in (2, 3)], "1 lacks a cell"
     first, second = metrics
     assert not any("gold_gain" in found for found in first.values()), "half of every seed was the other shard's"
-    expected, _ = gold_gains([r for r in Store(check(runs)).records("tiny") if r.seed > 1])
+    expected = primary().values([r for r in Store(check(runs)).records("tiny") if r.seed > 1])
     assert second["diffro"]["gold_gain"] == pytest.approx((expected["diffro", 2] + expected["diffro", 3]) / 2)
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ablations.grids import ARMS, GRIDS, Grid, product
+from ablations.grids import GRIDS, Grid, arms, product
 from rrpo.cell import Cell
 from rrpo.config import SftConfig
 from rrpo.judges.config import JudgeConfig, RecogniserConfig
@@ -35,7 +35,7 @@ TINY = replace(
 
 def cells(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     """Vanilla and robust."""
-    return product({name: ARMS[name] for name in ("diffro", "rrpo")}, TINY, seeds)
+    return product({name: arms()[name] for name in ("diffro", "rrpo")}, TINY, seeds)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from ablations.grids import ARMS
+from ablations.grids import arms
 from rrpo import pipeline
 from rrpo.optimizers import loop
 from rrpo.optimizers.rollout import Models, Prompts
@@ -90,11 +90,11 @@ def main() -> None:
     def inputs_of(stage: Stage) -> dict[str, Path]:
         return {role: materialise(child, asked.runs_dir, Context()) for role, child in stage.inputs.items()}
 
-    optimized = pipeline.optimized(profile, ARMS["rrpo"], asked.seed)
+    optimized = pipeline.optimized(profile, arms()["rrpo"], asked.seed)
     bare, looked = steps(optimized, inputs_of(optimized), 2 * asked.rounds + 1)
     share = (looked - bare) / loop.CURVE_INTERVAL / (bare + (looked - bare) / loop.CURVE_INTERVAL)
     print(f"step {1000 * bare:.0f} ms, with a look {1000 * looked:.0f} ms: looks take {100 * share:.1f} % of the steps")
-    for title, arm in (("SFT, once a seed", pipeline.SFT), ("an arm", ARMS["rrpo"])):
+    for title, arm in (("SFT, once a seed", pipeline.SFT), ("an arm", arms()["rrpo"])):
         stages = {
             **pipeline.core(profile, arm, asked.seed, policy=True),
             "waves": pipeline.vocoded(profile, arm, asked.seed),

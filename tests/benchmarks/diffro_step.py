@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from ablations.grids import ARMS
+from ablations.grids import arms
 from rrpo import pipeline
 from rrpo.optimizers.diffro import diffro_step
 from rrpo.optimizers.rollout import Models, Prompts
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    stage = pipeline.optimized(PROFILES[asked.profile], ARMS["rrpo"], asked.seed)
+    stage = pipeline.optimized(PROFILES[asked.profile], arms()["rrpo"], asked.seed)
     context = Context(device=asked.device)
     inputs = {role: materialise(child, asked.runs_dir, context) for role, child in stage.inputs.items()}
     config, models = stage.config, Models.load(inputs, asked.device)

@@ -17,7 +17,8 @@ import numpy as np
 import soundfile
 
 from ablations import tracking
-from ablations.grids import FACTORIAL, GRIDS, Grid
+from ablations.components import factorial
+from ablations.grids import GRIDS, Grid
 from ablations.runs_folder import check
 from ablations.tracking import Tracker
 from reports import page
@@ -30,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "ablations"))
 import fakes
 
 GRID = "synthetic"
-ARMS = ["sft", "pretrained", *FACTORIAL, "oracle", "placebo", "early_stopped"]
+ARMS = ["sft", "pretrained", *factorial(), "oracle", "placebo"]
 RATE = 16000
 
 

@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ablations.contrasts import PRIMARY, arm_of, subsets
+from ablations import family as declared
+from ablations.components import arm_of, subsets
+from ablations.family import family
 from ablations.records import Record
 from ablations.sheet import as_csv, markdown
 from reports.effects import rows, sheet
@@ -58,10 +60,8 @@ def test_known_effects_get_their_verdicts() -> None:
     }
     means = {row.name: row.test.mean.mean for row in found}
     assert means["LS, main effect"] == pytest.approx(0.1, abs=0.003)
-    shares = sum(value for name, value in means.items() if "Shapley" in name)
-    assert shares == pytest.approx(means["RRPO - DiffRO"])
     assert all(math.isnan(row.holm_p) for row in found if not row.primary)
-    assert any("Holm over four, alpha = 0.0500" in note for note in notes)
+    assert any("Holm over 4, alpha = 0.0500" in note for note in notes)
 
 
 @pytest.mark.parametrize("looks", [[], [5], [8, 12]])
@@ -73,8 +73,8 @@ def test_no_p_value_before_a_declared_look(looks: list[int]) -> None:
     made = sheet(found, [])
     assert made is not None
     for row in csv.DictReader(io.StringIO(as_csv(made))):
-        assert [row[name] for name in ("t_p", "holm_p", "sign_flip_p", "wilcoxon_p", "tost_p")] == [""] * 5
-    assert markdown(made).count("| – | – | – | – | – |") == len(found)
+        assert [row[name] for name in ("holm_p", "tost_p")] == [""] * 2
+    assert markdown(made).count("| – | – |") == len(found)
 
 
 def test_more_seeds_are_a_new_look_with_less_alpha_first() -> None:
@@ -136,7 +136,7 @@ def test_an_incomplete_factorial_is_never_tested() -> None:
     assert {row.name for row in found if row.primary} == {"RRPO - DiffRO"}
     assert verdicts(found) == {"RRPO - DiffRO": "interim"}
     assert rows(records(8, without="diffro"), [8]) == ([], [])
-    assert set(PRIMARY) >= set(verdicts(found))
+    assert set(family()) >= set(verdicts(found))
 
 
 @pytest.mark.parametrize(("shift", "words"), [(-0.05, "better"), (0.0, "not tested (manipulation check failed)")])
@@ -162,3 +162,15 @@ def test_adv_is_not_tested_where_its_attack_was_weak(tested: float, words: str):
     assert verdicts(found)["Adv, main effect"] == words
     assert verdicts(found)["LS, main effect"] == "better"
     assert any("L_adv/L_emo under 1.05 in most fine-tunings FAILED" in note for note in notes) == (tested == 0)
+
+
+def test_another_primary_outcome_is_one_change_and_fewer_errors_are_better(monkeypatch: pytest.MonkeyPatch):
+    """LS adds ten points of phone errors, Adv takes ten away; no judge has a say in them."""
+    monkeypatch.setattr(declared, "PRIMARY_OUTCOME", "phone_error_rate")
+    made = records(8, val_sign=-1.0)
+    for record in made:
+        record.points["phone_error_rate"] = 0.5 + (record.points["test_accuracy"] - 0.5) / 2
+    found, notes = rows(made, [8])
+    assert verdicts(found)["LS, main effect"] == "worse"
+    assert verdicts(found)["Adv, main effect"] == "better"
+    assert notes[0].startswith("Contrasts of the phone error rate, in points")

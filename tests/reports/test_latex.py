@@ -11,7 +11,8 @@ import pytest
 from stored import report, store_cells
 from test_writers import MADE
 
-from ablations.grids import FACTORIAL, GRIDS, Grid
+from ablations.components import factorial
+from ablations.grids import GRIDS, Grid
 from reports.writers import PACKAGES, latex
 
 PAPER = """\\documentclass[twocolumn]{article}\\usepackage[a4paper,margin=2cm]{geometry}\\usepackage[utf8]{inputenc}
@@ -42,7 +43,7 @@ def test_signs_that_latex_takes_for_commands(tmp_path: Path):
 
 @pytest.mark.timeout(300)
 def test_everything_that_a_report_writes(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    arms = ["sft", *FACTORIAL, "oracle"]
+    arms = ["sft", *factorial(), "oracle"]
     monkeypatch.setitem(GRIDS, "tiny", Grid(cells=lambda profile, seeds: fakes.cells(arms, seeds), profile="smoke"))
     store_cells(runs, fakes.cells(arms, [1, 2, 3]))
     result = report(runs, tmp_path / "out", "--grid", "tiny", "--format", "tex")

@@ -10,9 +10,9 @@ from reports import matched
 from reports.store import Selection
 
 
-def path(label: str, seed: int, d: list[float], hack: list[float], **columns: list[float]) -> Fake:
+def path(label: str, seed: int, d: list[float], uptake: list[float], **columns: list[float]) -> Fake:
     gold = [0.5] * len(d)
-    points = pd.DataFrame({"sqrt_kl": d, "test_accuracy": gold, "hack_rate": hack} | columns)
+    points = pd.DataFrame({"step": range(len(d)), "sqrt_kl": d, "test_accuracy": gold, "uptake": uptake} | columns)
     return Fake(label, seed, points, scalars={}, params={})
 
 
@@ -30,11 +30,11 @@ def test_arms_are_compared_where_the_slowest_ends():
     assert made is not None
     diffro, rrpo = made.row("diffro"), made.row("rrpo")
     assert (diffro["d"].mean, rrpo["d"].mean) == (1.5, 1.5)  # type: ignore[union-attr]
-    assert diffro["hack_rate"].mean == pytest.approx(0.4)  # type: ignore[union-attr]
-    assert rrpo["hack_rate"].mean == pytest.approx(0.4)  # type: ignore[union-attr]
+    assert diffro["uptake"].mean == pytest.approx(0.4)  # type: ignore[union-attr]
+    assert rrpo["uptake"].mean == pytest.approx(0.4)  # type: ignore[union-attr]
     assert rrpo["third_accuracy"].mean == 0.6  # type: ignore[union-attr]
     assert diffro["third_accuracy"].n == 0  # type: ignore[union-attr]
-    assert [column.name for column in made.columns] == ["arm", "n", "d", "test_accuracy", "third_accuracy", "hack_rate"]
+    assert [column.name for column in made.columns] == ["arm", "n", "d", "gold", "uptake", "third_accuracy"]
 
 
 def test_every_seed_and_setting_has_a_range_of_its_own():
@@ -46,7 +46,7 @@ def test_every_seed_and_setting_has_a_range_of_its_own():
         )
     )
     assert made is not None
-    assert [made.row(f"diffro@{place}")["hack_rate"].mean for place in "ab"] == [0.1, 0.4]  # type: ignore[union-attr]
+    assert [made.row(f"diffro@{place}")["uptake"].mean for place in "ab"] == [0.1, 0.4]  # type: ignore[union-attr]
 
 
 def test_what_did_not_move_has_no_row():

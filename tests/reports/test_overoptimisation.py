@@ -1,42 +1,27 @@
-"""Gao et al.'s form: known coefficients come back, and a turn out of range is not invented."""
+"""Over-optimisation: the peak, what is lost after it, and seeds that diverged, by hand."""
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
+import pandas as pd
 import pytest
+from test_tables import Fake
 
-from reports.overoptimisation import fit
-
-D = np.array([0.0, 0.3, 0.6, 0.9, 1.4, 2.0])
-
-
-def gain(d: np.ndarray, a: float, b: float) -> np.ndarray:
-    return d * (a - b * np.log(np.where(d > 0, d, 1)))
+from ablations.inference import wilson
+from reports.overoptimisation import sheet
+from reports.store import Selection
 
 
-def test_known_coefficients_and_turning_point_come_back():
-    found = fit(D, gain(D, 0.5, 0.6))
-    assert found is not None
-    assert (found.a, found.b, found.residual) == pytest.approx((0.5, 0.6, 0), abs=1e-12)
-    assert found.peak == pytest.approx(math.exp(0.5 / 0.6 - 1))
-    fine = np.linspace(0.01, 2, 2000)
-    assert fine[gain(fine, 0.5, 0.6).argmax()] == pytest.approx(found.peak, abs=2e-3), "it is where the curve turns"
-
-
-def test_no_turn_in_range_is_said_so():
-    late = fit(D, gain(D, 2.0, 0.6))
-    rising = fit(D, gain(D, 0.5, -0.1))
-    assert late is not None
-    assert rising is not None
-    assert math.isnan(late.peak)
-    assert math.isnan(rising.peak)
-
-
-def test_residuals_are_reported_and_too_few_points_refused():
-    bumps = gain(D, 0.5, 0.6) + np.array([0, 0.1, -0.1, 0.1, -0.1, 0.1])
-    found = fit(D, bumps)
-    assert found is not None
-    assert 0.05 < found.residual < 0.12
-    assert fit(D[:3], bumps[:3]) is None
+def test_peak_loss_and_divergence_by_hand():
+    curves = {("diffro", 1): [0.5, 0.9, 0.6], ("diffro", 2): [0.5, 0.7, 0.7], ("sft", 1): [0.5]}
+    records = tuple(
+        Fake(arm, seed, pd.DataFrame({"test_accuracy": gold}), scalars={}) for (arm, seed), gold in curves.items()
+    )
+    lost = {("diffro", 3): "diverged"}
+    made = sheet(Selection("x", records, {"sft": 1, "diffro": 3}, (), lost=lost))
+    assert made is not None
+    assert [row[0] for row in made.rows] == ["diffro"], "SFT does not move"
+    row = made.row("diffro")
+    assert row["peak"].mean == pytest.approx(0.8)  # type: ignore[union-attr]
+    assert row["lost"].mean == pytest.approx(0.15)  # type: ignore[union-attr]
+    assert row["diverged"] == wilson(1, 3)
+    assert sheet(Selection("x", records[2:], {"sft": 1}, ())) is None

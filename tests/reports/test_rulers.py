@@ -66,7 +66,7 @@ def test_gaps_by_hand(tmp_path: Path) -> None:
     sheet = rulers.sheet(selection(records), {1: table(), 2: table(other=0.6)})
     assert sheet is not None
     row = sheet.row("diffro")
-    expected = {"own": 0.4, "common": 0.3, "gold": 0.1, "own_gap": 0.3, "common_gap": 0.2, "others": 0.15}
+    expected = {"own": 0.4, "common": 0.3, "test": 0.1, "own_gap": 0.3, "common_gap": 0.2, "others": 0.15}
     for name, value in (expected | {"specific": 0.25}).items():
         mean = row[name]
         assert isinstance(mean, Interval)

@@ -13,10 +13,10 @@ import pytest
 from stored import store_cells
 from test_tables import Fake
 
-from ablations.contrasts import PRIMARY, arm_of, subsets
+from ablations.components import COMPONENTS, arm_of, subsets
+from ablations.family import family, primary
 from ablations.grids import GRIDS, Grid, sensitivity, split_label
 from ablations.statistics import t_interval
-from ablations.summary import gold_gains
 from reports import effects, manipulation, settings, uptake
 from reports.report import make
 from reports.sensitivity import Finding, findings, sheets, verdict, words
@@ -89,7 +89,7 @@ def test_conclusions_survive_vanish_or_turn_round():
 
 def test_the_whole_factorial_gives_main_effects():
     found = findings(grid(arms=tuple(arm_of(on) for on in subsets())), [6])
-    assert {finding.conclusion for finding in found} == set(PRIMARY)
+    assert {finding.conclusion for finding in found} == set(family())
     assert said(found)[OWN, "EAM, main effect"] == "better"
     assert "stands in" not in " ".join(sheets(found)[0].notes)
     lacking = [r for r in grid(arms=tuple(arm_of(on) for on in subsets())) if r.label != "ls_adv@noise0.3_shortcut0"]
@@ -142,17 +142,20 @@ def test_arms_are_matched_within_their_setting():
     for r in made:
         if r.label == "ls@noise0.6_shortcut0.9":
             r.points["sqrt_kl"] = [0.0, 0.1]
-    assert {key: x for key, x in gold_gains(made)[0].items() if key[0].endswith(f"@{OWN}")} == gold_gains(alone)[0]
+    assert {key: x for key, x in primary().values(made).items() if key[0].endswith(f"@{OWN}")} == primary().values(
+        alone
+    )
 
 
 def test_two_seeds_check_no_manipulation():
     """Their interval is so wide that any component would fail."""
+    eam = next(component for component in COMPONENTS if component.name == "eam")
     for seeds, expected in ((2, False), (6, True)):
         records = [
             Fake(r.label, r.seed, r.points, params=r.params, scalars={"rm_smoothness": 0.5}) for r in grid(seeds)
         ]
         weights = {f"eam@{OWN}": 1.0, f"diffro@{OWN}": -1.0}
-        assert manipulation.check(records, "eam", weights).failed is expected
+        assert manipulation.check(records, eam, weights).failed is expected
 
 
 def test_a_component_that_did_not_move_its_target_in_a_setting_was_not_tested_there():

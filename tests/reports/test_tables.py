@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from scipy.stats import pearsonr, ttest_rel
 
-from ablations.contrasts import arm_of, subsets
+from ablations.components import arm_of, subsets
 from ablations.grids import full, sensitivity
 from ablations.inference import wilson
 from ablations.records import Record
@@ -31,13 +31,13 @@ class Fake(Record):
         self.__dict__["points"] = table
 
 
-def record(label: str, seed: int, gain: float, end_hack: float = 0.3) -> Fake:
+def record(label: str, seed: int, gain: float) -> Fake:
     points = pd.DataFrame(
         {
+            "step": [0, 140],
             "sqrt_kl": [0.0, 1.0],
             "test_accuracy": [0.5, 0.5 + 2 * gain],
             "val_accuracy": [0.5, 0.5 + 2 * gain],
-            "hack_rate": [0.1, end_hack],
             "uptake": [0.0, 0.1],
         }
     )
@@ -80,10 +80,22 @@ def test_main_table_has_no_p_before_it():
 
 
 def test_seeds_that_hacked():
-    own = [record("diffro", s, 0.1, end) for s, end in enumerate((0.15, 0.25, 0.3, 0.05))]
+    """Hacked share .1 at the start; the end is .15, .25, .3 and .05: two seeds rise by more than ten points."""
+    own = [hacking(seed, end) for seed, end in enumerate((0.15, 0.25, 0.3, 0.05))]
     assert hacked_seeds(own) == wilson(2, 4)
-    standing = Fake("sft", 0, own[0].points.iloc[:1], scalars={})
+    assert hacked_seeds([record("diffro", 0, 0.1)]).n == 0, "no samples were kept"
+    standing = hacking(0, 0.1)
+    standing.__dict__["points"] = standing.points.iloc[:1]
     assert hacked_seeds([standing]).n == 0
+
+
+def hacking(seed: int, end: float) -> Fake:
+    """Twenty samples at the start and at the end, all of them proxy hits, of which .1 and ``end`` click."""
+    made = record("diffro", seed, 0.1)
+    clicks = [k < round(20 * share) for share in (0.1, end) for k in range(20)]
+    heard = dict.fromkeys(("target", "proxy", "test"), "sad") | {"phone_errors": 0, "phones": 10}
+    made.__dict__["samples"] = pd.DataFrame({"step": [0] * 20 + [140] * 20, "artefact_click": clicks}).assign(**heard)
+    return made
 
 
 def test_ablation_pairs_plus_one_with_diffro_and_minus_one_with_rrpo():
@@ -110,7 +122,7 @@ def test_arms_that_share_a_reward_model_are_shown_once():
         model("sft", "false", "0.0", "0"),
         model("pretrained", "false", "0.1", "null"),
         model("diffro", "true", "0.0", "null"),
-        model("early_stopped", "true", "0.0", "40"),
+        model("short", "true", "0.0", "40"),
         model("ls", "true", "0.1", "null"),
     )
     made = reward_models(Selection("x", records, dict.fromkeys((r.label for r in records), 1), ()))
@@ -138,19 +150,19 @@ def test_of_a_real_grid_every_reward_model_is_shown(cells: Callable, models: int
     assert {row[0] for row in sheet.rows} == set(first.values())
 
 
-@pytest.mark.parametrize("metric", ["hack_rate", "uptake", "gold_gain"])
+@pytest.mark.parametrize("metric", ["uptake", "gold_gain"])
 def test_no_column_of_the_components_stands_there_twice(metric: str):
     made = ablation(grid(), metric)
     assert made is not None
     names = [column.name for column in made.columns]
     assert len(set(names)) == len(names)
-    assert {metric, "hack_rate", "uptake"} <= set(names)
+    assert {metric, "hacked_share", "uptake"} <= set(names)
     assert all(len(row) == len(names) for row in made.rows)
 
 
 def test_rollouts_follow_the_arms_own_steps():
     params = {"profile.optimize.steps": "140", "profile.optimize.batch": "32", "arm.steps": "40"}
-    assert rollouts(Fake("early_stopped", 1, pd.DataFrame(), scalars={}, params=params)) == 1280
+    assert rollouts(Fake("short", 1, pd.DataFrame(), scalars={}, params=params)) == 1280
     assert math.isnan(rollouts(Fake("x", 1, pd.DataFrame(), scalars={})))
 
 

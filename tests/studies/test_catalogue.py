@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
+from ablations.components import COMPONENTS, Component, Knob
 from ablations.errors import InputError
-from ablations.grids import ARMS
+from ablations.grids import arms
 from rrpo import pipeline, world
 from rrpo.config import ArmConfig, RegularizerConfig
 from rrpo.profiles import SMOKE
 from rrpo.stages import walk
 from studies import catalogue
-from studies.catalogue import STUDIES, TUNABLE, Study, policy, regularised, regularizers, study_of, tune_arm
+from studies.catalogue import STUDIES, Study, policy, regularised, regularizers, study_of, tunable, tune_arm
 from studies.trial import OBJECTIVES, Question
 
-ALL = [*(make() for make in STUDIES.values()), *(tune_arm(arm) for arm in TUNABLE)]
+ALL = [*(make() for make in STUDIES.values()), *(tune_arm(arm) for arm in tunable())]
 
 
 @pytest.mark.parametrize("study", ALL, ids=lambda study: study.name)
@@ -40,12 +43,31 @@ class TestContract:
 
 def test_the_papers_point_is_the_rrpo_arm_and_zeros_are_vanilla():
     study = regularizers()
-    assert study.arm(study.paper) == ARMS["rrpo"]
+    assert study.arm(study.paper) == arms()["rrpo"]
     off = study.arm(dict(study.paper) | {"epsilon": 0.0, "alpha": 0.0, "mix_probability": 0.0}).regularizers
     assert (off.epsilon, off.alpha, off.mix_probability) == (0.0, 0.0, 0.0)
     assert {name: study.space[name].low for name in ("epsilon", "alpha", "mix_probability")} == dict.fromkeys(
         ("epsilon", "alpha", "mix_probability"), 0.0
     )
+
+
+def test_a_fourth_components_knob_is_searched_from_where_it_is_off():
+    knob = Knob(name="mix", paper=0.0, low=0.0, high=1.0)
+    component = Component(
+        name="x", label="X", on={"soft_votes": True}, off={"soft_votes": False}, knobs=(knob,), strengths=votes
+    )
+    COMPONENTS.append(component)
+    try:
+        study, tuned = regularizers(), tune_arm("ls_x")
+        assert study.arm(study.paper) == arms()["rrpo"]
+        assert study.arm(dict(study.paper) | {"mix": 1.0}).regularizers.soft_votes
+        assert {"epsilon", "mix"} == set(tuned.space) - {"lr", "beta"}
+    finally:
+        COMPONENTS.remove(component)
+
+
+def votes(knobs: Mapping[str, float]) -> dict[str, bool]:
+    return {"soft_votes": knobs["mix"] > 0.5}
 
 
 def test_the_db_range_opens_around_its_centre():
@@ -56,23 +78,23 @@ def test_the_db_range_opens_around_its_centre():
 
 def test_the_policys_knobs_reach_its_stage_and_only_it():
     knobs = dict(policy().paper) | {"lr": 0.004, "tau": "2-1"}
-    tuned, plain = (pipeline.optimized(SMOKE, arm, 1000) for arm in (policy().arm(knobs), ARMS["rrpo"]))
+    tuned, plain = (pipeline.optimized(SMOKE, arm, 1000) for arm in (policy().arm(knobs), arms()["rrpo"]))
     assert tuned.config.lr == 0.004
     assert tuned.config.tau == (2.0, 1.0)
     assert tuned.inputs["reward_model"].key == plain.inputs["reward_model"].key
     assert pipeline.optimized(SMOKE, policy().arm(policy().paper), 1000).config.beta == plain.config.beta
 
 
-@pytest.mark.parametrize("arm", TUNABLE)
+@pytest.mark.parametrize("arm", tunable())
 def test_tuning_an_arm_keeps_what_is_off_off(arm: str):
     study = tune_arm(arm)
     tuned = study.arm(study.paper).regularizers
-    given = ARMS[arm].regularizers
+    given = arms()[arm].regularizers
     for name in ("epsilon", "mix_probability", "alpha"):
         assert (getattr(tuned, name) > 0) == (getattr(given, name) > 0)
-    assert ("epsilon" in study.space) == (given.epsilon > 0 and ARMS[arm].finetune)
+    assert ("epsilon" in study.space) == (given.epsilon > 0 and arms()[arm].finetune)
     assert {"lr", "beta"} <= set(study.space)
-    assert study.arm(study.paper).finetune == ARMS[arm].finetune
+    assert study.arm(study.paper).finetune == arms()[arm].finetune
 
 
 def test_defaults_are_the_papers():
@@ -104,7 +126,7 @@ def test_a_study_of_ones_own_is_one_short_function(monkeypatch: pytest.MonkeyPat
     ],
 )
 def test_a_space_that_makes_no_sense_is_refused(monkeypatch: pytest.MonkeyPatch, space, paper, words: str):
-    monkeypatch.setitem(STUDIES, "odd", lambda: Study("odd", space, paper, lambda knobs: ARMS["rrpo"]))
+    monkeypatch.setitem(STUDIES, "odd", lambda: Study("odd", space, paper, lambda knobs: arms()["rrpo"]))
     with pytest.raises(InputError) as caught:
         study_of("odd")
     assert words in str(caught.value)
@@ -114,7 +136,7 @@ def test_a_range_that_its_own_function_turns_round_is_refused(monkeypatch: pytes
     monkeypatch.setitem(
         STUDIES,
         "odd",
-        lambda: Study("odd", {"epsilon": FloatDistribution(0.3, 0.0)}, {"epsilon": 0.1}, lambda knobs: ARMS["rrpo"]),
+        lambda: Study("odd", {"epsilon": FloatDistribution(0.3, 0.0)}, {"epsilon": 0.1}, lambda knobs: arms()["rrpo"]),
     )
     with pytest.raises(InputError, match="a range makes no sense"):
         study_of("odd")

@@ -19,7 +19,7 @@ from ablations.request import request
 from rrpo.stages import MARKER
 from rrpo.versions import VERSIONS
 from studies import options
-from studies.catalogue import TUNABLE
+from studies.catalogue import tunable
 from studies.export import export
 from studies.options import Command, first_points, identity
 from studies.prospects import announcement, own, shared
@@ -297,6 +297,6 @@ def test_arms_that_were_tuned_with_unequal_budgets_are_told_apart(tmp_path: Path
     assert "tuned_diffro was tuned with another budget" in notes[0]
 
 
-@pytest.mark.parametrize("arm", TUNABLE)
+@pytest.mark.parametrize("arm", tunable())
 def test_every_tunable_arm_has_a_study(tmp_path: Path, arm: str):
     assert command(tmp_path, study="tune-arm", arm=arm).search.name == f"tune-{arm}-smoke"

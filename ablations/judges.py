@@ -1,0 +1,66 @@
+"""The judges of emotion, declared once: outcomes, verdicts, figures and studies iterate over `JUDGES`. A leaf.
+
+A judge's name is the prefix of its columns: ``<name>`` is the emotion that it hears in a sample, ``<name>_accuracy`` and
+``<name>_logprob`` are those of a checkpoint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+GOLD, VETO = "gold", "veto"
+"""Roles: outcomes are read by the one gold judge; one with a veto can only take a verdict away."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """One judge."""
+
+    name: str
+    """Prefix of its columns."""
+    label: str
+    """For people."""
+    role: str
+    """`GOLD` or `VETO`."""
+    asked: str
+    """Of which samples it is asked."""
+    tuning: bool = False
+    """Whether training is watched and searches are led by it, which makes it unfit for gold."""
+
+    @property
+    def accuracy(self) -> str:
+        """Column of the points: share of samples whose target it hears."""
+        return f"{self.name}_accuracy"
+
+    @property
+    def logprob(self) -> str:
+        """Column of the points: its mean log-probability of the target."""
+        return f"{self.name}_logprob"
+
+    @property
+    def hack_rate(self) -> str:
+        """Column of the points and curves: proxy right where this judge is not, or an artefact is flagged."""
+        return f"{self.name}_hack_rate"
+
+
+JUDGES: list[Judge] = [
+    Judge(name="test", label="`test` judge", role=GOLD, asked="every stored checkpoint"),
+    Judge(name="val", label="`val` judge", role=VETO, asked="training and every stored checkpoint", tuning=True),
+    Judge(name="third", label="third judge", role=VETO, asked="the first, the middle and the last checkpoint"),
+]
+"""The gold judge first."""
+
+
+def gold() -> Judge:
+    """The judge of outcomes."""
+    return next(judge for judge in JUDGES if judge.role == GOLD)
+
+
+def vetoing() -> list[Judge]:
+    """The judges with whom gold must agree on a difference's sign."""
+    return [judge for judge in JUDGES if judge.role == VETO]
+
+
+def tuning() -> Judge:
+    """The judge of curves and searches."""
+    return next(judge for judge in JUDGES if judge.tuning)

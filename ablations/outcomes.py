@@ -1,0 +1,275 @@
+"""Outcomes, declared once: what a cell is measured by. Tables, effects, plans and words iterate over `OUTCOMES`.
+
+To measure something else, append one `Outcome`: ``OUTCOMES.append(Outcome(name="x", label="x", read=lambda record: ...))``. Most
+are functions of the sample table (`Record.samples`: one row a sample and checkpoint); where a column is missing they are NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ablations.contrasts import Values
+from ablations.grids import split_label
+from ablations.judges import Judge, gold
+from ablations.records import GOLD_GAIN, Record
+from ablations.sheet import Column
+from ablations.statistics import MatchedGain, matched_kl_gain
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PHONE_ERROR_BOUND = 0.3
+"""Largest phone error rate of a clean sample: twice the SFT policy's mean on unseen texts (.146 on the world card)."""
+ARTEFACT = "artefact_"
+"""Prefix of the sample table's flags, one a kind of artefact."""
+Masks = tuple[NDArray[np.bool_], NDArray[np.bool_]]
+Share = Callable[["pd.DataFrame"], "Masks | None"]
+"""Of a table of samples: which are counted, and out of which; None where a column that decides it is missing."""
+UNIT_WORDS = {"percent": ", %", "gain": ", points"}
+"""What a heading adds for the unit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """One number a cell."""
+
+    name: str
+    """In CSV and on the command line."""
+    label: str
+    """For people, without the unit."""
+    read: Callable[[Record], float]
+    """Reads it off a cell's record; NaN where it was not measured."""
+    unit: str = "percent"
+    """A key of `sheet.UNITS`: ``percent`` or ``gain`` for fractions, ``plain`` for others."""
+    direction: int = 0
+    """+1 where more is better, -1 where less is, 0 where neither."""
+    curve: Callable[[Record], NDArray[np.float64]] | None = None
+    """Its values ``[S]`` at the record's checkpoints, in the order of its points; None: it has none."""
+    note: str = ""
+    """What a caption has to say of it."""
+    by: Callable[[Judge], Outcome] | None = None
+    """The same outcome by another judge; None: no judge has a say in it."""
+
+    @property
+    def heading(self) -> str:
+        """The label with its unit."""
+        return f"{self.label}{UNIT_WORDS.get(self.unit, '')}"
+
+    @property
+    def title(self) -> str:
+        """The label at the start of a sentence."""
+        return self.label[0].upper() + self.label[1:]
+
+    @property
+    def difference_unit(self) -> str:
+        """The unit of a difference."""
+        return "gain" if self.unit in UNIT_WORDS else self.unit
+
+    def as_column(self) -> Column:
+        """Its column in a table of arms."""
+        return Column(self.name, self.heading, self.unit, self.direction)
+
+    def values(self, records: Sequence[Record]) -> Values:
+        """The outcome of every record, by (arm, seed)."""
+        return {(record.label, record.seed): self.read(record) for record in records}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutcomeAmongPeers(Outcome):
+    """An outcome that compares a cell with the others of its seed; a single record has none."""
+
+    read: Callable[[Record], float] = lambda record: math.nan
+    among: Callable[[Sequence[Record]], Values]
+    """All cells' values at once."""
+
+    def values(self, records: Sequence[Record]) -> Values:
+        """The outcome of every record, by (arm, seed)."""
+        return self.among(records)
+
+
+def at_end(record: Record, name: str) -> float:
+    """A column of the points at the last checkpoint, or else a scalar; NaN for none."""
+    points = record.points
+    if not points.empty and name in points.columns:
+        return float(points[name].iloc[-1])
+    return record.scalars.get(name, math.nan)
+
+
+def followed(name: str, label: str, column: str, unit: str = "percent", direction: int = 0) -> Outcome:
+    """An outcome that is a column of the points."""
+
+    def curve(record: Record) -> NDArray[np.float64]:
+        points = record.points
+        return points[column].to_numpy(float) if column in points.columns else np.full(len(points), math.nan)
+
+    read = partial(at_end, name=column)
+    return Outcome(name=name, label=label, read=read, unit=unit, direction=direction, curve=curve)
+
+
+def sampled(name: str, label: str, share: Share, direction: int = 0, note: str = "") -> Outcome:
+    """An outcome that is a ``share`` of a checkpoint's samples."""
+
+    def curve(record: Record) -> NDArray[np.float64]:
+        missing = np.full(len(record.points), math.nan)
+        if record.samples.empty or (masks := share(record.samples)) is None:
+            return missing
+        steps, place = np.unique(record.samples["step"].to_numpy(), return_inverse=True)
+        counts = [np.bincount(place[mask], minlength=len(steps)) for mask in (masks[0] & masks[1], masks[1])]
+        by_step = {step: hits / n for step, hits, n in zip(steps, *counts, strict=True) if n}
+        return np.array([by_step.get(step, math.nan) for step in record.points["step"]])
+
+    def read(record: Record) -> float:
+        if record.samples.empty or (masks := share(record.samples)) is None:
+            return math.nan
+        steps = record.samples["step"].to_numpy()
+        counted = masks[0][masks[1] & (steps == steps.max())]
+        return float(counted.mean()) if len(counted) else math.nan
+
+    return Outcome(name=name, label=label, read=read, direction=direction, curve=curve, note=note)
+
+
+def flagged(samples: pd.DataFrame) -> NDArray[np.bool_] | None:
+    """Which samples ``[N]`` have an artefact of any kind; None where none was looked for."""
+    flags = [name for name in samples.columns if name.startswith(ARTEFACT)]
+    return np.logical_or.reduce([samples[name].to_numpy(bool) for name in flags]) if flags else None
+
+
+def clean(samples: pd.DataFrame, judge: Judge) -> Masks | None:
+    """Which samples ``[N]`` are clean successes, and of which the judge was asked; None where a column is missing.
+
+    Clean: the judge hears the target, no artefact is flagged, and the phones are there.
+    """
+    artefacts = flagged(samples)
+    if artefacts is None or not {"target", judge.name, "phone_errors", "phones"} <= set(samples.columns):
+        return None
+    understood = samples["phone_errors"].to_numpy() <= PHONE_ERROR_BOUND * samples["phones"].to_numpy()
+    return same(samples, judge.name, "target") & ~artefacts & understood, samples[judge.name].notna().to_numpy()
+
+
+def same(samples: pd.DataFrame, heard: str, target: str) -> NDArray[np.bool_]:
+    """Where two columns of emotions ``[N]`` agree; not where one is missing."""
+    found: NDArray[np.bool_] = (samples[heard] == samples[target]).to_numpy(bool, na_value=False)
+    return found
+
+
+def clean_success(judge: Judge) -> Outcome:
+    """Share of clean successes by one judge."""
+    note = (
+        f"Clean success: the {judge.label} hears the target, no artefact of any kind is flagged, and at most "
+        f"{100 * PHONE_ERROR_BOUND:g} % of the phones are wrong. Hacked share: of the samples in which the arm's own reward "
+        "model hears the target, those that are no clean success."
+    )
+    return replace(sampled("clean_success", "clean success", partial(clean, judge=judge), +1, note), by=clean_success)
+
+
+def hacked_share(judge: Judge) -> Outcome:
+    """Of the samples in which the proxy hears the target, the share that is no clean success by one judge."""
+
+    def share(samples: pd.DataFrame) -> Masks | None:
+        found = clean(samples, judge)
+        if found is None or "proxy" not in samples.columns:
+            return None
+        return ~found[0], found[1] & same(samples, "proxy", "target")
+
+    return replace(sampled("hacked_share", "hacked share", share, -1), by=hacked_share)
+
+
+def artefact_share(samples: pd.DataFrame) -> Masks | None:
+    """Which samples have an artefact of any kind, of all."""
+    found = flagged(samples)
+    return None if found is None else (found, np.ones(len(found), bool))
+
+
+def accuracy(judge: Judge) -> Outcome:
+    """The share of samples in which a judge hears the target."""
+    return replace(followed("gold", "gold accuracy", judge.accuracy, direction=+1), by=accuracy)
+
+
+def matched_gain(judge: Judge) -> Outcome:
+    """Mean gain of a judge's accuracy along the range of KL that all arms of a seed (and setting) reach."""
+
+    def among(records: Sequence[Record]) -> Values:
+        matched = _matched(records, judge.accuracy)
+        return {(label, seed): gain for seed, found in matched for label, gain in found.gains.items()}
+
+    return OutcomeAmongPeers(
+        name=GOLD_GAIN,
+        label="gold gain at matched KL",
+        among=among,
+        unit="gain",
+        direction=+1,
+        note=f"Gold gain at matched KL: mean gain of the {judge.label}'s accuracy over SFT along sqrt(KL per token), from 0 to "
+        "the largest KL that all arms of the seed (and setting) shown here reach; arms that stop early by design keep their last "
+        "value.",
+        by=matched_gain,
+    )
+
+
+def reaches(records: Sequence[Record]) -> dict[tuple[str, int], float]:
+    """The end of the common range in sqrt(KL per token) by (arm, seed), as in `matched_gain`; not of arms that did not move."""
+    return {
+        (label, seed): matched.reach
+        for seed, matched in _matched(records, gold().accuracy)
+        for label in matched.gains
+        if matched.reach > 0 and label not in matched.stuck
+    }
+
+
+def not_moved(records: Sequence[Record]) -> dict[str, list[int]]:
+    """Arms that should have moved and did not, with the seeds: they do not set the common range."""
+    stuck: dict[str, list[int]] = {}
+    for seed, matched in _matched(records, gold().accuracy):
+        for label in matched.stuck:
+            stuck.setdefault(label, []).append(seed)
+    return stuck
+
+
+def _matched(records: Sequence[Record], column: str) -> list[tuple[int, MatchedGain]]:
+    """The arms of each seed (and setting) that a judge was asked of, matched with one another; seeds rising.
+
+    The common KL range is that of a seed's arms, in a grid of settings of those in the same setting (after the label's ``@``).
+    A judge that was asked at some checkpoints only is linear between those.
+    """
+    within: dict[tuple[int, str], list[Record]] = {}
+    for record in records:
+        if {"sqrt_kl", column} <= set(record.points.columns) and record.points[column].notna().any():
+            within.setdefault((record.seed, split_label(record.label)[1]), []).append(record)
+    found = []
+    for (seed, _), moved in sorted(within.items(), key=lambda item: item[0][0]):
+        asked = {r.label: r.points[r.points[column].notna()] for r in moved}
+        paths = {label: (points["sqrt_kl"].to_numpy(), points[column].to_numpy()) for label, points in asked.items()}
+        found.append((seed, matched_kl_gain(paths, {r.label for r in moved if r.stops_early})))
+    return found
+
+
+OUTCOMES: list[Outcome] = [
+    matched_gain(gold()),
+    clean_success(gold()),
+    hacked_share(gold()),
+    accuracy(gold()),
+    followed("proxy", "proxy accuracy", "proxy_accuracy"),
+    followed("phone_error_rate", "phone error rate", "phone_error_rate", direction=-1),
+    sampled("artefacts", "artefacts", artefact_share, -1),
+    followed("uptake", "shortcut uptake", "uptake", "gain", -1),
+    followed("kl_token", "KL, nats/token", "kl_token", "plain"),
+]
+"""In the order of the table of results. All but the gain at matched KL are values at the last checkpoint."""
+
+
+def find(name: str) -> Outcome:
+    """The declared outcome of that name, or else that column of the points or that scalar."""
+    rate = name.endswith(("accuracy", "rate")) or "accuracy_" in name
+    other = followed(name, name.replace("_", " "), name, "percent" if rate else "plain")
+    return next((outcome for outcome in OUTCOMES if outcome.name == name), other)
+
+
+def measured(outcome: Outcome, records: Sequence[Record]) -> bool:
+    """Whether any record has it."""
+    return bool(np.isfinite(list(outcome.values(records).values())).any())

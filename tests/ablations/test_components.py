@@ -1,0 +1,78 @@
+"""Arms from the list of components: names, strengths, and what a fourth one changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+
+import pytest
+
+from ablations.components import (
+    COMPONENTS,
+    Component,
+    arm_of,
+    factorial,
+    papers,
+    regularizers,
+    singles,
+    subsets,
+    switched_on,
+)
+from ablations.contrasts import component_of, corner_effects, interactions, main_effects
+from ablations.family import family
+from ablations.grids import arms, loo
+from rrpo.config import OFF, RegularizerConfig
+from rrpo.profiles import SMOKE
+
+
+@pytest.fixture
+def fourth() -> Iterator[Component]:
+    """A component that is not the paper's, for the length of a test."""
+    made = Component(name="x", label="X", on={"soft_votes": True}, off={"soft_votes": False})
+    COMPONENTS.append(made)
+    yield made
+    COMPONENTS.remove(made)
+
+
+def test_the_papers_components_are_the_configs_defaults_and_all_off_is_off():
+    assert regularizers(papers()) == RegularizerConfig()
+    assert regularizers(()) == OFF
+    known = {field.name for field in fields(RegularizerConfig)}
+    for component in COMPONENTS:
+        assert component.on.keys() == component.off.keys() <= known
+        assert "_" not in component.name
+        assert switched_on(regularizers([component.name])) == [component.name]
+        knobs = {knob.name: knob.paper for knob in component.knobs}
+        assert dict(component.strengths(knobs)).items() >= component.on.items(), "the first trial is the arm"
+
+
+def test_rrpo_is_the_papers_three_whatever_else_there_is(fourth: Component):
+    assert arm_of(["adv", "ls", "eam"]) == "rrpo"
+    assert arm_of(["x", "adv", "ls", "eam"]) == "rrpo_x"
+    assert arm_of(["x"]) == "x"
+    assert arm_of(["x", "ls"]) == "ls_x"
+    assert arm_of([]) == "diffro"
+    assert len(set(factorial())) == 16 == len(subsets())
+    assert singles() == ["diffro", "ls", "eam", "adv", "x", "rrpo"]
+    assert arms()["rrpo"].regularizers == RegularizerConfig()
+    assert arms()["rrpo_x"].regularizers == RegularizerConfig(soft_votes=True)
+    assert arms()["x"].regularizers.soft_votes
+
+
+def test_contrasts_follow_the_list(fourth: Component):
+    assert list(main_effects())[-1] == "X, main effect"
+    assert sorted(main_effects()["X, main effect"].values()) == [-1 / 8] * 8 + [1 / 8] * 8
+    assert corner_effects()["X, at the RRPO corner"] == {"rrpo_x": 1.0, "rrpo": -1.0}
+    assert corner_effects()["LS, at the RRPO corner"] == {"rrpo": 1.0, "eam_adv": -1.0}
+    assert len(interactions()) == 6 + 4 + 1
+    assert component_of("X, main effect") is fourth
+    assert component_of("LS x X") is None
+    assert list(family()) == [
+        "LS, main effect",
+        "EAM, main effect",
+        "Adv, main effect",
+        "X, main effect",
+        "RRPO - DiffRO",
+    ]
+    labels = [cell.label for cell in loo(SMOKE, [1])]
+    assert labels == ["sft", "diffro", "eam_adv", "ls_adv", "ls_eam", "rrpo_x", "rrpo"]

@@ -1,0 +1,100 @@
+"""Outcomes read off a record's sample table, by hand; what was not measured is NaN."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ablations.judges import JUDGES, gold, tuning, vetoing
+from ablations.outcomes import OUTCOMES, Outcome, clean_success, find, hacked_share
+from ablations.records import Record
+
+ROWS = [
+    # step, target, proxy, test, val, click, silence, phone errors of ten
+    (0, "sad", "sad", "sad", "sad", False, False, 0),
+    (9, "sad", "sad", "sad", "angry", False, False, 3),  # clean by gold: .3 is the bound
+    (9, "sad", "sad", "sad", "sad", False, False, 4),  # not understood
+    (9, "sad", "sad", "sad", "sad", True, False, 0),  # a click
+    (9, "sad", "angry", "sad", "sad", False, False, 0),  # clean, but no proxy hit
+    (9, "sad", "sad", "angry", "sad", False, False, 0),  # gold hears another emotion
+]
+COLUMNS = ["step", "target", "proxy", "test", "val", "artefact_click", "artefact_silence", "phone_errors"]
+
+
+def record(samples: pd.DataFrame, **points: list[float]) -> Record:
+    made = Record(label="a", seed=1, cell_hash="", arm_hash="", world_hash="", profile="", scalars={"s": 0.5})
+    made.__dict__["samples"] = samples
+    made.__dict__["points"] = pd.DataFrame({"step": [0, 9]} | points)
+    return made
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    return pd.DataFrame(ROWS, columns=COLUMNS).assign(phones=10)
+
+
+def test_clean_success_and_hacked_share_by_hand(table: pd.DataFrame):
+    found = record(table)
+    assert find("clean_success").read(found) == pytest.approx(2 / 5)
+    assert find("hacked_share").read(found) == pytest.approx(3 / 4)
+    assert find("artefacts").read(found) == pytest.approx(1 / 5)
+    curve = find("clean_success").curve
+    assert curve is not None
+    assert curve(found) == pytest.approx([1.0, 0.4])
+
+
+def test_clean_success_by_another_judge(table: pd.DataFrame):
+    by = find("clean_success").by
+    assert by is not None
+    assert by(tuning()).read(record(table)) == pytest.approx(2 / 5)
+    table.loc[1, "val"] = "sad"
+    assert by(tuning()).read(record(table)) == pytest.approx(3 / 5)
+    table.loc[5, "val"] = None
+    assert by(tuning()).read(record(table)) == pytest.approx(2 / 4), "of the samples it was asked of"
+
+
+@pytest.mark.parametrize("gone", ["target", "test", "phones", "phone_errors", "artefact"])
+def test_what_needs_a_missing_column_is_not_measured(table: pd.DataFrame, gone: str):
+    found = record(
+        table[[name for name in table.columns if not name.startswith(gone) or name == "phone_errors" != gone]]
+    )
+    for outcome in (clean_success(gold()), hacked_share(gold())):
+        assert math.isnan(outcome.read(found))
+        assert outcome.curve is not None
+        assert np.isnan(outcome.curve(found)).all()
+
+
+def test_without_samples_nothing_is_measured_and_points_are_read_at_the_end():
+    bare = record(pd.DataFrame(), test_accuracy=[0.5, 0.7], mine=[0.1, 0.2])
+    assert math.isnan(find("clean_success").read(bare))
+    assert find("gold").read(bare) == 0.7
+    assert find("mine").read(bare) == 0.2, "any column of the points"
+    assert find("s").read(bare) == 0.5, "or a scalar"
+    assert math.isnan(find("none").read(bare))
+
+
+def test_an_outcome_among_peers_is_that_of_all_cells():
+    path = {"sqrt_kl": [0.0, 1.0], "test_accuracy": [0.5, 0.7], "val_accuracy": [0.5, 0.9]}
+    a = record(pd.DataFrame(), **path)
+    b = replace(a, label="b")
+    b.__dict__["points"] = a.points.assign(sqrt_kl=[0.0, 2.0])
+    outcome = find("gold_gain")
+    assert outcome.values([a, b]) == pytest.approx({("a", 1): 0.1, ("b", 1): 0.05})
+    assert outcome.by is not None
+    assert outcome.by(tuning()).values([a, b]) == pytest.approx({("a", 1): 0.2, ("b", 1): 0.1})
+
+
+def test_one_judge_is_gold_and_another_tunes():
+    assert [judge.name for judge in JUDGES] == [gold().name, *(judge.name for judge in vetoing())]
+    assert tuning() in vetoing()
+
+
+def test_names_are_unique_and_units_are_known():
+    assert len({outcome.name for outcome in OUTCOMES}) == len(OUTCOMES)
+    mine = Outcome(name="mine", label="mine", read=lambda record: 1.0, unit="plain")
+    assert (mine.heading, mine.difference_unit, mine.as_column().unit) == ("mine", "plain", "plain")
+    assert (find("gold").heading, find("gold").difference_unit) == ("gold accuracy, %", "gain")

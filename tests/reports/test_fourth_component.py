@@ -1,0 +1,99 @@
+"""One entry in the list of components and one in that of outcomes: both appear in the plan, the effects and the whole page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import fakes
+import pytest
+from stored import report, store_cells
+
+from ablations import plan, tracking
+from ablations.components import COMPONENTS, Component, factorial
+from ablations.grids import GRIDS, Grid
+from ablations.outcomes import OUTCOMES, Outcome
+from ablations.request import Request
+from ablations.runs_folder import check
+from ablations.tracking import Tracker
+from reports.report import make
+from reports.store import select
+from rrpo.cell import Cell
+
+SEEDS = (1, 2, 3)
+
+
+@pytest.fixture
+def extended(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A fourth component and a tenth outcome, and a grid of all sixteen arms between SFT and the oracle."""
+    component = Component(
+        name="x", label="X", on={"soft_votes": True}, off={"soft_votes": False}, look=("#CC79A7", "--", "s")
+    )
+    outcome = Outcome(
+        name="distance", label="distance", read=lambda r: float(r.points["sqrt_kl"].iloc[-1]), unit="plain"
+    )
+    COMPONENTS.append(component)
+    OUTCOMES.append(outcome)
+    monkeypatch.setitem(GRIDS, "tiny", Grid(cells=lambda profile, seeds: cells(seeds), profile="smoke"))
+    yield
+    COMPONENTS.remove(component)
+    OUTCOMES.remove(outcome)
+
+
+def cells(seeds: tuple[int, ...]) -> list[Cell]:
+    return fakes.cells(["sft", *factorial(), "oracle"], seeds)
+
+
+def stored(runs: Path) -> None:
+    """All cells of the grid, planned and recorded."""
+    tracking.create(check(runs), "tiny")
+    Tracker(check(runs), "tiny", {}, {}).start_invocation(cells(SEEDS), {})
+    store_cells(runs, cells(SEEDS))
+
+
+def test_the_plan_tells_what_is_tested_and_what_else_is_read(extended: None, runs: Path):
+    asked = Request(grid="tiny", cells=tuple(cells(SEEDS)), device="cpu", workers=1, folder=check(runs))
+    first, tested, *_ = plan.make(asked).prospects()
+    assert first.startswith("primary tests (5, Holm)")
+    assert "X, main effect; RRPO - DiffRO; estimates alone: clean success" in tested
+    assert tested.endswith(", distance")
+
+
+def test_both_appear_in_every_table_they_belong_to_and_on_the_page(extended: None, runs: Path, tmp_path: Path):
+    stored(runs)
+    result = report(runs, tmp_path / "out", "--grid", "tiny")
+    assert result.exit_code == 0, result.output
+    made = make(select(runs, "tiny"))
+    sheets = {sheet.name: sheet for sheet in made.sheets}
+    names = {sheet: [str(row[0]) for row in sheets[sheet].rows] for sheet in sheets}
+    assert {"x", "ls_x", "rrpo", "rrpo_x"} <= set(names["table"])
+    assert "distance" in {column.name for column in sheets["table"].columns}
+    effects = sheets["effects"]
+    assert effects.row("X, main effect")["family"] == "primary"
+    assert effects.row("X, main effect")["verdict"] != "interim", "three seeds are the planned number"
+    assert {"X, at the RRPO corner", "LS x X", "LS x EAM x Adv x X"} <= set(names["effects"])
+    assert len(names["effects"]) == 4 + 1 + 4 + 11 + 1  # main, overall, corners, interactions, oracle - DiffRO
+    by_hand = [
+        sum(
+            (1 if "x" in cell.label.split("_") else -1) * distance(cell)
+            for cell in cells((seed,))
+            if cell.label not in ("sft", "oracle")
+        )
+        / 8
+        for seed in SEEDS
+    ]
+    found = sheets["outcomes"].row("X, main effect")["distance"]
+    assert found.mean == pytest.approx(sum(by_hand) / 3)  # type: ignore[union-attr]
+    assert {"X", "EAM x X", "RRPO - DiffRO"} <= set(names["factorial"])
+    assert {"DiffRO + X", "RRPO + X", "RRPO - LS"} <= set(names["ablation"])
+    assert "X +" in made.verdict[1] or "X -" in made.verdict[1]
+    assert "X, main effect; RRPO - DiffRO" in made.methods
+    drawn = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"forest.png", "interactions.png", "seeds.png", "training.png"} <= drawn
+    page = (tmp_path / "out" / "report.html").read_text()
+    for words in ("X, main effect", "distance", "rrpo_x", "Arms shown: diffro, ls, eam, adv, x, rrpo, oracle."):
+        assert words in page
+
+
+def distance(cell: Cell) -> float:
+    return float(fakes.curve(cell.label, cell.seed)["sqrt_kl"].iloc[-1])
