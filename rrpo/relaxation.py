@@ -4,6 +4,9 @@ A roll-out is drawn first, without gradient. Afterwards the Gumbel noise is draw
 token won (the truncated Gumbels of Maddison et al., arXiv 1411.0030), so that the relaxed tokens belong to the very tokens that
 were sampled. Nothing is differentiated through the truncation: the noise is a constant.
 
+The alternative, ``probabilities``, takes the gradient of the policy's own distribution, ``softmax(logits / tau)``: the same
+estimator with G = 0, less noisy and more biased.
+
 Known bias: softmax at tau > 0 is not the one-hot sample, and the straight-through estimator uses its gradient all the same.
 """
 
@@ -36,32 +39,37 @@ def conditional_gumbel(logits: Tensor, tokens: Tensor, noise: Tensor) -> Tensor:
     return others.scatter_(-1, chosen, top)
 
 
-def relax(logits: Tensor, tokens: Tensor, noise: Tensor, tau: float) -> Tensor:
-    """Straight-through relaxed tokens: one-hot of ``tokens`` forwards, ``softmax((logits + G) / tau)`` backwards.
+def no_noise(logits: Tensor, tokens: Tensor, noise: Tensor) -> Tensor:
+    """G = 0, in `conditional_gumbel`'s place."""
+    return logits.new_zeros(())
+
+
+RELAXATIONS = {"gumbel": conditional_gumbel, "probabilities": no_noise}
+"""What stands for G, by `rrpo.config.RELAXATIONS`."""
+
+
+def soft_tokens(logits: Tensor, tokens: Tensor, noise: Tensor, tau: float, relaxation: str = "gumbel") -> Tensor:
+    """``softmax((logits + G) / tau)``: what the hard tokens take their gradient from.
 
     Args:
         logits: ``[B, N, V]`` of the V codes alone: specials and eos are left out, so the reward cannot push on length.
         tokens: ``[B, N]``.
         noise: Uniforms ``[B, N, V]``.
         tau: Temperature of the relaxation, > 0.
+        relaxation: One of `RELAXATIONS`.
 
     Returns:
         ``[B, N, V]``.
     """
-    return straight_through(soft_tokens(logits, tokens, noise, tau), tokens)
+    if tau <= 0:
+        raise ValueError(f"tau must be positive, got {tau}; the papers use 0.8 to 2")
+    return ((logits + RELAXATIONS[relaxation](logits, tokens, noise)) / tau).softmax(-1)
 
 
 def straight_through(soft: Tensor, tokens: Tensor) -> Tensor:
     """``[B, N, V]``: one-hot of ``tokens [B, N]`` forwards, ``soft [B, N, V]`` backwards."""
     hard = torch.zeros_like(soft).scatter_(-1, tokens[..., None], 1.0)
     return hard - soft.detach() + soft
-
-
-def soft_tokens(logits: Tensor, tokens: Tensor, noise: Tensor, tau: float) -> Tensor:
-    """``softmax((logits + G) / tau)`` with G from `conditional_gumbel`; ``[B, N, V]``."""
-    if tau <= 0:
-        raise ValueError(f"tau must be positive, got {tau}; the papers use 0.8 to 2")
-    return ((logits + conditional_gumbel(logits, tokens, noise)) / tau).softmax(-1)
 
 
 def temperature(step: int, steps: int, taus: tuple[float, ...]) -> float:

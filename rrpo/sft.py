@@ -19,7 +19,7 @@ from rrpo.masking import valid_mask
 from rrpo.policy import Policy
 from rrpo.seeding import bucketed, permutation_batches, seed_everything
 from rrpo.stages import Context
-from rrpo.training import cosine, fit
+from rrpo.training import fit, multiplier
 
 NEAR = 0.5
 """Distance of two levels of a code's coordinate, which lie in [-1, 1], over which their initial rows are alike."""
@@ -117,7 +117,7 @@ def _by_coordinates(codebook: Tensor, dim: int) -> Tensor:
 
 
 def _schedule(step: int, steps: int) -> float:
-    return max(0.05, cosine(step, steps, warmup=min(50, steps // 10)))
+    return max(0.05, multiplier(step, steps, warmup=min(50, steps // 10)))
 
 
 @torch.no_grad()

@@ -4,7 +4,9 @@ One step: a roll-out by ancestral sampling without gradient; one parallel forwar
 specials are left out of the relaxation, so that the reward has no hidden gradient on length; the straight-through relaxed
 tokens enter the codec's decoder, its frames the frozen reward model and the phone recogniser.
 
-Loss = reward loss + content weight x phone recogniser's loss + beta x KL(pi || pi_SFT) summed over an utterance's positions.
+Loss = emotion weight x reward loss + content weight x phone recogniser's loss + beta x KL(pi || pi_SFT) summed over an
+utterance's positions (Eq. 6; the content term is DiffRO's multi-task reward). The gradient scale multiplies what the emotion
+reward model sends into the frames, and nothing else. A weight or a scale of 1 changes no bit.
 
 What differs from the exact gradient, and is known: (1) the path through the sampled history is dropped, so a token's
 influence on later tokens earns nothing; (2) so is the KL's prefix term; (3) softmax at tau > 0 is biased.
@@ -48,6 +50,11 @@ class Step:
     """``[b, N, V]``, detached: the relaxed tokens whose gradient the hard ones take."""
 
 
+def scale_gradient(x: Tensor, scale: float) -> Tensor:
+    """``x``, whose gradient is multiplied by ``scale``: the identity, gradient and all, at 1."""
+    return x.detach() + scale * (x - x.detach())
+
+
 def diffro_step(models: Models, prompts: Prompts, config: OptimizeConfig, step: int) -> Iterator[Step]:
     """Samples a batch; then relaxes, decodes and gives the loss of one micro-batch after another.
 
@@ -56,7 +63,7 @@ def diffro_step(models: Models, prompts: Prompts, config: OptimizeConfig, step: 
     Args:
         models: Policy, reference and the frozen models.
         prompts: The step's prompts, B rows.
-        config: beta, tau, content weight, reward; ``config.seed`` keys the noise.
+        config: The objective; ``config.seed`` keys the noise.
         step: Index of the step, from 0.
     """
     device = prompts.prefix.device
@@ -88,10 +95,11 @@ def _loss(
     with torch.no_grad():
         reference = models.reference.logits(prompts.prefix, tokens)
     kl = (token_kl(logits, reference) * rollout.scored).sum(1)
-    soft = soft_tokens(logits[:, :-1, : models.policy.codes], tokens, noise, tau)
+    soft = soft_tokens(logits[:, :-1, : models.policy.codes], tokens, noise, tau, config.relaxation)
     F, frames = models.codec.decode(straight_through(soft, tokens), rollout.lengths, prompts.speaker)
-    reward = reward_loss(models.reward_model, F, frames, prompts.target, config.reward)
+    pushed = scale_gradient(F, config.gradient_scale)
+    reward = reward_loss(models.reward_model, pushed, frames, prompts.target, config.reward)
     content = models.recogniser.ctc_loss(F, frames, prompts.phones)
-    loss = share * (reward + config.content_weight * content + config.beta * kl).mean()
+    loss = share * (config.emotion_weight * reward + config.content_weight * content + config.beta * kl).mean()
     parts = {"reward_loss": reward.detach(), "content_loss": content.detach()}
     return Step(rows, loss, parts, rollout, logits.detach(), reference, (F.detach(), frames), soft.detach())

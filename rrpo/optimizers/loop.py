@@ -37,7 +37,7 @@ from rrpo.policy import Rollout
 from rrpo.reward import reward_loss
 from rrpo.seeding import permutation_batches, uniform
 from rrpo.stages import Context
-from rrpo.training import warmed
+from rrpo.training import multiplier
 
 CURVE_INTERVAL = 5
 """Steps between two looks of the judges at the training roll-outs."""
@@ -78,7 +78,7 @@ def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: C
         if step == config.steps:
             break
         for group in optimizer.param_groups:
-            group["lr"] = config.lr * warmed(step, config.warmup)
+            group["lr"] = config.lr * multiplier(step, config.steps, config.warmup, config.schedule)
         curves.append({"step": step} | _update(models, train.select(rows[step]), optimizer, config, step))
         checkpoints.boundary(step + 1, keep)
         _tell(context, checkpoints, curves[-1:])
