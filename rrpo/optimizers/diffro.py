@@ -18,11 +18,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F_
 from torch import Tensor
 
 from rrpo.config import OptimizeConfig
 from rrpo.optimizers.rollout import Models, Prompts, micro_batches
-from rrpo.policy import Rollout, token_kl
+from rrpo.policy import Rollout
 from rrpo.relaxation import soft_tokens, straight_through, temperature
 from rrpo.reward import reward_loss
 from rrpo.seeding import uniform
@@ -38,16 +39,16 @@ class Step:
     """Scalar to be differentiated: their share of the batch's mean, so that the shares' sum is the step's loss."""
     parts: dict[str, Tensor]
     """``[b]``, detached: reward loss, content loss."""
+    kl: Tensor
+    """``[b]``, detached: KL to the reference in nats an utterance."""
     rollout: Rollout
     """Their samples."""
-    logits: Tensor
-    """``[b, N + 1, V + 1]``, detached."""
-    reference: Tensor
-    """``[b, N + 1, V + 1]`` of the SFT policy."""
+    log_p: Tensor
+    """``[P, V + 1]``, detached: log-probabilities at the positions whose prediction was used, one row after another."""
     frames: tuple[Tensor, Tensor]
     """Decoded F ``[b, T, M]`` (detached; hard tokens, by straight-through) and lengths ``[b]``."""
     soft: Tensor
-    """``[b, N, V]``, detached: the relaxed tokens whose gradient the hard ones take."""
+    """``[P, V]``, detached: the relaxed tokens whose gradient the hard ones take."""
 
 
 def scale_gradient(x: Tensor, scale: float) -> Tensor:
@@ -70,13 +71,14 @@ def diffro_step(models: Models, prompts: Prompts, config: OptimizeConfig, step: 
     batch, longest = len(prompts.phones), models.policy.config.max_tokens
     draw = uniform((longest, batch), config.seed, "sampling noise", step, device=device)
     rollout = models.policy.sample(prompts.prefix, draw)
-    shape = (rollout.tokens.shape[1], batch, models.policy.codes)
-    gumbel = uniform(shape, config.seed, "gumbel noise", step, device=device)
     tau = temperature(step, config.steps, config.tau)
-    for rows in micro_batches(rollout.lengths, models.micro):
+    for rows in micro_batches(prompts.sizes + rollout.lengths, models.micro):
         part = rollout.select(rows)
-        noise = gumbel[: part.tokens.shape[1], rows].transpose(0, 1)
-        yield _loss(models, prompts.select(rows), part, noise, config, tau, rows, len(rows) / batch)
+        noise = [
+            uniform((n, models.policy.codes), config.seed, "gumbel noise", step, row, device=device)
+            for row, n in zip(rows.tolist(), part.counts.tolist(), strict=True)
+        ]
+        yield _loss(models, prompts.select(rows), part, torch.cat(noise), config, tau, rows, len(rows) / batch)
 
 
 def _loss(
@@ -89,17 +91,22 @@ def _loss(
     rows: Tensor,
     share: float,
 ) -> Step:
-    """``noise [b, N, V]`` are uniforms; ``share`` is the rows' part of the batch."""
-    tokens = rollout.tokens
-    logits = models.policy.logits(prompts.prefix, tokens)
+    """``noise [P, V]`` are uniforms, for the P predictions used of b samples; ``share`` is the rows' part of the batch."""
+    tokens, counts = rollout.tokens, rollout.counts
+    logits = models.policy.packed_logits(prompts.prefix, tokens, counts)
     with torch.no_grad():
-        reference = models.reference.logits(prompts.prefix, tokens)
-    kl = (token_kl(logits, reference) * rollout.scored).sum(1)
-    soft = soft_tokens(logits[:, :-1, : models.policy.codes], tokens, noise, tau, config.relaxation)
-    F, frames = models.codec.decode(straight_through(soft, tokens), rollout.lengths, prompts.speaker)
+        reference = models.reference.packed_logits(prompts.prefix, tokens, counts)
+        log_p = logits.log_softmax(-1)
+        ratio = log_p - reference.log_softmax(-1)
+    # the gradient of log p within E[log p - log q] is nought: sum_v p_v d(log p_v) = 0
+    kl = rollout.sums(torch.linalg.vecdot(logits.softmax(-1), ratio))
+    packed = F_.pad(tokens, (0, 1))[rollout.scored]
+    soft = soft_tokens(logits[:, : models.policy.codes], packed, noise, tau, config.relaxation)
+    codes = rollout.padded(straight_through(soft, packed, models.codec.codebook))[:, :-1]
+    F, frames = models.codec.decode_codes(codes, rollout.lengths, prompts.speaker)
     pushed = scale_gradient(F, config.gradient_scale)
     reward = reward_loss(models.reward_model, pushed, frames, prompts.target, config.reward)
     content = models.recogniser.ctc_loss(F, frames, prompts.phones)
     loss = share * (config.emotion_weight * reward + config.content_weight * content + config.beta * kl).mean()
     parts = {"reward_loss": reward.detach(), "content_loss": content.detach()}
-    return Step(rows, loss, parts, rollout, logits.detach(), reference, (F.detach(), frames), soft.detach())
+    return Step(rows, loss, parts, kl.detach(), rollout, log_p, (F.detach(), frames), soft.detach())

@@ -41,16 +41,18 @@ def test_marginals_of_relaxed_tokens_pass_a_chi_square() -> None:
     assert stats.chisquare(seen, n * logits.double().softmax(0).numpy()).pvalue > 1e-3
 
 
-def test_forward_is_one_hot_and_backward_is_the_soft_gradient() -> None:
+def test_forward_is_hard_and_backward_is_the_soft_gradient() -> None:
+    """Through a codebook of three coordinates: rows of the sampled tokens, and the gradient of the mean row."""
     logits = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(7), requires_grad=True)
     tokens = logits.detach().argmax(-1)
-    noise, weight = draw(3, 4, 6), torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(8))
-    out = straight_through(soft_tokens(logits, tokens, noise, 0.9), tokens)
-    assert torch.allclose(out, torch.nn.functional.one_hot(tokens, 6).float(), atol=1e-6)
+    noise, weight = draw(3, 4, 6), torch.randn(3, 4, 3, generator=torch.Generator().manual_seed(8))
+    codebook = torch.randn(6, 3, generator=torch.Generator().manual_seed(9))
+    out = straight_through(soft_tokens(logits, tokens, noise, 0.9), tokens, codebook)
+    assert torch.equal(out, codebook[tokens])
     (gradient,) = torch.autograd.grad((out * weight).sum(), logits)
     noise_g = conditional_gumbel(logits.detach(), tokens, noise)
     written = torch.autograd.functional.jacobian(
-        lambda x: (((x + noise_g) / 0.9).softmax(-1) * weight).sum(), logits.detach()
+        lambda x: (((x + noise_g) / 0.9).softmax(-1) @ codebook * weight).sum(), logits.detach()
     )
     assert torch.allclose(gradient, written, atol=1e-6)
 
@@ -63,7 +65,7 @@ def test_the_gradient_of_the_probabilities_by_hand() -> None:
     for tau, probability, slope in ((1.0, 1 / 4, 3 / 16), (0.5, 1 / 10, 18 / 100)):
         soft = soft_tokens(logits, tokens, noise, tau, "probabilities")
         assert soft[0, 0].item() == pytest.approx(probability)
-        (gradient,) = torch.autograd.grad(straight_through(soft, tokens)[0, 0], logits)
+        (gradient,) = torch.autograd.grad(straight_through(soft, tokens, torch.eye(2))[0, 0], logits)
         assert gradient[0].tolist() == pytest.approx([slope, -slope])
 
 

@@ -14,7 +14,7 @@ from rrpo.judges.recogniser import Recogniser
 from rrpo.optimizers import rollout as rollouts
 from rrpo.optimizers.diffro import Step, diffro_step, scale_gradient
 from rrpo.optimizers.rollout import Models, Prompts, merge, micro_batches, rollout_statistics, rollout_sums
-from rrpo.policy import Policy, Rollout, token_kl
+from rrpo.policy import Policy, Rollout, token_entropy, token_kl
 from rrpo.relaxation import conditional_gumbel
 from rrpo.reward_model import RewardModel
 from rrpo.seeding import uniform
@@ -61,7 +61,6 @@ def test_the_step_is_the_written_formula(models: Models, prompts: Prompts) -> No
     """Loss and gradient for fixed noise, against the objective written out sample by sample."""
     step = only(models, prompts, CONFIG, 2)
     policy, rollout, prompts = models.policy, step.rollout, prompts.select(step.rows)
-    noise = uniform((rollout.tokens.shape[1], 3, 25), CONFIG.seed, "gumbel noise", 2)[:, step.rows]
     total = torch.zeros(())
     for i in range(3):
         n = int(rollout.lengths[i])
@@ -69,7 +68,8 @@ def test_the_step_is_the_written_formula(models: Models, prompts: Prompts) -> No
         logits = policy.logits(prompts.prefix[i : i + 1], tokens)
         reference = models.reference.logits(prompts.prefix[i : i + 1], tokens)
         codes = logits[:, :n, :25]
-        soft = ((codes + conditional_gumbel(codes, tokens, noise[:n, i][None])) / 0.7).softmax(-1)
+        noise = uniform((n, 25), CONFIG.seed, "gumbel noise", 2, int(step.rows[i]))
+        soft = ((codes + conditional_gumbel(codes, tokens, noise[None])) / 0.7).softmax(-1)
         hard = torch.nn.functional.one_hot(tokens, 25).float()
         F, frames = models.codec.decode(
             hard + soft - soft.detach(), rollout.lengths[i : i + 1], prompts.speaker[i : i + 1]
@@ -142,7 +142,7 @@ def test_the_relaxation_changes_the_gradient_and_not_the_loss(models: Models, pr
     plain = only(models, prompts, dataclasses.replace(CONFIG, relaxation="probabilities"), 2)
     assert torch.equal(gumbel.rollout.tokens, plain.rollout.tokens)
     assert plain.loss.item() == pytest.approx(gumbel.loss.item(), rel=1e-5)
-    assert torch.allclose(plain.soft, (plain.logits[:, :-1, :25] / 0.7).softmax(2), atol=1e-6)
+    assert torch.allclose(plain.soft, (plain.log_p[:, :25] / 0.7).softmax(1), atol=1e-6)
     assert not torch.allclose(gradients(models, plain.loss)[-1], gradients(models, gumbel.loss)[-1])
 
 
@@ -167,16 +167,14 @@ def test_arms_share_noise_and_samples_until_their_policies_part(models: Models, 
 def test_micro_batches_are_the_same_mathematics(
     models: Models, prompts: Prompts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row by row or all at once: the same samples, losses and gradient; rows come sorted by length."""
+    """Row by row or all at once: the same samples, losses and gradient; rows come sorted by length, prefix and all."""
     whole = only(models, prompts, CONFIG, 2)
     monkeypatch.setattr(rollouts, "MICRO", {"cpu": 1})
     single = list(diffro_step(models, prompts, CONFIG, 2))
     assert [len(part.rows) for part in single] == [1, 1, 1]
-    assert (
-        [int(part.rollout.lengths) for part in single]
-        == whole.rollout.lengths.tolist()
-        == sorted(whole.rollout.lengths)
-    )
+    sizes = prompts.select(whole.rows).sizes + whole.rollout.lengths
+    assert sizes.tolist() == sorted(sizes.tolist())
+    assert [int(part.rollout.lengths) for part in single] == whole.rollout.lengths.tolist()
     assert sum(part.loss.item() for part in single) == pytest.approx(whole.loss.item(), rel=1e-5)
     summed = [sum(gs) for gs in zip(*(gradients(models, part.loss) for part in single), strict=True)]
     for ours, wanted in zip(summed, gradients(models, whole.loss), strict=True):
@@ -207,11 +205,22 @@ def test_statistics_of_a_rollout_by_hand() -> None:
     assert row["entropy"] == pytest.approx(0.0, abs=1e-6)
 
 
+def test_the_looks_statistics_are_those_of_the_whole_logits(models: Models, prompts: Prompts) -> None:
+    """KL and entropy from the packed positions against the padded logits, in every sample."""
+    step = only(models, prompts, CONFIG, 2)
+    asked = prompts.select(step.rows)
+    logits, reference = (m.logits(asked.prefix, step.rollout.tokens) for m in (models.policy, models.reference))
+    wanted = rollout_sums(logits, reference, step.rollout)
+    assert torch.allclose(step.kl, wanted["kl"], atol=1e-5)
+    assert torch.allclose(step.rollout.sums(token_entropy(step.log_p)), wanted["entropy"], atol=1e-5)
+
+
 def test_the_soft_tokens_stand_behind_the_hard_ones(models: Models, prompts: Prompts) -> None:
     """Distributions over the codes; at a low temperature they are the sampled tokens, at tau 0.7 they are not."""
     for tau, alike in ((1e-6, True), (0.7, False)):
         step = only(models, prompts, dataclasses.replace(CONFIG, tau=(tau,)), 2)
-        assert torch.allclose(step.soft.sum(2), torch.ones(step.soft.shape[:2]), atol=1e-5)
+        soft = step.rollout.padded(step.soft)[:, :-1]
+        inside = torch.arange(soft.shape[1]) < step.rollout.lengths[:, None]
+        assert torch.allclose(soft.sum(2)[inside], torch.ones(()), atol=1e-5)
         hard = torch.nn.functional.one_hot(step.rollout.tokens, 25).float()
-        inside = torch.arange(hard.shape[1]) < step.rollout.lengths[:, None]
-        assert bool(torch.isclose(step.soft, hard, atol=1e-2)[inside].all()) is alike
+        assert bool(torch.isclose(soft, hard, atol=1e-2)[inside].all()) is alike
