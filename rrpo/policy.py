@@ -181,18 +181,15 @@ class Policy(nn.Module):
     def _hidden(self, prefix: Tensor, tokens: Tensor, counts: Tensor) -> Tensor:
         """Hidden states ``[P, D]`` that `packed_logits` reads."""
         x, mask, positions = self._prefix(prefix)
+        task = mask.shape[1] - 1  # the column that predicts the first token, in every row
         x = torch.cat([x, self.speech_embedding(tokens)], 1)
         following = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
         positions = torch.cat([positions, positions[:, -1:] + following], 1)
-        batch, width = positions.shape
-        prompt = mask.sum(1)
-        size = prompt + counts - 1
-        place = torch.arange(int(size.max()), device=tokens.device)
-        column = (mask.shape[1] - prompt[:, None] + place).clamp(max=width - 1)  # padding moves from left to right
-        source = column + width * torch.arange(batch, device=tokens.device)[:, None]
-        x = x.flatten(0, 1).index_select(0, source.flatten()).view(*source.shape, -1)
-        used = ((place >= prompt[:, None] - 1) & (place < size[:, None])).flatten().nonzero()[:, 0]
-        return parallel(self.llm, x, positions.gather(1, column), used)
+        mask = torch.cat([mask, valid_mask(counts - 1, tokens.shape[1])], 1)
+        row, column = mask.nonzero(as_tuple=True)
+        packed = x.flatten(0, 1).index_select(0, row * mask.shape[1] + column)
+        used = (column >= task).nonzero()[:, 0]
+        return parallel(self.llm, packed, positions[row, column], mask.sum(1).tolist(), used)
 
     @torch.no_grad()
     def sample(self, prefix: Tensor, noise: Tensor) -> Rollout:

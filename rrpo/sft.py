@@ -45,10 +45,9 @@ class TokenSet:
         index = torch.from_numpy(chosen).to(self.tokens.device)
         lengths = self.lengths[index]
         tokens = self.tokens[index][:, : int(lengths.max())]
-        logits = policy.logits(prefix, tokens)
-        targets = F_.pad(tokens, (0, 1)).masked_fill(~valid_mask(lengths, tokens.shape[1] + 1), policy.eos)
-        mask = valid_mask(lengths + 1, targets.shape[1])
-        return F_.cross_entropy(logits[mask], targets[mask])
+        logits = policy.packed_logits(prefix, tokens, lengths + 1)
+        targets = F_.pad(tokens, (0, 1)).scatter(1, lengths[:, None], policy.eos)
+        return F_.cross_entropy(logits, targets[valid_mask(lengths + 1, targets.shape[1])])
 
 
 def build(config: SftConfig, inputs: dict[str, Path], out: Path, context: Context) -> None:

@@ -2,13 +2,14 @@
 
 A tiny model on a CPU spends half its time outside matrix products. Here projections are fused; a rotation is one complex product,
 for which the rows of the query and key projections are reordered so that the two halves of a pair lie side by side (their
-scalar products do not change); the root mean square norm has a gradient of its own; and the last layer goes on with the
-positions that are asked for alone. Tests hold outputs and gradients equal to the library's.
+scalar products do not change); the root mean square norm has a gradient of its own; sequences are packed without padding, and
+only their attention runs one by one; the last layer goes on with the positions that are asked for. Tests hold outputs and
+gradients equal to the library's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,29 +75,31 @@ def rotations(llm: Qwen2Model, positions: Tensor) -> Tensor:
     return torch.polar(torch.ones_like(angles), angles)
 
 
-def parallel(llm: Qwen2Model, x: Tensor, positions: Tensor, used: Tensor) -> Tensor:
-    """Every position at once, each attending to those before it.
+def parallel(llm: Qwen2Model, x: Tensor, positions: Tensor, sizes: Sequence[int], used: Tensor) -> Tensor:
+    """All positions of some sequences at once, each attending to those before it in its own.
 
     Args:
         llm: The model.
-        x: Embeddings ``[B, T, D]``; padding stands behind a row's last position, where nothing attends to it.
-        positions: Rotary positions ``[B, T]``.
-        used: Positions whose output is wanted, ``[P]``, as indices of the flattened ``[B T]``.
+        x: Embeddings ``[P, D]``, one sequence after another, without padding.
+        positions: Rotary positions ``[P]``.
+        sizes: Positions of each sequence; P is their sum.
+        used: Positions whose output is wanted, ``[U]`` indices below P.
 
     Returns:
-        Normalised hidden states ``[P, D]``.
+        Normalised hidden states ``[U, D]``.
     """
 
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        q, k, v = (part.transpose(1, 2) for part in (query, key, value))
-        attended = F_.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
-        return attended.transpose(1, 2).flatten(2)
+        grouped = query.shape[1] != key.shape[1]
+        rows = zip(*(part.transpose(0, 1)[None].split(sizes, 2) for part in (query, key, value)), strict=True)
+        attended = [F_.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped) for q, k, v in rows]
+        return torch.cat([row[0].transpose(0, 1) for row in attended]).flatten(1)
 
     rotation = rotations(llm, positions)
     *layers, last = fuse(llm)
     for layer in layers:
         x = layer.forward(x, rotation, attend)
-    x = last.forward(x, rotation, attend, lambda x: x.flatten(0, 1).index_select(0, used))
+    x = last.forward(x, rotation, attend, lambda x: x.index_select(0, used))
     return rms_norm(x, llm.norm.weight, llm.config.rms_norm_eps)
 
 

@@ -72,7 +72,7 @@ def diffro_step(models: Models, prompts: Prompts, config: OptimizeConfig, step: 
     draw = uniform((longest, batch), config.seed, "sampling noise", step, device=device)
     rollout = models.policy.sample(prompts.prefix, draw)
     tau = temperature(step, config.steps, config.tau)
-    for rows in micro_batches(prompts.sizes + rollout.lengths, models.micro):
+    for rows in micro_batches(rollout.lengths, models.micro):
         part = rollout.select(rows)
         noise = [
             uniform((n, models.policy.codes), config.seed, "gumbel noise", step, row, device=device)

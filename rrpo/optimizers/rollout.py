@@ -62,11 +62,6 @@ class Prompts:
     """``[B]`` class indices."""
     phones: list[tuple[str, ...]]
 
-    @property
-    def sizes(self) -> Tensor:
-        """Symbols of each prefix ``[B]``."""
-        return (self.prefix > 0).sum(1)
-
     @staticmethod
     def prepare(prompts: Sequence[Prompt], models: Models) -> Prompts:
         """Tensors of ``prompts`` for the given models."""

@@ -104,7 +104,7 @@ def main() -> None:
     rollout = policy.sample(prompts.prefix, noise)
     optimizer = torch.optim.Adam(policy.parameters(), lr=0.0)
     micro = []
-    for rows in micro_batches(prompts.sizes + rollout.lengths, models.micro):
+    for rows in micro_batches(rollout.lengths, models.micro):
         part, own = rollout.select(rows), prompts.select(rows)
         logits = policy.packed_logits(own.prefix, part.tokens, part.counts).detach()[:, : policy.codes]
         tokens = torch.nn.functional.pad(part.tokens, (0, 1))[part.scored]

@@ -26,16 +26,18 @@ def test_outputs_and_gradients_are_the_librarys(kv_heads: int) -> None:
     x = torch.randn(2, 7, 32, generator=generator, requires_grad=True)
     positions = torch.rand(2, 7, generator=generator).cumsum(1)
     weight = torch.randn(2, 7, 32, generator=generator)
+    sizes = (7, 4)
     used = [(0, t) for t in (2, 3, 4, 5, 6)] + [(1, 0), (1, 1), (1, 3)]
-    flat = torch.tensor([7 * row + t for row, t in used])
-    ours = parallel(llm, x, positions, flat)
+    flat = torch.tensor([sum(sizes[:row]) + t for row, t in used])
+    packed, places = (torch.cat([v[row, :size] for row, size in enumerate(sizes)]) for v in (x, positions))
+    ours = parallel(llm, packed, places, sizes, flat)
     parts = [
         llm(inputs_embeds=x[row : row + 1, :size], position_ids=positions[row : row + 1, :size]).last_hidden_state[0]
-        for row, size in ((0, 7), (1, 4))
+        for row, size in enumerate(sizes)
     ]
     theirs = torch.stack([parts[row][t] for row, t in used])
     assert torch.allclose(ours, theirs, atol=1e-5)
-    chosen = weight.flatten(0, 1)[flat]
+    chosen = torch.stack([weight[row, t] for row, t in used])
     trained = [x, *(p for name, p in llm.named_parameters() if "embed" not in name)]
     for a, b in zip(
         torch.autograd.grad((ours * chosen).sum(), trained),
