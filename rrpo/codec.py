@@ -132,11 +132,12 @@ class Codec(nn.Module):
 
         Positions past a length may hold anything finite: they are masked out, and come back as the floor.
         """
-        codes = (
-            tokens @ self.codebook.to(tokens.dtype)
-            if tokens.is_floating_point()
-            else self.codebook[tokens.clamp(min=0)]
-        )
+        relaxed = tokens.is_floating_point()
+        codes = tokens @ self.codebook.to(tokens.dtype) if relaxed else self.codebook[tokens.clamp(min=0)]
+        return self.decode_codes(codes, lengths, speaker)
+
+    def decode_codes(self, codes: Tensor, lengths: Tensor, speaker: Tensor) -> tuple[Tensor, Tensor]:
+        """`decode` of rows of the codebook, ``[B, N, d]``."""
         F, frames, _ = self._decode(codes, lengths, speaker)
         return F, frames
 

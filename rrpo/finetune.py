@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -23,7 +24,7 @@ from rrpo.data import TrainingFrames, vote_shares
 from rrpo.regularizers import mixup_draws, robust_loss
 from rrpo.reward_model import RewardModel
 from rrpo.stages import Context
-from rrpo.training import constant, fit
+from rrpo.training import fit, multiplier
 
 CURVES = "finetune_curves.parquet"
 """One row a step: ``step, loss, l_emo, l_adv, lambda, relative_delta``."""
@@ -52,7 +53,15 @@ def build(config: FinetuneConfig, inputs: Mapping[str, Path], out: Path, context
         return terms["loss"]
 
     names = ["loss", "l_emo", "l_adv", "lambda", "relative_delta"]
-    fit(model.parameters(), loss, config.steps, config.lr, context, schedule=constant, history=history)
+    fit(
+        model.parameters(),
+        loss,
+        config.steps,
+        config.lr,
+        context,
+        schedule=partial(multiplier, schedule="constant"),
+        history=history,
+    )
     model.save(out)
     rows = [row.cpu() for row in history.values()]
     curves = pd.DataFrame(torch.stack(rows).numpy() if rows else None, columns=names, dtype="float64")

@@ -23,9 +23,12 @@ from transformers import Qwen2Config, Qwen2Model
 from rrpo.config import PolicyConfig
 from rrpo.decoding import Decoder
 from rrpo.masking import valid_mask
+from rrpo.transformer import parallel
 
 LEAVE = 0.75
 """Finished samples leave the batch when no more than this share is left."""
+NEVER = -1e9
+"""Logit of eos where it is forbidden: as the first token."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,21 @@ class Rollout:
     @property
     def scored(self) -> Tensor:
         """``[B, N + 1]`` bool: positions whose prediction was used: every token, and eos where it was drawn."""
-        return valid_mask(self.lengths + self.ended.long(), self.tokens.shape[1] + 1)
+        return valid_mask(self.counts, self.tokens.shape[1] + 1)
+
+    @property
+    def counts(self) -> Tensor:
+        """``[B]``: how many positions are `scored`."""
+        return self.lengths + self.ended
+
+    def sums(self, packed: Tensor) -> Tensor:
+        """Sums ``[B]`` over each sample of values ``[P]`` at the scored positions, one sample after another."""
+        return packed.new_zeros(len(self.tokens)).index_add(0, self.scored.nonzero()[:, 0], packed)
+
+    def padded(self, packed: Tensor) -> Tensor:
+        """``[P, C]`` at the scored positions -> ``[B, N + 1, C]``, zeros elsewhere."""
+        scored = self.scored
+        return packed.new_zeros(*scored.shape, packed.shape[1]).masked_scatter(scored[..., None], packed)
 
     def select(self, rows: Tensor) -> Rollout:
         """The samples of these row numbers, N their own longest length."""
@@ -151,21 +168,28 @@ class Policy(nn.Module):
             prefix: Symbol ids ``[B, L]``.
             tokens: Speech tokens ``[B, N]``; what stands past a row's length only reaches predictions past it.
         """
+        batch, positions = tokens.shape[0], tokens.shape[1] + 1
+        counts = torch.full((batch,), positions, device=tokens.device)
+        return self.packed_logits(prefix, tokens, counts).view(batch, positions, -1)
+
+    def packed_logits(self, prefix: Tensor, tokens: Tensor, counts: Tensor) -> Tensor:
+        """The first ``counts [B]`` predictions of every row of `logits`, one row after another: ``[P, V + 1]``, P their sum."""
+        logits = self._predict(self._hidden(prefix, tokens, counts))
+        logits[counts.cumsum(0) - counts, self.eos] = NEVER
+        return logits
+
+    def _hidden(self, prefix: Tensor, tokens: Tensor, counts: Tensor) -> Tensor:
+        """Hidden states ``[P, D]`` that `packed_logits` reads."""
         x, mask, positions = self._prefix(prefix)
-        speech = self.speech_embedding(tokens)
-        x = torch.cat([x, speech], 1)
-        mask = F_.pad(mask, (0, tokens.shape[1]), value=True)
+        task = mask.shape[1] - 1  # the column that predicts the first token, in every row
+        x = torch.cat([x, self.speech_embedding(tokens)], 1)
         following = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
         positions = torch.cat([positions, positions[:, -1:] + following], 1)
-        hidden = self.llm(
-            inputs_embeds=x, attention_mask=mask, position_ids=positions, use_cache=False
-        ).last_hidden_state
-        return self._no_empty(self._predict(hidden[:, -tokens.shape[1] - 1 :]))
-
-    def _no_empty(self, logits: Tensor) -> Tensor:
-        """Forbids eos as the first token, in place: ``logits [B, N, V + 1]`` starting at position 0."""
-        logits[:, 0, self.eos] = -1e9
-        return logits
+        mask = torch.cat([mask, valid_mask(counts - 1, tokens.shape[1])], 1)
+        row, column = mask.nonzero(as_tuple=True)
+        packed = x.flatten(0, 1).index_select(0, row * mask.shape[1] + column)
+        used = (column >= task).nonzero()[:, 0]
+        return parallel(self.llm, packed, positions[row, column], mask.sum(1).tolist(), used)
 
     @torch.no_grad()
     def sample(self, prefix: Tensor, noise: Tensor) -> Rollout:
@@ -177,7 +201,8 @@ class Policy(nn.Module):
                 shared between arms as long as their distributions agree.
         """
         decoder = Decoder(self.llm, *self._prefix(prefix), room=len(noise))
-        logits = self._no_empty(self._predict(decoder.hidden)[:, None])[:, 0]
+        logits = self._predict(decoder.hidden)
+        logits[:, self.eos] = NEVER
         rows = torch.arange(len(prefix), device=prefix.device)  # those that are still computed
         tokens = torch.full((len(prefix), len(noise)), self.eos, device=prefix.device)
         alive = torch.ones_like(rows, dtype=torch.bool)
@@ -193,7 +218,8 @@ class Policy(nn.Module):
                     decoder.keep(alive)
                     rows, token, alive = rows[alive], token[alive], alive[alive]
             if step + 1 < len(noise):
-                logits = self._predict(decoder.step(self.speech_embedding(token)))
+                decoder.step(self.speech_embedding(token))
+                logits = self._predict(decoder.hidden)
         speech = tokens != self.eos
         lengths = speech.sum(1)
         longest = int(lengths.max())
@@ -216,7 +242,7 @@ class Policy(nn.Module):
 
 def inverse_cdf(logits: Tensor, noise: Tensor) -> Tensor:
     """The class at which the cumulative distribution of ``logits [B, C]`` passes ``noise [B]`` in (0, 1)."""
-    cdf = logits.double().softmax(1).cumsum(1)
+    cdf = logits.softmax(1).cumsum(1, dtype=torch.float64)
     return torch.searchsorted(cdf, noise.double()[:, None] * cdf[:, -1:])[:, 0].clamp(max=logits.shape[1] - 1)
 
 

@@ -4,10 +4,15 @@ A roll-out is drawn first, without gradient. Afterwards the Gumbel noise is draw
 token won (the truncated Gumbels of Maddison et al., arXiv 1411.0030), so that the relaxed tokens belong to the very tokens that
 were sampled. Nothing is differentiated through the truncation: the noise is a constant.
 
+The alternative, ``probabilities``, takes the gradient of the policy's own distribution, ``softmax(logits / tau)``: the same
+estimator with G = 0, less noisy and more biased.
+
 Known bias: softmax at tau > 0 is not the one-hot sample, and the straight-through estimator uses its gradient all the same.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,43 +30,65 @@ def conditional_gumbel(logits: Tensor, tokens: Tensor, noise: Tensor) -> Tensor:
         tokens: ``[...]``, the sampled classes.
         noise: Uniforms in (0, 1), ``[..., V]``; the entry of the sampled class makes the maximum, the others the rest.
     """
-    p = logits.softmax(-1)
-    exponential = -torch.log(noise)  # -log of it is Gumbel noise
+    log_p = logits.log_softmax(-1)
+    exponential = noise.log().neg_()  # -log of it is Gumbel noise
     chosen = tokens[..., None]
     first = exponential.gather(
         -1, chosen
     )  # e^-maximum: the maximum of logits - logsumexp + G is Gumbel(0), whichever class it is
-    others = -exponential.addcmul(p, first * (1 + MARGIN)).log_()  # Gumbel(log p) truncated at the maximum, less log p
-    top = torch.logsumexp(logits, -1, keepdim=True) - logits.gather(-1, chosen) - first.log()
+    top = -log_p.gather(-1, chosen) - first.log()
+    others = (
+        log_p.exp_().mul_(first * (1 + MARGIN)).add_(exponential).log_().neg_()
+    )  # truncated at the maximum, less log p
     return others.scatter_(-1, chosen, top)
 
 
-def relax(logits: Tensor, tokens: Tensor, noise: Tensor, tau: float) -> Tensor:
-    """Straight-through relaxed tokens: one-hot of ``tokens`` forwards, ``softmax((logits + G) / tau)`` backwards.
+def no_noise(logits: Tensor, tokens: Tensor, noise: Tensor) -> Tensor:
+    """G = 0, in `conditional_gumbel`'s place."""
+    return logits.new_zeros(())
+
+
+RELAXATIONS = {"gumbel": conditional_gumbel, "probabilities": no_noise}
+"""What stands for G, by `rrpo.config.RELAXATIONS`."""
+
+
+def soft_tokens(logits: Tensor, tokens: Tensor, noise: Tensor, tau: float, relaxation: str = "gumbel") -> Tensor:
+    """``softmax((logits + G) / tau)``: what the hard tokens take their gradient from.
 
     Args:
-        logits: ``[B, N, V]`` of the V codes alone: specials and eos are left out, so the reward cannot push on length.
-        tokens: ``[B, N]``.
-        noise: Uniforms ``[B, N, V]``.
+        logits: ``[..., V]`` of the V codes alone: specials and eos are left out, so the reward cannot push on length.
+        tokens: ``[...]``.
+        noise: Uniforms ``[..., V]``.
         tau: Temperature of the relaxation, > 0.
+        relaxation: One of `RELAXATIONS`.
 
     Returns:
-        ``[B, N, V]``.
+        ``[..., V]``.
     """
-    return straight_through(soft_tokens(logits, tokens, noise, tau), tokens)
-
-
-def straight_through(soft: Tensor, tokens: Tensor) -> Tensor:
-    """``[B, N, V]``: one-hot of ``tokens [B, N]`` forwards, ``soft [B, N, V]`` backwards."""
-    hard = torch.zeros_like(soft).scatter_(-1, tokens[..., None], 1.0)
-    return hard - soft.detach() + soft
-
-
-def soft_tokens(logits: Tensor, tokens: Tensor, noise: Tensor, tau: float) -> Tensor:
-    """``softmax((logits + G) / tau)`` with G from `conditional_gumbel`; ``[B, N, V]``."""
     if tau <= 0:
         raise ValueError(f"tau must be positive, got {tau}; the papers use 0.8 to 2")
-    return ((logits + conditional_gumbel(logits, tokens, noise)) / tau).softmax(-1)
+    return ((logits + RELAXATIONS[relaxation](logits, tokens, noise)) / tau).softmax(-1)
+
+
+def straight_through(soft: Tensor, tokens: Tensor, codebook: Tensor) -> Tensor:
+    """Rows of ``codebook [V, d]``: those of ``tokens [...]`` forwards, ``soft [..., V] @ codebook`` backwards; ``[..., d]``.
+
+    The same as a one-hot row forwards and ``soft`` backwards, multiplied by the codebook.
+    """
+    found: Tensor = _StraightThrough.apply(soft, tokens, codebook)
+    return found
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, soft: Tensor, tokens: Tensor, codebook: Tensor) -> Tensor:
+        ctx.save_for_backward(codebook)
+        return codebook[tokens]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (codebook,) = ctx.saved_tensors
+        return gradients[0] @ codebook.T, None, None
 
 
 def temperature(step: int, steps: int, taus: tuple[float, ...]) -> float:

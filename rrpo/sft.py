@@ -19,7 +19,7 @@ from rrpo.masking import valid_mask
 from rrpo.policy import Policy
 from rrpo.seeding import bucketed, permutation_batches, seed_everything
 from rrpo.stages import Context
-from rrpo.training import cosine, fit
+from rrpo.training import fit, multiplier
 
 NEAR = 0.5
 """Distance of two levels of a code's coordinate, which lie in [-1, 1], over which their initial rows are alike."""
@@ -45,10 +45,9 @@ class TokenSet:
         index = torch.from_numpy(chosen).to(self.tokens.device)
         lengths = self.lengths[index]
         tokens = self.tokens[index][:, : int(lengths.max())]
-        logits = policy.logits(prefix, tokens)
-        targets = F_.pad(tokens, (0, 1)).masked_fill(~valid_mask(lengths, tokens.shape[1] + 1), policy.eos)
-        mask = valid_mask(lengths + 1, targets.shape[1])
-        return F_.cross_entropy(logits[mask], targets[mask])
+        logits = policy.packed_logits(prefix, tokens, lengths + 1)
+        targets = F_.pad(tokens, (0, 1)).scatter(1, lengths[:, None], policy.eos)
+        return F_.cross_entropy(logits, targets[valid_mask(lengths + 1, targets.shape[1])])
 
 
 def build(config: SftConfig, inputs: dict[str, Path], out: Path, context: Context) -> None:
@@ -117,7 +116,7 @@ def _by_coordinates(codebook: Tensor, dim: int) -> Tensor:
 
 
 def _schedule(step: int, steps: int) -> float:
-    return max(0.05, cosine(step, steps, warmup=min(50, steps // 10)))
+    return max(0.05, multiplier(step, steps, warmup=min(50, steps // 10)))
 
 
 @torch.no_grad()

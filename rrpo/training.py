@@ -13,23 +13,22 @@ from rrpo.checkpoint import Checkpoints
 from rrpo.failures import DivergedError
 from rrpo.stages import Context
 
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda progress: 1.0,
+    "linear": lambda progress: 1.0 - progress,
+    "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
+}
+"""Multiplier of the learning rate by the share of the updates after the warm-up that are done."""
 
-def warmed(step: int, warmup: int) -> float:
-    """Multiplier of the learning rate: linear from 0 over ``warmup`` updates, then 1."""
-    return min(1.0, (step + 1) / max(1, warmup))
 
+def multiplier(step: int, steps: int, warmup: int = 0, schedule: str = "cosine") -> float:
+    """Multiplier of the learning rate at update ``step``, from 0, of ``steps``.
 
-def cosine(step: int, steps: int, warmup: int = 0) -> float:
-    """Multiplier of the learning rate: linear from 0 over ``warmup`` updates, then half a cosine from 1 to 0."""
+    ``(step + 1) / warmup`` during the warm-up; then one of `SCHEDULES` from 1, to what it is when all updates are done.
+    """
     if step < warmup:
-        return warmed(step, warmup)
-    progress = (step - warmup) / max(1, steps - warmup)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-def constant(step: int, steps: int) -> float:
-    """The schedule that leaves the learning rate alone."""
-    return 1.0
+        return (step + 1) / warmup
+    return SCHEDULES[schedule](min(1.0, (step - warmup) / max(1, steps - warmup)))
 
 
 def fit(
@@ -39,7 +38,7 @@ def fit(
     lr: float,
     context: Context,
     clip: float = 1.0,
-    schedule: Callable[[int, int], float] = cosine,
+    schedule: Callable[[int, int], float] = multiplier,
     history: dict[int, Any] | None = None,
 ) -> list[float]:
     """Minimises ``loss_fn(step)`` by Adam and returns the loss of every step; goes on from a checkpoint if there is one.
@@ -51,7 +50,7 @@ def fit(
         lr: Peak learning rate, times ``schedule(step, steps)``.
         context: Told the progress; says where checkpoints go, and when to stop.
         clip: L2 norm to which the gradient is clipped; ``inf`` leaves it alone.
-        schedule: `cosine` or `constant`.
+        schedule: Multiplier of the rate; by default `multiplier`'s cosine to zero.
         history: What ``loss_fn`` notes of its steps (tensors or numbers); saved and filled again with the checkpoints, its
             tensors then on the CPU.
 

@@ -32,14 +32,15 @@ from rrpo.optimizers.rollout import (
     judge_frames,
     merge,
     micro_batches,
+    rollout_counts,
     rollout_statistics,
     rollout_sums,
 )
-from rrpo.policy import Rollout
+from rrpo.policy import Rollout, token_entropy
 from rrpo.reward import reward_loss
 from rrpo.seeding import permutation_batches, uniform
 from rrpo.stages import Context
-from rrpo.training import warmed
+from rrpo.training import multiplier
 
 CURVE_INTERVAL = 5
 """Steps between two looks of the judges at the training roll-outs."""
@@ -80,7 +81,7 @@ def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: C
         if step == config.steps:
             break
         for group in optimizer.param_groups:
-            group["lr"] = config.lr * warmed(step, config.warmup)
+            group["lr"] = config.lr * multiplier(step, config.steps, config.warmup, config.schedule)
         curves.append({"step": step} | _update(models, train.select(rows[step]), optimizer, config, step))
         checkpoints.boundary(step + 1, keep)
         _tell(context, checkpoints, curves[-1:])
@@ -136,9 +137,10 @@ def _update(
 @torch.no_grad()
 def _look(models: Models, part: Step, prompts: Prompts, config: OptimizeConfig) -> dict[str, Tensor]:
     """What is measured on the training roll-outs of one micro-batch, each ``[b]`` or ``[b, K]``."""
-    F, frames = models.codec.decode(part.soft, part.rollout.lengths, prompts.speaker)
+    codes = part.rollout.padded(part.soft @ models.codec.codebook)[:, :-1]
+    F, frames = models.codec.decode_codes(codes, part.rollout.lengths, prompts.speaker)
     relaxed = reward_loss(models.reward_model, F, frames, prompts.target, config.reward)
-    sums = rollout_sums(part.logits, part.reference, part.rollout)
+    sums = {"kl": part.kl, "entropy": part.rollout.sums(token_entropy(part.log_p))} | rollout_counts(part.rollout)
     return sums | judge_frames(models, *part.frames, prompts.target) | {"relaxed_reward_loss": relaxed}
 
 

@@ -111,11 +111,17 @@ def judge_frames(models: Models, F: Tensor, frames: Tensor, target: Tensor) -> d
 def rollout_sums(logits: Tensor, reference: Tensor, rollout: Rollout) -> dict[str, Tensor]:
     """Sums ``[B]`` over each sample: KL to the reference and entropy (nats, full vocabulary), positions, repetitions, pairs."""
     scored = rollout.scored
-    inside = valid_mask(rollout.lengths, rollout.tokens.shape[1])[:, 1:]
     return {
         "kl": token_kl(logits, reference).masked_fill(~scored, 0.0).sum(1),
         "entropy": token_entropy(logits).masked_fill(~scored, 0.0).sum(1),
-        "scored": scored.sum(1),
+    } | rollout_counts(rollout)
+
+
+def rollout_counts(rollout: Rollout) -> dict[str, Tensor]:
+    """Of each sample ``[B]``: positions scored, length, repetitions, pairs of tokens, whether it was cut."""
+    inside = valid_mask(rollout.lengths, rollout.tokens.shape[1])[:, 1:]
+    return {
+        "scored": rollout.counts,
         "length": rollout.lengths,
         "repeated": ((rollout.tokens[:, 1:] == rollout.tokens[:, :-1]) & inside).sum(1),
         "pairs": inside.sum(1),

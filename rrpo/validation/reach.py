@@ -92,7 +92,7 @@ def optimise(
     optimizer = torch.optim.Adam([logits], lr=LEARNING_RATE)
     for _ in range(steps):
         soft = logits.softmax(-1)
-        F, frames = codec.decode(straight_through(soft, logits.argmax(-1)), lengths, speaker)
+        F, frames = codec.decode_codes(straight_through(soft, logits.argmax(-1), codec.codebook), lengths, speaker)
         optimizer.zero_grad(set_to_none=True)
         reward_loss(model, F, frames, target).sum().backward()
         optimizer.step()

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rrpo import config
 from rrpo.failures import DivergedError
 from rrpo.masking import masked_mean, neighbours, sample_norm, valid_mask
 from rrpo.stages import Context
-from rrpo.training import constant, cosine, fit, warmed
+from rrpo.training import SCHEDULES, fit, multiplier
 
 
 def test_valid_mask_by_hand() -> None:
@@ -46,17 +47,21 @@ def test_a_linear_map_of_neighbours_is_a_convolution(width: int, dilation: int, 
     )
 
 
-def test_warmed_rises_to_one_and_stays() -> None:
-    assert [warmed(step, 4) for step in (0, 1, 3, 4, 99)] == [0.25, 0.5, 1.0, 1.0, 1.0]
-    assert warmed(0, 0) == 1.0
+def test_the_rate_by_hand() -> None:
+    """A warm-up of 4 of 104 updates, then a hundred: whole, in a straight line or along half a cosine to zero."""
+    for schedule in SCHEDULES:
+        assert [multiplier(step, 104, 4, schedule) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    halfway = {"constant": (1.0, 1.0, 1.0), "linear": (0.75, 0.5, 0.0), "cosine": (0.8535534, 0.5, 0.0)}
+    for schedule, wanted in halfway.items():
+        assert [multiplier(step, 104, 4, schedule) for step in (29, 54, 104)] == pytest.approx(list(wanted))
+    assert multiplier(0, 104, 0, "linear") == 1.0
+    assert multiplier(103, 104, 4, "linear") == pytest.approx(0.01)
+    assert multiplier(7, 5, 10, "constant") == 0.8
+    assert multiplier(54, 104, 4) == multiplier(54, 104, 4, "cosine")
 
 
-def test_cosine_falls_from_one_to_zero_after_the_warmup() -> None:
-    assert [cosine(step, 104, warmup=4) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
-    assert cosine(4, 104, warmup=4) == 1.0
-    assert cosine(54, 104, warmup=4) == pytest.approx(0.5)
-    assert cosine(104, 104, warmup=4) == 0.0
-    assert constant(54, 104) == 1.0
+def test_every_declared_schedule_is_here() -> None:
+    assert tuple(SCHEDULES) == config.SCHEDULES
 
 
 def test_fit_descends_and_reports() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from rrpo.config import PolicyConfig
+from rrpo.decoding import Decoder
 from rrpo.policy import Policy, Rollout, inverse_cdf, token_entropy, token_kl
 from rrpo.seeding import uniform
 
@@ -66,6 +67,42 @@ def test_cached_sampling_and_the_parallel_forward_have_the_same_logits(
     assert int(rollout.lengths.max()) > 5
     mask = rollout.scored
     assert torch.equal(replayed[mask], wanted[mask])
+
+
+def test_packed_logits_are_the_padded_ones(policy: Policy, prefix: torch.Tensor) -> None:
+    """The first 4, 1 and 6 predictions of three rows, the others left out."""
+    tokens = torch.randint(20, (3, 5), generator=torch.Generator().manual_seed(1))
+    counts = torch.tensor([4, 1, 6])
+    packed, whole = policy.packed_logits(prefix, tokens, counts), policy.logits(prefix, tokens)
+    assert torch.allclose(packed, whole[torch.arange(6) < counts[:, None]], atol=1e-5)
+
+
+def test_packed_values_go_back_to_their_rows() -> None:
+    rollout = Rollout(torch.zeros(2, 2, dtype=torch.long), torch.tensor([1, 2]), torch.tensor([True, False]))
+    assert rollout.counts.tolist() == [2, 2]
+    assert rollout.sums(torch.tensor([1.0, 2.0, 3.0, 4.0])).tolist() == [3.0, 7.0]
+    padded = rollout.padded(torch.tensor([[1.0], [2.0], [3.0], [4.0]]))
+    assert padded[..., 0].tolist() == [[1.0, 2.0, 0.0], [3.0, 4.0, 0.0]]
+
+
+@pytest.mark.parametrize("paced", [True, False])
+def test_the_decoder_steps_give_the_parallel_logits(policy: Policy, prefix: torch.Tensor, paced: bool) -> None:
+    """Token by token, after the prefix and after a row has left the batch."""
+    policy = copy.deepcopy(policy)
+    policy.config = replace(policy.config, paced=paced)
+    policy.measure_pace(["happy", "sad"], ["s1", "s2"], torch.tensor([1.3, 2.6]))
+    tokens = torch.randint(20, (3, 9), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        wanted = policy._hidden(prefix, tokens, torch.full((3,), 10)).view(3, 10, -1)
+        decoder = Decoder(policy.llm, *policy._prefix(prefix), room=9)
+        rows = torch.arange(3)
+        for step in range(9):
+            assert torch.allclose(decoder.hidden, wanted[rows, step], atol=1e-5)
+            if step == 4:
+                rows = torch.tensor([0, 2])
+                decoder.keep(torch.tensor([True, False, True]))
+            decoder.step(policy.speech_embedding(tokens[rows, step]))
+        assert torch.allclose(decoder.hidden, wanted[rows, 9], atol=1e-5)
 
 
 def test_logits_do_not_depend_on_padding_or_neighbours(policy: Policy, prefix: torch.Tensor) -> None:

@@ -4,7 +4,8 @@ import pytest
 import torch
 from scipy import stats
 
-from rrpo.relaxation import conditional_gumbel, relax, soft_tokens, temperature
+from rrpo import config
+from rrpo.relaxation import RELAXATIONS, conditional_gumbel, soft_tokens, straight_through, temperature
 from rrpo.seeding import uniform
 
 
@@ -40,18 +41,36 @@ def test_marginals_of_relaxed_tokens_pass_a_chi_square() -> None:
     assert stats.chisquare(seen, n * logits.double().softmax(0).numpy()).pvalue > 1e-3
 
 
-def test_forward_is_one_hot_and_backward_is_the_soft_gradient() -> None:
+def test_forward_is_hard_and_backward_is_the_soft_gradient() -> None:
+    """Through a codebook of three coordinates: rows of the sampled tokens, and the gradient of the mean row."""
     logits = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(7), requires_grad=True)
     tokens = logits.detach().argmax(-1)
-    noise, weight = draw(3, 4, 6), torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(8))
-    out = relax(logits, tokens, noise, 0.9)
-    assert torch.allclose(out, torch.nn.functional.one_hot(tokens, 6).float(), atol=1e-6)
+    noise, weight = draw(3, 4, 6), torch.randn(3, 4, 3, generator=torch.Generator().manual_seed(8))
+    codebook = torch.randn(6, 3, generator=torch.Generator().manual_seed(9))
+    out = straight_through(soft_tokens(logits, tokens, noise, 0.9), tokens, codebook)
+    assert torch.equal(out, codebook[tokens])
     (gradient,) = torch.autograd.grad((out * weight).sum(), logits)
     noise_g = conditional_gumbel(logits.detach(), tokens, noise)
     written = torch.autograd.functional.jacobian(
-        lambda x: (((x + noise_g) / 0.9).softmax(-1) * weight).sum(), logits.detach()
+        lambda x: (((x + noise_g) / 0.9).softmax(-1) @ codebook * weight).sum(), logits.detach()
     )
     assert torch.allclose(gradient, written, atol=1e-6)
+
+
+def test_the_gradient_of_the_probabilities_by_hand() -> None:
+    """Logits (0, ln 3) at tau 1: p = (1/4, 3/4), and d p_0 / d logits = (p_0 p_1, -p_0 p_1) = (3/16, -3/16); at tau 1/2,
+    p = (1/10, 9/10), twice (9/100, -9/100)."""
+    logits = torch.tensor([[1.0, 3.0]]).log().requires_grad_()
+    tokens, noise = torch.tensor([1]), draw(1, 2)
+    for tau, probability, slope in ((1.0, 1 / 4, 3 / 16), (0.5, 1 / 10, 18 / 100)):
+        soft = soft_tokens(logits, tokens, noise, tau, "probabilities")
+        assert soft[0, 0].item() == pytest.approx(probability)
+        (gradient,) = torch.autograd.grad(straight_through(soft, tokens, torch.eye(2))[0, 0], logits)
+        assert gradient[0].tolist() == pytest.approx([slope, -slope])
+
+
+def test_every_declared_relaxation_is_here() -> None:
+    assert tuple(RELAXATIONS) == config.RELAXATIONS
 
 
 def enumerate_gradient(logits: torch.Tensor, reward: torch.Tensor) -> torch.Tensor:
@@ -119,4 +138,4 @@ def test_temperature_schedule_is_in_equal_parts() -> None:
 
 def test_a_temperature_that_is_not_positive_is_refused() -> None:
     with pytest.raises(ValueError, match="tau must be positive, got 0"):
-        relax(torch.zeros(1, 1, 2), torch.zeros(1, 1, dtype=torch.long), draw(1, 1, 2), 0.0)
+        soft_tokens(torch.zeros(1, 1, 2), torch.zeros(1, 1, dtype=torch.long), draw(1, 1, 2), 0.0)

@@ -12,9 +12,9 @@ from rrpo.corpus.prompts import Prompt
 from rrpo.judges.config import RecogniserConfig
 from rrpo.judges.recogniser import Recogniser
 from rrpo.optimizers import rollout as rollouts
-from rrpo.optimizers.diffro import Step, diffro_step
+from rrpo.optimizers.diffro import Step, diffro_step, scale_gradient
 from rrpo.optimizers.rollout import Models, Prompts, merge, micro_batches, rollout_statistics, rollout_sums
-from rrpo.policy import Policy, Rollout, token_kl
+from rrpo.policy import Policy, Rollout, token_entropy, token_kl
 from rrpo.relaxation import conditional_gumbel
 from rrpo.reward_model import RewardModel
 from rrpo.seeding import uniform
@@ -61,7 +61,6 @@ def test_the_step_is_the_written_formula(models: Models, prompts: Prompts) -> No
     """Loss and gradient for fixed noise, against the objective written out sample by sample."""
     step = only(models, prompts, CONFIG, 2)
     policy, rollout, prompts = models.policy, step.rollout, prompts.select(step.rows)
-    noise = uniform((rollout.tokens.shape[1], 3, 25), CONFIG.seed, "gumbel noise", 2)[:, step.rows]
     total = torch.zeros(())
     for i in range(3):
         n = int(rollout.lengths[i])
@@ -69,7 +68,8 @@ def test_the_step_is_the_written_formula(models: Models, prompts: Prompts) -> No
         logits = policy.logits(prompts.prefix[i : i + 1], tokens)
         reference = models.reference.logits(prompts.prefix[i : i + 1], tokens)
         codes = logits[:, :n, :25]
-        soft = ((codes + conditional_gumbel(codes, tokens, noise[:n, i][None])) / 0.7).softmax(-1)
+        noise = uniform((n, 25), CONFIG.seed, "gumbel noise", 2, int(step.rows[i]))
+        soft = ((codes + conditional_gumbel(codes, tokens, noise[None])) / 0.7).softmax(-1)
         hard = torch.nn.functional.one_hot(tokens, 25).float()
         F, frames = models.codec.decode(
             hard + soft - soft.detach(), rollout.lengths[i : i + 1], prompts.speaker[i : i + 1]
@@ -103,10 +103,59 @@ def test_a_constant_reward_changes_nothing(models: Models, prompts: Prompts) -> 
     assert any(bool((g != 0).any()) for g in gradients(models, listening.loss))
 
 
+def test_a_scaled_gradient_by_hand() -> None:
+    """x^2 at 3 is 9 with slope 6; a scale of .5 leaves the 9 and halves the 6; at 1 no bit changes."""
+    x = torch.tensor(3.0, requires_grad=True)
+    value = scale_gradient(x, 0.5).square()
+    assert value.item() == 9.0
+    assert torch.autograd.grad(value, x)[0].item() == 3.0
+    y = torch.randn(1000, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    assert torch.equal(scale_gradient(y, 1.0), y)
+    slopes = [torch.autograd.grad(z.sin().sum(), y)[0] for z in (y, scale_gradient(y, 1.0))]
+    assert torch.equal(*slopes)
+
+
+def test_weight_and_scale_of_the_emotion_reward(models: Models, prompts: Prompts) -> None:
+    """The gradient is (weight x scale) times the reward's plus the rest; the scale leaves the losses alone, the weight the
+    reward that is reported; without either, content and KL remain."""
+
+    def asked(**knobs: float) -> tuple[Step, list[torch.Tensor]]:
+        step = only(models, prompts, dataclasses.replace(CONFIG, **knobs), 2)  # type: ignore[arg-type]
+        return step, gradients(models, step.loss)
+
+    plain, whole = asked()
+    rest = asked(emotion_weight=0.0)[1]
+    for weight, scale in ((2.0, 1.0), (1.0, 3.0), (0.5, 4.0), (1.0, 0.0)):
+        step, found = asked(emotion_weight=weight, gradient_scale=scale)
+        for ours, all_of_it, others in zip(found, whole, rest, strict=True):
+            assert torch.allclose(ours, others + weight * scale * (all_of_it - others), atol=1e-6)
+        assert torch.equal(step.parts["reward_loss"], plain.parts["reward_loss"])
+        reward = plain.parts["reward_loss"].mean()
+        assert step.loss.item() == pytest.approx((plain.loss + (weight - 1) * reward).item(), rel=1e-5)
+    for ours, others in zip(asked(emotion_weight=0.0, reward="full_l_ser")[1], rest, strict=True):
+        assert torch.equal(ours, others)
+    assert any(not torch.allclose(a, b, atol=1e-4) for a, b in zip(whole, rest, strict=True))
+
+
+def test_the_relaxation_changes_the_gradient_and_not_the_loss(models: Models, prompts: Prompts) -> None:
+    gumbel = only(models, prompts, CONFIG, 2)
+    plain = only(models, prompts, dataclasses.replace(CONFIG, relaxation="probabilities"), 2)
+    assert torch.equal(gumbel.rollout.tokens, plain.rollout.tokens)
+    assert plain.loss.item() == pytest.approx(gumbel.loss.item(), rel=1e-5)
+    assert torch.allclose(plain.soft, (plain.log_p[:, :25] / 0.7).softmax(1), atol=1e-6)
+    assert not torch.allclose(gradients(models, plain.loss)[-1], gradients(models, gumbel.loss)[-1])
+
+
 def test_arms_share_noise_and_samples_until_their_policies_part(models: Models, prompts: Prompts) -> None:
     """Another reward, weight or temperature draws the same roll-out; another step or seed does not."""
     base = only(models, prompts, CONFIG, 1).rollout.tokens
-    for change in ({"beta": 9.0}, {"reward": "smoothed_ce"}, {"tau": (2.0,)}, {"content_weight": 0.0}):
+    for change in (
+        {"beta": 9.0},
+        {"reward": "smoothed_ce"},
+        {"tau": (2.0,)},
+        {"content_weight": 0.0},
+        {"relaxation": "probabilities"},
+    ):
         assert torch.equal(base, only(models, prompts, dataclasses.replace(CONFIG, **change), 1).rollout.tokens)
     for other in (
         only(models, prompts, CONFIG, 2),
@@ -158,11 +207,22 @@ def test_statistics_of_a_rollout_by_hand() -> None:
     assert row["entropy"] == pytest.approx(0.0, abs=1e-6)
 
 
+def test_the_looks_statistics_are_those_of_the_whole_logits(models: Models, prompts: Prompts) -> None:
+    """KL and entropy from the packed positions against the padded logits, in every sample."""
+    step = only(models, prompts, CONFIG, 2)
+    asked = prompts.select(step.rows)
+    logits, reference = (m.logits(asked.prefix, step.rollout.tokens) for m in (models.policy, models.reference))
+    wanted = rollout_sums(logits, reference, step.rollout)
+    assert torch.allclose(step.kl, wanted["kl"], atol=1e-5)
+    assert torch.allclose(step.rollout.sums(token_entropy(step.log_p)), wanted["entropy"], atol=1e-5)
+
+
 def test_the_soft_tokens_stand_behind_the_hard_ones(models: Models, prompts: Prompts) -> None:
     """Distributions over the codes; at a low temperature they are the sampled tokens, at tau 0.7 they are not."""
     for tau, alike in ((1e-6, True), (0.7, False)):
         step = only(models, prompts, dataclasses.replace(CONFIG, tau=(tau,)), 2)
-        assert torch.allclose(step.soft.sum(2), torch.ones(step.soft.shape[:2]), atol=1e-5)
+        soft = step.rollout.padded(step.soft)[:, :-1]
+        inside = torch.arange(soft.shape[1]) < step.rollout.lengths[:, None]
+        assert torch.allclose(soft.sum(2)[inside], torch.ones(()), atol=1e-5)
         hard = torch.nn.functional.one_hot(step.rollout.tokens, 25).float()
-        inside = torch.arange(hard.shape[1]) < step.rollout.lengths[:, None]
-        assert bool(torch.isclose(step.soft, hard, atol=1e-2)[inside].all()) is alike
+        assert bool(torch.isclose(soft, hard, atol=1e-2)[inside].all()) is alike
