@@ -17,7 +17,6 @@ import soundfile
 import torch
 from torch import Tensor
 
-from rrpo.audio import vocode
 from rrpo.codec import Codec
 from rrpo.corpus.config import ARTEFACTS
 from rrpo.corpus.prompts import Prompt, load_prompts
@@ -27,6 +26,7 @@ from rrpo.judges.config import ScoreConfig
 from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
 from rrpo.stages import Context
+from rrpo.vocoder import vocode
 
 PEAK = 0.98
 """A wav file's largest sample: louder audio is turned down as a whole."""
