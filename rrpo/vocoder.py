@@ -67,7 +67,7 @@ def linear_power(power: Tensor, config: AudioConfig) -> Tensor:
     linear = (inverse @ power).clamp_min_(TINY)  # [n_fft / 2 + 1, N]
     for _ in range(INVERSION_STEPS):
         linear.mul_(up @ (power / (down @ linear).clamp_min_(TINY))).div_(total).clamp_min_(TINY)
-    return linear.T
+    return linear.T.contiguous()
 
 
 def _griffin_lim(mel: Tensor, lengths: Tensor, config: AudioConfig) -> Tensor:
@@ -77,7 +77,7 @@ def _griffin_lim(mel: Tensor, lengths: Tensor, config: AudioConfig) -> Tensor:
     blocks = -(-size // hop)
     valid = valid_mask(lengths, T)
     power = (mel.exp() - config.floor).clamp_min_(0) * valid[..., None]
-    target = linear_power(power.reshape(B * T, M), config).sqrt().reshape(B, T, -1)  # magnitudes [B, T, Z]
+    target = linear_power(power.reshape(B * T, M), config).sqrt_().reshape(B, T, -1)  # magnitudes [B, T, Z]
     spectrum = _phases(mel, config).mul_(target)
     window = torch.hann_window(size, device=mel.device)
     frames = mel.new_empty(B, T, size)
@@ -137,8 +137,8 @@ def _noise(blocks: int, bins: int, device: torch.device) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _mel_inversion(config: AudioConfig, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of the mel filter bank ``[Z, M]``: transposed pseudo-inverse ``[Z, M]``, transposed ``[M, Z]`` and itself, both sparse (a bin is in two
-    filters), and each bin's sum ``[Z, 1]``.
+    """Of the mel filter bank ``[Z, M]``: transposed pseudo-inverse ``[Z, M]``, the transposed bank ``[M, Z]`` and itself, both
+    sparse (a bin is in two filters), and each bin's sum ``[Z, 1]``.
     """
     filters = mel_filters(config)
     inverse = torch.linalg.pinv(filters.T.double()).float()
