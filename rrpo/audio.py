@@ -1,4 +1,4 @@
-"""Waveform <-> log-mel frames F, and audio files.
+"""Waveform -> log-mel frames F, and audio files.
 
 F ``[B, T, M]`` is the natural log of mel power (HTK scale, Hann window), floored. Frame t is centred on sample t *
 hop, with silence outside the utterance, so that an utterance's frames do not depend on its neighbours in the batch.
@@ -13,21 +13,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
-import torchaudio.functional as taf
 import torchaudio.transforms as tat
 from scipy import signal
 
 from rrpo.corpus.config import AudioConfig
 from rrpo.masking import valid_mask
-
-MOMENTUM = 0.99
-"""Of the fast Griffin-Lim algorithm (Perraudin et al. 2013; torchaudio's default)."""
-INVERSION_STEPS = 5
-"""Multiplicative corrections of the linear spectrum: three spare more error than sixteen Griffin-Lim iterations."""
-ROWS = {"cpu": 8}
-"""Utterances a vocoding batch by device, all where none is named: larger ones leave the CPU's caches (five times slower)."""
-TINY = 1e-9
-"""Keeps quotients of powers finite."""
 
 
 class AudioError(ValueError):
@@ -45,12 +35,6 @@ def _mel_transform(config: AudioConfig, device: torch.device) -> tat.MelSpectrog
         n_mels=config.n_mels,
         pad_mode="constant",
     ).to(device)
-
-
-@lru_cache(maxsize=8)
-def _mel_inverse(config: AudioConfig, device: torch.device) -> torch.Tensor:
-    """Pseudo-inverse of the mel filter bank ``[M, n_fft / 2 + 1]``."""
-    return torch.linalg.pinv(mel_filters(config).double()).float().to(device)
 
 
 def mel_filters(config: AudioConfig) -> torch.Tensor:
@@ -76,58 +60,6 @@ def log_mel(wave: torch.Tensor, lengths: torch.Tensor, config: AudioConfig) -> t
     power = _mel_transform(config, wave.device)(wave).transpose(1, 2)  # [B, T, M]
     power = power * valid_mask(frames, power.shape[1])[..., None]
     return power.clamp_min(config.floor).log(), frames
-
-
-def _linear_power(power: torch.Tensor, config: AudioConfig) -> torch.Tensor:
-    """Power spectrum ``[B, T, n_fft / 2 + 1]`` whose mel power is close to ``power [B, T, M]``.
-
-    Starts at the clamped pseudo-inverse and takes a few multiplicative steps (Lee & Seung 2001, KL divergence), which
-    stay positive: on rendered speech the error in log-mel falls from 0.38 to 0.08 nats.
-    """
-    filters = _mel_transform(config, power.device).mel_scale.fb  # [n_fft / 2 + 1, M]
-    linear = (power @ _mel_inverse(config, power.device)).clamp_min(0)
-    for _ in range(INVERSION_STEPS):
-        linear = linear.clamp_min(TINY)
-        linear = linear * ((power / (linear @ filters).clamp_min(TINY)) @ filters.T) / (filters.sum(1) + TINY)
-    return linear
-
-
-@torch.no_grad()
-def vocode(mel: torch.Tensor, lengths: torch.Tensor, config: AudioConfig) -> torch.Tensor:
-    """Waves ``[B, (T - 1) * hop]`` of F ``[B, T, M]`` with ``lengths [B]`` in frames, by fast Griffin-Lim from zero
-    phase.
-
-    Deterministic. Valid samples are (length - 1) * hop; the rest is zero. Padding and neighbours do not change an
-    utterance: each is followed by enough silent frames for a whole window.
-    """
-    lengths = lengths.to(mel.device)
-    waves = mel.new_zeros(len(mel), (mel.shape[1] - 1) * config.hop, dtype=torch.float32)
-    for rows in lengths.argsort(stable=True).split(ROWS.get(mel.device.type, len(mel))):
-        longest = max(1, int(lengths[rows].max()))
-        waves[rows, : (longest - 1) * config.hop] = _griffin_lim(mel[rows, :longest], lengths[rows], config)
-    return waves
-
-
-def _griffin_lim(mel: torch.Tensor, lengths: torch.Tensor, config: AudioConfig) -> torch.Tensor:
-    silent = -(-config.n_fft // config.hop)
-    power = mel.float().exp() - config.floor
-    power = power.clamp_min(0) * valid_mask(lengths, mel.shape[1])[..., None]  # [B, T, M]
-    linear = _linear_power(power, config)
-    linear = torch.nn.functional.pad(linear, (0, 0, 0, silent)).transpose(1, 2)  # [B, n_fft/2+1, T + silent]
-    wave = taf.griffinlim(
-        linear.sqrt(),
-        window=torch.hann_window(config.n_fft, device=mel.device),
-        n_fft=config.n_fft,
-        hop_length=config.hop,
-        win_length=config.n_fft,
-        power=1.0,
-        n_iter=config.griffin_lim_steps,
-        momentum=MOMENTUM,
-        length=None,
-        rand_init=False,
-    )
-    samples = (mel.shape[1] - 1) * config.hop
-    return wave[:, :samples] * valid_mask((lengths - 1) * config.hop, samples)
 
 
 def load_wave(path: str | Path, sample_rate: int) -> torch.Tensor:

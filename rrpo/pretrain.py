@@ -38,6 +38,7 @@ def build(config: PretrainConfig, inputs: Mapping[str, Path], out: Path, context
     model = RewardModel(config.model, tuple(speech.emotions), audio.n_mels, audio.floor).to(device)
     model.set_statistics(frames.originals.flat)
     order = seeding.permutation_batches(len(labels), config.batch, config.steps, seed, "pretrain.order")
+    order = seeding.bucketed(order, frames.originals.lengths.cpu().numpy(), seed, "pretrain.bucketed")
 
     def loss(step: int) -> Tensor:
         F, lengths = frames.batch(order[step], seed, "pretrain.rendition", step)

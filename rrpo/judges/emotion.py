@@ -18,7 +18,6 @@ import torch
 import torch.nn.functional as F_
 from torch import Tensor, nn
 
-from rrpo.audio import vocode
 from rrpo.corpus.config import AudioConfig
 from rrpo.corpus.draws import generator
 from rrpo.corpus.emotions import CUES
@@ -31,11 +30,12 @@ from rrpo.judges.wave_features import SIZE, wave_features
 from rrpo.seeding import bucketed, permutation_batches, seed_everything
 from rrpo.stages import Context
 from rrpo.training import fit
+from rrpo.vocoder import vocode
 
-GRIFFIN_LIM_STEPS = 3
-"""Of the test judge's own rendering: its features are magnitudes, which hardly change after that."""
-CHUNK = 64
-"""Utterances analysed at once; results do not depend on it."""
+GRIFFIN_LIM_STEPS = 1
+"""Of the test judge's own rendering: trained on it, the judge is as accurate as on three from zero phase (.874 of 1,500)."""
+CHUNK = 16
+"""Utterances analysed at once, of like length; results do not depend on it. More would leave the CPU's caches."""
 CUE_WEIGHT = 2.0
 """Weight of the mean squared error of the standardised cues beside the cross-entropy; 0 on a manifest without render specs."""
 BLANKED = {"conv_gru": (8, 5), "stats_tdnn": (5, 5)}
@@ -86,12 +86,11 @@ class Judge(nn.Module):
         A sample without frames is heard as one frame.
         """
         lengths = lengths.clamp(min=1)
-        parts = []
-        for first in range(0, len(F), CHUNK):
-            part = lengths[first : first + CHUNK]
-            X, sizes = self.features(F[first : first + CHUNK, : int(part.max())], part)
-            parts.append(F_.log_softmax(self(X, sizes) / self.temperature, 1))
-        return torch.cat(parts)
+        found = F.new_empty(len(F), len(self.emotions), dtype=torch.float32)
+        for rows in lengths.argsort(stable=True).split(CHUNK):
+            X, sizes = self.features(F[rows, : int(lengths[rows].max())], lengths[rows])
+            found[rows] = F_.log_softmax(self(X, sizes) / self.temperature, 1)
+        return found
 
     def save(self, folder: Path) -> None:
         """Writes ``judge.json`` and ``judge.pt`` into ``folder``."""

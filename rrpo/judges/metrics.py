@@ -73,19 +73,27 @@ def shortcut_uptake(flags: Array, targets: Array) -> float:
 
 
 def edit_distance(hypothesis: Sequence[str], reference: Sequence[str]) -> int:
-    """Levenshtein distance: fewest insertions, deletions and substitutions from one to the other."""
+    """Levenshtein distance: fewest insertions, deletions and substitutions from one to the other.
+
+    The bit-parallel algorithm (Myers 1999, as in Hyyrö 2003): a column of the table, a row a phone of the reference, is two
+    integers, whose bits say where a row stands one above (``rises``) or one below (``falls``) the row before it.
+    """
     if not reference:
         return len(hypothesis)
-    symbols = {symbol: index for index, symbol in enumerate(dict.fromkeys((*reference, *hypothesis)))}
-    target = np.array([symbols[symbol] for symbol in reference])
-    positions = np.arange(len(target) + 1)
-    row = positions.copy()
-    for count, symbol in enumerate(hypothesis, start=1):
-        best = np.empty_like(row)
-        best[0] = count
-        best[1:] = np.minimum(row[1:] + 1, row[:-1] + (target != symbols[symbol]))
-        row = np.minimum.accumulate(best - positions) + positions
-    return int(row[-1])
+    places: dict[str, int] = {}
+    for row, symbol in enumerate(reference):
+        places[symbol] = places.get(symbol, 0) | 1 << row
+    rows = (1 << len(reference)) - 1
+    last = 1 << (len(reference) - 1)
+    rises, falls, distance = rows, 0, len(reference)
+    for symbol in hypothesis:
+        equal = places.get(symbol, 0)
+        diagonal = (((equal & rises) + rises) ^ rises) | equal | falls  # rows that cost no more than the one up-left
+        more, less = falls | (rows & ~(diagonal | rises)), diagonal & rises  # against the column before
+        distance += bool(more & last) - bool(less & last)
+        more, less = more << 1 | 1, less << 1
+        rises, falls = rows & (less | ~(diagonal | more)), rows & more & diagonal
+    return distance
 
 
 def phone_error_rate(hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> float:

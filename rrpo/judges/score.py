@@ -19,7 +19,6 @@ import soundfile
 import torch
 from torch import Tensor
 
-from rrpo.audio import vocode
 from rrpo.codec import Codec
 from rrpo.corpus.config import ARTEFACTS
 from rrpo.corpus.prompts import Prompt, load_prompts
@@ -32,6 +31,7 @@ from rrpo.judges.recogniser import Recogniser
 from rrpo.judges.samples import Samples, decoded, padded
 from rrpo.reward_model import RewardModel
 from rrpo.stages import Context
+from rrpo.vocoder import vocode
 
 TABLE = "samples.parquet"
 """A row a sample; `ablations.records.SAMPLES` says what each column is."""

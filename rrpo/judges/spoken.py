@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rrpo.audio import vocode
 from rrpo.corpus.config import AudioConfig
+from rrpo.vocoder import vocode
 
 CHUNK = 64
 """Utterances vocoded at once."""

@@ -11,16 +11,19 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F_
 import torchaudio.functional as taf
-import torchaudio.transforms as tat
 from torch import Tensor
 
 from rrpo.masking import valid_mask
+from rrpo.vocoder import magnitude
 
 HOP = 0.02
 """Seconds between frames."""
 SHORT, LONG = 0.025, 0.064
 """Seconds: windows of the cepstra and of the autocorrelation."""
+CEPSTRAL_FFT = 512
+"""Samples that the short window is filled up to."""
 CEPSTRA = 20
 """Coefficients, of which the zeroth carries loudness."""
 LAGS = 40
@@ -41,38 +44,50 @@ def wave_features(wave: Tensor, lengths: Tensor, sample_rate: int) -> tuple[Tens
     lengths = lengths.to(wave.device)
     hop, window = round(HOP * sample_rate), round(LONG * sample_rate)
     frames = 1 + lengths // hop
+    T = int(frames.max()) + 2  # silent frames behind the last, whatever the batch, for the deltas
     wave = wave * valid_mask(lengths, wave.shape[1])
-    wave = torch.nn.functional.pad(wave, (0, window + 4 * hop))  # silence behind the last frame, whatever the batch
-    cepstra = _mfcc(sample_rate, wave.device)(wave)  # [B, CEPSTRA, T]
-    hann = torch.hann_window(window, device=wave.device)
-    spectrum = (
-        torch.stft(wave, window, hop, window, hann, pad_mode="constant", return_complex=True).abs().transpose(1, 2)
-    )
+    wave = F_.pad(wave, (window // 2, max(0, T * hop + window - wave.shape[1])))
+    spectrum = magnitude(_spectrum(wave, torch.hann_window(window, device=wave.device), hop, T))  # [B, T, bins]
     correlation = spectrum @ _cosines(sample_rate, window, wave.device)  # [B, T, LAGS]
     correlation = correlation / (spectrum.sum(2, keepdim=True) + 1e-4)
     power = spectrum.square()
     split = round(SPLIT_HZ * window / sample_rate)
-    low, high = ((part.sum(2) + 1e-6).log() for part in (power[..., :split], power[..., split:]))
-    energy = (power.sum(2) + 1e-6).log()
-    contours = torch.stack([energy, taf.compute_deltas(energy), high - low], 2)
-    features = torch.cat(
-        [cepstra.transpose(1, 2), taf.compute_deltas(cepstra).transpose(1, 2), correlation, contours], 2
-    )
-    features = features[:, : int(frames.max())]
-    return features.masked_fill(~valid_mask(frames, features.shape[1])[..., None], 0.0), frames
+    low, high = power[..., :split].sum(2), power[..., split:].sum(2)
+    energy = (low + high + 1e-6).log()[..., None]
+    balance = (high + 1e-6).log() - (low + 1e-6).log()
+    cepstra = _cepstra(wave[:, (window - CEPSTRAL_FFT) // 2 :], sample_rate, hop, T)
+    parts = [cepstra, _deltas(cepstra), correlation, energy, _deltas(energy), balance[..., None]]
+    features = torch.cat(parts, 2)[:, :-2]
+    return features.masked_fill_(~valid_mask(frames, T - 2)[..., None], 0.0), frames
+
+
+def _spectrum(wave: Tensor, window: Tensor, hop: int, T: int) -> Tensor:
+    """Complex spectrum ``[B, T, len(window) / 2 + 1]``; frame t of ``wave [B, S]`` begins at sample t * hop."""
+    return torch.fft.rfft(wave.unfold(1, len(window), hop)[:, :T] * window)
+
+
+def _cepstra(wave: Tensor, sample_rate: int, hop: int, T: int) -> Tensor:
+    """Mel-frequency cepstra ``[B, T, CEPSTRA]``; frame t of ``wave [B, S]`` begins at sample t * hop."""
+    window, filters, cosines = _cepstral_bases(sample_rate, wave.device)
+    power = magnitude(_spectrum(wave, window, hop, T)).square()
+    return (power @ filters + 1e-6).log() @ cosines
+
+
+def _deltas(x: Tensor) -> Tensor:
+    """Slope over five frames of ``x [B, T, C]``, ``sum_n n (x[t+n] - x[t-n]) / 10``; the first and the last frame go on."""
+    T = x.shape[1]
+    x = torch.cat([x[:, :1].expand(-1, 2, -1), x, x[:, -1:].expand(-1, 2, -1)], 1)
+    return (x[:, 3 : T + 3] - x[:, 1 : T + 1]) * 0.1 + (x[:, 4:] - x[:, :T]) * 0.2
 
 
 @lru_cache(maxsize=4)
-def _mfcc(sample_rate: int, device: torch.device) -> tat.MFCC:
-    """Wave ``[B, S]`` -> cepstra ``[B, CEPSTRA, T]``."""
-    mel = {
-        "n_fft": 512,
-        "win_length": round(SHORT * sample_rate),
-        "hop_length": round(HOP * sample_rate),
-        "n_mels": 40,
-        "pad_mode": "constant",
-    }
-    return tat.MFCC(sample_rate, n_mfcc=CEPSTRA, log_mels=True, melkwargs=mel).to(device)
+def _cepstral_bases(sample_rate: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Window ``[CEPSTRAL_FFT]``, mel filters ``[bins, 40]`` and discrete cosines ``[40, CEPSTRA]``."""
+    short = round(SHORT * sample_rate)
+    left = (CEPSTRAL_FFT - short) // 2
+    window = F_.pad(torch.hann_window(short), (left, CEPSTRAL_FFT - short - left))
+    filters = taf.melscale_fbanks(CEPSTRAL_FFT // 2 + 1, 0.0, sample_rate / 2, 40, sample_rate)
+    return window.to(device), filters.to(device), taf.create_dct(CEPSTRA, 40, "ortho").to(device)
 
 
 @lru_cache(maxsize=4)

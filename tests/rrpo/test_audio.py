@@ -1,17 +1,16 @@
-"""Log-mel frames, the vocoder, audio files."""
+"""Log-mel frames, audio files."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 
-from rrpo.audio import AudioError, load_wave, log_mel, vocode
+from rrpo.audio import AudioError, load_wave, log_mel
 from rrpo.corpus.config import AudioConfig
 
-CONFIG = AudioConfig(griffin_lim_steps=4)
+CONFIG = AudioConfig()
 SILENCE = math.log(CONFIG.floor)
 
 
@@ -52,34 +51,6 @@ def test_silence_is_the_floor_and_gradients_are_finite():
     F.sum().backward()
     assert wave.grad is not None
     assert torch.isfinite(wave.grad).all()
-
-
-def test_vocoding_gives_the_frames_of_a_voice_back_and_more_steps_bring_them_closer():
-    envelope = 0.6 + 0.4 * torch.sin(2 * math.pi * 3 * torch.arange(16000) / 16000)
-    voice = envelope * torch.stack([tone(140 * k, level=0.2 / k) for k in range(1, 25)]).sum(0)
-    F, frames = log_mel(voice[None], lengths(16000), CONFIG)
-
-    def error(steps: int) -> float:
-        wave = vocode(F, frames, replace(CONFIG, griffin_lim_steps=steps))
-        assert wave.shape == (1, 50 * CONFIG.hop)
-        again, again_frames = log_mel(wave, (frames - 1) * CONFIG.hop, CONFIG)
-        assert again_frames.tolist() == frames.tolist()
-        return (again - F).abs()[F > -6].mean().item()
-
-    assert error(24) < 0.8 * error(1)
-    assert error(24) < 0.5
-
-
-def test_vocoding_is_deterministic_and_does_not_depend_on_padding_or_neighbours():
-    generator = torch.Generator().manual_seed(0)
-    F = torch.randn(3, 60, 80, generator=generator)
-    valid = lengths(20, 60, 41)
-    wave = vocode(F, valid, CONFIG)
-    assert torch.equal(wave, vocode(F, valid, CONFIG))
-    alone = vocode(F[:1, :20], valid[:1], CONFIG)
-    torch.testing.assert_close(wave[:1, : 19 * 320], alone, atol=1e-4, rtol=1e-3)
-    assert wave[0, 19 * 320 :].abs().max() == 0
-    assert wave[2, 40 * 320 :].abs().max() == 0
 
 
 def test_loading_mixes_to_mono_and_resamples(tmp_path):

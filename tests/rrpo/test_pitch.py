@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from rrpo import pitch
-from rrpo.audio import log_mel, vocode
+from rrpo.audio import log_mel
 from rrpo.corpus.config import AudioConfig
+from rrpo.vocoder import vocode
 
 AUDIO = AudioConfig()
 SAMPLES = AUDIO.sample_rate // 2

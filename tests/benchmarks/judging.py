@@ -1,0 +1,160 @@
+"""What judging samples is made of, and what it cost before: ``python tests/benchmarks/judging.py --runs-dir runs``.
+
+For samples of a stored ``speech`` stage, through a stored codec: CPU seconds of this process for each part, medians of several
+rounds taken in turn, beside the time of what the part replaced, as libraries compute it (torchaudio's Griffin-Lim from zero
+phase, 12 and 3 iterations; its cepstra and deltas; a table of edits by NumPy), and the vocoders' mean error in log-mel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import rrpo.torch_shim  # noqa: F401  (before torchaudio)
+
+import torchaudio.functional as taf  # isort: skip
+import torchaudio.transforms as tat  # isort: skip
+
+from rrpo.audio import log_mel
+from rrpo.codec import Codec
+from rrpo.corpus.config import AudioConfig
+from rrpo.corpus.features import SpeechSet
+from rrpo.judges import phonetics
+from rrpo.judges.artefacts import detect
+from rrpo.judges.config import JudgeConfig, RecogniserConfig
+from rrpo.judges.emotion import CHUNK, GRIFFIN_LIM_STEPS, Judge
+from rrpo.judges.metrics import edit_distance
+from rrpo.judges.recogniser import Recogniser
+from rrpo.judges.wave_features import wave_features
+from rrpo.masking import valid_mask
+from rrpo.vocoder import linear_power, vocode
+
+
+def library_vocode(F: Tensor, lengths: Tensor, audio: AudioConfig) -> Tensor:
+    """Fast Griffin-Lim by torchaudio, from zero phase, eight utterances of like length at once."""
+    waves = F.new_zeros(len(F), (F.shape[1] - 1) * audio.hop)
+    silent = -(-audio.n_fft // audio.hop)
+    for rows in lengths.argsort(stable=True).split(8):
+        T = int(lengths[rows].max())
+        power = (F[rows, :T].exp() - audio.floor).clamp_min(0) * valid_mask(lengths[rows], T)[..., None]
+        linear = linear_power(power.flatten(0, 1), audio).reshape(len(rows), T, -1)
+        linear = torch.nn.functional.pad(linear, (0, 0, 0, silent)).transpose(1, 2).sqrt()
+        shape = (torch.hann_window(audio.n_fft), audio.n_fft, audio.hop, audio.n_fft)
+        wave = taf.griffinlim(linear, *shape, 1.0, audio.griffin_lim_steps, 0.99, None, False)
+        samples = (T - 1) * audio.hop
+        waves[rows, :samples] = wave[:, :samples] * valid_mask((lengths[rows] - 1) * audio.hop, samples)
+    return waves
+
+
+def library_features(wave: Tensor, rate: int) -> None:
+    """Cepstra, deltas and a long window's magnitudes by torchaudio and torch."""
+    mel = {"n_fft": 512, "win_length": rate // 40, "hop_length": rate // 50, "n_mels": 40, "pad_mode": "constant"}
+    cepstra = tat.MFCC(rate, n_mfcc=20, log_mels=True, melkwargs=mel)(wave)
+    taf.compute_deltas(cepstra)
+    torch.stft(wave, 1024, rate // 50, window=torch.hann_window(1024), pad_mode="constant", return_complex=True).abs()
+
+
+def table_distance(hypothesis: list[str], reference: list[str]) -> int:
+    """Levenshtein distance, a row of its table at a time."""
+    place = np.arange(len(reference) + 1)
+    row, target = place.copy(), np.array(reference)
+    for count, symbol in enumerate(hypothesis, start=1):
+        best = np.concatenate([[count], np.minimum(row[1:] + 1, row[:-1] + (target != symbol))])
+        row = np.minimum.accumulate(best - place) + place
+    return int(row[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
+    parser.add_argument("--speech", default="judge_heldout", help="name of the split")
+    parser.add_argument("--samples", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=3)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    stages = asked.runs_dir / "stages"
+    folder = next(path.parent for path in stages.glob("speech-*/stage.json") if f'"{asked.speech}"' in path.read_text())
+    speech = SpeechSet.load(folder)
+    codec = Codec.load(next(stages.glob("codec-*")))
+    audio = replace(speech.audio, griffin_lim_steps=AudioConfig().griffin_lim_steps)
+    rows = np.arange(min(asked.samples, len(speech)))
+    said = [speech.utterances[i] for i in rows]
+    speaker = codec.speaker_index([utterance.speaker for utterance in said], average=True)
+    F, lengths = codec.resynthesise(*speech.batch(rows), speaker)
+    samples = (lengths - 1) * audio.hop
+    by_length = lengths.argsort(stable=True)
+    judged, twelve, three = (replace(audio, griffin_lim_steps=steps) for steps in (GRIFFIN_LIM_STEPS, 12, 3))
+    wave = vocode(F, lengths, audio)
+    cut = [each[:size].numpy() for each, size in zip(wave, samples.tolist(), strict=True)]
+    test = Judge(JudgeConfig(architecture="stats_tdnn"), tuple(speech.emotions), audio).eval()
+    val = Judge(JudgeConfig(), tuple(speech.emotions), audio).eval()
+    phones = tuple(sorted({phone for utterance in said for phone in utterance.phones}))
+    recogniser = Recogniser(RecogniserConfig(), phones, audio.n_mels).eval()
+    pairs = [(list(utterance.phones), ["x", *utterance.phones[:-2]]) for utterance in said]
+
+    def features() -> None:
+        for part in by_length.split(CHUNK):
+            wave_features(wave[part, : int(samples[part].max())], samples[part], audio.sample_rate)
+
+    parts: dict[str, tuple[Callable[[], object], Callable[[], object] | None]] = {
+        f"vocoder, {audio.griffin_lim_steps} iterations": (
+            lambda: vocode(F, lengths, audio),
+            lambda: library_vocode(F, lengths, twelve),
+        ),
+        f"vocoder of the test judge, {GRIFFIN_LIM_STEPS} iteration(s)": (
+            lambda: vocode(F, lengths, judged),
+            lambda: library_vocode(F, lengths, three),
+        ),
+        "features of the test judge": (
+            features,
+            lambda: [library_features(wave[k : k + 64], audio.sample_rate) for k in range(0, len(rows), 64)],
+        ),
+        "test judge as a whole": (lambda: test.log_probs(F, lengths), None),
+        "val judge": (lambda: val.log_probs(F, lengths), None),
+        "transcription": (lambda: recogniser.transcribe(F, lengths), None),
+        "edit distance": (
+            lambda: [edit_distance(*pair) for pair in pairs],
+            lambda: [table_distance(*pair) for pair in pairs],
+        ),
+        "artefact detectors": (lambda: detect(F, lengths, audio), None),
+        **(
+            {"Praat's measures": (lambda: [phonetics.measure(each, audio.sample_rate) for each in cut], None)}
+            if phonetics.available()
+            else {}
+        ),
+    }
+    print(
+        f"{len(rows)} samples of {lengths.float().mean():.0f} frames; CPU seconds for 900 of them, before, and the ratio"
+    )
+    for name, variants in parts.items():
+        times: list[list[float]] = [[] for _ in variants]
+        for _ in range(asked.rounds):
+            for found, variant in zip(times, variants, strict=True):
+                if variant is not None:
+                    start = time.process_time()
+                    variant()
+                    found.append((time.process_time() - start) * 900 / len(rows))
+        now, before = (statistics.median(found) if found else None for found in times)
+        print(f"{name:48s}{now:8.2f}" + (f"{before:8.2f}{before / now:8.1f} x" if before and now else ""))
+
+    valid = valid_mask(lengths, F.shape[1])
+    for name, heard in {
+        "ours": wave,
+        "ours, test judge": vocode(F, lengths, judged),
+        "12 from zero phase": library_vocode(F, lengths, twelve),
+        "3 from zero phase": library_vocode(F, lengths, three),
+    }.items():
+        again, _ = log_mel(heard, samples, audio)
+        print(f"error in log-mel, {name:30s}{(again - F)[valid].abs().mean():8.3f}")
+
+
+if __name__ == "__main__":
+    main()
