@@ -13,6 +13,7 @@ from ablations.family import PRIMARY_OUTCOME
 from ablations.outcomes import find, measured
 from ablations.sheet import Sheet
 from reports import (
+    early_stopped,
     effects,
     factorial,
     matched,
@@ -92,6 +93,7 @@ def make(selection: Selection, control: str = BASE, metric: str = PRIMARY_OUTCOM
         tables.reward_models(selection),
         overoptimisation.sheet(selection),
         matched.sheet(selection),
+        early_stopped.sheet(selection),
         rulers.sheet(selection, matrices),
         rulers.matrix_sheet(selection, matrices),
         opinion.sheet(selection, rated, control),

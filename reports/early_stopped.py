@@ -1,0 +1,58 @@
+"""Early stopping, read off the runs that are there: every arm at the checkpoint that the tuning judge would have kept.
+
+What a practitioner would do without any of RRPO's components: watch a held-out judge and keep the best checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ablations.judges import tuning
+from ablations.outcomes import OUTCOMES
+from ablations.records import Record
+from ablations.sheet import Column, Sheet, Value
+from ablations.statistics import t_interval
+from ablations.summary import FRAMES
+from reports.store import Selection
+
+
+def best(accuracy: ArrayLike) -> int | None:
+    """The checkpoint with the highest of ``accuracy [S]``, of equal ones the earliest; None where none is finite."""
+    values = np.asarray(accuracy, float)
+    return int(np.nanargmax(values)) if np.isfinite(values).any() else None
+
+
+def sheet(selection: Selection) -> Sheet | None:
+    """One row an arm that trains, at its kept checkpoint, with the gold lost by going on; None where no arm does."""
+    shown = [outcome for outcome in OUTCOMES if outcome.curve]
+    rows: list[tuple[Value, ...]] = []
+    for arm in selection.arms:
+        kept = {record.seed: (record, place) for record in selection.of(arm) if (place := _kept(record)) is not None}
+        if kept:
+            steps = [float(record.points["step"].iloc[place]) for record, place in kept.values()]
+            read = [[_at(outcome.curve(r), place) for r, place in kept.values()] for outcome in shown if outcome.curve]
+            rows.append((arm, float(len(kept)), t_interval(steps), *map(t_interval, read)))
+    columns = (
+        Column("arm", "arm"),
+        Column("n", "n", "count"),
+        Column("step", "kept at update", "mark"),
+        *(outcome.as_column() for outcome in shown),
+    )
+    notes = (
+        f"Every arm at the checkpoint with the highest accuracy by the {tuning().label}, read off the same runs. Mean over seeds "
+        "± half the 95 % t-interval. Checkpoints before the last are judged on fewer prompts, and the best of several noisy ones "
+        "is biased upwards by the judge that chose it. Secondary, not tested.",
+    )
+    return Sheet("early_stopped", "Early stopping", columns, tuple(rows), notes, FRAMES) if rows else None
+
+
+def _kept(record: Record) -> int | None:
+    points = record.points
+    return best(points[tuning().accuracy]) if len(points) > 1 and tuning().accuracy in points.columns else None
+
+
+def _at(curve: np.ndarray, place: int) -> float:
+    return float(curve[place]) if place < len(curve) else math.nan

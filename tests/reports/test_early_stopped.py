@@ -1,0 +1,51 @@
+"""Early stopping read off finished runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_tables import Fake
+
+from reports import early_stopped
+from reports.store import Selection
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "kept"),
+    [
+        ([0.5, 0.9, 0.7], 1),
+        ([0.5, 0.9, 0.9], 1),
+        ([math.nan, 0.2, math.nan], 1),
+        ([math.nan, math.nan], None),
+        ([], None),
+    ],
+)
+def test_the_best_checkpoint_is_kept_and_of_equals_the_earliest(accuracy: Sequence[float], kept: int | None) -> None:
+    assert early_stopped.best(np.array(accuracy)) == kept
+
+
+def test_every_arm_is_read_at_the_checkpoint_that_val_keeps() -> None:
+    """Seed 1 is kept at update 10, where gold was .8, seed 2 at update 0, where it was .6; SFT has nothing to stop."""
+
+    def record(label: str, seed: int, val: list[float], gold: list[float]) -> Fake:
+        steps = [10 * k for k in range(len(val))]
+        points = pd.DataFrame({"step": steps, "val_accuracy": val, "test_accuracy": gold})
+        return Fake(label, seed, points, scalars={}, params={})
+
+    records = (
+        record("sft", 1, [0.5], [0.5]),
+        record("diffro", 1, [0.5, 0.9, 0.7], [0.5, 0.8, 0.3]),
+        record("diffro", 2, [0.9, 0.8, 0.7], [0.6, 0.9, 0.9]),
+    )
+    made = early_stopped.sheet(Selection("x", records, {"sft": 1, "diffro": 2}, ()))
+    assert made is not None
+    assert [row[0] for row in made.rows] == ["diffro"]
+    row = made.row("diffro")
+    assert row["step"].mean == 5.0  # type: ignore[union-attr]
+    assert row["gold"].mean == pytest.approx(0.7)  # type: ignore[union-attr]
+    assert row["gold"].n == 2  # type: ignore[union-attr]
+    assert early_stopped.sheet(Selection("x", records[:1], {"sft": 1}, ())) is None
