@@ -10,7 +10,7 @@ from ablations.outcomes import OUTCOMES
 from ablations.power import alpha_at, detectable
 
 DEFAULT_SPREAD = 0.029
-"""Standard deviation over seeds of RRPO - DiffRO in the primary outcome: what `full` on eight seeds showed (README). Used
+"""Standard deviation over seeds of RRPO - DiffRO in the primary outcome: what `full` on eight seeds showed in a former world. Used
 until the grid has results of its own."""
 ALPHA = 0.05
 HOPELESS = 0.10
@@ -30,7 +30,7 @@ def prospects(labels: Collection[str], n: int, spread: float | None, looks: Sequ
     if n < 2:
         return ["primary tests: none with one seed; WARNING: plan at least 8 seeds"]
     sd = DEFAULT_SPREAD if spread is None else spread
-    source = "as in the README's grid" if spread is None else "as in this grid's finished seeds"
+    source = "as in a former grid of eight seeds" if spread is None else "as in this grid's finished seeds"
     alpha = alpha_at(n, looks) if looks else ALPHA
     if math.isnan(alpha):
         return [f"primary tests: none at {n} seeds; declared at {', '.join(map(str, looks))}"]

@@ -13,7 +13,7 @@ def test_the_effect_named_has_the_power_named() -> None:
     first, tested = prospects(FACTORIAL, 8, None)
     least = float(first.split("effect of ")[1].split()[0]) / 100
     assert power(least, DEFAULT_SPREAD, 8, 0.05 / 4) == pytest.approx(0.8, abs=0.02)
-    assert "README" in first
+    assert "as in a former grid" in first
     assert "Adv, main effect; RRPO - DiffRO; estimates alone: clean success" in tested
 
 
