@@ -10,7 +10,7 @@ from ablations.outcomes import OUTCOMES
 from ablations.power import alpha_at, detectable
 
 DEFAULT_SPREAD = 0.029
-"""Standard deviation over seeds of RRPO - DiffRO in the primary outcome: what `full` on eight seeds showed in a former world. Used
+"""Standard deviation over seeds of RRPO - DiffRO in the primary outcome, of `full` on eight seeds in a former world. Used
 until the grid has results of its own."""
 ALPHA = 0.05
 HOPELESS = 0.10

@@ -22,9 +22,9 @@ RM_COLUMNS = (
     Column("rm_fgm_accuracy_0.1", "FGM 0.1, %", "percent", +1),
     Column("rm_pgd_accuracy_0.1", "PGD 0.1, %", "percent", +1),
     Column("rm_fidelity_one_own", "gradient fidelity, 1 token (own)", "plain", +1),
-    Column("rm_fidelity_one_val", "gradient fidelity, 1 token (`val`)", "plain", +1),
+    Column("rm_fidelity_one_val", "gradient fidelity, 1 token (judge)", "plain", +1),
     Column("rm_fidelity_many_own", "gradient fidelity, 30 % of tokens (own)", "plain", +1),
-    Column("rm_fidelity_many_val", "gradient fidelity, 30 % of tokens (`val`)", "plain", +1),
+    Column("rm_fidelity_many_val", "gradient fidelity, 30 % of tokens (judge)", "plain", +1),
 )
 """Of a grid of reward models alone. Those that no record has are left out."""
 

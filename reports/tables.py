@@ -14,7 +14,7 @@ from ablations.components import BASE, COMPONENTS, RRPO, arm_of
 from ablations.contrasts import apply, corner_effect, difference
 from ablations.family import PRIMARY_OUTCOME, primary
 from ablations.inference import correlation, holm, paired_test, wilson
-from ablations.judges import gold
+from ablations.judges import gold, tuning
 from ablations.outcomes import find, hacked_share, measured
 from ablations.power import alpha_at
 from ablations.records import Record
@@ -203,6 +203,9 @@ def reward_models(selection: Selection) -> Sheet | None:
         "texts; test: the policy's speakers; other languages and synthesisers: the same emotions in speech of a kind that it was "
         "not trained on (cross-domain, until real corpora are in). Arms that share a reward model are shown once. Manipulation "
         f"checks: {targets}.",
+        "Gradient fidelity: of swaps of one token, or of 30 % of the tokens, in samples of the SFT policy, correlation of the "
+        "change that the reward's gradient predicts with the reward model's own true change (own), and with the change of the "
+        f"{tuning().label}'s log-probability (judge), which takes agreement of the two on such swaps as well.",
     )
     head = (Column("arm", "RM of arm"), Column("n", "n", "count"))
     return Sheet("reward_models", "Reward models", (*head, *columns), tuple(rows), notes, FRAMES)

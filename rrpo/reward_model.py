@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from rrpo.config import OFF, RegularizerConfig, RewardModelConfig
 from rrpo.identity import described
-from rrpo.masking import valid_mask
+from rrpo.masking import neighbours, valid_mask
 
 CHUNK = 64
 """Samples that `RewardModel.log_probs` hears at once."""
@@ -139,11 +139,11 @@ class _Halve(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(dim, dim, kernel_size=3, stride=2, padding=1)
+        self.conv = nn.Linear(3 * dim, dim)
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.gelu(self.norm(self.conv(x.transpose(1, 2)).transpose(1, 2)))
+        return functional.gelu(self.norm(self.conv(neighbours(x, 3, stride=2))))
 
 
 class _EncoderLayer(nn.Module):

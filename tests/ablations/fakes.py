@@ -54,7 +54,7 @@ class FakeCell(Cell):
             return {}
         config = FakeConfig(role=self.listener, label=self.label, seed=self.seed, trouble=self.listener_trouble)
         samples = {"samples": self.stages["optimized"]}
-        return {self.listener: Stage("diagnose", "fakes:build_heard", config, samples, f"{self.listener} {self.name}")}
+        return {self.listener: Stage("voice", "fakes:build_heard", config, samples, f"{self.listener} {self.name}")}
 
     @cached_property
     def stages(self) -> dict[str, Stage]:

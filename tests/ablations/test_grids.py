@@ -94,7 +94,7 @@ def test_rm_grid_has_every_distinct_reward_model_once_and_no_policy():
     keys = [reward_model(EMBEDDED, c.arm, 1).key for c in found]
     assert len(set(keys)) == len(keys)
     assert set(keys) == {reward_model(EMBEDDED, c.arm, 1).key for c in cells("full")}
-    assert all(c.stages.keys() == {"examined"} for c in found)
+    assert all(c.stages.keys() == {"examined", "fidelity"} for c in found)
 
 
 def test_larger_batches_are_another_experiment():

@@ -84,7 +84,7 @@ def test_no_key_depends_on_what_is_installed(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_without_a_policy_only_the_reward_model_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, "everything")
-    assert pipeline.core(SMOKE, ArmConfig(), 1, policy=False).keys() == {"examined"}
+    assert pipeline.core(SMOKE, ArmConfig(), 1, policy=False).keys() == {"examined", "fidelity"}
     assert pipeline.optional(SMOKE, ArmConfig(), 1, policy=False).keys() == {"voices_piper", "voices_kokoro"}
 
 

@@ -53,8 +53,8 @@ def keys(cell: Cell) -> list[str]:
 
 SECTIONS = sorted(f.name for f in fields(Profile) if is_dataclass(getattr(SMOKE, f.name)) and f.name != "card")
 """Configs of a profile that stages are made of; the card's are no part of any cell."""
-OPTIONAL = {"third_judge", "yardsticks", "diagnose", "fidelity"}
-"""Those that not every cell is made of, depending on what is installed."""
+OPTIONAL = {"third_judge", "vocode", "speakers", "predictor", "naturalness"}
+"""Those of what optional packages measure, which is no part of a cell's identity."""
 
 
 @pytest.mark.parametrize("section", SECTIONS)
