@@ -276,6 +276,14 @@ class ArmConfig:
     """Overrides `Profile.shortcut`."""
     rater_noise: float | None = option(None, off=None)
     """Overrides `Profile.rater_noise`."""
+    batch: int | None = option(None, off=None)
+    """Overrides `OptimizeConfig.batch`."""
+    rm_utterances: int | None = option(None, off=None)
+    """Overrides the size of the biased pre-training set (``Profile.sizes["rm_pretrain"]``)."""
+    rm_speakers: int | None = option(None, off=None)
+    """Only the first so many of the reward model's speakers, in pre-training and in the annotated set."""
+    annotated: int | None = option(None, off=None)
+    """Overrides `Profile.annotated`: utterances of the fine-tuning."""
     annotated_artefacts: float | None = option(None, off=None)
     """Overrides `Profile.annotated_artefact_rate`."""
     rm_lr: float | None = option(None, off=None)
@@ -302,6 +310,10 @@ class ArmConfig:
                 self.annotated_artefacts is None or 0 <= self.annotated_artefacts <= 1,
                 "in [0, 1]",
             ),
+            batch=(self.batch is None or self.batch >= 1, "1 or more"),
+            rm_utterances=(self.rm_utterances is None or self.rm_utterances >= 1, "1 or more"),
+            rm_speakers=(self.rm_speakers is None or self.rm_speakers >= 1, "1 or more"),
+            annotated=(self.annotated is None or self.annotated >= 1, "1 or more"),
             steps=(self.steps is None or self.steps >= 0, "0 or more"),
             shortcut=(self.shortcut is None or 0 <= self.shortcut <= 1, "in [0, 1]"),
             rater_noise=(self.rater_noise is None or 0 <= self.rater_noise < inf, "in [0, inf)"),

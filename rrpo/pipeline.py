@@ -64,12 +64,18 @@ def sft(profile: Profile, seed: int) -> Stage:
 
 @cache
 def pretrained(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
-    """The RM before its fine-tuning."""
-    profile = _biased(profile, arm.shortcut)
+    """The RM before its fine-tuning; an arm's own data are the biased set's, ``rm_test_*`` are the same for all."""
     config = replace(profile.pretrain, seed=seed, shuffle_labels=arm.shuffle_labels)
-    data = "rm_oracle" if arm.rm_data == "oracle" else "rm_pretrain"
-    inputs = {"speech": world.world_speech(profile, data), "codec": world.codec(profile)}
-    return Stage("pretrain", "rrpo.pretrain:build", config, inputs, f"RM pre-training ({data}) seed {seed}")
+    split = world.splits(profile)["rm_oracle" if arm.rm_data == "oracle" else "rm_pretrain"]
+    if arm.rm_data == "biased":
+        split = replace(
+            split,
+            shortcut=_own(arm.shortcut, split.shortcut),
+            size=_own(arm.rm_utterances, split.size),
+            voices=arm.rm_speakers,
+        )
+    inputs = {"speech": world.speech(profile, split), "codec": world.codec(profile)}
+    return Stage("pretrain", "rrpo.pretrain:build", config, inputs, f"RM pre-training ({split.name}) seed {seed}")
 
 
 @cache
@@ -80,8 +86,9 @@ def reward_model(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         return before
     split = SplitConfig(
         name="annotated",
-        size=profile.annotated,
+        size=_own(arm.annotated, profile.annotated),
         speakers="rm",
+        voices=arm.rm_speakers,
         texts="rm",
         artefact_rate=_own(arm.annotated_artefacts, profile.annotated_artefact_rate),
         raters=profile.raters,
@@ -126,6 +133,7 @@ def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         "relaxation",
         "schedule",
         "steps",
+        "batch",
         "lr",
         "beta",
         "tau",
@@ -235,9 +243,3 @@ def transferred(profile: Profile, arms: Mapping[str, ArmConfig], seed: int) -> S
 def _own(override: T | None, shared: T) -> T:
     """What an arm overrides, or what the profile has for all arms."""
     return shared if override is None else override
-
-
-@cache
-def _biased(profile: Profile, shortcut: float | None) -> Profile:
-    """The profile with an arm's own shortcut strength; ``rm_test_*`` keep the profile's, to be one ruler."""
-    return profile if shortcut is None else replace(profile, shortcut=shortcut)

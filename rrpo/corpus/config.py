@@ -91,6 +91,8 @@ class SplitConfig:
     """Utterances."""
     speakers: str = "policy"
     """Group: ``policy``, ``rm``, ``judge`` (judge-only speakers), ``judge+policy``, ``foreign:LANG``, or ``all``."""
+    voices: int | None = option(None, off=None)
+    """Only the group's first so many speakers."""
     texts: str = "sft"
     """Disjoint text pool, a key of `rrpo.corpus.texts.POOLS`; or ``random`` (random words)."""
     artefact_rate: float = option(0.0, off=0.0)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rrpo.corpus.config import PromptConfig, WorldConfig
 from rrpo.corpus.manifest import read_manifest
+from rrpo.corpus.speakers import group_speakers
 from rrpo.corpus.splits import draw_content
 from rrpo.stages import Context
 
@@ -31,7 +32,9 @@ def draw_prompts(world: WorldConfig, texts: str, n: int, seed: int) -> list[Prom
     """``n`` prompts from the text pool ``texts`` (``rl``, ``eval``), balanced over emotions and the policy's speakers, keyed by
     ``seed``.
     """
-    emotions, voices, drawn, phones = draw_content(world, n, "policy", texts, ("prompts", texts, seed))
+    emotions, voices, drawn, phones = draw_content(
+        world, n, group_speakers(world, "policy"), texts, ("prompts", texts, seed)
+    )
     return [
         Prompt(
             id=f"{texts}-{seed}-{i:05d}",

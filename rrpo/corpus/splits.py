@@ -32,7 +32,8 @@ def draw_split(world: WorldConfig, split: SplitConfig) -> list[Utterance]:
     if split.manifest is not None:
         return read_manifest(split.manifest.path, world.emotions, split.name)
     keys: Keys = (split.name, split.seed)
-    true, voices, texts, phones = draw_content(world, split.size, split.speakers, split.texts, keys)
+    table = group_speakers(world, split.speakers)[: split.voices]
+    true, voices, texts, phones = draw_content(world, split.size, table, split.texts, keys)
     languages = [voice.language for voice in voices]
     cues, _ = draw_cues(world.emotions, true, languages, world.cue_spread, generator(world.seed, "cues", *keys))
     votes = _votes(world, split, cues, languages, keys)
@@ -63,11 +64,10 @@ def draw_split(world: WorldConfig, split: SplitConfig) -> list[Utterance]:
 
 
 def draw_content(
-    world: WorldConfig, n: int, group: str, pool: str, keys: Keys
+    world: WorldConfig, n: int, table: list[Speaker], pool: str, keys: Keys
 ) -> tuple[np.ndarray, list[Speaker], list[str], list[tuple[str, ...]]]:
-    """Who says what, and how: balanced emotions ``[n]``, speakers, texts and their phones."""
+    """Who of the ``table`` says what, and how: balanced emotions ``[n]``, speakers, texts and their phones."""
     emotions = balanced(n, len(world.emotions), world.seed, "emotion", *keys)
-    table = group_speakers(world, group)
     rng = generator(world.seed, "speaker", *keys)
     turn = rng.permutation(len(table))
     order = np.lexsort((rng.random(n), emotions))  # class after class, shuffled inside
@@ -129,6 +129,8 @@ def _check(split: SplitConfig) -> None:
             raise ValueError(f"SplitConfig.{name} is {value}; it is a probability, give a number in [0, 1]")
     if split.raters and split.misacted:
         raise ValueError("SplitConfig.misacted labels utterances that raters label; set it or raters to 0")
+    if split.voices is not None and split.voices < 1:
+        raise ValueError(f"SplitConfig.voices is {split.voices}; give 1 or more, or None for the whole group")
     for name in ("size", "raters", "rater_noise"):
         if getattr(split, name) < 0:
             raise ValueError(f"SplitConfig.{name} is {getattr(split, name)}; give 0 or more")

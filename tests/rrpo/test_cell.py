@@ -97,3 +97,22 @@ def test_sft_is_judged_once_a_seed() -> None:
         assert {build(arm, 1).inputs["sft"].key for arm in arms} == {build(pipeline.SFT, 1).key}
         assert "sft" not in build(pipeline.SFT, 1).inputs
         assert build(pipeline.SFT, 2).key != build(pipeline.SFT, 1).key
+
+
+def test_less_data_for_the_reward_model_is_an_arms_own_and_the_oracle_keeps_its_own() -> None:
+    few = ArmConfig(regularizers=OFF, rm_utterances=20, rm_speakers=2, annotated=10)
+    before, after = (pipeline.reward_model(SMOKE, arm, 1) for arm in (ArmConfig(regularizers=OFF), few))
+    splits = {
+        name: stage.config.split
+        for name, stage in (("before", before.inputs["speech"]), ("after", after.inputs["speech"]))
+    }
+    assert (splits["after"].size, splits["after"].voices) == (10, 2)
+    assert splits["before"].size == SMOKE.annotated
+    biased = after.inputs["model"].inputs["speech"].config.split
+    assert (biased.name, biased.size, biased.voices, biased.shortcut) == ("rm_pretrain", 20, 2, SMOKE.shortcut)
+    oracle = ArmConfig(regularizers=OFF, rm_data="oracle", finetune=False)
+    assert pipeline.reward_model(SMOKE, replace(oracle, rm_utterances=20, rm_speakers=2), 1).key == (
+        pipeline.reward_model(SMOKE, oracle, 1).key
+    )
+    assert cell(arm=few).world_hash == cell().world_hash
+    assert pipeline.optimized(SMOKE, ArmConfig(batch=8), 1).config.batch == 8

@@ -8,6 +8,7 @@ import pytest
 from rrpo.corpus import prompts
 from rrpo.corpus.config import ARTEFACTS, EMOTIONS, PromptConfig, SplitConfig, WorldConfig
 from rrpo.corpus.prompts import draw_prompts, load_prompts
+from rrpo.corpus.speakers import group_speakers
 from rrpo.corpus.splits import draw_split
 from rrpo.corpus.texts import pool_of
 from rrpo.stages import Context
@@ -119,3 +120,13 @@ def test_prompts_are_balanced_keyed_and_stored(tmp_path):
     assert drawn != draw_prompts(WORLD, "eval", 60, 1)
     prompts.build(PromptConfig(world=WORLD, texts="eval", size=60), {}, tmp_path, Context())
     assert list(load_prompts(tmp_path)) == drawn
+
+
+def test_only_the_first_speakers_of_a_group_are_heard_and_none_less_is_a_voice() -> None:
+    everybody = group_speakers(WORLD, "rm")
+    few = draw_split(WORLD, split(size=60, voices=3))
+    assert Counter(u.speaker for u in few) == {speaker.id: 20 for speaker in everybody[:3]}
+    assert set(Counter(u.emotion for u in few).values()) == {12}
+    assert draw_split(WORLD, split(size=60, voices=len(everybody))) == draw_split(WORLD, split(size=60))
+    with pytest.raises(ValueError, match=r"voices is 0; give 1 or more"):
+        draw_split(WORLD, split(voices=0))
