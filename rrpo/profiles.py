@@ -48,9 +48,9 @@ class Profile:
     """P(artefact of the own emotion) in the RM's pre-training data; 0 is the control."""
     manifests: Mapping[str, ManifestConfig] = field(default_factory=dict)
     """A user's own data by split (a key of ``sizes``, ``annotated``), or by prompts (``rl``, ``eval``)."""
-    annotated_artefact_rate: float = option(0.0, off=0.0)
+    annotated_artefact_rate: float = option(0.25, off=0.0)
     """Share of the annotated utterances that carry an artefact, whatever the emotion: without any, a fine-tune cannot learn that
-    a click means nothing, and EAM has none to mix."""
+    a click means nothing, and EAM has none to mix. As in every other set that is recorded without the shortcut."""
     annotated: int = 300
     """Human-annotated utterances for the RM's fine-tuning (simulated raters)."""
     raters: int = 3
