@@ -68,7 +68,8 @@ def rival(search: Search, study: OptunaStudy, against: str) -> Rival:
         return Rival("the paper's values", search.definition.arm(search.definition.paper))
     other = existing_study(search.storage, search.question.store, against)
     given, own = (
-        {name: s.user_attrs.get(IDENTITY, {}).get(name) for name in BUDGET} | {"trials": len(counted(s))} for s in (other, study)
+        {name: s.user_attrs.get(IDENTITY, {}).get(name) for name in BUDGET} | {"trials": len(counted(s))}
+        for s in (other, study)
     )
     if unlike := differences(given, own):
         raise InputError(
