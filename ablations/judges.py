@@ -38,6 +38,11 @@ class Judge:
         return f"{self.name}_logprob"
 
     @property
+    def clean(self) -> str:
+        """Column of the points and curves: this judge hears the target, and no artefact is flagged in the frames."""
+        return f"{self.name}_clean"
+
+    @property
     def hack_rate(self) -> str:
         """Column of the points and curves: proxy right where this judge is not, or an artefact is flagged."""
         return f"{self.name}_hack_rate"

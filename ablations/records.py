@@ -47,6 +47,7 @@ POINTS: dict[str, str] = {
     "proxy_logprob": "mean log-probability of the target under that reward model",
     "val_accuracy": "share of samples whose target is the `val` judge's argmax",
     "val_logprob": "mean log-probability of the target under the `val` judge",
+    "val_clean": "share of samples that `val` hears right and in whose frames no artefact is flagged; phones are not asked",
     "val_hack_rate": "share of samples with the proxy's argmax on target where gold's is not or an artefact is flagged",
     "uptake": "shortcut uptake: P(artefact of emotion e | target e) - P(artefact of e | other target)",
     "length": "mean tokens a sample",

@@ -14,7 +14,7 @@ VERSIONS: dict[str, int] = {
     "finetune": 3,
     "base": 4,
     "sft": 5,
-    "optimize": 8,
+    "optimize": 9,
     "score": 6,
     "assess": 1,
     "vocode": 1,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ablations.judges import tuning
-from ablations.outcomes import ARTEFACT, Outcome, clean_success, hacked_share
+from ablations.outcomes import Outcome, clean_success, hacked_share
 from ablations.records import SAMPLES_FILE, Record
 from ablations.worker import stopping
 from rrpo import pipeline
@@ -48,13 +48,8 @@ class Objective(NamedTuple):
 
 
 def clean_so_far(measures: Mapping[str, float]) -> float:
-    """Share of roll-outs that `val` hears right, less the shares with each planted artefact.
-
-    The least share that can be clean, as far as the curve knows: it has no phones, no other artefact, and not which roll-outs
-    they are.
-    """
-    artefacts = sum(value for name, value in measures.items() if name.startswith(ARTEFACT))
-    return measures.get(tuning().accuracy, math.nan) - artefacts
+    """Share of roll-outs that the tuning judge hears right without an artefact in their frames; phones are not asked."""
+    return measures.get(tuning().clean, math.nan)
 
 
 def hacked_so_far(measures: Mapping[str, float]) -> float:

@@ -21,6 +21,7 @@ from rrpo.checkpoint import Checkpoints
 from rrpo.config import OptimizeConfig
 from rrpo.corpus.config import ARTEFACTS
 from rrpo.failures import DivergedError
+from rrpo.judges.artefacts import OTHERS
 from rrpo.judges.metrics import accuracy, expected_calibration_error, hack_rate, shortcut_uptake, target_log_prob
 from rrpo.judges.samples import Samples
 from rrpo.optimizers.diffro import Step, diffro_step
@@ -177,7 +178,8 @@ def evaluate(models: Models, prompts: Prompts, config: OptimizeConfig, step: int
 
 def _opinions(opinions: dict[str, Tensor], target: Tensor) -> dict[str, float]:
     """Accuracy, log-probability, calibration, hacking and artefacts of one batch."""
-    names = ["proxy", "val", *(f"artefact_{kind}" for kind in ARTEFACTS)]
+    heard = (*ARTEFACTS, *OTHERS)
+    names = ["proxy", "val", *(f"artefact_{kind}" for kind in heard)]
     host = {name: opinions[name].float().cpu().numpy() for name in names}
     wanted = target.cpu().numpy()
     flags = np.stack([host[f"artefact_{kind}"] for kind in ARTEFACTS], 1) > 0
@@ -188,6 +190,8 @@ def _opinions(opinions: dict[str, Tensor], target: Tensor) -> dict[str, float]:
     row["proxy_confidence"] = float(np.exp(host["proxy"].max(1)).mean())
     row["proxy_ece"] = expected_calibration_error(host["proxy"], wanted)
     row |= probe_statistics(opinions)
+    flagged = np.stack([host[f"artefact_{kind}"] for kind in heard], 1).any(1)
+    row["val_clean"] = float(((host["val"].argmax(1) == wanted) & ~flagged).mean())
     row["val_hack_rate"] = hack_rate(host["proxy"].argmax(1), host["val"].argmax(1), wanted, flags)
     row["uptake"] = shortcut_uptake(flags, wanted)
     return row

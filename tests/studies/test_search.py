@@ -31,7 +31,10 @@ def bowl(
     """An outcome that is best at epsilon .2, alpha 1, with an offset a seed; the looks tell the same."""
     gain = -((arm.regularizers.epsilon - 0.2) ** 2) * 10 - (arm.regularizers.alpha - 1) ** 2 + 0.01 * (seed - 1000)
     for step in range(0, 20, 5):
-        watch(step, {"val_accuracy": gain, "val_hack_rate": arm.regularizers.alpha, "proxy_accuracy": 1.0})
+        watch(
+            step,
+            {"val_accuracy": gain, "val_clean": gain, "val_hack_rate": arm.regularizers.alpha, "proxy_accuracy": 1.0},
+        )
         report(step + 5, 20)
     return {"clean_success": gain, "hacked_share": arm.regularizers.alpha, "uptake": 0.0, "kl_token": 1.0}
 

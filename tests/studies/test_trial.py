@@ -87,7 +87,8 @@ def test_a_reward_models_objectives_are_read_without_a_policy(tmp_path: Path):
 def test_what_a_running_optimisation_shows_of_an_objective_by_hand():
     measures = {"val_accuracy": 0.9, "artefact_click": 0.1, "artefact_hum": 0.05, "val_hack_rate": 0.2}
     measures["proxy_accuracy"] = 0.8
-    assert clean_so_far(measures) == pytest.approx(0.9 - 0.15)
+    assert clean_so_far(measures | {"val_clean": 0.7}) == 0.7
+    assert math.isnan(clean_so_far(measures))
     assert hacked_so_far(measures) == pytest.approx(0.2 / 0.8)
     assert math.isnan(hacked_so_far(measures | {"proxy_accuracy": 0.0}))
     between = {"loss": 1.0, "reward_loss": 0.5}
