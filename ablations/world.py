@@ -74,7 +74,9 @@ def lines(found: Review) -> list[str]:
 def conclusion(found: Review, wanted: Sequence[Stage]) -> str:
     """The last line."""
     if found.empty:
-        return f"The world is not frozen yet: {stages.LAYER} holds no stage, and everything is built where it is needed."
+        return (
+            f"The world is not frozen yet: {stages.LAYER} holds no stage, and everything is built where it is needed."
+        )
     if found.current:
         return f"The frozen world is current: {len(wanted)} stages, {_mib(*wanted)}."
     parts = {"missing": found.missing, "stale": found.stale, "superfluous": found.superfluous}

@@ -1,7 +1,7 @@
 """Named sizes of world and models.
 
-``embedded`` is what results are reported on; ``quick`` is the same world with little work a seed; ``smoke`` is a world of its own,
-so small that it is built in a minute.
+``embedded`` is what results are reported on; ``quick`` is the same world with little work a seed; ``smoke`` is a world of its
+own, so small that it is built in a minute.
 """
 
 from __future__ import annotations
