@@ -1,7 +1,7 @@
 """The frozen world: which stages of the embedded world are installed with the package, and how they are brought up to date.
 
-They lie in `rrpo.stages.LAYER` under their keys, so that every machine has the same codec, judges, recognisers and base policy, to
-the last bit, and nobody trains them. What only they read (the speech they learnt from) is not needed and not there; what a changed
+They lie in `rrpo.stages.LAYER` under their keys: every machine has the same codec, judges, recognisers and base policy, to the
+last bit, and nobody trains them. What only they read (the speech they learnt from) is not needed and not there; what a changed
 config or version asks for has another key, and is built as ever. Imports no torch.
 """
 

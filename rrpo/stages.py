@@ -149,8 +149,8 @@ def walk(*roots: Stage) -> Iterator[Stage]:
 def materialise(stage: Stage, store: Path, context: Context) -> Path:
     """The folder of ``stage``'s result, building it (and what it reads) when it is missing.
 
-    What a result that is there was built from is not asked for. A result is on disk, whole, before its place shows it. Checkpoints
-    lie in ``store/checkpoints/`` while a stage is built; they outlast whatever ends a build, except divergence.
+    What a finished result was built from is not asked for. A result is on disk, whole, before its place shows it. Checkpoints lie
+    in ``store/checkpoints/`` while a stage is built; they outlast whatever ends a build, except divergence.
 
     Raises whatever the build raises, of which nothing else is kept; ClaimedError where ``context`` does not want to wait.
     """
