@@ -203,4 +203,4 @@ SMOKE = Profile(
 )
 """Nothing to conclude from: clearer emotions, few speakers, short training."""
 
-PROFILES = {profile.name: profile for profile in (SMOKE, QUICK, EMBEDDED)}
+PROFILES = {profile.name: profile for profile in (SMOKE, EMBEDDED, QUICK)}

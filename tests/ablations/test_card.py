@@ -74,7 +74,7 @@ def test_the_terminal_shows_every_line() -> None:
     ("arguments", "complaint"),
     [
         (["--seed", "3"], "reporting seeds must not be looked at"),
-        (["--profile", "huge"], "use one of: smoke, quick, embedded"),
+        (["--profile", "huge"], "use one of: smoke, embedded"),
         (["--workers", "0"], "--workers must be a positive count"),
         (["--device", "tpu"], "use one of: auto, cpu, cuda"),
     ],
