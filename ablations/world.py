@@ -55,10 +55,11 @@ def command(
         for name, reason in failures.items():
             say(console, f"  {name}: {reason}")
         raise typer.Exit(1)
-    for line in lines(frozen.freeze(wanted, folder.root)):
-        say(console, line)
-    for stage in wanted:
-        say(console, f"  {stage.folder:<42} {_mib(stage):>10}  {stage}")
+    before = frozen.freeze(wanted, folder.root)
+    for stage in before.missing:
+        say(console, f"added: {stage.folder} ({stage}), {_mib(stage)}")
+    for name in (*before.stale, *before.superfluous):
+        say(console, f"removed: {name}")
     say(console, conclusion(frozen.review(wanted), wanted))
 
 

@@ -149,15 +149,15 @@ QUICK = replace(
     EMBEDDED,
     name="quick",
     annotated=100,
-    finetune=FinetuneConfig(steps=50),
+    finetune=FinetuneConfig(steps=30, batch=16),
     optimize=OptimizeConfig(
-        steps=24, batch=24, checkpoints=(0, 12, 24), eval_prompts=60, final_prompts=120, lr=1e-3, warmup=4
+        steps=16, batch=16, checkpoints=(0, 8, 16), eval_prompts=40, final_prompts=80, lr=1e-3, warmup=3
     ),
-    examine=ExamineConfig(interpolation_pairs=20, pgd_steps=2),
+    examine=ExamineConfig(interpolation_pairs=10, pgd_steps=2),
     fidelity=FidelityConfig(prompts=12, one_draws=2, many_draws=1),
     vocode=VocodeConfig(prompts=20),
     naturalness=NaturalnessConfig(prompts=3),
-    readings=2,
+    readings=1,
 )
 """The embedded world, stage by stage, and per seed as little as shows that the reward is climbed; nothing to conclude from."""
 

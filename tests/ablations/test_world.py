@@ -48,12 +48,12 @@ def test_the_world_is_built_frozen_and_checked(runs: Path, layer: Path, monkeypa
     result = call(runs)
     assert result.exit_code == 0, result.output
     assert "stage 3 of 3 done" in result.output
+    assert f"added: {codec.folder} (fake codec), 0.00 MiB" in result.output
     assert result.output.splitlines()[-1].startswith("The frozen world is current: 3 stages, 0.0")
     assert {path.name for path in layer.iterdir()} == {stage.folder for stage in wanted}
     assert call(runs, "--check").exit_code == 0
     result = call(runs)
-    assert "fake codec" in result.output
-    assert "missing" not in result.output
+    assert "added" not in result.output
     assert len(fakes.built(runs)) == 3, "what is frozen is not built again"
 
     monkeypatch.setitem(stages.VERSIONS, "sft", stages.VERSIONS["sft"] + 1)
@@ -64,6 +64,9 @@ def test_the_world_is_built_frozen_and_checked(runs: Path, layer: Path, monkeypa
     assert f"stale: {policy.folder}: version" in result.output
     assert codec.folder not in result.output
     assert result.output.splitlines()[-1].startswith("The frozen world is not current: 2 missing, 2 stale, 0 superfl")
+    result = call(runs)
+    assert f"removed: {policy.folder}" in result.output
+    assert call(runs, "--check").exit_code == 0
 
 
 def test_a_world_that_cannot_be_built_leaves_the_layer_as_it_was(
