@@ -20,9 +20,9 @@ from rrpo import world
 from rrpo.config import OFF, ArmConfig
 from rrpo.corpus.config import SplitConfig
 from rrpo.judges.config import (
+    AssessConfig,
     ExamineSetConfig,
     PhoneticsConfig,
-    TranscribeConfig,
     TransferConfig,
     VoiceConfig,
 )
@@ -156,15 +156,19 @@ def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     return Stage("optimize", "rrpo.optimizers.loop:build", config, inputs, f"policy optimisation seed {seed}")
 
 
-def transcribed(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
-    """Phone error rate of one cell's last samples: what a search may know of them, since it never asks the `test` judge."""
+@cache
+def assessed(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """What a search may know of one cell's stored samples, sample by sample: all but what the `test` judge hears."""
     inputs = {
         "samples": optimized(profile, arm, seed),
         "eval_prompts": world.eval_prompts(profile),
         "codec": world.codec(profile),
+        "val": world.judge(profile, "val"),
         "recogniser": world.recogniser(profile, "judge"),
     }
-    return Stage("transcribe", "rrpo.judges.transcribe:build", TranscribeConfig(), inputs, f"phones seed {seed}")
+    if arm != SFT:
+        inputs |= {"sft": assessed(profile, SFT, seed), "sft_samples": optimized(profile, SFT, seed)}
+    return Stage("assess", "rrpo.judges.assess:build", AssessConfig(), inputs, f"assessment seed {seed}")
 
 
 def scored(profile: Profile, arm: ArmConfig, seed: int) -> Stage:

@@ -1,1 +1,1 @@
-"""Optuna searches over the regularisers' strengths, on top of `ablations` (a later issue)."""
+"""Optuna searches over the regularisers' strengths, on top of `ablations`."""

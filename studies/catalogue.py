@@ -40,7 +40,7 @@ class Study:
     """The paper's values (or this project's, where it gives none): always the first trial, and the one to beat."""
     arm: Callable[[Knobs], ArmConfig]
     """The arm of a point."""
-    objectives: tuple[str, ...] = ("gold_gain",)
+    objectives: tuple[str, ...] = ("clean_success",)
     """Default objectives, keys of `studies.trial.OBJECTIVES`."""
 
     @property
@@ -193,16 +193,20 @@ def _check(study: Study) -> None:
                     got=described(distribution),
                     fix=f"give LOW below HIGH, within {low:g} to {high:g}",
                 )
-        try:
-            inside = distribution._contains(distribution.to_internal_repr(study.paper[knob]))
-        except ValueError:
-            inside = False
-        if not inside:
+        if not contains(distribution, study.paper[knob]):
             raise InputError(
                 f"the range of {knob} leaves out the value that the others are compared with",
                 got=f"{described(distribution)} without {study.paper[knob]}",
                 fix="widen it: the paper's values are always the first trial",
             )
+
+
+def contains(distribution: BaseDistribution, value: float | str) -> bool:
+    """Whether a knob may have a value."""
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    assert isinstance(distribution, FloatDistribution), "knobs are numbers or choices"
+    return distribution.low <= float(value) <= distribution.high
 
 
 def described(distribution: BaseDistribution) -> str:

@@ -15,15 +15,10 @@ from studies import knob_figures
 from studies.knob_figures import STAR
 from studies.results import complete, front, with_trials
 from studies.search import Search
+from studies.trial import OBJECTIVES
 
 if TYPE_CHECKING:
     from optuna.study import Study as OptunaStudy
-
-WORDS = {
-    "gold_gain": "gold gain at matched KL",
-    "gold_end": "gold accuracy, end",
-    "phone_error_rate": "phone error rate",
-}
 
 
 def draw(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
@@ -50,7 +45,7 @@ def history(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
             for number, value in zip(numbers, values, strict=True):
                 if number == 0:
                     axis.plot(number, value, **STAR, label="paper's values")
-            axis.set_ylabel(f"{said(name)} (%)")
+            axis.set_ylabel(f"{OBJECTIVES[name].label} (%)")
         axes[0].legend(frameon=False, fontsize=6)
         axes[-1].set_xlabel("trial")
         return save(figure, folder, "history")
@@ -70,7 +65,7 @@ def distribution(study: OptunaStudy, search: Search, folder: Path) -> list[Path]
                     value = 100 * trial.values[place]
                     axis.plot(value, np.mean(values <= value), **STAR, label="paper's values")
                     axis.legend(frameon=False, fontsize=6)
-            axis.set(xlabel=f"{said(name)} (%)", ylabel="share of trials", ylim=(0, 1.04))
+            axis.set(xlabel=f"{OBJECTIVES[name].label} (%)", ylabel="share of trials", ylim=(0, 1.04))
         return save(figure, folder, "edf")
 
 
@@ -89,7 +84,7 @@ def pareto(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
                     axis.annotate(str(trial.number), (x, y), (3, 3), textcoords="offset points", fontsize=6)
                 if trial.number == 0:
                     axis.plot(x, y, **STAR)
-            axis.set(xlabel=f"{said(names[other])} (%)", ylabel=f"{said(names[0])} (%)")
+            axis.set(xlabel=f"{OBJECTIVES[names[other]].label} (%)", ylabel=f"{OBJECTIVES[names[0]].label} (%)")
         axes[0].set_title("blue: the front, by trial; star: the paper's values", loc="left")
         return save(figure, folder, "pareto")
 
@@ -119,8 +114,3 @@ def hypervolume(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
         axis.step([t.number for t in trials], 100 * volumes / box if box else volumes, where="post", color=BLUE, lw=1)
         axis.set(xlabel="trial", ylabel="hypervolume (% of the box\nfrom worst to best values)", ylim=(0, None))
         return save(figure, folder, "hypervolume")
-
-
-def said(name: str) -> str:
-    """An objective's short name."""
-    return WORDS.get(name, name.replace("_", " "))

@@ -16,6 +16,7 @@ from ablations.figure_style import GREY, NARROW, VERMILION, WIDE, figure_of, sav
 from studies.catalogue import knobs_of
 from studies.results import LEAST, complete, evenly_drawn
 from studies.search import OUTCOMES, Search
+from studies.trial import OBJECTIVES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -125,7 +126,7 @@ def surface(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
 
     outcomes = [[*t.user_attrs[OUTCOMES].values()] for t in trials]
     first = search.question.objectives[0]
-    measures = [name for name in ("gold_gain", "hack_rate") if name in outcomes[0][0]] or [first]
+    measures = [name for name in ("clean_success", "hacked_share") if name in outcomes[0][0]] or [first]
     x = np.array([[unit(space[knob], t.params[knob]) for knob in knobs] for t in trials])
     paper = np.array([unit(space[knob], search.definition.paper[knob]) for knob in knobs])
     pairs = list(combinations(range(len(knobs)), 2))
@@ -144,8 +145,8 @@ def surface(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
                 axis.plot(x[:, i], x[:, k], ".", ms=2.5, color="white", mec="0.3", mew=0.3)
                 axis.plot(paper[i], paper[k], **STAR)
                 _both(axis, space, knobs[i], knobs[k])
-            own[0].set_title(f"{name.replace('_', ' ')}, {len(trials)} trials, left-out R² {r2:.2f}", loc="left")
-            figure.colorbar(level, ax=own, label=f"{name.replace('_', ' ')} (%)")
+            own[0].set_title(f"{OBJECTIVES[name].label}, {len(trials)} trials, left-out R² {r2:.2f}", loc="left")
+            figure.colorbar(level, ax=own, label=f"{OBJECTIVES[name].label} (%)")
         return save(figure, folder, "surface")
 
 
@@ -208,4 +209,4 @@ def _first(trials: Sequence[FrozenTrial]) -> NDArray[np.float64]:
 
 
 def _label(search: Search) -> str:
-    return f"{search.question.objectives[0].replace('_', ' ')} (%)"
+    return f"{OBJECTIVES[search.question.objectives[0]].label} (%)"

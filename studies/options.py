@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablations import environment, launchers
+from ablations.components import BASE
 from ablations.errors import InputError, choose, positive
 from ablations.exported import check_name
 from ablations.packing import UNMEASURED
@@ -21,13 +22,13 @@ from ablations.tracking import create
 from rrpo.identity import canonical
 from rrpo.profiles import PROFILES
 from rrpo.stages import walk
-from studies.catalogue import Study, described, study_of
+from studies.catalogue import TUNE, Study, contains, described, study_of, tune_arm
 from studies.fresh import MOST, VERIFY, VERIFY_SMOKE
 from studies.pruning import PRUNERS
 from studies.results import complete, front
 from studies.samplers import GIVEN, SAMPLER, SAMPLERS
 from studies.search import Search
-from studies.storage import folder_of, open_storage, open_study, reach
+from studies.storage import existing_study, open_storage, open_study, reach
 from studies.trial import FIRST_SEED, FRESH_SEED, OBJECTIVES, Question
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class Command:
     """A study whose best points are tried first; empty: none."""
     verify: int
     """Fresh seeds for the winner; 0: none."""
+    against: str
+    """A study whose winner this one's meets there; empty: the paper's values."""
     export_arm: str
     """Name of the winner as an arm; empty: it is not exported."""
 
@@ -79,6 +82,7 @@ def checked(
     launcher: tuple[str, str | None, int, float | None, Sequence[str]],
     warm_start: str,
     verify: int | None,
+    against: str,
     export_arm: str,
 ) -> Command:
     """Check all options. Raises InputError for the first that makes no sense; writes nothing."""
@@ -115,8 +119,9 @@ def checked(
     folder = check(runs_dir)
     if storage:
         reach(storage)
-    if warm_start and not storage:
-        _source(search, warm_start)
+    for named in filter(None, (warm_start, against)):
+        if not storage:
+            existing_study(None, question.store, named)
     return Command(
         search=search,
         folder=folder,
@@ -124,6 +129,7 @@ def checked(
         launcher=where,
         warm_start=warm_start,
         verify=usual if verify is None else verify,
+        against=against or (f"{tune_arm(BASE).name}-{profile}" if study == TUNE and arm != BASE else ""),
         export_arm=export_arm,
     )
 
@@ -180,39 +186,16 @@ def identity(search: Search) -> dict[str, Any]:
 
 def first_points(search: Search, warm_start: str) -> list[dict[str, Any]]:
     """The paper's values, then a warm start's best points, with the paper's values for knobs that it lacks."""
-    paper = dict(search.definition.paper)
+    space, paper = search.definition.space, dict(search.definition.paper)
     points: list[dict[str, Any]] = [paper]
     if warm_start:
-        other = _source(search, warm_start)
+        other = existing_study(search.storage, search.question.store, warm_start)
         sign = -1 if other.directions[0].name == "MAXIMIZE" else 1
         done = front(other) if len(other.directions) > 1 else complete(other)
         for trial in sorted(done, key=lambda t: sign * t.values[0])[:TOP]:
-            own = {k: v for k, v in trial.params.items() if k in paper and _inside(search, k, v)}
+            own = {k: v for k, v in trial.params.items() if k in paper and contains(space[k], v)}
             points.append(paper | own)
     return points
-
-
-def _source(search: Search, name: str) -> OptunaStudy:
-    """The study of a warm start. Raises InputError where there is none; makes none."""
-    import optuna
-
-    folder = folder_of(search.question.store, name)
-    missing = InputError(
-        "there is no study of that name to start from",
-        got=name,
-        fix="run it first, in the same runs folder and storage",
-    )
-    if search.storage is None and not (folder / "journal.log").is_file():
-        raise missing
-    try:
-        return optuna.load_study(study_name=name, storage=open_storage(search.storage, folder))
-    except KeyError:
-        raise missing from None
-
-
-def _inside(search: Search, knob: str, value: Any) -> bool:
-    distribution = search.definition.space[knob]
-    return bool(distribution._contains(distribution.to_internal_repr(value)))
 
 
 def _plain(name: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from ablations.judges import tuning
 from studies.samplers import STARTUP
-from studies.trial import OBJECTIVES, Question
+from studies.trial import OBJECTIVES, Look, Question
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 PRUNERS = ("median", "hyperband", "wilcoxon", "none")
 P_WORSE = 0.1
 """Wilcoxon's threshold: one-sided p of a trial's seeds so far against the best trial's."""
-WARM_UP = 1 / 7
-"""Share of the optimisation in which nothing is pruned: 20 of the embedded world's 140 steps."""
+WARM_UP = 1 / 3
+"""Share of the optimisation in which nothing is pruned: a policy gets better before over-optimisation, which trials are to stop,
+can show."""
 SMOOTH = 3
 """Looks that are averaged: one is of a single batch."""
 
@@ -41,19 +42,18 @@ def make_pruner(name: str, question: Question) -> BasePruner:
     return pruners.NopPruner()
 
 
-def looks_at(name: str, question: Question) -> str:
-    """The measure that a pruner by step reads; empty where it has nothing to read."""
+def look_of(name: str, question: Question) -> Look | None:
+    """What a pruner by step goes by; None where it has nothing to look at."""
     if name not in ("median", "hyperband") or len(question.objectives) > 1:
-        return ""
-    look = OBJECTIVES[question.objectives[0]].look
-    return look(tuning()) if look else ""
+        return None
+    return OBJECTIVES[question.objectives[0]].look
 
 
 def caveat(name: str, question: Question) -> str:
     """What to know of a pruner with these objectives and seeds; empty when there is nothing."""
     if len(question.objectives) > 1:
         return "several objectives: no pruning"
-    if name in ("median", "hyperband") and not looks_at(name, question):
+    if name in ("median", "hyperband") and look_of(name, question) is None:
         return f"{question.objectives[0]} cannot be seen while a trial runs: no pruning by step"
     if name == "wilcoxon":
         seeds = len(question.seeds)
@@ -71,15 +71,16 @@ def watcher(name: str, question: Question, trial: Trial, first: bool) -> Callabl
     """Reports the looks of the first seed's optimisation and ends it when the pruner says so."""
     import optuna
 
-    measure = looks_at(name, question)
-    if not (measure and first):
+    look = look_of(name, question)
+    if look is None or not first:
         return lambda step, measures: None
     seen: list[float] = []
 
     def watch(step: int, measures: Mapping[str, float]) -> None:
-        if measure not in measures:
+        value = look(measures)
+        if math.isnan(value):
             return
-        seen.append(measures[measure])
+        seen.append(value)
         recent = seen[-SMOOTH:]
         trial.report(sum(recent) / len(recent), step)
         if trial.should_prune():

@@ -13,7 +13,7 @@ from ablations.statistics import Interval, t_interval
 from studies.recovery import lost_trials
 from studies.samplers import EVEN, SAMPLER
 from studies.search import OUTCOMES, REASON, Search
-from studies.trial import OBJECTIVES
+from studies.trial import KL, OBJECTIVES
 
 if TYPE_CHECKING:
     from optuna.study import Study as OptunaStudy
@@ -23,20 +23,18 @@ BEST = 10
 """Trials in the table of the best."""
 LEAST = 8
 """Complete trials below which importances are not given."""
-SHORT = 0.8
-"""Share of DiffRO's reach below which a trial's gold gain is not to be taken for a report's."""
 
 
 def complete(study: OptunaStudy) -> list[FrozenTrial]:
-    """Complete, feasible trials."""
+    """Complete trials."""
     from optuna.trial import TrialState
 
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return [t for t in trials if all(value <= 0 for value in (t.constraints or {}).values()) and _finite(t)]
+    return [t for t in trials if all(math.isfinite(value) for value in t.values)]
 
 
 def front(study: OptunaStudy) -> list[FrozenTrial]:
-    """Complete, feasible trials that no other beats in every objective."""
+    """Complete trials that no other beats in every objective."""
     numbers = {t.number for t in complete(study)}
     return [t for t in study.best_trials if t.number in numbers]
 
@@ -51,26 +49,6 @@ def told(trial: FrozenTrial) -> list[float]:
     from optuna.trial import TrialState
 
     return list(trial.values) if trial.state == TrialState.COMPLETE else []
-
-
-def reach(trial: FrozenTrial) -> Interval:
-    """How far a trial's policy moved in sqrt(KL), DiffRO being 1, over seeds; n = 0 without a policy."""
-    return t_interval([seed["moved"] for seed in trial.user_attrs[OUTCOMES].values() if "moved" in seed])
-
-
-def short(trials: Sequence[FrozenTrial], search: Search) -> str:
-    """What the gold gain of trials that moved little means; empty when there are none."""
-    few = [str(t.number) for t in trials if reach(t).mean < SHORT]
-    if not few or "gold_gain" not in search.question.objectives:
-        return ""
-    return (
-        f"Trial {', '.join(few)} moved less than {SHORT:g} times as far as DiffRO: it keeps its last accuracy to the end of "
-        "DiffRO's range, while in a grid its own reach would end the range of all arms, so a report may find less of its gain."
-    )
-
-
-def _finite(trial: FrozenTrial) -> bool:
-    return all(math.isfinite(value) for value in trial.values)
 
 
 def ranked(study: OptunaStudy, search: Search) -> list[FrozenTrial]:
@@ -97,9 +75,8 @@ def best(study: OptunaStudy, search: Search) -> Sheet | None:
         f"{counts}. Mean over seeds {', '.join(map(str, search.question.seeds))} (development) ± half the 95 % t-interval"
         + (f", by the {tuning().label}" if search.question.policy else "")
         + ". The best of many noisy trials is biased upwards: believe the check on fresh seeds. Trial 0 has the paper's values.",
-        *(note for note in [short(shown, search)] if note),
     )
-    return Sheet("best", f"Best trials of {search.name}", _columns(search) + _moved(search), tuple(rows), notes)
+    return Sheet("best", f"Best trials of {search.name}", _columns(search) + _policy(search), tuple(rows), notes)
 
 
 def pareto(study: OptunaStudy, search: Search) -> Sheet | None:
@@ -109,28 +86,29 @@ def pareto(study: OptunaStudy, search: Search) -> Sheet | None:
     numbers = {t.number for t in front(study)}
     rows = [_row(t, search) for t in ranked(study, search) if t.number in numbers]
     notes = (f"{_counts(study)}. No other trial is at least as good in every objective and better in one.",)
-    columns = _columns(search) + _moved(search)
+    columns = _columns(search) + _policy(search)
     return Sheet("pareto", f"Pareto front of {search.name}", columns, tuple(rows), notes) if rows else None
 
 
 def _columns(search: Search) -> tuple[Column, ...]:
-    objectives = [
-        Column(name, OBJECTIVES[name].text, "gain" if name == "gold_gain" else "percent")
-        for name in search.question.objectives
-    ]
+    objectives = [Column(name, OBJECTIVES[name].label, "percent") for name in search.question.objectives]
     knobs = [Column(name, name) for name in search.definition.space]
     return (Column("trial", "trial"), *objectives, *knobs)
 
 
-def _moved(search: Search) -> tuple[Column, ...]:
-    return (Column("moved", "moved, DiffRO = 1", "mark"),) if search.question.policy else ()
+def _policy(search: Search) -> tuple[Column, ...]:
+    return (Column(KL, "KL, nats/token", "mark"),) if search.question.policy else ()
 
 
 def _row(trial: FrozenTrial, search: Search) -> tuple[Value, ...]:
     outcomes = trial.user_attrs[OUTCOMES].values()
-    values = [t_interval([seed[name] for seed in outcomes]) for name in search.question.objectives]
     knobs = [_knob(trial.params[name]) for name in search.definition.space]
-    return (str(trial.number), *values, *knobs, *([reach(trial)] if search.question.policy else []))
+
+    def over_seeds(names: Sequence[str]) -> list[Interval]:
+        return [t_interval([seed[name] for seed in outcomes]) for name in names]
+
+    further = over_seeds([column.name for column in _policy(search)])
+    return (str(trial.number), *over_seeds(search.question.objectives), *knobs, *further)
 
 
 def _knob(value: float | str) -> str:
@@ -164,8 +142,6 @@ def everything(study: OptunaStudy, search: Search) -> Sheet | None:
 def _states(study: OptunaStudy) -> dict[int, str]:
     trials = study.get_trials(deepcopy=False)
     found = {t.number: t.state.name.lower() for t in trials}
-    feasible = {t.number for t in complete(study)}
-    found |= {number: "infeasible" for number, state in found.items() if state == "complete" and number not in feasible}
     return found | dict.fromkeys(lost_trials(trials), "lost and run again")
 
 

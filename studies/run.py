@@ -15,6 +15,7 @@ from rich.console import Console
 
 from ablations import environment, launchers
 from ablations.commands import Device, refusing, say, start
+from ablations.errors import InputError
 from ablations.run import WIDTH
 from ablations.sheet import Sheet, as_csv, markdown
 from ablations.statistics import Interval
@@ -90,11 +91,19 @@ def command(
     verify: Annotated[
         int | None,
         typer.Option(
-            help=f"Fresh seeds on which the winner meets the paper's values; 0: none. Default: {fresh.VERIFY}, on the smoke "
-            f"profile {fresh.VERIFY_SMOKE}.",
+            help=f"Fresh seeds on which the winner meets a rival; 0: none. Default: {fresh.VERIFY}, on the smoke profile "
+            f"{fresh.VERIFY_SMOKE}.",
             show_default=False,
         ),
     ] = None,
+    against: Annotated[
+        str,
+        typer.Option(
+            help="A study, tuned as much, whose winner is the rival. Default: the paper's values; of tune-arm, tuned DiffRO: "
+            "the study of --arm diffro.",
+            show_default=False,
+        ),
+    ] = "",
     export_arm: Annotated[
         str, typer.Option(help="Store the winner as an arm of this name, for ablations.run --arms.")
     ] = "",
@@ -122,6 +131,7 @@ def command(
             launcher=(launcher, address, cpus_per_task, gpus_per_task, slurm or ()),
             warm_start=warm_start,
             verify=verify,
+            against=against,
             export_arm=export_arm,
         )
         opened = options.opened(asked)
@@ -157,11 +167,7 @@ def run(asked: Command, opened: OptunaStudy, console: Console) -> int:
         if found and asked.export_arm:
             path, notes = export(search, opened, found[0], asked.export_arm, identity, checked)
             say(console, f"exported: {path}")
-            if search.question.policy:
-                say(
-                    console, f"it moved {results.reach(found[0]).mean:.2f} times as far as DiffRO in sqrt(KL per token)"
-                )
-            for note in filter(None, [results.short(found[:1], search), *notes]):
+            for note in notes:
                 say(console, f"note: {note}")
             say(console, f"use it: python -m ablations.run --grid full --arms diffro,rrpo,{asked.export_arm}")
         status = "FINISHED" if found and not lost else "FAILED"
@@ -197,17 +203,20 @@ def _check(asked: Command, opened: OptunaStudy, console: Console) -> tuple[Sheet
     """The verdict on the winner, and why seeds are missing in it."""
     if not asked.verify:
         return None, ""
-    best = results.ranked(opened, asked.search)[0]
-    if best.params == dict(asked.search.definition.paper):
-        say(
-            console,
-            "The best trial has the paper's values: the search found nothing better, and there is nothing to check.",
-        )
+    search = asked.search
+    best = results.ranked(opened, search)[0]
+    try:
+        rival = fresh.rival(search, opened, asked.against)
+    except InputError as error:
+        say(console, f"Not checked on fresh seeds, the same command does it later: {error}")
         return None, ""
-    pool = launchers.start(asked.launcher, asked.workers, asked.search.folder / "launcher")
-    won, paper, lost = fresh.evaluate(asked.search, best, asked.verify, pool, console)
-    check = fresh.count(asked.search, opened, best, won.keys() & paper.keys())
-    return fresh.verdict(asked.search, best, won, paper, lost, check), lost
+    if search.definition.arm(best.params) == rival.arm:
+        say(console, f"The best trial is the same arm as {rival.name}: there is nothing to check.")
+        return None, ""
+    pool = launchers.start(asked.launcher, asked.workers, search.folder / "launcher")
+    won, rivals, lost = fresh.evaluate(search, best, rival, asked.verify, pool, console)
+    check = fresh.count(search, opened, best, rival, won.keys() & rivals.keys())
+    return fresh.verdict(search, best, rival, won, rivals, lost, check), lost
 
 
 def _write(search: Search, opened: OptunaStudy, sheets: Sequence[Sheet], console: Console) -> Path:

@@ -18,7 +18,7 @@ from studies.pruning import after_seed, make_pruner, watcher
 from studies.recovery import alive, claim, lost_trials, queue_again, recover
 from studies.samplers import SAMPLER, Keyed
 from studies.storage import folder_of, open_storage
-from studies.trial import OBJECTIVES, Question, constraints, mean, measure
+from studies.trial import OBJECTIVES, Question, mean, measure
 
 if TYPE_CHECKING:
     from optuna.study import Study as OptunaStudy
@@ -184,8 +184,6 @@ def _measured(search: Search, trial: Trial, report: Report) -> list[float]:
         trial.set_user_attr(OUTCOMES, outcomes)
         value = outcomes[seed][question.objectives[0]]
         after_seed(search.pruner, question, trial, seed, value, last=place == count - 1)
-    for name, excess in constraints(outcomes).items():
-        trial.set_constraint(name, excess)
     return [mean(outcomes, name) for name in question.objectives]
 
 

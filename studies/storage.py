@@ -170,6 +170,22 @@ def open_study(storage: BaseStorage, name: str, directions: Sequence[Any], ident
     return study
 
 
+def existing_study(url: str | None, runs_dir: Path, name: str) -> OptunaStudy:
+    """Another study of the same storage. Raises InputError where there is none; makes none."""
+    import optuna
+
+    missing = InputError(
+        "there is no study of that name", got=name, fix="run it first, in the same runs folder and storage"
+    )
+    folder = folder_of(runs_dir, name)
+    if url is None and not (folder / "journal.log").is_file():
+        raise missing
+    try:
+        return optuna.load_study(study_name=name, storage=open_storage(url, folder))
+    except KeyError:
+        raise missing from None
+
+
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
     """``key: was X, now Y`` of every leaf that differs."""
     found = []

@@ -1,25 +1,24 @@
 """One trial: a point of the space on several development seeds, judged by `val` alone.
 
-Seeds are the same for every trial, so that trials are paired. The ``test`` judge's stage is never asked for here.
+Seeds, and the noise that they key, are the same for every trial, so that trials are paired. What is compared is the plain mean
+over seeds: less DiffRO's value of each seed it would be the same for all trials but for a constant. Stage ``score``, which asks
+the ``test`` judge, is never asked for here.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import pandas as pd
-
-from ablations.components import BASE
-from ablations.grids import arms
-from ablations.judges import Judge, tuning
-from ablations.statistics import STUCK, matched_kl_gain
+from ablations.judges import tuning
+from ablations.outcomes import ARTEFACT, Outcome, clean_success, hacked_share
+from ablations.records import SAMPLES_FILE, Record
 from ablations.worker import stopping
 from rrpo import pipeline
+from rrpo.cell import collect
 from rrpo.config import ArmConfig
 from rrpo.profiles import Profile
 from rrpo.stages import Context, Stage, materialise
@@ -27,11 +26,10 @@ from rrpo.stages import Context, Stage, materialise
 FIRST_SEED = 1000
 """First development seed of a search; those of `FRESH_SEED` on are for the check of its winner."""
 FRESH_SEED = 2000
-
-
-def reference() -> ArmConfig:
-    """DiffRO, whose reach in KL is the range over which every trial of a seed is averaged."""
-    return arms()[BASE]
+KL = "kl_token"
+"""Outcome of every trial with a policy beside the objectives: how far it went from SFT at the end, nats a token."""
+Look = Callable[[Mapping[str, float]], float]
+"""Of what a running policy optimisation measures at a step: a number that goes with an objective; NaN where it has none."""
 
 
 class Objective(NamedTuple):
@@ -39,23 +37,67 @@ class Objective(NamedTuple):
 
     direction: str
     """``maximize`` or ``minimize``."""
-    policy: bool
-    """Whether a policy has to be optimised for it."""
-    text: str
+    label: str
     """For people."""
-    look: Callable[[Judge], str] | None = None
-    """The measure of a running policy optimisation, by its judge, that goes the same way, for pruning by step; None: none."""
+    read: Callable[[Record], float]
+    """Reads it off a seed's record."""
+    policy: bool = True
+    """Whether a policy has to be optimised for it; it is then told of the final update."""
+    look: Look | None = None
+    """For pruning by step; None: it cannot be seen before the end."""
+
+
+def clean_so_far(measures: Mapping[str, float]) -> float:
+    """Share of roll-outs that `val` hears right, less the shares with each planted artefact.
+
+    The least share that can be clean, as far as the curve knows: it has no phones, no other artefact, and not which roll-outs
+    they are.
+    """
+    artefacts = sum(value for name, value in measures.items() if name.startswith(ARTEFACT))
+    return measures.get(tuning().accuracy, math.nan) - artefacts
+
+
+def hacked_so_far(measures: Mapping[str, float]) -> float:
+    """Of the roll-outs that the proxy hears right, the share that `val` hears wrong or that has a planted artefact."""
+    hits = measures.get("proxy_accuracy", math.nan)
+    return measures[tuning().hack_rate] / hits if hits > 0 else math.nan
+
+
+def from_samples(outcome: Outcome, look: Look) -> Objective:
+    """A declared outcome of the table of samples."""
+    return Objective("maximize" if outcome.direction > 0 else "minimize", outcome.label, outcome.read, look=look)
+
+
+def scalar(name: str) -> Callable[[Record], float]:
+    """Reads one scalar."""
+    return lambda record: record.scalars[name]
+
+
+def cross_language(record: Record) -> float:
+    """Mean accuracy over the test sets of other languages, which are named by two or three letters."""
+    start = "rm_accuracy_test_"
+    found = [v for k, v in record.scalars.items() if k.startswith(start) and len(k.removeprefix(start)) <= 3]
+    return sum(found) / len(found) if found else math.nan
 
 
 OBJECTIVES: dict[str, Objective] = {
-    "gold_gain": Objective("maximize", True, "gold gain at matched KL", lambda judge: judge.logprob),
-    "gold_end": Objective("maximize", True, "gold accuracy at the last checkpoint", lambda judge: judge.logprob),
-    "hack_rate": Objective("minimize", True, "hack rate at the last checkpoint", lambda judge: judge.hack_rate),
-    "uptake": Objective("minimize", True, "shortcut uptake at the last checkpoint", lambda judge: "uptake"),
-    "phone_error_rate": Objective("minimize", True, "phone error rate at the last checkpoint"),
-    "cross_language": Objective("maximize", False, "reward model's accuracy on languages that it was not trained on"),
-    "robustness": Objective("maximize", False, "reward model's accuracy under PGD at a relative radius of 0.1"),
-    "decorrelated": Objective("maximize", False, "reward model's accuracy with de-correlated artefacts"),
+    "clean_success": from_samples(clean_success(tuning()), clean_so_far),
+    "hacked_share": from_samples(hacked_share(tuning()), hacked_so_far),
+    "phone_error_rate": Objective("minimize", "phone error rate", scalar("end_phone_error_rate")),
+    "gold": Objective(
+        "maximize",
+        "gold accuracy",
+        scalar(f"end_{tuning().accuracy}"),
+        look=lambda measures: measures.get(tuning().logprob, math.nan),
+    ),
+    "uptake": Objective(
+        "minimize", "shortcut uptake", scalar("end_uptake"), look=lambda measures: measures.get("uptake", math.nan)
+    ),
+    "cross_language": Objective("maximize", "RM accuracy, other languages", cross_language, policy=False),
+    "robustness": Objective("maximize", "RM accuracy, PGD at 0.1", scalar("rm_pgd_accuracy_0.1"), policy=False),
+    "decorrelated": Objective(
+        "maximize", "RM accuracy, de-correlated", scalar("rm_accuracy_test_decorrelated"), policy=False
+    ),
 }
 
 
@@ -79,14 +121,17 @@ class Question:
         """Whether any objective needs a policy."""
         return any(OBJECTIVES[name].policy for name in self.objectives)
 
+    @property
+    def reward_model(self) -> bool:
+        """Whether any objective is of the reward model alone."""
+        return not all(OBJECTIVES[name].policy for name in self.objectives)
+
     def stages(self, arm: ArmConfig, seed: int) -> list[Stage]:
-        """What one seed of a trial asks for."""
-        if not self.policy:
-            return [pipeline.examined(self.profile, arm, seed)]
-        stages = [pipeline.optimized(self.profile, arm, seed), pipeline.optimized(self.profile, reference(), seed)]
-        if "phone_error_rate" in self.objectives:
-            stages.append(pipeline.transcribed(self.profile, arm, seed))
-        if any(not OBJECTIVES[name].policy for name in self.objectives):
+        """What one seed of a trial asks for; the policy optimisation first."""
+        stages: list[Stage] = []
+        if self.policy:
+            stages += [pipeline.optimized(self.profile, arm, seed), pipeline.assessed(self.profile, arm, seed)]
+        if self.reward_model:
             stages.append(pipeline.examined(self.profile, arm, seed))
         return stages
 
@@ -101,56 +146,33 @@ def measure(
 ) -> dict[str, float]:
     """Every outcome of one seed that its stages give; ``watch`` hears of the policy optimisation's looks and may end it.
 
-    ``moved`` is the arm's reach in sqrt(KL) over the reference's. Raises what a stage raises, `Interrupted` when this worker
-    was asked to stop.
+    Raises what a stage raises, `Interrupted` when this worker was asked to stop.
     """
-    found: dict[str, float] = {}
-    own = Context(device=question.device, watch=watch, report=report, stop=stopping, micro=micro)
-    folders = {
-        stage.name if stage.key != _reference(question, seed) else "reference": materialise(stage, question.store, own)
-        for stage in question.stages(arm, seed)
-    }
-    if question.policy:
-        judge = tuning()
-        vanilla = pd.read_parquet(
-            pipeline.optimized(question.profile, reference(), seed).path(question.store) / "points.parquet"
-        )
-        points = pd.read_parquet(
-            pipeline.optimized(question.profile, arm, seed).path(question.store) / "points.parquet"
-        )
-        paths = {name: (p["sqrt_kl"], p[judge.accuracy]) for name, p in (("reference", vanilla), ("trial", points))}
-        found["gold_gain"] = matched_kl_gain(paths, stops={"trial"}).gains["trial"]
-        found["gold_end"] = float(points[judge.accuracy].iloc[-1])
-        found["hack_rate"] = float(points[judge.hack_rate].iloc[-1])
-        found["uptake"] = float(points["uptake"].iloc[-1])
-        found["kl_token"] = float(points["kl_token"].iloc[-1])
-        found["moved"] = float(points["sqrt_kl"].max() / vanilla["sqrt_kl"].max())
-    if "transcribe" in folders:
-        found["phone_error_rate"] = _scalars(folders["transcribe"])["end_phone_error_rate"]
-    if "examine" in folders:
-        scalars = _scalars(folders["examine"])
-        foreign = [v for k, v in scalars.items() if k.startswith("rm_accuracy_test_") and len(k.rsplit("_", 1)[1]) <= 3]
-        found["cross_language"] = sum(foreign) / len(foreign) if foreign else math.nan
-        found["robustness"] = scalars["rm_pgd_accuracy_0.1"]
-        found["decorrelated"] = scalars["rm_accuracy_test_decorrelated"]
-    return found
+    context = Context(device=question.device, watch=watch, report=report, stop=stopping, micro=micro)
+    for stage in question.stages(arm, seed):
+        materialise(stage, question.store, context)
+    record = recorded(question, arm, seed)
+    asked = {True: question.policy, False: question.reward_model}
+    found = {name: objective.read(record) for name, objective in OBJECTIVES.items() if asked[objective.policy]}
+    return found | ({KL: record.scalars[f"end_{KL}"]} if question.policy else {})
 
 
-def constraints(outcomes: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
-    """Feasible at or below 0: the policy has to move, at least `STUCK` of the reference's reach, on every seed."""
-    moved = [seed["moved"] for seed in outcomes.values() if "moved" in seed]
-    return {"moved": STUCK - min(moved)} if moved else {}
+def recorded(question: Question, arm: ArmConfig, seed: int) -> Record:
+    """One seed of a trial, all of whose stages are stored, as outcomes read it: scalars, and the table of samples if any."""
+    stages = {stage.name: stage for stage in question.stages(arm, seed)}
+    scalars, files = collect(stages, question.store)
+    return Record(
+        label="trial",
+        seed=seed,
+        cell_hash="",
+        arm_hash="",
+        world_hash="",
+        profile=question.profile.name,
+        scalars=scalars,
+        find=lambda: files[SAMPLES_FILE].parent,
+    )
 
 
 def mean(outcomes: Mapping[int, Mapping[str, float]], name: str) -> float:
     """Mean of one outcome over seeds."""
     return sum(seed[name] for seed in outcomes.values()) / len(outcomes)
-
-
-def _reference(question: Question, seed: int) -> str:
-    return pipeline.optimized(question.profile, reference(), seed).key if question.policy else ""
-
-
-def _scalars(folder: Path) -> dict[str, float]:
-    found: dict[str, float] = json.loads((folder / "scalars.json").read_text())
-    return found

@@ -55,11 +55,6 @@ class PhoneticJudgeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TranscribeConfig:
-    """What the judge's recogniser understands of the last checkpoint's samples, without any emotion judge (for searches)."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class ExamineConfig:
     """Measurements on one finished reward model: accuracies and the three manipulation checks."""
 
@@ -95,6 +90,11 @@ class ScoreConfig:
 
     audio_prompts: int = 10
     """Prompts whose audio is kept as wav files, the same for every arm; the emotions take turns."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssessConfig:
+    """What may be known of the stored samples without the held-out judge; nothing to set."""
 
 
 @dataclass(frozen=True, kw_only=True)

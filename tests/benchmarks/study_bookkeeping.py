@@ -29,9 +29,9 @@ def nothing(
 ) -> dict[str, float]:
     """A trial's looks and its outcomes, and no work."""
     for step in range(0, question.profile.optimize.steps, 5):
-        watch(step, {"val_logprob": -arm.regularizers.epsilon})
-    names = ("gold_gain", "gold_end", "hack_rate", "uptake", "kl_token", "moved")
-    return dict.fromkeys(names, arm.regularizers.epsilon) | {"moved": 1.0}
+        watch(step, {"val_accuracy": -arm.regularizers.epsilon})
+    names = ("clean_success", "hacked_share", "phone_error_rate", "gold", "uptake", "kl_token")
+    return dict.fromkeys(names, arm.regularizers.epsilon)
 
 
 def own_seconds(runs_dir: Path) -> float:
@@ -60,7 +60,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             runs = Path(folder) / "runs"
             question = Question(
-                profile=PROFILES["embedded"], store=runs, seeds=(1000, 1001, 1002), objectives=("gold_gain",)
+                profile=PROFILES["embedded"], store=runs, seeds=(1000, 1001, 1002), objectives=("clean_success",)
             )
             search = Search(
                 study="regularizers",
@@ -74,6 +74,7 @@ def main() -> None:
                 "launcher": options.launchers.Launcher(),
                 "warm_start": "",
                 "verify": 0,
+                "against": "",
                 "export_arm": "",
             }
             study = options.opened(Command(search=search, folder=RunsFolder(runs), **given))  # type: ignore[arg-type]

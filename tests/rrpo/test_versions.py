@@ -79,7 +79,7 @@ def current() -> dict[str, dict[str, object]]:
     roots = [*cell.stages.values(), *sections(SMOKE, 1000).values(), world.third_judge(SMOKE)]
     roots += [pipeline.listened(SMOKE, ArmConfig(), 0, name) for name in pipeline.LISTENERS]
     roots += [pipeline.examined_voices(SMOKE, ArmConfig(), 0, engine) for engine in world.SYNTHESISERS]
-    roots.append(pipeline.transcribed(SMOKE, ArmConfig(), 0))
+    roots.append(pipeline.assessed(SMOKE, ArmConfig(), 0))
     roots.append(pipeline.transferred(SMOKE, {"rrpo": ArmConfig()}, 0))
     builds = {stage.name: stage.build.split(":")[0] for stage in walk(*roots)}
     digests = {

@@ -35,10 +35,10 @@ from rrpo.profiles import SMOKE
 def measure(question, arm, seed, *rest, **options):
     import time
     time.sleep(float(sys.argv[3]))
-    return {"gold_gain": arm.regularizers.epsilon, "moved": 1.0}
+    return {"clean_success": arm.regularizers.epsilon}
 
 searching.measure = measure
-question = Question(profile=SMOKE, store=Path(sys.argv[1]), seeds=(1000,), objectives=("gold_gain",))
+question = Question(profile=SMOKE, store=Path(sys.argv[1]), seeds=(1000,), objectives=("clean_success",))
 search = Search(study="regularizers", name="s", question=question, trials=12, storage=sys.argv[2], sampler="random")
 while one_trial(search, lambda done, total: None) is not None:
     pass

@@ -10,7 +10,9 @@ from test_results import filled, search
 from studies.figures import draw
 
 
-@pytest.mark.parametrize(("objectives", "sampler"), [(("gold_gain",), "qmc"), (("gold_gain", "hack_rate"), "tpe")])
+@pytest.mark.parametrize(
+    ("objectives", "sampler"), [(("clean_success",), "qmc"), (("clean_success", "hacked_share"), "tpe")]
+)
 def test_figures_are_drawn(tmp_path: Path, objectives: tuple[str, ...], sampler: str):
     searched = search(tmp_path, *objectives, sampler=sampler)
     names = {path.name for path in draw(filled(searched, 12), searched, tmp_path)}

@@ -28,5 +28,5 @@ def test_a_pruned_trial_has_no_value_and_a_complete_one_has(tmp_path: Path):
         task = Task(key=f"trial-{number}", title="trial", function="", arguments=())
         running.finished(None, task, number, 1.0)
     assert "number 0 pruned" in text.getvalue()
-    assert "number 1: gold_gain +0.1000" in text.getvalue()
+    assert "number 1: clean_success +0.1000" in text.getvalue()
     assert "-0.7" not in text.getvalue()

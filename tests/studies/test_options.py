@@ -15,12 +15,14 @@ from typer.testing import CliRunner
 from ablations import estimate
 from ablations.errors import InputError
 from ablations.estimate import Estimator, wall
+from ablations.grids import arms
 from ablations.request import request
 from rrpo.stages import MARKER
 from rrpo.versions import VERSIONS
 from studies import options
 from studies.catalogue import tunable
 from studies.export import export
+from studies.fresh import rival
 from studies.options import Command, first_points, identity
 from studies.prospects import announcement, own, shared
 from studies.run import app
@@ -48,6 +50,7 @@ def command(tmp_path: Path, **changed: Any) -> Command:
         "launcher": ("local", None, 1, None, ()),
         "warm_start": "",
         "verify": None,
+        "against": "",
         "export_arm": "",
     }
     return options.checked(**(given | changed))
@@ -75,7 +78,8 @@ def command(tmp_path: Path, **changed: Any) -> Command:
         (["--study", "rm", "--name", ".."], "the first one no hyphen or dot"),
         (["--study", "rm", "--name", "-a"], "the first one no hyphen or dot"),
         (["--study", "rm", "--verify", "-1"], "give 0 (none) to 20"),
-        (["--study", "rm", "--warm-start", "nosuch"], "no study of that name to start from"),
+        (["--study", "rm", "--warm-start", "nosuch"], "no study of that name"),
+        (["--study", "rm", "--against", "nosuch"], "no study of that name"),
         (["--study", "rm", "--range", "epsilon"], "--range takes KNOB=LOW:HIGH"),
         (["--study", "rm", "--range", "lr=0:1"], "use one of: epsilon"),
         (["--study", "rm", "--range", "epsilon=0.3:0.1"], "a range makes no sense"),
@@ -110,11 +114,11 @@ def test_the_papers_point_is_first_and_enqueued_once(tmp_path: Path):
 def test_a_changed_space_or_seed_is_refused_with_what_differs(tmp_path: Path):
     options.opened(command(tmp_path))
     with pytest.raises(InputError) as caught:
-        options.opened(command(tmp_path, ranges=("epsilon=0:0.2",), seeds=3, objectives="hack_rate"))
+        options.opened(command(tmp_path, ranges=("epsilon=0:0.2",), seeds=3, objectives="hacked_share"))
     text = str(caught.value)
     assert "space.epsilon: was 0.0..0.3, now 0.0..0.2" in text
     assert "seeds: was [1000, 1001], now [1000, 1001, 1002]" in text
-    assert "objectives: was ['gold_gain'], now ['hack_rate']" in text
+    assert "objectives: was ['clean_success'], now ['hacked_share']" in text
 
 
 @pytest.mark.parametrize("name", ["2024-a", "a.b_c-1", "_x", "7"])
@@ -122,7 +126,7 @@ def test_a_studys_name_may_begin_with_a_digit(tmp_path: Path, name: str):
     assert command(tmp_path, name=name).search.name == name
 
 
-@pytest.mark.parametrize(("study", "objective"), [("regularizers", "gold_gain"), ("rm", "robustness")])
+@pytest.mark.parametrize(("study", "objective"), [("regularizers", "clean_success"), ("rm", "robustness")])
 def test_changed_pretraining_is_refused_by_the_stages_that_it_changes(tmp_path: Path, study: str, objective: str):
     asked = command(tmp_path, study=study, objectives=objective, name="s")
     options.opened(asked)
@@ -144,7 +148,7 @@ def test_a_new_version_of_a_stage_is_another_identity(tmp_path: Path, monkeypatc
     renamed = replace(search.question.profile, name="smoke again")
     after = identity(replace(search, question=replace(search.question, profile=renamed)))
     changed = {name for name, keys in after["stages"].items() if keys != before["stages"][name]}
-    assert changed == {"finetune", "optimize"}
+    assert changed == {"finetune", "optimize", "assess"}
 
 
 def filled(search: Search, points: list[dict[str, float]], values: list[list[float]]) -> optuna.Study:
@@ -177,17 +181,6 @@ def test_a_warm_start_from_one_objective_takes_its_best(tmp_path: Path):
     assert [round(point["epsilon"], 2) for point in points] == [0.1, 0.14, 0.12, 0.1, 0.08, 0.06]
 
 
-def test_a_warm_start_takes_no_policy_that_does_not_move(tmp_path: Path):
-    search = command(tmp_path, name="cheap").search
-    study = filled(search, [{"epsilon": 0.05}], [[0.1]])
-    stuck = study.trials[-1]
-    stuck.params["epsilon"], stuck.values = 0.2, [0.9]
-    stuck.set_constraint("moved", 0.05)
-    study.add_trial(stuck)
-    points = first_points(command(tmp_path).search, "cheap")
-    assert [round(point["epsilon"], 2) for point in points] == [0.1, 0.05]
-
-
 def test_a_warm_start_that_comes_too_late_is_said_to_be_ignored(tmp_path: Path):
     filled(command(tmp_path, study="rm").search, [{"epsilon": 0.05}], [[0.6, 0.5]])
     late = command(tmp_path, name="late")
@@ -204,11 +197,13 @@ def test_a_warm_start_that_comes_too_late_is_said_to_be_ignored(tmp_path: Path):
 def test_shared_stages_are_those_that_no_knob_moves(tmp_path: Path):
     names = [stage.name for stage in shared(command(tmp_path).search)]
     assert names.count("sft") == names.count("pretrain") == 2
-    assert names.count("optimize") == names.count("finetune") == 2, "of the reference alone"
-    assert sorted(stage.name for stage in own(command(tmp_path).search)) == ["finetune"] * 2 + ["optimize"] * 2
+    assert names.count("optimize") == names.count("assess") == 2, "of the SFT policy alone"
+    assert "finetune" not in names
+    each = ["assess"] * 2 + ["finetune"] * 2 + ["optimize"] * 2
+    assert sorted(stage.name for stage in own(command(tmp_path).search)) == each
     policy = command(tmp_path, study="policy").search
-    assert [stage.name for stage in own(policy)] == ["optimize"] * 2
-    assert [stage.name for stage in shared(policy)].count("finetune") == 4, "each reward model once for all trials"
+    assert sorted(stage.name for stage in own(policy)) == ["assess"] * 2 + ["optimize"] * 2
+    assert [stage.name for stage in shared(policy)].count("finetune") == 2, "each reward model once for all trials"
     rm = command(tmp_path, study="rm").search
     assert sorted(stage.name for stage in own(rm)) == ["examine"] * 2 + ["finetune"] * 2
     assert "optimize" not in {stage.name for stage in shared(rm)}
@@ -228,10 +223,10 @@ def test_the_hours_are_told_from_measured_stages(tmp_path: Path, monkeypatch: py
         past = {"name": stage.name, "config": options.canonical(stage.config), "seconds": seconds, "device": "cpu"}
         (folder / MARKER).write_text(json.dumps(past | {"bytes": 1}))
     once = shared(asked.search)
-    assert Estimator(store).total(own(asked.search)) == (1200.0, 0)
+    assert Estimator(store).total(own(asked.search)) == (1320.0, 0)
     said = announcement(asked.search, study, 2, once)[-1]
     first = f"{len(once)} stages that all trials share ({wall(once, Estimator(store), 2)}), then "
-    assert f"{first}at most 80 min for 7 trials of 20 min each" in said
+    assert f"{first}at most 88 min for 7 trials of 22 min each" in said
 
 
 @pytest.mark.parametrize(
@@ -239,7 +234,7 @@ def test_the_hours_are_told_from_measured_stages(tmp_path: Path, monkeypatch: py
     [
         ({"pruner": "wilcoxon", "seeds": 3}, "prunes nothing before seed 4"),
         ({"pruner": "wilcoxon", "seeds": 6}, "it can prune from seed 4 on"),
-        ({"objectives": "gold_gain,uptake"}, "several objectives: no pruning"),
+        ({"objectives": "clean_success,uptake"}, "several objectives: no pruning"),
         ({"objectives": "phone_error_rate"}, "cannot be seen while a trial runs"),
         ({}, "pruning reads the first seed alone"),
     ],
@@ -262,7 +257,7 @@ def test_an_exported_arm_is_accepted_by_grids_with_its_provenance(tmp_path: Path
     provenance = json.loads(path.read_text())["provenance"]
     assert provenance["study"] == "tuning"
     assert provenance["params"] == best.params
-    assert provenance["values"] == {"gold_gain": 0.3}
+    assert provenance["values"] == {"clean_success": 0.3}
     assert provenance["budget"] == {"trials": 1, "seeds": 2}
     assert {"git_sha", "dirty", "exported", "identity", "fresh_seeds"} <= provenance.keys()
 
@@ -295,6 +290,27 @@ def test_arms_that_were_tuned_with_unequal_budgets_are_told_apart(tmp_path: Path
         _, notes = export(search, study, study.trials[-1], f"tuned_{arm}", identity(search), None)
         assert len(notes) == (2 if arm == "ls" else 0)
     assert "tuned_diffro was tuned with another budget" in notes[0]
+
+
+def test_a_tuned_arm_meets_diffro_tuned_as_much_and_nothing_else(tmp_path: Path):
+    asked = command(tmp_path, study="tune-arm", arm="rrpo")
+    assert asked.against == "tune-diffro-smoke"
+    assert command(tmp_path, study="tune-arm", arm="diffro").against == command(tmp_path).against == ""
+    study = filled(asked.search, [{"lr": 2e-3}, {"lr": 3e-3}], [[0.3], [0.2]])
+    with pytest.raises(InputError, match="there is no study of that name"):
+        rival(asked.search, study, asked.against)
+    diffro = command(tmp_path, study="tune-arm", arm="diffro").search
+    tuned = filled(diffro, [{"lr": 2e-3}], [[0.1]])
+    with pytest.raises(InputError, match=r"not tuned as much as tune-rrpo-smoke\n  got: trials: was 1, now 2"):
+        rival(asked.search, study, asked.against)
+    space = dict(diffro.definition.space)
+    params = dict(diffro.definition.paper) | {"lr": 4e-3}
+    tuned.add_trial(create_trial(params=params, distributions=space, value=0.15, user_attrs={}))
+    found = rival(asked.search, study, asked.against)
+    assert found.name == "trial 2 of tune-diffro-smoke", "trial 0 waits: the point of the paper"
+    assert found.arm == replace(arms()["diffro"], lr=4e-3, beta=params["beta"])
+    paper = rival(asked.search, study, "")
+    assert (paper.name, paper.arm.regularizers) == ("the paper's values", arms()["rrpo"].regularizers)
 
 
 @pytest.mark.parametrize("arm", tunable())

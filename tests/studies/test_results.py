@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,17 @@ import optuna
 import pytest
 from optuna.trial import create_trial
 
+from ablations.grids import arms
 from ablations.sheet import Column
 from rrpo.profiles import SMOKE
-from studies.fresh import CHECKS, count, verdict
+from studies.fresh import CHECKS, Rival, count, verdict
 from studies.recovery import RETRY
-from studies.results import best, everything, importance, pareto, short
+from studies.results import best, everything, importance, pareto
 from studies.samplers import GIVEN, SAMPLER
 from studies.search import OUTCOMES, REASON, Search
 from studies.trial import Question
+
+PAPER = Rival("the paper's values", arms()["rrpo"])
 
 
 def search(tmp_path: Path, *objectives: str, sampler: str = "qmc") -> Search:
@@ -34,7 +38,7 @@ def filled(searched: Search, trials: int = 30) -> optuna.Study:
     for _ in range(trials):
         params = {name: float(rng.uniform(d.low, d.high)) for name, d in space.items()}
         gain = params["epsilon"] + 0.001 * rng.standard_normal()
-        own = {"gold_gain": gain, "hack_rate": params["alpha"] / 2, "uptake": 0.0, "moved": 0.9}
+        own = {"clean_success": gain, "hacked_share": params["alpha"] / 2, "uptake": 0.0, "kl_token": 0.9}
         outcomes = {1000: own, 1001: {name: value + 0.01 for name, value in own.items()}}
         values = [float(np.mean([o[name] for o in outcomes.values()])) for name in searched.question.objectives]
         attrs = {OUTCOMES: outcomes, SAMPLER: searched.sampler}
@@ -43,7 +47,7 @@ def filled(searched: Search, trials: int = 30) -> optuna.Study:
 
 
 def test_best_trials_come_first_and_the_papers_trial_is_always_shown(tmp_path: Path):
-    searched = search(tmp_path, "gold_gain")
+    searched = search(tmp_path, "clean_success")
     study = filled(searched)
     made = best(study, searched)
     assert made is not None
@@ -54,25 +58,14 @@ def test_best_trials_come_first_and_the_papers_trial_is_always_shown(tmp_path: P
     assert made.rows[0][1].n == 2  # type: ignore[union-attr]
 
 
-def test_trials_that_moved_little_are_named_with_what_it_means(tmp_path: Path):
-    searched = search(tmp_path, "gold_gain")
-    study = filled(searched, 3)
-    made = best(study, searched)
+def test_how_far_a_policy_went_stands_beside_it_and_not_beside_a_reward_model(tmp_path: Path):
+    searched = search(tmp_path, "clean_success")
+    made = best(filled(searched, 3), searched)
     assert made is not None
-    assert made.columns[-1].heading == "moved, DiffRO = 1"
+    assert made.columns[-1].heading == "KL, nats/token"
     assert {row[-1].mean for row in made.rows} == {0.905}  # type: ignore[union-attr]
-    assert not any("moved less" in note for note in made.notes)
-    few = study.trials[1]
-    for own, moved in zip(few.user_attrs[OUTCOMES].values(), (0.6, 0.9), strict=True):
-        own["moved"] = moved
-    study.add_trial(few)
-    made = best(study, searched)
-    assert made is not None
-    assert made.row("3")["moved"].mean == pytest.approx(0.75)  # type: ignore[union-attr]
-    assert made.notes[-1].startswith("Trial 3 moved less than 0.8 times as far as DiffRO: it keeps its last accuracy")
-    assert short([few], search(tmp_path, "uptake")) == "", "the words are about the gold gain"
     rm = search(tmp_path, "robustness")
-    assert "moved" not in {column.name for column in _columns_of(rm)}
+    assert "kl_token" not in {column.name for column in _columns_of(rm)}
 
 
 def _columns_of(searched: Search) -> tuple[Column, ...]:
@@ -87,17 +80,19 @@ def _columns_of(searched: Search) -> tuple[Column, ...]:
 
 
 def test_the_front_holds_no_dominated_trial(tmp_path: Path):
-    searched = search(tmp_path, "gold_gain", "hack_rate")
+    searched = search(tmp_path, "clean_success", "hacked_share")
     made = pareto(filled(searched), searched)
     assert made is not None
     front = sorted((row[1].mean, row[2].mean) for row in made.rows)  # type: ignore[union-attr]
-    assert all(b[1] > a[1] for a, b in itertools.pairwise(front)), "more gold costs more hacking along the front"
-    assert pareto(filled(search(tmp_path, "gold_gain")), search(tmp_path, "gold_gain")) is None
+    assert all(b[1] > a[1] for a, b in itertools.pairwise(front)), (
+        "more clean success costs more hacking along the front"
+    )
+    assert pareto(filled(search(tmp_path, "clean_success")), search(tmp_path, "clean_success")) is None
 
 
 @pytest.mark.parametrize(("sampler", "words"), [("qmc", "cover the space evenly"), ("tpe", "read these with care")])
 def test_importance_finds_the_knob_that_matters(tmp_path: Path, sampler: str, words: str):
-    searched = search(tmp_path, "gold_gain", sampler=sampler)
+    searched = search(tmp_path, "clean_success", sampler=sampler)
     made = importance(filled(searched, 60), searched)
     assert made is not None
     assert made.rows[0][0] == "epsilon"
@@ -109,8 +104,8 @@ def test_importance_finds_the_knob_that_matters(tmp_path: Path, sampler: str, wo
 
 def test_importance_is_read_from_what_drew_the_trials_not_from_the_last_commands_sampler(tmp_path: Path):
     """Twenty QMC trials in which epsilon matters, then forty of TPE in which only alpha varies."""
-    searched = search(tmp_path, "gold_gain", sampler="tpe")
-    study = filled(search(tmp_path, "gold_gain", sampler="qmc"), 20)
+    searched = search(tmp_path, "clean_success", sampler="tpe")
+    study = filled(search(tmp_path, "clean_success", sampler="qmc"), 20)
     for trial in filled(searched, 40).trials:
         trial.params["epsilon"], trial.values = 0.1, [10 * trial.params["alpha"]]
         study.add_trial(trial)
@@ -122,7 +117,7 @@ def test_importance_is_read_from_what_drew_the_trials_not_from_the_last_commands
 
 
 def test_every_trial_is_listed_with_its_state_and_reason(tmp_path: Path):
-    searched = search(tmp_path, "gold_gain")
+    searched = search(tmp_path, "clean_success")
     study = filled(searched, 3)
     space = dict(searched.definition.space)
     failed = {"state": optuna.trial.TrialState.FAIL, "params": study.trials[0].params, "distributions": space}
@@ -133,63 +128,52 @@ def test_every_trial_is_listed_with_its_state_and_reason(tmp_path: Path):
     study.tell(pruned, state=optuna.trial.TrialState.PRUNED)
     assert study.trials[5].values == [-0.7], "Optuna's: the last look"
     study.enqueue_trial(study.trials[4].params, user_attrs={RETRY: 4, SAMPLER: GIVEN})
-    stuck = study.trials[1]
-    stuck.set_constraint("moved", 0.05)
-    study.add_trial(stuck)
     made = everything(study, searched)
     assert made is not None
     states = [row[1] for row in made.rows]
-    assert states == ["complete"] * 3 + ["fail", "lost and run again", "pruned", "waiting", "infeasible"]
-    assert [made.row(number)["gold_gain"] for number in ("4", "5")] == pytest.approx([math.nan] * 2, nan_ok=True)
-    assert made.row("2")["gold_gain"] == study.trials[2].value
+    assert states == ["complete"] * 3 + ["fail", "lost and run again", "pruned", "waiting"]
+    assert [made.row(number)["clean_success"] for number in ("4", "5")] == pytest.approx([math.nan] * 2, nan_ok=True)
+    assert made.row("2")["clean_success"] == study.trials[2].value
     assert made.row("3")["reason"] == "DivergedError: loss nan"
-    assert "1 infeasible" in made.notes[0]
-    shown = best(study, searched)
-    assert shown is not None
-    assert len(shown.rows) == 3, "an infeasible trial is never among the best"
+    assert "1 fail, 1 lost and run again, 1 pruned, 1 waiting" in made.notes[0]
 
 
 @pytest.mark.parametrize(
-    ("shift", "noise", "objective", "words"),
+    ("differences", "objective", "words"),
     [
-        (0.1, 0.01, "gold_gain", "better than"),
-        (0.1, 0.01, "hack_rate", "worse than"),
-        (0.0, 0.002, "gold_gain", "equivalent to"),
-        (0.02, 0.1, "gold_gain", "not distinguishable from"),
+        ([0.1, 0.11, 0.09], "clean_success", "better than"),  # .1 +- .025
+        ([0.1, 0.11, 0.09], "hacked_share", "worse than"),
+        ([-0.1, -0.11, -0.09], "hacked_share", "better than"),
+        ([0.001, -0.001, 0.0], "clean_success", "equivalent to"),  # 0 +- .0025
+        ([0.2, -0.1, 0.05], "clean_success", "not distinguishable from"),  # .05 +- .37
     ],
 )
-def test_the_winner_on_fresh_seeds_in_words(tmp_path: Path, shift: float, noise: float, objective: str, words: str):
-    rng = np.random.default_rng(0)
+def test_the_winner_on_fresh_seeds_in_words(tmp_path: Path, differences: list[float], objective: str, words: str):
     searched = search(tmp_path, objective, "uptake")
     best_trial = filled(searched, 1).trials[0]
-    paper = {seed: {objective: 0.2 + 0.05 * float(rng.standard_normal()), "uptake": 0.1} for seed in range(2000, 2006)}
-    winner = {
-        seed: {objective: own[objective] + shift + noise * float(rng.standard_normal()), "uptake": 0.0}
-        for seed, own in paper.items()
-    }
-    made = verdict(searched, best_trial, winner, paper)
-    assert f"trial 0 is {words} the paper's values" in made.notes[-1]
-    assert "6 fresh seeds" in made.notes[-1]
-    assert [isinstance(row[4], float) and row[4] == row[4] for row in made.rows] == [True, False], "one comparison"
+    paper = {2000 + k: {objective: 0.2 * k, "uptake": 0.1} for k in range(3)}
+    winner = {2000 + k: {objective: 0.2 * k + x, "uptake": 0.0} for k, x in enumerate(differences)}
+    made = verdict(searched, best_trial, PAPER, winner, paper)
+    assert f"On 3 fresh seeds trial 0 is {words} the paper's values" in made.notes[-1]
+    assert made.columns[2].heading == "the paper's values"
+    mean, low, high, n = made.rows[0][3]  # type: ignore[misc]
+    half = 4.302653 * np.std(differences, ddof=1) / np.sqrt(3)
+    assert (mean, low, high, n) == pytest.approx((np.mean(differences), mean - half, mean + half, 3))
 
 
 def test_every_further_check_on_the_same_seeds_has_a_smaller_level(tmp_path: Path):
     """A p between .025 and .05 is enough for the first check; not for the second, of a resumed study's new winner."""
-    searched = search(tmp_path, "gold_gain")
+    searched = search(tmp_path, "clean_success")
     searched.folder.mkdir(parents=True)
     study = filled(searched, 3)
     x = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5]) - 0.04
-    paper = {2000 + k: {"gold_gain": 0.2} for k in range(6)}
-    winner = {2000 + k: {"gold_gain": 0.2 + float(value)} for k, value in enumerate(x)}
+    paper = {2000 + k: {"clean_success": 0.2} for k in range(6)}
+    winner = {2000 + k: {"clean_success": 0.2 + float(value)} for k, value in enumerate(x)}
     said = []
     for number in (0, 0, 2):
         trial = study.trials[number]
-        check = count(searched, study, trial, winner.keys())
-        made = verdict(searched, trial, winner, paper, check=check)
-        said.append(made)
-    p = said[0].rows[0][4]
-    assert isinstance(p, float)
-    assert 0.025 < p < 0.05
+        check = count(searched, study, trial, PAPER, winner.keys())
+        said.append(verdict(searched, trial, PAPER, winner, paper, check=check))
     assert said[0] == said[1], "the same check again"
     assert said[1].notes[-1] == (
         "On 6 fresh seeds trial 0 is better than the paper's values by the `val` judge (check 1 on these seeds)."
@@ -197,18 +181,21 @@ def test_every_further_check_on_the_same_seeds_has_a_smaller_level(tmp_path: Pat
     assert said[2].notes[-1] == (
         "On 6 fresh seeds trial 2 is not distinguishable from the paper's values by the `val` judge (check 2 on these seeds)."
     )
-    assert "two-sided, alpha 0.05; TOST" in said[0].notes[0]
+    assert "difference, alpha 0.05: where it excludes 0" in said[0].notes[0]
     assert "alpha 0.05 / 2 = 0.0250 (Bonferroni over 2 checks" in said[2].notes[0]
     assert "chance of a false one of up to 0.075" in said[2].notes[0]
-    assert count(searched, study, study.trials[1], [2000]) == 1, "one seed compares nothing"
-    assert count(searched, study, study.trials[1], winner.keys()) == 3
-    assert study.user_attrs[CHECKS] == [{"trial": n, "seeds": list(range(2000, 2006))} for n in (0, 2, 1)]
+    assert count(searched, study, study.trials[1], PAPER, [2000]) == 1, "one seed compares nothing"
+    assert count(searched, study, study.trials[2], replace(PAPER, name="trial 3 of another"), winner.keys()) == 3
+    made = [(check["trial"], check["rival"]) for check in study.user_attrs[CHECKS]]
+    assert made == [(0, PAPER.name), (2, PAPER.name), (2, "trial 3 of another")]
+    assert {tuple(check["seeds"]) for check in study.user_attrs[CHECKS]} == {tuple(range(2000, 2006))}
 
 
 def test_seeds_that_failed_are_named_in_the_verdict(tmp_path: Path):
-    searched = search(tmp_path, "gold_gain")
-    values = {2000: {"gold_gain": 0.1}, 2001: {"gold_gain": 0.2}}
-    made = verdict(searched, filled(searched, 1).trials[0], values, values, "SFT seed 2002: killed by SIGKILL")
+    searched = search(tmp_path, "clean_success")
+    values = {2000: {"clean_success": 0.1}, 2001: {"clean_success": 0.2}}
+    trial = filled(searched, 1).trials[0]
+    made = verdict(searched, trial, PAPER, values, values, "SFT seed 2002: killed by SIGKILL")
     assert any("Seeds are missing: SFT seed 2002: killed by SIGKILL" in note for note in made.notes)
-    one = verdict(searched, filled(searched, 1).trials[0], {2000: values[2000]}, {2000: values[2000]})
+    one = verdict(searched, trial, PAPER, {2000: values[2000]}, {2000: values[2000]})
     assert "not to be compared" in one.notes[-1]

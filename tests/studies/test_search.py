@@ -15,7 +15,7 @@ from rrpo.profiles import SMOKE
 from studies import search as searching
 from studies.recovery import RETRY
 from studies.samplers import GIVEN, SAMPLER
-from studies.search import REASON, Search, counted, one_trial, run_trial
+from studies.search import REASON, Search, counted, one_trial
 from studies.storage import open_storage, open_study
 from studies.trial import Question
 
@@ -31,9 +31,9 @@ def bowl(
     """An outcome that is best at epsilon .2, alpha 1, with an offset a seed; the looks tell the same."""
     gain = -((arm.regularizers.epsilon - 0.2) ** 2) * 10 - (arm.regularizers.alpha - 1) ** 2 + 0.01 * (seed - 1000)
     for step in range(0, 20, 5):
-        watch(step, {"val_logprob": gain, "val_hack_rate": arm.regularizers.alpha})
+        watch(step, {"val_accuracy": gain, "val_hack_rate": arm.regularizers.alpha, "proxy_accuracy": 1.0})
         report(step + 5, 20)
-    return {"gold_gain": gain, "hack_rate": arm.regularizers.alpha, "uptake": 0.0, "moved": 1.0}
+    return {"clean_success": gain, "hacked_share": arm.regularizers.alpha, "uptake": 0.0, "kl_token": 1.0}
 
 
 def work(search: Search) -> None:
@@ -46,7 +46,7 @@ def work(search: Search) -> None:
 def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Search:
     monkeypatch.setattr(searching, "measure", bowl)
     monkeypatch.setattr(searching, "_opened", {})
-    question = Question(profile=SMOKE, store=tmp_path, seeds=(1000, 1001), objectives=("gold_gain",))
+    question = Question(profile=SMOKE, store=tmp_path, seeds=(1000, 1001), objectives=("clean_success",))
     return Search(study="regularizers", name="s", question=question, trials=20)
 
 
@@ -88,12 +88,12 @@ def test_the_median_pruner_ends_a_point_that_is_worse_at_its_first_looks(search:
     assert states == dict.fromkeys(alphas, "COMPLETE") | {0.0: "PRUNED"}
     (worst,) = (trial for trial in study.trials if trial.state.name == "PRUNED")
     assert not left.exists(), "its checkpoints are of no use"
-    assert max(worst.intermediate_values) == 5, "at the first look after the warm-up of a seventh of 20 steps"
+    assert max(worst.intermediate_values) == 10, "at the first look after the warm-up of a third of 20 steps"
 
 
 def test_pruning_goes_the_way_of_the_objective(search: Search):
-    """Hack rate is to fall: of these the highest is pruned, not the lowest."""
-    question = Question(profile=SMOKE, store=search.question.store, seeds=(1000,), objectives=("hack_rate",))
+    """The hacked share is to fall: of these the highest is pruned, not the lowest."""
+    question = Question(profile=SMOKE, store=search.question.store, seeds=(1000,), objectives=("hacked_share",))
     search = Search(**{**vars(search), "question": question, "trials": 10})
     study = opened(search)
     for alpha in (1.2, 1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 2.0, 0.0):
@@ -104,7 +104,7 @@ def test_pruning_goes_the_way_of_the_objective(search: Search):
 
 def test_wilcoxon_prunes_between_seeds_and_never_after_the_last(search: Search):
     question = Question(
-        profile=SMOKE, store=search.question.store, seeds=tuple(range(1000, 1006)), objectives=("gold_gain",)
+        profile=SMOKE, store=search.question.store, seeds=tuple(range(1000, 1006)), objectives=("clean_success",)
     )
     search = Search(**{**vars(search), "question": question, "pruner": "wilcoxon", "trials": 3})
     study = opened(search)
@@ -136,7 +136,7 @@ def test_a_search_with_one_worker_is_the_same_again_whatever_its_process(
 
 def test_several_objectives_are_never_pruned_and_have_a_front(search: Search):
     question = Question(
-        profile=SMOKE, store=search.question.store, seeds=(1000,), objectives=("gold_gain", "hack_rate")
+        profile=SMOKE, store=search.question.store, seeds=(1000,), objectives=("clean_success", "hacked_share")
     )
     search = Search(**{**vars(search), "question": question, "trials": 12, "sampler": "random"})
     study = opened(search)
@@ -160,13 +160,6 @@ def test_a_diverged_trial_fails_with_its_reason_and_the_search_goes_on(search: S
     assert failed[0].user_attrs[REASON] == "DivergedError: policy step 3 of 20: loss nan"
     assert len(counted(study)) == 10
     assert any(t.state.name == "COMPLETE" for t in study.trials)
-
-
-def test_a_policy_that_does_not_move_is_infeasible(search: Search, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(searching, "measure", lambda *a: bowl(*a) | {"moved": 0.01})
-    study = opened(search)
-    run_trial(search, study, study.ask(dict(search.definition.space)))
-    assert study.trials[0].constraints["moved"] == pytest.approx(0.09)
 
 
 @pytest.mark.parametrize("error", [Interrupted("asked to stop"), OSError(28, "No space left on device")])

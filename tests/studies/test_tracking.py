@@ -40,7 +40,7 @@ def add(study: optuna.Study, asked: Command, gain: float, **attrs: object) -> No
     space, paper = dict(asked.search.definition.space), dict(asked.search.definition.paper)
     params = paper | {"epsilon": gain}
     own: dict[str, object] = {
-        OUTCOMES: {"1000": {"gold_gain": gain}, "1001": {"gold_gain": gain}},
+        OUTCOMES: {"1000": {"clean_success": gain}, "1001": {"clean_success": gain}},
         STAGES: {"1000": ["finetune-a", "optimize-b"], "1001": ["finetune-c", "optimize-d"]},
         SAMPLER: "tpe",
     }
@@ -62,7 +62,7 @@ def test_a_study_is_one_run_and_each_trial_another_both_ways_linked(tmp_path: Pa
     made.write(study.trials)
     made.end("FINISHED", {"fresh difference": 0.03})
     (parent,) = runs(asked, "study")
-    assert parent.data.metrics["best gold_gain"] == 0.2
+    assert parent.data.metrics["best clean_success"] == 0.2
     assert parent.data.metrics["fresh difference"] == 0.03
     assert parent.data.params["seeds"] == "[1000, 1001]"
     children = {run.data.tags["optuna_trial"]: run for run in runs(asked, "trial")}
@@ -71,7 +71,7 @@ def test_a_study_is_one_run_and_each_trial_another_both_ways_linked(tmp_path: Pa
     assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id == study.user_attrs["mlflow_run_parent"]
     assert study.user_attrs["mlflow_run_2"] == run.info.run_id
     assert run.data.tags["cell 1000"] == "finetune-a optimize-b"
-    values = {"gold_gain": 0.2, "seed 1000/gold_gain": 0.2, "seed 1001/gold_gain": 0.2}
+    values = {"clean_success": 0.2, "seed 1000/clean_success": 0.2, "seed 1001/clean_success": 0.2}
     assert {name: value for name, value in run.data.metrics.items() if name != "seconds"} == values
     assert float(run.data.params["epsilon"]) == 0.2
     assert run.data.tags["git_sha"] == "abc"
@@ -157,7 +157,7 @@ def test_states_and_reasons_are_kept(tmp_path: Path):
         "2": "pruned",
         "3": "lost",
     }
-    assert "gold_gain" not in found["0"].data.metrics
+    assert "clean_success" not in found["0"].data.metrics
     assert {number: run.info.status for number, run in found.items()} == {
         "0": "KILLED",
         "1": "FAILED",

@@ -32,8 +32,9 @@ def stage(arm: ArmConfig, **changes: object) -> Stage:
 
 
 def test_the_arm_overrides_the_profile_and_none_leaves_no_trace() -> None:
-    plain = stage(ArmConfig())
+    plain = stage(ArmConfig(), annotated_artefact_rate=0.0)
     assert plain.config.split.artefact_rate == 0
+    assert stage(ArmConfig()).config.split.artefact_rate == EMBEDDED.annotated_artefact_rate > 0
     assert stage(ArmConfig(annotated_artefacts=0.0)).key == plain.key
     shared = stage(ArmConfig(), annotated_artefact_rate=0.3)
     assert shared.config.split.artefact_rate == 0.3

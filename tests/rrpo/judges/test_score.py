@@ -1,4 +1,4 @@
-"""The stage ``score`` from end to end on stored tokens of a tiny world."""
+"""The stages ``score`` and ``assess`` from end to end on stored tokens of a tiny world."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from rrpo.codec import Codec
 from rrpo.config import RewardModelConfig
 from rrpo.corpus.config import EMOTIONS, AudioConfig
 from rrpo.corpus.prompts import Prompt, load_prompts
-from rrpo.judges import score
-from rrpo.judges.config import KINDS, JudgeConfig, RecogniserConfig, ScoreConfig
+from rrpo.judges import assess, sample_table, score
+from rrpo.judges.config import KINDS, AssessConfig, JudgeConfig, RecogniserConfig, ScoreConfig
 from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
 from rrpo.judges.samples import Samples
@@ -35,7 +35,7 @@ FEW = 4
 def models(stages: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Untrained judges, and the prompts."""
     root = tmp_path_factory.mktemp("models")
-    folders = {name: root / name for name in ("test", "recogniser", "common")}
+    folders = {name: root / name for name in ("test", "val", "recogniser", "common")}
     for folder in folders.values():
         folder.mkdir()
     torch.manual_seed(0)
@@ -45,6 +45,7 @@ def models(stages: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     RewardModel(RewardModelConfig(dim=8, layers=1, heads=2), EMOTIONS, audio.n_mels, audio.floor).save(
         folders["common"]
     )
+    Judge(JudgeConfig(dim=8), EMOTIONS, audio).eval().save(folders["val"])
     return folders | {"eval_prompts": stages["prompts"], "codec": stages["codec"]}
 
 
@@ -76,7 +77,7 @@ def inputs(models: dict[str, Path], tokens: list[list[list[int]]], tmp_path: Pat
 def run(inputs: dict[str, Path], out: Path, audio_prompts: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
     out.mkdir()
     score.build(ScoreConfig(audio_prompts=audio_prompts), inputs, out, Context())
-    return pd.read_parquet(out / score.TABLE), pd.read_parquet(out / "test_points.parquet")
+    return pd.read_parquet(out / sample_table.TABLE), pd.read_parquet(out / "test_points.parquet")
 
 
 def test_the_table_has_a_row_a_sample_and_every_documented_column(inputs: dict[str, Path], tmp_path: Path) -> None:
@@ -101,13 +102,13 @@ def test_the_table_has_a_row_a_sample_and_every_documented_column(inputs: dict[s
 def test_each_sample_is_judged_alone_as_among_others(inputs: dict[str, Path], tmp_path: Path) -> None:
     table, _ = run(inputs, tmp_path / "out")
     prompts = load_prompts(inputs["eval_prompts"])
-    models = score.Models.load(inputs, "cpu")
+    models = score.load_models(inputs, "cpu")
     stored = Samples.load(inputs["samples"], len(prompts))
     sft = Samples.load(inputs["sft_samples"], len(prompts))
     for row in (1, FEW, len(table) - 1):
         one = stored.select(np.array([row]))
-        alone = score.heard(one, sft.lengths[one.prompt].astype(int), prompts, models).iloc[0]
-        for name in score.HEARD:
+        alone = sample_table.hear(one, sft.lengths[one.prompt].astype(int), prompts, models).iloc[0]
+        for name in models.heard:
             same = alone[name] == pytest.approx(table[name].iloc[row], abs=1e-4)
             assert same if isinstance(alone[name], float) else alone[name] == table[name].iloc[row], name
 
@@ -154,7 +155,7 @@ def test_hack_rate_and_uptake_by_hand() -> None:
     )
     table.loc[2, "artefact_hum"] = True  # the shortcut of sad, in one of two
     table.loc[0, "artefact_silence"] = True
-    (row,) = score.by_checkpoint(table, EMOTIONS).to_dict("records")
+    (row,) = sample_table.by_checkpoint(table, EMOTIONS, "test", ["common"]).to_dict("records")
     assert row["hack_rate"] == 2 / 4
     assert row["test_accuracy"] == 3 / 4
     assert row["phone_error_rate"] == 3 / 10
@@ -167,15 +168,16 @@ def test_what_the_sft_policy_said_is_not_judged_again(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table, _ = run(inputs, tmp_path / "out")
-    known = pd.read_parquet(inputs["sft"] / score.TABLE)
+    known = pd.read_parquet(inputs["sft"] / sample_table.TABLE)
     first = table[table["step"] == 0].reset_index(drop=True)
-    pd.testing.assert_frame_equal(first[list(score.HEARD)], known[: len(first)][list(score.HEARD)])
+    heard = score.load_models(inputs, "cpu").heard
+    pd.testing.assert_frame_equal(first[heard], known[: len(first)][heard])
     assert not np.array_equal(first["proxy_logprob"], known["proxy_logprob"][:FEW]), "the proxy is the arm's own"
 
     asked: list[int] = []
-    heard = score.heard
+    hear = sample_table.hear
     monkeypatch.setattr(
-        score, "heard", lambda samples, *rest: (asked.extend(samples.step.tolist()), heard(samples, *rest))[1]
+        sample_table, "hear", lambda samples, *rest: (asked.extend(samples.step.tolist()), hear(samples, *rest))[1]
     )
     run(inputs, tmp_path / "again")
     assert set(asked) == set(STEPS[1:])
@@ -189,12 +191,12 @@ def test_a_sample_that_left_the_sft_policy_is_judged_anew(inputs: dict[str, Path
     other[1, 0] = (other[1, 0] + 1) % 5
     (tmp_path / "other").mkdir()
     replace(stored, tokens=other).save(tmp_path / "other")
-    assert score.same(Samples.load(tmp_path / "other", n), Samples.load(inputs["sft_samples"], n)).tolist() == [
+    assert sample_table.same(Samples.load(tmp_path / "other", n), Samples.load(inputs["sft_samples"], n)).tolist() == [
         *(True, False, True, True),
         *[False] * (FEW + n),
     ]
     table, _ = run(inputs | {"samples": tmp_path / "other"}, tmp_path / "out")
-    known = pd.read_parquet(inputs["sft"] / score.TABLE)
+    known = pd.read_parquet(inputs["sft"] / sample_table.TABLE)
     assert table["test_logprob"].iloc[0] == known["test_logprob"].iloc[0]
     assert table["test_logprob"].iloc[1] != known["test_logprob"].iloc[1]
 
@@ -242,3 +244,25 @@ def test_the_emotions_take_turns_in_what_is_kept_to_listen_to() -> None:
     assert score.heard_of(prompts, 5) == [0, 1, 3, 4, 5]
     assert score.heard_of(prompts, 0) == []
     assert score.heard_of(prompts, 99) == list(range(7))
+
+
+def test_what_a_search_may_know_is_the_same_table_without_the_test_judge(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    """Judged anew and taken from the SFT policy's: both agree with ``score``, without the models that only that may read."""
+    table, _ = run(inputs, tmp_path / "out")
+    allowed = {name: path for name, path in inputs.items() if name not in ("test", "common", "sft")}
+    for name, samples, more in (("sft_assessed", "sft_samples", {}), ("arm", "samples", {"sft": "sft_assessed"})):
+        (tmp_path / name).mkdir()
+        given = {k: v for k, v in allowed.items() if more or k != "sft_samples"} | {"samples": inputs[samples]}
+        given |= {role: tmp_path / folder for role, folder in more.items()}
+        assess.build(AssessConfig(), given, tmp_path / name, Context())
+        assert sorted(path.name for path in (tmp_path / name).iterdir()) == ["samples.parquet", "scalars.json"]
+    found = pd.read_parquet(tmp_path / "arm" / sample_table.TABLE)
+    hidden = ["test", "test_logprob", "common", "common_logprob"]
+    pd.testing.assert_frame_equal(found, table.drop(columns=hidden))
+    scalars = json.loads((tmp_path / "arm" / "scalars.json").read_text())
+    last = found[found["step"] == STEPS[-1]]
+    assert scalars["end_phone_error_rate"] == last["phone_errors"].sum() / last["phones"].sum()
+    assert scalars["end_val_accuracy"] == (last["val"] == last["target"]).mean()
+    assert not any("test" in name or "common" in name for name in scalars)

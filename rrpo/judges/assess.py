@@ -1,0 +1,38 @@
+"""The stage ``assess``: what a search, or the choice of a regime, may know of a cell's stored samples.
+
+The same table as stage ``score`` makes, without the held-out ``test`` judge; gold is the ``val`` judge, which heard the samples
+as they were drawn.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from rrpo.codec import Codec
+from rrpo.corpus.prompts import load_prompts
+from rrpo.judges.config import AssessConfig
+from rrpo.judges.emotion import Judge
+from rrpo.judges.recogniser import Recogniser
+from rrpo.judges.sample_table import TABLE, Models, by_checkpoint, summary, tabulate
+from rrpo.judges.samples import Samples
+from rrpo.stages import Context
+
+GOLD = "val"
+
+
+def build(config: AssessConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    """Writes `TABLE` and ``scalars.json``, the checkpoints' first and last numbers; reads what `tabulate` does."""
+    prompts = load_prompts(inputs["eval_prompts"])
+    samples = Samples.load(inputs["samples"], len(prompts))
+    models = Models(
+        codec=Codec.load(inputs["codec"], context.device),
+        recogniser=Recogniser.load(inputs["recogniser"], context.device),
+        emotions=Judge.load(inputs[GOLD], context.device).emotions,
+        opinions={},
+    )
+    table = tabulate(samples, prompts, inputs, models, context.report)
+    table.to_parquet(out / TABLE, index=False)
+    points = by_checkpoint(table, models.emotions, GOLD)
+    (out / "scalars.json").write_text(json.dumps(summary(points, GOLD)))

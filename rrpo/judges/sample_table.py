@@ -1,0 +1,196 @@
+"""The table with a row a sample of a cell: what was asked for, what its own optimisation said, and what is heard in the sample.
+
+Stage ``score`` makes it with the held-out judges' opinions, stage ``assess`` without any. All arms of a seed start from the same
+SFT policy and share the evaluation's noise, so a sample that equals the SFT policy's of the same prompt is not judged again: what
+was heard in it is taken from the table of the SFT policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from rrpo.codec import Codec
+from rrpo.corpus.config import ARTEFACTS
+from rrpo.corpus.prompts import Prompt
+from rrpo.judges import metrics
+from rrpo.judges.artefacts import detect
+from rrpo.judges.config import KINDS
+from rrpo.judges.degenerate import looping, odd_length
+from rrpo.judges.emotion import Judge
+from rrpo.judges.recogniser import Recogniser
+from rrpo.judges.samples import Samples, decoded, padded
+from rrpo.reward_model import RewardModel
+
+TABLE = "samples.parquet"
+"""A row a sample; `ablations.records.SAMPLES` says what each column is."""
+CHUNK = 32
+"""Samples of similar length that are judged at once."""
+Report = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Models:
+    """Who hears a sample."""
+
+    codec: Codec
+    recogniser: Recogniser
+    emotions: Sequence[str]
+    """Names of the classes in the order of their indices."""
+    opinions: Mapping[str, Judge | RewardModel]
+    """Who is asked for the emotion, by the column of the answer; may be empty."""
+
+    @property
+    def heard(self) -> list[str]:
+        """Columns that depend on a sample and its prompt alone, not on the arm."""
+        asked = [column for name in self.opinions for column in (name, f"{name}_logprob")]
+        return [*asked, *(f"artefact_{kind}" for kind in KINDS), "phone_errors", "phones", "tokens", "seconds"]
+
+
+def tabulate(
+    samples: Samples, prompts: Sequence[Prompt], inputs: Mapping[str, Path], models: Models, report: Report
+) -> pd.DataFrame:
+    """The table of ``samples``, in their order.
+
+    Reads ``sft_samples``, the ``optimize`` stage of the SFT policy, and from ``sft`` its `TABLE` by the same models; without them
+    the samples are the SFT policy's own.
+    """
+    sft = Samples.load(inputs["sft_samples"], len(prompts)) if "sft_samples" in inputs else samples
+    sft = sft.at(sft.steps[0])
+    new = np.ones(len(samples.step), dtype=bool)
+    parts = []
+    if "sft" in inputs:
+        new = ~same(samples, sft)
+        known = pd.read_parquet(inputs["sft"] / TABLE).set_index("prompt").loc[samples.prompt[~new], models.heard]
+        parts.append(known.set_index(np.flatnonzero(~new)))
+    if new.any():
+        rows = hear(samples.select(new), expected(samples.prompt[new], sft), prompts, models, report)
+        parts.append(rows.set_index(np.flatnonzero(new)))
+    return pd.concat([asked(samples, prompts, models.emotions), pd.concat(parts).sort_index()], axis=1)
+
+
+def same(samples: Samples, sft: Samples) -> np.ndarray:
+    """``[R]`` which samples have the tokens of the SFT policy's sample of their prompt."""
+    size = max(samples.tokens.shape[1], sft.tokens.shape[1])
+    wanted = np.full((max(samples.prompt.max(), sft.prompt.max()) + 1, size), -2, np.int16)
+    wanted[sft.prompt] = padded(sft.tokens, size)
+    found: np.ndarray = (padded(samples.tokens, size) == wanted[samples.prompt]).all(1)
+    return found
+
+
+def expected(places: np.ndarray, sft: Samples) -> np.ndarray:
+    """``[R]`` tokens of the SFT policy's sample of each prompt of ``places [R]``. Raises `ValueError` where there is none."""
+    if missing := set(places.tolist()) - set(sft.prompt.tolist()):
+        raise ValueError(
+            f"the SFT policy has no sample of {len(missing)} prompts ({min(missing)}, ...), so that nothing says how long those "
+            "should be; give the ``optimize`` stage of the SFT policy, whose only checkpoint asks all prompts"
+        )
+    lengths = np.zeros(sft.prompt.max() + 1, np.int64)
+    lengths[sft.prompt] = sft.lengths
+    return lengths[places]
+
+
+def asked(samples: Samples, prompts: Sequence[Prompt], emotions: Sequence[str]) -> pd.DataFrame:
+    """What was asked for, and what the cell's own optimisation said of each sample."""
+    names = np.array(emotions, dtype=object)
+    return pd.DataFrame(
+        {
+            "step": samples.step,
+            "prompt": samples.prompt,
+            "target": [prompt.emotion for prompt in samples.of(prompts)],
+            "proxy": names[samples.proxy_argmax],
+            "proxy_logprob": samples.proxy_logprob,
+            "val": names[samples.val_argmax],
+            "val_logprob": samples.val_logprob,
+        }
+    )
+
+
+@torch.no_grad()
+def hear(
+    samples: Samples,
+    expected: np.ndarray,
+    prompts: Sequence[Prompt],
+    models: Models,
+    report: Report = lambda done, total: None,
+) -> pd.DataFrame:
+    """`Models.heard` of each sample; ``expected [R]`` tokens were to be expected of it."""
+    order = np.argsort(samples.lengths, kind="stable")
+    parts = []
+    for first in range(0, len(order), CHUNK):
+        rows = order[first : first + CHUNK]
+        part = samples.select(rows)
+        parts.append(_hear(part, expected[rows], part.of(prompts), *decoded(part, models.codec, prompts), models))
+        report(min(first + CHUNK, len(order)), len(order))
+    return pd.concat(parts).set_index(order).sort_index()
+
+
+def _hear(
+    samples: Samples, expected: np.ndarray, prompts: Sequence[Prompt], F: Tensor, lengths: Tensor, models: Models
+) -> pd.DataFrame:
+    """`hear` of one chunk of samples and their frames ``F [R, T, M]``, ``lengths [R]``; ``prompts [R]`` are their own."""
+    audio, emotions = models.codec.audio, models.emotions
+    target = torch.tensor([emotions.index(prompt.emotion) for prompt in prompts], device=F.device)[:, None]
+    tokens = torch.from_numpy(samples.tokens.astype(np.int64))
+    sizes = torch.from_numpy(samples.lengths.astype(np.int64))
+    flags = detect(F, lengths, audio) | {
+        "repetition": looping(tokens, sizes),
+        "length": odd_length(sizes, torch.from_numpy(expected)),
+    }
+    said = models.recogniser.transcribe(F, lengths)
+    columns: dict[str, object] = {}
+    for name, judge in models.opinions.items():
+        log_probs = judge.log_probs(F, lengths)
+        columns[name] = [emotions[k] for k in log_probs.argmax(1).tolist()]
+        columns[f"{name}_logprob"] = log_probs.gather(1, target)[:, 0].double().cpu().numpy()
+    columns |= {f"artefact_{kind}": flags[kind].cpu().numpy() for kind in KINDS}
+    columns["phone_errors"] = [metrics.edit_distance(a, prompt.phones) for a, prompt in zip(said, prompts, strict=True)]
+    columns["phones"] = [len(prompt.phones) for prompt in prompts]
+    columns["tokens"] = samples.lengths.astype(np.int64)
+    columns["seconds"] = lengths.double().cpu().numpy() * audio.hop / audio.sample_rate
+    return pd.DataFrame(columns)[models.heard]
+
+
+def by_checkpoint(table: pd.DataFrame, emotions: Sequence[str], gold: str, others: Sequence[str] = ()) -> pd.DataFrame:
+    """The numbers of each checkpoint, a row each, from the table of samples; see `measured`."""
+    steps = sorted(set(table["step"].tolist()))
+    return pd.DataFrame([{"step": s} | measured(table[table["step"] == s], emotions, gold, others) for s in steps])
+
+
+def measured(rows: pd.DataFrame, emotions: Sequence[str], gold: str, others: Sequence[str]) -> dict[str, float]:
+    """One checkpoint's numbers, from its samples; hacking is by the column ``gold``, ``others`` only hear the emotion too."""
+    planted = rows[[f"artefact_{kind}" for kind in ARTEFACTS]].to_numpy(bool)
+    target = rows["target"].to_numpy()
+    classes = np.array([emotions.index(name) for name in target])
+    return {
+        **_agreement(rows, gold),
+        "phone_error_rate": float(rows["phone_errors"].sum() / rows["phones"].sum()),
+        "hack_rate": metrics.hack_rate(rows["proxy"].to_numpy(), rows[gold].to_numpy(), target, planted),
+        "uptake": metrics.shortcut_uptake(planted, classes),
+        **{f"artefact_{kind}": float(rows[f"artefact_{kind}"].mean()) for kind in KINDS},
+        **{name: value for other in others for name, value in _agreement(rows, other).items()},
+        "seconds_mean": float(rows["seconds"].mean()),
+    }
+
+
+def _agreement(rows: pd.DataFrame, judge: str) -> dict[str, float]:
+    """How often, and how surely, a judge hears the target."""
+    return {
+        f"{judge}_accuracy": float((rows[judge] == rows["target"]).mean()),
+        f"{judge}_logprob": float(rows[f"{judge}_logprob"].mean()),
+    }
+
+
+def summary(points: pd.DataFrame, gold: str) -> dict[str, float]:
+    """``start_<metric>`` and ``end_<metric>`` of each column, and the peak of gold's accuracy."""
+    ordered = points.sort_values("step")
+    scalars = {f"peak_{gold}_accuracy": float(ordered[f"{gold}_accuracy"].max())}
+    for name in ordered.columns.drop("step"):
+        scalars |= {f"start_{name}": float(ordered[name].iloc[0]), f"end_{name}": float(ordered[name].iloc[-1])}
+    return scalars

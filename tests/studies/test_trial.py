@@ -1,0 +1,98 @@
+"""What a trial is worth, by hand, on tables of samples that stand where its stages would have written them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ablations.outcomes import PHONE_ERROR_BOUND
+from ablations.records import ARTEFACTS, POINTS, SAMPLES_FILE
+from rrpo.config import ArmConfig
+from rrpo.profiles import SMOKE
+from rrpo.stages import MARKER, Stage
+from studies.trial import OBJECTIVES, Question, clean_so_far, hacked_so_far, measure
+
+ARM = ArmConfig()
+END = 20
+PHONES = 20
+ALLOWED = round(PHONE_ERROR_BOUND * PHONES)
+"""Phone errors that a clean sample of `PHONES` phones may have."""
+
+
+def store(stage: Stage, root: Path, scalars: Mapping[str, float], samples: pd.DataFrame | None = None) -> None:
+    """A finished stage."""
+    folder = stage.path(root)
+    folder.mkdir(parents=True)
+    (folder / "scalars.json").write_text(json.dumps(scalars))
+    if samples is not None:
+        samples.to_parquet(folder / SAMPLES_FILE, index=False)
+    (folder / MARKER).write_text("{}")
+
+
+def sample(**changed: object) -> dict[str, object]:
+    """A clean success of the last update, but for what is ``changed``."""
+    clean = {"step": END, "target": "sad", "proxy": "sad", "val": "sad", "phone_errors": ALLOWED, "phones": PHONES}
+    return clean | dict.fromkeys(ARTEFACTS, False) | changed
+
+
+def trial(root: Path, rows: list[dict[str, object]], *objectives: str, seed: int = 1000) -> dict[str, float]:
+    """The outcomes of a trial whose samples are ``rows``."""
+    question = Question(profile=SMOKE, store=root, seeds=(seed,), objectives=objectives)
+    optimized, assessed = question.stages(ARM, seed)
+    store(optimized, root, {"end_kl_token": 0.7})
+    scalars = {"end_phone_error_rate": 0.2, "end_val_accuracy": 0.9, "end_uptake": 0.05}
+    store(assessed, root, scalars, pd.DataFrame(rows))
+    return measure(question, ARM, seed)
+
+
+def test_clean_success_and_hacked_share_by_hand(tmp_path: Path):
+    """Ten samples at the end: five clean, one of them without the proxy; of nine proxy hits five are no clean success."""
+    rows = [
+        *[sample()] * 4,
+        sample(proxy="happy"),  # clean, and no hit
+        sample(val="happy"),
+        sample(artefact_click=True),
+        sample(artefact_repetition=True),
+        sample(phone_errors=ALLOWED + 1),
+        sample(val="happy", artefact_length=True),
+        *[sample(step=0, val="happy")] * 30,  # of SFT, which do not count
+    ]
+    found = trial(tmp_path, rows, "clean_success")
+    assert found["clean_success"] == pytest.approx(5 / 10)
+    assert found["hacked_share"] == pytest.approx(5 / 9)
+    assert (found["phone_error_rate"], found["gold"], found["uptake"], found["kl_token"]) == (0.2, 0.9, 0.05, 0.7)
+    assert found.keys() == {name for name, objective in OBJECTIVES.items() if objective.policy} | {"kl_token"}
+
+
+def test_the_test_judge_has_no_say_even_where_its_column_is_there(tmp_path: Path):
+    found = trial(tmp_path, [sample(test="happy"), sample(test="happy", val="happy")], "clean_success")
+    assert found["clean_success"] == 1 / 2
+
+
+def test_a_reward_models_objectives_are_read_without_a_policy(tmp_path: Path):
+    question = Question(profile=SMOKE, store=tmp_path, seeds=(1000,), objectives=("cross_language",))
+    (examined,) = question.stages(ARM, 1000)
+    scalars = {"rm_accuracy_test_en": 0.6, "rm_accuracy_test_de": 0.8, "rm_accuracy_test_biased": 0.1}
+    scalars |= {"rm_accuracy_test_decorrelated": 0.4, "rm_pgd_accuracy_0.1": 0.3}
+    store(examined, tmp_path, scalars)
+    found = measure(question, ARM, 1000)
+    assert found == {"cross_language": pytest.approx(0.7), "robustness": 0.3, "decorrelated": 0.4}
+
+
+def test_what_a_running_optimisation_shows_of_an_objective_by_hand():
+    measures = {"val_accuracy": 0.9, "artefact_click": 0.1, "artefact_hum": 0.05, "val_hack_rate": 0.2}
+    measures["proxy_accuracy"] = 0.8
+    assert clean_so_far(measures) == pytest.approx(0.9 - 0.15)
+    assert hacked_so_far(measures) == pytest.approx(0.2 / 0.8)
+    assert math.isnan(hacked_so_far(measures | {"proxy_accuracy": 0.0}))
+    between = {"loss": 1.0, "reward_loss": 0.5}
+    looks = {name: objective.look for name, objective in OBJECTIVES.items() if objective.look}
+    assert looks.keys() == {"clean_success", "hacked_share", "gold", "uptake"}
+    for look in looks.values():
+        assert math.isnan(look(between)), "a step without a look"
+        assert math.isfinite(look(dict.fromkeys([*POINTS, *ARTEFACTS], 0.5))), "columns of the curves"
