@@ -148,8 +148,8 @@ def test_quick_is_the_embedded_world_stage_by_stage() -> None:
 
 
 def test_no_more_prompts_are_sampled_than_the_world_has() -> None:
-    with pytest.raises(ValueError, match="at most eval_prompts, 100; got 120"):
-        replace(QUICK, eval_prompts=100)
+    with pytest.raises(ValueError, match="at most eval_prompts, 50; got 80"):
+        replace(QUICK, eval_prompts=50)
 
 
 def test_another_world_has_the_same_sizes_and_shares_nothing() -> None:

@@ -12,12 +12,12 @@ from rrpo.profiles import SMOKE
 from rrpo.stages import MARKER
 from studies.prospects import shared
 from studies.search import Search
-from studies.trial import Question
+from studies.trial import OBJECTIVES, Question
 
 
 def test_what_only_installed_stages_read_is_not_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "LAYER", tmp_path / "layer")
-    question = Question(profile=SMOKE, store=tmp_path / "runs", seeds=(1000,), objectives=("gold_gain",))
+    question = Question(profile=SMOKE, store=tmp_path / "runs", seeds=(1000,), objectives=tuple(OBJECTIVES)[:1])
     search = Search(study="regularizers", name="s", question=question, trials=2)
     before = {stage.folder for stage in shared(search)}
     judge = world.judge(SMOKE, "val")
