@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUNS ?= runs
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: install ablate smoke card test test-all lint clean
+.PHONY: install ablate smoke card world test test-all lint clean
 
 install: $(VENV)/.installed
 
@@ -25,6 +25,10 @@ smoke: install
 	$(BIN)/python -m ablations.run --grid smoke --runs-dir $(RUNS)
 
 card: install
+	$(BIN)/python -m ablations.validate --runs-dir $(RUNS)
+
+world: install
+	$(BIN)/python -m ablations.world --runs-dir $(RUNS)
 	$(BIN)/python -m ablations.validate --runs-dir $(RUNS)
 
 lint: install

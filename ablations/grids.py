@@ -115,6 +115,8 @@ class Grid:
     """Name of the default profile."""
     seeds: int = 5
     """Default number of seeds."""
+    first_seed: int = FIRST_SEED
+    """The first of them, by default."""
 
 
 GRIDS: dict[str, Grid] = {

@@ -52,7 +52,7 @@ def missing_below(wanted: Sequence[Stage], store: Path) -> list[Stage]:
 
 def stage_key(stage: Stage) -> str:
     """The task that builds a stage."""
-    return f"{stage.name}-{stage.key[:20]}"
+    return stage.folder
 
 
 def cell_key(cell: Cell) -> str:

@@ -20,6 +20,9 @@ from rrpo.cell import Cell
 from rrpo.claims import Claims
 from rrpo.stages import Stage
 
+WORLD = "profile.world.seed"
+"""Parameter of a record that tells worlds of one profile apart."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -65,11 +68,12 @@ class Plan:
     def states(self) -> dict[str, str]:
         """Cell hash -> state and reason: done, missing, failed (why), stale (what changed), at work elsewhere (where)."""
         request = self.request
-        older = {(r.label, r.seed, r.profile): r for r in self.done.values()}
+        older = {(r.label, r.seed, r.profile, r.params.get(WORLD)): r for r in self.done.values()}
         owners = _owners(request.folder, request.cells)
         found: dict[str, str] = {}
         for cell in request.cells:
-            lost, before = self.lost.get(cell.hash), older.get((cell.label, cell.seed, cell.profile.name))
+            lost = self.lost.get(cell.hash)
+            before = older.get((cell.label, cell.seed, cell.profile.name, str(cell.profile.world.seed)))
             if cell.hash in self.done:
                 found[cell.hash] = "done"
             elif owner := owners.get(cell.hash):
@@ -136,7 +140,7 @@ def _owners(folder: RunsFolder, cells: Sequence[Cell]) -> dict[str, str]:
     owners = Claims(folder.claims).holders()
     if not owners:
         return {}
-    own = {cell.hash: [stage.path(folder.root).name for stage in cell.stages.values()] for cell in cells}
+    own = {cell.hash: [stage.folder for stage in cell.stages.values()] for cell in cells}
     return {key: str(owners[name]) for key, names in own.items() for name in names if name in owners}
 
 

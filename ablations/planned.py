@@ -26,23 +26,26 @@ class PlannedCell:
     """(folder's name, log's name) of every stage below it, inputs first."""
     profile: str = ""
     """Name of the size of world and models; empty where an older version wrote it."""
+    world: int = 0
+    """The world's seed."""
 
 
 def write_plan(folder: RunsFolder, grid: str, cells: Sequence[Cell]) -> None:
-    """Add what is planned, in one step; on the same profile it takes the place of what had the same name."""
-    planned = [PlannedCell(c.name, c.hash, _stages(c), c.profile.name) for c in cells]
-    names = {(cell.name, profile) for cell in planned for profile in (cell.profile, "")}
+    """Add what is planned, in one step; on the same profile and world it takes the place of what had the same name."""
+    planned = [PlannedCell(c.name, c.hash, _stages(c), c.profile.name, c.profile.world.seed) for c in cells]
+    names = {(cell.name, profile, cell.world) for cell in planned for profile in (cell.profile, "")}
     path = _path(folder, grid)
     path.parent.mkdir(exist_ok=True)
     with folder.lock():
-        rows = [cell for cell in read_plan(folder, grid) if (cell.name, cell.profile) not in names] + planned
+        rows = [cell for cell in read_plan(folder, grid) if (cell.name, cell.profile, cell.world) not in names]
+        rows += planned
         partial = path.with_suffix(f".{os.getpid()}")
         partial.write_text(json.dumps([astuple(cell) for cell in rows]))
         os.replace(partial, path)
 
 
 def _stages(cell: Cell) -> tuple[tuple[str, str], ...]:
-    return tuple((stage.path(Path()).name, stage_key(stage)) for stage in walk(*cell.stages.values()))
+    return tuple((stage.folder, stage_key(stage)) for stage in walk(*cell.stages.values()))
 
 
 def read_plan(folder: RunsFolder, grid: str) -> list[PlannedCell]:

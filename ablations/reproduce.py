@@ -2,8 +2,10 @@
 
 On the same CPU software every number must be equal to the last bit; elsewhere (another processor, library, version of the code,
 a GPU) within ``--tolerance``. Builds in a stage store of its own inside the runs folder, so that nothing stored is taken for
-a repetition. Exit status: 0 when the numbers are equal, 1 when they differ or the cell cannot be built, 2 for bad input, 130 when
-stopped by Ctrl-C; the same command then goes on.
+a repetition; what is installed with the package (`rrpo.frozen`) is the same everywhere, and is taken as it is.
+
+Exit status: 0 when the numbers are equal, 1 when they differ or the cell cannot be built, 2 for bad input, 130 when stopped by
+Ctrl-C; the same command then goes on.
 """
 
 from __future__ import annotations
@@ -32,8 +34,9 @@ from ablations.request import default_workers
 from ablations.run import WIDTH
 from ablations.runs_folder import RunsFolder, check
 from ablations.store import Store
+from rrpo import stages
 from rrpo.cell import Cell, collect
-from rrpo.stages import MARKER, Stage, walk
+from rrpo.stages import MARKER, Stage, place, walk
 
 TOLERANCE = 0.05
 """Default: five points of a rate; of numbers above 1, five per cent. Sampling amplifies a last bit, so it is wide."""
@@ -72,6 +75,8 @@ def command(
                 console,
                 f"{share_world(cell, folder.root, scratch.root)} stages of the world are taken as they are stored.",
             )
+    if installed := sum((stages.LAYER / stage.folder / MARKER).is_file() for stage in walk(*cell.stages.values())):
+        say(console, f"{installed} stages are installed with the package and are taken as they are.")
     if cell.hash != record.cell_hash:
         say(
             console,
@@ -129,7 +134,7 @@ def share_world(cell: Cell, store: Path, scratch: Path) -> int:
     count = 0
     for stage in walk(*cell.stages.values()):
         if stage.key in shared and stage.done(store):
-            target = stage.path(scratch)
+            target = place(scratch, stage.folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             if not target.exists():
                 target.symlink_to(stage.path(store), target_is_directory=True)
@@ -150,7 +155,9 @@ def compare(cell: Cell, record: Record, store: Path, scratch: Path) -> Compariso
         *((role, s) for role, s in wanted.items()),
         *(("", s) for s in walk(*wanted.values())),
     ]:
-        now = json.loads((stage.path(scratch) / MARKER).read_text())
+        now = _marker([stage.path(scratch) / MARKER])
+        if not now:  # below a stage that is installed or shared, and so not needed
+            continue
         device = "cuda" if now["device"] == "cuda" else device
         before = _marker([record.folder / role / MARKER if role else Path(), stage.path(store) / MARKER])
         if before:

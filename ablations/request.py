@@ -13,13 +13,13 @@ from ablations import environment, launchers, packing
 from ablations.errors import InputError, choose, positive
 from ablations.estimate import Estimator
 from ablations.exported import read_arms
-from ablations.grids import FIRST_SEED, GRIDS, product, scale_batches
+from ablations.grids import GRIDS, product, scale_batches
 from ablations.launchers import Launcher
 from ablations.runs_folder import RunsFolder, check
 from rrpo import world
 from rrpo.cell import Cell
 from rrpo.corpus.config import ManifestConfig
-from rrpo.profiles import PROFILES, Profile
+from rrpo.profiles import PROFILES, Profile, in_world
 from rrpo.stages import walk
 
 PROMPTS = ("rl", "eval")
@@ -72,8 +72,9 @@ def request(
     *,
     grid: str,
     profile: str | None = None,
+    world_seed: int = 0,
     seeds: int | None = None,
-    first_seed: int = FIRST_SEED,
+    first_seed: int | None = None,
     arms: str | None = None,
     device: str = "auto",
     workers: int | None = None,
@@ -96,14 +97,14 @@ def request(
     """
     chosen = GRIDS[choose("grid", grid, GRIDS)]
     size = PROFILES[choose("profile", chosen.profile if profile is None else profile, PROFILES)]
+    size = in_world(size, _not_negative("--world", world_seed))
     size = scale_batches(size, positive("--batch-scale", batch_scale))
     size = replace(size, manifests=_manifests(manifests, size))
     planned = positive("--seeds", chosen.seeds if seeds is None else seeds)
-    if first_seed < 0:
-        raise InputError("--first-seed must not be negative", got=first_seed, fix="give --first-seed 0 or more")
-    cells = chosen.cells(size, range(first_seed, first_seed + planned))
+    first = _not_negative("--first-seed", chosen.first_seed if first_seed is None else first_seed)
+    cells = chosen.cells(size, range(first, first + planned))
     if arms is not None:
-        cells += product(read_arms(runs_dir), size, range(first_seed, first_seed + planned))
+        cells += product(read_arms(runs_dir), size, range(first, first + planned))
         known = list(dict.fromkeys(cell.label for cell in cells))
         wanted = [choose(f"arm in grid {grid}", name.strip(), known) for name in arms.split(",")]
         cells = sorted((cell for cell in cells if cell.label in wanted), key=lambda cell: cell.seed)
@@ -126,6 +127,12 @@ def request(
         looks=() if looks is None else _looks(looks, planned),
         shard=_shard(shard, len(cells)),
     )
+
+
+def _not_negative(flag: str, value: int) -> int:
+    if value < 0:
+        raise InputError(f"{flag} must not be negative", got=value, fix=f"give {flag} 0 or more")
+    return value
 
 
 def _looks(text: str, seeds: int) -> tuple[int, ...]:

@@ -16,11 +16,12 @@ from rich.table import Table as RichTable
 from ablations import plan
 from ablations.commands import Device, RunsDir, refusing, say, start
 from ablations.estimate import Estimator
-from ablations.grids import FIRST_SEED, GRIDS
+from ablations.grids import GRIDS
 from ablations.launchers import PACKAGES
 from ablations.request import request
 from ablations.runner import Outcome, run_plan
 from ablations.sheet import Sheet
+from rrpo.profiles import PROFILES
 
 WIDTH = 150
 """Columns where the output is no terminal."""
@@ -31,11 +32,18 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def command(
     grid: Annotated[str, typer.Option(help=f"Which comparison: {', '.join(GRIDS)}.")],
     seeds: Annotated[int | None, typer.Option(help="How many seeds. Default: the grid's.", show_default=False)] = None,
-    first_seed: Annotated[int, typer.Option(help="The first seed. From 1000 on: for development.")] = FIRST_SEED,
+    first_seed: Annotated[
+        int | None,
+        typer.Option(help="The first seed. From 1000 on: for development. Default: the grid's.", show_default=False),
+    ] = None,
     arms: Annotated[str | None, typer.Option(help="Only these arms, by name, with commas.")] = None,
     profile: Annotated[
-        str | None, typer.Option(help="Size of world and models. Default: the grid's (smoke or embedded).")
+        str | None, typer.Option(help=f"Size of world and models: {', '.join(PROFILES)}. Default: the grid's.")
     ] = None,
+    world: Annotated[
+        int,
+        typer.Option(help="Which world: 0 is installed, others have its sizes but other speakers, texts and judges."),
+    ] = 0,
     device: Device = "auto",
     workers: Annotated[
         int | None,
@@ -98,6 +106,7 @@ def command(
         asked = request(
             grid=grid,
             profile=profile,
+            world_seed=world,
             seeds=seeds,
             first_seed=first_seed,
             arms=arms,

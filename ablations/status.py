@@ -24,6 +24,7 @@ from ablations.runs_folder import RunsFolder, check
 from ablations.store import Store
 from rrpo.claims import Claims
 from rrpo.progress import progress_of
+from rrpo.stages import stored
 
 WIDTH = 170
 """Columns where the output is no terminal."""
@@ -103,7 +104,7 @@ def status(store: Store, grid: str) -> list[Row]:
 
 def _last_log(cell: PlannedCell, folder: RunsFolder) -> str:
     """The newest log of those of its stages that are not built."""
-    logs = [folder.logs / f"{log}.log" for name, log in cell.stages if not (folder.root / "stages" / name).exists()]
+    logs = [folder.logs / f"{log}.log" for name, log in cell.stages if stored(folder.root, name) is None]
     found = [path for path in logs if path.is_file()]
     return str(max(found, key=lambda path: path.stat().st_mtime)) if found else ""
 

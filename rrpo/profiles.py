@@ -1,9 +1,13 @@
-"""Named sizes of world and models. ``embedded`` is what results are reported on; ``smoke`` shows in a minute that it runs."""
+"""Named sizes of world and models.
+
+``embedded`` is what results are reported on; ``quick`` is the same world with little work a seed; ``smoke`` is a world of its
+own, so small that it is built in a minute.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rrpo.config import CodecConfig, FinetuneConfig, OptimizeConfig, PolicyConfig, PretrainConfig, SftConfig
 from rrpo.corpus.config import ManifestConfig, WorldConfig
@@ -59,6 +63,8 @@ class Profile:
     """See `SplitConfig.rater_noise`."""
     rl_prompts: int = 512
     """RL prompts."""
+    eval_prompts: int = 1200
+    """The world's evaluation prompts; `OptimizeConfig` says how many of them, the first, are sampled."""
     codec: CodecConfig = field(default_factory=CodecConfig)
     """Stage ``codec``."""
     recogniser: RecogniserConfig = field(default_factory=RecogniserConfig)
@@ -100,6 +106,19 @@ class Profile:
     third_judge: PhoneticJudgeConfig = field(default_factory=PhoneticJudgeConfig)
     """Stage ``phonetic_judge``: beside gold, on vocoded samples and in the world card."""
 
+    def __post_init__(self) -> None:
+        """Raises ValueError where more prompts are to be sampled than there are."""
+        if self.optimize.final_prompts > self.eval_prompts:
+            raise ValueError(
+                f"optimize.final_prompts must be at most eval_prompts, {self.eval_prompts}; "
+                f"got {self.optimize.final_prompts}"
+            )
+
+
+def in_world(profile: Profile, seed: int) -> Profile:
+    """The profile in another world of the same kind and sizes: other speakers, texts, codec, judges, base policy."""
+    return profile if seed == profile.world.seed else replace(profile, world=replace(profile.world, seed=seed))
+
 
 EMBEDDED = Profile(
     name="embedded",
@@ -126,6 +145,22 @@ EMBEDDED = Profile(
     },
 )
 
+QUICK = replace(
+    EMBEDDED,
+    name="quick",
+    annotated=100,
+    finetune=FinetuneConfig(steps=30, batch=16),
+    optimize=OptimizeConfig(
+        steps=16, batch=16, checkpoints=(0, 8, 16), eval_prompts=40, final_prompts=80, lr=1e-3, warmup=3
+    ),
+    examine=ExamineConfig(interpolation_pairs=10, pgd_steps=2),
+    fidelity=FidelityConfig(prompts=12, one_draws=2, many_draws=1),
+    vocode=VocodeConfig(prompts=20),
+    naturalness=NaturalnessConfig(prompts=3),
+    readings=1,
+)
+"""The embedded world, stage by stage, and per seed as little as shows that the reward is climbed; nothing to conclude from."""
+
 SMOKE = Profile(
     name="smoke",
     world=WorldConfig(policy_speakers=2, rm_speakers=3, judge_speakers=3, foreign_speakers=1, cue_spread=0.4),
@@ -133,6 +168,7 @@ SMOKE = Profile(
     misacted=0.0,
     annotated=60,
     rl_prompts=64,
+    eval_prompts=120,
     codec=CodecConfig(levels=(5, 5, 5), dim=48, steps=150),
     recogniser=RecogniserConfig(dim=48, steps=60),
     val_judge=JudgeConfig(dim=32, steps=80),
@@ -167,4 +203,4 @@ SMOKE = Profile(
 )
 """Nothing to conclude from: clearer emotions, few speakers, short training."""
 
-PROFILES = {profile.name: profile for profile in (SMOKE, EMBEDDED)}
+PROFILES = {profile.name: profile for profile in (SMOKE, EMBEDDED, QUICK)}

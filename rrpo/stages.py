@@ -2,7 +2,8 @@
 
 A `Stage` names a build function, its config and the stages it reads. Its key hashes all of that, so equal work has an
 equal key whoever asks for it. `materialise` builds what is missing: one process claims it, the others wait or do other work;
-a half-built folder is never seen, since a build happens beside its place and is renamed into it.
+a half-built folder is never seen, since a build happens beside its place and is renamed into it. Below every store lies
+`LAYER`: results that are installed with the package, which are read as if they were stored and never written.
 
 Nothing here imports torch: planning a thousand cells only hashes configs.
 """
@@ -32,6 +33,8 @@ from rrpo.provenance import built_with
 from rrpo.versions import VERSIONS
 
 MARKER = "stage.json"
+LAYER = Path(__file__).with_name("world_weights")
+"""Read-only results, a folder a stage, which every store has in common; see `rrpo.frozen`."""
 POLL = 1.0
 """Most seconds between two looks at a stage that another process builds."""
 
@@ -95,21 +98,36 @@ class Stage:
         roles = {role: stage.key for role, stage in self.inputs.items()}
         return content_hash([self.name, VERSIONS[self.name], self.config, roles])
 
+    @property
+    def folder(self) -> str:
+        """Name of the result's folder, of its checkpoints and of the claim on it."""
+        return f"{self.name}-{self.key[:20]}"
+
     def path(self, store: Path) -> Path:
-        """Where the result lies once it is built."""
-        return store / "stages" / f"{self.name}-{self.key[:20]}"
+        """Where the result lies, in the store or in `LAYER`; before it is built, where it will."""
+        return stored(store, self.folder) or place(store, self.folder)
 
     def done(self, store: Path) -> bool:
-        """Whether a finished result is stored."""
-        return (self.path(store) / MARKER).is_file()
+        """Whether there is a finished result."""
+        return stored(store, self.folder) is not None
 
     def seconds(self, store: Path) -> float | None:
-        """How long the stored result took to build."""
-        marker = self.path(store) / MARKER
-        return float(json.loads(marker.read_text())["seconds"]) if marker.is_file() else None
+        """How long the result took to build; None before it is built."""
+        found = stored(store, self.folder)
+        return float(json.loads((found / MARKER).read_text())["seconds"]) if found else None
 
     def __str__(self) -> str:
         return self.label or self.name
+
+
+def stored(store: Path, folder: str) -> Path | None:
+    """The finished result whose folder has that name: the store's own, else the one of `LAYER`; None where there is none."""
+    return next((found for found in (place(store, folder), LAYER / folder) if (found / MARKER).is_file()), None)
+
+
+def place(store: Path, folder: str) -> Path:
+    """Where a store keeps what it builds: the only place of a stage that is ever written."""
+    return store / "stages" / folder
 
 
 def walk(*roots: Stage) -> Iterator[Stage]:
@@ -131,15 +149,15 @@ def walk(*roots: Stage) -> Iterator[Stage]:
 def materialise(stage: Stage, store: Path, context: Context) -> Path:
     """The folder of ``stage``'s result, building it (and what it reads) when it is missing.
 
-    A result is on disk, whole, before its place shows it. Checkpoints lie in ``store/checkpoints/`` while a stage is built;
-    they outlast whatever ends a build, except divergence.
+    What a finished result was built from is not asked for. A result is on disk, whole, before its place shows it. Checkpoints lie
+    in ``store/checkpoints/`` while a stage is built; they outlast whatever ends a build, except divergence.
 
     Raises whatever the build raises, of which nothing else is kept; ClaimedError where ``context`` does not want to wait.
     """
-    final = stage.path(store)
     if stage.done(store):
-        return final
+        return stage.path(store)
     inputs = {role: materialise(child, store, context) for role, child in stage.inputs.items()}
+    final = place(store, stage.folder)
     final.parent.mkdir(parents=True, exist_ok=True)
     claims = Claims(store / "claims")
     pause = POLL / 20
@@ -158,8 +176,8 @@ def materialise(stage: Stage, store: Path, context: Context) -> Path:
 
 def _build(stage: Stage, store: Path, inputs: Mapping[str, Path], claim: Claim, context: Context) -> None:
     """Build beside the final place and rename into it."""
-    final = stage.path(store)
-    finished = [path for path in (store / "checkpoints").glob("*") if (final.parent / path.name / MARKER).is_file()]
+    final = place(store, stage.folder)
+    finished = [path for path in (store / "checkpoints").glob("*") if stored(store, path.name)]
     for left in [*final.parent.glob(f".{final.name}.*"), *finished]:  # of builders that were killed
         shutil.rmtree(left, ignore_errors=True)
     partial = final.with_name(f".{final.name}.{os.getpid()}")

@@ -169,8 +169,8 @@ def base(profile: Profile) -> Stage:
 
 @cache
 def eval_prompts(profile: Profile) -> Stage:
-    """The evaluation prompts, the same for every arm and seed; a checkpoint but the last asks the first of them."""
-    return prompts(profile, "eval", profile.optimize.final_prompts, 0)
+    """The evaluation prompts, the same for every arm and seed; a checkpoint asks the first of them."""
+    return prompts(profile, "eval", profile.eval_prompts, 0)
 
 
 @cache

@@ -19,20 +19,22 @@ if TYPE_CHECKING:
 
 def shared(search: Search) -> list[Stage]:
     """The missing stages that every trial needs, inputs first: those that two points without a common value share."""
-    paper, other = _needed(search, elsewhere=False), _needed(search, elsewhere=True)
-    return missing_below([stage for key, stage in paper.items() if key in other], search.question.store)
+    paper, other = _asked(search, elsewhere=False), _asked(search, elsewhere=True)
+    common = {s.key for s in walk(*paper)} & {s.key for s in walk(*other)}
+    return [s for s in missing_below([*paper, *other], search.question.store) if s.key in common]
 
 
 def own(search: Search) -> list[Stage]:
     """The stages that a trial may have to itself, for an estimate: those of the paper's values."""
-    other = _needed(search, elsewhere=True)
-    return [stage for key, stage in _needed(search, elsewhere=False).items() if key not in other]
+    other = {stage.key for stage in walk(*_asked(search, elsewhere=True))}
+    return [stage for stage in walk(*_asked(search, elsewhere=False)) if stage.key not in other]
 
 
-def _needed(search: Search, *, elsewhere: bool) -> dict[str, Stage]:
+def _asked(search: Search, *, elsewhere: bool) -> list[Stage]:
+    """The results that a trial with the paper's values, or with none of them, is told by."""
     study = search.definition
     arm = study.arm(study.elsewhere if elsewhere else study.paper)
-    return {s.key: s for seed in search.question.seeds for s in walk(*search.question.stages(arm, seed))}
+    return [stage for seed in search.question.seeds for stage in search.question.stages(arm, seed)]
 
 
 def announcement(search: Search, study: OptunaStudy, workers: int, once: Sequence[Stage]) -> list[str]:

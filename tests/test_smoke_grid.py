@@ -1,4 +1,5 @@
-"""The smoke grid from end to end: real speech, real training, real processes, MLflow read back, a report from it."""
+"""The smoke grid from end to end, in a small world that it builds: real speech, real training, real processes, MLflow read back,
+a report from it."""
 
 import os
 import subprocess
@@ -23,7 +24,8 @@ CHANCE = 1 / 5
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("smoke") / "runs"
-    command = [sys.executable, "-m", "ablations.run", "--grid", "smoke", "--device", "cpu", "--runs-dir", str(folder)]
+    command = [sys.executable, "-m", "ablations.run", "--grid", "smoke", "--profile", "smoke", "--first-seed", "1"]
+    command += ["--device", "cpu", "--runs-dir", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"})
     assert done.returncode == 0, done.stdout + done.stderr
     assert "All 4 cells are done." in done.stdout

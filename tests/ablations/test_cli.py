@@ -80,6 +80,8 @@ def test_run_then_plan_says_done(runs: Path):
         (["--grid", "tiny", "--workers", "0"], ["--workers must be a positive count"]),
         (["--grid", "tiny", "--batch-scale", "0"], ["--batch-scale must be a positive count"]),
         (["--grid", "tiny", "--first-seed", "-1"], ["--first-seed must not be negative"]),
+        (["--grid", "tiny", "--world", "-1"], ["--world must not be negative"]),
+        (["--grid", "tiny", "--world", "one"], ["--world"]),
         (["--grid", "tiny", "--seeds", "two"], ["--seeds"]),
         (["--grid", "tiny", "--manifest", "nosuch=x.jsonl"], ["no split for --manifest", "nosuch", "annotated"]),
         (["--grid", "tiny", "--manifest", "annotated"], ["no such manifest"]),

@@ -17,6 +17,7 @@ from ablations.planned import read_plan, write_plan
 from ablations.runs_folder import check
 from ablations.store import Store
 from rrpo.claims import Claims
+from rrpo.profiles import in_world
 
 
 def test_a_later_invocation_hides_no_cell_of_a_former_one(runs: Path):
@@ -36,11 +37,13 @@ def test_a_cell_that_is_planned_anew_takes_its_own_place_alone(runs: Path):
     (old,) = fakes.cells(["diffro"], [1])
     (new,) = fakes.cells(["diffro"], [1], {"diffro/1": Path("other-config")})
     elsewhere = replace(old, profile=replace(old.profile, name="another"))
-    for cell in (old, elsewhere, new):
+    other_world = replace(old, profile=in_world(old.profile, 1))
+    for cell in (old, elsewhere, other_world, new):
         write_plan(folder, "tiny", [cell])
-    assert [(cell.hash, cell.profile) for cell in read_plan(folder, "tiny")] == [
-        (elsewhere.hash, "another"),
-        (new.hash, "smoke"),
+    assert [(cell.hash, cell.profile, cell.world) for cell in read_plan(folder, "tiny")] == [
+        (elsewhere.hash, "another", 0),
+        (other_world.hash, "smoke", 1),
+        (new.hash, "smoke", 0),
     ]
 
 

@@ -17,7 +17,7 @@ def cell(profile: Profile = SMOKE, seed: int = 1, arm: ArmConfig | None = None) 
 
 CHANGED = {
     "base policy": replace(SMOKE, base=replace(SMOKE.base, steps=7)),
-    "evaluation prompts": replace(SMOKE, optimize=replace(SMOKE.optimize, final_prompts=100)),
+    "evaluation prompts": replace(SMOKE, eval_prompts=140),
     "test set of the RM": replace(SMOKE, sizes={**SMOKE.sizes, "rm_test": 40}),
     "judge": replace(SMOKE, test_judge=replace(SMOKE.test_judge, steps=7)),
     **{

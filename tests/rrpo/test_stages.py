@@ -5,6 +5,7 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import soundfile
 import torch
 
+from rrpo import stages
 from rrpo.failures import DivergedError, Interrupted, failure_kind
 from rrpo.identity import content_hash
 from rrpo.stages import Context, Stage, materialise, walk
@@ -123,6 +125,81 @@ def test_of_two_processes_one_builds_and_the_other_waits(tmp_path: Path) -> None
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
     assert len((tmp_path / "log").read_text().split()) == 1
+
+
+@pytest.fixture
+def layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty layer in place of the package's."""
+    monkeypatch.setattr(stages, "LAYER", tmp_path / "layer")
+    stages.LAYER.mkdir()
+    return stages.LAYER
+
+
+def install(stage: Stage, layer: Path) -> None:
+    """Build a stage and put it into the layer, where its number is marked, so that it is told from one of a store."""
+    folder = shutil.copytree(materialise(stage, layer.parent / "elsewhere", Context()), layer / stage.folder)
+    (folder / "number").write_text("100")
+
+
+def content(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Time and bytes of every file below a folder."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
+def test_what_the_layer_holds_is_there_and_its_inputs_are_not_asked_for(tmp_path: Path, layer: Path) -> None:
+    """Three processes build what reads it; the layer is as it was."""
+    store, log = tmp_path / "runs", tmp_path / "log"
+    speech = number(1, log)
+    held = number(2, log, {"speech": speech})
+    top = number(3, log, {"held": held})
+    install(held, layer)
+    log.unlink()
+    before = content(layer)
+    layer.chmod(0o555)
+    assert held.done(store)
+    assert held.path(store) == layer / held.folder == materialise(held, store, Context())
+    assert held.seconds(store) is not None
+    assert not top.done(store)
+    assert top.path(store) == store / "stages" / top.folder
+    fork = multiprocessing.get_context("fork")
+    workers = [fork.Process(target=materialise, args=(top, store, Context())) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    assert (top.path(store) / "number").read_text() == "103.0"
+    assert len(log.read_text().split()) == 1
+    assert [path.name for path in (store / "stages").iterdir()] == [top.folder]
+    assert not speech.done(store)
+    assert content(layer) == before
+    layer.chmod(0o755)
+
+
+def test_a_stores_own_stage_comes_before_the_layers(tmp_path: Path, layer: Path) -> None:
+    stage = number(2, tmp_path / "log")
+    materialise(stage, tmp_path / "runs", Context())
+    install(stage, layer)
+    assert stage.path(tmp_path / "runs") == tmp_path / "runs" / "stages" / stage.folder
+    assert (stage.path(tmp_path / "other") / "number").read_text() == "100"
+
+
+def test_another_version_or_config_is_built_as_ever(
+    tmp_path: Path, layer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(number(2, tmp_path / "log"), layer)
+    assert not number(3, tmp_path / "log").done(tmp_path / "runs")
+    monkeypatch.setitem(stages.VERSIONS, "codec", stages.VERSIONS["codec"] + 1)
+    newer = number(2, tmp_path / "log")
+    assert (materialise(newer, tmp_path / "runs", Context()) / "number").read_text() == "2"
+
+
+def test_a_folder_of_the_layer_without_its_marker_is_no_result(tmp_path: Path, layer: Path) -> None:
+    stage = number(2, tmp_path / "log")
+    install(stage, layer)
+    (layer / stage.folder / "stage.json").unlink()
+    assert (materialise(stage, tmp_path / "runs", Context()) / "number").read_text() == "2"
 
 
 def test_a_stage_is_on_disk_before_its_place_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

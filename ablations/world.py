@@ -1,0 +1,98 @@
+"""``python -m ablations.world --runs-dir runs``: bring the frozen world up to date, which is installed with the package.
+
+Builds what it lacks through the same store as `ablations.run`, copies it into the package and removes what is stale; what is
+current stays as it is. ``--check`` only says what is stale, missing or superfluous. Exit status: 0; 1 when a stage cannot be
+built, or the frozen world is not current; 2 for bad input; 130 when stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ablations import environment, records, tracking
+from ablations.building import build
+from ablations.commands import RunsDir, Workers, refusing, say, start
+from ablations.errors import positive
+from ablations.estimate import Estimator
+from ablations.request import default_workers
+from ablations.run import WIDTH
+from ablations.runs_folder import check
+from rrpo import frozen, stages
+from rrpo.frozen import Review
+from rrpo.stages import Stage
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def command(
+    check_only: Annotated[bool, typer.Option("--check", help="Build nothing: say whether it is current.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda. The numbers of a world depend on it.")] = "cpu",
+    workers: Workers = None,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Bring the world that is installed with the package up to date, or say whether it is."""
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    wanted = frozen.frozen()
+    if check_only:
+        found = frozen.review(wanted)
+        for line in [*([] if found.empty else lines(found)), conclusion(found, wanted)]:
+            say(console, line)
+        raise typer.Exit(0 if found.current or found.empty else 1)
+    with refusing():
+        folder = check(runs_dir)
+        machine = environment.resolve_device(device)
+        count = default_workers(machine) if workers is None else positive("--workers", workers)
+        tracking.create(folder, records.EXPERIMENT_WORLD)
+    if failures := build(wanted, folder, Estimator(folder.root, machine), count, console):
+        say(console, "The frozen world is as it was, since stages could not be built:")
+        for name, reason in failures.items():
+            say(console, f"  {name}: {reason}")
+        raise typer.Exit(1)
+    before = frozen.freeze(wanted, folder.root)
+    for stage in before.missing:
+        say(console, f"added: {stage.folder} ({stage}), {_mib(stage)}")
+    for name in (*before.stale, *before.superfluous):
+        say(console, f"removed: {name}")
+    say(console, conclusion(frozen.review(wanted), wanted))
+
+
+def lines(found: Review) -> list[str]:
+    """What is not as it should be."""
+    return [
+        *(f"missing: {stage.folder} ({stage})" for stage in found.missing),
+        *(f"stale: {folder}: {why}" for folder, why in found.stale.items()),
+        *(f"superfluous: {folder}" for folder in found.superfluous),
+    ]
+
+
+def conclusion(found: Review, wanted: Sequence[Stage]) -> str:
+    """The last line."""
+    if found.empty:
+        return (
+            f"The world is not frozen yet: {stages.LAYER} holds no stage, and everything is built where it is needed."
+        )
+    if found.current:
+        return f"The frozen world is current: {len(wanted)} stages, {_mib(*wanted)}."
+    parts = {"missing": found.missing, "stale": found.stale, "superfluous": found.superfluous}
+    counts = ", ".join(f"{len(part)} {name}" for name, part in parts.items())
+    return f"The frozen world is not current: {counts}. `make world` brings it up to date."
+
+
+def _mib(*held: Stage) -> str:
+    return f"{sum(frozen.size(stage.folder) for stage in held) / 2**20:.2f} MiB"
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    start(app, "ablations.world")
+
+
+if __name__ == "__main__":
+    main()
