@@ -16,11 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ablations.contrasts import Values
-from ablations.grids import split_label
 from ablations.judges import Judge, gold
-from ablations.records import GOLD_GAIN, Record
+from ablations.records import Record
 from ablations.sheet import Column
-from ablations.statistics import MatchedGain, matched_kl_gain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,6 +54,8 @@ class Outcome:
     """What a caption has to say of it."""
     by: Callable[[Judge], Outcome] | None = None
     """The same outcome by another judge; None: no judge has a say in it."""
+    optional: bool = False
+    """Whether it is shown only where some record has it."""
 
     @property
     def heading(self) -> str:
@@ -79,19 +79,6 @@ class Outcome:
     def values(self, records: Sequence[Record]) -> Values:
         """The outcome of every record, by (arm, seed)."""
         return {(record.label, record.seed): self.read(record) for record in records}
-
-
-@dataclass(frozen=True, kw_only=True)
-class OutcomeAmongPeers(Outcome):
-    """An outcome that compares a cell with the others of its seed; a single record has none."""
-
-    read: Callable[[Record], float] = lambda record: math.nan
-    among: Callable[[Sequence[Record]], Values]
-    """All cells' values at once."""
-
-    def values(self, records: Sequence[Record]) -> Values:
-        """The outcome of every record, by (arm, seed)."""
-        return self.among(records)
 
 
 def at_end(record: Record, name: str) -> float:
@@ -192,65 +179,7 @@ def accuracy(judge: Judge) -> Outcome:
     return replace(followed("gold", "gold accuracy", judge.accuracy, direction=+1), by=accuracy)
 
 
-def matched_gain(judge: Judge) -> Outcome:
-    """Mean gain of a judge's accuracy along the range of KL that all arms of a seed (and setting) reach."""
-
-    def among(records: Sequence[Record]) -> Values:
-        matched = _matched(records, judge.accuracy)
-        return {(label, seed): gain for seed, found in matched for label, gain in found.gains.items()}
-
-    return OutcomeAmongPeers(
-        name=GOLD_GAIN,
-        label="gold gain at matched KL",
-        among=among,
-        unit="gain",
-        direction=+1,
-        note=f"Gold gain at matched KL: mean gain of the {judge.label}'s accuracy over SFT along sqrt(KL per token), from 0 to "
-        "the largest KL that all arms of the seed (and setting) shown here reach; arms that stop early by design keep their last "
-        "value.",
-        by=matched_gain,
-    )
-
-
-def reaches(records: Sequence[Record]) -> dict[tuple[str, int], float]:
-    """The end of the common range in sqrt(KL per token) by (arm, seed), as in `matched_gain`; not of arms that did not move."""
-    return {
-        (label, seed): matched.reach
-        for seed, matched in _matched(records, gold().accuracy)
-        for label in matched.gains
-        if matched.reach > 0 and label not in matched.stuck
-    }
-
-
-def not_moved(records: Sequence[Record]) -> dict[str, list[int]]:
-    """Arms that should have moved and did not, with the seeds: they do not set the common range."""
-    stuck: dict[str, list[int]] = {}
-    for seed, matched in _matched(records, gold().accuracy):
-        for label in matched.stuck:
-            stuck.setdefault(label, []).append(seed)
-    return stuck
-
-
-def _matched(records: Sequence[Record], column: str) -> list[tuple[int, MatchedGain]]:
-    """The arms of each seed (and setting) that a judge was asked of, matched with one another; seeds rising.
-
-    The common KL range is that of a seed's arms, in a grid of settings of those in the same setting (after the label's ``@``).
-    A judge that was asked at some checkpoints only is linear between those.
-    """
-    within: dict[tuple[int, str], list[Record]] = {}
-    for record in records:
-        if {"sqrt_kl", column} <= set(record.points.columns) and record.points[column].notna().any():
-            within.setdefault((record.seed, split_label(record.label)[1]), []).append(record)
-    found = []
-    for (seed, _), moved in sorted(within.items(), key=lambda item: item[0][0]):
-        asked = {r.label: r.points[r.points[column].notna()] for r in moved}
-        paths = {label: (points["sqrt_kl"].to_numpy(), points[column].to_numpy()) for label, points in asked.items()}
-        found.append((seed, matched_kl_gain(paths, {r.label for r in moved if r.stops_early})))
-    return found
-
-
 OUTCOMES: list[Outcome] = [
-    matched_gain(gold()),
     clean_success(gold()),
     hacked_share(gold()),
     accuracy(gold()),
@@ -258,9 +187,11 @@ OUTCOMES: list[Outcome] = [
     followed("phone_error_rate", "phone error rate", "phone_error_rate", direction=-1),
     sampled("artefacts", "artefacts", artefact_share, -1),
     followed("uptake", "shortcut uptake", "uptake", "gain", -1),
+    replace(followed("dnsmos", "naturalness (DNSMOS)", "dnsmos", "mark", +1), optional=True),
+    replace(followed("plcmos", "naturalness (PLCMOS)", "plcmos", "mark", +1), optional=True),
     followed("kl_token", "KL, nats/token", "kl_token", "plain"),
 ]
-"""In the order of the table of results. All but the gain at matched KL are values at the last checkpoint."""
+"""In the order of the table of results; values at the last checkpoint."""
 
 
 def find(name: str) -> Outcome:
@@ -273,3 +204,8 @@ def find(name: str) -> Outcome:
 def measured(outcome: Outcome, records: Sequence[Record]) -> bool:
     """Whether any record has it."""
     return bool(np.isfinite(list(outcome.values(records).values())).any())
+
+
+def shown(records: Sequence[Record]) -> list[Outcome]:
+    """The declared outcomes, of the optional ones those that some record has."""
+    return [outcome for outcome in OUTCOMES if not outcome.optional or measured(outcome, records)]
