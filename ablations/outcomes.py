@@ -100,26 +100,34 @@ def followed(name: str, label: str, column: str, unit: str = "percent", directio
     return Outcome(name=name, label=label, read=read, unit=unit, direction=direction, curve=curve)
 
 
-def sampled(name: str, label: str, share: Share, direction: int = 0, note: str = "") -> Outcome:
-    """An outcome that is a ``share`` of a checkpoint's samples."""
+def sampled(name: str, label: str, share: Share, direction: int = 0, note: str = "", by: str = "") -> Outcome:
+    """An outcome that is a ``share`` of a checkpoint's samples; ``by`` names the judge that it goes by, if any."""
+
+    def shares(record: Record) -> dict[float, float]:
+        """Step -> share, counted once a record."""
+        key = (name, by)
+        if key not in record.shares:
+            record.shares[key] = _by_step(record.samples, share)
+        return record.shares[key]
 
     def curve(record: Record) -> NDArray[np.float64]:
-        missing = np.full(len(record.points), math.nan)
-        if record.samples.empty or (masks := share(record.samples)) is None:
-            return missing
-        steps, place = np.unique(record.samples["step"].to_numpy(), return_inverse=True)
-        counts = [np.bincount(place[mask], minlength=len(steps)) for mask in (masks[0] & masks[1], masks[1])]
-        by_step = {step: hits / n for step, hits, n in zip(steps, *counts, strict=True) if n}
-        return np.array([by_step.get(step, math.nan) for step in record.points["step"]])
+        found = shares(record)
+        return np.array([found.get(step, math.nan) for step in record.points.get("step", ())], float)
 
     def read(record: Record) -> float:
-        if record.samples.empty or (masks := share(record.samples)) is None:
-            return math.nan
-        steps = record.samples["step"].to_numpy()
-        counted = masks[0][masks[1] & (steps == steps.max())]
-        return float(counted.mean()) if len(counted) else math.nan
+        found = shares(record)
+        return found[max(found)] if found else math.nan
 
     return Outcome(name=name, label=label, read=read, direction=direction, curve=curve, note=note)
+
+
+def _by_step(samples: pd.DataFrame, share: Share) -> dict[float, float]:
+    """Step -> share of its samples that count, NaN where there is none to count of; empty where a column is missing."""
+    if samples.empty or (masks := share(samples)) is None:
+        return {}
+    steps, place = np.unique(samples["step"].to_numpy(), return_inverse=True)
+    hits, n = (np.bincount(place[mask], minlength=len(steps)) for mask in (masks[0] & masks[1], masks[1]))
+    return {step: hit / of if of else math.nan for step, hit, of in zip(steps, hits, n, strict=True)}
 
 
 def flagged(samples: pd.DataFrame) -> NDArray[np.bool_] | None:
@@ -153,7 +161,9 @@ def clean_success(judge: Judge) -> Outcome:
         f"{100 * PHONE_ERROR_BOUND:g} % of the phones are wrong. Hacked share: of the samples in which the arm's own reward "
         "model hears the target, those that are no clean success."
     )
-    return replace(sampled("clean_success", "clean success", partial(clean, judge=judge), +1, note), by=clean_success)
+    return replace(
+        sampled("clean_success", "clean success", partial(clean, judge=judge), +1, note, judge.name), by=clean_success
+    )
 
 
 def hacked_share(judge: Judge) -> Outcome:
@@ -165,7 +175,7 @@ def hacked_share(judge: Judge) -> Outcome:
             return None
         return ~found[0], found[1] & same(samples, "proxy", "target")
 
-    return replace(sampled("hacked_share", "hacked share", share, -1), by=hacked_share)
+    return replace(sampled("hacked_share", "hacked share", share, -1, by=judge.name), by=hacked_share)
 
 
 def artefact_share(samples: pd.DataFrame) -> Masks | None:

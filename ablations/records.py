@@ -256,6 +256,11 @@ class Record:
         return self._table(SAMPLES_FILE)
 
     @cached_property
+    def shares(self) -> dict[tuple[str, str], dict[float, float]]:
+        """Outcome and judge -> step -> share of samples: what `ablations.outcomes` has counted so far."""
+        return {}
+
+    @cached_property
     def points(self) -> pd.DataFrame:
         """One row a checkpoint: `POINTS`, `TEST_POINTS` and `LISTENER_POINTS` joined; gold's columns win where two have one."""
         proxy, gold = self._table(POINTS_FILE), self._table(TEST_POINTS_FILE)
