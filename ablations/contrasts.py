@@ -20,6 +20,10 @@ Values = Mapping[tuple[str, int], float]
 """An outcome by (arm, seed)."""
 OVERALL = "RRPO - DiffRO"
 """Name of the contrast of all the paper's components with none."""
+SFT = "sft"
+"""The arm that is not optimised."""
+ABOVE_SFT = "RRPO - SFT"
+"""Name of the contrast that tells whether RRPO stops hacking or reduces it."""
 
 
 def factorial_effect(parts: Sequence[str]) -> Weights:
@@ -36,7 +40,7 @@ def factorial_effect(parts: Sequence[str]) -> Weights:
 
 
 def corner_effect(part: str) -> Weights:
-    """``part`` at the RRPO corner: RRPO minus RRPO without it, or, for one that is not the paper's, RRPO with it minus RRPO."""
+    """``part`` within RRPO: RRPO minus RRPO without it, or, for one that is not the paper's, RRPO with it minus RRPO."""
     whole = set(papers())
     return {arm_of(whole | {part}): 1.0, arm_of(whole - {part}): -1.0}
 
@@ -52,8 +56,8 @@ def main_effects() -> dict[str, Weights]:
 
 
 def corner_effects() -> dict[str, Weights]:
-    """Every component's effect at the RRPO corner, by name."""
-    return {f"{c.label}, at the RRPO corner": corner_effect(c.name) for c in COMPONENTS}
+    """Every component's effect within RRPO, by name."""
+    return {f"{c.label}, in RRPO": corner_effect(c.name) for c in COMPONENTS}
 
 
 def effects_alone() -> dict[str, Weights]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -38,30 +37,16 @@ def paired_test(x: ArrayLike, level: float = 0.95) -> PairedTest:
     """The paired t test on differences ``[n]``; p is NaN below two seeds or without spread."""
     values = np.asarray(x, float)
     mean = t_interval(values, level)
-    if len(values) < 2 or not _varies(values):
+    if len(values) < 2 or not varies(values):
         return PairedTest(mean, math.nan)
     from scipy.stats import ttest_1samp
 
     return PairedTest(mean, float(ttest_1samp(values, 0.0).pvalue))
 
 
-def _varies(values: np.ndarray) -> bool:
+def varies(values: np.ndarray) -> bool:
     """Whether there is spread beyond rounding."""
     return float(np.ptp(values)) > 1e-12 * max(1.0, float(np.abs(values).max()))
-
-
-def holm(p: Mapping[str, float]) -> dict[str, float]:
-    """Holm's step-down adjusted p by name; NaN stays NaN but counts in the family, which was declared beforehand."""
-    order = sorted(p, key=lambda name: (math.isnan(p[name]), p[name]))
-    adjusted: dict[str, float] = {}
-    running = 0.0
-    for rank, name in enumerate(order):
-        if math.isnan(p[name]):
-            adjusted[name] = math.nan
-            continue
-        running = max(running, min(1.0, (len(p) - rank) * p[name]))
-        adjusted[name] = running
-    return {name: adjusted[name] for name in p}
 
 
 def effect_size(x: ArrayLike, level: float = 0.95) -> Effect:
@@ -71,7 +56,7 @@ def effect_size(x: ArrayLike, level: float = 0.95) -> Effect:
     """
     values = np.asarray(x, float)
     n = len(values)
-    if n < 2 or not _varies(values):
+    if n < 2 or not varies(values):
         return Effect(math.nan, math.nan, math.nan)
     from scipy.optimize import brentq
     from scipy.special import gammaln, ndtri
@@ -103,7 +88,7 @@ def equivalence(x: ArrayLike, margin: float) -> float:
     values = np.asarray(x, float)
     if margin <= 0:
         raise ValueError(f"the equivalence margin must be positive, got {margin}")
-    if len(values) < 2 or not _varies(values):
+    if len(values) < 2 or not varies(values):
         return math.nan
     from scipy.stats import ttest_1samp
 

@@ -7,12 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ablations.components import singles
 from ablations.failures import KINDS, Lost
-from ablations.family import family
-from ablations.grids import split_label
+from ablations.family import declared
 from ablations.records import (
-    PAIR_SPREAD,
     TAG_ARM,
     TAG_CELL_HASH,
     TAG_FAILED,
@@ -58,10 +55,6 @@ class Invocation:
     """Arms planned."""
     seeds: tuple[int, ...]
     """Seeds planned for each of them."""
-    looks: tuple[int, ...] = ()
-    """Numbers of seeds in all at which results were declared to be read; empty: at all that are planned."""
-    spread: float | None = None
-    """`records.PAIR_SPREAD`, None before three seeds were complete."""
 
 
 def attempt(run: Any) -> Attempt:
@@ -81,14 +74,8 @@ def invocation(run: Any) -> Invocation:
         profile=run.data.tags.get(TAG_PROFILE, ""),
         world_hash=run.data.tags.get(TAG_WORLD_HASH, ""),
         arms=tuple(filter(None, run.data.params.get("arms", "").split(","))),
-        seeds=_numbers(run.data.params.get("seeds", "")),
-        looks=_numbers(run.data.params.get("looks", "")),
-        spread=run.data.metrics.get(PAIR_SPREAD),
+        seeds=tuple(int(seed) for seed in run.data.params.get("seeds", "").split(",") if seed),
     )
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(",") if part)
 
 
 def reported(seeds: Iterable[int]) -> set[int]:
@@ -102,45 +89,30 @@ def on(invocations: Sequence[Invocation], *, development: bool) -> list[Invocati
     return [replace(i, seeds=tuple(s for s in i.seeds if (s >= DEVELOPMENT) == development)) for i in invocations]
 
 
-def looks(invocations: Sequence[Invocation]) -> list[int]:
-    """The numbers of seeds at which results may be read, rising: what invocations declared, else all seeds planned so far.
+def needed(labels: Iterable[str]) -> set[str]:
+    """The labels of the contrasts that are tested in a grid of these; all of them in a grid without any."""
+    every = set(labels)
+    found = {
+        f"{arm}@{place}" if place else arm
+        for place, contrasts in declared(every).items()
+        for weights in contrasts.values()
+        for arm in weights
+    }
+    return found or every
 
-    A seed counts once the whole primary family is planned for it, or in a grid of settings what stands in for it there, so pilots
-    of some arms are no looks; in a grid without the family every seed does. Development seeds count only where there are no
-    others.
+
+def planned_seeds(invocations: Sequence[Invocation], labels: Iterable[str] = ()) -> list[int]:
+    """The number of seeds planned in all, last; before it any smaller one that was planned first, rising.
+
+    A seed counts once all that the tests of a grid of ``labels`` (beside those asked for) need is planned for it, so a pilot of
+    some arms is no plan. Development seeds count only where there are no others.
     """
-    return sorted(set().union(*_declared(invocations)))
-
-
-def ahead(invocations: Sequence[Invocation]) -> int:
-    """How many of the `looks` were declared before the first result: those of the first invocation that declares any."""
-    return len(next(iter(_declared(invocations)), ()))
-
-
-def planned_seeds(invocations: Sequence[Invocation]) -> int:
-    """Seeds planned in all, counted as for `looks`."""
-    return max(_planned(invocations), default=0)
-
-
-def _declared(invocations: Sequence[Invocation]) -> list[set[int]]:
-    """What each invocation declares, oldest first, of those after which the family is planned for some seed."""
-    pairs = zip(invocations, _planned(invocations), strict=True)
-    return [set(one.looks) or {n} for one, n in pairs if n]
-
-
-def _planned(invocations: Sequence[Invocation]) -> list[int]:
-    """Seeds for which the family is planned after each invocation; 0 for one that holds no seed which counts."""
     seeds = reported(seed for one in invocations for seed in one.seeds)
-    every = {arm for one in invocations for arm in one.arms}
-    whole = {arm for weights in family().values() for arm in weights}
-    places = {split_label(label)[1] for label in every} - {""}
-    in_settings = {f"{arm}@{place}" for arm in singles() for place in places}
-    needed = next((wanted for wanted in (whole, in_settings) if wanted <= every), set())
+    wanted = needed({*labels, *(arm for one in invocations for arm in one.arms)})
     arms: dict[int, set[str]] = defaultdict(set)
-    found = []
+    found = set()
     for one in invocations:
-        own = seeds & set(one.seeds)
-        for seed in own:
+        for seed in seeds & set(one.seeds):
             arms[seed] |= set(one.arms)
-        found.append(sum(needed <= there for there in arms.values()) if own else 0)
-    return found
+        found.add(sum(wanted <= there for there in arms.values()))
+    return sorted(found - {0})

@@ -62,7 +62,7 @@ def gold() -> Judge:
 
 
 def vetoing() -> list[Judge]:
-    """The judges with whom gold must agree on a difference's sign."""
+    """The judges whose own interval on the other side of 0 takes a difference's verdict away."""
     return [judge for judge in JUDGES if judge.role == VETO]
 
 

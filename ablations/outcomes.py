@@ -16,11 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ablations.contrasts import Values
-from ablations.grids import split_label
 from ablations.judges import Judge, gold
-from ablations.records import GOLD_GAIN, Record
+from ablations.records import Record
 from ablations.sheet import Column
-from ablations.statistics import MatchedGain, matched_kl_gain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,6 +54,8 @@ class Outcome:
     """What a caption has to say of it."""
     by: Callable[[Judge], Outcome] | None = None
     """The same outcome by another judge; None: no judge has a say in it."""
+    optional: bool = False
+    """Whether it is shown only where some record has it."""
 
     @property
     def heading(self) -> str:
@@ -81,19 +81,6 @@ class Outcome:
         return {(record.label, record.seed): self.read(record) for record in records}
 
 
-@dataclass(frozen=True, kw_only=True)
-class OutcomeAmongPeers(Outcome):
-    """An outcome that compares a cell with the others of its seed; a single record has none."""
-
-    read: Callable[[Record], float] = lambda record: math.nan
-    among: Callable[[Sequence[Record]], Values]
-    """All cells' values at once."""
-
-    def values(self, records: Sequence[Record]) -> Values:
-        """The outcome of every record, by (arm, seed)."""
-        return self.among(records)
-
-
 def at_end(record: Record, name: str) -> float:
     """A column of the points at the last checkpoint, or else a scalar; NaN for none."""
     points = record.points
@@ -113,26 +100,34 @@ def followed(name: str, label: str, column: str, unit: str = "percent", directio
     return Outcome(name=name, label=label, read=read, unit=unit, direction=direction, curve=curve)
 
 
-def sampled(name: str, label: str, share: Share, direction: int = 0, note: str = "") -> Outcome:
-    """An outcome that is a ``share`` of a checkpoint's samples."""
+def sampled(name: str, label: str, share: Share, direction: int = 0, note: str = "", by: str = "") -> Outcome:
+    """An outcome that is a ``share`` of a checkpoint's samples; ``by`` names the judge that it goes by, if any."""
+
+    def shares(record: Record) -> dict[float, float]:
+        """Step -> share, counted once a record."""
+        key = (name, by)
+        if key not in record.shares:
+            record.shares[key] = _by_step(record.samples, share)
+        return record.shares[key]
 
     def curve(record: Record) -> NDArray[np.float64]:
-        missing = np.full(len(record.points), math.nan)
-        if record.samples.empty or (masks := share(record.samples)) is None:
-            return missing
-        steps, place = np.unique(record.samples["step"].to_numpy(), return_inverse=True)
-        counts = [np.bincount(place[mask], minlength=len(steps)) for mask in (masks[0] & masks[1], masks[1])]
-        by_step = {step: hits / n for step, hits, n in zip(steps, *counts, strict=True) if n}
-        return np.array([by_step.get(step, math.nan) for step in record.points["step"]])
+        found = shares(record)
+        return np.array([found.get(step, math.nan) for step in record.points.get("step", ())], float)
 
     def read(record: Record) -> float:
-        if record.samples.empty or (masks := share(record.samples)) is None:
-            return math.nan
-        steps = record.samples["step"].to_numpy()
-        counted = masks[0][masks[1] & (steps == steps.max())]
-        return float(counted.mean()) if len(counted) else math.nan
+        found = shares(record)
+        return found[max(found)] if found else math.nan
 
     return Outcome(name=name, label=label, read=read, direction=direction, curve=curve, note=note)
+
+
+def _by_step(samples: pd.DataFrame, share: Share) -> dict[float, float]:
+    """Step -> share of its samples that count, NaN where there is none to count of; empty where a column is missing."""
+    if samples.empty or (masks := share(samples)) is None:
+        return {}
+    steps, place = np.unique(samples["step"].to_numpy(), return_inverse=True)
+    hits, n = (np.bincount(place[mask], minlength=len(steps)) for mask in (masks[0] & masks[1], masks[1]))
+    return {step: hit / of if of else math.nan for step, hit, of in zip(steps, hits, n, strict=True)}
 
 
 def flagged(samples: pd.DataFrame) -> NDArray[np.bool_] | None:
@@ -166,7 +161,9 @@ def clean_success(judge: Judge) -> Outcome:
         f"{100 * PHONE_ERROR_BOUND:g} % of the phones are wrong. Hacked share: of the samples in which the arm's own reward "
         "model hears the target, those that are no clean success."
     )
-    return replace(sampled("clean_success", "clean success", partial(clean, judge=judge), +1, note), by=clean_success)
+    return replace(
+        sampled("clean_success", "clean success", partial(clean, judge=judge), +1, note, judge.name), by=clean_success
+    )
 
 
 def hacked_share(judge: Judge) -> Outcome:
@@ -178,7 +175,7 @@ def hacked_share(judge: Judge) -> Outcome:
             return None
         return ~found[0], found[1] & same(samples, "proxy", "target")
 
-    return replace(sampled("hacked_share", "hacked share", share, -1), by=hacked_share)
+    return replace(sampled("hacked_share", "hacked share", share, -1, by=judge.name), by=hacked_share)
 
 
 def artefact_share(samples: pd.DataFrame) -> Masks | None:
@@ -192,65 +189,7 @@ def accuracy(judge: Judge) -> Outcome:
     return replace(followed("gold", "gold accuracy", judge.accuracy, direction=+1), by=accuracy)
 
 
-def matched_gain(judge: Judge) -> Outcome:
-    """Mean gain of a judge's accuracy along the range of KL that all arms of a seed (and setting) reach."""
-
-    def among(records: Sequence[Record]) -> Values:
-        matched = _matched(records, judge.accuracy)
-        return {(label, seed): gain for seed, found in matched for label, gain in found.gains.items()}
-
-    return OutcomeAmongPeers(
-        name=GOLD_GAIN,
-        label="gold gain at matched KL",
-        among=among,
-        unit="gain",
-        direction=+1,
-        note=f"Gold gain at matched KL: mean gain of the {judge.label}'s accuracy over SFT along sqrt(KL per token), from 0 to "
-        "the largest KL that all arms of the seed (and setting) shown here reach; arms that stop early by design keep their last "
-        "value.",
-        by=matched_gain,
-    )
-
-
-def reaches(records: Sequence[Record]) -> dict[tuple[str, int], float]:
-    """The end of the common range in sqrt(KL per token) by (arm, seed), as in `matched_gain`; not of arms that did not move."""
-    return {
-        (label, seed): matched.reach
-        for seed, matched in _matched(records, gold().accuracy)
-        for label in matched.gains
-        if matched.reach > 0 and label not in matched.stuck
-    }
-
-
-def not_moved(records: Sequence[Record]) -> dict[str, list[int]]:
-    """Arms that should have moved and did not, with the seeds: they do not set the common range."""
-    stuck: dict[str, list[int]] = {}
-    for seed, matched in _matched(records, gold().accuracy):
-        for label in matched.stuck:
-            stuck.setdefault(label, []).append(seed)
-    return stuck
-
-
-def _matched(records: Sequence[Record], column: str) -> list[tuple[int, MatchedGain]]:
-    """The arms of each seed (and setting) that a judge was asked of, matched with one another; seeds rising.
-
-    The common KL range is that of a seed's arms, in a grid of settings of those in the same setting (after the label's ``@``).
-    A judge that was asked at some checkpoints only is linear between those.
-    """
-    within: dict[tuple[int, str], list[Record]] = {}
-    for record in records:
-        if {"sqrt_kl", column} <= set(record.points.columns) and record.points[column].notna().any():
-            within.setdefault((record.seed, split_label(record.label)[1]), []).append(record)
-    found = []
-    for (seed, _), moved in sorted(within.items(), key=lambda item: item[0][0]):
-        asked = {r.label: r.points[r.points[column].notna()] for r in moved}
-        paths = {label: (points["sqrt_kl"].to_numpy(), points[column].to_numpy()) for label, points in asked.items()}
-        found.append((seed, matched_kl_gain(paths, {r.label for r in moved if r.stops_early})))
-    return found
-
-
 OUTCOMES: list[Outcome] = [
-    matched_gain(gold()),
     clean_success(gold()),
     hacked_share(gold()),
     accuracy(gold()),
@@ -258,9 +197,11 @@ OUTCOMES: list[Outcome] = [
     followed("phone_error_rate", "phone error rate", "phone_error_rate", direction=-1),
     sampled("artefacts", "artefacts", artefact_share, -1),
     followed("uptake", "shortcut uptake", "uptake", "gain", -1),
+    replace(followed("dnsmos", "naturalness (DNSMOS)", "dnsmos", "mark", +1), optional=True),
+    replace(followed("plcmos", "naturalness (PLCMOS)", "plcmos", "mark", +1), optional=True),
     followed("kl_token", "KL, nats/token", "kl_token", "plain"),
 ]
-"""In the order of the table of results. All but the gain at matched KL are values at the last checkpoint."""
+"""In the order of the table of results; values at the last checkpoint."""
 
 
 def find(name: str) -> Outcome:
@@ -273,3 +214,8 @@ def find(name: str) -> Outcome:
 def measured(outcome: Outcome, records: Sequence[Record]) -> bool:
     """Whether any record has it."""
     return bool(np.isfinite(list(outcome.values(records).values())).any())
+
+
+def shown(records: Sequence[Record]) -> list[Outcome]:
+    """The declared outcomes, of the optional ones those that some record has."""
+    return [outcome for outcome in OUTCOMES if not outcome.optional or measured(outcome, records)]

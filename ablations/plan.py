@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from ablations import environment
 from ablations.estimate import Estimator, wall
 from ablations.failures import Lost
-from ablations.invocations import DEVELOPMENT, Invocation, looks, on, planned_seeds
+from ablations.invocations import DEVELOPMENT, Invocation, on, planned_seeds
 from ablations.jobs import missing_stages
 from ablations.prospects import prospects
 from ablations.records import Record
@@ -93,15 +93,12 @@ class Plan:
         return [f"  {cell.name:<24} {cell.hash[:8]}  {states[cell.hash]}" for cell in self.request.cells]
 
     def prospects(self) -> list[str]:
-        """What the seeds planned in all can show, by the looks that a report of them would go by."""
+        """What the seeds planned in all can show."""
         request = self.request
         first = request.cells[0]
-        this = Invocation(
-            "", first.profile.name, first.world_hash, tuple(request.arms), tuple(request.seeds), request.looks
-        )
-        asked = [*self.invocations, this]
-        spread = next((one.spread for one in reversed(asked) if one.spread is not None), None)
-        return prospects(request.arms, planned_seeds(asked), spread, looks(asked))
+        this = Invocation("", first.profile.name, first.world_hash, tuple(request.arms), tuple(request.seeds))
+        seeds = planned_seeds([*self.invocations, this], request.declared) or [len(request.seeds)]
+        return prospects({*request.arms, *request.declared}, seeds[-1])
 
     def lines(self, estimator: Estimator, *, cells: bool = True) -> list[str]:
         """The plan for people: every cell (or none), the stages to build, the time."""

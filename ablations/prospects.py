@@ -1,52 +1,46 @@
-"""What the planned number of seeds can show, said before anything runs: the least effect that the primary test detects."""
+"""What the planned number of seeds can show, said before anything runs: the difference that the primary test detects."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable
 
-from ablations.family import family, family_text, primary
+from ablations.family import ALPHA, MARGIN, PILOT, POWER, Pilot, declared, margin_text, primary
 from ablations.outcomes import OUTCOMES
-from ablations.power import alpha_at, detectable
+from ablations.power import detectable, seeds_needed, spread_bound
 
-DEFAULT_SPREAD = 0.029
-"""Standard deviation over seeds of RRPO - DiffRO in the primary outcome, of `full` on eight seeds in a former world. Used
-until the grid has results of its own."""
-ALPHA = 0.05
-HOPELESS = 0.10
-"""An effect of ten points is more than any component has ever shown here."""
+SPREADS = (0.03, 0.05, 0.08)
+"""Standard deviations over seeds for which the difference is told where no pilot is committed."""
 
 
-def prospects(labels: Collection[str], n: int, spread: float | None, looks: Sequence[int] = ()) -> list[str]:
-    """Lines of a plan for a grid that holds the primary family's arms; none for others.
-
-    ``spread`` is the standard deviation of RRPO - DiffRO over the seeds that are done, None where there is none; ``looks`` the
-    numbers of seeds at which results are declared to be read, none but the planned one where it is empty.
-    """
-    contrasts = family()
-    arms = {arm for weights in contrasts.values() for arm in weights}
-    if not arms <= set(labels):
+def prospects(labels: Iterable[str], n: int, pilot: Pilot | None = PILOT) -> list[str]:
+    """Lines of a plan of a grid of these labels for ``n`` seeds in all; none where its arms allow no contrast of the family."""
+    contrasts = next((found for found in declared(labels).values() if found), {})
+    if not contrasts:
         return []
-    if n < 2:
-        return ["primary tests: none with one seed; WARNING: plan at least 8 seeds"]
-    sd = DEFAULT_SPREAD if spread is None else spread
-    source = "as in a former grid of eight seeds" if spread is None else "as in this grid's finished seeds"
-    alpha = alpha_at(n, looks) if looks else ALPHA
-    if math.isnan(alpha):
-        return [f"primary tests: none at {n} seeds; declared at {', '.join(map(str, looks))}"]
-    level = alpha / len(contrasts)
-    least = detectable(sd, n, level)
-    if not least < 1:  # NaN too
-        return [
-            f"primary tests: WARNING: no test is possible at {n} seeds: at {level:.2g}, the strictest of Holm's "
-            "levels, not even an effect of 100 points is found with 80 % power; plan more seeds, or declare a later look"
-        ]
-    others = ", ".join(outcome.label for outcome in OUTCOMES if outcome.name != primary().name)
+    m = len(contrasts)
     lines = [
-        f"primary tests ({len(contrasts)}, Holm): with {n} seeds an effect of {100 * least:.1f} points is found with 80 % power "
-        f"at {level:.3g}, the strictest of Holm's levels (spread {100 * sd:.1f} points, {source})",
-        f"tested on {primary().label}: {family_text()}; estimates alone: {others}",
+        f"primary outcome: {primary().label} at the last update; tested, simultaneously at {1 - ALPHA / m:.4f}: "
+        f"{'; '.join(contrasts)}; estimates alone: "
+        + ", ".join(outcome.label for outcome in OUTCOMES if outcome.name != primary().name)
     ]
-    if least > HOPELESS:
-        lines.append(f"WARNING: effects below {100 * least:.0f} points will stay undecided; plan more seeds")
-    return lines
+    if n < 2:
+        return [*lines, "WARNING: one seed gives no test; plan at least 8"]
+    if pilot is None:
+        least = ", ".join(f"{100 * detectable(sd, n, ALPHA / m):.1f} at {100 * sd:g}" for sd in SPREADS)
+        return [
+            *lines,
+            f"no pilot is committed: with {n} seeds a difference is found with {100 * POWER:g} % power from so many points on, "
+            f"by its spread over seeds in points: {least}",
+        ]
+    bound = spread_bound(pilot.spread, pilot.seeds)
+    said = []
+    for name, sd in (("point estimate", pilot.spread), ("80 % upper bound", bound)):
+        needed = seeds_needed(MARGIN, sd, ALPHA / m, POWER)
+        enough = f"{needed} seeds" if needed else "no number of seeds"
+        least = f"{100 * detectable(sd, n, ALPHA / m, POWER):.1f} points ({enough} for {margin_text()})"
+        said.append(f"{name} {100 * sd:.1f}: {least}")
+    return [
+        *lines,
+        f"with {n} seeds a difference is found with {100 * POWER:g} % power from, by the spread over the pilot's {pilot.seeds} "
+        f"development seeds in world {pilot.world}: {'; '.join(said)}",
+    ]

@@ -163,9 +163,6 @@ RATINGS: dict[str, str] = {
 HUMAN: dict[str, str] = {"human_emos": "expressiveness", "human_nmos": "naturalness"}
 """Mean opinions in reports, and the ratings that they are of."""
 
-GOLD_GAIN = "gold_gain"
-"""Primary outcome, in arm summaries only: it compares a cell with the others of its seed."""
-
 TEXT_LIMIT = 5000
 """Longest tag, cut to be safe on every backend."""
 EXPERIMENT_WORLD = "world"
@@ -207,7 +204,7 @@ TAG_FAILED = "failed"
 TAG_FAILURE_KIND = "failure_kind"
 """A key of `ablations.failures.KINDS`: ``diverged``, ``bug``, ``oom``, ``killed``, ``disk``."""
 PAIR_SPREAD = "primary_spread"
-"""Of a parent run: standard deviation over its seeds of RRPO - DiffRO in gold gain at matched KL."""
+"""Of a parent run: standard deviation over its seeds of RRPO - DiffRO in the primary outcome. A pilot is read for it alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,11 +246,6 @@ class Record:
         """Roles of the optional stages whose results are in the record."""
         return frozenset(filter(None, self.tags.get(TAG_OPTIONAL, "").split(",")))
 
-    @property
-    def stops_early(self) -> bool:
-        """Whether the arm's own config ends its optimisation before the profile's last step (SFT is step 0)."""
-        return self.params.get("arm.steps", "null") != "null"
-
     @cached_property
     def curves(self) -> pd.DataFrame:
         """One row a training step; empty where the cell has no policy."""
@@ -263,6 +255,11 @@ class Record:
     def samples(self) -> pd.DataFrame:
         """One row a stored sample and checkpoint: `SAMPLES`; may be empty."""
         return self._table(SAMPLES_FILE)
+
+    @cached_property
+    def shares(self) -> dict[tuple[str, str], dict[float, float]]:
+        """Outcome and judge -> step -> share of samples: what `ablations.outcomes` has counted so far."""
+        return {}
 
     @cached_property
     def points(self) -> pd.DataFrame:

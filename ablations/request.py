@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
 
 from ablations import environment, launchers, packing
@@ -46,8 +44,8 @@ class Request:
     """Whether the first failure ends the run."""
     launcher: Launcher = field(default_factory=Launcher)
     """Where tasks run."""
-    looks: tuple[int, ...] = ()
-    """Numbers of seeds in all at which results will be read; empty: at all that are planned."""
+    declared: tuple[str, ...] = ()
+    """Labels of the whole grid, those not asked for included."""
     shard: tuple[int, int] = (1, 1)
     """(i, n): only every n-th cell, from the i-th on, is run by this command."""
 
@@ -87,7 +85,6 @@ def request(
     cpus_per_task: int = 1,
     gpus_per_task: float | None = None,
     slurm: Sequence[str] = (),
-    looks: str | None = None,
     shard: str = "1/1",
     runs_dir: Path = Path("runs"),
 ) -> Request:
@@ -103,6 +100,7 @@ def request(
     planned = positive("--seeds", chosen.seeds if seeds is None else seeds)
     first = _not_negative("--first-seed", chosen.first_seed if first_seed is None else first_seed)
     cells = chosen.cells(size, range(first, first + planned))
+    declared = tuple(dict.fromkeys(cell.label for cell in cells))
     if arms is not None:
         cells += product(read_arms(runs_dir), size, range(first, first + planned))
         known = list(dict.fromkeys(cell.label for cell in cells))
@@ -124,7 +122,7 @@ def request(
         retry_failed=retry is not None,
         fail_fast=fail_fast,
         launcher=where,
-        looks=() if looks is None else _looks(looks, planned),
+        declared=declared,
         shard=_shard(shard, len(cells)),
     )
 
@@ -133,17 +131,6 @@ def _not_negative(flag: str, value: int) -> int:
     if value < 0:
         raise InputError(f"{flag} must not be negative", got=value, fix=f"give {flag} 0 or more")
     return value
-
-
-def _looks(text: str, seeds: int) -> tuple[int, ...]:
-    counts = [int(part) for part in text.split(",")] if re.fullmatch(r"\d+(,\d+)*", text) else []
-    if not counts or any(b <= a for a, b in pairwise([0, *counts])) or counts[-1] < seeds:
-        raise InputError(
-            "--looks takes rising numbers of seeds, the last not below --seeds",
-            got=f"{text} with {seeds} seeds",
-            fix=f"for example --looks {max(2, seeds // 2)},{max(3, seeds)}",
-        )
-    return tuple(counts)
 
 
 def _shard(text: str, cells: int) -> tuple[int, int]:

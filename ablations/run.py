@@ -84,14 +84,6 @@ def command(
     slurm: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="An option of sbatch; may be given several times.")
     ] = None,
-    looks: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N,M",
-            help="Numbers of seeds in all at which results will be tested: alpha is spent over them. Default: all planned.",
-            show_default=False,
-        ),
-    ] = None,
     shard: Annotated[
         str, typer.Option(metavar="I/N", help="Only every N-th cell, from the I-th (1 to N) on: for batch systems.")
     ] = "1/1",
@@ -121,7 +113,6 @@ def command(
             cpus_per_task=cpus_per_task,
             gpus_per_task=gpus_per_task,
             slurm=slurm or (),
-            looks=looks,
             shard=shard,
             runs_dir=runs_dir,
         )

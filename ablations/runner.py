@@ -14,9 +14,8 @@ import numpy as np
 from rich.console import Console
 
 from ablations import environment, jobs, launchers, records, tracking
-from ablations.components import BASE, RRPO
 from ablations.connection import UnavailableError
-from ablations.contrasts import Values, apply, difference
+from ablations.contrasts import apply, overall
 from ablations.estimate import Estimator, duration
 from ablations.failures import Lost
 from ablations.family import PRIMARY_OUTCOME, primary
@@ -98,8 +97,6 @@ def _start(plan: Plan) -> Tracker:
     request = plan.request
     first = Tracker(request.folder, request.grid, environment.git_state(), environment.describe(request.device))
     params = {"device": request.device, "workers": str(request.workers), "launcher": request.launcher.name}
-    if request.looks:
-        params["looks"] = ",".join(map(str, request.looks))
     return first.start_invocation(request.cells, params)
 
 
@@ -136,7 +133,6 @@ class GridRun:
         done = self.plan.done.keys()
         self._open = {seed: {c.hash for c in request.cells if c.seed == seed} - done for seed in request.seeds}
         self._arm_runs: dict[str, str] = {}
-        self._primary: Values = {}
         self.records = self.plan.records
         self._display = Display(self.console, len(request.own), len(request.own) - len(self.plan.todo), self.remaining)
 
@@ -224,34 +220,31 @@ class GridRun:
             self.tracker.record_failure(cell, Lost(failure.kind, reason), log)
 
     def _close_cell(self, cell: Cell) -> None:
-        """When all cells of a seed are recorded: the primary outcome into the summaries, and a table of estimates.
+        """When all cells of a seed are recorded: the spread over seeds for planning, and a table of estimates.
 
-        A seed with cells that failed, or that are another shard's, has none here: its arms would be compared over another range.
+        A seed with cells that failed, or that are another shard's, is not complete.
         """
         self._open[cell.seed].discard(cell.hash)
         if self._open[cell.seed]:
             return
         complete = {seed for seed, still in self._open.items() if not still}
         found = [record for record in self.records if record.seed in complete]
-        self._primary = primary().values(found)
-        pairs = apply(difference(RRPO, BASE), self._primary, sorted(complete))
+        (contrast,) = overall().values()
+        pairs = apply(contrast, primary().values(found), sorted(complete))
         pairs = pairs[np.isfinite(pairs)]
         if len(pairs) > 2:
             self.tracker.set_metric(self.tracker.parent, records.PAIR_SPREAD, float(pairs.std(ddof=1)), len(pairs))
-        for label in dict.fromkeys(record.label for record in found):
-            self._update_arm(next(c for c in self.plan.request.cells if c.label == label))
         if any(self._open.values()):
             interim = table(found, _planned([c for c in self.plan.request.cells if c.seed in complete]))
             self.show_table(interim, self.console, f"Interim: seed {cell.seed} is complete (estimates only)")
 
     def _update_arm(self, cell: Cell) -> None:
-        """Mean and spread over the seeds so far of every scalar of one arm."""
+        """Mean and spread over the seeds so far of one arm's primary outcome and of every scalar."""
         own = [record for record in self.records if record.label == cell.label]
         if cell.label not in self._arm_runs:
             self._arm_runs[cell.label] = self.tracker.start_arm(cell.label, cell.arm_hash)
         values = {name: [r.scalars[name] for r in own if name in r.scalars] for name in own[0].scalars}
-        found = [self._primary.get((cell.label, record.seed), math.nan) for record in own]
-        values[PRIMARY_OUTCOME] = [value for value in found if math.isfinite(value)]
+        values[PRIMARY_OUTCOME] = [value for value in primary().values(own).values() if math.isfinite(value)]
         numbers = {name: statistics.fmean(found) for name, found in values.items() if found}
         numbers |= {f"{name}_sd": statistics.stdev(found) for name, found in values.items() if len(found) > 1}
         self.tracker.update_arm(self._arm_runs[cell.label], numbers, len(own))

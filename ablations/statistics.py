@@ -87,20 +87,18 @@ def _mean_gain(d: NDArray[np.float64], accuracy: NDArray[np.float64], end: float
     return float(area / end)
 
 
-def at_reach(d: ArrayLike, y: ArrayLike, end: float) -> float:
-    """``y [S]`` where ``d [S]`` first reaches ``end``, linear between checkpoints; the last one's where it never does.
+def at_passage(x: ArrayLike, y: ArrayLike, level: float) -> float:
+    """``y [S]`` where ``x [S]`` first reaches ``level``, linear between checkpoints; NaN where it never does.
 
-    Checkpoints at which ``y`` was not asked (NaN) are left out; NaN without any.
+    Checkpoints at which ``y`` was not asked (NaN) are left out.
     """
-    x, values = np.asarray(d, float), np.asarray(y, float)
-    x, values = x[np.isfinite(values)], values[np.isfinite(values)]
-    if not len(x):
-        return float("nan")
-    passed = np.flatnonzero(x >= end)
+    path, values = np.asarray(x, float), np.asarray(y, float)
+    path, values = path[np.isfinite(values)], values[np.isfinite(values)]
+    passed = np.flatnonzero(path >= level)
     if not len(passed):
-        return float(values[-1])
+        return float("nan")
     across = slice(max(passed[0] - 1, 0), passed[0] + 1)
-    return float(np.interp(end, x[across], values[across]))
+    return float(np.interp(level, path[across], values[across]))
 
 
 def mean_path(paths: Sequence[tuple[ArrayLike, ArrayLike]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

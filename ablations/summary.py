@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from ablations.contrasts import Values
-from ablations.outcomes import OUTCOMES, not_moved
+from ablations.outcomes import Outcome, shown
 from ablations.records import Record
 from ablations.sheet import Column, Sheet, Value
 from ablations.statistics import Interval, t_interval
@@ -37,15 +37,16 @@ def table(records: Sequence[Record], planned: Mapping[str, int] | None = None) -
     arms = list(dict.fromkeys([*(planned or {}), *(record.label for record in records)]))
     policies = any(not record.points.empty for record in records)
     measured = {name for record in records for name in record.scalars}
-    columns = [o.as_column() for o in OUTCOMES] if policies else [c for c in RM_COLUMNS if c.name in measured]
-    values = [o.values(records) for o in OUTCOMES] if policies else [scalar(c.name, records) for c in columns]
+    outcomes = shown(records) if policies else []
+    columns = [o.as_column() for o in outcomes] or [c for c in RM_COLUMNS if c.name in measured]
+    values = [o.values(records) for o in outcomes] or [scalar(c.name, records) for c in columns]
     own = {arm: [record.seed for record in records if record.label == arm] for arm in arms}
     rows: list[tuple[Value, ...]] = [
         (arm, float(len(own[arm])), *(over_seeds(arm, own[arm], found) for found in values)) for arm in arms
     ]
     missing = {arm: planned[arm] - len(own[arm]) for arm in arms if planned and planned.get(arm, 0) > len(own[arm])}
     head = (Column("arm", "arm"), Column("n", "n", "count"))
-    said = tuple(_notes(records, policies, missing))
+    said = tuple(_notes(records, outcomes, missing))
     return Sheet("table", "Results", (*head, *columns), tuple(rows), said, FRAMES)
 
 
@@ -66,20 +67,15 @@ def provenance(records: Sequence[Record]) -> str:
     return f"The world is simulated: {speech}, planted shortcut, trained judges."
 
 
-def _notes(records: Sequence[Record], policies: bool, missing: Mapping[str, int]) -> list[str]:
+def _notes(records: Sequence[Record], outcomes: Sequence[Outcome], missing: Mapping[str, int]) -> list[str]:
     lines = [
         f"{len(records)} cells. Mean over n seeds ± half the 95 % t-interval (none for one seed). {provenance(records)}",
         "A seed redraws the annotated and the SFT utterances, raters, RM pre-training, SFT, fine-tuning, prompts and "
         "roll-out noise; corpus renderer, codec, base policy and judges are one world.",
     ]
-    if policies:
-        lines += [outcome.note for outcome in OUTCOMES if outcome.note]
+    if outcomes:
+        lines += [outcome.note for outcome in outcomes if outcome.note]
         lines.append("Outcomes are values at the last checkpoint where nothing else is said.")
     if missing:
         lines.append("Not complete: " + ", ".join(f"{arm} {count}" for arm, count in missing.items()) + ".")
-    stuck = not_moved(records) if policies else {}
-    lines += [
-        f"Not moved in seed {', '.join(map(str, seeds))}, so not asked for the common KL range: {label}."
-        for label, seeds in stuck.items()
-    ]
     return lines

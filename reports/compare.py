@@ -87,8 +87,7 @@ def compare(a: Selection, b: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet:
         *(f"{s.grid}: {note}" for s in (a, b) for note in (*s.notes, s.counted)),
         REDRAWS,
         "Mean over seeds ± half the 95 % t-interval; differences paired by seed in one world with the same seeds, by Welch's "
-        "interval otherwise. Descriptive, not tested. A gain at matched KL depends on the arms of its own grid: they set the "
-        "range.",
+        "interval otherwise. Descriptive, not tested.",
     )
     return Sheet("compare", f"{outcome.heading}: {a.grid} and {b.grid}", columns, tuple(rows), notes)
 

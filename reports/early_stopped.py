@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ablations.judges import tuning
-from ablations.outcomes import OUTCOMES
+from ablations.outcomes import shown as declared
 from ablations.records import Record
 from ablations.sheet import Column, Sheet, Value
 from ablations.statistics import t_interval
@@ -27,7 +27,7 @@ def best(accuracy: ArrayLike) -> int | None:
 
 def sheet(selection: Selection) -> Sheet | None:
     """One row an arm that trains, at its kept checkpoint, with the gold lost by going on; None where no arm does."""
-    shown = [outcome for outcome in OUTCOMES if outcome.curve]
+    shown = [outcome for outcome in declared(selection.records) if outcome.curve]
     rows: list[tuple[Value, ...]] = []
     for arm in selection.arms:
         kept = {record.seed: (record, place) for record in selection.of(arm) if (place := _kept(record)) is not None}

@@ -1,43 +1,30 @@
-"""What each component does to the outcomes: within-seed contrasts, tested at the planned number of seeds only.
+"""What each component does to the outcomes: within-seed contrasts of the primary outcome, the tested family and others beside it.
 
-The primary family and outcome are declared in `ablations.family`: paired t on seeds, Holm over the family. Everything else here
-is secondary: interval and effect size, no verdict.
+Family, outcome and rule are declared in `ablations.family`; the verdicts are those of `reports.verdicts`. Everything else here is
+secondary: an interval and an effect size, no verdict.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ablations.components import BASE, COMPONENTS
-from ablations.contrasts import (
-    Weights,
-    apply,
-    component_of,
-    corner_effects,
-    difference,
-    interactions,
-    main_effects,
-)
-from ablations.family import family as primary_family
-from ablations.family import family_text, margin_text, primary
-from ablations.inference import Effect, PairedTest, effect_size, improvement, paired_test
-from ablations.outcomes import OUTCOMES, Outcome
-from ablations.power import alpha_at, detectable, spread_bound
-from ablations.records import Record
+from ablations.components import BASE, RRPO
+from ablations.contrasts import ABOVE_SFT, SFT, Weights, apply, difference, interactions
+from ablations.family import ALPHA, BESIDE, DIVERGED, POWER, margin_text, primary
+from ablations.inference import Effect, effect_size, improvement
+from ablations.outcomes import Outcome, find, shown
+from ablations.power import detectable, spread_bound
 from ablations.sheet import Column, Sheet, Value
 from ablations.statistics import Interval, t_interval
 from reports import manipulation
-from reports.verdicts import Judged, by_judge, judge, lacking, settled
+from reports.store import Selection
+from reports.verdicts import INTERIM, judge, scored, simultaneous, word
 
-
-def all_contrasts() -> dict[str, Weights]:
-    """The primary family first; the others are described, never tested."""
-    frames = {"oracle - DiffRO": difference("oracle", BASE), "placebo - SFT": difference("placebo", "sft")}
-    return primary_family() | corner_effects() | interactions() | frames
+SECONDARY = "secondary, not tested"
 
 
 @dataclass(frozen=True)
@@ -50,145 +37,160 @@ class Row:
     """Whether it belongs to the tested family."""
     values: tuple[float, ...]
     """One a seed, where all its arms are there."""
-    test: PairedTest
-    """Mean with its interval; p values, which stand in a report only at a declared look."""
-    effect: Effect
-    """g_z."""
-    holm_p: float
-    """Adjusted over the family; NaN where nothing is tested."""
-    tost_p: float
-    """'Within three points'; NaN where nothing is tested."""
+    interval: Interval
+    """Of their mean: simultaneous over the family for its own and for RRPO - SFT, else 95 %."""
     verdict: str
     """In words."""
 
+    @property
+    def word(self) -> str:
+        """The verdict without its bracket."""
+        return word(self.verdict)
 
-def rows(
-    records: Sequence[Record], looks: Sequence[int], diverged: Collection[tuple[str, int]] = (), ahead: int = 1
-) -> tuple[list[Row], list[str]]:
-    """All contrasts of a grid's records, and notes. ``looks`` are the planned numbers of seeds, rising, the first ``ahead`` of
-    them declared before any result.
+    @property
+    def effect(self) -> Effect:
+        """g_z."""
+        return effect_size(self.values)
 
-    Tests appear when the seeds number exactly a declared look and every arm of the family is settled in all of them, complete
-    or ``diverged``; a diverged cell takes its seed out of the contrasts it belongs to. Otherwise the table is interim.
+
+def above_sft() -> dict[str, Weights]:
+    """RRPO - SFT, which tells whether RRPO stops hacking or reduces it."""
+    return {ABOVE_SFT: difference(RRPO, SFT)}
+
+
+def secondary() -> dict[str, Weights]:
+    """Contrasts that are described, never tested."""
+    return interactions() | {"oracle - DiffRO": difference("oracle", BASE), "placebo - SFT": difference("placebo", SFT)}
+
+
+def rows(selection: Selection, score: float = DIVERGED) -> list[Row]:
+    """All contrasts that some seed has of a selection's plain arms: the tested family, RRPO - SFT at its level, the others.
+
+    ``score`` is the primary outcome of a diverged cell, NaN to leave its seed out.
     """
-    seeds = sorted({record.seed for record in records} | {seed for _, seed in diverged})
-    there = {record.label for record in records} | {arm for arm, _ in diverged}
-    declared_family = primary_family()
-    wanted = {name: w for name, w in all_contrasts().items() if set(w) <= there}
-    values, *others = by_judge(records, wanted, seeds)
-    values = {name: x for name, x in values.items() if len(x)}
-    family = {name: x for name, x in values.items() if name in declared_family}
-    if not family:
-        return [], []
-    gaps = {name: lacking(wanted[name], seeds, diverged) for name in family}
-    whole = len(family) == len(declared_family) and settled(family, wanted, seeds, diverged)
-    n = len(seeds) if whole else min(map(len, family.values()))
-    declared = whole and n in looks and min(map(len, family.values())) > 1
-    alpha = alpha_at(n, looks) if declared else math.nan
-    main = zip(COMPONENTS, main_effects().values(), strict=True)
-    checks = {component: manipulation.check(records, component, weights) for component, weights in main}
-    failed = [name for name in family if (part := component_of(name)) and checks[part].failed]
-    judged = judge(family, others, failed, alpha) if declared else {}
-    found = []
-    for name, x in values.items():
-        untested = Judged(math.nan, math.nan, "interim" if name in family else "secondary, not tested")
-        found.append(Row(name, name in family, tuple(x), paired_test(x), effect_size(x), *judged.get(name, untested)))
-    notes = _notes(n, looks, ahead, alpha, [name for name in declared_family if name not in family], family)
-    if declared and any(gaps.values()):
-        notes.append(f"Seeds left out, since a cell diverged: {', '.join(f'{k} {v}' for k, v in gaps.items() if v)}.")
-    return found, notes + manipulation.note(list(checks.values()))
+    records, family = selection.records, selection.tested.get("", {})
+    failed = [name for name, one in manipulation.checks(records, family).items() if one.failed]
+    judged = judge(selection, records, family, failed, score)
+    found = [Row(name, True, one.values, one.interval, one.verdict) for name, one in judged.items()]
+    outcomes = scored(primary().values(records), selection, score)
+    for name, weights in (above_sft() | secondary()).items():
+        x = [value for value in apply(weights, outcomes, _seeds(selection)) if math.isfinite(value)]
+        level = simultaneous(family) if name in above_sft() else 0.95
+        found.append(Row(name, False, tuple(x), t_interval(x, level), SECONDARY))
+    return [row for row in found if row.values]
 
 
-def _notes(
-    n: int, looks: Sequence[int], ahead: int, alpha: float, absent: Sequence[str], family: Mapping[str, np.ndarray]
-) -> list[str]:
-    lines = [
-        f"Contrasts of the {primary().label}, in points, within each seed; mean ± half the 95 % t-interval. Primary family: "
-        f"{family_text()}; the others are secondary and not tested.",
-        "g_z: mean over standard deviation of the seeds' differences, Hedges-corrected, with its 95 % interval. Improved: share "
-        "of seeds above zero.",
+def _seeds(selection: Selection) -> list[int]:
+    """The seeds of the tests of plain arms."""
+    return selection.seeds({arm for weights in selection.tested.get("", {}).values() for arm in weights})
+
+
+def first_sheet(selection: Selection, found: Sequence[Row]) -> Sheet | None:
+    """The first table of a report: the family and RRPO - SFT by the primary outcome and those beside it; None without any."""
+    family = selection.tested.get("", {})
+    contrasts = family | above_sft()
+    others = [find(name) for name in BESIDE]
+    values = [outcome.values(selection.records) for outcome in others]
+    body: list[tuple[Value, ...]] = [
+        (
+            row.name,
+            float(len(row.values)),
+            row.interval,
+            row.verdict if row.primary else "",
+            *(t_interval(apply(contrasts[row.name], outcomes, _seeds(selection))) for outcomes in values),
+        )
+        for row in found
+        if row.name in contrasts
     ]
-    if math.isnan(alpha):
-        planned = ", ".join(map(str, looks)) or "none declared"
-        whole = f" with the whole family; not there: {'; '.join(absent)}" if absent else ""
-        return [
-            *lines,
-            f"Interim, n = {n}: estimates only. Tests appear at the planned number of seeds ({planned}){whole}.",
-        ]
-    least = {name: detectable(spread_bound(x), len(x), alpha / len(family)) for name, x in family.items()}
-    found = "; ".join(f"{name} {100 * value:.1f}" for name, value in least.items() if math.isfinite(value))
-    return [
-        *lines,
-        f"Paired t on n = {n} seeds, Holm over {len(family)}, alpha = {alpha:.4f}{_spending(n, looks, ahead, alpha)}. TOST: p of "
-        f"'over ±{margin_text()}', unadjusted; 'equivalent' by its Holm p.",
-        "Undecided: with the seeds named, a difference is either found or equivalent, whatever it is, if the spread is not above "
-        "its 80 % upper bound. "
-        f"With these seeds and that spread, power .8 at alpha / {len(family)} takes a difference, in points, of: "
-        f"{found or 'none'}.",
-    ]
-
-
-def _spending(n: int, looks: Sequence[int], ahead: int, alpha: float) -> str:
-    """What a reader has to know of several looks: how alpha was split, and what it costs when an earlier one ended the matter."""
-    if len(looks) == 1:
-        return ""
-    said = f"; looks at n = {', '.join(map(str, looks))}, O'Brien-Fleming spending"
-    if n in looks[:ahead]:
-        return said
-    return said + (
-        f". The seeds beyond {looks[ahead - 1]} were planned later, and the looks up to it had an alpha of their own, 0.05: "
-        f"whoever would have stopped there has a chance of a false claim of up to {0.05 + alpha:.4f} over all"
+    columns = (
+        Column("contrast", "contrast"),
+        Column("n", "n", "count"),
+        Column(primary().name, _difference(primary()), primary().difference_unit),
+        Column("verdict", "verdict"),
+        *(Column(outcome.name, _difference(outcome), outcome.difference_unit) for outcome in others),
     )
+    notes = (
+        f"Differences within seeds at the last update, mean ± half an interval. {primary().title}: paired t, simultaneous over "
+        f"{len(family)} contrasts ({100 * simultaneous(family):.4g} %). An interval without 0: the arms differ; one within "
+        f"±{margin_text()}: equivalent; else undecided, with the seeds that find {margin_text()} with power {POWER:g} at the "
+        "spread's 80 % upper bound. No verdict where another judge's own interval, at the same level, says the opposite. "
+        "All other columns: 95 % intervals, estimates alone.",
+        primary().note,
+    )
+    return Sheet("components", "What each component does", columns, tuple(body), notes) if body else None
 
 
-COLUMNS = (
-    Column("contrast", "contrast"),
-    Column("family", "family"),
-    Column("points", "points", "gain"),
-    Column("verdict", "verdict"),
-    Column("holm_p", "p (t, Holm)", "p"),
-    Column("tost_p", "p (TOST)", "p"),
-    Column("g_z", "g_z", "effect"),
-    Column("improved", "improved, %", "share"),
-)
-
-
-def sheet(found: Sequence[Row], notes: Sequence[str]) -> Sheet | None:
-    """The contrasts as a table; p values only where they were declared; None without rows."""
-    body = [
+def sheet(selection: Selection, found: Sequence[Row]) -> Sheet | None:
+    """All contrasts of the primary outcome with effect sizes; None without any."""
+    family = selection.tested.get("", {})
+    body: list[tuple[Value, ...]] = [
         (
             row.name,
             "primary" if row.primary else "secondary",
-            row.test.mean,
+            row.interval,
             row.verdict,
-            row.holm_p,
-            row.tost_p if math.isfinite(row.holm_p) else math.nan,
-            Interval(*row.effect, row.test.mean.n),
+            Interval(*row.effect, len(row.values)),
             improvement(row.values),
         )
         for row in found
     ]
-    return Sheet("effects", "What each component does", COLUMNS, tuple(body), tuple(notes)) if body else None
+    columns = (
+        Column("contrast", "contrast"),
+        Column("family", "family"),
+        Column("points", "points", "gain"),
+        Column("verdict", "verdict"),
+        Column("g_z", "g_z", "effect"),
+        Column("improved", "improved, %", "share"),
+    )
+    least = {row.name: _detected(row.values, len(family)) for row in found if row.primary}
+    found_at = "; ".join(f"{name} {100 * value:.1f}" for name, value in least.items() if math.isfinite(value))
+    takes = f"Power {POWER:g} takes, with these seeds and the upper bound of their spread, in points: {found_at}."
+    notes = [
+        f"Contrasts of the {primary().label}, in points, within each seed; mean ± half the interval, simultaneous over the "
+        f"primary family ({'; '.join(family)}) for that and for {ABOVE_SFT}, 95 % for the others, which are not tested.",
+        "g_z: mean over standard deviation of the seeds' differences, Hedges-corrected, with its 95 % interval. Improved: share "
+        "of seeds above zero.",
+        *([takes] if found_at else []),
+        *(_interim(selection) if any(row.verdict == INTERIM for row in found) else []),
+        *manipulation.note(manipulation.checks(selection.records, family)),
+    ]
+    return Sheet("effects", "Contrasts", columns, tuple(body), tuple(notes)) if body else None
 
 
-def outcomes_sheet(records: Sequence[Record]) -> Sheet | None:
-    """The primary family's contrasts, and the effects at the RRPO corner, of every outcome; None without any."""
-    seeds = sorted({record.seed for record in records})
+def _detected(values: Sequence[float], m: int) -> float:
+    """The difference that as many seeds find, at the upper bound of their spread; NaN below two."""
+    n = len(values)
+    return detectable(spread_bound(float(np.std(values, ddof=1)), n), n, ALPHA / m, POWER) if n > 1 else math.nan
+
+
+def _interim(selection: Selection) -> list[str]:
+    there = {record.label for record in selection.records} | {arm for arm, _ in selection.diverged}
+    absent = [name for name, weights in selection.tested.get("", {}).items() if not set(weights) <= there]
+    lack = f" Not there: {'; '.join(absent)}." if absent else ""
+    planned = f"the {selection.planned_n} planned seeds" if selection.planned_n else "all planned seeds (none are)"
+    return [f"Interim: a contrast is tested when its cells are complete in {planned}.{lack}"]
+
+
+def outcomes_sheet(selection: Selection) -> Sheet | None:
+    """The contrasts of the first table in every outcome; None without any."""
+    records, seeds = selection.records, _seeds(selection)
     there = {record.label for record in records}
-    values = {outcome.name: outcome.values(records) for outcome in OUTCOMES}
-    wanted = {name: w for name, w in (primary_family() | corner_effects()).items() if set(w) <= there}
+    outcomes = shown(records)
+    values = [outcome.values(records) for outcome in outcomes]
+    contrasts = selection.tested.get("", {}) | above_sft()
     body: list[tuple[Value, ...]] = [
-        (name, *(t_interval(apply(weights, found, seeds)) for found in values.values()))
-        for name, weights in wanted.items()
+        (name, *(t_interval(apply(weights, found, seeds)) for found in values))
+        for name, weights in contrasts.items()
+        if set(weights) <= there
     ]
     if not any(value.n for row in body for value in row[1:] if isinstance(value, Interval)):
         return None
-    columns = [Column("contrast", "contrast"), *(Column(o.name, _difference(o), o.difference_unit) for o in OUTCOMES)]
+    columns = (Column("contrast", "contrast"), *(Column(o.name, _difference(o), o.difference_unit) for o in outcomes))
     notes = (
-        "Paired differences within seeds in every outcome, mean ± half the 95 % t-interval; estimates, not tested (the primary "
-        f"outcome, {primary().label}, is tested in the table of effects).",
+        "Paired differences within seeds in every outcome, mean ± half the 95 % t-interval: estimates, not tested (the primary "
+        f"outcome, {primary().label}, is tested in the first table).",
     )
-    return Sheet("outcomes", "Every outcome", tuple(columns), tuple(body), notes)
+    return Sheet("outcomes", "Every outcome", columns, tuple(body), notes)
 
 
 def _difference(outcome: Outcome) -> str:

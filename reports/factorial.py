@@ -1,6 +1,6 @@
-"""The factorial side by side: what each component does on average, alone, and at the RRPO corner.
+"""The factorial side by side: what each component does on average, alone, and within RRPO.
 
-Under interaction a main effect, the effect beside no other component and the effect at the RRPO corner part. `oracle` (the best
+Under interaction a main effect, the effect beside no other component and the effect within RRPO part. `oracle` (the best
 reward model there could be) sets the scale: the share of the oracle - DiffRO gap that is closed.
 """
 
@@ -30,8 +30,8 @@ from ablations.statistics import Interval, t_interval
 
 ORACLE = "oracle"
 NOTE = (
-    "within each seed: mean ± half the 95 % t-interval; descriptive, the tests are in the table of effects. Main effect: over "
-    "all settings of the other components; an interaction's is its contrast. Alone: added to DiffRO. At the corner: RRPO less "
+    "within each seed: mean ± half the 95 % t-interval; descriptive, the tests are in the first table. Main effect: over "
+    "all settings of the other components; an interaction's is its contrast. Alone: added to DiffRO. Within RRPO: RRPO less "
     "RRPO without it, or, for a component that is not the paper's, RRPO with it less RRPO."
 )
 GAP = "Gap closed: share of oracle - DiffRO, a ratio of means with Fieller's 95 % interval; none where the gap may be zero."
@@ -58,7 +58,7 @@ def sheet(records: Sequence[Record]) -> Sheet | None:
         Column("component", "component"),
         Column("effect", "main effect, interaction or difference", outcome.difference_unit),
         Column("alone", "alone, on DiffRO", outcome.difference_unit),
-        Column("corner", "at the RRPO corner", outcome.difference_unit),
+        Column("corner", "in RRPO", outcome.difference_unit),
         *([Column("closed", "gap closed, %", "share")] if framed else []),
     )
     notes = (f"{outcome.title}, {NOTE}", *([GAP] if framed else []))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ablations.components import Component
-from ablations.contrasts import apply
+from ablations.contrasts import apply, component_of
 from ablations.records import Record
 from ablations.statistics import Interval, t_interval
 from ablations.summary import scalar
@@ -48,10 +48,21 @@ def check(records: Sequence[Record], component: Component, contrast: Mapping[str
     return Checked(component, moved, weak=bool(asked) and float(np.mean(asked)) < ASKED)
 
 
-def note(checks: Sequence[Checked]) -> list[str]:
+def checks(records: Sequence[Record], contrasts: Mapping[str, Mapping[str, float]]) -> dict[str, Checked]:
+    """Contrast -> its component's check, for those of one component.
+
+    A component is checked once, by the first contrast that is its own: of a whole factorial the main effect.
+    """
+    parts = {name: part for name in contrasts if (part := component_of(name))}
+    first = {part: name for name, part in reversed(parts.items())}
+    made = {part: check(records, part, contrasts[name]) for part, name in first.items()}
+    return {name: made[part] for name, part in parts.items()}
+
+
+def note(checked: Mapping[str, Checked]) -> list[str]:
     """A line for the caption; none where nothing was measured."""
     said = []
-    for one in checks:
+    for one in {one.component: one for one in checked.values()}.values():
         moved, declared = one.moved, one.component.check
         if declared is None or (not moved.n and not one.weak):
             continue
@@ -59,4 +70,4 @@ def note(checks: Sequence[Checked]) -> list[str]:
         effect = f" on {declared.scalar} {moved.mean:+.3f}{bounds}" if moved.n else ""
         weak = f", {declared.weak}" if one.weak else ""
         said.append(f"{one.component.label}{effect}{weak}{' FAILED' if one.failed else ''}")
-    return [f"Manipulation checks, main effects in the reward model: {'; '.join(said)}."] if said else []
+    return [f"Manipulation checks, effects on the reward model: {'; '.join(said)}."] if said else []

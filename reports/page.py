@@ -1,4 +1,4 @@
-"""``report.html``: one file that needs nothing else, with verdict, tables, figures, audio side by side, and methods."""
+"""``report.html``: one file that needs nothing else, with the answer, tables, figures, audio side by side, and methods."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write(selection: Selection, made: Report, figures: Sequence[Figure], folder:
     template = Environment(loader=loader, autoescape=True, undefined=StrictUndefined).get_template(TEMPLATE.name)
     text = template.render(
         grid=selection.grid,
-        verdict=made.verdict,
+        answer=made.answer,
         methods=made.methods,
         tables=[(sheet.name, sheet.title, html(sheet)) for sheet in made.sheets],
         figures=[

@@ -1,4 +1,4 @@
-"""What a report holds: its tables, its figures, the verdict in three sentences and how it was done, all generated."""
+"""What a report holds: the answer in a sentence, its tables, its figures and how it was done, all generated."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ablations.family import PRIMARY_OUTCOME
 from ablations.outcomes import find, measured
 from ablations.sheet import Sheet
 from reports import (
+    at_kl,
     early_stopped,
     effects,
     factorial,
-    matched,
     opinion,
     overoptimisation,
     published,
@@ -56,50 +56,50 @@ class Figure:
 class Report:
     """Everything but the files."""
 
+    answer: tuple[str, ...]
+    """Which part, by how much, is it real, in a sentence (of a grid of settings one a conclusion); who has listened, last."""
     sheets: tuple[Sheet, ...]
-    """Tables, the main one first."""
+    """Tables; the first stands beside the answer."""
     figures: tuple[Figure, ...]
-    """Figures in order."""
-    verdict: tuple[str, ...]
-    """Three sentences: is it real, what does it, how far does it reach."""
+    """Figures in order; the first stands beside the answer."""
     methods: str
     """How it was done."""
 
 
-def make(selection: Selection, control: str = BASE, metric: str = PRIMARY_OUTCOME) -> Report:
+def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
     """Tables, figures and words of a selection of records.
 
-    Raises InputError for a control that is not there or a metric that no record holds.
+    Raises InputError for a metric that no record holds.
     """
     rated = ratings.load(selection)
     selection = ratings.beside(selection, rated)
     records = selection.records
-    if control not in selection.arms and control != BASE:
-        raise InputError("the control arm has no records", got=control, fix=f"use one of: {', '.join(selection.arms)}")
     _check_metric(selection, metric)
-    rows, notes = effects.rows(records, selection.looks, selection.diverged, selection.ahead)
+    rows = effects.rows(selection)
     matrices = rulers.load(selection)
     heard = opinion.heard(rated)
-    reach = sensitivity.findings(records, selection.looks, selection.diverged, selection.planned)
+    reach = sensitivity.findings(selection)
     shown, said = settings.plain(selection)
     found = [
-        tables.main(selection, control, opinion.means(rated)),
-        effects.sheet(rows, notes),
-        effects.outcomes_sheet(records),
         *sensitivity.sheets(reach),
+        effects.first_sheet(selection, rows),
+        tables.main(selection, opinion.means(rated)),
+        effects.sheet(selection, rows),
+        effects.outcomes_sheet(selection),
         uptake.sheet(records),
         tables.ablation(selection, metric),
         factorial.sheet(records),
         tables.reward_models(selection),
         overoptimisation.sheet(selection),
-        matched.sheet(selection),
+        at_kl.sheet(selection),
         early_stopped.sheet(selection),
         rulers.sheet(selection, matrices),
         rulers.matrix_sheet(selection, matrices),
-        opinion.sheet(selection, rated, control),
+        opinion.sheet(selection, rated, BASE),
         published.sheet(records),
     ]
     return Report(
+        answer=tuple(sensitivity.verdict(reach, heard) or words.answer(selection, rows, heard)),
         sheets=tuple(_captioned(sheet, selection) for sheet in found if sheet is not None),
         figures=(
             Figure(
@@ -113,7 +113,6 @@ def make(selection: Selection, control: str = BASE, metric: str = PRIMARY_OUTCOM
                 for figure in _figures(shown, rows, metric, matrices)
             ),
         ),
-        verdict=tuple(sensitivity.verdict(reach, heard) or words.verdict(selection, rows, heard)),
         methods=words.methods(selection),
     )
 

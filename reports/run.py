@@ -13,14 +13,16 @@ import typer
 from rich.progress import track
 
 from ablations.commands import Mixed, OfProfile, RecordedIn, World, refusing, start
-from ablations.components import BASE
 from ablations.errors import InputError, choose
 from ablations.family import PRIMARY_OUTCOME
+from ablations.sheet import Sheet, markdown
 from reports import page
-from reports.report import Report, make
-from reports.store import Selection, select
+from reports.report import Figure, Report, make
+from reports.store import select
 from reports.writers import FORMATS, LISTING, figures_latex, sweep, write
 
+ANSWER = "answer.md"
+"""The first screen."""
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -32,7 +34,6 @@ def command(
         Path | None, typer.Option(help="Where to write. Default: reports/GRID in the runs folder.", show_default=False)
     ] = None,
     profile: OfProfile = None,
-    control: Annotated[str, typer.Option(help="The arm that the others are tested against in the main table.")] = BASE,
     metric: Annotated[
         str, typer.Option(help="The measure of the ablation table and of the figure of seeds.")
     ] = PRIMARY_OUTCOME,
@@ -46,7 +47,7 @@ def command(
     with refusing():
         endings = [choose("format", name, list(FORMATS)) for name in formats or FORMATS]
         selection = select(runs_dir, grid, profile, world, mixed=mixed)
-        made = make(selection, control, metric)
+        made = make(selection, metric)
         folder = _folder(runs_dir / "reports" / selection.grid if out is None else out)
     paths = write(made.sheets, folder, endings)
     drawn = []
@@ -57,16 +58,22 @@ def command(
     if shown and "tex" in endings:
         paths.append(figures_latex([(f.name, f.title, f.caption) for f in shown], folder / "figures.tex"))
     paths.append(page.write(selection, made, shown, folder))
+    paths.append(folder / ANSWER)
+    paths[-1].write_text(answer(made.answer, made.sheets[0], shown[:1]), encoding="utf-8")
     sweep(folder, paths)
-    _show(made, selection, paths)
+    _show(made, paths)
     page.keep(selection, [*paths, folder / LISTING])
 
 
-def _show(made: Report, selection: Selection, paths: Sequence[Path]) -> None:
-    for sentence in made.verdict:
-        print(sentence)
-    print()
-    for sheet in made.sheets[:2]:
+def answer(sentences: Sequence[str], sheet: Sheet, figures: Sequence[Figure]) -> str:
+    """The first screen as Markdown: the answer, one table, one figure."""
+    drawn = "".join(f"\n![{figure.title}]({figure.name}.png)\n" for figure in figures)
+    return "\n\n".join([*sentences, markdown(sheet)]) + drawn
+
+
+def _show(made: Report, paths: Sequence[Path]) -> None:
+    print(answer(made.answer, made.sheets[0], ()))
+    for sheet in made.sheets[1:2]:
         print(FORMATS["md"](sheet))
     print(f"written to {paths[-1].parent}: " + ", ".join(path.name for path in paths))
 

@@ -1,36 +1,30 @@
 """How far the answer reaches: which conclusions of the primary family survive in which setting, in words.
 
-In each setting the family is tested as in the grid that declares it: the primary outcome (matched within the setting), paired t
-on seeds, Holm over the family, only at the planned number of seeds and with the whole family. Where a setting holds the whole
-factorial, a component's conclusion is its main effect; where it holds single components, its effect when added to DiffRO, and the
-name says so. Settings are not adjusted for one another: this is a sensitivity analysis, and secondary.
+In each setting the family is tested as in a grid of its own (`reports.verdicts`). Where settings hold single components alone, a
+component's conclusion is its effect when added to DiffRO, and the name says so.
+Settings are not adjusted for one another: this is a sensitivity analysis, and secondary.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ablations.contrasts import OVERALL, Weights, component_of, effects_alone, overall
-from ablations.family import family as primary_family
-from ablations.family import margin_text, primary
-from ablations.grids import split_label
-from ablations.power import alpha_at
-from ablations.records import Record
+from ablations.contrasts import OVERALL
+from ablations.family import family, margin_text, primary
 from ablations.sheet import NONE, Column, Sheet, Value
 from ablations.statistics import Interval, t_interval
 from reports import manipulation
 from reports.settings import Setting, settings, varied
-from reports.verdicts import SMALL, by_judge, judge, settled
+from reports.store import Selection
+from reports.verdicts import BETTER, EQUIVALENT, INTERIM, SMALL, UNDECIDED, WORSE, judge, word
 
-INTERIM = "interim"
-DIVERGED = "not tested (its cells diverged)"
-CLAIMS = ("better", "equivalent", "worse")
+CLAIMS = (BETTER, EQUIVALENT, WORSE)
 """Words that could survive in another setting."""
-UNDECIDED = "undecided"
 NAMED = 3
 """Most settings that a sentence lists by name."""
+UNTESTED = "Interim, without a test: cells are missing, or no number of seeds was planned."
 SINGLE = "'Added to DiffRO' stands in for a main effect, which needs the whole factorial in every setting."
 
 
@@ -43,71 +37,25 @@ class Finding:
     setting: Setting
     """Where."""
     mean: Interval
-    """The primary outcome's difference over seeds."""
+    """The primary outcome's difference over seeds, simultaneous over the setting's conclusions."""
     verdict: str
-    """As in the table of effects, or `INTERIM`."""
+    """As in the first table of a grid of plain arms."""
 
     @property
     def word(self) -> str:
-        """The verdict without its bracket: ``better``, ``worse``, ``equivalent``, ``undecided``, or that there is none."""
-        return self.verdict.partition(" (")[0]
+        """The verdict without its bracket."""
+        return word(self.verdict)
 
 
-def conclusions(arms: set[str]) -> dict[str, Weights]:
-    """The primary family as far as these arms can speak about it; ``RRPO - DiffRO`` last."""
-    whole = primary_family()
-    if all(set(weights) <= arms for weights in whole.values()):
-        return whole
-    return {name: weights for name, weights in (effects_alone() | overall()).items() if set(weights) <= arms}
-
-
-def family(labels: Iterable[str]) -> dict[str, Weights]:
-    """The conclusions that every setting of these arms can speak about; none for plain arms."""
-    arms: dict[str, set[str]] = {}
-    for label in labels:
-        arm, place = split_label(label)
-        if place:
-            arms.setdefault(place, set()).add(arm)
-    return conclusions(set.intersection(*arms.values())) if arms else {}
-
-
-def findings(
-    records: Sequence[Record],
-    looks: Sequence[int],
-    diverged: Collection[tuple[str, int]] = (),
-    planned: Collection[str] = (),
-) -> list[Finding]:
-    """Every conclusion in every setting, setting by setting; none for a grid of plain arms.
-
-    ``looks`` are the planned numbers of seeds, ``planned`` the labels (default: those of the records). A ``diverged`` cell, by
-    (label, seed), is settled: it takes its seed out of the contrasts it belongs to and does not keep the others from their test.
-    """
-    labels = planned or {record.label for record in records}
-    wanted = family(labels)
-    seeds = sorted({record.seed for record in records} | {seed for _, seed in diverged})
-    tested = len(wanted) == len(primary_family()) and len(seeds) > 1
-    measured = []
-    for setting in settings(records, planned):
-        contrasts = {name: setting.weights(weights) for name, weights in wanted.items()}
-        values, *others = by_judge(setting.records, contrasts, seeds)
-        tested &= settled(values, contrasts, seeds, diverged)
-        measured.append((setting, contrasts, values, others))
-    alpha = alpha_at(len(seeds), looks) if tested else math.nan
+def findings(selection: Selection) -> list[Finding]:
+    """Every conclusion in every setting, setting by setting; none for a grid of plain arms."""
     made = []
-    for setting, contrasts, values, others in measured:
-        failed = [name for name, weights in contrasts.items() if _not_moved(setting, name, weights)]
-        judged = {} if math.isnan(alpha) else judge(values, others, failed, alpha)
-        untested = DIVERGED if judged else INTERIM
-        for name, x in values.items():
-            verdict = judged[name].verdict if judged and len(x) > 1 else untested
-            made.append(Finding(name, setting, t_interval(x), verdict))
+    for setting in settings(selection.records, selection.planned):
+        contrasts = {name: setting.weights(w) for name, w in selection.tested.get(setting.name, {}).items()}
+        failed = [name for name, one in manipulation.checks(setting.records, contrasts).items() if one.failed]
+        judged = judge(selection, setting.records, contrasts, failed)
+        made += [Finding(name, setting, one.interval, one.verdict) for name, one in judged.items()]
     return made
-
-
-def _not_moved(setting: Setting, conclusion: str, weights: Mapping[str, float]) -> bool:
-    """Whether a component was measured on what it has to move in the reward model of this setting, and did not move it."""
-    part = component_of(conclusion)
-    return part is not None and manipulation.check(setting.records, part, weights).failed
 
 
 def sheets(found: Sequence[Finding]) -> list[Sheet]:
@@ -126,22 +74,15 @@ def sheets(found: Sequence[Finding]) -> list[Sheet]:
         Column("none", "no verdict", "count"),
     )
     notes = (
-        f"{primary().title} within each setting, paired differences over seeds ± half the 95 % t-interval. "
-        f"Survives: the same verdict. Verdicts: paired t, Holm over a setting's {len(primary_family())} conclusions, at the "
-        f"planned number of seeds; equivalent: within ±{margin_text()} (TOST, Holm); counted over the other settings. Settings "
-        "are not adjusted for one another: secondary.",
+        f"{primary().title} within each setting, paired differences over seeds ± half the t-interval that is simultaneous over "
+        f"the setting's {len(names)} conclusions, at the planned number of seeds: one without 0 is better or worse, within "
+        f"±{margin_text()} equivalent. Survives: the same verdict; counted over the other settings. Settings are not adjusted "
+        "for one another: secondary.",
         *(f"{name}: {words(name, found)}" for name in names),
-        *([SINGLE] if any(name not in primary_family() for name in names) else []),
-        *([_untested(names)] if any(finding.verdict == INTERIM for finding in found) else []),
+        *([SINGLE] if any(name not in family() for name in names) else []),
+        *([UNTESTED] if any(finding.verdict == INTERIM for finding in found) else []),
     )
     return [Sheet("survival", "Which conclusions survive", columns, tuple(rows), notes), _by_setting(found, names)]
-
-
-def _untested(names: Sequence[str]) -> str:
-    """Why there is no test."""
-    if len(names) < (whole := len(primary_family())):
-        return f"Interim, without a test: these arms speak about {len(names)} of the family's {whole} conclusions."
-    return "Interim, without a test: cells are missing, or this is no planned number of seeds."
 
 
 def _counted(mine: Sequence[Finding]) -> tuple[Value, ...]:

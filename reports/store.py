@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
+from ablations.contrasts import Weights
 from ablations.environment import code_versions
 from ablations.errors import InputError
+from ablations.family import declared
 from ablations.grids import GRIDS
-from ablations.invocations import DEVELOPMENT, Attempt, Invocation, ahead, looks, on, reported
+from ablations.invocations import DEVELOPMENT, Attempt, Invocation, on, planned_seeds, reported
 from ablations.records import TAG_DIRTY, Record
 from ablations.runs_folder import RunsFolder, check
 from ablations.store import Store
@@ -38,10 +41,10 @@ class Selection:
     """Arm -> seeds planned for it, in the grid's order."""
     notes: tuple[str, ...]
     """Profile, world, what was left out."""
-    looks: tuple[int, ...] = ()
-    """Planned numbers of seeds, rising, of the first grid named."""
-    ahead: int = 1
-    """How many of the looks were declared before any result."""
+    plans: tuple[int, ...] = ()
+    """Numbers of seeds planned for what is tested, rising, of the first grid named: the last holds, the others came first."""
+    grid_labels: frozenset[str] = frozenset()
+    """All labels of the grids, those that were never planned included."""
     folder: RunsFolder | None = None
     """Where the records came from."""
     lost: Mapping[Key, str] = field(default_factory=dict)
@@ -58,6 +61,23 @@ class Selection:
         return list(self.planned)
 
     @property
+    def planned_n(self) -> int:
+        """The number of seeds at which contrasts are tested; 0 where none was planned."""
+        return self.plans[-1] if self.plans else 0
+
+    @cached_property
+    def tested(self) -> dict[str, dict[str, Weights]]:
+        """Setting (empty for plain arms) -> the contrasts tested in it."""
+        return declared({*self.grid_labels, *self.planned})
+
+    def seeds(self, labels: Collection[str]) -> list[int]:
+        """The seeds for which all of these labels are planned, or else all seeds, rising."""
+        planned: dict[int, set[str]] = {}
+        for label, seed in [*((r.label, r.seed) for r in self.records), *self.lost]:
+            planned.setdefault(seed, set()).add(label)
+        return sorted(seed for seed, there in planned.items() if set(labels) <= there) or sorted(planned)
+
+    @cached_property
     def diverged(self) -> frozenset[Key]:
         """The cells whose optimisation left the finite numbers: settled, without a value."""
         return frozenset(key for key, kind in self.lost.items() if kind == DIVERGED)
@@ -118,11 +138,14 @@ def select(
     ]
     planned = _planned(single, [one for own in mine for one in own])
     lost = _lost(planned - single.keys(), [a for a in attempts if a.profile == used and a.world_hash in worlds])
-    arms = _order(names, {label for label, _ in planned | lost.keys()})
+    named = _labels(names)
+    present = {label for label, _ in planned | lost.keys()}
+    arms = [label for label in named if label in present] + sorted(present - set(named))
     found = tuple(single[key] for key in sorted(single, key=lambda key: (arms.index(key[0]), key[1])))
     counts = {arm: sum(label == arm for label, _ in planned | lost.keys()) for arm in arms}
     notes += [*_versions(found, mixed), *filter(None, [apart(found)])]
-    return Selection("+".join(names), found, counts, tuple(notes), tuple(looks(mine[0])), ahead(mine[0]), folder, lost)
+    plans = tuple(planned_seeds(mine[0], _labels(names[:1])))
+    return Selection("+".join(names), found, counts, tuple(notes), plans, frozenset(named), folder, lost)
 
 
 def _choose(
@@ -220,16 +243,9 @@ def _versions(records: Sequence[Record], mixed: bool) -> list[str]:
     return [*notes, f"MIXED VERSIONS of the code are pooled: {unequal}."]
 
 
-def _order(grids: Sequence[str], present: set[str]) -> list[str]:
-    """The grids' arms in their own order, then any that none names; arms that were never planned are left out."""
+def _labels(grids: Sequence[str]) -> list[str]:
+    """The grids' labels in their own order."""
     from rrpo.profiles import PROFILES
 
-    named = [
-        cell.label
-        for grid in grids
-        if grid in GRIDS
-        for cell in GRIDS[grid].cells(PROFILES[GRIDS[grid].profile], [0])
-        if cell.label in present
-    ]
-    known = list(dict.fromkeys(named))
-    return known + sorted(present - set(known))
+    known = [GRIDS[grid] for grid in grids if grid in GRIDS]
+    return list(dict.fromkeys(cell.label for grid in known for cell in grid.cells(PROFILES[grid.profile], [0])))

@@ -12,104 +12,68 @@ import numpy as np
 
 from ablations.components import BASE, COMPONENTS, RRPO, arm_of
 from ablations.contrasts import apply, corner_effect, difference
-from ablations.family import PRIMARY_OUTCOME, primary
-from ablations.inference import correlation, holm, paired_test, wilson
+from ablations.family import PRIMARY_OUTCOME
+from ablations.inference import correlation, wilson
 from ablations.judges import gold, tuning
-from ablations.outcomes import find, hacked_share, measured
-from ablations.power import alpha_at
+from ablations.outcomes import OUTCOMES, find, hacked_share, shown
 from ablations.records import Record
 from ablations.sheet import Column, Sheet, Value
 from ablations.statistics import Interval, t_interval
 from ablations.summary import FRAMES, RM_COLUMNS, over_seeds, scalar, table
 from reports.factorial import GAP, ORACLE, gap_closed
 from reports.store import Selection
-from reports.verdicts import settled
 
 HACKED = 0.1
 """A seed *hacked* when its hacked share ends this much above its start (the SFT policy under the same reward model)."""
 TEST_SET = "rm_accuracy_test_"
 """How the accuracies on test sets other than the policy's own speakers begin."""
 LANGUAGES = {"zh": "Mandarin", "cmn": "Mandarin", "en": "English", "de": "German"}
-OPTIONAL = {
-    "dnsmos": Column("dnsmos", "DNSMOS", "mark", +1),
-    "plcmos": Column("plcmos", "PLCMOS", "mark", +1),
+OPINION = {
     "human_emos": Column("human_emos", "E-MOS", "mark", +1),
     "human_nmos": Column("human_nmos", "N-MOS", "mark", +1),
 }
-"""Columns of the main table that stand there once measured."""
+"""Listeners' opinions, columns of the main table once somebody has listened."""
 ENDS = ("hacked_share", "uptake")
 """Outcomes that the table of components shows beside its measure."""
 NO_OPINIONS: Mapping[str, Mapping[str, Interval]] = MappingProxyType({})
 
 
-def main(
-    selection: Selection, control: str = BASE, opinions: Mapping[str, Mapping[str, Interval]] = NO_OPINIONS
-) -> Sheet:
-    """The table of results, with tests against the control at a declared look, seeds that hacked, and the cost.
+def main(selection: Selection, opinions: Mapping[str, Mapping[str, Interval]] = NO_OPINIONS) -> Sheet:
+    """The table of results, with seeds that hacked, listeners' opinions and the cost.
 
-    ``opinions`` are listeners' means by arm, under the names of `OPTIONAL`.
+    ``opinions`` are listeners' means by arm, under the names of `OPINION`.
     """
     records = selection.records
     plain = table(records, selection.planned)
     plain = replace(plain, title=f"Results of grid {selection.grid}", notes=selection.notes + plain.notes)
     if not any(column.name == PRIMARY_OUTCOME for column in plain.columns):
         return plain
-    optional = {name: find(name).values(records) for name in OPTIONAL if measured(find(name), records)}
-    shown = [name for name in OPTIONAL if name in optional or name in opinions]
+    heard = [name for name in OPINION if name in opinions]
     seconds = scalar("seconds_optimized", records)
-    p, said = against(selection, control)
-    extra = [Column("p_control", f"p vs {control} (Holm)", "p"), Column("hacked", "seeds that hacked, %", "share")]
-    extra += [OPTIONAL[name] for name in shown]
+    extra = [Column("hacked", "seeds that hacked, %", "share"), *(OPINION[name] for name in heard)]
     extra += [Column("seconds_optimized", "training, s", "count"), Column("rollouts", "roll-outs", "count")]
     rows = []
     for row in plain.rows:
         arm = str(row[0])
         own = selection.of(arm)
         seeds = [record.seed for record in own]
-        values: list[Value] = [p.get(arm, math.nan), hacked_seeds(own)]
-        values += [opinions.get(name, {}).get(arm) or over_seeds(arm, seeds, optional.get(name, {})) for name in shown]
+        values: list[Value] = [hacked_seeds(own), *(opinions[name].get(arm, t_interval([])) for name in heard)]
         values += [over_seeds(arm, seeds, seconds).mean, float(np.mean([rollouts(r) for r in own] or [math.nan]))]
         rows.append((*row, *values))
-    absent = [c.heading for name, c in OPTIONAL.items() if name not in shown]
+    absent = [o.label for o in OUTCOMES if o.optional and o not in shown(records)]
+    absent += [column.heading for name, column in OPINION.items() if name not in heard]
     notes = [
-        said,
         f"Seed that hacked: hacked share ends over {100 * HACKED:g} points above its start; share with Wilson's 95 % interval.",
         "Bold: best mean of the column, underlined or italic: second; no claim of significance, and oracle and "
         "placebo are not ranked.",
         f"Not measured: {', '.join(absent)}." if absent else "",
+        "Diverged cells are in no mean here; in the first table they count as nothing." if selection.diverged else "",
         "E-MOS and N-MOS: means of listeners' ratings, intervals by raters and seeds (table of listening)."
         if opinions
         else "",
     ]
     made = replace(plain, columns=(*plain.columns, *extra), rows=tuple(rows))
     return made.noted(*(note for note in notes if note))
-
-
-def against(selection: Selection, control: str) -> tuple[dict[str, float], str]:
-    """Holm-adjusted paired t of every arm's primary outcome against the control's, at a declared look only; and the note.
-
-    A diverged cell takes its seed out of its arm's pairs; any other gap keeps the table interim.
-    """
-    if control not in selection.arms:
-        if any(arm.startswith(f"{control}@") for arm in selection.arms):
-            return {}, "No test here: arms are compared within their setting, in the tables of conclusions."
-        return {}, f"No test here: {control} is not among the arms."
-    seeds = sorted({seed for _, seed in {(r.label, r.seed) for r in selection.records} | selection.diverged})
-    contrasts = {arm: difference(arm, control) for arm in selection.arms if arm not in FRAMES | {control}}
-    outcomes = primary().values(selection.records)
-    pairs = {arm: apply(weights, outcomes, seeds) for arm, weights in contrasts.items()}
-    values = {arm: x[np.isfinite(x)] for arm, x in pairs.items()}
-    whole = settled(values, contrasts, seeds, selection.diverged)
-    if not whole or len(seeds) not in selection.looks or len(seeds) < 2:
-        planned = ", ".join(map(str, selection.looks)) or "none declared"
-        return {}, f"Interim, n = {len(seeds)}: no test before every arm has the planned number of seeds ({planned})."
-    adjusted = holm({arm: paired_test(x).t_p for arm, x in values.items()})
-    alpha = alpha_at(len(seeds), selection.looks)
-    note = (
-        f"p vs {control}: {primary().label}, paired t on {len(seeds)} seeds, Holm over {len(adjusted)} arms, to be held "
-        f"against alpha = {alpha:.4f}; a secondary family (the declared one is in the table of effects)."
-    )
-    return adjusted, note
 
 
 def hacked_seeds(own: Sequence[Record]) -> Interval:
@@ -169,7 +133,7 @@ def ablation(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet | Non
     if len(rows) < 2:
         return None
     notes = (
-        "Paired differences within seeds with 95 % t-intervals, descriptive: the tests are in the table of effects. "
+        "Paired differences within seeds with 95 % t-intervals, descriptive: the tests are in the first table. "
         "'DiffRO + X' against "
         "DiffRO, 'RRPO - X' and 'RRPO + X' against RRPO. r: achieved correlation of the paired seeds, from three on.",
         *([GAP] if framed else []),

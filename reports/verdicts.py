@@ -1,7 +1,9 @@
-"""When a family of contrasts is tested, and what its tests say: one rule for a grid and for each setting of one.
+"""What is tested and what the intervals say: one rule for a grid and for each setting of one.
 
-A family is tested at a declared number of seeds, once every contrast of it is settled in every seed; paired t on seeds, Holm over
-the family; better or worse only where no judge sees the other sign; equivalent by TOST, Holm too.
+A contrast is tested once each of its cells is settled, complete or diverged, in every planned seed. Its paired t interval holds
+simultaneously over the m contrasts that the grid's arms allow: where it excludes 0, better or worse; where it lies within the
+margin, equivalent; else undecided. Another judge takes better or worse away only where its own interval, at the same level, lies
+wholly on the other side.
 """
 
 from __future__ import annotations
@@ -12,16 +14,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ablations.contrasts import apply
-from ablations.family import MARGIN, margin_text, primary
-from ablations.family import family as declared
-from ablations.inference import equivalence, holm, paired_test
-from ablations.judges import gold, vetoing
-from ablations.power import seeds_to_decide, spread_bound
+from ablations.contrasts import Values, apply
+from ablations.family import ALPHA, DIVERGED, MARGIN, POWER, margin_text, primary
+from ablations.inference import varies
+from ablations.judges import Judge, vetoing
+from ablations.outcomes import accuracy
+from ablations.power import seeds_needed, spread_bound
 from ablations.records import Record
+from ablations.statistics import Interval, t_interval
+from reports.store import Selection
 
+BETTER, WORSE, EQUIVALENT, UNDECIDED = "better", "worse", "equivalent", "undecided"
+INTERIM = "interim"
 SMALL = f" (by less than {margin_text()})"
 """What a verdict adds where a difference is found and lies within the margin."""
+NOT_MOVED = "not tested (manipulation check failed)"
 Contrasts = Mapping[str, Mapping[str, float]]
 """Name -> weights by label."""
 
@@ -29,76 +36,88 @@ Contrasts = Mapping[str, Mapping[str, float]]
 class Judged(NamedTuple):
     """One contrast of a tested family."""
 
-    holm_p: float
-    """Paired t, adjusted over the family."""
-    tost_p: float
-    """'Beyond the margin', unadjusted."""
+    values: tuple[float, ...]
+    """The primary outcome's, one a seed that has all its arms."""
+    interval: Interval
+    """Of their mean, simultaneous over the family."""
     verdict: str
     """In words."""
 
 
-def by_judge(records: Sequence[Record], contrasts: Contrasts, seeds: Sequence[int]) -> list[dict[str, np.ndarray]]:
-    """Each contrast of the primary outcome by the gold judge, then by those with a veto: the seeds where all its arms are."""
-    by = primary().by
-    outcomes = [by(judge) for judge in (gold(), *vetoing())] if by else [primary()]
-    return [
-        {name: _finite(apply(weights, values, seeds)) for name, weights in contrasts.items()}
-        for values in (outcome.values(records) for outcome in outcomes)
-    ]
+def word(said: str) -> str:
+    """A verdict without its bracket: ``better``, ``worse``, ``equivalent``, ``undecided``, or that there is none."""
+    return said.partition(" (")[0]
 
 
-def lacking(weights: Mapping[str, float], seeds: Sequence[int], diverged: Collection[tuple[str, int]]) -> int:
-    """Seeds in which a cell of the contrast diverged: settled, without a value."""
-    return sum(any((label, seed) in diverged for label in weights) for seed in seeds)
-
-
-def settled(
-    values: Mapping[str, np.ndarray],
-    contrasts: Contrasts,
-    seeds: Sequence[int],
-    diverged: Collection[tuple[str, int]],
-) -> bool:
-    """Whether every one of ``values`` is there in every seed, complete or diverged; not where there are none."""
-    gaps = {name: lacking(contrasts[name], seeds, diverged) for name in values}
-    return bool(values) and all(len(x) + gaps[name] == len(seeds) for name, x in values.items())
+def simultaneous(contrasts: Contrasts) -> float:
+    """The level at which the intervals of these contrasts hold together."""
+    return 1 - ALPHA / max(1, len(contrasts))
 
 
 def judge(
-    family: Mapping[str, np.ndarray], others: Sequence[Mapping[str, np.ndarray]], failed: Collection[str], alpha: float
+    selection: Selection,
+    records: Sequence[Record],
+    contrasts: Contrasts,
+    failed: Collection[str],
+    score: float = DIVERGED,
 ) -> dict[str, Judged]:
-    """The verdicts of a family at a look that may use ``alpha``; ``others`` hold the same contrasts by the other judges.
+    """The verdicts on one family of ``contrasts``, by the labels of ``records``.
 
-    ``failed`` names the contrasts of components that did not move their own target in the reward model.
+    ``failed`` names the contrasts of components that did not move their own target in the reward model; ``score`` is the primary
+    outcome of a diverged cell, NaN to leave its seed out.
     """
-    p = holm({name: paired_test(x).t_p for name, x in family.items()})
-    tost = {name: equivalence(x, MARGIN) for name, x in family.items()}
-    adjusted = holm(tost)
+    outcomes = scored(primary().values(records), selection, score)
+    others = [scored(heard(one, records), selection, score) for one in vetoing()]
+    level = simultaneous(contrasts)
+    seeds = selection.seeds({label for weights in contrasts.values() for label in weights})
     found = {}
-    for name, x in family.items():
-        opposed = any(_opposed(x, by[name]) for by in others)
-        said = _verdict(x, p[name], adjusted[name], alpha, opposed)
-        found[name] = Judged(p[name], tost[name], "not tested (manipulation check failed)" if name in failed else said)
+    for name, weights in contrasts.items():
+        x, *vetoes = (_finite(apply(weights, values, seeds)) for values in (outcomes, *others))
+        said = INTERIM
+        if selection.planned_n == len(seeds) > 1 and settled(weights, outcomes, selection, seeds):
+            opposed = [t_interval(other, level) for other in vetoes]
+            said = NOT_MOVED if name in failed else verdict(x, level, opposed)
+        found[name] = Judged(tuple(x), t_interval(x, level), said)
     return found
+
+
+def scored(outcomes: Values, selection: Selection, score: float) -> Values:
+    """The primary outcome of every cell that ended, ``score`` for a diverged one."""
+    return {**outcomes, **dict.fromkeys(selection.diverged, score)}
+
+
+def heard(one: Judge, records: Sequence[Record]) -> Values:
+    """The primary outcome by another judge; where it was asked of no stored sample, its accuracy; empty for neither."""
+    by = primary().by
+    for outcome in (by(one), accuracy(one)) if by else ():
+        values = outcome.values(records)
+        if any(math.isfinite(value) for value in values.values()):
+            return values
+    return {}
+
+
+def settled(weights: Mapping[str, float], outcomes: Values, selection: Selection, seeds: Sequence[int]) -> bool:
+    """Whether every cell of a contrast is there, measured or diverged, in every seed."""
+    cells = {(label, seed) for label in weights for seed in seeds}
+    return all(cell in selection.diverged or math.isfinite(outcomes.get(cell, math.nan)) for cell in cells)
 
 
 def _finite(x: np.ndarray) -> np.ndarray:
     return x[np.isfinite(x)]
 
 
-def _opposed(gold: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two judges disagree on the sign of the mean."""
-    return len(other) > 0 and float(np.sign(gold.mean()) * np.sign(other.mean())) < 0
-
-
-def _verdict(x: np.ndarray, p: float, tost: float, alpha: float, opposed: bool) -> str:
-    if math.isnan(p):
+def verdict(x: np.ndarray, level: float, others: Sequence[Interval] = ()) -> str:
+    """What the interval of differences ``x [n]`` says; ``others``: the same contrast by judges with a veto, at that level."""
+    if len(x) < 2 or not varies(x):
         return "not tested (no spread over seeds)"
-    if p < alpha:
-        if opposed:
-            return "no verdict (judges disagree on the sign)"
-        improved = x.mean() * (primary().direction or 1) > 0
-        return ("better" if improved else "worse") + (SMALL if tost < alpha else "")
-    if tost < alpha:
-        return "equivalent"
-    enough = seeds_to_decide(spread_bound(x), MARGIN, alpha / len(declared()))
-    return f"undecided ({enough} seeds would decide)" if enough else "undecided (not even 1,000 seeds would decide)"
+    mean = t_interval(x, level)
+    within = mean.low > -MARGIN and mean.high < MARGIN
+    if mean.low > 0 or mean.high < 0:
+        if any(other.high < 0 if mean.low > 0 else other.low > 0 for other in others):
+            return "no verdict (another judge sees the opposite)"
+        improved = mean.mean * (primary().direction or 1) > 0
+        return (BETTER if improved else WORSE) + (SMALL if within else "")
+    if within:
+        return EQUIVALENT
+    needed = seeds_needed(MARGIN, spread_bound(float(x.std(ddof=1)), len(x)), 1 - level, POWER)
+    return f"{UNDECIDED} ({needed} seeds for power {POWER:g})" if needed else f"{UNDECIDED} (not even 1,000 seeds)"

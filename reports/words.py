@@ -1,77 +1,128 @@
-"""A report's words, from the records alone: the verdict in three sentences, and how it was done."""
+"""A report's words, from the records alone: the answer in a sentence, and how it was done."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from ablations.components import BASE, RRPO
-from ablations.contrasts import OVERALL, Values, apply, difference
+from ablations.components import BASE, COMPONENTS, RRPO
+from ablations.contrasts import ABOVE_SFT, OVERALL, Values, component_of
 from ablations.environment import code_versions
-from ablations.family import family, family_text, margin_text, primary
+from ablations.family import family, margin_text, primary
 from ablations.inference import correlation
 from ablations.judges import gold
-from ablations.outcomes import OUTCOMES
 from ablations.records import Record
-from ablations.statistics import t_interval
-from reports import opinion, sensitivity, settings
+from reports import effects, opinion, settings
 from reports.effects import Row
 from reports.made_with import devices, numbers, stage_versions
 from reports.store import Selection
+from reports.verdicts import BETTER, EQUIVALENT, INTERIM, UNDECIDED, WORSE
 
 ALONE = "Reward models alone: no policy was optimised"
 
 
-def verdict(selection: Selection, rows: Sequence[Row], heard: str = opinion.NOBODY) -> list[str]:
-    """Three sentences: RRPO against DiffRO, which components, and what the answer does not reach (``heard``: who listened)."""
-    by_name = {row.name: row for row in rows}
+def answer(selection: Selection, found: Sequence[Row], heard: str = opinion.NOBODY) -> list[str]:
+    """The answer in one sentence; the same without diverged cells where there are any; what it does not reach.
+
+    ``found`` are the rows of `reports.effects`; ``heard`` says who listened.
+    """
+    said = [_answer(selection, found)]
+    if selection.diverged and any(row.name == OVERALL for row in found):
+        without = _answer(selection, effects.rows(selection, math.nan))
+        lost = len(selection.diverged)
+        said.append(f"Diverged cells ({lost}) count as {primary().label} 0; without them: {without}")
+    return [*said, heard]
+
+
+def _answer(selection: Selection, found: Sequence[Row]) -> str:
+    """Which part, by how much, is it real."""
+    by_name = {row.name: row for row in found}
     whole = by_name.get(OVERALL)
-    seeds = len({record.seed for record in selection.records})
     if whole is None:
         why = f"In no seed of this grid is the {primary().label} known of both RRPO and DiffRO"
-        if not _policies(selection.records):
-            why = ALONE
-        return [
-            f"{why}, so nothing is said about their difference.",
-            f"It holds {len(selection.records)} cells of {len(selection.arms)} arms over {seeds} seeds.",
-            heard,
-        ]
-    n = whole.test.mean.n
-    said = (
-        "an interim estimate without a test" if math.isnan(whole.holm_p) else f"paired t, Holm p = {whole.holm_p:.4f}"
+        return f"{why if _policies(selection.records) else ALONE}, so nothing is said about reward hacking."
+    above = by_name.get(ABOVE_SFT)
+    parts = [row for row in found if row.primary and row is not whole]
+    claim = _interim(selection, whole, above) if whole.verdict == INTERIM else _claim(whole, above)
+    n, planned = whole.interval.n, selection.planned_n
+    seeds = f"{n} of {planned} planned seeds" if planned > n else f"{n} seed{'s' if n > 1 else ''}"
+    raised = (
+        f" (the plan was raised from {' and '.join(map(str, selection.plans[:-1]))})" if selection.plans[1:] else ""
     )
-    first = (
-        f"RRPO differs from DiffRO in {primary().label} by {_points(whole)} points over {n} "
-        f"seed{'s' if n > 1 else ''} ({said}): {whole.verdict}."
+    m = len(selection.tested.get("", {}))
+    share = f"{m}" if m == len(family()) else f"the {m} of {len(family())} contrasts that this grid's arms allow"
+    scope = f"n = {seeds}{raised}, intervals simultaneous over {share}"
+    return f"{'; '.join([claim, *_parts(parts), scope])}."
+
+
+def _claim(whole: Row, above: Row | None) -> str:
+    """Whether RRPO stops or reduces hacking."""
+    over = f"{primary().label} differs from DiffRO's by {_points(whole)} points"
+    if whole.word == BETTER:
+        gained = f"{primary().label} is {_points(whole)} points above DiffRO's"
+        small = " (a gain of less than the margin)" if whole.verdict != BETTER else ""
+        if above is None:
+            return f"RRPO reduces reward hacking: {gained}{small} (against SFT it was not measured)"
+        if above.interval.low > 0:
+            return f"RRPO stops reward hacking: {gained}{small} and {_points(above)} above SFT's"
+        return f"RRPO reduces reward hacking: {gained}{small}, but not shown to be above SFT's ({_points(above)})"
+    if whole.word == EQUIVALENT:
+        return f"RRPO does not reduce reward hacking: {over}, within {margin_text()}"
+    if whole.word == WORSE:
+        return f"RRPO does not reduce reward hacking: {over}"
+    said = whole.verdict.removeprefix(UNDECIDED) if whole.word == UNDECIDED else f", {whole.verdict}"
+    return f"Whether RRPO stops or reduces reward hacking is undecided: {over}{said}"
+
+
+def _interim(selection: Selection, whole: Row, above: Row | None) -> str:
+    """The estimate so far."""
+    planned = len(selection.records) + len(selection.lost)
+    beside = f" and from SFT's by {_points(above)}" if above else ""
+    return (
+        f"Interim ({len(selection.records)} of {planned} planned cells): whether RRPO stops or reduces reward hacking is not yet "
+        f"tested; {primary().label} differs from DiffRO's by {_points(whole)} points{beside}"
     )
-    parts = [row for row in rows if row.primary and row is not whole]
-    words = "; ".join(f"{row.name.split(',')[0]} {_points(row)}, {row.verdict}" for row in parts)
-    second = f"Main effects of the components, in points: {words}." if parts else "The factorial is not complete."
-    return [first, second, f"{_ending(selection)}; {heard[0].lower()}{heard[1:]}"]
+
+
+def _parts(found: Sequence[Row]) -> list[str]:
+    """What the components do: differences with their estimates first, then the others by their verdicts; empty without any."""
+    if not found:
+        return []
+    told: dict[str, list[str]] = {"helps": [], "harms": []}
+    others: dict[str, list[str]] = {}
+    for component in COMPONENTS:
+        own = [row for row in found if component_of(row.name) is component]
+        for said, word in (("helps", BETTER), ("harms", WORSE)):
+            if named := [row for row in own if row.word == word]:
+                told[said].append(f"{component.label} {said} ({', '.join(map(_effect, named))})")
+        rest = [row for row in own if row.word not in (BETTER, WORSE)]
+        if all(row.verdict == INTERIM for row in rest):
+            phrase = ", ".join(map(_effect, rest))
+        elif len(rest) == len(own) and len({row.word for row in rest}) == 1:
+            phrase = rest[0].word
+        else:
+            phrase = ", ".join(f"{_kind(row)} {row.word}" for row in rest)
+        if rest:
+            others.setdefault(phrase, []).append(component.label)
+    first = told["helps"] or ["none is shown to help"] * any(row.verdict != INTERIM for row in found)
+    left = [f"{', '.join(labels)} {phrase}" for phrase, labels in others.items()]
+    return [f"of its parts {'; '.join([*first, *told['harms'], *left])}"]
+
+
+def _kind(row: Row) -> str:
+    """A component's contrast without the component: ``main effect``, ``in RRPO``."""
+    return row.name.partition(", ")[2]
+
+
+def _effect(row: Row) -> str:
+    return f"{_kind(row)} {_points(row)}"
 
 
 def _points(row: Row) -> str:
-    mean = row.test.mean
+    mean = row.interval
     if math.isnan(mean.low):
         return f"{100 * mean.mean:+.1f}"
     return f"{100 * mean.mean:+.1f} [{100 * mean.low:+.1f}, {100 * mean.high:+.1f}]"
-
-
-def _ending(selection: Selection) -> str:
-    """How the two arms end: their paired difference in every outcome that has a better side, but the primary one."""
-    seeds = sorted({record.seed for record in selection.records})
-    pair = [record for record in selection.records if record.label in (BASE, RRPO)]
-    said = []
-    for outcome in OUTCOMES:
-        if not outcome.direction or outcome.difference_unit != "gain" or outcome.name == primary().name:
-            continue
-        mean = t_interval(apply(difference(RRPO, BASE), outcome.values(pair), seeds))
-        if mean.n:
-            bounds = "" if math.isnan(mean.low) else f" [{100 * mean.low:+.1f}, {100 * mean.high:+.1f}]"
-            said.append(f"{outcome.label} {100 * mean.mean:+.1f}{bounds}")
-    if not said:
-        return "No end values were measured"
-    return f"At the last checkpoint RRPO differs from DiffRO, in points, by {', '.join(said)} (secondary, not tested)"
 
 
 def methods(selection: Selection) -> str:
@@ -91,13 +142,14 @@ def methods(selection: Selection) -> str:
             f"Each cell optimised the policy for {value('optimize.steps')} steps of {value('optimize.batch')} roll-outs (lr "
             f"{value('optimize.lr')}, beta {value('optimize.beta')}, tau {value('optimize.tau')}, content weight "
             f"{value('optimize.content_weight')}, unless the arm says otherwise) against a frozen reward model, and was judged "
-            f"on {value('optimize.eval_prompts')} evaluation prompts at steps {value('optimize.checkpoints')}. Primary outcome: "
-            f"{primary().label} by the {gold().label}. {_family(selection)} "
+            f"at steps {value('optimize.checkpoints')} on {value('optimize.eval_prompts')} evaluation prompts, "
+            f"{value('optimize.final_prompts')} at the last. Primary outcome: {primary().label} at the last update by the "
+            f"{gold().label}. {_family(selection)} "
         )
     return (
         f"{len(records)} cells: {len(selection.arms)} arms ({arms}) by {len(seeds)} seeds ({numbers(seeds)}), profile "
-        f"{records[0].profile}, world {records[0].world_hash}. {how}Intervals are 95 % t-intervals over seeds, the unit of "
-        f"analysis. {_correlation(outcomes, seeds)}{selection.counted} "
+        f"{records[0].profile}, world {records[0].world_hash}. {how}Other intervals are 95 % t-intervals over seeds, the unit "
+        f"of analysis. {_correlation(outcomes, seeds)}{selection.counted} "
         "A seed redraws the annotated and the SFT utterances, raters, RM pre-training, SFT, fine-tuning, prompts and "
         "roll-out noise; corpus "
         f"renderer, codec, base policy and judges are one world. {_made(records)}"
@@ -110,18 +162,14 @@ def _policies(records: Sequence[Record]) -> bool:
 
 def _family(selection: Selection) -> str:
     """What is tested and how; of a grid of settings, in each of them."""
-    looks = ", ".join(map(str, selection.looks)) or "none"
-    if settings.settings(selection.records):
-        there = list(sensitivity.family(selection.planned))
-        said = f"In each setting, secondary: {'; '.join(there) or 'no conclusion'}"
-        lack = "" if len(there) == len(family()) else ", of which this grid has not all"
-    else:
-        absent = [name for name, weights in family().items() if not set(weights) <= set(selection.arms)]
-        said = f"Primary family: {family_text()}"
-        lack = f", of which this grid has not {'; '.join(absent)}" if absent else ""
+    placed = settings.settings(selection.records)
+    contrasts = selection.tested.get(placed[0].name if placed else "", {})
+    names = "; ".join(contrasts) or "nothing"
+    planned = selection.planned_n or "none"
     return (
-        f"{said}; paired t on seeds, Holm over {len(family())}, only at the planned numbers of seeds ({looks}) and with the "
-        f"whole family{lack}; beside it TOST with a margin of {margin_text()}."
+        f"{'Tested in each setting, secondary' if placed else 'Primary family'}: {names}; paired t on seeds, intervals "
+        f"simultaneous over {len(contrasts)} by Bonferroni, at the planned number of seeds ({planned}); a margin of "
+        f"{margin_text()} for equivalence."
     )
 
 

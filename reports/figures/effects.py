@@ -36,8 +36,9 @@ SEEDS = "{measure} by arm: every seed a dot, beside it the mean with its 95 % t-
 def forest_caption() -> str:
     """What the forest plot shows."""
     return (
-        f"Contrasts of the {primary().label} within each seed: mean with 95 % t-interval, every seed a tick. Filled: the "
-        f"declared primary family; hollow: secondary, not tested. Grey band: the margin of {margin_text()} inside which a "
+        f"Contrasts of the {primary().label} within each seed, every seed a tick. Filled: the primary family, mean with its "
+        f"simultaneous interval; hollow: secondary, not tested, with a 95 % t-interval (RRPO - SFT at the family's level). Grey "
+        f"band: the margin of {margin_text()} inside which a "
         "difference counts as none."
     )
 
@@ -46,7 +47,7 @@ def interactions_caption() -> str:
     """What the plots of interactions show."""
     return (
         f"Mean {primary().label} with one component off and on, by another: parallel lines mean no interaction. Bars: 95 % "
-        "t-intervals of the means over seeds (not of the differences, which are in the table of effects)."
+        "t-intervals of the means over seeds (not of the differences, which are in the table of contrasts)."
     )
 
 
@@ -58,7 +59,7 @@ def forest(rows: Sequence[Row], folder: Path) -> list[Path]:
         axis.axvspan(-MARGIN, MARGIN, color="0.93", lw=0)
         axis.axvline(0, color="0.4", lw=0.6)
         for place, row in enumerate(reversed(rows)):
-            mean = row.test.mean
+            mean = row.interval
             colour = BLUE if row.primary else "0.35"
             if drawable(mean):
                 axis.plot([mean.low, mean.high], [place, place], color=colour, lw=1.4, solid_capstyle="butt")
@@ -142,10 +143,10 @@ def interactions(records: Sequence[Record], folder: Path) -> list[Path]:
             axis.set_xticks([0, 1], [f"no {a.label}", f"with {a.label}"])
             axis.set_xlim(-0.2, 1.55)
             axis.set_title(f"{a.label} × {b.label}", loc="left")
-            axis.yaxis.set_major_formatter(points)
+            axis.yaxis.set_major_formatter(percent if primary().unit == "percent" else points)
         for axis, ends in labels:
             places = beside(axis, [end[2] for end in ends], 0.09)
             for (text, colour, _), place in zip(ends, places, strict=True):
                 axis.annotate(text, (1.1, place), color=colour, va="center", fontsize=6.5)
-        figure.supylabel(f"{primary().label} (points)", fontsize=7.5)
+        figure.supylabel(primary().label, fontsize=7.5)
         return save(figure, folder, "interactions")

@@ -15,7 +15,7 @@ MARKS = {"better": ("o", BLUE), "worse": ("s", VERMILION), "equivalent": ("D", G
 def caption() -> str:
     """What is drawn."""
     return (
-        f"Each conclusion's difference of the {primary().label} in every setting, mean with 95 % t-interval over seeds (below "
+        f"Each conclusion's difference of the {primary().label} in every setting, mean with its simultaneous interval (below "
         "three seeds not drawn: the tables give it); *: the world's own setting, whose mean the dashed line carries on. Filled "
         "by verdict: blue disc better, red square worse, green diamond equivalent; hollow: undecided, interim or none. Grey "
         f"band: the margin of {margin_text()}."

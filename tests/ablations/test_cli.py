@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from ablations import environment, launchers
 from ablations.grids import GRIDS, Grid
-from ablations.invocations import looks
+from ablations.invocations import planned_seeds
 from ablations.run import app, report
 from ablations.runner import Outcome
 from ablations.runs_folder import check
@@ -99,9 +99,6 @@ def test_run_then_plan_says_done(runs: Path):
         (["--grid", "tiny", "--shard", "3/2"], ["--shard takes I/N", "3/2"]),
         (["--grid", "tiny", "--shard", "9/9"], ["the shard holds no cell", "9/9 of 2 cells"]),
         (["--grid", "tiny", "--shard", "half"], ["--shard takes I/N", "half"]),
-        (["--grid", "tiny", "--looks", "8,5"], ["--looks takes rising numbers", "8,5"]),
-        (["--grid", "tiny", "--seeds", "8", "--looks", "5"], ["not below --seeds", "5 with 8 seeds"]),
-        (["--grid", "tiny", "--looks", "five"], ["--looks takes rising numbers", "five"]),
         ([], ["--grid"]),
     ],
 )
@@ -180,7 +177,7 @@ def test_shards_share_a_grid_and_plan_all_of_it(runs: Path):
     assert "All 1 cells are done." in result.output
     store = Store(check(runs))
     assert [(r.label, r.seed) for r in store.records("tiny")] == [("rrpo", 1)]
-    assert looks(store.plans("tiny")) == [2], "the whole grid's seeds are planned"
+    assert planned_seeds(store.plans("tiny")) == [2], "the whole grid's seeds are planned"
     result = call("--grid", "tiny", "--seeds", "2", "--workers", "1", "--shard", "1/3", runs=runs)
     assert "4 cells, 1 done, 2 to run in shard 1/3" in result.output
     result = call("--grid", "tiny", "--seeds", "2", "--plan", runs=runs)

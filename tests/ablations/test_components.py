@@ -62,8 +62,8 @@ def test_rrpo_is_the_papers_three_whatever_else_there_is(fourth: Component):
 def test_contrasts_follow_the_list(fourth: Component):
     assert list(main_effects())[-1] == "X, main effect"
     assert sorted(main_effects()["X, main effect"].values()) == [-1 / 8] * 8 + [1 / 8] * 8
-    assert corner_effects()["X, at the RRPO corner"] == {"rrpo_x": 1.0, "rrpo": -1.0}
-    assert corner_effects()["LS, at the RRPO corner"] == {"rrpo": 1.0, "eam_adv": -1.0}
+    assert corner_effects()["X, in RRPO"] == {"rrpo_x": 1.0, "rrpo": -1.0}
+    assert corner_effects()["LS, in RRPO"] == {"rrpo": 1.0, "eam_adv": -1.0}
     assert len(interactions()) == 6 + 4 + 1
     assert component_of("X, main effect") is fourth
     assert component_of("LS x X") is None
@@ -72,6 +72,10 @@ def test_contrasts_follow_the_list(fourth: Component):
         "EAM, main effect",
         "Adv, main effect",
         "X, main effect",
+        "LS, in RRPO",
+        "EAM, in RRPO",
+        "Adv, in RRPO",
+        "X, in RRPO",
         "RRPO - DiffRO",
     ]
     labels = [cell.label for cell in loo(SMOKE, [1])]

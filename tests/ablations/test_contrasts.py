@@ -1,4 +1,4 @@
-"""Factorial contrasts and corner effects on tables whose answer is known."""
+"""Factorial contrasts and effects within RRPO on tables whose answer is known."""
 
 import math
 
@@ -36,7 +36,7 @@ def test_main_effects_and_interactions_by_hand():
         factorial_effect(["lr"])
 
 
-def test_the_corner_parts_from_the_main_effect_under_interaction():
+def test_the_effect_within_rrpo_parts_from_the_main_effect_under_interaction():
     assert apply(corner_effect("ls"), outcomes(), [1])[0] == pytest.approx(1 + 4 + 6)
 
 

@@ -10,7 +10,6 @@ from ablations.inference import (
     correlation,
     effect_size,
     equivalence,
-    holm,
     improvement,
     paired_test,
     ratio_of_means,
@@ -46,16 +45,6 @@ def test_fiellers_interval_holds_what_the_t_test_does_not_reject():
         assert stats.ttest_1samp(x - bound * y, 0).pvalue == pytest.approx(0.05)
     assert ratio_of_means([*x, 1.0], [*y, math.nan]) == found
     assert math.isnan(ratio_of_means(x, y - y.mean()).mean), "a gap that may be zero has no shares"
-
-
-def test_holm_against_his_example():
-    """Holm's step-down on (.01, .02, .03, .04): adjusted .04, .06, .06, .06; an untestable member still counts."""
-    assert holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.02}) == pytest.approx(
-        {"a": 0.04, "b": 0.06, "c": 0.06, "d": 0.06}
-    )
-    adjusted = holm({"a": 0.01, "b": math.nan})
-    assert adjusted["a"] == 0.02
-    assert math.isnan(adjusted["b"])
 
 
 def test_effect_size_covers_and_is_nearly_unbiased():

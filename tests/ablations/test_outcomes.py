@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from ablations.judges import JUDGES, gold, tuning, vetoing
-from ablations.outcomes import OUTCOMES, Outcome, clean_success, find, hacked_share
+from ablations.outcomes import OUTCOMES, Outcome, clean_success, find, hacked_share, shown
 from ablations.records import Record
 
 ROWS = [
@@ -77,15 +76,11 @@ def test_without_samples_nothing_is_measured_and_points_are_read_at_the_end():
     assert math.isnan(find("none").read(bare))
 
 
-def test_an_outcome_among_peers_is_that_of_all_cells():
-    path = {"sqrt_kl": [0.0, 1.0], "test_accuracy": [0.5, 0.7], "val_accuracy": [0.5, 0.9]}
-    a = record(pd.DataFrame(), **path)
-    b = replace(a, label="b")
-    b.__dict__["points"] = a.points.assign(sqrt_kl=[0.0, 2.0])
-    outcome = find("gold_gain")
-    assert outcome.values([a, b]) == pytest.approx({("a", 1): 0.1, ("b", 1): 0.05})
-    assert outcome.by is not None
-    assert outcome.by(tuning()).values([a, b]) == pytest.approx({("a", 1): 0.2, ("b", 1): 0.1})
+def test_an_optional_outcome_is_shown_where_a_record_has_it():
+    bare = record(pd.DataFrame())
+    assert {"clean_success", "phone_error_rate"} <= {outcome.name for outcome in shown([bare])}
+    assert {outcome.name for outcome in OUTCOMES} - {outcome.name for outcome in shown([bare])} == {"dnsmos", "plcmos"}
+    assert "dnsmos" in {outcome.name for outcome in shown([bare, record(pd.DataFrame(), dnsmos=[3.0, 2.0])])}
 
 
 def test_one_judge_is_gold_and_another_tunes():

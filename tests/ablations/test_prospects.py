@@ -1,40 +1,50 @@
-"""What a plan says of the power of its seeds, against a textbook value."""
+"""What a plan says of its seeds: what is tested, and the difference that they find by a committed pilot's spread."""
+
+from __future__ import annotations
 
 import pytest
 
-from ablations.components import factorial
-from ablations.power import power
-from ablations.prospects import DEFAULT_SPREAD, prospects
+from ablations.components import factorial, singles
+from ablations.family import Pilot
+from ablations.grids import loo
+from ablations.power import detectable, seeds_needed, spread_bound
+from ablations.prospects import SPREADS, prospects
+from rrpo.profiles import SMOKE
 
 FACTORIAL = factorial()
 
 
-def test_the_effect_named_has_the_power_named() -> None:
-    first, tested = prospects(FACTORIAL, 8, None)
-    least = float(first.split("effect of ")[1].split()[0]) / 100
-    assert power(least, DEFAULT_SPREAD, 8, 0.05 / 4) == pytest.approx(0.8, abs=0.02)
-    assert "as in a former grid" in first
-    assert "Adv, main effect; RRPO - DiffRO; estimates alone: clean success" in tested
+def test_without_a_pilot_the_difference_is_told_for_several_spreads() -> None:
+    tested, told = prospects(FACTORIAL, 8, None)
+    assert "tested, simultaneously at 0.9929: LS, main effect; EAM, main effect" in tested
+    assert "; Adv, in RRPO; RRPO - DiffRO; estimates alone: hacked share" in tested
+    assert told.startswith("no pilot is committed: with 8 seeds a difference is found with 80 % power")
+    for sd in SPREADS:
+        assert f"{100 * detectable(sd, 8, 0.05 / 7):.1f} at {100 * sd:g}" in told
 
 
-def test_few_seeds_get_a_warning() -> None:
-    assert any("WARNING" in line and "8 seeds" in line for line in prospects(FACTORIAL, 1, None))
-    assert any("undecided" in line for line in prospects(FACTORIAL, 3, None))
-    assert prospects(FACTORIAL, 1, None)[0].startswith("primary tests: none")
-    assert not any("WARNING" in line for line in prospects(FACTORIAL, 12, 0.01))
+def test_a_pilots_spread_is_told_with_its_upper_bound() -> None:
+    _, told = prospects(FACTORIAL, 12, Pilot(spread=0.04, seeds=8, world="abc"))
+    bound = spread_bound(0.04, 8)
+    for name, sd in (("point estimate 4.0", 0.04), (f"80 % upper bound {100 * bound:.1f}", bound)):
+        least = 100 * detectable(sd, 12, 0.05 / 7)
+        assert f"{name}: {least:.1f} points ({seeds_needed(0.05, sd, 0.05 / 7)} seeds for 5 points)" in told
+    assert "the pilot's 8 development seeds in world abc" in told
 
 
-def test_looks_share_alpha_and_a_number_that_was_not_declared_has_no_test() -> None:
-    first, *_ = prospects(FACTORIAL, 5, None, (5, 8))
-    assert "at 0.00329, the strictest" in first, "0.0132 of 0.05 is spent at five of eight"
-    assert prospects(FACTORIAL, 5, None, (8,)) == ["primary tests: none at 5 seeds; declared at 8"]
+@pytest.mark.parametrize(
+    ("labels", "level", "names"),
+    [
+        ([cell.label for cell in loo(SMOKE, [1])], "0.9875", "LS, in RRPO; EAM, in RRPO; Adv, in RRPO; RRPO - DiffRO;"),
+        (["diffro", "rrpo"], "0.9500", "RRPO - DiffRO;"),
+        ([f"{arm}@{place}" for arm in singles() for place in "ab"], "0.9875", "LS, added to DiffRO; EAM, added"),
+    ],
+    ids=["loo", "smoke", "settings"],
+)
+def test_the_level_is_that_of_the_contrasts_that_the_arms_allow(labels: list[str], level: str, names: str) -> None:
+    assert f"simultaneously at {level}: {names}" in prospects(labels, 8, None)[0]
 
 
-def test_an_early_look_at_next_to_no_alpha_has_no_test_and_says_so() -> None:
-    for looks in ((2, 40), (2, 10_000)):
-        (line,) = prospects(FACTORIAL, 2, None, looks)
-        assert "no test is possible at 2 seeds" in line
-
-
-def test_a_grid_without_the_family_gets_none() -> None:
+def test_one_seed_gets_a_warning_and_a_grid_without_the_family_nothing() -> None:
+    assert prospects(FACTORIAL, 1, None)[-1].startswith("WARNING")
     assert prospects(("sft", "diffro"), 8, None) == []

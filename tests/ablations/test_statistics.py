@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ablations.statistics import at_reach, matched_kl_gain, mean_path, t_interval
+from ablations.statistics import at_passage, matched_kl_gain, mean_path, t_interval
 
 
 def test_t_interval_by_hand():
@@ -118,10 +118,10 @@ def test_mean_path_is_the_mean_of_each_checkpoint():
         ([0, 1, 2], [0.2, 0.4, 1.0], 1.0, 0.4),
         ([0, 2, 1, 3], [0.0, 1.0, 9.0, 2.0], 1.5, 0.75),
         ([0, 1, 2], [0.2, math.nan, 1.0], 1.0, 0.6),
-        ([0, 1], [0.2, 0.4], 5.0, 0.4),
+        ([0, 1], [0.2, 0.4], 5.0, math.nan),
         ([0, 1], [math.nan, math.nan], 1.0, math.nan),
     ],
     ids=["between", "at a checkpoint", "first passage", "not asked in the middle", "never there", "never asked"],
 )
-def test_a_measure_is_read_where_the_range_is_first_reached(d, y, end, expected):
-    assert at_reach(d, y, end) == pytest.approx(expected, nan_ok=True)
+def test_a_measure_is_read_where_a_level_is_first_passed(d, y, end, expected):
+    assert at_passage(d, y, end) == pytest.approx(expected, nan_ok=True)

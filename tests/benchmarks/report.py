@@ -98,7 +98,7 @@ def main() -> None:
         lap("kept in MLflow")
         table, whole = ([clock[k][i] - clock[0][i] for i in (0, 1)] for k in (2, 4))
         print(f"tables of {len(selection.records)} runs: {table[0]:.1f} s ({table[1]:.1f} s of CPU) of 10 s")
-        print(f"the whole page: {whole[0]:.1f} s ({whole[1]:.1f} s of CPU) of 40 s; {made.verdict[0]}")
+        print(f"the whole page: {whole[0]:.1f} s ({whole[1]:.1f} s of CPU) of 40 s; {made.answer[0]}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import pytest
-from test_tables import Fake
+from synthetic import Fake
 
 from reports import early_stopped
 from reports.store import Selection
@@ -34,7 +34,7 @@ def test_every_arm_is_read_at_the_checkpoint_that_val_keeps() -> None:
     def record(label: str, seed: int, val: list[float], gold: list[float]) -> Fake:
         steps = [10 * k for k in range(len(val))]
         points = pd.DataFrame({"step": steps, "val_accuracy": val, "test_accuracy": gold})
-        return Fake(label, seed, points, scalars={}, params={})
+        return Fake(label, seed, points)
 
     records = (
         record("sft", 1, [0.5], [0.5]),

@@ -1,176 +1,219 @@
-"""Contrasts in a report: the declared family is tested at a declared look, and only there."""
+"""Contrasts in a report: the declared family is tested at the planned number of seeds, and only there."""
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 import re
+from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
+from synthetic import grid, record, with_part
 
 from ablations import family as declared
-from ablations.components import arm_of, subsets
 from ablations.family import family
 from ablations.records import Record
 from ablations.sheet import as_csv, markdown
-from reports.effects import rows, sheet
+from ablations.statistics import t_interval
+from reports.effects import Row, first_sheet, rows, sheet
+from reports.store import Selection
 
 GAINS = {"ls": 0.10, "eam": 0.0, "adv": -0.10}
-"""Gain of each component, additive; noise is a tenth of a point except in EAM's arms."""
+"""Gain of each component, additive; noise is half a point."""
 
 
-class Fake(Record):
-    """A record whose points are given."""
-
-    def __init__(self, label: str, seed: int, table: pd.DataFrame) -> None:
-        super().__init__(label=label, seed=seed, cell_hash="", arm_hash="", world_hash="", profile="", scalars={})
-        self.__dict__["points"] = table
-
-
-def records(seeds: int, *, noise: float = 0.002, val_sign: float = 1.0, without: str = "") -> list[Record]:
-    rng, made = np.random.default_rng(0), []
-    for seed in range(seeds):
-        for on in subsets():
-            gain = sum(GAINS[part] for part in on) + noise * rng.standard_normal()
-            gold, val = 0.5 + 2 * np.array([0, gain]), 0.5 + 2 * val_sign * np.array([0, gain])
-            if arm_of(on) != without:
-                table = pd.DataFrame({"sqrt_kl": [0.0, 1.0], "test_accuracy": gold, "val_accuracy": val})
-                made.append(Fake(arm_of(on), seed, table))
-    return made
-
-
-def with_part(arm: str, part: str) -> bool:
-    return arm == "rrpo" or part in arm.split("_")
-
-
-def verdicts(found: list) -> dict[str, str]:
+def verdicts(found: list[Row]) -> dict[str, str]:
     return {row.name: row.verdict for row in found if row.primary}
 
 
-def test_known_effects_get_their_verdicts() -> None:
-    found, notes = rows(records(8), [8])
+def changed(selection: Selection, **fields: object) -> Selection:
+    """A selection whose records have other fields: a function of the record, by its name."""
+    made = []
+    for old in selection.records:
+        new = record(old.label, old.seed, 0.0)
+        new.__dict__.update(old.__dict__)
+        for name, value in fields.items():
+            new.__dict__[name] = value(old)  # type: ignore[operator]
+        made.append(new)
+    return replace(selection, records=tuple(made))
+
+
+def test_known_effects_get_their_verdicts():
+    selection = grid(GAINS)
+    found = rows(selection)
     assert verdicts(found) == {
         "LS, main effect": "better",
         "EAM, main effect": "equivalent",
         "Adv, main effect": "worse",
+        "LS, in RRPO": "better",
+        "EAM, in RRPO": "equivalent",
+        "Adv, in RRPO": "worse",
         "RRPO - DiffRO": "equivalent",
     }
-    means = {row.name: row.test.mean.mean for row in found}
-    assert means["LS, main effect"] == pytest.approx(0.1, abs=0.003)
-    assert all(math.isnan(row.holm_p) for row in found if not row.primary)
-    assert any("Holm over 4, alpha = 0.0500" in note for note in notes)
+    by_name = {row.name: row for row in found}
+    assert by_name["LS, main effect"].interval == t_interval(by_name["LS, main effect"].values, 1 - 0.05 / 7)
+    assert by_name["RRPO - SFT"].interval == t_interval(by_name["RRPO - SFT"].values, 1 - 0.05 / 7)
+    assert by_name["LS x Adv"].interval == t_interval(by_name["LS x Adv"].values)
+    assert {row.verdict for row in found if not row.primary} == {"secondary, not tested"}
 
 
-@pytest.mark.parametrize("looks", [[], [5], [8, 12]])
-def test_no_p_value_before_a_declared_look(looks: list[int]) -> None:
-    found, notes = rows(records(7), looks)
-    assert set(verdicts(found).values()) == {"interim"}
-    assert any("Interim, n = 7" in note for note in notes)
-    assert all(math.isnan(row.holm_p) for row in found)
-    made = sheet(found, [])
+def test_the_first_table_has_the_family_and_rrpo_above_sft_and_what_stands_beside():
+    selection = grid(GAINS)
+    made = first_sheet(selection, rows(selection))
     assert made is not None
-    for row in csv.DictReader(io.StringIO(as_csv(made))):
-        assert [row[name] for name in ("holm_p", "tost_p")] == [""] * 2
-    assert markdown(made).count("| – | – |") == len(found)
+    assert [row[0] for row in made.rows] == [*family(), "RRPO - SFT"]
+    names = ["contrast", "n", "clean_success", "verdict", "hacked_share", "gold", "phone_error_rate", "artefacts"]
+    assert [column.name for column in made.columns] == names
+    row = made.row("LS, in RRPO")
+    assert row["hacked_share"].mean == pytest.approx(-row["clean_success"].mean)  # type: ignore[union-attr]
+    values = [r.points["test_accuracy"].iloc[-1] for arm in ("rrpo", "eam_adv") for r in selection.of(arm)]
+    assert row["gold"] == pytest.approx(t_interval(np.subtract(*np.split(np.array(values), 2))))
+    assert "simultaneous over 7 contrasts (99.29 %)" in made.notes[0]
 
 
-def test_more_seeds_are_a_new_look_with_less_alpha_first() -> None:
-    _, first = rows(records(8), [8, 16])
-    _, last = rows(records(16), [8, 16])
-    assert any("alpha = 0.0056; looks at n = 8, 16" in note for note in first)
-    assert any("alpha = 0.0444" in note and "false claim of up to 0.0944 over all" in note for note in last)
-    assert not any("false claim" in note for note in first)
-    _, declared = rows(records(16), [8, 16], ahead=2)
-    assert any("alpha = 0.0444; looks at n = 8, 16" in note for note in declared)
-    assert not any("false claim" in note for note in declared)
-    _, third = rows(records(20), [8, 16, 20], ahead=2)
-    assert any("The seeds beyond 16 were planned later" in note for note in third)
+@pytest.mark.parametrize("plans", [(), (5,), (5, 12), (12,)])
+def test_no_verdict_before_the_planned_number_of_seeds(plans: tuple[int, ...]):
+    selection = grid(GAINS, plans=plans)
+    found = rows(selection)
+    assert set(verdicts(found).values()) == {"interim"}
+    made = sheet(selection, found)
+    assert made is not None
+    wanted = f"the {plans[-1]} planned seeds" if plans else "all planned seeds (none are)"
+    assert any(note.startswith("Interim") and wanted in note for note in made.notes)
 
 
-def test_judges_that_disagree_give_no_verdict_and_noise_is_undecided() -> None:
-    found, _ = rows(records(8, val_sign=-1.0), [8])
-    assert verdicts(found)["LS, main effect"] == "no verdict (judges disagree on the sign)"
-    found, _ = rows(records(4, noise=0.05), [4])
-    words = re.fullmatch(r"undecided \((\d+) seeds would decide\)", verdicts(found)["EAM, main effect"])
+def test_only_seeds_of_the_whole_plan_are_tested():
+    """Two arms of it have twelve seeds, the others eight: the test is of eight."""
+    more = tuple(record(arm, seed, 0.0) for arm in ("rrpo", "diffro") for seed in range(8, 12))
+    selection = grid(GAINS)
+    found = rows(replace(selection, records=selection.records + more))
+    assert verdicts(found) == verdicts(rows(selection))
+    assert {len(row.values) for row in found} == {8}
+
+
+def test_a_judge_takes_a_difference_away_only_by_an_interval_of_its_own():
+    def by_val(clean_of: dict[str, float]):
+        return lambda label, seed, clean: record(label, seed, clean, veto=clean_of.get(label, 0.5) + 0.01 * (seed % 3))
+
+    opposed = {"rrpo": 0.4, "ls": 0.4, "ls_eam": 0.4, "ls_adv": 0.4}
+    found = verdicts(rows(grid({"ls": 0.1}, make=by_val(opposed))))
+    assert found["LS, main effect"] == found["RRPO - DiffRO"] == "no verdict (another judge sees the opposite)"
+
+    def noisy(label: str, seed: int, clean: float) -> Record:
+        return record(label, seed, clean, veto=0.5 - 0.02 * with_part(label, "ls") * (5 if seed % 4 == 0 else -1))
+
+    found = verdicts(rows(grid({"ls": 0.1}, make=noisy)))
+    assert found["LS, main effect"] == "better", "the other's mean is below 0, its interval is not, and that is no veto"
+    assert found["EAM, main effect"] == "equivalent"
+
+
+def test_a_judge_that_was_asked_of_no_stored_sample_is_heard_by_its_accuracy():
+    selection = grid({"ls": 0.1})
+    found = verdicts(rows(changed(selection, points=lambda r: with_third(r, -1.0))))
+    assert found["LS, main effect"] == "no verdict (another judge sees the opposite)"
+    found = verdicts(rows(changed(selection, points=lambda r: with_third(r, 1.0))))
+    assert found["LS, main effect"] == "better"
+
+
+def with_third(old: Record, sign: float):
+    gain = sign * 0.2 * with_part(old.label, "ls") + 0.001 * np.sin(7 * old.seed + len(old.label))
+    return old.points.assign(third_accuracy=[0.5, 0.5 + gain])
+
+
+def test_noise_is_undecided_with_the_seeds_it_takes():
+    found = verdicts(rows(grid(GAINS, seeds=4, noise=0.05)))
+    words = re.fullmatch(r"undecided \((\d+) seeds for power 0.8\)", found["EAM, in RRPO"])
     assert words is not None
     assert int(words[1]) > 4
-    found, _ = rows(records(4, noise=0.5), [4])
-    assert verdicts(found)["EAM, main effect"] == "undecided (not even 1,000 seeds would decide)"
+    found = verdicts(rows(grid({}, seeds=4, noise=0.12, base=0.5)))
+    assert found["EAM, in RRPO"].startswith("undecided (")
 
 
-def test_a_small_difference_that_is_found_is_said_to_be_small() -> None:
-    made = records(8)
-    for record in made:
-        record.points["test_accuracy"] -= 2 * 0.085 * np.array([0.0, with_part(record.label, "ls")])
-    found, _ = rows(made, [8])
-    assert verdicts(found)["LS, main effect"] == "better (by less than 3 points)"
+def test_a_small_difference_that_is_found_is_said_to_be_small():
+    assert verdicts(rows(grid({"ls": 0.03})))["LS, main effect"] == "better (by less than 5 points)"
 
 
-def test_without_spread_there_is_no_test_and_no_nan_is_shown() -> None:
-    found, notes = rows(records(8, noise=0.0), [8])
+def test_without_spread_there_is_no_test_and_no_nan_is_shown():
+    selection = grid(GAINS, noise=0.0)
+    found = rows(selection)
     assert set(verdicts(found).values()) == {"not tested (no spread over seeds)"}
-    made = sheet(found, notes)
-    assert made is not None
-    assert "nan" not in markdown(made) + as_csv(made)
+    for made in (sheet(selection, found), first_sheet(selection, found)):
+        assert made is not None
+        assert "nan" not in markdown(made) + as_csv(made)
 
 
-def test_a_diverged_cell_takes_its_seed_out_and_a_missing_one_keeps_the_table_interim() -> None:
-    made = [r for r in records(8) if (r.label, r.seed) != ("ls", 3)]
-    found, notes = rows(made, [8], {("ls", 3)})
-    n = {row.name: len(row.values) for row in found if row.primary}
-    assert n == {"LS, main effect": 7, "EAM, main effect": 7, "Adv, main effect": 7, "RRPO - DiffRO": 8}
-    assert verdicts(found)["Adv, main effect"] == "worse"
-    assert any("a cell diverged: LS, main effect 1, EAM, main effect 1, Adv, main effect 1." in note for note in notes)
-    found, _ = rows(made, [8])
-    assert set(verdicts(found).values()) == {"interim"}
-    found, _ = rows(made, [7, 8])
-    assert set(verdicts(found).values()) == {"interim"}, "seven of eight seeds are not a look at seven"
+def test_a_diverged_cell_scores_nothing_and_a_missing_one_keeps_its_contrasts_interim():
+    selection = grid(GAINS)
+    short = tuple(r for r in selection.records if (r.label, r.seed) != ("rrpo", 3))
+    missing = rows(replace(selection, records=short, lost={("rrpo", 3): "missing"}))
+    assert set(verdicts(missing).values()) == {"interim"}, "RRPO is in all of them"
+    missing = rows(replace(selection, records=selection.records[1:], lost={("sft", 0): "missing"}))
+    assert "interim" not in set(verdicts(missing).values()), "SFT is in none"
+    lost = replace(selection, records=short, lost={("rrpo", 3): "diverged"})
+    found = {row.name: row for row in rows(lost)}
+    whole = {row.name: row for row in rows(selection)}
+    before, after = whole["RRPO - DiffRO"].values, found["RRPO - DiffRO"].values
+    diffro = next(r for r in selection.of("diffro") if r.seed == 3).points["test_accuracy"].iloc[-1]
+    assert after == pytest.approx([*before[:3], -diffro, *before[4:]])
+    assert found["RRPO - DiffRO"].word == "undecided"
+    without = {row.name: row for row in rows(lost, float("nan"))}
+    assert without["RRPO - DiffRO"].values == pytest.approx([*before[:3], *before[4:]])
+    assert without["RRPO - DiffRO"].verdict == "equivalent"
 
 
-def test_an_incomplete_factorial_is_never_tested() -> None:
-    """Without one arm no main effect can be formed, so the declared family is not there; without DiffRO nothing is."""
-    found, _ = rows(records(8, without="ls"), [8])
-    assert {row.name for row in found if row.primary} == {"RRPO - DiffRO"}
-    assert verdicts(found) == {"RRPO - DiffRO": "interim"}
-    assert rows(records(8, without="diffro"), [8]) == ([], [])
-    assert set(family()) >= set(verdicts(found))
+def test_a_grids_arms_decide_its_family_and_a_part_of_a_grid_has_the_whole_ones():
+    selection = grid(GAINS)
+    loo = ["sft", "diffro", "eam_adv", "ls_adv", "ls_eam", "rrpo"]
+    four = replace(selection, records=tuple(r for arm in loo for r in selection.of(arm)), planned=dict.fromkeys(loo, 8))
+    found = rows(four)
+    assert list(verdicts(found)) == ["LS, in RRPO", "EAM, in RRPO", "Adv, in RRPO", "RRPO - DiffRO"]
+    assert verdicts(found)["LS, in RRPO"] == "better"
+    by_name = {row.name: row for row in found}
+    assert by_name["LS, in RRPO"].interval == t_interval(by_name["LS, in RRPO"].values, 1 - 0.05 / 4)
+    part = replace(four, grid_labels=frozenset(selection.planned), plans=())
+    assert set(verdicts(rows(part)).values()) == {"interim"}
+    assert {row.name: row.interval for row in rows(part)}["RRPO - DiffRO"] == t_interval(
+        by_name["RRPO - DiffRO"].values, 1 - 0.05 / 7
+    )
+    bare = tuple(r for r in selection.records if r.label == "sft")
+    assert rows(Selection("x", bare, {"sft": 8}, (), (8,))) == []
 
 
 @pytest.mark.parametrize(("shift", "words"), [(-0.05, "better"), (0.0, "not tested (manipulation check failed)")])
 def test_a_component_that_did_not_move_its_own_target_is_not_tested(shift: float, words: str):
-    made = records(8)
     rng = np.random.default_rng(1)
-    for record in made:
-        with_ls = with_part(record.label, "ls")
-        object.__setattr__(record, "scalars", {"rm_ece": 0.2 + shift * with_ls + 0.002 * rng.standard_normal()})
-    found, notes = rows(made, [8])
-    assert verdicts(found)["LS, main effect"] == words
+
+    def ece(old: Record) -> dict[str, float]:
+        return {"rm_ece": 0.2 + shift * with_part(old.label, "ls") + 0.002 * rng.standard_normal()}
+
+    selection = changed(grid(GAINS), scalars=ece)
+    found = rows(selection)
+    assert verdicts(found)["LS, main effect"] == verdicts(found)["LS, in RRPO"] == words
     assert verdicts(found)["Adv, main effect"] == "worse", "what was not measured counts as tested"
-    assert any(note.startswith("Manipulation checks") and ("FAILED" in note) == (shift == 0) for note in notes)
+    made = sheet(selection, found)
+    assert made is not None
+    assert any(note.startswith("Manipulation checks") and ("FAILED" in note) == (shift == 0) for note in made.notes)
 
 
 @pytest.mark.parametrize(("tested", "words"), [(1.0, "worse"), (0.0, "not tested (manipulation check failed)")])
 def test_adv_is_not_tested_where_its_attack_was_weak(tested: float, words: str):
-    made = records(8)
-    for record in made:
-        scalars = {"adv_tested": tested if with_part(record.label, "adv") else 1.0}
-        object.__setattr__(record, "scalars", scalars)
-    found, notes = rows(made, [8])
+    selection = changed(grid(GAINS), scalars=lambda r: {"adv_tested": tested if with_part(r.label, "adv") else 1.0})
+    found = rows(selection)
     assert verdicts(found)["Adv, main effect"] == words
     assert verdicts(found)["LS, main effect"] == "better"
-    assert any("L_adv/L_emo under 1.05 in most fine-tunings FAILED" in note for note in notes) == (tested == 0)
+    made = sheet(selection, found)
+    assert made is not None
+    assert any("L_adv/L_emo under 1.05 in most fine-tunings FAILED" in note for note in made.notes) == (tested == 0)
 
 
 def test_another_primary_outcome_is_one_change_and_fewer_errors_are_better(monkeypatch: pytest.MonkeyPatch):
     """LS adds ten points of phone errors, Adv takes ten away; no judge has a say in them."""
     monkeypatch.setattr(declared, "PRIMARY_OUTCOME", "phone_error_rate")
-    made = records(8, val_sign=-1.0)
-    for record in made:
-        record.points["phone_error_rate"] = 0.5 + (record.points["test_accuracy"] - 0.5) / 2
-    found, notes = rows(made, [8])
+    selection = changed(
+        grid(GAINS), points=lambda r: r.points.assign(phone_error_rate=r.points["test_accuracy"], val_accuracy=0.5)
+    )
+    found = rows(selection)
     assert verdicts(found)["LS, main effect"] == "worse"
     assert verdicts(found)["Adv, main effect"] == "better"
-    assert notes[0].startswith("Contrasts of the phone error rate, in points")
+    made = sheet(selection, found)
+    assert made is not None
+    assert made.notes[0].startswith("Contrasts of the phone error rate, in points")

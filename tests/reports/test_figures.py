@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from test_tables import Fake
+from synthetic import Fake
 
 from ablations.figure_style import figure_of, percent, points, preferred
 from reports.figures import curves, samples
@@ -21,7 +21,7 @@ class Trained(Fake):
     """A record whose curves are given."""
 
     def __init__(self, label: str, seed: int, end: float) -> None:
-        super().__init__(label, seed, pd.DataFrame(), scalars={})
+        super().__init__(label, seed, pd.DataFrame())
         steps = np.arange(0, 41, 5)
         self.__dict__["curves"] = pd.DataFrame({"step": steps, "proxy_accuracy": np.linspace(0.6, end, len(steps))})
         self.__dict__["samples"] = pd.DataFrame({"step": [0, 40], "target": ["sad", "sad"], "test": ["sad", "angry"]})
@@ -66,7 +66,7 @@ def test_tick_labels_say_where_the_tick_is():
 
 
 def test_a_crowded_figure_knows_its_arms():
-    some = [*records("mine", "ls", "diffro"), Fake("sft", 1, pd.DataFrame(), scalars={})]
+    some = [*records("mine", "ls", "diffro"), Fake("sft", 1, pd.DataFrame())]
     some[-1].__dict__["curves"] = some[-1].__dict__["samples"] = pd.DataFrame()
     assert curves.shown(some) == ["diffro", "ls"], "sft has no curves; mine is left out"
     assert samples.judged(some) == ["diffro", "ls"]

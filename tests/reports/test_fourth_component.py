@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,9 +54,9 @@ def stored(runs: Path) -> None:
 
 def test_the_plan_tells_what_is_tested_and_what_else_is_read(extended: None, runs: Path):
     asked = Request(grid="tiny", cells=tuple(cells(SEEDS)), device="cpu", workers=1, folder=check(runs))
-    first, tested, *_ = plan.make(asked).prospects()
-    assert first.startswith("primary tests (5, Holm)")
-    assert "X, main effect; RRPO - DiffRO; estimates alone: clean success" in tested
+    tested, *_ = plan.make(asked).prospects()
+    assert "tested, simultaneously at 0.9944: LS, main effect" in tested, "1 - .05 / 9"
+    assert "X, in RRPO; RRPO - DiffRO; estimates alone: hacked share" in tested
     assert tested.endswith(", distance")
 
 
@@ -71,8 +72,10 @@ def test_both_appear_in_every_table_they_belong_to_and_on_the_page(extended: Non
     effects = sheets["effects"]
     assert effects.row("X, main effect")["family"] == "primary"
     assert effects.row("X, main effect")["verdict"] != "interim", "three seeds are the planned number"
-    assert {"X, at the RRPO corner", "LS x X", "LS x EAM x Adv x X"} <= set(names["effects"])
-    assert len(names["effects"]) == 4 + 1 + 4 + 11 + 1  # main, overall, corners, interactions, oracle - DiffRO
+    assert {"X, in RRPO", "LS x X", "LS x EAM x Adv x X"} <= set(names["effects"])
+    assert (
+        len(names["effects"]) == 4 + 4 + 1 + 1 + 11 + 1
+    )  # main, in RRPO, RRPO - DiffRO and - SFT, interactions, oracle - DiffRO
     by_hand = [
         sum(
             (1 if "x" in cell.label.split("_") else -1) * distance(cell)
@@ -86,8 +89,10 @@ def test_both_appear_in_every_table_they_belong_to_and_on_the_page(extended: Non
     assert found.mean == pytest.approx(sum(by_hand) / 3)  # type: ignore[union-attr]
     assert {"X", "EAM x X", "RRPO - DiffRO"} <= set(names["factorial"])
     assert {"DiffRO + X", "RRPO + X", "RRPO - LS"} <= set(names["ablation"])
-    assert "X +" in made.verdict[1] or "X -" in made.verdict[1]
-    assert "X, main effect; RRPO - DiffRO" in made.methods
+    assert len(names["components"]) == 9 + 1
+    assert re.search(r"of its parts .*\bX ", made.answer[0])
+    assert "n = 3 seeds, intervals simultaneous over 9." in made.answer[0]
+    assert "X, in RRPO; RRPO - DiffRO" in made.methods
     drawn = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"forest.png", "interactions.png", "seeds.png", "training.png"} <= drawn
     page = (tmp_path / "out" / "report.html").read_text()

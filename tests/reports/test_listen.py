@@ -297,12 +297,12 @@ def test_ratings_stand_in_the_report_and_only_beside_the_cells_that_were_heard(
     exported: tuple[Path, ListeningTest], runs: Path, tmp_path: Path
 ):
     _, test = exported
-    assert make(select(runs, "tiny")).verdict[-1].endswith("no human has listened.")
+    assert make(select(runs, "tiny")).answer[-1].endswith("no human has listened.")
     assert "listening" not in sheets(runs)
     scores = [{"sft": "3", "diffro": "2", "rrpo": "4"}, {"sft": "3", "diffro": "3", "rrpo": "4"}]
     files = [stored_as(tmp_path / f"{n}.csv", rated(test, n, s)) for n, s in zip(("ann", "bob"), scores, strict=True)]
     assert listen("import", *files, "--runs-dir", runs).exit_code == 0
-    shown = make(select(runs, "tiny")).verdict[-1]
+    shown = make(select(runs, "tiny")).answer[-1]
     assert shown.endswith("simulated but the listeners: 18 ratings by 2 people (table of listening).")
     table, heard = sheets(runs)["table"], sheets(runs)["listening"]
     means = {arm: table.row(arm)["human_nmos"] for arm in ARMS}
@@ -312,7 +312,7 @@ def test_ratings_stand_in_the_report_and_only_beside_the_cells_that_were_heard(
     assert heard.row("rrpo")["nmos_difference"] == t_interval([2.0, 1.0])
     assert heard.row("rrpo")["human_accuracy"].mean == 1  # type: ignore[union-attr]
     assert heard.row("diffro")["nmos_difference"].n == 0  # type: ignore[union-attr]
-    assert "Not measured: DNSMOS, PLCMOS." in table.notes
+    assert "Not measured: naturalness (DNSMOS), naturalness (PLCMOS)." in table.notes
     own = ratings.beside(select(runs, "tiny"), ratings.load(select(runs, "tiny")))
     assert {r.label: r.scalars.get("human_nmos") for r in own.records if r.seed == heard_seed(test)} == {
         "sft": 3,

@@ -1,21 +1,21 @@
-"""Over-optimisation: the peak, what is lost after it, and seeds that diverged, by hand."""
+"""Over-optimisation: the peak, what is lost after it, gamma, and seeds that diverged or collapsed, by hand."""
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 import pytest
-from test_tables import Fake
+from synthetic import Fake, record
 
 from ablations.inference import wilson
-from reports.overoptimisation import sheet
+from reports.overoptimisation import collapses, gamma, sheet
 from reports.store import Selection
 
 
 def test_peak_loss_and_divergence_by_hand():
     curves = {("diffro", 1): [0.5, 0.9, 0.6], ("diffro", 2): [0.5, 0.7, 0.7], ("sft", 1): [0.5]}
-    records = tuple(
-        Fake(arm, seed, pd.DataFrame({"test_accuracy": gold}), scalars={}) for (arm, seed), gold in curves.items()
-    )
+    records = tuple(Fake(arm, seed, pd.DataFrame({"test_accuracy": gold})) for (arm, seed), gold in curves.items())
     lost = {("diffro", 3): "diverged"}
     made = sheet(Selection("x", records, {"sft": 1, "diffro": 3}, (), lost=lost))
     assert made is not None
@@ -24,4 +24,28 @@ def test_peak_loss_and_divergence_by_hand():
     assert row["peak"].mean == pytest.approx(0.8)  # type: ignore[union-attr]
     assert row["lost"].mean == pytest.approx(0.15)  # type: ignore[union-attr]
     assert row["diverged"] == wilson(1, 3)
+    assert row["gamma"].n == 0, "no proxy was recorded"  # type: ignore[union-attr]
     assert sheet(Selection("x", records[2:], {"sft": 1}, ())) is None
+
+
+def test_a_collapse_is_below_a_third_of_sft_and_a_diverged_seed_is_one():
+    """The SFT policy's clean success is .6: below .2 is a collapse."""
+    records = tuple(record("diffro", seed, clean) for seed, clean in ((1, 0.19), (2, 0.21), (3, 0.7)))
+    selection = Selection("x", records, {"diffro": 4}, (), lost={("diffro", 4): "missing"})
+    assert collapses(selection, "diffro") == (wilson(1, 3), 0.19, 1.0)
+    broken = Selection("x", records, {"diffro": 4}, (), lost={("diffro", 4): "diverged"})
+    assert collapses(broken, "diffro") == (wilson(2, 4), 0.0, 4.0)
+    share, worst, seed = collapses(selection, "rrpo")
+    assert share.n == 0
+    assert math.isnan(worst)
+    assert math.isnan(seed)
+
+
+def test_gamma_by_hand():
+    """Gap 0, .2, .4 at KL 0, 1, 2: area .4; gold .8, .8, .6: area .8 + .7."""
+    assert gamma([0, 1, 2], [0.8, 0.8, 0.6], [0.8, 1.0, 1.0]) == pytest.approx(0.4 / 1.5)
+    assert gamma([0, 2], [0.5, 0.5], [0.5, 0.5]) == 0.0
+    assert gamma([0, 1, 0.5, 1], [0.5, 0.5, 0.9, 0.5], [0.5, 0.5, 0.1, 0.5]) == 0.0, "a step back adds nothing"
+    assert gamma([0, 1, 2], [0.5, math.nan, 0.5], [0.5, 1.0, 0.5]) == 0.0, "where gold was not asked"
+    assert math.isnan(gamma([0, 0], [0.5, 0.5], [0.6, 0.6]))
+    assert math.isnan(gamma([], [], []))

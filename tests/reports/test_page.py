@@ -82,7 +82,7 @@ def test_the_page_needs_no_other_file(page: Path):
     outside = [a for a in addresses if not a.startswith(("data:", "#", "http://127.0.0.1"))]
     assert outside == []
     assert "nan" not in re.sub(r'"data:[^"]+"', "", text)
-    for word in ("Verdict", "Methods", "Holm over 4", "this store holds no world card", "simulated"):
+    for word in ("Answer", "Methods", "simultaneous over", "this store holds no world card", "simulated"):
         assert word.lower() in text.lower()
 
 

@@ -17,7 +17,7 @@ from ablations.errors import InputError
 from ablations.failures import Lost
 from ablations.grids import GRIDS, Grid
 from ablations.inference import wilson
-from ablations.invocations import Invocation, ahead, looks
+from ablations.invocations import Invocation, planned_seeds
 from ablations.records import TAG_CODE, TAG_COMPLETE, TAG_DIRTY, TAG_SHA
 from ablations.request import Request
 from ablations.runs_folder import check
@@ -36,24 +36,30 @@ def test_a_report_has_table_and_figure_the_same_bytes_each_time(runs: Path, tmp_
         result = report(runs, tmp_path / name, "--grid", "tiny")
         assert result.exit_code == 0, result.output
     names = {path.name for path in (tmp_path / "one").iterdir()}
-    tables = {"table", "effects", "outcomes", "ablation", "reward_models", "overoptimisation", "matched", "published"}
+    tables = {"components", "table", "effects", "outcomes", "ablation", "reward_models", "overoptimisation", "at_kl"}
+    tables |= {"early_stopped", "published"}
     figures = {"goodhart", "forest", "seeds", "training", "pareto", "confusion", "spectrograms"}
     assert names == {f"{name}.{ending}" for name in tables for ending in ("md", "csv", "tex", "html")} | {
         f"{name}.{ending}" for name in figures for ending in ("pdf", "png")
-    } | {"report.html", "figures.tex", LISTING}
+    } | {"report.html", "answer.md", "figures.tex", LISTING}
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     text = (tmp_path / "one" / "table.md").read_text()
     for word in (
         "The world is simulated",
-        "no test before every arm has the planned number",
         "A seed redraws",
         "12 cells",
         "95 % t-interval",
         "| rrpo | 3 |",
-        "Interim, n = 3",
     ):
         assert word in text
+    first = (tmp_path / "one" / "answer.md").read_text()
+    assert first.startswith(
+        "Interim (12 of 12 planned cells): whether RRPO stops or reduces reward hacking is not yet tested;"
+    )
+    assert "| RRPO - DiffRO | 3 |" in first
+    assert "![Gold and proxy](goodhart.png)" in first
+    assert first.split("![")[0].strip() in result.output
     page_text = (tmp_path / "one" / "report.html").read_text()
     for words in (
         "hears only the stored checkpoints. Arms shown: diffro, ls, rrpo.",
@@ -126,13 +132,13 @@ def test_development_seeds_are_reported_alone_or_not_at_all(runs: Path, monkeypa
     Tracker(check(runs), "tiny", {}, {}).start_invocation(tune, {})
     store_cells(runs, tune)
     alone = select(runs, "tiny")
-    assert ({r.seed for r in alone.records}, alone.looks) == ({1000, 1001}, (2,))
+    assert ({r.seed for r in alone.records}, alone.plans) == ({1000, 1001}, ())
     cells = fakes.cells(["diffro", "rrpo"], [1, 2, 3])
     Tracker(check(runs), "tiny", {}, {}).start_invocation([*cells, *fakes.cells(["diffro", "rrpo"], [1002])], {})
     store_cells(runs, cells[:5])
     selection = select(runs, "tiny")
     assert {r.seed for r in selection.records} == {1, 2, 3}, "of two worlds, but the other one is not reported"
-    assert selection.looks == (3,)
+    assert selection.plans == (), "two arms of the grid's four are no plan of it"
     assert selection.planned == {"diffro": 3, "rrpo": 3}
     assert selection.counted.startswith("Of 6 planned cells 5 are complete, 1 missing")
     assert "Left out: 4 cells of development seeds (1000 and up)." in selection.notes
@@ -178,7 +184,7 @@ def test_a_grid_of_reward_models_has_a_table_and_no_figure(runs: Path, tmp_path:
     assert result.exit_code == 0, result.output
     names = {path.name for path in (tmp_path / "out").iterdir()}
     tables = {f"{name}.{ending}" for name in ("table", "reward_models") for ending in ("md", "csv", "tex", "html")}
-    assert names == tables | {"report.html", LISTING}
+    assert names == tables | {"report.html", "answer.md", LISTING}
 
 
 def test_nothing_to_report_on_gets_one_message(runs: Path, tmp_path: Path):
@@ -211,23 +217,20 @@ def test_an_unknown_profile_and_a_bad_out_get_one_message(runs: Path, tmp_path: 
     assert "cannot be written there" in result.output
 
 
-def test_format_control_and_metric_are_checked_and_obeyed(runs: Path, tmp_path: Path):
+def test_format_and_metric_are_checked_and_obeyed(runs: Path, tmp_path: Path):
     store_cells(runs, fakes.cells(ARMS, [1, 2]))
     for arguments, words in {
         ("--format", "docx"): "use one of: md, csv, tex, html",
-        ("--control", "nosuch"): "use one of: sft, diffro, ls, rrpo",
         ("--metric", "nosuch"): "no record holds that metric",
     }.items():
         result = report(runs, tmp_path / "out", "--grid", "tiny", *arguments)
         assert result.exit_code == 2
         assert words in result.output
     assert not (tmp_path / "out").exists()
-    result = report(
-        runs, tmp_path / "out", "--grid", "tiny", "--format", "csv", "--control", "sft", "--metric", "hack_rate"
-    )
+    result = report(runs, tmp_path / "out", "--grid", "tiny", "--format", "csv", "--metric", "hack_rate")
     assert result.exit_code == 0, result.output
     assert not (tmp_path / "out" / "table.md").exists()
-    assert "p_control" in (tmp_path / "out" / "table.csv").read_text()
+    assert "clean_success_mean" in (tmp_path / "out" / "table.csv").read_text()
     assert (tmp_path / "out" / "ablation.csv").read_text().startswith("variant,arm,n,hack_rate_mean")
 
 
@@ -302,24 +305,15 @@ def test_an_arm_of_which_nothing_is_complete_is_still_there(runs: Path):
     tracker.record_failure(cells[1], Lost("diverged", "loss nan"), "log")
     selection = select(runs, "tiny")
     assert selection.arms == ["diffro", "rrpo"]
-    assert next(row for row in make(selection).sheets[0].rows if row[0] == "rrpo")[1] == 0
+    assert next(sheet for sheet in make(selection).sheets if sheet.name == "table").row("rrpo")["n"] == 0
 
 
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [([range(8)], [8]), ([range(4), range(4, 8)], [4, 8]), ([range(8), range(8)], [8]), ([], [])],
 )
-def test_looks_are_the_seeds_planned_so_far(asked: list[range], expected: list[int]):
-    assert looks([Invocation("", "", "", (), tuple(seeds)) for seeds in asked]) == expected
-
-
-def test_declared_looks_take_the_place_of_the_planned_number(runs: Path):
-    five, eight = tuple(range(5)), tuple(range(8))
-    declared = [Invocation("", "", "", (), five, (5, 8)), Invocation("", "", "", (), eight)]
-    assert (looks(declared), ahead(declared)) == ([5, 8], 2)
-    assert looks([Invocation("", "", "", (), five, (8,))]) == [8], "nothing is tested at five"
-    late = [Invocation("", "", "", (), five), Invocation("", "", "", (), eight, (8, 12))]
-    assert (looks(late), ahead(late)) == ([5, 8, 12], 1)
+def test_the_planned_seeds_are_those_planned_so_far(asked: list[range], expected: list[int]):
+    assert planned_seeds([Invocation("", "", "", (), tuple(seeds)) for seeds in asked]) == expected
 
 
 def test_the_report_is_kept_on_the_newest_invocation(runs: Path, run: Run, tmp_path: Path):
@@ -343,7 +337,7 @@ def test_labels_that_no_figure_knows_have_their_figures_too(runs: Path, tmp_path
 
 
 def test_a_constant_outcome_and_many_seeds_give_words_and_no_traceback(runs: Path, tmp_path: Path):
-    """Beyond 20 seeds sign patterns are drawn; an arm that never differs from the control has no test, and no NaN shows."""
+    """An arm that never differs from another, and no NaN shows."""
     cells = fakes.cells(["diffro"], range(1, 23))
     store_cells(runs, cells)
     twin = [replace(cell, label="twin") for cell in cells]
@@ -354,9 +348,8 @@ def test_a_constant_outcome_and_many_seeds_give_words_and_no_traceback(runs: Pat
             for name in ("points.parquet", "test_points.parquet"):
                 (run.folder / name).write_bytes((source.folder / name).read_bytes())
     made = make(select(runs, "tiny"))
-    text = "".join(write(sheet) for sheet in made.sheets for write in FORMATS.values()) + " ".join(made.verdict)
+    text = "".join(write(sheet) for sheet in made.sheets for write in FORMATS.values()) + " ".join(made.answer)
     assert not re.search(r"(?<![a-z])nan", text.lower())
-    assert made.sheets[0].row("twin")["p_control"] != made.sheets[0].row("twin")["p_control"], "NaN, shown as a dash"
 
 
 def test_plan_agrees_with_what_was_recorded(runs: Path):

@@ -2,43 +2,113 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
+import numpy as np
 import pandas as pd
 import pytest
-from test_tables import Fake, grid, record
+from synthetic import Fake, grid, record
 
 from ablations.grids import rm, shortcut
 from reports import effects, published
 from reports.store import Selection
-from reports.words import methods, verdict
+from reports.words import answer, methods
 from rrpo.profiles import SMOKE
 
 
-def test_the_verdict_says_what_was_found():
-    selection = grid()
-    first, second, third = verdict(selection, effects.rows(selection.records, selection.looks)[0])
-    assert first.startswith("RRPO differs from DiffRO in gold gain at matched KL by +5.7 [")
-    assert "over 4 seeds (paired t, Holm p = 0.0" in first
-    assert first.endswith(": better.")
-    assert "LS +4." in second
-    assert "Adv" in second
-    assert "phone error rate" not in third, "it was not measured"
-    assert "gold accuracy +11.5 [" in third
-    assert third.endswith("no human has listened.")
+def said(selection: Selection) -> list[str]:
+    return answer(selection, effects.rows(selection))
 
 
-def test_an_interim_verdict_says_so():
-    selection = grid(looks=(8,))
-    first, *_ = verdict(selection, effects.rows(selection.records, selection.looks)[0])
-    assert "an interim estimate without a test" in first
-    assert "Holm" not in first
+def test_one_component_that_cuts_hacking_by_ten_points_is_found_and_named():
+    sentence, heard = said(grid({"ls": 0.10}))
+    assert sentence.startswith("RRPO reduces reward hacking: clean success is +10.")
+    assert "points above DiffRO's, but not shown to be above SFT's (-0." in sentence
+    assert "; of its parts LS helps (main effect +10.3 [" in sentence
+    assert "in RRPO +10.2 [" in sentence
+    assert "; EAM, Adv equivalent; n = 8 seeds, intervals simultaneous over 7." in sentence
+    assert heard.endswith("no human has listened.")
+
+
+def test_hacking_stops_where_clean_success_rises_above_sft_too():
+    sentence, *_ = said(grid({"eam": 0.20}))
+    assert sentence.startswith("RRPO stops reward hacking: clean success is +20.")
+    assert "above SFT's; of its parts EAM helps" in sentence
+    (sentence, *_) = said(grid({"ls": 0.10}, without="sft"))
+    assert "(against SFT it was not measured)" in sentence
+    sentence, *_ = said(grid({"ls": 0.12}, noise=0.03))
+    assert re.search(r"^RRPO reduces .* but not shown to be above SFT's \(\+\d", sentence), "above, by its mean alone"
+
+
+def test_where_nothing_helps_nothing_is_named():
+    sentence, *_ = said(grid({}))
+    assert sentence.startswith("RRPO does not reduce reward hacking: clean success differs from DiffRO's by +0.6 [")
+    assert "within 5 points; of its parts none is shown to help; LS, EAM, Adv equivalent;" in sentence
+    sentence, *_ = said(grid({"adv": -0.1}))
+    assert sentence.startswith("RRPO does not reduce reward hacking")
+    assert "none is shown to help; Adv harms (main effect -9." in sentence
+
+
+def test_with_shuffled_labels_nothing_is_named():
+    """The very cells of the grid in which LS helps, under arms' names that are shuffled within every seed."""
+    rng = np.random.default_rng(3)
+    selection = grid({"ls": 0.10})
+    arms = [arm for arm in selection.arms if arm != "sft"]
+    made = list(selection.of("sft"))
+    for seed in range(8):
+        own = [r for r in selection.records if r.seed == seed and r.label != "sft"]
+        made += [
+            record(arm, seed, r.points["test_accuracy"].iloc[-1])
+            for arm, r in zip(rng.permutation(arms), own, strict=True)
+        ]
+    sentence, *_ = said(replace(selection, records=tuple(made)))
+    assert sentence.startswith("Whether RRPO stops or reduces reward hacking is undecided: clean success differs")
+    assert re.search(r"points \(\d+ seeds for power 0.8\); of its parts none is shown to help", sentence)
+    assert "helps" not in sentence
+
+
+def test_an_interim_answer_says_so_in_a_clause():
+    selection = grid({"ls": 0.10}, plans=(16,))
+    missing = {(arm, seed): "missing" for arm in selection.arms for seed in range(8, 16)}
+    sentence, *_ = said(replace(selection, lost=missing))
+    assert sentence.startswith(
+        "Interim (72 of 144 planned cells): whether RRPO stops or reduces reward hacking is not yet tested; clean success "
+        "differs from DiffRO's by +10.6 ["
+    )
+    assert "n = 8 of 16 planned seeds" in sentence
+    for word in ("helps", "equivalent", "better"):
+        assert word not in sentence
+
+
+def test_a_raised_plan_and_a_part_of_the_family_are_said():
+    assert "n = 8 seeds (the plan was raised from 5)" in said(grid({"ls": 0.1}, plans=(5, 8)))[0]
+    loo = [arm for arm in ("sft", "diffro", "eam_adv", "ls_adv", "ls_eam", "rrpo")]
+    whole = grid({"ls": 0.1})
+    records = tuple(r for r in whole.records if r.label in loo)
+    sentence, *_ = said(replace(whole, records=records, planned=dict.fromkeys(loo, 8)))
+    assert "LS helps (in RRPO +10.2 [" in sentence
+    assert "the 4 of 7 contrasts that this grid's arms allow" in sentence
+
+
+def test_diverged_cells_count_as_nothing_and_the_answer_without_them_is_told():
+    selection = grid({"ls": 0.1})
+    records = tuple(r for r in selection.records if (r.label, r.seed) != ("rrpo", 3))
+    first, second, _ = said(replace(selection, records=records, lost={("rrpo", 3): "diverged"}))
+    assert first.startswith("Whether RRPO stops or reduces reward hacking is undecided")
+    assert second.startswith("Diverged cells (1) count as clean success 0; without them: RRPO reduces reward hacking")
+
+
+def test_a_veto_is_told():
+    opposed = lambda label, seed, clean: record(label, seed, clean, veto=1.1 - clean)  # noqa: E731
+    sentence, *_ = said(grid({"ls": 0.1}, make=opposed))
+    assert "points, no verdict (another judge sees the opposite); of its parts none is shown to help" in sentence
 
 
 def test_a_grid_without_the_pair_says_nothing_about_it():
-    one = Selection("rm", (record("ls", 1, 0.0),), {"ls": 1}, ())
-    first, *_ = verdict(one, [])
-    assert first == (
-        "In no seed of this grid is the gold gain at matched KL known of both RRPO and DiffRO, so nothing is said about their "
-        "difference."
+    one = Selection("rm", (record("ls", 1, 0.5),), {"ls": 1}, ())
+    assert said(one)[0] == (
+        "In no seed of this grid is the clean success known of both RRPO and DiffRO, so nothing is said about reward hacking."
     )
 
 
@@ -46,40 +116,39 @@ def test_of_reward_models_alone_no_policy_is_spoken_of():
     """The real grid, which holds both RRPO and DiffRO."""
     cells = rm(SMOKE, [1, 2])
     records = tuple(Fake(c.label, c.seed, pd.DataFrame(), scalars={"rm_ece": 0.1}, params=c.params()) for c in cells)
-    selection = Selection("rm", records, dict.fromkeys((c.label for c in cells), 2), (2,))
-    first, second, _ = verdict(selection, [])
-    assert first == ("Reward models alone: no policy was optimised, so nothing is said about their difference.")
-    assert second == "It holds 22 cells of 11 arms over 2 seeds."
+    selection = Selection("rm", records, dict.fromkeys((c.label for c in cells), 2), (), (2,))
+    first, _ = said(selection)
+    assert first == "Reward models alone: no policy was optimised, so nothing is said about reward hacking."
     text = methods(selection)
-    assert "Reward models alone: no policy was optimised. Intervals are" in text
-    for word in ("optimised the policy", "family", "roll-outs", "gold gain"):
+    assert "Reward models alone: no policy was optimised. Other intervals are" in text
+    for word in ("optimised the policy", "family", "roll-outs", "clean success"):
         assert word not in text
 
 
-def test_methods_name_the_family_that_is_there():
-    assert "Adv, main effect; RRPO - DiffRO; paired t" in methods(grid())
-    assert "with the whole family; beside it TOST" in methods(grid())
-    few = [r for r in grid().records if r.label in ("diffro", "ls", "rrpo")]
-    text = methods(Selection("x", tuple(few), dict.fromkeys(("diffro", "ls", "rrpo"), 4), (4,)))
-    assert "of which this grid has not LS, main effect; EAM, main effect; Adv, main effect; beside it" in text
+def test_methods_name_the_family_that_is_tested():
+    text = methods(grid({}, seeds=4))
+    assert "Adv, in RRPO; RRPO - DiffRO; paired t on seeds, intervals simultaneous over 7 by Bonferroni" in text
+    few = [r for r in grid({}, seeds=4).records if r.label in ("diffro", "rrpo")]
+    text = methods(Selection("x", tuple(few), dict.fromkeys(("diffro", "rrpo"), 4), (), (4,)))
+    assert "Primary family: RRPO - DiffRO; paired t on seeds, intervals simultaneous over 1" in text
     cells = shortcut(SMOKE, [1])
-    points = record("x", 1, 0.0).points
-    records = tuple(Fake(c.label, 1, points, scalars={}, params=c.params()) for c in cells)
-    text = methods(Selection("shortcut", records, dict.fromkeys((c.label for c in cells), 1), (5,)))
+    points = record("x", 1, 0.5).points
+    records = tuple(Fake(c.label, 1, points, params=c.params()) for c in cells)
+    text = methods(Selection("shortcut", records, dict.fromkeys((c.label for c in cells), 1), (), (5,)))
     family = "LS, added to DiffRO; EAM, added to DiffRO; Adv, added to DiffRO; RRPO - DiffRO"
-    assert f"In each setting, secondary: {family}; paired t on seeds, Holm over 4" in text
+    assert f"Tested in each setting, secondary: {family}; paired t on seeds, intervals simultaneous over 4" in text
     assert "factorial" not in text
 
 
 def test_methods_tell_what_was_done():
-    text = methods(grid())
+    text = methods(grid({}, seeds=4))
     for word in (
-        "32 cells",
-        "8 arms",
+        "36 cells",
+        "9 arms",
         "4 seeds (0 to 3)",
         "140 steps",
         "32 roll-outs",
-        "planned numbers of seeds (4)",
+        "planned number of seeds (4)",
         "Achieved corr",
     ):
         assert word in text
@@ -102,11 +171,11 @@ def test_fewer_phone_errors_stand_for_more_naturalness():
 
 
 def test_published_rows_are_those_that_the_grid_can_speak_about():
-    made = published.sheet(grid().records)
+    made = published.sheet(grid({}, seeds=4).records)
     assert made is not None
     assert {row[0] for row in made.rows} == {"E-MOS"}
     rm = [
-        Fake(arm, 1, record("x", 1, 0.0).points, scalars={"rm_accuracy_test_en": a})
+        Fake(arm, 1, record("x", 1, 0.5).points, scalars={"rm_accuracy_test_en": a})
         for arm, a in (("diffro", 0.5), ("ls", 0.6))
     ]
     found = published.sheet(rm)

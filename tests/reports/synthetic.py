@@ -1,0 +1,83 @@
+"""Records in memory whose clean success and gold accuracy are given, and grids of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+
+import numpy as np
+import pandas as pd
+
+from ablations.components import factorial
+from ablations.records import Record
+from reports.store import Selection
+
+SAMPLES = 2000
+"""At each checkpoint: a clean success is exact to a twentieth of a point."""
+START = 0.6
+"""Clean success of the SFT policy."""
+
+
+class Fake(Record):
+    """A record whose points are given, and whose samples may be."""
+
+    def __init__(
+        self, label: str, seed: int, points: pd.DataFrame, samples: pd.DataFrame | None = None, **fields: object
+    ):
+        given: dict = {"scalars": {}} | fields
+        super().__init__(label=label, seed=seed, cell_hash="", arm_hash="", world_hash="w", profile="smoke", **given)
+        self.__dict__["points"] = points
+        self.__dict__["samples"] = pd.DataFrame() if samples is None else samples
+
+
+@cache
+def checkpoint(step: int, clean: int, heard: tuple[str, ...], hacked: int) -> pd.DataFrame:
+    """So many samples of `SAMPLES` are clean; of the others the first ``hacked`` click, the judges do not hear the rest."""
+    place = np.arange(SAMPLES)
+    good = place < clean
+    clicks = ~good & (place < clean + hacked)
+    emotion = np.where(good | clicks, "sad", "angry")
+    return pd.DataFrame(
+        {"step": step, "target": "sad", "proxy": "sad", "artefact_click": clicks, "phone_errors": 0, "phones": 10}
+        | dict.fromkeys(heard, emotion)
+    )
+
+
+def record(label: str, seed: int, clean: float, veto: float | None = None, **fields: object) -> Fake:
+    """A cell that ends at a clean success, from `START`; by the `val` judge at ``veto`` (default: the same). Gold rises alike."""
+    count = round(SAMPLES * clean)
+    end = checkpoint(140, count, ("test", "val"), 0)
+    if veto is not None:
+        end = end.assign(val=checkpoint(140, round(SAMPLES * veto), ("test",), 0)["test"])
+    samples = pd.concat([checkpoint(0, round(SAMPLES * START), ("test", "val"), 0), end], ignore_index=True)
+    points = pd.DataFrame({"step": [0, 140], "kl_token": [0.0, 1.0], "sqrt_kl": [0.0, 1.0], "uptake": [0.0, 0.1]})
+    points["test_accuracy"] = [START, count / SAMPLES]
+    points["val_accuracy"] = points["test_accuracy"]
+    params = {"profile.optimize.steps": "140", "profile.optimize.batch": "32", "arm.steps": "null"}
+    scalars = {"seconds_optimized": 100.0 + seed}
+    return Fake(label, seed, points, samples, **({"params": params, "scalars": scalars} | fields))
+
+
+def with_part(arm: str, part: str) -> bool:
+    """Whether an arm of the factorial has a component."""
+    return arm == "rrpo" or part in arm.split("_")
+
+
+def grid(
+    effects: Mapping[str, float],
+    seeds: int = 8,
+    noise: float = 0.005,
+    base: float = 0.5,
+    plans: tuple[int, ...] | None = None,
+    make: Callable[..., Record] = record,
+    without: str = "",
+) -> Selection:
+    """SFT and the factorial, components adding up; planned and complete."""
+    rng = np.random.default_rng(0)
+    arms = [arm for arm in ["sft", *factorial()] if arm != without]
+    records = []
+    for arm in arms:
+        level = START if arm == "sft" else base + sum(gain for part, gain in effects.items() if with_part(arm, part))
+        records += [make(arm, seed, level + noise * rng.standard_normal()) for seed in range(seeds)]
+    planned = dict.fromkeys(arms, seeds)
+    return Selection("full", tuple(records), planned, (), (seeds,) if plans is None else plans)
