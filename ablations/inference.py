@@ -1,4 +1,4 @@
-"""Tests, intervals and effect sizes on paired seed differences: pure functions on arrays, a leaf on scipy's distributions."""
+"""Intervals and effect sizes on paired seed differences: pure functions on arrays, a leaf on scipy's distributions."""
 
 from __future__ import annotations
 
@@ -8,19 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ablations.statistics import Interval, t_interval
+from ablations.statistics import Interval
 
 FAR = 25.0
 """Largest |t| that is given to the noncentral t distribution."""
-
-
-class PairedTest(NamedTuple):
-    """The test of 'the mean difference is zero', two-sided."""
-
-    mean: Interval
-    """Mean difference with its t-interval."""
-    t_p: float
-    """Paired t test."""
 
 
 class Effect(NamedTuple):
@@ -31,17 +22,6 @@ class Effect(NamedTuple):
     low: float
     high: float
     """95 % interval through the noncentral t distribution, with the same correction."""
-
-
-def paired_test(x: ArrayLike, level: float = 0.95) -> PairedTest:
-    """The paired t test on differences ``[n]``; p is NaN below two seeds or without spread."""
-    values = np.asarray(x, float)
-    mean = t_interval(values, level)
-    if len(values) < 2 or not varies(values):
-        return PairedTest(mean, math.nan)
-    from scipy.stats import ttest_1samp
-
-    return PairedTest(mean, float(ttest_1samp(values, 0.0).pvalue))
 
 
 def varies(values: np.ndarray) -> bool:
@@ -81,20 +61,6 @@ def effect_size(x: ArrayLike, level: float = 0.95) -> Effect:
         half = float(ndtri((1 + level) / 2)) * math.sqrt(1 + t * t / (2 * df))
         low, high = t - half, t + half
     return Effect(correction * d, correction * low / math.sqrt(n), correction * high / math.sqrt(n))
-
-
-def equivalence(x: ArrayLike, margin: float) -> float:
-    """TOST: p of 'the mean difference lies outside +-margin' (Schuirmann 1987), the larger of two one-sided t tests."""
-    values = np.asarray(x, float)
-    if margin <= 0:
-        raise ValueError(f"the equivalence margin must be positive, got {margin}")
-    if len(values) < 2 or not varies(values):
-        return math.nan
-    from scipy.stats import ttest_1samp
-
-    above = ttest_1samp(values, -margin, alternative="greater").pvalue
-    below = ttest_1samp(values, margin, alternative="less").pvalue
-    return float(max(above, below))
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
