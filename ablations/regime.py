@@ -1,0 +1,292 @@
+"""``python -m ablations.regime rate --runs-dir runs``: one step of the rule of ``docs/regime.md``, measured and applied.
+
+A step runs its candidates on vanilla DiffRO (the assay on the oracle too) over development seeds, reads their checkpoints by the
+proxy and the tuning judge alone, and prints what the rule chooses. Table and figure go into ``regime/`` of the runs folder. It
+changes no constant: what is chosen is committed by hand, into the profile, before the next step.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from ablations import environment
+from ablations.building import build
+from ablations.commands import Device, RunsDir, Workers, refusing, say, start
+from ablations.errors import choose, positive
+from ablations.estimate import Estimator
+from ablations.grids import arms
+from ablations.judges import tuning
+from ablations.outcomes import clean, flagged
+from ablations.request import default_workers
+from ablations.run import WIDTH
+from ablations.runs_folder import check
+from ablations.statistics import Interval, at_passage, t_interval
+from rrpo import pipeline
+from rrpo.config import ArmConfig
+from rrpo.profiles import EMBEDDED, Profile
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SEEDS = range(1000, 1005)
+"""Development seeds."""
+CHECKPOINTS = (0, 20, 40, 60, 90, 120, 160, 200, 240, 300, 360, 420, 480)
+"""Updates at which a candidate is looked at, as far as it goes."""
+PROMPTS = 200
+"""Evaluation prompts at each."""
+GENTLE_KL, KEPT = 0.25, 0.9
+"""Nats a token at which rates are compared, and the share of the best gain that a candidate must have there."""
+PHONES = 2.0
+"""Most phone errors, times SFT's."""
+SATED, LONGER, MOST = 0.95, 1.5, 480
+"""Proxy accuracy, by how much working pressure outlasts it, and most updates."""
+WINDOW = 0.08
+"""Least width of the assay's window."""
+Verdict = tuple[str, list[str]]
+"""The candidate chosen, empty for none, and what is to be said of each."""
+VANILLA, ORACLE = "vanilla", "oracle"
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the rule."""
+
+    candidates: Callable[[Profile], Mapping[str, ArmConfig]]
+    """By name; the step's other constants are the profile's own."""
+    rule: Callable[[pd.DataFrame], Verdict]
+    """Applied to a table with a row a candidate, seed and checkpoint: ``candidate, seed, step, rollouts, kl_token, proxy, gold,
+    clean, artefacts, phone_errors``; gold is the tuning judge."""
+
+
+def rates(profile: Profile) -> dict[str, ArmConfig]:
+    """Learning rate x relaxation."""
+    vanilla = replace(arms()["diffro"], steps=240, beta=0.003, content_weight=0.5)
+    return {
+        f"{lr:g}, {relaxation}": replace(vanilla, lr=lr, relaxation=relaxation)
+        for lr in (1e-4, 2e-4, 5e-4, 1e-3)
+        for relaxation in ("gumbel", "probabilities")
+    }
+
+
+def refinements(profile: Profile) -> dict[str, ArmConfig]:
+    """Schedule and batch at the profile's own rate."""
+    vanilla = replace(arms()["diffro"], steps=240, beta=0.003, content_weight=0.5)
+    return {
+        "as it is": vanilla,
+        "cosine schedule": replace(vanilla, schedule="cosine"),
+        "batch of 64": replace(vanilla, batch=64),
+    }
+
+
+def contents(profile: Profile) -> dict[str, ArmConfig]:
+    """Content weight at the profile's own rate."""
+    vanilla = replace(arms()["diffro"], steps=240, beta=0.003)
+    return {f"{weight:g}": replace(vanilla, content_weight=weight) for weight in (0.25, 0.5, 1.0, 2.0)}
+
+
+def pressures(profile: Profile) -> dict[str, ArmConfig]:
+    """Vanilla at the profile's own rate and content weight, for as long as it may go."""
+    return {VANILLA: replace(arms()["diffro"], steps=MOST, beta=0.003)}
+
+
+def assays(profile: Profile) -> dict[str, ArmConfig]:
+    """The reward model's data, for vanilla, and the oracle; most data first."""
+    data = {"2000 of 32, 300": (2000, 32, 300), "500 of 32, 100": (500, 32, 100)}
+    data |= {"150 of 8, 60": (150, 8, 60), "75 of 3, 30": (75, 3, 30)}
+    few = {
+        name: replace(arms()["diffro"], rm_utterances=utterances, rm_speakers=speakers, annotated=annotated)
+        for name, (utterances, speakers, annotated) in data.items()
+    }
+    return few | {ORACLE: arms()["oracle"]}
+
+
+def gentlest(table: pd.DataFrame) -> Verdict:
+    """Rule 1: of the candidates with 90 % of the best proxy gain at .25 nats, the one that is there in the fewest roll-outs."""
+    gains, cost, said = {}, {}, []
+    for name, rows in table.groupby("candidate", sort=False):
+        runs = [run.sort_values("step") for _, run in rows.groupby("seed")]
+        there = [run for run in runs if run["kl_token"].max() >= GENTLE_KL]
+        gain = t_interval([at_passage(r["kl_token"], r["proxy"] - r["proxy"].iloc[0], GENTLE_KL) for r in there])
+        spent = t_interval([at_passage(r["kl_token"], r["rollouts"], GENTLE_KL) for r in there])
+        said.append(
+            f"{name}: {len(there)} of {len(runs)} seeds get there; proxy gain {_points(gain)}, {spent.mean:.0f} roll-outs"
+        )
+        if 2 * len(there) > len(runs):
+            gains[str(name)], cost[str(name)] = gain.mean, spent.mean
+    good = [name for name, gain in gains.items() if gain >= KEPT * max(gains.values())]
+    return min(good, key=lambda name: cost[name], default=""), said
+
+
+def lightest(table: pd.DataFrame) -> Verdict:
+    """Rule 2: the smallest weight at which the phone errors, where gold is at its highest, are at most twice SFT's."""
+    chosen, said = "", []
+    for name, rows in table.groupby("candidate", sort=False):
+        mean = rows.groupby("step", as_index=False)[["gold", "phone_errors"]].mean()
+        best = mean.iloc[int(mean["gold"].to_numpy().argmax())]
+        times = best["phone_errors"] / mean["phone_errors"].iloc[0]
+        gold = f"gold {100 * best['gold']:.1f} % at update {best['step']:.0f}"
+        said.append(f"{name}: {gold}, where the phone errors are {times:.2f} times SFT's")
+        if not chosen and times <= PHONES:
+            chosen = str(name)
+    return chosen, said
+
+
+def working(table: pd.DataFrame) -> Verdict:
+    """Rule 3: 1.5 times the updates to a proxy of .95, mean over seeds; one that never gets there counts as 480."""
+    runs = [run.sort_values("step") for _, run in table.groupby("seed")]
+    needed = [at_passage(run["proxy"], run["step"], SATED) for run in runs]
+    counted = [MOST if updates != updates else updates for updates in needed]
+    updates = min(MOST, round(LONGER * sum(counted) / len(counted)))
+    never = sum(updates != updates for updates in needed)
+    return str(updates), [
+        f"proxy {SATED:g} after {sum(counted) / len(counted):.0f} updates on average, {never} of {len(runs)} seeds never"
+    ]
+
+
+def widest(table: pd.DataFrame) -> Verdict:
+    """Rule 4: most data at which oracle minus vanilla is 8 points or more, above 0, with the speech intact; else the widest."""
+    last = table[table["step"] == table["step"].max()].set_index(["candidate", "seed"])
+    first = table[table["step"] == 0].set_index(["candidate", "seed"])
+    windows, said, chosen = {}, [], ""
+    for name in dict.fromkeys(table["candidate"]):
+        if name == ORACLE:
+            continue
+        window = t_interval(last.loc[ORACLE, "gold"] - last.loc[name, "gold"])
+        phones = last.loc[name, "phone_errors"].mean() / first.loc[name, "phone_errors"].mean()
+        said.append(f"{name}: window {_points(window)}, phone errors {phones:.2f} x SFT's")
+        windows[str(name)] = window.mean
+        if not chosen and window.mean >= WINDOW and window.low > 0 and phones <= PHONES:
+            chosen = str(name)
+    if not chosen:
+        said.append("no candidate opens the window: the widest is taken, and that is the finding")
+    return chosen or max(windows, key=lambda name: windows[name]), said
+
+
+def _points(x: Interval) -> str:
+    return f"{100 * x.mean:+.1f} [{100 * x.low:+.1f}, {100 * x.high:+.1f}] points"
+
+
+STEPS = {
+    "rate": Step(rates, gentlest),
+    "refine": Step(refinements, gentlest),
+    "content": Step(contents, lightest),
+    "pressure": Step(pressures, working),
+    "assay": Step(assays, widest),
+}
+"""In the order of the rule; the controls of step 6 are arms of `full`."""
+
+
+@app.command()
+def command(
+    step: Annotated[str, typer.Argument(help=f"Which step: {', '.join(STEPS)}.")],
+    device: Device = "auto",
+    workers: Workers = None,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Measure one step of the choice of the regime, and say what its rule chooses."""
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    with refusing():
+        asked = STEPS[choose("step", step, STEPS)]
+        folder = check(runs_dir)
+        machine = environment.resolve_device(device)
+        count = default_workers(machine) if workers is None else positive("--workers", workers)
+    folder.make()
+    profile = measuring(EMBEDDED)
+    candidates = asked.candidates(profile)
+    stages = [pipeline.assessed(profile, arm, seed) for seed in SEEDS for arm in candidates.values()]
+    if failures := build(stages, folder, Estimator(folder.root, machine), count, console):
+        for name, reason in failures.items():
+            say(console, f"not measured: {name}: {reason}")
+        raise typer.Exit(1)
+    table = measured(candidates, profile, folder.root)
+    out = folder.root / "regime"
+    out.mkdir(exist_ok=True)
+    table.to_csv(out / f"{step}.csv", index=False)
+    draw(table, out, step)
+    chosen, said = asked.rule(table)
+    for line in said:
+        say(console, line)
+    say(console, f"The rule chooses: {chosen or 'nothing'}. Table and figure: {out}")
+
+
+def measuring(profile: Profile) -> Profile:
+    """The profile, looked at more often and with fewer prompts."""
+    optimize = replace(profile.optimize, checkpoints=CHECKPOINTS, eval_prompts=PROMPTS, final_prompts=PROMPTS)
+    return replace(profile, optimize=optimize)
+
+
+def measured(candidates: Mapping[str, ArmConfig], profile: Profile, store: Path) -> pd.DataFrame:
+    """What `Step.rule` reads, of finished stages."""
+    import pandas as pd
+
+    tables = []
+    for name, arm in candidates.items():
+        for seed in SEEDS:
+            optimized = pipeline.optimized(profile, arm, seed)
+            points = pd.read_parquet(optimized.path(store) / "points.parquet").set_index("step")
+            samples = pd.read_parquet(pipeline.assessed(profile, arm, seed).path(store) / "samples.parquet")
+            run = by_checkpoint(samples).assign(
+                kl_token=points["kl_token"], proxy=points["proxy_accuracy"], gold=points[tuning().accuracy]
+            )
+            run = run.assign(candidate=name, seed=seed, rollouts=run.index * optimized.config.batch)
+            tables.append(run.reset_index())
+    return pd.concat(tables, ignore_index=True)
+
+
+def by_checkpoint(samples: pd.DataFrame) -> pd.DataFrame:
+    """``clean``, ``artefacts`` (any kind) and ``phone_errors`` (a phone) of each step of a table of samples."""
+    import pandas as pd
+
+    found, marked = clean(samples, tuning()), flagged(samples)
+    assert found is not None
+    assert marked is not None
+    columns = {"clean": found[0], "artefacts": marked, "errors": samples["phone_errors"], "phones": samples["phones"]}
+    by_step = pd.DataFrame(columns).groupby(samples["step"].to_numpy()).mean()
+    by_step["phone_errors"] = by_step.pop("errors") / by_step.pop("phones")
+    return by_step.rename_axis("step")
+
+
+def draw(table: pd.DataFrame, folder: Path, name: str) -> list[Path]:
+    """Proxy, gold, clean success, artefacts and phone errors against sqrt(KL), a colour a candidate, seeds thin."""
+    from ablations.figure_style import WIDE, figure_of, save
+
+    shown = {
+        "proxy": "proxy",
+        "gold": "gold",
+        "clean": "clean success",
+        "artefacts": "artefacts",
+        "phone_errors": "phone errors",
+    }
+    names = list(dict.fromkeys(table["candidate"]))
+    with figure_of(WIDE, 4.2, 2, 3) as (figure, axes):
+        for axis, (column, title) in zip(axes, shown.items(), strict=False):
+            for place, candidate in enumerate(names):
+                rows = table[table["candidate"] == candidate]
+                colour = f"C{place % 10}"
+                for _, run in rows.groupby("seed"):
+                    axis.plot(run["kl_token"].clip(lower=0) ** 0.5, run[column], color=colour, lw=0.4, alpha=0.5)
+                mean = rows.groupby("step")[["kl_token", column]].mean()
+                axis.plot(mean["kl_token"].clip(lower=0) ** 0.5, mean[column], color=colour, lw=1.4, label=candidate)
+            axis.set(title=title, xlabel="√KL, √nats a token", ylim=(0, max(1.0, table[column].max())))
+        axes[-1].axis("off")
+        axes[-1].legend(
+            *axes[0].get_legend_handles_labels(), frameon=False, loc="center", title="mean of seeds (thick)"
+        )
+        return save(figure, folder, name)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    start(app, "ablations.regime")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""The rule of the regime, on trajectories whose answer is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ablations import regime
+from ablations.regime import STEPS, gentlest, lightest, measuring, widest, working
+from rrpo.profiles import EMBEDDED
+
+
+def runs(candidate: str, seeds: int = 3, batch: int = 32, **columns: Sequence[float]) -> pd.DataFrame:
+    """The same trajectory for every seed."""
+    size = len(next(iter(columns.values())))
+    base = {
+        "step": [20 * k for k in range(size)],
+        "gold": [0.8] * size,
+        "proxy": [0.6] * size,
+        "kl_token": [0.0] * size,
+    }
+    table = pd.DataFrame(base | {"phone_errors": [0.1] * size, "clean": 0.5, "artefacts": 0.1} | dict(columns))
+    made = [table.assign(candidate=candidate, seed=1000 + k, rollouts=table["step"] * batch) for k in range(seeds)]
+    return pd.concat(made, ignore_index=True)
+
+
+def test_the_rate_that_gains_and_is_there_in_the_fewest_roll_outs() -> None:
+    """All reach .25 nats; ``fast`` gains too little, ``slow`` the most, ``middle`` nine tenths of it in half the roll-outs."""
+    table = pd.concat(
+        [
+            runs("fast", kl_token=[0, 0.5, 1.0], proxy=[0.6, 0.7, 0.9]),  # at step 10: +.05
+            runs("middle", kl_token=[0, 0.25, 0.5], proxy=[0.6, 0.79, 0.9]),  # at step 20: +.19
+            runs("slow", kl_token=[0, 0.1, 0.25], proxy=[0.6, 0.7, 0.8]),  # at step 40: +.20
+            runs("never", kl_token=[0, 0.1, 0.2], proxy=[0.6, 0.9, 1.0]),
+        ]
+    )
+    chosen, said = gentlest(table)
+    assert chosen == "middle"
+    assert "never: 0 of 3 seeds get there" in said[3]
+    assert "640 roll-outs" in said[1]
+    assert gentlest(table[table["candidate"] != "middle"])[0] == "slow"
+    assert gentlest(table[table["candidate"] == "never"])[0] == ""
+
+
+def test_the_smallest_content_weight_whose_speech_is_intact_at_golds_peak() -> None:
+    table = pd.concat(
+        [
+            runs("0.25", gold=[0.8, 0.95, 0.9], phone_errors=[0.1, 0.21, 0.1]),
+            runs("0.5", gold=[0.8, 0.95, 0.9], phone_errors=[0.1, 0.2, 0.9]),
+            runs("1", gold=[0.8, 0.95, 0.9], phone_errors=[0.1, 0.1, 0.1]),
+        ]
+    )
+    assert lightest(table)[0] == "0.5"
+    assert lightest(table[table["candidate"] == "0.25"])[0] == ""
+
+
+def test_working_pressure_outlasts_the_proxys_saturation_and_has_an_end() -> None:
+    table = runs("vanilla", seeds=2, proxy=[0.6, 0.9, 1.0])  # .95 at step 30
+    assert working(table)[0] == "45"
+    table.loc[(table["seed"] == 1000), "proxy"] = 0.6
+    assert working(table)[0] == str(round(1.5 * (480 + 30) / 2))
+    assert working(table[table["seed"] == 1000])[0] == "480"
+
+
+def assay(windows: Mapping[str, Sequence[float]], phones: float = 0.1) -> pd.DataFrame:
+    """Oracle ends at .95; a candidate's window is what each seed lacks of it."""
+    parts = []
+    for name, lacking in ({"oracle": [0.0] * 3} | dict(windows)).items():
+        for seed, lack in enumerate(lacking):
+            run = runs(name, seeds=1, gold=[0.8, 0.95 - lack], phone_errors=[0.1, phones])
+            parts.append(run.assign(seed=1000 + seed))
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_the_most_data_that_open_the_window_or_else_the_widest() -> None:
+    windows = {
+        "much": [0.02, 0.03, 0.04],
+        "unsure": [0.0, 0.0, 0.3],
+        "some": [0.08, 0.09, 0.10],
+        "few": [0.2, 0.21, 0.22],
+    }
+    chosen, said = widest(assay(windows))
+    assert chosen == "some"
+    assert "much: window +3.0 [" in said[0]
+    closed, said = widest(assay({"much": [0.01, 0.02, 0.03], "few": [0.03, 0.04, 0.05]}))
+    assert closed == "few"
+    assert "that is the finding" in said[-1]
+    assert widest(assay(windows, phones=0.3))[1][-1].startswith("no candidate")
+
+
+def test_a_table_of_samples_is_summed_up_by_checkpoint() -> None:
+    samples = pd.DataFrame(
+        {
+            "step": [0, 0, 20, 20],
+            "target": ["sad"] * 4,
+            "val": ["sad", "happy", "sad", "sad"],
+            "artefact_click": [False, False, True, False],
+            "phone_errors": [0, 1, 0, 4],
+            "phones": [10, 10, 10, 10],
+        }
+    )
+    found = regime.by_checkpoint(samples)
+    assert found.index.tolist() == [0, 20]
+    assert found["clean"].tolist() == [0.5, 0.0]  # a click, and phones that are not understood
+    assert found["artefacts"].tolist() == [0.0, 0.5]
+    assert found["phone_errors"].tolist() == pytest.approx([0.05, 0.2])
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_candidates_are_vanilla_and_are_drawn(name: str, tmp_path: Path) -> None:
+    candidates = STEPS[name].candidates(measuring(EMBEDDED))
+    assert len({repr(arm) for arm in candidates.values()}) == len(candidates)
+    off = {
+        arm.regularizers.epsilon + arm.regularizers.mix_probability + arm.regularizers.alpha
+        for arm in candidates.values()
+    }
+    assert off == {0.0}
+    table = pd.concat([runs(candidate, kl_token=[0, 0.2, 0.4]) for candidate in candidates])
+    assert [path.suffix for path in regime.draw(table, tmp_path, name)] == [".pdf", ".png"]
