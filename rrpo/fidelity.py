@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rrpo.codec import Codec
-from rrpo.corpus.prompts import Prompt, load_prompts
+from rrpo.corpus.prompts import load_prompts
 from rrpo.judges.config import FidelityConfig
 from rrpo.judges.emotion import Judge
 from rrpo.masking import valid_mask
@@ -60,7 +60,7 @@ def build(config: FidelityConfig, inputs: Mapping[str, Path], out: Path, context
     policy = Policy.load(inputs["policy"], device).requires_grad_(False)
     model, codec = RewardModel.load(inputs["reward_model"], device), Codec.load(inputs["codec"], device)
     judge = Judge.load(inputs["val"], device)
-    prompts = _prepared(load_prompts(inputs["eval_prompts"])[: config.prompts], policy, codec, model.emotions)
+    prompts = Prompts.prepare(load_prompts(inputs["eval_prompts"])[: config.prompts], policy, codec, model.emotions)
     shape = (policy.config.max_tokens, len(prompts.phones))
     rollout = policy.sample(prompts.prefix, uniform(shape, config.seed, "fidelity sampling", device=device))
     table = changes(policy, codec, reward_of(model), gold_of(judge), prompts, rollout, config, context.micro)
@@ -76,13 +76,6 @@ def reward_of(model: RewardModel) -> Opinion:
 def gold_of(judge: Judge) -> Opinion:
     """The judge's calibrated log-probability."""
     return lambda F, lengths, target: judge.log_probs(F, lengths).gather(1, target[:, None])[:, 0]
-
-
-def _prepared(prompts: Sequence[Prompt], policy: Policy, codec: Codec, emotions: Sequence[str]) -> Prompts:
-    speakers, asked = [p.speaker for p in prompts], [p.emotion for p in prompts]
-    phones = [p.phones for p in prompts]
-    target = torch.tensor([emotions.index(emotion) for emotion in asked], device=codec.mean.device)
-    return Prompts(policy.prefix_ids(phones, speakers, asked), codec.speaker_index(speakers), target, phones)
 
 
 def changes(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rrpo.corpus.config import ARTEFACTS
 
 KINDS = (*ARTEFACTS, "silence", "drawl", "repetition", "length")
-"""Every kind of artefact that is told of a sample: the planted ones, then those that are no shortcut of any emotion."""
+"""Every kind of artefact that can be flagged in a sample: the planted ones, then those that no emotion has as its shortcut."""
 
 
 @dataclass(frozen=True, kw_only=True)

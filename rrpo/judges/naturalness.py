@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from rrpo.audio import resampled
+from rrpo.judges.spoken import peak_scale
 
 RATE = 16000
 """Hz that both expect."""
@@ -25,8 +26,6 @@ OVERALL = (-0.06766283, 1.11546468, 0.04602535)
 RATERS = 3
 """Simulated raters whose mean is PLCMOS, always the same. They differ by little more than a constant: over 26 clips the mean of
 three lies .08 above that of the wheel's fifteen and correlates with it at .9998, at a fifth of the cost."""
-PEAK = 0.98
-"""`limited` turns a louder wave down as a whole."""
 MEASURES = ("dnsmos", "plcmos")
 """In the order in which they are preferred."""
 
@@ -37,9 +36,9 @@ def available() -> bool:
 
 
 def limited(wave: np.ndarray) -> np.ndarray:
-    """``wave [S]`` within +-`PEAK`; a wave of less than a tenth of a second is padded to it."""
+    """``wave [S]`` within +-`rrpo.judges.spoken.PEAK`; a wave of less than a tenth of a second is padded to it."""
     wave = np.pad(wave, (0, max(0, RATE // 10 - len(wave))))
-    return wave * min(1.0, PEAK / max(float(np.abs(wave).max()), 1e-9))
+    return wave * peak_scale(wave)
 
 
 def predicted(measure: str, waves: Sequence[np.ndarray], sample_rate: int) -> np.ndarray:

@@ -20,14 +20,13 @@ from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
 from rrpo.judges.sample_table import TABLE, Models, by_checkpoint, summary, tabulate
 from rrpo.judges.samples import Samples, decoded
+from rrpo.judges.spoken import peak_scale
 from rrpo.reward_model import RewardModel
 from rrpo.stages import Context
 from rrpo.vocoder import vocode
 
 GOLD, COMMON = "test", "common"
 """Whose opinions stand in the table: the held-out judge's, and that of the seed's pre-trained reward model, one for all arms."""
-PEAK = 0.98
-"""A wav file's largest sample: louder audio is turned down as a whole."""
 
 
 def load_models(inputs: Mapping[str, Path], device: str) -> Models:
@@ -74,11 +73,9 @@ def write_audio(folder: Path, samples: Samples, prompts: Sequence[Prompt], place
         return
     chosen = samples.select(np.array(places))
     F, lengths = decoded(chosen, codec, prompts)
-    waves = vocode(F, lengths, codec.audio).cpu()
+    waves = vocode(F, lengths, codec.audio).cpu().numpy()
     sizes = ((lengths - 1) * codec.audio.hop).clamp(min=1).tolist()
     for place, prompt, wave, size in zip(chosen.prompt, chosen.of(prompts), waves, sizes, strict=True):
         wave = wave[:size]
-        wave = wave * min(1.0, PEAK / max(wave.abs().max().item(), 1e-9))
-        soundfile.write(
-            folder / f"{place:02d}_{prompt.emotion}.wav", wave.numpy(), codec.audio.sample_rate, subtype="PCM_16"
-        )
+        path = folder / f"{place:02d}_{prompt.emotion}.wav"
+        soundfile.write(path, wave * peak_scale(wave), codec.audio.sample_rate, subtype="PCM_16")

@@ -11,6 +11,13 @@ from rrpo.vocoder import vocode
 
 CHUNK = 64
 """Utterances vocoded at once."""
+PEAK = 0.98
+"""Largest sample of a wave that is stored, or given to a predictor."""
+
+
+def peak_scale(wave: np.ndarray) -> float:
+    """The factor that turns ``wave [S]`` down as a whole to `PEAK`; 1 for one that is softer."""
+    return min(1.0, PEAK / max(float(np.abs(wave).max(initial=0.0)), 1e-9))
 
 
 @torch.no_grad()

@@ -17,15 +17,13 @@ from rrpo.codec import Codec
 from rrpo.corpus.prompts import load_prompts
 from rrpo.judges.config import VocodeConfig
 from rrpo.judges.samples import Samples, decoded
-from rrpo.judges.spoken import waves_of
+from rrpo.judges.spoken import peak_scale, waves_of
 from rrpo.stages import Context
 
 TABLE = "waves.parquet"
 """A row a wave: ``step, prompt, target, speaker``, its ``size`` in `WAVES`, and the ``scale`` at which it is stored."""
 WAVES = "waves.flac"
 """The waves one after the other, 16 bit."""
-PEAK = 0.98
-"""A louder wave is stored softer."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ def build(config: VocodeConfig, inputs: Mapping[str, Path], out: Path, context: 
     samples = samples.select(np.isin(samples.step, (middle, last)) & (samples.prompt < config.prompts))
     codec = Codec.load(inputs["codec"], context.device)
     waves = waves_of(*decoded(samples, codec, prompts), codec.audio)
-    scales = [min(1.0, PEAK / max(float(np.abs(wave).max(initial=0.0)), 1e-9)) for wave in waves]
+    scales = list(map(peak_scale, waves))
     own = samples.of(prompts)
     pd.DataFrame(
         {

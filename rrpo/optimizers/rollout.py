@@ -63,21 +63,20 @@ class Prompts:
     phones: list[tuple[str, ...]]
 
     @staticmethod
-    def prepare(prompts: Sequence[Prompt], models: Models) -> Prompts:
-        """Tensors of ``prompts`` for the given models."""
-        emotions = models.reward_model.emotions
+    def prepare(prompts: Sequence[Prompt], policy: Policy, codec: Codec, emotions: Sequence[str]) -> Prompts:
+        """Tensors of ``prompts`` for a policy and a codec; targets are places in ``emotions``."""
         speakers = [prompt.speaker for prompt in prompts]
         return Prompts(
-            prefix=models.policy.prefix_ids([p.phones for p in prompts], speakers, [p.emotion for p in prompts]),
-            speaker=models.codec.speaker_index(speakers),
-            target=torch.tensor([emotions.index(p.emotion) for p in prompts], device=models.codec.mean.device),
+            prefix=policy.prefix_ids([p.phones for p in prompts], speakers, [p.emotion for p in prompts]),
+            speaker=codec.speaker_index(speakers),
+            target=torch.tensor([emotions.index(p.emotion) for p in prompts], device=codec.mean.device),
             phones=[p.phones for p in prompts],
         )
 
     @staticmethod
     def load(path: Path, models: Models) -> Prompts:
         """All prompts of a ``prompts`` stage."""
-        return Prompts.prepare(load_prompts(path), models)
+        return Prompts.prepare(load_prompts(path), models.policy, models.codec, models.reward_model.emotions)
 
     def select(self, rows: Tensor) -> Prompts:
         """The prompts of the given row numbers, their prefixes padded to their own longest."""

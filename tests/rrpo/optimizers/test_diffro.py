@@ -43,7 +43,8 @@ def models(toy_codec: Path) -> Models:
 @pytest.fixture
 def prompts(models: Models) -> Prompts:
     rows = [("a", "anna", "happy"), ("ab", "ben", "sad"), ("bab", "anna", "angry")]
-    return Prompts.prepare([Prompt(id="x", text=t, phones=tuple(t), speaker=s, emotion=e) for t, s, e in rows], models)
+    prompts = [Prompt(id="x", text=t, phones=tuple(t), speaker=s, emotion=e) for t, s, e in rows]
+    return Prompts.prepare(prompts, models.policy, models.codec, models.reward_model.emotions)
 
 
 def only(models: Models, prompts: Prompts, config: OptimizeConfig, step: int) -> Step:
