@@ -22,6 +22,8 @@ BASE, RRPO = "diffro", "rrpo"
 """The arms with no component, and with exactly the paper's."""
 Strengths = Mapping[str, Any]
 """Fields of `RegularizerConfig` -> values."""
+PAPER = RegularizerConfig()
+"""The paper's values, which stand in the config alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,24 +97,26 @@ COMPONENTS: list[Component] = [
     Component(
         name="ls",
         label="LS",
-        on={"epsilon": 0.1},
+        on={"epsilon": PAPER.epsilon},
         off={"epsilon": 0.0},
         paper=True,
         check=ManipulationCheck(scalar="rm_ece", direction=-1, text="ECE"),
-        knobs=(Knob(name="epsilon", paper=0.1, low=0.0, high=0.3, limits=(0.0, 1.0), surface=True),),
+        knobs=(Knob(name="epsilon", paper=PAPER.epsilon, low=0.0, high=0.3, limits=(0.0, 1.0), surface=True),),
         look=("#56B4E9", "--", "^"),
     ),
     Component(
         name="eam",
         label="EAM",
-        on={"mix_probability": 1.0},
+        on={"mix_probability": PAPER.mix_probability},
         off={"mix_probability": 0.0},
         paper=True,
         check=ManipulationCheck(scalar="rm_smoothness", direction=+1, text="smoothness along interpolations"),
         knobs=(
-            Knob(name="mix_probability", paper=1.0, low=0.0, high=1.0, limits=(0.0, 1.0)),
-            Knob(name="mix_db_centre", paper=2.5, low=-5.0, high=10.0),
-            Knob(name="mix_db_width", paper=15.0, low=0.0, high=20.0, limits=(0.0, inf)),
+            Knob(name="mix_probability", paper=PAPER.mix_probability, low=0.0, high=1.0, limits=(0.0, 1.0)),
+            Knob(name="mix_db_centre", paper=(PAPER.mix_db_low + PAPER.mix_db_high) / 2, low=-5.0, high=10.0),
+            Knob(
+                name="mix_db_width", paper=PAPER.mix_db_high - PAPER.mix_db_low, low=0.0, high=20.0, limits=(0.0, inf)
+            ),
         ),
         strengths=_mixed,
         look=("#009E73", "-.", "D"),
@@ -120,7 +124,7 @@ COMPONENTS: list[Component] = [
     Component(
         name="adv",
         label="Adv",
-        on={"alpha": 0.5},
+        on={"alpha": PAPER.alpha},
         off={"alpha": 0.0},
         paper=True,
         check=ManipulationCheck(
@@ -131,8 +135,16 @@ COMPONENTS: list[Component] = [
             weak="L_adv/L_emo under 1.05 in most fine-tunings",
         ),
         knobs=(
-            Knob(name="alpha", paper=0.5, low=0.0, high=2.0, limits=(0.0, inf), surface=True),
-            Knob(name="epsilon_adv", paper=0.5, low=0.05, high=50.0, log=True, limits=(0.0, inf), surface=True),
+            Knob(name="alpha", paper=PAPER.alpha, low=0.0, high=2.0, limits=(0.0, inf), surface=True),
+            Knob(
+                name="epsilon_adv",
+                paper=PAPER.epsilon_adv,
+                low=0.05,
+                high=50.0,
+                log=True,
+                limits=(0.0, inf),
+                surface=True,
+            ),
         ),
         look=("#E69F00", ":", "v"),
     ),

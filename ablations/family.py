@@ -23,7 +23,7 @@ MARGIN = 0.05
 ALPHA = 0.05
 """Chance of any false claim over a family."""
 POWER = 0.8
-"""Power for which seeds and detectable differences are told."""
+"""Power at which the number of seeds and the detectable difference are given."""
 DIVERGED = 0.0
 """Primary outcome of a cell whose optimisation left the finite numbers."""
 COLLAPSED = 1 / 3

@@ -9,7 +9,7 @@ from ablations.outcomes import OUTCOMES
 from ablations.power import detectable, seeds_needed, spread_bound
 
 SPREADS = (0.03, 0.05, 0.08)
-"""Standard deviations over seeds for which the difference is told where no pilot is committed."""
+"""Standard deviations over seeds for which a plan gives the detectable difference while no pilot is committed."""
 
 
 def prospects(labels: Iterable[str], n: int, pilot: Pilot | None = PILOT) -> list[str]:

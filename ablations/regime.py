@@ -19,6 +19,7 @@ from rich.console import Console
 from ablations import environment
 from ablations.building import build
 from ablations.commands import Device, RunsDir, Workers, refusing, say, start
+from ablations.components import BASE
 from ablations.errors import choose, positive
 from ablations.estimate import Estimator
 from ablations.grids import arms
@@ -27,7 +28,7 @@ from ablations.outcomes import clean, flagged
 from ablations.request import default_workers
 from ablations.run import WIDTH
 from ablations.runs_folder import check
-from ablations.statistics import Interval, at_passage, t_interval
+from ablations.statistics import at_passage, in_points, t_interval
 from rrpo import pipeline
 from rrpo.config import ArmConfig
 from rrpo.profiles import EMBEDDED, Profile
@@ -59,53 +60,55 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 class Step:
     """One step of the rule."""
 
-    candidates: Callable[[Profile], Mapping[str, ArmConfig]]
+    candidates: Callable[[], Mapping[str, ArmConfig]]
     """By name; the step's other constants are the profile's own."""
     rule: Callable[[pd.DataFrame], Verdict]
     """Applied to a table with a row a candidate, seed and checkpoint: ``candidate, seed, step, rollouts, kl_token, proxy, gold,
     clean, artefacts, phone_errors``; gold is the tuning judge."""
 
 
-def rates(profile: Profile) -> dict[str, ArmConfig]:
+def _gentle() -> ArmConfig:
+    """Vanilla as steps 1 and 2 push it."""
+    return replace(arms()[BASE], steps=240, beta=0.003, content_weight=0.5)
+
+
+def rates() -> dict[str, ArmConfig]:
     """Learning rate x relaxation."""
-    vanilla = replace(arms()["diffro"], steps=240, beta=0.003, content_weight=0.5)
     return {
-        f"{lr:g}, {relaxation}": replace(vanilla, lr=lr, relaxation=relaxation)
+        f"{lr:g}, {relaxation}": replace(_gentle(), lr=lr, relaxation=relaxation)
         for lr in (1e-4, 2e-4, 5e-4, 1e-3)
         for relaxation in ("gumbel", "probabilities")
     }
 
 
-def refinements(profile: Profile) -> dict[str, ArmConfig]:
+def refinements() -> dict[str, ArmConfig]:
     """Schedule and batch at the profile's own rate."""
-    vanilla = replace(arms()["diffro"], steps=240, beta=0.003, content_weight=0.5)
     return {
-        "as it is": vanilla,
-        "cosine schedule": replace(vanilla, schedule="cosine"),
-        "batch of 64": replace(vanilla, batch=64),
+        "as it is": _gentle(),
+        "cosine schedule": replace(_gentle(), schedule="cosine"),
+        "batch of 64": replace(_gentle(), batch=64),
     }
 
 
-def contents(profile: Profile) -> dict[str, ArmConfig]:
+def contents() -> dict[str, ArmConfig]:
     """Content weight at the profile's own rate."""
-    vanilla = replace(arms()["diffro"], steps=240, beta=0.003)
-    return {f"{weight:g}": replace(vanilla, content_weight=weight) for weight in (0.25, 0.5, 1.0, 2.0)}
+    return {f"{weight:g}": replace(_gentle(), content_weight=weight) for weight in (0.25, 0.5, 1.0, 2.0)}
 
 
-def pressures(profile: Profile) -> dict[str, ArmConfig]:
+def pressures() -> dict[str, ArmConfig]:
     """Vanilla at the profile's own rate and content weight, for as long as it may go."""
-    return {VANILLA: replace(arms()["diffro"], steps=MOST, beta=0.003)}
+    return {VANILLA: replace(arms()[BASE], steps=MOST, beta=0.003)}
 
 
-def assays(profile: Profile) -> dict[str, ArmConfig]:
+def assays() -> dict[str, ArmConfig]:
     """The reward model's data, for vanilla, and the oracle; most data first."""
     data = {"2000 of 32, 300": (2000, 32, 300), "500 of 32, 100": (500, 32, 100)}
     data |= {"150 of 8, 60": (150, 8, 60), "75 of 3, 30": (75, 3, 30)}
     few = {
-        name: replace(arms()["diffro"], rm_utterances=utterances, rm_speakers=speakers, annotated=annotated)
+        name: replace(arms()[BASE], rm_utterances=utterances, rm_speakers=speakers, annotated=annotated)
         for name, (utterances, speakers, annotated) in data.items()
     }
-    return few | {ORACLE: arms()["oracle"]}
+    return few | {ORACLE: arms()[ORACLE]}
 
 
 def gentlest(table: pd.DataFrame) -> Verdict:
@@ -116,9 +119,8 @@ def gentlest(table: pd.DataFrame) -> Verdict:
         there = [run for run in runs if run["kl_token"].max() >= GENTLE_KL]
         gain = t_interval([at_passage(r["kl_token"], r["proxy"] - r["proxy"].iloc[0], GENTLE_KL) for r in there])
         spent = t_interval([at_passage(r["kl_token"], r["rollouts"], GENTLE_KL) for r in there])
-        said.append(
-            f"{name}: {len(there)} of {len(runs)} seeds get there; proxy gain {_points(gain)}, {spent.mean:.0f} roll-outs"
-        )
+        when = f"{len(there)} of {len(runs)} seeds get there"
+        said.append(f"{name}: {when}; proxy gain {in_points(gain)} points, {spent.mean:.0f} roll-outs")
         if 2 * len(there) > len(runs):
             gains[str(name)], cost[str(name)] = gain.mean, spent.mean
     good = [name for name, gain in gains.items() if gain >= KEPT * max(gains.values())]
@@ -161,17 +163,13 @@ def widest(table: pd.DataFrame) -> Verdict:
             continue
         window = t_interval(last.loc[ORACLE, "gold"] - last.loc[name, "gold"])
         phones = last.loc[name, "phone_errors"].mean() / first.loc[name, "phone_errors"].mean()
-        said.append(f"{name}: window {_points(window)}, phone errors {phones:.2f} x SFT's")
+        said.append(f"{name}: window {in_points(window)} points, phone errors {phones:.2f} x SFT's")
         windows[str(name)] = window.mean
         if not chosen and window.mean >= WINDOW and window.low > 0 and phones <= PHONES:
             chosen = str(name)
     if not chosen:
         said.append("no candidate opens the window: the widest is taken, and that is the finding")
     return chosen or max(windows, key=lambda name: windows[name]), said
-
-
-def _points(x: Interval) -> str:
-    return f"{100 * x.mean:+.1f} [{100 * x.low:+.1f}, {100 * x.high:+.1f}] points"
 
 
 STEPS = {
@@ -200,7 +198,7 @@ def command(
         count = default_workers(machine) if workers is None else positive("--workers", workers)
     folder.make()
     profile = measuring(EMBEDDED)
-    candidates = asked.candidates(profile)
+    candidates = asked.candidates()
     stages = [pipeline.assessed(profile, arm, seed) for seed in SEEDS for arm in candidates.values()]
     if failures := build(stages, folder, Estimator(folder.root, machine), count, console):
         for name, reason in failures.items():

@@ -34,6 +34,13 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     return Interval(float(mean), float(mean - half), float(mean + half), n)
 
 
+def in_points(mean: Interval) -> str:
+    """A mean of fractions in points with its interval: ``+1.0 [-2.0, +4.0]``, or ``+1.0`` where it has none."""
+    if np.isnan(mean.low):
+        return f"{100 * mean.mean:+.1f}"
+    return f"{100 * mean.mean:+.1f} [{100 * mean.low:+.1f}, {100 * mean.high:+.1f}]"
+
+
 def at_passage(x: ArrayLike, y: ArrayLike, level: float) -> float:
     """``y [S]`` where ``x [S]`` first reaches ``level``, linear between checkpoints; NaN where it never does.
 

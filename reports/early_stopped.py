@@ -5,8 +5,6 @@ What a practitioner would do without any of RRPO's components: watch a held-out 
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -26,14 +24,14 @@ def best(accuracy: ArrayLike) -> int | None:
 
 
 def sheet(selection: Selection) -> Sheet | None:
-    """One row an arm that trains, at its kept checkpoint, with the gold lost by going on; None where no arm does."""
+    """One row an arm that trains, at its kept checkpoint; None where no arm does."""
     shown = [outcome for outcome in declared(selection.records) if outcome.curve]
     rows: list[tuple[Value, ...]] = []
     for arm in selection.arms:
         kept = {record.seed: (record, place) for record in selection.of(arm) if (place := _kept(record)) is not None}
         if kept:
             steps = [float(record.points["step"].iloc[place]) for record, place in kept.values()]
-            read = [[_at(outcome.curve(r), place) for r, place in kept.values()] for outcome in shown if outcome.curve]
+            read = [[outcome.curve(r)[place] for r, place in kept.values()] for outcome in shown if outcome.curve]
             rows.append((arm, float(len(kept)), t_interval(steps), *map(t_interval, read)))
     columns = (
         Column("arm", "arm"),
@@ -52,7 +50,3 @@ def sheet(selection: Selection) -> Sheet | None:
 def _kept(record: Record) -> int | None:
     points = record.points
     return best(points[tuning().accuracy]) if len(points) > 1 and tuning().accuracy in points.columns else None
-
-
-def _at(curve: np.ndarray, place: int) -> float:
-    return float(curve[place]) if place < len(curve) else math.nan

@@ -12,6 +12,7 @@ from ablations.family import family, margin_text, primary
 from ablations.inference import correlation
 from ablations.judges import gold
 from ablations.records import Record
+from ablations.statistics import in_points
 from reports import effects, opinion, settings
 from reports.effects import Row
 from reports.made_with import devices, numbers, stage_versions
@@ -57,15 +58,15 @@ def _answer(selection: Selection, found: Sequence[Row]) -> str:
 
 def _claim(whole: Row, above: Row | None) -> str:
     """Whether RRPO stops or reduces hacking."""
-    over = f"{primary().label} differs from DiffRO's by {_points(whole)} points"
+    over = f"{primary().label} differs from DiffRO's by {in_points(whole.interval)} points"
     if whole.word == BETTER:
-        gained = f"{primary().label} is {_points(whole)} points above DiffRO's"
+        gained = f"{primary().label} is {in_points(whole.interval)} points above DiffRO's"
         small = " (a gain of less than the margin)" if whole.verdict != BETTER else ""
         if above is None:
             return f"RRPO reduces reward hacking: {gained}{small} (against SFT it was not measured)"
         if above.interval.low > 0:
-            return f"RRPO stops reward hacking: {gained}{small} and {_points(above)} above SFT's"
-        return f"RRPO reduces reward hacking: {gained}{small}, but not shown to be above SFT's ({_points(above)})"
+            return f"RRPO stops reward hacking: {gained}{small} and {in_points(above.interval)} above SFT's"
+        return f"RRPO reduces reward hacking: {gained}{small}, but not shown to be above SFT's ({in_points(above.interval)})"
     if whole.word == EQUIVALENT:
         return f"RRPO does not reduce reward hacking: {over}, within {margin_text()}"
     if whole.word == WORSE:
@@ -77,10 +78,10 @@ def _claim(whole: Row, above: Row | None) -> str:
 def _interim(selection: Selection, whole: Row, above: Row | None) -> str:
     """The estimate so far."""
     planned = len(selection.records) + len(selection.lost)
-    beside = f" and from SFT's by {_points(above)}" if above else ""
+    beside = f" and from SFT's by {in_points(above.interval)}" if above else ""
     return (
         f"Interim ({len(selection.records)} of {planned} planned cells): whether RRPO stops or reduces reward hacking is not yet "
-        f"tested; {primary().label} differs from DiffRO's by {_points(whole)} points{beside}"
+        f"tested; {primary().label} differs from DiffRO's by {in_points(whole.interval)} points{beside}"
     )
 
 
@@ -115,14 +116,7 @@ def _kind(row: Row) -> str:
 
 
 def _effect(row: Row) -> str:
-    return f"{_kind(row)} {_points(row)}"
-
-
-def _points(row: Row) -> str:
-    mean = row.interval
-    if math.isnan(mean.low):
-        return f"{100 * mean.mean:+.1f}"
-    return f"{100 * mean.mean:+.1f} [{100 * mean.low:+.1f}, {100 * mean.high:+.1f}]"
+    return f"{_kind(row)} {in_points(row.interval)}"
 
 
 def methods(selection: Selection) -> str:

@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 
 from ablations import regime
-from ablations.regime import STEPS, gentlest, lightest, measuring, widest, working
-from rrpo.profiles import EMBEDDED
+from ablations.regime import STEPS, gentlest, lightest, widest, working
 
 
 def runs(candidate: str, seeds: int = 3, batch: int = 32, **columns: Sequence[float]) -> pd.DataFrame:
@@ -111,7 +110,7 @@ def test_a_table_of_samples_is_summed_up_by_checkpoint() -> None:
 
 @pytest.mark.parametrize("name", STEPS)
 def test_candidates_are_vanilla_and_are_drawn(name: str, tmp_path: Path) -> None:
-    candidates = STEPS[name].candidates(measuring(EMBEDDED))
+    candidates = STEPS[name].candidates()
     assert len({repr(arm) for arm in candidates.values()}) == len(candidates)
     off = {
         arm.regularizers.epsilon + arm.regularizers.mix_probability + arm.regularizers.alpha

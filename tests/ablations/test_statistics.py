@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from ablations.statistics import at_passage, mean_path, t_interval
+from ablations.statistics import Interval, at_passage, in_points, mean_path, t_interval
 
 
 def test_t_interval_by_hand():
@@ -52,3 +52,8 @@ def test_mean_path_is_the_mean_of_each_checkpoint():
 )
 def test_a_measure_is_read_where_a_level_is_first_passed(d, y, end, expected):
     assert at_passage(d, y, end) == pytest.approx(expected, nan_ok=True)
+
+
+def test_a_mean_in_points_with_its_interval_or_without() -> None:
+    assert in_points(Interval(0.01, -0.02, 0.04, 5)) == "+1.0 [-2.0, +4.0]"
+    assert in_points(Interval(-0.1, math.nan, math.nan, 1)) == "-10.0"
