@@ -18,15 +18,15 @@ from rich.console import Console
 
 from ablations import card, environment, records, tracking
 from ablations.building import build
-from ablations.commands import Device, RunsDir, Workers, refusing, say, start
-from ablations.errors import InputError, choose, positive
+from ablations.commands import Device, RunsDir, Workers, WorldSeed, refusing, say, start
+from ablations.errors import InputError, positive
 from ablations.estimate import Estimator
 from ablations.invocations import DEVELOPMENT
-from ablations.request import default_workers
+from ablations.request import default_workers, sized
 from ablations.run import WIDTH
 from ablations.runs_folder import RunsFolder, check
 from rrpo.cell import Cell
-from rrpo.profiles import Profile
+from rrpo.profiles import Profile, title
 from rrpo.stages import Stage
 from rrpo.validation.lines import LINES, Line, load
 from rrpo.validation.sections import VANILLA, sections
@@ -39,6 +39,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def command(
     profile: Annotated[str, typer.Option(help="Size of world and models: smoke or embedded.")] = "embedded",
+    world: WorldSeed = 0,
     seed: Annotated[int, typer.Option(help="Development seed of RM and policy, 1000 or above.")] = DEVELOPMENT,
     device: Device = "auto",
     workers: Workers = None,
@@ -47,15 +48,14 @@ def command(
     """Measure the world card: valid speech, trustworthy judges, visible hacking."""
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     with refusing():
-        size, folder, machine, count = _checked(profile, seed, device, workers, runs_dir)
+        size, folder, machine, count = _checked(profile, world, seed, device, workers, runs_dir)
         tracking.create(folder, records.EXPERIMENT_WORLD)
     stages = sections(size, seed)
     failures = build(list(stages.values()), folder, Estimator(folder.root, machine), count, console)
     lines = collect(stages, folder.root)
-    title = f"World card: profile {profile}, seed {seed}"
-
+    heading = f"World card: profile {title(profile, world)}, seed {seed}"
     if failures:
-        console.print(card.terminal(lines, title))
+        console.print(card.terminal(lines, heading))
         for name, reason in failures.items():
             say(console, f"not measured: {name}: {reason}")
         say(console, f"{card.conclusion(lines)}; {len(failures)} sections not measured, so nothing was written")
@@ -66,11 +66,11 @@ def command(
     tables = [path for stage in stages.values() for path in stage.path(folder.root).glob("*.csv")]
     for table in tables:
         shutil.copy(table, out)
-    card.write(lines, title, out)
+    card.write(lines, heading, out)
     if (out / card.PHONETICS).is_file():
         card.plot(out / card.PHONETICS, out)
     waiting = _log(lines, size, seed, folder, machine, out)
-    console.print(card.terminal(lines, title))
+    console.print(card.terminal(lines, heading))
     for text in (f"Written to {out}", waiting, f"Open MLflow: {folder.ui_command()}", card.conclusion(lines)):
         if text:
             say(console, text)
@@ -78,12 +78,10 @@ def command(
 
 
 def _checked(
-    profile: str, seed: int, device: str, workers: int | None, runs_dir: Path
+    profile: str, world: int, seed: int, device: str, workers: int | None, runs_dir: Path
 ) -> tuple[Profile, RunsFolder, str, int]:
     """The options, checked. Raises InputError for the first that makes no sense."""
-    from rrpo.profiles import PROFILES
-
-    size = PROFILES[choose("profile", profile, PROFILES)]
+    size = sized(profile, world)
     if seed < DEVELOPMENT:
         raise InputError(
             "the world card is for development seeds: reporting seeds must not be looked at before a world is frozen",

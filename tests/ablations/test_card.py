@@ -75,6 +75,7 @@ def test_the_terminal_shows_every_line() -> None:
     [
         (["--seed", "3"], "reporting seeds must not be looked at"),
         (["--profile", "huge"], "use one of: smoke, embedded"),
+        (["--world", "-1"], "--world must not be negative"),
         (["--workers", "0"], "--workers must be a positive count"),
         (["--device", "tpu"], "use one of: auto, cpu, cuda"),
     ],
@@ -99,7 +100,10 @@ def test_a_dead_server_ends_with_status_2(tmp_path: Path, monkeypatch: pytest.Mo
 def test_what_could_be_measured_is_shown_where_a_section_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One section is there, the others cannot be built: the card says so and is neither written nor recorded."""
 
+    worlds: set[int] = set()
+
     def build(stages: list[Stage], folder: RunsFolder, *rest: object) -> dict[str, str]:
+        worlds.update(stage.config.world.seed for stage in stages)
         first = stages[0].path(folder.root)
         first.mkdir(parents=True)
         save(LINES[:2], first / LINES_FILE)
@@ -107,8 +111,11 @@ def test_what_could_be_measured_is_shown_where_a_section_fails(tmp_path: Path, m
         return {"card judges": "bug: no such judge"}
 
     monkeypatch.setattr(validate, "build", build)
-    made = CliRunner().invoke(app, ["--profile", "smoke", "--runs-dir", str(tmp_path / "runs")])
+    asked = ["--profile", "smoke", "--world", "2", "--runs-dir", str(tmp_path / "runs")]
+    made = CliRunner().invoke(app, asked)
     assert made.exit_code == 1, made.output
+    assert "World card: profile smoke-world2, seed 1000" in made.output
+    assert worlds == {2}
     assert "rate as published" in made.output
     assert "not measured: card judges: bug: no such judge" in made.output
     assert made.output.splitlines()[-1].startswith("world card: 1 of 2 pass; 1 sections not measured")
