@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ablations.cell_file import rebuild
 from ablations.errors import InputError
+from ablations.execution.cell_file import rebuild
 from ablations.grids import arms
 from rrpo.config import ArmConfig
 from rrpo.identity import described

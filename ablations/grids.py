@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ablations.components import BASE, RRPO, arm_of, factorial, regularizers, singles, subsets
-from ablations.contrasts import corner_effects
-from rrpo.cell import Cell
+from ablations.stats.contrasts import corner_effects
 from rrpo.config import ArmConfig
-from rrpo.pipeline import SFT
+from rrpo.pipeline.cell import Cell
+from rrpo.pipeline.dataflow import SFT
 from rrpo.profiles import Profile
 
 FIRST_SEED = 1

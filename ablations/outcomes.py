@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ablations.contrasts import Values
 from ablations.judges import Judge, gold
-from ablations.records import Record
-from ablations.sheet import Column
+from ablations.rendering.sheet import Column
+from ablations.stats.contrasts import Values
+from ablations.tracking.records import Record
 
 if TYPE_CHECKING:
     import pandas as pd

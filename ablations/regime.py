@@ -16,21 +16,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from ablations import environment
-from ablations.building import build
 from ablations.commands import Device, RunsDir, Workers, refusing, say, start
 from ablations.components import BASE
 from ablations.errors import choose, positive
-from ablations.estimate import Estimator
+from ablations.execution import environment
+from ablations.execution.building import build
+from ablations.execution.estimate import Estimator
+from ablations.execution.request import default_workers
+from ablations.execution.runs_folder import check
 from ablations.grids import arms
 from ablations.judges import tuning
 from ablations.outcomes import clean, flagged
-from ablations.request import default_workers
 from ablations.run import WIDTH
-from ablations.runs_folder import check
-from ablations.statistics import at_passage, in_points, t_interval
-from rrpo import pipeline
+from ablations.stats.statistics import at_passage, in_points, t_interval
 from rrpo.config import ArmConfig
+from rrpo.pipeline import dataflow
 from rrpo.profiles import EMBEDDED, Profile
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def command(
     folder.make()
     profile = measuring(EMBEDDED)
     candidates = asked.candidates()
-    stages = [pipeline.assessed(profile, arm, seed) for seed in SEEDS for arm in candidates.values()]
+    stages = [dataflow.assessed(profile, arm, seed) for seed in SEEDS for arm in candidates.values()]
     if failures := build(stages, folder, Estimator(folder.root, machine), count, console):
         for name, reason in failures.items():
             say(console, f"not measured: {name}: {reason}")
@@ -228,9 +228,9 @@ def measured(candidates: Mapping[str, ArmConfig], profile: Profile, store: Path)
     tables = []
     for name, arm in candidates.items():
         for seed in SEEDS:
-            optimized = pipeline.optimized(profile, arm, seed)
+            optimized = dataflow.optimized(profile, arm, seed)
             points = pd.read_parquet(optimized.path(store) / "points.parquet").set_index("step")
-            samples = pd.read_parquet(pipeline.assessed(profile, arm, seed).path(store) / "samples.parquet")
+            samples = pd.read_parquet(dataflow.assessed(profile, arm, seed).path(store) / "samples.parquet")
             run = by_checkpoint(samples).assign(
                 kl_token=points["kl_token"], proxy=points["proxy_accuracy"], gold=points[tuning().accuracy]
             )
@@ -254,7 +254,7 @@ def by_checkpoint(samples: pd.DataFrame) -> pd.DataFrame:
 
 def draw(table: pd.DataFrame, folder: Path, name: str) -> list[Path]:
     """Proxy, gold, clean success, artefacts and phone errors against sqrt(KL), a colour a candidate, seeds thin."""
-    from ablations.figure_style import WIDE, figure_of, save
+    from ablations.rendering.figure_style import WIDE, figure_of, save
 
     shown = {
         "proxy": "proxy",

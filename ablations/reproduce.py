@@ -2,7 +2,7 @@
 
 On the same CPU software every number must be equal to the last bit; elsewhere (another processor, library, version of the code,
 a GPU) within ``--tolerance``. Builds in a stage store of its own inside the runs folder, so that nothing stored is taken for
-a repetition; what is installed with the package (`rrpo.frozen`) is the same everywhere, and is taken as it is.
+a repetition; what is installed with the package (`rrpo.pipeline.frozen`) is the same everywhere, and is taken as it is.
 
 Exit status: 0 when the numbers are equal, 1 when they differ or the cell cannot be built, 2 for bad input, 130 when stopped by
 Ctrl-C; the same command then goes on.
@@ -22,21 +22,22 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from ablations import environment, equality
-from ablations.building import build
-from ablations.cell_file import CELL_FILE, read_cell
+from ablations import equality
 from ablations.commands import Workers, refusing, say, start
 from ablations.equality import Comparison
 from ablations.errors import InputError, positive
-from ablations.estimate import Estimator
-from ablations.records import TAG_CELL_HASH, TAG_COMPLETE, Record
-from ablations.request import default_workers
+from ablations.execution import environment
+from ablations.execution.building import build
+from ablations.execution.cell_file import CELL_FILE, read_cell
+from ablations.execution.estimate import Estimator
+from ablations.execution.request import default_workers
+from ablations.execution.runs_folder import RunsFolder, check
 from ablations.run import WIDTH
-from ablations.runs_folder import RunsFolder, check
-from ablations.store import Store
-from rrpo import stages
-from rrpo.cell import Cell, collect
-from rrpo.stages import MARKER, Stage, place, walk
+from ablations.tracking.reader import Store
+from ablations.tracking.records import TAG_CELL_HASH, TAG_COMPLETE, Record
+from rrpo.pipeline import stages
+from rrpo.pipeline.cell import Cell, collect
+from rrpo.pipeline.stages import MARKER, Stage, place, walk
 
 TOLERANCE = 0.05
 """Default: five points of a rate; of numbers above 1, five per cent. Sampling amplifies a last bit, so it is wide."""

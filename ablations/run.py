@@ -13,14 +13,14 @@ import typer
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from ablations import plan
 from ablations.commands import Device, RunsDir, WorldSeed, refusing, say, start
-from ablations.estimate import Estimator
+from ablations.execution import plan
+from ablations.execution.estimate import Estimator
+from ablations.execution.launchers import PACKAGES
+from ablations.execution.request import request
+from ablations.execution.runner import Outcome, run_plan
 from ablations.grids import GRIDS
-from ablations.launchers import PACKAGES
-from ablations.request import request
-from ablations.runner import Outcome, run_plan
-from ablations.sheet import Sheet
+from ablations.rendering.sheet import Sheet
 from rrpo.profiles import PROFILES
 
 WIDTH = 150

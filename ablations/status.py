@@ -1,6 +1,6 @@
 """``python -m ablations.status --runs-dir runs``: every cell of every grid, who works on it, how far it is, where its log lies.
 
-Reads store and claims and starts nothing; like every command it puts the store in order first (`ablations.store`). Exit
+Reads store and claims and starts nothing; like every command it puts the store in order first (`ablations.tracking.reader`). Exit
 status: 0, or 2 for bad input or a store that does not answer.
 """
 
@@ -18,14 +18,14 @@ from rich.table import Table as RichTable
 
 from ablations.commands import RunsDir, refusing, start
 from ablations.errors import InputError, choose
-from ablations.estimate import duration
-from ablations.planned import PlannedCell, read_plan
-from ablations.runs_folder import RunsFolder, check
-from ablations.store import Store
-from rrpo.claims import Claims
+from ablations.execution.estimate import duration
+from ablations.execution.planned import PlannedCell, read_plan
+from ablations.execution.runs_folder import RunsFolder, check
+from ablations.tracking.reader import Store
+from rrpo.pipeline.claims import Claims
+from rrpo.pipeline.progress import progress_of
+from rrpo.pipeline.stages import stored
 from rrpo.profiles import title
-from rrpo.progress import progress_of
-from rrpo.stages import stored
 
 WIDTH = 170
 """Columns where the output is no terminal."""

@@ -17,21 +17,22 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ablations import environment, records, tracking
-from ablations.building import build
-from ablations.cell_file import CELL_FILE, read_cell
 from ablations.commands import Device, OfProfile, RunsDir, Workers, refusing, say, start
 from ablations.errors import InputError, choose, positive
-from ablations.estimate import Estimator
-from ablations.records import Record
-from ablations.request import default_workers
+from ablations.execution import environment
+from ablations.execution.building import build
+from ablations.execution.cell_file import CELL_FILE, read_cell
+from ablations.execution.estimate import Estimator
+from ablations.execution.request import default_workers
+from ablations.execution.runs_folder import RunsFolder, check
 from ablations.run import WIDTH
-from ablations.runs_folder import RunsFolder, check
-from ablations.store import Store
-from ablations.tracking import Tracker
-from rrpo import pipeline
-from rrpo.cell import Cell
-from rrpo.stages import Stage
+from ablations.tracking import recorder, records
+from ablations.tracking.reader import Store
+from ablations.tracking.recorder import Tracker
+from ablations.tracking.records import Record
+from rrpo.pipeline import dataflow
+from rrpo.pipeline.cell import Cell
+from rrpo.pipeline.stages import Stage
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -51,7 +52,7 @@ def command(
         groups = comparable(folder, grid, profile)
         machine = environment.resolve_device(device)
         count = default_workers(machine) if workers is None else positive("--workers", workers)
-        tracking.create(folder, grid)
+        recorder.create(folder, grid)
     stages = [matrix(cells) for cells in groups]
     failures = build(stages, folder, Estimator(folder.root, machine), count, console)
     tracker = Tracker(folder, grid, environment.git_state(), environment.describe(machine))
@@ -110,7 +111,7 @@ def _cell_of(record: Record) -> Cell | None:
 
 def matrix(cells: Sequence[Cell]) -> Stage:
     """The stage of one seed's cells."""
-    return pipeline.transferred(cells[0].profile, {cell.label: cell.arm for cell in cells}, cells[0].seed)
+    return dataflow.transferred(cells[0].profile, {cell.label: cell.arm for cell in cells}, cells[0].seed)
 
 
 def record(tracker: Tracker, cells: Sequence[Cell], stage: Stage) -> None:

@@ -16,18 +16,20 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ablations import card, environment, records, tracking
-from ablations.building import build
 from ablations.commands import Device, RunsDir, Workers, WorldSeed, refusing, say, start
 from ablations.errors import InputError, positive
-from ablations.estimate import Estimator
-from ablations.invocations import DEVELOPMENT
-from ablations.request import default_workers, sized
+from ablations.execution import environment
+from ablations.execution.building import build
+from ablations.execution.estimate import Estimator
+from ablations.execution.request import default_workers, sized
+from ablations.execution.runs_folder import RunsFolder, check
+from ablations.rendering import card
 from ablations.run import WIDTH
-from ablations.runs_folder import RunsFolder, check
-from rrpo.cell import Cell
+from ablations.tracking import recorder, records
+from ablations.tracking.invocations import DEVELOPMENT
+from rrpo.pipeline.cell import Cell
+from rrpo.pipeline.stages import Stage
 from rrpo.profiles import Profile, title
-from rrpo.stages import Stage
 from rrpo.validation.lines import LINES, Line, load
 from rrpo.validation.sections import VANILLA, sections
 
@@ -49,7 +51,7 @@ def command(
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     with refusing():
         size, folder, machine, count = _checked(profile, world, seed, device, workers, runs_dir)
-        tracking.create(folder, records.EXPERIMENT_WORLD)
+        recorder.create(folder, records.EXPERIMENT_WORLD)
     stages = sections(size, seed)
     failures = build(list(stages.values()), folder, Estimator(folder.root, machine), count, console)
     lines = collect(stages, folder.root)
@@ -101,7 +103,7 @@ def collect(stages: dict[str, Stage], store: Path) -> list[Line]:
 def _log(lines: Sequence[Line], profile: Profile, seed: int, folder: RunsFolder, device: str, out: Path) -> str:
     """One run of MLflow's experiment ``world``; what to say where the store has not taken it yet."""
     cell = Cell(label="world", arm=VANILLA, seed=seed, profile=profile)
-    tracker = tracking.Tracker(folder, records.EXPERIMENT_WORLD, environment.git_state(), environment.describe(device))
+    tracker = recorder.Tracker(folder, records.EXPERIMENT_WORLD, environment.git_state(), environment.describe(device))
     tags = {records.TAG_PROFILE: profile.name, records.TAG_WORLD_HASH: cell.world_hash, records.TAG_SEED: str(seed)}
     tracker.record_card(f"card {cell.world_hash}", tags, cell.params(), card.metrics(lines), out)
     return tracker.waiting()

@@ -15,17 +15,18 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ablations import environment, records, tracking
-from ablations.building import build
 from ablations.commands import RunsDir, Workers, refusing, say, start
 from ablations.errors import positive
-from ablations.estimate import Estimator
-from ablations.request import default_workers
+from ablations.execution import environment
+from ablations.execution.building import build
+from ablations.execution.estimate import Estimator
+from ablations.execution.request import default_workers
+from ablations.execution.runs_folder import check
 from ablations.run import WIDTH
-from ablations.runs_folder import check
-from rrpo import frozen, stages
-from rrpo.frozen import Review
-from rrpo.stages import Stage
+from ablations.tracking import recorder, records
+from rrpo.pipeline import frozen, stages
+from rrpo.pipeline.frozen import Review
+from rrpo.pipeline.stages import Stage
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -49,7 +50,7 @@ def command(
         folder = check(runs_dir)
         machine = environment.resolve_device(device)
         count = default_workers(machine) if workers is None else positive("--workers", workers)
-        tracking.create(folder, records.EXPERIMENT_WORLD)
+        recorder.create(folder, records.EXPERIMENT_WORLD)
     if failures := build(wanted, folder, Estimator(folder.root, machine), count, console):
         say(console, "The frozen world is as it was, since stages could not be built:")
         for name, reason in failures.items():

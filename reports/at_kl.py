@@ -10,12 +10,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from ablations.family import KL_POINTS
 from ablations.judges import vetoing
 from ablations.outcomes import Outcome, followed, shown
-from ablations.sheet import Column, Sheet, Value
-from ablations.statistics import at_passage, t_interval
-from reports.store import Selection
+from ablations.rendering.sheet import Column, Sheet, Value
+from ablations.stats.family import KL_POINTS
+from ablations.stats.statistics import at_passage, t_interval
+from reports.loading import Selection
 
 OTHERS = [
     followed("length", "tokens", "length", "mark"),

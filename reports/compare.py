@@ -13,12 +13,12 @@ import typer
 
 from ablations.commands import refusing, start
 from ablations.errors import InputError
-from ablations.family import PRIMARY_OUTCOME
 from ablations.outcomes import find
-from ablations.sheet import Column, Sheet, Value
-from ablations.statistics import Interval, t_interval
-from ablations.summary import over_seeds
-from reports.store import REDRAWS, Selection, select
+from ablations.rendering.sheet import Column, Sheet, Value
+from ablations.rendering.summary import over_seeds
+from ablations.stats.family import PRIMARY_OUTCOME
+from ablations.stats.statistics import Interval, t_interval
+from reports.loading import REDRAWS, Selection, select
 from reports.writers import FORMATS
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

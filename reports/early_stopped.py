@@ -10,11 +10,11 @@ from numpy.typing import ArrayLike
 
 from ablations.judges import tuning
 from ablations.outcomes import shown as declared
-from ablations.records import Record
-from ablations.sheet import Column, Sheet, Value
-from ablations.statistics import t_interval
-from ablations.summary import FRAMES
-from reports.store import Selection
+from ablations.rendering.sheet import Column, Sheet, Value
+from ablations.rendering.summary import FRAMES
+from ablations.stats.statistics import t_interval
+from ablations.tracking.records import Record
+from reports.loading import Selection
 
 
 def best(accuracy: ArrayLike) -> int | None:

@@ -1,7 +1,7 @@
 """What each component does to the outcomes: within-seed contrasts of the primary outcome, the tested family and others beside it.
 
-Family, outcome and rule are declared in `ablations.family`; the verdicts are those of `reports.verdicts`. Everything else here is
-secondary: an interval and an effect size, no verdict.
+Family, outcome and rule are declared in `ablations.stats.family`; the verdicts are those of `reports.verdicts`. Everything
+else here is secondary: an interval and an effect size, no verdict.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from ablations.components import BASE, RRPO
-from ablations.contrasts import ABOVE_SFT, SFT, Weights, apply, difference, interactions
-from ablations.family import ALPHA, BESIDE, DIVERGED, POWER, margin_text, primary
-from ablations.inference import Effect, effect_size, improvement
 from ablations.outcomes import Outcome, find, shown
-from ablations.power import detectable, spread_bound
-from ablations.sheet import Column, Sheet, Value
-from ablations.statistics import Interval, t_interval
+from ablations.rendering.sheet import Column, Sheet, Value
+from ablations.stats.contrasts import ABOVE_SFT, SFT, Weights, apply, difference, interactions
+from ablations.stats.family import ALPHA, BESIDE, DIVERGED, POWER, margin_text, primary
+from ablations.stats.inference import Effect, effect_size, improvement
+from ablations.stats.power import detectable, spread_bound
+from ablations.stats.statistics import Interval, t_interval
 from reports import manipulation
-from reports.store import Selection
+from reports.loading import Selection
 from reports.verdicts import INTERIM, judge, scored, simultaneous, word
 
 SECONDARY = "secondary, not tested"

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ablations.components import BASE, COMPONENTS
-from ablations.contrasts import (
+from ablations.rendering.sheet import Column, Sheet, Value
+from ablations.stats.contrasts import (
     Values,
     Weights,
     apply,
@@ -22,11 +23,10 @@ from ablations.contrasts import (
     main_effects,
     overall,
 )
-from ablations.family import primary
-from ablations.inference import ratio_of_means
-from ablations.records import Record
-from ablations.sheet import Column, Sheet, Value
-from ablations.statistics import Interval, t_interval
+from ablations.stats.family import primary
+from ablations.stats.inference import ratio_of_means
+from ablations.stats.statistics import Interval, t_interval
+from ablations.tracking.records import Record
 
 ORACLE = "oracle"
 NOTE = (

@@ -17,11 +17,11 @@ import typer
 
 from ablations.commands import Mixed, OfProfile, RecordedIn, World, refusing, start
 from ablations.errors import InputError
-from ablations.runs_folder import check
-from ablations.store import Store
+from ablations.execution.runs_folder import check
+from ablations.tracking.reader import Store
 from reports import listening_test, ratings
 from reports.listening_test import PROMPTS, ListeningTest
-from reports.store import select
+from reports.loading import select
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -22,10 +22,10 @@ from pathlib import Path
 
 from ablations.components import BASE, RRPO
 from ablations.errors import InputError, choose
-from ablations.records import TAG_GRID, TAG_KIND, TAG_TEST, Record
-from ablations.store import Store
+from ablations.tracking.reader import Store
+from ablations.tracking.records import TAG_GRID, TAG_KIND, TAG_TEST, Record
+from reports.loading import Selection
 from reports.settings import settings
-from reports.store import Selection
 from rrpo.identity import content_hash
 
 ARMS = ("sft", BASE, RRPO)

@@ -7,8 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from ablations.grids import split_label
-from ablations.records import Record
-from rrpo.stages import MARKER
+from ablations.tracking.records import Record
+from rrpo.pipeline.stages import MARKER
 
 OPTIMISATION = "optimized"
 """Role of a cell's policy optimisation: its folder among the record's files."""

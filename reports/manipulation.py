@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ablations.components import Component
-from ablations.contrasts import apply, component_of
-from ablations.records import Record
-from ablations.statistics import Interval, t_interval
-from ablations.summary import scalar
+from ablations.rendering.summary import scalar
+from ablations.stats.contrasts import apply, component_of
+from ablations.stats.statistics import Interval, t_interval
+from ablations.tracking.records import Record
 
 ASKED = 0.5
 """A component counts as tested only where its training asked something of at least this share of its reward models."""

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ablations.judges import gold
-from ablations.records import HUMAN, Record
-from ablations.sheet import Column, Sheet, Value
-from ablations.statistics import Interval
-from ablations.summary import FRAMES
-from reports.store import Selection
+from ablations.rendering.sheet import Column, Sheet, Value
+from ablations.rendering.summary import FRAMES
+from ablations.stats.statistics import Interval
+from ablations.tracking.records import HUMAN, Record
+from reports.loading import Selection
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,13 +7,13 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ablations.family import COLLAPSED, DIVERGED, primary
-from ablations.inference import wilson
 from ablations.judges import gold
-from ablations.records import Record
-from ablations.sheet import Column, Sheet, Value
-from ablations.statistics import Interval, t_interval
-from reports.store import Selection
+from ablations.rendering.sheet import Column, Sheet, Value
+from ablations.stats.family import COLLAPSED, DIVERGED, primary
+from ablations.stats.inference import wilson
+from ablations.stats.statistics import Interval, t_interval
+from ablations.tracking.records import Record
+from reports.loading import Selection
 
 
 def gamma(kl: ArrayLike, gold_accuracy: ArrayLike, proxy: ArrayLike) -> float:

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ablations.records import EXPERIMENT_WORLD, TAG_GRID, Record
-from ablations.sheet import NONE, Column, Sheet
-from ablations.store import Store
+from ablations.rendering.sheet import NONE, Column, Sheet
+from ablations.tracking.reader import Store
+from ablations.tracking.records import EXPERIMENT_WORLD, TAG_GRID, Record
 from reports import settings
 from reports.figures.samples import FLOOR, spectrogram
+from reports.loading import Selection
 from reports.report import Figure, Report
-from reports.store import Selection
 from reports.writers import html
 
 PROMPTS = 5

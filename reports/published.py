@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ablations.components import BASE, RRPO, arm_of, papers
-from ablations.contrasts import apply, difference
 from ablations.outcomes import find
-from ablations.records import Record
-from ablations.sheet import Column, Sheet, Value
-from ablations.statistics import t_interval
+from ablations.rendering.sheet import Column, Sheet, Value
+from ablations.stats.contrasts import apply, difference
+from ablations.stats.statistics import t_interval
+from ablations.tracking.records import Record
 
 PAPER = "RRPO, arXiv 2512.04552"
 GRPO = "arXiv 2509.18569"

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablations.errors import InputError
-from ablations.records import HUMAN, RATINGS, TAG_COMPLETE, TAG_GRID, TAG_KIND, TAG_RATER, TAG_TEST
-from ablations.store import Store
+from ablations.tracking.reader import Store
+from ablations.tracking.records import HUMAN, RATINGS, TAG_COMPLETE, TAG_GRID, TAG_KIND, TAG_RATER, TAG_TEST
 from reports.listening_test import ListeningTest, tests
-from reports.store import Selection
+from reports.loading import Selection
 
 if TYPE_CHECKING:
     import pandas as pd

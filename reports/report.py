@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 from ablations.components import BASE
 from ablations.errors import InputError
-from ablations.family import PRIMARY_OUTCOME
 from ablations.outcomes import find, measured
-from ablations.sheet import Sheet
+from ablations.rendering.sheet import Sheet
+from ablations.stats.family import PRIMARY_OUTCOME
 from reports import (
     at_kl,
     early_stopped,
     effects,
+    evaluators,
     factorial,
     opinion,
     overoptimisation,
     published,
     ratings,
-    rulers,
     sensitivity,
     settings,
     tables,
@@ -32,7 +32,7 @@ from reports.effects import Row
 from reports.figures import curves, goodhart, samples, transfer
 from reports.figures import effects as effect_figures
 from reports.figures import reach as reach_figure
-from reports.store import REDRAWS, Selection
+from reports.loading import REDRAWS, Selection
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +78,7 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
     records = selection.records
     _check_metric(selection, metric)
     rows = effects.rows(selection)
-    matrices = rulers.load(selection)
+    matrices = evaluators.load(selection)
     heard = opinion.heard(rated)
     reach = sensitivity.findings(selection)
     shown, said = settings.plain(selection)
@@ -95,8 +95,8 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
         overoptimisation.sheet(selection),
         at_kl.sheet(selection),
         early_stopped.sheet(selection),
-        rulers.sheet(selection, matrices),
-        rulers.matrix_sheet(selection, matrices),
+        evaluators.sheet(selection, matrices),
+        evaluators.matrix_sheet(selection, matrices),
         opinion.sheet(selection, rated, BASE),
         published.sheet(records),
     ]
@@ -186,6 +186,6 @@ def _named(arms: Sequence[str]) -> str:
 
 
 def _transfer(selection: Selection, matrices: Mapping[int, pd.DataFrame]) -> Figure:
-    arms, gained = rulers.matrix(matrices, selection.arms)
-    caption = rulers.MATRIX.format(seeds=len(matrices))
+    arms, gained = evaluators.matrix(matrices, selection.arms)
+    caption = evaluators.MATRIX.format(seeds=len(matrices))
     return Figure("transfer", "Cross-RM transfer", caption, lambda folder: transfer.transfer(arms, gained, folder))

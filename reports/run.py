@@ -14,11 +14,11 @@ from rich.progress import track
 
 from ablations.commands import Mixed, OfProfile, RecordedIn, World, refusing, start
 from ablations.errors import InputError, choose
-from ablations.family import PRIMARY_OUTCOME
-from ablations.sheet import markdown
+from ablations.rendering.sheet import markdown
+from ablations.stats.family import PRIMARY_OUTCOME
 from reports import page
+from reports.loading import select
 from reports.report import Figure, Report, make
-from reports.store import select
 from reports.writers import FORMATS, LISTING, figures_latex, sweep, write
 
 ANSWER = "answer.md"

@@ -11,13 +11,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ablations.contrasts import OVERALL
-from ablations.family import family, margin_text, primary
-from ablations.sheet import NONE, Column, Sheet, Value
-from ablations.statistics import Interval, t_interval
+from ablations.rendering.sheet import NONE, Column, Sheet, Value
+from ablations.stats.contrasts import OVERALL
+from ablations.stats.family import family, margin_text, primary
+from ablations.stats.statistics import Interval, t_interval
 from reports import manipulation
+from reports.loading import Selection
 from reports.settings import Setting, settings, varied
-from reports.store import Selection
 from reports.verdicts import BETTER, EQUIVALENT, INTERIM, SMALL, UNDECIDED, WORSE, judge, word
 
 CLAIMS = (BETTER, EQUIVALENT, WORSE)

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ablations.grids import split_label
-from ablations.records import Record
-from reports.store import Selection
+from ablations.tracking.records import Record
+from reports.loading import Selection
 
 FACTORS: dict[str, tuple[str, str]] = {
     "rater noise": ("arm.rater_noise", "profile.rater_noise"),

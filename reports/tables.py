@@ -11,17 +11,17 @@ from types import MappingProxyType
 import numpy as np
 
 from ablations.components import BASE, COMPONENTS, RRPO, arm_of
-from ablations.contrasts import apply, corner_effect, difference
-from ablations.family import PRIMARY_OUTCOME
-from ablations.inference import correlation, wilson
 from ablations.judges import gold, tuning
 from ablations.outcomes import OUTCOMES, find, hacked_share, shown
-from ablations.records import Record
-from ablations.sheet import Column, Sheet, Value
-from ablations.statistics import Interval, t_interval
-from ablations.summary import FRAMES, RM_COLUMNS, over_seeds, scalar, table
+from ablations.rendering.sheet import Column, Sheet, Value
+from ablations.rendering.summary import FRAMES, RM_COLUMNS, over_seeds, scalar, table
+from ablations.stats.contrasts import apply, corner_effect, difference
+from ablations.stats.family import PRIMARY_OUTCOME
+from ablations.stats.inference import correlation, wilson
+from ablations.stats.statistics import Interval, t_interval
+from ablations.tracking.records import Record
 from reports.factorial import GAP, ORACLE, gap_closed
-from reports.store import Selection
+from reports.loading import Selection
 
 HACKED = 0.1
 """A seed *hacked* when its hacked share ends this much above its start (the SFT policy under the same reward model)."""

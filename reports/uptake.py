@@ -11,12 +11,12 @@ import math
 from collections.abc import Sequence
 
 from ablations.components import BASE
-from ablations.contrasts import Values, apply
 from ablations.grids import split_label
 from ablations.outcomes import find
-from ablations.records import Record
-from ablations.sheet import Column, Sheet, Value
-from ablations.statistics import Interval, t_interval
+from ablations.rendering.sheet import Column, Sheet, Value
+from ablations.stats.contrasts import Values, apply
+from ablations.stats.statistics import Interval, t_interval
+from ablations.tracking.records import Record
 from reports.settings import SHORTCUT, Setting, settings, varied
 
 

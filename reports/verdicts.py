@@ -14,15 +14,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ablations.contrasts import Values, apply
-from ablations.family import ALPHA, DIVERGED, MARGIN, POWER, margin_text, primary
-from ablations.inference import varies
 from ablations.judges import Judge, vetoing
 from ablations.outcomes import accuracy
-from ablations.power import seeds_needed, spread_bound
-from ablations.records import Record
-from ablations.statistics import Interval, t_interval
-from reports.store import Selection
+from ablations.stats.contrasts import Values, apply
+from ablations.stats.family import ALPHA, DIVERGED, MARGIN, POWER, margin_text, primary
+from ablations.stats.inference import varies
+from ablations.stats.power import seeds_needed, spread_bound
+from ablations.stats.statistics import Interval, t_interval
+from ablations.tracking.records import Record
+from reports.loading import Selection
 
 BETTER, WORSE, EQUIVALENT, UNDECIDED = "better", "worse", "equivalent", "undecided"
 INTERIM = "interim"

@@ -6,17 +6,17 @@ import math
 from collections.abc import Sequence
 
 from ablations.components import BASE, COMPONENTS, RRPO
-from ablations.contrasts import ABOVE_SFT, OVERALL, Values, component_of
-from ablations.environment import code_versions
-from ablations.family import family, margin_text, primary
-from ablations.inference import correlation
+from ablations.execution.environment import code_versions
 from ablations.judges import gold
-from ablations.records import Record
-from ablations.statistics import in_points
+from ablations.stats.contrasts import ABOVE_SFT, OVERALL, Values, component_of
+from ablations.stats.family import family, margin_text, primary
+from ablations.stats.inference import correlation
+from ablations.stats.statistics import in_points
+from ablations.tracking.records import Record
 from reports import effects, opinion, settings
 from reports.effects import Row
+from reports.loading import Selection
 from reports.made_with import devices, numbers, stage_versions
-from reports.store import Selection
 from reports.verdicts import BETTER, EQUIVALENT, INTERIM, UNDECIDED, WORSE
 
 ALONE = "Reward models alone: no policy was optimised"

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ablations.sheet import NONE, Sheet, as_csv, markdown
+from ablations.rendering.sheet import NONE, Sheet, as_csv, markdown
 
 WRAP = 14
 """Characters a line of a heading in LaTeX."""

@@ -36,7 +36,7 @@ class Profile:
     world: WorldConfig
     """The simulated world."""
     sizes: Mapping[str, int]
-    """Utterances of each named split, see `rrpo.world.splits`."""
+    """Utterances of each named split, see `rrpo.pipeline.world.splits`."""
     artefact_rate: float = 0.25
     """Share of uncorrelated artefacts in the oracle RM's and the recognisers' data, and in what judges are calibrated on."""
     policy_artefact_rate: float = 0.1

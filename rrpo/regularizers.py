@@ -30,7 +30,7 @@ from rrpo.config import RegularizerConfig
 from rrpo.masking import sample_norm
 
 if TYPE_CHECKING:
-    from rrpo.reward_model import RewardModel
+    from rrpo.models.reward_model import RewardModel
 
 SILENCE = 2.0
 """A segment is silent if its mean mel power is at most this many times the floor; declared default."""

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablations.environment import git_state
 from ablations.errors import InputError
+from ablations.execution.environment import git_state
 from ablations.exported import read_arms, write_arm
-from ablations.sheet import Sheet
+from ablations.rendering.sheet import Sheet
 from studies.search import OUTCOMES, Search, counted
 
 if TYPE_CHECKING:

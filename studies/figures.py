@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ablations.figure_style import BLUE, GREY, NARROW, figure_of, save
+from ablations.rendering.figure_style import BLUE, GREY, NARROW, figure_of, save
 from studies import knob_figures
 from studies.knob_figures import STAR
 from studies.results import complete, front, with_trials

@@ -13,15 +13,15 @@ import numpy as np
 from rich.console import Console
 
 from ablations.errors import InputError
-from ablations.estimate import Estimator, wall
-from ablations.family import MARGIN
-from ablations.jobs import longest_first, missing_below, stage_tasks
+from ablations.execution.estimate import Estimator, wall
+from ablations.execution.jobs import longest_first, missing_below, stage_tasks
+from ablations.execution.launchers.pool import Pool
+from ablations.execution.progress_display import Display
+from ablations.execution.scheduler import Failure, Scheduler, Task
 from ablations.judges import tuning
-from ablations.launchers.pool import Pool
-from ablations.progress import Display
-from ablations.scheduler import Failure, Scheduler, Task
-from ablations.sheet import Column, Sheet, Value
-from ablations.statistics import Interval, t_interval
+from ablations.rendering.sheet import Column, Sheet, Value
+from ablations.stats.family import MARGIN
+from ablations.stats.statistics import Interval, t_interval
 from rrpo.config import ArmConfig
 from studies.catalogue import study_of
 from studies.results import ranked

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from ablations.figure_style import GREY, NARROW, VERMILION, WIDE, figure_of, save
+from ablations.rendering.figure_style import GREY, NARROW, VERMILION, WIDE, figure_of, save
 from studies.catalogue import knobs_of
 from studies.results import LEAST, complete, evenly_drawn
 from studies.search import OUTCOMES, Search

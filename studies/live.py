@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from ablations.estimate import Estimator, duration
-from ablations.jobs import longest_first, stage_key, stage_tasks
-from ablations.launchers.pool import Pool, Task
-from ablations.progress import Display
-from ablations.scheduler import Failure, Scheduler
-from rrpo.stages import Stage
-from studies.prospects import own
+from ablations.execution.estimate import Estimator, duration
+from ablations.execution.jobs import longest_first, stage_key, stage_tasks
+from ablations.execution.launchers.pool import Pool, Task
+from ablations.execution.progress_display import Display
+from ablations.execution.scheduler import Failure, Scheduler
+from rrpo.pipeline.stages import Stage
+from studies.detectable import own
+from studies.mlflow_bridge import Bridge
 from studies.recovery import lost_trials, recover
 from studies.results import front, ranked, told
 from studies.search import REASON, Search, counted
-from studies.tracking import Bridge
 
 if TYPE_CHECKING:
     from optuna.study import Study as OptunaStudy

@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablations import environment, launchers
 from ablations.components import BASE
 from ablations.errors import InputError, choose, positive
+from ablations.execution import environment, launchers
+from ablations.execution.packing import UNMEASURED
+from ablations.execution.request import default_workers, sized
+from ablations.execution.runs_folder import RunsFolder, check
 from ablations.exported import check_name
-from ablations.packing import UNMEASURED
-from ablations.records import EXPERIMENT_STUDY
-from ablations.request import default_workers, sized
-from ablations.runs_folder import RunsFolder, check
-from ablations.tracking import create
+from ablations.tracking.recorder import create
+from ablations.tracking.records import EXPERIMENT_STUDY
 from rrpo.identity import canonical
+from rrpo.pipeline.stages import walk
 from rrpo.profiles import title
-from rrpo.stages import walk
 from studies.catalogue import TUNE, Study, contains, described, study_of, tune_arm
 from studies.fresh import MOST, VERIFY, VERIFY_SMOKE
 from studies.pruning import PRUNERS

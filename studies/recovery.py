@@ -1,8 +1,9 @@
 """Trials whose process has died: found, failed, and their points queued again.
 
 On the same host a dead process is found at once. Of another host's, a database keeps Optuna's heartbeat; a journal file has none,
-so there a claim file beside the journal is renewed (`rrpo.claims`). An owner that was silent for a lease counts as dead; should
-it wake up again, it finds its trial finished and leaves it alone. A point that has cost `MOST` processes is not tried again.
+so there a claim file beside the journal is renewed (`rrpo.pipeline.claims`). An owner that was silent for a lease counts as
+dead; should it wake up again, it finds its trial finished and leaves it alone. A point that has cost `MOST` processes is not
+tried again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rrpo.claims import LEASE, Claim, Claims, Owner, is_alive, kept, this_process
+from rrpo.pipeline.claims import LEASE, Claim, Claims, Owner, is_alive, kept, this_process
 from studies.samplers import SAMPLER
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ablations.judges import tuning
-from ablations.sheet import Column, Sheet, Value
-from ablations.statistics import Interval, t_interval
+from ablations.rendering.sheet import Column, Sheet, Value
+from ablations.stats.statistics import Interval, t_interval
 from studies.recovery import lost_trials
 from studies.samplers import EVEN, SAMPLER
 from studies.search import OUTCOMES, REASON, Search

@@ -13,24 +13,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from ablations import environment, launchers
 from ablations.commands import Device, WorldSeed, refusing, say, start
 from ablations.errors import InputError
+from ablations.execution import environment, launchers
+from ablations.rendering.sheet import Sheet, as_csv, markdown
 from ablations.run import WIDTH
-from ablations.sheet import Sheet, as_csv, markdown
-from ablations.statistics import Interval
-from rrpo.stages import Stage
+from ablations.stats.statistics import Interval
+from rrpo.pipeline.stages import Stage
 from studies import fresh, options, results
 from studies.catalogue import STUDIES, TUNE
+from studies.detectable import announcement, shared
 from studies.export import export
 from studies.live import SearchRun
+from studies.mlflow_bridge import Bridge
 from studies.options import Command
-from studies.prospects import announcement, shared
 from studies.pruning import PRUNERS
 from studies.samplers import SAMPLERS
 from studies.search import Search, counted
 from studies.storage import shown
-from studies.tracking import Bridge
 from studies.trial import FIRST_SEED, FRESH_SEED, OBJECTIVES
 
 if TYPE_CHECKING:

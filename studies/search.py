@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from ablations.failures import kind_of
-from ablations.jobs import SMALLER
+from ablations.execution.failures import kind_of
+from ablations.execution.jobs import SMALLER
 from studies.catalogue import Study, study_of
 from studies.pruning import after_seed, make_pruner, watcher
 from studies.recovery import alive, claim, lost_trials, queue_again, recover
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from optuna.study import Study as OptunaStudy
     from optuna.trial import FrozenTrial, Trial
 
-    from rrpo.claims import Claim
+    from rrpo.pipeline.claims import Claim
 
 OUTCOMES, STAGES, REASON = "outcomes", "stages", "reason"
 """Attributes of a trial: what was measured, by seed; the folders of its results, by seed; why it failed."""

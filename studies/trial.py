@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from ablations.execution.worker import stopping
 from ablations.judges import tuning
 from ablations.outcomes import Outcome, clean_success, hacked_share
-from ablations.records import SAMPLES_FILE, Record
-from ablations.worker import stopping
-from rrpo import pipeline
-from rrpo.cell import collect
+from ablations.tracking.records import SAMPLES_FILE, Record
 from rrpo.config import ArmConfig
+from rrpo.pipeline import dataflow
+from rrpo.pipeline.cell import collect
+from rrpo.pipeline.stages import Context, Stage, materialise
 from rrpo.profiles import Profile
-from rrpo.stages import Context, Stage, materialise
 
 FIRST_SEED = 1000
 """First development seed of a search; those of `FRESH_SEED` on are for the check of its winner."""
@@ -125,9 +125,9 @@ class Question:
         """What one seed of a trial asks for; the policy optimisation first."""
         stages: list[Stage] = []
         if self.policy:
-            stages += [pipeline.optimized(self.profile, arm, seed), pipeline.assessed(self.profile, arm, seed)]
+            stages += [dataflow.optimized(self.profile, arm, seed), dataflow.assessed(self.profile, arm, seed)]
         if self.reward_model:
-            stages.append(pipeline.examined(self.profile, arm, seed))
+            stages.append(dataflow.examined(self.profile, arm, seed))
         return stages
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ablations.records import Record
-from ablations.runs_folder import RunsFolder
-from ablations.store import Store
-from rrpo import frozen, stages
-from rrpo.stages import MARKER
+from ablations.execution.runs_folder import RunsFolder
+from ablations.tracking.reader import Store
+from ablations.tracking.records import Record
+from rrpo.pipeline import frozen, stages
+from rrpo.pipeline.stages import MARKER
 
 pytestmark = [
     pytest.mark.timeout(900),

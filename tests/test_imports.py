@@ -46,14 +46,14 @@ def test_a_cell_knows_neither_mlflow_nor_optuna():
 
 
 def test_records_and_statistics_are_leaves():
-    for name in ("records", "statistics"):
+    for name in ("tracking/records", "stats/statistics"):
         assert not imported(ROOT / "ablations" / f"{name}.py") & (OURS | TRACKERS | {"torch"})
 
 
 @pytest.mark.parametrize(
     "code",
     [
-        "import ablations.run, ablations.validate, ablations.worker, reports.run, reports.figures",
+        "import ablations.run, ablations.validate, ablations.execution.worker, reports.run, reports.figures",
         "from ablations.run import app; app(['--grid', 'full', '--plan', '--runs-dir', 'none'], standalone_mode=False)",
     ],
 )

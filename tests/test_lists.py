@@ -12,7 +12,7 @@ from ablations.components import COMPONENTS
 from ablations.judges import JUDGES
 
 ROOT = Path(__file__).parent.parent
-DECLARING = {"ablations/components.py", "ablations/judges.py", "ablations/records.py"}
+DECLARING = {"ablations/components.py", "ablations/judges.py", "ablations/tracking/records.py"}
 """The lists, and the schema of a record."""
 LISTENING_TEST = {"reports/listening_test.py", "reports/ratings.py", "reports/opinion.py"}
 """Where ``test`` is a listening test."""

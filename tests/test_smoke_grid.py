@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from ablations.card import conclusion
-from ablations.records import CURVES, SAMPLES, TEST_POINTS, Record
-from ablations.runs_folder import RunsFolder
-from ablations.store import Store
+from ablations.execution.runs_folder import RunsFolder
+from ablations.rendering.card import conclusion
+from ablations.tracking.reader import Store
+from ablations.tracking.records import CURVES, SAMPLES, TEST_POINTS, Record
 from rrpo.validation.lines import NOT_INSTALLED, load
 
 pytestmark = pytest.mark.timeout(900)

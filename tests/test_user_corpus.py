@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from ablations.runs_folder import RunsFolder
-from ablations.store import Store
-from rrpo import world
+from ablations.execution.runs_folder import RunsFolder
+from ablations.tracking.reader import Store
 from rrpo.corpus.render import render
 from rrpo.corpus.splits import draw_split
+from rrpo.pipeline import world
 from rrpo.profiles import SMOKE
 
 pytestmark = pytest.mark.long

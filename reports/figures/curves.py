@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablations.components import BASE, RRPO
-from ablations.figure_style import NARROW, WIDE, drawable, figure_of, look, percent, pick, preferred, save
 from ablations.judges import gold, tuning
 from ablations.outcomes import accuracy, find, measured
-from ablations.records import Record
-from ablations.statistics import t_interval
+from ablations.rendering.figure_style import NARROW, WIDE, drawable, figure_of, look, percent, pick, preferred, save
+from ablations.stats.statistics import t_interval
+from ablations.tracking.records import Record
 from reports.figures.labels import beside
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from ablations.components import COMPONENTS, arm_of, subsets
-from ablations.family import MARGIN, PRIMARY_OUTCOME, margin_text, primary
-from ablations.figure_style import (
+from ablations.outcomes import find
+from ablations.rendering.figure_style import (
     BLUE,
     GREY,
     VERMILION,
@@ -24,9 +24,9 @@ from ablations.figure_style import (
     points,
     save,
 )
-from ablations.outcomes import find
-from ablations.records import Record
-from ablations.statistics import t_interval
+from ablations.stats.family import MARGIN, PRIMARY_OUTCOME, margin_text, primary
+from ablations.stats.statistics import t_interval
+from ablations.tracking.records import Record
 from reports.effects import Row
 from reports.figures.labels import beside
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablations.components import BASE
-from ablations.figure_style import BLUE, GREY, VERMILION, WIDE, figure_of, percent, save
 from ablations.judges import gold
-from ablations.records import Record
-from ablations.statistics import mean_path
+from ablations.rendering.figure_style import BLUE, GREY, VERMILION, WIDE, figure_of, percent, save
+from ablations.stats.statistics import mean_path
+from ablations.tracking.records import Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ablations.figure_style import spread
+from ablations.rendering.figure_style import spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

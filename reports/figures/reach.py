@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ablations.family import MARGIN, margin_text, primary
-from ablations.figure_style import BLUE, GREEN, VERMILION, WIDE, drawable, figure_of, points, save
+from ablations.rendering.figure_style import BLUE, GREEN, VERMILION, WIDE, drawable, figure_of, points, save
+from ablations.stats.family import MARGIN, margin_text, primary
 from reports.sensitivity import Finding
 
 MARKS = {"better": ("o", BLUE), "worse": ("s", VERMILION), "equivalent": ("D", GREEN)}

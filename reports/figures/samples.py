@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ablations.figure_style import WIDE, figure_of, pick, preferred, save
 from ablations.judges import gold
-from ablations.records import Record
+from ablations.rendering.figure_style import WIDE, figure_of, pick, preferred, save
+from ablations.tracking.records import Record
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ablations.figure_style import WIDE, figure_of, points, save
+from ablations.rendering.figure_style import WIDE, figure_of, points, save
 
 
 def transfer(arms: Sequence[str], gained: np.ndarray, folder: Path) -> list[Path]:

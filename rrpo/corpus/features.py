@@ -18,7 +18,7 @@ from rrpo.corpus.config import AudioConfig, SpeechConfig, WorldConfig
 from rrpo.corpus.manifest import ManifestError, Utterance, read_manifest, write_manifest
 from rrpo.corpus.render import render
 from rrpo.corpus.splits import draw_split
-from rrpo.stages import Context
+from rrpo.pipeline.stages import Context
 
 BATCH = 10
 """Utterances analysed together, and between two reports of progress: more leave the CPU's caches (50: twice as slow)."""

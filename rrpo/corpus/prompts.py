@@ -12,7 +12,7 @@ from rrpo.corpus.config import PromptConfig, WorldConfig
 from rrpo.corpus.manifest import read_manifest
 from rrpo.corpus.speakers import group_speakers
 from rrpo.corpus.splits import draw_content
-from rrpo.stages import Context
+from rrpo.pipeline.stages import Context
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from rrpo.corpus.emotions import draw_cues
 from rrpo.corpus.features import write_speech
 from rrpo.corpus.manifest import Utterance
 from rrpo.corpus.texts import draw_texts
-from rrpo.stages import Context
+from rrpo.pipeline.stages import Context
 
 CUES = "cues.npy"
 """``[n, len(rrpo.corpus.emotions.CUES)]`` of every utterance, for the ideal observer."""

@@ -10,14 +10,14 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from rrpo.codec import Codec
 from rrpo.corpus.prompts import load_prompts
 from rrpo.judges.config import AssessConfig
 from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
 from rrpo.judges.sample_table import TABLE, Models, by_checkpoint, summary, tabulate
 from rrpo.judges.samples import Samples
-from rrpo.stages import Context
+from rrpo.models.codec import Codec
+from rrpo.pipeline.stages import Context
 
 GOLD = "val"
 

@@ -70,7 +70,7 @@ class ExamineConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class FidelityConfig:
-    """How far a reward model's gradient through the tokens predicts what other tokens do, as `rrpo.fidelity` says."""
+    """How far a reward model's gradient through the tokens predicts what other tokens do, as `rrpo.diagnostics.fidelity` says."""
 
     prompts: int = 100
     """Of the evaluation prompts, the first; the SFT policy says each once."""

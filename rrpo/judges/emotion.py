@@ -22,15 +22,15 @@ from rrpo.corpus.config import AudioConfig
 from rrpo.corpus.draws import generator
 from rrpo.corpus.emotions import CUES
 from rrpo.corpus.features import SpeechSet
-from rrpo.data import Frames, TrainingFrames
 from rrpo.judges import metrics
 from rrpo.judges.config import JudgeConfig
 from rrpo.judges.networks import ConvGru, StatsTdnn
 from rrpo.judges.wave_features import SIZE, wave_features
+from rrpo.models.vocoder import vocode
+from rrpo.pipeline.stages import Context
 from rrpo.seeding import bucketed, permutation_batches, seed_everything
-from rrpo.stages import Context
-from rrpo.training import fit
-from rrpo.vocoder import vocode
+from rrpo.training.data import Frames, TrainingFrames
+from rrpo.training.trainer import fit
 
 GRIFFIN_LIM_STEPS = 1
 """Of the test judge's own rendering: trained on it, the judge is as accurate as on three from zero phase (.874 of 1,500)."""

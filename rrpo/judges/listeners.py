@@ -23,7 +23,7 @@ from rrpo.judges.phonetic_judge import PhoneticJudge
 from rrpo.judges.phonetics import MEASURES, measure
 from rrpo.judges.vocoded import Vocoded
 from rrpo.judges.yardsticks import VOICES
-from rrpo.stages import Context
+from rrpo.pipeline.stages import Context
 
 PROSODY = ("f0_level", "f0_spread", "tempo", "intensity", "voiced")
 """Of `rrpo.judges.phonetics.MEASURES`, those that are kept."""

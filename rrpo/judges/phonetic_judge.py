@@ -18,12 +18,12 @@ from torch import Tensor
 
 from rrpo.corpus.config import AudioConfig
 from rrpo.corpus.features import SpeechSet
-from rrpo.data import TrainingFrames
 from rrpo.judges.config import PhoneticJudgeConfig
 from rrpo.judges.discriminant import Discriminant, of_linear, of_quadratic
 from rrpo.judges.phonetics import measure
 from rrpo.judges.spoken import waves_of
-from rrpo.stages import Context
+from rrpo.pipeline.stages import Context
+from rrpo.training.data import TrainingFrames
 
 CHUNK = 64
 """Utterances vocoded at once."""

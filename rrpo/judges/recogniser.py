@@ -20,14 +20,14 @@ from torch import Tensor, nn
 
 from rrpo.corpus.features import SpeechSet
 from rrpo.corpus.manifest import phone_inventory
-from rrpo.data import TrainingFrames
 from rrpo.judges.config import RecogniserConfig
 from rrpo.judges.metrics import phone_error_rate
 from rrpo.judges.networks import CtcNetwork
 from rrpo.masking import valid_mask
+from rrpo.pipeline.stages import Context
 from rrpo.seeding import bucketed, permutation_batches, seed_everything
-from rrpo.stages import Context
-from rrpo.training import fit
+from rrpo.training.data import TrainingFrames
+from rrpo.training.trainer import fit
 
 UNKNOWN = "<unknown>"
 """The last symbol of every inventory."""

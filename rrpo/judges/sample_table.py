@@ -16,7 +16,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from rrpo.codec import Codec
 from rrpo.corpus.config import ARTEFACTS
 from rrpo.corpus.prompts import Prompt
 from rrpo.judges import metrics
@@ -26,10 +25,11 @@ from rrpo.judges.degenerate import looping, odd_length
 from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
 from rrpo.judges.samples import Samples, decoded, padded
-from rrpo.reward_model import RewardModel
+from rrpo.models.codec import Codec
+from rrpo.models.reward_model import RewardModel
 
 TABLE = "samples.parquet"
-"""A row a sample; `ablations.records.SAMPLES` says what each column is."""
+"""A row a sample; `ablations.tracking.records.SAMPLES` says what each column is."""
 CHUNK = 32
 """Samples of similar length that are judged at once."""
 Report = Callable[[int, int], None]

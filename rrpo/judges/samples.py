@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rrpo.codec import Codec
 from rrpo.corpus.prompts import Prompt
+from rrpo.models.codec import Codec
 
 FILE = "samples.npz"
 

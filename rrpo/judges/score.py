@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from rrpo.codec import Codec
 from rrpo.corpus.prompts import Prompt, load_prompts
 from rrpo.judges.config import ScoreConfig
 from rrpo.judges.emotion import Judge
@@ -21,9 +20,10 @@ from rrpo.judges.recogniser import Recogniser
 from rrpo.judges.sample_table import TABLE, Models, by_checkpoint, summary, tabulate
 from rrpo.judges.samples import Samples, decoded
 from rrpo.judges.spoken import peak_scale
-from rrpo.reward_model import RewardModel
-from rrpo.stages import Context
-from rrpo.vocoder import vocode
+from rrpo.models.codec import Codec
+from rrpo.models.reward_model import RewardModel
+from rrpo.models.vocoder import vocode
+from rrpo.pipeline.stages import Context
 
 GOLD, COMMON = "test", "common"
 """Whose opinions stand in the table: the held-out judge's, and that of the seed's pre-trained reward model, one for all arms."""

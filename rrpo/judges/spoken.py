@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rrpo.corpus.config import AudioConfig
-from rrpo.vocoder import vocode
+from rrpo.models.vocoder import vocode
 
 CHUNK = 64
 """Utterances vocoded at once."""

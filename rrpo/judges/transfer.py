@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from rrpo.codec import Codec
 from rrpo.corpus.prompts import Prompt, load_prompts
 from rrpo.judges import metrics
 from rrpo.judges.config import TransferConfig
 from rrpo.judges.samples import Samples, decoded
-from rrpo.reward_model import RewardModel
-from rrpo.stages import Context
+from rrpo.models.codec import Codec
+from rrpo.models.reward_model import RewardModel
+from rrpo.pipeline.stages import Context
 
 TABLE = "transfer.parquet"
 """``samples_of, judged_by, accuracy, logprob, confidence, start_accuracy``: a row a pair of arms.

@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 import soundfile
 
-from rrpo.codec import Codec
 from rrpo.corpus.prompts import load_prompts
 from rrpo.judges.config import VocodeConfig
 from rrpo.judges.samples import Samples, decoded
 from rrpo.judges.spoken import peak_scale, waves_of
-from rrpo.stages import Context
+from rrpo.models.codec import Codec
+from rrpo.pipeline.stages import Context
 
 TABLE = "waves.parquet"
 """A row a wave: ``step, prompt, target, speaker``, its ``size`` in `WAVES`, and the ``scale`` at which it is stored."""

@@ -16,7 +16,7 @@ import torchaudio.functional as taf
 from torch import Tensor
 
 from rrpo.masking import valid_mask
-from rrpo.vocoder import magnitude
+from rrpo.models.vocoder import magnitude
 
 HOP = 0.02
 """Seconds between frames."""

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from rrpo.audio import log_mel, resampled
-from rrpo.codec import Codec
 from rrpo.corpus.artefacts import plant
 from rrpo.corpus.draws import generator
 from rrpo.corpus.features import SpeechSet, wave_of
@@ -23,7 +22,8 @@ from rrpo.corpus.manifest import Utterance
 from rrpo.judges import naturalness, speaker
 from rrpo.judges.config import PredictorConfig, SpeakersConfig
 from rrpo.judges.spoken import waves_of
-from rrpo.stages import Context
+from rrpo.models.codec import Codec
+from rrpo.pipeline.stages import Context
 
 VOICES = "voices.npz"
 """``speakers [n]`` and their unit vectors ``voices [n, 256]``."""

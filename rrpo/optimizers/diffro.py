@@ -22,10 +22,10 @@ import torch.nn.functional as F_
 from torch import Tensor
 
 from rrpo.config import OptimizeConfig
+from rrpo.models.policy import Rollout
+from rrpo.optimizers.relaxation import soft_tokens, straight_through, temperature
+from rrpo.optimizers.reward import reward_loss
 from rrpo.optimizers.rollout import Models, Prompts, micro_batches
-from rrpo.policy import Rollout
-from rrpo.relaxation import soft_tokens, straight_through, temperature
-from rrpo.reward import reward_loss
 from rrpo.seeding import uniform
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rrpo.judges.metrics import edit_distance
-from rrpo.policy import Policy
+from rrpo.models.policy import Policy
 from rrpo.seeding import uniform
 
 PROMPTS = 20

@@ -17,16 +17,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from rrpo.checkpoint import Checkpoints
 from rrpo.config import OptimizeConfig
 from rrpo.corpus.config import ARTEFACTS
-from rrpo.failures import DivergedError
 from rrpo.judges.artefacts import OTHERS
 from rrpo.judges.metrics import accuracy, expected_calibration_error, hack_rate, shortcut_uptake, target_log_prob
 from rrpo.judges.samples import Samples
+from rrpo.models.policy import Rollout, token_entropy
 from rrpo.optimizers.diffro import Step, diffro_step
 from rrpo.optimizers.diversity import within_prompt_diversity
 from rrpo.optimizers.probe import probe_statistics
+from rrpo.optimizers.reward import reward_loss
 from rrpo.optimizers.rollout import (
     Models,
     Prompts,
@@ -37,11 +37,11 @@ from rrpo.optimizers.rollout import (
     rollout_statistics,
     rollout_sums,
 )
-from rrpo.policy import Rollout, token_entropy
-from rrpo.reward import reward_loss
+from rrpo.pipeline.checkpoint import Checkpoints
+from rrpo.pipeline.errors import DivergedError
+from rrpo.pipeline.stages import Context
 from rrpo.seeding import permutation_batches, uniform
-from rrpo.stages import Context
-from rrpo.training import multiplier
+from rrpo.training.trainer import multiplier
 
 CURVE_INTERVAL = 5
 """Steps between two looks of the judges at the training roll-outs."""

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from rrpo.masking import sample_norm
+from rrpo.models.reward_model import RewardModel
 from rrpo.regularizers import adversarial_delta, cross_entropy
-from rrpo.reward_model import RewardModel
 
 
 @torch.no_grad()

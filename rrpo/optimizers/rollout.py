@@ -9,15 +9,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rrpo.codec import Codec
 from rrpo.corpus.prompts import Prompt, load_prompts
 from rrpo.judges.artefacts import detect
 from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
 from rrpo.masking import valid_mask
+from rrpo.models.codec import Codec
+from rrpo.models.policy import Policy, Rollout, token_entropy, token_kl
+from rrpo.models.reward_model import RewardModel
 from rrpo.optimizers.probe import probe
-from rrpo.policy import Policy, Rollout, token_entropy, token_kl
-from rrpo.reward_model import RewardModel
 
 MICRO = {"cpu": 8}
 """Samples a forward by device, all of a batch where none is named. Same mathematics, up to rounding."""

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from rrpo.codec import Codec
 from rrpo.corpus.config import ARTEFACTS
 from rrpo.corpus.features import SpeechSet
-from rrpo.data import Frames
 from rrpo.judges.artefacts import detect
 from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
-from rrpo.stages import Context
+from rrpo.models.codec import Codec
+from rrpo.pipeline.stages import Context
+from rrpo.training.data import Frames
 from rrpo.validation.config import SectionConfig
 from rrpo.validation.hearing import common, everything, heard, labels, phone_errors, planted, renditions, resynthesised
 from rrpo.validation.lines import Line, mean, ratio, share

@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rrpo.codec import Codec
 from rrpo.corpus.config import ARTEFACTS
 from rrpo.corpus.draws import generator
 from rrpo.corpus.features import SpeechSet
 from rrpo.corpus.manifest import Utterance
 from rrpo.corpus.render import render
-from rrpo.data import Frames
 from rrpo.judges.artefacts import detect
 from rrpo.judges.degenerate import looping, odd_length
-from rrpo.policy import Policy
-from rrpo.stages import Context
+from rrpo.models.codec import Codec
+from rrpo.models.policy import Policy
+from rrpo.pipeline.stages import Context
+from rrpo.training.data import Frames
 from rrpo.validation.config import SectionConfig
 from rrpo.validation.hearing import analysed, everything, planted
 from rrpo.validation.lines import Line, share

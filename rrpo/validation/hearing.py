@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from rrpo.audio import log_mel
-from rrpo.codec import Codec
 from rrpo.corpus.config import AudioConfig
 from rrpo.corpus.emotions import ideal_observer
 from rrpo.corpus.features import SpeechSet
 from rrpo.corpus.manifest import Utterance
 from rrpo.corpus.render import render
-from rrpo.data import Frames, TrainingFrames
 from rrpo.judges.emotion import Judge
 from rrpo.judges.metrics import edit_distance
 from rrpo.judges.recogniser import Recogniser
-from rrpo.reward_model import RewardModel
+from rrpo.models.codec import Codec
+from rrpo.models.reward_model import RewardModel
+from rrpo.training.data import Frames, TrainingFrames
 
 CHUNK = 64
 """Utterances at once."""

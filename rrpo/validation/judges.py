@@ -12,17 +12,17 @@ import torch
 from scipy.stats import spearmanr
 from sklearn.metrics import cohen_kappa_score
 
-from rrpo.codec import Codec
 from rrpo.corpus.config import AudioConfig
 from rrpo.corpus.features import SpeechSet
 from rrpo.corpus.prompts import load_prompts
-from rrpo.data import Frames
 from rrpo.judges import phonetics
 from rrpo.judges.emotion import Judge
 from rrpo.judges.metrics import expected_calibration_error
 from rrpo.judges.phonetic_judge import PhoneticJudge, features
 from rrpo.judges.samples import Samples, decoded
-from rrpo.stages import Context
+from rrpo.models.codec import Codec
+from rrpo.pipeline.stages import Context
+from rrpo.training.data import Frames
 from rrpo.validation.config import SectionConfig
 from rrpo.validation.hearing import common, heard, ideal_hits, labels, renditions
 from rrpo.validation.lines import NOT_INSTALLED, Line, bootstrap, ratio, share

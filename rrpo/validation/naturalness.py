@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from rrpo.codec import Codec
 from rrpo.corpus.features import SpeechSet, wave_of
 from rrpo.corpus.prompts import load_prompts
 from rrpo.judges import naturalness
 from rrpo.judges.samples import Samples, decoded
 from rrpo.judges.spoken import waves_of
 from rrpo.judges.yardsticks import click, resynthesised, unmarked
-from rrpo.stages import Context
+from rrpo.models.codec import Codec
+from rrpo.pipeline.stages import Context
 from rrpo.validation.config import SectionConfig
 from rrpo.validation.lines import NOT_INSTALLED, Line, mean
 

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rrpo.codec import Codec
 from rrpo.corpus.config import ARTEFACTS
 from rrpo.corpus.prompts import load_prompts
 from rrpo.judges.artefacts import planted_flags
 from rrpo.judges.metrics import shortcut_uptake
 from rrpo.judges.samples import Samples
-from rrpo.relaxation import straight_through
-from rrpo.reward import reward_loss
-from rrpo.reward_model import RewardModel
-from rrpo.stages import Context
+from rrpo.models.codec import Codec
+from rrpo.models.reward_model import RewardModel
+from rrpo.optimizers.relaxation import straight_through
+from rrpo.optimizers.reward import reward_loss
+from rrpo.pipeline.stages import Context
 from rrpo.validation.config import SectionConfig
 from rrpo.validation.lines import Line, bootstrap
 

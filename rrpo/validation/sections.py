@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rrpo import pipeline, world
 from rrpo.config import OFF, ArmConfig
 from rrpo.corpus.config import SplitConfig
 from rrpo.packages import installed
+from rrpo.pipeline import dataflow, world
+from rrpo.pipeline.stages import Stage
 from rrpo.profiles import Profile
-from rrpo.stages import Stage
 from rrpo.validation.config import SectionConfig
 
 PACKAGES = ("parselmouth", "speechmos", "onnxruntime")
@@ -40,11 +40,11 @@ def sections(profile: Profile, seed: int) -> dict[str, Stage]:
     codec, clean = {"codec": world.codec(profile)}, {"clean": speech["clean"]}
     judges = {role: world.judge(profile, role) for role in ("val", "test")}
     samples = {
-        "samples": pipeline.optimized(profile, VANILLA, seed),
+        "samples": dataflow.optimized(profile, VANILLA, seed),
         "eval_prompts": world.eval_prompts(profile),
     }
-    biased = pipeline.pretrained(profile, VANILLA, seed)
-    unbiased = pipeline.pretrained(profile, replace(VANILLA, shortcut=0.0), seed)
+    biased = dataflow.pretrained(profile, VANILLA, seed)
+    unbiased = dataflow.pretrained(profile, replace(VANILLA, shortcut=0.0), seed)
     recognisers = {f"recogniser_{role}": world.recogniser(profile, role) for role in ("reward", "judge")}
     recogniser = {"recogniser_judge": recognisers["recogniser_judge"]}
     words = {f"words_{role}": world.world_speech(profile, f"words_{role}") for role in ("reward", "judge")}
@@ -52,7 +52,7 @@ def sections(profile: Profile, seed: int) -> dict[str, Stage]:
     third = {"third": world.third_judge(profile)} if "parselmouth" in packages else {}
     english = {"english": world.world_speech(profile, "rm_test_en")} if "rm_test_en" in world.splits(profile) else {}
     english |= {f"voices_{engine}": world.voices(profile, engine) for engine in world.other_synthesisers()}
-    policy = {"policy": pipeline.sft(profile, seed)}
+    policy = {"policy": dataflow.sft(profile, seed)}
     inputs: dict[str, dict[str, Stage]] = {
         "speech": {},
         "judges": codec | clean | judges | samples | data | third | {k: speech[k] for k in ("unheard", "artefacts")},

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rrpo.codec import Codec
 from rrpo.corpus.features import SpeechSet
 from rrpo.corpus.prompts import load_prompts
-from rrpo.data import Frames
 from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
 from rrpo.judges.samples import Samples, decoded
-from rrpo.stages import Context
+from rrpo.models.codec import Codec
+from rrpo.pipeline.stages import Context
+from rrpo.training.data import Frames
 from rrpo.validation.config import SectionConfig
 from rrpo.validation.hearing import heard, labels, phone_errors, renditions
 from rrpo.validation.lines import LEVEL, Estimate, Line, ratio

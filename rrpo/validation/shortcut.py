@@ -12,8 +12,8 @@ from pathlib import Path
 from rrpo.corpus.config import ARTEFACTS, EMOTIONS
 from rrpo.corpus.draws import generator
 from rrpo.corpus.features import SpeechSet
-from rrpo.reward_model import RewardModel
-from rrpo.stages import Context
+from rrpo.models.reward_model import RewardModel
+from rrpo.pipeline.stages import Context
 from rrpo.validation.config import SectionConfig
 from rrpo.validation.hearing import heard, labels, planted
 from rrpo.validation.lines import Line, mean

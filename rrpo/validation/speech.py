@@ -22,7 +22,7 @@ from rrpo.corpus.render import UNITS, RenderSpec, render
 from rrpo.corpus.speakers import Speaker, group_speakers
 from rrpo.corpus.texts import draw_texts
 from rrpo.judges import phonetics
-from rrpo.stages import Context
+from rrpo.pipeline.stages import Context
 from rrpo.validation.config import SectionConfig
 from rrpo.validation.lines import NOT_INSTALLED, Line, bootstrap, share
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from rrpo.stages import Context
+from rrpo.pipeline.stages import Context
 from rrpo.validation import codec, detectors, judges, naturalness, reach, sft, shortcut, speech, voices
 from rrpo.validation.config import SectionConfig
 from rrpo.validation.lines import LINES, save

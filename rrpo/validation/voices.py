@@ -15,17 +15,17 @@ import numpy as np
 import pandas as pd
 
 from rrpo.audio import resampled
-from rrpo.codec import Codec
 from rrpo.corpus.emotions import ideal_observer
 from rrpo.corpus.features import SpeechSet, wave_of
 from rrpo.corpus.second import CUES
-from rrpo.data import Frames
 from rrpo.judges import words
 from rrpo.judges.emotion import Judge
 from rrpo.judges.phonetic_judge import PhoneticJudge
 from rrpo.judges.spoken import waves_of
-from rrpo.reward_model import RewardModel
-from rrpo.stages import Context
+from rrpo.models.codec import Codec
+from rrpo.models.reward_model import RewardModel
+from rrpo.pipeline.stages import Context
+from rrpo.training.data import Frames
 from rrpo.validation.config import SectionConfig
 from rrpo.validation.hearing import everything, heard, ideal_hits, labels, renditions
 from rrpo.validation.judges import measures

@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rrpo.cell import Cell
 from rrpo.config import ArmConfig
 from rrpo.corpus.config import WorldConfig
-from rrpo.failures import DivergedError, Interrupted
+from rrpo.pipeline.cell import Cell
+from rrpo.pipeline.errors import DivergedError, Interrupted
+from rrpo.pipeline.stages import Context, Stage
 from rrpo.profiles import Profile
-from rrpo.stages import Context, Stage
 
 PROFILE = Profile(name="smoke", world=WorldConfig(), sizes={})
 CHECKPOINTS = (0, 5, 10, 20)

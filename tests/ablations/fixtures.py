@@ -12,13 +12,14 @@ import pytest
 from filelock import FileLock
 from rich.console import Console
 
-from ablations import plan, runner, tracking
-from ablations.estimate import Estimator
-from ablations.request import Request
+from ablations.execution import plan, runner
+from ablations.execution.estimate import Estimator
+from ablations.execution.request import Request
+from ablations.execution.runner import Outcome
+from ablations.execution.runs_folder import check
 from ablations.run import show_table
-from ablations.runner import Outcome
-from ablations.runs_folder import check
-from rrpo.cell import Cell
+from ablations.tracking import recorder
+from rrpo.pipeline.cell import Cell
 
 Run = Callable[..., tuple[Outcome, str]]
 
@@ -29,7 +30,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shared = tmp_path_factory.getbasetemp().parent / "runs-template"
     with FileLock(f"{shared}.lock"):
         if not (shared / "rrpo-runs.json").exists():
-            tracking.create(check(shared), "other")
+            recorder.create(check(shared), "other")
     return shared
 
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablations.worker import stopping
-from rrpo.claims import Claims
-from rrpo.failures import ClaimedError, DivergedError, Interrupted
-from rrpo.stages import Context
+from ablations.execution.worker import stopping
+from rrpo.pipeline.claims import Claims
+from rrpo.pipeline.errors import ClaimedError, DivergedError, Interrupted
+from rrpo.pipeline.stages import Context
 
 Report = Callable[[int, int], None]
 

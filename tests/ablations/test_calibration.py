@@ -8,9 +8,9 @@ from scipy.stats import skew
 from scipy.stats import t as student
 
 from ablations.components import factorial
-from ablations.family import ALPHA, MARGIN, family
-from ablations.power import power
-from ablations.statistics import t_interval
+from ablations.stats.family import ALPHA, MARGIN, family
+from ablations.stats.power import power
+from ablations.stats.statistics import t_interval
 from reports.verdicts import simultaneous, verdict
 
 ROUNDS = 4000

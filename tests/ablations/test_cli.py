@@ -12,13 +12,13 @@ import soundfile
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from ablations import environment, launchers
+from ablations.execution import environment, launchers
+from ablations.execution.runner import Outcome
+from ablations.execution.runs_folder import check
 from ablations.grids import GRIDS, Grid
-from ablations.invocations import planned_seeds
 from ablations.run import app, report
-from ablations.runner import Outcome
-from ablations.runs_folder import check
-from ablations.store import Store
+from ablations.tracking.invocations import planned_seeds
+from ablations.tracking.reader import Store
 
 
 @pytest.fixture(autouse=True)

@@ -18,9 +18,9 @@ from ablations.components import (
     subsets,
     switched_on,
 )
-from ablations.contrasts import component_of, corner_effects, interactions, main_effects
-from ablations.family import family
 from ablations.grids import arms, loo
+from ablations.stats.contrasts import component_of, corner_effects, interactions, main_effects
+from ablations.stats.family import family
 from rrpo.config import OFF, RegularizerConfig
 from rrpo.profiles import SMOKE
 

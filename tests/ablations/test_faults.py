@@ -22,12 +22,13 @@ import pytest
 from fixtures import Run
 from typer.testing import CliRunner
 
-from ablations import records, status
-from ablations.planned import read_plan
-from ablations.runs_folder import check
-from ablations.store import Store
-from rrpo.claims import Claims, Owner, this_process
-from rrpo.stages import MARKER
+from ablations import status
+from ablations.execution.planned import read_plan
+from ablations.execution.runs_folder import check
+from ablations.tracking import records
+from ablations.tracking.reader import Store
+from rrpo.pipeline.claims import Claims, Owner, this_process
+from rrpo.pipeline.stages import MARKER
 
 HERE = Path(__file__).parent
 TINY = [sys.executable, str(HERE / "tiny.py"), "--grid", "tiny", "--device", "cpu", "--workers", "2"]
@@ -198,7 +199,7 @@ def test_status_shows_every_cell(runs: Path, run: Run, tmp_path: Path) -> None:
     run(fakes.cells(["diffro", "rrpo"], [1], {"rrpo/1": trouble}))
     cells = fakes.cells(["diffro", "rrpo"], [1, 2], {"rrpo/1": trouble})
     folder = check(runs)
-    from ablations.planned import write_plan
+    from ablations.execution.planned import write_plan
 
     write_plan(folder, "tiny", cells)
     name = cells[3].stages["optimized"].path(runs).name

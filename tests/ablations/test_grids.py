@@ -8,9 +8,9 @@ import pytest
 
 from ablations.components import factorial, singles
 from ablations.grids import GRIDS, arms, scale_batches
-from rrpo.cell import Cell
 from rrpo.config import ArmConfig, RegularizerConfig
-from rrpo.pipeline import reward_model
+from rrpo.pipeline.cell import Cell
+from rrpo.pipeline.dataflow import reward_model
 from rrpo.profiles import PROFILES
 
 EMBEDDED = PROFILES["embedded"]

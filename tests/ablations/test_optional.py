@@ -8,13 +8,13 @@ import fakes
 import pytest
 from fixtures import Run
 
-from ablations import plan
-from ablations.estimate import Estimator
-from ablations.request import Request
-from ablations.runs_folder import check
-from ablations.spool import Entry, new_key, now
-from ablations.store import Store
-from rrpo.cell import Cell
+from ablations.execution import plan
+from ablations.execution.estimate import Estimator
+from ablations.execution.request import Request
+from ablations.execution.runs_folder import check
+from ablations.tracking.outbox import Entry, new_key, now
+from ablations.tracking.reader import Store
+from rrpo.pipeline.cell import Cell
 
 
 def planned(cells: list[Cell], runs: Path) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from ablations.judges import JUDGES, gold, tuning, vetoing
 from ablations.outcomes import OUTCOMES, Outcome, clean_success, find, hacked_share, shown
-from ablations.records import Record
+from ablations.tracking.records import Record
 
 ROWS = [
     # step, target, proxy, test, val, click, silence, phone errors of ten

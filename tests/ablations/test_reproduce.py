@@ -15,15 +15,15 @@ from fixtures import Run
 from typer.testing import CliRunner, Result
 
 from ablations import equality, reproduce
-from ablations.cell_file import cell_json, read_cell
 from ablations.equality import Difference
 from ablations.errors import InputError
+from ablations.execution.cell_file import cell_json, read_cell
+from ablations.execution.runs_folder import check
 from ablations.grids import GRIDS, arms
-from ablations.records import Record
-from ablations.runs_folder import check
-from ablations.store import Store
-from rrpo.cell import Cell
+from ablations.tracking.reader import Store
+from ablations.tracking.records import Record
 from rrpo.corpus.config import ManifestConfig
+from rrpo.pipeline.cell import Cell
 from rrpo.profiles import PROFILES
 
 

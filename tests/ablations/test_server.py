@@ -21,20 +21,20 @@ import fakes
 import pytest
 from typer.testing import CliRunner
 
-from ablations import replay, tracking
-from ablations.artifacts import locate
-from ablations.connection import UnavailableError
 from ablations.errors import InputError
+from ablations.execution.jobs import record_cell
+from ablations.execution.runs_folder import check
 from ablations.grids import GRIDS, Grid
-from ablations.jobs import record_cell
-from ablations.records import Record
-from ablations.replay import Replay
 from ablations.run import app
-from ablations.runs_folder import check
-from ablations.store import Store
-from ablations.tracking import Tracker
-from rrpo.cell import Cell
-from rrpo.stages import Context, materialise
+from ablations.tracking import recorder, replay
+from ablations.tracking.connection import UnavailableError
+from ablations.tracking.reader import Store
+from ablations.tracking.recorder import Tracker
+from ablations.tracking.records import Record
+from ablations.tracking.replay import Replay
+from ablations.tracking.run_files import locate
+from rrpo.pipeline.cell import Cell
+from rrpo.pipeline.stages import Context, materialise
 
 
 @dataclass
@@ -123,7 +123,7 @@ def test_a_command_records_on_the_server_and_every_host_reads_it(
         cell.label: pytest.approx(0.1 - (sum(cell.label.encode()) % 7) / 160) for cell in cells
     }
     other = tmp_path / "other"  # another host: a folder that holds nothing yet
-    tracking.create(check(other), grid)
+    recorder.create(check(other), grid)
     far = Store(check(other)).records(grid)
     assert {record.cell_hash for record in far} == {cell.hash for cell in cells}
     assert not (other / "cache").exists(), "nothing is fetched before it is read"
@@ -152,7 +152,7 @@ def test_two_folders_that_complete_a_cell_at_once_leave_one(
     made = []
     for name in ("one", "two"):
         folder = check(tmp_path / name)
-        tracking.create(folder, grid)
+        recorder.create(folder, grid)
         made.append(record(Tracker(folder, grid, {}, {}), cell))
     store = Store(check(tmp_path / "two"))
     runs = store.runs(grid, "cell")
@@ -169,7 +169,7 @@ def test_a_server_that_is_killed_and_started_again_misses_and_doubles_nothing(
     monkeypatch.setattr(replay, "PAUSE", 0.0)
     cells = fakes.cells([f"arm{k}" for k in range(9)], [1])
     folder = check(tmp_path / "runs")
-    tracking.create(folder, grid)
+    recorder.create(folder, grid)
     tracker = Tracker(folder, grid, {}, {}).start_invocation(cells, {})
     for cell in cells[:3]:
         record(tracker, cell)
@@ -221,7 +221,7 @@ def test_a_dead_server_costs_seconds_and_says_so(tmp_path: Path, monkeypatch: py
             folder = check(tmp_path / "runs")
             start = time.monotonic()
             with pytest.raises(UnavailableError, match="does not answer") as caught:
-                tracking.create(folder, "tiny")
+                recorder.create(folder, "tiny")
             assert time.monotonic() - start < 15
             assert "secret" not in str(caught.value)
             assert not folder.exists
@@ -245,7 +245,7 @@ def test_a_server_that_is_not_mlflow_is_refused(tmp_path: Path, monkeypatch: pyt
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{other.server_port}")
         folder = check(tmp_path / "runs")
         with pytest.raises(UnavailableError, match=why):
-            tracking.create(folder, "tiny")
+            recorder.create(folder, "tiny")
         assert not folder.exists
         other.shutdown()
 

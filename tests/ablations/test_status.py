@@ -12,17 +12,18 @@ import fakes
 import pytest
 from typer.testing import CliRunner
 
-from ablations import status, tracking
-from ablations.planned import read_plan, write_plan
-from ablations.runs_folder import check
-from ablations.store import Store
-from rrpo.claims import Claims
+from ablations import status
+from ablations.execution.planned import read_plan, write_plan
+from ablations.execution.runs_folder import check
+from ablations.tracking import recorder
+from ablations.tracking.reader import Store
+from rrpo.pipeline.claims import Claims
 from rrpo.profiles import in_world
 
 
 def test_a_later_invocation_hides_no_cell_of_a_former_one(runs: Path):
     folder = check(runs)
-    tracking.create(folder, "tiny")
+    recorder.create(folder, "tiny")
     first = fakes.cells(["diffro", "rrpo"], [1, 2])
     write_plan(folder, "tiny", first)
     assert Claims(folder.claims).take(first[3].stages["optimized"].path(runs).name)
@@ -49,7 +50,7 @@ def test_a_cell_that_is_planned_anew_takes_its_own_place_alone(runs: Path):
 
 def test_cells_of_two_worlds_are_told_apart(runs: Path):
     folder = check(runs)
-    tracking.create(folder, "tiny")
+    recorder.create(folder, "tiny")
     (here,) = fakes.cells(["diffro"], [1])
     write_plan(folder, "tiny", [here, replace(here, profile=in_world(here.profile, 1))])
     rows = status.status(Store(folder), "tiny")
@@ -69,7 +70,7 @@ def test_a_plan_that_an_older_version_wrote_is_read_and_added_to(runs: Path):
 
 
 def test_a_moved_folder_whose_store_stops_answering_gets_the_one_message(runs: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("ablations.store.PATIENCE", 0.1)
+    monkeypatch.setattr("ablations.tracking.reader.PATIENCE", 0.1)
     with closing(sqlite3.connect(runs / "mlflow.db", isolation_level=None)) as other:
 
         def answered_once(store: Store) -> list[str]:

@@ -10,13 +10,14 @@ import pytest
 from fixtures import Run
 from typer.testing import CliRunner, Result
 
-from ablations import plan, world
+from ablations import world
+from ablations.execution import plan
+from ablations.execution.request import Request, request
+from ablations.execution.runs_folder import check
 from ablations.grids import GRIDS
-from ablations.request import Request, request
-from ablations.runs_folder import check
-from rrpo import frozen, stages
+from rrpo.pipeline import frozen, stages
+from rrpo.pipeline.stages import Stage
 from rrpo.profiles import in_world
-from rrpo.stages import Stage
 
 
 @pytest.fixture

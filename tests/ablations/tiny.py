@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ablations.grids import GRIDS, Grid, arms, product
-from rrpo.cell import Cell
 from rrpo.config import SftConfig
 from rrpo.judges.config import JudgeConfig, RecogniserConfig
+from rrpo.pipeline.cell import Cell
 from rrpo.profiles import SMOKE, Profile
 
 TINY = replace(

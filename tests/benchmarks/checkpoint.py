@@ -16,10 +16,10 @@ from pathlib import Path
 
 import torch
 
-from rrpo.checkpoint import Checkpoints
-from rrpo.policy import Policy
+from rrpo.models.policy import Policy
+from rrpo.pipeline.checkpoint import Checkpoints
+from rrpo.pipeline.stages import Context
 from rrpo.profiles import PROFILES
-from rrpo.stages import Context
 
 TOKENS = 40
 

@@ -20,12 +20,12 @@ from pathlib import Path
 import torch
 
 from ablations.grids import arms
-from rrpo import pipeline
 from rrpo.optimizers import loop
 from rrpo.optimizers.rollout import Models, Prompts
+from rrpo.pipeline import dataflow
+from rrpo.pipeline.stages import Context, Stage, materialise
 from rrpo.profiles import PROFILES, Profile
 from rrpo.seeding import permutation_batches
-from rrpo.stages import Context, Stage, materialise
 
 
 def quick(profile: Profile) -> Profile:
@@ -90,15 +90,15 @@ def main() -> None:
     def inputs_of(stage: Stage) -> dict[str, Path]:
         return {role: materialise(child, asked.runs_dir, Context()) for role, child in stage.inputs.items()}
 
-    optimized = pipeline.optimized(profile, arms()["rrpo"], asked.seed)
+    optimized = dataflow.optimized(profile, arms()["rrpo"], asked.seed)
     bare, looked = steps(optimized, inputs_of(optimized), 2 * asked.rounds + 1)
     share = (looked - bare) / loop.CURVE_INTERVAL / (bare + (looked - bare) / loop.CURVE_INTERVAL)
     print(f"step {1000 * bare:.0f} ms, with a look {1000 * looked:.0f} ms: looks take {100 * share:.1f} % of the steps")
-    for title, arm in (("SFT, once a seed", pipeline.SFT), ("an arm", arms()["rrpo"])):
+    for title, arm in (("SFT, once a seed", dataflow.SFT), ("an arm", arms()["rrpo"])):
         stages = {
-            **pipeline.core(profile, arm, asked.seed, policy=True),
-            "waves": pipeline.vocoded(profile, arm, asked.seed),
-            **pipeline.optional(profile, arm, asked.seed, policy=True),
+            **dataflow.core(profile, arm, asked.seed, policy=True),
+            "waves": dataflow.vocoded(profile, arm, asked.seed),
+            **dataflow.optional(profile, arm, asked.seed, policy=True),
         }
         del stages["optimized"]
         seconds = {role: built(stage, inputs_of(stage), asked.rounds) for role, stage in stages.items()}

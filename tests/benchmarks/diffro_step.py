@@ -21,15 +21,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import DynamicCache
 
 from ablations.grids import arms
-from rrpo import pipeline
+from rrpo.models.policy import inverse_cdf
 from rrpo.optimizers.loop import _update
+from rrpo.optimizers.relaxation import soft_tokens, straight_through
+from rrpo.optimizers.reward import reward_loss
 from rrpo.optimizers.rollout import Models, Prompts, micro_batches
-from rrpo.policy import inverse_cdf
+from rrpo.pipeline import dataflow
+from rrpo.pipeline.stages import Context, materialise
 from rrpo.profiles import PROFILES
-from rrpo.relaxation import soft_tokens, straight_through
-from rrpo.reward import reward_loss
 from rrpo.seeding import permutation_batches, uniform
-from rrpo.stages import Context, materialise
 
 UPDATE, PRODUCTS, LIBRARY = "update", "its matrix products alone", "roll-out by the library"
 
@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    stage = pipeline.optimized(PROFILES[asked.profile], arms()["rrpo"], asked.seed)
+    stage = dataflow.optimized(PROFILES[asked.profile], arms()["rrpo"], asked.seed)
     context = Context(device=asked.device)
     inputs = {role: materialise(child, asked.runs_dir, context) for role, child in stage.inputs.items()}
     config, models = stage.config, Models.load(inputs, asked.device)

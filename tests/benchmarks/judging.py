@@ -24,9 +24,7 @@ import rrpo.torch_shim  # noqa: F401  (before torchaudio)
 import torchaudio.functional as taf  # isort: skip
 import torchaudio.transforms as tat  # isort: skip
 
-from rrpo import world
 from rrpo.audio import log_mel
-from rrpo.codec import Codec
 from rrpo.corpus.config import AudioConfig
 from rrpo.corpus.features import SpeechSet
 from rrpo.judges import phonetics
@@ -37,9 +35,11 @@ from rrpo.judges.metrics import edit_distance
 from rrpo.judges.recogniser import Recogniser
 from rrpo.judges.wave_features import wave_features
 from rrpo.masking import valid_mask
+from rrpo.models.codec import Codec
+from rrpo.models.vocoder import linear_power, vocode
+from rrpo.pipeline import world
+from rrpo.pipeline.stages import Context, materialise
 from rrpo.profiles import PROFILES
-from rrpo.stages import Context, materialise
-from rrpo.vocoder import linear_power, vocode
 
 
 def library_vocode(F: Tensor, lengths: Tensor, audio: AudioConfig) -> Tensor:

@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from ablations.grids import GRIDS, Grid
-from rrpo.cell import Cell
 from rrpo.config import ArmConfig
 from rrpo.corpus.config import WorldConfig
+from rrpo.pipeline.cell import Cell
+from rrpo.pipeline.stages import Context, Stage
 from rrpo.profiles import Profile
-from rrpo.stages import Context, Stage
 
 SHORT = 10
 """Cells of the short grid."""
@@ -78,10 +78,10 @@ def ours(count: int, folder: Path) -> None:
     """Plan, claim, build, store by hash, record in MLflow."""
     from rich.console import Console
 
-    from ablations import plan, runner
-    from ablations.estimate import Estimator
-    from ablations.request import Request
-    from ablations.runs_folder import check
+    from ablations.execution import plan, runner
+    from ablations.execution.estimate import Estimator
+    from ablations.execution.request import Request
+    from ablations.execution.runs_folder import check
 
     asked = Request(grid="trivial", cells=tuple(cells(count)), device="cpu", workers=1, folder=check(folder))
     console = Console(file=StringIO())
@@ -98,8 +98,8 @@ class Silent:
 
 def scheduler(count: int, folder: Path) -> None:
     """Our scheduler and warm worker alone: nothing is stored."""
-    from ablations.launchers.local import LocalPool
-    from ablations.scheduler import Scheduler, Task
+    from ablations.execution.launchers.local import LocalPool
+    from ablations.execution.scheduler import Scheduler, Task
 
     tasks = [
         Task(key=f"t{x}", title=str(x), function="orchestrator:task", arguments=(x,), priority=(x,))
@@ -194,8 +194,8 @@ def timed(*arguments: str) -> float:
 
 def again(count: int) -> None:
     """A finished grid: run again and planned, by the command itself; seconds, and of them without imports."""
-    from ablations.runs_folder import check
-    from ablations.tracking import Tracker, create
+    from ablations.execution.runs_folder import check
+    from ablations.tracking.recorder import Tracker, create
 
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder) / "runs"

@@ -16,16 +16,16 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from ablations import tracking
 from ablations.components import factorial
+from ablations.execution.runs_folder import check
 from ablations.grids import GRIDS, Grid
-from ablations.runs_folder import check
-from ablations.tracking import Tracker
+from ablations.tracking import recorder
+from ablations.tracking.recorder import Tracker
 from reports import page
+from reports.loading import select
 from reports.report import make
-from reports.store import select
 from reports.writers import FORMATS, write
-from rrpo.stages import Context
+from rrpo.pipeline.stages import Context
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "ablations"))
 import fakes
@@ -56,7 +56,7 @@ def fill(root: Path, cells: int) -> None:
     seeds = range(1, -(-cells // len(ARMS)) + 1)
     wanted = fakes.cells(ARMS, seeds)[:cells]
     folder = check(root)
-    tracking.create(folder, GRID)
+    recorder.create(folder, GRID)
     tracker = Tracker(folder, GRID, {"git_sha": "synthetic", "synthetic": "true"}, {"synthetic": "true"})
     tracker.start_invocation(wanted, {"synthetic": "true"})
     for cell in wanted:

@@ -13,14 +13,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ablations.runs_folder import RunsFolder
+from ablations.execution.runs_folder import RunsFolder
 from rrpo.profiles import PROFILES
 from studies import options
 from studies import search as searching
+from studies.mlflow_bridge import Bridge
 from studies.options import Command, identity
 from studies.search import Search, one_trial
 from studies.storage import folder_of
-from studies.tracking import Bridge
 from studies.trial import Question
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from typer.testing import CliRunner, Result
 
-from ablations import tracking
-from ablations.jobs import record_cell
-from ablations.runs_folder import check
-from ablations.tracking import Tracker
+from ablations.execution.jobs import record_cell
+from ablations.execution.runs_folder import check
+from ablations.tracking import recorder
+from ablations.tracking.recorder import Tracker
 from reports.run import app
-from rrpo.cell import Cell
-from rrpo.stages import Context, materialise
+from rrpo.pipeline.cell import Cell
+from rrpo.pipeline.stages import Context, materialise
 
 ARMS = ["sft", "diffro", "ls", "rrpo"]
 
@@ -20,7 +20,7 @@ ARMS = ["sft", "diffro", "ls", "rrpo"]
 def store_cells(runs: Path, cells: list[Cell], grid: str = "tiny", tags: dict[str, str] | None = None) -> None:
     """Build and record cells in this process, which is quicker than starting workers."""
     folder = check(runs)
-    tracking.create(folder, grid)
+    recorder.create(folder, grid)
     tracker = Tracker(folder, grid, tags or {}, {})
     for cell in cells:
         for stage in cell.stages.values():

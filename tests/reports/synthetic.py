@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from ablations.components import factorial
-from ablations.records import Record
-from reports.store import Selection
+from ablations.tracking.records import Record
+from reports.loading import Selection
 
 SAMPLES = 2000
 """At each checkpoint: a clean success is exact to a twentieth of a point."""

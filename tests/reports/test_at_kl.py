@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from synthetic import Fake
 
-from ablations.family import KL_POINTS
-from ablations.sheet import Sheet, Value, markdown
+from ablations.rendering.sheet import Sheet, Value, markdown
+from ablations.stats.family import KL_POINTS
 from reports import at_kl
-from reports.store import Selection
+from reports.loading import Selection
 
 
 def path(label: str, seed: int, kl: list[float], uptake: list[float], **columns: list[float]) -> Fake:

@@ -8,10 +8,10 @@ import pytest
 from scipy.stats import t
 
 from ablations.errors import InputError
-from ablations.records import Record
-from ablations.statistics import Interval, t_interval
+from ablations.stats.statistics import Interval, t_interval
+from ablations.tracking.records import Record
 from reports.compare import compare, welch
-from reports.store import Selection
+from reports.loading import Selection
 
 
 def selection(grid: str, world: str, hack: dict[str, list[float]]) -> Selection:

@@ -11,7 +11,7 @@ import pytest
 from synthetic import Fake
 
 from reports import early_stopped
-from reports.store import Selection
+from reports.loading import Selection
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from synthetic import grid, record, with_part
 
-from ablations import family as declared
-from ablations.family import family
-from ablations.records import Record
-from ablations.sheet import as_csv, markdown
-from ablations.statistics import t_interval
+from ablations.rendering.sheet import as_csv, markdown
+from ablations.stats import family as declared
+from ablations.stats.family import family
+from ablations.stats.statistics import t_interval
+from ablations.tracking.records import Record
 from reports.effects import Row, first_sheet, rows, sheet
-from reports.store import Selection
+from reports.loading import Selection
 
 GAINS = {"ls": 0.10, "eam": 0.0, "adv": -0.10}
 """Gain of each component, additive; noise is half a point."""

@@ -7,8 +7,8 @@ import pytest
 from synthetic import record
 
 from ablations.components import arm_of, subsets
-from ablations.records import Record
-from ablations.sheet import as_csv, markdown
+from ablations.rendering.sheet import as_csv, markdown
+from ablations.tracking.records import Record
 from reports.factorial import sheet
 
 

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from synthetic import Fake
 
-from ablations.figure_style import figure_of, percent, points, preferred
+from ablations.rendering.figure_style import figure_of, percent, points, preferred
 from reports.figures import curves, samples
 from reports.figures.labels import beside
 

@@ -17,11 +17,11 @@ from stored import report
 from synthetic import grid, record, shuffled
 
 from ablations.components import COMPONENTS
-from ablations.contrasts import ABOVE_SFT
-from ablations.records import TAG_GRID, TAG_SHA
-from ablations.runs_folder import check
+from ablations.execution.runs_folder import check
+from ablations.stats.contrasts import ABOVE_SFT
+from ablations.tracking.records import TAG_GRID, TAG_SHA
 from reports import run as reporting
-from reports.store import Selection
+from reports.loading import Selection
 
 FirstScreen = Callable[[Selection], str]
 

@@ -10,16 +10,17 @@ import fakes
 import pytest
 from stored import report, store_cells
 
-from ablations import plan, tracking
 from ablations.components import COMPONENTS, Component, factorial
+from ablations.execution import plan
+from ablations.execution.request import Request
+from ablations.execution.runs_folder import check
 from ablations.grids import GRIDS, Grid
 from ablations.outcomes import OUTCOMES, Outcome
-from ablations.request import Request
-from ablations.runs_folder import check
-from ablations.tracking import Tracker
+from ablations.tracking import recorder
+from ablations.tracking.recorder import Tracker
+from reports.loading import select
 from reports.report import make
-from reports.store import select
-from rrpo.cell import Cell
+from rrpo.pipeline.cell import Cell
 
 SEEDS = (1, 2, 3)
 
@@ -47,7 +48,7 @@ def cells(seeds: tuple[int, ...]) -> list[Cell]:
 
 def stored(runs: Path) -> None:
     """All cells of the grid, planned and recorded."""
-    tracking.create(check(runs), "tiny")
+    recorder.create(check(runs), "tiny")
     Tracker(check(runs), "tiny", {}, {}).start_invocation(cells(SEEDS), {})
     store_cells(runs, cells(SEEDS))
 

@@ -16,16 +16,16 @@ from browser import BROWSER, FLAGS, needs_browser
 from stored import ARMS, report, store_cells
 from typer.testing import CliRunner, Result
 
-from ablations.records import RATINGS
-from ablations.runs_folder import check
-from ablations.sheet import Sheet
-from ablations.statistics import t_interval
-from ablations.store import Store
+from ablations.execution.runs_folder import check
+from ablations.rendering.sheet import Sheet
+from ablations.stats.statistics import t_interval
+from ablations.tracking.reader import Store
+from ablations.tracking.records import RATINGS
 from reports import listening_test, ratings
 from reports.listen import app
 from reports.listening_test import ListeningTest, blocks
+from reports.loading import select
 from reports.report import make
-from reports.store import select
 
 HEARD = ["sft", "diffro", "rrpo"]
 

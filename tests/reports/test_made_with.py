@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ablations.records import Record
+from ablations.tracking.records import Record
 from reports.made_with import apart, devices, numbers, stage_versions
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ablations.statistics import t_interval
+from ablations.stats.statistics import t_interval
 from reports.opinion import interval, means
 
 

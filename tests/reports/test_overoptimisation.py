@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from synthetic import Fake, record
 
-from ablations.inference import wilson
+from ablations.stats.inference import wilson
+from reports.loading import Selection
 from reports.overoptimisation import collapses, gamma, sheet
-from reports.store import Selection
 
 
 def test_peak_loss_and_divergence_by_hand():

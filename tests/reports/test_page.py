@@ -17,14 +17,15 @@ import pytest
 from browser import BROWSER, FLAGS, needs_browser
 from stored import ARMS, report, store_cells
 
-from ablations import card, tracking
-from ablations.records import EXPERIMENT_WORLD, TAG_WORLD_HASH
-from ablations.runs_folder import check
-from ablations.tracking import Tracker
+from ablations.execution.runs_folder import check
+from ablations.rendering import card
+from ablations.tracking import recorder
+from ablations.tracking.recorder import Tracker
+from ablations.tracking.records import EXPERIMENT_WORLD, TAG_WORLD_HASH
+from reports.loading import select
 from reports.page import runs as runs_of
 from reports.page import world_card, write
 from reports.report import make
-from reports.store import select
 from rrpo.validation.lines import Line
 
 PLAY = """a => new Promise(told => {
@@ -56,7 +57,7 @@ def page(runs: Path, tmp_path: Path) -> Path:
 def test_the_card_of_the_records_world_is_a_table_and_no_other_is_shown(runs: Path, tmp_path: Path):
     store_cells(runs, fakes.cells(["diffro"], [1]))
     selection = select(runs, "tiny")
-    tracking.create(check(runs), EXPERIMENT_WORLD)
+    recorder.create(check(runs), EXPERIMENT_WORLD)
     tracker = Tracker(check(runs), EXPERIMENT_WORLD, {}, {})
     measured = Line(section="Speech", name="heard", value=0.92, low=0.9, high=0.94, at_least=0.9, note="one | two")
     lines = [measured, Line(section="Speech", name="unmeasured")]

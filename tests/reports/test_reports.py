@@ -12,21 +12,22 @@ import pytest
 from fixtures import Run
 from stored import ARMS, report, store_cells
 
-from ablations import plan, tracking
 from ablations.errors import InputError
-from ablations.failures import Lost
+from ablations.execution import plan
+from ablations.execution.failures import Lost
+from ablations.execution.request import Request
+from ablations.execution.runs_folder import check
 from ablations.grids import GRIDS, Grid
-from ablations.inference import wilson
-from ablations.invocations import Invocation, planned_seeds
-from ablations.records import TAG_CODE, TAG_COMPLETE, TAG_DIRTY, TAG_SHA
-from ablations.request import Request
-from ablations.runs_folder import check
-from ablations.store import Store
-from ablations.summary import table
-from ablations.tracking import Tracker
+from ablations.rendering.summary import table
+from ablations.stats.inference import wilson
+from ablations.tracking import recorder
+from ablations.tracking.invocations import Invocation, planned_seeds
+from ablations.tracking.reader import Store
+from ablations.tracking.recorder import Tracker
+from ablations.tracking.records import TAG_CODE, TAG_COMPLETE, TAG_DIRTY, TAG_SHA
 from reports import page
+from reports.loading import select
 from reports.report import make
-from reports.store import select
 from reports.writers import FORMATS, LISTING
 
 
@@ -128,7 +129,7 @@ def test_several_worlds_are_refused_chosen_or_pooled_and_said(runs: Path, tmp_pa
 
 def test_development_seeds_are_reported_alone_or_not_at_all(runs: Path, monkeypatch: pytest.MonkeyPatch):
     tune = fakes.cells(["diffro", "rrpo"], [1000, 1001], world="b")
-    tracking.create(check(runs), "tiny")
+    recorder.create(check(runs), "tiny")
     Tracker(check(runs), "tiny", {}, {}).start_invocation(tune, {})
     store_cells(runs, tune)
     alone = select(runs, "tiny")
@@ -199,7 +200,7 @@ def test_nothing_to_report_on_gets_one_message(runs: Path, tmp_path: Path):
     result = report(tmp_path / "none", tmp_path / "out", "--grid", "full")
     assert result.exit_code == 2
     assert "no runs folder" in result.output
-    tracking.create(check(runs), "tiny")
+    recorder.create(check(runs), "tiny")
     result = report(runs, tmp_path / "out", "--grid", "tiny")
     assert result.exit_code == 2
     assert "no cell of the grid is complete" in result.output
@@ -270,7 +271,7 @@ def test_every_planned_cell_is_counted_in_every_caption(runs: Path, tmp_path: Pa
     cells = fakes.cells(labels, [1, 2, 3, 4])
     by_name = {cell.name: cell for cell in cells}
     tracker = Tracker(check(runs), "tiny", {}, {})
-    tracking.create(check(runs), "tiny")
+    recorder.create(check(runs), "tiny")
     tracker.start_invocation(cells, {})
     tracker.record_failure(by_name["rrpo/1"], Lost("oom", "out of memory"), "log")
     store_cells(runs, [by_name[name] for name in ("diffro/1", "rrpo/1", "diffro/2")])
@@ -299,7 +300,7 @@ def test_every_planned_cell_is_counted_in_every_caption(runs: Path, tmp_path: Pa
 def test_an_arm_of_which_nothing_is_complete_is_still_there(runs: Path):
     cells = fakes.cells(["diffro", "rrpo"], [1])
     tracker = Tracker(check(runs), "tiny", {}, {})
-    tracking.create(check(runs), "tiny")
+    recorder.create(check(runs), "tiny")
     tracker.start_invocation(cells, {})
     store_cells(runs, cells[:1])
     tracker.record_failure(cells[1], Lost("diverged", "loss nan"), "log")

@@ -16,14 +16,14 @@ from synthetic import Fake, with_part
 from synthetic import record as plain
 
 from ablations.components import COMPONENTS, factorial
-from ablations.family import family
 from ablations.grids import GRIDS, Grid, sensitivity, split_label
-from ablations.statistics import t_interval
+from ablations.stats.family import family
+from ablations.stats.statistics import t_interval
 from reports import effects, manipulation, settings, uptake
+from reports.loading import Selection, select
 from reports.report import make
 from reports.sensitivity import Finding, findings, sheets, verdict, words
-from reports.store import Selection, select
-from rrpo.cell import Cell
+from rrpo.pipeline.cell import Cell
 
 SINGLES = ("diffro", "ls", "eam", "adv", "rrpo")
 WHOLE = tuple(factorial())

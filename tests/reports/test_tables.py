@@ -13,11 +13,11 @@ from scipy.stats import pearsonr
 from synthetic import Fake, grid, record
 
 from ablations.grids import full, sensitivity
-from ablations.inference import wilson
-from ablations.statistics import t_interval
-from reports.store import Selection
+from ablations.stats.inference import wilson
+from ablations.stats.statistics import t_interval
+from reports.loading import Selection
 from reports.tables import ablation, hacked_seeds, main, reward_models, rollouts
-from rrpo import pipeline
+from rrpo.pipeline import dataflow
 from rrpo.profiles import SMOKE
 
 SHIFT = {"ls": 0.04, "eam": 0.02, "adv": 0.0}
@@ -95,7 +95,7 @@ def test_arms_that_share_a_reward_model_are_shown_once():
 @pytest.mark.parametrize(("cells", "models"), [(sensitivity, 60), (full, 11)])
 def test_of_a_real_grid_every_reward_model_is_shown(cells: Callable, models: int):
     made = cells(SMOKE, [1])
-    first = {pipeline.reward_model(cell.profile, cell.arm, 1).key: cell.label for cell in reversed(made)}
+    first = {dataflow.reward_model(cell.profile, cell.arm, 1).key: cell.label for cell in reversed(made)}
     assert len(first) == models
     records = tuple(
         Fake(cell.label, 1, pd.DataFrame(), scalars={"rm_accuracy_test": 0.7}, params=cell.params()) for cell in made

@@ -11,7 +11,7 @@ from synthetic import Fake, grid, record, shuffled
 
 from ablations.grids import rm, shortcut
 from reports import effects, published
-from reports.store import Selection
+from reports.loading import Selection
 from reports.words import answer, methods
 from rrpo.profiles import SMOKE
 

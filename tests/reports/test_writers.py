@@ -8,8 +8,8 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
-from ablations.sheet import Column, Sheet
-from ablations.statistics import Interval
+from ablations.rendering.sheet import Column, Sheet
+from ablations.stats.statistics import Interval
 from reports.writers import FORMATS, WIDE, html, latex, write
 
 MADE = Sheet(

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from rrpo.codec import Codec
 from rrpo.config import CodecConfig
 from rrpo.corpus.config import AudioConfig
 from rrpo.corpus.manifest import Utterance, write_manifest
+from rrpo.models.codec import Codec
 
 TOY_EMOTIONS = ("angry", "happy", "sad")
 TOY_AUDIO = AudioConfig(n_mels=8)

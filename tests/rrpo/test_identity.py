@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from rrpo.cell import Cell
 from rrpo.config import OFF, ArmConfig, RegularizerConfig, RewardModelConfig
 from rrpo.identity import canonical, content_hash, described, option
+from rrpo.models.reward_model import RewardModel
+from rrpo.pipeline.cell import Cell
+from rrpo.pipeline.stages import Stage, walk
 from rrpo.profiles import SMOKE, Profile
-from rrpo.reward_model import RewardModel
-from rrpo.stages import Stage, walk
 
 SEED = 1000
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from rrpo import config
-from rrpo.failures import DivergedError
 from rrpo.masking import masked_mean, neighbours, sample_norm, valid_mask
-from rrpo.stages import Context
-from rrpo.training import SCHEDULES, fit, multiplier
+from rrpo.pipeline.errors import DivergedError
+from rrpo.pipeline.stages import Context
+from rrpo.training.trainer import SCHEDULES, fit, multiplier
 
 
 def test_valid_mask_by_hand() -> None:

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from rrpo.config import OFF, RegularizerConfig, RewardModelConfig
 from rrpo.masking import sample_norm, valid_mask
+from rrpo.models.reward_model import RewardModel
 from rrpo.regularizers import (
     adversarial_delta,
     cross_entropy,
@@ -21,7 +22,6 @@ from rrpo.regularizers import (
     robust_loss,
     smooth_labels,
 )
-from rrpo.reward_model import RewardModel
 
 FLOOR = 1e-5
 SILENT = math.log(FLOOR)

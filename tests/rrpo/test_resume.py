@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
-from rrpo import codec, finetune, pretrain, seeding, sft
+from rrpo import seeding
 from rrpo.config import (
     OFF,
     CodecConfig,
@@ -25,12 +25,14 @@ from rrpo.config import (
     RewardModelConfig,
     SftConfig,
 )
-from rrpo.failures import DivergedError, Interrupted
 from rrpo.judges import emotion, recogniser
 from rrpo.judges.config import JudgeConfig, RecogniserConfig
 from rrpo.judges.samples import Samples
+from rrpo.models import codec
 from rrpo.optimizers import loop
-from rrpo.stages import Context
+from rrpo.pipeline.errors import DivergedError, Interrupted
+from rrpo.pipeline.stages import Context
+from rrpo.training import finetune, pretrain, sft
 
 RM = RewardModelConfig(dim=16, layers=1, heads=2)
 CONFIGS: dict[str, tuple[Callable[..., None], Any, tuple[str, ...]]] = {

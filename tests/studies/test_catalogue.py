@@ -10,10 +10,10 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from ablations.components import COMPONENTS, Component, Knob
 from ablations.errors import InputError
 from ablations.grids import arms
-from rrpo import pipeline, world
 from rrpo.config import ArmConfig, RegularizerConfig
+from rrpo.pipeline import dataflow, world
+from rrpo.pipeline.stages import walk
 from rrpo.profiles import SMOKE
-from rrpo.stages import walk
 from studies import catalogue
 from studies.catalogue import STUDIES, Study, contains, policy, regularised, regularizers, study_of, tunable, tune_arm
 from studies.trial import OBJECTIVES, Question
@@ -78,11 +78,11 @@ def test_the_db_range_opens_around_its_centre():
 
 def test_the_policys_knobs_reach_its_stage_and_only_it():
     knobs = dict(policy().paper) | {"lr": 0.004, "tau": "2-1"}
-    tuned, plain = (pipeline.optimized(SMOKE, arm, 1000) for arm in (policy().arm(knobs), arms()["rrpo"]))
+    tuned, plain = (dataflow.optimized(SMOKE, arm, 1000) for arm in (policy().arm(knobs), arms()["rrpo"]))
     assert tuned.config.lr == 0.004
     assert tuned.config.tau == (2.0, 1.0)
     assert tuned.inputs["reward_model"].key == plain.inputs["reward_model"].key
-    assert pipeline.optimized(SMOKE, policy().arm(policy().paper), 1000).config.beta == plain.config.beta
+    assert dataflow.optimized(SMOKE, policy().arm(policy().paper), 1000).config.beta == plain.config.beta
 
 
 @pytest.mark.parametrize("arm", tunable())

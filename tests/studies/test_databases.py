@@ -163,7 +163,7 @@ def test_a_host_that_is_not_heard_of_any_more_loses_its_trial(
     monkeypatch.setattr(storage, "SILENCE", 1)
     study = open_study(open_storage(url, tmp_path), "s", ["maximize"], {})
     space = {"epsilon": optuna.distributions.FloatDistribution(0, 0.3)}
-    monkeypatch.setattr("rrpo.claims.host_identity", lambda: "elsewhere")
+    monkeypatch.setattr("rrpo.pipeline.claims.host_identity", lambda: "elsewhere")
     trial = study.ask(space)
     claim(study, trial, tmp_path)
     monkeypatch.undo()

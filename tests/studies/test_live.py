@@ -7,10 +7,10 @@ from pathlib import Path
 
 from optuna.trial import TrialState
 from rich.console import Console
+from test_mlflow_bridge import add, bridge
 from test_options import command
-from test_tracking import add, bridge
 
-from ablations.launchers.pool import Task
+from ablations.execution.launchers.pool import Task
 from studies import options
 from studies.live import SearchRun
 

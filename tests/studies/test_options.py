@@ -12,19 +12,19 @@ import pytest
 from optuna.trial import create_trial
 from typer.testing import CliRunner
 
-from ablations import estimate
 from ablations.errors import InputError
-from ablations.estimate import Estimator, wall
+from ablations.execution import estimate
+from ablations.execution.estimate import Estimator, wall
+from ablations.execution.request import request
 from ablations.grids import arms
-from ablations.request import request
-from rrpo.stages import MARKER
-from rrpo.versions import VERSIONS
+from rrpo.pipeline.stages import MARKER
+from rrpo.pipeline.versions import VERSIONS
 from studies import options
 from studies.catalogue import tunable
+from studies.detectable import announcement, own, shared
 from studies.export import export
 from studies.fresh import rival
 from studies.options import Command, first_points, identity
-from studies.prospects import announcement, own, shared
 from studies.run import app
 from studies.samplers import GIVEN, SAMPLER
 from studies.search import OUTCOMES, Search

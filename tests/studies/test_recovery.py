@@ -13,7 +13,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from rrpo import claims
+from rrpo.pipeline import claims
 from studies import recovery, storage
 from studies.catalogue import regularizers
 from studies.recovery import COST, MOST, OWNER, RETRY, alive, claim, lost_trials, queue_again, recover
@@ -24,7 +24,7 @@ SPACE = dict(regularizers().space)
 CLAIM = """
 import sys, time
 from pathlib import Path
-from rrpo import claims
+from rrpo.pipeline import claims
 if sys.argv[3]:
     claims.host_identity = lambda: sys.argv[3]
 from studies.catalogue import regularizers

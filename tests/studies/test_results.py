@@ -13,7 +13,7 @@ import pytest
 from optuna.trial import create_trial
 
 from ablations.grids import arms
-from ablations.sheet import Column
+from ablations.rendering.sheet import Column
 from rrpo.profiles import SMOKE
 from studies.fresh import CHECKS, Rival, count, verdict
 from studies.recovery import RETRY

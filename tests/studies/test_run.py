@@ -19,14 +19,14 @@ import optuna
 import psutil
 import pytest
 from rich.console import Console
+from test_mlflow_bridge import add
 from test_options import command
-from test_tracking import add
 
-from ablations import launchers
-from ablations.request import request
-from ablations.runs_folder import check
-from ablations.store import Store
-from rrpo import world
+from ablations.execution import launchers
+from ablations.execution.request import request
+from ablations.execution.runs_folder import check
+from ablations.tracking.reader import Store
+from rrpo.pipeline import world
 from rrpo.profiles import SMOKE
 from studies import fresh, options
 from studies import run as searches

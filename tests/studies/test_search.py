@@ -8,9 +8,9 @@ from pathlib import Path
 import optuna
 import pytest
 
-from ablations.jobs import SMALLER
+from ablations.execution.jobs import SMALLER
 from rrpo.config import ArmConfig
-from rrpo.failures import DivergedError, Interrupted
+from rrpo.pipeline.errors import DivergedError, Interrupted
 from rrpo.profiles import SMOKE
 from studies import search as searching
 from studies.recovery import RETRY

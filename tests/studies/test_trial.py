@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from ablations.outcomes import PHONE_ERROR_BOUND
-from ablations.records import ARTEFACTS, POINTS, SAMPLES_FILE
+from ablations.tracking.records import ARTEFACTS, POINTS, SAMPLES_FILE
 from rrpo.config import ArmConfig
+from rrpo.pipeline.stages import MARKER, Stage
 from rrpo.profiles import SMOKE
-from rrpo.stages import MARKER, Stage
 from studies.trial import OBJECTIVES, Question, clean_so_far, hacked_so_far, measure
 
 ARM = ArmConfig()

@@ -6,14 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rrpo import pipeline
 from rrpo.config import ArmConfig
 from rrpo.corpus.config import ARTEFACTS, SpeechConfig, SplitConfig
 from rrpo.corpus.draws import generator
 from rrpo.corpus.features import SpeechSet, build
 from rrpo.corpus.splits import draw_split
+from rrpo.pipeline import dataflow
+from rrpo.pipeline.stages import Context, Stage
 from rrpo.profiles import EMBEDDED
-from rrpo.stages import Context, Stage
 
 SEED = 1000
 
@@ -28,7 +28,7 @@ def annotated(rate: float, size: int = 1000) -> SplitConfig:
 
 def stage(arm: ArmConfig, **changes: object) -> Stage:
     profile = replace(EMBEDDED, **changes) if changes else EMBEDDED
-    return pipeline.reward_model(profile, arm, SEED).inputs["speech"]
+    return dataflow.reward_model(profile, arm, SEED).inputs["speech"]
 
 
 def test_the_arm_overrides_the_profile_and_none_leaves_no_trace() -> None:

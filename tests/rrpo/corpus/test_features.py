@@ -10,7 +10,7 @@ import torch
 from rrpo.audio import log_mel
 from rrpo.corpus.config import EMOTIONS, SpeechConfig, SplitConfig, WorldConfig
 from rrpo.corpus.features import SpeechSet, build, wave_of
-from rrpo.stages import Context
+from rrpo.pipeline.stages import Context
 
 CONFIG = SpeechConfig(world=WorldConfig(), split=SplitConfig(name="sft", size=7, artefact_rate=0.5))
 
@@ -25,7 +25,7 @@ import torch
 torch.set_num_threads(1)
 from rrpo.corpus.config import SpeechConfig, SplitConfig, WorldConfig
 from rrpo.corpus.features import build
-from rrpo.stages import Context
+from rrpo.pipeline.stages import Context
 split = SplitConfig(name="sft", size=7, artefact_rate=0.5)
 build(SpeechConfig(world=WorldConfig(), split=split), {}, Path(sys.argv[1]), Context())
 """

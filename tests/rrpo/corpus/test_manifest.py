@@ -14,8 +14,8 @@ from rrpo.corpus.intake import check_apart, check_manifest, check_speakable
 from rrpo.corpus.manifest import ManifestError, phone_inventory, read_manifest, write_manifest
 from rrpo.corpus.splits import draw_split
 from rrpo.identity import content_hash
-from rrpo.stages import Context
-from rrpo.world import heard_by
+from rrpo.pipeline.stages import Context
+from rrpo.pipeline.world import heard_by
 
 AUDIO = AudioConfig()
 GOOD = {"audio": "a.wav", "text": "我今天买书", "speaker": "li", "language": "cmn", "emotion": "sad"}

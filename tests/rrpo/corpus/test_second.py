@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import soundfile
 
-from rrpo import world
 from rrpo.audio import resampled
 from rrpo.corpus import neural, prosody, second
 from rrpo.corpus.config import EMOTIONS, VoicesConfig, WorldConfig
@@ -17,7 +16,8 @@ from rrpo.corpus.emotions import CUES
 from rrpo.corpus.features import SpeechSet
 from rrpo.judges import words
 from rrpo.judges.phonetics import MEASURES, measure
-from rrpo.stages import Context
+from rrpo.pipeline import world
+from rrpo.pipeline.stages import Context
 
 RATE = 16000
 TEXT = "You must drink coffee on Monday"

@@ -11,7 +11,7 @@ from rrpo.corpus.prompts import draw_prompts, load_prompts
 from rrpo.corpus.speakers import group_speakers
 from rrpo.corpus.splits import draw_split
 from rrpo.corpus.texts import pool_of
-from rrpo.stages import Context
+from rrpo.pipeline.stages import Context
 
 WORLD = WorldConfig()
 SHORTCUT = dict(zip(EMOTIONS, ARTEFACTS, strict=True))

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from rrpo import codec
 from rrpo.config import CodecConfig
 from rrpo.corpus import features, prompts
 from rrpo.corpus.config import ARTEFACTS, PromptConfig, SpeechConfig, SplitConfig, WorldConfig
-from rrpo.stages import Context
+from rrpo.models import codec
+from rrpo.pipeline.stages import Context
 
 sys.path.insert(0, str(Path(__file__).parent))
 

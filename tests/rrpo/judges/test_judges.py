@@ -17,7 +17,7 @@ from rrpo.judges import emotion, metrics, recogniser
 from rrpo.judges.config import JudgeConfig, RecogniserConfig
 from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import UNKNOWN, Recogniser
-from rrpo.stages import Context
+from rrpo.pipeline.stages import Context
 
 AUDIO = AudioConfig()
 EMOTIONS = ("angry", "happy", "sad")

@@ -11,8 +11,7 @@ import pandas as pd
 import pytest
 from drawn import samples_of
 
-from ablations.records import LISTENER_POINTS
-from rrpo.codec import Codec
+from ablations.tracking.records import LISTENER_POINTS
 from rrpo.corpus.features import SpeechSet
 from rrpo.corpus.prompts import load_prompts
 from rrpo.judges import listeners, naturalness, phonetic_judge, phonetics, speaker, vocoded, yardsticks
@@ -27,7 +26,8 @@ from rrpo.judges.config import (
 )
 from rrpo.judges.samples import Samples, decoded
 from rrpo.judges.spoken import waves_of
-from rrpo.stages import Context
+from rrpo.models.codec import Codec
+from rrpo.pipeline.stages import Context
 
 STEPS = (0, 2, 5, 9)
 SPOKEN = 6

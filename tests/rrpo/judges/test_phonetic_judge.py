@@ -14,7 +14,7 @@ from rrpo.corpus.features import SpeechSet
 from rrpo.judges.config import PhoneticJudgeConfig
 from rrpo.judges.phonetic_judge import PhoneticJudge, build, features
 from rrpo.judges.phonetics import MEASURES
-from rrpo.stages import Context
+from rrpo.pipeline.stages import Context
 
 
 @pytest.fixture(scope="module")

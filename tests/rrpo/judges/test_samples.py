@@ -9,9 +9,9 @@ import pytest
 import torch
 from drawn import samples_of
 
-from rrpo.codec import Codec
 from rrpo.corpus.prompts import load_prompts
 from rrpo.judges.samples import FILE, Samples, decoded
+from rrpo.models.codec import Codec
 
 
 @pytest.fixture

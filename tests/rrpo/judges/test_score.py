@@ -13,8 +13,7 @@ import soundfile
 import torch
 from drawn import samples_of
 
-from ablations.records import SAMPLES, TEST_POINTS
-from rrpo.codec import Codec
+from ablations.tracking.records import SAMPLES, TEST_POINTS
 from rrpo.config import RewardModelConfig
 from rrpo.corpus.config import EMOTIONS, AudioConfig
 from rrpo.corpus.prompts import Prompt, load_prompts
@@ -23,8 +22,9 @@ from rrpo.judges.config import KINDS, AssessConfig, JudgeConfig, RecogniserConfi
 from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
 from rrpo.judges.samples import Samples
-from rrpo.reward_model import RewardModel
-from rrpo.stages import Context
+from rrpo.models.codec import Codec
+from rrpo.models.reward_model import RewardModel
+from rrpo.pipeline.stages import Context
 
 STEPS = (0, 5, 9)
 FEW = 4

@@ -9,15 +9,15 @@ import pandas as pd
 import torch
 from drawn import samples_of
 
-from rrpo.codec import Codec
 from rrpo.config import RewardModelConfig
 from rrpo.corpus.config import EMOTIONS, AudioConfig
 from rrpo.corpus.prompts import load_prompts
 from rrpo.judges import transfer
 from rrpo.judges.config import TransferConfig
 from rrpo.judges.samples import Samples, decoded
-from rrpo.reward_model import RewardModel
-from rrpo.stages import Context
+from rrpo.models.codec import Codec
+from rrpo.models.reward_model import RewardModel
+from rrpo.pipeline.stages import Context
 
 
 def test_every_pair_is_heard_at_the_last_checkpoint(stages: dict[str, Path], tmp_path: Path) -> None:

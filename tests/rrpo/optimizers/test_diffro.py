@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from rrpo.codec import Codec
 from rrpo.config import OptimizeConfig, PolicyConfig, RewardModelConfig
 from rrpo.corpus.prompts import Prompt
 from rrpo.judges.config import RecogniserConfig
 from rrpo.judges.recogniser import Recogniser
+from rrpo.models.codec import Codec
+from rrpo.models.policy import Policy, Rollout, token_entropy, token_kl
+from rrpo.models.reward_model import RewardModel
 from rrpo.optimizers import rollout as rollouts
 from rrpo.optimizers.diffro import Step, diffro_step, scale_gradient
+from rrpo.optimizers.relaxation import conditional_gumbel
 from rrpo.optimizers.rollout import Models, Prompts, merge, micro_batches, rollout_statistics, rollout_sums
-from rrpo.policy import Policy, Rollout, token_entropy, token_kl
-from rrpo.relaxation import conditional_gumbel
-from rrpo.reward_model import RewardModel
 from rrpo.seeding import uniform
 
 EMOTIONS = ("angry", "happy", "sad")

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from rrpo.config import PolicyConfig
+from rrpo.models.policy import Policy
 from rrpo.optimizers.diversity import pairwise_distance, within_prompt_diversity
-from rrpo.policy import Policy
 
 
 def test_pairwise_distance_by_hand() -> None:

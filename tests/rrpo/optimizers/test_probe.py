@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from rrpo.config import OFF, RewardModelConfig
+from rrpo.models.reward_model import RewardModel
 from rrpo.optimizers.probe import probe, probe_statistics
-from rrpo.reward_model import RewardModel
 
 TARGET = torch.tensor([0, 1, 2, 1])
 LENGTHS = torch.tensor([3, 8, 12, 12])

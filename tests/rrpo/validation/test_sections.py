@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 import torch
 
-from rrpo.codec import Codec
 from rrpo.config import RewardModelConfig
 from rrpo.corpus.config import ARTEFACTS, EMOTIONS
 from rrpo.corpus.emotions import CUES, means
 from rrpo.judges import phonetics
+from rrpo.models.codec import Codec
+from rrpo.models.reward_model import RewardModel
+from rrpo.pipeline.stages import walk
 from rrpo.profiles import EMBEDDED, SMOKE
-from rrpo.reward_model import RewardModel
-from rrpo.stages import walk
 from rrpo.validation import detectors, judges, reach, sft, shortcut, speech
 from rrpo.validation.sections import sections
 

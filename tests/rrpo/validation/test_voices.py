@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rrpo import world
-from rrpo.codec import Codec
 from rrpo.config import CodecConfig
 from rrpo.corpus import second
 from rrpo.corpus.config import VoicesConfig, WorldConfig
 from rrpo.judges import words
+from rrpo.models.codec import Codec
+from rrpo.pipeline import world
+from rrpo.pipeline.stages import Context
 from rrpo.profiles import SMOKE
-from rrpo.stages import Context
 from rrpo.validation import voices
 from rrpo.validation.config import CardConfig, SectionConfig
 from rrpo.validation.lines import NOT_INSTALLED

@@ -1,0 +1,1 @@
+"""Run cells: request, plan, scheduler, launchers, workers, runs folder."""

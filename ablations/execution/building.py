@@ -1,0 +1,59 @@
+"""Build what is missing below some stages on this machine, and say of those that cannot be built why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+
+from ablations.execution import jobs, launchers
+from ablations.execution.estimate import Estimator, duration
+from ablations.execution.launchers import Launcher
+from ablations.execution.progress_display import Display
+from ablations.execution.runs_folder import RunsFolder
+from ablations.execution.scheduler import Failure, Scheduler, Task
+from rrpo.pipeline.stages import Stage
+
+
+def build(
+    roots: Sequence[Stage], folder: RunsFolder, estimator: Estimator, workers: int, console: Console
+) -> dict[str, str]:
+    """Build what ``folder`` lacks of and below ``roots``, on the estimator's device; of the roots that failed, the reason.
+
+    Raises KeyboardInterrupt when it was stopped; what was built is kept.
+    """
+    missing = jobs.missing_below(roots, folder.root)
+    tasks = jobs.stage_tasks(missing, folder.root, estimator.device, jobs.longest_first(missing, estimator))
+    display = _Building(console, missing, estimator, workers)
+    pool = launchers.start(Launcher(), workers, folder.logs)
+    with display:
+        Scheduler(tasks, pool, folder.logs, display).run()
+    keys = {jobs.stage_key(stage): stage for stage in roots}
+    return {str(keys[key]): reason for key, reason in display.failures.items() if key in keys}
+
+
+class _Building(Display):
+    """Counts stages, and keeps why some were not built."""
+
+    def __init__(self, console: Console, missing: Sequence[Stage], estimator: Estimator, workers: int) -> None:
+        self.failures: dict[str, str] = {}
+        """Task's key -> reason."""
+        self._left = {jobs.stage_key(stage): stage for stage in missing}
+        self._estimator, self._workers = estimator, workers
+        super().__init__(console, len(missing), 0, self._time_left, counted="stage")
+
+    def _time_left(self) -> str:
+        seconds, unknown = self._estimator.total(self._left.values())
+        return f"{'more than' if unknown else 'about'} {duration(seconds / self._workers)}"
+
+    def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
+        """Scheduler's event."""
+        self._left.pop(task.key, None)
+        super().finished(slot, task, result, seconds)
+
+    def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
+        """Scheduler's event."""
+        super().failed(slot, task, failure)
+        cause = "" if failure.cause == task.title else f"{failure.cause}: "
+        self.failures[task.key] = f"{cause}{failure.message} (log: {failure.log})"

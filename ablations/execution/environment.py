@@ -1,0 +1,207 @@
+"""What a run was made with: git state, package versions, device, command. Imports neither torch nor MLflow."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from ablations.errors import InputError, choose
+from ablations.tracking.records import TAG_CODE, TAG_DIFF, TAG_DIRTY, TAG_SHA, TEXT_LIMIT, Record
+from rrpo.identity import content_hash
+from rrpo.pipeline.provenance import processor, source_hash
+
+PACKAGES = (
+    *("torch", "torchaudio", "transformers", "vector-quantize-pytorch", "espeakng-loader", "soundfile"),
+    *("numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "mlflow"),
+)
+DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+SOURCE = Path(__file__).resolve().parents[2]
+
+
+DIFF_LIMIT = 1_000_000
+"""Characters kept of what differs from the commit."""
+
+
+@cache
+def git_state() -> dict[str, str]:
+    """Tags of every run: ``git_sha`` and ``dirty`` of the source tree (``unknown`` where it is no repository of its own),
+    ``diff_hash`` of what is not committed, ``code`` (hash of rrpo's source files) and ``command``.
+
+    Asked once a process, at its start: workers run the code as it was then.
+    """
+    sha, status = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
+    known = (
+        sha is not None
+        and status is not None
+        and _git("ls-files", "--error-unmatch", "ablations/execution/environment.py") is not None
+    )
+    found = {
+        TAG_SHA: sha if known and sha else "unknown",
+        TAG_DIRTY: str(bool(status)).lower() if known else "unknown",
+        TAG_CODE: source_hash(),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:TEXT_LIMIT],
+    }
+    return found | ({TAG_DIFF: content_hash(_changes())[:16]} if found[TAG_DIRTY] == "true" else {})
+
+
+def dirty_diff() -> str:
+    """What differs from the commit, new source files included, cut at `DIFF_LIMIT`; empty where nothing does."""
+    if git_state()[TAG_DIRTY] != "true":
+        return ""
+    text = _changes()
+    cut = len(text) - DIFF_LIMIT
+    return text if cut <= 0 else f"{text[:DIFF_LIMIT]}\n[{cut} more characters]\n"
+
+
+@cache
+def _changes() -> str:
+    parts = [_git("diff", "HEAD") or ""]
+    for name in (_git("ls-files", "--others", "--exclude-standard", "--", "*.py", "*.toml") or "").splitlines():
+        path = SOURCE / name
+        parts.append(f"new file {name}\n" + (path.read_text(errors="replace") if path.is_file() else ""))
+    return "\n".join(part for part in parts if part)
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(SOURCE), *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def code_versions(records: Sequence[Record]) -> dict[str, list[str]]:
+    """Names of the cells that each version of the code made, most cells first; more than one entry calls for a warning.
+
+    A version is the hash of rrpo's source that built the cell's own stages, whatever the commit; of older records, which
+    lack it, the commit. Keys are for people: ``commit 1a2b3c4d``, with the hash of uncommitted changes where there were any.
+    """
+    names: dict[str, list[str]] = {}
+    labels: dict[str, str] = {}
+    for record in records:
+        tags = record.tags
+        commit = tags.get(TAG_SHA, "unknown")[:8]
+        if TAG_DIFF in tags or tags.get(TAG_DIRTY) == "true":
+            commit += f" with changes {tags.get(TAG_DIFF, 'unknown')[:8]}"
+        version = tags.get(TAG_CODE, commit)
+        label = labels.setdefault(version, f"commit {commit}")
+        if list(labels.values()).count(label) > 1:  # one commit recorded what another had built
+            sources = " and ".join(source[:8] for source in version.split(","))
+            label = labels[version] = f"{label}, source {sources}"
+        names.setdefault(label, []).append(f"{record.label}/{record.seed}")
+    return dict(sorted(names.items(), key=lambda item: -len(item[1])))
+
+
+def code_warning(records: Sequence[Record]) -> str:
+    """A sentence for plan and report when the cells were made by several versions of the code; empty when by one."""
+    versions = code_versions(records)
+    if len(versions) < 2:
+        return ""
+    parts = [
+        f"{version} ({len(cells)} cells: {', '.join(cells[:4])}{', ...' if len(cells) > 4 else ''})"
+        for version, cells in versions.items()
+    ]
+    return f"These cells were made by {len(versions)} versions of the code: {'; '.join(parts)}."
+
+
+def describe(device: str) -> dict[str, str]:
+    """Versions, machine and command, as the artifact ``environment.json`` lists them."""
+    found = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": device,
+        "processor": processor(),
+        "cpus": str(os.cpu_count()),
+    }
+    if device == "cuda":
+        found["gpu"] = _gpu_name()
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found | git_state()
+
+
+def resolve_device(name: str, *, elsewhere: bool = False) -> str:
+    """``cpu`` or ``cuda``; ``auto`` takes a GPU when the driver and torch's build both have one.
+
+    Where tasks run ``elsewhere``, this machine's lack of a GPU says nothing against ``cuda``, and ``auto`` still goes by it.
+
+    Raises InputError for an unknown name, and for ``cuda`` where there is none.
+    """
+    choose("device", name, ("auto", "cpu", "cuda"))
+    if name == "cpu" or (name == "cuda" and elsewhere):
+        return name
+    missing = _no_gpu()
+    if missing and name == "cuda":
+        raise InputError("there is no GPU to run on", got=f"--device cuda ({missing})", fix="use --device cpu or auto")
+    return "cpu" if missing else "cuda"
+
+
+def _no_gpu() -> str:
+    """Why no GPU can be used, or nothing. Asks the driver and torch's version file: importing torch takes seconds."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return "torch is not installed"
+    text = Path(spec.origin).with_name("version.py").read_text()
+    if re.search(r"^cuda\b[^=]*= *None", text, re.MULTILINE):
+        return "torch is a CPU build"
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return "CUDA_VISIBLE_DEVICES hides every GPU"
+    try:
+        driver = ctypes.CDLL(DRIVER)
+    except OSError:
+        return "no NVIDIA driver"
+    return "" if _count(driver) else "the driver sees no GPU"
+
+
+def gpus() -> dict[str, int]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them -> MiB of memory; empty where there are none."""
+    if _no_gpu():
+        return {}
+    driver = ctypes.CDLL(DRIVER)
+    names = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    found: dict[str, int] = {}
+    for number in range(_count(driver)):
+        device, size = ctypes.c_int(), ctypes.c_size_t()
+        driver.cuDeviceGet(ctypes.byref(device), number)
+        driver.cuDeviceTotalMem_v2(ctypes.byref(size), device)
+        found[names[number] if number < len(names) else str(number)] = size.value // 2**20
+    return found
+
+
+def _count(driver: ctypes.CDLL) -> int:
+    """Of the GPUs that CUDA_VISIBLE_DEVICES leaves."""
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
+def _gpu_name() -> str:
+    """The first GPU's name, as the driver gives it."""
+    try:
+        driver = ctypes.CDLL(DRIVER)
+    except OSError:
+        return "unknown"
+    name = ctypes.create_string_buffer(256)
+    known = driver.cuInit(0) == 0 and driver.cuDeviceGetName(name, len(name), 0) == 0
+    return name.value.decode(errors="replace") if known else "unknown"

@@ -1,0 +1,199 @@
+"""Cells -> tasks: one for every distinct stage that is missing, one for the record of every cell.
+
+`build_stage` runs inside a worker process, `record_cell` in the parent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from ablations.execution.estimate import Estimator
+from ablations.execution.scheduler import Task
+from ablations.execution.worker import stopping
+from ablations.tracking.recorder import Tracker
+from ablations.tracking.records import Record
+from rrpo.pipeline.cell import Cell, collect
+from rrpo.pipeline.stages import MARKER, Context, Stage, materialise, walk
+
+Report = Callable[[int, int], None]
+SMALLER = 2
+"""Samples a forward after a policy optimisation ran out of memory."""
+LOG_LIMIT = 20_000
+"""Characters kept of the end of one stage's log in a cell's record."""
+
+
+def missing_stages(cells: Sequence[Cell], amended: Sequence[Cell], store: Path) -> list[Stage]:
+    """Every distinct stage that is missing for the records of ``cells`` and the optional results of ``amended``, inputs first."""
+    core = [stage for cell in cells for stage in cell.stages.values()]
+    return missing_below([*core, *(stage for cell in amended for stage in cell.optional.values())], store)
+
+
+def missing_below(wanted: Sequence[Stage], store: Path) -> list[Stage]:
+    """Every distinct stage that is missing for ``wanted``, inputs first; what only finished stages read is not needed."""
+    missing: dict[str, Stage] = {}
+    seen: set[str] = set()
+
+    def visit(stage: Stage) -> None:
+        if stage.key in seen:
+            return
+        seen.add(stage.key)
+        if not stage.done(store):
+            for child in stage.inputs.values():
+                visit(child)
+            missing[stage.key] = stage
+
+    for root in wanted:
+        visit(root)
+    return list(missing.values())
+
+
+def stage_key(stage: Stage) -> str:
+    """The task that builds a stage."""
+    return stage.folder
+
+
+def cell_key(cell: Cell) -> str:
+    """The task that records a cell."""
+    return f"cell-{cell.hash[:20]}"
+
+
+def optional_key(cell: Cell) -> str:
+    """The task that adds its optional results to a cell's record."""
+    return f"optional-{cell.hash[:20]}"
+
+
+def tasks(
+    cells: Sequence[Cell],
+    amended: Sequence[Cell],
+    store: Path,
+    device: str,
+    tracker: Tracker,
+    estimator: Estimator,
+) -> list[Task]:
+    """The graph below the cells, none of which is recorded, and below the optional results of ``amended``.
+
+    Ready tasks go by the first cell that needs them, so that seeds complete one after the other; inside a cell the one
+    with the longest way to the end goes first.
+    """
+    stages = missing_stages(cells, amended, store)
+    order = {stage.key: position for position, stage in enumerate(stages)}
+    recorded_here = {cell.hash for cell in cells}
+    first = _first_cell([*cells, *(cell for cell in amended if cell.hash not in recorded_here)], order)
+    tail = _longest_tail(stages, estimator)
+    priorities = {stage.key: (first[stage.key], -tail[stage.key], order[stage.key]) for stage in stages}
+    return (
+        stage_tasks(stages, store, device, priorities)
+        + [
+            Task(
+                key=cell_key(cell),
+                title=cell.name,
+                function="ablations.execution.jobs:record_cell",
+                arguments=(cell, store, tracker),
+                needs=frozenset(stage_key(stage) for stage in cell.stages.values() if stage.key in order),
+                priority=(position,),
+                here=True,
+            )
+            for position, cell in enumerate(cells)
+        ]
+        + [
+            Task(
+                key=optional_key(cell),
+                title=f"{cell.name}, optional results",
+                function="ablations.execution.jobs:add_optional",
+                arguments=(cell, store, tracker),
+                needs=frozenset(stage_key(stage) for stage in cell.optional.values() if stage.key in order)
+                | ({cell_key(cell)} if cell.hash in recorded_here else set()),
+                priority=(len(cells) + position,),
+                here=True,
+            )
+            for position, cell in enumerate(amended)
+        ]
+    )
+
+
+def stage_tasks(
+    stages: Sequence[Stage], store: Path, device: str, priorities: Mapping[str, tuple[float, ...]]
+) -> list[Task]:
+    """A task for each of ``stages``, with a priority by the stage's key."""
+    keys = {stage.key for stage in stages}
+    return [
+        Task(
+            key=stage_key(stage),
+            title=str(stage),
+            function="ablations.execution.jobs:build_stage",
+            arguments=(stage, store, device, None),
+            after_oom=(stage, store, device, SMALLER),
+            needs=frozenset(stage_key(child) for child in stage.inputs.values() if child.key in keys),
+            priority=priorities[stage.key],
+        )
+        for stage in stages
+    ]
+
+
+def longest_first(stages: Sequence[Stage], estimator: Estimator) -> dict[str, tuple[float, ...]]:
+    """Priorities by which the stage with the longest way to the end goes first."""
+    tail = _longest_tail(stages, estimator)
+    return {stage.key: (-tail[stage.key], position) for position, stage in enumerate(stages)}
+
+
+def _first_cell(cells: Sequence[Cell], wanted: dict[str, int]) -> dict[str, int]:
+    first: dict[str, int] = {}
+    for position, cell in enumerate(cells):
+        for stage in walk(*cell.stages.values(), *cell.optional.values()):
+            if stage.key in wanted:
+                first.setdefault(stage.key, position)
+    return first
+
+
+def _longest_tail(stages: Sequence[Stage], estimator: Estimator) -> dict[str, float]:
+    """Seconds from a stage's start to the end of the longest chain that needs it, by the estimator's guess."""
+    tail = {stage.key: 0.0 for stage in stages}
+    for stage in reversed(stages):  # inputs come first, so backwards every reader is before what it reads
+        tail[stage.key] += estimator.guess(stage)
+        for child in stage.inputs.values():
+            if child.key in tail:
+                tail[child.key] = max(tail[child.key], tail[stage.key])
+    return tail
+
+
+def build_stage(stage: Stage, store: Path, device: str, micro: int | None, report: Report) -> float:
+    """Build one stage, with at most ``micro`` samples a forward; the seconds it took.
+
+    Raises ClaimedError where another live process builds it, `Interrupted` when this worker was asked to stop.
+    """
+    often = float(os.environ.get("RRPO_CHECKPOINT_SECONDS", Context.checkpoint_seconds))
+    context = Context(device=device, report=report, stop=stopping, micro=micro, wait=False, checkpoint_seconds=often)
+    folder = materialise(stage, store, context)
+    return float(json.loads((folder / MARKER).read_text())["seconds"])
+
+
+def record_cell(cell: Cell, store: Path, tracker: Tracker, report: Report) -> Record:
+    """Record a cell, all of whose stages are stored."""
+    scalars, files = collect(cell.stages, store)
+    below = {stage.key: stage.seconds(store) or 0.0 for stage in walk(*cell.stages.values())}
+    scalars["seconds"] = sum(below.values())
+    scalars |= {f"seconds_{role}": below[stage.key] for role, stage in cell.stages.items()}
+    return tracker.record_cell(cell, scalars, files, log_of(cell, store))
+
+
+def add_optional(cell: Cell, store: Path, tracker: Tracker, report: Report) -> None:
+    """Add the results of a recorded cell's optional stages, all of which are stored."""
+    scalars, files = collect(cell.optional, store)
+    scalars |= {f"seconds_{role}": stage.seconds(store) or 0.0 for role, stage in cell.optional.items()}
+    tracker.add_optional(cell, cell.optional, scalars, files)
+
+
+def log_of(cell: Cell, store: Path) -> str:
+    """What the tasks of one cell printed: every stage's line, and the output of those that this machine built."""
+    parts = []
+    for stage in walk(*cell.stages.values()):
+        seconds = stage.seconds(store)
+        parts.append(f"{stage_key(stage)} · {stage} · " + ("not built" if seconds is None else f"{seconds:.1f} s"))
+        log = store / "logs" / f"{stage_key(stage)}.log"
+        text = log.read_text(errors="replace").strip() if log.is_file() else ""
+        if text:
+            parts.append("\n".join(f"    {line}" for line in text[-LOG_LIMIT:].splitlines()))
+    return "\n".join(parts) + "\n"

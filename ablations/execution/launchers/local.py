@@ -1,0 +1,122 @@
+"""Worker processes on this machine: spawned, warm, each runs many tasks. One that dies is replaced; all die with the parent."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from ablations.execution import worker
+from ablations.execution.launchers.pool import Died, Done, Event, Failed, Progress, Task
+
+BURIAL = 5.0
+"""Seconds to wait for the exit code of a worker that has closed its pipe."""
+KINDS: dict[str, type[Progress | Done | Failed]] = {"progress": Progress, "done": Done, "failed": Failed}
+"""First word of a worker's answer -> the event it stands for."""
+
+
+@dataclass
+class _Worker:
+    slot: int
+    process: BaseProcess
+    connection: Connection
+    busy: bool = False
+
+
+class LocalPool:
+    """A `Pool` of worker processes."""
+
+    def __init__(self, workers: int, gpus: Sequence[str] = ()) -> None:
+        """``gpus`` are dealt to the slots in turn, by their names in CUDA_VISIBLE_DEVICES; none: workers see what this sees."""
+        self.capacity = workers
+        self._gpus = list(gpus)
+        self._workers: list[_Worker] = []
+
+    def submit(self, task: Task, log: Path) -> int:
+        """Hand a task to an idle worker, or to a new one."""
+        member = next((w for w in self._workers if not w.busy), None) or self._spawn()
+        member.busy = True
+        with contextlib.suppress(OSError):  # died while idle: heard of as end of file, like any death
+            member.connection.send((task.function, task.arguments, str(log)))
+        return member.slot
+
+    def events(self, timeout: float | None) -> list[Event]:
+        """What the workers say; a worker that says no more has died."""
+        by_connection = {w.connection: w for w in self._workers}
+        heard = [self._hear(by_connection[c]) for c in wait(list(by_connection), timeout)]  # type: ignore[index]
+        return [event for event in heard if event is not None]
+
+    def halt(self) -> None:
+        """Signal the busy workers (`worker.STOP`)."""
+        for member in self._workers:
+            if member.busy and member.process.is_alive() and member.process.pid:
+                os.kill(member.process.pid, worker.STOP)
+
+    def stop(self, grace: float) -> None:
+        """Idle workers go by themselves, busy ones by SIGTERM, then SIGKILL."""
+        for member in self._workers:
+            if member.busy:
+                member.process.terminate()
+        deadline = time.monotonic() + grace
+        for member in self._workers:
+            member.connection.close()
+            member.process.join(max(0.0, deadline - time.monotonic()))
+            if member.process.is_alive():
+                member.process.kill()
+                member.process.join()
+        self._workers.clear()
+
+    def _hear(self, member: _Worker) -> Event | None:
+        try:
+            kind, first, second = member.connection.recv()
+        except (EOFError, OSError):
+            return self._bury(member)
+        member.busy = kind == "progress"
+        return KINDS[kind](member.slot, first, second)
+
+    def _bury(self, member: _Worker) -> Event | None:
+        """Take a dead worker out; nothing is to be told of one that was idle."""
+        member.process.join(BURIAL)
+        self._workers.remove(member)
+        member.connection.close()
+        return Died(member.slot, died(member.process.exitcode)) if member.busy else None
+
+    def _spawn(self) -> _Worker:
+        slot = min(set(range(self.capacity)) - {w.slot for w in self._workers})
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        own = dict(worker.ENVIRONMENT)
+        if self._gpus:
+            own["CUDA_VISIBLE_DEVICES"] = self._gpus[slot % len(self._gpus)]
+        before = {name: os.environ.get(name) for name in own}
+        os.environ.update(own)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {worker.STOP})  # until the worker can hear it
+        try:
+            process = context.Process(target=worker.serve, args=(theirs, os.getpid()), name=f"worker-{slot}")
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+        theirs.close()
+        member = _Worker(slot, process, ours)
+        self._workers.append(member)
+        return member
+
+
+def died(exitcode: int | None) -> str:
+    """An exit code in words; negative: the signal."""
+    if exitcode is None or exitcode >= 0:
+        return f"exit code {exitcode}"
+    name = signal.Signals(-exitcode).name
+    return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")

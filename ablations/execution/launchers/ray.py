@@ -1,0 +1,159 @@
+"""Tasks on a Ray cluster: every slot is an actor that keeps one warm worker process.
+
+The runs folder must be shared by all nodes. When the driver dies, Ray ends its actors, and their workers die with them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ablations.errors import InputError
+from ablations.execution.failures import kind_of
+from ablations.execution.launchers.pool import Died, Event, Failed, Progress, Task
+from ablations.execution.launchers.remote import Host
+
+POLL = 0.5
+"""Seconds an actor listens to its worker before it looks for other calls, such as to stop."""
+OBJECT_STORE = 128 * 2**20
+"""Bytes of a local cluster's object store: results are small."""
+REASON = 300
+"""Characters kept of Ray's account of a death."""
+
+
+class RayPool:
+    """A `Pool` of Ray actors. Connects at once; actors start with their first task."""
+
+    def __init__(self, workers: int, *, address: str | None = None, cpus: float = 1, gpus: float = 0) -> None:
+        self.capacity = workers
+        self._ray, self._own = _connect(address, workers * cpus)
+        self._options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0}
+        self._actors: dict[int, Any] = {}
+        self._pending: dict[Any, int] = {}
+        try:
+            self._check_room(cpus, gpus)
+        except InputError:
+            self.stop(0)
+            raise
+
+    def submit(self, task: Task, log: Path) -> int:
+        """Hand a task to an idle actor, or to a new one."""
+        slot = min(set(range(self.capacity)) - set(self._pending.values()))
+        if slot not in self._actors:
+            self._actors[slot] = self._ray.remote(Host).options(**self._options).remote(sys.path)
+        self._pending[self._actors[slot].submit.remote(task, log)] = slot
+        return slot
+
+    def events(self, timeout: float | None) -> list[Event]:
+        """What the actors tell; one that answers no more has died."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not self._pending:
+                time.sleep(left or 0)
+                return []
+            ready, _ = self._ray.wait(list(self._pending), timeout=left)
+            told = [event for call in ready for event in self._hear(call)]
+            if told or (deadline is not None and time.monotonic() >= deadline):
+                return told
+
+    def halt(self) -> None:
+        """Have the busy actors signal their workers."""
+        for slot in set(self._pending.values()):
+            self._actors[slot].halt.remote()
+
+    def stop(self, grace: float) -> None:
+        """Every actor ends its worker, then goes itself; so does a cluster that was started here."""
+        if grace > 0:
+            leaving = [actor.stop.remote(grace) for actor in self._actors.values()]
+            if leaving:
+                self._ray.wait(leaving, num_returns=len(leaving), timeout=grace + 2 * POLL)
+        for actor in self._actors.values():
+            self._ray.kill(actor)
+        self._actors.clear()
+        self._pending.clear()
+        if self._own:
+            self._ray.shutdown()
+
+    def _hear(self, call: Any) -> list[Event]:
+        slot = self._pending.pop(call)
+        try:
+            told = self._ray.get(call)
+        except self._ray.exceptions.RayTaskError as error:
+            return [Failed(slot, f"{type(error.cause).__name__}: {error.cause}", kind_of(error.cause))]
+        except self._ray.exceptions.RayError as error:
+            del self._actors[slot]
+            return [Died(slot, _reason(error))]
+        events = [replace(event, slot=slot) for event in told] if isinstance(told, list) else []
+        if all(isinstance(event, Progress) for event in events):
+            self._pending[self._actors[slot].events.remote(POLL)] = slot
+        return events
+
+    def _check_room(self, cpus: float, gpus: float) -> None:
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
+            raise InputError(
+                "no node of the Ray cluster can run a task",
+                got=f"{cpus:g} CPU(s) and {gpus:g} GPU(s) a task; a node has at most "
+                f"{_most(nodes, 'CPU')} and {_most(nodes, 'GPU')}",
+                fix="lower --cpus-per-task or --gpus-per-task, or add such a node",
+            )
+
+
+def _connect(address: str | None, cpus: float) -> tuple[Any, bool]:
+    """Ray, and whether its cluster was started here."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address is None and "RAY_AUTH_MODE" not in os.environ:  # Ray listens on every interface
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+    import ray
+
+    if ray.is_initialized():
+        return ray, False
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    with _own_sigterm():
+        if address is None:
+            local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
+            ray.init(address="local", num_cpus=int(cpus), **local, **quiet)
+            return ray, True
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise InputError(
+                "no Ray cluster answers at --address",
+                got=f"{address} ({' '.join(str(error).split())[:REASON]})",
+                fix="start one with `ray start --head`, or leave --address out",
+            ) from error
+    return ray, True
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Ray puts a handler of its own in the place of this program's."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _reason(error: Exception) -> str:
+    """The part of Ray's account that tells something."""
+    text = " ".join(str(error).split()).split("The actor is dead because ")[-1]
+    return f"lost by Ray: {text.split(' Some common causes')[0]}"[:REASON]
+
+
+def _most(nodes: list[dict[str, float]], resource: str) -> str:
+    return f"{max((node.get(resource, 0) for node in nodes), default=0):g}"

@@ -1,0 +1,169 @@
+"""Tasks as Slurm jobs by submitit, one job a task; where there is no sbatch, submitit's local executor stands in.
+
+The runs folder must be shared by all nodes. Jobs outlive this process: what they build is found by the next start. A job that
+is preempted is requeued by submitit and goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from ablations.errors import InputError
+from ablations.execution.launchers.pool import Died, Event, Failed, Progress, Task
+from ablations.execution.launchers.remote import halt_file, run_alone
+
+POLL = 0.2
+"""Seconds between two looks at the jobs; submitit itself asks Slurm more seldom."""
+MINUTES = 24 * 60
+"""Time limit of a job, where ``--slurm time=...`` sets none."""
+CLEAN_UP = 20.0
+"""Seconds a job that Slurm ends gives its task to clean up; Slurm's own patience (KillWait) is 30."""
+
+
+@dataclass
+class _Job:
+    job: Any
+    note: Path
+    told: Progress | None = None
+
+
+class SlurmPool:
+    """A `Pool` of batch jobs."""
+
+    def __init__(
+        self, workers: int, folder: Path, *, cpus: int = 1, gpus: int = 0, options: Mapping[str, str] | None = None
+    ) -> None:
+        self.capacity = workers
+        self.folder = folder
+        self.cluster = "slurm" if shutil.which("sbatch") else "local"
+        self._jobs: dict[int, _Job] = {}
+        own = {f"slurm_{name}": int(v) if v.isdecimal() else v for name, v in (options or {}).items()}
+        common = {"name": "rrpo", "timeout_min": MINUTES, "cpus_per_task": cpus, "gpus_per_node": gpus}
+        self._parameters = common | own
+        with tempfile.TemporaryDirectory() as scratch:
+            self._make_executor(Path(scratch))
+
+    def _make_executor(self, folder: Path) -> Any:
+        import submitit
+
+        executor = submitit.AutoExecutor(folder=folder, cluster=self.cluster)
+        try:
+            executor.update_parameters(**self._parameters)
+        except (NameError, TypeError, ValueError) as error:
+            raise InputError(
+                "submitit does not take these --slurm options", got=error, fix="name options of sbatch"
+            ) from error
+        return executor
+
+    @cached_property
+    def _executor(self) -> Any:
+        return self._make_executor(self.folder)
+
+    def submit(self, task: Task, log: Path) -> int:
+        """Queue a job."""
+        slot = min(set(range(self.capacity)) - self._jobs.keys())
+        note = self.folder / f"{task.key}.progress"
+        note.unlink(missing_ok=True)
+        halt_file(note).unlink(missing_ok=True)
+        with _no_interrupt():
+            job = self._executor.submit(run_alone, pickle.dumps(task), log, sys.path, note, CLEAN_UP)
+        self._jobs[slot] = _Job(job, note)
+        return slot
+
+    def events(self, timeout: float | None) -> list[Event]:
+        """What the jobs' files and Slurm tell."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            told = [event for slot in list(self._jobs) for event in self._hear(slot)]
+            if told or (deadline is not None and time.monotonic() >= deadline):
+                return told
+            time.sleep(POLL)
+
+    def halt(self) -> None:
+        """Leave word in the shared folder."""
+        for member in self._jobs.values():
+            halt_file(member.note).touch()
+
+    def stop(self, grace: float) -> None:
+        """Cancel all jobs. Slurm sees to their end by itself; those of the stand-in get ``grace`` seconds."""
+        if self.cluster == "slurm":
+            for member in self._jobs.values():
+                member.job.cancel(check=False)
+        else:
+            _end([int(member.job.job_id) for member in self._jobs.values() if not member.job.done()], grace)
+        self._jobs.clear()
+
+    def _hear(self, slot: int) -> list[Event]:
+        member = self._jobs[slot]
+        if member.job.done():
+            del self._jobs[slot]
+            return [self._outcome(slot, member)]
+        with suppress(OSError, ValueError):
+            now = Progress(slot, *json.loads(member.note.read_text()))
+            if now != member.told:
+                member.told = now
+                return [now]
+        return []
+
+    def _outcome(self, slot: int, member: _Job) -> Event:
+        """Of a job that has ended; its files go with it unless they may tell why it died."""
+        job = member.job
+        if self.cluster == "local" and not job.paths.result_pickle.exists():
+            return Died(slot, f"its job {job.job_id} ended without a result (see {job.paths.stderr})")
+        try:
+            event: Event = replace(job.result(), slot=slot)
+        except Exception as error:  # submitit's, who gives an error before the task began the form of a text
+            return _lost(slot, error, f"{job.state} (job {job.job_id}, see {job.paths.stderr})")
+        for path in (*self.folder.glob(f"{job.job_id}_*"), member.note, halt_file(member.note)):
+            path.unlink(missing_ok=True)
+        return event
+
+
+def _lost(slot: int, error: Exception, state: str) -> Event:
+    """Of a job without a result: an error before its task began (or submitit's word that time is up), or a death."""
+    from submitit.core.utils import FailedJobError
+
+    text = str(error)
+    if isinstance(error, FailedJobError) and "timed-out" not in text:
+        trace = [line for line in text.split("-" * 22)[1].splitlines() if line.strip()]
+        return Failed(slot, f"{trace[-1]} {state}", "bug")
+    return Died(slot, f"timed out, {state}" if "timed-out" in text else state)
+
+
+def _end(controllers: Sequence[int], grace: float) -> None:
+    """End the stand-in's processes. A controller passes SIGTERM on to its job."""
+    family: list[psutil.Process] = []
+    for pid in controllers:
+        with suppress(psutil.NoSuchProcess):
+            controller = psutil.Process(pid)
+            family += [controller, *controller.children(recursive=True)]
+            controller.terminate()
+    _, alive = psutil.wait_procs(family, timeout=grace)
+    for process in alive:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=1)
+
+
+@contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """What is started meanwhile never sees Ctrl-C, which is this process's to handle and waits until it is over."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

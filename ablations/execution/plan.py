@@ -1,0 +1,160 @@
+"""What is missing for what a command asks for. Starts nothing and imports no torch; opening the store puts it in order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ablations.execution import environment
+from ablations.execution.estimate import Estimator, wall
+from ablations.execution.failures import Lost
+from ablations.execution.jobs import missing_stages
+from ablations.execution.request import Request
+from ablations.execution.runs_folder import RunsFolder
+from ablations.stats.power_analysis import prospects
+from ablations.tracking.invocations import DEVELOPMENT, Invocation, on, planned_seeds
+from ablations.tracking.reader import Store
+from ablations.tracking.records import Record
+from rrpo.pipeline.cell import Cell
+from rrpo.pipeline.claims import Claims
+from rrpo.pipeline.stages import Stage
+
+WORLD = "profile.world.seed"
+"""Parameter of a record that tells worlds of one profile apart."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What of a request is done, and what is to build."""
+
+    request: Request
+    """What was asked for."""
+    done: dict[str, Record]
+    """Cell hash -> record of the grid's cells that are complete, those not asked for included."""
+    lost: dict[str, Lost]
+    """Cell hash -> why the cell's last run failed, of those that are not complete."""
+    stages: list[Stage]
+    """Distinct stages to build, inputs first."""
+    invocations: Sequence[Invocation] = ()
+    """What this grid was asked for so far on this profile, in this world and of this kind of seeds, oldest first."""
+
+    @property
+    def kept_back(self) -> list[Cell]:
+        """Cells that diverged or met a bug before, and are run again only on request."""
+        if self.request.retry_failed:
+            return []
+        return [c for c in self.request.own if c.hash in self.lost and not self.lost[c.hash].again]
+
+    @property
+    def todo(self) -> list[Cell]:
+        """Cells to run, in order."""
+        not_now = {cell.hash for cell in self.kept_back} | self.done.keys()
+        return [cell for cell in self.request.own if cell.hash not in not_now]
+
+    @property
+    def amended(self) -> list[Cell]:
+        """Cells whose records lack results that an installed optional package can give, those to run among them."""
+        there = {key: record.optional for key, record in self.done.items()}
+        kept_back = {cell.hash for cell in self.kept_back}
+        mine = (cell for cell in self.request.own if cell.hash not in kept_back)
+        return [cell for cell in mine if cell.optional.keys() - there.get(cell.hash, frozenset())]
+
+    @property
+    def records(self) -> list[Record]:
+        """Records of the cells asked for that are complete."""
+        return [self.done[cell.hash] for cell in self.request.cells if cell.hash in self.done]
+
+    def states(self) -> dict[str, str]:
+        """Cell hash -> state and reason: done, missing, failed (why), stale (what changed), at work elsewhere (where)."""
+        request = self.request
+        older = {(r.label, r.seed, r.profile, r.params.get(WORLD)): r for r in self.done.values()}
+        owners = _owners(request.folder, request.cells)
+        found: dict[str, str] = {}
+        for cell in request.cells:
+            lost = self.lost.get(cell.hash)
+            before = older.get((cell.label, cell.seed, cell.profile.name, str(cell.profile.world.seed)))
+            if cell.hash in self.done:
+                found[cell.hash] = "done"
+            elif owner := owners.get(cell.hash):
+                found[cell.hash] = f"at work: {owner}"
+            elif lost:
+                again = "run again" if lost.again or request.retry_failed else "not run again without --retry failed"
+                found[cell.hash] = f"failed, {lost} ({again})"
+            elif before:
+                found[cell.hash] = f"stale: {_change(before, cell)}"
+            else:
+                found[cell.hash] = "missing"
+        return found
+
+    def rows(self) -> list[str]:
+        """Every cell with its state, for people."""
+        states = self.states()
+        return [f"  {cell.name:<24} {cell.hash[:8]}  {states[cell.hash]}" for cell in self.request.cells]
+
+    def prospects(self) -> list[str]:
+        """What the seeds planned in all can show."""
+        request = self.request
+        first = request.cells[0]
+        this = Invocation("", first.profile.name, first.world_hash, tuple(request.arms), tuple(request.seeds))
+        seeds = planned_seeds([*self.invocations, this], request.declared) or [len(request.seeds)]
+        return prospects({*request.arms, *request.declared}, seeds[-1])
+
+    def lines(self, estimator: Estimator, *, cells: bool = True) -> list[str]:
+        """The plan for people: every cell (or none), the stages to build, the time."""
+        request, todo = self.request, self.todo
+        kinds = Counter(stage.name for stage in self.stages)
+        stages = ", ".join(f"{count} x {name}" for name, count in kinds.items()) or "none"
+        back = f", {len(self.kept_back)} kept back" if self.kept_back else ""
+        back += "" if request.shard == (1, 1) else f" in shard {request.shard[0]}/{request.shard[1]}"
+        done = sum(cell.hash in self.done for cell in request.cells)
+        late = sum(cell.hash in self.done for cell in self.amended)
+        more = f"; optional results to add to {late} that are done" if late else ""
+        return [
+            f"grid {request.grid}: {len(request.arms)} arms x {len(request.seeds)} seeds = {len(request.cells)} cells, "
+            f"{done} done, {len(todo)} to run{back}{more}",
+            *(self.rows() if cells else ()),
+            f"stages to build: {stages}",
+            *self.prospects(),
+            *([f"WARNING: {warning}"] if (warning := environment.code_warning(self.records)) else []),
+            f"time on {request.workers} worker(s), {request.device}: {wall(self.stages, estimator, request.workers)}"
+            f"; disk: {estimator.space(self.stages)}",
+        ]
+
+
+def _change(before: Record, cell: Cell) -> str:
+    """What tells a complete record of the same name from the cell that is asked for."""
+    now = cell.params()
+    names = sorted(key for key in before.params.keys() | now.keys() if before.params.get(key) != now.get(key))
+    if not names:
+        return "the code of a stage changed (its version in rrpo/pipeline/versions.py)"
+    shown = ", ".join(f"{key} {before.params.get(key, 'absent')} -> {now.get(key, 'absent')}" for key in names[:3])
+    return f"the config changed: {shown}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _owners(folder: RunsFolder, cells: Sequence[Cell]) -> dict[str, str]:
+    """Cell hash -> the live process that builds one of its own stages."""
+    owners = Claims(folder.claims).holders()
+    if not owners:
+        return {}
+    own = {cell.hash: [stage.folder for stage in cell.stages.values()] for cell in cells}
+    return {key: str(owners[name]) for key, names in own.items() for name in names if name in owners}
+
+
+def _invocations(store: Store, asked: Request) -> list[Invocation]:
+    first = asked.cells[0]
+    mine = [
+        one
+        for one in store.plans(asked.grid)
+        if (one.profile, one.world_hash) == (first.profile.name, first.world_hash)
+    ]
+    return on(mine, development=min(asked.seeds) >= DEVELOPMENT)
+
+
+def make(asked: Request) -> Plan:
+    """Compare a request with what is stored."""
+    plan = Plan(asked, {}, {}, [])
+    if asked.folder.exists:
+        store = Store(asked.folder)
+        plan = Plan(asked, *store.states(asked.grid), [], _invocations(store, asked))
+    return replace(plan, stages=missing_stages(plan.todo, plan.amended, asked.folder.root))

@@ -1,0 +1,61 @@
+"""What invocations of a grid planned, on disk beside the store, so that `ablations.status` needs no grid's code."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+from ablations.execution.jobs import stage_key
+from ablations.execution.runs_folder import RunsFolder
+from rrpo.pipeline.cell import Cell
+from rrpo.pipeline.stages import walk
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """One cell of an invocation."""
+
+    name: str
+    """``arm/seed``."""
+    hash: str
+    """Identity of the result."""
+    stages: tuple[tuple[str, str], ...]
+    """(folder's name, log's name) of every stage below it, inputs first."""
+    profile: str = ""
+    """Name of the size of world and models; empty where an older version wrote it."""
+    world: int = 0
+    """The world's seed."""
+
+
+def write_plan(folder: RunsFolder, grid: str, cells: Sequence[Cell]) -> None:
+    """Add what is planned, in one step; on the same profile and world it takes the place of what had the same name."""
+    planned = [PlannedCell(c.name, c.hash, _stages(c), c.profile.name, c.profile.world.seed) for c in cells]
+    names = {(cell.name, profile, cell.world) for cell in planned for profile in (cell.profile, "")}
+    path = _path(folder, grid)
+    path.parent.mkdir(exist_ok=True)
+    with folder.lock():
+        rows = [cell for cell in read_plan(folder, grid) if (cell.name, cell.profile, cell.world) not in names]
+        rows += planned
+        partial = path.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps([astuple(cell) for cell in rows]))
+        os.replace(partial, path)
+
+
+def _stages(cell: Cell) -> tuple[tuple[str, str], ...]:
+    return tuple((stage.folder, stage_key(stage)) for stage in walk(*cell.stages.values()))
+
+
+def read_plan(folder: RunsFolder, grid: str) -> list[PlannedCell]:
+    """The cells that any invocation planned, each name once a profile, the newest last; none before the first."""
+    path = _path(folder, grid)
+    if not path.is_file():
+        return []
+    rows = json.loads(path.read_text())
+    return [PlannedCell(name, key, tuple((a, b) for a, b in stages), *rest) for name, key, stages, *rest in rows]
+
+
+def _path(folder: RunsFolder, grid: str) -> Path:
+    return folder.root / "plans" / f"{grid}.json"

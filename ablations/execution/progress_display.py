@@ -1,0 +1,120 @@
+"""What the user sees while a grid runs: a live display on a terminal, one plain line an event elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from ablations.execution.estimate import duration
+from ablations.execution.scheduler import Failure, Task
+
+
+class Display:
+    """An observer of the scheduler; use as a context manager. Passes every event on to ``then``, if one is given."""
+
+    def __init__(
+        self, console: Console, cells: int, done: int, remaining: Callable[[], str], counted: str = "cell"
+    ) -> None:
+        self.console = console
+        self.counted = counted
+        """What is counted: tasks whose key starts with this word and a hyphen, or with ``stage`` every task."""
+        self.cells = cells
+        """How many there are in all: the cells of a grid."""
+        self.done = done
+        """How many are finished, those of former runs included."""
+        self.failed_cells = 0
+        self.remaining = remaining
+        """The time left, in words."""
+        self.live = console.is_terminal
+        self._started = time.monotonic()
+        self._bars = Progress(
+            TextColumn("{task.fields[slot]}"),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            console=console,
+        )
+        self._rows: dict[int, TaskID] = {}
+        self._elsewhere: set[str] = set()
+        self._view = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Display:
+        if self.live:
+            self._view.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.live:
+            self._view.stop()
+
+    def started(self, slot: int, task: Task) -> None:
+        """Show a worker's new task."""
+        if slot in self._rows:
+            self._bars.remove_task(self._rows[slot])
+        self._rows[slot] = self._bars.add_task(task.title, total=None, slot=f"worker {slot + 1}")
+
+    def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
+        """Move a worker's bar."""
+        self._bars.update(self._rows[slot], completed=done, total=total)
+
+    def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
+        """Count a cell, or name a finished stage."""
+        self._free(slot)
+        if self._counts(task):
+            self.done += 1
+            took = f" in {duration(seconds)}" if self.counted == "stage" else ""
+            self.line(f"{self.counted} {self.done} of {self.cells} done: {task.title}{took} · left: {self.remaining()}")
+        elif not self.live:
+            self.line(f"built {task.title} in {duration(seconds)}")
+
+    def retried(self, slot: int | None, task: Task, failure: Failure) -> None:
+        """Say why a task is tried again, of another runner's work once."""
+        self._free(slot)
+        if failure.kind != "claimed":
+            self.line(f"{failure.kind}: {task.title}: {failure.message}")
+        elif task.key not in self._elsewhere:
+            self._elsewhere.add(task.key)
+            self.line(f"elsewhere: {failure.message}")
+
+    def said(self, text: str) -> None:
+        """Pass on what concerns no single task."""
+        self.line(text)
+
+    def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
+        """Say once what failed, and which cells are lost by it."""
+        self._free(slot)
+        if failure.cause == task.title:
+            self.line(f"FAILED {task.title}: {failure.kind}: {failure.message} (log: {failure.log})")
+        if self._counts(task):
+            self.failed_cells += 1
+            if failure.cause != task.title and self.counted != "stage":
+                self.line(f"FAILED {self.counted} {task.title}: needs {failure.cause}")
+
+    def line(self, text: str) -> None:
+        """Print one line above the display, with the time since the start where there is none."""
+        stamp = "" if self.live else f"[{time.monotonic() - self._started:7.1f} s] "
+        self.console.print(stamp + text, markup=False, highlight=False, soft_wrap=True)
+
+    def _counts(self, task: Task) -> bool:
+        return self.counted == "stage" or task.key.startswith(f"{self.counted}-")
+
+    def _free(self, slot: int | None) -> None:
+        if slot is not None and slot in self._rows:
+            self._bars.remove_task(self._rows.pop(slot))
+
+    def _render(self) -> RenderableType:
+        from rich.console import Group
+        from rich.text import Text
+
+        failed = f" · {self.failed_cells} failed" if self.failed_cells else ""
+        passed = duration(time.monotonic() - self._started)
+        head = (
+            f"{self.counted}s done: {self.done} of {self.cells}{failed} · running {passed} · left: {self.remaining()}"
+        )
+        return Group(Text(head, style="bold"), self._bars)

@@ -1,0 +1,202 @@
+"""What a command asks for, checked: grid, arms, seeds, device, launcher. Writes nothing and imports no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ablations.errors import InputError, choose, positive
+from ablations.execution import environment, launchers, packing
+from ablations.execution.estimate import Estimator
+from ablations.execution.launchers import Launcher
+from ablations.execution.runs_folder import RunsFolder, check
+from ablations.exported import read_arms
+from ablations.grids import GRIDS, product, scale_batches
+from rrpo.corpus.config import ManifestConfig
+from rrpo.pipeline import world
+from rrpo.pipeline.cell import Cell
+from rrpo.pipeline.stages import walk
+from rrpo.profiles import PROFILES, Profile, in_world
+
+PROMPTS = ("rl", "eval")
+"""What takes a manifest of prompts, without audio."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One command: these cells, with this, there."""
+
+    grid: str
+    """Name of grid and experiment."""
+    cells: tuple[Cell, ...]
+    """Seed by seed over all arms."""
+    device: str
+    """``cpu`` or ``cuda``."""
+    workers: int
+    """Processes."""
+    folder: RunsFolder
+    """Where everything lies."""
+    retry_failed: bool = False
+    """Whether cells that diverged or met a bug are run again."""
+    fail_fast: bool = False
+    """Whether the first failure ends the run."""
+    launcher: Launcher = field(default_factory=Launcher)
+    """Where tasks run."""
+    declared: tuple[str, ...] = ()
+    """Labels of the whole grid, those not asked for included."""
+    shard: tuple[int, int] = (1, 1)
+    """(i, n): only every n-th cell, from the i-th on, is run by this command."""
+
+    @property
+    def own(self) -> tuple[Cell, ...]:
+        """The shard's cells."""
+        place, count = self.shard
+        return self.cells[place - 1 :: count]
+
+    @property
+    def arms(self) -> list[str]:
+        """Labels in the grid's order."""
+        return list(dict.fromkeys(cell.label for cell in self.cells))
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds in order."""
+        return sorted({cell.seed for cell in self.cells})
+
+
+def request(
+    *,
+    grid: str,
+    profile: str | None = None,
+    world_seed: int = 0,
+    seeds: int | None = None,
+    first_seed: int | None = None,
+    arms: str | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    batch_scale: int = 1,
+    manifests: Sequence[str] = (),
+    retry: str | None = None,
+    fail_fast: bool = False,
+    launcher: str = "local",
+    address: str | None = None,
+    cpus_per_task: int = 1,
+    gpus_per_task: float | None = None,
+    slurm: Sequence[str] = (),
+    shard: str = "1/1",
+    runs_dir: Path = Path("runs"),
+) -> Request:
+    """Check a command's options and make its cells.
+
+    Raises InputError for the first option that makes no sense.
+    """
+    chosen = GRIDS[choose("grid", grid, GRIDS)]
+    size = sized(chosen.profile if profile is None else profile, world_seed)
+    size = scale_batches(size, positive("--batch-scale", batch_scale))
+    size = replace(size, manifests=_manifests(manifests, size))
+    planned = positive("--seeds", chosen.seeds if seeds is None else seeds)
+    first = _not_negative("--first-seed", chosen.first_seed if first_seed is None else first_seed)
+    cells = chosen.cells(size, range(first, first + planned))
+    declared = tuple(dict.fromkeys(cell.label for cell in cells))
+    if arms is not None:
+        cells += product(read_arms(runs_dir), size, range(first, first + planned))
+        known = list(dict.fromkeys(cell.label for cell in cells))
+        wanted = [choose(f"arm in grid {grid}", name.strip(), known) for name in arms.split(",")]
+        cells = sorted((cell for cell in cells if cell.label in wanted), key=lambda cell: cell.seed)
+    machine = environment.resolve_device(device, elsewhere=launcher != "local")
+    folder = check(runs_dir)
+    packed = _packed(cells, folder, gpus_per_task, workers, launcher) if machine == "cuda" else packing.UNMEASURED
+    where = launchers.checked(launcher, address, cpus_per_task, gpus_per_task, slurm, machine, packed)
+    count = default_workers(machine, packed) if workers is None else positive("--workers", workers)
+    if retry is not None:
+        choose("set of cells to --retry", retry, ("failed",))
+    return Request(
+        grid=grid,
+        cells=tuple(cells),
+        device=machine,
+        workers=count,
+        folder=folder,
+        retry_failed=retry is not None,
+        fail_fast=fail_fast,
+        launcher=where,
+        declared=declared,
+        shard=_shard(shard, len(cells)),
+    )
+
+
+def sized(profile: str, world_seed: int) -> Profile:
+    """A profile by its name, in the world of that seed. Raises InputError where there is none."""
+    return in_world(PROFILES[choose("profile", profile, PROFILES)], _not_negative("--world", world_seed))
+
+
+def _not_negative(flag: str, value: int) -> int:
+    if value < 0:
+        raise InputError(f"{flag} must not be negative", got=value, fix=f"give {flag} 0 or more")
+    return value
+
+
+def _shard(text: str, cells: int) -> tuple[int, int]:
+    place, slash, count = text.partition("/")
+    if not (slash and place.isdecimal() and count.isdecimal() and 1 <= int(place) <= int(count)):
+        raise InputError("--shard takes I/N with I from 1 to N", got=text, fix="for example --shard 1/4 to --shard 4/4")
+    if int(place) > cells:
+        raise InputError("the shard holds no cell", got=f"{text} of {cells} cells", fix=f"give N at most {cells}")
+    return int(place), int(count)
+
+
+def _manifests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestConfig]:
+    """``SPLIT=PATH`` each: every line and sound checked, then what the splits must not share and must have in common."""
+    if not entries:
+        return {}
+    from rrpo.corpus.intake import check_apart, check_manifest, check_speakable
+    from rrpo.corpus.manifest import ManifestError, read_manifest
+    from rrpo.corpus.splits import draw_split
+
+    paths: dict[str, Path] = {}
+    for name, _, path in (entry.partition("=") for entry in entries):
+        choose("split for --manifest SPLIT=PATH", name, [*profile.sizes, "annotated", *PROMPTS])
+        if name in paths:
+            raise InputError(
+                "a split has one manifest",
+                got=f"{name}={paths[name]} and {name}={path}",
+                fix="put all lines into one file",
+            )
+        paths[name] = Path(path)
+    emotions, audio = profile.world.emotions, profile.world.audio
+    try:
+        lines = {name: read_manifest(path, emotions, name, audio=name not in PROMPTS) for name, path in paths.items()}
+        configs = {
+            name: check_manifest(path, lines[name], None if name in PROMPTS else audio) for name, path in paths.items()
+        }
+        check_apart({name: lines[name] for name in lines if name not in PROMPTS}, world.heard_by)
+        asked = [name for name in ("sft", *PROMPTS) if name in lines]
+        bases = ("base", "sft_heldout") if asked else ()
+        learnt = [
+            u for name in bases for u in lines.get(name) or draw_split(profile.world, world.splits(profile)[name])
+        ]
+        for name in asked:
+            check_speakable(name, lines[name], learnt)
+    except ManifestError as error:
+        raise InputError(
+            str(error), got=" ".join(entries), fix="mend the manifest or the file it names; nothing was written"
+        ) from None
+    return configs
+
+
+def _packed(
+    cells: Sequence[Cell], folder: RunsFolder, gpus_per_task: float | None, workers: int | None, launcher: str
+) -> int:
+    """Tasks a GPU, where an option does not decide it."""
+    if (workers if launcher == "local" else gpus_per_task) is not None:
+        return packing.UNMEASURED
+    stages = walk(*(stage for cell in cells for stage in cell.stages.values()))
+    smallest = min(environment.gpus().values(), default=None)
+    return packing.tasks_a_gpu(stages, Estimator(folder.root, "cuda"), smallest)
+
+
+def default_workers(device: str, packed: int = packing.UNMEASURED) -> int:
+    """One worker a CPU that this process may use; on GPUs at most ``packed`` each."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cpus, packed * max(1, len(environment.gpus()))) if device == "cuda" else cpus

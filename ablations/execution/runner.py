@@ -1,0 +1,251 @@
+"""Run a plan: store and parent run first, then the tasks on workers, tables as seeds complete, summaries of arms."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from ablations.execution import environment, jobs, launchers
+from ablations.execution.estimate import Estimator, duration
+from ablations.execution.failures import Lost
+from ablations.execution.launchers.pool import Pool
+from ablations.execution.plan import Plan
+from ablations.execution.plan import make as replan
+from ablations.execution.planned import write_plan
+from ablations.execution.progress_display import Display
+from ablations.execution.scheduler import Failure, Scheduler, Task
+from ablations.rendering.sheet import Sheet
+from ablations.rendering.summary import table
+from ablations.stats.contrasts import apply, overall
+from ablations.stats.family import PRIMARY_OUTCOME, primary
+from ablations.tracking import recorder, records
+from ablations.tracking.connection import UnavailableError
+from ablations.tracking.recorder import Tracker
+from rrpo.pipeline.cell import Cell
+from rrpo.pipeline.stages import Stage
+
+ShowTable = Callable[[Sheet, Console, str], None]
+LOOK = 1.0
+"""Seconds between two looks for room on a full disk, at the end of a run."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an invocation ended."""
+
+    cells: int
+    """Cells asked for."""
+    done: int
+    """Of them, complete now."""
+    failures: dict[str, str]
+    """Cell name -> reason."""
+    stopped: bool
+    """Whether Ctrl-C ended it."""
+    table: Sheet | None
+    """The result so far, None when there is none."""
+    ui_command: str
+    """Opens MLflow."""
+    waiting: str = ""
+    """What the tracking store has not taken yet, and why; empty when it has all."""
+
+    @property
+    def status(self) -> int:
+        """Exit status."""
+        return 130 if self.stopped else int(bool(self.failures))
+
+
+def run_plan(plan: Plan, estimator: Estimator, console: Console, show_table: ShowTable) -> Outcome:
+    """Run what a plan says is missing; nothing is written when nothing is."""
+    request = plan.request
+    failures: dict[str, str] = {}
+    stopped, waiting = False, ""
+    kept_back = {c.name: f"{plan.lost[c.hash]} (before; run again by --retry failed)" for c in plan.kept_back}
+    if plan.todo or plan.amended:
+        pool = launchers.start(request.launcher, request.workers, request.folder.logs / request.launcher.name)
+        recorder.create(request.folder, request.grid)
+        tracker = _start(plan)
+        with contextlib.suppress(OSError):  # for `ablations.status` alone
+            write_plan(request.folder, request.grid, request.cells)
+        grid_run = GridRun(plan, estimator, console, tracker, show_table)
+        try:
+            grid_run.run(pool)
+        except KeyboardInterrupt:
+            stopped = True
+        failures = grid_run.failures
+        grid_run.close("KILLED" if stopped else "FAILED" if failures else "FINISHED")
+        waiting = tracker.waiting()
+        try:
+            plan = replan(request)
+        except UnavailableError:  # what this invocation knows
+            plan = replace(plan, done=plan.done | {r.cell_hash: r for r in grid_run.records})
+    found = plan.records
+    done = len({cell.hash for cell in request.own} & plan.done.keys())
+    shown = table(found, _planned(request.cells)) if found else None
+    failures = kept_back | failures
+    ui_command = request.folder.ui_command()
+    return Outcome(len(request.own), done, failures, stopped, shown, ui_command, waiting)
+
+
+def _start(plan: Plan) -> Tracker:
+    request = plan.request
+    first = Tracker(request.folder, request.grid, environment.git_state(), environment.describe(request.device))
+    params = {"device": request.device, "workers": str(request.workers), "launcher": request.launcher.name}
+    return first.start_invocation(request.cells, params)
+
+
+def _planned(cells: Sequence[Cell]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for cell in cells:
+        counts[cell.label] = counts.get(cell.label, 0) + 1
+    return counts
+
+
+@dataclass
+class GridRun:
+    """The scheduler's observer: drives the display, keeps arm summaries, prints a table as each seed completes."""
+
+    plan: Plan
+    """What to run."""
+    estimator: Estimator
+    """Learns as stages finish."""
+    console: Console
+    """Where to print."""
+    tracker: Tracker
+    """Writes MLflow."""
+    show_table: ShowTable
+    """Prints a table."""
+    failures: dict[str, str] = field(default_factory=dict)
+    """Cell name -> reason."""
+
+    def __post_init__(self) -> None:
+        request = self.plan.request
+        self._cells = {jobs.cell_key(cell): cell for cell in self.plan.todo}
+        self._amending = {jobs.optional_key(cell) for cell in self.plan.amended}
+        self._stages: dict[str, Stage] = {jobs.stage_key(stage): stage for stage in self.plan.stages}
+        self._running: dict[str, float] = {}
+        done = self.plan.done.keys()
+        self._open = {seed: {c.hash for c in request.cells if c.seed == seed} - done for seed in request.seeds}
+        self._arm_runs: dict[str, str] = {}
+        self.records = self.plan.records
+        self._display = Display(self.console, len(request.own), len(request.own) - len(self.plan.todo), self.remaining)
+
+    def run(self, pool: Pool) -> None:
+        """Run all tasks."""
+        request = self.plan.request
+        graph = jobs.tasks(
+            self.plan.todo, self.plan.amended, request.folder.root, request.device, self.tracker, self.estimator
+        )
+        with self._display:
+            Scheduler(graph, pool, request.folder.logs, self, fail_fast=request.fail_fast).run()
+
+    def close(self, status: str) -> None:
+        """End the summary runs and the parent run; unless Ctrl-C ended it, this waits for the room that records need."""
+        for run in self._arm_runs.values():
+            self.tracker.end(run, status)
+        self.tracker.end(self.tracker.parent, status)
+        why = self.tracker.held_up()
+        if why and status == "KILLED":
+            self.said(
+                f"NOT WRITTEN, the disk is full: {why}. Cells that failed count as missing and will be run again."
+            )
+        elif why:
+            self.said(f"PAUSED: the disk is full, which holds up {why}. Free some space and the run ends by itself.")
+            while self.tracker.held_up():
+                time.sleep(LOOK)
+
+    def remaining(self) -> str:
+        """The time left in words."""
+        if not self._stages:
+            return "0 s"
+        seconds, unknown = self.estimator.total(self._stages.values())
+        if unknown == len(self._stages):
+            return "unknown"
+        now = time.monotonic()
+        for key, start in self._running.items():
+            known = self.estimator.seconds(self._stages[key])
+            seconds -= min(now - start, known) if known is not None else 0.0
+        text = duration(seconds / self.plan.request.workers)
+        return f"more than {text}" if unknown else f"about {text}"
+
+    def started(self, slot: int, task: Task) -> None:
+        """Scheduler's event."""
+        if task.key in self._stages:
+            self._running[task.key] = time.monotonic()
+        self._display.started(slot, task)
+
+    def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
+        """Scheduler's event."""
+        self._display.progressed(slot, task, done, total)
+
+    def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
+        """Scheduler's event: learn what the stage took, or take the cell's record in."""
+        if stage := self._stages.pop(task.key, None):
+            self._running.pop(task.key, None)
+            self.estimator.learn(stage, float(result))
+        self._display.finished(slot, task, result, seconds)
+        if cell := self._cells.get(task.key):
+            self.records.append(result)
+            self._update_arm(cell)
+            self._close_cell(cell)
+
+    def retried(self, slot: int | None, task: Task, failure: Failure) -> None:
+        """Scheduler's event."""
+        self._running.pop(task.key, None)
+        self._display.retried(slot, task, failure)
+
+    def said(self, text: str) -> None:
+        """Scheduler's event."""
+        self._display.said(text)
+
+    def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
+        """Scheduler's event: note which cell is lost, and keep the log in MLflow."""
+        self._stages.pop(task.key, None)
+        self._running.pop(task.key, None)
+        self._display.failed(slot, task, failure)
+        if task.key in self._amending:
+            self.said(
+                f"{task.title}: not added ({failure.cause}: {failure.message}); the record is complete without them"
+            )
+        if cell := self._cells.get(task.key):
+            reason = failure.message if failure.cause == task.title else f"{failure.cause}: {failure.message}"
+            self.failures[cell.name] = f"{failure.kind}: {reason} (log: {failure.log})"
+            log = failure.log.read_text(errors="replace") if failure.log.is_file() else ""
+            self.tracker.record_failure(cell, Lost(failure.kind, reason), log)
+
+    def _close_cell(self, cell: Cell) -> None:
+        """When all cells of a seed are recorded: the spread over seeds for planning, and a table of estimates.
+
+        A seed with cells that failed, or that are another shard's, is not complete.
+        """
+        self._open[cell.seed].discard(cell.hash)
+        if self._open[cell.seed]:
+            return
+        complete = {seed for seed, still in self._open.items() if not still}
+        found = [record for record in self.records if record.seed in complete]
+        (contrast,) = overall().values()
+        pairs = apply(contrast, primary().values(found), sorted(complete))
+        pairs = pairs[np.isfinite(pairs)]
+        if len(pairs) > 2:
+            self.tracker.set_metric(self.tracker.parent, records.PAIR_SPREAD, float(pairs.std(ddof=1)), len(pairs))
+        if any(self._open.values()):
+            interim = table(found, _planned([c for c in self.plan.request.cells if c.seed in complete]))
+            self.show_table(interim, self.console, f"Interim: seed {cell.seed} is complete (estimates only)")
+
+    def _update_arm(self, cell: Cell) -> None:
+        """Mean and spread over the seeds so far of one arm's primary outcome and of every scalar."""
+        own = [record for record in self.records if record.label == cell.label]
+        if cell.label not in self._arm_runs:
+            self._arm_runs[cell.label] = self.tracker.start_arm(cell.label, cell.arm_hash)
+        values = {name: [r.scalars[name] for r in own if name in r.scalars] for name in own[0].scalars}
+        values[PRIMARY_OUTCOME] = [value for value in primary().values(own).values() if math.isfinite(value)]
+        numbers = {name: statistics.fmean(found) for name, found in values.items() if found}
+        numbers |= {f"{name}_sd": statistics.stdev(found) for name, found in values.items() if len(found) > 1}
+        self.tracker.update_arm(self._arm_runs[cell.label], numbers, len(own))

@@ -1,0 +1,1 @@
+"""Tables and figures: one model of a table, one style of figures."""

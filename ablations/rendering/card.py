@@ -1,0 +1,123 @@
+"""The world card for people: one table on the terminal, as Markdown, CSV and JSON, and a plot of the phonetic measures."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table as RichTable
+
+from ablations.rendering.sheet import Column, Sheet, as_csv, markdown
+from rrpo.validation.lines import NOT_INSTALLED, Line, save
+
+HEAD = ("section", "line", "value", "95 % interval", "threshold", "verdict", "note")
+CAPTION = (
+    "Simulated world; intervals by bootstrap over utterances, of shares by Wilson. A line without a threshold is reported only. "
+    "Nothing here is an E-MOS or an N-MOS."
+)
+PHONETICS = "phonetics.csv"
+"""Change of each measure from neutral by speaker, emotion and sentence, as the section *Speech* writes it."""
+VERDICTS = {True: "pass", False: "FAIL", None: "-"}
+
+
+def verdict(line: Line) -> str:
+    """``pass``, ``FAIL``, ``not installed``, or a dash where nothing is asked."""
+    return NOT_INSTALLED if line.note == NOT_INSTALLED else VERDICTS[line.passed]
+
+
+def row(line: Line) -> list[str]:
+    """A line's cells, in the order of `HEAD`."""
+    interval = f"{number(line.low)} .. {number(line.high)}" if math.isfinite(line.low) else "-"
+    note = "" if line.note == NOT_INSTALLED else line.note
+    return [line.section, line.name, number(line.value), interval, line.threshold, verdict(line), note]
+
+
+def number(value: float) -> str:
+    """Three decimals, none from 100 on or for a whole number, a dash for none."""
+    if not math.isfinite(value):
+        return "-"
+    return f"{value:.0f}" if abs(value) >= 100 or (value == int(value) and abs(value) > 1) else f"{value:.3f}"
+
+
+def conclusion(lines: Sequence[Line]) -> str:
+    """``world card: N of M pass``; M counts the lines that ask for something and could be measured."""
+    asked = [line for line in lines if line.passed is not None]
+    return f"world card: {sum(line.passed is True for line in asked)} of {len(asked)} pass"
+
+
+def passes(lines: Sequence[Line]) -> bool:
+    """Whether no line fails."""
+    return all(line.passed is not False for line in lines)
+
+
+def terminal(lines: Sequence[Line], title: str) -> RichTable:
+    """The table for the terminal; a section's name stands on its first line alone."""
+    shown = RichTable(title=title, title_justify="left")
+    for heading in HEAD:
+        shown.add_column(heading, justify="right" if heading in ("value", "95 % interval") else "left")
+    before = ""
+    for line in lines:
+        cells = row(line)
+        colour = {"FAIL": "red", "pass": "green"}.get(cells[5], "")
+        cells[5] = f"[{colour}]{cells[5]}[/{colour}]" if colour else cells[5]
+        shown.add_row("" if line.section == before else line.section, *cells[1:])
+        before = line.section
+    return shown
+
+
+def metrics(lines: Sequence[Line]) -> dict[str, float]:
+    """Every line's value by a name that MLflow takes, and how many pass."""
+    values = {f"{_slug(line.section)}/{_slug(line.name)}": line.value for line in lines}
+    asked = [line for line in lines if line.passed is not None]
+    return values | {"passed": float(sum(line.passed is True for line in asked)), "asked": float(len(asked))}
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+
+
+def write(lines: Sequence[Line], title: str, out: Path) -> None:
+    """``card.md``, ``card.csv`` (unrounded) and ``card.json`` into ``out``; the same bytes for the same lines."""
+    shown = Sheet("card", title, tuple(Column(name, name) for name in HEAD), tuple(tuple(row(line)) for line in lines))
+    table = markdown(shown.noted(CAPTION, "", conclusion(lines)))
+    (out / "card.md").write_text(f"# {title}\n\n{table}", encoding="utf-8")
+    names = ("section", "line", "value", "low", "high", "threshold", "verdict", "note")
+    raw = tuple((x.section, x.name, x.value, x.low, x.high, x.threshold, verdict(x), x.note) for x in lines)
+    (out / "card.csv").write_text(
+        as_csv(Sheet("card", title, tuple(Column(n, n) for n in names), raw)), encoding="utf-8"
+    )
+    save(lines, out / "card.json")
+
+
+def plot(table: Path, out: Path) -> None:
+    """``phonetics.png``: change of each measure from neutral, by emotion and language; mean and spread over sentences."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import pandas as pd
+    from matplotlib import pyplot as plt
+
+    data = pd.read_csv(table)
+    cues = [name for name in data.columns if name not in ("language", "speaker", "emotion")]
+    languages, emotions = sorted(data["language"].unique()), list(dict.fromkeys(data["emotion"]))
+    figure, axes = plt.subplots(1, len(cues), figsize=(2.2 * len(cues), 2.8), sharey=True)
+    for axis, cue in zip(axes, cues, strict=True):
+        for place, language in enumerate(languages):
+            groups = [data.loc[(data["language"] == language) & (data["emotion"] == e), cue] for e in emotions]
+            y = [i + 0.22 * (place - (len(languages) - 1) / 2) for i in range(len(emotions))]
+            spread = [group.std(ddof=0) for group in groups]
+            axis.errorbar(
+                [g.mean() for g in groups], y, xerr=spread, fmt="os^Dv"[place % 5], ms=3, lw=0.8, label=language
+            )
+        axis.axvline(0, color="0.6", lw=0.6)
+        axis.set_title(cue, fontsize=8)
+        axis.set_xlabel("change, cue units", fontsize=7)
+        axis.tick_params(labelsize=7)
+    axes[0].set_yticks(range(len(emotions)), emotions)
+    axes[0].invert_yaxis()
+    axes[-1].legend(fontsize=7, frameon=False)
+    figure.tight_layout()
+    figure.savefig(out / "phonetics.png", dpi=150, metadata={"Software": None})
+    plt.close(figure)

@@ -1,0 +1,81 @@
+"""The table of results, made from records; `ablations.run` and `reports` print it by the same functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from ablations.outcomes import Outcome, shown
+from ablations.rendering.sheet import Column, Sheet, Value
+from ablations.stats.contrasts import Values
+from ablations.stats.statistics import Interval, t_interval
+from ablations.tracking.records import Record
+
+RM_COLUMNS = (
+    Column("rm_accuracy_valid", "valid, %", "percent", +1),
+    Column("rm_accuracy_test", "test, %", "percent", +1),
+    Column("rm_accuracy_test_biased", "biased test, %", "percent", +1),
+    Column("rm_accuracy_test_decorrelated", "decorrelated test, %", "percent", +1),
+    Column("rm_ece", "ECE", "plain", -1),
+    Column("rm_confidence", "confidence", "plain"),
+    Column("rm_smoothness", "smoothness", "plain"),
+    Column("rm_fgm_accuracy_0.1", "FGM 0.1, %", "percent", +1),
+    Column("rm_pgd_accuracy_0.1", "PGD 0.1, %", "percent", +1),
+    Column("rm_fidelity_one_own", "gradient fidelity, 1 token (own)", "plain", +1),
+    Column("rm_fidelity_one_val", "gradient fidelity, 1 token (judge)", "plain", +1),
+    Column("rm_fidelity_many_own", "gradient fidelity, 30 % of tokens (own)", "plain", +1),
+    Column("rm_fidelity_many_val", "gradient fidelity, 30 % of tokens (judge)", "plain", +1),
+)
+"""Of a grid of reward models alone. Those that no record has are left out."""
+
+FRAMES = frozenset({"oracle", "placebo"})
+"""Arms that only frame the others: the best reward model there could be, and one that knows nothing."""
+
+
+def table(records: Sequence[Record], planned: Mapping[str, int] | None = None) -> Sheet:
+    """The table of results; arms in the order of ``planned`` (arm -> seeds), which also tells what is missing."""
+    arms = list(dict.fromkeys([*(planned or {}), *(record.label for record in records)]))
+    policies = any(not record.points.empty for record in records)
+    measured = {name for record in records for name in record.scalars}
+    outcomes = shown(records) if policies else []
+    columns = [o.as_column() for o in outcomes] or [c for c in RM_COLUMNS if c.name in measured]
+    values = [o.values(records) for o in outcomes] or [scalar(c.name, records) for c in columns]
+    own = {arm: [record.seed for record in records if record.label == arm] for arm in arms}
+    rows: list[tuple[Value, ...]] = [
+        (arm, float(len(own[arm])), *(over_seeds(arm, own[arm], found) for found in values)) for arm in arms
+    ]
+    missing = {arm: planned[arm] - len(own[arm]) for arm in arms if planned and planned.get(arm, 0) > len(own[arm])}
+    head = (Column("arm", "arm"), Column("n", "n", "count"))
+    said = tuple(_notes(records, outcomes, missing))
+    return Sheet("table", "Results", (*head, *columns), tuple(rows), said, FRAMES)
+
+
+def over_seeds(arm: str, seeds: Sequence[int], values: Values) -> Interval:
+    """Mean of an outcome over an arm's seeds, with its t-interval."""
+    return t_interval([values.get((arm, seed), math.nan) for seed in seeds])
+
+
+def scalar(name: str, records: Sequence[Record]) -> Values:
+    """A scalar by (arm, seed), where it was measured."""
+    return {(record.label, record.seed): record.scalars[name] for record in records if name in record.scalars}
+
+
+def provenance(records: Sequence[Record]) -> str:
+    """What is simulated, by the records: a user's own speech is said to be there."""
+    own = sorted({name.split(".")[2] for r in records for name in r.params if name.startswith("profile.manifests.")})
+    speech = f"the user's own speech in {', '.join(own)}, procedural speech elsewhere" if own else "procedural speech"
+    return f"The world is simulated: {speech}, planted shortcut, trained judges."
+
+
+def _notes(records: Sequence[Record], outcomes: Sequence[Outcome], missing: Mapping[str, int]) -> list[str]:
+    lines = [
+        f"{len(records)} cells. Mean over n seeds ± half the 95 % t-interval (none for one seed). {provenance(records)}",
+        "A seed redraws the annotated and the SFT utterances, raters, RM pre-training, SFT, fine-tuning, prompts and "
+        "roll-out noise; corpus renderer, codec, base policy and judges are one world.",
+    ]
+    if outcomes:
+        lines += [outcome.note for outcome in outcomes if outcome.note]
+        lines.append("Outcomes are values at the last checkpoint where nothing else is said.")
+    if missing:
+        lines.append("Not complete: " + ", ".join(f"{arm} {count}" for arm, count in missing.items()) + ".")
+    return lines

@@ -1,0 +1,1 @@
+"""What is tested, and how: contrasts, family, intervals, power."""

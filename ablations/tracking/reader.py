@@ -1,0 +1,221 @@
+"""Read cells back from MLflow: what is complete, what failed, and the records that tables and figures are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ablations.errors import InputError
+from ablations.execution.failures import Lost
+from ablations.execution.runs_folder import RunsFolder
+from ablations.tracking import local_runs
+from ablations.tracking.connection import UnavailableError, answering, open_client, trouble
+from ablations.tracking.invocations import Attempt, Invocation, attempt, invocation
+from ablations.tracking.outbox import Entry
+from ablations.tracking.reconcile import reconcile
+from ablations.tracking.records import (
+    EXPERIMENT_STUDY,
+    EXPERIMENT_WORLD,
+    TAG_ARM,
+    TAG_ARM_HASH,
+    TAG_CELL_HASH,
+    TAG_COMPLETE,
+    TAG_KIND,
+    TAG_PROFILE,
+    TAG_SEED,
+    TAG_WORLD_HASH,
+    Record,
+)
+from ablations.tracking.replay import Replay
+from ablations.tracking.run_files import locate
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+PATIENCE = 20.0
+"""Seconds that a reader waits for a locked store."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """Reads one runs folder, which must exist.
+
+    Opening puts it in order: a moved folder's artifact paths, records that wait in the spool, runs of dead processes.
+    Everything raises UnavailableError when the store does not answer.
+    """
+
+    folder: RunsFolder
+    """Where the store lies."""
+
+    @cached_property
+    def replay(self) -> Replay:
+        """Carries the spool over to the store; says what still waits."""
+        return Replay(self.folder)
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """The MLflow client."""
+        self._reach()
+        with answering(self.folder):
+            client = open_client(self.folder)
+            self.replay.carry(wait=0)
+            reconcile(client)
+        return client
+
+    def _open(self) -> None:
+        """Put a local store in order; without MLflow, whose import takes longer than all else, where it is."""
+        self._reach()
+        if self.replay.spool.pending() or local_runs.any_running(self.folder.database):
+            _ = self.client
+
+    def _reach(self) -> None:
+        if why := trouble(self.folder, PATIENCE):
+            raise UnavailableError(self.folder, why)
+        self.folder.relocate()
+
+    def grids(self) -> list[str]:
+        """Names of all grids with an experiment: neither world cards nor studies."""
+        with answering(self.folder):
+            found = [experiment.name for experiment in self.client.search_experiments()]
+        others = ("Default", EXPERIMENT_WORLD)
+        return sorted(name for name in found if name not in others and not name.startswith(EXPERIMENT_STUDY))
+
+    def states(self, grid: str) -> tuple[dict[str, Record], dict[str, Lost]]:
+        """Of a grid's cells by hash: the records of the complete ones, and why those that failed are not."""
+        found, attempts = self.cells(grid)
+        return found, {one.cell_hash: one.lost for one in attempts if one.lost is not None}
+
+    def cells(self, grid: str) -> tuple[dict[str, Record], list[Attempt]]:
+        """The records of a grid's complete cells by hash, and the attempts at cells of which no run is complete.
+
+        Oldest first; a cell that was recorded twice is there once, by its newest run. What waits in the spool counts.
+        """
+        runs = self.runs(grid, "cell")
+        done = {run.data.tags[TAG_CELL_HASH]: run for run in runs if _complete(run)}
+        found = {key: self._record(run) for key, run in done.items()}
+        for entry in self.replay.spool.pending().values():
+            if entry.grid == grid and entry.complete:
+                found.setdefault(entry.complete, waiting_record(entry, self.replay))
+        return found, [attempt(run) for run in runs if run.data.tags[TAG_CELL_HASH] not in found]
+
+    def records(self, grid: str) -> list[Record]:
+        """Every complete cell of a grid, each cell hash once."""
+        return list(self.states(grid)[0].values())
+
+    def plans(self, grid: str) -> list[Invocation]:
+        """What each of a grid's invocations was asked for, oldest first."""
+        return [invocation(run) for run in self.runs(grid, "parent")]
+
+    def experiment_id(self, grid: str) -> str:
+        """The grid's experiment in MLflow's addresses; empty when there is none."""
+        with answering(self.folder):
+            found = self.client.get_experiment_by_name(grid)
+        return str(found.experiment_id) if found else ""
+
+    def newest_artifact(self, experiment: str, name: str, world: str) -> Path | None:
+        """An artifact of an experiment's newest run in a world that has it."""
+        number = self.experiment_id(experiment)
+        mine = f"tags.{TAG_WORLD_HASH} = '{world}'"
+        with answering(self.folder):
+            found = self.client.search_runs([number], mine, order_by=["attributes.start_time DESC"]) if number else []
+        paths = (self.artifacts_of(run) / name for run in found)
+        return next((path for path in paths if path.is_file()), None)
+
+    def artifacts_of(self, run: Any) -> Path:
+        """The folder of a run's artifacts."""
+        return locate(self.folder, run.info.run_id, self.folder.here(run.info.artifact_uri))
+
+    def record(self, run_id: str) -> Record:
+        """One cell by its run. Raises InputError when it is none."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            with answering(self.folder):
+                run = self.client.get_run(run_id)
+        except MlflowException:
+            fix = "copy a run id from the MLflow UI or from report.html"
+            raise InputError("there is no run of that id", got=run_id, fix=fix) from None
+        if run.data.tags.get(TAG_KIND) != "cell":
+            raise InputError("the run is no cell's", got=run_id, fix="give the id of a run named arm/seed")
+        return self._record(run)
+
+    def runs(self, grid: str, kind: str) -> Sequence[Any]:
+        """All runs of a kind (`records.TAG_KIND`) of a grid, oldest first."""
+        if not self.folder.server:
+            self._open()
+            return local_runs.read(self.folder.database, grid, kind)
+        experiment = self.experiment_id(grid)
+        runs: list[Any] = []
+        token = None
+        while experiment:
+            with answering(self.folder):
+                page = self.client.search_runs(
+                    [experiment],
+                    f"tags.{TAG_KIND} = '{kind}'",
+                    max_results=1000,
+                    order_by=["attributes.start_time ASC"],
+                    page_token=token,
+                )
+            runs += page
+            token = page.token
+            if not token:
+                break
+        return runs
+
+    def _record(self, run: Any) -> Record:
+        return _record(
+            run.data.tags,
+            run.data.metrics,
+            run.data.params,
+            run_id=run.info.run_id,
+            recorded=int(run.info.start_time),
+            find=partial(self.artifacts_of, run),
+        )
+
+
+def waiting_record(entry: Entry, replay: Replay) -> Record:
+    """A cell's record from its entry in the spool, whether or not the store has taken it since."""
+    run_id, find = replay.run_id(entry.key), partial(replay.artifacts, entry)
+    return _record(entry.tags, entry.metrics, entry.params, run_id=run_id, recorded=entry.started, find=find)
+
+
+def _record(
+    tags: Mapping[str, str],
+    metrics: Mapping[str, float],
+    params: Mapping[str, str],
+    *,
+    run_id: str,
+    recorded: int,
+    find: Callable[[], Path],
+) -> Record:
+    return Record(
+        label=tags[TAG_ARM],
+        seed=int(tags[TAG_SEED]),
+        cell_hash=tags[TAG_CELL_HASH],
+        arm_hash=tags[TAG_ARM_HASH],
+        world_hash=tags[TAG_WORLD_HASH],
+        profile=tags[TAG_PROFILE],
+        scalars={name: value for name, value in metrics.items() if "/" not in name},
+        params=dict(params),
+        run_id=run_id,
+        recorded=recorded,
+        tags=dict(tags),
+        find=partial(_there, find, f"{tags[TAG_ARM]}/{tags[TAG_SEED]}, run {run_id or 'not in MLflow yet'}"),
+    )
+
+
+def _there(find: Callable[[], Path], whose: str) -> Path:
+    """A cell's artifacts. Raises InputError when they are gone: a cell without them would drop out of every table unseen."""
+    folder = find()
+    if not folder.is_dir():
+        fix = "restore them from a copy of the runs folder, or delete the run in MLflow and run the grid again"
+        raise InputError("the artifacts of a recorded cell are gone", got=f"{whose}: there is no {folder}", fix=fix)
+    return folder
+
+
+def _complete(run: Any) -> bool:
+    return TAG_COMPLETE in run.data.tags and run.data.tags[TAG_COMPLETE] == run.data.tags.get(TAG_CELL_HASH)

@@ -1,0 +1,252 @@
+"""Which records a report is made of: complete cells of one profile and world, each (arm, seed) once; and what is not there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from ablations.errors import InputError
+from ablations.execution.environment import code_versions
+from ablations.execution.runs_folder import RunsFolder, check
+from ablations.grids import GRIDS
+from ablations.stats.contrasts import Weights
+from ablations.stats.family import declared
+from ablations.tracking.invocations import DEVELOPMENT, Attempt, Invocation, on, planned_seeds, reported
+from ablations.tracking.reader import Store
+from ablations.tracking.records import TAG_DIRTY, Record
+from reports.made_with import apart, stage_versions
+
+Key = tuple[str, int]
+"""Arm and seed."""
+MISSING, PARTIAL, DIVERGED = "missing", "partial", "diverged"
+"""A planned cell that was never tried, was left half written, left the finite numbers; other kinds:
+`ablations.execution.failures`."""
+REDRAWS = (
+    "A seed redraws data, raters, RM training, SFT, prompts and noise; renderer, codec, base policy and judges are one "
+    "world."
+)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The records of a report, and what its captions must say of the choice."""
+
+    grid: str
+    """Name of the grid, or of those pooled, joined by ``+``."""
+    records: tuple[Record, ...]
+    """In the grid's order: arms as the grid names them, seeds ascending."""
+    planned: dict[str, int]
+    """Arm -> seeds planned for it, in the grid's order."""
+    notes: tuple[str, ...]
+    """Profile, world, what was left out."""
+    plans: tuple[int, ...] = ()
+    """Numbers of seeds planned for what is tested, rising, of the first grid named: the last holds, the others came first."""
+    grid_labels: frozenset[str] = frozenset()
+    """All labels of the grids, those that were never planned included."""
+    folder: RunsFolder | None = None
+    """Where the records came from."""
+    lost: Mapping[Key, str] = field(default_factory=dict)
+    """Planned cells without a record, and why: `MISSING`, `PARTIAL`, or a kind of failure."""
+
+    @property
+    def grids(self) -> list[str]:
+        """Names of the grids."""
+        return self.grid.split("+")
+
+    @property
+    def arms(self) -> list[str]:
+        """Arms in order."""
+        return list(self.planned)
+
+    @property
+    def planned_n(self) -> int:
+        """The number of seeds at which contrasts are tested; 0 where none was planned."""
+        return self.plans[-1] if self.plans else 0
+
+    @cached_property
+    def tested(self) -> dict[str, dict[str, Weights]]:
+        """Setting (empty for plain arms) -> the contrasts tested in it."""
+        return declared({*self.grid_labels, *self.planned})
+
+    def seeds(self, labels: Collection[str]) -> list[int]:
+        """The seeds for which all of these labels are planned, or else all seeds, rising."""
+        planned: dict[int, set[str]] = {}
+        for label, seed in [*((r.label, r.seed) for r in self.records), *self.lost]:
+            planned.setdefault(seed, set()).add(label)
+        return sorted(seed for seed, there in planned.items() if set(labels) <= there) or sorted(planned)
+
+    @cached_property
+    def diverged(self) -> frozenset[Key]:
+        """The cells whose optimisation left the finite numbers: settled, without a value."""
+        return frozenset(key for key, kind in self.lost.items() if kind == DIVERGED)
+
+    @property
+    def counted(self) -> str:
+        """For every caption: how many cells were planned, and what became of them."""
+        kinds = Counter(self.lost.values())
+        failed = {kind: n for kind, n in sorted(kinds.items()) if kind not in (MISSING, PARTIAL, DIVERGED)}
+        said = f" ({', '.join(f'{n} {kind}' for kind, n in failed.items())})" if failed else ""
+        return (
+            f"Of {len(self.records) + len(self.lost)} planned cells {len(self.records)} are complete, {kinds[MISSING]} missing, "
+            f"{sum(failed.values())} failed{said}, {kinds[PARTIAL]} partial, {kinds[DIVERGED]} diverged."
+        )
+
+    def of(self, arm: str) -> list[Record]:
+        """One arm's records."""
+        return [record for record in self.records if record.label == arm]
+
+
+def select(
+    runs_dir: Path, grids: str | Sequence[str], profile: str | None = None, world: str = "", *, mixed: bool = False
+) -> Selection:
+    """Read the records of one grid, or of several of the same world, from the tracking store alone.
+
+    ``world`` is the beginning of a world's hash. Raises InputError when there is no store, no such grid, nothing complete, more
+    than one profile to choose from, or cells of several worlds or versions of the code; ``mixed`` lets the latter pass, and the
+    notes say so.
+    """
+    names = [grids] if isinstance(grids, str) else list(dict.fromkeys(grids))
+    folder = check(runs_dir)
+    fix = f"run it first: python -m ablations.run --grid {names[0]} --runs-dir {runs_dir}"
+    if not folder.exists:
+        raise InputError("there is no runs folder to report on", got=runs_dir, fix=fix)
+    store = Store(folder)
+    chosen: list[Record] = []
+    invocations, attempts, notes = [], [], []
+    for name in names:
+        records, tried, said = _choose(store, name, profile, world, mixed, fix)
+        chosen += records
+        attempts += tried
+        notes += said
+        invocations.append(store.plans(name))
+    chosen, said = _reported(chosen)
+    notes += said
+    single: dict[Key, Record] = {}
+    for record in chosen:
+        _agree(single.setdefault((record.label, record.seed), record), record)
+    worlds = {record.world_hash for record in single.values()}
+    if len(worlds) > 1 and not mixed:
+        choose = "report on each alone, or pool them by --mixed"
+        raise InputError("grids of different worlds cannot be pooled", got=", ".join(sorted(worlds)), fix=choose)
+    used = chosen[0].profile
+    development = chosen[0].seed >= DEVELOPMENT
+    mine = [
+        on([one for one in own if one.profile == used and one.world_hash in worlds], development=development)
+        for own in invocations
+    ]
+    planned = _planned(single, [one for own in mine for one in own])
+    lost = _lost(planned - single.keys(), [a for a in attempts if a.profile == used and a.world_hash in worlds])
+    named = _labels(names)
+    present = {label for label, _ in planned | lost.keys()}
+    arms = [label for label in named if label in present] + sorted(present - set(named))
+    found = tuple(single[key] for key in sorted(single, key=lambda key: (arms.index(key[0]), key[1])))
+    counts = {arm: sum(label == arm for label, _ in planned | lost.keys()) for arm in arms}
+    notes += [*_versions(found, mixed), *filter(None, [apart(found)])]
+    plans = tuple(planned_seeds(mine[0], _labels(names[:1])))
+    return Selection("+".join(names), found, counts, tuple(notes), plans, frozenset(named), folder, lost)
+
+
+def _choose(
+    store: Store, grid: str, profile: str | None, world: str, mixed: bool, fix: str
+) -> tuple[list[Record], list[Attempt], list[str]]:
+    """One grid's records, the newest of each arm and seed, its unfinished attempts, and notes."""
+    if grid not in store.grids():
+        known = ", ".join(store.grids()) or "none"
+        if grid not in GRIDS:
+            fix = f"use one of: {', '.join(GRIDS)}"
+        raise InputError("the store has no grid of that name", got=f"{grid} (there: {known})", fix=fix)
+    by_hash, attempts = store.cells(grid)
+    if not by_hash:
+        raise InputError("no cell of the grid is complete", got=grid, fix=fix)
+    profiles = sorted({record.profile for record in by_hash.values()})
+    if profile is None and len(profiles) > 1:
+        raise InputError("the grid was run on several profiles", got=", ".join(profiles), fix="choose one by --profile")
+    chosen = profile or profiles[0]
+    mine = [record for record in by_hash.values() if record.profile == chosen]
+    if not mine:
+        raise InputError("the grid was not run on that profile", got=chosen, fix=f"use one of: {', '.join(profiles)}")
+    worlds = Counter(record.world_hash for record in mine)
+    there = [record for record in mine if record.world_hash.startswith(world)]
+    if not there:
+        raise InputError("the grid was not run in that world", got=world, fix=f"use one of: {', '.join(worlds)}")
+    elsewhere = len(mine) - len(there)
+    mine, left = _reported(there)
+    kept = Counter(record.world_hash for record in mine)
+    if len(kept) > 1 and not mixed:
+        said = ", ".join(f"{name} ({count} cells)" for name, count in kept.items())
+        raise InputError(
+            f"grid {grid} was run in several worlds", got=said, fix="choose one by --world, or pool by --mixed"
+        )
+    single = {(r.label, r.seed): r for r in sorted(mine, key=lambda r: r.recorded)}
+    notes = [f"Grid {grid}, profile {chosen}, world {', '.join(kept)}.", *left]
+    if len(kept) > 1:
+        notes.append(f"MIXED WORLDS are pooled: {len(kept)}.")
+    if elsewhere:
+        notes.append(f"Left out: {elsewhere} cells of other worlds.")
+    if len(single) < len(mine):
+        notes.append(f"Left out: {len(mine) - len(single)} cells that a later version of code or config superseded.")
+    return list(single.values()), attempts, notes
+
+
+def _reported(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
+    """The records that a report pools, and a note of those it leaves out: development seeds, unless there are no others."""
+    seeds = reported(record.seed for record in records)
+    kept = [record for record in records if record.seed in seeds]
+    left = len(records) - len(kept)
+    return kept, [f"Left out: {left} cells of development seeds ({DEVELOPMENT} and up)."] if left else []
+
+
+def _agree(first: Record, second: Record) -> None:
+    if first.cell_hash != second.cell_hash:
+        raise InputError(
+            "two grids hold different results under one name",
+            got=f"{first.label}/{first.seed}: cells {first.cell_hash[:8]} and {second.cell_hash[:8]}",
+            fix="report on each grid alone, or run both again with the same code and config",
+        )
+
+
+def _planned(present: Iterable[Key], invocations: Sequence[Invocation]) -> set[Key]:
+    """All cells that were asked for; where no invocation tells, every arm with every seed that any arm has."""
+    keys = set(present)
+    asked = {(arm, seed) for one in invocations for arm in one.arms for seed in one.seeds}
+    return keys | (asked or {(arm, seed) for arm, _ in keys for _, seed in keys})
+
+
+def _lost(absent: set[Key], attempts: Sequence[Attempt]) -> dict[Key, str]:
+    """Why each planned cell has no record, by its newest attempt."""
+    tried = {(a.label, a.seed): a.lost.kind if a.lost else PARTIAL for a in attempts}
+    return {key: tried.get(key, MISSING) for key in sorted(absent)}
+
+
+def _versions(records: Sequence[Record], mixed: bool) -> list[str]:
+    """Refuse records that different versions of a stage or of the source made, or note them; uncommitted code is noted."""
+    made = {"source": Counter({name: len(cells) for name, cells in code_versions(records).items()})}
+    for (name, version), count in stage_versions(records).items():
+        made.setdefault(f"stage {name}, version", Counter())[str(version)] += count
+    dirty = sum(record.tags.get(TAG_DIRTY) == "true" for record in records)
+    notes = [f"Made from a source tree with uncommitted changes: {dirty} cells."] if dirty else []
+    unequal = "; ".join(
+        f"{name} {', '.join(f'{v} ({n} cells)' for v, n in sorted(versions.items()))}"
+        for name, versions in made.items()
+        if len(versions) > 1
+    )
+    if not unequal:
+        return notes
+    if not mixed:
+        raise InputError(
+            "the cells were made by different versions of the code",
+            got=unequal,
+            fix="run the grid again, which rebuilds what a new version changed, or allow it by --mixed",
+        )
+    return [*notes, f"MIXED VERSIONS of the code are pooled: {unequal}."]
+
+
+def _labels(grids: Sequence[str]) -> list[str]:
+    """The grids' labels in their own order."""
+    from rrpo.profiles import PROFILES
+
+    known = [GRIDS[grid] for grid in grids if grid in GRIDS]
+    return list(dict.fromkeys(cell.label for grid in known for cell in grid.cells(PROFILES[grid.profile], [0])))

@@ -1,0 +1,1 @@
+"""What is measured on one finished reward model: accuracies, manipulation checks, gradient fidelity."""

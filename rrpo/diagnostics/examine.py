@@ -1,0 +1,206 @@
+"""Stage ``examine``: what one finished reward model knows, and whether each regulariser moved its own target.
+
+A component that did not move its own target has not been tested: label smoothing should lower confidence and
+calibration error, energy-adaptive mixup should smooth the way between two real utterances, adversarial training should
+keep the accuracy under attacks on h'. All three are measured on ``rm_valid``: held-out texts, the reward model's own
+speakers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from rrpo.config import OFF
+from rrpo.corpus.draws import generator
+from rrpo.corpus.features import SpeechSet
+from rrpo.judges.config import ExamineConfig, ExamineSetConfig
+from rrpo.masking import sample_norm, valid_mask
+from rrpo.models.reward_model import RewardModel
+from rrpo.pipeline.stages import Context
+from rrpo.regularizers import adversarial_delta, cross_entropy, mixup_draws, robust_loss
+from rrpo.training.finetune import CURVES
+
+CHUNK = 128
+"""Utterances a forward pass."""
+
+ADV_TESTED = 1.05
+"""Below this L_adv/L_emo the verdict on adversarial training is 'not tested', not 'no effect' (design.md)."""
+
+BINS = 10
+"""Equal-width confidence bins of the calibration error."""
+
+PATH_DB = tuple(range(-20, 21, 4))
+"""Level of one utterance over the other along the way between them."""
+
+
+def build(config: ExamineConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    """Examines ``inputs["model"]`` on every other input; writes ``scalars.json`` and keeps the fine-tune's curves.
+
+    ``rm_accuracy_<set>`` for each input ``rm_<set>``; on ``rm_valid``: ``rm_ece``, ``rm_confidence``, ``rm_loss``,
+    ``rm_smoothness``, ``rm_mix_loss``, ``rm_fgm_accuracy_<eps>``, ``rm_pgd_accuracy_<eps>``,
+    ``log10_relative_delta``, ``l_adv_over_l_emo``; ``adv_tested``; and what the fine-tune recorded, if there was one.
+    """
+    device = context.device
+    model = RewardModel.load(inputs["model"], device)
+    scalars: dict[str, float] = json.loads((inputs["model"] / "scalars.json").read_text())
+    names = sorted(name for name in inputs if name != "model")
+    for done, name in enumerate(names):
+        speech = SpeechSet.load(inputs[name])
+        labels = torch.as_tensor(speech.labels(model.emotions))
+        p = probabilities(model, speech, device)
+        scalars[f"rm_accuracy_{name.removeprefix('rm_')}"] = accuracy(p, labels)
+        if name == "rm_valid":
+            scalars |= {"rm_ece": calibration_error(p, labels), "rm_confidence": float(p.amax(1).mean())}
+            scalars |= smoothness(model, speech, config, device)
+            scalars |= robustness(model, speech, config, device)
+        context.report(done + 1, len(names))
+    ratio = scalars.get("finetune_l_adv_over_l_emo", scalars.get("l_adv_over_l_emo"))
+    if ratio is not None:
+        scalars["adv_tested"] = float(ratio >= ADV_TESTED)
+    if (inputs["model"] / CURVES).is_file():
+        shutil.copy(inputs["model"] / CURVES, out / CURVES)
+    (out / "scalars.json").write_text(json.dumps(scalars, indent=1))
+
+
+def build_set(config: ExamineSetConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    """Stage ``examine_set``: ``rm_accuracy_<set>`` of ``inputs["model"]`` on each input ``rm_<set>``, and no more."""
+    model = RewardModel.load(inputs["model"], context.device)
+    scalars = {}
+    for name in sorted(name for name in inputs if name != "model"):
+        speech = SpeechSet.load(inputs[name])
+        labels = torch.as_tensor(speech.labels(model.emotions))
+        scalars[f"rm_accuracy_{name.removeprefix('rm_')}"] = accuracy(
+            probabilities(model, speech, context.device), labels
+        )
+    (out / "scalars.json").write_text(json.dumps(scalars))
+
+
+@torch.no_grad()
+def probabilities(model: RewardModel, speech: SpeechSet, device: str) -> Tensor:
+    """``p [N, K]`` of the whole set, in its order."""
+    return torch.cat([model(F, lengths).softmax(1).cpu() for F, lengths, _ in batches(speech, device)])
+
+
+def batches(speech: SpeechSet, device: str) -> Iterator[tuple[Tensor, Tensor, np.ndarray]]:
+    """``F [B, T, M], lengths [B], indices [B]`` over the whole set, in its order."""
+    for start in range(0, len(speech), CHUNK):
+        indices = np.arange(start, min(start + CHUNK, len(speech)))
+        yield *speech.batch(indices, device), indices
+
+
+def accuracy(p: Tensor, labels: Tensor) -> float:
+    """Share of ``p [N, K]`` whose argmax is ``labels [N]``."""
+    return float((p.argmax(1) == labels).float().mean())
+
+
+def calibration_error(p: Tensor, labels: Tensor) -> float:
+    """Expected calibration error: ``sum_b n_b/N |accuracy_b - confidence_b|`` over equal-width bins of confidence."""
+    confidence, prediction = p.max(1)
+    hit = (prediction == labels).double()
+    bins = (confidence * BINS).long().clamp(max=BINS - 1)
+    gaps = torch.zeros(BINS, dtype=torch.double).index_add_(0, bins, hit - confidence.double())
+    return float(gaps.abs().sum() / len(p))
+
+
+def smoothness(model: RewardModel, speech: SpeechSet, config: ExamineConfig, device: str) -> dict[str, float]:
+    """Manipulation check of mixup, along mixtures of real pairs with different labels.
+
+    A pair is cut to the shorter length and scaled to equal energy; the path is ``log((e^{F_i} + w e^{F_j}) / (1 + w))``
+    with w from -20 to 20 dB. ``rm_smoothness`` is one minus the mean over pairs of the largest total variation of p
+    between neighbours on the path: 1 is constant, 0 a cliff. ``rm_mix_loss`` is Eq. 3's L_emo at ε = 0 on the default
+    mixtures of the same pairs' hosts.
+    """
+    labels = np.asarray(speech.labels(model.emotions))
+    if len(set(labels)) < 2:
+        raise ValueError(f"rm_valid holds {len(set(labels))} emotion(s), but pairs need two; give it more utterances")
+    rng = generator(config.seed, "examine.pairs")
+    hosts = rng.integers(len(labels), size=config.interpolation_pairs)
+    others = np.array([rng.choice(np.flatnonzero(labels != labels[i])) for i in hosts])
+    F_i, lengths_i = speech.batch(hosts, device)
+    F_j, lengths_j = speech.batch(others, device)
+    lengths = torch.minimum(lengths_i, lengths_j)
+    T = int(lengths.max())
+    mask = valid_mask(lengths, T)
+    F_i, F_j = F_i[:, :T], F_j[:, :T]
+    F_j = F_j + (_log_energy(F_i, mask) - _log_energy(F_j, mask))[:, None, None]
+
+    path = []
+    for decibels in PATH_DB:
+        log_w = decibels * math.log(10) / 10
+        F = torch.logaddexp(F_i, F_j + log_w) - math.log1p(math.exp(log_w))
+        path.append(model(F, lengths).softmax(1))
+    steps = torch.stack(path).diff(dim=0).abs().sum(2) / 2
+
+    y = functional.one_hot(torch.from_numpy(labels[hosts]), len(model.emotions)).float().to(device)
+    draws = mixup_draws(len(hosts), config.seed, 0, device)
+    mixed = robust_loss(model, *speech.batch(hosts, device), y, replace(OFF, mix_probability=1.0), draws)
+    return {"rm_smoothness": 1 - float(steps.amax(0).mean()), "rm_mix_loss": float(mixed["l_emo"])}
+
+
+def robustness(model: RewardModel, speech: SpeechSet, config: ExamineConfig, device: str) -> dict[str, float]:
+    """Manipulation check of adversarial training: accuracy under FGM and PGD on h' by ``||δ|| = eps ||h'||``.
+
+    Beside it ``rm_loss``, the clean cross-entropy, and at the fine-tune's own ε_adv ``log10_relative_delta``, the mean
+    of ``log10(||δ||/||h'||)``, and ``l_adv_over_l_emo``; labels are hard and nothing is mixed, whatever the
+    fine-tune did.
+    """
+    labels = torch.as_tensor(speech.labels(model.emotions), device=device)
+    attacks = [(kind, eps) for eps in config.relative_eps for kind in ("fgm", "pgd")]
+    hits = dict.fromkeys(attacks, 0.0)
+    log_delta, l_emo, l_adv = 0.0, 0.0, 0.0
+    own = model.regularizers
+    for F, lengths, indices in batches(speech, device):
+        target = labels[indices]
+        y = functional.one_hot(target, len(model.emotions)).float()
+        with torch.no_grad():
+            h, mask = model.encode(F, lengths)
+
+        def losses(h: Tensor, mask: Tensor = mask, y: Tensor = y) -> Tensor:
+            return cross_entropy(model.classify(h, mask), y)
+
+        for kind, eps in attacks:
+            steps = 1 if kind == "fgm" else config.pgd_steps
+            delta = attack(losses, h, mask, eps, steps)
+            hits[kind, eps] += float((model.classify(h + delta, mask).argmax(1) == target).sum())
+        delta = adversarial_delta(losses, h, mask, own)
+        log_delta += float((sample_norm(delta, mask) / sample_norm(h, mask)).clamp(min=1e-12).log10().sum())
+        l_emo += float(losses(h).sum())
+        l_adv += float(losses(h + delta).sum())
+    n = len(labels)
+    scalars = {f"rm_{kind}_accuracy_{eps:g}": hit / n for (kind, eps), hit in hits.items()}
+    return scalars | {
+        "rm_loss": l_emo / n,
+        "log10_relative_delta": log_delta / n,
+        "l_adv_over_l_emo": l_adv / max(l_emo, 1e-12),
+    }
+
+
+def attack(losses: Callable[[Tensor], Tensor], h: Tensor, mask: Tensor, eps: float, steps: int) -> Tensor:
+    """δ ``[B, T', D]`` with ``||δ|| <= eps ||h'||`` that raises ``losses``: FGM for one step, else projected ascent.
+
+    Projected gradient descent starts at δ = 0, goes ``2.5 eps / steps`` of the norm a step (one step: ``eps``) along
+    the normalised gradient of Eq. 4, and is projected back onto the ball.
+    """
+    radius = eps * sample_norm(h, mask)[:, None, None]
+    pace = replace(OFF, adv_norm="relative", epsilon_adv=eps if steps == 1 else 2.5 * eps / steps)
+    delta = torch.zeros_like(h)
+    for _ in range(steps):
+        delta = delta + adversarial_delta(losses, h + delta, mask, pace)
+        norm = sample_norm(delta, mask)[:, None, None].clamp(min=1e-12)
+        delta = delta * (radius / norm).clamp(max=1.0)
+    return delta
+
+
+def _log_energy(F: Tensor, mask: Tensor) -> Tensor:
+    """Logarithm of the summed power of the valid frames ``[B]``."""
+    return F.masked_fill(~mask[..., None], -math.inf).flatten(1).logsumexp(1)

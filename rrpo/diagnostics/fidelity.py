@@ -1,0 +1,181 @@
+"""Stage ``fidelity``: how far the gradient of one reward model through the tokens can be trusted.
+
+DiffRO follows the gradient g of the reward R = log p(target) with respect to the (one-hot) rows of the sampled tokens. It is
+worth following as far as the change that it predicts for other tokens is the change that they make. For draws of the SFT policy,
+some tokens are swapped for others and the rest is held:
+
+    predicted change = sum over positions of g[n, new] - g[n, old]
+    own change       = R(swapped) - R(sampled), of the same reward model
+    val change       = log p(target | swapped) - log p(target | sampled) of the ``val`` judge
+
+The correlation of the predicted with the own change tells how linear R is between tokens; that with the ``val`` judge's whether
+the gradient points where a listener agrees. Swaps are of one token, and of a share of an utterance's tokens at once. A position
+is drawn uniformly; its new token from the policy's own distribution there, given the sampled history, without the sampled token:
+it is to such tokens that an update moves probability.
+
+What is not measured: a token's influence on later tokens (the rest is held, as in DiffRO's gradient), and the bias of the
+relaxation, since g is that of the one-hot rows, before any softmax.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from rrpo.corpus.prompts import load_prompts
+from rrpo.judges.config import FidelityConfig
+from rrpo.judges.emotion import Judge
+from rrpo.masking import valid_mask
+from rrpo.models.codec import Codec
+from rrpo.models.policy import Policy, Rollout, inverse_cdf
+from rrpo.models.reward_model import RewardModel
+from rrpo.optimizers.reward import reward_loss
+from rrpo.optimizers.rollout import Prompts, merge, micro_batches
+from rrpo.pipeline.stages import Context
+from rrpo.seeding import uniform
+
+TABLE = "fidelity_swaps.parquet"
+"""``kind`` (``one`` token or ``many``), ``prompt``, ``draw``, ``swapped`` (tokens), ``predicted``, ``own``, ``val``: a row a
+swap."""
+
+Opinion = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""``F [b, T, M], lengths [b], target [b]`` -> log p(target) ``[b]``."""
+
+
+def build(config: FidelityConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    """Reads ``policy``, ``reward_model``, ``codec``, ``val``, ``eval_prompts``; writes `TABLE` and ``scalars.json``.
+
+    ``rm_fidelity_one_own``, ``rm_fidelity_one_val``, ``rm_fidelity_many_own``, ``rm_fidelity_many_val``: `correlations`. Noise
+    is keyed by the seed alone: all reward models of a seed are asked of the same swaps.
+    """
+    device = context.device
+    policy = Policy.load(inputs["policy"], device).requires_grad_(False)
+    model, codec = RewardModel.load(inputs["reward_model"], device), Codec.load(inputs["codec"], device)
+    judge = Judge.load(inputs["val"], device)
+    prompts = Prompts.prepare(load_prompts(inputs["eval_prompts"])[: config.prompts], policy, codec, model.emotions)
+    shape = (policy.config.max_tokens, len(prompts.phones))
+    rollout = policy.sample(prompts.prefix, uniform(shape, config.seed, "fidelity sampling", device=device))
+    table = changes(policy, codec, reward_of(model), gold_of(judge), prompts, rollout, config, context.micro)
+    table.to_parquet(out / TABLE, index=False)
+    (out / "scalars.json").write_text(json.dumps(correlations(table)))
+
+
+def reward_of(model: RewardModel) -> Opinion:
+    """R of Eq. 6 with ``hard_ce``, whatever an arm is rewarded by: differentiable in F."""
+    return lambda F, lengths, target: -reward_loss(model, F, lengths, target)
+
+
+def gold_of(judge: Judge) -> Opinion:
+    """The judge's calibrated log-probability."""
+    return lambda F, lengths, target: judge.log_probs(F, lengths).gather(1, target[:, None])[:, 0]
+
+
+def changes(
+    policy: Policy,
+    codec: Codec,
+    own: Opinion,
+    val: Opinion,
+    prompts: Prompts,
+    rollout: Rollout,
+    config: FidelityConfig,
+    micro: int | None = None,
+) -> pd.DataFrame:
+    """`TABLE` of the swaps in ``rollout``, the policy's answers to ``prompts``; ``own`` is differentiable in F."""
+    kinds = [("one", draw) for draw in range(config.one_draws)] + [("many", draw) for draw in range(config.many_draws)]
+    noise = [_noise(rollout, config.seed, kind, draw) for kind, draw in kinds]
+    parts: list[tuple[Tensor, dict[str, Tensor]]] = []
+    for rows in micro_batches(rollout.lengths, micro):
+        asked, said = prompts.select(rows), rollout.select(rows)
+        tokens, lengths, longest = said.tokens, said.lengths, said.tokens.shape[1]
+        g = gradient(codec, own, tokens, lengths, asked.speaker, asked.target)
+
+        def heard(tokens: Tensor, lengths: Tensor = lengths, asked: Prompts = asked) -> dict[str, Tensor]:
+            F, frames = codec.decode(tokens, lengths, asked.speaker)
+            return {"own": own(F, frames, asked.target), "val": val(F, frames, asked.target)}
+
+        found: list[dict[str, Tensor]] = []
+        with torch.no_grad():
+            logits = policy.logits(asked.prefix, tokens)[:, :-1, : policy.codes]
+            before = heard(tokens)
+            for (kind, _), (place, code) in zip(kinds, noise, strict=True):
+                count = _counts(lengths, config.share if kind == "many" else 0.0)
+                new = swap(tokens, lengths, logits, count, place[rows, :longest], code[rows, :longest])
+                rise = g.gather(2, new[..., None]) - g.gather(2, tokens[..., None])
+                true = {name: after - before[name] for name, after in heard(new).items()}
+                found.append({"swapped": count, "predicted": rise.sum((1, 2)), **true})
+        parts.append((rows, {name: torch.stack([each[name] for each in found], 1) for name in found[0]}))
+    values = merge(parts)
+    samples = len(rollout.lengths)
+    keys = {
+        "kind": [kind for kind, _ in kinds] * samples,
+        "prompt": np.repeat(np.arange(samples), len(kinds)),
+        "draw": [draw for _, draw in kinds] * samples,
+    }
+    return pd.DataFrame(keys | {name: value.flatten().cpu().numpy() for name, value in values.items()})
+
+
+def gradient(codec: Codec, reward: Opinion, tokens: Tensor, lengths: Tensor, speaker: Tensor, target: Tensor) -> Tensor:
+    """g ``[b, N, V]``: of the reward of ``tokens [b, N]`` with respect to their one-hot rows."""
+    rows = functional.one_hot(tokens, codec.vocabulary).float().requires_grad_()
+    F, frames = codec.decode(rows, lengths, speaker)
+    (g,) = torch.autograd.grad(reward(F, frames, target).sum(), rows)
+    return g
+
+
+def swap(tokens: Tensor, lengths: Tensor, logits: Tensor, count: Tensor, place: Tensor, code: Tensor) -> Tensor:
+    """``tokens [b, N]`` with ``count [b]`` of each row's replaced by other codes, drawn from the policy's distribution.
+
+    Args:
+        tokens: The sampled codes.
+        lengths: Tokens of each row ``[b]``; none is swapped past them.
+        logits: ``[b, N, V]``, the policy's of every position given the sampled history.
+        count: At most ``lengths``.
+        place: Uniforms ``[b, N]``: the positions of the smallest are chosen.
+        code: Uniforms ``[b, N]``: the new codes by inverse CDF, the sampled ones left out.
+    """
+    place = place.masked_fill(~valid_mask(lengths, tokens.shape[1]), math.inf)
+    chosen = place.argsort(1).argsort(1) < count[:, None]
+    others = logits[chosen].scatter(1, tokens[chosen][:, None], -math.inf)
+    new = tokens.clone()
+    new[chosen] = inverse_cdf(others, code[chosen])
+    return new
+
+
+def correlations(table: pd.DataFrame) -> dict[str, float]:
+    """``rm_fidelity_KIND_WHOSE``: Pearson correlation of the predicted with the true change, over all swaps of a kind.
+
+    One that is not defined, as where a reward model says the same of everything, is left out.
+    """
+    found = {
+        f"rm_fidelity_{kind}_{whose}": pearson(swaps["predicted"].to_numpy(), swaps[whose].to_numpy())
+        for kind, swaps in table.groupby("kind")
+        for whose in ("own", "val")
+    }
+    return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def pearson(x: np.ndarray, y: np.ndarray) -> float:
+    """Correlation of ``x [n]`` and ``y [n]``; NaN where one has no spread or is not finite."""
+    x, y = (values.astype(float) - values.mean(dtype=float) for values in (x, y))
+    scale = math.sqrt(float(x @ x) * float(y @ y))
+    return float(x @ y) / scale if scale else math.nan
+
+
+def _counts(lengths: Tensor, share: float) -> Tensor:
+    """How many tokens are swapped ``[b]``: ``share`` of each length, and one at least."""
+    return (share * lengths).round().long().clamp(min=1)
+
+
+def _noise(rollout: Rollout, seed: int, kind: str, draw: int) -> tuple[Tensor, Tensor]:
+    """Uniforms ``[P, N]`` for a swap in each sample: which positions, which codes."""
+    N, P = rollout.tokens.T.shape
+    place, code = (uniform((N, P), seed, f"fidelity {kind} {what}", draw).T for what in ("place", "code"))
+    return place.to(rollout.tokens.device), code.to(rollout.tokens.device)

@@ -1,0 +1,1 @@
+"""The networks of a cell: codec, reward model, policy, vocoder."""

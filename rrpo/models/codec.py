@@ -1,0 +1,250 @@
+"""Mel -> discrete tokens at 25 Hz -> mel, differentiable from relaxed tokens.
+
+An encoder halves the frame rate, finite scalar quantisation (FSQ, arXiv 2309.15505; CosyVoice2's quantiser too) turns each
+step into one of V codes, and a decoder conditioned on the speaker turns codes back into frames, so that the codes need not
+carry who speaks. The decoder is a source-filter model: it gives each frame a spectral envelope, an F0 and how voiced each
+band is, and harmonics are added by rule (`rrpo.models.pitch`), so that F0 and voice survive codes too coarse for the harmonics
+themselves. `Codec.decode` takes token ids ``[B, N]`` or (relaxed) one-hot rows ``[B, N, V]``: both are looked up in the same
+codebook, so decoding ids equals decoding their one-hot rows.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F_
+from torch import Tensor, nn
+from vector_quantize_pytorch import FSQ
+
+from rrpo.config import CodecConfig
+from rrpo.corpus.config import AudioConfig
+from rrpo.corpus.draws import generator
+from rrpo.corpus.features import SpeechSet
+from rrpo.masking import masked_mean, neighbours, valid_mask
+from rrpo.models import pitch
+from rrpo.pipeline.stages import Context
+from rrpo.seeding import permutation_batches, seed_everything
+from rrpo.training.trainer import fit
+
+WIDTH = 5
+"""Steps that a convolution sees."""
+SQUARED = 1.0
+"""Weight of the squared error in the training loss; declared default."""
+PITCHED = 0.1
+"""Weight of the F0's error, a semitone; declared default."""
+OCTAVE = 12.0
+"""Semitones that a unit of the decoder's output moves the F0 by, and at which its error counts no further: the tracker takes an
+octave for another now and then."""
+VOICED = (0.5, 0.8)
+"""Likeness of a frame to a comb from which its F0 begins to count, and from which it counts in full."""
+MIDDLE = 160.0
+"""Hz, F0 of an untrained decoder."""
+
+
+class ResidualBlock(nn.Module):
+    """Masked convolution over time, normalised per frame, so that padding never leaks. ``[B, T, C] -> [B, T, C]``."""
+
+    def __init__(self, dim: int, dilation: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.wide = nn.Linear(WIDTH * dim, dim)
+        self.narrow = nn.Linear(dim, dim)
+        self.dilation = dilation
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        y = self.wide(neighbours(self.norm(x) * mask, WIDTH, self.dilation))
+        return x + self.narrow(F_.silu(y))
+
+
+class Codec(nn.Module):
+    """Encoder, FSQ and speaker-conditioned decoder on raw log-mel frames ``F [B, T, M]``."""
+
+    mean: Tensor
+    std: Tensor
+    codebook: Tensor
+    combs: Tensor
+
+    def __init__(self, config: CodecConfig, audio: AudioConfig, speakers: tuple[str, ...]) -> None:
+        super().__init__()
+        self.config, self.audio, self.speakers = config, audio, tuple(speakers)
+        dim, codes = config.dim, len(config.levels)
+        self.quantiser = FSQ(list(config.levels))
+        self.register_buffer("codebook", self.quantiser.implicit_codebook.float().clone())
+        self.register_buffer("combs", pitch.combs(audio).clone(), persistent=False)
+        self.register_buffer("mean", torch.zeros(audio.n_mels))
+        self.register_buffer("std", torch.ones(audio.n_mels))
+        self.inlet = nn.Linear(2 * audio.n_mels, dim)
+        self.encoder = nn.ModuleList(ResidualBlock(dim, dilation) for dilation in (1, 2))
+        self.to_code = nn.Linear(dim, codes)
+        self.from_code = nn.Linear(codes, dim)
+        self.speaker = nn.Embedding(len(self.speakers), dim)
+        self.decoder = nn.ModuleList(ResidualBlock(dim, dilation) for dilation in (1, 2, 4, 1))
+        self.outlet = nn.Linear(dim, 2 * (2 * audio.n_mels + 1))
+
+    @property
+    def vocabulary(self) -> int:
+        """V, the number of codes."""
+        return self.quantiser.codebook_size
+
+    def speaker_index(self, names: list[str], *, average: bool = False) -> Tensor:
+        """Speaker names -> indices ``[B]`` of the decoder's table.
+
+        Args:
+            names: B speakers.
+            average: Whether a speaker that the codec was not trained on gets the mean voice, for a user's own recordings.
+
+        Raises:
+            ValueError: Such a speaker, without ``average``.
+        """
+        table = {name: index for index, name in enumerate(self.speakers)}
+        unknown = sorted({name for name in names if name not in table})
+        if unknown and not average:
+            raise ValueError(
+                f"the codec was not trained on speaker {unknown[0]!r} ({len(unknown)} unknown in all); "
+                f"it knows {len(self.speakers)}: add utterances of the speaker to the codec's split"
+            )
+        return torch.tensor([table.get(name, len(self.speakers)) for name in names], device=self.mean.device)
+
+    def _codes(self, F: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Quantised codes ``[B, N, d]``, their ids ``[B, N]`` and token lengths ``[B]``."""
+        if F.shape[1] % 2:
+            F = F_.pad(F, (0, 0, 0, 1))
+        F = (F - self.mean) / self.std * valid_mask(lengths, F.shape[1])[..., None]
+        steps = (lengths + 1) // 2
+        mask = valid_mask(steps, F.shape[1] // 2)[..., None]
+        x = self.inlet(F.reshape(F.shape[0], F.shape[1] // 2, -1))
+        for block in self.encoder:
+            x = block(x, mask)
+        codes, ids = self.quantiser(self.to_code(x).float())
+        return codes, ids.long(), steps
+
+    def encode(self, F: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """``F [B, T, M]`` -> token ids ``[B, N]``, N = ceil(T / 2), and token lengths ``[B]``."""
+        _, ids, steps = self._codes(F, lengths)
+        return ids, steps
+
+    def decode(self, tokens: Tensor, lengths: Tensor, speaker: Tensor) -> tuple[Tensor, Tensor]:
+        """Token ids ``[B, N]`` or relaxed one-hot rows ``[B, N, V]`` -> ``F [B, 2N, M]`` and frame lengths ``[B]``.
+
+        Positions past a length may hold anything finite: they are masked out, and come back as the floor.
+        """
+        relaxed = tokens.is_floating_point()
+        codes = tokens @ self.codebook.to(tokens.dtype) if relaxed else self.codebook[tokens.clamp(min=0)]
+        return self.decode_codes(codes, lengths, speaker)
+
+    def decode_codes(self, codes: Tensor, lengths: Tensor, speaker: Tensor) -> tuple[Tensor, Tensor]:
+        """`decode` of rows of the codebook, ``[B, N, d]``."""
+        F, frames, _ = self._decode(codes, lengths, speaker)
+        return F, frames
+
+    def _decode(self, codes: Tensor, lengths: Tensor, speaker: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Frames ``F [B, 2N, M]``, their number ``[B]``, and their F0 ``[B, 2N]`` as a row of `rrpo.models.pitch.combs`."""
+        mask = valid_mask(lengths, codes.shape[1])[..., None]
+        voices = torch.cat([self.speaker.weight, self.speaker.weight.mean(0, keepdim=True)])
+        x = self.from_code(codes) + F_.embedding(speaker, voices)[:, None]
+        for block in self.decoder:
+            x = block(x, mask)
+        bands = self.audio.n_mels
+        envelope, voiced, high = self.outlet(x).reshape(len(x), 2 * x.shape[1], -1).float().split([bands, bands, 1], 2)
+        f0 = (pitch.row(MIDDLE) + OCTAVE * pitch.ROWS * high[..., 0]).clamp(0, len(self.combs) - 1)
+        voice = torch.log1p(voiced.sigmoid() * torch.expm1(pitch.comb(self.combs, f0)))  # powers of noise and comb add
+        F = envelope * self.std + self.mean + voice
+        floor = math.log(self.audio.floor)
+        frames = 2 * lengths
+        return F.clamp(min=floor).masked_fill(~valid_mask(frames, F.shape[1])[..., None], floor), frames, f0
+
+    @torch.no_grad()
+    def resynthesise(self, F: Tensor, lengths: Tensor, speaker: Tensor) -> tuple[Tensor, Tensor]:
+        """``F`` through the codec and back; lengths are rounded up to even."""
+        tokens, steps = self.encode(F, lengths)
+        return self.decode(tokens, steps, speaker)
+
+    def loss(self, F: Tensor, lengths: Tensor, speaker: Tensor) -> Tensor:
+        """Mean absolute error of the normalised log-mel over valid frames, `SQUARED` times the mean squared error, and `PITCHED`
+        times the F0's error in semitones where the frame is voiced.
+
+        Absolute errors alone let it drop what is rare and narrow, such as a hum or a whine, and errors of bands alone the F0.
+        """
+        error, semitones = self._errors(F, lengths, speaker)
+        spectral = masked_mean((error.abs() + SQUARED * error.square()).mean(2), valid_mask(lengths, F.shape[1])).mean()
+        return spectral + PITCHED * semitones
+
+    def _errors(self, F: Tensor, lengths: Tensor, speaker: Tensor) -> tuple[Tensor, Tensor]:
+        """What re-synthesis adds to ``F [B, T, M]``, in standard deviations of each band, and the mean absolute error of its F0
+        in semitones, an octave at most a frame, weighted by how voiced the frames are.
+        """
+        codes, _, steps = self._codes(F, lengths)
+        decoded, _, f0 = self._decode(codes, steps, speaker)
+        place, likeness = pitch.tracked(F, self.audio)
+        semitones = ((f0[:, : F.shape[1]] - place).abs() / pitch.ROWS).clamp(max=OCTAVE)
+        none, full = VOICED
+        voiced = ((likeness - none) / (full - none)).clamp(0, 1) * valid_mask(lengths, F.shape[1])
+        return (decoded[:, : F.shape[1]] - F) / self.std, (semitones * voiced).sum() / voiced.sum().clamp(min=1)
+
+    def save(self, folder: Path) -> None:
+        """Writes weights and description into ``folder``."""
+        torch.save(self.state_dict(), folder / "codec.pt")
+        about = {"config": asdict(self.config), "audio": asdict(self.audio), "speakers": self.speakers}
+        (folder / "codec.json").write_text(json.dumps(about))
+
+    @staticmethod
+    def load(folder: Path, device: str = "cpu") -> Codec:
+        """Reads what `save` wrote; frozen, in evaluation mode."""
+        about = json.loads((folder / "codec.json").read_text())
+        config = CodecConfig(**{**about["config"], "levels": tuple(about["config"]["levels"])})
+        codec = Codec(config, AudioConfig(**about["audio"]), tuple(about["speakers"]))
+        codec.load_state_dict(torch.load(folder / "codec.pt", map_location="cpu", weights_only=True))
+        return codec.to(device).eval().requires_grad_(False)
+
+
+def build(config: CodecConfig, inputs: dict[str, Path], out: Path, context: Context) -> None:
+    """Stage ``codec``: trains on random crops of the split, holds out 5 % of it for the reported error."""
+    speech = SpeechSet.load(inputs["speech"])
+    names = [utterance.speaker for utterance in speech.utterances]
+    seed_everything(config.seed, "codec")
+    codec = Codec(config, speech.audio, tuple(sorted(set(names)))).to(context.device)
+    speakers = codec.speaker_index(names)
+    order = generator(config.seed, "codec split").permutation(len(names))
+    held, train = order[: max(1, len(order) // 20)], order[max(1, len(order) // 20) :]
+    frames = torch.cat([speech.mel(int(i)) for i in train[:500]])
+    codec.mean.copy_(frames.mean(0))
+    codec.std.copy_(frames.std(0).clamp(min=0.1))
+    batches = permutation_batches(len(train), config.batch, config.steps, config.seed, "codec batches")
+
+    def loss(step: int) -> Tensor:
+        chosen = train[batches[step]]
+        F, lengths = speech.batch(chosen, context.device)
+        start = generator(config.seed, "codec crop", step).random(len(chosen))
+        first = (torch.from_numpy(start).to(F.device) * (lengths - config.crop).clamp(min=0)).long()
+        index = (first[:, None] + torch.arange(min(config.crop, F.shape[1]), device=F.device)).clamp(max=F.shape[1] - 1)
+        crop = F.gather(1, index[..., None].expand(-1, -1, F.shape[2]))
+        return codec.loss(crop, (lengths - first).clamp(max=index.shape[1]), speakers[chosen])
+
+    fit(codec.parameters(), loss, config.steps, config.lr, context)
+    codec.eval()
+    scalars = _measure(codec, speech, held, speakers, context.device)
+    codec.save(out)
+    (out / "scalars.json").write_text(json.dumps(scalars))
+
+
+@torch.no_grad()
+def _measure(codec: Codec, speech: SpeechSet, chosen, speakers: Tensor, device: str) -> dict[str, float]:  # type: ignore[no-untyped-def]
+    """Held-out error in normalised units and in dB, that of F0 in semitones, and the perplexity of the codebook's use."""
+    F, lengths = speech.batch(chosen, device)
+    difference, semitones = codec._errors(F, lengths, speakers[chosen])
+    error = masked_mean(difference.abs().mean(2), valid_mask(lengths, F.shape[1])).mean().item()
+    tokens, steps = codec.encode(F, lengths)
+    used = tokens[valid_mask(steps, tokens.shape[1])]
+    share = torch.bincount(used, minlength=codec.vocabulary).double() / used.numel()
+    entropy = -(share * share.clamp(min=1e-12).log()).sum()
+    decibels = 10 / torch.log(torch.tensor(10.0)).item()
+    return {
+        "codec_l1": error,
+        "codec_l1_db": error * codec.std.mean().item() * decibels,
+        "codec_f0_semitones": semitones.item(),
+        "codec_perplexity": entropy.exp().item(),
+    }

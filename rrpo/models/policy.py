@@ -1,0 +1,258 @@
+"""The policy: a decoder-only language model over speech tokens, in CosyVoice2's layout, on the `transformers` Qwen2 class.
+
+One sequence is ``[sos][emotion][speaker][end of prompt][phones ...][task_id][speech ...] -> eos``: the ``task_id`` position
+predicts the first speech token. Prefixes are padded on the left, so that speech starts at one column for the whole batch.
+As in CosyVoice2, ``llm_embedding`` holds sos and task_id, ``speech_embedding`` and ``llm_decoder`` have V + 3 rows (eos = V).
+
+Everything that samples or scores uses the same distribution: temperature 1, no top-k, no penalties, over the V codes and eos,
+except that eos cannot be the very first token.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F_
+from torch import Tensor, nn
+from transformers import Qwen2Config, Qwen2Model
+
+from rrpo.config import PolicyConfig
+from rrpo.masking import valid_mask
+from rrpo.models.decoding import Decoder
+from rrpo.models.transformer import parallel
+
+LEAVE = 0.75
+"""Finished samples leave the batch when no more than this share is left."""
+NEVER = -1e9
+"""Logit of eos where it is forbidden: as the first token."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Sampled speech tokens."""
+
+    tokens: Tensor
+    """``[B, N]``, N the longest length; 0 past a row's length."""
+    lengths: Tensor
+    """``[B]``, without eos."""
+    ended: Tensor
+    """``[B]`` bool: False where the sample was cut at the limit before eos."""
+
+    @property
+    def scored(self) -> Tensor:
+        """``[B, N + 1]`` bool: positions whose prediction was used: every token, and eos where it was drawn."""
+        return valid_mask(self.counts, self.tokens.shape[1] + 1)
+
+    @property
+    def counts(self) -> Tensor:
+        """``[B]``: how many positions are `scored`."""
+        return self.lengths + self.ended
+
+    def sums(self, packed: Tensor) -> Tensor:
+        """Sums ``[B]`` over each sample of values ``[P]`` at the scored positions, one sample after another."""
+        return packed.new_zeros(len(self.tokens)).index_add(0, self.scored.nonzero()[:, 0], packed)
+
+    def padded(self, packed: Tensor) -> Tensor:
+        """``[P, C]`` at the scored positions -> ``[B, N + 1, C]``, zeros elsewhere."""
+        scored = self.scored
+        return packed.new_zeros(*scored.shape, packed.shape[1]).masked_scatter(scored[..., None], packed)
+
+    def select(self, rows: Tensor) -> Rollout:
+        """The samples of these row numbers, N their own longest length."""
+        return Rollout(self.tokens[rows, : int(self.lengths[rows].max())], self.lengths[rows], self.ended[rows])
+
+
+class Policy(nn.Module):
+    """Token language model; ``symbols`` are the phones, emotions and speakers that a prefix may hold."""
+
+    pace: Tensor
+
+    SPECIALS = ("<pad>", "<endofprompt>")
+    HEAD = 4
+    """Positions before the text: sos, emotion, speaker, end of prompt."""
+
+    def __init__(self, config: PolicyConfig, symbols: Sequence[str], codes: int) -> None:
+        super().__init__()
+        self.config, self.symbols, self.codes = config, tuple(symbols), codes
+        self._index = {symbol: index for index, symbol in enumerate(self.symbols)}
+        qwen = Qwen2Config(
+            vocab_size=len(self.symbols),
+            hidden_size=config.dim,
+            intermediate_size=3 * config.dim,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.heads,
+            max_position_embeddings=1024,
+            attn_implementation="sdpa",
+        )
+        self.llm = Qwen2Model(qwen)
+        self.llm_embedding = nn.Embedding(2, config.dim)
+        self.speech_embedding = nn.Embedding(codes + 3, config.dim)
+        self.llm_decoder = nn.Linear(config.dim, codes + 3)
+        for embedding in (self.llm_embedding, self.speech_embedding, self.llm.embed_tokens):
+            nn.init.normal_(embedding.weight, std=1.0)
+        self.register_buffer("pace", torch.ones(len(self.symbols)))
+
+    @property
+    def eos(self) -> int:
+        """Index of eos in the V + 1 predictions."""
+        return self.codes
+
+    def prefix_ids(self, phones: Sequence[Sequence[str]], speakers: Sequence[str], emotions: Sequence[str]) -> Tensor:
+        """Symbol ids ``[B, L]`` of the prefixes, padded on the left with 0.
+
+        Raises:
+            ValueError: A phone, speaker or emotion that the SFT data did not hold.
+        """
+        rows = [
+            [f"<{emotion}>", f"<{speaker}>", "<endofprompt>", *text]
+            for text, speaker, emotion in zip(phones, speakers, emotions, strict=True)
+        ]
+        unknown = sorted({symbol for row in rows for symbol in row if symbol not in self._index})
+        if unknown:
+            raise ValueError(
+                f"the policy does not know {unknown[0]!r}; its training split must hold every phone and speaker"
+            )
+        longest = max(map(len, rows))
+        ids = [[0] * (longest - len(row)) + [self._index[symbol] for symbol in row] for row in rows]
+        return torch.tensor(ids, device=self.llm_decoder.weight.device)
+
+    def _prefix(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``[sos][prefix][task_id]``: embeddings ``[B, L + 2, D]``, mask and positions ``[B, L + 2]``."""
+        valid = ids > 0
+        sos, task = self.llm_embedding.weight
+        text = self.llm.embed_tokens(ids)
+        batch = ids.shape[0]
+        x = torch.cat([torch.zeros_like(text[:, :1]), text, task.expand(batch, 1, -1)], 1)
+        first = ids.shape[1] - valid.sum(1)
+        x[torch.arange(batch, device=ids.device), first] = sos
+        mask = valid_mask(valid.sum(1) + 2, ids.shape[1] + 2).flip(1)
+        return x, mask, self._positions(mask, ids.gather(1, first[:, None] + torch.arange(2, device=ids.device)))
+
+    def measure_pace(self, emotions: Sequence[str], speakers: Sequence[str], tokens_per_phone: Tensor) -> None:
+        """Sets the pace of every emotion (mean tokens a phone) and speaker (relative to all) from utterances ``[U]``."""
+        for names, scale in ((emotions, 1.0), (speakers, float(tokens_per_phone.mean()))):
+            for name in set(names):
+                chosen = torch.tensor([other == name for other in names])
+                self.pace[self._index[f"<{name}>"]] = tokens_per_phone[chosen].mean() / scale
+
+    def _positions(self, mask: Tensor, style: Tensor) -> Tensor:
+        """Rotary positions ``[B, L + 2]`` of a prefix; the first speech token follows one after the last of them.
+
+        Paced, phone i stands s x i after the head, s the pace of the prompt's ``style [B, 2]`` (ids of emotion and speaker),
+        and task_id just before the head's end, so that the speech runs along the text as fast as it is expected to.
+        """
+        plain = (mask.cumsum(1) - 1).clamp(min=0).float()
+        if not self.config.paced:
+            return plain
+        stride = self.pace[style].prod(1, keepdim=True)
+        head = float(self.HEAD)
+        along = torch.where(plain < head, plain, head + (plain - head) * stride)
+        along[:, -1] = head - 1
+        return along
+
+    def _predict(self, hidden: Tensor) -> Tensor:
+        """Logits over the V codes and eos."""
+        return F_.linear(
+            hidden, self.llm_decoder.weight[: self.codes + 1], self.llm_decoder.bias[: self.codes + 1]
+        ).float()
+
+    def logits(self, prefix: Tensor, tokens: Tensor) -> Tensor:
+        """Predictions ``[B, N + 1, V + 1]`` in one parallel forward: row t is the distribution of token t given those before.
+
+        Args:
+            prefix: Symbol ids ``[B, L]``.
+            tokens: Speech tokens ``[B, N]``; what stands past a row's length only reaches predictions past it.
+        """
+        batch, positions = tokens.shape[0], tokens.shape[1] + 1
+        counts = torch.full((batch,), positions, device=tokens.device)
+        return self.packed_logits(prefix, tokens, counts).view(batch, positions, -1)
+
+    def packed_logits(self, prefix: Tensor, tokens: Tensor, counts: Tensor) -> Tensor:
+        """The first ``counts [B]`` predictions of every row of `logits`, one row after another: ``[P, V + 1]``, P their sum."""
+        logits = self._predict(self._hidden(prefix, tokens, counts))
+        logits[counts.cumsum(0) - counts, self.eos] = NEVER
+        return logits
+
+    def _hidden(self, prefix: Tensor, tokens: Tensor, counts: Tensor) -> Tensor:
+        """Hidden states ``[P, D]`` that `packed_logits` reads."""
+        x, mask, positions = self._prefix(prefix)
+        task = mask.shape[1] - 1  # the column that predicts the first token, in every row
+        x = torch.cat([x, self.speech_embedding(tokens)], 1)
+        following = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
+        positions = torch.cat([positions, positions[:, -1:] + following], 1)
+        mask = torch.cat([mask, valid_mask(counts - 1, tokens.shape[1])], 1)
+        row, column = mask.nonzero(as_tuple=True)
+        packed = x.flatten(0, 1).index_select(0, row * mask.shape[1] + column)
+        used = (column >= task).nonzero()[:, 0]
+        return parallel(self.llm, packed, positions[row, column], mask.sum(1).tolist(), used)
+
+    @torch.no_grad()
+    def sample(self, prefix: Tensor, noise: Tensor) -> Rollout:
+        """Ancestral sampling with a key-value cache.
+
+        Args:
+            prefix: Symbol ids ``[B, L]``.
+            noise: Uniforms ``[N_max, B]``; token t of sample i is the inverse CDF at ``noise[t, i]``, so that samples are
+                shared between arms as long as their distributions agree.
+        """
+        decoder = Decoder(self.llm, *self._prefix(prefix), room=len(noise))
+        logits = self._predict(decoder.hidden)
+        logits[:, self.eos] = NEVER
+        rows = torch.arange(len(prefix), device=prefix.device)  # those that are still computed
+        tokens = torch.full((len(prefix), len(noise)), self.eos, device=prefix.device)
+        alive = torch.ones_like(rows, dtype=torch.bool)
+        for step, u in enumerate(noise):
+            token = torch.where(alive, inverse_cdf(logits, u[rows]), self.eos)
+            tokens[rows, step] = token
+            alive = token != self.eos
+            if step % 4 == 3:
+                left = int(alive.sum())
+                if not left:
+                    break
+                if left <= LEAVE * len(rows):
+                    decoder.keep(alive)
+                    rows, token, alive = rows[alive], token[alive], alive[alive]
+            if step + 1 < len(noise):
+                decoder.step(self.speech_embedding(token))
+                logits = self._predict(decoder.hidden)
+        speech = tokens != self.eos
+        lengths = speech.sum(1)
+        longest = int(lengths.max())
+        return Rollout(tokens.masked_fill(~speech, 0)[:, :longest], lengths, lengths < len(noise))
+
+    def save(self, folder: Path) -> None:
+        """Writes weights and description into ``folder``."""
+        torch.save(self.state_dict(), folder / "policy.pt")
+        about = {"config": asdict(self.config), "symbols": self.symbols, "codes": self.codes}
+        (folder / "policy.json").write_text(json.dumps(about, ensure_ascii=False))
+
+    @staticmethod
+    def load(folder: Path, device: str = "cpu") -> Policy:
+        """Reads what `save` wrote, in evaluation mode."""
+        about = json.loads((folder / "policy.json").read_text())
+        policy = Policy(PolicyConfig(**about["config"]), about["symbols"], about["codes"])
+        policy.load_state_dict(torch.load(folder / "policy.pt", map_location="cpu", weights_only=True))
+        return policy.to(device).eval()
+
+
+def inverse_cdf(logits: Tensor, noise: Tensor) -> Tensor:
+    """The class at which the cumulative distribution of ``logits [B, C]`` passes ``noise [B]`` in (0, 1)."""
+    cdf = logits.softmax(1).cumsum(1, dtype=torch.float64)
+    return torch.searchsorted(cdf, noise.double()[:, None] * cdf[:, -1:])[:, 0].clamp(max=logits.shape[1] - 1)
+
+
+def token_kl(logits: Tensor, reference: Tensor) -> Tensor:
+    """Full-vocabulary KL(P || P_ref) of every position, ``[B, N, V + 1] x 2 -> [B, N]`` in nats (paper.md, Eq. 6)."""
+    p, q = logits.log_softmax(-1), reference.log_softmax(-1)
+    return (p.exp() * (p - q)).sum(-1)
+
+
+def token_entropy(logits: Tensor) -> Tensor:
+    """Entropy of every position's distribution, ``[B, N, V + 1] -> [B, N]`` in nats."""
+    p = logits.log_softmax(-1)
+    return -(p.exp() * p).sum(-1)

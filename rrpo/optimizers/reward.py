@@ -1,0 +1,56 @@
+"""The reward of Eq. 6 as a loss: ``R = -L`` of the frozen reward model on the policy's frames.
+
+What L is at reward time the paper does not say (it prints R = -L_ser of Eq. 5), so there are three options:
+
+- ``hard_ce``: cross-entropy with the target emotion. The default for every arm: a smoothed target would by itself cap
+  the reward.
+- ``smoothed_ce``: cross-entropy with the target smoothed by Eq. 2.
+- ``full_l_ser``: ``L_LS + α L_adv``, Eq. 5 with δ of Eq. 4 computed anew at every step. There is no mixup at reward
+  time (a roll-out has no human-labelled partner), and δ is a constant to the gradient, as it is in fine-tuning.
+
+ε, α and ε_adv are those the reward model was fine-tuned with; where they are at identity all three options agree.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional
+
+from rrpo.config import REWARDS, RegularizerConfig
+from rrpo.models.reward_model import RewardModel
+from rrpo.regularizers import adversarial_delta, cross_entropy, smooth_labels
+
+
+def reward_loss(
+    model: RewardModel,
+    F: Tensor,
+    lengths: Tensor,
+    target: Tensor,
+    reward: str = "hard_ce",
+    regularizers: RegularizerConfig | None = None,
+) -> Tensor:
+    """``-R [B]`` for each roll-out, differentiable in ``F``.
+
+    Args:
+        model: The frozen reward model, in evaluation mode (no dropout).
+        F: Log-mel frames ``[B, T, M]``, decoded from relaxed tokens.
+        lengths: Frames before the end of each roll-out ``[B]``; later ones get no gradient.
+        target: Class index of the requested emotion ``[B]``.
+        reward: One of `REWARDS`.
+        regularizers: Instead of ``model.regularizers``, what the model was fine-tuned with.
+    """
+    if reward not in REWARDS:
+        raise ValueError(f"unknown reward {reward!r}; use one of {', '.join(REWARDS)}")
+    config = model.regularizers if regularizers is None else regularizers
+    y = functional.one_hot(target, len(model.emotions)).float()
+    if reward != "hard_ce":
+        y = smooth_labels(y, config.epsilon)
+    h, mask = model.encode(F, lengths)
+
+    def losses(h: Tensor) -> Tensor:
+        return cross_entropy(model.classify(h, mask), y)
+
+    if reward != "full_l_ser":
+        return losses(h)
+    delta = adversarial_delta(losses, h, mask, config)
+    return losses(h) + config.alpha * losses(h + delta)

@@ -1,0 +1,1 @@
+"""Stages stored by content hash, and the data flow of one experiment cell made of them."""

@@ -1,0 +1,101 @@
+"""One experiment cell, arm x seed: the stages it needs and the record that they make. Torch-free until a stage is built."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rrpo.config import ArmConfig
+from rrpo.identity import content_hash, described
+from rrpo.pipeline import dataflow, world
+from rrpo.pipeline.stages import Stage
+from rrpo.profiles import Profile
+
+_REPLACED = re.compile(r"profile\.((base|sft)\.model\.|optimize\.reward$|(?!world\.)\w+\.seed$)")
+"""Parameters of a profile that its pipeline sets anew: the policy's network, the arm's reward, the seeds of stages."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """What is run: one arm with one seed on one profile."""
+
+    label: str
+    """The arm's name; with `Cell.arm_hash` its identity."""
+    arm: ArmConfig
+    """The arm."""
+    seed: int
+    """The experiment's seed."""
+    profile: Profile
+    """Sizes and settings all arms share."""
+    policy: bool = True
+    """False for grids of reward models alone: no policy is optimised."""
+
+    @property
+    def name(self) -> str:
+        """``arm/seed``, as the MLflow run is named."""
+        return f"{self.label}/{self.seed}"
+
+    @cached_property
+    def stages(self) -> dict[str, Stage]:
+        """The stages whose results make the record and its identity, by role; none wants an optional package."""
+        return dataflow.core(self.profile, self.arm, self.seed, policy=self.policy)
+
+    @cached_property
+    def optional(self) -> dict[str, Stage]:
+        """The stages that optional packages make possible, as far as those are installed here, by role.
+
+        Their results are added to a complete record: no part of its identity, so that a cell is the same cell everywhere.
+        """
+        return dataflow.optional(self.profile, self.arm, self.seed, policy=self.policy)
+
+    @cached_property
+    def hash(self) -> str:
+        """Identity of the cell's result: label and every stage's key."""
+        return content_hash([self.label, {role: stage.key for role, stage in self.stages.items()}])
+
+    @cached_property
+    def arm_hash(self) -> str:
+        """Short hash of the arm's config."""
+        return content_hash(self.arm)[:8]
+
+    @cached_property
+    def world_hash(self) -> str:
+        """Hash of everything that no seed and no arm redraws, and of the user's own data: what may be pooled has it in common."""
+        shared = [stage.key for stage in world.shared(self.profile)]
+        return content_hash([self.profile.world, self.profile.manifests, shared])[:16]
+
+    def params(self) -> dict[str, str]:
+        """The flat config, ``section.field`` -> text, as MLflow's params."""
+        flat = _flatten({"arm": described(self.arm), "profile": described(self.profile)})
+        used = {name: value for name, value in flat.items() if not _REPLACED.match(name)}
+        return {"label": self.label, "seed": str(self.seed)} | used
+
+
+def collect(stages: Mapping[str, Stage], store: Path) -> tuple[dict[str, float], dict[str, Path]]:
+    """The scalars of finished ``stages`` by role, and their files by artifact name (tables as parquet, audio).
+
+    Every one writes ``scalars.json``; files lie beside it and are kept under the names they have there.
+    """
+    scalars: dict[str, float] = {}
+    files: dict[str, Path] = {}
+    for role, stage in stages.items():
+        folder = stage.path(store)
+        scalars |= json.loads((folder / "scalars.json").read_text())
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and path.name not in ("scalars.json",):
+                name = path.relative_to(folder).as_posix()
+                files[f"{role}/{name}" if name == "stage.json" else name] = path
+    return scalars, files
+
+
+def _flatten(tree: Any, prefix: str = "") -> dict[str, str]:
+    if isinstance(tree, dict):
+        return {
+            key: value for name, child in tree.items() for key, value in _flatten(child, f"{prefix}{name}.").items()
+        }
+    return {prefix.rstrip("."): json.dumps(tree)}

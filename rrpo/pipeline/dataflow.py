@@ -1,0 +1,253 @@
+"""The data flow of one experiment as stages: which build reads which, for a profile, an arm and a seed.
+
+corpus -> codec -> base policy (all of `rrpo.pipeline.world`) -> SFT policy; RM: pre-training -> robust fine-tuning -> frozen;
+policy optimisation -> stored samples -> test judges: the stages of `core`. What needs an optional package is no part of them
+and in none of their keys (`optional`). World-level stages carry the world's seed, the others the experiment's: *a seed
+redraws* the SFT and the annotated utterances and their raters, SFT, RM pre-training (order, initialisation), fine-tuning, RL
+prompts and roll-out noise.
+
+Stages are cached, so that the cells of a grid share them and each is hashed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from typing import TypeVar
+
+from rrpo.config import OFF, ArmConfig
+from rrpo.corpus.config import SplitConfig
+from rrpo.judges.config import (
+    AssessConfig,
+    ExamineSetConfig,
+    PhoneticsConfig,
+    TransferConfig,
+    VoiceConfig,
+)
+from rrpo.packages import present
+from rrpo.pipeline import world
+from rrpo.pipeline.stages import Stage
+from rrpo.profiles import Profile
+
+T = TypeVar("T")
+
+SFT = ArmConfig(regularizers=OFF, finetune=False, steps=0)
+"""The SFT policy as an arm: no update; its reward model is the seed's pre-trained one."""
+LISTENERS = {
+    "phonetics": ("parselmouth",),
+    "voice": ("resemblyzer",),
+    "naturalness": ("speechmos", "onnxruntime"),
+}
+"""Optional listeners to vocoded samples, and the packages that each needs."""
+
+
+@cache
+def sft(profile: Profile, seed: int) -> Stage:
+    """The base policy fine-tuned on the seed's own utterances: where every arm of a seed starts."""
+    config = replace(profile.sft, model=profile.policy, seed=seed)
+    split = SplitConfig(
+        name="sft",
+        size=profile.sizes["sft"],
+        texts="sft",
+        artefact_rate=profile.policy_artefact_rate,
+        seed=seed,
+    )
+    inputs = {
+        "speech": world.speech(profile, split),
+        "heldout": world.world_speech(profile, "sft_heldout"),
+        "codec": world.codec(profile),
+        "base": world.base(profile),
+    }
+    return Stage("sft", "rrpo.training.sft:build", config, inputs, f"SFT seed {seed}")
+
+
+@cache
+def pretrained(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """The RM before its fine-tuning; an arm's own data are the biased set's, ``rm_test_*`` are the same for all."""
+    config = replace(profile.pretrain, seed=seed, shuffle_labels=arm.shuffle_labels)
+    split = world.splits(profile)["rm_oracle" if arm.rm_data == "oracle" else "rm_pretrain"]
+    if arm.rm_data == "biased":
+        split = replace(
+            split,
+            shortcut=_own(arm.shortcut, split.shortcut),
+            size=_own(arm.rm_utterances, split.size),
+            voices=arm.rm_speakers,
+        )
+    inputs = {"speech": world.speech(profile, split), "codec": world.codec(profile)}
+    return Stage(
+        "pretrain", "rrpo.training.pretrain:build", config, inputs, f"RM pre-training ({split.name}) seed {seed}"
+    )
+
+
+@cache
+def reward_model(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """The frozen RM of one arm: fine-tuned on the seed's annotated set, or as pre-trained."""
+    before = pretrained(profile, arm, seed)
+    if not arm.finetune:
+        return before
+    split = SplitConfig(
+        name="annotated",
+        size=_own(arm.annotated, profile.annotated),
+        speakers="rm",
+        voices=arm.rm_speakers,
+        texts="rm",
+        artefact_rate=_own(arm.annotated_artefacts, profile.annotated_artefact_rate),
+        raters=profile.raters,
+        rater_noise=_own(arm.rater_noise, profile.rater_noise),
+        seed=seed,
+    )
+    lr = _own(arm.rm_lr, profile.finetune.lr)
+    config = replace(profile.finetune, seed=seed, lr=lr, regularizers=arm.regularizers)
+    inputs = {"model": before, "speech": world.speech(profile, split), "codec": world.codec(profile)}
+    return Stage("finetune", "rrpo.training.finetune:build", config, inputs, f"RM fine-tuning seed {seed}")
+
+
+@cache
+def examined(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """Accuracies and manipulation checks of one arm's RM."""
+    inputs = world.rm_tests(profile) | {"model": reward_model(profile, arm, seed)}
+    return Stage("examine", "rrpo.diagnostics.examine:build", profile.examine, inputs, f"RM examination seed {seed}")
+
+
+@cache
+def fidelity(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """How far the gradient of one arm's RM through the seed's SFT samples can be trusted."""
+    inputs = {
+        "policy": sft(profile, seed),
+        "reward_model": reward_model(profile, arm, seed),
+        "codec": world.codec(profile),
+        "val": world.judge(profile, "val"),
+        "eval_prompts": world.eval_prompts(profile),
+    }
+    config = replace(profile.fidelity, seed=seed)
+    return Stage("fidelity", "rrpo.diagnostics.fidelity:build", config, inputs, f"RM gradient fidelity seed {seed}")
+
+
+@cache
+def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """Policy optimisation of one cell: curves by `val`, samples stored as tokens."""
+    given = profile.optimize
+    names = (
+        "emotion_weight",
+        "gradient_scale",
+        "content_weight",
+        "relaxation",
+        "schedule",
+        "steps",
+        "batch",
+        "lr",
+        "beta",
+        "tau",
+    )
+    config = replace(
+        given,
+        seed=seed,
+        reward=arm.reward,
+        **{name: _own(getattr(arm, name), getattr(given, name)) for name in names},
+    )
+    inputs = {
+        "policy": sft(profile, seed),
+        "reward_model": reward_model(profile, arm, seed),
+        "recogniser": world.recogniser(profile, "reward"),
+        "codec": world.codec(profile),
+        "val": world.judge(profile, "val"),
+        "rl_prompts": world.prompts(profile, "rl", profile.rl_prompts, seed),
+        "eval_prompts": world.eval_prompts(profile),
+    }
+    return Stage("optimize", "rrpo.optimizers.loop:build", config, inputs, f"policy optimisation seed {seed}")
+
+
+@cache
+def assessed(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """What a search may know of one cell's stored samples, sample by sample: all but what the `test` judge hears."""
+    inputs = {
+        "samples": optimized(profile, arm, seed),
+        "eval_prompts": world.eval_prompts(profile),
+        "codec": world.codec(profile),
+        "val": world.judge(profile, "val"),
+        "recogniser": world.recogniser(profile, "judge"),
+    }
+    if arm != SFT:
+        inputs |= {"sft": assessed(profile, SFT, seed), "sft_samples": optimized(profile, SFT, seed)}
+    return Stage("assess", "rrpo.judges.assess:build", AssessConfig(), inputs, f"assessment seed {seed}")
+
+
+def scored(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """The test judges on one cell's stored samples, sample by sample, and its audio; what SFT's has is not judged again."""
+    inputs = {
+        "samples": optimized(profile, arm, seed),
+        "eval_prompts": world.eval_prompts(profile),
+        "codec": world.codec(profile),
+        "test": world.judge(profile, "test"),
+        "recogniser": world.recogniser(profile, "judge"),
+        "common": pretrained(profile, SFT, seed),
+    }
+    if arm != SFT:
+        inputs |= {"sft": scored(profile, SFT, seed), "sft_samples": optimized(profile, SFT, seed)}
+    return Stage("score", "rrpo.judges.score:build", profile.score, inputs, f"test judges seed {seed}")
+
+
+def vocoded(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """Some of one cell's stored samples as waves."""
+    inputs = {
+        "samples": optimized(profile, arm, seed),
+        "eval_prompts": world.eval_prompts(profile),
+        "codec": world.codec(profile),
+    }
+    return Stage("vocode", "rrpo.judges.vocoded:build", profile.vocode, inputs, f"waves seed {seed}")
+
+
+def listened(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
+    """What one of `LISTENERS` hears in a cell's vocoded samples; it builds where the packages are installed."""
+    config, reference = {
+        "phonetics": (PhoneticsConfig(), {"third": world.third_judge(profile)}),
+        "voice": (VoiceConfig(), {"speakers": world.speakers(profile)}),
+        "naturalness": (profile.naturalness, {"predictor": world.predictor(profile)}),
+    }[name]
+    inputs = {"waves": vocoded(profile, arm, seed)} | reference
+    if arm != SFT:
+        inputs["sft"] = listened(profile, SFT, seed, name)
+    return Stage(name, f"rrpo.judges.listeners:{name}", config, inputs, f"{name} seed {seed}")
+
+
+def examined_voices(profile: Profile, arm: ArmConfig, seed: int, engine: str) -> Stage:
+    """Accuracy of one arm's RM on speech by another synthesiser; it builds where the packages are installed."""
+    inputs = {"model": reward_model(profile, arm, seed), f"rm_test_{engine}": world.voices(profile, engine)}
+    return Stage(
+        "examine_set", "rrpo.diagnostics.examine:build_set", ExamineSetConfig(), inputs, f"RM on {engine} seed {seed}"
+    )
+
+
+def core(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[str, Stage]:
+    """The stages that make a cell's record on every machine, by role; without a policy the reward model's alone."""
+    stages = {"examined": examined(profile, arm, seed), "fidelity": fidelity(profile, arm, seed)}
+    if policy:
+        stages |= {"optimized": optimized(profile, arm, seed), "scored": scored(profile, arm, seed)}
+    return stages
+
+
+def optional(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[str, Stage]:
+    """The stages beside `core` whose packages are installed here, by role."""
+    stages = {f"voices_{engine}": examined_voices(profile, arm, seed, engine) for engine in world.other_synthesisers()}
+    if policy:
+        names = [name for name, packages in LISTENERS.items() if all(map(present, packages))]
+        stages |= {name: listened(profile, arm, seed, name) for name in names}
+    return stages
+
+
+def transferred(profile: Profile, arms: Mapping[str, ArmConfig], seed: int) -> Stage:
+    """The cross-RM transfer matrix of one seed's arms, by name; no part of any cell, since it depends on who is compared."""
+    inputs = {
+        "sft_samples": optimized(profile, SFT, seed),
+        "eval_prompts": world.eval_prompts(profile),
+        "codec": world.codec(profile),
+    }
+    for name, arm in arms.items():
+        inputs |= {f"samples {name}": optimized(profile, arm, seed), f"model {name}": reward_model(profile, arm, seed)}
+    return Stage("transfer", "rrpo.judges.transfer:build", TransferConfig(), inputs, f"cross-RM transfer seed {seed}")
+
+
+def _own(override: T | None, shared: T) -> T:
+    """What an arm overrides, or what the profile has for all arms."""
+    return shared if override is None else override

@@ -1,0 +1,43 @@
+"""What a stage was built with: source, processor, threads, torch. Nothing here imports torch; a build has done so before."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import sys
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+@cache
+def source_hash() -> str:
+    """16 hex digits of this package's source files: equal wherever the same code runs, committed or not."""
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py"), key=lambda path: path.relative_to(PACKAGE).as_posix()):
+        digest.update(f"{path.relative_to(PACKAGE).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+@cache
+def processor() -> str:
+    """The CPU's model."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.is_file() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def built_with(device: str) -> dict[str, str | int]:
+    """As a stage's marker keeps it."""
+    found: dict[str, str | int] = {
+        "python": platform.python_version(),
+        "source": source_hash(),
+        "processor": processor(),
+    }
+    if torch := sys.modules.get("torch"):
+        found |= {"torch": torch.__version__, "threads": torch.get_num_threads()}
+        if device == "cuda":
+            found["gpu"] = torch.cuda.get_device_name()
+    return found

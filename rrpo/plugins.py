@@ -1,0 +1,173 @@
+"""Registries of what a user may add, and files of the user's own that add to them.
+
+Every kind of thing that can be added (regularisers, optimisers, judges, corpus readers, arms, grids) has one `Registry`, which
+the package fills with its own. A plugin is one Python file, or an entry point in the group `GROUP`, that registers more when it
+is imported:
+
+    from rrpo.regularizers import REGULARIZERS
+
+    REGULARIZERS.register("focal", FocalLoss())
+
+The files in use are named in the environment variable `VARIABLE`, so that worker processes load the same ones. What comes from a
+plugin carries the hash of its file, which goes into the key of every stage that it runs in: an edited plugin makes its cells
+stale, and no others. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Generic, TypeVar
+
+from rrpo.identity import option
+
+VARIABLE = "RRPO_PLUGINS"
+"""Environment variable with the paths of the plugin files, separated as in ``PATH``."""
+GROUP = "rrpo.plugins"
+"""Entry-point group of installed plugins."""
+Scalar = int | float | str | bool
+T = TypeVar("T")
+_loaded: dict[Path, str] = {}
+_sources: list[str] = []
+
+
+class PluginError(ValueError):
+    """A plugin that cannot be used: what is wrong, and how to fix it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """One registered implementation with its options, as a config field: its part of a stage's key."""
+
+    name: str
+    """Under which it is registered."""
+    options: tuple[tuple[str, Scalar], ...] = option((), off=())
+    """Its options by name, sorted; those that are left out have the implementation's defaults."""
+    source: str = option("", off="")
+    """Hash of the plugin file that registered it; empty for the package's own, which `rrpo.pipeline.versions` guards."""
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """Implementations of one Protocol by name, in the order in which they were registered."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        """What it holds, in the singular, for messages: ``optimizer``."""
+        self._items: dict[str, T] = {}
+        self._sources: dict[str, str] = {}
+
+    def register(self, name: str, item: T) -> T:
+        """Add ``item`` under ``name`` and return it.
+
+        Raises:
+            PluginError: The name is taken, or is not lower-case letters, digits and hyphens (it becomes part of labels of arms,
+                where ``_`` and ``@`` have meanings).
+        """
+        if name in self._items:
+            raise PluginError(f"there is already a {self.kind} named {name!r}: choose another name")
+        if not (name.isascii() and name.replace("-", "").isalnum() and name == name.lower()):
+            raise PluginError(
+                f"the name of a {self.kind} is made of lower-case letters, digits and hyphens, got {name!r}"
+            )
+        self._items[name] = item
+        self._sources[name] = _sources[-1] if _sources else ""
+        return item
+
+    def source(self, name: str) -> str:
+        """Hash of the plugin file that registered ``name``; empty for the package's own."""
+        return self._sources[name]
+
+    def choice(self, name: str, **options: Scalar) -> Choice:
+        """The config field that selects ``name`` with these options."""
+        self[name]
+        return Choice(name=name, options=tuple(sorted(options.items())), source=self.source(name))
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self._items:
+            raise PluginError(
+                f"there is no {self.kind} named {name!r}; there are {', '.join(self._items) or 'none'}. "
+                f"One of your own comes with --plugin FILE"
+            )
+        return self._items[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._items
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+
+def use(paths: Sequence[Path | str]) -> None:
+    """Load plugin files, and have the worker processes that are started from here load them too.
+
+    Raises:
+        PluginError: A file is missing, or fails when it is imported.
+    """
+    known = [entry for entry in os.environ.get(VARIABLE, "").split(os.pathsep) if entry]
+    for path in paths:
+        found = Path(path).resolve()
+        load(found)
+        if str(found) not in known:
+            known.append(str(found))
+    if known:
+        os.environ[VARIABLE] = os.pathsep.join(known)
+
+
+def load_all() -> None:
+    """Load the files named in `VARIABLE` and the installed entry points, each once: what every process does first."""
+    for entry in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
+        load(Path(entry))
+    for point in entry_points(group=GROUP):
+        spec = importlib.util.find_spec(point.module)
+        if spec is None or spec.origin is None:
+            raise PluginError(
+                f"the installed plugin {point.name!r} names the module {point.module}, which is not there"
+            )
+        load(Path(spec.origin), module=point.module)
+
+
+def load(path: Path, module: str | None = None) -> str:
+    """Import one plugin file, once a process, and return its hash.
+
+    Raises:
+        PluginError: The file is missing, or fails when it is imported.
+    """
+    path = path.resolve()
+    if path in _loaded:
+        return _loaded[path]
+    if not path.is_file():
+        raise PluginError(f"there is no plugin file {path}: --plugin takes the path of a Python file")
+    source = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    _sources.append(source)
+    try:
+        _import(path, module or f"rrpo_plugin_{path.stem}_{source}")
+    except Exception as error:
+        raise PluginError(f"the plugin {path} fails when it is imported: {type(error).__name__}: {error}") from error
+    finally:
+        _sources.pop()
+    _loaded[path] = source
+    return source
+
+
+def _import(path: Path, name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise PluginError(f"{path} is no Python file")
+    found = importlib.util.module_from_spec(spec)
+    sys.modules[name] = found
+    try:
+        spec.loader.exec_module(found)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return found

@@ -1,0 +1,124 @@
+"""Supervised training of the policy, next-token cross-entropy: the world's base policy, and each seed's SFT policy from it."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F_
+from torch import Tensor
+
+from rrpo.config import SftConfig
+from rrpo.corpus.features import SpeechSet
+from rrpo.masking import valid_mask
+from rrpo.models.codec import Codec
+from rrpo.models.policy import Policy
+from rrpo.pipeline.stages import Context
+from rrpo.seeding import bucketed, permutation_batches, seed_everything
+from rrpo.training.trainer import fit, multiplier
+
+NEAR = 0.5
+"""Distance of two levels of a code's coordinate, which lie in [-1, 1], over which their initial rows are alike."""
+
+
+class TokenSet:
+    """A split as prefixes and codec tokens: ``tokens [U, N]``, ``lengths [U]``, encoded once."""
+
+    def __init__(self, speech: SpeechSet, codec: Codec, device: str) -> None:
+        self.utterances = speech.utterances
+        rows: list[Tensor] = []
+        for start in range(0, len(self.utterances), 256):
+            F, lengths = speech.batch(np.arange(start, min(start + 256, len(self.utterances))), device)
+            tokens, steps = codec.encode(F, lengths)
+            rows += [row[:n] for row, n in zip(tokens, steps, strict=True)]
+        self.lengths = torch.tensor([len(row) for row in rows], device=device)
+        self.tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+    def loss(self, policy: Policy, chosen: np.ndarray) -> Tensor:
+        """Mean cross-entropy in nats a token (eos included) of the chosen utterances."""
+        picked = [self.utterances[int(i)] for i in chosen]
+        prefix = policy.prefix_ids([u.phones for u in picked], [u.speaker for u in picked], [u.emotion for u in picked])
+        index = torch.from_numpy(chosen).to(self.tokens.device)
+        lengths = self.lengths[index]
+        tokens = self.tokens[index][:, : int(lengths.max())]
+        logits = policy.packed_logits(prefix, tokens, lengths + 1)
+        targets = F_.pad(tokens, (0, 1)).scatter(1, lengths[:, None], policy.eos)
+        return F_.cross_entropy(logits, targets[valid_mask(lengths + 1, targets.shape[1])])
+
+
+def build(config: SftConfig, inputs: dict[str, Path], out: Path, context: Context) -> None:
+    """Stages ``base`` (from scratch) and ``sft`` (from the input ``base``): trains, and writes both loss curves."""
+    stream = "sft" if "base" in inputs else "base"
+    seed_everything(config.seed, stream)
+    codec = Codec.load(inputs["codec"], context.device)
+    speech, heldout = SpeechSet.load(inputs["speech"]), SpeechSet.load(inputs["heldout"])
+    train, held = TokenSet(speech, codec, context.device), TokenSet(heldout, codec, context.device)
+    if "base" in inputs:
+        policy = Policy.load(inputs["base"], context.device)
+    else:
+        policy = _fresh(config, train, held, codec).to(context.device)
+    batches = permutation_batches(len(train.utterances), config.batch, config.steps, config.seed, f"{stream} batches")
+    batches = bucketed(batches, train.lengths.cpu().numpy(), config.seed, f"{stream} bucketed")
+    held_losses: dict[int, float] = {}
+
+    def loss(step: int) -> Tensor:
+        if step % max(1, config.steps // 10) == 0:
+            held_losses[step] = _heldout(policy, held)
+        return train.loss(policy, batches[step])
+
+    losses = fit(policy.parameters(), loss, config.steps, config.lr, context, schedule=_schedule, history=held_losses)
+    held_losses[config.steps] = _heldout(policy, held)
+    policy.save(out)
+    curves = pd.DataFrame({"step": range(len(losses)), f"{stream}_loss": losses})
+    curves[f"{stream}_heldout_loss"] = curves["step"].map(held_losses)
+    curves.to_parquet(out / f"{stream}_curves.parquet")
+    final = {f"{stream}_loss": float(np.mean(losses[-50:])), f"{stream}_heldout_loss": held_losses[config.steps]}
+    (out / "scalars.json").write_text(json.dumps(final))
+
+
+def _fresh(config: SftConfig, train: TokenSet, held: TokenSet, codec: Codec) -> Policy:
+    """An untrained policy that knows every symbol of both sets, and the pace of the first."""
+    utterances = [*train.utterances, *held.utterances]
+    symbols = [
+        *Policy.SPECIALS,
+        *(f"<{emotion}>" for emotion in sorted({u.emotion for u in utterances})),
+        *(f"<{speaker}>" for speaker in sorted({u.speaker for u in utterances})),
+        *sorted({phone for u in utterances for phone in u.phones}),
+    ]
+    policy = Policy(config.model, symbols, codec.vocabulary)
+    with torch.no_grad():
+        policy.speech_embedding.weight[: codec.vocabulary] = _by_coordinates(codec.codebook, config.model.dim)
+        policy.llm_decoder.weight[: codec.vocabulary] = _by_coordinates(codec.codebook, config.model.dim) / math.sqrt(
+            3 * config.model.dim
+        )
+    phones = torch.tensor([max(1, len(u.phones)) for u in train.utterances])
+    emotions, speakers = ([getattr(u, name) for u in train.utterances] for name in ("emotion", "speaker"))
+    policy.measure_pace(emotions, speakers, train.lengths.cpu() / phones)
+    return policy
+
+
+def _by_coordinates(codebook: Tensor, dim: int) -> Tensor:
+    """Random rows ``[V, dim]`` of unit variance in which codes of ``codebook [V, d]`` with like coordinates start alike.
+
+    What is learnt of a code then serves its neighbours: a sum over the coordinates of a random row for each of their levels,
+    smoothed over neighbouring levels.
+    """
+    rows = torch.zeros(len(codebook), dim)
+    for column in codebook.cpu().T:
+        levels, place = column.unique(return_inverse=True)
+        near = torch.exp(-((levels[:, None] - levels) / NEAR).square())
+        rows += (near @ torch.randn(len(levels), dim))[place]
+    return rows / rows.std()
+
+
+def _schedule(step: int, steps: int) -> float:
+    return max(0.05, multiplier(step, steps, warmup=min(50, steps // 10)))
+
+
+@torch.no_grad()
+def _heldout(policy: Policy, held: TokenSet) -> float:
+    return float(held.loss(policy, np.arange(min(256, len(held.utterances)))))

@@ -1,0 +1,66 @@
+"""What a command is going to do and how long it will take, said before it starts; the stages that all trials share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ablations.execution.estimate import Estimator, duration, wall
+from ablations.execution.jobs import missing_below
+from ablations.judges import tuning
+from rrpo.pipeline.stages import Stage, walk
+from studies.pruning import caveat
+from studies.samplers import SAMPLERS
+from studies.search import Search, counted
+
+if TYPE_CHECKING:
+    from optuna.study import Study as OptunaStudy
+
+
+def shared(search: Search) -> list[Stage]:
+    """The missing stages that every trial needs, inputs first: those that two points without a common value share."""
+    paper, other = _asked(search, elsewhere=False), _asked(search, elsewhere=True)
+    common = {s.key for s in walk(*paper)} & {s.key for s in walk(*other)}
+    return [s for s in missing_below([*paper, *other], search.question.store) if s.key in common]
+
+
+def own(search: Search) -> list[Stage]:
+    """The stages that a trial may have to itself, for an estimate: those of the paper's values."""
+    other = {stage.key for stage in walk(*_asked(search, elsewhere=True))}
+    return [stage for stage in walk(*_asked(search, elsewhere=False)) if stage.key not in other]
+
+
+def _asked(search: Search, *, elsewhere: bool) -> list[Stage]:
+    """The results that a trial with the paper's values, or with none of them, is told by."""
+    study = search.definition
+    arm = study.arm(study.elsewhere if elsewhere else study.paper)
+    return [stage for seed in search.question.seeds for stage in search.question.stages(arm, seed)]
+
+
+def announcement(search: Search, study: OptunaStudy, workers: int, once: Sequence[Stage]) -> list[str]:
+    """What is going to run, and the hours, by the seconds that stored stages of the same kind and size took here."""
+    question = search.question
+    left = max(0, search.trials - len(counted(study)))
+    estimator = Estimator(question.store, question.device)
+    each = own(search)
+    seconds, unknown = estimator.total(each)
+    if not left:
+        time = "nothing left to run"
+    elif unknown:
+        time = "unknown: nothing of this size was built here yet; after the first trial the time left is told"
+    else:
+        time = f"{len(once)} stages that all trials share ({wall(once, estimator, workers)}), then " if once else ""
+        time += f"at most {duration(-(-left // workers) * seconds)} for {left} trials of {duration(seconds)} each"
+        time += ", less what is pruned" if search.pruner != "none" and len(question.objectives) == 1 else ""
+    note = caveat(search.pruner, question)
+    return [
+        f"study {search.name}: {left} of {search.trials} trials to run, each on seeds {_span(question.seeds)} (development), "
+        f"by {', '.join(question.objectives)}" + (f" ({tuning().label})" if question.policy else ""),
+        f"sampler {search.sampler}: {SAMPLERS[search.sampler]}; pruner {search.pruner}",
+        *([f"note: {note}"] if note else []),
+        f"time on {workers} worker(s), {question.device}: {time}",
+    ]
+
+
+def _span(seeds: Sequence[int]) -> str:
+    return str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"

@@ -1,0 +1,107 @@
+"""Time and room by what was built here, else by another machine's times at this machine's pace."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ablations.execution import estimate
+from ablations.execution.estimate import Estimator, wall
+from ablations.execution.jobs import longest_first
+from ablations.grids import GRIDS
+from rrpo.identity import canonical
+from rrpo.pipeline import world
+from rrpo.pipeline.stages import MARKER, Stage, walk
+from rrpo.profiles import EMBEDDED
+
+CODEC = world.codec(EMBEDDED)
+SPEECH = CODEC.inputs["speech"]
+BASE = world.base(EMBEDDED)
+
+
+def built(store: Path, stage: Stage, seconds: float, device: str = "cpu") -> None:
+    folder = store / "stages" / f"{stage.name}-{len(list(store.glob('stages/*')))}"
+    folder.mkdir(parents=True)
+    marker = {
+        "name": stage.name,
+        "config": canonical(stage.config),
+        "device": device,
+        "seconds": seconds,
+        "bytes": 2**20,
+    }
+    (folder / MARKER).write_text(json.dumps(marker))
+
+
+@pytest.fixture
+def reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another machine took 100 s for the codec and 30 s for its speech; the base policy it never built."""
+    for stage, seconds in ((CODEC, 90.0), (CODEC, 100.0), (CODEC, 300.0), (SPEECH, 30.0)):
+        built(tmp_path / "elsewhere", stage, seconds)
+    monkeypatch.setattr(estimate, "REFERENCE", tmp_path / "reference.csv")
+    estimate.write_reference([tmp_path / "elsewhere"])
+
+
+@pytest.mark.usefixtures("reference")
+def test_what_was_never_built_here_takes_another_machines_time_at_this_machines_pace(tmp_path: Path):
+    fresh = Estimator(tmp_path / "runs")
+    assert fresh.seconds(CODEC) == 100.0
+    assert fresh.space([CODEC, SPEECH]) == "about 2 MiB"
+    assert wall([CODEC, SPEECH], fresh, 1) == "about 2 min (2 of 2 stages by another machine's times)"
+    built(tmp_path / "runs", SPEECH, 60.0)
+    slower = Estimator(tmp_path / "runs")
+    assert slower.seconds(SPEECH) == 60.0
+    assert slower.seconds(CODEC) == 200.0, "twice as slow as the other"
+    assert slower.borrowed([CODEC, SPEECH]) == 1
+    slower.learn(CODEC, 90.0)
+    assert slower.seconds(CODEC) == 90.0
+    assert wall([CODEC, SPEECH], slower, 1) == "about 2 min"
+
+
+@pytest.mark.usefixtures("reference")
+def test_what_nobody_built_is_unknown_and_so_is_a_gpu(tmp_path: Path):
+    assert Estimator(tmp_path / "runs").seconds(BASE) is None
+    said = wall([CODEC, BASE], Estimator(tmp_path / "runs"), 1)
+    assert said == "more than 2 min (1 stages of a kind not built here yet; 1 of 2 stages by another machine's times)"
+    assert Estimator(tmp_path / "runs").space([CODEC, BASE]) == "more than 1 MiB"
+    assert wall([CODEC], Estimator(tmp_path / "runs", "cuda"), 1) == "unknown: nothing of this size was built here yet"
+
+
+@pytest.mark.usefixtures("reference")
+def test_an_order_guesses_a_new_size_by_the_longest_of_its_kind(tmp_path: Path):
+    new = replace(CODEC, config=replace(CODEC.config, steps=7))
+    fresh = Estimator(tmp_path / "runs")
+    assert fresh.seconds(new) is None
+    assert fresh.guess(new) == 100.0, "the reference's median of the known size"
+    assert fresh.guess(BASE) == 1.0, "nobody built one"
+    fresh.learn(CODEC, 150.0)
+    assert fresh.guess(new) == 150.0
+    assert longest_first([new], fresh) == {new.key: (-150.0, 0)}
+    assert longest_first([SPEECH, CODEC], fresh)[SPEECH.key] < longest_first([CODEC], fresh)[CODEC.key]
+
+
+def test_a_newcomers_first_plan_tells_the_time_of_the_full_grid(tmp_path: Path):
+    stages = list(
+        walk(*(stage for cell in GRIDS["full"].cells(EMBEDDED, range(1, 9)) for stage in cell.stages.values()))
+    )
+    seconds, unknown = Estimator(tmp_path).total(stages)
+    assert seconds > 600
+    assert unknown < len(stages) / 2
+
+
+@pytest.mark.usefixtures("reference")
+@pytest.mark.parametrize(
+    ("arguments", "status"), [(["--help"], 0), ([], 2), (["nowhere"], 2), (["elsewhere", "nowhere"], 2)]
+)
+def test_the_table_is_written_from_runs_folders_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], status: int
+):
+    monkeypatch.chdir(tmp_path)
+    before = (tmp_path / "reference.csv").read_text()
+    monkeypatch.setattr("sys.argv", ["estimate", *arguments])
+    with pytest.raises(SystemExit) as end:
+        estimate.main()
+    assert end.value.code == status
+    assert (tmp_path / "reference.csv").read_text() == before

@@ -1,0 +1,229 @@
+"""Every launcher keeps one contract, on real processes; Ray is really started, submitit's local executor stands in for Slurm."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fakes
+import psutil
+import pytest
+from fixtures import Run
+
+from ablations.errors import InputError
+from ablations.execution import launchers
+from ablations.execution.launchers.local import LocalPool
+from ablations.execution.launchers.pool import Died, Done, Event, Failed, Pool, Progress, Task
+
+HERE = Path(__file__).parents[1]
+PATIENCE = 90.0
+"""Seconds until a test gives up."""
+Start = Callable[..., Pool]
+
+
+def installed(name: str) -> Any:
+    """A launcher's parameter, skipped by name where its package is missing."""
+    package = launchers.PACKAGES[name]
+    missing = bool(package) and launchers.importlib.util.find_spec(package) is None
+    return pytest.param(name, marks=pytest.mark.skipif(missing, reason=f"{package} is not installed"))
+
+
+@pytest.fixture(scope="module")
+def _cluster() -> Iterator[None]:
+    """One Ray cluster of two CPUs for all tests."""
+    from ablations.execution.launchers.ray import _connect
+
+    ray, _ = _connect(None, 2)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(params=[installed(name) for name in launchers.PACKAGES])
+def pool(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pool]:
+    if request.param == "ray":
+        request.getfixturevalue("_cluster")
+    made = launchers.start(launchers.Launcher(name=request.param), 2, tmp_path / "launcher")
+    yield made
+    made.stop(0)
+
+
+def task(function: str, *arguments: Any) -> Task:
+    return Task(key=f"task-{function}", title=function, function=f"tasks:{function}", arguments=arguments)
+
+
+def until(pool: Pool, wanted: Callable[[Event], bool]) -> Event:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        for event in pool.events(1.0):
+            if wanted(event):
+                return event
+    raise TimeoutError
+
+
+def end_of(pool: Pool, slot: int) -> Event:
+    return until(pool, lambda event: event.slot == slot and not isinstance(event, Progress))
+
+
+def wait_for(path: Path) -> str:
+    deadline = time.monotonic() + PATIENCE
+    while not (path.exists() and path.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return path.read_text()
+
+
+def gone(pid: int) -> bool:
+    """Whether a process is no more, at once or in a moment."""
+    deadline = time.monotonic() + 20
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie":
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+class TestContract:
+    """Of every launcher."""
+
+    def test_a_task_tells_how_far_it_is_and_what_came_of_it(self, pool: Pool, tmp_path: Path):
+        slot = pool.submit(task("told_when_to_end", str(tmp_path)), tmp_path / "log")
+        assert until(pool, lambda event: isinstance(event, Progress)) == Progress(slot, 1, 3)
+        (tmp_path / "go").touch()
+        event = end_of(pool, slot)
+        assert isinstance(event, Done)
+        assert event.result == int((tmp_path / "pid").read_text()) != os.getpid()
+        assert event.seconds > 0
+        assert (tmp_path / "log").read_text() == "at the end\n"
+
+    def test_tasks_run_at_the_same_time_with_one_thread_and_no_torch(self, pool: Pool, tmp_path: Path):
+        both = [("a", "b"), ("b", "a")]
+        slots = {pool.submit(task("meet", str(tmp_path), *names), tmp_path / "log") for names in both}
+        assert slots == {0, 1}
+        told: list[Event] = []
+        while len(told) < 2:
+            told += [event for event in pool.events(PATIENCE) if not isinstance(event, Progress)]
+        assert {(event.slot, event.result) for event in told if isinstance(event, Done)} == {(0, True), (1, True)}
+        slot = pool.submit(task("environment"), tmp_path / "log")
+        assert end_of(pool, slot).result == ("1", False)  # type: ignore[union-attr]
+
+    def test_an_error_is_told_with_its_kind_and_the_log_has_the_traceback(self, pool: Pool, tmp_path: Path):
+        slot = pool.submit(task("fail"), tmp_path / "log")
+        assert end_of(pool, slot) == Failed(slot, "RuntimeError: planted failure", "bug")
+        assert 'raise RuntimeError("planted failure")' in (tmp_path / "log").read_text()
+        slot = pool.submit(task("fill", 8), tmp_path / "log")
+        assert end_of(pool, slot) == Failed(slot, "MemoryError: 8 samples do not fit", "oom")
+
+    def test_a_death_is_told_with_its_cause_and_the_slot_goes_on(self, pool: Pool, tmp_path: Path):
+        for function, why in (("die", "killed by SIGKILL"), ("leave", "exit code 7")):
+            event = end_of(pool, pool.submit(task(function), tmp_path / "log"))
+            assert isinstance(event, Died)
+            assert why in event.reason
+        assert isinstance(end_of(pool, pool.submit(task("environment"), tmp_path / "log")), Done)
+
+    def test_whatever_process_is_killed_the_task_has_died(self, pool: Pool, tmp_path: Path):
+        """A worker's parent: this process for local ones, else a Ray actor or a job, with which the worker goes."""
+        slot = pool.submit(task("told_when_to_end", str(tmp_path)), tmp_path / "log")
+        pid = int(wait_for(tmp_path / "pid"))
+        above = psutil.Process(pid).ppid()
+        os.kill(pid if above == os.getpid() else above, signal.SIGKILL)
+        event = end_of(pool, slot)
+        assert isinstance(event, Died)
+        assert gone(pid)
+        (tmp_path / "go").touch()
+        assert isinstance(end_of(pool, pool.submit(task("told_when_to_end", str(tmp_path)), tmp_path / "log")), Done)
+
+    def test_a_task_that_is_asked_to_stop_saves_a_checkpoint(self, pool: Pool, tmp_path: Path):
+        slot = pool.submit(task("steps", str(tmp_path)), tmp_path / "log")
+        until(pool, lambda event: isinstance(event, Progress))
+        pool.halt()
+        event = end_of(pool, slot)
+        assert isinstance(event, Failed)
+        assert event.kind == "stopped"
+        assert (tmp_path / "checkpoint").exists()
+
+    def test_a_stop_lets_tasks_clean_up(self, pool: Pool, tmp_path: Path):
+        pool.submit(task("sleep", str(tmp_path)), tmp_path / "log")
+        pid = int(wait_for(tmp_path / "pid"))
+        wait_for_started = time.monotonic() + PATIENCE
+        while not (tmp_path / "started").exists() and time.monotonic() < wait_for_started:
+            time.sleep(0.02)
+        pool.stop(20)
+        assert (tmp_path / "cleaned").exists()
+        assert gone(pid)
+
+    def test_a_log_that_cannot_be_seen_there_fails_the_task_with_the_reason(self, pool: Pool, tmp_path: Path):
+        if isinstance(pool, LocalPool):
+            pytest.skip("there is here")
+        event = end_of(pool, pool.submit(task("environment"), tmp_path / "elsewhere" / "log"))
+        assert isinstance(event, Failed)
+        assert event.kind == "bug"
+        assert "the runs folder must be shared" in event.message
+
+    def test_nothing_to_wait_for_is_no_error(self, pool: Pool):
+        start = time.monotonic()
+        assert pool.events(0.2) == []
+        assert time.monotonic() - start >= 0.15
+
+
+@pytest.mark.parametrize("name", [installed("ray"), pytest.param(*installed("slurm").values, marks=pytest.mark.long)])
+def test_a_grid_gives_the_same_files_as_here(runs: Path, run: Run, request: pytest.FixtureRequest, name: str):
+    if name == "ray":
+        request.getfixturevalue("_cluster")
+    cells = fakes.cells(["diffro", "rrpo"], [1])
+    there, text = run(cells, launcher=launchers.Launcher(name=name))
+    assert (there.status, there.done) == (0, 2), text
+    assert "cell 2 of 2 done" in text
+    theirs = results(runs)
+    assert len(theirs) > 10
+    for stage in (runs / "stages").iterdir():
+        shutil.rmtree(stage) if stage.is_dir() else stage.unlink()
+    run(cells, grid="here")
+    assert results(runs) == theirs
+
+
+@pytest.mark.usefixtures("_cluster")
+@pytest.mark.parametrize("name", [installed("ray")])
+def test_a_cluster_without_room_is_refused(name: str):
+    with pytest.raises(InputError, match=r"2 CPU\(s\) and 1 GPU\(s\) a task; a node has at most 2 and"):
+        launchers.start(launchers.Launcher(name=name, cpus=2, gpus=1), 1, Path())
+
+
+def results(runs: Path) -> dict[str, bytes]:
+    """Every file of every stage, but for what names times and places."""
+    stages = runs / "stages"
+    found = {p.relative_to(stages).as_posix(): p for p in stages.rglob("*") if p.is_file()}
+    return {name: p.read_bytes() for name, p in found.items() if p.name not in ("stage.json", "built.txt")}
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from ablations.execution import launchers
+from ablations.execution.launchers.pool import Task
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    pool = launchers.start(launchers.Launcher(name=sys.argv[2]), 1, folder / "launcher")
+    pool.submit(Task(key="a", title="a", function="tasks:sleep", arguments=(str(folder),)), folder / "log")
+    while True:
+        pool.events(None)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a worker ends when it next tells of its progress")
+@pytest.mark.parametrize("name", ["local", pytest.param("ray", marks=pytest.mark.long)])
+def test_workers_die_with_the_parent(tmp_path: Path, name: str):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    places = os.environ | {"PYTHONPATH": os.pathsep.join((str(HERE.parent.parent), str(HERE)))}
+    with subprocess.Popen([sys.executable, str(script), str(tmp_path), name], env=places) as parent:
+        worker = int(wait_for(tmp_path / "pid"))
+        parent.kill()
+        parent.wait()
+    assert gone(worker)

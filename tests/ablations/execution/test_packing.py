@@ -1,0 +1,92 @@
+"""Tasks a GPU by measured memory: the arithmetic, on records that say they were made on a GPU. None is here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import fakes
+import pytest
+
+from ablations.execution import environment, packing
+from ablations.execution.estimate import Estimator
+from ablations.execution.launchers import Launcher, checked
+from ablations.execution.launchers.local import LocalPool
+from ablations.execution.launchers.pool import Done, Task
+from ablations.execution.request import request
+from rrpo.identity import canonical
+from rrpo.pipeline.stages import MARKER, Context, Stage, materialise
+
+
+def stage(role: str) -> Stage:
+    return Stage("codec" if role == "small" else "sft", "fakes:build_shared", fakes.FakeConfig(role=role), label=role)
+
+
+def measured(store: Path, peaks: dict[str, int], device: str = "cuda") -> Estimator:
+    """An estimator of a store in which stages of these names held so many MiB."""
+    for number, (name, peak) in enumerate(peaks.items()):
+        folder = store / "stages" / f"{name}-{number}"
+        folder.mkdir(parents=True)
+        record = {"name": name, "config": canonical(fakes.FakeConfig(role="another")), "device": device}
+        record |= {"seconds": 1.0, "bytes": 1, "peak_device_mib": peak}
+        (folder / MARKER).write_text(json.dumps(record))
+    return Estimator(store, "cuda")
+
+
+@pytest.mark.parametrize(
+    ("peaks", "gpu_mib", "tasks"),
+    [
+        ({"codec": 400, "sft": 1400}, 80_000, 36),  # .9 x 80000 / (600 + 1400), the largest counts
+        ({"codec": 400, "sft": 1400}, 24_000, 10),  # 10.8
+        ({"codec": 400, "sft": 60_000}, 40_000, 1),  # too small for one: one all the same, and it will say so itself
+        ({"codec": 400}, 80_000, packing.UNMEASURED),  # the larger kind is not known: not more than the default
+        ({"codec": 30_000}, 80_000, 2),  # nor more than what is known allows
+        ({}, 80_000, packing.UNMEASURED),
+        ({"codec": 400, "sft": 1400}, None, packing.UNMEASURED),
+    ],
+)
+def test_as_many_as_fit(tmp_path: Path, peaks: dict[str, int], gpu_mib: int | None, tasks: int):
+    assert packing.tasks_a_gpu([stage("small"), stage("large")], measured(tmp_path, peaks), gpu_mib) == tasks
+
+
+def test_what_a_cpu_measured_says_nothing(tmp_path: Path):
+    estimator = measured(tmp_path, {"codec": 400, "sft": 1400}, device="cpu")
+    assert packing.tasks_a_gpu([stage("small")], estimator, 80_000) == packing.UNMEASURED
+
+
+def test_a_stage_records_its_peak_on_a_gpu_and_none_on_a_cpu(tmp_path: Path):
+    folder = materialise(stage("small"), tmp_path, Context(device="cpu"))
+    assert json.loads((folder / MARKER).read_text())["peak_device_mib"] is None
+
+
+def test_workers_and_ray_shares_come_from_the_same_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(environment, "_no_gpu", lambda: "")
+    monkeypatch.setattr(environment, "gpus", lambda: {"0": 24_000, "1": 80_000})
+    monkeypatch.setattr("ablations.execution.request.os.sched_getaffinity", lambda pid: set(range(64)))
+    monkeypatch.setattr(packing, "tasks_a_gpu", lambda stages, estimator, gpu_mib: gpu_mib // 6000)
+    here = request(grid="smoke", runs_dir=tmp_path / "runs")
+    assert (here.device, here.workers) == ("cuda", 8), "four on each of two, by the smaller one"
+    assert request(grid="smoke", workers=3, runs_dir=tmp_path / "runs").workers == 3
+    assert checked("local", None, 1, None, (), "cuda", 4).gpus == 0.25
+    assert checked("local", None, 1, None, (), "cpu", 4).gpus == 0
+    assert checked("local", None, 1, 0.5, (), "cuda", 4).gpus == 0.5
+
+
+def test_slurm_gives_whole_gpus():
+    pytest.importorskip("submitit")
+    assert checked("slurm", None, 1, None, (), "cuda", 4).gpus == 1
+    assert checked("slurm", None, 1, None, (), "cpu", 4) == Launcher(name="slurm", gpus=0)
+
+
+def test_gpus_are_dealt_to_workers_in_turn(tmp_path: Path):
+    pool = LocalPool(3, ["4", "7"])
+    visible = Task(key="a", title="a", function="tasks:visible_gpus")
+    try:
+        slots = [pool.submit(visible, tmp_path / "log") for _ in range(3)]
+        told: list[Done] = []
+        while len(told) < 3:
+            told += [event for event in pool.events(60) if isinstance(event, Done)]
+        assert slots == [0, 1, 2]
+        assert {event.slot: event.result for event in told} == {0: "4", 1: "7", 2: "4"}
+    finally:
+        pool.stop(5)

@@ -1,0 +1,44 @@
+"""What a plan says of power: for the seeds planned in all, at the level of the whole grid's family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fakes
+import pytest
+
+from ablations.components import factorial
+from ablations.execution import plan
+from ablations.execution.request import Request
+from ablations.execution.runs_folder import check
+from ablations.tracking import recorder
+from ablations.tracking.recorder import Tracker
+
+
+def request(runs: Path, seeds: range, arms: list[str], declared: tuple[str, ...] = ()) -> Request:
+    cells = tuple(fakes.cells(arms, seeds))
+    return Request(grid="tiny", cells=cells, device="cpu", workers=1, folder=check(runs), declared=declared)
+
+
+def invoked(asked: Request) -> None:
+    """As a run of it would leave in the store."""
+    recorder.create(asked.folder, asked.grid)
+    below = Tracker(asked.folder, asked.grid, {}, {}).start_invocation(asked.cells, {})
+    below.end(below.parent, "FINISHED")
+
+
+@pytest.mark.parametrize(
+    ("seeds", "n"),
+    [(range(1, 9), 8), (range(6, 9), 8), (range(1, 6), 5), (range(1000, 1003), 3)],
+    ids=["eight in all", "three more", "five again", "development seeds"],
+)
+def test_a_plan_counts_the_seeds_planned_before(runs: Path, seeds: range, n: int):
+    invoked(request(runs, range(1, 6), factorial()))
+    assert f"with {n} seeds" in plan.make(request(runs, seeds, factorial())).prospects()[-1]
+
+
+def test_a_part_of_the_grid_is_planned_at_the_level_of_the_whole(runs: Path):
+    part = request(runs, range(1, 4), ["diffro", "rrpo"], tuple(factorial()))
+    first, last = plan.make(part).prospects()
+    assert "simultaneously at 0.9929" in first
+    assert "with 3 seeds" in last

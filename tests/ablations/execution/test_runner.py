@@ -1,0 +1,245 @@
+"""Whole runs of quick cells: real workers, real MLflow, read back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from io import StringIO
+from pathlib import Path
+
+import fakes
+import pytest
+from fixtures import Run
+from rich.console import Console
+
+from ablations.execution import jobs, plan, runner
+from ablations.execution.estimate import Estimator
+from ablations.execution.request import Request
+from ablations.execution.runs_folder import check
+from ablations.execution.scheduler import Failure
+from ablations.stats.family import primary
+from ablations.tracking import recorder, records
+from ablations.tracking.reader import Store
+from ablations.tracking.recorder import Tracker
+from rrpo.pipeline.stages import Context, materialise
+
+ARMS = ["sft", "diffro", "rrpo"]
+
+
+def runs_of(store: Store, grid: str, kind: str) -> list:
+    experiment = store.client.get_experiment_by_name(grid)
+    assert experiment is not None
+    return list(store.client.search_runs([experiment.experiment_id], f"tags.kind = '{kind}'"))
+
+
+def test_a_grid_runs_is_recorded_and_is_not_run_again(runs: Path, run: Run):
+    cells = fakes.cells(ARMS, [1, 2])
+    outcome, text = run(cells)
+    assert (outcome.status, outcome.done) == (0, 6)
+    assert "cell 6 of 6 done" in text
+    assert text.count("is complete (estimates only)") == 1, (
+        "after whichever seed was through first; the last table is the result's"
+    )
+
+    built = fakes.built(runs)
+    assert len(built) == len(set(built)) == 1 + 2 + 3 * 6, "every distinct stage once: codec, SFT a seed, three a cell"
+    codec = next((runs / "stages").glob("codec-*/threads.txt")).read_text()
+    assert codec.startswith("1 ")
+
+    store = Store(check(runs))
+    assert store.states("tiny")[0].keys() == {cell.hash for cell in cells}
+    (parent,) = runs_of(store, "tiny", "parent")
+    assert parent.data.params["planned_n"] == "2"
+    assert parent.info.status == "FINISHED"
+    arm = next(r for r in runs_of(store, "tiny", "arm") if r.data.tags["arm"] == "rrpo")
+    own = [r for r in store.records("tiny") if r.label == "rrpo"]
+    assert arm.data.metrics["n"] == 2
+    assert arm.data.metrics["rm_ece"] == pytest.approx(sum(r.scalars["rm_ece"] for r in own) / 2)
+    assert 0 < arm.data.metrics["clean_success"] < 1
+    assert arm.data.tags["mlflow.parentRunId"] == parent.info.run_id
+
+    before = len(runs_of(store, "tiny", "parent"))
+    again, text = run(cells)
+    assert fakes.built(runs) == built
+    assert again.table == outcome.table
+    assert len(runs_of(store, "tiny", "parent")) == before, "nothing to do writes nothing"
+
+
+def test_what_a_cell_leaves_in_mlflow(runs: Path, run: Run):
+    (cell,) = fakes.cells(["rrpo"], [1])
+    run([cell])
+    store = Store(check(runs))
+    (found,) = runs_of(store, "tiny", "cell")
+    tags = found.data.tags
+    assert found.info.run_name == "rrpo/1"
+    assert tags["complete"] == tags["cell_hash"] == cell.hash
+    assert {"grid", "arm", "seed", "world_hash", "git_sha", "dirty", "profile", "kind"} <= tags.keys()
+    assert found.data.params["arm.regularizers.epsilon"] == "0.1"
+    assert len(store.client.get_metric_history(found.info.run_id, "policy/reward")) == 20
+    assert found.data.metrics["seconds"] >= 0
+    folder = store.record(found.info.run_id).folder
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert {"audio/00_angry.wav", "curves.parquet", "points.parquet", "test_points.parquet"} <= names
+    assert {"config.json", "environment.json", "log.txt", "optimized/stage.json"} <= names
+    assert "step 2 of rrpo" in (folder / "log.txt").read_text()
+    assert json.loads((folder / "environment.json").read_text())["numpy"]
+    (record,) = store.records("tiny")
+    assert {"test_accuracy", "proxy_accuracy", "sqrt_kl"} <= set(record.points.columns)
+    assert all("/" not in name for name in record.scalars)
+
+
+def test_more_seeds_join_the_same_grid(runs: Path, run: Run):
+    run(fakes.cells(ARMS, [1]))
+    built = fakes.built(runs)
+    outcome, text = run(fakes.cells(ARMS, [1, 2]))
+    assert fakes.built(runs)[: len(built)] == built
+    assert outcome.done == 6
+    assert "cell 4 of 6 done" in text
+    store = Store(check(runs))
+    newest = max(runs_of(store, "tiny", "arm"), key=lambda r: (r.info.start_time, r.data.metrics["n"]))
+    assert newest.data.metrics["n"] == 2, "summaries count the cells of former invocations"
+
+
+def test_a_seed_is_complete_when_all_its_cells_are_recorded(runs: Path):
+    """Only then stands it in a table; an arm's summary has every cell as it comes."""
+    cells = fakes.cells(ARMS, [1, 2, 3])
+    lost = cells[2]
+    recorder.create(check(runs), "tiny")
+    shown: list[str] = []
+    metrics = []
+    for shard in ((1, 2), (2, 2)):
+        asked = Request(grid="tiny", cells=tuple(cells), device="cpu", workers=1, folder=check(runs), shard=shard)
+        made = plan.make(asked)
+        tracker = Tracker(asked.folder, "tiny", {}, {}).start_invocation(cells, {})
+        console = Console(file=StringIO())
+        observer = runner.GridRun(made, Estimator(runs), console, tracker, lambda sheet, to, title: shown.append(title))
+        for task in jobs.tasks(made.todo, made.amended, runs, "cpu", tracker, observer.estimator):
+            if task.key == jobs.cell_key(lost):
+                observer.failed(None, task, Failure("planted", runs / "none", task.title, "bug"))
+            elif task.here:
+                cell = task.arguments[0]
+                for stage in cell.stages.values():
+                    materialise(stage, runs, Context())
+                observer.finished(None, task, jobs.record_cell(*task.arguments, lambda done, total: None), 0.0)
+        observer.close("FINISHED")
+        mine = [r for r in Store(check(runs)).runs("tiny", "arm") if r.data.tags["invocation"] == tracker.parent]
+        metrics.append({r.data.tags["arm"]: r.data.metrics for r in mine})
+    assert shown == [f"Interim: seed {seed} is complete (estimates only)" for seed in (2, 3)], "1 lacks a cell"
+    first, second = metrics
+    expected = primary().values(Store(check(runs)).records("tiny"))
+    assert first["diffro"]["clean_success"] == pytest.approx(expected["diffro", 2]), "of the other shard nothing"
+    assert second["diffro"]["clean_success"] == pytest.approx(sum(expected["diffro", s] for s in (1, 2, 3)) / 3)
+
+
+def test_a_cell_of_another_grid_is_recorded_again_but_not_built(runs: Path, run: Run):
+    cells = fakes.cells(["diffro"], [1])
+    run(cells)
+    built = fakes.built(runs)
+    outcome, _ = run(cells, grid="twin")
+    assert (outcome.done, fakes.built(runs)) == (1, built)
+    assert [r.label for r in Store(check(runs)).records("twin")] == ["diffro"]
+
+
+@pytest.mark.parametrize(("kind", "why"), [("raise", "planted failure"), ("exit", "exit code 7"), ("kill", "SIGKILL")])
+def test_a_failed_cell_stops_no_other_and_can_be_run_again(runs: Path, run: Run, tmp_path: Path, kind: str, why: str):
+    trouble = tmp_path / "trouble"
+    trouble.write_text(kind)
+    cells = fakes.cells(ARMS, [1], {"rrpo/1": trouble})
+    outcome, text = run(cells)
+    assert (outcome.status, outcome.done) == (1, 2)
+    assert list(outcome.failures) == ["rrpo/1"]
+    assert why in outcome.failures["rrpo/1"]
+    assert "Not complete: rrpo 1." in outcome.table.notes
+    assert "FAILED optimise rrpo/1" in text
+    store = Store(check(runs))
+    _, failed = store.states("tiny")
+    assert why in failed[cells[-1].hash].reason
+    assert failed[cells[-1].hash].kind == ("bug" if kind == "raise" else "killed")
+    (lost,) = [r for r in runs_of(store, "tiny", "cell") if r.info.status == "FAILED"]
+    log = (store.record(lost.info.run_id).folder / "log.txt").read_text()
+    assert why in log
+    assert ("Traceback" in log) == (kind == "raise")
+
+    trouble.unlink()
+    if kind == "raise":
+        outcome, text = run(cells)
+        assert (outcome.status, outcome.done) == (1, 2), "a bug is not run again by itself"
+        assert "--retry failed" in outcome.failures["rrpo/1"]
+    outcome, _ = run(cells, retry_failed=kind == "raise")
+    assert (outcome.status, outcome.done) == (0, 3)
+    assert store.states("tiny")[1] == {}
+
+
+def test_no_policy_gives_the_table_of_reward_models(run: Run):
+    outcome, _ = run(fakes.cells(["ls", "adv"], [1, 2], policy=False))
+    assert [column.name for column in outcome.table.columns] == ["arm", "n", "rm_accuracy_valid", "rm_ece"]
+
+
+def test_a_moved_and_a_copied_folder_open(runs: Path, run: Run, tmp_path: Path):
+    cells = fakes.cells(["diffro"], [1])
+    run(cells)
+    copied = Path(shutil.copytree(runs, tmp_path / "copy"))
+    moved = runs.rename(tmp_path / "elsewhere")
+    for folder in (moved, copied):
+        store = Store(check(folder))
+        (record,) = store.records("tiny")
+        assert record.folder.is_relative_to(folder)
+        assert len(record.points) == 4
+        audio = store.client.download_artifacts(record.run_id, "audio/00_angry.wav", str(tmp_path))
+        assert Path(audio).stat().st_size > 1000
+        outcome, _ = run(cells, folder=folder)
+        assert outcome.done == 1
+        run(fakes.cells(["rrpo"], [1]), folder=folder)
+        assert {r.folder.is_relative_to(folder) for r in store.records("tiny")} == {True}
+
+
+def test_an_unfinished_record_does_not_count(runs: Path, run: Run):
+    cells = fakes.cells(["diffro"], [1])
+    run(cells)
+    store = Store(check(runs))
+    (record,) = store.records("tiny")
+    store.client.delete_tag(record.run_id, records.TAG_COMPLETE)
+    assert store.records("tiny") == []
+    outcome, _ = run(cells)
+    assert outcome.done == 1
+    assert len(store.records("tiny")) == 1
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import fakes
+from pathlib import Path
+from ablations import run
+from ablations.grids import GRIDS, Grid
+if __name__ == "__main__":
+    trouble = {"rrpo/1": Path(sys.argv[2])}
+    GRIDS["tiny"] = Grid(cells=lambda profile, seeds: fakes.cells(["diffro", "rrpo"], seeds, trouble), seeds=1)
+    sys.argv = ["ablations.run", "--grid", "tiny", "--workers", "1", "--runs-dir", sys.argv[3]]
+    run.main()
+"""
+
+
+def test_ctrl_c_reports_what_is_done_and_the_same_command_goes_on(runs: Path, tmp_path: Path):
+    trouble = tmp_path / "trouble"
+    trouble.write_text("slow")
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    command = [sys.executable, str(script), str(Path(__file__).parents[1]), str(trouble), str(runs)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not Path(f"{trouble}.started").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        text, _ = process.communicate(timeout=30)
+    assert process.returncode == 130, text
+    assert "Stopped. 1 of 2 cells are done" in text
+    assert not list((runs / "stages").glob(".optimize*.[0-9]*")), "no half-built stage is left"
+    trouble.unlink()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "All 2 cells are done." in done.stdout

@@ -1,0 +1,295 @@
+"""The scheduler on real processes: order, failures, deaths, interruption."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ablations.execution import scheduler
+from ablations.execution.failures import KINDS
+from ablations.execution.launchers.local import LocalPool
+from ablations.execution.scheduler import Failure, Scheduler, Task
+
+
+@dataclass
+class Events:
+    """Remembers what the scheduler told."""
+
+    results: dict[str, Any] = field(default_factory=dict)
+    failures: dict[str, Failure] = field(default_factory=dict)
+    progress: list[tuple[str, int, int]] = field(default_factory=list)
+    retries: list[tuple[str, str]] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
+
+    def started(self, slot: int, task: Task) -> None:
+        pass
+
+    def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
+        self.progress.append((task.key, done, total))
+
+    def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
+        self.results[task.key] = result
+
+    def retried(self, slot: int | None, task: Task, failure: Failure) -> None:
+        self.retries.append((task.key, failure.kind))
+
+    def said(self, text: str) -> None:
+        self.words.append(text)
+
+    def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
+        self.failures[task.key] = failure
+
+
+def go(
+    tasks: Sequence[Task], folder: Path, workers: int = 1, events: Events | None = None, *, fail_fast: bool = False
+) -> Events:
+    events = events or Events()
+    Scheduler(tasks, LocalPool(workers), folder / "logs", events, fail_fast=fail_fast).run()
+    return events
+
+
+def task(key: str, function: str, *arguments: Any, needs: Sequence[str] = (), priority: float = 0) -> Task:
+    return Task(
+        key=key,
+        title=key.upper(),
+        function=f"tasks:{function}",
+        arguments=arguments,
+        needs=frozenset(needs),
+        priority=(priority,),
+    )
+
+
+def test_needs_come_first_then_priority(tmp_path: Path):
+    file = str(tmp_path / "order")
+    graph = [
+        task("late", "note", file, "late", priority=3),
+        task("first", "note", file, "first", needs=["base"], priority=1),
+        task("base", "note", file, "base", priority=2),
+    ]
+    events = go(graph, tmp_path)
+    assert Path(file).read_text().split() == ["base", "first", "late"]
+    assert len(set(events.results.values())) == 1, "one warm worker ran them all"
+    assert ("base", 1, 2) in events.progress
+    assert (tmp_path / "logs" / "base.log").read_text() == "noted base\n"
+
+
+def test_workers_run_at_the_same_time(tmp_path: Path):
+    graph = [task("a", "meet", str(tmp_path), "a", "b"), task("b", "meet", str(tmp_path), "b", "a")]
+    assert go(graph, tmp_path, workers=2).results == {"a": True, "b": True}
+
+
+def test_a_worker_has_one_thread_and_no_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    assert go([task("a", "environment")], tmp_path).results["a"] == ("1", False)
+    assert os.environ["OMP_NUM_THREADS"] == "8"
+
+
+def test_a_failure_takes_only_what_needs_it(tmp_path: Path):
+    file = str(tmp_path / "order")
+    graph = [
+        task("bad", "fail", priority=0),
+        task("child", "note", file, "child", needs=["bad"], priority=1),
+        task("grandchild", "note", file, "grandchild", needs=["child", "good"], priority=2),
+        task("good", "note", file, "good", priority=3),
+    ]
+    events = go(graph, tmp_path)
+    assert events.results.keys() == {"good"}
+    assert events.failures.keys() == {"bad", "child", "grandchild"}
+    assert {failure.cause for failure in events.failures.values()} == {"BAD"}
+    assert events.failures["bad"].message == "RuntimeError: planted failure"
+    assert "Traceback" in events.failures["grandchild"].log.read_text()
+
+
+@pytest.mark.parametrize(("function", "why"), [("die", "SIGKILL"), ("leave", "exit code 7")])
+def test_a_worker_that_dies_fails_its_task_and_is_replaced(tmp_path: Path, function: str, why: str):
+    file = str(tmp_path / "order")
+    graph = [task("bad", function), task("good", "note", file, "good", priority=1)]
+    events = go(graph, tmp_path)
+    assert events.results.keys() == {"good"}
+    assert why in events.failures["bad"].message
+    log = events.failures["bad"].log.read_text()
+    assert log.count(why) == 4, "the log keeps all of the first try and three more"
+    assert events.retries == 3 * [("bad", "killed")]
+
+
+def test_a_task_for_the_parent_runs_there_and_fails_alone(tmp_path: Path):
+    file = str(tmp_path / "order")
+    graph = [
+        task("base", "note", file, "base"),
+        replace(task("mine", "note", file, "mine", needs=["base"]), here=True),
+        replace(task("bad", "fail", needs=["base"]), here=True),
+        task("after", "note", file, "after", needs=["mine"]),
+    ]
+    events = go(graph, tmp_path)
+    assert events.results["mine"] == os.getpid()
+    assert events.results["after"] == events.results["base"] != os.getpid()
+    assert "Traceback" in events.failures["bad"].log.read_text()
+
+
+def test_an_interrupt_ends_workers_and_lets_them_clean_up(tmp_path: Path):
+    class Interrupt(Events):
+        def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
+            while not (tmp_path / "started").exists():
+                pass
+            raise KeyboardInterrupt
+
+    graph = [task("a", "sleep", str(tmp_path)), task("b", "note", str(tmp_path / "order"), "b", priority=1)]
+    with pytest.raises(KeyboardInterrupt):
+        go(graph, tmp_path, workers=2, events=Interrupt())
+    assert (tmp_path / "cleaned").exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_a_killed_task_goes_on_where_it_can(tmp_path: Path):
+    events = go([task("a", "die_once", str(tmp_path / "died"))], tmp_path)
+    assert events.results == {"a": "second try"}
+    assert events.retries == [("a", "killed")]
+    assert not events.failures
+
+
+def test_out_of_memory_is_tried_once_more_with_the_smaller_arguments(tmp_path: Path):
+    large = replace(task("a", "fill", 8), after_oom=(2,))
+    assert go([large], tmp_path).results == {"a": 2}
+    hopeless = replace(task("b", "fill", 8), after_oom=(4,))
+    events = go([hopeless, task("c", "fill", 8)], tmp_path)
+    assert {key: f.kind for key, f in events.failures.items()} == {"b": "oom", "c": "oom"}
+    assert events.retries == [("b", "oom")], "without smaller arguments there is no second try"
+
+
+def test_divergence_and_bugs_are_not_retried(tmp_path: Path):
+    events = go([task("a", "diverge"), task("b", "fail")], tmp_path)
+    assert {key: f.kind for key, f in events.failures.items()} == {"a": "diverged", "b": "bug"}
+    assert not events.retries
+
+
+def test_what_another_process_works_on_is_asked_again_and_blocks_nothing(tmp_path: Path):
+    file = tmp_path / "order"
+    graph = [
+        task("theirs", "claimed_until", str(file), priority=0),
+        task("mine", "note", str(file), "mine", priority=1),
+    ]
+    events = go(graph, tmp_path)
+    assert events.results["theirs"] == "free"
+    assert ("theirs", "claimed") in events.retries
+
+
+def test_a_log_that_another_runner_writes_to_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Two runners, one folder: the second asks for the first one's task several times, then runs it itself."""
+    monkeypatch.setitem(KINDS, "claimed", replace(KINDS["claimed"], pause=0.05))
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "work.log").write_text("a former try\n")
+    work = task("work", "fail_with_claim", str(tmp_path))
+
+    class Second(Events):
+        def retried(self, slot: int | None, task: Task, failure: Failure) -> None:
+            super().retried(slot, task, failure)
+            if len(self.retries) == 3:
+                (tmp_path / "go").touch()
+
+    first, second = Events(), Second()
+    runner = threading.Thread(target=go, args=([work], tmp_path, 1, first))
+    runner.start()
+    while not (tmp_path / "started").exists():
+        time.sleep(0.01)
+    go([work], tmp_path, events=second)
+    runner.join()
+    assert second.retries[:3] == 3 * [("work", "claimed")]
+    assert first.failures["work"].kind == second.failures["work"].kind == "bug"
+    log = first.failures["work"].log.read_text()
+    assert log.startswith("a former try\nat work\n")
+    assert log.count("at work\n") == log.count("planted failure\n") == log.count(", process ") == 2, (
+        "of each runner one"
+    )
+    assert "ClaimedError" not in log
+
+
+def test_fail_fast_starts_nothing_more_and_asks_the_rest_to_stop(tmp_path: Path):
+    file = str(tmp_path / "order")
+    graph = [task("steps", "steps", str(tmp_path)), task("bad", "fail_after", str(tmp_path / "started"), priority=1)]
+    graph.append(task("later", "note", file, "later", priority=2))
+    events = go(graph, tmp_path, workers=2, fail_fast=True)
+    assert events.failures.keys() == {"bad"}
+    assert events.retries == [("steps", "stopped")]
+    assert (tmp_path / "checkpoint").exists()
+    assert not Path(file).exists()
+
+
+def test_fail_fast_is_no_interrupt_where_what_runs_outlasts_the_patience(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(scheduler, "PATIENCE", 0.1)
+    deaf = task("deaf", "sleep", str(tmp_path))
+    events = go([deaf, task("bad", "fail_after", str(tmp_path / "started"))], tmp_path, workers=2, fail_fast=True)
+    assert events.failures.keys() == {"bad"}
+    assert (tmp_path / "cleaned").exists(), "ended by SIGTERM"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_signal_lets_running_tasks_save_a_checkpoint(tmp_path: Path, number: int):
+    class Signal(Events):
+        def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
+            if not self.progress:
+                os.kill(os.getpid(), number)
+            super().progressed(slot, task, done, total)
+
+    events = Signal()
+    graph = [task("steps", "steps", str(tmp_path)), task("b", "note", str(tmp_path / "order"), "b", priority=1)]
+    with pytest.raises(KeyboardInterrupt):
+        go(graph, tmp_path, events=events)
+    assert events.retries == [("steps", "stopped")]
+    assert (tmp_path / "checkpoint").exists()
+    assert not (tmp_path / "order").exists()
+    assert "Ctrl-C again" in events.words[0]
+
+
+def test_two_signals_end_it_at_once(tmp_path: Path):
+    class Signals(Events):
+        def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+        def said(self, text: str) -> None:
+            super().said(text)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        go([task("deaf", "sleep_after_report", str(tmp_path))], tmp_path, events=Signals())
+    assert time.monotonic() - begin < 40, "not the task's sixty seconds"
+    assert (tmp_path / "cleaned").exists(), "SIGTERM unwinds what ignores the request"
+
+
+def test_a_full_disk_pauses_the_run_until_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    free = [10 * 2**20]
+    real = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=free[0]))
+
+    class Clearing(Events):
+        turns = 0
+
+        def retried(self, slot: int | None, task: Task, failure: Failure) -> None:
+            super().retried(slot, task, failure)
+            threading.Timer(1.0, self.clear).start()
+
+        def clear(self) -> None:
+            (tmp_path / "room").touch()
+            free[0] += 2**21
+
+    events = go([task("a", "write", str(tmp_path / "room"))], tmp_path, events=Clearing())
+    assert events.results == {"a": "written"}
+    assert events.retries == [("a", "disk")], "it was not tried again before there was room"
+    assert [text.split(":")[0] for text in events.words] == ["PAUSED", "there is room again"]
+
+
+def test_a_cycle_is_an_error_not_a_hang(tmp_path: Path):
+    with pytest.raises(ValueError, match="wait for each other: a, b"):
+        go([task("a", "fail", needs=["b"]), task("b", "fail", needs=["a"])], tmp_path)

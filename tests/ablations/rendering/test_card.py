@@ -1,0 +1,123 @@
+"""The world card as text, as files, and as an exit status."""
+
+from __future__ import annotations
+
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from ablations import validate
+from ablations.execution.runs_folder import RunsFolder
+from ablations.rendering import card
+from ablations.validate import app
+from rrpo.pipeline.stages import MARKER, Stage
+from rrpo.validation.lines import LINES as LINES_FILE
+from rrpo.validation.lines import NOT_INSTALLED, Line, load, save
+
+LINES = [
+    Line(section="Speech", name="rate as published", value=1.0, low=0.9, high=1.0, at_least=1.0),
+    Line(section="Judges", name="test / ideal", value=0.83, low=0.8, high=0.86, at_least=0.95, note="n = 600"),
+    Line(section="Judges", name="kappa of val and test", value=0.7),
+    Line(section="Naturalness", name="dnsmos", at_least=0.3, note=NOT_INSTALLED),
+]
+
+
+def test_only_lines_that_ask_and_were_measured_count() -> None:
+    assert card.conclusion(LINES) == "world card: 1 of 2 pass"
+    assert not card.passes(LINES)
+    assert card.passes([LINES[0], LINES[2], LINES[3]])
+    assert [card.verdict(line) for line in LINES] == ["pass", "FAIL", "-", NOT_INSTALLED]
+
+
+def test_numbers_are_readable() -> None:
+    assert [card.number(x) for x in (0.12345, 596.7, 3.0, 0.0, 1.0, float("nan"))] == [
+        "0.123",
+        "597",
+        "3",
+        "0.000",
+        "1.000",
+        "-",
+    ]
+
+
+def test_files_hold_the_same_lines(tmp_path: Path) -> None:
+    card.write(LINES, "World card", tmp_path)
+    text = (tmp_path / "card.md").read_text()
+    assert "| Judges | test / ideal | 0.830 | 0.800 .. 0.860 | >= 0.95 | FAIL | n = 600 |" in text
+    assert text.rstrip().endswith("world card: 1 of 2 pass")
+    assert "simulated" in text.lower()
+    assert (tmp_path / "card.csv").read_text().splitlines()[2].startswith("Judges,test / ideal,0.83,0.8,0.86")
+    assert load(tmp_path / "card.json")[:2] == LINES[:2]
+    first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    card.write(LINES, "World card", tmp_path)
+    assert first == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_metrics_have_names_that_do_not_collide() -> None:
+    found = card.metrics(LINES)
+    assert found["judges/test_ideal"] == 0.83
+    assert (found["passed"], found["asked"]) == (1.0, 2.0)
+    assert len(found) == len(LINES) + 2
+
+
+def test_the_terminal_shows_every_line() -> None:
+    console = Console(width=200, record=True, file=StringIO())
+    console.print(card.terminal(LINES, "World card"))
+    text = console.export_text()
+    assert all(line.name in text for line in LINES)
+    assert text.count("Judges") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--seed", "3"], "reporting seeds must not be looked at"),
+        (["--profile", "huge"], "use one of: smoke, embedded"),
+        (["--world", "-1"], "--world must not be negative"),
+        (["--workers", "0"], "--workers must be a positive count"),
+        (["--device", "tpu"], "use one of: auto, cpu, cuda"),
+    ],
+)
+def test_bad_input_ends_with_status_2_before_anything_is_written(
+    tmp_path: Path, arguments: list[str], complaint: str
+) -> None:
+    result = CliRunner().invoke(app, [*arguments, "--runs-dir", str(tmp_path / "runs")])
+    assert result.exit_code == 2
+    assert complaint in result.output
+    assert "fix:" in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dead_server_ends_with_status_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    result = CliRunner().invoke(app, ["--profile", "smoke", "--runs-dir", str(tmp_path / "runs")])
+    assert result.exit_code == 2
+    assert "the tracking store does not answer" in result.output
+
+
+def test_what_could_be_measured_is_shown_where_a_section_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One section is there, the others cannot be built: the card says so and is neither written nor recorded."""
+
+    worlds: set[int] = set()
+
+    def build(stages: list[Stage], folder: RunsFolder, *rest: object) -> dict[str, str]:
+        worlds.update(stage.config.world.seed for stage in stages)
+        first = stages[0].path(folder.root)
+        first.mkdir(parents=True)
+        save(LINES[:2], first / LINES_FILE)
+        (first / MARKER).write_text("{}")
+        return {"card judges": "bug: no such judge"}
+
+    monkeypatch.setattr(validate, "build", build)
+    asked = ["--profile", "smoke", "--world", "2", "--runs-dir", str(tmp_path / "runs")]
+    made = CliRunner().invoke(app, asked)
+    assert made.exit_code == 1, made.output
+    assert "World card: profile smoke-world2, seed 1000" in made.output
+    assert worlds == {2}
+    assert "rate as published" in made.output
+    assert "not measured: card judges: bug: no such judge" in made.output
+    assert made.output.splitlines()[-1].startswith("world card: 1 of 2 pass; 1 sections not measured")
+    assert not (tmp_path / "runs" / validate.FOLDER).exists()

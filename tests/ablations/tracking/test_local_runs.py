@@ -1,0 +1,70 @@
+"""Reading a local store by SQL gives what MLflow's own search gives."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import fakes
+import pytest
+from fixtures import Run
+
+from ablations.execution.runs_folder import check
+from ablations.tracking import local_runs
+from ablations.tracking.reader import Store
+
+
+@pytest.fixture
+def store(runs: Path, run: Run, tmp_path: Path) -> Store:
+    """A grid with a failed and a deleted run, and another grid's runs beside it."""
+    trouble = tmp_path / "trouble"
+    trouble.write_text("raise")
+    run(fakes.cells(["sft", "diffro", "rrpo"], [1], {"rrpo/1": trouble}))
+    run(fakes.cells(["diffro"], [1]), grid="another")
+    made = Store(check(runs))
+    by_arm = {run.data.tags["arm"]: run for run in made.runs("tiny", "cell")}
+    kept, deleted = by_arm["diffro"], by_arm["sft"]
+    made.client.delete_run(deleted.info.run_id)
+    made.client.log_metric(kept.info.run_id, "undefined", math.nan)
+    made.client.log_metric(kept.info.run_id, "twice", 1.0, timestamp=1, step=0)
+    made.client.log_metric(kept.info.run_id, "twice", 2.0, timestamp=2, step=1)
+    return made
+
+
+def test_it_reads_what_mlflow_reads(store: Store):
+    experiment = store.experiment_id("tiny")
+    for kind, count in (("cell", 2), ("arm", 2), ("parent", 1)):
+        theirs = store.client.search_runs([experiment], f"tags.kind = '{kind}'")
+        ours = {run.info.run_id: run for run in local_runs.read(store.folder.database, "tiny", kind)}
+        assert len(ours) == len(theirs) == count
+        assert local_runs.read(store.folder.database, "nosuch", kind) == []
+        for other in theirs:
+            run = ours[other.info.run_id]
+            for name in ("start_time", "status", "artifact_uri"):
+                assert getattr(run.info, name) == getattr(other.info, name)
+            assert run.data.tags == other.data.tags
+            assert run.data.params == other.data.params
+            assert run.data.metrics == pytest.approx(other.data.metrics, abs=0, nan_ok=True)
+    metrics = [run.data.metrics for run in local_runs.read(store.folder.database, "tiny", "cell")]
+    assert [m["twice"] for m in metrics if "twice" in m] == [2.0]
+    assert any(math.isnan(m.get("undefined", 0.0)) for m in metrics)
+    starts = [run.info.start_time for run in local_runs.read(store.folder.database, "tiny", "cell")]
+    assert starts == sorted(starts)
+
+
+def test_a_store_in_order_is_read_without_mlflow_and_one_that_is_not_is_put_in_order(store: Store):
+    script = (
+        "import sys; from pathlib import Path; from ablations.tracking.reader import Store\n"
+        "from ablations.execution.runs_folder import check\n"
+        f"print(len(Store(check(Path({str(store.folder.root)!r}))).states('tiny')[0]), 'mlflow' in sys.modules)"
+    )
+
+    def read() -> str:
+        return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
+
+    assert read() == "1 False"
+    left = store.client.create_run(store.experiment_id("tiny"), tags={"kind": "parent", "owner_pid": "1"})
+    assert read() == "1 True", "a run that is called running is looked at by `reconcile`"
+    store.client.delete_run(left.info.run_id)

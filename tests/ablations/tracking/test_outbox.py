@@ -1,0 +1,449 @@
+"""Records in front of a store that is locked or cut off: they wait, and each becomes one run."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import fakes
+import pytest
+from fixtures import Run
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+from ablations.errors import InputError
+from ablations.execution import runner
+from ablations.execution.failures import Lost
+from ablations.execution.jobs import record_cell
+from ablations.execution.runs_folder import RunsFolder, check
+from ablations.tracking import connection, recorder, replay
+from ablations.tracking.connection import UnavailableError
+from ablations.tracking.outbox import Entry, Spool
+from ablations.tracking.reader import Store
+from ablations.tracking.recorder import Tracker
+from ablations.tracking.records import Record
+from rrpo.pipeline.cell import Cell
+from rrpo.pipeline.stages import Context, materialise
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "WAIT", 0.2)
+    monkeypatch.setattr(connection.trouble, "__defaults__", (0.2,))
+    monkeypatch.setattr(replay, "PAUSE", 0.0)
+    monkeypatch.setattr("ablations.tracking.reader.PATIENCE", 0.2)
+
+
+@pytest.fixture
+def tracker(runs: Path) -> Tracker:
+    folder = check(runs)
+    recorder.create(folder, "tiny")
+    return Tracker(folder, "tiny", {}, {})
+
+
+@contextmanager
+def locked(runs: Path) -> Iterator[None]:
+    """Another program holds the store's file."""
+    with closing(sqlite3.connect(runs / "mlflow.db", isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        yield
+        connection.execute("ROLLBACK")
+
+
+def record(tracker: Tracker, cell: Cell) -> Record:
+    for stage in cell.stages.values():
+        materialise(stage, tracker.folder.root, Context())
+    return record_cell(cell, tracker.folder.root, tracker, lambda done, total: None)
+
+
+def runs_by_name(store: Store) -> dict[str, list[str]]:
+    number = store.experiment_id("tiny")
+    found: dict[str, list[str]] = {}
+    for run in store.client.search_runs([number]):
+        found.setdefault(run.info.run_name, []).append(run.info.status)
+    return found
+
+
+def test_a_locked_store_holds_no_cell_up_and_gets_everything_later(tracker: Tracker, runs: Path):
+    one, two, three = fakes.cells(["sft", "diffro", "rrpo"], [1])
+    below = tracker.start_invocation([one, two, three], {})
+    record(below, one)
+    with locked(runs):
+        start = time.monotonic()
+        waiting = record(below, two)
+        arm = below.start_arm("rrpo", "hash")
+        below.update_arm(arm, {"rm_ece": 0.25}, 1)
+        below.update_arm(arm, {"rm_ece": 0.5}, 1)
+        below.record_failure(three, Lost("bug", "planted"), "log of three")
+        assert time.monotonic() - start < 5
+        assert len(waiting.points) == 4, "the waiting record can be read"
+        assert "3 records wait" in below.waiting()
+        assert "locked" in below.waiting()
+        with pytest.raises(UnavailableError, match="does not answer"):
+            Store(tracker.folder).states("tiny")
+    below.end(arm, "FINISHED")
+    below.end(below.parent, "FINISHED")
+    assert below.waiting() == ""
+    store = Store(tracker.folder)
+    found = {name: states for name, states in runs_by_name(store).items() if not name.startswith("tiny ")}
+    assert found == {"sft/1": ["FINISHED"], "diffro/1": ["FINISHED"], "rrpo/1": ["FAILED"], "rrpo": ["FINISHED"]}
+    done, lost = store.states("tiny")
+    assert set(done) == {one.hash, two.hash}
+    assert str(lost[three.hash]) == "bug: planted"
+    assert done[two.hash].scalars == waiting.scalars
+    assert done[two.hash].points.equals(waiting.points)
+    assert waiting.folder.is_relative_to(runs / "artifacts"), "a record held in memory follows its files"
+    summary = next(r for r in store.client.search_runs([store.experiment_id("tiny")]) if r.info.run_name == "rrpo")
+    assert summary.data.metrics["rm_ece"] == 0.5
+    parent = store.plans("tiny")[0].run_id
+    assert {r.data.tags.get("mlflow.parentRunId") for r in store.runs("tiny", "cell")} == {parent}
+
+
+def test_the_next_command_carries_the_spool_over(tracker: Tracker, runs: Path):
+    (cell,) = fakes.cells(["rrpo"], [1])
+    with locked(runs):
+        record(tracker, cell)
+    moved = runs.rename(runs.with_name("moved"))  # with all that waits in it
+    (found,) = Store(check(moved)).records("tiny")
+    assert found.cell_hash == cell.hash
+    assert found.folder.is_relative_to(moved / "artifacts")
+    assert (found.folder / "audio" / "00_angry.wav").stat().st_size > 1000
+    assert Spool(moved / "spool").pending() == {}
+
+
+@pytest.mark.parametrize("moment", ["before the record", "in the midst of it"])
+def test_another_mount_that_opens_the_folder_meanwhile_loses_no_artifact(
+    tracker: Tracker, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+):
+    """As a container's `--plan` does on a bind mount: the store then names every artifact by a path that is not there here."""
+    one, two = fakes.cells(["diffro", "rrpo"], [1])
+    first = record(tracker, one)
+    mount = tmp_path / "mount"
+
+    def open_elsewhere() -> None:
+        mount.symlink_to(runs)
+        there = Store(RunsFolder(mount)).states("tiny")[0][one.hash]
+        assert there.folder.is_relative_to(mount)
+        assert len(there.points) == 4
+        mount.unlink()
+
+    if moment == "before the record":
+        open_elsewhere()
+    else:
+        real = replay.Replay._batches
+        monkeypatch.setattr(replay.Replay, "_batches", lambda *args: (real(*args), open_elsewhere()))
+    second = record(tracker, two)
+    assert not mount.exists(), "nothing is written outside the folder"
+    assert [len(found.points) for found in (first, second)] == [4, 4]
+    assert Spool(runs / "spool").pending() == {}
+    here = Store(check(runs)).records("tiny")
+    assert [len(found.points) for found in here] == [4, 4]
+    assert all((found.folder / "audio" / "00_angry.wav").is_relative_to(runs) for found in here)
+
+
+def test_artifacts_that_are_gone_are_said_to_be(tracker: Tracker):
+    (cell,) = fakes.cells(["rrpo"], [1])
+    made = record(tracker, cell)
+    (found,) = Store(tracker.folder).records("tiny")
+    shutil.rmtree(found.folder)
+    for gone in (made, found):
+        with pytest.raises(InputError, match=r"gone\n.*rrpo/1, run .*there is no .*\n.*restore"):
+            _ = gone.points
+
+
+def test_a_run_whose_store_is_locked_ends_well_and_says_what_waits(
+    runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+):
+    cells = fakes.cells(["diffro", "rrpo"], [1])
+    real = runner.GridRun.run
+    with closing(sqlite3.connect(runs / "mlflow.db", isolation_level=None)) as other:
+
+        def lock_and_run(*arguments: Any) -> None:
+            other.execute("BEGIN EXCLUSIVE")
+            real(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(runner.GridRun, "run", lock_and_run)
+            outcome, _ = run(cells)
+        assert (outcome.status, outcome.done) == (0, 2)
+        assert "locked" in outcome.waiting
+        assert outcome.table is not None
+        assert [row[1] for row in outcome.table.rows] == [1.0, 1.0]
+        other.execute("ROLLBACK")
+    built = fakes.built(runs)
+    again, _ = run(cells)
+    assert (again.status, again.done, again.waiting) == (0, 2, "")
+    assert fakes.built(runs) == built
+    assert again.table == outcome.table
+    store = Store(check(runs))
+    assert sorted(r.data.tags["mlflow.runName"] for r in store.runs("tiny", "cell")) == ["diffro/1", "rrpo/1"]
+    assert {r.info.status for kind in ("parent", "arm") for r in store.runs("tiny", kind)} == {"FINISHED"}
+
+
+@pytest.mark.parametrize("step", ["create_run", "log_batch", "log_artifacts", "set_terminated", "set_tag", "remove"])
+def test_a_write_that_is_cut_off_anywhere_is_gone_on_with(tracker: Tracker, monkeypatch: pytest.MonkeyPatch, step: str):
+    """The step is done, and then the process is dead: what the store took must not be there twice."""
+    (cell,) = fakes.cells(["rrpo"], [1])
+    owner = {"remove": Spool, "log_artifacts": LocalArtifactRepository}.get(step, type(tracker.replay.client))
+    real = getattr(owner, step)
+
+    def cut(self, *args, **kwargs):
+        if step != "remove":
+            real(self, *args, **kwargs)
+        raise SystemExit("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, step, cut)
+        with pytest.raises(SystemExit):
+            record(tracker, cell)
+    store = Store(tracker.folder)
+    (found,) = store.records("tiny")
+    assert len(store.runs("tiny", "cell")) == 1
+    history = store.client.get_metric_history(found.run_id, "policy/reward")
+    assert [point.step for point in history] == list(range(1, 21))
+    assert found.params["seed"] == "1"
+    assert len(found.points) == 4
+    assert Spool(tracker.folder.spool).pending() == {}
+
+
+def test_a_cell_that_another_runner_has_recorded_is_not_recorded_twice(tracker: Tracker):
+    (cell,) = fakes.cells(["rrpo"], [1])
+    first = record(tracker, cell)
+    second = record(Tracker(tracker.folder, "tiny", {}, {}), cell)
+    assert second.run_id == first.run_id
+    assert len(Store(tracker.folder).runs("tiny", "cell")) == 1
+
+
+def test_an_entry_that_the_store_refuses_waits_and_stops_no_other(tracker: Tracker):
+    bad, good = fakes.cells(["diffro", "rrpo"], [1])
+    tracker.record_cell(bad, {"a?b": 1.0}, {}, "MLflow takes no such name")
+    assert "1 record waits" in tracker.waiting()
+    assert "a?b" in tracker.waiting()
+    record(tracker, good)
+    store = Store(tracker.folder)
+    assert {r.label for r in store.records("tiny")} == {"diffro", "rrpo"}, "it counts, and is not run again"
+    states = {run.data.tags["mlflow.runName"]: run.info.status for run in store.runs("tiny", "cell")}
+    assert states == {"diffro/1": "RUNNING", "rrpo/1": "FINISHED"}
+
+
+def test_an_entry_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    spool = Spool(tmp_path / "spool")
+    entry = Entry(key="cell-1", grid="tiny", name="a/1", started=5, metrics={"a": 0.1})
+    (tmp_path / "file").write_text("content")
+    spool.put(entry, {"audio/file": tmp_path / "file"})
+    (place,) = spool.pending()
+    assert spool.pending()[place] == entry
+    assert (place / "artifacts" / "audio" / "file").stat().st_ino == (tmp_path / "file").stat().st_ino
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(OSError, match="No space"):
+            spool.put(replace(entry, key="cell-2"))
+    assert list(spool.pending().values()) == [entry]
+    assert not [path for path in spool.root.iterdir() if path.name.startswith(".cell")]
+    newer = replace(entry, metrics={"a": 0.2})
+    spool.put(newer)
+    assert list(spool.pending().values()) == [newer]
+    (place,) = spool.pending()
+    (place / "entry.json").write_text("{")
+    assert spool.pending() == {}
+
+
+def test_a_sweep_meets_an_entry_that_is_finished_just_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    spool = Spool(tmp_path)
+    (tmp_path / ".cell-1.5").mkdir()
+    (tmp_path / ".cell-2.5").mkdir()
+    os.utime(tmp_path / ".cell-2.5", (0, 0))
+    real = Path.is_dir
+
+    def finished(path: Path) -> bool:
+        found = real(path)
+        if path.name == ".cell-1.5" and found:
+            path.rename(path.with_name("cell-1.5"))
+        return found
+
+    monkeypatch.setattr(Path, "is_dir", finished)
+    spool.sweep()
+    assert [path.name for path in tmp_path.iterdir()] == ["cell-1.5"]
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The disk takes no entry for as many tries as the first number says."""
+    left = [0]
+    real = Spool.put
+
+    def put(self: Spool, *args: Any) -> None:
+        if left[0]:
+            left[0] -= 1
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(self, *args)
+
+    monkeypatch.setattr(Spool, "put", put)
+    return left
+
+
+def test_what_a_full_disk_holds_up_is_written_once_there_is_room(tracker: Tracker, full_disk: list[int]):
+    good, bad = fakes.cells(["diffro", "rrpo"], [1])
+    full_disk[0] = 10**9
+    below = tracker.start_invocation([good, bad], {})
+    arm = below.start_arm("diffro", "hash")
+    below.update_arm(arm, {"rm_ece": 0.5}, 1)
+    below.record_failure(bad, Lost("bug", "planted"), "its log")
+    assert below.held_up().startswith("3 records: ")
+    with pytest.raises(OSError, match="No space"):
+        record(below, good)
+    full_disk[0] = 0
+    record(below, good)
+    assert below.held_up() == ""
+    below.end(arm, "FINISHED")
+    store = Store(tracker.folder)
+    done, lost = store.states("tiny")
+    assert set(done) == {good.hash}
+    assert str(lost[bad.hash]) == "bug: planted"
+    (parent,) = store.plans("tiny")
+    children = [*store.runs("tiny", "cell"), *store.runs("tiny", "arm")]
+    assert [run.data.tags["mlflow.parentRunId"] for run in children] == [parent.run_id] * 3
+    assert store.runs("tiny", "arm")[0].data.metrics["rm_ece"] == 0.5
+
+
+def test_a_disk_that_is_full_for_the_summaries_alone_ends_no_run(
+    run: Run, runs: Path, tmp_path: Path, full_disk: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    trouble = tmp_path / "trouble"
+    trouble.write_text("raise")
+    cells = fakes.cells(["diffro", "rrpo"], [1], {"rrpo/1": trouble})
+    monkeypatch.setattr(runner, "LOOK", 0.01)
+    real = runner.GridRun.close
+
+    def fill_up_and_close(*args: Any) -> None:
+        full_disk[0] = 20
+        real(*args)
+
+    monkeypatch.setattr(runner.GridRun, "close", fill_up_and_close)
+    real_start = Tracker.start_arm
+
+    def fill_up_and_start(*args: Any) -> str:
+        full_disk[0] = 2
+        return real_start(*args)
+
+    monkeypatch.setattr(Tracker, "start_arm", fill_up_and_start)
+    outcome, text = run(cells)
+    assert (outcome.status, outcome.done, outcome.waiting) == (1, 1, "")
+    assert text.count("PAUSED: the disk is full, which holds up 2 records: ") == 1
+    store = Store(check(runs))
+    assert {r.info.status for kind in ("parent", "arm") for r in store.runs("tiny", kind)} == {"FAILED"}
+    assert [str(why)[:3] for why in store.states("tiny")[1].values()] == ["bug"]
+
+
+KILLED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import fakes, os
+from pathlib import Path
+from ablations.tracking import recorder
+from ablations.execution.jobs import record_cell
+from ablations.execution.runs_folder import check
+from ablations.tracking.recorder import Tracker
+from rrpo.pipeline.stages import Context, materialise
+folder = check(Path(sys.argv[2]))
+recorder.create(folder, "tiny")
+cells = fakes.cells([f"arm{k}" for k in range(40)], [1])
+tracker = Tracker(folder, "tiny", {}, {}).start_invocation(cells, {})
+tracker.start_arm("arm", "x")
+print("ready", flush=True)
+for cell in cells:
+    for stage in cell.stages.values():
+        materialise(stage, folder.root, Context())
+    record_cell(cell, folder.root, tracker, lambda done, total: None)
+"""
+
+
+def started(script: str, tmp_path: Path, *arguments: object) -> subprocess.Popen[str]:
+    path = tmp_path / "script.py"
+    path.write_text(script)
+    root = str(Path(__file__).parents[3])
+    command = [sys.executable, str(path), str(Path(__file__).parents[1]), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": root})
+
+
+@pytest.mark.parametrize("round_", [0, *(pytest.param(k, marks=pytest.mark.long) for k in range(1, 12))])
+def test_kill_9_while_recording_loses_and_doubles_nothing(runs: Path, tmp_path: Path, round_: int):
+    process = started(KILLED, tmp_path, runs)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.3 + 0.09 * round_)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    built = {line.split()[1] for line in fakes.built(runs) if line.startswith("score")}
+    store = Store(check(runs))
+    records = store.records("tiny")
+    assert len(records) in (len(built), len(built) - 1), "all but the one that was being built or put down"
+    runs_of_cells = store.runs("tiny", "cell")
+    assert len(runs_of_cells) == len(records) == len({record.cell_hash for record in records})
+    assert {run.info.status for run in runs_of_cells} <= {"FINISHED"}
+    for kind in ("parent", "arm"):
+        for run in store.runs("tiny", kind):
+            assert run.info.status == "KILLED"
+            assert "has ended" in run.data.tags["ended_by"]
+
+
+FRESH = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import fakes, json
+from ablations.tracking import recorder
+from ablations.execution.jobs import record_cell
+from ablations.execution.runs_folder import check
+from ablations.tracking.reader import Store
+from ablations.tracking.recorder import Tracker
+from rrpo.pipeline.stages import Context, materialise
+folder = check(Path(sys.argv[2]))
+sys.stdin.readline()
+recorder.create(folder, "tiny")
+(cell,) = fakes.cells([f"arm{sys.argv[3]}"], [1])
+tracker = Tracker(folder, "tiny", {}, {}).start_invocation([cell], {})
+for stage in cell.stages.values():
+    materialise(stage, folder.root, Context())
+record_cell(cell, folder.root, tracker, lambda done, total: None)
+tracker.end(tracker.parent, "FINISHED")
+print(json.dumps([tracker.waiting(), len(Store(folder).records("tiny"))]))
+"""
+
+
+@pytest.mark.parametrize("count", [3, pytest.param(8, marks=pytest.mark.long)])
+def test_processes_open_one_fresh_store_at_once(tmp_path: Path, count: int):
+    root = str(Path(__file__).parents[3])
+    (tmp_path / "script.py").write_text(FRESH)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, tmp_path / "script.py", Path(__file__).parents[1], tmp_path / "runs", str(k)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": root},
+        )
+        for k in range(count)
+    ]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    answers = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0] * count, answers
+    store = Store(check(tmp_path / "runs"))
+    assert {record.label for record in store.records("tiny")} == {f"arm{k}" for k in range(count)}
+    assert len(store.runs("tiny", "cell")) == count
+    assert [run.info.status for run in store.runs("tiny", "parent")] == ["FINISHED"] * count
+    assert Spool(tmp_path / "runs" / "spool").pending() == {}

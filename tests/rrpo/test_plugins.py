@@ -1,0 +1,89 @@
+"""Registries and plugin files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from rrpo import plugins
+from rrpo.identity import canonical
+from rrpo.plugins import PluginError, Registry
+
+FILE = "from rrpo import plugins\nplugins.registry_of_the_test.register('mine', object())\n"
+
+
+@pytest.fixture
+def things(monkeypatch: pytest.MonkeyPatch) -> Registry[object]:
+    registry: Registry[object] = Registry("thing")
+    monkeypatch.setattr(plugins, "registry_of_the_test", registry, raising=False)
+    monkeypatch.setattr(plugins, "_loaded", {})
+    monkeypatch.setenv(plugins.VARIABLE, "")
+    return registry
+
+
+def test_the_packages_own_have_no_source(things: Registry[object]):
+    item = things.register("own", object())
+    assert things["own"] is item
+    assert canonical(things.choice("own")) == {"name": "own"}
+    assert canonical(things.choice("own", b=2, a=1.5)) == {"name": "own", "options": [["a", 1.5], ["b", 2]]}
+
+
+@pytest.mark.parametrize("name", ["", "Upper", "under_score", "a@b", "ö"])
+def test_names_that_labels_cannot_hold_are_refused(things: Registry[object], name: str):
+    with pytest.raises(PluginError, match="lower-case"):
+        things.register(name, object())
+
+
+def test_a_name_is_given_once_and_an_unknown_one_is_told(things: Registry[object]):
+    things.register("own", object())
+    with pytest.raises(PluginError, match="already a thing named 'own'"):
+        things.register("own", object())
+    with pytest.raises(PluginError, match="no thing named 'other'; there are own"):
+        things["other"]
+
+
+def test_a_plugin_carries_the_hash_of_its_file_and_workers_find_it(things: Registry[object], tmp_path: Path):
+    path = tmp_path / "mine.py"
+    path.write_text(FILE)
+    plugins.use([path])
+    plugins.use([path])
+    before = things.source("mine")
+    assert len(before) == 16
+    assert things.choice("mine").source == before
+    assert os.environ[plugins.VARIABLE] == str(path)
+    assert list(things) == ["mine"]
+
+
+def test_an_edited_plugin_has_another_hash(things: Registry[object], tmp_path: Path):
+    path = tmp_path / "mine.py"
+    path.write_text(FILE)
+    before = plugins.load(path)
+    plugins._loaded.clear()
+    path.write_text(FILE.replace("'mine'", "'other'"))
+    assert plugins.load(path) != before
+    assert things.source("mine") == before
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("raise KeyError('x')", "KeyError: 'x'"), ("import nothing_like_it", "nothing_like_it")]
+)
+def test_a_plugin_that_fails_says_why(things: Registry[object], tmp_path: Path, text: str, said: str):
+    path = tmp_path / "broken.py"
+    path.write_text(text)
+    with pytest.raises(PluginError, match=said):
+        plugins.use([path])
+    assert os.environ[plugins.VARIABLE] == ""
+    with pytest.raises(PluginError, match="no plugin file"):
+        plugins.use([tmp_path / "none.py"])
+
+
+def test_workers_load_what_the_environment_names(
+    things: Registry[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "mine.py"
+    path.write_text(FILE)
+    monkeypatch.setenv(plugins.VARIABLE, str(path))
+    plugins.load_all()
+    assert "mine" in things

@@ -1,0 +1,219 @@
+"""The bridge to MLflow: one run a study, one a finished trial whoever writes, whole or not at all; and Optuna's own dashboard."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState, create_trial
+from test_options import command
+
+from ablations.tracking.connection import WAIT
+from ablations.tracking.reader import Store
+from studies import options
+from studies.mlflow_bridge import Bridge
+from studies.options import Command, identity
+from studies.recovery import RETRY
+from studies.samplers import SAMPLER
+from studies.search import OUTCOMES, REASON, STAGES
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+def bridge(asked: Command, study: optuna.Study) -> Bridge:
+    made = Bridge(asked.search, asked.folder, study, {"git_sha": "abc", "dirty": "false"})
+    made.start(identity(asked.search))
+    return made
+
+
+def add(study: optuna.Study, asked: Command, gain: float, **attrs: object) -> None:
+    space, paper = dict(asked.search.definition.space), dict(asked.search.definition.paper)
+    params = paper | {"epsilon": gain}
+    own: dict[str, object] = {
+        OUTCOMES: {"1000": {"clean_success": gain}, "1001": {"clean_success": gain}},
+        STAGES: {"1000": ["finetune-a", "optimize-b"], "1001": ["finetune-c", "optimize-d"]},
+        SAMPLER: "tpe",
+    }
+    study.add_trial(create_trial(params=params, distributions=space, value=gain, user_attrs=own | attrs))
+
+
+def runs(asked: Command, kind: str) -> list:
+    store = Store(asked.folder)
+    number = store.experiment_id(f"study {asked.search.name}")
+    return store.client.search_runs([number], f"tags.kind = '{kind}'", order_by=["attributes.start_time ASC"])
+
+
+def test_a_study_is_one_run_and_each_trial_another_both_ways_linked(tmp_path: Path):
+    asked = command(tmp_path)
+    study = options.opened(asked)
+    add(study, asked, 0.1)
+    add(study, asked, 0.2)
+    made = bridge(asked, study)
+    made.write(study.trials)
+    made.end("FINISHED", {"fresh difference": 0.03})
+    (parent,) = runs(asked, "study")
+    assert parent.data.metrics["best clean_success"] == 0.2
+    assert parent.data.metrics["fresh difference"] == 0.03
+    assert parent.data.params["seeds"] == "[1000, 1001]"
+    children = {run.data.tags["optuna_trial"]: run for run in runs(asked, "trial")}
+    assert children.keys() == {"1", "2"}, "the one that waits has none"
+    run = children["2"]
+    assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id == study.user_attrs["mlflow_run_parent"]
+    assert study.user_attrs["mlflow_run_2"] == run.info.run_id
+    assert run.data.tags["cell 1000"] == "finetune-a optimize-b"
+    values = {"clean_success": 0.2, "seed 1000/clean_success": 0.2, "seed 1001/clean_success": 0.2}
+    assert {name: value for name, value in run.data.metrics.items() if name != "seconds"} == values
+    assert float(run.data.params["epsilon"]) == 0.2
+    assert run.data.tags["git_sha"] == "abc"
+
+
+def test_a_resumed_study_and_two_commands_at_once_write_every_trial_once(tmp_path: Path):
+    asked = command(tmp_path)
+    study = options.opened(asked)
+    one, two = bridge(asked, study), bridge(asked, study)
+    add(study, asked, 0.1)
+    one.write(study.trials)
+    two.write(study.trials)
+    add(study, asked, 0.2)
+    two.write(study.trials)
+    one.write(study.trials)
+    bridge(asked, study).write(study.trials)
+    assert len(runs(asked, "study")) == 1
+    assert Store(asked.folder).grids() == [], "a study is no grid"
+    assert sorted(run.data.tags["optuna_trial"] for run in runs(asked, "trial")) == ["1", "2"]
+
+
+def test_a_run_that_was_cut_off_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked = command(tmp_path)
+    study = options.opened(asked)
+    add(study, asked, 0.1)
+    made = bridge(asked, study)
+
+    def cut(*rest: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(made, "_metrics", cut)
+    with pytest.raises(KeyboardInterrupt):
+        made.write(study.trials)
+    assert len(runs(asked, "trial")) == 1
+    again = bridge(asked, study)
+    again.write(study.trials)
+    (run,) = runs(asked, "trial")
+    assert run.data.tags["complete"] == "1"
+    assert study.user_attrs["mlflow_run_1"] == run.info.run_id
+
+
+def test_a_locked_store_holds_nothing_up_and_gets_every_trial_later(tmp_path: Path):
+    asked = command(tmp_path)
+    study = options.opened(asked)
+    made = bridge(asked, study)
+    add(study, asked, 0.1)
+    with closing(sqlite3.connect(asked.folder.database, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        start = time.monotonic()
+        made.write(study.trials)
+        add(study, asked, 0.2)
+        made.write(study.trials)
+        said = made.end("FINISHED")
+        assert time.monotonic() - start < 2 * WAIT + 3, "asked once a while, not for every trial"
+        assert "database is locked" in said
+        assert "2 finished trials" in said
+    assert runs(asked, "trial") == []
+    assert made.end("FINISHED") == ""
+    assert sorted(run.data.tags["optuna_trial"] for run in runs(asked, "trial")) == ["1", "2"]
+    assert runs(asked, "study")[0].info.status == "FINISHED"
+
+
+def test_states_and_reasons_are_kept(tmp_path: Path):
+    asked = command(tmp_path)
+    study = options.opened(asked)
+    space, paper = dict(asked.search.definition.space), dict(asked.search.definition.paper)
+    for state, attrs in (
+        (TrialState.FAIL, {REASON: "DivergedError: loss nan"}),
+        (TrialState.PRUNED, {}),
+        (TrialState.FAIL, {}),
+    ):
+        study.add_trial(create_trial(state=state, params=paper, distributions=space, user_attrs=attrs))
+    study.enqueue_trial(paper, user_attrs={RETRY: 3})
+    looked_at = study.ask(space)
+    looked_at.report(-0.7, 5)
+    study.tell(looked_at, state=TrialState.PRUNED)
+    assert study.trials[looked_at.number].values == [-0.7], "Optuna's: the last look"
+    bridge(asked, study).write(study.trials)
+    found = {run.data.tags["optuna_trial"]: run for run in runs(asked, "trial")}
+    assert {number: run.data.tags["state"] for number, run in found.items()} == {
+        "0": "pruned",
+        "1": "fail",
+        "2": "pruned",
+        "3": "lost",
+    }
+    assert "clean_success" not in found["0"].data.metrics
+    assert {number: run.info.status for number, run in found.items()} == {
+        "0": "KILLED",
+        "1": "FAILED",
+        "2": "KILLED",
+        "3": "FAILED",
+    }
+    assert found["1"].data.tags["failed"] == "DivergedError: loss nan"
+
+
+@pytest.fixture
+def dashboard(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[str]:
+    """Optuna's dashboard on a journal of five trials, by the command that a study prints."""
+    if BROWSER is None:
+        pytest.skip("no Chromium here (Debian: chromium)")
+    if importlib.util.find_spec("optuna_dashboard") is None:
+        pytest.skip("optuna-dashboard is not installed: pip install optuna-dashboard")
+    asked = command(tmp_path)
+    study = options.opened(asked)
+    for gain in (0.1, 0.2, 0.15, 0.05, 0.12):
+        add(study, asked, gain)
+    bridge(asked, study).write(study.trials)
+    port = free_port()
+    program = Path(sys.executable).parent / "optuna-dashboard"
+    server = subprocess.Popen(
+        [program, asked.search.folder / "journal.log", "--port", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while socket.socket().connect_ex(("127.0.0.1", port)):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+@pytest.mark.timeout(240)
+def test_optunas_dashboard_opens_a_study_in_a_browser(dashboard: str, tmp_path: Path):
+    from playwright.sync_api import sync_playwright
+
+    errors: list[str] = []
+    with sync_playwright() as player:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = player.chromium.launch(executable_path=BROWSER, timeout=60_000, args=flags)
+        tab = browser.new_page(viewport={"width": 1280, "height": 1000})
+        tab.set_default_timeout(60_000)
+        tab.on("pageerror", lambda error: errors.append(str(error)))
+        tab.goto(dashboard, wait_until="domcontentloaded")
+        tab.get_by_text("regularizers-smoke").first.click()
+        tab.get_by_text("History", exact=True).locator("visible=true").first.wait_for()
+        tab.goto(f"{dashboard}/dashboard/studies/0/trials?numbers=2", wait_until="domcontentloaded")
+        tab.get_by_text("epsilon").locator("visible=true").first.wait_for()
+        tab.screenshot(path=tmp_path / "dashboard.png")
+        browser.close()
+    assert errors == []
+    assert (tmp_path / "dashboard.png").stat().st_size > 10_000
