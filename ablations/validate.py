@@ -16,8 +16,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from ablations import regime, regime_section
 from ablations.commands import Device, RunsDir, Workers, WorldSeed, refusing, say, start
-from ablations.errors import InputError, positive
+from ablations.errors import InputError, choose, positive
 from ablations.execution import environment
 from ablations.execution.building import build
 from ablations.execution.estimate import Estimator
@@ -33,6 +34,8 @@ from rrpo.profiles import Profile, title
 from rrpo.validation.lines import LINES, Line, load
 from rrpo.validation.sections import VANILLA, sections
 
+REGIME = "regime"
+"""The section that is measured on whole policy optimisations, over several seeds."""
 FOLDER = "world-card"
 """In the runs folder: the card of the last run."""
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -42,7 +45,13 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def command(
     profile: Annotated[str, typer.Option(help="Size of world and models: smoke or embedded.")] = "embedded",
     world: WorldSeed = 0,
-    seed: Annotated[int, typer.Option(help="Development seed of RM and policy, 1000 or above.")] = DEVELOPMENT,
+    seed: Annotated[
+        int, typer.Option(help="Development seed of RM and policy, 1000 or above; the regime takes two more.")
+    ] = DEVELOPMENT,
+    skip: Annotated[
+        list[str] | None,
+        typer.Option(help="Leave a section out; may be given several times. `regime` is six policy optimisations."),
+    ] = None,
     device: Device = "auto",
     workers: Workers = None,
     runs_dir: RunsDir = Path("runs"),
@@ -51,11 +60,16 @@ def command(
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     with refusing():
         size, folder, machine, count = _checked(profile, world, seed, device, workers, runs_dir)
+        stages = sections(size, seed)
+        left_out = [choose("section", name, [*stages, REGIME]) for name in skip or ()]
         recorder.create(folder, records.EXPERIMENT_WORLD)
-    stages = sections(size, seed)
-    failures = build(list(stages.values()), folder, Estimator(folder.root, machine), count, console)
+    stages = {name: stage for name, stage in stages.items() if name not in left_out}
+    seeds = range(seed, seed + regime_section.SEEDS)
+    runs = [] if REGIME in left_out else regime_section.stages(size, seeds)
+    failures = build([*stages.values(), *runs], folder, Estimator(folder.root, machine), count, console)
     lines = collect(stages, folder.root)
     heading = f"World card: profile {title(profile, world)}, seed {seed}"
+    heading += f", without {', '.join(left_out)}" if left_out else ""
     if failures:
         console.print(card.terminal(lines, heading))
         for name, reason in failures.items():
@@ -68,6 +82,11 @@ def command(
     tables = [path for stage in stages.values() for path in stage.path(folder.root).glob("*.csv")]
     for table in tables:
         shutil.copy(table, out)
+    if runs:
+        measured = regime.measured(regime_section.candidates(), regime.measuring(size), folder.root, seeds)
+        measured.to_csv(out / f"{REGIME}.csv", index=False)
+        regime.draw(measured, out, REGIME)
+        lines += regime_section.lines(measured)
     card.write(lines, heading, out)
     if (out / card.PHONETICS).is_file():
         card.plot(out / card.PHONETICS, out)
