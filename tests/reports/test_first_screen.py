@@ -39,7 +39,7 @@ def first_screen(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         text = (tmp_path / "out" / "answer.md").read_text()
         assert result.output.lstrip().startswith(text), "the terminal begins with it"
         page = (tmp_path / "out" / "report.html").read_text()
-        screen = plain(page.partition('<section class="answer"')[2].partition('<section id="section-table"')[0])
+        screen = plain(page.partition('<section class="answer"')[2].partition("<details")[0])
         sentence, table = text.split("\n\n")[0], text.partition("\n| ")[2].partition("\n\n")[0]
         assert sentence in screen
         cells = [cell.strip() for line in table.splitlines()[2:] for cell in line.strip("| ").split("|")]
