@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ablations.components import BASE, RRPO
+from ablations.grids import ALTERNATIVES
 from ablations.outcomes import Outcome, find, shown
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.stats.contrasts import ABOVE_SFT, SFT, Weights, apply, difference, interactions
@@ -60,7 +61,9 @@ def above_sft() -> dict[str, Weights]:
 
 def secondary() -> dict[str, Weights]:
     """Contrasts that are described, never tested."""
-    return interactions() | {"oracle - DiffRO": difference("oracle", BASE), "placebo - SFT": difference("placebo", SFT)}
+    frames = {"oracle - DiffRO": difference("oracle", BASE), "RRPO - pretrained": difference(RRPO, "pretrained")}
+    others = {f"RRPO - {arm}": difference(RRPO, arm) for arm in ALTERNATIVES}
+    return interactions() | frames | others
 
 
 def rows(selection: Selection, score: float = DIVERGED) -> list[Row]:
