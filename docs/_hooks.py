@@ -1,7 +1,7 @@
 """MkDocs hook: fills in what pages take from the source.
 
-``<!-- columns: NAME -->`` becomes a table of that dictionary of `ablations.tracking.records`, ``<!-- examples -->`` the plugin files
-of ``examples/`` with their sources.
+``<!-- columns: NAME -->`` becomes a table of that dictionary of `ablations.tracking.records`, ``<!-- examples -->`` the plugin
+files of ``examples/`` with their sources.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The documentation is true: its code runs, its commands exist, the site builds without warnings and loads nothing from elsewhere.
+"""The documentation is true: code runs, commands exist, the site builds without warnings and loads nothing from elsewhere.
 
 Of README.md and of blocks under ``<!-- test: options -->`` shell commands are checked and not run: every ``python -m`` command is
 parsed by that command's own options, every target of make and every extra of pip exists; Python blocks are compiled.
@@ -17,8 +17,8 @@ import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer
 
@@ -29,6 +29,12 @@ README = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 BLOCK = re.compile(
     r"^(?P<marker><!-- test: options -->\n)?```(?P<language>bash|python|pycon)?\n(?P<code>.*?)^```$", re.M | re.S
 )
+FOREIGN = ("venv", "pytest", "mkdocs")
+"""Modules that are run by ``python -m`` and are not ours."""
+SOURCE = re.compile(r"`((?:rrpo|ablations|reports|studies|tests|docs|examples)/[\w./-]+\.\w+)`")
+"""A file of the repository, as pages name it."""
+ELSEWHERE = re.compile(r"""<(?:script|img|link|iframe)\b[^>]*\b(?:src|href)=["']?(?:https?:)?//[^>]*>""")
+"""An element whose content a browser fetches from another host."""
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 ENVIRONMENT = os.environ | {
     "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
@@ -79,7 +85,7 @@ def commands(code: str) -> list[list[str]]:
     return found
 
 
-def command_of(module: str) -> click.Command:
+def command_of(module: str) -> Any:
     """The command line of ``python -m module``."""
     spec = importlib.util.find_spec(module)
     assert spec is not None, f"there is no module {module}"
@@ -90,15 +96,11 @@ def command_of(module: str) -> click.Command:
 def check(words: list[str]) -> None:
     """Fails where a command could not even start."""
     program, *arguments = words
-    if program in ("python", "python3") and arguments[:2] != ["-m", "venv"]:
-        assert arguments[0] == "-m", words
-        module, *rest = arguments[1:]
-        if module in ("pytest", "mkdocs"):
-            return
-        if module.endswith(".py") or "/" in module:
-            assert (ROOT / module).is_file(), words
-            return
-        parse(command_of(module), rest)
+    if program in ("python", "python3"):
+        if arguments[0] != "-m":
+            assert (ROOT / arguments[0]).is_file(), words
+        elif arguments[1] not in FOREIGN:
+            parse(command_of(arguments[1]), arguments[2:])
     elif program == "make":
         targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
         assert {word for word in arguments if "=" not in word and not word.startswith("-")} <= targets, words
@@ -109,14 +111,13 @@ def check(words: list[str]) -> None:
                 assert set(named[1].split(",")) <= extras.keys(), words
 
 
-def parse(command: click.Command, arguments: list[str]) -> None:
+def parse(command: Any, arguments: list[str]) -> None:
     """Fails where an option or an argument does not exist, is missing, or has a value of another type."""
-    if not {"--help", "-h"} & set(arguments):
-        context = command.make_context("documented", list(arguments))
-        if isinstance(command, click.Group):
-            _, below, rest = command.resolve_command(context, context.protected_args + context.args)  # type: ignore[attr-defined]
-            assert below is not None
-            parse(below, rest)
+    if hasattr(command, "commands"):
+        assert not arguments or arguments[0] in command.commands, arguments
+        return parse(command.commands[arguments[0]], arguments[1:]) if arguments else None
+    if "--help" not in arguments:
+        command.make_context("documented", list(arguments))
 
 
 @pytest.mark.parametrize("page", [*README, *PAGES], ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -124,10 +125,7 @@ def test_every_command_of_a_page_can_be_given(page: Path) -> None:
     for block in blocks(page):
         if block.language == "bash":
             for words in commands(block.code):
-                try:
-                    check(words)
-                except click.ClickException as error:
-                    pytest.fail(f"{page.name}: {shlex.join(words)}: {error.format_message()}")
+                check(words)
         elif block.language == "python":
             compile(block.code, str(page), "exec")
 
@@ -146,9 +144,7 @@ def test_the_code_of_a_page_runs(page: Path, tmp_path: Path) -> None:
                 ["bash", "-euc", block.code], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=200
             )
             assert done.returncode == 0, f"{block.code}\n{done.stdout}{done.stderr}"
-    session = [
-        {"code": block.code, "doctest": block.language == "pycon"} for block in run if block.language != "bash"
-    ]
+    session = [{"code": block.code, "doctest": block.language == "pycon"} for block in run if block.language != "bash"]
     if session:
         execute(session, tmp_path)
 
@@ -188,10 +184,19 @@ def test_a_notebook_runs_from_top_to_bottom(notebook: Path, tmp_path: Path) -> N
     execute([{"code": one, "doctest": False} for one in code], tmp_path)
 
 
-def test_links_of_the_readme_lead_somewhere() -> None:
-    for page in README:
-        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
-            assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"
+@pytest.mark.parametrize("page", [*README, *PAGES], ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_and_names_of_files_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        assert "://" in target or (page.parent / target).exists(), target
+    for name in SOURCE.findall(text):
+        assert (ROOT / name).is_file(), name
+
+
+def test_the_documentation_names_the_packages_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"version {version}" in (ROOT / "docs" / "index.md").read_text()
+    assert re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)[1] == version  # type: ignore[index]
 
 
 def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
@@ -203,5 +208,5 @@ def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path: Pat
     assert len(pages) > len(PAGES)
     for page in pages:
         text = page.read_text(encoding="utf-8")
-        assert not re.findall(r"""<(?:script|img|link|iframe)\b[^>]*\b(?:src|href)=["']?(?:https?:)?//[^>]*>""", text), page
-        assert "<!-- columns:" not in text and "<!-- examples -->" not in text, f"{page}: a marker was not filled"
+        assert not ELSEWHERE.findall(text), page
+        assert not re.search("<!-- (columns|examples)", text), f"{page}: a marker was not filled"
