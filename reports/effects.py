@@ -1,4 +1,4 @@
-"""What each component does to the outcomes: within-seed contrasts of the primary outcome, the tested family and others beside it.
+"""Effects of the components: within-seed contrasts of the primary outcome, those of the tested family and others.
 
 Family, outcome and rule are declared in `ablations.stats.family`; the verdicts are those of `reports.verdicts`. Everything
 else here is secondary: an interval and an effect size, no verdict.

@@ -1,4 +1,4 @@
-"""How far the answer reaches: which conclusions of the primary family survive in which setting, in words.
+"""Which conclusions of the primary family hold in which setting, in words.
 
 In each setting the family is tested as in a grid of its own (`reports.verdicts`). Where settings hold single components alone, a
 component's conclusion is its effect when added to DiffRO, and the name says so.

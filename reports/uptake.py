@@ -1,4 +1,4 @@
-"""Who takes the planted shortcut up: a difference in differences, by grids that plant it at several strengths.
+"""Which arms take up the planted shortcut, as a difference in differences between its strengths.
 
 Planted: an arm's shortcut uptake with the shortcut in its reward model's pre-training data, less its uptake without it, seed by
 seed. The difference in differences is that of an arm less DiffRO's: below zero, its component keeps the policy from the shortcut,

@@ -1,4 +1,4 @@
-"""Intervals and effect sizes on paired seed differences: pure functions on arrays, a leaf on scipy's distributions."""
+"""Intervals and effect sizes of paired seed differences, as pure functions on arrays."""
 
 from __future__ import annotations
 
