@@ -7,7 +7,7 @@ GRID ?= full
 STUDY ?= regularizers
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: install ablate smoke report results study card world test test-all lint clean
+.PHONY: install ablate smoke report results study card world docs test test-all lint clean
 
 install: $(VENV)/.installed
 
@@ -41,6 +41,9 @@ card: install
 world: install
 	$(BIN)/python -m ablations.world --runs-dir $(RUNS)
 	$(BIN)/python -m ablations.validate --runs-dir $(RUNS)
+
+docs: install
+	$(BIN)/python -m mkdocs build --strict
 
 lint: install
 	$(BIN)/ruff check .
