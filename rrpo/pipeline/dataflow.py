@@ -244,8 +244,15 @@ def examined_voices(profile: Profile, arm: ArmConfig, seed: int, engine: str) ->
 
 
 def core(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[str, Stage]:
-    """The stages that make a cell's record on every machine, by role; without a policy the reward model's alone."""
-    stages = {"examined": examined(profile, arm, seed), "fidelity": fidelity(profile, arm, seed)}
+    """The stages that make a cell's record on every machine, by role; without a policy the reward model's alone.
+
+    Gradient fidelity is measured on a policy's samples, so a reward model alone goes without it where that policy cannot speak
+    its emotions (`world.rendered_below`).
+    """
+    stages = {"examined": examined(profile, arm, seed)}
+    trusted = fidelity(profile, arm, seed)
+    if policy or not world.rendered_below(profile, trusted):
+        stages["fidelity"] = trusted
     if policy:
         stages |= {"optimized": optimized(profile, arm, seed), "scored": scored(profile, arm, seed)}
     return stages
@@ -257,7 +264,7 @@ def optional(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> di
     if policy:
         names = [name for name, packages in LISTENERS.items() if all(map(present, packages))]
         stages |= {name: listened(profile, arm, seed, name) for name in names} | opinions(profile, arm, seed)
-    return stages
+    return {role: stage for role, stage in stages.items() if not world.rendered_below(profile, stage)}
 
 
 def transferred(profile: Profile, arms: Mapping[str, ArmConfig], seed: int) -> Stage:

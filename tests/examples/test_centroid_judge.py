@@ -75,7 +75,7 @@ def speech(folder: Path, seed: int, size: int = 40) -> Path:
                 audio="none.wav",
             )
         )
-    write_speech(folder, WORLD, utterances, mels)
+    write_speech(folder, WORLD.audio, WORLD.emotions, utterances, mels)
     return folder
 
 
