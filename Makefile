@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUNS ?= runs
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: install ablate smoke card world test test-all lint clean
+.PHONY: install ablate smoke card world docs test test-all lint clean
 
 install: $(VENV)/.installed
 
@@ -30,6 +30,9 @@ card: install
 world: install
 	$(BIN)/python -m ablations.world --runs-dir $(RUNS)
 	$(BIN)/python -m ablations.validate --runs-dir $(RUNS)
+
+docs: install
+	$(BIN)/python -m mkdocs build --strict
 
 lint: install
 	$(BIN)/ruff check .

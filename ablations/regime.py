@@ -24,7 +24,7 @@ from ablations.execution.building import build
 from ablations.execution.estimate import Estimator
 from ablations.execution.request import default_workers
 from ablations.execution.runs_folder import check
-from ablations.grids import arms
+from ablations.grids import CONTROLS, RM_DATA_SIZES, arms
 from ablations.judges import tuning
 from ablations.outcomes import clean, flagged
 from ablations.run import WIDTH
@@ -51,7 +51,7 @@ SATED, LONGER, MOST = 0.95, 1.5, 480
 WINDOW = 0.08
 """Least width of the assay's window."""
 Verdict = tuple[str, list[str]]
-"""The candidate chosen, empty for none, and what is to be said of each."""
+"""What the rule says (the candidate chosen, empty for none), and the measurements of each."""
 VANILLA, ORACLE = "vanilla", "oracle"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -102,11 +102,11 @@ def pressures() -> dict[str, ArmConfig]:
 
 def assays() -> dict[str, ArmConfig]:
     """The reward model's data, for vanilla, and the oracle; most data first."""
-    data = {"2000 of 32, 300": (2000, 32, 300), "500 of 32, 100": (500, 32, 100)}
-    data |= {"150 of 8, 60": (150, 8, 60), "75 of 3, 30": (75, 3, 30)}
     few = {
-        name: replace(arms()[BASE], rm_utterances=utterances, rm_speakers=speakers, annotated=annotated)
-        for name, (utterances, speakers, annotated) in data.items()
+        f"{utterances} of {speakers}, {annotated}": replace(
+            arms()[BASE], rm_utterances=utterances, rm_speakers=speakers, annotated=annotated
+        )
+        for utterances, speakers, annotated in RM_DATA_SIZES
     }
     return few | {ORACLE: arms()[ORACLE]}
 
@@ -172,14 +172,33 @@ def widest(table: pd.DataFrame) -> Verdict:
     return chosen or max(windows, key=lambda name: windows[name]), said
 
 
+def controls() -> dict[str, ArmConfig]:
+    """What distance and content alone do, beside vanilla; at the profile's own pressure."""
+    return {name: arms()[name] for name in (*CONTROLS, BASE)}
+
+
+def standing(table: pd.DataFrame) -> Verdict:
+    """Rule 6: no control's interval of the change from SFT lies wholly above 0, in gold or in clean success."""
+    failed, told = [], []
+    for name, rows in table.groupby("candidate", sort=False):
+        runs = [run.sort_values("step") for _, run in rows.groupby("seed")]
+        for column, label in (("gold", "gold"), ("clean", "clean success")):
+            change = t_interval([run[column].iloc[-1] - run[column].iloc[0] for run in runs])
+            told.append(f"{name!s}: {label} {in_points(change)} points from SFT's")
+            if name in CONTROLS and change.low > 0:
+                failed.append(f"{name!s} ends above SFT in {label}")
+    return f"the regime fails: {', '.join(failed)}" if failed else "both controls hold", told
+
+
 STEPS = {
     "rate": Step(rates, gentlest),
     "refine": Step(refinements, gentlest),
     "content": Step(contents, lightest),
     "pressure": Step(pressures, working),
     "assay": Step(assays, widest),
+    "controls": Step(controls, standing),
 }
-"""In the order of the rule; the controls of step 6 are arms of `full`."""
+"""In the order of the rule."""
 
 
 @app.command()
@@ -212,7 +231,7 @@ def command(
     chosen, said = asked.rule(table)
     for line in said:
         say(console, line)
-    say(console, f"The rule chooses: {chosen or 'nothing'}. Table and figure: {out}")
+    say(console, f"By the rule: {chosen or 'nothing'}. Table and figure: {out}")
 
 
 def measuring(profile: Profile) -> Profile:

@@ -66,7 +66,7 @@ def main(selection: Selection, opinions: Mapping[str, Mapping[str, Interval]] = 
     notes = [
         f"Seed that hacked: hacked share ends over {100 * HACKED:g} points above its start; share with Wilson's 95 % interval.",
         "Bold: best mean of the column, underlined or italic: second; no claim of significance, and oracle and "
-        "placebo are not ranked.",
+        "controls are not ranked.",
         f"Not measured: {', '.join(absent)}." if absent else "",
         "Diverged cells are in no mean here; in the first table they count as nothing." if selection.diverged else "",
         "E-MOS and N-MOS: means of listeners' ratings, intervals by raters and seeds (table of listening)."
@@ -185,7 +185,8 @@ def domain(name: str) -> str:
 def _reward_model(record: Record) -> str:
     """What of an arm's config makes its reward model; that of the fine-tuning only where there is one."""
     kept: tuple[str, ...] = ("arm.rm_data", "arm.finetune", "arm.shuffle_labels", "arm.shortcut")
+    kept += ("arm.rm_utterances", "arm.rm_speakers", "arm.rm_seed")
     if record.params.get("arm.finetune") != "false":
-        kept += ("arm.regularizers.", "arm.rater_noise", "arm.rm_lr")
+        kept += ("arm.regularizers.", "arm.rater_noise", "arm.rm_lr", "arm.annotated")
     params = {name: value for name, value in record.params.items() if name.startswith(kept)}
     return json.dumps(params or record.label, sort_keys=True)

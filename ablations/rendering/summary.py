@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from ablations.grids import CONTROLS
 from ablations.outcomes import Outcome, shown
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.stats.contrasts import Values
@@ -28,8 +29,8 @@ RM_COLUMNS = (
 )
 """Of a grid of reward models alone. Those that no record has are left out."""
 
-FRAMES = frozenset({"oracle", "placebo"})
-"""Arms that only frame the others: the best reward model there could be, and one that knows nothing."""
+FRAMES = frozenset({"oracle", *CONTROLS})
+"""Arms that only frame the others: the best reward model there could be, and rewards that know nothing of emotion."""
 
 
 def table(records: Sequence[Record], planned: Mapping[str, int] | None = None) -> Sheet:

@@ -43,4 +43,5 @@ def prospects(labels: Iterable[str], n: int, pilot: Pilot | None = PILOT) -> lis
         *lines,
         f"with {n} seeds a difference is found with {100 * POWER:g} % power from, by the spread over the pilot's {pilot.seeds} "
         f"development seeds in world {pilot.world}: {'; '.join(said)}",
+        *([pilot.parts] if pilot.parts else []),
     ]

@@ -204,7 +204,7 @@ TAG_FAILED = "failed"
 TAG_FAILURE_KIND = "failure_kind"
 """A key of `ablations.execution.failures.KINDS`: ``diverged``, ``bug``, ``oom``, ``killed``, ``disk``."""
 PAIR_SPREAD = "primary_spread"
-"""Of a parent run: standard deviation over its seeds of RRPO - DiffRO in the primary outcome. A pilot is read for it alone."""
+"""Of a parent run: standard deviation over its seeds of RRPO - DiffRO in the primary outcome."""
 
 
 def added(folder: Path) -> list[str]:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TypeVar
 
-from rrpo.config import OFF, ArmConfig
+from rrpo.config import OFF, ArmConfig, RegularizerConfig
 from rrpo.corpus.config import SplitConfig
 from rrpo.identity import content_hash
 from rrpo.judges.config import (
@@ -45,6 +45,11 @@ LISTENERS = {
 """Optional listeners to vocoded samples, and the packages that each needs."""
 
 
+def starting(arm: ArmConfig) -> ArmConfig:
+    """The SFT policy as an arm with the same evaluation noise: what an arm's samples are compared with."""
+    return replace(SFT, policy_seed=arm.policy_seed)
+
+
 @cache
 def sft(profile: Profile, seed: int) -> Stage:
     """The base policy fine-tuned on the seed's own utterances: where every arm of a seed starts."""
@@ -68,7 +73,7 @@ def sft(profile: Profile, seed: int) -> Stage:
 @cache
 def pretrained(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """The RM before its fine-tuning; an arm's own data are the biased set's, ``rm_test_*`` are the same for all."""
-    config = replace(profile.pretrain, seed=seed, shuffle_labels=arm.shuffle_labels)
+    config = replace(profile.pretrain, seed=_own(arm.rm_seed, seed), shuffle_labels=arm.shuffle_labels)
     split = world.splits(profile)["rm_oracle" if arm.rm_data == "oracle" else "rm_pretrain"]
     if arm.rm_data == "biased":
         split = replace(
@@ -101,7 +106,7 @@ def reward_model(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         seed=seed,
     )
     lr = _own(arm.rm_lr, profile.finetune.lr)
-    config = replace(profile.finetune, seed=seed, lr=lr, regularizers=arm.regularizers)
+    config = replace(profile.finetune, seed=_own(arm.rm_seed, seed), lr=lr, regularizers=arm.regularizers)
     inputs = {"model": before, "speech": world.speech(profile, split), "codec": world.codec(profile)}
     return Stage("finetune", "rrpo.training.finetune:build", config, inputs, f"RM fine-tuning seed {seed}")
 
@@ -143,9 +148,10 @@ def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         "beta",
         "tau",
     )
+    own_seed = _own(arm.policy_seed, seed)
     config = replace(
         given,
-        seed=seed,
+        seed=own_seed,
         reward=arm.reward,
         **{name: _own(getattr(arm, name), getattr(given, name)) for name in names},
     )
@@ -155,9 +161,12 @@ def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         "recogniser": world.recogniser(profile, "reward"),
         "codec": world.codec(profile),
         "val": world.judge(profile, "val"),
-        "rl_prompts": world.prompts(profile, "rl", profile.rl_prompts, seed),
+        "rl_prompts": world.prompts(profile, "rl", profile.rl_prompts, own_seed),
         "eval_prompts": world.eval_prompts(profile),
     }
+    if arm.match_gradient:
+        robust = replace(arm, regularizers=RegularizerConfig(), match_gradient=False)
+        inputs |= {"own_fidelity": fidelity(profile, arm, seed), "rrpo_fidelity": fidelity(profile, robust, seed)}
     return Stage("optimize", "rrpo.optimizers.loop:build", config, inputs, f"policy optimisation seed {seed}")
 
 
@@ -171,8 +180,8 @@ def assessed(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         "val": world.judge(profile, "val"),
         "recogniser": world.recogniser(profile, "judge"),
     }
-    if arm != SFT:
-        inputs |= {"sft": assessed(profile, SFT, seed), "sft_samples": optimized(profile, SFT, seed)}
+    if arm != (start := starting(arm)):
+        inputs |= {"sft": assessed(profile, start, seed), "sft_samples": optimized(profile, start, seed)}
     return Stage("assess", "rrpo.judges.assess:build", AssessConfig(), inputs, f"assessment seed {seed}")
 
 
@@ -186,8 +195,8 @@ def scored(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         "recogniser": world.recogniser(profile, "judge"),
         "common": pretrained(profile, SFT, seed),
     }
-    if arm != SFT:
-        inputs |= {"sft": scored(profile, SFT, seed), "sft_samples": optimized(profile, SFT, seed)}
+    if arm != (start := starting(arm)):
+        inputs |= {"sft": scored(profile, start, seed), "sft_samples": optimized(profile, start, seed)}
     return Stage("score", "rrpo.judges.score:build", profile.score, inputs, f"test judges seed {seed}")
 
 
@@ -209,8 +218,8 @@ def listened(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
         "naturalness": (profile.naturalness, {"predictor": world.predictor(profile)}),
     }[name]
     inputs = {"waves": vocoded(profile, arm, seed)} | reference
-    if arm != SFT:
-        inputs["sft"] = listened(profile, SFT, seed, name)
+    if arm != (start := starting(arm)):
+        inputs["sft"] = listened(profile, start, seed, name)
     return Stage(name, f"rrpo.judges.listeners:{name}", config, inputs, f"{name} seed {seed}")
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from ablations import regime
-from ablations.regime import STEPS, gentlest, lightest, widest, working
+from ablations.regime import STEPS, gentlest, lightest, standing, widest, working
 
 
 def runs(candidate: str, seeds: int = 3, batch: int = 32, **columns: Sequence[float]) -> pd.DataFrame:
@@ -88,6 +88,25 @@ def test_the_most_data_that_open_the_window_or_else_the_widest() -> None:
     assert closed == "few"
     assert "that is the finding" in said[-1]
     assert widest(assay(windows, phones=0.3))[1][-1].startswith("no candidate")
+
+
+def ends(name: str, gold: Sequence[float], clean: Sequence[float]) -> pd.DataFrame:
+    """From gold .8 and clean success .5 to these, one a seed."""
+    parts = [runs(name, seeds=1, gold=[0.8, g], clean=[0.5, c]) for g, c in zip(gold, clean, strict=True)]
+    return pd.concat([part.assign(seed=1000 + k) for k, part in enumerate(parts)], ignore_index=True)
+
+
+def test_a_control_fails_where_its_interval_lies_above_sft() -> None:
+    vanilla = ends("diffro", [0.95, 0.96, 0.97], [0.7, 0.71, 0.72])
+    placebo = ends("placebo", [0.2, 0.3, 0.25], [0.6, 0.7, 0.3])
+    chosen, said = standing(pd.concat([placebo, ends("content_only", [0.7, 0.82, 0.9], [0.4, 0.5, 0.5]), vanilla]))
+    assert chosen == "both controls hold", "vanilla may rise, and a mean above SFT's is no interval above it"
+    assert said[:2] == [
+        "placebo: gold -55.0 [-67.4, -42.6] points from SFT's",
+        "placebo: clean success +3.3 [-48.4, +55.0] points from SFT's",
+    ]
+    chosen, _ = standing(pd.concat([placebo, ends("content_only", [0.7, 0.7, 0.7], [0.53, 0.54, 0.55]), vanilla]))
+    assert chosen == "the regime fails: content_only ends above SFT in clean success"
 
 
 def test_a_table_of_samples_is_summed_up_by_checkpoint() -> None:

@@ -11,6 +11,7 @@ import pytest
 from synthetic import Fake, grid, record
 
 from ablations.grids import rm, shortcut
+from ablations.stats.family import Pilot
 from reports import effects, published
 from reports.loading import Selection
 from reports.words import answer, methods
@@ -138,6 +139,16 @@ def test_methods_name_the_family_that_is_tested():
     family = "LS, added to DiffRO; EAM, added to DiffRO; Adv, added to DiffRO; RRPO - DiffRO"
     assert f"Tested in each setting, secondary: {family}; paired t on seeds, intervals simultaneous over 4" in text
     assert "factorial" not in text
+
+
+def test_methods_tell_the_committed_pilot():
+    parts = {"data": 0.03, "optimisation": 0.04}
+    text = methods(grid({}, seeds=4), Pilot(spread=0.055, seeds=8, world="abc", components=parts))
+    assert (
+        "a pilot's spread of RRPO - DiffRO, 5.5 points over 8 development seeds in world abc; of the variance" in text
+    )
+    assert "data 36 % (3.0 points), optimisation 64 % (4.0 points). Other intervals" in text
+    assert "pilot" not in methods(grid({}, seeds=4), None)
 
 
 def test_methods_tell_what_was_done():
