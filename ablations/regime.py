@@ -8,11 +8,12 @@ changes no constant: what is chosen is committed by hand, into the profile, befo
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
+import numpy as np
 import typer
 from rich.console import Console
 
@@ -26,9 +27,9 @@ from ablations.execution.request import default_workers
 from ablations.execution.runs_folder import check
 from ablations.grids import CONTROLS, RM_DATA_SIZES, arms
 from ablations.judges import tuning
-from ablations.outcomes import clean, flagged
+from ablations.outcomes import clean, flagged, same
 from ablations.run import WIDTH
-from ablations.stats.statistics import at_passage, in_points, t_interval
+from ablations.stats.statistics import Interval, at_passage, in_points, t_interval
 from rrpo.config import ArmConfig
 from rrpo.pipeline import dataflow
 from rrpo.profiles import EMBEDDED, Profile
@@ -64,7 +65,7 @@ class Step:
     """By name; the step's other constants are the profile's own."""
     rule: Callable[[pd.DataFrame], Verdict]
     """Applied to a table with a row a candidate, seed and checkpoint: ``candidate, seed, step, rollouts, kl_token, proxy, gold,
-    clean, artefacts, phone_errors``; gold is the tuning judge."""
+    clean, hacked, artefacts, phone_errors``; gold is the tuning judge."""
 
 
 def _gentle() -> ArmConfig:
@@ -111,39 +112,81 @@ def assays() -> dict[str, ArmConfig]:
     return few | {ORACLE: arms()[ORACLE]}
 
 
+class Gentle(NamedTuple):
+    """A candidate where its KL first reaches `GENTLE_KL`, over the seeds that get there."""
+
+    gain: Interval
+    """In proxy accuracy since SFT."""
+    rollouts: Interval
+    """Until then."""
+    seeds: int
+    """All that were run; ``gain.n`` of them get there."""
+
+    @property
+    def arrivals(self) -> str:
+        """How many seeds get there, in words."""
+        return f"{self.gain.n} of {self.seeds} seeds get there"
+
+
+def gentle(rows: pd.DataFrame) -> Gentle:
+    """Proxy gain and roll-outs of one candidate at `GENTLE_KL`."""
+    runs = by_seed(rows)
+    gains = [at_passage(run["kl_token"], run["proxy"] - run["proxy"].iloc[0], GENTLE_KL) for run in runs]
+    spent = [at_passage(run["kl_token"], run["rollouts"], GENTLE_KL) for run in runs]
+    return Gentle(t_interval(gains), t_interval(spent), len(runs))
+
+
+def by_seed(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """One candidate's runs, each from its first checkpoint on."""
+    return [run.sort_values("step") for _, run in rows.groupby("seed")]
+
+
 def gentlest(table: pd.DataFrame) -> Verdict:
     """Rule 1: of the candidates with 90 % of the best proxy gain at .25 nats, the one that is there in the fewest roll-outs."""
     gains, cost, said = {}, {}, []
     for name, rows in table.groupby("candidate", sort=False):
-        runs = [run.sort_values("step") for _, run in rows.groupby("seed")]
-        there = [run for run in runs if run["kl_token"].max() >= GENTLE_KL]
-        gain = t_interval([at_passage(r["kl_token"], r["proxy"] - r["proxy"].iloc[0], GENTLE_KL) for r in there])
-        spent = t_interval([at_passage(r["kl_token"], r["rollouts"], GENTLE_KL) for r in there])
-        when = f"{len(there)} of {len(runs)} seeds get there"
-        said.append(f"{name}: {when}; proxy gain {in_points(gain)} points, {spent.mean:.0f} roll-outs")
-        if 2 * len(there) > len(runs):
-            gains[str(name)], cost[str(name)] = gain.mean, spent.mean
+        found = gentle(rows)
+        gain, spent = in_points(found.gain), found.rollouts.mean
+        said.append(f"{name}: {found.arrivals}; proxy gain {gain} points, {spent:.0f} roll-outs")
+        if 2 * found.gain.n > found.seeds:
+            gains[str(name)], cost[str(name)] = found.gain.mean, spent
     good = [name for name, gain in gains.items() if gain >= KEPT * max(gains.values())]
     return min(good, key=lambda name: cost[name], default=""), said
+
+
+class Peak(NamedTuple):
+    """A candidate where gold is at its highest, means over seeds."""
+
+    gold: float
+    """There."""
+    step: float
+    """Updates until then."""
+    phone_errors: float
+    """There, times SFT's."""
+
+
+def peak(rows: pd.DataFrame) -> Peak:
+    """One candidate where gold is at its highest."""
+    mean = rows.groupby("step", as_index=False)[["gold", "phone_errors"]].mean()
+    best = mean.iloc[int(mean["gold"].to_numpy().argmax())]
+    return Peak(best["gold"], best["step"], best["phone_errors"] / mean["phone_errors"].iloc[0])
 
 
 def lightest(table: pd.DataFrame) -> Verdict:
     """Rule 2: the smallest weight at which the phone errors, where gold is at its highest, are at most twice SFT's."""
     chosen, said = "", []
     for name, rows in table.groupby("candidate", sort=False):
-        mean = rows.groupby("step", as_index=False)[["gold", "phone_errors"]].mean()
-        best = mean.iloc[int(mean["gold"].to_numpy().argmax())]
-        times = best["phone_errors"] / mean["phone_errors"].iloc[0]
-        gold = f"gold {100 * best['gold']:.1f} % at update {best['step']:.0f}"
-        said.append(f"{name}: {gold}, where the phone errors are {times:.2f} times SFT's")
-        if not chosen and times <= PHONES:
+        best = peak(rows)
+        gold = f"gold {100 * best.gold:.1f} % at update {best.step:.0f}"
+        said.append(f"{name}: {gold}, where the phone errors are {best.phone_errors:.2f} times SFT's")
+        if not chosen and best.phone_errors <= PHONES:
             chosen = str(name)
     return chosen, said
 
 
 def working(table: pd.DataFrame) -> Verdict:
     """Rule 3: 1.5 times the updates to a proxy of .95, mean over seeds; one that never gets there counts as 480."""
-    runs = [run.sort_values("step") for _, run in table.groupby("seed")]
+    runs = by_seed(table)
     needed = [at_passage(run["proxy"], run["step"], SATED) for run in runs]
     counted = [MOST if updates != updates else updates for updates in needed]
     updates = min(MOST, round(LONGER * sum(counted) / len(counted)))
@@ -153,16 +196,27 @@ def working(table: pd.DataFrame) -> Verdict:
     ]
 
 
+def ends(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """First and last checkpoint, by candidate and seed."""
+    steps = table["step"]
+    first, last = (table[steps == step].set_index(["candidate", "seed"]) for step in (0, steps.max()))
+    return first, last
+
+
+def opening(table: pd.DataFrame, name: str) -> tuple[Interval, float]:
+    """At the end: the oracle's gold minus a candidate's, paired by seed, and the candidate's phone errors, times SFT's."""
+    first, last = ends(table)
+    window = t_interval(last.xs(ORACLE)["gold"] - last.xs(name)["gold"])
+    return window, last.xs(name)["phone_errors"].mean() / first.xs(name)["phone_errors"].mean()
+
+
 def widest(table: pd.DataFrame) -> Verdict:
     """Rule 4: most data at which oracle minus vanilla is 8 points or more, above 0, with the speech intact; else the widest."""
-    last = table[table["step"] == table["step"].max()].set_index(["candidate", "seed"])
-    first = table[table["step"] == 0].set_index(["candidate", "seed"])
     windows, said, chosen = {}, [], ""
     for name in dict.fromkeys(table["candidate"]):
         if name == ORACLE:
             continue
-        window = t_interval(last.loc[ORACLE, "gold"] - last.loc[name, "gold"])
-        phones = last.loc[name, "phone_errors"].mean() / first.loc[name, "phone_errors"].mean()
+        window, phones = opening(table, name)
         said.append(f"{name}: window {in_points(window)} points, phone errors {phones:.2f} x SFT's")
         windows[str(name)] = window.mean
         if not chosen and window.mean >= WINDOW and window.low > 0 and phones <= PHONES:
@@ -236,17 +290,20 @@ def command(
 
 def measuring(profile: Profile) -> Profile:
     """The profile, looked at more often and with fewer prompts."""
-    optimize = replace(profile.optimize, checkpoints=CHECKPOINTS, eval_prompts=PROMPTS, final_prompts=PROMPTS)
+    prompts = min(PROMPTS, profile.eval_prompts)
+    optimize = replace(profile.optimize, checkpoints=CHECKPOINTS, eval_prompts=prompts, final_prompts=prompts)
     return replace(profile, optimize=optimize)
 
 
-def measured(candidates: Mapping[str, ArmConfig], profile: Profile, store: Path) -> pd.DataFrame:
+def measured(
+    candidates: Mapping[str, ArmConfig], profile: Profile, store: Path, seeds: Sequence[int] = SEEDS
+) -> pd.DataFrame:
     """What `Step.rule` reads, of finished stages."""
     import pandas as pd
 
     tables = []
     for name, arm in candidates.items():
-        for seed in SEEDS:
+        for seed in seeds:
             optimized = dataflow.optimized(profile, arm, seed)
             points = pd.read_parquet(optimized.path(store) / "points.parquet").set_index("step")
             samples = pd.read_parquet(dataflow.assessed(profile, arm, seed).path(store) / "samples.parquet")
@@ -259,13 +316,20 @@ def measured(candidates: Mapping[str, ArmConfig], profile: Profile, store: Path)
 
 
 def by_checkpoint(samples: pd.DataFrame) -> pd.DataFrame:
-    """``clean``, ``artefacts`` (any kind) and ``phone_errors`` (a phone) of each step of a table of samples."""
+    """``clean``, ``hacked``, ``artefacts`` (any kind) and ``phone_errors`` (a phone) of each step of a table of samples."""
     import pandas as pd
 
     found, marked = clean(samples, tuning()), flagged(samples)
     assert found is not None
     assert marked is not None
-    columns = {"clean": found[0], "artefacts": marked, "errors": samples["phone_errors"], "phones": samples["phones"]}
+    hacked = np.where(same(samples, "proxy", "target"), ~found[0], np.nan)
+    columns = {
+        "clean": found[0],
+        "hacked": hacked,
+        "artefacts": marked,
+        "errors": samples["phone_errors"],
+        "phones": samples["phones"],
+    }
     by_step = pd.DataFrame(columns).groupby(samples["step"].to_numpy()).mean()
     by_step["phone_errors"] = by_step.pop("errors") / by_step.pop("phones")
     return by_step.rename_axis("step")

@@ -65,6 +65,8 @@ class Report:
     """Figures in order; the first stands beside the answer."""
     methods: str
     """How it was done."""
+    provenance: str
+    """Of which cells, made by which code, and the command that writes it again."""
 
 
 def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
@@ -120,6 +122,7 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
             ),
         ),
         methods=words.methods(selection),
+        provenance=words.provenance(selection),
     )
 
 

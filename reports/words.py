@@ -151,6 +151,19 @@ def methods(selection: Selection, pilot: Pilot | None = PILOT) -> str:
     )
 
 
+def provenance(selection: Selection) -> str:
+    """Grid, profile, world, seeds, code, and the command that writes the report again."""
+    records = selection.records
+    seeds = numbers(sorted({record.seed for record in records}))
+    options = [f"--grid {grid}" for grid in selection.grids] + [f"--profile {records[0].profile}"]
+    worlds = {record.world_hash for record in records}
+    options += [f"--world {world}" for world in worlds if len(worlds) == 1]
+    options += ["--mixed"] if any("MIXED" in note for note in selection.notes) else []
+    code = ", ".join(code_versions(records))
+    command = f"`python -m reports.run {' '.join(options)}`"
+    return " ".join([*selection.notes, f"Seeds {seeds}; code: {code}; written by {command}."])
+
+
 def _policies(records: Sequence[Record]) -> bool:
     return any(not record.points.empty for record in records)
 

@@ -126,6 +126,11 @@ def in_world(profile: Profile, seed: int) -> Profile:
     return profile if seed == profile.world.seed else replace(profile, world=replace(profile.world, seed=seed))
 
 
+def title(name: str, world: int) -> str:
+    """A profile's name, with the world's seed where it is not the one that is installed: ``embedded``, ``embedded-world1``."""
+    return f"{name}-world{world}" if world else name
+
+
 EMBEDDED = Profile(
     name="embedded",
     world=WorldConfig(),

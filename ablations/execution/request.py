@@ -94,8 +94,7 @@ def request(
     Raises InputError for the first option that makes no sense.
     """
     chosen = GRIDS[choose("grid", grid, GRIDS)]
-    size = PROFILES[choose("profile", chosen.profile if profile is None else profile, PROFILES)]
-    size = in_world(size, _not_negative("--world", world_seed))
+    size = sized(chosen.profile if profile is None else profile, world_seed)
     size = scale_batches(size, positive("--batch-scale", batch_scale))
     size = replace(size, manifests=_manifests(manifests, size))
     planned = positive("--seeds", chosen.seeds if seeds is None else seeds)
@@ -127,6 +126,11 @@ def request(
         declared=declared,
         shard=_shard(shard, len(cells)),
     )
+
+
+def sized(profile: str, world_seed: int) -> Profile:
+    """A profile by its name, in the world of that seed. Raises InputError where there is none."""
+    return in_world(PROFILES[choose("profile", profile, PROFILES)], _not_negative("--world", world_seed))
 
 
 def _not_negative(flag: str, value: int) -> int:

@@ -30,6 +30,6 @@ VERSIONS: dict[str, int] = {
     "fidelity": 1,
     "examine_set": 1,
     "prompts": 3,
-    "phonetic_judge": 4,
+    "phonetic_judge": 5,
     "validation": 10,
 }

@@ -21,7 +21,9 @@ def runs(candidate: str, seeds: int = 3, batch: int = 32, **columns: Sequence[fl
         "proxy": [0.6] * size,
         "kl_token": [0.0] * size,
     }
-    table = pd.DataFrame(base | {"phone_errors": [0.1] * size, "clean": 0.5, "artefacts": 0.1} | dict(columns))
+    table = pd.DataFrame(
+        base | {"phone_errors": [0.1] * size, "clean": 0.5, "hacked": 0.2, "artefacts": 0.1} | dict(columns)
+    )
     made = [table.assign(candidate=candidate, seed=1000 + k, rollouts=table["step"] * batch) for k in range(seeds)]
     return pd.concat(made, ignore_index=True)
 
@@ -114,6 +116,7 @@ def test_a_table_of_samples_is_summed_up_by_checkpoint() -> None:
         {
             "step": [0, 0, 20, 20],
             "target": ["sad"] * 4,
+            "proxy": ["sad", "sad", "angry", "sad"],
             "val": ["sad", "happy", "sad", "sad"],
             "artefact_click": [False, False, True, False],
             "phone_errors": [0, 1, 0, 4],
@@ -123,6 +126,7 @@ def test_a_table_of_samples_is_summed_up_by_checkpoint() -> None:
     found = regime.by_checkpoint(samples)
     assert found.index.tolist() == [0, 20]
     assert found["clean"].tolist() == [0.5, 0.0]  # a click, and phones that are not understood
+    assert found["hacked"].tolist() == [0.5, 1.0]  # of the samples that the proxy hears right
     assert found["artefacts"].tolist() == [0.0, 0.5]
     assert found["phone_errors"].tolist() == pytest.approx([0.05, 0.2])
 
