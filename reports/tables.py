@@ -12,7 +12,7 @@ import numpy as np
 
 from ablations.components import BASE, COMPONENTS, RRPO, arm_of
 from ablations.judges import gold, tuning
-from ablations.outcomes import OUTCOMES, find, hacked_share, shown
+from ablations.outcomes import all_outcomes, find, hacked_share, shown
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.rendering.summary import FRAMES, RM_COLUMNS, over_seeds, scalar, table
 from ablations.stats.contrasts import apply, corner_effect, difference
@@ -60,7 +60,8 @@ def main(selection: Selection, opinions: Mapping[str, Mapping[str, Interval]] = 
         values: list[Value] = [hacked_seeds(own), *(opinions[name].get(arm, t_interval([])) for name in heard)]
         values += [over_seeds(arm, seeds, seconds).mean, float(np.mean([rollouts(r) for r in own] or [math.nan]))]
         rows.append((*row, *values))
-    absent = [o.label for o in OUTCOMES if o.optional and o not in shown(records)]
+    there = {outcome.name for outcome in shown(records)}
+    absent = [outcome.label for outcome in all_outcomes() if outcome.name not in there]
     absent += [column.heading for name, column in OPINION.items() if name not in heard]
     notes = [
         f"Seed that hacked: hacked share ends over {100 * HACKED:g} points above its start; share with Wilson's 95 % interval.",

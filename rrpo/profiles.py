@@ -106,6 +106,12 @@ class Profile:
     third_judge: PhoneticJudgeConfig = field(default_factory=PhoneticJudgeConfig)
     """Stage ``phonetic_judge``: beside gold, on vocoded samples and in the world card."""
 
+    @property
+    def emotions(self) -> tuple[str, ...]:
+        """Classes of what is trained: those that a user's manifests bring, else the renderer's."""
+        brought = (manifest.emotions for manifest in self.manifests.values() if manifest.emotions)
+        return next(brought, self.world.emotions)
+
     def __post_init__(self) -> None:
         """Raises ValueError where more prompts are to be sampled than there are."""
         if self.optimize.final_prompts > self.eval_prompts:

@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from rrpo.config import OFF, ArmConfig, RegularizerConfig
 from rrpo.corpus.config import SplitConfig
+from rrpo.identity import content_hash
 from rrpo.judges.config import (
     AssessConfig,
     ExamineSetConfig,
@@ -25,9 +26,11 @@ from rrpo.judges.config import (
     TransferConfig,
     VoiceConfig,
 )
+from rrpo.judges.protocol import JUDGES, OpinionConfig
 from rrpo.packages import present
 from rrpo.pipeline import world
 from rrpo.pipeline.stages import Stage
+from rrpo.plugins import Choice
 from rrpo.profiles import Profile
 
 T = TypeVar("T")
@@ -220,6 +223,27 @@ def listened(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
     return Stage(name, f"rrpo.judges.listeners:{name}", config, inputs, f"{name} seed {seed}")
 
 
+def opinion(profile: Profile, arm: ArmConfig, seed: int, judge: Choice) -> Stage:
+    """What a registered judge hears in all of a cell's stored samples."""
+    inputs = {
+        "samples": optimized(profile, arm, seed),
+        "eval_prompts": world.eval_prompts(profile),
+        "codec": world.codec(profile),
+        "judge": world.registered_judge(profile, judge),
+    }
+    if arm != SFT:
+        inputs |= {"sft": opinion(profile, SFT, seed, judge), "sft_samples": optimized(profile, SFT, seed)}
+    return Stage(
+        "opinion", "rrpo.judges.opinion:build", OpinionConfig(judge=judge), inputs, f"judge {judge.name} seed {seed}"
+    )
+
+
+def opinions(profile: Profile, arm: ArmConfig, seed: int) -> dict[str, Stage]:
+    """`opinion` of every registered judge, by role; an edited judge has another role, so that what it hears is added anew."""
+    judges = [JUDGES.choice(name) for name in JUDGES]
+    return {f"opinion_{judge.name}_{content_hash(judge)[:8]}": opinion(profile, arm, seed, judge) for judge in judges}
+
+
 def examined_voices(profile: Profile, arm: ArmConfig, seed: int, engine: str) -> Stage:
     """Accuracy of one arm's RM on speech by another synthesiser; it builds where the packages are installed."""
     inputs = {"model": reward_model(profile, arm, seed), f"rm_test_{engine}": world.voices(profile, engine)}
@@ -229,20 +253,27 @@ def examined_voices(profile: Profile, arm: ArmConfig, seed: int, engine: str) ->
 
 
 def core(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[str, Stage]:
-    """The stages that make a cell's record on every machine, by role; without a policy the reward model's alone."""
-    stages = {"examined": examined(profile, arm, seed), "fidelity": fidelity(profile, arm, seed)}
+    """The stages that make a cell's record on every machine, by role; without a policy the reward model's alone.
+
+    Gradient fidelity is measured on a policy's samples, so a reward model alone goes without it where that policy cannot speak
+    its emotions (`world.rendered_below`).
+    """
+    stages = {"examined": examined(profile, arm, seed)}
+    trusted = fidelity(profile, arm, seed)
+    if policy or not world.rendered_below(profile, trusted):
+        stages["fidelity"] = trusted
     if policy:
         stages |= {"optimized": optimized(profile, arm, seed), "scored": scored(profile, arm, seed)}
     return stages
 
 
 def optional(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[str, Stage]:
-    """The stages beside `core` whose packages are installed here, by role."""
+    """The stages beside `core` whose packages are installed here or that plugins bring, by role."""
     stages = {f"voices_{engine}": examined_voices(profile, arm, seed, engine) for engine in world.other_synthesisers()}
     if policy:
         names = [name for name, packages in LISTENERS.items() if all(map(present, packages))]
-        stages |= {name: listened(profile, arm, seed, name) for name in names}
-    return stages
+        stages |= {name: listened(profile, arm, seed, name) for name in names} | opinions(profile, arm, seed)
+    return {role: stage for role, stage in stages.items() if not world.rendered_below(profile, stage)}
 
 
 def transferred(profile: Profile, arms: Mapping[str, ArmConfig], seed: int) -> Stage:

@@ -23,6 +23,8 @@ VERSIONS: dict[str, int] = {
     "phonetics": 1,
     "voice": 1,
     "naturalness": 1,
+    "judge_training": 1,
+    "opinion": 1,
     "transfer": 3,
     "examine": 2,
     "fidelity": 1,
