@@ -185,7 +185,7 @@ class Grid:
 
 
 GRIDS: dict[str, Grid] = {
-    "smoke": Grid(cells=smoke, profile="smoke", seeds=2),
+    "smoke": Grid(cells=smoke, profile="quick", seeds=2, first_seed=1000),
     "loo": Grid(cells=loo),
     "full": Grid(cells=full, seeds=8),
     "shortcut": Grid(cells=shortcut),
