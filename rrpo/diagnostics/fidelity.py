@@ -61,7 +61,7 @@ def build(config: FidelityConfig, inputs: Mapping[str, Path], out: Path, context
     model, codec = RewardModel.load(inputs["reward_model"], device), Codec.load(inputs["codec"], device)
     judge = Judge.load(inputs["val"], device)
     prompts = Prompts.prepare(load_prompts(inputs["eval_prompts"])[: config.prompts], policy, codec, model.emotions)
-    shape = (policy.config.max_tokens, len(prompts.phones))
+    shape = (policy.max_tokens, len(prompts.phones))
     rollout = policy.sample(prompts.prefix, uniform(shape, config.seed, "fidelity sampling", device=device))
     table = changes(policy, codec, reward_of(model), gold_of(judge), prompts, rollout, config, context.micro)
     table.to_parquet(out / TABLE, index=False)

@@ -102,6 +102,11 @@ class Policy(nn.Module):
         """Index of eos in the V + 1 predictions."""
         return self.codes
 
+    @property
+    def max_tokens(self) -> int:
+        """Longest roll-out in tokens."""
+        return self.config.max_tokens
+
     def prefix_ids(self, phones: Sequence[Sequence[str]], speakers: Sequence[str], emotions: Sequence[str]) -> Tensor:
         """Symbol ids ``[B, L]`` of the prefixes, padded on the left with 0.
 

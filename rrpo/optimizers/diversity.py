@@ -23,7 +23,7 @@ SAMPLES = 4
 def within_prompt_diversity(policy: Policy, prefix: Tensor, seed: int) -> float:
     """`pairwise_distance` of `SAMPLES` samples of each of the first `PROMPTS` of ``prefix [B, L]``, noise keyed by ``seed``."""
     asked = prefix[:PROMPTS].repeat_interleave(SAMPLES, 0)
-    noise = uniform((policy.config.max_tokens, len(asked)), seed, "diversity noise", device=prefix.device)
+    noise = uniform((policy.max_tokens, len(asked)), seed, "diversity noise", device=prefix.device)
     rollout = policy.sample(asked, noise)
     rows = [list(map(str, row[:n])) for row, n in zip(rollout.tokens.tolist(), rollout.lengths.tolist(), strict=True)]
     return pairwise_distance([rows[i : i + SAMPLES] for i in range(0, len(rows), SAMPLES)])
