@@ -97,9 +97,7 @@ class PolicyOptimizer(Protocol):
         """
         return {}
 
-    def updates(
-        self, models: Models, batch: Batch, config: OptimizeConfig, state: State
-    ) -> Iterable[Iterator[Loss]]:
+    def updates(self, models: Models, batch: Batch, config: OptimizeConfig, state: State) -> Iterable[Iterator[Loss]]:
         """The updates to make on one batch of roll-outs, each as the losses of its micro-batches.
 
         Each loss is differentiated before the next is asked for, so that only one graph is held; the policy is updated before the

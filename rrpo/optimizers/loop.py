@@ -1,8 +1,9 @@
 """The stage ``optimize``: policy optimisation of one cell, its curves by the ``val`` judge, its samples stored as tokens.
 
-The objective is a `PolicyOptimizer`'s; everything else is here, the same for all of them. Curves are measured on every step's own roll-outs, points on the evaluation prompts at the declared checkpoints: the first of
-them, and after the last update all. Noise of the evaluation is keyed by the seed alone and drawn for all prompts, so that arms
-and checkpoints differ only by their policies. The test judges never run here.
+The objective is a `PolicyOptimizer`'s; everything else is here, the same for all of them. Curves are measured on every step's
+own roll-outs, points on the evaluation prompts at the declared checkpoints: the first of them, and after the last update all.
+Noise of the evaluation is keyed by the seed alone and drawn for all prompts, so that arms and checkpoints differ only by their
+policies. The test judges never run here.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -60,18 +61,18 @@ def optimize_inputs(folder: Path) -> dict[str, Path]:
     reward_model = RewardModel(RewardModelConfig(dim=16, layers=1, heads=2), EMOTIONS, AUDIO.n_mels, AUDIO.floor)
     with torch.no_grad():
         reward_model.head.weight.mul_(SHARPNESS)
-    models = {
-        "policy": toy_policy(),
-        "codec": toy_codec(),
-        "reward_model": reward_model,
-        "recogniser": Recogniser(RecogniserConfig(dim=16), PHONES, AUDIO.n_mels),
-        "val": Judge(JudgeConfig(dim=16), EMOTIONS, AUDIO),
+    save: dict[str, Callable[[Path], None]] = {
+        "policy": toy_policy().save,
+        "codec": toy_codec().save,
+        "reward_model": reward_model.save,
+        "recogniser": Recogniser(RecogniserConfig(dim=16), PHONES, AUDIO.n_mels).save,
+        "val": Judge(JudgeConfig(dim=16), EMOTIONS, AUDIO).save,
     }
-    inputs = {role: folder / role for role in (*models, "prompts")}
+    inputs = {role: folder / role for role in (*save, "prompts")}
     for path in inputs.values():
         path.mkdir(parents=True)
-    for role, model in models.items():
-        model.save(inputs[role])
+    for role, write in save.items():
+        write(inputs[role])
     lines = [json.dumps(dataclasses.asdict(prompt)) + "\n" for prompt in toy_prompts()]
     (inputs["prompts"] / "prompts.jsonl").write_text("".join(lines))
     prompts = inputs.pop("prompts")
