@@ -26,6 +26,7 @@ from rrpo.testing.toy_models import optimize_inputs
 
 FILE = Path(__file__).parents[2] / "examples" / "reinforce.py"
 plugins.load(FILE)
+torch.set_num_threads(1)  # as a worker does; tiny tensors are slower on more
 
 
 class TestReinforce(OptimizerContract):
@@ -42,10 +43,8 @@ class TestReinforce(OptimizerContract):
             F, frames = models.codec.decode(tokens, said.lengths[i : i + 1], asked.speaker[i : i + 1])
             reward = -models.reward_model(F, frames).log_softmax(1)[0, asked.target[i]]
             costs.append((reward + 0.3 * models.recogniser.ctc_loss(F, frames, [asked.phones[i]])[0]).item())
-            p, q = (
-                m.logits(asked.prefix[i : i + 1], tokens)[0, :scored].log_softmax(1)
-                for m in (models.policy, models.reference)
-            )
+            both = (m.logits(asked.prefix[i : i + 1], tokens)[0, :scored] for m in (models.policy, models.reference))
+            p, q = (logits.log_softmax(1) for logits in both)
             drawn = [*tokens[0].tolist(), models.policy.codes][:scored]
             log_p.append(sum(p[t, code] for t, code in enumerate(drawn)))
             kl.append((p.exp() * (p - q)).sum())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -74,3 +76,9 @@ def test_a_batch_holds_the_samples_of_whole_prompts() -> None:
     assert prompts_of(Five(), OptimizeConfig(batch=20)) == 4
     with pytest.raises(ValueError, match="multiple of 5"):
         prompts_of(Five(), OptimizeConfig(batch=32))
+
+
+def test_naming_an_optimiser_imports_no_torch() -> None:
+    """A plan of many arms only reads their options."""
+    code = "import sys; from rrpo.optimizers import OPTIMIZERS; OPTIMIZERS.choice('diffro'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
