@@ -10,6 +10,7 @@ from math import inf
 from typing import Any
 
 from rrpo.identity import option
+from rrpo.plugins import Choice
 
 REWARDS = ("hard_ce", "smoothed_ce", "full_l_ser")
 """``-log p`` of the target, against the target of Eq. 2, or all of Eq. 5."""
@@ -181,10 +182,13 @@ class SftConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizeConfig:
-    """DiffRO's policy optimisation, Eq. 1 and 6, exactly as the module ``rrpo.optimizers.diffro`` says."""
+    """Policy optimisation, by default DiffRO's, Eq. 1 and 6, exactly as the module ``rrpo.optimizers.diffro`` says."""
 
+    optimizer: Choice = option(Choice(name="diffro"), off=Choice(name="diffro"))
+    """What turns roll-outs into losses: one of `rrpo.optimizers.OPTIMIZERS` with its own options. The fields below are for all
+    optimisers; τ, ``relaxation`` and ``gradient_scale`` are of use to those alone that relax tokens, as DiffRO does."""
     steps: int = 140
-    """Updates; 0 keeps the SFT policy."""
+    """Batches of roll-outs, each of one update unless the optimiser makes more; 0 keeps the SFT policy."""
     batch: int = 32
     """Roll-outs a step."""
     lr: float = 4e-3
@@ -295,6 +299,8 @@ class ArmConfig:
     """Overrides `OptimizeConfig.lr`: a tuned arm."""
     beta: float | None = option(None, off=None)
     """Overrides `OptimizeConfig.beta`."""
+    optimizer: Choice | None = option(None, off=None)
+    """Overrides `OptimizeConfig.optimizer`; made by ``OPTIMIZERS.choice(name, **options)`` of `rrpo.optimizers`."""
     tau: tuple[float, ...] | None = option(None, off=None)
     """Overrides `OptimizeConfig.tau`."""
     rm_seed: int | None = option(None, off=None)

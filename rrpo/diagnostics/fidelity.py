@@ -36,6 +36,7 @@ from rrpo.judges.emotion import Judge
 from rrpo.masking import valid_mask
 from rrpo.models.codec import Codec
 from rrpo.models.policy import Policy, Rollout, inverse_cdf
+from rrpo.models.protocols import TokenCodec, TokenPolicy
 from rrpo.models.reward_model import RewardModel
 from rrpo.optimizers.reward import reward_loss
 from rrpo.optimizers.rollout import Prompts, merge, micro_batches
@@ -61,7 +62,7 @@ def build(config: FidelityConfig, inputs: Mapping[str, Path], out: Path, context
     model, codec = RewardModel.load(inputs["reward_model"], device), Codec.load(inputs["codec"], device)
     judge = Judge.load(inputs["val"], device)
     prompts = Prompts.prepare(load_prompts(inputs["eval_prompts"])[: config.prompts], policy, codec, model.emotions)
-    shape = (policy.config.max_tokens, len(prompts.phones))
+    shape = (policy.max_tokens, len(prompts.phones))
     rollout = policy.sample(prompts.prefix, uniform(shape, config.seed, "fidelity sampling", device=device))
     table = changes(policy, codec, reward_of(model), gold_of(judge), prompts, rollout, config, context.micro)
     table.to_parquet(out / TABLE, index=False)
@@ -79,8 +80,8 @@ def gold_of(judge: Judge) -> Opinion:
 
 
 def changes(
-    policy: Policy,
-    codec: Codec,
+    policy: TokenPolicy,
+    codec: TokenCodec,
     own: Opinion,
     val: Opinion,
     prompts: Prompts,
@@ -122,7 +123,9 @@ def changes(
     return pd.DataFrame(keys | {name: value.flatten().cpu().numpy() for name, value in values.items()})
 
 
-def gradient(codec: Codec, reward: Opinion, tokens: Tensor, lengths: Tensor, speaker: Tensor, target: Tensor) -> Tensor:
+def gradient(
+    codec: TokenCodec, reward: Opinion, tokens: Tensor, lengths: Tensor, speaker: Tensor, target: Tensor
+) -> Tensor:
     """g ``[b, N, V]``: of the reward of ``tokens [b, N]`` with respect to their one-hot rows."""
     rows = functional.one_hot(tokens, codec.vocabulary).float().requires_grad_()
     F, frames = codec.decode(rows, lengths, speaker)

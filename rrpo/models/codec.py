@@ -90,6 +90,11 @@ class Codec(nn.Module):
         """V, the number of codes."""
         return self.quantiser.codebook_size
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.mean.device
+
     def speaker_index(self, names: list[str], *, average: bool = False) -> Tensor:
         """Speaker names -> indices ``[B]`` of the decoder's table.
 

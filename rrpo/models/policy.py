@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import Qwen2Config, Qwen2Model
 
 from rrpo.config import PolicyConfig
+from rrpo.corpus.prompts import Prompt
 from rrpo.masking import valid_mask
 from rrpo.models.decoding import Decoder
 from rrpo.models.transformer import parallel
@@ -102,6 +103,11 @@ class Policy(nn.Module):
         """Index of eos in the V + 1 predictions."""
         return self.codes
 
+    @property
+    def max_tokens(self) -> int:
+        """Longest roll-out in tokens."""
+        return self.config.max_tokens
+
     def prefix_ids(self, phones: Sequence[Sequence[str]], speakers: Sequence[str], emotions: Sequence[str]) -> Tensor:
         """Symbol ids ``[B, L]`` of the prefixes, padded on the left with 0.
 
@@ -120,6 +126,10 @@ class Policy(nn.Module):
         longest = max(map(len, rows))
         ids = [[0] * (longest - len(row)) + [self._index[symbol] for symbol in row] for row in rows]
         return torch.tensor(ids, device=self.llm_decoder.weight.device)
+
+    def prompt_ids(self, prompts: Sequence[Prompt]) -> Tensor:
+        """`prefix_ids` of prompts."""
+        return self.prefix_ids([p.phones for p in prompts], [p.speaker for p in prompts], [p.emotion for p in prompts])
 
     def _prefix(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``[sos][prefix][task_id]``: embeddings ``[B, L + 2, D]``, mask and positions ``[B, L + 2]``."""

@@ -10,45 +10,69 @@ reward model sends into the frames, and nothing else. A weight or a scale of 1 c
 
 What differs from the exact gradient, and is known: (1) the path through the sampled history is dropped, so a token's
 influence on later tokens earns nothing; (2) so is the KL's prefix term; (3) softmax at tau > 0 is biased.
+
+Importing this module imports no torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-import torch.nn.functional as F_
-from torch import Tensor
+from rrpo.optimizers.base import Batch, Loss, MicroBatch, PolicyOptimizer, State
 
-from rrpo.config import OptimizeConfig
-from rrpo.models.policy import Rollout
-from rrpo.optimizers.relaxation import soft_tokens, straight_through, temperature
-from rrpo.optimizers.reward import reward_loss
-from rrpo.optimizers.rollout import Models, Prompts, micro_batches
-from rrpo.seeding import uniform
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rrpo.config import OptimizeConfig
+    from rrpo.optimizers.rollout import Models
 
 
 @dataclass(frozen=True)
-class Step:
-    """The share that some rows of a batch have in one step's loss."""
+class RelaxedLoss(Loss):
+    """A loss whose reward comes through relaxed tokens."""
 
-    rows: Tensor
-    """``[b]`` row numbers."""
-    loss: Tensor
-    """Scalar to be differentiated: their share of the batch's mean, so that the shares' sum is the step's loss."""
-    parts: dict[str, Tensor]
-    """``[b]``, detached: reward loss, content loss."""
-    kl: Tensor
-    """``[b]``, detached: KL to the reference in nats an utterance."""
-    rollout: Rollout
-    """Their samples."""
-    log_p: Tensor
-    """``[P, V + 1]``, detached: log-probabilities at the positions whose prediction was used, one row after another."""
-    frames: tuple[Tensor, Tensor]
-    """Decoded F ``[b, T, M]`` (detached; hard tokens, by straight-through) and lengths ``[b]``."""
     soft: Tensor
-    """``[P, V]``, detached: the relaxed tokens whose gradient the hard ones take."""
+    """``[P, V]``, without gradient: the relaxed tokens whose gradient the hard ones take."""
+
+    def look(self, models: Models, config: OptimizeConfig) -> dict[str, Tensor]:
+        """``relaxed_reward_loss``: the reward loss of the relaxed tokens themselves; no gradient."""
+        import torch
+
+        from rrpo.optimizers.reward import reward_loss
+
+        part = self.part
+        with torch.no_grad():
+            codes = part.rollout.padded(self.soft @ models.codec.codebook)[:, :-1]
+            F, frames = models.codec.decode_codes(codes, part.rollout.lengths, part.prompts.speaker)
+            relaxed = reward_loss(models.reward_model, F, frames, part.prompts.target, config.reward)
+        return {"relaxed_reward_loss": relaxed}
+
+
+@dataclass(frozen=True)
+class DiffRO(PolicyOptimizer):
+    """DiffRO. Its settings are fields of `rrpo.config.OptimizeConfig`: τ, ``relaxation``, ``gradient_scale``."""
+
+    def updates(self, models: Models, batch: Batch, config: OptimizeConfig, state: State) -> Iterator[Iterator[Loss]]:
+        """One update."""
+        yield self._losses(models, batch, config)
+
+    def _losses(self, models: Models, batch: Batch, config: OptimizeConfig) -> Iterator[RelaxedLoss]:
+        import torch
+
+        from rrpo.optimizers.relaxation import temperature
+        from rrpo.optimizers.scoring import split
+        from rrpo.seeding import uniform
+
+        device, codes = batch.prompts.prefix.device, models.policy.codes
+        tau = temperature(batch.step, config.steps, config.tau)
+        for part in split(models, batch):
+            noise = [
+                uniform((n, codes), config.seed, "gumbel noise", batch.step, row, device=device)
+                for row, n in zip(part.rows.tolist(), part.rollout.counts.tolist(), strict=True)
+            ]
+            yield relaxed_loss(models, part, torch.cat(noise), config, tau)
 
 
 def scale_gradient(x: Tensor, scale: float) -> Tensor:
@@ -56,57 +80,30 @@ def scale_gradient(x: Tensor, scale: float) -> Tensor:
     return x.detach() + scale * (x - x.detach())
 
 
-def diffro_step(models: Models, prompts: Prompts, config: OptimizeConfig, step: int) -> Iterator[Step]:
-    """Samples a batch; then relaxes, decodes and gives the loss of one micro-batch after another.
+def relaxed_loss(models: Models, part: MicroBatch, noise: Tensor, config: OptimizeConfig, tau: float) -> RelaxedLoss:
+    """DiffRO's loss of one micro-batch; ``noise [P, V]`` are uniforms, for the P predictions used of its samples."""
+    import torch.nn.functional as F_
 
-    Differentiate each before the next is asked for: gradients add up to the step's, and only one graph is held.
+    from rrpo.optimizers.relaxation import soft_tokens, straight_through
+    from rrpo.optimizers.reward import reward_loss
+    from rrpo.optimizers.scoring import score
 
-    Args:
-        models: Policy, reference and the frozen models.
-        prompts: The step's prompts, B rows.
-        config: The objective; ``config.seed`` keys the noise.
-        step: Index of the step, from 0.
-    """
-    device = prompts.prefix.device
-    batch, longest = len(prompts.phones), models.policy.config.max_tokens
-    draw = uniform((longest, batch), config.seed, "sampling noise", step, device=device)
-    rollout = models.policy.sample(prompts.prefix, draw)
-    tau = temperature(step, config.steps, config.tau)
-    for rows in micro_batches(rollout.lengths, models.micro):
-        part = rollout.select(rows)
-        noise = [
-            uniform((n, models.policy.codes), config.seed, "gumbel noise", step, row, device=device)
-            for row, n in zip(rows.tolist(), part.counts.tolist(), strict=True)
-        ]
-        yield _loss(models, prompts.select(rows), part, torch.cat(noise), config, tau, rows, len(rows) / batch)
-
-
-def _loss(
-    models: Models,
-    prompts: Prompts,
-    rollout: Rollout,
-    noise: Tensor,
-    config: OptimizeConfig,
-    tau: float,
-    rows: Tensor,
-    share: float,
-) -> Step:
-    """``noise [P, V]`` are uniforms, for the P predictions used of b samples; ``share`` is the rows' part of the batch."""
-    tokens, counts = rollout.tokens, rollout.counts
-    logits = models.policy.packed_logits(prompts.prefix, tokens, counts)
-    with torch.no_grad():
-        reference = models.reference.packed_logits(prompts.prefix, tokens, counts)
-        log_p = logits.log_softmax(-1)
-        ratio = log_p - reference.log_softmax(-1)
-    # the gradient of log p within E[log p - log q] is nought: sum_v p_v d(log p_v) = 0
-    kl = rollout.sums(torch.linalg.vecdot(logits.softmax(-1), ratio))
-    packed = F_.pad(tokens, (0, 1))[rollout.scored]
-    soft = soft_tokens(logits[:, : models.policy.codes], packed, noise, tau, config.relaxation)
+    prompts, rollout = part.prompts, part.rollout
+    scores = score(models, part)
+    packed = F_.pad(rollout.tokens, (0, 1))[rollout.scored]
+    soft = soft_tokens(scores.logits[:, : models.policy.codes], packed, noise, tau, config.relaxation)
     codes = rollout.padded(straight_through(soft, packed, models.codec.codebook))[:, :-1]
     F, frames = models.codec.decode_codes(codes, rollout.lengths, prompts.speaker)
     pushed = scale_gradient(F, config.gradient_scale)
     reward = reward_loss(models.reward_model, pushed, frames, prompts.target, config.reward)
     content = models.recogniser.ctc_loss(F, frames, prompts.phones)
-    loss = share * (config.emotion_weight * reward + config.content_weight * content + config.beta * kl).mean()
-    parts = {"reward_loss": reward.detach(), "content_loss": content.detach()}
-    return Step(rows, loss, parts, kl.detach(), rollout, log_p, (F.detach(), frames), soft.detach())
+    loss = config.emotion_weight * reward + config.content_weight * content + config.beta * scores.kl
+    return RelaxedLoss(
+        part=part,
+        loss=part.share * loss.mean(),
+        values={"reward_loss": reward.detach(), "content_loss": content.detach()},
+        kl=scores.kl.detach(),
+        log_p=scores.log_p,
+        frames=(F.detach(), frames),
+        soft=soft.detach(),
+    )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rrpo.judges.metrics import edit_distance
-from rrpo.models.policy import Policy
+from rrpo.models.protocols import TokenPolicy
 from rrpo.seeding import uniform
 
 PROMPTS = 20
@@ -20,10 +20,10 @@ SAMPLES = 4
 
 
 @torch.no_grad()
-def within_prompt_diversity(policy: Policy, prefix: Tensor, seed: int) -> float:
+def within_prompt_diversity(policy: TokenPolicy, prefix: Tensor, seed: int) -> float:
     """`pairwise_distance` of `SAMPLES` samples of each of the first `PROMPTS` of ``prefix [B, L]``, noise keyed by ``seed``."""
     asked = prefix[:PROMPTS].repeat_interleave(SAMPLES, 0)
-    noise = uniform((policy.config.max_tokens, len(asked)), seed, "diversity noise", device=prefix.device)
+    noise = uniform((policy.max_tokens, len(asked)), seed, "diversity noise", device=prefix.device)
     rollout = policy.sample(asked, noise)
     rows = [list(map(str, row[:n])) for row, n in zip(rollout.tokens.tolist(), rollout.lengths.tolist(), strict=True)]
     return pairwise_distance([rows[i : i + SAMPLES] for i in range(0, len(rows), SAMPLES)])

@@ -1,14 +1,15 @@
 """The stage ``optimize``: policy optimisation of one cell, its curves by the ``val`` judge, its samples stored as tokens.
 
-Curves are measured on every step's own roll-outs, points on the evaluation prompts at the declared checkpoints: the first of
-them, and after the last update all. Noise of the evaluation is keyed by the seed alone and drawn for all prompts, so that arms
-and checkpoints differ only by their policies. The test judges never run here.
+The objective is a `PolicyOptimizer`'s; everything else is here, the same for all of them. Curves are measured on every step's
+own roll-outs, points on the evaluation prompts at the declared checkpoints: the first of them, and after the last update all.
+Noise of the evaluation is keyed by the seed alone and drawn for all prompts, so that arms and checkpoints differ only by their
+policies. The test judges never run here.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,11 @@ from rrpo.judges.artefacts import OTHERS
 from rrpo.judges.metrics import accuracy, expected_calibration_error, hack_rate, shortcut_uptake, target_log_prob
 from rrpo.judges.samples import Samples
 from rrpo.models.policy import Rollout, token_entropy
-from rrpo.optimizers.diffro import Step, diffro_step
+from rrpo.optimizers.base import Batch, Loss, PolicyOptimizer, State
 from rrpo.optimizers.diversity import within_prompt_diversity
 from rrpo.optimizers.matching import match
 from rrpo.optimizers.probe import probe_statistics
-from rrpo.optimizers.reward import reward_loss
+from rrpo.optimizers.registry import OPTIMIZERS
 from rrpo.optimizers.rollout import (
     Models,
     Prompts,
@@ -39,6 +40,7 @@ from rrpo.optimizers.rollout import (
     rollout_statistics,
     rollout_sums,
 )
+from rrpo.optimizers.scoring import roll_out
 from rrpo.pipeline.checkpoint import Checkpoints
 from rrpo.pipeline.errors import DivergedError
 from rrpo.pipeline.stages import Context
@@ -55,9 +57,13 @@ def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: C
     Goes on from a checkpoint if there is one.
 
     Raises:
-        DivergedError: A reward, the loss or the gradient is not finite; raised before the optimiser's step.
+        PluginError: The optimiser is not there, or not the one that was chosen.
+        ValueError: The batch is no multiple of the optimiser's samples a prompt.
+        DivergedError: A reward, the loss or the gradient is not finite; raised before the update.
         Interrupted: ``context`` asked for it between two steps.
     """
+    method = OPTIMIZERS.create(config.optimizer)
+    asked = prompts_of(method, config)
     matched = match(inputs)
     config = replace(config, gradient_scale=config.gradient_scale * matched.get("gradient_match", 1.0))
     models = Models.load(inputs, context.device, context.micro)
@@ -71,12 +77,13 @@ def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: C
     start, kept = checkpoints.resume()
     curves: list[dict[str, float]] = kept.get("curves", [])
     points: list[dict[str, float]] = kept.get("points", [])
+    state = _on(train.prefix.device, kept["state"]) if "state" in kept else method.start(models, train, config)
     samples = [Samples(**{name: saved.numpy() for name, saved in part.items()}) for part in kept.get("samples", ())]
     _tell(context, checkpoints, curves)
 
     def keep() -> dict[str, Any]:
         stored = [{name: torch.from_numpy(values) for name, values in part.arrays().items()} for part in samples]
-        return {"curves": curves, "points": points, "samples": stored}
+        return {"curves": curves, "points": points, "samples": stored, "state": state}
 
     for step in range(start, config.steps + 1):
         if step in due:
@@ -87,7 +94,9 @@ def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: C
             break
         for group in optimizer.param_groups:
             group["lr"] = config.lr * multiplier(step, config.steps, config.warmup, config.schedule)
-        curves.append({"step": step} | _update(models, train.select(rows[step]), optimizer, config, step))
+        chosen = rows[step, :asked].repeat(method.samples)
+        batch = roll_out(models, train.select(chosen), config, step)
+        curves.append({"step": step} | take_step(models, method, state, batch, optimizer, config))
         checkpoints.boundary(step + 1, keep)
         _tell(context, checkpoints, curves[-1:])
         context.report(step + 1, config.steps)
@@ -109,44 +118,92 @@ def _tell(context: Context, checkpoints: Checkpoints, rows: Sequence[Mapping[str
         raise
 
 
-def _update(
-    models: Models, prompts: Prompts, optimizer: torch.optim.Optimizer, config: OptimizeConfig, step: int
+def prompts_of(method: PolicyOptimizer, config: OptimizeConfig) -> int:
+    """How many prompts a batch asks: each of them ``method.samples`` times."""
+    prompts, left = divmod(config.batch, method.samples)
+    if left:
+        raise ValueError(
+            f"a batch of {config.batch} roll-outs does not hold {method.samples} of each prompt; "
+            f"set optimize.batch to a multiple of {method.samples}"
+        )
+    return prompts
+
+
+def _on(device: torch.device, state: State) -> State:
+    return {name: value.to(device) for name, value in state.items()}
+
+
+def take_step(
+    models: Models,
+    method: PolicyOptimizer,
+    state: State,
+    batch: Batch,
+    optimizer: torch.optim.Optimizer,
+    config: OptimizeConfig,
 ) -> dict[str, float]:
-    """One optimiser step; returns its metrics."""
+    """The updates on one batch; returns its metrics.
+
+    The judges hear the roll-outs at the first update, while they are the policy's own; of several updates' losses, gradient
+    norms and values by the optimiser, the last are returned.
+    """
+    metrics: dict[str, float] = {}
+    look = batch.step % CURVE_INTERVAL == 0
+    for losses in method.updates(models, batch, config, state):
+        metrics |= _update(models, losses, batch, optimizer, config, look=look)
+        look = False
+    return metrics
+
+
+def _update(
+    models: Models,
+    losses: Iterable[Loss],
+    batch: Batch,
+    optimizer: torch.optim.Optimizer,
+    config: OptimizeConfig,
+    *,
+    look: bool,
+) -> dict[str, float]:
+    """One update; returns its metrics."""
     optimizer.zero_grad(set_to_none=True)
-    look = step % CURVE_INTERVAL == 0
-    loss = torch.zeros((), device=prompts.prefix.device)
+    loss = torch.zeros((), device=batch.prompts.prefix.device)
+    found: list[tuple[Tensor, dict[str, Tensor]]] = []
     heard: list[tuple[Tensor, dict[str, Tensor]]] = []
-    for part in diffro_step(models, prompts, config, step):
+    own: list[tuple[Tensor, dict[str, Tensor]]] = []
+    for part in losses:
         torch.autograd.backward(part.loss)
         loss += part.loss.detach()
-        heard.append((part.rows, part.parts | (_look(models, part, prompts.select(part.rows), config) if look else {})))
-    values = merge(heard)
+        rows = part.part.rows
+        found.append((rows, part.values))
+        if look:
+            heard.append((rows, _look(models, part)))
+            own.append((rows, part.look(models, config)))
+    values = merge(found)
     norm = torch.nn.utils.clip_grad_norm_(models.policy.parameters(), config.grad_clip)
     finite = torch.isfinite(values["reward_loss"])
     if not bool(finite.all() & torch.isfinite(loss + norm)):
         raise DivergedError(
-            f"policy step {step + 1} of {config.steps}: loss {loss.item():.4g}, gradient norm {norm.item():.4g}, "
+            f"policy step {batch.step + 1} of {config.steps}: loss {loss.item():.4g}, gradient norm {norm.item():.4g}, "
             f"{int((~finite).sum())} of {len(finite)} rewards not finite; "
             "the cell counts as diverged: a lower lr or a higher beta may keep it finite"
         )
     optimizer.step()
-    metrics = {name: float(values[name].mean()) for name in ("reward_loss", "content_loss")}
-    metrics |= {"loss": float(loss), "grad_norm": float(norm)}
+    metrics = _means(values) | {"loss": float(loss), "grad_norm": float(norm)}
     if look:
-        metrics |= rollout_statistics(values) | _opinions(values, prompts.target)
-        metrics["relaxed_reward_loss"] = float(values["relaxed_reward_loss"].mean())
+        opinions = merge(heard)
+        metrics |= rollout_statistics(opinions) | _opinions(opinions, batch.prompts.target) | _means(merge(own))
     return metrics
 
 
+def _means(values: Mapping[str, Tensor]) -> dict[str, float]:
+    return {name: float(value.mean()) for name, value in values.items()}
+
+
 @torch.no_grad()
-def _look(models: Models, part: Step, prompts: Prompts, config: OptimizeConfig) -> dict[str, Tensor]:
+def _look(models: Models, part: Loss) -> dict[str, Tensor]:
     """What is measured on the training roll-outs of one micro-batch, each ``[b]`` or ``[b, K]``."""
-    codes = part.rollout.padded(part.soft @ models.codec.codebook)[:, :-1]
-    F, frames = models.codec.decode_codes(codes, part.rollout.lengths, prompts.speaker)
-    relaxed = reward_loss(models.reward_model, F, frames, prompts.target, config.reward)
-    sums = {"kl": part.kl, "entropy": part.rollout.sums(token_entropy(part.log_p))} | rollout_counts(part.rollout)
-    return sums | judge_frames(models, *part.frames, prompts.target) | {"relaxed_reward_loss": relaxed}
+    rollout = part.part.rollout
+    sums = {"kl": part.kl, "entropy": rollout.sums(token_entropy(part.log_p))} | rollout_counts(rollout)
+    return sums | judge_frames(models, *part.frames, part.part.prompts.target)
 
 
 @torch.no_grad()
@@ -158,7 +215,7 @@ def evaluate(models: Models, prompts: Prompts, config: OptimizeConfig, step: int
     device = prompts.prefix.device
     asked = config.final_prompts if step == config.steps else config.eval_prompts
     places = torch.arange(min(asked, len(prompts.phones)), device=device)
-    shape = (models.policy.config.max_tokens, config.final_prompts)
+    shape = (models.policy.max_tokens, config.final_prompts)
     noise = uniform(shape, config.seed, "evaluation noise", device=device)
     found: list[dict[str, Tensor]] = []
     drawn: list[Samples] = []

@@ -16,6 +16,7 @@ from rrpo.judges.recogniser import Recogniser
 from rrpo.masking import valid_mask
 from rrpo.models.codec import Codec
 from rrpo.models.policy import Policy, Rollout, token_entropy, token_kl
+from rrpo.models.protocols import TokenCodec, TokenPolicy
 from rrpo.models.reward_model import RewardModel
 from rrpo.optimizers.probe import probe
 
@@ -27,11 +28,11 @@ MICRO = {"cpu": 8}
 class Models:
     """The frozen models around the policy, and the policy itself."""
 
-    policy: Policy
-    reference: Policy
+    policy: TokenPolicy
+    reference: TokenPolicy
     reward_model: RewardModel
     recogniser: Recogniser
-    codec: Codec
+    codec: TokenCodec
     val: Judge
     micro: int | None = None
     """Samples a forward; None: `MICRO`'s."""
@@ -63,13 +64,12 @@ class Prompts:
     phones: list[tuple[str, ...]]
 
     @staticmethod
-    def prepare(prompts: Sequence[Prompt], policy: Policy, codec: Codec, emotions: Sequence[str]) -> Prompts:
+    def prepare(prompts: Sequence[Prompt], policy: TokenPolicy, codec: TokenCodec, emotions: Sequence[str]) -> Prompts:
         """Tensors of ``prompts`` for a policy and a codec; targets are places in ``emotions``."""
-        speakers = [prompt.speaker for prompt in prompts]
         return Prompts(
-            prefix=policy.prefix_ids([p.phones for p in prompts], speakers, [p.emotion for p in prompts]),
-            speaker=codec.speaker_index(speakers),
-            target=torch.tensor([emotions.index(p.emotion) for p in prompts], device=codec.mean.device),
+            prefix=policy.prompt_ids(prompts),
+            speaker=codec.speaker_index([prompt.speaker for prompt in prompts]),
+            target=torch.tensor([emotions.index(p.emotion) for p in prompts], device=codec.device),
             phones=[p.phones for p in prompts],
         )
 

@@ -137,6 +137,7 @@ def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """Policy optimisation of one cell: curves by `val`, samples stored as tokens."""
     given = profile.optimize
     names = (
+        "optimizer",
         "emotion_weight",
         "gradient_scale",
         "content_weight",

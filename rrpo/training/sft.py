@@ -17,6 +17,7 @@ from rrpo.corpus.features import SpeechSet
 from rrpo.masking import valid_mask
 from rrpo.models.codec import Codec
 from rrpo.models.policy import Policy
+from rrpo.models.protocols import TokenCodec
 from rrpo.pipeline.stages import Context
 from rrpo.seeding import bucketed, permutation_batches, seed_everything
 from rrpo.training.trainer import fit, multiplier
@@ -28,7 +29,7 @@ NEAR = 0.5
 class TokenSet:
     """A split as prefixes and codec tokens: ``tokens [U, N]``, ``lengths [U]``, encoded once."""
 
-    def __init__(self, speech: SpeechSet, codec: Codec, device: str) -> None:
+    def __init__(self, speech: SpeechSet, codec: TokenCodec, device: str) -> None:
         self.utterances = speech.utterances
         rows: list[Tensor] = []
         for start in range(0, len(self.utterances), 256):

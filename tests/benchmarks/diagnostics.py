@@ -20,8 +20,9 @@ from pathlib import Path
 import torch
 
 from ablations.grids import arms
-from rrpo.optimizers import loop
+from rrpo.optimizers import DiffRO, loop
 from rrpo.optimizers.rollout import Models, Prompts
+from rrpo.optimizers.scoring import roll_out
 from rrpo.pipeline import dataflow
 from rrpo.pipeline.stages import Context, Stage, materialise
 from rrpo.profiles import PROFILES, Profile
@@ -58,7 +59,8 @@ def steps(stage: Stage, inputs: dict[str, Path], rounds: int) -> tuple[float, fl
     for _ in range(rounds):
         for step in times:  # the interval's first step is looked at
             start = time.process_time()
-            loop._update(models, prompts.select(rows), optimizer, config, step)
+            batch = roll_out(models, prompts.select(rows), config, step)
+            loop.take_step(models, DiffRO(), {}, batch, optimizer, config)
             times[step].append(time.process_time() - start)
     return statistics.median(times[1]), statistics.median(times[0])
 

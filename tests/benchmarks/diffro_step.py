@@ -22,10 +22,12 @@ from transformers import DynamicCache
 
 from ablations.grids import arms
 from rrpo.models.policy import inverse_cdf
-from rrpo.optimizers.loop import _update
+from rrpo.optimizers import DiffRO
+from rrpo.optimizers.loop import take_step
 from rrpo.optimizers.relaxation import soft_tokens, straight_through
 from rrpo.optimizers.reward import reward_loss
 from rrpo.optimizers.rollout import Models, Prompts, micro_batches
+from rrpo.optimizers.scoring import roll_out
 from rrpo.pipeline import dataflow
 from rrpo.pipeline.stages import Context, materialise
 from rrpo.profiles import PROFILES
@@ -147,7 +149,7 @@ def main() -> None:
             models.recogniser.ctc_loss(F.requires_grad_(), frames, own.phones).sum().backward()
 
     def update() -> None:
-        _update(models, prompts, optimizer, config, 1)
+        take_step(models, DiffRO(), {}, roll_out(models, prompts, config, 1), optimizer, config)
 
     with Products() as products:
         update()

@@ -29,7 +29,7 @@ from rrpo.judges import emotion, recogniser
 from rrpo.judges.config import JudgeConfig, RecogniserConfig
 from rrpo.judges.samples import Samples
 from rrpo.models import codec
-from rrpo.optimizers import loop
+from rrpo.optimizers import DiffRO, loop
 from rrpo.pipeline.errors import DivergedError, Interrupted
 from rrpo.pipeline.stages import Context
 from rrpo.training import finetune, pretrain, sft
@@ -232,24 +232,24 @@ def test_one_reward_that_is_not_finite_stops_before_the_update(
     """Planted into one sample of the third step's batch, and hidden from loss and gradient by its weight of zero."""
     build, config, inputs, _ = toy("optimize")
     before: list[torch.Tensor] = []
-    update = loop._update
+    held: list[Any] = []
+    take, updates = loop.take_step, DiffRO.updates
 
-    def planted(models: Any, prompts: Any, optimizer: Any, config: Any, step: int) -> Any:
+    def watched(models: Any, *rest: Any) -> Any:
         before[:] = [parameter.detach().clone() for parameter in models.policy.parameters()]
         held.append(models)
-        return update(models, prompts, optimizer, config, step)
+        return take(models, *rest)
 
-    held: list[Any] = []
-    step_of = loop.diffro_step
+    def spoilt(self: DiffRO, models: Any, batch: Any, *rest: Any) -> Any:
+        for losses in updates(self, models, batch, *rest):
+            yield (_spoil(loss, value) if batch.step == 2 else loss for loss in losses)
 
-    def step(models: Any, prompts: Any, config: Any, step: int) -> Any:
-        for part in step_of(models, prompts, config, step):
-            if step == 2:
-                part.parts["reward_loss"][0] = value
-            yield part
+    def _spoil(loss: Any, value: float) -> Any:
+        loss.values["reward_loss"][0] = value
+        return loss
 
-    monkeypatch.setattr(loop, "_update", planted)
-    monkeypatch.setattr(loop, "diffro_step", step)
+    monkeypatch.setattr(loop, "take_step", watched)
+    monkeypatch.setattr(DiffRO, "updates", spoilt)
     with pytest.raises(DivergedError, match=r"policy step 3 of 6: .* 1 of 8 rewards not finite"):
         build(config, inputs, tmp_path, Context())
     for now, then in zip(held[-1].policy.parameters(), before, strict=True):

@@ -11,8 +11,14 @@ from rrpo.config import PolicyConfig
 from rrpo.models.decoding import Decoder
 from rrpo.models.policy import Policy, Rollout, inverse_cdf, token_entropy, token_kl
 from rrpo.seeding import uniform
+from rrpo.testing.policies import PolicyContract
+from rrpo.testing.toy_models import toy_policy
 
 PHONES = [("a", "b", "c"), ("c",), ("b", "a", "a", "c", "b")]
+
+
+class TestPolicy(PolicyContract):
+    make = staticmethod(toy_policy)
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +75,6 @@ def test_cached_sampling_and_the_parallel_forward_have_the_same_logits(
     assert torch.equal(replayed[mask], wanted[mask])
 
 
-def test_packed_logits_are_the_padded_ones(policy: Policy, prefix: torch.Tensor) -> None:
-    """The first 4, 1 and 6 predictions of three rows, the others left out."""
-    tokens = torch.randint(20, (3, 5), generator=torch.Generator().manual_seed(1))
-    counts = torch.tensor([4, 1, 6])
-    packed, whole = policy.packed_logits(prefix, tokens, counts), policy.logits(prefix, tokens)
-    assert torch.allclose(packed, whole[torch.arange(6) < counts[:, None]], atol=1e-5)
-
-
 def test_packed_values_go_back_to_their_rows() -> None:
     rollout = Rollout(torch.zeros(2, 2, dtype=torch.long), torch.tensor([1, 2]), torch.tensor([True, False]))
     assert rollout.counts.tolist() == [2, 2]
@@ -103,15 +101,6 @@ def test_the_decoder_steps_give_the_parallel_logits(policy: Policy, prefix: torc
                 decoder.keep(torch.tensor([True, False, True]))
             decoder.step(policy.speech_embedding(tokens[rows, step]))
         assert torch.allclose(decoder.hidden, wanted[rows, 9], atol=1e-5)
-
-
-def test_logits_do_not_depend_on_padding_or_neighbours(policy: Policy, prefix: torch.Tensor) -> None:
-    tokens = torch.randint(20, (3, 9), generator=torch.Generator().manual_seed(1))
-    together = policy.logits(prefix, tokens)
-    for row, phones in enumerate(PHONES):
-        own = policy.prefix_ids([phones], [["s1", "s2", "s1"][row]], [["happy", "sad", "sad"][row]])
-        alone = policy.logits(own, tokens[row : row + 1, :5])
-        assert torch.allclose(together[row, :6], alone[0], atol=1e-5)
 
 
 def test_eos_is_never_the_first_token(policy: Policy, prefix: torch.Tensor) -> None:

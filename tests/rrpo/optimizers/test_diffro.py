@@ -13,11 +13,14 @@ from rrpo.judges.recogniser import Recogniser
 from rrpo.models.codec import Codec
 from rrpo.models.policy import Policy, Rollout, token_entropy, token_kl
 from rrpo.models.reward_model import RewardModel
+from rrpo.optimizers import OPTIMIZERS, DiffRO
 from rrpo.optimizers import rollout as rollouts
-from rrpo.optimizers.diffro import Step, diffro_step, scale_gradient
+from rrpo.optimizers.diffro import RelaxedLoss, scale_gradient
 from rrpo.optimizers.relaxation import conditional_gumbel
 from rrpo.optimizers.rollout import Models, Prompts, merge, micro_batches, rollout_statistics, rollout_sums
+from rrpo.optimizers.scoring import roll_out
 from rrpo.seeding import uniform
+from rrpo.testing.optimizers import OptimizerContract
 
 EMOTIONS = ("angry", "happy", "sad")
 CONFIG = OptimizeConfig(steps=4, batch=3, beta=0.1, content_weight=0.3, tau=(0.7,), seed=5)
@@ -47,9 +50,20 @@ def prompts(models: Models) -> Prompts:
     return Prompts.prepare(prompts, models.policy, models.codec, models.reward_model.emotions)
 
 
-def only(models: Models, prompts: Prompts, config: OptimizeConfig, step: int) -> Step:
-    """The step of a batch that fits one micro-batch, its rows by length."""
-    (found,) = diffro_step(models, prompts, config, step)
+class TestDiffRO(OptimizerContract):
+    choice = OPTIMIZERS.choice("diffro")
+    steps = 30
+
+
+def losses(models: Models, prompts: Prompts, config: OptimizeConfig, step: int) -> list[RelaxedLoss]:
+    """Of the one update on a batch."""
+    (update,) = DiffRO().updates(models, roll_out(models, prompts, config, step), config, {})
+    return list(update)  # type: ignore[arg-type]
+
+
+def only(models: Models, prompts: Prompts, config: OptimizeConfig, step: int) -> RelaxedLoss:
+    """That of a batch that fits one micro-batch, its rows by length."""
+    (found,) = losses(models, prompts, config, step)
     return found
 
 
@@ -61,7 +75,7 @@ def gradients(models: Models, loss: torch.Tensor) -> list[torch.Tensor]:
 def test_the_step_is_the_written_formula(models: Models, prompts: Prompts) -> None:
     """Loss and gradient for fixed noise, against the objective written out sample by sample."""
     step = only(models, prompts, CONFIG, 2)
-    policy, rollout, prompts = models.policy, step.rollout, prompts.select(step.rows)
+    policy, rollout, prompts = models.policy, step.part.rollout, step.part.prompts
     total = torch.zeros(())
     for i in range(3):
         n = int(rollout.lengths[i])
@@ -69,7 +83,7 @@ def test_the_step_is_the_written_formula(models: Models, prompts: Prompts) -> No
         logits = policy.logits(prompts.prefix[i : i + 1], tokens)
         reference = models.reference.logits(prompts.prefix[i : i + 1], tokens)
         codes = logits[:, :n, :25]
-        noise = uniform((n, 25), CONFIG.seed, "gumbel noise", 2, int(step.rows[i]))
+        noise = uniform((n, 25), CONFIG.seed, "gumbel noise", 2, int(step.part.rows[i]))
         soft = ((codes + conditional_gumbel(codes, tokens, noise[None])) / 0.7).softmax(-1)
         hard = torch.nn.functional.one_hot(tokens, 25).float()
         F, frames = models.codec.decode(
@@ -120,7 +134,7 @@ def test_weight_and_scale_of_the_emotion_reward(models: Models, prompts: Prompts
     """The gradient is (weight x scale) times the reward's plus the rest; the scale leaves the losses alone, the weight the
     reward that is reported; without either, content and KL remain."""
 
-    def asked(**knobs: float) -> tuple[Step, list[torch.Tensor]]:
+    def asked(**knobs: float) -> tuple[RelaxedLoss, list[torch.Tensor]]:
         step = only(models, prompts, dataclasses.replace(CONFIG, **knobs), 2)  # type: ignore[arg-type]
         return step, gradients(models, step.loss)
 
@@ -130,8 +144,8 @@ def test_weight_and_scale_of_the_emotion_reward(models: Models, prompts: Prompts
         step, found = asked(emotion_weight=weight, gradient_scale=scale)
         for ours, all_of_it, others in zip(found, whole, rest, strict=True):
             assert torch.allclose(ours, others + weight * scale * (all_of_it - others), atol=1e-6)
-        assert torch.equal(step.parts["reward_loss"], plain.parts["reward_loss"])
-        reward = plain.parts["reward_loss"].mean()
+        assert torch.equal(step.values["reward_loss"], plain.values["reward_loss"])
+        reward = plain.values["reward_loss"].mean()
         assert step.loss.item() == pytest.approx((plain.loss + (weight - 1) * reward).item(), rel=1e-5)
     for ours, others in zip(asked(emotion_weight=0.0, reward="full_l_ser")[1], rest, strict=True):
         assert torch.equal(ours, others)
@@ -141,7 +155,7 @@ def test_weight_and_scale_of_the_emotion_reward(models: Models, prompts: Prompts
 def test_the_relaxation_changes_the_gradient_and_not_the_loss(models: Models, prompts: Prompts) -> None:
     gumbel = only(models, prompts, CONFIG, 2)
     plain = only(models, prompts, dataclasses.replace(CONFIG, relaxation="probabilities"), 2)
-    assert torch.equal(gumbel.rollout.tokens, plain.rollout.tokens)
+    assert torch.equal(gumbel.part.rollout.tokens, plain.part.rollout.tokens)
     assert plain.loss.item() == pytest.approx(gumbel.loss.item(), rel=1e-5)
     assert torch.allclose(plain.soft, (plain.log_p[:, :25] / 0.7).softmax(1), atol=1e-6)
     assert not torch.allclose(gradients(models, plain.loss)[-1], gradients(models, gumbel.loss)[-1])
@@ -149,7 +163,7 @@ def test_the_relaxation_changes_the_gradient_and_not_the_loss(models: Models, pr
 
 def test_arms_share_noise_and_samples_until_their_policies_part(models: Models, prompts: Prompts) -> None:
     """Another reward, weight or temperature draws the same roll-out; another step or seed does not."""
-    base = only(models, prompts, CONFIG, 1).rollout.tokens
+    base = only(models, prompts, CONFIG, 1).part.rollout.tokens
     for change in (
         {"beta": 9.0},
         {"reward": "smoothed_ce"},
@@ -157,12 +171,12 @@ def test_arms_share_noise_and_samples_until_their_policies_part(models: Models, 
         {"content_weight": 0.0},
         {"relaxation": "probabilities"},
     ):
-        assert torch.equal(base, only(models, prompts, dataclasses.replace(CONFIG, **change), 1).rollout.tokens)
+        assert torch.equal(base, only(models, prompts, dataclasses.replace(CONFIG, **change), 1).part.rollout.tokens)
     for other in (
         only(models, prompts, CONFIG, 2),
         only(models, prompts, dataclasses.replace(CONFIG, seed=6), 1),
     ):
-        assert base.shape != other.rollout.tokens.shape or not torch.equal(base, other.rollout.tokens)
+        assert base.shape != other.part.rollout.tokens.shape or not torch.equal(base, other.part.rollout.tokens)
 
 
 def test_micro_batches_are_the_same_mathematics(
@@ -171,18 +185,18 @@ def test_micro_batches_are_the_same_mathematics(
     """Row by row or all at once: the same samples, losses and gradient; rows come sorted by length."""
     whole = only(models, prompts, CONFIG, 2)
     monkeypatch.setattr(rollouts, "MICRO", {"cpu": 1})
-    single = list(diffro_step(models, prompts, CONFIG, 2))
-    assert [len(part.rows) for part in single] == [1, 1, 1]
+    single = losses(models, prompts, CONFIG, 2)
+    assert [len(found.part.rows) for found in single] == [1, 1, 1]
     assert (
-        [int(part.rollout.lengths) for part in single]
-        == whole.rollout.lengths.tolist()
-        == sorted(whole.rollout.lengths)
+        [int(found.part.rollout.lengths) for found in single]
+        == whole.part.rollout.lengths.tolist()
+        == sorted(whole.part.rollout.lengths)
     )
-    assert sum(part.loss.item() for part in single) == pytest.approx(whole.loss.item(), rel=1e-5)
-    summed = [sum(gs) for gs in zip(*(gradients(models, part.loss) for part in single), strict=True)]
+    assert sum(found.loss.item() for found in single) == pytest.approx(whole.loss.item(), rel=1e-5)
+    summed = [sum(gs) for gs in zip(*(gradients(models, found.loss) for found in single), strict=True)]
     for ours, wanted in zip(summed, gradients(models, whole.loss), strict=True):
         assert torch.allclose(ours, wanted, atol=1e-6)
-    together, apart = merge([(whole.rows, whole.parts)]), merge([(part.rows, part.parts) for part in single])
+    together, apart = (merge([(found.part.rows, found.values) for found in each]) for each in ([whole], single))
     for name in together:
         assert torch.allclose(together[name], apart[name], rtol=1e-5)
 
@@ -211,19 +225,20 @@ def test_statistics_of_a_rollout_by_hand() -> None:
 def test_the_looks_statistics_are_those_of_the_whole_logits(models: Models, prompts: Prompts) -> None:
     """KL and entropy from the packed positions against the padded logits, in every sample."""
     step = only(models, prompts, CONFIG, 2)
-    asked = prompts.select(step.rows)
-    logits, reference = (m.logits(asked.prefix, step.rollout.tokens) for m in (models.policy, models.reference))
-    wanted = rollout_sums(logits, reference, step.rollout)
+    asked, rollout = step.part.prompts, step.part.rollout
+    logits, reference = (m.logits(asked.prefix, rollout.tokens) for m in (models.policy, models.reference))
+    wanted = rollout_sums(logits, reference, rollout)
     assert torch.allclose(step.kl, wanted["kl"], atol=1e-5)
-    assert torch.allclose(step.rollout.sums(token_entropy(step.log_p)), wanted["entropy"], atol=1e-5)
+    assert torch.allclose(rollout.sums(token_entropy(step.log_p)), wanted["entropy"], atol=1e-5)
 
 
 def test_the_soft_tokens_stand_behind_the_hard_ones(models: Models, prompts: Prompts) -> None:
     """Distributions over the codes; at a low temperature they are the sampled tokens, at tau 0.7 they are not."""
     for tau, alike in ((1e-6, True), (0.7, False)):
         step = only(models, prompts, dataclasses.replace(CONFIG, tau=(tau,)), 2)
-        soft = step.rollout.padded(step.soft)[:, :-1]
-        inside = torch.arange(soft.shape[1]) < step.rollout.lengths[:, None]
+        rollout = step.part.rollout
+        soft = rollout.padded(step.soft)[:, :-1]
+        inside = torch.arange(soft.shape[1]) < rollout.lengths[:, None]
         assert torch.allclose(soft.sum(2)[inside], torch.ones(()), atol=1e-5)
-        hard = torch.nn.functional.one_hot(step.rollout.tokens, 25).float()
+        hard = torch.nn.functional.one_hot(rollout.tokens, 25).float()
         assert bool(torch.isclose(soft, hard, atol=1e-2)[inside].all()) is alike

@@ -1,13 +1,24 @@
-"""What the curves and the checkpoints say of a batch of samples."""
+"""What the curves and the checkpoints say of a batch of samples; an optimiser with a state and two updates a batch."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
 import pytest
 import torch
 
+from rrpo.config import OptimizeConfig
 from rrpo.corpus.config import ARTEFACTS
 from rrpo.judges.artefacts import OTHERS
-from rrpo.optimizers.loop import _opinions
+from rrpo.optimizers import OPTIMIZERS, Batch, DiffRO, Loss, State
+from rrpo.optimizers.loop import _opinions, prompts_of
+from rrpo.optimizers.rollout import Models, Prompts
+from rrpo.testing.optimizers import OptimizerContract
 
 
 def test_clean_takes_the_judge_and_no_artefact_of_any_kind_in_the_frames() -> None:
@@ -23,3 +34,51 @@ def test_clean_takes_the_judge_and_no_artefact_of_any_kind_in_the_frames() -> No
     assert row["val_clean"] == 0.25
     assert row["artefact_click"] == 0.25
     assert row["val_hack_rate"] == pytest.approx(0.25), "silence is no planted artefact, and the fourth is no hit"
+
+
+@dataclass(frozen=True)
+class Twice(DiffRO):
+    """Two updates a batch, each update in all weighing less than the one before."""
+
+    def start(self, models: Models, prompts: Prompts, config: OptimizeConfig) -> State:
+        return {"made": torch.zeros((), device=prompts.prefix.device)}
+
+    def updates(self, models: Models, batch: Batch, config: OptimizeConfig, state: State) -> Iterator[Iterator[Loss]]:
+        for _ in range(2):
+            state["made"] = state["made"] + 1
+            weight = 1 / state["made"]
+            yield (
+                replace(found, loss=weight * found.loss, values=found.values | {"weight": weight.expand(len(found.kl))})
+                for found in self._losses(models, batch, config)
+            )
+
+
+OPTIMIZERS.register("twice", Twice)
+
+
+class TestTwice(OptimizerContract):
+    choice = OPTIMIZERS.choice("twice")
+    steps = 30
+
+    def test_metrics_are_the_last_updates_and_looks_the_firsts(self, inputs: dict[str, Path], tmp_path: Path) -> None:
+        """After steps of two updates the weights of the curves are 1/2, 1/4, 1/6; the judges' KL at the first look is still 0."""
+        curves = pd.read_parquet(self.run(inputs, tmp_path / "out", self.config(steps=3)) / "curves.parquet")
+        assert curves["weight"].tolist() == pytest.approx([1 / 2, 1 / 4, 1 / 6])
+        assert curves["kl_token"][0] == pytest.approx(0.0, abs=1e-6)
+        assert curves["kl_token"][1:].isna().all()
+
+
+def test_a_batch_holds_the_samples_of_whole_prompts() -> None:
+    @dataclass(frozen=True)
+    class Five(DiffRO):
+        samples: int = 5
+
+    assert prompts_of(Five(), OptimizeConfig(batch=20)) == 4
+    with pytest.raises(ValueError, match="multiple of 5"):
+        prompts_of(Five(), OptimizeConfig(batch=32))
+
+
+def test_naming_an_optimiser_imports_no_torch() -> None:
+    """A plan of many arms only reads their options."""
+    code = "import sys; from rrpo.optimizers import OPTIMIZERS; OPTIMIZERS.choice('diffro'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

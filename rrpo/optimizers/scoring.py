@@ -1,0 +1,95 @@
+"""What objectives are made of: roll-outs, the policy's and the reference's scores of them, and the rewards of what is heard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F_
+from torch import Tensor
+
+from rrpo.config import OptimizeConfig
+from rrpo.optimizers.base import Batch, MicroBatch
+from rrpo.optimizers.reward import reward_loss
+from rrpo.optimizers.rollout import Models, Prompts, merge, micro_batches
+from rrpo.seeding import uniform
+
+
+def roll_out(models: Models, prompts: Prompts, config: OptimizeConfig, step: int) -> Batch:
+    """One sample of each of the B ``prompts``, its noise keyed by the seed, the step and the row: the same for all arms."""
+    shape = (models.policy.max_tokens, len(prompts.phones))
+    noise = uniform(shape, config.seed, "sampling noise", step, device=prompts.prefix.device)
+    return Batch(step, prompts, models.policy.sample(prompts.prefix, noise))
+
+
+def split(models: Models, batch: Batch) -> Iterator[MicroBatch]:
+    """The batch in `micro_batches`."""
+    for rows in micro_batches(batch.rollout.lengths, models.micro):
+        share = len(rows) / len(batch.rollout.lengths)
+        yield MicroBatch(rows, share, batch.prompts.select(rows), batch.rollout.select(rows))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the policy and its reference say of P sampled positions: every token, and eos where it was drawn."""
+
+    logits: Tensor
+    """``[P, V + 1]`` of the policy, with gradient."""
+    log_p: Tensor
+    """``[P, V + 1]``, their log-probabilities without gradient."""
+    kl: Tensor
+    """``[b]``: full-vocabulary KL to the reference (Eq. 6), summed over each utterance's positions; with gradient."""
+
+
+def score(models: Models, part: MicroBatch) -> Scores:
+    """One parallel forward of the policy and of the reference.
+
+    The KL's gradient leaves out its prefix term: that what is sampled early changes where the later terms are taken.
+    """
+    tokens, counts = part.rollout.tokens, part.rollout.counts
+    logits = models.policy.packed_logits(part.prompts.prefix, tokens, counts)
+    with torch.no_grad():
+        reference = models.reference.packed_logits(part.prompts.prefix, tokens, counts)
+        log_p = logits.log_softmax(-1)
+        ratio = log_p - reference.log_softmax(-1)
+    # the gradient of log p within E[log p - log q] is nought: sum_v p_v d(log p_v) = 0
+    kl = part.rollout.sums(torch.linalg.vecdot(logits.softmax(-1), ratio))
+    return Scores(logits, log_p, kl)
+
+
+def sampled_log_probs(part: MicroBatch, logits: Tensor) -> Tensor:
+    """``[P]``: log-probabilities of what was sampled, eos included, under ``logits [P, V + 1]``; with gradient."""
+    eos = logits.shape[1] - 1
+    rollout = part.rollout
+    drawn = F_.pad(rollout.tokens, (0, 1)).scatter(1, rollout.lengths[:, None], eos)[rollout.scored]
+    return logits.log_softmax(-1).gather(1, drawn[:, None])[:, 0]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What the frozen models make of a batch's sampled speech; no gradient."""
+
+    losses: dict[str, Tensor]
+    """``[B]`` by name: ``reward_loss`` (-R) and ``content_loss`` (the phone recogniser's)."""
+    frames: list[tuple[Tensor, Tensor]]
+    """Of each of the batch's micro-batches: F ``[b, T, M]`` and lengths ``[b]``."""
+
+    def cost(self, config: OptimizeConfig) -> Tensor:
+        """``[B]``: what is to be made small, by the config's weights of emotion and content; the KL is not in it."""
+        losses = self.losses
+        return config.emotion_weight * losses["reward_loss"] + config.content_weight * losses["content_loss"]
+
+
+@torch.no_grad()
+def hear(models: Models, batch: Batch, config: OptimizeConfig) -> Heard:
+    """Decodes the sampled tokens; the reward model and the phone recogniser hear them."""
+    found: list[tuple[Tensor, dict[str, Tensor]]] = []
+    decoded: list[tuple[Tensor, Tensor]] = []
+    for part in split(models, batch):
+        F, frames = models.codec.decode(part.rollout.tokens, part.rollout.lengths, part.prompts.speaker)
+        reward = reward_loss(models.reward_model, F, frames, part.prompts.target, config.reward)
+        content = models.recogniser.ctc_loss(F, frames, part.prompts.phones)
+        found.append((part.rows, {"reward_loss": reward, "content_loss": content}))
+        decoded.append((F, frames))
+    return Heard(merge(found), decoded)

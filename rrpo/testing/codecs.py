@@ -1,0 +1,91 @@
+"""What every codec must keep to: `CodecContract`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+import torch.nn.functional as F_
+from torch import Tensor
+
+from rrpo.models.protocols import TokenCodec
+from rrpo.testing.toy_models import SPEAKERS
+
+TOLERANCE = 1e-4
+"""Of log-mel frames."""
+
+
+class CodecContract:
+    """Subclass it, name it ``Test...`` and say how a small codec is made: ``make = staticmethod(my_codec)``."""
+
+    make: ClassVar[Callable[[], TokenCodec]]
+    """A frozen codec in evaluation mode, the same at every call."""
+    speakers: ClassVar[tuple[str, str]] = SPEAKERS
+    """Two that it knows."""
+
+    @pytest.fixture
+    def codec(self) -> TokenCodec:
+        """A new one."""
+        return type(self).make()
+
+    def tokens(self, codec: TokenCodec) -> tuple[Tensor, Tensor, Tensor]:
+        """Two rows of tokens ``[2, 9]``, their lengths, their speakers."""
+        generator = torch.Generator().manual_seed(0)
+        tokens = torch.randint(codec.vocabulary, (2, 9), generator=generator).to(codec.device)
+        return tokens, torch.tensor([9, 4], device=codec.device), codec.speaker_index(list(self.speakers))
+
+    def test_frames_become_tokens(self, codec: TokenCodec) -> None:
+        """As many whatever stands beside an utterance, all of the vocabulary."""
+        generator = torch.Generator().manual_seed(0)
+        F = (torch.randn(2, 40, codec.audio.n_mels, generator=generator) - 3).to(codec.device)
+        tokens, lengths = codec.encode(F, torch.tensor([40, 12], device=codec.device))
+        alone, short = codec.encode(F[1:, :12], torch.tensor([12], device=codec.device))
+        assert int(lengths[1]) == int(short[0]) < int(lengths[0]) == tokens.shape[1]
+        assert torch.equal(tokens[1, : int(short[0])], alone[0])
+        assert 0 <= int(tokens.min()) <= int(tokens.max()) < codec.vocabulary == len(codec.codebook)
+
+    def test_ids_rows_and_codes_decode_alike(self, codec: TokenCodec) -> None:
+        tokens, lengths, speaker = self.tokens(codec)
+        F, frames = codec.decode(tokens, lengths, speaker)
+        assert F.shape == (2, int(frames.max()), codec.audio.n_mels)
+        rows = F_.one_hot(tokens, codec.vocabulary).float()
+        for again, counted in (
+            codec.decode(rows, lengths, speaker),
+            codec.decode_codes(codec.codebook[tokens], lengths, speaker),
+        ):
+            assert torch.equal(counted, frames)
+            assert torch.allclose(again, F, atol=TOLERANCE)
+
+    def test_padding_does_not_matter(self, codec: TokenCodec) -> None:
+        tokens, lengths, speaker = self.tokens(codec)
+        F, frames = codec.decode(tokens, lengths, speaker)
+        short, n = int(lengths[1]), int(frames[1])
+        alone, _ = codec.decode(tokens[1:, :short], lengths[1:], speaker[1:])
+        assert torch.allclose(F[1, :n], alone[0, :n], atol=TOLERANCE)
+
+    def test_the_gradient_reaches_relaxed_tokens_inside_the_length_alone(self, codec: TokenCodec) -> None:
+        tokens, lengths, speaker = self.tokens(codec)
+        relaxed = torch.full((*tokens.shape, codec.vocabulary), 1 / codec.vocabulary, device=codec.device)
+        F, _ = codec.decode(relaxed.requires_grad_(), lengths, speaker)
+        (gradient,) = torch.autograd.grad(F.square().sum(), relaxed)
+        assert bool((gradient[1, : int(lengths[1])].abs().sum(1) > 0).all())
+        assert not gradient[1, int(lengths[1]) :].any()
+
+    def test_the_speaker_is_heard(self, codec: TokenCodec) -> None:
+        tokens, lengths, speaker = self.tokens(codec)
+        F, _ = codec.decode(tokens[:1].repeat(2, 1), lengths[:1].repeat(2), speaker)
+        assert not torch.allclose(F[0], F[1], atol=TOLERANCE)
+
+    def test_a_speaker_that_it_does_not_know_is_refused(self, codec: TokenCodec) -> None:
+        with pytest.raises(ValueError, match="no-such-speaker"):
+            codec.speaker_index([self.speakers[0], "no-such-speaker"])
+
+    def test_a_saved_codec_is_the_same(self, codec: TokenCodec, tmp_path: Path) -> None:
+        asked = self.tokens(codec)
+        codec.save(tmp_path)
+        loaded = type(codec).load(tmp_path, str(codec.device))
+        assert loaded.audio == codec.audio
+        assert torch.equal(loaded.decode(*asked)[0], codec.decode(*asked)[0])
