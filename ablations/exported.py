@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ablations.errors import InputError
-from ablations.execution.cell_file import rebuild
 from ablations.grids import arms
 from rrpo.config import ArmConfig
-from rrpo.identity import described
+from rrpo.identity import described, rebuild
 
 
 def check_name(name: str) -> None:

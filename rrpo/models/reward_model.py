@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rrpo.config import OFF, RegularizerConfig, RewardModelConfig
-from rrpo.identity import described
+from rrpo.identity import described, rebuild
 from rrpo.masking import neighbours, valid_mask
 
 CHUNK = 64
@@ -128,7 +128,7 @@ class RewardModel(nn.Module):
             tuple(card["emotions"]),
             card["n_mels"],
             card["floor"],
-            RegularizerConfig(**card["regularizers"]),
+            rebuild(RegularizerConfig, card["regularizers"]),
         )
         model.load_state_dict(torch.load(folder / "reward_model.pt", map_location="cpu", weights_only=True))
         return model.to(device).eval().requires_grad_(False)

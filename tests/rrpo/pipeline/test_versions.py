@@ -29,6 +29,7 @@ INFRASTRUCTURE = {
     "rrpo.pipeline.errors",
     "rrpo.pipeline.checkpoint",
     "rrpo.pipeline.versions",
+    "rrpo.plugins",
     "rrpo.torch_shim",
 }
 """Not part of what a stage computes: a resumed build equals an undisturbed one."""
