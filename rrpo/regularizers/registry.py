@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rrpo.config import RegularizerConfig
-from rrpo.plugins import Choice, PluginError, Registry
+from rrpo.plugins import Choice, Registry
 from rrpo.regularizers.adversarial import Adversarial
 from rrpo.regularizers.base import Regularizer
 from rrpo.regularizers.energy_mixup import EnergyMixup
@@ -25,12 +25,13 @@ class Regularizers(Registry[Regularizer]):
         """Add ``item`` under ``name`` and return it.
 
         Raises:
-            PluginError: As in `Registry.register`; or another regulariser has its label; or no strength has an off value.
+            PluginError: As in `Registry.register`.
+            ValueError: Another regulariser has its label, or no strength has an off value.
         """
         if item.label in {other.label for other in self.values()}:
-            raise PluginError(f"there is already a regularizer labelled {item.label!r}: give {name!r} another label")
+            raise ValueError(f"there is already a regularizer labelled {item.label!r}: give {name!r} another label")
         if all(knob.off is None for knob in item.own_knobs()):
-            raise PluginError(
+            raise ValueError(
                 f"the regularizer {name!r} cannot be switched off: declare a strength with its identity value, as in "
                 f"gamma: float = strength(2.0, off=0.0, search=(0.0, 5.0))"
             )
@@ -64,10 +65,12 @@ def configured(strengths: Mapping[str, Mapping[str, Any]], **fields: Any) -> Reg
 def chosen(choice: Choice) -> Regularizer:
     """The regulariser of a choice, with its strengths.
 
-    Raises PluginError where it is not registered, or its file is not the one of the choice.
+    Raises:
+        PluginError: It is not registered.
+        ValueError: Its file is not the one of the choice.
     """
     if choice.source != REGULARIZERS.source(choice.name):
-        raise PluginError(
+        raise ValueError(
             f"the file of the regularizer {choice.name!r} is not the one that this was planned with: it was edited, or another "
             f"file registers the name. Plan again with the file as it is"
         )

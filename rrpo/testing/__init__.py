@@ -1,1 +1,1 @@
-"""Contracts: pytest classes that an implementation of your own runs in one line."""
+"""Contract tests, as classes to subclass, for implementations of the package's Protocols. Needs pytest."""
