@@ -10,7 +10,8 @@ from typing import Any
 from ablations.errors import InputError
 from ablations.grids import arms
 from rrpo.config import ArmConfig
-from rrpo.identity import described, rebuild
+from rrpo.identity import described
+from rrpo.rebuild import rebuild
 
 
 def check_name(name: str) -> None:

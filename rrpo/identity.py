@@ -10,8 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import types
-import typing
 from collections.abc import Callable, Hashable, Mapping
 from functools import cache
 from typing import Any, TypeVar
@@ -48,30 +46,6 @@ def content_hash(value: Any) -> str:
     """32 hex digits of the canonical form."""
     text = json.dumps(canonical(value), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def rebuild(kind: Any, tree: Any) -> Any:
-    """A value of the annotated type ``kind`` from its JSON form, such as `described` gives: dataclasses, tuples, mappings,
-    unions of plain types, optionals and plain values.
-
-    Raises ValueError for a field that ``kind`` does not have.
-    """
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):
-        kinds = [argument for argument in arguments if argument is not types.NoneType]
-        return tree if tree is None or len(kinds) > 1 else rebuild(kinds[0], tree)
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        unknown = set(tree) - hints.keys()
-        if unknown:
-            raise ValueError(f"unknown fields: {', '.join(sorted(unknown))}")
-        return kind(**{name: rebuild(hints[name], value) for name, value in tree.items()})
-    if origin is tuple:
-        inner = arguments[:1] * len(tree) if arguments[1:] == (...,) else arguments
-        return tuple(rebuild(each, item) for each, item in zip(inner, tree, strict=True))
-    if origin in (dict, Mapping):
-        return {key: rebuild(arguments[1], item) for key, item in tree.items()}
-    return kind(tree) if kind in (int, float) and not isinstance(tree, bool) else tree
 
 
 def _form(value: Any, fields: Callable[[Any], Mapping[str, Any]]) -> Any:

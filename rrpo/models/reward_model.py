@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rrpo.config import OFF, RegularizerConfig, RewardModelConfig
-from rrpo.identity import described, rebuild
+from rrpo.identity import described
 from rrpo.masking import neighbours, valid_mask
+from rrpo.rebuild import rebuild
 
 CHUNK = 64
 """Samples that `RewardModel.log_probs` hears at once."""

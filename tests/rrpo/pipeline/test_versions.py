@@ -87,6 +87,7 @@ def current() -> dict[str, dict[str, object]]:
     roots += [dataflow.listened(SMOKE, ArmConfig(), 0, name) for name in dataflow.LISTENERS]
     roots += [dataflow.examined_voices(SMOKE, ArmConfig(), 0, engine) for engine in world.SYNTHESISERS]
     roots.append(dataflow.assessed(SMOKE, ArmConfig(), 0))
+    roots.append(dataflow.measured(SMOKE, ArmConfig(), 0, "ls"))
     roots.append(dataflow.transferred(SMOKE, {"rrpo": ArmConfig()}, 0))
     builds = {stage.name: stage.build.split(":")[0] for stage in walk(*roots)}
     digests = {
