@@ -1,7 +1,7 @@
-"""The contract of a regulariser, for one of your own as for those of the package:
+"""The contract of a regulariser, for one of your own as for those of the package; needs pytest:
 
-class TestFocalLoss(RegularizerContract):
-    regularizer = FocalLoss()
+    class TestFocalLoss(RegularizerContract):
+        regularizer = FocalLoss()
 """
 
 from __future__ import annotations
