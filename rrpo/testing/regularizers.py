@@ -1,7 +1,7 @@
-"""The contract of a regulariser, for one of your own as for those of the package; needs pytest:
+"""The contract of a regulariser. One of your own runs it by a subclass whose attribute is an instance; needs pytest.
 
-    class TestFocalLoss(RegularizerContract):
-        regularizer = FocalLoss()
+>>> class TestFocalLoss(RegularizerContract):
+...     regularizer = FocalLoss()
 """
 
 from __future__ import annotations
