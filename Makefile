@@ -3,9 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUNS ?= runs
+GRID ?= full
+STUDY ?= regularizers
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: install ablate smoke card world test test-all lint clean
+.PHONY: install ablate smoke report results study card world docs test test-all lint clean
 
 install: $(VENV)/.installed
 
@@ -24,12 +26,24 @@ ablate: install
 smoke: install
 	$(BIN)/python -m ablations.run --grid smoke --runs-dir $(RUNS)
 
+report: install
+	$(BIN)/python -m reports.run --grid $(GRID) --runs-dir $(RUNS)
+
+results: install  # pastes what `make report` wrote into README.md and docs/
+	$(BIN)/python -m reports.results --runs-dir $(RUNS)
+
+study: install
+	$(BIN)/python -m studies.run --study $(STUDY) --runs-dir $(RUNS)
+
 card: install
 	$(BIN)/python -m ablations.validate --runs-dir $(RUNS)
 
 world: install
 	$(BIN)/python -m ablations.world --runs-dir $(RUNS)
 	$(BIN)/python -m ablations.validate --runs-dir $(RUNS)
+
+docs: install
+	$(BIN)/python -m mkdocs build --strict
 
 lint: install
 	$(BIN)/ruff check .

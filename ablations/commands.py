@@ -17,6 +17,9 @@ RunsDir = Annotated[Path, typer.Option(help="Where stages, logs and the MLflow s
 RecordedIn = Annotated[Path, typer.Option(help="The runs folder that holds the MLflow store.")]
 OfProfile = Annotated[str | None, typer.Option(help="Which profile, where the grid was run on several.")]
 World = Annotated[str, typer.Option(help="Which world, by the beginning of its hash, where there are several.")]
+WorldSeed = Annotated[
+    int, typer.Option(help="Which world: 0 is installed, others have its sizes but other speakers, texts and judges.")
+]
 Mixed = Annotated[
     bool, typer.Option("--mixed", help="Pool cells of different worlds or versions of the code, and say so.")
 ]

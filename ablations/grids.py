@@ -5,25 +5,50 @@ A grid is a function ``(profile, seeds) -> cells``. To add one, write the functi
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from ablations.components import BASE, RRPO, arm_of, factorial, regularizers, singles, subsets
+from ablations.components import BASE, RRPO, arm_of, factorial, papers, regularizers, singles, subsets
 from ablations.stats.contrasts import corner_effects
 from rrpo.config import ArmConfig
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.dataflow import SFT
 from rrpo.profiles import Profile
 
-FIRST_SEED = 1
-"""Default first seed of a grid. Seeds from 1000 on are for development: never report what was tuned on them."""
+FIRST_SEED = 101
+"""Default first seed of a grid: the seeds below were looked at in former worlds. Those from 1000 on are for development: never
+report what was tuned on them."""
+CONTROLS = ("placebo", "content_only")
+"""Arms whose reward knows nothing of emotion: neither may end above SFT (rule 6 of ``docs/regime.md``)."""
+ALTERNATIVES = ("diffro_scaled", "diffro_kl")
+"""Vanilla with a gradient of RRPO's size, and under a larger KL penalty: what a gain of RRPO might be instead of robustness."""
+CONTROL_SEEDS = 3
+"""Of a grid's seeds the first, on which the controls are run."""
+RM_DATA_SIZES = ((2000, 32, 300), (500, 32, 100), (150, 8, 60), (75, 3, 30))
+"""Data of the reward model, most first: utterances and speakers of its pre-training, annotated utterances."""
+OVERRIDES: dict[str, str] = {
+    "rater_noise": "rater_noise",
+    "shortcut": "shortcut",
+    "annotated_artefacts": "annotated_artefact_rate",
+    "rm_lr": "finetune.lr",
+    "rm_utterances": "sizes.rm_pretrain",
+    "rm_speakers": "world.rm_speakers",
+    "annotated": "annotated",
+    "reward": "optimize.reward",
+    "lr": "optimize.lr",
+    "beta": "optimize.beta",
+    "steps": "optimize.steps",
+}
+"""What grids of settings change: fields of `ArmConfig`, and where the profile has the value of arms that do not set them."""
 
 
 def arms() -> dict[str, ArmConfig]:
     """Arms by name: the factorial of the components, and those that frame it.
 
-    ``placebo`` is not fine-tuned: annotated labels would teach its reward model what it must not know.
+    ``placebo`` is not fine-tuned: annotated labels would teach its reward model what it must not know. ``diffro_scaled`` asks
+    whether a robust reward model helps by more than the size of its gradient, ``diffro_kl`` whether a larger KL penalty gives the
+    same.
     """
     off = regularizers(())
     return {
@@ -33,6 +58,10 @@ def arms() -> dict[str, ArmConfig]:
         "oracle": ArmConfig(regularizers=off, rm_data="oracle", finetune=False),
         "placebo": ArmConfig(regularizers=off, shuffle_labels=True, finetune=False),
         "no_content": ArmConfig(regularizers=off, content_weight=0.0),
+        "content_only": ArmConfig(regularizers=off, emotion_weight=0.0),
+        "diffro_scaled": ArmConfig(regularizers=off, match_gradient=True),
+        "diffro_kl": ArmConfig(regularizers=off, beta=0.03),
+        "rrpo_full_l_ser": ArmConfig(regularizers=regularizers(papers()), reward="full_l_ser"),
     }
 
 
@@ -71,8 +100,10 @@ def loo(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
 
 
 def full(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
-    """The factorial of the components, framed by SFT, the pre-trained RM, the oracle and the placebo."""
-    return product(_named("sft", "pretrained", *factorial(), "oracle", "placebo"), profile, seeds)
+    """The factorial of the components, SFT, pre-trained RM, oracle and `ALTERNATIVES`; on the first seeds the controls too."""
+    every = _named("sft", "pretrained", *factorial(), "oracle", *ALTERNATIVES)
+    few = every | _named(*CONTROLS)
+    return product(few, profile, seeds[:CONTROL_SEEDS]) + product(every, profile, seeds[CONTROL_SEEDS:])
 
 
 def shortcut(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
@@ -85,17 +116,51 @@ def shortcut(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     return product(chosen, profile, seeds)
 
 
-def sensitivity(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
-    """Rater noise .3, .6 x planted shortcut 0, .9 x the RM's learning rate 1e-4, 3e-4, 1e-3, by DiffRO, singles, RRPO.
+def profile_value(profile: Profile, override: str) -> Any:
+    """What an arm that does not set a field of `OVERRIDES` has."""
+    found: Any = profile
+    for name in OVERRIDES[override].split("."):
+        found = found[name] if isinstance(found, Mapping) else getattr(found, name)
+    return found
 
-    One setting is the embedded world's own. Labels like ``rrpo@noise0.6_shortcut0.9_lr0.0003``.
+
+Overrides = dict[str, Any]
+"""Fields of `ArmConfig` -> values."""
+
+
+def settings(profile: Profile) -> dict[str, tuple[Overrides, tuple[str, ...]]]:
+    """The settings of `sensitivity` by name: what differs from the profile, and the arms to which it makes a difference."""
+    push: dict[str, Overrides] = {"own": {}, "hard": {"beta": 0.001, "steps": 480, "lr": 2 * profile.optimize.lr}}
+    push |= {f"beta{beta:g}": {"beta": beta} for beta in (0.001, 0.01, 0.03)}
+    data: dict[str, Overrides] = {f"noise{noise:g}": {"rater_noise": noise} for noise in (0.3, 0.6)}
+    data |= {f"shortcut{strength:g}": {"shortcut": strength} for strength in (0.0, 0.9)}
+    data |= {f"artefacts{rate:g}": {"annotated_artefacts": rate} for rate in (0.0, 0.25)}
+    data |= {f"rm_lr{lr:g}": {"rm_lr": lr} for lr in (1e-4, 3e-4, 1e-3)}
+    data |= {
+        f"data{size}_{speakers}_{annotated}": {"rm_utterances": size, "rm_speakers": speakers, "annotated": annotated}
+        for size, speakers, annotated in RM_DATA_SIZES
+    }
+    reward: dict[str, Overrides] = {form: {"reward": form} for form in ("smoothed_ce", "full_l_ser")}
+    found: dict[str, tuple[Overrides, tuple[str, ...]]] = {}
+    for arms_changed, levels in (((BASE, RRPO, "oracle"), push), ((BASE, RRPO), data), ((RRPO,), reward)):
+        for name, values in levels.items():
+            differing = {field: value for field, value in values.items() if value != profile_value(profile, field)}
+            if differing or not values:
+                found[name] = differing, arms_changed
+    return found
+
+
+def sensitivity(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
+    """One setting changed at a time, by DiffRO and RRPO, and the oracle where that changes it; labels like ``rrpo@noise0.6``.
+
+    ``diffro@own``, ``rrpo@own`` and ``oracle@own`` are the profile as it is, and a level that is the profile's own is no other
+    setting. An arm that a setting leaves as it is (a vanilla reward model has one form of reward) shares all its stages.
     """
+    known = arms()
     chosen = {
-        f"{name}@noise{noise:g}_shortcut{strength:g}_lr{lr:g}": replace(
-            arm, rater_noise=noise, shortcut=strength, rm_lr=lr
-        )
-        for noise, strength, lr in itertools.product((0.3, 0.6), (0.0, 0.9), (1e-4, 3e-4, 1e-3))
-        for name, arm in _named(*singles()).items()
+        f"{name}@{setting}": replace(known[name], **(values if name in changed else {}))
+        for setting, (values, changed) in settings(profile).items()
+        for name in dict.fromkeys((BASE, RRPO, *changed))
     }
     return product(chosen, profile, seeds)
 
@@ -120,7 +185,7 @@ class Grid:
 
 
 GRIDS: dict[str, Grid] = {
-    "smoke": Grid(cells=smoke, profile="smoke", seeds=2),
+    "smoke": Grid(cells=smoke, profile="quick", seeds=2, first_seed=1000),
     "loo": Grid(cells=loo),
     "full": Grid(cells=full, seeds=8),
     "shortcut": Grid(cells=shortcut),

@@ -1,6 +1,7 @@
-"""The judges of emotion, declared once: outcomes, verdicts, figures and studies iterate over `JUDGES`. A leaf.
+"""The judges of emotion, declared once: outcomes, verdicts, figures and studies iterate over `judges`.
 
-A judge's name is the prefix of its columns: ``<name>`` is the emotion that it hears in a sample, ``<name>_accuracy`` and
+They are the package's own (`BUILT_IN`) and those that plugins register (`rrpo.judges.protocol.JUDGES`). A judge's name is the
+prefix of its columns: ``<name>`` is the emotion that it hears in a sample, ``<name>_accuracy`` and
 ``<name>_logprob`` are those of a checkpoint.
 """
 
@@ -8,8 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-GOLD, VETO = "gold", "veto"
-"""Roles: outcomes are read by the one gold judge; one with a veto can only take a verdict away."""
+from rrpo.judges.protocol import JUDGES
+
+GOLD, VETO, LISTENER = "gold", "veto", "listener"
+"""Roles: outcomes are read by the one gold judge; one with a veto can only take a verdict away; a listener is only reported."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +24,7 @@ class Judge:
     label: str
     """For people."""
     role: str
-    """`GOLD` or `VETO`."""
+    """`GOLD`, `VETO` or `LISTENER`."""
     asked: str
     """Of which samples it is asked."""
     tuning: bool = False
@@ -48,7 +51,7 @@ class Judge:
         return f"{self.name}_hack_rate"
 
 
-JUDGES: list[Judge] = [
+BUILT_IN: list[Judge] = [
     Judge(name="test", label="`test` judge", role=GOLD, asked="every stored checkpoint"),
     Judge(name="val", label="`val` judge", role=VETO, asked="training and every stored checkpoint", tuning=True),
     Judge(name="third", label="third judge", role=VETO, asked="the first, the middle and the last checkpoint"),
@@ -56,16 +59,29 @@ JUDGES: list[Judge] = [
 """The gold judge first."""
 
 
+def registered() -> list[Judge]:
+    """The judges of plugins, in the order in which they were registered."""
+    return [
+        Judge(name=name, label=kind.label, role=VETO if kind.veto else LISTENER, asked="every stored checkpoint")
+        for name, kind in JUDGES.items()
+    ]
+
+
+def judges() -> list[Judge]:
+    """All of them, the gold judge first."""
+    return [*BUILT_IN, *registered()]
+
+
 def gold() -> Judge:
     """The judge of outcomes."""
-    return next(judge for judge in JUDGES if judge.role == GOLD)
+    return next(judge for judge in BUILT_IN if judge.role == GOLD)
 
 
 def vetoing() -> list[Judge]:
     """The judges whose own interval on the other side of 0 takes a difference's verdict away."""
-    return [judge for judge in JUDGES if judge.role == VETO]
+    return [judge for judge in judges() if judge.role == VETO]
 
 
 def tuning() -> Judge:
     """The judge of curves and searches."""
-    return next(judge for judge in JUDGES if judge.tuning)
+    return next(judge for judge in BUILT_IN if judge.tuning)

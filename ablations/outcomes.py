@@ -1,4 +1,5 @@
-"""Outcomes, declared once: what a cell is measured by. Tables, effects, plans and words iterate over `OUTCOMES`.
+"""Outcomes, declared once: what a cell is measured by. Tables, effects, plans and words iterate over `all_outcomes`, which are
+`OUTCOMES` and the accuracy by every judge that a plugin registers.
 
 To measure something else, append one `Outcome`: ``OUTCOMES.append(Outcome(name="x", label="x", read=lambda record: ...))``. Most
 are functions of the sample table (`Record.samples`: one row a sample and checkpoint); where a column is missing they are NaN.
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ablations.judges import Judge, gold
+from ablations.judges import Judge, gold, registered
 from ablations.rendering.sheet import Column
 from ablations.stats.contrasts import Values
 from ablations.tracking.records import Record
@@ -204,11 +205,20 @@ OUTCOMES: list[Outcome] = [
 """In the order of the table of results; values at the last checkpoint."""
 
 
+def all_outcomes() -> list[Outcome]:
+    """`OUTCOMES`, and the accuracy by every judge of a plugin, which is shown where a record has it."""
+    theirs = (
+        followed(judge.accuracy, f"accuracy by the {judge.label}", judge.accuracy, direction=+1)
+        for judge in registered()
+    )
+    return [*OUTCOMES, *(replace(outcome, optional=True) for outcome in theirs)]
+
+
 def find(name: str) -> Outcome:
     """The declared outcome of that name, or else that column of the points or that scalar."""
     rate = name.endswith(("accuracy", "rate")) or "accuracy_" in name
     other = followed(name, name.replace("_", " "), name, "percent" if rate else "plain")
-    return next((outcome for outcome in OUTCOMES if outcome.name == name), other)
+    return next((outcome for outcome in all_outcomes() if outcome.name == name), other)
 
 
 def measured(outcome: Outcome, records: Sequence[Record]) -> bool:
@@ -218,4 +228,4 @@ def measured(outcome: Outcome, records: Sequence[Record]) -> bool:
 
 def shown(records: Sequence[Record]) -> list[Outcome]:
     """The declared outcomes, of the optional ones those that some record has."""
-    return [outcome for outcome in OUTCOMES if not outcome.optional or measured(outcome, records)]
+    return [outcome for outcome in all_outcomes() if not outcome.optional or measured(outcome, records)]

@@ -8,11 +8,12 @@ changes no constant: what is chosen is committed by hand, into the profile, befo
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
+import numpy as np
 import typer
 from rich.console import Console
 
@@ -24,11 +25,11 @@ from ablations.execution.building import build
 from ablations.execution.estimate import Estimator
 from ablations.execution.request import default_workers
 from ablations.execution.runs_folder import check
-from ablations.grids import arms
+from ablations.grids import CONTROLS, RM_DATA_SIZES, arms
 from ablations.judges import tuning
-from ablations.outcomes import clean, flagged
+from ablations.outcomes import clean, flagged, same
 from ablations.run import WIDTH
-from ablations.stats.statistics import at_passage, in_points, t_interval
+from ablations.stats.statistics import Interval, at_passage, in_points, t_interval
 from rrpo.config import ArmConfig
 from rrpo.pipeline import dataflow
 from rrpo.profiles import EMBEDDED, Profile
@@ -51,7 +52,7 @@ SATED, LONGER, MOST = 0.95, 1.5, 480
 WINDOW = 0.08
 """Least width of the assay's window."""
 Verdict = tuple[str, list[str]]
-"""The candidate chosen, empty for none, and what is to be said of each."""
+"""What the rule says (the candidate chosen, empty for none), and the measurements of each."""
 VANILLA, ORACLE = "vanilla", "oracle"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -64,7 +65,7 @@ class Step:
     """By name; the step's other constants are the profile's own."""
     rule: Callable[[pd.DataFrame], Verdict]
     """Applied to a table with a row a candidate, seed and checkpoint: ``candidate, seed, step, rollouts, kl_token, proxy, gold,
-    clean, artefacts, phone_errors``; gold is the tuning judge."""
+    clean, hacked, artefacts, phone_errors``; gold is the tuning judge."""
 
 
 def _gentle() -> ArmConfig:
@@ -102,48 +103,90 @@ def pressures() -> dict[str, ArmConfig]:
 
 def assays() -> dict[str, ArmConfig]:
     """The reward model's data, for vanilla, and the oracle; most data first."""
-    data = {"2000 of 32, 300": (2000, 32, 300), "500 of 32, 100": (500, 32, 100)}
-    data |= {"150 of 8, 60": (150, 8, 60), "75 of 3, 30": (75, 3, 30)}
     few = {
-        name: replace(arms()[BASE], rm_utterances=utterances, rm_speakers=speakers, annotated=annotated)
-        for name, (utterances, speakers, annotated) in data.items()
+        f"{utterances} of {speakers}, {annotated}": replace(
+            arms()[BASE], rm_utterances=utterances, rm_speakers=speakers, annotated=annotated
+        )
+        for utterances, speakers, annotated in RM_DATA_SIZES
     }
     return few | {ORACLE: arms()[ORACLE]}
+
+
+class Gentle(NamedTuple):
+    """A candidate where its KL first reaches `GENTLE_KL`, over the seeds that get there."""
+
+    gain: Interval
+    """In proxy accuracy since SFT."""
+    rollouts: Interval
+    """Until then."""
+    seeds: int
+    """All that were run; ``gain.n`` of them get there."""
+
+    @property
+    def arrivals(self) -> str:
+        """How many seeds get there, in words."""
+        return f"{self.gain.n} of {self.seeds} seeds get there"
+
+
+def gentle(rows: pd.DataFrame) -> Gentle:
+    """Proxy gain and roll-outs of one candidate at `GENTLE_KL`."""
+    runs = by_seed(rows)
+    gains = [at_passage(run["kl_token"], run["proxy"] - run["proxy"].iloc[0], GENTLE_KL) for run in runs]
+    spent = [at_passage(run["kl_token"], run["rollouts"], GENTLE_KL) for run in runs]
+    return Gentle(t_interval(gains), t_interval(spent), len(runs))
+
+
+def by_seed(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """One candidate's runs, each from its first checkpoint on."""
+    return [run.sort_values("step") for _, run in rows.groupby("seed")]
 
 
 def gentlest(table: pd.DataFrame) -> Verdict:
     """Rule 1: of the candidates with 90 % of the best proxy gain at .25 nats, the one that is there in the fewest roll-outs."""
     gains, cost, said = {}, {}, []
     for name, rows in table.groupby("candidate", sort=False):
-        runs = [run.sort_values("step") for _, run in rows.groupby("seed")]
-        there = [run for run in runs if run["kl_token"].max() >= GENTLE_KL]
-        gain = t_interval([at_passage(r["kl_token"], r["proxy"] - r["proxy"].iloc[0], GENTLE_KL) for r in there])
-        spent = t_interval([at_passage(r["kl_token"], r["rollouts"], GENTLE_KL) for r in there])
-        when = f"{len(there)} of {len(runs)} seeds get there"
-        said.append(f"{name}: {when}; proxy gain {in_points(gain)} points, {spent.mean:.0f} roll-outs")
-        if 2 * len(there) > len(runs):
-            gains[str(name)], cost[str(name)] = gain.mean, spent.mean
+        found = gentle(rows)
+        gain, spent = in_points(found.gain), found.rollouts.mean
+        said.append(f"{name}: {found.arrivals}; proxy gain {gain} points, {spent:.0f} roll-outs")
+        if 2 * found.gain.n > found.seeds:
+            gains[str(name)], cost[str(name)] = found.gain.mean, spent
     good = [name for name, gain in gains.items() if gain >= KEPT * max(gains.values())]
     return min(good, key=lambda name: cost[name], default=""), said
+
+
+class Peak(NamedTuple):
+    """A candidate where gold is at its highest, means over seeds."""
+
+    gold: float
+    """There."""
+    step: float
+    """Updates until then."""
+    phone_errors: float
+    """There, times SFT's."""
+
+
+def peak(rows: pd.DataFrame) -> Peak:
+    """One candidate where gold is at its highest."""
+    mean = rows.groupby("step", as_index=False)[["gold", "phone_errors"]].mean()
+    best = mean.iloc[int(mean["gold"].to_numpy().argmax())]
+    return Peak(best["gold"], best["step"], best["phone_errors"] / mean["phone_errors"].iloc[0])
 
 
 def lightest(table: pd.DataFrame) -> Verdict:
     """Rule 2: the smallest weight at which the phone errors, where gold is at its highest, are at most twice SFT's."""
     chosen, said = "", []
     for name, rows in table.groupby("candidate", sort=False):
-        mean = rows.groupby("step", as_index=False)[["gold", "phone_errors"]].mean()
-        best = mean.iloc[int(mean["gold"].to_numpy().argmax())]
-        times = best["phone_errors"] / mean["phone_errors"].iloc[0]
-        gold = f"gold {100 * best['gold']:.1f} % at update {best['step']:.0f}"
-        said.append(f"{name}: {gold}, where the phone errors are {times:.2f} times SFT's")
-        if not chosen and times <= PHONES:
+        best = peak(rows)
+        gold = f"gold {100 * best.gold:.1f} % at update {best.step:.0f}"
+        said.append(f"{name}: {gold}, where the phone errors are {best.phone_errors:.2f} times SFT's")
+        if not chosen and best.phone_errors <= PHONES:
             chosen = str(name)
     return chosen, said
 
 
 def working(table: pd.DataFrame) -> Verdict:
     """Rule 3: 1.5 times the updates to a proxy of .95, mean over seeds; one that never gets there counts as 480."""
-    runs = [run.sort_values("step") for _, run in table.groupby("seed")]
+    runs = by_seed(table)
     needed = [at_passage(run["proxy"], run["step"], SATED) for run in runs]
     counted = [MOST if updates != updates else updates for updates in needed]
     updates = min(MOST, round(LONGER * sum(counted) / len(counted)))
@@ -153,16 +196,27 @@ def working(table: pd.DataFrame) -> Verdict:
     ]
 
 
+def ends(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """First and last checkpoint, by candidate and seed."""
+    steps = table["step"]
+    first, last = (table[steps == step].set_index(["candidate", "seed"]) for step in (0, steps.max()))
+    return first, last
+
+
+def opening(table: pd.DataFrame, name: str) -> tuple[Interval, float]:
+    """At the end: the oracle's gold minus a candidate's, paired by seed, and the candidate's phone errors, times SFT's."""
+    first, last = ends(table)
+    window = t_interval(last.xs(ORACLE)["gold"] - last.xs(name)["gold"])
+    return window, last.xs(name)["phone_errors"].mean() / first.xs(name)["phone_errors"].mean()
+
+
 def widest(table: pd.DataFrame) -> Verdict:
     """Rule 4: most data at which oracle minus vanilla is 8 points or more, above 0, with the speech intact; else the widest."""
-    last = table[table["step"] == table["step"].max()].set_index(["candidate", "seed"])
-    first = table[table["step"] == 0].set_index(["candidate", "seed"])
     windows, said, chosen = {}, [], ""
     for name in dict.fromkeys(table["candidate"]):
         if name == ORACLE:
             continue
-        window = t_interval(last.loc[ORACLE, "gold"] - last.loc[name, "gold"])
-        phones = last.loc[name, "phone_errors"].mean() / first.loc[name, "phone_errors"].mean()
+        window, phones = opening(table, name)
         said.append(f"{name}: window {in_points(window)} points, phone errors {phones:.2f} x SFT's")
         windows[str(name)] = window.mean
         if not chosen and window.mean >= WINDOW and window.low > 0 and phones <= PHONES:
@@ -172,14 +226,33 @@ def widest(table: pd.DataFrame) -> Verdict:
     return chosen or max(windows, key=lambda name: windows[name]), said
 
 
+def controls() -> dict[str, ArmConfig]:
+    """What distance and content alone do, beside vanilla; at the profile's own pressure."""
+    return {name: arms()[name] for name in (*CONTROLS, BASE)}
+
+
+def standing(table: pd.DataFrame) -> Verdict:
+    """Rule 6: no control's interval of the change from SFT lies wholly above 0, in gold or in clean success."""
+    failed, told = [], []
+    for name, rows in table.groupby("candidate", sort=False):
+        runs = [run.sort_values("step") for _, run in rows.groupby("seed")]
+        for column, label in (("gold", "gold"), ("clean", "clean success")):
+            change = t_interval([run[column].iloc[-1] - run[column].iloc[0] for run in runs])
+            told.append(f"{name!s}: {label} {in_points(change)} points from SFT's")
+            if name in CONTROLS and change.low > 0:
+                failed.append(f"{name!s} ends above SFT in {label}")
+    return f"the regime fails: {', '.join(failed)}" if failed else "both controls hold", told
+
+
 STEPS = {
     "rate": Step(rates, gentlest),
     "refine": Step(refinements, gentlest),
     "content": Step(contents, lightest),
     "pressure": Step(pressures, working),
     "assay": Step(assays, widest),
+    "controls": Step(controls, standing),
 }
-"""In the order of the rule; the controls of step 6 are arms of `full`."""
+"""In the order of the rule."""
 
 
 @app.command()
@@ -212,22 +285,25 @@ def command(
     chosen, said = asked.rule(table)
     for line in said:
         say(console, line)
-    say(console, f"The rule chooses: {chosen or 'nothing'}. Table and figure: {out}")
+    say(console, f"By the rule: {chosen or 'nothing'}. Table and figure: {out}")
 
 
 def measuring(profile: Profile) -> Profile:
     """The profile, looked at more often and with fewer prompts."""
-    optimize = replace(profile.optimize, checkpoints=CHECKPOINTS, eval_prompts=PROMPTS, final_prompts=PROMPTS)
+    prompts = min(PROMPTS, profile.eval_prompts)
+    optimize = replace(profile.optimize, checkpoints=CHECKPOINTS, eval_prompts=prompts, final_prompts=prompts)
     return replace(profile, optimize=optimize)
 
 
-def measured(candidates: Mapping[str, ArmConfig], profile: Profile, store: Path) -> pd.DataFrame:
+def measured(
+    candidates: Mapping[str, ArmConfig], profile: Profile, store: Path, seeds: Sequence[int] = SEEDS
+) -> pd.DataFrame:
     """What `Step.rule` reads, of finished stages."""
     import pandas as pd
 
     tables = []
     for name, arm in candidates.items():
-        for seed in SEEDS:
+        for seed in seeds:
             optimized = dataflow.optimized(profile, arm, seed)
             points = pd.read_parquet(optimized.path(store) / "points.parquet").set_index("step")
             samples = pd.read_parquet(dataflow.assessed(profile, arm, seed).path(store) / "samples.parquet")
@@ -240,13 +316,20 @@ def measured(candidates: Mapping[str, ArmConfig], profile: Profile, store: Path)
 
 
 def by_checkpoint(samples: pd.DataFrame) -> pd.DataFrame:
-    """``clean``, ``artefacts`` (any kind) and ``phone_errors`` (a phone) of each step of a table of samples."""
+    """``clean``, ``hacked``, ``artefacts`` (any kind) and ``phone_errors`` (a phone) of each step of a table of samples."""
     import pandas as pd
 
     found, marked = clean(samples, tuning()), flagged(samples)
     assert found is not None
     assert marked is not None
-    columns = {"clean": found[0], "artefacts": marked, "errors": samples["phone_errors"], "phones": samples["phones"]}
+    hacked = np.where(same(samples, "proxy", "target"), ~found[0], np.nan)
+    columns = {
+        "clean": found[0],
+        "hacked": hacked,
+        "artefacts": marked,
+        "errors": samples["phone_errors"],
+        "phones": samples["phones"],
+    }
     by_step = pd.DataFrame(columns).groupby(samples["step"].to_numpy()).mean()
     by_step["phone_errors"] = by_step.pop("errors") / by_step.pop("phones")
     return by_step.rename_axis("step")

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from ablations.commands import Device, RunsDir, refusing, say, start
+from ablations.commands import Device, RunsDir, WorldSeed, refusing, say, start
 from ablations.execution import plan
 from ablations.execution.estimate import Estimator
 from ablations.execution.launchers import PACKAGES
@@ -40,10 +40,7 @@ def command(
     profile: Annotated[
         str | None, typer.Option(help=f"Size of world and models: {', '.join(PROFILES)}. Default: the grid's.")
     ] = None,
-    world: Annotated[
-        int,
-        typer.Option(help="Which world: 0 is installed, others have its sizes but other speakers, texts and judges."),
-    ] = 0,
+    world: WorldSeed = 0,
     device: Device = "auto",
     workers: Annotated[
         int | None,

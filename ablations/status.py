@@ -25,6 +25,7 @@ from ablations.tracking.reader import Store
 from rrpo.pipeline.claims import Claims
 from rrpo.pipeline.progress import progress_of
 from rrpo.pipeline.stages import stored
+from rrpo.profiles import title
 
 WIDTH = 170
 """Columns where the output is no terminal."""
@@ -37,6 +38,8 @@ class Row:
 
     cell: str
     """``arm/seed``."""
+    profile: str
+    """Its size, and its world where that is not the installed one; empty where it is not known."""
     state: str
     """done, at work, waiting, failed (why)."""
     owner: str = ""
@@ -66,10 +69,10 @@ def command(
         found = {name: status(store, name) for name in chosen}
     for name, rows in found.items():
         table = RichTable(title=f"grid {name}: {summary(rows)}", title_justify="left")
-        for heading in ("cell", "state", "owner", "age", "last step", "log"):
+        for heading in ("cell", "profile", "state", "owner", "age", "last step", "log"):
             table.add_column(heading, overflow="fold")
         for row in rows:
-            table.add_row(row.cell, row.state, row.owner, row.age, row.step, row.log)
+            table.add_row(row.cell, row.profile, row.state, row.owner, row.age, row.step, row.log)
         console.print(table)
     if not chosen:
         console.print("No grid has been run here.")
@@ -84,21 +87,22 @@ def status(store: Store, grid: str) -> list[Row]:
     rows = []
     cells = read_plan(folder, grid)
     for cell in cells:
+        name = (cell.name, title(cell.profile, cell.world))
         if record := done.get(cell.hash):
-            rows.append(Row(cell.name, "done", age=duration(now - record.recorded / 1000)))
-        elif found := [(name, log) for name, log in cell.stages if name in at_work]:
-            name, log = found[-1]  # the cell's own before shared ones
-            said = progress_of(folder.root, name)
-            kind = name.rpartition("-")[0]
+            rows.append(Row(*name, "done", age=duration(now - record.recorded / 1000)))
+        elif found := [(stage, log) for stage, log in cell.stages if stage in at_work]:
+            stage, log = found[-1]  # the cell's own before shared ones
+            said = progress_of(folder.root, stage)
+            kind = stage.rpartition("-")[0]
             step = f"{kind} {said.done} of {said.total}" if said else kind
             age = duration(now - said.started) if said else ""
-            rows.append(Row(cell.name, "at work", str(at_work[name]), age, step, str(folder.logs / f"{log}.log")))
+            rows.append(Row(*name, "at work", str(at_work[stage]), age, step, str(folder.logs / f"{log}.log")))
         elif why := lost.get(cell.hash):
-            rows.append(Row(cell.name, f"failed, {why}", log=_last_log(cell, folder)))
+            rows.append(Row(*name, f"failed, {why}", log=_last_log(cell, folder)))
         else:
-            rows.append(Row(cell.name, "waiting"))
+            rows.append(Row(*name, "waiting"))
     known = {cell.hash for cell in cells}
-    rows += [Row(f"cell {key[:8]}", f"failed, {why}") for key, why in lost.items() if key not in known]
+    rows += [Row(f"cell {key[:8]}", "", f"failed, {why}") for key, why in lost.items() if key not in known]
     return rows
 
 

@@ -16,12 +16,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ablations.commands import Device, RunsDir, Workers, refusing, say, start
+from ablations import regime, regime_section
+from ablations.commands import Device, RunsDir, Workers, WorldSeed, refusing, say, start
 from ablations.errors import InputError, choose, positive
 from ablations.execution import environment
 from ablations.execution.building import build
 from ablations.execution.estimate import Estimator
-from ablations.execution.request import default_workers
+from ablations.execution.request import default_workers, sized
 from ablations.execution.runs_folder import RunsFolder, check
 from ablations.rendering import card
 from ablations.run import WIDTH
@@ -29,10 +30,12 @@ from ablations.tracking import recorder, records
 from ablations.tracking.invocations import DEVELOPMENT
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import Stage
-from rrpo.profiles import Profile
+from rrpo.profiles import Profile, title
 from rrpo.validation.lines import LINES, Line, load
 from rrpo.validation.sections import VANILLA, sections
 
+REGIME = "regime"
+"""The section that is measured on whole policy optimisations, over several seeds."""
 FOLDER = "world-card"
 """In the runs folder: the card of the last run."""
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -41,7 +44,14 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def command(
     profile: Annotated[str, typer.Option(help="Size of world and models: smoke or embedded.")] = "embedded",
-    seed: Annotated[int, typer.Option(help="Development seed of RM and policy, 1000 or above.")] = DEVELOPMENT,
+    world: WorldSeed = 0,
+    seed: Annotated[
+        int, typer.Option(help="Development seed of RM and policy, 1000 or above; the regime takes two more.")
+    ] = DEVELOPMENT,
+    skip: Annotated[
+        list[str] | None,
+        typer.Option(help="Leave a section out; may be given several times. `regime` is six policy optimisations."),
+    ] = None,
     device: Device = "auto",
     workers: Workers = None,
     runs_dir: RunsDir = Path("runs"),
@@ -49,15 +59,19 @@ def command(
     """Measure the world card: valid speech, trustworthy judges, visible hacking."""
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     with refusing():
-        size, folder, machine, count = _checked(profile, seed, device, workers, runs_dir)
+        size, folder, machine, count = _checked(profile, world, seed, device, workers, runs_dir)
+        stages = sections(size, seed)
+        left_out = [choose("section", name, [*stages, REGIME]) for name in skip or ()]
         recorder.create(folder, records.EXPERIMENT_WORLD)
-    stages = sections(size, seed)
-    failures = build(list(stages.values()), folder, Estimator(folder.root, machine), count, console)
+    stages = {name: stage for name, stage in stages.items() if name not in left_out}
+    seeds = range(seed, seed + regime_section.SEEDS)
+    runs = [] if REGIME in left_out else regime_section.stages(size, seeds)
+    failures = build([*stages.values(), *runs], folder, Estimator(folder.root, machine), count, console)
     lines = collect(stages, folder.root)
-    title = f"World card: profile {profile}, seed {seed}"
-
+    heading = f"World card: profile {title(profile, world)}, seed {seed}"
+    heading += f", without {', '.join(left_out)}" if left_out else ""
     if failures:
-        console.print(card.terminal(lines, title))
+        console.print(card.terminal(lines, heading))
         for name, reason in failures.items():
             say(console, f"not measured: {name}: {reason}")
         say(console, f"{card.conclusion(lines)}; {len(failures)} sections not measured, so nothing was written")
@@ -68,11 +82,16 @@ def command(
     tables = [path for stage in stages.values() for path in stage.path(folder.root).glob("*.csv")]
     for table in tables:
         shutil.copy(table, out)
-    card.write(lines, title, out)
+    if runs:
+        measured = regime.measured(regime_section.candidates(), regime.measuring(size), folder.root, seeds)
+        measured.to_csv(out / f"{REGIME}.csv", index=False)
+        regime.draw(measured, out, REGIME)
+        lines += regime_section.lines(measured)
+    card.write(lines, heading, out)
     if (out / card.PHONETICS).is_file():
         card.plot(out / card.PHONETICS, out)
     waiting = _log(lines, size, seed, folder, machine, out)
-    console.print(card.terminal(lines, title))
+    console.print(card.terminal(lines, heading))
     for text in (f"Written to {out}", waiting, f"Open MLflow: {folder.ui_command()}", card.conclusion(lines)):
         if text:
             say(console, text)
@@ -80,12 +99,10 @@ def command(
 
 
 def _checked(
-    profile: str, seed: int, device: str, workers: int | None, runs_dir: Path
+    profile: str, world: int, seed: int, device: str, workers: int | None, runs_dir: Path
 ) -> tuple[Profile, RunsFolder, str, int]:
     """The options, checked. Raises InputError for the first that makes no sense."""
-    from rrpo.profiles import PROFILES
-
-    size = PROFILES[choose("profile", profile, PROFILES)]
+    size = sized(profile, world)
     if seed < DEVELOPMENT:
         raise InputError(
             "the world card is for development seeds: reporting seeds must not be looked at before a world is frozen",

@@ -1,1 +1,1 @@
-"""MLflow -> tables and figures. Reads the tracking store alone; imports `ablations`' leaves, never training code."""
+"""Tables and figures from MLflow alone. Imports no training code."""

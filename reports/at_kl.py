@@ -32,8 +32,10 @@ NOTES = (
 
 def outcomes(selection: Selection) -> list[Outcome]:
     """What is followed over the checkpoints: outcomes, the judges with a veto, and `OTHERS`; not KL, the scale itself."""
-    judged = [followed(judge.accuracy, judge.label, judge.accuracy) for judge in vetoing()]
-    return [*(o for o in shown(selection.records) if o.curve and o.name != "kl_token"), *judged, *OTHERS]
+    known = [o for o in shown(selection.records) if o.curve and o.name != "kl_token"]
+    names = {o.name for o in known}
+    judged = [followed(j.accuracy, j.label, j.accuracy) for j in vetoing() if j.accuracy not in names]
+    return [*known, *judged, *OTHERS]
 
 
 def sheet(selection: Selection) -> Sheet | None:

@@ -1,4 +1,4 @@
-"""Early stopping, read off the runs that are there: every arm at the checkpoint that the tuning judge would have kept.
+"""Early stopping without new runs: every arm at the checkpoint that the tuning judge would have selected.
 
 What a practitioner would do without any of RRPO's components: watch a held-out judge and keep the best checkpoint.
 """

@@ -1,4 +1,4 @@
-"""What each component does to the outcomes: within-seed contrasts of the primary outcome, the tested family and others beside it.
+"""Effects of the components: within-seed contrasts of the primary outcome, those of the tested family and others.
 
 Family, outcome and rule are declared in `ablations.stats.family`; the verdicts are those of `reports.verdicts`. Everything
 else here is secondary: an interval and an effect size, no verdict.
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ablations.components import BASE, RRPO
+from ablations.grids import ALTERNATIVES
 from ablations.outcomes import Outcome, find, shown
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.stats.contrasts import ABOVE_SFT, SFT, Weights, apply, difference, interactions
@@ -60,7 +61,9 @@ def above_sft() -> dict[str, Weights]:
 
 def secondary() -> dict[str, Weights]:
     """Contrasts that are described, never tested."""
-    return interactions() | {"oracle - DiffRO": difference("oracle", BASE), "placebo - SFT": difference("placebo", SFT)}
+    frames = {"oracle - DiffRO": difference("oracle", BASE), "RRPO - pretrained": difference(RRPO, "pretrained")}
+    others = {f"RRPO - {arm}": difference(RRPO, arm) for arm in ALTERNATIVES}
+    return interactions() | frames | others
 
 
 def rows(selection: Selection, score: float = DIVERGED) -> list[Row]:

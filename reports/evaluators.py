@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ablations.judges import JUDGES, gold
+from ablations.judges import gold, judges
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.rendering.summary import FRAMES
 from ablations.stats.statistics import Interval, t_interval
@@ -44,7 +44,7 @@ def columns() -> list[Column]:
         Column("own", "by its own RM", "gain"),
         Column("others", "by the other arms' RMs", "gain"),
         Column("common", "by the common RM", "gain"),
-        *(Column(judge.name, f"by the {judge.label}", "gain") for judge in JUDGES),
+        *(Column(judge.name, f"by the {judge.label}", "gain") for judge in judges()),
         Column("own_gap", f"gap, own RM - {gold().label}", "gain"),
         Column("common_gap", f"gap, common RM - {gold().label}", "gain"),
         Column("specific", "own RM - other RMs", "gain"),
@@ -73,7 +73,7 @@ def sheet(selection: Selection, matrices: Mapping[int, pd.DataFrame]) -> Sheet |
 def gains(record: Record, matrices: Mapping[int, pd.DataFrame]) -> dict[str, float]:
     """One cell's gains and gaps by the names of `columns`; NaN where a ruler was not asked."""
     points = record.points
-    evaluators = {"own": "proxy_accuracy", "common": "common_accuracy"} | {j.name: j.accuracy for j in JUDGES}
+    evaluators = {"own": "proxy_accuracy", "common": "common_accuracy"} | {j.name: j.accuracy for j in judges()}
     found = {
         name: float(points[column].iloc[-1] - points[column].iloc[0]) if column in points.columns else math.nan
         for name, column in evaluators.items()

@@ -1,4 +1,4 @@
-"""The factorial side by side: what each component does on average, alone, and within RRPO.
+"""Table of the components' effects: on average over the factorial, alone, and within RRPO.
 
 Under interaction a main effect, the effect beside no other component and the effect within RRPO part. `oracle` (the best
 reward model there could be) sets the scale: the share of the oracle - DiffRO gap that is closed.

@@ -1,4 +1,4 @@
-"""A blind listening test of a grid's samples: which are heard, under which opaque names, in one HTML file without a server.
+"""A blind listening test of a grid's samples, as one HTML file that needs no server.
 
 Blind: the page names a sample by a keyed hash (HMAC-SHA-256). The key and what each name stands for are kept in a run of kind
 ``listening`` in the grid's experiment; the same choice of samples is the same test, so its page can be written again.

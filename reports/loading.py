@@ -211,7 +211,7 @@ def _agree(first: Record, second: Record) -> None:
 def _planned(present: Iterable[Key], invocations: Sequence[Invocation]) -> set[Key]:
     """All cells that were asked for; where no invocation tells, every arm with every seed that any arm has."""
     keys = set(present)
-    asked = {(arm, seed) for one in invocations for arm in one.arms for seed in one.seeds}
+    asked = {(arm, seed) for one in invocations for seed in one.seeds for arm in one.arms_of(seed)}
     return keys | (asked or {(arm, seed) for arm, _ in keys for _, seed in keys})
 
 

@@ -1,4 +1,4 @@
-"""What made a report's cells: versions of their stages, and devices; from the markers of the stages that every record keeps."""
+"""Provenance of a report: stage versions and devices, from the stage markers that every record keeps."""
 
 from __future__ import annotations
 

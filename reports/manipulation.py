@@ -1,4 +1,4 @@
-"""Manipulation checks: whether a component moved its own target in the reward model. One that did not has not been tested."""
+"""Manipulation checks: whether a component moved its own target in the reward model; one that did not is untested."""
 
 from __future__ import annotations
 

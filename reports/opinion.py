@@ -1,4 +1,4 @@
-"""What listeners said: human emotion accuracy, E-MOS and N-MOS by arm, with intervals that know of raters and of seeds.
+"""Listeners' ratings by arm: emotion accuracy, E-MOS and N-MOS, with intervals over raters and seeds.
 
 Ratings of one person are alike, and so are ratings of one seed's policies. The variance of a mean is clustered both ways
 (Cameron, Gelbach, Miller 2011): V = V_rater + V_seed - V_rater,seed, with V_g the sum of squared cluster sums of residuals over

@@ -1,4 +1,4 @@
-"""Over-optimisation in numbers: the highest gold accuracy of a run, what was lost after it, and how many runs broke."""
+"""Table of over-optimisation: peak gold accuracy, the loss after it, and how many runs collapsed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``report.html``: one file that needs nothing else, with the answer, tables, figures, audio side by side, and methods."""
+"""``report.html``: one file that needs nothing else. Answer, one table and one chart first; all else unfolds on demand."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ablations.rendering.sheet import NONE, Column, Sheet
+from ablations.rendering.sheet import NONE, Column, Sheet, show
+from ablations.stats.family import primary
 from ablations.tracking.reader import Store
 from ablations.tracking.records import EXPERIMENT_WORLD, TAG_GRID, Record
-from reports import settings
+from reports import explorer, settings
 from reports.figures.samples import FLOOR, spectrogram
 from reports.loading import Selection
 from reports.report import Figure, Report
@@ -21,7 +23,78 @@ from reports.writers import html
 
 PROMPTS = 5
 """Prompts whose audio stands in the page: the first of each emotion."""
+BIT_RATE = 0.6
+"""Strength of the compression of the page's audio (0 least, 1 most), some 32 kbit/s: speech, an hour of which is 14 MB."""
 TEMPLATE = Path(__file__).with_name("page.html.j2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One section of the page, folded until it is asked for: figures, then tables."""
+
+    name: str
+    """In addresses."""
+    title: str
+    """Heading."""
+    line: str
+    """What it answers, in a line."""
+    figures: tuple[str, ...] = ()
+    """Names of the report's figures."""
+    tables: tuple[str, ...] = ()
+    """Names of its tables."""
+
+
+PARTS = (
+    Part(
+        name="settings",
+        title="By setting",
+        line="Which conclusions survive where a setting changes.",
+        figures=("reach",),
+        tables=("survival", "settings"),
+    ),
+    Part(
+        name="components",
+        title="Components",
+        line="What each part does by itself, within RRPO, and together with the others.",
+        figures=("forest", "interactions"),
+        tables=("effects", "ablation", "factorial"),
+    ),
+    Part(
+        name="arms",
+        title="Arms",
+        line="Every outcome of every arm, and of every seed.",
+        figures=("seeds", "pareto"),
+        tables=("table", "outcomes"),
+    ),
+    Part(
+        name="overoptimisation",
+        title="Over-optimisation",
+        line="How far the proxy runs away from gold, how often a policy collapses, and what stopping early would have kept.",
+        figures=("goodhart", "training"),
+        tables=("overoptimisation", "at_kl", "early_stopped"),
+    ),
+    Part(
+        name="hacking",
+        title="What is hacked",
+        line="Planted artefacts that the policy takes up, confusions, and what the samples look like.",
+        figures=("confusion", "spectrograms"),
+        tables=("uptake",),
+    ),
+    Part(
+        name="reward-models",
+        title="Reward models",
+        line="Whether each regulariser moved what it is meant to move, and whose reward the samples please.",
+        figures=("transfer",),
+        tables=("reward_models", "rulers", "transfer"),
+    ),
+    Part(
+        name="beside",
+        title="Listeners and the paper",
+        line="What people heard, and the published numbers beside ours.",
+        tables=("listening", "published"),
+    ),
+)
+"""In the order of the page. What no part names stands in a last one."""
 
 
 def write(selection: Selection, made: Report, figures: Sequence[Figure], folder: Path) -> Path:
@@ -30,23 +103,62 @@ def write(selection: Selection, made: Report, figures: Sequence[Figure], folder:
 
     loader = FileSystemLoader(TEMPLATE.parent)
     template = Environment(loader=loader, autoescape=True, undefined=StrictUndefined).get_template(TEMPLATE.name)
+    plain = settings.plain(selection)[0]
+    chart = explorer.data(plain)
+    drawn = {figure.name: _figure(figure, folder) for figure in figures}
+    first, *others = made.sheets
     text = template.render(
+        style=TEMPLATE.with_name("page.css").read_text(encoding="utf-8"),
+        script=TEMPLATE.with_name("page.js").read_text(encoding="utf-8"),
         grid=selection.grid,
         answer=made.answer,
         methods=made.methods,
-        tables=[(sheet.name, sheet.title, html(sheet)) for sheet in made.sheets],
-        figures=[
-            (f.name, f.title, f.caption, _data((folder / f"{f.name}.png").read_bytes(), "image/png")) for f in figures
-        ],
-        audio=audio(settings.plain(selection)[0].records),
+        first=_table(first),
+        front=[] if chart["arms"] else list(drawn.values())[:1],
+        parts=parts({sheet.name: _table(sheet) for sheet in others}, drawn),
+        explorer=chart,
+        explorer_json=json.dumps(chart, separators=(",", ":")).replace("</", "<\\/"),
+        audio=audio(plain.records),
         card=world_card(selection),
-        runs=runs(selection),
+        cells=cells(selection),
         command=selection.folder.ui_command() if selection.folder else "",
         versions=environment(selection.records),
     )
     path = folder / "report.html"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def parts(tables: Mapping[str, Any], figures: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """`PARTS` with what there is of each, those with nothing left out."""
+    named = {name for part in PARTS for name in (*part.figures, *part.tables)}
+    rest = Part(
+        name="more",
+        title="More",
+        line="What no other section holds.",
+        figures=tuple(name for name in figures if name not in named),
+        tables=tuple(name for name in tables if name not in named),
+    )
+    found = [
+        {
+            "name": part.name,
+            "title": part.title,
+            "line": part.line,
+            "figures": [figures[name] for name in part.figures if name in figures],
+            "tables": [tables[name] for name in part.tables if name in tables],
+        }
+        for part in (*PARTS, rest)
+    ]
+    return [part for part in found if part["figures"] or part["tables"]]
+
+
+def _table(sheet: Sheet) -> dict[str, Any]:
+    return {"name": sheet.name, "title": sheet.title, "html": html(sheet, notes=False), "notes": sheet.notes}
+
+
+def _figure(figure: Figure, folder: Path) -> dict[str, str]:
+    picture = _data((folder / f"{figure.name}.png").read_bytes(), "image/png")
+    return {"name": figure.name, "title": figure.title, "caption": figure.caption, "source": picture}
 
 
 def keep(selection: Selection, paths: Sequence[Path]) -> None:
@@ -84,8 +196,10 @@ def _sample(path: Path) -> dict[str, str] | None:
         return None
     wave, rate = soundfile.read(path)
     level, *_ = spectrogram(wave, rate)
+    file = io.BytesIO()
+    soundfile.write(file, wave, rate, format="MP3", compression_level=BIT_RATE)
     return {
-        "sound": _data(path.read_bytes(), "audio/wav"),
+        "sound": _data(file.getvalue(), "audio/mpeg"),
         "picture": _data(_picture(level), "image/png"),
         "seconds": f"{len(wave) / rate:.1f}",
     }
@@ -134,6 +248,21 @@ def _short(value: str) -> str:
 
 def _bounds(row: Mapping[str, str]) -> str:
     return f"{_short(row['low'])} .. {_short(row['high'])}" if row["low"] else NONE
+
+
+def cells(selection: Selection) -> dict[str, Any]:
+    """The primary outcome of every cell by arm and seed, each with the address of its run in MLflow."""
+    outcome, addresses = primary(), dict(runs(selection))
+    known = {(r.label, r.seed): r for r in selection.records}
+    seeds = sorted({record.seed for record in selection.records})
+
+    def value(arm: str, seed: int) -> tuple[str, str] | None:
+        if (arm, seed) not in known:
+            return None
+        return show(outcome.read(known[arm, seed]), outcome.unit), addresses[f"{arm}/{seed}"]
+
+    rows = [(arm, [value(arm, seed) for seed in seeds]) for arm in dict.fromkeys(r.label for r in selection.records)]
+    return {"outcome": outcome.heading, "seeds": seeds, "rows": rows}
 
 
 def runs(selection: Selection) -> list[tuple[str, str]]:

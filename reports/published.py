@@ -1,4 +1,4 @@
-"""The papers' numbers beside ours: direction only, since theirs are human opinion and accuracy on real corpora.
+"""The papers' numbers beside ours: direction only, since theirs are human ratings and accuracies on real corpora.
 
 Sources: RRPO, ICASSP 2026, arXiv 2512.04552, Table 1 (mean opinion, five points) and Table 2 (weighted accuracy, %); a comparison
 of GRPO and DiffRO on one base model, arXiv 2509.18569 (word error rate, %). Numbers that were not found are left out.

@@ -1,4 +1,4 @@
-"""Ratings of a listening test: a page's CSV checked line by line, kept in MLflow, read back for reports.
+"""Ratings of a listening test: check the page's CSV line by line, keep it in MLflow, read it back for reports.
 
 A run of kind ``ratings`` holds one person's answers to one test: the file as it came, a summary by arm, and ``complete`` = the
 file's hash, written last. The checks find accidents and careless edits; no page without a server can prove who rated.

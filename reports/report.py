@@ -14,6 +14,7 @@ from ablations.rendering.sheet import Sheet
 from ablations.stats.family import PRIMARY_OUTCOME
 from reports import (
     at_kl,
+    controls,
     early_stopped,
     effects,
     evaluators,
@@ -64,6 +65,8 @@ class Report:
     """Figures in order; the first stands beside the answer."""
     methods: str
     """How it was done."""
+    provenance: str
+    """Of which cells, made by which code, and the command that writes it again."""
 
 
 def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
@@ -79,10 +82,12 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
     matrices = evaluators.load(selection)
     heard = opinion.heard(rated)
     reach = sensitivity.findings(selection)
+    framing = controls.controls(selection)
     shown, said = settings.plain(selection)
     found = [
         *sensitivity.sheets(reach),
         effects.first_sheet(selection, rows),
+        controls.sheet(framing),
         tables.main(selection, opinion.means(rated)),
         effects.sheet(selection, rows),
         effects.outcomes_sheet(selection),
@@ -99,7 +104,10 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
         published.sheet(records),
     ]
     return Report(
-        answer=tuple(sensitivity.verdict(reach, heard) or words.answer(selection, rows, heard)),
+        answer=(
+            *controls.failures(framing),
+            *(sensitivity.verdict(reach, heard) or words.answer(selection, rows, heard)),
+        ),
         sheets=tuple(_captioned(sheet, selection) for sheet in found if sheet is not None),
         figures=(
             Figure(
@@ -114,6 +122,7 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
             ),
         ),
         methods=words.methods(selection),
+        provenance=words.provenance(selection),
     )
 
 

@@ -14,7 +14,7 @@ from rich.progress import track
 
 from ablations.commands import Mixed, OfProfile, RecordedIn, World, refusing, start
 from ablations.errors import InputError, choose
-from ablations.rendering.sheet import Sheet, markdown
+from ablations.rendering.sheet import markdown
 from ablations.stats.family import PRIMARY_OUTCOME
 from reports import page
 from reports.loading import select
@@ -59,20 +59,20 @@ def command(
         paths.append(figures_latex([(f.name, f.title, f.caption) for f in shown], folder / "figures.tex"))
     paths.append(page.write(selection, made, shown, folder))
     paths.append(folder / ANSWER)
-    paths[-1].write_text(answer(made.answer, made.sheets[0], shown[:1]), encoding="utf-8")
+    paths[-1].write_text(answer(made, shown[:1]), encoding="utf-8")
     sweep(folder, paths)
     _show(made, paths)
     page.keep(selection, [*paths, folder / LISTING])
 
 
-def answer(sentences: Sequence[str], sheet: Sheet, figures: Sequence[Figure]) -> str:
-    """The first screen as Markdown: the answer, one table, one figure."""
-    drawn = "".join(f"\n![{figure.title}]({figure.name}.png)\n" for figure in figures)
-    return "\n\n".join([*sentences, markdown(sheet)]) + drawn
+def answer(made: Report, figures: Sequence[Figure]) -> str:
+    """The first screen as Markdown: the answer, one table, one figure, and where they come from."""
+    drawn = [f"![{figure.title}]({figure.name}.png)" for figure in figures]
+    return "\n\n".join([*made.answer, markdown(made.sheets[0]).strip(), *drawn, made.provenance]) + "\n"
 
 
 def _show(made: Report, paths: Sequence[Path]) -> None:
-    print(answer(made.answer, made.sheets[0], ()))
+    print(answer(made, ()))
     for sheet in made.sheets[1:2]:
         print(FORMATS["md"](sheet))
     print(f"written to {paths[-1].parent}: " + ", ".join(path.name for path in paths))

@@ -1,4 +1,4 @@
-"""How far the answer reaches: which conclusions of the primary family survive in which setting, in words.
+"""Which conclusions of the primary family hold in which setting, in words.
 
 In each setting the family is tested as in a grid of its own (`reports.verdicts`). Where settings hold single components alone, a
 component's conclusion is its effect when added to DiffRO, and the name says so.
@@ -11,13 +11,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ablations.rendering.sheet import NONE, Column, Sheet, Value
+from ablations.rendering.sheet import NONE, Column, Sheet, Value, show
 from ablations.stats.contrasts import OVERALL
 from ablations.stats.family import family, margin_text, primary
 from ablations.stats.statistics import Interval, t_interval
 from reports import manipulation
 from reports.loading import Selection
-from reports.settings import Setting, settings, varied
+from reports.settings import Setting, settings
 from reports.verdicts import BETTER, EQUIVALENT, INTERIM, SMALL, UNDECIDED, WORSE, judge, word
 
 CLAIMS = (BETTER, EQUIVALENT, WORSE)
@@ -101,9 +101,8 @@ def _counted(mine: Sequence[Finding]) -> tuple[Value, ...]:
 def _by_setting(found: Sequence[Finding], names: Sequence[str]) -> Sheet:
     """Every estimate and verdict."""
     places = {finding.setting.name: finding.setting for finding in found}
-    factors = varied(list(places.values()))
     by = {(finding.setting.name, finding.conclusion): finding for finding in found}
-    columns = [Column("setting", "setting"), *(Column(f.replace(" ", "_"), f, "level") for f in factors)]
+    columns = [Column("setting", "setting"), Column("changed", "changed")]
     for name in names:
         short = name.lower().replace(",", "").replace(" - ", "_").replace(" ", "_")
         columns += [Column(short, f"{name}, points", "gain"), Column(f"{short}_verdict", "verdict")]
@@ -111,7 +110,8 @@ def _by_setting(found: Sequence[Finding], names: Sequence[str]) -> Sheet:
     for place, setting in places.items():
         cells = [value for name in names for value in (by[place, name].mean, by[place, name].verdict)]
         title = f"{place} *" if setting.own else place
-        rows.append((title, *(setting.levels[factor] for factor in factors), *cells))
+        changed = ", ".join(f"{factor} {show(level, 'level')}" for factor, level in setting.changed.items())
+        rows.append((title, changed, *cells))
     return Sheet(
         "settings",
         "Conclusions by setting",

@@ -11,17 +11,30 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ablations.grids import split_label
+from ablations.grids import OVERRIDES, split_label
 from ablations.tracking.records import Record
 from reports.loading import Selection
+from rrpo.config import ArmConfig
 
-FACTORS: dict[str, tuple[str, str]] = {
-    "rater noise": ("arm.rater_noise", "profile.rater_noise"),
-    "planted shortcut": ("arm.shortcut", "profile.shortcut"),
-    "RM learning rate": ("arm.rm_lr", "profile.finetune.lr"),
+_DEFAULTS = {field: getattr(ArmConfig(), field) for field in OVERRIDES}
+
+FACTORS: dict[str, str] = {
+    "rater noise": "rater_noise",
+    "planted shortcut": "shortcut",
+    "annotated artefacts": "annotated_artefacts",
+    "RM learning rate": "rm_lr",
+    "RM utterances": "rm_utterances",
+    "RM speakers": "rm_speakers",
+    "annotated utterances": "annotated",
+    "reward": "reward",
+    "learning rate": "lr",
+    "beta": "beta",
+    "updates": "steps",
 }
-"""What settings differ in: the param by which an arm overrides it, and the profile's own."""
+"""What settings differ in, and the field of `ArmConfig` that says so, a key of `ablations.grids.OVERRIDES`."""
 SHORTCUT = "planted shortcut"
+Level = float | str
+"""Of a factor; NaN where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +43,17 @@ class Setting:
 
     name: str
     """After the ``@`` in the labels of its arms."""
-    levels: Mapping[str, float]
+    levels: Mapping[str, Level]
     """By the names of `FACTORS`."""
-    own: bool
-    """Whether all levels are the profile's."""
+    changed: Mapping[str, Level]
+    """Those that are not the profile's own."""
     records: tuple[Record, ...]
     """Of its cells."""
+
+    @property
+    def own(self) -> bool:
+        """Whether all levels are known to be the profile's."""
+        return bool(self.records) and not self.changed
 
     @property
     def arms(self) -> set[str]:
@@ -60,14 +78,28 @@ def settings(records: Sequence[Record], planned: Iterable[str] = ()) -> list[Set
 
 def _setting(name: str, records: tuple[Record, ...]) -> Setting:
     if not records:
-        return Setting(name, dict.fromkeys(FACTORS, math.nan), False, ())
-    params = records[0].params
-    levels, profiles = {}, {}
-    for factor, (arm, profile) in FACTORS.items():
-        profiles[factor] = json.loads(params.get(profile, "null"))
-        given = json.loads(params.get(arm, "null"))
-        levels[factor] = profiles[factor] if given is None else given
-    return Setting(name, levels, levels == profiles, records)
+        return Setting(name, dict.fromkeys(FACTORS, math.nan), {}, ())
+    changed: dict[str, Level] = {}
+    for record in records:  # an arm that a setting leaves as it is tells nothing of it
+        changed = _changed(record.params) | changed
+    own = {factor: _own(records[0].params, field) for factor, field in FACTORS.items()}
+    return Setting(name, own | changed, changed, records)
+
+
+def _changed(params: Mapping[str, str]) -> dict[str, Level]:
+    """The factors that a cell's arm sets to something else than its profile, with their levels."""
+    given = {f: json.loads(params.get(f"arm.{field}", json.dumps(_DEFAULTS[field]))) for f, field in FACTORS.items()}
+    return {
+        factor: level
+        for factor, level in given.items()
+        if level not in (_DEFAULTS[FACTORS[factor]], _own(params, FACTORS[factor]))
+    }
+
+
+def _own(params: Mapping[str, str], field: str) -> Level:
+    """What a cell's profile has, or else arms in general."""
+    found: Level | None = json.loads(params.get(f"profile.{OVERRIDES[field]}", json.dumps(_DEFAULTS[field])))
+    return math.nan if found is None else found
 
 
 def varied(found: Sequence[Setting]) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ablations.components import BASE, COMPONENTS, RRPO, arm_of
 from ablations.judges import gold, tuning
-from ablations.outcomes import OUTCOMES, find, hacked_share, shown
+from ablations.outcomes import all_outcomes, find, hacked_share, shown
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.rendering.summary import FRAMES, over_seeds, rm_columns, scalar, table
 from ablations.stats.contrasts import apply, corner_effect, difference
@@ -60,12 +60,13 @@ def main(selection: Selection, opinions: Mapping[str, Mapping[str, Interval]] = 
         values: list[Value] = [hacked_seeds(own), *(opinions[name].get(arm, t_interval([])) for name in heard)]
         values += [over_seeds(arm, seeds, seconds).mean, float(np.mean([rollouts(r) for r in own] or [math.nan]))]
         rows.append((*row, *values))
-    absent = [o.label for o in OUTCOMES if o.optional and o not in shown(records)]
+    there = {outcome.name for outcome in shown(records)}
+    absent = [outcome.label for outcome in all_outcomes() if outcome.name not in there]
     absent += [column.heading for name, column in OPINION.items() if name not in heard]
     notes = [
         f"Seed that hacked: hacked share ends over {100 * HACKED:g} points above its start; share with Wilson's 95 % interval.",
         "Bold: best mean of the column, underlined or italic: second; no claim of significance, and oracle and "
-        "placebo are not ranked.",
+        "controls are not ranked.",
         f"Not measured: {', '.join(absent)}." if absent else "",
         "Diverged cells are in no mean here; in the first table they count as nothing." if selection.diverged else "",
         "E-MOS and N-MOS: means of listeners' ratings, intervals by raters and seeds (table of listening)."
@@ -183,7 +184,8 @@ def domain(name: str) -> str:
 def _reward_model(record: Record) -> str:
     """What of an arm's config makes its reward model; that of the fine-tuning only where there is one."""
     kept: tuple[str, ...] = ("arm.rm_data", "arm.finetune", "arm.shuffle_labels", "arm.shortcut")
+    kept += ("arm.rm_utterances", "arm.rm_speakers", "arm.rm_seed")
     if record.params.get("arm.finetune") != "false":
-        kept += ("arm.regularizers.", "arm.rater_noise", "arm.rm_lr")
+        kept += ("arm.regularizers.", "arm.rater_noise", "arm.rm_lr", "arm.annotated")
     params = {name: value for name, value in record.params.items() if name.startswith(kept)}
     return json.dumps(params or record.label, sort_keys=True)

@@ -1,4 +1,4 @@
-"""Who takes the planted shortcut up: a difference in differences, by grids that plant it at several strengths.
+"""Which arms take up the planted shortcut, as a difference in differences between its strengths.
 
 Planted: an arm's shortcut uptake with the shortcut in its reward model's pre-training data, less its uptake without it, seed by
 seed. The difference in differences is that of an arm less DiffRO's: below zero, its component keeps the policy from the shortcut,
@@ -17,7 +17,7 @@ from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.stats.contrasts import Values, apply
 from ablations.stats.statistics import Interval, t_interval
 from ablations.tracking.records import Record
-from reports.settings import SHORTCUT, Setting, settings, varied
+from reports.settings import SHORTCUT, Level, Setting, settings, varied
 
 
 def sheet(records: Sequence[Record]) -> Sheet | None:
@@ -25,17 +25,20 @@ def sheet(records: Sequence[Record]) -> Sheet | None:
     found = settings(records)
     if SHORTCUT not in varied(found):
         return None
-    strengths = sorted({setting.levels[SHORTCUT] for setting in found})
+    strengths = sorted({float(setting.levels[SHORTCUT]) for setting in found})
     if strengths[0] != 0:
         return None
-    others = [factor for factor in varied(found) if factor != SHORTCUT]
     outcomes = find("uptake").values(records)
-    contexts = list(dict.fromkeys(tuple(setting.levels[factor] for factor in others) for setting in found))
+    contexts: dict[tuple[Level, ...], dict[float, Setting]] = {}
+    for setting in found:
+        context = tuple(level for factor, level in setting.levels.items() if factor != SHORTCUT)
+        contexts.setdefault(context, {})[float(setting.levels[SHORTCUT])] = setting
+    whole = [here for here in contexts.values() if len(here) == len(strengths) and BASE in here[strengths[0]].arms]
+    others = [factor for factor in varied([s for here in whole for s in here.values()]) if factor != SHORTCUT]
     rows: list[tuple[Value, ...]] = []
-    for context in contexts:
-        here = {s.levels[SHORTCUT]: s for s in found if tuple(s.levels[factor] for factor in others) == context}
-        if len(here) == len(strengths) and BASE in here[strengths[0]].arms:
-            rows += [(arm, *context, *_row(arm, here, strengths, outcomes)) for arm in _arms(here)]
+    for here in whole:
+        levels = [here[strengths[0]].levels[factor] for factor in others]
+        rows += [(arm, *levels, *_row(arm, here, strengths, outcomes)) for arm in _arms(here)]
     if not rows:
         return None
     arms = {arm for setting in found for arm in setting.arms}

@@ -1,4 +1,4 @@
-"""What is tested and what the intervals say: one rule for a grid and for each setting of one.
+"""Verdicts: which contrasts are tested and what their intervals say, by one rule for a grid and for each of its settings.
 
 A contrast is tested once each of its cells is settled, complete or diverged, in every planned seed. Its paired t interval holds
 simultaneously over the m contrasts that the grid's arms allow: where it excludes 0, better or worse; where it lies within the

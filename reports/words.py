@@ -9,7 +9,7 @@ from ablations.components import BASE, COMPONENTS, RRPO
 from ablations.execution.environment import code_versions
 from ablations.judges import gold
 from ablations.stats.contrasts import ABOVE_SFT, OVERALL, Values, component_of
-from ablations.stats.family import family, margin_text, primary
+from ablations.stats.family import PILOT, Pilot, family, margin_text, primary
 from ablations.stats.inference import correlation
 from ablations.stats.statistics import in_points
 from ablations.tracking.records import Record
@@ -119,8 +119,8 @@ def _effect(row: Row) -> str:
     return f"{_kind(row)} {in_points(row.interval)}"
 
 
-def methods(selection: Selection) -> str:
-    """A paragraph: arms, seeds, optimisation, outcome, test, correction, versions; from the records alone."""
+def methods(selection: Selection, pilot: Pilot | None = PILOT) -> str:
+    """A paragraph: arms, seeds, optimisation, outcome, test, correction, pilot, versions; from records and declarations alone."""
     records = selection.records
     params = records[0].params
     seeds = sorted({record.seed for record in records})
@@ -128,7 +128,8 @@ def methods(selection: Selection) -> str:
     def value(name: str) -> str:
         return params.get(f"profile.{name}", "?").strip('"')
 
-    arms = ", ".join(selection.arms)
+    most = max(selection.planned.values(), default=0)
+    arms = ", ".join(arm if n == most else f"{arm} on {n}" for arm, n in selection.planned.items())
     outcomes = primary().values(records)
     how = f"{ALONE}. "
     if _policies(records):
@@ -138,7 +139,7 @@ def methods(selection: Selection) -> str:
             f"{value('optimize.content_weight')}, unless the arm says otherwise) against a frozen reward model, and was judged "
             f"at steps {value('optimize.checkpoints')} on {value('optimize.eval_prompts')} evaluation prompts, "
             f"{value('optimize.final_prompts')} at the last. Primary outcome: {primary().label} at the last update by the "
-            f"{gold().label}. {_family(selection)} "
+            f"{gold().label}. {_family(selection)} {_pilot(pilot)}"
         )
     return (
         f"{len(records)} cells: {len(selection.arms)} arms ({arms}) by {len(seeds)} seeds ({numbers(seeds)}), profile "
@@ -148,6 +149,19 @@ def methods(selection: Selection) -> str:
         "roll-out noise; corpus "
         f"renderer, codec, base policy and judges are one world. {_made(records)}"
     )
+
+
+def provenance(selection: Selection) -> str:
+    """Grid, profile, world, seeds, code, and the command that writes the report again."""
+    records = selection.records
+    seeds = numbers(sorted({record.seed for record in records}))
+    options = [f"--grid {grid}" for grid in selection.grids] + [f"--profile {records[0].profile}"]
+    worlds = {record.world_hash for record in records}
+    options += [f"--world {world}" for world in worlds if len(worlds) == 1]
+    options += ["--mixed"] if any("MIXED" in note for note in selection.notes) else []
+    code = ", ".join(code_versions(records))
+    command = f"`python -m reports.run {' '.join(options)}`"
+    return " ".join([*selection.notes, f"Seeds {seeds}; code: {code}; written by {command}."])
 
 
 def _policies(records: Sequence[Record]) -> bool:
@@ -164,6 +178,17 @@ def _family(selection: Selection) -> str:
         f"{'Tested in each setting, secondary' if placed else 'Primary family'}: {names}; paired t on seeds, intervals "
         f"simultaneous over {len(contrasts)} by Bonferroni, at the planned number of seeds ({planned}); a margin of "
         f"{margin_text()} for equivalence."
+    )
+
+
+def _pilot(pilot: Pilot | None) -> str:
+    """By what the number of seeds was chosen."""
+    if pilot is None:
+        return ""
+    parts = f"; {pilot.parts}" if pilot.parts else ""
+    return (
+        f"The number of seeds goes by a pilot's spread of {OVERALL}, {100 * pilot.spread:.1f} points over {pilot.seeds} "
+        f"development seeds in world {pilot.world}{parts}. "
     )
 
 

@@ -72,8 +72,8 @@ def latex(sheet: Sheet) -> str:
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}}", f"\\end{{{kind}}}", ""])
 
 
-def html(sheet: Sheet) -> str:
-    """A ``<table>`` with its caption, and its notes in a paragraph. Bold best, underlined second."""
+def html(sheet: Sheet, *, notes: bool = True) -> str:
+    """A ``<table>`` with its caption, and its notes in a paragraph where asked for. Bold best, underlined second."""
     head, body = sheet.texts()
     marks = sheet.marks()
     kinds = ["text" if column.unit == "text" else "number" for column in sheet.columns]
@@ -91,10 +91,10 @@ def html(sheet: Sheet) -> str:
         f'<th scope="col" class="{kind}"><span>{escaping.escape(text)}</span></th>'
         for kind, text in zip(kinds, head, strict=True)
     )
-    notes = f'<p class="notes">{escaping.escape(" ".join(sheet.notes))}</p>\n' if sheet.notes else ""
+    below = f'<p class="notes">{escaping.escape(" ".join(sheet.notes))}</p>\n' if sheet.notes and notes else ""
     return (
         f'<table id="{sheet.name}">\n<caption>{escaping.escape(sheet.title)}</caption>\n<thead><tr>{headings}</tr></thead>\n'
-        "<tbody>\n" + "\n".join(rows) + f"\n</tbody>\n</table>\n{notes}"
+        "<tbody>\n" + "\n".join(rows) + f"\n</tbody>\n</table>\n{below}"
     )
 
 

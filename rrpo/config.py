@@ -213,7 +213,7 @@ class OptimizeConfig:
     the KL alone (control arm ``content_only``)."""
     gradient_scale: float = option(1.0, off=1.0)
     """Fixed factor on the gradient that the emotion reward model sends into the policy's frames; range [0, inf), off at 1. The
-    loss that is reported and watched stays what it is (control arm ``diffro_scaled``: vanilla, pushed as hard as RRPO)."""
+    loss that is reported and watched stays what it is."""
     content_weight: float = option(0.5, off=0.0)
     """Weight of the phone recogniser's CTC loss a phone in the reward (DiffRO's multi-task reward); 0 = control arm."""
     grad_clip: float = 1.0
@@ -271,6 +271,9 @@ class ArmConfig:
     """Overrides `OptimizeConfig.emotion_weight`: 0 is content alone."""
     gradient_scale: float | None = option(None, off=None)
     """Overrides `OptimizeConfig.gradient_scale`."""
+    match_gradient: bool = option(False, off=False)
+    """Multiplies the gradient scale by one factor a seed, at which the reward's gradient through the SFT policy's tokens is as
+    large as RRPO's, see `rrpo.optimizers.matching` (control arm ``diffro_scaled``: vanilla, pushed as hard as RRPO)."""
     relaxation: str | None = option(None, off=None)
     """Overrides `OptimizeConfig.relaxation`."""
     schedule: str | None = option(None, off=None)
@@ -297,6 +300,11 @@ class ArmConfig:
     """Overrides `OptimizeConfig.beta`."""
     tau: tuple[float, ...] | None = option(None, off=None)
     """Overrides `OptimizeConfig.tau`."""
+    rm_seed: int | None = option(None, off=None)
+    """Instead of the experiment's seed, redraws the reward model alone: initialisation, order and noise of its pre-training and
+    fine-tuning (replicated pilot, see `ablations.pilot`)."""
+    policy_seed: int | None = option(None, off=None)
+    """Instead of the experiment's seed, redraws the optimisation alone: RL prompts, roll-outs, evaluation noise."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a value out of its range."""

@@ -106,6 +106,12 @@ class Profile:
     third_judge: PhoneticJudgeConfig = field(default_factory=PhoneticJudgeConfig)
     """Stage ``phonetic_judge``: beside gold, on vocoded samples and in the world card."""
 
+    @property
+    def emotions(self) -> tuple[str, ...]:
+        """Classes of what is trained: those that a user's manifests bring, else the renderer's."""
+        brought = (manifest.emotions for manifest in self.manifests.values() if manifest.emotions)
+        return next(brought, self.world.emotions)
+
     def __post_init__(self) -> None:
         """Raises ValueError where more prompts are to be sampled than there are."""
         if self.optimize.final_prompts > self.eval_prompts:
@@ -118,6 +124,11 @@ class Profile:
 def in_world(profile: Profile, seed: int) -> Profile:
     """The profile in another world of the same kind and sizes: other speakers, texts, codec, judges, base policy."""
     return profile if seed == profile.world.seed else replace(profile, world=replace(profile.world, seed=seed))
+
+
+def title(name: str, world: int) -> str:
+    """A profile's name, with the world's seed where it is not the one that is installed: ``embedded``, ``embedded-world1``."""
+    return f"{name}-world{world}" if world else name
 
 
 EMBEDDED = Profile(

@@ -14,14 +14,14 @@ from ablations.components import BASE
 from ablations.errors import InputError, choose, positive
 from ablations.execution import environment, launchers
 from ablations.execution.packing import UNMEASURED
-from ablations.execution.request import default_workers
+from ablations.execution.request import default_workers, sized
 from ablations.execution.runs_folder import RunsFolder, check
 from ablations.exported import check_name
 from ablations.tracking.recorder import create
 from ablations.tracking.records import EXPERIMENT_STUDY
 from rrpo.identity import canonical
 from rrpo.pipeline.stages import walk
-from rrpo.profiles import PROFILES
+from rrpo.profiles import title
 from studies.catalogue import TUNE, Study, contains, described, study_of, tune_arm
 from studies.fresh import MOST, VERIFY, VERIFY_SMOKE
 from studies.pruning import PRUNERS
@@ -75,6 +75,7 @@ def checked(
     sampler: str,
     pruner: str,
     profile: str,
+    world: int,
     storage: str,
     device: str,
     runs_dir: Path,
@@ -88,7 +89,7 @@ def checked(
     """Check all options. Raises InputError for the first that makes no sense; writes nothing."""
     bounds = tuple(_range(text) for text in ranges)
     definition = study_of(study, arm, bounds)
-    size = PROFILES[choose("profile", profile, PROFILES)]
+    size, where = sized(profile, world), title(profile, world)
     machine = environment.resolve_device(device)
     question = Question(
         profile=size,
@@ -100,7 +101,7 @@ def checked(
     pruner = choose("pruner", pruner, PRUNERS)
     search = Search(
         study=study,
-        name=_plain(name or f"{definition.name}-{profile}"),
+        name=_plain(name or f"{definition.name}-{where}"),
         question=question,
         trials=positive("--trials", trials),
         sampler=choose("sampler", sampler, SAMPLERS),
@@ -115,7 +116,7 @@ def checked(
         raise InputError("--verify is a number of fresh seeds", got=verify, fix=f"give 0 (none) to {MOST}")
     usual = VERIFY_SMOKE if profile == "smoke" else VERIFY
     count = default_workers(machine) if workers is None else positive("--workers", workers)
-    where = launchers.checked(*launcher, machine, UNMEASURED)
+    processes = launchers.checked(*launcher, machine, UNMEASURED)
     folder = check(runs_dir)
     if storage:
         reach(storage)
@@ -126,10 +127,10 @@ def checked(
         search=search,
         folder=folder,
         workers=count,
-        launcher=where,
+        launcher=processes,
         warm_start=warm_start,
         verify=usual if verify is None else verify,
-        against=against or (f"{tune_arm(BASE).name}-{profile}" if study == TUNE and arm != BASE else ""),
+        against=against or (f"{tune_arm(BASE).name}-{where}" if study == TUNE and arm != BASE else ""),
         export_arm=export_arm,
     )
 
@@ -179,7 +180,7 @@ def identity(search: Search) -> dict[str, Any]:
         "objectives": list(question.objectives),
         "seeds": list(question.seeds),
         "optimize": canonical(profile.optimize),
-        "profile": profile.name,
+        "profile": title(profile.name, profile.world.seed),
         "stages": {name: " ".join(sorted(keys)) for name, keys in stages.items()},
     }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ablations.components import COMPONENTS
-from ablations.judges import JUDGES
+from ablations.judges import BUILT_IN
 
 ROOT = Path(__file__).parent.parent
 DECLARING = {"ablations/components.py", "ablations/judges.py", "ablations/tracking/records.py"}
@@ -28,7 +28,7 @@ def strings(path: Path) -> list[tuple[int, str]]:
 
 def names_one(text: str, listening: bool) -> bool:
     """Whether a text is a name of one or a judge's column, or holds a component's label or a judge in backticks."""
-    judges = [judge.name for judge in JUDGES if not (listening and text == judge.name)]
+    judges = [judge.name for judge in BUILT_IN if not (listening and text == judge.name)]
     exact = {component.name for component in COMPONENTS} | set(judges)
     columns = rf"({'|'.join(judges)})_(accuracy|logprob|hack_rate)"
     labels = rf"\b({'|'.join(component.label for component in COMPONENTS)})\b|`({'|'.join(judges)})`"

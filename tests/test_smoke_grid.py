@@ -131,8 +131,8 @@ def test_a_cell_is_reproduced_to_the_last_bit(runs: Path, cells: dict[tuple[str,
 
 
 def test_the_world_card_of_the_smoke_world(runs: Path) -> None:
-    """Every section is measured; so small a world fails lines, and the exit status says so."""
-    command = [sys.executable, "-m", "ablations.validate", "--profile", "smoke", "--device", "cpu"]
+    """Every section but the regime is measured; so small a world fails lines, and the exit status says so."""
+    command = [sys.executable, "-m", "ablations.validate", "--profile", "smoke", "--device", "cpu", "--skip", "regime"]
     done = subprocess.run([*command, "--runs-dir", str(runs)], capture_output=True, text=True)
     lines = load(runs / "world-card" / "card.json")
     assert done.returncode == 1, done.stdout + done.stderr

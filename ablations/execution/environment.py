@@ -1,4 +1,4 @@
-"""What a run was made with: git state, package versions, device, command. Imports neither torch nor MLflow."""
+"""Provenance of a run: git state, package versions, device, command. Imports neither torch nor MLflow."""
 
 from __future__ import annotations
 

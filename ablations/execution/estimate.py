@@ -1,4 +1,4 @@
-"""How long stages will take and how much room, from what stored stages of the same kind and size took.
+"""Estimates of the time, disk and memory of stages, from stored stages of the same kind and size.
 
 What was never built here is estimated from `REFERENCE`, what every stage of the named profiles took on another machine, times
 this machine's pace: the median ratio of what both have built. ``python -m ablations.execution.estimate RUNS_DIR`` writes that

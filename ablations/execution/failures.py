@@ -1,4 +1,4 @@
-"""Kinds of failure, and what each means for the task and for the next start of the same command."""
+"""Kinds of failure: whether a task is retried, and whether the next start of the same command runs it again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many tasks share a GPU: as many as fit, by the memory that stages of the same kind and size took before."""
+"""How many tasks share a GPU, by the memory that stages of the same kind and size used before."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from ablations.execution.jobs import missing_stages
 from ablations.execution.request import Request
 from ablations.execution.runs_folder import RunsFolder
 from ablations.stats.power_analysis import prospects
-from ablations.tracking.invocations import DEVELOPMENT, Invocation, on, planned_seeds
+from ablations.tracking.invocations import DEVELOPMENT, Invocation, asked, on, planned_seeds
 from ablations.tracking.reader import Store
 from ablations.tracking.records import Record
 from rrpo.pipeline.cell import Cell
@@ -95,9 +95,7 @@ class Plan:
     def prospects(self) -> list[str]:
         """What the seeds planned in all can show."""
         request = self.request
-        first = request.cells[0]
-        this = Invocation("", first.profile.name, first.world_hash, tuple(request.arms), tuple(request.seeds))
-        seeds = planned_seeds([*self.invocations, this], request.declared) or [len(request.seeds)]
+        seeds = planned_seeds([*self.invocations, asked(request.cells)], request.declared) or [len(request.seeds)]
         return prospects({*request.arms, *request.declared}, seeds[-1])
 
     def lines(self, estimator: Estimator, *, cells: bool = True) -> list[str]:
@@ -111,7 +109,7 @@ class Plan:
         late = sum(cell.hash in self.done for cell in self.amended)
         more = f"; optional results to add to {late} that are done" if late else ""
         return [
-            f"grid {request.grid}: {len(request.arms)} arms x {len(request.seeds)} seeds = {len(request.cells)} cells, "
+            f"grid {request.grid}: {len(request.arms)} arms, {len(request.seeds)} seeds, {len(request.cells)} cells, "
             f"{done} done, {len(todo)} to run{back}{more}",
             *(self.rows() if cells else ()),
             f"stages to build: {stages}",
@@ -141,20 +139,20 @@ def _owners(folder: RunsFolder, cells: Sequence[Cell]) -> dict[str, str]:
     return {key: str(owners[name]) for key, names in own.items() for name in names if name in owners}
 
 
-def _invocations(store: Store, asked: Request) -> list[Invocation]:
-    first = asked.cells[0]
+def _invocations(store: Store, request: Request) -> list[Invocation]:
+    first = request.cells[0]
     mine = [
         one
-        for one in store.plans(asked.grid)
+        for one in store.plans(request.grid)
         if (one.profile, one.world_hash) == (first.profile.name, first.world_hash)
     ]
-    return on(mine, development=min(asked.seeds) >= DEVELOPMENT)
+    return on(mine, development=min(request.seeds) >= DEVELOPMENT)
 
 
-def make(asked: Request) -> Plan:
+def make(request: Request) -> Plan:
     """Compare a request with what is stored."""
-    plan = Plan(asked, {}, {}, [])
-    if asked.folder.exists:
-        store = Store(asked.folder)
-        plan = Plan(asked, *store.states(asked.grid), [], _invocations(store, asked))
-    return replace(plan, stages=missing_stages(plan.todo, plan.amended, asked.folder.root))
+    plan = Plan(request, {}, {}, [])
+    if request.folder.exists:
+        store = Store(request.folder)
+        plan = Plan(request, *store.states(request.grid), [], _invocations(store, request))
+    return replace(plan, stages=missing_stages(plan.todo, plan.amended, request.folder.root))

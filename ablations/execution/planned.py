@@ -1,4 +1,4 @@
-"""What invocations of a grid planned, on disk beside the store, so that `ablations.status` needs no grid's code."""
+"""The cells that a grid's invocations planned, stored on disk so that `ablations.status` needs no code of the grid."""
 
 from __future__ import annotations
 

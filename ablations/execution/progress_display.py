@@ -1,4 +1,4 @@
-"""What the user sees while a grid runs: a live display on a terminal, one plain line an event elsewhere."""
+"""Progress of a running grid: a live display on a terminal, one plain line per event elsewhere."""
 
 from __future__ import annotations
 

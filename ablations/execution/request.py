@@ -15,6 +15,7 @@ from ablations.execution.runs_folder import RunsFolder, check
 from ablations.exported import read_arms
 from ablations.grids import GRIDS, product, scale_batches
 from rrpo.corpus.config import ManifestConfig
+from rrpo.judges.protocol import JUDGES
 from rrpo.pipeline import world
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import walk
@@ -93,8 +94,7 @@ def request(
     Raises InputError for the first option that makes no sense.
     """
     chosen = GRIDS[choose("grid", grid, GRIDS)]
-    size = PROFILES[choose("profile", chosen.profile if profile is None else profile, PROFILES)]
-    size = in_world(size, _not_negative("--world", world_seed))
+    size = sized(chosen.profile if profile is None else profile, world_seed)
     size = scale_batches(size, positive("--batch-scale", batch_scale))
     size = replace(size, manifests=_manifests(manifests, size))
     planned = positive("--seeds", chosen.seeds if seeds is None else seeds)
@@ -106,6 +106,7 @@ def request(
         known = list(dict.fromkeys(cell.label for cell in cells))
         wanted = [choose(f"arm in grid {grid}", name.strip(), known) for name in arms.split(",")]
         cells = sorted((cell for cell in cells if cell.label in wanted), key=lambda cell: cell.seed)
+    _check_emotions(cells, size)
     machine = environment.resolve_device(device, elsewhere=launcher != "local")
     folder = check(runs_dir)
     packed = _packed(cells, folder, gpus_per_task, workers, launcher) if machine == "cuda" else packing.UNMEASURED
@@ -127,6 +128,11 @@ def request(
     )
 
 
+def sized(profile: str, world_seed: int) -> Profile:
+    """A profile by its name, in the world of that seed. Raises InputError where there is none."""
+    return in_world(PROFILES[choose("profile", profile, PROFILES)], _not_negative("--world", world_seed))
+
+
 def _not_negative(flag: str, value: int) -> int:
     if value < 0:
         raise InputError(f"{flag} must not be negative", got=value, fix=f"give {flag} 0 or more")
@@ -146,13 +152,14 @@ def _manifests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestCo
     """``SPLIT=PATH`` each: every line and sound checked, then what the splits must not share and must have in common."""
     if not entries:
         return {}
-    from rrpo.corpus.intake import check_apart, check_manifest, check_speakable
+    from rrpo.corpus.intake import check_apart, check_manifest, check_speakable, classes
     from rrpo.corpus.manifest import ManifestError, read_manifest
     from rrpo.corpus.splits import draw_split
 
     paths: dict[str, Path] = {}
     for name, _, path in (entry.partition("=") for entry in entries):
-        choose("split for --manifest SPLIT=PATH", name, [*profile.sizes, "annotated", *PROMPTS])
+        own = [f"judge_{judge}" for judge in JUDGES]
+        choose("split for --manifest SPLIT=PATH", name, [*profile.sizes, *own, "annotated", *PROMPTS])
         if name in paths:
             raise InputError(
                 "a split has one manifest",
@@ -160,9 +167,10 @@ def _manifests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestCo
                 fix="put all lines into one file",
             )
         paths[name] = Path(path)
-    emotions, audio = profile.world.emotions, profile.world.audio
+    audio = profile.world.audio
     try:
-        lines = {name: read_manifest(path, emotions, name, audio=name not in PROMPTS) for name, path in paths.items()}
+        lines = {name: read_manifest(path, None, name, audio=name not in PROMPTS) for name, path in paths.items()}
+        brought = classes(lines, profile.world.emotions, world.LEARNT)
         configs = {
             name: check_manifest(path, lines[name], None if name in PROMPTS else audio) for name, path in paths.items()
         }
@@ -178,7 +186,20 @@ def _manifests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestCo
         raise InputError(
             str(error), got=" ".join(entries), fix="mend the manifest or the file it names; nothing was written"
         ) from None
-    return configs
+    return {name: replace(config, emotions=brought) for name, config in configs.items()}
+
+
+def _check_emotions(cells: Sequence[Cell], profile: Profile) -> None:
+    """Refuses cells that need rendered speech of emotions that only the user's manifests have."""
+    lacking = world.rendered_below(profile, *(stage for cell in cells for stage in cell.stages.values()))
+    if lacking:
+        other = ", ".join(sorted(set(profile.emotions) - set(profile.world.emotions)))
+        raise InputError(
+            f"these splits would be rendered, and the renderer has no emotion {other}: {', '.join(lacking)}",
+            got=f"manifests for {', '.join(profile.manifests)} with the emotions {', '.join(profile.emotions)}",
+            fix="correct a mistyped label; or give a --manifest for each of these splits too; or ask for less: --grid rm "
+            "trains no policy, and without its arm oracle (--arms) it needs rm_pretrain, annotated and rm_valid alone",
+        )
 
 
 def _packed(

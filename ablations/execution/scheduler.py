@@ -1,4 +1,4 @@
-"""Run a graph of tasks on a pool: ready ones by priority, each failure kept to the tasks that need it, retried by its kind.
+"""Run a graph of tasks on a pool by priority; a failure stops only what depends on it, and its kind decides on retries.
 
 A task is a function by name with its arguments; a pool (`ablations.execution.launchers`) runs single ones. Knows nothing of
 cells, stages or MLflow. The parent imports no torch.

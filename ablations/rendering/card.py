@@ -14,8 +14,8 @@ from rrpo.validation.lines import NOT_INSTALLED, Line, save
 
 HEAD = ("section", "line", "value", "95 % interval", "threshold", "verdict", "note")
 CAPTION = (
-    "Simulated world; intervals by bootstrap over utterances, of shares by Wilson. A line without a threshold is reported only. "
-    "Nothing here is an E-MOS or an N-MOS."
+    "Simulated world; intervals by bootstrap over utterances, of shares by Wilson, of the regime by t over seeds. A line without "
+    "a threshold is reported only. Nothing here is an E-MOS or an N-MOS."
 )
 PHONETICS = "phonetics.csv"
 """Change of each measure from neutral by speaker, emotion and sentence, as the section *Speech* writes it."""

@@ -1,4 +1,4 @@
-"""The house style of every figure: sizes, fonts, colours, and files that are the same bytes each time."""
+"""Matplotlib style of all figures, and saving them as files that are the same bytes each time."""
 
 from __future__ import annotations
 

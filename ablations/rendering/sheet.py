@@ -1,4 +1,4 @@
-"""One model of a table, from which every format is written, so that the numbers of two formats cannot differ. A leaf.
+"""The format-independent form of a table, `Sheet`, from which Markdown, CSV, LaTeX and HTML are written.
 
 A value is a text, a number or an `Interval`; its column's unit says how it is shown. Text formats show rounded values, CSV keeps
 them unrounded, as fractions.

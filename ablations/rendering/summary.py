@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from ablations.components import COMPONENTS
+from ablations.grids import CONTROLS
 from ablations.outcomes import Outcome, shown
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.stats.contrasts import Values
@@ -29,8 +30,8 @@ RM_COLUMNS = (
 )
 """Of every reward model. Those that no record has are left out."""
 
-FRAMES = frozenset({"oracle", "placebo"})
-"""Arms that only frame the others: the best reward model there could be, and one that knows nothing."""
+FRAMES = frozenset({"oracle", *CONTROLS})
+"""Arms that only frame the others: the best reward model there could be, and rewards that know nothing of emotion."""
 
 
 def rm_columns(records: Sequence[Record]) -> list[Column]:

@@ -1,1 +1,1 @@
-"""What is tested, and how: contrasts, family, intervals, power."""
+"""Statistics: contrasts, the tested family, intervals, power."""

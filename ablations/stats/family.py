@@ -7,8 +7,8 @@ they are equivalent; else nothing is decided.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from ablations.grids import split_label
 from ablations.outcomes import Outcome, find
@@ -32,12 +32,15 @@ KL_POINTS = (0.1, 0.2, 0.4, 0.8, 1.6)
 """KL to the SFT policy, nats a token, at which secondary outcomes are read as well."""
 
 
+COMPONENTS = ("data", "reward model", "optimisation")
+"""What a seed redraws, outermost first: the components of the spread over seeds."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pilot:
     """What was measured on development seeds to choose the number of seeds; the spread alone is used.
 
-    It is the metric ``primary_spread`` of the pilot's invocation in MLflow. A replicated pilot's variance components (data,
-    reward model, optimisation) are to stand here too.
+    ``python -m ablations.pilot`` measures it.
     """
 
     spread: float
@@ -46,6 +49,19 @@ class Pilot:
     """Development seeds it was measured on."""
     world: str
     """Hash of the world."""
+    components: Mapping[str, float] = field(default_factory=dict)
+    """By `COMPONENTS`, the standard deviation that redrawing it alone makes, of a replicated pilot; empty without one."""
+
+    @property
+    def parts(self) -> str:
+        """The components in words, by their share of the variance; empty where they were not measured."""
+        whole = sum(sd**2 for sd in self.components.values())
+        if not whole:
+            return ""
+        shares = ", ".join(
+            f"{name} {100 * sd**2 / whole:.0f} % ({100 * sd:.1f} points)" for name, sd in self.components.items()
+        )
+        return f"of the variance over seeds, roughly (a nested pilot): {shares}"
 
 
 PILOT: Pilot | None = None

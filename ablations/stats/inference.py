@@ -1,4 +1,4 @@
-"""Intervals and effect sizes on paired seed differences: pure functions on arrays, a leaf on scipy's distributions."""
+"""Intervals and effect sizes of paired seed differences, as pure functions on arrays."""
 
 from __future__ import annotations
 
@@ -73,6 +73,23 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return Interval(share, max(0.0, centre - half), min(1.0, centre + half), n)
+
+
+def nested_components(y: ArrayLike) -> list[float]:
+    """Variance components of a balanced nested design ``y [A, B, C, ...]``, outermost first (analysis of variance).
+
+    E(mean square of a level) = the expected mean square of the level within + (values below) x (its component); an estimate below
+    zero counts as 0.
+    """
+    means, within, found = np.asarray(y, float), 0.0, []
+    below = 1
+    while means.ndim:
+        outer = means.mean(axis=-1)
+        freedom = outer.size * (means.shape[-1] - 1)
+        square = below * float(((means - outer[..., None]) ** 2).sum()) / freedom
+        found.append(max(0.0, (square - within) / below))
+        means, within, below = outer, square, below * means.shape[-1]
+    return found[::-1]
 
 
 def improvement(x: ArrayLike) -> float:

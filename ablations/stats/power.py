@@ -1,4 +1,4 @@
-"""How many seeds: power of the paired t test, what a number of seeds detects, and the seeds that detect it. A leaf on scipy."""
+"""Power of the paired t test: the difference that a number of seeds detects, and the seeds that detect a difference."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ablations.outcomes import OUTCOMES
+from ablations.outcomes import all_outcomes
 from ablations.stats.family import ALPHA, MARGIN, PILOT, POWER, Pilot, declared, margin_text, primary
 from ablations.stats.power import detectable, seeds_needed, spread_bound
 
@@ -21,7 +21,7 @@ def prospects(labels: Iterable[str], n: int, pilot: Pilot | None = PILOT) -> lis
     lines = [
         f"primary outcome: {primary().label} at the last update; tested, simultaneously at {1 - ALPHA / m:.4f}: "
         f"{'; '.join(contrasts)}; estimates alone: "
-        + ", ".join(outcome.label for outcome in OUTCOMES if outcome.name != primary().name)
+        + ", ".join(outcome.label for outcome in all_outcomes() if outcome.name != primary().name)
     ]
     if n < 2:
         return [*lines, "WARNING: one seed gives no test; plan at least 8"]
@@ -43,4 +43,5 @@ def prospects(labels: Iterable[str], n: int, pilot: Pilot | None = PILOT) -> lis
         *lines,
         f"with {n} seeds a difference is found with {100 * POWER:g} % power from, by the spread over the pilot's {pilot.seeds} "
         f"development seeds in world {pilot.world}: {'; '.join(said)}",
+        *([pilot.parts] if pilot.parts else []),
     ]

@@ -1,4 +1,4 @@
-"""Statistics of seeds: pure functions on arrays, a leaf. The unit of analysis is the seed, never the utterance."""
+"""Means and intervals over seeds, as pure functions on arrays. The unit of analysis is the seed, never the utterance."""
 
 from __future__ import annotations
 

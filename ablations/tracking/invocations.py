@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ablations.execution.failures import KINDS, Lost
@@ -18,6 +18,7 @@ from ablations.tracking.records import (
     TAG_SEED,
     TAG_WORLD_HASH,
 )
+from rrpo.pipeline.cell import Cell
 
 DEVELOPMENT = 1000
 """The first development seed; those below, from `ablations.grids.FIRST_SEED` on, are for reports alone."""
@@ -54,7 +55,18 @@ class Invocation:
     arms: tuple[str, ...]
     """Arms planned."""
     seeds: tuple[int, ...]
-    """Seeds planned for each of them."""
+    """Seeds planned for each of them, unless `fewer` says otherwise."""
+    fewer: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """The seeds of arms that have not all of them, such as controls."""
+
+    def arms_of(self, seed: int) -> set[str]:
+        """Arms planned for one of the seeds."""
+        return {arm for arm in self.arms if seed in self.fewer.get(arm, self.seeds)}
+
+    def params(self) -> dict[str, str]:
+        """Of the parent run; `invocation` reads them."""
+        fewer = ";".join(f"{arm}:{_text(seeds)}" for arm, seeds in self.fewer.items())
+        return {"arms": ",".join(self.arms), "seeds": _text(self.seeds)} | ({"fewer": fewer} if fewer else {})
 
 
 def attempt(run: Any) -> Attempt:
@@ -69,13 +81,33 @@ def attempt(run: Any) -> Attempt:
 
 def invocation(run: Any) -> Invocation:
     """An MLflow run of kind ``parent``."""
+    fewer = (part.partition(":") for part in run.data.params.get("fewer", "").split(";") if part)
     return Invocation(
         run_id=str(run.info.run_id),
         profile=run.data.tags.get(TAG_PROFILE, ""),
         world_hash=run.data.tags.get(TAG_WORLD_HASH, ""),
         arms=tuple(filter(None, run.data.params.get("arms", "").split(","))),
-        seeds=tuple(int(seed) for seed in run.data.params.get("seeds", "").split(",") if seed),
+        seeds=_numbers(run.data.params.get("seeds", "")),
+        fewer={arm: _numbers(seeds) for arm, _, seeds in fewer},
     )
+
+
+def asked(cells: Sequence[Cell]) -> Invocation:
+    """What a command that is asked for these cells plans; before it is a run."""
+    first, seeds = cells[0], sorted({cell.seed for cell in cells})
+    own: dict[str, list[int]] = {}
+    for cell in cells:
+        own.setdefault(cell.label, []).append(cell.seed)
+    fewer = {arm: tuple(mine) for arm, mine in own.items() if len(mine) < len(seeds)}
+    return Invocation("", first.profile.name, first.world_hash, tuple(own), tuple(seeds), fewer)
+
+
+def _text(seeds: Iterable[int]) -> str:
+    return ",".join(map(str, seeds))
+
+
+def _numbers(seeds: str) -> tuple[int, ...]:
+    return tuple(int(seed) for seed in seeds.split(",") if seed)
 
 
 def reported(seeds: Iterable[int]) -> set[int]:
@@ -86,7 +118,14 @@ def reported(seeds: Iterable[int]) -> set[int]:
 
 def on(invocations: Sequence[Invocation], *, development: bool) -> list[Invocation]:
     """The invocations with their development seeds alone, or without them."""
-    return [replace(i, seeds=tuple(s for s in i.seeds if (s >= DEVELOPMENT) == development)) for i in invocations]
+
+    def kept(seeds: Iterable[int]) -> tuple[int, ...]:
+        return tuple(seed for seed in seeds if (seed >= DEVELOPMENT) == development)
+
+    return [
+        replace(one, seeds=kept(one.seeds), fewer={arm: kept(seeds) for arm, seeds in one.fewer.items()})
+        for one in invocations
+    ]
 
 
 def needed(labels: Iterable[str]) -> set[str]:
@@ -113,6 +152,6 @@ def planned_seeds(invocations: Sequence[Invocation], labels: Iterable[str] = ())
     found = set()
     for one in invocations:
         for seed in seeds & set(one.seeds):
-            arms[seed] |= set(one.arms)
+            arms[seed] |= one.arms_of(seed)
         found.add(sum(wanted <= there for there in arms.values()))
     return sorted(found - {0})

@@ -21,6 +21,7 @@ from ablations.execution.failures import Lost, kind_of
 from ablations.execution.runs_folder import RunsFolder
 from ablations.tracking import records
 from ablations.tracking.connection import UnavailableError, answering, ensure_experiment, open_client, trouble
+from ablations.tracking.invocations import asked
 from ablations.tracking.outbox import Entry, new_key, now
 from ablations.tracking.reader import waiting_record
 from ablations.tracking.reconcile import owner_tags, reconcile
@@ -78,12 +79,10 @@ class Tracker:
 
     def start_invocation(self, cells: Sequence[Cell], params: Mapping[str, str]) -> Tracker:
         """Start the parent run, with the planned numbers; the tracker of what runs below it."""
-        seeds, arms = sorted({c.seed for c in cells}), list(dict.fromkeys(c.label for c in cells))
         tags = {records.TAG_PROFILE: cells[0].profile.name, records.TAG_WORLD_HASH: cells[0].world_hash}
-        planned = {"planned_n": str(len(seeds)), "planned_cells": str(len(cells)), "arms": ",".join(arms)}
-        planned["seeds"] = ",".join(map(str, seeds))
+        counts = {"planned_n": str(len({c.seed for c in cells})), "planned_cells": str(len(cells))}
         name = f"{self.grid} {time.strftime('%Y-%m-%d %H:%M:%S')}"
-        entry = self._entry(new_key("parent"), name, "parent", tags, planned | dict(params))
+        entry = self._entry(new_key("parent"), name, "parent", tags, counts | asked(cells).params() | dict(params))
         below = replace(self, parent=entry.key, _open={}, _held={})
         below._start(entry)
         return below

@@ -3,7 +3,7 @@
 A *scalar* is one float a cell, stored as an MLflow metric without steps. A *curve* column has one value a training
 step (``curves.parquet``); *samples* have one row a sample (``samples.parquet``); *points* have one row a stored checkpoint of
 the optimisation, by the proxy and the `val` judge (``points.parquet``), by the held-out `test` judges (``test_points.parquet``),
-or by an optional listener (``phonetics_points.parquet``, ...). Rates are fractions.
+by an optional listener or a plugin's judge (``phonetics_points.parquet``, ...). Rates are fractions.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ CURVE_PREFIXES: dict[str, str] = {
     "finetune_curves.parquet": "finetune/",
     POINTS_FILE: "checkpoint/",
     TEST_POINTS_FILE: "checkpoint_test/",
-    **{f"{name}_points.parquet": f"checkpoint_{name}/" for name in LISTENERS},
 }
-"""Tables by step, and where their columns stand among the MLflow metrics; a scalar's name has no slash."""
+"""Tables by step, and where their columns stand among the MLflow metrics; a scalar's name has no slash. What only some cells have
+is found by `added`: the columns of ``<name>_points.parquet`` stand below ``checkpoint_<name>/``."""
 
 POINTS: dict[str, str] = {
     "step": "updates done when the evaluation prompts were sampled",
@@ -204,7 +204,14 @@ TAG_FAILED = "failed"
 TAG_FAILURE_KIND = "failure_kind"
 """A key of `ablations.execution.failures.KINDS`: ``diverged``, ``bug``, ``oom``, ``killed``, ``disk``."""
 PAIR_SPREAD = "primary_spread"
-"""Of a parent run: standard deviation over its seeds of RRPO - DiffRO in the primary outcome. A pilot is read for it alone."""
+"""Of a parent run: standard deviation over its seeds of RRPO - DiffRO in the primary outcome."""
+
+
+def added(folder: Path) -> list[str]:
+    """Names of the optional listeners and the judges of plugins whose ``<name>_points.parquet`` is there, listeners first."""
+    end = f"_{POINTS_FILE}"
+    names = {path.name.removesuffix(end) for path in folder.glob(f"*{end}") if path.name != TEST_POINTS_FILE}
+    return [name for name in LISTENERS if name in names] + sorted(names.difference(LISTENERS))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,8 +260,11 @@ class Record:
 
     @cached_property
     def samples(self) -> pd.DataFrame:
-        """One row a stored sample and checkpoint: `SAMPLES`; may be empty."""
-        return self._table(SAMPLES_FILE)
+        """One row a stored sample and checkpoint: `SAMPLES`, with the columns of plugins' judges beside them; may be empty."""
+        table = self._table(SAMPLES_FILE)
+        for name in (name for name in added(self.folder) if name not in LISTENERS and not table.empty):
+            table = table.merge(self._table(f"{name}_{SAMPLES_FILE}"), on=["step", "prompt"], how="left")
+        return table
 
     @cached_property
     def shares(self) -> dict[tuple[str, str], dict[float, float]]:
@@ -269,8 +279,8 @@ class Record:
             return proxy if gold.empty else gold
         twice = [name for name in proxy.columns if name in gold.columns and name != "step"]
         joined = proxy.drop(columns=twice).merge(gold, on="step")
-        for name in LISTENERS:
-            if not (heard := self._table(f"{name}_points.parquet")).empty:
+        for name in added(self.folder):
+            if not (heard := self._table(f"{name}_{POINTS_FILE}")).empty:
                 joined = joined.merge(heard, on="step", how="left")
         return joined.sort_values("step", ignore_index=True)
 

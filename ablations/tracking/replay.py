@@ -210,7 +210,8 @@ class Replay:
         from mlflow.entities import Metric, Param
 
         rows = [(name, value, entry.step) for name, value in entry.metrics.items()]
-        for name, prefix in records.CURVE_PREFIXES.items():
+        added = {f"{name}_{records.POINTS_FILE}": f"checkpoint_{name}/" for name in records.added(artifacts)}
+        for name, prefix in (records.CURVE_PREFIXES | added).items():
             rows += curve(artifacts / name, prefix)
         metrics = [Metric(name, v, entry.measured, step) for name, v, step in rows if math.isfinite(v)]
         params = [Param(name, value) for name, value in entry.params.items()]

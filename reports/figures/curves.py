@@ -1,4 +1,4 @@
-"""How training went: curves with bands, and where each arm ends between emotion and intelligibility."""
+"""Training curves with bands, and the final trade-off between emotion and intelligibility."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each component does, as pictures: forest plot, every seed's dot, interactions."""
+"""Figures of effects: forest plot, every seed's value, interactions."""
 
 from __future__ import annotations
 

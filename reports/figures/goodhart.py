@@ -1,4 +1,4 @@
-"""Over-optimisation as a picture: gold and proxy accuracy against sqrt(KL), one small panel an arm."""
+"""Figure of over-optimisation: gold and proxy accuracy against sqrt(KL), one panel per arm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names beside the ends of lines: as near to them as there is room, and inside the panel."""
+"""Labels at the ends of lines, as near to them as there is room inside the panel."""
 
 from __future__ import annotations
 

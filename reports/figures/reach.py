@@ -1,4 +1,4 @@
-"""How far the answer reaches, as a picture: every conclusion in every setting."""
+"""Figure of sensitivity: every conclusion in every setting."""
 
 from __future__ import annotations
 

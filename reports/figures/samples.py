@@ -1,4 +1,4 @@
-"""What the policies say: one prompt's spectrograms across arms, and what the gold judge hears."""
+"""Figures of samples: one prompt's spectrograms across arms, and what the gold judge hears."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cross-RM transfer matrix as a picture."""
+"""Figure of the cross-RM transfer matrix."""
 
 from __future__ import annotations
 

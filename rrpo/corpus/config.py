@@ -49,7 +49,7 @@ class WorldConfig:
     audio: AudioConfig = field(default_factory=AudioConfig)
     """Feature settings shared by every model."""
     emotions: tuple[str, ...] = EMOTIONS
-    """Classes; ``neutral`` may be appended. K is their number."""
+    """Classes that the renderer knows; ``neutral`` may be appended. K is their number, unless manifests bring others."""
     language: str = "cmn"
     """Language of the policy and of the reward model's training data (the paper's is Mandarin)."""
     languages: tuple[str, ...] = ("cmn", "en", "de")
@@ -68,7 +68,10 @@ class WorldConfig:
     def __post_init__(self) -> None:
         """Raises ValueError for other emotions: artefact k is the shortcut of class k."""
         if self.emotions not in (EMOTIONS, (*EMOTIONS, "neutral")):
-            raise ValueError(f"emotions must be {EMOTIONS}, 'neutral' after them or not; got {self.emotions}")
+            raise ValueError(
+                f"the renderer's emotions must be {EMOTIONS}, 'neutral' after them or not; got {self.emotions}. Others come with "
+                "manifests of your own speech"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +82,8 @@ class ManifestConfig:
     """Hash of its lines and audio: what the stages' keys hold."""
     path: str = field(metadata={"identity": False})
     """JSON-lines file; moving it changes no key."""
+    emotions: tuple[str, ...] = option((), off=())
+    """The classes that all manifests of an experiment bring, where not all of them are the world's; empty: the world's."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from rrpo.audio import AudioError, load_wave, log_mel
-from rrpo.corpus.config import AudioConfig, SpeechConfig, WorldConfig
+from rrpo.corpus.config import AudioConfig, SpeechConfig
 from rrpo.corpus.manifest import ManifestError, Utterance, read_manifest, write_manifest
 from rrpo.corpus.render import render
-from rrpo.corpus.splits import draw_split
+from rrpo.corpus.splits import classes, draw_split
 from rrpo.pipeline.stages import Context
 
 BATCH = 10
@@ -47,15 +47,17 @@ def build(config: SpeechConfig, inputs: Mapping[str, Path], out: Path, context: 
         mel, frames = log_mel(torch.nn.utils.rnn.pad_sequence(waves, batch_first=True), lengths, audio)
         mels += [mel[i, : frames[i]].half().numpy() for i in range(len(waves))]
         context.report(start + len(waves), len(utterances))
-    write_speech(out, config.world, utterances, mels)
+    write_speech(out, audio, classes(config.world, config.split), utterances, mels)
 
 
-def write_speech(out: Path, world: WorldConfig, utterances: Sequence[Utterance], mels: Sequence[np.ndarray]) -> None:
+def write_speech(
+    out: Path, audio: AudioConfig, emotions: Sequence[str], utterances: Sequence[Utterance], mels: Sequence[np.ndarray]
+) -> None:
     """What `SpeechSet.load` reads; ``mels`` are float16 ``[T, M]``, one an utterance."""
-    np.save(out / "mel.npy", np.concatenate([np.zeros((0, world.audio.n_mels), np.float16), *mels]))
+    np.save(out / "mel.npy", np.concatenate([np.zeros((0, audio.n_mels), np.float16), *mels]))
     np.save(out / "offsets.npy", np.cumsum([0, *map(len, mels)]))
     write_manifest(out / "manifest.jsonl", utterances)
-    description = {"audio": dataclasses.asdict(world.audio), "emotions": world.emotions}
+    description = {"audio": dataclasses.asdict(audio), "emotions": tuple(emotions)}
     (out / "config.json").write_text(json.dumps(description, indent=1))
 
 
@@ -66,7 +68,7 @@ class SpeechSet:
     utterances: tuple[Utterance, ...]
     audio: AudioConfig
     emotions: tuple[str, ...]
-    """The world's classes."""
+    """Its classes, in the order of `labels`."""
     _mel: np.ndarray
     _offsets: np.ndarray
 

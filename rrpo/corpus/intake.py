@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rrpo.audio import AudioError, load_wave
@@ -44,6 +45,31 @@ def check_apart(manifests: Mapping[str, Iterable[Utterance]], heard_by: Callable
                     f"utterance {utterance.id!r} of the split {name!r} ({heard_by(name)}) sounds the same, byte for byte, as "
                     f"{twin.id!r} of {before!r} ({heard_by(before)}); leave it out of one of them"
                 )
+
+
+def classes(
+    manifests: Mapping[str, Iterable[Utterance]], known: Sequence[str], trained: Collection[str]
+) -> tuple[str, ...]:
+    """The emotions that the manifests bring: those ``known`` to the renderer in their order, then the others by name.
+
+    Empty where all are known: then the classes are the renderer's, and manifests and rendered splits go together. Raises
+    `ManifestError` where a split has an emotion that one of ``trained`` lacks, from which a reward model learns.
+    """
+    counts = {
+        name: Counter(emotion for u in manifest for emotion in (u.emotion, *(u.votes or ())))
+        for name, manifest in manifests.items()
+    }
+    there = set().union(*counts.values())
+    if there <= set(known):
+        return ()
+    for name in (name for name in trained if name in counts):
+        for other, found in counts.items():
+            if alone := sorted(found.keys() - counts[name].keys()):
+                raise ManifestError(
+                    f"the emotion {alone[0]!r} is in the split {other!r} ({found[alone[0]]} of {found.total()} labels) and not "
+                    f"in {name!r}, from which a reward model learns; correct the label, or add utterances of it to {name}"
+                )
+    return (*(emotion for emotion in known if emotion in there), *sorted(there.difference(known)))
 
 
 def check_speakable(name: str, asked: Iterable[Utterance], learnt: Iterable[Utterance]) -> None:

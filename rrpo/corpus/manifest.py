@@ -61,11 +61,12 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
 
 
 def read_manifest(
-    path: str | Path, emotions: Sequence[str], split: str = "manifest", *, audio: bool = True
+    path: str | Path, emotions: Sequence[str] | None, split: str = "manifest", *, audio: bool = True
 ) -> list[Utterance]:
     """The utterances of a manifest, our own or a user's. Audio is checked when features are built; prompts need none.
 
-    Raises `ManifestError` at the first line that cannot be used, naming ``file:line``.
+    ``emotions`` are those that it may hold; None: any. Raises `ManifestError` at the first line that cannot be used, naming
+    ``file:line``.
     """
     path = Path(path)
     if not path.is_file():
@@ -100,7 +101,7 @@ def phone_inventory(utterances: Iterable[Utterance]) -> tuple[str, ...]:
 
 
 def _parse(
-    line: str, where: str, folder: Path, emotions: Sequence[str], default_id: str, split: str, audio: bool
+    line: str, where: str, folder: Path, emotions: Sequence[str] | None, default_id: str, split: str, audio: bool
 ) -> Utterance:
     try:
         row: Any = json.loads(line)
@@ -120,10 +121,8 @@ def _parse(
             raise ManifestError(f"{where}: {key} is {row[key]!r}; give a non-empty string")
     votes = _names(row, "votes", where)
     for emotion in (row["emotion"], *(votes or ())):
-        if emotion not in emotions:
-            raise ManifestError(
-                f"{where}: unknown emotion {emotion!r}; use one of {', '.join(emotions)}, or set WorldConfig.emotions"
-            )
+        if emotions is not None and emotion not in emotions:
+            raise ManifestError(f"{where}: unknown emotion {emotion!r}; use one of {', '.join(emotions)}")
     try:
         phones = _names(row, "phones", where) or espeak.phones([row["text"]], row["language"])[0]
     except espeak.EspeakError as error:

@@ -54,7 +54,7 @@ def build(config: PromptConfig, inputs: Mapping[str, Path], out: Path, context: 
         if config.manifest is None
         else [
             Prompt(id=u.id, text=u.text, phones=u.phones, speaker=u.speaker, emotion=u.emotion)
-            for u in read_manifest(config.manifest.path, config.world.emotions, audio=False)
+            for u in read_manifest(config.manifest.path, config.manifest.emotions or config.world.emotions, audio=False)
         ]
     )
     lines = (json.dumps(dataclasses.asdict(prompt), ensure_ascii=False) for prompt in prompts)

@@ -65,5 +65,5 @@ def build(config: VoicesConfig, inputs: Mapping[str, Path], out: Path, context: 
                 )
             )
         context.report(place + 1, len(texts))
-    write_speech(out, world, utterances, mels)
+    write_speech(out, world.audio, world.emotions, utterances, mels)
     np.save(out / CUES, np.array(cues))

@@ -30,7 +30,7 @@ def draw_split(world: WorldConfig, split: SplitConfig) -> list[Utterance]:
     """
     _check(split)
     if split.manifest is not None:
-        return read_manifest(split.manifest.path, world.emotions, split.name)
+        return read_manifest(split.manifest.path, classes(world, split), split.name)
     keys: Keys = (split.name, split.seed)
     table = group_speakers(world, split.speakers)[: split.voices]
     true, voices, texts, phones = draw_content(world, split.size, table, split.texts, keys)
@@ -61,6 +61,11 @@ def draw_split(world: WorldConfig, split: SplitConfig) -> list[Utterance]:
         )
         for i in range(split.size)
     ]
+
+
+def classes(world: WorldConfig, split: SplitConfig) -> tuple[str, ...]:
+    """The emotions of ``split``: the renderer's, unless its manifest brings others."""
+    return (split.manifest and split.manifest.emotions) or world.emotions
 
 
 def draw_content(

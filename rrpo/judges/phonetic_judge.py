@@ -1,29 +1,25 @@
 """The third judge, not neural: Praat's measures of the vocoded wave -> linear or quadratic discriminant analysis.
 
 Its data are its own; it trains on utterances as analysed and as the codec gives them back, as the others do. Which of the two
-analyses is kept is decided by cross-validation on its training data. It knows no speaker.
+analyses is kept is decided by cross-validation on its training data. It knows no speaker. scikit-learn fits
+it; what is stored are arrays, which do not depend on its version.
 """
 
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
-from sklearn.model_selection import GroupKFold, cross_val_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from rrpo.corpus.config import AudioConfig
 from rrpo.corpus.features import SpeechSet
 from rrpo.judges.config import PhoneticJudgeConfig
+from rrpo.judges.discriminant import Discriminant, of_linear, of_quadratic
 from rrpo.judges.phonetics import measure
 from rrpo.judges.spoken import waves_of
 from rrpo.pipeline.stages import Context
@@ -33,12 +29,14 @@ CHUNK = 64
 """Utterances vocoded at once."""
 SMALLEST = 1e-6
 """Floor of a probability, so that its logarithm is finite."""
+CLASSIFIER = "classifier.npz"
+"""The `Discriminant`, in the judge's folder."""
 
 
 class PhoneticJudge:
     """Emotion log-probabilities of log-mel frames by way of the wave; see `log_probs`."""
 
-    def __init__(self, classifier: Any, emotions: tuple[str, ...], audio: AudioConfig) -> None:
+    def __init__(self, classifier: Discriminant, emotions: tuple[str, ...], audio: AudioConfig) -> None:
         self.classifier, self.emotions, self.audio = classifier, emotions, audio
 
     def log_probs(self, F: Tensor, lengths: Tensor) -> Tensor:
@@ -47,20 +45,20 @@ class PhoneticJudge:
 
     def of_measures(self, x: np.ndarray) -> Tensor:
         """`features` ``[B, 11]`` -> log-probabilities ``[B, K]``."""
-        return torch.from_numpy(np.log(np.maximum(self.classifier.predict_proba(x), SMALLEST))).float()
+        return torch.from_numpy(np.maximum(self.classifier.log_probs(x), np.log(SMALLEST))).float()
 
     def save(self, folder: Path) -> None:
-        """Writes ``phonetic_judge.json`` and ``classifier.pkl`` into ``folder``."""
+        """Writes ``phonetic_judge.json`` and ``classifier.npz`` into ``folder``."""
         about = {"emotions": self.emotions, "audio": asdict(self.audio)}
         (folder / "phonetic_judge.json").write_text(json.dumps(about, indent=1))
-        (folder / "classifier.pkl").write_bytes(pickle.dumps(self.classifier))
+        self.classifier.save(folder / CLASSIFIER)
 
     @classmethod
     def load(cls, folder: Path) -> PhoneticJudge:
         """Reads what `save` wrote."""
         about = json.loads((folder / "phonetic_judge.json").read_text())
-        classifier = pickle.loads((folder / "classifier.pkl").read_bytes())
-        return cls(classifier, tuple(about["emotions"]), AudioConfig(**about["audio"]))
+        emotions, audio = tuple(about["emotions"]), AudioConfig(**about["audio"])
+        return cls(Discriminant.load(folder / CLASSIFIER), emotions, audio)
 
 
 def features(F: Tensor, lengths: Tensor, audio: AudioConfig) -> np.ndarray:
@@ -70,6 +68,11 @@ def features(F: Tensor, lengths: Tensor, audio: AudioConfig) -> np.ndarray:
 
 def build(config: PhoneticJudgeConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
     """Stage ``phonetic_judge``: trains on ``speech``; writes the judge and ``scalars.json``."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
+    from sklearn.model_selection import GroupKFold, cross_val_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     speech = SpeechSet.load(inputs["speech"])
     both = TrainingFrames.load(speech, inputs["codec"], context.device).both
     parts = []
@@ -79,15 +82,16 @@ def build(config: PhoneticJudgeConfig, inputs: Mapping[str, Path], out: Path, co
         context.report(int(chunk[-1]) + 1, len(rows))
     x, y = np.concatenate(parts), np.tile(speech.labels(speech.emotions).numpy(), 2)
     kinds = {
-        "lda": make_pipeline(StandardScaler(), LinearDiscriminantAnalysis()),
-        "qda": make_pipeline(
-            StandardScaler(), QuadraticDiscriminantAnalysis(solver="eigen", shrinkage=config.shrinkage)
-        ),
+        "lda": (LinearDiscriminantAnalysis(), of_linear),
+        "qda": (QuadraticDiscriminantAnalysis(solver="eigen", shrinkage=config.shrinkage), of_quadratic),
     }
     folds = GroupKFold(config.folds)
     groups = np.tile(np.arange(len(speech)), 2)  # both renditions of an utterance in one fold
-    scores = {name: float(cross_val_score(kind, x, y, groups=groups, cv=folds).mean()) for name, kind in kinds.items()}
-    best = max(scores, key=lambda name: scores[name])
-    judge = PhoneticJudge(kinds[best].fit(x, y), tuple(speech.emotions), speech.audio)
-    judge.save(out)
+    scores = {}
+    for name, (kind, _) in kinds.items():
+        fit = make_pipeline(StandardScaler(), kind)
+        scores[name] = float(cross_val_score(fit, x, y, groups=groups, cv=folds).mean())
+    kind, arrays_of = kinds[max(scores, key=lambda name: scores[name])]
+    fit = make_pipeline(StandardScaler(), kind).fit(x, y)
+    PhoneticJudge(arrays_of(fit[0], fit[1]), tuple(speech.emotions), speech.audio).save(out)
     (out / "scalars.json").write_text(json.dumps({f"accuracy_{name}": value for name, value in scores.items()}))

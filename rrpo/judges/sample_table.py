@@ -61,18 +61,42 @@ def tabulate(
     Reads ``sft_samples``, the ``optimize`` stage of the SFT policy, and from ``sft`` its `TABLE` by the same models; without them
     the samples are the SFT policy's own.
     """
-    sft = Samples.load(inputs["sft_samples"], len(prompts)) if "sft_samples" in inputs else samples
-    sft = sft.at(sft.steps[0])
+    sft = first_of_sft(samples, len(prompts), inputs)
+
+    def ask(new: Samples) -> pd.DataFrame:
+        return hear(new, expected(new.prompt, sft), prompts, models, report)
+
+    known = inputs["sft"] / TABLE if "sft" in inputs else None
+    heard = heard_once(samples, sft, known, models.heard, ask)
+    return pd.concat([asked(samples, prompts, models.emotions), heard], axis=1)
+
+
+def first_of_sft(samples: Samples, prompts: int, inputs: Mapping[str, Path]) -> Samples:
+    """The SFT policy's samples from ``sft_samples``; without it, the first checkpoint's of ``samples``, which are its own."""
+    sft = Samples.load(inputs["sft_samples"], prompts) if "sft_samples" in inputs else samples
+    return sft.at(sft.steps[0])
+
+
+def heard_once(
+    samples: Samples,
+    sft: Samples,
+    known: Path | None,
+    columns: Sequence[str],
+    ask: Callable[[Samples], pd.DataFrame],
+) -> pd.DataFrame:
+    """``columns`` of ``samples``, in their order: what ``ask`` says of them.
+
+    Of those that equal the SFT policy's samples ``sft``, what its own table says, the file ``known``; None: nothing is known yet.
+    """
     new = np.ones(len(samples.step), dtype=bool)
     parts = []
-    if "sft" in inputs:
+    if known is not None:
         new = ~same(samples, sft)
-        known = pd.read_parquet(inputs["sft"] / TABLE).set_index("prompt").loc[samples.prompt[~new], models.heard]
-        parts.append(known.set_index(np.flatnonzero(~new)))
+        rows = pd.read_parquet(known).set_index("prompt").loc[samples.prompt[~new], list(columns)]
+        parts.append(rows.set_index(np.flatnonzero(~new)))
     if new.any():
-        rows = hear(samples.select(new), expected(samples.prompt[new], sft), prompts, models, report)
-        parts.append(rows.set_index(np.flatnonzero(new)))
-    return pd.concat([asked(samples, prompts, models.emotions), pd.concat(parts).sort_index()], axis=1)
+        parts.append(ask(samples.select(new)).set_index(np.flatnonzero(new)))
+    return pd.concat(parts).sort_index()
 
 
 def same(samples: Samples, sft: Samples) -> np.ndarray:
@@ -121,12 +145,30 @@ def hear(
     report: Report = lambda done, total: None,
 ) -> pd.DataFrame:
     """`Models.heard` of each sample; ``expected [R]`` tokens were to be expected of it."""
+
+    def ask(part: Samples, rows: np.ndarray, F: Tensor, lengths: Tensor) -> pd.DataFrame:
+        return _hear(part, expected[rows], part.of(prompts), F, lengths, models)
+
+    return in_chunks(samples, prompts, models.codec, ask, report)
+
+
+def in_chunks(
+    samples: Samples,
+    prompts: Sequence[Prompt],
+    codec: Codec,
+    ask: Callable[[Samples, np.ndarray, Tensor, Tensor], pd.DataFrame],
+    report: Report,
+) -> pd.DataFrame:
+    """What ``ask`` says of chunks of samples of like length, as one table in the samples' order.
+
+    ``ask`` is given the chunk, its places among the samples, and its frames ``F [R, T, M]``, ``lengths [R]``.
+    """
     order = np.argsort(samples.lengths, kind="stable")
     parts = []
     for first in range(0, len(order), CHUNK):
         rows = order[first : first + CHUNK]
         part = samples.select(rows)
-        parts.append(_hear(part, expected[rows], part.of(prompts), *decoded(part, models.codec, prompts), models))
+        parts.append(ask(part, rows, *decoded(part, codec, prompts)))
         report(min(first + CHUNK, len(order)), len(order))
     return pd.concat(parts).set_index(order).sort_index()
 
@@ -169,17 +211,17 @@ def measured(rows: pd.DataFrame, emotions: Sequence[str], gold: str, others: Seq
     target = rows["target"].to_numpy()
     classes = np.array([emotions.index(name) for name in target])
     return {
-        **_agreement(rows, gold),
+        **agreement(rows, gold),
         "phone_error_rate": float(rows["phone_errors"].sum() / rows["phones"].sum()),
         "hack_rate": metrics.hack_rate(rows["proxy"].to_numpy(), rows[gold].to_numpy(), target, planted),
         "uptake": metrics.shortcut_uptake(planted, classes),
         **{f"artefact_{kind}": float(rows[f"artefact_{kind}"].mean()) for kind in KINDS},
-        **{name: value for other in others for name, value in _agreement(rows, other).items()},
+        **{name: value for other in others for name, value in agreement(rows, other).items()},
         "seconds_mean": float(rows["seconds"].mean()),
     }
 
 
-def _agreement(rows: pd.DataFrame, judge: str) -> dict[str, float]:
+def agreement(rows: pd.DataFrame, judge: str) -> dict[str, float]:
     """How often, and how surely, a judge hears the target."""
     return {
         f"{judge}_accuracy": float((rows[judge] == rows["target"]).mean()),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from rrpo.judges.samples import Samples
 from rrpo.models.policy import Rollout, token_entropy
 from rrpo.optimizers.diffro import Step, diffro_step
 from rrpo.optimizers.diversity import within_prompt_diversity
+from rrpo.optimizers.matching import match
 from rrpo.optimizers.probe import probe_statistics
 from rrpo.optimizers.reward import reward_loss
 from rrpo.optimizers.rollout import (
@@ -56,6 +58,8 @@ def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: C
         DivergedError: A reward, the loss or the gradient is not finite; raised before the optimiser's step.
         Interrupted: ``context`` asked for it between two steps.
     """
+    matched = match(inputs)
+    config = replace(config, gradient_scale=config.gradient_scale * matched.get("gradient_match", 1.0))
     models = Models.load(inputs, context.device, context.micro)
     train = Prompts.load(inputs["rl_prompts"], models)
     evaluation = Prompts.load(inputs["eval_prompts"], models)
@@ -92,7 +96,7 @@ def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: C
     frame = pd.DataFrame(points)
     frame.to_parquet(out / "points.parquet")
     Samples.concatenate(samples).save(out)
-    (out / "scalars.json").write_text(json.dumps(_summary(frame)))
+    (out / "scalars.json").write_text(json.dumps(_summary(frame) | matched))
 
 
 def _tell(context: Context, checkpoints: Checkpoints, rows: Sequence[Mapping[str, float]]) -> None:

@@ -16,8 +16,9 @@ from dataclasses import replace
 from functools import cache
 from typing import TypeVar
 
-from rrpo.config import OFF, ArmConfig
+from rrpo.config import OFF, ArmConfig, RegularizerConfig
 from rrpo.corpus.config import SplitConfig
+from rrpo.identity import content_hash
 from rrpo.judges.config import (
     AssessConfig,
     ExamineSetConfig,
@@ -26,9 +27,11 @@ from rrpo.judges.config import (
     TransferConfig,
     VoiceConfig,
 )
+from rrpo.judges.protocol import JUDGES, OpinionConfig
 from rrpo.packages import present
 from rrpo.pipeline import world
 from rrpo.pipeline.stages import Stage
+from rrpo.plugins import Choice
 from rrpo.profiles import Profile
 from rrpo.regularizers import REGULARIZERS
 
@@ -42,6 +45,11 @@ LISTENERS = {
     "naturalness": ("speechmos", "onnxruntime"),
 }
 """Optional listeners to vocoded samples, and the packages that each needs."""
+
+
+def starting(arm: ArmConfig) -> ArmConfig:
+    """The SFT policy as an arm with the same evaluation noise: what an arm's samples are compared with."""
+    return replace(SFT, policy_seed=arm.policy_seed)
 
 
 @cache
@@ -67,7 +75,7 @@ def sft(profile: Profile, seed: int) -> Stage:
 @cache
 def pretrained(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """The RM before its fine-tuning; an arm's own data are the biased set's, ``rm_test_*`` are the same for all."""
-    config = replace(profile.pretrain, seed=seed, shuffle_labels=arm.shuffle_labels)
+    config = replace(profile.pretrain, seed=_own(arm.rm_seed, seed), shuffle_labels=arm.shuffle_labels)
     split = world.splits(profile)["rm_oracle" if arm.rm_data == "oracle" else "rm_pretrain"]
     if arm.rm_data == "biased":
         split = replace(
@@ -100,7 +108,7 @@ def reward_model(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         seed=seed,
     )
     lr = _own(arm.rm_lr, profile.finetune.lr)
-    config = replace(profile.finetune, seed=seed, lr=lr, regularizers=arm.regularizers)
+    config = replace(profile.finetune, seed=_own(arm.rm_seed, seed), lr=lr, regularizers=arm.regularizers)
     inputs = {"model": before, "speech": world.speech(profile, split), "codec": world.codec(profile)}
     return Stage("finetune", "rrpo.training.finetune:build", config, inputs, f"RM fine-tuning seed {seed}")
 
@@ -142,9 +150,10 @@ def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         "beta",
         "tau",
     )
+    own_seed = _own(arm.policy_seed, seed)
     config = replace(
         given,
-        seed=seed,
+        seed=own_seed,
         reward=arm.reward,
         **{name: _own(getattr(arm, name), getattr(given, name)) for name in names},
     )
@@ -154,9 +163,12 @@ def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         "recogniser": world.recogniser(profile, "reward"),
         "codec": world.codec(profile),
         "val": world.judge(profile, "val"),
-        "rl_prompts": world.prompts(profile, "rl", profile.rl_prompts, seed),
+        "rl_prompts": world.prompts(profile, "rl", profile.rl_prompts, own_seed),
         "eval_prompts": world.eval_prompts(profile),
     }
+    if arm.match_gradient:
+        robust = replace(arm, regularizers=RegularizerConfig(), match_gradient=False)
+        inputs |= {"own_fidelity": fidelity(profile, arm, seed), "rrpo_fidelity": fidelity(profile, robust, seed)}
     return Stage("optimize", "rrpo.optimizers.loop:build", config, inputs, f"policy optimisation seed {seed}")
 
 
@@ -170,8 +182,8 @@ def assessed(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         "val": world.judge(profile, "val"),
         "recogniser": world.recogniser(profile, "judge"),
     }
-    if arm != SFT:
-        inputs |= {"sft": assessed(profile, SFT, seed), "sft_samples": optimized(profile, SFT, seed)}
+    if arm != (start := starting(arm)):
+        inputs |= {"sft": assessed(profile, start, seed), "sft_samples": optimized(profile, start, seed)}
     return Stage("assess", "rrpo.judges.assess:build", AssessConfig(), inputs, f"assessment seed {seed}")
 
 
@@ -185,8 +197,8 @@ def scored(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         "recogniser": world.recogniser(profile, "judge"),
         "common": pretrained(profile, SFT, seed),
     }
-    if arm != SFT:
-        inputs |= {"sft": scored(profile, SFT, seed), "sft_samples": optimized(profile, SFT, seed)}
+    if arm != (start := starting(arm)):
+        inputs |= {"sft": scored(profile, start, seed), "sft_samples": optimized(profile, start, seed)}
     return Stage("score", "rrpo.judges.score:build", profile.score, inputs, f"test judges seed {seed}")
 
 
@@ -208,9 +220,30 @@ def listened(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
         "naturalness": (profile.naturalness, {"predictor": world.predictor(profile)}),
     }[name]
     inputs = {"waves": vocoded(profile, arm, seed)} | reference
-    if arm != SFT:
-        inputs["sft"] = listened(profile, SFT, seed, name)
+    if arm != (start := starting(arm)):
+        inputs["sft"] = listened(profile, start, seed, name)
     return Stage(name, f"rrpo.judges.listeners:{name}", config, inputs, f"{name} seed {seed}")
+
+
+def opinion(profile: Profile, arm: ArmConfig, seed: int, judge: Choice) -> Stage:
+    """What a registered judge hears in all of a cell's stored samples."""
+    inputs = {
+        "samples": optimized(profile, arm, seed),
+        "eval_prompts": world.eval_prompts(profile),
+        "codec": world.codec(profile),
+        "judge": world.registered_judge(profile, judge),
+    }
+    if arm != SFT:
+        inputs |= {"sft": opinion(profile, SFT, seed, judge), "sft_samples": optimized(profile, SFT, seed)}
+    return Stage(
+        "opinion", "rrpo.judges.opinion:build", OpinionConfig(judge=judge), inputs, f"judge {judge.name} seed {seed}"
+    )
+
+
+def opinions(profile: Profile, arm: ArmConfig, seed: int) -> dict[str, Stage]:
+    """`opinion` of every registered judge, by role; an edited judge has another role, so that what it hears is added anew."""
+    judges = [JUDGES.choice(name) for name in JUDGES]
+    return {f"opinion_{judge.name}_{content_hash(judge)[:8]}": opinion(profile, arm, seed, judge) for judge in judges}
 
 
 def examined_voices(profile: Profile, arm: ArmConfig, seed: int, engine: str) -> Stage:
@@ -229,15 +262,22 @@ def measured(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
 
 
 def core(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[str, Stage]:
-    """The stages that make a cell's record on every machine, by role; without a policy the reward model's alone."""
-    stages = {"examined": examined(profile, arm, seed), "fidelity": fidelity(profile, arm, seed)}
+    """The stages that make a cell's record on every machine, by role; without a policy the reward model's alone.
+
+    Gradient fidelity is measured on a policy's samples, so a reward model alone goes without it where that policy cannot speak
+    its emotions (`world.rendered_below`).
+    """
+    stages = {"examined": examined(profile, arm, seed)}
+    trusted = fidelity(profile, arm, seed)
+    if policy or not world.rendered_below(profile, trusted):
+        stages["fidelity"] = trusted
     if policy:
         stages |= {"optimized": optimized(profile, arm, seed), "scored": scored(profile, arm, seed)}
     return stages
 
 
 def optional(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[str, Stage]:
-    """The stages beside `core` whose packages are installed, or whose plugins are used, here, by role."""
+    """The stages beside `core` whose packages are installed here or that plugins bring, by role."""
     stages = {f"voices_{engine}": examined_voices(profile, arm, seed, engine) for engine in world.other_synthesisers()}
     stages |= {
         f"measured_{name}_{REGULARIZERS.source(name)}": measured(profile, arm, seed, name)
@@ -246,8 +286,8 @@ def optional(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> di
     }
     if policy:
         names = [name for name, packages in LISTENERS.items() if all(map(present, packages))]
-        stages |= {name: listened(profile, arm, seed, name) for name in names}
-    return stages
+        stages |= {name: listened(profile, arm, seed, name) for name in names} | opinions(profile, arm, seed)
+    return {role: stage for role, stage in stages.items() if not world.rendered_below(profile, stage)}
 
 
 def transferred(profile: Profile, arms: Mapping[str, ArmConfig], seed: int) -> Stage:

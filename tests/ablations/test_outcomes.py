@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ablations.judges import JUDGES, gold, tuning, vetoing
+from ablations.judges import BUILT_IN, gold, tuning, vetoing
 from ablations.outcomes import OUTCOMES, Outcome, clean_success, find, hacked_share, shown
 from ablations.tracking.records import Record
 
@@ -84,7 +84,7 @@ def test_an_optional_outcome_is_shown_where_a_record_has_it():
 
 
 def test_one_judge_is_gold_and_another_tunes():
-    assert [judge.name for judge in JUDGES] == [gold().name, *(judge.name for judge in vetoing())]
+    assert [judge.name for judge in BUILT_IN] == [gold().name, *(judge.name for judge in vetoing())]
     assert tuning() in vetoing()
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from ablations import regime
-from ablations.regime import STEPS, gentlest, lightest, widest, working
+from ablations.regime import STEPS, gentlest, lightest, standing, widest, working
 
 
 def runs(candidate: str, seeds: int = 3, batch: int = 32, **columns: Sequence[float]) -> pd.DataFrame:
@@ -21,7 +21,9 @@ def runs(candidate: str, seeds: int = 3, batch: int = 32, **columns: Sequence[fl
         "proxy": [0.6] * size,
         "kl_token": [0.0] * size,
     }
-    table = pd.DataFrame(base | {"phone_errors": [0.1] * size, "clean": 0.5, "artefacts": 0.1} | dict(columns))
+    table = pd.DataFrame(
+        base | {"phone_errors": [0.1] * size, "clean": 0.5, "hacked": 0.2, "artefacts": 0.1} | dict(columns)
+    )
     made = [table.assign(candidate=candidate, seed=1000 + k, rollouts=table["step"] * batch) for k in range(seeds)]
     return pd.concat(made, ignore_index=True)
 
@@ -90,11 +92,31 @@ def test_the_most_data_that_open_the_window_or_else_the_widest() -> None:
     assert widest(assay(windows, phones=0.3))[1][-1].startswith("no candidate")
 
 
+def ends(name: str, gold: Sequence[float], clean: Sequence[float]) -> pd.DataFrame:
+    """From gold .8 and clean success .5 to these, one a seed."""
+    parts = [runs(name, seeds=1, gold=[0.8, g], clean=[0.5, c]) for g, c in zip(gold, clean, strict=True)]
+    return pd.concat([part.assign(seed=1000 + k) for k, part in enumerate(parts)], ignore_index=True)
+
+
+def test_a_control_fails_where_its_interval_lies_above_sft() -> None:
+    vanilla = ends("diffro", [0.95, 0.96, 0.97], [0.7, 0.71, 0.72])
+    placebo = ends("placebo", [0.2, 0.3, 0.25], [0.6, 0.7, 0.3])
+    chosen, said = standing(pd.concat([placebo, ends("content_only", [0.7, 0.82, 0.9], [0.4, 0.5, 0.5]), vanilla]))
+    assert chosen == "both controls hold", "vanilla may rise, and a mean above SFT's is no interval above it"
+    assert said[:2] == [
+        "placebo: gold -55.0 [-67.4, -42.6] points from SFT's",
+        "placebo: clean success +3.3 [-48.4, +55.0] points from SFT's",
+    ]
+    chosen, _ = standing(pd.concat([placebo, ends("content_only", [0.7, 0.7, 0.7], [0.53, 0.54, 0.55]), vanilla]))
+    assert chosen == "the regime fails: content_only ends above SFT in clean success"
+
+
 def test_a_table_of_samples_is_summed_up_by_checkpoint() -> None:
     samples = pd.DataFrame(
         {
             "step": [0, 0, 20, 20],
             "target": ["sad"] * 4,
+            "proxy": ["sad", "sad", "angry", "sad"],
             "val": ["sad", "happy", "sad", "sad"],
             "artefact_click": [False, False, True, False],
             "phone_errors": [0, 1, 0, 4],
@@ -104,6 +126,7 @@ def test_a_table_of_samples_is_summed_up_by_checkpoint() -> None:
     found = regime.by_checkpoint(samples)
     assert found.index.tolist() == [0, 20]
     assert found["clean"].tolist() == [0.5, 0.0]  # a click, and phones that are not understood
+    assert found["hacked"].tolist() == [0.5, 1.0]  # of the samples that the proxy hears right
     assert found["artefacts"].tolist() == [0.0, 0.5]
     assert found["phone_errors"].tolist() == pytest.approx([0.05, 0.2])
 

@@ -48,6 +48,17 @@ def test_a_cell_that_is_planned_anew_takes_its_own_place_alone(runs: Path):
     ]
 
 
+def test_cells_of_two_worlds_are_told_apart(runs: Path):
+    folder = check(runs)
+    recorder.create(folder, "tiny")
+    (here,) = fakes.cells(["diffro"], [1])
+    write_plan(folder, "tiny", [here, replace(here, profile=in_world(here.profile, 1))])
+    rows = status.status(Store(folder), "tiny")
+    assert [(row.cell, row.profile) for row in rows] == [("diffro/1", "smoke"), ("diffro/1", "smoke-world1")]
+    shown = CliRunner().invoke(status.app, ["--runs-dir", str(runs)]).output
+    assert "smoke-world1" in shown
+
+
 def test_a_plan_that_an_older_version_wrote_is_read_and_added_to(runs: Path):
     folder = check(runs)
     (runs / "plans").mkdir()

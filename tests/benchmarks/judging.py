@@ -1,8 +1,9 @@
 """What judging samples is made of, and what it cost before: ``python tests/benchmarks/judging.py --runs-dir runs``.
 
-For samples of a stored ``speech`` stage, through a stored codec: CPU seconds of this process for each part, medians of several
-rounds taken in turn, beside the time of what the part replaced, as libraries compute it (torchaudio's Griffin-Lim from zero
-phase, 12 and 3 iterations; its cepstra and deltas; a table of edits by NumPy), and the vocoders' mean error in log-mel.
+For samples of a profile's speech, through its codec, as installed or as the runs folder has them (what neither has is built):
+CPU seconds of this process for each part, medians of several rounds taken in turn, beside the time of what the part replaced, as
+libraries compute it (torchaudio's Griffin-Lim from zero phase, 12 and 3 iterations; its cepstra and deltas; a table of edits by
+NumPy), and the vocoders' mean error in log-mel.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ from rrpo.judges.wave_features import wave_features
 from rrpo.masking import valid_mask
 from rrpo.models.codec import Codec
 from rrpo.models.vocoder import linear_power, vocode
+from rrpo.pipeline import world
+from rrpo.pipeline.stages import Context, materialise
+from rrpo.profiles import PROFILES
 
 
 def library_vocode(F: Tensor, lengths: Tensor, audio: AudioConfig) -> Tensor:
@@ -75,15 +79,16 @@ def table_distance(hypothesis: list[str], reference: list[str]) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
+    parser.add_argument("--profile", default="embedded", choices=PROFILES)
     parser.add_argument("--speech", default="judge_heldout", help="name of the split")
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    stages = asked.runs_dir / "stages"
-    folder = next(path.parent for path in stages.glob("speech-*/stage.json") if f'"{asked.speech}"' in path.read_text())
-    speech = SpeechSet.load(folder)
-    codec = Codec.load(next(stages.glob("codec-*")))
+    profile = PROFILES[asked.profile]
+    made = (world.world_speech(profile, asked.speech), world.codec(profile))
+    heard, coded = (materialise(stage, asked.runs_dir, Context()) for stage in made)
+    speech, codec = SpeechSet.load(heard), Codec.load(coded)
     audio = replace(speech.audio, griffin_lim_steps=AudioConfig().griffin_lim_steps)
     rows = np.arange(min(asked.samples, len(speech)))
     said = [speech.utterances[i] for i in rows]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from typing import Any
 
 import pytest
 
@@ -10,3 +11,12 @@ BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 FLAGS += ["--disable-sync", "--disable-quic", "--autoplay-policy=no-user-gesture-required"]
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium here (Debian: chromium)")
+
+
+def faults(tab: Any) -> list[str]:
+    """What axe-core finds serious or critical on the page that a tab shows, everything unfolded."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    tab.evaluate("document.querySelectorAll('details').forEach(part => { part.open = true; })")
+    found = Axe().run(tab).response["violations"]
+    return [f"{one['id']}: {one['nodes'][0]['html']}" for one in found if one["impact"] in ("serious", "critical")]

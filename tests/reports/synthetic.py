@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -81,3 +82,17 @@ def grid(
         records += [make(arm, seed, level + noise * rng.standard_normal()) for seed in range(seeds)]
     planned = dict.fromkeys(arms, seeds)
     return Selection("full", tuple(records), planned, (), (seeds,) if plans is None else plans)
+
+
+def shuffled(selection: Selection, seed: int) -> Selection:
+    """The very cells under arms' names that are shuffled within every seed; SFT keeps its own."""
+    rng = np.random.default_rng(seed)
+    arms = [arm for arm in selection.arms if arm != "sft"]
+    made = list(selection.of("sft"))
+    for number in sorted({r.seed for r in selection.records}):
+        own = [r for r in selection.records if r.seed == number and r.label != "sft"]
+        made += [
+            Fake(arm, number, r.points, r.samples, params=r.params, scalars=r.scalars, tags=r.tags)
+            for arm, r in zip(rng.permutation(arms), own, strict=True)
+        ]
+    return replace(selection, records=tuple(made))

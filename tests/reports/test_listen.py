@@ -12,7 +12,7 @@ from typing import Any
 
 import fakes
 import pytest
-from browser import BROWSER, FLAGS, needs_browser
+from browser import BROWSER, FLAGS, faults, needs_browser
 from stored import ARMS, report, store_cells
 from typer.testing import CliRunner, Result
 
@@ -351,6 +351,7 @@ def test_in_a_browser_a_person_rates_reloads_and_downloads(
 
     def rate_all(tab: Page, name: str) -> None:
         tab.goto(page.as_uri())
+        assert faults(tab) == []
         tab.get_by_role("textbox").fill(name)
         tab.keyboard.press("Enter")
         for k in range(9):

@@ -11,10 +11,11 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import fakes
 import pytest
-from browser import BROWSER, FLAGS, needs_browser
+from browser import BROWSER, FLAGS, faults, needs_browser
 from stored import ARMS, report, store_cells
 
 from ablations.execution.runs_folder import check
@@ -87,6 +88,17 @@ def test_the_page_needs_no_other_file(page: Path):
         assert word.lower() in text.lower()
 
 
+def reached(tab: Any, presses: int, wanted: str = "") -> set[str]:
+    """What so many presses of the tab key lead to; they end at the kind that is wanted."""
+    found: set[str] = set()
+    for _ in range(presses):
+        tab.keyboard.press("Tab")
+        found.add(tab.evaluate("document.activeElement.tagName"))
+        if wanted in found:
+            break
+    return found
+
+
 @needs_browser
 @pytest.mark.timeout(90)
 def test_in_a_browser_it_renders_and_plays(page: Path):
@@ -108,6 +120,12 @@ def test_in_a_browser_it_renders_and_plays(page: Path):
         assert sounds.first.evaluate(PLAY) == pytest.approx(0.1, abs=0.02)
         assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "only tables scroll sideways"
         assert tab.evaluate(MISSED) == 0, "every cell can be scrolled to"
+        assert tab.locator("#explorer .mean").count() == 4, "gold and proxy of DiffRO and RRPO"
+        tab.select_option("#explorer-outcome", "clean success, %")
+        tab.check("#explorer label:has-text('sft') input, #explorer label:has-text('ls') input")
+        assert tab.locator("#explorer .mean").count() == 3
+        tab.locator("#explorer .target").last.hover()
+        assert "seed 2" in tab.locator("#explorer .tip").inner_text()
         folded = tab.evaluate(FOLDED)
         tab.set_viewport_size({"width": 1030, "height": 720})  # A4 on its side within its margins
         tab.emulate_media(media="print")
@@ -119,13 +137,30 @@ def test_in_a_browser_it_renders_and_plays(page: Path):
         )
         assert tab.evaluate(FOLDED) > folded + 20, "what is folded on the screen is printed"
         tab.emulate_media(media="screen")
-        reached = set()
-        for _ in range(80):
-            tab.keyboard.press("Tab")
-            reached.add(tab.evaluate("document.activeElement.tagName"))
-        assert {"A", "AUDIO", "SUMMARY", "DIV"} <= reached
+        tab.reload()
+        assert {"A", "SELECT", "INPUT", "SUMMARY", "DIV"} <= reached(tab, 40)
+        tab.locator("nav a[href='#part-audio']").click()
+        assert tab.evaluate("document.querySelector('#part-audio').open"), "a link unfolds what it leads to"
+        assert "BUTTON" in reached(tab, 10, "BUTTON")
+        tab.keyboard.press("ArrowRight")
+        assert "diffro" in tab.evaluate("document.activeElement.getAttribute('aria-label')")
+        tab.keyboard.press("Enter")
+        tab.wait_for_function("document.activeElement.parentElement.querySelector('audio').played.length > 0")
         browser.close()
     assert said == []
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(page: Path, scheme: str):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as player:
+        browser = player.chromium.launch(executable_path=BROWSER, timeout=30_000, args=FLAGS)
+        tab = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
+        tab.goto(page.as_uri())
+        assert faults(tab) == []
+        browser.close()
 
 
 @needs_browser

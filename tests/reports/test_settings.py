@@ -24,6 +24,7 @@ from reports.loading import Selection, select
 from reports.report import make
 from reports.sensitivity import Finding, findings, sheets, verdict, words
 from rrpo.pipeline.cell import Cell
+from rrpo.profiles import EMBEDDED
 
 SINGLES = ("diffro", "ls", "eam", "adv", "rrpo")
 WHOLE = tuple(factorial())
@@ -106,8 +107,11 @@ def test_conclusions_survive_vanish_or_turn_round():
     assert any(note.startswith("EAM, added to DiffRO: Better in") for note in survival.notes)
     assert survival.row("EAM, added to DiffRO")["points"].mean == pytest.approx(0.12, abs=0.01)  # type: ignore[union-attr]
     assert "simultaneous over the setting's 4 conclusions" in survival.notes[0]
-    assert [column.heading for column in by_setting.columns][:3] == ["setting", "rater noise", "planted shortcut"]
-    assert by_setting.rows[0][:3] == (f"{OWN} *", 0.3, 0.9)
+    assert [row[:2] for row in by_setting.rows] == [
+        (f"{OWN} *", ""),
+        ("noise0.6_shortcut0.9", "rater noise 0.6"),
+        ("noise0.3_shortcut0", "planted shortcut 0"),
+    ]
     first, second, third = verdict(found, "Nobody listened.")
     assert first.startswith("RRPO - DiffRO: Equivalent in")
     assert "LS, added to DiffRO: Equivalent in" in second
@@ -154,7 +158,7 @@ def test_a_whole_setting_that_is_lost_is_still_there():
     lost = {(label, seed): "missing" for label in labels if label.endswith(place) for seed in range(6)}
     survival, by_setting = sheets(findings(of(without_place, lost=lost, labels=labels)))
     assert [row[0] for row in by_setting.rows] == [f"{OWN} *", place, "noise0.3_shortcut0"]
-    assert by_setting.columns[1].name == "planted_shortcut", "the only factor that is known to differ"
+    assert [row[1] for row in by_setting.rows] == ["", "", "planted shortcut 0"], "of the lost one nothing is known"
     assert by_setting.row(place)["rrpo_diffro"].n == 0  # type: ignore[union-attr]
     assert "in 1 of 2 settings" in " ".join(survival.notes)
 
@@ -304,16 +308,29 @@ def test_uptake_by_the_other_factors_and_with_one_seed():
     assert uptake.sheet([r for r in records if "shortcut0.9" in r.label]) is None
 
 
+def test_a_setting_is_told_by_the_arms_that_it_changes():
+    """The vanilla reward model has one form of reward, so DiffRO's cell is the own setting's."""
+    made = [
+        Fake(c.label, 1, pd.DataFrame(), params=c.params())
+        for c in sensitivity(EMBEDDED, [1])
+        if c.label.endswith(("@own", "@full_l_ser", "@hard", "@data75_3_30"))
+    ]
+    found = {setting.name: setting for setting in settings.settings(made)}
+    assert {name for name, setting in found.items() if setting.own} == {"own"}
+    assert found["full_l_ser"].changed == {"reward": "full_l_ser"}
+    assert found["hard"].changed.keys() >= {"learning rate", "updates"}
+    assert found["data75_3_30"].changed == {"RM utterances": 75, "RM speakers": 3, "annotated utterances": 30}
+    assert (found["own"].levels["reward"], found["own"].levels["RM speakers"]) == ("hard_ce", 32)
+
+
 def test_a_grid_of_settings_is_reported(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The real grid's arms, stored as cells and read back from MLflow."""
+    wanted = ("@own", "@shortcut0", "@full_l_ser")
+    arms = {c.label: c.arm for c in sensitivity(EMBEDDED, [1]) if c.label.endswith(wanted)}
 
     def cells(profile: object, seeds: list[int]) -> list[Cell]:
-        wanted = [
-            c for c in sensitivity(fakes.PROFILE, seeds) if c.label.endswith("lr0.0003") and "noise0.3" in c.label
-        ]
-        made = fakes.cells([c.label for c in wanted], [1])
-        arms = {c.label: c.arm for c in wanted}
-        return [replace(cell, arm=arms[cell.label], seed=seed) for seed in seeds for cell in made]
+        made = [replace(cell, arm=arms[cell.label], profile=EMBEDDED) for cell in fakes.cells(list(arms), [1])]
+        return [replace(cell, seed=seed) for seed in seeds for cell in made]
 
     monkeypatch.setitem(GRIDS, "tiny", Grid(cells=cells, profile="smoke"))
     store_cells(runs, cells(None, [1]))
@@ -322,16 +339,18 @@ def test_a_grid_of_settings_is_reported(runs: Path, tmp_path: Path, monkeypatch:
     assert made.answer[-1].endswith("no human has listened.")
     found = {sheet.name: sheet for sheet in made.sheets}
     assert {"survival", "settings", "uptake"} <= found.keys()
-    assert [row[0] for row in found["survival"].rows][-1] == "RRPO - DiffRO"
+    assert [row[0] for row in found["survival"].rows] == ["RRPO - DiffRO"]
     assert found["survival"].row("RRPO - DiffRO")["verdict"] == "interim", "so the world's own setting was known"
-    levels = [row[1] for row in found["settings"].rows]
-    assert levels == [0.0, 0.9], "noise and learning rate do not differ"
-    assert len(found["uptake"].rows) == 5
+    assert [row[:2] for row in found["settings"].rows] == [
+        ("own *", ""),
+        ("shortcut0", "planted shortcut 0"),
+        ("full_l_ser", "reward full_l_ser"),
+    ]
+    assert [row[:2] for row in found["uptake"].rows] == [("diffro", 1), ("rrpo", 1)]
     figures = {figure.name: figure for figure in made.figures}
-    assert "Setting: noise0.3_shortcut0.9_lr0.0003, of 2." in figures["goodhart"].caption
+    assert "Setting: own, of 3." in figures["goodhart"].caption
     assert [path.name for path in figures["reach"].draw(tmp_path)] == ["reach.pdf", "reach.png"]
     shown, _ = settings.plain(select(runs, "tiny"))
-    assert shown.arms == list(SINGLES)
-    assert {r.params["arm.shortcut"] for r in shown.records} == {"0.9"}
+    assert shown.arms == ["diffro", "rrpo", "oracle"]
     assert "components" not in found, "arms are compared within their setting"
     assert made.sheets[0].name == "survival"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import pytest
-from synthetic import Fake, grid, record
+from synthetic import Fake, grid, record, shuffled
 
 from ablations.grids import rm, shortcut
+from ablations.stats.family import Pilot
 from reports import effects, published
 from reports.loading import Selection
 from reports.words import answer, methods
@@ -52,17 +52,7 @@ def test_where_nothing_helps_nothing_is_named():
 
 def test_with_shuffled_labels_nothing_is_named():
     """The very cells of the grid in which LS helps, under arms' names that are shuffled within every seed."""
-    rng = np.random.default_rng(3)
-    selection = grid({"ls": 0.10})
-    arms = [arm for arm in selection.arms if arm != "sft"]
-    made = list(selection.of("sft"))
-    for seed in range(8):
-        own = [r for r in selection.records if r.seed == seed and r.label != "sft"]
-        made += [
-            record(arm, seed, r.points["test_accuracy"].iloc[-1])
-            for arm, r in zip(rng.permutation(arms), own, strict=True)
-        ]
-    sentence, *_ = said(replace(selection, records=tuple(made)))
+    sentence, *_ = said(shuffled(grid({"ls": 0.10}), 3))
     assert sentence.startswith("Whether RRPO stops or reduces reward hacking is undecided: clean success differs")
     assert re.search(r"points \(\d+ seeds for power 0.8\); of its parts none is shown to help", sentence)
     assert "helps" not in sentence
@@ -138,6 +128,16 @@ def test_methods_name_the_family_that_is_tested():
     family = "LS, added to DiffRO; EAM, added to DiffRO; Adv, added to DiffRO; RRPO - DiffRO"
     assert f"Tested in each setting, secondary: {family}; paired t on seeds, intervals simultaneous over 4" in text
     assert "factorial" not in text
+
+
+def test_methods_tell_the_committed_pilot():
+    parts = {"data": 0.03, "optimisation": 0.04}
+    text = methods(grid({}, seeds=4), Pilot(spread=0.055, seeds=8, world="abc", components=parts))
+    assert (
+        "a pilot's spread of RRPO - DiffRO, 5.5 points over 8 development seeds in world abc; of the variance" in text
+    )
+    assert "data 36 % (3.0 points), optimisation 64 % (4.0 points). Other intervals" in text
+    assert "pilot" not in methods(grid({}, seeds=4), None)
 
 
 def test_methods_tell_what_was_done():

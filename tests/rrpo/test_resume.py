@@ -268,6 +268,24 @@ def test_the_first_updates_move_the_policy_by_their_warmed_rate(toy: Toy, tmp_pa
     assert 0 < moved[10] < 0.1 * moved[0]
 
 
+def test_a_matched_gradient_is_a_scaled_one_to_the_last_bit(toy: Toy, tmp_path: Path) -> None:
+    """Half as large as the wanted one, so scaled by 2; the record says so."""
+    build, config, inputs, _ = toy("optimize")
+    sizes = {"own_fidelity": 1.5, "rrpo_fidelity": 3.0, "matched": None, "scaled": None}
+    for name, predicted in sizes.items():
+        (tmp_path / name).mkdir()
+        if predicted:
+            swaps = pd.DataFrame({"kind": ["many"], "predicted": [predicted]})
+            swaps.to_parquet(tmp_path / name / "fidelity_swaps.parquet")
+    more = {name: tmp_path / name for name in ("own_fidelity", "rrpo_fidelity")}
+    build(config, {**inputs, **more}, tmp_path / "matched", Context())
+    build(replace(config, gradient_scale=2.0), inputs, tmp_path / "scaled", Context())
+    matched, scaled = (contents(tmp_path / name) for name in ("matched", "scaled"))
+    told, plain = (json.loads(found.pop("scalars.json")) for found in (matched, scaled))
+    assert matched == scaled
+    assert told == plain | {"gradient_match": 2.0}
+
+
 def test_frames_that_are_not_numbers_stop_the_step_that_reads_them(toy: Toy, tmp_path: Path) -> None:
     """In the annotated set's utterances of the third batch; half of them the codec gives back as numbers."""
     build, config, inputs, _ = toy("finetune")

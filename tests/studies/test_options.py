@@ -43,6 +43,7 @@ def command(tmp_path: Path, **changed: Any) -> Command:
         "sampler": "tpe",
         "pruner": "median",
         "profile": "smoke",
+        "world": 0,
         "storage": "",
         "device": "cpu",
         "runs_dir": tmp_path / "runs",
@@ -70,6 +71,7 @@ def command(tmp_path: Path, **changed: Any) -> Command:
         (["--study", "rm", "--workers", "0"], "--workers"),
         (["--study", "rm", "--sampler", "grid"], "use one of: tpe, gp"),
         (["--study", "rm", "--pruner", "wish"], "use one of: median"),
+        (["--study", "rm", "--world", "-1"], "--world must not be negative"),
         (["--study", "rm", "--profile", "huge"], "use one of: smoke, embedded"),
         (["--study", "rm", "--launcher", "cloud"], "use one of: local, ray, slurm"),
         (["--study", "rm", "--export-arm", "a b"], "plain name"),
@@ -138,6 +140,14 @@ def test_changed_pretraining_is_refused_by_the_stages_that_it_changes(tmp_path: 
     for stage in ("stages.pretrain: was ", "stages.finetune: was "):
         assert stage in str(caught.value)
     assert "stages.codec" not in str(caught.value)
+
+
+def test_a_study_of_another_world_has_its_own_name_and_identity(tmp_path: Path):
+    here, there = (command(tmp_path, world=world).search for world in (0, 1))
+    assert (here.name, there.name) == ("regularizers-smoke", "regularizers-smoke-world1")
+    assert there.question.profile.world.seed == 1
+    assert (identity(here)["profile"], identity(there)["profile"]) == ("smoke", "smoke-world1")
+    assert command(tmp_path, world=1, study="tune-arm", arm="rrpo").against == "tune-diffro-smoke-world1"
 
 
 def test_a_new_version_of_a_stage_is_another_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -146,6 +146,11 @@ def test_every_trial_is_listed_with_its_state_and_reason(tmp_path: Path):
         ([-0.1, -0.11, -0.09], "hacked_share", "better than"),
         ([0.001, -0.001, 0.0], "clean_success", "equivalent to"),  # 0 +- .0025
         ([0.2, -0.1, 0.05], "clean_success", "not distinguishable from"),  # .05 +- .37
+        (
+            [-0.055, 0.001, -0.028],
+            "clean_success",
+            "not distinguishable from",
+        ),  # -.027 +- .070: the lower end is beyond
     ],
 )
 def test_the_winner_on_fresh_seeds_in_words(tmp_path: Path, differences: list[float], objective: str, words: str):

@@ -1,4 +1,4 @@
-"""Where tasks run: `pool` says what a launcher must do, `local`, `ray` and `slurm` do it. `start` makes the one asked for."""
+"""Launchers: `pool` defines the interface, `local`, `ray` and `slurm` implement it, `start` creates the one requested."""
 
 from __future__ import annotations
 

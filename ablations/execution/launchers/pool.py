@@ -1,4 +1,4 @@
-"""What a launcher is: a pool of slots, each of which runs one task at a time and tells what comes of it."""
+"""The interface of a launcher: a pool of slots, each of which runs one task at a time and reports its events."""
 
 from __future__ import annotations
 

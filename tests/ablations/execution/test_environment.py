@@ -12,12 +12,14 @@ from ablations.execution.environment import code_versions, code_warning, describ
 from ablations.tracking.records import Record
 from rrpo.pipeline import provenance
 
+OURS = "ablations/execution/environment.py"
+
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository that stands for ours, with one commit."""
-    (tmp_path / "ablations").mkdir()
-    (tmp_path / "ablations" / "environment.py").write_text("old\n")
+    (tmp_path / OURS).parent.mkdir(parents=True)
+    (tmp_path / OURS).write_text("old\n")
     monkeypatch.setattr(environment, "SOURCE", tmp_path)
     git(tmp_path, "init", "-q")
     git(tmp_path, "add", ".")
@@ -52,7 +54,7 @@ def test_a_clean_tree_has_its_commit_and_no_diff(tree: Path):
 
 
 def test_a_dirty_tree_has_its_diff_with_new_files(tree: Path, monkeypatch: pytest.MonkeyPatch):
-    (tree / "ablations" / "environment.py").write_text("new\n")
+    (tree / OURS).write_text("new\n")
     (tree / "extra.py").write_text("print('extra')\n")
     (tree / "big.wav").write_bytes(b"\xff" * 100)
     found, diff = git_state(), dirty_diff()
@@ -70,7 +72,7 @@ def test_a_dirty_tree_has_its_diff_with_new_files(tree: Path, monkeypatch: pytes
 
 
 def test_code_that_lies_in_a_stranger_s_repository_has_no_commit(tree: Path):
-    git(tree, "rm", "-q", "--cached", "ablations/execution/environment.py")
+    git(tree, "rm", "-q", "--cached", OURS)
     commit(tree)
     forget()
     assert (git_state()["git_sha"], git_state()["dirty"]) == ("unknown", "unknown")

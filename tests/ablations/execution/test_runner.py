@@ -218,7 +218,7 @@ from ablations import run
 from ablations.grids import GRIDS, Grid
 if __name__ == "__main__":
     trouble = {"rrpo/1": Path(sys.argv[2])}
-    GRIDS["tiny"] = Grid(cells=lambda profile, seeds: fakes.cells(["diffro", "rrpo"], seeds, trouble), seeds=1)
+    GRIDS["tiny"] = Grid(cells=lambda profile, seeds: fakes.cells(["diffro", "rrpo"], seeds, trouble), seeds=1, first_seed=1)
     sys.argv = ["ablations.run", "--grid", "tiny", "--workers", "1", "--runs-dir", sys.argv[3]]
     run.main()
 """

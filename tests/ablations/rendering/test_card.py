@@ -76,6 +76,8 @@ def test_the_terminal_shows_every_line() -> None:
     [
         (["--seed", "3"], "reporting seeds must not be looked at"),
         (["--profile", "huge"], "use one of: smoke, embedded"),
+        (["--skip", "nosuch"], "no section of that name"),
+        (["--world", "-1"], "--world must not be negative"),
         (["--workers", "0"], "--workers must be a positive count"),
         (["--device", "tpu"], "use one of: auto, cpu, cuda"),
     ],
@@ -100,7 +102,12 @@ def test_a_dead_server_ends_with_status_2(tmp_path: Path, monkeypatch: pytest.Mo
 def test_what_could_be_measured_is_shown_where_a_section_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One section is there, the others cannot be built: the card says so and is neither written nor recorded."""
 
+    worlds: set[int] = set()
+    asked: list[str] = []
+
     def build(stages: list[Stage], folder: RunsFolder, *rest: object) -> dict[str, str]:
+        asked.extend(str(stage) for stage in stages)
+        worlds.update(stage.config.world.seed for stage in stages if stage.name == "validation")
         first = stages[0].path(folder.root)
         first.mkdir(parents=True)
         save(LINES[:2], first / LINES_FILE)
@@ -108,9 +115,31 @@ def test_what_could_be_measured_is_shown_where_a_section_fails(tmp_path: Path, m
         return {"card judges": "bug: no such judge"}
 
     monkeypatch.setattr(validate, "build", build)
-    made = CliRunner().invoke(app, ["--profile", "smoke", "--runs-dir", str(tmp_path / "runs")])
+    arguments = ["--profile", "smoke", "--world", "2", "--runs-dir", str(tmp_path / "runs")]
+    made = CliRunner().invoke(app, arguments)
     assert made.exit_code == 1, made.output
+    assert "World card: profile smoke-world2, seed 1000" in made.output
+    assert worlds == {2}
+    assert asked.count("assessment seed 1002") == 2
+    assert "card voices" in asked
     assert "rate as published" in made.output
     assert "not measured: card judges: bug: no such judge" in made.output
     assert made.output.splitlines()[-1].startswith("world card: 1 of 2 pass; 1 sections not measured")
     assert not (tmp_path / "runs" / validate.FOLDER).exists()
+
+
+def test_a_section_that_is_skipped_is_neither_asked_for_nor_passed_over_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def build(stages: list[Stage], *rest: object) -> dict[str, str]:
+        asked.extend(str(stage) for stage in stages)
+        return {"card judges": "bug: no such judge"}
+
+    monkeypatch.setattr(validate, "build", build)
+    skipped = ["--skip", "regime", "--skip", "voices"]
+    made = CliRunner().invoke(app, ["--profile", "smoke", *skipped, "--runs-dir", str(tmp_path / "runs")])
+    assert "World card: profile smoke, seed 1000, without regime, voices" in made.output
+    assert len(asked) == 8
+    assert not [name for name in asked if name == "card voices" or name.startswith("assessment")]

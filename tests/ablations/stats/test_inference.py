@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ablations.stats.inference import correlation, effect_size, improvement, ratio_of_means, wilson
+from ablations.stats.inference import correlation, effect_size, improvement, nested_components, ratio_of_means, wilson
 
 
 def test_correlation_of_pairs():
@@ -63,3 +63,20 @@ def test_effect_sizes_have_their_interval_however_large(n: int, noise: float):
         if n > 2:
             assert found.low < found.g_z < found.high
             assert effect_size(-x) == pytest.approx((-found.g_z, -found.high, -found.low), rel=1e-6)
+
+
+def test_components_of_a_nested_design_by_hand():
+    """Mean squares 128, 16 and 2: (128 - 16) / 4, (16 - 2) / 2 and 2."""
+    y = [[[1, 3], [5, 7]], [[9, 11], [13, 15]]]
+    assert nested_components(y) == pytest.approx([28, 7, 2])
+    assert nested_components(np.array(y) + 100.0) == pytest.approx([28, 7, 2])
+    assert nested_components([[1, 3], [1, 3]]) == [0.0, 2.0], (
+        "groups more alike than chance has them: no variance of theirs"
+    )
+    assert nested_components([1.0, 2.0, 6.0]) == pytest.approx([7.0]), "one level: the variance"
+
+
+def test_components_are_found_again_in_a_large_design():
+    rng = np.random.default_rng(0)
+    y = 3 * rng.standard_normal((400, 1, 1)) + rng.standard_normal((400, 3, 1)) + 2 * rng.standard_normal((400, 3, 3))
+    assert nested_components(y) == pytest.approx([9, 1, 4], rel=0.15)

@@ -32,6 +32,12 @@ def test_a_pilots_spread_is_told_with_its_upper_bound() -> None:
     assert "the pilot's 8 development seeds in world abc" in told
 
 
+def test_a_replicated_pilots_components_are_told() -> None:
+    parts = {"data": 0.01, "reward model": 0.02, "optimisation": 0.02}
+    said = prospects(FACTORIAL, 12, Pilot(spread=0.04, seeds=8, world="abc", components=parts))[-1]
+    assert said.endswith("data 11 % (1.0 points), reward model 44 % (2.0 points), optimisation 44 % (2.0 points)")
+
+
 @pytest.mark.parametrize(
     ("labels", "level", "names"),
     [

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from ablations.components import factorial, singles
-from ablations.tracking.invocations import Invocation, planned_seeds
+from ablations.grids import full
+from ablations.tracking.invocations import Invocation, asked, invocation, on, planned_seeds
+from rrpo.profiles import SMOKE
 
 FACTORIAL = factorial()
 SETTINGS = [f"{arm}@{place}" for place in ("a", "b") for arm in singles()]
@@ -15,7 +19,7 @@ DEV, FIVE, EIGHT = (1000, 1001), tuple(range(1, 6)), tuple(range(1, 9))
 HALF, REST = FACTORIAL[:4], FACTORIAL[4:]
 
 
-def asked(*given: tuple[Sequence[str], Sequence[int]]) -> list[Invocation]:
+def invocations(*given: tuple[Sequence[str], Sequence[int]]) -> list[Invocation]:
     return [Invocation("", "", "", tuple(arms), tuple(seeds)) for arms, seeds in given]
 
 
@@ -49,9 +53,29 @@ def asked(*given: tuple[Sequence[str], Sequence[int]]) -> list[Invocation]:
     ],
 )
 def test_seeds_count_where_the_family_is_planned(given: list, expected: list[int]):
-    assert planned_seeds(asked(*given)) == expected
+    assert planned_seeds(invocations(*given)) == expected
 
 
 def test_a_part_of_a_grid_is_no_plan_of_the_grid():
-    assert planned_seeds(asked((["diffro", "rrpo"], EIGHT))) == [8]
-    assert planned_seeds(asked((["diffro", "rrpo"], EIGHT)), FACTORIAL) == []
+    assert planned_seeds(invocations((["diffro", "rrpo"], EIGHT))) == [8]
+    assert planned_seeds(invocations((["diffro", "rrpo"], EIGHT)), FACTORIAL) == []
+
+
+def test_arms_on_fewer_seeds_neither_hold_a_plan_up_nor_are_planned_elsewhere():
+    plan = asked(full(SMOKE, EIGHT))
+    assert plan.fewer == {"placebo": (1, 2, 3), "content_only": (1, 2, 3)}
+    assert [len(plan.arms_of(seed)) for seed in EIGHT] == [15] * 3 + [13] * 5
+    assert planned_seeds([plan]) == [8]
+    (tuning,) = on([asked(full(SMOKE, (998, 999, 1000, 1001)))], development=True)
+    assert (tuning.seeds, tuning.fewer["placebo"], "placebo" in tuning.arms_of(1001)) == ((1000, 1001), (1000,), False)
+
+
+def test_a_plan_is_read_back_from_its_run():
+    for cells in (full(SMOKE, EIGHT), full(SMOKE, (1, 2))):
+        plan = asked(cells)
+        run = SimpleNamespace(
+            info=SimpleNamespace(run_id="x"),
+            data=SimpleNamespace(params=plan.params(), tags={"profile": plan.profile, "world_hash": plan.world_hash}),
+        )
+        assert invocation(run) == replace(plan, run_id="x")
+    assert "fewer" not in asked(full(SMOKE, (1, 2))).params()

@@ -103,10 +103,11 @@ def test_a_copy_that_was_cut_short_is_made_again(tmp_path: Path, layer: Path, ma
     assert frozen.size(judge.folder) == 1 + len((layer / judge.folder / "stage.json").read_text())
 
 
+@pytest.mark.skipif(frozen.review(frozen.frozen()).empty, reason="the world is not frozen yet")
 def test_what_is_installed_is_current() -> None:
-    """Or nothing is installed yet. Whoever changes a frozen stage runs `make world`."""
+    """Whoever changes a frozen stage runs `make world`."""
     found = frozen.review(frozen.frozen())
-    assert found.empty or found.current, found
+    assert found.current, found
 
 
 def test_the_frozen_stages_are_all_that_a_cell_of_the_world_reads_but_speech_and_seeds() -> None:

@@ -19,6 +19,7 @@ from rrpo.pipeline import dataflow, world
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import walk
 from rrpo.pipeline.versions import VERSIONS
+from rrpo.plugins import Choice
 from rrpo.profiles import SMOKE
 from rrpo.validation.sections import sections
 
@@ -88,6 +89,7 @@ def current() -> dict[str, dict[str, object]]:
     roots += [dataflow.examined_voices(SMOKE, ArmConfig(), 0, engine) for engine in world.SYNTHESISERS]
     roots.append(dataflow.assessed(SMOKE, ArmConfig(), 0))
     roots.append(dataflow.measured(SMOKE, ArmConfig(), 0, "ls"))
+    roots.append(dataflow.opinion(SMOKE, ArmConfig(), 0, Choice(name="any")))
     roots.append(dataflow.transferred(SMOKE, {"rrpo": ArmConfig()}, 0))
     builds = {stage.name: stage.build.split(":")[0] for stage in walk(*roots)}
     digests = {

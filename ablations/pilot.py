@@ -1,0 +1,169 @@
+"""``python -m ablations.pilot --runs-dir runs``: how far RRPO - DiffRO spreads over seeds, on development seeds; never its mean.
+
+DiffRO and RRPO are run on eight development seeds, and the standard deviation of their difference in the primary outcome is
+printed, with the seeds that it asks for. The difference itself is not looked at before the reported seeds are opened: it is
+neither printed nor recorded. What is printed is committed by hand, as `ablations.stats.family.PILOT`.
+
+``--replicated`` also takes the spread apart. A seed redraws data (annotated utterances and raters, SFT utterances and SFT), the
+reward model (initialisation, order and noise of pre-training and fine-tuning) and the optimisation (RL prompts, roll-outs,
+evaluation noise), all at once. Here each of four draws of the data has two reward models, and each of these two optimisations,
+the same for both arms. Variance components of the same difference, by nested analysis of variance, tell which of the three a
+larger experiment would have to redraw. Of the difference rather than of one arm, since pairing cancels what both arms share, and
+what is left is what the tests have to overcome. The share of optimisation holds the noise of 1,200 samples an arm as well.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+
+from ablations.commands import Device, RunsDir, Workers, refusing, say, start
+from ablations.errors import positive
+from ablations.execution import environment
+from ablations.execution.building import build
+from ablations.execution.estimate import Estimator
+from ablations.execution.request import default_workers
+from ablations.execution.runs_folder import check
+from ablations.grids import GRIDS, arms
+from ablations.run import WIDTH
+from ablations.stats.contrasts import overall
+from ablations.stats.family import ALPHA, COMPONENTS, MARGIN, POWER, Pilot, family, margin_text, primary
+from ablations.stats.inference import nested_components
+from ablations.stats.power import seeds_needed, spread_bound
+from ablations.stats.power_analysis import prospects
+from ablations.tracking.records import Record
+from rrpo.pipeline.cell import Cell
+from rrpo.profiles import EMBEDDED
+
+SEEDS = range(1000, 1008)
+"""Development seeds of the pilot."""
+REPLICATES = (4, 2, 2)
+"""Draws of the data, reward models to each, optimisations to each of these."""
+MOST = 16
+"""Most seeds of the reported grid."""
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+Draw = dict[str, Cell]
+"""The two arms' cells with the same draws of everything, by arm."""
+
+
+def draw(seed: int, rm_seed: int | None = None, policy_seed: int | None = None) -> Draw:
+    """Both arms on one seed, or with another one for the reward model or for the optimisation."""
+    (contrast,) = overall().values()
+    known = arms()
+    return {
+        name: Cell(
+            label=name,
+            arm=replace(known[name], rm_seed=rm_seed, policy_seed=policy_seed),
+            seed=seed,
+            profile=EMBEDDED,
+        )
+        for name in contrast
+    }
+
+
+def replicates() -> list[Draw]:
+    """`REPLICATES`, draw of the data by draw; the first of each is the pilot's own."""
+    data, models, optimisations = REPLICATES
+    return [
+        draw(
+            SEEDS[d],
+            rm_seed=SEEDS[d] + 100 * r if r else None,
+            policy_seed=SEEDS[d] + 1000 * (r * optimisations + o) if r or o else None,
+        )
+        for d in range(data)
+        for r in range(models)
+        for o in range(optimisations)
+    ]
+
+
+def differences(draws: Sequence[Draw], store: Path) -> NDArray[np.float64]:
+    """RRPO - DiffRO in the primary outcome ``[len(draws)]``, of finished stages."""
+    (contrast,) = overall().values()
+    return np.array([sum(w * primary().read(_record(one[arm], store)) for arm, w in contrast.items()) for one in draws])
+
+
+def _record(cell: Cell, store: Path) -> Record:
+    """What the test stage made, without a tracking store."""
+    return Record(
+        label=cell.label,
+        seed=cell.seed,
+        cell_hash=cell.hash,
+        arm_hash=cell.arm_hash,
+        world_hash=cell.world_hash,
+        profile=cell.profile.name,
+        scalars={},
+        find=lambda: cell.stages["scored"].path(store),
+    )
+
+
+def measured(spread: NDArray[np.float64], replicated: NDArray[np.float64] | None, world: str) -> Pilot:
+    """The pilot of ``spread [seeds]`` and, of ``replicated [data, reward models, optimisations]``, its components."""
+    parts = [] if replicated is None else [math.sqrt(variance) for variance in nested_components(replicated)]
+    components = dict(zip(COMPONENTS, parts, strict=False))
+    return Pilot(spread=float(spread.std(ddof=1)), seeds=len(spread), world=world, components=components)
+
+
+def lines(pilot: Pilot) -> list[str]:
+    """What is printed: the spread and its parts, the seeds that it asks for, and what is to be committed."""
+    labels = list(dict.fromkeys(cell.label for cell in GRIDS["full"].cells(EMBEDDED, [0])))
+    alpha = ALPHA / len(family())
+    bounds = {"point estimate": pilot.spread, "80 % upper bound": spread_bound(pilot.spread, pilot.seeds)}
+    needed = {name: seeds_needed(MARGIN, sd, alpha, POWER) for name, sd in bounds.items()}
+    chosen = {name: n if n and n <= MOST else MOST for name, n in needed.items()}
+    rounded = {name: round(sd, 4) for name, sd in pilot.components.items()}
+    more = f", components={rounded}" if rounded else ""
+    return [
+        f"spread of {next(iter(overall()))} in {primary().label} over {pilot.seeds} development seeds: "
+        f"{100 * pilot.spread:.1f} points (80 % upper bound {100 * bounds['80 % upper bound']:.1f})",
+        f"n that finds {margin_text()}, at most {MOST}: "
+        + ", ".join(f"{n} by the {name}" for name, n in chosen.items()),
+        *prospects(labels, MOST, pilot)[1:],
+        f'PILOT: Pilot | None = Pilot(spread={pilot.spread:.4f}, seeds={pilot.seeds}, world="{pilot.world}"{more})',
+    ]
+
+
+@app.command()
+def command(
+    replicated: Annotated[
+        bool, typer.Option("--replicated", help="Also tell data, reward model and optimisation apart: 12 draws more.")
+    ] = False,
+    device: Device = "auto",
+    workers: Workers = None,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Measure the spread over development seeds that decides the number of reported seeds; the difference stays unseen."""
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    with refusing():
+        folder = check(runs_dir)
+        machine = environment.resolve_device(device)
+        count = default_workers(machine) if workers is None else positive("--workers", workers)
+    folder.make()
+    draws = [draw(seed) for seed in SEEDS]
+    more = replicates() if replicated else []
+    stages = [cell.stages["scored"] for one in (*draws, *more) for cell in one.values()]
+    if failures := build(stages, folder, Estimator(folder.root, machine), count, console):
+        for name, reason in failures.items():
+            say(console, f"not measured: {name}: {reason}")
+        raise typer.Exit(1)
+    taken_apart = differences(more, folder.root).reshape(REPLICATES) if more else None
+    world = next(iter(draws[0].values())).world_hash
+    for line in lines(measured(differences(draws, folder.root), taken_apart, world)):
+        say(console, line)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    start(app, "ablations.pilot")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""The section *Regime* of the world card: what the rule of ``docs/regime.md`` says of the profile's own constants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ablations.components import BASE
+from ablations.grids import arms
+from ablations.regime import (
+    GENTLE_KL,
+    ORACLE,
+    PHONES,
+    SATED,
+    VANILLA,
+    WINDOW,
+    by_seed,
+    ends,
+    gentle,
+    measuring,
+    opening,
+    peak,
+)
+from ablations.stats.statistics import Interval, at_passage, t_interval
+from rrpo.config import ArmConfig
+from rrpo.pipeline import dataflow
+from rrpo.pipeline.stages import Stage
+from rrpo.profiles import Profile
+from rrpo.validation.lines import Estimate, Line
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SECTION = "Regime"
+SEEDS = 3
+"""Development seeds, from the card's own on."""
+
+
+def candidates() -> dict[str, ArmConfig]:
+    """The two arms on which the regime is chosen, with the profile's own constants."""
+    return {VANILLA: arms()[BASE], ORACLE: arms()[ORACLE]}
+
+
+def stages(profile: Profile, seeds: Sequence[int]) -> list[Stage]:
+    """What has to be built: two policy optimisations a seed, looked at as the rule's steps are."""
+    return [dataflow.assessed(measuring(profile), arm, seed) for seed in seeds for arm in candidates().values()]
+
+
+def lines(table: pd.DataFrame) -> list[Line]:
+    """The section, from what `ablations.regime.measured` says of the `candidates`; intervals are t over seeds."""
+    vanilla = table[table["candidate"] == VANILLA]
+    runs, updates = by_seed(vanilla), int(vanilla["step"].max())
+    early, best = gentle(vanilla), peak(vanilla)
+    first, last = (part.xs(VANILLA) for part in ends(table))
+    window, phones = opening(table, VANILLA)
+    passed = t_interval([at_passage(run["proxy"], run["step"], SATED) for run in runs])
+    when = f", after {passed.mean:.0f} updates on average" if passed.n else ""
+    return [
+        Line(
+            section=SECTION,
+            name=f"proxy gain at {GENTLE_KL:g} nats a token",
+            note=early.arrivals,
+            **_estimate(early.gain),
+        ),
+        Line(
+            section=SECTION,
+            name="phone errors where val is at its highest / SFT's",
+            value=best.phone_errors,
+            at_most=PHONES,
+            note=f"val {best.gold:.3f} after {best.step:.0f} updates",
+        ),
+        Line(
+            section=SECTION,
+            name="highest proxy accuracy",
+            at_least=SATED,
+            note=f"{passed.n} of {len(runs)} seeds reach {SATED:g} within {updates} updates{when}",
+            **_estimate(t_interval([run["proxy"].max() for run in runs])),
+        ),
+        Line(section=SECTION, name="window: oracle - vanilla at the end, val", at_least=WINDOW, **_estimate(window)),
+        Line(section=SECTION, name="window: its interval", at_least=0.0, decided_by="low", **_estimate(window)),
+        Line(section=SECTION, name="phone errors at the end / SFT's", value=phones, at_most=PHONES),
+        Line(
+            section=SECTION,
+            name="hacked share at the end, by val",
+            note=f"SFT's {first['hacked'].mean():.3f}",
+            **_estimate(t_interval(last["hacked"])),
+        ),
+    ]
+
+
+def _estimate(over_seeds: Interval) -> Estimate:
+    return {"value": over_seeds.mean, "low": over_seeds.low, "high": over_seeds.high}

@@ -1,0 +1,47 @@
+"""A reader of your own: wavs whose names tell speaker and emotion, ``anna_W_03.wav``, with one file of texts.
+
+    python -m rrpo.corpus import tagged /data/tagged --plugin examples/tagged_wavs.py --out mine.jsonl \
+        --split annotated=.8 --split rm_test=.2
+    python -m ablations.run --grid rm --manifest annotated=mine.annotated.jsonl --manifest rm_test=mine.rm_test.jsonl
+
+``texts.tsv`` holds a sentence a line, its number first: ``03<tab>Das Tuch liegt auf dem Tisch.``
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from rrpo.corpus.readers import READERS, Recording, Skipped, audio_files
+
+NAME = re.compile(r"(?P<speaker>[a-z]+)_(?P<label>[A-Z])_(?P<sentence>\d+)")
+
+
+class TaggedWavs:
+    """Labels are the first letters of the German words."""
+
+    labels: Mapping[str, str] = {"W": "angry", "F": "happy", "T": "sad", "A": "fearful", "N": "neutral"}
+
+    def read(self, path: Path) -> Iterator[Recording | Skipped]:
+        """A recording a file whose name fits and whose sentence is known."""
+        audio = audio_files(path)
+        rows = (line.split("\t") for line in (path / "texts.tsv").read_text(encoding="utf-8").splitlines())
+        texts = {number: text for number, text in rows}
+        for file in audio:
+            tags = NAME.fullmatch(file.stem)
+            if tags is None:
+                yield Skipped(entry=str(file), reason="its name is not SPEAKER_LABEL_SENTENCE")
+            elif tags["sentence"] not in texts:
+                yield Skipped(entry=str(file), reason="no such sentence in texts.tsv")
+            else:
+                yield Recording(
+                    audio=file,
+                    speaker=tags["speaker"],
+                    label=tags["label"],
+                    text=texts[tags["sentence"]],
+                    language="de",
+                )
+
+
+READERS.register("tagged", TaggedWavs())

@@ -1,0 +1,90 @@
+"""``python -m reports.results --runs-dir runs``: paste what `reports.run` wrote into README.md and docs/, between markers.
+
+What stands between ``<!-- results:GRID -->`` and ``<!-- /results:GRID -->`` is replaced by that grid's first screen
+(``answer.md``), and its figures are copied to `FIGURES`. Nothing is computed here. Exit status: 0; 1 where ``--check`` finds a
+block that differs from the report; 2 for bad input.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ablations.commands import RecordedIn, refusing, start
+from ablations.errors import InputError, choose
+from ablations.grids import GRIDS
+from reports.run import ANSWER
+
+FIGURES = Path("docs", "results")
+"""Where the pages' figures lie, ``GRID-NAME.png``."""
+BLOCK = re.compile(r"<!-- results:(?P<grid>\S+) -->\n.*?<!-- /results:(?P=grid) -->", re.DOTALL)
+MARKER = re.compile(r"<!-- /?results:\S* -->")
+IMAGE = re.compile(r"(?<=\]\()[\w.-]+\.png(?=\))")
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def command(
+    runs_dir: RecordedIn = Path("runs"),
+    root: Annotated[Path, typer.Option(help="The folder that holds README.md and docs/.")] = Path(),
+    check_only: Annotated[bool, typer.Option("--check", help="Change nothing: say which block is stale.")] = False,
+) -> None:
+    """Paste the newest reports into README.md and docs/."""
+    with refusing():
+        paths = [*root.glob("README.md"), *sorted((root / "docs").glob("*.md"))]
+        pages = {page: page.read_text(encoding="utf-8") for page in paths}
+        blocks = [(page, block) for page, text in pages.items() for block in found(page, text)]
+        if not blocks:
+            fix = "put <!-- results:GRID --> and <!-- /results:GRID --> on lines of their own into README.md or a page of docs/"
+            raise InputError("no page has a block for results", got=root.resolve(), fix=fix)
+    stale = False
+    for page, block in blocks:
+        grid = block["grid"]
+        where = f"{page.relative_to(root)}, results:{grid}"
+        report = runs_dir / "reports" / grid
+        if not (report / ANSWER).is_file():
+            print(f"no result yet: {where}; write it by: python -m reports.run --grid {grid} --runs-dir {runs_dir}")
+            continue
+        answer = (report / ANSWER).read_text(encoding="utf-8")
+        figures = {root / FIGURES / f"{grid}-{name}": (report / name).read_bytes() for name in IMAGE.findall(answer)}
+        folder = os.path.relpath(root / FIGURES, page.parent)
+        shown = IMAGE.sub(rf"{folder}/{grid}-\g<0>", answer)
+        pasted = f"<!-- results:{grid} -->\n\n{shown}\n<!-- /results:{grid} -->"
+        if block[0] == pasted and all(path.is_file() and path.read_bytes() == figures[path] for path in figures):
+            print(f"current: {where}")
+            continue
+        stale = True
+        print(f"{'stale' if check_only else 'pasted'}: {where}")
+        if not check_only:
+            pages[page] = pages[page].replace(block[0], pasted)
+            page.write_text(pages[page], encoding="utf-8")
+            for path, content in figures.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+    raise typer.Exit(1 if stale and check_only else 0)
+
+
+def found(page: Path, text: str) -> list[re.Match[str]]:
+    """A page's blocks. Raises InputError for a marker without its other half, or of no grid."""
+    blocks = list(BLOCK.finditer(text))
+    markers = [marker[0] for marker in MARKER.finditer(text)]
+    if len(markers) != 2 * len(blocks):
+        fix = "close each <!-- results:GRID --> by <!-- /results:GRID -->"
+        raise InputError("a block for results has no beginning or no end", got=f"{page}: {', '.join(markers)}", fix=fix)
+    for block in blocks:
+        for grid in block["grid"].split("+"):
+            choose(f"grid (results:{block['grid']} in {page.name})", grid, GRIDS)
+    return blocks
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    start(app, "reports.results")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""``python -m rrpo.corpus import READER PATH --out manifest.jsonl``: from a corpus to manifests for ``--manifest SPLIT=PATH``.
+
+Exit status: 0 when the manifests are written, whatever was skipped; 2 for bad input or a corpus of which nothing can be used, and
+nothing is written then; 130 when stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from rrpo import plugins
+from rrpo.corpus.importing import Summary, import_corpus
+from rrpo.corpus.manifest import ManifestError
+from rrpo.corpus.readers import READERS
+from rrpo.plugins import PluginError
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def corpus() -> None:
+    """Work with corpora of your own."""
+
+
+@app.command(name="import")
+def import_(
+    reader: Annotated[str, typer.Argument(help=f"Layout of the corpus: {', '.join(READERS)}, or one of a plugin.")],
+    path: Annotated[Path, typer.Argument(help="Where the corpus lies.")],
+    out: Annotated[
+        Path, typer.Option(help="Manifest to write, JSON lines; with --split, out.SPLIT.jsonl for out.jsonl.")
+    ],
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help='JSON object, corpus\' label -> emotion: {"anger": "angry"}. Default: the reader\'s own map.'
+        ),
+    ] = None,
+    language: Annotated[
+        str, typer.Option(help="Code such as en, de or cmn, where the corpus does not tell.", show_default=False)
+    ] = "",
+    split: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=SHARE", help="A split with that share of the speakers; give several that add up to 1."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Redraws which speakers go to which split.")] = 0,
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="A file with a reader of your own; may be given several times."),
+    ] = None,
+) -> None:
+    """Check a corpus and write manifests of it; bad entries are skipped and told with their reasons."""
+    console = Console()
+    try:
+        plugins.load_all()
+        plugins.use(plugin or ())
+        chosen = READERS[reader]
+        given = chosen.labels if labels is None else read_labels(labels)
+        shares = read_splits(split) if split else None
+        with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), transient=True) as bar:
+            task = bar.add_task("reading")
+
+            def report(summary: Summary) -> None:
+                left_out = len(summary.skipped) + summary.unmapped.total()
+                bar.update(task, description=f"{summary.utterances.total()} utterances, {left_out} left out")
+
+            found = import_corpus(
+                chosen, path, out, labels=given, language=language, splits=shares, seed=seed, report=report
+            )
+    except (ManifestError, PluginError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    console.print(label_table(found, given))
+    for line in notes(found):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def read_labels(path: Path) -> dict[str, str]:
+    """The map of labels in a JSON file. Raises `ManifestError` where it is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ManifestError(f"--labels {path} cannot be read ({error}); give a JSON file") from error
+    if (
+        not isinstance(found, dict)
+        or not found
+        or not all(isinstance(emotion, str) and emotion for emotion in found.values())
+    ):
+        raise ManifestError(f'--labels {path} holds no map; give a JSON object such as {{"anger": "angry"}}')
+    return found
+
+
+def read_splits(entries: Sequence[str]) -> dict[str, float]:
+    """``NAME=SHARE`` each. Raises `ManifestError` at the first that is not."""
+    found: dict[str, float] = {}
+    for entry in entries:
+        name, _, share = entry.partition("=")
+        try:
+            value = float(share)
+        except ValueError:
+            value = 0.0
+        if not (name and name not in found and name == Path(name).name and value > 0):
+            raise ManifestError(
+                f"--split takes NAME=SHARE, each name once; got {entry!r}; for example --split train=.8"
+            )
+        found[name] = value
+    return found
+
+
+def label_table(found: Summary, labels: Mapping[str, str]) -> Table:
+    """The map of labels with what it was used for; then the labels that are in no map."""
+    table = Table(title="Labels")
+    for heading in ("in the corpus", "emotion"):
+        table.add_column(heading)
+    for heading in ("utterances", "minutes", "speakers"):
+        table.add_column(heading, justify="right")
+    for label in dict.fromkeys((*labels, *sorted(found.utterances))):
+        minutes, speakers = found.seconds.get(label, 0.0) / 60, found.speakers.get(label, ())
+        count = found.utterances[label]
+        table.add_row(label, labels.get(label, label), str(count), f"{minutes:.1f}", str(len(speakers)))
+    for label, count in sorted(found.unmapped.items()):
+        table.add_row(label, "(not in the map, left out)", str(count), "", "")
+    return table
+
+
+def notes(found: Summary) -> list[str]:
+    """What was skipped and why, and what was written."""
+    first = {entry.reason: entry.entry for entry in reversed(found.skipped)}
+    reasons = Counter(entry.reason for entry in found.skipped)
+    lines = [f"skipped {count}: {reason}, such as {first[reason]}" for reason, count in reasons.most_common()]
+    if found.without_text:
+        lines.append(
+            f"{found.without_text} utterances without a text: good for reward models and judges, not for policies or recognisers"
+        )
+    return [*lines, *(f"wrote {count} lines to {path}" for path, count in found.written.items())]
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app(prog_name="rrpo.corpus")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""From a corpus to manifests: recordings are checked, their labels mapped, and lines written, each split to a file of its own.
+
+Lines go to disk as they come, so memory holds speakers, counts and the hash of each file alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rrpo.audio import AudioError, load_wave
+from rrpo.corpus import espeak
+from rrpo.corpus.config import AudioConfig
+from rrpo.corpus.draws import key
+from rrpo.corpus.manifest import ManifestError
+from rrpo.corpus.readers import CorpusReader, Recording, Skipped
+
+NO_TEXT, NO_PHONE = "(no text)", "?"
+"""What stands in a manifest where the corpus does not tell what is said; a policy never learns that phone by accident."""
+
+
+@dataclass
+class Summary:
+    """What was found in a corpus."""
+
+    utterances: Counter[str] = field(default_factory=Counter)
+    """Usable ones by label."""
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    """Their length by label."""
+    speakers: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """Who speaks them, by label."""
+    unmapped: Counter[str] = field(default_factory=Counter)
+    """Entries whose label is in no map, by label."""
+    skipped: list[Skipped] = field(default_factory=list)
+    """The other entries that were left out."""
+    without_text: int = 0
+    """Usable ones of which the corpus does not tell what is said."""
+    written: dict[Path, int] = field(default_factory=dict)
+    """Lines of each manifest."""
+
+
+def import_corpus(
+    reader: CorpusReader,
+    path: Path,
+    out: Path,
+    *,
+    labels: Mapping[str, str],
+    language: str = "",
+    splits: Mapping[str, float] | None = None,
+    seed: int = 0,
+    report: Callable[[Summary], None] = lambda summary: None,
+) -> Summary:
+    """Write the manifest ``out`` of the corpus at ``path``; with ``splits`` one manifest each, see `split_path`.
+
+    Args:
+        reader: Knows the corpus' layout.
+        path: Where the corpus lies.
+        out: JSON-lines file; what is there is replaced once the corpus has been read.
+        labels: Labels -> emotions; empty: a label is the emotion.
+        language: Of recordings whose language the corpus does not tell.
+        splits: Share of the speakers of each split by name; no speaker is in two. The same speakers and ``seed`` always give the
+            same splits.
+        seed: Redraws which speakers go to which split.
+        report: Told after every entry.
+
+    Raises:
+        ManifestError: The corpus cannot be read, holds nothing that can be used, or has too few speakers for the splits.
+    """
+    summary = Summary()
+    partial = out.with_name(f".{out.name}.{os.getpid()}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            for line in _lines(reader, path, out.parent.resolve(), labels, language, summary, report):
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        if not summary.utterances:
+            raise ManifestError(f"{path}: nothing that can be used: {_why_empty(summary, labels)}")
+        if splits is None:
+            os.replace(partial, out)
+            summary.written[out] = summary.utterances.total()
+        else:
+            _write_splits(partial, out, assign(set().union(*summary.speakers.values()), splits, seed), summary)
+    finally:
+        partial.unlink(missing_ok=True)
+    return summary
+
+
+def assign(speakers: set[str], splits: Mapping[str, float], seed: int) -> dict[str, str]:
+    """Speaker -> split: speakers in the order of a keyed hash, cut into ``splits`` by their shares, at least one each.
+
+    Raises `ManifestError` where the shares do not add up to 1, or are more than there are speakers.
+    """
+    if abs(sum(splits.values()) - 1) > 1e-6 or min(splits.values()) <= 0:
+        shares = ", ".join(f"{name}={share:g}" for name, share in splits.items())
+        raise ManifestError(f"the shares of the splits are {shares}; give positive ones that add up to 1")
+    if len(speakers) < len(splits):
+        raise ManifestError(
+            f"{len(speakers)} speaker(s) cannot be divided into {len(splits)} splits without a speaker in two: ask for fewer "
+            "splits, or use a reader that tells speakers apart"
+        )
+    order = sorted(speakers, key=lambda speaker: (key(seed, "speaker split", speaker), speaker))
+    found: dict[str, str] = {}
+    first, share_before = 0, 0.0
+    for place, (name, share) in enumerate(splits.items()):
+        share_before += share
+        left = len(splits) - place - 1
+        end = min(max(round(share_before * len(order)), first + 1), len(order) - left)
+        found |= dict.fromkeys(order[first:end], name)
+        first = end
+    return found
+
+
+def split_path(out: Path, name: str) -> Path:
+    """The manifest of one split: ``mine.train.jsonl`` for ``mine.jsonl``."""
+    return out.with_name(f"{out.stem}.{name}{out.suffix}")
+
+
+def _lines(
+    reader: CorpusReader,
+    path: Path,
+    folder: Path,
+    labels: Mapping[str, str],
+    language: str,
+    summary: Summary,
+    report: Callable[[Summary], None],
+) -> Iterator[dict[str, object]]:
+    """A manifest's line of every recording that can be used; the ``summary`` is told of the others too."""
+    seen: dict[bytes, Path] = {}
+    for entry in reader.read(path):
+        if isinstance(entry, Skipped):
+            summary.skipped.append(entry)
+        elif labels and entry.label not in labels:
+            summary.unmapped[entry.label] += 1
+        else:
+            try:
+                line, seconds = _line(
+                    entry, folder, labels.get(entry.label, entry.label), entry.language or language, seen
+                )
+            except (AudioError, espeak.EspeakError, OSError) as error:
+                summary.skipped.append(Skipped(entry=str(entry.audio), reason=_reason(error, entry)))
+            else:
+                summary.utterances[entry.label] += 1
+                summary.seconds[entry.label] += seconds
+                summary.speakers[entry.label].add(entry.speaker)
+                summary.without_text += not entry.text
+                yield line
+        report(summary)
+
+
+def _line(
+    entry: Recording, folder: Path, emotion: str, language: str, seen: dict[bytes, Path]
+) -> tuple[dict[str, object], float]:
+    """One line and its seconds. Raises AudioError where the sound cannot be used, EspeakError where the text has no phones."""
+    rate = AudioConfig().sample_rate
+    seconds = len(load_wave(entry.audio, rate)) / rate
+    with entry.audio.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").digest()
+    if (twin := seen.setdefault(digest, entry.audio)) != entry.audio:
+        raise AudioError(f"{entry.audio}: the same bytes as another file ({twin})")
+    if not language:
+        raise ManifestError(
+            f"{entry.audio}: the corpus does not tell the language; give it with --language, such as en, de or cmn"
+        )
+    phones = espeak.phones([entry.text], language)[0] if entry.text else (NO_PHONE,)
+    audio = entry.audio.resolve()
+    return {
+        "audio": str(audio.relative_to(folder) if audio.is_relative_to(folder) else audio),
+        "text": entry.text or NO_TEXT,
+        "phones": list(phones),
+        "speaker": entry.speaker,
+        "language": language,
+        "emotion": emotion,
+    }, seconds
+
+
+def _reason(error: Exception, entry: Recording) -> str:
+    """What is wrong, without what tells one file from another."""
+    text = str(error).removeprefix(f"{entry.audio}: ")
+    for end in (" (", "; ", ": "):
+        text = text.partition(end)[0]
+    return text.replace(repr(entry.text), "the text")
+
+
+def _why_empty(summary: Summary, labels: Mapping[str, str]) -> str:
+    if summary.unmapped:
+        there = ", ".join(f"{label} ({count})" for label, count in summary.unmapped.most_common(5))
+        return (
+            f"no label is in the map; the corpus has {there}, the map has {', '.join(labels)}: give --labels that fit"
+        )
+    reasons = Counter(entry.reason for entry in summary.skipped)
+    return "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3)) or "the reader found no entry"
+
+
+def _write_splits(partial: Path, out: Path, split_of: Mapping[str, str], summary: Summary) -> None:
+    names = list(dict.fromkeys(split_of.values()))
+    files = {name: partial.with_name(f"{partial.name}.{name}").open("w", encoding="utf-8") for name in names}
+    try:
+        with partial.open(encoding="utf-8") as lines:
+            for line in lines:
+                name = split_of[json.loads(line)["speaker"]]
+                files[name].write(line)
+                path = split_path(out, name)
+                summary.written[path] = summary.written.get(path, 0) + 1
+    finally:
+        for file in files.values():
+            file.close()
+    for name, file in files.items():
+        os.replace(file.name, split_path(out, name))

@@ -1,0 +1,108 @@
+"""The stages of a judge that a plugin registers: ``judge_training``, once for a world, and ``opinion``, once for a cell."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from rrpo.corpus.features import SpeechSet
+from rrpo.corpus.prompts import load_prompts
+from rrpo.judges import metrics
+from rrpo.judges.protocol import JUDGES, Judge, JudgeTrainingConfig, OpinionConfig
+from rrpo.judges.sample_table import CHUNK, agreement, first_of_sft, heard_once, in_chunks
+from rrpo.judges.samples import Samples
+from rrpo.models.codec import Codec
+from rrpo.pipeline.stages import Context
+from rrpo.plugins import Choice, PluginError
+from rrpo.training.data import TrainingFrames
+
+
+def samples_file(name: str) -> str:
+    """The table with a row a sample: ``step, prompt, <name>, <name>_logprob``."""
+    return f"{name}_samples.parquet"
+
+
+def train(config: JudgeTrainingConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    """Stage ``judge_training``: trains on ``speech``; accuracies on ``heldout``, as analysed and re-synthesised by ``codec``."""
+    speech, heldout = SpeechSet.load(inputs["speech"]), SpeechSet.load(inputs["heldout"])
+    frames = TrainingFrames.load(speech, inputs["codec"], context.device).both
+    labels = speech.labels(speech.emotions).repeat(2).to(context.device)
+    kind = _registered(config.judge)
+    judge = kind.train(frames, labels, speech.emotions, speech.audio, config.seed, **dict(config.judge.options))
+    _require(judge, heldout.emotions, "the held-out speech has")
+    judge.save(out)
+    unheard = TrainingFrames.load(heldout, inputs["codec"], context.device).both
+    rows = torch.arange(len(unheard.lengths), device=context.device).split(CHUNK)
+    heard = torch.cat([judge.log_probs(*unheard.batch(part)).cpu() for part in rows]).numpy()
+    truth = heldout.labels(judge.emotions).numpy()
+    scalars = {
+        "accuracy_original": metrics.accuracy(heard[: len(truth)], truth),
+        "accuracy_resynthesised": metrics.accuracy(heard[len(truth) :], truth),
+    }
+    (out / "scalars.json").write_text(json.dumps(scalars))
+
+
+@torch.no_grad()
+def build(config: OpinionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    """Stage ``opinion``: writes ``<name>_samples.parquet``, ``<name>_points.parquet`` and ``scalars.json``.
+
+    Reads ``judge``, ``samples``, ``eval_prompts``, ``codec`` and, but for SFT, ``sft`` and ``sft_samples``. The scalars are the
+    first and last accuracy and log-probability, and the judge's own accuracy on held-out speech.
+    """
+    name = config.judge.name
+    prompts = load_prompts(inputs["eval_prompts"])
+    samples = Samples.load(inputs["samples"], len(prompts))
+    judge = _registered(config.judge).load(inputs["judge"])
+    codec = Codec.load(inputs["codec"], context.device)
+
+    _require(judge, {prompt.emotion for prompt in prompts}, "a prompt asks for")
+
+    def hear(part: Samples, rows: np.ndarray, F: Tensor, lengths: Tensor) -> pd.DataFrame:
+        log_probs = judge.log_probs(F, lengths).double().cpu().numpy()
+        target = [judge.emotions.index(prompt.emotion) for prompt in part.of(prompts)]
+        heard = [judge.emotions[k] for k in log_probs.argmax(1)]
+        return pd.DataFrame({name: heard, f"{name}_logprob": log_probs[np.arange(len(heard)), target]})
+
+    heard = heard_once(
+        samples,
+        first_of_sft(samples, len(prompts), inputs),
+        inputs["sft"] / samples_file(name) if "sft" in inputs else None,
+        [name, f"{name}_logprob"],
+        lambda new: in_chunks(new, prompts, codec, hear, context.report),
+    )
+    table = pd.concat([pd.DataFrame({"step": samples.step, "prompt": samples.prompt}), heard], axis=1)
+    table.to_parquet(out / samples_file(name), index=False)
+    told = table.assign(target=[prompt.emotion for prompt in samples.of(prompts)])
+    points = pd.DataFrame([{"step": step} | agreement(told[told["step"] == step], name) for step in samples.steps])
+    points.to_parquet(out / f"{name}_points.parquet", index=False)
+    ends = {"start": points.iloc[0], "end": points.iloc[-1]}
+    scalars = {f"{when}_{key}": float(value) for when, row in ends.items() for key, value in row.drop("step").items()}
+    about = json.loads((inputs["judge"] / "scalars.json").read_text())
+    scalars |= {f"{name}_heldout_{key}": value for key, value in about.items()}
+    (out / "scalars.json").write_text(json.dumps(scalars))
+
+
+def _require(judge: Judge, emotions: Collection[str], where: str) -> None:
+    """Raises ValueError for an emotion that is no class of the judge's."""
+    if unknown := sorted(set(emotions) - set(judge.emotions)):
+        raise ValueError(
+            f"the {judge.label} knows no emotion {unknown[0]!r}, which {where}; it knows {', '.join(judge.emotions)}: train it "
+            "on speech that has them all, or leave its plugin out"
+        )
+
+
+def _registered(choice: Choice) -> type[Judge]:
+    """The judge, as its plugin was when the stage was planned. Raises `PluginError` where the file was edited since."""
+    kind = JUDGES[choice.name]
+    if JUDGES.source(choice.name) != choice.source:
+        raise PluginError(
+            f"the plugin of the judge {choice.name!r} has the hash {JUDGES.source(choice.name) or 'of the package'}, not "
+            f"{choice.source or 'of the package'}: it was edited since the stage was planned; run the command again"
+        )
+    return kind

@@ -1,0 +1,94 @@
+"""What every corpus reader must keep.
+
+from rrpo.testing.corpora import CorpusReaderContract
+
+class TestMine(CorpusReaderContract):
+    reader = MyReader()
+
+    def corpus(self, folder):  # writes a small corpus of the layout: at least two speakers and two emotions
+        write_tone(folder / "anna_W_03.wav")
+        ...
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from rrpo.corpus.importing import import_corpus
+from rrpo.corpus.manifest import ManifestError, read_manifest
+from rrpo.corpus.readers import CorpusReader, Recording, Skipped
+
+
+def write_tone(path: Path, pitch: float = 200.0, seconds: float = 0.3, rate: int = 16000) -> None:
+    """A tone of ``pitch`` Hz as an audio file; another pitch, other bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, 0.3 * np.sin(2 * np.pi * pitch * np.arange(int(seconds * rate)) / rate), rate)
+
+
+class CorpusReaderContract:
+    """Subclasses give the ``reader`` and write a small corpus of its layout."""
+
+    reader: CorpusReader
+    """The one under test."""
+    language = "en"
+    """Used where the corpus does not tell."""
+
+    def corpus(self, folder: Path) -> None:
+        """Write a corpus into the empty ``folder``, with `write_tone`: two speakers and two emotions or more."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def written(self, tmp_path: Path) -> Path:
+        """The corpus."""
+        folder = tmp_path / "corpus"
+        folder.mkdir()
+        self.corpus(folder)
+        return folder
+
+    def test_it_tells_what_is_there_in_the_same_order_each_time(self, written: Path) -> None:
+        found = list(self.reader.read(written))
+        assert found == list(self.reader.read(written))
+        recordings = [entry for entry in found if isinstance(entry, Recording)]
+        assert len({entry.audio for entry in recordings}) == len(recordings) > 0
+        assert all(entry.audio.is_file() and entry.speaker and entry.label for entry in recordings)
+        assert all(entry.entry and entry.reason for entry in found if isinstance(entry, Skipped))
+
+    def test_it_tells_speakers_and_labels_apart(self, written: Path) -> None:
+        recordings = [entry for entry in self.reader.read(written) if isinstance(entry, Recording)]
+        assert len({entry.speaker for entry in recordings}) >= 2
+        assert len({entry.label for entry in recordings}) >= 2
+        if self.reader.labels:
+            assert {entry.label for entry in recordings} & self.reader.labels.keys()
+
+    def test_what_it_reads_becomes_manifests_without_a_speaker_in_two(self, written: Path, tmp_path: Path) -> None:
+        out = tmp_path / "mine.jsonl"
+        splits = {"train": 0.5, "test": 0.5}
+        labels = self.reader.labels
+        found = import_corpus(self.reader, written, out, labels=labels, language=self.language, splits=splits)
+        read = {path: read_manifest(path, None) for path in found.written}
+        assert {path: len(lines) for path, lines in read.items()} == found.written
+        train, test = ({u.speaker for u in lines} for lines in read.values())
+        assert train
+        assert test
+        assert not train & test
+        if labels:
+            assert {u.emotion for lines in read.values() for u in lines} <= set(labels.values())
+
+    def test_a_broken_file_is_skipped_with_a_reason(self, written: Path, tmp_path: Path) -> None:
+        victim = next(entry for entry in self.reader.read(written) if isinstance(entry, Recording)).audio
+        victim.write_bytes(b"no audio")
+        out = tmp_path / "mine.jsonl"
+        found = import_corpus(self.reader, written, out, labels=self.reader.labels, language=self.language)
+        assert [entry.entry for entry in found.skipped if entry.reason == "not readable as audio"] == [str(victim)]
+        assert str(victim) not in [json.loads(line)["audio"] for line in out.read_text().splitlines()]
+
+    def test_a_folder_that_is_no_corpus_is_refused(self, tmp_path: Path) -> None:
+        for folder in (tmp_path / "none", tmp_path / "empty"):
+            (tmp_path / "empty").mkdir(exist_ok=True)
+            with pytest.raises(ManifestError, match=str(folder)):
+                list(self.reader.read(folder))

@@ -1,0 +1,143 @@
+"""What every emotion judge must keep.
+
+    from rrpo.testing.judges import JudgeContract
+
+    class TestMine(JudgeContract):
+        judge = MyJudge
+
+`HearingContract` is the part that holds for any trained judge; `JudgeContract` adds what a registered one needs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Protocol, Self
+
+import torch
+from torch import Tensor
+
+from rrpo.corpus.config import AudioConfig
+from rrpo.judges.protocol import RESERVED, Judge
+from rrpo.training.data import Frames
+
+EMOTIONS = ("angry", "happy", "sad")
+AUDIO = AudioConfig()
+UTTERANCES = 24
+"""Each in two renditions."""
+
+
+class Hearing(Protocol):
+    """The part of `rrpo.judges.protocol.Judge` that hears."""
+
+    @property
+    def emotions(self) -> tuple[str, ...]:
+        """Its classes."""
+
+    def log_probs(self, F: Tensor, lengths: Tensor) -> Tensor:
+        """As `Judge.log_probs`."""
+
+    def save(self, folder: Path) -> None:
+        """As `Judge.save`."""
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """As `Judge.load`."""
+
+
+def toy_speech(seed: int = 0) -> tuple[Frames, Tensor]:
+    """Speech whose emotion is the loud part of the spectrum, and labels ``[N]``: originals, then the same a little changed."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(UTTERANCES) % len(EMOTIONS)
+    width = AUDIO.n_mels // len(EMOTIONS)
+    originals = []
+    for label in labels.tolist():
+        frames = torch.randn(int(torch.randint(20, 60, (), generator=generator)), AUDIO.n_mels, generator=generator) - 4
+        frames[:, label * width : (label + 1) * width] += 3
+        originals.append(frames)
+    changed = [frames + 0.3 * torch.randn(frames.shape, generator=generator) for frames in originals]
+    return Frames([*originals, *changed], AUDIO.floor), labels.repeat(2)
+
+
+class HearingContract:
+    """Subclasses say how to make a judge that knows `EMOTIONS`: `trained`."""
+
+    tolerance: ClassVar[float] = 1e-4
+    """Of log-probabilities that should be equal."""
+
+    def trained(self) -> Hearing:
+        """A judge that is ready; it need not be good."""
+        raise NotImplementedError
+
+    def test_it_gives_log_probabilities(self) -> None:
+        judge = self.trained()
+        F, lengths = toy_speech()[0].batch(torch.arange(5))
+        found = judge.log_probs(F, lengths)
+        assert found.shape == (5, len(judge.emotions))
+        assert torch.isfinite(found).all(), "a zero probability needs a floor"
+        assert torch.allclose(found.double().exp().sum(1).cpu(), torch.ones(5).double(), atol=1e-3)
+
+    def test_padding_and_neighbours_do_not_matter(self) -> None:
+        judge, (frames, _) = self.trained(), toy_speech()
+        order = frames.lengths.argsort()
+        together = judge.log_probs(*frames.batch(order[[0, len(order) // 2, -1]]))[0]
+        alone = judge.log_probs(*frames.batch(order[:1]))[0]
+        assert torch.allclose(together, alone, atol=self.tolerance)
+        F, lengths = frames.batch(order[[0, -1]])
+        F[0, lengths[0] :] = 7.0
+        assert torch.allclose(judge.log_probs(F, lengths)[0], alone, atol=self.tolerance), (
+            "frames past an utterance's length"
+        )
+
+    def test_an_empty_sample_is_heard(self) -> None:
+        F, _ = toy_speech()[0].batch(torch.arange(3))
+        assert torch.isfinite(self.trained().log_probs(F, torch.tensor([0, 1, 20]))).all()
+
+    def test_the_input_is_left_as_it_was(self) -> None:
+        F, lengths = toy_speech()[0].batch(torch.arange(3))
+        before = F.clone(), lengths.clone()
+        self.trained().log_probs(F, lengths)
+        assert torch.equal(F, before[0])
+        assert torch.equal(lengths, before[1])
+
+    def test_it_comes_back_as_it_was_saved(self, tmp_path: Path) -> None:
+        judge = self.trained()
+        judge.save(tmp_path)
+        assert not {"stage.json", "scalars.json"} & {path.name for path in tmp_path.iterdir()}
+        again = type(judge).load(tmp_path)
+        assert tuple(again.emotions) == tuple(judge.emotions)
+        F, lengths = toy_speech(1)[0].batch(torch.arange(5))
+        assert torch.equal(again.log_probs(F, lengths), judge.log_probs(F, lengths))
+
+
+class JudgeContract(HearingContract):
+    """Of a class that can be registered in `rrpo.judges.protocol.JUDGES`."""
+
+    judge: type[Judge]
+    """The class under test."""
+    learns: ClassVar[bool] = True
+    """Whether it is trained; False where there is nothing to train."""
+
+    def trained(self, seed: int = 0) -> Judge:
+        """Trained on toy speech."""
+        frames, labels = toy_speech()
+        return self.judge.train(frames, labels, EMOTIONS, AUDIO, seed)
+
+    def test_it_says_what_reports_need(self) -> None:
+        assert isinstance(self.judge.label, str)
+        assert self.judge.label.strip()
+        assert self.judge.label not in RESERVED
+        assert isinstance(self.judge.veto, bool)
+
+    def test_training_is_repeatable(self) -> None:
+        F, lengths = toy_speech(1)[0].batch(torch.arange(5))
+        one, other = (self.trained().log_probs(F, lengths) for _ in range(2))
+        assert torch.equal(one, other), "randomness comes from the seed alone"
+
+    def test_it_hears_what_it_was_taught(self) -> None:
+        judge = self.trained()
+        if not self.learns:
+            return
+        assert tuple(judge.emotions) == EMOTIONS
+        frames, labels = toy_speech(1)
+        heard = judge.log_probs(*frames.batch(torch.arange(len(labels)))).argmax(1).cpu()
+        assert (heard == labels).float().mean() > 0.6, "chance is a third, and the emotions of the toy speech are plain"

@@ -1,0 +1,132 @@
+"""The pilot: the spread alone is printed, and its parts come from draws that share all but one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from ablations import pilot
+from ablations.grids import arms
+from ablations.pilot import REPLICATES, SEEDS, differences, draw, lines, measured, replicates
+from ablations.stats.family import Pilot
+from ablations.stats.power import detectable, seeds_needed, spread_bound
+from rrpo.pipeline import dataflow
+from rrpo.pipeline.stages import Stage
+from rrpo.profiles import EMBEDDED
+
+SPREAD = np.array([0.02, -0.03, 0.06, 0.01, 0.11, -0.02, 0.05, 0.04])
+NESTED = np.random.default_rng(0).normal(0, 0.05, REPLICATES)
+
+
+def test_what_is_printed_is_the_spread_whatever_the_difference() -> None:
+    said = lines(measured(SPREAD, NESTED, "abc"))
+    assert lines(measured(SPREAD + 0.3, NESTED - 0.2, "abc")) == said, "nothing depends on the mean"
+    sd = float(SPREAD.std(ddof=1))
+    bound = spread_bound(sd, 8)
+    assert f"{100 * sd:.1f} points (80 % upper bound {100 * bound:.1f})" in said[0]
+    for name, s in (("point estimate", sd), ("80 % upper bound", bound)):
+        needed = seeds_needed(0.05, s, 0.05 / 7)
+        assert needed is not None
+        assert f"{min(needed, 16)} by the {name}" in said[1]
+        assert f"{name} {100 * s:.1f}: {100 * detectable(s, 16, 0.05 / 7):.1f} points" in said[2]
+    assert said[2].startswith("with 16 seeds")
+    assert said[3].startswith("of the variance over seeds, roughly (a nested pilot): data ")
+
+
+def test_the_last_line_is_what_is_to_be_committed() -> None:
+    made = measured(SPREAD, NESTED, "abc")
+    committed = eval(lines(made)[-1].partition(" = ")[2], {"Pilot": Pilot})
+    assert (committed.seeds, committed.world) == (8, "abc")
+    assert committed.spread == pytest.approx(made.spread, abs=1e-4)
+    assert committed.components == pytest.approx(dict(made.components), abs=1e-4)
+    assert "components" not in lines(measured(SPREAD, None, "abc"))[-1]
+
+
+def test_shares_are_of_the_variance() -> None:
+    known = Pilot(spread=0.05, seeds=8, world="w", components={"data": 0.03, "reward model": 0.0, "optimisation": 0.04})
+    assert known.parts.endswith("data 36 % (3.0 points), reward model 0 % (0.0 points), optimisation 64 % (4.0 points)")
+    assert Pilot(spread=0.05, seeds=8, world="w").parts == ""
+
+
+def keys(stage: Stage) -> dict[str, str]:
+    return {role: child.key for role, child in stage.inputs.items()}
+
+
+@pytest.mark.parametrize("arm", ["diffro", "rrpo"])
+def test_a_reward_model_or_an_optimisation_is_redrawn_alone(arm: str) -> None:
+    plain, other_rm, other_policy = (
+        dataflow.optimized(EMBEDDED, one[arm].arm, 1000)
+        for one in (draw(1000), draw(1000, rm_seed=7), draw(1000, policy_seed=7))
+    )
+    assert plain.key == dataflow.optimized(EMBEDDED, arms()[arm], 1000).key
+    assert {role for role in plain.inputs if keys(plain)[role] != keys(other_rm)[role]} == {"reward_model"}
+    assert other_rm.config == plain.config
+    model, other = plain.inputs["reward_model"], other_rm.inputs["reward_model"]
+    assert keys(model)["speech"] == keys(other)["speech"], "the same annotated utterances and raters"
+    assert (other.config.seed, other.inputs["model"].config.seed) == (7, 7)
+    assert {role for role in plain.inputs if keys(plain)[role] != keys(other_policy)[role]} == {"rl_prompts"}
+    assert other_policy.config.seed == 7
+
+
+def test_an_optimisation_is_compared_with_sfts_samples_under_its_own_noise() -> None:
+    cell = draw(1000, policy_seed=7)["rrpo"]
+    assert cell.stages["scored"].inputs["sft_samples"].config.seed == 7
+    assert cell.stages["scored"].inputs["sft_samples"].config.steps == 0
+    assert "sft" not in cell.stages["scored"].inputs["sft"].inputs
+
+
+def test_replicates_are_nested_and_the_first_of_each_is_the_pilots() -> None:
+    table = np.empty((*REPLICATES, 3), int)
+    found = replicates()
+    for place, one in zip(np.ndindex(*REPLICATES), found, strict=True):
+        (drawn,) = {(c.seed, c.arm.rm_seed or c.seed, c.arm.policy_seed or c.seed) for c in one.values()}
+        table[place] = drawn
+    assert [len(np.unique(table[..., part])) for part in range(3)] == [4, 8, 16], "none is used twice"
+    assert (table[:, :, 0, 1] == table[:, :, 1, 1]).all(), "one reward model, two optimisations"
+    assert (table[:, 0, 0] == np.array([SEEDS[:4]] * 3).T).all()
+    own = {cell.hash for seed in SEEDS for cell in draw(seed).values()}
+    assert len({cell.hash for one in found for cell in one.values()} - own) == 24
+    assert (table >= 1000).all(), "development"
+
+
+def stored(store: Path, arm: str, clean: int) -> None:
+    """So many of ten samples of the seed 1000 are clean at the last update, none before."""
+    folder = draw(1000)[arm].stages["scored"].path(store)
+    folder.mkdir(parents=True)
+    heard = ["sad"] * clean + ["angry"] * (10 - clean)
+    table = {"step": [0] * 10 + [9] * 10, "target": "sad", "test": ["angry"] * 10 + heard}
+    samples = pd.DataFrame(table | {"artefact_click": False, "phone_errors": 0, "phones": 9})
+    samples.to_parquet(folder / "samples.parquet")
+
+
+def test_the_difference_is_rrpos_clean_success_less_diffros(tmp_path: Path) -> None:
+    for arm, clean in {"rrpo": 7, "diffro": 4}.items():
+        stored(tmp_path, arm, clean)
+    assert differences([draw(1000)], tmp_path) == pytest.approx([0.3])
+
+
+def test_the_command_builds_both_arms_and_prints_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[Stage] = []
+
+    def build(stages: list[Stage], *rest: object) -> dict[str, str]:
+        built.extend(stages)
+        return {}
+
+    monkeypatch.setattr(pilot, "build", build)
+    monkeypatch.setattr(
+        pilot, "differences", lambda draws, store: SPREAD + 0.777 if len(draws) == 8 else NESTED.ravel() + 0.777
+    )
+    result = CliRunner().invoke(pilot.app, ["--runs-dir", str(tmp_path / "runs"), "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    assert (len(built), {stage.name for stage in built}) == (16, {"score"})
+    assert "spread of RRPO - DiffRO in clean success over 8 development seeds" in result.output
+    assert "PILOT: Pilot | None = Pilot(spread=" in result.output
+    assert "77" not in result.output.replace(draw(1000)["rrpo"].world_hash, "")
+    result = CliRunner().invoke(pilot.app, ["--replicated", "--runs-dir", str(tmp_path / "runs"), "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    assert len({stage.key for stage in built}) == 16 + 24
+    assert "components={'data': " in result.output

@@ -1,0 +1,216 @@
+"""The example's judge from its file to the report, on synthetic frames."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ablations.judges import LISTENER, judges, vetoing
+from ablations.outcomes import clean_success, shown
+from ablations.tracking.records import Record
+from reports import evaluators
+from rrpo import plugins
+from rrpo.config import ArmConfig, CodecConfig
+from rrpo.corpus.config import WorldConfig
+from rrpo.corpus.features import write_speech
+from rrpo.corpus.manifest import Utterance
+from rrpo.judges import opinion
+from rrpo.judges.protocol import JUDGES, JudgeTrainingConfig, OpinionConfig
+from rrpo.judges.samples import Samples
+from rrpo.models.codec import Codec
+from rrpo.pipeline import dataflow
+from rrpo.pipeline.cell import Cell
+from rrpo.pipeline.stages import Context
+from rrpo.plugins import PluginError
+from rrpo.profiles import SMOKE
+from rrpo.testing.judges import JudgeContract
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "centroid_judge.py"
+WORLD = WorldConfig()
+PROMPTS = 10
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example's judge, in a registry of the test's own."""
+    for name in ("_items", "_sources"):
+        monkeypatch.setattr(JUDGES, name, {})
+    monkeypatch.setattr(plugins, "_loaded", {})
+    plugins.load(EXAMPLE)
+
+
+class TestCentroidJudge(JudgeContract):
+    @pytest.fixture(autouse=True)
+    def _loaded(self, registered: None) -> None:
+        type(self).judge = JUDGES["centroid"]
+
+
+def speech(folder: Path, seed: int, size: int = 40) -> Path:
+    """A ``speech`` stage of frames in which each emotion has its own loud part of the spectrum."""
+    folder.mkdir()
+    rng = np.random.default_rng(seed)
+    utterances, mels = [], []
+    for i in range(size):
+        k = i % len(WORLD.emotions)
+        mel = rng.normal(-4.0, 1.0, (int(rng.integers(20, 40)), WORLD.audio.n_mels))
+        mel[:, 16 * k : 16 * (k + 1)] += 3.0
+        mels.append(mel.astype(np.float16))
+        emotion = WORLD.emotions[k]
+        utterances.append(
+            Utterance(
+                id=str(i),
+                text="t",
+                phones=("t",),
+                speaker="anna",
+                language="en",
+                emotion=emotion,
+                true_emotion=emotion,
+                split="toy",
+                audio="none.wav",
+            )
+        )
+    write_speech(folder, WORLD.audio, WORLD.emotions, utterances, mels)
+    return folder
+
+
+def samples(steps: list[int]) -> Samples:
+    """Drawn tokens; those of a prompt are the same at the first step of every arm."""
+    rows = [(step, prompt) for step in steps for prompt in range(PROMPTS)]
+    tokens = np.stack([np.random.default_rng(row).integers(0, 25, 12) for row in rows]).astype(np.int16)
+    lengths = np.full(len(rows), 12, np.int16)
+    if len(steps) > 1:
+        lengths[-1], tokens[-1] = 0, -1
+    zero, none = np.zeros(len(rows), np.int8), np.zeros(len(rows), np.float32)
+    step, prompt = np.array(rows).T
+    return Samples(step, prompt, tokens, lengths, zero, none, zero, none)
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> dict[str, Path]:
+    """What the two stages read."""
+    folders = {name: tmp_path / name for name in ("codec", "eval_prompts", "samples", "sft_samples")}
+    for folder in folders.values():
+        folder.mkdir()
+    torch.manual_seed(0)
+    Codec(CodecConfig(levels=(5, 5), dim=16), WORLD.audio, ("anna",)).save(folders["codec"])
+    lines = (
+        {"id": str(i), "text": "t", "phones": ["t"], "speaker": "anna", "emotion": WORLD.emotions[i % 5]}
+        for i in range(PROMPTS)
+    )
+    (folders["eval_prompts"] / "prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    samples([0]).save(folders["sft_samples"])
+    samples([0, 5, 9]).save(folders["samples"])
+    return folders | {"speech": speech(tmp_path / "speech", 0), "heldout": speech(tmp_path / "heldout", 1)}
+
+
+def run(inputs: dict[str, Path], out: Path) -> Path:
+    """Trains the judge, lets it hear SFT and an arm; the arm's folder."""
+    choice = JUDGES.choice("centroid")
+    folders = {name: out / name for name in ("judge", "sft", "arm")}
+    for folder in folders.values():
+        folder.mkdir(parents=True)
+    opinion.train(JudgeTrainingConfig(judge=choice), inputs, folders["judge"], Context())
+    reads = inputs | {"judge": folders["judge"]}
+    sft = {name: folder for name, folder in reads.items() if name != "sft_samples"}
+    opinion.build(OpinionConfig(judge=choice), sft | {"samples": inputs["sft_samples"]}, folders["sft"], Context())
+    opinion.build(OpinionConfig(judge=choice), reads | {"sft": folders["sft"]}, folders["arm"], Context())
+    return folders["arm"]
+
+
+def test_it_hears_every_stored_sample(registered: None, inputs: dict[str, Path], tmp_path: Path) -> None:
+    arm = run(inputs, tmp_path / "out")
+    table = pd.read_parquet(arm / "centroid_samples.parquet")
+    assert table.columns.tolist() == ["step", "prompt", "centroid", "centroid_logprob"]
+    assert table[["step", "prompt"]].to_numpy().tolist() == [[s, p] for s in (0, 5, 9) for p in range(PROMPTS)]
+    assert set(table["centroid"]) <= set(WORLD.emotions)
+    hits = table["centroid"] == [WORLD.emotions[p % 5] for p in table["prompt"]]
+    points = pd.read_parquet(arm / "centroid_points.parquet")
+    assert points["centroid_accuracy"].tolist() == pytest.approx(hits.groupby(table["step"]).mean().tolist())
+    scalars = json.loads((arm / "scalars.json").read_text())
+    assert scalars["end_centroid_logprob"] == pytest.approx(table[table["step"] == 9]["centroid_logprob"].mean())
+    assert scalars["centroid_heldout_accuracy_original"] == 1.0, "the emotions of the toy speech are plain"
+
+
+def test_what_equals_the_sft_policys_sample_is_not_heard_again(
+    registered: None, inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    run(inputs, tmp_path / "out")
+    known = tmp_path / "out" / "sft" / "centroid_samples.parquet"
+    pd.read_parquet(known).assign(centroid="marked").to_parquet(known)
+    (tmp_path / "again").mkdir()
+    reads = inputs | {"judge": tmp_path / "out" / "judge", "sft": tmp_path / "out" / "sft"}
+    opinion.build(OpinionConfig(judge=JUDGES.choice("centroid")), reads, tmp_path / "again", Context())
+    table = pd.read_parquet(tmp_path / "again" / "centroid_samples.parquet")
+    assert (table["centroid"] == "marked").tolist() == (table["step"] == 0).tolist()
+
+
+def test_a_record_and_its_outcomes_have_its_columns(registered: None, inputs: dict[str, Path], tmp_path: Path) -> None:
+    arm = run(inputs, tmp_path / "out")
+    rows = pd.read_parquet(arm / "centroid_samples.parquet")[["step", "prompt"]]
+    target = [WORLD.emotions[p % 5] for p in rows["prompt"]]
+    ours = rows.assign(target=target, test=target, phone_errors=0, phones=5, artefact_click=False)
+    ours.to_parquet(arm / "samples.parquet")
+    for name, column in (("points", "val_accuracy"), ("test_points", "test_accuracy")):
+        pd.DataFrame({"step": [0, 5, 9], column: 1.0}).to_parquet(arm / f"{name}.parquet")
+    record = Record(
+        label="rrpo", seed=1, cell_hash="", arm_hash="", world_hash="", profile="", scalars={}, find=lambda: arm
+    )
+    assert {"test", "centroid", "centroid_logprob"} <= set(record.samples.columns)
+    accuracy = record.points["centroid_accuracy"].iloc[-1]
+    mine = next(judge for judge in judges() if judge.name == "centroid")
+    assert (mine.label, mine.role) == ("centroid judge", LISTENER)
+    assert mine not in vetoing()
+    assert "by the centroid judge" in [column.heading for column in evaluators.columns()]
+    outcome = next(outcome for outcome in shown([record]) if outcome.name == "centroid_accuracy")
+    assert outcome.heading == "accuracy by the centroid judge, %"
+    assert outcome.read(record) == accuracy
+    assert clean_success(mine).read(record) == pytest.approx(accuracy), "no artefact, and every phone is right"
+
+
+def test_it_is_a_stage_of_its_own_and_no_other_key_knows_it(registered: None) -> None:
+    profile = replace(SMOKE)
+    cell = Cell(label="rrpo", arm=ArmConfig(), seed=1, profile=profile)
+    (role,) = dataflow.opinions(profile, ArmConfig(), 1)
+    assert role in cell.optional
+    stage = cell.optional[role]
+    assert stage.inputs["sft"].inputs["judge"].key == stage.inputs["judge"].key
+    assert stage.inputs["judge"].inputs["speech"].config.split.name == "judge_centroid"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JUDGES, "_items", {})
+        bare = Cell(label="rrpo", arm=ArmConfig(), seed=1, profile=profile)
+        assert bare.hash == cell.hash
+        assert bare.optional.keys() == cell.optional.keys() - {role}
+
+
+def test_an_edited_judge_is_another_stage_and_is_never_built_under_the_old_key(
+    registered: None, inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = dataflow.opinions(SMOKE, ArmConfig(), 1)
+    planned = JUDGES.choice("centroid")
+    monkeypatch.setattr(JUDGES, "_sources", {"centroid": "edited"})
+    after = dataflow.opinions(SMOKE, ArmConfig(), 1)
+    assert before.keys().isdisjoint(after), "so that its results are added to records that are complete"
+    assert {s.key for s in before.values()}.isdisjoint(s.key for s in after.values())
+    with pytest.raises(PluginError, match="edited since the stage was planned"):
+        opinion.train(JudgeTrainingConfig(judge=planned), inputs, tmp_path, Context())
+
+
+def test_an_emotion_that_it_does_not_know_is_named(registered: None, inputs: dict[str, Path], tmp_path: Path) -> None:
+    arm = run(inputs, tmp_path / "out")
+    path = inputs["eval_prompts"] / "prompts.jsonl"
+    path.write_text(path.read_text().replace('"angry"', '"bored"'))
+    reads = inputs | {"judge": tmp_path / "out" / "judge", "sft": tmp_path / "out" / "sft"}
+    with pytest.raises(ValueError, match="centroid judge knows no emotion 'bored', which a prompt asks for; it knows"):
+        opinion.build(OpinionConfig(judge=JUDGES.choice("centroid")), reads, arm, Context())
+
+
+@pytest.mark.parametrize("name", ["test", "prompt", "voice"])
+def test_a_name_that_a_column_has_is_refused(registered: None, name: str) -> None:
+    with pytest.raises(PluginError, match=f"cannot be named '{name}'"):
+        JUDGES.register(name, JUDGES["centroid"])

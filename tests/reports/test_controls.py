@@ -1,0 +1,100 @@
+"""The controls of a grid: an interval wholly above SFT fails one, and the report says so first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import fakes
+import pandas as pd
+import pytest
+from stored import store_cells
+from synthetic import START, Fake, checkpoint, grid, record
+
+from ablations.execution.runs_folder import check
+from ablations.grids import full
+from ablations.stats.statistics import t_interval
+from ablations.tracking import recorder
+from ablations.tracking.recorder import Tracker
+from reports import controls
+from reports.loading import Selection, select
+from reports.report import make
+from reports.words import methods
+from rrpo.profiles import SMOKE
+
+
+def framed(make: object = record, **levels: Sequence[float]) -> Selection:
+    """A complete grid of eight seeds with controls that end at these levels of clean success, and of gold, on the first seeds."""
+    whole = grid({"ls": 0.1})
+    start = [record("sft", seed, START) for seed in range(8)]
+    kept = [r for r in whole.records if r.label != "sft"]
+    made = [make(arm, seed, level) for arm, own in levels.items() for seed, level in enumerate(own)]  # type: ignore[operator]
+    counts = {arm: len(own) for arm, own in levels.items()}
+    return replace(whole, records=(*start, *kept, *made), planned=whole.planned | counts)
+
+
+def test_a_control_holds_unless_its_interval_lies_above_sft():
+    """From .6: down in every seed; and up on average (+.02), with one seed that is not."""
+    found = controls.controls(framed(placebo=[0.4, 0.45, 0.38], content_only=[0.66, 0.64, 0.56]))
+    assert [(one.arm, one.verdict, one.raised) for one in found] == [
+        ("placebo", "holds", []),
+        ("content_only", "holds", []),
+    ]
+    assert found[0].changes["clean_success"] == pytest.approx(t_interval([-0.2, -0.15, -0.22]))
+    assert found[1].changes["gold"].n == 3, "paired over its own seeds"
+    assert controls.failures(found) == []
+
+
+def test_a_control_that_ends_above_sft_fails_and_the_report_says_so_first():
+    selection = framed(placebo=[0.4, 0.45, 0.38], content_only=[0.66, 0.65, 0.67])
+    made = make(selection)
+    assert made.answer[0].startswith(
+        "CONTROL FAILED: content_only ends above SFT in clean success (+6.0 [+3.5, +8.5] points) and gold accuracy (+6.0 ["
+    )
+    assert made.answer[1].startswith("RRPO stops reward hacking") or made.answer[1].startswith("RRPO reduces")
+    sheet = next(sheet for sheet in made.sheets if sheet.name == "controls")
+    assert [(row[0], row[1], row[-1]) for row in sheet.rows] == [("placebo", 3, "holds"), ("content_only", 3, "FAILS")]
+
+
+def test_either_of_the_two_outcomes_fails_it():
+    """Gold rises and clean success does not, since what is heard right clicks."""
+
+    def clicking(arm: str, seed: int, level: float) -> Fake:
+        made = record(arm, seed, level)
+        end = checkpoint(140, 0, ("test", "val"), 2000)
+        return Fake(
+            arm, seed, made.points, pd.concat([made.samples[made.samples["step"] == 0], end]), params=made.params
+        )
+
+    (one,) = controls.controls(framed(clicking, placebo=[0.66, 0.65, 0.67]))
+    assert (one.raised, one.verdict) == (["gold"], "FAILS")
+
+
+def test_one_seed_tells_nothing_and_a_grid_without_controls_has_no_table():
+    (one,) = controls.controls(framed(placebo=[0.9]))
+    assert one.verdict == "not told (fewer than two seeds)"
+    assert controls.failures([one]) == []
+    assert controls.sheet(controls.controls(framed())) is None
+
+
+def test_controls_on_three_seeds_leave_no_grid_interim():
+    """Eight seeds are planned and complete, of the controls the first three; the family is tested at n = 8."""
+    made = make(framed(placebo=[0.4, 0.45, 0.38], content_only=[0.4, 0.41, 0.39]))
+    assert "Interim" not in made.answer[0]
+    assert "n = 8 seeds, intervals simultaneous over 7." in made.answer[0]
+    assert "rrpo, placebo on 3, content_only on 3) by 8 seeds" in made.methods
+
+
+def test_what_was_not_planned_is_not_missing(runs: Path):
+    """The real grid's plan of five seeds, as an invocation leaves it in the store; nothing but one cell is complete."""
+    labels = {(cell.label, cell.seed) for cell in full(SMOKE, range(1, 6))}
+    cells = [replace(cell, seed=seed) for label, seed in sorted(labels) for cell in fakes.cells([label], [seed])]
+    recorder.create(check(runs), "tiny")
+    Tracker(check(runs), "tiny", {}, {}).start_invocation(cells, {})
+    store_cells(runs, [cell for cell in cells if cell.name == "diffro/1"])
+    selection = select(runs, "tiny")
+    assert (selection.planned["placebo"], selection.planned["diffro"], selection.planned_n) == (3, 5, 5)
+    assert selection.counted.startswith(f"Of {len(cells)} planned cells 1 are complete, {len(cells) - 1} missing")
+    assert ("placebo", 4) not in selection.lost
+    assert "placebo on 3" in methods(selection)

@@ -1,0 +1,105 @@
+"""From records whose truth is known to the first screen: the part that cuts hacking is named there, and no other ever is.
+
+The first screen is the same on the terminal, in ``answer.md`` and on the page, and is all that is pasted into the README.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+from stored import report
+from synthetic import grid, record, shuffled
+
+from ablations.components import COMPONENTS
+from ablations.execution.runs_folder import check
+from ablations.stats.contrasts import ABOVE_SFT
+from ablations.tracking.records import TAG_GRID, TAG_SHA
+from reports import run as reporting
+from reports.loading import Selection
+
+FirstScreen = Callable[[Selection], str]
+
+
+@pytest.fixture
+def first_screen(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FirstScreen:
+    """Report on records in memory; the text of ``answer.md``, which terminal and page have been compared with."""
+
+    def made(selection: Selection) -> str:
+        here = replace(selection, folder=check(runs))
+        monkeypatch.setattr(reporting, "select", lambda *of, **how: here)
+        monkeypatch.setattr("reports.report._figures", lambda *of: ())
+        result = report(runs, tmp_path / "out", "--grid", "full", "--format", "md")
+        assert result.exit_code == 0, result.output
+        text = (tmp_path / "out" / "answer.md").read_text()
+        assert result.output.lstrip().startswith(text), "the terminal begins with it"
+        page = (tmp_path / "out" / "report.html").read_text()
+        screen = plain(page.partition('<section class="answer"')[2].partition("<details")[0])
+        sentence, table = text.split("\n\n")[0], text.partition("\n| ")[2].partition("\n\n")[0]
+        assert sentence in screen
+        cells = [cell.strip() for line in table.splitlines()[2:] for cell in line.strip("| ").split("|")]
+        place = screen.index("What each component does")
+        for cell in cells:
+            place = screen.index(cell, place)
+        return text
+
+    return made
+
+
+def plain(page: str) -> str:
+    """A page's text."""
+    return " ".join(html.unescape(re.sub("<[^>]*>", " ", page)).split())
+
+
+def verdicts(text: str) -> dict[str, str]:
+    """Contrast -> verdict, from the first screen's table; RRPO - SFT, which is not tested, has none."""
+    head, _, *rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    place = head.index("verdict")
+    return {row[0]: row[place] for row in rows if row[0] != ABOVE_SFT}
+
+
+full = partial(grid, make=partial(record, tags={TAG_GRID: "full", TAG_SHA: "0123456789"}))
+
+
+@pytest.mark.parametrize("component", COMPONENTS, ids=lambda component: component.name)
+def test_the_component_that_cuts_hacking_by_ten_points_is_named(component, first_screen: FirstScreen) -> None:
+    text = first_screen(full({component.name: 0.1}))
+    sentence = text.split("\n\n")[0]
+    assert sentence.startswith("RRPO reduces reward hacking: clean success is +")
+    assert f"of its parts {component.label} helps (main effect +" in sentence
+    assert sentence.count("helps") == 1
+    found = verdicts(text)
+    assert len(found) == 7
+    assert {name for name, said in found.items() if said == "better"} == {
+        "RRPO - DiffRO",
+        *(name for name in found if name.startswith(f"{component.label}, ")),
+    }
+    assert set(found.values()) == {"better", "equivalent"}
+
+
+def test_where_none_does_none_is_named(first_screen: FirstScreen) -> None:
+    text = first_screen(full({}))
+    assert text.startswith("RRPO does not reduce reward hacking: clean success differs from DiffRO's by ")
+    assert "of its parts none is shown to help; LS, EAM, Adv equivalent" in text
+    assert set(verdicts(text).values()) == {"equivalent"}
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_with_shuffled_labels_none_is_named(seed: int, first_screen: FirstScreen) -> None:
+    """The very cells in which a component helps by ten points, under arms' names that are shuffled within every seed."""
+    text = first_screen(shuffled(full({"ls": 0.1}), seed))
+    assert text.startswith("Whether RRPO stops or reduces reward hacking is undecided: clean success differs")
+    assert "of its parts none is shown to help" in text
+    assert "helps" not in text
+    assert not [said for said in verdicts(text).values() if said.startswith(("better", "worse"))]
+
+
+def test_the_first_screen_ends_with_what_made_it(first_screen: FirstScreen) -> None:
+    last = first_screen(full({"ls": 0.1})).splitlines()[-1]
+    assert "Seeds 0 to 7; code: commit 01234567; written by" in last
+    assert last.endswith("`python -m reports.run --grid full --profile smoke --world w`.")

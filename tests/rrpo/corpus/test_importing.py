@@ -1,0 +1,147 @@
+"""Import of corpora: labels, speakers' splits, what is skipped, and the command's messages."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+from rrpo.corpus.__main__ import app
+from rrpo.corpus.importing import assign, import_corpus
+from rrpo.corpus.manifest import ManifestError, read_manifest
+from rrpo.corpus.readers import READERS
+from rrpo.corpus.readers.folders import Folders
+from rrpo.testing.corpora import CorpusReaderContract, write_tone
+
+
+class TestFolders(CorpusReaderContract):
+    reader = Folders()
+
+    def corpus(self, folder: Path) -> None:
+        for place, name in enumerate(("anna/joy", "anna/anger", "ben/joy")):
+            write_tone(folder / name / "1.wav", 200 + 20 * place)
+        (folder / "anna/joy/1.txt").write_text("the girls buy milk")
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(app, ["import", *map(str, arguments)], env={"COLUMNS": "200"})
+
+
+def test_a_text_beside_the_audio_gets_phones_and_none_is_told(tmp_path: Path) -> None:
+    TestFolders().corpus(tmp_path / "c")
+    found = import_corpus(READERS["folders"], tmp_path / "c", tmp_path / "m.jsonl", labels={}, language="en")
+    lines = {(u.speaker, u.emotion): u for u in read_manifest(tmp_path / "m.jsonl", None)}
+    assert lines["anna", "joy"].text == "the girls buy milk"
+    assert "m" in lines["anna", "joy"].phones
+    assert lines["ben", "joy"].phones == ("?",)
+    assert found.without_text == 2
+    assert found.seconds["joy"] == pytest.approx(0.6)
+    assert found.speakers["joy"] == {"anna", "ben"}
+
+
+def test_every_fault_is_skipped_with_its_reason(tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    write_tone(folder / "anna/joy/good.wav")
+    write_tone(folder / "anna/joy/twin.wav")
+    write_tone(folder / "anna/joy/slow.wav", rate=8000)
+    write_tone(folder / "anna/joy/mute.wav", 300)
+    (folder / "anna/joy/mute.txt").write_text("...")
+    write_tone(folder / "loose.wav", 400)
+    (folder / "anna/joy/.hidden.wav").write_bytes(b"")
+    (folder / "anna/joy/text.wav").write_bytes(b"text")
+    soundfile.write(folder / "anna/joy/silent.wav", np.zeros(100), 16000)
+    soundfile.write(folder / "anna/joy/empty.wav", np.zeros(0), 16000)
+    found = import_corpus(READERS["folders"], folder, tmp_path / "m.jsonl", labels={}, language="en")
+    assert found.utterances == {"joy": 1}
+    reasons = {Path(entry.entry).stem: entry.reason for entry in found.skipped}
+    assert reasons == {
+        "mute": "espeak-ng finds no phones in the text",
+        "twin": "the same bytes as another file",
+        "slow": "sampled at 8000 Hz, needs 16000",
+        "loose": "in no folder that is named after an emotion",
+        "text": "not readable as audio",
+        "silent": "silent",
+        "empty": "the audio file is empty",
+    }
+
+
+def test_labels_that_are_in_no_map_are_counted_and_left_out(tmp_path: Path) -> None:
+    TestFolders().corpus(tmp_path / "c")
+    (tmp_path / "map.json").write_text('{"joy": "happy", "fear": "fearful"}')
+    out = tmp_path / "m.jsonl"
+    result = run("folders", tmp_path / "c", "--out", out, "--labels", tmp_path / "map.json", "--language", "en")
+    assert result.exit_code == 0, result.output
+    rows = {cells[1]: cells[2:4] for line in result.output.splitlines() if len(cells := line.split("│")) > 4}
+    assert {name.strip(): [cell.strip() for cell in cells] for name, cells in rows.items()} == {
+        "joy": ["happy", "2"],
+        "fear": ["fearful", "0"],
+        "anger": ["(not in the map, left out)", "1"],
+    }
+    assert {u.emotion for u in read_manifest(out, ["happy"])} == {"happy"}
+    assert f"wrote 2 lines to {out}" in result.output
+
+
+def test_splits_are_by_speaker_and_stay_as_they_are() -> None:
+    speakers = {f"s{i}" for i in range(20)}
+    found = assign(speakers, {"train": 0.8, "valid": 0.1, "test": 0.1}, 0)
+    assert [sum(split == name for split in found.values()) for name in ("train", "valid", "test")] == [16, 2, 2]
+    assert found == assign(set(sorted(speakers, reverse=True)), {"train": 0.8, "valid": 0.1, "test": 0.1}, 0)
+    assert found != assign(speakers, {"train": 0.8, "valid": 0.1, "test": 0.1}, 1)
+    moved = assign(speakers | {"new"}, {"train": 0.8, "valid": 0.1, "test": 0.1}, 0)
+    assert sum(moved[name] != split for name, split in found.items()) <= 2, (
+        "a new speaker moves those at the cuts alone"
+    )
+    assert sorted(assign({"a", "b"}, {"train": 0.99, "test": 0.01}, 0).values()) == ["test", "train"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nosuch", "c", "--out", "m.jsonl"], "no corpus reader named 'nosuch'; there are folders"),
+        (["folders", "none", "--out", "m.jsonl"], "none: no such folder"),
+        (["folders", "c", "--out", "m.jsonl"], "does not tell the language; give it with --language"),
+        (["folders", "c", "--out", "m.jsonl", "--labels", "none.json"], "none.json cannot be read"),
+        (["folders", "c", "--out", "m.jsonl", "--labels", "list.json"], "holds no map"),
+        (["folders", "c", "--out", "m.jsonl", "--labels", "map.json", "--language", "en"], "the corpus has joy (2)"),
+        (["folders", "c", "--out", "m.jsonl", "--language", "en", "--split", "train"], "--split takes NAME=SHARE"),
+        (["folders", "c", "--out", "m.jsonl", "--language", "en", "--split", "train=.5"], "that add up to 1"),
+        (
+            [
+                "folders",
+                "c",
+                "--out",
+                "m.jsonl",
+                "--language",
+                "en",
+                *("--split", "a=.4", "--split", "b=.3", "--split", "c=.3"),
+            ],
+            "2 speaker(s) cannot be divided into 3 splits",
+        ),
+        (["folders", "c", "--out", "m.jsonl", "--plugin", "none.py"], "no plugin file"),
+    ],
+)
+def test_bad_input_gets_one_message_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    TestFolders().corpus(tmp_path / "c")
+    Path("list.json").write_text("[1]")
+    Path("map.json").write_text(json.dumps({"bliss": "happy"}))
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert said in result.output
+    assert "Traceback" not in result.output
+    assert not [path for path in tmp_path.iterdir() if "m.jsonl" in path.name]
+
+
+def test_a_failed_import_leaves_the_manifest_of_before(tmp_path: Path) -> None:
+    out = tmp_path / "m.jsonl"
+    out.write_text("before")
+    (tmp_path / "c").mkdir()
+    with pytest.raises(ManifestError, match="no audio file below it"):
+        import_corpus(READERS["folders"], tmp_path / "c", out, labels={}, language="en")
+    assert out.read_text() == "before"
