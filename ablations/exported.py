@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ablations.errors import InputError
-from ablations.execution.cell_file import rebuild
 from ablations.grids import arms
 from rrpo.config import ArmConfig
 from rrpo.identity import described
+from rrpo.rebuild import rebuild
 
 
 def check_name(name: str) -> None:

@@ -6,6 +6,7 @@ python -m ablations.run --grid smoke --plugin examples/centroid_judge.py
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,8 +28,8 @@ def statistics(F: Tensor, lengths: Tensor) -> Tensor:
 class CentroidJudge:
     """Gaussians around the emotions' centroids, all with the same spread in each statistic."""
 
-    label = "centroid judge"
-    veto = False
+    label: ClassVar[str] = "centroid judge"
+    veto: ClassVar[bool] = False
 
     def __init__(self, centroids: Tensor, spread: Tensor, emotions: tuple[str, ...]) -> None:
         self.centroids, self.spread, self.emotions = centroids, spread, emotions

@@ -14,7 +14,7 @@ from ablations.components import BASE, COMPONENTS, RRPO, arm_of
 from ablations.judges import gold, tuning
 from ablations.outcomes import all_outcomes, find, hacked_share, shown
 from ablations.rendering.sheet import Column, Sheet, Value
-from ablations.rendering.summary import FRAMES, RM_COLUMNS, over_seeds, scalar, table
+from ablations.rendering.summary import FRAMES, over_seeds, rm_columns, scalar, table
 from ablations.stats.contrasts import apply, corner_effect, difference
 from ablations.stats.family import PRIMARY_OUTCOME
 from ablations.stats.inference import correlation, wilson
@@ -145,9 +145,8 @@ def ablation(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet | Non
 def reward_models(selection: Selection) -> Sheet | None:
     """Each distinct reward model on in-language and cross-domain test sets, with its manipulation checks; None without any."""
     scalars = {name for record in selection.records for name in record.scalars}
-    known = {c.name for c in RM_COLUMNS}
-    foreign = sorted(name for name in scalars - known if name.startswith(TEST_SET))
-    columns = [c for c in RM_COLUMNS if c.name in scalars]
+    columns = rm_columns(selection.records)
+    foreign = sorted(name for name in scalars - {c.name for c in columns} if name.startswith(TEST_SET))
     columns[2:2] = [Column(name, f"{domain(name)}, %", "percent", +1) for name in foreign]
     if not columns:
         return None

@@ -93,7 +93,7 @@ class PretrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RegularizerConfig:
-    """The three regularisers of RRPO. Each is off at its identity value, on the same code path."""
+    """The three regularisers of RRPO, and those of plugins. Each is off at its identity value, on the same code path."""
 
     epsilon: float = option(0.1, off=0.0)
     """ε of label smoothing, Eq. 2; the paper's value 0.1; range [0, 1); off at 0."""
@@ -111,6 +111,8 @@ class RegularizerConfig:
     """``absolute`` as in the paper, or ``relative``: ε_adv is then a fraction of ||h'||, the same for any length."""
     soft_votes: bool = option(False, off=False)
     """Control arm for label smoothing: the raters' vote shares as the target instead of the majority label."""
+    added: tuple[Choice, ...] = option((), off=())
+    """Further regularisers that are on (`rrpo.regularizers.REGULARIZERS`), with their strengths; `configured` makes it."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a value out of its range."""

@@ -17,10 +17,11 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from ablations.components import COMPONENTS, RRPO, Knob, factorial, switched_on
+from ablations.components import COMPONENTS, RRPO, factorial
 from ablations.errors import InputError, choose
 from ablations.grids import arms
 from rrpo.config import ArmConfig, OptimizeConfig, RegularizerConfig
+from rrpo.regularizers import Knob, configured, switched_on
 
 Knobs = Mapping[str, float | str]
 TUNE = "tune-arm"
@@ -49,15 +50,14 @@ class Study:
         return {name: _other(d, self.paper[name]) for name, d in self.space.items()}
 
 
-def regularised(knobs: Knobs, **fields: Any) -> RegularizerConfig:
-    """Knobs that are named, the paper's values for the others; ``fields`` of the config that are no knob."""
+def regularised(knobs: Knobs, without: Collection[str] = (), **fields: Any) -> RegularizerConfig:
+    """Knobs that are named, the paper's values for the others.
+
+    Components named in ``without`` are off; ``fields`` of the config belong to no component.
+    """
     values = {name: float(value) for name, value in (paper() | dict(knobs)).items()}
-    strengths: dict[str, Any] = {}
-    for component in COMPONENTS:
-        strengths |= component.on if component.paper else component.off
-        if component.knobs:
-            strengths |= component.strengths({knob.name: values[knob.name] for knob in component.knobs})
-    return RegularizerConfig(**strengths, **fields)
+    strengths = {c.name: {**c.strengths(values), **(c.off if c.name in without else {})} for c in COMPONENTS}
+    return configured(strengths, **fields)
 
 
 def knobs_of(names: Collection[str] | None = None) -> list[Knob]:
@@ -71,8 +71,12 @@ def space_of(knobs: Sequence[Knob]) -> dict[str, BaseDistribution]:
 
 
 def paper() -> dict[str, float | str]:
-    """The paper's strengths."""
-    return {knob.name: knob.paper for knob in knobs_of()}
+    """The paper's strengths; components that are not the paper's are off."""
+    return {
+        knob.name: knob.on if component.paper or knob.off is None else knob.off
+        for component in COMPONENTS
+        for knob in component.knobs
+    }
 
 
 def regularizers() -> Study:
@@ -118,11 +122,11 @@ def tune_arm(arm: str) -> Study:
     own = knobs_of(on if given.finetune else ())
     push = policy()
     space = space_of(own) | {name: push.space[name] for name in ("lr", "beta")}
-    first: Knobs = {knob.name: knob.paper for knob in own} | {name: push.paper[name] for name in ("lr", "beta")}
+    first: Knobs = {knob.name: knob.on for knob in own} | {name: push.paper[name] for name in ("lr", "beta")}
 
     def tuned(knobs: Knobs) -> ArmConfig:
-        off = {field: value for c in COMPONENTS if c.name not in on for field, value in c.off.items()}
-        return _pushed(replace(given, regularizers=replace(regularised(knobs), **off)), knobs)
+        off = [component.name for component in COMPONENTS if component.name not in on]
+        return _pushed(replace(given, regularizers=regularised(knobs, without=off)), knobs)
 
     return Study(f"tune-{arm}", space, first, tuned)
 

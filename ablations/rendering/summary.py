@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from ablations.components import COMPONENTS
 from ablations.grids import CONTROLS
 from ablations.outcomes import Outcome, shown
 from ablations.rendering.sheet import Column, Sheet, Value
@@ -27,19 +28,28 @@ RM_COLUMNS = (
     Column("rm_fidelity_many_own", "gradient fidelity, 30 % of tokens (own)", "plain", +1),
     Column("rm_fidelity_many_val", "gradient fidelity, 30 % of tokens (judge)", "plain", +1),
 )
-"""Of a grid of reward models alone. Those that no record has are left out."""
+"""Of every reward model. Those that no record has are left out."""
 
 FRAMES = frozenset({"oracle", *CONTROLS})
 """Arms that only frame the others: the best reward model there could be, and rewards that know nothing of emotion."""
+
+
+def rm_columns(records: Sequence[Record]) -> list[Column]:
+    """Those of `RM_COLUMNS` that were measured, and what further components have to move."""
+    measured = {name for record in records for name in record.scalars}
+    columns = {column.name: column for column in RM_COLUMNS}
+    for component in COMPONENTS:
+        if component.check:
+            columns.setdefault(component.check.scalar, Column(component.check.scalar, component.check.text, "plain"))
+    return [column for name, column in columns.items() if name in measured]
 
 
 def table(records: Sequence[Record], planned: Mapping[str, int] | None = None) -> Sheet:
     """The table of results; arms in the order of ``planned`` (arm -> seeds), which also tells what is missing."""
     arms = list(dict.fromkeys([*(planned or {}), *(record.label for record in records)]))
     policies = any(not record.points.empty for record in records)
-    measured = {name for record in records for name in record.scalars}
     outcomes = shown(records) if policies else []
-    columns = [o.as_column() for o in outcomes] or [c for c in RM_COLUMNS if c.name in measured]
+    columns = [o.as_column() for o in outcomes] or rm_columns(records)
     values = [o.values(records) for o in outcomes] or [scalar(c.name, records) for c in columns]
     own = {arm: [record.seed for record in records if record.label == arm] for arm in arms}
     rows: list[tuple[Value, ...]] = [

@@ -27,7 +27,7 @@ from rrpo.judges.config import ExamineConfig, ExamineSetConfig
 from rrpo.masking import sample_norm, valid_mask
 from rrpo.models.reward_model import RewardModel
 from rrpo.pipeline.stages import Context
-from rrpo.regularizers import adversarial_delta, cross_entropy, mixup_draws, robust_loss
+from rrpo.regularizers import Adversarial, cross_entropy, robust_loss
 from rrpo.training.finetune import CURVES
 
 CHUNK = 128
@@ -142,8 +142,7 @@ def smoothness(model: RewardModel, speech: SpeechSet, config: ExamineConfig, dev
     steps = torch.stack(path).diff(dim=0).abs().sum(2) / 2
 
     y = functional.one_hot(torch.from_numpy(labels[hosts]), len(model.emotions)).float().to(device)
-    draws = mixup_draws(len(hosts), config.seed, 0, device)
-    mixed = robust_loss(model, *speech.batch(hosts, device), y, replace(OFF, mix_probability=1.0), draws)
+    mixed = robust_loss(model, *speech.batch(hosts, device), y, replace(OFF, mix_probability=1.0), config.seed, 0)
     return {"rm_smoothness": 1 - float(steps.amax(0).mean()), "rm_mix_loss": float(mixed["l_emo"])}
 
 
@@ -158,7 +157,7 @@ def robustness(model: RewardModel, speech: SpeechSet, config: ExamineConfig, dev
     attacks = [(kind, eps) for eps in config.relative_eps for kind in ("fgm", "pgd")]
     hits = dict.fromkeys(attacks, 0.0)
     log_delta, l_emo, l_adv = 0.0, 0.0, 0.0
-    own = model.regularizers
+    own = Adversarial.of(model.regularizers)
     for F, lengths, indices in batches(speech, device):
         target = labels[indices]
         y = functional.one_hot(target, len(model.emotions)).float()
@@ -172,7 +171,7 @@ def robustness(model: RewardModel, speech: SpeechSet, config: ExamineConfig, dev
             steps = 1 if kind == "fgm" else config.pgd_steps
             delta = attack(losses, h, mask, eps, steps)
             hits[kind, eps] += float((model.classify(h + delta, mask).argmax(1) == target).sum())
-        delta = adversarial_delta(losses, h, mask, own)
+        delta = own.delta(losses, h, mask)
         log_delta += float((sample_norm(delta, mask) / sample_norm(h, mask)).clamp(min=1e-12).log10().sum())
         l_emo += float(losses(h).sum())
         l_adv += float(losses(h + delta).sum())
@@ -192,10 +191,10 @@ def attack(losses: Callable[[Tensor], Tensor], h: Tensor, mask: Tensor, eps: flo
     the normalised gradient of Eq. 4, and is projected back onto the ball.
     """
     radius = eps * sample_norm(h, mask)[:, None, None]
-    pace = replace(OFF, adv_norm="relative", epsilon_adv=eps if steps == 1 else 2.5 * eps / steps)
+    pace = Adversarial(adv_norm="relative", epsilon_adv=eps if steps == 1 else 2.5 * eps / steps)
     delta = torch.zeros_like(h)
     for _ in range(steps):
-        delta = delta + adversarial_delta(losses, h + delta, mask, pace)
+        delta = delta + pace.delta(losses, h + delta, mask)
         norm = sample_norm(delta, mask)[:, None, None].clamp(min=1e-12)
         delta = delta * (radius / norm).clamp(max=1.0)
     return delta

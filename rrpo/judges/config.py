@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rrpo.corpus.config import ARTEFACTS
+from rrpo.plugins import Choice
 
 KINDS = (*ARTEFACTS, "silence", "drawl", "repetition", "length")
 """Every kind of artefact that can be flagged in a sample: the planted ones, then those that no emotion has as its shortcut."""
@@ -100,6 +101,14 @@ class AssessConfig:
 @dataclass(frozen=True, kw_only=True)
 class ExamineSetConfig:
     """One more accuracy of a finished reward model, on a set that may not be there; nothing to set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureConfig:
+    """What a regulariser of a plugin measures in every finished reward model, for its own manipulation check."""
+
+    regularizer: Choice
+    """Which; its strengths do not matter."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from torch.nn import functional
 from rrpo.config import OFF, RegularizerConfig, RewardModelConfig
 from rrpo.identity import described
 from rrpo.masking import neighbours, valid_mask
+from rrpo.rebuild import rebuild
 
 CHUNK = 64
 """Samples that `RewardModel.log_probs` hears at once."""
@@ -128,7 +129,7 @@ class RewardModel(nn.Module):
             tuple(card["emotions"]),
             card["n_mels"],
             card["floor"],
-            RegularizerConfig(**card["regularizers"]),
+            rebuild(RegularizerConfig, card["regularizers"]),
         )
         model.load_state_dict(torch.load(folder / "reward_model.pt", map_location="cpu", weights_only=True))
         return model.to(device).eval().requires_grad_(False)

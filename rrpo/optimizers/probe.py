@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from rrpo.masking import sample_norm
 from rrpo.models.reward_model import RewardModel
-from rrpo.regularizers import adversarial_delta, cross_entropy
+from rrpo.regularizers import Adversarial, cross_entropy
 
 
 @torch.no_grad()
@@ -28,7 +28,7 @@ def probe(model: RewardModel, F: Tensor, frames: Tensor, target: Tensor) -> dict
     def losses(h: Tensor) -> Tensor:
         return cross_entropy(model.classify(h, mask), y)
 
-    delta = adversarial_delta(losses, h, mask, model.regularizers)
+    delta = Adversarial.of(model.regularizers).delta(losses, h, mask)
     with torch.enable_grad():
         leaf = h.detach().requires_grad_()
         logits = model.classify(leaf, mask)

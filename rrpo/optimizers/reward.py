@@ -9,6 +9,7 @@ What L is at reward time the paper does not say (it prints R = -L_ser of Eq. 5),
   time (a roll-out has no human-labelled partner), and δ is a constant to the gradient, as it is in fine-tuning.
 
 ε, α and ε_adv are those the reward model was fine-tuned with; where they are at identity all three options agree.
+What plugins add to the fine-tuning is no part of the reward.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch.nn import functional
 
 from rrpo.config import REWARDS, RegularizerConfig
 from rrpo.models.reward_model import RewardModel
-from rrpo.regularizers import adversarial_delta, cross_entropy, smooth_labels
+from rrpo.regularizers import Adversarial, LabelSmoothing, cross_entropy
 
 
 def reward_loss(
@@ -44,7 +45,7 @@ def reward_loss(
     config = model.regularizers if regularizers is None else regularizers
     y = functional.one_hot(target, len(model.emotions)).float()
     if reward != "hard_ce":
-        y = smooth_labels(y, config.epsilon)
+        y = LabelSmoothing.of(config).targets(y)
     h, mask = model.encode(F, lengths)
 
     def losses(h: Tensor) -> Tensor:
@@ -52,5 +53,5 @@ def reward_loss(
 
     if reward != "full_l_ser":
         return losses(h)
-    delta = adversarial_delta(losses, h, mask, config)
+    delta = Adversarial.of(config).delta(losses, h, mask)
     return losses(h) + config.alpha * losses(h + delta)

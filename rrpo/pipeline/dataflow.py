@@ -22,6 +22,7 @@ from rrpo.identity import content_hash
 from rrpo.judges.config import (
     AssessConfig,
     ExamineSetConfig,
+    MeasureConfig,
     PhoneticsConfig,
     TransferConfig,
     VoiceConfig,
@@ -32,6 +33,7 @@ from rrpo.pipeline import world
 from rrpo.pipeline.stages import Stage
 from rrpo.plugins import Choice
 from rrpo.profiles import Profile
+from rrpo.regularizers import REGULARIZERS
 
 T = TypeVar("T")
 
@@ -253,6 +255,13 @@ def examined_voices(profile: Profile, arm: ArmConfig, seed: int, engine: str) ->
     )
 
 
+def measured(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
+    """What a regulariser of a plugin measures in one arm's RM, whether the arm has it or not."""
+    config = MeasureConfig(regularizer=REGULARIZERS.choice(name))
+    inputs = {"model": reward_model(profile, arm, seed), "rm_valid": world.rm_tests(profile)["rm_valid"]}
+    return Stage("measure", "rrpo.diagnostics.measure:build", config, inputs, f"measures of {name} seed {seed}")
+
+
 def core(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[str, Stage]:
     """The stages that make a cell's record on every machine, by role; without a policy the reward model's alone.
 
@@ -271,6 +280,11 @@ def core(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[s
 def optional(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[str, Stage]:
     """The stages beside `core` whose packages are installed here or that plugins bring, by role."""
     stages = {f"voices_{engine}": examined_voices(profile, arm, seed, engine) for engine in world.other_synthesisers()}
+    stages |= {
+        f"measured_{name}_{REGULARIZERS.source(name)}": measured(profile, arm, seed, name)
+        for name, regularizer in REGULARIZERS.items()
+        if regularizer.measures
+    }
     if policy:
         names = [name for name, packages in LISTENERS.items() if all(map(present, packages))]
         stages |= {name: listened(profile, arm, seed, name) for name in names} | opinions(profile, arm, seed)

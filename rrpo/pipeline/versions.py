@@ -29,6 +29,7 @@ VERSIONS: dict[str, int] = {
     "examine": 2,
     "fidelity": 1,
     "examine_set": 1,
+    "measure": 1,
     "prompts": 3,
     "phonetic_judge": 5,
     "validation": 10,

@@ -23,12 +23,12 @@ from rrpo.corpus.draws import key
 from rrpo.corpus.features import SpeechSet
 from rrpo.models.reward_model import RewardModel
 from rrpo.pipeline.stages import Context
-from rrpo.regularizers import mixup_draws, robust_loss
+from rrpo.regularizers import active, robust_loss, scalars_of
 from rrpo.training.data import TrainingFrames, vote_shares
 from rrpo.training.trainer import fit, multiplier
 
 CURVES = "finetune_curves.parquet"
-"""One row a step: ``step, loss, l_emo, l_adv, lambda, relative_delta``."""
+"""One row a step: ``step, loss, l_emo, l_adv, lambda, relative_delta``, and what the regularisers of plugins note."""
 
 
 def build(config: FinetuneConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
@@ -43,17 +43,17 @@ def build(config: FinetuneConfig, inputs: Mapping[str, Path], out: Path, context
     model.regularizers = config.regularizers
     y = targets(speech, model.emotions, config.regularizers.soft_votes).to(device)
     order = seeding.permutation_batches(len(y), config.batch, config.steps, seed, "finetune.order")
+    names = scalars_of(active(config.regularizers))
     history: dict[int, Tensor] = {}
 
     def loss(step: int) -> Tensor:
         F, lengths = frames.batch(order[step], seed, "finetune.rendition", step)
-        draws = mixup_draws(len(F), seed, step, device)
         torch.manual_seed(key(seed, "finetune.dropout", step))
-        terms = robust_loss(model, F, lengths, y[torch.from_numpy(order[step]).to(device)], config.regularizers, draws)
+        own = y[torch.from_numpy(order[step]).to(device)]
+        terms = robust_loss(model, F, lengths, own, config.regularizers, seed, step)
         history[step] = torch.stack([terms[name].detach() for name in names])
         return terms["loss"]
 
-    names = ["loss", "l_emo", "l_adv", "lambda", "relative_delta"]
     fit(
         model.parameters(),
         loss,
@@ -87,7 +87,8 @@ def summary(curves: pd.DataFrame) -> dict[str, float]:
     return {
         "finetune_loss": mean["loss"],
         "finetune_l_emo": mean["l_emo"],
-        "finetune_l_adv_over_l_emo": mean["l_adv"] / max(mean["l_emo"], tiny),
+        "finetune_l_adv_over_l_emo": mean.pop("l_adv") / max(mean["l_emo"], tiny),
         "finetune_relative_delta": mean["relative_delta"],
         "finetune_lambda": mean["lambda"],
+        **{f"finetune_{name}": value for name, value in mean.items()},
     }

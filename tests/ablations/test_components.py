@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
 
 import pytest
 
@@ -16,22 +16,30 @@ from ablations.components import (
     regularizers,
     singles,
     subsets,
-    switched_on,
 )
 from ablations.grids import arms, loo
 from ablations.stats.contrasts import component_of, corner_effects, interactions, main_effects
 from ablations.stats.family import family
 from rrpo.config import OFF, RegularizerConfig
 from rrpo.profiles import SMOKE
+from rrpo.regularizers import REGULARIZERS, Regularizer, strength, switched_on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fourth(Regularizer):
+    """One that is not the paper's."""
+
+    label = "X"
+    size: float = strength(2.0, off=0.0, search=(0.0, 5.0), limits=(0.0, 9.0))
+    width: float = strength(1.0, search=(0.5, 2.0))
 
 
 @pytest.fixture
 def fourth() -> Iterator[Component]:
     """A component that is not the paper's, for the length of a test."""
-    made = Component(name="x", label="X", on={"soft_votes": True}, off={"soft_votes": False})
-    COMPONENTS.append(made)
-    yield made
-    COMPONENTS.remove(made)
+    REGULARIZERS.register("x", Fourth())
+    yield COMPONENTS[-1]
+    del REGULARIZERS._items["x"]
 
 
 def test_the_papers_components_are_the_configs_defaults_and_all_off_is_off():
@@ -40,9 +48,8 @@ def test_the_papers_components_are_the_configs_defaults_and_all_off_is_off():
     known = {field.name for field in fields(RegularizerConfig)}
     for component in COMPONENTS:
         assert component.on.keys() == component.off.keys() <= known
-        assert "_" not in component.name
         assert switched_on(regularizers([component.name])) == [component.name]
-        knobs = {knob.name: knob.paper for knob in component.knobs}
+        knobs = {knob.name: knob.on for knob in component.knobs}
         assert dict(component.strengths(knobs)).items() >= component.on.items(), "the first trial is the arm"
 
 
@@ -55,8 +62,12 @@ def test_rrpo_is_the_papers_three_whatever_else_there_is(fourth: Component):
     assert len(set(factorial())) == 16 == len(subsets())
     assert singles() == ["diffro", "ls", "eam", "adv", "x", "rrpo"]
     assert arms()["rrpo"].regularizers == RegularizerConfig()
-    assert arms()["rrpo_x"].regularizers == RegularizerConfig(soft_votes=True)
-    assert arms()["x"].regularizers.soft_votes
+    (added,) = arms()["x"].regularizers.added
+    assert (added.name, added.options) == ("x", (("size", 2.0), ("width", 1.0)))
+    assert arms()["x"].regularizers == replace(OFF, added=(added,))
+    assert arms()["rrpo_x"].regularizers == RegularizerConfig(added=(added,))
+    assert arms()["diffro"].regularizers == OFF
+    assert switched_on(arms()["ls_x"].regularizers) == ["ls", "x"]
 
 
 def test_contrasts_follow_the_list(fourth: Component):

@@ -1,16 +1,17 @@
-"""One entry in the list of components and one in that of outcomes: both appear in the plan, the effects and the whole page."""
+"""A registered regulariser and one more entry in the list of outcomes appear in the plan, the effects and the whole page."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import fakes
 import pytest
 from stored import report, store_cells
 
-from ablations.components import COMPONENTS, Component, factorial
+from ablations.components import factorial
 from ablations.execution import plan
 from ablations.execution.request import Request
 from ablations.execution.runs_folder import check
@@ -21,24 +22,30 @@ from ablations.tracking.recorder import Tracker
 from reports.loading import select
 from reports.report import make
 from rrpo.pipeline.cell import Cell
+from rrpo.regularizers import REGULARIZERS, Regularizer, strength
 
 SEEDS = (1, 2, 3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fourth(Regularizer):
+    """One that is not the paper's."""
+
+    label = "X"
+    size: float = strength(1.0, off=0.0, search=(0.0, 2.0))
 
 
 @pytest.fixture
 def extended(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A fourth component and a tenth outcome, and a grid of all sixteen arms between SFT and the oracle."""
-    component = Component(
-        name="x", label="X", on={"soft_votes": True}, off={"soft_votes": False}, look=("#CC79A7", "--", "s")
-    )
     outcome = Outcome(
         name="distance", label="distance", read=lambda r: float(r.points["sqrt_kl"].iloc[-1]), unit="plain"
     )
-    COMPONENTS.append(component)
+    REGULARIZERS.register("x", Fourth())
     OUTCOMES.append(outcome)
     monkeypatch.setitem(GRIDS, "tiny", Grid(cells=lambda profile, seeds: cells(seeds), profile="smoke"))
     yield
-    COMPONENTS.remove(component)
+    del REGULARIZERS._items["x"]
     OUTCOMES.remove(outcome)
 
 

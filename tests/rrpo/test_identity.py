@@ -15,6 +15,7 @@ from rrpo.identity import canonical, content_hash, described, option
 from rrpo.models.reward_model import RewardModel
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import Stage, walk
+from rrpo.plugins import Choice
 from rrpo.profiles import SMOKE, Profile
 
 SEED = 1000
@@ -145,8 +146,14 @@ def strings(tree: Any) -> Iterator[str]:
 
 @pytest.mark.parametrize(
     "regularizers",
-    [OFF, RegularizerConfig(), RegularizerConfig(alpha=0.0, epsilon=0.2), RegularizerConfig(soft_votes=True)],
-    ids=["off", "default", "alpha off", "soft votes"],
+    [
+        OFF,
+        RegularizerConfig(),
+        RegularizerConfig(alpha=0.0, epsilon=0.2),
+        RegularizerConfig(soft_votes=True),
+        RegularizerConfig(added=(Choice(name="x", options=(("count", 2), ("size", 0.5)), source="0123"),)),
+    ],
+    ids=["off", "default", "alpha off", "soft votes", "plugin"],
 )
 def test_a_stored_reward_model_comes_back_with_what_it_was_trained_with(
     tmp_path: Path, regularizers: RegularizerConfig

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from ablations.components import COMPONENTS, Component, Knob
 from ablations.errors import InputError
 from ablations.grids import arms
 from rrpo.config import ArmConfig, RegularizerConfig
 from rrpo.pipeline import dataflow, world
 from rrpo.pipeline.stages import walk
 from rrpo.profiles import SMOKE
+from rrpo.regularizers import REGULARIZERS, Regularizer, strength
 from studies import catalogue
 from studies.catalogue import STUDIES, Study, contains, policy, regularised, regularizers, study_of, tunable, tune_arm
 from studies.trial import OBJECTIVES, Question
@@ -52,22 +52,26 @@ def test_the_papers_point_is_the_rrpo_arm_and_zeros_are_vanilla():
 
 
 def test_a_fourth_components_knob_is_searched_from_where_it_is_off():
-    knob = Knob(name="mix", paper=0.0, low=0.0, high=1.0)
-    component = Component(
-        name="x", label="X", on={"soft_votes": True}, off={"soft_votes": False}, knobs=(knob,), strengths=votes
-    )
-    COMPONENTS.append(component)
+    REGULARIZERS.register("x", Fourth())
     try:
-        study, tuned = regularizers(), tune_arm("ls_x")
+        study, tuned = study_of("regularizers"), study_of("tune-arm", "ls_x")
         assert study.arm(study.paper) == arms()["rrpo"]
-        assert study.arm(dict(study.paper) | {"mix": 1.0}).regularizers.soft_votes
-        assert {"epsilon", "mix"} == set(tuned.space) - {"lr", "beta"}
+        (added,) = study.arm(dict(study.paper) | {"x.alpha": 1.0}).regularizers.added
+        assert dict(added.options) == {"alpha": 1.0, "width": 1.0}
+        assert set(tuned.space) - {"lr", "beta"} == {"epsilon", "x.alpha", "x.width"}
+        assert tuned.arm(tuned.paper).regularizers == arms()["ls_x"].regularizers
+        assert tune_arm("ls").arm(tune_arm("ls").paper).regularizers == arms()["ls"].regularizers
     finally:
-        COMPONENTS.remove(component)
+        del REGULARIZERS._items["x"]
 
 
-def votes(knobs: Mapping[str, float]) -> dict[str, bool]:
-    return {"soft_votes": knobs["mix"] > 0.5}
+@dataclass(frozen=True, kw_only=True)
+class Fourth(Regularizer):
+    """A component whose strength is called as one of Adv's is."""
+
+    label = "X"
+    alpha: float = strength(2.0, off=0.0, search=(0.0, 5.0))
+    width: float = strength(1.0, search=(0.5, 2.0))
 
 
 def test_the_db_range_opens_around_its_centre():

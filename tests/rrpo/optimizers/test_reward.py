@@ -13,7 +13,7 @@ from rrpo.config import OFF, REWARDS, RegularizerConfig, RewardModelConfig
 from rrpo.masking import sample_norm, valid_mask
 from rrpo.models.reward_model import RewardModel
 from rrpo.optimizers.reward import reward_loss
-from rrpo.regularizers import adversarial_delta, cross_entropy
+from rrpo.regularizers import Adversarial, cross_entropy
 
 TARGET = torch.tensor([0, 1, 2, 1])
 LENGTHS = torch.tensor([3, 8, 12, 12])
@@ -45,7 +45,8 @@ def test_smoothed_ce_uses_the_models_own_epsilon(model: RewardModel, F: Tensor) 
 def test_full_l_ser_adds_alpha_times_the_loss_under_attack(model: RewardModel, F: Tensor) -> None:
     y = functional.one_hot(TARGET, 3) * 0.9 + 0.1 / 3
     h, mask = model.encode(F, LENGTHS)
-    delta = adversarial_delta(lambda h: cross_entropy(model.classify(h, mask), y), h, mask, model.regularizers)
+    adversarial = Adversarial.of(model.regularizers)
+    delta = adversarial.delta(lambda h: cross_entropy(model.classify(h, mask), y), h, mask)
     torch.testing.assert_close(sample_norm(delta, mask), torch.full((4,), 0.5))
     expected = sum(weight * cross_entropy(model.classify(x, mask), y) for weight, x in ((1.0, h), (0.5, h + delta)))
     assert isinstance(expected, Tensor)

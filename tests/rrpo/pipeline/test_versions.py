@@ -30,6 +30,7 @@ INFRASTRUCTURE = {
     "rrpo.pipeline.errors",
     "rrpo.pipeline.checkpoint",
     "rrpo.pipeline.versions",
+    "rrpo.plugins",
     "rrpo.torch_shim",
 }
 """Not part of what a stage computes: a resumed build equals an undisturbed one."""
@@ -87,6 +88,7 @@ def current() -> dict[str, dict[str, object]]:
     roots += [dataflow.listened(SMOKE, ArmConfig(), 0, name) for name in dataflow.LISTENERS]
     roots += [dataflow.examined_voices(SMOKE, ArmConfig(), 0, engine) for engine in world.SYNTHESISERS]
     roots.append(dataflow.assessed(SMOKE, ArmConfig(), 0))
+    roots.append(dataflow.measured(SMOKE, ArmConfig(), 0, "ls"))
     roots.append(dataflow.opinion(SMOKE, ArmConfig(), 0, Choice(name="any")))
     roots.append(dataflow.transferred(SMOKE, {"rrpo": ArmConfig()}, 0))
     builds = {stage.name: stage.build.split(":")[0] for stage in walk(*roots)}

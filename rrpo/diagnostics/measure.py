@@ -1,0 +1,26 @@
+"""Stage ``measure``: what a regulariser of a plugin measures in a finished reward model, for its own manipulation check."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from rrpo.corpus.features import SpeechSet
+from rrpo.judges.config import MeasureConfig
+from rrpo.models.reward_model import RewardModel
+from rrpo.pipeline.stages import Context
+from rrpo.regularizers import chosen
+
+
+def build(config: MeasureConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    """Writes the scalars that the regulariser measures in ``inputs["model"]`` on ``inputs["rm_valid"]``."""
+    regularizer = chosen(config.regularizer)
+    model = RewardModel.load(inputs["model"], context.device)
+    found = regularizer.measure(model, SpeechSet.load(inputs["rm_valid"]), context.device)
+    if sorted(found) != sorted(regularizer.measures):
+        raise ValueError(
+            f"the regularizer {config.regularizer.name!r} declares the measures {', '.join(regularizer.measures)}, "
+            f"but measured {', '.join(found) or 'nothing'}: make the two agree"
+        )
+    (out / "scalars.json").write_text(json.dumps(found))

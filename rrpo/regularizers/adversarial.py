@@ -1,0 +1,76 @@
+"""Adversarial training (Adv), Eq. 4. Off at ``alpha = 0``, where L_adv is computed as well and adds exact zeros.
+
+The paper does not say where: δ acts on the frame-level encoder output h', before pooling, on valid frames only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING
+
+from rrpo.regularizers.base import PAPER, HiddenLoss, ManipulationCheck, Regularizer, Term, strength
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adversarial(Regularizer):
+    """``α L_adv``, the loss at ``h' + δ``: keeps the accuracy under attacks on h'."""
+
+    label = "Adv"
+    paper = True
+    term = "l_adv"
+    scalars = ("relative_delta",)
+    check = ManipulationCheck(
+        scalar="rm_pgd_accuracy_0.1",
+        direction=+1,
+        text="accuracy under PGD at a relative radius of 0.1",
+        asked="adv_tested",
+        weak="L_adv/L_emo under 1.05 in most fine-tunings",
+    )
+    alpha: float = strength(PAPER.alpha, off=0.0, search=(0.0, 2.0), limits=(0.0, inf), surface=True)
+    """α, weight of L_adv in Eq. 5."""
+    epsilon_adv: float = strength(PAPER.epsilon_adv, search=(0.05, 50.0), log=True, limits=(0.0, inf), surface=True)
+    """ε_adv, size of δ."""
+    adv_norm: str = PAPER.adv_norm
+    """``absolute``, or ``relative``: ε_adv is then a share of ||h'||."""
+
+    def extra(self, losses: HiddenLoss, h: Tensor, mask: Tensor, draws: Tensor) -> Term:
+        """``α L_adv`` of Eq. 5, and mean ||δ|| / ||h'||."""
+        from rrpo.masking import sample_norm
+
+        delta = self.delta(losses, h, mask)
+        relative = (sample_norm(delta, mask) / sample_norm(h.detach(), mask)).mean()
+        return Term(self.alpha, losses(h + delta), {"relative_delta": relative})
+
+    def delta(self, losses: HiddenLoss, h: Tensor, mask: Tensor) -> Tensor:
+        """Eq. 4, ``g = grad_{h'} L_emo``, ``δ = ε_adv g / ||g||_2`` for each sample, over its valid frames: ``[B, T', D]``.
+
+        With ``adv_norm = "relative"``, ``ε_adv ||h'||_2`` stands for ``ε_adv``. δ carries no gradient, and is 0 where g is.
+
+        Args:
+            losses: ``h' [B, T', D]`` -> losses ``[B]``. Their sum serves as well as Eq. 3's mean: 1/B cancels.
+            h: Encoder output ``[B, T', D]``.
+            mask: Valid frames ``[B, T']``.
+        """
+        import torch
+
+        with torch.enable_grad():
+            leaf = h.detach().float().requires_grad_()
+            (g,) = torch.autograd.grad(losses(leaf.to(h.dtype)).sum(), leaf)
+        g = g.masked_fill(~mask[..., None], 0.0)
+        tiny = torch.finfo(g.dtype).tiny
+        g = g / g.abs().amax((1, 2), keepdim=True).clamp(min=tiny)  # squares of a tiny gradient would underflow
+        size = self._size(h.detach().float(), mask)
+        delta = size[:, None, None] * g / g.flatten(1).norm(dim=1).clamp(min=tiny)[:, None, None]
+        return delta.to(h.dtype)
+
+    def _size(self, h: Tensor, mask: Tensor) -> Tensor:
+        """||δ|| of each sample ``[B]``."""
+        from rrpo.masking import sample_norm
+
+        if self.adv_norm == "relative":
+            return self.epsilon_adv * sample_norm(h, mask)
+        return h.new_full((len(h),), self.epsilon_adv)

@@ -1,0 +1,129 @@
+"""Energy-adaptive mixup (EAM), Eq. 3. Off at ``mix_probability = 0``.
+
+Choices where the paper is silent or misprints:
+
+1. Eq. 3 prints y'_i twice, which would make λ do nothing. The second is read as the partner's label y'_j.
+2. E_i is the energy of the host's *segment*, summed over its frames and mels in linear power; E_j likewise. It cancels
+   in λ.
+3. r is in dB, partner relative to host. The partner is any other utterance of the batch, the segments lie anywhere.
+4. l_mix never exceeds the partner's length. A silent segment (mean power within 3 dB of the floor), or a host of one
+   frame, is not mixed: λ = 0 and F is left as it is, bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from rrpo.regularizers.base import PAPER, Batch, Knob, ManipulationCheck, Regularizer, strength
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+SILENCE = 2.0
+"""A segment is silent if its mean mel power is at most this many times the floor; declared default."""
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What energy-adaptive mixup made of a batch."""
+
+    F: Tensor
+    """Log-mel frames ``[B, T, M]`` with the partner's segment added."""
+    partner: Tensor
+    """Index j of each host's partner ``[B]``."""
+    weight: Tensor
+    """λ ``[B]``, 0 where nothing was mixed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnergyMixup(Regularizer):
+    """A segment of a partner is added to each utterance, and its label with the weight λ: smooths the way between two."""
+
+    label = "EAM"
+    paper = True
+    scalars = ("lambda",)
+    check = ManipulationCheck(scalar="rm_smoothness", direction=+1, text="smoothness along interpolations")
+    mix_probability: float = strength(PAPER.mix_probability, off=0.0, search=(0.0, 1.0), limits=(0.0, 1.0))
+    """Share of utterances that are mixed."""
+    mix_db_low: float = PAPER.mix_db_low
+    """r_min."""
+    mix_db_high: float = PAPER.mix_db_high
+    """r_max."""
+
+    def knobs(self) -> tuple[Knob, ...]:
+        """The range of r is searched by its centre and width: any two values make a range."""
+        middle, span = (self.mix_db_low + self.mix_db_high) / 2, self.mix_db_high - self.mix_db_low
+        centre = Knob(name="mix_db_centre", on=middle, low=-5.0, high=10.0)
+        width = Knob(name="mix_db_width", on=span, low=0.0, high=20.0, limits=(0.0, math.inf))
+        return (*self.own_knobs(), centre, width)
+
+    @classmethod
+    def at(cls, knobs: Mapping[str, float]) -> dict[str, Any]:
+        """The range of r by its centre and width."""
+        centre, half = knobs["mix_db_centre"], knobs["mix_db_width"] / 2
+        share = knobs["mix_probability"]
+        return {"mix_probability": share, "mix_db_low": centre - half, "mix_db_high": centre + half}
+
+    def draws(self, shape: torch.Size, seed: int, step: int) -> Tensor:
+        """Uniforms ``[B, 6]``: whether to mix, partner, length, ratio, place in the host and in the partner."""
+        from rrpo import seeding
+
+        return seeding.uniform((shape[0], 6), seed, "mixup", step)
+
+    def mix(self, batch: Batch, draws: Tensor) -> Batch:
+        """Eq. 3: every target with 1 - λ, and the partner's with λ."""
+        mixture = self.mixture(batch.F, batch.lengths, draws, batch.floor)
+        weight, partner = mixture.weight, mixture.partner
+        kept = [((1 - weight) * share, y) for share, y in batch.targets]
+        added = [(weight * share[partner], y[partner]) for share, y in batch.targets]
+        scalars = {**batch.scalars, "lambda": weight.mean()}
+        return replace(batch, F=mixture.F, targets=(*kept, *added), scalars=scalars)
+
+    def mixture(self, F: Tensor, lengths: Tensor, draws: Tensor, floor: float) -> Mixture:
+        """A segment of the partner is scaled to r dB of the host's and added to it in linear power.
+
+        ``l_mix ~ U[1, min(l_i/2, l_j)]``, ``r ~ U[r_min, r_max]``, ``E'_j = E_i 10^(r/10)``,
+        ``λ_i = (l_mix/l_i) E'_j / (E_i + E'_j)``.
+
+        Args:
+            F: Log-mel frames ``[B, T, M]``.
+            lengths: Frames of each utterance ``[B]``.
+            draws: Uniforms ``[B, 6]`` of `draws`.
+            floor: Smallest mel power before the logarithm; what counts as silence hangs on it.
+        """
+        import torch
+
+        B, T, M = F.shape
+        u_apply, u_partner, u_length, u_ratio, u_host, u_other = draws.to(F.device).unbind(1)
+        host = torch.arange(B, device=F.device)
+        partner = (host + 1 + _integer(u_partner, lengths.new_full((B,), B - 1))) % B
+
+        longest = torch.minimum(lengths // 2, lengths[partner])
+        l_mix = 1 + _integer(u_length, longest)
+        r = self.mix_db_low + (self.mix_db_high - self.mix_db_low) * u_ratio
+        start = _integer(u_host, lengths - l_mix + 1)
+        start_partner = _integer(u_other, lengths[partner] - l_mix + 1)
+
+        time = torch.arange(T, device=F.device)[None, :]
+        inside = ((time >= start[:, None]) & (time < (start + l_mix)[:, None]))[..., None]
+        shifted = (time + (start_partner - start)[:, None]).clamp(0, T - 1)
+        F_partner = F[partner[:, None], shifted]
+
+        log_E_i = F.masked_fill(~inside, -math.inf).flatten(1).logsumexp(1)
+        log_E_j = F_partner.masked_fill(~inside, -math.inf).flatten(1).logsumexp(1)
+        log_E_mix = log_E_i + r * (math.log(10) / 10)
+
+        silent = math.log(SILENCE * floor) + torch.log(l_mix * M)
+        mixed = (u_apply < self.mix_probability) & (longest >= 1) & (log_E_i > silent) & (log_E_j > silent)
+        added = torch.logaddexp(F, F_partner + (log_E_mix - log_E_j)[:, None, None])
+        weight = (l_mix / lengths) * torch.sigmoid(log_E_mix - log_E_i)
+        return Mixture(torch.where(inside & mixed[:, None, None], added, F), partner, torch.where(mixed, weight, 0.0))
+
+
+def _integer(uniform: Tensor, count: Tensor) -> Tensor:
+    """Integers ``0 .. count-1`` from uniforms in (0, 1); 0 where the count is not positive."""
+    return (uniform * count).long().minimum(count - 1).clamp(min=0)

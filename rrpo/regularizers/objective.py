@@ -1,0 +1,81 @@
+"""Eq. 5: the objective of the reward model's fine-tuning, with all that its regularisers put into it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rrpo.regularizers.base import Batch, Regularizer, SampleLoss, cross_entropy
+from rrpo.regularizers.registry import active
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rrpo.config import RegularizerConfig
+    from rrpo.models.reward_model import RewardModel
+
+
+def scalars_of(regularizers: Sequence[Regularizer]) -> list[str]:
+    """Names of what `robust_loss` returns: the objective, L_emo, the further terms, and what else the regularisers note."""
+    terms = [found.term for found in regularizers if found.term]
+    return ["loss", "l_emo", *terms, *(name for found in regularizers for name in found.scalars)]
+
+
+def robust_loss(
+    model: RewardModel, F: Tensor, lengths: Tensor, y: Tensor, config: RegularizerConfig, seed: int, step: int
+) -> dict[str, Tensor]:
+    """`objective` of the regularisers that a config has, with the noise of one step of one seed."""
+    regularizers = active(config)
+    draws = [found.draws(F.shape, seed, step).to(F.device, non_blocking=True) for found in regularizers]
+    return objective(model, F, lengths, y, regularizers, draws)
+
+
+def objective(
+    model: RewardModel,
+    F: Tensor,
+    lengths: Tensor,
+    y: Tensor,
+    regularizers: Sequence[Regularizer],
+    draws: Sequence[Tensor],
+) -> dict[str, Tensor]:
+    """Eq. 5, ``L_ser = L_emo + α L_adv``, with all that Eq. 2-4 put into it, and what plugins add.
+
+    ``L_emo = mean_i[(1-λ_i) L_LS(ŷ_i, y'_i) + λ_i L_LS(ŷ_i, y'_j)]`` (Eq. 3, second label read as the partner's) and
+    L_adv is the same at ``h' + δ``. L_adv is computed at ``α = 0`` too: it then adds exact zeros.
+
+    Args:
+        model: The reward model.
+        F: Log-mel frames ``[B, T, M]``.
+        lengths: Frames of each utterance ``[B]``.
+        y: Labels before smoothing, one-hot or vote shares ``[B, K]``.
+        regularizers: In the order in which they act.
+        draws: The noise of each, from its `Regularizer.draws`.
+
+    Returns:
+        Scalars, those of `scalars_of`: ``loss`` with its graph, the others without. RRPO's own are ``l_emo``, ``l_adv``,
+        ``lambda`` (mean λ) and ``relative_delta`` (mean ||δ||/||h'||).
+    """
+    sample_loss: SampleLoss = cross_entropy
+    for found in regularizers:
+        y = found.targets(y)
+        sample_loss = found.loss(sample_loss)
+    batch = Batch(F, lengths, ((y.new_ones(len(y)), y),), model.floor)
+    for found, noise in zip(regularizers, draws, strict=True):
+        batch = found.mix(batch, noise)
+    h, mask = model.encode(batch.F, batch.lengths)
+
+    def losses(h: Tensor) -> Tensor:
+        logits = model.classify(h, mask)
+        first, *others = (weight * sample_loss(logits, target) for weight, target in batch.targets)
+        return sum(others, start=first)
+
+    l_emo = losses(h).mean()
+    loss = l_emo
+    noted = {"l_emo": l_emo.detach(), **batch.scalars}
+    for found, noise in zip(regularizers, draws, strict=True):
+        if found.term:
+            term = found.extra(losses, h, mask, noise)
+            mean = term.losses.mean()
+            loss = loss + term.weight * mean
+            noted |= {found.term: mean.detach(), **term.scalars}
+    return {"loss": loss, **noted}

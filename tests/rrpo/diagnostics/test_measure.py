@@ -1,0 +1,77 @@
+"""What a regulariser of a plugin measures in finished reward models stands beside a cell, and is measured for every arm."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from rrpo.config import OFF, ArmConfig, RewardModelConfig
+from rrpo.corpus.features import SpeechSet
+from rrpo.diagnostics import measure
+from rrpo.judges.config import MeasureConfig
+from rrpo.models.reward_model import RewardModel
+from rrpo.pipeline.cell import Cell
+from rrpo.pipeline.stages import Context
+from rrpo.profiles import SMOKE
+from rrpo.regularizers import REGULARIZERS, Regularizer, strength
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sized(Regularizer):
+    """Measures the size of the reward model's last layer."""
+
+    label = "Sized"
+    measures = ("rm_head_norm",)
+    size: float = strength(1.0, off=0.0, search=(0.0, 2.0))
+
+    @staticmethod
+    def measure(model: RewardModel, speech: SpeechSet, device: str) -> dict[str, float]:
+        return {"rm_head_norm": model.head.weight.norm().item()}
+
+
+@pytest.fixture
+def sized() -> Iterator[None]:
+    REGULARIZERS.register("sized", Sized())
+    yield
+    del REGULARIZERS._items["sized"]
+
+
+def cell() -> Cell:
+    return Cell(label="diffro", arm=ArmConfig(regularizers=OFF), seed=1, profile=SMOKE)
+
+
+def test_it_is_measured_for_arms_without_it_and_changes_no_identity(sized: None):
+    there = cell()
+    (role,) = [role for role in there.optional if role.startswith("measured_")]
+    assert there.optional[role].inputs["model"].key == there.stages["examined"].inputs["model"].key
+    assert "measure" not in {stage.name for stage in there.stages.values()}
+    del REGULARIZERS._items["sized"]
+    without = cell()
+    assert without.hash == there.hash
+    assert not [role for role in without.optional if role.startswith("measured_")]
+    REGULARIZERS._items["sized"] = Sized()
+
+
+def test_it_writes_what_was_declared(sized: None, tmp_path: Path, toy_speech: Callable[..., Path]):
+    model = RewardModel(RewardModelConfig(dim=16, layers=1, heads=2), ("angry", "happy", "sad"), 8, 1e-5)
+    inputs = {"model": tmp_path / "model", "rm_valid": toy_speech(6)}
+    inputs["model"].mkdir()
+    model.save(inputs["model"])
+    config = MeasureConfig(regularizer=REGULARIZERS.choice("sized"))
+    measure.build(config, inputs, tmp_path, Context())
+    found = json.loads((tmp_path / "scalars.json").read_text())
+    assert found == {"rm_head_norm": pytest.approx(model.head.weight.detach().norm().item())}
+
+
+def test_what_was_not_declared_is_refused(
+    sized: None, tmp_path: Path, toy_speech: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+):
+    RewardModel(RewardModelConfig(dim=16, layers=1, heads=2), ("angry", "happy", "sad"), 8, 1e-5).save(tmp_path)
+    monkeypatch.setattr(Sized, "measures", ("rm_other",))
+    config = MeasureConfig(regularizer=REGULARIZERS.choice("sized"))
+    with pytest.raises(ValueError, match="declares the measures rm_other, but measured rm_head_norm"):
+        measure.build(config, {"model": tmp_path, "rm_valid": toy_speech(6)}, tmp_path, Context())

@@ -1,0 +1,95 @@
+"""What a config says of regularisers, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import pytest
+
+from rrpo.config import OFF, RegularizerConfig
+from rrpo.identity import canonical, content_hash
+from rrpo.plugins import Choice
+from rrpo.regularizers import (
+    REGULARIZERS,
+    Adversarial,
+    EnergyMixup,
+    LabelSmoothing,
+    Regularizer,
+    active,
+    configured,
+    strength,
+    switched_on,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Added(Regularizer):
+    """One that is not RRPO's own."""
+
+    label = "Added"
+    size: float = strength(2.0, off=0.0, search=(0.0, 5.0), limits=(0.0, 9.0))
+    width: float = strength(1.0, search=(0.5, 2.0))
+
+
+@pytest.fixture
+def added() -> Iterator[None]:
+    REGULARIZERS.register("added", Added())
+    yield
+    del REGULARIZERS._items["added"]
+
+
+def test_rrpos_own_are_always_there_with_the_strengths_of_the_config():
+    assert active(OFF) == [LabelSmoothing(epsilon=0), EnergyMixup(mix_probability=0), Adversarial(alpha=0)]
+    config = RegularizerConfig(epsilon=0.2, mix_db_low=0.0, alpha=0.3, epsilon_adv=0.7, adv_norm="relative")
+    adversarial = Adversarial(alpha=0.3, epsilon_adv=0.7, adv_norm="relative")
+    assert active(config) == [LabelSmoothing(epsilon=0.2), EnergyMixup(mix_db_low=0.0), adversarial]
+    assert list(REGULARIZERS) == ["ls", "eam", "adv"], "the order in which they act"
+
+
+def test_the_papers_strengths_and_off_are_the_configs_known_ones():
+    on = {name: {} for name in REGULARIZERS}
+    assert configured({}) == configured(on) == RegularizerConfig()
+    off = {name: {k.name: k.off for k in r.own_knobs() if k.off is not None} for name, r in REGULARIZERS.items()}
+    assert configured(off) == OFF
+    assert configured({"ls": {"epsilon": 0.3}}, soft_votes=True) == RegularizerConfig(epsilon=0.3, soft_votes=True)
+
+
+def test_keys_of_configs_without_a_plugin_are_the_known_ones():
+    """As they were before there were plugins; every stored reward model has one of these in its key."""
+    frozen = {"mix_db_low": -5.0, "mix_db_high": 10.0, "epsilon_adv": 0.5, "adv_norm": "absolute"}
+    assert canonical(OFF) == frozen
+    assert canonical(RegularizerConfig()) == frozen | {"epsilon": 0.1, "mix_probability": 1.0, "alpha": 0.5}
+    assert content_hash(RegularizerConfig()) == "3d6ab2d89e26a3bd60100a2dbab5b9a4"
+
+
+def test_one_that_is_on_is_in_the_config_and_one_that_is_off_leaves_no_trace(added: None):
+    assert configured({"added": {"size": 0, "width": 3}}) == RegularizerConfig()
+    config = configured({"ls": {"epsilon": 0.0}, "added": {"size": 1}})
+    assert config.added == (Choice(name="added", options=(("size", 1.0), ("width", 1.0))),)
+    assert active(config)[3:] == [Added(size=1.0)]
+    assert switched_on(config) == ["eam", "adv", "added"]
+    assert content_hash(config) != content_hash(RegularizerConfig(epsilon=0.0))
+    assert content_hash(config) == content_hash(configured({"ls": {"epsilon": 0.0}, "added": {"size": 1.0}}))
+
+
+def test_a_file_that_is_not_the_planned_one_is_refused(added: None):
+    config = RegularizerConfig(added=(replace(REGULARIZERS.choice("added"), source="0123"),))
+    with pytest.raises(ValueError, match="not the one that this was planned with"):
+        active(config)
+
+
+def test_what_cannot_be_told_apart_or_switched_off_is_refused(added: None):
+    with pytest.raises(ValueError, match="already a regularizer labelled 'Added'"):
+        REGULARIZERS.register("again", Added(size=3.0))
+
+    @dataclass(frozen=True, kw_only=True)
+    class Always(Regularizer):
+        label = "Always"
+        size: float = strength(2.0, search=(0.0, 5.0))
+
+    with pytest.raises(ValueError, match="cannot be switched off"):
+        REGULARIZERS.register("always", Always())
+    assert "always" not in REGULARIZERS
+    with pytest.raises(ValueError, match=r"size must be finite and within 0 to 9, got 10"):
+        configured({"added": {"size": 10}})
