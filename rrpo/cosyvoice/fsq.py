@@ -55,7 +55,7 @@ class FsqDigits:
         return (digits * powers).sum(-1).masked_fill(~valid_mask(lengths, F.shape[1]), 0), lengths
 
     def decode(self, tokens: Tensor, lengths: Tensor, speaker: Tensor) -> tuple[Tensor, Tensor]:
-        """Ids ``[B, N]`` -> their digits, relaxed rows ``[B, N, V]`` -> expected digits: ``F [B, N, 8]``, frames of each ``[B]``."""
+        """Digits of ids ``[B, N]``, expected digits of relaxed rows ``[B, N, V]``: ``F [B, N, 8]``, frames of each ``[B]``."""
         codes = self.codebook[tokens] if tokens.dim() == 2 else tokens @ self.codebook
         return self.decode_codes(codes, lengths, speaker)
 

@@ -17,7 +17,14 @@ BACKBONE = "llm.model.model."
 """Prefix of the Qwen2 model's own names."""
 EMBEDDING, HEAD = f"{BACKBONE}embed_tokens.weight", "llm.model.lm_head.weight"
 """The text embedding, and the language-model head that CosyVoice2 never uses."""
-NEEDED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size")
+NEEDED = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "vocab_size",
+)
 """Fields of config.json that the layout is derived from."""
 BOOKKEEPING = ("epoch", "step")
 """Numbers that upstream's trainer stores among the tensors of its checkpoints; its inference refuses a file that has them."""
@@ -75,7 +82,10 @@ def check(found: Mapping[str, Sequence[int]], config: Mapping[str, Any], source:
         LayoutError: It is CosyVoice3's, or tensors are missing, unknown or of another shape: all of them are listed.
     """
     if "llm_embedding.weight" not in found and "llm_decoder.bias" not in found and "speech_embedding.weight" in found:
-        raise cosyvoice3(source, f"{found['speech_embedding.weight'][0]} rows in speech_embedding, no llm_embedding, a head without bias")
+        raise cosyvoice3(
+            source,
+            f"{found['speech_embedding.weight'][0]} rows in speech_embedding, no llm_embedding, a head without bias",
+        )
     expected = expected_shapes(config)
     faults = [f"missing: {name} {list(shape)}" for name, shape in expected.items() if name not in found]
     faults += [f"unknown: {name} {list(shape)}" for name, shape in found.items() if name not in expected]

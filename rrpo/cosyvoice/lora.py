@@ -42,7 +42,9 @@ class LoraConfig:
     def __post_init__(self) -> None:
         """Raises ValueError for a value out of its range."""
         if self.rank < 1:
-            raise ValueError(f"the rank of a low-rank update must be 1 or more\n  got: {self.rank}\n  fix: give 4 to 64")
+            raise ValueError(
+                f"the rank of a low-rank update must be 1 or more\n  got: {self.rank}\n  fix: give 4 to 64"
+            )
         unknown = [name for name in self.targets if name not in PROJECTIONS]
         if unknown or not self.targets:
             got, known = ", ".join(unknown) or "none", ", ".join(PROJECTIONS)
@@ -73,7 +75,9 @@ def adapt(policy: CosyVoice2Policy, config: LoraConfig) -> None:
         ValueError: The policy is adapted already.
     """
     if any(True for _ in updates(policy)):
-        raise ValueError("the policy has low-rank updates already\n  got: a second call\n  fix: load it anew to change them")
+        raise ValueError(
+            "the policy has low-rank updates already\n  got: a second call\n  fix: load it anew to change them"
+        )
     policy.requires_grad_(False)
     generator = torch.Generator().manual_seed(config.seed)
     for name, module in list(policy.llm.named_modules()):
@@ -98,9 +102,13 @@ def save_adapter(policy: CosyVoice2Policy, folder: Path) -> None:
     """
     found = dict(updates(policy))
     if not found:
-        raise ValueError("the policy has no low-rank updates\n  got: full weights\n  fix: save it by CosyVoice2Policy.save")
+        raise ValueError(
+            "the policy has no low-rank updates\n  got: full weights\n  fix: save it by CosyVoice2Policy.save"
+        )
     if not present("safetensors"):
-        raise RuntimeError("adapters are written by the package safetensors\n  got: it is not installed\n  fix: pip install safetensors")
+        raise RuntimeError(
+            "adapters are written by the package safetensors\n  got: it is not installed\n  fix: pip install safetensors"
+        )
     from safetensors.torch import save_file
 
     tensors = {

@@ -59,7 +59,11 @@ def optimise(
     checkpoints = Checkpoints(context, trained, optimizer)
     start, kept = checkpoints.resume()
     found = Optimised(kept.get("curves", []), kept.get("points", []), measured(models, evaluation, config)[1])
-    state: State = kept["state"] if "state" in kept else method.start(models, train, config)
+    state: State = (
+        {name: value.to(train.prefix.device) for name, value in kept["state"].items()}
+        if "state" in kept
+        else method.start(models, train, config)
+    )
     due = {0, config.steps} | {step for step in config.checkpoints if step < config.steps}
 
     def keep() -> dict[str, Any]:
@@ -78,6 +82,7 @@ def optimise(
         context.watch(step, found.curves[-1])
         checkpoints.boundary(step + 1, keep)
         context.report(step + 1, config.steps)
+    checkpoints.discard()
     return found
 
 

@@ -2,8 +2,8 @@
 
 One sequence is ``[sos][text ...][task_id][speech ...] -> eos``, the text being ``Your emotion is X<|endofprompt|>text``. ``sos``
 and ``task_id`` are the rows 0 and 1 of ``llm_embedding``; the ``task_id`` position predicts the first speech token. There is no
-speaker in it: CosyVoice2's voice comes from the flow decoder. The language model's interleaved (streaming) sequences are not used,
-so that the two last rows of ``llm_decoder`` (unused, and the fill token) have no part in any distribution here.
+speaker in it: CosyVoice2's voice comes from the flow decoder. The language model's interleaved (streaming) sequences are not
+used, so that the two last rows of ``llm_decoder`` (unused, and the fill token) have no part in any distribution here.
 
 Sampling and scoring are `rrpo.models.policy.Policy`'s: temperature 1 over the V codes and eos, eos never first. What CosyVoice2
 itself decodes with is `rrpo.cosyvoice.sampling`.
@@ -26,7 +26,7 @@ from transformers import Qwen2Config, Qwen2Model
 
 from rrpo.corpus.prompts import Prompt
 from rrpo.cosyvoice import layout
-from rrpo.cosyvoice.text import WORDS, TextTokenizer, prompt_text
+from rrpo.cosyvoice.text import FILES, WORDS, TextTokenizer, prompt_text
 from rrpo.masking import valid_mask
 from rrpo.models.policy import Policy, Rollout
 
@@ -53,7 +53,7 @@ class CosyVoice2Policy(Policy):
         """The network of ``folder/CosyVoice-BlankEN``, its weights still without values.
 
         Args:
-            folder: Of a release.
+            folder: Of a release; it is read again by `save`.
             max_tokens: Longest roll-out in tokens (25 a second).
             words: Emotion -> its word in the prompt.
             precision: One of `PRECISIONS`.
@@ -97,6 +97,11 @@ class CosyVoice2Policy(Policy):
         ids = [[0] * (longest - len(row)) + [index + 1 for index in row] for row in rows]
         return torch.tensor(ids, device=self.llm_decoder.weight.device)
 
+    def text_lengths(self, prefix: Tensor) -> Tensor:
+        """Text tokens ``[B]`` after the instruction, of what `prompt_ids` returned."""
+        after = (prefix == self.tokenizer.end_of_prompt + 1).cumsum(1) > 0
+        return after.sum(1) - 1
+
     def _prefix(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``[sos][text][task_id]``: embeddings ``[B, L + 2, D]``, mask and positions ``[B, L + 2]``."""
         sizes = (ids > 0).sum(1)
@@ -124,7 +129,7 @@ class CosyVoice2Policy(Policy):
 
     def tensors(self) -> dict[str, Tensor]:
         """The weights under upstream's names, in its order and in the file's types; low-rank updates are merged."""
-        found = {}
+        found: dict[str, Tensor] = {}
         for name in layout.expected_shapes(self.description):
             if name == layout.HEAD:
                 found[name] = found[layout.EMBEDDING] if self.unused is None else self.unused
@@ -142,8 +147,9 @@ class CosyVoice2Policy(Policy):
         blank = folder / BLANK
         blank.mkdir(parents=True, exist_ok=True)
         torch.save(self.tensors(), folder / "llm.pt")
-        (blank / "config.json").write_bytes((self.folder / BLANK / "config.json").read_bytes())
-        self.tokenizer.save(blank, self.folder / BLANK)
+        for name in ("config.json", *FILES):
+            if (self.folder / BLANK / name).is_file():
+                (blank / name).write_bytes((self.folder / BLANK / name).read_bytes())
         settings = {"max_tokens": self.max_tokens, "words": self.words, "precision": self.precision}
         (folder / SETTINGS).write_text(json.dumps(settings, ensure_ascii=False, indent=1), encoding="utf-8")
 

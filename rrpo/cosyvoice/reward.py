@@ -46,9 +46,7 @@ class TokenFrames:
         return torch.tensor(found, device=self.frames.flat.device)
 
 
-def split(
-    utterances: Sequence[TokenUtterance], shares: Sequence[float], seed: int
-) -> list[tuple[TokenUtterance, ...]]:
+def split(utterances: Sequence[TokenUtterance], shares: Sequence[float], seed: int) -> list[tuple[TokenUtterance, ...]]:
     """Disjoint parts of about these ``shares`` of the texts, so that no text stands in two of them; keyed by ``seed``.
 
     Raises:
@@ -118,9 +116,7 @@ def accuracy(model: RewardModel, data: TokenFrames) -> float:
     return float(torch.stack([(said == k)[target == k].float().mean() for k in target.unique()]).mean())
 
 
-def train_recogniser(
-    data: TokenFrames, config: RecogniserConfig, *, context: Context | None = None
-) -> Recogniser:
+def train_recogniser(data: TokenFrames, config: RecogniserConfig, *, context: Context | None = None) -> Recogniser:
     """A frozen CTC recogniser of the text's characters in speech tokens, DiffRO's content reward.
 
     One output every two tokens, 12.5 a second: enough for Chinese characters, too few for English spelling.

@@ -25,7 +25,7 @@ from rrpo.cosyvoice.reward import (
     train_reward_model,
 )
 from rrpo.cosyvoice.text import WORDS
-from rrpo.identity import described
+from rrpo.identity import content_hash, described
 from rrpo.judges.config import RecogniserConfig
 from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
@@ -97,10 +97,13 @@ def train(
         corpus: What `rrpo.cosyvoice.tokens.read` reads.
         out: Made where it is not there.
         config: All settings.
-        context: Where to compute; checkpoints of the optimisation.
+        context: Where to compute; checkpoints of the optimisation, in a folder named by the settings.
         tell: Told a line at a time what is done.
     """
     context = context or Context()
+    if context.checkpoints is not None:
+        place = content_hash([config, str(model.resolve()), str(corpus.resolve())])
+        context = replace(context, checkpoints=context.checkpoints / place)
     out.mkdir(parents=True, exist_ok=True)
     found = tokens.read(corpus, config.emotions)
     emotions = config.emotions or found.emotions
@@ -116,7 +119,9 @@ def train(
     other = replace(config.pretrain, seed=config.pretrain.seed + 1)
     judge = train_reward_model(judge_data, emotions, other, model=config.reward_model, context=plain)
     scalars = {"rm_accuracy": accuracy(proxy, held), "judge_accuracy": accuracy(judge, held)}
-    tell(f"unweighted accuracy on held-out texts: reward model {scalars['rm_accuracy']:.3f}, judge {scalars['judge_accuracy']:.3f}")
+    tell(
+        f"unweighted accuracy on held-out texts: reward model {scalars['rm_accuracy']:.3f}, judge {scalars['judge_accuracy']:.3f}"
+    )
 
     content = config.optimize.content_weight > 0
     recogniser = train_recogniser(rm_data, config.recogniser, context=plain) if content else NoContent()

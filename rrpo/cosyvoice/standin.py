@@ -7,13 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from rrpo.cosyvoice import layout
+from rrpo.cosyvoice.fsq import DIGITS, LEVELS
 from rrpo.cosyvoice.policy import BLANK
 from rrpo.cosyvoice.text import SPECIALS
 
-TEXTS = ("Your emotion is angry, happy, sad, surprised, fearful or neutral", "今天天气很好 我们一起去公园", "the cat sat on the mat")
+TEXTS = (
+    "Your emotion is angry, happy, sad, surprised, fearful or neutral",
+    "今天天气很好 我们一起去公园",
+    "the cat sat on the mat",
+)
 """What the tokeniser's merges are learnt from."""
 TINY = {
     "hidden_size": 32,
@@ -73,6 +79,20 @@ def write(
     (blank / "config.json").write_text(json.dumps(config, indent=1))
     torch.save(_weights(config, spread, eos, dtype, seed), folder / "llm.pt")
     return folder
+
+
+def write_corpus(path: Path, utterances: int = 120, seed: int = 0) -> Path:
+    """Writes labelled tokens as JSON lines and returns the path: three emotions, each a value that the first digit mostly has."""
+    draw = np.random.default_rng(seed)
+    with path.open("w", encoding="utf-8") as file:
+        for i in range(utterances):
+            digits = draw.integers(0, 3, (int(draw.integers(8, 16)), DIGITS))
+            digits[:, 0] = np.where(draw.random(len(digits)) < 0.95, i % 3, digits[:, 0])
+            text = " ".join(draw.choice(["cat", "dog", "sat", "on", "mat", "the", "sun"], 3)) + f" {i}"
+            row = {"utt": f"u{i}", "text": text, "spk": "anna", "emotion": ("angry", "happy", "sad")[i % 3]}
+            tokens = (digits * LEVELS ** np.arange(DIGITS)).sum(1).tolist()
+            file.write(json.dumps({**row, "speech_token": tokens}) + "\n")
+    return path
 
 
 def _weights(

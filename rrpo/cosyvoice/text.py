@@ -40,6 +40,17 @@ def prompt_text(emotion: str, text: str, words: Mapping[str, str] = WORDS) -> st
     return f"Your emotion is {words[emotion]}{END_OF_PROMPT}{text}"
 
 
+FILES = (
+    "vocab.json",
+    "merges.txt",
+    "tokenizer_config.json",
+    "tokenizer.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+"""Of a tokeniser, as far as a release has them."""
+
+
 class TextTokenizer:
     """CosyVoice2's: the Qwen2 tokeniser of ``CosyVoice-BlankEN`` with `SPECIALS` added."""
 
@@ -61,8 +72,9 @@ class TextTokenizer:
         self._tokenizer.add_tokens(list(SPECIALS), special_tokens=True)
         if len(self._tokenizer) > vocabulary:
             raise ValueError(
-                f"the tokeniser in {folder} has more tokens than the model\n  got: {len(self._tokenizer)} tokens, a text embedding "
-                f"of {vocabulary} rows\n  fix: take tokeniser, config.json and llm.pt from one release"
+                f"the tokeniser in {folder} has more tokens than the model\n"
+                f"  got: {len(self._tokenizer)} tokens, a text embedding of {vocabulary} rows\n"
+                "  fix: take tokeniser, config.json and llm.pt from one release"
             )
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
@@ -70,11 +82,7 @@ class TextTokenizer:
         found: list[list[int]] = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         return found
 
-    def save(self, folder: Path, original: Path) -> None:
-        """Copies the tokeniser's files as they are."""
-        for name in FILES:
-            if (original / name).is_file():
-                (folder / name).write_bytes((original / name).read_bytes())
-
-
-FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json", "added_tokens.json")
+    @property
+    def end_of_prompt(self) -> int:
+        """Id of `END_OF_PROMPT`."""
+        return int(self._tokenizer.convert_tokens_to_ids(END_OF_PROMPT))

@@ -2,8 +2,8 @@
 
 - A folder of its recipes: ``utt2speech_token.pt`` (``{utt: [ids]}``), the tables ``text`` and ``utt2spk``, and ``utt2emotion``,
   which is ours: a line ``UTT EMOTION`` an utterance.
-- ``.parquet`` with the columns ``utt, text, spk, speech_token`` of its training shards (``parquet_*.tar``, parquet by content), and
-  ``emotion``.
+- ``.parquet`` with the columns ``utt, text, spk, speech_token`` of its training shards (``parquet_*.tar``, parquet by content),
+  and ``emotion``.
 - ``.jsonl`` with the same names as keys.
 """
 
@@ -80,7 +80,7 @@ def read(path: Path, emotions: Sequence[str] | None = None) -> TokenCorpus:
         raise TokenFileError(
             f"{path} has utterances that cannot be used\n  got:\n"
             + "\n".join(f"    {fault}" for fault in faults[:SHOWN])
-            + f"{more}\n  fix: every utterance needs {', '.join(COLUMNS)}; codes are 0 to {CODES - 1}, by speech_tokenizer_v2.onnx"
+            + f"{more}\n  fix: every utterance needs {', '.join(COLUMNS)}; codes are 0 to {CODES - 1}"
         )
     kept, skipped = [], {}
     for row in rows:
@@ -116,7 +116,9 @@ def _rows(path: Path) -> Iterable[dict[str, Any]]:
     if path.is_dir():
         return _folder(path)
     if not path.is_file():
-        raise TokenFileError(f"{path} is not there\n  got: no such file or folder\n  fix: give a folder, .parquet or .jsonl")
+        raise TokenFileError(
+            f"{path} is not there\n  got: no such file or folder\n  fix: give a folder, .parquet or .jsonl"
+        )
     if path.suffix in (".parquet", ".tar"):
         import pyarrow.parquet as pq
 
