@@ -31,6 +31,11 @@ def refusing() -> Iterator[None]:
         raise typer.Exit(2) from error
 
 
+def given(**options: Any) -> dict[str, Any]:
+    """Those that are not left out."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
 @app.command()
 def check(model: Model) -> None:
     """Load a release and say whether it has CosyVoice2's layout."""
@@ -56,18 +61,29 @@ def standin(out: Annotated[Path, typer.Argument(help="Folder to write.")]) -> No
 @app.command()
 def extract(
     onnx: Annotated[Path, typer.Argument(help="speech_tokenizer_v2.onnx.")],
-    wavs: Annotated[Path, typer.Argument(help="Folder of wav files, searched through.")],
-    out: Out,
+    manifest: Annotated[Path, typer.Argument(help="JSON-lines manifest of labelled audio, as --manifest takes it.")],
+    out: Annotated[Path, typer.Option(help="The .jsonl of labelled tokens to write.")],
 ) -> None:
-    """Write utt2speech_token.pt of wav files, named without suffix."""
+    """Turn a manifest of labelled audio into labelled speech tokens, which `train` reads."""
     with refusing():
+        from rrpo.corpus.manifest import read_manifest
         from rrpo.cosyvoice import tokens
         from rrpo.cosyvoice.extraction import SpeechTokenizer, extract
 
-        found = extract(SpeechTokenizer(onnx), sorted(wavs.rglob("*.wav")), print)
-        out.mkdir(parents=True, exist_ok=True)
-        tokens.write(out / "utt2speech_token.pt", found)
-        print(f"{out / 'utt2speech_token.pt'}: {len(found)} utterances; add text, utt2spk and utt2emotion")
+        asked = {utterance.id: utterance for utterance in read_manifest(manifest, None)}
+        audio = {name: Path(utterance.audio) for name, utterance in asked.items() if utterance.audio is not None}
+        found = extract(SpeechTokenizer(onnx), audio, print)
+        tokens.write_labelled(out, [(asked[name], row) for name, row in found.items()])
+        print(f"{out}: {len(found)} of {len(asked)} utterances")
+
+
+@app.command()
+def table(runs: Annotated[list[Path], typer.Argument(help="Folders that `train` wrote.")]) -> None:
+    """Compare finished runs: what reward model and held-out judge say before and after, and at what KL."""
+    with refusing():
+        from rrpo.cosyvoice.table import lines
+
+        print(*lines(runs), sep="\n")
 
 
 @app.command()
@@ -84,6 +100,7 @@ def train(
     beta: Annotated[float | None, typer.Option(help="Weight of the KL to the start.")] = None,
     content: Annotated[float | None, typer.Option(help="Weight of the character recogniser's loss.")] = None,
     reward_steps: Annotated[int | None, typer.Option(help="Updates of plain reward-model training.")] = None,
+    robust_steps: Annotated[int | None, typer.Option(help="Updates of robust fine-tuning.")] = None,
     lora: Annotated[int, typer.Option(help="Rank of low-rank updates; 0 trains all weights.")] = 0,
     max_tokens: Annotated[int | None, typer.Option(help="Longest roll-out, 25 tokens a second.")] = None,
     micro: Annotated[int | None, typer.Option(help="Roll-outs a forward; the gradient is accumulated.")] = None,
@@ -98,19 +115,17 @@ def train(
         from rrpo.cosyvoice.run import train
         from rrpo.pipeline.stages import Context
 
-        asked: dict[str, Any] = {"steps": steps, "batch": batch, "lr": lr, "beta": beta, "content_weight": content}
+        optimize = given(steps=steps, batch=batch, lr=lr, beta=beta, content_weight=content)
         config = replace(
             PAPER,
             arm=arm,
-            pretrain=replace(
-                PAPER.pretrain, seed=seed, steps=PAPER.pretrain.steps if reward_steps is None else reward_steps
-            ),
-            finetune=replace(PAPER.finetune, seed=seed),
+            pretrain=replace(PAPER.pretrain, seed=seed, **given(steps=reward_steps)),
+            finetune=replace(PAPER.finetune, seed=seed, **given(steps=robust_steps)),
             recogniser=replace(PAPER.recogniser, seed=seed),
-            optimize=replace(PAPER.optimize, seed=seed, **{k: v for k, v in asked.items() if v is not None}),
+            optimize=replace(PAPER.optimize, seed=seed, **optimize),
             lora=LoraConfig(rank=lora, seed=seed) if lora else None,
-            max_tokens=PAPER.max_tokens if max_tokens is None else max_tokens,
             precision=precision,
+            **given(max_tokens=max_tokens),
         )
         context = Context(device=device, micro=micro, checkpoints=out / "checkpoints")
         train(model, tokens, out, config, context=context, tell=print)

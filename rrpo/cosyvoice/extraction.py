@@ -7,7 +7,7 @@ no tokens. The package onnxruntime is optional (extra ``judges``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -80,19 +80,19 @@ class SpeechTokenizer:
 
 
 def extract(
-    tokenizer: SpeechTokenizer, wavs: Iterable[Path], tell: Callable[[str], None] = lambda line: None
+    tokenizer: SpeechTokenizer, audio: Mapping[str, Path], tell: Callable[[str], None] = lambda line: None
 ) -> dict[str, list[int]]:
-    """Token ids by file name without suffix, channels averaged; a file that cannot be read is told and left out."""
+    """Token ids of audio files by name, channels averaged; a file that cannot be read is told and left out."""
     import soundfile
 
     found = {}
-    for path in wavs:
+    for name, path in audio.items():
         try:
-            audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
+            samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
         except soundfile.SoundFileError as error:
             tell(f"{path}: left out, {error}")
             continue
-        found[path.stem] = tokenizer(torch.from_numpy(audio.mean(1)), rate)
-        if not found[path.stem]:
+        found[name] = tokenizer(torch.from_numpy(samples.mean(1)), rate)
+        if not found[name]:
             tell(f"{path}: no tokens, longer than {LONGEST:.0f} s")
     return found

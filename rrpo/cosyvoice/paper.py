@@ -75,23 +75,25 @@ class Memory:
     """Float32, of what is trained."""
     adam: int
     """Two moments, float32."""
+    copies: int
+    """Of the layers' weights, fused and in the compute type, kept for the gradient."""
     activations: int
-    """Kept for the gradient."""
+    """Of the layers, kept for the gradient."""
     logits: int
     """Of all that has a value for each code."""
 
     @property
     def total(self) -> int:
         """All of it; fragmentation and the allocator's cache come on top."""
-        return self.weights + self.gradients + self.adam + self.activations + self.logits
+        return self.weights + self.gradients + self.adam + self.copies + self.activations + self.logits
 
 
 def memory(config: Mapping[str, int], *, rows: int, rank: int, precision: str) -> Memory:
     """By formula, for ``rows`` roll-outs a forward of `SPEECH` tokens after `TEXT`.
 
-    Kept for the gradient per position and layer, in values: 8 D in float32 (two norms, and their inputs' squares are recomputed),
-    D + D_kv in float32 (rotation), and in the compute type 10 D + 4 D_kv + 4 F. For each code about ten float32 values a position
-    (logits, reference, softmax, KL, Gumbel noise, relaxed tokens).
+    Kept for the gradient per position and layer: 2 D values in float32 (what the norms divide), and in the compute type
+    5 D + 2 D_kv + 4 F (inputs of the projections, queries, keys, values, what is attended to, gate, its SiLU, up, their product).
+    For each code about ten float32 values a position (logits, reference, softmax, KL, Gumbel noise, relaxed tokens).
     """
     numbers = {name: _size(shape) for name, shape in layout.expected_shapes(config).items() if name != layout.HEAD}
     total = sum(numbers.values())
@@ -100,11 +102,12 @@ def memory(config: Mapping[str, int], *, rows: int, rank: int, precision: str) -
     dim, feed, layers = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
     pairs = dim // config["num_attention_heads"] * config["num_key_value_heads"]
     byte = 2 if precision == "bf16" else 4
-    position = 4 * (3 * dim + pairs) + byte * (6 * dim + 4 * pairs + 4 * feed)
+    position = 4 * 2 * dim + byte * (5 * dim + 2 * pairs + 4 * feed)
     return Memory(
         weights=2 * 4 * total,
         gradients=4 * trained,
         adam=8 * trained,
+        copies=byte * sum(_size(shape) for shape in adapted.values()),
         activations=rows * (SPEECH + TEXT + 2) * layers * position,
         logits=rows * (SPEECH + 1) * (layout.CODES + 1) * 4 * 10,
     )
@@ -227,7 +230,7 @@ def describe(*, micro: int | None, rank: int, precision: str) -> Iterator[str]:
     needed = memory(FULL, rows=rows, rank=rank, precision=precision)
     what = f"low-rank updates of rank {rank}" if rank else "all weights"
     yield f"memory by formula, {what} trained, {rows} roll-outs of {SPEECH} tokens a forward, {precision}:"
-    for name in ("weights", "gradients", "adam", "activations", "logits", "total"):
+    for name in ("weights", "gradients", "adam", "copies", "activations", "logits", "total"):
         yield f"  {name:<{width}}  {getattr(needed, name) / GIB:.1f} GiB"
     yield f"GPUs: 1 of more than {needed.total / GIB:.0f} GiB an arm, all arms side by side; one arm on several is not supported"
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from rrpo.corpus.manifest import Utterance
 from rrpo.corpus.prompts import Prompt
 from rrpo.cosyvoice.layout import CODES
 
@@ -109,6 +110,14 @@ def read(path: Path, emotions: Sequence[str] | None = None) -> TokenCorpus:
 def write(path: Path, tokens: Mapping[str, Sequence[int]]) -> None:
     """``{utt: [ids]}`` as upstream's ``utt2speech_token.pt``."""
     torch.save({name: [int(token) for token in row] for name, row in tokens.items()}, path)
+
+
+def write_labelled(path: Path, labelled: Iterable[tuple[Utterance, Sequence[int]]]) -> None:
+    """Utterances of a manifest and their tokens as JSON lines that `read` takes."""
+    with path.open("w", encoding="utf-8") as file:
+        for utterance, row in labelled:
+            values = (utterance.id, utterance.text, utterance.speaker, utterance.emotion, [int(token) for token in row])
+            file.write(json.dumps(dict(zip(COLUMNS, values, strict=True)), ensure_ascii=False) + "\n")
 
 
 def _rows(path: Path) -> Iterable[dict[str, Any]]:

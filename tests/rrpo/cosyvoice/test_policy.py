@@ -16,6 +16,7 @@ from rrpo.cosyvoice.lora import LoraConfig, adapt, save_adapter, updates
 from rrpo.cosyvoice.policy import BLANK, CosyVoice2Policy
 from rrpo.cosyvoice.text import SPECIALS
 from rrpo.models.protocols import TokenPolicy
+from rrpo.models.transformer import parallel
 from rrpo.seeding import uniform
 from rrpo.testing.policies import PolicyContract
 
@@ -264,3 +265,24 @@ class TestLora:
             LoraConfig(targets=("lm_head",))
         with pytest.raises(ValueError, match="rank"):
             LoraConfig(rank=0)
+
+    def test_peft_reads_the_adapter(self, release: Path, policy: CosyVoice2Policy, tmp_path: Path) -> None:
+        """The package's own forward of the release's Qwen2 model with the adapter is ours."""
+        peft = pytest.importorskip("peft")
+        adapt(policy, LoraConfig(rank=2, alpha=6.0))
+        with torch.no_grad():
+            for _, update in updates(policy):
+                update.B.normal_()
+        save_adapter(policy, tmp_path)
+        plain = CosyVoice2Policy.load(release).llm
+        theirs = peft.PeftModel.from_pretrained(plain, tmp_path).eval()
+        x = torch.randn(1, 5, 32)
+        with torch.no_grad():
+            ours = parallel(policy.llm, x[0], torch.arange(5), [5], torch.arange(5))
+            assert torch.allclose(ours, theirs(inputs_embeds=x).last_hidden_state[0], atol=1e-4)
+            assert not torch.allclose(ours, plain_forward(release, x), atol=1e-1)
+
+
+def plain_forward(release: Path, x: Tensor) -> Tensor:
+    llm = CosyVoice2Policy.load(release).llm
+    return parallel(llm, x[0], torch.arange(5), [5], torch.arange(5))

@@ -7,12 +7,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from rrpo.config import OFF, FinetuneConfig, OptimizeConfig, RewardModelConfig
 from rrpo.cosyvoice import layout, standin, tokens
+from rrpo.cosyvoice.__main__ import app
 from rrpo.cosyvoice.fsq import FsqDigits
 from rrpo.cosyvoice.lora import LoraConfig
-from rrpo.cosyvoice.paper import Measured, describe, measure, memory, tell
+from rrpo.cosyvoice.paper import SPEECH, TEXT, Measured, describe, measure, memory, tell
 from rrpo.cosyvoice.policy import BLANK, CosyVoice2Policy
 from rrpo.cosyvoice.reward import TokenFrames, split, train_reward_model
 from rrpo.cosyvoice.run import CosyVoiceConfig, train
@@ -145,3 +147,43 @@ def test_hours_of_a_measured_step() -> None:
     config = OptimizeConfig(batch=2, content_weight=0.0)
     step = measure(config, standin.TINY, device="cpu", micro=1, rank=2, precision="fp32", tokens=4, steps=1)
     assert step.step > 0
+
+
+def test_what_the_layers_keep_for_the_gradient_is_the_formulas(tmp_path: Path) -> None:
+    """Bytes of all storages that autograd holds, weights apart."""
+    sizes = {**standin.TINY, "hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 4}
+    for precision in ("fp32", "bf16"):
+        policy = CosyVoice2Policy.load(standin.write(tmp_path, sizes), precision=precision)
+        weights = {parameter.untyped_storage().data_ptr() for parameter in policy.parameters()}
+        held: dict[int, int] = {}
+
+        def pack(x: torch.Tensor, held: dict[int, int] = held) -> torch.Tensor:
+            held[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
+        prefix, said = torch.ones(2, TEXT, dtype=torch.long), torch.zeros(2, SPEECH, dtype=torch.long)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x), policy.computing():
+            hidden = policy._hidden(prefix, said, torch.full((2,), SPEECH + 1))
+        assert hidden.requires_grad
+        needed = memory(policy.description, rows=2, rank=0, precision=precision)
+        found = sum(size for place, size in held.items() if place not in weights)
+        assert found == pytest.approx(needed.activations + needed.copies, rel=0.1)
+
+
+def test_the_commands_say_what_they_do(release: Path, tmp_path: Path) -> None:
+    """A stand-in is written, checked and trained on; what is wrong ends with status 2."""
+    run, tiny, out = CliRunner().invoke, str(tmp_path / "tiny"), str(tmp_path / "out")
+    assert run(app, ["standin", tiny]).exit_code == 0
+    assert "31 tensors" in run(app, ["check", tiny]).output
+    asked = (
+        f"train {tiny} {tiny}/tokens.jsonl --out {out} --batch 2 --content 0 --max-tokens 4 --precision fp32".split()
+    )
+    done = run(app, [*asked, *["--arm", "diffro", "--steps", "1", "--reward-steps", "1", "--robust-steps", "0"]])
+    assert done.exit_code == 0, done.output
+    compared = run(app, ["table", out]).output
+    assert "out (diffro)" in compared
+    assert "KL/token" in compared
+    assert run(app, ["check", str(tmp_path)]).exit_code == 2
+    assert run(app, ["table", str(tmp_path)]).exit_code == 2
+    assert run(app, [*asked, "--arm", "eam"]).exit_code == 2
+    assert "not measured" in run(app, ["plan"]).output

@@ -7,10 +7,13 @@ from typing import ClassVar
 
 import pandas as pd
 import pytest
+import soundfile
 import torch
+from typer.testing import CliRunner
 
 from rrpo.config import OFF, RegularizerConfig
 from rrpo.cosyvoice import tokens
+from rrpo.cosyvoice.__main__ import app
 from rrpo.cosyvoice.extraction import SpeechTokenizer, mel_filters, whisper_log_mel
 from rrpo.cosyvoice.fsq import FsqDigits, refuse_energies
 from rrpo.cosyvoice.tokens import TokenFileError
@@ -140,6 +143,68 @@ def test_whispers_spectrogram_of_a_tone() -> None:
     assert abs(int(mel[:, 50].argmax()) - 42) <= 1
     assert mel_filters().shape == (128, 201)
     assert mel_filters()[42].argmax() == 25  # bins are 40 Hz wide
+
+
+def field(number: int, value: int | str | bytes) -> bytes:
+    """One field of a protocol buffer."""
+
+    def varint(n: int) -> bytes:
+        return bytes([n & 127 | 128]) + varint(n >> 7) if n > 127 else bytes([n])
+
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    data = value.encode() if isinstance(value, str) else value
+    return varint(number << 3 | 2) + varint(len(data)) + data
+
+
+def tensor(number: int, name: str, kind: int, *shape: int | str) -> bytes:
+    """An input or output of a graph."""
+    dims = b"".join(field(1, field(1, side) if isinstance(side, int) else field(2, side)) for side in shape)
+    return field(number, field(1, name) + field(2, field(1, field(1, kind) + field(2, dims))))
+
+
+def stand_in(path: Path) -> Path:
+    """An ONNX file with the tokeniser's interface: the loudest band of every four frames; written by hand, byte for byte."""
+    ints = [field(5, field(1, name) + field(20, 7) + field(8, 4)) for name in ("kernel_shape", "strides")]
+    pool = field(1, "feats") + field(2, "pooled") + field(4, "AveragePool") + b"".join(ints)
+    axis = [field(5, field(1, name) + field(20, 2) + field(3, i)) for name, i in (("axis", 1), ("keepdims", 0))]
+    best = field(1, "pooled") + field(2, "indices") + field(4, "ArgMax") + b"".join(axis)
+    graph = field(1, pool) + field(1, best) + field(2, "stand-in")
+    graph += tensor(11, "feats", 1, 1, 128, "T") + tensor(11, "feats_length", 6, 1) + tensor(12, "indices", 7, 1, "N")
+    path.write_bytes(field(1, 8) + field(7, graph) + field(8, field(1, "") + field(2, 13)))
+    return path
+
+
+def test_labelled_audio_becomes_labelled_tokens(tmp_path: Path) -> None:
+    """A second of 1 kHz at 24 kHz, in stereo: 25 tokens a second, each the tone's band; 31 s get none, broken files are told."""
+    pytest.importorskip("onnxruntime")
+    time = torch.arange(31 * 24000) / 24000
+    tone = torch.sin(2 * math.pi * 1000 * time)[:, None].expand(-1, 2).numpy()
+    soundfile.write(tmp_path / "tone.wav", tone[:24000], 24000)
+    soundfile.write(tmp_path / "long.wav", tone, 24000)
+    (tmp_path / "broken.wav").write_bytes(b"RIFF")
+    rows = [
+        {
+            "id": n,
+            "audio": f"{n}.wav",
+            "text": "go",
+            "speaker": "anna",
+            "language": "en",
+            "emotion": "sad",
+            "phones": ["g"],
+        }
+        for n in ("tone", "long", "broken")
+    ]
+    manifest, out = jsonl(tmp_path / "manifest.jsonl", rows), tmp_path / "tokens.jsonl"
+    done = CliRunner().invoke(app, ["extract", str(stand_in(tmp_path / "t.onnx")), str(manifest), "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert "broken.wav: left out" in done.output
+    assert "long.wav: no tokens" in done.output
+    found = tokens.read(out)
+    (utterance,) = found.utterances
+    assert (utterance.id, utterance.emotion, len(utterance.tokens)) == ("tone", "sad", 25)
+    assert set(utterance.tokens[2:-2]) <= {41, 42, 43}
+    assert found.skipped == {"long": "no speech tokens"}
 
 
 def test_an_onnx_file_that_is_not_there_is_told(tmp_path: Path) -> None:
