@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from ablations.commands import Device, RunsDir, refusing, say, start
+from ablations.commands import Device, Plugin, RunsDir, Set, refusing, say, start
 from ablations.execution import plan
 from ablations.execution.estimate import Estimator
 from ablations.execution.launchers import PACKAGES
@@ -44,6 +44,8 @@ def command(
         int,
         typer.Option(help="Which world: 0 is installed, others have its sizes but other speakers, texts and judges."),
     ] = 0,
+    settings: Set = None,
+    plugin: Plugin = None,
     device: Device = "auto",
     workers: Annotated[
         int | None,
@@ -99,6 +101,7 @@ def command(
             grid=grid,
             profile=profile,
             world_seed=world,
+            settings=settings or (),
             seeds=seeds,
             first_seed=first_seed,
             arms=arms,

@@ -21,6 +21,7 @@ from reports import (
     opinion,
     overoptimisation,
     published,
+    ran_with,
     ratings,
     sensitivity,
     settings,
@@ -97,6 +98,7 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
         evaluators.matrix_sheet(selection, matrices),
         opinion.sheet(selection, rated, BASE),
         published.sheet(records),
+        ran_with.sheet(selection),
     ]
     return Report(
         answer=tuple(sensitivity.verdict(reach, heard) or words.answer(selection, rows, heard)),

@@ -61,7 +61,7 @@ def settings(records: Sequence[Record], planned: Iterable[str] = ()) -> list[Set
 def _setting(name: str, records: tuple[Record, ...]) -> Setting:
     if not records:
         return Setting(name, dict.fromkeys(FACTORS, math.nan), False, ())
-    params = records[0].params
+    params = records[0].config
     levels, profiles = {}, {}
     for factor, (arm, profile) in FACTORS.items():
         profiles[factor] = json.loads(params.get(profile, "null"))

@@ -86,11 +86,14 @@ def hacked_seeds(own: Sequence[Record]) -> Interval:
 
 
 def rollouts(record: Record) -> float:
-    """Samples that the optimisation drew: steps x batch, by the record's config."""
-    steps, batch = (record.params.get(f"profile.optimize.{name}", "null") for name in ("steps", "batch"))
-    own = record.params.get("arm.steps", "null")
-    steps = own if own != "null" else steps
-    return math.nan if "null" in (steps, batch) else float(json.loads(steps) * json.loads(batch))
+    """Samples that the optimisation drew: steps x batch, NaN where there was none."""
+    return _ran_with(record, "steps") * _ran_with(record, "batch")
+
+
+def _ran_with(record: Record, name: str) -> float:
+    """A parameter of the optimisation; in older records what the arm overrides, else the profile's."""
+    found = (record.params.get(prefix + name, "null") for prefix in ("optimize.", "arm.", "profile.optimize."))
+    return float(next((value for value in found if value != "null"), math.nan))
 
 
 def ablation(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet | None:
@@ -160,7 +163,7 @@ def reward_models(selection: Selection) -> Sheet | None:
         (arm, float(len(own)), *(over_seeds(arm, own, found) for found in values)) for arm, own in seeds.items()
     ]
     targets = ", ".join(f"{c.label}'s target is {c.check.text}" for c in COMPONENTS if c.check)
-    spoken = selection.records[0].params.get("profile.world.language", "").strip('"')
+    spoken = selection.records[0].config.get("profile.world.language", "").strip('"')
     notes = (
         "Accuracy of the emotion asked for by the reward model of each arm, trained on "
         f"{LANGUAGES.get(spoken, 'one language')}; mean over seeds ± half the 95 % t-interval. valid: its own speakers, unseen "
@@ -184,7 +187,7 @@ def domain(name: str) -> str:
 def _reward_model(record: Record) -> str:
     """What of an arm's config makes its reward model; that of the fine-tuning only where there is one."""
     kept: tuple[str, ...] = ("arm.rm_data", "arm.finetune", "arm.shuffle_labels", "arm.shortcut")
-    if record.params.get("arm.finetune") != "false":
+    if record.config.get("arm.finetune") != "false":
         kept += ("arm.regularizers.", "arm.rater_noise", "arm.rm_lr")
-    params = {name: value for name, value in record.params.items() if name.startswith(kept)}
+    params = {name: value for name, value in record.config.items() if name.startswith(kept)}
     return json.dumps(params or record.label, sort_keys=True)

@@ -122,7 +122,7 @@ def _effect(row: Row) -> str:
 def methods(selection: Selection) -> str:
     """A paragraph: arms, seeds, optimisation, outcome, test, correction, versions; from the records alone."""
     records = selection.records
-    params = records[0].params
+    params = records[0].config
     seeds = sorted({record.seed for record in records})
 
     def value(name: str) -> str:

@@ -6,7 +6,7 @@ import re
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from ablations.tracking.records import EXPERIMENT_STUDY
 from rrpo.identity import canonical
 from rrpo.pipeline.stages import walk
 from rrpo.profiles import PROFILES
+from rrpo.settings import assignments, changed, check_used
 from studies.catalogue import TUNE, Study, contains, described, study_of, tune_arm
 from studies.fresh import MOST, VERIFY, VERIFY_SMOKE
 from studies.pruning import PRUNERS
@@ -75,6 +76,7 @@ def checked(
     sampler: str,
     pruner: str,
     profile: str,
+    settings: Sequence[str] = (),
     storage: str,
     device: str,
     runs_dir: Path,
@@ -88,7 +90,9 @@ def checked(
     """Check all options. Raises InputError for the first that makes no sense; writes nothing."""
     bounds = tuple(_range(text) for text in ranges)
     definition = study_of(study, arm, bounds)
-    size = PROFILES[choose("profile", profile, PROFILES)]
+    given, values = PROFILES[choose("profile", profile, PROFILES)], assignments(settings)
+    size = changed(given, values)
+    named = re.sub(r"[^\w.-]+", "-", size.name)
     machine = environment.resolve_device(device)
     question = Question(
         profile=size,
@@ -98,9 +102,11 @@ def checked(
         device=machine,
     )
     pruner = choose("pruner", pruner, PRUNERS)
+    papers = definition.arm(definition.paper)
+    check_used(given, values, lambda other: replace(question, profile=other).stages(papers, question.seeds[0]))
     search = Search(
         study=study,
-        name=_plain(name or f"{definition.name}-{profile}"),
+        name=_plain(name or f"{definition.name}-{named}"),
         question=question,
         trials=positive("--trials", trials),
         sampler=choose("sampler", sampler, SAMPLERS),
@@ -119,9 +125,9 @@ def checked(
     folder = check(runs_dir)
     if storage:
         reach(storage)
-    for named in filter(None, (warm_start, against)):
+    for other in filter(None, (warm_start, against)):
         if not storage:
-            existing_study(None, question.store, named)
+            existing_study(None, question.store, other)
     return Command(
         search=search,
         folder=folder,
@@ -129,7 +135,7 @@ def checked(
         launcher=where,
         warm_start=warm_start,
         verify=usual if verify is None else verify,
-        against=against or (f"{tune_arm(BASE).name}-{profile}" if study == TUNE and arm != BASE else ""),
+        against=against or (f"{tune_arm(BASE).name}-{named}" if study == TUNE and arm != BASE else ""),
         export_arm=export_arm,
     )
 

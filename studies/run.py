@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from ablations.commands import Device, refusing, say, start
+from ablations.commands import Device, Plugin, Set, refusing, say, start
 from ablations.errors import InputError
 from ablations.execution import environment, launchers
 from ablations.rendering.sheet import Sheet, as_csv, markdown
@@ -75,6 +75,8 @@ def command(
         typer.Option(help="A database's URL (sqlite, PostgreSQL, MySQL). Default: a journal file in the runs folder."),
     ] = "",
     profile: Annotated[str, typer.Option(help="Size of world and models.")] = "embedded",
+    settings: Set = None,
+    plugin: Plugin = None,
     device: Device = "auto",
     workers: Annotated[
         int | None, typer.Option(help="Trials at the same time. Default: one a CPU.", show_default=False)
@@ -124,6 +126,7 @@ def command(
             sampler=sampler,
             pruner=pruner,
             profile=profile,
+            settings=settings or (),
             storage=storage,
             device=device,
             runs_dir=runs_dir,

@@ -36,7 +36,7 @@ def extended(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     )
     COMPONENTS.append(component)
     OUTCOMES.append(outcome)
-    monkeypatch.setitem(GRIDS, "tiny", Grid(cells=lambda profile, seeds: cells(seeds), profile="smoke"))
+    monkeypatch.setitem(GRIDS._items, "tiny", Grid(cells=lambda profile, seeds: cells(seeds), profile="smoke"))
     yield
     COMPONENTS.remove(component)
     OUTCOMES.remove(outcome)

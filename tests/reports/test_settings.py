@@ -315,7 +315,7 @@ def test_a_grid_of_settings_is_reported(runs: Path, tmp_path: Path, monkeypatch:
         arms = {c.label: c.arm for c in wanted}
         return [replace(cell, arm=arms[cell.label], seed=seed) for seed in seeds for cell in made]
 
-    monkeypatch.setitem(GRIDS, "tiny", Grid(cells=cells, profile="smoke"))
+    monkeypatch.setitem(GRIDS._items, "tiny", Grid(cells=cells, profile="smoke"))
     store_cells(runs, cells(None, [1]))
     made = make(select(runs, "tiny"))
     assert made.answer[0].startswith("RRPO - DiffRO: Interim, not tested, n = 1, the same seeds in all settings")
@@ -332,6 +332,6 @@ def test_a_grid_of_settings_is_reported(runs: Path, tmp_path: Path, monkeypatch:
     assert [path.name for path in figures["reach"].draw(tmp_path)] == ["reach.pdf", "reach.png"]
     shown, _ = settings.plain(select(runs, "tiny"))
     assert shown.arms == list(SINGLES)
-    assert {r.params["arm.shortcut"] for r in shown.records} == {"0.9"}
+    assert {r.config["arm.shortcut"] for r in shown.records} == {"0.9"}
     assert "components" not in found, "arms are compared within their setting"
     assert made.sheets[0].name == "survival"
