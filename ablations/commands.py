@@ -75,8 +75,8 @@ def say(console: Console, text: str) -> None:
 
 
 def start(app: typer.Typer, name: str) -> None:
-    """Run a command by its module's name; Ctrl-C ends it with status 130."""
+    """Run a command by its module's name, or by the one under which ``rrpo`` started it; Ctrl-C ends it with status 130."""
     try:
-        app(prog_name=name)
+        app(prog_name=sys.argv[0] if sys.argv[0].startswith("rrpo ") else f"python -m {name}")
     except KeyboardInterrupt:
         sys.exit(130)

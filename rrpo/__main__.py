@@ -134,7 +134,7 @@ def _shown(console: Console) -> Iterator[Report]:
 
 def main() -> None:
     """Entry point of the console script."""
-    app(prog_name="rrpo")
+    app(prog_name=sys.argv[0] if sys.argv[0].startswith("rrpo ") else "python -m rrpo")
 
 
 if __name__ == "__main__":
