@@ -1,6 +1,6 @@
 """``python -m rrpo.cosyvoice train MODEL TOKENS --out OUT``: CosyVoice2 under the project's reward models and optimisers.
 
-Exit status: 0 when done, 2 for bad input.
+Exit status: 0 when done, 2 for bad input, 130 when stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
+from rrpo.errors import InputError
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 Model = Annotated[Path, typer.Argument(help="Folder of CosyVoice2-0.5B: llm.pt and CosyVoice-BlankEN.")]
 Out = Annotated[Path, typer.Option(help="Where the result goes.")]
@@ -26,9 +28,12 @@ def refusing() -> Iterator[None]:
     """Ends with status 2 and the message of what was refused."""
     try:
         yield
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
-        print(error, file=sys.stderr)
-        raise typer.Exit(2) from error
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        print("Stopped. The optimisation's checkpoints are kept; the same command goes on from there.", file=sys.stderr)
+        raise typer.Exit(130) from None
 
 
 def given(**options: Any) -> dict[str, Any]:
@@ -92,8 +97,14 @@ def train(
     tokens: Annotated[Path, typer.Argument(help="Labelled speech tokens: a folder, .parquet or .jsonl.")],
     out: Out,
     arm: Annotated[
-        str, typer.Option(help="Regularisers of the reward model: diffro (none), ls, adv, rrpo (both).")
-    ] = "rrpo",
+        str, typer.Option(help="Regularisers of the reward model: diffro (none), ls, adv, ls_adv, or a plugin's.")
+    ] = "ls_adv",
+    optimizer: Annotated[
+        str, typer.Option(help="What turns roll-outs into updates: diffro, or a plugin's.")
+    ] = "diffro",
+    plugin: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="A Python file that registers your own; repeatable.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Updates of the policy.")] = None,
     batch: Annotated[int | None, typer.Option(help="Roll-outs an update.")] = None,
     lr: Annotated[float | None, typer.Option(help="Adam's rate for the policy.")] = None,
@@ -110,11 +121,15 @@ def train(
 ) -> None:
     """Train a token reward model, optimise the policy on it, and write an llm.pt that CosyVoice2 reads."""
     with refusing():
+        from rrpo import plugins
         from rrpo.cosyvoice.lora import LoraConfig
         from rrpo.cosyvoice.paper import PAPER
         from rrpo.cosyvoice.run import train
+        from rrpo.optimizers import OPTIMIZERS
         from rrpo.pipeline.stages import Context
 
+        plugins.use(plugin or ())
+        plugins.load_all()
         optimize = given(steps=steps, batch=batch, lr=lr, beta=beta, content_weight=content)
         config = replace(
             PAPER,
@@ -122,7 +137,7 @@ def train(
             pretrain=replace(PAPER.pretrain, seed=seed, **given(steps=reward_steps)),
             finetune=replace(PAPER.finetune, seed=seed, **given(steps=robust_steps)),
             recogniser=replace(PAPER.recogniser, seed=seed),
-            optimize=replace(PAPER.optimize, seed=seed, **optimize),
+            optimize=replace(PAPER.optimize, seed=seed, optimizer=OPTIMIZERS.choice(optimizer), **optimize),
             lora=LoraConfig(rank=lora, seed=seed) if lora else None,
             precision=precision,
             **given(max_tokens=max_tokens),

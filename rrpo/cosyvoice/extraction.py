@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rrpo.errors import InputError
 from rrpo.packages import present
 
 SAMPLE_RATE, N_FFT, HOP, MELS = 16000, 400, 160, 128
@@ -49,21 +50,22 @@ class SpeechTokenizer:
     def __init__(self, path: Path) -> None:
         """Raises ValueError where the file is missing or takes other inputs, RuntimeError without onnxruntime."""
         if not present("onnxruntime"):
-            raise RuntimeError(
-                "speech tokens are extracted by onnxruntime\n  got: it is not installed\n  fix: pip install onnxruntime"
+            raise InputError(
+                "speech tokens are extracted by onnxruntime", got="it is not installed", fix="pip install onnxruntime"
             )
         if not path.is_file():
-            raise ValueError(
-                f"{path} is not there\n  got: no such file\n  fix: give speech_tokenizer_v2.onnx of CosyVoice2-0.5B"
+            raise InputError(
+                f"{path} is not there", got="no such file", fix="give speech_tokenizer_v2.onnx of CosyVoice2-0.5B"
             )
         import onnxruntime
 
         self._session: Any = onnxruntime.InferenceSession(str(path), providers=onnxruntime.get_available_providers())
         inputs = self._session.get_inputs()
         if len(inputs) != 2:
-            raise ValueError(
-                f"{path} is no speech tokeniser of CosyVoice2\n  got: {len(inputs)} inputs, not a spectrogram and its length\n"
-                "  fix: give speech_tokenizer_v2.onnx"
+            raise InputError(
+                f"{path} is no speech tokeniser of CosyVoice2",
+                got=f"{len(inputs)} inputs, not a spectrogram and its length",
+                fix="give speech_tokenizer_v2.onnx",
             )
         self._names = [found.name for found in inputs]
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rrpo.config import RegularizerConfig
 from rrpo.corpus.config import AudioConfig
+from rrpo.errors import InputError
 from rrpo.masking import valid_mask
 
 LEVELS, DIGITS = 3, 8
@@ -77,9 +78,10 @@ class FsqDigits:
         """
         about = json.loads((folder / "fsq.json").read_text())
         if (about["levels"], about["digits"]) != (LEVELS, DIGITS):
-            raise ValueError(
-                f"{folder} is another codec\n  got: {about['digits']} digits of {about['levels']} levels\n"
-                f"  fix: CosyVoice2 has {DIGITS} digits of {LEVELS} levels"
+            raise InputError(
+                f"{folder} is another codec",
+                got=f"{about['digits']} digits of {about['levels']} levels",
+                fix=f"CosyVoice2 has {DIGITS} digits of {LEVELS} levels",
             )
         return FsqDigits(device)
 
@@ -91,9 +93,8 @@ def refuse_energies(config: RegularizerConfig) -> None:
         ValueError: Mixup is on.
     """
     if config.mix_probability:
-        raise ValueError(
-            "energy-adaptive mixup (Eq. 3) mixes two utterances' energies, and token digits have none\n"
-            f"  got: mix_probability = {config.mix_probability:g}\n"
-            "  fix: set mix_probability = 0 (label smoothing and adversarial training work on tokens), or train the reward model "
-            "on audio"
+        raise InputError(
+            "energy-adaptive mixup (Eq. 3) mixes two utterances' energies, and token digits have none",
+            got=f"mix_probability = {config.mix_probability:g}",
+            fix="use arms without eam, such as ls_adv, or train the reward model on audio",
         )

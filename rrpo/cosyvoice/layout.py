@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rrpo.errors import InputError
+
 CODES = 6561
 """V = 3^8 speech codes of CosyVoice2's tokeniser at 25 Hz."""
 ROWS = CODES + 3
@@ -30,7 +32,7 @@ BOOKKEEPING = ("epoch", "step")
 """Numbers that upstream's trainer stores among the tensors of its checkpoints; its inference refuses a file that has them."""
 
 
-class LayoutError(ValueError):
+class LayoutError(InputError):
     """A file that is not the expected model: everything that is wrong with it, what was got, how to mend it."""
 
 
@@ -43,9 +45,9 @@ def expected_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     lacking = [name for name in NEEDED if name not in config]
     if lacking:
         raise LayoutError(
-            "config.json does not describe a Qwen2 model\n"
-            f"  got: no {', '.join(lacking)}\n"
-            "  fix: use the file in CosyVoice-BlankEN of the release that llm.pt comes from"
+            "config.json does not describe a Qwen2 model",
+            got=f"no {', '.join(lacking)}",
+            fix="use the file in CosyVoice-BlankEN of the release that llm.pt comes from",
         )
     dim, feed, layers, heads, pairs, words = (int(config[name]) for name in NEEDED)
     size = int(config.get("head_dim") or dim // heads)
@@ -96,17 +98,17 @@ def check(found: Mapping[str, Sequence[int]], config: Mapping[str, Any], source:
     ]
     if faults:
         raise LayoutError(
-            f"{source} is not CosyVoice2's language model for this config.json ({len(expected)} tensors)\n"
-            f"  got: {len(found)} tensors, {len(faults)} of them or of the expected ones at fault\n"
-            + "".join(f"    {fault}\n" for fault in faults)
-            + "  fix: take llm.pt and CosyVoice-BlankEN/config.json from one release of CosyVoice2-0.5B; of a checkpoint of a "
-            "wrapped model, take the prefix (module.) off its names"
+            f"{source} is not CosyVoice2's language model for this config.json ({len(expected)} tensors)",
+            got="\n    ".join([f"{len(found)} tensors", *faults]),
+            fix="take llm.pt and CosyVoice-BlankEN/config.json from one release of CosyVoice2-0.5B; of a checkpoint of a wrapped "
+            "model, take the prefix (module.) off its names",
         )
 
 
 def cosyvoice3(source: str, got: str) -> LayoutError:
     """The refusal of CosyVoice3's files."""
     return LayoutError(
-        f"{source} is a CosyVoice3 language model, whose special tokens lie in the speech embedding; only CosyVoice2's layout is "
-        f"supported\n  got: {got}\n  fix: give a folder of CosyVoice2-0.5B"
+        f"{source} is a CosyVoice3 language model, whose special tokens lie in the speech embedding",
+        got=got,
+        fix="give a folder of CosyVoice2-0.5B, the only layout that is supported",
     )

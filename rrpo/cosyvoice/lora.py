@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from rrpo.errors import InputError
 from rrpo.packages import present
 
 if TYPE_CHECKING:
@@ -42,13 +43,11 @@ class LoraConfig:
     def __post_init__(self) -> None:
         """Raises ValueError for a value out of its range."""
         if self.rank < 1:
-            raise ValueError(
-                f"the rank of a low-rank update must be 1 or more\n  got: {self.rank}\n  fix: give 4 to 64"
-            )
+            raise InputError("the rank of a low-rank update must be 1 or more", got=self.rank, fix="give 4 to 64")
         unknown = [name for name in self.targets if name not in PROJECTIONS]
         if unknown or not self.targets:
             got, known = ", ".join(unknown) or "none", ", ".join(PROJECTIONS)
-            raise ValueError(f"these layers cannot be adapted\n  got: {got}\n  fix: choose from {known}")
+            raise InputError("these layers cannot be adapted", got=got, fix=f"choose from {known}")
 
 
 class LowRank(nn.Module):
@@ -75,8 +74,8 @@ def adapt(policy: CosyVoice2Policy, config: LoraConfig) -> None:
         ValueError: The policy is adapted already.
     """
     if any(True for _ in updates(policy)):
-        raise ValueError(
-            "the policy has low-rank updates already\n  got: a second call\n  fix: load it anew to change them"
+        raise InputError(
+            "the policy has low-rank updates already", got="a second call", fix="load it anew to change them"
         )
     policy.requires_grad_(False)
     generator = torch.Generator().manual_seed(config.seed)
@@ -102,12 +101,12 @@ def save_adapter(policy: CosyVoice2Policy, folder: Path) -> None:
     """
     found = dict(updates(policy))
     if not found:
-        raise ValueError(
-            "the policy has no low-rank updates\n  got: full weights\n  fix: save it by CosyVoice2Policy.save"
+        raise InputError(
+            "the policy has no low-rank updates", got="full weights", fix="save it by CosyVoice2Policy.save"
         )
     if not present("safetensors"):
-        raise RuntimeError(
-            "adapters are written by the package safetensors\n  got: it is not installed\n  fix: pip install safetensors"
+        raise InputError(
+            "adapters are written by the package safetensors", got="it is not installed", fix="pip install safetensors"
         )
     from safetensors.torch import save_file
 

@@ -37,7 +37,7 @@ PAPER = CosyVoiceConfig(
         checkpoints=(0, 78, 156),
     ),
 )
-"""One arm; the others of `rrpo.cosyvoice.run.ARMS` differ in the reward model's regularisers alone."""
+"""The arm ``ls_adv``; others differ in the reward model's regularisers alone."""
 SOURCES: Mapping[str, tuple[str, str]] = {
     "utterances": (f"{UTTERANCES:,} of one speaker, five emotions", "RRPO, MED; the corpus is yours"),
     "epsilon": (f"{PAPER.finetune.regularizers.epsilon:g}", "RRPO, MED"),

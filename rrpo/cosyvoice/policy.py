@@ -27,6 +27,7 @@ from transformers import Qwen2Config, Qwen2Model
 from rrpo.corpus.prompts import Prompt
 from rrpo.cosyvoice import layout
 from rrpo.cosyvoice.text import FILES, WORDS, TextTokenizer, prompt_text
+from rrpo.errors import InputError
 from rrpo.masking import valid_mask
 from rrpo.models.policy import Policy, Rollout
 
@@ -63,7 +64,7 @@ class CosyVoice2Policy(Policy):
         """
         nn.Module.__init__(self)
         if precision not in PRECISIONS:
-            raise ValueError(f"unknown precision\n  got: {precision!r}\n  fix: use one of {', '.join(PRECISIONS)}")
+            raise InputError("unknown precision", got=repr(precision), fix=f"use one of {', '.join(PRECISIONS)}")
         self.folder, self.words, self.precision = Path(folder), dict(words), precision
         self._max_tokens, self.codes = max_tokens, layout.CODES
         self.description = _described(self.folder)
@@ -180,9 +181,9 @@ class CosyVoice2Policy(Policy):
         if not torch.equal(head, stored[layout.EMBEDDING]):
             if self.description.get("tie_word_embeddings"):
                 raise layout.LayoutError(
-                    f"{path} holds two text embeddings, and upstream would use the one named lm_head\n"
-                    f"  got: {layout.HEAD} differs from {layout.EMBEDDING} while config.json ties them\n"
-                    "  fix: store the one that was trained under both names"
+                    f"{path} holds two text embeddings, and upstream would use the one named lm_head",
+                    got=f"{layout.HEAD} differs from {layout.EMBEDDING} while config.json ties them",
+                    fix="store the one that was trained under both names",
                 )
             self.unused = head.clone()
         self.types = {name: tensor.dtype for name, tensor in stored.items()}
@@ -207,9 +208,10 @@ def _described(folder: Path) -> dict[str, Any]:
     lacking = [name for name in ("llm.pt", f"{BLANK}/config.json") if not (folder / name).is_file()]
     if lacking:
         there = ", ".join(sorted(path.name for path in folder.glob("*"))) or "nothing"
-        raise ValueError(
-            f"{folder} is no folder of CosyVoice2-0.5B\n  got: {there}; there is no {' and no '.join(lacking)}\n"
-            "  fix: give the folder of the release, with llm.pt and CosyVoice-BlankEN in it"
+        raise InputError(
+            f"{folder} is no folder of CosyVoice2-0.5B",
+            got=f"{there}; there is no {' and no '.join(lacking)}",
+            fix="give the folder of the release, with llm.pt and CosyVoice-BlankEN in it",
         )
     found: dict[str, Any] = json.loads((folder / BLANK / "config.json").read_text("utf-8"))
     layout.expected_shapes(found)
@@ -226,17 +228,22 @@ def _tensors_of(path: Path) -> dict[str, Tensor]:
         stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
         raise layout.LayoutError(
-            f"{path} cannot be read as weights\n  got: {type(error).__name__}: {str(error).splitlines()[0]}\n"
-            "  fix: copy the file again; a pointer of Git LFS is a small text file in its place"
+            f"{path} cannot be read as weights",
+            got=f"{type(error).__name__}: {str(error).splitlines()[0]}",
+            fix="copy the file again; a pointer of Git LFS is a small text file in its place",
         ) from error
     if not isinstance(stored, dict):
         raise layout.LayoutError(
-            f"{path} holds no tensors by name\n  got: a {type(stored).__name__}\n  fix: give a state dict, as upstream stores it"
+            f"{path} holds no tensors by name",
+            got=f"a {type(stored).__name__}",
+            fix="give a state dict, as upstream stores it",
         )
     found = {name: value for name, value in stored.items() if name not in layout.BOOKKEEPING}
     strange = [name for name, value in found.items() if not isinstance(value, Tensor)]
     if strange:
         raise layout.LayoutError(
-            f"{path} holds more than tensors\n  got: {', '.join(map(str, strange))}\n  fix: store the model's state dict alone"
+            f"{path} holds more than tensors",
+            got=", ".join(map(str, strange)),
+            fix="store the model's state dict alone",
         )
     return found

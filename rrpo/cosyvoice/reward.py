@@ -18,6 +18,7 @@ from rrpo.config import FinetuneConfig, RewardModelConfig
 from rrpo.corpus.draws import generator, key
 from rrpo.cosyvoice.fsq import FsqDigits, refuse_energies
 from rrpo.cosyvoice.tokens import TokenUtterance
+from rrpo.errors import InputError
 from rrpo.judges.config import RecogniserConfig
 from rrpo.judges.recogniser import Recogniser
 from rrpo.models.reward_model import RewardModel
@@ -58,9 +59,10 @@ def split(utterances: Sequence[TokenUtterance], shares: Sequence[float], seed: i
     part = {texts[text]: sum(place >= end for end in ends) for place, text in enumerate(order)}
     parts = [tuple(u for u in utterances if part[u.text] == i) for i in range(len(shares))]
     if not all(parts):
-        raise ValueError(
-            f"too few texts for {len(shares)} parts without a common one\n  got: {len(texts)} different texts\n"
-            "  fix: give more utterances"
+        raise InputError(
+            f"too few texts for {len(shares)} parts without a common one",
+            got=f"{len(texts)} different texts",
+            fix="give more utterances",
         )
     return parts
 

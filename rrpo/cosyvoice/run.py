@@ -10,7 +10,8 @@ from typing import cast
 
 import pandas as pd
 
-from rrpo.config import OFF, FinetuneConfig, OptimizeConfig, RegularizerConfig, RewardModelConfig
+from rrpo.arms import BASE, arm
+from rrpo.config import OFF, ArmConfig, FinetuneConfig, OptimizeConfig, RegularizerConfig, RewardModelConfig
 from rrpo.cosyvoice import tokens
 from rrpo.cosyvoice.fsq import FsqDigits, refuse_energies
 from rrpo.cosyvoice.lora import LoraConfig, adapt, save_adapter
@@ -25,6 +26,7 @@ from rrpo.cosyvoice.reward import (
     train_reward_model,
 )
 from rrpo.cosyvoice.text import WORDS
+from rrpo.errors import InputError
 from rrpo.identity import content_hash, described
 from rrpo.judges.config import RecogniserConfig
 from rrpo.judges.emotion import Judge
@@ -32,13 +34,6 @@ from rrpo.judges.recogniser import Recogniser
 from rrpo.optimizers.rollout import Models, Prompts
 from rrpo.pipeline.stages import Context
 
-ARMS = {
-    "diffro": OFF,
-    "ls": replace(OFF, epsilon=RegularizerConfig().epsilon),
-    "adv": replace(OFF, alpha=RegularizerConfig().alpha),
-    "rrpo": replace(RegularizerConfig(), mix_probability=0.0),
-}
-"""Regularisers of the reward model. ``rrpo`` is the paper's without energy-adaptive mixup, which tokens do not admit."""
 SHARES = {"rm": 0.5, "judge": 0.3, "evaluation": 0.2}
 """Of the corpus' texts: the reward model's (and the prompts that are optimised on), the held-out judge's, evaluation's."""
 
@@ -47,8 +42,9 @@ SHARES = {"rm": 0.5, "judge": 0.3, "evaluation": 0.2}
 class CosyVoiceConfig:
     """One experiment on CosyVoice2; every value is a declared default unless its docstring names a source."""
 
-    arm: str = "rrpo"
-    """One of `ARMS`."""
+    arm: str = "ls_adv"
+    """Regularisers of the reward model by their names joined by ``_`` (`rrpo.arms`); ``diffro``: none. Energy-adaptive mixup (``eam``) is
+    refused, so the paper's method without it is ``ls_adv``."""
     emotions: tuple[str, ...] | None = None
     """Those of the corpus that are used; None: all."""
     reward_model: RewardModelConfig = field(default_factory=lambda: RewardModelConfig(subsample=2))
@@ -71,10 +67,21 @@ class CosyVoiceConfig:
     """Emotion and its word in the prompt."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for an unknown arm."""
-        if self.arm not in ARMS:
-            raise ValueError(f"unknown arm\n  got: {self.arm!r}\n  fix: use one of {', '.join(ARMS)}")
-        refuse_energies(ARMS[self.arm])
+        """Raises InputError for an arm that tokens do not admit."""
+        _ = self.regularizers
+
+    @property
+    def regularizers(self) -> RegularizerConfig:
+        """The arm's."""
+        found = arm(self.arm)
+        if found != ArmConfig(regularizers=found.regularizers):
+            raise InputError(
+                "an arm of CosyVoice2 is named by its regularisers alone",
+                got=self.arm,
+                fix=f"use {BASE}, or regularisers joined by _; what else it changes is set in `optimize`",
+            )
+        refuse_energies(found.regularizers)
+        return found.regularizers
 
 
 def train(
@@ -113,7 +120,7 @@ def train(
     tell(f"{len(found.utterances)} utterances, {len(found.skipped)} skipped; {len(emotions)} emotions")
 
     plain = replace(context, checkpoints=None)
-    robust = replace(config.finetune, regularizers=ARMS[config.arm])
+    robust = replace(config.finetune, regularizers=config.regularizers)
     proxy = train_reward_model(rm_data, emotions, config.pretrain, model=config.reward_model, context=plain)
     proxy = train_reward_model(rm_data, emotions, robust, model=proxy, context=plain)
     other = replace(config.pretrain, seed=config.pretrain.seed + 1)

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from rrpo.errors import InputError
+
 COLUMNS = {
     "rm_accuracy": "RM",
     "start_proxy_accuracy": "proxy before",
@@ -27,9 +29,10 @@ def lines(runs: Sequence[Path]) -> Iterator[str]:
     """
     unfinished = [str(run) for run in runs if not (run / "scalars.json").is_file()]
     if unfinished:
-        raise ValueError(
-            f"not every folder holds a finished run\n  got: no scalars.json in {', '.join(unfinished)}\n"
-            "  fix: give what `python -m rrpo.cosyvoice train --out` wrote"
+        raise InputError(
+            "not every folder holds a finished run",
+            got=f"no scalars.json in {', '.join(unfinished)}",
+            fix="give what `python -m rrpo.cosyvoice train --out` wrote",
         )
     names = [f"{run.name} ({json.loads((run / 'config.json').read_text('utf-8'))['arm']})" for run in runs]
     width = max(map(len, names))

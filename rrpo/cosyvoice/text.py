@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rrpo.errors import InputError
+
 END_OF_PROMPT = "<|endofprompt|>"
 """Stands between the instruction and the text."""
 SPECIALS = (
@@ -33,9 +35,10 @@ def prompt_text(emotion: str, text: str, words: Mapping[str, str] = WORDS) -> st
         ValueError: There is no word for the emotion.
     """
     if emotion not in words:
-        raise ValueError(
-            f"there is no word for an emotion in the policy's prompt\n  got: {emotion!r}; known are {', '.join(words)}\n"
-            "  fix: give the policy a table `words` that has it"
+        raise InputError(
+            "there is no word for an emotion in the policy's prompt",
+            got=f"{emotion!r}; known are {', '.join(words)}",
+            fix="give the policy a table `words` that has it",
         )
     return f"Your emotion is {words[emotion]}{END_OF_PROMPT}{text}"
 
@@ -65,16 +68,17 @@ class TextTokenizer:
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
         except (OSError, ValueError) as error:
-            raise ValueError(
-                f"{folder} holds no tokeniser\n  got: {error}\n  fix: copy vocab.json, merges.txt and tokenizer_config.json of "
-                "CosyVoice2-0.5B/CosyVoice-BlankEN there"
+            raise InputError(
+                f"{folder} holds no tokeniser",
+                got=error,
+                fix="copy vocab.json, merges.txt and tokenizer_config.json of CosyVoice2-0.5B/CosyVoice-BlankEN there",
             ) from error
         self._tokenizer.add_tokens(list(SPECIALS), special_tokens=True)
         if len(self._tokenizer) > vocabulary:
-            raise ValueError(
-                f"the tokeniser in {folder} has more tokens than the model\n"
-                f"  got: {len(self._tokenizer)} tokens, a text embedding of {vocabulary} rows\n"
-                "  fix: take tokeniser, config.json and llm.pt from one release"
+            raise InputError(
+                f"the tokeniser in {folder} has more tokens than the model",
+                got=f"{len(self._tokenizer)} tokens, a text embedding of {vocabulary} rows",
+                fix="take tokeniser, config.json and llm.pt from one release",
             )
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:

@@ -20,6 +20,7 @@ import torch
 from rrpo.corpus.manifest import Utterance
 from rrpo.corpus.prompts import Prompt
 from rrpo.cosyvoice.layout import CODES
+from rrpo.errors import InputError
 
 COLUMNS = ("utt", "text", "spk", "emotion", "speech_token")
 """Of a parquet file or a JSON line."""
@@ -27,7 +28,7 @@ SHOWN = 5
 """Faults that an error names; the rest are counted."""
 
 
-class TokenFileError(ValueError):
+class TokenFileError(InputError):
     """Token files that cannot be used: what is wrong, what was got, how to mend it."""
 
 
@@ -79,9 +80,9 @@ def read(path: Path, emotions: Sequence[str] | None = None) -> TokenCorpus:
     if faults:
         more = f"\n    and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
         raise TokenFileError(
-            f"{path} has utterances that cannot be used\n  got:\n"
-            + "\n".join(f"    {fault}" for fault in faults[:SHOWN])
-            + f"{more}\n  fix: every utterance needs {', '.join(COLUMNS)}; codes are 0 to {CODES - 1}"
+            f"{path} has utterances that cannot be used",
+            got="\n" + "\n".join(f"    {fault}" for fault in faults[:SHOWN]) + f"{more}",
+            fix=f"every utterance needs {', '.join(COLUMNS)}; codes are 0 to {CODES - 1}",
         )
     kept, skipped = [], {}
     for row in rows:
@@ -101,8 +102,9 @@ def read(path: Path, emotions: Sequence[str] | None = None) -> TokenCorpus:
             )
     if not kept:
         raise TokenFileError(
-            f"{path} holds no utterance that can be used\n  got: {len(rows)} utterances, all skipped\n"
-            "  fix: give one with speech tokens and a wanted emotion"
+            f"{path} holds no utterance that can be used",
+            got=f"{len(rows)} utterances, all skipped",
+            fix="give one with speech tokens and a wanted emotion",
         )
     return TokenCorpus(tuple(kept), skipped)
 
@@ -126,7 +128,7 @@ def _rows(path: Path) -> Iterable[dict[str, Any]]:
         return _folder(path)
     if not path.is_file():
         raise TokenFileError(
-            f"{path} is not there\n  got: no such file or folder\n  fix: give a folder, .parquet or .jsonl"
+            f"{path} is not there", got="no such file or folder", fix="give a folder, .parquet or .jsonl"
         )
     if path.suffix in (".parquet", ".tar"):
         import pyarrow.parquet as pq
@@ -137,8 +139,9 @@ def _rows(path: Path) -> Iterable[dict[str, Any]]:
         lines = path.read_text(encoding="utf-8").split("\n")
         return [_parsed(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
     raise TokenFileError(
-        f"{path} is of an unknown kind\n  got: {path.suffix or 'no suffix'}\n"
-        "  fix: give a folder with utt2speech_token.pt, a .parquet (or upstream's .tar) or a .jsonl"
+        f"{path} is of an unknown kind",
+        got=path.suffix or "no suffix",
+        fix="give a folder with utt2speech_token.pt, a .parquet (or upstream's .tar) or a .jsonl",
     )
 
 
@@ -146,9 +149,9 @@ def _parsed(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         found = json.loads(line)
     except json.JSONDecodeError as error:
-        raise TokenFileError(f"{path}:{number} is no JSON\n  got: {error}\n  fix: one object a line") from error
+        raise TokenFileError(f"{path}:{number} is no JSON", got=error, fix="one object a line") from error
     if not isinstance(found, dict):
-        raise TokenFileError(f"{path}:{number} is no object\n  got: {type(found).__name__}\n  fix: one object a line")
+        raise TokenFileError(f"{path}:{number} is no object", got=type(found).__name__, fix="one object a line")
     return found
 
 
@@ -157,8 +160,9 @@ def _folder(folder: Path) -> list[dict[str, Any]]:
     lacking = [name for name in ("utt2speech_token.pt", *tables) if not (folder / name).is_file()]
     if lacking:
         raise TokenFileError(
-            f"{folder} is no folder of labelled tokens\n  got: no {', no '.join(lacking)}\n"
-            "  fix: CosyVoice's recipe writes all but utt2emotion, which holds a line `UTT EMOTION` an utterance"
+            f"{folder} is no folder of labelled tokens",
+            got=f"no {', no '.join(lacking)}",
+            fix="CosyVoice's recipe writes all but utt2emotion, which holds a line `UTT EMOTION` an utterance",
         )
     tokens = torch.load(folder / "utt2speech_token.pt", map_location="cpu", weights_only=True)
     rows = {name: {"utt": name, "speech_token": ids} for name, ids in tokens.items()}

@@ -9,6 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from rrpo import plugins
 from rrpo.config import OFF, FinetuneConfig, OptimizeConfig, RewardModelConfig
 from rrpo.cosyvoice import layout, standin, tokens
 from rrpo.cosyvoice.__main__ import app
@@ -19,6 +20,7 @@ from rrpo.cosyvoice.policy import BLANK, CosyVoice2Policy
 from rrpo.cosyvoice.reward import TokenFrames, split, train_reward_model
 from rrpo.cosyvoice.run import CosyVoiceConfig, train
 from rrpo.judges.config import RecogniserConfig
+from rrpo.optimizers import OPTIMIZERS
 from rrpo.pipeline.errors import Interrupted
 from rrpo.pipeline.stages import Context
 
@@ -52,7 +54,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("arm", ["diffro", "rrpo"])
+@pytest.mark.parametrize("arm", ["diffro", "ls_adv"])
 def test_the_proxy_rises_and_the_saved_policy_is_upstreams(release: Path, tmp_path: Path, arm: str) -> None:
     said: list[str] = []
     found = train(release, release / "tokens.jsonl", tmp_path, replace(CONFIG, arm=arm), tell=said.append)
@@ -185,5 +187,14 @@ def test_the_commands_say_what_they_do(release: Path, tmp_path: Path) -> None:
     assert "KL/token" in compared
     assert run(app, ["check", str(tmp_path)]).exit_code == 2
     assert run(app, ["table", str(tmp_path)]).exit_code == 2
-    assert run(app, [*asked, "--arm", "eam"]).exit_code == 2
+    for arm in ("rrpo", "sft"):
+        assert run(app, [*asked, "--arm", arm]).exit_code == 2
     assert "not measured" in run(app, ["plan"]).output
+
+
+def test_an_optimiser_of_a_plugin_runs_on_it(release: Path, tmp_path: Path) -> None:
+    """REINFORCE of the examples: no gradient through the reward model."""
+    plugins.load(Path(__file__).parents[3] / "examples" / "reinforce.py")
+    optimize = replace(CONFIG.optimize, steps=2, optimizer=OPTIMIZERS.choice("reinforce", samples=2))
+    found = train(release, release / "tokens.jsonl", tmp_path, replace(CONFIG, optimize=optimize))
+    assert found["end_kl_token"] > 0
