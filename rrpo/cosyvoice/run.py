@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,8 +44,8 @@ class CosyVoiceConfig:
     """One experiment on CosyVoice2; every value is a declared default unless its docstring names a source."""
 
     arm: str = "ls_adv"
-    """Regularisers of the reward model by their names joined by ``_`` (`rrpo.arms`); ``diffro``: none. Energy-adaptive mixup (``eam``) is
-    refused, so the paper's method without it is ``ls_adv``."""
+    """Regularisers of the reward model by their names joined by ``_`` (`rrpo.arms`); ``diffro``: none. Energy-adaptive
+    mixup (``eam``) is refused, so the paper's method without it is ``ls_adv``."""
     emotions: tuple[str, ...] | None = None
     """Those of the corpus that are used; None: all."""
     reward_model: RewardModelConfig = field(default_factory=lambda: RewardModelConfig(subsample=2))
@@ -165,8 +166,10 @@ def train(
         save_adapter(policy, out / "adapter")
     pd.DataFrame(done.curves).to_parquet(out / "curves.parquet")
     pd.DataFrame(done.points).to_parquet(out / "points.parquet")
-    said = zip(parts[2], done.rollout.tokens.tolist(), done.rollout.lengths.tolist(), strict=False)
-    tokens.write(out / "utt2speech_token.pt", {utterance.id: row[:n] for utterance, row, n in said})
+    said = {utterance.id: row for utterance, row in zip(parts[2], done.said, strict=False)}
+    tokens.write(out / "utt2speech_token.pt", said)
     (out / "config.json").write_text(json.dumps(described(config), indent=1, ensure_ascii=False), encoding="utf-8")
     (out / "scalars.json").write_text(json.dumps(scalars, indent=1))
+    if context.checkpoints is not None:
+        shutil.rmtree(context.checkpoints, ignore_errors=True)
     return scalars
