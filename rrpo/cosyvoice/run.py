@@ -26,6 +26,7 @@ from rrpo.cosyvoice.reward import (
     train_recogniser,
     train_reward_model,
 )
+from rrpo.cosyvoice.supervised import SupervisedConfig, supervise
 from rrpo.cosyvoice.text import WORDS
 from rrpo.errors import InputError
 from rrpo.identity import content_hash, described
@@ -56,6 +57,8 @@ class CosyVoiceConfig:
     """Robust fine-tuning; the regularisers are the arm's."""
     recogniser: RecogniserConfig = field(default_factory=RecogniserConfig)
     """Of the content reward; not trained where ``optimize.content_weight`` is 0."""
+    supervised: SupervisedConfig = field(default_factory=SupervisedConfig)
+    """Fine-tuning before the optimisation, on the reward model's and the optimisation's utterances; the KL is to its result."""
     optimize: OptimizeConfig = field(default_factory=OptimizeConfig)
     """Policy optimisation."""
     lora: LoraConfig | None = None
@@ -135,6 +138,10 @@ def train(
     recogniser = train_recogniser(rm_data, config.recogniser, context=plain) if content else NoContent()
     settings = {"precision": config.precision, "max_tokens": config.max_tokens, "words": dict(config.words)}
     policy, reference = (CosyVoice2Policy.load(model, context.device, **settings) for _ in range(2))
+    if losses := supervise(policy, parts[0], config.supervised, plain):
+        reference.load_state_dict(policy.state_dict())
+        scalars |= {"sft_first_loss": losses[0], "sft_last_loss": losses[-1]}
+        tell(f"supervised fine-tuning: {losses[0]:.3f} -> {losses[-1]:.3f} nats a token")
     if config.lora is not None:
         adapt(policy, config.lora)
     models = Models(
