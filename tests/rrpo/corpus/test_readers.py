@@ -305,9 +305,9 @@ class TestHuggingFace(CorpusReaderContract):
         ]
         table = hugging_face_table(rows, ["anger", "joy", "boredom"])
         (folder / "train").mkdir()
-        with pa.OSFile(str(folder / "train/data-00000-of-00001.arrow"), "wb") as file:
-            with pa.ipc.new_stream(file, table.schema) as stream:
-                stream.write_table(table)
+        file = pa.OSFile(str(folder / "train/data-00000-of-00001.arrow"), "wb")
+        with file, pa.ipc.new_stream(file, table.schema) as stream:
+            stream.write_table(table)
         (folder / "train/cache-1234.arrow").write_bytes(b"a cache")
         (folder / "wavs").mkdir()
         write_tone(folder / "wavs/7.wav", 500)
@@ -347,5 +347,5 @@ class TestHuggingFace(CorpusReaderContract):
 
     def test_a_table_without_emotions_is_refused(self, tmp_path: Path) -> None:
         pq.write_table(pa.table({"audio": ["a.wav"], "intent": ["x"]}), tmp_path / "a.parquet")
-        with pytest.raises(ManifestError, match="no column of emotions.*it has audio, intent"):
+        with pytest.raises(ManifestError, match=r"no column of emotions.*it has audio, intent"):
             list(self.reader.read(tmp_path))
