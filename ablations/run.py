@@ -60,6 +60,13 @@ def command(
             metavar="SPLIT=PATH", help="Your own JSON-lines manifest for a split; may be given several times."
         ),
     ] = None,
+    test: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PATH",
+            help="Your own manifest as a further test set of reward models; may be given several times.",
+        ),
+    ] = None,
     retry: Annotated[
         str | None,
         typer.Option(metavar="failed", help="Run cells that diverged or met a bug again.", show_default=False),
@@ -106,6 +113,7 @@ def command(
             workers=workers,
             batch_scale=batch_scale,
             manifests=manifest or (),
+            tests=test or (),
             retry=retry,
             fail_fast=fail_fast,
             launcher=launcher,
