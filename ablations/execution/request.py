@@ -164,7 +164,7 @@ def _manifests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestCo
     if not entries:
         return {}
     from rrpo.corpus.intake import check_apart, check_manifest, check_speakable, classes
-    from rrpo.corpus.manifest import ManifestError, read_manifest
+    from rrpo.corpus.manifest import Manifest, ManifestError
     from rrpo.corpus.splits import draw_split
 
     paths: dict[str, Path] = {}
@@ -180,7 +180,10 @@ def _manifests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestCo
         paths[name] = Path(path)
     audio = profile.world.audio
     try:
-        lines = {name: read_manifest(path, None, name, audio=name not in PROMPTS) for name, path in paths.items()}
+        lines = {
+            name: Manifest(path=path, emotions=None, split=name, audio=name not in PROMPTS)
+            for name, path in paths.items()
+        }
         brought = classes(lines, profile.world.emotions, world.LEARNT)
         configs = {
             name: check_manifest(path, lines[name], None if name in PROMPTS else audio) for name, path in paths.items()

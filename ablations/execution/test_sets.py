@@ -24,12 +24,12 @@ def read_tests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestCo
     if not entries:
         return {}
     from rrpo.corpus.intake import check_apart, check_manifest
-    from rrpo.corpus.manifest import ManifestError, read_manifest
+    from rrpo.corpus.manifest import Manifest, ManifestError
 
     found: dict[str, ManifestConfig] = {}
     try:
         learnt = {
-            name: read_manifest(manifest.path, None, name)
+            name: Manifest(path=Path(manifest.path), emotions=None, split=name)
             for name, manifest in profile.manifests.items()
             if name in world.splits(profile) or name == "annotated"
         }
@@ -40,7 +40,7 @@ def read_tests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestCo
                     got=f"{name}={path}",
                     fix="for example --test IEMOCAP=iemocap.jsonl",
                 )
-            lines = read_manifest(path, None, name)
+            lines = Manifest(path=Path(path), emotions=None, split=name)
             there = {utterance.emotion for utterance in lines}
             if not there & set(profile.emotions):
                 raise ManifestError(
