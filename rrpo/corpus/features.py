@@ -8,6 +8,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,12 +18,17 @@ import torch
 from rrpo.audio import AudioError, load_wave, log_mel
 from rrpo.corpus.config import AudioConfig, SpeechConfig
 from rrpo.corpus.manifest import ManifestError, Utterance, read_manifest, write_manifest
+from rrpo.corpus.processes import in_order, usable_cpus
 from rrpo.corpus.render import render
 from rrpo.corpus.splits import classes, draw_split
 from rrpo.pipeline.stages import Context
 
 BATCH = 10
 """Utterances analysed together, and between two reports of progress: more leave the CPU's caches (50: twice as slow)."""
+
+
+MANY = 2000
+"""Recordings from which on several processes read them: to start one takes seconds."""
 
 
 def wave_of(utterance: Utterance, sample_rate: int) -> torch.Tensor:
@@ -42,11 +48,14 @@ def build(config: SpeechConfig, inputs: Mapping[str, Path], out: Path, context: 
     audio = config.world.audio
     utterances = draw_split(config.world, config.split)
     batches = [utterances[start : start + BATCH] for start in range(0, len(utterances), BATCH)]
+    many = config.split.manifest is not None and len(utterances) >= MANY
 
     def mels() -> Iterator[np.ndarray]:
-        for number, batch in enumerate(batches):
-            yield from frames_of(batch, audio)
-            context.report(min((number + 1) * BATCH, len(utterances)), len(utterances))
+        done = 0
+        for found in in_order(partial(frames_of, audio=audio), batches, usable_cpus() if many else 1):
+            yield from found
+            done += len(found)
+            context.report(done, len(utterances))
 
     write_speech(out, audio, classes(config.world, config.split), utterances, mels())
 
