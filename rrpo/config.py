@@ -345,12 +345,12 @@ class ArmConfig:
     """Instead of the experiment's seed, redraws the reward model alone: initialisation, order and noise of its pre-training and
     fine-tuning (replicated pilot, see `ablations.pilot`)."""
     members: int = option(1, off=1)
-    """M, reward models of the seed that make the arm's: the seed's own, and M - 1 whose pre-training (initialisation, order, noise)
-    and fine-tuning are redrawn on the same data; for ``weights``, whose fine-tuning alone is, from one pre-trained model."""
-    combination: str = option("mean", off="mean")
-    """One of `COMBINATIONS`: how the members make one."""
+    """M, reward models of the seed that make the arm's: its own, and M - 1 that are redrawn on the same data. Redrawn are
+    initialisation, order and noise of pre-training and fine-tuning; for ``weights`` those of fine-tuning alone."""
+    combination: str | None = option(None, off=None)
+    """One of `COMBINATIONS`, how the members make one; None for a single member."""
     variance_penalty: float = option(0.0, off=0.0)
-    """λ, weight of the members' variance against their mean; range [0, inf), off at 0."""
+    """λ, weight of the members' variance beside their ``mean``; range [0, inf), off at 0."""
     policy_seed: int | None = option(None, off=None)
     """Instead of the experiment's seed, redraws the optimisation alone: RL prompts, roll-outs, evaluation noise."""
 
@@ -379,8 +379,9 @@ class ArmConfig:
             rm_lr=(self.rm_lr is None or 0 < self.rm_lr < inf, "in (0, inf)"),
             members=(self.members >= 1, "1 or more"),
             combination=(
-                self.combination in COMBINATIONS and (self.finetune or self.combination != "weights"),
-                f"one of {', '.join(COMBINATIONS)}, and weights only of reward models that are fine-tuned",
+                (self.combination is None if self.members == 1 else self.combination in COMBINATIONS)
+                and (self.finetune or self.combination != "weights"),
+                f"one of {', '.join(COMBINATIONS)} for 2 members or more, weights only with finetune, and else None",
             ),
             variance_penalty=(
                 self.variance_penalty == 0 or (0 < self.variance_penalty < inf and self.combination == "mean"),

@@ -35,9 +35,9 @@ from rrpo.judges.config import FidelityConfig
 from rrpo.judges.emotion import Judge
 from rrpo.masking import valid_mask
 from rrpo.models.codec import Codec
+from rrpo.models.ensemble import load_reward_model
 from rrpo.models.policy import Policy, Rollout, inverse_cdf
 from rrpo.models.protocols import TokenCodec, TokenPolicy
-from rrpo.models.ensemble import load_reward_model
 from rrpo.models.reward_model import RewardModel
 from rrpo.optimizers.reward import reward_loss
 from rrpo.optimizers.rollout import Prompts, merge, micro_batches

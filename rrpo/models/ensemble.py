@@ -1,7 +1,7 @@
 """Several reward models of a seed as one: an ensemble, or the mean of their weights. Forms and sources: `COMBINATIONS`.
 
-An ensemble has the interface of a `RewardModel`, so that every optimiser and probe works with it unchanged: its h' is its members'
-h' side by side, and its logits are what it rewards each emotion with. Those that take probabilities of it normalise them; the
+An ensemble has the interface of a `RewardModel`, so that every optimiser and probe works with it unchanged: its h' is its
+members' h' side by side, and its logits are its rewards for each emotion. Whoever takes probabilities of it normalises these; the
 reward itself is not normalised.
 """
 

@@ -15,9 +15,9 @@ from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
 from rrpo.masking import valid_mask
 from rrpo.models.codec import Codec
+from rrpo.models.ensemble import load_reward_model
 from rrpo.models.policy import Policy, Rollout, token_entropy, token_kl
 from rrpo.models.protocols import TokenCodec, TokenPolicy
-from rrpo.models.ensemble import load_reward_model
 from rrpo.models.reward_model import RewardModel
 from rrpo.optimizers.probe import probe
 

@@ -95,7 +95,7 @@ def pretrained(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 @cache
 def reward_model(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """The frozen RM of one arm: the seed's own, or several of the seed combined."""
-    if arm.members == 1:
+    if arm.combination is None:
         return member(profile, arm, seed, 0)
     config = CombineConfig(combination=arm.combination, variance_penalty=arm.variance_penalty)
     inputs = {f"member_{place:02d}": member(profile, arm, seed, place) for place in range(arm.members)}

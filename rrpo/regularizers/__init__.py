@@ -5,7 +5,8 @@ Each is off by its identity value on the same code path, never by a branch: ``ep
 ``alpha = 0``. All off equals the vanilla fine-tune bit for bit, and every draw is made whether it is used or not.
 
 One of your own is a file that registers it (``examples/focal_loss.py``), passed by ``--plugin``. It becomes a component: arms of
-the factorial, contrasts, knobs of studies, a manipulation check; a control (`Regularizer.control_of`) is an arm alone. Importing this package imports no torch.
+the factorial, contrasts, knobs of studies, a manipulation check; a control (`Regularizer.control_of`) is an arm alone. Importing
+this package imports no torch.
 """
 
 from rrpo.regularizers.adversarial import Adversarial

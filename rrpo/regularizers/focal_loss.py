@@ -19,7 +19,9 @@ class FocalLoss(Regularizer):
     label = "focal loss"
     control_of = "ls"
     version = 1
-    source = "Lin et al. 2017 (arXiv 1708.02002), Eq. 4 without class weights; calibration: Mukhoti et al. 2020 (arXiv 2002.09437)"
+    source = (
+        "Lin et al. 2017 (arXiv 1708.02002), without class weights; for calibration: Mukhoti et al. 2020 (2002.09437)"
+    )
     equation = "L = -sum_k y_k (1 - p_k)^γ log p_k"
     check = ManipulationCheck(scalar="rm_confidence", direction=-1, text="confidence")
     gamma: float = strength(2.0, off=0.0, search=(0.0, 5.0), limits=(0.0, inf))

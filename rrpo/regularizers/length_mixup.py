@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LengthMixup(EnergyMixup):
-    """Energy-adaptive mixup's own segments, of the same draws, with a λ that goes by their length alone: labels differ, no frame does."""
+    """Energy-adaptive mixup's own segments, of the same draws, with a λ that goes by their length alone: only labels differ."""
 
     label = "length-only mixup"
     paper = False

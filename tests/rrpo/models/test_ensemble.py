@@ -113,13 +113,16 @@ class TestStages:
         assert len({stage.inputs["model"].key for stage in combined.inputs.values()}) == 1
 
     def test_the_optimisation_and_the_checks_read_the_combined_model(self) -> None:
-        arm = replace(VANILLA, members=2)
+        arm = replace(VANILLA, members=2, combination="mean")
         combined = dataflow.reward_model(SMOKE, arm, 5).key
         assert dataflow.optimized(SMOKE, arm, 5).inputs["reward_model"].key == combined
         assert dataflow.examined(SMOKE, arm, 5).inputs["model"].key == combined
 
     def test_what_means_nothing_is_refused(self) -> None:
-        with pytest.raises(ValueError, match="weights only of reward models that are fine-tuned"):
+        with pytest.raises(ValueError, match="weights only with finetune"):
             ArmConfig(members=4, combination="weights", finetune=False)
         with pytest.raises(ValueError, match="0 unless the members are combined by their mean"):
             ArmConfig(members=4, combination="worst", variance_penalty=1.0)
+        for members, combination in ((1, "mean"), (2, None), (2, "best")):
+            with pytest.raises(ValueError, match="for 2 members or more"):
+                ArmConfig(members=members, combination=combination)

@@ -47,7 +47,7 @@ class TestContracts(RegularizerContract):
     def test_it_says_what_it_controls_and_who_proposed_it(self) -> None:
         found = self.regularizer
         assert found.control_of in {component.name for component in COMPONENTS if component.paper}
-        assert found.source and found.equation and found.version >= 1 and not found.paper
+        assert all((found.source, found.equation, found.version >= 1, not found.paper))
 
 
 def test_controls_double_no_factorial():
@@ -109,7 +109,8 @@ class TestLengthMixup:
         theirs, ours = EnergyMixup(mix_db_low=0.0, mix_db_high=0.0), LengthMixup(mix_db_low=0.0, mix_db_high=0.0)
         draws = ours.draws(F.shape, 3, 1)
         with_energy, without = (found.mixture(F, lengths, draws, FLOOR) for found in (theirs, ours))
-        assert torch.equal(with_energy.F, without.F) and torch.equal(with_energy.partner, without.partner)
+        assert torch.equal(with_energy.F, without.F)
+        assert torch.equal(with_energy.partner, without.partner)
         torch.testing.assert_close(without.weight, 2 * with_energy.weight)  # at 0 dB the energies are equal
         share = without.weight * lengths
         torch.testing.assert_close(share, share.round())
@@ -126,7 +127,7 @@ class TestMixup:
         assert torch.equal(mixture.F[1], F[1])
         assert mixture.lengths.tolist() == [3, 3]
         (kept, y), (added, other) = mixture.targets
-        assert kept.tolist() == [0.75, 1.0] and added.tolist() == [0.25, 0.0]
+        assert [kept.tolist(), added.tolist()] == [[0.75, 1.0], [0.25, 0.0]]
         assert torch.equal(other, y[[1, 0]])
         assert mixture.scalars["mixup_weight"] == 0.125
 
