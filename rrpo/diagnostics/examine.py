@@ -28,7 +28,9 @@ from rrpo.masking import sample_norm, valid_mask
 from rrpo.models.ensemble import load_reward_model
 from rrpo.models.reward_model import RewardModel
 from rrpo.pipeline.stages import Context
-from rrpo.regularizers import Adversarial, cross_entropy, robust_loss
+from rrpo.regularizers.adversarial import Adversarial
+from rrpo.regularizers.base import cross_entropy
+from rrpo.regularizers.objective import robust_loss
 from rrpo.training.finetune import CURVES
 
 CHUNK = 128

@@ -10,7 +10,7 @@ from rrpo.corpus.features import SpeechSet
 from rrpo.judges.config import MeasureConfig
 from rrpo.models.ensemble import load_reward_model
 from rrpo.pipeline.stages import Context
-from rrpo.regularizers import chosen
+from rrpo.regularizers.registry import chosen
 
 
 def build(config: MeasureConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:

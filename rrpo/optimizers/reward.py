@@ -27,7 +27,8 @@ from torch.nn import functional
 
 from rrpo.config import REWARDS, RegularizerConfig
 from rrpo.models.reward_model import RewardModel
-from rrpo.regularizers import Adversarial, LabelSmoothing
+from rrpo.regularizers.adversarial import Adversarial
+from rrpo.regularizers.label_smoothing import LabelSmoothing
 
 SURE = 0.9
 """Probability of the target from which ``clipped`` rewards no more."""
