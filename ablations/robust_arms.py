@@ -6,13 +6,11 @@ regularisers' classes, `rrpo.config`), and ``python -m ablations.arms`` prints i
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import replace
 
-from ablations.components import regularizers
+from rrpo.arms import BASE, arm
 from rrpo.config import ArmConfig
-from rrpo.plugins import Choice
-from rrpo.regularizers import CONTROLS, REGULARIZERS
+from rrpo.regularizers import CONTROLS
 
 MEMBERS = 4
 """Reward models that an ensemble or a mean of weights is made of."""
@@ -24,11 +22,10 @@ BETAS = (0.0, 0.0003, 0.001, 0.01, 0.1)
 
 def robust_arms() -> dict[str, ArmConfig]:
     """Arms by name: a control of each of RRPO's regularisers, combined reward models, bounded rewards, a sweep of β."""
-    vanilla = ArmConfig(regularizers=regularizers(()))
+    vanilla = arm(BASE)
     combined = {"members": MEMBERS, "combination": "mean"}
     changes: dict[str, dict[str, object]] = {
         "soft_votes": {"regularizers": replace(vanilla.regularizers, soft_votes=True)},
-        **{name: {"regularizers": replace(vanilla.regularizers, added=(_on(name),))} for name in CONTROLS},
         "rm_mean": combined,
         "rm_worst": combined | {"combination": "worst"},
         "rm_mean_variance": combined | {"variance_penalty": VARIANCE_PENALTY},
@@ -37,9 +34,5 @@ def robust_arms() -> dict[str, ArmConfig]:
         "reward_clipped": {"reward": "clipped"},
         **{f"diffro_beta{beta:g}": {"beta": beta} for beta in BETAS},
     }
-    return {name: replace(vanilla, **changed) for name, changed in changes.items()}  # type: ignore[arg-type]
-
-
-def _on(name: str) -> Choice:
-    """A control with the strengths that it has in arms."""
-    return REGULARIZERS.choice(name, **dataclasses.asdict(REGULARIZERS[name]))
+    changed = {name: replace(vanilla, **change) for name, change in changes.items()}  # type: ignore[arg-type]
+    return {name: arm(name) for name in CONTROLS} | changed
