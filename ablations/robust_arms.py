@@ -21,7 +21,9 @@ BETAS = (0.0, 0.0003, 0.001, 0.01, 0.1)
 
 
 def robust_arms() -> dict[str, ArmConfig]:
-    """Arms by name: a control of each of RRPO's regularisers, combined reward models, bounded rewards, a sweep of β."""
+    """Arms by name: a control of each of RRPO's regularisers, combined and iterated reward models, bounded rewards, a sweep
+    of β.
+    """
     vanilla = arm(BASE)
     combined = {"members": MEMBERS, "combination": "mean"}
     changes: dict[str, dict[str, object]] = {
@@ -30,6 +32,7 @@ def robust_arms() -> dict[str, ArmConfig]:
         "rm_worst": combined | {"combination": "worst"},
         "rm_mean_variance": combined | {"variance_penalty": VARIANCE_PENALTY},
         "rm_weights": combined | {"combination": "weights"},
+        "rm_iterated": {"rounds": 1},
         "reward_bounded": {"reward": "bounded"},
         "reward_clipped": {"reward": "clipped"},
         **{f"diffro_beta{beta:g}": {"beta": beta} for beta in BETAS},

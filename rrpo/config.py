@@ -175,6 +175,14 @@ class FinetuneConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MineConfig:
+    """A policy's samples that fooled its reward model, added to what that was fine-tuned on."""
+
+    limit: int
+    """Most samples that are added, those first of which the reward model is surest."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CombineConfig:
     """Several reward models of a seed made into one."""
 
@@ -351,6 +359,10 @@ class ArmConfig:
     """One of `COMBINATIONS`, how the members make one; None for a single member."""
     variance_penalty: float = option(0.0, off=0.0)
     """λ, weight of the members' variance beside their ``mean``; range [0, inf), off at 0."""
+    rounds: int = option(0, off=0)
+    """Rounds of an iterated reward model (arXiv 2505.18126), off at 0. In each a policy is optimised, its answers to training
+    prompts that fool the reward model are labelled by the `val` judge and added to the annotated set, and the reward model is
+    fine-tuned anew on both; every policy starts from SFT."""
     policy_seed: int | None = option(None, off=None)
     """Instead of the experiment's seed, redraws the optimisation alone: RL prompts, roll-outs, evaluation noise."""
 
@@ -378,6 +390,7 @@ class ArmConfig:
             rater_noise=(self.rater_noise is None or 0 <= self.rater_noise < inf, "in [0, inf)"),
             rm_lr=(self.rm_lr is None or 0 < self.rm_lr < inf, "in (0, inf)"),
             members=(self.members >= 1, "1 or more"),
+            rounds=(self.rounds == 0 or (self.rounds > 0 and self.finetune), "0, or more with finetune"),
             combination=(
                 (self.combination is None if self.members == 1 else self.combination in COMBINATIONS)
                 and (self.finetune or self.combination != "weights"),

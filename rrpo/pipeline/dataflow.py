@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TypeVar
 
-from rrpo.config import OFF, ArmConfig, CombineConfig, RegularizerConfig
+from rrpo.config import OFF, ArmConfig, CombineConfig, MineConfig, RegularizerConfig
 from rrpo.corpus.config import SplitConfig
 from rrpo.identity import content_hash
 from rrpo.judges.config import (
@@ -109,6 +109,16 @@ def member(profile: Profile, arm: ArmConfig, seed: int, place: int) -> Stage:
     before = pretrained(profile, arm if arm.combination == "weights" else replace(arm, rm_seed=own_seed), seed)
     if not arm.finetune:
         return before
+    lr = _own(arm.rm_lr, profile.finetune.lr)
+    config = replace(profile.finetune, seed=own_seed, lr=lr, regularizers=arm.regularizers)
+    speech = mined(profile, arm, seed) if arm.rounds else annotated(profile, arm, seed)
+    inputs = {"model": before, "speech": speech, "codec": world.codec(profile)}
+    return Stage("finetune", "rrpo.training.finetune:build", config, inputs, f"RM fine-tuning seed {seed}")
+
+
+@cache
+def annotated(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """The seed's annotated utterances."""
     split = SplitConfig(
         name="annotated",
         size=_own(arm.annotated, profile.annotated),
@@ -120,10 +130,27 @@ def member(profile: Profile, arm: ArmConfig, seed: int, place: int) -> Stage:
         rater_noise=_own(arm.rater_noise, profile.rater_noise),
         seed=seed,
     )
-    lr = _own(arm.rm_lr, profile.finetune.lr)
-    config = replace(profile.finetune, seed=own_seed, lr=lr, regularizers=arm.regularizers)
-    inputs = {"model": before, "speech": world.speech(profile, split), "codec": world.codec(profile)}
-    return Stage("finetune", "rrpo.training.finetune:build", config, inputs, f"RM fine-tuning seed {seed}")
+    return world.speech(profile, split)
+
+
+@cache
+def mined(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """What the last of an arm's rounds fine-tunes on: the round before's utterances, and samples that fooled its RM.
+
+    The policy that is mined answers training prompts: evaluation prompts stay unheard by every reward model.
+    """
+    before = replace(arm, rounds=arm.rounds - 1)
+    run = optimized(profile, before, seed)
+    prompts = run.inputs["rl_prompts"]
+    config = replace(run.config, checkpoints=())
+    inputs = {
+        "samples": Stage(run.name, run.build, config, {**run.inputs, "eval_prompts": prompts}, f"mined {run.label}"),
+        "prompts": prompts,
+        "speech": mined(profile, before, seed) if before.rounds else annotated(profile, arm, seed),
+        "codec": world.codec(profile),
+    }
+    limit = MineConfig(limit=_own(arm.annotated, profile.annotated))
+    return Stage("mine", "rrpo.training.mine:build", limit, inputs, f"mined samples seed {seed}")
 
 
 @cache

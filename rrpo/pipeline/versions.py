@@ -13,6 +13,7 @@ VERSIONS: dict[str, int] = {
     "pretrain": 3,
     "finetune": 3,
     "combine": 1,
+    "mine": 1,
     "base": 4,
     "sft": 5,
     "optimize": 9,

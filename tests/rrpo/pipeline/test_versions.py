@@ -101,7 +101,7 @@ def stage_builds() -> dict[str, str]:
     roots.append(dataflow.measured(SMOKE, ArmConfig(), 0, "ls"))
     roots.append(dataflow.opinion(SMOKE, ArmConfig(), 0, Choice(name="any")))
     roots.append(dataflow.transferred(SMOKE, {"rrpo": ArmConfig()}, 0))
-    roots.append(dataflow.reward_model(SMOKE, ArmConfig(members=2, combination="mean"), 0))
+    roots.append(dataflow.reward_model(SMOKE, ArmConfig(members=2, combination="mean", rounds=1), 0))
     return {stage.name: stage.build.split(":")[0] for stage in walk(*roots)}
 
 
