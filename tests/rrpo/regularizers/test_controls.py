@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ablations.components import COMPONENTS
 from rrpo.masking import sample_norm, valid_mask
@@ -21,6 +22,7 @@ from rrpo.regularizers import (
     SampleLoss,
     Term,
     cross_entropy,
+    objective,
     strength,
 )
 from rrpo.regularizers.focal_loss import FocalLoss
@@ -30,7 +32,7 @@ from rrpo.regularizers.length_mixup import LengthMixup
 from rrpo.regularizers.mixup import Mixup
 from rrpo.regularizers.projected_gradient import ProjectedGradient
 from rrpo.regularizers.temperature import Temperature
-from rrpo.testing.regularizers import FLOOR, RegularizerContract, speech_like, trained
+from rrpo.testing.regularizers import FLOOR, RegularizerContract, reward_model, speech_like, trained
 
 LOGITS = torch.tensor([[math.log(1.0), math.log(3.0)]])
 """p = (1/4, 3/4)."""
@@ -165,11 +167,26 @@ class TestPerturbations:
         one = ProjectedGradient(epsilon=2.0 * 2.5 / 3).delta(losses, self.h, self.mask)
         assert not torch.equal(delta, one)
 
+    def test_pgd_by_hand_about_a_maximum_within_the_ball(self) -> None:
+        """From 0 over the maximum at 0.1 to 2.5/3, back to 0, and there again."""
+        h, mask = torch.zeros(1, 1, 1), torch.ones(1, 1, dtype=torch.bool)
+        delta = ProjectedGradient(epsilon=1.0).delta(lambda x: -((x - 0.1) ** 2).sum((1, 2)), h, mask)
+        assert delta.item() == pytest.approx(2.5 / 3)
+
     def test_pgd_on_a_linear_loss_is_the_fast_gradient(self) -> None:
         h, mask = torch.zeros(1, 2, 2), torch.ones(1, 2, dtype=torch.bool)
         slope = torch.tensor([[[3.0, 0.0], [0.0, 4.0]]])
         delta = ProjectedGradient(epsilon=0.5).delta(lambda x: (x * slope).sum((1, 2)), h, mask)
         torch.testing.assert_close(delta, torch.tensor([[[0.3, 0.0], [0.0, 0.4]]]))
+
+    def test_input_perturbation_is_of_the_frames_that_the_model_encodes(self) -> None:
+        model, (F, lengths, y) = reward_model(), speech_like()
+        target, leaf = y.argmax(1), F.clone().requires_grad_()
+        (g,) = torch.autograd.grad(functional.cross_entropy(model(leaf, lengths), target, reduction="sum"), leaf)
+        size = 0.2 * (lengths * F.shape[2]).sqrt()
+        pushed = F + size[:, None, None] * g / g.flatten(1).norm(dim=1)[:, None, None]
+        terms = objective(model, F, lengths, y, [InputGradient(epsilon=0.2)], [torch.empty(len(y), 0)])
+        torch.testing.assert_close(terms["l_input"], functional.cross_entropy(model(pushed, lengths), target).detach())
 
     def test_input_perturbation_has_its_root_mean_square(self) -> None:
         heard: list[Tensor] = []
