@@ -26,6 +26,7 @@ COMMANDS: dict[str, Command] = {
     "run": Command(
         "ablations.run", "Compare arms", "run a grid's missing cells, tracked in MLflow (--plan: only say what)"
     ),
+    "arms": Command("ablations.arms", "Compare arms", "what each arm is: equation, source, knobs, off values"),
     "status": Command("ablations.status", "Compare arms", "every cell, how far it is, where its log lies"),
     "report": Command("reports.run", "Compare arms", "write tables, figures and the page of a grid, from MLflow alone"),
     "transfer": Command(

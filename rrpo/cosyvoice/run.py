@@ -14,7 +14,7 @@ import pandas as pd
 from rrpo.arms import BASE, arm
 from rrpo.config import OFF, ArmConfig, FinetuneConfig, OptimizeConfig, RegularizerConfig, RewardModelConfig
 from rrpo.cosyvoice import tokens
-from rrpo.cosyvoice.fsq import FsqDigits, refuse_energies
+from rrpo.cosyvoice.fsq import FsqDigits, refuse_mixtures
 from rrpo.cosyvoice.lora import LoraConfig, adapt, save_adapter
 from rrpo.cosyvoice.optimise import optimise
 from rrpo.cosyvoice.policy import MAX_TOKENS, CosyVoice2Policy
@@ -45,8 +45,8 @@ class CosyVoiceConfig:
     """One experiment on CosyVoice2; every value is a declared default unless its docstring names a source."""
 
     arm: str = "ls_adv"
-    """Regularisers of the reward model by their names joined by ``_`` (`rrpo.arms`); ``diffro``: none. Energy-adaptive
-    mixup (``eam``) is refused, so the paper's method without it is ``ls_adv``."""
+    """Regularisers of the reward model by their names joined by ``_`` (`rrpo.arms`); ``diffro``: none. Energy-adaptive mixup
+    (``eam``) is refused, so the paper's method without it is ``ls_adv``."""
     emotions: tuple[str, ...] | None = None
     """Those of the corpus that are used; None: all."""
     reward_model: RewardModelConfig = field(default_factory=lambda: RewardModelConfig(subsample=2))
@@ -84,7 +84,7 @@ class CosyVoiceConfig:
                 got=self.arm,
                 fix=f"use {BASE}, or regularisers joined by _; what else it changes is set in `optimize`",
             )
-        refuse_energies(found.regularizers)
+        refuse_mixtures(found.regularizers)
         return found.regularizers
 
 
