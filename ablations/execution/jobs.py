@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,8 +14,10 @@ from pathlib import Path
 from ablations.execution.estimate import Estimator
 from ablations.execution.scheduler import Task
 from ablations.execution.worker import stopping
+from ablations.stats.family import primary
+from ablations.tracking import curves
 from ablations.tracking.recorder import Tracker
-from ablations.tracking.records import Record
+from ablations.tracking.records import SAMPLES_FILE, Record
 from rrpo.pipeline.cell import Cell, collect
 from rrpo.pipeline.missing import missing_below
 from rrpo.pipeline.stages import MARKER, Context, Stage, materialise, walk
@@ -147,8 +150,18 @@ def build_stage(stage: Stage, store: Path, device: str, micro: int | None, repor
     Raises ClaimedError where another live process builds it, `Interrupted` when this worker was asked to stop.
     """
     often = float(os.environ.get("RRPO_CHECKPOINT_SECONDS", Context.checkpoint_seconds))
-    context = Context(device=device, report=report, stop=stopping, micro=micro, wait=False, checkpoint_seconds=often)
+    live = curves.live_file(store, stage.folder)
+    context = Context(
+        device=device,
+        report=report,
+        watch=curves.writer(live),
+        stop=stopping,
+        micro=micro,
+        wait=False,
+        checkpoint_seconds=often,
+    )
     folder = materialise(stage, store, context)
+    live.unlink(missing_ok=True)
     return float(json.loads((folder / MARKER).read_text())["seconds"])
 
 
@@ -158,7 +171,24 @@ def record_cell(cell: Cell, store: Path, tracker: Tracker, report: Report) -> Re
     below = {stage.key: stage.seconds(store) or 0.0 for stage in walk(*cell.stages.values())}
     scalars["seconds"] = sum(below.values())
     scalars |= {f"seconds_{role}": below[stage.key] for role, stage in cell.stages.items()}
-    return tracker.record_cell(cell, scalars, files, log_of(cell, store))
+    return tracker.record_cell(cell, scalars, files, log_of(cell, store), primary_outcome(cell, scalars, files))
+
+
+def primary_outcome(cell: Cell, scalars: Mapping[str, float], files: Mapping[str, Path]) -> float:
+    """The outcome that is tested, of a cell's files; NaN for a cell without samples."""
+    if SAMPLES_FILE not in files:
+        return math.nan
+    bare = Record(
+        label=cell.label,
+        seed=cell.seed,
+        cell_hash=cell.hash,
+        arm_hash=cell.arm_hash,
+        world_hash=cell.world_hash,
+        profile=cell.profile.name,
+        scalars=scalars,
+        find=lambda: files[SAMPLES_FILE].parent,
+    )
+    return primary().read(bare)
 
 
 def add_optional(cell: Cell, store: Path, tracker: Tracker, report: Report) -> None:

@@ -24,6 +24,7 @@ from rrpo.judges.config import (
     ExamineSetConfig,
     MeasureConfig,
     PhoneticsConfig,
+    RecognitionConfig,
     TransferConfig,
     VoiceConfig,
 )
@@ -295,6 +296,13 @@ def examined_voices(profile: Profile, arm: ArmConfig, seed: int, engine: str) ->
     )
 
 
+def recognised(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
+    """Accuracies of one arm's RM on one of the user's own test sets."""
+    inputs = {"model": reward_model(profile, arm, seed), "speech": world.own_test(profile, name)}
+    config = RecognitionConfig(name=name)
+    return Stage("recognition", "rrpo.diagnostics.recognition:build", config, inputs, f"RM on {name} seed {seed}")
+
+
 def measured(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
     """What a regulariser of a plugin measures in one arm's RM, whether the arm has it or not."""
     config = MeasureConfig(regularizer=REGULARIZERS.choice(name))
@@ -318,8 +326,12 @@ def core(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[s
 
 
 def optional(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[str, Stage]:
-    """The stages beside `core` whose packages are installed here or that plugins bring, by role."""
+    """The stages beside `core` whose packages are installed here, that plugins bring or the user's test sets, by role."""
     stages = {f"voices_{engine}": examined_voices(profile, arm, seed, engine) for engine in world.other_synthesisers()}
+    stages |= {
+        f"recognition_{name}_{manifest.digest[:8]}": recognised(profile, arm, seed, name)
+        for name, manifest in profile.tests.items()
+    }
     stages |= {
         f"measured_{name}_{REGULARIZERS.source(name)}": measured(profile, arm, seed, name)
         for name, regularizer in REGULARIZERS.items()

@@ -32,6 +32,7 @@ VERSIONS: dict[str, int] = {
     "fidelity": 1,
     "examine_set": 1,
     "measure": 1,
+    "recognition": 1,
     "prompts": 3,
     "phonetic_judge": 5,
     "validation": 10,

@@ -13,11 +13,13 @@ import ast
 import functools
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rrpo.config import ArmConfig
+from rrpo.corpus.config import ManifestConfig
 from rrpo.pipeline import dataflow, world
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import walk
@@ -99,6 +101,8 @@ def stage_builds() -> dict[str, str]:
     roots += [dataflow.examined_voices(SMOKE, ArmConfig(), 0, engine) for engine in world.SYNTHESISERS]
     roots.append(dataflow.assessed(SMOKE, ArmConfig(), 0))
     roots.append(dataflow.measured(SMOKE, ArmConfig(), 0, "ls"))
+    mine = replace(SMOKE, tests={"mine": ManifestConfig(digest="", path="")})
+    roots.append(dataflow.recognised(mine, ArmConfig(), 0, "mine"))
     roots.append(dataflow.opinion(SMOKE, ArmConfig(), 0, Choice(name="any")))
     roots.append(dataflow.transferred(SMOKE, {"rrpo": ArmConfig()}, 0))
     roots.append(dataflow.reward_model(SMOKE, ArmConfig(members=2, combination="mean", rounds=1), 0))
