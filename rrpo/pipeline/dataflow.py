@@ -16,8 +16,8 @@ from dataclasses import replace
 from functools import cache
 from typing import TypeVar
 
-from rrpo.config import OFF, ArmConfig, RegularizerConfig
-from rrpo.corpus.config import SplitConfig
+from rrpo.config import OFF, ArmConfig, GuidedConfig, RegularizerConfig
+from rrpo.corpus.config import EMOTIONS, SplitConfig
 from rrpo.identity import content_hash
 from rrpo.judges.config import (
     AssessConfig,
@@ -28,6 +28,7 @@ from rrpo.judges.config import (
     VoiceConfig,
 )
 from rrpo.judges.protocol import JUDGES, OpinionConfig
+from rrpo.models.guidance import GUIDANCE
 from rrpo.packages import present
 from rrpo.pipeline import world
 from rrpo.pipeline.stages import Stage
@@ -52,19 +53,23 @@ def starting(arm: ArmConfig) -> ArmConfig:
     return replace(SFT, policy_seed=arm.policy_seed)
 
 
-@cache
-def sft(profile: Profile, seed: int) -> Stage:
-    """The base policy fine-tuned on the seed's own utterances: where every arm of a seed starts."""
-    config = replace(profile.sft, model=profile.policy, seed=seed)
-    split = SplitConfig(
+def _sft_split(profile: Profile, seed: int) -> SplitConfig:
+    """The seed's own utterances."""
+    return SplitConfig(
         name="sft",
         size=profile.sizes["sft"],
         texts="sft",
         artefact_rate=profile.policy_artefact_rate,
         seed=seed,
     )
+
+
+@cache
+def sft(profile: Profile, seed: int, *, tag_dropout: float = 0.0) -> Stage:
+    """The base policy fine-tuned on the seed's own utterances: where every arm of a seed starts."""
+    config = replace(profile.sft, model=profile.policy, seed=seed, tag_dropout=tag_dropout)
     inputs = {
-        "speech": world.speech(profile, split),
+        "speech": world.speech(profile, _sft_split(profile, seed)),
         "heldout": world.world_speech(profile, "sft_heldout"),
         "codec": world.codec(profile),
         "base": world.base(profile),
@@ -135,8 +140,67 @@ def fidelity(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 
 
 @cache
+def prefix_classifier(profile: Profile, seed: int) -> Stage:
+    """The classifier of soft-label guidance, on the seed's SFT texts; where they are rendered, neutral speech is among them."""
+    spoken = profile if profile.manifests else with_neutral(profile)
+    inputs = {
+        "speech": world.speech(spoken, _sft_split(spoken, seed)),
+        "heldout": world.world_speech(spoken, "sft_heldout"),
+        "codec": world.codec(profile),
+    }
+    config = replace(profile.prefix_classifier, seed=seed)
+    return Stage(
+        "prefix_classifier", "rrpo.training.prefix_classifier:build", config, inputs, f"prefix classifier seed {seed}"
+    )
+
+
+@cache
+def with_neutral(profile: Profile) -> Profile:
+    """The profile with neutral speech in its world: for what is rendered, its models have not heard it."""
+    return replace(profile, world=replace(profile.world, emotions=(*EMOTIONS, "neutral")))
+
+
+@cache
+def guided(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """Guided decoding from the SFT policy: what `optimized` stores, without an optimisation.
+
+    Raises:
+        PluginError: The guidance is not there, or not the one that was chosen.
+        ValueError: It asks under null tags, and the arm's SFT has no tag dropout.
+    """
+    assert arm.guidance is not None
+    system = GUIDANCE.create(arm.guidance)
+    if system.null_tags and not arm.tag_dropout:
+        raise ValueError(
+            f"the guidance {arm.guidance.name!r} asks the policy under null tags, which it knows by tag dropout in SFT alone: "
+            "set ArmConfig.tag_dropout, for instance to 0.15"
+        )
+    given = profile.optimize
+    config = GuidedConfig(
+        guidance=arm.guidance,
+        prompts=given.final_prompts,
+        batch=given.eval_prompts,
+        seed=_own(arm.policy_seed, seed),
+    )
+    inputs = {
+        "policy": sft(profile, seed),
+        "guided": sft(profile, seed, tag_dropout=arm.tag_dropout),
+        "reward_model": reward_model(profile, arm, seed),
+        "recogniser": world.recogniser(profile, "reward"),
+        "codec": world.codec(profile),
+        "val": world.judge(profile, "val"),
+        "eval_prompts": world.eval_prompts(profile),
+    }
+    if system.classified:
+        inputs["classifier"] = prefix_classifier(profile, seed)
+    return Stage("guided", "rrpo.optimizers.guided:build", config, inputs, f"guided decoding seed {seed}")
+
+
+@cache
 def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
-    """Policy optimisation of one cell: curves by `val`, samples stored as tokens."""
+    """Policy optimisation of one cell (or `guided` decoding): curves by `val`, samples stored as tokens."""
+    if arm.guidance is not None:
+        return guided(profile, arm, seed)
     given = profile.optimize
     names = (
         "optimizer",
@@ -159,7 +223,7 @@ def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         **{name: _own(getattr(arm, name), getattr(given, name)) for name in names},
     )
     inputs = {
-        "policy": sft(profile, seed),
+        "policy": sft(profile, seed, tag_dropout=arm.tag_dropout),
         "reward_model": reward_model(profile, arm, seed),
         "recogniser": world.recogniser(profile, "reward"),
         "codec": world.codec(profile),

@@ -15,6 +15,8 @@ VERSIONS: dict[str, int] = {
     "base": 4,
     "sft": 5,
     "optimize": 9,
+    "prefix_classifier": 1,
+    "guided": 1,
     "score": 6,
     "assess": 1,
     "vocode": 1,
