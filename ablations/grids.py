@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ablations.components import BASE, RRPO, arm_of, factorial, papers, regularizers, singles, subsets
+from ablations.guided_arms import sweeps
 from ablations.stats.contrasts import corner_effects
 from rrpo.config import ArmConfig
 from rrpo.pipeline.cell import Cell
@@ -170,6 +171,11 @@ def rm(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     return product(_named("pretrained", *factorial(), "oracle", "placebo"), profile, seeds, policy=False)
 
 
+def guidance(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
+    """Guided decoding over its knobs, beside SFT; labels like ``emodiff@alpha0.5``."""
+    return product(_named("sft") | sweeps(), profile, seeds)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Grid:
     """A grid function with what it is run on when the user does not say."""
@@ -191,6 +197,7 @@ GRIDS: dict[str, Grid] = {
     "shortcut": Grid(cells=shortcut),
     "sensitivity": Grid(cells=sensitivity),
     "rm": Grid(cells=rm),
+    "guidance": Grid(cells=guidance, seeds=3),
 }
 """Every grid by name; also the name of its MLflow experiment."""
 

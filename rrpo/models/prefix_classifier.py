@@ -12,9 +12,7 @@ import torch.nn.functional as F_
 from torch import Tensor, nn
 
 from rrpo.config import PrefixClassifierConfig
-
-NEUTRAL = "neutral"
-"""The class that a soft label mixes the emotion with."""
+from rrpo.models.tags import NEUTRAL
 
 
 class PrefixClassifier(nn.Module):

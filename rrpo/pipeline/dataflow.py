@@ -22,6 +22,7 @@ from rrpo.identity import content_hash
 from rrpo.judges.config import (
     AssessConfig,
     ExamineSetConfig,
+    IntensityConfig,
     MeasureConfig,
     PhoneticsConfig,
     TransferConfig,
@@ -29,6 +30,7 @@ from rrpo.judges.config import (
 )
 from rrpo.judges.protocol import JUDGES, OpinionConfig
 from rrpo.models.guidance import GUIDANCE
+from rrpo.models.tags import NEUTRAL
 from rrpo.packages import present
 from rrpo.pipeline import world
 from rrpo.pipeline.stages import Stage
@@ -142,7 +144,7 @@ def fidelity(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 @cache
 def prefix_classifier(profile: Profile, seed: int) -> Stage:
     """The classifier of soft-label guidance, on the seed's SFT texts; where they are rendered, neutral speech is among them."""
-    spoken = profile if profile.manifests else with_neutral(profile)
+    spoken = _spoken(profile)
     inputs = {
         "speech": world.speech(spoken, _sft_split(spoken, seed)),
         "heldout": world.world_speech(spoken, "sft_heldout"),
@@ -155,9 +157,11 @@ def prefix_classifier(profile: Profile, seed: int) -> Stage:
 
 
 @cache
-def with_neutral(profile: Profile) -> Profile:
-    """The profile with neutral speech in its world: for what is rendered, its models have not heard it."""
-    return replace(profile, world=replace(profile.world, emotions=(*EMOTIONS, "neutral")))
+def _spoken(profile: Profile) -> Profile:
+    """For speech with neutral utterances: the profile with them in its rendered world, or as it is where a user brings speech."""
+    if profile.manifests:
+        return profile
+    return replace(profile, world=replace(profile.world, emotions=(*EMOTIONS, NEUTRAL)))
 
 
 @cache
@@ -290,6 +294,18 @@ def listened(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
     return Stage(name, f"rrpo.judges.listeners:{name}", config, inputs, f"{name} seed {seed}")
 
 
+def intensity(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """How strongly a cell's stored samples carry the emotion that was asked for, and each other one."""
+    inputs = {
+        "samples": optimized(profile, arm, seed),
+        "eval_prompts": world.eval_prompts(profile),
+        "codec": world.codec(profile),
+        "test": world.judge(profile, "test"),
+        "speech": world.world_speech(_spoken(profile), "sft_heldout"),
+    }
+    return Stage("intensity", "rrpo.judges.intensity:build", IntensityConfig(), inputs, f"intensity seed {seed}")
+
+
 def opinion(profile: Profile, arm: ArmConfig, seed: int, judge: Choice) -> Stage:
     """What a registered judge hears in all of a cell's stored samples."""
     inputs = {
@@ -342,7 +358,7 @@ def core(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[s
 
 
 def optional(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[str, Stage]:
-    """The stages beside `core` whose packages are installed here or that plugins bring, by role."""
+    """The stages beside `core` whose packages are installed here, that plugins bring or that guidance alone has, by role."""
     stages = {f"voices_{engine}": examined_voices(profile, arm, seed, engine) for engine in world.other_synthesisers()}
     stages |= {
         f"measured_{name}_{REGULARIZERS.source(name)}": measured(profile, arm, seed, name)
@@ -352,6 +368,8 @@ def optional(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> di
     if policy:
         names = [name for name, packages in LISTENERS.items() if all(map(present, packages))]
         stages |= {name: listened(profile, arm, seed, name) for name in names} | opinions(profile, arm, seed)
+    if policy and arm.guidance is not None and NEUTRAL in _spoken(profile).emotions:
+        stages["intensity"] = intensity(profile, arm, seed)
     return {role: stage for role, stage in stages.items() if not world.rendered_below(profile, stage)}
 
 

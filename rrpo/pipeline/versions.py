@@ -17,6 +17,7 @@ VERSIONS: dict[str, int] = {
     "optimize": 9,
     "prefix_classifier": 1,
     "guided": 1,
+    "intensity": 1,
     "score": 6,
     "assess": 1,
     "vocode": 1,

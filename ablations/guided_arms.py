@@ -1,0 +1,58 @@
+"""Arms of guided decoding: the three cited systems of emotional SFT as token-model forms, and sweeps of their knobs.
+
+None of them optimises a policy, so each is its own SFT policy with another distribution to draw from; `docs/systems.md` says what
+is reproduced of each paper. Labels of sweeps are ``arm@setting``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rrpo.config import ArmConfig
+from rrpo.models.guidance import GUIDANCE
+from rrpo.pipeline.dataflow import SFT
+from rrpo.plugins import Scalar
+
+TAG_DROPOUT = 0.15
+"""Of SFT where guidance asks under null tags (ZET-Speech: .1 to .2)."""
+GAMMAS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+"""Strengths of guidance in sweeps: 0 shows what tag dropout costs by itself."""
+ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Intensities of EmoDiff's soft label in sweeps."""
+SECONDS = ("happy", "sad", "angry")
+"""Second emotions of EmoMix in sweeps."""
+
+
+def guided(name: str, *, tag_dropout: float = 0.0, **options: Scalar) -> ArmConfig:
+    """The arm of a system of `rrpo.models.guidance.GUIDANCE`."""
+    return replace(SFT, guidance=GUIDANCE.choice(name, **options), tag_dropout=tag_dropout)
+
+
+def classifier_free(gamma: float = 1.5) -> ArmConfig:
+    """ZET-Speech's guidance."""
+    return guided("classifier-free", tag_dropout=TAG_DROPOUT, gamma=gamma)
+
+
+def soft_label(alpha: float = 1.0, gamma: float = 1.0) -> ArmConfig:
+    """EmoDiff's guidance."""
+    return guided("soft-label", tag_dropout=TAG_DROPOUT, alpha=alpha, gamma=gamma)
+
+
+def mixture(second: str = "surprised") -> ArmConfig:
+    """EmoMix's schedule: the requested emotion, both, the second."""
+    return guided("mixture", second=second)
+
+
+def guided_arms() -> dict[str, ArmConfig]:
+    """One arm a system, at its declared setting."""
+    return {"classifier_free": classifier_free(), "emodiff": soft_label(), "emomix": mixture()}
+
+
+def sweeps() -> dict[str, ArmConfig]:
+    """Every system over its knobs: both strengths, EmoDiff's intensity, EmoMix's second emotion."""
+    return {
+        **{f"classifier_free@gamma{gamma:g}": classifier_free(gamma) for gamma in GAMMAS},
+        **{f"emodiff@gamma{gamma:g}": soft_label(gamma=gamma) for gamma in GAMMAS},
+        **{f"emodiff@alpha{alpha:g}": soft_label(alpha) for alpha in ALPHAS},
+        **{f"emomix@{second}": mixture(second) for second in SECONDS},
+    }
