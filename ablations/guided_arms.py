@@ -15,6 +15,8 @@ from rrpo.plugins import Scalar
 
 TAG_DROPOUT = 0.15
 """Of SFT where guidance asks under null tags (ZET-Speech: .1 to .2)."""
+STYLE_WEIGHT = 1.0
+"""Of EmoMix's style loss beside the cross-entropy; declared default."""
 GAMMAS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 """Strengths of guidance in sweeps: 0 shows what tag dropout costs by itself."""
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -38,14 +40,19 @@ def soft_label(alpha: float = 1.0, gamma: float = 1.0) -> ArmConfig:
     return guided("soft-label", tag_dropout=TAG_DROPOUT, alpha=alpha, gamma=gamma)
 
 
-def mixture(second: str = "surprised") -> ArmConfig:
-    """EmoMix's schedule: the requested emotion, both, the second."""
-    return guided("mixture", second=second)
+def mixture(second: str = "surprised", style_weight: float = 0.0) -> ArmConfig:
+    """EmoMix's schedule: the requested emotion, both, the second; with a weight, from an SFT policy with its style loss."""
+    return replace(guided("mixture", second=second), style_weight=style_weight)
 
 
 def guided_arms() -> dict[str, ArmConfig]:
-    """One arm a system, at its declared setting."""
-    return {"classifier_free": classifier_free(), "emodiff": soft_label(), "emomix": mixture()}
+    """One arm a system, at its declared setting, and EmoMix with its style loss."""
+    return {
+        "classifier_free": classifier_free(),
+        "emodiff": soft_label(),
+        "emomix": mixture(),
+        "emomix_style": mixture(style_weight=STYLE_WEIGHT),
+    }
 
 
 def sweeps() -> dict[str, ArmConfig]:

@@ -181,12 +181,18 @@ class SftConfig:
     tag_dropout: float = option(0.0, off=0.0)
     """Share of the utterances of a batch whose emotion is replaced by the null tag, and of half of which the speaker is too: what
     guidance asks under; range [0, 1), off at 0 (ZET-Speech: .1 to .2)."""
+    style_weight: float = option(0.0, off=0.0)
+    """Weight of EmoMix's style loss on Gram matrices, `rrpo.training.style`; range [0, inf), off at 0."""
     seed: int = 0
     """Redraws initialisation, data order and noise of this stage."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a value out of its range."""
-        _checked(self, tag_dropout=(0 <= self.tag_dropout < 1, "in [0, 1)"))
+        _checked(
+            self,
+            tag_dropout=(0 <= self.tag_dropout < 1, "in [0, 1)"),
+            style_weight=(0 <= self.style_weight < inf, "in [0, inf)"),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -346,6 +352,8 @@ class ArmConfig:
     """Overrides `OptimizeConfig.tau`."""
     tag_dropout: float = option(0.0, off=0.0)
     """See `SftConfig.tag_dropout`: another SFT policy, from which this arm starts."""
+    style_weight: float = option(0.0, off=0.0)
+    """See `SftConfig.style_weight`: the same."""
     guidance: Choice | None = option(None, off=None)
     """Guided decoding from the SFT policy instead of an optimisation; made by ``GUIDANCE.choice(name, **options)`` of
     `rrpo.models.guidance`."""
@@ -362,6 +370,7 @@ class ArmConfig:
             rm_data=(self.rm_data in RM_DATA, f"one of {', '.join(RM_DATA)}"),
             reward=(self.reward in REWARDS, f"one of {', '.join(REWARDS)}"),
             tag_dropout=(0 <= self.tag_dropout < 1, "in [0, 1)"),
+            style_weight=(0 <= self.style_weight < inf, "in [0, inf)"),
             content_weight=(self.content_weight is None or 0 <= self.content_weight < inf, "in [0, inf)"),
             emotion_weight=(self.emotion_weight is None or 0 <= self.emotion_weight < inf, "in [0, inf)"),
             gradient_scale=(self.gradient_scale is None or 0 <= self.gradient_scale < inf, "in [0, inf)"),

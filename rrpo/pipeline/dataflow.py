@@ -67,16 +67,26 @@ def _sft_split(profile: Profile, seed: int) -> SplitConfig:
 
 
 @cache
-def sft(profile: Profile, seed: int, *, tag_dropout: float = 0.0) -> Stage:
-    """The base policy fine-tuned on the seed's own utterances: where every arm of a seed starts."""
-    config = replace(profile.sft, model=profile.policy, seed=seed, tag_dropout=tag_dropout)
+def sft(profile: Profile, seed: int, *, tag_dropout: float = 0.0, style_weight: float = 0.0) -> Stage:
+    """The base policy fine-tuned on the seed's own utterances: where every arm of a seed starts.
+
+    The two settings are an arm's own; a style loss reads the features of the seed's pre-trained reward model.
+    """
+    config = replace(profile.sft, model=profile.policy, seed=seed, tag_dropout=tag_dropout, style_weight=style_weight)
     inputs = {
         "speech": world.speech(profile, _sft_split(profile, seed)),
         "heldout": world.world_speech(profile, "sft_heldout"),
         "codec": world.codec(profile),
         "base": world.base(profile),
     }
+    if style_weight:
+        inputs["emotion"] = pretrained(profile, SFT, seed)
     return Stage("sft", "rrpo.training.sft:build", config, inputs, f"SFT seed {seed}")
+
+
+def _starting_policy(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """The SFT policy of an arm."""
+    return sft(profile, seed, tag_dropout=arm.tag_dropout, style_weight=arm.style_weight)
 
 
 @cache
@@ -188,7 +198,7 @@ def guided(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     )
     inputs = {
         "policy": sft(profile, seed),
-        "guided": sft(profile, seed, tag_dropout=arm.tag_dropout),
+        "guided": _starting_policy(profile, arm, seed),
         "reward_model": reward_model(profile, arm, seed),
         "recogniser": world.recogniser(profile, "reward"),
         "codec": world.codec(profile),
@@ -227,7 +237,7 @@ def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         **{name: _own(getattr(arm, name), getattr(given, name)) for name in names},
     )
     inputs = {
-        "policy": sft(profile, seed, tag_dropout=arm.tag_dropout),
+        "policy": _starting_policy(profile, arm, seed),
         "reward_model": reward_model(profile, arm, seed),
         "recogniser": world.recogniser(profile, "reward"),
         "codec": world.codec(profile),

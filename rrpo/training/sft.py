@@ -23,6 +23,7 @@ from rrpo.models.protocols import TokenCodec
 from rrpo.models.tags import NO_EMOTION, NO_SPEAKER
 from rrpo.pipeline.stages import Context
 from rrpo.seeding import bucketed, permutation_batches, seed_everything, uniform
+from rrpo.training.style import StyleLoss
 from rrpo.training.trainer import fit, multiplier
 
 NEAR = 0.5
@@ -43,9 +44,20 @@ class TokenSet:
         self.tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
     def loss(
-        self, policy: Policy, chosen: np.ndarray, restyle: Callable[[Tensor], Tensor] = lambda prefix: prefix
+        self,
+        policy: Policy,
+        chosen: np.ndarray,
+        restyle: Callable[[Tensor], Tensor] = lambda prefix: prefix,
+        style: StyleLoss | None = None,
     ) -> Tensor:
-        """Mean cross-entropy in nats a token (eos included) of the chosen utterances, their prefixes ``[B, L]`` restyled."""
+        """Mean cross-entropy in nats a token (eos included) of the chosen utterances, plus their style loss if there is one.
+
+        Args:
+            policy: Predicts them.
+            chosen: ``[B]`` their places.
+            restyle: Changes their prefixes ``[B, L]``.
+            style: Compares what is predicted with what was said.
+        """
         picked = [self.utterances[int(i)] for i in chosen]
         prefix = policy.prefix_ids([u.phones for u in picked], [u.speaker for u in picked], [u.emotion for u in picked])
         prefix = restyle(prefix)
@@ -54,7 +66,8 @@ class TokenSet:
         tokens = self.tokens[index][:, : int(lengths.max())]
         logits = policy.packed_logits(prefix, tokens, lengths + 1)
         targets = F_.pad(tokens, (0, 1)).scatter(1, lengths[:, None], policy.eos)
-        return F_.cross_entropy(logits, targets[valid_mask(lengths + 1, targets.shape[1])])
+        loss = F_.cross_entropy(logits, targets[valid_mask(lengths + 1, targets.shape[1])])
+        return loss if style is None else loss + style(logits, tokens, lengths, [u.speaker for u in picked])
 
 
 def build(config: SftConfig, inputs: dict[str, Path], out: Path, context: Context) -> None:
@@ -72,12 +85,13 @@ def build(config: SftConfig, inputs: dict[str, Path], out: Path, context: Contex
         policy = _fresh(config, train, held, codec).to(context.device)
     batches = permutation_batches(len(train.utterances), config.batch, config.steps, config.seed, f"{stream} batches")
     batches = bucketed(batches, train.lengths.cpu().numpy(), config.seed, f"{stream} bucketed")
+    style = StyleLoss.load(inputs["emotion"], codec, config.style_weight) if config.style_weight else None
     held_losses: dict[int, float] = {}
 
     def loss(step: int) -> Tensor:
         if step % max(1, config.steps // 10) == 0:
             held_losses[step] = _heldout(policy, held)
-        return train.loss(policy, batches[step], lambda prefix: drop_tags(policy, prefix, config, step))
+        return train.loss(policy, batches[step], lambda prefix: drop_tags(policy, prefix, config, step), style)
 
     losses = fit(policy.parameters(), loss, config.steps, config.lr, context, schedule=_schedule, history=held_losses)
     held_losses[config.steps] = _heldout(policy, held)
