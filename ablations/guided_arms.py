@@ -18,7 +18,9 @@ TAG_DROPOUT = 0.15
 STYLE_WEIGHT = 1.0
 """Of EmoMix's style loss beside the cross-entropy; declared default."""
 GAMMAS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
-"""Strengths of guidance in sweeps: 0 shows what tag dropout costs by itself."""
+"""Strengths of classifier-free guidance in sweeps: 0 shows what tag dropout costs by itself."""
+CLASSIFIER_GAMMAS = (0.0, 1.0, 2.0, 4.0, 8.0)
+"""Strengths of guidance by the prefix classifier in sweeps: 0 is the policy under the null tag."""
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Intensities of EmoDiff's soft label in sweeps."""
 SECONDS = ("happy", "sad", "angry")
@@ -35,7 +37,7 @@ def classifier_free(gamma: float = 1.5) -> ArmConfig:
     return guided("classifier-free", tag_dropout=TAG_DROPOUT, gamma=gamma)
 
 
-def soft_label(alpha: float = 1.0, gamma: float = 1.0) -> ArmConfig:
+def soft_label(alpha: float = 1.0, gamma: float = 4.0) -> ArmConfig:
     """EmoDiff's guidance."""
     return guided("soft-label", tag_dropout=TAG_DROPOUT, alpha=alpha, gamma=gamma)
 
@@ -59,7 +61,7 @@ def sweeps() -> dict[str, ArmConfig]:
     """Every system over its knobs: both strengths, EmoDiff's intensity, EmoMix's second emotion."""
     return {
         **{f"classifier_free@gamma{gamma:g}": classifier_free(gamma) for gamma in GAMMAS},
-        **{f"emodiff@gamma{gamma:g}": soft_label(gamma=gamma) for gamma in GAMMAS},
+        **{f"emodiff@gamma{gamma:g}": soft_label(gamma=gamma) for gamma in CLASSIFIER_GAMMAS},
         **{f"emodiff@alpha{alpha:g}": soft_label(alpha) for alpha in ALPHAS},
         **{f"emomix@{second}": mixture(second) for second in SECONDS},
     }

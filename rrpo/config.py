@@ -202,8 +202,9 @@ class PrefixClassifierConfig:
     dim: int = 128
     """Width of the recurrent state."""
     dropout: float = 0.3
-    """Of the state before the last layer, in training only."""
-    steps: int = 600
+    """Of whole tokens and of the state before the last layer, in training only. Without the former 1,500 utterances are learnt by
+    heart within 3,000 updates (held-out loss .9 nats after 1,500, 2.2 after 3,000)."""
+    steps: int = 1500
     """Updates."""
     batch: int = 32
     """Utterances a step."""

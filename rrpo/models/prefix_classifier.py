@@ -47,7 +47,8 @@ class PrefixClassifier(nn.Module):
 
     def states(self, tokens: Tensor) -> Tensor:
         """``[B, N + 1, D]``: the state before the first of ``tokens [B, N]`` and after each."""
-        after, _ = self.gru(self.features[tokens])
+        heard = self.dropout(torch.ones_like(tokens, dtype=self.features.dtype))  # whole tokens are dropped
+        after, _ = self.gru(self.features[tokens] * heard[..., None])
         return F_.pad(after, (0, 0, 1, 0))
 
     def log_probs(self, states: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 
 from ablations.grids import GRIDS
 from ablations.guidance import by_setting, profile, rank_correlations
-from ablations.guided_arms import ALPHAS, GAMMAS, guided_arms, sweeps
+from ablations.guided_arms import ALPHAS, CLASSIFIER_GAMMAS, GAMMAS, guided_arms, sweeps
 from ablations.judges import gold
 from ablations.tracking.records import Record
 from rrpo.pipeline.dataflow import SFT
@@ -26,11 +26,11 @@ def test_sweeps_share_their_stages() -> None:
     """Two SFT policies, one classifier; a setting that two sweeps have in common is one stage."""
     cells = {cell.label: cell for cell in GRIDS["guidance"].cells(PROFILES["quick"], [1000])}
     optimized = {label: cell.stages["optimized"] for label, cell in cells.items()}
-    assert len(cells) == 1 + 2 * len(GAMMAS) + len(ALPHAS) + 3
+    assert len(cells) == 1 + len(GAMMAS) + len(CLASSIFIER_GAMMAS) + len(ALPHAS) + 3
     assert len({stage.inputs["guided"].key for label, stage in optimized.items() if label != "sft"}) == 2
     classifiers = {s.inputs["classifier"].key for label, s in optimized.items() if label.startswith("emodiff")}
     assert len(classifiers) == 1
-    assert optimized["emodiff@gamma1"].key == optimized["emodiff@alpha1"].key
+    assert optimized["emodiff@gamma4"].key == optimized["emodiff@alpha1"].key
     assert len({cell.hash for cell in cells.values()}) == len(cells)
     assert all("intensity" in cell.optional for label, cell in cells.items() if label != "sft")
     assert "intensity" not in cells["sft"].optional
