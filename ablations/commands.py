@@ -12,20 +12,41 @@ import typer
 from rich.console import Console
 
 from ablations.errors import InputError
+from rrpo import plugins
 
-RunsDir = Annotated[Path, typer.Option(help="Where stages, logs and the MLflow store lie.")]
+WHAT, HOW, FAILING, SAID = "What is compared", "Where it runs", "When cells fail", "What is written and said"
+"""Headings of a long command's options."""
+
+RunsDir = Annotated[Path, typer.Option(help="Where stages, logs and the MLflow store lie.", rich_help_panel=SAID)]
 RecordedIn = Annotated[Path, typer.Option(help="The runs folder that holds the MLflow store.")]
 OfProfile = Annotated[str | None, typer.Option(help="Which profile, where the grid was run on several.")]
 World = Annotated[str, typer.Option(help="Which world, by the beginning of its hash, where there are several.")]
 WorldSeed = Annotated[
-    int, typer.Option(help="Which world: 0 is installed, others have its sizes but other speakers, texts and judges.")
+    int,
+    typer.Option(
+        help="Which world: 0 is installed, others have its sizes but other speakers, texts and judges.",
+        rich_help_panel=WHAT,
+    ),
 ]
 Mixed = Annotated[
     bool, typer.Option("--mixed", help="Pool cells of different worlds or versions of the code, and say so.")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=HOW)]
 Workers = Annotated[
-    int | None, typer.Option(help="Worker processes. Default: one a CPU, at most 4 on a GPU.", show_default=False)
+    int | None,
+    typer.Option(
+        help="Worker processes. Default: one a CPU, at most 4 on a GPU.", show_default=False, rich_help_panel=HOW
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change the profile, as in optimize.beta=0.01; may be given several times. Another experiment, under a name "
+        "of its own.",
+        rich_help_panel=WHAT,
+    ),
 ]
 
 
@@ -39,14 +60,35 @@ def refusing() -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
+def _use_plugins(paths: list[Path] | None) -> list[Path] | None:
+    """Load what ``--plugin`` and the environment name, and what is installed, before a command looks at its other options."""
+    with refusing():
+        plugins.use(paths or ())
+        plugins.load_all()
+    return paths
+
+
+Plugin = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE",
+        callback=_use_plugins,
+        is_eager=True,
+        help="A Python file that registers arms, grids, regularisers, ... of your own; may be given several times.",
+        rich_help_panel=WHAT,
+    ),
+]
+
+
 def say(console: Console, text: str) -> None:
     """A line as it is, not wrapped."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def start(app: typer.Typer, name: str) -> None:
-    """Run a command by its module's name; Ctrl-C ends it with status 130."""
+    """Run a command by its module's name, or by the one under which ``rrpo`` started it; Ctrl-C ends it with status 130."""
     try:
-        app(prog_name=name)
+        app(prog_name=sys.argv[0] if sys.argv[0].startswith("rrpo ") else f"python -m {name}")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -67,12 +67,10 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     """Wilson's score interval of a proportion, as for 'seeds that hacked'."""
     if n == 0:
         return Interval(math.nan, math.nan, math.nan, 0)
-    from scipy.special import ndtri
+    from scipy.stats import binomtest
 
-    z, share = float(ndtri((1 + level) / 2)), successes / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return Interval(share, max(0.0, centre - half), min(1.0, centre + half), n)
+    found = binomtest(successes, n).proportion_ci(level, "wilson")
+    return Interval(successes / n, float(found.low), float(found.high), n)
 
 
 def nested_components(y: ArrayLike) -> list[float]:
