@@ -81,6 +81,13 @@ def command(
             rich_help_panel=WHAT,
         ),
     ] = None,
+    test: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PATH",
+            help="Your own manifest as a further test set of reward models; may be given several times.",
+        ),
+    ] = None,
     retry: Annotated[
         str | None,
         typer.Option(
@@ -166,6 +173,7 @@ def command(
             workers=workers,
             batch_scale=batch_scale,
             manifests=manifest or (),
+            tests=test or (),
             retry=retry,
             fail_fast=fail_fast,
             launcher=launcher,
