@@ -12,6 +12,8 @@ VERSIONS: dict[str, int] = {
     "judge": 5,
     "pretrain": 3,
     "finetune": 3,
+    "combine": 1,
+    "mine": 1,
     "base": 4,
     "sft": 5,
     "optimize": 9,
