@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ablations.components import factorial, singles
+from ablations.guided_arms import sweeps
 from ablations.stats.contrasts import corner_effects
 from rrpo.arms import ARMS, BASE, RRPO, arm
 from rrpo.config import ArmConfig
@@ -155,6 +156,11 @@ def rm(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     return product(_named("pretrained", *factorial(), "oracle", "placebo"), profile, seeds, policy=False)
 
 
+def guidance(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
+    """Guided decoding over its knobs, beside SFT; labels like ``emodiff@alpha0.5``."""
+    return product(_named("sft") | sweeps(), profile, seeds)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Grid:
     """A grid function with what it is run on when the user does not say. `rrpo.testing.grids` holds the tests of one."""
@@ -178,6 +184,7 @@ GRIDS.register("full", Grid(cells=full, seeds=8))
 GRIDS.register("shortcut", Grid(cells=shortcut))
 GRIDS.register("sensitivity", Grid(cells=sensitivity))
 GRIDS.register("rm", Grid(cells=rm))
+GRIDS.register("guidance", Grid(cells=guidance, seeds=3))
 
 
 def scale_batches(profile: Profile, factor: int) -> Profile:

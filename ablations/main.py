@@ -32,6 +32,9 @@ COMMANDS: dict[str, Command] = {
     "transfer": Command(
         "ablations.transfer", "Compare arms", "what each arm's reward model says of every arm's samples"
     ),
+    "guidance": Command(
+        "ablations.guidance", "Compare arms", "how guided decoding answers to its knobs, of grid guidance"
+    ),
     "compare": Command("reports.compare", "Compare arms", "two grids side by side"),
     "results": Command(
         "reports.results", "Compare arms", "paste the answer into README and docs, or check that it is current"

@@ -45,8 +45,8 @@ class CosyVoiceConfig:
     """One experiment on CosyVoice2; every value is a declared default unless its docstring names a source."""
 
     arm: str = "ls_adv"
-    """Regularisers of the reward model by their names joined by ``_`` (`rrpo.arms`); ``diffro``: none. Energy-adaptive mixup
-    (``eam``) is refused, so the paper's method without it is ``ls_adv``."""
+    """Regularisers of the reward model by their names joined by ``_`` (`rrpo.arms`); ``diffro``: none. Energy-adaptive
+    mixup (``eam``) is refused, so the paper's method without it is ``ls_adv``."""
     emotions: tuple[str, ...] | None = None
     """Those of the corpus that are used; None: all."""
     reward_model: RewardModelConfig = field(default_factory=lambda: RewardModelConfig(subsample=2))

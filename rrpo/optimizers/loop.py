@@ -105,7 +105,7 @@ def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: C
     frame = pd.DataFrame(points)
     frame.to_parquet(out / "points.parquet")
     Samples.concatenate(samples).save(out)
-    (out / "scalars.json").write_text(json.dumps(_summary(frame) | matched))
+    (out / "scalars.json").write_text(json.dumps(summary(frame) | matched))
 
 
 def _tell(context: Context, checkpoints: Checkpoints, rows: Sequence[Mapping[str, float]]) -> None:
@@ -273,7 +273,7 @@ def _stored(step: int, places: Tensor, rollout: Rollout, opinions: dict[str, Ten
     )
 
 
-def _summary(points: pd.DataFrame) -> dict[str, float]:
+def summary(points: pd.DataFrame) -> dict[str, float]:
     """End values of every metric, and the start's and the peak's of the accuracies."""
     first, last = points.iloc[0], points.iloc[-1]
     scalars = {f"end_{name}": float(last[name]) for name in points.columns if name != "step"}

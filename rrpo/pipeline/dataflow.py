@@ -16,12 +16,13 @@ from dataclasses import replace
 from functools import cache
 from typing import TypeVar
 
-from rrpo.config import OFF, ArmConfig, CombineConfig, MineConfig, RegularizerConfig
-from rrpo.corpus.config import SplitConfig
+from rrpo.config import OFF, ArmConfig, CombineConfig, GuidedConfig, MineConfig, RegularizerConfig
+from rrpo.corpus.config import EMOTIONS, SplitConfig
 from rrpo.identity import content_hash
 from rrpo.judges.config import (
     AssessConfig,
     ExamineSetConfig,
+    IntensityConfig,
     MeasureConfig,
     PhoneticsConfig,
     RecognitionConfig,
@@ -29,6 +30,8 @@ from rrpo.judges.config import (
     VoiceConfig,
 )
 from rrpo.judges.protocol import JUDGES, OpinionConfig
+from rrpo.models.guidance import GUIDANCE
+from rrpo.models.tags import NEUTRAL
 from rrpo.packages import present
 from rrpo.pipeline import world
 from rrpo.pipeline.stages import Stage
@@ -55,24 +58,38 @@ def starting(arm: ArmConfig) -> ArmConfig:
     return replace(SFT, policy_seed=arm.policy_seed)
 
 
-@cache
-def sft(profile: Profile, seed: int) -> Stage:
-    """The base policy fine-tuned on the seed's own utterances: where every arm of a seed starts."""
-    config = replace(profile.sft, model=profile.policy, seed=seed)
-    split = SplitConfig(
+def _sft_split(profile: Profile, seed: int) -> SplitConfig:
+    """The seed's own utterances."""
+    return SplitConfig(
         name="sft",
         size=profile.sizes["sft"],
         texts="sft",
         artefact_rate=profile.policy_artefact_rate,
         seed=seed,
     )
+
+
+@cache
+def sft(profile: Profile, seed: int, *, tag_dropout: float = 0.0, style_weight: float = 0.0) -> Stage:
+    """The base policy fine-tuned on the seed's own utterances: where every arm of a seed starts.
+
+    The two settings are an arm's own; a style loss reads the features of the seed's pre-trained reward model.
+    """
+    config = replace(profile.sft, model=profile.policy, seed=seed, tag_dropout=tag_dropout, style_weight=style_weight)
     inputs = {
-        "speech": world.speech(profile, split),
+        "speech": world.speech(profile, _sft_split(profile, seed)),
         "heldout": world.world_speech(profile, "sft_heldout"),
         "codec": world.codec(profile),
         "base": world.base(profile),
     }
+    if style_weight:
+        inputs["emotion"] = pretrained(profile, SFT, seed)
     return Stage("sft", "rrpo.training.sft:build", config, inputs, f"SFT seed {seed}")
+
+
+def _starting_policy(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """The SFT policy of an arm."""
+    return sft(profile, seed, tag_dropout=arm.tag_dropout, style_weight=arm.style_weight)
 
 
 @cache
@@ -176,8 +193,69 @@ def fidelity(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 
 
 @cache
+def prefix_classifier(profile: Profile, seed: int) -> Stage:
+    """The classifier of soft-label guidance, on the seed's SFT texts; where they are rendered, neutral speech is among them."""
+    spoken = _spoken(profile)
+    inputs = {
+        "speech": world.speech(spoken, _sft_split(spoken, seed)),
+        "heldout": world.world_speech(spoken, "sft_heldout"),
+        "codec": world.codec(profile),
+    }
+    config = replace(profile.prefix_classifier, seed=seed)
+    return Stage(
+        "prefix_classifier", "rrpo.training.prefix_classifier:build", config, inputs, f"prefix classifier seed {seed}"
+    )
+
+
+@cache
+def _spoken(profile: Profile) -> Profile:
+    """For speech with neutral utterances: the profile with them in its rendered world, or as it is where a user brings speech."""
+    if profile.manifests:
+        return profile
+    return replace(profile, world=replace(profile.world, emotions=(*EMOTIONS, NEUTRAL)))
+
+
+@cache
+def guided(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """Guided decoding from the SFT policy: what `optimized` stores, without an optimisation.
+
+    Raises:
+        PluginError: The guidance is not there, or not the one that was chosen.
+        ValueError: It asks under null tags, and the arm's SFT has no tag dropout.
+    """
+    assert arm.guidance is not None
+    system = GUIDANCE.create(arm.guidance)
+    if system.null_tags and not arm.tag_dropout:
+        raise ValueError(
+            f"the guidance {arm.guidance.name!r} asks the policy under null tags, which it knows by tag dropout in SFT alone: "
+            "set ArmConfig.tag_dropout, for instance to 0.15"
+        )
+    given = profile.optimize
+    config = GuidedConfig(
+        guidance=arm.guidance,
+        prompts=given.final_prompts,
+        batch=given.eval_prompts,
+        seed=_own(arm.policy_seed, seed),
+    )
+    inputs = {
+        "policy": sft(profile, seed),
+        "guided": _starting_policy(profile, arm, seed),
+        "reward_model": reward_model(profile, arm, seed),
+        "recogniser": world.recogniser(profile, "reward"),
+        "codec": world.codec(profile),
+        "val": world.judge(profile, "val"),
+        "eval_prompts": world.eval_prompts(profile),
+    }
+    if system.classified:
+        inputs["classifier"] = prefix_classifier(profile, seed)
+    return Stage("guided", "rrpo.optimizers.guided:build", config, inputs, f"guided decoding seed {seed}")
+
+
+@cache
 def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
-    """Policy optimisation of one cell: curves by `val`, samples stored as tokens."""
+    """Policy optimisation of one cell (or `guided` decoding): curves by `val`, samples stored as tokens."""
+    if arm.guidance is not None:
+        return guided(profile, arm, seed)
     given = profile.optimize
     names = (
         "optimizer",
@@ -200,7 +278,7 @@ def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         **{name: _own(getattr(arm, name), getattr(given, name)) for name in names},
     )
     inputs = {
-        "policy": sft(profile, seed),
+        "policy": _starting_policy(profile, arm, seed),
         "reward_model": reward_model(profile, arm, seed),
         "recogniser": world.recogniser(profile, "reward"),
         "codec": world.codec(profile),
@@ -267,6 +345,18 @@ def listened(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
     return Stage(name, f"rrpo.judges.listeners:{name}", config, inputs, f"{name} seed {seed}")
 
 
+def intensity(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """How strongly a cell's stored samples carry the emotion that was asked for, and each other one."""
+    inputs = {
+        "samples": optimized(profile, arm, seed),
+        "eval_prompts": world.eval_prompts(profile),
+        "codec": world.codec(profile),
+        "test": world.judge(profile, "test"),
+        "speech": world.world_speech(_spoken(profile), "sft_heldout"),
+    }
+    return Stage("intensity", "rrpo.judges.intensity:build", IntensityConfig(), inputs, f"intensity seed {seed}")
+
+
 def opinion(profile: Profile, arm: ArmConfig, seed: int, judge: Choice) -> Stage:
     """What a registered judge hears in all of a cell's stored samples."""
     inputs = {
@@ -326,7 +416,7 @@ def core(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[s
 
 
 def optional(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[str, Stage]:
-    """The stages beside `core` whose packages are installed here, that plugins bring or the user's test sets, by role."""
+    """The stages beside `core` that packages installed here, plugins, the user's test sets or guidance bring, by role."""
     stages = {f"voices_{engine}": examined_voices(profile, arm, seed, engine) for engine in world.other_synthesisers()}
     stages |= {
         f"recognition_{name}_{manifest.digest[:8]}": recognised(profile, arm, seed, name)
@@ -340,6 +430,8 @@ def optional(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> di
     if policy:
         names = [name for name, packages in LISTENERS.items() if all(map(present, packages))]
         stages |= {name: listened(profile, arm, seed, name) for name in names} | opinions(profile, arm, seed)
+    if policy and arm.guidance is not None and NEUTRAL in _spoken(profile).emotions:
+        stages["intensity"] = intensity(profile, arm, seed)
     return {role: stage for role, stage in stages.items() if not world.rendered_below(profile, stage)}
 
 

@@ -20,6 +20,7 @@ import pytest
 
 from rrpo.config import ArmConfig
 from rrpo.corpus.config import ManifestConfig
+from rrpo.models.guidance import GUIDANCE
 from rrpo.pipeline import dataflow, world
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import walk
@@ -99,6 +100,8 @@ def stage_builds() -> dict[str, str]:
     roots = [*cell.stages.values(), *sections(SMOKE, 1000).values(), world.third_judge(SMOKE)]
     roots += [dataflow.listened(SMOKE, ArmConfig(), 0, name) for name in dataflow.LISTENERS]
     roots += [dataflow.examined_voices(SMOKE, ArmConfig(), 0, engine) for engine in world.SYNTHESISERS]
+    soft = ArmConfig(guidance=GUIDANCE.choice("soft-label"), tag_dropout=0.1)
+    roots += [dataflow.optimized(SMOKE, soft, 0), dataflow.intensity(SMOKE, soft, 0)]
     roots.append(dataflow.assessed(SMOKE, ArmConfig(), 0))
     roots.append(dataflow.measured(SMOKE, ArmConfig(), 0, "ls"))
     mine = replace(SMOKE, tests={"mine": ManifestConfig(digest="", path="")})
