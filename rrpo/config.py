@@ -20,6 +20,8 @@ RELAXATIONS = ("gumbel", "probabilities")
 """Gumbel-Softmax conditioned on the sampled token, or the policy's own probabilities."""
 SCHEDULES = ("constant", "linear", "cosine")
 """Of the policy's learning rate after its warm-up: unchanged, or to zero at the last update."""
+PENALTIES = ("kl", "chi2")
+"""What holds the policy at the SFT policy: KL(pi || pi_SFT), or the chi-squared divergence, which weighs large ratios more."""
 RM_DATA = ("biased", "oracle")
 """With the planted shortcut, or large and unbiased."""
 
@@ -205,6 +207,8 @@ class OptimizeConfig:
     gold falls by 8 to 16 points before any arm has learnt anything. Declared default."""
     beta: float = option(0.001, off=0.0)
     """β, weight of the full-vocabulary KL to the SFT reference, summed over an utterance (DiffRO 0.1, HPRO 0.05 -> 0.02)."""
+    penalty: str = option("kl", off="kl")
+    """One of `PENALTIES`, which β weighs: Eq. 6's KL, or ``chi2`` (arXiv 2403.03185), see `rrpo.optimizers.scoring.score`."""
     tau: tuple[float, ...] = (1.0,)
     """τ of the Gumbel-Softmax relaxation: equal thirds, halves, ... of training (HPRO: 2 -> 1 -> 0.8)."""
     reward: str = "hard_ce"
@@ -241,6 +245,7 @@ class OptimizeConfig:
             schedule=(self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
             warmup=(self.warmup >= 0, "0 or more"),
             beta=(0 <= self.beta < inf, "in [0, inf)"),
+            penalty=(self.penalty in PENALTIES, f"one of {', '.join(PENALTIES)}"),
             tau=(len(self.tau) > 0 and min(self.tau) > 0, "positive temperatures, at least one"),
             reward=(self.reward in REWARDS, f"one of {', '.join(REWARDS)}"),
             relaxation=(self.relaxation in RELAXATIONS, f"one of {', '.join(RELAXATIONS)}"),
@@ -303,6 +308,8 @@ class ArmConfig:
     """Overrides `OptimizeConfig.beta`."""
     optimizer: Choice | None = option(None, off=None)
     """Overrides `OptimizeConfig.optimizer`; made by ``OPTIMIZERS.choice(name, **options)`` of `rrpo.optimizers`."""
+    penalty: str | None = option(None, off=None)
+    """Overrides `OptimizeConfig.penalty`."""
     tau: tuple[float, ...] | None = option(None, off=None)
     """Overrides `OptimizeConfig.tau`."""
     rm_seed: int | None = option(None, off=None)
@@ -321,6 +328,7 @@ class ArmConfig:
             emotion_weight=(self.emotion_weight is None or 0 <= self.emotion_weight < inf, "in [0, inf)"),
             gradient_scale=(self.gradient_scale is None or 0 <= self.gradient_scale < inf, "in [0, inf)"),
             relaxation=(self.relaxation in (None, *RELAXATIONS), f"one of {', '.join(RELAXATIONS)}"),
+            penalty=(self.penalty in (None, *PENALTIES), f"one of {', '.join(PENALTIES)}"),
             schedule=(self.schedule in (None, *SCHEDULES), f"one of {', '.join(SCHEDULES)}"),
             annotated_artefacts=(
                 self.annotated_artefacts is None or 0 <= self.annotated_artefacts <= 1,

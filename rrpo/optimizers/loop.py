@@ -77,7 +77,7 @@ def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: C
     start, kept = checkpoints.resume()
     curves: list[dict[str, float]] = kept.get("curves", [])
     points: list[dict[str, float]] = kept.get("points", [])
-    state = _on(train.prefix.device, kept["state"]) if "state" in kept else method.start(models, train, config)
+    state = _on(train.prefix.device, kept["state"]) if "state" in kept else method.start(models, train, config, inputs)
     samples = [Samples(**{name: saved.numpy() for name, saved in part.items()}) for part in kept.get("samples", ())]
     _tell(context, checkpoints, curves)
 

@@ -8,7 +8,6 @@ from typing import Any, get_type_hints
 
 from rrpo.identity import canonical
 from rrpo.optimizers.base import PolicyOptimizer
-from rrpo.optimizers.diffro import DiffRO
 from rrpo.plugins import Choice, PluginError, Registry, Scalar
 
 
@@ -24,6 +23,11 @@ class OptimizerRegistry(Registry[type[PolicyOptimizer]]):
         made = canonical(self._made(name, options))
         return Choice(name=name, options=tuple(sorted(made.items())), source=self.source(name))
 
+    def source(self, name: str) -> str:
+        """What tells this implementation from its other versions: the plugin file's hash, or `PolicyOptimizer.version`."""
+        version = self[name].version
+        return super().source(name) or (f"version {version}" if version else "")
+
     def create(self, choice: Choice) -> PolicyOptimizer:
         """The optimiser that was chosen.
 
@@ -33,9 +37,9 @@ class OptimizerRegistry(Registry[type[PolicyOptimizer]]):
         made, source = self._made(choice.name, dict(choice.options)), self.source(choice.name)
         if choice.source != source:
             raise _refused(
-                f"the file of the optimizer {choice.name!r} is not the one that was chosen",
-                got=f"hash {source or 'none'} instead of {choice.source or 'none'}",
-                fix="plan the run again with this file, or restore the other",
+                f"the source of the optimizer {choice.name!r} is not the one that was chosen",
+                got=f"{source or 'none'} instead of {choice.source or 'none'}",
+                fix="plan the run again with this source, or restore the other",
             )
         return made
 
@@ -64,5 +68,4 @@ def _refused(what: str, *, got: object, fix: str) -> PluginError:
 
 
 OPTIMIZERS = OptimizerRegistry("optimizer")
-"""Policy optimisers by name."""
-OPTIMIZERS.register("diffro", DiffRO)
+"""Policy optimisers by name; ``rrpo/optimizers/__init__.py`` registers the package's own."""

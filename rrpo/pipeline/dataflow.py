@@ -144,6 +144,7 @@ def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         "gradient_scale",
         "content_weight",
         "relaxation",
+        "penalty",
         "schedule",
         "steps",
         "batch",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def test_clean_takes_the_judge_and_no_artefact_of_any_kind_in_the_frames() -> No
 class Twice(DiffRO):
     """Two updates a batch, each update in all weighing less than the one before."""
 
-    def start(self, models: Models, prompts: Prompts, config: OptimizeConfig) -> State:
+    def start(self, models: Models, prompts: Prompts, config: OptimizeConfig, inputs: Mapping[str, Path]) -> State:
         return {"made": torch.zeros((), device=prompts.prefix.device)}
 
     def updates(self, models: Models, batch: Batch, config: OptimizeConfig, state: State) -> Iterator[Iterator[Loss]]:

@@ -4,6 +4,9 @@
 module below it, as syntax trees without docstrings (of config modules: their constants). When this test fails: raise the
 stage's number in `rrpo.pipeline.versions` if what it computes changed, then run ``python
 tests/rrpo/pipeline/test_versions.py`` to store the new digests.
+
+Stage ``optimize`` stands for its loop and DiffRO. Each other optimiser has an entry ``optimize by NAME``, for what its module
+runs beyond them, and a `PolicyOptimizer.version` of its own.
 """
 
 import ast
@@ -15,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from rrpo.config import ArmConfig
+from rrpo.optimizers import OPTIMIZERS, DiffRO
 from rrpo.pipeline import dataflow, world
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import walk
@@ -82,6 +86,16 @@ def digest(module: str) -> str:
     return ast.dump(tree)
 
 
+LOOP = closure("rrpo.optimizers.loop")
+DIFFRO = closure(DiffRO.__module__)
+BUILT_IN = {name: kind for name, kind in OPTIMIZERS.items() if kind.version}
+"""The package's optimisers that have a version of their own."""
+
+
+def digest_of(modules: set[str]) -> str:
+    return hashlib.sha256("".join(digest(m) for m in sorted(modules)).encode()).hexdigest()[:16]
+
+
 def current() -> dict[str, dict[str, object]]:
     cell = Cell(label="rrpo", arm=ArmConfig(), seed=0, profile=SMOKE)
     roots = [*cell.stages.values(), *sections(SMOKE, 1000).values(), world.third_judge(SMOKE)]
@@ -92,20 +106,40 @@ def current() -> dict[str, dict[str, object]]:
     roots.append(dataflow.opinion(SMOKE, ArmConfig(), 0, Choice(name="any")))
     roots.append(dataflow.transferred(SMOKE, {"rrpo": ArmConfig()}, 0))
     builds = {stage.name: stage.build.split(":")[0] for stage in walk(*roots)}
-    digests = {
-        name: hashlib.sha256("".join(digest(m) for m in sorted(closure(module))).encode()).hexdigest()[:16]
+    found: dict[str, dict[str, object]] = {
+        name: {
+            "version": VERSIONS[name],
+            "digest": digest_of(closure(module) | (DIFFRO if name == "optimize" else set())),
+        }
         for name, module in sorted(builds.items())
     }
-    return {name: {"version": VERSIONS[name], "digest": value} for name, value in digests.items()}
+    return found | {
+        f"optimize by {name}": {"version": kind.version, "digest": digest_of(closure(kind.__module__) - LOOP)}
+        for name, kind in BUILT_IN.items()
+    }
 
 
-@pytest.mark.parametrize("name", sorted(VERSIONS))
+@pytest.mark.parametrize("name", [*sorted(VERSIONS), *(f"optimize by {name}" for name in BUILT_IN)])
 def test_source_and_version_move_together(name: str) -> None:
     stored = json.loads(DIGESTS.read_text())
     assert current()[name] == stored.get(name), (
         f"the source of stage {name!r} changed: raise VERSIONS[{name!r}] if its results change, "
         "then run `python tests/rrpo/pipeline/test_versions.py`"
     )
+
+
+def test_optimisers_are_guarded_one_by_one() -> None:
+    """Neither the loop nor DiffRO runs the files of others; every optimiser of the package has a number, which is in its keys."""
+    assert {"reinforce", "grpo"} <= BUILT_IN.keys()
+    own = {kind.__module__ for kind in BUILT_IN.values()}
+    assert not own & (LOOP | DIFFRO)
+    assert "rrpo.optimizers.diffro" in DIFFRO - LOOP
+    for name, kind in BUILT_IN.items():
+        assert kind.__module__ in closure(kind.__module__) - LOOP
+        assert OPTIMIZERS.choice(name).source == f"version {kind.version}"
+    assert OPTIMIZERS.choice("diffro").source == ""
+    packaged = {kind.__module__ for kind in OPTIMIZERS.values() if kind.__module__.startswith("rrpo.")}
+    assert packaged == own | {DiffRO.__module__}
 
 
 if __name__ == "__main__":
