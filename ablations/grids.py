@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ablations.baselines import CORE, baselines
 from ablations.components import BASE, RRPO, arm_of, factorial, papers, regularizers, singles, subsets
 from ablations.stats.contrasts import corner_effects
 from rrpo.config import ArmConfig
@@ -44,7 +45,7 @@ OVERRIDES: dict[str, str] = {
 
 
 def arms() -> dict[str, ArmConfig]:
-    """Arms by name: the factorial of the components, and those that frame it.
+    """Arms by name: the factorial of the components, those that frame it, and other systems (`ablations.baselines`).
 
     ``placebo`` is not fine-tuned: annotated labels would teach its reward model what it must not know. ``diffro_scaled`` asks
     whether a robust reward model helps by more than the size of its gradient, ``diffro_kl`` whether a larger KL penalty gives the
@@ -62,6 +63,7 @@ def arms() -> dict[str, ArmConfig]:
         "diffro_scaled": ArmConfig(regularizers=off, match_gradient=True),
         "diffro_kl": ArmConfig(regularizers=off, beta=0.03),
         "rrpo_full_l_ser": ArmConfig(regularizers=regularizers(papers()), reward="full_l_ser"),
+        **baselines(),
     }
 
 
@@ -170,6 +172,11 @@ def rm(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     return product(_named("pretrained", *factorial(), "oracle", "placebo"), profile, seeds, policy=False)
 
 
+def other_systems(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
+    """A screen: what else the same data, reward models and judges allow, beside SFT, DiffRO and RRPO; estimates, no tests."""
+    return product(_named("sft", BASE, RRPO, *CORE), profile, seeds)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Grid:
     """A grid function with what it is run on when the user does not say."""
@@ -191,6 +198,7 @@ GRIDS: dict[str, Grid] = {
     "shortcut": Grid(cells=shortcut),
     "sensitivity": Grid(cells=sensitivity),
     "rm": Grid(cells=rm),
+    "baselines": Grid(cells=other_systems, seeds=3),
 }
 """Every grid by name; also the name of its MLflow experiment."""
 

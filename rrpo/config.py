@@ -257,6 +257,40 @@ class OptimizeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DrawsConfig:
+    """Samples of the SFT policy for best-of-n, the same for every reward model."""
+
+    n: int
+    """Samples of each prompt."""
+    prompts: int
+    """Evaluation prompts, the first."""
+    final_prompts: int
+    """As of `OptimizeConfig`: the first sample of each prompt is the evaluation's own."""
+    eval_prompts: int
+    """As of `OptimizeConfig`: so many prompts are sampled at once."""
+    seed: int = 0
+    """Redraws the noise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestOfConfig:
+    """Best-of-n: of a prompt's samples the one with the least cost, by the weights that policy optimisation has."""
+
+    reward: str = "hard_ce"
+    """One of `REWARDS`."""
+    emotion_weight: float = option(1.0, off=1.0)
+    """As of `OptimizeConfig`."""
+    content_weight: float = option(0.5, off=0.0)
+    """As of `OptimizeConfig`."""
+    eval_prompts: int = 300
+    """Prompts that are measured at every n but the last."""
+
+
+BEST_OF_DRAWS = 19200
+"""Most samples that best-of-n draws: n of each of the first ``BEST_OF_DRAWS / n`` evaluation prompts, 1,200 at n = 16."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ArmConfig:
     """What tells one arm from another. ``rrpo`` is the default; ``diffro`` has all three regularisers at identity."""
 
@@ -312,6 +346,8 @@ class ArmConfig:
     """Overrides `OptimizeConfig.penalty`."""
     tau: tuple[float, ...] | None = option(None, off=None)
     """Overrides `OptimizeConfig.tau`."""
+    best_of: int | None = option(None, off=None)
+    """Instead of optimising, takes of so many samples of the SFT policy the one that the reward likes best (`DrawsConfig`)."""
     rm_seed: int | None = option(None, off=None)
     """Instead of the experiment's seed, redraws the reward model alone: initialisation, order and noise of its pre-training and
     fine-tuning (replicated pilot, see `ablations.pilot`)."""
@@ -341,6 +377,10 @@ class ArmConfig:
             steps=(self.steps is None or self.steps >= 0, "0 or more"),
             shortcut=(self.shortcut is None or 0 <= self.shortcut <= 1, "in [0, 1]"),
             rater_noise=(self.rater_noise is None or 0 <= self.rater_noise < inf, "in [0, inf)"),
+            best_of=(
+                self.best_of is None or 1 <= self.best_of <= BEST_OF_DRAWS,
+                f"from 1 to {BEST_OF_DRAWS}",
+            ),
             rm_lr=(self.rm_lr is None or 0 < self.rm_lr < inf, "in (0, inf)"),
             lr=(self.lr is None or 0 < self.lr < inf, "in (0, inf)"),
             beta=(self.beta is None or 0 <= self.beta < inf, "in [0, inf)"),

@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TypeVar
 
-from rrpo.config import OFF, ArmConfig, RegularizerConfig
+from rrpo.config import BEST_OF_DRAWS, OFF, ArmConfig, BestOfConfig, DrawsConfig, RegularizerConfig
 from rrpo.corpus.config import SplitConfig
 from rrpo.identity import content_hash
 from rrpo.judges.config import (
@@ -136,7 +136,9 @@ def fidelity(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 
 @cache
 def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
-    """Policy optimisation of one cell: curves by `val`, samples stored as tokens."""
+    """Policy optimisation of one cell, or what its arm has instead: curves by `val`, samples stored as tokens."""
+    if arm.best_of is not None:
+        return best_of(profile, arm, seed)
     given = profile.optimize
     names = (
         "optimizer",
@@ -172,6 +174,39 @@ def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         robust = replace(arm, regularizers=RegularizerConfig(), match_gradient=False)
         inputs |= {"own_fidelity": fidelity(profile, arm, seed), "rrpo_fidelity": fidelity(profile, robust, seed)}
     return Stage("optimize", "rrpo.optimizers.loop:build", config, inputs, f"policy optimisation seed {seed}")
+
+
+@cache
+def draws(profile: Profile, n: int, seed: int, own_seed: int) -> Stage:
+    """``n`` samples of the SFT policy for the evaluation prompts, in all at most `BEST_OF_DRAWS`."""
+    final, evaluated = profile.optimize.final_prompts, profile.optimize.eval_prompts
+    config = DrawsConfig(
+        n=n, prompts=min(final, BEST_OF_DRAWS // n), final_prompts=final, eval_prompts=evaluated, seed=own_seed
+    )
+    inputs = {"policy": sft(profile, seed), "eval_prompts": world.eval_prompts(profile)}
+    return Stage("draws", "rrpo.optimizers.best_of:draw", config, inputs, f"{n} SFT samples a prompt, seed {seed}")
+
+
+@cache
+def best_of(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """The best of n samples of the SFT policy by one arm's RM, as an optimisation's samples are stored."""
+    given = profile.optimize
+    config = BestOfConfig(
+        reward=arm.reward,
+        emotion_weight=_own(arm.emotion_weight, given.emotion_weight),
+        content_weight=_own(arm.content_weight, given.content_weight),
+        eval_prompts=given.eval_prompts,
+    )
+    inputs = {
+        "policy": sft(profile, seed),
+        "draws": draws(profile, _own(arm.best_of, 1), seed, _own(arm.policy_seed, seed)),
+        "reward_model": reward_model(profile, arm, seed),
+        "recogniser": world.recogniser(profile, "reward"),
+        "codec": world.codec(profile),
+        "val": world.judge(profile, "val"),
+        "eval_prompts": world.eval_prompts(profile),
+    }
+    return Stage("best_of_n", "rrpo.optimizers.best_of:build", config, inputs, f"best of {arm.best_of} seed {seed}")
 
 
 @cache

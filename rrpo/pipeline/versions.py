@@ -15,6 +15,8 @@ VERSIONS: dict[str, int] = {
     "base": 4,
     "sft": 5,
     "optimize": 9,
+    "draws": 1,
+    "best_of_n": 1,
     "score": 6,
     "assess": 1,
     "vocode": 1,

@@ -101,6 +101,7 @@ def current() -> dict[str, dict[str, object]]:
     roots = [*cell.stages.values(), *sections(SMOKE, 1000).values(), world.third_judge(SMOKE)]
     roots += [dataflow.listened(SMOKE, ArmConfig(), 0, name) for name in dataflow.LISTENERS]
     roots += [dataflow.examined_voices(SMOKE, ArmConfig(), 0, engine) for engine in world.SYNTHESISERS]
+    roots.append(dataflow.best_of(SMOKE, ArmConfig(best_of=2), 0))
     roots.append(dataflow.assessed(SMOKE, ArmConfig(), 0))
     roots.append(dataflow.measured(SMOKE, ArmConfig(), 0, "ls"))
     roots.append(dataflow.opinion(SMOKE, ArmConfig(), 0, Choice(name="any")))
