@@ -32,9 +32,22 @@ def optimisers() -> dict[str, ArmConfig]:
             f"grpo-kl-reward{suffix}": ArmConfig(
                 regularizers=on, optimizer=OPTIMIZERS.choice("grpo", kl_in_reward=True)
             ),
+            f"emo-dpo-samples{suffix}": ArmConfig(
+                regularizers=on, optimizer=OPTIMIZERS.choice("emo-dpo", pairs="samples", tags="requested")
+            ),
             f"best_of_16{suffix}": ArmConfig(regularizers=on, best_of=16),
             f"best_of_64{suffix}": ArmConfig(regularizers=on, best_of=64),
         }
+    found |= {
+        "emo-dpo": ArmConfig(regularizers=regularizers(()), optimizer=OPTIMIZERS.choice("emo-dpo")),
+        "emo-dpo-requested": ArmConfig(
+            regularizers=regularizers(()), optimizer=OPTIMIZERS.choice("emo-dpo", tags="requested")
+        ),
+        "emo-dpo-js": ArmConfig(regularizers=regularizers(()), optimizer=OPTIMIZERS.choice("emo-dpo", divergence="js")),
+        "emo-dpo-length": ArmConfig(
+            regularizers=regularizers(()), optimizer=OPTIMIZERS.choice("emo-dpo", length_normalized=True)
+        ),
+    }
     emotion, content = HPRO_WEIGHTS
     for name, parts in (("diffro", []), ("rrpo", papers())):
         on = regularizers(parts)
@@ -51,6 +64,7 @@ SECTIONS: tuple[Callable[[], dict[str, ArmConfig]], ...] = (optimisers,)
 """Where the arms come from."""
 CORE: tuple[str, ...] = (
     *("reinforce", "reinforce_rrpo", "grpo", "grpo_rrpo"),
+    *("emo-dpo", "emo-dpo-samples", "emo-dpo-samples_rrpo"),
     *("best_of_16", "best_of_16_rrpo"),
 )
 """Arms of grid ``baselines`` beside SFT, DiffRO and RRPO."""

@@ -48,7 +48,7 @@ class RewardWeighted(PolicyOptimizer):
     ) -> Iterator[Loss]:
         for part, frames in zip(split(models, batch), heard.frames, strict=True):
             scores = score(models, part, config.penalty)
-            log_p = part.rollout.sums(sampled_log_probs(part, scores.logits))
+            log_p = part.rollout.sums(sampled_log_probs(part.rollout, scores.logits))
             loss = config.beta * scores.penalty - advantage[part.rows] * log_p
             yield Loss(part, part.share * loss.mean(), heard.of(part), scores.kl.detach(), scores.log_p, frames)
 

@@ -7,6 +7,7 @@ An optimiser is one file beside ``diffro.py``, registered here; one of your own 
 
 from rrpo.optimizers.base import Batch, Loss, MicroBatch, PolicyOptimizer, State
 from rrpo.optimizers.diffro import DiffRO
+from rrpo.optimizers.emo_dpo import EmoDPO
 from rrpo.optimizers.grpo import GRPO
 from rrpo.optimizers.registry import OPTIMIZERS
 from rrpo.optimizers.reinforce import Reinforce
@@ -14,5 +15,17 @@ from rrpo.optimizers.reinforce import Reinforce
 OPTIMIZERS.register("diffro", DiffRO)
 OPTIMIZERS.register("reinforce", Reinforce)
 OPTIMIZERS.register("grpo", GRPO)
+OPTIMIZERS.register("emo-dpo", EmoDPO)
 
-__all__ = ["GRPO", "OPTIMIZERS", "Batch", "DiffRO", "Loss", "MicroBatch", "PolicyOptimizer", "Reinforce", "State"]
+__all__ = [
+    "GRPO",
+    "OPTIMIZERS",
+    "Batch",
+    "DiffRO",
+    "EmoDPO",
+    "Loss",
+    "MicroBatch",
+    "PolicyOptimizer",
+    "Reinforce",
+    "State",
+]

@@ -94,7 +94,7 @@ class GRPO(PolicyOptimizer):
         for place, (part, frames) in enumerate(zip(split(models, batch), heard.frames, strict=True)):
             rollout = part.rollout
             scores = score(models, part, config.penalty)
-            log_p = sampled_log_probs(part, scores.logits)
+            log_p = sampled_log_probs(part.rollout, scores.logits)
             ratio = (log_p - old.setdefault(place, log_p.detach())).exp()  # 1 in the first update
             A = advantage[part.rows].repeat_interleave(rollout.counts)
             clipped = ratio.clamp(1 - self.clip, 1 + self.clip)
@@ -118,7 +118,8 @@ def log_ratio(models: Models, batch: Batch) -> Tensor:
         for part in split(models, batch):
             asked = part.prompts.prefix, part.rollout.tokens, part.rollout.counts
             own, reference = (
-                sampled_log_probs(part, model.packed_logits(*asked)) for model in (models.policy, models.reference)
+                sampled_log_probs(part.rollout, model.packed_logits(*asked))
+                for model in (models.policy, models.reference)
             )
             found.append((part.rows, {"ratio": part.rollout.sums(own - reference)}))
     return merge(found)["ratio"]

@@ -10,6 +10,7 @@ import torch.nn.functional as F_
 from torch import Tensor
 
 from rrpo.config import OptimizeConfig
+from rrpo.models.policy import Rollout
 from rrpo.optimizers.base import Batch, MicroBatch
 from rrpo.optimizers.reward import reward_loss
 from rrpo.optimizers.rollout import Models, Prompts, merge, micro_batches
@@ -67,11 +68,14 @@ def score(models: Models, part: MicroBatch, penalty: str = "kl") -> Scores:
     return Scores(logits, log_p, kl, part.rollout.sums(chi2))
 
 
-def sampled_log_probs(part: MicroBatch, logits: Tensor) -> Tensor:
+def predicted(rollout: Rollout, eos: int) -> Tensor:
+    """``[P]``: what stands at the scored positions, the tokens and eos, the class ``eos``."""
+    return F_.pad(rollout.tokens, (0, 1)).scatter(1, rollout.lengths[:, None], eos)[rollout.scored]
+
+
+def sampled_log_probs(rollout: Rollout, logits: Tensor) -> Tensor:
     """``[P]``: log-probabilities of what was sampled, eos included, under ``logits [P, V + 1]``; with gradient."""
-    eos = logits.shape[1] - 1
-    rollout = part.rollout
-    drawn = F_.pad(rollout.tokens, (0, 1)).scatter(1, rollout.lengths[:, None], eos)[rollout.scored]
+    drawn = predicted(rollout, logits.shape[1] - 1)
     return logits.log_softmax(-1).gather(1, drawn[:, None])[:, 0]
 
 

@@ -28,6 +28,7 @@ from rrpo.judges.config import (
     VoiceConfig,
 )
 from rrpo.judges.protocol import JUDGES, OpinionConfig
+from rrpo.optimizers import OPTIMIZERS
 from rrpo.packages import present
 from rrpo.pipeline import world
 from rrpo.pipeline.stages import Stage
@@ -56,20 +57,27 @@ def starting(arm: ArmConfig) -> ArmConfig:
 def sft(profile: Profile, seed: int) -> Stage:
     """The base policy fine-tuned on the seed's own utterances: where every arm of a seed starts."""
     config = replace(profile.sft, model=profile.policy, seed=seed)
-    split = SplitConfig(
-        name="sft",
-        size=profile.sizes["sft"],
-        texts="sft",
-        artefact_rate=profile.policy_artefact_rate,
-        seed=seed,
-    )
     inputs = {
-        "speech": world.speech(profile, split),
+        "speech": sft_speech(profile, seed),
         "heldout": world.world_speech(profile, "sft_heldout"),
         "codec": world.codec(profile),
         "base": world.base(profile),
     }
     return Stage("sft", "rrpo.training.sft:build", config, inputs, f"SFT seed {seed}")
+
+
+@cache
+def sft_speech(profile: Profile, seed: int, *, parallel: bool = False) -> Stage:
+    """The seed's own utterances of the policy; ``parallel``: the same texts and speakers in other emotions."""
+    split = SplitConfig(
+        name="sft",
+        size=profile.sizes["sft"],
+        texts="sft",
+        artefact_rate=profile.policy_artefact_rate,
+        parallel=parallel,
+        seed=seed,
+    )
+    return world.speech(profile, split)
 
 
 @cache
@@ -170,10 +178,20 @@ def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         "rl_prompts": world.prompts(profile, "rl", profile.rl_prompts, own_seed),
         "eval_prompts": world.eval_prompts(profile),
     }
+    further = further_inputs(profile, seed)
+    inputs |= {role: further[role] for role in OPTIMIZERS.create(config.optimizer).inputs}
     if arm.match_gradient:
         robust = replace(arm, regularizers=RegularizerConfig(), match_gradient=False)
         inputs |= {"own_fidelity": fidelity(profile, arm, seed), "rrpo_fidelity": fidelity(profile, robust, seed)}
     return Stage("optimize", "rrpo.optimizers.loop:build", config, inputs, f"policy optimisation seed {seed}")
+
+
+def further_inputs(profile: Profile, seed: int) -> dict[str, Stage]:
+    """What an optimiser may read beside models and prompts, by role: see `PolicyOptimizer.inputs`."""
+    return {
+        "sft_speech": sft_speech(profile, seed),
+        "parallel_speech": sft_speech(profile, seed, parallel=True),
+    }
 
 
 @cache

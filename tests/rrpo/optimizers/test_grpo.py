@@ -36,7 +36,9 @@ class TestGRPO(OptimizerContract):
         batch, method = self.batch(models, inputs, config), GRPO(token_mean=token_mean, clip=0.1)
         A = method.advantages(hear(models, batch, config).cost(config))
         before = {i: part for part in split(models, batch) for i in part.rows.tolist()}
-        old = {id(part): sampled_log_probs(part, score(models, part).logits).detach() for part in before.values()}
+        old = {
+            id(part): sampled_log_probs(part.rollout, score(models, part).logits).detach() for part in before.values()
+        }
         updates = iter(method.updates(models, batch, config, {}))
         for found in next(updates):
             assert float(found.values["clipped"].max()) == 0
@@ -47,7 +49,7 @@ class TestGRPO(OptimizerContract):
         wanted = 0.0
         for part in {id(part): part for part in before.values()}.values():
             scores = score(models, part)
-            new, was = sampled_log_probs(part, scores.logits), old[id(part)]
+            new, was = sampled_log_probs(part.rollout, scores.logits), old[id(part)]
             start = 0
             for row, n, kl in zip(part.rows.tolist(), part.rollout.counts.tolist(), scores.kl.tolist(), strict=True):
                 loss = 0.3 * kl
