@@ -286,6 +286,26 @@ class BestOfConfig:
     """Prompts that are measured at every n but the last."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class GradientsConfig:
+    """How optimisers' gradients of one reward compare, as `rrpo.diagnostics.gradients` says."""
+
+    updates: tuple[int, ...] = (0,)
+    """Where it is measured: updates of the optimisation, which is run again up to there; 0 is the SFT policy."""
+    optimize: OptimizeConfig = field(default_factory=OptimizeConfig)
+    """That optimisation."""
+    batches: int = 24
+    """Batches of roll-outs, each of one gradient, for every optimiser the same."""
+    reference_batches: int = 96
+    """Other batches, whose mean gradient by REINFORCE stands for the true one."""
+    batch: int = 32
+    """Roll-outs a batch."""
+    prompts: int = 100
+    """Evaluation prompts, the first, on which a step along the mean gradient is measured."""
+    kl: float = 0.05
+    """How far that step goes: KL to the policy that it starts from, nats a token."""
+
+
 BEST_OF_DRAWS = 19200
 """Most samples that best-of-n draws: n of each of the first ``BEST_OF_DRAWS / n`` evaluation prompts, 1,200 at n = 16."""
 

@@ -43,6 +43,10 @@ class OptimizerRegistry(Registry[type[PolicyOptimizer]]):
             )
         return made
 
+    def inputs(self, choice: Choice) -> tuple[str, ...]:
+        """`PolicyOptimizer.inputs` of the one that was chosen; none where it is not there, which `create` will say."""
+        return self._made(choice.name, dict(choice.options)).inputs if choice.name in self else ()
+
     def _made(self, name: str, options: Mapping[str, Any]) -> PolicyOptimizer:
         kind, values = self[name], dict(options)
         hints = get_type_hints(kind)

@@ -11,12 +11,12 @@ Stages are cached, so that the cells of a grid share them and each is hashed onc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import TypeVar
 
-from rrpo.config import BEST_OF_DRAWS, OFF, ArmConfig, BestOfConfig, DrawsConfig, RegularizerConfig
+from rrpo.config import BEST_OF_DRAWS, OFF, ArmConfig, BestOfConfig, DrawsConfig, GradientsConfig, RegularizerConfig
 from rrpo.corpus.config import SplitConfig
 from rrpo.identity import content_hash
 from rrpo.judges.config import (
@@ -179,7 +179,7 @@ def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         "eval_prompts": world.eval_prompts(profile),
     }
     further = further_inputs(profile, seed)
-    inputs |= {role: further[role] for role in OPTIMIZERS.create(config.optimizer).inputs}
+    inputs |= {role: further[role] for role in OPTIMIZERS.inputs(config.optimizer)}
     if arm.match_gradient:
         robust = replace(arm, regularizers=RegularizerConfig(), match_gradient=False)
         inputs |= {"own_fidelity": fidelity(profile, arm, seed), "rrpo_fidelity": fidelity(profile, robust, seed)}
@@ -278,6 +278,13 @@ def listened(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
     if arm != (start := starting(arm)):
         inputs["sft"] = listened(profile, start, seed, name)
     return Stage(name, f"rrpo.judges.listeners:{name}", config, inputs, f"{name} seed {seed}")
+
+
+def gradients(profile: Profile, arm: ArmConfig, seed: int, updates: Sequence[int], sizes: GradientsConfig) -> Stage:
+    """What optimisers' gradients are worth at the policies that ``arm`` has after some ``updates``; 0 is the SFT policy."""
+    stage = optimized(profile, arm, seed)
+    config = replace(sizes, updates=tuple(updates), optimize=stage.config)
+    return Stage("gradients", "rrpo.diagnostics.gradients:build", config, stage.inputs, f"gradients seed {seed}")
 
 
 def opinion(profile: Profile, arm: ArmConfig, seed: int, judge: Choice) -> Stage:

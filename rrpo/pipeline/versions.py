@@ -30,6 +30,7 @@ VERSIONS: dict[str, int] = {
     "transfer": 3,
     "examine": 2,
     "fidelity": 1,
+    "gradients": 1,
     "examine_set": 1,
     "measure": 1,
     "prompts": 3,

@@ -13,7 +13,7 @@ import torch
 import rrpo.optimizers
 from rrpo import plugins
 from rrpo.config import OFF, ArmConfig
-from rrpo.optimizers import OPTIMIZERS, DiffRO, loop
+from rrpo.optimizers import OPTIMIZERS, loop
 from rrpo.optimizers.registry import OptimizerRegistry
 from rrpo.optimizers.rollout import Models
 from rrpo.optimizers.scoring import hear
@@ -92,9 +92,7 @@ def test_editing_the_file_changes_the_keys_of_its_arms_and_no_others(
         path = tmp_path / f"{name}.py"
         path.write_text(text)
         registry = OptimizerRegistry("optimizer")
-        registry.register("diffro", DiffRO)
-        for module in (rrpo.optimizers, dataflow):
-            monkeypatch.setattr(module, "OPTIMIZERS", registry)
+        monkeypatch.setattr(rrpo.optimizers, "OPTIMIZERS", registry)
         plugins.load(path)
         made = {"diffro": None, "reward-weighted": registry.choice("reward-weighted")}
         choices.append(made["reward-weighted"])

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from rrpo.config import ArmConfig
+from rrpo.config import ArmConfig, GradientsConfig
 from rrpo.optimizers import OPTIMIZERS, DiffRO
 from rrpo.pipeline import dataflow, world
 from rrpo.pipeline.cell import Cell
@@ -101,6 +101,7 @@ def current() -> dict[str, dict[str, object]]:
     roots = [*cell.stages.values(), *sections(SMOKE, 1000).values(), world.third_judge(SMOKE)]
     roots += [dataflow.listened(SMOKE, ArmConfig(), 0, name) for name in dataflow.LISTENERS]
     roots += [dataflow.examined_voices(SMOKE, ArmConfig(), 0, engine) for engine in world.SYNTHESISERS]
+    roots.append(dataflow.gradients(SMOKE, ArmConfig(), 0, [0], GradientsConfig()))
     roots.append(dataflow.best_of(SMOKE, ArmConfig(best_of=2), 0))
     roots.append(dataflow.assessed(SMOKE, ArmConfig(), 0))
     roots.append(dataflow.measured(SMOKE, ArmConfig(), 0, "ls"))
