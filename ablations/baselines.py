@@ -1,14 +1,15 @@
 """The arms beside RRPO that a reader will ask for, each on the vanilla and on the robust reward model, section by section.
 
 Every arm shares prompts, seeds, SFT start, data and judges with the others; what it is, is its own. A section is a function that
-returns arms by name; grid ``baselines`` runs those of `CORE`, any other is asked for by ``--arms``.
+returns arms by name, which are registered in `rrpo.arms.ARMS`. Grid ``baselines`` runs those of `CORE`, any other is asked for by
+``--arms``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from ablations.components import papers, regularizers
+from rrpo.arms import ARMS, papers, regularizers
 from rrpo.config import ArmConfig
 from rrpo.optimizers import OPTIMIZERS
 
@@ -73,3 +74,7 @@ CORE: tuple[str, ...] = (
 def baselines() -> dict[str, ArmConfig]:
     """All of them by name."""
     return {name: arm for section in SECTIONS for name, arm in section().items()}
+
+
+for _name, _arm in baselines().items():
+    ARMS.register(_name, _arm)

@@ -21,7 +21,6 @@ import typer
 from rich.console import Console
 
 from ablations.commands import Device, RunsDir, Workers, refusing, say, start
-from ablations.components import BASE
 from ablations.errors import InputError, choose, positive
 from ablations.execution import environment
 from ablations.execution.building import build
@@ -31,6 +30,7 @@ from ablations.execution.runs_folder import check
 from ablations.grids import arms
 from ablations.run import WIDTH
 from ablations.stats.statistics import Interval, t_interval
+from rrpo.arms import BASE
 from rrpo.config import GradientsConfig
 from rrpo.pipeline import dataflow
 

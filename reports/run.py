@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.progress import track
 
-from ablations.commands import Mixed, OfProfile, RecordedIn, World, refusing, start
+from ablations.commands import Mixed, OfProfile, Plugin, RecordedIn, World, refusing, start
 from ablations.errors import InputError, choose
 from ablations.rendering.sheet import markdown
 from ablations.stats.family import PRIMARY_OUTCOME
@@ -21,14 +21,13 @@ from reports.loading import select
 from reports.report import Figure, Report, make
 from reports.writers import FORMATS, LISTING, figures_latex, sweep, write
 
-ANSWER = "answer.md"
-"""The first screen."""
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
 def command(
     grid: Annotated[list[str], typer.Option(help="Which grid; given several times, grids of one world are pooled.")],
+    plugin: Plugin = None,
     runs_dir: RecordedIn = Path("runs"),
     out: Annotated[
         Path | None, typer.Option(help="Where to write. Default: reports/GRID in the runs folder.", show_default=False)
@@ -58,7 +57,7 @@ def command(
     if shown and "tex" in endings:
         paths.append(figures_latex([(f.name, f.title, f.caption) for f in shown], folder / "figures.tex"))
     paths.append(page.write(selection, made, shown, folder))
-    paths.append(folder / ANSWER)
+    paths.append(folder / page.ANSWER)
     paths[-1].write_text(answer(made, shown[:1]), encoding="utf-8")
     sweep(folder, paths)
     _show(made, paths)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,9 +14,12 @@ from pathlib import Path
 from ablations.execution.estimate import Estimator
 from ablations.execution.scheduler import Task
 from ablations.execution.worker import stopping
+from ablations.stats.family import primary
+from ablations.tracking import curves
 from ablations.tracking.recorder import Tracker
-from ablations.tracking.records import Record
+from ablations.tracking.records import SAMPLES_FILE, Record
 from rrpo.pipeline.cell import Cell, collect
+from rrpo.pipeline.missing import missing_below
 from rrpo.pipeline.stages import MARKER, Context, Stage, materialise, walk
 
 Report = Callable[[int, int], None]
@@ -29,25 +33,6 @@ def missing_stages(cells: Sequence[Cell], amended: Sequence[Cell], store: Path) 
     """Every distinct stage that is missing for the records of ``cells`` and the optional results of ``amended``, inputs first."""
     core = [stage for cell in cells for stage in cell.stages.values()]
     return missing_below([*core, *(stage for cell in amended for stage in cell.optional.values())], store)
-
-
-def missing_below(wanted: Sequence[Stage], store: Path) -> list[Stage]:
-    """Every distinct stage that is missing for ``wanted``, inputs first; what only finished stages read is not needed."""
-    missing: dict[str, Stage] = {}
-    seen: set[str] = set()
-
-    def visit(stage: Stage) -> None:
-        if stage.key in seen:
-            return
-        seen.add(stage.key)
-        if not stage.done(store):
-            for child in stage.inputs.values():
-                visit(child)
-            missing[stage.key] = stage
-
-    for root in wanted:
-        visit(root)
-    return list(missing.values())
 
 
 def stage_key(stage: Stage) -> str:
@@ -165,8 +150,18 @@ def build_stage(stage: Stage, store: Path, device: str, micro: int | None, repor
     Raises ClaimedError where another live process builds it, `Interrupted` when this worker was asked to stop.
     """
     often = float(os.environ.get("RRPO_CHECKPOINT_SECONDS", Context.checkpoint_seconds))
-    context = Context(device=device, report=report, stop=stopping, micro=micro, wait=False, checkpoint_seconds=often)
+    live = curves.live_file(store, stage.folder)
+    context = Context(
+        device=device,
+        report=report,
+        watch=curves.writer(live),
+        stop=stopping,
+        micro=micro,
+        wait=False,
+        checkpoint_seconds=often,
+    )
     folder = materialise(stage, store, context)
+    live.unlink(missing_ok=True)
     return float(json.loads((folder / MARKER).read_text())["seconds"])
 
 
@@ -176,7 +171,24 @@ def record_cell(cell: Cell, store: Path, tracker: Tracker, report: Report) -> Re
     below = {stage.key: stage.seconds(store) or 0.0 for stage in walk(*cell.stages.values())}
     scalars["seconds"] = sum(below.values())
     scalars |= {f"seconds_{role}": below[stage.key] for role, stage in cell.stages.items()}
-    return tracker.record_cell(cell, scalars, files, log_of(cell, store))
+    return tracker.record_cell(cell, scalars, files, log_of(cell, store), primary_outcome(cell, scalars, files))
+
+
+def primary_outcome(cell: Cell, scalars: Mapping[str, float], files: Mapping[str, Path]) -> float:
+    """The outcome that is tested, of a cell's files; NaN for a cell without samples."""
+    if SAMPLES_FILE not in files:
+        return math.nan
+    bare = Record(
+        label=cell.label,
+        seed=cell.seed,
+        cell_hash=cell.hash,
+        arm_hash=cell.arm_hash,
+        world_hash=cell.world_hash,
+        profile=cell.profile.name,
+        scalars=scalars,
+        find=lambda: files[SAMPLES_FILE].parent,
+    )
+    return primary().read(bare)
 
 
 def add_optional(cell: Cell, store: Path, tracker: Tracker, report: Report) -> None:

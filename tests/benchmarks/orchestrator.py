@@ -59,6 +59,10 @@ class TrivialCell(Cell):
         return {"examined": Stage("examine", "orchestrator:build", Trivial(x=x), label=f"square {x}")}
 
     @cached_property
+    def optional(self) -> dict[str, Stage]:
+        return {}
+
+    @cached_property
     def world_hash(self) -> str:
         return "trivial"
 
@@ -208,7 +212,7 @@ def again(count: int) -> None:
             tracker.record_cell(cell, scalars, {}, "")
             if number % 100 == 99:
                 print(f"  made {number + 1} finished cells", flush=True)
-        tracker.end(tracker.parent, "FINISHED")
+        tracker.end_invocation("FINISHED")
         for title, arguments in (("run again", []), ("planned", ["--plan"])):
             start = time.monotonic()
             after = timed("--command", str(count), "--grid", "trivial", "--runs-dir", str(runs), *arguments)
@@ -221,7 +225,7 @@ def command(count: int, arguments: list[str]) -> None:
     """``ablations.run`` on the trivial grid; the seconds after its import."""
     from ablations import run
 
-    GRIDS["trivial"] = Grid(cells=lambda profile, seeds: cells(count), profile="smoke", seeds=1, first_seed=1)
+    GRIDS.register("trivial", Grid(cells=lambda profile, seeds: cells(count), profile="smoke", seeds=1, first_seed=1))
     start = time.monotonic()
     try:
         run.app(arguments, standalone_mode=False)
