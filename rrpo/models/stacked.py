@@ -195,13 +195,11 @@ class StackedPolicy:
         roll = _TokenSteps(self, weights, start, torch.stack(list(noises), 1))
         roll.finish()
         found = []
-        for tokens in roll.tokens.unbind(1):  # [room, B]
-            speech = tokens.T != self.template.eos
+        for tokens in roll.tokens.permute(1, 2, 0):
+            speech = tokens != self.template.eos
             lengths = speech.sum(1)
-            longest = int(lengths.max())
-            found.append(
-                Rollout(tokens.T.masked_fill(~speech, 0)[:, :longest], lengths, lengths < roll.tokens.shape[0])
-            )
+            spoken = tokens.masked_fill(~speech, 0)[:, : int(lengths.max())]
+            found.append(Rollout(spoken, lengths, lengths < tokens.shape[1]))
         return found
 
     def _of(self, members: Sequence[int]) -> dict[str, Tensor]:

@@ -36,7 +36,7 @@ from rrpo.models.stacked import StackedPolicy, padded
 from rrpo.optimizers import lockstep
 from rrpo.optimizers.lockstep import Ask
 from rrpo.optimizers.rollout import Models
-from rrpo.pipeline.stages import Clock, Context, Stage, materialise
+from rrpo.pipeline.stages import Context, Stage, materialise
 
 EXECUTOR = "executor"
 """Field of a stage's marker; absent from stages that were built singly."""
@@ -77,11 +77,9 @@ def build(stages: Sequence[Stage], store: Path, context: Context) -> list[Path |
             context.report(sum(done for done, _ in progress.values()), sum(total for _, total in progress.values()))
 
         def run(ask: Ask) -> Path:
-            share = Clock(context.clock.share / len(stages))
-            join = partial(stack.join, ask)
-            return materialise(
-                stage, store, replace(context, join=join, clock=share, marks=marks, report=report, wait=False)
-            )
+            join, share = partial(stack.join, ask), context.share / len(stages)
+            own = replace(context, join=join, share=share, marks=marks, report=report, wait=False)
+            return materialise(stage, store, own)
 
         return run
 

@@ -43,7 +43,7 @@ class Clock:
     """Seconds spent on one stage, those that its checkpoint brings from earlier attempts among them."""
 
     def __init__(self, share: float = 1.0) -> None:
-        """``share`` of the time is this stage's: 1 / C where C stages are built together."""
+        """``share`` of the time is this stage's, see `Context.share`."""
         self.start = time.monotonic()
         self.share = share
         self.earlier = 0.0
@@ -74,9 +74,11 @@ class Context:
     """Samples a forward of a policy optimisation, gradients accumulated; None: what suits the device. Same mathematics. Other
     trainings take their batch whole: their networks draw dropout by batch, so that a batch cut up would draw another."""
     clock: Clock = field(default_factory=Clock)
-    """Of the stage that is built; each gets a new one with the same share."""
+    """Of the stage that is built."""
     join: Callable[[Any], Any] = lambda models: models
-    """What a policy optimisation makes of the models that it has loaded; `rrpo.optimizers.stacked` has several compute together."""
+    """What a policy optimisation makes of the models that it has loaded; see `rrpo.optimizers.stacked`."""
+    share: float = 1.0
+    """Of the process's time and GPU memory, what is the stage's: 1 / C where C are built together."""
     marks: Mapping[str, str] = field(default_factory=dict)
     """What else the result's marker says of how it was built."""
     wait: bool = True
@@ -191,7 +193,7 @@ def _build(stage: Stage, store: Path, inputs: Mapping[str, Path], claim: Claim, 
     checkpoints = store / "checkpoints" / final.name
     note = progress_file(store, final.name)
     report = noted(context.report, note)
-    own = dataclasses.replace(context, clock=Clock(context.clock.share), checkpoints=checkpoints, report=report)
+    own = dataclasses.replace(context, clock=Clock(context.share), checkpoints=checkpoints, report=report)
     try:
         forget_peak(context.device)
         module, function = stage.build.split(":")
@@ -224,7 +226,7 @@ def flush(path: Path) -> None:
 
 
 def _write_marker(path: Path, stage: Stage, context: Context) -> None:
-    device = context.device
+    device, peak = context.device, peak_device_mib(context.device)
     record = {
         "name": stage.name,
         "key": stage.key,
@@ -235,7 +237,7 @@ def _write_marker(path: Path, stage: Stage, context: Context) -> None:
         "device": device,
         "bytes": sum(file.stat().st_size for file in path.parent.rglob("*") if file.is_file()),
         "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "peak_device_mib": peak_device_mib(device),
+        "peak_device_mib": peak if peak is None else round(peak * context.share),
     } | built_with(device)
     record |= context.marks
     path.write_text(json.dumps(record, indent=1))

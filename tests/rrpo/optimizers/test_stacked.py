@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from rrpo.models.policy import Policy
 from rrpo.models.reward_model import RewardModel
 from rrpo.models.stacked import StackedPolicy
 from rrpo.optimizers import OPTIMIZERS, stacked
-from rrpo.pipeline.checkpoint import load
 from rrpo.pipeline.errors import DivergedError, Interrupted
 from rrpo.pipeline.stages import MARKER, Context, Stage, materialise
 from rrpo.plugins import Choice
