@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from ablations.errors import InputError
+from rrpo import plugins
 
 RunsDir = Annotated[Path, typer.Option(help="Where stages, logs and the MLflow store lie.")]
 RecordedIn = Annotated[Path, typer.Option(help="The runs folder that holds the MLflow store.")]
@@ -27,6 +28,15 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Workers = Annotated[
     int | None, typer.Option(help="Worker processes. Default: one a CPU, at most 4 on a GPU.", show_default=False)
 ]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change the profile, as in optimize.beta=0.01; may be given several times. Another experiment, under a name "
+        "of its own.",
+    ),
+]
 
 
 @contextmanager
@@ -39,14 +49,34 @@ def refusing() -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
+def _use_plugins(paths: list[Path] | None) -> list[Path] | None:
+    """Load what ``--plugin`` and the environment name, and what is installed, before a command looks at its other options."""
+    with refusing():
+        plugins.use(paths or ())
+        plugins.load_all()
+    return paths
+
+
+Plugin = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE",
+        callback=_use_plugins,
+        is_eager=True,
+        help="A Python file that registers arms, grids, regularisers, ... of your own; may be given several times.",
+    ),
+]
+
+
 def say(console: Console, text: str) -> None:
     """A line as it is, not wrapped."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def start(app: typer.Typer, name: str) -> None:
-    """Run a command by its module's name; Ctrl-C ends it with status 130."""
+    """Run a command by its module's name, or by the one under which ``rrpo`` started it; Ctrl-C ends it with status 130."""
     try:
-        app(prog_name=name)
+        app(prog_name=sys.argv[0] if sys.argv[0].startswith("rrpo ") else f"python -m {name}")
     except KeyboardInterrupt:
         sys.exit(130)

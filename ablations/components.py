@@ -3,24 +3,20 @@
 A component is a regulariser that is registered in `rrpo.regularizers.REGULARIZERS`, which declares all that is said of it: to
 study another, register it. The list is read when it is needed, never at import.
 
-An arm is the set of components that are on: ``diffro`` has none, ``rrpo`` has exactly the paper's, whatever else the list holds,
-and any other set is its names joined in the list's order (``ls_eam``); the paper's three together are written ``rrpo`` there too
-(``rrpo_x``).
+How arms are named after their components, `rrpo.arms` says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations
 from typing import Any, overload
 
-from rrpo.config import RegularizerConfig
-from rrpo.regularizers import REGULARIZERS, Knob, ManipulationCheck, Regularizer, configured
+from rrpo.arms import BASE, RRPO, name_of
+from rrpo.regularizers import REGULARIZERS, Knob, ManipulationCheck, Regularizer
 
-BASE, RRPO = "diffro", "rrpo"
-"""The arms with no component, and with exactly the paper's."""
 Strengths = Mapping[str, Any]
 """Fields of a regulariser -> values."""
 Look = tuple[str, Any, str]
@@ -68,12 +64,12 @@ class Component:
     @property
     def on(self) -> Strengths:
         """Values of the strengths that switch it, where it is on."""
-        return {name: getattr(self.regularizer, name) for name in self.off}
+        return self.regularizer.on_values
 
     @property
     def off(self) -> Strengths:
         """Their identity values."""
-        return {knob.name: knob.off for knob in self.regularizer.own_knobs() if knob.off is not None}
+        return self.regularizer.off_values
 
     def strengths(self, knobs: Mapping[str, float]) -> Strengths:
         """Values of its strengths at given values of `knobs`."""
@@ -113,20 +109,6 @@ COMPONENTS: Sequence[Component] = _Registered()
 """In the order of the arms' names: the paper's, then others as they were registered."""
 
 
-def papers() -> list[str]:
-    """Names of RRPO's own components."""
-    return [component.name for component in COMPONENTS if component.paper]
-
-
-def arm_of(parts: Iterable[str]) -> str:
-    """The arm with exactly these components: ``diffro``, ``ls``, ..., ``ls_eam``, ..., ``rrpo``, ``rrpo_x``."""
-    on = set(parts)
-    chosen = [component.name for component in COMPONENTS if component.name in on]
-    if papers() and on >= set(papers()):
-        chosen = [RRPO, *(name for name in chosen if name not in papers())]
-    return "_".join(chosen) or BASE
-
-
 def subsets() -> list[tuple[str, ...]]:
     """All sets of components, by size."""
     names = [component.name for component in COMPONENTS]
@@ -135,15 +117,9 @@ def subsets() -> list[tuple[str, ...]]:
 
 def factorial() -> list[str]:
     """The arms of the 2^k factorial, by the number of components."""
-    return [arm_of(on) for on in subsets()]
+    return [name_of(on) for on in subsets()]
 
 
 def singles() -> list[str]:
     """No component, each by itself, RRPO: what is run in every setting of a grid of settings."""
-    return [BASE, *(arm_of([component.name]) for component in COMPONENTS), RRPO]
-
-
-def regularizers(parts: Iterable[str]) -> RegularizerConfig:
-    """The declared strengths of the components named, identity for the others (same code path)."""
-    on = set(parts)
-    return configured({c.name: c.on if c.name in on else c.off for c in COMPONENTS})
+    return [BASE, *(name_of([component.name]) for component in COMPONENTS), RRPO]

@@ -1,6 +1,7 @@
 """Named arms, and grids as Python functions that return cells, seed by seed over all arms.
 
-A grid is a function ``(profile, seeds) -> cells``. To add one, write the function and name it in `GRIDS`.
+A grid is a function ``(profile, seeds) -> cells``. To add one, write the function in a file of your own, register it in `GRIDS`,
+and give the file to ``--plugin``, as ``examples/two_rates.py`` does.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ablations.components import BASE, RRPO, arm_of, factorial, papers, regularizers, singles, subsets
+from ablations.components import factorial, singles
 from ablations.stats.contrasts import corner_effects
+from rrpo.arms import ARMS, BASE, RRPO, arm
 from rrpo.config import ArmConfig
 from rrpo.pipeline.cell import Cell
-from rrpo.pipeline.dataflow import SFT
+from rrpo.plugins import Registry
 from rrpo.profiles import Profile
 
 FIRST_SEED = 101
@@ -44,25 +46,8 @@ OVERRIDES: dict[str, str] = {
 
 
 def arms() -> dict[str, ArmConfig]:
-    """Arms by name: the factorial of the components, and those that frame it.
-
-    ``placebo`` is not fine-tuned: annotated labels would teach its reward model what it must not know. ``diffro_scaled`` asks
-    whether a robust reward model helps by more than the size of its gradient, ``diffro_kl`` whether a larger KL penalty gives the
-    same.
-    """
-    off = regularizers(())
-    return {
-        "sft": SFT,
-        "pretrained": ArmConfig(regularizers=off, finetune=False),
-        **{arm_of(on): ArmConfig(regularizers=regularizers(on)) for on in subsets()},
-        "oracle": ArmConfig(regularizers=off, rm_data="oracle", finetune=False),
-        "placebo": ArmConfig(regularizers=off, shuffle_labels=True, finetune=False),
-        "no_content": ArmConfig(regularizers=off, content_weight=0.0),
-        "content_only": ArmConfig(regularizers=off, emotion_weight=0.0),
-        "diffro_scaled": ArmConfig(regularizers=off, match_gradient=True),
-        "diffro_kl": ArmConfig(regularizers=off, beta=0.03),
-        "rrpo_full_l_ser": ArmConfig(regularizers=regularizers(papers()), reward="full_l_ser"),
-    }
+    """Arms by name: those of `rrpo.arms.ARMS`, and the factorial of the components."""
+    return {**ARMS, **{name: arm(name) for name in factorial()}}
 
 
 def product(chosen: dict[str, ArmConfig], profile: Profile, seeds: Sequence[int], *, policy: bool = True) -> list[Cell]:
@@ -172,7 +157,7 @@ def rm(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """A grid function with what it is run on when the user does not say."""
+    """A grid function with what it is run on when the user does not say. `rrpo.testing.grids` holds the tests of one."""
 
     cells: Callable[[Profile, Sequence[int]], list[Cell]]
     """Arms x seeds."""
@@ -184,15 +169,15 @@ class Grid:
     """The first of them, by default."""
 
 
-GRIDS: dict[str, Grid] = {
-    "smoke": Grid(cells=smoke, profile="quick", seeds=2, first_seed=1000),
-    "loo": Grid(cells=loo),
-    "full": Grid(cells=full, seeds=8),
-    "shortcut": Grid(cells=shortcut),
-    "sensitivity": Grid(cells=sensitivity),
-    "rm": Grid(cells=rm),
-}
+GRIDS: Registry[Grid] = Registry("grid")
 """Every grid by name; also the name of its MLflow experiment."""
+
+GRIDS.register("smoke", Grid(cells=smoke, profile="quick", seeds=2, first_seed=1000))
+GRIDS.register("loo", Grid(cells=loo))
+GRIDS.register("full", Grid(cells=full, seeds=8))
+GRIDS.register("shortcut", Grid(cells=shortcut))
+GRIDS.register("sensitivity", Grid(cells=sensitivity))
+GRIDS.register("rm", Grid(cells=rm))
 
 
 def scale_batches(profile: Profile, factor: int) -> Profile:

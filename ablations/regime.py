@@ -18,7 +18,6 @@ import typer
 from rich.console import Console
 
 from ablations.commands import Device, RunsDir, Workers, refusing, say, start
-from ablations.components import BASE
 from ablations.errors import choose, positive
 from ablations.execution import environment
 from ablations.execution.building import build
@@ -30,6 +29,7 @@ from ablations.judges import tuning
 from ablations.outcomes import clean, flagged, same
 from ablations.run import WIDTH
 from ablations.stats.statistics import Interval, at_passage, in_points, t_interval
+from rrpo.arms import BASE
 from rrpo.config import ArmConfig
 from rrpo.pipeline import dataflow
 from rrpo.profiles import EMBEDDED, Profile

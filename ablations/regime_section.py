@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ablations.components import BASE
 from ablations.grids import arms
 from ablations.regime import (
     GENTLE_KL,
@@ -22,6 +21,7 @@ from ablations.regime import (
     peak,
 )
 from ablations.stats.statistics import Interval, at_passage, t_interval
+from rrpo.arms import BASE
 from rrpo.config import ArmConfig
 from rrpo.pipeline import dataflow
 from rrpo.pipeline.stages import Stage

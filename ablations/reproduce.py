@@ -23,7 +23,7 @@ import typer
 from rich.console import Console
 
 from ablations import equality
-from ablations.commands import Workers, refusing, say, start
+from ablations.commands import Plugin, Workers, refusing, say, start
 from ablations.equality import Comparison
 from ablations.errors import InputError, positive
 from ablations.execution import environment
@@ -33,6 +33,7 @@ from ablations.execution.estimate import Estimator
 from ablations.execution.request import default_workers
 from ablations.execution.runs_folder import RunsFolder, check
 from ablations.run import WIDTH
+from ablations.tracking import plugin_files
 from ablations.tracking.reader import Store
 from ablations.tracking.records import TAG_CELL_HASH, TAG_COMPLETE, Record
 from rrpo.pipeline import stages
@@ -49,6 +50,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def command(
     run_id: Annotated[str, typer.Argument(help="The MLflow run of a finished cell.")],
+    plugin: Plugin = None,
     runs_dir: Annotated[Path, typer.Option(help="The runs folder that it was recorded with.")] = Path("runs"),
     device: Annotated[str, typer.Option(help="recorded, auto, cpu or cuda.")] = "recorded",
     workers: Workers = None,
@@ -110,6 +112,7 @@ def recorded(folder: RunsFolder, run_id: str) -> tuple[Record, Cell]:
     record = Store(folder).record(run_id)
     if record.tags.get(TAG_COMPLETE) != record.tags.get(TAG_CELL_HASH):
         raise InputError("the run is not complete", got=run_id, fix="give the id of a finished cell")
+    plugin_files.require([record])
     path = record.folder / CELL_FILE
     if not path.is_file():
         fix = "reproduce it with the code of its commit (tag git_sha), or run the grid again with this code"

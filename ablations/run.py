@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from ablations.commands import Device, RunsDir, WorldSeed, refusing, say, start
+from ablations.commands import Device, Plugin, RunsDir, Set, WorldSeed, refusing, say, start
 from ablations.execution import plan
 from ablations.execution.estimate import Estimator
 from ablations.execution.launchers import PACKAGES
@@ -41,6 +41,8 @@ def command(
         str | None, typer.Option(help=f"Size of world and models: {', '.join(PROFILES)}. Default: the grid's.")
     ] = None,
     world: WorldSeed = 0,
+    settings: Set = None,
+    plugin: Plugin = None,
     device: Device = "auto",
     workers: Annotated[
         int | None,
@@ -96,6 +98,7 @@ def command(
             grid=grid,
             profile=profile,
             world_seed=world,
+            settings=settings or (),
             seeds=seeds,
             first_seed=first_seed,
             arms=arms,

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from ablations.commands import RunsDir, refusing, start
+from ablations.commands import Plugin, RunsDir, refusing, start
 from ablations.errors import InputError, choose
 from ablations.execution.estimate import duration
 from ablations.execution.planned import PlannedCell, read_plan
@@ -55,6 +55,7 @@ class Row:
 @app.command()
 def command(
     grid: Annotated[str | None, typer.Option(help="Only this grid. Default: every grid in the folder.")] = None,
+    plugin: Plugin = None,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Show every cell: state, owner, age, last step, log."""

@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ablations.commands import Device, OfProfile, RunsDir, Workers, refusing, say, start
+from ablations.commands import Device, OfProfile, Plugin, RunsDir, Workers, refusing, say, start
 from ablations.errors import InputError, choose, positive
 from ablations.execution import environment
 from ablations.execution.building import build
@@ -26,7 +26,7 @@ from ablations.execution.estimate import Estimator
 from ablations.execution.request import default_workers
 from ablations.execution.runs_folder import RunsFolder, check
 from ablations.run import WIDTH
-from ablations.tracking import recorder, records
+from ablations.tracking import plugin_files, recorder, records
 from ablations.tracking.reader import Store
 from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import Record
@@ -41,6 +41,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def command(
     grid: Annotated[str, typer.Option(help="Which grid; its finished cells are compared.")],
     profile: OfProfile = None,
+    plugin: Plugin = None,
     device: Device = "auto",
     workers: Workers = None,
     runs_dir: RunsDir = Path("runs"),
@@ -79,6 +80,7 @@ def comparable(folder: RunsFolder, grid: str, profile: str | None = None) -> lis
         raise InputError("there is no runs folder of that name", got=folder.root, fix=fix)
     store = Store(folder)
     found = store.records(choose("grid with records", grid, store.grids()))
+    plugin_files.require(found)
     profiles = sorted({record.profile for record in found})
     if profile is None and len(profiles) > 1:
         raise InputError("the grid was run on several profiles", got=", ".join(profiles), fix="choose one by --profile")

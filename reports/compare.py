@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from ablations.commands import refusing, start
+from ablations.commands import Plugin, refusing, start
 from ablations.errors import InputError
 from ablations.outcomes import find
 from ablations.rendering.sheet import Column, Sheet, Value
@@ -33,6 +33,7 @@ def command(
         Path | None, typer.Option(help="The runs folder of the second. Default: the same.", show_default=False)
     ] = None,
     metric: Annotated[str, typer.Option(help="The measure compared.")] = PRIMARY_OUTCOME,
+    plugin: Plugin = None,
     profile: Annotated[str | None, typer.Option(help="Which profile, where a grid was run on several.")] = None,
     world: Annotated[str, typer.Option(help="World of the first grid, by the beginning of its hash.")] = "",
     other_world: Annotated[str, typer.Option(help="World of the second grid, by the beginning of its hash.")] = "",

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ablations.components import BASE, RRPO
 from ablations.grids import ALTERNATIVES
 from ablations.outcomes import Outcome, find, shown
 from ablations.rendering.sheet import Column, Sheet, Value
@@ -24,6 +23,7 @@ from ablations.stats.statistics import Interval, t_interval
 from reports import manipulation
 from reports.loading import Selection
 from reports.verdicts import INTERIM, judge, scored, simultaneous, word
+from rrpo.arms import BASE, RRPO
 
 SECONDARY = "secondary, not tested"
 

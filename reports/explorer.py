@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ablations.components import BASE, RRPO
 from ablations.outcomes import Outcome, shown
 from ablations.rendering.figure_style import look, pick
 from ablations.tracking.records import Record
 from reports.loading import Selection
+from rrpo.arms import BASE, RRPO
 
 AXES = {"sqrt_kl": "√KL to the SFT policy, √nats a token", "step": "updates"}
 """Columns of the points that can be the horizontal axis."""

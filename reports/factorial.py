@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ablations.components import BASE, COMPONENTS
+from ablations.components import COMPONENTS
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.stats.contrasts import (
     Values,
@@ -27,6 +27,7 @@ from ablations.stats.family import primary
 from ablations.stats.inference import ratio_of_means
 from ablations.stats.statistics import Interval, t_interval
 from ablations.tracking.records import Record
+from rrpo.arms import BASE
 
 ORACLE = "oracle"
 NOTE = (

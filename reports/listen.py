@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from ablations.commands import Mixed, OfProfile, RecordedIn, World, refusing, start
+from ablations.commands import Mixed, OfProfile, Plugin, RecordedIn, World, refusing, start
 from ablations.errors import InputError
 from ablations.execution.runs_folder import check
 from ablations.tracking.reader import Store
@@ -39,6 +39,7 @@ def export(
     ] = None,
     prompts: Annotated[int, typer.Option(help="Most prompts a person hears by each arm.")] = PROMPTS,
     profile: OfProfile = None,
+    plugin: Plugin = None,
     world: World = "",
     mixed: Mixed = False,
     out: Annotated[
@@ -52,7 +53,7 @@ def export(
         selection = select(runs_dir, grid, profile, world, mixed=mixed)
         items = listening_test.choose_items(selection, _listed(arms), _numbers(seeds), prompts)
         folder = _writable(runs_dir / "listening" if out is None else out.parent, out)
-        emotions = json.loads(selection.records[0].params["profile.world.emotions"])
+        emotions = json.loads(selection.records[0].config["profile.world.emotions"])
         test = listening_test.find_or_make(Store(check(runs_dir)), grid, items, emotions)
     path = folder / f"{grid}-{test.id}.html" if out is None else out
     listening_test.write(listening_test.page(test, selection.records), path)

@@ -20,12 +20,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ablations.components import BASE, RRPO
 from ablations.errors import InputError, choose
 from ablations.tracking.reader import Store
 from ablations.tracking.records import TAG_GRID, TAG_KIND, TAG_TEST, Record
 from reports.loading import Selection
 from reports.settings import settings
+from rrpo.arms import BASE, RRPO
 from rrpo.identity import content_hash
 
 ARMS = ("sft", BASE, RRPO)

@@ -14,6 +14,7 @@ from ablations.execution.runs_folder import RunsFolder, check
 from ablations.grids import GRIDS
 from ablations.stats.contrasts import Weights
 from ablations.stats.family import declared
+from ablations.tracking import plugin_files
 from ablations.tracking.invocations import DEVELOPMENT, Attempt, Invocation, on, planned_seeds, reported
 from ablations.tracking.reader import Store
 from ablations.tracking.records import TAG_DIRTY, Record
@@ -123,7 +124,10 @@ def select(
         notes += said
         invocations.append(store.plans(name))
     chosen, said = _reported(chosen)
-    notes += said
+    notes += [*said, *plugin_files.require(chosen)]
+    if len(profiles := sorted({record.profile for record in chosen})) > 1:
+        fix = "choose one by --profile, or report on each alone"
+        raise InputError("grids of different profiles cannot be pooled", got=", ".join(profiles), fix=fix)
     single: dict[Key, Record] = {}
     for record in chosen:
         _agree(single.setdefault((record.label, record.seed), record), record)

@@ -64,7 +64,7 @@ PARTS = (
         title="Arms",
         line="Every outcome of every arm, and of every seed.",
         figures=("seeds", "pareto"),
-        tables=("table", "outcomes"),
+        tables=("table", "outcomes", "ran_with"),
     ),
     Part(
         name="overoptimisation",

@@ -10,12 +10,12 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ablations.components import BASE, RRPO, arm_of, papers
 from ablations.outcomes import find
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.stats.contrasts import apply, difference
 from ablations.stats.statistics import t_interval
 from ablations.tracking.records import Record
+from rrpo.arms import BASE, RRPO, name_of, papers
 
 PAPER = "RRPO, arXiv 2512.04552"
 GRPO = "arXiv 2509.18569"
@@ -60,7 +60,7 @@ def claims() -> list[Claim]:
             if math.isfinite(now):
                 measure = "rm_accuracy_test_en" if corpus == "IEMOCAP" else "rm_accuracy_test"
                 text, printed_pair = f"RM accuracy, {corpus}", f"{now:.1f} against {before:.1f} %"
-                pair = (arm_of(papers()[:count]), BASE)
+                pair = (name_of(papers()[:count]), BASE)
                 found.append(Claim(text, PAPER, printed_pair, (now - before) / 100, "fraction", pair, measure, 1))
     for new, old in ((BASE, "sft"), ("grpo", "sft"), (BASE, "grpo")):
         values_said = f"{WORDS[new]:.2f} against {WORDS[old]:.2f} %"

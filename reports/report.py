@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ablations.components import BASE
 from ablations.errors import InputError
 from ablations.outcomes import find, measured
 from ablations.rendering.sheet import Sheet
@@ -22,6 +21,7 @@ from reports import (
     opinion,
     overoptimisation,
     published,
+    ran_with,
     ratings,
     sensitivity,
     settings,
@@ -34,6 +34,7 @@ from reports.figures import curves, goodhart, samples, transfer
 from reports.figures import effects as effect_figures
 from reports.figures import reach as reach_figure
 from reports.loading import REDRAWS, Selection
+from rrpo.arms import BASE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,6 +103,7 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
         evaluators.matrix_sheet(selection, matrices),
         opinion.sheet(selection, rated, BASE),
         published.sheet(records),
+        ran_with.sheet(selection),
     ]
     return Report(
         answer=(

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.progress import track
 
-from ablations.commands import Mixed, OfProfile, RecordedIn, World, refusing, start
+from ablations.commands import Mixed, OfProfile, Plugin, RecordedIn, World, refusing, start
 from ablations.errors import InputError, choose
 from ablations.rendering.sheet import markdown
 from ablations.stats.family import PRIMARY_OUTCOME
@@ -29,6 +29,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def command(
     grid: Annotated[list[str], typer.Option(help="Which grid; given several times, grids of one world are pooled.")],
+    plugin: Plugin = None,
     runs_dir: RecordedIn = Path("runs"),
     out: Annotated[
         Path | None, typer.Option(help="Where to write. Default: reports/GRID in the runs folder.", show_default=False)

@@ -81,8 +81,8 @@ def _setting(name: str, records: tuple[Record, ...]) -> Setting:
         return Setting(name, dict.fromkeys(FACTORS, math.nan), {}, ())
     changed: dict[str, Level] = {}
     for record in records:  # an arm that a setting leaves as it is tells nothing of it
-        changed = _changed(record.params) | changed
-    own = {factor: _own(records[0].params, field) for factor, field in FACTORS.items()}
+        changed = _changed(record.config) | changed
+    own = {factor: _own(records[0].config, field) for factor, field in FACTORS.items()}
     return Setting(name, own | changed, changed, records)
 
 

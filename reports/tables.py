@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from ablations.components import BASE, COMPONENTS, RRPO, arm_of
+from ablations.components import COMPONENTS
 from ablations.judges import gold, tuning
 from ablations.outcomes import all_outcomes, find, hacked_share, shown
 from ablations.rendering.sheet import Column, Sheet, Value
@@ -22,6 +22,7 @@ from ablations.stats.statistics import Interval, t_interval
 from ablations.tracking.records import Record
 from reports.factorial import GAP, ORACLE, gap_closed
 from reports.loading import Selection
+from rrpo.arms import BASE, RRPO, name_of
 
 HACKED = 0.1
 """A seed *hacked* when its hacked share ends this much above its start (the SFT policy under the same reward model)."""
@@ -87,11 +88,14 @@ def hacked_seeds(own: Sequence[Record]) -> Interval:
 
 
 def rollouts(record: Record) -> float:
-    """Samples that the optimisation drew: steps x batch, by the record's config."""
-    steps, batch = (record.params.get(f"profile.optimize.{name}", "null") for name in ("steps", "batch"))
-    own = record.params.get("arm.steps", "null")
-    steps = own if own != "null" else steps
-    return math.nan if "null" in (steps, batch) else float(json.loads(steps) * json.loads(batch))
+    """Samples that the optimisation drew: steps x batch, NaN where there was none."""
+    return _ran_with(record, "steps") * _ran_with(record, "batch")
+
+
+def _ran_with(record: Record, name: str) -> float:
+    """A parameter of the optimisation; in older records what the arm overrides, else the profile's."""
+    found = (record.params.get(prefix + name, "null") for prefix in ("optimize.", "arm.", "profile.optimize."))
+    return float(next((value for value in found if value != "null"), math.nan))
 
 
 def ablation(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet | None:
@@ -110,7 +114,7 @@ def ablation(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet | Non
         *(Column(end.name, end.heading, end.unit) for end in ends),
     )
     variants = [("DiffRO", BASE, BASE)]
-    variants += [(f"DiffRO + {c.label}", arm_of([c.name]), BASE) for c in COMPONENTS]
+    variants += [(f"DiffRO + {c.label}", name_of([c.name]), BASE) for c in COMPONENTS]
     variants += [("RRPO", RRPO, RRPO)]
     corners = {c: next(arm for arm in corner_effect(c.name) if arm != RRPO) for c in COMPONENTS}
     variants += [(f"RRPO {'-' if c.paper else '+'} {c.label}", arm, RRPO) for c, arm in corners.items()]
@@ -160,7 +164,7 @@ def reward_models(selection: Selection) -> Sheet | None:
         (arm, float(len(own)), *(over_seeds(arm, own, found) for found in values)) for arm, own in seeds.items()
     ]
     targets = ", ".join(f"{c.label}'s target is {c.check.text}" for c in COMPONENTS if c.check)
-    spoken = selection.records[0].params.get("profile.world.language", "").strip('"')
+    spoken = selection.records[0].config.get("profile.world.language", "").strip('"')
     notes = (
         "Accuracy of the emotion asked for by the reward model of each arm, trained on "
         f"{LANGUAGES.get(spoken, 'one language')}; mean over seeds ± half the 95 % t-interval. valid: its own speakers, unseen "
@@ -185,7 +189,7 @@ def _reward_model(record: Record) -> str:
     """What of an arm's config makes its reward model; that of the fine-tuning only where there is one."""
     kept: tuple[str, ...] = ("arm.rm_data", "arm.finetune", "arm.shuffle_labels", "arm.shortcut")
     kept += ("arm.rm_utterances", "arm.rm_speakers", "arm.rm_seed")
-    if record.params.get("arm.finetune") != "false":
+    if record.config.get("arm.finetune") != "false":
         kept += ("arm.regularizers.", "arm.rater_noise", "arm.rm_lr", "arm.annotated")
-    params = {name: value for name, value in record.params.items() if name.startswith(kept)}
+    params = {name: value for name, value in record.config.items() if name.startswith(kept)}
     return json.dumps(params or record.label, sort_keys=True)

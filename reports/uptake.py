@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ablations.components import BASE
 from ablations.grids import split_label
 from ablations.outcomes import find
 from ablations.rendering.sheet import Column, Sheet, Value
@@ -18,6 +17,7 @@ from ablations.stats.contrasts import Values, apply
 from ablations.stats.statistics import Interval, t_interval
 from ablations.tracking.records import Record
 from reports.settings import SHORTCUT, Level, Setting, settings, varied
+from rrpo.arms import BASE
 
 
 def sheet(records: Sequence[Record]) -> Sheet | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ablations.components import BASE, COMPONENTS, RRPO
+from ablations.components import COMPONENTS
 from ablations.execution.environment import code_versions
 from ablations.judges import gold
 from ablations.stats.contrasts import ABOVE_SFT, OVERALL, Values, component_of
@@ -18,6 +18,7 @@ from reports.effects import Row
 from reports.loading import Selection
 from reports.made_with import devices, numbers, stage_versions
 from reports.verdicts import BETTER, EQUIVALENT, INTERIM, UNDECIDED, WORSE
+from rrpo.arms import BASE, RRPO
 
 ALONE = "Reward models alone: no policy was optimised"
 
@@ -122,7 +123,7 @@ def _effect(row: Row) -> str:
 def methods(selection: Selection, pilot: Pilot | None = PILOT) -> str:
     """A paragraph: arms, seeds, optimisation, outcome, test, correction, pilot, versions; from records and declarations alone."""
     records = selection.records
-    params = records[0].params
+    params = records[0].config
     seeds = sorted({record.seed for record in records})
 
     def value(name: str) -> str:

@@ -1,8 +1,74 @@
 """One experiment cell of RRPO: audio in, tokens, reward model, regularisers, policy optimisation, judges.
 
-Importing the package imports no torch; it only makes torchaudio importable beside a CPU torch.
+    import rrpo
+
+    result = rrpo.train("rrpo", seed=1, profile="quick", settings={"optimize.beta": 0.01})
+    result.numbers["end_test_accuracy"], result.tables["samples.parquet"]
+
+The names below are imported when they are first used, so that importing the package imports no torch; it only makes torchaudio
+importable beside a CPU torch. On the command line: ``python -m rrpo --arm rrpo --seed 1``.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from rrpo import torch_shim
 
+if TYPE_CHECKING:
+    from rrpo.api import Result, make_cell, train
+    from rrpo.arms import ARMS, arm
+    from rrpo.config import ArmConfig, OptimizeConfig, RegularizerConfig
+    from rrpo.errors import InputError
+    from rrpo.pipeline.cell import Cell
+    from rrpo.pipeline.effective import effective
+    from rrpo.plugins import Choice, PluginError, Registry
+    from rrpo.profiles import PROFILES, Profile
+    from rrpo.settings import changed
+
+__all__ = [
+    "ARMS",
+    "PROFILES",
+    "ArmConfig",
+    "Cell",
+    "Choice",
+    "InputError",
+    "OptimizeConfig",
+    "PluginError",
+    "Profile",
+    "Registry",
+    "RegularizerConfig",
+    "Result",
+    "arm",
+    "changed",
+    "effective",
+    "make_cell",
+    "train",
+]
+_MODULES = {
+    "rrpo.api": ("Result", "make_cell", "train"),
+    "rrpo.arms": ("ARMS", "arm"),
+    "rrpo.config": ("ArmConfig", "OptimizeConfig", "RegularizerConfig"),
+    "rrpo.errors": ("InputError",),
+    "rrpo.pipeline.cell": ("Cell",),
+    "rrpo.pipeline.effective": ("effective",),
+    "rrpo.plugins": ("Choice", "PluginError", "Registry"),
+    "rrpo.profiles": ("PROFILES", "Profile"),
+    "rrpo.settings": ("changed",),
+}
+"""Where each public name is defined."""
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
 torch_shim.install()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

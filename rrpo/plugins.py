@@ -26,6 +26,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Generic, TypeVar
 
+from rrpo.errors import InputError
 from rrpo.identity import option
 
 VARIABLE = "RRPO_PLUGINS"
@@ -38,8 +39,8 @@ _loaded: dict[Path, str] = {}
 _sources: list[str] = []
 
 
-class PluginError(ValueError):
-    """A plugin that cannot be used: what is wrong, and how to fix it."""
+class PluginError(InputError):
+    """A plugin that cannot be used, or a name that none has registered."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +58,11 @@ class Choice:
 class Registry(Mapping[str, T], Generic[T]):
     """Implementations of one Protocol by name, in the order in which they were registered."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, *, underscores: bool = False) -> None:
         self.kind = kind
         """What it holds, in the singular, for messages: ``optimizer``."""
+        self.underscores = underscores
+        """Whether names may hold ``_``, which in the names of arms joins those of their parts."""
         self._items: dict[str, T] = {}
         self._sources: dict[str, str] = {}
 
@@ -71,11 +74,11 @@ class Registry(Mapping[str, T], Generic[T]):
                 where ``_`` and ``@`` have meanings).
         """
         if name in self._items:
-            raise PluginError(f"there is already a {self.kind} named {name!r}: choose another name")
-        if not (name.isascii() and name.replace("-", "").isalnum() and name == name.lower()):
-            raise PluginError(
-                f"the name of a {self.kind} is made of lower-case letters, digits and hyphens, got {name!r}"
-            )
+            raise PluginError(f"there is already a {self.kind} named {name!r}", got=name, fix="choose another name")
+        letters = name.replace("-", "").replace("_", "" if self.underscores else "_")
+        if not (letters.isascii() and letters.isalnum() and name == name.lower()):
+            said = f"the name of a {self.kind} is made of lower-case letters, digits and hyphens"
+            raise PluginError(said, got=repr(name), fix="choose another name")
         self._items[name] = item
         self._sources[name] = _sources[-1] if _sources else ""
         return item
@@ -91,10 +94,8 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def __getitem__(self, name: str) -> T:
         if name not in self._items:
-            raise PluginError(
-                f"there is no {self.kind} named {name!r}; there are {', '.join(self._items) or 'none'}. "
-                f"One of your own comes with --plugin FILE"
-            )
+            said = f"there is no {self.kind} named {name!r}; there are {', '.join(self._items) or 'none'}"
+            raise PluginError(said, got=name, fix="use one of them; one of your own comes with --plugin FILE")
         return self._items[name]
 
     def __contains__(self, name: object) -> bool:
@@ -113,7 +114,7 @@ def use(paths: Sequence[Path | str]) -> None:
     Raises:
         PluginError: A file is missing, or fails when it is imported.
     """
-    known = [entry for entry in os.environ.get(VARIABLE, "").split(os.pathsep) if entry]
+    known = files()
     for path in paths:
         found = Path(path).resolve()
         load(found)
@@ -125,15 +126,24 @@ def use(paths: Sequence[Path | str]) -> None:
 
 def load_all() -> None:
     """Load the files named in `VARIABLE` and the installed entry points, each once: what every process does first."""
-    for entry in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
+    for entry in files():
         load(Path(entry))
     for point in entry_points(group=GROUP):
         spec = importlib.util.find_spec(point.module)
         if spec is None or spec.origin is None:
-            raise PluginError(
-                f"the installed plugin {point.name!r} names the module {point.module}, which is not there"
-            )
+            said = f"the installed plugin {point.name!r} names a module that is not there"
+            raise PluginError(said, got=point.module, fix="install it again, or remove its package")
         load(Path(spec.origin), module=point.module)
+
+
+def files() -> list[str]:
+    """The paths that `VARIABLE` names."""
+    return [entry for entry in os.environ.get(VARIABLE, "").split(os.pathsep) if entry]
+
+
+def loaded() -> dict[Path, str]:
+    """The plugin files that this process has loaded, in order, with their hashes."""
+    return dict(_loaded)
 
 
 def load(path: Path, module: str | None = None) -> str:
@@ -146,13 +156,16 @@ def load(path: Path, module: str | None = None) -> str:
     if path in _loaded:
         return _loaded[path]
     if not path.is_file():
-        raise PluginError(f"there is no plugin file {path}: --plugin takes the path of a Python file")
+        raise PluginError(
+            "there is no plugin file of that name", got=path, fix="give --plugin the path of a Python file"
+        )
     source = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     _sources.append(source)
     try:
         _import(path, module or f"rrpo_plugin_{path.stem}_{source}")
     except Exception as error:
-        raise PluginError(f"the plugin {path} fails when it is imported: {type(error).__name__}: {error}") from error
+        said = f"the plugin {path} fails when it is imported"
+        raise PluginError(said, got=f"{type(error).__name__}: {error}", fix="mend the file") from error
     finally:
         _sources.pop()
     _loaded[path] = source
@@ -162,7 +175,7 @@ def load(path: Path, module: str | None = None) -> str:
 def _import(path: Path, name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise PluginError(f"{path} is no Python file")
+        raise PluginError("a plugin is a Python file", got=path, fix="give --plugin a file whose name ends in .py")
     found = importlib.util.module_from_spec(spec)
     sys.modules[name] = found
     try:

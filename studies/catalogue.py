@@ -17,9 +17,10 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from ablations.components import COMPONENTS, RRPO, factorial
+from ablations.components import COMPONENTS, factorial
 from ablations.errors import InputError, choose
 from ablations.grids import arms
+from rrpo.arms import RRPO
 from rrpo.config import ArmConfig, OptimizeConfig, RegularizerConfig
 from rrpo.regularizers import Knob, configured, switched_on
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ablations.execution.estimate import Estimator, duration, wall
-from ablations.execution.jobs import missing_below
 from ablations.judges import tuning
+from rrpo.pipeline.missing import missing_below
 from rrpo.pipeline.stages import Stage, walk
 from studies.pruning import caveat
 from studies.samplers import SAMPLERS

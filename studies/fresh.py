@@ -14,7 +14,7 @@ from rich.console import Console
 
 from ablations.errors import InputError
 from ablations.execution.estimate import Estimator, wall
-from ablations.execution.jobs import longest_first, missing_below, stage_tasks
+from ablations.execution.jobs import longest_first, stage_tasks
 from ablations.execution.launchers.pool import Pool
 from ablations.execution.progress_display import Display
 from ablations.execution.scheduler import Failure, Scheduler, Task
@@ -23,6 +23,7 @@ from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.stats.family import MARGIN
 from ablations.stats.statistics import Interval, t_interval
 from rrpo.config import ArmConfig
+from rrpo.pipeline.missing import missing_below
 from studies.catalogue import study_of
 from studies.results import ranked
 from studies.search import Search, counted

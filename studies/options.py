@@ -6,11 +6,10 @@ import re
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablations.components import BASE
 from ablations.errors import InputError, choose, positive
 from ablations.execution import environment, launchers
 from ablations.execution.packing import UNMEASURED
@@ -19,9 +18,11 @@ from ablations.execution.runs_folder import RunsFolder, check
 from ablations.exported import check_name
 from ablations.tracking.recorder import create
 from ablations.tracking.records import EXPERIMENT_STUDY
+from rrpo.arms import BASE
 from rrpo.identity import canonical
 from rrpo.pipeline.stages import walk
 from rrpo.profiles import title
+from rrpo.settings import assignments, changed, check_used
 from studies.catalogue import TUNE, Study, contains, described, study_of, tune_arm
 from studies.fresh import MOST, VERIFY, VERIFY_SMOKE
 from studies.pruning import PRUNERS
@@ -76,6 +77,7 @@ def checked(
     pruner: str,
     profile: str,
     world: int,
+    settings: Sequence[str] = (),
     storage: str,
     device: str,
     runs_dir: Path,
@@ -89,7 +91,9 @@ def checked(
     """Check all options. Raises InputError for the first that makes no sense; writes nothing."""
     bounds = tuple(_range(text) for text in ranges)
     definition = study_of(study, arm, bounds)
-    size, where = sized(profile, world), title(profile, world)
+    given, values = sized(profile, world), assignments(settings)
+    size = changed(given, values)
+    where = re.sub(r"[^\w.-]+", "-", title(size.name, world))
     machine = environment.resolve_device(device)
     question = Question(
         profile=size,
@@ -99,6 +103,8 @@ def checked(
         device=machine,
     )
     pruner = choose("pruner", pruner, PRUNERS)
+    papers = definition.arm(definition.paper)
+    check_used(given, values, lambda other: replace(question, profile=other).stages(papers, question.seeds[0]))
     search = Search(
         study=study,
         name=_plain(name or f"{definition.name}-{where}"),
@@ -120,9 +126,9 @@ def checked(
     folder = check(runs_dir)
     if storage:
         reach(storage)
-    for named in filter(None, (warm_start, against)):
+    for other in filter(None, (warm_start, against)):
         if not storage:
-            existing_study(None, question.store, named)
+            existing_study(None, question.store, other)
     return Command(
         search=search,
         folder=folder,

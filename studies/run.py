@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from ablations.commands import Device, WorldSeed, refusing, say, start
+from ablations.commands import Device, Plugin, Set, WorldSeed, refusing, say, start
 from ablations.errors import InputError
 from ablations.execution import environment, launchers
 from ablations.rendering.sheet import Sheet, as_csv, markdown
@@ -76,6 +76,8 @@ def command(
     ] = "",
     profile: Annotated[str, typer.Option(help="Size of world and models.")] = "embedded",
     world: WorldSeed = 0,
+    settings: Set = None,
+    plugin: Plugin = None,
     device: Device = "auto",
     workers: Annotated[
         int | None, typer.Option(help="Trials at the same time. Default: one a CPU.", show_default=False)
@@ -126,6 +128,7 @@ def command(
             pruner=pruner,
             profile=profile,
             world=world,
+            settings=settings or (),
             storage=storage,
             device=device,
             runs_dir=runs_dir,

@@ -13,6 +13,7 @@ from ablations.execution.launchers import Launcher
 from ablations.execution.progress_display import Display
 from ablations.execution.runs_folder import RunsFolder
 from ablations.execution.scheduler import Failure, Scheduler, Task
+from rrpo.pipeline.missing import missing_below
 from rrpo.pipeline.stages import Stage
 
 
@@ -23,7 +24,7 @@ def build(
 
     Raises KeyboardInterrupt when it was stopped; what was built is kept.
     """
-    missing = jobs.missing_below(roots, folder.root)
+    missing = missing_below(roots, folder.root)
     tasks = jobs.stage_tasks(missing, folder.root, estimator.device, jobs.longest_first(missing, estimator))
     display = _Building(console, missing, estimator, workers)
     pool = launchers.start(Launcher(), workers, folder.logs)

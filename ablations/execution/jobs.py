@@ -16,6 +16,7 @@ from ablations.execution.worker import stopping
 from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import Record
 from rrpo.pipeline.cell import Cell, collect
+from rrpo.pipeline.missing import missing_below
 from rrpo.pipeline.stages import MARKER, Context, Stage, materialise, walk
 
 Report = Callable[[int, int], None]
@@ -29,25 +30,6 @@ def missing_stages(cells: Sequence[Cell], amended: Sequence[Cell], store: Path) 
     """Every distinct stage that is missing for the records of ``cells`` and the optional results of ``amended``, inputs first."""
     core = [stage for cell in cells for stage in cell.stages.values()]
     return missing_below([*core, *(stage for cell in amended for stage in cell.optional.values())], store)
-
-
-def missing_below(wanted: Sequence[Stage], store: Path) -> list[Stage]:
-    """Every distinct stage that is missing for ``wanted``, inputs first; what only finished stages read is not needed."""
-    missing: dict[str, Stage] = {}
-    seen: set[str] = set()
-
-    def visit(stage: Stage) -> None:
-        if stage.key in seen:
-            return
-        seen.add(stage.key)
-        if not stage.done(store):
-            for child in stage.inputs.values():
-                visit(child)
-            missing[stage.key] = stage
-
-    for root in wanted:
-        visit(root)
-    return list(missing.values())
 
 
 def stage_key(stage: Stage) -> str:

@@ -12,16 +12,18 @@ from ablations.execution.failures import Lost
 from ablations.execution.jobs import missing_stages
 from ablations.execution.request import Request
 from ablations.execution.runs_folder import RunsFolder
+from ablations.parameters import distinguishing
 from ablations.stats.power_analysis import prospects
 from ablations.tracking.invocations import DEVELOPMENT, Invocation, asked, on, planned_seeds
 from ablations.tracking.reader import Store
+from ablations.tracking.recorder import cell_params
 from ablations.tracking.records import Record
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.claims import Claims
 from rrpo.pipeline.stages import Stage
 
-WORLD = "profile.world.seed"
-"""Parameter of a record that tells worlds of one profile apart."""
+WORLDS = ("world.seed", "profile.world.seed")
+"""Parameter of a record that tells worlds of one profile apart; the second, of older records."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Plan:
     def states(self) -> dict[str, str]:
         """Cell hash -> state and reason: done, missing, failed (why), stale (what changed), at work elsewhere (where)."""
         request = self.request
-        older = {(r.label, r.seed, r.profile, r.params.get(WORLD)): r for r in self.done.values()}
+        older = {(r.label, r.seed, r.profile, _world(r)): r for r in self.done.values()}
         owners = _owners(request.folder, request.cells)
         found: dict[str, str] = {}
         for cell in request.cells:
@@ -92,6 +94,13 @@ class Plan:
         states = self.states()
         return [f"  {cell.name:<24} {cell.hash[:8]}  {states[cell.hash]}" for cell in self.request.cells]
 
+    def arms(self) -> list[str]:
+        """What tells each arm from most others."""
+        first = {cell.label: cell for cell in reversed(self.request.cells)}
+        found = distinguishing({label: cell_params(first[label]) for label in self.request.arms})
+        rows = [f"  {label:<24} {row}" for label, row in found.items()]
+        return ["the arms differ in (left out: what most of them have):", *rows] if rows else []
+
     def prospects(self) -> list[str]:
         """What the seeds planned in all can show."""
         request = self.request
@@ -111,7 +120,8 @@ class Plan:
         return [
             f"grid {request.grid}: {len(request.arms)} arms, {len(request.seeds)} seeds, {len(request.cells)} cells, "
             f"{done} done, {len(todo)} to run{back}{more}",
-            *(self.rows() if cells else ()),
+            *(f"set {setting}" for setting in request.settings),
+            *([*self.rows(), *self.arms()] if cells else ()),
             f"stages to build: {stages}",
             *self.prospects(),
             *([f"WARNING: {warning}"] if (warning := environment.code_warning(self.records)) else []),
@@ -120,13 +130,18 @@ class Plan:
         ]
 
 
+def _world(record: Record) -> str | None:
+    """The seed of a record's world, as text."""
+    return next((record.params[name] for name in WORLDS if name in record.params), None)
+
+
 def _change(before: Record, cell: Cell) -> str:
     """What tells a complete record of the same name from the cell that is asked for."""
-    now = cell.params()
-    names = sorted(key for key in before.params.keys() | now.keys() if before.params.get(key) != now.get(key))
+    then, now = before.config, cell.params()
+    names = sorted(key for key in then.keys() | now.keys() if then.get(key) != now.get(key))
     if not names:
         return "the code of a stage changed (its version in rrpo/pipeline/versions.py)"
-    shown = ", ".join(f"{key} {before.params.get(key, 'absent')} -> {now.get(key, 'absent')}" for key in names[:3])
+    shown = ", ".join(f"{key} {then.get(key, 'absent')} -> {now.get(key, 'absent')}" for key in names[:3])
     return f"the config changed: {shown}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 

@@ -20,6 +20,7 @@ from rrpo.pipeline import world
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import walk
 from rrpo.profiles import PROFILES, Profile, in_world
+from rrpo.settings import assignments, changed, check_used, differences
 
 PROMPTS = ("rl", "eval")
 """What takes a manifest of prompts, without audio."""
@@ -47,6 +48,8 @@ class Request:
     """Where tasks run."""
     declared: tuple[str, ...] = ()
     """Labels of the whole grid, those not asked for included."""
+    settings: tuple[str, ...] = ()
+    """What ``--set`` changed of the profile, with the value before, for people."""
     shard: tuple[int, int] = (1, 1)
     """(i, n): only every n-th cell, from the i-th on, is run by this command."""
 
@@ -72,6 +75,7 @@ def request(
     grid: str,
     profile: str | None = None,
     world_seed: int = 0,
+    settings: Sequence[str] = (),
     seeds: int | None = None,
     first_seed: int | None = None,
     arms: str | None = None,
@@ -96,10 +100,13 @@ def request(
     chosen = GRIDS[choose("grid", grid, GRIDS)]
     size = sized(chosen.profile if profile is None else profile, world_seed)
     size = scale_batches(size, positive("--batch-scale", batch_scale))
+    values = assignments(settings)
+    given, size = size, changed(size, values)
     size = replace(size, manifests=_manifests(manifests, size))
     planned = positive("--seeds", chosen.seeds if seeds is None else seeds)
     first = _not_negative("--first-seed", chosen.first_seed if first_seed is None else first_seed)
     cells = chosen.cells(size, range(first, first + planned))
+    check_used(given, values, lambda other: (s for cell in chosen.cells(other, [first]) for s in cell.all_stages))
     declared = tuple(dict.fromkeys(cell.label for cell in cells))
     if arms is not None:
         cells += product(read_arms(runs_dir), size, range(first, first + planned))
@@ -124,6 +131,7 @@ def request(
         fail_fast=fail_fast,
         launcher=where,
         declared=declared,
+        settings=tuple(f"{key} = {new} (was {old})" for key, (old, new) in differences(given, size).items()),
         shard=_shard(shard, len(cells)),
     )
 

@@ -98,6 +98,7 @@ def _start(plan: Plan) -> Tracker:
     request = plan.request
     first = Tracker(request.folder, request.grid, environment.git_state(), environment.describe(request.device))
     params = {"device": request.device, "workers": str(request.workers), "launcher": request.launcher.name}
+    params |= {"set": "; ".join(request.settings)} if request.settings else {}
     return first.start_invocation(request.cells, params)
 
 

@@ -33,6 +33,8 @@ from ablations.errors import InputError
 
 MARKER = "rrpo-runs.json"
 FORMAT = 1
+RESULTS = ("stages", "checkpoints", "claims", "progress")
+"""Folders that `rrpo.train` makes."""
 SERVER = "MLFLOW_TRACKING_URI"
 """The environment's word for an MLflow server to record on."""
 RESERVED = frozenset("?#%")
@@ -196,8 +198,8 @@ def check(path: Path) -> RunsFolder:
 
 
 def _unfinished(entries: set[str]) -> bool:
-    """Whether a former run was stopped while it created the folder: nothing but the store's first files."""
-    return all(name == "artifacts" or name.startswith(("mlflow.db", f".{MARKER}")) for name in entries)
+    """Whether nothing is there but results of ``python -m rrpo``, and the first files of a store whose creation was cut off."""
+    return all(name in ("artifacts", *RESULTS) or name.startswith(("mlflow.db", f".{MARKER}")) for name in entries)
 
 
 def _check_parent(root: Path, fix: str) -> None:

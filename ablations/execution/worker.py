@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ablations.execution.failures import kind_of
+from rrpo import plugins
 
 PR_SET_PDEATHSIG = 1
 """Of prctl(2)."""
@@ -44,6 +45,7 @@ def serve(connection: Connection, parent: int) -> None:
     signal.signal(signal.SIGTERM, _exit)
     signal.signal(STOP, _stop)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {STOP})
+    plugins.load_all()  # before the first task, whose arguments may be of their classes
     while True:
         try:
             message = connection.recv()

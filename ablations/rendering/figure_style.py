@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablations.components import BASE, COMPONENTS, RRPO, arm_of, singles
+from ablations.components import COMPONENTS, singles
 from ablations.grids import split_label
 from ablations.stats.statistics import Interval
+from rrpo.arms import BASE, RRPO, name_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +35,7 @@ OTHER = (GREY, "-", "o")
 
 def look(arm: str) -> tuple[str, Any, str]:
     """An arm's colour, line and marker; ``diffro@shortcut0.5`` looks like ``diffro``."""
-    own = {arm_of([component.name]): component.look for component in COMPONENTS}
+    own = {name_of([component.name]): component.look for component in COMPONENTS}
     return (FRAMES | own).get(split_label(arm)[0], OTHER)
 
 

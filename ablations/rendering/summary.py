@@ -73,7 +73,7 @@ def scalar(name: str, records: Sequence[Record]) -> Values:
 
 def provenance(records: Sequence[Record]) -> str:
     """What is simulated, by the records: a user's own speech is said to be there."""
-    own = sorted({name.split(".")[2] for r in records for name in r.params if name.startswith("profile.manifests.")})
+    own = sorted({name.split(".")[2] for r in records for name in r.config if name.startswith("profile.manifests.")})
     speech = f"the user's own speech in {', '.join(own)}, procedural speech elsewhere" if own else "procedural speech"
     return f"The world is simulated: {speech}, planted shortcut, trained judges."
 

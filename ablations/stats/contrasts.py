@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ablations.components import BASE, COMPONENTS, RRPO, Component, arm_of, papers, subsets
+from ablations.components import COMPONENTS, Component, subsets
+from rrpo.arms import BASE, RRPO, name_of, papers
 
 Weights = dict[str, float]
 """Arm -> weight."""
@@ -36,13 +37,13 @@ def factorial_effect(parts: Sequence[str]) -> Weights:
     if not parts or any(part not in names for part in parts):
         raise ValueError(f"name components among {', '.join(names)}, got {tuple(parts)}")
     scale = 2 / 2 ** len(names)
-    return {arm_of(on): scale * math.prod(1 if part in on else -1 for part in parts) for on in subsets()}
+    return {name_of(on): scale * math.prod(1 if part in on else -1 for part in parts) for on in subsets()}
 
 
 def corner_effect(part: str) -> Weights:
     """``part`` within RRPO: RRPO minus RRPO without it, or, for one that is not the paper's, RRPO with it minus RRPO."""
     whole = set(papers())
-    return {arm_of(whole | {part}): 1.0, arm_of(whole - {part}): -1.0}
+    return {name_of(whole | {part}): 1.0, name_of(whole - {part}): -1.0}
 
 
 def difference(treated: str, control: str) -> Weights:
@@ -62,7 +63,7 @@ def corner_effects() -> dict[str, Weights]:
 
 def effects_alone() -> dict[str, Weights]:
     """Every component's effect beside no other, by name."""
-    return {f"{c.label}, added to DiffRO": difference(arm_of([c.name]), BASE) for c in COMPONENTS}
+    return {f"{c.label}, added to DiffRO": difference(name_of([c.name]), BASE) for c in COMPONENTS}
 
 
 def interactions() -> dict[str, Weights]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -17,6 +18,7 @@ from ablations.tracking.invocations import Attempt, Invocation, attempt, invocat
 from ablations.tracking.outbox import Entry
 from ablations.tracking.reconcile import reconcile
 from ablations.tracking.records import (
+    CONFIG_FILE,
     EXPERIMENT_STUDY,
     EXPERIMENT_WORLD,
     TAG_ARM,
@@ -180,7 +182,10 @@ class Store:
 def waiting_record(entry: Entry, replay: Replay) -> Record:
     """A cell's record from its entry in the spool, whether or not the store has taken it since."""
     run_id, find = replay.run_id(entry.key), partial(replay.artifacts, entry)
-    return _record(entry.tags, entry.metrics, entry.params, run_id=run_id, recorded=entry.started, find=find)
+    record = _record(entry.tags, entry.metrics, entry.params, run_id=run_id, recorded=entry.started, find=find)
+    if CONFIG_FILE in entry.texts:  # no file before the store takes the entry
+        record.__dict__["config"] = json.loads(entry.texts[CONFIG_FILE])
+    return record
 
 
 def _record(

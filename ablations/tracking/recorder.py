@@ -19,7 +19,7 @@ from ablations.execution.cell_file import CELL_FILE, cell_json
 from ablations.execution.environment import dirty_diff
 from ablations.execution.failures import Lost, kind_of
 from ablations.execution.runs_folder import RunsFolder
-from ablations.tracking import records
+from ablations.tracking import plugin_files, records
 from ablations.tracking.connection import UnavailableError, answering, ensure_experiment, open_client, trouble
 from ablations.tracking.invocations import asked
 from ablations.tracking.outbox import Entry, new_key, now
@@ -29,7 +29,9 @@ from ablations.tracking.records import Record
 from ablations.tracking.replay import Replay
 from rrpo.identity import content_hash
 from rrpo.pipeline.cell import Cell
+from rrpo.pipeline.effective import effective
 from rrpo.pipeline.stages import MARKER, Stage, walk
+from rrpo.settings import text
 
 
 def create(folder: RunsFolder, grid: str) -> None:
@@ -83,6 +85,7 @@ class Tracker:
         counts = {"planned_n": str(len({c.seed for c in cells})), "planned_cells": str(len(cells))}
         name = f"{self.grid} {time.strftime('%Y-%m-%d %H:%M:%S')}"
         entry = self._entry(new_key("parent"), name, "parent", tags, counts | asked(cells).params() | dict(params))
+        entry = replace(entry, texts=plugin_files.copies())
         below = replace(self, parent=entry.key, _open={}, _held={})
         below._start(entry)
         return below
@@ -116,7 +119,7 @@ class Tracker:
         key = f"cell-{content_hash([self.grid, cell.hash])[:24]}"
         tags = _cell_tags(cell) | {records.TAG_DATA_HASH: data_hash(cell)} | _built_by(files)
         entry = replace(
-            self._entry(key, cell.name, "cell", tags, cell.params()),
+            self._entry(key, cell.name, "cell", tags, cell_params(cell)),
             status="FINISHED",
             metrics=_finite(scalars),
             complete=cell.hash,
@@ -136,7 +139,7 @@ class Tracker:
     def record_failure(self, cell: Cell, lost: Lost, log: str) -> None:
         """Record that a cell failed, why, and the log with the traceback."""
         why = {records.TAG_FAILED: lost.reason[: records.TEXT_LIMIT], records.TAG_FAILURE_KIND: lost.kind}
-        entry = self._entry(new_key("failure"), cell.name, "cell", _cell_tags(cell) | why, cell.params())
+        entry = self._entry(new_key("failure"), cell.name, "cell", _cell_tags(cell) | why, cell_params(cell))
         self._note(replace(entry, status="FAILED", texts=self._texts(cell, log)))
 
     def record_card(
@@ -179,7 +182,7 @@ class Tracker:
         self, key: str, name: str, kind: str, tags: Mapping[str, str], params: Mapping[str, str] | None = None
     ) -> Entry:
         fixed = {records.TAG_KIND: kind, records.TAG_GRID: self.grid, records.TAG_INVOCATION: self.parent or key}
-        everything = fixed | owner_tags() | dict(self.tags) | dict(tags)
+        everything = fixed | owner_tags() | plugin_files.tags() | dict(self.tags) | dict(tags)
         time_of_all = now()
         return Entry(
             key=key,
@@ -215,7 +218,7 @@ class Tracker:
 
     def _texts(self, cell: Cell, log: str) -> dict[str, str]:
         return self._provenance() | {
-            "config.json": json.dumps(cell.params(), indent=1),
+            records.CONFIG_FILE: json.dumps(cell.params(), indent=1),
             CELL_FILE: cell_json(cell),
             "log.txt": log or "nothing was logged\n",
         }
@@ -223,7 +226,7 @@ class Tracker:
     def _provenance(self) -> dict[str, str]:
         texts = {"environment.json": json.dumps(dict(self.environment), indent=1)}
         diff = dirty_diff() if self.tags.get(records.TAG_DIRTY) == "true" else ""
-        return texts | ({"dirty.diff": diff} if diff else {})
+        return texts | plugin_files.copies() | ({"dirty.diff": diff} if diff else {})
 
 
 def _cell_tags(cell: Cell) -> dict[str, str]:
@@ -235,6 +238,12 @@ def _cell_tags(cell: Cell) -> dict[str, str]:
         records.TAG_WORLD_HASH: cell.world_hash,
         records.TAG_PROFILE: cell.profile.name,
     }
+
+
+def cell_params(cell: Cell) -> dict[str, str]:
+    """The params of a cell's run: which cell it is, and what it ran with."""
+    ran_with = {name: text(value) for name, value in effective(cell).items()}
+    return {"label": cell.label, "seed": str(cell.seed), "profile": cell.profile.name} | ran_with
 
 
 def data_hash(cell: Cell) -> str:

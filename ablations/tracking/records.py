@@ -8,6 +8,7 @@ by an optional listener or a plugin's judge (``phonetics_points.parquet``, ...).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
+CONFIG_FILE = "config.json"
 CURVES_FILE = "curves.parquet"
 POINTS_FILE = "points.parquet"
 TEST_POINTS_FILE = "test_points.parquet"
@@ -199,6 +201,8 @@ TAG_TEST = "listening_test"
 """Id of a listening test, on its own run and on those of its ratings."""
 TAG_RATER = "rater"
 """Who rated, as the person wrote it."""
+TAG_PLUGINS = "plugins"
+"""JSON of the plugin files that a run was made with, name by hash; copies lie among its artifacts."""
 TAG_FAILED = "failed"
 """Why a cell's run failed, one line."""
 TAG_FAILURE_KIND = "failure_kind"
@@ -233,7 +237,7 @@ class Record:
     scalars: Mapping[str, float]
     """See `SCALARS`."""
     params: Mapping[str, str] = field(default_factory=dict)
-    """The flat config."""
+    """What the cell ran with (`rrpo.pipeline.effective`), as text; of older records the whole flat config as JSON."""
     run_id: str = ""
     """MLflow run."""
     recorded: int = 0
@@ -252,6 +256,12 @@ class Record:
     def optional(self) -> frozenset[str]:
         """Roles of the optional stages whose results are in the record."""
         return frozenset(filter(None, self.tags.get(TAG_OPTIONAL, "").split(",")))
+
+    @cached_property
+    def config(self) -> Mapping[str, str]:
+        """The whole flat config, ``section.field`` -> JSON, from the run's artifact."""
+        path = self.folder / CONFIG_FILE
+        return dict(json.loads(path.read_text())) if path.is_file() else self.params
 
     @cached_property
     def curves(self) -> pd.DataFrame:

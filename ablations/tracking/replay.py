@@ -124,7 +124,9 @@ class Replay:
         if not run:
             run = self._create(experiment, entry)
         for name, text in entry.texts.items():
-            (place / ARTIFACTS / name).write_text(text, encoding="utf-8")
+            path = place / ARTIFACTS / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
         self._fill(run, entry, place / ARTIFACTS)
         if entry.status != "RUNNING":
             self.client.set_terminated(run, entry.status)

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ablations.components import BASE, RRPO
 from ablations.judges import gold, tuning
 from ablations.outcomes import accuracy, find, measured
 from ablations.rendering.figure_style import NARROW, WIDE, drawable, figure_of, look, percent, pick, preferred, save
 from ablations.stats.statistics import t_interval
 from ablations.tracking.records import Record
 from reports.figures.labels import beside
+from rrpo.arms import BASE, RRPO
 
 if TYPE_CHECKING:
     import pandas as pd

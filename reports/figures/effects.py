@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ablations.components import COMPONENTS, arm_of, subsets
+from ablations.components import COMPONENTS, subsets
 from ablations.outcomes import find
 from ablations.rendering.figure_style import (
     BLUE,
@@ -29,6 +29,7 @@ from ablations.stats.statistics import t_interval
 from ablations.tracking.records import Record
 from reports.effects import Row
 from reports.figures.labels import beside
+from rrpo.arms import name_of
 
 SEEDS = "{measure} by arm: every seed a dot, beside it the mean with its 95 % t-interval."
 
@@ -109,7 +110,7 @@ def seeds(records: Sequence[Record], folder: Path, metric: str = PRIMARY_OUTCOME
 def interactions(records: Sequence[Record], folder: Path) -> list[Path]:
     """``interactions.pdf`` and ``.png``; nothing unless the whole factorial is there."""
     values = primary().values(records)
-    arms = [arm_of(on) for on in subsets()]
+    arms = [name_of(on) for on in subsets()]
     common = [
         s for s in sorted({r.seed for r in records}) if all(math.isfinite(values.get((a, s), math.nan)) for a in arms)
     ]
@@ -130,7 +131,7 @@ def interactions(records: Sequence[Record], folder: Path) -> list[Path]:
                 means = []
                 for level in (False, True):
                     group = [
-                        arm_of(parts) for parts in subsets() if (a.name in parts) == level and (b.name in parts) == on
+                        name_of(parts) for parts in subsets() if (a.name in parts) == level and (b.name in parts) == on
                     ]
                     means.append(t_interval([float(np.mean([values[arm, seed] for arm in group])) for seed in common]))
                 x = np.array([0, 1]) + (0.02 if on else -0.02)

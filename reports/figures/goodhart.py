@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablations.components import BASE
 from ablations.judges import gold
 from ablations.rendering.figure_style import BLUE, GREY, VERMILION, WIDE, figure_of, percent, save
 from ablations.stats.statistics import mean_path
 from ablations.tracking.records import Record
+from rrpo.arms import BASE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

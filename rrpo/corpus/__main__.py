@@ -149,7 +149,7 @@ def notes(found: Summary) -> list[str]:
 def main() -> None:
     """Entry point of the console script."""
     try:
-        app(prog_name="rrpo.corpus")
+        app(prog_name=sys.argv[0] if sys.argv[0].startswith("rrpo ") else "python -m rrpo.corpus")
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -102,7 +102,8 @@ def _registered(choice: Choice) -> type[Judge]:
     kind = JUDGES[choice.name]
     if JUDGES.source(choice.name) != choice.source:
         raise PluginError(
-            f"the plugin of the judge {choice.name!r} has the hash {JUDGES.source(choice.name) or 'of the package'}, not "
-            f"{choice.source or 'of the package'}: it was edited since the stage was planned; run the command again"
+            f"the plugin of the judge {choice.name!r} was edited since the stage was planned",
+            got=f"hash {JUDGES.source(choice.name) or 'of the package'}, not {choice.source or 'of the package'}",
+            fix="run the command again",
         )
     return kind

@@ -70,7 +70,7 @@ class Judge(Protocol):
 class _Judges(Registry[type[Judge]]):
     def register(self, name: str, item: type[Judge]) -> type[Judge]:
         if name in RESERVED:
-            raise PluginError(f"a judge cannot be named {name!r}, as a column of a record is: choose another name")
+            raise PluginError("a judge has the name of a record's column", got=name, fix="choose another name")
         return super().register(name, item)
 
 

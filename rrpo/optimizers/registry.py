@@ -32,7 +32,7 @@ class OptimizerRegistry(Registry[type[PolicyOptimizer]]):
         """
         made, source = self._made(choice.name, dict(choice.options)), self.source(choice.name)
         if choice.source != source:
-            raise _refused(
+            raise PluginError(
                 f"the file of the optimizer {choice.name!r} is not the one that was chosen",
                 got=f"hash {source or 'none'} instead of {choice.source or 'none'}",
                 fix="plan the run again with this file, or restore the other",
@@ -46,21 +46,19 @@ class OptimizerRegistry(Registry[type[PolicyOptimizer]]):
         for option, value in options.items():
             if option not in known:
                 fix = f"its options are {', '.join(known)}" if known else "it has no options"
-                raise _refused(f"the optimizer {name!r} has no such option", got=option, fix=fix)
+                raise PluginError(f"the optimizer {name!r} has no such option", got=option, fix=fix)
             if hints[option] is float and type(value) is int:
                 values[option] = float(value)
             elif type(value) is not hints[option]:
                 what = f"an option of the optimizer {name!r} is of another type"
-                raise _refused(what, got=f"{option} = {value!r}", fix=f"give a value of type {hints[option].__name__}")
+                raise PluginError(
+                    what, got=f"{option} = {value!r}", fix=f"give a value of type {hints[option].__name__}"
+                )
         try:
             return kind(**values)
         except (TypeError, ValueError) as error:
             what, got = f"the optimizer {name!r} refuses its options: {error}", dict(options) or "no options"
-            raise _refused(what, got=got, fix="give values that it takes") from error
-
-
-def _refused(what: str, *, got: object, fix: str) -> PluginError:
-    return PluginError(f"{what}\n  got: {got}\n  fix: {fix}")
+            raise PluginError(what, got=got, fix="give values that it takes") from error
 
 
 OPTIMIZERS = OptimizerRegistry("optimizer")

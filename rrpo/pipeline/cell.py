@@ -53,6 +53,11 @@ class Cell:
         """
         return dataflow.optional(self.profile, self.arm, self.seed, policy=self.policy)
 
+    @property
+    def all_stages(self) -> list[Stage]:
+        """Those of the record, and the optional ones."""
+        return [*self.stages.values(), *self.optional.values()]
+
     @cached_property
     def hash(self) -> str:
         """Identity of the cell's result: label and every stage's key."""

@@ -156,6 +156,16 @@ class Regularizer:
         """Whether every strength that has an off value is at it."""
         return all(getattr(self, knob.name) == knob.off for knob in self.own_knobs() if knob.off is not None)
 
+    @property
+    def off_values(self) -> dict[str, Any]:
+        """Identity values of the strengths that switch it."""
+        return {knob.name: knob.off for knob in self.own_knobs() if knob.off is not None}
+
+    @property
+    def on_values(self) -> dict[str, Any]:
+        """Values of the same strengths where it is on: those that it has here."""
+        return {name: getattr(self, name) for name in self.off_values}
+
     def draws(self, shape: torch.Size, seed: int, step: int) -> Tensor:
         """The noise of one step for frames of ``shape`` ``(B, T, M)``, the same whatever the strengths; by default none.
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ablations.execution.worker import stopping
+from rrpo import plugins
 from rrpo.pipeline.claims import Claims
 from rrpo.pipeline.errors import ClaimedError, DivergedError, Interrupted
 from rrpo.pipeline.stages import Context
@@ -25,6 +26,11 @@ def note(path: str, word: str, report: Report) -> int:
         file.write(word + "\n")
     print(f"noted {word}")
     return os.getpid()
+
+
+def plugin_names(report: Report) -> list[str]:
+    """The plugin files that this worker has loaded."""
+    return [path.name for path in plugins.loaded()]
 
 
 def told_when_to_end(folder: str, report: Report) -> int:

@@ -26,7 +26,7 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     def grid(profile: object, seeds: range) -> list:
         return fakes.cells(["sft", "rrpo"], seeds)
 
-    monkeypatch.setitem(GRIDS, "tiny", Grid(cells=grid, profile="smoke", seeds=1, first_seed=1))  # type: ignore[arg-type]
+    monkeypatch.setitem(GRIDS._items, "tiny", Grid(cells=grid, profile="smoke", seeds=1, first_seed=1))  # type: ignore[arg-type]
 
 
 def call(*arguments: str, runs: Path) -> Result:

@@ -7,19 +7,11 @@ from dataclasses import dataclass, fields, replace
 
 import pytest
 
-from ablations.components import (
-    COMPONENTS,
-    Component,
-    arm_of,
-    factorial,
-    papers,
-    regularizers,
-    singles,
-    subsets,
-)
+from ablations.components import COMPONENTS, Component, factorial, singles, subsets
 from ablations.grids import arms, loo
 from ablations.stats.contrasts import component_of, corner_effects, interactions, main_effects
 from ablations.stats.family import family
+from rrpo.arms import name_of, papers, regularizers
 from rrpo.config import OFF, RegularizerConfig
 from rrpo.profiles import SMOKE
 from rrpo.regularizers import REGULARIZERS, Regularizer, strength, switched_on
@@ -54,11 +46,11 @@ def test_the_papers_components_are_the_configs_defaults_and_all_off_is_off():
 
 
 def test_rrpo_is_the_papers_three_whatever_else_there_is(fourth: Component):
-    assert arm_of(["adv", "ls", "eam"]) == "rrpo"
-    assert arm_of(["x", "adv", "ls", "eam"]) == "rrpo_x"
-    assert arm_of(["x"]) == "x"
-    assert arm_of(["x", "ls"]) == "ls_x"
-    assert arm_of([]) == "diffro"
+    assert name_of(["adv", "ls", "eam"]) == "rrpo"
+    assert name_of(["x", "adv", "ls", "eam"]) == "rrpo_x"
+    assert name_of(["x"]) == "x"
+    assert name_of(["x", "ls"]) == "ls_x"
+    assert name_of([]) == "diffro"
     assert len(set(factorial())) == 16 == len(subsets())
     assert singles() == ["diffro", "ls", "eam", "adv", "x", "rrpo"]
     assert arms()["rrpo"].regularizers == RegularizerConfig()

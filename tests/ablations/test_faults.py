@@ -130,7 +130,8 @@ from ablations import run
 from ablations.grids import GRIDS, Grid
 if __name__ == "__main__":
     trouble = {f"rrpo/{sys.argv[4]}": Path(sys.argv[3])}
-    GRIDS["tiny"] = Grid(cells=lambda profile, seeds: fakes.cells(["diffro", "rrpo"], seeds, trouble), seeds=1, first_seed=1)
+    cells = lambda profile, seeds: fakes.cells(["diffro", "rrpo"], seeds, trouble)
+    GRIDS.register("tiny", Grid(cells=cells, seeds=1, first_seed=1))
     sys.argv = ["ablations.run", "--grid", "tiny", "--workers", "1", "--seeds", sys.argv[4], "--runs-dir", sys.argv[2]]
     run.main()
 """

@@ -111,7 +111,7 @@ def test_a_command_records_on_the_server_and_every_host_reads_it(
     server: Server, grid: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     cells = fakes.cells(["sft", "rrpo"], [1])
-    monkeypatch.setitem(GRIDS, grid, Grid(cells=lambda profile, seeds: cells, profile="smoke", seeds=1))
+    monkeypatch.setitem(GRIDS._items, grid, Grid(cells=lambda profile, seeds: cells, profile="smoke", seeds=1))
     runs = tmp_path / "runs"
     command = ["--grid", grid, "--workers", "1", "--runs-dir", str(runs)]
     result = CliRunner().invoke(app, command, env={"COLUMNS": "200"})

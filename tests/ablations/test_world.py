@@ -15,6 +15,7 @@ from ablations.execution import plan
 from ablations.execution.request import Request, request
 from ablations.execution.runs_folder import check
 from ablations.grids import GRIDS
+from ablations.tracking.recorder import cell_params
 from rrpo.pipeline import frozen, stages
 from rrpo.pipeline.stages import Stage
 from rrpo.profiles import in_world
@@ -93,7 +94,7 @@ def test_a_run_is_asked_for_in_another_world(tmp_path: Path) -> None:
     assert here.profile.name == other.profile.name
     assert here.world_hash != other.world_hash
     for cell in (here, other):
-        assert cell.params()[plan.WORLD] == str(cell.profile.world.seed)
+        assert cell_params(cell)[plan.WORLDS[0]] == str(cell.profile.world.seed)
 
 
 def test_a_cell_of_another_world_is_missing_where_this_worlds_is_done(runs: Path, run: Run) -> None:
@@ -106,6 +107,6 @@ def test_a_cell_of_another_world_is_missing_where_this_worlds_is_done(runs: Path
 
 
 def test_a_grid_has_its_own_first_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(GRIDS, "later", replace(GRIDS["smoke"], first_seed=7))
+    monkeypatch.setitem(GRIDS._items, "later", replace(GRIDS["smoke"], first_seed=7))
     assert request(grid="later", runs_dir=tmp_path / "runs").seeds == [7, 8]
     assert request(grid="later", first_seed=5, runs_dir=tmp_path / "runs").seeds == [5, 6]

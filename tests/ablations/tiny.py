@@ -41,6 +41,6 @@ def cells(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
 if __name__ == "__main__":
     from ablations import run
 
-    GRIDS["tiny"] = Grid(cells=cells, profile="smoke", seeds=1, first_seed=1)
+    GRIDS.register("tiny", Grid(cells=cells, profile="smoke", seeds=1, first_seed=1))
     sys.argv[0] = "ablations.run"
     run.main()

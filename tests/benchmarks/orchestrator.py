@@ -221,7 +221,7 @@ def command(count: int, arguments: list[str]) -> None:
     """``ablations.run`` on the trivial grid; the seconds after its import."""
     from ablations import run
 
-    GRIDS["trivial"] = Grid(cells=lambda profile, seeds: cells(count), profile="smoke", seeds=1, first_seed=1)
+    GRIDS.register("trivial", Grid(cells=lambda profile, seeds: cells(count), profile="smoke", seeds=1, first_seed=1))
     start = time.monotonic()
     try:
         run.app(arguments, standalone_mode=False)

@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=1000)
     parser.add_argument("--runs-dir", type=Path, help="keep the synthetic store here, and use it when it is there")
     asked = parser.parse_args()
-    GRIDS[GRID] = Grid(cells=lambda profile, seeds: fakes.cells(ARMS, seeds), profile="smoke")
+    GRIDS.register(GRID, Grid(cells=lambda profile, seeds: fakes.cells(ARMS, seeds), profile="smoke"))
     with tempfile.TemporaryDirectory() as spare:
         root = asked.runs_dir or Path(spare) / "runs"
         if not check(root).exists:

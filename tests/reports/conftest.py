@@ -19,4 +19,6 @@ from ablations.grids import GRIDS, Grid  # noqa: E402
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """A grid of fake cells under the name ``tiny``."""
-    monkeypatch.setitem(GRIDS, "tiny", Grid(cells=lambda profile, seeds: fakes.cells(ARMS, seeds), profile="smoke"))
+    monkeypatch.setitem(
+        GRIDS._items, "tiny", Grid(cells=lambda profile, seeds: fakes.cells(ARMS, seeds), profile="smoke")
+    )

@@ -6,10 +6,11 @@ import pandas as pd
 import pytest
 from synthetic import record
 
-from ablations.components import arm_of, subsets
+from ablations.components import subsets
 from ablations.rendering.sheet import as_csv, markdown
 from ablations.tracking.records import Record
 from reports.factorial import sheet
+from rrpo.arms import name_of
 
 
 def records(oracle: bool) -> list[Record]:
@@ -19,7 +20,7 @@ def records(oracle: bool) -> list[Record]:
         wobble = 0.001 * (seed - 1.5)
         for on in subsets():
             gain = 0.02 * ("ls" in on) + 0.04 * ("ls" in on and "adv" in on) + 0.01 * ("eam" in on) + wobble * len(on)
-            made.append(record(arm_of(on), seed, 0.4 + 0.05 * seed + gain))
+            made.append(record(name_of(on), seed, 0.4 + 0.05 * seed + gain))
         if oracle:
             made.append(record("oracle", seed, 0.4 + 0.05 * seed + 0.14 + wobble))
     return made

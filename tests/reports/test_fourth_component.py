@@ -43,7 +43,7 @@ def extended(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     )
     REGULARIZERS.register("x", Fourth())
     OUTCOMES.append(outcome)
-    monkeypatch.setitem(GRIDS, "tiny", Grid(cells=lambda profile, seeds: cells(seeds), profile="smoke"))
+    monkeypatch.setitem(GRIDS._items, "tiny", Grid(cells=lambda profile, seeds: cells(seeds), profile="smoke"))
     yield
     del REGULARIZERS._items["x"]
     OUTCOMES.remove(outcome)

@@ -44,7 +44,9 @@ def test_signs_that_latex_takes_for_commands(tmp_path: Path):
 @pytest.mark.timeout(300)
 def test_everything_that_a_report_writes(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     arms = ["sft", *factorial(), "oracle"]
-    monkeypatch.setitem(GRIDS, "tiny", Grid(cells=lambda profile, seeds: fakes.cells(arms, seeds), profile="smoke"))
+    monkeypatch.setitem(
+        GRIDS._items, "tiny", Grid(cells=lambda profile, seeds: fakes.cells(arms, seeds), profile="smoke")
+    )
     store_cells(runs, fakes.cells(arms, [1, 2, 3]))
     result = report(runs, tmp_path / "out", "--grid", "tiny", "--format", "tex")
     assert result.exit_code == 0, result.output

@@ -38,7 +38,7 @@ def test_a_report_has_table_and_figure_the_same_bytes_each_time(runs: Path, tmp_
         assert result.exit_code == 0, result.output
     names = {path.name for path in (tmp_path / "one").iterdir()}
     tables = {"components", "table", "effects", "outcomes", "ablation", "reward_models", "overoptimisation", "at_kl"}
-    tables |= {"early_stopped", "published"}
+    tables |= {"early_stopped", "published", "ran_with"}
     figures = {"goodhart", "forest", "seeds", "training", "pareto", "confusion", "spectrograms"}
     assert names == {f"{name}.{ending}" for name in tables for ending in ("md", "csv", "tex", "html")} | {
         f"{name}.{ending}" for name in figures for ending in ("pdf", "png")
@@ -144,7 +144,7 @@ def test_development_seeds_are_reported_alone_or_not_at_all(runs: Path, monkeypa
     assert selection.counted.startswith("Of 6 planned cells 5 are complete, 1 missing")
     assert "Left out: 4 cells of development seeds (1000 and up)." in selection.notes
     assert {r.seed for r in select(runs, "tiny", world="world-b").records} == {1000, 1001}
-    monkeypatch.setitem(GRIDS, "more", GRIDS["tiny"])
+    monkeypatch.setitem(GRIDS._items, "more", GRIDS["tiny"])
     store_cells(runs, fakes.cells(["diffro"], [1000]), "more")
     assert {r.seed for r in select(runs, ["tiny", "more"]).records} == {1, 2, 3}
 
@@ -236,7 +236,9 @@ def test_format_and_metric_are_checked_and_obeyed(runs: Path, tmp_path: Path):
 
 
 def test_grids_of_one_world_are_pooled_and_of_two_refused(runs: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(GRIDS, "more", Grid(cells=lambda profile, seeds: fakes.cells(["adv"], seeds), profile="smoke"))
+    monkeypatch.setitem(
+        GRIDS._items, "more", Grid(cells=lambda profile, seeds: fakes.cells(["adv"], seeds), profile="smoke")
+    )
     shared = fakes.cells(["diffro"], [1])
     store_cells(runs, shared)
     store_cells(runs, [*shared, *fakes.cells(["adv"], [1])], "more")
@@ -247,7 +249,7 @@ def test_grids_of_one_world_are_pooled_and_of_two_refused(runs: Path, monkeypatc
     shared_home, own_home = (address.split("/")[-3] for _, address in page.runs(pooled))
     assert shared_home in homes
     assert own_home == homes[1], "a run's link leads to its own grid's experiment"
-    monkeypatch.setitem(GRIDS, "else", GRIDS["more"])
+    monkeypatch.setitem(GRIDS._items, "else", GRIDS["more"])
     store_cells(runs, fakes.cells(["ls"], [1], world="b"), "else")
     with pytest.raises(InputError, match="different worlds"):
         select(runs, ["tiny", "else"])

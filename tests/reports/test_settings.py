@@ -332,7 +332,7 @@ def test_a_grid_of_settings_is_reported(runs: Path, tmp_path: Path, monkeypatch:
         made = [replace(cell, arm=arms[cell.label], profile=EMBEDDED) for cell in fakes.cells(list(arms), [1])]
         return [replace(cell, seed=seed) for seed in seeds for cell in made]
 
-    monkeypatch.setitem(GRIDS, "tiny", Grid(cells=cells, profile="smoke"))
+    monkeypatch.setitem(GRIDS._items, "tiny", Grid(cells=cells, profile="smoke"))
     store_cells(runs, cells(None, [1]))
     made = make(select(runs, "tiny"))
     assert made.answer[0].startswith("RRPO - DiffRO: Interim, not tested, n = 1, the same seeds in all settings")

@@ -123,6 +123,16 @@ def test_a_changed_space_or_seed_is_refused_with_what_differs(tmp_path: Path):
     assert "objectives: was ['clean_success'], now ['hacked_share']" in text
 
 
+def test_a_setting_makes_another_study_with_a_name_of_its_own(tmp_path: Path):
+    plain, other = command(tmp_path).search, command(tmp_path, settings=["optimize.beta=0.5"]).search
+    assert (plain.name, other.name) == ("regularizers-smoke", "regularizers-smoke-optimize.beta-0.5")
+    assert other.question.profile.optimize.beta == 0.5
+    assert identity(other)["profile"] == "smoke+optimize.beta=0.5"
+    assert identity(other)["stages"]["optimize"] != identity(plain)["stages"]["optimize"]
+    with pytest.raises(InputError, match="changes nothing here"):
+        command(tmp_path, settings=["finetune.regularizers.epsilon=0.2"])
+
+
 @pytest.mark.parametrize("name", ["2024-a", "a.b_c-1", "_x", "7"])
 def test_a_studys_name_may_begin_with_a_digit(tmp_path: Path, name: str):
     assert command(tmp_path, name=name).search.name == name

@@ -22,6 +22,7 @@ from ablations.errors import InputError
 from ablations.execution.failures import kind_of
 from ablations.execution.launchers.pool import Died, Event, Failed, Progress, Task
 from ablations.execution.launchers.remote import Host
+from rrpo import plugins
 
 POLL = 0.5
 """Seconds an actor listens to its worker before it looks for other calls, such as to stop."""
@@ -50,7 +51,7 @@ class RayPool:
         """Hand a task to an idle actor, or to a new one."""
         slot = min(set(range(self.capacity)) - set(self._pending.values()))
         if slot not in self._actors:
-            self._actors[slot] = self._ray.remote(Host).options(**self._options).remote(sys.path)
+            self._actors[slot] = self._ray.remote(Host).options(**self._options).remote(sys.path, plugins.files())
         self._pending[self._actors[slot].submit.remote(task, log)] = slot
         return slot
 

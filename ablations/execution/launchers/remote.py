@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from ablations.execution.launchers.local import LocalPool
 from ablations.execution.launchers.pool import Event, Progress, Task
+from rrpo import plugins
 
 LISTEN = 1.0
 """Seconds between two looks for a request to stop."""
@@ -26,9 +27,14 @@ LISTEN = 1.0
 class Host(LocalPool):
     """A pool of one worker process."""
 
-    def __init__(self, paths: Sequence[str]) -> None:
+    def __init__(self, paths: Sequence[str], plugin_files: Sequence[str] = ()) -> None:
+        """``paths`` and ``plugin_files`` are those of the process that hands the tasks out.
+
+        Raises PluginError where a plugin file is not shared with this machine.
+        """
         super().__init__(1)
         sys.path += [path for path in paths if path not in sys.path]
+        plugins.use(plugin_files)
 
     def submit(self, task: Task, log: Path) -> int:
         """As the pool's. Raises FileNotFoundError where the runs folder is not shared with this machine."""
@@ -38,13 +44,15 @@ class Host(LocalPool):
             return super().submit(task, log)
 
 
-def run_alone(pickled: bytes, log: Path, paths: Sequence[str], note: Path, grace: float) -> Event:
+def run_alone(
+    pickled: bytes, log: Path, paths: Sequence[str], plugin_files: Sequence[str], note: Path, grace: float
+) -> Event:
     """The body of a batch job: one task to its end; how far it is goes into the file ``note``, a stop comes by `halt_file`.
 
-    The task comes pickled, since ``paths`` may be where its modules are.
+    The task comes pickled, since its modules may be in ``paths``, or plugins.
     """
     signal.signal(signal.SIGTERM, _leave)
-    host = Host(paths)
+    host = Host(paths, plugin_files)
     try:
         host.submit(pickle.loads(pickled), log)
         while True:

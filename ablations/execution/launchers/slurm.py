@@ -25,6 +25,7 @@ import psutil
 from ablations.errors import InputError
 from ablations.execution.launchers.pool import Died, Event, Failed, Progress, Task
 from ablations.execution.launchers.remote import halt_file, run_alone
+from rrpo import plugins
 
 POLL = 0.2
 """Seconds between two looks at the jobs; submitit itself asks Slurm more seldom."""
@@ -80,7 +81,8 @@ class SlurmPool:
         note.unlink(missing_ok=True)
         halt_file(note).unlink(missing_ok=True)
         with _no_interrupt():
-            job = self._executor.submit(run_alone, pickle.dumps(task), log, sys.path, note, CLEAN_UP)
+            pickled = pickle.dumps(task)
+            job = self._executor.submit(run_alone, pickled, log, sys.path, plugins.files(), note, CLEAN_UP)
         self._jobs[slot] = _Job(job, note)
         return slot
 

@@ -21,6 +21,7 @@ from ablations.errors import InputError
 from ablations.execution import launchers
 from ablations.execution.launchers.local import LocalPool
 from ablations.execution.launchers.pool import Died, Done, Event, Failed, Pool, Progress, Task
+from rrpo import plugins
 
 HERE = Path(__file__).parents[1]
 PATIENCE = 90.0
@@ -111,6 +112,16 @@ class TestContract:
         assert {(event.slot, event.result) for event in told if isinstance(event, Done)} == {(0, True), (1, True)}
         slot = pool.submit(task("environment"), tmp_path / "log")
         assert end_of(pool, slot).result == ("1", False)  # type: ignore[union-attr]
+
+    def test_workers_load_the_plugins_of_this_process(
+        self, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(plugins, "_loaded", {})
+        monkeypatch.setenv(plugins.VARIABLE, "")
+        (tmp_path / "mine.py").write_text("")
+        plugins.use([tmp_path / "mine.py"])
+        slot = pool.submit(task("plugin_names"), tmp_path / "log")
+        assert end_of(pool, slot).result == ["mine.py"]  # type: ignore[union-attr]
 
     def test_an_error_is_told_with_its_kind_and_the_log_has_the_traceback(self, pool: Pool, tmp_path: Path):
         slot = pool.submit(task("fail"), tmp_path / "log")

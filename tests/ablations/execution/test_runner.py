@@ -24,7 +24,7 @@ from ablations.execution.scheduler import Failure
 from ablations.stats.family import primary
 from ablations.tracking import recorder, records
 from ablations.tracking.reader import Store
-from ablations.tracking.recorder import Tracker
+from ablations.tracking.recorder import Tracker, cell_params
 from rrpo.pipeline.stages import Context, materialise
 
 ARMS = ["sft", "diffro", "rrpo"]
@@ -78,7 +78,7 @@ def test_what_a_cell_leaves_in_mlflow(runs: Path, run: Run):
     assert found.info.run_name == "rrpo/1"
     assert tags["complete"] == tags["cell_hash"] == cell.hash
     assert {"grid", "arm", "seed", "world_hash", "git_sha", "dirty", "profile", "kind"} <= tags.keys()
-    assert found.data.params["arm.regularizers.epsilon"] == "0.1"
+    assert found.data.params == cell_params(cell)
     assert len(store.client.get_metric_history(found.info.run_id, "policy/reward")) == 20
     assert found.data.metrics["seconds"] >= 0
     folder = store.record(found.info.run_id).folder
@@ -218,7 +218,8 @@ from ablations import run
 from ablations.grids import GRIDS, Grid
 if __name__ == "__main__":
     trouble = {"rrpo/1": Path(sys.argv[2])}
-    GRIDS["tiny"] = Grid(cells=lambda profile, seeds: fakes.cells(["diffro", "rrpo"], seeds, trouble), seeds=1, first_seed=1)
+    cells = lambda profile, seeds: fakes.cells(["diffro", "rrpo"], seeds, trouble)
+    GRIDS.register("tiny", Grid(cells=cells, seeds=1, first_seed=1))
     sys.argv = ["ablations.run", "--grid", "tiny", "--workers", "1", "--runs-dir", sys.argv[3]]
     run.main()
 """

@@ -5,22 +5,23 @@ import math
 import numpy as np
 import pytest
 
-from ablations.components import arm_of, factorial, subsets
+from ablations.components import factorial, subsets
 from ablations.grids import arms
 from ablations.stats.contrasts import apply, corner_effect, factorial_effect
+from rrpo.arms import name_of
 
 EFFECTS = {(): 10.0, ("ls",): 1.0, ("eam",): 2.0, ("adv",): -3.0, ("ls", "adv"): 4.0, ("ls", "eam", "adv"): 6.0}
 """What each set of components adds wherever all of it is on."""
 
 
 def outcomes(seed: int = 1) -> dict[tuple[str, int], float]:
-    return {(arm_of(on), seed): sum(v for parts, v in EFFECTS.items() if set(parts) <= set(on)) for on in subsets()}
+    return {(name_of(on), seed): sum(v for parts, v in EFFECTS.items() if set(parts) <= set(on)) for on in subsets()}
 
 
 def test_arms_of_the_factorial_are_the_grids():
-    assert {arm_of(on) for on in subsets()} == set(factorial())
+    assert {name_of(on) for on in subsets()} == set(factorial())
     for on in subsets():
-        found = arms()[arm_of(on)].regularizers
+        found = arms()[name_of(on)].regularizers
         assert (found.epsilon > 0, found.mix_probability > 0, found.alpha > 0) == tuple(
             p in on for p in ("ls", "eam", "adv")
         )
@@ -51,10 +52,10 @@ def test_a_missing_arm_makes_the_seed_missing():
 def test_effects_are_the_coefficients_of_a_least_squares_fit():
     """Independent way: regress on -1/+1 codes and their products; an effect is twice its coefficient."""
     rng = np.random.default_rng(0)
-    table = {(arm_of(on), 1): float(rng.normal()) for on in subsets()}
+    table = {(name_of(on), 1): float(rng.normal()) for on in subsets()}
     parts = [chosen for chosen in subsets() if chosen]
     codes = {on: {part: 1.0 if part in on else -1.0 for part in ("ls", "eam", "adv")} for on in subsets()}
     design = [[1.0, *(math.prod(codes[on][part] for part in chosen) for chosen in parts)] for on in subsets()]
-    beta, *_ = np.linalg.lstsq(np.array(design), np.array([table[arm_of(on), 1] for on in subsets()]), rcond=None)
+    beta, *_ = np.linalg.lstsq(np.array(design), np.array([table[name_of(on), 1] for on in subsets()]), rcond=None)
     for chosen, coefficient in zip(parts, beta[1:], strict=True):
         assert apply(factorial_effect(chosen), table, [1])[0] == pytest.approx(2 * coefficient), chosen

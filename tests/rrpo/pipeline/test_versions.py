@@ -26,6 +26,7 @@ from rrpo.validation.sections import sections
 ROOT = Path(dataflow.__file__).parents[2]
 DIGESTS = Path(__file__).with_name("stage_digests.json")
 INFRASTRUCTURE = {
+    "rrpo",
     "rrpo.pipeline.stages",
     "rrpo.pipeline.errors",
     "rrpo.pipeline.checkpoint",
@@ -33,7 +34,7 @@ INFRASTRUCTURE = {
     "rrpo.plugins",
     "rrpo.torch_shim",
 }
-"""Not part of what a stage computes: a resumed build equals an undisturbed one."""
+"""Not part of what a stage computes: the package's public names; and a resumed build equals an undisturbed one."""
 CONFIGS = {"rrpo.config", "rrpo.corpus.config", "rrpo.judges.config", "rrpo.validation.config"}
 """Hashed by value: only what they define beside the config classes counts."""
 

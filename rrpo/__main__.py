@@ -1,0 +1,141 @@
+"""``python -m rrpo --arm rrpo --seed 1``: train one arm with one seed in this process, and print its numbers.
+
+No tracking store is written: results lie in ``--out`` by content hash, and `ablations.run` finds them there.
+
+Exit status: 0, 1 when the training failed, 2 for bad input, 130 when stopped by Ctrl-C; the same command then goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from rrpo.api import DEVICES, Report, Result, build, make_cell, result
+from rrpo.arms import ARMS
+from rrpo.errors import InputError
+from rrpo.pipeline.errors import failure_kind
+from rrpo.pipeline.stages import Stage
+from rrpo.plugins import load_all, use
+from rrpo.profiles import PROFILES
+from rrpo.regularizers import REGULARIZERS
+from rrpo.settings import assignments, differences
+
+NUMBERS: Mapping[str, str] = {
+    "end_test_accuracy": "emotion heard by the held-out judge (gold)",
+    "end_val_accuracy": "emotion heard by the judge of curves",
+    "end_proxy_accuracy": "emotion heard by its own reward model",
+    "end_phone_error_rate": "phone errors, a phone of the text",
+    "end_hack_rate": "hacked: proxy right, and gold wrong or an artefact",
+    "end_uptake": "shortcut uptake",
+    "end_kl_token": "KL to SFT, nats a token",
+    "rm_accuracy_valid": "reward model alone: accuracy",
+    "rm_ece": "reward model alone: calibration error",
+}
+"""What is printed of the last checkpoint's numbers; ``--json`` has all."""
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def command(
+    arm: Annotated[
+        str,
+        typer.Option(help=f"Which arm: {', '.join(ARMS)}, or regularisers of {', '.join(REGULARIZERS)} joined by _."),
+    ] = "rrpo",
+    seed: Annotated[int, typer.Option(help="The seed. From 1000 on: for development.")] = 1,
+    profile: Annotated[str, typer.Option(help=f"Size of world and models: {', '.join(PROFILES)}.")] = "embedded",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change the profile, as in optimize.beta=0.01; repeatable."),
+    ] = None,
+    plugin: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="A Python file that registers your own; repeatable.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where results lie; a runs folder will do.")] = Path("runs"),
+    device: Annotated[str, typer.Option(help=f"One of {', '.join(DEVICES)}.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print all numbers, parameters and paths as JSON.")] = False,
+) -> None:
+    """Train one arm with one seed, and print its numbers; what is there already is not built again."""
+    told = Console(stderr=True)
+    try:
+        use(plugin or ())
+        load_all()
+        values = assignments(settings or ())
+        cell = make_cell(arm, seed=seed, profile=profile, settings=values)
+        for path, (before, after) in differences(PROFILES[profile], cell.profile).items():
+            told.print(f"set {path} = {after} ({profile} has {before})", highlight=False)
+        with _shown(told) as report:
+            build(cell, out, device, report)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        print("Stopped. What is built is kept; the same command goes on from there.", file=sys.stderr)
+        raise typer.Exit(130) from None
+    except Exception as error:
+        print(f"failed ({failure_kind(error)}): {type(error).__name__}: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
+    found = result(cell, out)
+    print(as_text(found)) if as_json else Console().print(table(found))
+    if not as_json:
+        print("\n".join(f"{name}: {path}" for name, path in found.tables.items()))
+
+
+def as_text(found: Result) -> str:
+    """All of a result as JSON."""
+    cell = found.cell
+    return json.dumps(
+        {
+            "arm": cell.label,
+            "seed": cell.seed,
+            "profile": cell.profile.name,
+            "cell_hash": cell.hash,
+            "numbers": dict(found.numbers),
+            "parameters": found.parameters,
+            "files": {name: str(path) for name, path in found.files.items()},
+        },
+        indent=1,
+    )
+
+
+def table(found: Result) -> Table:
+    """The numbers that say how it went."""
+    cell = found.cell
+    made = Table("number", "value", "what it is", title=f"{cell.name} on {cell.profile.name}", title_justify="left")
+    for name, words in NUMBERS.items():
+        if name in found.numbers:
+            made.add_row(name, f"{found.numbers[name]:.3f}", words)
+    return made
+
+
+@contextmanager
+def _shown(console: Console) -> Iterator[Report]:
+    """Progress bars on a terminal, one a stage; elsewhere a line for each."""
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        bars: dict[str, int] = {}
+
+        def report(stage: Stage, done: int, total: int) -> None:
+            if stage.key not in bars:
+                bars[stage.key] = progress.add_task(str(stage), total=total)
+                if not console.is_terminal:
+                    console.print(f"building {stage}", highlight=False)
+            progress.update(bars[stage.key], completed=done, total=total)  # type: ignore[arg-type]
+
+        yield report
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app(prog_name=sys.argv[0] if sys.argv[0].startswith("rrpo ") else "python -m rrpo")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""What a cell really runs with, read off the configs of its stages: an arm's override shows, and what it overrides does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rrpo.identity import SCALARS, described
+from rrpo.pipeline.cell import Cell
+from rrpo.pipeline.stages import walk
+from rrpo.plugins import Scalar
+from rrpo.settings import text
+
+TRAINED = ("sft", "pretrain", "finetune", "optimize")
+"""The stages that a seed trains, by kind; all that is below them is the world."""
+
+
+def effective(cell: Cell) -> dict[str, Scalar]:
+    """The parameters of the stages that train a cell's policy and reward model, and of their data: ``optimize.lr``,
+    ``finetune.regularizers.epsilon``, ``pretrain.data.shortcut``.
+
+    A reward model that is not fine-tuned has ``finetune.steps`` 0. Left out are the seeds of stages, which follow from the
+    cell's, and the sizes of networks, which no arm changes.
+    """
+    top = cell.stages.get("optimized") or cell.stages["examined"]
+    world = cell.profile.world
+    found: dict[str, Any] = {"world.seed": world.seed, "world.language": world.language, "finetune.steps": 0}
+    for stage in walk(top):
+        if stage.name in TRAINED:
+            found |= _flat(described(stage.config), stage.name)
+            if data := stage.inputs.get("speech"):
+                found |= _flat(described(data.config.split), f"{stage.name}.data")
+    return found
+
+
+def _flat(tree: Mapping[str, Any], prefix: str) -> dict[str, Scalar]:
+    kept = {name: child for name, child in tree.items() if name not in ("seed", "model")}
+    return dict(_leaves(kept, prefix))
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Scalar]]:
+    if isinstance(value, Mapping):
+        for name, child in value.items():
+            yield from _leaves(child, f"{path}.{name}")
+    else:
+        yield path, value if type(value) in SCALARS and value is not None else text(value)

@@ -1,0 +1,108 @@
+"""Settings of a profile by dotted path: read by type, checked, and told by the profile's name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from rrpo.arms import ARMS
+from rrpo.errors import InputError
+from rrpo.pipeline.cell import Cell
+from rrpo.pipeline.stages import Stage
+from rrpo.profiles import SMOKE, Profile
+from rrpo.settings import assignments, changed, check_used, differences
+
+
+def stages(profile: Profile) -> list[Stage]:
+    return Cell(label="rrpo", arm=ARMS["rrpo"], seed=1, profile=profile).all_stages
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("optimize.beta=1e-2", 0.01),
+        ("optimize.batch=8", 8),
+        ("optimize.tau=2,1", (2.0, 1.0)),
+        ("optimize.checkpoints=0,5", (0, 5)),
+        ("optimize.schedule=cosine", "cosine"),
+        ("policy.paced=False", False),
+        ("sizes.rm_pretrain=50", 50),
+        ("raters=5", 5),
+    ],
+)
+def test_a_value_is_read_by_the_type_of_its_field(text: str, value: object):
+    key = text.partition("=")[0]
+    found: object = changed(SMOKE, assignments([text]))
+    for name in key.split("."):
+        found = found[name] if isinstance(found, dict) else getattr(found, name)
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_values_need_no_text():
+    made = changed(SMOKE, {"optimize.tau": (2.0, 1.0), "optimize.beta": 0.01})
+    assert (made.optimize.tau, made.optimize.beta) == ((2.0, 1.0), 0.01)
+    assert made.name == "smoke+optimize.beta=0.01+optimize.tau=2.0,1.0"
+
+
+def test_fields_that_only_fit_together_are_set_together():
+    made = changed(SMOKE, {"optimize.final_prompts": 200, "eval_prompts": 200})
+    assert made.optimize.final_prompts == made.eval_prompts == 200
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("optimise.beta=1", ["no setting of that name", "got: optimise.beta", "nearest: optimize.beta"]),
+        ("beta=1", ["no setting of that name", "optimize.beta"]),
+        ("name=mine", ["no setting of that name"]),
+        ("manifests=x", ["no setting of that name"]),
+        ("optimize.beta", ["--set takes KEY=VALUE"]),
+        ("optimize.beta=much", ["optimize.beta takes a number", "got: much"]),
+        ("optimize.beta=nan", ["optimize.beta takes a number"]),
+        ("optimize.batch=1.5", ["optimize.batch takes a whole number", "got: 1.5"]),
+        ("policy.paced=yes", ["takes true or false"]),
+        ("optimize.beta=-1", ["out of its range: beta must be in [0, inf), got -1.0"]),
+        ("optimize.final_prompts=9000", ["optimize.final_prompts must be at most eval_prompts"]),
+    ],
+)
+def test_what_cannot_be_set_is_refused_with_a_remedy(text: str, words: list[str]):
+    with pytest.raises(InputError) as caught:
+        changed(SMOKE, assignments([text]))
+    for word in [*words, "fix: "]:
+        assert word in str(caught.value)
+
+
+def test_a_key_is_given_once():
+    with pytest.raises(InputError, match="given twice"):
+        assignments(["raters=1", "raters=2"])
+
+
+def test_a_value_that_the_profile_has_changes_nothing():
+    assert changed(SMOKE, {"optimize.beta": str(SMOKE.optimize.beta)}) is SMOKE
+
+
+def test_a_changed_value_is_part_of_the_identity_and_of_the_name():
+    made = changed(SMOKE, {"optimize.beta": "0.5"})
+    assert made.name == "smoke+optimize.beta=0.5"
+    assert differences(SMOKE, made) == {"optimize.beta": ("0.001", "0.5")}
+    before, after = ({stage.key for stage in stages(p) if stage.name == "optimize"} for p in (SMOKE, made))
+    assert before.isdisjoint(after)
+    by_hand = replace(SMOKE, optimize=replace(SMOKE.optimize, beta=0.5))
+    assert {stage.key for stage in stages(by_hand)} == {stage.key for stage in stages(made)}
+
+
+@pytest.mark.parametrize(
+    "key", ["finetune.regularizers.alpha=0.1", "optimize.seed=3", "optimize.reward=full_l_ser", "base.model.dim=32"]
+)
+def test_a_setting_that_the_arms_or_the_seed_override_is_refused(key: str):
+    with pytest.raises(InputError, match="changes nothing here"):
+        check_used(SMOKE, assignments([key]), stages)
+    with pytest.raises(InputError, match="changes nothing here"):
+        check_used(SMOKE, assignments([key, "optimize.beta=0.5"]), stages)
+
+
+def test_a_setting_that_is_used_passes_and_so_does_one_that_changes_nothing():
+    check_used(SMOKE, assignments(["optimize.final_prompts=200", "eval_prompts=200"]), stages)
+    check_used(SMOKE, assignments(["optimize.beta=0.001"]), stages)
