@@ -19,6 +19,7 @@ from ablations.execution.estimate import Estimator
 from ablations.execution.launchers import PACKAGES
 from ablations.execution.request import request
 from ablations.execution.runner import Outcome, run_plan
+from ablations.execution.stacking import refuse_mixed
 from ablations.grids import GRIDS
 from ablations.rendering.sheet import Sheet
 from rrpo.profiles import PROFILES
@@ -83,6 +84,14 @@ def command(
     slurm: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="An option of sbatch; may be given several times.")
     ] = None,
+    stack: Annotated[
+        str,
+        typer.Option(
+            metavar="N|auto",
+            help="Optimise the policies of N cells at once in one process; auto: on a GPU as many as its memory holds, "
+            "on the CPU 1. All cells of a seed alike.",
+        ),
+    ] = "1",
     shard: Annotated[
         str, typer.Option(metavar="I/N", help="Only every N-th cell, from the I-th (1 to N) on: for batch systems.")
     ] = "1/1",
@@ -113,10 +122,12 @@ def command(
             cpus_per_task=cpus_per_task,
             gpus_per_task=gpus_per_task,
             slurm=slurm or (),
+            stack=stack,
             shard=shard,
             runs_dir=runs_dir,
         )
         made = plan.make(asked)
+        refuse_mixed(asked.cells, made.stages, asked.folder.root, asked.stack)
     estimator = Estimator(asked.folder.root, asked.device)
     for line in made.lines(estimator, cells=plan_only):
         say(console, line)
