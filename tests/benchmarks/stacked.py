@@ -4,7 +4,8 @@ Every table varies one of: members C, roll-outs a step, longest roll-out, vocabu
 Networks have the sizes of the profile ``embedded`` and are untrained, prompts are drawn; a member is an arm with a reward model
 and a seed of its own, its update a roll-out, DiffRO's losses and Adam. Single and stacked run in turn in the same process. On
 the CPU, times are CPU seconds of one thread, quickest of several rounds; memory is the process's peak, or what torch held on the
-GPU.
+GPU. Operations are what torch is asked to compute in one update, views not counted: about as many kernels as a GPU is sent, which
+is what a small model waits for there (a captured token step is then sent as one).
 """
 
 from __future__ import annotations
@@ -13,12 +14,16 @@ import argparse
 import gc
 import resource
 import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rrpo.config import CodecConfig, OptimizeConfig, PolicyConfig, RewardModelConfig
 from rrpo.corpus.config import AudioConfig
@@ -62,7 +67,7 @@ class Size:
     width: int = 128
 
 
-def make(size: Size, device: str) -> tuple[list[Models], Prompts]:
+def make(size: Size, device: str, micro: int | None) -> tuple[list[Models], Prompts]:
     """Models of every member, and one batch of prompts."""
     torch.manual_seed(0)
     audio = AudioConfig()
@@ -81,7 +86,7 @@ def make(size: Size, device: str) -> tuple[list[Models], Prompts]:
         reference = Policy(config, symbols, size.vocabulary).to(device).eval().requires_grad_(False)
         reference.load_state_dict(policy.state_dict())
         model = RewardModel(RewardModelConfig(), EMOTIONS, audio.n_mels, audio.floor).to(device)
-        members.append(Models(policy, reference, model.eval().requires_grad_(False), **common))  # type: ignore[arg-type]
+        members.append(Models(policy, reference, model.eval().requires_grad_(False), **common, micro=micro))  # type: ignore[arg-type]
     draws = np.random.default_rng(0)
     phones = [tuple(draws.choice(PHONES, int(n))) for n in draws.integers(8, 30, size.batch)]
     speakers = [SPEAKERS[i % len(SPEAKERS)] for i in range(size.batch)]
@@ -131,48 +136,73 @@ class Watch:
         return peaks[0] if peaks else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def measure(size: Size, device: str, rounds: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Seconds an update of all members, and peak MiB, of ``single`` and ``stacked``."""
-    watch = Watch(device)
-    config = OptimizeConfig(steps=1000, batch=size.batch)
+class Operations(TorchDispatchMode):
+    """Counts what is computed in the thread that enters it."""
 
-    def single() -> float:
-        members, prompts = make(size, device)
-        start = 0.0
-        for number, models in enumerate(members):
-            begun: dict[int, float] = {}
-            own = replace(config, seed=number)
-            updates(models, prompts, own, 2, lambda step, begun=begun: begun.setdefault(step, watch.now()))  # type: ignore[misc]
-            start += watch.now() - begun[2]
-        return start
+    def __init__(self, counts: Counter[str], name: str) -> None:
+        super().__init__()
+        self.counts, self.name = counts, name
 
-    def stacked() -> float:
-        members, prompts = make(size, device)
-        stack, begun = Stack(), {}
+    def __torch_dispatch__(self, op: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        self.counts[self.name] += not op.is_view
+        return op(*args, **(kwargs or {}))
 
-        def program(number: int) -> Callable[[Ask], None]:
-            def run(ask: Ask) -> None:
-                models = stack.join(ask, members[number])
-                updates(models, prompts, replace(config, seed=number), 2, tell)
 
-            def tell(step: int) -> None:
-                begun.setdefault(step, watch.now())
+def single(
+    made: tuple[list[Models], Prompts], watch: Watch, counting: Callable[[], AbstractContextManager[Any]]
+) -> float:
+    """Seconds of the second update of all members, one after another."""
+    members, prompts = made
+    seconds = 0.0
+    for number, models in enumerate(members):
+        begun: list[float] = []
+        config = OptimizeConfig(steps=1000, batch=len(prompts.phones), seed=number)
+        with counting():
+            updates(models, prompts, config, 2, lambda step, begun=begun: begun.append(watch.now()))  # type: ignore[misc]
+        seconds += watch.now() - begun[1]
+    return seconds
 
-            return run
 
-        for error in lockstep.run([program(number) for number in range(size.members)], stack.answer):
+def stacked(
+    made: tuple[list[Models], Prompts], watch: Watch, counting: Callable[[], AbstractContextManager[Any]]
+) -> float:
+    """Seconds of the second update of all members at once."""
+    members, prompts = made
+    stack = Stack()
+    begun: dict[int, float] = {}
+
+    def program(number: int) -> Callable[[Ask], None]:
+        def run(ask: Ask) -> None:
+            config = OptimizeConfig(steps=1000, batch=len(prompts.phones), seed=number)
+            models = stack.join(ask, members[number])
+            with counting():
+                updates(models, prompts, config, 2, lambda step: begun.setdefault(step, watch.now()) and None)
+
+        return run
+
+    with counting():
+        for error in lockstep.run([program(number) for number in range(len(members))], stack.answer):
             if error is not None:
                 raise error
-        return watch.now() - begun[2]
+    return watch.now() - begun[2]
 
-    seconds: dict[str, float] = {}
-    memory: dict[str, float] = {}
+
+def measure(
+    size: Size, watch: Watch, micro: int | None, rounds: int
+) -> tuple[dict[str, float], dict[str, float], Counter[str]]:
+    """Seconds an update of all members, peak MiB, and operations an update, of ``single`` and ``stacked``."""
+    executors = {"single": single, "stacked": stacked}
+    seconds, memory = dict.fromkeys(executors, float("inf")), dict.fromkeys(executors, 0.0)
     for _ in range(rounds):
-        for name, run in (("single", single), ("stacked", stacked)):
+        for name, run in executors.items():
             watch.forget()
-            seconds[name] = min(seconds.get(name, float("inf")), run())
-            memory[name] = watch.peak()
-    return seconds, memory
+            seconds[name] = min(seconds[name], run(make(size, watch.device, micro), watch, nullcontext))
+            memory[name] = max(memory[name], watch.peak())
+    counts: Counter[str] = Counter()
+    for name, run in executors.items():
+        run(make(size, watch.device, micro), watch, lambda name=name: Operations(counts, name))  # type: ignore[misc]
+        counts[name] //= 2  # updates
+    return seconds, memory, counts
 
 
 def main() -> None:
@@ -180,26 +210,32 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", default=list(SEVERAL), choices=SEVERAL, help="tables")
-    parser.add_argument("--members", type=int, default=Size.members, help="C where it is not what varies")
+    for name, value in asdict(Size()).items():
+        parser.add_argument(f"--{name}", type=int, default=value, help="where it is not what varies")
     parser.add_argument("--most", type=int, default=10**6, help="no more members than this")
+    parser.add_argument(
+        "--micro", type=int, help="samples a forward of one member; default: the device's, on a GPU all"
+    )
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    names = [field.name for field in fields(Size)]
+    names = list(asdict(Size()))
     for table in asked.only:
         print(
             f"\nBy {table} ({asked.device}, torch {torch.__version__})\n\n"
-            f"| {' | '.join(names)} | single s | stacked s | single / stacked | single MiB | stacked MiB |"
+            f"| {' | '.join(names)} | single s | stacked s | single / stacked | single MiB | stacked MiB "
+            "| single operations | stacked operations |"
         )
-        print("|" + "--:|" * (len(names) + 5))
+        print("|" + "--:|" * (len(names) + 7))
         for value in SEVERAL[table]:
-            size = replace(Size(members=asked.members), **{table: value})
+            size = replace(Size(**{name: getattr(asked, name) for name in names}), **{table: value})
             if size.members > asked.most:
                 continue
-            seconds, memory = measure(size, asked.device, asked.rounds)
+            seconds, memory, counts = measure(size, Watch(asked.device), asked.micro, asked.rounds)
             cells = [str(getattr(size, name)) for name in names]
             cells += [f"{seconds[name]:.2f}" for name in ("single", "stacked")]
             cells += [f"{seconds['single'] / seconds['stacked']:.2f}"]
             cells += [f"{memory[name]:.0f}" for name in ("single", "stacked")]
+            cells += [str(counts[name]) for name in ("single", "stacked")]
             print(f"| {' | '.join(cells)} |", flush=True)
 
 

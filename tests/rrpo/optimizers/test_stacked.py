@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import shutil
+import signal
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -172,6 +176,32 @@ def test_a_stopped_stack_goes_on_singly_and_in_another(toy: dict[str, Path], tmp
         assert_alike(materialise(member, tmp_path / "single", Context()), built(folder))
 
 
+def _die_after(updates: int, toy: dict[str, Path], store: Path) -> None:
+    told: list[int] = []
+
+    def report(done: int, total: int) -> None:
+        told.append(done)
+        if len(told) == updates:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.set_num_threads(1)
+    stacked.build([stage(toy, seed) for seed in range(3)], store, Context(checkpoint_seconds=0.0, report=report))
+
+
+def test_a_killed_stack_goes_on(toy: dict[str, Path], tmp_path: Path) -> None:
+    """A process that is ended by SIGKILL after the fifth update of nine, and another that ends what it began."""
+    process = multiprocessing.get_context("fork").Process(target=_die_after, args=(5, toy, tmp_path / "together"))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    again: list[int] = []
+    members = [stage(toy, seed) for seed in range(3)]
+    folders = stacked.build(members, tmp_path / "together", Context(report=lambda done, total: again.append(done)))
+    assert len(again) == 4
+    for member, folder in zip(members, folders, strict=True):
+        assert_alike(materialise(member, tmp_path / "single", Context()), built(folder))
+
+
 def test_members_read_one_codec(toy: dict[str, Path], tmp_path: Path) -> None:
     members = [stage(toy, 0), stage(toy | {"codec": tmp_path}, 1)]
     with pytest.raises(ValueError, match="read one codec"):
@@ -214,7 +244,9 @@ def test_some_of_the_members_can_be_asked() -> None:
         policy.packed_logits(prefix, wanted.tokens, wanted.counts).square().sum().backward()
     counts = [rollout.counts for rollout in drawn]
     logits = stack.packed_logits([0, 2], PREFIXES, [rollout.tokens for rollout in drawn], counts)
-    stack.backward([0, 2], [own.square().sum() for own in logits], keep=False)
+    first, last = (own.square().sum() for own in logits)
+    stack.backward([0], [first], keep=True)  # the last member's loss shares the graph and comes later
+    stack.backward([2], [last], keep=False)
     assert all(parameter.grad is None for parameter in together[1].parameters())
     for one, other in ((alone[0], together[0]), (alone[2], together[2])):
         for name, parameter in one.named_parameters():
@@ -222,6 +254,16 @@ def test_some_of_the_members_can_be_asked() -> None:
                 found = other.get_parameter(name).grad
                 assert found is not None
                 assert float((found - parameter.grad).norm()) <= 1e-4 * float(parameter.grad.norm()) + 1e-3, name
+
+
+@pytest.mark.parametrize("others", [True, False])
+def test_a_graph_is_kept_while_others_have_no_loss_yet(others: bool) -> None:
+    kept: list[bool] = []
+    stack = stacked.Stack()
+    stack.place = {5: 0}
+    stack.policy = SimpleNamespace(backward=lambda members, losses, keep: kept.append(keep))  # type: ignore[assignment]
+    stack.answer("backward", [5], [(torch.zeros(()),)], others=others)
+    assert kept == [others]
 
 
 def test_a_step_over_the_whole_cache_draws_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
