@@ -67,8 +67,9 @@ CORE: tuple[str, ...] = (
     *("reinforce", "reinforce_rrpo", "grpo", "grpo_rrpo"),
     *("emo-dpo", "emo-dpo-samples", "emo-dpo-samples_rrpo"),
     *("best_of_16", "best_of_16_rrpo"),
+    *("rm_worst", "rm_weights", "mixup", "length-mix", "reward_bounded"),
 )
-"""Arms of grid ``baselines`` beside SFT, DiffRO and RRPO."""
+"""Arms of grid ``baselines`` beside SFT, DiffRO and RRPO, those of `ablations.robust_arms` among them."""
 
 
 def baselines() -> dict[str, ArmConfig]:

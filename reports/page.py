@@ -88,7 +88,7 @@ PARTS = (
         title="Reward models",
         line="Whether each regulariser moved what it is meant to move, and whose reward the samples please.",
         figures=("transfer",),
-        tables=("reward_models", "rulers", "transfer"),
+        tables=("reward_models", "recognition", "recognition_effects", "rulers", "transfer"),
     ),
     Part(
         name="beside",

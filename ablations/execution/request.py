@@ -12,9 +12,11 @@ from ablations.execution import environment, launchers, packing
 from ablations.execution.estimate import Estimator
 from ablations.execution.launchers import Launcher
 from ablations.execution.runs_folder import RunsFolder, check
+from ablations.execution.test_sets import read_tests
 from ablations.exported import read_arms
 from ablations.grids import GRIDS, product, scale_batches
 from ablations.grids import arms as named_arms
+from ablations.robust_arms import robust_arms
 from rrpo.corpus.config import ManifestConfig
 from rrpo.judges.protocol import JUDGES
 from rrpo.pipeline import world
@@ -84,6 +86,7 @@ def request(
     workers: int | None = None,
     batch_scale: int = 1,
     manifests: Sequence[str] = (),
+    tests: Sequence[str] = (),
     retry: str | None = None,
     fail_fast: bool = False,
     launcher: str = "local",
@@ -104,14 +107,17 @@ def request(
     values = assignments(settings)
     given, size = size, changed(size, values)
     size = replace(size, manifests=_manifests(manifests, size))
+    size = replace(size, tests=read_tests(tests, size))
     planned = positive("--seeds", chosen.seeds if seeds is None else seeds)
     first = _not_negative("--first-seed", chosen.first_seed if first_seed is None else first_seed)
     cells = chosen.cells(size, range(first, first + planned))
     check_used(given, values, lambda other: (s for cell in chosen.cells(other, [first]) for s in cell.all_stages))
     declared = tuple(dict.fromkeys(cell.label for cell in cells))
     if arms is not None:
-        others = {name: arm for name, arm in (named_arms() | read_arms(runs_dir)).items() if name not in declared}
-        cells += product(others, size, range(first, first + planned))
+        others = named_arms() | robust_arms() | read_arms(runs_dir)
+        cells += product(
+            {name: arm for name, arm in others.items() if name not in declared}, size, range(first, first + planned)
+        )
         known = list(dict.fromkeys(cell.label for cell in cells))
         wanted = [choose(f"arm in grid {grid}", name.strip(), known) for name in arms.split(",")]
         cells = sorted((cell for cell in cells if cell.label in wanted), key=lambda cell: cell.seed)
@@ -163,7 +169,7 @@ def _manifests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestCo
     if not entries:
         return {}
     from rrpo.corpus.intake import check_apart, check_manifest, check_speakable, classes
-    from rrpo.corpus.manifest import ManifestError, read_manifest
+    from rrpo.corpus.manifest import Manifest, ManifestError
     from rrpo.corpus.splits import draw_split
 
     paths: dict[str, Path] = {}
@@ -179,7 +185,10 @@ def _manifests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestCo
         paths[name] = Path(path)
     audio = profile.world.audio
     try:
-        lines = {name: read_manifest(path, None, name, audio=name not in PROMPTS) for name, path in paths.items()}
+        lines = {
+            name: Manifest(path=path, emotions=None, split=name, audio=name not in PROMPTS)
+            for name, path in paths.items()
+        }
         brought = classes(lines, profile.world.emotions, world.LEARNT)
         configs = {
             name: check_manifest(path, lines[name], None if name in PROMPTS else audio) for name, path in paths.items()

@@ -18,13 +18,14 @@ from ablations.execution.launchers.pool import Pool
 from ablations.execution.plan import Plan
 from ablations.execution.plan import make as replan
 from ablations.execution.planned import write_plan
-from ablations.execution.progress_display import Display
+from ablations.execution.progress_display import LINES, Display
 from ablations.execution.request import Request
 from ablations.execution.scheduler import Failure, Scheduler, Task
-from ablations.rendering.sheet import Sheet
+from ablations.rendering.sheet import Sheet, show
 from ablations.rendering.summary import table
 from ablations.stats.contrasts import apply, overall
 from ablations.stats.family import primary
+from ablations.stats.statistics import t_interval
 from ablations.tracking import page, recorder
 from ablations.tracking.connection import UnavailableError
 from ablations.tracking.curves import Follower
@@ -63,8 +64,8 @@ class Outcome:
         return 130 if self.stopped else int(bool(self.failures))
 
 
-def run_plan(plan: Plan, estimator: Estimator, console: Console, show_table: ShowTable) -> Outcome:
-    """Run what a plan says is missing; nothing is written when nothing is."""
+def run_plan(plan: Plan, estimator: Estimator, console: Console, show_table: ShowTable, mode: str = LINES) -> Outcome:
+    """Run what a plan says is missing; nothing is written when nothing is. ``mode`` as of `Display`."""
     request = plan.request
     failures: dict[str, str] = {}
     stopped, waiting = False, ""
@@ -75,7 +76,7 @@ def run_plan(plan: Plan, estimator: Estimator, console: Console, show_table: Sho
         tracker = _start(plan)
         with contextlib.suppress(OSError):  # for `ablations.status` alone
             write_plan(request.folder, request.grid, request.cells)
-        grid_run = GridRun(plan, estimator, console, tracker, show_table)
+        grid_run = GridRun(plan, estimator, console, tracker, show_table, mode)
         try:
             grid_run.run(pool)
         except KeyboardInterrupt:
@@ -132,6 +133,8 @@ class GridRun:
     """Writes MLflow."""
     show_table: ShowTable
     """Prints a table."""
+    mode: str = LINES
+    """How much is said, as of `Display`."""
     failures: dict[str, str] = field(default_factory=dict)
     """Cell name -> reason."""
 
@@ -146,7 +149,15 @@ class GridRun:
         done = self.plan.done.keys()
         self._open = {seed: {c.hash for c in request.cells if c.seed == seed} - done for seed in request.seeds}
         self.records = self.plan.records
-        self._display = Display(self.console, len(request.own), len(request.own) - len(self.plan.todo), self.remaining)
+        self._arms: list[tuple[str, str, str]] = []
+        self._display = Display(
+            self.console,
+            len(request.own),
+            len(request.own) - len(self.plan.todo),
+            self.remaining,
+            mode=self.mode,
+            arms=lambda: self._arms,
+        )
 
     def run(self, pool: Pool) -> None:
         """Run all tasks."""
@@ -207,6 +218,7 @@ class GridRun:
         self._display.finished(slot, task, result, seconds)
         if cell := self._cells.get(task.key):
             self.records.append(result)
+            self._arms = self._so_far()
             self._close_cell(cell)
 
     def retried(self, slot: int | None, task: Task, failure: Failure) -> None:
@@ -232,6 +244,19 @@ class GridRun:
             self.failures[cell.name] = f"{failure.kind}: {reason} (log: {failure.log})"
             log = failure.log.read_text(errors="replace") if failure.log.is_file() else ""
             self.tracker.record_failure(cell, Lost(failure.kind, reason), log)
+
+    def _so_far(self) -> list[tuple[str, str, str]]:
+        """The primary outcome of every arm over the seeds that are there: estimates, for the eye alone."""
+        if not self._display.live:
+            return []
+        outcome = primary()
+        values = outcome.values(self.records)
+        found = {
+            arm: t_interval([v for (label, _), v in values.items() if label == arm]) for arm in self.plan.request.arms
+        }
+        return [
+            (arm, str(mean.n), f"{outcome.label} {show(mean, outcome.unit)}") for arm, mean in found.items() if mean.n
+        ]
 
     def _close_cell(self, cell: Cell) -> None:
         """When all cells of a seed are recorded: the spread over seeds for planning, and a table of estimates.

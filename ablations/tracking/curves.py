@@ -20,10 +20,12 @@ from ablations.tracking.records import (
     EVALUATION,
     KL_AXIS,
     KL_STEP,
+    LISTENERS,
     METRICS,
     POINTS_FILE,
     TEST_POINTS_FILE,
     TRAIN,
+    added,
 )
 
 TABLES = {CURVES_FILE: TRAIN, POINTS_FILE: EVALUATION, TEST_POINTS_FILE: EVALUATION}
@@ -49,17 +51,22 @@ def points(rows: Iterable[Mapping[Any, Any]], prefix: str) -> list[Point]:
 
 
 def stored(folder: Path) -> list[Point]:
-    """The points of all tables among a cell's artifacts."""
+    """The points of all tables among a cell's artifacts, and the accuracies by the judges of plugins."""
+    judges = [name for name in added(folder) if name not in LISTENERS]
+    found = [point for name, prefix in TABLES.items() for point in points(_rows(folder / name), prefix)]
+    for judge in judges:
+        rows = _rows(folder / f"{judge}_{POINTS_FILE}")
+        column = f"{judge}_accuracy"
+        found += [(f"{EVALUATION}{column}", float(row[column]), int(row["step"])) for row in rows if column in row]
+    return [point for point in found if math.isfinite(point[1])]
+
+
+def _rows(path: Path) -> list[dict[Any, Any]]:
+    """A table by step; empty where there is none, or the arm takes no steps."""
     import pandas as pd
 
-    found: list[Point] = []
-    for name, prefix in TABLES.items():
-        path = folder / name
-        table = pd.read_parquet(path) if path.is_file() else pd.DataFrame()
-        if "step" in table.columns:  # an arm of no steps has an empty table
-            named = [column for column in table.columns if column == "step" or f"{prefix}{column}" in METRICS]
-            found += points(table[named].to_dict("records"), prefix)
-    return found
+    table = pd.read_parquet(path) if path.is_file() else pd.DataFrame()
+    return table.to_dict("records") if "step" in table.columns else []
 
 
 def live_file(store: Path, stage_folder: str) -> Path:
