@@ -44,6 +44,7 @@ MEASURES = {
     "cosine": "cosine of two batches",
     "bias": "squared bias / squared true gradient",
     "alignment": "alignment with the true gradient",
+    "reference_noise": "noise left in the reference, of it squared",
     "gain_per_nat": "proxy gain a nat of KL",
     "gain_per_1000_rollouts": "proxy gain per 1,000 roll-outs",
     "gain_per_minute": "proxy gain a minute",

@@ -16,6 +16,8 @@ from ablations.execution.test_sets import read_tests
 from ablations.exported import read_arms
 from ablations.grids import GRIDS, product, scale_batches
 from ablations.grids import arms as named_arms
+from ablations.guided_arms import guided_arms
+from ablations.robust_arms import robust_arms
 from rrpo.corpus.config import ManifestConfig
 from rrpo.judges.protocol import JUDGES
 from rrpo.pipeline import world
@@ -116,8 +118,10 @@ def request(
     check_used(given, values, lambda other: (s for cell in chosen.cells(other, [first]) for s in cell.all_stages))
     declared = tuple(dict.fromkeys(cell.label for cell in cells))
     if arms is not None:
-        others = {name: arm for name, arm in (named_arms() | read_arms(runs_dir)).items() if name not in declared}
-        cells += product(others, size, range(first, first + planned))
+        others = named_arms() | robust_arms() | guided_arms() | read_arms(runs_dir)
+        cells += product(
+            {name: arm for name, arm in others.items() if name not in declared}, size, range(first, first + planned)
+        )
         known = list(dict.fromkeys(cell.label for cell in cells))
         wanted = [choose(f"arm in grid {grid}", name.strip(), known) for name in arms.split(",")]
         cells = sorted((cell for cell in cells if cell.label in wanted), key=lambda cell: cell.seed)

@@ -9,6 +9,7 @@ mean of REINFORCE's gradients, which are unbiased, on many other batches. Square
     cosine    mean over pairs of batches of cos(g_i, g_j)
     bias      |E g - G|^2 / |G|^2, of methods that estimate the reward's gradient itself
     alignment <E g, G> / (|E g| |G|), which does not depend on a method's scale
+    reference noise  variance / batches of the reference / |G|^2: above 1, bias and alignment are little more than noise
 
 Then a step in the mean gradient's direction takes the policy to a declared KL (nats a token) from theta. Measured is the rise of
 the proxy's log-probability of the target on evaluation prompts: a nat of KL, and a thousand roll-outs and a minute of computing
@@ -165,6 +166,7 @@ def against(found: Moments, reference: Moments) -> dict[str, float]:
         "cosine": found.cosine,
         "bias": (dot(difference, difference) - noise) / squared if squared > 0 else math.nan,
         "alignment": aligned,
+        "reference_noise": reference.variance / reference.count / squared if squared > 0 else math.nan,
     }
 
 

@@ -58,6 +58,7 @@ def test_noise_is_taken_out_of_signal_bias_and_alignment() -> None:
     assert exact["signal"] == pytest.approx(1, abs=0.2)
     assert exact["bias"] == pytest.approx(0, abs=0.1)
     assert exact["alignment"] == pytest.approx(1, abs=0.15)
+    assert exact["reference_noise"] == pytest.approx(200 / 4000 / reference.signal, rel=0.05)
     assert biased["bias"] == pytest.approx(1 + 4, rel=0.15)
     assert biased["alignment"] == pytest.approx(2 / math.sqrt(8), abs=0.1)
 
