@@ -16,9 +16,9 @@ from rrpo.rebuild import rebuild
 
 def check_name(name: str) -> None:
     """Raises InputError for a name that an exported arm cannot have."""
-    if not name.isidentifier():
+    if not name.replace("-", "_").isidentifier():
         raise InputError(
-            "an arm needs a plain name", got=name, fix="use letters, digits and underscores, as in tuned_rrpo"
+            "an arm needs a plain name", got=name, fix="use letters, digits, hyphens and underscores, as in tuned_rrpo"
         )
     if name in arms():
         raise InputError("an arm of the grids has that name", got=name, fix="choose another, as in tuned_rrpo")

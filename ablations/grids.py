@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ablations.baselines import CORE
 from ablations.components import factorial, singles
-from ablations.guided_arms import sweeps
+from ablations.guided_arms import guided_arms, sweeps
+from ablations.robust_arms import robust_arms
 from ablations.stats.contrasts import corner_effects
 from rrpo.arms import ARMS, BASE, RRPO, arm
 from rrpo.config import ArmConfig
@@ -161,6 +163,12 @@ def guidance(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     return product(_named("sft") | sweeps(), profile, seeds)
 
 
+def other_systems(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
+    """A screen: what else the same data, reward models and judges allow, beside SFT, DiffRO and RRPO; estimates, no tests."""
+    known = arms() | robust_arms() | guided_arms()
+    return product({name: known[name] for name in ("sft", BASE, RRPO, *CORE)}, profile, seeds)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Grid:
     """A grid function with what it is run on when the user does not say. `rrpo.testing.grids` holds the tests of one."""
@@ -185,6 +193,7 @@ GRIDS.register("shortcut", Grid(cells=shortcut))
 GRIDS.register("sensitivity", Grid(cells=sensitivity))
 GRIDS.register("rm", Grid(cells=rm))
 GRIDS.register("guidance", Grid(cells=guidance, seeds=3))
+GRIDS.register("baselines", Grid(cells=other_systems, seeds=3))
 
 
 def scale_batches(profile: Profile, factor: int) -> Profile:

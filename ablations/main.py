@@ -35,6 +35,9 @@ COMMANDS: dict[str, Command] = {
     "guidance": Command(
         "ablations.guidance", "Compare arms", "how guided decoding answers to its knobs, of grid guidance"
     ),
+    "gradients": Command(
+        "ablations.gradients", "Compare arms", "DiffRO's gradient against the policy gradient's: variance, bias, gain"
+    ),
     "compare": Command("reports.compare", "Compare arms", "two grids side by side"),
     "results": Command(
         "reports.results", "Compare arms", "paste the answer into README and docs, or check that it is current"

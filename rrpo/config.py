@@ -46,6 +46,8 @@ RELAXATIONS = ("gumbel", "probabilities")
 """Gumbel-Softmax conditioned on the sampled token, or the policy's own probabilities."""
 SCHEDULES = ("constant", "linear", "cosine")
 """Of the policy's learning rate after its warm-up: unchanged, or to zero at the last update."""
+PENALTIES = ("kl", "chi2")
+"""What holds the policy at the SFT policy: KL(pi || pi_SFT), or the chi-squared divergence, which weighs large ratios more."""
 RM_DATA = ("biased", "oracle")
 """With the planted shortcut, or large and unbiased."""
 
@@ -295,6 +297,8 @@ class OptimizeConfig:
     gold falls by 8 to 16 points before any arm has learnt anything. Declared default."""
     beta: float = option(0.001, off=0.0)
     """β, weight of the full-vocabulary KL to the SFT reference, summed over an utterance (DiffRO 0.1, HPRO 0.05 -> 0.02)."""
+    penalty: str = option("kl", off="kl")
+    """One of `PENALTIES`, which β weighs: Eq. 6's KL, or ``chi2`` (arXiv 2403.03185), see `rrpo.optimizers.scoring.score`."""
     tau: tuple[float, ...] = (1.0,)
     """τ of the Gumbel-Softmax relaxation: equal thirds, halves, ... of training (HPRO: 2 -> 1 -> 0.8)."""
     reward: str = "hard_ce"
@@ -331,6 +335,7 @@ class OptimizeConfig:
             schedule=(self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
             warmup=(self.warmup >= 0, "0 or more"),
             beta=(0 <= self.beta < inf, "in [0, inf)"),
+            penalty=(self.penalty in PENALTIES, f"one of {', '.join(PENALTIES)}"),
             tau=(len(self.tau) > 0 and min(self.tau) > 0, "positive temperatures, at least one"),
             reward=(self.reward in REWARDS, f"one of {', '.join(REWARDS)}"),
             relaxation=(self.relaxation in RELAXATIONS, f"one of {', '.join(RELAXATIONS)}"),
@@ -339,6 +344,60 @@ class OptimizeConfig:
             content_weight=(0 <= self.content_weight < inf, "in [0, inf)"),
             eval_prompts=(1 <= self.eval_prompts <= self.final_prompts, "1 or more, and not above final_prompts"),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawsConfig:
+    """Samples of the SFT policy for best-of-n, the same for every reward model."""
+
+    n: int
+    """Samples of each prompt."""
+    prompts: int
+    """Evaluation prompts, the first."""
+    final_prompts: int
+    """As of `OptimizeConfig`: the first sample of each prompt is the evaluation's own."""
+    eval_prompts: int
+    """As of `OptimizeConfig`: so many prompts are sampled at once."""
+    seed: int = 0
+    """Redraws the noise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestOfConfig:
+    """Best-of-n: of a prompt's samples the one with the least cost, by the weights that policy optimisation has."""
+
+    reward: str = "hard_ce"
+    """One of `REWARDS`."""
+    emotion_weight: float = option(1.0, off=1.0)
+    """As of `OptimizeConfig`."""
+    content_weight: float = option(0.5, off=0.0)
+    """As of `OptimizeConfig`."""
+    eval_prompts: int = 300
+    """Prompts that are measured at every n but the last."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientsConfig:
+    """How optimisers' gradients of one reward compare, as `rrpo.diagnostics.gradients` says."""
+
+    updates: tuple[int, ...] = (0,)
+    """Where it is measured: updates of the optimisation, which is run again up to there; 0 is the SFT policy."""
+    optimize: OptimizeConfig = field(default_factory=OptimizeConfig)
+    """That optimisation."""
+    batches: int = 24
+    """Batches of roll-outs, each of one gradient, for every optimiser the same."""
+    reference_batches: int = 96
+    """Other batches, whose mean gradient by REINFORCE stands for the true one."""
+    batch: int = 32
+    """Roll-outs a batch."""
+    prompts: int = 100
+    """Evaluation prompts, the first, on which a step along the mean gradient is measured."""
+    kl: float = 0.05
+    """How far that step goes: KL to the policy that it starts from, nats a token."""
+
+
+BEST_OF_DRAWS = 19200
+"""Most samples that best-of-n draws: n of each of the first ``BEST_OF_DRAWS / n`` evaluation prompts, 1,200 at n = 16."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -393,6 +452,8 @@ class ArmConfig:
     """Overrides `OptimizeConfig.beta`."""
     optimizer: Choice | None = option(None, off=None)
     """Overrides `OptimizeConfig.optimizer`; made by ``OPTIMIZERS.choice(name, **options)`` of `rrpo.optimizers`."""
+    penalty: str | None = option(None, off=None)
+    """Overrides `OptimizeConfig.penalty`."""
     tau: tuple[float, ...] | None = option(None, off=None)
     """Overrides `OptimizeConfig.tau`."""
     tag_dropout: float = option(0.0, off=0.0)
@@ -402,6 +463,8 @@ class ArmConfig:
     guidance: Choice | None = option(None, off=None)
     """Guided decoding from the SFT policy instead of an optimisation; made by ``GUIDANCE.choice(name, **options)`` of
     `rrpo.models.guidance`."""
+    best_of: int | None = option(None, off=None)
+    """Instead of optimising, takes of so many samples of the SFT policy the one that the reward likes best (`DrawsConfig`)."""
     rm_seed: int | None = option(None, off=None)
     """Instead of the experiment's seed, redraws the reward model alone: initialisation, order and noise of its pre-training and
     fine-tuning (replicated pilot, see `ablations.pilot`)."""
@@ -431,6 +494,7 @@ class ArmConfig:
             emotion_weight=(self.emotion_weight is None or 0 <= self.emotion_weight < inf, "in [0, inf)"),
             gradient_scale=(self.gradient_scale is None or 0 <= self.gradient_scale < inf, "in [0, inf)"),
             relaxation=(self.relaxation in (None, *RELAXATIONS), f"one of {', '.join(RELAXATIONS)}"),
+            penalty=(self.penalty in (None, *PENALTIES), f"one of {', '.join(PENALTIES)}"),
             schedule=(self.schedule in (None, *SCHEDULES), f"one of {', '.join(SCHEDULES)}"),
             annotated_artefacts=(
                 self.annotated_artefacts is None or 0 <= self.annotated_artefacts <= 1,
@@ -443,6 +507,10 @@ class ArmConfig:
             steps=(self.steps is None or self.steps >= 0, "0 or more"),
             shortcut=(self.shortcut is None or 0 <= self.shortcut <= 1, "in [0, 1]"),
             rater_noise=(self.rater_noise is None or 0 <= self.rater_noise < inf, "in [0, inf)"),
+            best_of=(
+                self.best_of is None or 1 <= self.best_of <= BEST_OF_DRAWS,
+                f"from 1 to {BEST_OF_DRAWS}",
+            ),
             rm_lr=(self.rm_lr is None or 0 < self.rm_lr < inf, "in (0, inf)"),
             members=(self.members >= 1, "1 or more"),
             rounds=(self.rounds == 0 or (self.rounds > 0 and self.finetune), "0, or more with finetune"),

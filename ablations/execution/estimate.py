@@ -23,6 +23,7 @@ SIZES = frozenset(
     (
         *("steps", "batch", "size", "eval_prompts", "final_prompts", "checkpoints", "pgd_steps"),
         *("audio_prompts", "dim", "layers", "architecture"),
+        *("n", "batches", "reference_batches"),
         *("readings", "prompts", "utterances", "planted", "section", "speech"),
     )
 )

@@ -8,13 +8,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ablations.errors import InputError, choose, positive
-from ablations.execution import environment, launchers, packing
+from ablations.execution import environment, launchers, packing, stacking
 from ablations.execution.estimate import Estimator
 from ablations.execution.launchers import Launcher
 from ablations.execution.runs_folder import RunsFolder, check
 from ablations.execution.test_sets import read_tests
 from ablations.exported import read_arms
 from ablations.grids import GRIDS, product, scale_batches
+from ablations.grids import arms as named_arms
+from ablations.guided_arms import guided_arms
+from ablations.robust_arms import robust_arms
 from rrpo.corpus.config import ManifestConfig
 from rrpo.judges.protocol import JUDGES
 from rrpo.pipeline import world
@@ -51,6 +54,8 @@ class Request:
     """Labels of the whole grid, those not asked for included."""
     settings: tuple[str, ...] = ()
     """What ``--set`` changed of the profile, with the value before, for people."""
+    stack: int = 1
+    """Cells whose policies are optimised at once in one process; 1: singly."""
     shard: tuple[int, int] = (1, 1)
     """(i, n): only every n-th cell, from the i-th on, is run by this command."""
 
@@ -92,6 +97,7 @@ def request(
     cpus_per_task: int = 1,
     gpus_per_task: float | None = None,
     slurm: Sequence[str] = (),
+    stack: str = "1",
     shard: str = "1/1",
     runs_dir: Path = Path("runs"),
 ) -> Request:
@@ -112,7 +118,10 @@ def request(
     check_used(given, values, lambda other: (s for cell in chosen.cells(other, [first]) for s in cell.all_stages))
     declared = tuple(dict.fromkeys(cell.label for cell in cells))
     if arms is not None:
-        cells += product(read_arms(runs_dir), size, range(first, first + planned))
+        others = named_arms() | robust_arms() | guided_arms() | read_arms(runs_dir)
+        cells += product(
+            {name: arm for name, arm in others.items() if name not in declared}, size, range(first, first + planned)
+        )
         known = list(dict.fromkeys(cell.label for cell in cells))
         wanted = [choose(f"arm in grid {grid}", name.strip(), known) for name in arms.split(",")]
         cells = sorted((cell for cell in cells if cell.label in wanted), key=lambda cell: cell.seed)
@@ -135,6 +144,7 @@ def request(
         launcher=where,
         declared=declared,
         settings=tuple(f"{key} = {new} (was {old})" for key, (old, new) in differences(given, size).items()),
+        stack=stacking.size(stack, machine, cells, folder.root, *_shared(count)),
         shard=_shard(shard, len(cells)),
     )
 
@@ -225,6 +235,12 @@ def _packed(
     stages = walk(*(stage for cell in cells for stage in cell.stages.values()))
     smallest = min(environment.gpus().values(), default=None)
     return packing.tasks_a_gpu(stages, Estimator(folder.root, "cuda"), smallest)
+
+
+def _shared(workers: int) -> tuple[int | None, int]:
+    """MiB of the smallest GPU, if there is one, and how many of the workers share it."""
+    gpus = environment.gpus()
+    return min(gpus.values(), default=None), -(-workers // max(1, len(gpus)))
 
 
 def default_workers(device: str, packed: int = packing.UNMEASURED) -> int:

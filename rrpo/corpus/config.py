@@ -106,6 +106,9 @@ class SplitConfig:
     """Probability that an utterance carries the artefact of its own emotion (planted bias; paper: real-world, unknown)."""
     misacted: float = option(0.0, off=0.0)
     """Probability that the speaker acts another emotion than the label, which then is what was asked for; not with raters."""
+    parallel: bool = option(False, off=False)
+    """Each utterance in another emotion than without it; texts, speakers and noise are the same, so that the two sets hold every
+    text in two emotions."""
     raters: int = option(0, off=0)
     """Raters who vote on each utterance; 0 keeps the rendered emotion as the only label."""
     rater_noise: float = option(0.0, off=0.0)

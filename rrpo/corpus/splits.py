@@ -34,6 +34,7 @@ def draw_split(world: WorldConfig, split: SplitConfig) -> list[Utterance]:
     keys: Keys = (split.name, split.seed)
     table = group_speakers(world, split.speakers)[: split.voices]
     true, voices, texts, phones = draw_content(world, split.size, table, split.texts, keys)
+    true = _another(world, true, keys) if split.parallel else true
     languages = [voice.language for voice in voices]
     cues, _ = draw_cues(world.emotions, true, languages, world.cue_spread, generator(world.seed, "cues", *keys))
     votes = _votes(world, split, cues, languages, keys)
@@ -103,6 +104,12 @@ def _votes(
         ]
     )
     return draw_votes(posterior, split.raters, generator(world.seed, "votes", *keys))
+
+
+def _another(world: WorldConfig, true: np.ndarray, keys: Keys) -> np.ndarray:
+    """Any other emotion than each of ``true [n]``."""
+    classes = len(world.emotions)
+    return (true + generator(world.seed, "parallel", *keys).integers(1, classes, size=len(true))) % classes
 
 
 def _asked(world: WorldConfig, split: SplitConfig, true: np.ndarray, keys: Keys) -> np.ndarray:

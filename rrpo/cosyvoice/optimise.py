@@ -64,7 +64,7 @@ def optimise(
     state: State = (
         {name: value.to(train.prefix.device) for name, value in kept["state"].items()}
         if "state" in kept
-        else method.start(models, train, config)
+        else method.start(models, train, config, {})
     )
     due = {0, config.steps} | {step for step in config.checkpoints if step < config.steps}
 

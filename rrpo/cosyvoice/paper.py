@@ -202,7 +202,7 @@ def measure(
     method = OPTIMIZERS.create(config.optimizer)
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=1e-7, fused=True)
-    state = method.start(models, prompts, config)
+    state = method.start(models, prompts, config, {})
     seconds: list[tuple[float, float]] = []
     for step in range(1 + steps):
         start = now()

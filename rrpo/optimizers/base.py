@@ -7,9 +7,10 @@ of: log-probabilities, the KL to the reference, the reward of the sampled speech
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,18 +83,28 @@ class PolicyOptimizer(Protocol):
     `rrpo.testing.optimizers.OptimizerContract` tests an implementation.
     """
 
+    version: ClassVar[int] = 0
+    """Of an optimiser of this package: raised when what it computes changes, so that its cells become stale and no others. 0 for
+    DiffRO, which the version of the stage guards, and for plugins, which the hash of their file guards."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Further inputs of the stage that `start` reads: names of `rrpo.pipeline.dataflow.further_inputs`."""
+        return ()
+
     @property
     def samples(self) -> int:
         """k, roll-outs of each prompt in a batch; ``OptimizeConfig.batch`` is a multiple of it."""
         return 1
 
-    def start(self, models: Models, prompts: Prompts, config: OptimizeConfig) -> State:
+    def start(self, models: Models, prompts: Prompts, config: OptimizeConfig, inputs: Mapping[str, Path]) -> State:
         """The state before the first step, such as data of the optimiser's own drawn from the SFT policy.
 
         Args:
             models: The policy is still the reference.
             prompts: All training prompts.
             config: The shared settings.
+            inputs: Folders of the finished stages that the optimisation reads, by role.
         """
         return {}
 

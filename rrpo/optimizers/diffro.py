@@ -4,9 +4,9 @@ One step: a roll-out by ancestral sampling without gradient; one parallel forwar
 specials are left out of the relaxation, so that the reward has no hidden gradient on length; the straight-through relaxed
 tokens enter the codec's decoder, its frames the frozen reward model and the phone recogniser.
 
-Loss = emotion weight x reward loss + content weight x phone recogniser's loss + beta x KL(pi || pi_SFT) summed over an
-utterance's positions (Eq. 6; the content term is DiffRO's multi-task reward). The gradient scale multiplies what the emotion
-reward model sends into the frames, and nothing else. A weight or a scale of 1 changes no bit.
+Loss = emotion weight x reward loss + content weight x phone recogniser's loss + beta x KL(pi || pi_SFT), or another penalty,
+summed over an utterance's positions (Eq. 6; the content term is DiffRO's multi-task reward). The gradient scale multiplies what
+the emotion reward model sends into the frames, and nothing else. A weight or a scale of 1 changes no bit.
 
 What differs from the exact gradient, and is known: (1) the path through the sampled history is dropped, so a token's
 influence on later tokens earns nothing; (2) so is the KL's prefix term; (3) softmax at tau > 0 is biased.
@@ -89,7 +89,7 @@ def relaxed_loss(models: Models, part: MicroBatch, noise: Tensor, config: Optimi
     from rrpo.optimizers.scoring import score
 
     prompts, rollout = part.prompts, part.rollout
-    scores = score(models, part)
+    scores = score(models, part, config.penalty)
     packed = F_.pad(rollout.tokens, (0, 1))[rollout.scored]
     soft = soft_tokens(scores.logits[:, : models.policy.codes], packed, noise, tau, config.relaxation)
     codes = rollout.padded(straight_through(soft, packed, models.codec.codebook))[:, :-1]
@@ -97,7 +97,7 @@ def relaxed_loss(models: Models, part: MicroBatch, noise: Tensor, config: Optimi
     pushed = scale_gradient(F, config.gradient_scale)
     reward = reward_loss(models.reward_model, pushed, frames, prompts.target, config.reward)
     content = models.recogniser.ctc_loss(F, frames, prompts.phones)
-    loss = config.emotion_weight * reward + config.content_weight * content + config.beta * scores.kl
+    loss = config.emotion_weight * reward + config.content_weight * content + config.beta * scores.penalty
     return RelaxedLoss(
         part=part,
         loss=part.share * loss.mean(),

@@ -66,7 +66,7 @@ def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: C
     asked = prompts_of(method, config)
     matched = match(inputs)
     config = replace(config, gradient_scale=config.gradient_scale * matched.get("gradient_match", 1.0))
-    models = Models.load(inputs, context.device, context.micro)
+    models: Models = context.join(Models.load(inputs, context.device, context.micro))
     train = Prompts.load(inputs["rl_prompts"], models)
     evaluation = Prompts.load(inputs["eval_prompts"], models)
     batches = permutation_batches(len(train.phones), config.batch, config.steps, config.seed, "rl prompts")
@@ -77,7 +77,7 @@ def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: C
     start, kept = checkpoints.resume()
     curves: list[dict[str, float]] = kept.get("curves", [])
     points: list[dict[str, float]] = kept.get("points", [])
-    state = _on(train.prefix.device, kept["state"]) if "state" in kept else method.start(models, train, config)
+    state = _on(train.prefix.device, kept["state"]) if "state" in kept else method.start(models, train, config, inputs)
     samples = [Samples(**{name: saved.numpy() for name, saved in part.items()}) for part in kept.get("samples", ())]
     _tell(context, checkpoints, curves)
 
@@ -170,7 +170,7 @@ def _update(
     heard: list[tuple[Tensor, dict[str, Tensor]]] = []
     own: list[tuple[Tensor, dict[str, Tensor]]] = []
     for part in losses:
-        torch.autograd.backward(part.loss)
+        models.backward(part.loss)
         loss += part.loss.detach()
         rows = part.part.rows
         found.append((rows, part.values))
@@ -189,8 +189,8 @@ def _update(
     optimizer.step()
     metrics = _means(values) | {"loss": float(loss), "grad_norm": float(norm)}
     if look:
-        opinions = merge(heard)
-        metrics |= rollout_statistics(opinions) | _opinions(opinions, batch.prompts.target) | _means(merge(own))
+        values = merge(heard)
+        metrics |= rollout_statistics(values) | opinions(values, batch.prompts.target) | _means(merge(own))
     return metrics
 
 
@@ -222,26 +222,32 @@ def evaluate(models: Models, prompts: Prompts, config: OptimizeConfig, step: int
     for rows in places.split(config.eval_prompts):
         batch = prompts.select(rows)
         rollout = models.policy.sample(batch.prefix, noise[:, rows])
-        heard: list[tuple[Tensor, dict[str, Tensor]]] = []
-        for chosen in micro_batches(rollout.lengths, models.micro):
-            few, part = batch.select(chosen), rollout.select(chosen)
-            logits, reference = (model.logits(few.prefix, part.tokens) for model in (models.policy, models.reference))
-            F, frames = models.codec.decode(part.tokens, part.lengths, few.speaker)
-            judged = judge_frames(models, F, frames, few.target)
-            heard.append((chosen, rollout_sums(logits, reference, part) | judged))
-        found.append(merge(heard))
-        drawn.append(_stored(step, rows, rollout, found[-1], batch.target))
+        found.append(listen(models, batch, rollout))
+        drawn.append(stored(step, rows, rollout, found[-1], batch.target))
     values = {name: torch.cat([part[name] for part in found]) for name in found[0]}
-    row = rollout_statistics(values) | _opinions(values, prompts.target[places])
+    row = rollout_statistics(values) | opinions(values, prompts.target[places])
     row["diversity"] = within_prompt_diversity(models.policy, prompts.prefix, config.seed)
     return row | {"sqrt_kl": max(0.0, row["kl_token"]) ** 0.5}, Samples.concatenate(drawn)
 
 
-def _opinions(opinions: dict[str, Tensor], target: Tensor) -> dict[str, float]:
+@torch.no_grad()
+def listen(models: Models, prompts: Prompts, rollout: Rollout) -> dict[str, Tensor]:
+    """What is measured on samples of ``prompts``, each ``[B]`` or ``[B, K]``: `rollout_sums` and `judge_frames`."""
+    heard: list[tuple[Tensor, dict[str, Tensor]]] = []
+    for chosen in micro_batches(rollout.lengths, models.micro):
+        few, part = prompts.select(chosen), rollout.select(chosen)
+        logits, reference = (model.logits(few.prefix, part.tokens) for model in (models.policy, models.reference))
+        F, frames = models.codec.decode(part.tokens, part.lengths, few.speaker)
+        judged = judge_frames(models, F, frames, few.target)
+        heard.append((chosen, rollout_sums(logits, reference, part) | judged))
+    return merge(heard)
+
+
+def opinions(heard: dict[str, Tensor], target: Tensor) -> dict[str, float]:
     """Accuracy, log-probability, calibration, hacking and artefacts of one batch."""
-    heard = (*ARTEFACTS, *OTHERS)
-    names = ["proxy", "val", *(f"artefact_{kind}" for kind in heard)]
-    host = {name: opinions[name].float().cpu().numpy() for name in names}
+    kinds = (*ARTEFACTS, *OTHERS)
+    names = ["proxy", "val", *(f"artefact_{kind}" for kind in kinds)]
+    host = {name: heard[name].float().cpu().numpy() for name in names}
     wanted = target.cpu().numpy()
     flags = np.stack([host[f"artefact_{kind}"] for kind in ARTEFACTS], 1) > 0
     row = {f"artefact_{kind}": float(flags[:, k].mean()) for k, kind in enumerate(ARTEFACTS)}
@@ -250,15 +256,16 @@ def _opinions(opinions: dict[str, Tensor], target: Tensor) -> dict[str, float]:
         row[f"{name}_logprob"] = target_log_prob(host[name], wanted)
     row["proxy_confidence"] = float(np.exp(host["proxy"].max(1)).mean())
     row["proxy_ece"] = expected_calibration_error(host["proxy"], wanted)
-    row |= probe_statistics(opinions)
-    flagged = np.stack([host[f"artefact_{kind}"] for kind in heard], 1).any(1)
+    row |= probe_statistics(heard)
+    flagged = np.stack([host[f"artefact_{kind}"] for kind in kinds], 1).any(1)
     row["val_clean"] = float(((host["val"].argmax(1) == wanted) & ~flagged).mean())
     row["val_hack_rate"] = hack_rate(host["proxy"].argmax(1), host["val"].argmax(1), wanted, flags)
     row["uptake"] = shortcut_uptake(flags, wanted)
     return row
 
 
-def _stored(step: int, places: Tensor, rollout: Rollout, opinions: dict[str, Tensor], target: Tensor) -> Samples:
+def stored(step: int, places: Tensor, rollout: Rollout, opinions: dict[str, Tensor], target: Tensor) -> Samples:
+    """Samples of the evaluation prompts at ``places`` as they are stored, with what proxy and ``val`` say of them."""
     tokens = rollout.tokens.cpu().numpy().astype(np.int16)
     lengths = rollout.lengths.cpu().numpy().astype(np.int16)
     tokens[np.arange(tokens.shape[1])[None] >= lengths[:, None]] = -1

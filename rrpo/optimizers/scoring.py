@@ -10,6 +10,7 @@ import torch.nn.functional as F_
 from torch import Tensor
 
 from rrpo.config import OptimizeConfig
+from rrpo.models.policy import Rollout
 from rrpo.optimizers.base import Batch, MicroBatch
 from rrpo.optimizers.reward import reward_loss
 from rrpo.optimizers.rollout import Models, Prompts, merge, micro_batches
@@ -40,12 +41,16 @@ class Scores:
     """``[P, V + 1]``, their log-probabilities without gradient."""
     kl: Tensor
     """``[b]``: full-vocabulary KL to the reference (Eq. 6), summed over each utterance's positions; with gradient."""
+    penalty: Tensor
+    """``[b]``, with gradient: what β weighs, one of `rrpo.config.PENALTIES`, summed over each utterance's positions."""
 
 
-def score(models: Models, part: MicroBatch) -> Scores:
+def score(models: Models, part: MicroBatch, penalty: str = "kl") -> Scores:
     """One parallel forward of the policy and of the reference.
 
-    The KL's gradient leaves out its prefix term: that what is sampled early changes where the later terms are taken.
+    ``kl``: ``sum_v p log(p / q)``. ``chi2``: ``sum_v p^2 / q - 1``, the chi-squared divergence of each position's distribution
+    (Huang et al. 2024, arXiv 2403.03185, penalise that of whole sequences; the form by position is ours). The penalty's gradient
+    leaves out its prefix term: that what is sampled early changes where the later terms are taken.
     """
     tokens, counts = part.rollout.tokens, part.rollout.counts
     logits = models.policy.packed_logits(part.prompts.prefix, tokens, counts)
@@ -54,15 +59,23 @@ def score(models: Models, part: MicroBatch) -> Scores:
         log_p = logits.log_softmax(-1)
         ratio = log_p - reference.log_softmax(-1)
     # the gradient of log p within E[log p - log q] is nought: sum_v p_v d(log p_v) = 0
-    kl = part.rollout.sums(torch.linalg.vecdot(logits.softmax(-1), ratio))
-    return Scores(logits, log_p, kl)
+    p = logits.softmax(-1)
+    kl = part.rollout.sums(torch.linalg.vecdot(p, ratio))
+    if penalty == "kl":
+        return Scores(logits, log_p, kl, kl)
+    # of sum_v p_v^2 / q_v the gradient is sum_v 2 (p_v / q_v) dp_v
+    chi2 = torch.linalg.vecdot(p, 2 * ratio.exp()) - (log_p + ratio).exp().sum(-1) - 1
+    return Scores(logits, log_p, kl, part.rollout.sums(chi2))
 
 
-def sampled_log_probs(part: MicroBatch, logits: Tensor) -> Tensor:
+def predicted(rollout: Rollout, eos: int) -> Tensor:
+    """``[P]``: what stands at the scored positions, the tokens and eos, the class ``eos``."""
+    return F_.pad(rollout.tokens, (0, 1)).scatter(1, rollout.lengths[:, None], eos)[rollout.scored]
+
+
+def sampled_log_probs(rollout: Rollout, logits: Tensor) -> Tensor:
     """``[P]``: log-probabilities of what was sampled, eos included, under ``logits [P, V + 1]``; with gradient."""
-    eos = logits.shape[1] - 1
-    rollout = part.rollout
-    drawn = F_.pad(rollout.tokens, (0, 1)).scatter(1, rollout.lengths[:, None], eos)[rollout.scored]
+    drawn = predicted(rollout, logits.shape[1] - 1)
     return logits.log_softmax(-1).gather(1, drawn[:, None])[:, 0]
 
 
@@ -79,6 +92,10 @@ class Heard:
         """``[B]``: what is to be made small, by the config's weights of emotion and content; the KL is not in it."""
         losses = self.losses
         return config.emotion_weight * losses["reward_loss"] + config.content_weight * losses["content_loss"]
+
+    def of(self, part: MicroBatch) -> dict[str, Tensor]:
+        """`losses` of a micro-batch's rows."""
+        return {name: losses[part.rows] for name, losses in self.losses.items()}
 
 
 @torch.no_grad()

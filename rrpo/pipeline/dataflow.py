@@ -11,12 +11,23 @@ Stages are cached, so that the cells of a grid share them and each is hashed onc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import TypeVar
 
-from rrpo.config import OFF, ArmConfig, CombineConfig, GuidedConfig, MineConfig, RegularizerConfig
+from rrpo.config import (
+    BEST_OF_DRAWS,
+    OFF,
+    ArmConfig,
+    BestOfConfig,
+    CombineConfig,
+    DrawsConfig,
+    GradientsConfig,
+    GuidedConfig,
+    MineConfig,
+    RegularizerConfig,
+)
 from rrpo.corpus.config import EMOTIONS, SplitConfig
 from rrpo.identity import content_hash
 from rrpo.judges.config import (
@@ -32,6 +43,7 @@ from rrpo.judges.config import (
 from rrpo.judges.protocol import JUDGES, OpinionConfig
 from rrpo.models.guidance import GUIDANCE
 from rrpo.models.tags import NEUTRAL
+from rrpo.optimizers import OPTIMIZERS
 from rrpo.packages import present
 from rrpo.pipeline import world
 from rrpo.pipeline.stages import Stage
@@ -58,13 +70,14 @@ def starting(arm: ArmConfig) -> ArmConfig:
     return replace(SFT, policy_seed=arm.policy_seed)
 
 
-def _sft_split(profile: Profile, seed: int) -> SplitConfig:
-    """The seed's own utterances."""
+def _sft_split(profile: Profile, seed: int, *, parallel: bool = False) -> SplitConfig:
+    """The seed's own utterances; ``parallel``: the same texts and speakers in other emotions."""
     return SplitConfig(
         name="sft",
         size=profile.sizes["sft"],
         texts="sft",
         artefact_rate=profile.policy_artefact_rate,
+        parallel=parallel,
         seed=seed,
     )
 
@@ -90,6 +103,11 @@ def sft(profile: Profile, seed: int, *, tag_dropout: float = 0.0, style_weight: 
 def _starting_policy(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """The SFT policy of an arm."""
     return sft(profile, seed, tag_dropout=arm.tag_dropout, style_weight=arm.style_weight)
+
+
+def sft_speech(profile: Profile, seed: int, *, parallel: bool = False) -> Stage:
+    """The seed's own utterances of the policy; ``parallel``: the same texts and speakers in other emotions."""
+    return world.speech(profile, _sft_split(profile, seed, parallel=parallel))
 
 
 @cache
@@ -253,9 +271,11 @@ def guided(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 
 @cache
 def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
-    """Policy optimisation of one cell (or `guided` decoding): curves by `val`, samples stored as tokens."""
+    """Policy optimisation of one cell, or what its arm has instead: curves by `val`, samples stored as tokens."""
     if arm.guidance is not None:
         return guided(profile, arm, seed)
+    if arm.best_of is not None:
+        return best_of(profile, arm, seed)
     given = profile.optimize
     names = (
         "optimizer",
@@ -263,6 +283,7 @@ def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         "gradient_scale",
         "content_weight",
         "relaxation",
+        "penalty",
         "schedule",
         "steps",
         "batch",
@@ -286,10 +307,53 @@ def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         "rl_prompts": world.prompts(profile, "rl", profile.rl_prompts, own_seed),
         "eval_prompts": world.eval_prompts(profile),
     }
+    further = further_inputs(profile, seed)
+    inputs |= {role: further[role] for role in OPTIMIZERS.inputs(config.optimizer)}
     if arm.match_gradient:
         robust = replace(arm, regularizers=RegularizerConfig(), match_gradient=False)
         inputs |= {"own_fidelity": fidelity(profile, arm, seed), "rrpo_fidelity": fidelity(profile, robust, seed)}
     return Stage("optimize", "rrpo.optimizers.loop:build", config, inputs, f"policy optimisation seed {seed}")
+
+
+def further_inputs(profile: Profile, seed: int) -> dict[str, Stage]:
+    """What an optimiser may read beside models and prompts, by role: see `PolicyOptimizer.inputs`."""
+    return {
+        "sft_speech": sft_speech(profile, seed),
+        "parallel_speech": sft_speech(profile, seed, parallel=True),
+    }
+
+
+@cache
+def draws(profile: Profile, n: int, seed: int, own_seed: int) -> Stage:
+    """``n`` samples of the SFT policy for the evaluation prompts, in all at most `BEST_OF_DRAWS`."""
+    final, evaluated = profile.optimize.final_prompts, profile.optimize.eval_prompts
+    config = DrawsConfig(
+        n=n, prompts=min(final, BEST_OF_DRAWS // n), final_prompts=final, eval_prompts=evaluated, seed=own_seed
+    )
+    inputs = {"policy": sft(profile, seed), "eval_prompts": world.eval_prompts(profile)}
+    return Stage("draws", "rrpo.optimizers.best_of:draw", config, inputs, f"{n} SFT samples a prompt, seed {seed}")
+
+
+@cache
+def best_of(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """The best of n samples of the SFT policy by one arm's RM, as an optimisation's samples are stored."""
+    given = profile.optimize
+    config = BestOfConfig(
+        reward=arm.reward,
+        emotion_weight=_own(arm.emotion_weight, given.emotion_weight),
+        content_weight=_own(arm.content_weight, given.content_weight),
+        eval_prompts=given.eval_prompts,
+    )
+    inputs = {
+        "policy": sft(profile, seed),
+        "draws": draws(profile, _own(arm.best_of, 1), seed, _own(arm.policy_seed, seed)),
+        "reward_model": reward_model(profile, arm, seed),
+        "recogniser": world.recogniser(profile, "reward"),
+        "codec": world.codec(profile),
+        "val": world.judge(profile, "val"),
+        "eval_prompts": world.eval_prompts(profile),
+    }
+    return Stage("best_of_n", "rrpo.optimizers.best_of:build", config, inputs, f"best of {arm.best_of} seed {seed}")
 
 
 @cache
@@ -355,6 +419,13 @@ def intensity(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         "speech": world.world_speech(_spoken(profile), "sft_heldout"),
     }
     return Stage("intensity", "rrpo.judges.intensity:build", IntensityConfig(), inputs, f"intensity seed {seed}")
+
+
+def gradients(profile: Profile, arm: ArmConfig, seed: int, updates: Sequence[int], sizes: GradientsConfig) -> Stage:
+    """What optimisers' gradients are worth at the policies that ``arm`` has after some ``updates``; 0 is the SFT policy."""
+    stage = optimized(profile, arm, seed)
+    config = replace(sizes, updates=tuple(updates), optimize=stage.config)
+    return Stage("gradients", "rrpo.diagnostics.gradients:build", config, stage.inputs, f"gradients seed {seed}")
 
 
 def opinion(profile: Profile, arm: ArmConfig, seed: int, judge: Choice) -> Stage:

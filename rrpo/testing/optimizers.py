@@ -70,7 +70,7 @@ class OptimizerContract:
         samples = OPTIMIZERS.create(self.choice).samples
         settings: dict[str, Any] = {"steps": 6, "batch": samples * max(1, 8 // samples), "lr": self.lr, "warmup": 0}
         settings |= {"beta": 0.0, "content_weight": 0.0, "checkpoints": (), "eval_prompts": 6, "final_prompts": 6}
-        return OptimizeConfig(optimizer=self.choice, **(settings | changes))
+        return OptimizeConfig(**({"optimizer": self.choice} | settings | changes))
 
     def batch(self, models: Models, inputs: dict[str, Path], config: OptimizeConfig) -> Batch:
         """The roll-outs of step 1."""
@@ -81,7 +81,7 @@ class OptimizerContract:
     def gradient(self, models: Models, inputs: dict[str, Path], config: OptimizeConfig) -> Tensor:
         """Of the first update on that batch, all parameters in a row."""
         method, batch = OPTIMIZERS.create(config.optimizer), self.batch(models, inputs, config)
-        state = method.start(models, Prompts.load(inputs["rl_prompts"], models), config)
+        state = method.start(models, Prompts.load(inputs["rl_prompts"], models), config, inputs)
         models.policy.zero_grad()  # type: ignore[attr-defined]
         for part in next(iter(method.updates(models, batch, config, state))):
             torch.autograd.backward(part.loss)
@@ -169,7 +169,7 @@ class OptimizerContract:
     ) -> None:
         config = self.config()
         batch = self.batch(models, inputs, config)
-        state = method.start(models, Prompts.load(inputs["rl_prompts"], models), config)
+        state = method.start(models, Prompts.load(inputs["rl_prompts"], models), config, inputs)
         with torch.no_grad():
             models.reward_model.head.bias.fill_(value)
         before = [parameter.detach().clone() for parameter in models.policy.parameters()]

@@ -43,6 +43,14 @@ def test_a_split_is_a_pure_function_and_name_seed_and_world_redraw_it():
         assert [u.text for u in other] != [u.text for u in first]
 
 
+def test_a_parallel_split_says_the_same_in_another_emotion():
+    plain, other = (draw_split(WORLD, split(parallel=parallel)) for parallel in (False, True))
+    for a, b in zip(plain, other, strict=True):
+        assert (a.text, a.phones, a.speaker, a.id) == (b.text, b.phones, b.speaker, b.id)
+        assert a.emotion != b.emotion == b.true_emotion
+    assert len({(a.emotion, b.emotion) for a, b in zip(plain, other, strict=True)}) == 20
+
+
 def test_toggling_artefacts_or_raters_moves_nothing_else():
     def content(utterances):
         return [(u.text, u.speaker, u.true_emotion, u.spec.cues, u.spec.seed) for u in utterances]

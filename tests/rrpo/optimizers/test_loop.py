@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from rrpo.config import OptimizeConfig
 from rrpo.corpus.config import ARTEFACTS
 from rrpo.judges.artefacts import OTHERS
 from rrpo.optimizers import OPTIMIZERS, Batch, DiffRO, Loss, State
-from rrpo.optimizers.loop import _opinions, prompts_of
+from rrpo.optimizers.loop import opinions, prompts_of
 from rrpo.optimizers.rollout import Models, Prompts
 from rrpo.testing.optimizers import OptimizerContract
 
@@ -29,7 +29,7 @@ def test_clean_takes_the_judge_and_no_artefact_of_any_kind_in_the_frames() -> No
     flags["artefact_click"] = torch.tensor([1.0, 0.0, 0.0, 0.0])
     flags["artefact_silence"] = torch.tensor([0.0, 1.0, 0.0, 0.0])
     probe = {name: torch.ones(4) for name in ("grad_h", "relative_delta", "l_emo", "l_adv")}
-    row = _opinions({"proxy": right, "val": right} | flags | probe, target)
+    row = opinions({"proxy": right, "val": right} | flags | probe, target)
     assert row["val_accuracy"] == 0.75
     assert row["val_clean"] == 0.25
     assert row["artefact_click"] == 0.25
@@ -40,7 +40,7 @@ def test_clean_takes_the_judge_and_no_artefact_of_any_kind_in_the_frames() -> No
 class Twice(DiffRO):
     """Two updates a batch, each update in all weighing less than the one before."""
 
-    def start(self, models: Models, prompts: Prompts, config: OptimizeConfig) -> State:
+    def start(self, models: Models, prompts: Prompts, config: OptimizeConfig, inputs: Mapping[str, Path]) -> State:
         return {"made": torch.zeros((), device=prompts.prefix.device)}
 
     def updates(self, models: Models, batch: Batch, config: OptimizeConfig, state: State) -> Iterator[Iterator[Loss]]:

@@ -7,6 +7,8 @@ tests/rrpo/pipeline/test_versions.py`` to store the new digests.
 
 Stage ``finetune`` stands for RRPO's own regularisers. Each of their controls has an entry ``finetune with NAME``, for what its
 module runs beyond them, and a `Regularizer.version` of its own.
+Stage ``optimize`` stands for its loop and DiffRO. Each other optimiser has an entry ``optimize by NAME``, for what its module
+runs beyond them, and a `PolicyOptimizer.version` of its own.
 """
 
 import ast
@@ -18,9 +20,10 @@ from pathlib import Path
 
 import pytest
 
-from rrpo.config import ArmConfig
+from rrpo.config import ArmConfig, GradientsConfig
 from rrpo.corpus.config import ManifestConfig
 from rrpo.models.guidance import GUIDANCE
+from rrpo.optimizers import OPTIMIZERS, DiffRO
 from rrpo.pipeline import dataflow, world
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import walk
@@ -90,6 +93,12 @@ def digest(module: str) -> str:
     return ast.dump(tree)
 
 
+LOOP = closure("rrpo.optimizers.loop")
+DIFFRO = closure(DiffRO.__module__)
+BUILT_IN = {name: kind for name, kind in OPTIMIZERS.items() if kind.version}
+"""The package's optimisers that have a version of their own."""
+
+
 def digest_of(modules: set[str]) -> str:
     return hashlib.sha256("".join(digest(m) for m in sorted(modules)).encode()).hexdigest()[:16]
 
@@ -102,6 +111,8 @@ def stage_builds() -> dict[str, str]:
     roots += [dataflow.examined_voices(SMOKE, ArmConfig(), 0, engine) for engine in world.SYNTHESISERS]
     soft = ArmConfig(guidance=GUIDANCE.choice("soft-label"), tag_dropout=0.1)
     roots += [dataflow.optimized(SMOKE, soft, 0), dataflow.intensity(SMOKE, soft, 0)]
+    roots.append(dataflow.gradients(SMOKE, ArmConfig(), 0, [0], GradientsConfig()))
+    roots.append(dataflow.best_of(SMOKE, ArmConfig(best_of=2), 0))
     roots.append(dataflow.assessed(SMOKE, ArmConfig(), 0))
     roots.append(dataflow.measured(SMOKE, ArmConfig(), 0, "ls"))
     mine = replace(SMOKE, tests={"mine": ManifestConfig(digest="", path="")})
@@ -114,20 +125,30 @@ def stage_builds() -> dict[str, str]:
 
 def current() -> dict[str, dict[str, object]]:
     found: dict[str, dict[str, object]] = {
-        name: {"version": VERSIONS[name], "digest": digest_of(closure(module))}
+        name: {
+            "version": VERSIONS[name],
+            "digest": digest_of(closure(module) | (DIFFRO if name == "optimize" else set())),
+        }
         for name, module in sorted(stage_builds().items())
     }
     finetune = closure("rrpo.training.finetune")
-    return found | {
+    found |= {
         f"finetune with {name}": {
             "version": control.version,
             "digest": digest_of(closure(type(control).__module__) - finetune),
         }
         for name, control in CONTROLS.items()
     }
+    return found | {
+        f"optimize by {name}": {"version": kind.version, "digest": digest_of(closure(kind.__module__) - LOOP)}
+        for name, kind in BUILT_IN.items()
+    }
 
 
-@pytest.mark.parametrize("name", [*sorted(VERSIONS), *(f"finetune with {name}" for name in CONTROLS)])
+PARTS = [*(f"finetune with {name}" for name in CONTROLS), *(f"optimize by {name}" for name in BUILT_IN)]
+
+
+@pytest.mark.parametrize("name", [*sorted(VERSIONS), *PARTS])
 def test_source_and_version_move_together(name: str) -> None:
     stored = json.loads(DIGESTS.read_text())
     assert current()[name] == stored.get(name), (
@@ -145,6 +166,20 @@ def test_controls_are_guarded_one_by_one() -> None:
     assert own >= {module for module in packaged if module.startswith("rrpo.")}
     for name, control in CONTROLS.items():
         assert REGULARIZERS.choice(name).source == f"version {control.version}" != "version 0"
+
+
+def test_optimisers_are_guarded_one_by_one() -> None:
+    """Neither the loop nor DiffRO runs the files of others; every optimiser of the package has a number, which is in its keys."""
+    assert {"reinforce", "grpo"} <= BUILT_IN.keys()
+    own = {kind.__module__ for kind in BUILT_IN.values()}
+    assert not own & (LOOP | DIFFRO)
+    assert "rrpo.optimizers.diffro" in DIFFRO - LOOP
+    for name, kind in BUILT_IN.items():
+        assert kind.__module__ in closure(kind.__module__) - LOOP
+        assert OPTIMIZERS.choice(name).source == f"version {kind.version}"
+    assert OPTIMIZERS.choice("diffro").source == ""
+    packaged = {kind.__module__ for kind in OPTIMIZERS.values() if kind.__module__.startswith("rrpo.")}
+    assert packaged == own | {DiffRO.__module__}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,82 @@
+"""The arms beside RRPO that a reader will ask for, each on the vanilla and on the robust reward model, section by section.
+
+Every arm shares prompts, seeds, SFT start, data and judges with the others; what it is, is its own. A section is a function that
+returns arms by name, which are registered in `rrpo.arms.ARMS`. Grid ``baselines`` runs those of `CORE`, any other is asked for by
+``--arms``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rrpo.arms import ARMS, papers, regularizers
+from rrpo.config import ArmConfig
+from rrpo.optimizers import OPTIMIZERS
+
+HPRO_TAU = (2.0, 1.0, 0.8)
+"""Temperatures of HPRO's DiffRO recipe (arXiv 2606.28249)."""
+HPRO_WEIGHTS = (0.5, 5.0)
+"""Of emotion and content in the same recipe's reward."""
+
+
+def optimisers() -> dict[str, ArmConfig]:
+    """Other optimisers of the same reward models, best-of-n, and DiffRO's own variants; ``NAME_rrpo`` has the robust one.
+
+    ``emo-dpo`` is the published form, in which no reward model has a say: pairs of speech, each side under its own tag.
+    """
+    found: dict[str, ArmConfig] = {}
+    for suffix, parts in (("", []), ("_rrpo", papers())):
+        on = regularizers(parts)
+        found |= {
+            f"reinforce{suffix}": ArmConfig(regularizers=on, optimizer=OPTIMIZERS.choice("reinforce")),
+            f"grpo{suffix}": ArmConfig(regularizers=on, optimizer=OPTIMIZERS.choice("grpo")),
+            f"grpo-kl-reward{suffix}": ArmConfig(
+                regularizers=on, optimizer=OPTIMIZERS.choice("grpo", kl_in_reward=True)
+            ),
+            f"emo-dpo-samples{suffix}": ArmConfig(
+                regularizers=on, optimizer=OPTIMIZERS.choice("emo-dpo", pairs="samples", tags="requested")
+            ),
+            f"best_of_16{suffix}": ArmConfig(regularizers=on, best_of=16),
+            f"best_of_64{suffix}": ArmConfig(regularizers=on, best_of=64),
+        }
+    found |= {
+        "emo-dpo": ArmConfig(regularizers=regularizers(()), optimizer=OPTIMIZERS.choice("emo-dpo")),
+        "emo-dpo-requested": ArmConfig(
+            regularizers=regularizers(()), optimizer=OPTIMIZERS.choice("emo-dpo", tags="requested")
+        ),
+        "emo-dpo-js": ArmConfig(regularizers=regularizers(()), optimizer=OPTIMIZERS.choice("emo-dpo", divergence="js")),
+        "emo-dpo-length": ArmConfig(
+            regularizers=regularizers(()), optimizer=OPTIMIZERS.choice("emo-dpo", length_normalized=True)
+        ),
+    }
+    emotion, content = HPRO_WEIGHTS
+    for name, parts in (("diffro", []), ("rrpo", papers())):
+        on = regularizers(parts)
+        found |= {
+            f"{name}_probabilities": ArmConfig(regularizers=on, relaxation="probabilities"),
+            f"{name}_tau": ArmConfig(regularizers=on, tau=HPRO_TAU),
+            f"{name}_multitask": ArmConfig(regularizers=on, emotion_weight=emotion, content_weight=content),
+            f"{name}_chi2": ArmConfig(regularizers=on, penalty="chi2"),
+        }
+    return found
+
+
+SECTIONS: tuple[Callable[[], dict[str, ArmConfig]], ...] = (optimisers,)
+"""Where the arms come from."""
+CORE: tuple[str, ...] = (
+    *("reinforce", "reinforce_rrpo", "grpo", "grpo_rrpo"),
+    *("emo-dpo", "emo-dpo-samples", "emo-dpo-samples_rrpo"),
+    *("best_of_16", "best_of_16_rrpo"),
+    *("rm_worst", "rm_weights", "mixup", "length-mix", "reward_bounded"),
+    *("emodiff", "classifier_free"),
+)
+"""Arms of grid ``baselines`` beside SFT, DiffRO and RRPO; some are of `ablations.robust_arms` and `ablations.guided_arms`."""
+
+
+def baselines() -> dict[str, ArmConfig]:
+    """All of them by name."""
+    return {name: arm for section in SECTIONS for name, arm in section().items()}
+
+
+for _name, _arm in baselines().items():
+    ARMS.register(_name, _arm)

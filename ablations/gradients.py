@@ -1,0 +1,160 @@
+"""``python -m ablations.gradients --runs-dir runs``: DiffRO's gradient against the policy gradient's, with intervals over seeds.
+
+Builds stage ``gradients`` (`rrpo.diagnostics.gradients` says what is measured) for some development seeds, on vanilla DiffRO's
+reward model or another arm's, and prints every measure's mean over seeds and its ratio to REINFORCE's, with 95 % intervals.
+The policies are the SFT policy and, by ``--updates``, those that the arm's optimisation has after so many updates: it is run
+again up to there, since no policy is stored. Take the checkpoint at which gold is highest in the arm's points, and a later one.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import typer
+from rich.console import Console
+
+from ablations.commands import Device, RunsDir, Workers, refusing, say, start
+from ablations.errors import InputError, choose, positive
+from ablations.execution import environment
+from ablations.execution.building import build
+from ablations.execution.estimate import Estimator
+from ablations.execution.request import default_workers, sized
+from ablations.execution.runs_folder import check
+from ablations.grids import arms
+from ablations.run import WIDTH
+from ablations.stats.statistics import Interval, t_interval
+from rrpo.arms import BASE
+from rrpo.config import GradientsConfig
+from rrpo.pipeline import dataflow
+
+TABLE = "gradients.parquet"
+AGAINST = "reinforce"
+"""The method that ratios are taken to."""
+FIRST_SEED = 1000
+MEASURES = {
+    "variance": "variance of a batch's gradient",
+    "relative_variance": "variance / signal",
+    "cosine": "cosine of two batches",
+    "bias": "squared bias / squared true gradient",
+    "alignment": "alignment with the true gradient",
+    "reference_noise": "noise left in the reference, of it squared",
+    "gain_per_nat": "proxy gain a nat of KL",
+    "gain_per_1000_rollouts": "proxy gain per 1,000 roll-outs",
+    "gain_per_minute": "proxy gain a minute",
+}
+"""Columns of the table -> what they are called."""
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def ratio(values: Sequence[float], others: Sequence[float]) -> Interval:
+    """Geometric mean of the paired ratios over seeds with its interval; of the pairs that are above 0 alone."""
+    pairs = [(a, b) for a, b in zip(values, others, strict=True) if a > 0 and b > 0]
+    found = t_interval([math.log(a / b) for a, b in pairs])
+    return Interval(math.exp(found.mean), math.exp(found.low), math.exp(found.high), found.n)
+
+
+def lines(table: pd.DataFrame) -> list[str]:
+    """For people: ``table`` has a row a seed, policy and method."""
+    said = []
+    for updates in sorted(set(table["updates"].tolist())):
+        here = table[table["updates"] == updates]
+        said.append(f"after {updates} updates:" if updates else "at the SFT policy:")
+        by_method = {str(method): rows.set_index("seed") for method, rows in here.groupby("method", sort=False)}
+        base = by_method[AGAINST]
+        for name, label in MEASURES.items():
+            said.append(f"  {label}")
+            for method, rows in by_method.items():
+                own = rows[name]
+                mean = t_interval(own.to_numpy(float))
+                text = f"    {method:22} {_text(mean)}"
+                if method != AGAINST:
+                    text += f"   x {_text(ratio(own.tolist(), base.loc[own.index, name].tolist()))}"
+                said.append(text)
+    said.append(
+        f"x: ratio to {AGAINST}, geometric mean; n: seeds where both are above 0. Intervals: Student's t, 95 %."
+    )
+    return said
+
+
+def _text(mean: Interval) -> str:
+    if not mean.n:
+        return "-"
+    around = f" [{mean.low:.3g}, {mean.high:.3g}]" if np.isfinite(mean.low) else ""
+    return f"{mean.mean:.3g}{around} (n {mean.n})"
+
+
+def _sizes(changes: Sequence[str]) -> GradientsConfig:
+    known = {field.name: field.type for field in fields(GradientsConfig) if field.name not in ("updates", "optimize")}
+    values: dict[str, float] = {}
+    for change in changes:
+        name, _, value = change.partition("=")
+        kind = float if known[choose("size for --set NAME=VALUE", name, list(known))] == "float" else int
+        try:
+            values[name] = kind(value)
+        except ValueError:
+            raise InputError(f"{name} is a number", got=value, fix=f"for example --set {name}=8") from None
+    return GradientsConfig(**values)  # type: ignore[arg-type]
+
+
+@app.command()
+def command(
+    seeds: Annotated[int, typer.Option(help="How many seeds, from 1000 on: those are for development.")] = 5,
+    updates: Annotated[str, typer.Option(help="Where: updates of the arm's optimisation, 0 is SFT.")] = "0",
+    arm: Annotated[str, typer.Option(help="Whose reward model and optimisation.")] = BASE,
+    profile: Annotated[str, typer.Option(help="Which profile.")] = "embedded",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="A size, as batches=8.")] = None,
+    device: Device = "auto",
+    workers: Workers = None,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Compare the gradients of DiffRO, REINFORCE and GRPO."""
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    with refusing():
+        folder = check(runs_dir)
+        size, chosen = sized(profile, 0), arms()[choose("arm", arm, arms())]
+        if chosen.best_of is not None:
+            raise InputError("best-of-n has no gradient", got=arm, fix="choose an arm that is optimised")
+        machine = environment.resolve_device(device)
+        count = default_workers(machine) if workers is None else positive("--workers", workers)
+        places = _places(updates, size.optimize.steps if chosen.steps is None else chosen.steps)
+        given = range(FIRST_SEED, FIRST_SEED + positive("--seeds", seeds))
+        stages = [dataflow.gradients(size, chosen, seed, places, _sizes(set_ or [])) for seed in given]
+    folder.make()
+    if failures := build(stages, folder, Estimator(folder.root, machine), count, console):
+        for name, reason in failures.items():
+            say(console, f"not measured: {name}: {reason}")
+        raise typer.Exit(1)
+    tables = [
+        pd.read_parquet(stage.path(folder.root) / TABLE).assign(seed=seed)
+        for stage, seed in zip(stages, given, strict=True)
+    ]
+    for line in lines(pd.concat(tables)):
+        say(console, line)
+
+
+def _places(text: str, most: int) -> list[int]:
+    try:
+        places = [int(part) for part in text.split(",")]
+    except ValueError:
+        places = [-1]
+    if min(places) < 0 or max(places) > most:
+        raise InputError(
+            f"--updates takes numbers from 0 to {most}, with commas", got=text, fix="for example --updates 0,60,240"
+        )
+    return places
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    start(app, "ablations.gradients")
+
+
+if __name__ == "__main__":
+    main()

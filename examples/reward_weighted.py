@@ -1,0 +1,56 @@
+"""Exponentially weighted samples (advantage-weighted regression, Peng et al. 2019, arXiv 1910.00177): an optimiser as a plugin.
+
+``gradient = -mean_i (k w_i - 1) grad log pi(y_i)``, plus β times the gradient of the penalty, where w is the softmax of R / T
+over the k samples of a prompt: the better samples become likelier, the worse ones less likely. R is the negative cost of the
+sampled speech: the emotion reward's loss and the phone recogniser's, by the config's weights.
+
+    python -m ablations.run --plugin examples/reward_weighted.py ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from rrpo.config import OptimizeConfig
+from rrpo.optimizers import OPTIMIZERS, Batch, Loss, PolicyOptimizer, State
+from rrpo.optimizers.rollout import Models
+from rrpo.optimizers.scoring import Heard, hear, sampled_log_probs, score, split
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardWeighted(PolicyOptimizer):
+    """Policy gradient whose advantages are a softmax of the rewards."""
+
+    samples: int = 4
+    """k, roll-outs of each prompt, 2 or more."""
+    temperature: float = 1.0
+    """T, in nats of reward: small values leave the best sample alone; range (0, inf)."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a value out of its range."""
+        if self.samples < 2:
+            raise ValueError(f"samples must be 2 or more, got {self.samples}")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {self.temperature}")
+
+    def updates(self, models: Models, batch: Batch, config: OptimizeConfig, state: State) -> Iterator[Iterator[Loss]]:
+        """One update."""
+        heard = hear(models, batch, config)
+        cost = heard.cost(config).view(self.samples, -1)  # a column a prompt
+        advantage = self.samples * (-cost / self.temperature).softmax(0) - 1
+        yield self._losses(models, batch, config, heard, advantage.flatten())
+
+    def _losses(
+        self, models: Models, batch: Batch, config: OptimizeConfig, heard: Heard, advantage: Tensor
+    ) -> Iterator[Loss]:
+        for part, frames in zip(split(models, batch), heard.frames, strict=True):
+            scores = score(models, part, config.penalty)
+            log_p = part.rollout.sums(sampled_log_probs(part.rollout, scores.logits))
+            loss = config.beta * scores.penalty - advantage[part.rows] * log_p
+            yield Loss(part, part.share * loss.mean(), heard.of(part), scores.kl.detach(), scores.log_p, frames)
+
+
+OPTIMIZERS.register("reward-weighted", RewardWeighted)

@@ -1,0 +1,284 @@
+"""Stage ``gradients``: DiffRO's claim measured, that its gradient varies less than the policy gradient's, and its price in bias.
+
+At a policy theta, each of `METHODS` makes B gradients g_1 ... g_B of the emotion reward alone (no KL, no content), every one of
+a batch of its own roll-outs; the batches are the same for all methods that ask each prompt equally often. The reference G is the
+mean of REINFORCE's gradients, which are unbiased, on many other batches. Squared norms are without the share of the noise:
+
+    signal    |E g|^2  =  (|sum g|^2 - sum |g|^2) / (B (B - 1))
+    variance  E |g - E g|^2, the sum over the parameters, of one batch
+    cosine    mean over pairs of batches of cos(g_i, g_j)
+    bias      |E g - G|^2 / |G|^2, of methods that estimate the reward's gradient itself
+    alignment <E g, G> / (|E g| |G|), which does not depend on a method's scale
+    reference noise  variance / batches of the reference / |G|^2: above 1, bias and alignment are little more than noise
+
+Then a step in the mean gradient's direction takes the policy to a declared KL (nats a token) from theta. Measured is the rise of
+the proxy's log-probability of the target on evaluation prompts: a nat of KL, and a thousand roll-outs and a minute of computing
+that the mean took. GRPO's gradients are of normalised rewards, so its variance and bias are on another scale.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from rrpo.config import GradientsConfig, OptimizeConfig
+from rrpo.models.protocols import TokenPolicy
+from rrpo.optimizers import OPTIMIZERS, PolicyOptimizer
+from rrpo.optimizers.loop import prompts_of, take_step
+from rrpo.optimizers.reward import reward_loss
+from rrpo.optimizers.rollout import Models, Prompts, merge, micro_batches, rollout_sums
+from rrpo.optimizers.scoring import roll_out
+from rrpo.pipeline.stages import Context
+from rrpo.seeding import permutation_batches, uniform
+from rrpo.training.trainer import multiplier
+
+TABLE = "gradients.parquet"
+"""``updates``, ``method``, then a column a measure: a row a policy and method."""
+REFERENCE = "reinforce"
+"""The method whose mean stands for the true gradient."""
+METHODS: dict[str, tuple[str, str]] = {
+    "diffro": ("diffro", "gumbel"),
+    "diffro_probabilities": ("diffro", "probabilities"),
+    "reinforce": ("reinforce", "gumbel"),
+    "grpo": ("grpo", "gumbel"),
+}
+"""Optimiser and relaxation (which is DiffRO's alone) by name."""
+SEARCH = 10
+"""Lengths of a step that are tried for its KL."""
+
+
+def build(config: GradientsConfig, inputs: dict[str, Path], out: Path, context: Context) -> None:
+    """Reads what stage ``optimize`` does, writes `TABLE` and ``scalars.json`` (empty)."""
+    models = Models.load(inputs, context.device, context.micro)
+    train = Prompts.load(inputs["rl_prompts"], models)
+    asked = Prompts.load(inputs["eval_prompts"], models)
+    size = min(config.prompts, len(asked.phones))
+    asked = asked.select(torch.arange(size, device=asked.prefix.device))
+    rows: list[dict[str, str | float]] = []
+    places = sorted(set(config.updates))
+    for done, updates in enumerate(trained(models, train, config.optimize, inputs, places)):
+        here = replace(models, reference=frozen(models.policy))
+        rows += [{"updates": updates} | row for row in compared(here, train, asked, config)]
+        context.report(done + 1, len(places))
+    pd.DataFrame(rows).to_parquet(out / TABLE, index=False)
+    (out / "scalars.json").write_text(json.dumps({}))
+
+
+def trained(
+    models: Models, train: Prompts, config: OptimizeConfig, inputs: Mapping[str, Path], places: list[int]
+) -> Iterator[int]:
+    """Runs the optimisation of ``config`` on ``models.policy`` and stops at each of ``places``, rising numbers of updates.
+
+    As the stage ``optimize`` does, whose policies are not stored.
+    """
+    method = OPTIMIZERS.create(config.optimizer)
+    state = method.start(models, train, config, inputs)
+    batches = permutation_batches(len(train.phones), config.batch, config.steps, config.seed, "rl prompts")
+    rows = torch.from_numpy(batches).to(train.prefix.device)
+    optimizer = torch.optim.Adam(models.policy.parameters(), lr=config.lr, fused=True)
+    made = 0
+    for place in places:
+        for step in range(made, place):
+            for group in optimizer.param_groups:
+                group["lr"] = config.lr * multiplier(step, config.steps, config.warmup, config.schedule)
+            chosen = rows[step, : prompts_of(method, config)].repeat(method.samples)
+            take_step(models, method, state, roll_out(models, train.select(chosen), config, step), optimizer, config)
+        made = place
+        yield place
+
+
+def frozen(policy: TokenPolicy) -> TokenPolicy:
+    """A copy that is not trained."""
+    found = copy.deepcopy(policy)
+    for parameter in found.parameters():
+        parameter.requires_grad_(False)
+    return found
+
+
+@dataclass
+class Moments:
+    """Running sums over gradients ``g [D]``, in float64 where they are summed up over parameters."""
+
+    count: int = 0
+    total: Tensor | float = 0.0
+    """Sum of g."""
+    directions: Tensor | float = 0.0
+    """Sum of g / |g|."""
+    squares: float = 0.0
+    """Sum of |g|^2."""
+
+    def add(self, g: Tensor) -> None:
+        """One gradient more."""
+        square = dot(g, g)
+        self.count += 1
+        self.total = self.total + g
+        self.directions = self.directions + g / math.sqrt(square)
+        self.squares += square
+
+    @property
+    def mean(self) -> Tensor:
+        """Of the gradients."""
+        return torch.as_tensor(self.total) / self.count
+
+    @property
+    def signal(self) -> float:
+        """|E g|^2 without the noise's share; below 0 where noise is all there is."""
+        total = torch.as_tensor(self.total)
+        return (dot(total, total) - self.squares) / (self.count * (self.count - 1))
+
+    @property
+    def variance(self) -> float:
+        """E |g - E g|^2 of a single gradient."""
+        return (self.squares - self.count * dot(self.mean, self.mean)) / (self.count - 1)
+
+    @property
+    def cosine(self) -> float:
+        """Mean over pairs of gradients."""
+        directions = torch.as_tensor(self.directions)
+        return (dot(directions, directions) - self.count) / (self.count * (self.count - 1))
+
+
+def dot(a: Tensor, b: Tensor) -> float:
+    """Inner product in float64."""
+    return float(torch.dot(a.double(), b.double()))
+
+
+def against(found: Moments, reference: Moments) -> dict[str, float]:
+    """Signal, variance, cosine of one method's gradients, and bias and alignment against a reference from other batches."""
+    squared = reference.signal
+    noise = found.variance / found.count + reference.variance / reference.count
+    difference = found.mean - reference.mean
+    both = found.signal * squared
+    aligned = dot(found.mean, reference.mean) / math.sqrt(both) if found.signal > 0 and squared > 0 else math.nan
+    return {
+        "signal": found.signal,
+        "variance": found.variance,
+        "relative_variance": found.variance / found.signal if found.signal > 0 else math.nan,
+        "cosine": found.cosine,
+        "bias": (dot(difference, difference) - noise) / squared if squared > 0 else math.nan,
+        "alignment": aligned,
+        "reference_noise": reference.variance / reference.count / squared if squared > 0 else math.nan,
+    }
+
+
+def compared(
+    models: Models, train: Prompts, asked: Prompts, config: GradientsConfig
+) -> Iterator[dict[str, str | float]]:
+    """A row of measures for every method, at the policy as it is."""
+    reference, _ = measured(
+        models, train, REFERENCE, config, range(config.batches, config.batches + config.reference_batches)
+    )
+    for name in METHODS:
+        found, seconds = measured(models, train, name, config, range(config.batches))
+        row = against(found, reference)
+        gain, kl = stepped(models, asked, -found.mean, config)
+        rollouts = config.batches * config.batch
+        yield (
+            {"method": name}
+            | row
+            | {
+                "gain": gain,
+                "kl": kl,
+                "gain_per_nat": gain / kl if kl > 0 else math.nan,
+                "gain_per_1000_rollouts": 1000 * gain / rollouts,
+                "gain_per_minute": 60 * gain / seconds,
+                "seconds_per_batch": seconds / config.batches,
+            }
+        )
+
+
+def measured(
+    models: Models, train: Prompts, name: str, config: GradientsConfig, batches: range
+) -> tuple[Moments, float]:
+    """A method's gradients on the batches of these numbers, and the CPU (on a GPU: wall) seconds that they took."""
+    optimiser, relaxation = METHODS[name]
+    method = OPTIMIZERS.create(OPTIMIZERS.choice(optimiser))
+    given = config.optimize
+    asked = replace(given, beta=0.0, content_weight=0.0, relaxation=relaxation, batch=config.batch)
+    total = config.batches + config.reference_batches
+    rows = permutation_batches(len(train.phones), config.batch, total, given.seed, "gradient prompts")
+    clock = _clock(train.prefix.device)
+    start, found = clock(), Moments()
+    for number in batches:
+        places = torch.from_numpy(rows[number, : prompts_of(method, asked)]).to(train.prefix.device)
+        found.add(gradient(models, method, train.select(places.repeat(method.samples)), asked, given.steps + number))
+    return found, clock() - start
+
+
+def gradient(models: Models, method: PolicyOptimizer, prompts: Prompts, config: OptimizeConfig, step: int) -> Tensor:
+    """``[D]``: of a method's first update on one batch; ``step`` keys its noise."""
+    parameters = list(models.policy.parameters())
+    for parameter in parameters:
+        parameter.grad = None
+    for part in next(iter(method.updates(models, roll_out(models, prompts, config, step), config, {}))):
+        torch.autograd.backward(part.loss)
+    return torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters])
+
+
+def stepped(models: Models, asked: Prompts, direction: Tensor, config: GradientsConfig) -> tuple[float, float]:
+    """Rise of the proxy's mean log-probability of the target along ``direction [D]``, and the KL a token where it is read.
+
+    KL grows with the square of a short step's length, by which the length is corrected until it fits.
+    """
+    noise = uniform(
+        (models.policy.max_tokens, len(asked.phones)),
+        config.optimize.seed,
+        "gradient steps",
+        device=asked.prefix.device,
+    )
+    before = [parameter.detach().clone() for parameter in models.policy.parameters()]
+    start, _ = heard(models, asked, noise)
+    unit, length = direction / direction.norm(), 1.0
+    gain, kl = 0.0, 0.0
+    for _ in range(SEARCH):
+        _move(models, before, length * unit)
+        now, kl = heard(models, asked, noise)
+        gain = now - start
+        if abs(kl - config.kl) < 0.1 * config.kl:
+            break
+        length *= min(4.0, max(0.25, math.sqrt(config.kl / max(kl, 1e-12))))
+    _move(models, before, torch.zeros_like(unit))
+    return gain, kl
+
+
+@torch.no_grad()
+def _move(models: Models, before: list[Tensor], by: Tensor) -> None:
+    sizes = [value.numel() for value in before]
+    for parameter, value, change in zip(models.policy.parameters(), before, by.split(sizes), strict=True):
+        parameter.copy_(value + change.view_as(value))
+
+
+@torch.no_grad()
+def heard(models: Models, asked: Prompts, noise: Tensor) -> tuple[float, float]:
+    """Mean log-probability that the reward model gives the targets of one sample a prompt, and its KL a token."""
+    rollout = models.policy.sample(asked.prefix, noise)
+    found = []
+    for rows in micro_batches(rollout.lengths, models.micro):
+        few, part = asked.select(rows), rollout.select(rows)
+        logits, reference = (model.logits(few.prefix, part.tokens) for model in (models.policy, models.reference))
+        F, frames = models.codec.decode(part.tokens, part.lengths, few.speaker)
+        said = {"loss": reward_loss(models.reward_model, F, frames, few.target)}
+        found.append((rows, rollout_sums(logits, reference, part) | said))
+    values = merge(found)
+    return -float(values["loss"].mean()), float(values["kl"].sum() / values["scored"].sum())
+
+
+def _clock(device: torch.device) -> Callable[[], float]:
+    """CPU seconds; beside a GPU wall seconds, once it has finished."""
+    if device.type == "cpu":
+        return time.process_time
+
+    def wall() -> float:
+        torch.cuda.synchronize(device)
+        return time.monotonic()
+
+    return wall

@@ -1,0 +1,127 @@
+"""Best-of-n: of n samples of the SFT policy the one that the reward likes best, without any training.
+
+Stage ``draws`` samples every evaluation prompt n times, once a seed; stage ``best_of_n`` ranks them by one arm's reward model
+and writes what stage ``optimize`` does, so that the arm stands beside the others. Its checkpoints are n = 1, 2, 4, ...: ``step``
+is n, and each chooses among the first n draws. The first draw has the evaluation's own noise, so n = 1 is the SFT policy.
+
+The KL of the best of n to the policy it is drawn from is ``log n - (n - 1) / n`` nats an utterance (Stiennon et al. 2020; an
+upper bound, Beirami et al. 2024, arXiv 2401.01879).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from rrpo.config import BestOfConfig, DrawsConfig, OptimizeConfig
+from rrpo.corpus.prompts import load_prompts
+from rrpo.judges.samples import Samples
+from rrpo.models.policy import Policy, Rollout
+from rrpo.optimizers.base import Batch
+from rrpo.optimizers.loop import listen, opinions, stored, summary
+from rrpo.optimizers.rollout import Models, Prompts, rollout_statistics
+from rrpo.optimizers.scoring import hear
+from rrpo.pipeline.stages import Context
+from rrpo.seeding import uniform
+
+DRAWS = "draws.npz"
+"""``tokens [n, P, N]``, padded with 0, ``lengths [n, P]``, ``ended [n, P]``."""
+
+
+def kl_of(n: int) -> float:
+    """``log n - (n - 1) / n``: nats an utterance."""
+    return math.log(n) - (n - 1) / n
+
+
+def levels(n: int) -> list[int]:
+    """The powers of two below ``n``, and ``n``: 1, 2, 4, ..., n."""
+    return [2**k for k in range(n.bit_length()) if 2**k < n] + [n]
+
+
+def draw(config: DrawsConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    """Stage ``draws``: reads ``policy`` and ``eval_prompts``, writes `DRAWS`."""
+    policy = Policy.load(inputs["policy"], context.device).requires_grad_(False)
+    prefix = policy.prompt_ids(load_prompts(inputs["eval_prompts"])[: config.prompts])
+    shape = config.n, len(prefix), policy.max_tokens
+    tokens, lengths, ended = np.zeros(shape, np.int16), np.zeros(shape[:2], np.int16), np.zeros(shape[:2], bool)
+    for i in range(config.n):
+        noise = _noise(config, i, policy.max_tokens).to(prefix.device)
+        for rows in torch.arange(len(prefix), device=prefix.device).split(config.eval_prompts):
+            asked = prefix[rows]
+            said = policy.sample(asked[:, int((asked == 0).all(0).sum()) :], noise[:, rows])
+            place = rows.cpu().numpy()
+            tokens[i, place, : said.tokens.shape[1]] = said.tokens.cpu().numpy()
+            lengths[i, place], ended[i, place] = said.lengths.cpu().numpy(), said.ended.cpu().numpy()
+        context.report(i + 1, config.n)
+    np.savez_compressed(out / DRAWS, tokens=tokens[..., : lengths.max()], lengths=lengths, ended=ended)
+
+
+def _noise(config: DrawsConfig, i: int, positions: int) -> Tensor:
+    """Of draw ``i``: the evaluation's own for the first."""
+    if i == 0:
+        return uniform((positions, config.final_prompts), config.seed, "evaluation noise")
+    return uniform((positions, config.prompts), config.seed, "best of n", i)
+
+
+def build(config: BestOfConfig, inputs: dict[str, Path], out: Path, context: Context) -> None:
+    """Stage ``best_of_n``: ranks the ``draws`` and writes ``curves.parquet`` (empty), ``points.parquet``, ``samples.npz`` and
+    ``scalars.json``.
+    """
+    models = Models.load(inputs, context.device, context.micro)
+    device = torch.device(context.device)
+    with np.load(inputs["draws"] / DRAWS) as found:
+        tokens, lengths, ended = (torch.from_numpy(found[name]) for name in ("tokens", "lengths", "ended"))
+    n, size = lengths.shape
+    prompts = Prompts.load(inputs["eval_prompts"], models).select(torch.arange(size, device=device))
+    draws = [Rollout(tokens[i].long().to(device), lengths[i].long().to(device), ended[i].to(device)) for i in range(n)]
+    best, least = torch.zeros(size, dtype=torch.long, device=device), torch.full((size,), math.inf, device=device)
+    points, samples = [], []
+    for i, drawn in enumerate(draws):
+        cost = costs(models, prompts, drawn, config)
+        best, least = torch.where(cost < least, i, best), cost.minimum(least)
+        if i + 1 in levels(n):
+            asked = torch.arange(size if i + 1 == n else min(size, config.eval_prompts), device=device)
+            row, kept = _measured(models, prompts, _chosen(draws, best), asked, i + 1)
+            points.append(row)
+            samples.append(kept)
+        context.report(i + 1, n)
+    pd.DataFrame([]).to_parquet(out / "curves.parquet")
+    frame = pd.DataFrame(points)
+    frame.to_parquet(out / "points.parquet")
+    Samples.concatenate(samples).save(out)
+    (out / "scalars.json").write_text(json.dumps(summary(frame)))
+
+
+def costs(models: Models, prompts: Prompts, drawn: Rollout, config: BestOfConfig) -> Tensor:
+    """``[P]``: the cost that policy optimisation makes small, of one sample of each prompt; the KL is not in it."""
+    asked = OptimizeConfig(
+        reward=config.reward, emotion_weight=config.emotion_weight, content_weight=config.content_weight
+    )
+    return hear(models, Batch(0, prompts, drawn), asked).cost(asked)
+
+
+def _chosen(draws: list[Rollout], best: Tensor) -> Rollout:
+    """Of each prompt the draw of the number ``best [P]``."""
+    place = torch.arange(len(best), device=best.device)
+    tokens, lengths, ended = (
+        torch.stack([getattr(drawn, name) for drawn in draws])[best, place] for name in ("tokens", "lengths", "ended")
+    )
+    return Rollout(tokens, lengths, ended)
+
+
+def _measured(
+    models: Models, prompts: Prompts, chosen: Rollout, places: Tensor, n: int
+) -> tuple[dict[str, float], Samples]:
+    """One n's metrics and samples, for the prompts at ``places``."""
+    asked, said = prompts.select(places), chosen.select(places)
+    heard = listen(models, asked, said)
+    heard["kl"] = torch.full_like(heard["kl"], kl_of(n))
+    row = {"step": n} | rollout_statistics(heard) | opinions(heard, asked.target)
+    return row | {"sqrt_kl": row["kl_token"] ** 0.5}, stored(n, places, said, heard, asked.target)

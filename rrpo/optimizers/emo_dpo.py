@@ -1,0 +1,319 @@
+"""Emo-DPO (Gao et al. 2024, arXiv 2409.10157): supervised fine-tuning, then direct preference optimisation on emotion pairs.
+
+A pair is two utterances of one text, y+ in the requested emotion e and y- in another. With Δ(y) = log pi(y) - log pi_ref(y), its
+loss of stage 2 is
+
+    a L_DPO + g L_KL + th L_SFT,    L_DPO = -log sigmoid(β_DPO (f(Δ(y+)) - f(Δ(y-))))
+
+and L_SFT + L_KL alone in stage 1; pi_ref is the policy at the end of stage 1. L_SFT is y+'s cross-entropy a token, L_KL the
+divergence of the policy from the label-smoothed target, a token. f(Δ) = Δ is plain DPO; the Jensen-Shannon divergence in the KL's
+place (Wang et al. 2023, arXiv 2309.16240) has f'(u) = log(2u / (1 + u)), u = pi / pi_ref, hence f(Δ) = log 2 + log sigmoid(Δ).
+
+Published: each side is scored under its own tag. Unpublished: both under the requested one. The paper gives none of a, g, th and
+β_DPO. Its pairs are of speech. Here they may also be the SFT policy's own samples, ranked by the reward model. In both cases the
+pairs are fixed before the first step. The loop's roll-outs serve the curves and the penalty that all arms share (weight β),
+nothing else.
+
+Importing this module imports no torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from rrpo.optimizers.base import Batch, Loss, PolicyOptimizer, State
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rrpo.config import OptimizeConfig
+    from rrpo.corpus.manifest import Utterance
+    from rrpo.corpus.prompts import Prompt
+    from rrpo.models.policy import Rollout
+    from rrpo.models.protocols import TokenPolicy
+    from rrpo.optimizers.rollout import Models, Prompts
+
+PAIRS = ("speech", "samples")
+TAGS = ("own", "requested")
+DIVERGENCES = ("kl", "js")
+SIDES = ("chosen", "rejected")
+CHUNK = 32
+"""Pairs that are scored together."""
+SPEECH = ("sft_speech", "parallel_speech")
+"""Inputs that pairs of speech are made of: the SFT utterances, and the same texts by the same speakers in other emotions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmoDPO(PolicyOptimizer):
+    """Emo-DPO."""
+
+    version: ClassVar[int] = 1
+
+    pairs: str = "speech"
+    """One of `PAIRS`: ``speech``, utterances of one text and speaker in two emotions, as in the paper; ``samples``, by the arm's
+    reward: of a text's `candidates` samples of the SFT policy the better half, best first, against the worse half of as many
+    others, worst first."""
+    tags: str = "own"
+    """One of `TAGS`: the emotion tag under which y- is scored, and, of samples, drawn. ``own`` is the paper's."""
+    divergence: str = "kl"
+    """One of `DIVERGENCES`: f of the loss. The paper's is ``kl``."""
+    length_normalized: bool = False
+    """Whether Δ is divided by the utterance's number of tokens."""
+    dpo_beta: float = 0.1
+    """β_DPO, range (0, inf). Declared default (arXiv 2305.18290: 0.1)."""
+    dpo_weight: float = 1.0
+    """a, range [0, inf). Declared default."""
+    kl_weight: float = 1.0
+    """g, weight of the label-smoothed KL in both stages, range [0, inf). Declared default."""
+    sft_weight: float = 1.0
+    """th, weight of the cross-entropy in both stages, range [0, inf). Declared default."""
+    smoothing: float = 0.1
+    """ε of the label-smoothed KL, whose target is 1 - ε on the token and ε spread over all codes; range [0, 1). Declared
+    default."""
+    stage_one: float = 0.25
+    """Share of the steps that is stage 1, range [0, 1). Declared default."""
+    candidates: int = 4
+    """Samples that either side of a text's pairs is taken from. Declared default."""
+    texts: int = 256
+    """RL prompts, the first, of which pairs of samples are made. Declared default."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a value out of its range."""
+        for name, allowed in (("pairs", PAIRS), ("tags", TAGS), ("divergence", DIVERGENCES)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        for name in ("dpo_weight", "kl_weight", "sft_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be in [0, inf), got {getattr(self, name)}")
+        for name in ("smoothing", "stage_one"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if not 0 < self.dpo_beta < math.inf:
+            raise ValueError(f"dpo_beta must be in (0, inf), got {self.dpo_beta}")
+        for name in ("candidates", "texts"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Pairs of speech need speech."""
+        return SPEECH if self.pairs == "speech" else ()
+
+    def start(self, models: Models, prompts: Prompts, config: OptimizeConfig, inputs: Mapping[str, Path]) -> State:
+        """The pairs, their order, and their log-probabilities under the SFT policy."""
+        import torch
+
+        from rrpo.seeding import permutation_batches
+
+        state = self._speech(models, inputs) if self.pairs == "speech" else self._samples(models, config, inputs)
+        count = len(state["weight"])
+        order = permutation_batches(count, config.batch, config.steps, config.seed, "emo-dpo pairs")
+        return state | {
+            "order": torch.from_numpy(order).to(prompts.prefix.device),
+            "reference": reference(models.policy, state),
+        }
+
+    def updates(self, models: Models, batch: Batch, config: OptimizeConfig, state: State) -> Iterator[Iterator[Loss]]:
+        """One update, on as many pairs as there are roll-outs."""
+        first = round(self.stage_one * config.steps)
+        if 0 < batch.step == first:
+            state["reference"] = reference(models.policy, state)
+        yield self._losses(models, batch, config, state, self.dpo_weight if batch.step >= first else 0.0)
+
+    def _losses(
+        self, models: Models, batch: Batch, config: OptimizeConfig, state: State, dpo_weight: float
+    ) -> Iterator[Loss]:
+        from rrpo.optimizers.scoring import hear, score, split
+
+        heard = hear(models, batch, config)
+        for part, frames in zip(split(models, batch), heard.frames, strict=True):
+            scores = score(models, part, config.penalty)
+            found = self.terms(models.policy, state, state["order"][batch.step, part.rows])
+            pair = dpo_weight * found["dpo"] + self.kl_weight * found["smoothed_kl"] + self.sft_weight * found["sft"]
+            loss = config.beta * scores.penalty + pair
+            values = heard.of(part) | {name: term.detach() for name, term in found.items()}
+            yield Loss(part, part.share * loss.mean(), values, scores.kl.detach(), scores.log_p, frames)
+
+    def terms(self, policy: TokenPolicy, state: State, pairs: Tensor) -> dict[str, Tensor]:
+        """Of the pairs numbered ``pairs [b]``, each ``[b]``: ``dpo``, ``sft`` and ``smoothed_kl``, and ``preferred``, whether the
+        policy has moved towards y+; with gradient.
+        """
+        import torch.nn.functional as F_
+
+        from rrpo.optimizers.scoring import predicted
+
+        f = {"kl": lambda change: change, "js": lambda change: math.log(2) + F_.logsigmoid(change)}[self.divergence]
+        moved: list[Tensor] = []
+        for place, name in enumerate(SIDES):
+            prefix, said = side(state, name, pairs)
+            logits = policy.packed_logits(prefix, said.tokens, said.counts)
+            drawn = predicted(said, policy.codes)
+            log_p = logits.log_softmax(-1)
+            own = log_p.gather(1, drawn[:, None])[:, 0]
+            change = said.sums(own) - state["reference"][pairs, place]
+            moved.append(f(change / said.counts if self.length_normalized else change))
+            if name == "chosen":
+                sft = -said.sums(own) / said.counts
+                smoothed = said.sums(smoothed_kl(log_p, drawn, self.smoothing)) / said.counts
+        margin = moved[0] - moved[1]
+        return {
+            "dpo": state["weight"][pairs] * -F_.logsigmoid(self.dpo_beta * margin),
+            "sft": sft,
+            "smoothed_kl": smoothed,
+            "preferred": (margin > 0).to(margin.dtype),
+        }
+
+    def _speech(self, models: Models, inputs: Mapping[str, Path]) -> State:
+        import torch
+
+        from rrpo.corpus.features import SpeechSet
+        from rrpo.corpus.prompts import Prompt
+        from rrpo.models.policy import Rollout
+        from rrpo.training.sft import TokenSet
+
+        device = models.codec.device
+        sets = [TokenSet(SpeechSet.load(inputs[name]), models.codec, str(device)) for name in SPEECH]
+        utterances = [u for found in sets for u in found.utterances]
+        tokens = [row[:n] for found in sets for row, n in zip(found.tokens, found.lengths.tolist(), strict=True)]
+        asked = [
+            Prompt(id=u.id, text=u.text, phones=u.phones, speaker=u.speaker, emotion=u.emotion) for u in utterances
+        ]
+        found = speech_pairs(utterances)
+        if not found:
+            raise ValueError(
+                f"no text of the {len(utterances)} SFT utterances is spoken in two emotions by one speaker; "
+                "give parallel speech, or choose emo-dpo with pairs=samples"
+            )
+        state: State = {"weight": torch.ones(len(found), device=device)}
+        for name, places in zip(SIDES, zip(*found, strict=True), strict=True):
+            rows = [tokens[i] for i in places]
+            lengths = torch.tensor([len(row) for row in rows], device=device)
+            said = Rollout(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths, lengths > 0)
+            tags = [
+                asked[i].emotion if self.tags == "own" else asked[chosen].emotion
+                for i, (chosen, _) in zip(places, found, strict=True)
+            ]
+            state |= _stored(name, models.policy, _tagged([asked[i] for i in places], tags), said)
+        return state
+
+    def _samples(self, models: Models, config: OptimizeConfig, inputs: Mapping[str, Path]) -> State:
+        import torch
+
+        from rrpo.corpus.prompts import load_prompts
+        from rrpo.models.policy import Rollout
+        from rrpo.optimizers.rollout import Prompts
+        from rrpo.optimizers.scoring import hear
+        from rrpo.seeding import uniform
+
+        emotions = models.reward_model.emotions
+        asked = load_prompts(inputs["rl_prompts"])[: self.texts]
+        turn = (uniform((len(asked),), config.seed, "emo-dpo tags") * (len(emotions) - 1)).long().tolist()
+        others = [
+            emotions[(emotions.index(p.emotion) + 1 + t) % len(emotions)] for p, t in zip(asked, turn, strict=True)
+        ]
+        requested = [prompt.emotion for prompt in asked]
+        target = torch.tensor([emotions.index(name) for name in requested], device=models.codec.device)
+        state: State = {}
+        costs = []
+        for name, tags in zip(SIDES, (requested, others if self.tags == "own" else requested), strict=True):
+            prepared = Prompts.prepare(_tagged(asked, tags), models.policy, models.codec, emotions)
+            wanted = replace(prepared, target=target)
+            drawn, found = [], []
+            for k in range(self.candidates):
+                shape = (models.policy.max_tokens, len(asked))
+                noise = uniform(shape, config.seed, f"emo-dpo {name}", k, device=target.device)
+                parts = [
+                    models.policy.sample(wanted.prefix[rows], noise[:, rows])
+                    for rows in torch.arange(len(asked), device=target.device).split(config.batch)
+                ]
+                said = _joined(parts)
+                drawn.append(said)
+                found.append(hear(models, Batch(0, wanted, said), config).cost(config))
+            ranked = torch.stack(found).sort(0, descending=name == "rejected")
+            kept = (self.candidates + 1) // 2
+            costs.append(ranked.values[:kept].flatten())
+            column = torch.arange(len(asked), device=target.device)
+            rows = (ranked.indices[:kept] * len(asked) + column).flatten()
+            every = _joined(drawn)
+            said = Rollout(every.tokens[rows], every.lengths[rows], every.ended[rows])
+            state |= _stored(name, models.policy, _tagged(asked, tags) * kept, said)
+        return state | {"weight": (costs[0] < costs[1]).float()}
+
+
+def speech_pairs(utterances: Sequence[Utterance]) -> list[tuple[int, int]]:
+    """Places of y+ and y-: each utterance against the next of its text and speaker that has another emotion."""
+    groups: dict[tuple[tuple[str, ...], str], list[int]] = {}
+    for place, u in enumerate(utterances):
+        groups.setdefault((u.phones, u.speaker), []).append(place)
+    found = []
+    for group in groups.values():
+        for turn, place in enumerate(group):
+            others = [i for i in group[turn + 1 :] + group[:turn] if utterances[i].emotion != utterances[place].emotion]
+            found += [(place, i) for i in others[:1]]
+    return found
+
+
+def smoothed_kl(log_p: Tensor, drawn: Tensor, smoothing: float) -> Tensor:
+    """``KL(q || p) [P]`` for ``log_p [P, V + 1]``; q has 1 - ε on ``drawn [P]`` and ε spread evenly over the V codes."""
+    import torch
+
+    q = torch.full_like(log_p, smoothing / (log_p.shape[1] - 1))
+    q[:, -1] = 0.0
+    q.scatter_add_(1, drawn[:, None], torch.full_like(log_p[:, :1], 1 - smoothing))
+    return (torch.xlogy(q, q) - q * log_p).sum(1)
+
+
+def reference(policy: TokenPolicy, state: State) -> Tensor:
+    """``[P, 2]``: log-probability of both sides of every pair under the policy as it is; no gradient."""
+    import torch
+
+    from rrpo.optimizers.scoring import sampled_log_probs
+
+    found = []
+    with torch.no_grad():
+        for rows in torch.arange(len(state["weight"]), device=state["weight"].device).split(CHUNK):
+            both = []
+            for name in SIDES:
+                prefix, said = side(state, name, rows)
+                logits = policy.packed_logits(prefix, said.tokens, said.counts)
+                both.append(said.sums(sampled_log_probs(said, logits)))
+            found.append(torch.stack(both, 1))
+    return torch.cat(found)
+
+
+def side(state: State, name: str, pairs: Tensor) -> tuple[Tensor, Rollout]:
+    """Prefixes ``[b, L]`` and utterances of one side of the pairs numbered ``pairs [b]``."""
+    from rrpo.models.policy import Rollout
+
+    prefix = state[f"{name}_prefix"][pairs]
+    prefix = prefix[:, int((prefix == 0).all(0).sum()) :]
+    every = Rollout(state[f"{name}_tokens"], state[f"{name}_lengths"], state[f"{name}_ended"])
+    return prefix, every.select(pairs)
+
+
+def _stored(name: str, policy: TokenPolicy, prompts: Sequence[Prompt], said: Rollout) -> State:
+    parts = {"prefix": policy.prompt_ids(prompts), "tokens": said.tokens, "lengths": said.lengths, "ended": said.ended}
+    return {f"{name}_{what}": value for what, value in parts.items()}
+
+
+def _tagged(prompts: Sequence[Prompt], emotions: Sequence[str]) -> list[Prompt]:
+    return [replace(prompt, emotion=emotion) for prompt, emotion in zip(prompts, emotions, strict=True)]
+
+
+def _joined(parts: Sequence[Rollout]) -> Rollout:
+    """Several sets of utterances as one."""
+    import torch
+    import torch.nn.functional as F_
+
+    from rrpo.models.policy import Rollout
+
+    longest = max(part.tokens.shape[1] for part in parts)
+    return Rollout(
+        torch.cat([F_.pad(part.tokens, (0, longest - part.tokens.shape[1])) for part in parts]),
+        torch.cat([part.lengths for part in parts]),
+        torch.cat([part.ended for part in parts]),
+    )

@@ -1,0 +1,125 @@
+"""GRPO, group relative policy optimisation (Shao et al. 2024, arXiv 2402.03300, Eq. 3 and 21).
+
+A batch holds the groups of several prompts, k samples each. Within a group, ``A_i = (R_i - mean R) / std R``; with
+``ratio_t = pi(y_t | y_<t) / pi_old(y_t | y_<t)``, pi_old being the policy that sampled, a sample's loss is
+
+    (1 / |y|) sum_t [ -min(ratio_t A, clip(ratio_t, 1 - ε, 1 + ε) A) + β penalty_t ]
+
+and several updates are made on a batch. R is the negative cost of the sampled speech: the emotion reward's loss and the phone
+recogniser's, by the config's weights. Unlike the source, whose KL is estimated at the sampled tokens, the penalty is the shared
+one, over the full vocabulary.
+
+Importing this module imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from rrpo.optimizers.base import Batch, Loss, PolicyOptimizer, State
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rrpo.config import OptimizeConfig
+    from rrpo.optimizers.rollout import Models
+    from rrpo.optimizers.scoring import Heard
+
+EPSILON = 1e-4
+"""Added to a group's standard deviation, so that equal rewards give no advantage."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GRPO(PolicyOptimizer):
+    """Group relative policy optimisation."""
+
+    version: ClassVar[int] = 1
+
+    samples: int = 4
+    """k, the size of a group: roll-outs of each prompt, 2 or more. CosyVoice2's public recipe: 4; arXiv 2402.03300: 64."""
+    epochs: int = 2
+    """μ, updates on each batch, 1 or more; the first has ratio 1 and clips nothing. Declared default (arXiv 2402.03300: 1)."""
+    clip: float = 0.2
+    """ε, how far a ratio may leave 1 before its gradient is dropped; range (0, inf). PPO's value; the source gives none."""
+    normalize: bool = True
+    """Whether advantages are divided by their group's standard deviation. False: Dr. GRPO (arXiv 2503.20783)."""
+    token_mean: bool = True
+    """Whether a sample's loss is the mean over its tokens. False: their sum, as in Dr. GRPO."""
+    kl_in_reward: bool = False
+    """Whether β weighs ``log pi_old(y) - log pi_ref(y)`` within R, as in PPO, instead of the penalty within the loss; the
+    config's ``penalty`` is then not used."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a value out of its range."""
+        for name, least in (("samples", 2), ("epochs", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be {least} or more, got {getattr(self, name)}")
+        if not self.clip > 0:
+            raise ValueError(f"clip must be above 0, got {self.clip}")
+
+    def updates(self, models: Models, batch: Batch, config: OptimizeConfig, state: State) -> Iterator[Iterator[Loss]]:
+        """`epochs` updates, all with the advantages and the ratios' denominators of the policy that sampled."""
+        from rrpo.optimizers.scoring import hear
+
+        heard = hear(models, batch, config)
+        cost = heard.cost(config)
+        if self.kl_in_reward:
+            cost = cost + config.beta * log_ratio(models, batch)
+        advantage = self.advantages(cost)
+        old: dict[int, Tensor] = {}
+        for _ in range(self.epochs):
+            yield self._losses(models, batch, config, heard, advantage, old)
+
+    def advantages(self, cost: Tensor) -> Tensor:
+        """``A [B]`` of ``cost [B]``, -R of k samples of each prompt."""
+        groups = cost.view(self.samples, -1)  # a column a prompt
+        centred = groups.mean(0) - groups
+        scale = groups.std(0) + EPSILON if self.normalize else 1.0
+        return (centred / scale).flatten()
+
+    def _losses(
+        self,
+        models: Models,
+        batch: Batch,
+        config: OptimizeConfig,
+        heard: Heard,
+        advantage: Tensor,
+        old: dict[int, Tensor],
+    ) -> Iterator[Loss]:
+        from rrpo.optimizers.scoring import sampled_log_probs, score, split
+
+        beta = 0.0 if self.kl_in_reward else config.beta
+        for place, (part, frames) in enumerate(zip(split(models, batch), heard.frames, strict=True)):
+            rollout = part.rollout
+            scores = score(models, part, config.penalty)
+            log_p = sampled_log_probs(part.rollout, scores.logits)
+            ratio = (log_p - old.setdefault(place, log_p.detach())).exp()  # 1 in the first update
+            A = advantage[part.rows].repeat_interleave(rollout.counts)
+            clipped = ratio.clamp(1 - self.clip, 1 + self.clip)
+            surrogate = -(ratio * A).minimum(clipped * A)
+            tokens = rollout.counts if self.token_mean else 1
+            loss = (rollout.sums(surrogate) + beta * scores.penalty) / tokens
+            dropped = (ratio * A > clipped * A).to(ratio.dtype)
+            values = heard.of(part) | {"clipped": rollout.sums(dropped) / rollout.counts}
+            yield Loss(part, part.share * loss.mean(), values, scores.kl.detach(), scores.log_p, frames)
+
+
+def log_ratio(models: Models, batch: Batch) -> Tensor:
+    """``log pi(y) - log pi_ref(y)`` of each sample ``[B]`` under the policy as it is; no gradient."""
+    import torch
+
+    from rrpo.optimizers.rollout import merge
+    from rrpo.optimizers.scoring import sampled_log_probs, split
+
+    found = []
+    with torch.no_grad():
+        for part in split(models, batch):
+            asked = part.prompts.prefix, part.rollout.tokens, part.rollout.counts
+            own, reference = (
+                sampled_log_probs(part.rollout, model.packed_logits(*asked))
+                for model in (models.policy, models.reference)
+            )
+            found.append((part.rows, {"ratio": part.rollout.sums(own - reference)}))
+    return merge(found)["ratio"]

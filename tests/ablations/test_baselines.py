@@ -1,0 +1,52 @@
+"""The arms of other systems: every one makes a cell that shares what it should, and can be asked for by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from ablations.baselines import CORE, SECTIONS, baselines
+from ablations.grids import GRIDS, arms
+from ablations.robust_arms import robust_arms
+from rrpo.optimizers import OPTIMIZERS
+from rrpo.pipeline.cell import Cell
+from rrpo.profiles import PROFILES
+
+QUICK = PROFILES["quick"]
+
+
+def test_sections_share_no_name_with_each_other_or_the_factorial():
+    names = [name for section in SECTIONS for name in section()]
+    assert len(set(names)) == len(names)
+    assert set(CORE) <= {*names, *robust_arms()}
+    assert not set(names) & set(robust_arms())
+    others = [name for name in arms() if name not in names]
+    assert {"sft", "diffro", "rrpo", "oracle"} <= set(others)
+
+
+def test_the_screen_is_the_core_on_three_seeds():
+    grid = GRIDS["baselines"]
+    assert grid.seeds == 3
+    assert [c.label for c in grid.cells(QUICK, [101])] == ["sft", "diffro", "rrpo", *CORE]
+
+
+@pytest.mark.parametrize("name", sorted(baselines()))
+def test_an_arm_starts_where_diffro_does(name: str):
+    """The same SFT policy and judges; with the suffix of RRPO, or its name, RRPO's reward model, else DiffRO's."""
+    made = {n: Cell(label=n, arm=arms()[n], seed=1, profile=QUICK).stages for n in (name, "diffro", "rrpo")}
+    own = made[name]["optimized"].inputs
+    for role in ("policy", "recogniser", "codec", "val", "eval_prompts"):
+        assert own[role].key == made["diffro"]["optimized"].inputs[role].key
+    assert made[name]["optimized"].key not in {made[n]["optimized"].key for n in ("diffro", "rrpo")}
+
+
+@pytest.mark.parametrize("name", sorted(SECTIONS[0]()))
+def test_an_optimisers_arm_has_the_reward_model_it_is_named_after(name: str):
+    made = {n: Cell(label=n, arm=arms()[n], seed=1, profile=QUICK).stages for n in (name, "diffro", "rrpo")}
+    base = "rrpo" if "rrpo" in name else "diffro"
+    own, other = (made[n]["optimized"].inputs["reward_model"].key for n in (name, base))
+    assert own == other
+
+
+def test_every_optimiser_of_the_package_has_arms():
+    used = {arm.optimizer.name for arm in baselines().values() if arm.optimizer is not None}
+    assert used == {name for name, kind in OPTIMIZERS.items() if kind.version}

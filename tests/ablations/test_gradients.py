@@ -1,0 +1,71 @@
+"""The command that compares gradients: ratios by hand, what is printed, and options that make no sense."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from ablations.gradients import MEASURES, app, lines, ratio
+from rrpo.diagnostics import gradients as stage
+
+
+def test_ratios_are_geometric_means_of_pairs_above_zero() -> None:
+    found = ratio([2.0, 8.0, -1.0], [1.0, 1.0, 1.0])
+    assert (found.mean, found.n) == (pytest.approx(4.0), 2)
+    assert found.low < 4 < found.high
+    alone = ratio([3.0], [1.5])
+    assert alone.mean == pytest.approx(2.0)
+    assert math.isnan(alone.low)
+    assert ratio([-1.0], [1.0]).n == 0
+
+
+def test_every_measure_of_every_method_is_printed() -> None:
+    rows = [
+        {"seed": seed, "updates": updates, "method": method} | dict.fromkeys(MEASURES, value * (1 + 0.1 * seed))
+        for updates in (0, 60)
+        for method, value in (("diffro", 3.0), ("reinforce", 6.0))
+        for seed in (0, 1)
+    ]
+    said = lines(pd.DataFrame(rows))
+    assert said[0] == "at the SFT policy:"
+    assert "after 60 updates:" in said
+    assert sum("x 0.5 [0.5, 0.5] (n 2)" in line for line in said) == 2 * len(MEASURES)
+
+
+def test_columns_are_the_stages() -> None:
+    assert stage.REFERENCE in stage.METHODS
+    row = stage.against(_two(), _two())
+    own = {"gain_per_nat", "gain_per_1000_rollouts", "gain_per_minute"}
+    assert set(MEASURES) - own <= row.keys()
+
+
+def _two() -> stage.Moments:
+    import torch
+
+    found = stage.Moments()
+    for row in ([1.0, 2.0], [2.0, 1.0]):
+        found.add(torch.tensor(row))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--updates", "1,x"], "--updates takes numbers from 0"),
+        (["--updates", "999999"], "--updates takes numbers from 0"),
+        (["--arm", "nosuch"], "no arm of that name"),
+        (["--arm", "best_of_16"], "best-of-n has no gradient"),
+        (["--set", "nosuch=1"], "no size for --set"),
+        (["--set", "batches=few"], "batches is a number"),
+        (["--seeds", "0"], "--seeds must be a positive count"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(arguments: list[str], words: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, [*arguments, "--runs-dir", str(tmp_path / "runs")])
+    assert result.exit_code == 2
+    assert words in result.output
+    assert not (tmp_path / "runs").exists()

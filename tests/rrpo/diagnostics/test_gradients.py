@@ -1,0 +1,97 @@
+"""Stage ``gradients``: the measures by hand, on drawn gradients whose truth is known, and as a stage on tiny models."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from rrpo.config import GradientsConfig, OptimizeConfig
+from rrpo.diagnostics import gradients
+from rrpo.diagnostics.gradients import METHODS, Moments, against
+from rrpo.optimizers import loop
+from rrpo.optimizers.rollout import Models, Prompts
+from rrpo.pipeline.stages import Context
+from rrpo.testing.toy_models import optimize_inputs
+
+OPTIMIZE = OptimizeConfig(
+    steps=6, batch=8, lr=0.02, warmup=0, beta=0.01, eval_prompts=6, final_prompts=6, checkpoints=()
+)
+CONFIG = GradientsConfig(optimize=OPTIMIZE, batches=3, reference_batches=4, batch=8, prompts=6, kl=0.02)
+
+
+def of(*rows: list[float]) -> Moments:
+    found = Moments()
+    for row in rows:
+        found.add(torch.tensor(row))
+    return found
+
+
+def test_moments_by_hand() -> None:
+    """(3, 0) and (0, 4): pairs are orthogonal, so there is no signal; the mean is (1.5, 2), the variance 2 x 6.25."""
+    found = of([3.0, 0.0], [0.0, 4.0])
+    assert found.signal == pytest.approx(0.0)
+    assert found.cosine == pytest.approx(0.0, abs=1e-6)
+    assert found.mean.tolist() == [1.5, 2.0]
+    assert found.variance == pytest.approx(12.5)
+    alike = of([1.0, 2.0], [2.0, 4.0])
+    assert alike.cosine == pytest.approx(1.0)
+    assert alike.signal == pytest.approx(1 * 2 + 2 * 4)
+
+
+def test_noise_is_taken_out_of_signal_bias_and_alignment() -> None:
+    """Truth (1, 0, ...), noise of variance 4 in each of 50 dimensions; the biased method has twice its length and is tilted."""
+    generator = torch.Generator().manual_seed(0)
+    truth, tilted = torch.zeros(50), torch.zeros(50)
+    truth[0], tilted[0], tilted[1] = 1.0, 2.0, 2.0
+
+    def drawn(mean: torch.Tensor, n: int) -> Moments:
+        return of(*(mean + 2 * torch.randn(n, 50, generator=generator)).tolist())
+
+    reference = drawn(truth, 4000)
+    exact, biased = against(drawn(truth, 4000), reference), against(drawn(tilted, 4000), reference)
+    assert exact["variance"] == pytest.approx(200, rel=0.05)
+    assert exact["signal"] == pytest.approx(1, abs=0.2)
+    assert exact["bias"] == pytest.approx(0, abs=0.1)
+    assert exact["alignment"] == pytest.approx(1, abs=0.15)
+    assert exact["reference_noise"] == pytest.approx(200 / 4000 / reference.signal, rel=0.05)
+    assert biased["bias"] == pytest.approx(1 + 4, rel=0.15)
+    assert biased["alignment"] == pytest.approx(2 / math.sqrt(8), abs=0.1)
+
+
+def test_the_stage_on_tiny_models(tmp_path: Path) -> None:
+    """Every method at SFT and after two updates; whatever it measures, the policy is put back and nothing is drawn twice."""
+    inputs = optimize_inputs(tmp_path / "toy")
+    tables = []
+    for name in ("one", "again"):
+        (tmp_path / name).mkdir()
+        gradients.build(replace(CONFIG, updates=(0, 2)), inputs, tmp_path / name, Context())
+        tables.append(pd.read_parquet(tmp_path / name / gradients.TABLE))
+    table, again = (found.drop(columns=[c for c in found if "minute" in c or "seconds" in c]) for found in tables)
+    pd.testing.assert_frame_equal(table, again)
+    assert table["method"].tolist() == [*METHODS] * 2
+    assert table["updates"].tolist() == [0] * len(METHODS) + [2] * len(METHODS)
+    assert (table["variance"] > 0).all()
+    assert table["kl"].between(0.01, 0.04).all()
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    gradients.build(replace(CONFIG, updates=(2,)), inputs, alone, Context())
+    later = pd.read_parquet(alone / gradients.TABLE)
+    assert later["variance"].tolist() == pytest.approx(table["variance"].tolist()[len(METHODS) :], rel=1e-4)
+
+
+def test_the_policies_are_those_of_the_optimisation(tmp_path: Path) -> None:
+    """After all updates, the samples of the evaluation are the ones that the stage ``optimize`` stores."""
+    inputs = optimize_inputs(tmp_path / "toy")
+    (tmp_path / "out").mkdir()
+    loop.build(OPTIMIZE, inputs, tmp_path / "out", Context())
+    models = Models.load(inputs, "cpu")
+    train = Prompts.load(inputs["rl_prompts"], models)
+    assert list(gradients.trained(models, train, OPTIMIZE, inputs, [1, 6])) == [1, 6]
+    row, _ = loop.evaluate(models, Prompts.load(inputs["eval_prompts"], models), OPTIMIZE, 6)
+    stored = pd.read_parquet(tmp_path / "out" / "points.parquet").set_index("step").loc[6]
+    assert row["kl_token"] == pytest.approx(stored["kl_token"], rel=1e-4)

@@ -1,0 +1,81 @@
+"""GRPO: its contract, advantages and clipping by hand, several updates on a batch, and the two places of the KL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from rrpo.optimizers import GRPO, OPTIMIZERS
+from rrpo.optimizers.grpo import EPSILON, log_ratio
+from rrpo.optimizers.rollout import Models
+from rrpo.optimizers.scoring import hear, sampled_log_probs, score, split
+from rrpo.plugins import PluginError
+from rrpo.testing.optimizers import OptimizerContract
+
+
+class TestGRPO(OptimizerContract):
+    choice = OPTIMIZERS.choice("grpo")
+    steps = 40
+
+    def test_the_clipped_share_is_in_the_curves(self, inputs: dict[str, Path], tmp_path: Path) -> None:
+        """Of the last of two updates: the first cannot clip, the second does once the policy has moved far enough."""
+        curves = pd.read_parquet(self.run(inputs, tmp_path / "out", self.config(lr=0.1)) / "curves.parquet")
+        assert curves["clipped"].max() > 0
+        once = self.config(lr=0.1, optimizer=OPTIMIZERS.choice("grpo", epochs=1))
+        assert not pd.read_parquet(self.run(inputs, tmp_path / "once", once) / "curves.parquet")["clipped"].any()
+
+    @pytest.mark.parametrize("token_mean", [True, False])
+    def test_the_second_updates_loss_is_the_written_formula(
+        self, token_mean: bool, models: Models, inputs: dict[str, Path]
+    ) -> None:
+        """After the policy has moved: the clipped surrogate of every sample, token by token, plus beta times its KL."""
+        config = self.config(beta=0.3, optimizer=OPTIMIZERS.choice("grpo", token_mean=token_mean, clip=0.1))
+        batch, method = self.batch(models, inputs, config), GRPO(token_mean=token_mean, clip=0.1)
+        A = method.advantages(hear(models, batch, config).cost(config))
+        before = {i: part for part in split(models, batch) for i in part.rows.tolist()}
+        old = {
+            id(part): sampled_log_probs(part.rollout, score(models, part).logits).detach() for part in before.values()
+        }
+        updates = iter(method.updates(models, batch, config, {}))
+        for found in next(updates):
+            assert float(found.values["clipped"].max()) == 0
+        with torch.no_grad():
+            for parameter in models.policy.parameters():
+                parameter.mul_(1.05)
+        ours = sum(float(found.loss) for found in next(updates))
+        wanted = 0.0
+        for part in {id(part): part for part in before.values()}.values():
+            scores = score(models, part)
+            new, was = sampled_log_probs(part.rollout, scores.logits), old[id(part)]
+            start = 0
+            for row, n, kl in zip(part.rows.tolist(), part.rollout.counts.tolist(), scores.kl.tolist(), strict=True):
+                loss = 0.3 * kl
+                for r in (new - was)[start : start + n].exp().tolist():
+                    a = float(A[row])
+                    loss -= min(r * a, max(0.9, min(1.1, r)) * a)
+                wanted += loss / (n if token_mean else 1) / len(A)
+                start += n
+        assert ours == pytest.approx(wanted, rel=1e-4)
+        assert float(log_ratio(models, batch).abs().max()) > 0
+
+
+class TestGRPOWithTheKLInTheReward(OptimizerContract):
+    choice = OPTIMIZERS.choice("grpo", kl_in_reward=True, normalize=False, token_mean=False)
+    steps = 40
+
+
+def test_advantages_by_hand() -> None:
+    """Two prompts, one a column: costs 1, 3 have mean 2 and standard deviation sqrt 2; equal costs have no advantage."""
+    cost = torch.tensor([1.0, 5.0, 3.0, 5.0])
+    unit = 1 / (2**0.5 + EPSILON)
+    assert GRPO(samples=2).advantages(cost).tolist() == pytest.approx([unit, 0.0, -unit, 0.0])
+    assert GRPO(samples=2, normalize=False).advantages(cost).tolist() == pytest.approx([1.0, 0.0, -1.0, 0.0])
+
+
+def test_options_out_of_range_are_refused() -> None:
+    for option, value in (("samples", 1), ("epochs", 0), ("clip", 0.0)):
+        with pytest.raises(PluginError, match=f"{option} must be"):
+            OPTIMIZERS.choice("grpo", **{option: value})

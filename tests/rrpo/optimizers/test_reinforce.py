@@ -1,0 +1,53 @@
+"""REINFORCE: its contract, its gradient written out, and an arm that it trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from rrpo.optimizers import OPTIMIZERS
+from rrpo.optimizers.rollout import Models
+from rrpo.plugins import PluginError
+from rrpo.testing.optimizers import OptimizerContract
+
+
+class TestReinforce(OptimizerContract):
+    choice = OPTIMIZERS.choice("reinforce", samples=4)
+
+    def test_the_gradient_is_the_written_formula(self, models: Models, inputs: dict[str, Path]) -> None:
+        """Sample by sample: minus its reward above the mean of the prompt's three others, times the gradient of log p."""
+        config = self.config(content_weight=0.3, beta=0.1)
+        batch = self.batch(models, inputs, config)
+        asked, said = batch.prompts, batch.rollout
+        costs, log_p, kl = [], [], []
+        for i, n in enumerate(said.lengths.tolist()):
+            tokens, scored = said.tokens[i : i + 1, :n], n + int(said.ended[i])
+            F, frames = models.codec.decode(tokens, said.lengths[i : i + 1], asked.speaker[i : i + 1])
+            reward = -models.reward_model(F, frames).log_softmax(1)[0, asked.target[i]]
+            costs.append((reward + 0.3 * models.recogniser.ctc_loss(F, frames, [asked.phones[i]])[0]).item())
+            both = (m.logits(asked.prefix[i : i + 1], tokens)[0, :scored] for m in (models.policy, models.reference))
+            p, q = (logits.log_softmax(1) for logits in both)
+            drawn = [*tokens[0].tolist(), models.policy.codes][:scored]
+            log_p.append(sum(p[t, code] for t, code in enumerate(drawn)))
+            kl.append((p.exp() * (p - q)).sum())
+        prompts = len(costs) // 4
+        total = torch.zeros(())
+        for i, cost in enumerate(costs):
+            others = [costs[j] for j in range(len(costs)) if j != i and j % prompts == i % prompts]
+            total = total + (0.1 * kl[i] - (sum(others) / 3 - cost) * log_p[i]) / len(costs)
+        written = torch.autograd.grad(total, list(models.policy.parameters()), allow_unused=True)  # type: ignore[arg-type]
+        ours = self.gradient(models, inputs, config)
+        wanted = torch.cat(
+            [
+                (torch.zeros_like(p) if g is None else g).flatten()
+                for p, g in zip(models.policy.parameters(), written, strict=True)
+            ]
+        )
+        assert torch.allclose(ours, wanted, rtol=1e-3, atol=1e-5)
+
+
+def test_one_sample_has_no_others() -> None:
+    with pytest.raises(PluginError, match="samples must be 2 or more, got 1"):
+        OPTIMIZERS.choice("reinforce", samples=1)
