@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rrpo.config import OptimizeConfig
+from rrpo.errors import InputError
 from rrpo.optimizers.base import Batch, Loss, MicroBatch, PolicyOptimizer, State
 from rrpo.optimizers.loop import prompts_of
 from rrpo.optimizers.registry import OPTIMIZERS
@@ -64,7 +65,7 @@ def optimise(
     state: State = (
         {name: value.to(train.prefix.device) for name, value in kept["state"].items()}
         if "state" in kept
-        else method.start(models, train, config, {})
+        else _start(method, models, train, config)
     )
     due = {0, config.steps} | {step for step in config.checkpoints if step < config.steps}
 
@@ -85,6 +86,22 @@ def optimise(
         checkpoints.boundary(step + 1, keep)
         context.report(step + 1, config.steps)
     return found
+
+
+def _start(method: PolicyOptimizer, models: Models, train: Prompts, config: OptimizeConfig) -> State:
+    """The optimiser's first state.
+
+    Raises:
+        InputError: It reads stages of the simulated world.
+    """
+    try:
+        return method.start(models, train, config, {})
+    except KeyError as error:
+        raise InputError(
+            "this optimiser reads data of the simulated world, which CosyVoice2's tokens do not have",
+            got=f"{config.optimizer.name}, which asks for {error}",
+            fix="use one that needs roll-outs alone: diffro, reinforce, grpo",
+        ) from error
 
 
 def _step(

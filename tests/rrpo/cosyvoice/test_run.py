@@ -9,7 +9,6 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from rrpo import plugins
 from rrpo.config import OFF, FinetuneConfig, OptimizeConfig, RewardModelConfig
 from rrpo.cosyvoice import layout, standin, tokens
 from rrpo.cosyvoice.__main__ import app
@@ -20,6 +19,7 @@ from rrpo.cosyvoice.policy import BLANK, CosyVoice2Policy
 from rrpo.cosyvoice.reward import TokenFrames, split, train_reward_model
 from rrpo.cosyvoice.run import CosyVoiceConfig, train
 from rrpo.cosyvoice.supervised import SupervisedConfig, loss
+from rrpo.errors import InputError
 from rrpo.judges.config import RecogniserConfig
 from rrpo.optimizers import OPTIMIZERS
 from rrpo.pipeline.errors import Interrupted
@@ -199,12 +199,17 @@ def test_the_commands_say_what_they_do(release: Path, tmp_path: Path) -> None:
     assert "not measured" in run(app, ["plan"]).output
 
 
-def test_an_optimiser_of_a_plugin_runs_on_it(release: Path, tmp_path: Path) -> None:
-    """REINFORCE of the examples: no gradient through the reward model."""
-    plugins.load(Path(__file__).parents[3] / "examples" / "reinforce.py")
-    optimize = replace(CONFIG.optimize, steps=2, optimizer=OPTIMIZERS.choice("reinforce", samples=2))
+@pytest.mark.parametrize("name", ["reinforce", "grpo"])
+def test_optimisers_that_need_rollouts_alone_run_on_it(release: Path, tmp_path: Path, name: str) -> None:
+    optimize = replace(CONFIG.optimize, steps=2, optimizer=OPTIMIZERS.choice(name))
     found = train(release, release / "tokens.jsonl", tmp_path, replace(CONFIG, optimize=optimize))
     assert found["end_kl_token"] > 0
+
+
+def test_an_optimiser_that_reads_the_simulated_world_is_refused(release: Path, tmp_path: Path) -> None:
+    config = replace(CONFIG, optimize=replace(CONFIG.optimize, steps=2, optimizer=OPTIMIZERS.choice("emo-dpo")))
+    with pytest.raises(InputError, match="emo-dpo"):
+        train(release, release / "tokens.jsonl", tmp_path, config)
 
 
 def test_the_kl_is_to_the_supervised_policy(release: Path, tmp_path: Path) -> None:
