@@ -14,19 +14,29 @@ from rich.console import Console
 from ablations.errors import InputError
 from rrpo import plugins
 
-RunsDir = Annotated[Path, typer.Option(help="Where stages, logs and the MLflow store lie.")]
+WHAT, HOW, FAILING, SAID = "What is compared", "Where it runs", "When cells fail", "What is written and said"
+"""Headings of a long command's options."""
+
+RunsDir = Annotated[Path, typer.Option(help="Where stages, logs and the MLflow store lie.", rich_help_panel=SAID)]
 RecordedIn = Annotated[Path, typer.Option(help="The runs folder that holds the MLflow store.")]
 OfProfile = Annotated[str | None, typer.Option(help="Which profile, where the grid was run on several.")]
 World = Annotated[str, typer.Option(help="Which world, by the beginning of its hash, where there are several.")]
 WorldSeed = Annotated[
-    int, typer.Option(help="Which world: 0 is installed, others have its sizes but other speakers, texts and judges.")
+    int,
+    typer.Option(
+        help="Which world: 0 is installed, others have its sizes but other speakers, texts and judges.",
+        rich_help_panel=WHAT,
+    ),
 ]
 Mixed = Annotated[
     bool, typer.Option("--mixed", help="Pool cells of different worlds or versions of the code, and say so.")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=HOW)]
 Workers = Annotated[
-    int | None, typer.Option(help="Worker processes. Default: one a CPU, at most 4 on a GPU.", show_default=False)
+    int | None,
+    typer.Option(
+        help="Worker processes. Default: one a CPU, at most 4 on a GPU.", show_default=False, rich_help_panel=HOW
+    ),
 ]
 Set = Annotated[
     list[str] | None,
@@ -35,6 +45,7 @@ Set = Annotated[
         metavar="KEY=VALUE",
         help="Change the profile, as in optimize.beta=0.01; may be given several times. Another experiment, under a name "
         "of its own.",
+        rich_help_panel=WHAT,
     ),
 ]
 
@@ -65,6 +76,7 @@ Plugin = Annotated[
         callback=_use_plugins,
         is_eager=True,
         help="A Python file that registers arms, grids, regularisers, ... of your own; may be given several times.",
+        rich_help_panel=WHAT,
     ),
 ]
 

@@ -1,7 +1,8 @@
 """The components under study: the arms, contrasts, checks, studies, tables and figures iterate over `COMPONENTS`.
 
-A component is a regulariser that is registered in `rrpo.regularizers.REGULARIZERS`, which declares all that is said of it: to
-study another, register it. The list is read when it is needed, never at import.
+A component is a regulariser that is registered in `rrpo.regularizers.REGULARIZERS` and no control of another one
+(`Regularizer.control_of`); it declares all that is said of it: to study another, register it. The list is read when it is needed,
+never at import.
 
 How arms are named after their components, `rrpo.arms` says.
 """
@@ -79,7 +80,7 @@ class Component:
     @property
     def look(self) -> Look:
         """Colour, line and marker in figures of its single-component arm."""
-        others = [name for name in REGULARIZERS if name not in LOOKS]
+        others = [component.name for component in COMPONENTS if component.name not in LOOKS]
         return LOOKS.get(self.name) or OTHER_LOOKS[others.index(self.name) % len(OTHER_LOOKS)]
 
 
@@ -87,10 +88,10 @@ class _Registered(Sequence[Component]):
     """The registry's regularisers as components, always as they are now."""
 
     def __len__(self) -> int:
-        return len(REGULARIZERS)
+        return sum(1 for _ in self)
 
     def __iter__(self) -> Iterator[Component]:
-        return (_component(name, regularizer) for name, regularizer in REGULARIZERS.items())
+        return (_component(name, found) for name, found in REGULARIZERS.items() if not found.control_of)
 
     @overload
     def __getitem__(self, index: int) -> Component: ...

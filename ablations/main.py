@@ -26,6 +26,7 @@ COMMANDS: dict[str, Command] = {
     "run": Command(
         "ablations.run", "Compare arms", "run a grid's missing cells, tracked in MLflow (--plan: only say what)"
     ),
+    "arms": Command("ablations.arms", "Compare arms", "what each arm is: equation, source, knobs, off values"),
     "status": Command("ablations.status", "Compare arms", "every cell, how far it is, where its log lies"),
     "report": Command("reports.run", "Compare arms", "write tables, figures and the page of a grid, from MLflow alone"),
     "transfer": Command(
@@ -40,6 +41,9 @@ COMMANDS: dict[str, Command] = {
     "study": Command("studies.run", "Search", "search the components' strengths with Optuna"),
     "listen": Command("reports.listen", "Listening test", "export a listening test, and import what listeners say"),
     "corpus": Command("rrpo.corpus.__main__", "Your own speech", "make manifests of a corpus of your own"),
+    "cosyvoice": Command(
+        "rrpo.cosyvoice.__main__", "Your own speech", "optimise CosyVoice2's language model on tokens"
+    ),
     "validate": Command("ablations.validate", "World and regime", "is the simulated world worth measuring in?"),
     "regime": Command("ablations.regime", "World and regime", "measure one step of the choice of the regime"),
     "pilot": Command(

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ablations.judges import Judge, gold, registered
 from ablations.rendering.sheet import Column
@@ -190,6 +190,66 @@ def accuracy(judge: Judge) -> Outcome:
     return replace(followed("gold", "gold accuracy", judge.accuracy, direction=+1), by=accuracy)
 
 
+def relative_gap(kl: ArrayLike, gold_accuracy: ArrayLike, proxy: ArrayLike) -> float:
+    """gamma = integral |gold - proxy| / integral gold over KL (arXiv 2505.12763), by trapezoids between checkpoints ``[S]``.
+
+    A step back in KL adds nothing. NaN where KL never left 0. Checkpoints at which gold was not asked are left out.
+    """
+    path = np.column_stack([np.asarray(values, float) for values in (kl, gold_accuracy, proxy)])
+    d, g, p = path[np.isfinite(path).all(axis=1)].T
+    furthest = np.maximum.accumulate(d) if len(d) else d
+    area = float(np.trapezoid(g, furthest))
+    return float(np.trapezoid(np.abs(g - p), furthest)) / area if area > 0 else math.nan
+
+
+def gamma(judge: Judge) -> Outcome:
+    """`relative_gap` of a cell's points by one judge."""
+    wanted = ["kl_token", judge.accuracy, "proxy_accuracy"]
+
+    def read(record: Record) -> float:
+        points = record.points
+        return relative_gap(*(points[name] for name in wanted)) if set(wanted) <= set(points.columns) else math.nan
+
+    note = "gamma: integral of |gold - proxy| over that of gold, along KL (arXiv 2505.12763); an arm that went further has more."
+    return Outcome(name="gamma", label="gamma", read=read, unit="plain", direction=-1, note=note, by=gamma)
+
+
+def reward_variance() -> Outcome:
+    """Var[r] of the SFT policy's samples, r being the log-probability of the target by the reward model being optimised.
+
+    The pooled variance within target emotions, of one sample a prompt: what differs between prompts of an emotion is in it. Its
+    curve is that of the policy's own samples at each checkpoint.
+    """
+
+    def by_step(record: Record) -> dict[float, float]:
+        samples = record.samples
+        if not {"step", "target", "proxy_logprob"} <= set(samples.columns):
+            return {}
+        steps = sorted(set(samples["step"].tolist()))
+        return {step: _pooled_variance(samples[samples["step"] == step]) for step in steps}
+
+    def read(record: Record) -> float:
+        found = by_step(record)
+        return found[min(found)] if found else math.nan
+
+    def curve(record: Record) -> NDArray[np.float64]:
+        found = by_step(record)
+        return np.array([found.get(step, math.nan) for step in record.points.get("step", ())], float)
+
+    note = (
+        "Var[r]: variance of log p(target), by the arm's reward model, over the SFT policy's samples, within target emotions; a "
+        "reward of low variance is a flat objective, whatever its accuracy (arXiv 2503.15477)."
+    )
+    return Outcome(name="reward_variance", label="Var[r] at SFT", read=read, unit="plain", curve=curve, note=note)
+
+
+def _pooled_variance(rows: pd.DataFrame) -> float:
+    """Variance of the reward within target emotions; NaN where no emotion has two samples."""
+    groups = rows.groupby("target")["proxy_logprob"]
+    freedom = len(rows) - groups.ngroups
+    return float(((rows["proxy_logprob"] - groups.transform("mean")) ** 2).sum()) / freedom if freedom else math.nan
+
+
 OUTCOMES: list[Outcome] = [
     clean_success(gold()),
     hacked_share(gold()),
@@ -203,6 +263,8 @@ OUTCOMES: list[Outcome] = [
     followed("kl_token", "KL, nats/token", "kl_token", "plain"),
 ]
 """In the order of the table of results; values at the last checkpoint."""
+OVEROPTIMISATION: list[Outcome] = [gamma(gold()), reward_variance()]
+"""Of a whole run: in the table of over-optimisation, and by name wherever an outcome is asked for."""
 
 
 def all_outcomes() -> list[Outcome]:
@@ -218,7 +280,7 @@ def find(name: str) -> Outcome:
     """The declared outcome of that name, or else that column of the points or that scalar."""
     rate = name.endswith(("accuracy", "rate")) or "accuracy_" in name
     other = followed(name, name.replace("_", " "), name, "percent" if rate else "plain")
-    return next((outcome for outcome in all_outcomes() if outcome.name == name), other)
+    return next((outcome for outcome in [*all_outcomes(), *OVEROPTIMISATION] if outcome.name == name), other)
 
 
 def measured(outcome: Outcome, records: Sequence[Record]) -> bool:

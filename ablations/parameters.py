@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-IDENTITY = ("label", "seed", "profile")
+IDENTITY = ("arm", "label", "seed", "profile", "invocation")
 """Params of a cell's run that say which cell it is; all others say what it ran with."""
 
 

@@ -5,6 +5,8 @@ Exit status: 0 when all cells are done, 1 when some failed, 2 for bad input, 130
 
 from __future__ import annotations
 
+import json
+import math
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -13,15 +15,17 @@ import typer
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from ablations.commands import Device, Plugin, RunsDir, Set, WorldSeed, refusing, say, start
+from ablations.commands import FAILING, HOW, SAID, WHAT, Device, Plugin, RunsDir, Set, WorldSeed, refusing, say, start
 from ablations.execution import plan
 from ablations.execution.estimate import Estimator
 from ablations.execution.launchers import PACKAGES
+from ablations.execution.progress_display import JSON, LINES, QUIET
 from ablations.execution.request import request
 from ablations.execution.runner import Outcome, run_plan
 from ablations.execution.stacking import refuse_mixed
 from ablations.grids import GRIDS
-from ablations.rendering.sheet import Sheet
+from ablations.rendering.sheet import Sheet, Value
+from ablations.stats.statistics import Interval
 from rrpo.profiles import PROFILES
 
 WIDTH = 150
@@ -31,15 +35,26 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def command(
-    grid: Annotated[str, typer.Option(help=f"Which comparison: {', '.join(GRIDS)}.")],
-    seeds: Annotated[int | None, typer.Option(help="How many seeds. Default: the grid's.", show_default=False)] = None,
+    grid: Annotated[str, typer.Option(help=f"Which comparison: {', '.join(GRIDS)}.", rich_help_panel=WHAT)],
+    seeds: Annotated[
+        int | None, typer.Option(help="How many seeds. Default: the grid's.", show_default=False, rich_help_panel=WHAT)
+    ] = None,
     first_seed: Annotated[
         int | None,
-        typer.Option(help="The first seed. From 1000 on: for development. Default: the grid's.", show_default=False),
+        typer.Option(
+            help="The first seed. From 1000 on: for development. Default: the grid's.",
+            show_default=False,
+            rich_help_panel=WHAT,
+        ),
     ] = None,
-    arms: Annotated[str | None, typer.Option(help="Only these arms, by name, with commas.")] = None,
+    arms: Annotated[
+        str | None, typer.Option(help="Only these arms, by name, with commas.", rich_help_panel=WHAT)
+    ] = None,
     profile: Annotated[
-        str | None, typer.Option(help=f"Size of world and models: {', '.join(PROFILES)}. Default: the grid's.")
+        str | None,
+        typer.Option(
+            help=f"Size of world and models: {', '.join(PROFILES)}. Default: the grid's.", rich_help_panel=WHAT
+        ),
     ] = None,
     world: WorldSeed = 0,
     settings: Set = None,
@@ -50,39 +65,71 @@ def command(
         typer.Option(
             help="Tasks at a time. Default: one a CPU, on a GPU what the measured memory allows, 4 at first.",
             show_default=False,
+            rich_help_panel=HOW,
         ),
     ] = None,
     batch_scale: Annotated[
-        int, typer.Option(help="Every training batch this many times as large. Another experiment, for GPUs.")
+        int,
+        typer.Option(
+            help="Every training batch this many times as large. Another experiment, for GPUs.", rich_help_panel=WHAT
+        ),
     ] = 1,
     manifest: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="SPLIT=PATH", help="Your own JSON-lines manifest for a split; may be given several times."
+            metavar="SPLIT=PATH",
+            help="Your own JSON-lines manifest for a split; may be given several times.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    test: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PATH",
+            help="Your own manifest as a further test set of reward models; may be given several times.",
         ),
     ] = None,
     retry: Annotated[
         str | None,
-        typer.Option(metavar="failed", help="Run cells that diverged or met a bug again.", show_default=False),
+        typer.Option(
+            metavar="failed",
+            help="Run cells that diverged or met a bug again.",
+            show_default=False,
+            rich_help_panel=FAILING,
+        ),
     ] = None,
     fail_fast: Annotated[
-        bool, typer.Option("--fail-fast/--keep-going", help="Stop at the first failed cell, or go on with the others.")
+        bool,
+        typer.Option(
+            "--fail-fast/--keep-going",
+            help="Stop at the first failed cell, or go on with the others.",
+            rich_help_panel=FAILING,
+        ),
     ] = False,
     launcher: Annotated[
-        str, typer.Option(help=f"Where tasks run: {', '.join(PACKAGES)}; one of --workers at a time.")
+        str,
+        typer.Option(help=f"Where tasks run: {', '.join(PACKAGES)}; one of --workers at a time.", rich_help_panel=HOW),
     ] = "local",
     address: Annotated[
-        str | None, typer.Option(help="Of a running Ray cluster. Default: one is started here.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Of a running Ray cluster. Default: one is started here.", show_default=False, rich_help_panel=HOW
+        ),
     ] = None,
-    cpus_per_task: Annotated[int, typer.Option(help="On Ray and Slurm.")] = 1,
+    cpus_per_task: Annotated[int, typer.Option(help="On Ray and Slurm.", rich_help_panel=HOW)] = 1,
     gpus_per_task: Annotated[
         float | None,
         typer.Option(
-            help="On Ray and Slurm. Default: on a GPU, what the measured memory asks for.", show_default=False
+            help="On Ray and Slurm. Default: on a GPU, what the measured memory asks for.",
+            show_default=False,
+            rich_help_panel=HOW,
         ),
     ] = None,
     slurm: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="An option of sbatch; may be given several times.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE", help="An option of sbatch; may be given several times.", rich_help_panel=HOW
+        ),
     ] = None,
     stack: Annotated[
         str,
@@ -93,15 +140,35 @@ def command(
         ),
     ] = "1",
     shard: Annotated[
-        str, typer.Option(metavar="I/N", help="Only every N-th cell, from the I-th (1 to N) on: for batch systems.")
+        str,
+        typer.Option(
+            metavar="I/N",
+            help="Only every N-th cell, from the I-th (1 to N) on: for batch systems.",
+            rich_help_panel=HOW,
+        ),
     ] = "1/1",
     runs_dir: RunsDir = Path("runs"),
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Say only what failed, and the end.", rich_help_panel=SAID)
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a line for every event, for machines.", rich_help_panel=SAID)
+    ] = False,
     plan_only: Annotated[
-        bool, typer.Option("--plan", help="Print cells, stages to build and the time, and do nothing.")
+        bool,
+        typer.Option("--plan", help="Print cells, stages to build and the time, and do nothing.", rich_help_panel=SAID),
     ] = False,
 ) -> None:
-    """Run a grid of arms x seeds; cells that are finished are not run again."""
+    """Run a grid of arms x seeds; cells that are finished are not run again.
+
+    Examples:
+
+    --grid loo --seeds 3 --plan: what would run, why, and how long it takes
+
+    --grid full --arms diffro,rrpo --profile quick --workers 2: a part of a grid, small
+    """
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    mode = JSON if as_json else QUIET if quiet else LINES
     with refusing():
         asked = request(
             grid=grid,
@@ -115,6 +182,7 @@ def command(
             workers=workers,
             batch_scale=batch_scale,
             manifests=manifest or (),
+            tests=test or (),
             retry=retry,
             fail_fast=fail_fast,
             launcher=launcher,
@@ -129,20 +197,59 @@ def command(
         made = plan.make(asked)
         refuse_mixed(asked.cells, made.stages, asked.folder.root, asked.stack)
     estimator = Estimator(asked.folder.root, asked.device)
-    for line in made.lines(estimator, cells=plan_only):
-        say(console, line)
+    lines = list(made.lines(estimator, cells=plan_only))
+    if mode == JSON:
+        print(json.dumps({"event": "plan", "lines": lines}, ensure_ascii=False), flush=True)
+    elif mode == LINES or plan_only:
+        for line in lines:
+            say(console, line)
     if plan_only:
         return
     with refusing():
-        outcome = run_plan(made, estimator, console, show_table)
-    report(outcome, console)
+        outcome = run_plan(made, estimator, console, show_table if mode == LINES else _hide, mode)
+    if mode == JSON:
+        print(json.dumps({"event": "end", **_ended(outcome)}, ensure_ascii=False), flush=True)
+    else:
+        report(outcome, console, table=mode == LINES)
     raise typer.Exit(outcome.status)
 
 
-def report(outcome: Outcome, console: Console) -> None:
-    """The end of a run: what is done, what failed, the table, how to open MLflow."""
+def _hide(table: Sheet, console: Console, title: str) -> None:
+    """No interim tables in the modes that say less."""
 
-    if outcome.table is not None:
+
+def _ended(outcome: Outcome) -> dict[str, object]:
+    """The end of a run for machines."""
+    return {
+        "cells": outcome.cells,
+        "done": outcome.done,
+        "failures": outcome.failures,
+        "stopped": outcome.stopped,
+        "status": outcome.status,
+        "waiting": outcome.waiting,
+        "open": outcome.ui_command,
+        "table": [] if outcome.table is None else [_plain(outcome.table, row) for row in outcome.table.rows],
+    }
+
+
+def _plain(table: Sheet, row: tuple[Value, ...]) -> dict[str, object]:
+    """A row by its columns: numbers as they are, intervals by their parts, null for what is not there."""
+
+    def known(value: float) -> float | None:
+        return value if math.isfinite(value) else None
+
+    def cell(value: Value) -> object:
+        if isinstance(value, Interval):
+            return {name: known(part) for name, part in value._asdict().items()}
+        return value if isinstance(value, str) else known(value)
+
+    return {column.name: cell(value) for column, value in zip(table.columns, row, strict=True)}
+
+
+def report(outcome: Outcome, console: Console, *, table: bool = True) -> None:
+    """The end of a run: what is done, what failed, the table where it is wanted, how to open MLflow."""
+
+    if table and outcome.table is not None:
         show_table(outcome.table, console, "Result")
     if outcome.failures:
         say(console, f"{len(outcome.failures)} of {outcome.cells} cells failed:")

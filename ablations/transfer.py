@@ -133,7 +133,7 @@ def record(tracker: Tracker, cells: Sequence[Cell], stage: Stage) -> None:
         records.TAG_SEED: str(cells[0].seed),
     }
     params = {f"{records.TRANSFER_CELL}{cell.label}": cell.hash for cell in cells}
-    tracker.record_stage("transfer", stage, tags, params, metrics, {path.name: path})
+    tracker.record("transfer", str(stage), tags, params, metrics, {path.name: path}, key=stage.key)
 
 
 def main() -> None:

@@ -124,7 +124,8 @@ def _log(lines: Sequence[Line], profile: Profile, seed: int, folder: RunsFolder,
     cell = Cell(label="world", arm=VANILLA, seed=seed, profile=profile)
     tracker = recorder.Tracker(folder, records.EXPERIMENT_WORLD, environment.git_state(), environment.describe(device))
     tags = {records.TAG_PROFILE: profile.name, records.TAG_WORLD_HASH: cell.world_hash, records.TAG_SEED: str(seed)}
-    tracker.record_card(f"card {cell.world_hash}", tags, cell.params(), card.metrics(lines), out)
+    files = {path.relative_to(out).as_posix(): path for path in out.rglob("*") if path.is_file()}
+    tracker.record("card", f"card {cell.world_hash}", tags, cell.params(), card.metrics(lines), files)
     return tracker.waiting()
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from ablations.rendering.sheet import NONE, Column, Sheet, show
 from ablations.stats.family import primary
+from ablations.tracking import page as mlflow_page
 from ablations.tracking.reader import Store
 from ablations.tracking.records import EXPERIMENT_WORLD, TAG_GRID, Record
 from reports import explorer, settings
@@ -21,6 +22,8 @@ from reports.loading import Selection
 from reports.report import Figure, Report
 from reports.writers import html
 
+ANSWER = "answer.md"
+"""The first screen."""
 PROMPTS = 5
 """Prompts whose audio stands in the page: the first of each emotion."""
 BIT_RATE = 0.6
@@ -85,7 +88,7 @@ PARTS = (
         title="Reward models",
         line="Whether each regulariser moved what it is meant to move, and whose reward the samples please.",
         figures=("transfer",),
-        tables=("reward_models", "rulers", "transfer"),
+        tables=("reward_models", "recognition", "recognition_effects", "rulers", "transfer"),
     ),
     Part(
         name="beside",
@@ -162,19 +165,18 @@ def _figure(figure: Figure, folder: Path) -> dict[str, str]:
 
 
 def keep(selection: Selection, paths: Sequence[Path]) -> None:
-    """Log the report's files onto the newest invocation of each of its grids in MLflow.
+    """Log the report's files into the report run of each of its grids in MLflow, and its answer as the experiment's description.
 
     What a former report left there stays; `writers.LISTING`, one of the files, names those of the newest.
     """
     assert selection.folder is not None
     store = Store(selection.folder)
-    worlds = {record.world_hash for record in selection.records}
-    where = "reports" if len(selection.grids) == 1 else f"reports/{selection.grid}"
+    alone = len(selection.grids) == 1
     for grid in selection.grids:
-        mine = [one for one in store.plans(grid) if one.profile == selection.records[0].profile]
-        mine = [one for one in mine if one.world_hash in worlds]
-        for path in paths if mine else ():
-            store.client.log_artifact(mine[-1].run_id, str(path), where)
+        mlflow_page.keep_report(store, grid, paths, "reports" if alone else f"reports/{selection.grid}")
+        for path in paths if alone else ():
+            if path.name == ANSWER:
+                mlflow_page.describe(store, grid, path.read_text(encoding="utf-8"))
 
 
 def audio(records: Sequence[Record]) -> dict[str, Any]:

@@ -173,8 +173,11 @@ def keep(store: Store, file: Ratings) -> str:
     from mlflow.entities import Metric
 
     tags = {TAG_KIND: "ratings", TAG_GRID: file.test.grid, TAG_TEST: file.test.id, TAG_RATER: file.rater}
-    experiment = store.experiment_id(file.test.grid)
-    run = str(store.client.create_run(experiment, run_name=f"ratings by {file.rater}", tags=tags).info.run_id)
+    run = str(
+        store.client.create_run(
+            store.beside(file.test.grid), run_name=f"ratings by {file.rater}", tags=tags
+        ).info.run_id
+    )
     metrics = [Metric(name, value, 0, 0) for name, value in _summary(file).items()]
     store.client.log_batch(run, metrics=metrics)
     store.client.log_text(run, file.content.decode("utf-8-sig"), FILE)

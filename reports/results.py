@@ -17,7 +17,7 @@ import typer
 from ablations.commands import RecordedIn, refusing, start
 from ablations.errors import InputError, choose
 from ablations.grids import GRIDS
-from reports.run import ANSWER
+from reports.page import ANSWER
 
 FIGURES = Path("docs", "results")
 """Where the pages' figures lie, ``GRID-NAME.png``."""

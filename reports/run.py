@@ -21,8 +21,6 @@ from reports.loading import select
 from reports.report import Figure, Report, make
 from reports.writers import FORMATS, LISTING, figures_latex, sweep, write
 
-ANSWER = "answer.md"
-"""The first screen."""
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -59,7 +57,7 @@ def command(
     if shown and "tex" in endings:
         paths.append(figures_latex([(f.name, f.title, f.caption) for f in shown], folder / "figures.tex"))
     paths.append(page.write(selection, made, shown, folder))
-    paths.append(folder / ANSWER)
+    paths.append(folder / page.ANSWER)
     paths[-1].write_text(answer(made, shown[:1]), encoding="utf-8")
     sweep(folder, paths)
     _show(made, paths)

@@ -37,6 +37,12 @@ def _mel_transform(config: AudioConfig, device: torch.device) -> tat.MelSpectrog
     ).to(device)
 
 
+@lru_cache(maxsize=8)
+def _resampler(source: int, target: int) -> tat.Resample:
+    """Its kernel is computed once: for 44.1 kHz that takes longer than to resample an utterance."""
+    return tat.Resample(source, target)
+
+
 def mel_filters(config: AudioConfig) -> torch.Tensor:
     """The mel filter bank ``[n_fft / 2 + 1, M]``."""
     return _mel_transform(config, torch.device("cpu")).mel_scale.fb
@@ -86,7 +92,7 @@ def load_wave(path: str | Path, sample_rate: int) -> torch.Tensor:
         raise AudioError(f"{path}: holds NaN or infinite samples; write it again from its source")
     if not wave.any():
         raise AudioError(f"{path}: silent ({data.shape[0]} zero samples); record it again or remove its line")
-    return wave if rate == sample_rate else tat.Resample(rate, sample_rate)(wave)
+    return wave if rate == sample_rate else _resampler(rate, sample_rate)(wave)
 
 
 def resampled(wave: np.ndarray, source: int, target: int) -> np.ndarray:

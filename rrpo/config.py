@@ -7,13 +7,39 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 from rrpo.identity import option
 from rrpo.plugins import Choice
 
-REWARDS = ("hard_ce", "smoothed_ce", "full_l_ser")
-"""``-log p`` of the target, against the target of Eq. 2, or all of Eq. 5."""
+
+class Form(NamedTuple):
+    """One way to make something, by its formula."""
+
+    equation: str
+    """In one line."""
+    source: str
+    """Who proposed it, and where."""
+
+
+REWARDS = {
+    "hard_ce": Form("R = log p(e)", "DiffRO (arXiv 2507.05911)"),
+    "smoothed_ce": Form("R = sum_k y'_k log p_k, y' of Eq. 2", "RRPO (arXiv 2512.04552), a reading of Eq. 6"),
+    "full_l_ser": Form("R = -L_ser of Eq. 5", "RRPO (arXiv 2512.04552), as Eq. 6 is printed"),
+    "bounded": Form(
+        "R = p(e), the sigmoid of the log-odds of e", "PAR (arXiv 2502.18770) with a reference reward of log-odds 0"
+    ),
+    "clipped": Form("R = min(log p(e), log 0.9)", "a cap on the reward: no gain beyond a confidence of 0.9; ours"),
+}
+"""What a policy is rewarded by, e being the target emotion."""
+COMBINATIONS = {
+    "mean": Form("R = mean_m R_m - variance_penalty var_m R_m", "Coste et al. 2024 (arXiv 2310.02743): mean and UWO"),
+    "worst": Form("R = min_m R_m", "Coste et al. 2024 (arXiv 2310.02743): WCO"),
+    "weights": Form(
+        "R of the model with the mean of M fine-tunings' weights", "WARM: Ramé et al. 2024 (arXiv 2401.12187)"
+    ),
+}
+"""How several reward models make one, R_m being member m's log p of the target emotion."""
 ADV_NORMS = ("absolute", "relative")
 """As in the paper, or as a fraction of ||h'||."""
 RELAXATIONS = ("gumbel", "probabilities")
@@ -149,6 +175,24 @@ class FinetuneConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MineConfig:
+    """A policy's samples that fooled its reward model, added to what that was fine-tuned on."""
+
+    limit: int
+    """Most samples that are added, those first of which the reward model is surest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CombineConfig:
+    """Several reward models of a seed made into one."""
+
+    combination: str
+    """One of `COMBINATIONS`."""
+    variance_penalty: float = option(0.0, off=0.0)
+    """λ of ``mean``, weight of the members' variance; nats of reward a squared nat."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
     """The token language model (Qwen2 class) and its supervised fine-tuning."""
 
@@ -208,7 +252,7 @@ class OptimizeConfig:
     tau: tuple[float, ...] = (1.0,)
     """τ of the Gumbel-Softmax relaxation: equal thirds, halves, ... of training (HPRO: 2 -> 1 -> 0.8)."""
     reward: str = "hard_ce"
-    """``hard_ce``, ``smoothed_ce`` (target of Eq. 2) or ``full_l_ser`` (R = -L_ser of Eq. 5)."""
+    """One of `REWARDS`."""
     relaxation: str = option("gumbel", off="gumbel")
     """One of `RELAXATIONS`: what the straight-through tokens take their gradient from."""
     emotion_weight: float = option(1.0, off=1.0)
@@ -308,6 +352,17 @@ class ArmConfig:
     rm_seed: int | None = option(None, off=None)
     """Instead of the experiment's seed, redraws the reward model alone: initialisation, order and noise of its pre-training and
     fine-tuning (replicated pilot, see `ablations.pilot`)."""
+    members: int = option(1, off=1)
+    """M, reward models of the seed that make the arm's: its own, and M - 1 that are redrawn on the same data. Redrawn are
+    initialisation, order and noise of pre-training and fine-tuning; for ``weights`` those of fine-tuning alone."""
+    combination: str | None = option(None, off=None)
+    """One of `COMBINATIONS`, how the members make one; None for a single member."""
+    variance_penalty: float = option(0.0, off=0.0)
+    """λ, weight of the members' variance beside their ``mean``; range [0, inf), off at 0."""
+    rounds: int = option(0, off=0)
+    """Rounds of an iterated reward model (arXiv 2505.18126), off at 0. In each a policy is optimised, its answers to training
+    prompts that fool the reward model are labelled by the `val` judge and added to the annotated set, and the reward model is
+    fine-tuned anew on both; every policy starts from SFT."""
     policy_seed: int | None = option(None, off=None)
     """Instead of the experiment's seed, redraws the optimisation alone: RL prompts, roll-outs, evaluation noise."""
 
@@ -334,6 +389,17 @@ class ArmConfig:
             shortcut=(self.shortcut is None or 0 <= self.shortcut <= 1, "in [0, 1]"),
             rater_noise=(self.rater_noise is None or 0 <= self.rater_noise < inf, "in [0, inf)"),
             rm_lr=(self.rm_lr is None or 0 < self.rm_lr < inf, "in (0, inf)"),
+            members=(self.members >= 1, "1 or more"),
+            rounds=(self.rounds == 0 or (self.rounds > 0 and self.finetune), "0, or more with finetune"),
+            combination=(
+                (self.combination is None if self.members == 1 else self.combination in COMBINATIONS)
+                and (self.finetune or self.combination != "weights"),
+                f"one of {', '.join(COMBINATIONS)} for 2 members or more, weights only with finetune, and else None",
+            ),
+            variance_penalty=(
+                self.variance_penalty == 0 or (0 < self.variance_penalty < inf and self.combination == "mean"),
+                "in [0, inf), and 0 unless the members are combined by their mean",
+            ),
             lr=(self.lr is None or 0 < self.lr < inf, "in (0, inf)"),
             beta=(self.beta is None or 0 <= self.beta < inf, "in [0, inf)"),
             tau=(self.tau is None or (len(self.tau) > 0 and min(self.tau) > 0), "positive temperatures, at least one"),

@@ -52,6 +52,8 @@ class Profile:
     """P(artefact of the own emotion) in the RM's pre-training data; 0 is the control."""
     manifests: Mapping[str, ManifestConfig] = field(default_factory=dict)
     """A user's own data by split (a key of ``sizes``, ``annotated``), or by prompts (``rl``, ``eval``)."""
+    tests: Mapping[str, ManifestConfig] = field(default_factory=dict)
+    """A user's own test sets by name, on which reward models are examined; they make no cell another one."""
     annotated_artefact_rate: float = option(0.25, off=0.0)
     """Share of the annotated utterances that carry an artefact, whatever the emotion: without any, a fine-tune cannot learn that
     a click means nothing, and EAM has none to mix. As in every other set that is recorded without the shortcut."""

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ablations.execution.estimate import Estimator
@@ -18,8 +20,10 @@ from ablations.execution.launchers.pool import Fault
 from ablations.execution.scheduler import Task
 from ablations.execution.stacking import stack_tasks
 from ablations.execution.worker import QUIET, stopping
+from ablations.stats.family import primary
+from ablations.tracking import curves
 from ablations.tracking.recorder import Tracker
-from ablations.tracking.records import Record
+from ablations.tracking.records import SAMPLES_FILE, Record
 from rrpo.pipeline.cell import Cell, collect
 from rrpo.pipeline.missing import missing_below
 from rrpo.pipeline.stages import MARKER, Context, Stage, materialise, walk
@@ -153,7 +157,8 @@ def build_stage(stage: Stage, store: Path, device: str, micro: int | None, repor
 
     Raises ClaimedError where another live process builds it, `Interrupted` when this worker was asked to stop.
     """
-    return _seconds(materialise(stage, store, _context(device, micro, report)))
+    materialise(stage, store, _watched(stage, store, _context(device, micro, report)))
+    return _seconds(stage, store)
 
 
 def build_stack(
@@ -164,12 +169,10 @@ def build_stack(
     Raises:
         Exception: Memory or disk did not suffice for all of them together.
     """
-    from rrpo.optimizers import stacked
-
     found: list[float | Fault] = []
-    for stage, built in zip(stages, stacked.build(stages, store, _context(device, micro, report)), strict=True):
+    for stage, built in zip(stages, _stacked(stages, store, device, micro, report), strict=True):
         if isinstance(built, Path):
-            found.append(_seconds(built))
+            found.append(_seconds(stage, store))
             continue
         kind = kind_of(built)
         if kind in ("oom", "disk") or not isinstance(built, Exception):
@@ -182,12 +185,19 @@ def build_stack(
 
 def build_member(stage: Stage, store: Path, device: str, micro: int | None, report: Report) -> float:
     """A stack of one: what `build_stage` does, by the other executor."""
-    from rrpo.optimizers import stacked
-
-    (built,) = stacked.build([stage], store, _context(device, micro, report))
+    (built,) = _stacked([stage], store, device, micro, report)
     if isinstance(built, BaseException):
         raise built
-    return _seconds(built)
+    return _seconds(stage, store)
+
+
+def _stacked(
+    stages: Sequence[Stage], store: Path, device: str, micro: int | None, report: Report
+) -> list[Path | BaseException]:
+    from rrpo.optimizers import stacked
+
+    context = _context(device, micro, report)
+    return stacked.build(stages, store, context, own=lambda stage, shared: _watched(stage, store, shared))
 
 
 def _context(device: str, micro: int | None, report: Report) -> Context:
@@ -195,7 +205,15 @@ def _context(device: str, micro: int | None, report: Report) -> Context:
     return Context(device=device, report=report, stop=stopping, micro=micro, wait=False, checkpoint_seconds=often)
 
 
-def _seconds(folder: Path) -> float:
+def _watched(stage: Stage, store: Path, context: Context) -> Context:
+    """The same, and what is measured on the way is written for the parent to show."""
+    return replace(context, watch=curves.writer(curves.live_file(store, stage.folder)))
+
+
+def _seconds(stage: Stage, store: Path) -> float:
+    """Of a stage that is done, whose curves are no longer live."""
+    curves.live_file(store, stage.folder).unlink(missing_ok=True)
+    folder = stage.path(store)
     return float(json.loads((folder / MARKER).read_text())["seconds"])
 
 
@@ -205,7 +223,24 @@ def record_cell(cell: Cell, store: Path, tracker: Tracker, report: Report) -> Re
     below = {stage.key: stage.seconds(store) or 0.0 for stage in walk(*cell.stages.values())}
     scalars["seconds"] = sum(below.values())
     scalars |= {f"seconds_{role}": below[stage.key] for role, stage in cell.stages.items()}
-    return tracker.record_cell(cell, scalars, files, log_of(cell, store))
+    return tracker.record_cell(cell, scalars, files, log_of(cell, store), primary_outcome(cell, scalars, files))
+
+
+def primary_outcome(cell: Cell, scalars: Mapping[str, float], files: Mapping[str, Path]) -> float:
+    """The outcome that is tested, of a cell's files; NaN for a cell without samples."""
+    if SAMPLES_FILE not in files:
+        return math.nan
+    bare = Record(
+        label=cell.label,
+        seed=cell.seed,
+        cell_hash=cell.hash,
+        arm_hash=cell.arm_hash,
+        world_hash=cell.world_hash,
+        profile=cell.profile.name,
+        scalars=scalars,
+        find=lambda: files[SAMPLES_FILE].parent,
+    )
+    return primary().read(bare)
 
 
 def add_optional(cell: Cell, store: Path, tracker: Tracker, report: Report) -> None:

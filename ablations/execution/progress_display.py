@@ -1,9 +1,10 @@
-"""Progress of a running grid: a live display on a terminal, one plain line per event elsewhere."""
+"""Progress of a running grid: a live display on a terminal, one plain line per event elsewhere, or JSON lines for machines."""
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -13,14 +14,30 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from ablations.execution.estimate import duration
 from ablations.execution.scheduler import Failure, Task
 
+LINES, QUIET, JSON = "lines", "quiet", "json"
+"""How much is said: everything; failures and pauses alone; every event as one JSON object a line."""
+ArmsSoFar = Callable[[], Sequence[tuple[str, str, str]]]
+"""Arm, cells so far and their mean with its interval, as texts."""
+
 
 class Display:
-    """An observer of the scheduler; use as a context manager. Passes every event on to ``then``, if one is given."""
+    """An observer of the scheduler; use as a context manager."""
 
     def __init__(
-        self, console: Console, cells: int, done: int, remaining: Callable[[], str], counted: str = "cell"
+        self,
+        console: Console,
+        cells: int,
+        done: int,
+        remaining: Callable[[], str],
+        counted: str = "cell",
+        mode: str = LINES,
+        arms: ArmsSoFar = tuple,
     ) -> None:
         self.console = console
+        self.mode = mode
+        """One of `LINES`, `QUIET`, `JSON`."""
+        self.arms = arms
+        """What the arms have come to, shown below the workers of a live display."""
         self.counted = counted
         """What is counted: tasks whose key starts with this word and a hyphen, or with ``stage`` every task."""
         self.cells = cells
@@ -30,7 +47,7 @@ class Display:
         self.failed_cells = 0
         self.remaining = remaining
         """The time left, in words."""
-        self.live = console.is_terminal
+        self.live = console.is_terminal and mode == LINES
         self._started = time.monotonic()
         self._bars = Progress(
             TextColumn("{task.fields[slot]}"),
@@ -58,6 +75,7 @@ class Display:
         if slot in self._rows:
             self._bars.remove_task(self._rows[slot])
         self._rows[slot] = self._bars.add_task(task.title, total=None, slot=f"worker {slot + 1}")
+        self._tell("started", task=task.title, worker=slot + 1)
 
     def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
         """Move a worker's bar."""
@@ -66,8 +84,9 @@ class Display:
     def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
         """Count a cell, or name a finished stage."""
         self._free(slot)
+        self.done += self._counts(task)
+        self._tell("finished", task=task.title, seconds=round(seconds, 3), done=self.done, of=self.cells)
         if self._counts(task):
-            self.done += 1
             took = f" in {duration(seconds)}" if self.counted == "stage" else ""
             self.line(f"{self.counted} {self.done} of {self.cells} done: {task.title}{took} · left: {self.remaining()}")
         elif not self.live:
@@ -76,6 +95,7 @@ class Display:
     def retried(self, slot: int | None, task: Task, failure: Failure) -> None:
         """Say why a task is tried again, of another runner's work once."""
         self._free(slot)
+        self._tell("retried", task=task.title, kind=failure.kind, message=failure.message)
         if failure.kind != "claimed":
             self.line(f"{failure.kind}: {task.title}: {failure.message}")
         elif task.key not in self._elsewhere:
@@ -84,22 +104,38 @@ class Display:
 
     def said(self, text: str) -> None:
         """Pass on what concerns no single task."""
-        self.line(text)
+        self._tell("said", message=text)
+        self.line(text, always=True)
 
     def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
         """Say once what failed, and which cells are lost by it."""
         self._free(slot)
+        self._tell(
+            "failed",
+            task=task.title,
+            kind=failure.kind,
+            message=failure.message,
+            cause=failure.cause,
+            log=str(failure.log),
+        )
         if failure.cause == task.title:
-            self.line(f"FAILED {task.title}: {failure.kind}: {failure.message} (log: {failure.log})")
+            self.line(f"FAILED {task.title}: {failure.kind}: {failure.message} (log: {failure.log})", always=True)
         if self._counts(task):
             self.failed_cells += 1
             if failure.cause != task.title and self.counted != "stage":
-                self.line(f"FAILED {self.counted} {task.title}: needs {failure.cause}")
+                self.line(f"FAILED {self.counted} {task.title}: needs {failure.cause}", always=True)
 
-    def line(self, text: str) -> None:
-        """Print one line above the display, with the time since the start where there is none."""
+    def line(self, text: str, *, always: bool = False) -> None:
+        """Print one line above the display, with the time since the start where there is none; in `QUIET` what must be known."""
+        if self.mode == JSON or (self.mode == QUIET and not always):
+            return
         stamp = "" if self.live else f"[{time.monotonic() - self._started:7.1f} s] "
         self.console.print(stamp + text, markup=False, highlight=False, soft_wrap=True)
+
+    def _tell(self, event: str, **fields: object) -> None:
+        if self.mode == JSON:
+            passed = round(time.monotonic() - self._started, 3)
+            print(json.dumps({"event": event, "time": passed, **fields}, ensure_ascii=False), flush=True)
 
     def _counts(self, task: Task) -> bool:
         return self.counted == "stage" or task.key.startswith(f"{self.counted}-")
@@ -110,6 +146,7 @@ class Display:
 
     def _render(self) -> RenderableType:
         from rich.console import Group
+        from rich.table import Table
         from rich.text import Text
 
         failed = f" · {self.failed_cells} failed" if self.failed_cells else ""
@@ -117,4 +154,12 @@ class Display:
         head = (
             f"{self.counted}s done: {self.done} of {self.cells}{failed} · running {passed} · left: {self.remaining()}"
         )
-        return Group(Text(head, style="bold"), self._bars)
+        parts: list[RenderableType] = [Text(head, style="bold"), self._bars]
+        if rows := self.arms():
+            table = Table(box=None, pad_edge=False)
+            for heading, justify in (("arm", "left"), ("n", "right"), ("so far", "right")):
+                table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+            for row in rows:
+                table.add_row(*row)
+            parts.append(table)
+        return Group(*parts)

@@ -12,6 +12,7 @@ from ablations.execution import environment, launchers, packing, stacking
 from ablations.execution.estimate import Estimator
 from ablations.execution.launchers import Launcher
 from ablations.execution.runs_folder import RunsFolder, check
+from ablations.execution.test_sets import read_tests
 from ablations.exported import read_arms
 from ablations.grids import GRIDS, product, scale_batches
 from rrpo.corpus.config import ManifestConfig
@@ -85,6 +86,7 @@ def request(
     workers: int | None = None,
     batch_scale: int = 1,
     manifests: Sequence[str] = (),
+    tests: Sequence[str] = (),
     retry: str | None = None,
     fail_fast: bool = False,
     launcher: str = "local",
@@ -106,6 +108,7 @@ def request(
     values = assignments(settings)
     given, size = size, changed(size, values)
     size = replace(size, manifests=_manifests(manifests, size))
+    size = replace(size, tests=read_tests(tests, size))
     planned = positive("--seeds", chosen.seeds if seeds is None else seeds)
     first = _not_negative("--first-seed", chosen.first_seed if first_seed is None else first_seed)
     cells = chosen.cells(size, range(first, first + planned))
@@ -165,7 +168,7 @@ def _manifests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestCo
     if not entries:
         return {}
     from rrpo.corpus.intake import check_apart, check_manifest, check_speakable, classes
-    from rrpo.corpus.manifest import ManifestError, read_manifest
+    from rrpo.corpus.manifest import Manifest, ManifestError
     from rrpo.corpus.splits import draw_split
 
     paths: dict[str, Path] = {}
@@ -181,7 +184,10 @@ def _manifests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestCo
         paths[name] = Path(path)
     audio = profile.world.audio
     try:
-        lines = {name: read_manifest(path, None, name, audio=name not in PROMPTS) for name, path in paths.items()}
+        lines = {
+            name: Manifest(path=path, emotions=None, split=name, audio=name not in PROMPTS)
+            for name, path in paths.items()
+        }
         brought = classes(lines, profile.world.emotions, world.LEARNT)
         configs = {
             name: check_manifest(path, lines[name], None if name in PROMPTS else audio) for name, path in paths.items()

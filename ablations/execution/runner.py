@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,14 +18,18 @@ from ablations.execution.launchers.pool import Pool
 from ablations.execution.plan import Plan
 from ablations.execution.plan import make as replan
 from ablations.execution.planned import write_plan
-from ablations.execution.progress_display import Display
+from ablations.execution.progress_display import LINES, Display
+from ablations.execution.request import Request
 from ablations.execution.scheduler import Failure, Scheduler, Task
-from ablations.rendering.sheet import Sheet
+from ablations.rendering.sheet import Sheet, show
 from ablations.rendering.summary import table
 from ablations.stats.contrasts import apply, overall
-from ablations.stats.family import PRIMARY_OUTCOME, primary
-from ablations.tracking import recorder, records
+from ablations.stats.family import primary
+from ablations.stats.statistics import t_interval
+from ablations.tracking import page, recorder
 from ablations.tracking.connection import UnavailableError
+from ablations.tracking.curves import Follower
+from ablations.tracking.reader import Store
 from ablations.tracking.recorder import Tracker
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import Stage
@@ -52,7 +54,7 @@ class Outcome:
     table: Sheet | None
     """The result so far, None when there is none."""
     ui_command: str
-    """Opens MLflow."""
+    """Opens MLflow, and where the grid's charts are."""
     waiting: str = ""
     """What the tracking store has not taken yet, and why; empty when it has all."""
 
@@ -62,19 +64,19 @@ class Outcome:
         return 130 if self.stopped else int(bool(self.failures))
 
 
-def run_plan(plan: Plan, estimator: Estimator, console: Console, show_table: ShowTable) -> Outcome:
-    """Run what a plan says is missing; nothing is written when nothing is."""
+def run_plan(plan: Plan, estimator: Estimator, console: Console, show_table: ShowTable, mode: str = LINES) -> Outcome:
+    """Run what a plan says is missing; nothing is written when nothing is. ``mode`` as of `Display`."""
     request = plan.request
     failures: dict[str, str] = {}
     stopped, waiting = False, ""
     kept_back = {c.name: f"{plan.lost[c.hash]} (before; run again by --retry failed)" for c in plan.kept_back}
     if plan.todo or plan.amended:
         pool = launchers.start(request.launcher, request.workers, request.folder.logs / request.launcher.name)
-        recorder.create(request.folder, request.grid)
+        recorder.create(request.folder, request.grid, request.declared or request.arms)
         tracker = _start(plan)
         with contextlib.suppress(OSError):  # for `ablations.status` alone
             write_plan(request.folder, request.grid, request.cells)
-        grid_run = GridRun(plan, estimator, console, tracker, show_table)
+        grid_run = GridRun(plan, estimator, console, tracker, show_table, mode)
         try:
             grid_run.run(pool)
         except KeyboardInterrupt:
@@ -90,8 +92,16 @@ def run_plan(plan: Plan, estimator: Estimator, console: Console, show_table: Sho
     done = len({cell.hash for cell in request.own} & plan.done.keys())
     shown = table(found, _planned(request.cells)) if found else None
     failures = kept_back | failures
-    ui_command = request.folder.ui_command()
-    return Outcome(len(request.own), done, failures, stopped, shown, ui_command, waiting)
+    return Outcome(len(request.own), done, failures, stopped, shown, _how_to_open(request), waiting)
+
+
+def _how_to_open(request: Request) -> str:
+    """The command that opens MLflow, and the address of the grid's charts."""
+    try:
+        experiment = Store(request.folder).experiment_id(request.grid)
+    except UnavailableError:
+        experiment = ""
+    return page.how_to_open(request.folder, experiment)
 
 
 def _start(plan: Plan) -> Tracker:
@@ -112,7 +122,7 @@ def _planned(cells: Sequence[Cell]) -> dict[str, int]:
 
 @dataclass
 class GridRun:
-    """The scheduler's observer: drives the display, keeps arm summaries, prints a table as each seed completes."""
+    """The scheduler's observer: drives the display, shows curves in MLflow, prints a table as each seed completes."""
 
     plan: Plan
     """What to run."""
@@ -124,6 +134,8 @@ class GridRun:
     """Writes MLflow."""
     show_table: ShowTable
     """Prints a table."""
+    mode: str = LINES
+    """How much is said, as of `Display`."""
     failures: dict[str, str] = field(default_factory=dict)
     """Cell name -> reason."""
 
@@ -131,13 +143,22 @@ class GridRun:
         request = self.plan.request
         self._cells = {jobs.cell_key(cell): cell for cell in self.plan.todo}
         self._amending = {jobs.optional_key(cell) for cell in self.plan.amended}
+        self._owners = {jobs.stage_key(stage): cell for cell in self.plan.todo for stage in cell.stages.values()}
+        self._curves = Follower(request.folder.root)
         self._stages: dict[str, Stage] = {jobs.stage_key(stage): stage for stage in self.plan.stages}
         self._running: dict[str, float] = {}
         done = self.plan.done.keys()
         self._open = {seed: {c.hash for c in request.cells if c.seed == seed} - done for seed in request.seeds}
-        self._arm_runs: dict[str, str] = {}
         self.records = self.plan.records
-        self._display = Display(self.console, len(request.own), len(request.own) - len(self.plan.todo), self.remaining)
+        self._arms: list[tuple[str, str, str]] = []
+        self._display = Display(
+            self.console,
+            len(request.own),
+            len(request.own) - len(self.plan.todo),
+            self.remaining,
+            mode=self.mode,
+            arms=lambda: self._arms,
+        )
 
     def run(self, pool: Pool) -> None:
         """Run all tasks."""
@@ -155,10 +176,8 @@ class GridRun:
             Scheduler(graph, pool, request.folder.logs, self, fail_fast=request.fail_fast).run()
 
     def close(self, status: str) -> None:
-        """End the summary runs and the parent run; unless Ctrl-C ended it, this waits for the room that records need."""
-        for run in self._arm_runs.values():
-            self.tracker.end(run, status)
-        self.tracker.end(self.tracker.parent, status)
+        """End the invocation's run; unless Ctrl-C ended it, this waits for the room that records need."""
+        self.tracker.end_invocation(status)
         why = self.tracker.held_up()
         if why and status == "KILLED":
             self.said(
@@ -187,11 +206,16 @@ class GridRun:
         """Scheduler's event."""
         if task.key in self._stages:
             self._running[task.key] = time.monotonic()
+            self._curves.restart(task.key)
         self._display.started(slot, task)
 
     def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
         """Scheduler's event."""
         self._display.progressed(slot, task, done, total)
+        if self._curves.due():
+            for key in self._running.keys() & self._owners.keys():
+                if points := self._curves.new(key):
+                    self.tracker.show_cell(self._owners[key], points)
 
     def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
         """Scheduler's event: learn what the stage took, or take the cell's record in."""
@@ -201,7 +225,7 @@ class GridRun:
         self._display.finished(slot, task, result, seconds)
         if cell := self._cells.get(task.key):
             self.records.append(result)
-            self._update_arm(cell)
+            self._arms = self._so_far()
             self._close_cell(cell)
 
     def retried(self, slot: int | None, task: Task, failure: Failure) -> None:
@@ -228,6 +252,19 @@ class GridRun:
             log = failure.log.read_text(errors="replace") if failure.log.is_file() else ""
             self.tracker.record_failure(cell, Lost(failure.kind, reason), log)
 
+    def _so_far(self) -> list[tuple[str, str, str]]:
+        """The primary outcome of every arm over the seeds that are there: estimates, for the eye alone."""
+        if not self._display.live:
+            return []
+        outcome = primary()
+        values = outcome.values(self.records)
+        found = {
+            arm: t_interval([v for (label, _), v in values.items() if label == arm]) for arm in self.plan.request.arms
+        }
+        return [
+            (arm, str(mean.n), f"{outcome.label} {show(mean, outcome.unit)}") for arm, mean in found.items() if mean.n
+        ]
+
     def _close_cell(self, cell: Cell) -> None:
         """When all cells of a seed are recorded: the spread over seeds for planning, and a table of estimates.
 
@@ -242,18 +279,7 @@ class GridRun:
         pairs = apply(contrast, primary().values(found), sorted(complete))
         pairs = pairs[np.isfinite(pairs)]
         if len(pairs) > 2:
-            self.tracker.set_metric(self.tracker.parent, records.PAIR_SPREAD, float(pairs.std(ddof=1)), len(pairs))
+            self.tracker.note_spread(float(pairs.std(ddof=1)), len(pairs))
         if any(self._open.values()):
             interim = table(found, _planned([c for c in self.plan.request.cells if c.seed in complete]))
             self.show_table(interim, self.console, f"Interim: seed {cell.seed} is complete (estimates only)")
-
-    def _update_arm(self, cell: Cell) -> None:
-        """Mean and spread over the seeds so far of one arm's primary outcome and of every scalar."""
-        own = [record for record in self.records if record.label == cell.label]
-        if cell.label not in self._arm_runs:
-            self._arm_runs[cell.label] = self.tracker.start_arm(cell.label, cell.arm_hash)
-        values = {name: [r.scalars[name] for r in own if name in r.scalars] for name in own[0].scalars}
-        values[PRIMARY_OUTCOME] = [value for value in primary().values(own).values() if math.isfinite(value)]
-        numbers = {name: statistics.fmean(found) for name, found in values.items() if found}
-        numbers |= {f"{name}_sd": statistics.stdev(found) for name, found in values.items() if len(found) > 1}
-        self.tracker.update_arm(self._arm_runs[cell.label], numbers, len(own))

@@ -5,7 +5,7 @@
     runs/artifacts/       MLflow's artifacts, one folder a grid
     runs/stages/          results by content hash
     runs/logs/            one log a task
-    runs/spool/           records that the tracking store has not taken yet
+    runs/outbox/          records that the tracking store has not taken yet
     runs/cache/           artifacts fetched from an MLflow server
 
 With ``MLFLOW_TRACKING_URI`` set to an MLflow server's address, that server takes the place of ``mlflow.db`` and
@@ -93,9 +93,9 @@ class RunsFolder:
         return self.root / "logs"
 
     @property
-    def spool(self) -> Path:
+    def outbox(self) -> Path:
         """Records that wait for the tracking store."""
-        return self.root / "spool"
+        return self.root / "outbox"
 
     @property
     def cache(self) -> Path:
@@ -217,6 +217,10 @@ def _check_marker(folder: RunsFolder) -> None:
         raise InputError(f"the runs folder's {MARKER} is damaged", got=repr(error), fix=fix) from error
     if version != FORMAT:
         raise InputError("the runs folder has another format", got=version, fix=fix)
+    if waiting := list(folder.root.glob("spool/[!.]*/entry.json")):
+        fix = "give any command of the version that wrote them once, which carries them over, then this one again"
+        got = f"{len(waiting)} in {folder.root / 'spool'}"
+        raise InputError("records of an earlier version wait for the tracking store", got=got, fix=fix)
     if folder.server:
         return
     if server and not folder.database.exists():

@@ -73,7 +73,11 @@ def scalar(name: str, records: Sequence[Record]) -> Values:
 
 def provenance(records: Sequence[Record]) -> str:
     """What is simulated, by the records: a user's own speech is said to be there."""
-    own = sorted({name.split(".")[2] for r in records for name in r.config if name.startswith("profile.manifests.")})
+    one_a_world = {
+        record.world_hash: record.config for record in records
+    }  # what is the user's own is in a world's hash
+    manifests = (name for config in one_a_world.values() for name in config if name.startswith("profile.manifests."))
+    own = sorted({name.split(".")[2] for name in manifests})
     speech = f"the user's own speech in {', '.join(own)}, procedural speech elsewhere" if own else "procedural speech"
     return f"The world is simulated: {speech}, planted shortcut, trained judges."
 

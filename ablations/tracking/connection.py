@@ -22,6 +22,8 @@ WAIT = 5.0
 """Seconds that a store may take to answer or to be unlocked."""
 QUESTION = "/api/2.0/mlflow/experiments/search"
 """What a server is asked: unlike ``/health`` it takes MLflow itself, its database, and the right to use it."""
+TRAINING = {"mlflow.experimentKind": "custom_model_development"}
+"""Tag of an experiment: has MLflow open the page of training runs, not the one for language models."""
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -123,7 +125,7 @@ def ensure_experiment(client: MlflowClient, folder: RunsFolder, name: str) -> st
     if found is None:
         place = None if folder.server else str(folder.artifacts / name)
         try:
-            return str(client.create_experiment(name, artifact_location=place))
+            return str(client.create_experiment(name, artifact_location=place, tags=TRAINING))
         except MlflowException:  # another host was quicker
             found = client.get_experiment_by_name(name)
             if found is None:

@@ -1,6 +1,7 @@
-"""All runs of a kind from a local store in four queries: MLflow's own search takes 25 times as long for 1,000 cells.
+"""All runs of a kind from a local store in four queries, without MLflow.
 
-Reads MLflow's tables as they have been since its version 1; a server's are read through the client. Imports no MLflow.
+For a finished grid of 1,000 cells a command takes 0.9 s of CPU; with MLflow's import and its search it takes 4.9 s. Reads
+MLflow's tables as they have been since its version 1; a server's are read through the client.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
@@ -18,62 +20,44 @@ from ablations.tracking.records import TAG_KIND
 
 TIMEOUT = 30.0
 """Seconds to wait for a writer."""
-CHOSEN = f"""
-    SELECT runs.run_uuid FROM runs JOIN experiments USING (experiment_id) JOIN tags ON tags.run_uuid = runs.run_uuid
-    WHERE experiments.name = ? AND runs.lifecycle_stage = 'active' AND tags.key = '{TAG_KIND}' AND tags.value = ?
-"""
+INFO = ("run_id", "start_time", "status", "artifact_uri", "run_name")
+"""What is read of MLflow's ``RunInfo``."""
 
 
-@dataclass(frozen=True)
-class Info:
-    """As MLflow's ``RunInfo``, what of it is read here."""
-
-    run_id: str
-    start_time: int
-    """Milliseconds since 1970."""
-    status: str
-    artifact_uri: str
-
-
-@dataclass(frozen=True)
-class Data:
-    """As MLflow's ``RunData``: the newest value of every metric."""
-
-    tags: dict[str, str]
-    params: dict[str, str]
-    metrics: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Run:
-    """As MLflow's ``Run``."""
-
-    info: Info
-    data: Data
-
-
-def read(database: Path, experiment: str, kind: str) -> list[Run]:
-    """All runs of a kind (`records.TAG_KIND`) of an experiment, oldest first; none where there is no such experiment."""
+def read(database: Path, experiments: Sequence[str], kind: str) -> list[Any]:
+    """All runs of a kind (`records.TAG_KIND`) of the experiments of these names, oldest first, as MLflow's ``Run``."""
+    marks = ",".join("?" * len(experiments))
+    chosen = (
+        "SELECT runs.run_uuid FROM runs JOIN experiments USING (experiment_id) JOIN tags ON tags.run_uuid = runs.run_uuid "
+        f"WHERE experiments.name IN ({marks}) AND runs.lifecycle_stage = 'active' AND tags.key = '{TAG_KIND}' AND tags.value = ?"
+    )
+    data: dict[str, Any] = defaultdict(lambda: SimpleNamespace(tags={}, params={}, metrics={}))
     with closing(_connect(database)) as connection:
         connection.execute("BEGIN")  # one state of the store for all queries
 
         def ask(columns: str, table: str, rest: str = "") -> Any:
-            text = f"SELECT {columns} FROM {table} WHERE run_uuid IN ({CHOSEN}) {rest}"
-            return connection.execute(text, (experiment, kind))
+            text = f"SELECT {columns} FROM {table} WHERE run_uuid IN ({chosen}) {rest}"
+            return connection.execute(text, (*experiments, kind))
 
-        infos = [
-            Info(*row)
-            for row in ask("run_uuid, start_time, status, artifact_uri", "runs", "ORDER BY start_time, run_uuid")
-        ]
-        found: dict[str, dict[str, dict[str, Any]]] = {}
-        for table in ("tags", "params"):
-            found[table] = defaultdict(dict)
-            for run, key, value in ask("run_uuid, key, value", table):
-                found[table][run][key] = value
-        metrics: dict[str, dict[str, float]] = defaultdict(dict)
+        infos = ask(
+            "run_uuid, start_time, status, artifact_uri, name", "runs", "ORDER BY start_time, run_uuid"
+        ).fetchall()
+        for run, key, value in ask("run_uuid, key, value", "tags"):
+            data[run].tags[key] = value
+        for run, key, value in ask("run_uuid, key, value", "params"):
+            data[run].params[key] = value
         for run, key, value, is_nan in ask("run_uuid, key, value, is_nan", "latest_metrics"):
-            metrics[run][key] = math.nan if is_nan else value
-    return [Run(i, Data(found["tags"][i.run_id], found["params"][i.run_id], metrics[i.run_id])) for i in infos]
+            data[run].metrics[key] = math.nan if is_nan else value
+    return [
+        SimpleNamespace(info=SimpleNamespace(**dict(zip(INFO, row, strict=True))), data=data[row[0]]) for row in infos
+    ]
+
+
+def experiment_id(database: Path, name: str) -> str:
+    """The experiment of that name, empty for none."""
+    with closing(_connect(database)) as connection:
+        found = connection.execute("SELECT experiment_id FROM experiments WHERE name = ?", (name,)).fetchone()
+    return str(found[0]) if found else ""
 
 
 def any_running(database: Path) -> bool:

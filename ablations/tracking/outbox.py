@@ -1,7 +1,7 @@
-"""The journal in front of the tracking store: what a run shall be, on disk before the store is asked to take it.
+"""The outbox in front of the tracking store: what a run shall be, on disk before the store is asked to take it.
 
-    runs/spool/<key>.<time>/entry.json   name, tags, params, metrics, status of one run
-    runs/spool/<key>.<time>/artifacts/   its artifacts, as hard links to the stages' files
+    runs/outbox/<key>.<time>/entry.json   name, tags, params, metrics, status of one run
+    runs/outbox/<key>.<time>/artifacts/   its artifacts; a stage's files are hard links
 
 An entry is complete or not there: it is written beside its place, flushed to disk and renamed. Knows nothing of MLflow.
 """
@@ -31,36 +31,34 @@ STALE = 86400.0
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One run of MLflow as it shall be, or what is added to one; writing it twice changes nothing."""
+    """One MLflow run as it shall be, or what is added to one; writing it twice changes nothing."""
 
     key: str
     """Unique among all runs ever; in its folder's name, and a tag of the run."""
-    grid: str
+    experiment: str
     """Name of the experiment."""
     name: str
     """The run's name."""
-    started: int
+    started: int = field(default_factory=lambda: int(time.time() * 1000))
     """Milliseconds since 1970."""
     status: str = "RUNNING"
     """``RUNNING``, ``FINISHED``, ``FAILED`` or ``KILLED``."""
     tags: Mapping[str, str] = field(default_factory=dict)
     """Tags from the start on."""
     params: Mapping[str, str] = field(default_factory=dict)
-    """The flat config."""
+    """What it ran with."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Numbers, finite ones."""
-    measured: int = 0
-    """Time of the metrics, milliseconds since 1970."""
     step: int = 0
     """Step of the metrics."""
-    parent: str = ""
-    """Key of the parent run's entry."""
-    texts: Mapping[str, str] = field(default_factory=dict)
-    """Artifacts that are no files yet, by name."""
-    complete: str = ""
-    """Hash of the cell that this run completes."""
-    amends: str = ""
-    """Hash of a complete cell: its run is added to (metrics, artifacts, the tags), instead of making one."""
+    datasets: Mapping[str, str] = field(default_factory=dict)
+    """Name -> digest of what it was made from."""
+    cell: str = ""
+    """Hash of the cell whose run this is, if it is one's."""
+    complete: bool = False
+    """Whether this completes the cell."""
+    adds: bool = False
+    """Whether this adds tags and artifacts to the cell's complete run, instead of making one."""
 
 
 def new_key(kind: str) -> str:
@@ -68,25 +66,22 @@ def new_key(kind: str) -> str:
     return f"{kind}-{uuid.uuid4().hex[:24]}"
 
 
-def now() -> int:
-    """Milliseconds since 1970."""
-    return int(time.time() * 1000)
-
-
 @dataclass(frozen=True)
-class Spool:
-    """The journal of one runs folder."""
+class Outbox:
+    """The entries of one runs folder that the store has not taken yet."""
 
     root: Path
-    """``runs/spool``; created when first needed."""
+    """``runs/outbox``; created when first needed."""
 
     def lock(self, wait: float) -> FileLock:
         """Held by the one process that carries entries over to the store."""
         self.root.mkdir(parents=True, exist_ok=True)
         return FileLock(self.root / ".lock", timeout=wait)
 
-    def put(self, entry: Entry, files: Mapping[str, Path] | None = None) -> None:
-        """Write an entry and its files by artifact name; it takes the place of older ones of its key.
+    def put(
+        self, entry: Entry, files: Mapping[str, Path] | None = None, texts: Mapping[str, str] | None = None
+    ) -> None:
+        """Write an entry with its artifacts, files and texts by artifact name; it replaces older ones of its key.
 
         Raises OSError when the disk takes no more; nothing of the entry is there then.
         """
@@ -98,6 +93,8 @@ class Spool:
             artifacts.mkdir(parents=True)
             for name, path in (files or {}).items():
                 _link(path, artifacts / name)
+            for name, text in (texts or {}).items():
+                _write(artifacts / name, text)
             _write(partial / ENTRY, json.dumps(dataclasses.asdict(entry)))
             os.replace(partial, final)
             flush(self.root)
@@ -112,10 +109,8 @@ class Spool:
         """Every entry by its folder, in the order of writing; one that cannot be read is left alone."""
         found = {}
         for path in self.root.glob(f"[!.]*/{ENTRY}"):
-            try:
+            with contextlib.suppress(OSError, ValueError, TypeError):
                 found[path.parent] = Entry(**json.loads(path.read_text(encoding="utf-8")))
-            except (OSError, ValueError, TypeError):
-                continue
         return dict(sorted(found.items(), key=lambda item: (item[1].started, item[0].suffix)))
 
     def place(self, key: str) -> Path | None:
@@ -135,7 +130,7 @@ class Spool:
         shutil.rmtree(gone, ignore_errors=True)
 
     def sweep(self) -> None:
-        """Remove what writers that were killed left half-written long ago."""
+        """Remove what killed writers left half-written long ago."""
         for path in self.root.glob(".*.*"):
             with contextlib.suppress(FileNotFoundError):  # another process has just finished it
                 if path.is_dir() and time.time() - path.stat().st_mtime > STALE:
@@ -151,6 +146,7 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()

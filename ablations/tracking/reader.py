@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -12,25 +12,12 @@ from typing import TYPE_CHECKING, Any
 from ablations.errors import InputError
 from ablations.execution.failures import Lost
 from ablations.execution.runs_folder import RunsFolder
-from ablations.tracking import local_runs
-from ablations.tracking.connection import UnavailableError, answering, open_client, trouble
+from ablations.tracking import local_runs, records
+from ablations.tracking.connection import UnavailableError, answering, ensure_experiment, open_client, trouble
 from ablations.tracking.invocations import Attempt, Invocation, attempt, invocation
 from ablations.tracking.outbox import Entry
 from ablations.tracking.reconcile import reconcile
-from ablations.tracking.records import (
-    CONFIG_FILE,
-    EXPERIMENT_STUDY,
-    EXPERIMENT_WORLD,
-    TAG_ARM,
-    TAG_ARM_HASH,
-    TAG_CELL_HASH,
-    TAG_COMPLETE,
-    TAG_KIND,
-    TAG_PROFILE,
-    TAG_SEED,
-    TAG_WORLD_HASH,
-    Record,
-)
+from ablations.tracking.records import Record
 from ablations.tracking.replay import Replay
 from ablations.tracking.run_files import locate
 
@@ -40,13 +27,36 @@ if TYPE_CHECKING:
 
 PATIENCE = 20.0
 """Seconds that a reader waits for a locked store."""
+MOST = 50_000
+"""Runs that MLflow gives at once; a grid has fewer."""
+OLDEST_FIRST = ["attributes.start_time ASC"]
+
+
+class OnDemand(Mapping[str, float]):
+    """Numbers that are read when one is first asked for."""
+
+    def __init__(self, load: Callable[[], Mapping[str, float]]) -> None:
+        self._load = load
+
+    @cached_property
+    def _numbers(self) -> Mapping[str, float]:
+        return self._load()
+
+    def __getitem__(self, name: str) -> float:
+        return self._numbers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
 
 
 @dataclass(frozen=True)
 class Store:
     """Reads one runs folder, which must exist.
 
-    Opening puts it in order: a moved folder's artifact paths, records that wait in the spool, runs of dead processes.
+    Opening puts it in order: a moved folder's artifact paths, records that wait in the outbox, runs of dead processes.
     Everything raises UnavailableError when the store does not answer.
     """
 
@@ -55,7 +65,7 @@ class Store:
 
     @cached_property
     def replay(self) -> Replay:
-        """Carries the spool over to the store; says what still waits."""
+        """Carries the outbox over to the store; says what still waits."""
         return Replay(self.folder)
 
     @cached_property
@@ -69,9 +79,9 @@ class Store:
         return client
 
     def _open(self) -> None:
-        """Put a local store in order; without MLflow, whose import takes longer than all else, where it is."""
+        """Put a local store in order; without MLflow, whose import takes longer than all else, where it is in order."""
         self._reach()
-        if self.replay.spool.pending() or local_runs.any_running(self.folder.database):
+        if self.replay.outbox.pending() or local_runs.any_running(self.folder.database):
             _ = self.client
 
     def _reach(self) -> None:
@@ -80,11 +90,13 @@ class Store:
         self.folder.relocate()
 
     def grids(self) -> list[str]:
-        """Names of all grids with an experiment: neither world cards nor studies."""
+        """Names of all grids with an experiment."""
         with answering(self.folder):
             found = [experiment.name for experiment in self.client.search_experiments()]
-        others = ("Default", EXPERIMENT_WORLD)
-        return sorted(name for name in found if name not in others and not name.startswith(EXPERIMENT_STUDY))
+        others = (records.EXPERIMENT_STUDY, records.EXPERIMENT_BESIDE)
+        return sorted(
+            name for name in found if name not in ("Default", records.EXPERIMENT_WORLD) and not name.startswith(others)
+        )
 
     def states(self, grid: str) -> tuple[dict[str, Record], dict[str, Lost]]:
         """Of a grid's cells by hash: the records of the complete ones, and why those that failed are not."""
@@ -94,15 +106,15 @@ class Store:
     def cells(self, grid: str) -> tuple[dict[str, Record], list[Attempt]]:
         """The records of a grid's complete cells by hash, and the attempts at cells of which no run is complete.
 
-        Oldest first; a cell that was recorded twice is there once, by its newest run. What waits in the spool counts.
+        Oldest first; a cell that was recorded twice is there once, by its newest run. What waits in the outbox counts.
         """
         runs = self.runs(grid, "cell")
-        done = {run.data.tags[TAG_CELL_HASH]: run for run in runs if _complete(run)}
+        done = {run.data.tags[records.TAG_CELL_HASH]: run for run in runs if _complete(run)}
         found = {key: self._record(run) for key, run in done.items()}
-        for entry in self.replay.spool.pending().values():
-            if entry.grid == grid and entry.complete:
-                found.setdefault(entry.complete, waiting_record(entry, self.replay))
-        return found, [attempt(run) for run in runs if run.data.tags[TAG_CELL_HASH] not in found]
+        for entry in self.replay.outbox.pending().values():
+            if entry.experiment == grid and entry.complete:
+                found.setdefault(entry.cell, waiting_record(entry, self.replay))
+        return found, [attempt(run) for run in runs if run.data.tags[records.TAG_CELL_HASH] not in found]
 
     def records(self, grid: str) -> list[Record]:
         """Every complete cell of a grid, each cell hash once."""
@@ -114,14 +126,22 @@ class Store:
 
     def experiment_id(self, grid: str) -> str:
         """The grid's experiment in MLflow's addresses; empty when there is none."""
+        if not self.folder.server:
+            self._open()
+            return local_runs.experiment_id(self.folder.database, grid)
         with answering(self.folder):
             found = self.client.get_experiment_by_name(grid)
         return str(found.experiment_id) if found else ""
 
+    def beside(self, grid: str) -> str:
+        """The experiment of a grid's runs that are no cells, created where it is missing."""
+        with answering(self.folder):
+            return ensure_experiment(self.client, self.folder, f"{records.EXPERIMENT_BESIDE}{grid}")
+
     def newest_artifact(self, experiment: str, name: str, world: str) -> Path | None:
         """An artifact of an experiment's newest run in a world that has it."""
         number = self.experiment_id(experiment)
-        mine = f"tags.{TAG_WORLD_HASH} = '{world}'"
+        mine = f"tags.{records.TAG_WORLD_HASH} = '{world}'"
         with answering(self.folder):
             found = self.client.search_runs([number], mine, order_by=["attributes.start_time DESC"]) if number else []
         paths = (self.artifacts_of(run) / name for run in found)
@@ -141,76 +161,69 @@ class Store:
         except MlflowException:
             fix = "copy a run id from the MLflow UI or from report.html"
             raise InputError("there is no run of that id", got=run_id, fix=fix) from None
-        if run.data.tags.get(TAG_KIND) != "cell":
+        if run.data.tags.get(records.TAG_KIND) != "cell":
             raise InputError("the run is no cell's", got=run_id, fix="give the id of a run named arm/seed")
         return self._record(run)
 
-    def runs(self, grid: str, kind: str) -> Sequence[Any]:
+    def runs(self, grid: str, kind: str) -> list[Any]:
         """All runs of a kind (`records.TAG_KIND`) of a grid, oldest first."""
+        names = [grid, f"{records.EXPERIMENT_BESIDE}{grid}"]
         if not self.folder.server:
             self._open()
-            return local_runs.read(self.folder.database, grid, kind)
-        experiment = self.experiment_id(grid)
-        runs: list[Any] = []
-        token = None
-        while experiment:
-            with answering(self.folder):
-                page = self.client.search_runs(
-                    [experiment],
-                    f"tags.{TAG_KIND} = '{kind}'",
-                    max_results=1000,
-                    order_by=["attributes.start_time ASC"],
-                    page_token=token,
-                )
-            runs += page
-            token = page.token
-            if not token:
-                break
-        return runs
+            return local_runs.read(self.folder.database, names, kind)
+        numbers = [number for number in map(self.experiment_id, names) if number]
+        wanted = f"tags.{records.TAG_KIND} = '{kind}'"
+        with answering(self.folder):
+            found = self.client.search_runs(numbers, wanted, max_results=MOST, order_by=OLDEST_FIRST) if numbers else []
+        return list(found)
 
     def _record(self, run: Any) -> Record:
+        data, info = run.data, run.info
         return _record(
-            run.data.tags,
-            run.data.metrics,
-            run.data.params,
-            run_id=run.info.run_id,
-            recorded=int(run.info.start_time),
-            find=partial(self.artifacts_of, run),
+            data.tags, data.params, data.metrics, info.run_id, int(info.start_time), partial(self.artifacts_of, run)
         )
 
 
 def waiting_record(entry: Entry, replay: Replay) -> Record:
-    """A cell's record from its entry in the spool, whether or not the store has taken it since."""
-    run_id, find = replay.run_id(entry.key), partial(replay.artifacts, entry)
-    record = _record(entry.tags, entry.metrics, entry.params, run_id=run_id, recorded=entry.started, find=find)
-    if CONFIG_FILE in entry.texts:  # no file before the store takes the entry
-        record.__dict__["config"] = json.loads(entry.texts[CONFIG_FILE])
-    return record
+    """A cell's record from its entry in the outbox, whether or not the store has taken it since."""
+    find = partial(replay.artifacts, entry)
+    return _record(entry.tags, entry.params, entry.metrics, replay.run_id(entry.key), entry.started, find)
 
 
 def _record(
     tags: Mapping[str, str],
-    metrics: Mapping[str, float],
     params: Mapping[str, str],
-    *,
+    metrics: Mapping[str, float],
     run_id: str,
     recorded: int,
     find: Callable[[], Path],
 ) -> Record:
+    folder = partial(
+        _there, find, f"{tags[records.TAG_ARM]}/{tags[records.TAG_SEED]}, run {run_id or 'not in MLflow yet'}"
+    )
     return Record(
-        label=tags[TAG_ARM],
-        seed=int(tags[TAG_SEED]),
-        cell_hash=tags[TAG_CELL_HASH],
-        arm_hash=tags[TAG_ARM_HASH],
-        world_hash=tags[TAG_WORLD_HASH],
-        profile=tags[TAG_PROFILE],
-        scalars={name: value for name, value in metrics.items() if "/" not in name},
+        label=tags[records.TAG_ARM],
+        seed=int(tags[records.TAG_SEED]),
+        cell_hash=tags[records.TAG_CELL_HASH],
+        arm_hash=tags[records.TAG_ARM_HASH],
+        world_hash=tags[records.TAG_WORLD_HASH],
+        profile=tags[records.TAG_PROFILE],
+        scalars=OnDemand(partial(_scalars, folder, metrics)),
         params=dict(params),
         run_id=run_id,
         recorded=recorded,
         tags=dict(tags),
-        find=partial(_there, find, f"{tags[TAG_ARM]}/{tags[TAG_SEED]}, run {run_id or 'not in MLflow yet'}"),
+        find=folder,
     )
+
+
+def _scalars(find: Callable[[], Path], metrics: Mapping[str, float]) -> dict[str, float]:
+    """A cell's scalars, those of its optional stages among them; earlier versions had them all among the metrics."""
+    folder = find()
+    if not (folder / records.SCALARS_FILE).is_file():
+        return {name: value for name, value in metrics.items() if "/" not in name}
+    files = sorted(folder.glob(f"{Path(records.SCALARS_FILE).stem}*.json"))
+    return {name: value for path in files for name, value in json.loads(path.read_text()).items()}
 
 
 def _there(find: Callable[[], Path], whose: str) -> Path:
@@ -223,4 +236,6 @@ def _there(find: Callable[[], Path], whose: str) -> Path:
 
 
 def _complete(run: Any) -> bool:
-    return TAG_COMPLETE in run.data.tags and run.data.tags[TAG_COMPLETE] == run.data.tags.get(TAG_CELL_HASH)
+    return records.TAG_COMPLETE in run.data.tags and run.data.tags[records.TAG_COMPLETE] == run.data.tags.get(
+        records.TAG_CELL_HASH
+    )

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 AGE_LIMIT = 48 * 3600.0
 """Seconds without any new run of an invocation after which one of another host, which cannot be asked, counts as dead."""
+LIMIT = 10_000
+"""Most runs that are looked at; what is beyond is for the next start."""
 TAG_ENDED = "ended_by"
 """Why a run was called killed."""
 
@@ -38,14 +40,8 @@ def reconcile(client: MlflowClient) -> list[str]:
     its invocation is younger than `AGE_LIMIT`. The completion tag alone says whether a cell counts.
     """
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    dead: dict[str, str] = {}
-    token = None
-    while experiments:
-        page = client.search_runs(experiments, "attributes.status = 'RUNNING'", max_results=1000, page_token=token)
-        dead |= {run.info.run_id: why for run in page if (why := _dead(client, experiments, run))}
-        token = page.token
-        if not token:
-            break
+    running = client.search_runs(experiments, "attributes.status = 'RUNNING'", max_results=LIMIT) if experiments else []
+    dead = {run.info.run_id: why for run in running if (why := _dead(client, experiments, run))}
     for run_id, why in dead.items():
         client.set_tag(run_id, TAG_ENDED, why)
         client.set_terminated(run_id, "KILLED")

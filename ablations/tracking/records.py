@@ -1,9 +1,10 @@
 """The schema of a cell's record: what each number means, which files carry it, which tags mark it. A leaf.
 
-A *scalar* is one float a cell, stored as an MLflow metric without steps. A *curve* column has one value a training
-step (``curves.parquet``); *samples* have one row a sample (``samples.parquet``); *points* have one row a stored checkpoint of
-the optimisation, by the proxy and the `val` judge (``points.parquet``), by the held-out `test` judges (``test_points.parquet``),
-by an optional listener or a plugin's judge (``phonetics_points.parquet``, ...). Rates are fractions.
+MLflow's metrics are the few that people look at (`METRICS`); everything is in the run's artifacts. A *scalar* is one float a
+cell (``scalars.json``). A *curve* column has one value a training step (``curves.parquet``); *samples* have one row a sample
+(``samples.parquet``); *points* have one row a stored checkpoint of the optimisation, by the proxy and the `val` judge
+(``points.parquet``), by the held-out `test` judges (``test_points.parquet``), by an optional listener or a plugin's judge
+(``phonetics_points.parquet``, ...). Rates are fractions.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CONFIG_FILE = "config.json"
+SCALARS_FILE = "scalars.json"
+"""All scalars; those of optional stages lie beside it, ``scalars.<roles>.json``."""
 CURVES_FILE = "curves.parquet"
 POINTS_FILE = "points.parquet"
 TEST_POINTS_FILE = "test_points.parquet"
@@ -30,15 +33,6 @@ TRANSFER_FILE = "transfer.parquet"
 seed's arms; ``start_accuracy`` is the same reward model's of the SFT policy's samples."""
 TRANSFER_CELL = "cell."
 """Prefix of its params: arm -> hash of the cell that was compared."""
-
-CURVE_PREFIXES: dict[str, str] = {
-    CURVES_FILE: "policy/",
-    "finetune_curves.parquet": "finetune/",
-    POINTS_FILE: "checkpoint/",
-    TEST_POINTS_FILE: "checkpoint_test/",
-}
-"""Tables by step, and where their columns stand among the MLflow metrics; a scalar's name has no slash. What only some cells have
-is found by `added`: the columns of ``<name>_points.parquet`` stand below ``checkpoint_<name>/``."""
 
 POINTS: dict[str, str] = {
     "step": "updates done when the evaluation prompts were sampled",
@@ -147,6 +141,40 @@ SCALARS: dict[str, str] = {
 }
 """Families of scalars by name pattern."""
 
+TRAIN, EVALUATION = "train/", "evaluation/"
+"""Prefixes of the metrics by step: a column of ``curves.parquet``, of the two tables of points."""
+KL_AXIS = f"{TRAIN}kl_rounded"
+"""The metric that charts have as their x-axis: MLflow averages the seeds of an arm where x is the same for them."""
+KL_STEP = 0.05
+"""Nats a token to which it is rounded."""
+
+METRICS: dict[str, str] = {
+    "clean_success": "primary outcome: share of the last samples that `test` hears right, without a flaw",
+    "end_test_accuracy": "gold: share of the last samples whose target is the held-out `test` judge's argmax",
+    "peak_test_accuracy": "gold at its best checkpoint",
+    "end_proxy_accuracy": "share of the last samples whose target is the argmax of the reward model being optimised",
+    "end_hack_rate": "share of the last samples that the reward model hears right and gold does not, or with an artefact",
+    "end_uptake": "shortcut uptake at the end",
+    "end_phone_error_rate": "phone errors a phone at the end",
+    "end_kl_token": "KL to the SFT policy at the end, nats a token",
+    "end_diversity": "within-prompt diversity at the end; 0 = all samples of a prompt are alike",
+    "rm_accuracy_test": "the reward model's accuracy on its test set",
+    "rm_ece": "the reward model's expected calibration error (what label smoothing should lower)",
+    "rm_smoothness": "the reward model's smoothness between real pairs (what energy-adaptive mixup should raise)",
+    "rm_pgd_accuracy_0.1": "the reward model's accuracy under attack (what adversarial training should raise)",
+    "seconds": "what all stages took to build, shared ones included",
+    f"{TRAIN}loss": "what is minimised, by step",
+    f"{TRAIN}kl_token": "KL to the SFT policy on the step's roll-outs, nats a token",
+    KL_AXIS: f"the same, rounded to {KL_STEP} nats",
+    f"{TRAIN}proxy_accuracy": "share of the step's roll-outs that the reward model hears right",
+    f"{TRAIN}val_accuracy": "share of them that the `val` judge hears right",
+    f"{TRAIN}val_clean": "share of them that `val` hears right, without an artefact",
+    f"{EVALUATION}kl_token": "KL to the SFT policy at a checkpoint, on the evaluation prompts, nats a token",
+    f"{EVALUATION}proxy_accuracy": "share of the checkpoint's samples that the reward model hears right",
+    f"{EVALUATION}test_accuracy": "gold: share of them that the held-out `test` judge hears right",
+}
+"""A cell's metrics in MLflow; one that was not measured is absent. The training curves arrive while the cell runs."""
+
 RATINGS: dict[str, str] = {
     "test": "id of the listening test",
     "rater": "who rated, as the person wrote it",
@@ -170,10 +198,13 @@ TEXT_LIMIT = 5000
 EXPERIMENT_WORLD = "world"
 """The MLflow experiment of world cards."""
 EXPERIMENT_STUDY = "study "
-"""Start of the name of a study's experiment; every other one is a grid's."""
+"""Start of the name of a study's experiment."""
+EXPERIMENT_BESIDE = "beside "
+"""Start of the name of the experiment of a grid's runs that are no cells, which would stand among the cells in MLflow's table;
+every other experiment is a grid's. Earlier versions had both in the grid's own."""
 TAG_KIND = "kind"
-"""``parent`` (an invocation), ``arm`` (summary of an arm in it), ``cell``, ``card`` (of the world), ``listening`` (a test that
-was exported, with its key), ``ratings`` (one person's, of such a test), or ``transfer`` (one seed's cross-RM matrix)."""
+"""``cell``; beside them ``parent`` (an invocation), ``report`` (its newest files), ``listening`` (a test that was exported, with
+its key), ``ratings`` (one person's, of such a test) and ``transfer`` (one seed's cross-RM matrix); of the world ``card``."""
 TAG_GRID = "grid"
 TAG_ARM = "arm"
 TAG_SEED = "seed"
@@ -194,7 +225,7 @@ TAG_CODE = "code"
 TAG_DATA_HASH = "data_hash"
 """Hash of every split and prompt set below the cell."""
 TAG_ENTRY = "entry"
-"""The key that the run had in the spool before it was written: one run a key."""
+"""The key of the run in the outbox: one run a key."""
 TAG_INVOCATION = "invocation"
 """Key of the invocation that a run belongs to."""
 TAG_TEST = "listening_test"
@@ -208,7 +239,7 @@ TAG_FAILED = "failed"
 TAG_FAILURE_KIND = "failure_kind"
 """A key of `ablations.execution.failures.KINDS`: ``diverged``, ``bug``, ``oom``, ``killed``, ``disk``."""
 PAIR_SPREAD = "primary_spread"
-"""Of a parent run: standard deviation over its seeds of RRPO - DiffRO in the primary outcome."""
+"""Of an invocation's run: standard deviation over its seeds of RRPO - DiffRO in the primary outcome; a pilot is read for it."""
 
 
 def added(folder: Path) -> list[str]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -22,6 +24,7 @@ from rrpo import plugins
 from rrpo.corpus.importing import Summary, import_corpus
 from rrpo.corpus.manifest import ManifestError
 from rrpo.corpus.readers import READERS
+from rrpo.corpus.recordings import LONGEST
 from rrpo.plugins import PluginError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -55,6 +58,15 @@ def import_(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Redraws which speakers go to which split.")] = 0,
+    loudness: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DBFS",
+            help="Write copies, mono at 16 kHz, with this mean level a speaker, such as -26. Default: the files as they are.",
+            show_default=False,
+        ),
+    ] = None,
+    longest: Annotated[float, typer.Option(help="Seconds; longer files are skipped.")] = LONGEST,
     plugin: Annotated[
         list[Path] | None,
         typer.Option(metavar="FILE", help="A file with a reader of your own; may be given several times."),
@@ -62,6 +74,7 @@ def import_(
 ) -> None:
     """Check a corpus and write manifests of it; bad entries are skipped and told with their reasons."""
     console = Console()
+    torch.set_num_threads(1)  # an utterance is too short for more
     try:
         plugins.load_all()
         plugins.use(plugin or ())
@@ -71,19 +84,37 @@ def import_(
         with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), transient=True) as bar:
             task = bar.add_task("reading")
 
+            begun = time.monotonic()
+
             def report(summary: Summary) -> None:
-                left_out = len(summary.skipped) + summary.unmapped.total()
-                bar.update(task, description=f"{summary.utterances.total()} utterances, {left_out} left out")
+                bar.update(task, description=progress(summary, time.monotonic() - begun))
 
             found = import_corpus(
-                chosen, path, out, labels=given, language=language, splits=shares, seed=seed, report=report
+                chosen,
+                path,
+                out,
+                labels=given,
+                language=language,
+                splits=shares,
+                seed=seed,
+                loudness=loudness,
+                longest=longest,
+                report=report,
             )
+            took = time.monotonic() - begun
     except (ManifestError, PluginError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
     console.print(label_table(found, given))
+    console.print(progress(found, took), highlight=False)
     for line in notes(found):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def progress(found: Summary, seconds: float) -> str:
+    """How many were read, and how fast."""
+    used, left_out = found.utterances.total(), len(found.skipped) + found.unmapped.total()
+    return f"{used} utterances, {left_out} left out, {(used + left_out) / max(seconds, 1e-9):.0f} a second"
 
 
 def read_labels(path: Path) -> dict[str, str]:
@@ -143,7 +174,10 @@ def notes(found: Summary) -> list[str]:
         lines.append(
             f"{found.without_text} utterances without a text: good for reward models and judges, not for policies or recognisers"
         )
-    return [*lines, *(f"wrote {count} lines to {path}" for path, count in found.written.items())]
+    if found.copies is not None:
+        lines.append(f"wrote converted copies to {found.copies}")
+    lines += [f"wrote {count} lines to {path}" for path, count in found.written.items()]
+    return [*lines, f"checksum of the audio: {found.checksum}"]
 
 
 def main() -> None:

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -16,12 +18,17 @@ import torch
 from rrpo.audio import AudioError, load_wave, log_mel
 from rrpo.corpus.config import AudioConfig, SpeechConfig
 from rrpo.corpus.manifest import ManifestError, Utterance, read_manifest, write_manifest
+from rrpo.corpus.processes import in_order, usable_cpus
 from rrpo.corpus.render import render
 from rrpo.corpus.splits import classes, draw_split
 from rrpo.pipeline.stages import Context
 
 BATCH = 10
 """Utterances analysed together, and between two reports of progress: more leave the CPU's caches (50: twice as slow)."""
+
+
+MANY = 2000
+"""Recordings from which on several processes read them: to start one takes seconds."""
 
 
 def wave_of(utterance: Utterance, sample_rate: int) -> torch.Tensor:
@@ -40,25 +47,49 @@ def build(config: SpeechConfig, inputs: Mapping[str, Path], out: Path, context: 
     """
     audio = config.world.audio
     utterances = draw_split(config.world, config.split)
-    mels: list[np.ndarray] = []
-    for start in range(0, len(utterances), BATCH):
-        waves = [wave_of(utterance, audio.sample_rate) for utterance in utterances[start : start + BATCH]]
-        lengths = torch.tensor([len(wave) for wave in waves])
-        mel, frames = log_mel(torch.nn.utils.rnn.pad_sequence(waves, batch_first=True), lengths, audio)
-        mels += [mel[i, : frames[i]].half().numpy() for i in range(len(waves))]
-        context.report(start + len(waves), len(utterances))
-    write_speech(out, audio, classes(config.world, config.split), utterances, mels)
+    batches = [utterances[start : start + BATCH] for start in range(0, len(utterances), BATCH)]
+    many = config.split.manifest is not None and len(utterances) >= MANY
+
+    def mels() -> Iterator[np.ndarray]:
+        done = 0
+        for found in in_order(partial(frames_of, audio=audio), batches, usable_cpus() if many else 1):
+            yield from found
+            done += len(found)
+            context.report(done, len(utterances))
+
+    write_speech(out, audio, classes(config.world, config.split), utterances, mels())
+
+
+def frames_of(utterances: Sequence[Utterance], audio: AudioConfig) -> list[np.ndarray]:
+    """Log-mel frames of each utterance, float16 ``[T, M]``."""
+    waves = [wave_of(utterance, audio.sample_rate) for utterance in utterances]
+    lengths = torch.tensor([len(wave) for wave in waves])
+    mel, frames = log_mel(torch.nn.utils.rnn.pad_sequence(waves, batch_first=True), lengths, audio)
+    return [mel[i, : frames[i]].half().numpy() for i in range(len(waves))]
 
 
 def write_speech(
-    out: Path, audio: AudioConfig, emotions: Sequence[str], utterances: Sequence[Utterance], mels: Sequence[np.ndarray]
+    out: Path, audio: AudioConfig, emotions: Sequence[str], utterances: Sequence[Utterance], mels: Iterable[np.ndarray]
 ) -> None:
-    """What `SpeechSet.load` reads; ``mels`` are float16 ``[T, M]``, one an utterance."""
-    np.save(out / "mel.npy", np.concatenate([np.zeros((0, audio.n_mels), np.float16), *mels]))
-    np.save(out / "offsets.npy", np.cumsum([0, *map(len, mels)]))
+    """What `SpeechSet.load` reads; ``mels`` are float16 ``[T, M]``, one an utterance, and go to disk as they come."""
+    lengths = [0]
+    with (out / "mel.npy").open("wb") as file:
+        _write_header(file, (0, audio.n_mels))
+        for mel in mels:
+            file.write(mel.tobytes())
+            lengths.append(len(mel))
+        file.seek(0)
+        _write_header(file, (sum(lengths), audio.n_mels))
+    np.save(out / "offsets.npy", np.cumsum(lengths))
     write_manifest(out / "manifest.jsonl", utterances)
     description = {"audio": dataclasses.asdict(audio), "emotions": tuple(emotions)}
     (out / "config.json").write_text(json.dumps(description, indent=1))
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, int]) -> None:
+    """The start of a float16 npy file; numpy pads it, so that it takes the same place whatever the number of rows."""
+    description = np.lib.format.dtype_to_descr(np.dtype(np.float16))
+    np.lib.format.write_array_header_1_0(file, {"descr": description, "fortran_order": False, "shape": shape})
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,24 @@
 """From a corpus to manifests: recordings are checked, their labels mapped, and lines written, each split to a file of its own.
 
-Lines go to disk as they come, so memory holds speakers, counts and the hash of each file alone.
+Lines go to disk as they come, so memory holds speakers, counts and the hash of each file alone (some 100 bytes).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
+import soundfile
+
 from rrpo.audio import AudioError, load_wave
-from rrpo.corpus import espeak
+from rrpo.corpus import espeak, recordings
 from rrpo.corpus.config import AudioConfig
 from rrpo.corpus.draws import key
 from rrpo.corpus.manifest import ManifestError
@@ -42,6 +46,14 @@ class Summary:
     """Usable ones of which the corpus does not tell what is said."""
     written: dict[Path, int] = field(default_factory=dict)
     """Lines of each manifest."""
+    energy: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    """Power times seconds of all that a speaker says, by speaker."""
+    spoken: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    """Seconds by speaker."""
+    checksum: str = ""
+    """Hash of the usable files' content, in their order: the same where another copy of the corpus gives the same manifest."""
+    copies: Path | None = None
+    """Folder of converted files, where any were asked for."""
 
 
 def import_corpus(
@@ -53,6 +65,8 @@ def import_corpus(
     language: str = "",
     splits: Mapping[str, float] | None = None,
     seed: int = 0,
+    loudness: float | None = None,
+    longest: float = recordings.LONGEST,
     report: Callable[[Summary], None] = lambda summary: None,
 ) -> Summary:
     """Write the manifest ``out`` of the corpus at ``path``; with ``splits`` one manifest each, see `split_path`.
@@ -66,6 +80,10 @@ def import_corpus(
         splits: Share of the speakers of each split by name; no speaker is in two. The same speakers and ``seed`` always give the
             same splits.
         seed: Redraws which speakers go to which split.
+        loudness: dBFS. The manifest then names copies, mono at the models' rate, in the folder ``mine.audio`` for ``mine.jsonl``:
+            all that a speaker says has this mean level, by one gain a speaker, so that anger stays louder than sadness. None:
+            the manifest names the corpus' own files, which are made mono and resampled when they are read.
+        longest: Seconds; longer files are skipped.
         report: Told after every entry.
 
     Raises:
@@ -76,8 +94,11 @@ def import_corpus(
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         with partial.open("w", encoding="utf-8") as file:
-            for line in _lines(reader, path, out.parent.resolve(), labels, language, summary, report):
+            for line in _lines(reader, path, out.parent.resolve(), labels, language, longest, summary, report):
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        if loudness is not None:
+            summary.copies = out.with_name(f"{out.stem}.audio")
+            _convert(partial, out.parent, summary, loudness)
         if not summary.utterances:
             raise ManifestError(f"{path}: nothing that can be used: {_why_empty(summary, labels)}")
         if splits is None:
@@ -126,47 +147,47 @@ def _lines(
     folder: Path,
     labels: Mapping[str, str],
     language: str,
+    longest: float,
     summary: Summary,
     report: Callable[[Summary], None],
 ) -> Iterator[dict[str, object]]:
     """A manifest's line of every recording that can be used; the ``summary`` is told of the others too."""
-    seen: dict[bytes, Path] = {}
+    seen: set[bytes] = set()
+    checksum = hashlib.sha256()
     for entry in reader.read(path):
         if isinstance(entry, Skipped):
-            summary.skipped.append(entry)
+            summary.skipped.append(Skipped(entry=entry.entry.encode(errors="replace").decode(), reason=entry.reason))
         elif labels and entry.label not in labels:
             summary.unmapped[entry.label] += 1
         else:
             try:
-                line, seconds = _line(
-                    entry, folder, labels.get(entry.label, entry.label), entry.language or language, seen
-                )
+                sound = recordings.examine(entry.audio, AudioConfig().sample_rate, longest)
+                if bytes.fromhex(sound.digest) in seen:
+                    raise AudioError(f"{entry.audio}: the same bytes as another file; nothing is counted twice")
+                line = _line(entry, folder, labels.get(entry.label, entry.label), entry.language or language, sound)
             except (AudioError, espeak.EspeakError, OSError) as error:
-                summary.skipped.append(Skipped(entry=str(entry.audio), reason=_reason(error, entry)))
+                summary.skipped.append(Skipped(entry=_printable(entry.audio), reason=_reason(error, entry)))
             else:
+                seen.add(bytes.fromhex(sound.digest))
+                checksum.update(sound.digest.encode())
                 summary.utterances[entry.label] += 1
-                summary.seconds[entry.label] += seconds
+                summary.seconds[entry.label] += sound.seconds
                 summary.speakers[entry.label].add(entry.speaker)
+                summary.energy[entry.speaker] += sound.power * sound.seconds
+                summary.spoken[entry.speaker] += sound.seconds
                 summary.without_text += not entry.text
                 yield line
         report(summary)
+    summary.checksum = checksum.hexdigest()[:32]
 
 
-def _line(
-    entry: Recording, folder: Path, emotion: str, language: str, seen: dict[bytes, Path]
-) -> tuple[dict[str, object], float]:
-    """One line and its seconds. Raises AudioError where the sound cannot be used, EspeakError where the text has no phones."""
-    rate = AudioConfig().sample_rate
-    seconds = len(load_wave(entry.audio, rate)) / rate
-    with entry.audio.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").digest()
-    if (twin := seen.setdefault(digest, entry.audio)) != entry.audio:
-        raise AudioError(f"{entry.audio}: the same bytes as another file ({twin})")
+def _line(entry: Recording, folder: Path, emotion: str, language: str, sound: recordings.Sound) -> dict[str, object]:
+    """One line. Raises EspeakError where the text has no phones."""
     if not language:
         raise ManifestError(
             f"{entry.audio}: the corpus does not tell the language; give it with --language, such as en, de or cmn"
         )
-    phones = espeak.phones([entry.text], language)[0] if entry.text else (NO_PHONE,)
+    phones = _phones(entry.text, language) if entry.text else (NO_PHONE,)
     audio = entry.audio.resolve()
     return {
         "audio": str(audio.relative_to(folder) if audio.is_relative_to(folder) else audio),
@@ -175,7 +196,41 @@ def _line(
         "speaker": entry.speaker,
         "language": language,
         "emotion": emotion,
-    }, seconds
+        "sha256": sound.digest,
+    }
+
+
+@lru_cache(maxsize=4096)
+def _phones(text: str, language: str) -> tuple[str, ...]:
+    """espeak-ng's, once for each sentence of a corpus with few."""
+    return espeak.phones([text], language)[0]
+
+
+def _convert(manifest: Path, folder: Path, summary: Summary, loudness: float) -> None:
+    """Make the lines of ``manifest`` name copies in ``summary.copies`` at the mean level ``loudness`` a speaker."""
+    copies, rate = summary.copies, AudioConfig().sample_rate
+    assert copies is not None
+    copies.mkdir(exist_ok=True)
+    converted = manifest.with_name(f"{manifest.name}.converted")
+    with manifest.open(encoding="utf-8") as lines, converted.open("w", encoding="utf-8") as out:
+        for text in lines:
+            line = json.loads(text)
+            speaker = line["speaker"]
+            level = 10 * math.log10(summary.energy[speaker] / summary.spoken[speaker])
+            gain = round(loudness - level, 2)
+            copy = copies / f"{line['sha256']}{gain:+.2f}dB.wav"
+            if not copy.is_file():
+                wave = load_wave(folder / line["audio"], rate).numpy() * 10 ** (gain / 20)
+                partial = copy.with_name(f".{copy.name}.{os.getpid()}.wav")
+                soundfile.write(partial, wave, rate, subtype="FLOAT")
+                os.replace(partial, copy)
+            out.write(json.dumps(line | {"audio": f"{copies.name}/{copy.name}"}, ensure_ascii=False) + "\n")
+    os.replace(converted, manifest)
+
+
+def _printable(path: Path) -> str:
+    """The path, with marks in place of bytes that are not UTF-8."""
+    return str(path).encode(errors="replace").decode()
 
 
 def _reason(error: Exception, entry: Recording) -> str:

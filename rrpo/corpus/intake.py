@@ -35,15 +35,15 @@ def check_apart(manifests: Mapping[str, Iterable[Utterance]], heard_by: Callable
     """Raises `ManifestError` where a sound (the same bytes) is in two splits that different ones learn from, by ``heard_by``."""
     if len({heard_by(name) for name in manifests}) < 2:
         return  # no two to share anything, so no sound is read
-    first: dict[bytes, tuple[str, Utterance]] = {}
+    first: dict[bytes, tuple[str, str]] = {}
     for name, utterances in manifests.items():
         for utterance in utterances:
             sound = repr(utterance.spec).encode() if utterance.audio is None else Path(utterance.audio).read_bytes()
-            before, twin = first.setdefault(hashlib.sha256(sound).digest(), (name, utterance))
+            before, twin = first.setdefault(hashlib.sha256(sound).digest(), (name, utterance.id))
             if heard_by(before) != heard_by(name):
                 raise ManifestError(
                     f"utterance {utterance.id!r} of the split {name!r} ({heard_by(name)}) sounds the same, byte for byte, as "
-                    f"{twin.id!r} of {before!r} ({heard_by(before)}); leave it out of one of them"
+                    f"{twin!r} of {before!r} ({heard_by(before)}); leave it out of one of them"
                 )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,9 @@ class Utterance:
 
 def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
     """One JSON object a line, in the order given."""
-    lines = (json.dumps(dataclasses.asdict(utterance), ensure_ascii=False) for utterance in utterances)
-    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    with path.open("w", encoding="utf-8", newline="\n") as out:
+        for utterance in utterances:
+            out.write(json.dumps(dataclasses.asdict(utterance), ensure_ascii=False) + "\n")
 
 
 def read_manifest(
@@ -68,31 +69,63 @@ def read_manifest(
     ``emotions`` are those that it may hold; None: any. Raises `ManifestError` at the first line that cannot be used, naming
     ``file:line``.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ManifestError(f"{path}: no such manifest; give the path of a JSON-lines file")
-    utterances: list[Utterance] = []
-    seen: dict[str, int] = {}
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: cannot be read ({error}); give a JSON-lines file in UTF-8") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        utterance = _parse(line, where, path.parent, emotions, f"{path.stem}-{number:05d}", split, audio)
-        if utterance.id in seen:
+    return list(Manifest(path=Path(path), emotions=emotions, split=split, audio=audio))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The utterances of a manifest as `read_manifest` reads them, but anew and one at a time whenever they are iterated over.
+
+    However long the file is, memory holds one utterance, and 64 bits a line that guard against an id used twice.
+    """
+
+    path: Path
+    """JSON-lines file."""
+    emotions: Sequence[str] | None
+    """Those that it may hold; None: any."""
+    split: str = "manifest"
+    """Name of the split."""
+    audio: bool = True
+    """Whether lines need audio."""
+
+    def __iter__(self) -> Iterator[Utterance]:
+        """Raises `ManifestError` at the first line that cannot be used."""
+        seen: set[int] = set()
+        for number, line in self._lines():
+            where = f"{self.path}:{number}"
+            default = f"{self.path.stem}-{number:05d}"
+            utterance = _parse(line, where, self.path.parent, self.emotions, default, self.split, self.audio)
+            if hash(utterance.id) in seen and (first := self._line_of(utterance.id, number)):
+                raise ManifestError(
+                    f"{where}: id {utterance.id!r} was used on line {first}; give every line its own id"
+                )
+            seen.add(hash(utterance.id))
+            yield utterance
+        if not seen:
             raise ManifestError(
-                f"{where}: id {utterance.id!r} was used on line {seen[utterance.id]}; give every line its own id"
+                f"{self.path}: the manifest is empty; write one JSON object a line with the keys {', '.join(REQUIRED)}"
             )
-        seen[utterance.id] = number
-        utterances.append(utterance)
-    if not utterances:
-        raise ManifestError(
-            f"{path}: the manifest is empty; write one JSON object a line with the keys {', '.join(REQUIRED)}"
-        )
-    return utterances
+
+    def _lines(self) -> Iterator[tuple[int, str]]:
+        """Number, from 1 on, and text of every line that is not blank."""
+        if not self.path.is_file():
+            raise ManifestError(f"{self.path}: no such manifest; give the path of a JSON-lines file")
+        try:
+            with self.path.open(encoding="utf-8") as lines:
+                for number, line in enumerate(lines, 1):
+                    if line.strip():
+                        yield number, line.removesuffix("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ManifestError(f"{self.path}: cannot be read ({error}); give a JSON-lines file in UTF-8") from error
+
+    def _line_of(self, id: str, before: int) -> int | None:
+        """The first line ``before`` another that has this id."""
+        for number, line in self._lines():
+            if number == before:
+                return None
+            if json.loads(line).get("id", f"{self.path.stem}-{number:05d}") == id:
+                return number
+        return None
 
 
 def phone_inventory(utterances: Iterable[Utterance]) -> tuple[str, ...]:

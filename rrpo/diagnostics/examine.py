@@ -25,9 +25,12 @@ from rrpo.corpus.draws import generator
 from rrpo.corpus.features import SpeechSet
 from rrpo.judges.config import ExamineConfig, ExamineSetConfig
 from rrpo.masking import sample_norm, valid_mask
+from rrpo.models.ensemble import load_reward_model
 from rrpo.models.reward_model import RewardModel
 from rrpo.pipeline.stages import Context
-from rrpo.regularizers import Adversarial, cross_entropy, robust_loss
+from rrpo.regularizers.adversarial import Adversarial
+from rrpo.regularizers.base import cross_entropy
+from rrpo.regularizers.objective import robust_loss
 from rrpo.training.finetune import CURVES
 
 CHUNK = 128
@@ -51,7 +54,7 @@ def build(config: ExamineConfig, inputs: Mapping[str, Path], out: Path, context:
     ``log10_relative_delta``, ``l_adv_over_l_emo``; ``adv_tested``; and what the fine-tune recorded, if there was one.
     """
     device = context.device
-    model = RewardModel.load(inputs["model"], device)
+    model = load_reward_model(inputs["model"], device)
     scalars: dict[str, float] = json.loads((inputs["model"] / "scalars.json").read_text())
     names = sorted(name for name in inputs if name != "model")
     for done, name in enumerate(names):
@@ -74,7 +77,7 @@ def build(config: ExamineConfig, inputs: Mapping[str, Path], out: Path, context:
 
 def build_set(config: ExamineSetConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
     """Stage ``examine_set``: ``rm_accuracy_<set>`` of ``inputs["model"]`` on each input ``rm_<set>``, and no more."""
-    model = RewardModel.load(inputs["model"], context.device)
+    model = load_reward_model(inputs["model"], context.device)
     scalars = {}
     for name in sorted(name for name in inputs if name != "model"):
         speech = SpeechSet.load(inputs[name])

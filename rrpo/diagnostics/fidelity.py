@@ -35,6 +35,7 @@ from rrpo.judges.config import FidelityConfig
 from rrpo.judges.emotion import Judge
 from rrpo.masking import valid_mask
 from rrpo.models.codec import Codec
+from rrpo.models.ensemble import load_reward_model
 from rrpo.models.policy import Policy, Rollout, inverse_cdf
 from rrpo.models.protocols import TokenCodec, TokenPolicy
 from rrpo.models.reward_model import RewardModel
@@ -59,7 +60,7 @@ def build(config: FidelityConfig, inputs: Mapping[str, Path], out: Path, context
     """
     device = context.device
     policy = Policy.load(inputs["policy"], device).requires_grad_(False)
-    model, codec = RewardModel.load(inputs["reward_model"], device), Codec.load(inputs["codec"], device)
+    model, codec = load_reward_model(inputs["reward_model"], device), Codec.load(inputs["codec"], device)
     judge = Judge.load(inputs["val"], device)
     prompts = Prompts.prepare(load_prompts(inputs["eval_prompts"])[: config.prompts], policy, codec, model.emotions)
     shape = (policy.max_tokens, len(prompts.phones))

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from rrpo.corpus.features import SpeechSet
 from rrpo.judges.config import MeasureConfig
-from rrpo.models.reward_model import RewardModel
+from rrpo.models.ensemble import load_reward_model
 from rrpo.pipeline.stages import Context
-from rrpo.regularizers import chosen
+from rrpo.regularizers.registry import chosen
 
 
 def build(config: MeasureConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
     """Writes the scalars that the regulariser measures in ``inputs["model"]`` on ``inputs["rm_valid"]``."""
     regularizer = chosen(config.regularizer)
-    model = RewardModel.load(inputs["model"], context.device)
+    model = load_reward_model(inputs["model"], context.device)
     found = regularizer.measure(model, SpeechSet.load(inputs["rm_valid"]), context.device)
     if sorted(found) != sorted(regularizer.measures):
         raise ValueError(

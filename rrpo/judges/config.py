@@ -104,6 +104,14 @@ class ExamineSetConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RecognitionConfig:
+    """Weighted and unweighted accuracy of a finished reward model on a user's test set."""
+
+    name: str
+    """Of the set: part of the names of the scalars."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class MeasureConfig:
     """What a regulariser of a plugin measures in every finished reward model, for its own manipulation check."""
 

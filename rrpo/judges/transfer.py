@@ -17,6 +17,7 @@ from rrpo.judges import metrics
 from rrpo.judges.config import TransferConfig
 from rrpo.judges.samples import Samples, decoded
 from rrpo.models.codec import Codec
+from rrpo.models.ensemble import load_reward_model
 from rrpo.models.reward_model import RewardModel
 from rrpo.pipeline.stages import Context
 
@@ -34,7 +35,7 @@ def build(config: TransferConfig, inputs: Mapping[str, Path], out: Path, context
     prompts = load_prompts(inputs["eval_prompts"])
     codec = Codec.load(inputs["codec"], context.device)
     arms = [role.removeprefix(SAMPLES) for role in inputs if role.startswith(SAMPLES)]
-    models = {path: RewardModel.load(path, context.device) for path in {inputs[MODEL + arm] for arm in arms}}
+    models = {path: load_reward_model(path, context.device) for path in {inputs[MODEL + arm] for arm in arms}}
     rows: list[dict[str, float | str]] = []
 
     def opinions(folder: Path) -> dict[Path, dict[str, float]]:

@@ -95,6 +95,10 @@ class RewardModel(nn.Module):
         logits: Tensor = self.head(pooled.to(self.head.weight.dtype)).float()
         return logits
 
+    def rewards(self, h: Tensor, mask: Tensor) -> Tensor:
+        """``h' [B, T', D], mask [B, T']`` -> ``log p [B, K]``: what a policy is rewarded with for each emotion."""
+        return self.classify(h, mask).log_softmax(1)
+
     def forward(self, F: Tensor, lengths: Tensor) -> Tensor:
         """``F [B, T, M], lengths [B]`` -> ``logits [B, K]``."""
         return self.classify(*self.encode(F, lengths))

@@ -52,8 +52,8 @@ class Layer:
         heads, pairs = self.heads
         qkv = F_.linear(rms_norm(x, self.norm_attention, self.eps), self.qkv, self.qkv_bias)
         turned, value = qkv.view(*x.shape[:-1], heads + 2 * pairs, -1).split([heads + pairs, pairs], -2)
-        turned = torch.view_as_complex(turned.view(*turned.shape[:-1], -1, 2)) * rotation
-        query, key = torch.view_as_real(turned).flatten(-2).split([heads, pairs], -2)
+        turned = torch.view_as_complex(turned.float().view(*turned.shape[:-1], -1, 2)) * rotation
+        query, key = torch.view_as_real(turned).flatten(-2).to(qkv.dtype).split([heads, pairs], -2)
         x = select(x) + F_.linear(select(attend(query, key, value)), self.out)
         gate, up = F_.linear(rms_norm(x, self.norm_feed, self.eps), self.gate_up).chunk(2, -1)
         return x + F_.linear(F_.silu(gate) * up, self.down)

@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from rrpo.masking import sample_norm
 from rrpo.models.reward_model import RewardModel
-from rrpo.regularizers import Adversarial, cross_entropy
+from rrpo.regularizers.adversarial import Adversarial
+from rrpo.regularizers.base import cross_entropy
 
 
 @torch.no_grad()

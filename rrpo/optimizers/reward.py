@@ -1,6 +1,6 @@
 """The reward of Eq. 6 as a loss: ``R = -L`` of the frozen reward model on the policy's frames.
 
-What L is at reward time the paper does not say (it prints R = -L_ser of Eq. 5), so there are three options:
+What L is at reward time the paper does not say (it prints R = -L_ser of Eq. 5), so there are three readings:
 
 - ``hard_ce``: cross-entropy with the target emotion. The default for every arm: a smoothed target would by itself cap
   the reward.
@@ -8,18 +8,32 @@ What L is at reward time the paper does not say (it prints R = -L_ser of Eq. 5),
 - ``full_l_ser``: ``L_LS + α L_adv``, Eq. 5 with δ of Eq. 4 computed anew at every step. There is no mixup at reward
   time (a roll-out has no human-labelled partner), and δ is a constant to the gradient, as it is in fine-tuning.
 
-ε, α and ε_adv are those the reward model was fine-tuned with; where they are at identity all three options agree.
+Two more are bounded, as controls of robustness: what cannot grow is not worth hacking for.
+
+- ``bounded``: the target's probability, ``R = p = σ(s)`` with the log-odds s. This is PAR's sigmoid of the reward's distance from
+  a reference reward (arXiv 2502.18770), with the log-odds 0 as the reference.
+- ``clipped``: ``R = min(log p, log 0.9)``: no gradient where the reward model is sure enough.
+
+ε, α and ε_adv are those the reward model was fine-tuned with; where they are at identity the three readings agree.
 What plugins add to the fine-tuning is no part of the reward.
 """
 
 from __future__ import annotations
+
+import math
 
 from torch import Tensor
 from torch.nn import functional
 
 from rrpo.config import REWARDS, RegularizerConfig
 from rrpo.models.reward_model import RewardModel
-from rrpo.regularizers import Adversarial, LabelSmoothing, cross_entropy
+from rrpo.regularizers.adversarial import Adversarial
+from rrpo.regularizers.label_smoothing import LabelSmoothing
+
+SURE = 0.9
+"""Probability of the target from which ``clipped`` rewards no more."""
+SMOOTHED = ("smoothed_ce", "full_l_ser")
+"""Rewards whose target is that of Eq. 2."""
 
 
 def reward_loss(
@@ -44,13 +58,17 @@ def reward_loss(
         raise ValueError(f"unknown reward {reward!r}; use one of {', '.join(REWARDS)}")
     config = model.regularizers if regularizers is None else regularizers
     y = functional.one_hot(target, len(model.emotions)).float()
-    if reward != "hard_ce":
+    if reward in SMOOTHED:
         y = LabelSmoothing.of(config).targets(y)
     h, mask = model.encode(F, lengths)
 
     def losses(h: Tensor) -> Tensor:
-        return cross_entropy(model.classify(h, mask), y)
+        return -(y * model.rewards(h, mask)).sum(1)
 
+    if reward == "bounded":
+        return -(-losses(h)).exp()
+    if reward == "clipped":
+        return losses(h).clamp(min=-math.log(SURE))
     if reward != "full_l_ser":
         return losses(h)
     delta = Adversarial.of(config).delta(losses, h, mask)

@@ -15,6 +15,7 @@ from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
 from rrpo.masking import valid_mask
 from rrpo.models.codec import Codec
+from rrpo.models.ensemble import load_reward_model
 from rrpo.models.policy import Policy, Rollout, token_entropy, token_kl
 from rrpo.models.protocols import TokenCodec, TokenPolicy
 from rrpo.models.reward_model import RewardModel
@@ -45,7 +46,7 @@ class Models:
         return Models(
             policy=Policy.load(inputs["policy"], device),
             reference=Policy.load(inputs["policy"], device).requires_grad_(False),
-            reward_model=RewardModel.load(inputs["reward_model"], device),
+            reward_model=load_reward_model(inputs["reward_model"], device),
             recogniser=Recogniser.load(inputs["recogniser"], device),
             codec=Codec.load(inputs["codec"], device),
             val=Judge.load(inputs["val"], device),

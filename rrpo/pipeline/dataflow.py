@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TypeVar
 
-from rrpo.config import OFF, ArmConfig, RegularizerConfig
+from rrpo.config import OFF, ArmConfig, CombineConfig, MineConfig, RegularizerConfig
 from rrpo.corpus.config import SplitConfig
 from rrpo.identity import content_hash
 from rrpo.judges.config import (
@@ -24,6 +24,7 @@ from rrpo.judges.config import (
     ExamineSetConfig,
     MeasureConfig,
     PhoneticsConfig,
+    RecognitionConfig,
     TransferConfig,
     VoiceConfig,
 )
@@ -39,6 +40,8 @@ T = TypeVar("T")
 
 SFT = ArmConfig(regularizers=OFF, finetune=False, steps=0)
 """The SFT policy as an arm: no update; its reward model is the seed's pre-trained one."""
+MEMBER_STRIDE = 100_000
+"""Between the seeds of two reward models that an arm combines; no two experiments' seeds are so far apart."""
 LISTENERS = {
     "phonetics": ("parselmouth",),
     "voice": ("resemblyzer",),
@@ -92,10 +95,31 @@ def pretrained(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 
 @cache
 def reward_model(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
-    """The frozen RM of one arm: fine-tuned on the seed's annotated set, or as pre-trained."""
-    before = pretrained(profile, arm, seed)
+    """The frozen RM of one arm: the seed's own, or several of the seed combined."""
+    if arm.combination is None:
+        return member(profile, arm, seed, 0)
+    config = CombineConfig(combination=arm.combination, variance_penalty=arm.variance_penalty)
+    inputs = {f"member_{place:02d}": member(profile, arm, seed, place) for place in range(arm.members)}
+    return Stage("combine", "rrpo.training.combine:build", config, inputs, f"RM combination seed {seed}")
+
+
+@cache
+def member(profile: Profile, arm: ArmConfig, seed: int, place: int) -> Stage:
+    """A single frozen RM: fine-tuned on the seed's annotated set, or as pre-trained; those but the first are redrawn."""
+    own_seed = _own(arm.rm_seed, seed) + MEMBER_STRIDE * place
+    before = pretrained(profile, arm if arm.combination == "weights" else replace(arm, rm_seed=own_seed), seed)
     if not arm.finetune:
         return before
+    lr = _own(arm.rm_lr, profile.finetune.lr)
+    config = replace(profile.finetune, seed=own_seed, lr=lr, regularizers=arm.regularizers)
+    speech = mined(profile, arm, seed) if arm.rounds else annotated(profile, arm, seed)
+    inputs = {"model": before, "speech": speech, "codec": world.codec(profile)}
+    return Stage("finetune", "rrpo.training.finetune:build", config, inputs, f"RM fine-tuning seed {seed}")
+
+
+@cache
+def annotated(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """The seed's annotated utterances."""
     split = SplitConfig(
         name="annotated",
         size=_own(arm.annotated, profile.annotated),
@@ -107,10 +131,27 @@ def reward_model(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         rater_noise=_own(arm.rater_noise, profile.rater_noise),
         seed=seed,
     )
-    lr = _own(arm.rm_lr, profile.finetune.lr)
-    config = replace(profile.finetune, seed=_own(arm.rm_seed, seed), lr=lr, regularizers=arm.regularizers)
-    inputs = {"model": before, "speech": world.speech(profile, split), "codec": world.codec(profile)}
-    return Stage("finetune", "rrpo.training.finetune:build", config, inputs, f"RM fine-tuning seed {seed}")
+    return world.speech(profile, split)
+
+
+@cache
+def mined(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """What the last of an arm's rounds fine-tunes on: the round before's utterances, and samples that fooled its RM.
+
+    The policy that is mined answers training prompts: evaluation prompts stay unheard by every reward model.
+    """
+    before = replace(arm, rounds=arm.rounds - 1)
+    run = optimized(profile, before, seed)
+    prompts = run.inputs["rl_prompts"]
+    config = replace(run.config, checkpoints=())
+    inputs = {
+        "samples": Stage(run.name, run.build, config, {**run.inputs, "eval_prompts": prompts}, f"mined {run.label}"),
+        "prompts": prompts,
+        "speech": mined(profile, before, seed) if before.rounds else annotated(profile, arm, seed),
+        "codec": world.codec(profile),
+    }
+    limit = MineConfig(limit=_own(arm.annotated, profile.annotated))
+    return Stage("mine", "rrpo.training.mine:build", limit, inputs, f"mined samples seed {seed}")
 
 
 @cache
@@ -255,6 +296,13 @@ def examined_voices(profile: Profile, arm: ArmConfig, seed: int, engine: str) ->
     )
 
 
+def recognised(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
+    """Accuracies of one arm's RM on one of the user's own test sets."""
+    inputs = {"model": reward_model(profile, arm, seed), "speech": world.own_test(profile, name)}
+    config = RecognitionConfig(name=name)
+    return Stage("recognition", "rrpo.diagnostics.recognition:build", config, inputs, f"RM on {name} seed {seed}")
+
+
 def measured(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
     """What a regulariser of a plugin measures in one arm's RM, whether the arm has it or not."""
     config = MeasureConfig(regularizer=REGULARIZERS.choice(name))
@@ -278,8 +326,12 @@ def core(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[s
 
 
 def optional(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[str, Stage]:
-    """The stages beside `core` whose packages are installed here or that plugins bring, by role."""
+    """The stages beside `core` whose packages are installed here, that plugins bring or the user's test sets, by role."""
     stages = {f"voices_{engine}": examined_voices(profile, arm, seed, engine) for engine in world.other_synthesisers()}
+    stages |= {
+        f"recognition_{name}_{manifest.digest[:8]}": recognised(profile, arm, seed, name)
+        for name, manifest in profile.tests.items()
+    }
     stages |= {
         f"measured_{name}_{REGULARIZERS.source(name)}": measured(profile, arm, seed, name)
         for name, regularizer in REGULARIZERS.items()

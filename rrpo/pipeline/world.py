@@ -89,7 +89,7 @@ def rendered_below(profile: Profile, *stages: Stage) -> list[str]:
 
 def own(profile: Profile, split: SplitConfig) -> SplitConfig:
     """The split, of the user's own utterances where the profile names any."""
-    return replace(split, manifest=profile.manifests.get(split.name))
+    return replace(split, manifest=profile.manifests.get(split.name, split.manifest))
 
 
 @cache
@@ -224,6 +224,12 @@ def rm_tests(profile: Profile) -> dict[str, Stage]:
     given = splits(profile) if profile.emotions == profile.world.emotions else profile.manifests
     names = [name for name in splits(profile) if (name.startswith("rm_test") and name in given) or name == "rm_valid"]
     return {name: world_speech(profile, name) for name in names}
+
+
+@cache
+def own_test(profile: Profile, name: str) -> Stage:
+    """One of the user's own test sets."""
+    return speech(profile, SplitConfig(name=f"test {name}", size=0, manifest=profile.tests[name]))
 
 
 @cache

@@ -21,6 +21,8 @@ class Adversarial(Regularizer):
 
     label = "Adv"
     paper = True
+    source = "RRPO (arXiv 2512.04552); fast gradient method: Miyato et al. 2017 (arXiv 1605.07725)"
+    equation = "Eq. 4-5: L + α L(h' + δ), δ = ε_adv g/||g||, g = ∂L/∂h'"
     term = "l_adv"
     scalars = ("relative_delta",)
     check = ManipulationCheck(
@@ -55,17 +57,7 @@ class Adversarial(Regularizer):
             h: Encoder output ``[B, T', D]``.
             mask: Valid frames ``[B, T']``.
         """
-        import torch
-
-        with torch.enable_grad():
-            leaf = h.detach().float().requires_grad_()
-            (g,) = torch.autograd.grad(losses(leaf.to(h.dtype)).sum(), leaf)
-        g = g.masked_fill(~mask[..., None], 0.0)
-        tiny = torch.finfo(g.dtype).tiny
-        g = g / g.abs().amax((1, 2), keepdim=True).clamp(min=tiny)  # squares of a tiny gradient would underflow
-        size = self._size(h.detach().float(), mask)
-        delta = size[:, None, None] * g / g.flatten(1).norm(dim=1).clamp(min=tiny)[:, None, None]
-        return delta.to(h.dtype)
+        return along_gradient(losses, h, mask, self._size(h.detach().float(), mask))
 
     def _size(self, h: Tensor, mask: Tensor) -> Tensor:
         """||δ|| of each sample ``[B]``."""
@@ -74,3 +66,26 @@ class Adversarial(Regularizer):
         if self.adv_norm == "relative":
             return self.epsilon_adv * sample_norm(h, mask)
         return h.new_full((len(h),), self.epsilon_adv)
+
+
+def along_gradient(losses: HiddenLoss, x: Tensor, mask: Tensor, size: Tensor) -> Tensor:
+    """The fast gradient method: ``size g / ||g||_2`` with ``g = grad_x losses`` over each sample's valid frames, ``[B, T, D]``.
+
+    It carries no gradient, and is 0 where g is.
+
+    Args:
+        losses: ``x [B, T, D]`` -> losses ``[B]``.
+        x: What is perturbed ``[B, T, D]``.
+        mask: Valid frames ``[B, T]``.
+        size: L2 norm of each sample's perturbation ``[B]``.
+    """
+    import torch
+
+    with torch.enable_grad():
+        leaf = x.detach().float().requires_grad_()
+        (g,) = torch.autograd.grad(losses(leaf.to(x.dtype)).sum(), leaf)
+    g = g.masked_fill(~mask[..., None], 0.0)
+    tiny = torch.finfo(g.dtype).tiny
+    g = g / g.abs().amax((1, 2), keepdim=True).clamp(min=tiny)  # squares of a tiny gradient would underflow
+    delta = size[:, None, None] * g / g.flatten(1).norm(dim=1).clamp(min=tiny)[:, None, None]
+    return delta.to(x.dtype)

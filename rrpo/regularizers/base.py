@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 SampleLoss = Callable[["Tensor", "Tensor"], "Tensor"]
 """``logits [B, K], y [B, K]`` -> losses ``[B]``."""
 HiddenLoss = Callable[["Tensor"], "Tensor"]
-"""``h' [B, T', D]`` -> losses ``[B]``: what the reward model's head and the mixed targets make of encoder outputs."""
+"""``h' [B, T', D]`` -> losses ``[B]``: what the reward model's head and the mixed targets make of encoder outputs; or of frames
+``F [B, T, M]``, for a term of the level ``input``."""
+LEVELS = ("hidden", "input")
+"""Where a further term is taken: at the encoder's output h', or at the mixed frames F."""
 
 PAPER = RegularizerConfig()
 """The paper's values, which stand in the config alone."""
@@ -115,8 +118,21 @@ class Regularizer:
     """For people, in tables and figures: ``LS``."""
     check: ClassVar[ManipulationCheck | None] = None
     """What it must move in the reward model; None: it counts as tested."""
+    source: ClassVar[str] = ""
+    """Who proposed it, and where."""
+    equation: ClassVar[str] = ""
+    """Its formula in one line."""
+    control_of: ClassVar[str] = ""
+    """Name of the component that it is a control of: an arm by itself, to be held against that component's. Empty: it is a
+    component, whose presence doubles the factorial."""
+    version: ClassVar[int] = 0
+    """Of one of this package's controls: raised when what it computes changes, so that the reward models that have it become
+    stale and no others. 0 for RRPO's own, which the version of the stage guards, and for plugins, which the hash of their file
+    guards."""
     term: ClassVar[str] = ""
     """Scalar that holds the mean of its `extra` losses; empty: it has none."""
+    level: ClassVar[str] = "hidden"
+    """One of `LEVELS`: where its `extra` losses are taken."""
     scalars: ClassVar[tuple[str, ...]] = ()
     """Further scalars that its hooks note at every step."""
     measures: ClassVar[tuple[str, ...]] = ()
@@ -192,7 +208,7 @@ class Regularizer:
 
         Args:
             losses: ``h' [B, T', D]`` -> losses ``[B]`` of the batch's targets.
-            h: Encoder output ``[B, T', D]``.
+            h: Encoder output ``[B, T', D]``; where `level` is ``input``, the frames F ``[B, T, M]``.
             mask: Valid frames ``[B, T']``.
             draws: Those of `draws`.
         """

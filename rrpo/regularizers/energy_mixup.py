@@ -45,6 +45,8 @@ class EnergyMixup(Regularizer):
 
     label = "EAM"
     paper = True
+    source = "RRPO (arXiv 2512.04552); energy-adaptive mixup: arXiv 2512.04551"
+    equation = "Eq. 3: (1-λ) L(y'_i) + λ L(y'_j), λ = (l_mix/l_i) E'_j/(E_i + E'_j), E'_j = E_i 10^(r/10)"
     scalars = ("lambda",)
     check = ManipulationCheck(scalar="rm_smoothness", direction=+1, text="smoothness along interpolations")
     mix_probability: float = strength(PAPER.mix_probability, off=0.0, search=(0.0, 1.0), limits=(0.0, 1.0))
@@ -77,11 +79,7 @@ class EnergyMixup(Regularizer):
     def mix(self, batch: Batch, draws: Tensor) -> Batch:
         """Eq. 3: every target with 1 - λ, and the partner's with λ."""
         mixture = self.mixture(batch.F, batch.lengths, draws, batch.floor)
-        weight, partner = mixture.weight, mixture.partner
-        kept = [((1 - weight) * share, y) for share, y in batch.targets]
-        added = [(weight * share[partner], y[partner]) for share, y in batch.targets]
-        scalars = {**batch.scalars, "lambda": weight.mean()}
-        return replace(batch, F=mixture.F, targets=(*kept, *added), scalars=scalars)
+        return mixed(batch, mixture.F, mixture.partner, mixture.weight, self.scalars[0])
 
     def mixture(self, F: Tensor, lengths: Tensor, draws: Tensor, floor: float) -> Mixture:
         """A segment of the partner is scaled to r dB of the host's and added to it in linear power.
@@ -97,10 +95,9 @@ class EnergyMixup(Regularizer):
         """
         import torch
 
-        B, T, M = F.shape
+        _, T, M = F.shape
         u_apply, u_partner, u_length, u_ratio, u_host, u_other = draws.to(F.device).unbind(1)
-        host = torch.arange(B, device=F.device)
-        partner = (host + 1 + _integer(u_partner, lengths.new_full((B,), B - 1))) % B
+        partner = other_sample(u_partner)
 
         longest = torch.minimum(lengths // 2, lengths[partner])
         l_mix = 1 + _integer(u_length, longest)
@@ -118,10 +115,44 @@ class EnergyMixup(Regularizer):
         log_E_mix = log_E_i + r * (math.log(10) / 10)
 
         silent = math.log(SILENCE * floor) + torch.log(l_mix * M)
-        mixed = (u_apply < self.mix_probability) & (longest >= 1) & (log_E_i > silent) & (log_E_j > silent)
+        applied = (u_apply < self.mix_probability) & (longest >= 1) & (log_E_i > silent) & (log_E_j > silent)
         added = torch.logaddexp(F, F_partner + (log_E_mix - log_E_j)[:, None, None])
-        weight = (l_mix / lengths) * torch.sigmoid(log_E_mix - log_E_i)
-        return Mixture(torch.where(inside & mixed[:, None, None], added, F), partner, torch.where(mixed, weight, 0.0))
+        weight = self.label_weight(l_mix / lengths, log_E_mix - log_E_i)
+        F = torch.where(inside & applied[:, None, None], added, F)
+        return Mixture(F, partner, torch.where(applied, weight, 0.0))
+
+    def label_weight(self, share: Tensor, log_ratio: Tensor) -> Tensor:
+        """λ of Eq. 3 ``[B]``: the segment's share of the host times that of the partner's energy in it.
+
+        Args:
+            share: ``l_mix/l_i [B]``.
+            log_ratio: ``log E'_j/E_i [B]``.
+        """
+        return share * log_ratio.sigmoid()
+
+
+def mixed(batch: Batch, F: Tensor, partner: Tensor, weight: Tensor, name: str) -> Batch:
+    """The batch with frames ``F``; every target has 1 - λ of its weight, and the partner's has λ. Notes mean λ as ``name``.
+
+    Args:
+        batch: Before mixing.
+        F: Mixed frames ``[B, T, M]``.
+        partner: Index of each host's partner ``[B]``.
+        weight: λ ``[B]``.
+        name: Of the scalar.
+    """
+    kept = [((1 - weight) * share, y) for share, y in batch.targets]
+    added = [(weight * share[partner], y[partner]) for share, y in batch.targets]
+    return replace(batch, F=F, targets=(*kept, *added), scalars={**batch.scalars, name: weight.mean()})
+
+
+def other_sample(uniform: Tensor) -> Tensor:
+    """Index of a partner for each sample ``[B]``, any other than itself, from uniforms ``[B]``."""
+    import torch
+
+    B = len(uniform)
+    host = torch.arange(B, device=uniform.device)
+    return (host + 1 + _integer(uniform, host.new_full((B,), B - 1))) % B
 
 
 def _integer(uniform: Tensor, count: Tensor) -> Tensor:

@@ -17,6 +17,8 @@ class LabelSmoothing(Regularizer):
 
     label = "LS"
     paper = True
+    source = "RRPO (arXiv 2512.04552); Szegedy et al. 2016 (arXiv 1512.00567)"
+    equation = "Eq. 2: y'_k = (1-ε) y_k + ε/K"
     check = ManipulationCheck(scalar="rm_ece", direction=-1, text="ECE")
     epsilon: float = strength(PAPER.epsilon, off=0.0, search=(0.0, 0.3), limits=(0.0, 1.0), surface=True)
     """ε."""

@@ -55,6 +55,8 @@ def objective(
         Scalars, those of `scalars_of`: ``loss`` with its graph, the others without. RRPO's own are ``l_emo``, ``l_adv``,
         ``lambda`` (mean λ) and ``relative_delta`` (mean ||δ||/||h'||).
     """
+    from rrpo.masking import valid_mask
+
     sample_loss: SampleLoss = cross_entropy
     for found in regularizers:
         y = found.targets(y)
@@ -69,12 +71,16 @@ def objective(
         first, *others = (weight * sample_loss(logits, target) for weight, target in batch.targets)
         return sum(others, start=first)
 
+    def heard(F: Tensor) -> Tensor:
+        return losses(model.encode(F, batch.lengths)[0])
+
+    places = {"hidden": (losses, h, mask), "input": (heard, batch.F, valid_mask(batch.lengths, batch.F.shape[1]))}
     l_emo = losses(h).mean()
     loss = l_emo
     noted = {"l_emo": l_emo.detach(), **batch.scalars}
     for found, noise in zip(regularizers, draws, strict=True):
         if found.term:
-            term = found.extra(losses, h, mask, noise)
+            term = found.extra(*places[found.level], noise)
             mean = term.losses.mean()
             loss = loss + term.weight * mean
             noted |= {found.term: mean.detach(), **term.scalars}

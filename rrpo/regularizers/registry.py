@@ -37,9 +37,17 @@ class Regularizers(Registry[Regularizer]):
             )
         return super().register(name, item)
 
+    def source(self, name: str) -> str:
+        """What tells this implementation from its other versions: the plugin file's hash, or `Regularizer.version`."""
+        version = self[name].version
+        return super().source(name) or (f"version {version}" if version else "")
+
 
 REGULARIZERS = Regularizers("regularizer")
-"""By name, each with the strengths that it has in arms; the order is that in which they act, and that of the arms' names."""
+"""By name, each with the strengths that it has in arms; the order is that in which they act, and that of the arms' names.
+
+RRPO's own are registered here, their controls in `rrpo.regularizers.controls`: a control's source is guarded by its own version.
+"""
 REGULARIZERS.register("ls", LabelSmoothing())
 REGULARIZERS.register("eam", EnergyMixup())
 REGULARIZERS.register("adv", Adversarial())
@@ -71,8 +79,8 @@ def chosen(choice: Choice) -> Regularizer:
     """
     if choice.source != REGULARIZERS.source(choice.name):
         raise ValueError(
-            f"the file of the regularizer {choice.name!r} is not the one that this was planned with: it was edited, or another "
-            f"file registers the name. Plan again with the file as it is"
+            f"the source of the regularizer {choice.name!r} is not the one that this was planned with: it was edited, or another "
+            f"file registers the name. Plan again with the source as it is"
         )
     return dataclasses.replace(REGULARIZERS[choice.name], **dict(choice.options))
 

@@ -23,7 +23,8 @@ from rrpo.corpus.draws import key
 from rrpo.corpus.features import SpeechSet
 from rrpo.models.reward_model import RewardModel
 from rrpo.pipeline.stages import Context
-from rrpo.regularizers import active, robust_loss, scalars_of
+from rrpo.regularizers.objective import robust_loss, scalars_of
+from rrpo.regularizers.registry import active
 from rrpo.training.data import TrainingFrames, vote_shares
 from rrpo.training.trainer import fit, multiplier
 

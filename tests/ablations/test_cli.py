@@ -67,6 +67,29 @@ def test_run_then_plan_says_done(runs: Path):
     assert contents(runs) == before
 
 
+def test_json_lines_hold_every_event_and_the_table(runs: Path):
+    result = call("--grid", "tiny", "--workers", "1", "--json", runs=runs)
+    assert result.exit_code == 0, result.output
+    said = [json.loads(line, parse_constant=pytest.fail) for line in result.stdout.splitlines()]
+    assert [said[0]["event"], said[-1]["event"]] == ["plan", "end"]
+    finished = [one for one in said if one["event"] == "finished"]
+    assert {"optimise rrpo/1", "rrpo/1", "sft/1"} <= {one["task"] for one in finished}
+    assert [finished[-1]["done"], finished[-1]["of"]] == [2, 2]
+    end = said[-1]
+    assert [end["status"], end["done"], end["cells"], end["failures"]] == [0, 2, 2, {}]
+    rows = {row["arm"]: row for row in end["table"]}
+    assert rows.keys() == {"sft", "rrpo"}
+    assert rows["rrpo"]["gold"].keys() == {"mean", "low", "high", "n"}
+    assert rows["rrpo"]["gold"]["low"] is None, "one seed has no interval"
+
+
+def test_quiet_says_the_end_alone(runs: Path):
+    result = call("--grid", "tiny", "--workers", "1", "--quiet", runs=runs)
+    assert result.exit_code == 0, result.output
+    assert "All 2 cells are done." in result.output
+    assert not {"built", "Result", "to run"} & set(result.output.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -12,7 +12,7 @@ from ablations.execution import plan
 from ablations.execution.estimate import Estimator
 from ablations.execution.request import Request
 from ablations.execution.runs_folder import check
-from ablations.tracking.outbox import Entry, new_key, now
+from ablations.tracking.outbox import Entry, new_key
 from ablations.tracking.reader import Store
 from rrpo.pipeline.cell import Cell
 
@@ -79,8 +79,8 @@ def test_an_addition_to_a_cell_that_is_not_recorded_waits(runs: Path, run: Run) 
     run(fakes.cells(["diffro"], [1]))
     store = Store(check(runs))
     entry = Entry(
-        key=new_key("optional"), grid="tiny", name="x/1", started=now(), tags={"optional": "voice"}, amends="none"
+        key=new_key("optional"), experiment="tiny", name="x/1", tags={"optional": "voice"}, cell="none", adds=True
     )
-    store.replay.spool.put(entry)
+    store.replay.outbox.put(entry)
     assert store.states("tiny")[0]
     assert "the cell that this adds to is not recorded" in store.replay.waiting()

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from ablations.judges import BUILT_IN, gold, tuning, vetoing
-from ablations.outcomes import OUTCOMES, Outcome, clean_success, find, hacked_share, shown
+from ablations.outcomes import OUTCOMES, Outcome, clean_success, find, hacked_share, relative_gap, shown
 from ablations.tracking.records import Record
 
 ROWS = [
@@ -93,3 +93,37 @@ def test_names_are_unique_and_units_are_known():
     mine = Outcome(name="mine", label="mine", read=lambda record: 1.0, unit="plain")
     assert (mine.heading, mine.difference_unit, mine.as_column().unit) == ("mine", "plain", "plain")
     assert (find("gold").heading, find("gold").difference_unit) == ("gold accuracy, %", "gain")
+
+
+def test_gamma_by_hand():
+    """Gap 0, .2, .4 at KL 0, 1, 2: area .4; gold .8, .8, .6: area .8 + .7."""
+    assert relative_gap([0, 1, 2], [0.8, 0.8, 0.6], [0.8, 1.0, 1.0]) == pytest.approx(0.4 / 1.5)
+    assert relative_gap([0, 2], [0.5, 0.5], [0.5, 0.5]) == 0.0
+    assert relative_gap([0, 1, 0.5, 1], [0.5, 0.5, 0.9, 0.5], [0.5, 0.5, 0.1, 0.5]) == 0.0, "a step back adds nothing"
+    assert relative_gap([0, 1, 2], [0.5, math.nan, 0.5], [0.5, 1.0, 0.5]) == 0.0, "where gold was not asked"
+    assert math.isnan(relative_gap([0, 0], [0.5, 0.5], [0.6, 0.6]))
+    assert math.isnan(relative_gap([], [], []))
+
+
+def test_gamma_of_a_record():
+    bare = record(pd.DataFrame(), kl_token=[0.0, 2.0], test_accuracy=[0.8, 0.6], proxy_accuracy=[0.8, 1.0])
+    assert find("gamma").read(bare) == pytest.approx(0.4 / 1.4)
+    assert math.isnan(find("gamma").read(record(pd.DataFrame(), kl_token=[0.0, 2.0])))
+
+
+def test_variance_of_the_reward_is_that_within_emotions_at_the_start():
+    rows = [
+        (0, "sad", -1.0),
+        (0, "sad", -3.0),
+        (0, "angry", -8.0),
+        (0, "angry", -8.0),
+        (9, "sad", 0.0),
+        (9, "sad", 2.0),
+    ]
+    found = record(pd.DataFrame(rows, columns=["step", "target", "proxy_logprob"]))
+    assert find("reward_variance").read(found) == pytest.approx(2.0 / 2)
+    curve = find("reward_variance").curve
+    assert curve is not None
+    assert curve(found) == pytest.approx([1.0, 2.0])
+    assert math.isnan(find("reward_variance").read(record(pd.DataFrame())))
+    assert not {"gamma", "reward_variance"} & {outcome.name for outcome in shown([found])}

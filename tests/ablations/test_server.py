@@ -11,11 +11,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import fakes
 import pytest
@@ -28,6 +29,7 @@ from ablations.grids import GRIDS, Grid
 from ablations.run import app
 from ablations.tracking import recorder, replay
 from ablations.tracking.connection import UnavailableError
+from ablations.tracking.outbox import Entry
 from ablations.tracking.reader import Store
 from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import Record
@@ -148,7 +150,15 @@ def test_two_folders_that_complete_a_cell_at_once_leave_one(
     server: Server, grid: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (cell,) = fakes.cells(["rrpo"], [1])
-    monkeypatch.setattr(Replay, "_earlier", lambda self, experiment, entry: ("", ""))  # neither sees the other
+    real, asked = Replay._runs, set()
+
+    def blind_at_first(self: Replay, entry: Entry) -> Sequence[Any]:
+        """Neither sees the other before it has written its own."""
+        first = id(self) not in asked
+        asked.add(id(self))
+        return [] if first else real(self, entry)
+
+    monkeypatch.setattr(Replay, "_runs", blind_at_first)
     made = []
     for name in ("one", "two"):
         folder = check(tmp_path / name)
@@ -197,18 +207,17 @@ def test_a_server_that_is_killed_and_started_again_misses_and_doubles_nothing(
     server.start()
     for cell in cells[6:]:
         record(tracker, cell)
-    tracker.end(tracker.parent, "FINISHED")
+    tracker.end_invocation("FINISHED")
     assert tracker.waiting() == ""
     store = Store(folder)
     assert {record.cell_hash for record in store.records(grid)} == {cell.hash for cell in cells}
     found = store.runs(grid, "cell")
     assert len(found) == len(cells)
     assert {run.info.status for run in found} == {"FINISHED"}
-    assert {run.data.tags["mlflow.parentRunId"] for run in found} == {one.run_id for one in store.plans(grid)}
     shutil.rmtree(folder.cache)
     for made in store.records(grid):
         assert len(made.points) == 4
-        history = store.client.get_metric_history(made.run_id, "policy/reward")
+        history = store.client.get_metric_history(made.run_id, "train/kl_token")
         assert [point.step for point in history] == list(range(1, 21))
 
 

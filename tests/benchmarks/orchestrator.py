@@ -59,6 +59,10 @@ class TrivialCell(Cell):
         return {"examined": Stage("examine", "orchestrator:build", Trivial(x=x), label=f"square {x}")}
 
     @cached_property
+    def optional(self) -> dict[str, Stage]:
+        return {}
+
+    @cached_property
     def world_hash(self) -> str:
         return "trivial"
 
@@ -208,7 +212,7 @@ def again(count: int) -> None:
             tracker.record_cell(cell, scalars, {}, "")
             if number % 100 == 99:
                 print(f"  made {number + 1} finished cells", flush=True)
-        tracker.end(tracker.parent, "FINISHED")
+        tracker.end_invocation("FINISHED")
         for title, arguments in (("run again", []), ("planned", ["--plan"])):
             start = time.monotonic()
             after = timed("--command", str(count), "--grid", "trivial", "--runs-dir", str(runs), *arguments)

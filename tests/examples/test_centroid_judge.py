@@ -212,5 +212,5 @@ def test_an_emotion_that_it_does_not_know_is_named(registered: None, inputs: dic
 
 @pytest.mark.parametrize("name", ["test", "prompt", "voice"])
 def test_a_name_that_a_column_has_is_refused(registered: None, name: str) -> None:
-    with pytest.raises(PluginError, match=f"cannot be named '{name}'"):
+    with pytest.raises(PluginError, match=f"name of a record's column\n  got: {name}"):
         JUDGES.register(name, JUDGES["centroid"])

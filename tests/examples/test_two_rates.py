@@ -58,8 +58,8 @@ def test_a_plan_of_it_names_its_arms_and_what_they_differ_in(tmp_path: Path):
     ]
     result = CliRunner().invoke(run.app, options)
     assert result.exit_code == 0, result.output
-    assert "5 arms x 2 seeds = 10 cells" in result.output
-    assert "diffro_half/1" in result.output
+    assert "5 arms, 2 seeds, 10 cells" in result.output
+    assert "diffro_half/101" in result.output
     (row,) = [line for line in result.output.splitlines() if line.startswith("  diffro_half  ")]
     assert "epsilon 0.0" in row
     assert f"lr {ARMS['diffro_half'].lr}" in row

@@ -18,8 +18,6 @@ from ablations.tracking.records import Record
 from reports import evaluators
 from reports.figures.transfer import transfer
 from reports.loading import Selection
-from rrpo.judges.config import TransferConfig
-from rrpo.pipeline.stages import Stage
 
 ARMS = ("diffro", "rrpo", "placebo")
 
@@ -125,10 +123,8 @@ def test_the_newest_matrix_of_the_records_own_cells_is_read_from_the_store(tmp_p
         path = tmp_path / f"{place}" / "transfer.parquet"
         path.parent.mkdir()
         table(own=0.9 - 0.1 * place).to_parquet(path)
-        stage = Stage("transfer", "x:y", TransferConfig(), label=str(place), inputs={})
-        stage.__dict__["key"] = f"{place}" * 32
         params = {f"cell.{arm}": cell for arm, cell in cells.items()}
-        tracker.record_stage("transfer", stage, {"seed": "1"}, params, {}, {path.name: path})
+        tracker.record("transfer", "matrix", {"seed": "1"}, params, {}, {path.name: path}, key=str(place))
     found = evaluators.load(selection(records, folder))
     assert list(found) == [1]
     assert found[1]["accuracy"].max() == pytest.approx(0.9)

@@ -10,7 +10,7 @@ from synthetic import Fake, record
 
 from ablations.stats.inference import wilson
 from reports.loading import Selection
-from reports.overoptimisation import collapses, gamma, sheet
+from reports.overoptimisation import collapses, sheet
 
 
 def test_peak_loss_and_divergence_by_hand():
@@ -25,6 +25,7 @@ def test_peak_loss_and_divergence_by_hand():
     assert row["lost"].mean == pytest.approx(0.15)  # type: ignore[union-attr]
     assert row["diverged"] == wilson(1, 3)
     assert row["gamma"].n == 0, "no proxy was recorded"  # type: ignore[union-attr]
+    assert row["reward_variance"].n == 0, "nor were samples"  # type: ignore[union-attr]
     assert sheet(Selection("x", records[2:], {"sft": 1}, ())) is None
 
 
@@ -39,13 +40,3 @@ def test_a_collapse_is_below_a_third_of_sft_and_a_diverged_seed_is_one():
     assert share.n == 0
     assert math.isnan(worst)
     assert math.isnan(seed)
-
-
-def test_gamma_by_hand():
-    """Gap 0, .2, .4 at KL 0, 1, 2: area .4; gold .8, .8, .6: area .8 + .7."""
-    assert gamma([0, 1, 2], [0.8, 0.8, 0.6], [0.8, 1.0, 1.0]) == pytest.approx(0.4 / 1.5)
-    assert gamma([0, 2], [0.5, 0.5], [0.5, 0.5]) == 0.0
-    assert gamma([0, 1, 0.5, 1], [0.5, 0.5, 0.9, 0.5], [0.5, 0.5, 0.1, 0.5]) == 0.0, "a step back adds nothing"
-    assert gamma([0, 1, 2], [0.5, math.nan, 0.5], [0.5, 1.0, 0.5]) == 0.0, "where gold was not asked"
-    assert math.isnan(gamma([0, 0], [0.5, 0.5], [0.6, 0.6]))
-    assert math.isnan(gamma([], [], []))

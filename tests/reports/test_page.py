@@ -67,7 +67,7 @@ def test_the_card_of_the_records_world_is_a_table_and_no_other_is_shown(runs: Pa
         folder.mkdir()
         card.write(lines, title, folder)
         assert world_card(selection) == {} or world != "world-a"
-        tracker.record_card(title, {TAG_WORLD_HASH: world}, {}, {}, folder)
+        tracker.record("card", title, {TAG_WORLD_HASH: world}, {}, {}, {path.name: path for path in folder.iterdir()})
     shown = world_card(selection)
     assert "Card of a" in shown["table"]
     assert '<td class="text">0.9 .. 0.94</td>' in shown["table"]

@@ -319,16 +319,22 @@ def test_the_planned_seeds_are_those_planned_so_far(asked: list[range], expected
     assert planned_seeds([Invocation("", "", "", (), tuple(seeds)) for seeds in asked]) == expected
 
 
-def test_the_report_is_kept_on_the_newest_invocation(runs: Path, run: Run, tmp_path: Path):
+def test_the_report_is_kept_in_a_run_of_its_own_and_described(runs: Path, run: Run, tmp_path: Path):
     run(fakes.cells(["diffro", "rrpo"], [1]))
     assert report(runs, tmp_path / "out", "--grid", "tiny", "--format", "md").exit_code == 0
     (tmp_path / "out" / "mine.txt").write_text("not the report's")
     assert report(runs, tmp_path / "out", "--grid", "tiny", "--format", "md").exit_code == 0
     store = store_of(runs)
-    kept = store.client.list_artifacts(store.plans("tiny")[-1].run_id, "reports")
+    (run_of_it,) = store.runs("tiny", "report")
+    kept = store.client.list_artifacts(run_of_it.info.run_id, "reports")
     names = {file.path for file in kept}
     assert {"reports/report.html", "reports/table.md", "reports/goodhart.pdf", f"reports/{LISTING}"} <= names
     assert "reports/mine.txt" not in names
+    said = store.client.get_experiment(store.experiment_id("tiny")).tags["mlflow.note.content"]
+    first, *_ = (tmp_path / "out" / "answer.md").read_text().splitlines()
+    assert said.startswith(first)
+    assert f"/runs/{run_of_it.info.run_id}/artifacts" in said
+    assert "![" not in said, "MLflow would show a broken picture"
 
 
 def test_labels_that_no_figure_knows_have_their_figures_too(runs: Path, tmp_path: Path):

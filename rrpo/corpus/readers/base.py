@@ -6,6 +6,7 @@ it checks the audio, maps the labels, counts, and writes manifests. `rrpo.testin
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,4 +78,15 @@ def audio_files(path: Path) -> list[Path]:
 def text_beside(audio: Path) -> str:
     """Content of the file with the same name and the ending ``.txt``; empty without one."""
     beside = audio.with_suffix(".txt")
-    return beside.read_text(encoding="utf-8", errors="replace").strip() if beside.is_file() else ""
+    return decoded(beside).strip() if beside.is_file() else ""
+
+
+def decoded(path: Path) -> str:
+    """A text file in UTF-16 with its mark, UTF-8, or else GB18030, as files of Chinese corpora are."""
+    content = path.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16", errors="replace")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("gb18030", errors="replace")

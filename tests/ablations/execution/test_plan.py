@@ -24,7 +24,7 @@ def invoked(asked: Request) -> None:
     """As a run of it would leave in the store."""
     recorder.create(asked.folder, asked.grid)
     below = Tracker(asked.folder, asked.grid, {}, {}).start_invocation(asked.cells, {})
-    below.end(below.parent, "FINISHED")
+    below.end_invocation("FINISHED")
 
 
 @pytest.mark.parametrize(

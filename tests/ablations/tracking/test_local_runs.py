@@ -35,22 +35,23 @@ def store(runs: Path, run: Run, tmp_path: Path) -> Store:
 
 def test_it_reads_what_mlflow_reads(store: Store):
     experiment = store.experiment_id("tiny")
-    for kind, count in (("cell", 2), ("arm", 2), ("parent", 1)):
-        theirs = store.client.search_runs([experiment], f"tags.kind = '{kind}'")
-        ours = {run.info.run_id: run for run in local_runs.read(store.folder.database, "tiny", kind)}
+    names = ["tiny", "beside tiny"]
+    for kind, count in (("cell", 2), ("parent", 1)):
+        theirs = store.client.search_runs([experiment, store.beside("tiny")], f"tags.kind = '{kind}'")
+        ours = {run.info.run_id: run for run in local_runs.read(store.folder.database, names, kind)}
         assert len(ours) == len(theirs) == count
-        assert local_runs.read(store.folder.database, "nosuch", kind) == []
+        assert local_runs.read(store.folder.database, ["nosuch"], kind) == []
         for other in theirs:
             run = ours[other.info.run_id]
-            for name in ("start_time", "status", "artifact_uri"):
+            for name in ("start_time", "status", "artifact_uri", "run_name"):
                 assert getattr(run.info, name) == getattr(other.info, name)
             assert run.data.tags == other.data.tags
             assert run.data.params == other.data.params
             assert run.data.metrics == pytest.approx(other.data.metrics, abs=0, nan_ok=True)
-    metrics = [run.data.metrics for run in local_runs.read(store.folder.database, "tiny", "cell")]
+    metrics = [run.data.metrics for run in local_runs.read(store.folder.database, names, "cell")]
     assert [m["twice"] for m in metrics if "twice" in m] == [2.0]
     assert any(math.isnan(m.get("undefined", 0.0)) for m in metrics)
-    starts = [run.info.start_time for run in local_runs.read(store.folder.database, "tiny", "cell")]
+    starts = [run.info.start_time for run in local_runs.read(store.folder.database, names, "cell")]
     assert starts == sorted(starts)
 
 

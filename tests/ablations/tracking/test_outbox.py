@@ -28,7 +28,7 @@ from ablations.execution.jobs import record_cell
 from ablations.execution.runs_folder import RunsFolder, check
 from ablations.tracking import connection, recorder, replay
 from ablations.tracking.connection import UnavailableError
-from ablations.tracking.outbox import Entry, Spool
+from ablations.tracking.outbox import Entry, Outbox
 from ablations.tracking.reader import Store
 from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import Record
@@ -81,9 +81,8 @@ def test_a_locked_store_holds_no_cell_up_and_gets_everything_later(tracker: Trac
     with locked(runs):
         start = time.monotonic()
         waiting = record(below, two)
-        arm = below.start_arm("rrpo", "hash")
-        below.update_arm(arm, {"rm_ece": 0.25}, 1)
-        below.update_arm(arm, {"rm_ece": 0.5}, 1)
+        below.note_spread(0.25, 3)
+        below.note_spread(0.5, 4)
         below.record_failure(three, Lost("bug", "planted"), "log of three")
         assert time.monotonic() - start < 5
         assert len(waiting.points) == 4, "the waiting record can be read"
@@ -91,25 +90,26 @@ def test_a_locked_store_holds_no_cell_up_and_gets_everything_later(tracker: Trac
         assert "locked" in below.waiting()
         with pytest.raises(UnavailableError, match="does not answer"):
             Store(tracker.folder).states("tiny")
-    below.end(arm, "FINISHED")
-    below.end(below.parent, "FINISHED")
+    below.end_invocation("FINISHED")
     assert below.waiting() == ""
     store = Store(tracker.folder)
-    found = {name: states for name, states in runs_by_name(store).items() if not name.startswith("tiny ")}
-    assert found == {"sft/1": ["FINISHED"], "diffro/1": ["FINISHED"], "rrpo/1": ["FAILED"], "rrpo": ["FINISHED"]}
+    assert runs_by_name(store) == {"sft/1": ["FINISHED"], "diffro/1": ["FINISHED"], "rrpo/1": ["FAILED"]}, "cells alone"
     done, lost = store.states("tiny")
     assert set(done) == {one.hash, two.hash}
     assert str(lost[three.hash]) == "bug: planted"
     assert done[two.hash].scalars == waiting.scalars
     assert done[two.hash].points.equals(waiting.points)
     assert waiting.folder.is_relative_to(runs / "artifacts"), "a record held in memory follows its files"
-    summary = next(r for r in store.client.search_runs([store.experiment_id("tiny")]) if r.info.run_name == "rrpo")
-    assert summary.data.metrics["rm_ece"] == 0.5
-    parent = store.plans("tiny")[0].run_id
-    assert {r.data.tags.get("mlflow.parentRunId") for r in store.runs("tiny", "cell")} == {parent}
+    (invocation,) = store.runs("tiny", "parent")
+    assert (invocation.info.status, invocation.data.metrics) == ("FINISHED", {"primary_spread": 0.5})
+    cells = store.runs("tiny", "cell")
+    assert {(r.data.tags["invocation"], r.data.params["invocation"]) for r in cells} == {
+        (invocation.data.tags["entry"], invocation.info.run_name)
+    }
+    assert all("mlflow.parentRunId" not in r.data.tags for r in cells)
 
 
-def test_the_next_command_carries_the_spool_over(tracker: Tracker, runs: Path):
+def test_the_next_command_carries_the_outbox_over(tracker: Tracker, runs: Path):
     (cell,) = fakes.cells(["rrpo"], [1])
     with locked(runs):
         record(tracker, cell)
@@ -118,7 +118,7 @@ def test_the_next_command_carries_the_spool_over(tracker: Tracker, runs: Path):
     assert found.cell_hash == cell.hash
     assert found.folder.is_relative_to(moved / "artifacts")
     assert (found.folder / "audio" / "00_angry.wav").stat().st_size > 1000
-    assert Spool(moved / "spool").pending() == {}
+    assert Outbox(moved / "outbox").pending() == {}
 
 
 @pytest.mark.parametrize("moment", ["before the record", "in the midst of it"])
@@ -140,12 +140,12 @@ def test_another_mount_that_opens_the_folder_meanwhile_loses_no_artifact(
     if moment == "before the record":
         open_elsewhere()
     else:
-        real = replay.Replay._batches
-        monkeypatch.setattr(replay.Replay, "_batches", lambda *args: (real(*args), open_elsewhere()))
+        real = replay.Replay._log_datasets
+        monkeypatch.setattr(replay.Replay, "_log_datasets", lambda *args: (real(*args), open_elsewhere()))
     second = record(tracker, two)
     assert not mount.exists(), "nothing is written outside the folder"
     assert [len(found.points) for found in (first, second)] == [4, 4]
-    assert Spool(runs / "spool").pending() == {}
+    assert Outbox(runs / "outbox").pending() == {}
     here = Store(check(runs)).records("tiny")
     assert [len(found.points) for found in here] == [4, 4]
     assert all((found.folder / "audio" / "00_angry.wav").is_relative_to(runs) for found in here)
@@ -187,14 +187,16 @@ def test_a_run_whose_store_is_locked_ends_well_and_says_what_waits(
     assert again.table == outcome.table
     store = Store(check(runs))
     assert sorted(r.data.tags["mlflow.runName"] for r in store.runs("tiny", "cell")) == ["diffro/1", "rrpo/1"]
-    assert {r.info.status for kind in ("parent", "arm") for r in store.runs("tiny", kind)} == {"FINISHED"}
+    assert {r.info.status for r in store.runs("tiny", "parent")} == {"FINISHED"}
 
 
-@pytest.mark.parametrize("step", ["create_run", "log_batch", "log_artifacts", "set_terminated", "set_tag", "remove"])
+@pytest.mark.parametrize(
+    "step", ["create_run", "log_batch", "log_artifacts", "set_terminated", "set_tag", "log_inputs", "remove"]
+)
 def test_a_write_that_is_cut_off_anywhere_is_gone_on_with(tracker: Tracker, monkeypatch: pytest.MonkeyPatch, step: str):
     """The step is done, and then the process is dead: what the store took must not be there twice."""
     (cell,) = fakes.cells(["rrpo"], [1])
-    owner = {"remove": Spool, "log_artifacts": LocalArtifactRepository}.get(step, type(tracker.replay.client))
+    owner = {"remove": Outbox, "log_artifacts": LocalArtifactRepository}.get(step, type(tracker.replay.client))
     real = getattr(owner, step)
 
     def cut(self, *args, **kwargs):
@@ -209,11 +211,11 @@ def test_a_write_that_is_cut_off_anywhere_is_gone_on_with(tracker: Tracker, monk
     store = Store(tracker.folder)
     (found,) = store.records("tiny")
     assert len(store.runs("tiny", "cell")) == 1
-    history = store.client.get_metric_history(found.run_id, "policy/reward")
+    history = store.client.get_metric_history(found.run_id, "train/kl_token")
     assert [point.step for point in history] == list(range(1, 21))
     assert found.params["seed"] == "1"
     assert len(found.points) == 4
-    assert Spool(tracker.folder.spool).pending() == {}
+    assert Outbox(tracker.folder.outbox).pending() == {}
 
 
 def test_a_cell_that_another_runner_has_recorded_is_not_recorded_twice(tracker: Tracker):
@@ -224,9 +226,11 @@ def test_a_cell_that_another_runner_has_recorded_is_not_recorded_twice(tracker: 
     assert len(Store(tracker.folder).runs("tiny", "cell")) == 1
 
 
-def test_an_entry_that_the_store_refuses_waits_and_stops_no_other(tracker: Tracker):
+def test_an_entry_that_the_store_refuses_waits_and_stops_no_other(tracker: Tracker, monkeypatch: pytest.MonkeyPatch):
     bad, good = fakes.cells(["diffro", "rrpo"], [1])
-    tracker.record_cell(bad, {"a?b": 1.0}, {}, "MLflow takes no such name")
+    with monkeypatch.context() as patch:
+        patch.setattr(recorder, "cell_params", lambda cell: {"a?b": "MLflow takes no such name"})
+        tracker.record_cell(bad, {}, {}, "")
     assert "1 record waits" in tracker.waiting()
     assert "a?b" in tracker.waiting()
     record(tracker, good)
@@ -237,29 +241,30 @@ def test_an_entry_that_the_store_refuses_waits_and_stops_no_other(tracker: Track
 
 
 def test_an_entry_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    spool = Spool(tmp_path / "spool")
-    entry = Entry(key="cell-1", grid="tiny", name="a/1", started=5, metrics={"a": 0.1})
+    outbox = Outbox(tmp_path / "outbox")
+    entry = Entry(key="cell-1", experiment="tiny", name="a/1", started=5, metrics={"a": 0.1})
     (tmp_path / "file").write_text("content")
-    spool.put(entry, {"audio/file": tmp_path / "file"})
-    (place,) = spool.pending()
-    assert spool.pending()[place] == entry
+    outbox.put(entry, {"audio/file": tmp_path / "file"}, {"notes/text": "said"})
+    (place,) = outbox.pending()
+    assert outbox.pending()[place] == entry
+    assert (place / "artifacts" / "notes" / "text").read_text() == "said"
     assert (place / "artifacts" / "audio" / "file").stat().st_ino == (tmp_path / "file").stat().st_ino
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         with pytest.raises(OSError, match="No space"):
-            spool.put(replace(entry, key="cell-2"))
-    assert list(spool.pending().values()) == [entry]
-    assert not [path for path in spool.root.iterdir() if path.name.startswith(".cell")]
+            outbox.put(replace(entry, key="cell-2"))
+    assert list(outbox.pending().values()) == [entry]
+    assert not [path for path in outbox.root.iterdir() if path.name.startswith(".cell")]
     newer = replace(entry, metrics={"a": 0.2})
-    spool.put(newer)
-    assert list(spool.pending().values()) == [newer]
-    (place,) = spool.pending()
+    outbox.put(newer)
+    assert list(outbox.pending().values()) == [newer]
+    (place,) = outbox.pending()
     (place / "entry.json").write_text("{")
-    assert spool.pending() == {}
+    assert outbox.pending() == {}
 
 
 def test_a_sweep_meets_an_entry_that_is_finished_just_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    spool = Spool(tmp_path)
+    outbox = Outbox(tmp_path)
     (tmp_path / ".cell-1.5").mkdir()
     (tmp_path / ".cell-2.5").mkdir()
     os.utime(tmp_path / ".cell-2.5", (0, 0))
@@ -272,7 +277,7 @@ def test_a_sweep_meets_an_entry_that_is_finished_just_then(tmp_path: Path, monke
         return found
 
     monkeypatch.setattr(Path, "is_dir", finished)
-    spool.sweep()
+    outbox.sweep()
     assert [path.name for path in tmp_path.iterdir()] == ["cell-1.5"]
 
 
@@ -280,15 +285,15 @@ def test_a_sweep_meets_an_entry_that_is_finished_just_then(tmp_path: Path, monke
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The disk takes no entry for as many tries as the first number says."""
     left = [0]
-    real = Spool.put
+    real = Outbox.put
 
-    def put(self: Spool, *args: Any) -> None:
+    def put(self: Outbox, *args: Any) -> None:
         if left[0]:
             left[0] -= 1
             raise OSError(errno.ENOSPC, "No space left on device")
         real(self, *args)
 
-    monkeypatch.setattr(Spool, "put", put)
+    monkeypatch.setattr(Outbox, "put", put)
     return left
 
 
@@ -296,24 +301,20 @@ def test_what_a_full_disk_holds_up_is_written_once_there_is_room(tracker: Tracke
     good, bad = fakes.cells(["diffro", "rrpo"], [1])
     full_disk[0] = 10**9
     below = tracker.start_invocation([good, bad], {})
-    arm = below.start_arm("diffro", "hash")
-    below.update_arm(arm, {"rm_ece": 0.5}, 1)
+    below.note_spread(0.5, 3)
     below.record_failure(bad, Lost("bug", "planted"), "its log")
-    assert below.held_up().startswith("3 records: ")
+    assert below.held_up().startswith("2 records: ")
     with pytest.raises(OSError, match="No space"):
         record(below, good)
     full_disk[0] = 0
     record(below, good)
     assert below.held_up() == ""
-    below.end(arm, "FINISHED")
     store = Store(tracker.folder)
     done, lost = store.states("tiny")
     assert set(done) == {good.hash}
     assert str(lost[bad.hash]) == "bug: planted"
     (parent,) = store.plans("tiny")
-    children = [*store.runs("tiny", "cell"), *store.runs("tiny", "arm")]
-    assert [run.data.tags["mlflow.parentRunId"] for run in children] == [parent.run_id] * 3
-    assert store.runs("tiny", "arm")[0].data.metrics["rm_ece"] == 0.5
+    assert store.client.get_run(parent.run_id).data.metrics["primary_spread"] == 0.5
 
 
 def test_a_disk_that_is_full_for_the_summaries_alone_ends_no_run(
@@ -330,18 +331,18 @@ def test_a_disk_that_is_full_for_the_summaries_alone_ends_no_run(
         real(*args)
 
     monkeypatch.setattr(runner.GridRun, "close", fill_up_and_close)
-    real_start = Tracker.start_arm
+    real_failure = Tracker.record_failure
 
-    def fill_up_and_start(*args: Any) -> str:
+    def fill_up_and_record(*args: Any) -> None:
         full_disk[0] = 2
-        return real_start(*args)
+        real_failure(*args)
 
-    monkeypatch.setattr(Tracker, "start_arm", fill_up_and_start)
+    monkeypatch.setattr(Tracker, "record_failure", fill_up_and_record)
     outcome, text = run(cells)
     assert (outcome.status, outcome.done, outcome.waiting) == (1, 1, "")
-    assert text.count("PAUSED: the disk is full, which holds up 2 records: ") == 1
+    assert text.count("PAUSED: the disk is full, which holds up ") == 1
     store = Store(check(runs))
-    assert {r.info.status for kind in ("parent", "arm") for r in store.runs("tiny", kind)} == {"FAILED"}
+    assert {r.info.status for r in store.runs("tiny", "parent")} == {"FAILED"}
     assert [str(why)[:3] for why in store.states("tiny")[1].values()] == ["bug"]
 
 
@@ -359,7 +360,6 @@ folder = check(Path(sys.argv[2]))
 recorder.create(folder, "tiny")
 cells = fakes.cells([f"arm{k}" for k in range(40)], [1])
 tracker = Tracker(folder, "tiny", {}, {}).start_invocation(cells, {})
-tracker.start_arm("arm", "x")
 print("ready", flush=True)
 for cell in cells:
     for stage in cell.stages.values():
@@ -391,10 +391,9 @@ def test_kill_9_while_recording_loses_and_doubles_nothing(runs: Path, tmp_path: 
     runs_of_cells = store.runs("tiny", "cell")
     assert len(runs_of_cells) == len(records) == len({record.cell_hash for record in records})
     assert {run.info.status for run in runs_of_cells} <= {"FINISHED"}
-    for kind in ("parent", "arm"):
-        for run in store.runs("tiny", kind):
-            assert run.info.status == "KILLED"
-            assert "has ended" in run.data.tags["ended_by"]
+    for run in store.runs("tiny", "parent"):
+        assert run.info.status == "KILLED"
+        assert "has ended" in run.data.tags["ended_by"]
 
 
 FRESH = """
@@ -416,7 +415,7 @@ tracker = Tracker(folder, "tiny", {}, {}).start_invocation([cell], {})
 for stage in cell.stages.values():
     materialise(stage, folder.root, Context())
 record_cell(cell, folder.root, tracker, lambda done, total: None)
-tracker.end(tracker.parent, "FINISHED")
+tracker.end_invocation("FINISHED")
 print(json.dumps([tracker.waiting(), len(Store(folder).records("tiny"))]))
 """
 
@@ -446,4 +445,4 @@ def test_processes_open_one_fresh_store_at_once(tmp_path: Path, count: int):
     assert {record.label for record in store.records("tiny")} == {f"arm{k}" for k in range(count)}
     assert len(store.runs("tiny", "cell")) == count
     assert [run.info.status for run in store.runs("tiny", "parent")] == ["FINISHED"] * count
-    assert Spool(tmp_path / "runs" / "spool").pending() == {}
+    assert Outbox(tmp_path / "runs" / "outbox").pending() == {}

@@ -4,11 +4,14 @@ import hashlib
 import math
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import torch
 
 from rrpo.audio import log_mel
-from rrpo.corpus.config import EMOTIONS, SpeechConfig, SplitConfig, WorldConfig
+from rrpo.corpus import features
+from rrpo.corpus.config import EMOTIONS, AudioConfig, SpeechConfig, SplitConfig, WorldConfig
 from rrpo.corpus.features import SpeechSet, build, wave_of
 from rrpo.pipeline.stages import Context
 
@@ -65,3 +68,14 @@ def test_a_set_gives_padded_batches_lengths_and_labels(tmp_path):
 def test_an_empty_split_is_an_empty_set(tmp_path):
     build(SpeechConfig(world=WorldConfig(), split=SplitConfig(name="none", size=0)), {}, tmp_path, Context())
     assert len(SpeechSet.load(tmp_path)) == 0
+
+
+def test_frames_are_written_as_numpy_writes_them(tmp_path: Path) -> None:
+    """Byte for byte, for no utterance, few, and more rows than had digits when the header was first written."""
+    rng = np.random.default_rng(0)
+    for lengths in ([], [3, 1, 2], [40_000, 70_000]):
+        mels = [rng.normal(size=(length, 80)).astype(np.float16) for length in lengths]
+        features.write_speech(tmp_path, AudioConfig(), ("sad",), [], iter(mels))
+        np.save(tmp_path / "expected.npy", np.concatenate([np.zeros((0, 80), np.float16), *mels]))
+        assert (tmp_path / "mel.npy").read_bytes() == (tmp_path / "expected.npy").read_bytes()
+        assert np.load(tmp_path / "offsets.npy").tolist() == [0, *np.cumsum(lengths)]

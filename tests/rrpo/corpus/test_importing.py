@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,89 @@ def test_every_fault_is_skipped_with_its_reason(tmp_path: Path) -> None:
     }
 
 
+def test_odd_files_are_converted_or_skipped_with_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    joy = tmp_path / "c/anna/joy"
+    write_tone(joy / "stereo at 48 kHz.WAV", 210, rate=48000)
+    mono, rate = soundfile.read(joy / "stereo at 48 kHz.WAV")
+    soundfile.write(joy / "stereo at 48 kHz.WAV", np.stack([mono, mono], 1), rate)
+    write_tone(joy / "Ärger 怒 \n.wav", 220)
+    write_tone(joy / "three.flac", 230)
+    write_tone(joy / "whole.wav", 240)
+    whole = (joy / "whole.wav").read_bytes()
+    (joy / "truncated.wav").write_bytes(whole[:3000])
+    (joy / "piped.wav").write_bytes(whole[:40] + b"\xff\xff\xff\xff" + whole[44:6000])
+    (joy / "header.wav").write_bytes(whole[:20])
+    write_tone(joy / "broken.flac", 250)
+    (joy / "broken.flac").write_bytes((joy / "broken.flac").read_bytes()[:-500])
+    write_tone(joy / "huge.wav", 260, seconds=61)
+    antiphase = np.stack([mono, -mono], 1)
+    soundfile.write(joy / "antiphase.wav", antiphase, rate)
+    soundfile.write(joy / "faint.wav", 1e-4 * mono, rate, subtype="FLOAT")
+    soundfile.write(joy / "infinite.wav", np.full(800, np.inf), 16000, subtype="FLOAT")
+    (joy / "folder.wav").mkdir()
+    (joy / "dangling.wav").symlink_to(tmp_path / "nowhere.wav")
+    write_tone(tmp_path / "bytes.wav", 270)
+    odd = os.fsencode(joy) + b"/\xff.wav"
+    os.rename(os.fsencode(tmp_path / "bytes.wav"), odd)
+    found = import_corpus(READERS["folders"], tmp_path / "c", tmp_path / "m.jsonl", labels={}, language="en")
+    reasons = {Path(entry.entry).stem: entry.reason for entry in found.skipped}
+    assert reasons == {
+        "truncated": "truncated",
+        "header": "not readable as audio",
+        "broken": "not readable as audio",
+        "huge": "longer than 60 s",
+        "antiphase": "silent",
+        "faint": "silent",
+        "infinite": "holds NaN or infinite samples",
+        "dangling": "not readable as audio",
+        "folder": "not readable as audio",
+        "?": "its name is not UTF-8",
+    }
+    used = {Path(u.audio or "").name for u in read_manifest(tmp_path / "m.jsonl", None)}
+    assert used == {"stereo at 48 kHz.WAV", "Ärger 怒 \n.wav", "three.flac", "whole.wav", "piped.wav"}
+    assert run("folders", tmp_path / "c", "--out", tmp_path / "m.jsonl", "--language", "en").exit_code == 0
+
+
+def test_the_same_audio_has_the_same_checksum_wherever_it_lies(tmp_path: Path) -> None:
+    TestFolders().corpus(tmp_path / "c")
+    TestFolders().corpus(tmp_path / "d")
+
+    def checksum(name: str) -> str:
+        found = import_corpus(READERS["folders"], tmp_path / name, tmp_path / "m.jsonl", labels={}, language="en")
+        return found.checksum
+
+    first = checksum("c")
+    assert first == checksum("d")
+    lines = (tmp_path / "m.jsonl").read_text().splitlines()
+    assert len({json.loads(line)["sha256"] for line in lines}) == len(lines) == 3
+    write_tone(tmp_path / "d/anna/joy/1.wav", 999)
+    assert first != checksum("d")
+
+
+def test_loudness_is_one_gain_a_speaker(tmp_path: Path) -> None:
+    for speaker, scale in (("anna", 1.0), ("ben", 0.1)):
+        for label, level in (("anger", 0.4), ("sadness", 0.1)):
+            folder = tmp_path / "c" / speaker / label
+            folder.mkdir(parents=True)
+            wave = level * scale * np.sin(2 * np.pi * 200 * np.arange(48000) / 48000)
+            soundfile.write(folder / "1.wav", np.stack([wave, wave], 1), 48000, subtype="FLOAT")
+    out = tmp_path / "m.jsonl"
+    for _ in range(2):
+        result = run("folders", tmp_path / "c", "--out", out, "--language", "en", "--loudness", "-20")
+        assert result.exit_code == 0, result.output
+    assert f"wrote converted copies to {tmp_path / 'm.audio'}" in result.output
+    assert len(list((tmp_path / "m.audio").iterdir())) == 4
+    power = {}
+    for utterance in read_manifest(out, None):
+        wave, rate = soundfile.read(str(utterance.audio))
+        assert (rate, wave.ndim) == (16000, 1)
+        power[utterance.speaker, utterance.emotion] = float(np.mean(wave**2))
+    for speaker in ("anna", "ben"):
+        angry, sad = power[speaker, "anger"], power[speaker, "sadness"]
+        assert 10 * np.log10((angry + sad) / 2) == pytest.approx(-20, abs=0.05)
+        assert angry / sad == pytest.approx(16, rel=0.01), "who shouts still shouts"
+
+
 def test_labels_that_are_in_no_map_are_counted_and_left_out(tmp_path: Path) -> None:
     TestFolders().corpus(tmp_path / "c")
     (tmp_path / "map.json").write_text('{"joy": "happy", "fear": "fearful"}')
@@ -101,7 +185,7 @@ def test_splits_are_by_speaker_and_stay_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nosuch", "c", "--out", "m.jsonl"], "no corpus reader named 'nosuch'; there are folders"),
+        (["nosuch", "c", "--out", "m.jsonl"], "no corpus reader named 'nosuch'; there are casia, crema-d"),
         (["folders", "none", "--out", "m.jsonl"], "none: no such folder"),
         (["folders", "c", "--out", "m.jsonl"], "does not tell the language; give it with --language"),
         (["folders", "c", "--out", "m.jsonl", "--labels", "none.json"], "none.json cannot be read"),

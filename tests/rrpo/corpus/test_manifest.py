@@ -1,6 +1,7 @@
 """Manifests: ours come back as they were; a user's bad line is named with its fault."""
 
 import json
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import soundfile
 from rrpo.corpus import features, prompts
 from rrpo.corpus.config import EMOTIONS, AudioConfig, PromptConfig, SpeechConfig, SplitConfig, WorldConfig
 from rrpo.corpus.intake import check_apart, check_manifest, check_speakable
-from rrpo.corpus.manifest import ManifestError, phone_inventory, read_manifest, write_manifest
+from rrpo.corpus.manifest import Manifest, ManifestError, phone_inventory, read_manifest, write_manifest
 from rrpo.corpus.splits import draw_split
 from rrpo.identity import content_hash
 from rrpo.pipeline.stages import Context
@@ -180,3 +181,26 @@ def test_a_manifest_of_prompts_asks_for_every_line_and_needs_no_audio(tmp_path):
     manifest = _checked(write(tmp_path, prompt, {**prompt, "emotion": "happy"}), None)
     prompts.build(PromptConfig(world=WorldConfig(), texts="eval", size=300, manifest=manifest), {}, tmp_path, Context())
     assert [(p.speaker, p.emotion) for p in prompts.load_prompts(tmp_path)] == [("li", "sad"), ("li", "happy")]
+
+
+@pytest.mark.long
+def test_a_long_manifest_streams_in_constant_memory(tmp_path):
+    """100,000 lines: some 200 MB as a list; one at a time the guard against repeated ids is all that stays."""
+    path = tmp_path / "long.jsonl"
+    row = json.dumps({**GOOD, "phones": ["a"] * 30})
+    with path.open("w") as out:
+        for _ in range(100_000):
+            out.write(row + "\n")
+    manifest = Manifest(path=path, emotions=EMOTIONS)
+    tracemalloc.start()
+    assert sum(1 for _ in manifest) == 100_000
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 12e6
+
+
+def test_a_manifest_is_read_anew_each_time(tmp_path):
+    manifest = Manifest(path=Path(write(tmp_path, GOOD)), emotions=EMOTIONS)
+    assert list(manifest) == list(manifest) == read_manifest(manifest.path, EMOTIONS)
+    write(tmp_path, GOOD, GOOD)
+    assert len(list(manifest)) == 2

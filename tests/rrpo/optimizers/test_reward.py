@@ -54,7 +54,8 @@ def test_full_l_ser_adds_alpha_times_the_loss_under_attack(model: RewardModel, F
 
 
 def test_all_options_agree_without_regularisers(model: RewardModel, F: Tensor) -> None:
-    hard, smoothed, full = (reward_loss(model, F, LENGTHS, TARGET, reward, OFF) for reward in REWARDS)
+    readings = ("hard_ce", "smoothed_ce", "full_l_ser")
+    hard, smoothed, full = (reward_loss(model, F, LENGTHS, TARGET, reward, OFF) for reward in readings)
     assert torch.equal(hard, smoothed)
     assert torch.equal(hard, full)
 
@@ -96,6 +97,15 @@ def test_hard_ce_is_minus_the_log_probability_of_the_target(model: RewardModel, 
     torch.testing.assert_close(-p[torch.arange(4), TARGET].log(), reward_loss(model, F, LENGTHS, TARGET))
 
 
+def test_bounded_rewards_by_hand(model: RewardModel, F: Tensor) -> None:
+    with torch.no_grad():
+        model.head.weight *= 30
+    p = model(F, LENGTHS).softmax(1)[torch.arange(4), TARGET]
+    assert p.min() < 0.9 < p.max()
+    torch.testing.assert_close(-reward_loss(model, F, LENGTHS, TARGET, "bounded"), p)
+    torch.testing.assert_close(-reward_loss(model, F, LENGTHS, TARGET, "clipped"), p.clamp(max=0.9).log())
+
+
 def test_unknown_reward_is_refused(model: RewardModel, F: Tensor) -> None:
-    with pytest.raises(ValueError, match="unknown reward 'soft'; use one of hard_ce, smoothed_ce, full_l_ser"):
+    with pytest.raises(ValueError, match="unknown reward 'soft'; use one of hard_ce, smoothed_ce, full_l_ser, "):
         reward_loss(model, F, LENGTHS, TARGET, "soft")

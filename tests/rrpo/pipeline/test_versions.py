@@ -4,23 +4,29 @@
 module below it, as syntax trees without docstrings (of config modules: their constants). When this test fails: raise the
 stage's number in `rrpo.pipeline.versions` if what it computes changed, then run ``python
 tests/rrpo/pipeline/test_versions.py`` to store the new digests.
+
+Stage ``finetune`` stands for RRPO's own regularisers. Each of their controls has an entry ``finetune with NAME``, for what its
+module runs beyond them, and a `Regularizer.version` of its own.
 """
 
 import ast
 import functools
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rrpo.config import ArmConfig
+from rrpo.corpus.config import ManifestConfig
 from rrpo.pipeline import dataflow, world
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import walk
 from rrpo.pipeline.versions import VERSIONS
 from rrpo.plugins import Choice
 from rrpo.profiles import SMOKE
+from rrpo.regularizers import CONTROLS, REGULARIZERS
 from rrpo.validation.sections import sections
 
 ROOT = Path(dataflow.__file__).parents[2]
@@ -83,30 +89,59 @@ def digest(module: str) -> str:
     return ast.dump(tree)
 
 
-def current() -> dict[str, dict[str, object]]:
+def digest_of(modules: set[str]) -> str:
+    return hashlib.sha256("".join(digest(m) for m in sorted(modules)).encode()).hexdigest()[:16]
+
+
+def stage_builds() -> dict[str, str]:
+    """Kind of stage -> the module that builds it."""
     cell = Cell(label="rrpo", arm=ArmConfig(), seed=0, profile=SMOKE)
     roots = [*cell.stages.values(), *sections(SMOKE, 1000).values(), world.third_judge(SMOKE)]
     roots += [dataflow.listened(SMOKE, ArmConfig(), 0, name) for name in dataflow.LISTENERS]
     roots += [dataflow.examined_voices(SMOKE, ArmConfig(), 0, engine) for engine in world.SYNTHESISERS]
     roots.append(dataflow.assessed(SMOKE, ArmConfig(), 0))
     roots.append(dataflow.measured(SMOKE, ArmConfig(), 0, "ls"))
+    mine = replace(SMOKE, tests={"mine": ManifestConfig(digest="", path="")})
+    roots.append(dataflow.recognised(mine, ArmConfig(), 0, "mine"))
     roots.append(dataflow.opinion(SMOKE, ArmConfig(), 0, Choice(name="any")))
     roots.append(dataflow.transferred(SMOKE, {"rrpo": ArmConfig()}, 0))
-    builds = {stage.name: stage.build.split(":")[0] for stage in walk(*roots)}
-    digests = {
-        name: hashlib.sha256("".join(digest(m) for m in sorted(closure(module))).encode()).hexdigest()[:16]
-        for name, module in sorted(builds.items())
+    roots.append(dataflow.reward_model(SMOKE, ArmConfig(members=2, combination="mean", rounds=1), 0))
+    return {stage.name: stage.build.split(":")[0] for stage in walk(*roots)}
+
+
+def current() -> dict[str, dict[str, object]]:
+    found: dict[str, dict[str, object]] = {
+        name: {"version": VERSIONS[name], "digest": digest_of(closure(module))}
+        for name, module in sorted(stage_builds().items())
     }
-    return {name: {"version": VERSIONS[name], "digest": value} for name, value in digests.items()}
+    finetune = closure("rrpo.training.finetune")
+    return found | {
+        f"finetune with {name}": {
+            "version": control.version,
+            "digest": digest_of(closure(type(control).__module__) - finetune),
+        }
+        for name, control in CONTROLS.items()
+    }
 
 
-@pytest.mark.parametrize("name", sorted(VERSIONS))
+@pytest.mark.parametrize("name", [*sorted(VERSIONS), *(f"finetune with {name}" for name in CONTROLS)])
 def test_source_and_version_move_together(name: str) -> None:
     stored = json.loads(DIGESTS.read_text())
     assert current()[name] == stored.get(name), (
         f"the source of stage {name!r} changed: raise VERSIONS[{name!r}] if its results change, "
         "then run `python tests/rrpo/pipeline/test_versions.py`"
     )
+
+
+def test_controls_are_guarded_one_by_one() -> None:
+    """No stage runs the files of controls that are not chosen; every control has a number, which is in its keys."""
+    own = {type(control).__module__ for control in CONTROLS.values()}
+    for name, module in stage_builds().items():
+        assert not own & closure(module), name
+    packaged = {type(found).__module__ for found in REGULARIZERS.values() if not found.paper}
+    assert own >= {module for module in packaged if module.startswith("rrpo.")}
+    for name, control in CONTROLS.items():
+        assert REGULARIZERS.choice(name).source == f"version {control.version}" != "version 0"
 
 
 if __name__ == "__main__":

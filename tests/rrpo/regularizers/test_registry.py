@@ -44,11 +44,11 @@ def test_rrpos_own_are_always_there_with_the_strengths_of_the_config():
     config = RegularizerConfig(epsilon=0.2, mix_db_low=0.0, alpha=0.3, epsilon_adv=0.7, adv_norm="relative")
     adversarial = Adversarial(alpha=0.3, epsilon_adv=0.7, adv_norm="relative")
     assert active(config) == [LabelSmoothing(epsilon=0.2), EnergyMixup(mix_db_low=0.0), adversarial]
-    assert list(REGULARIZERS) == ["ls", "eam", "adv"], "the order in which they act"
+    assert list(REGULARIZERS)[:3] == ["ls", "eam", "adv"], "the order in which they act"
 
 
 def test_the_papers_strengths_and_off_are_the_configs_known_ones():
-    on = {name: {} for name in REGULARIZERS}
+    on = {name: {} for name, found in REGULARIZERS.items() if found.paper}
     assert configured({}) == configured(on) == RegularizerConfig()
     off = {name: {k.name: k.off for k in r.own_knobs() if k.off is not None} for name, r in REGULARIZERS.items()}
     assert configured(off) == OFF

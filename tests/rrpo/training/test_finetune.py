@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from rrpo.corpus.draws import key
 from rrpo.corpus.features import SpeechSet
 from rrpo.models.reward_model import RewardModel
 from rrpo.pipeline.stages import Context
+from rrpo.regularizers import CONTROLS, REGULARIZERS
 from rrpo.training import finetune, pretrain
 from rrpo.training.data import TrainingFrames, vote_shares
 
@@ -153,6 +154,16 @@ class TestFinetune:
     )
     def test_each_component_changes_the_model(self, tune: Tune, change: dict[str, float]) -> None:
         assert not same(tune(OFF)[0], tune(replace(OFF, **change))[0])
+
+    @pytest.mark.parametrize("name", CONTROLS)
+    def test_controls_change_the_model_and_are_off_at_their_identity_under_dropout(self, tune: Tune, name: str) -> None:
+        control = REGULARIZERS[name]
+        off = {knob.name: knob.off for knob in control.own_knobs() if knob.off is not None}
+        arms = [asdict(control), asdict(control) | off]
+        on, idle = (replace(OFF, added=(REGULARIZERS.choice(name, **options),)) for options in arms)
+        plain = tune(OFF)[0]
+        assert same(plain, tune(idle)[0])
+        assert not same(plain, tune(on)[0])
 
     def test_off_values_ignore_the_other_settings_of_the_component(self, tune: Tune) -> None:
         idle = replace(OFF, epsilon_adv=7.0, adv_norm="relative", mix_db_low=1.0, mix_db_high=2.0)

@@ -1,0 +1,123 @@
+"""A cell's metrics by step: from its tables when it is complete, and line by line while its optimisation runs.
+
+The worker appends the rows that its judges measured to a file beside the stages, ``progress/<stage>.jsonl``; the parent reads it
+every few seconds and shows them in MLflow. Nothing depends on it: the complete record has every point.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ablations.tracking.records import (
+    CURVES_FILE,
+    EVALUATION,
+    KL_AXIS,
+    KL_STEP,
+    LISTENERS,
+    METRICS,
+    POINTS_FILE,
+    TEST_POINTS_FILE,
+    TRAIN,
+    added,
+)
+
+TABLES = {CURVES_FILE: TRAIN, POINTS_FILE: EVALUATION, TEST_POINTS_FILE: EVALUATION}
+"""Tables by step, and the prefix of the metrics that their columns become."""
+PERIOD = 5.0
+"""Seconds between two looks for new points."""
+Point = tuple[str, float, int]
+"""Metric, value, step."""
+
+
+def points(rows: Iterable[Mapping[Any, Any]], prefix: str) -> list[Point]:
+    """The metrics (`records.METRICS`) in the rows of a table; a training step that no judge looked at is left out."""
+    found: list[Point] = []
+    for row in rows:
+        values = {f"{prefix}{name}": float(value) for name, value in row.items() if name != "step"}
+        kl = values.get(f"{TRAIN}kl_token", math.nan)
+        if prefix == TRAIN and not math.isfinite(kl):
+            continue
+        values[KL_AXIS] = round(KL_STEP * round(kl / KL_STEP), 6) if prefix == TRAIN else math.nan
+        kept = {name: value for name, value in values.items() if name in METRICS and math.isfinite(value)}
+        found += [(name, value, int(row["step"])) for name, value in kept.items()]
+    return found
+
+
+def stored(folder: Path) -> list[Point]:
+    """The points of all tables among a cell's artifacts, and the accuracies by the judges of plugins."""
+    judges = [name for name in added(folder) if name not in LISTENERS]
+    found = [point for name, prefix in TABLES.items() for point in points(_rows(folder / name), prefix)]
+    for judge in judges:
+        rows = _rows(folder / f"{judge}_{POINTS_FILE}")
+        column = f"{judge}_accuracy"
+        found += [(f"{EVALUATION}{column}", float(row[column]), int(row["step"])) for row in rows if column in row]
+    return [point for point in found if math.isfinite(point[1])]
+
+
+def _rows(path: Path) -> list[dict[Any, Any]]:
+    """A table by step; empty where there is none, or the arm takes no steps."""
+    import pandas as pd
+
+    table = pd.read_parquet(path) if path.is_file() else pd.DataFrame()
+    return table.to_dict("records") if "step" in table.columns else []
+
+
+def live_file(store: Path, stage_folder: str) -> Path:
+    """Where the optimisation whose folder has that name writes its rows."""
+    return store / "progress" / f"{stage_folder}.jsonl"
+
+
+def writer(path: Path) -> Callable[[int, Mapping[str, float]], None]:
+    """For `rrpo.pipeline.stages.Context.watch`: starts the file anew, since a resumed optimisation tells all its rows again."""
+    path.unlink(missing_ok=True)
+
+    def watch(step: int, row: Mapping[str, float]) -> None:
+        if found := points([{**row, "step": step}], TRAIN):
+            with contextlib.suppress(OSError):  # a curve is worth no build
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(found) + "\n")
+
+    return watch
+
+
+@dataclass
+class Follower:
+    """Reads the lines that are new in the files of running stages."""
+
+    store: Path
+    """The runs folder."""
+    _read: dict[str, int] = field(default_factory=dict)
+    _due: float = 0.0
+
+    def due(self) -> bool:
+        """Whether it is time to look; at most every `PERIOD` seconds."""
+        now = time.monotonic()
+        if now < self._due:
+            return False
+        self._due = now + PERIOD
+        return True
+
+    def restart(self, stage_folder: str) -> None:
+        """A stage begins, perhaps once more."""
+        self._read.pop(stage_folder, None)
+
+    def new(self, stage_folder: str) -> list[Point]:
+        """The points of a stage that were not read before; whole lines alone."""
+        try:
+            content = live_file(self.store, stage_folder).read_bytes()
+        except OSError:
+            return []
+        start = self._read.get(stage_folder, 0)
+        end = content.rfind(b"\n") + 1
+        self._read[stage_folder] = end
+        return [
+            (name, value, step) for line in content[start:end].splitlines() for name, value, step in json.loads(line)
+        ]

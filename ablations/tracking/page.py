@@ -1,0 +1,125 @@
+"""What MLflow shows when a grid's experiment is opened: arms grouped, charts against KL and step, a description.
+
+MLflow keeps a shared view as an experiment tag and opens it by an address (*Share* in its UI); this writes such a tag.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ablations.execution.runs_folder import RunsFolder
+from ablations.tracking.connection import TRAINING, answering
+from ablations.tracking.reader import Store
+from ablations.tracking.records import EVALUATION, KL_AXIS, TAG_GRID, TAG_KIND, TRAIN
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+VIEW = "arms"
+"""The view's name in tag and address."""
+NOTE = "mlflow.note.content"
+NOTE_LIMIT = 20_000
+"""Characters of an experiment's tag."""
+COLUMNS = (
+    "clean_success",
+    "end_test_accuracy",
+    "end_proxy_accuracy",
+    "end_hack_rate",
+    "end_phone_error_rate",
+    "end_kl_token",
+)
+"""Metrics in the table of runs."""
+CHARTS: dict[str, tuple[tuple[str, str], ...]] = {
+    "Against KL": tuple((f"{TRAIN}{name}", KL_AXIS) for name in ("val_accuracy", "proxy_accuracy", "val_clean")),
+    "At the end": tuple((name, "") for name in ("clean_success", "end_test_accuracy", "end_hack_rate")),
+    "Against step": tuple(
+        (f"{TRAIN}{name}", "step") for name in ("val_accuracy", "proxy_accuracy", "val_clean", "kl_token", "loss")
+    ),
+    "Checkpoints": tuple((f"{EVALUATION}{name}", "step") for name in ("test_accuracy", "proxy_accuracy", "kl_token")),
+}
+"""Sections of the page of charts -> metrics and their x-axes; none: one bar an arm."""
+
+
+def prepare(client: MlflowClient, experiment: str, arms: Iterable[str]) -> None:
+    """Give an experiment the view, with groups of these arms."""
+    for name, value in (TRAINING | {f"mlflow.sharedViewState.{VIEW}": json.dumps(_state(arms))}).items():
+        client.set_experiment_tag(experiment, name, value)
+
+
+def address(folder: RunsFolder, experiment: str) -> str:
+    """Where the charts of an experiment stand, once the UI runs."""
+    query = f"viewStateShareKey={VIEW}&compareRunsMode=CHART&workflowType=machine_learning"
+    return f"{folder.ui_address}/#/experiments/{experiment}/runs?{query}"
+
+
+def how_to_open(folder: RunsFolder, experiment: str) -> str:
+    """A line for the end of a command."""
+    there = address(folder, experiment) if experiment else folder.ui_address
+    return there if folder.server else f"{folder.ui_command()} then {there}"
+
+
+def report_run(store: Store, grid: str) -> str:
+    """The run that holds a grid's newest report, made where there is none yet."""
+    if earlier := store.runs(grid, "report"):
+        return str(earlier[-1].info.run_id)
+    with answering(store.folder):
+        made = store.client.create_run(
+            store.beside(grid), run_name=f"report of {grid}", tags={TAG_KIND: "report", TAG_GRID: grid}
+        )
+        store.client.set_terminated(made.info.run_id)
+    return str(made.info.run_id)
+
+
+def keep_report(store: Store, grid: str, paths: Iterable[Path], where: str) -> None:
+    """Log a report's files into the folder ``where`` of the grid's report run; what a former report left there stays."""
+    run = report_run(store, grid)
+    with answering(store.folder):
+        for path in paths:
+            store.client.log_artifact(run, str(path), where)
+
+
+def describe(store: Store, grid: str, text: str) -> None:
+    """Set the description of a grid's experiment: Markdown, without its pictures, and a link to the report's files."""
+    run, experiment = report_run(store, grid), store.experiment_id(grid)
+    words = re.sub(r"^!\[.*\]\(.*\)\n?", "", text, flags=re.MULTILINE).strip()
+    place = f"#/experiments/{store.beside(grid)}/runs/{run}/artifacts"
+    files = f"Tables, figures and `report.html`: [artifacts of the report's run]({place}). "
+    again = f"Regenerate: `python -m reports.run --grid {grid}`."
+    with answering(store.folder):
+        store.client.set_experiment_tag(experiment, NOTE, f"{words[: NOTE_LIMIT - 500]}\n\n{files}{again}")
+
+
+def _state(arms: Iterable[str]) -> dict[str, Any]:
+    sections = [_section(name) for name in CHARTS]
+    charts = [_chart(name, *chart) for name, charts in CHARTS.items() for chart in charts]
+    return {
+        "orderByKey": "attributes.`Created`",
+        "orderByAsc": True,
+        "selectedColumns": [*(f"metrics.`{name}`" for name in COLUMNS), "params.`seed`"],
+        "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "param", "groupByData": "arm"}]},
+        "groupsExpanded": {f"param.arm.{arm}": False for arm in arms},
+        "runsHiddenMode": "SHOW_ALL",
+        "compareRunSections": sections,
+        "compareRunCharts": charts,
+        "isAccordionReordered": True,
+    }
+
+
+def _section(name: str) -> dict[str, Any]:
+    return {"uuid": name, "name": name, "display": True, "isReordered": True, "columns": 2, "cardHeight": 300}
+
+
+def _chart(section: str, metric: str, axis: str) -> dict[str, Any]:
+    chart = {"uuid": f"{section}/{metric}", "metricSectionId": section, "metricKey": metric, "runsCountToCompare": 100}
+    if not axis:
+        return chart | {"type": "BAR"}
+    axes = {"xAxisKey": "step"} if axis == "step" else {"xAxisKey": "metric", "selectedXAxisMetricKey": axis}
+    return (
+        chart
+        | axes
+        | {"type": "LINE", "useGlobalXaxisKey": False, "yAxisKey": "metric", "range": {}, "lineSmoothness": 0}
+    )

@@ -1,0 +1,85 @@
+"""Emotion recognition on the user's own test sets, as RRPO's Table 2: accuracies of each reward model, and effects on them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ablations.rendering.sheet import Column, Sheet, Value
+from ablations.rendering.summary import FRAMES, over_seeds, scalar
+from ablations.stats.contrasts import apply, corner_effects, main_effects, overall
+from ablations.stats.family import margin_text
+from ablations.stats.statistics import t_interval
+from reports.loading import Selection
+from reports.verdicts import simultaneous, verdict
+
+WEIGHTED, UNWEIGHTED = "rm_wa_", "rm_ua_"
+"""How the scalars of a test set begin: `rrpo.diagnostics.recognition`."""
+
+
+def sets_examined(selection: Selection) -> list[str]:
+    """Names of the user's own test sets on which some reward model was examined."""
+    names = {name for record in selection.records for name in record.scalars}
+    return sorted(name.removeprefix(UNWEIGHTED) for name in names if name.startswith(UNWEIGHTED))
+
+
+def sheet(selection: Selection) -> Sheet | None:
+    """Weighted and unweighted accuracy of every arm's reward model on every test set; None without a test set."""
+    sets = sets_examined(selection)
+    if not sets:
+        return None
+    columns = [
+        Column(f"{start}{name}", f"{name}, {measure}, %", "percent", +1)
+        for name in sets
+        for start, measure in ((WEIGHTED, "WA"), (UNWEIGHTED, "UA"))
+    ]
+    values = [scalar(column.name, selection.records) for column in columns]
+    rows: list[tuple[Value, ...]] = []
+    for arm in selection.arms:
+        seeds = [record.seed for record in selection.of(arm)]
+        rows.append((arm, float(len(seeds)), *(over_seeds(arm, seeds, found) for found in values)))
+    counts = [
+        f"{name}: {_mean(selection, f'rm_n_{name}')} utterances, {_mean(selection, f'rm_left_out_{name}')} left out, whose "
+        "emotion is none of the reward model's"
+        for name in sets
+    ]
+    notes = (
+        "WA: share of utterances recognised; UA: mean recall over the emotions that the set holds. Mean over seeds (or folds of "
+        f"speakers, one a seed) ± half the 95 % t-interval. {'; '.join(counts)}.",
+    )
+    head = (Column("arm", "RM of arm"), Column("n", "n", "count"))
+    return Sheet("recognition", "Emotion recognition", (*head, *columns), tuple(rows), notes, FRAMES)
+
+
+def effects(selection: Selection) -> Sheet | None:
+    """Each regulariser's effect on UA, over the factorial and within RRPO, on every test set; None where no seed allows one."""
+    contrasts = main_effects() | corner_effects() | overall()
+    level = simultaneous(contrasts)
+    seeds = sorted({record.seed for record in selection.records})
+    rows: list[tuple[Value, ...]] = []
+    for name in sets_examined(selection):
+        values = scalar(f"{UNWEIGHTED}{name}", selection.records)
+        for contrast, weights in contrasts.items():
+            x = apply(weights, values, seeds)
+            x = x[np.isfinite(x)]
+            if len(x):
+                rows.append((f"{name}: {contrast}", float(len(x)), t_interval(x, level), verdict(x, level)))
+    if not rows:
+        return None
+    columns = (
+        Column("contrast", "contrast"),
+        Column("n", "n", "count"),
+        Column("ua", "UA, points", "gain"),
+        Column("verdict", "verdict"),
+    )
+    notes = (
+        f"Paired differences within seeds or folds; intervals at {level:.4f} hold simultaneously over the {len(contrasts)} "
+        f"contrasts of one test set. An interval without 0 is a difference, one within ±{margin_text()} an equivalence. Not part "
+        "of the primary family. Folds share training speakers, which makes their intervals too narrow.",
+    )
+    return Sheet("recognition_effects", "Effects on emotion recognition", columns, tuple(rows), notes)
+
+
+def _mean(selection: Selection, name: str) -> str:
+    """A count over the cells that have it: folds may differ."""
+    found = [record.scalars[name] for record in selection.records if name in record.scalars]
+    return f"{np.mean(found):.0f}"

@@ -1,0 +1,51 @@
+"""CREMA-D: ``AudioWAV/AAAA_SSS_EEE_LL.wav``, English, 91 actors, 12 sentences, 16 kHz.
+
+The parts are actor, sentence, emotion, level. ``1076_MTI_SAD_XX`` is silent, and is skipped as every silent file is. *Disgust* is
+none of the package's emotions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from rrpo.corpus.readers.base import READERS, Recording, Skipped
+from rrpo.corpus.readers.named import NamedFiles
+
+SENTENCES = {
+    "IEO": "It's eleven o'clock.",
+    "TIE": "That is exactly what happened.",
+    "IOM": "I'm on my way to the meeting.",
+    "IWW": "I wonder what this is about.",
+    "TAI": "The airplane is almost full.",
+    "MTI": "Maybe tomorrow it will be cold.",
+    "IWL": "I would like a new alarm clock.",
+    "ITH": "I think I have a doctor's appointment.",
+    "DFA": "Don't forget a jacket.",
+    "ITS": "I think I've seen this before.",
+    "TSI": "The surface is slick.",
+    "WSI": "We'll stop in a couple of minutes.",
+}
+"""Code of the sentence -> what is said."""
+
+
+class CremaD(NamedFiles):
+    """Labels are what the actors were asked for, not what raters heard."""
+
+    labels: Mapping[str, str] = {"ANG": "angry", "HAP": "happy", "SAD": "sad", "FEA": "fearful", "NEU": "neutral"}
+    name = re.compile(r"(?P<actor>\d{4})_(?P<sentence>[A-Z]{3})_(?P<emotion>[A-Z]{3})_[A-Z]{1,2}")
+    layout = "ACTOR_SENTENCE_EMOTION_LEVEL, such as 1001_IEO_ANG_HI"
+
+    def recording(self, audio: Path, tags: re.Match[str]) -> Recording | Skipped:
+        """As `NamedFiles.recording`."""
+        return Recording(
+            audio=audio,
+            speaker=tags["actor"],
+            label=tags["emotion"],
+            text=SENTENCES.get(tags["sentence"], ""),
+            language="en",
+        )
+
+
+READERS.register("crema-d", CremaD())

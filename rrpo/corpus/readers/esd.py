@@ -1,0 +1,83 @@
+"""ESD: ``<speaker>/<Emotion>/[train|test|evaluation/]<speaker>_<NNNNNN>.wav``, 16 kHz.
+
+Speakers 0001 to 0010 speak Mandarin, 0011 to 0020 English. ``<speaker>/<speaker>.txt`` has a line for each utterance: its name,
+what is said, the emotion, separated by tabs; the emotions of the Mandarin speakers are in Chinese. The folders train, test and
+evaluation, where they are there, are ignored: splits are by speaker.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from rrpo.corpus.readers.base import READERS, Recording, Skipped, audio_files, decoded
+
+CHINESE = {"中立": "Neutral", "快乐": "Happy", "伤心": "Sad", "生气": "Angry", "惊喜": "Surprise"}
+"""Chinese name of an emotion -> the corpus' English one."""
+NAME = re.compile(r"(?P<speaker>\d{4})_\d{6}")
+MANDARIN = 10
+"""The first so many speakers speak Mandarin."""
+
+
+class Esd:
+    """The label is the folder's; a line of the texts that says otherwise is told, and the utterance left out."""
+
+    labels: Mapping[str, str] = {
+        "Angry": "angry",
+        "Happy": "happy",
+        "Sad": "sad",
+        "Surprise": "surprised",
+        "Neutral": "neutral",
+    }
+
+    def read(self, path: Path) -> Iterator[Recording | Skipped]:
+        """As `rrpo.corpus.readers.base.CorpusReader.read`."""
+        texts: dict[Path, dict[str, tuple[str, str]]] = {}
+        for audio in audio_files(path):
+            tags = NAME.fullmatch(audio.stem)
+            if tags is None:
+                yield Skipped(entry=str(audio), reason="its name is not SPEAKER_NUMBER, such as 0011_000001")
+                continue
+            above = next((folder for folder in audio.parents if folder.name == tags["speaker"]), path)
+            file = above / f"{tags['speaker']}.txt"
+            if file not in texts:
+                texts[file] = transcripts(file)
+            text, told = texts[file].get(audio.stem, ("", ""))
+            label = _folder(audio, told)
+            if told and told != label:
+                yield Skipped(entry=str(audio), reason="its folder and the speaker's text file name different emotions")
+            else:
+                yield Recording(
+                    audio=audio,
+                    speaker=tags["speaker"],
+                    label=label,
+                    text=text,
+                    language="cmn" if int(tags["speaker"]) <= MANDARIN else "en",
+                )
+
+
+def transcripts(path: Path) -> dict[str, tuple[str, str]]:
+    """Utterance -> text and emotion, of one speaker's file; empty where there is none."""
+    if not path.is_file():
+        return {}
+    found = {}
+    for line in decoded(path).splitlines():
+        name, _, rest = line.strip().partition("\t")
+        text, _, emotion = rest.rpartition("\t")
+        if text:
+            emotion = emotion.strip()
+            found[name.strip()] = text.strip(), CHINESE.get(emotion, emotion)
+    return found
+
+
+def _folder(audio: Path, told: str) -> str:
+    """The emotion by the nearest folder that is named after one; else what the text file told, or the folder's name."""
+    for folder in audio.parents[:2]:
+        name = CHINESE.get(folder.name, folder.name)
+        if name in Esd.labels:
+            return name
+    return told or audio.parent.name
+
+
+READERS.register("esd", Esd())

@@ -1,0 +1,51 @@
+"""SAVEE: ``XX_cNN.wav`` or ``XX/cNN.wav``, British English, four men (DC, JE, JK, KL), 44.1 kHz.
+
+What is said is not told by the names, so texts are empty. *Disgust* is none of the package's emotions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from rrpo.corpus.readers.base import READERS, Recording, Skipped
+from rrpo.corpus.readers.named import NamedFiles
+
+EMOTIONS = {
+    "a": "anger",
+    "d": "disgust",
+    "f": "fear",
+    "h": "happiness",
+    "n": "neutral",
+    "sa": "sadness",
+    "su": "surprise",
+}
+"""Letters of the emotion -> its name in the corpus' description."""
+
+
+class Savee(NamedFiles):
+    """Where a name tells no speaker, the folder does."""
+
+    labels: Mapping[str, str] = {
+        "anger": "angry",
+        "happiness": "happy",
+        "sadness": "sad",
+        "surprise": "surprised",
+        "fear": "fearful",
+        "neutral": "neutral",
+    }
+    name = re.compile(r"(?:(?P<speaker>[A-Z]{2})_)?(?P<emotion>[a-z]{1,2})\d\d")
+    layout = "SPEAKER_emotion and number, such as DC_sa03"
+
+    def recording(self, audio: Path, tags: re.Match[str]) -> Recording | Skipped:
+        """As `NamedFiles.recording`."""
+        return Recording(
+            audio=audio,
+            speaker=tags["speaker"] or audio.parent.name,
+            label=EMOTIONS.get(tags["emotion"], tags["emotion"]),
+            language="en",
+        )
+
+
+READERS.register("savee", Savee())

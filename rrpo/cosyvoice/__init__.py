@@ -1,0 +1,26 @@
+"""CosyVoice2's language model under this project's reward models and optimisers, on speech tokens alone.
+
+`rrpo.cosyvoice.policy.CosyVoice2Policy` loads and saves the weights, `rrpo.cosyvoice.fsq.FsqDigits` turns tokens into what a
+reward model hears, `rrpo.cosyvoice.run.train` runs one experiment; on the command line ``python -m rrpo.cosyvoice``. Importing
+this package imports no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rrpo.cosyvoice.fsq import FsqDigits
+    from rrpo.cosyvoice.policy import CosyVoice2Policy
+    from rrpo.cosyvoice.run import CosyVoiceConfig, train
+
+__all__ = ["CosyVoice2Policy", "CosyVoiceConfig", "FsqDigits", "train"]
+_HOMES = {"CosyVoice2Policy": "policy", "CosyVoiceConfig": "run", "FsqDigits": "fsq", "train": "run"}
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

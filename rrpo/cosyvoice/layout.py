@@ -1,0 +1,114 @@
+"""The tensors of CosyVoice2's ``llm.pt``: names and shapes, derived from ``CosyVoice-BlankEN/config.json``. Imports no torch.
+
+At full size they are 295 tensors and 2,023,316,821 bytes in float32 (hidden size 896, 24 layers, 14 heads with 2 key-value heads,
+vocabulary 151936): twelve a layer, and seven more. The order is upstream's own, which is that of its modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rrpo.errors import InputError
+
+CODES = 6561
+"""V = 3^8 speech codes of CosyVoice2's tokeniser at 25 Hz."""
+ROWS = CODES + 3
+"""Rows of ``speech_embedding`` and ``llm_decoder``: the codes, eos (6561), one unused, and the fill token of streaming (6563)."""
+BACKBONE = "llm.model.model."
+"""Prefix of the Qwen2 model's own names."""
+EMBEDDING, HEAD = f"{BACKBONE}embed_tokens.weight", "llm.model.lm_head.weight"
+"""The text embedding, and the language-model head that CosyVoice2 never uses."""
+NEEDED = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "vocab_size",
+)
+"""Fields of config.json that the layout is derived from."""
+BOOKKEEPING = ("epoch", "step")
+"""Numbers that upstream's trainer stores among the tensors of its checkpoints; its inference refuses a file that has them."""
+
+
+class LayoutError(InputError):
+    """A file that is not the expected model: everything that is wrong with it, what was got, how to mend it."""
+
+
+def expected_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every tensor, in upstream's order, for a Qwen2 ``config.json``.
+
+    Raises:
+        LayoutError: The config lacks a field.
+    """
+    lacking = [name for name in NEEDED if name not in config]
+    if lacking:
+        raise LayoutError(
+            "config.json does not describe a Qwen2 model",
+            got=f"no {', '.join(lacking)}",
+            fix="use the file in CosyVoice-BlankEN of the release that llm.pt comes from",
+        )
+    dim, feed, layers, heads, pairs, words = (int(config[name]) for name in NEEDED)
+    size = int(config.get("head_dim") or dim // heads)
+    layer = {
+        "self_attn.q_proj.weight": (heads * size, dim),
+        "self_attn.q_proj.bias": (heads * size,),
+        "self_attn.k_proj.weight": (pairs * size, dim),
+        "self_attn.k_proj.bias": (pairs * size,),
+        "self_attn.v_proj.weight": (pairs * size, dim),
+        "self_attn.v_proj.bias": (pairs * size,),
+        "self_attn.o_proj.weight": (dim, heads * size),
+        "mlp.gate_proj.weight": (feed, dim),
+        "mlp.up_proj.weight": (feed, dim),
+        "mlp.down_proj.weight": (dim, feed),
+        "input_layernorm.weight": (dim,),
+        "post_attention_layernorm.weight": (dim,),
+    }
+    return {
+        "llm_embedding.weight": (2, dim),
+        EMBEDDING: (words, dim),
+        **{f"{BACKBONE}layers.{i}.{name}": shape for i in range(layers) for name, shape in layer.items()},
+        f"{BACKBONE}norm.weight": (dim,),
+        HEAD: (words, dim),
+        "llm_decoder.weight": (ROWS, dim),
+        "llm_decoder.bias": (ROWS,),
+        "speech_embedding.weight": (ROWS, dim),
+    }
+
+
+def check(found: Mapping[str, Sequence[int]], config: Mapping[str, Any], source: str) -> None:
+    """Compares the shapes of a file's tensors with `expected_shapes`.
+
+    Raises:
+        LayoutError: It is CosyVoice3's, or tensors are missing, unknown or of another shape: all of them are listed.
+    """
+    if "llm_embedding.weight" not in found and "llm_decoder.bias" not in found and "speech_embedding.weight" in found:
+        raise cosyvoice3(
+            source,
+            f"{found['speech_embedding.weight'][0]} rows in speech_embedding, no llm_embedding, a head without bias",
+        )
+    expected = expected_shapes(config)
+    faults = [f"missing: {name} {list(shape)}" for name, shape in expected.items() if name not in found]
+    faults += [f"unknown: {name} {list(shape)}" for name, shape in found.items() if name not in expected]
+    faults += [
+        f"shape of {name}: {list(found[name])} instead of {list(shape)}"
+        for name, shape in expected.items()
+        if name in found and tuple(found[name]) != shape
+    ]
+    if faults:
+        raise LayoutError(
+            f"{source} is not CosyVoice2's language model for this config.json ({len(expected)} tensors)",
+            got="\n    ".join([f"{len(found)} tensors", *faults]),
+            fix="take llm.pt and CosyVoice-BlankEN/config.json from one release of CosyVoice2-0.5B; of a checkpoint of a wrapped "
+            "model, take the prefix (module.) off its names",
+        )
+
+
+def cosyvoice3(source: str, got: str) -> LayoutError:
+    """The refusal of CosyVoice3's files."""
+    return LayoutError(
+        f"{source} is a CosyVoice3 language model, whose special tokens lie in the speech embedding",
+        got=got,
+        fix="give a folder of CosyVoice2-0.5B, the only layout that is supported",
+    )

@@ -1,0 +1,131 @@
+"""Low-rank adaptation (LoRA, arXiv 2106.09685) of the policy's linear layers: ``W + (alpha / r) B A``, B = 0 at the start.
+
+A parametrisation of each weight, so that whatever reads the weight has the update in it: the fused forward, the key-value cache
+and `CosyVoice2Policy.tensors`, which therefore saves merged weights. `save_adapter` writes the update alone in the files of the
+`peft` package, which loads them on the same Qwen2 model.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from rrpo.errors import InputError
+from rrpo.packages import present
+
+if TYPE_CHECKING:
+    from rrpo.cosyvoice.policy import CosyVoice2Policy
+
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Which layers are adapted, and how."""
+
+    rank: int = 16
+    """r; declared default."""
+    alpha: float = 32.0
+    """Scale: the update counts ``alpha / r`` times; declared default."""
+    targets: tuple[str, ...] = PROJECTIONS
+    """Names of the linear layers of every block; all by default."""
+    seed: int = 0
+    """Of A."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a value out of its range."""
+        if self.rank < 1:
+            raise InputError("the rank of a low-rank update must be 1 or more", got=self.rank, fix="give 4 to 64")
+        unknown = [name for name in self.targets if name not in PROJECTIONS]
+        if unknown or not self.targets:
+            got, known = ", ".join(unknown) or "none", ", ".join(PROJECTIONS)
+            raise InputError("these layers cannot be adapted", got=got, fix=f"choose from {known}")
+
+
+class LowRank(nn.Module):
+    """``W -> W + scale B A``."""
+
+    def __init__(self, weight: Tensor, rank: int, scale: float, generator: torch.Generator) -> None:
+        """A as torch initialises linear layers, B = 0 (as peft does)."""
+        super().__init__()
+        bound = 1 / math.sqrt(weight.shape[1])
+        first = (2 * torch.rand(rank, weight.shape[1], generator=generator) - 1) * bound
+        self.A = nn.Parameter(first.to(weight.device))
+        self.B = nn.Parameter(weight.new_zeros(weight.shape[0], rank))
+        self.scale = scale
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """``[out, in]`` -> ``[out, in]``."""
+        return torch.addmm(weight, self.B, self.A, alpha=self.scale)
+
+
+def adapt(policy: CosyVoice2Policy, config: LoraConfig) -> None:
+    """From now on the updates alone are trained.
+
+    Raises:
+        ValueError: The policy is adapted already.
+    """
+    if any(True for _ in updates(policy)):
+        raise InputError(
+            "the policy has low-rank updates already", got="a second call", fix="load it anew to change them"
+        )
+    policy.requires_grad_(False)
+    generator = torch.Generator().manual_seed(config.seed)
+    for name, module in list(policy.llm.named_modules()):
+        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in config.targets:
+            update = LowRank(module.weight, config.rank, config.alpha / config.rank, generator)
+            parametrize.register_parametrization(module, "weight", update)
+
+
+def updates(policy: CosyVoice2Policy) -> Iterator[tuple[str, LowRank]]:
+    """The low-rank updates, by the adapted layer's name in the Qwen2 model."""
+    for name, module in policy.llm.named_modules():
+        if isinstance(module, LowRank):
+            yield name.partition(".parametrizations.")[0], module
+
+
+def save_adapter(policy: CosyVoice2Policy, folder: Path) -> None:
+    """Writes ``adapter_config.json`` and ``adapter_model.safetensors`` as `peft` reads them for a ``Qwen2Model``.
+
+    Raises:
+        ValueError: The policy is not adapted.
+        RuntimeError: The package safetensors is not there.
+    """
+    found = dict(updates(policy))
+    if not found:
+        raise InputError(
+            "the policy has no low-rank updates", got="full weights", fix="save it by CosyVoice2Policy.save"
+        )
+    if not present("safetensors"):
+        raise InputError(
+            "adapters are written by the package safetensors", got="it is not installed", fix="pip install safetensors"
+        )
+    from safetensors.torch import save_file
+
+    tensors = {
+        f"base_model.model.{name}.lora_{side}.weight": getattr(update, side).detach().cpu().contiguous()
+        for name, update in found.items()
+        for side in "AB"
+    }
+    rank = next(iter(found.values())).A.shape[0]
+    about = {
+        "peft_type": "LORA",
+        "task_type": "FEATURE_EXTRACTION",
+        "r": rank,
+        "lora_alpha": next(iter(found.values())).scale * rank,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": sorted({name.rpartition(".")[2] for name in found}),
+        "base_model_name_or_path": "",
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, str(folder / "adapter_model.safetensors"))
+    (folder / "adapter_config.json").write_text(json.dumps(about, indent=1))

@@ -1,0 +1,150 @@
+"""What hears speech tokens: emotion reward models with the project's regularisers, and a recogniser of the text's characters.
+
+They are the project's own networks on the digits of `FsqDigits`. A reward model is trained plainly or by Eq. 5; energy-adaptive
+mixup is refused, since tokens have no energies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from rrpo import seeding
+from rrpo.config import FinetuneConfig, RewardModelConfig
+from rrpo.corpus.draws import generator, key
+from rrpo.cosyvoice.fsq import FsqDigits, refuse_energies
+from rrpo.cosyvoice.tokens import TokenUtterance
+from rrpo.errors import InputError
+from rrpo.judges.config import RecogniserConfig
+from rrpo.judges.recogniser import Recogniser
+from rrpo.models.reward_model import RewardModel
+from rrpo.pipeline.stages import Context
+from rrpo.regularizers import robust_loss
+from rrpo.training.data import Frames
+from rrpo.training.trainer import fit
+
+
+@dataclass(frozen=True)
+class TokenFrames:
+    """Utterances as digits, on one device."""
+
+    frames: Frames
+    utterances: tuple[TokenUtterance, ...]
+
+    @classmethod
+    def of(cls, utterances: Sequence[TokenUtterance], codec: FsqDigits) -> TokenFrames:
+        """The digits of every utterance."""
+        rows = [codec.codebook[torch.tensor(utterance.tokens, device=codec.device)] for utterance in utterances]
+        return cls(Frames(rows, codec.audio.floor), tuple(utterances))
+
+    def targets(self, emotions: Sequence[str]) -> Tensor:
+        """Class index ``[n]`` of each label."""
+        found = [emotions.index(utterance.emotion) for utterance in self.utterances]
+        return torch.tensor(found, device=self.frames.flat.device)
+
+
+def split(utterances: Sequence[TokenUtterance], shares: Sequence[float], seed: int) -> list[tuple[TokenUtterance, ...]]:
+    """Disjoint parts of about these ``shares`` of the texts, so that no text stands in two of them; keyed by ``seed``.
+
+    Raises:
+        ValueError: A part is empty.
+    """
+    texts = sorted({utterance.text for utterance in utterances})
+    order = generator(seed, "cosyvoice split").permutation(len(texts))
+    ends = [round(sum(shares[: i + 1]) / sum(shares) * len(texts)) for i in range(len(shares))]
+    part = {texts[text]: sum(place >= end for end in ends) for place, text in enumerate(order)}
+    parts = [tuple(u for u in utterances if part[u.text] == i) for i in range(len(shares))]
+    if not all(parts):
+        raise InputError(
+            f"too few texts for {len(shares)} parts without a common one",
+            got=f"{len(texts)} different texts",
+            fix="give more utterances",
+        )
+    return parts
+
+
+def train_reward_model(
+    data: TokenFrames,
+    emotions: tuple[str, ...],
+    config: FinetuneConfig,
+    *,
+    model: RewardModel | RewardModelConfig,
+    context: Context | None = None,
+) -> RewardModel:
+    """A frozen reward model, trained on all of ``data`` by Eq. 5 with ``config.regularizers``.
+
+    Args:
+        data: Labelled tokens.
+        emotions: Classes.
+        config: Updates, batch, rate and regularisers; all off is plain cross-entropy.
+        model: What is trained: one to go on with (it is changed), or the sizes of a new one.
+        context: Where to compute, and whom to tell.
+
+    Raises:
+        ValueError: Energy-adaptive mixup is on.
+    """
+    refuse_energies(config.regularizers)
+    context = context or Context()
+    seed, frames, device = config.seed, data.frames, data.frames.flat.device
+    if isinstance(model, RewardModelConfig):
+        seeding.seed_everything(seed, "cosyvoice reward model")
+        model = RewardModel(model, emotions, frames.flat.shape[1], 1e-5).to(device)
+        model.set_statistics(frames.flat)
+    trained = model.requires_grad_(True).train()
+    trained.regularizers = config.regularizers
+    y = functional.one_hot(data.targets(emotions), len(emotions)).float()
+    order = seeding.permutation_batches(len(y), config.batch, config.steps, seed, "cosyvoice reward model order")
+
+    def loss(step: int) -> Tensor:
+        chosen = torch.from_numpy(order[step]).to(device)
+        F, lengths = frames.batch(chosen)
+        torch.manual_seed(key(seed, "cosyvoice reward model dropout", step))
+        return robust_loss(trained, F, lengths, y[chosen], config.regularizers, seed, step)["loss"]
+
+    fit(trained.parameters(), loss, config.steps, config.lr, context)
+    return trained.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def accuracy(model: RewardModel, data: TokenFrames) -> float:
+    """Unweighted average recall over the classes that occur."""
+    everything = torch.arange(len(data.utterances), device=data.frames.flat.device)
+    said = torch.cat([model.log_probs(*data.frames.batch(rows)) for rows in everything.split(64)]).argmax(1)
+    target = data.targets(model.emotions)
+    return float(torch.stack([(said == k)[target == k].float().mean() for k in target.unique()]).mean())
+
+
+def train_recogniser(data: TokenFrames, config: RecogniserConfig, *, context: Context | None = None) -> Recogniser:
+    """A frozen CTC recogniser of the text's characters in speech tokens, DiffRO's content reward.
+
+    One output every two tokens, 12.5 a second: enough for Chinese characters, too few for English spelling.
+    """
+    context = context or Context()
+    frames, device = data.frames, data.frames.flat.device
+    phones = [utterance.prompt.phones for utterance in data.utterances]
+    seeding.seed_everything(config.seed, "cosyvoice recogniser")
+    inventory = tuple(sorted({phone for row in phones for phone in row}))
+    recogniser = Recogniser(config, inventory, frames.flat.shape[1]).to(device)
+    recogniser.std.copy_(frames.flat.std(0).clamp(min=1e-3))
+    order = seeding.permutation_batches(
+        len(phones), config.batch, config.steps, config.seed, "cosyvoice recogniser order"
+    )
+
+    def loss(step: int) -> Tensor:
+        F, lengths = frames.batch(torch.from_numpy(order[step]).to(device))
+        return recogniser.ctc_loss(F, lengths, [phones[i] for i in order[step]]).mean()
+
+    fit(recogniser.parameters(), loss, config.steps, config.lr, context)
+    return recogniser.eval().requires_grad_(False)
+
+
+class NoContent:
+    """A recogniser that finds every text equally well: what a content weight of 0 multiplies."""
+
+    def ctc_loss(self, F: Tensor, lengths: Tensor, phones: Sequence[Sequence[str]]) -> Tensor:
+        """Zeros ``[B]``."""
+        return F.new_zeros(len(F))

@@ -1,0 +1,51 @@
+"""Stage ``recognition``: how well a finished reward model recognises emotion on a further test set, as in RRPO's Table 2."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from rrpo.corpus.features import SpeechSet
+from rrpo.diagnostics.examine import accuracy, probabilities
+from rrpo.judges.config import RecognitionConfig
+from rrpo.models.reward_model import RewardModel
+from rrpo.pipeline.stages import Context
+
+
+def build(config: RecognitionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    """Asks ``inputs["model"]`` about ``inputs["speech"]``; utterances whose emotion is none of its classes are left out.
+
+    Writes ``scalars.json`` with ``rm_wa_<name>`` and ``rm_ua_<name>``, the utterances asked about (``rm_n_<name>``) and left out
+    (``rm_left_out_<name>``); and ``recognition_<name>.parquet``: id, speaker, emotion and the emotion heard, one row each.
+    """
+    model = RewardModel.load(inputs["model"], context.device)
+    speech = SpeechSet.load(inputs["speech"])
+    asked = np.flatnonzero([utterance.emotion in model.emotions for utterance in speech.utterances])
+    p = probabilities(model, speech, context.device)[torch.from_numpy(asked)]
+    utterances = [speech.utterances[index] for index in asked]
+    labels = torch.tensor([model.emotions.index(utterance.emotion) for utterance in utterances])
+    rows = [
+        (one.id, one.speaker, one.emotion, model.emotions[heard])
+        for one, heard in zip(utterances, p.argmax(1).tolist(), strict=True)
+    ]
+    table = pd.DataFrame(rows, columns=["id", "speaker", "emotion", "heard"])
+    table.to_parquet(out / f"recognition_{config.name}.parquet")
+    scalars = {
+        f"rm_wa_{config.name}": accuracy(p, labels),
+        f"rm_ua_{config.name}": unweighted_accuracy(p, labels),
+        f"rm_n_{config.name}": float(len(asked)),
+        f"rm_left_out_{config.name}": float(len(speech) - len(asked)),
+    }
+    (out / "scalars.json").write_text(json.dumps(scalars))
+
+
+def unweighted_accuracy(p: Tensor, labels: Tensor) -> float:
+    """Mean recall over the classes that ``labels [N]`` hold, of the argmax of ``p [N, K]`` (which may be any class)."""
+    hits = (p.argmax(1) == labels).double()
+    return float(torch.stack([hits[labels == k].mean() for k in labels.unique()]).mean())

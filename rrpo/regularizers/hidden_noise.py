@@ -1,0 +1,52 @@
+"""Gaussian noise at h', the control of Adv without its gradient. Off at ``alpha = 0``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING
+
+from rrpo.regularizers.base import PAPER, HiddenLoss, ManipulationCheck, Regularizer, Term, strength
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class HiddenNoise(Regularizer):
+    """``α L(h' + δ)`` as in Eq. 5, δ as long as Adv's in a random direction instead of the gradient's."""
+
+    label = "noise"
+    control_of = "adv"
+    version = 1
+    source = "training with noise: Bishop 1995; at the size of RRPO's Adv"
+    equation = "L + α L(h' + δ), δ = ε n/||n||, n ~ N(0, I) over [T', D]"
+    term = "l_noise"
+    check = ManipulationCheck(
+        scalar="rm_pgd_accuracy_0.1", direction=+1, text="accuracy under PGD at a relative radius of 0.1"
+    )
+    alpha: float = strength(PAPER.alpha, off=0.0, search=(0.0, 2.0), limits=(0.0, inf))
+    """α, weight of the term; that of Adv."""
+    epsilon: float = strength(PAPER.epsilon_adv, search=(0.05, 50.0), log=True, limits=(0.0, inf))
+    """ε, L2 norm of δ over ``[T', D]``; that of Adv."""
+
+    def draws(self, shape: torch.Size, seed: int, step: int) -> Tensor:
+        """Uniforms ``[B, T M]``, a number for every one of F: h' has fewer, as its frames are subsampled."""
+        from rrpo import seeding
+
+        B, T, M = shape
+        return seeding.uniform((T * M, B), seed, "hidden noise", step).T
+
+    def extra(self, losses: HiddenLoss, h: Tensor, mask: Tensor, draws: Tensor) -> Term:
+        """The loss at ``h' + δ``."""
+        return Term(self.alpha, losses(h + self.delta(h, mask, draws)))
+
+    def delta(self, h: Tensor, mask: Tensor, draws: Tensor) -> Tensor:
+        """δ ``[B, T', D]``, 0 on padding. Where h' has more numbers than there are draws, these repeat."""
+        import torch
+
+        _, T, D = h.shape
+        places = torch.arange(T * D, device=h.device) % draws.shape[1]
+        noise = torch.special.ndtri(draws[:, places]).view_as(h).masked_fill(~mask[..., None], 0.0)
+        return self.epsilon * noise / noise.flatten(1).norm(dim=1)[:, None, None]

@@ -1,0 +1,28 @@
+"""Length-only mixup, the control of energy-adaptive mixup without its energy term. Off at ``mix_probability = 0``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rrpo.regularizers.energy_mixup import EnergyMixup
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class LengthMixup(EnergyMixup):
+    """Energy-adaptive mixup's own segments, of the same draws, with a λ that goes by their length alone: only labels differ."""
+
+    label = "length-only mixup"
+    paper = False
+    control_of = "eam"
+    version = 1
+    source = "the control without energy of arXiv 2512.04551"
+    equation = "Eq. 3 with λ = l_mix/l_i"
+    scalars = ("length_lambda",)
+
+    def label_weight(self, share: Tensor, log_ratio: Tensor) -> Tensor:
+        """``λ_i = l_mix/l_i`` ``[B]``, at most 1/2, whatever the energies."""
+        return share

@@ -1,0 +1,38 @@
+"""A fixed temperature in the loss, a control of label smoothing: lower confidence without other targets. Off at T = 1.
+
+The training loss sees the logits times T, the reward the logits themselves. Up to the dynamics of training this is temperature
+scaling after the fact, with a T that is set instead of fitted: a model whose loss sees ``z = T z'`` is rewarded by ``z / T``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING
+
+from rrpo.regularizers.base import ManipulationCheck, Regularizer, SampleLoss, strength
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Temperature(Regularizer):
+    """Multiplies the logits by T in the loss of training alone, so that the frozen model is T times less sharp."""
+
+    label = "temperature"
+    control_of = "ls"
+    version = 1
+    source = "temperature scaling: Guo et al. 2017 (arXiv 1706.04599); fixed, and in the loss: ours"
+    equation = "L(T z, y), T = 1 + excess; reward: log softmax(z)"
+    check = ManipulationCheck(scalar="rm_confidence", direction=-1, text="confidence")
+    excess: float = strength(1.0, off=0.0, search=(0.0, 4.0), limits=(0.0, inf))
+    """T - 1; declared default."""
+
+    def loss(self, inner: SampleLoss) -> SampleLoss:
+        """The loss so far, of logits ``[B, K]`` times T."""
+
+        def tempered(logits: Tensor, y: Tensor) -> Tensor:
+            return inner(logits * (1 + self.excess), y)
+
+        return tempered

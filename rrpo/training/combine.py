@@ -1,0 +1,30 @@
+"""Stage ``combine``: several frozen reward models of a seed made into the one of an arm."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from rrpo.config import CombineConfig
+from rrpo.models.ensemble import RewardEnsemble, averaged
+from rrpo.models.reward_model import RewardModel
+from rrpo.pipeline.stages import Context
+
+
+def build(config: CombineConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    """Combines the reward models of all inputs, in the order of their roles' names.
+
+    Writes what `rrpo.models.ensemble.load_reward_model` reads, and ``scalars.json``: the members' means.
+    """
+    folders = [inputs[role] for role in sorted(inputs)]
+    members = [RewardModel.load(folder) for folder in folders]
+    if config.combination == "weights":
+        averaged(members).save(out)
+    else:
+        RewardEnsemble(members, config.combination, config.variance_penalty).save(out)
+    noted = [json.loads((folder / "scalars.json").read_text()) for folder in folders]
+    means = {name: float(np.mean([scalars[name] for scalars in noted])) for name in noted[0]}
+    (out / "scalars.json").write_text(json.dumps(means))

@@ -1,0 +1,59 @@
+"""Tables of emotion recognition, on records whose accuracies are known."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from synthetic import Fake, with_part
+
+from ablations.components import factorial
+from ablations.stats.statistics import t_interval
+from reports.loading import Selection
+from reports.recognition import effects, sheet
+
+SEEDS = 4
+GAIN = {"ls": 0.10, "eam": 0.0, "adv": -0.02}
+
+
+def accuracy(arm: str, seed: int) -> float:
+    """Adds up over components; the seeds differ by the same for every arm, and by a little that is each arm's own."""
+    own = sum(gain * (1 + 0.1 * seed) for part, gain in GAIN.items() if with_part(arm, part))
+    return 0.5 + 0.03 * seed + own
+
+
+def selection() -> Selection:
+    records = []
+    for arm in factorial():
+        for seed in range(SEEDS):
+            scalars = {"rm_ua_ESD": accuracy(arm, seed), "rm_wa_ESD": 0.9, "rm_n_ESD": 40.0, "rm_left_out_ESD": 8.0}
+            if seed > 1:
+                scalars |= {"rm_ua_own": 0.25, "rm_wa_own": 0.5, "rm_n_own": 10.0 + seed, "rm_left_out_own": 0.0}
+            records.append(Fake(arm, seed, pd.DataFrame(), scalars=scalars))
+    return Selection("rm", tuple(records), dict.fromkeys(factorial(), SEEDS), ())
+
+
+def test_every_reward_model_has_both_accuracies_on_every_set() -> None:
+    made = sheet(selection())
+    assert made is not None
+    row = made.row("rrpo")
+    assert row["rm_ua_ESD"] == pytest.approx(t_interval([accuracy("rrpo", seed) for seed in range(SEEDS)]))
+    assert row["rm_wa_own"] == pytest.approx(t_interval([0.5, 0.5]))
+    assert "ESD: 40 utterances, 8 left out" in made.notes[0]
+    assert "own: 12 utterances, 0 left out" in made.notes[0]
+
+
+def test_effects_are_paired_within_seeds() -> None:
+    made = effects(selection())
+    assert made is not None
+    ls = made.row("ESD: LS, main effect")
+    expected = t_interval([GAIN["ls"] * (1 + 0.1 * seed) for seed in range(SEEDS)], 1 - 0.05 / 7)
+    assert ls["ua"] == pytest.approx(expected)
+    assert str(ls["verdict"]).startswith("better")
+    assert made.row("ESD: Adv, in RRPO")["verdict"] == "worse (by less than 5 points)"
+    assert str(made.row("ESD: EAM, main effect")["verdict"]).startswith("not tested")
+
+
+def test_without_a_test_set_there_is_no_table() -> None:
+    bare = Selection("rm", (Fake("rrpo", 1, pd.DataFrame()),), {"rrpo": 1}, ())
+    assert sheet(bare) is None
+    assert effects(bare) is None

@@ -1,0 +1,200 @@
+"""End to end on the stand-in: labelled tokens in, reward model, DiffRO and RRPO, an llm.pt that loads."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from rrpo import plugins
+from rrpo.config import OFF, FinetuneConfig, OptimizeConfig, RewardModelConfig
+from rrpo.cosyvoice import layout, standin, tokens
+from rrpo.cosyvoice.__main__ import app
+from rrpo.cosyvoice.fsq import FsqDigits
+from rrpo.cosyvoice.lora import LoraConfig
+from rrpo.cosyvoice.paper import SPEECH, TEXT, Measured, describe, measure, memory, tell
+from rrpo.cosyvoice.policy import BLANK, CosyVoice2Policy
+from rrpo.cosyvoice.reward import TokenFrames, split, train_reward_model
+from rrpo.cosyvoice.run import CosyVoiceConfig, train
+from rrpo.judges.config import RecogniserConfig
+from rrpo.optimizers import OPTIMIZERS
+from rrpo.pipeline.errors import Interrupted
+from rrpo.pipeline.stages import Context
+
+CONFIG = CosyVoiceConfig(
+    arm="diffro",
+    reward_model=RewardModelConfig(dim=16, layers=1, heads=2, subsample=2),
+    pretrain=FinetuneConfig(steps=60, batch=16, lr=3e-3, regularizers=OFF),
+    finetune=FinetuneConfig(steps=10, batch=16),
+    recogniser=RecogniserConfig(dim=8, steps=2, batch=4),
+    optimize=OptimizeConfig(
+        steps=40,
+        batch=16,
+        lr=1e-2,
+        relaxation="probabilities",
+        warmup=0,
+        beta=0.001,
+        content_weight=0.0,
+        checkpoints=(0,),
+        eval_prompts=20,
+        final_prompts=20,
+    ),
+    precision="fp32",
+    max_tokens=8,
+)
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = standin.write(tmp_path_factory.mktemp("cosyvoice2"), eos=5.0, spread=0.3)
+    standin.write_corpus(folder / "tokens.jsonl")
+    return folder
+
+
+@pytest.mark.parametrize("arm", ["diffro", "ls_adv"])
+def test_the_proxy_rises_and_the_saved_policy_is_upstreams(release: Path, tmp_path: Path, arm: str) -> None:
+    said: list[str] = []
+    found = train(release, release / "tokens.jsonl", tmp_path, replace(CONFIG, arm=arm), tell=said.append)
+    assert found["rm_accuracy"] > 0.8
+    assert found["end_proxy_logprob"] > found["start_proxy_logprob"] + 0.5
+    assert found["start_kl_token"] == pytest.approx(0.0, abs=1e-5)
+    assert found["end_kl_token"] > 0.01
+    assert any("KL" in line for line in said)
+    assert json.loads((tmp_path / "scalars.json").read_text()) == found
+    curves = pd.read_parquet(tmp_path / "curves.parquet")
+    assert len(curves) == 40
+    assert {"reward_loss", "kl_utterance", "kl_token", "grad_norm"} <= set(curves)
+    about = json.loads((tmp_path / "policy" / BLANK / "config.json").read_text())
+    written = torch.load(tmp_path / "policy" / "llm.pt", weights_only=True)
+    assert {name: tuple(tensor.shape) for name, tensor in written.items()} == layout.expected_shapes(about)
+    stored = torch.load(release / "llm.pt", weights_only=True)
+    assert not torch.equal(written["speech_embedding.weight"], stored["speech_embedding.weight"])
+    assert CosyVoice2Policy.load(tmp_path / "policy").max_tokens == 8
+    samples = torch.load(tmp_path / "utt2speech_token.pt", weights_only=True)
+    assert all(0 <= token < 6561 for row in samples.values() for token in row)
+
+
+def test_low_rank_updates_and_the_content_reward(release: Path, tmp_path: Path) -> None:
+    """Three steps: only adapted layers move, the adapter is written, the recogniser's loss is no constant."""
+    optimize = replace(CONFIG.optimize, steps=3, content_weight=0.5, relaxation="gumbel")
+    config = replace(CONFIG, lora=LoraConfig(rank=2, targets=("v_proj",)), optimize=optimize)
+    found = train(release, release / "tokens.jsonl", tmp_path, config)
+    assert found["end_content_loss"] > 0
+    stored, written = (torch.load(p / "llm.pt", weights_only=True) for p in (release, tmp_path / "policy"))
+    moved = {name for name in stored if not torch.equal(stored[name], written[name])}
+    assert moved == {f"llm.model.model.layers.{i}.self_attn.v_proj.weight" for i in range(2)}
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_an_optimisation_goes_on_where_it_was_stopped(release: Path, tmp_path: Path) -> None:
+    """Interrupted before its third update: the same policy as undisturbed, bit for bit."""
+    config = replace(CONFIG, optimize=replace(CONFIG.optimize, steps=4), pretrain=replace(CONFIG.pretrain, steps=2))
+    whole = train(release, release / "tokens.jsonl", tmp_path / "whole", config)
+    kept = tmp_path / "checkpoints"
+    context = Context(checkpoints=kept, checkpoint_seconds=0, stop=lambda: len(list(kept.rglob("*.ckpt"))) > 1)
+    with pytest.raises(Interrupted):
+        train(release, release / "tokens.jsonl", tmp_path / "cut", config, context=context)
+    again = replace(context, stop=lambda: False)
+    assert train(release, release / "tokens.jsonl", tmp_path / "cut", config, context=again) == whole
+    weights = [torch.load(tmp_path / run / "policy" / "llm.pt", weights_only=True) for run in ("whole", "cut")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not list(kept.rglob("*.ckpt"))
+
+
+def test_parts_share_no_text() -> None:
+    row = {"speaker": "a", "emotion": "sad", "tokens": (1,)}
+    many = [tokens.TokenUtterance(id=str(i), text=f"text {i // 3}", **row) for i in range(60)]
+    parts = split(many, (0.5, 0.3, 0.2), seed=0)
+    assert sorted(u.id for part in parts for u in part) == sorted(u.id for u in many)
+    texts = [{u.text for u in part} for part in parts]
+    assert [len(found) for found in texts] == [10, 6, 4]
+    assert len(set.union(*texts)) == 20
+    with pytest.raises(ValueError, match="too few texts"):
+        split(many[:3], (0.5, 0.5), seed=0)
+
+
+def test_energy_mixup_is_refused(release: Path) -> None:
+    corpus = tokens.read(release / "tokens.jsonl")
+    data = TokenFrames.of(corpus.utterances, FsqDigits())
+    with pytest.raises(ValueError, match="energies"):
+        train_reward_model(data, corpus.emotions, FinetuneConfig(), model=CONFIG.reward_model)
+
+
+def test_memory_by_hand_and_a_plan_that_says_what_was_not_measured() -> None:
+    """Two float32 copies of the weights; gradients and Adam 12 bytes a trained weight; of rank 2, (rows + columns) x 2."""
+    numbers = sum(torch.Size(s).numel() for n, s in layout.expected_shapes(standin.FULL).items() if n != layout.HEAD)
+    whole = memory(standin.FULL, rows=32, rank=0, precision="bf16")
+    assert (whole.weights, whole.gradients + whole.adam) == (8 * numbers, 12 * numbers)
+    small = memory(standin.FULL, rows=32, rank=2, precision="bf16")
+    assert small.gradients == 4 * 24 * 2 * (4 * 896 + 2 * (896 + 128) + 3 * (896 + 4864))
+    assert (
+        small.activations
+        == whole.activations
+        == 2 * memory(standin.FULL, rows=16, rank=0, precision="bf16").activations
+    )
+    lines = [*describe(micro=None, rank=0, precision="bf16"), *tell(None)]
+    assert any("hours: not measured" in line for line in lines)
+    assert any(f"{whole.total / 2**30:.1f} GiB" in line for line in lines)
+
+
+def test_hours_of_a_measured_step() -> None:
+    """312 updates of 36 s are 3.12 hours; 6,400 tokens in 10 s and in 26 s."""
+    lines = list(tell(Measured(rollout=10.0, update=26.0, peak=0, device="CPU")))
+    assert lines[-1].startswith("hours: 3.12 an arm for 312 updates")
+    assert "640 tokens a second" in lines[1]
+    assert "246 tokens a second" in lines[2]
+    config = OptimizeConfig(batch=2, content_weight=0.0)
+    step = measure(config, standin.TINY, device="cpu", micro=1, rank=2, precision="fp32", tokens=4, steps=1)
+    assert step.step > 0
+
+
+def test_what_the_layers_keep_for_the_gradient_is_the_formulas(tmp_path: Path) -> None:
+    """Bytes of all storages that autograd holds, weights apart."""
+    sizes = {**standin.TINY, "hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 4}
+    for precision in ("fp32", "bf16"):
+        policy = CosyVoice2Policy.load(standin.write(tmp_path, sizes), precision=precision)
+        weights = {parameter.untyped_storage().data_ptr() for parameter in policy.parameters()}
+        held: dict[int, int] = {}
+
+        def pack(x: torch.Tensor, held: dict[int, int] = held) -> torch.Tensor:
+            held[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
+        prefix, said = torch.ones(2, TEXT, dtype=torch.long), torch.zeros(2, SPEECH, dtype=torch.long)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x), policy.computing():
+            hidden = policy._hidden(prefix, said, torch.full((2,), SPEECH + 1))
+        assert hidden.requires_grad
+        needed = memory(policy.description, rows=2, rank=0, precision=precision)
+        found = sum(size for place, size in held.items() if place not in weights)
+        assert found == pytest.approx(needed.activations + needed.copies, rel=0.1)
+
+
+def test_the_commands_say_what_they_do(release: Path, tmp_path: Path) -> None:
+    """A stand-in is written, checked and trained on; what is wrong ends with status 2."""
+    run, tiny, out = CliRunner().invoke, str(tmp_path / "tiny"), str(tmp_path / "out")
+    assert run(app, ["standin", tiny]).exit_code == 0
+    assert "31 tensors" in run(app, ["check", tiny]).output
+    asked = (
+        f"train {tiny} {tiny}/tokens.jsonl --out {out} --batch 2 --content 0 --max-tokens 4 --precision fp32".split()
+    )
+    done = run(app, [*asked, *["--arm", "diffro", "--steps", "1", "--reward-steps", "1", "--robust-steps", "0"]])
+    assert done.exit_code == 0, done.output
+    compared = run(app, ["table", out]).output
+    assert "out (diffro)" in compared
+    assert "KL/token" in compared
+    assert run(app, ["check", str(tmp_path)]).exit_code == 2
+    assert run(app, ["table", str(tmp_path)]).exit_code == 2
+    for arm in ("rrpo", "sft"):
+        assert run(app, [*asked, "--arm", arm]).exit_code == 2
+    assert "not measured" in run(app, ["plan"]).output
+
+
+def test_an_optimiser_of_a_plugin_runs_on_it(release: Path, tmp_path: Path) -> None:
+    """REINFORCE of the examples: no gradient through the reward model."""
+    plugins.load(Path(__file__).parents[3] / "examples" / "reinforce.py")
+    optimize = replace(CONFIG.optimize, steps=2, optimizer=OPTIMIZERS.choice("reinforce", samples=2))
+    found = train(release, release / "tokens.jsonl", tmp_path, replace(CONFIG, optimize=optimize))
+    assert found["end_kl_token"] > 0

@@ -1,0 +1,213 @@
+"""FSQ digits as a codec, and token files."""
+
+import json
+import math
+from pathlib import Path
+from typing import ClassVar
+
+import pandas as pd
+import pytest
+import soundfile
+import torch
+from typer.testing import CliRunner
+
+from rrpo.config import OFF, RegularizerConfig
+from rrpo.cosyvoice import tokens
+from rrpo.cosyvoice.__main__ import app
+from rrpo.cosyvoice.extraction import SpeechTokenizer, mel_filters, whisper_log_mel
+from rrpo.cosyvoice.fsq import FsqDigits, refuse_energies
+from rrpo.cosyvoice.tokens import TokenFileError
+from rrpo.models.protocols import TokenCodec
+from rrpo.testing.codecs import CodecContract
+
+
+class TestFsqDigits(CodecContract):
+    make = FsqDigits
+    speakers: ClassVar[tuple[str, str]] = ("anna", "ben")
+
+    def test_the_speaker_is_heard(self, codec: TokenCodec) -> None:
+        """Tokens are before any voice: it is not."""
+        asked = self.tokens(codec)
+        assert codec.speaker_index(["anna", "ben"]).tolist() == [0, 0]
+        assert torch.equal(codec.decode(*asked[:2], asked[2] + 1)[0], codec.decode(*asked)[0])
+
+    def test_a_speaker_that_it_does_not_know_is_refused(self, codec: TokenCodec) -> None:
+        """There is none: whoever is asked for, the digits are the same."""
+        assert codec.speaker_index(["no-such-speaker"]).tolist() == [0]
+
+
+def test_digits_by_hand() -> None:
+    """0 is all -1; 6560 all +1; 5 = 2 + 1 x 3: +1, 0, then -1."""
+    codec = FsqDigits()
+    assert codec.codebook[0].tolist() == [-1.0] * 8
+    assert codec.codebook[6560].tolist() == [1.0] * 8
+    assert codec.codebook[5].tolist() == [1.0, 0.0] + [-1.0] * 6
+    ids = torch.arange(6561)[None]
+    F, lengths = codec.decode(ids, torch.tensor([6561]), torch.tensor([0]))
+    assert torch.equal(codec.encode(F, lengths)[0], ids)
+
+
+def test_relaxed_tokens_give_expected_digits() -> None:
+    """Half of 0 and half of 6560 is 0 everywhere."""
+    relaxed = torch.zeros(1, 1, 6561)
+    relaxed[0, 0, [0, 6560]] = 0.5
+    F, _ = FsqDigits().decode(relaxed, torch.tensor([1]), torch.tensor([0]))
+    assert F.tolist() == [[[0.0] * 8]]
+
+
+def test_mixup_of_energies_is_refused_and_the_others_are_not() -> None:
+    with pytest.raises(ValueError, match="energies"):
+        refuse_energies(RegularizerConfig())
+    refuse_energies(OFF)
+    refuse_energies(RegularizerConfig(mix_probability=0.0))
+
+
+ROWS = [
+    {"utt": "b", "text": "go on", "spk": "ben", "emotion": "sad", "speech_token": [1, 2]},
+    {"utt": "a", "text": "今天", "spk": "anna", "emotion": "happy", "speech_token": [0, 6560, 3]},
+    {"utt": "c", "text": "too long", "spk": "anna", "emotion": "happy", "speech_token": []},
+]
+
+
+def jsonl(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def folder(path: Path) -> Path:
+    """As CosyVoice's recipe leaves it, and labels."""
+    path.mkdir()
+    torch.save({row["utt"]: row["speech_token"] for row in ROWS}, path / "utt2speech_token.pt")
+    for name, column in {"text": "text", "utt2spk": "spk", "utt2emotion": "emotion"}.items():
+        (path / name).write_text("".join(f"{row['utt']} {row[column]}\n" for row in ROWS))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["folder", "jsonl", "parquet", "tar"])
+def test_every_kind_of_file_gives_the_same_utterances(tmp_path: Path, kind: str) -> None:
+    if kind == "folder":
+        path = folder(tmp_path / "data")
+    elif kind == "jsonl":
+        path = jsonl(tmp_path / "data.jsonl", ROWS)
+    else:
+        path = tmp_path / f"data.{kind}"
+        pd.DataFrame(ROWS).assign(audio_data=b"").to_parquet(path)
+    found = tokens.read(path)
+    assert [(u.id, u.text, u.speaker, u.emotion, u.tokens) for u in found.utterances] == [
+        ("b", "go on", "ben", "sad", (1, 2)),
+        ("a", "今天", "anna", "happy", (0, 6560, 3)),
+    ]
+    assert found.skipped == {"c": "no speech tokens"}
+    assert found.emotions == ("happy", "sad")
+    assert found.utterances[0].prompt.phones == ("g", "o", "o", "n")
+    assert tokens.read(path, ["sad"]).skipped == {"a": "emotion happy", "c": "no speech tokens"}
+
+
+def test_what_is_wrong_is_listed(tmp_path: Path) -> None:
+    bad = [{**ROWS[0], "speech_token": [1, 6561, -1]}, {k: v for k, v in ROWS[1].items() if k != "emotion"}]
+    with pytest.raises(TokenFileError) as caught:
+        tokens.read(jsonl(tmp_path / "bad.jsonl", bad))
+    assert "b: 2 ids are no codes, the first 6561" in str(caught.value)
+    assert "a: no emotion" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl", "{", "a.jsonl:1 is no JSON"),
+        ("a.jsonl", "[]", "a.jsonl:1 is no object"),
+        ("a.csv", "", "unknown kind"),
+        ("missing.jsonl", None, "is not there"),
+        ("a.jsonl", "", "no utterance that can be used"),
+    ],
+)
+def test_files_that_cannot_be_used_are_refused(tmp_path: Path, name: str, content: str | None, said: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(TokenFileError, match=said):
+        tokens.read(tmp_path / name)
+
+
+def test_a_folder_without_labels_says_what_is_missing(tmp_path: Path) -> None:
+    (folder(tmp_path / "data") / "utt2emotion").unlink()
+    with pytest.raises(TokenFileError, match="no utt2emotion"):
+        tokens.read(tmp_path / "data")
+
+
+def test_whispers_spectrogram_of_a_tone() -> None:
+    """A second has 100 frames of 128 bands in a range of 2; 1 kHz is 15 mel of Slaney's 45.245, so band 128 x 15 / 45.2 = 42."""
+    time = torch.arange(16000) / 16000
+    mel = whisper_log_mel(torch.sin(2 * math.pi * 1000 * time))
+    assert mel.shape == (128, 100)
+    assert float(mel.max() - mel.min()) == pytest.approx(2.0)
+    assert abs(int(mel[:, 50].argmax()) - 42) <= 1
+    assert mel_filters().shape == (128, 201)
+    assert mel_filters()[42].argmax() == 25  # bins are 40 Hz wide
+
+
+def field(number: int, value: int | str | bytes) -> bytes:
+    """One field of a protocol buffer."""
+
+    def varint(n: int) -> bytes:
+        return bytes([n & 127 | 128]) + varint(n >> 7) if n > 127 else bytes([n])
+
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    data = value.encode() if isinstance(value, str) else value
+    return varint(number << 3 | 2) + varint(len(data)) + data
+
+
+def tensor(number: int, name: str, kind: int, *shape: int | str) -> bytes:
+    """An input or output of a graph."""
+    dims = b"".join(field(1, field(1, side) if isinstance(side, int) else field(2, side)) for side in shape)
+    return field(number, field(1, name) + field(2, field(1, field(1, kind) + field(2, dims))))
+
+
+def stand_in(path: Path) -> Path:
+    """An ONNX file with the tokeniser's interface: the loudest band of every four frames; written by hand, byte for byte."""
+    ints = [field(5, field(1, name) + field(20, 7) + field(8, 4)) for name in ("kernel_shape", "strides")]
+    pool = field(1, "feats") + field(2, "pooled") + field(4, "AveragePool") + b"".join(ints)
+    axis = [field(5, field(1, name) + field(20, 2) + field(3, i)) for name, i in (("axis", 1), ("keepdims", 0))]
+    best = field(1, "pooled") + field(2, "indices") + field(4, "ArgMax") + b"".join(axis)
+    graph = field(1, pool) + field(1, best) + field(2, "stand-in")
+    graph += tensor(11, "feats", 1, 1, 128, "T") + tensor(11, "feats_length", 6, 1) + tensor(12, "indices", 7, 1, "N")
+    path.write_bytes(field(1, 8) + field(7, graph) + field(8, field(1, "") + field(2, 13)))
+    return path
+
+
+def test_labelled_audio_becomes_labelled_tokens(tmp_path: Path) -> None:
+    """A second of 1 kHz at 24 kHz, in stereo: 25 tokens a second, each the tone's band; 31 s get none, broken files are told."""
+    pytest.importorskip("onnxruntime")
+    time = torch.arange(31 * 24000) / 24000
+    tone = torch.sin(2 * math.pi * 1000 * time)[:, None].expand(-1, 2).numpy()
+    soundfile.write(tmp_path / "tone.wav", tone[:24000], 24000)
+    soundfile.write(tmp_path / "long.wav", tone, 24000)
+    (tmp_path / "broken.wav").write_bytes(b"RIFF")
+    rows = [
+        {
+            "id": n,
+            "audio": f"{n}.wav",
+            "text": "go",
+            "speaker": "anna",
+            "language": "en",
+            "emotion": "sad",
+            "phones": ["g"],
+        }
+        for n in ("tone", "long", "broken")
+    ]
+    manifest, out = jsonl(tmp_path / "manifest.jsonl", rows), tmp_path / "tokens.jsonl"
+    done = CliRunner().invoke(app, ["extract", str(stand_in(tmp_path / "t.onnx")), str(manifest), "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert "broken.wav: left out" in done.output
+    assert "long.wav: no tokens" in done.output
+    found = tokens.read(out)
+    (utterance,) = found.utterances
+    assert (utterance.id, utterance.emotion, len(utterance.tokens)) == ("tone", "sad", 25)
+    assert set(utterance.tokens[2:-2]) <= {41, 42, 43}
+    assert found.skipped == {"long": "no speech tokens"}
+
+
+def test_an_onnx_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(ValueError, match=r"speech_tokenizer_v2.onnx"):
+        SpeechTokenizer(tmp_path / "no.onnx")

@@ -1,0 +1,128 @@
+"""Several reward models as one: combinations by hand, the interface, storage, and the stages that make them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from rrpo.config import OFF, ArmConfig, CombineConfig
+from rrpo.models.ensemble import RewardEnsemble, averaged, load_reward_model
+from rrpo.models.reward_model import RewardModel
+from rrpo.optimizers.probe import probe
+from rrpo.optimizers.reward import reward_loss
+from rrpo.pipeline import dataflow
+from rrpo.pipeline.stages import Context
+from rrpo.profiles import SMOKE
+from rrpo.testing.regularizers import reward_model, speech_like
+from rrpo.training import combine
+
+VANILLA = ArmConfig(regularizers=OFF)
+
+
+@pytest.fixture
+def members() -> list[RewardModel]:
+    return [reward_model(seed).eval().requires_grad_(False) for seed in range(3)]
+
+
+def log_probs(members: list[RewardModel], F: Tensor, lengths: Tensor) -> Tensor:
+    """Of each member ``[M, B, K]``."""
+    return torch.stack([member.log_probs(F, lengths) for member in members])
+
+
+def test_rewards_are_combined_by_hand(members: list[RewardModel]) -> None:
+    F, lengths, y = speech_like()
+    each = log_probs(members, F, lengths)[:, torch.arange(len(y)), y.argmax(1)]
+    mean = sum(each) / 3
+    spread = sum((one - mean) ** 2 for one in each) / 3
+    expected = {
+        ("mean", 0.0): mean,
+        ("mean", 2.0): mean - 2.0 * spread,
+        ("worst", 0.0): torch.minimum(torch.minimum(each[0], each[1]), each[2]),
+    }
+    for (combination, penalty), reward in expected.items():
+        found = -reward_loss(RewardEnsemble(members, combination, penalty), F, lengths, y.argmax(1))
+        torch.testing.assert_close(found, reward)
+
+
+def test_one_member_thrice_is_that_member(members: list[RewardModel]) -> None:
+    F, lengths, y = speech_like()
+    for combination in ("mean", "worst"):
+        ensemble = RewardEnsemble([members[0]] * 3, combination)
+        torch.testing.assert_close(ensemble.log_probs(F, lengths), members[0].log_probs(F, lengths))
+    ours, theirs = (probe(model, F, lengths, y.argmax(1)) for model in (ensemble, members[0]))
+    assert ours.keys() == theirs.keys()
+    torch.testing.assert_close(ours["proxy"], theirs["proxy"])
+
+
+def test_worst_case_gradient_is_that_of_the_least_convinced_member(members: list[RewardModel]) -> None:
+    F, lengths, y = speech_like()
+    target = y.argmax(1)
+    worst = log_probs(members, F, lengths)[:, torch.arange(len(target)), target].argmin(0)
+
+    def gradient(model: RewardModel) -> Tensor:
+        leaf = F.clone().requires_grad_()
+        (g,) = torch.autograd.grad(reward_loss(model, leaf, lengths, target).sum(), leaf)
+        return g
+
+    each = torch.stack([gradient(member) for member in members])
+    torch.testing.assert_close(gradient(RewardEnsemble(members, "worst")), each[worst, torch.arange(len(worst))])
+
+
+def test_weights_are_averaged(members: list[RewardModel]) -> None:
+    weights = [member.head.weight.clone() for member in members]
+    torch.testing.assert_close(averaged(members).head.weight, sum(weights) / 3)
+
+
+@pytest.mark.parametrize("combination", ["mean", "worst", "weights"])
+def test_the_stage_stores_what_is_loaded_again(members: list[RewardModel], tmp_path: Path, combination: str) -> None:
+    inputs = {f"member_{place:02d}": tmp_path / str(place) for place in range(3)}
+    for place, folder in enumerate(inputs.values()):
+        folder.mkdir()
+        members[place].save(folder)
+        (folder / "scalars.json").write_text(json.dumps({"finetune_loss": float(place)}))
+    out = tmp_path / "out"
+    out.mkdir()
+    combine.build(CombineConfig(combination=combination), inputs, out, Context())
+    found = load_reward_model(out)
+    F, lengths, _ = speech_like()
+    expected = averaged(members) if combination == "weights" else RewardEnsemble(members, combination)
+    torch.testing.assert_close(found.log_probs(F, lengths), expected.log_probs(F, lengths))
+    assert not any(parameter.requires_grad for parameter in found.parameters())
+    assert json.loads((out / "scalars.json").read_text()) == {"finetune_loss": 1.0}
+
+
+class TestStages:
+    def test_the_first_member_is_the_seeds_own_reward_model(self) -> None:
+        combined = dataflow.reward_model(SMOKE, replace(VANILLA, members=3, combination="worst"), 5)
+        own = dataflow.reward_model(SMOKE, VANILLA, 5)
+        keys = [stage.key for stage in combined.inputs.values()]
+        assert keys[0] == own.key
+        assert len(set(keys)) == 3
+        starts = {stage.inputs["model"].key for stage in combined.inputs.values()}
+        speech = {stage.inputs["speech"].key for stage in combined.inputs.values()}
+        assert (len(starts), len(speech)) == (3, 1)
+
+    def test_members_whose_weights_are_averaged_share_their_pre_training(self) -> None:
+        combined = dataflow.reward_model(SMOKE, replace(VANILLA, members=3, combination="weights"), 5)
+        assert len({stage.key for stage in combined.inputs.values()}) == 3
+        assert len({stage.inputs["model"].key for stage in combined.inputs.values()}) == 1
+
+    def test_the_optimisation_and_the_checks_read_the_combined_model(self) -> None:
+        arm = replace(VANILLA, members=2, combination="mean")
+        combined = dataflow.reward_model(SMOKE, arm, 5).key
+        assert dataflow.optimized(SMOKE, arm, 5).inputs["reward_model"].key == combined
+        assert dataflow.examined(SMOKE, arm, 5).inputs["model"].key == combined
+
+    def test_what_means_nothing_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="weights only with finetune"):
+            ArmConfig(members=4, combination="weights", finetune=False)
+        with pytest.raises(ValueError, match="0 unless the members are combined by their mean"):
+            ArmConfig(members=4, combination="worst", variance_penalty=1.0)
+        for members, combination in ((1, "mean"), (2, None), (2, "best")):
+            with pytest.raises(ValueError, match="for 2 members or more"):
+                ArmConfig(members=members, combination=combination)
