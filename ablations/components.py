@@ -91,7 +91,7 @@ class _Registered(Sequence[Component]):
         return sum(1 for _ in self)
 
     def __iter__(self) -> Iterator[Component]:
-        return (_component(name, found) for name, found in REGULARIZERS.items() if not found.control_of)
+        return (component(name) for name, found in REGULARIZERS.items() if not found.control_of)
 
     @overload
     def __getitem__(self, index: int) -> Component: ...
@@ -99,6 +99,11 @@ class _Registered(Sequence[Component]):
     def __getitem__(self, index: slice) -> Sequence[Component]: ...
     def __getitem__(self, index: int | slice) -> Component | Sequence[Component]:
         return list(self)[index]
+
+
+def component(name: str) -> Component:
+    """A registered regulariser as a component, controls too."""
+    return _component(name, REGULARIZERS[name])
 
 
 @cache

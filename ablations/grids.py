@@ -12,6 +12,7 @@ from typing import Any
 
 from ablations.baselines import CORE
 from ablations.components import factorial, singles
+from ablations.guided_arms import sweeps
 from ablations.robust_arms import robust_arms
 from ablations.stats.contrasts import corner_effects
 from rrpo.arms import ARMS, BASE, RRPO, arm
@@ -157,6 +158,11 @@ def rm(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     return product(_named("pretrained", *factorial(), "oracle", "placebo"), profile, seeds, policy=False)
 
 
+def guidance(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
+    """Guided decoding over its knobs, beside SFT; labels like ``emodiff@alpha0.5``."""
+    return product(_named("sft") | sweeps(), profile, seeds)
+
+
 def other_systems(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     """A screen: what else the same data, reward models and judges allow, beside SFT, DiffRO and RRPO; estimates, no tests."""
     known = arms() | robust_arms()
@@ -186,6 +192,7 @@ GRIDS.register("full", Grid(cells=full, seeds=8))
 GRIDS.register("shortcut", Grid(cells=shortcut))
 GRIDS.register("sensitivity", Grid(cells=sensitivity))
 GRIDS.register("rm", Grid(cells=rm))
+GRIDS.register("guidance", Grid(cells=guidance, seeds=3))
 GRIDS.register("baselines", Grid(cells=other_systems, seeds=3))
 
 

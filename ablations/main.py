@@ -32,6 +32,9 @@ COMMANDS: dict[str, Command] = {
     "transfer": Command(
         "ablations.transfer", "Compare arms", "what each arm's reward model says of every arm's samples"
     ),
+    "guidance": Command(
+        "ablations.guidance", "Compare arms", "how guided decoding answers to its knobs, of grid guidance"
+    ),
     "gradients": Command(
         "ablations.gradients", "Compare arms", "DiffRO's gradient against the policy gradient's: variance, bias, gain"
     ),

@@ -16,8 +16,8 @@ MEMBERS = 4
 """Reward models that an ensemble or a mean of weights is made of."""
 VARIANCE_PENALTY = 0.5
 """λ of the ensemble's mean - λ variance; declared default, within the range that its source tries."""
-BETAS = (0.0, 0.0003, 0.001, 0.01, 0.1)
-"""Weights of the KL penalty; beside them ``diffro_kl`` has .03."""
+BETAS = {"0": 0.0, "3e-4": 0.0003, "1e-3": 0.001, "1e-2": 0.01, "1e-1": 0.1}
+"""Weights of the KL penalty, as arms' names write them; beside them ``diffro_kl`` has .03."""
 
 
 def robust_arms() -> dict[str, ArmConfig]:
@@ -35,7 +35,7 @@ def robust_arms() -> dict[str, ArmConfig]:
         "rm_iterated": {"rounds": 1},
         "reward_bounded": {"reward": "bounded"},
         "reward_clipped": {"reward": "clipped"},
-        **{f"diffro_beta{beta:g}": {"beta": beta} for beta in BETAS},
+        **{f"diffro_beta_{name}": {"beta": beta} for name, beta in BETAS.items()},
     }
     changed = {name: replace(vanilla, **change) for name, change in changes.items()}  # type: ignore[arg-type]
     return {name: arm(name) for name in CONTROLS} | changed

@@ -22,6 +22,7 @@ from ablations.execution.launchers import PACKAGES
 from ablations.execution.progress_display import JSON, LINES, QUIET
 from ablations.execution.request import request
 from ablations.execution.runner import Outcome, run_plan
+from ablations.execution.stacking import refuse_mixed
 from ablations.grids import GRIDS
 from ablations.rendering.sheet import Sheet, Value
 from ablations.stats.statistics import Interval
@@ -130,6 +131,14 @@ def command(
             metavar="NAME=VALUE", help="An option of sbatch; may be given several times.", rich_help_panel=HOW
         ),
     ] = None,
+    stack: Annotated[
+        str,
+        typer.Option(
+            metavar="N|auto",
+            help="Optimise the policies of N cells at once in one process; auto: on a GPU as many as its memory holds, "
+            "on the CPU 1. All cells of a seed alike.",
+        ),
+    ] = "1",
     shard: Annotated[
         str,
         typer.Option(
@@ -181,10 +190,12 @@ def command(
             cpus_per_task=cpus_per_task,
             gpus_per_task=gpus_per_task,
             slurm=slurm or (),
+            stack=stack,
             shard=shard,
             runs_dir=runs_dir,
         )
         made = plan.make(asked)
+        refuse_mixed(asked.cells, made.stages, asked.folder.root, asked.stack)
     estimator = Estimator(asked.folder.root, asked.device)
     lines = list(made.lines(estimator, cells=plan_only))
     if mode == JSON:

@@ -189,6 +189,7 @@ def _reward_model(record: Record) -> str:
     """What of an arm's config makes its reward model; that of the fine-tuning only where there is one."""
     kept: tuple[str, ...] = ("arm.rm_data", "arm.finetune", "arm.shuffle_labels", "arm.shortcut")
     kept += ("arm.rm_utterances", "arm.rm_speakers", "arm.rm_seed")
+    kept += ("arm.members", "arm.combination", "arm.variance_penalty", "arm.rounds")
     if record.config.get("arm.finetune") != "false":
         kept += ("arm.regularizers.", "arm.rater_noise", "arm.rm_lr", "arm.annotated")
     params = {name: value for name, value in record.config.items() if name.startswith(kept)}

@@ -20,14 +20,14 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_type_hints
 
 from rrpo.errors import InputError
-from rrpo.identity import option
+from rrpo.identity import canonical, option
 
 VARIABLE = "RRPO_PLUGINS"
 """Environment variable with the paths of the plugin files, separated as in ``PATH``."""
@@ -106,6 +106,53 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def __len__(self) -> int:
         return len(self._items)
+
+
+class OptionRegistry(Registry[type[T]], Generic[T]):
+    """Frozen dataclasses by name, whose fields are options; a `Choice` holds every option of the one that it names, checked."""
+
+    def choice(self, name: str, **options: Scalar) -> Choice:
+        """The config field that selects ``name`` with these options, the others at their defaults.
+
+        Raises:
+            PluginError: There is no such name or option; a value is of another type, or out of its range.
+        """
+        made = canonical(self._made(name, options))
+        return Choice(name=name, options=tuple(sorted(made.items())), source=self.source(name))
+
+    def create(self, choice: Choice) -> T:
+        """What was chosen.
+
+        Raises:
+            PluginError: As `choice`; or the plugin was edited since.
+        """
+        made, source = self._made(choice.name, dict(choice.options)), self.source(choice.name)
+        if choice.source != source:
+            raise PluginError(
+                f"the file of the {self.kind} {choice.name!r} is not the one that was chosen",
+                got=f"hash {source or 'none'} instead of {choice.source or 'none'}",
+                fix="plan the run again with this file, or restore the other",
+            )
+        return made
+
+    def _made(self, name: str, options: Mapping[str, Any]) -> T:
+        kind, values = self[name], dict(options)
+        hints = get_type_hints(kind)
+        known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+        for field, value in options.items():
+            if field not in known:
+                fix = f"its options are {', '.join(known)}" if known else "it has no options"
+                raise PluginError(f"the {self.kind} {name!r} has no such option", got=field, fix=fix)
+            if hints[field] is float and type(value) is int:
+                values[field] = float(value)
+            elif type(value) is not hints[field]:
+                what = f"an option of the {self.kind} {name!r} is of another type"
+                raise PluginError(what, got=f"{field} = {value!r}", fix=f"give a value of type {hints[field].__name__}")
+        try:
+            return kind(**values)
+        except (TypeError, ValueError) as error:
+            what, got = f"the {self.kind} {name!r} refuses its options: {error}", dict(options) or "no options"
+            raise PluginError(what, got=got, fix="give values that it takes") from error
 
 
 def use(paths: Sequence[Path | str]) -> None:

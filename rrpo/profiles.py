@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from rrpo.config import CodecConfig, FinetuneConfig, OptimizeConfig, PolicyConfig, PretrainConfig, SftConfig
+from rrpo.config import (
+    CodecConfig,
+    FinetuneConfig,
+    OptimizeConfig,
+    PolicyConfig,
+    PrefixClassifierConfig,
+    PretrainConfig,
+    SftConfig,
+)
 from rrpo.corpus.config import ManifestConfig, WorldConfig
 from rrpo.identity import option
 from rrpo.judges.config import (
@@ -85,6 +93,8 @@ class Profile:
     """Stage ``base``: the pre-trained policy, one for the world."""
     sft: SftConfig = field(default_factory=lambda: SftConfig(lr=3e-4))
     """Stage ``sft``: fine-tuned from it on the seed's own utterances, which are of the same kind: a tenth of its rate."""
+    prefix_classifier: PrefixClassifierConfig = field(default_factory=PrefixClassifierConfig)
+    """Stage ``prefix_classifier``, of arms with soft-label guidance alone."""
     optimize: OptimizeConfig = field(default_factory=OptimizeConfig)
     """Stage ``optimize``."""
     examine: ExamineConfig = field(default_factory=ExamineConfig)

@@ -11,18 +11,20 @@ value, so that importances mean something. Development seeds only (1000 and up):
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from ablations.components import COMPONENTS, factorial
+from ablations.arms import all_arms
+from ablations.components import COMPONENTS, component, factorial
 from ablations.errors import InputError, choose
 from ablations.grids import arms
+from ablations.robust_arms import robust_arms
 from rrpo.arms import RRPO
 from rrpo.config import ArmConfig, OptimizeConfig, RegularizerConfig
-from rrpo.regularizers import Knob, configured, switched_on
+from rrpo.regularizers import REGULARIZERS, Knob, configured, switched_on
 
 Knobs = Mapping[str, float | str]
 TUNE = "tune-arm"
@@ -51,19 +53,15 @@ class Study:
         return {name: _other(d, self.paper[name]) for name, d in self.space.items()}
 
 
-def regularised(knobs: Knobs, without: Collection[str] = (), **fields: Any) -> RegularizerConfig:
-    """Knobs that are named, the paper's values for the others.
-
-    Components named in ``without`` are off; ``fields`` of the config belong to no component.
-    """
+def regularised(knobs: Knobs, **fields: Any) -> RegularizerConfig:
+    """Knobs that are named, the paper's values for the others; ``fields`` of the config belong to no component."""
     values = {name: float(value) for name, value in (paper() | dict(knobs)).items()}
-    strengths = {c.name: {**c.strengths(values), **(c.off if c.name in without else {})} for c in COMPONENTS}
-    return configured(strengths, **fields)
+    return configured({c.name: c.strengths(values) for c in COMPONENTS}, **fields)
 
 
-def knobs_of(names: Collection[str] | None = None) -> list[Knob]:
-    """The knobs of all components, or of those named."""
-    return [knob for component in COMPONENTS if names is None or component.name in names for knob in component.knobs]
+def knobs_of() -> list[Knob]:
+    """The knobs of all components."""
+    return [knob for part in COMPONENTS for knob in part.knobs]
 
 
 def space_of(knobs: Sequence[Knob]) -> dict[str, BaseDistribution]:
@@ -118,16 +116,20 @@ def rm() -> Study:
 
 def tune_arm(arm: str) -> Study:
     """One arm's own strengths with learning rate and beta: run for every arm with the same number of trials."""
-    given = arms()[arm]
-    on = switched_on(given.regularizers)
-    own = knobs_of(on if given.finetune else ())
+    given = all_arms()[arm]
+    parts = [component(name) for name in switched_on(given.regularizers)]
+    strengths = [knob for part in parts for knob in part.knobs]
+    own = strengths if given.finetune else []
     push = policy()
     space = space_of(own) | {name: push.space[name] for name in ("lr", "beta")}
     first: Knobs = {knob.name: knob.on for knob in own} | {name: push.paper[name] for name in ("lr", "beta")}
 
     def tuned(knobs: Knobs) -> ArmConfig:
-        off = [component.name for component in COMPONENTS if component.name not in on]
-        return _pushed(replace(given, regularizers=regularised(knobs, without=off)), knobs)
+        values = {knob.name: knob.on for knob in strengths} | {k.name: float(knobs[k.name]) for k in own}
+        off = {name: found.off_values for name, found in REGULARIZERS.items()}
+        on = {part.name: part.strengths(values) for part in parts}
+        tuned = configured(off | on, soft_votes=given.regularizers.soft_votes)
+        return _pushed(replace(given, regularizers=tuned), knobs)
 
     return Study(f"tune-{arm}", space, first, tuned)
 
@@ -150,7 +152,7 @@ LIMITS: dict[str, tuple[float, float]] = {"lr": (0.0, math.inf), "beta": (0.0, m
 
 def tunable() -> list[str]:
     """Arms that ``tune-arm`` accepts: those whose policy moves for a reason."""
-    return [*factorial(), "pretrained", "oracle"]
+    return [*factorial(), "pretrained", "oracle", *(name for name, arm in robust_arms().items() if arm.beta is None)]
 
 
 def study_of(name: str, arm: str = "", ranges: Sequence[tuple[str, float, float]] = ()) -> Study:
@@ -188,7 +190,7 @@ def _check(study: Study) -> None:
             got=f"space {', '.join(study.space) or 'empty'}; paper {', '.join(study.paper) or 'empty'}",
             fix="name the same knobs in both",
         )
-    limits = LIMITS | {knob.name: knob.limits for knob in knobs_of()}
+    limits = LIMITS | {knob.name: knob.limits for name in REGULARIZERS for knob in component(name).knobs}
     for knob, distribution in study.space.items():
         if isinstance(distribution, FloatDistribution):
             low, high = limits.get(knob, (-math.inf, math.inf))

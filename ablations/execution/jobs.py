@@ -1,19 +1,24 @@
 """Cells -> tasks: one for every distinct stage that is missing, one for the record of every cell.
 
-`build_stage` runs inside a worker process, `record_cell` in the parent.
+`build_stage` and `build_stack` run inside a worker process, `record_cell` in the parent.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ablations.execution.estimate import Estimator
+from ablations.execution.failures import kind_of
+from ablations.execution.launchers.pool import Fault
 from ablations.execution.scheduler import Task
-from ablations.execution.worker import stopping
+from ablations.execution.stacking import stack_tasks
+from ablations.execution.worker import QUIET, stopping
 from ablations.stats.family import primary
 from ablations.tracking import curves
 from ablations.tracking.recorder import Tracker
@@ -23,6 +28,7 @@ from rrpo.pipeline.missing import missing_below
 from rrpo.pipeline.stages import MARKER, Context, Stage, materialise, walk
 
 Report = Callable[[int, int], None]
+Watch = Callable[[int, Mapping[str, float]], None]
 SMALLER = 2
 """Samples a forward after a policy optimisation ran out of memory."""
 LOG_LIMIT = 20_000
@@ -57,11 +63,12 @@ def tasks(
     device: str,
     tracker: Tracker,
     estimator: Estimator,
+    stack: int = 1,
 ) -> list[Task]:
     """The graph below the cells, none of which is recorded, and below the optional results of ``amended``.
 
-    Ready tasks go by the first cell that needs them, so that seeds complete one after the other; inside a cell the one
-    with the longest way to the end goes first.
+    Policy optimisations go ``stack`` at a time. Ready tasks go by the first cell that needs them, so that seeds complete one
+    after the other; inside a cell the one with the longest way to the end goes first.
     """
     stages = missing_stages(cells, amended, store)
     order = {stage.key: position for position, stage in enumerate(stages)}
@@ -69,8 +76,9 @@ def tasks(
     first = _first_cell([*cells, *(cell for cell in amended if cell.hash not in recorded_here)], order)
     tail = _longest_tail(stages, estimator)
     priorities = {stage.key: (first[stage.key], -tail[stage.key], order[stage.key]) for stage in stages}
+    single = stage_tasks(stages, store, device, priorities)
     return (
-        stage_tasks(stages, store, device, priorities)
+        stack_tasks(single, {stage_key(stage): stage for stage in stages}, stack)
         + [
             Task(
                 key=cell_key(cell),
@@ -149,19 +157,60 @@ def build_stage(stage: Stage, store: Path, device: str, micro: int | None, repor
 
     Raises ClaimedError where another live process builds it, `Interrupted` when this worker was asked to stop.
     """
-    often = float(os.environ.get("RRPO_CHECKPOINT_SECONDS", Context.checkpoint_seconds))
     live = curves.live_file(store, stage.folder)
-    context = Context(
+    folder = materialise(stage, store, _context(device, micro, report, curves.writer(live)))
+    live.unlink(missing_ok=True)
+    return _seconds(folder)
+
+
+def build_stack(
+    stages: Sequence[Stage], store: Path, device: str, micro: int | None, report: Report
+) -> list[float | Fault]:
+    """Optimise several policies at once: the seconds of each (its share), or why it has no result.
+
+    Raises:
+        Exception: Memory or disk did not suffice for all of them together.
+    """
+    from rrpo.optimizers import stacked
+
+    found: list[float | Fault] = []
+    for stage, built in zip(stages, stacked.build(stages, store, _context(device, micro, report)), strict=True):
+        if isinstance(built, Path):
+            found.append(_seconds(built))
+            continue
+        kind = kind_of(built)
+        if kind in ("oom", "disk") or not isinstance(built, Exception):
+            raise built
+        with contextlib.suppress(OSError), (store / "logs" / f"{stage_key(stage)}.log").open("a") as log:
+            log.writelines(traceback.format_exception(built) if kind not in QUIET else ())
+        found.append(Fault(f"{type(built).__name__}: {built}", kind))
+    return found
+
+
+def build_member(stage: Stage, store: Path, device: str, micro: int | None, report: Report) -> float:
+    """A stack of one: what `build_stage` does, by the other executor."""
+    from rrpo.optimizers import stacked
+
+    (built,) = stacked.build([stage], store, _context(device, micro, report))
+    if isinstance(built, BaseException):
+        raise built
+    return _seconds(built)
+
+
+def _context(device: str, micro: int | None, report: Report, watch: Watch = lambda step, row: None) -> Context:
+    often = float(os.environ.get("RRPO_CHECKPOINT_SECONDS", Context.checkpoint_seconds))
+    return Context(
         device=device,
         report=report,
-        watch=curves.writer(live),
+        watch=watch,
         stop=stopping,
         micro=micro,
         wait=False,
         checkpoint_seconds=often,
     )
-    folder = materialise(stage, store, context)
-    live.unlink(missing_ok=True)
+
+
+def _seconds(folder: Path) -> float:
     return float(json.loads((folder / MARKER).read_text())["seconds"])
 
 

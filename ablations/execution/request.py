@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ablations.errors import InputError, choose, positive
-from ablations.execution import environment, launchers, packing
+from ablations.execution import environment, launchers, packing, stacking
 from ablations.execution.estimate import Estimator
 from ablations.execution.launchers import Launcher
 from ablations.execution.runs_folder import RunsFolder, check
@@ -53,6 +53,8 @@ class Request:
     """Labels of the whole grid, those not asked for included."""
     settings: tuple[str, ...] = ()
     """What ``--set`` changed of the profile, with the value before, for people."""
+    stack: int = 1
+    """Cells whose policies are optimised at once in one process; 1: singly."""
     shard: tuple[int, int] = (1, 1)
     """(i, n): only every n-th cell, from the i-th on, is run by this command."""
 
@@ -94,6 +96,7 @@ def request(
     cpus_per_task: int = 1,
     gpus_per_task: float | None = None,
     slurm: Sequence[str] = (),
+    stack: str = "1",
     shard: str = "1/1",
     runs_dir: Path = Path("runs"),
 ) -> Request:
@@ -140,6 +143,7 @@ def request(
         launcher=where,
         declared=declared,
         settings=tuple(f"{key} = {new} (was {old})" for key, (old, new) in differences(given, size).items()),
+        stack=stacking.size(stack, machine, cells, folder.root, *_shared(count)),
         shard=_shard(shard, len(cells)),
     )
 
@@ -230,6 +234,12 @@ def _packed(
     stages = walk(*(stage for cell in cells for stage in cell.stages.values()))
     smallest = min(environment.gpus().values(), default=None)
     return packing.tasks_a_gpu(stages, Estimator(folder.root, "cuda"), smallest)
+
+
+def _shared(workers: int) -> tuple[int | None, int]:
+    """MiB of the smallest GPU, if there is one, and how many of the workers share it."""
+    gpus = environment.gpus()
+    return min(gpus.values(), default=None), -(-workers // max(1, len(gpus)))
 
 
 def default_workers(device: str, packed: int = packing.UNMEASURED) -> int:

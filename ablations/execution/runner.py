@@ -108,6 +108,7 @@ def _start(plan: Plan) -> Tracker:
     request = plan.request
     first = Tracker(request.folder, request.grid, environment.git_state(), environment.describe(request.device))
     params = {"device": request.device, "workers": str(request.workers), "launcher": request.launcher.name}
+    params["stack"] = str(request.stack)
     params |= {"set": "; ".join(request.settings)} if request.settings else {}
     return first.start_invocation(request.cells, params)
 
@@ -163,7 +164,13 @@ class GridRun:
         """Run all tasks."""
         request = self.plan.request
         graph = jobs.tasks(
-            self.plan.todo, self.plan.amended, request.folder.root, request.device, self.tracker, self.estimator
+            self.plan.todo,
+            self.plan.amended,
+            request.folder.root,
+            request.device,
+            self.tracker,
+            self.estimator,
+            request.stack,
         )
         with self._display:
             Scheduler(graph, pool, request.folder.logs, self, fail_fast=request.fail_fast).run()

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ablations.execution.failures import KINDS, kind_of
-from ablations.execution.launchers.pool import Died, Done, Failed, Pool, Progress, Task
+from ablations.execution.launchers.pool import Died, Done, Failed, Fault, Pool, Progress, Task
 
 GRACE = 5.0
 """Seconds a busy worker gets to clean up after SIGTERM."""
@@ -106,7 +106,8 @@ class Scheduler:
         self.logs.mkdir(parents=True, exist_ok=True)
         self._waiting = {task.key: task for task in self.tasks}
         assert len(self._waiting) == len(self.tasks), "task keys are unique"
-        self._missing = {task.key: set(task.needs) & self._waiting.keys() for task in self.tasks}
+        known = {one.key for task in self.tasks for one in (task, *task.parts)}
+        self._missing = {task.key: set(task.needs) & known for task in self.tasks}
         try:
             with self._listening():
                 while self._waiting or self._running:
@@ -175,6 +176,7 @@ class Scheduler:
             task = self._running.pop(event.slot)
             match event:
                 case Done(slot, result, seconds):
+                    self._part(task, result if task.parts else (), seconds)
                     self._met(task)
                     self.observer.finished(slot, task, result, seconds)
                 case Failed(slot, message, kind):
@@ -184,6 +186,16 @@ class Scheduler:
                     with contextlib.suppress(OSError), self.log_path(task).open("a") as log:
                         log.write(f"{message}\n")
                     self._failed(slot, task, message, "killed")
+
+    def _part(self, task: Task, results: Sequence[Any], seconds: float) -> None:
+        """Takes in what a finished task's parts came to."""
+        for part, result in zip(task.parts, results, strict=True):
+            if isinstance(result, Fault):
+                self._missing[part.key] = set()
+                self._failed(None, part, result.message, result.kind)
+            else:
+                self._met(part)
+                self.observer.finished(None, part, result, seconds / len(task.parts))
 
     def _failed(self, slot: int | None, task: Task, message: str, kind: str) -> None:
         """Try again if the kind of failure allows it, and lose the task if not."""
@@ -209,7 +221,9 @@ class Scheduler:
     def _lose(self, slot: int | None, task: Task, failure: Failure) -> None:
         """Fail a task and all that need it, directly or not."""
         self.observer.failed(slot, task, failure)
-        lost = {task.key}
+        for part in task.parts:
+            self.observer.failed(None, part, failure)
+        lost = {one.key for one in (task, *task.parts)}
         while doomed := [t for t in self._waiting.values() if t.needs & lost]:
             for other in doomed:
                 lost.add(other.key)

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from rrpo.errors import InputError
-from rrpo.packages import present
 
 if TYPE_CHECKING:
     from rrpo.cosyvoice.policy import CosyVoice2Policy
@@ -97,16 +96,11 @@ def save_adapter(policy: CosyVoice2Policy, folder: Path) -> None:
 
     Raises:
         ValueError: The policy is not adapted.
-        RuntimeError: The package safetensors is not there.
     """
     found = dict(updates(policy))
     if not found:
         raise InputError(
             "the policy has no low-rank updates", got="full weights", fix="save it by CosyVoice2Policy.save"
-        )
-    if not present("safetensors"):
-        raise InputError(
-            "adapters are written by the package safetensors", got="it is not installed", fix="pip install safetensors"
         )
     from safetensors.torch import save_file
 

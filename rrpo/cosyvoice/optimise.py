@@ -7,7 +7,7 @@ reward model in gold's place, the KL to the reference and the lengths are measur
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rrpo.config import OptimizeConfig
-from rrpo.models.policy import Rollout
-from rrpo.optimizers.base import Batch, Loss, PolicyOptimizer, State
+from rrpo.optimizers.base import Batch, Loss, MicroBatch, PolicyOptimizer, State
 from rrpo.optimizers.loop import prompts_of
 from rrpo.optimizers.registry import OPTIMIZERS
 from rrpo.optimizers.rollout import Models, Prompts, merge
@@ -27,6 +26,9 @@ from rrpo.pipeline.stages import Context
 from rrpo.seeding import permutation_batches, uniform
 from rrpo.training.trainer import multiplier
 
+EVALUATED = 128
+"""Evaluation prompts that are sampled at once."""
+
 
 @dataclass
 class Optimised:
@@ -36,8 +38,8 @@ class Optimised:
     """A row a step: means over the roll-outs."""
     points: list[dict[str, float]]
     """A row a checkpoint, on the evaluation prompts."""
-    rollout: Rollout
-    """The evaluation prompts' samples at the end."""
+    said: list[list[int]]
+    """Token ids of the evaluation prompts' samples at the end."""
 
 
 def optimise(
@@ -58,7 +60,7 @@ def optimise(
     optimizer = torch.optim.Adam(trained, lr=config.lr, fused=True)
     checkpoints = Checkpoints(context, trained, optimizer)
     start, kept = checkpoints.resume()
-    found = Optimised(kept.get("curves", []), kept.get("points", []), measured(models, evaluation, config)[1])
+    found = Optimised(kept.get("curves", []), kept.get("points", []), [])
     state: State = (
         {name: value.to(train.prefix.device) for name, value in kept["state"].items()}
         if "state" in kept
@@ -71,7 +73,7 @@ def optimise(
 
     for step in range(start, config.steps + 1):
         if step in due:
-            row, found.rollout = measured(models, evaluation, config)
+            row, found.said = measured(models, evaluation, config)
             found.points.append({"step": float(step)} | row)
         if step == config.steps:
             break
@@ -82,7 +84,6 @@ def optimise(
         context.watch(step, found.curves[-1])
         checkpoints.boundary(step + 1, keep)
         context.report(step + 1, config.steps)
-    checkpoints.discard()
     return found
 
 
@@ -134,24 +135,35 @@ def _update(
 
 
 @torch.no_grad()
-def measured(models: Models, prompts: Prompts, config: OptimizeConfig) -> tuple[dict[str, float], Rollout]:
-    """One sample of each prompt, its noise keyed by the seed alone: proxy, held-out reward model, KL, length."""
-    noise = uniform((models.policy.max_tokens, len(prompts.phones)), config.seed, "evaluation noise")
-    rollout = models.policy.sample(prompts.prefix, noise.to(prompts.prefix.device))
-    found: list[tuple[Tensor, dict[str, Tensor]]] = []
-    for part in split(models, Batch(0, prompts, rollout)):
-        F, frames = models.codec.decode(part.rollout.tokens, part.rollout.lengths, part.prompts.speaker)
-        target = part.prompts.target[:, None]
-        values = {"kl_utterance": score(models, part).kl}
-        for name, model in (("proxy", models.reward_model), ("val", models.val)):
-            said = model.log_probs(F, frames)
-            values[f"{name}_accuracy"] = (said.argmax(1) == target[:, 0]).float()
-            values[f"{name}_logprob"] = said.gather(1, target)[:, 0]
-        values["content_loss"] = models.recogniser.ctc_loss(F, frames, part.prompts.phones)
-        found.append((part.rows, values))
-    merged: Mapping[str, Tensor] = merge(found)
-    row = {name: float(value.mean()) for name, value in merged.items()}
-    row["kl_token"] = float(merged["kl_utterance"].sum() / rollout.counts.sum())
-    row["length"] = float(rollout.lengths.float().mean())
-    row["cut"] = float((~rollout.ended).float().mean())
-    return row, rollout
+def measured(models: Models, prompts: Prompts, config: OptimizeConfig) -> tuple[dict[str, float], list[list[int]]]:
+    """One sample of each prompt, its noise keyed by the seed alone: proxy, held-out reward model, KL, length; and the samples."""
+    device = prompts.prefix.device
+    noise = uniform((models.policy.max_tokens, len(prompts.phones)), config.seed, "evaluation noise", device=device)
+    found: list[dict[str, Tensor]] = []
+    said: list[list[int]] = []
+    for rows in torch.arange(len(prompts.phones), device=device).split(EVALUATED):
+        asked = prompts.select(rows)
+        rollout = models.policy.sample(asked.prefix, noise[:, rows])
+        parts = [(part.rows, _heard(models, part)) for part in split(models, Batch(0, asked, rollout))]
+        counts = {"positions": rollout.counts, "length": rollout.lengths, "cut": ~rollout.ended}
+        found.append(merge(parts) | counts)
+        said += [row[:n] for row, n in zip(rollout.tokens.tolist(), rollout.lengths.tolist(), strict=True)]
+    values = {name: torch.cat([part[name] for part in found]).float() for name in found[0]}
+    positions = values.pop("positions")
+    row = {name: float(value.mean()) for name, value in values.items()}
+    return row | {"kl_token": float(values["kl_utterance"].sum() / positions.sum())}, said
+
+
+def _heard(models: Models, part: MicroBatch) -> dict[str, Tensor]:
+    """What the frozen models make of some samples, each ``[b]``."""
+    F, frames = models.codec.decode(part.rollout.tokens, part.rollout.lengths, part.prompts.speaker)
+    target = part.prompts.target
+    values = {
+        "kl_utterance": score(models, part).kl,
+        "content_loss": models.recogniser.ctc_loss(F, frames, part.prompts.phones),
+    }
+    for name, model in (("proxy", models.reward_model), ("val", models.val)):
+        heard = model.log_probs(F, frames)
+        values[f"{name}_accuracy"] = (heard.argmax(1) == target).float()
+        values[f"{name}_logprob"] = heard.gather(1, target[:, None])[:, 0]
+    return values

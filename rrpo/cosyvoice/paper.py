@@ -17,6 +17,7 @@ from rrpo.config import OFF, FinetuneConfig, OptimizeConfig, RewardModelConfig
 from rrpo.cosyvoice import layout
 from rrpo.cosyvoice.lora import LoraConfig, adapt
 from rrpo.cosyvoice.run import CosyVoiceConfig
+from rrpo.cosyvoice.supervised import SupervisedConfig
 from rrpo.judges.config import RecogniserConfig
 
 UTTERANCES, BATCH = 10_000, 32
@@ -25,6 +26,7 @@ PAPER = CosyVoiceConfig(
     pretrain=FinetuneConfig(steps=3 * UTTERANCES // BATCH, batch=BATCH, lr=1e-4, regularizers=OFF),
     finetune=FinetuneConfig(steps=3 * UTTERANCES // BATCH, batch=BATCH, lr=1e-5),
     recogniser=RecogniserConfig(dim=256, steps=5 * UTTERANCES // BATCH, batch=BATCH),
+    supervised=SupervisedConfig(steps=3 * UTTERANCES // BATCH, batch=BATCH),
     optimize=OptimizeConfig(
         steps=UTTERANCES // BATCH,
         batch=BATCH,
@@ -49,6 +51,10 @@ SOURCES: Mapping[str, tuple[str, str]] = {
         "declared; RRPO's is a speech emotion recogniser on audio",
     ),
     "reward model's updates": (f"{PAPER.pretrain.steps} plain at 1e-4, {PAPER.finetune.steps} robust", "declared"),
+    "supervised fine-tuning": (
+        f"{PAPER.supervised.steps} updates at {PAPER.supervised.lr:g}, the same utterances",
+        "RRPO uses the same for SFT, reward model and optimisation, MED; rate: CosyVoice2's recipe, HIGH; updates declared",
+    ),
     "tau": ("2, 1, 0.8 in equal parts", "HPRO (2606.28249), MED"),
     "policy's rate": (f"{PAPER.optimize.lr:g}, Adam", "HPRO, MED; CosyVoice2's GRPO recipe: 1e-6"),
     "beta": (f"{PAPER.optimize.beta:g}, KL summed over an utterance", "DiffRO (2507.05911), MED; RRPO's is unknown"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from rrpo.cosyvoice.reward import (
     train_recogniser,
     train_reward_model,
 )
+from rrpo.cosyvoice.supervised import SupervisedConfig, supervise
 from rrpo.cosyvoice.text import WORDS
 from rrpo.errors import InputError
 from rrpo.identity import content_hash, described
@@ -43,8 +45,8 @@ class CosyVoiceConfig:
     """One experiment on CosyVoice2; every value is a declared default unless its docstring names a source."""
 
     arm: str = "ls_adv"
-    """Regularisers of the reward model by their names joined by ``_`` (`rrpo.arms`); ``diffro``: none. Energy-adaptive mixup
-    (``eam``) is refused, so the paper's method without it is ``ls_adv``."""
+    """Regularisers of the reward model by their names joined by ``_`` (`rrpo.arms`); ``diffro``: none. Energy-adaptive
+    mixup (``eam``) is refused, so the paper's method without it is ``ls_adv``."""
     emotions: tuple[str, ...] | None = None
     """Those of the corpus that are used; None: all."""
     reward_model: RewardModelConfig = field(default_factory=lambda: RewardModelConfig(subsample=2))
@@ -55,6 +57,8 @@ class CosyVoiceConfig:
     """Robust fine-tuning; the regularisers are the arm's."""
     recogniser: RecogniserConfig = field(default_factory=RecogniserConfig)
     """Of the content reward; not trained where ``optimize.content_weight`` is 0."""
+    supervised: SupervisedConfig = field(default_factory=SupervisedConfig)
+    """Fine-tuning before the optimisation, on the reward model's and the optimisation's utterances; the KL is to its result."""
     optimize: OptimizeConfig = field(default_factory=OptimizeConfig)
     """Policy optimisation."""
     lora: LoraConfig | None = None
@@ -134,6 +138,10 @@ def train(
     recogniser = train_recogniser(rm_data, config.recogniser, context=plain) if content else NoContent()
     settings = {"precision": config.precision, "max_tokens": config.max_tokens, "words": dict(config.words)}
     policy, reference = (CosyVoice2Policy.load(model, context.device, **settings) for _ in range(2))
+    if losses := supervise(policy, parts[0], config.supervised, plain):
+        reference.load_state_dict(policy.state_dict())
+        scalars |= {"sft_first_loss": losses[0], "sft_last_loss": losses[-1]}
+        tell(f"supervised fine-tuning: {losses[0]:.3f} -> {losses[-1]:.3f} nats a token")
     if config.lora is not None:
         adapt(policy, config.lora)
     models = Models(
@@ -165,8 +173,10 @@ def train(
         save_adapter(policy, out / "adapter")
     pd.DataFrame(done.curves).to_parquet(out / "curves.parquet")
     pd.DataFrame(done.points).to_parquet(out / "points.parquet")
-    said = zip(parts[2], done.rollout.tokens.tolist(), done.rollout.lengths.tolist(), strict=False)
-    tokens.write(out / "utt2speech_token.pt", {utterance.id: row[:n] for utterance, row, n in said})
+    said = {utterance.id: row for utterance, row in zip(parts[2], done.said, strict=False)}
+    tokens.write(out / "utt2speech_token.pt", said)
     (out / "config.json").write_text(json.dumps(described(config), indent=1, ensure_ascii=False), encoding="utf-8")
     (out / "scalars.json").write_text(json.dumps(scalars, indent=1))
+    if context.checkpoints is not None:
+        shutil.rmtree(context.checkpoints, ignore_errors=True)
     return scalars

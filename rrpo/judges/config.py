@@ -133,6 +133,14 @@ class PhoneticsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class IntensityConfig:
+    """How strongly samples carry emotions, by acoustics and by gold's profile."""
+
+    shrinkage: float = 0.1
+    """Of the discriminant's covariance: its diagonal is raised by this share; declared default."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SpeakersConfig:
     """Mean voices of the policy's speakers, once for a world."""
 

@@ -1,7 +1,7 @@
 """The stage ``score``: held-out judges on every sample that a cell's policy optimisation stored, and audio to listen to.
 
-It writes a table with a row a sample, of which the checkpoints' numbers are made. Of a cell's stages only this one asks the
-``test`` judge (the world card does too): nothing that trains, tunes or selects reads it.
+It writes a table with a row a sample, of which the checkpoints' numbers are made. Of a cell's stages only this one and
+``intensity`` ask the ``test`` judge (the world card does too): nothing that trains, tunes or selects reads them.
 """
 
 from __future__ import annotations

@@ -11,9 +11,10 @@ except that eos cannot be the very first token.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F_
@@ -118,14 +119,17 @@ class Policy(nn.Module):
             [f"<{emotion}>", f"<{speaker}>", "<endofprompt>", *text]
             for text, speaker, emotion in zip(phones, speakers, emotions, strict=True)
         ]
-        unknown = sorted({symbol for row in rows for symbol in row if symbol not in self._index})
-        if unknown:
-            raise ValueError(
-                f"the policy does not know {unknown[0]!r}; its training split must hold every phone and speaker"
-            )
         longest = max(map(len, rows))
-        ids = [[0] * (longest - len(row)) + [self._index[symbol] for symbol in row] for row in rows]
+        ids = [[0] * (longest - len(row)) + [self._known(symbol) for symbol in row] for row in rows]
         return torch.tensor(ids, device=self.llm_decoder.weight.device)
+
+    def _known(self, symbol: str) -> int:
+        """The id of a symbol."""
+        if symbol not in self._index:
+            raise ValueError(
+                f"the policy does not know {symbol!r}; its training split must hold every phone and speaker"
+            )
+        return self._index[symbol]
 
     def prompt_ids(self, prompts: Sequence[Prompt]) -> Tensor:
         """`prefix_ids` of prompts."""
@@ -164,6 +168,13 @@ class Policy(nn.Module):
         along = torch.where(plain < head, plain, head + (plain - head) * stride)
         along[:, -1] = head - 1
         return along
+
+    def expected_tokens(self, prefix: Tensor) -> Tensor:
+        """``[B]`` tokens that the phones of ``prefix [B, L]`` take at the pace of its emotion and speaker."""
+        first = (prefix == 0).sum(1, keepdim=True)
+        style = prefix.gather(1, first + torch.arange(2, device=prefix.device))
+        phones = (prefix > 0).sum(1) - (self.HEAD - 1)
+        return phones * self.pace[style].prod(1)
 
     def _predict(self, hidden: Tensor) -> Tensor:
         """Logits over the V codes and eos."""
@@ -210,30 +221,39 @@ class Policy(nn.Module):
             noise: Uniforms ``[N_max, B]``; token t of sample i is the inverse CDF at ``noise[t, i]``, so that samples are
                 shared between arms as long as their distributions agree.
         """
-        decoder = Decoder(self.llm, *self._prefix(prefix), room=len(noise))
-        logits = self._predict(decoder.hidden)
-        logits[:, self.eos] = NEVER
-        rows = torch.arange(len(prefix), device=prefix.device)  # those that are still computed
-        tokens = torch.full((len(prefix), len(noise)), self.eos, device=prefix.device)
-        alive = torch.ones_like(rows, dtype=torch.bool)
-        for step, u in enumerate(noise):
-            token = torch.where(alive, inverse_cdf(logits, u[rows]), self.eos)
-            tokens[rows, step] = token
-            alive = token != self.eos
-            if step % 4 == 3:
-                left = int(alive.sum())
-                if not left:
-                    break
-                if left <= LEAVE * len(rows):
-                    decoder.keep(alive)
-                    rows, token, alive = rows[alive], token[alive], alive[alive]
-            if step + 1 < len(noise):
-                decoder.step(self.speech_embedding(token))
-                logits = self._predict(decoder.hidden)
-        speech = tokens != self.eos
-        lengths = speech.sum(1)
-        longest = int(lengths.max())
-        return Rollout(tokens.masked_fill(~speech, 0)[:, :longest], lengths, lengths < len(noise))
+        return ancestral(self.continuation(prefix, len(noise)), noise, self.eos)
+
+    def continuation(self, prefix: Tensor, room: int) -> PolicyContinuation:
+        """The prefixes ``[B, L]``, to be continued token by token by at most ``room`` of them."""
+        return PolicyContinuation(self, prefix, room)
+
+    def restyled(self, prefix: Tensor, *, emotion: str | None = None, speaker: str | None = None) -> Tensor:
+        """Prefixes ``[B, L]`` with another emotion, another speaker or both in all rows; None leaves what is there.
+
+        Raises:
+            ValueError: The policy does not know the emotion or the speaker.
+        """
+        first, rows = (prefix == 0).sum(1), torch.arange(len(prefix), device=prefix.device)
+        changed = prefix.clone()
+        for column, name in ((first, emotion), (first + 1, speaker)):
+            if name is not None:
+                changed[rows, column] = self._known(f"<{name}>")
+        return changed
+
+    def extended(self, symbols: Mapping[str, Sequence[str]]) -> Policy:
+        """The policy with more symbols: each new one starts as the mean of those of its own that are known.
+
+        Ids are places and the new ones come last, so predictions from prefixes that were known before do not change.
+        """
+        policy = Policy(self.config, (*self.symbols, *symbols), self.codes)
+        state = self.state_dict()
+        for name in ("llm.embed_tokens.weight", "pace"):
+            rows = [
+                state[name][[self._index[symbol] for symbol in like]].mean(0, keepdim=True) for like in symbols.values()
+            ]
+            state[name] = torch.cat([state[name], *rows])
+        policy.load_state_dict(state)
+        return policy.to(self.pace.device)
 
     def save(self, folder: Path) -> None:
         """Writes weights and description into ``folder``."""
@@ -248,6 +268,65 @@ class Policy(nn.Module):
         policy = Policy(PolicyConfig(**about["config"]), about["symbols"], about["codes"])
         policy.load_state_dict(torch.load(folder / "policy.pt", map_location="cpu", weights_only=True))
         return policy.to(device).eval()
+
+
+class Continuation(Protocol):
+    """Roll-outs under way: what is predicted of each row's next token."""
+
+    logits: Tensor
+    """``[R, V + 1]`` of the next token of each row."""
+
+    def step(self, tokens: Tensor) -> None:
+        """Takes the next token ``[R]`` of each row; `logits` are then of the one after."""
+        ...
+
+    def keep(self, rows: Tensor) -> None:
+        """Goes on with these rows alone, a mask ``[R]``."""
+        ...
+
+
+class PolicyContinuation:
+    """A policy's own."""
+
+    def __init__(self, policy: Policy, prefix: Tensor, room: int) -> None:
+        self.policy = policy
+        self.decoder = Decoder(policy.llm, *policy._prefix(prefix), room=room)
+        self.logits = policy._predict(self.decoder.hidden)
+
+    def step(self, tokens: Tensor) -> None:
+        """See `Continuation`."""
+        self.decoder.step(self.policy.speech_embedding(tokens))
+        self.logits = self.policy._predict(self.decoder.hidden)
+
+    def keep(self, rows: Tensor) -> None:
+        """See `Continuation`."""
+        self.decoder.keep(rows)
+
+
+@torch.no_grad()
+def ancestral(state: Continuation, noise: Tensor, eos: int) -> Rollout:
+    """Roll-outs by ``noise [N_max, B]``: token t of row i is the `inverse_cdf` at ``noise[t, i]``; eos is never the first."""
+    state.logits[:, eos] = NEVER
+    rows = torch.arange(noise.shape[1], device=noise.device)  # those that are still computed
+    tokens = torch.full((noise.shape[1], len(noise)), eos, device=noise.device)
+    alive = torch.ones_like(rows, dtype=torch.bool)
+    for step, u in enumerate(noise):
+        token = torch.where(alive, inverse_cdf(state.logits, u[rows]), eos)
+        tokens[rows, step] = token
+        alive = token != eos
+        if step % 4 == 3:
+            left = int(alive.sum())
+            if not left:
+                break
+            if left <= LEAVE * len(rows):
+                state.keep(alive)
+                rows, token, alive = rows[alive], token[alive], alive[alive]
+        if step + 1 < len(noise):
+            state.step(token)
+    speech = tokens != eos
+    lengths = speech.sum(1)
+    longest = int(lengths.max())
+    return Rollout(tokens.masked_fill(~speech, 0)[:, :longest], lengths, lengths < len(noise))
 
 
 def inverse_cdf(logits: Tensor, noise: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: C
     asked = prompts_of(method, config)
     matched = match(inputs)
     config = replace(config, gradient_scale=config.gradient_scale * matched.get("gradient_match", 1.0))
-    models = Models.load(inputs, context.device, context.micro)
+    models: Models = context.join(Models.load(inputs, context.device, context.micro))
     train = Prompts.load(inputs["rl_prompts"], models)
     evaluation = Prompts.load(inputs["eval_prompts"], models)
     batches = permutation_batches(len(train.phones), config.batch, config.steps, config.seed, "rl prompts")
@@ -170,7 +170,7 @@ def _update(
     heard: list[tuple[Tensor, dict[str, Tensor]]] = []
     own: list[tuple[Tensor, dict[str, Tensor]]] = []
     for part in losses:
-        torch.autograd.backward(part.loss)
+        models.backward(part.loss)
         loss += part.loss.detach()
         rows = part.part.rows
         found.append((rows, part.values))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,8 @@ class Models:
     val: Judge
     micro: int | None = None
     """Samples a forward; None: `MICRO`'s."""
+    backward: Callable[[Tensor], None] = torch.autograd.backward
+    """Adds a loss's gradients to the policy's parameters."""
 
     @staticmethod
     def load(inputs: dict[str, Path], device: str, micro: int | None = None) -> Models:

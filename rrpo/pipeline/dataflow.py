@@ -24,14 +24,16 @@ from rrpo.config import (
     CombineConfig,
     DrawsConfig,
     GradientsConfig,
+    GuidedConfig,
     MineConfig,
     RegularizerConfig,
 )
-from rrpo.corpus.config import SplitConfig
+from rrpo.corpus.config import EMOTIONS, SplitConfig
 from rrpo.identity import content_hash
 from rrpo.judges.config import (
     AssessConfig,
     ExamineSetConfig,
+    IntensityConfig,
     MeasureConfig,
     PhoneticsConfig,
     RecognitionConfig,
@@ -39,6 +41,8 @@ from rrpo.judges.config import (
     VoiceConfig,
 )
 from rrpo.judges.protocol import JUDGES, OpinionConfig
+from rrpo.models.guidance import GUIDANCE
+from rrpo.models.tags import NEUTRAL
 from rrpo.optimizers import OPTIMIZERS
 from rrpo.packages import present
 from rrpo.pipeline import world
@@ -66,23 +70,9 @@ def starting(arm: ArmConfig) -> ArmConfig:
     return replace(SFT, policy_seed=arm.policy_seed)
 
 
-@cache
-def sft(profile: Profile, seed: int) -> Stage:
-    """The base policy fine-tuned on the seed's own utterances: where every arm of a seed starts."""
-    config = replace(profile.sft, model=profile.policy, seed=seed)
-    inputs = {
-        "speech": sft_speech(profile, seed),
-        "heldout": world.world_speech(profile, "sft_heldout"),
-        "codec": world.codec(profile),
-        "base": world.base(profile),
-    }
-    return Stage("sft", "rrpo.training.sft:build", config, inputs, f"SFT seed {seed}")
-
-
-@cache
-def sft_speech(profile: Profile, seed: int, *, parallel: bool = False) -> Stage:
-    """The seed's own utterances of the policy; ``parallel``: the same texts and speakers in other emotions."""
-    split = SplitConfig(
+def _sft_split(profile: Profile, seed: int, *, parallel: bool = False) -> SplitConfig:
+    """The seed's own utterances; ``parallel``: the same texts and speakers in other emotions."""
+    return SplitConfig(
         name="sft",
         size=profile.sizes["sft"],
         texts="sft",
@@ -90,7 +80,34 @@ def sft_speech(profile: Profile, seed: int, *, parallel: bool = False) -> Stage:
         parallel=parallel,
         seed=seed,
     )
-    return world.speech(profile, split)
+
+
+@cache
+def sft(profile: Profile, seed: int, *, tag_dropout: float = 0.0, style_weight: float = 0.0) -> Stage:
+    """The base policy fine-tuned on the seed's own utterances: where every arm of a seed starts.
+
+    The two settings are an arm's own; a style loss reads the features of the seed's pre-trained reward model.
+    """
+    config = replace(profile.sft, model=profile.policy, seed=seed, tag_dropout=tag_dropout, style_weight=style_weight)
+    inputs = {
+        "speech": world.speech(profile, _sft_split(profile, seed)),
+        "heldout": world.world_speech(profile, "sft_heldout"),
+        "codec": world.codec(profile),
+        "base": world.base(profile),
+    }
+    if style_weight:
+        inputs["emotion"] = pretrained(profile, SFT, seed)
+    return Stage("sft", "rrpo.training.sft:build", config, inputs, f"SFT seed {seed}")
+
+
+def _starting_policy(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """The SFT policy of an arm."""
+    return sft(profile, seed, tag_dropout=arm.tag_dropout, style_weight=arm.style_weight)
+
+
+def sft_speech(profile: Profile, seed: int, *, parallel: bool = False) -> Stage:
+    """The seed's own utterances of the policy; ``parallel``: the same texts and speakers in other emotions."""
+    return world.speech(profile, _sft_split(profile, seed, parallel=parallel))
 
 
 @cache
@@ -194,8 +211,69 @@ def fidelity(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 
 
 @cache
+def prefix_classifier(profile: Profile, seed: int) -> Stage:
+    """The classifier of soft-label guidance, on the seed's SFT texts; where they are rendered, neutral speech is among them."""
+    spoken = _spoken(profile)
+    inputs = {
+        "speech": world.speech(spoken, _sft_split(spoken, seed)),
+        "heldout": world.world_speech(spoken, "sft_heldout"),
+        "codec": world.codec(profile),
+    }
+    config = replace(profile.prefix_classifier, seed=seed)
+    return Stage(
+        "prefix_classifier", "rrpo.training.prefix_classifier:build", config, inputs, f"prefix classifier seed {seed}"
+    )
+
+
+@cache
+def _spoken(profile: Profile) -> Profile:
+    """For speech with neutral utterances: the profile with them in its rendered world, or as it is where a user brings speech."""
+    if profile.manifests:
+        return profile
+    return replace(profile, world=replace(profile.world, emotions=(*EMOTIONS, NEUTRAL)))
+
+
+@cache
+def guided(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """Guided decoding from the SFT policy: what `optimized` stores, without an optimisation.
+
+    Raises:
+        PluginError: The guidance is not there, or not the one that was chosen.
+        ValueError: It asks under null tags, and the arm's SFT has no tag dropout.
+    """
+    assert arm.guidance is not None
+    system = GUIDANCE.create(arm.guidance)
+    if system.null_tags and not arm.tag_dropout:
+        raise ValueError(
+            f"the guidance {arm.guidance.name!r} asks the policy under null tags, which it knows by tag dropout in SFT alone: "
+            "set ArmConfig.tag_dropout, for instance to 0.15"
+        )
+    given = profile.optimize
+    config = GuidedConfig(
+        guidance=arm.guidance,
+        prompts=given.final_prompts,
+        batch=given.eval_prompts,
+        seed=_own(arm.policy_seed, seed),
+    )
+    inputs = {
+        "policy": sft(profile, seed),
+        "guided": _starting_policy(profile, arm, seed),
+        "reward_model": reward_model(profile, arm, seed),
+        "recogniser": world.recogniser(profile, "reward"),
+        "codec": world.codec(profile),
+        "val": world.judge(profile, "val"),
+        "eval_prompts": world.eval_prompts(profile),
+    }
+    if system.classified:
+        inputs["classifier"] = prefix_classifier(profile, seed)
+    return Stage("guided", "rrpo.optimizers.guided:build", config, inputs, f"guided decoding seed {seed}")
+
+
+@cache
 def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """Policy optimisation of one cell, or what its arm has instead: curves by `val`, samples stored as tokens."""
+    if arm.guidance is not None:
+        return guided(profile, arm, seed)
     if arm.best_of is not None:
         return best_of(profile, arm, seed)
     given = profile.optimize
@@ -221,7 +299,7 @@ def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         **{name: _own(getattr(arm, name), getattr(given, name)) for name in names},
     )
     inputs = {
-        "policy": sft(profile, seed),
+        "policy": _starting_policy(profile, arm, seed),
         "reward_model": reward_model(profile, arm, seed),
         "recogniser": world.recogniser(profile, "reward"),
         "codec": world.codec(profile),
@@ -331,6 +409,18 @@ def listened(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
     return Stage(name, f"rrpo.judges.listeners:{name}", config, inputs, f"{name} seed {seed}")
 
 
+def intensity(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """How strongly a cell's stored samples carry the emotion that was asked for, and each other one."""
+    inputs = {
+        "samples": optimized(profile, arm, seed),
+        "eval_prompts": world.eval_prompts(profile),
+        "codec": world.codec(profile),
+        "test": world.judge(profile, "test"),
+        "speech": world.world_speech(_spoken(profile), "sft_heldout"),
+    }
+    return Stage("intensity", "rrpo.judges.intensity:build", IntensityConfig(), inputs, f"intensity seed {seed}")
+
+
 def gradients(profile: Profile, arm: ArmConfig, seed: int, updates: Sequence[int], sizes: GradientsConfig) -> Stage:
     """What optimisers' gradients are worth at the policies that ``arm`` has after some ``updates``; 0 is the SFT policy."""
     stage = optimized(profile, arm, seed)
@@ -397,7 +487,7 @@ def core(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[s
 
 
 def optional(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[str, Stage]:
-    """The stages beside `core` whose packages are installed here, that plugins bring or the user's test sets, by role."""
+    """The stages beside `core` that packages installed here, plugins, the user's test sets or guidance bring, by role."""
     stages = {f"voices_{engine}": examined_voices(profile, arm, seed, engine) for engine in world.other_synthesisers()}
     stages |= {
         f"recognition_{name}_{manifest.digest[:8]}": recognised(profile, arm, seed, name)
@@ -411,6 +501,8 @@ def optional(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> di
     if policy:
         names = [name for name, packages in LISTENERS.items() if all(map(present, packages))]
         stages |= {name: listened(profile, arm, seed, name) for name in names} | opinions(profile, arm, seed)
+    if policy and arm.guidance is not None and NEUTRAL in _spoken(profile).emotions:
+        stages["intensity"] = intensity(profile, arm, seed)
     return {role: stage for role, stage in stages.items() if not world.rendered_below(profile, stage)}
 
 

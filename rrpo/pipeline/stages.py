@@ -42,13 +42,15 @@ POLL = 1.0
 class Clock:
     """Seconds spent on one stage, those that its checkpoint brings from earlier attempts among them."""
 
-    def __init__(self) -> None:
+    def __init__(self, share: float = 1.0) -> None:
+        """``share`` of the time is this stage's, see `Context.share`."""
         self.start = time.monotonic()
+        self.share = share
         self.earlier = 0.0
 
     def seconds(self) -> float:
         """Until now."""
-        return self.earlier + time.monotonic() - self.start
+        return self.earlier + self.share * (time.monotonic() - self.start)
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,12 @@ class Context:
     trainings take their batch whole: their networks draw dropout by batch, so that a batch cut up would draw another."""
     clock: Clock = field(default_factory=Clock)
     """Of the stage that is built."""
+    join: Callable[[Any], Any] = lambda models: models
+    """What a policy optimisation makes of the models that it has loaded; see `rrpo.optimizers.stacked`."""
+    share: float = 1.0
+    """Of the process's time and GPU memory, what is the stage's: 1 / C where C are built together."""
+    marks: Mapping[str, str] = field(default_factory=dict)
+    """What else the result's marker says of how it was built."""
     wait: bool = True
     """Whether to wait for a stage that another process builds; otherwise ClaimedError is raised."""
 
@@ -185,12 +193,12 @@ def _build(stage: Stage, store: Path, inputs: Mapping[str, Path], claim: Claim, 
     checkpoints = store / "checkpoints" / final.name
     note = progress_file(store, final.name)
     report = noted(context.report, note)
-    own = dataclasses.replace(context, clock=Clock(), checkpoints=checkpoints, report=report)
+    own = dataclasses.replace(context, clock=Clock(context.share), checkpoints=checkpoints, report=report)
     try:
         forget_peak(context.device)
         module, function = stage.build.split(":")
         getattr(importlib.import_module(module), function)(stage.config, inputs, partial, own)
-        _write_marker(partial / MARKER, stage, own.clock.seconds(), context.device)
+        _write_marker(partial / MARKER, stage, own)
         with ThreadPoolExecutor(16) as pool:  # file systems flush many at once as fast as one
             list(pool.map(flush, [*partial.rglob("*"), partial]))
         if not claim.held():
@@ -217,17 +225,19 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _write_marker(path: Path, stage: Stage, seconds: float, device: str) -> None:
+def _write_marker(path: Path, stage: Stage, context: Context) -> None:
+    device, peak = context.device, peak_device_mib(context.device)
     record = {
         "name": stage.name,
         "key": stage.key,
         "version": VERSIONS[stage.name],
         "config": canonical(stage.config),
         "inputs": {role: child.key for role, child in stage.inputs.items()},
-        "seconds": round(seconds, 3),
+        "seconds": round(context.clock.seconds(), 3),
         "device": device,
         "bytes": sum(file.stat().st_size for file in path.parent.rglob("*") if file.is_file()),
         "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "peak_device_mib": peak_device_mib(device),
+        "peak_device_mib": peak if peak is None else round(peak * context.share),
     } | built_with(device)
+    record |= context.marks
     path.write_text(json.dumps(record, indent=1))

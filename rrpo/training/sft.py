@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,15 @@ from torch import Tensor
 
 from rrpo.config import SftConfig
 from rrpo.corpus.features import SpeechSet
+from rrpo.corpus.manifest import Utterance
 from rrpo.masking import valid_mask
 from rrpo.models.codec import Codec
 from rrpo.models.policy import Policy
 from rrpo.models.protocols import TokenCodec
+from rrpo.models.tags import NO_EMOTION, NO_SPEAKER
 from rrpo.pipeline.stages import Context
-from rrpo.seeding import bucketed, permutation_batches, seed_everything
+from rrpo.seeding import bucketed, permutation_batches, seed_everything, uniform
+from rrpo.training.style import StyleLoss
 from rrpo.training.trainer import fit, multiplier
 
 NEAR = 0.5
@@ -39,16 +43,31 @@ class TokenSet:
         self.lengths = torch.tensor([len(row) for row in rows], device=device)
         self.tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
-    def loss(self, policy: Policy, chosen: np.ndarray) -> Tensor:
-        """Mean cross-entropy in nats a token (eos included) of the chosen utterances."""
+    def loss(
+        self,
+        policy: Policy,
+        chosen: np.ndarray,
+        restyle: Callable[[Tensor], Tensor] = lambda prefix: prefix,
+        style: StyleLoss | None = None,
+    ) -> Tensor:
+        """Mean cross-entropy in nats a token (eos included) of the chosen utterances, plus their style loss if there is one.
+
+        Args:
+            policy: Predicts them.
+            chosen: ``[B]`` their places.
+            restyle: Changes their prefixes ``[B, L]``.
+            style: Compares what is predicted with what was said.
+        """
         picked = [self.utterances[int(i)] for i in chosen]
         prefix = policy.prefix_ids([u.phones for u in picked], [u.speaker for u in picked], [u.emotion for u in picked])
+        prefix = restyle(prefix)
         index = torch.from_numpy(chosen).to(self.tokens.device)
         lengths = self.lengths[index]
         tokens = self.tokens[index][:, : int(lengths.max())]
         logits = policy.packed_logits(prefix, tokens, lengths + 1)
         targets = F_.pad(tokens, (0, 1)).scatter(1, lengths[:, None], policy.eos)
-        return F_.cross_entropy(logits, targets[valid_mask(lengths + 1, targets.shape[1])])
+        loss = F_.cross_entropy(logits, targets[valid_mask(lengths + 1, targets.shape[1])])
+        return loss if style is None else loss + style(logits, tokens, lengths, [u.speaker for u in picked])
 
 
 def build(config: SftConfig, inputs: dict[str, Path], out: Path, context: Context) -> None:
@@ -60,16 +79,19 @@ def build(config: SftConfig, inputs: dict[str, Path], out: Path, context: Contex
     train, held = TokenSet(speech, codec, context.device), TokenSet(heldout, codec, context.device)
     if "base" in inputs:
         policy = Policy.load(inputs["base"], context.device)
+        if config.tag_dropout:
+            policy = with_null_tags(policy, [*train.utterances, *held.utterances])
     else:
         policy = _fresh(config, train, held, codec).to(context.device)
     batches = permutation_batches(len(train.utterances), config.batch, config.steps, config.seed, f"{stream} batches")
     batches = bucketed(batches, train.lengths.cpu().numpy(), config.seed, f"{stream} bucketed")
+    style = StyleLoss.load(inputs["emotion"], codec, config.style_weight) if config.style_weight else None
     held_losses: dict[int, float] = {}
 
     def loss(step: int) -> Tensor:
         if step % max(1, config.steps // 10) == 0:
             held_losses[step] = _heldout(policy, held)
-        return train.loss(policy, batches[step])
+        return train.loss(policy, batches[step], lambda prefix: drop_tags(policy, prefix, config, step), style)
 
     losses = fit(policy.parameters(), loss, config.steps, config.lr, context, schedule=_schedule, history=held_losses)
     held_losses[config.steps] = _heldout(policy, held)
@@ -100,6 +122,22 @@ def _fresh(config: SftConfig, train: TokenSet, held: TokenSet, codec: Codec) -> 
     emotions, speakers = ([getattr(u, name) for u in train.utterances] for name in ("emotion", "speaker"))
     policy.measure_pace(emotions, speakers, train.lengths.cpu() / phones)
     return policy
+
+
+def with_null_tags(policy: Policy, utterances: Sequence[Utterance]) -> Policy:
+    """The policy with the tags of `rrpo.models.tags`, each at first the mean of the emotions' or of the speakers'."""
+    emotions, speakers = (sorted({f"<{getattr(u, name)}>" for u in utterances}) for name in ("emotion", "speaker"))
+    return policy.extended({f"<{NO_EMOTION}>": emotions, f"<{NO_SPEAKER}>": speakers})
+
+
+def drop_tags(policy: Policy, prefix: Tensor, config: SftConfig, step: int) -> Tensor:
+    """Prefixes ``[B, L]`` of which the share `SftConfig.tag_dropout` has no emotion, and half of those no speaker either."""
+    if not config.tag_dropout:
+        return prefix
+    drawn = uniform((2, len(prefix), 1), config.seed, "tag dropout", step, device=prefix.device)
+    emotion = drawn[0] < config.tag_dropout
+    prefix = torch.where(emotion, policy.restyled(prefix, emotion=NO_EMOTION), prefix)
+    return torch.where(emotion & (drawn[1] < 0.5), policy.restyled(prefix, speaker=NO_SPEAKER), prefix)
 
 
 def _by_coordinates(codebook: Tensor, dim: int) -> Tensor:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ablations.execution.launchers.pool import Fault
 from ablations.execution.worker import stopping
 from rrpo import plugins
 from rrpo.pipeline.claims import Claims
@@ -182,3 +183,12 @@ def build_together(config: Meeting, inputs: Mapping[str, Path], out: Path, conte
 def visible_gpus(report: Report) -> str | None:
     """What CUDA may see."""
     return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def several(folder: str, outcomes: list[str], report: Report) -> list[float | Fault]:
+    """What each part of a task came to: ``ok``, or a kind of failure. Dies or raises as a whole where the first says so."""
+    first = Path(folder) / "tried"
+    if outcomes[0] == "dies" and not first.exists():
+        first.touch()
+        die(report)
+    return [1.0 if outcome in ("ok", "dies") else Fault(f"planted {outcome}", outcome) for outcome in outcomes]

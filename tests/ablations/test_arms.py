@@ -55,7 +55,7 @@ def test_an_arm_is_described_by_the_declarations():
         "combination",
         "variance_penalty",
     ]
-    assert only("diffro_beta0.1").off == "the profile's value"
+    assert only("diffro_beta_1e-1").off == "the profile's value"
     assert only("diffro").name == "optimizer diffro"
     assert field_docs(ArmConfig())["beta"] == "Overrides `OptimizeConfig.beta`."
 

@@ -14,13 +14,13 @@ import rrpo.optimizers
 from rrpo import plugins
 from rrpo.config import OFF, ArmConfig
 from rrpo.optimizers import OPTIMIZERS, loop
-from rrpo.optimizers.registry import OptimizerRegistry
+from rrpo.optimizers.base import PolicyOptimizer
 from rrpo.optimizers.rollout import Models
 from rrpo.optimizers.scoring import hear
 from rrpo.pipeline import dataflow
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import Context
-from rrpo.plugins import PluginError
+from rrpo.plugins import OptionRegistry, PluginError
 from rrpo.profiles import SMOKE
 from rrpo.testing.optimizers import OptimizerContract
 from rrpo.testing.toy_models import optimize_inputs
@@ -91,7 +91,7 @@ def test_editing_the_file_changes_the_keys_of_its_arms_and_no_others(
         """Of the stages of an arm of the plugin's and of DiffRO's, where the plugin's file has this text."""
         path = tmp_path / f"{name}.py"
         path.write_text(text)
-        registry = OptimizerRegistry("optimizer")
+        registry: OptionRegistry[PolicyOptimizer] = OptionRegistry("optimizer")
         monkeypatch.setattr(rrpo.optimizers, "OPTIMIZERS", registry)
         plugins.load(path)
         made = {"diffro": None, "reward-weighted": registry.choice("reward-weighted")}
@@ -103,7 +103,7 @@ def test_editing_the_file_changes_the_keys_of_its_arms_and_no_others(
         registries.append(registry)
         return {f"{arm} {role}": stage.key for arm, cell in cells.items() for role, stage in cell.stages.items()}
 
-    registries: list[OptimizerRegistry] = []
+    registries: list[OptionRegistry[PolicyOptimizer]] = []
     choices: list[plugins.Choice | None] = []
     text = FILE.read_text()
     before, again, after = keys(text, "one"), keys(text, "copy"), keys(f"{text}# edited\n", "edited")

@@ -27,6 +27,19 @@ class Task:
     """Of the ready tasks, the smallest goes first."""
     here: bool = False
     """Short work for the parent process (recording: only one process then needs, and writes to, MLflow)."""
+    parts: tuple[Task, ...] = ()
+    """Tasks that it does at once: its function returns what each of them would have returned, or a `Fault`. Others may need them,
+    and one that failed is tried again by itself."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a part of a task has no result."""
+
+    message: str
+    """``ErrorType: text``, one line."""
+    kind: str
+    """A key of `ablations.execution.failures.KINDS`."""
 
 
 @dataclass(frozen=True)

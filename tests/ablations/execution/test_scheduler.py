@@ -293,3 +293,39 @@ def test_a_full_disk_pauses_the_run_until_there_is_room(tmp_path: Path, monkeypa
 def test_a_cycle_is_an_error_not_a_hang(tmp_path: Path):
     with pytest.raises(ValueError, match="wait for each other: a, b"):
         go([task("a", "fail", needs=["b"]), task("b", "fail", needs=["a"])], tmp_path)
+
+
+def parts(folder: Path, *outcomes: str) -> list[Task]:
+    """A task of parts named by what they come to, and a task that needs each."""
+    own = tuple(task(f"part {kind}", "note", str(folder / "alone"), kind) for kind in outcomes)
+    whole = replace(task("whole", "several", str(folder), list(outcomes)), parts=own)
+    return [
+        whole,
+        *(task(f"after {kind}", "note", str(folder / "after"), kind, needs=[f"part {kind}"]) for kind in outcomes),
+    ]
+
+
+def test_parts_of_a_task_end_each_in_its_own_way(tmp_path: Path):
+    """One is done, one lost with all that needs it, one tried again by itself."""
+    events = go(parts(tmp_path, "ok", "diverged", "killed"), tmp_path)
+    assert events.results.keys() == {"whole", "part ok", "part killed", "after ok", "after killed"}
+    assert events.failures.keys() == {"part diverged", "after diverged"}
+    assert events.failures["after diverged"].cause == events.failures["part diverged"].cause == "PART DIVERGED"
+    assert events.failures["part diverged"].message == "planted diverged"
+    assert events.retries == [("part killed", "killed")]
+    assert (tmp_path / "alone").read_text().split() == ["killed"]
+    assert sorted((tmp_path / "after").read_text().split()) == ["killed", "ok"]
+
+
+def test_a_task_of_parts_that_dies_is_tried_again_as_a_whole(tmp_path: Path):
+    events = go(parts(tmp_path, "dies", "ok"), tmp_path)
+    assert not events.failures
+    assert events.retries == [("whole", "killed")]
+    assert not (tmp_path / "alone").exists()
+
+
+def test_a_task_of_parts_that_is_lost_takes_them_and_all_that_needs_them(tmp_path: Path):
+    whole, *others = parts(tmp_path, "ok", "killed")
+    events = go([replace(whole, function="tasks:fail", arguments=()), *others], tmp_path)
+    assert events.failures.keys() == {"whole", "part ok", "part killed", "after ok", "after killed"}
+    assert {failure.cause for failure in events.failures.values()} == {"WHOLE"}

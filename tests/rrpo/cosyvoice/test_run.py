@@ -19,6 +19,7 @@ from rrpo.cosyvoice.paper import SPEECH, TEXT, Measured, describe, measure, memo
 from rrpo.cosyvoice.policy import BLANK, CosyVoice2Policy
 from rrpo.cosyvoice.reward import TokenFrames, split, train_reward_model
 from rrpo.cosyvoice.run import CosyVoiceConfig, train
+from rrpo.cosyvoice.supervised import SupervisedConfig, loss
 from rrpo.judges.config import RecogniserConfig
 from rrpo.optimizers import OPTIMIZERS
 from rrpo.pipeline.errors import Interrupted
@@ -198,3 +199,25 @@ def test_an_optimiser_of_a_plugin_runs_on_it(release: Path, tmp_path: Path) -> N
     optimize = replace(CONFIG.optimize, steps=2, optimizer=OPTIMIZERS.choice("reinforce", samples=2))
     found = train(release, release / "tokens.jsonl", tmp_path, replace(CONFIG, optimize=optimize))
     assert found["end_kl_token"] > 0
+
+
+def test_the_kl_is_to_the_supervised_policy(release: Path, tmp_path: Path) -> None:
+    """Cross-entropy falls from nearly ln 6562, and before the first update the KL is nought."""
+    config = replace(
+        CONFIG, supervised=SupervisedConfig(steps=10, batch=16, lr=1e-2), optimize=replace(CONFIG.optimize, steps=1)
+    )
+    found = train(release, release / "tokens.jsonl", tmp_path, config)
+    assert found["sft_last_loss"] < found["sft_first_loss"] - 0.5
+    assert found["start_kl_token"] == pytest.approx(0.0, abs=1e-5)
+    assert found["end_kl_token"] > 0
+
+
+def test_cross_entropy_is_the_mean_of_the_sampled_positions(release: Path) -> None:
+    """Two utterances of 1 and 2 tokens: the mean over their 2 + 3 predictions, each alone."""
+    policy = CosyVoice2Policy.load(release)
+    row = {"speaker": "a", "emotion": "sad"}
+    two = [tokens.TokenUtterance(id=str(i), text="the cat" * (i + 1), tokens=(5, 7)[: i + 1], **row) for i in range(2)]
+    alone = [float(loss(policy, [utterance]).detach()) for utterance in two]
+    assert float(loss(policy, two).detach()) == pytest.approx((2 * alone[0] + 3 * alone[1]) / 5, rel=1e-5)
+    logits = policy.logits(policy.prompt_ids([two[0].prompt]), torch.tensor([[5]]))[0].log_softmax(-1).detach()
+    assert alone[0] == pytest.approx(-float(logits[0, 5] + logits[1, 6561]) / 2, rel=1e-5)

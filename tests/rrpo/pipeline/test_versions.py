@@ -5,9 +5,10 @@ module below it, as syntax trees without docstrings (of config modules: their co
 stage's number in `rrpo.pipeline.versions` if what it computes changed, then run ``python
 tests/rrpo/pipeline/test_versions.py`` to store the new digests.
 
+Stage ``finetune`` stands for RRPO's own regularisers. Each of their controls has an entry ``finetune with NAME``, for what its
+module runs beyond them, and a `Regularizer.version` of its own.
 Stage ``optimize`` stands for its loop and DiffRO. Each other optimiser has an entry ``optimize by NAME``, for what its module
-runs beyond them, and a `PolicyOptimizer.version` of its own. Stage ``finetune`` stands for RRPO's own regularisers. Each of their
-controls has an entry ``finetune with NAME``, for what its module runs beyond them, and a `Regularizer.version` of its own.
+runs beyond them, and a `PolicyOptimizer.version` of its own.
 """
 
 import ast
@@ -21,6 +22,7 @@ import pytest
 
 from rrpo.config import ArmConfig, GradientsConfig
 from rrpo.corpus.config import ManifestConfig
+from rrpo.models.guidance import GUIDANCE
 from rrpo.optimizers import OPTIMIZERS, DiffRO
 from rrpo.pipeline import dataflow, world
 from rrpo.pipeline.cell import Cell
@@ -107,6 +109,8 @@ def stage_builds() -> dict[str, str]:
     roots = [*cell.stages.values(), *sections(SMOKE, 1000).values(), world.third_judge(SMOKE)]
     roots += [dataflow.listened(SMOKE, ArmConfig(), 0, name) for name in dataflow.LISTENERS]
     roots += [dataflow.examined_voices(SMOKE, ArmConfig(), 0, engine) for engine in world.SYNTHESISERS]
+    soft = ArmConfig(guidance=GUIDANCE.choice("soft-label"), tag_dropout=0.1)
+    roots += [dataflow.optimized(SMOKE, soft, 0), dataflow.intensity(SMOKE, soft, 0)]
     roots.append(dataflow.gradients(SMOKE, ArmConfig(), 0, [0], GradientsConfig()))
     roots.append(dataflow.best_of(SMOKE, ArmConfig(best_of=2), 0))
     roots.append(dataflow.assessed(SMOKE, ArmConfig(), 0))
@@ -153,6 +157,17 @@ def test_source_and_version_move_together(name: str) -> None:
     )
 
 
+def test_controls_are_guarded_one_by_one() -> None:
+    """No stage runs the files of controls that are not chosen; every control has a number, which is in its keys."""
+    own = {type(control).__module__ for control in CONTROLS.values()}
+    for name, module in stage_builds().items():
+        assert not own & closure(module), name
+    packaged = {type(found).__module__ for found in REGULARIZERS.values() if not found.paper}
+    assert own >= {module for module in packaged if module.startswith("rrpo.")}
+    for name, control in CONTROLS.items():
+        assert REGULARIZERS.choice(name).source == f"version {control.version}" != "version 0"
+
+
 def test_optimisers_are_guarded_one_by_one() -> None:
     """Neither the loop nor DiffRO runs the files of others; every optimiser of the package has a number, which is in its keys."""
     assert {"reinforce", "grpo"} <= BUILT_IN.keys()
@@ -165,17 +180,6 @@ def test_optimisers_are_guarded_one_by_one() -> None:
     assert OPTIMIZERS.choice("diffro").source == ""
     packaged = {kind.__module__ for kind in OPTIMIZERS.values() if kind.__module__.startswith("rrpo.")}
     assert packaged == own | {DiffRO.__module__}
-
-
-def test_controls_are_guarded_one_by_one() -> None:
-    """No stage runs the files of controls that are not chosen; every control has a number, which is in its keys."""
-    own = {type(control).__module__ for control in CONTROLS.values()}
-    for name, module in stage_builds().items():
-        assert not own & closure(module), name
-    packaged = {type(found).__module__ for found in REGULARIZERS.values() if not found.paper}
-    assert own >= {module for module in packaged if module.startswith("rrpo.")}
-    for name, control in CONTROLS.items():
-        assert REGULARIZERS.choice(name).source == f"version {control.version}" != "version 0"
 
 
 if __name__ == "__main__":

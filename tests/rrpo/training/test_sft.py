@@ -2,7 +2,10 @@
 
 import torch
 
-from rrpo.training.sft import _by_coordinates
+from rrpo.config import SftConfig
+from rrpo.models.tags import NO_EMOTION, NO_SPEAKER
+from rrpo.testing.toy_models import EMOTIONS, SPEAKERS, toy_policy, toy_prompts
+from rrpo.training.sft import _by_coordinates, drop_tags
 
 
 def test_codes_with_like_coordinates_start_alike() -> None:
@@ -17,3 +20,22 @@ def test_codes_with_like_coordinates_start_alike() -> None:
     near, far = apart[(distance > 0) & (distance < 0.6)].mean(), apart[distance > 2].mean()
     assert near < 0.7 * far
     assert len(rows.unique(dim=0)) == 125
+
+
+def test_tag_dropout_nulls_its_share_and_half_of_those_speakers() -> None:
+    """Of 4,000 prefixes 20 % lose the emotion and 10 % the speaker too, none the speaker alone; the step keys the draw."""
+    groups = {NO_EMOTION: EMOTIONS, NO_SPEAKER: SPEAKERS}
+    policy = toy_policy().extended({f"<{tag}>": [f"<{name}>" for name in names] for tag, names in groups.items()})
+    prefix = policy.prompt_ids(toy_prompts()[:2]).repeat(2000, 1)
+    config = SftConfig(tag_dropout=0.2, seed=1)
+    dropped = drop_tags(policy, prefix, config, 5)
+    first = (prefix == 0).sum(1, keepdim=True)
+    tags = dropped.gather(1, first + torch.arange(2))
+    emotion, speaker = (tags == torch.tensor([policy.symbols.index(f"<{tag}>") for tag in groups])).T
+    assert abs(emotion.float().mean() - 0.2) < 0.03
+    assert abs(speaker.float().mean() - 0.1) < 0.03
+    assert bool((emotion | ~speaker).all())
+    assert torch.equal(dropped[~emotion], prefix[~emotion])
+    assert torch.equal(dropped, drop_tags(policy, prefix, config, 5))
+    assert not torch.equal(dropped, drop_tags(policy, prefix, config, 6))
+    assert drop_tags(policy, prefix, SftConfig(), 5) is prefix

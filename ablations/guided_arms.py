@@ -1,0 +1,67 @@
+"""Arms of guided decoding: the three cited systems of emotional SFT as token-model forms, and sweeps of their knobs.
+
+None of them optimises a policy, so each is its own SFT policy with another distribution to draw from; `docs/systems.md` says what
+is reproduced of each paper. Labels of sweeps are ``arm@setting``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rrpo.config import ArmConfig
+from rrpo.models.guidance import GUIDANCE
+from rrpo.pipeline.dataflow import SFT
+from rrpo.plugins import Scalar
+
+TAG_DROPOUT = 0.15
+"""Of SFT where guidance asks under null tags (ZET-Speech: .1 to .2)."""
+STYLE_WEIGHT = 10.0
+"""Of EmoMix's style loss; declared default. Where SFT begins the loss is .05, the cross-entropy beside it 3 nats."""
+GAMMAS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+"""Strengths of classifier-free guidance in sweeps: 0 shows what tag dropout costs by itself."""
+CLASSIFIER_GAMMAS = (0.0, 1.0, 2.0, 4.0, 8.0)
+"""Strengths of guidance by the prefix classifier in sweeps: 0 is the policy under the null tag."""
+ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Intensities of EmoDiff's soft label in sweeps."""
+SECONDS = ("happy", "sad", "angry")
+"""Second emotions of EmoMix in sweeps."""
+
+
+def guided(name: str, *, tag_dropout: float = 0.0, **options: Scalar) -> ArmConfig:
+    """The arm of a system of `rrpo.models.guidance.GUIDANCE`."""
+    return replace(SFT, guidance=GUIDANCE.choice(name, **options), tag_dropout=tag_dropout)
+
+
+def classifier_free(gamma: float = 1.5) -> ArmConfig:
+    """ZET-Speech's guidance."""
+    return guided("classifier-free", tag_dropout=TAG_DROPOUT, gamma=gamma)
+
+
+def soft_label(alpha: float = 1.0, gamma: float = 4.0) -> ArmConfig:
+    """EmoDiff's guidance, of a strength at which a development seed's gold is well above chance."""
+    return guided("soft-label", tag_dropout=TAG_DROPOUT, alpha=alpha, gamma=gamma)
+
+
+def mixture(second: str = "surprised", style_weight: float = 0.0) -> ArmConfig:
+    """EmoMix's schedule: the requested emotion, both, the second; with a weight, from an SFT policy with its style loss."""
+    return replace(guided("mixture", second=second), style_weight=style_weight)
+
+
+def guided_arms() -> dict[str, ArmConfig]:
+    """One arm a system, at its declared setting, and EmoMix with its style loss."""
+    return {
+        "classifier_free": classifier_free(),
+        "emodiff": soft_label(),
+        "emomix": mixture(),
+        "emomix_style": mixture(style_weight=STYLE_WEIGHT),
+    }
+
+
+def sweeps() -> dict[str, ArmConfig]:
+    """Every system over its knobs: both strengths, EmoDiff's intensity, EmoMix's second emotion."""
+    return {
+        **{f"classifier_free@gamma{gamma:g}": classifier_free(gamma) for gamma in GAMMAS},
+        **{f"emodiff@gamma{gamma:g}": soft_label(gamma=gamma) for gamma in CLASSIFIER_GAMMAS},
+        **{f"emodiff@alpha{alpha:g}": soft_label(alpha) for alpha in ALPHAS},
+        **{f"emomix@{second}": mixture(second) for second in SECONDS},
+    }

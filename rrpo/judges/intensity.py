@@ -1,0 +1,124 @@
+"""The stage ``intensity``: how strongly each stored sample carries emotions, by its acoustics alone and by gold's whole profile.
+
+Acoustic intensity is a sample's place on the axis from neutral speech (0) to speech with the emotion that was asked for (1): the
+linear discriminant of the two, from `MEASURES` of rendered, held-out speech after the codec, relative to each speaker's own
+neutral speech. No network hears anything in it. Reports alone read it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from rrpo.audio import mel_centres
+from rrpo.corpus.config import AudioConfig
+from rrpo.corpus.features import SpeechSet
+from rrpo.corpus.prompts import load_prompts
+from rrpo.judges.config import IntensityConfig
+from rrpo.judges.emotion import Judge
+from rrpo.judges.sample_table import CHUNK, in_chunks
+from rrpo.judges.samples import Samples
+from rrpo.masking import masked_mean, valid_mask
+from rrpo.models.codec import Codec
+from rrpo.models.pitch import ROWS, tracked
+from rrpo.models.tags import NEUTRAL
+from rrpo.pipeline.stages import Context
+
+MEASURES = ("f0_level", "f0_spread", "energy", "energy_spread", "tilt", "pace")
+"""F0's mean and standard deviation in semitones over voiced frames; the same of the frames' log energy; mean log power above
+`TILT_HZ` over that below; log of frames a phone."""
+TILT_HZ = 1500.0
+"""Above or below it: tilt."""
+VOICED = 0.5
+"""Likeness to a comb from which a frame counts as voiced."""
+
+
+@torch.no_grad()
+def measures(F: Tensor, lengths: Tensor, phones: Tensor, audio: AudioConfig) -> np.ndarray:
+    """`MEASURES` ``[B, 6]`` of ``F [B, T, M]``, ``lengths [B]`` in frames, ``phones [B]`` of their texts."""
+    F, lengths = F[:, : max(1, int(lengths.max()))], lengths.clamp(min=1)
+    mask = valid_mask(lengths, F.shape[1])
+    place, likeness = tracked(F, audio)
+    high = (mel_centres(audio) > TILT_HZ).to(F.device)
+    energy = F.logsumexp(2)
+    columns = [*_moments(place / ROWS, mask & (likeness > VOICED)), *_moments(energy, mask)]
+    columns.append(masked_mean(F[..., high].logsumexp(2) - F[..., ~high].logsumexp(2), mask))
+    columns.append((lengths / phones.clamp(min=1)).log())
+    return torch.stack([column.double() for column in columns], 1).cpu().numpy()
+
+
+def _moments(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation ``[B]`` of ``values [B, T]`` where ``mask`` is; 0 where it is nowhere."""
+    mean = masked_mean(values, mask)
+    return mean, masked_mean((values - mean[:, None]).square(), mask).sqrt()
+
+
+class Axes:
+    """The axis from neutral to each emotion."""
+
+    def __init__(self, x: np.ndarray, emotions: Sequence[str], speakers: Sequence[str], shrinkage: float) -> None:
+        """``x [U, D]`` of utterances with these emotions, `NEUTRAL` among them, by these speakers."""
+        labels, voices = np.array(emotions), np.array(speakers)
+        self.neutral = {name: x[(labels == NEUTRAL) & (voices == name)].mean(0) for name in sorted(set(voices))}
+        relative = x - np.array([self.neutral[name] for name in voices])
+        self.means = {name: relative[labels == name].mean(0) for name in sorted(set(labels) - {NEUTRAL})}
+        inside = relative - np.array([self.means.get(name, 0 * x[0]) for name in labels])
+        covariance = inside.T @ inside / len(x)
+        self.precision = np.linalg.inv(covariance + shrinkage * np.diag(np.diag(covariance)))
+
+    def places(self, x: np.ndarray, emotions: Sequence[str], speakers: Sequence[str]) -> np.ndarray:
+        """``[B]``: where ``x [B, D]`` stand between their speaker's neutral, 0, and their emotion's mean, 1."""
+        relative = x - np.array([self.neutral[name] for name in speakers])
+        means = np.array([self.means[name] for name in emotions])
+        along = means @ self.precision
+        found: np.ndarray = (relative * along).sum(1) / (means * along).sum(1)
+        return found
+
+
+def build(config: IntensityConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    """Writes ``intensity_samples.parquet``, ``intensity_points.parquet`` and ``scalars.json``.
+
+    Columns of the samples: ``step``, ``prompt``, ``intensity``, and gold's probability ``heard_<emotion>`` of each class. Reads
+    ``samples``, ``eval_prompts``, ``codec``, ``test`` and ``speech`` with neutral utterances by every speaker of the prompts.
+    """
+    codec, test = Codec.load(inputs["codec"], context.device), Judge.load(inputs["test"], context.device)
+    prompts = load_prompts(inputs["eval_prompts"])
+    samples = Samples.load(inputs["samples"], len(prompts))
+    axes = _axes(SpeechSet.load(inputs["speech"]), codec, context.device, config.shrinkage)
+
+    def ask(part: Samples, rows: np.ndarray, F: Tensor, lengths: Tensor) -> pd.DataFrame:
+        asked = part.of(prompts)
+        phones = torch.tensor([len(prompt.phones) for prompt in asked], device=F.device)
+        x = measures(F, lengths, phones, codec.audio)
+        place = axes.places(x, [prompt.emotion for prompt in asked], [prompt.speaker for prompt in asked])
+        heard = test.log_probs(F, lengths).exp().double().cpu().numpy()
+        columns = {f"heard_{name}": heard[:, k] for k, name in enumerate(test.emotions)}
+        return pd.DataFrame({"step": part.step, "prompt": part.prompt, "intensity": place} | columns)
+
+    table = in_chunks(samples, prompts, codec, ask, context.report)
+    table.to_parquet(out / "intensity_samples.parquet", index=False)
+    points = table.groupby("step", as_index=False)["intensity"].mean()
+    points.to_parquet(out / "intensity_points.parquet", index=False)
+    (out / "scalars.json").write_text(json.dumps({"end_intensity": float(points["intensity"].iloc[-1])}))
+
+
+def _axes(speech: SpeechSet, codec: Codec, device: str, shrinkage: float) -> Axes:
+    """Of utterances as the codec gives them back."""
+    order = np.argsort(speech.frames, kind="stable")
+    x = np.empty((len(speech), len(MEASURES)))
+    for chunk in np.array_split(order, math.ceil(len(order) / CHUNK)):
+        chosen = [speech.utterances[i] for i in chunk]
+        F, lengths = speech.batch(chunk, device)
+        with torch.no_grad():
+            speaker = codec.speaker_index([u.speaker for u in chosen]).to(device)
+            F, lengths = codec.resynthesise(F, lengths, speaker)
+        phones = torch.tensor([len(u.phones) for u in chosen], device=device)
+        x[chunk] = measures(F, lengths, phones, codec.audio)
+    return Axes(x, [u.emotion for u in speech.utterances], [u.speaker for u in speech.utterances], shrinkage)

@@ -1,0 +1,41 @@
+"""Classifier-free guidance, as ZET-Speech uses it (arXiv 2305.13831), on a token language model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from rrpo.models.guidance.base import Guidance, Positions
+from rrpo.models.tags import NO_EMOTION, NO_SPEAKER
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rrpo.models.policy import Policy
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierFree(Guidance):
+    """l'_t = l_t(e) + gamma (l_t(e) - l_t(0)), where 0 nulls the emotion and the speaker.
+
+    ZET-Speech nulls the label and the prior of its diffusion decoder alike; what comes before the text is the prior here.
+    """
+
+    null_tags: ClassVar[bool] = True
+    gamma: float = 1.5
+    """Strength, range [0, inf): at 0 the policy as it is. ZET-Speech uses 1.25 to 1.5 on diffusion scores."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a strength below 0."""
+        if not self.gamma >= 0:
+            raise ValueError(f"gamma must be 0 or more, got {self.gamma}")
+
+    def prefixes(self, policy: Policy, prefix: Tensor) -> Sequence[Tensor]:
+        """The request, and the text alone."""
+        return prefix, policy.restyled(prefix, emotion=NO_EMOTION, speaker=NO_SPEAKER)
+
+    def combine(self, logits: Sequence[Tensor], at: Positions) -> Tensor:
+        """See the class."""
+        asked, null = logits
+        return asked + self.gamma * (asked - null)

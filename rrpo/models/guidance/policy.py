@@ -1,0 +1,135 @@
+"""A guided policy: a token policy whose distribution a `Guidance` makes of an SFT policy's answers to several prefixes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from rrpo.corpus.prompts import Prompt
+from rrpo.models.guidance import GUIDANCE
+from rrpo.models.guidance.base import Positions
+from rrpo.models.policy import NEVER, Policy, Rollout, ancestral
+from rrpo.models.prefix_classifier import Evidence, PrefixClassifier
+from rrpo.plugins import Choice
+
+
+class GuidedPolicy(nn.Module):
+    """A `rrpo.models.protocols.TokenPolicy`: sampling, scoring and the KL use the guided distribution."""
+
+    def __init__(self, policy: Policy, choice: Choice, classifier: PrefixClassifier | None = None) -> None:
+        super().__init__()
+        self.policy, self.choice, self.guidance, self.classifier = policy, choice, GUIDANCE.create(choice), classifier
+        self.codes = policy.codes
+        if self.guidance.classified and classifier is None:
+            raise ValueError(f"the guidance {choice.name!r} needs a prefix classifier, and none was given")
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest roll-out in tokens."""
+        return self.policy.max_tokens
+
+    def prompt_ids(self, prompts: Sequence[Prompt]) -> Tensor:
+        """As the SFT policy's."""
+        return self.policy.prompt_ids(prompts)
+
+    def sample(self, prefix: Tensor, noise: Tensor) -> Rollout:
+        """Ancestral sampling with a key-value cache a prefix, by the same noise as `Policy.sample`."""
+        with torch.no_grad():
+            return ancestral(_GuidedContinuation(self, prefix, len(noise)), noise, self.policy.eos)
+
+    def logits(self, prefix: Tensor, tokens: Tensor) -> Tensor:
+        """``[B, N + 1, V + 1]``."""
+        batch, positions = tokens.shape[0], tokens.shape[1] + 1
+        counts = torch.full((batch,), positions, device=tokens.device)
+        return self.packed_logits(prefix, tokens, counts).view(batch, positions, -1)
+
+    def packed_logits(self, prefix: Tensor, tokens: Tensor, counts: Tensor) -> Tensor:
+        """``[P, V + 1]``: the first ``counts [B]`` predictions of every row of `logits`."""
+        prefixes = self.guidance.prefixes(self.policy, prefix)
+        starts = counts.cumsum(0) - counts
+        rows = torch.arange(len(prefix), device=prefix.device).repeat_interleave(counts)
+        t = torch.arange(len(rows), device=prefix.device) - starts[rows]
+        evidence = self.evidence(prefix)
+        if evidence is not None:
+            evidence = Evidence(evidence.classifier, evidence.classifier.states(tokens)[rows, t], evidence.wanted[rows])
+        at = Positions(t, self.expected(prefixes)[rows], evidence)
+        logits = self.guidance.combine([self.policy.packed_logits(p, tokens, counts) for p in prefixes], at)
+        return logits.index_put((starts, torch.full_like(starts, self.policy.eos)), logits.new_tensor(NEVER))
+
+    def expected(self, prefixes: Sequence[Tensor]) -> Tensor:
+        """T ``[B]``: tokens that are expected of each request, in the mean of its prefixes."""
+        return torch.stack([self.policy.expected_tokens(prefix) for prefix in prefixes]).mean(0)
+
+    def evidence(self, prefix: Tensor) -> Evidence | None:
+        """What is known before the first token of the requests ``prefix [B, L]``; None without a classifier.
+
+        Raises:
+            ValueError: An emotion is asked for that the classifier does not know.
+        """
+        if self.classifier is None:
+            return None
+        asked = prefix.gather(1, (prefix == 0).sum(1, keepdim=True))[:, 0].tolist()
+        names = [self.policy.symbols[symbol].strip("<>") for symbol in asked]
+        if unknown := sorted(set(names) - set(self.classifier.emotions)):
+            raise ValueError(
+                f"the prefix classifier does not know {unknown[0]!r}, only {', '.join(self.classifier.emotions)}; "
+                "train it on data with the emotions that are asked for"
+            )
+        wanted = torch.tensor([self.classifier.emotions.index(name) for name in names], device=prefix.device)
+        return Evidence(
+            self.classifier, self.classifier.head.weight.new_zeros(len(wanted), self.classifier.config.dim), wanted
+        )
+
+    def save(self, folder: Path) -> None:
+        """Writes the policy, the classifier if there is one, and the guidance."""
+        self.policy.save(folder)
+        if self.classifier is not None:
+            self.classifier.save(folder)
+        (folder / "guidance.json").write_text(json.dumps(asdict(self.choice)))
+
+    @staticmethod
+    def load(folder: Path, device: str = "cpu") -> GuidedPolicy:
+        """Reads what `save` wrote, in evaluation mode."""
+        about = json.loads((folder / "guidance.json").read_text())
+        choice = Choice(**about | {"options": tuple(map(tuple, about["options"]))})
+        classified = GUIDANCE.create(choice).classified
+        classifier = PrefixClassifier.load(folder, device) if classified else None
+        return GuidedPolicy(Policy.load(folder, device), choice, classifier).eval()
+
+
+class _GuidedContinuation:
+    """Roll-outs under way under every prefix; see `rrpo.models.policy.Continuation`."""
+
+    def __init__(self, guided: GuidedPolicy, prefix: Tensor, room: int) -> None:
+        prefixes = guided.guidance.prefixes(guided.policy, prefix)
+        self.guidance = guided.guidance
+        self.parts = [guided.policy.continuation(asked, room) for asked in prefixes]
+        self.expected, self.evidence = guided.expected(prefixes), guided.evidence(prefix)
+        self.t = 0
+        self.logits = self._combined()
+
+    def _combined(self) -> Tensor:
+        at = Positions(torch.full_like(self.expected, self.t), self.expected, self.evidence)
+        return self.guidance.combine([part.logits for part in self.parts], at)
+
+    def step(self, tokens: Tensor) -> None:
+        """Every part takes the same token."""
+        for part in self.parts:
+            part.step(tokens)
+        if self.evidence is not None:
+            self.evidence = self.evidence.advanced(tokens)
+        self.t += 1
+        self.logits = self._combined()
+
+    def keep(self, rows: Tensor) -> None:
+        """Every part keeps the same rows."""
+        for part in self.parts:
+            part.keep(rows)
+        self.expected = self.expected[rows]
+        if self.evidence is not None:
+            self.evidence = self.evidence.select(rows)

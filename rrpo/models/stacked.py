@@ -1,0 +1,415 @@
+"""C policies of one architecture as one: parameters stacked to ``[C, ...]``, products batched over the members.
+
+The twin of `rrpo.models.transformer` and `rrpo.models.decoding` with a leading axis of members. Shapes are static: batches are
+padded to the longest of any member, and the step for one token works on preallocated buffers without waiting for the device, so
+that on a GPU it is captured once a roll-out as a CUDA graph and replayed. Tests hold samples, logits and gradients equal to the
+single policies' within tolerance.
+
+The single policies stay what they are: their parameters become views of the stack's, so that optimisers, gradient clipping and
+checkpoints go on with one policy as if it were alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F_
+from torch import Tensor
+
+from rrpo.masking import valid_mask
+from rrpo.models.policy import LEAVE, NEVER, Policy, Rollout, inverse_cdf
+from rrpo.models.transformer import Attend, rms_norm, rotations
+
+CHECKED = {"cpu": 4}
+"""Tokens between two looks at how many samples go on; elsewhere `RARELY`, since each look waits for the device."""
+RARELY = 16
+
+
+@dataclass(frozen=True)
+class StackedLayer:
+    """One layer's weights of C members, fused as `rrpo.models.transformer.Layer`'s, each with C in front."""
+
+    norm_attention: Tensor
+    qkv: Tensor
+    qkv_bias: Tensor
+    out: Tensor
+    norm_feed: Tensor
+    gate_up: Tensor
+    down: Tensor
+    heads: tuple[int, int]
+    """H, H_kv."""
+    eps: float
+
+    def forward(
+        self, x: Tensor, rotation: Tensor, attend: Attend, select: Callable[[Tensor], Tensor] = lambda x: x
+    ) -> Tensor:
+        """``x [C, R, D]`` -> ``[C, R, D]``; ``rotation`` is ``[C, R, 1, d / 2]``."""
+        heads, pairs = self.heads
+        qkv = linear(normed(x, self.norm_attention, self.eps), self.qkv, self.qkv_bias)
+        turned, value = qkv.unflatten(-1, (heads + 2 * pairs, -1)).split([heads + pairs, pairs], -2)
+        turned = torch.view_as_complex(turned.unflatten(-1, (-1, 2))) * rotation
+        query, key = torch.view_as_real(turned).flatten(-2).split([heads, pairs], -2)
+        x = select(x) + linear(select(attend(query, key, value)), self.out)
+        gate, up = linear(normed(x, self.norm_feed, self.eps), self.gate_up).chunk(2, -1)
+        return x + linear(F_.silu(gate) * up, self.down)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``x [C, R, I]``, ``weight [C, O, I]``, ``bias [C, O]`` -> ``[C, R, O]``."""
+    return torch.bmm(x, weight.mT) if bias is None else torch.baddbmm(bias[:, None], x, weight.mT)
+
+
+def normed(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """`rms_norm` of ``x [C, ..., D]`` with a ``weight [C, D]`` for each member."""
+    return rms_norm(x, torch.ones_like(weight[0]), eps) * weight.view(len(weight), *[1] * (x.dim() - 2), -1)
+
+
+def lookup(table: Tensor, index: Tensor) -> Tensor:
+    """Rows of each member's ``table [C, V, D]``: ``index [C, ...]`` -> ``[C, ..., D]``."""
+    return F_.embedding(index + _offsets(index, table.shape[1]), table.flatten(0, 1))
+
+
+def _offsets(index: Tensor, size: int) -> Tensor:
+    """``size`` times the member's number, to be added to ``index [C, ...]``."""
+    return torch.arange(len(index), device=index.device).view(-1, *[1] * (index.dim() - 1)) * size
+
+
+def padded(tensors: Sequence[Tensor], axis: int, *, left: bool = False) -> Tensor:
+    """Tensors that differ in the length of one axis, padded with zeros to the longest and stacked."""
+    longest = max(tensor.shape[axis] for tensor in tensors)
+    pads = [[0, 0] * (tensor.dim() - 1 - axis) for tensor in tensors]
+    for pad, tensor in zip(pads, tensors, strict=True):
+        missing = longest - tensor.shape[axis]
+        pad += [missing, 0] if left else [0, missing]
+    return torch.stack([F_.pad(tensor, pad) for tensor, pad in zip(tensors, pads, strict=True)])
+
+
+@dataclass(frozen=True)
+class _Prefixes:
+    """Embeddings ``[C, B, L + 2, D]``, mask and rotary positions ``[C, B, L + 2]`` of ``[sos][prefix][task_id]``."""
+
+    x: Tensor
+    mask: Tensor
+    positions: Tensor
+
+
+class StackedPolicy:
+    """C policies; methods take the numbers of the members that are asked, and one argument of each a member."""
+
+    def __init__(self, policies: Sequence[Policy]) -> None:
+        """Stacks the parameters; those of ``policies`` become views.
+
+        Raises:
+            ValueError: The architectures differ.
+        """
+        first = policies[0]
+        shapes = {name: value.shape for name, value in first.named_parameters()}
+        for other in policies[1:]:
+            found = {name: value.shape for name, value in other.named_parameters()}
+            if found != shapes or (other.config, other.codes) != (first.config, first.codes):
+                raise ValueError(
+                    f"policies of one stack have one architecture and vocabulary, got {other.config} after {first.config}; "
+                    "stack cells of one profile"
+                )
+        self.policies = list(policies)
+        self.template = copy.deepcopy(first)
+        """Of the members' common properties; its paces are all members', one after another."""
+        self.template.pace = torch.cat([policy.pace for policy in policies])
+        self.weights: dict[str, Tensor] = {}
+        """By the parameter's name, ``[C, ...]``, leaves of the graph."""
+        for name in shapes:
+            own = [policy.get_parameter(name) for policy in policies]
+            stacked = torch.stack([value.detach() for value in own]).requires_grad_(own[0].requires_grad)
+            for value, view in zip(own, stacked.detach(), strict=True):
+                value.data = view
+            self.weights[name] = stacked
+
+    def backward(self, members: Sequence[int], losses: Sequence[Tensor], *, keep: bool) -> None:
+        """Adds the gradients of each member's loss to its own parameters' ``grad``.
+
+        Args:
+            members: Who has a loss.
+            losses: Scalars, one a member.
+            keep: Whether the graph is needed again, by members that share it and have no loss yet.
+        """
+        for name, stacked in self.weights.items():
+            if stacked.grad is None:
+                stacked.grad = torch.zeros_like(stacked)
+            for member in members:
+                own = self.policies[member].get_parameter(name)
+                if own.grad is None:
+                    own.grad = stacked.grad[member].zero_()
+        torch.autograd.backward(list(losses), retain_graph=keep)
+
+    def logits(self, members: Sequence[int], prefixes: Sequence[Tensor], tokens: Sequence[Tensor]) -> list[Tensor]:
+        """`Policy.logits` of each member: ``[B, N + 1, V + 1]``."""
+        counts = [own.new_full((len(own),), own.shape[1] + 1) for own in tokens]
+        packed = self.packed_logits(members, prefixes, tokens, counts)
+        return [found.view(len(own), own.shape[1] + 1, -1) for found, own in zip(packed, tokens, strict=True)]
+
+    def packed_logits(
+        self, members: Sequence[int], prefixes: Sequence[Tensor], tokens: Sequence[Tensor], counts: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """`Policy.packed_logits` of each member: ``[P, V + 1]`` with gradient to `weights`."""
+        weights = self._of(members)
+        start = self._prefixes(members, weights, padded(prefixes, 1, left=True))
+        speech, count = padded(tokens, 1), torch.stack(list(counts))
+        C, B, N = speech.shape
+        task = start.mask.shape[2] - 1
+        x = torch.cat([start.x, lookup(weights["speech_embedding.weight"], speech)], 2)
+        following = torch.arange(1, N + 1, device=x.device)
+        positions = torch.cat([start.positions, start.positions[..., -1:] + following], 2)
+        S = x.shape[2]
+        visible = F_.pad(start.mask, (0, N), value=True).view(C * B, 1, 1, S)
+        visible = visible & torch.ones(S, S, dtype=torch.bool, device=x.device).tril()
+        visible = visible | torch.eye(S, dtype=torch.bool, device=x.device)  # padding sees itself: no NaN
+
+        def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            q, k, v = (part.view(C * B, S, *part.shape[2:]).transpose(1, 2) for part in (query, key, value))
+            attended = F_.scaled_dot_product_attention(q, k, v, visible, enable_gqa=q.shape[1] != k.shape[1])
+            return attended.transpose(1, 2).reshape(C, B * S, -1)
+
+        sizes = count.sum(1).tolist()
+        scored = valid_mask(count.flatten(), N + 1).view(C, -1)
+        used = scored.byte().argsort(dim=1, descending=True, stable=True)[:, : max(sizes)]  # places in [B, N + 1]
+        column = used // (N + 1) * S + used % (N + 1) + task
+
+        def select(x: Tensor) -> Tensor:
+            return x.gather(1, column[..., None].expand(-1, -1, x.shape[-1]))
+
+        hidden = self._run(weights, x.flatten(1, 2), self._rotations(positions.flatten(1)), attend, select)
+        logits = self._predict(weights, hidden)
+        beginning = count.cumsum(1) - count
+        logits[torch.arange(C, device=x.device)[:, None], beginning, self.template.eos] = NEVER
+        return [own[:size] for own, size in zip(logits, sizes, strict=True)]
+
+    @torch.no_grad()
+    def sample(self, members: Sequence[int], prefixes: Sequence[Tensor], noises: Sequence[Tensor]) -> list[Rollout]:
+        """`Policy.sample` of each member: ancestral sampling of C x B rows with a key-value cache."""
+        weights = self._of(members)
+        start = self._prefixes(members, weights, padded(prefixes, 1, left=True))
+        roll = _TokenSteps(self, weights, start, torch.stack(list(noises), 1))
+        roll.finish()
+        found = []
+        for tokens in roll.tokens.permute(1, 2, 0):
+            speech = tokens != self.template.eos
+            lengths = speech.sum(1)
+            spoken = tokens.masked_fill(~speech, 0)[:, : int(lengths.max())]
+            found.append(Rollout(spoken, lengths, lengths < tokens.shape[1]))
+        return found
+
+    def _of(self, members: Sequence[int]) -> dict[str, Tensor]:
+        if len(members) == len(self.policies):
+            return self.weights
+        chosen = torch.tensor(list(members), device=self.template.pace.device)
+        return {name: weight.index_select(0, chosen) for name, weight in self.weights.items()}
+
+    def _prefixes(self, members: Sequence[int], weights: dict[str, Tensor], ids: Tensor) -> _Prefixes:
+        """Of ``ids [C, B, L]``."""
+        valid = ids > 0
+        text = lookup(weights["llm.embed_tokens.weight"], ids)
+        sos, task = weights["llm_embedding.weight"][:, :, None, None].unbind(1)
+        x = torch.cat([torch.zeros_like(text[:, :, :1]), text, task.expand_as(text[:, :, :1])], 2)
+        first = ids.shape[2] - valid.sum(2, keepdim=True)
+        column = torch.arange(ids.shape[2] + 2, device=ids.device)
+        x = torch.where((column == first)[..., None], sos, x)
+        mask = column >= first
+        style = ids.gather(2, first + torch.arange(2, device=ids.device))
+        number = torch.tensor(list(members), device=ids.device)[:, None, None]
+        style = style + number * len(self.template.symbols)
+        positions = self.template._positions(mask.flatten(0, 1), style.flatten(0, 1))
+        return _Prefixes(x, mask, positions.view_as(mask))
+
+    def _layers(self, weights: dict[str, Tensor]) -> list[StackedLayer]:
+        config = self.template.llm.config
+        return [
+            _fuse(
+                {
+                    name.removeprefix(f"llm.layers.{i}."): value
+                    for name, value in weights.items()
+                    if name.startswith(f"llm.layers.{i}.")
+                },
+                (config.num_attention_heads, config.num_key_value_heads),
+                config.rms_norm_eps,
+            )
+            for i in range(config.num_hidden_layers)
+        ]
+
+    def _run(
+        self,
+        weights: dict[str, Tensor],
+        x: Tensor,
+        rotation: Tensor,
+        attend: Attend,
+        select: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        """All layers on ``x [C, R, D]``; the last goes on with what ``select`` picks. Normalised."""
+        *layers, last = self._layers(weights)
+        for layer in layers:
+            x = layer.forward(x, rotation, attend)
+        return self._norm(weights, last.forward(x, rotation, attend, select))
+
+    def _norm(self, weights: dict[str, Tensor], x: Tensor) -> Tensor:
+        return normed(x, weights["llm.norm.weight"], self.template.llm.config.rms_norm_eps)
+
+    def _rotations(self, positions: Tensor) -> Tensor:
+        return rotations(self.template.llm, positions)
+
+    def _predict(self, weights: dict[str, Tensor], hidden: Tensor) -> Tensor:
+        """Logits ``[C, R, V + 1]`` over the V codes and eos."""
+        classes = self.template.codes + 1
+        decoder, bias = weights["llm_decoder.weight"], weights["llm_decoder.bias"]
+        return linear(hidden, decoder[:, :classes], bias[:, :classes]).float()
+
+
+class _TokenSteps:
+    """A roll-out: buffers, and the step that makes one more token of every row."""
+
+    def __init__(self, stack: StackedPolicy, weights: dict[str, Tensor], start: _Prefixes, noise: Tensor) -> None:
+        """Runs the prefixes and draws the first tokens; ``noise`` is ``[room, C, B]``."""
+        self.stack, self.weights, self.noise = stack, weights, noise
+        room, self.C, self.B = noise.shape
+        config = stack.template.llm.config
+        self.pairs = config.num_key_value_heads
+        C, B, L = self.C, self.B, start.mask.shape[2]
+        device = noise.device
+        self.start = L
+        self.keys: list[Tensor] = []
+        """A layer each, ``[C, B, H_kv, L + room, d]``."""
+        self.values: list[Tensor] = []
+        mask = start.mask.flatten(0, 1)
+        visible = mask[:, None, None] & torch.ones(L, L, dtype=torch.bool, device=device).tril()
+        visible = visible | torch.eye(L, dtype=torch.bool, device=device)  # padding sees itself: no NaN
+
+        def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            q, k, v = (part.view(C * B, L, *part.shape[2:]).transpose(1, 2) for part in (query, key, value))
+            self.keys.append(F_.pad(k, (0, 0, 0, room)).unflatten(0, (C, B)))
+            self.values.append(F_.pad(v, (0, 0, 0, room)).unflatten(0, (C, B)))
+            attended = F_.scaled_dot_product_attention(q, k, v, visible, enable_gqa=q.shape[1] != k.shape[1])
+            return attended.transpose(1, 2).reshape(C, B * L, -1)
+
+        rotation = stack._rotations(start.positions.flatten(1))
+        hidden = stack._run(
+            weights, start.x.flatten(1, 2), rotation, attend, lambda x: x.unflatten(1, (B, L))[:, :, -1]
+        )
+        self.layers = stack._layers(weights)
+        bias = torch.zeros_like(start.mask, dtype=hidden.dtype).masked_fill_(~start.mask, -math.inf)
+        self.bias = F_.pad(bias, (0, room), value=-math.inf)
+        """``[C, B, L + room]``, added to scores: -inf on padding and on what is not filled yet."""
+        following = start.positions[..., -1:] + 1 + torch.arange(room, device=device)
+        self.rotation = stack._rotations(following)
+        """``[C, B, room, 1, d / 2]``, of the token that is taken in."""
+        self.tokens = torch.full((room, C, B), stack.template.eos, device=device)
+        self.rows = torch.arange(B, device=device).expand(C, B)
+        """``[C, B']``: which rows are still computed."""
+        self.alive = torch.ones(C, B, dtype=torch.bool, device=device)
+        self.token = torch.full((C, B), stack.template.eos, device=device)
+        self.at = torch.zeros(1, dtype=torch.long, device=device)
+        """The number of tokens drawn."""
+        logits = stack._predict(weights, hidden)
+        logits[..., stack.template.eos] = NEVER
+        self._draw(logits)
+
+    @property
+    def longest(self) -> int:
+        """Columns of the caches."""
+        return self.bias.shape[2]
+
+    def _draw(self, logits: Tensor) -> None:
+        eos = self.stack.template.eos
+        u = self.noise.index_select(0, self.at)[0].gather(1, self.rows)
+        drawn = inverse_cdf(logits.flatten(0, 1), u.flatten()).view_as(u)
+        self.token.copy_(torch.where(self.alive, drawn, eos))
+        self.alive.copy_(self.token != eos)
+        row = torch.full_like(self.tokens[:1], eos).scatter_(2, self.rows[None], self.token[None])
+        self.tokens.index_copy_(0, self.at, row)
+        self.at += 1
+
+    def step(self, end: int) -> None:
+        """Takes the last tokens in and draws the next; attention sees the first ``end`` columns of the caches."""
+        C, B = self.token.shape
+        before = self.at - 1
+        column = before + self.start
+        self.bias.index_fill_(2, column, 0.0)
+        bias = self.bias[..., :end].repeat_interleave(self.pairs, 1).view(C * B * self.pairs, 1, end)
+        rotation = self.rotation.index_select(2, before)[:, :, 0]
+        x = lookup(self.weights["speech_embedding.weight"], self.token)
+        for layer, keys, values in zip(self.layers, self.keys, self.values, strict=True):
+
+            def attend(
+                query: Tensor, key: Tensor, value: Tensor, keys: Tensor = keys, values: Tensor = values
+            ) -> Tensor:
+                keys.index_copy_(3, column, key[:, :, :, None])
+                values.index_copy_(3, column, value[:, :, :, None])
+                seen, said = (cache.flatten(0, 2)[:, :end] for cache in (keys, values))
+                groups = query.reshape(len(seen), -1, query.shape[-1])  # the queries that share a key
+                scores = torch.baddbmm(bias, groups, seen.mT, alpha=query.shape[-1] ** -0.5)
+                return torch.bmm(scores.softmax(-1), said).view(C, B, -1)
+
+            x = layer.forward(x, rotation, attend)
+        self._draw(self.stack._predict(self.weights, self.stack._norm(self.weights, x)))
+
+    def finish(self) -> None:
+        """Steps until every sample has ended or the room is full."""
+        room, device = len(self.noise), self.noise.device
+        often = CHECKED.get(device.type, RARELY)
+        step = self._captured() if device.type == "cuda" and room > 2 else self.step
+        for drawn in range(int(self.at), room):
+            if drawn % often == 0:
+                left = int(self.alive.sum(1).max())
+                if not left:
+                    return
+                if device.type == "cpu" and left <= LEAVE * self.rows.shape[1]:
+                    self._keep(left)
+            step(self.start + drawn)
+
+    def _captured(self) -> Callable[[int], None]:
+        """`step` as a CUDA graph, over the whole length of the caches; one step is made on the way."""
+        self.step(self.longest)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.step(self.longest)
+        return lambda end: graph.replay()
+
+    def _keep(self, left: int) -> None:
+        """Goes on with ``left`` rows of each member, those that have not ended among them."""
+        rows = self.alive.byte().argsort(dim=1, descending=True, stable=True)[:, :left]
+
+        def chosen(value: Tensor) -> Tensor:
+            index = rows.view(*rows.shape, *[1] * (value.dim() - 2)).expand(-1, -1, *value.shape[2:])
+            return value.gather(1, index)
+
+        self.keys = [chosen(keys) for keys in self.keys]
+        self.values = [chosen(values) for values in self.values]
+        self.bias, self.rotation, self.rows = chosen(self.bias), chosen(self.rotation), chosen(self.rows)
+        self.token, self.alive = chosen(self.token), chosen(self.alive)
+
+
+def _fuse(layer: dict[str, Tensor], heads: tuple[int, int], eps: float) -> StackedLayer:
+    """Of one layer's weights by name, each ``[C, ...]``."""
+
+    def paired(name: str) -> Tensor:
+        """Rows ``[C, H d, ...]`` of a projection, those that rotate together side by side."""
+        rows = layer[f"self_attn.{name}"]
+        size = layer["self_attn.q_proj.weight"].shape[1] // heads[0]
+        return rows.unflatten(1, (-1, 2, size // 2)).transpose(2, 3).flatten(1, 3)
+
+    def joined(kind: str) -> Tensor:
+        q, k = paired(f"q_proj.{kind}"), paired(f"k_proj.{kind}")
+        return torch.cat([q, k, layer[f"self_attn.v_proj.{kind}"]], 1)
+
+    return StackedLayer(
+        norm_attention=layer["input_layernorm.weight"],
+        qkv=joined("weight"),
+        qkv_bias=joined("bias"),
+        out=layer["self_attn.o_proj.weight"],
+        norm_feed=layer["post_attention_layernorm.weight"],
+        gate_up=torch.cat([layer["mlp.gate_proj.weight"], layer["mlp.up_proj.weight"]], 1),
+        down=layer["mlp.down_proj.weight"],
+        heads=heads,
+        eps=eps,
+    )

@@ -1,0 +1,42 @@
+"""The stage ``guided``: the evaluation prompts sampled by guided decoding, as one checkpoint of a policy that is never updated.
+
+It stores what the stage ``optimize`` does, so that scoring, judging and reports take its cell as they take any other. KL is that
+of the guided distribution to the ordinary SFT policy, which guidance starts from or, under tag dropout, a sibling of it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from rrpo.config import GuidedConfig, OptimizeConfig
+from rrpo.models.guidance.policy import GuidedPolicy
+from rrpo.models.policy import Policy
+from rrpo.models.prefix_classifier import PrefixClassifier
+from rrpo.optimizers.loop import evaluate, summary
+from rrpo.optimizers.rollout import Models, Prompts
+from rrpo.pipeline.stages import Context
+
+
+def build(config: GuidedConfig, inputs: dict[str, Path], out: Path, context: Context) -> None:
+    """Writes an empty ``curves.parquet``, ``points.parquet`` and ``samples.npz`` of step 0, and ``scalars.json``.
+
+    Raises:
+        PluginError: The guidance is not there, or not the one that was chosen.
+        ValueError: The policy does not know the null tags or an emotion, or the classifier does not.
+    """
+    policy = Policy.load(inputs["guided"], context.device)
+    classifier = PrefixClassifier.load(inputs["classifier"], context.device) if "classifier" in inputs else None
+    guided = GuidedPolicy(policy, config.guidance, classifier).requires_grad_(False).eval()
+    models = replace(Models.load(inputs, context.device, context.micro), policy=guided)
+    prompts = Prompts.load(inputs["eval_prompts"], models)
+    settings = OptimizeConfig(steps=0, final_prompts=config.prompts, eval_prompts=config.batch, seed=config.seed)
+    row, samples = evaluate(models, prompts, settings, 0)
+    points = pd.DataFrame([{"step": 0} | row])
+    pd.DataFrame([]).to_parquet(out / "curves.parquet")
+    points.to_parquet(out / "points.parquet")
+    samples.save(out)
+    (out / "scalars.json").write_text(json.dumps(summary(points)))

@@ -1,0 +1,75 @@
+"""The stage ``prefix_classifier``: an emotion classifier of the tokens so far, for soft-label guidance."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F_
+from torch import Tensor
+
+from rrpo.config import PrefixClassifierConfig
+from rrpo.corpus.features import SpeechSet
+from rrpo.masking import valid_mask
+from rrpo.models.codec import Codec
+from rrpo.models.prefix_classifier import PrefixClassifier, code_levels
+from rrpo.pipeline.stages import Context
+from rrpo.seeding import permutation_batches, seed_everything
+from rrpo.training.sft import TokenSet
+from rrpo.training.trainer import fit
+
+SHARES = (0.25, 0.5, 0.75, 1.0)
+"""Of an utterance's positions, at whose ends accuracy is measured."""
+
+
+def build(config: PrefixClassifierConfig, inputs: dict[str, Path], out: Path, context: Context) -> None:
+    """Trains, and writes the accuracy on held-out utterances after each of `SHARES`.
+
+    Raises:
+        ValueError: The data have no neutral class.
+    """
+    seed_everything(config.seed, "prefix classifier")
+    codec = Codec.load(inputs["codec"], context.device)
+    speech, heldout = SpeechSet.load(inputs["speech"]), SpeechSet.load(inputs["heldout"])
+    model = PrefixClassifier(config, speech.emotions, code_levels(codec.codebook)).to(context.device)
+    train, held = (TokenSet(data, codec, context.device) for data in (speech, heldout))
+    batches = permutation_batches(len(speech), config.batch, config.steps, config.seed, "prefix classifier batches")
+    fit(model.parameters(), lambda step: _loss(model, train, batches[step]), config.steps, config.lr, context)
+    model.eval().save(out)
+    (out / "scalars.json").write_text(json.dumps(_accuracies(model, held)))
+
+
+def _ended(data: TokenSet, chosen: np.ndarray, eos: int) -> tuple[Tensor, Tensor]:
+    """Tokens ``[B, N + 1]`` of some utterances with eos behind the last, and their numbers ``[B]``, eos included."""
+    rows = torch.from_numpy(chosen).to(data.tokens.device)
+    lengths = data.lengths[rows]
+    tokens = F_.pad(data.tokens[rows][:, : int(lengths.max())], (0, 1))
+    return tokens.scatter(1, lengths[:, None], eos), lengths + 1
+
+
+def _labels(model: PrefixClassifier, data: TokenSet, chosen: np.ndarray) -> Tensor:
+    names = [data.utterances[int(i)].emotion for i in chosen]
+    return torch.tensor([model.emotions.index(name) for name in names], device=data.tokens.device)
+
+
+def _loss(model: PrefixClassifier, data: TokenSet, chosen: np.ndarray) -> Tensor:
+    """Mean cross-entropy over all prefixes of some utterances."""
+    tokens, counts = _ended(data, chosen, len(model.features) - 1)
+    log_probs = model(tokens)
+    labels = _labels(model, data, chosen)[:, None].expand(tokens.shape)
+    valid = valid_mask(counts, tokens.shape[1])
+    return F_.nll_loss(log_probs[valid], labels[valid])
+
+
+@torch.no_grad()
+def _accuracies(model: PrefixClassifier, data: TokenSet) -> dict[str, float]:
+    chosen = np.arange(len(data.utterances))
+    tokens, counts = _ended(data, chosen, len(model.features) - 1)
+    right = model(tokens).argmax(-1) == _labels(model, data, chosen)[:, None]
+    rows = torch.arange(len(chosen), device=tokens.device)
+    return {
+        f"prefix_accuracy_{100 * share:.0f}": float(right[rows, (share * counts).ceil().long() - 1].float().mean())
+        for share in SHARES
+    }

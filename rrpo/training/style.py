@@ -1,0 +1,69 @@
+"""EmoMix's style loss (arXiv 2306.00648) in the supervised training of a token policy: emotional texture by Gram matrices.
+
+    L_style = || G(h(y)) - G(h(ref)) ||_F^2 / d^2,   G(h) = h^T h / T
+
+h are the frame-level features ``[T, d]`` of an emotion recogniser, ref is an utterance after the codec, and y the same utterance
+as the policy predicts it token by token: the codec decodes its probabilities, so that the loss has a gradient. A Gram matrix
+forgets when a feature occurs and keeps which ones occur together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rrpo.masking import valid_mask
+from rrpo.models.protocols import TokenCodec
+from rrpo.models.reward_model import RewardModel
+
+
+@dataclass(frozen=True)
+class StyleLoss:
+    """The loss by the features h' of one frozen recogniser, times a weight."""
+
+    model: RewardModel
+    codec: TokenCodec
+    weight: float
+
+    @staticmethod
+    def load(folder: Path, codec: TokenCodec, weight: float) -> StyleLoss:
+        """Reads the recogniser, a reward model, from ``folder``."""
+        return StyleLoss(RewardModel.load(folder, str(codec.device)), codec, weight)
+
+    def __call__(self, packed: Tensor, tokens: Tensor, lengths: Tensor, speakers: Sequence[str]) -> Tensor:
+        """Mean over B utterances.
+
+        Args:
+            packed: The policy's logits ``[P, V + 1]``, of each utterance those of its tokens and of eos; eos is left out.
+            tokens: What was said, ``[B, N]``.
+            lengths: ``[B]`` in tokens.
+            speakers: B names.
+        """
+        speaker = self.codec.speaker_index(list(speakers)).to(tokens.device)
+        said = valid_mask(lengths, tokens.shape[1])
+        ends = torch.zeros(len(packed), dtype=torch.bool, device=packed.device)
+        ends[(lengths + 1).cumsum(0) - 1] = True
+        probabilities = packed[~ends, : self.codec.vocabulary].softmax(1)
+        relaxed = packed.new_zeros(*said.shape, self.codec.vocabulary).masked_scatter(said[..., None], probabilities)
+        predicted = self._gram(*self.codec.decode(relaxed, lengths, speaker))
+        with torch.no_grad():
+            reference = self._gram(*self.codec.decode(tokens, lengths, speaker))
+        return self.weight * gram_distance(predicted, reference).mean()
+
+    def _gram(self, F: Tensor, frames: Tensor) -> Tensor:
+        return gram(*self.model.encode(F, frames))
+
+
+def gram(h: Tensor, mask: Tensor) -> Tensor:
+    """``h [B, T, d]`` where ``mask [B, T]`` is -> G ``[B, d, d]``."""
+    h = h.masked_fill(~mask[..., None], 0.0)
+    return h.mT @ h / mask.sum(1)[:, None, None]
+
+
+def gram_distance(a: Tensor, b: Tensor) -> Tensor:
+    """``|| a - b ||_F^2 / d^2`` of ``[B, d, d]``, ``[B]``."""
+    return (a - b).square().mean((1, 2))

@@ -1,0 +1,99 @@
+"""Which policy optimisations go together, how many, and that a seed has one executor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ablations.errors import InputError
+from ablations.execution import packing, stacking
+from ablations.execution.estimate import Estimator
+from ablations.execution.jobs import longest_first, missing_below, stage_key, stage_tasks
+from ablations.execution.stacking import refuse_mixed, stack_tasks
+from ablations.grids import arms, product
+from rrpo.config import ArmConfig
+from rrpo.identity import canonical
+from rrpo.optimizers import stacked
+from rrpo.pipeline.cell import Cell
+from rrpo.pipeline.stages import MARKER, Stage, place, walk
+from rrpo.profiles import SMOKE
+
+
+def cells(labels: str = "diffro rrpo", seeds: tuple[int, ...] = (1000, 1001)) -> list[Cell]:
+    known: dict[str, ArmConfig] = arms()
+    return product({label: known[label] for label in labels.split()}, SMOKE, seeds)
+
+
+def optimisations(found: list[Cell]) -> list[Stage]:
+    """SFT's among them, which the test judges hear too."""
+    return [stage for stage in walk(*(s for cell in found for s in cell.stages.values())) if stage.name == "optimize"]
+
+
+def finished(store: Path, stage: Stage, **record: object) -> None:
+    folder = place(store, stage.folder)
+    folder.mkdir(parents=True)
+    about = {"name": stage.name, "config": canonical(stage.config), "device": "cuda", "seconds": 1.0, "bytes": 1}
+    (folder / MARKER).write_text(json.dumps(about | record))
+
+
+def test_the_roles_in_common_are_the_executors() -> None:
+    assert stacking.COMMON == stacked.COMMON
+    assert stacked.EXECUTOR == "executor"
+
+
+def test_optimisations_go_together_and_nothing_else_does(tmp_path: Path) -> None:
+    """Six of two seeds, four at most: three each, and whatever reads one still needs it alone."""
+    found = cells()
+    stages = missing_below([stage for cell in found for stage in cell.stages.values()], tmp_path)
+    single = stage_tasks(stages, tmp_path, "cpu", longest_first(stages, Estimator(tmp_path)))
+    by_key = {stage_key(stage): stage for stage in stages}
+    grouped = stack_tasks(single, by_key, 4)
+    stacks = [task for task in grouped if task.parts]
+    assert [len(task.parts) for task in stacks] == [3, 3]
+    parts = [part for task in stacks for part in task.parts]
+    assert {part.key for part in parts} == {stage_key(stage) for stage in optimisations(found)}
+    assert [task for task in grouped if not task.parts] == [t for t in single if by_key[t.key].name != "optimize"]
+    for task in stacks:
+        assert task.needs == frozenset().union(*(part.needs for part in task.parts))
+        assert [stage_key(stage) for stage in task.arguments[0]] == [part.key for part in task.parts]
+        assert task.priority == min(part.priority for part in task.parts)
+    assert stack_tasks(single, by_key, 1) == single
+
+
+def test_auto_is_by_measured_memory(tmp_path: Path) -> None:
+    found = cells("diffro", (1000,))
+    sft, diffro = sorted(optimisations(found), key=lambda stage: stage.config.steps)
+    assert stacking.size("auto", "cpu", found, tmp_path, 80_000, 1) == 1
+    assert stacking.size("auto", "cuda", found, tmp_path, 80_000, 1) == packing.UNMEASURED
+    finished(tmp_path, diffro, peak_device_mib=1000)
+    assert stacking.size("auto", "cuda", found, tmp_path, 80_000, 1) == packing.UNMEASURED, "SFT's was not measured"
+    finished(tmp_path, sft, peak_device_mib=500)
+    assert stacking.size("auto", "cuda", found, tmp_path, 80_000, 1) == 71  # (.9 x 80000 - 600) / 1000
+    assert stacking.size("auto", "cuda", found, tmp_path, 80_000, 2) == 35  # (36000 - 600) / 1000
+    assert stacking.size("auto", "cuda", found, tmp_path, 1000, 2) == 1
+    assert stacking.size("7", "cpu", found, tmp_path, None, 1) == 7
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "many", ""])
+def test_a_number_that_makes_no_sense_is_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--stack"):
+        stacking.size(text, "cpu", cells(), tmp_path, None, 1)
+
+
+def test_a_seed_has_one_executor(tmp_path: Path) -> None:
+    found = cells()
+    own = {cell.name: cell.stages["optimized"] for cell in found}
+    missing = [stage for name, stage in own.items() if name != "diffro/1000"]
+    refuse_mixed(found, [*missing, own["diffro/1000"]], tmp_path, 4)  # nothing is there yet
+    finished(tmp_path, own["diffro/1000"])
+    refuse_mixed(found, missing, tmp_path, 1)
+    with pytest.raises(InputError, match="seed 1000 was begun by another executor") as refused:
+        refuse_mixed(found, missing, tmp_path, 4)
+    assert "--stack 1" in str(refused.value)
+    refuse_mixed(found, [own["diffro/1001"], own["rrpo/1001"]], tmp_path, 4)  # another seed may
+    finished(tmp_path, own["diffro/1001"], executor="stacked(2)")
+    refuse_mixed(found, [own["rrpo/1001"]], tmp_path, 2)
+    with pytest.raises(InputError, match="stacked optimisation of diffro/1001"):
+        refuse_mixed(found, [own["rrpo/1001"]], tmp_path, 1)

@@ -1,0 +1,99 @@
+"""The stage ``guided``: stores what an optimisation would, and with guidance off exactly what the SFT policy's own stage does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from rrpo.config import ArmConfig, GuidedConfig, OptimizeConfig, PrefixClassifierConfig
+from rrpo.judges.samples import Samples
+from rrpo.models.guidance import GUIDANCE
+from rrpo.models.policy import Policy
+from rrpo.models.prefix_classifier import PrefixClassifier, code_levels
+from rrpo.models.tags import NO_EMOTION, NO_SPEAKER
+from rrpo.optimizers import guided, loop
+from rrpo.pipeline import dataflow
+from rrpo.pipeline.stages import Context
+from rrpo.plugins import Choice
+from rrpo.profiles import PROFILES
+from rrpo.testing.toy_models import EMOTIONS, PROMPTS, SPEAKERS, optimize_inputs, toy_codec
+
+QUICK = PROFILES["quick"]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What the stage reads: the toy models, the policy with null tags, an untrained classifier."""
+    root = tmp_path_factory.mktemp("guided")
+    found = optimize_inputs(root)
+    found |= {name: root / name for name in ("guided", "classifier")}
+    for name in ("guided", "classifier"):
+        found[name].mkdir()
+    groups = {f"<{NO_EMOTION}>": EMOTIONS, f"<{NO_SPEAKER}>": SPEAKERS}
+    policy = Policy.load(found["policy"])
+    policy.extended({tag: [f"<{name}>" for name in names] for tag, names in groups.items()}).save(found["guided"])
+    torch.manual_seed(4)
+    features = code_levels(toy_codec().codebook)
+    PrefixClassifier(PrefixClassifierConfig(dim=8), (*EMOTIONS, "neutral"), features).save(found["classifier"])
+    return found
+
+
+def run(guidance: Choice, inputs: dict[str, Path], out: Path) -> Path:
+    out.mkdir()
+    guided.build(GuidedConfig(guidance=guidance, prompts=PROMPTS, batch=8, seed=3), inputs, out, Context())
+    return out
+
+
+def test_without_guidance_it_stores_what_the_sft_arm_does(inputs: dict[str, Path], tmp_path: Path) -> None:
+    found = run(GUIDANCE.choice("classifier-free", gamma=0.0), inputs, tmp_path / "guided")
+    sft = tmp_path / "sft"
+    sft.mkdir()
+    loop.build(OptimizeConfig(steps=0, final_prompts=PROMPTS, eval_prompts=8, seed=3), inputs, sft, Context())
+    mine, theirs = (Samples.load(folder, PROMPTS).arrays() for folder in (found, sft))
+    for name, values in theirs.items():
+        np.testing.assert_array_equal(mine[name], values, err_msg=name)
+    points, own = (pd.read_parquet(folder / "points.parquet") for folder in (found, sft))
+    pd.testing.assert_frame_equal(points, own)
+    assert {path.name for path in found.iterdir()} == {path.name for path in sft.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("classifier-free", {"gamma": 4.0}), ("soft-label", {"gamma": 40.0}), ("mixture", {"second": "sad"})],
+)
+def test_every_system_is_sampled(name: str, options: dict[str, float], inputs: dict[str, Path], tmp_path: Path) -> None:
+    out = run(GUIDANCE.choice(name, **options), inputs, tmp_path / name)
+    samples = Samples.load(out, PROMPTS)
+    assert samples.steps == [0]
+    assert samples.prompt.tolist() == list(range(PROMPTS))
+    (row,) = pd.read_parquet(out / "points.parquet").to_dict("records")
+    assert row["kl_token"] > 0, "the KL is that to the SFT policy"
+
+
+def test_arms_have_stages_of_their_own_and_leave_others_as_they_are() -> None:
+    sft, optimized = dataflow.SFT, dataflow.optimized
+    plain = dataflow.sft(QUICK, 1000)
+    free = ArmConfig(guidance=GUIDANCE.choice("classifier-free"), tag_dropout=0.15)
+    soft = ArmConfig(guidance=GUIDANCE.choice("soft-label"), tag_dropout=0.15)
+    mixed = ArmConfig(guidance=GUIDANCE.choice("mixture", second="sad"))
+    assert dataflow.sft(QUICK, 1000, tag_dropout=0.0).key == plain.key
+    for arm in (free, soft, mixed):
+        stage = optimized(QUICK, arm, 1000)
+        assert stage.name == "guided"
+        assert stage.inputs["policy"].key == plain.key, "KL is to the ordinary SFT policy"
+        assert dataflow.scored(QUICK, arm, 1000).inputs["sft_samples"].key == optimized(QUICK, sft, 1000).key
+    assert optimized(QUICK, free, 1000).inputs["guided"].key == optimized(QUICK, soft, 1000).inputs["guided"].key
+    assert optimized(QUICK, free, 1000).inputs["guided"].key != plain.key
+    assert optimized(QUICK, mixed, 1000).inputs["guided"].key == plain.key
+    assert "classifier" not in optimized(QUICK, free, 1000).inputs
+    heard = optimized(QUICK, soft, 1000).inputs["classifier"].inputs["speech"].config
+    assert heard.world.emotions == (*QUICK.world.emotions, "neutral")
+
+
+def test_null_tags_need_tag_dropout() -> None:
+    with pytest.raises(ValueError, match="knows by tag dropout"):
+        dataflow.optimized(QUICK, ArmConfig(guidance=GUIDANCE.choice("classifier-free")), 1000)

@@ -1,0 +1,282 @@
+"""A stack's members against the same stages built singly, on toy models: three arms with seeds of their own."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from rrpo import plugins
+from rrpo.config import OptimizeConfig, RegularizerConfig
+from rrpo.models.policy import Policy
+from rrpo.models.reward_model import RewardModel
+from rrpo.models.stacked import StackedPolicy
+from rrpo.optimizers import OPTIMIZERS, stacked
+from rrpo.pipeline.errors import DivergedError, Interrupted
+from rrpo.pipeline.stages import MARKER, Context, Stage, materialise
+from rrpo.plugins import Choice
+from rrpo.testing.toy_models import optimize_inputs, toy_policy
+
+plugins.load(Path(__file__).parents[3] / "examples" / "reinforce.py")
+DIFFRO, REINFORCE = OPTIMIZERS.choice("diffro"), OPTIMIZERS.choice("reinforce", samples=4)
+
+
+@dataclass(frozen=True)
+class Copied:
+    """Config of a stage that copies a folder."""
+
+    folder: str
+
+
+def build_copy(config: Copied, inputs: dict[str, Path], out: Path, context: Context) -> None:
+    shutil.copytree(config.folder, out, dirs_exist_ok=True)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Toy models; three policies and three reward models among them."""
+    folder = tmp_path_factory.mktemp("toy")
+    inputs = optimize_inputs(folder)
+    for seed in range(3):
+        torch.manual_seed(seed)
+        policy, model = Policy.load(inputs["policy"]), RewardModel.load(inputs["reward_model"])
+        model.regularizers = RegularizerConfig(epsilon=0.1 * seed, alpha=0.5 * seed, epsilon_adv=1.0)
+        with torch.no_grad():
+            for parameter in policy.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+            policy.pace.uniform_(0.5, 1.5)
+            model.head.weight.mul_(torch.rand_like(model.head.weight))
+        for name, made in (("policy", policy), ("reward_model", model)):
+            inputs[f"{name} {seed}"] = folder / f"{name} {seed}"
+            inputs[f"{name} {seed}"].mkdir()
+            made.save(inputs[f"{name} {seed}"])
+    return inputs
+
+
+def stage(toy: dict[str, Path], seed: int, optimizer: Choice = DIFFRO, **changes: Any) -> Stage:
+    """An optimisation of three updates with policy, reward model and arm number ``seed``."""
+    settings: dict[str, Any] = {"steps": 3, "batch": 8, "lr": 0.01, "warmup": 0, "checkpoints": (0, 2), "seed": seed}
+    settings |= {"eval_prompts": 6, "final_prompts": 12, "optimizer": optimizer, "beta": 0.1 * seed}
+    settings |= {"reward": ("hard_ce", "smoothed_ce", "full_l_ser")[seed], "content_weight": 0.5 * seed}
+    settings |= {"tau": (1.0, 0.8) if seed == 1 else (1.0,), "schedule": "cosine" if seed == 2 else "constant"}
+    inputs = dict(toy) | {name: toy[f"{name} {seed}"] for name in ("policy", "reward_model")}
+    return Stage(
+        "optimize",
+        "rrpo.optimizers.loop:build",
+        OptimizeConfig(**(settings | changes)),
+        {
+            name: Stage("codec", f"{__name__}:build_copy", Copied(str(path)))
+            for name, path in inputs.items()
+            if " " not in name
+        },
+        f"member {seed}",
+    )
+
+
+def results(folder: Path) -> dict[str, Any]:
+    samples = np.load(folder / "samples.npz")
+    return {
+        "curves": pd.read_parquet(folder / "curves.parquet"),
+        "points": pd.read_parquet(folder / "points.parquet"),
+        "tokens": samples["tokens"],
+        "scalars": json.loads((folder / "scalars.json").read_text()),
+    }
+
+
+def assert_alike(one: Path, other: Path, **tolerance: float) -> None:
+    """Same tokens; numbers equal up to rounding."""
+    one_, other_ = results(one), results(other)
+    assert np.array_equal(one_["tokens"], other_["tokens"])
+    for name in ("curves", "points"):
+        pd.testing.assert_frame_equal(one_[name], other_[name], rtol=1e-3, atol=1e-5)
+    assert one_["scalars"] == pytest.approx(other_["scalars"], rel=1e-3, abs=1e-5)
+
+
+def saved_parameters(store: Path, member: Stage) -> torch.Tensor:
+    """Of the checkpoint after the last update, in a row."""
+    path = max((store / "checkpoints" / member.folder).glob("*.ckpt"))
+    content = torch.load(path, weights_only=True)
+    assert content["step"] == 3
+    return torch.cat([parameter.flatten() for parameter in content["parameters"]])
+
+
+def built(found: Path | BaseException) -> Path:
+    if isinstance(found, BaseException):
+        raise found
+    return found
+
+
+@pytest.mark.parametrize(
+    "optimizers", [(DIFFRO,) * 3, (REINFORCE,) * 3, (REINFORCE, DIFFRO, DIFFRO)], ids=["diffro", "reinforce", "mixed"]
+)
+def test_a_member_equals_the_single_cell(
+    optimizers: tuple[Choice, ...], toy: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over three updates: samples, curves, evaluation points, and the parameters at the end."""
+    members = [stage(toy, seed, optimizer) for seed, optimizer in enumerate(optimizers)]
+    monkeypatch.setattr(shutil, "rmtree", lambda *args, **kwargs: None)  # checkpoints stay
+    context = Context(checkpoint_seconds=0.0)
+    single, together = tmp_path / "single", tmp_path / "together"
+    for member in members:
+        materialise(member, single, context)
+    folders = stacked.build(members, together, context)
+    for seed, (member, folder) in enumerate(zip(members, map(built, folders), strict=True)):
+        assert folder == member.path(together)
+        assert_alike(member.path(single), folder)
+        start = torch.cat([parameter.flatten() for parameter in Policy.load(toy[f"policy {seed}"]).parameters()])
+        alone, stacked_ = saved_parameters(single, member), saved_parameters(together, member)
+        assert float((stacked_ - alone).norm()) < 1e-2 * float((alone - start.detach()).norm())
+        assert json.loads((folder / MARKER).read_text())["executor"] == "stacked(3)"
+        assert "executor" not in json.loads((member.path(single) / MARKER).read_text())
+
+
+def test_a_member_that_diverges_leaves_the_others_alone(toy: dict[str, Path], tmp_path: Path) -> None:
+    model = RewardModel.load(toy["reward_model 1"])
+    with torch.no_grad():
+        model.inlet.bias.fill_(torch.nan)
+    (tmp_path / "nan").mkdir()
+    model.save(tmp_path / "nan")
+    members = [stage(toy | {"reward_model 1": tmp_path / "nan"}, seed) for seed in range(3)]
+    first, second, third = stacked.build(members, tmp_path / "together", Context(checkpoint_seconds=0.0))
+    assert isinstance(second, DivergedError)
+    assert not members[1].done(tmp_path / "together")
+    assert not (tmp_path / "together" / "checkpoints" / members[1].folder).exists()
+    for member, folder in ((members[0], first), (members[2], third)):
+        assert_alike(materialise(member, tmp_path / "single", Context()), built(folder))
+
+
+def test_a_stopped_stack_goes_on_singly_and_in_another(toy: dict[str, Path], tmp_path: Path) -> None:
+    """Stopped after an update of each; one member goes on alone, then all are asked for together again."""
+    members = [stage(toy, seed) for seed in range(3)]
+    steps = []
+    stopped = Context(
+        checkpoint_seconds=0.0, stop=lambda: len(steps) >= 3, report=lambda done, total: steps.append(done)
+    )
+    store = tmp_path / "together"
+    found = stacked.build(members, store, stopped)
+    assert all(isinstance(error, Interrupted) for error in found)
+    assert all(list((store / "checkpoints" / member.folder).glob("00000002-*.ckpt")) for member in members)
+    materialise(members[1], store, Context())
+    again: list[tuple[int, int]] = []
+    folders = stacked.build(members, store, Context(report=lambda done, total: again.append((done, total))))
+    assert len(again) == 2, "two members had an update left"
+    assert json.loads((members[1].path(store) / MARKER).read_text()).get("executor") is None
+    for member, folder in zip(members, folders, strict=True):
+        assert_alike(materialise(member, tmp_path / "single", Context()), built(folder))
+
+
+def _die_after(updates: int, toy: dict[str, Path], store: Path) -> None:
+    told: list[int] = []
+
+    def report(done: int, total: int) -> None:
+        told.append(done)
+        if len(told) == updates:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.set_num_threads(1)
+    stacked.build([stage(toy, seed) for seed in range(3)], store, Context(checkpoint_seconds=0.0, report=report))
+
+
+def test_a_killed_stack_goes_on(toy: dict[str, Path], tmp_path: Path) -> None:
+    """A process that is ended by SIGKILL after the fifth update of nine, and another that ends what it began."""
+    process = multiprocessing.get_context("fork").Process(target=_die_after, args=(5, toy, tmp_path / "together"))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    again: list[int] = []
+    members = [stage(toy, seed) for seed in range(3)]
+    folders = stacked.build(members, tmp_path / "together", Context(report=lambda done, total: again.append(done)))
+    assert len(again) == 4
+    for member, folder in zip(members, folders, strict=True):
+        assert_alike(materialise(member, tmp_path / "single", Context()), built(folder))
+
+
+def test_members_read_one_codec(toy: dict[str, Path], tmp_path: Path) -> None:
+    members = [stage(toy, 0), stage(toy | {"codec": tmp_path}, 1)]
+    with pytest.raises(ValueError, match="read one codec"):
+        stacked.build(members, tmp_path / "store", Context())
+
+
+def test_architectures_that_differ_are_refused() -> None:
+    with pytest.raises(ValueError, match="one architecture"):
+        StackedPolicy([toy_policy(8), toy_policy(9)])
+
+
+def policies() -> list[Policy]:
+    """Three that differ."""
+    found = []
+    for seed in range(3):
+        policy = toy_policy(12)
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            for parameter in policy.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        found.append(policy)
+    return found
+
+
+PREFIXES = [torch.tensor(rows) for rows in ([[0, 3, 6, 2, 7], [3, 5, 2, 8, 7]], [[4, 6, 2], [2, 5, 2]])]
+"""Of two members; one has longer prompts."""
+
+
+def test_some_of_the_members_can_be_asked() -> None:
+    """Samples and gradients of the first and the last of three; the other gets none."""
+    alone, together = policies(), policies()
+    stack = StackedPolicy(together)
+    noises = [torch.rand((12, 2), generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)]
+    drawn = stack.sample([0, 2], PREFIXES, noises)
+    for policy, prefix, noise, rollout in zip((alone[0], alone[2]), PREFIXES, noises, drawn, strict=True):
+        wanted = policy.sample(prefix, noise)
+        assert torch.equal(rollout.tokens, wanted.tokens)
+        assert torch.equal(rollout.lengths, wanted.lengths)
+        assert torch.equal(rollout.ended, wanted.ended)
+        policy.packed_logits(prefix, wanted.tokens, wanted.counts).square().sum().backward()
+    counts = [rollout.counts for rollout in drawn]
+    logits = stack.packed_logits([0, 2], PREFIXES, [rollout.tokens for rollout in drawn], counts)
+    first, last = (own.square().sum() for own in logits)
+    stack.backward([0], [first], keep=True)  # the last member's loss shares the graph and comes later
+    stack.backward([2], [last], keep=False)
+    assert all(parameter.grad is None for parameter in together[1].parameters())
+    for one, other in ((alone[0], together[0]), (alone[2], together[2])):
+        for name, parameter in one.named_parameters():
+            if parameter.grad is not None:
+                found = other.get_parameter(name).grad
+                assert found is not None
+                assert float((found - parameter.grad).norm()) <= 1e-4 * float(parameter.grad.norm()) + 1e-3, name
+
+
+@pytest.mark.parametrize("others", [True, False])
+def test_a_graph_is_kept_while_others_have_no_loss_yet(others: bool) -> None:
+    kept: list[bool] = []
+    stack = stacked.Stack()
+    stack.place = {5: 0}
+    stack.policy = SimpleNamespace(backward=lambda members, losses, keep: kept.append(keep))  # type: ignore[assignment]
+    stack.answer("backward", [5], [(torch.zeros(()),)], others=others)
+    assert kept == [others]
+
+
+def test_a_step_over_the_whole_cache_draws_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a CUDA graph holds: one step of static shapes, whose only state is in its buffers."""
+    from rrpo.models.stacked import _TokenSteps
+
+    stack = StackedPolicy(policies())
+    prefixes = [PREFIXES[0], PREFIXES[1], PREFIXES[0]]
+    noises = [torch.rand((12, 2), generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
+    wanted = stack.sample([0, 1, 2], prefixes, noises)
+    growing = _TokenSteps.step
+    monkeypatch.setattr(_TokenSteps, "step", lambda self, end: growing(self, self.longest))
+    monkeypatch.setattr("rrpo.models.stacked.LEAVE", 0.0)
+    for one, other in zip(wanted, stack.sample([0, 1, 2], prefixes, noises), strict=True):
+        assert torch.equal(one.tokens, other.tokens)
+        assert torch.equal(one.lengths, other.lengths)

@@ -1,0 +1,116 @@
+"""What a GPU computes equals what the CPU computes, up to rounding: optimisers, stacks of policies, regularisers, judges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rrpo import plugins
+from rrpo.judges.artefacts import detect
+from rrpo.judges.config import JudgeConfig, RecogniserConfig
+from rrpo.judges.emotion import Judge
+from rrpo.judges.recogniser import Recogniser
+from rrpo.models.stacked import StackedPolicy
+from rrpo.optimizers import OPTIMIZERS
+from rrpo.optimizers.rollout import Models
+from rrpo.regularizers import REGULARIZERS, objective
+from rrpo.testing.judges import AUDIO, EMOTIONS, toy_speech
+from rrpo.testing.optimizers import OptimizerContract
+from rrpo.testing.regularizers import reward_model, speech_like
+from rrpo.testing.toy_models import optimize_inputs, toy_policy
+
+DEVICE = "cuda"
+EXAMPLES = Path(__file__).parents[2] / "examples"
+for name in ("reinforce", "focal_loss"):
+    plugins.load(EXAMPLES / f"{name}.py")
+
+pytestmark = pytest.mark.skipif(
+    DEVICE == "cuda" and not torch.cuda.is_available(),
+    reason="no GPU: CPU/CUDA agreement of optimisers, stacks, regularisers and judges",
+)
+
+
+def assert_near(found: Tensor, wanted: Tensor) -> None:
+    """Within a thousandth of the size of the whole tensor."""
+    assert float((found.cpu() - wanted).norm()) <= 1e-3 * float(wanted.norm()) + 1e-6
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_an_optimisers_gradient(name: str, tmp_path: Path) -> None:
+    inputs = optimize_inputs(tmp_path)
+
+    def gradient(device: str) -> Tensor:
+        found = type("OnDevice", (OptimizerContract,), {"choice": OPTIMIZERS.choice(name), "device": device})()
+        config = found.config(beta=0.1, content_weight=0.5)
+        return found.gradient(Models.load(inputs, device), inputs, config).cpu()  # type: ignore[no-any-return]
+
+    assert_near(gradient(DEVICE), gradient("cpu"))
+
+
+def test_a_stacks_samples_and_scores() -> None:
+    """The token step is replayed from a CUDA graph."""
+    prefix = torch.tensor([[0, 3, 6, 2, 7], [3, 5, 2, 8, 7]])
+    noise = torch.rand((8, 2), generator=torch.Generator().manual_seed(0))
+    alone = toy_policy()
+    stack = StackedPolicy([toy_policy().to(DEVICE) for _ in range(2)])
+    wanted = alone.sample(prefix, noise)
+    drawn = stack.sample([0, 1], [prefix.to(DEVICE)] * 2, [noise.to(DEVICE)] * 2)
+    scores = alone.packed_logits(prefix, wanted.tokens, wanted.counts).detach()
+    on_device = [[value.to(DEVICE)] * 2 for value in (prefix, wanted.tokens, wanted.counts)]
+    for rollout, found in zip(drawn, stack.packed_logits([0, 1], *on_device), strict=True):
+        assert torch.equal(rollout.tokens.cpu(), wanted.tokens)
+        assert torch.equal(rollout.lengths.cpu(), wanted.lengths)
+        assert_near(found.detach(), scores)
+
+
+@pytest.mark.parametrize("name", sorted(REGULARIZERS))
+def test_a_regularisers_objective_and_gradient(name: str) -> None:
+    regularizer = REGULARIZERS[name]
+    F, lengths, y = speech_like()
+    draws = regularizer.draws(F.shape, 0, 0)
+
+    def terms(device: str) -> dict[str, Tensor]:
+        model = reward_model().to(device)
+        given = [value.to(device) for value in (F, lengths, y)]
+        found = objective(model, *given, [regularizer], [draws.to(device)])  # type: ignore[arg-type]
+        found["loss"].backward()
+        gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        return found | {"gradient": gradient}
+
+    wanted = terms("cpu")
+    for term, found in terms(DEVICE).items():
+        assert_near(found.detach(), wanted[term].detach())
+
+
+def _judge(architecture: str) -> Callable[[str], Callable[[Tensor, Tensor], Any]]:
+    def make(device: str) -> Callable[[Tensor, Tensor], Any]:
+        torch.manual_seed(0)
+        return Judge(JudgeConfig(architecture=architecture, dim=16), EMOTIONS, AUDIO).to(device).eval().log_probs
+
+    return make
+
+
+def _recogniser(device: str) -> Callable[[Tensor, Tensor], Any]:
+    torch.manual_seed(0)
+    recogniser = Recogniser(RecogniserConfig(dim=16), ("a", "b"), AUDIO.n_mels).to(device).eval()
+    return lambda F, lengths: recogniser.ctc_loss(F, lengths, [("a", "b", "b")] * len(F)).detach()
+
+
+def _artefacts(device: str) -> Callable[[Tensor, Tensor], Any]:
+    return lambda F, lengths: torch.stack(list(detect(F, lengths, AUDIO).values())).float()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [_judge("conv_gru"), _judge("stats_tdnn"), _recogniser, _artefacts],
+    ids=["val", "test", "recogniser", "artefacts"],
+)
+def test_what_a_judge_hears(make: Callable[[str], Callable[[Tensor, Tensor], Any]]) -> None:
+    F, lengths = toy_speech()[0].batch(torch.arange(8))
+    with torch.no_grad():
+        assert_near(make(DEVICE)(F.to(DEVICE), lengths.to(DEVICE)), make("cpu")(F, lengths))
