@@ -21,6 +21,7 @@ from ablations.commands import refusing, start
 from ablations.components import COMPONENTS
 from ablations.errors import choose
 from ablations.grids import arms
+from ablations.guided_arms import guided_arms
 from ablations.robust_arms import robust_arms
 from rrpo.config import COMBINATIONS, OFF, REWARDS, ArmConfig, Form, OptimizeConfig
 from rrpo.optimizers import OPTIMIZERS
@@ -75,7 +76,7 @@ def command(
 
 def all_arms() -> dict[str, ArmConfig]:
     """The grids' arms and the baselines by name."""
-    return arms() | robust_arms()
+    return arms() | robust_arms() | guided_arms()
 
 
 def parts(arm: ArmConfig) -> list[Part]:

@@ -68,8 +68,9 @@ CORE: tuple[str, ...] = (
     *("emo-dpo", "emo-dpo-samples", "emo-dpo-samples_rrpo"),
     *("best_of_16", "best_of_16_rrpo"),
     *("rm_worst", "rm_weights", "mixup", "length-mix", "reward_bounded"),
+    *("emodiff", "classifier_free"),
 )
-"""Arms of grid ``baselines`` beside SFT, DiffRO and RRPO, those of `ablations.robust_arms` among them."""
+"""Arms of grid ``baselines`` beside SFT, DiffRO and RRPO; some are of `ablations.robust_arms` and `ablations.guided_arms`."""
 
 
 def baselines() -> dict[str, ArmConfig]:

@@ -63,7 +63,7 @@ def test_a_users_annotated_speech_fine_tunes_the_reward_model(tmp_path: Path) ->
     assert ours.scalars["rm_confidence"] != theirs.scalars["rm_confidence"], (
         "another model; accuracies of so few may tie"
     )
-    assert theirs.params["profile.manifests.annotated.digest"] != ours.params.get("profile.manifests.annotated.digest")
+    assert theirs.config["profile.manifests.annotated.digest"] != ours.config.get("profile.manifests.annotated.digest")
     before = {path for path in (tmp_path / "runs").rglob("*") if path.is_file()}
     (tmp_path / "3.wav").unlink()
     done = run(tmp_path / "runs", "--manifest", f"annotated={manifest}")

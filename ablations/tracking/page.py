@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablations.execution.runs_folder import RunsFolder
+from ablations.judges import gold, tuning
 from ablations.tracking.connection import TRAINING, answering
 from ablations.tracking.reader import Store
 from ablations.tracking.records import EVALUATION, KL_AXIS, TAG_GRID, TAG_KIND, TRAIN
@@ -24,22 +25,17 @@ VIEW = "arms"
 NOTE = "mlflow.note.content"
 NOTE_LIMIT = 20_000
 """Characters of an experiment's tag."""
-COLUMNS = (
-    "clean_success",
-    "end_test_accuracy",
-    "end_proxy_accuracy",
-    "end_hack_rate",
-    "end_phone_error_rate",
-    "end_kl_token",
-)
+END = ("clean_success", f"end_{gold().accuracy}", "end_hack_rate")
+"""What is shown of the last checkpoint."""
+COLUMNS = (*END, "end_proxy_accuracy", "end_phone_error_rate", "end_kl_token")
 """Metrics in the table of runs."""
+RISES = (tuning().accuracy, "proxy_accuracy", tuning().clean)
+"""Curves of the training: what over-optimisation pulls apart."""
 CHARTS: dict[str, tuple[tuple[str, str], ...]] = {
-    "Against KL": tuple((f"{TRAIN}{name}", KL_AXIS) for name in ("val_accuracy", "proxy_accuracy", "val_clean")),
-    "At the end": tuple((name, "") for name in ("clean_success", "end_test_accuracy", "end_hack_rate")),
-    "Against step": tuple(
-        (f"{TRAIN}{name}", "step") for name in ("val_accuracy", "proxy_accuracy", "val_clean", "kl_token", "loss")
-    ),
-    "Checkpoints": tuple((f"{EVALUATION}{name}", "step") for name in ("test_accuracy", "proxy_accuracy", "kl_token")),
+    "Against KL": tuple((f"{TRAIN}{name}", KL_AXIS) for name in RISES),
+    "At the end": tuple((name, "") for name in END),
+    "Against step": tuple((f"{TRAIN}{name}", "step") for name in (*RISES, "kl_token", "loss")),
+    "Checkpoints": tuple((f"{EVALUATION}{name}", "step") for name in (gold().accuracy, "proxy_accuracy", "kl_token")),
 }
 """Sections of the page of charts -> metrics and their x-axes; none: one bar an arm."""
 
