@@ -18,6 +18,7 @@ from rrpo.config import RegularizerConfig
 from rrpo.corpus.config import AudioConfig
 from rrpo.errors import InputError
 from rrpo.masking import valid_mask
+from rrpo.regularizers import EnergyMixup, active
 
 LEVELS, DIGITS = 3, 8
 """Of CosyVoice2: 3^8 = 6561 codes."""
@@ -86,15 +87,17 @@ class FsqDigits:
         return FsqDigits(device)
 
 
-def refuse_energies(config: RegularizerConfig) -> None:
-    """A reward model of tokens cannot be fine-tuned with energy-adaptive mixup.
+def refuse_mixtures(config: RegularizerConfig) -> None:
+    """A reward model of tokens cannot be fine-tuned with energy-adaptive mixup, nor with its controls.
 
     Raises:
-        ValueError: Mixup is on.
+        InputError: One of them is on.
     """
-    if config.mix_probability:
+    on = [found for found in active(config) if not found.is_off]
+    mixing = [found.label for found in on if isinstance(found, EnergyMixup) or found.control_of == "eam"]
+    if mixing:
         raise InputError(
-            "energy-adaptive mixup (Eq. 3) mixes two utterances' energies, and token digits have none",
-            got=f"mix_probability = {config.mix_probability:g}",
-            fix="use arms without eam, such as ls_adv, or train the reward model on audio",
+            "mixtures of two utterances are made of log-mel energies, and token digits have neither energies nor silence",
+            got=", ".join(mixing),
+            fix="use arms without eam and its controls, such as ls_adv, or train the reward model on audio",
         )

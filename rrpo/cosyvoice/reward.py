@@ -16,7 +16,7 @@ from torch.nn import functional
 from rrpo import seeding
 from rrpo.config import FinetuneConfig, RewardModelConfig
 from rrpo.corpus.draws import generator, key
-from rrpo.cosyvoice.fsq import FsqDigits, refuse_energies
+from rrpo.cosyvoice.fsq import FsqDigits, refuse_mixtures
 from rrpo.cosyvoice.tokens import TokenUtterance
 from rrpo.errors import InputError
 from rrpo.judges.config import RecogniserConfig
@@ -87,7 +87,7 @@ def train_reward_model(
     Raises:
         ValueError: Energy-adaptive mixup is on.
     """
-    refuse_energies(config.regularizers)
+    refuse_mixtures(config.regularizers)
     context = context or Context()
     seed, frames, device = config.seed, data.frames, data.frames.flat.device
     if isinstance(model, RewardModelConfig):

@@ -14,7 +14,7 @@ import pandas as pd
 from rrpo.arms import BASE, arm
 from rrpo.config import OFF, ArmConfig, FinetuneConfig, OptimizeConfig, RegularizerConfig, RewardModelConfig
 from rrpo.cosyvoice import tokens
-from rrpo.cosyvoice.fsq import FsqDigits, refuse_energies
+from rrpo.cosyvoice.fsq import FsqDigits, refuse_mixtures
 from rrpo.cosyvoice.lora import LoraConfig, adapt, save_adapter
 from rrpo.cosyvoice.optimise import optimise
 from rrpo.cosyvoice.policy import MAX_TOKENS, CosyVoice2Policy
@@ -84,7 +84,7 @@ class CosyVoiceConfig:
                 got=self.arm,
                 fix=f"use {BASE}, or regularisers joined by _; what else it changes is set in `optimize`",
             )
-        refuse_energies(found.regularizers)
+        refuse_mixtures(found.regularizers)
         return found.regularizers
 
 

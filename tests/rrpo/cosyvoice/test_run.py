@@ -181,7 +181,13 @@ def test_the_commands_say_what_they_do(release: Path, tmp_path: Path) -> None:
     asked = (
         f"train {tiny} {tiny}/tokens.jsonl --out {out} --batch 2 --content 0 --max-tokens 4 --precision fp32".split()
     )
-    done = run(app, [*asked, *["--arm", "diffro", "--steps", "1", "--reward-steps", "1", "--robust-steps", "0"]])
+    done = run(
+        app,
+        [
+            *asked,
+            *["--arm", "diffro", "--steps", "1", "--reward-steps", "1", "--robust-steps", "0", "--sft-steps", "1"],
+        ],
+    )
     assert done.exit_code == 0, done.output
     compared = run(app, ["table", out]).output
     assert "out (diffro)" in compared

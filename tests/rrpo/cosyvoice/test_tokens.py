@@ -11,12 +11,13 @@ import soundfile
 import torch
 from typer.testing import CliRunner
 
-from rrpo.config import OFF, RegularizerConfig
+from rrpo.arms import arm
 from rrpo.cosyvoice import tokens
 from rrpo.cosyvoice.__main__ import app
 from rrpo.cosyvoice.extraction import SpeechTokenizer, mel_filters, whisper_log_mel
-from rrpo.cosyvoice.fsq import FsqDigits, refuse_energies
+from rrpo.cosyvoice.fsq import FsqDigits, refuse_mixtures
 from rrpo.cosyvoice.tokens import TokenFileError
+from rrpo.errors import InputError
 from rrpo.models.protocols import TokenCodec
 from rrpo.testing.codecs import CodecContract
 
@@ -55,11 +56,15 @@ def test_relaxed_tokens_give_expected_digits() -> None:
     assert F.tolist() == [[[0.0] * 8]]
 
 
-def test_mixup_of_energies_is_refused_and_the_others_are_not() -> None:
-    with pytest.raises(ValueError, match="energies"):
-        refuse_energies(RegularizerConfig())
-    refuse_energies(OFF)
-    refuse_energies(RegularizerConfig(mix_probability=0.0))
+@pytest.mark.parametrize("name", ["eam", "ls_mixup", "length-mix"])
+def test_mixtures_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match="energies"):
+        refuse_mixtures(arm(name).regularizers)
+
+
+@pytest.mark.parametrize("name", ["diffro", "ls_adv", "ls_focal-loss"])
+def test_what_does_not_mix_is_admitted(name: str) -> None:
+    refuse_mixtures(arm(name).regularizers)
 
 
 ROWS = [
