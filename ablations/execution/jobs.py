@@ -11,6 +11,7 @@ import math
 import os
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ablations.execution.estimate import Estimator
@@ -28,7 +29,6 @@ from rrpo.pipeline.missing import missing_below
 from rrpo.pipeline.stages import MARKER, Context, Stage, materialise, walk
 
 Report = Callable[[int, int], None]
-Watch = Callable[[int, Mapping[str, float]], None]
 SMALLER = 2
 """Samples a forward after a policy optimisation ran out of memory."""
 LOG_LIMIT = 20_000
@@ -157,10 +157,8 @@ def build_stage(stage: Stage, store: Path, device: str, micro: int | None, repor
 
     Raises ClaimedError where another live process builds it, `Interrupted` when this worker was asked to stop.
     """
-    live = curves.live_file(store, stage.folder)
-    folder = materialise(stage, store, _context(device, micro, report, curves.writer(live)))
-    live.unlink(missing_ok=True)
-    return _seconds(folder)
+    materialise(stage, store, _watched(stage, store, _context(device, micro, report)))
+    return _seconds(stage, store)
 
 
 def build_stack(
@@ -171,12 +169,10 @@ def build_stack(
     Raises:
         Exception: Memory or disk did not suffice for all of them together.
     """
-    from rrpo.optimizers import stacked
-
     found: list[float | Fault] = []
-    for stage, built in zip(stages, stacked.build(stages, store, _context(device, micro, report)), strict=True):
+    for stage, built in zip(stages, _stacked(stages, store, device, micro, report), strict=True):
         if isinstance(built, Path):
-            found.append(_seconds(built))
+            found.append(_seconds(stage, store))
             continue
         kind = kind_of(built)
         if kind in ("oom", "disk") or not isinstance(built, Exception):
@@ -189,28 +185,35 @@ def build_stack(
 
 def build_member(stage: Stage, store: Path, device: str, micro: int | None, report: Report) -> float:
     """A stack of one: what `build_stage` does, by the other executor."""
-    from rrpo.optimizers import stacked
-
-    (built,) = stacked.build([stage], store, _context(device, micro, report))
+    (built,) = _stacked([stage], store, device, micro, report)
     if isinstance(built, BaseException):
         raise built
-    return _seconds(built)
+    return _seconds(stage, store)
 
 
-def _context(device: str, micro: int | None, report: Report, watch: Watch = lambda step, row: None) -> Context:
+def _stacked(
+    stages: Sequence[Stage], store: Path, device: str, micro: int | None, report: Report
+) -> list[Path | BaseException]:
+    from rrpo.optimizers import stacked
+
+    context = _context(device, micro, report)
+    return stacked.build(stages, store, context, own=lambda stage, shared: _watched(stage, store, shared))
+
+
+def _context(device: str, micro: int | None, report: Report) -> Context:
     often = float(os.environ.get("RRPO_CHECKPOINT_SECONDS", Context.checkpoint_seconds))
-    return Context(
-        device=device,
-        report=report,
-        watch=watch,
-        stop=stopping,
-        micro=micro,
-        wait=False,
-        checkpoint_seconds=often,
-    )
+    return Context(device=device, report=report, stop=stopping, micro=micro, wait=False, checkpoint_seconds=often)
 
 
-def _seconds(folder: Path) -> float:
+def _watched(stage: Stage, store: Path, context: Context) -> Context:
+    """The same, and what is measured on the way is written for the parent to show."""
+    return replace(context, watch=curves.writer(curves.live_file(store, stage.folder)))
+
+
+def _seconds(stage: Stage, store: Path) -> float:
+    """Of a stage that is done, whose curves are no longer live."""
+    curves.live_file(store, stage.folder).unlink(missing_ok=True)
+    folder = stage.path(store)
     return float(json.loads((folder / MARKER).read_text())["seconds"])
 
 

@@ -17,13 +17,14 @@ from ablations.errors import InputError, positive
 from ablations.execution import packing
 from ablations.execution.estimate import Estimator
 from ablations.execution.launchers.pool import Task
+from ablations.judges import tuning
 from rrpo.identity import content_hash
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import MARKER, Stage, walk
 
 STACKED = "optimize"
 """Name of the stages that can be stacked."""
-COMMON = ("codec", "recogniser", "val")
+COMMON = ("codec", "recogniser", tuning().name)
 """Roles of the inputs that a stack's members share; `rrpo.optimizers.stacked.COMMON`."""
 SINGLE = "single"
 """What built a stage whose marker names no executor."""

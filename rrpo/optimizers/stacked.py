@@ -19,6 +19,7 @@ torch then says that a graph was freed.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -53,10 +54,21 @@ COMMON = ("codec", "recogniser", "val")
 """Roles, and inputs of the stages, that a stack's members share."""
 
 
-def build(stages: Sequence[Stage], store: Path, context: Context) -> list[Path | BaseException]:
+def build(
+    stages: Sequence[Stage],
+    store: Path,
+    context: Context,
+    own: Callable[[Stage, Context], Context] = lambda stage, context: context,
+) -> list[Path | BaseException]:
     """Builds several ``optimize`` stages together (and what they read, one after another): the folder of each, or its error.
 
     Stages that are done are left as they are; one that another process builds gives ClaimedError.
+
+    Args:
+        stages: The members.
+        store: Where results go.
+        context: Common to all; told of the progress of all in one.
+        own: Gives the context of one stage what is its alone, such as a watch.
 
     Raises:
         ValueError: The stages do not share the models in `COMMON`.
@@ -78,8 +90,8 @@ def build(stages: Sequence[Stage], store: Path, context: Context) -> list[Path |
 
         def run(ask: Ask) -> Path:
             join, share = partial(stack.join, ask), context.share / len(stages)
-            own = replace(context, join=join, share=share, marks=marks, report=report, wait=False)
-            return materialise(stage, store, own)
+            shared = replace(context, join=join, share=share, marks=marks, report=report, wait=False)
+            return materialise(stage, store, own(stage, shared))
 
         return run
 
@@ -129,7 +141,7 @@ class Stack:
         self.models = models[0]
         self.policy = StackedPolicy([cast(Policy, own.policy) for own in models])
         self.reference = StackedPolicy([cast(Policy, own.reference) for own in models])
-        self.reward_model = StackedEncoder([own.reward_model for own in models])
+        self.reward_model = Encoders([own.reward_model for own in models])
         return [self.models] * len(who)
 
 
@@ -148,6 +160,29 @@ class _Asking:
             return self._ask(kind, first, *others)
 
         return together
+
+
+class Encoders:
+    """`RewardModel.encode` of a stack's models, ensembles among them: those of one architecture at once."""
+
+    def __init__(self, models: Sequence[RewardModel]) -> None:
+        alike: dict[Hashable, list[int]] = defaultdict(list)
+        for place, model in enumerate(models):
+            alike[type(model), tuple((name, value.shape) for name, value in model.named_parameters())].append(place)
+        self._groups = [(places, StackedEncoder([models[place] for place in places])) for places in alike.values()]
+
+    def encode(
+        self, members: Sequence[int], F: Sequence[Tensor], lengths: Sequence[Tensor]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """h' ``[B, T', D]`` and its mask ``[B, T']`` of each member."""
+        found: dict[int, tuple[Tensor, Tensor]] = {}
+        for places, encoder in self._groups:
+            asked = [i for i, member in enumerate(members) if member in places]
+            if asked:
+                chosen = [places.index(members[i]) for i in asked]
+                heard = encoder.encode(chosen, [F[i] for i in asked], [lengths[i] for i in asked])
+                found |= zip(asked, heard, strict=True)
+        return [found[i] for i in range(len(members))]
 
 
 class StackedEncoder:
@@ -176,9 +211,7 @@ class StackedEncoder:
 
     def _encoded(self, frames: int) -> int:
         """T'."""
-        for _ in self._encoders[0].model.subsampling:
-            frames = (frames + 1) // 2
-        return frames
+        return -(-frames // self._encoders[0].model.config.subsample)
 
 
 class _Encoder(nn.Module):

@@ -19,6 +19,7 @@ import torch
 
 from rrpo import plugins
 from rrpo.config import OptimizeConfig, RegularizerConfig
+from rrpo.models.ensemble import RewardEnsemble
 from rrpo.models.policy import Policy
 from rrpo.models.reward_model import RewardModel
 from rrpo.models.stacked import StackedPolicy
@@ -254,6 +255,19 @@ def test_some_of_the_members_can_be_asked() -> None:
                 found = other.get_parameter(name).grad
                 assert found is not None
                 assert float((found - parameter.grad).norm()) <= 1e-4 * float(parameter.grad.norm()) + 1e-3, name
+
+
+def test_encoders_of_several_architectures(toy: dict[str, Path]) -> None:
+    """A reward model, an ensemble of two, another reward model; frames of different lengths."""
+    first, second, third = (RewardModel.load(toy[f"reward_model {seed}"]) for seed in range(3))
+    models = [first, RewardEnsemble([second, third], "mean"), third]
+    frames = [torch.randn(2, T, first.n_mels) for T in (13, 8, 9)]
+    lengths = [torch.tensor([len(F[0]), 5]) for F in frames]
+    found = stacked.Encoders(models).encode([0, 1, 2], frames, lengths)
+    for model, F, n, (h, mask) in zip(models, frames, lengths, found, strict=True):
+        wanted, valid = model.encode(F, n)
+        assert torch.equal(mask, valid)
+        assert torch.allclose(h, wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("others", [True, False])
