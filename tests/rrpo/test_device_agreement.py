@@ -26,7 +26,7 @@ from rrpo.testing.toy_models import optimize_inputs, toy_policy
 
 DEVICE = "cuda"
 EXAMPLES = Path(__file__).parents[2] / "examples"
-for name in ("reinforce", "focal_loss"):
+for name in ("reward_weighted", "focal_loss"):
     plugins.load(EXAMPLES / f"{name}.py")
 
 pytestmark = pytest.mark.skipif(

@@ -17,7 +17,6 @@ import pandas as pd
 import pytest
 import torch
 
-from rrpo import plugins
 from rrpo.config import OptimizeConfig, RegularizerConfig
 from rrpo.models.ensemble import RewardEnsemble
 from rrpo.models.policy import Policy
@@ -29,7 +28,6 @@ from rrpo.pipeline.stages import MARKER, Context, Stage, materialise
 from rrpo.plugins import Choice
 from rrpo.testing.toy_models import optimize_inputs, toy_policy
 
-plugins.load(Path(__file__).parents[3] / "examples" / "reinforce.py")
 DIFFRO, REINFORCE = OPTIMIZERS.choice("diffro"), OPTIMIZERS.choice("reinforce", samples=4)
 
 
