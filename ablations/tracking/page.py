@@ -80,7 +80,10 @@ def keep_report(store: Store, grid: str, paths: Iterable[Path], where: str) -> N
 
 def describe(store: Store, grid: str, text: str) -> None:
     """Set the description of a grid's experiment: Markdown, without its pictures, and a link to the report's files."""
-    run, experiment = report_run(store, grid), store.experiment_id(grid)
+    experiment = store.experiment_id(grid)
+    if not experiment:
+        return
+    run = report_run(store, grid)
     words = re.sub(r"^!\[.*\]\(.*\)\n?", "", text, flags=re.MULTILINE).strip()
     place = f"#/experiments/{store.beside(grid)}/runs/{run}/artifacts"
     files = f"Tables, figures and `report.html`: [artifacts of the report's run]({place}). "

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from ablations.arms import Part, all_arms, app, field_docs, parts
 from ablations.grids import arms
+from ablations.guided_arms import guided_arms
 from ablations.robust_arms import robust_arms
 from rrpo.config import OFF, ArmConfig
 from rrpo.pipeline.dataflow import optimized, reward_model
@@ -36,7 +37,7 @@ def listed(*arguments: str) -> str:
 
 def test_every_arm_is_listed_with_what_it_changes():
     rows = list(csv.DictReader(io.StringIO(listed("--csv"))))
-    assert {row["arm"] for row in rows} == set(arms()) | set(robust_arms())
+    assert {row["arm"] for row in rows} == {*arms(), *robust_arms(), *guided_arms()}
     assert all(row["what"] and row["off"] for row in rows)
     text = listed()
     assert all(f"{name}\n  " in text for name in all_arms())

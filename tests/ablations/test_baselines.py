@@ -6,6 +6,7 @@ import pytest
 
 from ablations.baselines import CORE, SECTIONS, baselines
 from ablations.grids import GRIDS, arms
+from ablations.guided_arms import guided_arms
 from ablations.robust_arms import robust_arms
 from rrpo.optimizers import OPTIMIZERS
 from rrpo.pipeline.cell import Cell
@@ -17,8 +18,8 @@ QUICK = PROFILES["quick"]
 def test_sections_share_no_name_with_each_other_or_the_factorial():
     names = [name for section in SECTIONS for name in section()]
     assert len(set(names)) == len(names)
-    assert set(CORE) <= {*names, *robust_arms()}
-    assert not set(names) & set(robust_arms())
+    assert set(CORE) <= {*names, *robust_arms(), *guided_arms()}
+    assert not set(names) & {*robust_arms(), *guided_arms()}
     others = [name for name in arms() if name not in names]
     assert {"sft", "diffro", "rrpo", "oracle"} <= set(others)
 

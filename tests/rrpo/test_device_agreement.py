@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from rrpo import plugins
 from rrpo.judges.artefacts import detect
 from rrpo.judges.config import JudgeConfig, RecogniserConfig
 from rrpo.judges.emotion import Judge
@@ -25,9 +24,6 @@ from rrpo.testing.regularizers import reward_model, speech_like
 from rrpo.testing.toy_models import optimize_inputs, toy_policy
 
 DEVICE = "cuda"
-EXAMPLES = Path(__file__).parents[2] / "examples"
-for name in ("reward_weighted", "focal_loss"):
-    plugins.load(EXAMPLES / f"{name}.py")
 
 pytestmark = pytest.mark.skipif(
     DEVICE == "cuda" and not torch.cuda.is_available(),

@@ -334,7 +334,7 @@ def test_a_disk_that_is_full_for_the_summaries_alone_ends_no_run(
     real_failure = Tracker.record_failure
 
     def fill_up_and_record(*args: Any) -> None:
-        full_disk[0] = 2
+        full_disk[0] = 1
         real_failure(*args)
 
     monkeypatch.setattr(Tracker, "record_failure", fill_up_and_record)
