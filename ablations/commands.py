@@ -1,21 +1,36 @@
-"""What the commands share: options, the end on bad input, the entry point."""
+"""What the commands share beside `rrpo.commands`: options of runs folders and machines, and what is said of failures."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from ablations.errors import InputError
-from rrpo import plugins
+from rrpo.commands import FAILING, HOW, SAID, WHAT, Plugin, Set, refusing, start
 
-WHAT, HOW, FAILING, SAID = "What is compared", "Where it runs", "When cells fail", "What is written and said"
-"""Headings of a long command's options."""
+__all__ = [
+    "FAILING",
+    "HOW",
+    "SAID",
+    "WHAT",
+    "Device",
+    "Mixed",
+    "OfProfile",
+    "Plugin",
+    "RecordedIn",
+    "RunsDir",
+    "Set",
+    "Workers",
+    "World",
+    "WorldSeed",
+    "end_if_failed",
+    "refusing",
+    "say",
+    "start",
+]
 
 RunsDir = Annotated[Path, typer.Option(help="Where stages, logs and the MLflow store lie.", rich_help_panel=SAID)]
 RecordedIn = Annotated[Path, typer.Option(help="The runs folder that holds the MLflow store.")]
@@ -38,47 +53,6 @@ Workers = Annotated[
         help="Worker processes. Default: one a CPU, at most 4 on a GPU.", show_default=False, rich_help_panel=HOW
     ),
 ]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Change the profile, as in optimize.beta=0.01; may be given several times. Another experiment, under a name "
-        "of its own.",
-        rich_help_panel=WHAT,
-    ),
-]
-
-
-@contextmanager
-def refusing() -> Iterator[None]:
-    """End the command with the one message and status 2 where its input is refused."""
-    try:
-        yield
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
-
-
-def _use_plugins(paths: list[Path] | None) -> list[Path] | None:
-    """Load what ``--plugin`` and the environment name, and what is installed, before a command looks at its other options."""
-    with refusing():
-        plugins.use(paths or ())
-        plugins.load_all()
-    return paths
-
-
-Plugin = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--plugin",
-        metavar="FILE",
-        callback=_use_plugins,
-        is_eager=True,
-        help="A Python file that registers arms, grids, regularisers, ... of your own; may be given several times.",
-        rich_help_panel=WHAT,
-    ),
-]
 
 
 def say(console: Console, text: str) -> None:
@@ -86,9 +60,9 @@ def say(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def start(app: typer.Typer, name: str) -> None:
-    """Run a command by its module's name, or by the one under which ``rrpo`` started it; Ctrl-C ends it with status 130."""
-    try:
-        app(prog_name=sys.argv[0] if sys.argv[0].startswith("rrpo ") else f"python -m {name}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+def end_if_failed(failures: Mapping[str, str], console: Console) -> None:
+    """Say which stages could not be built and why, and end the command with status 1; nothing where all could."""
+    for name, reason in failures.items():
+        say(console, f"not measured: {name}: {reason}")
+    if failures:
+        raise typer.Exit(1)

@@ -20,12 +20,12 @@ import pandas as pd
 import typer
 from rich.console import Console
 
-from ablations.commands import Device, RunsDir, Workers, refusing, say, start
+from ablations.commands import Device, RunsDir, Workers, end_if_failed, refusing, say, start
 from ablations.errors import InputError, choose, positive
 from ablations.execution import environment
 from ablations.execution.building import build
 from ablations.execution.estimate import Estimator
-from ablations.execution.request import default_workers, sized
+from ablations.execution.request import sized, worker_count
 from ablations.execution.runs_folder import check
 from ablations.grids import arms
 from ablations.run import WIDTH
@@ -122,15 +122,12 @@ def command(
         if chosen.best_of is not None:
             raise InputError("best-of-n has no gradient", got=arm, fix="choose an arm that is optimised")
         machine = environment.resolve_device(device)
-        count = default_workers(machine) if workers is None else positive("--workers", workers)
+        count = worker_count(workers, machine)
         places = _places(updates, size.optimize.steps if chosen.steps is None else chosen.steps)
         given = range(FIRST_SEED, FIRST_SEED + positive("--seeds", seeds))
         stages = [dataflow.gradients(size, chosen, seed, places, _sizes(set_ or [])) for seed in given]
     folder.make()
-    if failures := build(stages, folder, Estimator(folder.root, machine), count, console):
-        for name, reason in failures.items():
-            say(console, f"not measured: {name}: {reason}")
-        raise typer.Exit(1)
+    end_if_failed(build(stages, folder, Estimator(folder.root, machine), count, console), console)
     tables = [
         pd.read_parquet(stage.path(folder.root) / TABLE).assign(seed=seed)
         for stage, seed in zip(stages, given, strict=True)

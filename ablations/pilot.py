@@ -26,12 +26,11 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 
-from ablations.commands import Device, RunsDir, Workers, refusing, say, start
-from ablations.errors import positive
+from ablations.commands import Device, RunsDir, Workers, end_if_failed, refusing, say, start
 from ablations.execution import environment
 from ablations.execution.building import build
 from ablations.execution.estimate import Estimator
-from ablations.execution.request import default_workers
+from ablations.execution.request import worker_count
 from ablations.execution.runs_folder import check
 from ablations.grids import GRIDS, arms
 from ablations.run import WIDTH
@@ -145,15 +144,12 @@ def command(
     with refusing():
         folder = check(runs_dir)
         machine = environment.resolve_device(device)
-        count = default_workers(machine) if workers is None else positive("--workers", workers)
+        count = worker_count(workers, machine)
     folder.make()
     draws = [draw(seed) for seed in SEEDS]
     more = replicates() if replicated else []
     stages = [cell.stages["scored"] for one in (*draws, *more) for cell in one.values()]
-    if failures := build(stages, folder, Estimator(folder.root, machine), count, console):
-        for name, reason in failures.items():
-            say(console, f"not measured: {name}: {reason}")
-        raise typer.Exit(1)
+    end_if_failed(build(stages, folder, Estimator(folder.root, machine), count, console), console)
     taken_apart = differences(more, folder.root).reshape(REPLICATES) if more else None
     world = next(iter(draws[0].values())).world_hash
     for line in lines(measured(differences(draws, folder.root), taken_apart, world)):

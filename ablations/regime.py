@@ -17,12 +17,12 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from ablations.commands import Device, RunsDir, Workers, refusing, say, start
-from ablations.errors import choose, positive
+from ablations.commands import Device, RunsDir, Workers, end_if_failed, refusing, say, start
+from ablations.errors import choose
 from ablations.execution import environment
 from ablations.execution.building import build
 from ablations.execution.estimate import Estimator
-from ablations.execution.request import default_workers
+from ablations.execution.request import worker_count
 from ablations.execution.runs_folder import check
 from ablations.grids import CONTROLS, RM_DATA_SIZES, arms
 from ablations.judges import tuning
@@ -268,15 +268,12 @@ def command(
         asked = STEPS[choose("step", step, STEPS)]
         folder = check(runs_dir)
         machine = environment.resolve_device(device)
-        count = default_workers(machine) if workers is None else positive("--workers", workers)
+        count = worker_count(workers, machine)
     folder.make()
     profile = measuring(EMBEDDED)
     candidates = asked.candidates()
     stages = [dataflow.assessed(profile, arm, seed) for seed in SEEDS for arm in candidates.values()]
-    if failures := build(stages, folder, Estimator(folder.root, machine), count, console):
-        for name, reason in failures.items():
-            say(console, f"not measured: {name}: {reason}")
-        raise typer.Exit(1)
+    end_if_failed(build(stages, folder, Estimator(folder.root, machine), count, console), console)
     table = measured(candidates, profile, folder.root)
     out = folder.root / "regime"
     out.mkdir(exist_ok=True)

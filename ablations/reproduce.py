@@ -25,12 +25,12 @@ from rich.console import Console
 from ablations import equality
 from ablations.commands import Plugin, Workers, refusing, say, start
 from ablations.equality import Comparison
-from ablations.errors import InputError, positive
+from ablations.errors import InputError
 from ablations.execution import environment
 from ablations.execution.building import build
 from ablations.execution.cell_file import CELL_FILE, read_cell
 from ablations.execution.estimate import Estimator
-from ablations.execution.request import default_workers
+from ablations.execution.request import worker_count
 from ablations.execution.runs_folder import RunsFolder, check
 from ablations.run import WIDTH
 from ablations.tracking import plugin_files
@@ -71,7 +71,7 @@ def command(
         machine = environment.resolve_device(
             _environment(record).get("device", "auto") if device == "recorded" else device
         )
-        count = default_workers(machine) if workers is None else positive("--workers", workers)
+        count = worker_count(workers, machine)
         scratch = RunsFolder(folder.root / "reproduced" / record.cell_hash[:12])
         if reuse_world:
             say(

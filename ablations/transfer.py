@@ -18,12 +18,12 @@ import typer
 from rich.console import Console
 
 from ablations.commands import Device, OfProfile, Plugin, RunsDir, Workers, refusing, say, start
-from ablations.errors import InputError, choose, positive
+from ablations.errors import InputError, choose
 from ablations.execution import environment
 from ablations.execution.building import build
 from ablations.execution.cell_file import CELL_FILE, read_cell
 from ablations.execution.estimate import Estimator
-from ablations.execution.request import default_workers
+from ablations.execution.request import worker_count
 from ablations.execution.runs_folder import RunsFolder, check
 from ablations.run import WIDTH
 from ablations.tracking import plugin_files, recorder, records
@@ -52,7 +52,7 @@ def command(
         folder = check(runs_dir)
         groups = comparable(folder, grid, profile)
         machine = environment.resolve_device(device)
-        count = default_workers(machine) if workers is None else positive("--workers", workers)
+        count = worker_count(workers, machine)
         recorder.create(folder, grid)
     stages = [matrix(cells) for cells in groups]
     failures = build(stages, folder, Estimator(folder.root, machine), count, console)

@@ -18,11 +18,11 @@ from rich.console import Console
 
 from ablations import regime, regime_section
 from ablations.commands import Device, RunsDir, Workers, WorldSeed, refusing, say, start
-from ablations.errors import InputError, choose, positive
+from ablations.errors import InputError, choose
 from ablations.execution import environment
 from ablations.execution.building import build
 from ablations.execution.estimate import Estimator
-from ablations.execution.request import default_workers, sized
+from ablations.execution.request import sized, worker_count
 from ablations.execution.runs_folder import RunsFolder, check
 from ablations.rendering import card
 from ablations.run import WIDTH
@@ -110,7 +110,7 @@ def _checked(
             fix=f"give --seed {DEVELOPMENT} or above",
         )
     machine = environment.resolve_device(device)
-    count = default_workers(machine) if workers is None else positive("--workers", workers)
+    count = worker_count(workers, machine)
     return size, check(runs_dir), machine, count
 
 

@@ -16,11 +16,10 @@ import typer
 from rich.console import Console
 
 from ablations.commands import RunsDir, Workers, refusing, say, start
-from ablations.errors import positive
 from ablations.execution import environment
 from ablations.execution.building import build
 from ablations.execution.estimate import Estimator
-from ablations.execution.request import default_workers
+from ablations.execution.request import worker_count
 from ablations.execution.runs_folder import check
 from ablations.run import WIDTH
 from ablations.tracking import recorder, records
@@ -49,7 +48,7 @@ def command(
     with refusing():
         folder = check(runs_dir)
         machine = environment.resolve_device(device)
-        count = default_workers(machine) if workers is None else positive("--workers", workers)
+        count = worker_count(workers, machine)
         recorder.create(folder, records.EXPERIMENT_WORLD)
     if failures := build(wanted, folder, Estimator(folder.root, machine), count, console):
         say(console, "The frozen world is as it was, since stages could not be built:")

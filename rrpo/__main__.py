@@ -21,10 +21,9 @@ from rich.table import Table
 
 from rrpo.api import DEVICES, Report, Result, build, make_cell, result
 from rrpo.arms import ARMS
-from rrpo.errors import InputError
+from rrpo.commands import Plugin, Set, refusing, start
 from rrpo.pipeline.errors import failure_kind
 from rrpo.pipeline.stages import Stage
-from rrpo.plugins import load_all, use
 from rrpo.profiles import PROFILES
 from rrpo.regularizers import REGULARIZERS
 from rrpo.settings import assignments, differences
@@ -52,13 +51,8 @@ def command(
     ] = "rrpo",
     seed: Annotated[int, typer.Option(help="The seed. From 1000 on: for development.")] = 1,
     profile: Annotated[str, typer.Option(help=f"Size of world and models: {', '.join(PROFILES)}.")] = "embedded",
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change the profile, as in optimize.beta=0.01; repeatable."),
-    ] = None,
-    plugin: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="A Python file that registers your own; repeatable.")
-    ] = None,
+    settings: Set = None,
+    plugin: Plugin = None,
     out: Annotated[Path, typer.Option(help="Where results lie; a runs folder will do.")] = Path("runs"),
     device: Annotated[str, typer.Option(help=f"One of {', '.join(DEVICES)}.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print all numbers, parameters and paths as JSON.")] = False,
@@ -66,17 +60,15 @@ def command(
     """Train one arm with one seed, and print its numbers; what is there already is not built again."""
     told = Console(stderr=True)
     try:
-        use(plugin or ())
-        load_all()
-        values = assignments(settings or ())
-        cell = make_cell(arm, seed=seed, profile=profile, settings=values)
-        for path, (before, after) in differences(PROFILES[profile], cell.profile).items():
-            told.print(f"set {path} = {after} ({profile} has {before})", highlight=False)
-        with _shown(told) as report:
-            build(cell, out, device, report)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        with refusing():
+            values = assignments(settings or ())
+            cell = make_cell(arm, seed=seed, profile=profile, settings=values)
+            for path, (before, after) in differences(PROFILES[profile], cell.profile).items():
+                told.print(f"set {path} = {after} ({profile} has {before})", highlight=False)
+            with _shown(told) as report:
+                build(cell, out, device, report)
+    except typer.Exit:
+        raise
     except KeyboardInterrupt:
         print("Stopped. What is built is kept; the same command goes on from there.", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -134,7 +126,7 @@ def _shown(console: Console) -> Iterator[Report]:
 
 def main() -> None:
     """Entry point of the console script."""
-    app(prog_name=sys.argv[0] if sys.argv[0].startswith("rrpo ") else "python -m rrpo")
+    start(app, "rrpo")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ablations.errors import InputError, choose, positive
 from ablations.execution import environment, launchers
 from ablations.execution.packing import UNMEASURED
-from ablations.execution.request import default_workers, sized
+from ablations.execution.request import sized, worker_count
 from ablations.execution.runs_folder import RunsFolder, check
 from ablations.exported import check_name
 from ablations.tracking.recorder import create
@@ -121,7 +121,7 @@ def checked(
     if verify is not None and not 0 <= verify <= MOST:
         raise InputError("--verify is a number of fresh seeds", got=verify, fix=f"give 0 (none) to {MOST}")
     usual = VERIFY_SMOKE if profile == "smoke" else VERIFY
-    count = default_workers(machine) if workers is None else positive("--workers", workers)
+    count = worker_count(workers, machine)
     processes = launchers.checked(*launcher, machine, UNMEASURED)
     folder = check(runs_dir)
     if storage:

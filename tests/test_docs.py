@@ -22,6 +22,8 @@ from typing import Any
 import pytest
 import typer
 
+from rrpo import plugins
+
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 README = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
@@ -121,7 +123,15 @@ def parse(command: Any, arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize("page", [*README, *PAGES], ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_every_command_of_a_page_can_be_given(page: Path) -> None:
+def test_every_command_of_a_page_can_be_given(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plugin is there, and is not loaded: it would stay registered."""
+
+    def there(path: Path, module: str | None = None) -> str:
+        assert path.is_file(), path
+        return ""
+
+    monkeypatch.setattr(plugins, "load", there)
+    monkeypatch.setenv(plugins.VARIABLE, "")
     for block in blocks(page):
         if block.language == "bash":
             for words in commands(block.code):

@@ -130,7 +130,7 @@ def request(
     folder = check(runs_dir)
     packed = _packed(cells, folder, gpus_per_task, workers, launcher) if machine == "cuda" else packing.UNMEASURED
     where = launchers.checked(launcher, address, cpus_per_task, gpus_per_task, slurm, machine, packed)
-    count = default_workers(machine, packed) if workers is None else positive("--workers", workers)
+    count = worker_count(workers, machine, packed)
     if retry is not None:
         choose("set of cells to --retry", retry, ("failed",))
     return Request(
@@ -241,6 +241,11 @@ def _shared(workers: int) -> tuple[int | None, int]:
     """MiB of the smallest GPU, if there is one, and how many of the workers share it."""
     gpus = environment.gpus()
     return min(gpus.values(), default=None), -(-workers // max(1, len(gpus)))
+
+
+def worker_count(asked: int | None, device: str, packed: int = packing.UNMEASURED) -> int:
+    """The number of ``--workers``, or else `default_workers`. Raises InputError for a number that is not positive."""
+    return default_workers(device, packed) if asked is None else positive("--workers", asked)
 
 
 def default_workers(device: str, packed: int = packing.UNMEASURED) -> int:

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from rrpo import plugins
+from rrpo.commands import Plugin, start
 from rrpo.corpus.importing import Summary, import_corpus
 from rrpo.corpus.manifest import ManifestError
 from rrpo.corpus.readers import READERS
@@ -67,17 +67,12 @@ def import_(
         ),
     ] = None,
     longest: Annotated[float, typer.Option(help="Seconds; longer files are skipped.")] = LONGEST,
-    plugin: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE", help="A file with a reader of your own; may be given several times."),
-    ] = None,
+    plugin: Plugin = None,
 ) -> None:
     """Check a corpus and write manifests of it; bad entries are skipped and told with their reasons."""
     console = Console()
     torch.set_num_threads(1)  # an utterance is too short for more
     try:
-        plugins.load_all()
-        plugins.use(plugin or ())
         chosen = READERS[reader]
         given = chosen.labels if labels is None else read_labels(labels)
         shares = read_splits(split) if split else None
@@ -182,10 +177,7 @@ def notes(found: Summary) -> list[str]:
 
 def main() -> None:
     """Entry point of the console script."""
-    try:
-        app(prog_name=sys.argv[0] if sys.argv[0].startswith("rrpo ") else "python -m rrpo.corpus")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    start(app, "rrpo.corpus")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rrpo.errors import InputError
+from rrpo.commands import Plugin, refusing, start
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 Model = Annotated[Path, typer.Argument(help="Folder of CosyVoice2-0.5B: llm.pt and CosyVoice-BlankEN.")]
@@ -24,13 +24,11 @@ Precision = Annotated[str, typer.Option(help="bf16 (by autocast) or fp32.")]
 
 
 @contextmanager
-def refusing() -> Iterator[None]:
-    """Ends with status 2 and the message of what was refused."""
+def resumable() -> Iterator[None]:
+    """As `refusing`; Ctrl-C is told what is kept."""
     try:
-        yield
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        with refusing():
+            yield
     except KeyboardInterrupt:
         print("Stopped. The optimisation's checkpoints are kept; the same command goes on from there.", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -44,7 +42,7 @@ def given(**options: Any) -> dict[str, Any]:
 @app.command()
 def check(model: Model) -> None:
     """Load a release and say whether it has CosyVoice2's layout."""
-    with refusing():
+    with resumable():
         from rrpo.cosyvoice.policy import CosyVoice2Policy
 
         policy = CosyVoice2Policy.load(model)
@@ -70,7 +68,7 @@ def extract(
     out: Annotated[Path, typer.Option(help="The .jsonl of labelled tokens to write.")],
 ) -> None:
     """Turn a manifest of labelled audio into labelled speech tokens, which `train` reads."""
-    with refusing():
+    with resumable():
         from rrpo.corpus.manifest import read_manifest
         from rrpo.cosyvoice import tokens
         from rrpo.cosyvoice.extraction import SpeechTokenizer, extract
@@ -85,7 +83,7 @@ def extract(
 @app.command()
 def table(runs: Annotated[list[Path], typer.Argument(help="Folders that `train` wrote.")]) -> None:
     """Compare finished runs: what reward model and held-out judge say before and after, and at what KL."""
-    with refusing():
+    with resumable():
         from rrpo.cosyvoice.table import lines
 
         print(*lines(runs), sep="\n")
@@ -102,9 +100,7 @@ def train(
     optimizer: Annotated[
         str, typer.Option(help="What turns roll-outs into updates: diffro, or a plugin's.")
     ] = "diffro",
-    plugin: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="A Python file that registers your own; repeatable.")
-    ] = None,
+    plugin: Plugin = None,
     steps: Annotated[int | None, typer.Option(help="Updates of the policy.")] = None,
     batch: Annotated[int | None, typer.Option(help="Roll-outs an update.")] = None,
     lr: Annotated[float | None, typer.Option(help="Adam's rate for the policy.")] = None,
@@ -121,16 +117,13 @@ def train(
     device: Device = "cpu",
 ) -> None:
     """Train a token reward model, optimise the policy on it, and write an llm.pt that CosyVoice2 reads."""
-    with refusing():
-        from rrpo import plugins
+    with resumable():
         from rrpo.cosyvoice.lora import LoraConfig
         from rrpo.cosyvoice.paper import PAPER
         from rrpo.cosyvoice.run import train
         from rrpo.optimizers import OPTIMIZERS
         from rrpo.pipeline.stages import Context
 
-        plugins.use(plugin or ())
-        plugins.load_all()
         optimize = given(steps=steps, batch=batch, lr=lr, beta=beta, content_weight=content)
         config = replace(
             PAPER,
@@ -159,7 +152,7 @@ def plan(
     precision: Precision = "bf16",
 ) -> None:
     """Say what the profile `paper` needs: every setting with its source, memory by formula, hours where a step was measured."""
-    with refusing():
+    with resumable():
         from rrpo.cosyvoice import paper
         from rrpo.cosyvoice.standin import FULL
 
@@ -173,7 +166,7 @@ def plan(
 
 def main() -> None:
     """Entry point."""
-    app()
+    start(app, "rrpo.cosyvoice")
 
 
 if __name__ == "__main__":
