@@ -21,8 +21,6 @@ from ablations.commands import refusing, start
 from ablations.components import COMPONENTS
 from ablations.errors import choose
 from ablations.grids import arms
-from ablations.guided_arms import guided_arms
-from ablations.robust_arms import robust_arms
 from rrpo.config import COMBINATIONS, OFF, REWARDS, ArmConfig, Form, OptimizeConfig
 from rrpo.optimizers import OPTIMIZERS
 from rrpo.plugins import Choice
@@ -61,7 +59,7 @@ def command(
     table: Annotated[bool, typer.Option("--csv", help="As CSV, a row for each thing that an arm changes.")] = False,
 ) -> None:
     """List the arms: what each changes in vanilla DiffRO, source, equation, knobs and off values."""
-    known = all_arms()
+    known = arms()
     with refusing():
         names = [choose("arm", name, list(known)) for name in arm or known]
     found = {name: parts(known[name]) for name in names}
@@ -72,11 +70,6 @@ def command(
         writer.writerows([name, *(getattr(part, h) for h in headings)] for name, own in found.items() for part in own)
     else:
         print("\n\n".join(described(name, own) for name, own in found.items()))
-
-
-def all_arms() -> dict[str, ArmConfig]:
-    """The grids' arms and the baselines by name."""
-    return arms() | robust_arms() | guided_arms()
 
 
 def parts(arm: ArmConfig) -> list[Part]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ablations.guided_arms import guided_arms
+from ablations.robust_arms import robust_arms
 from rrpo.arms import ARMS, papers, regularizers
 from rrpo.config import ArmConfig
 from rrpo.optimizers import OPTIMIZERS
@@ -61,7 +63,7 @@ def optimisers() -> dict[str, ArmConfig]:
     return found
 
 
-SECTIONS: tuple[Callable[[], dict[str, ArmConfig]], ...] = (optimisers,)
+SECTIONS: tuple[Callable[[], dict[str, ArmConfig]], ...] = (optimisers, robust_arms, guided_arms)
 """Where the arms come from."""
 CORE: tuple[str, ...] = (
     *("reinforce", "reinforce_rrpo", "grpo", "grpo_rrpo"),
@@ -70,7 +72,7 @@ CORE: tuple[str, ...] = (
     *("rm_worst", "rm_weights", "mixup", "length-mix", "reward_bounded"),
     *("emodiff", "classifier_free"),
 )
-"""Arms of grid ``baselines`` beside SFT, DiffRO and RRPO; some are of `ablations.robust_arms` and `ablations.guided_arms`."""
+"""Arms of grid ``baselines`` beside SFT, DiffRO and RRPO."""
 
 
 def baselines() -> dict[str, ArmConfig]:

@@ -12,8 +12,7 @@ from typing import Any
 
 from ablations.baselines import CORE
 from ablations.components import factorial, singles
-from ablations.guided_arms import guided_arms, sweeps
-from ablations.robust_arms import robust_arms
+from ablations.guided_arms import sweeps
 from ablations.stats.contrasts import corner_effects
 from rrpo.arms import ARMS, BASE, RRPO, arm
 from rrpo.config import ArmConfig
@@ -165,8 +164,7 @@ def guidance(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
 
 def other_systems(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     """A screen: what else the same data, reward models and judges allow, beside SFT, DiffRO and RRPO; estimates, no tests."""
-    known = arms() | robust_arms() | guided_arms()
-    return product({name: known[name] for name in ("sft", BASE, RRPO, *CORE)}, profile, seeds)
+    return product(_named("sft", BASE, RRPO, *CORE), profile, seeds)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,6 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from ablations.arms import all_arms
 from ablations.components import COMPONENTS, component, factorial
 from ablations.errors import InputError, choose
 from ablations.grids import arms
@@ -116,7 +115,7 @@ def rm() -> Study:
 
 def tune_arm(arm: str) -> Study:
     """One arm's own strengths with learning rate and beta: run for every arm with the same number of trials."""
-    given = all_arms()[arm]
+    given = arms()[arm]
     parts = [component(name) for name in switched_on(given.regularizers)]
     strengths = [knob for part in parts for knob in part.knobs]
     own = strengths if given.finetune else []

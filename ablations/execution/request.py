@@ -16,8 +16,6 @@ from ablations.execution.test_sets import read_tests
 from ablations.exported import read_arms
 from ablations.grids import GRIDS, product, scale_batches
 from ablations.grids import arms as named_arms
-from ablations.guided_arms import guided_arms
-from ablations.robust_arms import robust_arms
 from rrpo.corpus.config import ManifestConfig
 from rrpo.judges.protocol import JUDGES
 from rrpo.pipeline import world
@@ -118,7 +116,7 @@ def request(
     check_used(given, values, lambda other: (s for cell in chosen.cells(other, [first]) for s in cell.all_stages))
     declared = tuple(dict.fromkeys(cell.label for cell in cells))
     if arms is not None:
-        others = named_arms() | robust_arms() | guided_arms() | read_arms(runs_dir)
+        others = named_arms() | read_arms(runs_dir)
         cells += product(
             {name: arm for name, arm in others.items() if name not in declared}, size, range(first, first + planned)
         )

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
-from ablations.arms import Part, all_arms, app, field_docs, parts
+from ablations.arms import Part, app, field_docs, parts
 from ablations.grids import arms
 from ablations.guided_arms import guided_arms
 from ablations.robust_arms import robust_arms
@@ -25,7 +25,7 @@ COMBINED = {"rm_mean", "rm_worst", "rm_mean_variance", "rm_weights", "rm_iterate
 
 def only(name: str) -> Part:
     """The single thing that an arm changes."""
-    (part,) = parts(all_arms()[name])
+    (part,) = parts(arms()[name])
     return part
 
 
@@ -40,7 +40,7 @@ def test_every_arm_is_listed_with_what_it_changes():
     assert {row["arm"] for row in rows} == {*arms(), *robust_arms(), *guided_arms()}
     assert all(row["what"] and row["off"] for row in rows)
     text = listed()
-    assert all(f"{name}\n  " in text for name in all_arms())
+    assert all(f"{name}\n  " in text for name in arms())
 
 
 def test_an_arm_is_described_by_the_declarations():
@@ -51,7 +51,7 @@ def test_an_arm_is_described_by_the_declarations():
     assert "1708.02002" in part.source
     assert only("reward_bounded").equation.startswith("R = p(e)")
     assert [part.name for part in parts(arms()["ls_adv"])] == ["LS", "Adv"]
-    assert [part.name for part in parts(all_arms()["rm_mean_variance"])] == [
+    assert [part.name for part in parts(arms()["rm_mean_variance"])] == [
         "members",
         "combination",
         "variance_penalty",

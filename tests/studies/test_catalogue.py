@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from ablations.arms import all_arms
 from ablations.errors import InputError
 from ablations.grids import arms
 from rrpo.config import ArmConfig, RegularizerConfig
@@ -94,13 +93,13 @@ def test_the_policys_knobs_reach_its_stage_and_only_it():
 def test_tuning_an_arm_keeps_what_is_off_off(arm: str):
     study = tune_arm(arm)
     tuned = study.arm(study.paper).regularizers
-    given = all_arms()[arm].regularizers
+    given = arms()[arm].regularizers
     assert tuned == given
     for name in ("epsilon", "mix_probability", "alpha"):
         assert (getattr(tuned, name) > 0) == (getattr(given, name) > 0)
-    assert ("epsilon" in study.space) == (given.epsilon > 0 and all_arms()[arm].finetune)
+    assert ("epsilon" in study.space) == (given.epsilon > 0 and arms()[arm].finetune)
     assert {"lr", "beta"} <= set(study.space)
-    assert study.arm(study.paper).finetune == all_arms()[arm].finetune
+    assert study.arm(study.paper).finetune == arms()[arm].finetune
 
 
 def test_a_controls_strengths_are_searched_beside_the_push():
@@ -108,7 +107,7 @@ def test_a_controls_strengths_are_searched_beside_the_push():
     assert study.space.keys() == {"mixup.share", "mixup.shape", "lr", "beta"}
     (added,) = study.arm({**study.paper, "mixup.shape": 1.0}).regularizers.added
     assert (added.name, dict(added.options)) == ("mixup", {"share": 1.0, "shape": 1.0})
-    assert tune_arm("rm_worst").arm(tune_arm("rm_worst").paper).members == all_arms()["rm_worst"].members
+    assert tune_arm("rm_worst").arm(tune_arm("rm_worst").paper).members == arms()["rm_worst"].members
     assert tune_arm("soft_votes").arm(tune_arm("soft_votes").paper).regularizers.soft_votes
 
 
