@@ -12,12 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from rrpo.config import OptimizeConfig
 from rrpo.optimizers import OPTIMIZERS, Batch, Loss, PolicyOptimizer, State
 from rrpo.optimizers.rollout import Models
-from rrpo.optimizers.scoring import Heard, hear, sampled_log_probs, score, split
+from rrpo.optimizers.scoring import hear, policy_gradient
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,16 +39,7 @@ class RewardWeighted(PolicyOptimizer):
         heard = hear(models, batch, config)
         cost = heard.cost(config).view(self.samples, -1)  # a column a prompt
         advantage = self.samples * (-cost / self.temperature).softmax(0) - 1
-        yield self._losses(models, batch, config, heard, advantage.flatten())
-
-    def _losses(
-        self, models: Models, batch: Batch, config: OptimizeConfig, heard: Heard, advantage: Tensor
-    ) -> Iterator[Loss]:
-        for part, frames in zip(split(models, batch), heard.frames, strict=True):
-            scores = score(models, part, config.penalty)
-            log_p = part.rollout.sums(sampled_log_probs(part.rollout, scores.logits))
-            loss = config.beta * scores.penalty - advantage[part.rows] * log_p
-            yield Loss(part, part.share * loss.mean(), heard.of(part), scores.kl.detach(), scores.log_p, frames)
+        yield policy_gradient(models, batch, config, heard, advantage.flatten())
 
 
 OPTIMIZERS.register("reward-weighted", RewardWeighted)

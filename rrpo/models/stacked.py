@@ -22,40 +22,23 @@ from torch import Tensor
 
 from rrpo.masking import valid_mask
 from rrpo.models.policy import LEAVE, NEVER, Policy, Rollout, inverse_cdf
-from rrpo.models.transformer import Attend, rms_norm, rotations
+from rrpo.models.transformer import Attend, Layer, rms_norm, rotations
 
 CHECKED = {"cpu": 4}
 """Tokens between two looks at how many samples go on; elsewhere `RARELY`, since each look waits for the device."""
 RARELY = 16
 
 
-@dataclass(frozen=True)
-class StackedLayer:
-    """One layer's weights of C members, fused as `rrpo.models.transformer.Layer`'s, each with C in front."""
+class StackedLayer(Layer):
+    """One layer's weights of C members, each tensor with C in front; ``x [C, R, D]``, rotations ``[C, R, 1, d / 2]``."""
 
-    norm_attention: Tensor
-    qkv: Tensor
-    qkv_bias: Tensor
-    out: Tensor
-    norm_feed: Tensor
-    gate_up: Tensor
-    down: Tensor
-    heads: tuple[int, int]
-    """H, H_kv."""
-    eps: float
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """`linear` of this module."""
+        return linear(x, weight, bias)
 
-    def forward(
-        self, x: Tensor, rotation: Tensor, attend: Attend, select: Callable[[Tensor], Tensor] = lambda x: x
-    ) -> Tensor:
-        """``x [C, R, D]`` -> ``[C, R, D]``; ``rotation`` is ``[C, R, 1, d / 2]``."""
-        heads, pairs = self.heads
-        qkv = linear(normed(x, self.norm_attention, self.eps), self.qkv, self.qkv_bias)
-        turned, value = qkv.unflatten(-1, (heads + 2 * pairs, -1)).split([heads + pairs, pairs], -2)
-        turned = torch.view_as_complex(turned.unflatten(-1, (-1, 2))) * rotation
-        query, key = torch.view_as_real(turned).flatten(-2).split([heads, pairs], -2)
-        x = select(x) + linear(select(attend(query, key, value)), self.out)
-        gate, up = linear(normed(x, self.norm_feed, self.eps), self.gate_up).chunk(2, -1)
-        return x + linear(F_.silu(gate) * up, self.down)
+    def norm(self, x: Tensor, weight: Tensor) -> Tensor:
+        """`normed`."""
+        return normed(x, weight, self.eps)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -50,13 +50,21 @@ class Layer:
             select: Picks the positions whose output is wanted, from ``[..., D]``.
         """
         heads, pairs = self.heads
-        qkv = F_.linear(rms_norm(x, self.norm_attention, self.eps), self.qkv, self.qkv_bias)
+        qkv = self.linear(self.norm(x, self.norm_attention), self.qkv, self.qkv_bias)
         turned, value = qkv.view(*x.shape[:-1], heads + 2 * pairs, -1).split([heads + pairs, pairs], -2)
         turned = torch.view_as_complex(turned.float().view(*turned.shape[:-1], -1, 2)) * rotation
         query, key = torch.view_as_real(turned).flatten(-2).to(qkv.dtype).split([heads, pairs], -2)
-        x = select(x) + F_.linear(select(attend(query, key, value)), self.out)
-        gate, up = F_.linear(rms_norm(x, self.norm_feed, self.eps), self.gate_up).chunk(2, -1)
-        return x + F_.linear(F_.silu(gate) * up, self.down)
+        x = select(x) + self.linear(select(attend(query, key, value)), self.out)
+        gate, up = self.linear(self.norm(x, self.norm_feed), self.gate_up).chunk(2, -1)
+        return x + self.linear(F_.silu(gate) * up, self.down)
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """``x [..., I]``, ``weight [O, I]`` -> ``[..., O]``."""
+        return F_.linear(x, weight, bias)
+
+    def norm(self, x: Tensor, weight: Tensor) -> Tensor:
+        """`rms_norm` of ``x [..., D]``."""
+        return rms_norm(x, weight, self.eps)
 
     def turned(self) -> Layer:
         """The same weights laid out by columns: what a product with a few rows reads fastest."""

@@ -16,11 +16,8 @@ from typing import TYPE_CHECKING, ClassVar
 from rrpo.optimizers.base import Batch, Loss, PolicyOptimizer, State
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from rrpo.config import OptimizeConfig
     from rrpo.optimizers.rollout import Models
-    from rrpo.optimizers.scoring import Heard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,20 +36,9 @@ class Reinforce(PolicyOptimizer):
 
     def updates(self, models: Models, batch: Batch, config: OptimizeConfig, state: State) -> Iterator[Iterator[Loss]]:
         """One update."""
-        from rrpo.optimizers.scoring import hear
+        from rrpo.optimizers.scoring import hear, policy_gradient
 
         heard = hear(models, batch, config)
         cost = heard.cost(config).view(self.samples, -1)  # a column a prompt
         advantage = (cost.mean(0) - cost) * self.samples / (self.samples - 1)  # the mean of the others, less the own
-        yield self._losses(models, batch, config, heard, advantage.flatten())
-
-    def _losses(
-        self, models: Models, batch: Batch, config: OptimizeConfig, heard: Heard, advantage: Tensor
-    ) -> Iterator[Loss]:
-        from rrpo.optimizers.scoring import sampled_log_probs, score, split
-
-        for part, frames in zip(split(models, batch), heard.frames, strict=True):
-            scores = score(models, part, config.penalty)
-            log_p = part.rollout.sums(sampled_log_probs(part.rollout, scores.logits))
-            loss = config.beta * scores.penalty - advantage[part.rows] * log_p
-            yield Loss(part, part.share * loss.mean(), heard.of(part), scores.kl.detach(), scores.log_p, frames)
+        yield policy_gradient(models, batch, config, heard, advantage.flatten())

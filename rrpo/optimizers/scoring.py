@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rrpo.config import OptimizeConfig
 from rrpo.models.policy import Rollout
-from rrpo.optimizers.base import Batch, MicroBatch
+from rrpo.optimizers.base import Batch, Loss, MicroBatch
 from rrpo.optimizers.reward import reward_loss
 from rrpo.optimizers.rollout import Models, Prompts, merge, micro_batches
 from rrpo.seeding import uniform
@@ -110,3 +110,22 @@ def hear(models: Models, batch: Batch, config: OptimizeConfig) -> Heard:
         found.append((part.rows, {"reward_loss": reward, "content_loss": content}))
         decoded.append((F, frames))
     return Heard(merge(found), decoded)
+
+
+def policy_gradient(
+    models: Models, batch: Batch, config: OptimizeConfig, heard: Heard, advantage: Tensor
+) -> Iterator[Loss]:
+    """Losses of one update whose gradient is ``-mean_i A_i grad log pi(y_i)``, plus β times that of the penalty.
+
+    Args:
+        models: Policy and reference.
+        batch: The roll-outs.
+        config: β and the penalty.
+        heard: What `hear` made of the batch.
+        advantage: A ``[B]``.
+    """
+    for part, frames in zip(split(models, batch), heard.frames, strict=True):
+        scores = score(models, part, config.penalty)
+        log_p = part.rollout.sums(sampled_log_probs(part.rollout, scores.logits))
+        loss = config.beta * scores.penalty - advantage[part.rows] * log_p
+        yield Loss(part, part.share * loss.mean(), heard.of(part), scores.kl.detach(), scores.log_p, frames)
