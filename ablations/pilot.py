@@ -8,8 +8,8 @@ neither printed nor recorded. What is printed is committed by hand, as `ablation
 reward model (initialisation, order and noise of pre-training and fine-tuning) and the optimisation (RL prompts, roll-outs,
 evaluation noise), all at once. Here each of four draws of the data has two reward models, and each of these two optimisations,
 the same for both arms. Variance components of the same difference, by nested analysis of variance, tell which of the three a
-larger experiment would have to redraw. Of the difference rather than of one arm, since pairing cancels what both arms share, and
-what is left is what the tests have to overcome. The share of optimisation holds the noise of 1,200 samples an arm as well.
+larger experiment would have to redraw. The difference is analysed rather than one arm, because pairing cancels what both arms
+share. The optimisation's component includes the sampling noise of 1,200 samples an arm.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from ablations.commands import Device, RunsDir, Workers, end_if_failed, refusing
 from ablations.execution import environment
 from ablations.execution.building import build
 from ablations.execution.estimate import Estimator
+from ablations.execution.jobs import unrecorded
 from ablations.execution.request import worker_count
 from ablations.execution.runs_folder import check
 from ablations.grids import GRIDS, arms
@@ -39,7 +40,6 @@ from ablations.stats.family import ALPHA, COMPONENTS, MARGIN, POWER, Pilot, fami
 from ablations.stats.inference import nested_components
 from ablations.stats.power import seeds_needed, spread_bound
 from ablations.stats.power_analysis import prospects
-from ablations.tracking.records import Record
 from rrpo.pipeline.cell import Cell
 from rrpo.profiles import EMBEDDED
 
@@ -87,21 +87,11 @@ def replicates() -> list[Draw]:
 def differences(draws: Sequence[Draw], store: Path) -> NDArray[np.float64]:
     """RRPO - DiffRO in the primary outcome ``[len(draws)]``, of finished stages."""
     (contrast,) = overall().values()
-    return np.array([sum(w * primary().read(_record(one[arm], store)) for arm, w in contrast.items()) for one in draws])
 
+    def read(cell: Cell) -> float:
+        return primary().read(unrecorded(cell, cell.stages["scored"].path(store)))
 
-def _record(cell: Cell, store: Path) -> Record:
-    """What the test stage made, without a tracking store."""
-    return Record(
-        label=cell.label,
-        seed=cell.seed,
-        cell_hash=cell.hash,
-        arm_hash=cell.arm_hash,
-        world_hash=cell.world_hash,
-        profile=cell.profile.name,
-        scalars={},
-        find=lambda: cell.stages["scored"].path(store),
-    )
+    return np.array([sum(w * read(one[arm]) for arm, w in contrast.items()) for one in draws])
 
 
 def measured(spread: NDArray[np.float64], replicated: NDArray[np.float64] | None, world: str) -> Pilot:

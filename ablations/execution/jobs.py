@@ -230,17 +230,21 @@ def primary_outcome(cell: Cell, scalars: Mapping[str, float], files: Mapping[str
     """The outcome that is tested, of a cell's files; NaN for a cell without samples."""
     if SAMPLES_FILE not in files:
         return math.nan
-    bare = Record(
+    return primary().read(unrecorded(cell, files[SAMPLES_FILE].parent, scalars))
+
+
+def unrecorded(cell: Cell, folder: Path, scalars: Mapping[str, float] | None = None) -> Record:
+    """A record without a tracking store, of what a cell's stages left in ``folder``."""
+    return Record(
         label=cell.label,
         seed=cell.seed,
         cell_hash=cell.hash,
         arm_hash=cell.arm_hash,
         world_hash=cell.world_hash,
         profile=cell.profile.name,
-        scalars=scalars,
-        find=lambda: files[SAMPLES_FILE].parent,
+        scalars=scalars or {},
+        find=lambda: folder,
     )
-    return primary().read(bare)
 
 
 def add_optional(cell: Cell, store: Path, tracker: Tracker, report: Report) -> None:

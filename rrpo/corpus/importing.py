@@ -151,7 +151,7 @@ def _lines(
     summary: Summary,
     report: Callable[[Summary], None],
 ) -> Iterator[dict[str, object]]:
-    """A manifest's line of every recording that can be used; the ``summary`` is told of the others too."""
+    """The manifest line of each usable recording; ``summary`` counts these and the others."""
     seen: set[bytes] = set()
     checksum = hashlib.sha256()
     for entry in reader.read(path):

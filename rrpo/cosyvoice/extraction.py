@@ -84,7 +84,7 @@ class SpeechTokenizer:
 def extract(
     tokenizer: SpeechTokenizer, audio: Mapping[str, Path], tell: Callable[[str], None] = lambda line: None
 ) -> dict[str, list[int]]:
-    """Token ids of audio files by name, channels averaged; a file that cannot be read is told and left out."""
+    """Token ids of audio files by name, channels averaged; a file that cannot be read is reported and skipped."""
     import soundfile
 
     found = {}

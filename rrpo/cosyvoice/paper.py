@@ -1,7 +1,7 @@
 """The profile ``paper``: RRPO's setting on CosyVoice2-0.5B as far as it is known, each value with its source, and what it needs.
 
 HIGH, MED: how sure we are of a value that we know from notes on a publication. *declared*: no source gives it. Memory is computed
-from sizes; hours are told only where a step was measured.
+from sizes; hours are only given where a step was measured.
 """
 
 from __future__ import annotations

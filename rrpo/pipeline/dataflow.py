@@ -105,6 +105,17 @@ def _starting_policy(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     return sft(profile, seed, tag_dropout=arm.tag_dropout, style_weight=arm.style_weight)
 
 
+def _around(profile: Profile, arm: ArmConfig, seed: int) -> dict[str, Stage]:
+    """The frozen models around an arm's policy, and the prompts by which it is watched."""
+    return {
+        "reward_model": reward_model(profile, arm, seed),
+        "recogniser": world.recogniser(profile, "reward"),
+        "codec": world.codec(profile),
+        "val": world.judge(profile, "val"),
+        "eval_prompts": world.eval_prompts(profile),
+    }
+
+
 def sft_speech(profile: Profile, seed: int, *, parallel: bool = False) -> Stage:
     """The seed's own utterances of the policy; ``parallel``: the same texts and speakers in other emotions."""
     return world.speech(profile, _sft_split(profile, seed, parallel=parallel))
@@ -255,14 +266,9 @@ def guided(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         batch=given.eval_prompts,
         seed=_own(arm.policy_seed, seed),
     )
-    inputs = {
+    inputs = _around(profile, arm, seed) | {
         "policy": sft(profile, seed),
         "guided": _starting_policy(profile, arm, seed),
-        "reward_model": reward_model(profile, arm, seed),
-        "recogniser": world.recogniser(profile, "reward"),
-        "codec": world.codec(profile),
-        "val": world.judge(profile, "val"),
-        "eval_prompts": world.eval_prompts(profile),
     }
     if system.classified:
         inputs["classifier"] = prefix_classifier(profile, seed)
@@ -298,14 +304,9 @@ def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         reward=arm.reward,
         **{name: _own(getattr(arm, name), getattr(given, name)) for name in names},
     )
-    inputs = {
+    inputs = _around(profile, arm, seed) | {
         "policy": _starting_policy(profile, arm, seed),
-        "reward_model": reward_model(profile, arm, seed),
-        "recogniser": world.recogniser(profile, "reward"),
-        "codec": world.codec(profile),
-        "val": world.judge(profile, "val"),
         "rl_prompts": world.prompts(profile, "rl", profile.rl_prompts, own_seed),
-        "eval_prompts": world.eval_prompts(profile),
     }
     further = further_inputs(profile, seed)
     inputs |= {role: further[role] for role in OPTIMIZERS.inputs(config.optimizer)}
@@ -344,14 +345,9 @@ def best_of(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         content_weight=_own(arm.content_weight, given.content_weight),
         eval_prompts=given.eval_prompts,
     )
-    inputs = {
+    inputs = _around(profile, arm, seed) | {
         "policy": sft(profile, seed),
         "draws": draws(profile, _own(arm.best_of, 1), seed, _own(arm.policy_seed, seed)),
-        "reward_model": reward_model(profile, arm, seed),
-        "recogniser": world.recogniser(profile, "reward"),
-        "codec": world.codec(profile),
-        "val": world.judge(profile, "val"),
-        "eval_prompts": world.eval_prompts(profile),
     }
     return Stage("best_of_n", "rrpo.optimizers.best_of:build", config, inputs, f"best of {arm.best_of} seed {seed}")
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
-from rrpo.corpus.readers.base import READERS, Recording, Skipped
+from rrpo.corpus.readers.base import READERS
 from rrpo.corpus.readers.named import NamedFiles
 
 SENTENCES = {
@@ -34,18 +33,10 @@ class CremaD(NamedFiles):
     """Labels are what the actors were asked for, not what raters heard."""
 
     labels: Mapping[str, str] = {"ANG": "angry", "HAP": "happy", "SAD": "sad", "FEA": "fearful", "NEU": "neutral"}
-    name = re.compile(r"(?P<actor>\d{4})_(?P<sentence>[A-Z]{3})_(?P<emotion>[A-Z]{3})_[A-Z]{1,2}")
+    name = re.compile(r"(?P<speaker>\d{4})_(?P<sentence>[A-Z]{3})_(?P<emotion>[A-Z]{3})_[A-Z]{1,2}")
     layout = "ACTOR_SENTENCE_EMOTION_LEVEL, such as 1001_IEO_ANG_HI"
-
-    def recording(self, audio: Path, tags: re.Match[str]) -> Recording | Skipped:
-        """As `NamedFiles.recording`."""
-        return Recording(
-            audio=audio,
-            speaker=tags["actor"],
-            label=tags["emotion"],
-            text=SENTENCES.get(tags["sentence"], ""),
-            language="en",
-        )
+    sentences = SENTENCES
+    language = "en"
 
 
 READERS.register("crema-d", CremaD())

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
-from rrpo.corpus.readers.base import READERS, Recording, Skipped
+from rrpo.corpus.readers.base import READERS
 from rrpo.corpus.readers.named import NamedFiles
 
 EMOTIONS = {
@@ -50,16 +49,9 @@ class EmoDb(NamedFiles):
     }
     name = re.compile(r"(?P<speaker>\d\d)(?P<sentence>[ab]\d\d)(?P<emotion>[A-Z])[a-z]?")
     layout = "speaker, sentence, emotion and version in one, such as 03a01Wa"
-
-    def recording(self, audio: Path, tags: re.Match[str]) -> Recording | Skipped:
-        """As `NamedFiles.recording`."""
-        return Recording(
-            audio=audio,
-            speaker=tags["speaker"],
-            label=EMOTIONS.get(tags["emotion"], tags["emotion"]),
-            text=SENTENCES.get(tags["sentence"], ""),
-            language="de",
-        )
+    emotions = EMOTIONS
+    sentences = SENTENCES
+    language = "de"
 
 
 READERS.register("emodb", EmoDb())

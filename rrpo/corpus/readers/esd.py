@@ -21,7 +21,7 @@ MANDARIN = 10
 
 
 class Esd:
-    """The label is the folder's; a line of the texts that says otherwise is told, and the utterance left out."""
+    """The folder gives the label; an utterance whose transcript line names another emotion is skipped."""
 
     labels: Mapping[str, str] = {
         "Angry": "angry",

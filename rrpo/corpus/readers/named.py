@@ -18,10 +18,23 @@ class NamedFiles:
     """Of a whole file name without its ending."""
     layout: str
     """The same for readers of messages: ``SPEAKER_LABEL``."""
+    emotions: Mapping[str, str] = {}
+    """Code of the emotion in a name -> the corpus' label, where they differ."""
+    sentences: Mapping[str, str] = {}
+    """Code of the sentence in a name -> what is said."""
+    language: str = ""
+    """Of all recordings."""
 
     def recording(self, audio: Path, tags: re.Match[str]) -> Recording | Skipped:
-        """What the file ``audio`` is, by the match of its name."""
-        raise NotImplementedError
+        """What the file ``audio`` is, by its name's groups ``speaker`` (or else its folder), ``emotion`` and ``sentence``."""
+        found = tags.groupdict(default="")
+        return Recording(
+            audio=audio,
+            speaker=found["speaker"] or audio.parent.name,
+            label=self.emotions.get(found["emotion"], found["emotion"]),
+            text=self.sentences.get(found.get("sentence", ""), ""),
+            language=self.language,
+        )
 
     def read(self, path: Path) -> Iterator[Recording | Skipped]:
         """As `rrpo.corpus.readers.base.CorpusReader.read`."""

@@ -31,20 +31,18 @@ class Ravdess(NamedFiles):
     """The speaker is the actor's number."""
 
     labels: Mapping[str, str] = {name: name for name in ("angry", "happy", "sad", "surprised", "fearful", "neutral")}
-    name = re.compile(r"\d\d-(?P<channel>\d\d)-(?P<emotion>\d\d)-\d\d-(?P<statement>\d\d)-\d\d-(?P<actor>\d\d)")
+    name = re.compile(r"\d\d-(?P<channel>\d\d)-(?P<emotion>\d\d)-\d\d-(?P<sentence>\d\d)-\d\d-(?P<speaker>\d\d)")
     layout = "seven numbers with hyphens, such as 03-01-05-01-02-01-12"
+
+    emotions = EMOTIONS
+    sentences = STATEMENTS
+    language = "en"
 
     def recording(self, audio: Path, tags: re.Match[str]) -> Recording | Skipped:
         """As `NamedFiles.recording`."""
         if tags["channel"] != SPEECH:
             return Skipped(entry=str(audio), reason="song, not speech")
-        return Recording(
-            audio=audio,
-            speaker=tags["actor"],
-            label=EMOTIONS.get(tags["emotion"], tags["emotion"]),
-            text=STATEMENTS.get(tags["statement"], ""),
-            language="en",
-        )
+        return super().recording(audio, tags)
 
 
 READERS.register("ravdess", Ravdess())

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
-from rrpo.corpus.readers.base import READERS, Recording, Skipped
+from rrpo.corpus.readers.base import READERS
 from rrpo.corpus.readers.named import NamedFiles
 
 EMOTIONS = {
@@ -37,15 +36,8 @@ class Savee(NamedFiles):
     }
     name = re.compile(r"(?:(?P<speaker>[A-Z]{2})_)?(?P<emotion>[a-z]{1,2})\d\d")
     layout = "SPEAKER_emotion and number, such as DC_sa03"
-
-    def recording(self, audio: Path, tags: re.Match[str]) -> Recording | Skipped:
-        """As `NamedFiles.recording`."""
-        return Recording(
-            audio=audio,
-            speaker=tags["speaker"] or audio.parent.name,
-            label=EMOTIONS.get(tags["emotion"], tags["emotion"]),
-            language="en",
-        )
+    emotions = EMOTIONS
+    language = "en"
 
 
 READERS.register("savee", Savee())
