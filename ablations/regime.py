@@ -69,8 +69,8 @@ class Step:
 
 
 def _gentle() -> ArmConfig:
-    """Vanilla as steps 1 and 2 push it."""
-    return replace(arms()[BASE], steps=240, beta=0.003, content_weight=0.5)
+    """Vanilla as step 1 pushes it."""
+    return replace(arms()[BASE], steps=240, beta=0.003, content_weight=0.5, batch=32, schedule="constant")
 
 
 def rates() -> dict[str, ArmConfig]:
@@ -85,15 +85,16 @@ def rates() -> dict[str, ArmConfig]:
 def refinements() -> dict[str, ArmConfig]:
     """Schedule and batch at the profile's own rate."""
     return {
-        "as it is": _gentle(),
+        "constant, batch of 32": _gentle(),
         "cosine schedule": replace(_gentle(), schedule="cosine"),
         "batch of 64": replace(_gentle(), batch=64),
     }
 
 
 def contents() -> dict[str, ArmConfig]:
-    """Content weight at the profile's own rate."""
-    return {f"{weight:g}": replace(_gentle(), content_weight=weight) for weight in (0.25, 0.5, 1.0, 2.0)}
+    """Content weight at the profile's own rate, schedule and batch."""
+    asked = replace(arms()[BASE], steps=240, beta=0.003)
+    return {f"{weight:g}": replace(asked, content_weight=weight) for weight in (0.25, 0.5, 1.0, 2.0)}
 
 
 def pressures() -> dict[str, ArmConfig]:
