@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F_
@@ -72,6 +73,8 @@ class Policy(nn.Module):
     """Token language model; ``symbols`` are the phones, emotions and speakers that a prefix may hold."""
 
     pace: Tensor
+    precision: str = "fp32"
+    """``bf16``: its matrix products are computed in bfloat16; residual stream, norms and logits stay float32."""
 
     SPECIALS = ("<pad>", "<endofprompt>")
     HEAD = 4
@@ -98,6 +101,10 @@ class Policy(nn.Module):
         for embedding in (self.llm_embedding, self.speech_embedding, self.llm.embed_tokens):
             nn.init.normal_(embedding.weight, std=1.0)
         self.register_buffer("pace", torch.ones(len(self.symbols)))
+
+    def computing(self) -> AbstractContextManager[Any]:
+        """Its `precision` inside."""
+        return torch.autocast(self.llm_decoder.weight.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     @property
     def eos(self) -> int:
@@ -195,7 +202,8 @@ class Policy(nn.Module):
 
     def packed_logits(self, prefix: Tensor, tokens: Tensor, counts: Tensor) -> Tensor:
         """The first ``counts [B]`` predictions of every row of `logits`, one row after another: ``[P, V + 1]``, P their sum."""
-        logits = self._predict(self._hidden(prefix, tokens, counts))
+        with self.computing():
+            logits = self._predict(self._hidden(prefix, tokens, counts))
         logits[counts.cumsum(0) - counts, self.eos] = NEVER
         return logits
 
@@ -221,7 +229,8 @@ class Policy(nn.Module):
             noise: Uniforms ``[N_max, B]``; token t of sample i is the inverse CDF at ``noise[t, i]``, so that samples are
                 shared between arms as long as their distributions agree.
         """
-        return ancestral(self.continuation(prefix, len(noise)), noise, self.eos)
+        with self.computing():
+            return ancestral(self.continuation(prefix, len(noise)), noise, self.eos)
 
     def continuation(self, prefix: Tensor, room: int) -> PolicyContinuation:
         """The prefixes ``[B, L]``, to be continued token by token by at most ``room`` of them."""

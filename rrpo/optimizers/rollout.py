@@ -41,11 +41,13 @@ class Models:
     """Adds a loss's gradients to the policy's parameters."""
 
     @staticmethod
-    def load(inputs: dict[str, Path], device: str, micro: int | None = None) -> Models:
-        """Everything an ``optimize`` stage reads; the policy is trainable."""
+    def load(inputs: dict[str, Path], device: str, micro: int | None = None, precision: str = "fp32") -> Models:
+        """Everything an ``optimize`` stage reads; the policy is trainable. ``precision`` is policy's and reference's."""
+        policy, reference = (Policy.load(inputs["policy"], device) for _ in range(2))
+        policy.precision = reference.precision = precision
         return Models(
-            policy=Policy.load(inputs["policy"], device),
-            reference=Policy.load(inputs["policy"], device).requires_grad_(False),
+            policy=policy,
+            reference=reference.requires_grad_(False),
             reward_model=load_reward_model(inputs["reward_model"], device),
             recogniser=Recogniser.load(inputs["recogniser"], device),
             codec=Codec.load(inputs["codec"], device),

@@ -39,8 +39,6 @@ from rrpo.optimizers.lockstep import Ask
 from rrpo.optimizers.rollout import Models
 from rrpo.pipeline.stages import Context, Stage, materialise
 
-EXECUTOR = "executor"
-"""Field of a stage's marker; absent from stages that were built singly."""
 TOGETHER = {
     "policy": ("sample", "logits", "packed_logits"),
     "reference": ("sample", "logits", "packed_logits"),
@@ -81,7 +79,7 @@ def build(
             materialise(child, store, context)
     progress: dict[str, tuple[int, int]] = {}
     stack = Stack()
-    marks = {EXECUTOR: f"stacked({len(stages)})"}
+    executor = replace(context.executor, members=len(stages))
 
     def program(stage: Stage) -> Callable[[Ask], Path]:
         def report(done: int, total: int) -> None:
@@ -89,13 +87,13 @@ def build(
             context.report(sum(done for done, _ in progress.values()), sum(total for _, total in progress.values()))
 
         def run(ask: Ask) -> Path:
-            join, share = partial(stack.join, ask), context.share / len(stages)
-            shared = replace(context, join=join, share=share, marks=marks, report=report, wait=False)
+            shared = replace(context, join=partial(stack.join, ask), executor=executor, report=report, wait=False)
             return materialise(stage, store, own(stage, shared))
 
         return run
 
-    return lockstep.run([program(stage) for stage in stages], stack.answer)
+    with executor.applied():  # of the process: on until the last member has ended
+        return lockstep.run([program(stage) for stage in stages], stack.answer)
 
 
 class Stack:
