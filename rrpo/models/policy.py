@@ -57,7 +57,12 @@ class Rollout:
 
     def sums(self, packed: Tensor) -> Tensor:
         """Sums ``[B]`` over each sample of values ``[P]`` at the scored positions, one sample after another."""
-        return packed.new_zeros(len(self.tokens)).index_add(0, self.scored.nonzero()[:, 0], packed)
+        return packed.new_zeros(len(self.tokens)).index_add(0, runs(self.counts, self.counts, len(packed))[0], packed)
+
+    def pick(self, values: Tensor, total: int) -> Tensor:
+        """``values [B, N + 1]`` at the scored positions, of which there are ``total``: ``[P]``, one sample after another."""
+        row, following = runs(torch.zeros_like(self.counts), self.counts, total)
+        return values[row, following]
 
     def padded(self, packed: Tensor) -> Tensor:
         """``[P, C]`` at the scored positions -> ``[B, N + 1, C]``, zeros elsewhere."""
@@ -67,6 +72,16 @@ class Rollout:
     def select(self, rows: Tensor) -> Rollout:
         """The samples of these row numbers, N their own longest length."""
         return Rollout(self.tokens[rows, : int(self.lengths[rows].max())], self.lengths[rows], self.ended[rows])
+
+
+def runs(starts: Tensor, lengths: Tensor, total: int) -> tuple[Tensor, Tensor]:
+    """For each i in turn ``lengths[i]`` numbers from ``starts[i]`` on; and which i each is of, first. Both ``[total]``.
+
+    ``total`` is the sum of ``lengths [B]``: who knows it, such as by the size of a tensor, need not wait for the device.
+    """
+    owner = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths, output_size=total)
+    offset = starts - lengths.cumsum(0) + lengths
+    return owner, torch.arange(total, device=lengths.device) + offset[owner]
 
 
 class Policy(nn.Module):
@@ -215,10 +230,12 @@ class Policy(nn.Module):
         following = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
         positions = torch.cat([positions, positions[:, -1:] + following], 1)
         mask = torch.cat([mask, valid_mask(counts - 1, tokens.shape[1])], 1)
-        row, column = mask.nonzero(as_tuple=True)
+        size = mask.sum(1)
+        sizes, wanted = torch.stack([size, counts]).tolist()
+        row, column = runs(task + counts - size, size, sum(sizes))
         packed = x.flatten(0, 1).index_select(0, row * mask.shape[1] + column)
-        used = (column >= task).nonzero()[:, 0]
-        return parallel(self.llm, packed, positions[row, column], mask.sum(1).tolist(), used)
+        _, used = runs(size.cumsum(0) - counts, counts, sum(wanted))
+        return parallel(self.llm, packed, positions[row, column], sizes, used)
 
     @torch.no_grad()
     def sample(self, prefix: Tensor, noise: Tensor) -> Rollout:

@@ -179,13 +179,12 @@ class StackedPolicy:
             start = self._prefixes(members, weights, padded(prefixes, 1, left=True))
             roll = _TokenSteps(self, weights, start, torch.stack(list(noises), 1))
             roll.finish()
-        found = []
-        for tokens in roll.tokens.permute(1, 2, 0):
-            speech = tokens != self.template.eos
-            lengths = speech.sum(1)
-            spoken = tokens.masked_fill(~speech, 0)[:, : int(lengths.max())]
-            found.append(Rollout(spoken, lengths, lengths < tokens.shape[1]))
-        return found
+        tokens = roll.tokens.permute(1, 2, 0)
+        speech = tokens != self.template.eos
+        lengths = speech.sum(2)
+        spoken = tokens.masked_fill(~speech, 0)
+        parts = zip(spoken, lengths, lengths.amax(1).tolist(), strict=True)
+        return [Rollout(own[:, :longest], sizes, sizes < tokens.shape[2]) for own, sizes, longest in parts]
 
     def _of(self, members: Sequence[int]) -> dict[str, Tensor]:
         if len(members) == len(self.policies):

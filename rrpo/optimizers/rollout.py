@@ -86,8 +86,8 @@ class Prompts:
     def select(self, rows: Tensor) -> Prompts:
         """The prompts of the given row numbers, their prefixes padded to their own longest."""
         prefix = self.prefix[rows]
-        prefix = prefix[:, int((prefix == 0).all(0).sum()) :]
-        return Prompts(prefix, self.speaker[rows], self.target[rows], [self.phones[i] for i in rows.tolist()])
+        padding, *places = torch.cat([(prefix == 0).all(0).sum()[None], rows]).tolist()
+        return Prompts(prefix[:, padding:], self.speaker[rows], self.target[rows], [self.phones[i] for i in places])
 
 
 def micro_batches(lengths: Tensor, micro: int | None = None) -> list[Tensor]:
