@@ -14,7 +14,7 @@ trajectories part from there, the marker says which executor built a stage, and 
 alone or in another stack.
 
 An optimiser that differentiates through policy or encoder by itself, beside the losses it yields, cannot be stacked with others:
-torch then says that a graph was freed.
+an error says so.
 """
 
 from __future__ import annotations
@@ -122,8 +122,7 @@ class Stack:
         members = [self.place[number] for number in who]
         columns = [list(column) for column in zip(*arguments, strict=True)]
         if kind == "backward":
-            self.policy.backward(members, *columns, keep=others)
-            return [None] * len(who)
+            return self._differentiated(members, *columns, keep=others)
         role, method, gradient, _ = cast(tuple[str, str, bool, int], kind)
         with torch.set_grad_enabled(gradient):
             if role == "codec":
@@ -132,6 +131,18 @@ class Stack:
                 return _in_a_row(getattr(getattr(self.models, role), method), columns)
             found: Sequence[Any] = getattr(getattr(self, role), method)(members, *columns)
             return found
+
+    def _differentiated(self, members: list[int], losses: list[Tensor], *, keep: bool) -> list[None]:
+        try:
+            self.policy.backward(members, losses, keep=keep)
+        except RuntimeError as error:
+            if "second time" not in str(error):
+                raise
+            raise RuntimeError(
+                "an optimiser of this stack differentiated through the policy by itself, which freed the members' common graph; "
+                "run its arms with --stack 1, or have it yield all that it differentiates as losses"
+            ) from error
+        return [None] * len(members)
 
     def _joined(self, who: list[int], models: list[Models]) -> list[Models]:
         assert not self.place, "all members join at once: it is the first that they ask"

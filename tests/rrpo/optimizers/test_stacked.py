@@ -321,3 +321,17 @@ def test_a_step_over_the_whole_cache_draws_the_same(monkeypatch: pytest.MonkeyPa
     for one, other in zip(wanted, stack.sample([0, 1, 2], prefixes, noises), strict=True):
         assert torch.equal(one.tokens, other.tokens)
         assert torch.equal(one.lengths, other.lengths)
+
+
+def test_an_optimiser_that_differentiates_by_itself_is_refused() -> None:
+    """It frees the graph that another member's loss shares."""
+    stack = stacked.Stack()
+    stack.place = {0: 0, 1: 1}
+    stack.policy = StackedPolicy(policies()[:2])
+    tokens = [torch.tensor([[1, 2], [3, 4]])] * 2
+    first, second = (
+        own.square().sum() for own in stack.policy.packed_logits([0, 1], PREFIXES, tokens, [torch.tensor([3, 3])] * 2)
+    )
+    torch.autograd.grad(first, list(stack.policy.weights.values()), allow_unused=True)
+    with pytest.raises(RuntimeError, match="with --stack 1, or have it yield"):
+        stack.answer("backward", [1], [(second,)], others=False)
