@@ -1,4 +1,4 @@
-"""What an update costs, singly and stacked, on a CPU or a GPU: ``python -m tests.benchmarks.update [--device cuda]``.
+"""What an update costs, singly and stacked, on a CPU or a GPU: ``python tests/benchmarks/update.py [--device cuda]``.
 
 Tables, of which ``--only`` names some. ``members``, ``batch``, ``length``, ``vocabulary``, ``width``: seconds an update of C
 policies one after another and stacked, against one of these sizes. ``executors``: the stack in each precision, and in a fixed
