@@ -26,6 +26,7 @@ from ablations.execution.stacking import refuse_mixed
 from ablations.grids import GRIDS
 from ablations.rendering.sheet import Sheet, Value
 from ablations.stats.statistics import Interval
+from rrpo.pipeline.executor import PRECISIONS
 from rrpo.profiles import PROFILES
 
 WIDTH = 150
@@ -137,8 +138,24 @@ def command(
             metavar="N|auto",
             help="Optimise the policies of N cells at once in one process; auto: on a GPU as many as its memory holds, "
             "on the CPU 1. All cells of a seed alike.",
+            rich_help_panel=HOW,
         ),
     ] = "1",
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="Of policy optimisations, all cells of a seed alike: fp32; tf32, on a GPU; bf16, the policy's products.",
+            rich_help_panel=HOW,
+        ),
+    ] = PRECISIONS[0],
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic",
+            help="On a GPU, add in a fixed order: the same bits again, but slower.",
+            rich_help_panel=HOW,
+        ),
+    ] = False,
     shard: Annotated[
         str,
         typer.Option(
@@ -191,11 +208,13 @@ def command(
             gpus_per_task=gpus_per_task,
             slurm=slurm or (),
             stack=stack,
+            precision=precision,
+            deterministic=deterministic,
             shard=shard,
             runs_dir=runs_dir,
         )
         made = plan.make(asked)
-        refuse_mixed(asked.cells, made.stages, asked.folder.root, asked.stack)
+        refuse_mixed(asked.cells, made.stages, asked.folder.root, asked.executor)
     estimator = Estimator(asked.folder.root, asked.device)
     lines = list(made.lines(estimator, cells=plan_only))
     if mode == JSON:

@@ -25,6 +25,7 @@ from ablations.tracking import curves
 from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import SAMPLES_FILE, Record
 from rrpo.pipeline.cell import Cell, collect
+from rrpo.pipeline.executor import SINGLE, Executor
 from rrpo.pipeline.missing import missing_below
 from rrpo.pipeline.stages import MARKER, Context, Stage, materialise, walk
 
@@ -63,12 +64,12 @@ def tasks(
     device: str,
     tracker: Tracker,
     estimator: Estimator,
-    stack: int = 1,
+    executor: Executor = SINGLE,
 ) -> list[Task]:
     """The graph below the cells, none of which is recorded, and below the optional results of ``amended``.
 
-    Policy optimisations go ``stack`` at a time. Ready tasks go by the first cell that needs them, so that seeds complete one
-    after the other; inside a cell the one with the longest way to the end goes first.
+    Policy optimisations go as many at a time as the executor has members. Ready tasks go by the first cell that needs them, so
+    that seeds complete one after the other; inside a cell the one with the longest way to the end goes first.
     """
     stages = missing_stages(cells, amended, store)
     order = {stage.key: position for position, stage in enumerate(stages)}
@@ -76,9 +77,9 @@ def tasks(
     first = _first_cell([*cells, *(cell for cell in amended if cell.hash not in recorded_here)], order)
     tail = _longest_tail(stages, estimator)
     priorities = {stage.key: (first[stage.key], -tail[stage.key], order[stage.key]) for stage in stages}
-    single = stage_tasks(stages, store, device, priorities)
+    single = stage_tasks(stages, store, device, priorities, executor)
     return (
-        stack_tasks(single, {stage_key(stage): stage for stage in stages}, stack)
+        stack_tasks(single, {stage_key(stage): stage for stage in stages}, executor.members)
         + [
             Task(
                 key=cell_key(cell),
@@ -108,7 +109,11 @@ def tasks(
 
 
 def stage_tasks(
-    stages: Sequence[Stage], store: Path, device: str, priorities: Mapping[str, tuple[float, ...]]
+    stages: Sequence[Stage],
+    store: Path,
+    device: str,
+    priorities: Mapping[str, tuple[float, ...]],
+    executor: Executor = SINGLE,
 ) -> list[Task]:
     """A task for each of ``stages``, with a priority by the stage's key."""
     keys = {stage.key for stage in stages}
@@ -117,8 +122,8 @@ def stage_tasks(
             key=stage_key(stage),
             title=str(stage),
             function="ablations.execution.jobs:build_stage",
-            arguments=(stage, store, device, None),
-            after_oom=(stage, store, device, SMALLER),
+            arguments=(stage, store, device, executor, None),
+            after_oom=(stage, store, device, executor, SMALLER),
             needs=frozenset(stage_key(child) for child in stage.inputs.values() if child.key in keys),
             priority=priorities[stage.key],
         )
@@ -152,17 +157,18 @@ def _longest_tail(stages: Sequence[Stage], estimator: Estimator) -> dict[str, fl
     return tail
 
 
-def build_stage(stage: Stage, store: Path, device: str, micro: int | None, report: Report) -> float:
+def build_stage(stage: Stage, store: Path, device: str, executor: Executor, micro: int | None, report: Report) -> float:
     """Build one stage, with at most ``micro`` samples a forward; the seconds it took.
 
     Raises ClaimedError where another live process builds it, `Interrupted` when this worker was asked to stop.
     """
-    materialise(stage, store, _watched(stage, store, _context(device, micro, report)))
+    alone = replace(executor, members=0)
+    materialise(stage, store, _watched(stage, store, _context(device, alone, micro, report)))
     return _seconds(stage, store)
 
 
 def build_stack(
-    stages: Sequence[Stage], store: Path, device: str, micro: int | None, report: Report
+    stages: Sequence[Stage], store: Path, device: str, executor: Executor, micro: int | None, report: Report
 ) -> list[float | Fault]:
     """Optimise several policies at once: the seconds of each (its share), or why it has no result.
 
@@ -170,7 +176,7 @@ def build_stack(
         Exception: Memory or disk did not suffice for all of them together.
     """
     found: list[float | Fault] = []
-    for stage, built in zip(stages, _stacked(stages, store, device, micro, report), strict=True):
+    for stage, built in zip(stages, _stacked(stages, store, device, executor, micro, report), strict=True):
         if isinstance(built, Path):
             found.append(_seconds(stage, store))
             continue
@@ -183,26 +189,36 @@ def build_stack(
     return found
 
 
-def build_member(stage: Stage, store: Path, device: str, micro: int | None, report: Report) -> float:
+def build_member(
+    stage: Stage, store: Path, device: str, executor: Executor, micro: int | None, report: Report
+) -> float:
     """A stack of one: what `build_stage` does, by the other executor."""
-    (built,) = _stacked([stage], store, device, micro, report)
+    (built,) = _stacked([stage], store, device, executor, micro, report)
     if isinstance(built, BaseException):
         raise built
     return _seconds(stage, store)
 
 
 def _stacked(
-    stages: Sequence[Stage], store: Path, device: str, micro: int | None, report: Report
+    stages: Sequence[Stage], store: Path, device: str, executor: Executor, micro: int | None, report: Report
 ) -> list[Path | BaseException]:
     from rrpo.optimizers import stacked
 
-    context = _context(device, micro, report)
+    context = _context(device, executor, micro, report)
     return stacked.build(stages, store, context, own=lambda stage, shared: _watched(stage, store, shared))
 
 
-def _context(device: str, micro: int | None, report: Report) -> Context:
+def _context(device: str, executor: Executor, micro: int | None, report: Report) -> Context:
     often = float(os.environ.get("RRPO_CHECKPOINT_SECONDS", Context.checkpoint_seconds))
-    return Context(device=device, report=report, stop=stopping, micro=micro, wait=False, checkpoint_seconds=often)
+    return Context(
+        device=device,
+        report=report,
+        stop=stopping,
+        micro=micro,
+        executor=executor,
+        wait=False,
+        checkpoint_seconds=often,
+    )
 
 
 def _watched(stage: Stage, store: Path, context: Context) -> Context:

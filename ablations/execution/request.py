@@ -20,6 +20,7 @@ from rrpo.corpus.config import ManifestConfig
 from rrpo.judges.protocol import JUDGES
 from rrpo.pipeline import world
 from rrpo.pipeline.cell import Cell
+from rrpo.pipeline.executor import PRECISIONS, SINGLE, Executor
 from rrpo.pipeline.stages import walk
 from rrpo.profiles import PROFILES, Profile, in_world
 from rrpo.settings import assignments, changed, check_used, differences
@@ -52,8 +53,8 @@ class Request:
     """Labels of the whole grid, those not asked for included."""
     settings: tuple[str, ...] = ()
     """What ``--set`` changed of the profile, with the value before, for people."""
-    stack: int = 1
-    """Cells whose policies are optimised at once in one process; 1: singly."""
+    executor: Executor = SINGLE
+    """How policy optimisations are computed."""
     shard: tuple[int, int] = (1, 1)
     """(i, n): only every n-th cell, from the i-th on, is run by this command."""
 
@@ -96,6 +97,8 @@ def request(
     gpus_per_task: float | None = None,
     slurm: Sequence[str] = (),
     stack: str = "1",
+    precision: str = PRECISIONS[0],
+    deterministic: bool = False,
     shard: str = "1/1",
     runs_dir: Path = Path("runs"),
 ) -> Request:
@@ -129,6 +132,7 @@ def request(
     packed = _packed(cells, folder, gpus_per_task, workers, launcher) if machine == "cuda" else packing.UNMEASURED
     where = launchers.checked(launcher, address, cpus_per_task, gpus_per_task, slurm, machine, packed)
     count = worker_count(workers, machine, packed)
+    members = stacking.size(stack, machine, cells, folder.root, *_shared(count))
     if retry is not None:
         choose("set of cells to --retry", retry, ("failed",))
     return Request(
@@ -142,7 +146,7 @@ def request(
         launcher=where,
         declared=declared,
         settings=tuple(f"{key} = {new} (was {old})" for key, (old, new) in differences(given, size).items()),
-        stack=stacking.size(stack, machine, cells, folder.root, *_shared(count)),
+        executor=Executor(members, _precision(precision, machine), deterministic),
         shard=_shard(shard, len(cells)),
     )
 
@@ -233,6 +237,14 @@ def _packed(
     stages = walk(*(stage for cell in cells for stage in cell.stages.values()))
     smallest = min(environment.gpus().values(), default=None)
     return packing.tasks_a_gpu(stages, Estimator(folder.root, "cuda"), smallest)
+
+
+def _precision(name: str, machine: str) -> str:
+    if choose("--precision", name, PRECISIONS) == "tf32" and machine != "cuda":
+        raise InputError(
+            "TF32 is a GPU's", got=f"--precision tf32 on {machine}", fix="leave it out, or use --device cuda"
+        )
+    return name
 
 
 def _shared(workers: int) -> tuple[int | None, int]:

@@ -108,7 +108,7 @@ def _start(plan: Plan) -> Tracker:
     request = plan.request
     first = Tracker(request.folder, request.grid, environment.git_state(), environment.describe(request.device))
     params = {"device": request.device, "workers": str(request.workers), "launcher": request.launcher.name}
-    params["stack"] = str(request.stack)
+    params["executor"] = str(request.executor) or "single"
     params |= {"set": "; ".join(request.settings)} if request.settings else {}
     return first.start_invocation(request.cells, params)
 
@@ -170,7 +170,7 @@ class GridRun:
             request.device,
             self.tracker,
             self.estimator,
-            request.stack,
+            request.executor,
         )
         with self._display:
             Scheduler(graph, pool, request.folder.logs, self, fail_fast=request.fail_fast).run()

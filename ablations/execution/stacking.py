@@ -7,6 +7,7 @@ trajectories part from there, so all cells of a seed are optimised by one execut
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -20,22 +21,21 @@ from ablations.execution.launchers.pool import Task
 from ablations.judges import tuning
 from rrpo.identity import content_hash
 from rrpo.pipeline.cell import Cell
+from rrpo.pipeline.executor import MARK, PRECISIONS, STACKED, Executor
 from rrpo.pipeline.stages import MARKER, Stage, walk
 
-STACKED = "optimize"
-"""Name of the stages that can be stacked."""
 COMMON = ("codec", "recogniser", tuning().name)
 """Roles of the inputs that a stack's members share; `rrpo.optimizers.stacked.COMMON`."""
-SINGLE = "single"
-"""What built a stage whose marker names no executor."""
+NO_NUMBER = re.compile(r"\(\d+\)")
+"""Of how many members a stack is, which may differ within a seed."""
 
 
 def size(text: str, device: str, cells: Sequence[Cell], store: Path, gpu_mib: int | None, tasks: int) -> int:
-    """How many cells are optimised at once, by ``--stack N|auto``; 1: singly.
+    """How many cells are optimised at once, by ``--stack N|auto``; 0: each by itself.
 
     Args:
         text: The option.
-        device: On the CPU, ``auto`` is 1: see docs/performance.md.
+        device: On the CPU, ``auto`` is 0: see docs/performance.md.
         cells: What is asked for.
         store: Where stages lie whose memory was measured.
         gpu_mib: Memory of a GPU.
@@ -44,11 +44,15 @@ def size(text: str, device: str, cells: Sequence[Cell], store: Path, gpu_mib: in
     if text != "auto":
         if not text.isdecimal():
             raise InputError("--stack takes a number of cells, or auto", got=text, fix="for example --stack 8")
-        return positive("--stack", int(text))
+        return _several(positive("--stack", int(text)))
     if device != "cuda":
-        return 1
+        return 0
     stages = [stage for stage in walk(*(s for cell in cells for s in cell.stages.values())) if stage.name == STACKED]
-    return packing.members_a_stack(stages, Estimator(store, device), gpu_mib, tasks)
+    return _several(packing.members_a_stack(stages, Estimator(store, device), gpu_mib, tasks))
+
+
+def _several(members: int) -> int:
+    return members if members > 1 else 0
 
 
 def stack_tasks(tasks: Sequence[Task], stages: Mapping[str, Stage], size: int) -> list[Task]:
@@ -57,9 +61,9 @@ def stack_tasks(tasks: Sequence[Task], stages: Mapping[str, Stage], size: int) -
     Args:
         tasks: Of `ablations.execution.jobs.stage_tasks`.
         stages: The stage of each by the task's key.
-        size: Most members; at 1 nothing changes.
+        size: Most members; at 0 nothing changes.
     """
-    if size == 1:
+    if not size:
         return list(tasks)
     alike: dict[tuple[str, ...], list[Task]] = defaultdict(list)
     for task in sorted(tasks, key=lambda task: task.priority):
@@ -90,16 +94,16 @@ def _together(members: Sequence[Task]) -> Task:
 
 
 def executor(stage: Stage, store: Path) -> str | None:
-    """``single`` or ``stacked``: what built a stage; None before it is built."""
+    """What built a stage, as words of `Executor` without the stack's size; None before it is built."""
     path = stage.path(store) / MARKER
     if not path.is_file():
         return None
-    return str(json.loads(path.read_text()).get("executor", SINGLE)).partition("(")[0]
+    return NO_NUMBER.sub("", json.loads(path.read_text()).get(MARK, ""))
 
 
-def refuse_mixed(cells: Sequence[Cell], missing: Iterable[Stage], store: Path, size: int) -> None:
+def refuse_mixed(cells: Sequence[Cell], missing: Iterable[Stage], store: Path, chosen: Executor) -> None:
     """Raises InputError where a seed has policy optimisations by another executor than the one that would build the rest."""
-    wanted = SINGLE if size == 1 else "stacked"
+    wanted = NO_NUMBER.sub("", str(chosen))
     lacking = {stage.key for stage in missing if stage.name == STACKED}
     by_seed: dict[int, set[str]] = defaultdict(set)
     for cell in cells:
@@ -112,10 +116,16 @@ def refuse_mixed(cells: Sequence[Cell], missing: Iterable[Stage], store: Path, s
             if (found := executor(stage, store)) not in (None, wanted):
                 raise InputError(
                     f"seed {cell.seed} was begun by another executor, and one seed's arms are compared with each other",
-                    got=f"{found} optimisation of {cell.name}, and --stack {size} for the rest",
-                    fix=f"go on with {'--stack 1' if found == SINGLE else '--stack 2 or more'}, "
-                    "or use other seeds or another --runs-dir",
+                    got=f"{cell.name} optimised with {_options(found)}, and {_options(wanted)} for the rest",
+                    fix=f"go on with {_options(found)}, or use other seeds or another --runs-dir",
                 )
+
+
+def _options(words: str) -> str:
+    """The options that choose an executor."""
+    precision = next((name for name in PRECISIONS if name in words), PRECISIONS[0])
+    stack = "--stack 2 or more" if "stacked" in words else "--stack 1"
+    return f"{stack} --precision {precision}" + " --deterministic" * ("deterministic" in words)
 
 
 def _optimisations(cell: Cell) -> Iterator[Stage]:

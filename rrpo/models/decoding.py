@@ -1,7 +1,7 @@
 """One-token steps of a Qwen2 decoder with a preallocated key-value cache.
 
 Only the loop over new tokens and its attention are here; the layers are `rrpo.models.transformer`'s. A tiny model spends its
-roll-outs in the library's per-call bookkeeping (``tests/benchmarks/diffro_step.py`` prints the ratio). A test holds the logits
+roll-outs in the library's per-call bookkeeping (``tests/benchmarks/update.py`` prints the ratio). A test holds the logits
 equal to the parallel forward's.
 """
 

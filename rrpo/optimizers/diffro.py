@@ -70,7 +70,7 @@ class DiffRO(PolicyOptimizer):
         for part in split(models, batch):
             noise = [
                 uniform((n, codes), config.seed, "gumbel noise", batch.step, row, device=device)
-                for row, n in zip(part.rows.tolist(), part.rollout.counts.tolist(), strict=True)
+                for row, n in torch.stack([part.rows, part.rollout.counts], 1).tolist()
             ]
             yield relaxed_loss(models, part, torch.cat(noise), config, tau)
 
@@ -90,7 +90,7 @@ def relaxed_loss(models: Models, part: MicroBatch, noise: Tensor, config: Optimi
 
     prompts, rollout = part.prompts, part.rollout
     scores = score(models, part, config.penalty)
-    packed = F_.pad(rollout.tokens, (0, 1))[rollout.scored]
+    packed = rollout.pick(F_.pad(rollout.tokens, (0, 1)), len(scores.logits))
     soft = soft_tokens(scores.logits[:, : models.policy.codes], packed, noise, tau, config.relaxation)
     codes = rollout.padded(straight_through(soft, packed, models.codec.codebook))[:, :-1]
     F, frames = models.codec.decode_codes(codes, rollout.lengths, prompts.speaker)

@@ -151,7 +151,7 @@ class EmoDPO(PolicyOptimizer):
         for place, name in enumerate(SIDES):
             prefix, said = side(state, name, pairs)
             logits = policy.packed_logits(prefix, said.tokens, said.counts)
-            drawn = predicted(said, policy.codes)
+            drawn = predicted(said, logits)
             log_p = logits.log_softmax(-1)
             own = log_p.gather(1, drawn[:, None])[:, 0]
             change = said.sums(own) - state["reference"][pairs, place]

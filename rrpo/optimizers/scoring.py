@@ -68,14 +68,15 @@ def score(models: Models, part: MicroBatch, penalty: str = "kl") -> Scores:
     return Scores(logits, log_p, kl, part.rollout.sums(chi2))
 
 
-def predicted(rollout: Rollout, eos: int) -> Tensor:
-    """``[P]``: what stands at the scored positions, the tokens and eos, the class ``eos``."""
-    return F_.pad(rollout.tokens, (0, 1)).scatter(1, rollout.lengths[:, None], eos)[rollout.scored]
+def predicted(rollout: Rollout, logits: Tensor) -> Tensor:
+    """``[P]``: what stands at the scored positions, of which ``logits [P, V + 1]`` are: the tokens and eos, the last class."""
+    values = F_.pad(rollout.tokens, (0, 1)).scatter(1, rollout.lengths[:, None], logits.shape[1] - 1)
+    return rollout.pick(values, len(logits))
 
 
 def sampled_log_probs(rollout: Rollout, logits: Tensor) -> Tensor:
     """``[P]``: log-probabilities of what was sampled, eos included, under ``logits [P, V + 1]``; with gradient."""
-    drawn = predicted(rollout, logits.shape[1] - 1)
+    drawn = predicted(rollout, logits)
     return logits.log_softmax(-1).gather(1, drawn[:, None])[:, 0]
 
 

@@ -27,6 +27,7 @@ from typing import Any
 from rrpo.identity import canonical, content_hash
 from rrpo.pipeline.claims import Claim, Claims, kept
 from rrpo.pipeline.errors import ClaimedError, failure_kind
+from rrpo.pipeline.executor import MARK, SINGLE, Executor
 from rrpo.pipeline.memory import forget_peak, peak_device_mib
 from rrpo.pipeline.progress import noted, progress_file
 from rrpo.pipeline.provenance import built_with
@@ -43,7 +44,7 @@ class Clock:
     """Seconds spent on one stage, those that its checkpoint brings from earlier attempts among them."""
 
     def __init__(self, share: float = 1.0) -> None:
-        """``share`` of the time is this stage's, see `Context.share`."""
+        """``share`` of the time is this stage's, see `Executor.share`."""
         self.start = time.monotonic()
         self.share = share
         self.earlier = 0.0
@@ -77,10 +78,8 @@ class Context:
     """Of the stage that is built."""
     join: Callable[[Any], Any] = lambda models: models
     """What a policy optimisation makes of the models that it has loaded; see `rrpo.optimizers.stacked`."""
-    share: float = 1.0
-    """Of the process's time and GPU memory, what is the stage's: 1 / C where C are built together."""
-    marks: Mapping[str, str] = field(default_factory=dict)
-    """What else the result's marker says of how it was built."""
+    executor: Executor = SINGLE
+    """How it is computed; noted in the result's marker."""
     wait: bool = True
     """Whether to wait for a stage that another process builds; otherwise ClaimedError is raised."""
 
@@ -193,11 +192,14 @@ def _build(stage: Stage, store: Path, inputs: Mapping[str, Path], claim: Claim, 
     checkpoints = store / "checkpoints" / final.name
     note = progress_file(store, final.name)
     report = noted(context.report, note)
-    own = dataclasses.replace(context, clock=Clock(context.share), checkpoints=checkpoints, report=report)
+    executor = context.executor.of(stage.name)
+    clock = Clock(executor.share)
+    own = dataclasses.replace(context, clock=clock, checkpoints=checkpoints, report=report, executor=executor)
     try:
         forget_peak(context.device)
         module, function = stage.build.split(":")
-        getattr(importlib.import_module(module), function)(stage.config, inputs, partial, own)
+        with own.executor.applied():
+            getattr(importlib.import_module(module), function)(stage.config, inputs, partial, own)
         _write_marker(partial / MARKER, stage, own)
         with ThreadPoolExecutor(16) as pool:  # file systems flush many at once as fast as one
             list(pool.map(flush, [*partial.rglob("*"), partial]))
@@ -237,7 +239,8 @@ def _write_marker(path: Path, stage: Stage, context: Context) -> None:
         "device": device,
         "bytes": sum(file.stat().st_size for file in path.parent.rglob("*") if file.is_file()),
         "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "peak_device_mib": peak if peak is None else round(peak * context.share),
+        "peak_device_mib": peak if peak is None else round(peak * context.executor.share),
     } | built_with(device)
-    record |= context.marks
+    if executor := str(context.executor):
+        record[MARK] = executor
     path.write_text(json.dumps(record, indent=1))
