@@ -13,10 +13,11 @@ from scipy.stats import pearsonr
 from synthetic import Fake, grid, record
 
 from ablations.grids import full, sensitivity
+from ablations.outcomes import rollouts
 from ablations.stats.inference import wilson
 from ablations.stats.statistics import t_interval
 from reports.loading import Selection
-from reports.tables import ablation, hacked_seeds, main, reward_models, rollouts
+from reports.tables import ablation, hacked_seeds, main, reward_models
 from rrpo.pipeline import dataflow
 from rrpo.profiles import SMOKE
 
