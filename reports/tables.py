@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from ablations.components import COMPONENTS
+from ablations.components import COMPONENTS, component
 from ablations.judges import gold, tuning
 from ablations.outcomes import COSTS, all_outcomes, find, hacked_share, shown
 from ablations.rendering.sheet import Column, Sheet, Value
@@ -20,9 +20,11 @@ from ablations.stats.family import PRIMARY_OUTCOME
 from ablations.stats.inference import correlation, wilson
 from ablations.stats.statistics import Interval, t_interval
 from ablations.tracking.records import Record
+from reports import manipulation
 from reports.factorial import GAP, ORACLE, gap_closed
 from reports.loading import Selection
 from rrpo.arms import BASE, RRPO, name_of
+from rrpo.regularizers import CONTROLS
 
 HACKED = 0.1
 """A seed *hacked* when its hacked share ends this much above its start (the SFT policy under the same reward model)."""
@@ -164,8 +166,15 @@ def reward_models(selection: Selection) -> Sheet | None:
         "change that the reward's gradient predicts with the reward model's own true change (own), and with the change of the "
         f"{tuning().label}'s log-probability (judge), which takes agreement of the two on such swaps as well.",
     )
+    controls = {
+        arm: manipulation.check(selection.records, component(arm), difference(arm, BASE))
+        for arm in selection.arms
+        if arm in CONTROLS
+    }
     head = (Column("arm", "RM of arm"), Column("n", "n", "count"))
-    return Sheet("reward_models", "Reward models", (*head, *columns), tuple(rows), notes, FRAMES)
+    return Sheet(
+        "reward_models", "Reward models", (*head, *columns), tuple(rows), (*notes, *manipulation.note(controls)), FRAMES
+    )
 
 
 def domain(name: str) -> str:
