@@ -263,7 +263,8 @@ def uptake_of(kind: str, emotion: str) -> Outcome:
             return {}
         own = (samples["target"] == emotion).to_numpy(bool)
         heard = samples[flag].to_numpy(bool)
-        asked, others = (_by_step(samples, lambda _, of=of: (heard, of)) for of in (own, ~own))
+        asked = _by_step(samples, lambda _: (heard, own))
+        others = _by_step(samples, lambda _: (heard, ~own))
         return {step: asked[step] - others[step] for step in asked}
 
     flag = f"{ARTEFACT}{kind}"

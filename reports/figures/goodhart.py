@@ -55,9 +55,8 @@ def goodhart(records: Sequence[Record], out: Path) -> list[Path]:
         figure.supxlabel("√KL to the SFT policy (√nats a token)", fontsize=7.5)
         figure.supylabel("accuracy of the target emotion", fontsize=7.5)
         if lines_of := {line.get_label(): line for line in itertools.chain(*drawn)}:
-            figure.legend(
-                lines_of.values(), lines_of, loc="outside upper right", frameon=False, fontsize=6.5, ncols=len(lines_of)
-            )
+            handles = list(lines_of.values())
+            figure.legend(handles=handles, loc="outside upper right", frameon=False, fontsize=6.5, ncols=len(handles))
         return save(figure, out, "goodhart")
 
 
