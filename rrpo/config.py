@@ -394,12 +394,15 @@ class GradientsConfig:
     """That optimisation."""
     batches: int = 24
     """Batches of roll-outs, each of one gradient, for every optimiser the same."""
-    reference_batches: int = 96
-    """Other batches, whose mean gradient by REINFORCE stands for the true one."""
+    reference_batches: int = 384
+    """Other batches, whose mean gradient by REINFORCE stands for the true one: 12,288 roll-outs, of which column
+    ``reference_noise`` says whether they were enough."""
     batch: int = 32
     """Roll-outs a batch."""
     prompts: int = 100
     """Evaluation prompts, the first, on which a step along the mean gradient is measured."""
+    continuations: int = 4
+    """Times that an utterance is continued anew from a swapped token on, `rrpo.diagnostics.redrawn`; 2 or more."""
     kl: float = 0.05
     """How far that step goes: KL to the policy that it starts from, nats a token."""
 
