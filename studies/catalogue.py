@@ -30,7 +30,13 @@ from rrpo.regularizers import REGULARIZERS, Knob, configured, switched_on
 Knobs = Mapping[str, Any]
 """Knob -> number or text."""
 TUNE = "tune-arm"
-TAUS: dict[str, tuple[float, ...]] = {"1": (1.0,), "2-1": (2.0, 1.0), "2-1-0.8": (2.0, 1.0, 0.8), "0.5": (0.5,)}
+TAUS: dict[str, tuple[float, ...]] = {
+    "1": (1.0,),
+    "2-1": (2.0, 1.0),
+    "2-1-0.8": (2.0, 1.0, 0.8),
+    "0.5": (0.5,),
+    "2": (2.0,),
+}
 """Schedules of the relaxation's temperature by name; 2-1-0.8 is HPRO's."""
 NAMES = {taus: name for name, taus in TAUS.items()}
 
