@@ -122,7 +122,7 @@ def regularizers_relative() -> Study:
 def policy() -> Study:
     """DiffRO's own knobs on the full RRPO reward model: learning rate, beta, temperature schedule."""
     space: dict[str, BaseDistribution] = {
-        "lr": FloatDistribution(2e-5, 2e-3, log=True),
+        "lr": FloatDistribution(2e-5, 5e-3, log=True),
         "beta": FloatDistribution(1e-4, 0.1, log=True),
         "tau": CategoricalDistribution(tuple(TAUS)),
     }
