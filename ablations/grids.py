@@ -179,6 +179,8 @@ class Grid:
     """Default number of seeds."""
     first_seed: int = FIRST_SEED
     """The first of them, by default."""
+    screen: bool = False
+    """Whether its arms are only screened: estimates and intervals, nothing is tested."""
 
 
 GRIDS: Registry[Grid] = Registry("grid")
@@ -190,8 +192,8 @@ GRIDS.register("full", Grid(cells=full, seeds=8))
 GRIDS.register("shortcut", Grid(cells=shortcut))
 GRIDS.register("sensitivity", Grid(cells=sensitivity))
 GRIDS.register("rm", Grid(cells=rm))
-GRIDS.register("guidance", Grid(cells=guidance, seeds=3))
-GRIDS.register("baselines", Grid(cells=other_systems, seeds=3))
+GRIDS.register("guidance", Grid(cells=guidance, seeds=3, screen=True))
+GRIDS.register("baselines", Grid(cells=other_systems, seeds=3, screen=True))
 
 
 def scale_batches(profile: Profile, factor: int) -> Profile:

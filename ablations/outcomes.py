@@ -20,6 +20,7 @@ from ablations.judges import Judge, gold, registered
 from ablations.rendering.sheet import Column
 from ablations.stats.contrasts import Values
 from ablations.tracking.records import Record
+from rrpo.corpus.config import ARTEFACTS, EMOTIONS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +30,8 @@ PHONE_ERROR_BOUND = 0.3
 ARTEFACT = "artefact_"
 """Prefix of the sample table's flags, one a kind of artefact."""
 Masks = tuple[NDArray[np.bool_], NDArray[np.bool_]]
+ByStep = Callable[["pd.DataFrame"], dict[float, float]]
+"""Of a table of samples: step -> value; empty where a column is missing."""
 Share = Callable[["pd.DataFrame"], "Masks | None"]
 """Of a table of samples: which are counted, and out of which; None where a column that decides it is missing."""
 UNIT_WORDS = {"percent": ", %", "gain": ", points"}
@@ -101,25 +104,32 @@ def followed(name: str, label: str, column: str, unit: str = "percent", directio
     return Outcome(name=name, label=label, read=read, unit=unit, direction=direction, curve=curve)
 
 
-def sampled(name: str, label: str, share: Share, direction: int = 0, note: str = "", by: str = "") -> Outcome:
-    """An outcome that is a ``share`` of a checkpoint's samples; ``by`` names the judge that it goes by, if any."""
+def from_samples(
+    name: str, label: str, by_step: ByStep, unit: str = "percent", direction: int = 0, note: str = "", by: str = ""
+) -> Outcome:
+    """An outcome that ``by_step`` reads off the samples of each checkpoint; ``by`` names the judge that it goes by, if any."""
 
-    def shares(record: Record) -> dict[float, float]:
-        """Step -> share, counted once a record."""
+    def found(record: Record) -> dict[float, float]:
+        """Step -> value, counted once a record."""
         key = (name, by)
         if key not in record.shares:
-            record.shares[key] = _by_step(record.samples, share)
+            record.shares[key] = by_step(record.samples)
         return record.shares[key]
 
     def curve(record: Record) -> NDArray[np.float64]:
-        found = shares(record)
-        return np.array([found.get(step, math.nan) for step in record.points.get("step", ())], float)
+        values = found(record)
+        return np.array([values.get(step, math.nan) for step in record.points.get("step", ())], float)
 
     def read(record: Record) -> float:
-        found = shares(record)
-        return found[max(found)] if found else math.nan
+        values = found(record)
+        return values[max(values)] if values else math.nan
 
-    return Outcome(name=name, label=label, read=read, direction=direction, curve=curve, note=note)
+    return Outcome(name=name, label=label, read=read, unit=unit, direction=direction, curve=curve, note=note)
+
+
+def sampled(name: str, label: str, share: Share, direction: int = 0, note: str = "", by: str = "") -> Outcome:
+    """An outcome that is a ``share`` of a checkpoint's samples."""
+    return from_samples(name, label, partial(_by_step, share=share), direction=direction, note=note, by=by)
 
 
 def _by_step(samples: pd.DataFrame, share: Share) -> dict[float, float]:
@@ -221,26 +231,21 @@ def reward_variance() -> Outcome:
     curve is that of the policy's own samples at each checkpoint.
     """
 
-    def by_step(record: Record) -> dict[float, float]:
-        samples = record.samples
+    def by_step(samples: pd.DataFrame) -> dict[float, float]:
         if not {"step", "target", "proxy_logprob"} <= set(samples.columns):
             return {}
         steps = sorted(set(samples["step"].tolist()))
         return {step: _pooled_variance(samples[samples["step"] == step]) for step in steps}
 
-    def read(record: Record) -> float:
-        found = by_step(record)
+    def at_first(record: Record) -> float:
+        found = by_step(record.samples)
         return found[min(found)] if found else math.nan
-
-    def curve(record: Record) -> NDArray[np.float64]:
-        found = by_step(record)
-        return np.array([found.get(step, math.nan) for step in record.points.get("step", ())], float)
 
     note = (
         "Var[r]: variance of log p(target), by the arm's reward model, over the SFT policy's samples, within target emotions; a "
         "reward of low variance is a flat objective, whatever its accuracy (arXiv 2503.15477)."
     )
-    return Outcome(name="reward_variance", label="Var[r] at SFT", read=read, unit="plain", curve=curve, note=note)
+    return replace(from_samples("reward_variance", "Var[r] at SFT", by_step, unit="plain", note=note), read=at_first)
 
 
 def _pooled_variance(rows: pd.DataFrame) -> float:
@@ -248,6 +253,55 @@ def _pooled_variance(rows: pd.DataFrame) -> float:
     groups = rows.groupby("target")["proxy_logprob"]
     freedom = len(rows) - groups.ngroups
     return float(((rows["proxy_logprob"] - groups.transform("mean")) ** 2).sum()) / freedom if freedom else math.nan
+
+
+def uptake_of(kind: str, emotion: str) -> Outcome:
+    """P(artefact | target e) - P(artefact | other target) of one planted kind, the shortcut of the emotion e."""
+
+    def by_step(samples: pd.DataFrame) -> dict[float, float]:
+        if not {"target", flag} <= set(samples.columns):
+            return {}
+        own = (samples["target"] == emotion).to_numpy(bool)
+        heard = samples[flag].to_numpy(bool)
+        asked = _by_step(samples, lambda _: (heard, own))
+        others = _by_step(samples, lambda _: (heard, ~own))
+        return {step: asked[step] - others[step] for step in asked}
+
+    flag = f"{ARTEFACT}{kind}"
+    return from_samples(f"uptake_{kind}", f"uptake of {kind} ({emotion})", by_step, unit="gain", direction=-1)
+
+
+def spent(name: str, label: str, total: Callable[[Record], float], unit: str = "count") -> Outcome:
+    """A cost: its ``total`` at the last checkpoint, at the others the part of it that their updates are of all."""
+
+    def curve(record: Record) -> NDArray[np.float64]:
+        steps = np.asarray(record.points.get("step", ()), float)
+        return steps * (total(record) / max(1.0, np.max(steps, initial=0.0)))
+
+    return Outcome(name=name, label=label, read=total, unit=unit, direction=-1, curve=curve)
+
+
+def rollouts(record: Record) -> float:
+    """Samples that the optimisation drew: steps x batch, NaN where there was none."""
+    return _ran_with(record, "steps") * _ran_with(record, "batch")
+
+
+def training_seconds(record: Record) -> float:
+    """What the optimisation took, its evaluations included; NaN where there was none."""
+    return at_end(record, "seconds_optimized") if math.isfinite(rollouts(record)) else math.nan
+
+
+def reward_model_calls(record: Record) -> float:
+    """Samples that reward models heard in the optimisation: roll-outs x members that are asked."""
+    config = record.config
+    asked = config.get("arm.combination", "null") not in ("null", '"weights"')
+    return rollouts(record) * (float(config["arm.members"]) if asked else 1.0)
+
+
+def _ran_with(record: Record, name: str) -> float:
+    """A parameter of the optimisation; in older records what the arm overrides, else the profile's."""
+    found = (record.params.get(prefix + name, "null") for prefix in ("optimize.", "arm.", "profile.optimize."))
+    return float(next((value for value in found if value != "null"), math.nan))
 
 
 OUTCOMES: list[Outcome] = [
@@ -266,6 +320,15 @@ OUTCOMES: list[Outcome] = [
 OVEROPTIMISATION: list[Outcome] = [gamma(gold()), reward_variance()]
 """Of a whole run: in the table of over-optimisation, and by name wherever an outcome is asked for."""
 
+UPTAKE_BY_KIND: list[Outcome] = [uptake_of(kind, emotion) for kind, emotion in zip(ARTEFACTS, EMOTIONS, strict=True)]
+"""The mean of which is the outcome ``uptake``."""
+COSTS: list[Outcome] = [
+    spent("seconds_optimized", "training, s", training_seconds),
+    spent("rollouts", "roll-outs", rollouts),
+    spent("rm_calls", "RM calls", reward_model_calls),
+]
+"""What an optimisation took; arms that are not optimised have none."""
+
 
 def all_outcomes() -> list[Outcome]:
     """`OUTCOMES`, and the accuracy by every judge of a plugin, which is shown where a record has it."""
@@ -280,7 +343,8 @@ def find(name: str) -> Outcome:
     """The declared outcome of that name, or else that column of the points or that scalar."""
     rate = name.endswith(("accuracy", "rate")) or "accuracy_" in name
     other = followed(name, name.replace("_", " "), name, "percent" if rate else "plain")
-    return next((outcome for outcome in [*all_outcomes(), *OVEROPTIMISATION] if outcome.name == name), other)
+    declared = [*all_outcomes(), *OVEROPTIMISATION, *UPTAKE_BY_KIND, *COSTS]
+    return next((outcome for outcome in declared if outcome.name == name), other)
 
 
 def measured(outcome: Outcome, records: Sequence[Record]) -> bool:

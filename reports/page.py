@@ -74,14 +74,14 @@ PARTS = (
         title="Over-optimisation",
         line="How far the proxy runs away from gold, how often a policy collapses, and what stopping early would have kept.",
         figures=("goodhart", "training"),
-        tables=("overoptimisation", "at_kl", "early_stopped"),
+        tables=("overoptimisation", "at_kl", "at_rollouts", "at_seconds", "early_stopped"),
     ),
     Part(
         name="hacking",
         title="What is hacked",
         line="Planted artefacts that the policy takes up, confusions, and what the samples look like.",
         figures=("confusion", "spectrograms"),
-        tables=("uptake",),
+        tables=("uptake", "uptake_by_kind"),
     ),
     Part(
         name="reward-models",

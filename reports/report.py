@@ -12,7 +12,7 @@ from ablations.outcomes import find, measured
 from ablations.rendering.sheet import Sheet
 from ablations.stats.family import PRIMARY_OUTCOME
 from reports import (
-    at_kl,
+    at_equal,
     controls,
     early_stopped,
     effects,
@@ -100,7 +100,7 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
         recognition.sheet(selection),
         recognition.effects(selection),
         overoptimisation.sheet(selection),
-        at_kl.sheet(selection),
+        *at_equal.sheets(selection),
         early_stopped.sheet(selection),
         evaluators.sheet(selection, matrices),
         evaluators.matrix_sheet(selection, matrices),

@@ -42,11 +42,19 @@ COMBINATIONS = {
 """How several reward models make one, R_m being member m's log p of the target emotion."""
 ADV_NORMS = ("absolute", "relative")
 """As in the paper, or as a fraction of ||h'||."""
-RELAXATIONS = ("gumbel", "probabilities")
-"""Gumbel-Softmax conditioned on the sampled token, or the policy's own probabilities."""
+RELAXATIONS = {
+    "gumbel": Form(
+        "softmax((l + G) / τ), G with argmax(l + G) = the sampled token", "DiffRO (arXiv 2507.05911); 1411.0030"
+    ),
+    "probabilities": Form("softmax(l / τ)", "the same without noise; ours"),
+}
+"""What stands for a sampled token in the gradient: Gumbel-Softmax conditioned on it, or the policy's own probabilities."""
 SCHEDULES = ("constant", "linear", "cosine")
 """Of the policy's learning rate after its warm-up: unchanged, or to zero at the last update."""
-PENALTIES = ("kl", "chi2")
+PENALTIES = {
+    "kl": Form("sum_t sum_k p log(p / q)", "DiffRO (arXiv 2507.05911), Eq. 6"),
+    "chi2": Form("sum_t [sum_k p^2 / q - 1]", "Huang et al. 2024 (arXiv 2403.03185), position by position"),
+}
 """What holds the policy at the SFT policy: KL(pi || pi_SFT), or the chi-squared divergence, which weighs large ratios more."""
 RM_DATA = ("biased", "oracle")
 """With the planted shortcut, or large and unbiased."""
@@ -384,12 +392,15 @@ class GradientsConfig:
     """That optimisation."""
     batches: int = 24
     """Batches of roll-outs, each of one gradient, for every optimiser the same."""
-    reference_batches: int = 96
-    """Other batches, whose mean gradient by REINFORCE stands for the true one."""
+    reference_batches: int = 384
+    """Other batches, whose mean gradient by REINFORCE stands for the true one: 12,288 roll-outs, of which column
+    ``reference_noise`` says whether they were enough."""
     batch: int = 32
     """Roll-outs a batch."""
     prompts: int = 100
     """Evaluation prompts, the first, on which a step along the mean gradient is measured."""
+    continuations: int = 4
+    """Times that an utterance is continued anew from a swapped token on, `rrpo.diagnostics.redrawn`; 2 or more."""
     kl: float = 0.05
     """How far that step goes: KL to the policy that it starts from, nats a token."""
 

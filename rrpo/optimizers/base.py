@@ -77,6 +77,7 @@ class Loss:
 
 class PolicyOptimizer(Protocol):
     """Base class of optimisers: a frozen dataclass whose fields (numbers, text, switches) are its options.
+    `rrpo.plugins.searched` declares those that studies search.
 
     Randomness comes from `rrpo.seeding.uniform`, keyed by ``config.seed``, a name, the step and the row, and never from a global
     generator: arms of one seed then share their noise, and a resumed run draws what an undisturbed one would have drawn.
@@ -86,6 +87,9 @@ class PolicyOptimizer(Protocol):
     version: ClassVar[int] = 0
     """Of an optimiser of this package: raised when what it computes changes, so that its cells become stale and no others. 0 for
     DiffRO, which the version of the stage guards, and for plugins, which the hash of their file guards."""
+
+    equation: ClassVar[str] = ""
+    """Its loss in one line."""
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from rrpo.optimizers.base import Batch, Loss, MicroBatch, PolicyOptimizer, State
 
@@ -53,6 +53,8 @@ class RelaxedLoss(Loss):
 @dataclass(frozen=True)
 class DiffRO(PolicyOptimizer):
     """DiffRO. Its settings are fields of `rrpo.config.OptimizeConfig`: τ, ``relaxation``, ``gradient_scale``."""
+
+    equation: ClassVar[str] = "w_e L_SER(F(tau)) + w_c L_CTC(F(tau)) + β KL(π || π_SFT), tau = softmax((l + G) / τ)"
 
     def updates(self, models: Models, batch: Batch, config: OptimizeConfig, state: State) -> Iterator[Iterator[Loss]]:
         """One update."""
