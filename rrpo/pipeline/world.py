@@ -118,10 +118,10 @@ def other_synthesisers() -> tuple[str, ...]:
 
 
 @cache
-def prompts(profile: Profile, texts: str, size: int, seed: int) -> Stage:
+def prompts(profile: Profile, texts: str, size: int, seed: int, speakers: str = "policy") -> Stage:
     """Texts with speaker and target emotion."""
     manifest = profile.manifests.get(texts)
-    config = PromptConfig(world=profile.world, texts=texts, size=size, seed=seed, manifest=manifest)
+    config = PromptConfig(world=profile.world, texts=texts, size=size, seed=seed, speakers=speakers, manifest=manifest)
     return Stage("prompts", "rrpo.corpus.prompts:build", config, label=f"prompts {texts}")
 
 
@@ -186,9 +186,9 @@ def registered_judge(profile: Profile, judge: Choice) -> Stage:
 
 
 @cache
-def speakers(profile: Profile) -> Stage:
-    """Mean voices of the policy's speakers; wants the speaker encoder's weights."""
-    inputs = {"speech": world_speech(profile, "judge_heldout"), "codec": codec(profile)}
+def speakers(profile: Profile, spoken: Stage | None = None) -> Stage:
+    """Mean voices of the policy's speakers, or of those in the speech ``spoken``; wants the speaker encoder's weights."""
+    inputs = {"speech": spoken or world_speech(profile, "judge_heldout"), "codec": codec(profile)}
     return Stage("speakers", "rrpo.judges.yardsticks:speakers", profile.speakers, inputs, "voices of the speakers")
 
 
@@ -213,9 +213,9 @@ def base(profile: Profile) -> Stage:
 
 
 @cache
-def eval_prompts(profile: Profile) -> Stage:
+def eval_prompts(profile: Profile, speakers: str = "policy") -> Stage:
     """The evaluation prompts, the same for every arm and seed; a checkpoint asks the first of them."""
-    return prompts(profile, "eval", profile.eval_prompts, 0)
+    return prompts(profile, "eval", profile.eval_prompts, 0, speakers)
 
 
 @cache
