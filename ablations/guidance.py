@@ -42,8 +42,8 @@ OUTCOMES = (
 )
 """Columns of the table; those that no cell has are left out."""
 NOTES = (
-    "KL: to the SFT policy; of ``zet``, to its own policy without guidance. Acoustic intensity: 0 is the speaker's neutral speech, "
-    "1 the mean of the emotion.",
+    "KL: to the SFT policy; of ``zet``, to its own policy without guidance. Acoustic intensity: 0 is the speaker's neutral "
+    "speech, 1 the mean of the emotion.",
     "``zet`` is asked for speakers that no policy and no reward model has heard, by neutral references; the last two columns are "
     "accuracies on such speakers' vectors (chance: 16.7 % for emotion).",
 )

@@ -29,8 +29,8 @@ class Prompt:
 
 
 def draw_prompts(world: WorldConfig, texts: str, n: int, seed: int, speakers: str = "policy") -> list[Prompt]:
-    """``n`` prompts from the text pool ``texts`` (``rl``, ``eval``), balanced over emotions and the ``speakers`` of a group, keyed
-    by ``seed``.
+    """``n`` prompts from the text pool ``texts`` (``rl``, ``eval``), balanced over emotions and a group's ``speakers``, keyed by
+    ``seed``.
     """
     emotions, voices, drawn, phones = draw_content(
         world, n, group_speakers(world, speakers), texts, ("prompts", texts, seed)
