@@ -248,7 +248,7 @@ class ZeroShotConfig(SftConfig):
 
     steps: int = 1200
     """Updates."""
-    lr: float = 1e-3
+    lr: float = 2e-3
     """Peak learning rate, cosine to zero."""
     utterances: int = 3000
     """By the policy's and the reward model's speakers, neutral ones among them; each is its own reference."""

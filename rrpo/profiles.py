@@ -176,7 +176,7 @@ QUICK = replace(
     name="quick",
     annotated=100,
     finetune=FinetuneConfig(steps=30, batch=16),
-    zero_shot=ZeroShotConfig(steps=500, utterances=1500),
+    zero_shot=ZeroShotConfig(steps=250, utterances=1500),
     optimize=OptimizeConfig(
         steps=16, batch=16, checkpoints=(0, 8, 16), eval_prompts=40, final_prompts=80, lr=1e-3, warmup=3
     ),

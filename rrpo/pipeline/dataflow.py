@@ -445,16 +445,19 @@ def listened(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
     """What one of `LISTENERS` hears in a cell's vocoded samples; it builds where the packages are installed."""
     config, reference = {
         "phonetics": (PhoneticsConfig(), {"third": world.third_judge(profile)}),
-        "voice": (
-            VoiceConfig(),
-            {"speakers": world.speakers(profile, None if arm.reversal is None else references(profile))},
-        ),
+        "voice": (VoiceConfig(), {"speakers": _voices(profile, arm)}),
         "naturalness": (profile.naturalness, {"predictor": world.predictor(profile)}),
     }[name]
     inputs = {"waves": vocoded(profile, arm, seed)} | reference
     if arm != (start := starting(arm)):
         inputs["sft"] = listened(profile, start, seed, name)
     return Stage(name, f"rrpo.judges.listeners:{name}", config, inputs, f"{name} seed {seed}")
+
+
+def _voices(profile: Profile, arm: ArmConfig) -> Stage:
+    """Mean voices of the speakers whom an arm is asked for."""
+    known = world.speakers(profile)
+    return known if arm.reversal is None else replace(known, inputs=known.inputs | {"speech": references(profile)})
 
 
 def intensity(profile: Profile, arm: ArmConfig, seed: int) -> Stage:

@@ -186,9 +186,9 @@ def registered_judge(profile: Profile, judge: Choice) -> Stage:
 
 
 @cache
-def speakers(profile: Profile, spoken: Stage | None = None) -> Stage:
-    """Mean voices of the policy's speakers, or of those in the speech ``spoken``; wants the speaker encoder's weights."""
-    inputs = {"speech": spoken or world_speech(profile, "judge_heldout"), "codec": codec(profile)}
+def speakers(profile: Profile) -> Stage:
+    """Mean voices of the policy's speakers; wants the speaker encoder's weights."""
+    inputs = {"speech": world_speech(profile, "judge_heldout"), "codec": codec(profile)}
     return Stage("speakers", "rrpo.judges.yardsticks:speakers", profile.speakers, inputs, "voices of the speakers")
 
 
