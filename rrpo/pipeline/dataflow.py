@@ -30,6 +30,7 @@ from rrpo.config import (
     RegularizerConfig,
 )
 from rrpo.corpus.config import EMOTIONS, SplitConfig
+from rrpo.errors import InputError
 from rrpo.identity import content_hash
 from rrpo.judges.config import (
     AssessConfig,
@@ -122,12 +123,13 @@ def zero_shot(profile: Profile, seed: int, *, reversal: float, tag_dropout: floa
     """The base policy fine-tuned to read speakers off references: it knows the unseen ones by theirs, and so does its codec.
 
     Raises:
-        ValueError: The profile has a user's own data.
+        InputError: The profile has a user's own data.
     """
     if profile.manifests:
-        raise ValueError(
-            "an arm with reversal is asked for speakers of the rendered world, and the profile has a user's own data "
-            f"({', '.join(profile.manifests)}); run it without manifests, or set ArmConfig.reversal to None"
+        raise InputError(
+            "an arm with reversal is asked for speakers of the rendered world, beside whom no data of your own can stand",
+            got=f"manifests for {', '.join(profile.manifests)}",
+            fix="run it without manifests, or leave out zet and every zet@...",
         )
     given, spoken = profile.zero_shot, _spoken(profile)
     split = SplitConfig(

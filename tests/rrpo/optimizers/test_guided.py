@@ -12,6 +12,7 @@ import torch
 
 from rrpo.config import ArmConfig, GuidedConfig, OptimizeConfig, PrefixClassifierConfig
 from rrpo.corpus.config import ManifestConfig
+from rrpo.errors import InputError
 from rrpo.judges.samples import Samples
 from rrpo.models.guidance import GUIDANCE
 from rrpo.models.policy import Policy
@@ -131,5 +132,5 @@ def test_unseen_speakers_are_of_the_rendered_world_and_not_optimised() -> None:
     with pytest.raises(ValueError, match=r"reversal must be in \[0, inf\)"):
         replace(dataflow.SFT, reversal=-1.0)
     mine = replace(QUICK, manifests={"sft": ManifestConfig(digest="", path="")})
-    with pytest.raises(ValueError, match="run it without manifests"):
+    with pytest.raises(InputError, match="speakers of the rendered world"):
         dataflow.optimized(mine, replace(dataflow.SFT, reversal=1.0), 1000)
