@@ -181,6 +181,7 @@ QUICK = replace(
     sizes=dict(EMBEDDED.sizes) | {name: 60 for name in EMBEDDED.sizes if name.startswith(("rm_test", "rm_valid"))},
     annotated=100,
     finetune=FinetuneConfig(steps=30, batch=16),
+    zero_shot=ZeroShotConfig(steps=250, utterances=1500),
     optimize=replace(
         REGIME, steps=16, batch=16, checkpoints=(0, 8, 16), eval_prompts=24, final_prompts=60, lr=1e-3, warmup=3
     ),
