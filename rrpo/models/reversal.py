@@ -10,7 +10,7 @@ from torch import Tensor
 
 def reversed_gradient(x: Tensor, scale: float) -> Tensor:
     """``x`` itself; on the way back its gradient is multiplied by ``-scale``."""
-    found: Tensor = _Reversed.apply(x, scale)  # type: ignore[no-untyped-call]
+    found: Tensor = _Reversed.apply(x, scale)
     return found
 
 
@@ -21,5 +21,5 @@ class _Reversed(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return -ctx.scale * gradient, None

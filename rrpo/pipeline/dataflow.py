@@ -459,7 +459,7 @@ def listened(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
 def _voices(profile: Profile, arm: ArmConfig) -> Stage:
     """Mean voices of the speakers whom an arm is asked for."""
     known = world.speakers(profile)
-    return known if arm.reversal is None else replace(known, inputs=known.inputs | {"speech": references(profile)})
+    return known if arm.reversal is None else replace(known, inputs={**known.inputs, "speech": references(profile)})
 
 
 def intensity(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
