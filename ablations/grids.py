@@ -158,8 +158,9 @@ def rm(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
 
 
 def guidance(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
-    """Guided decoding over its knobs, beside SFT; labels like ``emodiff@alpha0.5``."""
-    return product(_named("sft") | sweeps(), profile, seeds)
+    """Guided decoding over its knobs, beside SFT; labels like ``emodiff@alpha0.5``. Unseen speakers are the rendered world's."""
+    own = {label: arm for label, arm in sweeps().items() if arm.reversal is None or not profile.manifests}
+    return product(_named("sft") | own, profile, seeds)
 
 
 def other_systems(profile: Profile, seeds: Sequence[int]) -> list[Cell]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ablations import guidance
 from ablations.errors import InputError
 from ablations.outcomes import find, measured
 from ablations.rendering.sheet import Sheet
@@ -101,6 +102,7 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
         recognition.effects(selection),
         overoptimisation.sheet(selection),
         *at_equal.sheets(selection),
+        guidance.sheet(records),
         early_stopped.sheet(selection),
         evaluators.sheet(selection, matrices),
         evaluators.matrix_sheet(selection, matrices),

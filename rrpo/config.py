@@ -250,6 +250,36 @@ class SftConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ZeroShotConfig(SftConfig):
+    """ZET-Speech's speakers (arXiv 2305.13831): supervised training of a policy whose speaker is read off a reference utterance,
+    not off a table, from the base policy on (stage ``zero_shot``). It has no style loss."""
+
+    steps: int = 1200
+    """Updates."""
+    lr: float = 2e-3
+    """Peak learning rate, cosine to zero."""
+    utterances: int = 3000
+    """By the policy's and the reward model's speakers, neutral ones among them; each is its own reference."""
+    references: int = 2
+    """Utterances by each unseen speaker in each emotion; the neutral ones are the references at sampling."""
+    dim: int = 128
+    """Width of the encoder of references and of the classifier of emotion."""
+    size: int = 16
+    """Of a speaker's vector; declared default."""
+    reversal: float = 1.0
+    """λ, by which the gradient of the emotion classifier on the speaker's vector is reversed; range [0, inf): 0 leaves emotion in
+    the vector. Declared default."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceProbeConfig:
+    """What can be read off the vectors of unseen speakers (stage ``reference_probe``)."""
+
+    folds: int = 4
+    """Of the emotion probe's cross-validation, over speakers."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PrefixClassifierConfig:
     """The classifier of token prefixes that soft-label guidance asks (stage ``prefix_classifier``)."""
 
@@ -469,6 +499,9 @@ class ArmConfig:
     """See `SftConfig.tag_dropout`: another SFT policy, from which this arm starts."""
     style_weight: float = option(0.0, off=0.0)
     """See `SftConfig.style_weight`: the same."""
+    reversal: float | None = option(None, off=None)
+    """See `ZeroShotConfig.reversal`: a policy that reads speakers off references, asked for speakers whom it has not heard; 0
+    leaves emotion in their vectors. None: the policy's own speakers, from its table. Only without an optimisation."""
     guidance: Choice | None = option(None, off=None)
     """Guided decoding from the SFT policy instead of an optimisation; made by ``GUIDANCE.choice(name, **options)`` of
     `rrpo.models.guidance`."""
@@ -499,6 +532,11 @@ class ArmConfig:
             reward=(self.reward in REWARDS, f"one of {', '.join(REWARDS)}"),
             tag_dropout=(0 <= self.tag_dropout < 1, "in [0, 1)"),
             style_weight=(0 <= self.style_weight < inf, "in [0, inf)"),
+            reversal=(
+                self.reversal is None
+                or (0 <= self.reversal < inf and self.steps == 0 and self.best_of is None and not self.style_weight),
+                "in [0, inf), with steps 0 and neither best_of nor style_weight, and else None",
+            ),
             content_weight=(self.content_weight is None or 0 <= self.content_weight < inf, "in [0, inf)"),
             emotion_weight=(self.emotion_weight is None or 0 <= self.emotion_weight < inf, "in [0, inf)"),
             gradient_scale=(self.gradient_scale is None or 0 <= self.gradient_scale < inf, "in [0, inf)"),

@@ -17,6 +17,7 @@ from rrpo.config import (
     PrefixClassifierConfig,
     PretrainConfig,
     SftConfig,
+    ZeroShotConfig,
 )
 from rrpo.corpus.config import ManifestConfig, WorldConfig
 from rrpo.identity import option
@@ -95,6 +96,8 @@ class Profile:
     """Stage ``sft``: fine-tuned from it on the seed's own utterances, which are of the same kind: a tenth of its rate."""
     prefix_classifier: PrefixClassifierConfig = field(default_factory=PrefixClassifierConfig)
     """Stage ``prefix_classifier``, of arms with soft-label guidance alone."""
+    zero_shot: ZeroShotConfig = field(default_factory=ZeroShotConfig)
+    """Stage ``zero_shot``, of arms that are asked for unseen speakers alone."""
     optimize: OptimizeConfig = field(default_factory=OptimizeConfig)
     """Stage ``optimize``."""
     examine: ExamineConfig = field(default_factory=ExamineConfig)
@@ -175,9 +178,10 @@ EMBEDDED = Profile(
 QUICK = replace(
     EMBEDDED,
     name="quick",
-    sizes=EMBEDDED.sizes | {name: 60 for name in EMBEDDED.sizes if name.startswith(("rm_test", "rm_valid"))},
+    sizes=dict(EMBEDDED.sizes) | {name: 60 for name in EMBEDDED.sizes if name.startswith(("rm_test", "rm_valid"))},
     annotated=100,
     finetune=FinetuneConfig(steps=30, batch=16),
+    zero_shot=ZeroShotConfig(steps=250, utterances=1500),
     optimize=replace(
         REGIME, steps=16, batch=16, checkpoints=(0, 8, 16), eval_prompts=24, final_prompts=60, lr=1e-3, warmup=3
     ),
@@ -207,6 +211,7 @@ SMOKE = Profile(
     policy=PolicyConfig(dim=64, layers=2, max_tokens=60),
     base=SftConfig(steps=180, lr=3e-3),
     sft=SftConfig(steps=20),
+    zero_shot=ZeroShotConfig(steps=20, utterances=100, references=1),
     optimize=OptimizeConfig(
         steps=20, batch=16, checkpoints=(0, 10, 20), eval_prompts=60, final_prompts=120, lr=1e-3, warmup=3
     ),

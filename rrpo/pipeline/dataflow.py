@@ -26,9 +26,11 @@ from rrpo.config import (
     GradientsConfig,
     GuidedConfig,
     MineConfig,
+    ReferenceProbeConfig,
     RegularizerConfig,
 )
 from rrpo.corpus.config import EMOTIONS, SplitConfig
+from rrpo.errors import InputError
 from rrpo.identity import content_hash
 from rrpo.judges.config import (
     AssessConfig,
@@ -65,9 +67,17 @@ LISTENERS = {
 """Optional listeners to vocoded samples, and the packages that each needs."""
 
 
+UNSEEN = "judge"
+"""Speakers that neither a policy nor a reward model has heard: those of the judges."""
+
+
 def starting(arm: ArmConfig) -> ArmConfig:
-    """The SFT policy as an arm with the same evaluation noise: what an arm's samples are compared with."""
-    return replace(SFT, policy_seed=arm.policy_seed)
+    """The SFT policy as an arm with the same evaluation noise, by speakers of the same kind: what an arm's samples are compared
+    with.
+    """
+    if arm.reversal is None:
+        return replace(SFT, policy_seed=arm.policy_seed)
+    return replace(SFT, policy_seed=arm.policy_seed, reversal=arm.reversal, tag_dropout=arm.tag_dropout)
 
 
 def _sft_split(profile: Profile, seed: int, *, parallel: bool = False) -> SplitConfig:
@@ -100,9 +110,63 @@ def sft(profile: Profile, seed: int, *, tag_dropout: float = 0.0, style_weight: 
     return Stage("sft", "rrpo.training.sft:build", config, inputs, f"SFT seed {seed}")
 
 
+@cache
+def references(profile: Profile) -> Stage:
+    """Utterances by unseen speakers in every emotion, neutral among them."""
+    spoken = _spoken(profile)
+    size = profile.zero_shot.references * len(spoken.world.emotions) * profile.world.judge_speakers
+    return world.speech(spoken, SplitConfig(name="references", size=size, speakers=UNSEEN, texts="sft_heldout"))
+
+
+@cache
+def zero_shot(profile: Profile, seed: int, *, reversal: float, tag_dropout: float) -> Stage:
+    """The base policy fine-tuned to read speakers off references: it knows the unseen ones by theirs, and so does its codec.
+
+    Raises:
+        InputError: The profile has a user's own data.
+    """
+    if profile.manifests:
+        raise InputError(
+            "an arm with reversal is asked for speakers of the rendered world, beside whom no data of your own can stand",
+            got=f"manifests for {', '.join(profile.manifests)}",
+            fix="run it without manifests, or leave out zet and every zet@...",
+        )
+    given, spoken = profile.zero_shot, _spoken(profile)
+    split = SplitConfig(
+        name="zero_shot",
+        size=given.utterances,
+        speakers="policy+rm",
+        texts="sft",
+        artefact_rate=profile.policy_artefact_rate,
+        seed=seed,
+    )
+    inputs = {
+        "speech": world.speech(spoken, split),
+        "references": references(profile),
+        "codec": world.codec(profile),
+        "base": world.base(profile),
+    }
+    config = replace(given, model=profile.policy, seed=seed, tag_dropout=tag_dropout, reversal=reversal)
+    return Stage("zero_shot", "rrpo.training.zero_shot:build", config, inputs, f"zero-shot SFT seed {seed}")
+
+
 def _starting_policy(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """The SFT policy of an arm."""
+    if arm.reversal is not None:
+        return zero_shot(profile, seed, reversal=arm.reversal, tag_dropout=arm.tag_dropout)
     return sft(profile, seed, tag_dropout=arm.tag_dropout, style_weight=arm.style_weight)
+
+
+def _asked(profile: Profile, arm: ArmConfig, seed: int) -> dict[str, Stage]:
+    """What an arm's policy is asked at its evaluation, and the codec that knows the voices."""
+    if arm.reversal is not None:
+        return {"eval_prompts": world.eval_prompts(profile, UNSEEN), "codec": _starting_policy(profile, arm, seed)}
+    return {"eval_prompts": world.eval_prompts(profile), "codec": world.codec(profile)}
+
+
+def _said(profile: Profile, arm: ArmConfig, seed: int) -> dict[str, Stage]:
+    """A cell's stored samples, and what it takes to hear them."""
+    return {"samples": optimized(profile, arm, seed)} | _asked(profile, arm, seed)
 
 
 def _around(profile: Profile, arm: ArmConfig, seed: int) -> dict[str, Stage]:
@@ -110,10 +174,8 @@ def _around(profile: Profile, arm: ArmConfig, seed: int) -> dict[str, Stage]:
     return {
         "reward_model": reward_model(profile, arm, seed),
         "recogniser": world.recogniser(profile, "reward"),
-        "codec": world.codec(profile),
         "val": world.judge(profile, "val"),
-        "eval_prompts": world.eval_prompts(profile),
-    }
+    } | _asked(profile, arm, seed)
 
 
 def sft_speech(profile: Profile, seed: int, *, parallel: bool = False) -> Stage:
@@ -267,7 +329,7 @@ def guided(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         seed=_own(arm.policy_seed, seed),
     )
     inputs = _around(profile, arm, seed) | {
-        "policy": sft(profile, seed),
+        "policy": _starting_policy(profile, starting(arm), seed),
         "guided": _starting_policy(profile, arm, seed),
     }
     if system.classified:
@@ -355,10 +417,7 @@ def best_of(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 @cache
 def assessed(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """What a search may know of one cell's stored samples, sample by sample: all but what the `test` judge hears."""
-    inputs = {
-        "samples": optimized(profile, arm, seed),
-        "eval_prompts": world.eval_prompts(profile),
-        "codec": world.codec(profile),
+    inputs = _said(profile, arm, seed) | {
         "val": world.judge(profile, "val"),
         "recogniser": world.recogniser(profile, "judge"),
     }
@@ -369,10 +428,7 @@ def assessed(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 
 def scored(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """The test judges on one cell's stored samples, sample by sample, and its audio; what SFT's has is not judged again."""
-    inputs = {
-        "samples": optimized(profile, arm, seed),
-        "eval_prompts": world.eval_prompts(profile),
-        "codec": world.codec(profile),
+    inputs = _said(profile, arm, seed) | {
         "test": world.judge(profile, "test"),
         "recogniser": world.recogniser(profile, "judge"),
         "common": pretrained(profile, SFT, seed),
@@ -384,19 +440,14 @@ def scored(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 
 def vocoded(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """Some of one cell's stored samples as waves."""
-    inputs = {
-        "samples": optimized(profile, arm, seed),
-        "eval_prompts": world.eval_prompts(profile),
-        "codec": world.codec(profile),
-    }
-    return Stage("vocode", "rrpo.judges.vocoded:build", profile.vocode, inputs, f"waves seed {seed}")
+    return Stage("vocode", "rrpo.judges.vocoded:build", profile.vocode, _said(profile, arm, seed), f"waves seed {seed}")
 
 
 def listened(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
     """What one of `LISTENERS` hears in a cell's vocoded samples; it builds where the packages are installed."""
     config, reference = {
         "phonetics": (PhoneticsConfig(), {"third": world.third_judge(profile)}),
-        "voice": (VoiceConfig(), {"speakers": world.speakers(profile)}),
+        "voice": (VoiceConfig(), {"speakers": _voices(profile, arm)}),
         "naturalness": (profile.naturalness, {"predictor": world.predictor(profile)}),
     }[name]
     inputs = {"waves": vocoded(profile, arm, seed)} | reference
@@ -405,16 +456,29 @@ def listened(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
     return Stage(name, f"rrpo.judges.listeners:{name}", config, inputs, f"{name} seed {seed}")
 
 
+def _voices(profile: Profile, arm: ArmConfig) -> Stage:
+    """Mean voices of the speakers whom an arm is asked for."""
+    known = world.speakers(profile)
+    return known if arm.reversal is None else replace(known, inputs={**known.inputs, "speech": references(profile)})
+
+
 def intensity(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """How strongly a cell's stored samples carry the emotion that was asked for, and each other one."""
-    inputs = {
-        "samples": optimized(profile, arm, seed),
-        "eval_prompts": world.eval_prompts(profile),
-        "codec": world.codec(profile),
-        "test": world.judge(profile, "test"),
-        "speech": world.world_speech(_spoken(profile), "sft_heldout"),
-    }
+    neutral = world.world_speech(_spoken(profile), "sft_heldout") if arm.reversal is None else references(profile)
+    inputs = _said(profile, arm, seed) | {"test": world.judge(profile, "test"), "speech": neutral}
     return Stage("intensity", "rrpo.judges.intensity:build", IntensityConfig(), inputs, f"intensity seed {seed}")
+
+
+def reference_probe(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """What can be read off an arm's vectors of unseen speakers."""
+    inputs = {"policy": _starting_policy(profile, arm, seed)}
+    return Stage(
+        "reference_probe",
+        "rrpo.diagnostics.reference_probe:build",
+        ReferenceProbeConfig(),
+        inputs,
+        f"speaker vectors seed {seed}",
+    )
 
 
 def gradients(profile: Profile, arm: ArmConfig, seed: int, updates: Sequence[int], sizes: GradientsConfig) -> Stage:
@@ -426,14 +490,9 @@ def gradients(profile: Profile, arm: ArmConfig, seed: int, updates: Sequence[int
 
 def opinion(profile: Profile, arm: ArmConfig, seed: int, judge: Choice) -> Stage:
     """What a registered judge hears in all of a cell's stored samples."""
-    inputs = {
-        "samples": optimized(profile, arm, seed),
-        "eval_prompts": world.eval_prompts(profile),
-        "codec": world.codec(profile),
-        "judge": world.registered_judge(profile, judge),
-    }
-    if arm != SFT:
-        inputs |= {"sft": opinion(profile, SFT, seed, judge), "sft_samples": optimized(profile, SFT, seed)}
+    inputs = _said(profile, arm, seed) | {"judge": world.registered_judge(profile, judge)}
+    if arm != (start := starting(arm)):
+        inputs |= {"sft": opinion(profile, start, seed, judge), "sft_samples": optimized(profile, start, seed)}
     return Stage(
         "opinion", "rrpo.judges.opinion:build", OpinionConfig(judge=judge), inputs, f"judge {judge.name} seed {seed}"
     )
@@ -479,6 +538,8 @@ def core(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[s
         stages["fidelity"] = trusted
     if policy:
         stages |= {"optimized": optimized(profile, arm, seed), "scored": scored(profile, arm, seed)}
+    if policy and arm.reversal is not None:
+        stages["reference_probe"] = reference_probe(profile, arm, seed)
     return stages
 
 
@@ -497,19 +558,23 @@ def optional(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> di
     if policy:
         names = [name for name, packages in LISTENERS.items() if all(map(present, packages))]
         stages |= {name: listened(profile, arm, seed, name) for name in names} | opinions(profile, arm, seed)
-    if policy and arm.guidance is not None and NEUTRAL in _spoken(profile).emotions:
+    unoptimized = arm.guidance is not None or arm == starting(arm)
+    if policy and unoptimized and NEUTRAL in _spoken(profile).emotions:
         stages["intensity"] = intensity(profile, arm, seed)
     return {role: stage for role, stage in stages.items() if not world.rendered_below(profile, stage)}
 
 
 def transferred(profile: Profile, arms: Mapping[str, ArmConfig], seed: int) -> Stage:
-    """The cross-RM transfer matrix of one seed's arms, by name; no part of any cell, since it depends on who is compared."""
+    """The cross-RM transfer matrix of one seed's arms, by name; no part of any cell, since it depends on who is compared.
+
+    Arms that are asked for unseen speakers are left out: their samples answer other prompts.
+    """
     inputs = {
         "sft_samples": optimized(profile, SFT, seed),
         "eval_prompts": world.eval_prompts(profile),
         "codec": world.codec(profile),
     }
-    for name, arm in arms.items():
+    for name, arm in ((name, arm) for name, arm in arms.items() if arm.reversal is None):
         inputs |= {f"samples {name}": optimized(profile, arm, seed), f"model {name}": reward_model(profile, arm, seed)}
     return Stage("transfer", "rrpo.judges.transfer:build", TransferConfig(), inputs, f"cross-RM transfer seed {seed}")
 

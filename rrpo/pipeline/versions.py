@@ -18,6 +18,8 @@ VERSIONS: dict[str, int] = {
     "sft": 5,
     "optimize": 9,
     "prefix_classifier": 1,
+    "zero_shot": 1,
+    "reference_probe": 1,
     "guided": 1,
     "intensity": 1,
     "draws": 1,

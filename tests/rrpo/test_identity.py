@@ -54,7 +54,7 @@ def keys(cell: Cell) -> list[str]:
 
 SECTIONS = sorted(f.name for f in fields(Profile) if is_dataclass(getattr(SMOKE, f.name)) and f.name != "card")
 """Configs of a profile that stages are made of; the card's are no part of any cell."""
-OPTIONAL = {"third_judge", "vocode", "speakers", "predictor", "naturalness", "prefix_classifier"}
+OPTIONAL = {"third_judge", "vocode", "speakers", "predictor", "naturalness", "prefix_classifier", "zero_shot"}
 """Those that are no part of this cell's identity: of what optional packages measure, and of guided decoding."""
 
 
