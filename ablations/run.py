@@ -74,6 +74,23 @@ def command(
             help="Every training batch this many times as large. Another experiment, for GPUs.", rich_help_panel=WHAT
         ),
     ] = 1,
+    train: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CORPUS",
+            help="Train reward models on your own corpus, imported into CORPUS.train.jsonl and CORPUS.valid.jsonl.",
+            show_default=False,
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            help="Cross-validation over K folds of --train's speakers (rrpo.corpus import --folds K), one a seed.",
+            show_default=False,
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
     manifest: Annotated[
         list[str] | None,
         typer.Option(
@@ -85,8 +102,10 @@ def command(
     test: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=PATH",
-            help="Your own manifest as a further test set of reward models; may be given several times.",
+            metavar="CORPUS|NAME=PATH",
+            help="A further test set of reward models: CORPUS.test.jsonl, else CORPUS.jsonl, or any manifest; may be given "
+            "several times.",
+            rich_help_panel=WHAT,
         ),
     ] = None,
     retry: Annotated[
@@ -181,6 +200,8 @@ def command(
             device=device,
             workers=workers,
             batch_scale=batch_scale,
+            train=train,
+            folds=folds,
             manifests=manifest or (),
             tests=test or (),
             retry=retry,

@@ -62,6 +62,8 @@ class Profile:
     """A user's own data by split (a key of ``sizes``, ``annotated``), or by prompts (``rl``, ``eval``)."""
     tests: Mapping[str, ManifestConfig] = field(default_factory=dict)
     """A user's own test sets by name, on which reward models are examined; they make no cell another one."""
+    pooled: str = field(default="", metadata={"identity": False})
+    """What stands for `Cell.world_hash` where cells on several folds of a corpus belong together; empty: each its own."""
     annotated_artefact_rate: float = option(0.25, off=0.0)
     """Share of the annotated utterances that carry an artefact, whatever the emotion: without any, a fine-tune cannot learn that
     a click means nothing, and EAM has none to mix. As in every other set that is recorded without the shortcut."""

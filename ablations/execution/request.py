@@ -12,14 +12,16 @@ from ablations.execution import environment, launchers, packing, stacking
 from ablations.execution.estimate import Estimator
 from ablations.execution.launchers import Launcher
 from ablations.execution.runs_folder import RunsFolder, check
-from ablations.execution.test_sets import read_tests
+from ablations.execution.test_sets import part_of, read_tests, training_entries
 from ablations.exported import read_arms
 from ablations.grids import GRIDS, product, scale_batches
 from ablations.grids import arms as named_arms
 from rrpo.corpus.config import ManifestConfig
+from rrpo.identity import content_hash
 from rrpo.judges.protocol import JUDGES
 from rrpo.pipeline import world
 from rrpo.pipeline.cell import Cell
+from rrpo.pipeline.dataflow import SFT
 from rrpo.pipeline.stages import walk
 from rrpo.profiles import PROFILES, Profile, in_world
 from rrpo.settings import assignments, changed, check_used, differences
@@ -86,6 +88,8 @@ def request(
     device: str = "auto",
     workers: int | None = None,
     batch_scale: int = 1,
+    train: str | None = None,
+    folds: int | None = None,
     manifests: Sequence[str] = (),
     tests: Sequence[str] = (),
     retry: str | None = None,
@@ -108,22 +112,23 @@ def request(
     size = scale_batches(size, positive("--batch-scale", batch_scale))
     values = assignments(settings)
     given, size = size, changed(size, values)
-    size = replace(size, manifests=_manifests(manifests, size))
-    size = replace(size, tests=read_tests(tests, size))
-    planned = positive("--seeds", chosen.seeds if seeds is None else seeds)
+    default = chosen.seeds if folds is None else folds
+    planned = positive("--seeds", default if seeds is None else seeds)
     first = _not_negative("--first-seed", chosen.first_seed if first_seed is None else first_seed)
-    cells = chosen.cells(size, range(first, first + planned))
+    own = _with_data(size, range(first, first + planned), train, folds, manifests, tests)
+    cells = [cell for one, of in own for cell in chosen.cells(one, of)]
     check_used(given, values, lambda other: (s for cell in chosen.cells(other, [first]) for s in cell.all_stages))
     declared = tuple(dict.fromkeys(cell.label for cell in cells))
     if arms is not None:
         others = named_arms() | read_arms(runs_dir)
-        cells += product(
-            {name: arm for name, arm in others.items() if name not in declared}, size, range(first, first + planned)
-        )
+        added = {name: arm for name, arm in others.items() if name not in declared}
+        cells += [cell for one, of in own for cell in product(added, one, of)]
         known = list(dict.fromkeys(cell.label for cell in cells))
         wanted = [choose(f"arm in grid {grid}", name.strip(), known) for name in arms.split(",")]
         cells = sorted((cell for cell in cells if cell.label in wanted), key=lambda cell: cell.seed)
-    _check_emotions(cells, size)
+    for one, _ in own:
+        _check_emotions([cell for cell in cells if cell.profile is one], one)
+    size = own[0][0]
     machine = environment.resolve_device(device, elsewhere=launcher != "local")
     folder = check(runs_dir)
     packed = _packed(cells, folder, gpus_per_task, workers, launcher) if machine == "cuda" else packing.UNMEASURED
@@ -165,6 +170,38 @@ def _shard(text: str, cells: int) -> tuple[int, int]:
     if int(place) > cells:
         raise InputError("the shard holds no cell", got=f"{text} of {cells} cells", fix=f"give N at most {cells}")
     return int(place), int(count)
+
+
+def _with_data(
+    profile: Profile,
+    seeds: range,
+    train: str | None,
+    folds: int | None,
+    manifests: Sequence[str],
+    tests: Sequence[str],
+) -> list[tuple[Profile, Sequence[int]]]:
+    """The profile with the user's data, and the seeds that it is run on; of several folds each with one seed.
+
+    With ``folds`` the seeds take the folds of the corpus ``train`` in turn, and its test set is the fold's.
+    """
+    if folds is None:
+        given = [*(training_entries(train) if train else ()), *manifests]
+        with_data = replace(profile, manifests=_manifests(given, profile))
+        return [(replace(with_data, tests=read_tests(tests, with_data)), seeds)]
+    if train is None or len(seeds) > positive("--folds", folds):
+        raise InputError(
+            "--folds divides the corpus of --train, one fold a seed",
+            got=f"--folds {folds}, {len(seeds)} seeds, " + (f"--train {train}" if train else "no --train"),
+            fix="give --train CORPUS and at most as many seeds as folds",
+        )
+    found = []
+    for k, seed in enumerate(seeds, 1):
+        fold = f"{train.removesuffix('.jsonl')}.fold{k}"
+        own = [f"{Path(train).name}={part_of(fold, 'test')}" if test == train else test for test in tests]
+        ((one, _),) = _with_data(profile, range(seed, seed + 1), fold, None, manifests, own)
+        found.append((one, [seed]))
+    pooled = content_hash([Cell(label="", arm=SFT, seed=0, profile=one).world_hash for one, _ in found])[:16]
+    return [(replace(one, pooled=pooled), of) for one, of in found]
 
 
 def _manifests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestConfig]:

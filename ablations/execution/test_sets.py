@@ -1,4 +1,7 @@
-"""Further test sets of a user's own, ``--test NAME=PATH``: checked like manifests, and kept apart from what is learnt from."""
+"""A user's corpora by name: what ``--train`` trains on, and the further test sets of ``--test``.
+
+Test sets are checked like manifests, and kept apart from what is learnt from.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,36 @@ from rrpo.pipeline import world
 from rrpo.profiles import Profile
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
+TRAINED = {"rm_pretrain": ("train",), "annotated": ("train",), "rm_valid": ("valid", "test")}
+"""Splits that ``--train`` fills -> the parts of the corpus that may, the first that is there."""
+
+
+def training_entries(corpus: str) -> list[str]:
+    """``SPLIT=PATH`` of a corpus that ``rrpo.corpus import --out CORPUS.jsonl`` wrote with ``--split`` or ``--folds``."""
+    return [f"{split}={part_of(corpus, *parts)}" for split, parts in TRAINED.items()]
+
+
+def test_entry(text: str) -> str:
+    """``NAME=PATH``, or of ``CORPUS`` alone its part ``test``, else the whole."""
+    return text if "=" in text else f"{_whole(text).stem}={part_of(text, 'test', '')}"
+
+
+def part_of(corpus: str, *parts: str) -> Path:
+    """The first of a corpus' manifests that is there; ``""`` is the whole. Raises InputError where none is."""
+    whole = _whole(corpus)
+    paths = [whole.with_name(f"{whole.stem}.{part}.jsonl") if part else whole for part in parts]
+    for path in paths:
+        if path.is_file():
+            return path
+    raise InputError(
+        f"the corpus {corpus} has no manifest {' or '.join(path.name for path in paths)}",
+        got=", ".join(sorted(path.name for path in whole.parent.glob(f"{whole.stem}*.jsonl"))) or "none of its manifests",
+        fix=f"python -m rrpo.corpus import READER PATH --out {whole} --split train=.8 --split valid=.1 --split test=.1",
+    )
+
+
+def _whole(corpus: str) -> Path:
+    return Path(corpus.removesuffix(".jsonl") + ".jsonl")
 
 
 def read_tests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestConfig]:
@@ -33,12 +66,12 @@ def read_tests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestCo
             for name, manifest in profile.manifests.items()
             if name in world.splits(profile) or name == "annotated"
         }
-        for name, _, path in (entry.partition("=") for entry in entries):
+        for name, _, path in (test_entry(entry).partition("=") for entry in entries):
             if not NAME.fullmatch(name) or name in found or not path:
                 raise InputError(
-                    "--test takes NAME=PATH, each name once, of letters, digits and hyphens",
+                    "--test takes NAME=PATH or a corpus, each name once, of letters, digits and hyphens",
                     got=f"{name}={path}",
-                    fix="for example --test IEMOCAP=iemocap.jsonl",
+                    fix="for example --test IEMOCAP=iemocap.jsonl, or --test IEMOCAP for the same",
                 )
             lines = Manifest(path=Path(path), emotions=None, split=name)
             there = {utterance.emotion for utterance in lines}

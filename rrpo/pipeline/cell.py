@@ -71,6 +71,8 @@ class Cell:
     @cached_property
     def world_hash(self) -> str:
         """Hash of everything that no seed and no arm redraws, and of the user's own data: what may be pooled has it in common."""
+        if self.profile.pooled:
+            return self.profile.pooled
         shared = [stage.key for stage in world.shared(self.profile)]
         return content_hash([self.profile.world, self.profile.manifests, shared])[:16]
 
