@@ -83,6 +83,18 @@ def command(
             rich_help_panel=WHAT,
         ),
     ] = None,
+    encoder: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Reward models on a pre-trained speech encoder in a Hugging Face folder (wav2vec 2.0, WavLM, HuBERT).",
+            show_default=False,
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    tune_encoder: Annotated[
+        bool, typer.Option("--tune-encoder", help="Train its Transformer too.", rich_help_panel=WHAT)
+    ] = False,
     folds: Annotated[
         int | None,
         typer.Option(
@@ -200,6 +212,8 @@ def command(
             device=device,
             workers=workers,
             batch_scale=batch_scale,
+            encoder=encoder,
+            tune_encoder=tune_encoder,
             train=train,
             folds=folds,
             manifests=manifest or (),

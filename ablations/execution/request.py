@@ -12,7 +12,7 @@ from ablations.execution import environment, launchers, packing, stacking
 from ablations.execution.estimate import Estimator
 from ablations.execution.launchers import Launcher
 from ablations.execution.runs_folder import RunsFolder, check
-from ablations.execution.test_sets import part_of, read_tests, training_entries
+from ablations.execution.test_sets import part_of, read_tests, training_entries, with_encoder
 from ablations.exported import read_arms
 from ablations.grids import GRIDS, product, scale_batches
 from ablations.grids import arms as named_arms
@@ -88,6 +88,8 @@ def request(
     device: str = "auto",
     workers: int | None = None,
     batch_scale: int = 1,
+    encoder: Path | None = None,
+    tune_encoder: bool = False,
     train: str | None = None,
     folds: int | None = None,
     manifests: Sequence[str] = (),
@@ -112,6 +114,8 @@ def request(
     size = scale_batches(size, positive("--batch-scale", batch_scale))
     values = assignments(settings)
     given, size = size, changed(size, values)
+    if encoder is not None:
+        size = with_encoder(size, encoder, tuned=tune_encoder)
     default = chosen.seeds if folds is None else folds
     planned = positive("--seeds", default if seeds is None else seeds)
     first = _not_negative("--first-seed", chosen.first_seed if first_seed is None else first_seed)
@@ -126,6 +130,12 @@ def request(
         known = list(dict.fromkeys(cell.label for cell in cells))
         wanted = [choose(f"arm in grid {grid}", name.strip(), known) for name in arms.split(",")]
         cells = sorted((cell for cell in cells if cell.label in wanted), key=lambda cell: cell.seed)
+    if encoder is not None and any(cell.policy for cell in cells):
+        raise InputError(
+            "a reward model of waveforms cannot reward a policy whose codec makes log-mel frames",
+            got=f"--encoder {encoder} with the grid {grid}",
+            fix="use --grid rm, which trains and compares reward models alone",
+        )
     for one, _ in own:
         _check_emotions([cell for cell in cells if cell.profile is one], one)
     size = own[0][0]

@@ -1,16 +1,19 @@
-"""A user's corpora by name: what ``--train`` trains on, and the further test sets of ``--test``.
+"""A user's corpora by name: what ``--train`` trains on, and the further test sets of ``--test``; a user's speech encoder.
 
 Test sets are checked like manifests, and kept apart from what is learnt from.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ablations.errors import InputError
+from rrpo.config import EncoderConfig
 from rrpo.corpus.config import ManifestConfig
 from rrpo.pipeline import world
 from rrpo.profiles import Profile
@@ -39,9 +42,35 @@ def part_of(corpus: str, *parts: str) -> Path:
             return path
     raise InputError(
         f"the corpus {corpus} has no manifest {' or '.join(path.name for path in paths)}",
-        got=", ".join(sorted(path.name for path in whole.parent.glob(f"{whole.stem}*.jsonl"))) or "none of its manifests",
+        got=", ".join(sorted(path.name for path in whole.parent.glob(f"{whole.stem}*.jsonl")))
+        or "none of its manifests",
         fix=f"python -m rrpo.corpus import READER PATH --out {whole} --split train=.8 --split valid=.1 --split test=.1",
     )
+
+
+def with_encoder(profile: Profile, folder: Path, *, tuned: bool) -> Profile:
+    """The profile with reward models on the speech encoder of a Hugging Face folder. Raises InputError where it is none."""
+    try:
+        about = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{folder} holds no speech encoder",
+            got=f"no readable config.json ({error})",
+            fix="give a folder that `save_pretrained` wrote, or a downloaded repository",
+        ) from None
+    if "feat_extract_norm" not in about:
+        raise InputError(
+            f"{folder} is no encoder of waveforms",
+            got=f"a {about.get('model_type', 'model without a type')}",
+            fix="use wav2vec 2.0, WavLM, HuBERT, or another with their convolutions",
+        )
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".bin")):
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    encoder = EncoderConfig(digest=digest.hexdigest()[:32], path=str(folder.resolve()), tuned=tuned)
+    model = replace(profile.pretrain.model, encoder=encoder)
+    return replace(profile, pretrain=replace(profile.pretrain, model=model))
 
 
 def _whole(corpus: str) -> Path:

@@ -88,7 +88,9 @@ def import_(
         given = chosen.labels if labels is None else read_labels(labels)
         shares = read_splits(split) if split else None
         if shares and folds:
-            raise ManifestError(f"--split and --folds exclude each other; got {', '.join(split or ())} and {folds}; give one")
+            raise ManifestError(
+                f"--split and --folds exclude each other; got {', '.join(split or ())} and {folds}; give one"
+            )
         with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), transient=True) as bar:
             task = bar.add_task("reading")
 

@@ -471,11 +471,11 @@ def core(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[s
     """The stages that make a cell's record on every machine, by role; without a policy the reward model's alone.
 
     Gradient fidelity is measured on a policy's samples, so a reward model alone goes without it where that policy cannot speak
-    its emotions (`world.rendered_below`).
+    its emotions (`world.rendered_below`), or where it hears waveforms.
     """
     stages = {"examined": examined(profile, arm, seed)}
     trusted = fidelity(profile, arm, seed)
-    if policy or not world.rendered_below(profile, trusted):
+    if policy or not (profile.pretrain.model.encoder or world.rendered_below(profile, trusted)):
         stages["fidelity"] = trusted
     if policy:
         stages |= {"optimized": optimized(profile, arm, seed), "scored": scored(profile, arm, seed)}

@@ -82,7 +82,9 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, entries: list[str], said
 
 
 def rm(folder: Path, **options):
-    return request(grid="rm", profile="smoke", arms="rrpo", device="cpu", workers=1, runs_dir=folder / "runs", **options)
+    return request(
+        grid="rm", profile="smoke", arms="rrpo", device="cpu", workers=1, runs_dir=folder / "runs", **options
+    )
 
 
 def test_a_corpus_is_trained_and_tested_on_by_its_name(tmp_path: Path) -> None:
@@ -112,7 +114,9 @@ def test_each_seed_takes_a_fold_and_all_are_pooled(tmp_path: Path) -> None:
     assert [cell.seed for cell in cells] == [1001, 1002]
     for k, cell in enumerate(cells, 1):
         used = cell.profile.manifests | cell.profile.tests
-        assert {Path(found.path).name for found in used.values()} == {f"mine.fold{k}.{part}.jsonl" for part in ("train", "test")}
+        assert {Path(found.path).name for found in used.values()} == {
+            f"mine.fold{k}.{part}.jsonl" for part in ("train", "test")
+        }
         assert cell.profile.tests.keys() == {"mine"}
     assert len({cell.world_hash for cell in cells}) == 1
     assert cells[0].world_hash != rm(tmp_path, **asked | {"seeds": 1}).cells[0].world_hash

@@ -236,9 +236,7 @@ def test_folds_test_every_speaker_once_and_train_on_the_others(tmp_path: Path) -
         write_tone(tmp_path / "c" / speaker / "joy" / "1.wav", 200 + 20 * place)
     done = run("folders", tmp_path / "c", "--out", tmp_path / "m.jsonl", "--language", "en", "--folds", 3)
     assert done.exit_code == 0, done.output
-    speakers = {
-        path.name: {u.speaker for u in read_manifest(path, None)} for path in tmp_path.glob("m.fold*.jsonl")
-    }
+    speakers = {path.name: {u.speaker for u in read_manifest(path, None)} for path in tmp_path.glob("m.fold*.jsonl")}
     tested = [speakers[f"m.fold{k}.test.jsonl"] for k in (1, 2, 3)]
     assert sorted(speaker for found in tested for speaker in found) == list("abcde")
     for k in (1, 2, 3):
