@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from rrpo.pipeline import world
 from rrpo.profiles import Profile
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
+PATIENCE = 2.0
+"""Seconds after which a check is worth a line."""
 TRAINED = {"rm_pretrain": ("train",), "annotated": ("train",), "rm_valid": ("valid", "test")}
 """Splits that ``--train`` fills -> the parts of the corpus that may, the first that is there."""
 
@@ -46,6 +49,16 @@ def part_of(corpus: str, *parts: str) -> Path:
         or "none of its manifests",
         fix=f"python -m rrpo.corpus import READER PATH --out {whole} --split train=.8 --split valid=.1 --split test=.1",
     )
+
+
+def told(path: Path) -> Callable[[int, float], None]:
+    """Says on the error stream how fast a manifest was checked, where that took a while."""
+
+    def tell(utterances: int, seconds: float) -> None:
+        if seconds > PATIENCE:
+            print(f"{path}: {utterances} utterances checked, {utterances / seconds:.0f} a second", file=sys.stderr)
+
+    return tell
 
 
 def with_encoder(profile: Profile, folder: Path, *, tuned: bool) -> Profile:
@@ -111,7 +124,9 @@ def read_tests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestCo
                 )
             check_apart({**learnt, f"rm_test_{name}": lines}, world.heard_by)
             own = () if there <= set(profile.world.emotions) else tuple(sorted(there))
-            found[name] = replace(check_manifest(Path(path), lines, profile.world.audio), emotions=own)
+            found[name] = replace(
+                check_manifest(Path(path), lines, profile.world.audio, tell=told(Path(path))), emotions=own
+            )
     except ManifestError as error:
         fix = "mend the manifest or the file it names; nothing was written"
         raise InputError(str(error), got=" ".join(entries), fix=fix) from None

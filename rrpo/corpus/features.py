@@ -18,17 +18,13 @@ import torch
 from rrpo.audio import AudioError, load_wave, log_mel
 from rrpo.corpus.config import AudioConfig, SpeechConfig
 from rrpo.corpus.manifest import ManifestError, Utterance, read_manifest, write_manifest
-from rrpo.corpus.processes import in_order, usable_cpus
+from rrpo.corpus.processes import MANY, in_order, usable_cpus
 from rrpo.corpus.render import render
 from rrpo.corpus.splits import classes, draw_split
 from rrpo.pipeline.stages import Context
 
 BATCH = 10
 """Utterances analysed together, and between two reports of progress: more leave the CPU's caches (50: twice as slow)."""
-
-
-MANY = 2000
-"""Recordings from which on several processes read them: to start one takes seconds."""
 
 
 def wave_of(utterance: Utterance, sample_rate: int) -> torch.Tensor:

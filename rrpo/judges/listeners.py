@@ -3,8 +3,8 @@
 ``phonetics``: the third judge, which is not neural, and prosody (praat-parselmouth). ``voice``: similarity to the speaker
 (resemblyzer's weights). ``naturalness``: the published predictor that is valid in this world (speechmos, onnxruntime).
 ``content``: what a published recogniser understands, ``whisper`` or ``hama`` (`rrpo.judges.content`). Each writes
-``<name>_samples.parquet``, ``<name>_points.parquet`` and ``scalars.json``; rows of step 0 are the SFT policy's, heard once a seed.
-Nothing that trains, tunes or selects reads them.
+``<name>_samples.parquet``, ``<name>_points.parquet`` and ``scalars.json``; rows of step 0 are the SFT policy's, heard once a
+seed. Nothing that trains, tunes or selects reads them.
 """
 
 from __future__ import annotations
