@@ -50,6 +50,7 @@ class CosyVoice2Policy(Policy):
         max_tokens: int = MAX_TOKENS,
         words: Mapping[str, str] = WORDS,
         precision: str = "fp32",
+        recompute: bool = False,
     ) -> None:
         """The network of ``folder/CosyVoice-BlankEN``, its weights still without values.
 
@@ -58,6 +59,7 @@ class CosyVoice2Policy(Policy):
             max_tokens: Longest roll-out in tokens (25 a second).
             words: Emotion -> its word in the prompt.
             precision: One of `PRECISIONS`.
+            recompute: See `Policy.recompute`.
 
         Raises:
             ValueError: An unknown precision; files are missing or do not belong together.
@@ -66,7 +68,7 @@ class CosyVoice2Policy(Policy):
         if precision not in PRECISIONS:
             raise InputError("unknown precision", got=repr(precision), fix=f"use one of {', '.join(PRECISIONS)}")
         self.folder, self.words, self.precision = Path(folder), dict(words), precision
-        self._max_tokens, self.codes = max_tokens, layout.CODES
+        self._max_tokens, self.codes, self.recompute = max_tokens, layout.CODES, recompute
         self.description = _described(self.folder)
         dim, words_in_all = self.description["hidden_size"], self.description["vocab_size"]
         self.tokenizer = TextTokenizer(self.folder / BLANK, words_in_all)

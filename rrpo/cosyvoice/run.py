@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from tempfile import TemporaryDirectory
+from typing import Any, cast
 
 import pandas as pd
 
@@ -15,8 +17,10 @@ from rrpo.arms import BASE, arm
 from rrpo.config import OFF, ArmConfig, FinetuneConfig, OptimizeConfig, RegularizerConfig, RewardModelConfig
 from rrpo.cosyvoice import tokens
 from rrpo.cosyvoice.fsq import FsqDigits, refuse_mixtures
+from rrpo.cosyvoice.inputs import write_inputs
 from rrpo.cosyvoice.lora import LoraConfig, adapt, save_adapter
 from rrpo.cosyvoice.optimise import optimise
+from rrpo.cosyvoice.parallel import Processes
 from rrpo.cosyvoice.policy import MAX_TOKENS, CosyVoice2Policy
 from rrpo.cosyvoice.reward import (
     NoContent,
@@ -29,7 +33,7 @@ from rrpo.cosyvoice.reward import (
 from rrpo.cosyvoice.supervised import SupervisedConfig, supervise
 from rrpo.cosyvoice.text import WORDS
 from rrpo.errors import InputError
-from rrpo.identity import content_hash, described
+from rrpo.identity import content_hash, described, option
 from rrpo.judges.config import RecogniserConfig
 from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
@@ -65,6 +69,10 @@ class CosyVoiceConfig:
     """Low-rank updates instead of all weights."""
     precision: str = "bf16"
     """Of the policy and its reference: ``bf16`` or ``fp32``."""
+    recompute: bool = option(False, off=False)
+    """Gradient checkpointing: layers are computed once more for the gradient."""
+    best_of: int = option(1, off=1)
+    """n; of so many samples of an evaluation prompt the best by the arm's reward counts; after 0 updates, best-of-n."""
     max_tokens: int = MAX_TOKENS
     """Longest roll-out."""
     words: tuple[tuple[str, str], ...] = tuple(WORDS.items())
@@ -112,6 +120,10 @@ def train(
         tell: Told a line at a time what is done.
     """
     context = context or Context()
+    processes = Processes(context.device)
+    context = replace(context, device=processes.device)
+    if not processes.first:
+        context, tell = replace(context, checkpoint_seconds=math.inf), lambda line: None
     if context.checkpoints is not None:
         place = content_hash([config, str(model.resolve()), str(corpus.resolve())])
         context = replace(context, checkpoints=context.checkpoints / place)
@@ -136,12 +148,18 @@ def train(
 
     content = config.optimize.content_weight > 0
     recogniser = train_recogniser(rm_data, config.recogniser, context=plain) if content else NoContent()
-    settings = {"precision": config.precision, "max_tokens": config.max_tokens, "words": dict(config.words)}
+    settings: dict[str, Any] = {
+        "precision": config.precision,
+        "max_tokens": config.max_tokens,
+        "words": dict(config.words),
+        "recompute": config.recompute,
+    }
     policy, reference = (CosyVoice2Policy.load(model, context.device, **settings) for _ in range(2))
     if losses := supervise(policy, parts[0], config.supervised, plain):
         reference.load_state_dict(policy.state_dict())
         scalars |= {"sft_first_loss": losses[0], "sft_last_loss": losses[-1]}
         tell(f"supervised fine-tuning: {losses[0]:.3f} -> {losses[-1]:.3f} nats a token")
+    processes.share(policy, reference, proxy, judge, *((recogniser,) if isinstance(recogniser, Recogniser) else ()))
     if config.lora is not None:
         adapt(policy, config.lora)
     models = Models(
@@ -157,7 +175,10 @@ def train(
         Prompts.prepare([utterance.prompt for utterance in part], policy, codec, emotions)
         for part in (parts[0], parts[2][: config.optimize.final_prompts])
     )
-    done = optimise(models, rl, evaluation, config.optimize, context)
+    with TemporaryDirectory() as folder:
+        more: dict[str, Any] = {"inputs": write_inputs(Path(folder), parts[0], codec, emotions)}
+        more |= {"best_of": config.best_of, "processes": processes}
+        done = optimise(models, rl, evaluation, config.optimize, context, **more)
     first, last = done.points[0], done.points[-1]
     scalars |= {f"start_{name}": value for name, value in first.items() if name != "step"}
     scalars |= {f"end_{name}": value for name, value in last.items() if name != "step"}
@@ -166,6 +187,9 @@ def train(
         f"{last['val_accuracy']:.3f}, KL {last['kl_token']:.4f} nats a token, {last['kl_utterance']:.3f} an utterance"
     )
 
+    processes.wait()
+    if not processes.first:
+        return scalars
     for name, save in {"policy": policy.save, "reward_model": proxy.save}.items():
         (out / name).mkdir(exist_ok=True)
         save(out / name)

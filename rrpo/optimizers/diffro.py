@@ -70,7 +70,7 @@ class DiffRO(PolicyOptimizer):
         for part in split(models, batch):
             noise = [
                 uniform((n, codes), config.seed, "gumbel noise", batch.step, row, device=device)
-                for row, n in zip(part.rows.tolist(), part.rollout.counts.tolist(), strict=True)
+                for row, n in zip(batch.keys(part.rows), part.rollout.counts.tolist(), strict=True)
             ]
             yield relaxed_loss(models, part, torch.cat(noise), config, tau)
 
