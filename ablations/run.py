@@ -74,6 +74,15 @@ def command(
             help="Every training batch this many times as large. Another experiment, for GPUs.", rich_help_panel=WHAT
         ),
     ] = 1,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="CosyVoice2-0.5B, for the grid paper; --train then names labelled speech tokens.",
+            show_default=False,
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
     train: Annotated[
         str | None,
         typer.Option(
@@ -214,6 +223,7 @@ def command(
             batch_scale=batch_scale,
             encoder=encoder,
             tune_encoder=tune_encoder,
+            model=model,
             train=train,
             folds=folds,
             manifests=manifest or (),

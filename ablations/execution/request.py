@@ -17,6 +17,7 @@ from ablations.exported import read_arms
 from ablations.grids import GRIDS, product, scale_batches
 from ablations.grids import arms as named_arms
 from rrpo.corpus.config import ManifestConfig
+from rrpo.cosyvoice.config import Source
 from rrpo.identity import content_hash
 from rrpo.judges.protocol import JUDGES
 from rrpo.pipeline import world
@@ -90,6 +91,7 @@ def request(
     batch_scale: int = 1,
     encoder: Path | None = None,
     tune_encoder: bool = False,
+    model: Path | None = None,
     train: str | None = None,
     folds: int | None = None,
     manifests: Sequence[str] = (),
@@ -116,6 +118,9 @@ def request(
     given, size = size, changed(size, values)
     if encoder is not None:
         size = with_encoder(size, encoder, tuned=tune_encoder)
+    if size.cosyvoice is not None and model is not None and train is not None:
+        given_files = replace(size.cosyvoice, model=Source.of(model), corpus=Source.of(Path(train)))
+        size, train = replace(size, cosyvoice=given_files), None
     default = chosen.seeds if folds is None else folds
     planned = positive("--seeds", default if seeds is None else seeds)
     first = _not_negative("--first-seed", chosen.first_seed if first_seed is None else first_seed)

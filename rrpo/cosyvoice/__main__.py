@@ -16,6 +16,8 @@ from typing import Annotated, Any
 import typer
 
 from rrpo.commands import Plugin, refusing, start
+from rrpo.config import ArmConfig, RegularizerConfig
+from rrpo.errors import InputError
 from rrpo.plugins import Choice
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
@@ -42,6 +44,24 @@ def resumable() -> Iterator[None]:
 def given(**options: Any) -> dict[str, Any]:
     """Those that are not left out."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def regularizers_of(name: str) -> RegularizerConfig:
+    """Those of an arm that is named after them.
+
+    Raises:
+        InputError: The arm is none, or changes more than its regularisers.
+    """
+    from rrpo.arms import BASE, arm
+
+    found = arm(name)
+    if found != ArmConfig(regularizers=found.regularizers):
+        raise InputError(
+            "an arm of this command is named by its regularisers alone",
+            got=name,
+            fix=f"use {BASE}, or regularisers joined by _; other arms run by python -m ablations.run --grid paper",
+        )
+    return found.regularizers
 
 
 def chosen(text: str) -> Choice:
@@ -143,7 +163,7 @@ def train(
 ) -> None:
     """Train a token reward model, optimise the policy on it, and write an llm.pt that CosyVoice2 reads."""
     with resumable():
-        from rrpo.cosyvoice.lora import LoraConfig
+        from rrpo.cosyvoice.config import LoraConfig
         from rrpo.cosyvoice.paper import PAPER
         from rrpo.cosyvoice.run import train
         from rrpo.pipeline.stages import Context
@@ -151,7 +171,7 @@ def train(
         optimize = given(steps=steps, batch=batch, lr=lr, beta=beta, content_weight=content)
         config = replace(
             PAPER,
-            arm=arm,
+            regularizers=regularizers_of(arm),
             pretrain=replace(PAPER.pretrain, seed=seed, **given(steps=reward_steps)),
             finetune=replace(PAPER.finetune, seed=seed, **given(steps=robust_steps)),
             supervised=replace(PAPER.supervised, seed=seed, **given(steps=sft_steps)),

@@ -15,9 +15,7 @@ from typing import cast
 
 from rrpo.config import OFF, FinetuneConfig, OptimizeConfig, RewardModelConfig
 from rrpo.cosyvoice import layout
-from rrpo.cosyvoice.lora import LoraConfig, adapt
-from rrpo.cosyvoice.run import CosyVoiceConfig
-from rrpo.cosyvoice.supervised import SupervisedConfig
+from rrpo.cosyvoice.config import CosyVoiceConfig, LoraConfig, SupervisedConfig
 from rrpo.judges.config import RecogniserConfig
 
 UTTERANCES, BATCH = 10_000, 32
@@ -39,7 +37,7 @@ PAPER = CosyVoiceConfig(
         checkpoints=(0, 78, 156),
     ),
 )
-"""The arm ``ls_adv``; others differ in the reward model's regularisers alone."""
+"""Regularisers of the arm ``ls_adv``; others differ in the reward model's regularisers alone."""
 SOURCES: Mapping[str, tuple[str, str]] = {
     "utterances": (f"{UTTERANCES:,} of one speaker, five emotions", "RRPO, MED; the corpus is yours"),
     "epsilon": (f"{PAPER.finetune.regularizers.epsilon:g}", "RRPO, MED"),
@@ -166,6 +164,7 @@ def measure(
     from rrpo.corpus.prompts import Prompt
     from rrpo.cosyvoice import standin
     from rrpo.cosyvoice.fsq import FsqDigits
+    from rrpo.cosyvoice.lora import adapt
     from rrpo.cosyvoice.policy import CosyVoice2Policy
     from rrpo.cosyvoice.reward import NoContent
     from rrpo.judges.emotion import Judge

@@ -26,6 +26,7 @@ from transformers import Qwen2Config, Qwen2Model
 
 from rrpo.corpus.prompts import Prompt
 from rrpo.cosyvoice import layout
+from rrpo.cosyvoice.config import MAX_TOKENS
 from rrpo.cosyvoice.text import FILES, WORDS, TextTokenizer, prompt_text
 from rrpo.errors import InputError
 from rrpo.masking import valid_mask
@@ -36,8 +37,6 @@ BLANK = "CosyVoice-BlankEN"
 SETTINGS = "rrpo.json"
 """What a saved policy keeps beside upstream's files."""
 PRECISIONS = ("fp32", "bf16")
-MAX_TOKENS = 512
-"""Longest roll-out: 20 s; the response length of CosyVoice2's official GRPO recipe."""
 
 
 class CosyVoice2Policy(Policy):

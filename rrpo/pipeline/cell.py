@@ -43,6 +43,8 @@ class Cell:
     @cached_property
     def stages(self) -> dict[str, Stage]:
         """The stages whose results make the record and its identity, by role; none wants an optional package."""
+        if self.profile.cosyvoice:
+            return dataflow.on_cosyvoice(self.profile.cosyvoice, self.arm, self.seed)
         return dataflow.core(self.profile, self.arm, self.seed, policy=self.policy)
 
     @cached_property
@@ -51,6 +53,8 @@ class Cell:
 
         Their results are added to a complete record: no part of its identity, so that a cell is the same cell everywhere.
         """
+        if self.profile.cosyvoice:
+            return {}
         return dataflow.optional(self.profile, self.arm, self.seed, policy=self.policy)
 
     @property
@@ -73,6 +77,8 @@ class Cell:
         """Hash of everything that no seed and no arm redraws, and of the user's own data: what may be pooled has it in common."""
         if self.profile.pooled:
             return self.profile.pooled
+        if self.profile.cosyvoice:
+            return content_hash([self.profile.cosyvoice.model, self.profile.cosyvoice.corpus])[:16]
         shared = [stage.key for stage in world.shared(self.profile)]
         return content_hash([self.profile.world, self.profile.manifests, shared])[:16]
 

@@ -17,6 +17,8 @@ VERSIONS: dict[str, int] = {
     "base": 4,
     "sft": 5,
     "optimize": 9,
+    "cosyvoice_start": 1,
+    "cosyvoice": 1,
     "prefix_classifier": 1,
     "guided": 1,
     "intensity": 1,

@@ -11,21 +11,21 @@ from typer.testing import CliRunner
 
 from rrpo.config import OFF, FinetuneConfig, OptimizeConfig, RewardModelConfig
 from rrpo.cosyvoice import layout, standin, tokens
-from rrpo.cosyvoice.__main__ import app, chosen
+from rrpo.cosyvoice.__main__ import app, chosen, regularizers_of
+from rrpo.cosyvoice.config import CosyVoiceConfig, LoraConfig, SupervisedConfig
 from rrpo.cosyvoice.fsq import FsqDigits
-from rrpo.cosyvoice.lora import LoraConfig
 from rrpo.cosyvoice.paper import SPEECH, TEXT, Measured, describe, measure, memory, tell
 from rrpo.cosyvoice.policy import BLANK, CosyVoice2Policy
 from rrpo.cosyvoice.reward import TokenFrames, split, train_reward_model
-from rrpo.cosyvoice.run import CosyVoiceConfig, train
-from rrpo.cosyvoice.supervised import SupervisedConfig, loss
+from rrpo.cosyvoice.run import train
+from rrpo.cosyvoice.supervised import loss
 from rrpo.judges.config import RecogniserConfig
 from rrpo.optimizers import OPTIMIZERS
 from rrpo.pipeline.errors import Interrupted
 from rrpo.pipeline.stages import Context
 
 CONFIG = CosyVoiceConfig(
-    arm="diffro",
+    regularizers=OFF,
     reward_model=RewardModelConfig(dim=16, layers=1, heads=2, subsample=2),
     pretrain=FinetuneConfig(steps=60, batch=16, lr=3e-3, regularizers=OFF),
     finetune=FinetuneConfig(steps=10, batch=16),
@@ -57,7 +57,13 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("arm", ["diffro", "ls_adv"])
 def test_the_proxy_rises_and_the_saved_policy_is_upstreams(release: Path, tmp_path: Path, arm: str) -> None:
     said: list[str] = []
-    found = train(release, release / "tokens.jsonl", tmp_path, replace(CONFIG, arm=arm), tell=said.append)
+    found = train(
+        release,
+        release / "tokens.jsonl",
+        tmp_path,
+        replace(CONFIG, regularizers=regularizers_of(arm)),
+        tell=said.append,
+    )
     assert found["rm_accuracy"] > 0.8
     assert found["end_proxy_logprob"] > found["start_proxy_logprob"] + 0.5
     assert found["start_kl_token"] == pytest.approx(0.0, abs=1e-5)
