@@ -64,7 +64,7 @@ class Profile:
     """A user's own data by split (a key of ``sizes``, ``annotated``), or by prompts (``rl``, ``eval``)."""
     tests: Mapping[str, ManifestConfig] = field(default_factory=dict)
     """A user's own test sets by name, on which reward models are examined; they make no cell another one."""
-    cosyvoice: CosyVoiceConfig | None = field(default=None, metadata={"identity": False})
+    cosyvoice: CosyVoiceConfig | None = option(None, off=None)
     """CosyVoice2's language model as the policy: cells then have its stages alone, and the rest of the profile does nothing."""
     pooled: str = field(default="", metadata={"identity": False})
     """What stands for `Cell.world_hash` where cells on several folds of a corpus belong together; empty: each its own."""

@@ -114,13 +114,13 @@ def request(
     chosen = GRIDS[choose("grid", grid, GRIDS)]
     size = sized(chosen.profile if profile is None else profile, world_seed)
     size = scale_batches(size, positive("--batch-scale", batch_scale))
+    if size.cosyvoice is not None:
+        files = (None if path is None else Source.of(Path(path)) for path in (model, train))
+        size, train = replace(size, cosyvoice=replace(size.cosyvoice, model=next(files), corpus=next(files))), None
     values = assignments(settings)
     given, size = size, changed(size, values)
     if encoder is not None:
         size = with_encoder(size, encoder, tuned=tune_encoder)
-    if size.cosyvoice is not None and model is not None and train is not None:
-        given_files = replace(size.cosyvoice, model=Source.of(model), corpus=Source.of(Path(train)))
-        size, train = replace(size, cosyvoice=given_files), None
     default = chosen.seeds if folds is None else folds
     planned = positive("--seeds", default if seeds is None else seeds)
     first = _not_negative("--first-seed", chosen.first_seed if first_seed is None else first_seed)

@@ -29,7 +29,7 @@ TINY = {
     "optimize.batch": 8,
     "optimize.lr": 0.01,
     "optimize.content_weight": 0,
-    "optimize.checkpoints": "[0]",
+    "optimize.checkpoints": 0,
     "optimize.eval_prompts": 20,
     "optimize.final_prompts": 20,
     "max_tokens": 6,
