@@ -7,7 +7,7 @@ from sizes; hours are only given where a step was measured.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -157,8 +157,9 @@ def measure(
     recompute: bool = False,
     tokens: int = SPEECH,
     steps: int = 2,
+    now: Callable[[], float] | None = None,
 ) -> Measured:
-    """Times ``steps`` steps of DiffRO on random weights of these ``sizes``; every roll-out has ``tokens`` tokens."""
+    """Times ``steps`` steps on random weights of these ``sizes`` by ``now``, else by the clock; ``tokens`` a roll-out."""
     import torch
 
     from rrpo.corpus.prompts import Prompt
@@ -175,10 +176,12 @@ def measure(
     from rrpo.optimizers.rollout import Models, Prompts
     from rrpo.optimizers.scoring import roll_out
 
-    def now() -> float:
+    def clock() -> float:
         if device != "cpu":
             torch.cuda.synchronize()
         return time.perf_counter()
+
+    now = now or clock
 
     with TemporaryDirectory() as folder:
         standin.write(Path(folder), dict(sizes), eos=-1e4, spread=0.02)
