@@ -58,7 +58,7 @@ def train(
 
     ``out`` then holds ``policy/`` (upstream's layout, with ``llm.pt``), ``reward_model/``, ``adapter/`` (with LoRA),
     ``curves.parquet`` and ``points.parquet``, ``utt2speech_token.pt`` (the evaluation prompts' last samples, for CosyVoice's flow
-    decoder), ``config.json`` and ``scalars.json``.
+    decoder), ``settings.json`` and ``scalars.json``.
 
     Args:
         model: Folder of CosyVoice2-0.5B.
@@ -225,7 +225,7 @@ def finish(
     said = {utterance.id: row for utterance, row in zip(parts[2], done.said, strict=False)}
     tokens.write(out / "utt2speech_token.pt", said)
     settings = {"arm": name_of(switched_on(config.regularizers)), **described(config)}
-    (out / "config.json").write_text(json.dumps(settings, indent=1, ensure_ascii=False), encoding="utf-8")
+    (out / "settings.json").write_text(json.dumps(settings, indent=1, ensure_ascii=False), encoding="utf-8")
     (out / "scalars.json").write_text(json.dumps(scalars, indent=1))
     return scalars
 
