@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ablations.errors import InputError
+from ablations.execution.cell_file import cell_json, read_cell
 from ablations.execution.request import request
 from ablations.execution.runs_folder import RunsFolder
 from ablations.tracking.reader import Store
@@ -64,6 +65,9 @@ def test_arms_share_what_comes_before_the_robust_reward_model(release: Path) -> 
     again = cells_of(release, arms="sft", train=str(moved))
     assert [cell.hash for cell in again] == [cells["sft"].hash], "keys hold the content alone"
     assert cells["sft"].optional == {}
+    copy = read_cell(cell_json(cells["ls_adv"]))
+    assert copy.hash == cells["ls_adv"].hash
+    assert copy.stages["optimized"].config.corpus.path == str(release / "tokens.jsonl")
 
 
 def test_what_makes_no_sense_is_refused(release: Path) -> None:
