@@ -64,9 +64,10 @@ def trl(sizes: dict[str, int], batch: int, tokens: int, epochs: int, steps: int)
         standin.write(Path(folder))
         tokenizer = AutoTokenizer.from_pretrained(Path(folder) / "CosyVoice-BlankEN")
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.convert_ids_to_tokens(0)
-        config = Qwen2Config(**{**sizes, "vocab_size": layout.ROWS})
+        model = Path(folder) / "model"  # a path: the reference is loaded from it
+        Qwen2ForCausalLM(Qwen2Config(**{**sizes, "vocab_size": layout.ROWS})).save_pretrained(model)
         trainer = GRPOTrainer(
-            model=Qwen2ForCausalLM(config),
+            model=str(model),
             reward_funcs=lambda completions, **_: [0.0] * len(completions),
             args=GRPOConfig(
                 output_dir=folder,
