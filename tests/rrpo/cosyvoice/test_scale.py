@@ -169,8 +169,8 @@ def test_two_processes_on_gloo_learn_what_one_does(release: Path, tmp_path: Path
         )
         for rank in ("0", "1")
     ]
-    one = subprocess.run([*command, str(tmp_path / "one")], env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=200)
-    assert [process.wait(200) for process in running] == [0, 0]
+    one = subprocess.run([*command, str(tmp_path / "one")], env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=280)
+    assert [process.wait(280) for process in running] == [0, 0]
     assert one.returncode == 0
     curves = [pd.read_parquet(tmp_path / name / "curves.parquet") for name in ("one", "two")]
     pd.testing.assert_frame_equal(*curves, rtol=1e-3, atol=1e-5)
