@@ -97,4 +97,5 @@ def test_diffro_and_rrpo_end_in_records_and_a_table(release: Path, tmp_path: Pat
     assert len(found["ls_adv"].curves) == 4
     assert len({record.world_hash for record in records.values()}) == 1
     row = table(list(records.values())).row("diffro")
-    assert row["proxy_accuracy"].mean == found["diffro"].scalars["end_proxy_accuracy"]
+    assert row["proxy"].mean == found["diffro"].scalars["end_proxy_accuracy"]
+    assert not list(found["diffro"].folder.rglob("llm.pt")), "weights stay in the stage"
