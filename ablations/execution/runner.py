@@ -199,7 +199,7 @@ class GridRun:
         for key, start in self._running.items():
             known = self.estimator.seconds(self._stages[key])
             seconds -= min(now - start, known) if known is not None else 0.0
-        text = duration(seconds / self.plan.request.workers)
+        text = duration(max(0.0, seconds) / self.plan.request.workers)
         return f"more than {text}" if unknown else f"about {text}"
 
     def started(self, slot: int, task: Task) -> None:
