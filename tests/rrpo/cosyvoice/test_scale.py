@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -13,15 +14,17 @@ import pandas as pd
 import pytest
 import torch
 
-from rrpo.config import OptimizeConfig, RewardModelConfig
+from rrpo.config import OFF, FinetuneConfig, OptimizeConfig, RewardModelConfig
 from rrpo.corpus.prompts import Prompt
 from rrpo.cosyvoice import standin
+from rrpo.cosyvoice.config import CosyVoiceConfig, SupervisedConfig
 from rrpo.cosyvoice.fsq import FsqDigits
 from rrpo.cosyvoice.optimise import cheapest, optimise
 from rrpo.cosyvoice.paper import memory
 from rrpo.cosyvoice.parallel import Processes
 from rrpo.cosyvoice.policy import CosyVoice2Policy
 from rrpo.cosyvoice.reward import NoContent
+from rrpo.cosyvoice.run import train
 from rrpo.errors import InputError
 from rrpo.models.reward_model import RewardModel
 from rrpo.optimizers import OPTIMIZERS
@@ -31,6 +34,14 @@ from rrpo.optimizers.scoring import hear
 from rrpo.packages import present
 
 EMOTIONS = ("angry", "happy")
+CHILD = """
+import pickle, sys
+from pathlib import Path
+from rrpo.cosyvoice.run import train
+
+model, corpus, out, config = map(Path, sys.argv[1:])
+train(model, corpus, out, pickle.loads(config.read_bytes()))
+"""
 CONFIG = OptimizeConfig(
     steps=2, batch=8, lr=1e-3, warmup=0, beta=0.01, content_weight=0.0, checkpoints=(), eval_prompts=4, final_prompts=4
 )
@@ -146,32 +157,36 @@ def test_processes_divide_prompts_with_all_their_samples(monkeypatch: pytest.Mon
 
 @pytest.mark.skipif(not present("accelerate"), reason="accelerate is not installed")
 def test_two_processes_on_gloo_learn_what_one_does(release: Path, tmp_path: Path) -> None:
-    standin.write_corpus(release / "tokens.jsonl")
-    options = "--arm diffro --steps 2 --batch 8 --content 0 --max-tokens 6 --lr 1e-3"
-    options += " --reward-steps 4 --robust-steps 0 --sft-steps 1"
-    command = [
-        sys.executable,
-        "-m",
-        "rrpo.cosyvoice",
-        "train",
-        str(release),
-        str(release / "tokens.jsonl"),
-        *options.split(),
-    ]
-    command += ["--precision", "fp32", "--out"]
+    corpus = standin.write_corpus(tmp_path / "tokens.jsonl")
+    short = FinetuneConfig(steps=4, batch=8, regularizers=OFF)
+    config = CosyVoiceConfig(
+        regularizers=OFF,
+        reward_model=RewardModelConfig(dim=16, layers=1, heads=2, subsample=2),
+        pretrain=short,
+        finetune=short,
+        supervised=SupervisedConfig(steps=1, batch=4),
+        optimize=CONFIG,
+        precision="fp32",
+        max_tokens=6,
+    )
+    (tmp_path / "config").write_bytes(pickle.dumps(config))
+    arguments = [str(path) for path in (release, corpus, tmp_path / "two", tmp_path / "config")]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    running = [
+    two = [
         subprocess.Popen(
-            [*command, str(tmp_path / "two")], env=os.environ | shared | {"RANK": rank, "LOCAL_RANK": rank}
+            [sys.executable, "-c", CHILD, *arguments], env=os.environ | shared | {"RANK": rank, "LOCAL_RANK": rank}
         )
         for rank in ("0", "1")
     ]
-    one = subprocess.run([*command, str(tmp_path / "one")], env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=280)
-    assert [process.wait(280) for process in running] == [0, 0]
-    assert one.returncode == 0
+    try:
+        train(release, corpus, tmp_path / "one", config)
+        assert [process.wait(280) for process in two] == [0, 0]
+    finally:
+        for process in two:
+            process.kill()
     curves = [pd.read_parquet(tmp_path / name / "curves.parquet") for name in ("one", "two")]
     pd.testing.assert_frame_equal(*curves, rtol=1e-3, atol=1e-5)
     weights = [torch.load(tmp_path / name / "policy" / "llm.pt", weights_only=True) for name in ("one", "two")]
