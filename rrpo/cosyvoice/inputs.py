@@ -37,7 +37,7 @@ def _spoken(utterance: TokenUtterance) -> Utterance:
         text=asked.text,
         phones=asked.phones,
         speaker=asked.speaker,
-        language="",
+        language="und",
         emotion=asked.emotion,
         true_emotion=asked.emotion,
         split="tokens",
