@@ -157,6 +157,11 @@ def rm(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     return product(_named("pretrained", *factorial(), "oracle", "placebo"), profile, seeds, policy=False)
 
 
+def paper(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
+    """CosyVoice2's language model on a user's labelled tokens: SFT, DiffRO, the regularisers that tokens admit."""
+    return product(_named("sft", BASE) | {name: arm(name) for name in ("ls", "adv", "ls_adv")}, profile, seeds)
+
+
 def guidance(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     """Guided decoding over its knobs, beside SFT; labels like ``emodiff@alpha0.5``. Unseen speakers are the rendered world's."""
     own = {label: arm for label, arm in sweeps().items() if arm.reversal is None or not profile.manifests}
@@ -193,6 +198,7 @@ GRIDS.register("full", Grid(cells=full, seeds=8))
 GRIDS.register("shortcut", Grid(cells=shortcut))
 GRIDS.register("sensitivity", Grid(cells=sensitivity))
 GRIDS.register("rm", Grid(cells=rm))
+GRIDS.register("paper", Grid(cells=paper, profile="paper", seeds=3))
 GRIDS.register("guidance", Grid(cells=guidance, seeds=3, screen=True))
 GRIDS.register("baselines", Grid(cells=other_systems, seeds=3, screen=True))
 

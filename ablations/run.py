@@ -75,6 +75,44 @@ def command(
             help="Every training batch this many times as large. Another experiment, for GPUs.", rich_help_panel=WHAT
         ),
     ] = 1,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="CosyVoice2-0.5B, for the grid paper; --train then names labelled speech tokens.",
+            show_default=False,
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    train: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CORPUS",
+            help="Train reward models on your own corpus, imported into CORPUS.train.jsonl and CORPUS.valid.jsonl.",
+            show_default=False,
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    encoder: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Reward models on a pre-trained speech encoder in a Hugging Face folder (wav2vec 2.0, WavLM, HuBERT).",
+            show_default=False,
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    tune_encoder: Annotated[
+        bool, typer.Option("--tune-encoder", help="Train its Transformer too.", rich_help_panel=WHAT)
+    ] = False,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            help="Cross-validation over K folds of --train's speakers (rrpo.corpus import --folds K), one a seed.",
+            show_default=False,
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
     manifest: Annotated[
         list[str] | None,
         typer.Option(
@@ -86,8 +124,10 @@ def command(
     test: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=PATH",
-            help="Your own manifest as a further test set of reward models; may be given several times.",
+            metavar="CORPUS|NAME=PATH",
+            help="A further test set of reward models: CORPUS.test.jsonl, else CORPUS.jsonl, or any manifest; may be given "
+            "several times.",
+            rich_help_panel=WHAT,
         ),
     ] = None,
     retry: Annotated[
@@ -198,6 +238,11 @@ def command(
             device=device,
             workers=workers,
             batch_scale=batch_scale,
+            encoder=encoder,
+            tune_encoder=tune_encoder,
+            model=model,
+            train=train,
+            folds=folds,
             manifests=manifest or (),
             tests=test or (),
             retry=retry,

@@ -94,6 +94,18 @@ class CodecConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """A pre-trained speech encoder from a local Hugging Face folder: wav2vec 2.0, WavLM, HuBERT, or any of their kind."""
+
+    digest: str
+    """Hash of its files: what the stages' keys hold."""
+    path: str = field(metadata={"identity": False})
+    """The folder; moving it changes no key."""
+    tuned: bool = False
+    """Whether its Transformer is trained too; the convolutions before it never are."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RewardModelConfig:
     """The emotion reward model: subsampling convolution -> Transformer encoder -> h' -> attentive pooling -> logits."""
 
@@ -107,6 +119,8 @@ class RewardModelConfig:
     """T / T', two strided convolutions."""
     dropout: float = 0.1
     """In training only."""
+    encoder: EncoderConfig | None = option(None, off=None)
+    """Hears waveforms in the place of all that comes before the pooling; the sizes above then say nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

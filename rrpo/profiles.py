@@ -20,6 +20,8 @@ from rrpo.config import (
     ZeroShotConfig,
 )
 from rrpo.corpus.config import ManifestConfig, WorldConfig
+from rrpo.cosyvoice.config import CosyVoiceConfig
+from rrpo.cosyvoice.paper import PAPER
 from rrpo.identity import option
 from rrpo.judges.config import (
     ExamineConfig,
@@ -63,6 +65,10 @@ class Profile:
     """A user's own data by split (a key of ``sizes``, ``annotated``), or by prompts (``rl``, ``eval``)."""
     tests: Mapping[str, ManifestConfig] = field(default_factory=dict)
     """A user's own test sets by name, on which reward models are examined; they make no cell another one."""
+    cosyvoice: CosyVoiceConfig | None = option(None, off=None)
+    """CosyVoice2's language model as the policy: cells then have its stages alone, and the rest of the profile does nothing."""
+    pooled: str = field(default="", metadata={"identity": False})
+    """What stands for `Cell.world_hash` where cells on several folds of a corpus belong together; empty: each its own."""
     annotated_artefact_rate: float = option(0.25, off=0.0)
     """Share of the annotated utterances that carry an artefact, whatever the emotion: without any, a fine-tune cannot learn that
     a click means nothing, and EAM has none to mix. As in every other set that is recorded without the shortcut."""
@@ -237,4 +243,7 @@ SMOKE = Profile(
 )
 """Nothing to conclude from: clearer emotions, few speakers, short training."""
 
-PROFILES = {profile.name: profile for profile in (SMOKE, EMBEDDED, QUICK)}
+ON_COSYVOICE = replace(EMBEDDED, name="paper", cosyvoice=PAPER)
+"""RRPO's own setting as far as it is known, on a user's CosyVoice2-0.5B and labelled tokens."""
+
+PROFILES = {profile.name: profile for profile in (SMOKE, EMBEDDED, QUICK, ON_COSYVOICE)}

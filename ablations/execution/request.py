@@ -12,14 +12,17 @@ from ablations.execution import environment, launchers, packing, stacking
 from ablations.execution.estimate import Estimator
 from ablations.execution.launchers import Launcher
 from ablations.execution.runs_folder import RunsFolder, check
-from ablations.execution.test_sets import read_tests
+from ablations.execution.test_sets import part_of, read_tests, told, training_entries, with_encoder
 from ablations.exported import read_arms
 from ablations.grids import GRIDS, product, scale_batches
 from ablations.grids import arms as named_arms
 from rrpo.corpus.config import ManifestConfig
+from rrpo.cosyvoice.config import Source
+from rrpo.identity import content_hash
 from rrpo.judges.protocol import JUDGES
 from rrpo.pipeline import world
 from rrpo.pipeline.cell import Cell
+from rrpo.pipeline.dataflow import SFT
 from rrpo.pipeline.executor import PRECISIONS, SINGLE, Executor
 from rrpo.pipeline.stages import walk
 from rrpo.profiles import PROFILES, Profile, in_world
@@ -87,6 +90,11 @@ def request(
     device: str = "auto",
     workers: int | None = None,
     batch_scale: int = 1,
+    encoder: Path | None = None,
+    tune_encoder: bool = False,
+    model: Path | None = None,
+    train: str | None = None,
+    folds: int | None = None,
     manifests: Sequence[str] = (),
     tests: Sequence[str] = (),
     retry: str | None = None,
@@ -109,24 +117,36 @@ def request(
     chosen = GRIDS[choose("grid", grid, GRIDS)]
     size = sized(chosen.profile if profile is None else profile, world_seed)
     size = scale_batches(size, positive("--batch-scale", batch_scale))
+    if size.cosyvoice is not None:
+        files = (None if path is None else Source.of(Path(path)) for path in (model, train))
+        size, train = replace(size, cosyvoice=replace(size.cosyvoice, model=next(files), corpus=next(files))), None
     values = assignments(settings)
     given, size = size, changed(size, values)
-    size = replace(size, manifests=_manifests(manifests, size))
-    size = replace(size, tests=read_tests(tests, size))
-    planned = positive("--seeds", chosen.seeds if seeds is None else seeds)
+    if encoder is not None:
+        size = with_encoder(size, encoder, tuned=tune_encoder)
+    default = chosen.seeds if folds is None else folds
+    planned = positive("--seeds", default if seeds is None else seeds)
     first = _not_negative("--first-seed", chosen.first_seed if first_seed is None else first_seed)
-    cells = chosen.cells(size, range(first, first + planned))
+    own = _with_data(size, range(first, first + planned), train, folds, manifests, tests)
+    cells = [cell for one, of in own for cell in chosen.cells(one, of)]
     check_used(given, values, lambda other: (s for cell in chosen.cells(other, [first]) for s in cell.all_stages))
     declared = tuple(dict.fromkeys(cell.label for cell in cells))
     if arms is not None:
         others = named_arms() | read_arms(runs_dir)
-        cells += product(
-            {name: arm for name, arm in others.items() if name not in declared}, size, range(first, first + planned)
-        )
+        added = {name: arm for name, arm in others.items() if name not in declared}
+        cells += [cell for one, of in own for cell in product(added, one, of)]
         known = list(dict.fromkeys(cell.label for cell in cells))
         wanted = [choose(f"arm in grid {grid}", name.strip(), known) for name in arms.split(",")]
         cells = sorted((cell for cell in cells if cell.label in wanted), key=lambda cell: cell.seed)
-    _check_emotions(cells, size)
+    if encoder is not None and any(cell.policy for cell in cells):
+        raise InputError(
+            "a reward model of waveforms cannot reward a policy whose codec makes log-mel frames",
+            got=f"--encoder {encoder} with the grid {grid}",
+            fix="use --grid rm, which trains and compares reward models alone",
+        )
+    for one, _ in own:
+        _check_emotions([cell for cell in cells if cell.profile is one], one)
+    size = own[0][0]
     machine = environment.resolve_device(device, elsewhere=launcher != "local")
     folder = check(runs_dir)
     packed = _packed(cells, folder, gpus_per_task, workers, launcher) if machine == "cuda" else packing.UNMEASURED
@@ -171,6 +191,38 @@ def _shard(text: str, cells: int) -> tuple[int, int]:
     return int(place), int(count)
 
 
+def _with_data(
+    profile: Profile,
+    seeds: range,
+    train: str | None,
+    folds: int | None,
+    manifests: Sequence[str],
+    tests: Sequence[str],
+) -> list[tuple[Profile, Sequence[int]]]:
+    """The profile with the user's data, and the seeds that it is run on; of several folds each with one seed.
+
+    With ``folds`` the seeds take the folds of the corpus ``train`` in turn, and its test set is the fold's.
+    """
+    if folds is None:
+        given = [*(training_entries(train) if train else ()), *manifests]
+        with_data = replace(profile, manifests=_manifests(given, profile))
+        return [(replace(with_data, tests=read_tests(tests, with_data)), seeds)]
+    if train is None or len(seeds) > positive("--folds", folds):
+        raise InputError(
+            "--folds divides the corpus of --train, one fold a seed",
+            got=f"--folds {folds}, {len(seeds)} seeds, " + (f"--train {train}" if train else "no --train"),
+            fix="give --train CORPUS and at most as many seeds as folds",
+        )
+    found = []
+    for k, seed in enumerate(seeds, 1):
+        fold = f"{train.removesuffix('.jsonl')}.fold{k}"
+        own = [f"{Path(train).name}={part_of(fold, 'test')}" if test == train else test for test in tests]
+        ((one, _),) = _with_data(profile, range(seed, seed + 1), fold, None, manifests, own)
+        found.append((one, [seed]))
+    pooled = content_hash([Cell(label="", arm=SFT, seed=0, profile=one).world_hash for one, _ in found])[:16]
+    return [(replace(one, pooled=pooled), of) for one, of in found]
+
+
 def _manifests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestConfig]:
     """``SPLIT=PATH`` each: every line and sound checked, then what the splits must not share and must have in common."""
     if not entries:
@@ -198,7 +250,8 @@ def _manifests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestCo
         }
         brought = classes(lines, profile.world.emotions, world.LEARNT)
         configs = {
-            name: check_manifest(path, lines[name], None if name in PROMPTS else audio) for name, path in paths.items()
+            name: check_manifest(path, lines[name], None if name in PROMPTS else audio, tell=told(path))
+            for name, path in paths.items()
         }
         check_apart({name: lines[name] for name in lines if name not in PROMPTS}, world.heard_by)
         asked = [name for name in ("sft", *PROMPTS) if name in lines]

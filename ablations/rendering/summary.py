@@ -76,6 +76,8 @@ def provenance(records: Sequence[Record]) -> str:
     one_a_world = {
         record.world_hash: record.config for record in records
     }  # what is the user's own is in a world's hash
+    if any("profile.cosyvoice.model.digest" in config for config in one_a_world.values()):
+        return "The policy is CosyVoice2's language model; reward model and judge hear a user's labelled tokens."
     manifests = (name for config in one_a_world.values() for name in config if name.startswith("profile.manifests."))
     own = sorted({name.split(".")[2] for name in manifests})
     speech = f"the user's own speech in {', '.join(own)}, procedural speech elsewhere" if own else "procedural speech"

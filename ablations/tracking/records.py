@@ -26,7 +26,7 @@ CURVES_FILE = "curves.parquet"
 POINTS_FILE = "points.parquet"
 TEST_POINTS_FILE = "test_points.parquet"
 SAMPLES_FILE = "samples.parquet"
-LISTENERS = ("phonetics", "voice", "naturalness")
+LISTENERS = ("phonetics", "voice", "naturalness", "whisper", "hama")
 """What hears vocoded samples where its packages are installed: ``<listener>_points.parquet``, ``<listener>_samples.parquet``."""
 TRANSFER_FILE = "transfer.parquet"
 """Of a ``transfer`` run (`TAG_KIND`), no cell's: ``samples_of, judged_by, accuracy, logprob, confidence, start_accuracy`` of one
@@ -125,10 +125,12 @@ LISTENER_POINTS: dict[str, str] = {
     "speaker_similarity": "mean cosine similarity to the prompt's speaker, re-synthesised (GE2E encoder)",
     "speaker_right": "share of samples whose nearest of the policy's speakers is the prompt's",
     "dnsmos": "mean DNSMOS (overall) of the first prompts' samples, SFT's and the last; never an N-MOS; only where it is valid",
+    "whisper_phone_errors": "mean phone errors a phone of the first prompts' samples, SFT's and the last, by Whisper base",
+    "hama_phone_errors": "the same by the phone recogniser hama, which knows English and Korean",
     "plcmos": "mean PLCMOS of them, where DNSMOS is not valid; trained on packet loss, unreliable under noise",
 }
-"""Columns of the `LISTENERS`' points: phonetics (to f0_contrast), voice, naturalness. A checkpoint that was not heard is NaN;
-what is not installed where the cell was made, or not valid in its world, is absent."""
+"""Columns of the `LISTENERS`' points: phonetics (to f0_contrast), voice, naturalness, content. A checkpoint that was not heard is
+NaN; what is not installed where the cell was made, or not valid in its world, is absent."""
 
 SCALARS: dict[str, str] = {
     "end_*": "a column of the points at the last checkpoint",

@@ -25,7 +25,7 @@ def build(config: RecognitionConfig, inputs: Mapping[str, Path], out: Path, cont
     (``rm_left_out_<name>``); and ``recognition_<name>.parquet``: id, speaker, emotion and the emotion heard, one row each.
     """
     model = RewardModel.load(inputs["model"], context.device)
-    speech = SpeechSet.load(inputs["speech"])
+    speech = model.heard(SpeechSet.load(inputs["speech"]))
     asked = np.flatnonzero([utterance.emotion in model.emotions for utterance in speech.utterances])
     p = probabilities(model, speech, context.device)[torch.from_numpy(asked)]
     utterances = [speech.utterances[index] for index in asked]

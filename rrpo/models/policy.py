@@ -90,6 +90,8 @@ class Policy(nn.Module):
     pace: Tensor
     precision: str = "fp32"
     """``bf16``: its matrix products are computed in bfloat16; residual stream, norms and logits stay float32."""
+    recompute = False
+    """Whether layers are computed once more for the gradient, which takes less memory and a third more time."""
 
     SPECIALS = ("<pad>", "<endofprompt>")
     HEAD = 4
@@ -235,7 +237,7 @@ class Policy(nn.Module):
         row, column = runs(task + counts - size, size, sum(sizes))
         packed = x.flatten(0, 1).index_select(0, row * mask.shape[1] + column)
         _, used = runs(size.cumsum(0) - counts, counts, sum(wanted))
-        return parallel(self.llm, packed, positions[row, column], sizes, used)
+        return parallel(self.llm, packed, positions[row, column], sizes, used, recompute=self.recompute)
 
     @torch.no_grad()
     def sample(self, prefix: Tensor, noise: Tensor) -> Rollout:

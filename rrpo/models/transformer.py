@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F_
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from transformers import Qwen2Config, Qwen2Model
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -83,7 +84,9 @@ def rotations(llm: Qwen2Model, positions: Tensor) -> Tensor:
     return torch.polar(torch.ones_like(angles), angles)
 
 
-def parallel(llm: Qwen2Model, x: Tensor, positions: Tensor, sizes: Sequence[int], used: Tensor) -> Tensor:
+def parallel(
+    llm: Qwen2Model, x: Tensor, positions: Tensor, sizes: Sequence[int], used: Tensor, *, recompute: bool = False
+) -> Tensor:
     """All positions of some sequences at once, each attending to those before it in its own.
 
     Args:
@@ -92,6 +95,7 @@ def parallel(llm: Qwen2Model, x: Tensor, positions: Tensor, sizes: Sequence[int]
         positions: Rotary positions ``[P]``.
         sizes: Positions of each sequence; P is their sum.
         used: Positions whose output is wanted, ``[U]`` indices below P.
+        recompute: Keep each layer's input alone for the gradient, and compute the layer once more there (gradient checkpointing).
 
     Returns:
         Normalised hidden states ``[U, D]``.
@@ -106,7 +110,10 @@ def parallel(llm: Qwen2Model, x: Tensor, positions: Tensor, sizes: Sequence[int]
     rotation = rotations(llm, positions)
     *layers, last = fuse(llm)
     for layer in layers:
-        x = layer.forward(x, rotation, attend)
+        if recompute and torch.is_grad_enabled():
+            x = checkpoint(layer.forward, x, rotation, attend, use_reentrant=False)
+        else:
+            x = layer.forward(x, rotation, attend)
     x = last.forward(x, rotation, attend, lambda x: x.index_select(0, used))
     return rms_norm(x, llm.norm.weight, llm.config.rms_norm_eps)
 

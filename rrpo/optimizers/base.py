@@ -7,7 +7,7 @@ of: log-probabilities, the KL to the reference, the reward of the sampled speech
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
@@ -36,6 +36,12 @@ class Batch:
     """B rows."""
     rollout: Rollout
     """B rows, drawn from the policy as it is before the step's first update."""
+    numbers: Sequence[int] | None = None
+    """Of the rows in the whole batch, by which their noise is keyed, where several processes share it; None: their places."""
+
+    def keys(self, rows: Sequence[int]) -> Sequence[int]:
+        """What keys the noise of these rows."""
+        return rows if self.numbers is None else [self.numbers[row] for row in rows]
 
 
 @dataclass(frozen=True)

@@ -70,9 +70,10 @@ class DiffRO(PolicyOptimizer):
         device, codes = batch.prompts.prefix.device, models.policy.codes
         tau = temperature(batch.step, config.steps, config.tau)
         for part in split(models, batch):
+            rows, counts = torch.stack([part.rows, part.rollout.counts]).tolist()
             noise = [
                 uniform((n, codes), config.seed, "gumbel noise", batch.step, row, device=device)
-                for row, n in torch.stack([part.rows, part.rollout.counts], 1).tolist()
+                for row, n in zip(batch.keys(rows), counts, strict=True)
             ]
             yield relaxed_loss(models, part, torch.cat(noise), config, tau)
 

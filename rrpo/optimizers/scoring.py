@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,11 +17,17 @@ from rrpo.optimizers.rollout import Models, Prompts, merge, micro_batches
 from rrpo.seeding import uniform
 
 
-def roll_out(models: Models, prompts: Prompts, config: OptimizeConfig, step: int) -> Batch:
-    """One sample of each of the B ``prompts``, its noise keyed by the seed, the step and the row: the same for all arms."""
-    shape = (models.policy.max_tokens, len(prompts.phones))
+def roll_out(
+    models: Models, prompts: Prompts, config: OptimizeConfig, step: int, numbers: Sequence[int] | None = None
+) -> Batch:
+    """One sample of each of the B ``prompts``, its noise keyed by the seed, the step and the row: the same for all arms.
+
+    ``numbers`` are the rows of the whole batch that these prompts are, where other processes roll out the others.
+    """
+    shape = (models.policy.max_tokens, len(prompts.phones) if numbers is None else config.batch)
     noise = uniform(shape, config.seed, "sampling noise", step, device=prompts.prefix.device)
-    return Batch(step, prompts, models.policy.sample(prompts.prefix, noise))
+    own = noise if numbers is None else noise[:, numbers]
+    return Batch(step, prompts, models.policy.sample(prompts.prefix, own), numbers)
 
 
 def split(models: Models, batch: Batch) -> Iterator[MicroBatch]:

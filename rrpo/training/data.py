@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rrpo import seeding
-from rrpo.corpus.features import SpeechSet
+from rrpo.corpus.features import SpeechSet, WaveSet
 from rrpo.masking import valid_mask
 from rrpo.models.codec import Codec
 
@@ -28,8 +28,8 @@ class Frames:
 
     def __init__(self, utterances: Iterable[Tensor], floor: float) -> None:
         """Args:
-        utterances: Log-mel frames ``[l_i, M]`` of each utterance.
-        floor: Smallest mel power; its logarithm is the padding.
+        utterances: Frames ``[l_i, M]`` of each utterance.
+        floor: Its logarithm is the padding: smallest mel power, or 1 for waveforms.
         """
         parts = list(utterances)
         self.flat = torch.cat(parts)
@@ -47,19 +47,20 @@ class Frames:
 
 
 class TrainingFrames:
-    """The utterances of one ``speech`` stage, each in two renditions: original and re-synthesised."""
+    """The utterances of one ``speech`` stage, each in two renditions: original and re-synthesised. Waveforms have but one."""
 
-    def __init__(self, speech: SpeechSet, codec: Codec, device: str) -> None:
-        self.size = len(speech)
+    def __init__(self, speech: SpeechSet, codec: Codec | None, device: str) -> None:
+        self.size = 0 if codec is None else len(speech)
         self.device = device
         originals = [speech.mel(index).to(device) for index in range(len(speech))]
-        self.originals = Frames(originals, speech.audio.floor)
-        self.both = Frames([*originals, *_resynthesised(speech, codec, device)], speech.audio.floor)
+        others = [] if codec is None else _resynthesised(speech, codec, device)
+        self.originals = Frames(originals, speech.floor)
+        self.both = Frames([*originals, *others], speech.floor)
 
     @classmethod
     def load(cls, speech: SpeechSet, codec_folder: Path, device: str) -> TrainingFrames:
-        """The two renditions of ``speech`` by the codec stored in ``codec_folder``."""
-        return cls(speech, Codec.load(codec_folder, device), device)
+        """The renditions of ``speech`` by the codec stored in ``codec_folder``."""
+        return cls(speech, None if isinstance(speech, WaveSet) else Codec.load(codec_folder, device), device)
 
     def batch(self, indices: np.ndarray, seed: int, stream: str, step: int) -> tuple[Tensor, Tensor]:
         """``F [B, T, M], lengths [B]`` of ``indices [B]``; a fair coin for each sample picks the rendition."""

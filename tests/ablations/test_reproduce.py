@@ -27,7 +27,7 @@ from rrpo.pipeline.cell import Cell
 from rrpo.profiles import PROFILES
 
 
-@pytest.mark.parametrize("profile", list(PROFILES))
+@pytest.mark.parametrize("profile", [name for name, profile in PROFILES.items() if profile.cosyvoice is None])
 def test_every_cell_of_every_grid_survives_its_file(profile: str):
     for grid in GRIDS.values():
         for cell in grid.cells(PROFILES[profile], [3]):

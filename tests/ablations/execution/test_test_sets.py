@@ -1,4 +1,4 @@
-"""``--test NAME=PATH``: what is refused, and that a test set makes no cell another one."""
+"""``--train`` and ``--test``: which manifests they take, what is refused, and that a test set makes no cell another one."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ def test_a_test_set_adds_a_result_and_changes_no_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entries", "said"),
     [
-        (["mine"], "--test takes NAME=PATH"),
+        (["mine"], "has no manifest mine.test.jsonl or mine.jsonl"),
+        (["={m}"], "--test takes NAME=PATH"),
         (["a b={m}"], "of letters, digits and hyphens"),
         (["m={m}", "m={m}"], "each name once"),
         (["m=none.jsonl"], "none.jsonl: no such manifest"),
@@ -78,3 +79,47 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, entries: list[str], said
     profile: Profile = replace(SMOKE, manifests={"annotated": learnt})
     with pytest.raises(InputError, match=said):
         read_tests([entry.format(**paths) for entry in entries], profile)
+
+
+def rm(folder: Path, **options):
+    return request(
+        grid="rm", profile="smoke", arms="rrpo", device="cpu", workers=1, runs_dir=folder / "runs", **options
+    )
+
+
+def test_a_corpus_is_trained_and_tested_on_by_its_name(tmp_path: Path) -> None:
+    """Names stand for the manifests that the import wrote; without a part ``test`` the whole is tested on."""
+    for pitch, part in ((200, "mine.train"), (400, "mine.valid"), (600, "mine.test"), (800, "other")):
+        manifest(tmp_path / f"{part}.jsonl", "angry", "sad", pitch=pitch)
+    mine, other = tmp_path / "mine", tmp_path / "other.jsonl"
+    profile = rm(tmp_path, seeds=1, train=str(mine), tests=[str(mine), str(other)]).cells[0].profile
+    names = {name: Path(found.path).name for name, found in {**profile.manifests, **profile.tests}.items()}
+    assert names == {
+        "rm_pretrain": "mine.train.jsonl",
+        "annotated": "mine.train.jsonl",
+        "rm_valid": "mine.valid.jsonl",
+        "mine": "mine.test.jsonl",
+        "other": "other.jsonl",
+    }
+    with pytest.raises(InputError, match=r"no manifest other.train.jsonl(.|\n)*got: other.jsonl"):
+        rm(tmp_path, seeds=1, train=str(other))
+
+
+def test_each_seed_takes_a_fold_and_all_are_pooled(tmp_path: Path) -> None:
+    for k in (1, 2):
+        manifest(tmp_path / f"mine.fold{k}.train.jsonl", "angry", "sad", pitch=200 * k)
+        manifest(tmp_path / f"mine.fold{k}.test.jsonl", "angry", "sad", pitch=200 * k + 100)
+    asked = {"train": str(tmp_path / "mine"), "tests": [str(tmp_path / "mine")], "folds": 2, "first_seed": 1001}
+    cells = rm(tmp_path, **asked).cells
+    assert [cell.seed for cell in cells] == [1001, 1002]
+    for k, cell in enumerate(cells, 1):
+        used = cell.profile.manifests | cell.profile.tests
+        assert {Path(found.path).name for found in used.values()} == {
+            f"mine.fold{k}.{part}.jsonl" for part in ("train", "test")
+        }
+        assert cell.profile.tests.keys() == {"mine"}
+    assert len({cell.world_hash for cell in cells}) == 1
+    assert cells[0].world_hash != rm(tmp_path, **asked | {"seeds": 1}).cells[0].world_hash
+    for wrong in ({"train": None}, {"seeds": 3}):
+        with pytest.raises(InputError, match="one fold a seed"):
+            rm(tmp_path, **asked | wrong)
