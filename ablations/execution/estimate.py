@@ -1,8 +1,8 @@
 """Estimates of the time, disk and memory of stages, from stored stages of the same kind and size.
 
 What was never built here is estimated from `REFERENCE`, what every stage of the named profiles took on another machine, times
-this machine's pace: the ratio of the times of all that both have built. ``python -m ablations.execution.estimate RUNS_DIR`` writes that
-table anew.
+this machine's pace: the ratio of the times of all that both have built. ``python -m ablations.execution.estimate RUNS_DIR``
+writes that table anew.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ REFERENCE = Path(__file__).with_name("reference_times.csv")
 class Estimator:
     """Seconds and bytes, most GPU memory, of stages; learns while a run goes on.
 
-    A stage takes what this run's latest took that differ from it by seed alone, in all below them or else in their own config; else
-    what such stages, or those of its size, took before or on the reference machine, times `load`.
+    A stage takes what the latest of this run took that differ from it by seed alone, in all below them or else in their own
+    config; else what such stages, or those of its size, took before or on the reference machine, times `load`.
     """
 
     def __init__(self, store: Path, device: str = "cpu") -> None:
