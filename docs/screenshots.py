@@ -34,8 +34,10 @@ NO_ASSISTANT = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad
 """MLflow opens a panel with its assistant at the first visit."""
 TRAINING = "?workflowType=machine_learning"
 """Has MLflow show its side bar of training runs."""
-PATIENCE = 240.0
+PATIENCE = 600.0
 """Seconds for a server to start, and for a page to show what is waited for."""
+SETTLED = 4000
+"""Milliseconds that charts get to be drawn in their frames; MLflow asks its server for ever, so that there is no other sign."""
 
 
 @contextmanager
@@ -111,7 +113,7 @@ def take(folder: RunsFolder, grid: str, out: Path, address: str) -> dict[str, st
     )
     report = report_of(store, grid).as_uri()
     pages = {
-        "mlflow-charts": (f"{address}{charts(store, grid)}", ".js-plotly-plot .scatterlayer path"),
+        "mlflow-charts": (f"{address}{charts(store, grid)}", ".js-plotly-plot"),
         "mlflow-table": (f"{address}{charts(store, grid)}".replace("&compareRunsMode=CHART", ""), "text=clean_success"),
         "mlflow-samples": (there, "audio"),
         "report": (report, "svg.chart .mean"),
@@ -129,8 +131,8 @@ def _picture(context: Any, address: str, wanted: str, path: Path) -> str:
 
     tab = context.new_page()
     tab.goto(address, wait_until="domcontentloaded")
-    tab.locator(wanted).first.wait_for()
-    tab.wait_for_timeout(1500)  # charts are drawn after their frames
+    tab.locator(wanted).first.wait_for(state="attached")
+    tab.wait_for_timeout(SETTLED)
     tab.screenshot(path=str(path))
     text = str(tab.inner_text("body"))
     tab.close()

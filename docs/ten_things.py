@@ -110,7 +110,7 @@ THINGS: tuple[tuple[str, str, Callable[[Hand], None]], ...] = (
     (
         "Arms' curves with their spread while they run",
         MLFLOW,
-        lambda hand: hand.sees(".js-plotly-plot .scatterlayer path"),
+        lambda hand: hand.sees(".js-plotly-plot"),
     ),
     ("Which cells failed, and why", MLFLOW, _failures),
     ("What Optuna holds important", STUDY, lambda hand: hand.sees("img[alt=importance]")),

@@ -58,7 +58,8 @@ def importances(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
     sheet = importance(study, search)
     if sheet is None:
         return []
-    names, shares = zip(*((str(name), 100 * float(share)) for name, share, _ in reversed(sheet.rows)), strict=True)
+    rows = [(str(name), 100 * share) for name, share, _ in reversed(sheet.rows) if isinstance(share, float)]
+    names, shares = zip(*rows, strict=True)
     with figure_of(NARROW, 0.6 + 0.25 * len(names)) as (figure, (axis,)):
         bars = axis.barh(names, shares, color=BLUE, height=0.6)
         axis.bar_label(bars, fmt="%.0f", padding=2, fontsize=6)

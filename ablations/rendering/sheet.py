@@ -22,11 +22,11 @@ UNITS: dict[str, Callable[[float], str]] = {
     "text": str,
     "count": lambda value: f"{value:.0f}",
     "percent": lambda value: f"{100 * value:.1f}",
-    "gain": lambda value: f"{100 * value:+.1f}",
+    "gain": lambda value: f"{100 * value:+z.1f}",
     "plain": lambda value: f"{value:.3f}",
     "mark": lambda value: f"{value:.2f}",
     "level": lambda value: f"{value:g}",
-    "effect": lambda value: f"{value:+.2f}",
+    "effect": lambda value: f"{value:+z.2f}",
     "share": lambda value: f"{100 * value:.1f}",
     "p": lambda value: "<0.0001" if value < 0.0001 else f"{value:.4f}",
 }
