@@ -2,7 +2,7 @@
 
 Starts a real ``mlflow server`` on the runs folder and opens it, the grid's newest report and the folder's studies in headless
 Chromium (Debian's, or ``CHROMIUM`` names another). Each picture is of a page that a user reaches by the address which a command
-prints, or from there by a click. ``docs/ten_things.py`` uses the same server and browser.
+prints, or from there by a click.
 """
 
 from __future__ import annotations
