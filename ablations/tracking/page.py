@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from ablations.execution.runs_folder import RunsFolder
 from ablations.judges import gold, tuning
-from ablations.rendering.figure_style import pick, preferred
 from ablations.tracking.connection import TRAINING, answering
 from ablations.tracking.reader import Store
 from ablations.tracking.records import EVALUATION, KL_AXIS, TAG_GRID, TAG_KIND, TRAIN
@@ -94,8 +93,6 @@ def describe(store: Store, grid: str, text: str) -> None:
 
 
 def _state(arms: Iterable[str]) -> dict[str, Any]:
-    arms = list(arms)
-    shown = pick(arms, preferred())
     sections = [_section(name) for name in CHARTS]
     charts = [_chart(name, *chart) for name, charts in CHARTS.items() for chart in charts]
     return {
@@ -105,7 +102,6 @@ def _state(arms: Iterable[str]) -> dict[str, Any]:
         "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "param", "groupByData": "arm"}]},
         "groupsExpanded": {f"param.arm.{arm}": False for arm in arms},
         "runsHiddenMode": "SHOW_ALL",
-        "runsVisibilityMap": {f"param.arm.{arm}": False for arm in arms if arm not in shown},
         "compareRunSections": sections,
         "compareRunCharts": charts,
         "isAccordionReordered": True,
