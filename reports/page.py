@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ablations.rendering.sheet import NONE, Column, Sheet, show
+from ablations.rendering.sheet import NONE, Column, Sheet, html, show
 from ablations.stats.family import primary
 from ablations.tracking import page as mlflow_page
 from ablations.tracking.reader import Store
@@ -20,7 +20,6 @@ from reports import explorer, settings
 from reports.figures.samples import FLOOR, spectrogram
 from reports.loading import Selection
 from reports.report import Figure, Report
-from reports.writers import html
 
 ANSWER = "answer.md"
 """The first screen."""
@@ -116,6 +115,7 @@ def write(selection: Selection, made: Report, figures: Sequence[Figure], folder:
         grid=selection.grid,
         answer=made.answer,
         methods=made.methods,
+        provenance=made.provenance,
         first=_table(first),
         front=[] if chart["arms"] else list(drawn.values())[:1],
         parts=parts({sheet.name: _table(sheet) for sheet in others}, drawn),

@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from ablations.execution import environment, jobs, launchers
-from ablations.execution.estimate import Estimator, duration
+from ablations.execution.estimate import Estimator
 from ablations.execution.failures import Lost
 from ablations.execution.launchers.pool import Pool
 from ablations.execution.plan import Plan
@@ -21,6 +21,7 @@ from ablations.execution.planned import write_plan
 from ablations.execution.progress_display import LINES, Display
 from ablations.execution.request import Request
 from ablations.execution.scheduler import Failure, Scheduler, Task
+from ablations.execution.time_left import TimeLeft
 from ablations.rendering.sheet import Sheet, show
 from ablations.rendering.summary import table
 from ablations.stats.contrasts import apply, overall
@@ -32,7 +33,6 @@ from ablations.tracking.curves import Follower
 from ablations.tracking.reader import Store
 from ablations.tracking.recorder import Tracker
 from rrpo.pipeline.cell import Cell
-from rrpo.pipeline.stages import Stage
 
 ShowTable = Callable[[Sheet, Console, str], None]
 LOOK = 1.0
@@ -145,25 +145,7 @@ class GridRun:
         self._amending = {jobs.optional_key(cell) for cell in self.plan.amended}
         self._owners = {jobs.stage_key(stage): cell for cell in self.plan.todo for stage in cell.stages.values()}
         self._curves = Follower(request.folder.root)
-        self._stages: dict[str, Stage] = {jobs.stage_key(stage): stage for stage in self.plan.stages}
-        self._running: dict[str, float] = {}
-        done = self.plan.done.keys()
-        self._open = {seed: {c.hash for c in request.cells if c.seed == seed} - done for seed in request.seeds}
-        self.records = self.plan.records
-        self._arms: list[tuple[str, str, str]] = []
-        self._display = Display(
-            self.console,
-            len(request.own),
-            len(request.own) - len(self.plan.todo),
-            self.remaining,
-            mode=self.mode,
-            arms=lambda: self._arms,
-        )
-
-    def run(self, pool: Pool) -> None:
-        """Run all tasks."""
-        request = self.plan.request
-        graph = jobs.tasks(
+        self._graph = jobs.tasks(
             self.plan.todo,
             self.plan.amended,
             request.folder.root,
@@ -172,8 +154,26 @@ class GridRun:
             self.estimator,
             request.executor,
         )
+        stages = {jobs.stage_key(stage): stage for stage in self.plan.stages}
+        self._left = TimeLeft(self._graph, stages, self.estimator, request.workers)
+        done = self.plan.done.keys()
+        self._open = {seed: {c.hash for c in request.cells if c.seed == seed} - done for seed in request.seeds}
+        self.records = self.plan.records
+        self._arms: list[tuple[str, str, str]] = []
+        self._display = Display(
+            self.console,
+            len(request.own),
+            len(request.own) - len(self.plan.todo),
+            self._left.__str__,
+            mode=self.mode,
+            arms=lambda: self._arms,
+        )
+
+    def run(self, pool: Pool) -> None:
+        """Run all tasks."""
+        request = self.plan.request
         with self._display:
-            Scheduler(graph, pool, request.folder.logs, self, fail_fast=request.fail_fast).run()
+            Scheduler(self._graph, pool, request.folder.logs, self, fail_fast=request.fail_fast).run()
 
     def close(self, status: str) -> None:
         """End the invocation's run; unless Ctrl-C ended it, this waits for the room that records need."""
@@ -188,40 +188,24 @@ class GridRun:
             while self.tracker.held_up():
                 time.sleep(LOOK)
 
-    def remaining(self) -> str:
-        """The time left in words."""
-        if not self._stages:
-            return "0 s"
-        seconds, unknown = self.estimator.total(self._stages.values())
-        if unknown == len(self._stages):
-            return "unknown"
-        now = time.monotonic()
-        for key, start in self._running.items():
-            known = self.estimator.seconds(self._stages[key])
-            seconds -= min(now - start, known) if known is not None else 0.0
-        text = duration(max(0.0, seconds) / self.plan.request.workers)
-        return f"more than {text}" if unknown else f"about {text}"
-
     def started(self, slot: int, task: Task) -> None:
         """Scheduler's event."""
-        if task.key in self._stages:
-            self._running[task.key] = time.monotonic()
-            self._curves.restart(task.key)
+        self._left.started(task.key)
+        self._curves.restart(task.key)
         self._display.started(slot, task)
 
     def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
         """Scheduler's event."""
+        self._left.progressed(task.key, done, total)
         self._display.progressed(slot, task, done, total)
         if self._curves.due():
-            for key in self._running.keys() & self._owners.keys():
+            for key in self._left.running.keys() & self._owners.keys():
                 if points := self._curves.new(key):
                     self.tracker.show_cell(self._owners[key], points)
 
     def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
         """Scheduler's event: learn what the stage took, or take the cell's record in."""
-        if stage := self._stages.pop(task.key, None):
-            self._running.pop(task.key, None)
-            self.estimator.learn(stage, float(result))
+        self._left.ended(task.key, result)
         self._display.finished(slot, task, result, seconds)
         if cell := self._cells.get(task.key):
             self.records.append(result)
@@ -230,7 +214,7 @@ class GridRun:
 
     def retried(self, slot: int | None, task: Task, failure: Failure) -> None:
         """Scheduler's event."""
-        self._running.pop(task.key, None)
+        self._left.stopped(task.key)
         self._display.retried(slot, task, failure)
 
     def said(self, text: str) -> None:
@@ -239,8 +223,7 @@ class GridRun:
 
     def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
         """Scheduler's event: note which cell is lost, and keep the log in MLflow."""
-        self._stages.pop(task.key, None)
-        self._running.pop(task.key, None)
+        self._left.ended(task.key)
         self._display.failed(slot, task, failure)
         if task.key in self._amending:
             self.said(

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 NARROW, WIDE = 3.5, 7.16
 """Inches: one and two columns of the usual paper."""
+DPI = 200
+"""Pixels an inch of the PNG files."""
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 """Okabe and Ito's palette, told apart in grey by line style or marker as well."""
 GREY = "0.55"
@@ -103,8 +105,16 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     paths = [folder / f"{name}.pdf", folder / f"{name}.png"]
     figure.savefig(paths[0], metadata={"CreationDate": None, "Producer": None, "Creator": None})
     figure.set_layout_engine("none")  # as it was laid out just now
-    figure.savefig(paths[1], dpi=200, metadata={"Software": None})
+    figure.savefig(paths[1], dpi=DPI, metadata={"Software": None})
     return paths
+
+
+def width_of(picture: Path) -> float:
+    """Inches, of a PNG file that `save` wrote."""
+    from PIL import Image
+
+    with Image.open(picture) as image:
+        return image.width / DPI
 
 
 def spread(wanted: list[float], gap: float) -> list[float]:

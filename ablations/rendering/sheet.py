@@ -7,6 +7,7 @@ them unrounded, as fractions.
 from __future__ import annotations
 
 import csv
+import html as escaping
 import io
 import math
 from collections.abc import Callable
@@ -21,11 +22,11 @@ UNITS: dict[str, Callable[[float], str]] = {
     "text": str,
     "count": lambda value: f"{value:.0f}",
     "percent": lambda value: f"{100 * value:.1f}",
-    "gain": lambda value: f"{100 * value:+.1f}",
+    "gain": lambda value: f"{100 * value:+z.1f}",
     "plain": lambda value: f"{value:.3f}",
     "mark": lambda value: f"{value:.2f}",
     "level": lambda value: f"{value:g}",
-    "effect": lambda value: f"{value:+.2f}",
+    "effect": lambda value: f"{value:+z.2f}",
     "share": lambda value: f"{100 * value:.1f}",
     "p": lambda value: "<0.0001" if value < 0.0001 else f"{value:.4f}",
 }
@@ -154,3 +155,29 @@ def _mean(value: Value) -> float:
 
 def _head(text: str) -> str:
     return text.split(" ")[0]
+
+
+def html(sheet: Sheet, *, notes: bool = True) -> str:
+    """A ``<table>`` with its caption, and its notes in a paragraph where asked for. Bold best, underlined second."""
+    head, body = sheet.texts()
+    marks = sheet.marks()
+    kinds = ["text" if column.unit == "text" else "number" for column in sheet.columns]
+
+    def cell(at: int, place: int, text: str) -> str:
+        tag = {"best": "b", "second": "u"}.get(marks.get((at, place), ""))
+        inside = escaping.escape(text)
+        inside = f"<{tag}>{inside}</{tag}>" if tag else inside
+        if place == 0:
+            return f'<th scope="row">{inside}</th>'
+        return f'<td class="{kinds[place]}">{inside}</td>'
+
+    rows = ["<tr>" + "".join(cell(at, k, text) for k, text in enumerate(row)) + "</tr>" for at, row in enumerate(body)]
+    headings = "".join(
+        f'<th scope="col" class="{kind}"><span>{escaping.escape(text)}</span></th>'
+        for kind, text in zip(kinds, head, strict=True)
+    )
+    below = f'<p class="notes">{escaping.escape(" ".join(sheet.notes))}</p>\n' if sheet.notes and notes else ""
+    return (
+        f'<table id="{sheet.name}">\n<caption>{escaping.escape(sheet.title)}</caption>\n<thead><tr>{headings}</tr></thead>\n'
+        "<tbody>\n" + "\n".join(rows) + f"\n</tbody>\n</table>\n{below}"
+    )

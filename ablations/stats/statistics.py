@@ -37,8 +37,8 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
 def in_points(mean: Interval) -> str:
     """A mean of fractions in points with its interval: ``+1.0 [-2.0, +4.0]``, or ``+1.0`` where it has none."""
     if np.isnan(mean.low):
-        return f"{100 * mean.mean:+.1f}"
-    return f"{100 * mean.mean:+.1f} [{100 * mean.low:+.1f}, {100 * mean.high:+.1f}]"
+        return f"{100 * mean.mean:+z.1f}"
+    return f"{100 * mean.mean:+z.1f} [{100 * mean.low:+z.1f}, {100 * mean.high:+z.1f}]"
 
 
 def at_passage(x: ArrayLike, y: ArrayLike, level: float) -> float:

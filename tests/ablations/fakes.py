@@ -151,10 +151,10 @@ def build_examined(config: FakeConfig, inputs: Mapping[str, Path], out: Path, co
 
 
 def build_optimized(config: FakeConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    rows = curve_rows(20 if config.label != "sft" else 0)
+    training = curve_rows(20 if config.label != "sft" else 0, curve(config.label, config.seed))
     for step in range(3):
-        if len(rows):
-            context.watch(step + 1, dict(rows.iloc[step]))
+        if len(training):
+            context.watch(step + 1, dict(training.iloc[step]))
         context.report(step + 1, 3)
         print(f"step {step} of {config.label}")
     _trouble(config, context)
@@ -163,15 +163,21 @@ def build_optimized(config: FakeConfig, inputs: Mapping[str, Path], out: Path, c
         ["step", "sqrt_kl", "kl_token", "kl_utterance", "proxy_accuracy", "val_accuracy", "val_logprob", "length"]
     ].to_parquet(out / "points.parquet")
     rows[["step", "test_accuracy", "phone_error_rate", "hack_rate", "uptake"]].to_parquet(out / "later.parquet")
-    curve_rows(20 if len(rows) > 1 else 0).to_parquet(out / "curves.parquet")
+    training.to_parquet(out / "curves.parquet")
     (out / "scalars.json").write_text(json.dumps({"end_proxy_accuracy": float(rows["proxy_accuracy"].iloc[-1])}))
     _built(out, config)
 
 
-def curve_rows(steps: int) -> pd.DataFrame:
-    """Curves of so many training steps; empty without any."""
+def curve_rows(steps: int, points: pd.DataFrame) -> pd.DataFrame:
+    """Curves of so many training steps through checkpoints; empty without any."""
     step = np.arange(1, steps + 1)
-    return pd.DataFrame({"step": step, "reward": np.log1p(step), "kl_token": step / 20.0} if steps else [])
+    if not steps:
+        return pd.DataFrame([])
+    between = {
+        name: np.interp(step, points["step"], points[name]) for name in ("kl_token", "proxy_accuracy", "val_accuracy")
+    }
+    clean = between["val_accuracy"] * (1 - np.interp(step, points["step"], points["hack_rate"]))
+    return pd.DataFrame({"step": step, "reward": np.log1p(step), "loss": 1 / step} | between | {"val_clean": clean})
 
 
 def build_heard(config: FakeConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:

@@ -1,8 +1,9 @@
-"""Functions that workers of the scheduler's tests run."""
+"""Functions that workers of the scheduler's tests run, and markers of stages that nobody built."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import time
@@ -13,9 +14,10 @@ from pathlib import Path
 from ablations.execution.launchers.pool import Fault
 from ablations.execution.worker import stopping
 from rrpo import plugins
+from rrpo.identity import canonical
 from rrpo.pipeline.claims import Claims
 from rrpo.pipeline.errors import ClaimedError, DivergedError, Interrupted
-from rrpo.pipeline.stages import Context
+from rrpo.pipeline.stages import MARKER, Context, Stage
 
 Report = Callable[[int, int], None]
 
@@ -192,3 +194,17 @@ def several(folder: str, outcomes: list[str], report: Report) -> list[float | Fa
         first.touch()
         die(report)
     return [1.0 if outcome in ("ok", "dies") else Fault(f"planted {outcome}", outcome) for outcome in outcomes]
+
+
+def marked(store: Path, stage: Stage, seconds: float, device: str = "cpu") -> None:
+    """The marker of a stored stage, which took that long."""
+    folder = store / "stages" / f"{stage.name}-{len(list(store.glob('stages/*')))}"
+    folder.mkdir(parents=True)
+    marker = {
+        "name": stage.name,
+        "config": canonical(stage.config),
+        "device": device,
+        "seconds": seconds,
+        "bytes": 2**20,
+    }
+    (folder / MARKER).write_text(json.dumps(marker))
