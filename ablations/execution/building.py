@@ -1,4 +1,4 @@
-"""Build what is missing below some stages on this machine, and say of those that cannot be built why."""
+"""Build the missing stages of a set of stages on this machine, and report why any of them failed."""
 
 from __future__ import annotations
 
@@ -20,13 +20,17 @@ from rrpo.pipeline.stages import Stage
 def build(
     roots: Sequence[Stage], folder: RunsFolder, estimator: Estimator, workers: int, console: Console
 ) -> dict[str, str]:
-    """Build what ``folder`` lacks of and below ``roots``, on the estimator's device; of the roots that failed, the reason.
+    """Build ``roots`` and all their inputs that are missing in ``folder``, on the estimator's device.
 
-    Raises KeyboardInterrupt when it was stopped; what was built is kept.
+    Returns:
+        Title of each root that failed -> reason.
+
+    Raises:
+        KeyboardInterrupt: A signal stopped the build. Finished stages are kept.
     """
     missing = missing_below(roots, folder.root)
     tasks = jobs.stage_tasks(missing, folder.root, estimator.device, jobs.longest_first(missing, estimator))
-    display = _Building(console, missing, estimator, workers)
+    display = _BuildDisplay(console, missing, estimator, workers)
     pool = launchers.start(Launcher(), workers, folder.logs)
     with display:
         Scheduler(tasks, pool, folder.logs, display).run()
@@ -34,12 +38,12 @@ def build(
     return {str(keys[key]): reason for key, reason in display.failures.items() if key in keys}
 
 
-class _Building(Display):
-    """Counts stages, and keeps why some were not built."""
+class _BuildDisplay(Display):
+    """A display that counts stages and collects the reasons of failures."""
 
     def __init__(self, console: Console, missing: Sequence[Stage], estimator: Estimator, workers: int) -> None:
         self.failures: dict[str, str] = {}
-        """Task's key -> reason."""
+        """Task key -> reason."""
         self._left = {jobs.stage_key(stage): stage for stage in missing}
         self._estimator, self._workers = estimator, workers
         super().__init__(console, len(missing), 0, self._time_left, counted="stage")
@@ -49,12 +53,12 @@ class _Building(Display):
         return f"{'more than' if unknown else 'about'} {duration(seconds / self._workers)}"
 
     def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
-        """Scheduler's event."""
+        """Handle the scheduler's event of the same name."""
         self._left.pop(task.key, None)
         super().finished(slot, task, result, seconds)
 
     def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
-        """Scheduler's event."""
+        """Handle the scheduler's event of the same name."""
         super().failed(slot, task, failure)
         cause = "" if failure.cause == task.title else f"{failure.cause}: "
         self.failures[task.key] = f"{cause}{failure.message} (log: {failure.log})"

@@ -1,7 +1,8 @@
-"""Policy optimisations of several cells as one task: which go together, how many, and that one seed has one executor.
+"""Stack the policy optimizations of several cells into one task, and ensure that each seed uses one executor.
 
-A stack is built by `rrpo.optimizers.stacked`. Its members have the results and keys that they have singly, equal up to rounding;
-trajectories part from there, so all cells of a seed are optimised by one executor, or the arms' differences would hold it too.
+`rrpo.optimizers.stacked` builds a stack. Its members have the same keys as single builds, and results that are equal up to
+rounding. Rounding differences grow along a trajectory, so all cells of a seed must use the same executor (single or stacked);
+otherwise the differences between arms would include the difference between executors.
 """
 
 from __future__ import annotations
@@ -25,21 +26,24 @@ from rrpo.pipeline.stages import MARKER, Stage, walk
 STACKED = "optimize"
 """Name of the stages that can be stacked."""
 COMMON = ("codec", "recogniser", tuning().name)
-"""Roles of the inputs that a stack's members share; `rrpo.optimizers.stacked.COMMON`."""
+"""Roles of the inputs that the members of a stack share; equal to `rrpo.optimizers.stacked.COMMON`."""
 SINGLE = "single"
-"""What built a stage whose marker names no executor."""
+"""Executor of a stage whose marker names none."""
 
 
 def size(text: str, device: str, cells: Sequence[Cell], store: Path, gpu_mib: int | None, tasks: int) -> int:
-    """How many cells are optimised at once, by ``--stack N|auto``; 1: singly.
+    """Return the number of cells to optimize at once, from the option ``--stack N|auto``; 1 means no stacking.
 
     Args:
-        text: The option.
-        device: On the CPU, ``auto`` is 1: see docs/performance.md.
-        cells: What is asked for.
-        store: Where stages lie whose memory was measured.
-        gpu_mib: Memory of a GPU.
-        tasks: How many tasks share it.
+        text: Value of the option.
+        device: ``cpu`` or ``cuda``. On the CPU, ``auto`` is 1: see docs/performance.md.
+        cells: The requested cells.
+        store: Runs folder with stages whose memory was measured.
+        gpu_mib: Memory of a GPU in MiB, None if unknown.
+        tasks: Number of tasks that share a GPU.
+
+    Raises:
+        InputError: ``text`` is neither a positive number nor ``auto``.
     """
     if text != "auto":
         if not text.isdecimal():
@@ -52,12 +56,12 @@ def size(text: str, device: str, cells: Sequence[Cell], store: Path, gpu_mib: in
 
 
 def stack_tasks(tasks: Sequence[Task], stages: Mapping[str, Stage], size: int) -> list[Task]:
-    """``tasks`` with policy optimisations ``size`` at a time, as nearly equal in number as can be, in order of priority.
+    """Group the policy optimizations among ``tasks`` into stacks of similar size, in order of priority.
 
     Args:
-        tasks: Of `ablations.execution.jobs.stage_tasks`.
-        stages: The stage of each by the task's key.
-        size: Most members; at 1 nothing changes.
+        tasks: Tasks of `ablations.execution.jobs.stage_tasks`.
+        stages: Task key -> stage.
+        size: Maximum size of a stack; at 1 the tasks are returned unchanged.
     """
     if size == 1:
         return list(tasks)
@@ -68,18 +72,18 @@ def stack_tasks(tasks: Sequence[Task], stages: Mapping[str, Stage], size: int) -
     found = [task for task in tasks if stages[task.key].name != STACKED]
     for group in alike.values():
         most = ceil(len(group) / ceil(len(group) / size))
-        found += [_together(group[first : first + most]) for first in range(0, len(group), most)]
+        found += [_stack(group[first : first + most]) for first in range(0, len(group), most)]
     return found
 
 
-def _together(members: Sequence[Task]) -> Task:
-    """One task of several; each of them can go on alone, by the same executor."""
+def _stack(members: Sequence[Task]) -> Task:
+    """Combine several tasks into one. A failed member is retried alone, with the same executor (`jobs.build_member`)."""
     first = members[0]
     assert first.after_oom is not None
     chosen = tuple(task.arguments[0] for task in members)
     return Task(
         key=f"stack-{content_hash([task.key for task in members])[:20]}",
-        title=f"{len(members)} policy optimisations at once, the first of them {first.title}",
+        title=f"{len(members)} policy optimizations at once, the first of them {first.title}",
         function="ablations.execution.jobs:build_stack",
         arguments=(chosen, *first.arguments[1:]),
         after_oom=(chosen, *first.after_oom[1:]),
@@ -90,7 +94,7 @@ def _together(members: Sequence[Task]) -> Task:
 
 
 def executor(stage: Stage, store: Path) -> str | None:
-    """``single`` or ``stacked``: what built a stage; None before it is built."""
+    """Return the executor that built a stage, ``single`` or ``stacked``; None if the stage is not built yet."""
     path = stage.path(store) / MARKER
     if not path.is_file():
         return None
@@ -98,25 +102,25 @@ def executor(stage: Stage, store: Path) -> str | None:
 
 
 def refuse_mixed(cells: Sequence[Cell], missing: Iterable[Stage], store: Path, size: int) -> None:
-    """Raises InputError where a seed has policy optimisations by another executor than the one that would build the rest."""
+    """Raise InputError if a seed's missing policy optimizations would use another executor than its finished ones."""
     wanted = SINGLE if size == 1 else "stacked"
     lacking = {stage.key for stage in missing if stage.name == STACKED}
     by_seed: dict[int, set[str]] = defaultdict(set)
     for cell in cells:
-        by_seed[cell.seed] |= {stage.key for stage in _optimisations(cell)}
+        by_seed[cell.seed] |= {stage.key for stage in _optimizations(cell)}
     begun = {seed for seed, keys in by_seed.items() if keys & lacking}
     for cell in cells:
         if cell.seed not in begun:
             continue
-        for stage in _optimisations(cell):
+        for stage in _optimizations(cell):
             if (found := executor(stage, store)) not in (None, wanted):
                 raise InputError(
-                    f"seed {cell.seed} was begun by another executor, and one seed's arms are compared with each other",
-                    got=f"{found} optimisation of {cell.name}, and --stack {size} for the rest",
-                    fix=f"go on with {'--stack 1' if found == SINGLE else '--stack 2 or more'}, "
+                    f"seed {cell.seed} was begun with another executor, and all arms of a seed must use the same one",
+                    got=f"{found} optimization of {cell.name}, and --stack {size} for the rest",
+                    fix=f"continue with {'--stack 1' if found == SINGLE else '--stack 2 or more'}, "
                     "or use other seeds or another --runs-dir",
                 )
 
 
-def _optimisations(cell: Cell) -> Iterator[Stage]:
+def _optimizations(cell: Cell) -> Iterator[Stage]:
     return (stage for stage in walk(*cell.stages.values()) if stage.name == STACKED)

@@ -1,4 +1,4 @@
-"""Further test sets of a user's own, ``--test NAME=PATH``: checked like manifests, and kept apart from what is learnt from."""
+"""Read additional test sets of the user, ``--test NAME=PATH``: checked like manifests, and disjoint from all training splits."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
 
 
 def read_tests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestConfig]:
-    """The test sets by name. Each keeps its own emotions: a reward model is asked about those that it knows.
+    """Return the test sets by name. Each keeps its own emotions; a reward model is tested on the emotions that it knows.
 
-    Raises InputError for a bad name, a manifest that cannot be used, one without any emotion of the reward model, or a sound
-    that is in a split which anybody learns from.
+    Raises:
+        InputError: A name or manifest is invalid, a test set has no emotion of the reward model, or an audio file is also in a
+            training split.
     """
     if not entries:
         return {}
@@ -51,6 +52,6 @@ def read_tests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestCo
             own = () if there <= set(profile.world.emotions) else tuple(sorted(there))
             found[name] = replace(check_manifest(Path(path), lines, profile.world.audio), emotions=own)
     except ManifestError as error:
-        fix = "mend the manifest or the file it names; nothing was written"
+        fix = "correct the manifest or the file it names; nothing was written"
         raise InputError(str(error), got=" ".join(entries), fix=fix) from None
     return found

@@ -285,4 +285,4 @@ def test_two_interrupts_end_a_run_at_once(runs: Path, tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         text, _ = process.communicate(timeout=30)
     assert process.returncode == 130, text
-    assert "the same command goes on from there" in text
+    assert "run the same command again to resume" in text

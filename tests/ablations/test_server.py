@@ -262,7 +262,7 @@ def test_a_server_that_is_not_mlflow_is_refused(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize("address", ["./mlruns", "postgresql://me:secret@host/db", "http://", "http://[", "ftp://a"])
 def test_a_tracking_uri_that_is_no_server_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    with pytest.raises(InputError, match="names no MLflow server") as caught:
+    with pytest.raises(InputError, match="is not the address of an MLflow server") as caught:
         check(tmp_path / "runs")
     assert "secret" not in str(caught.value)
 

@@ -89,11 +89,11 @@ def test_a_seed_has_one_executor(tmp_path: Path) -> None:
     refuse_mixed(found, [*missing, own["diffro/1000"]], tmp_path, 4)  # nothing is there yet
     finished(tmp_path, own["diffro/1000"])
     refuse_mixed(found, missing, tmp_path, 1)
-    with pytest.raises(InputError, match="seed 1000 was begun by another executor") as refused:
+    with pytest.raises(InputError, match="seed 1000 was begun with another executor") as refused:
         refuse_mixed(found, missing, tmp_path, 4)
     assert "--stack 1" in str(refused.value)
     refuse_mixed(found, [own["diffro/1001"], own["rrpo/1001"]], tmp_path, 4)  # another seed may
     finished(tmp_path, own["diffro/1001"], executor="stacked(2)")
     refuse_mixed(found, [own["rrpo/1001"]], tmp_path, 2)
-    with pytest.raises(InputError, match="stacked optimisation of diffro/1001"):
+    with pytest.raises(InputError, match="stacked optimization of diffro/1001"):
         refuse_mixed(found, [own["rrpo/1001"]], tmp_path, 1)
