@@ -18,7 +18,7 @@ def test_without_a_pilot_the_difference_is_told_for_several_spreads() -> None:
     tested, told = prospects(FACTORIAL, 8, None)
     assert "tested, simultaneously at 0.9929: LS, main effect; EAM, main effect" in tested
     assert "; Adv, in RRPO; RRPO - DiffRO; estimates alone: hacked share" in tested
-    assert told.startswith("no pilot is committed: with 8 seeds a difference is found with 80 % power")
+    assert told.startswith("no pilot is committed: with 8 seeds, the smallest difference detected with 80 % power")
     for sd in SPREADS:
         assert f"{100 * detectable(sd, 8, 0.05 / 7):.1f} at {100 * sd:g}" in told
 
