@@ -1,4 +1,4 @@
-"""The section *Regime* of the world card: what the rule of ``docs/regime.md`` says of the profile's own constants."""
+"""The section *Regime* of the world card: the rule of ``docs/regime.md``, evaluated with the profile's own constants."""
 
 from __future__ import annotations
 
@@ -33,21 +33,25 @@ if TYPE_CHECKING:
 
 SECTION = "Regime"
 SEEDS = 3
-"""Development seeds, from the card's own on."""
+"""Number of development seeds, starting with the card's own."""
 
 
 def candidates() -> dict[str, ArmConfig]:
-    """The two arms on which the regime is chosen, with the profile's own constants."""
+    """Return the two arms on which the regime is chosen, with the profile's own constants."""
     return {VANILLA: arms()[BASE], ORACLE: arms()[ORACLE]}
 
 
 def stages(profile: Profile, seeds: Sequence[int]) -> list[Stage]:
-    """What has to be built: two policy optimisations a seed, looked at as the rule's steps are."""
+    """Return the stages to build: two policy optimizations per seed, evaluated as in the rule's steps."""
     return [dataflow.assessed(measuring(profile), arm, seed) for seed in seeds for arm in candidates().values()]
 
 
 def lines(table: pd.DataFrame) -> list[Line]:
-    """The section, from what `ablations.regime.measured` says of the `candidates`; intervals are t over seeds."""
+    """Return the lines of the section. Intervals are t intervals over seeds.
+
+    Args:
+        table: Result of `ablations.regime.measured` for the `candidates`.
+    """
     vanilla = table[table["candidate"] == VANILLA]
     runs, updates = by_seed(vanilla), int(vanilla["step"].max())
     early, best = gentle(vanilla), peak(vanilla)

@@ -171,14 +171,14 @@ def test_a_cell_that_cannot_be_built_ends_with_1(
     assert result.exit_code == 1, result.output
     assert "could not be built again" in result.output
     assert "planted failure" in result.output
-    assert "names the cell otherwise" in result.output
+    assert "stages have new versions" in result.output
 
 
 def test_bad_input_ends_with_2(runs: Path, record: Record, tmp_path: Path):
     store = Store(check(runs))
     for arguments, words in [
-        (["0" * 32], "no run of that id"),
-        ([store.plans("tiny")[0].run_id], "the run is no cell's"),
+        (["0" * 32], "no run with that id"),
+        ([store.plans("tiny")[0].run_id], "the run is not a cell's"),
         ([record.run_id, "--device", "tpu"], "no device of that name"),
         ([record.run_id, "--workers", "0"], "--workers must be"),
     ]:
