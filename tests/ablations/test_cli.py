@@ -1,4 +1,4 @@
-"""The command line: plan, bad input, exit statuses. Nothing is written for what is refused."""
+"""The command line: plan, invalid input, exit statuses. Refused commands write nothing."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def files(folder: Path) -> set[str]:
 
 
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Of every file the time it was last written, and its bytes."""
+    """Return the modification time and the content of every file."""
     return {name: ((folder / name).stat().st_mtime_ns, (folder / name).read_bytes()) for name in files(folder)}
 
 

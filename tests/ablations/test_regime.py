@@ -1,4 +1,4 @@
-"""The rule of the regime, on trajectories whose answer is known."""
+"""The rule of the regime, on trajectories with a known answer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def runs(candidate: str, seeds: int = 3, batch: int = 32, **columns: Sequence[fl
 
 
 def test_the_rate_that_gains_and_is_there_in_the_fewest_roll_outs() -> None:
-    """All reach .25 nats; ``fast`` gains too little, ``slow`` the most, ``middle`` nine tenths of it in half the roll-outs."""
+    """``fast`` gains too little, ``slow`` most, ``middle`` 90 % of that in half the roll-outs; ``never`` misses .25 nats."""
     table = pd.concat(
         [
             runs("fast", kl_token=[0, 0.5, 1.0], proxy=[0.6, 0.7, 0.9]),  # at step 10: +.05
@@ -67,7 +67,7 @@ def test_working_pressure_outlasts_the_proxys_saturation_and_has_an_end() -> Non
 
 
 def assay(windows: Mapping[str, Sequence[float]], phones: float = 0.1) -> pd.DataFrame:
-    """Oracle ends at .95; a candidate's window is what each seed lacks of it."""
+    """The oracle ends at .95; a candidate's window is the difference on each seed."""
     parts = []
     for name, lacking in ({"oracle": [0.0] * 3} | dict(windows)).items():
         for seed, lack in enumerate(lacking):
@@ -93,7 +93,7 @@ def test_the_most_data_that_open_the_window_or_else_the_widest() -> None:
 
 
 def ends(name: str, gold: Sequence[float], clean: Sequence[float]) -> pd.DataFrame:
-    """From gold .8 and clean success .5 to these, one a seed."""
+    """Return runs that change from gold .8 and clean success .5 to the given values, one per seed."""
     parts = [runs(name, seeds=1, gold=[0.8, g], clean=[0.5, c]) for g, c in zip(gold, clean, strict=True)]
     return pd.concat([part.assign(seed=1000 + k) for k, part in enumerate(parts)], ignore_index=True)
 
@@ -102,7 +102,9 @@ def test_a_control_fails_where_its_interval_lies_above_sft() -> None:
     vanilla = ends("diffro", [0.95, 0.96, 0.97], [0.7, 0.71, 0.72])
     placebo = ends("placebo", [0.2, 0.3, 0.25], [0.6, 0.7, 0.3])
     chosen, said = standing(pd.concat([placebo, ends("content_only", [0.7, 0.82, 0.9], [0.4, 0.5, 0.5]), vanilla]))
-    assert chosen == "both controls hold", "vanilla may rise, and a mean above SFT's is no interval above it"
+    assert chosen == "both controls hold", (
+        "vanilla may rise, and a mean above SFT's does not suffice without an interval above it"
+    )
     assert said[:2] == [
         "placebo: gold -55.0 [-67.4, -42.6] points from SFT's",
         "placebo: clean success +3.3 [-48.4, +55.0] points from SFT's",
@@ -125,8 +127,8 @@ def test_a_table_of_samples_is_summed_up_by_checkpoint() -> None:
     )
     found = regime.by_checkpoint(samples)
     assert found.index.tolist() == [0, 20]
-    assert found["clean"].tolist() == [0.5, 0.0]  # a click, and phones that are not understood
-    assert found["hacked"].tolist() == [0.5, 1.0]  # of the samples that the proxy hears right
+    assert found["clean"].tolist() == [0.5, 0.0]  # a click, and too many phone errors
+    assert found["hacked"].tolist() == [0.5, 1.0]  # among samples with the proxy's argmax on target
     assert found["artefacts"].tolist() == [0.0, 0.5]
     assert found["phone_errors"].tolist() == pytest.approx([0.05, 0.2])
 

@@ -1,4 +1,4 @@
-"""Which policy optimisations go together, how many, and that a seed has one executor."""
+"""Which policy optimizations are stacked and how many, and that each seed uses one executor."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def cells(labels: str = "diffro rrpo", seeds: tuple[int, ...] = (1000, 1001)) ->
 
 
 def optimisations(found: list[Cell]) -> list[Stage]:
-    """SFT's among them, which the test judges hear too."""
+    """SFT is included, because the test judges also evaluate its samples."""
     return [stage for stage in walk(*(s for cell in found for s in cell.stages.values())) if stage.name == "optimize"]
 
 
@@ -44,7 +44,7 @@ def test_the_roles_in_common_are_the_executors() -> None:
 
 
 def test_optimisations_go_together_and_nothing_else_does(tmp_path: Path) -> None:
-    """Six of two seeds, four at most: three each, and whatever reads one still needs it alone."""
+    """Six on two seeds, at most four per stack: two stacks of three; a dependent task still needs only its own part."""
     found = cells()
     stages = missing_below([stage for cell in found for stage in cell.stages.values()], tmp_path)
     single = stage_tasks(stages, tmp_path, "cpu", longest_first(stages, Estimator(tmp_path)))
@@ -68,7 +68,9 @@ def test_auto_is_by_measured_memory(tmp_path: Path) -> None:
     assert stacking.size("auto", "cpu", found, tmp_path, 80_000, 1) == 1
     assert stacking.size("auto", "cuda", found, tmp_path, 80_000, 1) == packing.UNMEASURED
     finished(tmp_path, diffro, peak_device_mib=1000)
-    assert stacking.size("auto", "cuda", found, tmp_path, 80_000, 1) == packing.UNMEASURED, "SFT's was not measured"
+    assert stacking.size("auto", "cuda", found, tmp_path, 80_000, 1) == packing.UNMEASURED, (
+        "the memory of SFT was not measured"
+    )
     finished(tmp_path, sft, peak_device_mib=500)
     assert stacking.size("auto", "cuda", found, tmp_path, 80_000, 1) == 71  # (.9 x 80000 - 600) / 1000
     assert stacking.size("auto", "cuda", found, tmp_path, 80_000, 2) == 35  # (36000 - 600) / 1000
@@ -86,13 +88,13 @@ def test_a_seed_has_one_executor(tmp_path: Path) -> None:
     found = cells()
     own = {cell.name: cell.stages["optimized"] for cell in found}
     missing = [stage for name, stage in own.items() if name != "diffro/1000"]
-    refuse_mixed(found, [*missing, own["diffro/1000"]], tmp_path, 4)  # nothing is there yet
+    refuse_mixed(found, [*missing, own["diffro/1000"]], tmp_path, 4)  # nothing is built yet
     finished(tmp_path, own["diffro/1000"])
     refuse_mixed(found, missing, tmp_path, 1)
     with pytest.raises(InputError, match="seed 1000 was begun with another executor") as refused:
         refuse_mixed(found, missing, tmp_path, 4)
     assert "--stack 1" in str(refused.value)
-    refuse_mixed(found, [own["diffro/1001"], own["rrpo/1001"]], tmp_path, 4)  # another seed may
+    refuse_mixed(found, [own["diffro/1001"], own["rrpo/1001"]], tmp_path, 4)  # another seed may use another executor
     finished(tmp_path, own["diffro/1001"], executor="stacked(2)")
     refuse_mixed(found, [own["rrpo/1001"]], tmp_path, 2)
     with pytest.raises(InputError, match="stacked optimization of diffro/1001"):

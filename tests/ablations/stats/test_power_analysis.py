@@ -1,4 +1,4 @@
-"""What a plan says of its seeds: what is tested, and the difference that they find by a committed pilot's spread."""
+"""The power analysis of a plan: the tested contrasts, and the difference that the seeds detect, with and without a pilot."""
 
 from __future__ import annotations
 

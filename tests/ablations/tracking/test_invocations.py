@@ -1,4 +1,4 @@
-"""The planned number of seeds: which invocations make one, and which are pilots or tuning."""
+"""The planned number of seeds: which invocations count, and which are pilots or tuning."""
 
 from __future__ import annotations
 
