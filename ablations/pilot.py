@@ -39,7 +39,7 @@ from ablations.stats.contrasts import overall
 from ablations.stats.family import ALPHA, COMPONENTS, MARGIN, POWER, Pilot, family, margin_text, primary
 from ablations.stats.inference import nested_components
 from ablations.stats.power import seeds_needed, spread_bound
-from ablations.stats.power_analysis import prospects
+from ablations.stats.power_analysis import analyze_power
 from rrpo.pipeline.cell import Cell
 from rrpo.profiles import EMBEDDED
 
@@ -121,7 +121,7 @@ def lines(pilot: Pilot) -> list[str]:
         f"{100 * pilot.spread:.1f} points (80 % upper bound {100 * bounds['80 % upper bound']:.1f})",
         f"seeds needed to detect {margin_text()}, at most {MOST}: "
         + ", ".join(f"{n} by the {name}" for name, n in chosen.items()),
-        *prospects(labels, MOST, pilot)[1:],
+        *analyze_power(labels, MOST, pilot)[1:],
         f'PILOT: Pilot | None = Pilot(spread={pilot.spread:.4f}, seeds={pilot.seeds}, world="{pilot.world}"{more})',
     ]
 

@@ -43,12 +43,12 @@ CHECKPOINTS = (0, 20, 40, 60, 90, 120, 160, 200, 240, 300, 360, 420, 480)
 """Updates at which a candidate is evaluated, up to its own number of updates."""
 PROMPTS = 200
 """Evaluation prompts per checkpoint."""
-GENTLE_KL, KEPT = 0.25, 0.9
+GENTLE_KL, GAIN_SHARE = 0.25, 0.9
 """KL at which rates are compared (nats per token), and the fraction of the best proxy gain that a candidate must reach there."""
 PHONES = 2.0
 """Maximum phone errors, as a multiple of SFT's."""
-SATED, LONGER, MOST = 0.95, 1.5, 480
-"""Working pressure: `LONGER` times the updates until proxy accuracy `SATED`, at most `MOST` updates."""
+SATURATED_PROXY, PRESSURE_FACTOR, MOST = 0.95, 1.5, 480
+"""Working pressure: `PRESSURE_FACTOR` times the updates until proxy accuracy `SATURATED_PROXY`, at most `MOST` updates."""
 WINDOW = 0.08
 """Minimum width of the assay's window, as a fraction."""
 Verdict = tuple[str, list[str]]
@@ -128,7 +128,7 @@ class Gentle(NamedTuple):
         return f"{self.gain.n} of {self.seeds} seeds get there"
 
 
-def gentle(rows: pd.DataFrame) -> Gentle:
+def measure_gentle(rows: pd.DataFrame) -> Gentle:
     """Return the proxy gain and the roll-outs of one candidate at `GENTLE_KL`."""
     runs = by_seed(rows)
     gains = [at_passage(run["kl_token"], run["proxy"] - run["proxy"].iloc[0], GENTLE_KL) for run in runs]
@@ -141,19 +141,19 @@ def by_seed(rows: pd.DataFrame) -> list[pd.DataFrame]:
     return [run.sort_values("step") for _, run in rows.groupby("seed")]
 
 
-def gentlest(table: pd.DataFrame) -> Verdict:
+def choose_rate(table: pd.DataFrame) -> Verdict:
     """Apply rule 1: of the candidates with 90 % of the best proxy gain or more at .25 nats, choose that with fewest roll-outs.
 
     A candidate counts only if more than half of its seeds reach .25 nats.
     """
     gains, cost, measurements = {}, {}, []
     for name, rows in table.groupby("candidate", sort=False):
-        found = gentle(rows)
+        found = measure_gentle(rows)
         gain, spent = in_points(found.gain), found.rollouts.mean
         measurements.append(f"{name}: {found.arrivals}; proxy gain {gain} points, {spent:.0f} roll-outs")
         if 2 * found.gain.n > found.seeds:
             gains[str(name)], cost[str(name)] = found.gain.mean, spent
-    good = [name for name, gain in gains.items() if gain >= KEPT * max(gains.values())]
+    good = [name for name, gain in gains.items() if gain >= GAIN_SHARE * max(gains.values())]
     return min(good, key=lambda name: cost[name], default=""), measurements
 
 
@@ -175,7 +175,7 @@ def peak(rows: pd.DataFrame) -> Peak:
     return Peak(best["gold"], best["step"], best["phone_errors"] / mean["phone_errors"].iloc[0])
 
 
-def lightest(table: pd.DataFrame) -> Verdict:
+def choose_content_weight(table: pd.DataFrame) -> Verdict:
     """Apply rule 2: choose the smallest weight for which the phone errors, at the peak of gold, are at most twice SFT's."""
     chosen, measurements = "", []
     for name, rows in table.groupby("candidate", sort=False):
@@ -187,19 +187,18 @@ def lightest(table: pd.DataFrame) -> Verdict:
     return chosen, measurements
 
 
-def working(table: pd.DataFrame) -> Verdict:
+def choose_updates(table: pd.DataFrame) -> Verdict:
     """Apply rule 3: 1.5 times the mean updates until proxy accuracy .95, at most 480.
 
     A seed that never reaches .95 counts as 480.
     """
     runs = by_seed(table)
-    needed = [at_passage(run["proxy"], run["step"], SATED) for run in runs]
+    needed = [at_passage(run["proxy"], run["step"], SATURATED_PROXY) for run in runs]
     counted = [MOST if updates != updates else updates for updates in needed]  # NaN: never reached
-    updates = min(MOST, round(LONGER * sum(counted) / len(counted)))
+    updates = min(MOST, round(PRESSURE_FACTOR * sum(counted) / len(counted)))
     never = sum(updates != updates for updates in needed)
-    return str(updates), [
-        f"proxy {SATED:g} after {sum(counted) / len(counted):.0f} updates on average; {never} of {len(runs)} seeds never reach it"
-    ]
+    average = f"proxy {SATURATED_PROXY:g} after {sum(counted) / len(counted):.0f} updates on average"
+    return str(updates), [f"{average}; {never} of {len(runs)} seeds never reach it"]
 
 
 def ends(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -209,7 +208,7 @@ def ends(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return first, last
 
 
-def opening(table: pd.DataFrame, name: str) -> tuple[Interval, float]:
+def measure_window(table: pd.DataFrame, name: str) -> tuple[Interval, float]:
     """Return a candidate's window and phone errors at the last checkpoint.
 
     The window is the oracle's gold minus the candidate's, paired by seed; the phone errors are a multiple of SFT's.
@@ -219,7 +218,7 @@ def opening(table: pd.DataFrame, name: str) -> tuple[Interval, float]:
     return window, last.xs(name)["phone_errors"].mean() / first.xs(name)["phone_errors"].mean()
 
 
-def widest(table: pd.DataFrame) -> Verdict:
+def choose_data_size(table: pd.DataFrame) -> Verdict:
     """Apply rule 4: choose the largest data size whose window is at least 8 points.
 
     The window's interval must lie above 0, and the phone errors must be at most twice SFT's. If no candidate qualifies, choose
@@ -229,7 +228,7 @@ def widest(table: pd.DataFrame) -> Verdict:
     for name in dict.fromkeys(table["candidate"]):
         if name == ORACLE:
             continue
-        window, phones = opening(table, name)
+        window, phones = measure_window(table, name)
         measurements.append(f"{name}: window {in_points(window)} points, phone errors {phones:.2f} x SFT's")
         windows[str(name)] = window.mean
         if not chosen and window.mean >= WINDOW and window.low > 0 and phones <= PHONES:
@@ -247,7 +246,7 @@ def controls() -> dict[str, ArmConfig]:
     return {name: arms()[name] for name in (*CONTROLS, BASE)}
 
 
-def standing(table: pd.DataFrame) -> Verdict:
+def check_controls(table: pd.DataFrame) -> Verdict:
     """Apply rule 6: for no control may the interval of the change from SFT lie entirely above 0, in gold or in clean success."""
     failed, measurements = [], []
     for name, rows in table.groupby("candidate", sort=False):
@@ -261,12 +260,12 @@ def standing(table: pd.DataFrame) -> Verdict:
 
 
 STEPS = {
-    "rate": Step(rates, gentlest),
-    "refine": Step(refinements, gentlest),
-    "content": Step(contents, lightest),
-    "pressure": Step(pressures, working),
-    "assay": Step(assays, widest),
-    "controls": Step(controls, standing),
+    "rate": Step(rates, choose_rate),
+    "refine": Step(refinements, choose_rate),
+    "content": Step(contents, choose_content_weight),
+    "pressure": Step(pressures, choose_updates),
+    "assay": Step(assays, choose_data_size),
+    "controls": Step(controls, check_controls),
 }
 """Steps in the order of the rule."""
 

@@ -10,14 +10,14 @@ from ablations.regime import (
     GENTLE_KL,
     ORACLE,
     PHONES,
-    SATED,
+    SATURATED_PROXY,
     VANILLA,
     WINDOW,
     by_seed,
     ends,
-    gentle,
+    measure_gentle,
+    measure_window,
     measuring,
-    opening,
     peak,
 )
 from ablations.stats.statistics import Interval, at_passage, t_interval
@@ -54,10 +54,10 @@ def lines(table: pd.DataFrame) -> list[Line]:
     """
     vanilla = table[table["candidate"] == VANILLA]
     runs, updates = by_seed(vanilla), int(vanilla["step"].max())
-    early, best = gentle(vanilla), peak(vanilla)
+    early, best = measure_gentle(vanilla), peak(vanilla)
     first, last = (part.xs(VANILLA) for part in ends(table))
-    window, phones = opening(table, VANILLA)
-    passed = t_interval([at_passage(run["proxy"], run["step"], SATED) for run in runs])
+    window, phones = measure_window(table, VANILLA)
+    passed = t_interval([at_passage(run["proxy"], run["step"], SATURATED_PROXY) for run in runs])
     when = f", after {passed.mean:.0f} updates on average" if passed.n else ""
     return [
         Line(
@@ -76,8 +76,8 @@ def lines(table: pd.DataFrame) -> list[Line]:
         Line(
             section=SECTION,
             name="highest proxy accuracy",
-            at_least=SATED,
-            note=f"{passed.n} of {len(runs)} seeds reach {SATED:g} within {updates} updates{when}",
+            at_least=SATURATED_PROXY,
+            note=f"{passed.n} of {len(runs)} seeds reach {SATURATED_PROXY:g} within {updates} updates{when}",
             **_estimate(t_interval([run["proxy"].max() for run in runs])),
         ),
         Line(section=SECTION, name="window: oracle - vanilla at the end, val", at_least=WINDOW, **_estimate(window)),

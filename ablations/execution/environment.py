@@ -36,7 +36,7 @@ DIFF_LIMIT = 1_000_000
 def git_state() -> dict[str, str]:
     """Return the provenance tags of every run.
 
-    ``git_sha`` and ``dirty`` describe the source tree and are ``unknown`` where the source is not a git repository. ``diff_hash``
+    ``git_sha`` and ``dirty`` describe the source tree (``unknown`` unless a git repository tracks the source). ``diff_hash``
     is the hash of uncommitted changes, ``code`` the hash of rrpo's source files, ``command`` the command line.
 
     Cached per process: call it at the start, because workers run the code as it was then.

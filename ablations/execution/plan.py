@@ -16,8 +16,8 @@ from ablations.execution.jobs import missing_stages
 from ablations.execution.request import Request
 from ablations.execution.runs_folder import RunsFolder
 from ablations.parameters import distinguishing
-from ablations.stats.power_analysis import prospects
-from ablations.tracking.invocations import DEVELOPMENT, Invocation, asked, on, planned_seeds
+from ablations.stats.power_analysis import analyze_power
+from ablations.tracking.invocations import DEVELOPMENT, Invocation, on, plan_invocation, planned_seeds
 from ablations.tracking.reader import Store
 from ablations.tracking.recorder import cell_params
 from ablations.tracking.records import Record
@@ -107,8 +107,10 @@ class Plan:
     def prospects(self) -> list[str]:
         """Return the power analysis of all seeds planned so far, as readable lines."""
         request = self.request
-        seeds = planned_seeds([*self.invocations, asked(request.cells)], request.declared) or [len(request.seeds)]
-        return prospects({*request.arms, *request.declared}, seeds[-1])
+        seeds = planned_seeds([*self.invocations, plan_invocation(request.cells)], request.declared) or [
+            len(request.seeds)
+        ]
+        return analyze_power({*request.arms, *request.declared}, seeds[-1])
 
     def lines(self, estimator: Estimator, *, cells: bool = True) -> list[str]:
         """Return the plan as readable lines: the cells (unless ``cells`` is false), the stages to build, time and disk space."""

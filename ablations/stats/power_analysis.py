@@ -12,7 +12,7 @@ SPREADS = (0.03, 0.05, 0.08)
 """Standard deviations over seeds for which the detectable difference is given as long as no pilot is committed."""
 
 
-def prospects(labels: Iterable[str], n: int, pilot: Pilot | None = PILOT) -> list[str]:
+def analyze_power(labels: Iterable[str], n: int, pilot: Pilot | None = PILOT) -> list[str]:
     """Return the power analysis as readable lines; empty if the arms allow no contrast of the primary family.
 
     Args:

@@ -65,7 +65,7 @@ def trouble(folder: RunsFolder, wait: float = WAIT) -> str:
     return _server_trouble(folder, wait) if folder.server else _file_trouble(folder, wait)
 
 
-def said(folder: RunsFolder, error: Exception) -> str:
+def describe_error(folder: RunsFolder, error: Exception) -> str:
     """Return an error of the store in one line, without the server's password."""
     text = " ".join(str(error).split()).replace(folder.server or "\0", folder.address)
     for cause in ("timed out", "Connection refused", "Name or service not known", "Network is unreachable"):
@@ -83,7 +83,7 @@ def _server_trouble(folder: RunsFolder, wait: float) -> str:
         limits = {"max_retries": 0, "timeout": wait, "raise_on_status": False}
         answer = http_request(credentials, CHECK_PATH, "GET", params={"max_results": 1}, **limits)
     except Exception as error:
-        return said(folder, error)
+        return describe_error(folder, error)
     if answer.status_code >= 400:
         return f"answers {answer.status_code}"
     return "" if "json" in answer.headers.get("Content-Type", "") else "answers, but not as MLflow does"

@@ -92,7 +92,7 @@ def invocation(run: Any) -> Invocation:
     )
 
 
-def asked(cells: Sequence[Cell]) -> Invocation:
+def plan_invocation(cells: Sequence[Cell]) -> Invocation:
     """Return the invocation that plans these cells; it has no run yet."""
     first, seeds = cells[0], sorted({cell.seed for cell in cells})
     own: dict[str, list[int]] = {}

@@ -26,7 +26,7 @@ from ablations.execution.runs_folder import RunsFolder
 from ablations.tracking import page, plugin_files, records
 from ablations.tracking.connection import UnavailableError, answering, ensure_experiment, open_client, trouble
 from ablations.tracking.curves import Point
-from ablations.tracking.invocations import asked
+from ablations.tracking.invocations import plan_invocation
 from ablations.tracking.outbox import Entry, new_key
 from ablations.tracking.reader import waiting_record
 from ablations.tracking.reconcile import owner_tags, reconcile
@@ -98,7 +98,9 @@ class Tracker:
         tags = {records.TAG_PROFILE: cells[0].profile.name, records.TAG_WORLD_HASH: cells[0].world_hash}
         counts = {"planned_n": str(len({c.seed for c in cells})), "planned_cells": str(len(cells))}
         name = f"{self.grid} {time.strftime('%Y-%m-%d %H:%M:%S')}"
-        entry = self._entry(new_key("parent"), name, "parent", tags, counts | asked(cells).params() | dict(params))
+        entry = self._entry(
+            new_key("parent"), name, "parent", tags, counts | plan_invocation(cells).params() | dict(params)
+        )
         below = replace(self, invocation=entry, _held={})
         below._update_invocation()
         return below

@@ -15,7 +15,7 @@ from filelock import Timeout
 
 from ablations.execution.runs_folder import RunsFolder
 from ablations.tracking import curves, records
-from ablations.tracking.connection import WAIT, answering, ensure_experiment, open_client, said, trouble
+from ablations.tracking.connection import WAIT, answering, describe_error, ensure_experiment, open_client, trouble
 from ablations.tracking.curves import Point
 from ablations.tracking.outbox import ARTIFACTS, Entry, Outbox
 from ablations.tracking.run_files import locate
@@ -143,7 +143,7 @@ class Replay:
                     )
                     continue
                 except Exception as error:  # tracking must never make a cell fail, whatever the store raises
-                    self.why[entry.key] = said(self.folder, error)
+                    self.why[entry.key] = describe_error(self.folder, error)
                     down = trouble(self.folder)
             if down:
                 self._next = time.monotonic() + PAUSE

@@ -9,7 +9,14 @@ import pandas as pd
 import pytest
 
 from ablations import regime
-from ablations.regime import STEPS, gentlest, lightest, standing, widest, working
+from ablations.regime import (
+    STEPS,
+    check_controls,
+    choose_content_weight,
+    choose_data_size,
+    choose_rate,
+    choose_updates,
+)
 
 
 def runs(candidate: str, seeds: int = 3, batch: int = 32, **columns: Sequence[float]) -> pd.DataFrame:
@@ -38,12 +45,12 @@ def test_the_rate_that_gains_and_is_there_in_the_fewest_roll_outs() -> None:
             runs("never", kl_token=[0, 0.1, 0.2], proxy=[0.6, 0.9, 1.0]),
         ]
     )
-    chosen, said = gentlest(table)
+    chosen, said = choose_rate(table)
     assert chosen == "middle"
     assert "never: 0 of 3 seeds get there" in said[3]
     assert "640 roll-outs" in said[1]
-    assert gentlest(table[table["candidate"] != "middle"])[0] == "slow"
-    assert gentlest(table[table["candidate"] == "never"])[0] == ""
+    assert choose_rate(table[table["candidate"] != "middle"])[0] == "slow"
+    assert choose_rate(table[table["candidate"] == "never"])[0] == ""
 
 
 def test_the_smallest_content_weight_whose_speech_is_intact_at_golds_peak() -> None:
@@ -54,16 +61,16 @@ def test_the_smallest_content_weight_whose_speech_is_intact_at_golds_peak() -> N
             runs("1", gold=[0.8, 0.95, 0.9], phone_errors=[0.1, 0.1, 0.1]),
         ]
     )
-    assert lightest(table)[0] == "0.5"
-    assert lightest(table[table["candidate"] == "0.25"])[0] == ""
+    assert choose_content_weight(table)[0] == "0.5"
+    assert choose_content_weight(table[table["candidate"] == "0.25"])[0] == ""
 
 
 def test_working_pressure_outlasts_the_proxys_saturation_and_has_an_end() -> None:
     table = runs("vanilla", seeds=2, proxy=[0.6, 0.9, 1.0])  # .95 at step 30
-    assert working(table)[0] == "45"
+    assert choose_updates(table)[0] == "45"
     table.loc[(table["seed"] == 1000), "proxy"] = 0.6
-    assert working(table)[0] == str(round(1.5 * (480 + 30) / 2))
-    assert working(table[table["seed"] == 1000])[0] == "480"
+    assert choose_updates(table)[0] == str(round(1.5 * (480 + 30) / 2))
+    assert choose_updates(table[table["seed"] == 1000])[0] == "480"
 
 
 def assay(windows: Mapping[str, Sequence[float]], phones: float = 0.1) -> pd.DataFrame:
@@ -83,13 +90,13 @@ def test_the_most_data_that_open_the_window_or_else_the_widest() -> None:
         "some": [0.08, 0.09, 0.10],
         "few": [0.2, 0.21, 0.22],
     }
-    chosen, said = widest(assay(windows))
+    chosen, said = choose_data_size(assay(windows))
     assert chosen == "some"
     assert "much: window +3.0 [" in said[0]
-    closed, said = widest(assay({"much": [0.01, 0.02, 0.03], "few": [0.03, 0.04, 0.05]}))
+    closed, said = choose_data_size(assay({"much": [0.01, 0.02, 0.03], "few": [0.03, 0.04, 0.05]}))
     assert closed == "few"
     assert "that is the finding" in said[-1]
-    assert widest(assay(windows, phones=0.3))[1][-1].startswith("no candidate")
+    assert choose_data_size(assay(windows, phones=0.3))[1][-1].startswith("no candidate")
 
 
 def ends(name: str, gold: Sequence[float], clean: Sequence[float]) -> pd.DataFrame:
@@ -101,7 +108,9 @@ def ends(name: str, gold: Sequence[float], clean: Sequence[float]) -> pd.DataFra
 def test_a_control_fails_where_its_interval_lies_above_sft() -> None:
     vanilla = ends("diffro", [0.95, 0.96, 0.97], [0.7, 0.71, 0.72])
     placebo = ends("placebo", [0.2, 0.3, 0.25], [0.6, 0.7, 0.3])
-    chosen, said = standing(pd.concat([placebo, ends("content_only", [0.7, 0.82, 0.9], [0.4, 0.5, 0.5]), vanilla]))
+    chosen, said = check_controls(
+        pd.concat([placebo, ends("content_only", [0.7, 0.82, 0.9], [0.4, 0.5, 0.5]), vanilla])
+    )
     assert chosen == "both controls hold", (
         "vanilla may rise, and a mean above SFT's does not suffice without an interval above it"
     )
@@ -109,7 +118,7 @@ def test_a_control_fails_where_its_interval_lies_above_sft() -> None:
         "placebo: gold -55.0 [-67.4, -42.6] points from SFT's",
         "placebo: clean success +3.3 [-48.4, +55.0] points from SFT's",
     ]
-    chosen, _ = standing(pd.concat([placebo, ends("content_only", [0.7, 0.7, 0.7], [0.53, 0.54, 0.55]), vanilla]))
+    chosen, _ = check_controls(pd.concat([placebo, ends("content_only", [0.7, 0.7, 0.7], [0.53, 0.54, 0.55]), vanilla]))
     assert chosen == "the regime fails: content_only ends above SFT in clean success"
 
 
