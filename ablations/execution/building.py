@@ -1,4 +1,4 @@
-"""Build what is missing below some stages on this machine, and say of those that cannot be built why."""
+"""Build the missing stages of a set of stages on this machine, and report why any of them failed."""
 
 from __future__ import annotations
 
@@ -21,9 +21,13 @@ from rrpo.pipeline.stages import Stage
 def build(
     roots: Sequence[Stage], folder: RunsFolder, estimator: Estimator, workers: int, console: Console
 ) -> dict[str, str]:
-    """Build what ``folder`` lacks of and below ``roots``, on the estimator's device; of the roots that failed, the reason.
+    """Build ``roots`` and all their inputs that are missing in ``folder``, on the estimator's device.
 
-    Raises KeyboardInterrupt when it was stopped; what was built is kept.
+    Returns:
+        Title of each root that failed -> reason.
+
+    Raises:
+        KeyboardInterrupt: A signal stopped the build. Finished stages are kept.
     """
     missing = missing_below(roots, folder.root)
     tasks = jobs.stage_tasks(missing, folder.root, estimator.device, jobs.longest_first(missing, estimator))
@@ -36,8 +40,8 @@ def build(
     return {str(keys[key]): reason for key, reason in display.failures.items() if key in keys}
 
 
-class _Building(Display):
-    """Counts stages, and keeps why some were not built."""
+class _BuildDisplay(Display):
+    """A display that counts stages and collects the reasons of failures."""
 
     def __init__(self, console: Console, missing: int, left: TimeLeft) -> None:
         self.failures: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""What a command asks for, checked: grid, arms, seeds, device, launcher. Writes nothing and imports no torch."""
+"""Check a command's options (grid, arms, seeds, device, ...) and make its cells. Writes nothing and does not import torch."""
 
 from __future__ import annotations
 
@@ -29,52 +29,52 @@ from rrpo.profiles import PROFILES, Profile, in_world
 from rrpo.settings import assignments, changed, check_used, differences
 
 PROMPTS = ("rl", "eval")
-"""What takes a manifest of prompts, without audio."""
+"""Splits whose manifests hold prompts, without audio."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One command: these cells, with this, there."""
+    """The checked options of one command."""
 
     grid: str
-    """Name of grid and experiment."""
+    """Name of the grid and of its MLflow experiment."""
     cells: tuple[Cell, ...]
-    """Seed by seed over all arms."""
+    """All arms of the first seed, then of the next, and so on."""
     device: str
     """``cpu`` or ``cuda``."""
     workers: int
-    """Processes."""
+    """Maximum number of tasks at a time."""
     folder: RunsFolder
-    """Where everything lies."""
+    """The runs folder."""
     retry_failed: bool = False
-    """Whether cells that diverged or met a bug are run again."""
+    """Whether to run cells again that diverged or hit a bug."""
     fail_fast: bool = False
-    """Whether the first failure ends the run."""
+    """Whether to stop at the first failure."""
     launcher: Launcher = field(default_factory=Launcher)
     """Where tasks run."""
     declared: tuple[str, ...] = ()
-    """Labels of the whole grid, those not asked for included."""
+    """Labels of all arms of the grid, including those outside the request."""
     settings: tuple[str, ...] = ()
     """What ``--set`` changed of the profile, with the value before, for people."""
     executor: Executor = SINGLE
     """How policy optimisations are computed."""
     shard: tuple[int, int] = (1, 1)
-    """(i, n): only every n-th cell, from the i-th on, is run by this command."""
+    """(i, n): this command runs only every n-th cell, starting with the i-th."""
 
     @property
     def own(self) -> tuple[Cell, ...]:
-        """The shard's cells."""
+        """Cells of the shard."""
         place, count = self.shard
         return self.cells[place - 1 :: count]
 
     @property
     def arms(self) -> list[str]:
-        """Labels in the grid's order."""
+        """Labels of the requested arms, in the grid's order."""
         return list(dict.fromkeys(cell.label for cell in self.cells))
 
     @property
     def seeds(self) -> list[int]:
-        """Seeds in order."""
+        """Requested seeds, ascending."""
         return sorted({cell.seed for cell in self.cells})
 
 
@@ -112,7 +112,8 @@ def request(
 ) -> Request:
     """Check a command's options and make its cells.
 
-    Raises InputError for the first option that makes no sense.
+    Raises:
+        InputError: An option is invalid.
     """
     chosen = GRIDS[choose("grid", grid, GRIDS)]
     size = sized(chosen.profile if profile is None else profile, world_seed)
@@ -172,7 +173,7 @@ def request(
 
 
 def sized(profile: str, world_seed: int) -> Profile:
-    """A profile by its name, in the world of that seed. Raises InputError where there is none."""
+    """Return a profile by name, in the world with that seed. Raise InputError if either is invalid."""
     return in_world(PROFILES[choose("profile", profile, PROFILES)], _not_negative("--world", world_seed))
 
 
@@ -224,7 +225,10 @@ def _with_data(
 
 
 def _manifests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestConfig]:
-    """``SPLIT=PATH`` each: every line and sound checked, then what the splits must not share and must have in common."""
+    """Read manifests given as ``SPLIT=PATH``.
+
+    Check every line and audio file, then across splits: what they must not share, and what they must have in common.
+    """
     if not entries:
         return {}
     from rrpo.corpus.intake import check_apart, check_manifest, check_speakable, classes
@@ -237,9 +241,9 @@ def _manifests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestCo
         choose("split for --manifest SPLIT=PATH", name, [*profile.sizes, *own, "annotated", *PROMPTS])
         if name in paths:
             raise InputError(
-                "a split has one manifest",
+                "a split takes one manifest",
                 got=f"{name}={paths[name]} and {name}={path}",
-                fix="put all lines into one file",
+                fix="merge the files into one",
             )
         paths[name] = Path(path)
     audio = profile.world.audio
@@ -263,28 +267,28 @@ def _manifests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestCo
             check_speakable(name, lines[name], learnt)
     except ManifestError as error:
         raise InputError(
-            str(error), got=" ".join(entries), fix="mend the manifest or the file it names; nothing was written"
+            str(error), got=" ".join(entries), fix="correct the manifest or the file it names; nothing was written"
         ) from None
     return {name: replace(config, emotions=brought) for name, config in configs.items()}
 
 
 def _check_emotions(cells: Sequence[Cell], profile: Profile) -> None:
-    """Refuses cells that need rendered speech of emotions that only the user's manifests have."""
+    """Raise InputError if a cell needs rendered speech of an emotion that occurs only in the user's manifests."""
     lacking = world.rendered_below(profile, *(stage for cell in cells for stage in cell.stages.values()))
     if lacking:
         other = ", ".join(sorted(set(profile.emotions) - set(profile.world.emotions)))
         raise InputError(
-            f"these splits would be rendered, and the renderer has no emotion {other}: {', '.join(lacking)}",
+            f"these splits would have to be rendered, but the renderer has no emotion {other}: {', '.join(lacking)}",
             got=f"manifests for {', '.join(profile.manifests)} with the emotions {', '.join(profile.emotions)}",
-            fix="correct a mistyped label; or give a --manifest for each of these splits too; or ask for less: --grid rm "
-            "trains no policy, and without its arm oracle (--arms) it needs rm_pretrain, annotated and rm_valid alone",
+            fix="correct a mistyped label; or give a --manifest for each of these splits; or run a smaller grid: --grid rm "
+            "trains no policy, and without its arm oracle (--arms) it needs only rm_pretrain, annotated and rm_valid",
         )
 
 
 def _packed(
     cells: Sequence[Cell], folder: RunsFolder, gpus_per_task: float | None, workers: int | None, launcher: str
 ) -> int:
-    """Tasks a GPU, where an option does not decide it."""
+    """Return the number of tasks per GPU; the default if an option sets the number of tasks."""
     if (workers if launcher == "local" else gpus_per_task) is not None:
         return packing.UNMEASURED
     stages = walk(*(stage for cell in cells for stage in cell.stages.values()))
@@ -301,17 +305,17 @@ def _precision(name: str, machine: str) -> str:
 
 
 def _shared(workers: int) -> tuple[int | None, int]:
-    """MiB of the smallest GPU, if there is one, and how many of the workers share it."""
+    """Return the memory of the smallest GPU in MiB (None without a GPU), and the number of workers that share it."""
     gpus = environment.gpus()
     return min(gpus.values(), default=None), -(-workers // max(1, len(gpus)))
 
 
 def worker_count(asked: int | None, device: str, packed: int = packing.UNMEASURED) -> int:
-    """The number of ``--workers``, or else `default_workers`. Raises InputError for a number that is not positive."""
+    """Return the number of ``--workers``, or `default_workers` if it is None. Raise InputError if it is not positive."""
     return default_workers(device, packed) if asked is None else positive("--workers", asked)
 
 
 def default_workers(device: str, packed: int = packing.UNMEASURED) -> int:
-    """One worker a CPU that this process may use; on GPUs at most ``packed`` each."""
+    """Return one worker per CPU available to this process; on ``cuda`` at most ``packed`` per GPU."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cpus, packed * max(1, len(environment.gpus()))) if device == "cuda" else cpus

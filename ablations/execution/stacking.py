@@ -1,7 +1,8 @@
-"""Policy optimisations of several cells as one task: which go together, how many, and that one seed has one executor.
+"""Stack the policy optimizations of several cells into one task, and ensure that each seed uses one executor.
 
-A stack is built by `rrpo.optimizers.stacked`. Its members have the results and keys that they have singly, equal up to rounding;
-trajectories part from there, so all cells of a seed are optimised by one executor, or the arms' differences would hold it too.
+`rrpo.optimizers.stacked` builds a stack. Its members have the same keys as single builds, and results that are equal up to
+rounding. Rounding differences grow along a trajectory, so all cells of a seed must use the same executor (single or stacked);
+otherwise the differences between arms would include the difference between executors.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def _several(members: int) -> int:
 
 
 def stack_tasks(tasks: Sequence[Task], stages: Mapping[str, Stage], size: int) -> list[Task]:
-    """``tasks`` with policy optimisations ``size`` at a time, as nearly equal in number as can be, in order of priority.
+    """Group the policy optimizations among ``tasks`` into stacks of similar size, in order of priority.
 
     Args:
         tasks: Of `ablations.execution.jobs.stage_tasks`.
@@ -72,18 +73,18 @@ def stack_tasks(tasks: Sequence[Task], stages: Mapping[str, Stage], size: int) -
     found = [task for task in tasks if stages[task.key].name != STACKED]
     for group in alike.values():
         most = ceil(len(group) / ceil(len(group) / size))
-        found += [_together(group[first : first + most]) for first in range(0, len(group), most)]
+        found += [_stack(group[first : first + most]) for first in range(0, len(group), most)]
     return found
 
 
-def _together(members: Sequence[Task]) -> Task:
-    """One task of several; each of them can go on alone, by the same executor."""
+def _stack(members: Sequence[Task]) -> Task:
+    """Combine several tasks into one. A failed member is retried alone, with the same executor (`jobs.build_member`)."""
     first = members[0]
     assert first.after_oom is not None
     chosen = tuple(task.arguments[0] for task in members)
     return Task(
         key=f"stack-{content_hash([task.key for task in members])[:20]}",
-        title=f"{len(members)} policy optimisations at once, the first of them {first.title}",
+        title=f"{len(members)} policy optimizations at once, the first of them {first.title}",
         function="ablations.execution.jobs:build_stack",
         arguments=(chosen, *first.arguments[1:]),
         after_oom=(chosen, *first.after_oom[1:]),
@@ -107,12 +108,12 @@ def refuse_mixed(cells: Sequence[Cell], missing: Iterable[Stage], store: Path, c
     lacking = {stage.key for stage in missing if stage.name == STACKED}
     by_seed: dict[int, set[str]] = defaultdict(set)
     for cell in cells:
-        by_seed[cell.seed] |= {stage.key for stage in _optimisations(cell)}
+        by_seed[cell.seed] |= {stage.key for stage in _optimizations(cell)}
     begun = {seed for seed, keys in by_seed.items() if keys & lacking}
     for cell in cells:
         if cell.seed not in begun:
             continue
-        for stage in _optimisations(cell):
+        for stage in _optimizations(cell):
             if (found := executor(stage, store)) not in (None, wanted):
                 raise InputError(
                     f"seed {cell.seed} was begun by another executor, and one seed's arms are compared with each other",

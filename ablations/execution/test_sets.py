@@ -91,10 +91,11 @@ def _whole(corpus: str) -> Path:
 
 
 def read_tests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestConfig]:
-    """The test sets by name. Each keeps its own emotions: a reward model is asked about those that it knows.
+    """Return the test sets by name. Each keeps its own emotions; a reward model is tested on the emotions that it knows.
 
-    Raises InputError for a bad name, a manifest that cannot be used, one without any emotion of the reward model, or a sound
-    that is in a split which anybody learns from.
+    Raises:
+        InputError: A name or manifest is invalid, a test set has no emotion of the reward model, or an audio file is also in a
+            training split.
     """
     if not entries:
         return {}
@@ -128,6 +129,6 @@ def read_tests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestCo
                 check_manifest(Path(path), lines, profile.world.audio, tell=told(Path(path))), emotions=own
             )
     except ManifestError as error:
-        fix = "mend the manifest or the file it names; nothing was written"
+        fix = "correct the manifest or the file it names; nothing was written"
         raise InputError(str(error), got=" ".join(entries), fix=fix) from None
     return found

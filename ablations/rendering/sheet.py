@@ -1,7 +1,7 @@
-"""The format-independent form of a table, `Sheet`, from which Markdown, CSV, LaTeX and HTML are written.
+"""A format-independent table, `Sheet`, from which Markdown, CSV, LaTeX and HTML are written.
 
-A value is a text, a number or an `Interval`; its column's unit says how it is shown. Text formats show rounded values, CSV keeps
-them unrounded, as fractions.
+A value is a text, a number or an `Interval`; the column's unit determines its format. Text formats show rounded values; CSV
+contains unrounded values, with percentages as fractions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ablations.stats.statistics import Interval
 
 Value = str | float | Interval
 NONE = "–"
-"""Shown where there is no value."""
+"""Shown if there is no value."""
 UNITS: dict[str, Callable[[float], str]] = {
     "text": str,
     "count": lambda value: f"{value:.0f}",
@@ -30,23 +30,23 @@ UNITS: dict[str, Callable[[float], str]] = {
     "share": lambda value: f"{100 * value:.1f}",
     "p": lambda value: "<0.0001" if value < 0.0001 else f"{value:.4f}",
 }
-"""How a number of each unit is written; ``percent``, ``share`` and ``gain`` show fractions."""
+"""Unit -> formatter of a number. The values of ``percent``, ``share`` and ``gain`` are fractions."""
 BRACKETED = ("effect", "share")
-"""Units whose intervals are not symmetric, written with both bounds."""
+"""Units with asymmetric intervals, which are written with both bounds."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One measure."""
+    """One column of a table."""
 
     name: str
-    """In CSV."""
+    """Name in CSV."""
     heading: str
-    """For people, with the unit."""
+    """Readable heading, with the unit."""
     unit: str = "text"
     """A key of `UNITS`."""
     better: int = 0
-    """+1 where more is better, -1 where less is, 0 where neither: best and second of the rows are marked."""
+    """+1 if more is better, -1 if less is better, 0 if neither. The best and second-best rows are marked unless it is 0."""
 
 
 @dataclass(frozen=True)
@@ -54,30 +54,30 @@ class Sheet:
     """A table; the first column names the row."""
 
     name: str
-    """Stem of its files."""
+    """Stem of the table's file names."""
     title: str
-    """Caption's first words."""
+    """First words of the caption."""
     columns: tuple[Column, ...]
-    """From left to right."""
+    """Columns, from left to right."""
     rows: tuple[tuple[Value, ...], ...]
-    """Values in the order of the columns."""
+    """Rows, with values in the order of the columns."""
     notes: tuple[str, ...] = ()
-    """What the caption has to say."""
+    """Sentences of the caption."""
     unranked: frozenset[str] = frozenset()
-    """Rows that only frame the others: never marked best or second."""
+    """Names of reference rows, which are never marked as best or second."""
 
     def row(self, name: str) -> dict[str, Value]:
-        """One row by its name, column -> value."""
+        """Return the row with that name as column -> value."""
         found = next(row for row in self.rows if row[0] == name)
         return {column.name: value for column, value in zip(self.columns, found, strict=True)}
 
     def texts(self) -> tuple[list[str], list[list[str]]]:
-        """Headings and cells as text."""
+        """Return headings and cells as text."""
         head = [column.heading for column in self.columns]
         return head, [[show(v, c.unit) for c, v in zip(self.columns, row, strict=True)] for row in self.rows]
 
     def marks(self) -> dict[tuple[int, int], str]:
-        """``(row, column) -> best | second`` of at least three ranked rows; rows shown alike share their mark."""
+        """Return ``(row, column) -> best | second``, for columns with at least three ranked rows. Equal texts share a mark."""
         found: dict[tuple[int, int], str] = {}
         _, body = self.texts()
         for place, column in enumerate(self.columns):
@@ -91,12 +91,12 @@ class Sheet:
         return found
 
     def noted(self, *notes: str) -> Sheet:
-        """The same table with more notes at the end."""
+        """Return the table with additional notes at the end."""
         return replace(self, notes=(*self.notes, *notes))
 
 
 def show(value: Value, unit: str) -> str:
-    """A value as text: a mean with half its t-interval, or with both bounds, a number, a dash for none."""
+    """Format a value: a mean with half its t-interval (or both bounds), a number, a text, or a dash if there is no value."""
     if isinstance(value, str):
         return value
     write = UNITS[unit]
@@ -112,7 +112,7 @@ def show(value: Value, unit: str) -> str:
 
 
 def markdown(sheet: Sheet) -> str:
-    """A Markdown table with its notes below; bold best, italic second."""
+    """Return a Markdown table with the notes below; best values are bold, second-best italic."""
     head, body = sheet.texts()
     for (row, place), mark in sheet.marks().items():
         stars = "**" if mark == "best" else "*"
@@ -123,7 +123,7 @@ def markdown(sheet: Sheet) -> str:
 
 
 def as_csv(sheet: Sheet) -> str:
-    """Unrounded fractions; an interval is four fields, no value an empty one."""
+    """Return CSV with unrounded values; an interval has four fields, and a missing value is an empty field."""
     parts = [_parts(sheet, place) for place in range(len(sheet.columns))]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")

@@ -1,6 +1,6 @@
-"""Cells whose stages are quick: real build functions that write the files of the real ones, and fail on demand.
+"""Cells with quick stages: build functions that write the same files as the real ones, and fail on demand.
 
-A build fails as long as the file named by its config exists, so that the same cell can fail first and succeed later.
+A build fails as long as the file named in its config exists, so that the same cell can first fail and later succeed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class FakeCell(Cell):
     trouble: str = ""
     world: str = "a"
     listener: str = ""
-    """Name of an optional package's listener that is installed; empty for none."""
+    """Name of the installed optional listener; empty for none."""
     listener_trouble: str = ""
 
     @cached_property
@@ -105,7 +105,7 @@ def cells(
 
 
 def built(store: Path) -> list[str]:
-    """Every build that was finished below a store, in order."""
+    """Return every finished build in a store, in order."""
     path = store / "stages" / "built.txt"
     return path.read_text().splitlines() if path.exists() else []
 
@@ -215,7 +215,7 @@ def samples(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def curve(label: str, seed: int) -> pd.DataFrame:
-    """Plausible checkpoints: vanilla arms turn over, robust ones do not; SFT stands still."""
+    """Return plausible checkpoints: vanilla arms over-optimize, robust arms do not, SFT does not change."""
     robust = sum(name in label for name in ("ls", "eam", "adv")) + 3 * ("rrpo" in label)
     rng = np.random.default_rng(seed * 1000 + sum(label.encode()))
     steps = np.array(CHECKPOINTS[:1] if label == "sft" else CHECKPOINTS)

@@ -1,4 +1,4 @@
-"""Which policy optimisations go together, how many, and that a seed has one executor."""
+"""Which policy optimizations are stacked and how many, and that each seed uses one executor."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def cells(labels: str = "diffro rrpo", seeds: tuple[int, ...] = (1000, 1001)) ->
 
 
 def optimisations(found: list[Cell]) -> list[Stage]:
-    """SFT's among them, which the test judges hear too."""
+    """SFT is included, because the test judges also evaluate its samples."""
     return [stage for stage in walk(*(s for cell in found for s in cell.stages.values())) if stage.name == "optimize"]
 
 
@@ -45,7 +45,7 @@ def test_the_roles_in_common_are_the_builders() -> None:
 
 
 def test_optimisations_go_together_and_nothing_else_does(tmp_path: Path) -> None:
-    """Six of two seeds, four at most: three each, and whatever reads one still needs it alone."""
+    """Six on two seeds, at most four per stack: two stacks of three; a dependent task still needs only its own part."""
     found = cells()
     stages = missing_below([stage for cell in found for stage in cell.stages.values()], tmp_path)
     single = stage_tasks(stages, tmp_path, "cpu", longest_first(stages, Estimator(tmp_path)))
@@ -69,7 +69,9 @@ def test_auto_is_by_measured_memory(tmp_path: Path) -> None:
     assert stacking.size("auto", "cpu", found, tmp_path, 80_000, 1) == 0
     assert stacking.size("auto", "cuda", found, tmp_path, 80_000, 1) == packing.UNMEASURED
     finished(tmp_path, diffro, peak_device_mib=1000)
-    assert stacking.size("auto", "cuda", found, tmp_path, 80_000, 1) == packing.UNMEASURED, "SFT's was not measured"
+    assert stacking.size("auto", "cuda", found, tmp_path, 80_000, 1) == packing.UNMEASURED, (
+        "the memory of SFT was not measured"
+    )
     finished(tmp_path, sft, peak_device_mib=500)
     assert stacking.size("auto", "cuda", found, tmp_path, 80_000, 1) == 71  # (.9 x 80000 - 600) / 1000
     assert stacking.size("auto", "cuda", found, tmp_path, 80_000, 2) == 35  # (36000 - 600) / 1000

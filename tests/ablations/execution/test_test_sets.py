@@ -19,7 +19,7 @@ from rrpo.testing.corpora import write_tone
 
 
 def manifest(path: Path, *emotions: str, pitch: float = 200) -> Path:
-    """A tone for each emotion; another ``pitch``, other sounds."""
+    """Write one tone per emotion; another ``pitch`` gives other audio."""
     lines = []
     for place, emotion in enumerate(emotions):
         audio = path.with_name(f"{path.stem}{place}.wav")
@@ -46,10 +46,12 @@ def test_a_test_set_adds_a_result_and_changes_no_key(tmp_path: Path) -> None:
     stage = tested.optional[role]
     assert stage.inputs["model"].key == dataflow.reward_model(plain.profile, plain.arm, plain.seed).key
     assert stage.inputs["speech"].config.split.manifest == tested.profile.tests["mine"]
-    assert tested.profile.tests["mine"].emotions == ("angry", "bored", "sad"), "the set keeps what the model lacks"
+    assert tested.profile.tests["mine"].emotions == ("angry", "bored", "sad"), (
+        "the set keeps emotions that the model lacks"
+    )
     other = manifest(tmp_path / "other.jsonl", "angry", "sad", pitch=400)
     again = cell_of([f"mine={other}"], tmp_path / "runs")
-    assert role not in again.optional, "another set is another result"
+    assert role not in again.optional, "another set gives another result"
     assert again.profile.tests["mine"].emotions == ()
     assert {stage.label for stage in walk(*tested.optional.values())} >= {
         "speech test mine",
