@@ -255,8 +255,8 @@ def test_the_hours_are_told_from_measured_stages(tmp_path: Path, monkeypatch: py
         ({"pruner": "wilcoxon", "seeds": 3}, "prunes nothing before seed 4"),
         ({"pruner": "wilcoxon", "seeds": 6}, "it can prune from seed 4 on"),
         ({"objectives": "clean_success,uptake"}, "several objectives: no pruning"),
-        ({"objectives": "phone_error_rate"}, "cannot be seen while a trial runs"),
-        ({}, "pruning reads the first seed alone"),
+        ({"objectives": "phone_error_rate"}, "has no intermediate values"),
+        ({}, "pruning uses the first seed only"),
     ],
 )
 def test_what_pruning_cannot_do_is_said_before_the_start(tmp_path: Path, changed: dict[str, Any], words: str):
