@@ -285,15 +285,13 @@ class OptimizeConfig:
     """Batches of roll-outs, each of one update unless the optimiser makes more; 0 keeps the SFT policy."""
     batch: int = 32
     """Roll-outs a step."""
-    lr: float = 4e-3
-    """Adam learning rate (HPRO's public recipe: 1e-5, on a 0.5 B model). Set on a development seed so that vanilla DiffRO
-    over-optimises within the steps: gold (`val`) goes .75 -> .87 at step 12 -> .65, and the hack rate .08 -> .66. In the worlds
-    before this one, gold hardly fell at 3e-3, and fell before it rose at 5e-3."""
+    lr: float = 2e-4
+    """Adam learning rate (HPRO's public recipe: 1e-5, on a 0.5 B model); chosen by step 1 of ``docs/regime.md``."""
     schedule: str = option("constant", off="constant")
     """One of `SCHEDULES`: what the learning rate does after the warm-up."""
     warmup: int = option(10, off=0)
     """Updates over which the learning rate rises linearly to ``lr``, then constant; 0: at once. Adam's first steps are as long
-    as its rate whatever the gradient: without a warm-up four of them (at 3e-3) take the policy 1 nat a token away from SFT, and
+    as its rate whatever the gradient: without a warm-up four of them at 3e-3 take the policy 1 nat a token away from SFT, and
     gold falls by 8 to 16 points before any arm has learnt anything. Declared default."""
     beta: float = option(0.001, off=0.0)
     """β, weight of the full-vocabulary KL to the SFT reference, summed over an utterance (DiffRO 0.1, HPRO 0.05 -> 0.02)."""
