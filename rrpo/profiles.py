@@ -143,7 +143,7 @@ def title(name: str, world: int) -> str:
     return f"{name}-world{world}" if world else name
 
 
-REGIME = OptimizeConfig(lr=2e-4, relaxation="probabilities")
+REGIME = OptimizeConfig(lr=2e-4, batch=64, relaxation="probabilities")
 """How hard the policy is pushed, as the rule of ``docs/regime.md`` chose it on development seeds."""
 
 EMBEDDED = Profile(
