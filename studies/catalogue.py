@@ -1,11 +1,12 @@
-"""Named studies, as Python functions that return a `Study`. To add one, write the function and name it in `STUDIES`:
+"""The named studies, as Python functions that return a `Study`. To add one, write a function and add it to `STUDIES`:
 
     def smoothing() -> Study:
         space = {"epsilon": FloatDistribution(0.0, 0.3)}
         return Study("smoothing", space, {"epsilon": 0.1}, lambda knobs: ArmConfig(regularizers=regularised(knobs)))
 
-The strengths are the components' own knobs (`ablations.components`). No space is conditional: a component is off at its identity
-value, so that importances mean something. Development seeds only (1000 and up): a search never sees what a report is made of.
+The components (`ablations.components`) declare the hyperparameters (`Knob`) of the regularizers. No space is conditional, because
+a component is off at its identity value; importances of hyperparameters are therefore comparable. Studies use development seeds
+only (1000 and above), so that a search never uses the seeds of a report.
 """
 
 from __future__ import annotations
@@ -57,43 +58,46 @@ VANILLA = ArmConfig(regularizers=OFF)
 
 @dataclass(frozen=True)
 class Study:
-    """What is searched and how a point of the space becomes an arm."""
+    """A search space, and the function that turns its points into arms."""
 
     name: str
-    """Name of study and MLflow experiment."""
+    """Name of the study and its MLflow experiment."""
     space: Mapping[str, BaseDistribution]
-    """Knob -> range."""
+    """Hyperparameter -> distribution."""
     paper: Knobs
-    """The paper's values (or this project's, where it gives none): always the first trial, and the one to beat."""
+    """The paper's values, or this project's where the paper gives none. They are the first trial, and the baseline."""
     arm: Callable[[Knobs], ArmConfig]
-    """The arm of a point."""
+    """Returns the arm for a point of the space."""
     objectives: tuple[str, ...] = ("clean_success",)
     """Default objectives, keys of `studies.trial.OBJECTIVES`."""
 
     @property
     def elsewhere(self) -> Knobs:
-        """A point that shares no knob's value with the paper's: what both need, every trial needs."""
+        """A point that differs from the paper's in every hyperparameter: the stages common to both are common to all trials."""
         return {name: _other(d, self.paper[name]) for name, d in self.space.items()}
 
 
 def regularised(knobs: Knobs, **fields: Any) -> RegularizerConfig:
-    """Knobs that are named, the paper's values for the others; ``fields`` of the config belong to no component."""
+    """Return a config with the given hyperparameters, and the paper's values for all others.
+
+    ``fields`` are fields of `RegularizerConfig` that belong to no component.
+    """
     values = {name: float(value) for name, value in (paper() | dict(knobs)).items()}
     return configured({c.name: c.strengths(values) for c in COMPONENTS}, **fields)
 
 
 def knobs_of() -> list[Knob]:
-    """The knobs of all components."""
+    """Return the hyperparameters of all components."""
     return [knob for part in COMPONENTS for knob in part.knobs]
 
 
 def space_of(knobs: Sequence[Knob]) -> dict[str, BaseDistribution]:
-    """The ranges of knobs."""
+    """Return the search space of hyperparameters, from their declared ranges."""
     return {knob.name: FloatDistribution(knob.low, knob.high, log=knob.log) for knob in knobs}
 
 
 def paper() -> dict[str, float | str]:
-    """The paper's strengths; components that are not the paper's are off."""
+    """Return the paper's values; components that are not from the paper are off."""
     return {
         knob.name: knob.on if component.paper or knob.off is None else knob.off
         for component in COMPONENTS
@@ -102,16 +106,16 @@ def paper() -> dict[str, float | str]:
 
 
 def regularizers() -> Study:
-    """Strengths of all components, the perturbation's radius absolute as in the paper."""
+    """Search the hyperparameters of all components, with an absolute perturbation radius as in the paper."""
     return Study(
         "regularizers", space_of(knobs_of()), paper(), lambda knobs: ArmConfig(regularizers=regularised(knobs))
     )
 
 
 def regularizers_relative() -> Study:
-    """The same with the perturbation's radius as a share of ||h'||, the same for any length."""
+    """Search the same with a perturbation radius relative to ||h'||, which is independent of the length."""
     space = space_of(knobs_of()) | {"epsilon_adv": FloatDistribution(0.001, 1.0, log=True)}
-    first = paper() | {"epsilon_adv": 0.006}  # 0.5 on a LayerNormed h' of 70 frames by 96 is about a .6 % push
+    first = paper() | {"epsilon_adv": 0.006}  # 0.5 is about .6 % of the norm of a LayerNormed h' of 70 x 96
 
     def arm(knobs: Knobs) -> ArmConfig:
         return ArmConfig(regularizers=regularised(knobs, adv_norm="relative"))
@@ -135,7 +139,7 @@ def policy() -> Study:
 
 
 def rm() -> Study:
-    """The reward model alone, without any policy: cheap enough to warm-start `regularizers`."""
+    """Search the space of `regularizers` by the reward model alone, without a policy: a cheap warm start for `regularizers`."""
     return replace(regularizers(), name="rm", objectives=("cross_language", "robustness"))
 
 
@@ -201,9 +205,9 @@ STUDIES: dict[str, Callable[[], Study]] = {
     "policy": policy,
     "rm": rm,
 }
-"""By name; ``tune-arm`` takes an arm and stands beside them."""
+"""Studies by name, except ``tune-arm``, which takes an arm."""
 LIMITS: dict[str, tuple[float, float]] = {"lr": (0.0, math.inf), "beta": (0.0, math.inf)}
-"""What a knob of the policy can mean at all; those of components say so themselves, and any other takes any number."""
+"""Valid values of the policy's hyperparameters. Components declare their own limits; any other hyperparameter is unlimited."""
 
 
 def tunable() -> list[str]:
@@ -217,39 +221,40 @@ def _control(arm: ArmConfig) -> bool:
 
 
 def study_of(name: str, arm: str = "", ranges: Sequence[tuple[str, float, float]] = ()) -> Study:
-    """The named study, the ranges of some of its knobs set anew.
+    """Return the named study, with ``ranges`` (hyperparameter, low, high) replacing its own.
 
-    Raises InputError for a name, an arm or bounds that make no sense.
+    Raises InputError for an unknown study, arm or hyperparameter, and for an invalid range.
     """
     if name != TUNE and arm:
-        raise InputError(f"--arm belongs to {TUNE} alone", got=f"--study {name} --arm {arm}", fix="leave --arm out")
+        raise InputError(f"--arm is only for {TUNE}", got=f"--study {name} --arm {arm}", fix="leave --arm out")
     make = STUDIES[choose("study", name, [*STUDIES, TUNE])] if name != TUNE else None
     try:
         study = make() if make else tune_arm(choose(f"arm for {TUNE} (--arm)", arm, tunable()))
         space = dict(study.space)
         for knob, low, high in ranges:
-            given = space[choose(f"knob in study {name} (--range)", knob, space)]
+            given = space[choose(f"hyperparameter in study {name} (--range)", knob, space)]
             if not isinstance(given, FloatDistribution):
-                raise InputError("--range is for numbers", got=f"{knob}, one of {described(given)}", fix="leave it out")
+                got = f"{knob}, one of {described(given)}"
+                raise InputError(
+                    "--range is only for numeric hyperparameters", got=got, fix=f"leave out --range {knob}"
+                )
             space[knob] = FloatDistribution(low, high, log=given.log)
     except InputError:
         raise
     except ValueError as error:
-        raise InputError(
-            "a range makes no sense", got=error, fix="give LOW below HIGH, above 0 on a log scale"
-        ) from None
+        raise InputError("a range is invalid", got=error, fix="give LOW below HIGH, above 0 on a log scale") from None
     study = replace(study, space=space)
     _check(study)
     return study
 
 
 def _check(study: Study) -> None:
-    """Raises InputError for a space that makes no sense, or that the paper's values do not lie in."""
+    """Raise InputError for an invalid space, and for one that does not contain the paper's values."""
     if not study.space or study.space.keys() != study.paper.keys():
         raise InputError(
-            f"study {study.name} has not one paper value a knob",
+            f"study {study.name} does not give one paper value per hyperparameter",
             got=f"space {', '.join(study.space) or 'empty'}; paper {', '.join(study.paper) or 'empty'}",
-            fix="name the same knobs in both",
+            fix="name the same hyperparameters in both",
         )
     limits = LIMITS | {knob.name: knob.limits for name in REGULARIZERS for knob in component(name).knobs}
     for knob, distribution in study.space.items():
@@ -257,28 +262,28 @@ def _check(study: Study) -> None:
             low, high = limits.get(knob, (-math.inf, math.inf))
             if not (low <= distribution.low < distribution.high <= high and math.isfinite(distribution.high)):
                 raise InputError(
-                    f"the range of {knob} makes no sense",
+                    f"the range of {knob} is invalid",
                     got=described(distribution),
                     fix=f"give LOW below HIGH, within {low:g} to {high:g}",
                 )
         if not contains(distribution, study.paper[knob]):
             raise InputError(
-                f"the range of {knob} leaves out the value that the others are compared with",
+                f"the range of {knob} does not contain the baseline value",
                 got=f"{described(distribution)} without {study.paper[knob]}",
-                fix="widen it: the paper's values are always the first trial",
+                fix="widen it: the first trial always has the paper's values",
             )
 
 
 def contains(distribution: BaseDistribution, value: float | str) -> bool:
-    """Whether a knob may have a value."""
+    """Return whether a value is in a distribution."""
     if isinstance(distribution, CategoricalDistribution):
         return value in distribution.choices
-    assert isinstance(distribution, FloatDistribution), "knobs are numbers or choices"
+    assert isinstance(distribution, FloatDistribution), "hyperparameters are numbers or choices"
     return distribution.low <= float(value) <= distribution.high
 
 
 def described(distribution: BaseDistribution) -> str:
-    """``0.05..50 log``, or the choices."""
+    """Return a distribution as text: ``0.05..50 log``, or its choices."""
     if isinstance(distribution, FloatDistribution):
         return f"{distribution.low!r}..{distribution.high!r}" + (" log" if distribution.log else "")
     if isinstance(distribution, CategoricalDistribution):
