@@ -38,7 +38,7 @@ TAUS: dict[str, tuple[float, ...]] = {
     "0.5": (0.5,),
     "2": (2.0,),
 }
-"""Schedules of the relaxation's temperature by name; 2-1-0.8 is HPRO's."""
+"""Schedules of the relaxation's temperature tau, by name; ``2-1-0.8`` is the schedule of HPRO."""
 NAMES = {taus: name for name, taus in TAUS.items()}
 
 
@@ -49,9 +49,9 @@ OWN: dict[str, Search] = {
     "style_weight": Search((0.1, 100.0), log=True),
     "tau": Search(tuple(TAUS)),
 }
-"""Fields of `ArmConfig` that are searched where an arm sets them."""
+"""Fields of `ArmConfig` that are searched if an arm sets them."""
 CHOSEN: dict[str, OptionRegistry[Any]] = {"optimizer": OPTIMIZERS, "guidance": GUIDANCE}
-"""Fields of `ArmConfig` that choose one of a registry, whose options may be searched."""
+"""Fields of `ArmConfig` that select a registry entry, whose options may be searched."""
 DEFAULT = OptimizeConfig()
 VANILLA = ArmConfig(regularizers=OFF)
 
@@ -124,7 +124,7 @@ def regularizers_relative() -> Study:
 
 
 def policy() -> Study:
-    """DiffRO's own knobs on the full RRPO reward model: learning rate, beta, temperature schedule."""
+    """Search the policy optimization on the full RRPO reward model: learning rate, beta, temperature schedule."""
     space: dict[str, BaseDistribution] = {
         "lr": FloatDistribution(2e-5, 5e-3, log=True),
         "beta": FloatDistribution(1e-4, 0.1, log=True),
@@ -144,10 +144,10 @@ def rm() -> Study:
 
 
 def tune_arm(arm: str) -> Study:
-    """What one arm alone has, with learning rate and beta: run for every arm with the same number of trials.
+    """Search the hyperparameters of one arm, with learning rate and beta.
 
-    Its own are the strengths of its regularisers, the options of its optimiser or guidance that are declared as searched, and
-    the fields in `OWN`.
+    They are the strengths of its regularizers, the options of its optimizer or guidance that are declared as searched, and the
+    fields in `OWN`. For a fair comparison, run it for every arm with the same number of trials.
     """
     given = arms()[arm]
     parts = [component(name) for name in switched_on(given.regularizers)]
@@ -211,7 +211,7 @@ LIMITS: dict[str, tuple[float, float]] = {"lr": (0.0, math.inf), "beta": (0.0, m
 
 
 def tunable() -> list[str]:
-    """Arms that ``tune-arm`` accepts: those that have a strength, but for controls, whose one setting is what they are."""
+    """Return the arms that ``tune-arm`` accepts: those with hyperparameters, except controls, which have one setting by design."""
     return [name for name, arm in arms().items() if arm.beta is None and not _control(arm) and tune_arm(name).space]
 
 
@@ -294,5 +294,5 @@ def described(distribution: BaseDistribution) -> str:
 def _other(distribution: BaseDistribution, value: Any) -> Any:
     if isinstance(distribution, CategoricalDistribution):
         return next(choice for choice in distribution.choices if choice != value)
-    assert isinstance(distribution, FloatDistribution), "knobs are numbers or choices"
+    assert isinstance(distribution, FloatDistribution), "hyperparameters are numbers or choices"
     return distribution.low if distribution.low != value else distribution.high

@@ -1,6 +1,5 @@
-"""A study's figures in the house style: its course, its knobs' importance, its values, its front.
+"""Figures of a study: optimization history, importance of hyperparameters, distribution of values, Pareto front, hypervolume.
 
-Those over the knobs are in `studies.knob_figures`.
 
 Figures over the hyperparameters are in `studies.knob_figures`. They are not drawn by Optuna, because its figures set a style of
 their own and place color bars over the data.
@@ -55,7 +54,7 @@ def history(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
 
 
 def importances(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
-    """``importance``: the knobs' shares of the first objective's variance, by fANOVA; nothing where there are too few trials."""
+    """Draw ``importance``: each hyperparameter's share of the first objective's variance (fANOVA); nothing for too few trials."""
     sheet = importance(study, search)
     if sheet is None:
         return []

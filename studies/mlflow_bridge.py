@@ -1,6 +1,6 @@
-"""Studies in MLflow: an experiment a study, in it a run of the study and a run a trial; each side knows the other's numbers.
+"""Write studies to MLflow: one experiment per study, with one run for the study and one per trial.
 
-None is nested in another: MLflow's table and charts show what is not.
+Runs are not nested, because MLflow's table and charts hide nested runs.
 
 Several commands can share a study. Each writes the finished trials that are not in MLflow yet, under a lock. A trial's run counts
 only if it has the tag ``complete``, which is written last. The Optuna study stores the run of trial 7 in its attribute

@@ -236,7 +236,7 @@ def _check(asked: Command, opened: OptunaStudy, console: Console) -> tuple[Sheet
 
 
 def _write(search: Search, opened: OptunaStudy, sheets: Sequence[Sheet], console: Console) -> Path:
-    """Tables and figures into the study's folder, which is returned."""
+    """Write tables, figures and the page into the report folder, and return it."""
     from studies import figures, page
 
     out = search.folder / "report"
@@ -256,7 +256,7 @@ def _write(search: Search, opened: OptunaStudy, sheets: Sequence[Sheet], console
 
 
 def dashboard(search: Search) -> str:
-    """The command that opens a study in Optuna's own interface."""
+    """Return the command that opens the study in Optuna's dashboard."""
     return f"optuna-dashboard {shown(search.storage) if search.storage else search.folder / 'journal.log'}"
 
 
