@@ -1,6 +1,5 @@
 """Figures of a study: optimization history, importance of hyperparameters, distribution of values, Pareto front, hypervolume.
 
-
 Figures over the hyperparameters are in `studies.knob_figures`. They are not drawn by Optuna, because its figures set a style of
 their own and place color bars over the data.
 """
