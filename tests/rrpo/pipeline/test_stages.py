@@ -82,7 +82,7 @@ def test_hash_tells_types_and_order_apart() -> None:
     assert content_hash({"a": 1, "b": 2}) == content_hash({"b": 2, "a": 1})
     assert content_hash((1, 2)) != content_hash((2, 1))
     assert content_hash("1") != content_hash(1)
-    with pytest.raises(TypeError, match="a config holds a set"):
+    with pytest.raises(TypeError, match="a config contains a set"):
         content_hash({1, 2})
 
 

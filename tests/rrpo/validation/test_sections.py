@@ -103,12 +103,12 @@ def test_the_ratio_of_two_samples_has_both_spreads() -> None:
 
 def test_planted_loops_and_lengths() -> None:
     row, rng = torch.arange(30), np.random.default_rng(0)
-    looped = detectors._looped(row, rng)
+    looped = detectors._plant_loop(row, rng)
     assert 30 + 2 * detectors.LOOP[0] <= len(looped) < 30 + 2 * detectors.LOOP[1]
     assert set(looped.tolist()) == set(range(30))
-    assert len(detectors._stretched(row, 2.2)) == 66
-    assert detectors._stretched(row, 0.5).tolist() == list(range(0, 30, 2))
-    paused = detectors._paused(torch.ones(16000), 16000, rng)
+    assert len(detectors._stretch(row, 2.2)) == 66
+    assert detectors._stretch(row, 0.5).tolist() == list(range(0, 30, 2))
+    paused = detectors._plant_pause(torch.ones(16000), 16000, rng)
     assert 0.7 <= (paused == 0).sum() / 16000 <= 1.2
     assert (paused == 1).sum() == 16000
 
