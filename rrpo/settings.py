@@ -58,7 +58,7 @@ def changed(profile: Profile, values: Mapping[str, Any]) -> Profile:
         made: Profile = _replace(profile, {tuple(path.split(".")): value for path, value in new.items()})
     except ValueError as error:
         fix = "give a value in that range, or omit the setting"
-        raise InputError(f"a setting is out of range: {error}", got=said, fix=fix) from None
+        raise InputError(f"a setting is out of its range: {error}", got=said, fix=fix) from None
     return dataclasses.replace(made, name=f"{profile.name}+{said}")
 
 

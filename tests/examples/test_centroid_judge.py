@@ -134,7 +134,7 @@ def test_it_hears_every_stored_sample(registered: None, inputs: dict[str, Path],
     assert points["centroid_accuracy"].tolist() == pytest.approx(hits.groupby(table["step"]).mean().tolist())
     scalars = json.loads((arm / "scalars.json").read_text())
     assert scalars["end_centroid_logprob"] == pytest.approx(table[table["step"] == 9]["centroid_logprob"].mean())
-    assert scalars["centroid_heldout_accuracy_original"] == 1.0, "the emotions of the toy speech are plain"
+    assert scalars["centroid_heldout_accuracy_original"] == 1.0, "the toy emotions are easy to classify"
 
 
 def test_what_equals_the_sft_policys_sample_is_not_heard_again(

@@ -67,7 +67,7 @@ def test_freezing_copies_what_is_missing_and_removes_what_is_stale_or_superfluou
     version = stages.VERSIONS["codec"]
     assert found.stale == {
         codec.folder: f"version {version - 1}, now {version}",
-        sft.folder: "its config changed, or a stage that it reads",
+        sft.folder: "its config or one of its input stages changed",
     }
     assert found.superfluous == (".codec-half",)
     assert not found.current
