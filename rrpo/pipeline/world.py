@@ -64,7 +64,7 @@ def heard_by(name: str) -> str:
 
 
 LEARNT = ("rm_pretrain", "rm_oracle", "annotated")
-"""Splits that a reward model learns from. If a user supplies one of them, all must have the same classes."""
+"""Splits that a reward model learns from. If manifests bring new emotions, all of these that they supply must contain them."""
 UNLABELLED = ("codec", "words_reward", "words_judge")
 """Splits whose emotion labels are unused; they are always rendered, whatever the classes are."""
 
