@@ -1,4 +1,4 @@
-"""What a GPU computes equals what the CPU computes, up to rounding: optimisers, stacks of policies, regularisers, judges."""
+"""GPU results equal CPU results up to rounding: optimizers, stacks of policies, regularizers, judges."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def assert_near(found: Tensor, wanted: Tensor) -> None:
-    """Within a thousandth of the size of the whole tensor."""
+    """Within a thousandth of the norm of the whole tensor."""
     assert float((found.cpu() - wanted).norm()) <= 1e-3 * float(wanted.norm()) + 1e-6
 
 

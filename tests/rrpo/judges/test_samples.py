@@ -1,4 +1,4 @@
-"""Stored samples: ragged by checkpoint, read back as they were, refused where they cannot be of the prompts."""
+"""Stored samples: different sizes per checkpoint, unchanged after loading, rejected if they do not fit the prompts."""
 
 from __future__ import annotations
 

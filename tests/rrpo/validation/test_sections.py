@@ -1,4 +1,4 @@
-"""The card's measurements on hand-made arrays, tables and tokens, and which stages its sections read."""
+"""Measurements of the validation report on hand-made arrays, tables and tokens, and the inputs of its sections."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from rrpo.validation.sections import sections
 
 
 def as_published(languages: tuple[str, ...] = ("cmn", "en")) -> pd.DataFrame:
-    """A table in which two speakers of each language realise every emotion's mean cues exactly."""
+    """Return a table in which two speakers of each language realize every emotion's mean cues exactly."""
     mu = means(EMOTIONS)
     return pd.DataFrame(
         {"language": language, "speaker": f"{language}{i}", "emotion": emotion}
@@ -126,7 +126,7 @@ def test_a_judge_as_good_as_the_ideal_observer_reaches_one() -> None:
 
 
 def test_what_a_codec_leaves_of_pitch() -> None:
-    """One that takes the voice of half of them and turns the spread round."""
+    """A codec that removes the voicing of half of the utterances and reverses the spread."""
     rng = np.random.default_rng(0)
     before = rng.random((100, len(phonetics.MEASURES))) + 0.1
     after = before.copy()
