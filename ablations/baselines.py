@@ -55,7 +55,7 @@ def optimisers() -> dict[str, ArmConfig]:
     for name, parts in (("diffro", []), ("rrpo", papers())):
         on = regularizers(parts)
         found |= {
-            f"{name}_probabilities": ArmConfig(regularizers=on, relaxation="probabilities"),
+            f"{name}_gumbel": ArmConfig(regularizers=on, relaxation="gumbel"),
             f"{name}_tau": ArmConfig(regularizers=on, tau=HPRO_TAU),
             f"{name}_multitask": ArmConfig(regularizers=on, emotion_weight=emotion, content_weight=content),
             f"{name}_chi2": ArmConfig(regularizers=on, penalty="chi2"),

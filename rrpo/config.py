@@ -288,10 +288,8 @@ class OptimizeConfig:
     """Batches of roll-outs, with one update each unless the optimizer makes more; 0 keeps the SFT policy."""
     batch: int = 32
     """Roll-outs per step."""
-    lr: float = 4e-3
-    """Adam learning rate (HPRO's public recipe: 1e-5, on a 0.5 B model). Set on a development seed so that vanilla DiffRO
-    over-optimizes within the steps: gold (`val`) goes from .75 to .87 at step 12 and then to .65; the hack rate goes from .08
-    to .66. In earlier worlds, gold hardly fell at 3e-3, and at 5e-3 it fell before it rose."""
+    lr: float = 2e-4
+    """Adam learning rate (HPRO's public recipe: 1e-5, on a 0.5 B model); chosen by step 1 of ``docs/regime.md``."""
     schedule: str = option("constant", off="constant")
     """One of `SCHEDULES`: the learning rate after warm-up."""
     warmup: int = option(10, off=0)

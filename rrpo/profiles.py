@@ -145,9 +145,13 @@ def title(name: str, world: int) -> str:
     return f"{name}-world{world}" if world else name
 
 
+REGIME = OptimizeConfig(lr=2e-4, relaxation="probabilities")
+"""Settings of the policy optimization, chosen by the rule of ``docs/regime.md`` on development seeds."""
+
 EMBEDDED = Profile(
     name="embedded",
     world=WorldConfig(),
+    optimize=REGIME,
     sizes={
         "codec": 3000,
         "base": 12000,
@@ -176,8 +180,8 @@ QUICK = replace(
     sizes=EMBEDDED.sizes | {name: 60 for name in EMBEDDED.sizes if name.startswith(("rm_test", "rm_valid"))},
     annotated=100,
     finetune=FinetuneConfig(steps=30, batch=16),
-    optimize=OptimizeConfig(
-        steps=16, batch=16, checkpoints=(0, 8, 16), eval_prompts=24, final_prompts=60, lr=1e-3, warmup=3
+    optimize=replace(
+        REGIME, steps=16, batch=16, checkpoints=(0, 8, 16), eval_prompts=24, final_prompts=60, lr=1e-3, warmup=3
     ),
     examine=ExamineConfig(interpolation_pairs=10, pgd_steps=2),
     fidelity=FidelityConfig(prompts=12, one_draws=2, many_draws=1),
