@@ -177,7 +177,7 @@ EMBEDDED = Profile(
 QUICK = replace(
     EMBEDDED,
     name="quick",
-    sizes=EMBEDDED.sizes | {name: 60 for name in EMBEDDED.sizes if name.startswith(("rm_test", "rm_valid"))},
+    sizes=dict(EMBEDDED.sizes) | {name: 60 for name in EMBEDDED.sizes if name.startswith(("rm_test", "rm_valid"))},
     annotated=100,
     finetune=FinetuneConfig(steps=30, batch=16),
     optimize=replace(
