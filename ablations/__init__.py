@@ -1,5 +1,5 @@
-"""Grids of arms x seeds -> cells -> run on worker processes -> MLflow. Imports `rrpo`, never `reports` or `studies`.
+"""Plan and run grids of arms x seeds, and record the cells in MLflow. Imports `rrpo`, never `reports` or `studies`.
 
-`grids` names arms and grids; `plan` says what is missing; `jobs` turns cells into tasks; `scheduler` runs tasks on a
-launcher of `launchers`; `tracking` writes MLflow, `store` reads it; `statistics` and `summary` make the table of results.
+`arms` and `grids` declare arms and grids. `execution` plans a grid's missing cells and runs their stages on a launcher.
+`tracking` records cells in MLflow and reads them back. `stats` holds the tests, `rendering` the tables and the style of figures.
 """

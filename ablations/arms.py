@@ -21,15 +21,30 @@ from ablations.commands import refusing, start
 from ablations.components import COMPONENTS
 from ablations.errors import choose
 from ablations.grids import arms
-from rrpo.config import COMBINATIONS, OFF, REWARDS, ArmConfig, Form, OptimizeConfig
+from rrpo.config import COMBINATIONS, OFF, PENALTIES, RELAXATIONS, REWARDS, ArmConfig, Form, OptimizeConfig
+from rrpo.models.guidance import GUIDANCE
 from rrpo.optimizers import OPTIMIZERS
-from rrpo.plugins import Choice
+from rrpo.pipeline.dataflow import SFT
+from rrpo.plugins import Choice, OptionRegistry
 from rrpo.regularizers import Knob, Regularizer, active
 
 VANILLA = ArmConfig(regularizers=OFF)
 """What every arm is held against."""
-FORMS = {"reward": REWARDS, "combination": COMBINATIONS}
+FORMS = {"reward": REWARDS, "combination": COMBINATIONS, "relaxation": RELAXATIONS, "penalty": PENALTIES}
 """Fields of `ArmConfig` whose values are declared with equation and source."""
+_TASKS = Form("R = w_e log p(e) - w_c L_CTC", "DiffRO (arXiv 2507.05911), multi-task reward")
+NUMBERS = {
+    "emotion_weight": _TASKS,
+    "content_weight": _TASKS,
+    "beta": Form("β KL(π || π_SFT)", "DiffRO (arXiv 2507.05911), Eq. 6"),
+    "tau": Form("softmax((l + G) / τ), τ in equal parts of the updates", "HPRO (arXiv 2606.28249)"),
+    "best_of": Form("argmax of R over n samples of π_SFT; KL <= log n - (n - 1) / n", "2009.01325; bound 2401.01879"),
+    "members": Form("R made of M reward models, each redrawn", "Coste et al. 2024 (arXiv 2310.02743)"),
+    "rounds": Form("mine samples that fool R, label, fine-tune R anew, restart from π_SFT", "arXiv 2505.18126"),
+    "soft_votes": Form("y'_k = share of the raters' votes for k", "label distribution learning; control of Eq. 2"),
+    "style_weight": Form("||G(h(y)) - G(h(ref))||_F^2 / d^2, G = H^T H / T", "EmoMix (arXiv 2306.00648)"),
+}
+"""Fields of `ArmConfig` that are numbers or switches, with equation and source."""
 WIDTH = 110
 """Columns of the listing."""
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -75,8 +90,11 @@ def command(
 def parts(arm: ArmConfig) -> list[Part]:
     """What an arm changes in vanilla DiffRO; of vanilla DiffRO itself, its optimiser."""
     found = [*_regularizers(arm), *_fields(arm)]
-    if arm.optimizer is not None or not found:
-        found.append(_optimizer(arm.optimizer or OptimizeConfig().optimizer))
+    if arm.guidance is not None:
+        found.append(_chosen(GUIDANCE, arm.guidance, "guidance = None"))
+    elif arm.optimizer is not None or not found:
+        default = OptimizeConfig().optimizer
+        found.append(_chosen(OPTIMIZERS, arm.optimizer or default, f"optimizer = {default.name}"))
     return found
 
 
@@ -124,7 +142,8 @@ def _knob(knob: Knob) -> str:
 
 
 def _fields(arm: ArmConfig) -> Iterator[Part]:
-    return _changed(arm, VANILLA, [f.name for f in fields(arm) if f.name not in ("regularizers", "optimizer")])
+    others = [f.name for f in fields(arm) if f.name not in ("regularizers", "optimizer", "guidance")]
+    return _changed(arm, VANILLA if arm.guidance is None else SFT, others)
 
 
 def _changed(config: Any, off: Any, names: list[str]) -> Iterator[Part]:
@@ -132,7 +151,7 @@ def _changed(config: Any, off: Any, names: list[str]) -> Iterator[Part]:
     for name in names:
         value, before = getattr(config, name), getattr(off, name)
         if value != before:
-            form = FORMS.get(name, {}).get(value, Form("", ""))
+            form = FORMS[name][value] if name in FORMS else NUMBERS.get(name, Form("", ""))
             what = field_docs(config)[name]
             yield Part(
                 name=name,
@@ -144,20 +163,22 @@ def _changed(config: Any, off: Any, names: list[str]) -> Iterator[Part]:
             )
 
 
-def _optimizer(choice: Choice) -> Part:
-    kind = OPTIMIZERS[choice.name]
+def _chosen(registry: OptionRegistry[Any], choice: Choice, off: str) -> Part:
+    """An implementation with options: what its module says first, and its formula or else what its class says first."""
+    kind, search = registry[choice.name], registry.searched(choice)
     return Part(
-        name=f"optimizer {choice.name}",
-        what=summary(kind),
-        source=getattr(kind, "source", ""),
-        equation=getattr(kind, "equation", ""),
-        knobs=", ".join(f"{name} = {value}" for name, value in choice.options),
-        off=f"optimizer = {OptimizeConfig().optimizer.name}",
+        name=f"{registry.kind} {choice.name}",
+        what=summary(inspect.getmodule(kind)),
+        equation=getattr(kind, "equation", "") or summary(kind),
+        knobs=", ".join(
+            f"{name} = {value}" + (f" ({search[name]})" if name in search else "") for name, value in choice.options
+        ),
+        off=off,
     )
 
 
-def summary(kind: type) -> str:
-    """The first paragraph of a class' docstring, in one line."""
+def summary(kind: object) -> str:
+    """The first paragraph of the docstring of a class or module, in one line."""
     return " ".join((inspect.getdoc(kind) or "").partition("\n\n")[0].split())
 
 

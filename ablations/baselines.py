@@ -15,8 +15,8 @@ from rrpo.arms import ARMS, papers, regularizers
 from rrpo.config import ArmConfig
 from rrpo.optimizers import OPTIMIZERS
 
-HPRO_TAU = (2.0, 1.0, 0.8)
-"""Temperatures of HPRO's DiffRO recipe (arXiv 2606.28249)."""
+TAUS = {"tau": (2.0, 1.0, 0.8), "tau_half": (0.5,), "tau_two": (2.0,)}
+"""Schedules of the relaxation's temperature by the end of an arm's name; the first is HPRO's (arXiv 2606.28249)."""
 HPRO_WEIGHTS = (0.5, 5.0)
 """Of emotion and content in the same recipe's reward."""
 
@@ -56,7 +56,7 @@ def optimisers() -> dict[str, ArmConfig]:
         on = regularizers(parts)
         found |= {
             f"{name}_gumbel": ArmConfig(regularizers=on, relaxation="gumbel"),
-            f"{name}_tau": ArmConfig(regularizers=on, tau=HPRO_TAU),
+            **{f"{name}_{end}": ArmConfig(regularizers=on, tau=tau) for end, tau in TAUS.items()},
             f"{name}_multitask": ArmConfig(regularizers=on, emotion_weight=emotion, content_weight=content),
             f"{name}_chi2": ArmConfig(regularizers=on, penalty="chi2"),
         }

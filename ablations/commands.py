@@ -1,4 +1,4 @@
-"""What the commands share beside `rrpo.commands`: options of runs folders and machines, and what is said of failures."""
+"""Options and messages shared by the commands, in addition to `rrpo.commands`."""
 
 from __future__ import annotations
 
@@ -32,36 +32,38 @@ __all__ = [
     "start",
 ]
 
-RunsDir = Annotated[Path, typer.Option(help="Where stages, logs and the MLflow store lie.", rich_help_panel=SAID)]
-RecordedIn = Annotated[Path, typer.Option(help="The runs folder that holds the MLflow store.")]
-OfProfile = Annotated[str | None, typer.Option(help="Which profile, where the grid was run on several.")]
-World = Annotated[str, typer.Option(help="Which world, by the beginning of its hash, where there are several.")]
+RunsDir = Annotated[Path, typer.Option(help="Folder for stages, logs and the MLflow store.", rich_help_panel=SAID)]
+RecordedIn = Annotated[Path, typer.Option(help="Runs folder with the MLflow store.")]
+OfProfile = Annotated[str | None, typer.Option(help="Profile to use if the grid was run on several.")]
+World = Annotated[str, typer.Option(help="World to use if there are several: the first characters of its hash.")]
 WorldSeed = Annotated[
     int,
     typer.Option(
-        help="Which world: 0 is installed, others have its sizes but other speakers, texts and judges.",
+        help="Seed of the world. 0 is installed with the package; others differ in speakers, texts and judges.",
         rich_help_panel=WHAT,
     ),
 ]
 Mixed = Annotated[
-    bool, typer.Option("--mixed", help="Pool cells of different worlds or versions of the code, and say so.")
+    bool, typer.Option("--mixed", help="Pool cells of different worlds or code versions, with a warning.")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=HOW)]
+Device = Annotated[str, typer.Option(help="Device: auto, cpu or cuda.", rich_help_panel=HOW)]
 Workers = Annotated[
     int | None,
     typer.Option(
-        help="Worker processes. Default: one a CPU, at most 4 on a GPU.", show_default=False, rich_help_panel=HOW
+        help="Number of worker processes. Default: one per CPU, at most 4 per GPU.",
+        show_default=False,
+        rich_help_panel=HOW,
     ),
 ]
 
 
 def say(console: Console, text: str) -> None:
-    """A line as it is, not wrapped."""
+    """Print a line verbatim, without markup or wrapping."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def end_if_failed(failures: Mapping[str, str], console: Console) -> None:
-    """Say which stages could not be built and why, and end the command with status 1; nothing where all could."""
+    """If any stages could not be built, print them with the reasons and exit with status 1."""
     for name, reason in failures.items():
         say(console, f"not measured: {name}: {reason}")
     if failures:

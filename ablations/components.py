@@ -1,10 +1,10 @@
-"""The components under study: the arms, contrasts, checks, studies, tables and figures iterate over `COMPONENTS`.
+"""The components under study. Arms, contrasts, checks, studies, tables and figures iterate over `COMPONENTS`.
 
-A component is a regulariser that is registered in `rrpo.regularizers.REGULARIZERS` and no control of another one
-(`Regularizer.control_of`); it declares all that is said of it: to study another, register it. The list is read when it is needed,
+A component is a regularizer in `rrpo.regularizers.REGULARIZERS` that is not a control of another one (`Regularizer.control_of`).
+To study another component, register it; its class declares everything else. `COMPONENTS` reads the registry when it is used,
 never at import.
 
-How arms are named after their components, `rrpo.arms` says.
+`rrpo.arms` defines how arms are named after their components.
 """
 
 from __future__ import annotations
@@ -19,73 +19,73 @@ from rrpo.arms import BASE, RRPO, name_of
 from rrpo.regularizers import REGULARIZERS, Knob, ManipulationCheck, Regularizer
 
 Strengths = Mapping[str, Any]
-"""Fields of a regulariser -> values."""
+"""Field of a regularizer -> value."""
 Look = tuple[str, Any, str]
-"""Colour, line and marker."""
+"""(color, line style, marker)."""
 LOOKS: dict[str, Look] = {
     "ls": ("#56B4E9", "--", "^"),
     "eam": ("#009E73", "-.", "D"),
     "adv": ("#E69F00", ":", "v"),
 }
-"""Of the arms with a single one of the paper's components, in figures."""
+"""Looks, in figures, of the arms with a single component of the paper."""
 OTHER_LOOKS: tuple[Look, ...] = (("#CC79A7", "--", "s"), ("#F0E442", "-.", "P"), ("#882255", ":", "X"))
-"""Of those with another one, in turn."""
+"""Looks of the arms with a single other component, assigned in turn."""
 
 
 @dataclass(frozen=True, eq=False)
 class Component:
-    """One regulariser under study, as it is registered."""
+    """A registered regularizer under study."""
 
     name: str
-    """In the names of arms."""
+    """Name, as used in the names of arms."""
     regularizer: Regularizer
-    """With the strengths that it has in arms."""
+    """The regularizer with its strengths in arms."""
 
     @property
     def label(self) -> str:
-        """For people."""
+        """Readable name."""
         return self.regularizer.label
 
     @property
     def paper(self) -> bool:
-        """Whether it is one of RRPO's own."""
+        """Whether it is a component of RRPO in the paper."""
         return self.regularizer.paper
 
     @property
     def check(self) -> ManipulationCheck | None:
-        """What it must move; None: counts as tested."""
+        """Its manipulation check; None: it always counts as tested."""
         return self.regularizer.check
 
     @property
     def knobs(self) -> tuple[Knob, ...]:
-        """Its strengths in studies; those of a component that is not the paper's are called ``<component>.<strength>``."""
+        """Strengths that studies tune; those of a component outside the paper are named ``<component>.<strength>``."""
         own = self.regularizer.knobs()
         return own if self.paper else tuple(replace(knob, name=f"{self.name}.{knob.name}") for knob in own)
 
     @property
     def on(self) -> Strengths:
-        """Values of the strengths that switch it, where it is on."""
+        """Values of the strengths that switch the component on."""
         return self.regularizer.on_values
 
     @property
     def off(self) -> Strengths:
-        """Their identity values."""
+        """Identity values of these strengths, which switch it off."""
         return self.regularizer.off_values
 
     def strengths(self, knobs: Mapping[str, float]) -> Strengths:
-        """Values of its strengths at given values of `knobs`."""
+        """Return the values of its strengths for given values of `knobs`."""
         own = {known.name: knobs[knob.name] for known, knob in zip(self.regularizer.knobs(), self.knobs, strict=True)}
         return self.regularizer.at(own)
 
     @property
     def look(self) -> Look:
-        """Colour, line and marker in figures of its single-component arm."""
+        """Color, line style and marker of its single-component arm in figures."""
         others = [component.name for component in COMPONENTS if component.name not in LOOKS]
         return LOOKS.get(self.name) or OTHER_LOOKS[others.index(self.name) % len(OTHER_LOOKS)]
 
 
 class _Registered(Sequence[Component]):
-    """The registry's regularisers as components, always as they are now."""
+    """A live view of the registered regularizers as components."""
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -102,7 +102,7 @@ class _Registered(Sequence[Component]):
 
 
 def component(name: str) -> Component:
-    """A registered regulariser as a component, controls too."""
+    """Return a registered regularizer, or a control of one, as a component."""
     return _component(name, REGULARIZERS[name])
 
 
@@ -112,20 +112,20 @@ def _component(name: str, regularizer: Regularizer) -> Component:
 
 
 COMPONENTS: Sequence[Component] = _Registered()
-"""In the order of the arms' names: the paper's, then others as they were registered."""
+"""The components in the order used in arm names: the paper's first, then others in order of registration."""
 
 
 def subsets() -> list[tuple[str, ...]]:
-    """All sets of components, by size."""
+    """Return all subsets of the components, by size."""
     names = [component.name for component in COMPONENTS]
     return [chosen for size in range(len(names) + 1) for chosen in combinations(names, size)]
 
 
 def factorial() -> list[str]:
-    """The arms of the 2^k factorial, by the number of components."""
+    """Return the names of the arms of the 2^k factorial, by number of components."""
     return [name_of(on) for on in subsets()]
 
 
 def singles() -> list[str]:
-    """No component, each by itself, RRPO: what is run in every setting of a grid of settings."""
+    """Return the names of the arms run in every setting of a grid of settings: no component, each component alone, RRPO."""
     return [BASE, *(name_of([component.name]) for component in COMPONENTS), RRPO]

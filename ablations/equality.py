@@ -1,4 +1,4 @@
-"""Compare what two builds of one cell measured: every scalar, every column of every table."""
+"""Compare the results of two builds of one cell: every scalar, and every column of every table."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TIMES = "seconds"
-"""Start of the names of what measures time, which no second run repeats."""
+"""Prefix of the names of durations, which are not compared because they differ between runs."""
 SHOWN = 20
-"""Differences printed at most."""
+"""Maximum number of differences that are printed."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One number that was recorded, and its rebuilt value."""
+    """A recorded number and its rebuilt value."""
 
     name: str
-    """Scalar, or ``table: column``."""
+    """Name of the scalar, or ``table: column``."""
     recorded: float
-    """NaN where it was not recorded."""
+    """Recorded value; NaN if it was not recorded."""
     rebuilt: float
-    """NaN where it was not rebuilt."""
+    """Rebuilt value; NaN if it was not rebuilt."""
 
     @property
     def size(self) -> float:
-        """|rebuilt - recorded|, relative to |recorded| where that is above 1; infinite where one of them is missing."""
+        """|rebuilt - recorded|, divided by |recorded| if that is above 1; infinite if exactly one of them is missing."""
         if math.isnan(self.recorded) and math.isnan(self.rebuilt):
             return 0.0
         if math.isnan(self.recorded) or math.isnan(self.rebuilt):
@@ -42,26 +42,26 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A record beside its repetition."""
+    """A record compared with a second build of its cell."""
 
     numbers: list[Difference]
-    """Every number compared, equal ones included."""
+    """Every compared number, including equal ones."""
     software: dict[str, tuple[str, str]]
-    """What was unlike when they were built: name -> recorded, now."""
+    """Differences between the environments of the two builds: name -> (recorded, now)."""
     device: str
-    """Where it was repeated."""
+    """Device of the second build."""
 
     @property
     def exact(self) -> bool:
-        """Whether every bit must be equal: the same software, on CPU."""
+        """Whether the results must be bit-identical: same software, on the CPU."""
         return not self.software and self.device == "cpu"
 
     def equal(self, tolerance: float) -> bool:
-        """Whether no number differs by more than it may."""
+        """Return whether all numbers agree within the tolerance, which is 0 if `exact`."""
         return all(number.size <= (0.0 if self.exact else tolerance) for number in self.numbers)
 
     def lines(self, tolerance: float) -> list[str]:
-        """For people: what was unlike, the largest differences, the verdict."""
+        """Return readable lines: differences of the environment, the largest differences of numbers, the verdict."""
         said = [f"  {name}: {before} when recorded, {now} now" for name, (before, now) in sorted(self.software.items())]
         out = ["Environment:", *said] if said else ["Environment: the same software and processor as recorded."]
         unequal = sorted((n for n in self.numbers if n.size > 0), key=lambda n: -n.size)
@@ -69,22 +69,27 @@ class Comparison:
             out.append(f"{len(unequal)} of {len(self.numbers)} numbers differ; recorded -> now (difference):")
             out += [f"  {n.name}: {n.recorded:.6g} -> {n.rebuilt:.6g} ({n.size:.2g})" for n in unequal[:SHOWN]]
             out += [f"  ... and {len(unequal) - SHOWN} more"] if len(unequal) > SHOWN else []
-        asked = "to the last bit" if self.exact else f"within {tolerance:g} (absolute; relative above 1)"
+        required = "to the last bit" if self.exact else f"within {tolerance:g} (absolute; relative above 1)"
         if self.equal(tolerance):
-            how = "bit-equal" if not unequal else f"equal {asked}"
+            how = "bit-equal" if not unequal else f"equal {required}"
             return [*out, f"REPRODUCED: {len(self.numbers)} numbers compared, {how}."]
-        return [*out, f"NOT REPRODUCED: {len(self.numbers)} numbers compared, asked for: {asked}."]
+        return [*out, f"NOT REPRODUCED: {len(self.numbers)} numbers compared, required to be equal {required}."]
 
 
 def scalars(recorded: Mapping[str, float], rebuilt: Mapping[str, float]) -> list[Difference]:
-    """Every scalar but the times; one that is not finite was not recorded."""
+    """Compare all scalars except durations. Non-finite rebuilt values are ignored, because records hold finite values only."""
     finite = {name: value for name, value in rebuilt.items() if math.isfinite(value)}
     names = sorted(name for name in recorded.keys() | finite.keys() if not name.startswith(TIMES))
     return [Difference(name, recorded.get(name, math.nan), finite.get(name, math.nan)) for name in names]
 
 
 def tables(recorded: Path, rebuilt: Mapping[str, Path]) -> list[Difference]:
-    """Of every table, each column's row that differs most; ``recorded`` is a folder, ``rebuilt`` gives files by name."""
+    """Compare tables column by column, reporting for each column the row with the largest difference.
+
+    Args:
+        recorded: Folder of the record's artifacts.
+        rebuilt: Name -> rebuilt file.
+    """
     here = {name: path for name, path in rebuilt.items() if name.endswith(".parquet")}
     there = {path.relative_to(recorded).as_posix(): path for path in recorded.rglob("*.parquet")}
     found: list[Difference] = []
@@ -112,7 +117,7 @@ def _columns(name: str, recorded: pd.DataFrame, rebuilt: pd.DataFrame) -> Iterab
         elif recorded[column].dtype.kind in "bifu" and rebuilt[column].dtype.kind in "bifu":
             pairs = zip(recorded[column].astype(float), rebuilt[column].astype(float), strict=True)
             found.append(max((Difference(label, a, b) for a, b in pairs), key=lambda d: d.size, default=rows))
-        else:  # words: how many rows are unlike
+        else:  # text columns: count the rows that differ
             unlike = sum(str(a) != str(b) for a, b in zip(recorded[column], rebuilt[column], strict=True))
             found.append(Difference(f"{label}, rows unlike", 0.0, float(unlike)))
     return found

@@ -1,4 +1,4 @@
-"""The error of bad input, as every command raises it; it lives in `rrpo.errors`, since `python -m rrpo` raises it too."""
+"""Errors for invalid input, re-exported from `rrpo.errors`."""
 
 from rrpo.errors import InputError, choose, positive
 

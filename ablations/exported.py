@@ -1,4 +1,4 @@
-"""Arms that a study has exported: named files in the runs folder, accepted by ``--arms`` beside the grid's own."""
+"""Read and write arms exported by studies: named files in the runs folder that ``--arms`` accepts like the grid's own arms."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rrpo.rebuild import rebuild
 
 
 def check_name(name: str) -> None:
-    """Raises InputError for a name that an exported arm cannot have."""
+    """Raise InputError if an exported arm cannot have that name."""
     if not name.replace("-", "_").isidentifier():
         raise InputError(
             "an arm needs a plain name", got=name, fix="use letters, digits, hyphens and underscores, as in tuned_rrpo"
@@ -25,7 +25,7 @@ def check_name(name: str) -> None:
 
 
 def write_arm(runs_dir: Path, name: str, arm: ArmConfig, provenance: Mapping[str, Any]) -> Path:
-    """Store an arm under a name, with where it comes from. Raises InputError as `check_name` does."""
+    """Store an arm with its provenance under a name and return the file. Raise InputError as `check_name` does."""
     check_name(name)
     path = runs_dir / "arms" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ def write_arm(runs_dir: Path, name: str, arm: ArmConfig, provenance: Mapping[str
 
 
 def read_arms(runs_dir: Path) -> dict[str, ArmConfig]:
-    """All exported arms of a runs folder by name. Raises InputError for a file that is none."""
+    """Return all exported arms of a runs folder by name. Raise InputError if a file cannot be read as an arm."""
     found = {}
     for path in sorted((runs_dir / "arms").glob("*.json")):
         try:

@@ -2,8 +2,9 @@
 
 Builds stage ``gradients`` (`rrpo.diagnostics.gradients` says what is measured) for some development seeds, on vanilla DiffRO's
 reward model or another arm's, and prints every measure's mean over seeds and its ratio to REINFORCE's, with 95 % intervals.
-The policies are the SFT policy and, by ``--updates``, those that the arm's optimisation has after so many updates: it is run
-again up to there, since no policy is stored. Take the checkpoint at which gold is highest in the arm's points, and a later one.
+The policies are the SFT policy, that of the checkpoint which the tuning judge hears best (the peak), and the last one; or, by
+``--updates``, those that the arm's optimisation has after so many updates. It is run again up to there, since no policy is
+stored.
 """
 
 from __future__ import annotations
@@ -28,11 +29,14 @@ from ablations.execution.estimate import Estimator
 from ablations.execution.request import sized, worker_count
 from ablations.execution.runs_folder import check
 from ablations.grids import arms
+from ablations.judges import tuning
 from ablations.run import WIDTH
 from ablations.stats.statistics import Interval, t_interval
+from ablations.tracking.records import POINTS_FILE
 from rrpo.arms import BASE
 from rrpo.config import GradientsConfig
 from rrpo.pipeline import dataflow
+from rrpo.pipeline.stages import Stage
 
 TABLE = "gradients.parquet"
 AGAINST = "reinforce"
@@ -45,6 +49,11 @@ MEASURES = {
     "bias": "squared bias / squared true gradient",
     "alignment": "alignment with the true gradient",
     "reference_noise": "noise left in the reference, of it squared",
+    "swap_held": "predicted against true change of reward by one token, the rest held: correlation",
+    "swap_redrawn": "the same, the rest re-drawn",
+    "swap_reliability": "share of the re-drawn change's variance that is no chance",
+    "swap_spread_held": "spread of the true change, the rest held, nats",
+    "swap_spread_redrawn": "the same, the rest re-drawn, without chance",
     "gain_per_nat": "proxy gain a nat of KL",
     "gain_per_1000_rollouts": "proxy gain per 1,000 roll-outs",
     "gain_per_minute": "proxy gain a minute",
@@ -61,11 +70,11 @@ def ratio(values: Sequence[float], others: Sequence[float]) -> Interval:
 
 
 def lines(table: pd.DataFrame) -> list[str]:
-    """For people: ``table`` has a row a seed, policy and method."""
+    """For people: ``table`` has a row a seed, policy (``place``, after so many ``updates``) and method."""
     said = []
-    for updates in sorted(set(table["updates"].tolist())):
-        here = table[table["updates"] == updates]
-        said.append(f"after {updates} updates:" if updates else "at the SFT policy:")
+    for place, here in table.groupby("place", sort=False):
+        updates = ", ".join(map(str, sorted(set(here["updates"].tolist()))))
+        said.append(f"{place}, after {updates} updates:")
         by_method = {str(method): rows.set_index("seed") for method, rows in here.groupby("method", sort=False)}
         base = by_method[AGAINST]
         for name, label in MEASURES.items():
@@ -73,8 +82,10 @@ def lines(table: pd.DataFrame) -> list[str]:
             for method, rows in by_method.items():
                 own = rows[name]
                 mean = t_interval(own.to_numpy(float))
+                if not mean.n:
+                    continue
                 text = f"    {method:22} {_text(mean)}"
-                if method != AGAINST:
+                if method != AGAINST and base[name].notna().any():
                     text += f"   x {_text(ratio(own.tolist(), base.loc[own.index, name].tolist()))}"
                 said.append(text)
     said.append(
@@ -106,7 +117,14 @@ def _sizes(changes: Sequence[str]) -> GradientsConfig:
 @app.command()
 def command(
     seeds: Annotated[int, typer.Option(help="How many seeds, from 1000 on: those are for development.")] = 5,
-    updates: Annotated[str, typer.Option(help="Where: updates of the arm's optimisation, 0 is SFT.")] = "0",
+    updates: Annotated[
+        str,
+        typer.Option(
+            help="Where: updates of the arm's optimisation with commas, 0 is SFT. Default: SFT, the checkpoint that the tuning "
+            "judge hears best, and the last one.",
+            show_default=False,
+        ),
+    ] = "",
     arm: Annotated[str, typer.Option(help="Whose reward model and optimisation.")] = BASE,
     profile: Annotated[str, typer.Option(help="Which profile.")] = "embedded",
     set_: Annotated[list[str] | None, typer.Option("--set", help="A size, as batches=8.")] = None,
@@ -123,17 +141,40 @@ def command(
             raise InputError("best-of-n has no gradient", got=arm, fix="choose an arm that is optimised")
         machine = environment.resolve_device(device)
         count = worker_count(workers, machine)
-        places = _places(updates, size.optimize.steps if chosen.steps is None else chosen.steps)
-        given = range(FIRST_SEED, FIRST_SEED + positive("--seeds", seeds))
-        stages = [dataflow.gradients(size, chosen, seed, places, _sizes(set_ or [])) for seed in given]
+        steps = size.optimize.steps if chosen.steps is None else chosen.steps
+        asked = {f"point {n}": n for n in _places(updates, steps)} if updates else {}
+        given, sizes = range(FIRST_SEED, FIRST_SEED + positive("--seeds", seeds)), _sizes(set_ or [])
     folder.make()
-    end_if_failed(build(stages, folder, Estimator(folder.root, machine), count, console), console)
+
+    def built(stages: Sequence[Stage]) -> list[Path]:
+        end_if_failed(build(stages, folder, Estimator(folder.root, machine), count, console), console)
+        return [stage.path(folder.root) for stage in stages]
+
+    if asked:
+        places = [asked] * len(given)
+    else:
+        places = [peaks(path) for path in built([dataflow.optimized(size, chosen, seed) for seed in given])]
+    found = built(
+        [
+            dataflow.gradients(size, chosen, seed, sorted(set(own.values())), sizes)
+            for seed, own in zip(given, places, strict=True)
+        ]
+    )
     tables = [
-        pd.read_parquet(stage.path(folder.root) / TABLE).assign(seed=seed)
-        for stage, seed in zip(stages, given, strict=True)
+        rows[rows["updates"] == n].assign(seed=seed, place=place)
+        for path, seed, own in zip(found, given, places, strict=True)
+        for rows in [pd.read_parquet(path / TABLE)]
+        for place, n in own.items()
     ]
     for line in lines(pd.concat(tables)):
         say(console, line)
+
+
+def peaks(folder: Path) -> dict[str, int]:
+    """SFT, the checkpoint of an optimisation that the tuning judge hears best (the earliest of equals), and the last: updates."""
+    points = pd.read_parquet(folder / POINTS_FILE)
+    best = int(points["step"].iloc[int(points[tuning().accuracy].to_numpy().argmax())])
+    return {"SFT": 0, "peak": best, "end": int(points["step"].iloc[-1])}
 
 
 def _places(text: str, most: int) -> list[int]:

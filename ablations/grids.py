@@ -157,9 +157,15 @@ def rm(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     return product(_named("pretrained", *factorial(), "oracle", "placebo"), profile, seeds, policy=False)
 
 
+def paper(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
+    """CosyVoice2's language model on a user's labelled tokens: SFT, DiffRO, the regularisers that tokens admit."""
+    return product(_named("sft", BASE) | {name: arm(name) for name in ("ls", "adv", "ls_adv")}, profile, seeds)
+
+
 def guidance(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
-    """Guided decoding over its knobs, beside SFT; labels like ``emodiff@alpha0.5``."""
-    return product(_named("sft") | sweeps(), profile, seeds)
+    """Guided decoding over its knobs, beside SFT; labels like ``emodiff@alpha0.5``. Unseen speakers are the rendered world's."""
+    own = {label: arm for label, arm in sweeps().items() if arm.reversal is None or not profile.manifests}
+    return product(_named("sft") | own, profile, seeds)
 
 
 def other_systems(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
@@ -179,6 +185,8 @@ class Grid:
     """Default number of seeds."""
     first_seed: int = FIRST_SEED
     """The first of them, by default."""
+    screen: bool = False
+    """Whether its arms are only screened: estimates and intervals, nothing is tested."""
 
 
 GRIDS: Registry[Grid] = Registry("grid")
@@ -190,8 +198,9 @@ GRIDS.register("full", Grid(cells=full, seeds=8))
 GRIDS.register("shortcut", Grid(cells=shortcut))
 GRIDS.register("sensitivity", Grid(cells=sensitivity))
 GRIDS.register("rm", Grid(cells=rm))
-GRIDS.register("guidance", Grid(cells=guidance, seeds=3))
-GRIDS.register("baselines", Grid(cells=other_systems, seeds=3))
+GRIDS.register("paper", Grid(cells=paper, profile="paper", seeds=3))
+GRIDS.register("guidance", Grid(cells=guidance, seeds=3, screen=True))
+GRIDS.register("baselines", Grid(cells=other_systems, seeds=3, screen=True))
 
 
 def scale_batches(profile: Profile, factor: int) -> Profile:

@@ -23,6 +23,10 @@ CLASSIFIER_GAMMAS = (0.0, 1.0, 2.0, 4.0, 8.0)
 """Strengths of guidance by the prefix classifier in sweeps: 0 is the policy under the null tag."""
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Intensities of EmoDiff's soft label in sweeps."""
+REVERSAL = 1.0
+"""Of ZET-Speech's speaker vectors; declared default."""
+ZERO_SHOT_GAMMAS = (0.0, 1.5, 3.0)
+"""Strengths of classifier-free guidance of unseen speakers in sweeps (ZET-Speech: 1.25 to 1.5)."""
 SECONDS = ("happy", "sad", "angry")
 """Second emotions of EmoMix in sweeps."""
 
@@ -33,13 +37,18 @@ def guided(name: str, *, tag_dropout: float = 0.0, **options: Scalar) -> ArmConf
 
 
 def classifier_free(gamma: float = 1.5) -> ArmConfig:
-    """ZET-Speech's guidance."""
+    """ZET-Speech's guidance, of the policy's own speakers."""
     return guided("classifier-free", tag_dropout=TAG_DROPOUT, gamma=gamma)
 
 
 def soft_label(alpha: float = 1.0, gamma: float = 4.0) -> ArmConfig:
     """EmoDiff's guidance, of a strength at which a development seed's gold is well above chance."""
     return guided("soft-label", tag_dropout=TAG_DROPOUT, alpha=alpha, gamma=gamma)
+
+
+def zero_shot(gamma: float = 1.5, reversal: float = REVERSAL) -> ArmConfig:
+    """ZET-Speech: unseen speakers, known by a reference from which emotion is removed, and its guidance."""
+    return replace(classifier_free(gamma), reversal=reversal)
 
 
 def mixture(second: str = "surprised", style_weight: float = 0.0) -> ArmConfig:
@@ -51,6 +60,7 @@ def guided_arms() -> dict[str, ArmConfig]:
     """One arm a system, at its declared setting, and EmoMix with its style loss."""
     return {
         "classifier_free": classifier_free(),
+        "zet": zero_shot(),
         "emodiff": soft_label(),
         "emomix": mixture(),
         "emomix_style": mixture(style_weight=STYLE_WEIGHT),
@@ -58,10 +68,16 @@ def guided_arms() -> dict[str, ArmConfig]:
 
 
 def sweeps() -> dict[str, ArmConfig]:
-    """Every system over its knobs: both strengths, EmoDiff's intensity, EmoMix's second emotion."""
+    """Every system over its knobs: strengths, EmoDiff's intensity, EmoMix's second emotion, ZET-Speech's reversal.
+
+    ``zet@reversal0`` has neither reversal nor guidance, ``zet@classifier`` EmoDiff's guidance in the classifier-free one's place.
+    """
     return {
         **{f"classifier_free@gamma{gamma:g}": classifier_free(gamma) for gamma in GAMMAS},
         **{f"emodiff@gamma{gamma:g}": soft_label(gamma=gamma) for gamma in CLASSIFIER_GAMMAS},
         **{f"emodiff@alpha{alpha:g}": soft_label(alpha) for alpha in ALPHAS},
+        "zet@reversal0": zero_shot(0.0, reversal=0.0),
+        **{f"zet@gamma{gamma:g}": zero_shot(gamma) for gamma in ZERO_SHOT_GAMMAS},
+        "zet@classifier": replace(soft_label(), reversal=REVERSAL),
         **{f"emomix@{second}": mixture(second) for second in SECONDS},
     }

@@ -1,8 +1,8 @@
-"""The judges of emotion, declared once: outcomes, verdicts, figures and studies iterate over `judges`.
+"""The judges of emotion, over which outcomes, verdicts, figures and studies iterate (`judges`).
 
-They are the package's own (`BUILT_IN`) and those that plugins register (`rrpo.judges.protocol.JUDGES`). A judge's name is the
-prefix of its columns: ``<name>`` is the emotion that it hears in a sample, ``<name>_accuracy`` and
-``<name>_logprob`` are those of a checkpoint.
+They are the built-in judges (`BUILT_IN`) and those that plugins register (`rrpo.judges.protocol.JUDGES`). A judge's name is the
+prefix of its columns: ``<name>`` is the emotion that it predicts for a sample; ``<name>_accuracy`` and ``<name>_logprob`` are
+measured at each checkpoint.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from rrpo.judges.protocol import JUDGES
 
 GOLD, VETO, LISTENER = "gold", "veto", "listener"
-"""Roles: outcomes are read by the one gold judge; one with a veto can only take a verdict away; a listener is only reported."""
+"""Roles. The one gold judge measures outcomes; a judge with a veto can only withdraw a verdict; a listener is only reported."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,17 +22,17 @@ class Judge:
     name: str
     """Prefix of its columns."""
     label: str
-    """For people."""
+    """Readable name."""
     role: str
     """`GOLD`, `VETO` or `LISTENER`."""
     asked: str
-    """Of which samples it is asked."""
+    """Readable text: which samples it evaluates."""
     tuning: bool = False
-    """Whether training is watched and searches are led by it, which makes it unfit for gold."""
+    """Whether it is used to monitor training and to guide searches. Such a judge must not be gold."""
 
     @property
     def accuracy(self) -> str:
-        """Column of the points: share of samples whose target it hears."""
+        """Column of the points: share of samples whose predicted emotion is the target."""
         return f"{self.name}_accuracy"
 
     @property
@@ -42,12 +42,12 @@ class Judge:
 
     @property
     def clean(self) -> str:
-        """Column of the points and curves: this judge hears the target, and no artefact is flagged in the frames."""
+        """Column of the points and curves: share of samples that it predicts as the target and that have no flagged artefact."""
         return f"{self.name}_clean"
 
     @property
     def hack_rate(self) -> str:
-        """Column of the points and curves: proxy right where this judge is not, or an artefact is flagged."""
+        """Column of the points and curves: share with the proxy's argmax on target where this judge's is not, or an artefact."""
         return f"{self.name}_hack_rate"
 
 
@@ -56,11 +56,11 @@ BUILT_IN: list[Judge] = [
     Judge(name="val", label="`val` judge", role=VETO, asked="training and every stored checkpoint", tuning=True),
     Judge(name="third", label="third judge", role=VETO, asked="the first, the middle and the last checkpoint"),
 ]
-"""The gold judge first."""
+"""The built-in judges, gold first."""
 
 
 def registered() -> list[Judge]:
-    """The judges of plugins, in the order in which they were registered."""
+    """Return the judges of plugins, in order of registration."""
     return [
         Judge(name=name, label=kind.label, role=VETO if kind.veto else LISTENER, asked="every stored checkpoint")
         for name, kind in JUDGES.items()
@@ -68,20 +68,20 @@ def registered() -> list[Judge]:
 
 
 def judges() -> list[Judge]:
-    """All of them, the gold judge first."""
+    """Return all judges, gold first."""
     return [*BUILT_IN, *registered()]
 
 
 def gold() -> Judge:
-    """The judge of outcomes."""
+    """Return the judge that measures outcomes."""
     return next(judge for judge in BUILT_IN if judge.role == GOLD)
 
 
 def vetoing() -> list[Judge]:
-    """The judges whose own interval on the other side of 0 takes a difference's verdict away."""
+    """Return the judges with a veto. One withdraws a difference's verdict if its own interval lies on the other side of 0."""
     return [judge for judge in judges() if judge.role == VETO]
 
 
 def tuning() -> Judge:
-    """The judge of curves and searches."""
+    """Return the judge used for curves and searches."""
     return next(judge for judge in BUILT_IN if judge.tuning)

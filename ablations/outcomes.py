@@ -1,8 +1,8 @@
-"""Outcomes, declared once: what a cell is measured by. Tables, effects, plans and words iterate over `all_outcomes`, which are
-`OUTCOMES` and the accuracy by every judge that a plugin registers.
+"""The outcomes by which a cell is measured. Tables, effects, plans and texts iterate over `all_outcomes`.
 
 To measure something else, append one `Outcome`: ``OUTCOMES.append(Outcome(name="x", label="x", read=lambda record: ...))``. Most
-are functions of the sample table (`Record.samples`: one row a sample and checkpoint); where a column is missing they are NaN.
+outcomes are functions of the sample table (`Record.samples`, one row per sample and checkpoint) and are NaN if a column is
+missing.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ablations.judges import Judge, gold, registered
 from ablations.rendering.sheet import Column
 from ablations.stats.contrasts import Values
 from ablations.tracking.records import Record
+from rrpo.corpus.config import ARTEFACTS, EMOTIONS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,63 +28,65 @@ if TYPE_CHECKING:
 PHONE_ERROR_BOUND = 0.3
 """Largest phone error rate of a clean sample: twice the SFT policy's mean on unseen texts (.146 on the world card)."""
 ARTEFACT = "artefact_"
-"""Prefix of the sample table's flags, one a kind of artefact."""
+"""Prefix of the sample table's flag columns, one per kind of artefact."""
 Masks = tuple[NDArray[np.bool_], NDArray[np.bool_]]
+ByStep = Callable[["pd.DataFrame"], dict[float, float]]
+"""Of a table of samples: step -> value; empty where a column is missing."""
 Share = Callable[["pd.DataFrame"], "Masks | None"]
-"""Of a table of samples: which are counted, and out of which; None where a column that decides it is missing."""
+"""Computes the masks of a table of samples; None if a required column is missing."""
 UNIT_WORDS = {"percent": ", %", "gain": ", points"}
-"""What a heading adds for the unit."""
+"""Unit -> text that a heading appends."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """One number a cell."""
+    """One number per cell."""
 
     name: str
-    """In CSV and on the command line."""
+    """Name in CSV and on the command line."""
     label: str
-    """For people, without the unit."""
+    """Readable name, without the unit."""
     read: Callable[[Record], float]
-    """Reads it off a cell's record; NaN where it was not measured."""
+    """Reads it from a cell's record; NaN if it was not measured."""
     unit: str = "percent"
     """A key of `sheet.UNITS`: ``percent`` or ``gain`` for fractions, ``plain`` for others."""
     direction: int = 0
-    """+1 where more is better, -1 where less is, 0 where neither."""
+    """+1 if more is better, -1 if less is better, 0 if neither."""
     curve: Callable[[Record], NDArray[np.float64]] | None = None
-    """Its values ``[S]`` at the record's checkpoints, in the order of its points; None: it has none."""
+    """Its values ``[S]`` at the record's checkpoints, in the order of the points; None if it has no curve."""
     note: str = ""
-    """What a caption has to say of it."""
+    """Explanation for captions."""
     by: Callable[[Judge], Outcome] | None = None
-    """The same outcome by another judge; None: no judge has a say in it."""
+    """Returns the same outcome measured by another judge; None if the outcome does not depend on a judge."""
     optional: bool = False
-    """Whether it is shown only where some record has it."""
+    """Whether it is only shown if some record has it."""
 
     @property
     def heading(self) -> str:
-        """The label with its unit."""
+        """The label with the unit."""
         return f"{self.label}{UNIT_WORDS.get(self.unit, '')}"
 
     @property
     def title(self) -> str:
-        """The label at the start of a sentence."""
+        """The label with a capital letter, for the start of a sentence."""
         return self.label[0].upper() + self.label[1:]
 
     @property
     def difference_unit(self) -> str:
-        """The unit of a difference."""
+        """The unit of differences of the outcome."""
         return "gain" if self.unit in UNIT_WORDS else self.unit
 
     def as_column(self) -> Column:
-        """Its column in a table of arms."""
+        """Return the outcome's column in a table of arms."""
         return Column(self.name, self.heading, self.unit, self.direction)
 
     def values(self, records: Sequence[Record]) -> Values:
-        """The outcome of every record, by (arm, seed)."""
+        """Return the outcome of each record, by (arm, seed)."""
         return {(record.label, record.seed): self.read(record) for record in records}
 
 
 def at_end(record: Record, name: str) -> float:
-    """A column of the points at the last checkpoint, or else a scalar; NaN for none."""
+    """Return a column of the points at the last checkpoint, or the scalar with that name if there is no such column, or NaN."""
     points = record.points
     if not points.empty and name in points.columns:
         return float(points[name].iloc[-1])
@@ -91,7 +94,7 @@ def at_end(record: Record, name: str) -> float:
 
 
 def followed(name: str, label: str, column: str, unit: str = "percent", direction: int = 0) -> Outcome:
-    """An outcome that is a column of the points."""
+    """Make an outcome from a column of the points."""
 
     def curve(record: Record) -> NDArray[np.float64]:
         points = record.points
@@ -101,29 +104,36 @@ def followed(name: str, label: str, column: str, unit: str = "percent", directio
     return Outcome(name=name, label=label, read=read, unit=unit, direction=direction, curve=curve)
 
 
-def sampled(name: str, label: str, share: Share, direction: int = 0, note: str = "", by: str = "") -> Outcome:
-    """An outcome that is a ``share`` of a checkpoint's samples; ``by`` names the judge that it goes by, if any."""
+def from_samples(
+    name: str, label: str, by_step: ByStep, unit: str = "percent", direction: int = 0, note: str = "", by: str = ""
+) -> Outcome:
+    """An outcome that ``by_step`` reads off the samples of each checkpoint; ``by`` names the judge that it goes by, if any."""
 
-    def shares(record: Record) -> dict[float, float]:
-        """Step -> share, counted once a record."""
+    def found(record: Record) -> dict[float, float]:
+        """Step -> value, counted once a record."""
         key = (name, by)
         if key not in record.shares:
-            record.shares[key] = _by_step(record.samples, share)
+            record.shares[key] = by_step(record.samples)
         return record.shares[key]
 
     def curve(record: Record) -> NDArray[np.float64]:
-        found = shares(record)
-        return np.array([found.get(step, math.nan) for step in record.points.get("step", ())], float)
+        values = found(record)
+        return np.array([values.get(step, math.nan) for step in record.points.get("step", ())], float)
 
     def read(record: Record) -> float:
-        found = shares(record)
-        return found[max(found)] if found else math.nan
+        values = found(record)
+        return values[max(values)] if values else math.nan
 
-    return Outcome(name=name, label=label, read=read, direction=direction, curve=curve, note=note)
+    return Outcome(name=name, label=label, read=read, unit=unit, direction=direction, curve=curve, note=note)
+
+
+def sampled(name: str, label: str, share: Share, direction: int = 0, note: str = "", by: str = "") -> Outcome:
+    """An outcome that is a ``share`` of a checkpoint's samples."""
+    return from_samples(name, label, partial(_by_step, share=share), direction=direction, note=note, by=by)
 
 
 def _by_step(samples: pd.DataFrame, share: Share) -> dict[float, float]:
-    """Step -> share of its samples that count, NaN where there is none to count of; empty where a column is missing."""
+    """Return step -> share of hits among the considered samples, NaN for a step without any; empty if a column is missing."""
     if samples.empty or (masks := share(samples)) is None:
         return {}
     steps, place = np.unique(samples["step"].to_numpy(), return_inverse=True)
@@ -132,15 +142,16 @@ def _by_step(samples: pd.DataFrame, share: Share) -> dict[float, float]:
 
 
 def flagged(samples: pd.DataFrame) -> NDArray[np.bool_] | None:
-    """Which samples ``[N]`` have an artefact of any kind; None where none was looked for."""
+    """Return which samples ``[N]`` have an artefact of any kind; None if artefacts were not detected."""
     flags = [name for name in samples.columns if name.startswith(ARTEFACT)]
     return np.logical_or.reduce([samples[name].to_numpy(bool) for name in flags]) if flags else None
 
 
 def clean(samples: pd.DataFrame, judge: Judge) -> Masks | None:
-    """Which samples ``[N]`` are clean successes, and of which the judge was asked; None where a column is missing.
+    """Return which samples ``[N]`` are clean successes, and which ``[N]`` the judge evaluated; None if a column is missing.
 
-    Clean: the judge hears the target, no artefact is flagged, and the phones are there.
+    A sample is clean if the judge's argmax is the target, no artefact is flagged, and at most `PHONE_ERROR_BOUND` of its phones
+    are wrong.
     """
     artefacts = flagged(samples)
     if artefacts is None or not {"target", judge.name, "phone_errors", "phones"} <= set(samples.columns):
@@ -150,17 +161,17 @@ def clean(samples: pd.DataFrame, judge: Judge) -> Masks | None:
 
 
 def same(samples: pd.DataFrame, heard: str, target: str) -> NDArray[np.bool_]:
-    """Where two columns of emotions ``[N]`` agree; not where one is missing."""
+    """Return where two columns of emotions ``[N]`` agree; False if either is missing."""
     found: NDArray[np.bool_] = (samples[heard] == samples[target]).to_numpy(bool, na_value=False)
     return found
 
 
 def clean_success(judge: Judge) -> Outcome:
-    """Share of clean successes by one judge."""
+    """Make the outcome clean success by one judge."""
     note = (
-        f"Clean success: the {judge.label} hears the target, no artefact of any kind is flagged, and at most "
-        f"{100 * PHONE_ERROR_BOUND:g} % of the phones are wrong. Hacked share: of the samples in which the arm's own reward "
-        "model hears the target, those that are no clean success."
+        f"Clean success: the {judge.label} recognizes the target, no artefact of any kind is flagged, and at most "
+        f"{100 * PHONE_ERROR_BOUND:g} % of the phones are wrong. Hacked share: among the samples in which the arm's own reward "
+        "model recognizes the target, the share that is not a clean success."
     )
     return replace(
         sampled("clean_success", "clean success", partial(clean, judge=judge), +1, note, judge.name), by=clean_success
@@ -168,7 +179,7 @@ def clean_success(judge: Judge) -> Outcome:
 
 
 def hacked_share(judge: Judge) -> Outcome:
-    """Of the samples in which the proxy hears the target, the share that is no clean success by one judge."""
+    """Make the outcome hacked share: among samples with the proxy's argmax on target, the share that is not a clean success."""
 
     def share(samples: pd.DataFrame) -> Masks | None:
         found = clean(samples, judge)
@@ -180,20 +191,21 @@ def hacked_share(judge: Judge) -> Outcome:
 
 
 def artefact_share(samples: pd.DataFrame) -> Masks | None:
-    """Which samples have an artefact of any kind, of all."""
+    """Return which samples ``[N]`` have an artefact of any kind; all samples are considered."""
     found = flagged(samples)
     return None if found is None else (found, np.ones(len(found), bool))
 
 
 def accuracy(judge: Judge) -> Outcome:
-    """The share of samples in which a judge hears the target."""
+    """Make the outcome accuracy: the share of samples whose target is the judge's argmax."""
     return replace(followed("gold", "gold accuracy", judge.accuracy, direction=+1), by=accuracy)
 
 
 def relative_gap(kl: ArrayLike, gold_accuracy: ArrayLike, proxy: ArrayLike) -> float:
-    """gamma = integral |gold - proxy| / integral gold over KL (arXiv 2505.12763), by trapezoids between checkpoints ``[S]``.
+    """Return gamma = integral |gold - proxy| / integral gold over KL (arXiv 2505.12763).
 
-    A step back in KL adds nothing. NaN where KL never left 0. Checkpoints at which gold was not asked are left out.
+    The inputs are values at checkpoints ``[S]``, integrated by trapezoids. A decrease of KL adds nothing. NaN if KL stays at 0.
+    Checkpoints at which gold was not measured are left out.
     """
     path = np.column_stack([np.asarray(values, float) for values in (kl, gold_accuracy, proxy)])
     d, g, p = path[np.isfinite(path).all(axis=1)].T
@@ -203,51 +215,98 @@ def relative_gap(kl: ArrayLike, gold_accuracy: ArrayLike, proxy: ArrayLike) -> f
 
 
 def gamma(judge: Judge) -> Outcome:
-    """`relative_gap` of a cell's points by one judge."""
+    """Make the outcome gamma, `relative_gap` of a cell's points, by one judge."""
     wanted = ["kl_token", judge.accuracy, "proxy_accuracy"]
 
     def read(record: Record) -> float:
         points = record.points
         return relative_gap(*(points[name] for name in wanted)) if set(wanted) <= set(points.columns) else math.nan
 
-    note = "gamma: integral of |gold - proxy| over that of gold, along KL (arXiv 2505.12763); an arm that went further has more."
+    note = (
+        "gamma: integral of |gold - proxy| over KL, divided by that of gold (arXiv 2505.12763); it is larger for an arm that "
+        "went further in KL."
+    )
     return Outcome(name="gamma", label="gamma", read=read, unit="plain", direction=-1, note=note, by=gamma)
 
 
 def reward_variance() -> Outcome:
-    """Var[r] of the SFT policy's samples, r being the log-probability of the target by the reward model being optimised.
+    """Make the outcome Var[r] at SFT, where r is the log-probability of the target under the reward model being optimized.
 
-    The pooled variance within target emotions, of one sample a prompt: what differs between prompts of an emotion is in it. Its
-    curve is that of the policy's own samples at each checkpoint.
+    It is the pooled variance within target emotions over the SFT policy's samples, one per prompt, so it includes the variance
+    between prompts of an emotion. Its curve is the same variance over the policy's own samples at each checkpoint.
     """
 
-    def by_step(record: Record) -> dict[float, float]:
-        samples = record.samples
+    def by_step(samples: pd.DataFrame) -> dict[float, float]:
         if not {"step", "target", "proxy_logprob"} <= set(samples.columns):
             return {}
         steps = sorted(set(samples["step"].tolist()))
         return {step: _pooled_variance(samples[samples["step"] == step]) for step in steps}
 
-    def read(record: Record) -> float:
-        found = by_step(record)
+    def at_first(record: Record) -> float:
+        found = by_step(record.samples)
         return found[min(found)] if found else math.nan
 
-    def curve(record: Record) -> NDArray[np.float64]:
-        found = by_step(record)
-        return np.array([found.get(step, math.nan) for step in record.points.get("step", ())], float)
-
     note = (
-        "Var[r]: variance of log p(target), by the arm's reward model, over the SFT policy's samples, within target emotions; a "
-        "reward of low variance is a flat objective, whatever its accuracy (arXiv 2503.15477)."
+        "Var[r]: variance of log p(target) under the arm's reward model over the SFT policy's samples, within target emotions; a "
+        "reward with low variance is a flat objective, regardless of its accuracy (arXiv 2503.15477)."
     )
-    return Outcome(name="reward_variance", label="Var[r] at SFT", read=read, unit="plain", curve=curve, note=note)
+    return replace(from_samples("reward_variance", "Var[r] at SFT", by_step, unit="plain", note=note), read=at_first)
 
 
 def _pooled_variance(rows: pd.DataFrame) -> float:
-    """Variance of the reward within target emotions; NaN where no emotion has two samples."""
+    """Return the pooled variance of the reward within target emotions; NaN if no emotion has two samples."""
     groups = rows.groupby("target")["proxy_logprob"]
     freedom = len(rows) - groups.ngroups
     return float(((rows["proxy_logprob"] - groups.transform("mean")) ** 2).sum()) / freedom if freedom else math.nan
+
+
+def uptake_of(kind: str, emotion: str) -> Outcome:
+    """P(artefact | target e) - P(artefact | other target) of one planted kind, the shortcut of the emotion e."""
+
+    def by_step(samples: pd.DataFrame) -> dict[float, float]:
+        if not {"target", flag} <= set(samples.columns):
+            return {}
+        own = (samples["target"] == emotion).to_numpy(bool)
+        heard = samples[flag].to_numpy(bool)
+        asked = _by_step(samples, lambda _: (heard, own))
+        others = _by_step(samples, lambda _: (heard, ~own))
+        return {step: asked[step] - others[step] for step in asked}
+
+    flag = f"{ARTEFACT}{kind}"
+    return from_samples(f"uptake_{kind}", f"uptake of {kind} ({emotion})", by_step, unit="gain", direction=-1)
+
+
+def spent(name: str, label: str, total: Callable[[Record], float], unit: str = "count") -> Outcome:
+    """A cost: its ``total`` at the last checkpoint, at the others the part of it that their updates are of all."""
+
+    def curve(record: Record) -> NDArray[np.float64]:
+        steps = np.asarray(record.points.get("step", ()), float)
+        return steps * (total(record) / max(1.0, np.max(steps, initial=0.0)))
+
+    return Outcome(name=name, label=label, read=total, unit=unit, direction=-1, curve=curve)
+
+
+def rollouts(record: Record) -> float:
+    """Samples that the optimisation drew: steps x batch, NaN where there was none."""
+    return _ran_with(record, "steps") * _ran_with(record, "batch")
+
+
+def training_seconds(record: Record) -> float:
+    """What the optimisation took, its evaluations included; NaN where there was none."""
+    return at_end(record, "seconds_optimized") if math.isfinite(rollouts(record)) else math.nan
+
+
+def reward_model_calls(record: Record) -> float:
+    """Samples that reward models heard in the optimisation: roll-outs x members that are asked."""
+    config = record.config
+    asked = config.get("arm.combination", "null") not in ("null", '"weights"')
+    return rollouts(record) * (float(config["arm.members"]) if asked else 1.0)
+
+
+def _ran_with(record: Record, name: str) -> float:
+    """A parameter of the optimisation; in older records what the arm overrides, else the profile's."""
+    found = (record.params.get(prefix + name, "null") for prefix in ("optimize.", "arm.", "profile.optimize."))
+    return float(next((value for value in found if value != "null"), math.nan))
 
 
 OUTCOMES: list[Outcome] = [
@@ -262,13 +321,22 @@ OUTCOMES: list[Outcome] = [
     replace(followed("plcmos", "naturalness (PLCMOS)", "plcmos", "mark", +1), optional=True),
     followed("kl_token", "KL, nats/token", "kl_token", "plain"),
 ]
-"""In the order of the table of results; values at the last checkpoint."""
+"""Outcomes in the order of the table of results; values at the last checkpoint."""
 OVEROPTIMISATION: list[Outcome] = [gamma(gold()), reward_variance()]
-"""Of a whole run: in the table of over-optimisation, and by name wherever an outcome is asked for."""
+"""Outcomes of a whole run: shown in the table of over-optimization, and available by name like any other outcome."""
+
+UPTAKE_BY_KIND: list[Outcome] = [uptake_of(kind, emotion) for kind, emotion in zip(ARTEFACTS, EMOTIONS, strict=True)]
+"""The mean of which is the outcome ``uptake``."""
+COSTS: list[Outcome] = [
+    spent("seconds_optimized", "training, s", training_seconds),
+    spent("rollouts", "roll-outs", rollouts),
+    spent("rm_calls", "RM calls", reward_model_calls),
+]
+"""What an optimisation took; arms that are not optimised have none."""
 
 
 def all_outcomes() -> list[Outcome]:
-    """`OUTCOMES`, and the accuracy by every judge of a plugin, which is shown where a record has it."""
+    """Return `OUTCOMES` and the accuracy by every plugin judge, which is only shown if a record has it."""
     theirs = (
         followed(judge.accuracy, f"accuracy by the {judge.label}", judge.accuracy, direction=+1)
         for judge in registered()
@@ -277,17 +345,18 @@ def all_outcomes() -> list[Outcome]:
 
 
 def find(name: str) -> Outcome:
-    """The declared outcome of that name, or else that column of the points or that scalar."""
+    """Return the declared outcome with that name; otherwise an outcome that reads the column of the points, or the scalar."""
     rate = name.endswith(("accuracy", "rate")) or "accuracy_" in name
     other = followed(name, name.replace("_", " "), name, "percent" if rate else "plain")
-    return next((outcome for outcome in [*all_outcomes(), *OVEROPTIMISATION] if outcome.name == name), other)
+    declared = [*all_outcomes(), *OVEROPTIMISATION, *UPTAKE_BY_KIND, *COSTS]
+    return next((outcome for outcome in declared if outcome.name == name), other)
 
 
 def measured(outcome: Outcome, records: Sequence[Record]) -> bool:
-    """Whether any record has it."""
+    """Return whether any record has a finite value of the outcome."""
     return bool(np.isfinite(list(outcome.values(records).values())).any())
 
 
 def shown(records: Sequence[Record]) -> list[Outcome]:
-    """The declared outcomes, of the optional ones those that some record has."""
+    """Return the declared outcomes, without optional ones that no record has."""
     return [outcome for outcome in all_outcomes() if not outcome.optional or measured(outcome, records)]

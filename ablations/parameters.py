@@ -1,4 +1,4 @@
-"""What tells the arms of a grid apart: the parameters in which what they ran with differs."""
+"""Find the parameters in which the arms of a grid differ."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 IDENTITY = ("arm", "label", "seed", "profile", "invocation")
-"""Params of a cell's run that say which cell it is; all others say what it ran with."""
+"""Params that identify a cell; all other params are settings."""
 
 
 def differing(arms: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """The parameters that two arms have with different values, in the arms' order; ``arms`` are parameters by arm."""
+    """Return the parameters for which two arms have different values, in the arms' order.
+
+    Args:
+        arms: Arm -> its parameters.
+    """
     names = dict.fromkeys(name for values in arms.values() for name in values if name not in IDENTITY)
     return [name for name in names if len({values[name] for values in arms.values() if name in values}) > 1]
 
 
 def headings(names: Sequence[str], arms: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """Each of these parameters by the shortest end of its name that no other has: ``epsilon``, ``finetune.steps``."""
+    """Map each parameter to the shortest unique suffix of its name, such as ``epsilon`` or ``finetune.steps``."""
     every = {name for values in arms.values() for name in values}
     found = {}
     for name in names:
@@ -27,14 +31,15 @@ def headings(names: Sequence[str], arms: Mapping[str, Mapping[str, str]]) -> dic
 
 
 def distinguishing(arms: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """Arm -> its differing parameters in a line, without the values that more than half of the arms have; empty where no two
-    arms differ.
+    """Return arm -> its differing parameters in one line, without values that more than half of the arms have.
+
+    Empty if no two arms differ.
     """
     names = differing(arms)
-    said = headings(names, arms)
+    shown = headings(names, arms)
     common = {(n, v) for n in names for v, count in _counts(n, arms).items() if 2 * count > len(arms)}
     rows = {
-        arm: ", ".join(f"{said[n]} {values[n]}" for n in names if n in values and (n, values[n]) not in common)
+        arm: ", ".join(f"{shown[n]} {values[n]}" for n in names if n in values and (n, values[n]) not in common)
         for arm, values in arms.items()
     }
     return {arm: row or "nothing" for arm, row in rows.items()} if names else {}

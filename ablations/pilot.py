@@ -1,15 +1,15 @@
-"""``python -m ablations.pilot --runs-dir runs``: how far RRPO - DiffRO spreads over seeds, on development seeds; never its mean.
+"""``python -m ablations.pilot --runs-dir runs``: measure the spread of RRPO - DiffRO over development seeds, never its mean.
 
-DiffRO and RRPO are run on eight development seeds, and the standard deviation of their difference in the primary outcome is
-printed, with the seeds that it asks for. The difference itself is not looked at before the reported seeds are opened: it is
-neither printed nor recorded. What is printed is committed by hand, as `ablations.stats.family.PILOT`.
+The command runs DiffRO and RRPO on eight development seeds. It prints the standard deviation of their difference in the primary
+outcome and the number of seeds that it requires. The difference itself is neither printed nor recorded, so that nobody sees it
+before the reported seeds are run. The printed pilot is committed by hand, as `ablations.stats.family.PILOT`.
 
-``--replicated`` also takes the spread apart. A seed redraws data (annotated utterances and raters, SFT utterances and SFT), the
-reward model (initialisation, order and noise of pre-training and fine-tuning) and the optimisation (RL prompts, roll-outs,
-evaluation noise), all at once. Here each of four draws of the data has two reward models, and each of these two optimisations,
-the same for both arms. Variance components of the same difference, by nested analysis of variance, tell which of the three a
-larger experiment would have to redraw. The difference is analysed rather than one arm, because pairing cancels what both arms
-share. The optimisation's component includes the sampling noise of 1,200 samples an arm.
+``--replicated`` also estimates variance components. A seed redraws three things at once: the data (annotated utterances and
+raters, SFT utterances and SFT), the reward model (initialization, order and noise of pre-training and fine-tuning) and the
+optimization (RL prompts, roll-outs, evaluation noise). The replicated pilot has four draws of the data, two reward models for
+each, and two optimizations for each of these, the same for both arms. A nested analysis of variance of the difference then shows
+which of the three a larger experiment would have to redraw. It analyzes the difference rather than one arm, because pairing
+cancels what both arms share. The component of the optimization includes the sampling noise of 1,200 samples per arm.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ from ablations.stats.contrasts import overall
 from ablations.stats.family import ALPHA, COMPONENTS, MARGIN, POWER, Pilot, family, margin_text, primary
 from ablations.stats.inference import nested_components
 from ablations.stats.power import seeds_needed, spread_bound
-from ablations.stats.power_analysis import prospects
+from ablations.stats.power_analysis import analyze_power
 from rrpo.pipeline.cell import Cell
 from rrpo.profiles import EMBEDDED
 
 SEEDS = range(1000, 1008)
 """Development seeds of the pilot."""
 REPLICATES = (4, 2, 2)
-"""Draws of the data, reward models to each, optimisations to each of these."""
+"""(draws of the data, reward models per draw, optimizations per reward model)."""
 MOST = 16
-"""Most seeds of the reported grid."""
+"""Maximum number of seeds of the reported grid."""
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 Draw = dict[str, Cell]
-"""The two arms' cells with the same draws of everything, by arm."""
+"""Arm -> cell, for the two arms with the same data, reward-model and optimization seeds."""
 
 
 def draw(seed: int, rm_seed: int | None = None, policy_seed: int | None = None) -> Draw:
-    """Both arms on one seed, or with another one for the reward model or for the optimisation."""
+    """Return the cells of both arms on one seed, optionally with other seeds for the reward model or the optimization."""
     (contrast,) = overall().values()
     known = arms()
     return {
@@ -70,22 +70,22 @@ def draw(seed: int, rm_seed: int | None = None, policy_seed: int | None = None) 
 
 
 def replicates() -> list[Draw]:
-    """`REPLICATES`, draw of the data by draw; the first of each is the pilot's own."""
-    data, models, optimisations = REPLICATES
+    """Return the cells of the replicated pilot in nested order (`REPLICATES`); the first of each data draw is the pilot's own."""
+    data, models, optimizations = REPLICATES
     return [
         draw(
             SEEDS[d],
             rm_seed=SEEDS[d] + 100 * r if r else None,
-            policy_seed=SEEDS[d] + 1000 * (r * optimisations + o) if r or o else None,
+            policy_seed=SEEDS[d] + 1000 * (r * optimizations + o) if r or o else None,
         )
         for d in range(data)
         for r in range(models)
-        for o in range(optimisations)
+        for o in range(optimizations)
     ]
 
 
 def differences(draws: Sequence[Draw], store: Path) -> NDArray[np.float64]:
-    """RRPO - DiffRO in the primary outcome ``[len(draws)]``, of finished stages."""
+    """Return RRPO - DiffRO in the primary outcome ``[len(draws)]``, read from finished stages."""
     (contrast,) = overall().values()
 
     def read(cell: Cell) -> float:
@@ -95,14 +95,20 @@ def differences(draws: Sequence[Draw], store: Path) -> NDArray[np.float64]:
 
 
 def measured(spread: NDArray[np.float64], replicated: NDArray[np.float64] | None, world: str) -> Pilot:
-    """The pilot of ``spread [seeds]`` and, of ``replicated [data, reward models, optimisations]``, its components."""
+    """Compute the pilot.
+
+    Args:
+        spread: Difference on each seed ``[seeds]``.
+        replicated: Difference for each replicate ``[data, reward models, optimizations]``; None: no variance components.
+        world: Hash of the world.
+    """
     parts = [] if replicated is None else [math.sqrt(variance) for variance in nested_components(replicated)]
     components = dict(zip(COMPONENTS, parts, strict=False))
     return Pilot(spread=float(spread.std(ddof=1)), seeds=len(spread), world=world, components=components)
 
 
 def lines(pilot: Pilot) -> list[str]:
-    """What is printed: the spread and its parts, the seeds that it asks for, and what is to be committed."""
+    """Return the output: the spread and its components, the number of seeds it requires, and the line to commit."""
     labels = list(dict.fromkeys(cell.label for cell in GRIDS["full"].cells(EMBEDDED, [0])))
     alpha = ALPHA / len(family())
     bounds = {"point estimate": pilot.spread, "80 % upper bound": spread_bound(pilot.spread, pilot.seeds)}
@@ -113,9 +119,9 @@ def lines(pilot: Pilot) -> list[str]:
     return [
         f"spread of {next(iter(overall()))} in {primary().label} over {pilot.seeds} development seeds: "
         f"{100 * pilot.spread:.1f} points (80 % upper bound {100 * bounds['80 % upper bound']:.1f})",
-        f"n that finds {margin_text()}, at most {MOST}: "
+        f"seeds needed to detect {margin_text()}, at most {MOST}: "
         + ", ".join(f"{n} by the {name}" for name, n in chosen.items()),
-        *prospects(labels, MOST, pilot)[1:],
+        *analyze_power(labels, MOST, pilot)[1:],
         f'PILOT: Pilot | None = Pilot(spread={pilot.spread:.4f}, seeds={pilot.seeds}, world="{pilot.world}"{more})',
     ]
 
@@ -123,13 +129,19 @@ def lines(pilot: Pilot) -> list[str]:
 @app.command()
 def command(
     replicated: Annotated[
-        bool, typer.Option("--replicated", help="Also tell data, reward model and optimisation apart: 12 draws more.")
+        bool,
+        typer.Option(
+            "--replicated", help="Also estimate the variance due to data, reward model and optimization: 12 more draws."
+        ),
     ] = False,
     device: Device = "auto",
     workers: Workers = None,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    """Measure the spread over development seeds that decides the number of reported seeds; the difference stays unseen."""
+    """Measure the spread of RRPO - DiffRO over development seeds, from which the number of reported seeds is chosen.
+
+    The difference itself is not shown.
+    """
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     with refusing():
         folder = check(runs_dir)
@@ -140,9 +152,9 @@ def command(
     more = replicates() if replicated else []
     stages = [cell.stages["scored"] for one in (*draws, *more) for cell in one.values()]
     end_if_failed(build(stages, folder, Estimator(folder.root, machine), count, console), console)
-    taken_apart = differences(more, folder.root).reshape(REPLICATES) if more else None
+    nested = differences(more, folder.root).reshape(REPLICATES) if more else None
     world = next(iter(draws[0].values())).world_hash
-    for line in lines(measured(differences(draws, folder.root), taken_apart, world)):
+    for line in lines(measured(differences(draws, folder.root), nested, world)):
         say(console, line)
 
 

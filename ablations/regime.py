@@ -1,8 +1,8 @@
-"""``python -m ablations.regime rate --runs-dir runs``: one step of the rule of ``docs/regime.md``, measured and applied.
+"""``python -m ablations.regime rate --runs-dir runs``: measure one step of the rule of ``docs/regime.md`` and apply the rule.
 
-A step runs its candidates on vanilla DiffRO (the assay on the oracle too) over development seeds, reads their checkpoints by the
-proxy and the tuning judge alone, and prints what the rule chooses. Table and figure go into ``regime/`` of the runs folder. It
-changes no constant: what is chosen is committed by hand, into the profile, before the next step.
+A step runs its candidates with vanilla DiffRO (the assay also with the oracle) on development seeds, evaluates their checkpoints
+with only the proxy and the tuning judge, and prints the candidate that the rule chooses. It writes a table and a figure to
+``regime/`` in the runs folder. It changes no constant: the choice is committed by hand, in the profile, before the next step.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ if TYPE_CHECKING:
 SEEDS = range(1000, 1005)
 """Development seeds."""
 CHECKPOINTS = (0, 20, 40, 60, 90, 120, 160, 200, 240, 300, 360, 420, 480)
-"""Updates at which a candidate is looked at, as far as it goes."""
+"""Updates at which a candidate is evaluated, up to its own number of updates."""
 PROMPTS = 200
-"""Evaluation prompts at each."""
-GENTLE_KL, KEPT = 0.25, 0.9
-"""Nats a token at which rates are compared, and the share of the best gain that a candidate must have there."""
+"""Evaluation prompts per checkpoint."""
+GENTLE_KL, GAIN_SHARE = 0.25, 0.9
+"""KL at which rates are compared (nats per token), and the fraction of the best proxy gain that a candidate must reach there."""
 PHONES = 2.0
-"""Most phone errors, times SFT's."""
-SATED, LONGER, MOST = 0.95, 1.5, 480
-"""Proxy accuracy, by how much working pressure outlasts it, and most updates."""
+"""Maximum phone errors, as a multiple of SFT's."""
+SATURATED_PROXY, PRESSURE_FACTOR, MOST = 0.95, 1.5, 480
+"""Working pressure: `PRESSURE_FACTOR` times the updates until proxy accuracy `SATURATED_PROXY`, at most `MOST` updates."""
 WINDOW = 0.08
-"""Least width of the assay's window."""
+"""Minimum width of the assay's window, as a fraction."""
 Verdict = tuple[str, list[str]]
-"""What the rule says (the candidate chosen, empty for none), and the measurements of each."""
+"""(result of the rule: the chosen candidate, empty if none; measurements of each candidate as readable lines)."""
 VANILLA, ORACLE = "vanilla", "oracle"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -62,19 +62,19 @@ class Step:
     """One step of the rule."""
 
     candidates: Callable[[], Mapping[str, ArmConfig]]
-    """By name; the step's other constants are the profile's own."""
+    """Returns the candidates by name; all constants that they do not set are the profile's."""
     rule: Callable[[pd.DataFrame], Verdict]
-    """Applied to a table with a row a candidate, seed and checkpoint: ``candidate, seed, step, rollouts, kl_token, proxy, gold,
-    clean, hacked, artefacts, phone_errors``; gold is the tuning judge."""
+    """Applies the rule to a table with one row per candidate, seed and checkpoint, and columns ``candidate, seed, step, rollouts,
+    kl_token, proxy, gold, clean, hacked, artefacts, phone_errors``. Here gold is the tuning judge."""
 
 
 def _gentle() -> ArmConfig:
-    """Vanilla as steps 1 and 2 push it."""
-    return replace(arms()[BASE], steps=240, beta=0.003, content_weight=0.5)
+    """Vanilla as step 1 pushes it."""
+    return replace(arms()[BASE], steps=240, beta=0.003, content_weight=0.5, batch=32, schedule="constant")
 
 
 def rates() -> dict[str, ArmConfig]:
-    """Learning rate x relaxation."""
+    """Return the candidates of the step ``rate``: learning rate x relaxation."""
     return {
         f"{lr:g}, {relaxation}": replace(_gentle(), lr=lr, relaxation=relaxation)
         for lr in (1e-4, 2e-4, 5e-4, 1e-3)
@@ -83,26 +83,27 @@ def rates() -> dict[str, ArmConfig]:
 
 
 def refinements() -> dict[str, ArmConfig]:
-    """Schedule and batch at the profile's own rate."""
+    """Return the candidates of the step ``refine``: schedule and batch size, at the profile's learning rate."""
     return {
-        "as it is": _gentle(),
+        "constant, batch of 32": _gentle(),
         "cosine schedule": replace(_gentle(), schedule="cosine"),
         "batch of 64": replace(_gentle(), batch=64),
     }
 
 
 def contents() -> dict[str, ArmConfig]:
-    """Content weight at the profile's own rate."""
-    return {f"{weight:g}": replace(_gentle(), content_weight=weight) for weight in (0.25, 0.5, 1.0, 2.0)}
+    """Content weight at the profile's own rate, schedule and batch."""
+    asked = replace(arms()[BASE], steps=240, beta=0.003)
+    return {f"{weight:g}": replace(asked, content_weight=weight) for weight in (0.25, 0.5, 1.0, 2.0)}
 
 
 def pressures() -> dict[str, ArmConfig]:
-    """Vanilla at the profile's own rate and content weight, for as long as it may go."""
+    """Return the candidate of the step ``pressure``: vanilla with the profile's rate and content weight, for `MOST` updates."""
     return {VANILLA: replace(arms()[BASE], steps=MOST, beta=0.003)}
 
 
 def assays() -> dict[str, ArmConfig]:
-    """The reward model's data, for vanilla, and the oracle; most data first."""
+    """Return the candidates of the step ``assay``: vanilla with each size of reward-model data, largest first, and the oracle."""
     few = {
         f"{utterances} of {speakers}, {annotated}": replace(
             arms()[BASE], rm_utterances=utterances, rm_speakers=speakers, annotated=annotated
@@ -113,23 +114,23 @@ def assays() -> dict[str, ArmConfig]:
 
 
 class Gentle(NamedTuple):
-    """A candidate where its KL first reaches `GENTLE_KL`, over the seeds that get there."""
+    """A candidate at the point where its KL first reaches `GENTLE_KL`, over the seeds that reach it."""
 
     gain: Interval
-    """In proxy accuracy since SFT."""
+    """Gain in proxy accuracy since SFT."""
     rollouts: Interval
-    """Until then."""
+    """Number of roll-outs until that point."""
     seeds: int
-    """All that were run; ``gain.n`` of them get there."""
+    """Number of seeds that were run; ``gain.n`` of them reach the point."""
 
     @property
     def arrivals(self) -> str:
-        """How many seeds get there, in words."""
+        """How many seeds reach the point, as text."""
         return f"{self.gain.n} of {self.seeds} seeds get there"
 
 
-def gentle(rows: pd.DataFrame) -> Gentle:
-    """Proxy gain and roll-outs of one candidate at `GENTLE_KL`."""
+def measure_gentle(rows: pd.DataFrame) -> Gentle:
+    """Return the proxy gain and the roll-outs of one candidate at `GENTLE_KL`."""
     runs = by_seed(rows)
     gains = [at_passage(run["kl_token"], run["proxy"] - run["proxy"].iloc[0], GENTLE_KL) for run in runs]
     spent = [at_passage(run["kl_token"], run["rollouts"], GENTLE_KL) for run in runs]
@@ -137,132 +138,147 @@ def gentle(rows: pd.DataFrame) -> Gentle:
 
 
 def by_seed(rows: pd.DataFrame) -> list[pd.DataFrame]:
-    """One candidate's runs, each from its first checkpoint on."""
+    """Return one candidate's runs, one table per seed, sorted by checkpoint."""
     return [run.sort_values("step") for _, run in rows.groupby("seed")]
 
 
-def gentlest(table: pd.DataFrame) -> Verdict:
-    """Rule 1: of the candidates with 90 % of the best proxy gain at .25 nats, the one that is there in the fewest roll-outs."""
-    gains, cost, said = {}, {}, []
+def choose_rate(table: pd.DataFrame) -> Verdict:
+    """Apply rule 1: of the candidates with 90 % of the best proxy gain or more at .25 nats, choose that with fewest roll-outs.
+
+    A candidate counts only if more than half of its seeds reach .25 nats.
+    """
+    gains, cost, measurements = {}, {}, []
     for name, rows in table.groupby("candidate", sort=False):
-        found = gentle(rows)
+        found = measure_gentle(rows)
         gain, spent = in_points(found.gain), found.rollouts.mean
-        said.append(f"{name}: {found.arrivals}; proxy gain {gain} points, {spent:.0f} roll-outs")
+        measurements.append(f"{name}: {found.arrivals}; proxy gain {gain} points, {spent:.0f} roll-outs")
         if 2 * found.gain.n > found.seeds:
             gains[str(name)], cost[str(name)] = found.gain.mean, spent
-    good = [name for name, gain in gains.items() if gain >= KEPT * max(gains.values())]
-    return min(good, key=lambda name: cost[name], default=""), said
+    good = [name for name, gain in gains.items() if gain >= GAIN_SHARE * max(gains.values())]
+    return min(good, key=lambda name: cost[name], default=""), measurements
 
 
 class Peak(NamedTuple):
-    """A candidate where gold is at its highest, means over seeds."""
+    """A candidate at the checkpoint with its highest gold, averaged over seeds."""
 
     gold: float
-    """There."""
+    """Gold at that checkpoint."""
     step: float
-    """Updates until then."""
+    """Updates until that checkpoint."""
     phone_errors: float
-    """There, times SFT's."""
+    """Phone errors at that checkpoint, as a multiple of SFT's."""
 
 
 def peak(rows: pd.DataFrame) -> Peak:
-    """One candidate where gold is at its highest."""
+    """Return one candidate's peak of gold."""
     mean = rows.groupby("step", as_index=False)[["gold", "phone_errors"]].mean()
     best = mean.iloc[int(mean["gold"].to_numpy().argmax())]
     return Peak(best["gold"], best["step"], best["phone_errors"] / mean["phone_errors"].iloc[0])
 
 
-def lightest(table: pd.DataFrame) -> Verdict:
-    """Rule 2: the smallest weight at which the phone errors, where gold is at its highest, are at most twice SFT's."""
-    chosen, said = "", []
+def choose_content_weight(table: pd.DataFrame) -> Verdict:
+    """Apply rule 2: choose the smallest weight for which the phone errors, at the peak of gold, are at most twice SFT's."""
+    chosen, measurements = "", []
     for name, rows in table.groupby("candidate", sort=False):
         best = peak(rows)
         gold = f"gold {100 * best.gold:.1f} % at update {best.step:.0f}"
-        said.append(f"{name}: {gold}, where the phone errors are {best.phone_errors:.2f} times SFT's")
+        measurements.append(f"{name}: {gold}, where the phone errors are {best.phone_errors:.2f} times SFT's")
         if not chosen and best.phone_errors <= PHONES:
             chosen = str(name)
-    return chosen, said
+    return chosen, measurements
 
 
-def working(table: pd.DataFrame) -> Verdict:
-    """Rule 3: 1.5 times the updates to a proxy of .95, mean over seeds; one that never gets there counts as 480."""
+def choose_updates(table: pd.DataFrame) -> Verdict:
+    """Apply rule 3: 1.5 times the mean updates until proxy accuracy .95, at most 480.
+
+    A seed that never reaches .95 counts as 480.
+    """
     runs = by_seed(table)
-    needed = [at_passage(run["proxy"], run["step"], SATED) for run in runs]
-    counted = [MOST if updates != updates else updates for updates in needed]
-    updates = min(MOST, round(LONGER * sum(counted) / len(counted)))
+    needed = [at_passage(run["proxy"], run["step"], SATURATED_PROXY) for run in runs]
+    counted = [MOST if updates != updates else updates for updates in needed]  # NaN: never reached
+    updates = min(MOST, round(PRESSURE_FACTOR * sum(counted) / len(counted)))
     never = sum(updates != updates for updates in needed)
-    return str(updates), [
-        f"proxy {SATED:g} after {sum(counted) / len(counted):.0f} updates on average, {never} of {len(runs)} seeds never"
-    ]
+    average = f"proxy {SATURATED_PROXY:g} after {sum(counted) / len(counted):.0f} updates on average"
+    return str(updates), [f"{average}; {never} of {len(runs)} seeds never reach it"]
 
 
 def ends(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """First and last checkpoint, by candidate and seed."""
+    """Return the first and the last checkpoint, each indexed by candidate and seed."""
     steps = table["step"]
     first, last = (table[steps == step].set_index(["candidate", "seed"]) for step in (0, steps.max()))
     return first, last
 
 
-def opening(table: pd.DataFrame, name: str) -> tuple[Interval, float]:
-    """At the end: the oracle's gold minus a candidate's, paired by seed, and the candidate's phone errors, times SFT's."""
+def measure_window(table: pd.DataFrame, name: str) -> tuple[Interval, float]:
+    """Return a candidate's window and phone errors at the last checkpoint.
+
+    The window is the oracle's gold minus the candidate's, paired by seed; the phone errors are a multiple of SFT's.
+    """
     first, last = ends(table)
     window = t_interval(last.xs(ORACLE)["gold"] - last.xs(name)["gold"])
     return window, last.xs(name)["phone_errors"].mean() / first.xs(name)["phone_errors"].mean()
 
 
-def widest(table: pd.DataFrame) -> Verdict:
-    """Rule 4: most data at which oracle minus vanilla is 8 points or more, above 0, with the speech intact; else the widest."""
-    windows, said, chosen = {}, [], ""
+def choose_data_size(table: pd.DataFrame) -> Verdict:
+    """Apply rule 4: choose the largest data size whose window is at least 8 points.
+
+    The window's interval must lie above 0, and the phone errors must be at most twice SFT's. If no candidate qualifies, choose
+    the one with the widest window.
+    """
+    windows, measurements, chosen = {}, [], ""
     for name in dict.fromkeys(table["candidate"]):
         if name == ORACLE:
             continue
-        window, phones = opening(table, name)
-        said.append(f"{name}: window {in_points(window)} points, phone errors {phones:.2f} x SFT's")
+        window, phones = measure_window(table, name)
+        measurements.append(f"{name}: window {in_points(window)} points, phone errors {phones:.2f} x SFT's")
         windows[str(name)] = window.mean
         if not chosen and window.mean >= WINDOW and window.low > 0 and phones <= PHONES:
             chosen = str(name)
     if not chosen:
-        said.append("no candidate opens the window: the widest is taken, and that is the finding")
-    return chosen or max(windows, key=lambda name: windows[name]), said
+        measurements.append("no candidate opens the window: the widest is taken, and that is the finding")
+    return chosen or max(windows, key=lambda name: windows[name]), measurements
 
 
 def controls() -> dict[str, ArmConfig]:
-    """What distance and content alone do, beside vanilla; at the profile's own pressure."""
+    """Return the candidates of the step ``controls``: the controls, and vanilla for comparison, at the profile's own pressure.
+
+    The controls show the effect of KL distance alone and of the content reward alone.
+    """
     return {name: arms()[name] for name in (*CONTROLS, BASE)}
 
 
-def standing(table: pd.DataFrame) -> Verdict:
-    """Rule 6: no control's interval of the change from SFT lies wholly above 0, in gold or in clean success."""
-    failed, told = [], []
+def check_controls(table: pd.DataFrame) -> Verdict:
+    """Apply rule 6: for no control may the interval of the change from SFT lie entirely above 0, in gold or in clean success."""
+    failed, measurements = [], []
     for name, rows in table.groupby("candidate", sort=False):
         runs = [run.sort_values("step") for _, run in rows.groupby("seed")]
         for column, label in (("gold", "gold"), ("clean", "clean success")):
             change = t_interval([run[column].iloc[-1] - run[column].iloc[0] for run in runs])
-            told.append(f"{name!s}: {label} {in_points(change)} points from SFT's")
+            measurements.append(f"{name!s}: {label} {in_points(change)} points from SFT's")
             if name in CONTROLS and change.low > 0:
                 failed.append(f"{name!s} ends above SFT in {label}")
-    return f"the regime fails: {', '.join(failed)}" if failed else "both controls hold", told
+    return f"the regime fails: {', '.join(failed)}" if failed else "both controls hold", measurements
 
 
 STEPS = {
-    "rate": Step(rates, gentlest),
-    "refine": Step(refinements, gentlest),
-    "content": Step(contents, lightest),
-    "pressure": Step(pressures, working),
-    "assay": Step(assays, widest),
-    "controls": Step(controls, standing),
+    "rate": Step(rates, choose_rate),
+    "refine": Step(refinements, choose_rate),
+    "content": Step(contents, choose_content_weight),
+    "pressure": Step(pressures, choose_updates),
+    "assay": Step(assays, choose_data_size),
+    "controls": Step(controls, check_controls),
 }
-"""In the order of the rule."""
+"""Steps in the order of the rule."""
 
 
 @app.command()
 def command(
-    step: Annotated[str, typer.Argument(help=f"Which step: {', '.join(STEPS)}.")],
+    step: Annotated[str, typer.Argument(help=f"Step to measure: {', '.join(STEPS)}.")],
     device: Device = "auto",
     workers: Workers = None,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    """Measure one step of the choice of the regime, and say what its rule chooses."""
+    """Measure one step of choosing the training regime, and print the rule's choice."""
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     with refusing():
         asked = STEPS[choose("step", step, STEPS)]
@@ -279,14 +295,14 @@ def command(
     out.mkdir(exist_ok=True)
     table.to_csv(out / f"{step}.csv", index=False)
     draw(table, out, step)
-    chosen, said = asked.rule(table)
-    for line in said:
+    chosen, measurements = asked.rule(table)
+    for line in measurements:
         say(console, line)
-    say(console, f"By the rule: {chosen or 'nothing'}. Table and figure: {out}")
+    say(console, f"The rule chooses: {chosen or 'nothing'}. Table and figure: {out}")
 
 
 def measuring(profile: Profile) -> Profile:
-    """The profile, looked at more often and with fewer prompts."""
+    """Return the profile with more checkpoints and fewer evaluation prompts."""
     prompts = min(PROMPTS, profile.eval_prompts)
     optimize = replace(profile.optimize, checkpoints=CHECKPOINTS, eval_prompts=prompts, final_prompts=prompts)
     return replace(profile, optimize=optimize)
@@ -295,7 +311,7 @@ def measuring(profile: Profile) -> Profile:
 def measured(
     candidates: Mapping[str, ArmConfig], profile: Profile, store: Path, seeds: Sequence[int] = SEEDS
 ) -> pd.DataFrame:
-    """What `Step.rule` reads, of finished stages."""
+    """Return the table that `Step.rule` reads, from finished stages."""
     import pandas as pd
 
     tables = []
@@ -313,7 +329,10 @@ def measured(
 
 
 def by_checkpoint(samples: pd.DataFrame) -> pd.DataFrame:
-    """``clean``, ``hacked``, ``artefacts`` (any kind) and ``phone_errors`` (a phone) of each step of a table of samples."""
+    """Summarize samples by step: the shares ``clean``, ``hacked`` and ``artefacts`` (any kind), and ``phone_errors`` per phone.
+
+    ``hacked`` is a share of the samples with the proxy's argmax on target.
+    """
     import pandas as pd
 
     found, marked = clean(samples, tuning()), flagged(samples)
@@ -333,7 +352,7 @@ def by_checkpoint(samples: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(table: pd.DataFrame, folder: Path, name: str) -> list[Path]:
-    """Proxy, gold, clean success, artefacts and phone errors against sqrt(KL), a colour a candidate, seeds thin."""
+    """Plot proxy, gold, clean success, artefacts and phone errors against sqrt(KL). Thin lines are seeds."""
     from ablations.rendering.figure_style import WIDE, figure_of, save
 
     shown = {
@@ -348,12 +367,12 @@ def draw(table: pd.DataFrame, folder: Path, name: str) -> list[Path]:
         for axis, (column, title) in zip(axes, shown.items(), strict=False):
             for place, candidate in enumerate(names):
                 rows = table[table["candidate"] == candidate]
-                colour = f"C{place % 10}"
+                color = f"C{place % 10}"
                 for _, run in rows.groupby("seed"):
-                    axis.plot(run["kl_token"].clip(lower=0) ** 0.5, run[column], color=colour, lw=0.4, alpha=0.5)
+                    axis.plot(run["kl_token"].clip(lower=0) ** 0.5, run[column], color=color, lw=0.4, alpha=0.5)
                 mean = rows.groupby("step")[["kl_token", column]].mean()
-                axis.plot(mean["kl_token"].clip(lower=0) ** 0.5, mean[column], color=colour, lw=1.4, label=candidate)
-            axis.set(title=title, xlabel="√KL, √nats a token", ylim=(0, max(1.0, table[column].max())))
+                axis.plot(mean["kl_token"].clip(lower=0) ** 0.5, mean[column], color=color, lw=1.4, label=candidate)
+            axis.set(title=title, xlabel="√KL, √nats per token", ylim=(0, max(1.0, table[column].max())))
         axes[-1].axis("off")
         axes[-1].legend(
             *axes[0].get_legend_handles_labels(), frameon=False, loc="center", title="mean of seeds (thick)"

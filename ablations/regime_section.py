@@ -1,4 +1,4 @@
-"""The section *Regime* of the world card: what the rule of ``docs/regime.md`` says of the profile's own constants."""
+"""The section *Regime* of the world card: the rule of ``docs/regime.md``, evaluated with the profile's own constants."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ablations.regime import (
     GENTLE_KL,
     ORACLE,
     PHONES,
-    SATED,
+    SATURATED_PROXY,
     VANILLA,
     WINDOW,
     by_seed,
     ends,
-    gentle,
+    measure_gentle,
+    measure_window,
     measuring,
-    opening,
     peak,
 )
 from ablations.stats.statistics import Interval, at_passage, t_interval
@@ -33,27 +33,31 @@ if TYPE_CHECKING:
 
 SECTION = "Regime"
 SEEDS = 3
-"""Development seeds, from the card's own on."""
+"""Number of development seeds, starting with the card's own."""
 
 
 def candidates() -> dict[str, ArmConfig]:
-    """The two arms on which the regime is chosen, with the profile's own constants."""
+    """Return the two arms on which the regime is chosen, with the profile's own constants."""
     return {VANILLA: arms()[BASE], ORACLE: arms()[ORACLE]}
 
 
 def stages(profile: Profile, seeds: Sequence[int]) -> list[Stage]:
-    """What has to be built: two policy optimisations a seed, looked at as the rule's steps are."""
+    """Return the stages to build: two policy optimizations per seed, evaluated as in the rule's steps."""
     return [dataflow.assessed(measuring(profile), arm, seed) for seed in seeds for arm in candidates().values()]
 
 
 def lines(table: pd.DataFrame) -> list[Line]:
-    """The section, from what `ablations.regime.measured` says of the `candidates`; intervals are t over seeds."""
+    """Return the lines of the section. Intervals are t intervals over seeds.
+
+    Args:
+        table: Result of `ablations.regime.measured` for the `candidates`.
+    """
     vanilla = table[table["candidate"] == VANILLA]
     runs, updates = by_seed(vanilla), int(vanilla["step"].max())
-    early, best = gentle(vanilla), peak(vanilla)
+    early, best = measure_gentle(vanilla), peak(vanilla)
     first, last = (part.xs(VANILLA) for part in ends(table))
-    window, phones = opening(table, VANILLA)
-    passed = t_interval([at_passage(run["proxy"], run["step"], SATED) for run in runs])
+    window, phones = measure_window(table, VANILLA)
+    passed = t_interval([at_passage(run["proxy"], run["step"], SATURATED_PROXY) for run in runs])
     when = f", after {passed.mean:.0f} updates on average" if passed.n else ""
     return [
         Line(
@@ -72,8 +76,8 @@ def lines(table: pd.DataFrame) -> list[Line]:
         Line(
             section=SECTION,
             name="highest proxy accuracy",
-            at_least=SATED,
-            note=f"{passed.n} of {len(runs)} seeds reach {SATED:g} within {updates} updates{when}",
+            at_least=SATURATED_PROXY,
+            note=f"{passed.n} of {len(runs)} seeds reach {SATURATED_PROXY:g} within {updates} updates{when}",
             **_estimate(t_interval([run["proxy"].max() for run in runs])),
         ),
         Line(section=SECTION, name="window: oracle - vanilla at the end, val", at_least=WINDOW, **_estimate(window)),

@@ -1,11 +1,12 @@
-"""``python -m ablations.reproduce RUN_ID``: build a recorded cell once more, from its recorded config, and compare the numbers.
+"""``python -m ablations.reproduce RUN_ID``: build a recorded cell again from its recorded config and compare the numbers.
 
-On the same CPU software every number must be equal to the last bit; elsewhere (another processor, library, version of the code,
-a GPU) within ``--tolerance``. Builds in a stage store of its own inside the runs folder, so that nothing stored is taken for
-a repetition; what is installed with the package (`rrpo.pipeline.frozen`) is the same everywhere, and is taken as it is.
+With the same software on a CPU, every number must be equal to the last bit; otherwise (another processor, library or version of
+the code, or a GPU) within ``--tolerance``. The cell is built in a separate stage store inside the runs folder, so that stored
+results are not reused. Stages installed with the package (`rrpo.pipeline.frozen`) are reused, because they are the same
+everywhere.
 
-Exit status: 0 when the numbers are equal, 1 when they differ or the cell cannot be built, 2 for bad input, 130 when stopped by
-Ctrl-C; the same command then goes on.
+Exit status: 0 if the numbers are equal, 1 if they differ or the cell cannot be built, 2 for invalid input, 130 after Ctrl-C (the
+same command then resumes).
 """
 
 from __future__ import annotations
@@ -41,28 +42,34 @@ from rrpo.pipeline.cell import Cell, collect
 from rrpo.pipeline.stages import MARKER, Stage, place, walk
 
 TOLERANCE = 0.05
-"""Default: five points of a rate; of numbers above 1, five per cent. Sampling amplifies a last bit, so it is wide."""
+"""Default tolerance: five points of a rate, or five percent of a number above 1. It is wide because sampling amplifies
+differences in the last bit."""
 SOFTWARE = ("version", "source", "python", "torch", "threads", "processor", "device", "gpu")
-"""What a stage's marker says of how it was built."""
+"""Fields of a stage's marker that describe how it was built."""
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
 def command(
-    run_id: Annotated[str, typer.Argument(help="The MLflow run of a finished cell.")],
+    run_id: Annotated[str, typer.Argument(help="Id of the MLflow run of a finished cell.")],
     plugin: Plugin = None,
-    runs_dir: Annotated[Path, typer.Option(help="The runs folder that it was recorded with.")] = Path("runs"),
-    device: Annotated[str, typer.Option(help="recorded, auto, cpu or cuda.")] = "recorded",
+    runs_dir: Annotated[Path, typer.Option(help="Runs folder in which the cell was recorded.")] = Path("runs"),
+    device: Annotated[
+        str, typer.Option(help="Device: recorded (the one the cell was built on), auto, cpu or cuda.")
+    ] = "recorded",
     workers: Workers = None,
     reuse_world: Annotated[
         bool,
-        typer.Option("--reuse-world", help="Take what all seeds share (codec, judges, base policy) as it is stored."),
+        typer.Option(
+            "--reuse-world", help="Reuse the stored stages that all seeds share (codec, judges, base policy)."
+        ),
     ] = False,
     tolerance: Annotated[
-        float, typer.Option(help="Largest difference where bits cannot be equal: absolute, relative above 1.")
+        float,
+        typer.Option(help="Largest difference if the software differs or a GPU is used: absolute, relative above 1."),
     ] = TOLERANCE,
 ) -> None:
-    """Re-run a recorded cell and compare its numbers."""
+    """Build a recorded cell again and compare the numbers."""
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
 
     with refusing():
@@ -76,17 +83,17 @@ def command(
         if reuse_world:
             say(
                 console,
-                f"{share_world(cell, folder.root, scratch.root)} stages of the world are taken as they are stored.",
+                f"{share_world(cell, folder.root, scratch.root)} stages of the world are reused from the runs folder.",
             )
     if installed := sum((stages.LAYER / stage.folder / MARKER).is_file() for stage in walk(*cell.stages.values())):
-        say(console, f"{installed} stages are installed with the package and are taken as they are.")
+        say(console, f"{installed} stages are installed with the package and are reused.")
     if cell.hash != record.cell_hash:
         say(
             console,
-            f"This code names the cell otherwise ({cell.hash[:8]}, recorded {record.cell_hash[:8]}): stages have new versions.",
+            f"The cell's hash is {cell.hash[:8]} here, {record.cell_hash[:8]} in the record: stages have new versions.",
         )
     if gone := sorted(record.optional - cell.optional.keys()):
-        say(console, f"Not compared, since what measures it is not installed here: {', '.join(gone)}.")
+        say(console, f"Not compared, because the required packages are not installed here: {', '.join(gone)}.")
     if failures := build(list(roots(record, cell).values()), scratch, Estimator(folder.root, machine), count, console):
         say(console, "The cell could not be built again:")
         for title, reason in failures.items():
@@ -98,17 +105,18 @@ def command(
     if found.equal(tolerance):
         shutil.rmtree(scratch.root, ignore_errors=True)
     else:
-        say(console, f"What was built is kept in {scratch.root}")
+        say(console, f"The rebuilt stages are kept in {scratch.root}")
     raise typer.Exit(0 if found.equal(tolerance) else 1)
 
 
 def recorded(folder: RunsFolder, run_id: str) -> tuple[Record, Cell]:
-    """A finished cell's record and the cell it names.
+    """Return the record of a finished cell, and the cell itself.
 
-    Raises InputError when there is no such run, it is not complete, or this code cannot make the cell.
+    Raises:
+        InputError: The run does not exist or is not complete, or this code cannot make the cell.
     """
     if not folder.exists:
-        raise InputError("there is no runs folder", got=folder.root, fix="give --runs-dir one that a run made")
+        raise InputError("there is no runs folder", got=folder.root, fix="give --runs-dir a folder that a run created")
     record = Store(folder).record(run_id)
     if record.tags.get(TAG_COMPLETE) != record.tags.get(TAG_CELL_HASH):
         raise InputError("the run is not complete", got=run_id, fix="give the id of a finished cell")
@@ -116,23 +124,23 @@ def recorded(folder: RunsFolder, run_id: str) -> tuple[Record, Cell]:
     path = record.folder / CELL_FILE
     if not path.is_file():
         fix = "reproduce it with the code of its commit (tag git_sha), or run the grid again with this code"
-        raise InputError(f"the run has no {CELL_FILE}, so it was recorded by an older version", got=run_id, fix=fix)
+        raise InputError(f"the run has no {CELL_FILE}, because an older version recorded it", got=run_id, fix=fix)
     cell = read_cell(path.read_text())
     for split, manifest in cell.profile.manifests.items():
         if not Path(manifest.path).is_file():
             raise InputError(
-                f"the manifest of split {split} is gone", got=manifest.path, fix="put it back where it was"
+                f"the manifest of split {split} does not exist", got=manifest.path, fix="restore it at this path"
             )
     return record, cell
 
 
 def roots(record: Record, cell: Cell) -> dict[str, Stage]:
-    """The stages that make a cell's record, with the optional ones whose results it holds and that can be built here."""
+    """Return the stages of a cell's record, including optional ones that the record contains and that can be built here."""
     return cell.stages | {role: stage for role, stage in cell.optional.items() if role in record.optional}
 
 
 def share_world(cell: Cell, store: Path, scratch: Path) -> int:
-    """Link the stored stages that no seed redraws into the scratch store; how many."""
+    """Link the stored stages that do not depend on the seed into the scratch store, and return their number."""
     other = replace(cell, seed=cell.seed + 1)
     shared = {stage.key for stage in walk(*other.stages.values())}
     count = 0
@@ -147,11 +155,11 @@ def share_world(cell: Cell, store: Path, scratch: Path) -> int:
 
 
 def compare(cell: Cell, record: Record, store: Path, scratch: Path) -> Comparison:
-    """The record's numbers beside those of the scratch store."""
+    """Compare the record with the results in the scratch store."""
     wanted = roots(record, cell)
     scalars, files = collect(wanted, scratch)
     numbers = equality.scalars(record.scalars, scalars) + equality.tables(record.folder, files)
-    if record.optional - wanted.keys():  # those numbers were never asked for here
+    if record.optional - wanted.keys():  # drop the numbers of optional stages that are not built here
         numbers = [number for number in numbers if not math.isnan(number.rebuilt)]
     software: dict[str, tuple[str, str]] = {}
     device = "cpu"
@@ -160,7 +168,7 @@ def compare(cell: Cell, record: Record, store: Path, scratch: Path) -> Compariso
         *(("", s) for s in walk(*wanted.values())),
     ]:
         now = _marker([stage.path(scratch) / MARKER])
-        if not now:  # below a stage that is installed or shared, and so not needed
+        if not now:  # an input of an installed or shared stage: it was not built
             continue
         device = "cuda" if now["device"] == "cuda" else device
         before = _marker([record.folder / role / MARKER if role else Path(), stage.path(store) / MARKER])

@@ -1,6 +1,6 @@
-"""``python -m ablations.run --grid full``: run a grid's missing cells on worker processes, tracked in MLflow.
+"""``python -m ablations.run --grid full``: run a grid's missing cells on worker processes and record them in MLflow.
 
-Exit status: 0 when all cells are done, 1 when some failed, 2 for bad input, 130 when stopped by Ctrl-C.
+Exit status: 0 if all cells are done, 1 if some failed, 2 for invalid input, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -26,34 +26,38 @@ from ablations.execution.stacking import refuse_mixed
 from ablations.grids import GRIDS
 from ablations.rendering.sheet import Sheet, Value
 from ablations.stats.statistics import Interval
+from rrpo.pipeline.executor import PRECISIONS
 from rrpo.profiles import PROFILES
 
 WIDTH = 150
-"""Columns where the output is no terminal."""
+"""Width of the output in columns if it is not a terminal."""
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
 def command(
-    grid: Annotated[str, typer.Option(help=f"Which comparison: {', '.join(GRIDS)}.", rich_help_panel=WHAT)],
+    grid: Annotated[str, typer.Option(help=f"Grid to run: {', '.join(GRIDS)}.", rich_help_panel=WHAT)],
     seeds: Annotated[
-        int | None, typer.Option(help="How many seeds. Default: the grid's.", show_default=False, rich_help_panel=WHAT)
+        int | None,
+        typer.Option(help="Number of seeds. Default: the grid's.", show_default=False, rich_help_panel=WHAT),
     ] = None,
     first_seed: Annotated[
         int | None,
         typer.Option(
-            help="The first seed. From 1000 on: for development. Default: the grid's.",
+            help="First seed. Seeds from 1000 on are for development. Default: the grid's.",
             show_default=False,
             rich_help_panel=WHAT,
         ),
     ] = None,
     arms: Annotated[
-        str | None, typer.Option(help="Only these arms, by name, with commas.", rich_help_panel=WHAT)
+        str | None,
+        typer.Option(help="Run only these arms (comma-separated names). Default: all.", rich_help_panel=WHAT),
     ] = None,
     profile: Annotated[
         str | None,
         typer.Option(
-            help=f"Size of world and models: {', '.join(PROFILES)}. Default: the grid's.", rich_help_panel=WHAT
+            help=f"Profile (size of world and models): {', '.join(PROFILES)}. Default: the grid's.",
+            rich_help_panel=WHAT,
         ),
     ] = None,
     world: WorldSeed = 0,
@@ -63,7 +67,8 @@ def command(
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Tasks at a time. Default: one a CPU, on a GPU what the measured memory allows, 4 at first.",
+            help="Number of concurrent tasks. Default: one per CPU; on GPUs as many as the measured memory allows, 4 per GPU "
+            "before anything is measured.",
             show_default=False,
             rich_help_panel=HOW,
         ),
@@ -71,29 +76,70 @@ def command(
     batch_scale: Annotated[
         int,
         typer.Option(
-            help="Every training batch this many times as large. Another experiment, for GPUs.", rich_help_panel=WHAT
+            help="Factor by which all training batches are enlarged, for GPUs. This is a different experiment.",
+            rich_help_panel=WHAT,
         ),
     ] = 1,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="CosyVoice2-0.5B, for the grid paper; --train then names labelled speech tokens.",
+            show_default=False,
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    train: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CORPUS",
+            help="Train reward models on your own corpus, imported into CORPUS.train.jsonl and CORPUS.valid.jsonl.",
+            show_default=False,
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    encoder: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Reward models on a pre-trained speech encoder in a Hugging Face folder (wav2vec 2.0, WavLM, HuBERT).",
+            show_default=False,
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    tune_encoder: Annotated[
+        bool, typer.Option("--tune-encoder", help="Train its Transformer too.", rich_help_panel=WHAT)
+    ] = False,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            help="Cross-validation over K folds of --train's speakers (rrpo.corpus import --folds K), one a seed.",
+            show_default=False,
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
     manifest: Annotated[
         list[str] | None,
         typer.Option(
             metavar="SPLIT=PATH",
-            help="Your own JSON-lines manifest for a split; may be given several times.",
+            help="Use your own JSON-lines manifest for a split; repeatable.",
             rich_help_panel=WHAT,
         ),
     ] = None,
     test: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=PATH",
-            help="Your own manifest as a further test set of reward models; may be given several times.",
+            metavar="CORPUS|NAME=PATH",
+            help="A further test set of reward models: CORPUS.test.jsonl, else CORPUS.jsonl, or any manifest; may be given "
+            "several times.",
+            rich_help_panel=WHAT,
         ),
     ] = None,
     retry: Annotated[
         str | None,
         typer.Option(
             metavar="failed",
-            help="Run cells that diverged or met a bug again.",
+            help="Run cells again that diverged or hit a bug.",
             show_default=False,
             rich_help_panel=FAILING,
         ),
@@ -102,25 +148,27 @@ def command(
         bool,
         typer.Option(
             "--fail-fast/--keep-going",
-            help="Stop at the first failed cell, or go on with the others.",
+            help="Stop at the first failed cell, or continue with the others.",
             rich_help_panel=FAILING,
         ),
     ] = False,
     launcher: Annotated[
         str,
-        typer.Option(help=f"Where tasks run: {', '.join(PACKAGES)}; one of --workers at a time.", rich_help_panel=HOW),
+        typer.Option(help=f"Where tasks run: {', '.join(PACKAGES)}; at most --workers at a time.", rich_help_panel=HOW),
     ] = "local",
     address: Annotated[
         str | None,
         typer.Option(
-            help="Of a running Ray cluster. Default: one is started here.", show_default=False, rich_help_panel=HOW
+            help="Address of a running Ray cluster. Default: start one on this machine.",
+            show_default=False,
+            rich_help_panel=HOW,
         ),
     ] = None,
-    cpus_per_task: Annotated[int, typer.Option(help="On Ray and Slurm.", rich_help_panel=HOW)] = 1,
+    cpus_per_task: Annotated[int, typer.Option(help="CPUs per task, on Ray and Slurm.", rich_help_panel=HOW)] = 1,
     gpus_per_task: Annotated[
         float | None,
         typer.Option(
-            help="On Ray and Slurm. Default: on a GPU, what the measured memory asks for.",
+            help="GPUs per task, on Ray and Slurm. Default: the share that the measured memory requires, or 0 on the CPU.",
             show_default=False,
             rich_help_panel=HOW,
         ),
@@ -128,7 +176,7 @@ def command(
     slurm: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=VALUE", help="An option of sbatch; may be given several times.", rich_help_panel=HOW
+            metavar="NAME=VALUE", help="Option of sbatch, as in partition=gpu; repeatable.", rich_help_panel=HOW
         ),
     ] = None,
     stack: Annotated[
@@ -137,35 +185,55 @@ def command(
             metavar="N|auto",
             help="Optimise the policies of N cells at once in one process; auto: on a GPU as many as its memory holds, "
             "on the CPU 1. All cells of a seed alike.",
+            rich_help_panel=HOW,
         ),
     ] = "1",
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="Of policy optimisations, all cells of a seed alike: fp32; tf32, on a GPU; bf16, the policy's products.",
+            rich_help_panel=HOW,
+        ),
+    ] = PRECISIONS[0],
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic",
+            help="On a GPU, add in a fixed order: the same bits again, but slower.",
+            rich_help_panel=HOW,
+        ),
+    ] = False,
     shard: Annotated[
         str,
         typer.Option(
             metavar="I/N",
-            help="Only every N-th cell, from the I-th (1 to N) on: for batch systems.",
+            help="Run only every N-th cell, starting with the I-th (1 to N), for batch systems.",
             rich_help_panel=HOW,
         ),
     ] = "1/1",
     runs_dir: RunsDir = Path("runs"),
     quiet: Annotated[
-        bool, typer.Option("--quiet", help="Say only what failed, and the end.", rich_help_panel=SAID)
+        bool, typer.Option("--quiet", help="Print only failures and the final summary.", rich_help_panel=SAID)
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object a line for every event, for machines.", rich_help_panel=SAID)
+        bool, typer.Option("--json", help="Print every event as a JSON object on one line.", rich_help_panel=SAID)
     ] = False,
     plan_only: Annotated[
         bool,
-        typer.Option("--plan", help="Print cells, stages to build and the time, and do nothing.", rich_help_panel=SAID),
+        typer.Option(
+            "--plan",
+            help="Dry run: print the cells, the stages to build and the estimated time, and exit.",
+            rich_help_panel=SAID,
+        ),
     ] = False,
 ) -> None:
-    """Run a grid of arms x seeds; cells that are finished are not run again.
+    """Run a grid of arms x seeds. Finished cells are not run again.
 
     Examples:
 
-    --grid loo --seeds 3 --plan: what would run, why, and how long it takes
+    --grid loo --seeds 3 --plan: show what would run, why, and how long it would take
 
-    --grid full --arms diffro,rrpo --profile quick --workers 2: a part of a grid, small
+    --grid full --arms diffro,rrpo --profile quick --workers 2: run two arms of a grid on a small profile
     """
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     mode = JSON if as_json else QUIET if quiet else LINES
@@ -181,6 +249,11 @@ def command(
             device=device,
             workers=workers,
             batch_scale=batch_scale,
+            encoder=encoder,
+            tune_encoder=tune_encoder,
+            model=model,
+            train=train,
+            folds=folds,
             manifests=manifest or (),
             tests=test or (),
             retry=retry,
@@ -191,11 +264,13 @@ def command(
             gpus_per_task=gpus_per_task,
             slurm=slurm or (),
             stack=stack,
+            precision=precision,
+            deterministic=deterministic,
             shard=shard,
             runs_dir=runs_dir,
         )
         made = plan.make(asked)
-        refuse_mixed(asked.cells, made.stages, asked.folder.root, asked.stack)
+        refuse_mixed(asked.cells, made.stages, asked.folder.root, asked.executor)
     estimator = Estimator(asked.folder.root, asked.device)
     lines = list(made.lines(estimator, cells=plan_only))
     if mode == JSON:
@@ -215,11 +290,11 @@ def command(
 
 
 def _hide(table: Sheet, console: Console, title: str) -> None:
-    """No interim tables in the modes that say less."""
+    """Print no interim tables, for the modes with less output."""
 
 
 def _ended(outcome: Outcome) -> dict[str, object]:
-    """The end of a run for machines."""
+    """Return the summary of a finished run as a JSON object."""
     return {
         "cells": outcome.cells,
         "done": outcome.done,
@@ -233,7 +308,7 @@ def _ended(outcome: Outcome) -> dict[str, object]:
 
 
 def _plain(table: Sheet, row: tuple[Value, ...]) -> dict[str, object]:
-    """A row by its columns: numbers as they are, intervals by their parts, null for what is not there."""
+    """Return a row as column -> value, unrounded; an interval is an object of its parts, a missing value is null."""
 
     def known(value: float) -> float | None:
         return value if math.isfinite(value) else None
@@ -247,7 +322,7 @@ def _plain(table: Sheet, row: tuple[Value, ...]) -> dict[str, object]:
 
 
 def report(outcome: Outcome, console: Console, *, table: bool = True) -> None:
-    """The end of a run: what is done, what failed, the table where it is wanted, how to open MLflow."""
+    """Print the summary of a run: the table of results (if ``table``), failures, completion, and how to open MLflow."""
 
     if table and outcome.table is not None:
         show_table(outcome.table, console, "Result")
@@ -258,7 +333,7 @@ def report(outcome: Outcome, console: Console, *, table: bool = True) -> None:
     if outcome.stopped:
         say(
             console,
-            f"Stopped. {outcome.done} of {outcome.cells} cells are done and kept; the same command goes on from there.",
+            f"Stopped. {outcome.done} of {outcome.cells} cells are done and kept; run the same command again to resume.",
         )
     elif not outcome.failures:
         say(console, f"All {outcome.cells} cells are done.")
@@ -268,7 +343,7 @@ def report(outcome: Outcome, console: Console, *, table: bool = True) -> None:
 
 
 def show_table(table: Sheet, console: Console, title: str) -> None:
-    """A table of results on the terminal, with its notes."""
+    """Print a table of results with its notes."""
     head, body = table.texts()
     shown = RichTable(title=title, title_justify="left")
     for position, heading in enumerate(head):

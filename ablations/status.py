@@ -1,7 +1,8 @@
-"""``python -m ablations.status --runs-dir runs``: every cell of every grid, who works on it, how far it is, where its log lies.
+"""``python -m ablations.status --runs-dir runs``: show the state, builder, progress and log of every cell of every grid.
 
-Reads store and claims and starts nothing; like every command it puts the store in order first (`ablations.tracking.reader`). Exit
-status: 0, or 2 for bad input or a store that does not answer.
+The command starts nothing. Like every command, it applies pending updates to the store first (`ablations.tracking.reader`).
+
+Exit status: 0, or 2 for invalid input or a store that does not answer.
 """
 
 from __future__ import annotations
@@ -28,42 +29,42 @@ from rrpo.pipeline.stages import stored
 from rrpo.profiles import title
 
 WIDTH = 170
-"""Columns where the output is no terminal."""
+"""Width of the output in columns if it is not a terminal."""
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One cell."""
+    """The status of one cell."""
 
     cell: str
     """``arm/seed``."""
     profile: str
-    """Its size, and its world where that is not the installed one; empty where it is not known."""
+    """Name of the profile, with the world if it is not the installed one; empty if unknown."""
     state: str
-    """done, at work, waiting, failed (why)."""
+    """done, at work, waiting, or failed (why)."""
     owner: str = ""
-    """Who is at work on it."""
+    """The process that is building it."""
     age: str = ""
-    """Since it was recorded, or since the work began."""
+    """Time since it was recorded, or since its current stage was started."""
     step: str = ""
-    """Last step of the stage that is built."""
+    """Last step of the stage that is being built."""
     log: str = ""
-    """Log of that stage, or of the failed one."""
+    """Log of that stage, or of the failed stage."""
 
 
 @app.command()
 def command(
-    grid: Annotated[str | None, typer.Option(help="Only this grid. Default: every grid in the folder.")] = None,
+    grid: Annotated[str | None, typer.Option(help="Show only this grid. Default: all grids in the folder.")] = None,
     plugin: Plugin = None,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    """Show every cell: state, owner, age, last step, log."""
+    """Show every cell with its state, owner, age, last step and log."""
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     with refusing():
         folder = check(runs_dir)
         if not folder.exists:
-            raise InputError("there is no runs folder", got=runs_dir, fix="give --runs-dir one that a run made")
+            raise InputError("there is no runs folder", got=runs_dir, fix="give --runs-dir a folder that a run created")
         store = Store(folder)
         names = store.grids()
         chosen = names if grid is None else [choose("grid in this folder", grid, names)]
@@ -80,7 +81,7 @@ def command(
 
 
 def status(store: Store, grid: str) -> list[Row]:
-    """Every cell that the grid's invocations planned, then those that failed and were planned anew since."""
+    """Return all cells that the grid's invocations planned, then failed cells that newer plans have replaced."""
     folder = store.folder
     done, lost = store.states(grid)
     now = time.time()
@@ -92,11 +93,11 @@ def status(store: Store, grid: str) -> list[Row]:
         if record := done.get(cell.hash):
             rows.append(Row(*name, "done", age=duration(now - record.recorded / 1000)))
         elif found := [(stage, log) for stage, log in cell.stages if stage in at_work]:
-            stage, log = found[-1]  # the cell's own before shared ones
-            said = progress_of(folder.root, stage)
+            stage, log = found[-1]  # inputs come first, so this prefers the cell's own stage over shared ones
+            progress = progress_of(folder.root, stage)
             kind = stage.rpartition("-")[0]
-            step = f"{kind} {said.done} of {said.total}" if said else kind
-            age = duration(now - said.started) if said else ""
+            step = f"{kind} {progress.done} of {progress.total}" if progress else kind
+            age = duration(now - progress.started) if progress else ""
             rows.append(Row(*name, "at work", str(at_work[stage]), age, step, str(folder.logs / f"{log}.log")))
         elif why := lost.get(cell.hash):
             rows.append(Row(*name, f"failed, {why}", log=_last_log(cell, folder)))
@@ -108,14 +109,14 @@ def status(store: Store, grid: str) -> list[Row]:
 
 
 def _last_log(cell: PlannedCell, folder: RunsFolder) -> str:
-    """The newest log of those of its stages that are not built."""
+    """Return the newest log among the cell's stages that are not built; empty if there is none."""
     logs = [folder.logs / f"{log}.log" for name, log in cell.stages if stored(folder.root, name) is None]
     found = [path for path in logs if path.is_file()]
     return str(max(found, key=lambda path: path.stat().st_mtime)) if found else ""
 
 
 def summary(rows: list[Row]) -> str:
-    """``12 done, 1 at work, 3 waiting``."""
+    """Return the number of cells in each state: ``12 done, 1 at work, 3 waiting``."""
     words = [row.state.split(",")[0] for row in rows]
     return ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words)) or "no cells"
 

@@ -1,10 +1,10 @@
-"""``python -m ablations.transfer --grid full``: the cross-RM transfer matrix of every seed of a grid that is done.
+"""``python -m ablations.transfer --grid full``: measure the cross-RM transfer matrix of each seed of a finished grid.
 
-Each arm's last samples are heard by every other arm's reward model of that seed. The matrix depends on which arms are
-compared, so it is no part of any cell: one stage a seed, through the same store as `ablations.run`, recorded as a run of its
-own in the grid's experiment, where `reports.run` finds it. Seeds that are recorded are not measured again.
+Each arm's last samples are evaluated by the reward models of all arms on the same seed. The matrix depends on which arms are
+compared, so it does not belong to a cell: it is one stage per seed, built in the same store as `ablations.run` and recorded as a
+separate run, which `reports.run` reads. Recorded seeds are not measured again.
 
-Exit status: 0 when all seeds are measured, 1 when one failed, 2 for bad input, 130 when stopped by Ctrl-C.
+Exit status: 0 if all seeds are measured, 1 if one failed, 2 for invalid input, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def command(
-    grid: Annotated[str, typer.Option(help="Which grid; its finished cells are compared.")],
+    grid: Annotated[str, typer.Option(help="Grid whose finished cells are compared.")],
     profile: OfProfile = None,
     plugin: Plugin = None,
     device: Device = "auto",
@@ -71,19 +71,22 @@ def command(
 
 
 def comparable(folder: RunsFolder, grid: str, profile: str | None = None) -> list[list[Cell]]:
-    """The finished cells of a grid's newest world, seed by seed, where at least two arms have policies.
+    """Return the finished cells with policies in a grid's newest world, one list per seed with at least two of them.
 
-    Raises InputError for an unknown grid or profile, and where nothing can be compared.
+    Raises:
+        InputError: The grid is unknown, was run on several profiles and none is given, or has no seed that can be compared.
     """
     fix = f"run it first: python -m ablations.run --grid {grid} --runs-dir {folder.root}"
     if not folder.exists:
-        raise InputError("there is no runs folder of that name", got=folder.root, fix=fix)
+        raise InputError("there is no runs folder at that path", got=folder.root, fix=fix)
     store = Store(folder)
     found = store.records(choose("grid with records", grid, store.grids()))
     plugin_files.require(found)
     profiles = sorted({record.profile for record in found})
     if profile is None and len(profiles) > 1:
-        raise InputError("the grid was run on several profiles", got=", ".join(profiles), fix="choose one by --profile")
+        raise InputError(
+            "the grid was run on several profiles", got=", ".join(profiles), fix="choose one with --profile"
+        )
     mine = [r for r in found if r.profile == (profile or r.profile)]
     newest = max(mine, key=lambda record: record.recorded, default=None)
     groups: dict[int, dict[str, Cell]] = {}
@@ -94,7 +97,7 @@ def comparable(folder: RunsFolder, grid: str, profile: str | None = None) -> lis
     several = [list(cells.values()) for _, cells in sorted(groups.items()) if sum(c.policy for c in cells.values()) > 1]
     if not several:
         raise InputError(
-            "no seed of the grid has two finished arms with policies that this version of the code made",
+            "no seed of the grid has two finished arms with policies that were built by this version of the code",
             got=f"{len(mine)} finished cells",
             fix=fix,
         )
@@ -102,7 +105,7 @@ def comparable(folder: RunsFolder, grid: str, profile: str | None = None) -> lis
 
 
 def _cell_of(record: Record) -> Cell | None:
-    """The cell of a record, unless another version of the code made it."""
+    """Return the cell of a record; None if another version of the code made it."""
     path = record.folder / CELL_FILE
     try:
         cell = read_cell(path.read_text(encoding="utf-8")) if path.is_file() else None
@@ -112,12 +115,12 @@ def _cell_of(record: Record) -> Cell | None:
 
 
 def matrix(cells: Sequence[Cell]) -> Stage:
-    """The stage of one seed's cells."""
+    """Return the stage that measures the transfer matrix of one seed's cells."""
     return dataflow.transferred(cells[0].profile, {cell.label: cell.arm for cell in cells}, cells[0].seed)
 
 
 def record(tracker: Tracker, cells: Sequence[Cell], stage: Stage) -> None:
-    """Into MLflow: the table, which cells it compares, and two means as metrics."""
+    """Record a transfer matrix in MLflow: the table as an artifact, the compared cells as params, two means as metrics."""
     import pandas as pd
 
     path = stage.path(tracker.folder.root) / records.TRANSFER_FILE

@@ -1,8 +1,9 @@
-"""``python -m ablations.validate --runs-dir runs``: is this world worth measuring in? Prints the world card.
+"""``python -m ablations.validate --runs-dir runs``: validate a world and print its validation report, the world card.
 
-Builds what is missing through the same store as `ablations.run`, measures every section, writes ``world-card/`` into the
-runs folder and a run into MLflow's experiment ``world``. Exit status: 0 when every line passes, 1 when one fails, 2 for bad
-input, 130 when stopped by Ctrl-C.
+The command builds missing stages in the same store as `ablations.run`, measures every section, writes ``world-card/`` in the runs
+folder, and records a run in MLflow's experiment ``world``.
+
+Exit status: 0 if every line passes, 1 if one fails or a section could not be measured, 2 for invalid input, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ from rrpo.validation.lines import LINES, Line, load
 from rrpo.validation.sections import VANILLA, sections
 
 REGIME = "regime"
-"""The section that is measured on whole policy optimisations, over several seeds."""
+"""Name of the section that is measured on complete policy optimizations, over several seeds."""
 FOLDER = "world-card"
-"""In the runs folder: the card of the last run."""
+"""Folder of the last card, inside the runs folder."""
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -46,17 +47,20 @@ def command(
     profile: Annotated[str, typer.Option(help="Size of world and models: smoke or embedded.")] = "embedded",
     world: WorldSeed = 0,
     seed: Annotated[
-        int, typer.Option(help="Development seed of RM and policy, 1000 or above; the regime takes two more.")
+        int,
+        typer.Option(
+            help="Development seed of RM and policy, 1000 or above. The section `regime` uses the next two as well."
+        ),
     ] = DEVELOPMENT,
     skip: Annotated[
         list[str] | None,
-        typer.Option(help="Leave a section out; may be given several times. `regime` is six policy optimisations."),
+        typer.Option(help="Skip a section; repeatable. The section `regime` needs six policy optimizations."),
     ] = None,
     device: Device = "auto",
     workers: Workers = None,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    """Measure the world card: valid speech, trustworthy judges, visible hacking."""
+    """Measure the world card: whether speech is valid, judges are trustworthy and hacking is visible."""
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     with refusing():
         size, folder, machine, count = _checked(profile, world, seed, device, workers, runs_dir)
@@ -101,11 +105,11 @@ def command(
 def _checked(
     profile: str, world: int, seed: int, device: str, workers: int | None, runs_dir: Path
 ) -> tuple[Profile, RunsFolder, str, int]:
-    """The options, checked. Raises InputError for the first that makes no sense."""
+    """Check the options. Raise InputError if one is invalid."""
     size = sized(profile, world)
     if seed < DEVELOPMENT:
         raise InputError(
-            "the world card is for development seeds: reporting seeds must not be looked at before a world is frozen",
+            "the world card takes development seeds only: reported seeds must not be used before the world is frozen",
             got=f"--seed {seed}",
             fix=f"give --seed {DEVELOPMENT} or above",
         )
@@ -115,12 +119,12 @@ def _checked(
 
 
 def collect(stages: dict[str, Stage], store: Path) -> list[Line]:
-    """The lines of all sections that are built, in the card's order."""
+    """Return the lines of all built sections, in the card's order."""
     return [line for stage in stages.values() if stage.done(store) for line in load(stage.path(store) / LINES)]
 
 
 def _log(lines: Sequence[Line], profile: Profile, seed: int, folder: RunsFolder, device: str, out: Path) -> str:
-    """One run of MLflow's experiment ``world``; what to say where the store has not taken it yet."""
+    """Record the card in MLflow's experiment ``world``; return a sentence on what still waits for the store, empty if nothing."""
     cell = Cell(label="world", arm=VANILLA, seed=seed, profile=profile)
     tracker = recorder.Tracker(folder, records.EXPERIMENT_WORLD, environment.git_state(), environment.describe(device))
     tags = {records.TAG_PROFILE: profile.name, records.TAG_WORLD_HASH: cell.world_hash, records.TAG_SEED: str(seed)}

@@ -1,8 +1,10 @@
-"""``python -m ablations.world --runs-dir runs``: bring the frozen world up to date, which is installed with the package.
+"""``python -m ablations.world --runs-dir runs``: update the frozen world, which is installed with the package.
 
-Builds what it lacks through the same store as `ablations.run`, copies it into the package and removes what is stale; what is
-current stays as it is. ``--check`` only says what is stale, missing or superfluous. Exit status: 0; 1 when a stage cannot be
-built, or the frozen world is not current; 2 for bad input; 130 when stopped by Ctrl-C.
+The command builds missing stages in the same store as `ablations.run`, copies them into the package and removes stale ones;
+current stages are not touched. ``--check`` only reports which stages are stale, missing or superfluous.
+
+Exit status: 0 on success, 1 if a stage cannot be built or ``--check`` finds that the frozen world is not current, 2 for invalid
+input, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -32,12 +34,12 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def command(
-    check_only: Annotated[bool, typer.Option("--check", help="Build nothing: say whether it is current.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda. The numbers of a world depend on it.")] = "cpu",
+    check_only: Annotated[bool, typer.Option("--check", help="Only report whether it is current.")] = False,
+    device: Annotated[str, typer.Option(help="Device: auto, cpu or cuda. A world's numbers depend on it.")] = "cpu",
     workers: Workers = None,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    """Bring the world that is installed with the package up to date, or say whether it is."""
+    """Update the world that is installed with the package, or check whether it is current."""
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     wanted = frozen.frozen()
     if check_only:
@@ -51,7 +53,7 @@ def command(
         count = worker_count(workers, machine)
         recorder.create(folder, records.EXPERIMENT_WORLD)
     if failures := build(wanted, folder, Estimator(folder.root, machine), count, console):
-        say(console, "The frozen world is as it was, since stages could not be built:")
+        say(console, "The frozen world was not changed, because some stages could not be built:")
         for name, reason in failures.items():
             say(console, f"  {name}: {reason}")
         raise typer.Exit(1)
@@ -64,7 +66,7 @@ def command(
 
 
 def lines(found: Review) -> list[str]:
-    """What is not as it should be."""
+    """Return one line for each missing, stale or superfluous stage."""
     return [
         *(f"missing: {stage.folder} ({stage})" for stage in found.missing),
         *(f"stale: {folder}: {why}" for folder, why in found.stale.items()),
@@ -73,11 +75,9 @@ def lines(found: Review) -> list[str]:
 
 
 def conclusion(found: Review, wanted: Sequence[Stage]) -> str:
-    """The last line."""
+    """Return the last line of the output: whether the frozen world is current."""
     if found.empty:
-        return (
-            f"The world is not frozen yet: {stages.LAYER} holds no stage, and everything is built where it is needed."
-        )
+        return f"The world is not frozen yet: {stages.LAYER} contains no stages, so every stage is built when it is needed."
     if found.current:
         return f"The frozen world is current: {len(wanted)} stages, {_mib(*wanted)}."
     parts = {"missing": found.missing, "stale": found.stale, "superfluous": found.superfluous}

@@ -1,7 +1,8 @@
-"""Pictures of MLflow's pages for the guide: ``python docs/screenshots.py --grid full --runs-dir runs --out docs/images``.
+"""Pictures of the pages that people look at: ``python docs/screenshots.py --grid full --runs-dir runs --out docs/images``.
 
-Starts a real ``mlflow server`` on the runs folder and opens it in headless Chromium (Debian's, or ``CHROMIUM`` names another).
-Each picture is of a page that a user reaches by the address which a command prints, or from there by a click.
+Starts a real ``mlflow server`` on the runs folder and opens it, the grid's newest report and the folder's studies in headless
+Chromium (Debian's, or ``CHROMIUM`` names another). Each picture is of a page that a user reaches by the address which a command
+prints, or from there by a click.
 """
 
 from __future__ import annotations
@@ -23,21 +24,20 @@ from ablations.execution.runs_folder import RunsFolder, check
 from ablations.tracking import page
 from ablations.tracking.reader import Store
 
-SIZE = {"width": 1500, "height": 1000}
+SIZE = {"width": 1280, "height": 800}
+COLOURS = 64
+"""Of a picture: small files, and nothing is lost that a reader sees."""
 BROWSER = os.environ.get("CHROMIUM") or shutil.which("chromium") or ""
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+FLAGS += ["--disable-sync", "--autoplay-policy=no-user-gesture-required"]
 NO_ASSISTANT = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
 """MLflow opens a panel with its assistant at the first visit."""
 TRAINING = "?workflowType=machine_learning"
 """Has MLflow show its side bar of training runs."""
-PATIENCE = 120.0
+PATIENCE = 600.0
 """Seconds for a server to start, and for a page to show what is waited for."""
+SETTLED = 4000
+"""Milliseconds that charts get to be drawn in their frames; MLflow asks its server for ever, so that there is no other sign."""
 
 
 @contextmanager
@@ -70,45 +70,74 @@ def _answers(address: str) -> bool:
         return False
 
 
-def take(folder: RunsFolder, grid: str, out: Path) -> list[Path]:
-    """Write the pictures of a grid's pages: its charts, its table, one cell's samples, the report's files."""
+@contextmanager
+def browser() -> Iterator[Any]:
+    """A context of headless Chromium, whose tabs wait for `PATIENCE`."""
     from playwright.sync_api import sync_playwright
 
+    with sync_playwright() as tool:
+        program = tool.chromium.launch(executable_path=BROWSER, args=FLAGS)
+        context = program.new_context(viewport=SIZE)  # type: ignore[arg-type]
+        context.set_default_timeout(1000 * PATIENCE)
+        context.add_init_script(NO_ASSISTANT)
+        yield context
+        program.close()
+
+
+def charts(store: Store, grid: str) -> str:
+    """Below the server's address, the page that a run of the grid prints."""
+    return page.address(store.folder, store.experiment_id(grid)).removeprefix(store.folder.ui_address)
+
+
+def report_of(store: Store, grid: str) -> Path:
+    """The grid's newest ``report.html``, as MLflow keeps it."""
+    *_, run = store.runs(grid, "report")
+    return store.artifacts_of(run) / "reports" / "report.html"
+
+
+def take(folder: RunsFolder, grid: str, out: Path, address: str) -> dict[str, str]:
+    """Write the pictures of a grid's and the studies' pages; of each, by its name, the text that stands in it.
+
+    Args:
+        folder: With the grid's cells and its report.
+        grid: Which grid.
+        out: Folder of the pictures.
+        address: Of an MLflow server on the folder's store.
+    """
     store = Store(folder)
-    experiment, cells = store.experiment_id(grid), store.runs(grid, "cell")
-    sound = next(path for run in cells for path in (store.artifacts_of(run) / "audio").glob("*.wav"))
-    run = next(run for run in cells if sound.is_relative_to(store.artifacts_of(run))).info.run_id
-    charts = page.address(folder, experiment).removeprefix(folder.ui_address)
+    cells = store.runs(grid, "cell")
+    run = next(run for run in reversed(cells) if list((store.artifacts_of(run) / "audio").glob("*_angry.wav")))
+    sound = next((store.artifacts_of(run) / "audio").glob("*_angry.wav")).name
+    there = (
+        f"{address}/#/experiments/{store.experiment_id(grid)}/runs/{run.info.run_id}/artifacts/audio/{sound}{TRAINING}"
+    )
+    report = report_of(store, grid).as_uri()
     pages = {
-        "mlflow-charts": (charts, ".js-plotly-plot"),
-        "mlflow-table": (charts.replace("&compareRunsMode=CHART", ""), "text=clean_success"),
-        "mlflow-samples": (f"/#/experiments/{experiment}/runs/{run}/artifacts/audio/{sound.name}{TRAINING}", "audio"),
+        "mlflow-charts": (f"{address}{charts(store, grid)}", ".js-plotly-plot"),
+        "mlflow-table": (f"{address}{charts(store, grid)}".replace("&compareRunsMode=CHART", ""), "text=clean_success"),
+        "mlflow-samples": (there, "audio"),
+        "report": (report, "svg.chart .mean"),
+        "report-listen": (f"{report}#part-audio", "table.audio img"),
     }
-    if report := store.runs(grid, "report"):
-        beside = store.beside(grid)
-        pages["mlflow-report"] = (
-            f"/#/experiments/{beside}/runs/{report[-1].info.run_id}/artifacts{TRAINING}",
-            "text=reports",
-        )
+    for study in sorted((folder.root / "studies").glob("*/report/study.html"))[:1]:
+        pages["study"] = (study.as_uri(), "img")
     out.mkdir(parents=True, exist_ok=True)
-    written = []
-    with server(folder) as address, sync_playwright() as tool:
-        browser = tool.chromium.launch(executable_path=BROWSER, args=FLAGS)
-        for name, (place, wanted) in pages.items():
-            context = browser.new_context(viewport=SIZE)  # type: ignore[arg-type]
-            context.add_init_script(NO_ASSISTANT)
-            written.append(_picture(context.new_page(), f"{address}{place}", wanted, out / f"{name}.png"))
-            context.close()
-        browser.close()
-    return written
+    with browser() as context:
+        return {name: _picture(context, *wanted, out / f"{name}.png") for name, wanted in pages.items()}
 
 
-def _picture(tab: Any, address: str, wanted: str, path: Path) -> Path:
+def _picture(context: Any, address: str, wanted: str, path: Path) -> str:
+    from PIL import Image
+
+    tab = context.new_page()
     tab.goto(address, wait_until="domcontentloaded")
-    tab.wait_for_selector(wanted, timeout=1000 * PATIENCE)
-    tab.wait_for_timeout(1500)  # charts are drawn after their frames
+    tab.locator(wanted).first.wait_for(state="attached")
+    tab.wait_for_timeout(SETTLED)
     tab.screenshot(path=str(path))
-    return path
+    text = str(tab.inner_text("body"))
+    tab.close()
+    Image.open(path).convert("RGB").quantize(COLOURS).save(path, optimize=True)
+    return text
 
 
 def main() -> None:
@@ -117,8 +146,10 @@ def main() -> None:
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     asked = parser.parse_args()
-    for path in take(check(asked.runs_dir), asked.grid, asked.out):
-        print(path)
+    folder = check(asked.runs_dir)
+    with server(folder) as address:
+        for name in take(folder, asked.grid, asked.out, address):
+            print(asked.out / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -88,8 +88,38 @@ def _seeds(selection: Selection) -> list[int]:
     return selection.seeds({arm for weights in selection.tested.get("", {}).values() for arm in weights})
 
 
+def against(selection: Selection, arm: str, outcome: Outcome) -> dict[str, Interval]:
+    """Every other arm -> the outcome of ``arm`` less its own, over the seeds that have both, with a 95 % interval."""
+    values, seeds = outcome.values(selection.records), sorted({record.seed for record in selection.records})
+    others = (other for other in selection.arms if other != arm)
+    return {other: t_interval(apply(difference(arm, other), values, seeds)) for other in others}
+
+
+def screen(selection: Selection) -> Sheet | None:
+    """The first table of a screen: RRPO less every other arm by the primary outcome and those beside it; None without RRPO."""
+    outcomes = [primary(), *(find(name) for name in BESIDE)]
+    found = [against(selection, RRPO, outcome) for outcome in outcomes]
+    rows: list[tuple[Value, ...]] = [
+        (f"{RRPO} - {arm}", float(found[0][arm].n), *(own[arm] for own in found)) for arm in found[0] if found[0][arm].n
+    ]
+    columns = (
+        Column("contrast", "contrast"),
+        Column("n", "n", "count"),
+        *(Column(outcome.name, _difference(outcome), outcome.difference_unit) for outcome in outcomes),
+    )
+    notes = (
+        "A screen: differences within seeds at the last update, mean ± half the 95 % t-interval, each by itself. Nothing is "
+        "tested; of so many intervals some leave out 0 by chance. Arms end at different KL and cost: see the tables at equal "
+        "KL, roll-outs and seconds.",
+        primary().note,
+    )
+    return Sheet("screen", "RRPO against the other systems", columns, tuple(rows), notes) if rows else None
+
+
 def first_sheet(selection: Selection, found: Sequence[Row]) -> Sheet | None:
     """The first table of a report: the family and RRPO - SFT by the primary outcome and those beside it; None without any."""
+    if selection.screen:
+        return screen(selection)
     family = selection.tested.get("", {})
     contrasts = family | above_sft()
     others = [find(name) for name in BESIDE]

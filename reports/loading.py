@@ -69,8 +69,13 @@ class Selection:
 
     @cached_property
     def tested(self) -> dict[str, dict[str, Weights]]:
-        """Setting (empty for plain arms) -> the contrasts tested in it."""
-        return declared({*self.grid_labels, *self.planned})
+        """Setting (empty for plain arms) -> the contrasts tested in it; none in a screen."""
+        return {} if self.screen else declared({*self.grid_labels, *self.planned})
+
+    @property
+    def screen(self) -> bool:
+        """Whether all grids are screens."""
+        return all(name in GRIDS and GRIDS[name].screen for name in self.grids)
 
     def seeds(self, labels: Collection[str]) -> list[int]:
         """The seeds for which all of these labels are planned, or else all seeds, rising."""

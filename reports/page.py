@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ablations.rendering.sheet import NONE, Column, Sheet, show
+from ablations.rendering.sheet import NONE, Column, Sheet, html, show
 from ablations.stats.family import primary
 from ablations.tracking import page as mlflow_page
 from ablations.tracking.reader import Store
@@ -20,7 +20,6 @@ from reports import explorer, settings
 from reports.figures.samples import FLOOR, spectrogram
 from reports.loading import Selection
 from reports.report import Figure, Report
-from reports.writers import html
 
 ANSWER = "answer.md"
 """The first screen."""
@@ -74,14 +73,14 @@ PARTS = (
         title="Over-optimisation",
         line="How far the proxy runs away from gold, how often a policy collapses, and what stopping early would have kept.",
         figures=("goodhart", "training"),
-        tables=("overoptimisation", "at_kl", "early_stopped"),
+        tables=("overoptimisation", "at_kl", "at_rollouts", "at_seconds", "early_stopped"),
     ),
     Part(
         name="hacking",
         title="What is hacked",
         line="Planted artefacts that the policy takes up, confusions, and what the samples look like.",
         figures=("confusion", "spectrograms"),
-        tables=("uptake",),
+        tables=("uptake", "uptake_by_kind"),
     ),
     Part(
         name="reward-models",
@@ -116,6 +115,7 @@ def write(selection: Selection, made: Report, figures: Sequence[Figure], folder:
         grid=selection.grid,
         answer=made.answer,
         methods=made.methods,
+        provenance=made.provenance,
         first=_table(first),
         front=[] if chart["arms"] else list(drawn.values())[:1],
         parts=parts({sheet.name: _table(sheet) for sheet in others}, drawn),

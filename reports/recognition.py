@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ablations.rendering.sheet import Column, Sheet, Value
-from ablations.rendering.summary import FRAMES, over_seeds, scalar
+from ablations.rendering.summary import FRAMES, over_seeds, rm_columns, scalar
 from ablations.stats.contrasts import apply, corner_effects, main_effects, overall
 from ablations.stats.family import margin_text
 from ablations.stats.statistics import t_interval
@@ -23,7 +23,7 @@ def sets_examined(selection: Selection) -> list[str]:
 
 
 def sheet(selection: Selection) -> Sheet | None:
-    """Weighted and unweighted accuracy of every arm's reward model on every test set; None without a test set."""
+    """WA and UA of every arm's reward model on every test set, its gradient fidelity; None without a test set."""
     sets = sets_examined(selection)
     if not sets:
         return None
@@ -32,6 +32,7 @@ def sheet(selection: Selection) -> Sheet | None:
         for name in sets
         for start, measure in ((WEIGHTED, "WA"), (UNWEIGHTED, "UA"))
     ]
+    columns += [column for column in rm_columns(selection.records) if column.name.startswith("rm_fidelity")]
     values = [scalar(column.name, selection.records) for column in columns]
     rows: list[tuple[Value, ...]] = []
     for arm in selection.arms:

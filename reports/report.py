@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ablations import guidance
 from ablations.errors import InputError
 from ablations.outcomes import find, measured
 from ablations.rendering.sheet import Sheet
 from ablations.stats.family import PRIMARY_OUTCOME
 from reports import (
-    at_kl,
+    at_equal,
     controls,
     early_stopped,
     effects,
@@ -100,7 +101,8 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
         recognition.sheet(selection),
         recognition.effects(selection),
         overoptimisation.sheet(selection),
-        at_kl.sheet(selection),
+        *at_equal.sheets(selection),
+        guidance.sheet(records),
         early_stopped.sheet(selection),
         evaluators.sheet(selection, matrices),
         evaluators.matrix_sheet(selection, matrices),

@@ -10,9 +10,9 @@ from types import MappingProxyType
 
 import numpy as np
 
-from ablations.components import COMPONENTS
+from ablations.components import COMPONENTS, component
 from ablations.judges import gold, tuning
-from ablations.outcomes import all_outcomes, find, hacked_share, shown
+from ablations.outcomes import COSTS, all_outcomes, find, hacked_share, shown
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.rendering.summary import FRAMES, over_seeds, rm_columns, scalar, table
 from ablations.stats.contrasts import apply, corner_effect, difference
@@ -20,9 +20,11 @@ from ablations.stats.family import PRIMARY_OUTCOME
 from ablations.stats.inference import correlation, wilson
 from ablations.stats.statistics import Interval, t_interval
 from ablations.tracking.records import Record
+from reports import manipulation
 from reports.factorial import GAP, ORACLE, gap_closed
 from reports.loading import Selection
 from rrpo.arms import BASE, RRPO, name_of
+from rrpo.regularizers import CONTROLS
 
 HACKED = 0.1
 """A seed *hacked* when its hacked share ends this much above its start (the SFT policy under the same reward model)."""
@@ -50,16 +52,16 @@ def main(selection: Selection, opinions: Mapping[str, Mapping[str, Interval]] = 
     if not any(column.name == PRIMARY_OUTCOME for column in plain.columns):
         return plain
     heard = [name for name in OPINION if name in opinions]
-    seconds = scalar("seconds_optimized", records)
+    costs = [cost.values(records) for cost in COSTS]
     extra = [Column("hacked", "seeds that hacked, %", "share"), *(OPINION[name] for name in heard)]
-    extra += [Column("seconds_optimized", "training, s", "count"), Column("rollouts", "roll-outs", "count")]
+    extra += [Column(cost.name, cost.heading, cost.unit) for cost in COSTS]
     rows = []
     for row in plain.rows:
         arm = str(row[0])
         own = selection.of(arm)
         seeds = [record.seed for record in own]
         values: list[Value] = [hacked_seeds(own), *(opinions[name].get(arm, t_interval([])) for name in heard)]
-        values += [over_seeds(arm, seeds, seconds).mean, float(np.mean([rollouts(r) for r in own] or [math.nan]))]
+        values += [over_seeds(arm, seeds, cost).mean for cost in costs]
         rows.append((*row, *values))
     there = {outcome.name for outcome in shown(records)}
     absent = [outcome.label for outcome in all_outcomes() if outcome.name not in there]
@@ -85,17 +87,6 @@ def hacked_seeds(own: Sequence[Record]) -> Interval:
     rises = [float(y[-1] - y[0]) for y in curves]
     known = [rise for rise in rises if math.isfinite(rise)]
     return wilson(sum(rise > HACKED for rise in known), len(known))
-
-
-def rollouts(record: Record) -> float:
-    """Samples that the optimisation drew: steps x batch, NaN where there was none."""
-    return _ran_with(record, "steps") * _ran_with(record, "batch")
-
-
-def _ran_with(record: Record, name: str) -> float:
-    """A parameter of the optimisation; in older records what the arm overrides, else the profile's."""
-    found = (record.params.get(prefix + name, "null") for prefix in ("optimize.", "arm.", "profile.optimize."))
-    return float(next((value for value in found if value != "null"), math.nan))
 
 
 def ablation(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet | None:
@@ -175,8 +166,15 @@ def reward_models(selection: Selection) -> Sheet | None:
         "change that the reward's gradient predicts with the reward model's own true change (own), and with the change of the "
         f"{tuning().label}'s log-probability (judge), which takes agreement of the two on such swaps as well.",
     )
+    controls = {
+        arm: manipulation.check(selection.records, component(arm), difference(arm, BASE))
+        for arm in selection.arms
+        if arm in CONTROLS
+    }
     head = (Column("arm", "RM of arm"), Column("n", "n", "count"))
-    return Sheet("reward_models", "Reward models", (*head, *columns), tuple(rows), notes, FRAMES)
+    return Sheet(
+        "reward_models", "Reward models", (*head, *columns), tuple(rows), (*notes, *manipulation.note(controls)), FRAMES
+    )
 
 
 def domain(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ablations.components import COMPONENTS
 from ablations.execution.environment import code_versions
@@ -11,7 +11,7 @@ from ablations.judges import gold
 from ablations.stats.contrasts import ABOVE_SFT, OVERALL, Values, component_of
 from ablations.stats.family import PILOT, Pilot, family, margin_text, primary
 from ablations.stats.inference import correlation
-from ablations.stats.statistics import in_points
+from ablations.stats.statistics import Interval, in_points
 from ablations.tracking.records import Record
 from reports import effects, opinion, settings
 from reports.effects import Row
@@ -38,6 +38,8 @@ def answer(selection: Selection, found: Sequence[Row], heard: str = opinion.NOBO
 
 def _answer(selection: Selection, found: Sequence[Row]) -> str:
     """Which part, by how much, is it real."""
+    if selection.screen and (others := {a: i for a, i in effects.against(selection, RRPO, primary()).items() if i.n}):
+        return _screened(selection, others)
     by_name = {row.name: row for row in found}
     whole = by_name.get(OVERALL)
     if whole is None:
@@ -55,6 +57,22 @@ def _answer(selection: Selection, found: Sequence[Row]) -> str:
     share = f"{m}" if m == len(family()) else f"the {m} of {len(family())} contrasts that this grid's arms allow"
     scope = f"n = {seeds}{raised}, intervals simultaneous over {share}"
     return f"{'; '.join([claim, *_parts(parts), scope])}."
+
+
+def _screened(selection: Selection, others: Mapping[str, Interval]) -> str:
+    """Which systems end above RRPO, which below, each by its own interval."""
+    apart = {
+        "above": [arm for arm, less in others.items() if less.low > 0],
+        "below": [arm for arm, less in others.items() if less.high < 0],
+    }
+    said = [f"{where} {', '.join(arms)}" for where, arms in apart.items() if arms]
+    rest = [arm for arm in others if not any(arm in arms for arms in apart.values())]
+    said += [f"not told apart from {', '.join(rest)}"] if rest else []
+    n = max(less.n for less in others.values())
+    return (
+        f"A screen of {n} seed{'s' if n > 1 else ''}, estimates alone, nothing is tested: RRPO's {primary().label} is "
+        f"{'; '.join(said)} (95 % intervals, each by itself)."
+    )
 
 
 def _claim(whole: Row, above: Row | None) -> str:
@@ -173,7 +191,9 @@ def _family(selection: Selection) -> str:
     """What is tested and how; of a grid of settings, in each of them."""
     placed = settings.settings(selection.records)
     contrasts = selection.tested.get(placed[0].name if placed else "", {})
-    names = "; ".join(contrasts) or "nothing"
+    if not contrasts:
+        return "Nothing is tested."
+    names = "; ".join(contrasts)
     planned = selection.planned_n or "none"
     return (
         f"{'Tested in each setting, secondary' if placed else 'Primary family'}: {names}; paired t on seeds, intervals "

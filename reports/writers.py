@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import html as escaping
 import json
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ablations.rendering.sheet import NONE, Sheet, as_csv, markdown
+from ablations.rendering.figure_style import NARROW, width_of
+from ablations.rendering.sheet import NONE, Sheet, as_csv, html, markdown
 
 WRAP = 14
 """Characters a line of a heading in LaTeX."""
@@ -72,32 +72,6 @@ def latex(sheet: Sheet) -> str:
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}}", f"\\end{{{kind}}}", ""])
 
 
-def html(sheet: Sheet, *, notes: bool = True) -> str:
-    """A ``<table>`` with its caption, and its notes in a paragraph where asked for. Bold best, underlined second."""
-    head, body = sheet.texts()
-    marks = sheet.marks()
-    kinds = ["text" if column.unit == "text" else "number" for column in sheet.columns]
-
-    def cell(at: int, place: int, text: str) -> str:
-        tag = {"best": "b", "second": "u"}.get(marks.get((at, place), ""))
-        inside = escaping.escape(text)
-        inside = f"<{tag}>{inside}</{tag}>" if tag else inside
-        if place == 0:
-            return f'<th scope="row">{inside}</th>'
-        return f'<td class="{kinds[place]}">{inside}</td>'
-
-    rows = ["<tr>" + "".join(cell(at, k, text) for k, text in enumerate(row)) + "</tr>" for at, row in enumerate(body)]
-    headings = "".join(
-        f'<th scope="col" class="{kind}"><span>{escaping.escape(text)}</span></th>'
-        for kind, text in zip(kinds, head, strict=True)
-    )
-    below = f'<p class="notes">{escaping.escape(" ".join(sheet.notes))}</p>\n' if sheet.notes and notes else ""
-    return (
-        f'<table id="{sheet.name}">\n<caption>{escaping.escape(sheet.title)}</caption>\n<thead><tr>{headings}</tr></thead>\n'
-        "<tbody>\n" + "\n".join(rows) + f"\n</tbody>\n</table>\n{below}"
-    )
-
-
 def _md(sheet: Sheet) -> str:
     return f"# {sheet.title}\n\n{markdown(sheet)}"
 
@@ -135,15 +109,21 @@ def sweep(folder: Path, paths: Sequence[Path]) -> None:
 
 
 def figures_latex(figures: Sequence[tuple[str, str, str]], path: Path) -> Path:
-    """Figures for ``\\input`` beside their PDF files, from (stem, title, caption); needs the packages graphicx and textcomp."""
-    parts = [
-        "\\begin{figure*}\\centering\n"
-        f"{FIT}{{\\includegraphics{{{stem}.pdf}}}}\n"
-        f"\\caption{{{_latex(title)}. {_latex(caption)}}}\n"
-        f"\\label{{fig:{stem}}}\n"
-        "\\end{figure*}\n"
-        for stem, title, caption in figures
-    ]
+    """Figures for ``\\input`` beside their files, from (stem, title, caption): one column wide, or two where drawn so.
+
+    Needs the packages graphicx and textcomp.
+    """
+    parts = []
+    for stem, title, caption in figures:
+        narrow = width_of(path.with_name(f"{stem}.png")) <= NARROW
+        kind, width = ("figure", "\\columnwidth") if narrow else ("figure*", "\\textwidth")
+        parts.append(
+            f"\\begin{{{kind}}}\\centering\n"
+            f"\\includegraphics[width={width}]{{{stem}.pdf}}\n"
+            f"\\caption{{{_latex(title)}. {_latex(caption)}}}\n"
+            f"\\label{{fig:{stem}}}\n"
+            f"\\end{{{kind}}}\n"
+        )
     path.write_text("\n".join(parts), encoding="utf-8")
     return path
 

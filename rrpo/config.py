@@ -42,11 +42,19 @@ COMBINATIONS = {
 """Ways to combine several reward models; R_m is member m's log p of the target emotion."""
 ADV_NORMS = ("absolute", "relative")
 """ε_adv as in the paper, or as a fraction of ||h'||."""
-RELAXATIONS = ("gumbel", "probabilities")
-"""Gumbel-Softmax conditioned on the sampled token, or the policy's own probabilities."""
+RELAXATIONS = {
+    "gumbel": Form(
+        "softmax((l + G) / τ), G with argmax(l + G) = the sampled token", "DiffRO (arXiv 2507.05911); 1411.0030"
+    ),
+    "probabilities": Form("softmax(l / τ)", "the same without noise; ours"),
+}
+"""Relaxation of a sampled token for the gradient: Gumbel-Softmax conditioned on it, or the policy's own probabilities."""
 SCHEDULES = ("constant", "linear", "cosine")
 """Learning rate of the policy after warm-up: unchanged, or decayed to zero at the last update."""
-PENALTIES = ("kl", "chi2")
+PENALTIES = {
+    "kl": Form("sum_t sum_k p log(p / q)", "DiffRO (arXiv 2507.05911), Eq. 6"),
+    "chi2": Form("sum_t [sum_k p^2 / q - 1]", "Huang et al. 2024 (arXiv 2403.03185), position by position"),
+}
 """Penalty on the distance to the SFT policy: KL(pi || pi_SFT), or the chi-squared divergence, which weighs large ratios more."""
 RM_DATA = ("biased", "oracle")
 """Pre-training data with the planted shortcut, or a large unbiased set."""
@@ -86,6 +94,18 @@ class CodecConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """A pre-trained speech encoder from a local Hugging Face folder: wav2vec 2.0, WavLM, HuBERT, or any of their kind."""
+
+    digest: str
+    """Hash of its files: what the stages' keys hold."""
+    path: str = field(metadata={"identity": False})
+    """The folder; moving it changes no key."""
+    tuned: bool = False
+    """Whether its Transformer is trained too; the convolutions before it never are."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RewardModelConfig:
     """The emotion reward model: subsampling convolution -> Transformer encoder -> h' -> attentive pooling -> logits."""
 
@@ -99,6 +119,8 @@ class RewardModelConfig:
     """T / T', from two strided convolutions."""
     dropout: float = 0.1
     """Dropout probability, in training only."""
+    encoder: EncoderConfig | None = option(None, off=None)
+    """Processes waveforms, instead of all layers before the pooling; the sizes above then have no effect."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,6 +263,36 @@ class SftConfig:
             tag_dropout=(0 <= self.tag_dropout < 1, "in [0, 1)"),
             style_weight=(0 <= self.style_weight < inf, "in [0, inf)"),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroShotConfig(SftConfig):
+    """ZET-Speech's speakers (arXiv 2305.13831): supervised training of a policy whose speaker is read off a reference utterance,
+    not off a table, from the base policy on (stage ``zero_shot``). It has no style loss."""
+
+    steps: int = 1200
+    """Updates."""
+    lr: float = 2e-3
+    """Peak learning rate, cosine to zero."""
+    utterances: int = 3000
+    """By the policy's and the reward model's speakers, neutral ones among them; each is its own reference."""
+    references: int = 2
+    """Utterances by each unseen speaker in each emotion; the neutral ones are the references at sampling."""
+    dim: int = 128
+    """Width of the encoder of references and of the classifier of emotion."""
+    size: int = 16
+    """Of a speaker's vector; declared default."""
+    reversal: float = 1.0
+    """λ, by which the gradient of the emotion classifier on the speaker's vector is reversed; range [0, inf): 0 leaves emotion in
+    the vector. Declared default."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceProbeConfig:
+    """What can be read off the vectors of unseen speakers (stage ``reference_probe``)."""
+
+    folds: int = 4
+    """Of the emotion probe's cross-validation, over speakers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -387,12 +439,15 @@ class GradientsConfig:
     """The optimization."""
     batches: int = 24
     """Batches of roll-outs, one gradient each; the same for every optimizer."""
-    reference_batches: int = 96
-    """Additional batches, whose mean REINFORCE gradient serves as the reference for the true gradient."""
+    reference_batches: int = 384
+    """Additional batches, whose mean REINFORCE gradient serves as the reference for the true gradient: 12,288 roll-outs. The
+    column ``reference_noise`` tells whether they were enough."""
     batch: int = 32
     """Roll-outs per batch."""
     prompts: int = 100
     """Number of evaluation prompts, taken from the start, on which a step along the mean gradient is measured."""
+    continuations: int = 4
+    """How many times an utterance is redrawn from a swapped token on; see `rrpo.diagnostics.redrawn`; 2 or more."""
     kl: float = 0.05
     """Size of that step: KL to the policy at which it starts, nats per token."""
 
@@ -461,6 +516,9 @@ class ArmConfig:
     """See `SftConfig.tag_dropout`. A nonzero value gives this arm a different SFT policy to start from."""
     style_weight: float = option(0.0, off=0.0)
     """See `SftConfig.style_weight`. A nonzero value gives this arm a different SFT policy to start from."""
+    reversal: float | None = option(None, off=None)
+    """See `ZeroShotConfig.reversal`: the policy derives speakers from references and speaks as speakers unseen in training; 0
+    leaves emotion in their vectors. None: the policy's own speakers, from its table. Only without optimization."""
     guidance: Choice | None = option(None, off=None)
     """Guided decoding from the SFT policy instead of optimization; created by ``GUIDANCE.choice(name, **options)`` of
     `rrpo.models.guidance`."""
@@ -492,6 +550,11 @@ class ArmConfig:
             reward=(self.reward in REWARDS, f"one of {', '.join(REWARDS)}"),
             tag_dropout=(0 <= self.tag_dropout < 1, "in [0, 1)"),
             style_weight=(0 <= self.style_weight < inf, "in [0, inf)"),
+            reversal=(
+                self.reversal is None
+                or (0 <= self.reversal < inf and self.steps == 0 and self.best_of is None and not self.style_weight),
+                "in [0, inf), with steps 0 and neither best_of nor style_weight, and else None",
+            ),
             content_weight=(self.content_weight is None or 0 <= self.content_weight < inf, "in [0, inf)"),
             emotion_weight=(self.emotion_weight is None or 0 <= self.emotion_weight < inf, "in [0, inf)"),
             gradient_scale=(self.gradient_scale is None or 0 <= self.gradient_scale < inf, "in [0, inf)"),

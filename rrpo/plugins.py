@@ -14,6 +14,7 @@ exactly its own cells stale. This module imports no torch.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.util
 import os
@@ -23,7 +24,7 @@ from dataclasses import dataclass, fields
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, TypeVar, get_type_hints
+from typing import Any, Generic, NamedTuple, TypeVar, get_type_hints
 
 from rrpo.errors import InputError
 from rrpo.identity import canonical, option
@@ -52,6 +53,28 @@ class Choice:
     """Options by name, sorted; missing options have the component's defaults."""
     source: str = option("", off="")
     """Hash of the plugin file that registered it; empty for the package's own, which `rrpo.pipeline.versions` guards."""
+
+
+class Search(NamedTuple):
+    """Where studies look for the best value of an option."""
+
+    values: tuple[Scalar, ...]
+    """Of a real option the two ends of a range, else the choices."""
+    log: bool = False
+    """Whether a range is searched on a logarithmic scale."""
+
+    def __str__(self) -> str:
+        ends = " to " if isinstance(self.values[0], float) else ", "
+        return (
+            f"searched {ends.join(f'{value:g}' if isinstance(value, float) else str(value) for value in self.values)}"
+            + (", log" if self.log else "")
+        )
+
+
+def searched(default: T, *values: T, log: bool = False) -> T:
+    """A field of a dataclass of an `OptionRegistry` that the study ``tune-arm`` searches, see `Search`."""
+    found: T = dataclasses.field(default=default, metadata={"search": Search(values, log)})  # type: ignore[arg-type]
+    return found
 
 
 class Registry(Mapping[str, T], Generic[T]):
@@ -133,6 +156,10 @@ class OptionRegistry(Registry[type[T]], Generic[T]):
                 fix="plan the run again with this file, or restore the earlier one",
             )
         return made
+
+    def searched(self, choice: Choice) -> dict[str, Search]:
+        """Of the options of a choice those that are searched."""
+        return {f.name: f.metadata["search"] for f in fields(self[choice.name]) if "search" in f.metadata}  # type: ignore[arg-type]
 
     def _made(self, name: str, options: Mapping[str, Any]) -> T:
         kind, values = self[name], dict(options)

@@ -17,8 +17,11 @@ from rrpo.config import (
     PrefixClassifierConfig,
     PretrainConfig,
     SftConfig,
+    ZeroShotConfig,
 )
 from rrpo.corpus.config import ManifestConfig, WorldConfig
+from rrpo.cosyvoice.config import CosyVoiceConfig
+from rrpo.cosyvoice.paper import PAPER
 from rrpo.identity import option
 from rrpo.judges.config import (
     ExamineConfig,
@@ -62,6 +65,10 @@ class Profile:
     """A user's own data by split (a key of ``sizes``, ``annotated``) or by prompts (``rl``, ``eval``)."""
     tests: Mapping[str, ManifestConfig] = field(default_factory=dict)
     """A user's own test sets by name, on which reward models are examined. They do not change a cell's identity."""
+    cosyvoice: CosyVoiceConfig | None = option(None, off=None)
+    """CosyVoice2's language model as the policy. Cells then have only its stages, and the rest of the profile has no effect."""
+    pooled: str = field(default="", metadata={"identity": False})
+    """Replaces `Cell.world_hash`, so that cells on several folds of a corpus are pooled; empty: each cell has its own."""
     annotated_artefact_rate: float = option(0.25, off=0.0)
     """Share of the annotated utterances that carry an artefact, independent of the emotion, as in every set that is recorded
     without the shortcut. Without any, fine-tuning cannot learn that a click means nothing, and EAM has none to mix."""
@@ -97,6 +104,8 @@ class Profile:
     learning rate is about a tenth."""
     prefix_classifier: PrefixClassifierConfig = field(default_factory=PrefixClassifierConfig)
     """Stage ``prefix_classifier``, used only by arms with soft-label guidance."""
+    zero_shot: ZeroShotConfig = field(default_factory=ZeroShotConfig)
+    """Stage ``zero_shot``, used only by arms with unseen speakers."""
     optimize: OptimizeConfig = field(default_factory=OptimizeConfig)
     """Stage ``optimize``."""
     examine: ExamineConfig = field(default_factory=ExamineConfig)
@@ -145,7 +154,7 @@ def title(name: str, world: int) -> str:
     return f"{name}-world{world}" if world else name
 
 
-REGIME = OptimizeConfig(lr=2e-4, relaxation="probabilities")
+REGIME = OptimizeConfig(lr=2e-4, batch=64, relaxation="probabilities")
 """Settings of the policy optimization, chosen by the rule of ``docs/regime.md`` on development seeds."""
 
 EMBEDDED = Profile(
@@ -180,6 +189,7 @@ QUICK = replace(
     sizes=dict(EMBEDDED.sizes) | {name: 60 for name in EMBEDDED.sizes if name.startswith(("rm_test", "rm_valid"))},
     annotated=100,
     finetune=FinetuneConfig(steps=30, batch=16),
+    zero_shot=ZeroShotConfig(steps=250, utterances=1500),
     optimize=replace(
         REGIME, steps=16, batch=16, checkpoints=(0, 8, 16), eval_prompts=24, final_prompts=60, lr=1e-3, warmup=3
     ),
@@ -208,6 +218,7 @@ SMOKE = Profile(
     policy=PolicyConfig(dim=64, layers=2, max_tokens=60),
     base=SftConfig(steps=180, lr=3e-3),
     sft=SftConfig(steps=20),
+    zero_shot=ZeroShotConfig(steps=20, utterances=100, references=1),
     optimize=OptimizeConfig(
         steps=20, batch=16, checkpoints=(0, 10, 20), eval_prompts=60, final_prompts=120, lr=1e-3, warmup=3
     ),
@@ -233,4 +244,7 @@ SMOKE = Profile(
 )
 """A tiny world: clearer emotions, few speakers, short training. Not for conclusions."""
 
-PROFILES = {profile.name: profile for profile in (SMOKE, EMBEDDED, QUICK)}
+ON_COSYVOICE = replace(EMBEDDED, name="paper", cosyvoice=PAPER)
+"""RRPO's own setting as far as it is known, on a user's CosyVoice2-0.5B and labelled tokens."""
+
+PROFILES = {profile.name: profile for profile in (SMOKE, EMBEDDED, QUICK, ON_COSYVOICE)}

@@ -17,18 +17,42 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from ablations.components import COMPONENTS, component, factorial
+from ablations.components import COMPONENTS, component
 from ablations.errors import InputError, choose
 from ablations.grids import arms
-from ablations.robust_arms import robust_arms
 from rrpo.arms import RRPO
-from rrpo.config import ArmConfig, OptimizeConfig, RegularizerConfig
+from rrpo.config import OFF, ArmConfig, OptimizeConfig, RegularizerConfig
+from rrpo.models.guidance import GUIDANCE
+from rrpo.optimizers import OPTIMIZERS
+from rrpo.plugins import OptionRegistry, Search
 from rrpo.regularizers import REGULARIZERS, Knob, configured, switched_on
 
-Knobs = Mapping[str, float | str]
+Knobs = Mapping[str, Any]
+"""Knob -> number or text."""
 TUNE = "tune-arm"
-TAUS: dict[str, tuple[float, ...]] = {"1": (1.0,), "2-1": (2.0, 1.0), "2-1-0.8": (2.0, 1.0, 0.8), "0.5": (0.5,)}
+TAUS: dict[str, tuple[float, ...]] = {
+    "1": (1.0,),
+    "2-1": (2.0, 1.0),
+    "2-1-0.8": (2.0, 1.0, 0.8),
+    "0.5": (0.5,),
+    "2": (2.0,),
+}
 """Schedules of the relaxation's temperature by name; 2-1-0.8 is HPRO's."""
+NAMES = {taus: name for name, taus in TAUS.items()}
+
+
+OWN: dict[str, Search] = {
+    "emotion_weight": Search((0.1, 10.0), log=True),
+    "content_weight": Search((0.05, 10.0), log=True),
+    "variance_penalty": Search((0.0, 5.0)),
+    "style_weight": Search((0.1, 100.0), log=True),
+    "tau": Search(tuple(TAUS)),
+}
+"""Fields of `ArmConfig` that are searched where an arm sets them."""
+CHOSEN: dict[str, OptionRegistry[Any]] = {"optimizer": OPTIMIZERS, "guidance": GUIDANCE}
+"""Fields of `ArmConfig` that choose one of a registry, whose options may be searched."""
+DEFAULT = OptimizeConfig()
+VANILLA = ArmConfig(regularizers=OFF)
 
 
 @dataclass(frozen=True)
@@ -97,14 +121,16 @@ def regularizers_relative() -> Study:
 
 def policy() -> Study:
     """DiffRO's own knobs on the full RRPO reward model: learning rate, beta, temperature schedule."""
-    default = OptimizeConfig()
     space: dict[str, BaseDistribution] = {
-        "lr": FloatDistribution(1e-4, 1e-2, log=True),
+        "lr": FloatDistribution(2e-5, 5e-3, log=True),
         "beta": FloatDistribution(1e-4, 0.1, log=True),
         "tau": CategoricalDistribution(tuple(TAUS)),
     }
     return Study(
-        "policy", space, {"lr": default.lr, "beta": default.beta, "tau": "1"}, lambda k: _pushed(arms()[RRPO], k)
+        "policy",
+        space,
+        {"lr": DEFAULT.lr, "beta": DEFAULT.beta, "tau": "1"},
+        lambda k: replace(arms()[RRPO], **_overrides(k)),
     )
 
 
@@ -114,28 +140,59 @@ def rm() -> Study:
 
 
 def tune_arm(arm: str) -> Study:
-    """One arm's own strengths with learning rate and beta: run for every arm with the same number of trials."""
+    """What one arm alone has, with learning rate and beta: run for every arm with the same number of trials.
+
+    Its own are the strengths of its regularisers, the options of its optimiser or guidance that are declared as searched, and
+    the fields in `OWN`.
+    """
     given = arms()[arm]
     parts = [component(name) for name in switched_on(given.regularizers)]
     strengths = [knob for part in parts for knob in part.knobs]
     own = strengths if given.finetune else []
-    push = policy()
-    space = space_of(own) | {name: push.space[name] for name in ("lr", "beta")}
-    first: Knobs = {knob.name: knob.on for knob in own} | {name: push.paper[name] for name in ("lr", "beta")}
+    space = space_of(own)
+    first: dict[str, Any] = {knob.name: knob.on for knob in own}
+    chosen = {kind: choice for kind in CHOSEN if (choice := getattr(given, kind))}
+    for kind, choice in chosen.items():
+        for name, search in CHOSEN[kind].searched(choice).items():
+            space[f"{choice.name}.{name}"] = _distribution(search)
+            first[f"{choice.name}.{name}"] = dict(choice.options)[name]
+    for name, search in OWN.items():
+        if getattr(given, name) != getattr(VANILLA, name):
+            value = getattr(given, name)
+            space[name], first[name] = _distribution(search), NAMES[value] if name == "tau" else value
+    if given.best_of:
+        space["content_weight"], first["content_weight"] = _distribution(OWN["content_weight"]), DEFAULT.content_weight
+    if not (given.guidance or given.best_of):
+        push = policy()
+        space |= {name: push.space[name] for name in ("lr", "beta")}
+        first |= {name: push.paper[name] for name in ("lr", "beta")}
 
     def tuned(knobs: Knobs) -> ArmConfig:
         values = {knob.name: knob.on for knob in strengths} | {k.name: float(knobs[k.name]) for k in own}
         off = {name: found.off_values for name, found in REGULARIZERS.items()}
         on = {part.name: part.strengths(values) for part in parts}
-        tuned = configured(off | on, soft_votes=given.regularizers.soft_votes)
-        return _pushed(replace(given, regularizers=tuned), knobs)
+        changes = _overrides(knobs)
+        for kind, choice in chosen.items():
+            options = {name: knobs.get(f"{choice.name}.{name}", value) for name, value in choice.options}
+            changes[kind] = CHOSEN[kind].choice(choice.name, **options)
+        regularizers = configured(off | on, soft_votes=given.regularizers.soft_votes)
+        return replace(given, regularizers=regularizers, **changes)
 
     return Study(f"tune-{arm}", space, first, tuned)
 
 
-def _pushed(arm: ArmConfig, knobs: Knobs) -> ArmConfig:
-    tau = TAUS[str(knobs["tau"])] if "tau" in knobs else None
-    return replace(arm, lr=float(knobs["lr"]), beta=float(knobs["beta"]), tau=tau)
+def _distribution(search: Search) -> BaseDistribution:
+    """The range or the choices of an option."""
+    if isinstance(search.values[0], float):
+        low, high = search.values
+        return FloatDistribution(float(low), float(high), log=search.log)
+    return CategoricalDistribution(search.values)
+
+
+def _overrides(knobs: Knobs) -> dict[str, Any]:
+    """The fields of `ArmConfig` that knobs set directly."""
+    found = {name: knobs[name] for name in (*OWN, "lr", "beta") if name in knobs}
+    return found | ({"tau": TAUS[found["tau"]]} if "tau" in found else {})
 
 
 STUDIES: dict[str, Callable[[], Study]] = {
@@ -150,8 +207,13 @@ LIMITS: dict[str, tuple[float, float]] = {"lr": (0.0, math.inf), "beta": (0.0, m
 
 
 def tunable() -> list[str]:
-    """Arms that ``tune-arm`` accepts: those whose policy moves for a reason."""
-    return [*factorial(), "pretrained", "oracle", *(name for name, arm in robust_arms().items() if arm.beta is None)]
+    """Arms that ``tune-arm`` accepts: those that have a strength, but for controls, whose one setting is what they are."""
+    return [name for name, arm in arms().items() if arm.beta is None and not _control(arm) and tune_arm(name).space]
+
+
+def _control(arm: ArmConfig) -> bool:
+    without = 0.0 in (arm.emotion_weight, arm.content_weight)
+    return arm.shuffle_labels or arm.match_gradient or without or (arm.steps == 0 and arm.guidance is None)
 
 
 def study_of(name: str, arm: str = "", ranges: Sequence[tuple[str, float, float]] = ()) -> Study:
@@ -224,8 +286,8 @@ def described(distribution: BaseDistribution) -> str:
     return str(distribution)
 
 
-def _other(distribution: BaseDistribution, value: float | str) -> float | str:
+def _other(distribution: BaseDistribution, value: Any) -> Any:
     if isinstance(distribution, CategoricalDistribution):
-        return next(str(choice) for choice in distribution.choices if choice != value)
+        return next(choice for choice in distribution.choices if choice != value)
     assert isinstance(distribution, FloatDistribution), "knobs are numbers or choices"
     return distribution.low if distribution.low != value else distribution.high

@@ -1,4 +1,6 @@
-"""A study's figures in the house style: its course, its values, its front. Those over the knobs are in `studies.knob_figures`.
+"""A study's figures in the house style: its course, its knobs' importance, its values, its front.
+
+Those over the knobs are in `studies.knob_figures`.
 
 Drawn here and not by Optuna, whose own lay colour bars over the data and bring their own style.
 """
@@ -13,7 +15,7 @@ import numpy as np
 from ablations.rendering.figure_style import BLUE, GREY, NARROW, figure_of, save
 from studies import knob_figures
 from studies.knob_figures import STAR
-from studies.results import complete, front, with_trials
+from studies.results import complete, front, importance, with_trials
 from studies.search import Search
 from studies.trial import OBJECTIVES
 
@@ -25,7 +27,7 @@ def draw(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
     """Every figure that the trials allow, as PDF and PNG."""
     if len(complete(study)) < 2:
         return []
-    made = history(study, search, folder) + distribution(study, search, folder)
+    made = history(study, search, folder) + importances(study, search, folder) + distribution(study, search, folder)
     if len(search.directions) > 1:
         made += pareto(study, search, folder) + hypervolume(study, search, folder)
     return made + knob_figures.draw(study, search, folder)
@@ -49,6 +51,20 @@ def history(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
         axes[0].legend(frameon=False, fontsize=6)
         axes[-1].set_xlabel("trial")
         return save(figure, folder, "history")
+
+
+def importances(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
+    """``importance``: the knobs' shares of the first objective's variance, by fANOVA; nothing where there are too few trials."""
+    sheet = importance(study, search)
+    if sheet is None:
+        return []
+    rows = [(str(name), 100 * share) for name, share, _ in reversed(sheet.rows) if isinstance(share, float)]
+    names, shares = zip(*rows, strict=True)
+    with figure_of(NARROW, 0.6 + 0.25 * len(names)) as (figure, (axis,)):
+        bars = axis.barh(names, shares, color=BLUE, height=0.6)
+        axis.bar_label(bars, fmt="%.0f", padding=2, fontsize=6)
+        axis.set_xlabel(f"{OBJECTIVES[search.question.objectives[0]].label}: % of its variance (fANOVA)")
+        return save(figure, folder, "importance")
 
 
 def distribution(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:

@@ -1,4 +1,6 @@
-"""Studies in MLflow: an experiment and a parent run a study, under it a run a trial; each side knows the other's numbers.
+"""Studies in MLflow: an experiment a study, in it a run of the study and a run a trial; each side knows the other's numbers.
+
+None is nested in another: MLflow's table and charts show what is not.
 
 Several commands may share a study, and each writes what is finished: under a lock, and only what MLflow does not hold yet.
 A trial's run counts by its tag ``complete``, written last. Optuna's study has the run of trial 7 as attribute ``mlflow_run_7``.
@@ -168,8 +170,6 @@ class Bridge:
             TAG_STORAGE: shown(search.storage) if search.storage else str(search.folder / "journal.log"),
             "seeds": ",".join(map(str, search.question.seeds)),
         }
-        if self.parent:
-            known["mlflow.parentRunId"] = self.parent
         everything = known | dict(self.tags) | dict(tags)
         return str(self._client.create_run(self._number, start, everything, name).info.run_id)
 

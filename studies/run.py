@@ -186,8 +186,7 @@ def run(asked: Command, opened: OptunaStudy, console: Console) -> int:
         if said := bridge.end(status, numbers, out):
             say(console, said)
     say(console, f"Open it: {asked.folder.ui_command()}")
-    where = shown(search.storage) if search.storage else search.folder / "journal.log"
-    say(console, f"     or: optuna-dashboard {where}   (extra: dashboard)")
+    say(console, f"     or: {dashboard(search)}   (extra: dashboard)")
     return {"FINISHED": 0, "KILLED": 130}.get(status, 1)
 
 
@@ -226,7 +225,7 @@ def _check(asked: Command, opened: OptunaStudy, console: Console) -> tuple[Sheet
 
 def _write(search: Search, opened: OptunaStudy, sheets: Sequence[Sheet], console: Console) -> Path:
     """Tables and figures into the study's folder, which is returned."""
-    from studies import figures
+    from studies import figures, page
 
     out = search.folder / "report"
     out.mkdir(parents=True, exist_ok=True)
@@ -236,9 +235,17 @@ def _write(search: Search, opened: OptunaStudy, sheets: Sequence[Sheet], console
         if sheet.name not in UNPRINTED:
             say(console, f"\n{sheet.title}\n\n{markdown(sheet)}")
     drawn = figures.draw(opened, search, out)
-    names = ", ".join(path.name for path in drawn if path.suffix == ".png") or "no figure: too few trials"
-    say(console, f"written to {out}: {names}")
+    pictures = [path for path in drawn if path.suffix == ".png"]
+    written = [page.write(search.name, sheets, pictures, dashboard(search), out), *pictures]
+    say(console, f"written to {out}: {', '.join(path.name for path in written)}")
+    if not drawn:
+        say(console, "no figure: too few trials")
     return out
+
+
+def dashboard(search: Search) -> str:
+    """The command that opens a study in Optuna's own interface."""
+    return f"optuna-dashboard {shown(search.storage) if search.storage else search.folder / 'journal.log'}"
 
 
 def _numbers(checked: Sheet | None) -> dict[str, float]:

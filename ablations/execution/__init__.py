@@ -1,1 +1,1 @@
-"""Run cells: request, plan, scheduler, launchers, workers, runs folder."""
+"""Plan and run cells: requests, plans, the scheduler, launchers, workers and the runs folder."""

@@ -1,4 +1,4 @@
-"""Build what is missing below some stages on this machine, and say of those that cannot be built why."""
+"""Build the missing stages of a set of stages on this machine, and report why any of them failed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 from rich.console import Console
 
 from ablations.execution import jobs, launchers
-from ablations.execution.estimate import Estimator, duration
+from ablations.execution.estimate import Estimator
 from ablations.execution.launchers import Launcher
 from ablations.execution.progress_display import Display
 from ablations.execution.runs_folder import RunsFolder
 from ablations.execution.scheduler import Failure, Scheduler, Task
+from ablations.execution.time_left import TimeLeft
 from rrpo.pipeline.missing import missing_below
 from rrpo.pipeline.stages import Stage
 
@@ -20,13 +21,18 @@ from rrpo.pipeline.stages import Stage
 def build(
     roots: Sequence[Stage], folder: RunsFolder, estimator: Estimator, workers: int, console: Console
 ) -> dict[str, str]:
-    """Build what ``folder`` lacks of and below ``roots``, on the estimator's device; of the roots that failed, the reason.
+    """Build ``roots`` and all their inputs that are missing in ``folder``, on the estimator's device.
 
-    Raises KeyboardInterrupt when it was stopped; what was built is kept.
+    Returns:
+        Title of each root that failed -> reason.
+
+    Raises:
+        KeyboardInterrupt: A signal stopped the build. Finished stages are kept.
     """
     missing = missing_below(roots, folder.root)
     tasks = jobs.stage_tasks(missing, folder.root, estimator.device, jobs.longest_first(missing, estimator))
-    display = _Building(console, missing, estimator, workers)
+    left = TimeLeft(tasks, {jobs.stage_key(stage): stage for stage in missing}, estimator, workers)
+    display = _Building(console, len(missing), left)
     pool = launchers.start(Launcher(), workers, folder.logs)
     with display:
         Scheduler(tasks, pool, folder.logs, display).run()
@@ -34,27 +40,33 @@ def build(
     return {str(keys[key]): reason for key, reason in display.failures.items() if key in keys}
 
 
-class _Building(Display):
-    """Counts stages, and keeps why some were not built."""
+class _BuildDisplay(Display):
+    """A display that counts stages and collects the reasons of failures."""
 
-    def __init__(self, console: Console, missing: Sequence[Stage], estimator: Estimator, workers: int) -> None:
+    def __init__(self, console: Console, missing: int, left: TimeLeft) -> None:
         self.failures: dict[str, str] = {}
         """Task's key -> reason."""
-        self._left = {jobs.stage_key(stage): stage for stage in missing}
-        self._estimator, self._workers = estimator, workers
-        super().__init__(console, len(missing), 0, self._time_left, counted="stage")
+        self._left = left
+        super().__init__(console, missing, 0, left.__str__, counted="stage")
 
-    def _time_left(self) -> str:
-        seconds, unknown = self._estimator.total(self._left.values())
-        return f"{'more than' if unknown else 'about'} {duration(seconds / self._workers)}"
+    def started(self, slot: int, task: Task) -> None:
+        """Scheduler's event."""
+        self._left.started(task.key)
+        super().started(slot, task)
+
+    def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
+        """Scheduler's event."""
+        self._left.progressed(task.key, done, total)
+        super().progressed(slot, task, done, total)
 
     def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
         """Scheduler's event."""
-        self._left.pop(task.key, None)
+        self._left.ended(task.key, result)
         super().finished(slot, task, result, seconds)
 
     def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
         """Scheduler's event."""
+        self._left.ended(task.key)
         super().failed(slot, task, failure)
         cause = "" if failure.cause == task.title else f"{failure.cause}: "
         self.failures[task.key] = f"{cause}{failure.message} (log: {failure.log})"

@@ -1,4 +1,4 @@
-"""A cell as a file, ``cell.json``, from which the very same cell can be made again."""
+"""Read and write ``cell.json``, the complete config of a cell, from which an identical cell can be built."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ CELL_FILE = "cell.json"
 
 
 def cell_json(cell: Cell) -> str:
-    """The whole config, fields that are no part of its identity (where a manifest lies) included."""
+    """Return the complete config as JSON, including fields outside the cell's identity, such as manifest paths."""
     fields = {field.name: getattr(cell, field.name) for field in dataclasses.fields(Cell)}
     tree = {name: dataclasses.asdict(v) if dataclasses.is_dataclass(v) else v for name, v in fields.items()}  # type: ignore[arg-type]
     return json.dumps(tree, indent=1)
 
 
 def read_cell(text: str) -> Cell:
-    """The cell that `cell_json` wrote.
+    """Return the cell that `cell_json` wrote.
 
-    Raises InputError when this version of the code has other fields.
+    Raises:
+        InputError: This version of the code has different fields.
     """
     try:
         cell = rebuild(Cell, json.loads(text))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        fix = "check out the commit that made it (tag git_sha), or run the grid again with this code"
+        fix = "check out the commit that recorded it (tag git_sha), or run the grid again with this code"
         raise InputError(
             f"the recorded {CELL_FILE} does not fit this version of the code", got=error, fix=fix
         ) from None

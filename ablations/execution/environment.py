@@ -1,4 +1,4 @@
-"""Provenance of a run: git state, package versions, device, command. Imports neither torch nor MLflow."""
+"""Collect the provenance of a run: git state, package versions, device and command. Imports neither torch nor MLflow."""
 
 from __future__ import annotations
 
@@ -29,15 +29,17 @@ SOURCE = Path(__file__).resolve().parents[2]
 
 
 DIFF_LIMIT = 1_000_000
-"""Characters kept of what differs from the commit."""
+"""Maximum length of the recorded diff, in characters."""
 
 
 @cache
 def git_state() -> dict[str, str]:
-    """Tags of every run: ``git_sha`` and ``dirty`` of the source tree (``unknown`` where it is no repository of its own),
-    ``diff_hash`` of what is not committed, ``code`` (hash of rrpo's source files) and ``command``.
+    """Return the provenance tags of every run.
 
-    Asked once a process, at its start: workers run the code as it was then.
+    ``git_sha`` and ``dirty`` describe the source tree (``unknown`` unless a git repository tracks the source). ``diff_hash``
+    is the hash of uncommitted changes, ``code`` the hash of rrpo's source files, ``command`` the command line.
+
+    Cached per process: call it at the start, because workers run the code as it was then.
     """
     sha, status = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
     known = (
@@ -55,7 +57,7 @@ def git_state() -> dict[str, str]:
 
 
 def dirty_diff() -> str:
-    """What differs from the commit, new source files included, cut at `DIFF_LIMIT`; empty where nothing does."""
+    """Return the uncommitted changes, including new source files, truncated to `DIFF_LIMIT`; empty if there are none."""
     if git_state()[TAG_DIRTY] != "true":
         return ""
     text = _changes()
@@ -88,10 +90,13 @@ def _git(*arguments: str) -> str | None:
 
 
 def code_versions(records: Sequence[Record]) -> dict[str, list[str]]:
-    """Names of the cells that each version of the code made, most cells first; more than one entry calls for a warning.
+    """Group the cells by the version of the code that built them, largest group first.
 
-    A version is the hash of rrpo's source that built the cell's own stages, whatever the commit; of older records, which
-    lack it, the commit. Keys are for people: ``commit 1a2b3c4d``, with the hash of uncommitted changes where there were any.
+    A version is the hash of the rrpo source that built the cell's own stages, independent of the commit. Older records lack that
+    hash, so their commit is used. Keys are readable: ``commit 1a2b3c4d``, with the hash of uncommitted changes if there were any.
+
+    Returns:
+        Version -> names of its cells, ``arm/seed``.
     """
     names: dict[str, list[str]] = {}
     labels: dict[str, str] = {}
@@ -102,7 +107,7 @@ def code_versions(records: Sequence[Record]) -> dict[str, list[str]]:
             commit += f" with changes {tags.get(TAG_DIFF, 'unknown')[:8]}"
         version = tags.get(TAG_CODE, commit)
         label = labels.setdefault(version, f"commit {commit}")
-        if list(labels.values()).count(label) > 1:  # one commit recorded what another had built
+        if list(labels.values()).count(label) > 1:  # a commit may record stages that another commit had built
             sources = " and ".join(source[:8] for source in version.split(","))
             label = labels[version] = f"{label}, source {sources}"
         names.setdefault(label, []).append(f"{record.label}/{record.seed}")
@@ -110,7 +115,7 @@ def code_versions(records: Sequence[Record]) -> dict[str, list[str]]:
 
 
 def code_warning(records: Sequence[Record]) -> str:
-    """A sentence for plan and report when the cells were made by several versions of the code; empty when by one."""
+    """Return a warning if the cells were built by several versions of the code; empty otherwise."""
     versions = code_versions(records)
     if len(versions) < 2:
         return ""
@@ -118,11 +123,11 @@ def code_warning(records: Sequence[Record]) -> str:
         f"{version} ({len(cells)} cells: {', '.join(cells[:4])}{', ...' if len(cells) > 4 else ''})"
         for version, cells in versions.items()
     ]
-    return f"These cells were made by {len(versions)} versions of the code: {'; '.join(parts)}."
+    return f"These cells were built by {len(versions)} versions of the code: {'; '.join(parts)}."
 
 
 def describe(device: str) -> dict[str, str]:
-    """Versions, machine and command, as the artifact ``environment.json`` lists them."""
+    """Return package versions, machine and provenance tags, as written to the artifact ``environment.json``."""
     found = {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -141,11 +146,12 @@ def describe(device: str) -> dict[str, str]:
 
 
 def resolve_device(name: str, *, elsewhere: bool = False) -> str:
-    """``cpu`` or ``cuda``; ``auto`` takes a GPU when the driver and torch's build both have one.
+    """Resolve a device name to ``cpu`` or ``cuda``. ``auto`` selects the GPU if both the driver and torch's build support one.
 
-    Where tasks run ``elsewhere``, this machine's lack of a GPU says nothing against ``cuda``, and ``auto`` still goes by it.
+    If tasks run ``elsewhere`` (on a cluster), ``cuda`` is accepted without a local GPU; ``auto`` still depends on this machine.
 
-    Raises InputError for an unknown name, and for ``cuda`` where there is none.
+    Raises:
+        InputError: The name is unknown, or it is ``cuda`` and there is no GPU.
     """
     choose("device", name, ("auto", "cpu", "cuda"))
     if name == "cpu" or (name == "cuda" and elsewhere):
@@ -157,7 +163,7 @@ def resolve_device(name: str, *, elsewhere: bool = False) -> str:
 
 
 def _no_gpu() -> str:
-    """Why no GPU can be used, or nothing. Asks the driver and torch's version file: importing torch takes seconds."""
+    """Return why no GPU can be used, empty if one can. Reads torch's version file, because importing torch takes seconds."""
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         return "torch is not installed"
@@ -174,7 +180,7 @@ def _no_gpu() -> str:
 
 
 def gpus() -> dict[str, int]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them -> MiB of memory; empty where there are none."""
+    """Return the visible GPUs: name as in CUDA_VISIBLE_DEVICES -> memory in MiB; empty if there are none."""
     if _no_gpu():
         return {}
     driver = ctypes.CDLL(DRIVER)
@@ -189,7 +195,7 @@ def gpus() -> dict[str, int]:
 
 
 def _count(driver: ctypes.CDLL) -> int:
-    """Of the GPUs that CUDA_VISIBLE_DEVICES leaves."""
+    """Return the number of GPUs that CUDA_VISIBLE_DEVICES leaves visible."""
     count = ctypes.c_int(0)
     if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
         return 0
@@ -197,7 +203,7 @@ def _count(driver: ctypes.CDLL) -> int:
 
 
 def _gpu_name() -> str:
-    """The first GPU's name, as the driver gives it."""
+    """Return the driver's name of the first GPU."""
     try:
         driver = ctypes.CDLL(DRIVER)
     except OSError:

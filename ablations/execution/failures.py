@@ -1,4 +1,4 @@
-"""Kinds of failure: whether a task is retried, and whether the next start of the same command runs it again."""
+"""Declare the kinds of failure: how often a task is retried, and whether the next run of the same command includes it again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rrpo.pipeline.errors import ClaimedError, Interrupted, failure_kind
 
 UNLIMITED = 1_000_000
-"""Retries of what only waits for something."""
+"""Retries of a failure that only has to wait for something."""
 
 
 @dataclass(frozen=True)
@@ -15,32 +15,32 @@ class Kind:
     """One kind of failure."""
 
     meaning: str
-    """For people."""
+    """Readable explanation."""
     again: bool
-    """Whether the next start runs the cell again by itself."""
+    """Whether the next run of the command includes the cell again."""
     retries: int = 0
-    """How often the same invocation tries again."""
+    """Maximum number of retries within one invocation."""
     pause: float = 0.0
-    """Seconds before it does."""
+    """Seconds before a retry."""
 
 
 KINDS: dict[str, Kind] = {
     "diverged": Kind("non-finite loss or reward; the same seed would diverge again: counted, not retried", False),
-    "bug": Kind("an error in code or data; run again only by --retry failed", False),
-    "oom": Kind("out of memory; tried once more with smaller micro-batches, same mathematics", True, 1),
-    "killed": Kind("the worker died or was preempted; goes on from its checkpoint", True, 3),
-    "disk": Kind("the disk is full; the run pauses until there is room", True, UNLIMITED),
-    "claimed": Kind("another live process is at work on it; asked again until it is done", True, UNLIMITED, 1.0),
+    "bug": Kind("an error in code or data; run again only with --retry failed", False),
+    "oom": Kind("out of memory; retried once with smaller micro-batches and the same mathematics", True, 1),
+    "killed": Kind("the worker died or was preempted; resumes from its checkpoint", True, 3),
+    "disk": Kind("the disk is full; the run pauses until space is free", True, UNLIMITED),
+    "claimed": Kind("another live process is building it; retried until that process is done", True, UNLIMITED, 1.0),
     "stopped": Kind("stopped on request, with a checkpoint", True),
 }
-"""By name; the first four and ``disk`` may stand in the tag `records.TAG_FAILURE_KIND`."""
+"""Name -> kind. The tag `records.TAG_FAILURE_KIND` holds one of the first four or ``disk``."""
 
 
 def kind_of(error: BaseException) -> str:
-    """A key of `KINDS`."""
+    """Return the kind of an error, a key of `KINDS`."""
     if isinstance(error, ClaimedError):
         return "claimed"
-    if "database or disk is full" in str(error):  # sqlite's, through whatever library
+    if "database or disk is full" in str(error):  # SQLite's message; libraries wrap it in their own error types
         return "disk"
     return "stopped" if isinstance(error, Interrupted) else failure_kind(error)
 
@@ -50,13 +50,13 @@ class Lost:
     """Why a cell has no result."""
 
     kind: str
-    """A key of `KINDS`; that of a record without one is ``bug``."""
+    """A key of `KINDS`; ``bug`` if the record does not name one."""
     reason: str
     """One line."""
 
     @property
     def again(self) -> bool:
-        """Whether the next start runs it again by itself."""
+        """Whether the next run of the command includes the cell again."""
         return KINDS[self.kind].again
 
     def __str__(self) -> str:

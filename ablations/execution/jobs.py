@@ -1,6 +1,6 @@
-"""Cells -> tasks: one for every distinct stage that is missing, one for the record of every cell.
+"""Turn cells into tasks: one for every distinct missing stage, and one that records each cell.
 
-`build_stage` and `build_stack` run inside a worker process, `record_cell` in the parent.
+`build_stage`, `build_stack` and `build_member` run in a worker process; `record_cell` and `add_optional` run in the parent.
 """
 
 from __future__ import annotations
@@ -25,34 +25,35 @@ from ablations.tracking import curves
 from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import SAMPLES_FILE, Record
 from rrpo.pipeline.cell import Cell, collect
+from rrpo.pipeline.executor import SINGLE, Executor
 from rrpo.pipeline.missing import missing_below
 from rrpo.pipeline.stages import MARKER, Context, Stage, materialise, walk
 
 Report = Callable[[int, int], None]
 SMALLER = 2
-"""Samples a forward after a policy optimisation ran out of memory."""
+"""Micro-batch size, in samples per forward pass, of the retry after a policy optimization ran out of memory."""
 LOG_LIMIT = 20_000
-"""Characters kept of the end of one stage's log in a cell's record."""
+"""Maximum length of one stage's log in a cell's record, in characters; the end is kept."""
 
 
 def missing_stages(cells: Sequence[Cell], amended: Sequence[Cell], store: Path) -> list[Stage]:
-    """Every distinct stage that is missing for the records of ``cells`` and the optional results of ``amended``, inputs first."""
+    """Return every distinct stage missing for the records of ``cells`` and the optional results of ``amended``, inputs first."""
     core = [stage for cell in cells for stage in cell.stages.values()]
     return missing_below([*core, *(stage for cell in amended for stage in cell.optional.values())], store)
 
 
 def stage_key(stage: Stage) -> str:
-    """The task that builds a stage."""
+    """Return the key of the task that builds a stage."""
     return stage.folder
 
 
 def cell_key(cell: Cell) -> str:
-    """The task that records a cell."""
+    """Return the key of the task that records a cell."""
     return f"cell-{cell.hash[:20]}"
 
 
 def optional_key(cell: Cell) -> str:
-    """The task that adds its optional results to a cell's record."""
+    """Return the key of the task that adds optional results to a cell's record."""
     return f"optional-{cell.hash[:20]}"
 
 
@@ -63,12 +64,12 @@ def tasks(
     device: str,
     tracker: Tracker,
     estimator: Estimator,
-    stack: int = 1,
+    executor: Executor = SINGLE,
 ) -> list[Task]:
-    """The graph below the cells, none of which is recorded, and below the optional results of ``amended``.
+    """Return the task graph that records ``cells`` and adds the optional results of ``amended``.
 
-    Policy optimisations go ``stack`` at a time. Ready tasks go by the first cell that needs them, so that seeds complete one
-    after the other; inside a cell the one with the longest way to the end goes first.
+    Policy optimisations go as many at a time as the executor has members. Ready tasks go by the first cell that needs them, so
+    that seeds complete one after the other; inside a cell the one with the longest way to the end goes first.
     """
     stages = missing_stages(cells, amended, store)
     order = {stage.key: position for position, stage in enumerate(stages)}
@@ -76,9 +77,9 @@ def tasks(
     first = _first_cell([*cells, *(cell for cell in amended if cell.hash not in recorded_here)], order)
     tail = _longest_tail(stages, estimator)
     priorities = {stage.key: (first[stage.key], -tail[stage.key], order[stage.key]) for stage in stages}
-    single = stage_tasks(stages, store, device, priorities)
+    single = stage_tasks(stages, store, device, priorities, executor)
     return (
-        stack_tasks(single, {stage_key(stage): stage for stage in stages}, stack)
+        stack_tasks(single, {stage_key(stage): stage for stage in stages}, executor.members)
         + [
             Task(
                 key=cell_key(cell),
@@ -108,17 +109,21 @@ def tasks(
 
 
 def stage_tasks(
-    stages: Sequence[Stage], store: Path, device: str, priorities: Mapping[str, tuple[float, ...]]
+    stages: Sequence[Stage],
+    store: Path,
+    device: str,
+    priorities: Mapping[str, tuple[float, ...]],
+    executor: Executor = SINGLE,
 ) -> list[Task]:
-    """A task for each of ``stages``, with a priority by the stage's key."""
+    """Return one task per stage; ``priorities`` are given by stage key."""
     keys = {stage.key for stage in stages}
     return [
         Task(
             key=stage_key(stage),
             title=str(stage),
             function="ablations.execution.jobs:build_stage",
-            arguments=(stage, store, device, None),
-            after_oom=(stage, store, device, SMALLER),
+            arguments=(stage, store, device, executor, None),
+            after_oom=(stage, store, device, executor, SMALLER),
             needs=frozenset(stage_key(child) for child in stage.inputs.values() if child.key in keys),
             priority=priorities[stage.key],
         )
@@ -127,12 +132,13 @@ def stage_tasks(
 
 
 def longest_first(stages: Sequence[Stage], estimator: Estimator) -> dict[str, tuple[float, ...]]:
-    """Priorities by which the stage with the longest way to the end goes first."""
+    """Return priorities, by stage key, that put the stage on the longest remaining path first."""
     tail = _longest_tail(stages, estimator)
     return {stage.key: (-tail[stage.key], position) for position, stage in enumerate(stages)}
 
 
 def _first_cell(cells: Sequence[Cell], wanted: dict[str, int]) -> dict[str, int]:
+    """Return, for each wanted stage key, the position of the first cell that needs the stage."""
     first: dict[str, int] = {}
     for position, cell in enumerate(cells):
         for stage in walk(*cell.stages.values(), *cell.optional.values()):
@@ -142,9 +148,9 @@ def _first_cell(cells: Sequence[Cell], wanted: dict[str, int]) -> dict[str, int]
 
 
 def _longest_tail(stages: Sequence[Stage], estimator: Estimator) -> dict[str, float]:
-    """Seconds from a stage's start to the end of the longest chain that needs it, by the estimator's guess."""
+    """Return the estimated seconds from each stage's start to the end of the longest chain of stages that need it."""
     tail = {stage.key: 0.0 for stage in stages}
-    for stage in reversed(stages):  # inputs come first, so backwards every reader is before what it reads
+    for stage in reversed(stages):  # inputs come first in the list, so in reverse each stage precedes its inputs
         tail[stage.key] += estimator.guess(stage)
         for child in stage.inputs.values():
             if child.key in tail:
@@ -152,25 +158,28 @@ def _longest_tail(stages: Sequence[Stage], estimator: Estimator) -> dict[str, fl
     return tail
 
 
-def build_stage(stage: Stage, store: Path, device: str, micro: int | None, report: Report) -> float:
+def build_stage(stage: Stage, store: Path, device: str, executor: Executor, micro: int | None, report: Report) -> float:
     """Build one stage, with at most ``micro`` samples a forward; the seconds it took.
 
-    Raises ClaimedError where another live process builds it, `Interrupted` when this worker was asked to stop.
+    Raises:
+        ClaimedError: Another live process is building it.
+        Interrupted: This worker was asked to stop.
     """
-    materialise(stage, store, _watched(stage, store, _context(device, micro, report)))
+    alone = replace(executor, members=0)
+    materialise(stage, store, _watched(stage, store, _context(device, alone, micro, report)))
     return _seconds(stage, store)
 
 
 def build_stack(
-    stages: Sequence[Stage], store: Path, device: str, micro: int | None, report: Report
+    stages: Sequence[Stage], store: Path, device: str, executor: Executor, micro: int | None, report: Report
 ) -> list[float | Fault]:
-    """Optimise several policies at once: the seconds of each (its share), or why it has no result.
+    """Optimize several policies at once; return each one's share of the seconds, or a `Fault` if it failed.
 
     Raises:
-        Exception: Memory or disk did not suffice for all of them together.
+        Exception: Memory or disk space did not suffice for the whole group.
     """
     found: list[float | Fault] = []
-    for stage, built in zip(stages, _stacked(stages, store, device, micro, report), strict=True):
+    for stage, built in zip(stages, _stacked(stages, store, device, executor, micro, report), strict=True):
         if isinstance(built, Path):
             found.append(_seconds(stage, store))
             continue
@@ -183,42 +192,52 @@ def build_stack(
     return found
 
 
-def build_member(stage: Stage, store: Path, device: str, micro: int | None, report: Report) -> float:
+def build_member(
+    stage: Stage, store: Path, device: str, executor: Executor, micro: int | None, report: Report
+) -> float:
     """A stack of one: what `build_stage` does, by the other executor."""
-    (built,) = _stacked([stage], store, device, micro, report)
+    (built,) = _stacked([stage], store, device, executor, micro, report)
     if isinstance(built, BaseException):
         raise built
     return _seconds(stage, store)
 
 
 def _stacked(
-    stages: Sequence[Stage], store: Path, device: str, micro: int | None, report: Report
+    stages: Sequence[Stage], store: Path, device: str, executor: Executor, micro: int | None, report: Report
 ) -> list[Path | BaseException]:
     from rrpo.optimizers import stacked
 
-    context = _context(device, micro, report)
+    context = _context(device, executor, micro, report)
     return stacked.build(stages, store, context, own=lambda stage, shared: _watched(stage, store, shared))
 
 
-def _context(device: str, micro: int | None, report: Report) -> Context:
+def _context(device: str, executor: Executor, micro: int | None, report: Report) -> Context:
     often = float(os.environ.get("RRPO_CHECKPOINT_SECONDS", Context.checkpoint_seconds))
-    return Context(device=device, report=report, stop=stopping, micro=micro, wait=False, checkpoint_seconds=often)
+    return Context(
+        device=device,
+        report=report,
+        stop=stopping,
+        micro=micro,
+        executor=executor,
+        wait=False,
+        checkpoint_seconds=often,
+    )
 
 
 def _watched(stage: Stage, store: Path, context: Context) -> Context:
-    """The same, and what is measured on the way is written for the parent to show."""
+    """Return the context with a ``watch`` that writes live curves to a file, which the parent shows."""
     return replace(context, watch=curves.writer(curves.live_file(store, stage.folder)))
 
 
 def _seconds(stage: Stage, store: Path) -> float:
-    """Of a stage that is done, whose curves are no longer live."""
+    """Return the build time of a finished stage and remove its live curves."""
     curves.live_file(store, stage.folder).unlink(missing_ok=True)
     folder = stage.path(store)
     return float(json.loads((folder / MARKER).read_text())["seconds"])
 
 
 def record_cell(cell: Cell, store: Path, tracker: Tracker, report: Report) -> Record:
-    """Record a cell, all of whose stages are stored."""
+    """Record a cell whose stages are all stored."""
     scalars, files = collect(cell.stages, store)
     below = {stage.key: stage.seconds(store) or 0.0 for stage in walk(*cell.stages.values())}
     scalars["seconds"] = sum(below.values())
@@ -227,14 +246,14 @@ def record_cell(cell: Cell, store: Path, tracker: Tracker, report: Report) -> Re
 
 
 def primary_outcome(cell: Cell, scalars: Mapping[str, float], files: Mapping[str, Path]) -> float:
-    """The outcome that is tested, of a cell's files; NaN for a cell without samples."""
+    """Return the primary outcome, read from a cell's files; NaN for a cell without samples."""
     if SAMPLES_FILE not in files:
         return math.nan
     return primary().read(unrecorded(cell, files[SAMPLES_FILE].parent, scalars))
 
 
 def unrecorded(cell: Cell, folder: Path, scalars: Mapping[str, float] | None = None) -> Record:
-    """A record without a tracking store, of what a cell's stages left in ``folder``."""
+    """Return a record of a cell whose artifacts are in ``folder``, without using a tracking store."""
     return Record(
         label=cell.label,
         seed=cell.seed,
@@ -248,14 +267,14 @@ def unrecorded(cell: Cell, folder: Path, scalars: Mapping[str, float] | None = N
 
 
 def add_optional(cell: Cell, store: Path, tracker: Tracker, report: Report) -> None:
-    """Add the results of a recorded cell's optional stages, all of which are stored."""
+    """Add the results of a recorded cell's optional stages, which must all be stored."""
     scalars, files = collect(cell.optional, store)
     scalars |= {f"seconds_{role}": stage.seconds(store) or 0.0 for role, stage in cell.optional.items()}
     tracker.add_optional(cell, cell.optional, scalars, files)
 
 
 def log_of(cell: Cell, store: Path) -> str:
-    """What the tasks of one cell printed: every stage's line, and the output of those that this machine built."""
+    """Return the log of one cell: one line per stage, and the output of the stages that were built on this machine."""
     parts = []
     for stage in walk(*cell.stages.values()):
         seconds = stage.seconds(store)

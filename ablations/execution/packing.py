@@ -1,4 +1,4 @@
-"""How many tasks share a GPU, by the memory that stages of the same kind and size used before."""
+"""Choose how many tasks share a GPU, from the measured peak memory of earlier stages of the same kind and size."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from ablations.execution.estimate import Estimator
 from rrpo.pipeline.stages import Stage
 
 UNMEASURED = 4
-"""Tasks a GPU, and members of a stack, where nothing of the kind was measured: small models leave it idle between kernels."""
+"""Default tasks per GPU, and default stack size, without measurements: small models leave the GPU idle between kernels."""
 CONTEXT_MIB = 600
-"""Declared: what CUDA's context and libraries take in every process, beside torch's allocator, which is what is measured."""
+"""Assumed memory of CUDA's context and libraries per process, MiB; measurements cover torch's allocator only."""
 MARGIN = 0.1
-"""Declared: share of a GPU that is left free."""
+"""Assumed fraction of a GPU's memory that is left free."""
 
 
 def tasks_a_gpu(stages: Iterable[Stage], estimator: Estimator, gpu_mib: int | None) -> int:
-    """At least one. Any stages may meet, so each counts as the largest; ``gpu_mib`` is the GPU's memory, None: unknown.
+    """Return how many tasks fit on a GPU with ``gpu_mib`` MiB of memory (None: unknown); at least one.
 
-    Where some kinds were never measured it is `UNMEASURED` at most.
+    Any stages may run at the same time, so each is assumed to need as much memory as the largest. The result is at most
+    `UNMEASURED` if some kinds were never measured.
     """
     peaks = [estimator.device_mib(stage) for stage in stages]
     known = [peak for peak in peaks if peak is not None]
@@ -29,9 +30,10 @@ def tasks_a_gpu(stages: Iterable[Stage], estimator: Estimator, gpu_mib: int | No
 
 
 def members_a_stack(stages: Iterable[Stage], estimator: Estimator, gpu_mib: int | None, tasks: int) -> int:
-    """How many policy optimisations are stacked in each of ``tasks`` that share a GPU; at least one.
+    """Return how many policy optimizations to stack in each of the ``tasks`` that share a GPU; at least one.
 
-    Each takes what one like it took, in a stack or alone. Where some were never measured it is `UNMEASURED`.
+    Each is assumed to need as much memory as earlier ones of its size did, stacked or alone. The result is `UNMEASURED` if some
+    were never measured.
     """
     peaks = [estimator.device_mib(stage) for stage in stages]
     known = [peak for peak in peaks if peak is not None]

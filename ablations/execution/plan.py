@@ -1,4 +1,7 @@
-"""What is missing for what a command asks for. Starts nothing and imports no torch; opening the store puts it in order."""
+"""Compare a request with the runs folder and list what has to be built. Starts nothing and does not import torch.
+
+Opening the store may write to it: it applies pending updates first (`ablations.tracking.reader.Store`).
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,8 @@ from ablations.execution.jobs import missing_stages
 from ablations.execution.request import Request
 from ablations.execution.runs_folder import RunsFolder
 from ablations.parameters import distinguishing
-from ablations.stats.power_analysis import prospects
-from ablations.tracking.invocations import DEVELOPMENT, Invocation, asked, on, planned_seeds
+from ablations.stats.power_analysis import analyze_power
+from ablations.tracking.invocations import DEVELOPMENT, Invocation, on, plan_invocation, planned_seeds
 from ablations.tracking.reader import Store
 from ablations.tracking.recorder import cell_params
 from ablations.tracking.records import Record
@@ -23,40 +26,40 @@ from rrpo.pipeline.claims import Claims
 from rrpo.pipeline.stages import Stage
 
 WORLDS = ("world.seed", "profile.world.seed")
-"""Parameter of a record that tells worlds of one profile apart; the second, of older records."""
+"""Parameter of a record that holds the world's seed: current name, then the name in older records."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What of a request is done, and what is to build."""
+    """The state of a request: which cells are complete, and which stages have to be built."""
 
     request: Request
-    """What was asked for."""
+    """The checked options."""
     done: dict[str, Record]
-    """Cell hash -> record of the grid's cells that are complete, those not asked for included."""
+    """Cell hash -> record, of all complete cells of the grid, including those outside the request."""
     lost: dict[str, Lost]
-    """Cell hash -> why the cell's last run failed, of those that are not complete."""
+    """Cell hash -> why its last run failed, of cells that are not complete."""
     stages: list[Stage]
     """Distinct stages to build, inputs first."""
     invocations: Sequence[Invocation] = ()
-    """What this grid was asked for so far on this profile, in this world and of this kind of seeds, oldest first."""
+    """Earlier invocations of this grid with the same profile, world and kind of seeds (development or not), oldest first."""
 
     @property
     def kept_back(self) -> list[Cell]:
-        """Cells that diverged or met a bug before, and are run again only on request."""
+        """Cells that diverged or hit a bug before and are only run again with ``--retry failed``."""
         if self.request.retry_failed:
             return []
         return [c for c in self.request.own if c.hash in self.lost and not self.lost[c.hash].again]
 
     @property
     def todo(self) -> list[Cell]:
-        """Cells to run, in order."""
+        """Cells to run, in execution order."""
         not_now = {cell.hash for cell in self.kept_back} | self.done.keys()
         return [cell for cell in self.request.own if cell.hash not in not_now]
 
     @property
     def amended(self) -> list[Cell]:
-        """Cells whose records lack results that an installed optional package can give, those to run among them."""
+        """Cells that lack results of installed optional packages, including cells that are still to run."""
         there = {key: record.optional for key, record in self.done.items()}
         kept_back = {cell.hash for cell in self.kept_back}
         mine = (cell for cell in self.request.own if cell.hash not in kept_back)
@@ -64,11 +67,11 @@ class Plan:
 
     @property
     def records(self) -> list[Record]:
-        """Records of the cells asked for that are complete."""
+        """Records of the requested cells that are complete."""
         return [self.done[cell.hash] for cell in self.request.cells if cell.hash in self.done]
 
     def states(self) -> dict[str, str]:
-        """Cell hash -> state and reason: done, missing, failed (why), stale (what changed), at work elsewhere (where)."""
+        """Return cell hash -> state: done, missing, failed (why), stale (what changed) or at work (the building process)."""
         request = self.request
         older = {(r.label, r.seed, r.profile, _world(r)): r for r in self.done.values()}
         owners = _owners(request.folder, request.cells)
@@ -90,25 +93,27 @@ class Plan:
         return found
 
     def rows(self) -> list[str]:
-        """Every cell with its state, for people."""
+        """Return one readable line per cell with its state."""
         states = self.states()
         return [f"  {cell.name:<24} {cell.hash[:8]}  {states[cell.hash]}" for cell in self.request.cells]
 
     def arms(self) -> list[str]:
-        """What tells each arm from most others."""
+        """Return one readable line per arm with the settings in which it differs from most other arms."""
         first = {cell.label: cell for cell in reversed(self.request.cells)}
         found = distinguishing({label: cell_params(first[label]) for label in self.request.arms})
         rows = [f"  {label:<24} {row}" for label, row in found.items()]
-        return ["the arms differ in (left out: what most of them have):", *rows] if rows else []
+        return ["the arms differ in (values that most of them share are left out):", *rows] if rows else []
 
     def prospects(self) -> list[str]:
-        """What the seeds planned in all can show."""
+        """Return the power analysis of all seeds planned so far, as readable lines."""
         request = self.request
-        seeds = planned_seeds([*self.invocations, asked(request.cells)], request.declared) or [len(request.seeds)]
-        return prospects({*request.arms, *request.declared}, seeds[-1])
+        seeds = planned_seeds([*self.invocations, plan_invocation(request.cells)], request.declared) or [
+            len(request.seeds)
+        ]
+        return analyze_power({*request.arms, *request.declared}, seeds[-1])
 
     def lines(self, estimator: Estimator, *, cells: bool = True) -> list[str]:
-        """The plan for people: every cell (or none), the stages to build, the time."""
+        """Return the plan as readable lines: the cells (unless ``cells`` is false), the stages to build, time and disk space."""
         request, todo = self.request, self.todo
         kinds = Counter(stage.name for stage in self.stages)
         stages = ", ".join(f"{count} x {name}" for name, count in kinds.items()) or "none"
@@ -131,12 +136,12 @@ class Plan:
 
 
 def _world(record: Record) -> str | None:
-    """The seed of a record's world, as text."""
+    """Return the seed of a record's world as text, None if it is not recorded."""
     return next((record.params[name] for name in WORLDS if name in record.params), None)
 
 
 def _change(before: Record, cell: Cell) -> str:
-    """What tells a complete record of the same name from the cell that is asked for."""
+    """Describe how a requested cell differs from a complete record with the same name."""
     then, now = before.config, cell.params()
     names = sorted(key for key in then.keys() | now.keys() if then.get(key) != now.get(key))
     if not names:
@@ -146,7 +151,7 @@ def _change(before: Record, cell: Cell) -> str:
 
 
 def _owners(folder: RunsFolder, cells: Sequence[Cell]) -> dict[str, str]:
-    """Cell hash -> the live process that builds one of its own stages."""
+    """Return cell hash -> the live process that is building one of the cell's own stages."""
     owners = Claims(folder.claims).holders()
     if not owners:
         return {}
@@ -165,7 +170,7 @@ def _invocations(store: Store, request: Request) -> list[Invocation]:
 
 
 def make(request: Request) -> Plan:
-    """Compare a request with what is stored."""
+    """Compare a request with the runs folder."""
     plan = Plan(request, {}, {}, [])
     if request.folder.exists:
         store = Store(request.folder)

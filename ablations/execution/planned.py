@@ -1,4 +1,4 @@
-"""The cells that a grid's invocations planned, stored on disk so that `ablations.status` needs no code of the grid."""
+"""Store the planned cells of a grid on disk, so that `ablations.status` does not need the grid's code."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class PlannedCell:
     name: str
     """``arm/seed``."""
     hash: str
-    """Identity of the result."""
+    """Cell hash, the identity of the result."""
     stages: tuple[tuple[str, str], ...]
-    """(folder's name, log's name) of every stage below it, inputs first."""
+    """(folder name, log name) of every stage that the cell depends on, inputs first."""
     profile: str = ""
-    """Name of the size of world and models; empty where an older version wrote it."""
+    """Name of the profile; empty if an older version wrote the entry."""
     world: int = 0
-    """The world's seed."""
+    """Seed of the world."""
 
 
 def write_plan(folder: RunsFolder, grid: str, cells: Sequence[Cell]) -> None:
-    """Add what is planned, in one step; on the same profile and world it takes the place of what had the same name."""
+    """Add cells to the grid's plan atomically; they replace cells with the same name, profile and world."""
     planned = [PlannedCell(c.name, c.hash, _stages(c), c.profile.name, c.profile.world.seed) for c in cells]
     names = {(cell.name, profile, cell.world) for cell in planned for profile in (cell.profile, "")}
     path = _path(folder, grid)
@@ -49,7 +49,10 @@ def _stages(cell: Cell) -> tuple[tuple[str, str], ...]:
 
 
 def read_plan(folder: RunsFolder, grid: str) -> list[PlannedCell]:
-    """The cells that any invocation planned, each name once a profile, the newest last; none before the first."""
+    """Return the cells that any invocation planned, newest last; empty before the first invocation.
+
+    Each name occurs once per profile and world.
+    """
     path = _path(folder, grid)
     if not path.is_file():
         return []

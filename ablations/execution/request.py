@@ -1,4 +1,4 @@
-"""What a command asks for, checked: grid, arms, seeds, device, launcher. Writes nothing and imports no torch."""
+"""Check a command's options (grid, arms, seeds, device, ...) and make its cells. Writes nothing and does not import torch."""
 
 from __future__ import annotations
 
@@ -12,65 +12,69 @@ from ablations.execution import environment, launchers, packing, stacking
 from ablations.execution.estimate import Estimator
 from ablations.execution.launchers import Launcher
 from ablations.execution.runs_folder import RunsFolder, check
-from ablations.execution.test_sets import read_tests
+from ablations.execution.test_sets import part_of, read_tests, told, training_entries, with_encoder
 from ablations.exported import read_arms
 from ablations.grids import GRIDS, product, scale_batches
 from ablations.grids import arms as named_arms
 from rrpo.corpus.config import ManifestConfig
+from rrpo.cosyvoice.config import Source
+from rrpo.identity import content_hash
 from rrpo.judges.protocol import JUDGES
 from rrpo.pipeline import world
 from rrpo.pipeline.cell import Cell
+from rrpo.pipeline.dataflow import SFT
+from rrpo.pipeline.executor import PRECISIONS, SINGLE, Executor
 from rrpo.pipeline.stages import walk
 from rrpo.profiles import PROFILES, Profile, in_world
 from rrpo.settings import assignments, changed, check_used, differences
 
 PROMPTS = ("rl", "eval")
-"""What takes a manifest of prompts, without audio."""
+"""Splits whose manifests hold prompts, without audio."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One command: these cells, with this, there."""
+    """The checked options of one command."""
 
     grid: str
-    """Name of grid and experiment."""
+    """Name of the grid and of its MLflow experiment."""
     cells: tuple[Cell, ...]
-    """Seed by seed over all arms."""
+    """All arms of the first seed, then of the next, and so on."""
     device: str
     """``cpu`` or ``cuda``."""
     workers: int
-    """Processes."""
+    """Maximum number of tasks at a time."""
     folder: RunsFolder
-    """Where everything lies."""
+    """The runs folder."""
     retry_failed: bool = False
-    """Whether cells that diverged or met a bug are run again."""
+    """Whether to run cells again that diverged or hit a bug."""
     fail_fast: bool = False
-    """Whether the first failure ends the run."""
+    """Whether to stop at the first failure."""
     launcher: Launcher = field(default_factory=Launcher)
     """Where tasks run."""
     declared: tuple[str, ...] = ()
-    """Labels of the whole grid, those not asked for included."""
+    """Labels of all arms of the grid, including those outside the request."""
     settings: tuple[str, ...] = ()
     """What ``--set`` changed of the profile, with the value before, for people."""
-    stack: int = 1
-    """Cells whose policies are optimised at once in one process; 1: singly."""
+    executor: Executor = SINGLE
+    """How policy optimisations are computed."""
     shard: tuple[int, int] = (1, 1)
-    """(i, n): only every n-th cell, from the i-th on, is run by this command."""
+    """(i, n): this command runs only every n-th cell, starting with the i-th."""
 
     @property
     def own(self) -> tuple[Cell, ...]:
-        """The shard's cells."""
+        """Cells of the shard."""
         place, count = self.shard
         return self.cells[place - 1 :: count]
 
     @property
     def arms(self) -> list[str]:
-        """Labels in the grid's order."""
+        """Labels of the requested arms, in the grid's order."""
         return list(dict.fromkeys(cell.label for cell in self.cells))
 
     @property
     def seeds(self) -> list[int]:
-        """Seeds in order."""
+        """Requested seeds, ascending."""
         return sorted({cell.seed for cell in self.cells})
 
 
@@ -86,6 +90,11 @@ def request(
     device: str = "auto",
     workers: int | None = None,
     batch_scale: int = 1,
+    encoder: Path | None = None,
+    tune_encoder: bool = False,
+    model: Path | None = None,
+    train: str | None = None,
+    folds: int | None = None,
     manifests: Sequence[str] = (),
     tests: Sequence[str] = (),
     retry: str | None = None,
@@ -96,39 +105,55 @@ def request(
     gpus_per_task: float | None = None,
     slurm: Sequence[str] = (),
     stack: str = "1",
+    precision: str = PRECISIONS[0],
+    deterministic: bool = False,
     shard: str = "1/1",
     runs_dir: Path = Path("runs"),
 ) -> Request:
     """Check a command's options and make its cells.
 
-    Raises InputError for the first option that makes no sense.
+    Raises:
+        InputError: An option is invalid.
     """
     chosen = GRIDS[choose("grid", grid, GRIDS)]
     size = sized(chosen.profile if profile is None else profile, world_seed)
     size = scale_batches(size, positive("--batch-scale", batch_scale))
+    if size.cosyvoice is not None:
+        files = (None if path is None else Source.of(Path(path)) for path in (model, train))
+        size, train = replace(size, cosyvoice=replace(size.cosyvoice, model=next(files), corpus=next(files))), None
     values = assignments(settings)
     given, size = size, changed(size, values)
-    size = replace(size, manifests=_manifests(manifests, size))
-    size = replace(size, tests=read_tests(tests, size))
-    planned = positive("--seeds", chosen.seeds if seeds is None else seeds)
+    if encoder is not None:
+        size = with_encoder(size, encoder, tuned=tune_encoder)
+    default = chosen.seeds if folds is None else folds
+    planned = positive("--seeds", default if seeds is None else seeds)
     first = _not_negative("--first-seed", chosen.first_seed if first_seed is None else first_seed)
-    cells = chosen.cells(size, range(first, first + planned))
+    own = _with_data(size, range(first, first + planned), train, folds, manifests, tests)
+    cells = [cell for one, of in own for cell in chosen.cells(one, of)]
     check_used(given, values, lambda other: (s for cell in chosen.cells(other, [first]) for s in cell.all_stages))
     declared = tuple(dict.fromkeys(cell.label for cell in cells))
     if arms is not None:
         others = named_arms() | read_arms(runs_dir)
-        cells += product(
-            {name: arm for name, arm in others.items() if name not in declared}, size, range(first, first + planned)
-        )
+        added = {name: arm for name, arm in others.items() if name not in declared}
+        cells += [cell for one, of in own for cell in product(added, one, of)]
         known = list(dict.fromkeys(cell.label for cell in cells))
         wanted = [choose(f"arm in grid {grid}", name.strip(), known) for name in arms.split(",")]
         cells = sorted((cell for cell in cells if cell.label in wanted), key=lambda cell: cell.seed)
-    _check_emotions(cells, size)
+    if encoder is not None and any(cell.policy for cell in cells):
+        raise InputError(
+            "a reward model of waveforms cannot reward a policy whose codec makes log-mel frames",
+            got=f"--encoder {encoder} with the grid {grid}",
+            fix="use --grid rm, which trains and compares reward models alone",
+        )
+    for one, _ in own:
+        _check_emotions([cell for cell in cells if cell.profile is one], one)
+    size = own[0][0]
     machine = environment.resolve_device(device, elsewhere=launcher != "local")
     folder = check(runs_dir)
     packed = _packed(cells, folder, gpus_per_task, workers, launcher) if machine == "cuda" else packing.UNMEASURED
     where = launchers.checked(launcher, address, cpus_per_task, gpus_per_task, slurm, machine, packed)
     count = worker_count(workers, machine, packed)
+    members = stacking.size(stack, machine, cells, folder.root, *_shared(count))
     if retry is not None:
         choose("set of cells to --retry", retry, ("failed",))
     return Request(
@@ -142,13 +167,13 @@ def request(
         launcher=where,
         declared=declared,
         settings=tuple(f"{key} = {new} (was {old})" for key, (old, new) in differences(given, size).items()),
-        stack=stacking.size(stack, machine, cells, folder.root, *_shared(count)),
+        executor=Executor(members, _precision(precision, machine), deterministic),
         shard=_shard(shard, len(cells)),
     )
 
 
 def sized(profile: str, world_seed: int) -> Profile:
-    """A profile by its name, in the world of that seed. Raises InputError where there is none."""
+    """Return a profile by name, in the world with that seed. Raise InputError if either is invalid."""
     return in_world(PROFILES[choose("profile", profile, PROFILES)], _not_negative("--world", world_seed))
 
 
@@ -167,8 +192,43 @@ def _shard(text: str, cells: int) -> tuple[int, int]:
     return int(place), int(count)
 
 
+def _with_data(
+    profile: Profile,
+    seeds: range,
+    train: str | None,
+    folds: int | None,
+    manifests: Sequence[str],
+    tests: Sequence[str],
+) -> list[tuple[Profile, Sequence[int]]]:
+    """The profile with the user's data, and the seeds that it is run on; of several folds each with one seed.
+
+    With ``folds`` the seeds take the folds of the corpus ``train`` in turn, and its test set is the fold's.
+    """
+    if folds is None:
+        given = [*(training_entries(train) if train else ()), *manifests]
+        with_data = replace(profile, manifests=_manifests(given, profile))
+        return [(replace(with_data, tests=read_tests(tests, with_data)), seeds)]
+    if train is None or len(seeds) > positive("--folds", folds):
+        raise InputError(
+            "--folds divides the corpus of --train, one fold a seed",
+            got=f"--folds {folds}, {len(seeds)} seeds, " + (f"--train {train}" if train else "no --train"),
+            fix="give --train CORPUS and at most as many seeds as folds",
+        )
+    found = []
+    for k, seed in enumerate(seeds, 1):
+        fold = f"{train.removesuffix('.jsonl')}.fold{k}"
+        own = [f"{Path(train).name}={part_of(fold, 'test')}" if test == train else test for test in tests]
+        ((one, _),) = _with_data(profile, range(seed, seed + 1), fold, None, manifests, own)
+        found.append((one, [seed]))
+    pooled = content_hash([Cell(label="", arm=SFT, seed=0, profile=one).world_hash for one, _ in found])[:16]
+    return [(replace(one, pooled=pooled), of) for one, of in found]
+
+
 def _manifests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestConfig]:
-    """``SPLIT=PATH`` each: every line and sound checked, then what the splits must not share and must have in common."""
+    """Read manifests given as ``SPLIT=PATH``.
+
+    Check every line and audio file, then across splits: what they must not share, and what they must have in common.
+    """
     if not entries:
         return {}
     from rrpo.corpus.intake import check_apart, check_manifest, check_speakable, classes
@@ -181,9 +241,9 @@ def _manifests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestCo
         choose("split for --manifest SPLIT=PATH", name, [*profile.sizes, *own, "annotated", *PROMPTS])
         if name in paths:
             raise InputError(
-                "a split has one manifest",
+                "a split takes one manifest",
                 got=f"{name}={paths[name]} and {name}={path}",
-                fix="put all lines into one file",
+                fix="merge the files into one",
             )
         paths[name] = Path(path)
     audio = profile.world.audio
@@ -194,7 +254,8 @@ def _manifests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestCo
         }
         brought = classes(lines, profile.world.emotions, world.LEARNT)
         configs = {
-            name: check_manifest(path, lines[name], None if name in PROMPTS else audio) for name, path in paths.items()
+            name: check_manifest(path, lines[name], None if name in PROMPTS else audio, tell=told(path))
+            for name, path in paths.items()
         }
         check_apart({name: lines[name] for name in lines if name not in PROMPTS}, world.heard_by)
         asked = [name for name in ("sft", *PROMPTS) if name in lines]
@@ -206,28 +267,28 @@ def _manifests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestCo
             check_speakable(name, lines[name], learnt)
     except ManifestError as error:
         raise InputError(
-            str(error), got=" ".join(entries), fix="mend the manifest or the file it names; nothing was written"
+            str(error), got=" ".join(entries), fix="correct the manifest or the file it names; nothing was written"
         ) from None
     return {name: replace(config, emotions=brought) for name, config in configs.items()}
 
 
 def _check_emotions(cells: Sequence[Cell], profile: Profile) -> None:
-    """Refuses cells that need rendered speech of emotions that only the user's manifests have."""
+    """Raise InputError if a cell needs rendered speech of an emotion that occurs only in the user's manifests."""
     lacking = world.rendered_below(profile, *(stage for cell in cells for stage in cell.stages.values()))
     if lacking:
         other = ", ".join(sorted(set(profile.emotions) - set(profile.world.emotions)))
         raise InputError(
-            f"these splits would be rendered, and the renderer has no emotion {other}: {', '.join(lacking)}",
+            f"these splits would have to be rendered, but the renderer has no emotion {other}: {', '.join(lacking)}",
             got=f"manifests for {', '.join(profile.manifests)} with the emotions {', '.join(profile.emotions)}",
-            fix="correct a mistyped label; or give a --manifest for each of these splits too; or ask for less: --grid rm "
-            "trains no policy, and without its arm oracle (--arms) it needs rm_pretrain, annotated and rm_valid alone",
+            fix="correct a mistyped label; or give a --manifest for each of these splits; or run a smaller grid: --grid rm "
+            "trains no policy, and without its arm oracle (--arms) it needs only rm_pretrain, annotated and rm_valid",
         )
 
 
 def _packed(
     cells: Sequence[Cell], folder: RunsFolder, gpus_per_task: float | None, workers: int | None, launcher: str
 ) -> int:
-    """Tasks a GPU, where an option does not decide it."""
+    """Return the number of tasks per GPU; the default if an option sets the number of tasks."""
     if (workers if launcher == "local" else gpus_per_task) is not None:
         return packing.UNMEASURED
     stages = walk(*(stage for cell in cells for stage in cell.stages.values()))
@@ -235,18 +296,26 @@ def _packed(
     return packing.tasks_a_gpu(stages, Estimator(folder.root, "cuda"), smallest)
 
 
+def _precision(name: str, machine: str) -> str:
+    if choose("--precision", name, PRECISIONS) == "tf32" and machine != "cuda":
+        raise InputError(
+            "TF32 is a GPU's", got=f"--precision tf32 on {machine}", fix="leave it out, or use --device cuda"
+        )
+    return name
+
+
 def _shared(workers: int) -> tuple[int | None, int]:
-    """MiB of the smallest GPU, if there is one, and how many of the workers share it."""
+    """Return the memory of the smallest GPU in MiB (None without a GPU), and the number of workers that share it."""
     gpus = environment.gpus()
     return min(gpus.values(), default=None), -(-workers // max(1, len(gpus)))
 
 
 def worker_count(asked: int | None, device: str, packed: int = packing.UNMEASURED) -> int:
-    """The number of ``--workers``, or else `default_workers`. Raises InputError for a number that is not positive."""
+    """Return the number of ``--workers``, or `default_workers` if it is None. Raise InputError if it is not positive."""
     return default_workers(device, packed) if asked is None else positive("--workers", asked)
 
 
 def default_workers(device: str, packed: int = packing.UNMEASURED) -> int:
-    """One worker a CPU that this process may use; on GPUs at most ``packed`` each."""
+    """Return one worker per CPU available to this process; on ``cuda`` at most ``packed`` per GPU."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cpus, packed * max(1, len(environment.gpus()))) if device == "cuda" else cpus

@@ -1,4 +1,4 @@
-"""Run a plan: store and parent run first, then the tasks on workers, tables as seeds complete, summaries of arms."""
+"""Run a plan: create the store and the invocation's run, run the tasks, and print a table whenever a seed completes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from ablations.execution import environment, jobs, launchers
-from ablations.execution.estimate import Estimator, duration
+from ablations.execution.estimate import Estimator
 from ablations.execution.failures import Lost
 from ablations.execution.launchers.pool import Pool
 from ablations.execution.plan import Plan
@@ -21,6 +21,7 @@ from ablations.execution.planned import write_plan
 from ablations.execution.progress_display import LINES, Display
 from ablations.execution.request import Request
 from ablations.execution.scheduler import Failure, Scheduler, Task
+from ablations.execution.time_left import TimeLeft
 from ablations.rendering.sheet import Sheet, show
 from ablations.rendering.summary import table
 from ablations.stats.contrasts import apply, overall
@@ -32,11 +33,10 @@ from ablations.tracking.curves import Follower
 from ablations.tracking.reader import Store
 from ablations.tracking.recorder import Tracker
 from rrpo.pipeline.cell import Cell
-from rrpo.pipeline.stages import Stage
 
 ShowTable = Callable[[Sheet, Console, str], None]
 LOOK = 1.0
-"""Seconds between two looks for room on a full disk, at the end of a run."""
+"""Seconds between checks for free disk space at the end of a run."""
 
 
 @dataclass(frozen=True)
@@ -44,19 +44,19 @@ class Outcome:
     """How an invocation ended."""
 
     cells: int
-    """Cells asked for."""
+    """Number of requested cells."""
     done: int
-    """Of them, complete now."""
+    """Number of requested cells that are complete now."""
     failures: dict[str, str]
     """Cell name -> reason."""
     stopped: bool
     """Whether Ctrl-C ended it."""
     table: Sheet | None
-    """The result so far, None when there is none."""
+    """Results so far; None if there are none."""
     ui_command: str
-    """Opens MLflow, and where the grid's charts are."""
+    """Command that opens MLflow, with the address of the grid's charts."""
     waiting: str = ""
-    """What the tracking store has not taken yet, and why; empty when it has all."""
+    """What still waits for the tracking store, and why; empty if nothing does."""
 
     @property
     def status(self) -> int:
@@ -65,16 +65,16 @@ class Outcome:
 
 
 def run_plan(plan: Plan, estimator: Estimator, console: Console, show_table: ShowTable, mode: str = LINES) -> Outcome:
-    """Run what a plan says is missing; nothing is written when nothing is. ``mode`` as of `Display`."""
+    """Run the missing cells of a plan; write nothing if none are missing. ``mode`` is a mode of `Display`."""
     request = plan.request
     failures: dict[str, str] = {}
     stopped, waiting = False, ""
-    kept_back = {c.name: f"{plan.lost[c.hash]} (before; run again by --retry failed)" for c in plan.kept_back}
+    kept_back = {c.name: f"{plan.lost[c.hash]} (earlier; run it again with --retry failed)" for c in plan.kept_back}
     if plan.todo or plan.amended:
         pool = launchers.start(request.launcher, request.workers, request.folder.logs / request.launcher.name)
         recorder.create(request.folder, request.grid, request.declared or request.arms)
         tracker = _start(plan)
-        with contextlib.suppress(OSError):  # for `ablations.status` alone
+        with contextlib.suppress(OSError):  # only `ablations.status` reads it
             write_plan(request.folder, request.grid, request.cells)
         grid_run = GridRun(plan, estimator, console, tracker, show_table, mode)
         try:
@@ -86,7 +86,7 @@ def run_plan(plan: Plan, estimator: Estimator, console: Console, show_table: Sho
         waiting = tracker.waiting()
         try:
             plan = replan(request)
-        except UnavailableError:  # what this invocation knows
+        except UnavailableError:  # fall back on what this invocation recorded itself
             plan = replace(plan, done=plan.done | {r.cell_hash: r for r in grid_run.records})
     found = plan.records
     done = len({cell.hash for cell in request.own} & plan.done.keys())
@@ -96,7 +96,7 @@ def run_plan(plan: Plan, estimator: Estimator, console: Console, show_table: Sho
 
 
 def _how_to_open(request: Request) -> str:
-    """The command that opens MLflow, and the address of the grid's charts."""
+    """Return the command that opens MLflow and the address of the grid's charts."""
     try:
         experiment = Store(request.folder).experiment_id(request.grid)
     except UnavailableError:
@@ -108,7 +108,7 @@ def _start(plan: Plan) -> Tracker:
     request = plan.request
     first = Tracker(request.folder, request.grid, environment.git_state(), environment.describe(request.device))
     params = {"device": request.device, "workers": str(request.workers), "launcher": request.launcher.name}
-    params["stack"] = str(request.stack)
+    params["executor"] = str(request.executor) or "single"
     params |= {"set": "; ".join(request.settings)} if request.settings else {}
     return first.start_invocation(request.cells, params)
 
@@ -122,20 +122,20 @@ def _planned(cells: Sequence[Cell]) -> dict[str, int]:
 
 @dataclass
 class GridRun:
-    """The scheduler's observer: drives the display, shows curves in MLflow, prints a table as each seed completes."""
+    """The scheduler's observer: updates the display, logs curves to MLflow, and prints a table when a seed completes."""
 
     plan: Plan
     """What to run."""
     estimator: Estimator
-    """Learns as stages finish."""
+    """Updated with the durations of finished stages."""
     console: Console
     """Where to print."""
     tracker: Tracker
-    """Writes MLflow."""
+    """Records to MLflow."""
     show_table: ShowTable
     """Prints a table."""
     mode: str = LINES
-    """How much is said, as of `Display`."""
+    """Output mode, as in `Display`."""
     failures: dict[str, str] = field(default_factory=dict)
     """Cell name -> reason."""
 
@@ -145,8 +145,17 @@ class GridRun:
         self._amending = {jobs.optional_key(cell) for cell in self.plan.amended}
         self._owners = {jobs.stage_key(stage): cell for cell in self.plan.todo for stage in cell.stages.values()}
         self._curves = Follower(request.folder.root)
-        self._stages: dict[str, Stage] = {jobs.stage_key(stage): stage for stage in self.plan.stages}
-        self._running: dict[str, float] = {}
+        self._graph = jobs.tasks(
+            self.plan.todo,
+            self.plan.amended,
+            request.folder.root,
+            request.device,
+            self.tracker,
+            self.estimator,
+            request.executor,
+        )
+        stages = {jobs.stage_key(stage): stage for stage in self.plan.stages}
+        self._left = TimeLeft(self._graph, stages, self.estimator, request.workers)
         done = self.plan.done.keys()
         self._open = {seed: {c.hash for c in request.cells if c.seed == seed} - done for seed in request.seeds}
         self.records = self.plan.records
@@ -155,7 +164,7 @@ class GridRun:
             self.console,
             len(request.own),
             len(request.own) - len(self.plan.todo),
-            self.remaining,
+            self._left.__str__,
             mode=self.mode,
             arms=lambda: self._arms,
         )
@@ -163,65 +172,38 @@ class GridRun:
     def run(self, pool: Pool) -> None:
         """Run all tasks."""
         request = self.plan.request
-        graph = jobs.tasks(
-            self.plan.todo,
-            self.plan.amended,
-            request.folder.root,
-            request.device,
-            self.tracker,
-            self.estimator,
-            request.stack,
-        )
         with self._display:
-            Scheduler(graph, pool, request.folder.logs, self, fail_fast=request.fail_fast).run()
+            Scheduler(self._graph, pool, request.folder.logs, self, fail_fast=request.fail_fast).run()
 
     def close(self, status: str) -> None:
-        """End the invocation's run; unless Ctrl-C ended it, this waits for the room that records need."""
+        """End the invocation's run. If a full disk holds up records, wait for free space, unless Ctrl-C stopped the run."""
         self.tracker.end_invocation(status)
         why = self.tracker.held_up()
         if why and status == "KILLED":
-            self.said(
-                f"NOT WRITTEN, the disk is full: {why}. Cells that failed count as missing and will be run again."
-            )
+            self.said(f"NOT WRITTEN, the disk is full: {why}. Failed cells count as missing and will be run again.")
         elif why:
-            self.said(f"PAUSED: the disk is full, which holds up {why}. Free some space and the run ends by itself.")
+            self.said(f"PAUSED: the disk is full, which holds up {why}. Free some space, and the run ends by itself.")
             while self.tracker.held_up():
                 time.sleep(LOOK)
 
-    def remaining(self) -> str:
-        """The time left in words."""
-        if not self._stages:
-            return "0 s"
-        seconds, unknown = self.estimator.total(self._stages.values())
-        if unknown == len(self._stages):
-            return "unknown"
-        now = time.monotonic()
-        for key, start in self._running.items():
-            known = self.estimator.seconds(self._stages[key])
-            seconds -= min(now - start, known) if known is not None else 0.0
-        text = duration(max(0.0, seconds) / self.plan.request.workers)
-        return f"more than {text}" if unknown else f"about {text}"
-
     def started(self, slot: int, task: Task) -> None:
         """Scheduler's event."""
-        if task.key in self._stages:
-            self._running[task.key] = time.monotonic()
-            self._curves.restart(task.key)
+        self._left.started(task.key)
+        self._curves.restart(task.key)
         self._display.started(slot, task)
 
     def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
         """Scheduler's event."""
+        self._left.progressed(task.key, done, total)
         self._display.progressed(slot, task, done, total)
         if self._curves.due():
-            for key in self._running.keys() & self._owners.keys():
+            for key in self._left.running.keys() & self._owners.keys():
                 if points := self._curves.new(key):
                     self.tracker.show_cell(self._owners[key], points)
 
     def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
         """Scheduler's event: learn what the stage took, or take the cell's record in."""
-        if stage := self._stages.pop(task.key, None):
-            self._running.pop(task.key, None)
-            self.estimator.learn(stage, float(result))
+        self._left.ended(task.key, result)
         self._display.finished(slot, task, result, seconds)
         if cell := self._cells.get(task.key):
             self.records.append(result)
@@ -230,21 +212,20 @@ class GridRun:
 
     def retried(self, slot: int | None, task: Task, failure: Failure) -> None:
         """Scheduler's event."""
-        self._running.pop(task.key, None)
+        self._left.stopped(task.key)
         self._display.retried(slot, task, failure)
 
     def said(self, text: str) -> None:
-        """Scheduler's event."""
+        """Handle the scheduler's event of the same name."""
         self._display.said(text)
 
     def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
         """Scheduler's event: note which cell is lost, and keep the log in MLflow."""
-        self._stages.pop(task.key, None)
-        self._running.pop(task.key, None)
+        self._left.ended(task.key)
         self._display.failed(slot, task, failure)
         if task.key in self._amending:
             self.said(
-                f"{task.title}: not added ({failure.cause}: {failure.message}); the record is complete without them"
+                f"{task.title}: not added ({failure.cause}: {failure.message}); the cell's record is complete without them"
             )
         if cell := self._cells.get(task.key):
             reason = failure.message if failure.cause == task.title else f"{failure.cause}: {failure.message}"
@@ -253,7 +234,7 @@ class GridRun:
             self.tracker.record_failure(cell, Lost(failure.kind, reason), log)
 
     def _so_far(self) -> list[tuple[str, str, str]]:
-        """The primary outcome of every arm over the seeds that are there: estimates, for the eye alone."""
+        """Return (arm, n, primary outcome) rows over the recorded seeds, as interim estimates for the live display."""
         if not self._display.live:
             return []
         outcome = primary()
@@ -266,9 +247,9 @@ class GridRun:
         ]
 
     def _close_cell(self, cell: Cell) -> None:
-        """When all cells of a seed are recorded: the spread over seeds for planning, and a table of estimates.
+        """Mark a cell as recorded. If its seed is now complete, log the spread over seeds and print a table of estimates.
 
-        A seed with cells that failed, or that are another shard's, is not complete.
+        A seed with failed cells, or with cells in another shard, is not complete.
         """
         self._open[cell.seed].discard(cell.hash)
         if self._open[cell.seed]:

@@ -1,18 +1,19 @@
-"""The runs folder: one relocatable place for stages, logs, the MLflow store and its artifacts.
+"""The runs folder: one relocatable folder for stages, logs, the MLflow store and its artifacts.
 
-    runs/rrpo-runs.json   the marker: format and the absolute path at the last opening
+    runs/rrpo-runs.json   the marker: format, and the folder's absolute path when it was last opened
     runs/mlflow.db        the tracking store
-    runs/artifacts/       MLflow's artifacts, one folder a grid
+    runs/artifacts/       MLflow's artifacts, one folder per grid
     runs/stages/          results by content hash
-    runs/logs/            one log a task
-    runs/outbox/          records that the tracking store has not taken yet
+    runs/logs/            one log per task
+    runs/outbox/          records that the tracking store has not accepted yet
     runs/cache/           artifacts fetched from an MLflow server
 
-With ``MLFLOW_TRACKING_URI`` set to an MLflow server's address, that server takes the place of ``mlflow.db`` and
-``artifacts/``; all else stays here.
+If ``MLFLOW_TRACKING_URI`` is set to an MLflow server's address, that server replaces ``mlflow.db`` and ``artifacts/``; everything
+else stays here.
 
-MLflow writes absolute artifact paths into its store, so a folder that was moved or copied, or that is mounted elsewhere, has
-them rewritten here when it is next opened. Two mounts may be at work at once, so nothing here goes by such a path: see `here`.
+MLflow writes absolute artifact paths into its store. `RunsFolder.relocate` rewrites them when a folder is opened that was moved,
+copied or mounted elsewhere. Two mounts of one folder may be in use at once, so never use a stored path directly: see
+`RunsFolder.here`.
 """
 
 from __future__ import annotations
@@ -34,52 +35,52 @@ from ablations.errors import InputError
 MARKER = "rrpo-runs.json"
 FORMAT = 1
 RESULTS = ("stages", "checkpoints", "claims", "progress")
-"""Folders that `rrpo.train` makes."""
+"""Folders that `rrpo.train` creates."""
 SERVER = "MLFLOW_TRACKING_URI"
-"""The environment's word for an MLflow server to record on."""
+"""Environment variable with the address of an MLflow server to record to."""
 RESERVED = frozenset("?#%")
-"""Characters with a meaning of their own in the addresses of sqlite, SQLAlchemy and MLflow, which share no way to quote them."""
+"""Characters not allowed in the path: they are special in SQLite, SQLAlchemy and MLflow URIs, which have no common quoting."""
 ROOM = 16 * 2**20
-"""Bytes that a new folder asks of the disk: MLflow's empty store takes about 1 MiB, and breaks off half way without room."""
+"""Free bytes required for a new folder: MLflow's empty store takes about 1 MiB, and its creation fails halfway without space."""
 UI_ADDRESS = "http://127.0.0.1:5000"
-"""Where `mlflow ui` listens when it is told nothing else."""
+"""Default address of `mlflow ui`."""
 
 
 @dataclass(frozen=True)
 class RunsFolder:
-    """Paths of one runs folder; make one by `check`, which writes nothing."""
+    """Paths of one runs folder. Create instances with `check`, which writes nothing."""
 
     root: Path
-    """Absolute."""
+    """Absolute path."""
 
     @property
     def exists(self) -> bool:
-        """Whether `create` has finished here once."""
+        """Whether `ablations.tracking.recorder.create` has completed here."""
         return (self.root / MARKER).is_file()
 
     @property
     def database(self) -> Path:
-        """The sqlite tracking store."""
+        """The SQLite tracking store."""
         return self.root / "mlflow.db"
 
     @property
     def server(self) -> str:
-        """Address of the MLflow server that takes the database's place; empty for none."""
+        """Address of the MLflow server used instead of the database; empty if there is none."""
         return os.environ.get(SERVER, "").rstrip("/")
 
     @property
     def tracking_uri(self) -> str:
-        """The store as MLflow names it."""
+        """MLflow's URI of the store."""
         return self.server or f"sqlite:///{self.database}"
 
     @property
     def address(self) -> str:
-        """The store for people: the server without its password, or the database."""
+        """Readable address of the store: the server's without its password, or the database path."""
         return _shown(self.server) if self.server else str(self.database)
 
     @property
     def ui_address(self) -> str:
-        """Where the MLflow UI is to be seen, once `ui_command` runs."""
+        """Address of the MLflow UI while `ui_command` runs."""
         return _shown(self.server) if self.server else UI_ADDRESS
 
     @property
@@ -89,7 +90,7 @@ class RunsFolder:
 
     @property
     def logs(self) -> Path:
-        """Logs of tasks."""
+        """Logs of the tasks."""
         return self.root / "logs"
 
     @property
@@ -99,24 +100,24 @@ class RunsFolder:
 
     @property
     def cache(self) -> Path:
-        """Artifacts fetched from a server, one folder a run."""
+        """Artifacts fetched from a server, one folder per run."""
         return self.root / "cache"
 
     @property
     def claims(self) -> Path:
-        """Who is at work on what, `rrpo.pipeline.claims`."""
+        """Which process is building which stage (`rrpo.pipeline.claims`)."""
         return self.root / "claims"
 
     def ui_command(self) -> str:
-        """The command that opens the MLflow UI on this folder; the address alone where a server shows it."""
+        """Return the command that opens the MLflow UI on this folder; only the address if a server provides the UI."""
         return self.ui_address if self.server else f"mlflow ui --backend-store-uri {shlex.quote(self.tracking_uri)}"
 
     def lock(self) -> FileLock:
-        """Held while the folder or its store is created or rewritten."""
+        """Return the lock that is held while the folder or its store is created or rewritten."""
         return FileLock(self.root / ".lock")
 
     def make(self) -> None:
-        """Create the folder. Raises InputError when the disk of a new one is full."""
+        """Create the folder. Raise InputError if there is not enough disk space for a new one."""
         self.root.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.root).free
         if not self.exists and free < ROOM:
@@ -125,7 +126,7 @@ class RunsFolder:
             raise InputError("the disk has no room for a runs folder", got=got, fix=fix)
 
     def write_marker(self) -> None:
-        """Record the format, where the folder lies, and the server it was made for, in one step."""
+        """Atomically write the marker: format, folder path, and the server that the folder was created for."""
         server = self._marker().get("server", "") if self.exists else _shown(self.server)
         partial = self.root / f".{MARKER}.{os.getpid()}"
         marker = {"format": FORMAT, "root": str(self.root)} | ({"server": server} if server else {})
@@ -133,7 +134,7 @@ class RunsFolder:
         os.replace(partial, self.root / MARKER)
 
     def relocate(self) -> bool:
-        """Point the store's artifact paths at where the folder lies now; True when it had been moved."""
+        """Rewrite the store's artifact paths to the current folder. Return whether the folder had been moved."""
         if not self.exists or self._marker()["root"] == str(self.root):
             return False
         with self.lock():
@@ -146,9 +147,9 @@ class RunsFolder:
         return True
 
     def here(self, uri: str) -> str:
-        """The address of a run's artifacts as the store has it, made this folder's own: another mount may have opened it last.
+        """Translate a stored artifact URI to this folder, because another mount may have opened the store last.
 
-        A server's is left as it is, and so is one that does not end in ``artifacts/EXPERIMENT/RUN/artifacts``.
+        A server's URI is returned unchanged, and so is one that does not end in ``artifacts/EXPERIMENT/RUN/artifacts``.
         """
         tail = Path(uri).parts[-4:]
         ours = len(tail) == 4 and tail[0] == tail[3] == "artifacts" and not self.server
@@ -167,18 +168,21 @@ class RunsFolder:
 
 
 def check(path: Path) -> RunsFolder:
-    """The runs folder at ``path``, which may not exist yet. Writes nothing, but sqlite takes a killed writer's half back.
+    """Check the runs folder at ``path``, which need not exist yet.
 
-    Raises InputError when it is a file, cannot be read or written, has a path that no store's address can hold, or holds
-    something that is not ours, and for a ``MLFLOW_TRACKING_URI`` that is no server's address.
+    Writes nothing itself, but opening the database lets SQLite roll back a killed writer's transaction.
+
+    Raises:
+        InputError: The path is a file, cannot be read or written, contains a `RESERVED` character or holds foreign files; or
+            ``MLFLOW_TRACKING_URI`` is not the address of a server.
     """
     folder = RunsFolder(path.expanduser().resolve())
     _check_server(folder.server)
     if bad := RESERVED & set(str(folder.root)):
-        said = f"a runs folder's path must not contain {' or '.join(sorted(bad))}: no store's address can hold that"
-        fix = "give --runs-dir another path, or move the folder, which opens anywhere"
-        raise InputError(said, got=folder.root, fix=fix)
-    fix = "give --runs-dir an empty or new folder, or one that a former run made"
+        what = f"a runs folder's path must not contain {' or '.join(sorted(bad))}: the store's URI cannot represent it"
+        fix = "give --runs-dir another path, or move the folder; a runs folder can be opened anywhere"
+        raise InputError(what, got=folder.root, fix=fix)
+    fix = "give --runs-dir a new or empty folder, or one that an earlier run created"
     try:
         if not folder.root.exists():
             _check_parent(folder.root, fix)
@@ -198,7 +202,7 @@ def check(path: Path) -> RunsFolder:
 
 
 def _unfinished(entries: set[str]) -> bool:
-    """Whether nothing is there but results of ``python -m rrpo``, and the first files of a store whose creation was cut off."""
+    """Return whether a folder holds only results of ``python -m rrpo`` and files of a store whose creation was interrupted."""
     return all(name in ("artifacts", *RESULTS) or name.startswith(("mlflow.db", f".{MARKER}")) for name in entries)
 
 
@@ -218,16 +222,16 @@ def _check_marker(folder: RunsFolder) -> None:
     if version != FORMAT:
         raise InputError("the runs folder has another format", got=version, fix=fix)
     if waiting := list(folder.root.glob("spool/[!.]*/entry.json")):
-        fix = "give any command of the version that wrote them once, which carries them over, then this one again"
+        fix = "run any command of the version that wrote them, which carries them over, then run this command again"
         got = f"{len(waiting)} in {folder.root / 'spool'}"
         raise InputError("records of an earlier version wait for the tracking store", got=got, fix=fix)
     if folder.server:
         return
     if server and not folder.database.exists():
-        fix = f"export {SERVER} with the server's address, or give --runs-dir another folder"
+        fix = f"set {SERVER} to the server's address, or give --runs-dir another folder"
         raise InputError("the runs of this folder were recorded on an MLflow server", got=server, fix=fix)
     try:
-        # not read-only: that would refuse what sqlite itself mends, a write that a killed process left half done
+        # Not read-only: SQLite must be able to roll back a transaction that a killed process left unfinished.
         with closing(sqlite3.connect(f"file:{folder.database}?mode=rw", uri=True)) as connection:
             connection.execute("SELECT count(*) FROM experiments").fetchone()
     except sqlite3.Error as error:
@@ -241,12 +245,12 @@ def _check_server(address: str) -> None:
     except ValueError:
         good = False
     if not good:
-        fix = f"give it an MLflow server's http(s) address, or unset {SERVER} to track in the runs folder"
-        raise InputError(f"{SERVER} names no MLflow server", got=_shown(address), fix=fix)
+        fix = f"set it to the http(s) address of an MLflow server, or unset {SERVER} to record in the runs folder"
+        raise InputError(f"{SERVER} is not the address of an MLflow server", got=_shown(address), fix=fix)
 
 
 def _shown(address: str) -> str:
-    """An address without user and password."""
+    """Return an address without user and password."""
     scheme, mark, rest = address.partition("://")
     host, slash, path = rest.partition("/")
     return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"

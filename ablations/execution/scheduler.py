@@ -1,9 +1,10 @@
-"""Run a graph of tasks on a pool by priority; a failure stops only what depends on it, and its kind decides on retries.
+"""Run a graph of tasks on a pool, in order of priority. A failure only stops dependent tasks; its kind decides about retries.
 
-A task is a function by name with its arguments; a pool (`ablations.execution.launchers`) runs single ones. Knows nothing of
-cells, stages or MLflow. The parent imports no torch.
+A task is the name of a function and its arguments; a pool (`ablations.execution.launchers`) runs single tasks. The scheduler
+knows nothing about cells, stages or MLflow, and the parent process does not import torch.
 
-Ctrl-C (or SIGTERM) once: nothing new starts, running tasks are asked to stop and get `PATIENCE`; twice: all is ended at once.
+After one Ctrl-C (or SIGTERM), no new task starts, and running tasks get `PATIENCE` seconds to stop. A second one ends all tasks
+immediately.
 """
 
 from __future__ import annotations
@@ -28,80 +29,81 @@ from ablations.execution.launchers.pool import Died, Done, Failed, Fault, Pool, 
 GRACE = 5.0
 """Seconds a busy worker gets to clean up after SIGTERM."""
 PATIENCE = 60.0
-"""Seconds that tasks asked to stop get to reach their next step and save a checkpoint."""
-TURN = 0.25
-"""Most seconds between two looks at signals, pauses and retries."""
+"""Seconds that running tasks get, after a request to stop, to reach their next step and save a checkpoint."""
+POLL = 0.25
+"""Maximum seconds between checks of signals, pauses and retries."""
 ROOM = 2**20
-"""Bytes by which a full disk's free space must grow before the work goes on."""
+"""Bytes by which the free space of a full disk must grow before work resumes."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a task has no result, or has to be tried again."""
+    """Why a task has no result or has to be retried."""
 
     message: str
     """One line."""
     log: Path
     """Log of the task that failed."""
     cause: str
-    """Title of the task that failed; another's, when this one only needed it."""
+    """Title of the task that failed; differs from the task's own title if one of its dependencies failed."""
     kind: str
     """A key of `ablations.execution.failures.KINDS`."""
 
 
 class Observer(Protocol):
-    """Told of everything that happens, in the parent process."""
+    """Receives all events, in the parent process."""
 
     def started(self, slot: int, task: Task) -> None:
-        """A worker took a task."""
+        """A worker started a task."""
 
     def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
-        """A task says how far it is."""
+        """A task reported its progress."""
 
     def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
-        """A task has its result; no slot when it ran in the parent."""
+        """A task has a result. ``slot`` is None if it ran in the parent."""
 
     def retried(self, slot: int | None, task: Task, failure: Failure) -> None:
-        """A task failed and will be tried again, or was asked to stop and did."""
+        """A task failed and will be retried, or stopped on request."""
 
     def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
-        """A task failed, or will never run, since one that it needs failed (then the failure's cause is another)."""
+        """A task failed, or cannot run because a dependency failed; ``failure.cause`` then names the dependency."""
 
     def said(self, text: str) -> None:
-        """Something that concerns no single task: a pause, a stop."""
+        """The scheduler has a message that concerns no single task, such as a pause or a stop."""
 
 
 @dataclass
 class Scheduler:
-    """Runs tasks once; use by `run`."""
+    """Runs a task graph once; call `run`."""
 
     tasks: Sequence[Task]
-    """The whole graph; a need that is no task of it counts as met."""
+    """The whole graph. A dependency that is not in the graph counts as finished."""
     pool: Pool
-    """Runs the tasks; stopped in the end."""
+    """Runs the tasks; `run` stops it at the end."""
     logs: Path
-    """Folder of logs, one a task; several runners and tries write to the end of one."""
+    """Folder of logs, one per task. Several runners and retries append to the same log."""
     observer: Observer
-    """Told of everything."""
+    """Receives all events."""
     fail_fast: bool = False
-    """Whether the first failure that is not retried stops the rest, as Ctrl-C does."""
+    """Whether the first failure that is not retried stops the run, as Ctrl-C does."""
     _running: dict[int, Task] = field(default_factory=dict)
     """Slot -> its task."""
     _tries: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """(task's key, kind of failure) -> how often."""
-    _due: dict[str, float] = field(default_factory=dict)
-    """Task's key -> not to be started before, monotonic seconds."""
+    """(task key, kind of failure) -> number of failures."""
+    _not_before: dict[str, float] = field(default_factory=dict)
+    """Task key -> earliest time of the retry, monotonic seconds."""
     _full: int = -1
-    """Free bytes of the full disk that the run waits for; negative: it does not."""
+    """Free bytes of the disk when it was found full, while the run waits for space; negative while it does not wait."""
     _signals: int = 0
-    """Times that Ctrl-C was heard."""
-    _deadline: float = math.inf
-    """When a stop's patience ends, monotonic seconds; infinite: nobody asked to stop."""
+    """Number of signals received (Ctrl-C or SIGTERM)."""
+    _stop_deadline: float = math.inf
+    """When `PATIENCE` ends after a request to stop, monotonic seconds; infinite before such a request."""
 
     def run(self) -> None:
-        """Run everything that can be run.
+        """Run all tasks that can run.
 
-        Raises KeyboardInterrupt when a signal stopped it, after the workers have ended.
+        Raises:
+            KeyboardInterrupt: A signal stopped the run; raised after the workers have ended.
         """
         self.logs.mkdir(parents=True, exist_ok=True)
         self._waiting = {task.key: task for task in self.tasks}
@@ -109,37 +111,37 @@ class Scheduler:
         known = {one.key for task in self.tasks for one in (task, *task.parts)}
         self._missing = {task.key: set(task.needs) & known for task in self.tasks}
         try:
-            with self._listening():
+            with self._counting_signals():
                 while self._waiting or self._running:
-                    self._turn()
+                    self._step()
         finally:
             self.pool.stop(GRACE)
         if self._signals:
             raise KeyboardInterrupt
 
     def log_path(self, task: Task) -> Path:
-        """Where a task's output goes."""
+        """Return the path of a task's log."""
         return self.logs / f"{task.key}.log"
 
-    def _turn(self) -> None:
-        if self._signals and math.isinf(self._deadline):
+    def _step(self) -> None:
+        if self._signals and math.isinf(self._stop_deadline):
             self._stop("stopping: running stages save a checkpoint; Ctrl-C again ends them at once")
-        if self._signals > 1 or time.monotonic() > self._deadline:
-            self._running.clear()  # nothing waits either: the pool's stop ends them
+        if self._signals > 1 or time.monotonic() > self._stop_deadline:
+            self._running.clear()  # `_stop` emptied `_waiting`, so `run` now leaves its loop and stops the pool
             return
         now = time.monotonic()
         ready = [t for t in self._waiting.values() if not self._missing[t.key]]
         ready.sort(key=lambda t: t.priority)
-        startable = [t for t in ready if self._due.get(t.key, 0.0) <= now] if self._has_room() else []
-        self._assign([t for t in startable if not t.here])
+        startable = [t for t in ready if self._not_before.get(t.key, 0.0) <= now] if self._has_room() else []
+        self._submit([t for t in startable if not t.here])
         mine = next((t for t in startable if t.here), None)
         if mine is not None:
             self._run_here(mine)
         elif not self._running and not ready and self._waiting:
             raise ValueError(f"tasks wait for each other: {', '.join(sorted(self._waiting))}")
-        self._hear(0 if mine is not None else TURN)
+        self._process_events(0 if mine is not None else POLL)
 
-    def _assign(self, ready: Sequence[Task]) -> None:
+    def _submit(self, ready: Sequence[Task]) -> None:
         for task in ready[: self.pool.capacity - len(self._running)]:
             del self._waiting[task.key]
             slot = self.pool.submit(task, self.log_path(task))
@@ -155,17 +157,17 @@ class Scheduler:
         except Exception as error:
             with contextlib.suppress(OSError):
                 self.log_path(task).write_text(traceback.format_exc())
-            self._failed(None, task, f"{type(error).__name__}: {error}", kind_of(error))
+            self._handle_failure(None, task, f"{type(error).__name__}: {error}", kind_of(error))
             return
-        self._met(task)
+        self._release_dependents(task)
         self.observer.finished(None, task, result, time.monotonic() - start)
 
-    def _met(self, task: Task) -> None:
+    def _release_dependents(self, task: Task) -> None:
         for needs in self._missing.values():
             needs.discard(task.key)
 
-    def _hear(self, timeout: float) -> None:
-        """Wait until some task says something or its process dies, and act on it."""
+    def _process_events(self, timeout: float) -> None:
+        """Wait for events of the pool, at most ``timeout`` seconds, and handle them."""
         if not self._running:
             time.sleep(timeout)
             return
@@ -176,34 +178,34 @@ class Scheduler:
             task = self._running.pop(event.slot)
             match event:
                 case Done(slot, result, seconds):
-                    self._part(task, result if task.parts else (), seconds)
-                    self._met(task)
+                    self._finish_parts(task, result if task.parts else (), seconds)
+                    self._release_dependents(task)
                     self.observer.finished(slot, task, result, seconds)
                 case Failed(slot, message, kind):
-                    self._failed(slot, task, message, kind)
+                    self._handle_failure(slot, task, message, kind)
                 case Died(slot, reason):
                     message = f"worker process died: {reason}"
                     with contextlib.suppress(OSError), self.log_path(task).open("a") as log:
                         log.write(f"{message}\n")
-                    self._failed(slot, task, message, "killed")
+                    self._handle_failure(slot, task, message, "killed")
 
-    def _part(self, task: Task, results: Sequence[Any], seconds: float) -> None:
-        """Takes in what a finished task's parts came to."""
+    def _finish_parts(self, task: Task, results: Sequence[Any], seconds: float) -> None:
+        """Handle the results of a finished task's parts."""
         for part, result in zip(task.parts, results, strict=True):
             if isinstance(result, Fault):
                 self._missing[part.key] = set()
-                self._failed(None, part, result.message, result.kind)
+                self._handle_failure(None, part, result.message, result.kind)
             else:
-                self._met(part)
+                self._release_dependents(part)
                 self.observer.finished(None, part, result, seconds / len(task.parts))
 
-    def _failed(self, slot: int | None, task: Task, message: str, kind: str) -> None:
-        """Try again if the kind of failure allows it, and lose the task if not."""
+    def _handle_failure(self, slot: int | None, task: Task, message: str, kind: str) -> None:
+        """Retry the task if the kind of failure allows it; otherwise fail it and its dependents."""
         failure = Failure(message, self.log_path(task), task.title, kind)
         self._tries[task.key, kind] += 1
         again = self._tries[task.key, kind] <= KINDS[kind].retries and not (kind == "oom" and task.after_oom is None)
-        if not math.isinf(self._deadline) and KINDS[kind].again:
-            self.observer.retried(slot, task, failure)  # by the next start of the command
+        if not math.isinf(self._stop_deadline) and KINDS[kind].again:
+            self.observer.retried(slot, task, failure)  # the run is stopping; the next run of the command retries it
         elif again:
             if kind == "oom":
                 assert task.after_oom is not None
@@ -211,15 +213,15 @@ class Scheduler:
             if kind == "disk":
                 self._pause()
             self._waiting[task.key] = task
-            self._due[task.key] = time.monotonic() + KINDS[kind].pause
+            self._not_before[task.key] = time.monotonic() + KINDS[kind].pause
             self.observer.retried(slot, task, failure)
         else:
-            self._lose(slot, task, failure)
-            if self.fail_fast and math.isinf(self._deadline):
+            self._fail(slot, task, failure)
+            if self.fail_fast and math.isinf(self._stop_deadline):
                 self._stop("stopping at the first failure: running stages save a checkpoint")
 
-    def _lose(self, slot: int | None, task: Task, failure: Failure) -> None:
-        """Fail a task and all that need it, directly or not."""
+    def _fail(self, slot: int | None, task: Task, failure: Failure) -> None:
+        """Fail a task and all tasks that depend on it, directly or indirectly."""
         self.observer.failed(slot, task, failure)
         for part in task.parts:
             self.observer.failed(None, part, failure)
@@ -234,27 +236,27 @@ class Scheduler:
         free = shutil.disk_usage(self.logs).free
         if self._full < 0:
             self.observer.said(
-                f"PAUSED: the disk under {self.logs.parent} is full ({free / 2**20:.1f} MiB free). Free some space and the "
-                "run goes on by itself; nothing is lost by Ctrl-C either."
+                f"PAUSED: the disk under {self.logs.parent} is full ({free / 2**20:.1f} MiB free). Free some space, and the "
+                "run resumes by itself. Ctrl-C loses nothing either."
             )
-        self._full = max(self._full, free)  # what failed builds give back is no new room
+        self._full = max(self._full, free)  # a failed build frees its partial files again, which is not new space
 
     def _has_room(self) -> bool:
         if self._full >= 0 and shutil.disk_usage(self.logs).free >= self._full + ROOM:
             self._full = -1
-            self.observer.said("there is room again: going on")
+            self.observer.said("there is room again: resuming")
         return self._full < 0
 
     def _stop(self, why: str) -> None:
-        """Start nothing more, and ask what runs to stop."""
-        self._deadline = time.monotonic() + PATIENCE
+        """Start no more tasks, and ask running tasks to stop."""
+        self._stop_deadline = time.monotonic() + PATIENCE
         self._waiting.clear()
         self.pool.halt()
         self.observer.said(why)
 
     @contextlib.contextmanager
-    def _listening(self) -> Iterator[None]:
-        """Count Ctrl-C and SIGTERM instead of breaking off: short work in the parent is always whole."""
+    def _counting_signals(self) -> Iterator[None]:
+        """Count Ctrl-C and SIGTERM instead of raising, so that short work in the parent is never interrupted halfway."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

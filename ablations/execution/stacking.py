@@ -1,12 +1,14 @@
-"""Policy optimisations of several cells as one task: which go together, how many, and that one seed has one executor.
+"""Stack the policy optimizations of several cells into one task, and ensure that each seed uses one executor.
 
-A stack is built by `rrpo.optimizers.stacked`. Its members have the results and keys that they have singly, equal up to rounding;
-trajectories part from there, so all cells of a seed are optimised by one executor, or the arms' differences would hold it too.
+`rrpo.optimizers.stacked` builds a stack. Its members have the same keys as single builds, and results that are equal up to
+rounding. Rounding differences grow along a trajectory, so all cells of a seed must use the same executor (single or stacked);
+otherwise the differences between arms would include the difference between executors.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -20,22 +22,21 @@ from ablations.execution.launchers.pool import Task
 from ablations.judges import tuning
 from rrpo.identity import content_hash
 from rrpo.pipeline.cell import Cell
+from rrpo.pipeline.executor import MARK, PRECISIONS, STACKED, Executor
 from rrpo.pipeline.stages import MARKER, Stage, walk
 
-STACKED = "optimize"
-"""Name of the stages that can be stacked."""
 COMMON = ("codec", "recogniser", tuning().name)
 """Roles of the inputs that a stack's members share; `rrpo.optimizers.stacked.COMMON`."""
-SINGLE = "single"
-"""What built a stage whose marker names no executor."""
+NO_NUMBER = re.compile(r"\(\d+\)")
+"""Of how many members a stack is, which may differ within a seed."""
 
 
 def size(text: str, device: str, cells: Sequence[Cell], store: Path, gpu_mib: int | None, tasks: int) -> int:
-    """How many cells are optimised at once, by ``--stack N|auto``; 1: singly.
+    """How many cells are optimised at once, by ``--stack N|auto``; 0: each by itself.
 
     Args:
         text: The option.
-        device: On the CPU, ``auto`` is 1: see docs/performance.md.
+        device: On the CPU, ``auto`` is 0: see docs/performance.md.
         cells: What is asked for.
         store: Where stages lie whose memory was measured.
         gpu_mib: Memory of a GPU.
@@ -44,22 +45,26 @@ def size(text: str, device: str, cells: Sequence[Cell], store: Path, gpu_mib: in
     if text != "auto":
         if not text.isdecimal():
             raise InputError("--stack takes a number of cells, or auto", got=text, fix="for example --stack 8")
-        return positive("--stack", int(text))
+        return _several(positive("--stack", int(text)))
     if device != "cuda":
-        return 1
+        return 0
     stages = [stage for stage in walk(*(s for cell in cells for s in cell.stages.values())) if stage.name == STACKED]
-    return packing.members_a_stack(stages, Estimator(store, device), gpu_mib, tasks)
+    return _several(packing.members_a_stack(stages, Estimator(store, device), gpu_mib, tasks))
+
+
+def _several(members: int) -> int:
+    return members if members > 1 else 0
 
 
 def stack_tasks(tasks: Sequence[Task], stages: Mapping[str, Stage], size: int) -> list[Task]:
-    """``tasks`` with policy optimisations ``size`` at a time, as nearly equal in number as can be, in order of priority.
+    """Group the policy optimizations among ``tasks`` into stacks of similar size, in order of priority.
 
     Args:
         tasks: Of `ablations.execution.jobs.stage_tasks`.
         stages: The stage of each by the task's key.
-        size: Most members; at 1 nothing changes.
+        size: Most members; at 0 nothing changes.
     """
-    if size == 1:
+    if not size:
         return list(tasks)
     alike: dict[tuple[str, ...], list[Task]] = defaultdict(list)
     for task in sorted(tasks, key=lambda task: task.priority):
@@ -68,18 +73,18 @@ def stack_tasks(tasks: Sequence[Task], stages: Mapping[str, Stage], size: int) -
     found = [task for task in tasks if stages[task.key].name != STACKED]
     for group in alike.values():
         most = ceil(len(group) / ceil(len(group) / size))
-        found += [_together(group[first : first + most]) for first in range(0, len(group), most)]
+        found += [_stack(group[first : first + most]) for first in range(0, len(group), most)]
     return found
 
 
-def _together(members: Sequence[Task]) -> Task:
-    """One task of several; each of them can go on alone, by the same executor."""
+def _stack(members: Sequence[Task]) -> Task:
+    """Combine several tasks into one. A failed member is retried alone, with the same executor (`jobs.build_member`)."""
     first = members[0]
     assert first.after_oom is not None
     chosen = tuple(task.arguments[0] for task in members)
     return Task(
         key=f"stack-{content_hash([task.key for task in members])[:20]}",
-        title=f"{len(members)} policy optimisations at once, the first of them {first.title}",
+        title=f"{len(members)} policy optimizations at once, the first of them {first.title}",
         function="ablations.execution.jobs:build_stack",
         arguments=(chosen, *first.arguments[1:]),
         after_oom=(chosen, *first.after_oom[1:]),
@@ -90,32 +95,38 @@ def _together(members: Sequence[Task]) -> Task:
 
 
 def executor(stage: Stage, store: Path) -> str | None:
-    """``single`` or ``stacked``: what built a stage; None before it is built."""
+    """What built a stage, as words of `Executor` without the stack's size; None before it is built."""
     path = stage.path(store) / MARKER
     if not path.is_file():
         return None
-    return str(json.loads(path.read_text()).get("executor", SINGLE)).partition("(")[0]
+    return NO_NUMBER.sub("", json.loads(path.read_text()).get(MARK, ""))
 
 
-def refuse_mixed(cells: Sequence[Cell], missing: Iterable[Stage], store: Path, size: int) -> None:
+def refuse_mixed(cells: Sequence[Cell], missing: Iterable[Stage], store: Path, chosen: Executor) -> None:
     """Raises InputError where a seed has policy optimisations by another executor than the one that would build the rest."""
-    wanted = SINGLE if size == 1 else "stacked"
+    wanted = NO_NUMBER.sub("", str(chosen))
     lacking = {stage.key for stage in missing if stage.name == STACKED}
     by_seed: dict[int, set[str]] = defaultdict(set)
     for cell in cells:
-        by_seed[cell.seed] |= {stage.key for stage in _optimisations(cell)}
+        by_seed[cell.seed] |= {stage.key for stage in _optimizations(cell)}
     begun = {seed for seed, keys in by_seed.items() if keys & lacking}
     for cell in cells:
         if cell.seed not in begun:
             continue
-        for stage in _optimisations(cell):
+        for stage in _optimizations(cell):
             if (found := executor(stage, store)) not in (None, wanted):
                 raise InputError(
                     f"seed {cell.seed} was begun by another executor, and one seed's arms are compared with each other",
-                    got=f"{found} optimisation of {cell.name}, and --stack {size} for the rest",
-                    fix=f"go on with {'--stack 1' if found == SINGLE else '--stack 2 or more'}, "
-                    "or use other seeds or another --runs-dir",
+                    got=f"{cell.name} optimised with {_options(found)}, and {_options(wanted)} for the rest",
+                    fix=f"go on with {_options(found)}, or use other seeds or another --runs-dir",
                 )
+
+
+def _options(words: str) -> str:
+    """The options that choose an executor."""
+    precision = next((name for name in PRECISIONS if name in words), PRECISIONS[0])
+    stack = "--stack 2 or more" if "stacked" in words else "--stack 1"
+    return f"{stack} --precision {precision}" + " --deterministic" * ("deterministic" in words)
 
 
 def _optimisations(cell: Cell) -> Iterator[Stage]:

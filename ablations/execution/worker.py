@@ -1,7 +1,7 @@
-"""The body of a worker process: takes tasks from a pipe, runs them one by one, sends back what came of each.
+"""The main loop of a worker process: receive tasks from a pipe, run them one at a time, send back the results.
 
-Messages to the worker are ``(function, arguments, log path)``. It answers ``("progress", done, total)``
-any number of times and then ``("done", result, seconds)`` or ``("failed", message, kind)``.
+A message to the worker is ``(function, arguments, log path)``. The worker answers ``("progress", done, total)`` any number of
+times, then ``("done", result, seconds)`` or ``("failed", message, kind)``.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from ablations.execution.failures import kind_of
 from rrpo import plugins
 
 PR_SET_PDEATHSIG = 1
-"""Of prctl(2)."""
+"""Option of prctl(2): the signal to receive when the parent dies."""
 STOP = signal.SIGUSR1
-"""Asks a worker to stop at the next step, with a checkpoint; SIGTERM ends it at once, cleaning up."""
+"""Asks a worker to stop at the next step with a checkpoint. SIGTERM ends it immediately, after cleaning up."""
 REPORT_EVERY = 0.1
-"""Seconds between progress messages."""
+"""Minimum seconds between progress messages."""
 QUIET = ("claimed", "stopped")
-"""Kinds that are no failures: the log, which may be another runner's just now, has no traceback of them."""
+"""Kinds that are not real failures. Their tracebacks are not logged, because another runner may be writing to the log."""
 ENVIRONMENT = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")} | {
     "MALLOC_MMAP_THRESHOLD_": str(2**32),
     "MALLOC_TRIM_THRESHOLD_": str(2**33),
 }
-"""Of every worker, in place before it starts: one thread each, bit-equality needs it; and glibc keeps the memory it has been
-given, since fresh pages for every large tensor cost up to half of a step."""
+"""Environment of every worker, set before it starts. One thread each, because bit-identical results require it. glibc keeps freed
+memory, because fresh pages for every large tensor cost up to half of a step."""
 
 
 def serve(connection: Connection, parent: int) -> None:
-    """Run tasks until the pipe is closed; ``parent`` is the process id of its other end, with which this one dies."""
+    """Run tasks until the pipe is closed. The worker dies with the process whose id is ``parent``, at the pipe's other end."""
     die_with(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     signal.signal(signal.SIGTERM, _exit)
     signal.signal(STOP, _stop)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {STOP})
-    plugins.load_all()  # before the first task, whose arguments may be of their classes
+    plugins.load_all()  # unpickling a task's arguments may need classes of plugins
     while True:
         try:
             message = connection.recv()
@@ -58,14 +58,14 @@ def serve(connection: Connection, parent: int) -> None:
 
 
 def die_with(parent: int) -> None:
-    """Have the kernel kill this process at once when the thread that started it is gone (Linux).
+    """Ask the kernel to kill this process when the thread that started it ends (Linux only).
 
-    Elsewhere the worker ends when it next tells of its progress, or asks for work.
+    On other systems the worker ends when it next reports progress or waits for a task.
     """
     if sys.platform != "linux":
         return
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # gone before the call
+    if os.getppid() != parent:  # the parent died before the call to prctl
         os._exit(1)
 
 
@@ -96,7 +96,7 @@ def _run(connection: Connection, function: str, arguments: tuple[Any, ...]) -> t
 
 @contextmanager
 def _output_to(path: Path) -> Iterator[None]:
-    """Send this process's output, C libraries' included, to a file."""
+    """Redirect this process's output to a file, including that of C libraries."""
     saved = os.dup(1), os.dup(2)
     with path.open("a") as file:
         os.dup2(file.fileno(), 1)
@@ -105,7 +105,7 @@ def _output_to(path: Path) -> Iterator[None]:
         yield
     finally:
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError):  # a full disk: the log is cut, the answer is not
+            with suppress(OSError):  # on a full disk the log is truncated, but the answer must still be sent
                 stream.flush()
         for descriptor, copy in zip((1, 2), saved, strict=True):
             os.dup2(copy, descriptor)
@@ -116,7 +116,7 @@ _stopping = False
 
 
 def stopping() -> bool:
-    """Whether this worker was asked to stop."""
+    """Return whether this worker was asked to stop."""
     return _stopping
 
 
@@ -126,4 +126,4 @@ def _stop(signum: int, frame: object) -> None:
 
 
 def _exit(signum: int, frame: object) -> NoReturn:
-    raise SystemExit(128 + signum)  # unwinds, so that a half-built stage is removed
+    raise SystemExit(128 + signum)  # unwinds the stack, so that a partially built stage is removed

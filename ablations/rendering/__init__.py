@@ -1,1 +1,1 @@
-"""Tables and figures: one model of a table, one style of figures."""
+"""Tables and figures: one data structure for tables, one style for figures."""

@@ -1,4 +1,6 @@
-"""The world card for people: one table on the terminal, as Markdown, CSV and JSON, and a plot of the phonetic measures."""
+"""Render the world card, the validation report of a world: as a terminal table, Markdown, CSV and JSON, and as a plot of the
+phonetic measures.
+"""
 
 from __future__ import annotations
 
@@ -18,57 +20,57 @@ CAPTION = (
     "a threshold is reported only. Nothing here is an E-MOS or an N-MOS."
 )
 PHONETICS = "phonetics.csv"
-"""Change of each measure from neutral by speaker, emotion and sentence, as the section *Speech* writes it."""
+"""Table of the section *Speech*: change of each measure from neutral, by speaker, emotion and sentence."""
 VERDICTS = {True: "pass", False: "FAIL", None: "-"}
 
 
 def verdict(line: Line) -> str:
-    """``pass``, ``FAIL``, ``not installed``, or a dash where nothing is asked."""
+    """Return ``pass``, ``FAIL``, ``not installed``, or a dash for a line without a threshold."""
     return NOT_INSTALLED if line.note == NOT_INSTALLED else VERDICTS[line.passed]
 
 
 def row(line: Line) -> list[str]:
-    """A line's cells, in the order of `HEAD`."""
+    """Return a line's table cells, in the order of `HEAD`."""
     interval = f"{number(line.low)} .. {number(line.high)}" if math.isfinite(line.low) else "-"
     note = "" if line.note == NOT_INSTALLED else line.note
     return [line.section, line.name, number(line.value), interval, line.threshold, verdict(line), note]
 
 
 def number(value: float) -> str:
-    """Three decimals, none from 100 on or for a whole number, a dash for none."""
+    """Format a number with three decimals, or none if it is at least 100 or whole; a dash if it is not finite."""
     if not math.isfinite(value):
         return "-"
     return f"{value:.0f}" if abs(value) >= 100 or (value == int(value) and abs(value) > 1) else f"{value:.3f}"
 
 
 def conclusion(lines: Sequence[Line]) -> str:
-    """``world card: N of M pass``; M counts the lines that ask for something and could be measured."""
+    """Return ``world card: N of M pass``, where M counts the measured lines that have a threshold."""
     asked = [line for line in lines if line.passed is not None]
     return f"world card: {sum(line.passed is True for line in asked)} of {len(asked)} pass"
 
 
 def passes(lines: Sequence[Line]) -> bool:
-    """Whether no line fails."""
+    """Return whether no line fails."""
     return all(line.passed is not False for line in lines)
 
 
 def terminal(lines: Sequence[Line], title: str) -> RichTable:
-    """The table for the terminal; a section's name stands on its first line alone."""
+    """Return the terminal table; only the first line of each section shows the section's name."""
     shown = RichTable(title=title, title_justify="left")
     for heading in HEAD:
         shown.add_column(heading, justify="right" if heading in ("value", "95 % interval") else "left")
     before = ""
     for line in lines:
         cells = row(line)
-        colour = {"FAIL": "red", "pass": "green"}.get(cells[5], "")
-        cells[5] = f"[{colour}]{cells[5]}[/{colour}]" if colour else cells[5]
+        color = {"FAIL": "red", "pass": "green"}.get(cells[5], "")
+        cells[5] = f"[{color}]{cells[5]}[/{color}]" if color else cells[5]
         shown.add_row("" if line.section == before else line.section, *cells[1:])
         before = line.section
     return shown
 
 
 def metrics(lines: Sequence[Line]) -> dict[str, float]:
-    """Every line's value by a name that MLflow takes, and how many pass."""
+    """Return the value of each line under a name valid in MLflow, and the number of lines that pass."""
     values = {f"{_slug(line.section)}/{_slug(line.name)}": line.value for line in lines}
     asked = [line for line in lines if line.passed is not None]
     return values | {"passed": float(sum(line.passed is True for line in asked)), "asked": float(len(asked))}
@@ -79,7 +81,7 @@ def _slug(text: str) -> str:
 
 
 def write(lines: Sequence[Line], title: str, out: Path) -> None:
-    """``card.md``, ``card.csv`` (unrounded) and ``card.json`` into ``out``; the same bytes for the same lines."""
+    """Write ``card.md``, ``card.csv`` (unrounded) and ``card.json`` to ``out``. Equal lines give identical bytes."""
     shown = Sheet("card", title, tuple(Column(name, name) for name in HEAD), tuple(tuple(row(line)) for line in lines))
     table = markdown(shown.noted(CAPTION, "", conclusion(lines)))
     (out / "card.md").write_text(f"# {title}\n\n{table}", encoding="utf-8")
@@ -92,7 +94,7 @@ def write(lines: Sequence[Line], title: str, out: Path) -> None:
 
 
 def plot(table: Path, out: Path) -> None:
-    """``phonetics.png``: change of each measure from neutral, by emotion and language; mean and spread over sentences."""
+    """Plot ``phonetics.png``: change of each measure from neutral by emotion and language, mean and spread over sentences."""
     import matplotlib as mpl
 
     mpl.use("Agg")

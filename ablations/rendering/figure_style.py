@@ -1,4 +1,4 @@
-"""Matplotlib style of all figures, and saving them as files that are the same bytes each time."""
+"""The Matplotlib style of all figures, and functions that save them as reproducible files."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 NARROW, WIDE = 3.5, 7.16
 """Inches: one and two columns of the usual paper."""
+DPI = 200
+"""Pixels an inch of the PNG files."""
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-"""Okabe and Ito's palette, told apart in grey by line style or marker as well."""
+"""Colors of Okabe and Ito's palette. Line styles and markers also distinguish the arms, for printing in gray."""
 GREY = "0.55"
 FRAMES: dict[str, tuple[str, Any, str]] = {
     "sft": ("0.35", (0, (1, 1)), "o"),
@@ -29,23 +31,23 @@ FRAMES: dict[str, tuple[str, Any, str]] = {
     "oracle": (BLUE, (0, (3, 1, 1, 1)), "P"),
     "placebo": (PURPLE, (0, (5, 1)), "X"),
 }
-"""Colour, line and marker of the arms that figures single out beside the components' own; all others are grey."""
+"""Color, line style and marker of arms that figures highlight, in addition to single-component arms; all other arms are gray."""
 OTHER = (GREY, "-", "o")
 
 
 def look(arm: str) -> tuple[str, Any, str]:
-    """An arm's colour, line and marker; ``diffro@shortcut0.5`` looks like ``diffro``."""
+    """Return an arm's color, line style and marker; ``diffro@shortcut0.5`` looks like ``diffro``."""
     own = {name_of([component.name]): component.look for component in COMPONENTS}
     return (FRAMES | own).get(split_label(arm)[0], OTHER)
 
 
 def preferred() -> list[str]:
-    """The arms that a crowded figure shows."""
+    """Return the arms that a crowded figure shows."""
     return ["sft", *singles(), "oracle"]
 
 
 def pick(arms: Sequence[str], wanted: Sequence[str], most: int = 7) -> list[str]:
-    """The arms shown: the ``wanted`` ones that are there, or else the first ``most``."""
+    """Return the ``wanted`` arms that are available, or the first ``most`` arms if none are."""
     return [arm for arm in wanted if arm in arms] or list(arms)[:most]
 
 
@@ -64,17 +66,17 @@ STYLE: dict[str, Any] = {
 
 
 def percent(value: float, position: float) -> str:
-    """Tick labels of a fraction; never rounded to what the tick is not."""
+    """Format the tick label of a fraction, with enough digits to show the tick's actual value."""
     return f"{100 * value:.4g}%"
 
 
 def points(value: float, position: float) -> str:
-    """Tick labels of a difference of fractions; never rounded to what the tick is not."""
+    """Format the tick label of a difference of fractions, with enough digits to show the tick's actual value."""
     return f"{100 * value:+.4g}" if abs(value) > 1e-9 else "0"
 
 
 def drawable(mean: Interval) -> bool:
-    """Whether an interval is drawn: from two seeds it is so wide that it hides everything else; tables give it."""
+    """Return whether to draw an interval: that of two seeds is so wide that it hides everything else (tables still give it)."""
     return mean.n > 2
 
 
@@ -82,7 +84,7 @@ def drawable(mean: Interval) -> bool:
 def figure_of(
     width: float, height: float, lines: int = 1, columns: int = 1, **options: Any
 ) -> Iterator[tuple[Figure, list[Axes]]]:
-    """A figure of ``lines x columns`` axes in the house style, closed at the end."""
+    """Create a figure with ``lines x columns`` axes in `STYLE`, and close it at the end."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -99,16 +101,24 @@ def figure_of(
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """``<name>.pdf`` and ``.png`` of one layout, without dates or versions."""
+    """Save ``<name>.pdf`` and ``<name>.png`` with the same layout, and without dates or versions for reproducibility."""
     paths = [folder / f"{name}.pdf", folder / f"{name}.png"]
     figure.savefig(paths[0], metadata={"CreationDate": None, "Producer": None, "Creator": None})
     figure.set_layout_engine("none")  # as it was laid out just now
-    figure.savefig(paths[1], dpi=200, metadata={"Software": None})
+    figure.savefig(paths[1], dpi=DPI, metadata={"Software": None})
     return paths
 
 
+def width_of(picture: Path) -> float:
+    """Inches, of a PNG file that `save` wrote."""
+    from PIL import Image
+
+    with Image.open(picture) as image:
+        return image.width / DPI
+
+
 def spread(wanted: list[float], gap: float) -> list[float]:
-    """Positions as near the wanted ones as a smallest gap allows, in the same order: labels that do not overlap."""
+    """Return positions close to the wanted ones, in the same order and at least ``gap`` apart, so that labels do not overlap."""
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
     placed = [wanted[i] for i in order]
     for _ in range(100):

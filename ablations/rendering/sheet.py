@@ -1,12 +1,13 @@
-"""The format-independent form of a table, `Sheet`, from which Markdown, CSV, LaTeX and HTML are written.
+"""A format-independent table, `Sheet`, from which Markdown, CSV, LaTeX and HTML are written.
 
-A value is a text, a number or an `Interval`; its column's unit says how it is shown. Text formats show rounded values, CSV keeps
-them unrounded, as fractions.
+A value is a text, a number or an `Interval`; the column's unit determines its format. Text formats show rounded values; CSV
+contains unrounded values, with percentages as fractions.
 """
 
 from __future__ import annotations
 
 import csv
+import html as escaping
 import io
 import math
 from collections.abc import Callable
@@ -16,36 +17,36 @@ from ablations.stats.statistics import Interval
 
 Value = str | float | Interval
 NONE = "–"
-"""Shown where there is no value."""
+"""Shown if there is no value."""
 UNITS: dict[str, Callable[[float], str]] = {
     "text": str,
     "count": lambda value: f"{value:.0f}",
     "percent": lambda value: f"{100 * value:.1f}",
-    "gain": lambda value: f"{100 * value:+.1f}",
+    "gain": lambda value: f"{100 * value:+z.1f}",
     "plain": lambda value: f"{value:.3f}",
     "mark": lambda value: f"{value:.2f}",
     "level": lambda value: f"{value:g}",
-    "effect": lambda value: f"{value:+.2f}",
+    "effect": lambda value: f"{value:+z.2f}",
     "share": lambda value: f"{100 * value:.1f}",
     "p": lambda value: "<0.0001" if value < 0.0001 else f"{value:.4f}",
 }
-"""How a number of each unit is written; ``percent``, ``share`` and ``gain`` show fractions."""
+"""Unit -> formatter of a number. The values of ``percent``, ``share`` and ``gain`` are fractions."""
 BRACKETED = ("effect", "share")
-"""Units whose intervals are not symmetric, written with both bounds."""
+"""Units with asymmetric intervals, which are written with both bounds."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One measure."""
+    """One column of a table."""
 
     name: str
-    """In CSV."""
+    """Name in CSV."""
     heading: str
-    """For people, with the unit."""
+    """Readable heading, with the unit."""
     unit: str = "text"
     """A key of `UNITS`."""
     better: int = 0
-    """+1 where more is better, -1 where less is, 0 where neither: best and second of the rows are marked."""
+    """+1 if more is better, -1 if less is better, 0 if neither. The best and second-best rows are marked unless it is 0."""
 
 
 @dataclass(frozen=True)
@@ -53,30 +54,30 @@ class Sheet:
     """A table; the first column names the row."""
 
     name: str
-    """Stem of its files."""
+    """Stem of the table's file names."""
     title: str
-    """Caption's first words."""
+    """First words of the caption."""
     columns: tuple[Column, ...]
-    """From left to right."""
+    """Columns, from left to right."""
     rows: tuple[tuple[Value, ...], ...]
-    """Values in the order of the columns."""
+    """Rows, with values in the order of the columns."""
     notes: tuple[str, ...] = ()
-    """What the caption has to say."""
+    """Sentences of the caption."""
     unranked: frozenset[str] = frozenset()
-    """Rows that only frame the others: never marked best or second."""
+    """Names of reference rows, which are never marked as best or second."""
 
     def row(self, name: str) -> dict[str, Value]:
-        """One row by its name, column -> value."""
+        """Return the row with that name as column -> value."""
         found = next(row for row in self.rows if row[0] == name)
         return {column.name: value for column, value in zip(self.columns, found, strict=True)}
 
     def texts(self) -> tuple[list[str], list[list[str]]]:
-        """Headings and cells as text."""
+        """Return headings and cells as text."""
         head = [column.heading for column in self.columns]
         return head, [[show(v, c.unit) for c, v in zip(self.columns, row, strict=True)] for row in self.rows]
 
     def marks(self) -> dict[tuple[int, int], str]:
-        """``(row, column) -> best | second`` of at least three ranked rows; rows shown alike share their mark."""
+        """Return ``(row, column) -> best | second``, for columns with at least three ranked rows. Equal texts share a mark."""
         found: dict[tuple[int, int], str] = {}
         _, body = self.texts()
         for place, column in enumerate(self.columns):
@@ -90,12 +91,12 @@ class Sheet:
         return found
 
     def noted(self, *notes: str) -> Sheet:
-        """The same table with more notes at the end."""
+        """Return the table with additional notes at the end."""
         return replace(self, notes=(*self.notes, *notes))
 
 
 def show(value: Value, unit: str) -> str:
-    """A value as text: a mean with half its t-interval, or with both bounds, a number, a dash for none."""
+    """Format a value: a mean with half its t-interval (or both bounds), a number, a text, or a dash if there is no value."""
     if isinstance(value, str):
         return value
     write = UNITS[unit]
@@ -111,7 +112,7 @@ def show(value: Value, unit: str) -> str:
 
 
 def markdown(sheet: Sheet) -> str:
-    """A Markdown table with its notes below; bold best, italic second."""
+    """Return a Markdown table with the notes below; best values are bold, second-best italic."""
     head, body = sheet.texts()
     for (row, place), mark in sheet.marks().items():
         stars = "**" if mark == "best" else "*"
@@ -122,7 +123,7 @@ def markdown(sheet: Sheet) -> str:
 
 
 def as_csv(sheet: Sheet) -> str:
-    """Unrounded fractions; an interval is four fields, no value an empty one."""
+    """Return CSV with unrounded values; an interval has four fields, and a missing value is an empty field."""
     parts = [_parts(sheet, place) for place in range(len(sheet.columns))]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -154,3 +155,29 @@ def _mean(value: Value) -> float:
 
 def _head(text: str) -> str:
     return text.split(" ")[0]
+
+
+def html(sheet: Sheet, *, notes: bool = True) -> str:
+    """A ``<table>`` with its caption, and its notes in a paragraph where asked for. Bold best, underlined second."""
+    head, body = sheet.texts()
+    marks = sheet.marks()
+    kinds = ["text" if column.unit == "text" else "number" for column in sheet.columns]
+
+    def cell(at: int, place: int, text: str) -> str:
+        tag = {"best": "b", "second": "u"}.get(marks.get((at, place), ""))
+        inside = escaping.escape(text)
+        inside = f"<{tag}>{inside}</{tag}>" if tag else inside
+        if place == 0:
+            return f'<th scope="row">{inside}</th>'
+        return f'<td class="{kinds[place]}">{inside}</td>'
+
+    rows = ["<tr>" + "".join(cell(at, k, text) for k, text in enumerate(row)) + "</tr>" for at, row in enumerate(body)]
+    headings = "".join(
+        f'<th scope="col" class="{kind}"><span>{escaping.escape(text)}</span></th>'
+        for kind, text in zip(kinds, head, strict=True)
+    )
+    below = f'<p class="notes">{escaping.escape(" ".join(sheet.notes))}</p>\n' if sheet.notes and notes else ""
+    return (
+        f'<table id="{sheet.name}">\n<caption>{escaping.escape(sheet.title)}</caption>\n<thead><tr>{headings}</tr></thead>\n'
+        "<tbody>\n" + "\n".join(rows) + f"\n</tbody>\n</table>\n{below}"
+    )

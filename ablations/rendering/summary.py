@@ -1,4 +1,4 @@
-"""The table of results, made from records; `ablations.run` and `reports` print it by the same functions."""
+"""Build the table of results from records; both `ablations.run` and `reports` use it."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ RM_COLUMNS = (
     Column("rm_fidelity_many_own", "gradient fidelity, 30 % of tokens (own)", "plain", +1),
     Column("rm_fidelity_many_val", "gradient fidelity, 30 % of tokens (judge)", "plain", +1),
 )
-"""Of every reward model. Those that no record has are left out."""
+"""Columns of the table of reward models. Columns that no record has are left out."""
 
 FRAMES = frozenset({"oracle", *CONTROLS})
-"""Arms that only frame the others: the best reward model there could be, and rewards that know nothing of emotion."""
+"""Reference arms: the best possible reward model, and rewards without information about emotion. They are not ranked."""
 
 
 def rm_columns(records: Sequence[Record]) -> list[Column]:
-    """Those of `RM_COLUMNS` that were measured, and what further components have to move."""
+    """Return the measured columns among `RM_COLUMNS` and the manipulation checks of the components."""
     measured = {name for record in records for name in record.scalars}
     columns = {column.name: column for column in RM_COLUMNS}
     for component in COMPONENTS:
@@ -45,7 +45,7 @@ def rm_columns(records: Sequence[Record]) -> list[Column]:
 
 
 def table(records: Sequence[Record], planned: Mapping[str, int] | None = None) -> Sheet:
-    """The table of results; arms in the order of ``planned`` (arm -> seeds), which also tells what is missing."""
+    """Return the table of results. ``planned`` (arm -> number of seeds) determines the arms' order and the missing cells."""
     arms = list(dict.fromkeys([*(planned or {}), *(record.label for record in records)]))
     policies = any(not record.points.empty for record in records)
     outcomes = shown(records) if policies else []
@@ -62,12 +62,12 @@ def table(records: Sequence[Record], planned: Mapping[str, int] | None = None) -
 
 
 def over_seeds(arm: str, seeds: Sequence[int], values: Values) -> Interval:
-    """Mean of an outcome over an arm's seeds, with its t-interval."""
+    """Return the mean of an outcome over an arm's seeds, with its t-interval."""
     return t_interval([values.get((arm, seed), math.nan) for seed in seeds])
 
 
 def scalar(name: str, records: Sequence[Record]) -> Values:
-    """A scalar by (arm, seed), where it was measured."""
+    """Return the measured values of a scalar by (arm, seed)."""
     return {(record.label, record.seed): record.scalars[name] for record in records if name in record.scalars}
 
 
@@ -76,6 +76,8 @@ def provenance(records: Sequence[Record]) -> str:
     one_a_world = {
         record.world_hash: record.config for record in records
     }  # what is the user's own is in a world's hash
+    if any("profile.cosyvoice.model.digest" in config for config in one_a_world.values()):
+        return "The policy is CosyVoice2's language model; reward model and judge hear a user's labelled tokens."
     manifests = (name for config in one_a_world.values() for name in config if name.startswith("profile.manifests."))
     own = sorted({name.split(".")[2] for name in manifests})
     speech = f"the user's own speech in {', '.join(own)}, procedural speech elsewhere" if own else "procedural speech"
@@ -86,11 +88,11 @@ def _notes(records: Sequence[Record], outcomes: Sequence[Outcome], missing: Mapp
     lines = [
         f"{len(records)} cells. Mean over n seeds ± half the 95 % t-interval (none for one seed). {provenance(records)}",
         "A seed redraws the annotated and the SFT utterances, raters, RM pre-training, SFT, fine-tuning, prompts and "
-        "roll-out noise; corpus renderer, codec, base policy and judges are one world.",
+        "roll-out noise; corpus renderer, codec, base policy and judges belong to the world and are fixed.",
     ]
     if outcomes:
         lines += [outcome.note for outcome in outcomes if outcome.note]
-        lines.append("Outcomes are values at the last checkpoint where nothing else is said.")
+        lines.append("Outcomes are values at the last checkpoint unless stated otherwise.")
     if missing:
         lines.append("Not complete: " + ", ".join(f"{arm} {count}" for arm, count in missing.items()) + ".")
     return lines

@@ -1,7 +1,7 @@
-"""Contrasts of the 2^k factorial of the components within each seed.
+"""Contrasts of the 2^k factorial of the components, computed within each seed.
 
-An arm is the set of components that are on. A contrast maps arms to weights; applied to a seed's values it gives one number a
-seed, so that pairing is exact and every test is a test of one sample.
+An arm is the set of components that are on. A contrast maps arms to weights; applied to a seed's outcomes, it gives one number
+per seed. Pairing by seed is therefore exact, and every test is a one-sample test.
 """
 
 from __future__ import annotations
@@ -20,18 +20,22 @@ Weights = dict[str, float]
 Values = Mapping[tuple[str, int], float]
 """An outcome by (arm, seed)."""
 OVERALL = "RRPO - DiffRO"
-"""Name of the contrast of all the paper's components with none."""
+"""Name of the contrast between all of the paper's components and none."""
 SFT = "sft"
-"""The arm that is not optimised."""
+"""The arm without policy optimization."""
 ABOVE_SFT = "RRPO - SFT"
-"""Name of the contrast that tells whether RRPO stops hacking or reduces it."""
+"""Name of the contrast that decides whether RRPO stops hacking or only reduces it."""
 
 
 def factorial_effect(parts: Sequence[str]) -> Weights:
-    """Main effect (one part) or interaction (more) by arm: the weights of the 2^k design, in units of the outcome.
+    """Return the weights, by arm, of a main effect (one part) or interaction (several) in the 2^k design, in the outcome's units.
 
-    A main effect is the mean over all settings of the other components of 'with' minus 'without'; an interaction of two is
-    half the difference between the effect of one with and without the other; of three, a quarter accordingly.
+    A main effect is the difference 'with' minus 'without' the component, averaged over all settings of the other components. An
+    interaction of two is half the difference between the effect of one with and without the other; an interaction of three is a
+    quarter of the corresponding difference.
+
+    Raises:
+        ValueError: ``parts`` is empty or contains an unknown component.
     """
     names = [component.name for component in COMPONENTS]
     if not parts or any(part not in names for part in parts):
@@ -41,49 +45,52 @@ def factorial_effect(parts: Sequence[str]) -> Weights:
 
 
 def corner_effect(part: str) -> Weights:
-    """``part`` within RRPO: RRPO minus RRPO without it, or, for one that is not the paper's, RRPO with it minus RRPO."""
+    """Return the weights of the effect of ``part`` within RRPO.
+
+    For a component of the paper: RRPO minus RRPO without it. For another component: RRPO with it minus RRPO.
+    """
     whole = set(papers())
     return {name_of(whole | {part}): 1.0, name_of(whole - {part}): -1.0}
 
 
 def difference(treated: str, control: str) -> Weights:
-    """One arm minus another."""
+    """Return the weights of one arm minus another."""
     return {treated: 1.0, control: -1.0}
 
 
 def main_effects() -> dict[str, Weights]:
-    """Every component's main effect, by name."""
+    """Return the main effect of each component, by name."""
     return {f"{c.label}, main effect": factorial_effect([c.name]) for c in COMPONENTS}
 
 
 def corner_effects() -> dict[str, Weights]:
-    """Every component's effect within RRPO, by name."""
+    """Return the effect of each component within RRPO, by name."""
     return {f"{c.label}, in RRPO": corner_effect(c.name) for c in COMPONENTS}
 
 
 def effects_alone() -> dict[str, Weights]:
-    """Every component's effect beside no other, by name."""
+    """Return the effect of each component added to DiffRO, without the other components, by name."""
     return {f"{c.label}, added to DiffRO": difference(name_of([c.name]), BASE) for c in COMPONENTS}
 
 
 def interactions() -> dict[str, Weights]:
-    """The interactions of every order, by name."""
+    """Return the interactions of all orders, by name."""
     label = {component.name: component.label for component in COMPONENTS}
     return {" x ".join(label[p] for p in parts): factorial_effect(parts) for parts in subsets() if len(parts) > 1}
 
 
 def overall() -> dict[str, Weights]:
-    """RRPO - DiffRO."""
+    """Return the contrast RRPO - DiffRO, by name."""
     return {OVERALL: difference(RRPO, BASE)}
 
 
 def component_of(contrast: str) -> Component | None:
-    """The one component whose effect a contrast of the functions above is, by its name; None for interactions and others."""
+    """Return the component whose effect the named contrast measures; None for interactions and other contrasts."""
     return next((c for c in COMPONENTS if contrast.startswith(f"{c.label},")), None)
 
 
 def apply(weights: Mapping[str, float], outcomes: Values, seeds: Sequence[int]) -> NDArray[np.float64]:
-    """The contrast of every seed ``[len(seeds)]`` of ``outcomes`` by (arm, seed); NaN where an arm of it is missing."""
+    """Return the contrast of each seed ``[len(seeds)]``; NaN for a seed that lacks an arm of the contrast."""
     rows = [[outcomes.get((arm, seed), math.nan) for arm in weights] for seed in seeds]
     found: NDArray[np.float64] = np.array(rows, float).reshape(len(seeds), len(weights)) @ np.array(
         list(weights.values())

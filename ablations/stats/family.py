@@ -1,8 +1,8 @@
-"""What is tested: primary outcome, primary family of contrasts, margin, level and pilot, declared here and nowhere else.
+"""The declared tests: primary outcome, primary family of contrasts, equivalence margin, level and pilot.
 
-One rule for difference and equivalence. A contrast of the seeds' outcomes has a paired t interval that holds simultaneously over
-the m contrasts tested with it, at 1 - `ALPHA` / m: where it excludes 0 the arms differ; where it lies wholly within +-`MARGIN`
-they are equivalent; else nothing is decided.
+One rule decides about difference and equivalence. Each contrast has a paired t interval at level 1 - `ALPHA` / m, simultaneous
+over the m contrasts tested together. If the interval excludes 0, the arms differ; if it lies entirely within +-`MARGIN`, they are
+equivalent; otherwise the contrast is undecided.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from ablations.outcomes import Outcome, find
 from ablations.stats.contrasts import Weights, component_of, corner_effects, effects_alone, main_effects, overall
 
 PRIMARY_OUTCOME = "clean_success"
-"""Name of the outcome that is tested, at the last update; all others are estimates."""
+"""Name of the tested outcome, at the last update; all other outcomes are estimates."""
 BESIDE = ("hacked_share", "gold", "phone_error_rate", "artefacts")
-"""Outcomes that stand beside it in the first table of a report."""
+"""Secondary outcomes in the first table of a report."""
 MARGIN = 0.05
-"""Smaller differences of the primary outcome count as none (declared in the design, before any result)."""
+"""Equivalence margin of the primary outcome (declared in the design, before any result)."""
 ALPHA = 0.05
-"""Chance of any false claim over a family."""
+"""Family-wise error rate."""
 POWER = 0.8
-"""Power at which the number of seeds and the detectable difference are given."""
+"""Power for which required seeds and detectable differences are reported."""
 DIVERGED = 0.0
-"""Primary outcome of a cell whose optimisation left the finite numbers."""
+"""Primary outcome assigned to a cell whose optimization became non-finite."""
 COLLAPSED = 1 / 3
-"""A cell *collapsed* where its primary outcome is below this share of the SFT policy's of its seed."""
+"""A cell has *collapsed* if its primary outcome is below this fraction of the SFT policy's on the same seed."""
 KL_POINTS = (0.1, 0.2, 0.4, 0.8, 1.6)
-"""KL to the SFT policy, nats a token, at which secondary outcomes are read as well."""
+"""KL to the SFT policy, nats per token, at which secondary outcomes are also reported."""
 
 
 COMPONENTS = ("data", "reward model", "optimisation")
-"""What a seed redraws, outermost first: the components of the spread over seeds."""
+"""What a seed redraws, outermost first: the variance components of the spread over seeds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pilot:
-    """What was measured on development seeds to choose the number of seeds; the spread alone is used.
+    """The spread measured on development seeds, used to choose the number of reported seeds.
 
     ``python -m ablations.pilot`` measures it.
     """
@@ -46,15 +46,15 @@ class Pilot:
     spread: float
     """Standard deviation over seeds of RRPO - DiffRO in the primary outcome."""
     seeds: int
-    """Development seeds it was measured on."""
+    """Number of development seeds."""
     world: str
     """Hash of the world."""
     components: Mapping[str, float] = field(default_factory=dict)
-    """By `COMPONENTS`, the standard deviation that redrawing it alone makes, of a replicated pilot; empty without one."""
+    """Name in `COMPONENTS` -> standard deviation due to redrawing it alone, from a replicated pilot; empty without one."""
 
     @property
     def parts(self) -> str:
-        """The components in words, by their share of the variance; empty where they were not measured."""
+        """A sentence on each component's share of the variance; empty if they were not measured."""
         whole = sum(sd**2 for sd in self.components.values())
         if not whole:
             return ""
@@ -69,19 +69,19 @@ PILOT: Pilot | None = None
 
 
 def primary() -> Outcome:
-    """The primary outcome."""
+    """Return the primary outcome."""
     return find(PRIMARY_OUTCOME)
 
 
 def family() -> dict[str, Weights]:
-    """The primary family by name: of k components main effects, effects within RRPO, and RRPO - DiffRO, 2 k + 1 contrasts."""
+    """Return the primary family by name, 2 k + 1 contrasts for k components: main effects, effects within RRPO, RRPO - DiffRO."""
     return main_effects() | corner_effects() | overall()
 
 
 def allowed(arms: Iterable[str]) -> dict[str, Weights]:
-    """The part of the family that these arms allow.
+    """Return the contrasts of the family whose arms are all available.
 
-    Where that speaks about no single component, the components' effects when added to DiffRO stand in.
+    If none of them concerns a single component, the effects of components added to DiffRO are included instead.
     """
     there = set(arms)
     found = {name: weights for name, weights in family().items() if set(weights) <= there}
@@ -91,9 +91,9 @@ def allowed(arms: Iterable[str]) -> dict[str, Weights]:
 
 
 def declared(labels: Iterable[str]) -> dict[str, dict[str, Weights]]:
-    """Setting -> the contrasts tested in it, of arms without their setting; plain arms are the setting ``""``.
+    """Return setting -> tested contrasts, with arms named without their setting. Arms without a setting are the setting ``""``.
 
-    All settings of a grid have the same family: what the arms that they share allow.
+    All named settings of a grid have the same family: the contrasts allowed by the arms that they share.
     """
     arms: dict[str, set[str]] = {}
     for label in labels:
@@ -105,5 +105,5 @@ def declared(labels: Iterable[str]) -> dict[str, dict[str, Weights]]:
 
 
 def margin_text() -> str:
-    """The margin in words."""
+    """Return the margin as text."""
     return f"{100 * MARGIN:g} points"

@@ -1,4 +1,4 @@
-"""Intervals and effect sizes of paired seed differences, as pure functions on arrays."""
+"""Intervals and effect sizes of paired differences over seeds, as pure functions on arrays."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from numpy.typing import ArrayLike
 from ablations.stats.statistics import Interval
 
 FAR = 25.0
-"""Largest |t| that is given to the noncentral t distribution."""
+"""Largest |t| for which the noncentral t distribution is used."""
 
 
 class Effect(NamedTuple):
-    """Standardised paired effect."""
+    """Standardized paired effect."""
 
     g_z: float
-    """Mean over standard deviation of the differences (d_z), with Hedges' correction."""
+    """Mean divided by standard deviation of the differences (d_z), with Hedges' correction."""
     low: float
     high: float
-    """95 % interval through the noncentral t distribution, with the same correction."""
+    """95 % interval from the noncentral t distribution, with the same correction."""
 
 
 def varies(values: np.ndarray) -> bool:
-    """Whether there is spread beyond rounding."""
+    """Return whether the values differ by more than rounding errors."""
     return float(np.ptp(values)) > 1e-12 * max(1.0, float(np.abs(values).max()))
 
 
 def effect_size(x: ArrayLike, level: float = 0.95) -> Effect:
-    """Hedges-corrected d_z of differences ``[n]`` and its interval by inverting the noncentral t (Cumming 2012).
+    """Return the Hedges-corrected d_z of differences ``[n]``, with an interval from inverting the noncentral t (Cumming 2012).
 
-    Beyond |t| of `FAR`, where scipy's noncentral t breaks down, the interval is the usual normal approximation.
+    For |t| of `FAR` or more, where scipy's noncentral t is unreliable, the interval is the usual normal approximation. All values
+    are NaN for fewer than two differences, or if they do not vary.
     """
     values = np.asarray(x, float)
     n = len(values)
@@ -49,10 +50,10 @@ def effect_size(x: ArrayLike, level: float = 0.95) -> Effect:
 
     def below(delta: float) -> float:
         share = float(nct.cdf(t, df, delta))
-        return share if math.isfinite(share) else float(delta < t)  # scipy gives up far out, where it is 1 or 0
+        return share if math.isfinite(share) else float(delta < t)  # scipy returns NaN in the far tails: 1 or 0
 
     def bound(tail: float) -> float:
-        reach = 6 * math.sqrt(1 + t * t / (2 * df))  # standard errors
+        reach = 6 * math.sqrt(1 + t * t / (2 * df))  # six standard errors
         return float(brentq(lambda delta: below(delta) - tail, t - reach, t + reach))
 
     if abs(t) < FAR:
@@ -64,7 +65,7 @@ def effect_size(x: ArrayLike, level: float = 0.95) -> Effect:
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
-    """Wilson's score interval of a proportion, as for 'seeds that hacked'."""
+    """Return Wilson's score interval of a proportion, for example of the seeds that hacked; NaN for n = 0."""
     if n == 0:
         return Interval(math.nan, math.nan, math.nan, 0)
     from scipy.stats import binomtest
@@ -74,10 +75,10 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
 
 
 def nested_components(y: ArrayLike) -> list[float]:
-    """Variance components of a balanced nested design ``y [A, B, C, ...]``, outermost first (analysis of variance).
+    """Return the variance components of a balanced nested design ``y [A, B, C, ...]``, outermost first (analysis of variance).
 
-    E(mean square of a level) = the expected mean square of the level within + (values below) x (its component); an estimate below
-    zero counts as 0.
+    The expected mean square of a level equals that of the next inner level plus (number of values below it) x (its component).
+    Negative estimates are set to 0.
     """
     means, within, found = np.asarray(y, float), 0.0, []
     below = 1
@@ -91,13 +92,16 @@ def nested_components(y: ArrayLike) -> list[float]:
 
 
 def improvement(x: ArrayLike) -> float:
-    """Share of seeds that improved, ties half: the paired probability of improvement."""
+    """Return the paired probability of improvement: the share of seeds that improved; ties count half."""
     values = np.asarray(x, float)
     return float(np.mean((values > 0) + 0.5 * (values == 0)))
 
 
 def correlation(x: ArrayLike, y: ArrayLike) -> float:
-    """Pearson's r of paired seeds ``x [n]``, ``y [n]``, over those where both are finite; NaN below three or without spread."""
+    """Return Pearson's r of ``x [n]`` and ``y [n]``, paired by seed, over pairs in which both are finite.
+
+    NaN for fewer than three such pairs, or if either does not vary.
+    """
     pairs = np.column_stack([np.asarray(x, float), np.asarray(y, float)])
     pairs = pairs[np.isfinite(pairs).all(axis=1)]
     if len(pairs) < 3 or (np.ptp(pairs, axis=0) == 0).any():
@@ -106,10 +110,11 @@ def correlation(x: ArrayLike, y: ArrayLike) -> float:
 
 
 def ratio_of_means(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Interval:
-    """mean(x) / mean(y) of paired seeds ``[n]`` with Fieller's interval (1954).
+    """Return mean(x) / mean(y) of ``x [n]`` and ``y [n]``, paired by seed, with Fieller's interval (1954).
 
-    It holds all r for which the t test does not reject mean(x - r y) = 0. Nothing (NaN) where y's own interval holds zero, since
-    the ratio's is then unbounded. Seeds with a gap are left out.
+    The interval contains all r for which the t test does not reject mean(x - r y) = 0. All values are NaN if y's own interval
+    contains zero, because the ratio's interval is then unbounded, and for fewer than two pairs. Pairs with a non-finite value are
+    left out.
     """
     pairs = np.column_stack([np.asarray(x, float), np.asarray(y, float)])
     pairs = pairs[np.isfinite(pairs).all(axis=1)]

@@ -1,17 +1,18 @@
-"""Power of the paired t test: the difference that a number of seeds detects, and the seeds that detect a difference."""
+"""Power of the paired t test, detectable difference for a number of seeds, and number of seeds for a difference."""
 
 from __future__ import annotations
 
 import math
 
 MOST = 1000
-"""More seeds than these are never planned."""
+"""Largest number of seeds that is considered."""
 
 
 def power(effect: float, sd: float, n: int, alpha: float = 0.05) -> float:
-    """Power of the two-sided paired t test for a mean difference ``effect`` with spread ``sd`` at n seeds.
+    """Return the power of the two-sided paired t test for a mean difference ``effect`` with standard deviation ``sd`` at n seeds.
 
-    The noncentral t distribution as a mean over the chi-distributed spread: scipy's own has holes at large shifts.
+    NaN below two seeds or for ``sd`` <= 0. The noncentral t probability is computed by integrating over the chi-distributed
+    sample standard deviation, because scipy's own function fails at some large shifts.
     """
     if n < 2 or sd <= 0:
         return math.nan
@@ -29,7 +30,7 @@ def power(effect: float, sd: float, n: int, alpha: float = 0.05) -> float:
 
 
 def detectable(sd: float, n: int, alpha: float = 0.05, wanted: float = 0.8) -> float:
-    """The smallest mean difference that n seeds detect with the ``wanted`` power; NaN below two seeds."""
+    """Return the smallest mean difference that n seeds detect with power ``wanted``; NaN below two seeds or for ``sd`` <= 0."""
     if n < 2 or sd <= 0:
         return math.nan
     from scipy.optimize import brentq
@@ -41,18 +42,21 @@ def detectable(sd: float, n: int, alpha: float = 0.05, wanted: float = 0.8) -> f
 
 
 def seeds_needed(effect: float, sd: float, alpha: float = 0.05, wanted: float = 0.8) -> int | None:
-    """The fewest seeds that detect a mean difference ``effect`` with the ``wanted`` power; None beyond `MOST`."""
+    """Return the fewest seeds that detect a mean difference ``effect`` with power ``wanted``; None if above `MOST`."""
     low, high = 1, MOST
     if not power(effect, sd, high, alpha) >= wanted:
         return None
-    while high - low > 1:  # power rises with the seeds
+    while high - low > 1:  # bisection: power increases with the number of seeds
         middle = (low + high) // 2
         low, high = (low, middle) if power(effect, sd, middle, alpha) >= wanted else (middle, high)
     return high
 
 
 def spread_bound(sd: float, n: int, level: float = 0.8) -> float:
-    """Upper one-sided bound of the standard deviation behind ``sd``, measured on n seeds (chi-square); NaN below two."""
+    """Return the one-sided upper confidence bound of a standard deviation estimated as ``sd`` on n seeds (chi-square).
+
+    NaN below two seeds.
+    """
     if n < 2:
         return math.nan
     from scipy.special import chdtri

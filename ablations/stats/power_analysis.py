@@ -1,4 +1,4 @@
-"""What the planned number of seeds can show, said before anything runs: the difference that the primary test detects."""
+"""Power analysis of a plan: the difference that the primary test detects with the planned number of seeds."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ from ablations.stats.family import ALPHA, MARGIN, PILOT, POWER, Pilot, declared,
 from ablations.stats.power import detectable, seeds_needed, spread_bound
 
 SPREADS = (0.03, 0.05, 0.08)
-"""Standard deviations over seeds for which a plan gives the detectable difference while no pilot is committed."""
+"""Standard deviations over seeds for which the detectable difference is given as long as no pilot is committed."""
 
 
-def prospects(labels: Iterable[str], n: int, pilot: Pilot | None = PILOT) -> list[str]:
-    """Lines of a plan of a grid of these labels for ``n`` seeds in all; none where its arms allow no contrast of the family."""
+def analyze_power(labels: Iterable[str], n: int, pilot: Pilot | None = PILOT) -> list[str]:
+    """Return the power analysis as readable lines; empty if the arms allow no contrast of the primary family.
+
+    Args:
+        labels: Labels of the grid's arms.
+        n: Total number of planned seeds.
+        pilot: The measured spread over seeds; None if there is no pilot.
+    """
     contrasts = next((found for found in declared(labels).values() if found), {})
     if not contrasts:
         return []
@@ -24,24 +30,24 @@ def prospects(labels: Iterable[str], n: int, pilot: Pilot | None = PILOT) -> lis
         + ", ".join(outcome.label for outcome in all_outcomes() if outcome.name != primary().name)
     ]
     if n < 2:
-        return [*lines, "WARNING: one seed gives no test; plan at least 8"]
+        return [*lines, "WARNING: one seed allows no test; plan at least 8 seeds"]
     if pilot is None:
         least = ", ".join(f"{100 * detectable(sd, n, ALPHA / m):.1f} at {100 * sd:g}" for sd in SPREADS)
         return [
             *lines,
-            f"no pilot is committed: with {n} seeds a difference is found with {100 * POWER:g} % power from so many points on, "
-            f"by its spread over seeds in points: {least}",
+            f"no pilot is committed: with {n} seeds, the smallest difference detected with {100 * POWER:g} % power, by its "
+            f"standard deviation over seeds (both in points): {least}",
         ]
     bound = spread_bound(pilot.spread, pilot.seeds)
-    said = []
+    found = []
     for name, sd in (("point estimate", pilot.spread), ("80 % upper bound", bound)):
         needed = seeds_needed(MARGIN, sd, ALPHA / m, POWER)
         enough = f"{needed} seeds" if needed else "no number of seeds"
         least = f"{100 * detectable(sd, n, ALPHA / m, POWER):.1f} points ({enough} for {margin_text()})"
-        said.append(f"{name} {100 * sd:.1f}: {least}")
+        found.append(f"{name} {100 * sd:.1f}: {least}")
     return [
         *lines,
-        f"with {n} seeds a difference is found with {100 * POWER:g} % power from, by the spread over the pilot's {pilot.seeds} "
-        f"development seeds in world {pilot.world}: {'; '.join(said)}",
+        f"with {n} seeds, the smallest difference detected with {100 * POWER:g} % power, by its standard deviation over the "
+        f"pilot's {pilot.seeds} development seeds in world {pilot.world}: {'; '.join(found)}",
         *([pilot.parts] if pilot.parts else []),
     ]

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 
 class Interval(NamedTuple):
-    """A mean over seeds with its 95 % interval; the bounds are NaN below two seeds."""
+    """Mean over n seeds with its 95 % interval; the bounds are NaN below two seeds."""
 
     mean: float
     low: float
@@ -19,7 +19,7 @@ class Interval(NamedTuple):
 
 
 def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
-    """Student's t-interval of the mean: mean -+ t_{n-1} s / sqrt(n). Values that are not finite are left out."""
+    """Return Student's t-interval of the mean, mean -+ t_{n-1} s / sqrt(n). Non-finite values are left out."""
     x = np.asarray(values, float).ravel()
     x = x[np.isfinite(x)]
     n = len(x)
@@ -35,16 +35,16 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
 
 
 def in_points(mean: Interval) -> str:
-    """A mean of fractions in points with its interval: ``+1.0 [-2.0, +4.0]``, or ``+1.0`` where it has none."""
+    """Format a mean of fractions in percentage points with its interval: ``+1.0 [-2.0, +4.0]``, or ``+1.0`` without one."""
     if np.isnan(mean.low):
-        return f"{100 * mean.mean:+.1f}"
-    return f"{100 * mean.mean:+.1f} [{100 * mean.low:+.1f}, {100 * mean.high:+.1f}]"
+        return f"{100 * mean.mean:+z.1f}"
+    return f"{100 * mean.mean:+z.1f} [{100 * mean.low:+z.1f}, {100 * mean.high:+z.1f}]"
 
 
 def at_passage(x: ArrayLike, y: ArrayLike, level: float) -> float:
-    """``y [S]`` where ``x [S]`` first reaches ``level``, linear between checkpoints; NaN where it never does.
+    """Return ``y [S]`` at the point where ``x [S]`` first reaches ``level``, interpolated linearly between checkpoints.
 
-    Checkpoints at which ``y`` was not asked (NaN) are left out.
+    NaN if ``x`` never reaches it. Checkpoints at which ``y`` was not measured (NaN) are left out.
     """
     path, values = np.asarray(x, float), np.asarray(y, float)
     path, values = path[np.isfinite(values)], values[np.isfinite(values)]
@@ -56,7 +56,7 @@ def at_passage(x: ArrayLike, y: ArrayLike, level: float) -> float:
 
 
 def mean_path(paths: Sequence[tuple[ArrayLike, ArrayLike]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The mean of several seeds' paths, checkpoint by checkpoint, over the checkpoints that all have."""
+    """Return the mean over seeds of paths ``(x [S], y [S])`` at each checkpoint that all seeds have."""
     shortest = min(len(np.asarray(d)) for d, _ in paths)
     stacked = np.array([[np.asarray(d, float)[:shortest], np.asarray(y, float)[:shortest]] for d, y in paths])
     mean = stacked.mean(axis=0)

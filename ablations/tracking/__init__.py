@@ -1,1 +1,1 @@
-"""Record cells in MLflow, and read them back."""
+"""Record cells in MLflow and read them back."""

@@ -1,6 +1,6 @@
-"""Connect to the tracking store, a sqlite file or an MLflow server, and know within seconds when it does not answer.
+"""Connect to the tracking store, a SQLite file or an MLflow server, and detect within seconds when it does not answer.
 
-MLflow itself waits minutes for a dead server and 20 s for each statement on a locked file, so `trouble` asks first.
+MLflow waits minutes for a dead server and 20 s for each statement on a locked file, so `trouble` checks the store first.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 WAIT = 5.0
-"""Seconds that a store may take to answer or to be unlocked."""
-QUESTION = "/api/2.0/mlflow/experiments/search"
-"""What a server is asked: unlike ``/health`` it takes MLflow itself, its database, and the right to use it."""
+"""Maximum seconds to wait for a server's answer or for a locked file."""
+CHECK_PATH = "/api/2.0/mlflow/experiments/search"
+"""Request that checks a server. Unlike ``/health``, it fails if MLflow's database is down or the user is not authorized."""
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}
-"""Tag of an experiment: has MLflow open the page of training runs, not the one for language models."""
+"""Tag of an experiment that makes MLflow open the page of training runs instead of the one for language models."""
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -31,7 +31,7 @@ SETTINGS = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
-"""MLflow's own settings, where the user has set none."""
+"""Default values of MLflow's environment variables; the user's own values take precedence."""
 
 
 class UnavailableError(InputError):
@@ -39,34 +39,34 @@ class UnavailableError(InputError):
 
     def __init__(self, folder: RunsFolder, why: str) -> None:
         fix = (
-            "start the server, or put MLFLOW_TRACKING_URI, its user and password right, or unset it to track in the runs "
-            "folder; what was recorded meanwhile is kept and replayed"
+            "start the server, or correct MLFLOW_TRACKING_URI, its user and password, or unset it to record in the runs "
+            "folder; records made in the meantime are kept and written later"
             if folder.server
-            else "end what holds the file's lock, and give the same command again"
+            else "end the process that holds the file's lock, then run the same command again"
         )
         super().__init__("the tracking store does not answer", got=f"{folder.address}: {why}", fix=fix)
         self.why = why
 
 
 def open_client(folder: RunsFolder) -> MlflowClient:
-    """A client of the folder's store with telemetry off and quiet logs; MLflow is imported here and nowhere earlier."""
+    """Create a client of the folder's store, with telemetry off and quiet logs. MLflow is first imported here."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     from mlflow.tracking import MlflowClient
 
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a locked file is told by who asked
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # our callers report a locked file themselves
     return MlflowClient(tracking_uri=folder.tracking_uri)
 
 
 def trouble(folder: RunsFolder, wait: float = WAIT) -> str:
-    """Why the store cannot be written to now, after at most about ``wait`` seconds; empty when it can."""
+    """Return why the store cannot be written now, empty if it can. Takes at most about ``wait`` seconds."""
     return _server_trouble(folder, wait) if folder.server else _file_trouble(folder, wait)
 
 
-def said(folder: RunsFolder, error: Exception) -> str:
-    """An error of the store's in a line, without the server's password."""
+def describe_error(folder: RunsFolder, error: Exception) -> str:
+    """Return an error of the store in one line, without the server's password."""
     text = " ".join(str(error).split()).replace(folder.server or "\0", folder.address)
     for cause in ("timed out", "Connection refused", "Name or service not known", "Network is unreachable"):
         if cause in text:
@@ -81,9 +81,9 @@ def _server_trouble(folder: RunsFolder, wait: float) -> str:
     try:
         credentials = get_default_host_creds(folder.server)
         limits = {"max_retries": 0, "timeout": wait, "raise_on_status": False}
-        answer = http_request(credentials, QUESTION, "GET", params={"max_results": 1}, **limits)
+        answer = http_request(credentials, CHECK_PATH, "GET", params={"max_results": 1}, **limits)
     except Exception as error:
-        return said(folder, error)
+        return describe_error(folder, error)
     if answer.status_code >= 400:
         return f"answers {answer.status_code}"
     return "" if "json" in answer.headers.get("Content-Type", "") else "answers, but not as MLflow does"
@@ -103,7 +103,7 @@ def _file_trouble(folder: RunsFolder, wait: float) -> str:
 
 @contextmanager
 def answering(folder: RunsFolder) -> Iterator[None]:
-    """Raises UnavailableError in place of MLflow's own errors when the store has gone away."""
+    """Raise UnavailableError instead of MLflow's errors if the store stops answering."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -115,9 +115,10 @@ def answering(folder: RunsFolder) -> Iterator[None]:
 
 
 def ensure_experiment(client: MlflowClient, folder: RunsFolder, name: str) -> str:
-    """The id of an experiment, created where it is missing; a server chooses where its artifacts lie.
+    """Return the id of an experiment; create it if it is missing. A server chooses the location of its artifacts.
 
-    Raises InputError when the experiment lies in MLflow's bin.
+    Raises:
+        InputError: The experiment was deleted in MLflow and not yet purged.
     """
     from mlflow.exceptions import MlflowException
 
@@ -126,11 +127,11 @@ def ensure_experiment(client: MlflowClient, folder: RunsFolder, name: str) -> st
         place = None if folder.server else str(folder.artifacts / name)
         try:
             return str(client.create_experiment(name, artifact_location=place, tags=TRAINING))
-        except MlflowException:  # another host was quicker
+        except MlflowException:  # another host may have created it in the meantime
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise
     if found.lifecycle_stage == "deleted":
-        fix = f"mlflow experiments restore --experiment-id {found.experiment_id}, or delete it for good (mlflow gc)"
+        fix = f"run mlflow experiments restore --experiment-id {found.experiment_id}, or delete it permanently (mlflow gc)"
         raise InputError("the experiment was deleted in MLflow", got=name, fix=fix)
     return str(found.experiment_id)

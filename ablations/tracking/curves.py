@@ -1,7 +1,7 @@
-"""A cell's metrics by step: from its tables when it is complete, and line by line while its optimisation runs.
+"""A cell's metrics by step: from its tables once it is complete, and live while its optimization runs.
 
-The worker appends the rows that its judges measured to a file beside the stages, ``progress/<stage>.jsonl``; the parent reads it
-every few seconds and shows them in MLflow. Nothing depends on it: the complete record has every point.
+For live curves, the worker appends each row that its judges measured to ``progress/<stage>.jsonl``, and the parent reads that
+file every few seconds and logs the new rows to MLflow. Live curves are optional: the complete record contains every point.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from ablations.tracking.records import (
 )
 
 TABLES = {CURVES_FILE: TRAIN, POINTS_FILE: EVALUATION, TEST_POINTS_FILE: EVALUATION}
-"""Tables by step, and the prefix of the metrics that their columns become."""
+"""Table with one row per step -> prefix of the metrics made from its columns."""
 PERIOD = 5.0
-"""Seconds between two looks for new points."""
+"""Seconds between checks for new points."""
 Point = tuple[str, float, int]
-"""Metric, value, step."""
+"""(metric, value, step)."""
 
 
 def points(rows: Iterable[Mapping[Any, Any]], prefix: str) -> list[Point]:
-    """The metrics (`records.METRICS`) in the rows of a table; a training step that no judge looked at is left out."""
+    """Return the metrics (`records.METRICS`) in the rows of a table, without training steps that no judge measured."""
     found: list[Point] = []
     for row in rows:
         values = {f"{prefix}{name}": float(value) for name, value in row.items() if name != "step"}
@@ -51,7 +51,7 @@ def points(rows: Iterable[Mapping[Any, Any]], prefix: str) -> list[Point]:
 
 
 def stored(folder: Path) -> list[Point]:
-    """The points of all tables among a cell's artifacts, and the accuracies by the judges of plugins."""
+    """Return the points of all tables among a cell's artifacts, including the accuracies by plugin judges."""
     judges = [name for name in added(folder) if name not in LISTENERS]
     found = [point for name, prefix in TABLES.items() for point in points(_rows(folder / name), prefix)]
     for judge in judges:
@@ -62,7 +62,7 @@ def stored(folder: Path) -> list[Point]:
 
 
 def _rows(path: Path) -> list[dict[Any, Any]]:
-    """A table by step; empty where there is none, or the arm takes no steps."""
+    """Return the rows of a table; empty if the file does not exist or the arm takes no steps."""
     import pandas as pd
 
     table = pd.read_parquet(path) if path.is_file() else pd.DataFrame()
@@ -70,17 +70,20 @@ def _rows(path: Path) -> list[dict[Any, Any]]:
 
 
 def live_file(store: Path, stage_folder: str) -> Path:
-    """Where the optimisation whose folder has that name writes its rows."""
+    """Return the file to which the optimization with that stage folder writes its rows."""
     return store / "progress" / f"{stage_folder}.jsonl"
 
 
 def writer(path: Path) -> Callable[[int, Mapping[str, float]], None]:
-    """For `rrpo.pipeline.stages.Context.watch`: starts the file anew, since a resumed optimisation tells all its rows again."""
+    """Return a callback for `rrpo.pipeline.stages.Context.watch` that writes rows to ``path``.
+
+    Removes an existing file first, because a resumed optimization reports all its rows again.
+    """
     path.unlink(missing_ok=True)
 
     def watch(step: int, row: Mapping[str, float]) -> None:
         if found := points([{**row, "step": step}], TRAIN):
-            with contextlib.suppress(OSError):  # a curve is worth no build
+            with contextlib.suppress(OSError):  # a live curve must not make the build fail
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(found) + "\n")
@@ -90,7 +93,7 @@ def writer(path: Path) -> Callable[[int, Mapping[str, float]], None]:
 
 @dataclass
 class Follower:
-    """Reads the lines that are new in the files of running stages."""
+    """Reads new lines from the live files of running stages."""
 
     store: Path
     """The runs folder."""
@@ -98,7 +101,7 @@ class Follower:
     _due: float = 0.0
 
     def due(self) -> bool:
-        """Whether it is time to look; at most every `PERIOD` seconds."""
+        """Return whether `PERIOD` seconds have passed since the last True."""
         now = time.monotonic()
         if now < self._due:
             return False
@@ -106,11 +109,11 @@ class Follower:
         return True
 
     def restart(self, stage_folder: str) -> None:
-        """A stage begins, perhaps once more."""
+        """Read a stage's file from the beginning again, because the stage was started or restarted."""
         self._read.pop(stage_folder, None)
 
     def new(self, stage_folder: str) -> list[Point]:
-        """The points of a stage that were not read before; whole lines alone."""
+        """Return the points of a stage that were not read before; incomplete lines are left for the next call."""
         try:
             content = live_file(self.store, stage_folder).read_bytes()
         except OSError:

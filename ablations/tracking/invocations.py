@@ -1,4 +1,4 @@
-"""What was asked for and what was tried: the invocations of a grid, and runs of cells that hold no result."""
+"""The invocations of a grid (which arms and seeds each planned), and attempts at cells that have no result."""
 
 from __future__ import annotations
 
@@ -21,56 +21,56 @@ from ablations.tracking.records import (
 from rrpo.pipeline.cell import Cell
 
 DEVELOPMENT = 1000
-"""The first development seed; those below, from `ablations.grids.FIRST_SEED` on, are for reports alone."""
+"""The first development seed. Seeds below it, from `ablations.grids.FIRST_SEED` on, are reserved for reports."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """A cell's run that holds no result."""
+    """A cell's run without a result."""
 
     label: str
-    """The arm's name."""
+    """Name of the arm."""
     seed: int
-    """The experiment's seed."""
+    """Seed of the experiment."""
     profile: str
-    """Name of the size of world and models."""
+    """Name of the profile."""
     world_hash: str
-    """The world it was to be run in."""
+    """Hash of the world."""
     cell_hash: str
-    """The result it was to give."""
+    """Hash of the cell."""
     lost: Lost | None
-    """Why it failed; None when it was left half written."""
+    """Why it failed; None if the run was left unfinished."""
 
 
 @dataclass(frozen=True)
 class Invocation:
-    """A parent run: what one start of `ablations.run` was asked for."""
+    """A parent run: the arms and seeds that one run of `ablations.run` planned."""
 
     run_id: str
-    """MLflow run."""
+    """Id of the MLflow run."""
     profile: str
-    """Name of the size of world and models."""
+    """Name of the profile."""
     world_hash: str
-    """The world it ran in."""
+    """Hash of the world."""
     arms: tuple[str, ...]
-    """Arms planned."""
+    """Planned arms."""
     seeds: tuple[int, ...]
-    """Seeds planned for each of them, unless `fewer` says otherwise."""
+    """Planned seeds of each arm, except for the arms in `fewer`."""
     fewer: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """The seeds of arms that have not all of them, such as controls."""
+    """Arm -> its seeds, for arms that are not run on all seeds, such as controls."""
 
     def arms_of(self, seed: int) -> set[str]:
-        """Arms planned for one of the seeds."""
+        """Return the arms planned for a seed."""
         return {arm for arm in self.arms if seed in self.fewer.get(arm, self.seeds)}
 
     def params(self) -> dict[str, str]:
-        """Of the parent run; `invocation` reads them."""
+        """Return the params of the parent run, which `invocation` reads back."""
         fewer = ";".join(f"{arm}:{_text(seeds)}" for arm, seeds in self.fewer.items())
         return {"arms": ",".join(self.arms), "seeds": _text(self.seeds)} | ({"fewer": fewer} if fewer else {})
 
 
 def attempt(run: Any) -> Attempt:
-    """An MLflow run of a cell, read as one without a result."""
+    """Read an MLflow run of a cell without a result."""
     tags = run.data.tags
     kind = tags.get(TAG_FAILURE_KIND, "bug")
     lost = Lost(kind if kind in KINDS else "bug", tags[TAG_FAILED]) if TAG_FAILED in tags else None
@@ -80,7 +80,7 @@ def attempt(run: Any) -> Attempt:
 
 
 def invocation(run: Any) -> Invocation:
-    """An MLflow run of kind ``parent``."""
+    """Read an MLflow run of kind ``parent``."""
     fewer = (part.partition(":") for part in run.data.params.get("fewer", "").split(";") if part)
     return Invocation(
         run_id=str(run.info.run_id),
@@ -92,8 +92,8 @@ def invocation(run: Any) -> Invocation:
     )
 
 
-def asked(cells: Sequence[Cell]) -> Invocation:
-    """What a command that is asked for these cells plans; before it is a run."""
+def plan_invocation(cells: Sequence[Cell]) -> Invocation:
+    """Return the invocation that plans these cells; it has no run yet."""
     first, seeds = cells[0], sorted({cell.seed for cell in cells})
     own: dict[str, list[int]] = {}
     for cell in cells:
@@ -111,13 +111,13 @@ def _numbers(seeds: str) -> tuple[int, ...]:
 
 
 def reported(seeds: Iterable[int]) -> set[int]:
-    """The seeds that a report pools: development seeds, on which things were tuned, only where there are no others."""
+    """Return the seeds that a report pools. Development seeds, which were used for tuning, count only if there are no others."""
     every = set(seeds)
     return {seed for seed in every if seed < DEVELOPMENT} or every
 
 
 def on(invocations: Sequence[Invocation], *, development: bool) -> list[Invocation]:
-    """The invocations with their development seeds alone, or without them."""
+    """Restrict invocations to their development seeds, or to their other seeds."""
 
     def kept(seeds: Iterable[int]) -> tuple[int, ...]:
         return tuple(seed for seed in seeds if (seed >= DEVELOPMENT) == development)
@@ -129,7 +129,7 @@ def on(invocations: Sequence[Invocation], *, development: bool) -> list[Invocati
 
 
 def needed(labels: Iterable[str]) -> set[str]:
-    """The labels of the contrasts that are tested in a grid of these; all of them in a grid without any."""
+    """Return the labels that the tested contrasts of a grid need; all ``labels`` if the grid tests no contrast."""
     every = set(labels)
     found = {
         f"{arm}@{place}" if place else arm
@@ -141,10 +141,15 @@ def needed(labels: Iterable[str]) -> set[str]:
 
 
 def planned_seeds(invocations: Sequence[Invocation], labels: Iterable[str] = ()) -> list[int]:
-    """The number of seeds planned in all, last; before it any smaller one that was planned first, rising.
+    """Return the total number of planned seeds after each invocation, as distinct values in ascending order.
 
-    A seed counts once all that the tests of a grid of ``labels`` (beside those asked for) need is planned for it, so a pilot of
-    some arms is no plan. Development seeds count only where there are no others.
+    The last value is the current plan; earlier values are smaller plans that were raised. A seed counts once every arm that the
+    grid's tests need is planned for it, so a pilot of some arms is not a plan. Development seeds count only if there are no
+    others.
+
+    Args:
+        invocations: Invocations of one grid, oldest first.
+        labels: Labels of the whole grid, in addition to those that the invocations planned.
     """
     seeds = reported(seed for one in invocations for seed in one.seeds)
     wanted = needed({*labels, *(arm for one in invocations for arm in one.arms)})

@@ -1,9 +1,9 @@
-"""The outbox in front of the tracking store: what a run shall be, on disk before the store is asked to take it.
+"""The outbox: runs are written to disk here before they are written to the tracking store.
 
-    runs/outbox/<key>.<time>/entry.json   name, tags, params, metrics, status of one run
-    runs/outbox/<key>.<time>/artifacts/   its artifacts; a stage's files are hard links
+    runs/outbox/<key>.<time>/entry.json   name, tags, params, metrics and status of one run
+    runs/outbox/<key>.<time>/artifacts/   its artifacts; files of stages are hard links
 
-An entry is complete or not there: it is written beside its place, flushed to disk and renamed. Knows nothing of MLflow.
+Entries are atomic: each is written under a temporary name, flushed to disk and renamed. This module does not depend on MLflow.
 """
 
 from __future__ import annotations
@@ -26,64 +26,70 @@ from rrpo.pipeline.stages import flush
 ENTRY = "entry.json"
 ARTIFACTS = "artifacts"
 STALE = 86400.0
-"""Seconds after which a half-written entry is litter."""
+"""Age in seconds after which a partially written entry is removed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One MLflow run as it shall be, or what is added to one; writing it twice changes nothing."""
+    """The intended state of one MLflow run, or an addition to one. Writing an entry twice has no further effect."""
 
     key: str
-    """Unique among all runs ever; in its folder's name, and a tag of the run."""
+    """Globally unique key, used in the name of the entry's folder and as a tag of the run."""
     experiment: str
     """Name of the experiment."""
     name: str
     """The run's name."""
     started: int = field(default_factory=lambda: int(time.time() * 1000))
-    """Milliseconds since 1970."""
+    """Start time, milliseconds since 1970."""
     status: str = "RUNNING"
     """``RUNNING``, ``FINISHED``, ``FAILED`` or ``KILLED``."""
     tags: Mapping[str, str] = field(default_factory=dict)
-    """Tags from the start on."""
+    """Tags, set when the run is created."""
     params: Mapping[str, str] = field(default_factory=dict)
-    """What it ran with."""
+    """Params."""
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """Numbers, finite ones."""
+    """Metrics; finite values only."""
     step: int = 0
     """Step of the metrics."""
     datasets: Mapping[str, str] = field(default_factory=dict)
-    """Name -> digest of what it was made from."""
+    """Name -> digest of each input of the run."""
     cell: str = ""
-    """Hash of the cell whose run this is, if it is one's."""
+    """Hash of the cell; empty if the run does not belong to a cell."""
     complete: bool = False
-    """Whether this completes the cell."""
+    """Whether the entry completes the cell."""
     adds: bool = False
-    """Whether this adds tags and artifacts to the cell's complete run, instead of making one."""
+    """Whether the entry adds tags and artifacts to the cell's complete run instead of creating a run."""
 
 
 def new_key(kind: str) -> str:
-    """A key that no other run has."""
+    """Return a new unique key."""
     return f"{kind}-{uuid.uuid4().hex[:24]}"
 
 
 @dataclass(frozen=True)
 class Outbox:
-    """The entries of one runs folder that the store has not taken yet."""
+    """The entries of one runs folder that are not in the tracking store yet."""
 
     root: Path
-    """``runs/outbox``; created when first needed."""
+    """``runs/outbox``, created when first needed."""
 
     def lock(self, wait: float) -> FileLock:
-        """Held by the one process that carries entries over to the store."""
+        """Return the lock of the process that writes entries to the store; acquiring it takes at most ``wait`` seconds."""
         self.root.mkdir(parents=True, exist_ok=True)
         return FileLock(self.root / ".lock", timeout=wait)
 
     def put(
         self, entry: Entry, files: Mapping[str, Path] | None = None, texts: Mapping[str, str] | None = None
     ) -> None:
-        """Write an entry with its artifacts, files and texts by artifact name; it replaces older ones of its key.
+        """Write an entry with its artifacts; it replaces older entries with the same key.
 
-        Raises OSError when the disk takes no more; nothing of the entry is there then.
+        Args:
+            entry: The entry.
+            files: Artifact name -> file to link or copy.
+            texts: Artifact name -> content.
+
+        Raises:
+            OSError: The disk is full. No part of the entry is kept.
         """
         self.root.mkdir(parents=True, exist_ok=True)
         final = self.root / f"{entry.key}.{time.time_ns():020d}"
@@ -106,7 +112,7 @@ class Outbox:
                 self.remove(older)
 
     def pending(self) -> dict[Path, Entry]:
-        """Every entry by its folder, in the order of writing; one that cannot be read is left alone."""
+        """Return folder -> entry, ordered by start and then writing time. Unreadable entries are skipped and kept."""
         found = {}
         for path in self.root.glob(f"[!.]*/{ENTRY}"):
             with contextlib.suppress(OSError, ValueError, TypeError):
@@ -114,11 +120,11 @@ class Outbox:
         return dict(sorted(found.items(), key=lambda item: (item[1].started, item[0].suffix)))
 
     def place(self, key: str) -> Path | None:
-        """The folder of the newest entry of a key, None when none waits."""
+        """Return the folder of the newest entry with a key, None if there is none."""
         return max(self.root.glob(f"{key}.*"), default=None)
 
     def remove(self, place: Path, keep: Path | None = None) -> None:
-        """Forget an entry, in one step; its artifacts may be kept by moving them to ``keep``."""
+        """Remove an entry atomically; if ``keep`` is given and does not exist, move the artifacts there."""
         gone = place.with_name(f".{place.name}.gone")
         try:
             os.replace(place, gone)
@@ -130,9 +136,9 @@ class Outbox:
         shutil.rmtree(gone, ignore_errors=True)
 
     def sweep(self) -> None:
-        """Remove what killed writers left half-written long ago."""
+        """Remove partial entries of killed writers that are older than `STALE`."""
         for path in self.root.glob(".*.*"):
-            with contextlib.suppress(FileNotFoundError):  # another process has just finished it
+            with contextlib.suppress(FileNotFoundError):  # another process has just completed or removed it
                 if path.is_dir() and time.time() - path.stat().st_mtime > STALE:
                     shutil.rmtree(path, ignore_errors=True)
 
@@ -141,7 +147,7 @@ def _link(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
-    except OSError:  # another file system, or one without links
+    except OSError:  # a different file system, or one without hard links
         shutil.copyfile(source, target)
 
 

@@ -1,4 +1,4 @@
-"""Which plugin files a run was made with: a tag with their hashes, and copies among its artifacts, ``plugins/HASH/NAME``."""
+"""Record the plugin files of a run: a tag with their hashes, and copies among its artifacts, ``plugins/HASH/NAME``."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ FOLDER = "plugins"
 
 
 def tags() -> dict[str, str]:
-    """The tag of a run that this process makes: names by hash; none without plugins."""
+    """Return the tag with this process's plugin files, hash -> name; empty without plugins."""
     names = {source: path.name for path, source in plugins.loaded().items()}
     return {TAG_PLUGINS: json.dumps(names)} if names else {}
 
 
 def copies() -> dict[str, str]:
-    """The plugin files of this process as artifacts, text by name."""
+    """Return the plugin files of this process as artifacts, name -> content."""
     return {f"{FOLDER}/{source}/{path.name}": path.read_text() for path, source in plugins.loaded().items()}
 
 
 def require(records: Iterable[Record]) -> list[str]:
-    """Notes on plugin files that were edited since the records were made.
+    """Check that the plugin files of some records are loaded; return notes on files that were edited since.
 
     Raises:
-        InputError: A file that they were made with is not loaded: without it, its arms and components are not known.
+        InputError: A plugin file is not loaded, so its arms and components are unknown.
     """
     here = plugins.loaded()
     names = {path.name for path in here}
@@ -41,7 +41,7 @@ def require(records: Iterable[Record]) -> list[str]:
                 raise InputError(
                     f"these cells were made with the plugin {name}, which is not loaded",
                     got=", ".join(sorted(names)) or "no plugin",
-                    fix=f"add --plugin {name}, or the copy that was kept: --plugin {copy}",
+                    fix=f"add --plugin {name}, or use the stored copy: --plugin {copy}",
                 )
             changed[name] = changed.get(name, 0) + 1
-    return [f"The plugin {name} was edited since {count} cells were made." for name, count in changed.items()]
+    return [f"The plugin {name} was edited after {count} cells were made." for name, count in changed.items()]

@@ -1,4 +1,4 @@
-"""Read cells back from MLflow: what is complete, what failed, and the records that tables and figures are made of."""
+"""Read cells from MLflow: complete cells as records, the source of tables and figures, and failed cells with their reasons."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 
 PATIENCE = 20.0
-"""Seconds that a reader waits for a locked store."""
+"""Maximum seconds that a reader waits for a locked store."""
 MOST = 50_000
-"""Runs that MLflow gives at once; a grid has fewer."""
+"""Maximum number of runs that MLflow returns from one search; a grid has fewer."""
 OLDEST_FIRST = ["attributes.start_time ASC"]
 
 
 class OnDemand(Mapping[str, float]):
-    """Numbers that are read when one is first asked for."""
+    """A mapping that is loaded on first access."""
 
     def __init__(self, load: Callable[[], Mapping[str, float]]) -> None:
         self._load = load
@@ -56,16 +56,16 @@ class OnDemand(Mapping[str, float]):
 class Store:
     """Reads one runs folder, which must exist.
 
-    Opening puts it in order: a moved folder's artifact paths, records that wait in the outbox, runs of dead processes.
-    Everything raises UnavailableError when the store does not answer.
+    The first access applies pending updates: it rewrites the artifact paths of a moved folder, writes entries that wait in the
+    outbox, and marks runs of dead processes as killed. All methods raise UnavailableError if the store does not answer.
     """
 
     folder: RunsFolder
-    """Where the store lies."""
+    """The runs folder."""
 
     @cached_property
     def replay(self) -> Replay:
-        """Carries the outbox over to the store; says what still waits."""
+        """Writes the outbox to the store."""
         return Replay(self.folder)
 
     @cached_property
@@ -79,7 +79,7 @@ class Store:
         return client
 
     def _open(self) -> None:
-        """Put a local store in order; without MLflow, whose import takes longer than all else, where it is in order."""
+        """Apply pending updates to a local store. Import MLflow only if there are any, because its import dominates the time."""
         self._reach()
         if self.replay.outbox.pending() or local_runs.any_running(self.folder.database):
             _ = self.client
@@ -90,7 +90,7 @@ class Store:
         self.folder.relocate()
 
     def grids(self) -> list[str]:
-        """Names of all grids with an experiment."""
+        """Return the names of all grids that have an experiment."""
         with answering(self.folder):
             found = [experiment.name for experiment in self.client.search_experiments()]
         others = (records.EXPERIMENT_STUDY, records.EXPERIMENT_BESIDE)
@@ -99,14 +99,14 @@ class Store:
         )
 
     def states(self, grid: str) -> tuple[dict[str, Record], dict[str, Lost]]:
-        """Of a grid's cells by hash: the records of the complete ones, and why those that failed are not."""
+        """Return the records of a grid's complete cells, and why other cells failed, both by cell hash."""
         found, attempts = self.cells(grid)
         return found, {one.cell_hash: one.lost for one in attempts if one.lost is not None}
 
     def cells(self, grid: str) -> tuple[dict[str, Record], list[Attempt]]:
-        """The records of a grid's complete cells by hash, and the attempts at cells of which no run is complete.
+        """Return the records of a grid's complete cells by hash, and the attempts at cells without a complete run.
 
-        Oldest first; a cell that was recorded twice is there once, by its newest run. What waits in the outbox counts.
+        Both are ordered oldest first. A cell recorded twice is represented by its newest run. Entries in the outbox count.
         """
         runs = self.runs(grid, "cell")
         done = {run.data.tags[records.TAG_CELL_HASH]: run for run in runs if _complete(run)}
@@ -117,15 +117,15 @@ class Store:
         return found, [attempt(run) for run in runs if run.data.tags[records.TAG_CELL_HASH] not in found]
 
     def records(self, grid: str) -> list[Record]:
-        """Every complete cell of a grid, each cell hash once."""
+        """Return the complete cells of a grid, one record per cell hash."""
         return list(self.states(grid)[0].values())
 
     def plans(self, grid: str) -> list[Invocation]:
-        """What each of a grid's invocations was asked for, oldest first."""
+        """Return the invocations of a grid, oldest first."""
         return [invocation(run) for run in self.runs(grid, "parent")]
 
     def experiment_id(self, grid: str) -> str:
-        """The grid's experiment in MLflow's addresses; empty when there is none."""
+        """Return the MLflow id of the grid's experiment; empty if there is none."""
         if not self.folder.server:
             self._open()
             return local_runs.experiment_id(self.folder.database, grid)
@@ -134,12 +134,12 @@ class Store:
         return str(found.experiment_id) if found else ""
 
     def beside(self, grid: str) -> str:
-        """The experiment of a grid's runs that are no cells, created where it is missing."""
+        """Return the id of the experiment for a grid's runs other than cells; create it if it is missing."""
         with answering(self.folder):
             return ensure_experiment(self.client, self.folder, f"{records.EXPERIMENT_BESIDE}{grid}")
 
     def newest_artifact(self, experiment: str, name: str, world: str) -> Path | None:
-        """An artifact of an experiment's newest run in a world that has it."""
+        """Return the artifact ``name`` of the newest run, in the experiment and world, that has it; None if no run does."""
         number = self.experiment_id(experiment)
         mine = f"tags.{records.TAG_WORLD_HASH} = '{world}'"
         with answering(self.folder):
@@ -148,11 +148,11 @@ class Store:
         return next((path for path in paths if path.is_file()), None)
 
     def artifacts_of(self, run: Any) -> Path:
-        """The folder of a run's artifacts."""
+        """Return the folder of a run's artifacts."""
         return locate(self.folder, run.info.run_id, self.folder.here(run.info.artifact_uri))
 
     def record(self, run_id: str) -> Record:
-        """One cell by its run. Raises InputError when it is none."""
+        """Return the cell recorded by a run. Raise InputError if the run does not exist or is not a cell's."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -160,13 +160,13 @@ class Store:
                 run = self.client.get_run(run_id)
         except MlflowException:
             fix = "copy a run id from the MLflow UI or from report.html"
-            raise InputError("there is no run of that id", got=run_id, fix=fix) from None
+            raise InputError("there is no run with that id", got=run_id, fix=fix) from None
         if run.data.tags.get(records.TAG_KIND) != "cell":
-            raise InputError("the run is no cell's", got=run_id, fix="give the id of a run named arm/seed")
+            raise InputError("the run is not a cell's", got=run_id, fix="give the id of a run named arm/seed")
         return self._record(run)
 
     def runs(self, grid: str, kind: str) -> list[Any]:
-        """All runs of a kind (`records.TAG_KIND`) of a grid, oldest first."""
+        """Return all runs of a kind (`records.TAG_KIND`) of a grid, oldest first."""
         names = [grid, f"{records.EXPERIMENT_BESIDE}{grid}"]
         if not self.folder.server:
             self._open()
@@ -185,7 +185,7 @@ class Store:
 
 
 def waiting_record(entry: Entry, replay: Replay) -> Record:
-    """A cell's record from its entry in the outbox, whether or not the store has taken it since."""
+    """Return a cell's record from its entry in the outbox, even if the entry has been written to the store since."""
     find = partial(replay.artifacts, entry)
     return _record(entry.tags, entry.params, entry.metrics, replay.run_id(entry.key), entry.started, find)
 
@@ -199,7 +199,9 @@ def _record(
     find: Callable[[], Path],
 ) -> Record:
     folder = partial(
-        _there, find, f"{tags[records.TAG_ARM]}/{tags[records.TAG_SEED]}, run {run_id or 'not in MLflow yet'}"
+        _require_artifacts,
+        find,
+        f"{tags[records.TAG_ARM]}/{tags[records.TAG_SEED]}, run {run_id or 'not in MLflow yet'}",
     )
     return Record(
         label=tags[records.TAG_ARM],
@@ -218,7 +220,7 @@ def _record(
 
 
 def _scalars(find: Callable[[], Path], metrics: Mapping[str, float]) -> dict[str, float]:
-    """A cell's scalars, those of its optional stages among them; earlier versions had them all among the metrics."""
+    """Return a cell's scalars, including those of its optional stages. Earlier versions stored all of them as metrics."""
     folder = find()
     if not (folder / records.SCALARS_FILE).is_file():
         return {name: value for name, value in metrics.items() if "/" not in name}
@@ -226,8 +228,12 @@ def _scalars(find: Callable[[], Path], metrics: Mapping[str, float]) -> dict[str
     return {name: value for path in files for name, value in json.loads(path.read_text()).items()}
 
 
-def _there(find: Callable[[], Path], whose: str) -> Path:
-    """A cell's artifacts. Raises InputError when they are gone: a cell without them would drop out of every table unseen."""
+def _require_artifacts(find: Callable[[], Path], whose: str) -> Path:
+    """Return the folder of a cell's artifacts.
+
+    Raises:
+        InputError: The folder does not exist. Without this check, the cell would silently be missing from every table.
+    """
     folder = find()
     if not folder.is_dir():
         fix = "restore them from a copy of the runs folder, or delete the run in MLflow and run the grid again"

@@ -1,4 +1,4 @@
-"""Put the store in order at every start: runs that are called running, and whose process is gone, are called killed."""
+"""Mark runs as killed that have the status RUNNING although their process is dead. Called whenever the store is opened."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 AGE_LIMIT = 48 * 3600.0
-"""Seconds without any new run of an invocation after which one of another host, which cannot be asked, counts as dead."""
+"""Seconds without a new run of its invocation after which a run on another host counts as dead; its process cannot be checked."""
 LIMIT = 10_000
-"""Most runs that are looked at; what is beyond is for the next start."""
+"""Maximum number of runs that are checked; the next call checks the rest."""
 TAG_ENDED = "ended_by"
-"""Why a run was called killed."""
+"""Tag: why a run was marked as killed."""
 
 
 def owner_tags() -> dict[str, str]:
-    """Tags that name this process as a run's owner."""
+    """Return the tags that identify this process as the owner of a run."""
     return {f"owner_{name}": str(value) for name, value in vars(this_process()).items()}
 
 
@@ -34,10 +34,11 @@ def _owner(tags: Mapping[str, str]) -> Owner | None:
 
 
 def reconcile(client: MlflowClient) -> list[str]:
-    """Call dead runs killed, with a tag that says why; their ids. Runs that `ablations` did not write are left alone.
+    """Mark dead runs as killed, with a tag that says why, and return their ids. Runs not written by `ablations` are ignored.
 
-    On this host a run is dead when the process that owns it is gone; on another, or with no owner named, when nothing of
-    its invocation is younger than `AGE_LIMIT`. The completion tag alone says whether a cell counts.
+    On this host, a run is dead if its owner process is gone. On another host, or without a recorded owner, it is dead if no run
+    of its invocation is younger than `AGE_LIMIT`. This status is informative only: the completion tag decides whether a cell
+    counts.
     """
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     running = client.search_runs(experiments, "attributes.status = 'RUNNING'", max_results=LIMIT) if experiments else []
@@ -49,7 +50,7 @@ def reconcile(client: MlflowClient) -> list[str]:
 
 
 def _dead(client: MlflowClient, experiments: list[str], run: Any) -> str:
-    """Why a run counts as dead; empty when it does not."""
+    """Return why a run counts as dead; empty if it does not."""
     if records.TAG_KIND not in run.data.tags:
         return ""
     owner = _owner(run.data.tags)
@@ -57,7 +58,7 @@ def _dead(client: MlflowClient, experiments: list[str], run: Any) -> str:
     if lives is not None:
         return "" if lives else f"its {owner} has ended"
     if owner and _rebooted(owner):
-        return f"its {owner} ended when the machine was started anew"
+        return f"its {owner} ended when the machine was rebooted"
     silent = time.time() - _last_sign(client, experiments, run) / 1000
     if silent <= AGE_LIMIT:
         return ""
@@ -65,13 +66,13 @@ def _dead(client: MlflowClient, experiments: list[str], run: Any) -> str:
 
 
 def _rebooted(owner: Owner) -> bool:
-    """Whether the owner ran on this machine before its last start."""
+    """Return whether the owner ran on this machine before its last reboot."""
     (name, boot, _), (ours, now, _) = owner.host.split("/", 2), host_identity().split("/", 2)
     return name == ours and boot != now
 
 
 def _last_sign(client: MlflowClient, experiments: list[str], run: Any) -> int:
-    """When the newest run of the same invocation was started, milliseconds since 1970."""
+    """Return when the newest run of the same invocation was started, in milliseconds since 1970."""
     key = run.data.tags.get(records.TAG_INVOCATION)
     if not key:
         return int(run.info.start_time)

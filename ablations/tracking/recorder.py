@@ -1,8 +1,9 @@
-"""Record what a grid's invocation makes: each run is put into the outbox first, and carried from there to MLflow.
+"""Record the runs of a grid's invocation: each run is written to the outbox first, and from there to MLflow.
 
-One experiment a grid, in which every run is a cell, named ``arm/seed``; beside it one for the invocations and all else
-(`records.EXPERIMENT_BESIDE`). A cell counts only by its tag ``complete = <cell hash>``, which is written last. A store that does
-not answer holds nobody up: records wait in the outbox, and every command that opens the runs folder carries them over.
+Each grid has one experiment whose runs are cells, named ``arm/seed``, and a second experiment for invocations and other runs
+(`records.EXPERIMENT_BESIDE`). A cell counts as complete only if its run has the tag ``complete = <cell hash>``, which is written
+last. An unavailable store does not block a run: records wait in the outbox, and every command that opens the runs folder tries to
+write them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ablations.execution.runs_folder import RunsFolder
 from ablations.tracking import page, plugin_files, records
 from ablations.tracking.connection import UnavailableError, answering, ensure_experiment, open_client, trouble
 from ablations.tracking.curves import Point
-from ablations.tracking.invocations import asked
+from ablations.tracking.invocations import plan_invocation
 from ablations.tracking.outbox import Entry, new_key
 from ablations.tracking.reader import waiting_record
 from ablations.tracking.reconcile import owner_tags, reconcile
@@ -39,12 +40,19 @@ from rrpo.settings import text
 
 
 def create(folder: RunsFolder, grid: str, arms: Iterable[str] = ()) -> None:
-    """Create folder, store and the grid's experiment where they are missing, and put the store in order.
+    """Create the folder, the store and the grid's experiment if they are missing, and apply pending updates to the store.
 
-    The experiment's page groups these ``arms``.
+    Call this before any worker starts. It holds a lock, because several processes that open a new SQLite store at the same time
+    corrupt it permanently.
 
-    Under a lock and before any worker starts: several processes that open a fresh sqlite store break it for good.
-    Raises InputError when the disk is full, UnavailableError when the store does not answer.
+    Args:
+        folder: The runs folder.
+        grid: Name of the grid and of its experiment.
+        arms: Arms by which the experiment's page is grouped.
+
+    Raises:
+        InputError: The disk is full.
+        UnavailableError: The store does not answer.
     """
     folder.make()
     with folder.lock():
@@ -65,12 +73,12 @@ def create(folder: RunsFolder, grid: str, arms: Iterable[str] = ()) -> None:
 
 @dataclass
 class Tracker:
-    """Records the runs of one grid's invocation, from the parent process alone."""
+    """Records the runs of one grid's invocation. Used only in the parent process."""
 
     folder: RunsFolder
-    """Where outbox and store lie."""
+    """The runs folder with the outbox and the store."""
     grid: str
-    """Name of grid and experiment."""
+    """Name of the grid and of its experiment."""
     tags: Mapping[str, str]
     """Tags of every run: git sha, dirty, ..."""
     environment: Mapping[str, str]
@@ -78,46 +86,56 @@ class Tracker:
     invocation: Entry | None = None
     """The invocation's run."""
     _held: dict[str, tuple[Entry, Mapping[str, str]]] = field(default_factory=dict)
-    """Entries and texts: what a full disk has not taken yet, by key."""
+    """Key -> entry and its texts that could not be written yet because the disk is full."""
 
     @cached_property
     def replay(self) -> Replay:
-        """Carries the outbox over to the store."""
+        """Writes the outbox to the store."""
         return Replay(self.folder)
 
     def start_invocation(self, cells: Sequence[Cell], params: Mapping[str, str]) -> Tracker:
-        """Start the invocation's run, with the planned numbers; the tracker of its cells."""
+        """Start the invocation's run, which records the planned numbers, and return the tracker of its cells."""
         tags = {records.TAG_PROFILE: cells[0].profile.name, records.TAG_WORLD_HASH: cells[0].world_hash}
         counts = {"planned_n": str(len({c.seed for c in cells})), "planned_cells": str(len(cells))}
         name = f"{self.grid} {time.strftime('%Y-%m-%d %H:%M:%S')}"
-        entry = self._entry(new_key("parent"), name, "parent", tags, counts | asked(cells).params() | dict(params))
+        entry = self._entry(
+            new_key("parent"), name, "parent", tags, counts | plan_invocation(cells).params() | dict(params)
+        )
         below = replace(self, invocation=entry, _held={})
         below._update_invocation()
         return below
 
     def note_spread(self, spread: float, seeds: int) -> None:
-        """Set the spread over so many seeds (`records.PAIR_SPREAD`) in the invocation's run."""
+        """Log the spread over the first ``seeds`` complete seeds (`records.PAIR_SPREAD`) to the invocation's run."""
         self._update_invocation(metrics={records.PAIR_SPREAD: spread}, step=seeds)
 
     def end_invocation(self, status: str) -> None:
-        """Close the invocation's run: ``FINISHED``, ``FAILED`` or ``KILLED``."""
+        """Close the invocation's run with status ``FINISHED``, ``FAILED`` or ``KILLED``."""
         self._update_invocation(status=status)
 
     def _update_invocation(self, **fields: Any) -> None:
         assert self.invocation is not None
         self.invocation = replace(self.invocation, **fields)
-        self._note(self.invocation, plugin_files.copies())
+        self._put_or_hold(self.invocation, plugin_files.copies())
 
     def show_cell(self, cell: Cell, points: Sequence[Point]) -> None:
-        """Show a cell at work, with new points of its curves."""
+        """Show a running cell in MLflow with new points of its curves."""
         self.replay.show(self._cell_entry(cell), points)
 
     def record_cell(
         self, cell: Cell, scalars: Mapping[str, float], files: Mapping[str, Path], log: str, primary: float = math.nan
     ) -> Record:
-        """Record one finished cell: params, metrics, curves, artifacts, and the completion tag last.
+        """Record one finished cell: params, metrics, curves, artifacts and, last, the completion tag.
 
-        ``primary`` is the cell's primary outcome. Raises OSError when the disk is full; the task is then tried again.
+        Args:
+            cell: The cell.
+            scalars: Its scalars (`records.SCALARS`).
+            files: Artifact name -> file.
+            log: Its log.
+            primary: Its primary outcome, NaN if it has none.
+
+        Raises:
+            OSError: The disk is full. The scheduler then retries the task.
         """
         everything = _finite(scalars)
         shown = everything | _finite({"clean_success": primary})
@@ -134,7 +152,7 @@ class Tracker:
     def add_optional(
         self, cell: Cell, roles: Iterable[str], scalars: Mapping[str, float], files: Mapping[str, Path]
     ) -> None:
-        """Add what the optional stages of some ``roles`` found to the complete record of a cell."""
+        """Add the results of the optional stages ``roles`` to the complete record of a cell."""
         named = ",".join(sorted(roles))
         entry = Entry(
             key=f"optional-{content_hash([self.grid, cell.hash, named])[:24]}",
@@ -148,9 +166,9 @@ class Tracker:
         self._put(entry, files, {name: json.dumps(_finite(scalars), indent=1)})
 
     def record_failure(self, cell: Cell, lost: Lost, log: str) -> None:
-        """Record that a cell failed, why, and the log with the traceback."""
+        """Record that a cell failed, with the reason and the log that contains the traceback."""
         why = {records.TAG_FAILED: lost.reason[: records.TEXT_LIMIT], records.TAG_FAILURE_KIND: lost.kind}
-        self._note(replace(self._cell_entry(cell, why), status="FAILED"), self._texts(cell, log))
+        self._put_or_hold(replace(self._cell_entry(cell, why), status="FAILED"), self._texts(cell, log))
 
     def record(
         self,
@@ -162,13 +180,13 @@ class Tracker:
         files: Mapping[str, Path],
         key: str = "",
     ) -> None:
-        """Record one finished run that is no cell's: ``kind`` as in `records.TAG_KIND`. The same ``key`` is recorded once."""
+        """Record one finished run that is not a cell's. ``kind`` is as in `records.TAG_KIND`; each ``key`` is recorded once."""
         unique = f"{kind}-{content_hash([self.grid, key])[:24]}" if key else new_key(kind)
         entry = self._entry(unique, name, kind, tags, params)
         self._put(replace(entry, metrics=_finite(metrics), status="FINISHED"), files, self._provenance())
 
     def held_up(self) -> str:
-        """Try again to write what a full disk holds up; how much still waits for room and why, empty when nothing does."""
+        """Retry writing what a full disk holds up. Return how much still waits and why; empty if nothing does."""
         try:
             for key, (entry, texts) in list(self._held.items()):
                 self.replay.outbox.put(entry, {}, texts)
@@ -180,12 +198,12 @@ class Tracker:
         return ""
 
     def waiting(self) -> str:
-        """How many records the store has not taken and why, as a sentence; empty when it has all. Tries once more."""
+        """Retry writing the outbox to the store. Return a sentence on what still waits and why; empty if nothing does."""
         self.replay.carry(force=True)
         return self.replay.waiting()
 
     def _cell_entry(self, cell: Cell, tags: Mapping[str, str] | None = None) -> Entry:
-        """The run of a cell while it is at work; its key is the cell's, so that there is one."""
+        """Return the entry of a running cell. Its key depends only on grid and cell hash, so that each cell has a single run."""
         key = f"cell-{content_hash([self.grid, cell.hash])[:24]}"
         params = {"invocation": self.invocation.name} if self.invocation else {}
         entry = self._entry(key, cell.name, "cell", _cell_tags(cell) | dict(tags or {}), cell_params(cell) | params)
@@ -198,8 +216,11 @@ class Tracker:
         beside = "" if self.grid == records.EXPERIMENT_WORLD else records.EXPERIMENT_BESIDE
         return Entry(key=key, experiment=f"{beside}{self.grid}", name=name, tags=everything, params=params)
 
-    def _note(self, entry: Entry, texts: Mapping[str, str] | None = None) -> None:
-        """As `_put`, of what belongs to no task that would be tried again: a full disk holds it up and nobody else."""
+    def _put_or_hold(self, entry: Entry, texts: Mapping[str, str] | None = None) -> None:
+        """Put an entry into the outbox; on a full disk, keep it in memory until `held_up` can write it.
+
+        For entries that belong to no task, which the scheduler would retry.
+        """
         self._held[entry.key] = entry, texts or {}
         if not self.held_up():
             self.replay.carry()
@@ -222,7 +243,7 @@ class Tracker:
 
 
 def source_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """Who ran what, under the names that MLflow's UI shows."""
+    """Return user, source and commit as the tags that MLflow's UI shows."""
     found = {"mlflow.user": getpass.getuser(), "mlflow.source.type": "LOCAL"}
     found["mlflow.source.name"] = tags.get("command", "").split(" ")[0] or Path(sys.argv[0]).name
     sha = tags.get(records.TAG_SHA, "unknown")
@@ -241,16 +262,15 @@ def _cell_tags(cell: Cell) -> dict[str, str]:
 
 
 def cell_params(cell: Cell) -> dict[str, str]:
-    """The params of a cell's run: which cell it is, and what it ran with."""
+    """Return the params of a cell's run: which cell it is, and its effective settings."""
     ran_with = {name: text(value) for name, value in effective(cell).items()}
     return {"arm": cell.label, "seed": str(cell.seed), "profile": cell.profile.name} | ran_with
 
 
 def datasets(cell: Cell) -> dict[str, str]:
-    """What a cell was made from, name -> digest, as MLflow's inputs: its world, its reward model, the prompts."""
-    made = {
-        stage.name: stage.key[:16] for stage in walk(*cell.stages.values())
-    }  # a fine-tuned model comes after its start
+    """Return the inputs of a cell as MLflow datasets, name -> digest: world, reward model, SFT policy and prompts."""
+    # If several stages have the same name, the last one counts, because `walk` lists inputs first.
+    made = {stage.name: stage.key[:16] for stage in walk(*cell.stages.values())}
     named = {"reward model": made.get("finetune") or made.get("pretrain"), "SFT policy": made.get("sft")}
     prompts = [stage.key for stage in walk(*cell.stages.values()) if stage.name == "prompts"]
     named["prompts"] = content_hash(prompts)[:16] if prompts else None
@@ -258,13 +278,13 @@ def datasets(cell: Cell) -> dict[str, str]:
 
 
 def data_hash(cell: Cell) -> str:
-    """Hash of every split and prompt set below a cell, the user's own audio included."""
+    """Return the hash of all splits and prompt sets that a cell depends on, including the user's own audio."""
     below = [stage.key for stage in walk(*cell.stages.values()) if stage.name in ("speech", "prompts")]
     return content_hash(sorted(below))[:16]
 
 
 def _built_by(files: Mapping[str, Path]) -> dict[str, str]:
-    """The source that built the cell's own stages, which may be older than the source that records them."""
+    """Return the tag with the source hash that built the cell's own stages; it may be older than the recording source."""
     markers = [json.loads(path.read_text()) for name, path in files.items() if path.name == MARKER]
     found = sorted({marker["source"] for marker in markers if "source" in marker})
     return {records.TAG_CODE: ",".join(found)} if found else {}

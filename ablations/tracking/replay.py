@@ -1,4 +1,4 @@
-"""Carry the outbox's entries over to the tracking store: each run once, however often it is tried and by whoever."""
+"""Write the outbox's entries to the tracking store: each run exactly once, regardless of retries and concurrent processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from filelock import Timeout
 
 from ablations.execution.runs_folder import RunsFolder
 from ablations.tracking import curves, records
-from ablations.tracking.connection import WAIT, answering, ensure_experiment, open_client, said, trouble
+from ablations.tracking.connection import WAIT, answering, describe_error, ensure_experiment, open_client, trouble
 from ablations.tracking.curves import Point
 from ablations.tracking.outbox import ARTIFACTS, Entry, Outbox
 from ablations.tracking.run_files import locate
@@ -24,43 +24,43 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 BATCH = 1000
-"""MLflow's limit of metrics, params and tags in one batch."""
+"""MLflow's limit on metrics, params and tags together in one batch."""
 FEW = 100
-"""Its limit of params, and of tags."""
+"""MLflow's limit on params, and on tags, in one batch."""
 PAUSE = 30.0
-"""Seconds without another try after the store did not answer, so that a dead one costs little."""
+"""Seconds without a retry after the store did not answer, so that an unavailable store costs little time."""
 
 
 @dataclass
 class Replay:
-    """Writes what waits in one runs folder's outbox; a store that does not answer leaves it waiting."""
+    """Writes the entries in one runs folder's outbox to the store; they stay there while the store does not answer."""
 
     folder: RunsFolder
-    """Whose outbox."""
+    """The runs folder."""
     why: dict[str, str] = field(default_factory=dict)
-    """Key -> why the entry still waits, of the last try."""
+    """Key -> why the entry still waits, from the last attempt."""
     _ids: dict[str, str] = field(default_factory=dict)
-    """Key -> the run that the entry became by this object's doing; empty: another process shows that cell at work."""
+    """Key -> id of the run that this object wrote for the entry; empty if another process shows that cell as running."""
     _places: dict[str, Path] = field(default_factory=dict)
     _experiments: dict[str, str] = field(default_factory=dict)
     _next: float = 0.0
 
     @property
     def outbox(self) -> Outbox:
-        """What waits."""
+        """The outbox of the runs folder."""
         return Outbox(self.folder.outbox)
 
     @cached_property
     def client(self) -> MlflowClient:
-        """The MLflow client; asked for only once the store has answered."""
+        """The MLflow client. Access it only after `trouble` has found the store available."""
         return open_client(self.folder)
 
     def run_id(self, key: str) -> str:
-        """The run that an entry became by this object's doing, or empty."""
+        """Return the id of the run that this object wrote for an entry; empty if it wrote none."""
         return self._ids.get(key, "")
 
     def artifacts(self, entry: Entry) -> Path:
-        """Where an entry's artifacts lie now: in the outbox, or where the store keeps the run's."""
+        """Return the current folder of an entry's artifacts: in the outbox, or in the store once the entry is written."""
         if place := self.outbox.place(entry.key):
             return place / ARTIFACTS
         if entry.key not in self._places:
@@ -70,9 +70,11 @@ class Replay:
         return self._places[entry.key]
 
     def carry(self, *, force: bool = False, wait: float = WAIT) -> None:
-        """Write every waiting entry, oldest first. Never raises for the store's sake: what cannot be written waits.
+        """Write every waiting entry, oldest first. Errors of the store are not raised: entries that cannot be written wait.
 
-        ``force`` tries a store that has just failed; ``wait`` is how long another process may be at it.
+        Args:
+            force: Whether to try even within `PAUSE` seconds of a failure.
+            wait: Maximum seconds to wait while another process writes entries.
         """
         if not self.folder.outbox.is_dir() or (time.monotonic() < self._next and not force):
             return
@@ -81,10 +83,10 @@ class Replay:
                 self.outbox.sweep()
                 self._carry()
         except Timeout:
-            return  # whoever holds it carries ours too
+            return  # the process that holds the lock writes our entries too
 
     def waiting(self) -> str:
-        """How many records wait and why, as a sentence; empty when none does."""
+        """Return a sentence on how many records wait and why; empty if none do."""
         count = len(self.outbox.pending())
         if not count:
             return ""
@@ -92,13 +94,13 @@ class Replay:
         words = "record waits" if count == 1 else "records wait"
         return (
             f"{count} {words} in {self.outbox.root} for the tracking store ({why}). Nothing is lost: the next command on this "
-            "runs folder carries on."
+            "runs folder tries again."
         )
 
     def show(self, entry: Entry, points: Sequence[Point]) -> None:
-        """Show a cell at work: the run that the entry of its record will complete, with the points so far.
+        """Show a running cell: create its run if necessary and log new points. The entry of its record completes the same run.
 
-        What the store does not take now comes with the record.
+        Points that the store does not accept now are written with the record.
         """
         if time.monotonic() < self._next or self._ids.get(entry.key) == "":
             return
@@ -110,11 +112,14 @@ class Replay:
                 self._ids[entry.key] = self._begin(entry)
             if run := self._ids[entry.key]:
                 self._log(run, metrics=_metrics(points, self.client.get_run(run).info.start_time))
-        except Exception:  # a cell never dies of tracking, whatever the store does
+        except Exception:  # tracking must never make a cell fail, whatever the store raises
             self._next = time.monotonic() + PAUSE
 
     def _begin(self, entry: Entry) -> str:
-        """A new run of a cell, in place of what earlier tries left; empty where another process shows it, or it is done."""
+        """Create a cell's run, replacing those of earlier attempts, and return its id.
+
+        Return an empty id if another process shows the cell as running, or if the cell is complete.
+        """
         earlier = [run for run in self._runs(entry) if run.data.tags.get(records.TAG_ENTRY) == entry.key]
         if any(run.info.status in ("RUNNING", "FINISHED") for run in earlier):
             return ""
@@ -137,30 +142,29 @@ class Replay:
                         place, self.folder.cache / run if self.folder.server and entry.complete else None
                     )
                     continue
-                except Exception as error:  # a cell never dies of tracking, whatever the store does
-                    self.why[entry.key] = said(self.folder, error)
+                except Exception as error:  # tracking must never make a cell fail, whatever the store raises
+                    self.why[entry.key] = describe_error(self.folder, error)
                     down = trouble(self.folder)
             if down:
                 self._next = time.monotonic() + PAUSE
                 self.why[entry.key] = down
 
     def _write(self, entry: Entry, artifacts: Path) -> str:
-        """Make the run what the entry says, going on with one that was cut off; its id."""
+        """Write an entry to its run, which may exist partially from an interrupted attempt, and return the run's id."""
         runs = self._runs(entry)
         done = [run for run in runs if entry.cell and run.data.tags.get(records.TAG_COMPLETE) == entry.cell]
         own = [run for run in runs if run.data.tags.get(records.TAG_ENTRY) == entry.key]
         if entry.adds:
             return self._add(done, entry, artifacts)
         if done:
-            return str(done[0].info.run_id)  # by another runner, or by us just before we were killed
-        if own and entry.complete and own[0].info.status == "FAILED":  # an earlier try, which the record replaces
+            return str(done[0].info.run_id)  # written by another runner, or by this one just before it was killed
+        if own and entry.complete and own[0].info.status == "FAILED":  # an earlier attempt, which the record replaces
             self.client.delete_run(own.pop(0).info.run_id)
         run = own[0] if own else self._create(entry)
         number, start = str(run.info.run_id), run.info.start_time
         points = [(name, value, entry.step) for name, value in entry.metrics.items()] + curves.stored(artifacts)
-        params = {
-            name: value for name, value in entry.params.items() if name not in run.data.params
-        }  # they cannot be changed
+        # MLflow params are immutable, so only those are logged that an interrupted attempt did not log.
+        params = {name: value for name, value in entry.params.items() if name not in run.data.params}
         self._log(number, entry.tags if own else {}, params, _metrics(points, start))
         self._log_datasets(number, entry.datasets)
         self._copy(number, artifacts)
@@ -173,7 +177,7 @@ class Replay:
         return number
 
     def _add(self, done: Sequence[Any], entry: Entry, artifacts: Path) -> str:
-        """Add to the complete run of a cell; its id. Raises LookupError where there is none."""
+        """Add tags and artifacts to the complete run of a cell and return its id. Raise LookupError if there is no such run."""
         if not done:
             raise LookupError(f"{entry.name}: the cell that this adds to is not recorded; run the grid again")
         run = str(done[0].info.run_id)
@@ -183,7 +187,7 @@ class Replay:
             *entry.tags[records.TAG_OPTIONAL].split(","),
         }
         self.client.set_tag(run, records.TAG_OPTIONAL, ",".join(sorted(filter(None, roles))))
-        if self.folder.server:  # fetched before it was added to
+        if self.folder.server:  # a cached copy may lack the new artifacts
             shutil.rmtree(self.folder.cache / run, ignore_errors=True)
         return run
 
@@ -191,7 +195,7 @@ class Replay:
         return self.folder.here(self.client.get_run(run).info.artifact_uri)
 
     def _copy(self, run: str, artifacts: Path) -> None:
-        """Add to a run's artifacts: in this mount of the folder, wherever the last one to open it has pointed the store."""
+        """Add to a run's artifacts. A local store is written through this mount of the folder, not through the stored path."""
         if not any(artifacts.iterdir()):
             return
         home = self._home(run)
@@ -203,18 +207,21 @@ class Replay:
         LocalArtifactRepository(home).log_artifacts(str(artifacts))
 
     def _single(self, entry: Entry) -> str:
-        """Where two runs folders completed one cell on one server at the same time, only the first run keeps the tag."""
+        """Keep the completion tag only on the oldest run of a cell, and return its id.
+
+        Two runs folders may complete the same cell on one server at the same time.
+        """
         from mlflow.exceptions import MlflowException
 
         runs = [run for run in self._runs(entry) if run.data.tags.get(records.TAG_COMPLETE) == entry.cell]
         first, *others = sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
         for other in others:
-            with contextlib.suppress(MlflowException):  # the other runner may have done so
+            with contextlib.suppress(MlflowException):  # the other runner may have deleted it already
                 self.client.delete_tag(other.info.run_id, records.TAG_COMPLETE)
         return str(first.info.run_id)
 
     def _runs(self, entry: Entry) -> Sequence[Any]:
-        """All runs of the entry's cell, or the one of its key."""
+        """Return all runs of the entry's cell or, if it has no cell, of its key."""
         tag, value = (records.TAG_CELL_HASH, entry.cell) if entry.cell else (records.TAG_ENTRY, entry.key)
         return list(self.client.search_runs([self._experiment(entry.experiment)], f"tags.{tag} = '{value}'"))
 
@@ -235,7 +242,7 @@ class Replay:
         params: Mapping[str, str] | None = None,
         metrics: Iterable[Any] = (),
     ) -> None:
-        """Log in batches, each a transaction: few, full ones."""
+        """Log in as few batches as MLflow's limits allow, because each batch is a transaction."""
         from mlflow.entities import Param, RunTag
 
         left = (
@@ -258,7 +265,7 @@ class Replay:
 
 
 def _metrics(points: Iterable[Point], time: int) -> list[Any]:
-    """As MLflow's entities, all at the run's start: the same point twice is then one."""
+    """Convert points to MLflow metrics. All have the run's start as their time, so that a point logged twice is stored once."""
     from mlflow.entities import Metric
 
     return [Metric(name, value, time, step) for name, value, step in points]

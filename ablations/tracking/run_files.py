@@ -1,4 +1,4 @@
-"""Where a run's artifacts lie on this machine; those of a server are fetched once into ``runs/cache``."""
+"""Locate a run's artifacts on this machine; those on a server are fetched once into ``runs/cache``."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ from ablations.tracking.connection import answering, open_client
 
 
 def locate(folder: RunsFolder, run_id: str, uri: str) -> Path:
-    """The folder of a run's artifacts, which MLflow names by ``uri``; the run must have ended.
+    """Return the local folder of a run's artifacts. The run must have ended.
 
-    Raises UnavailableError when they lie on a server that does not answer.
+    Args:
+        folder: The runs folder.
+        run_id: Id of the MLflow run.
+        uri: MLflow's URI of the artifacts.
+
+    Raises:
+        UnavailableError: The artifacts are on a server that does not answer.
     """
     path = Path(uri.removeprefix("file://"))
     return path if path.is_absolute() and (path.is_dir() or not folder.server) else _fetch(folder, run_id)
@@ -29,7 +35,7 @@ def _fetch(folder: RunsFolder, run_id: str) -> Path:
     try:
         with answering(folder):
             open_client(folder).download_artifacts(run_id, "", str(partial))
-        if not final.is_dir():  # another process may have been quicker
+        if not final.is_dir():  # another process may have fetched them in the meantime
             os.replace(partial, final)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

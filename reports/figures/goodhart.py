@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablations.judges import gold
-from ablations.rendering.figure_style import BLUE, GREY, VERMILION, WIDE, figure_of, percent, save
+from ablations.rendering.figure_style import BLUE, GREEN, GREY, VERMILION, WIDE, figure_of, percent, save
 from ablations.stats.statistics import mean_path
 from ablations.tracking.records import Record
 from rrpo.arms import BASE
@@ -17,6 +17,9 @@ from rrpo.arms import BASE
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
+
+REFERENCES = {BASE: (GREY, ":"), "best_of_64": (GREEN, "-."), "best_of_16": (GREEN, "-.")}
+"""Arms whose mean gold is drawn in every other panel, with colour and line."""
 
 
 def measures() -> list[tuple[str, str, str, str]]:
@@ -27,7 +30,7 @@ def measures() -> list[tuple[str, str, str, str]]:
 def goodhart(records: Sequence[Record], out: Path) -> list[Path]:
     """``goodhart.pdf`` and ``.png``; nothing when no arm has moved. The same bytes for the same records.
 
-    Seeds thin, their mean over checkpoints thick; vanilla DiffRO's mean gold in grey in every other panel.
+    Seeds thin, their mean over checkpoints thick; the mean gold of `REFERENCES` in every other panel.
     """
     arms: dict[str, list[Record]] = {}
     for record in records:
@@ -39,8 +42,8 @@ def goodhart(records: Sequence[Record], out: Path) -> list[Path]:
     lines = math.ceil(len(arms) / columns)
     height = 0.75 + 1.45 * max(lines, 1 if columns > 1 else 2)
     with figure_of(WIDE, height, lines, columns, sharex=True, sharey=True) as (figure, axes):
-        reference = arms.get(BASE, [])
-        drawn = [_panel(axis, label, own, reference) for axis, (label, own) in zip(axes, arms.items(), strict=False)]
+        references = {label: arms[label] for label in REFERENCES if label in arms}
+        drawn = [_panel(axis, label, own, references) for axis, (label, own) in zip(axes, arms.items(), strict=False)]
         for axis in axes[len(arms) :]:
             axis.remove()
         for axis in axes[max(0, len(arms) - columns) : len(arms)]:
@@ -51,18 +54,20 @@ def goodhart(records: Sequence[Record], out: Path) -> list[Path]:
         axes[0].yaxis.set_major_formatter(percent)
         figure.supxlabel("√KL to the SFT policy (√nats a token)", fontsize=7.5)
         figure.supylabel("accuracy of the target emotion", fontsize=7.5)
-        if dotted := list(itertools.chain(*drawn)):
-            name = [f"gold of {BASE}"]
-            figure.legend(dotted[:1], name, loc="outside upper right", frameon=False, fontsize=6.5)
+        if lines_of := {line.get_label(): line for line in itertools.chain(*drawn)}:
+            handles = list(lines_of.values())
+            figure.legend(handles=handles, loc="outside upper right", frameon=False, fontsize=6.5, ncols=len(handles))
         return save(figure, out, "goodhart")
 
 
-def _panel(axis: Axes, label: str, own: Sequence[Record], reference: Sequence[Record]) -> list[Line2D]:
-    """One arm; returns the line of the reference arm's gold, where it is drawn."""
-    dotted: list[Line2D] = []
-    if reference and label != BASE:
-        d, y = mean_path([_path(record, gold().accuracy) for record in reference])
-        dotted = axis.plot(d, y, color=GREY, lw=1.0, ls=":", zorder=1)
+def _panel(axis: Axes, label: str, own: Sequence[Record], references: Mapping[str, Sequence[Record]]) -> list[Line2D]:
+    """One arm; returns the lines of the other arms' gold that are drawn beside it."""
+    beside: list[Line2D] = []
+    for name, records in references.items():
+        if name != label:
+            d, y = mean_path([_path(record, gold().accuracy) for record in records])
+            colour, dashes = REFERENCES[name]
+            beside += axis.plot(d, y, color=colour, lw=1.0, ls=dashes, zorder=1, label=f"gold of {name}")
     ends = []
     for name, colour, dashes, word in measures():
         paths = [_path(record, name) for record in own]
@@ -75,7 +80,7 @@ def _panel(axis: Axes, label: str, own: Sequence[Record], reference: Sequence[Re
     axis.set_title(f"{label} (n = {len(own)})", loc="left", pad=3)
     axis.grid(axis="y", lw=0.3, color="0.9")
     axis.set_axisbelow(True)
-    return dotted
+    return beside
 
 
 def _label_ends(axis: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
@@ -96,5 +101,6 @@ def caption() -> str:
     return (
         f"Gold (solid, {gold().label}) and proxy (dashed, the arm's own reward model) accuracy of the target emotion against "
         "sqrt(KL per token) to the SFT policy, at the stored checkpoints. Thin: seeds; thick: mean over seeds at each "
-        f"checkpoint; dotted grey: mean gold of {BASE}. Arms that never move (SFT) are not drawn."
+        f"checkpoint; dotted grey: mean gold of {BASE}, dash-dotted green that of the best of n samples of SFT, n = 1, 2, 4, ... "
+        "Arms that never move (SFT) are not drawn."
     )

@@ -51,10 +51,21 @@ def import_(
     language: Annotated[
         str, typer.Option(help="Code such as en, de or cmn, where the corpus does not tell.", show_default=False)
     ] = "",
+    only: Annotated[
+        str, typer.Option(help="Leave out recordings in another language than this one.", show_default=False)
+    ] = "",
     split: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=SHARE", help="A split with that share of the speakers; give several that add up to 1."
+        ),
+    ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Instead of --split, K folds of the speakers: out.foldK.train.jsonl and out.foldK.test.jsonl.",
+            show_default=False,
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Redraws which speakers go to which split.")] = 0,
@@ -76,6 +87,10 @@ def import_(
         chosen = READERS[reader]
         given = chosen.labels if labels is None else read_labels(labels)
         shares = read_splits(split) if split else None
+        if shares and folds:
+            raise ManifestError(
+                f"--split and --folds exclude each other; got {', '.join(split or ())} and {folds}; give one"
+            )
         with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), transient=True) as bar:
             task = bar.add_task("reading")
 
@@ -90,7 +105,9 @@ def import_(
                 out,
                 labels=given,
                 language=language,
+                only=only,
                 splits=shares,
+                folds=folds,
                 seed=seed,
                 loudness=loudness,
                 longest=longest,

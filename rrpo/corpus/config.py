@@ -152,7 +152,9 @@ class PromptConfig:
     texts: str
     """Disjoint text pool: ``rl`` or ``eval``."""
     size: int
-    """Prompts, balanced over emotions and the policy's speakers."""
+    """Prompts, balanced over emotions and speakers."""
+    speakers: str = option("policy", off="policy")
+    """Group, as `SplitConfig.speakers`; texts and emotions are the same for each."""
     seed: int = 0
     """The experiment's seed for ``rl``; 0 for ``eval``, which every arm and seed shares."""
     manifest: ManifestConfig | None = option(None, off=None)

@@ -18,17 +18,13 @@ import torch
 from rrpo.audio import AudioError, load_wave, log_mel
 from rrpo.corpus.config import AudioConfig, SpeechConfig
 from rrpo.corpus.manifest import ManifestError, Utterance, read_manifest, write_manifest
-from rrpo.corpus.processes import in_order, usable_cpus
+from rrpo.corpus.processes import MANY, in_order, usable_cpus
 from rrpo.corpus.render import render
 from rrpo.corpus.splits import classes, draw_split
 from rrpo.pipeline.stages import Context
 
 BATCH = 10
 """Utterances analysed together, and between two reports of progress: more leave the CPU's caches (50: twice as slow)."""
-
-
-MANY = 2000
-"""Recordings from which on several processes read them: to start one takes seconds."""
 
 
 def wave_of(utterance: Utterance, sample_rate: int) -> torch.Tensor:
@@ -121,6 +117,11 @@ class SpeechSet:
         """Number of frames ``[n]`` of each utterance."""
         return np.diff(self._offsets)
 
+    @property
+    def floor(self) -> float:
+        """Its logarithm is silence."""
+        return self.audio.floor
+
     def mel(self, index: int) -> torch.Tensor:
         """F ``[T, M]`` of one utterance, float32."""
         return torch.from_numpy(self._mel[self._offsets[index] : self._offsets[index + 1]].astype(np.float32))
@@ -130,10 +131,24 @@ class SpeechSet:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """F ``[B, T, M]`` padded with ``log(floor)``, and lengths ``[B]``, on ``device``."""
         mels = [self.mel(int(index)) for index in indices]
-        padded = torch.nn.utils.rnn.pad_sequence(mels, batch_first=True, padding_value=float(np.log(self.audio.floor)))
+        padded = torch.nn.utils.rnn.pad_sequence(mels, batch_first=True, padding_value=float(np.log(self.floor)))
         return padded.to(device), torch.tensor([len(mel) for mel in mels], device=device)
 
     def labels(self, emotions: Sequence[str]) -> torch.Tensor:
         """Class index ``[n]`` of each utterance's label among ``emotions``."""
         index = {emotion: k for k, emotion in enumerate(emotions)}
         return torch.tensor([index[utterance.emotion] for utterance in self.utterances])
+
+
+class WaveSet(SpeechSet):
+    """The same utterances as waveforms: F holds `AudioConfig.hop` samples a frame, the last frame ends in silence."""
+
+    @property
+    def floor(self) -> float:
+        """Its logarithm, 0, is silence."""
+        return 1.0
+
+    def mel(self, index: int) -> torch.Tensor:
+        """F ``[T, hop]`` of one utterance, rendered or decoded anew."""
+        wave = wave_of(self.utterances[index], self.audio.sample_rate).float()
+        return torch.nn.functional.pad(wave, (0, -len(wave) % self.audio.hop)).view(-1, self.audio.hop)

@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -63,7 +63,9 @@ def import_corpus(
     *,
     labels: Mapping[str, str],
     language: str = "",
+    only: str = "",
     splits: Mapping[str, float] | None = None,
+    folds: int | None = None,
     seed: int = 0,
     loudness: float | None = None,
     longest: float = recordings.LONGEST,
@@ -77,8 +79,11 @@ def import_corpus(
         out: JSON-lines file; what is there is replaced once the corpus has been read.
         labels: Labels -> emotions; empty: a label is the emotion.
         language: Of recordings whose language the corpus does not tell.
+        only: A language; recordings in others are skipped. Empty: all are used.
         splits: Share of the speakers of each split by name; no speaker is in two. The same speakers and ``seed`` always give the
             same splits.
+        folds: Instead of ``splits``, so many parts of the speakers; fold k tests on part k (``fold1.test``) and trains on the
+            others (``fold1.train``).
         seed: Redraws which speakers go to which split.
         loudness: dBFS. The manifest then names copies, mono at the models' rate, in the folder ``mine.audio`` for ``mine.jsonl``:
             all that a speaker says has this mean level, by one gain a speaker, so that anger stays louder than sadness. None:
@@ -94,18 +99,25 @@ def import_corpus(
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         with partial.open("w", encoding="utf-8") as file:
-            for line in _lines(reader, path, out.parent.resolve(), labels, language, longest, summary, report):
+            for line in _lines(reader, path, out.parent.resolve(), labels, language, only, longest, summary, report):
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
         if loudness is not None:
             summary.copies = out.with_name(f"{out.stem}.audio")
             _convert(partial, out.parent, summary, loudness)
         if not summary.utterances:
             raise ManifestError(f"{path}: nothing that can be used: {_why_empty(summary, labels)}")
-        if splits is None:
+        speakers = set().union(*summary.speakers.values())
+        if folds is not None:
+            parts = [str(k + 1) for k in range(folds)]
+            part_of = assign(speakers, dict.fromkeys(parts, 1 / folds), seed)
+            names = {own: [f"fold{k}.{'test' if k == own else 'train'}" for k in parts] for own in parts}
+            _write_splits(partial, out, {speaker: names[own] for speaker, own in part_of.items()}, summary)
+        elif splits is not None:
+            split_of = assign(speakers, splits, seed)
+            _write_splits(partial, out, {speaker: [name] for speaker, name in split_of.items()}, summary)
+        else:
             os.replace(partial, out)
             summary.written[out] = summary.utterances.total()
-        else:
-            _write_splits(partial, out, assign(set().union(*summary.speakers.values()), splits, seed), summary)
     finally:
         partial.unlink(missing_ok=True)
     return summary
@@ -147,6 +159,7 @@ def _lines(
     folder: Path,
     labels: Mapping[str, str],
     language: str,
+    only: str,
     longest: float,
     summary: Summary,
     report: Callable[[Summary], None],
@@ -157,6 +170,8 @@ def _lines(
     for entry in reader.read(path):
         if isinstance(entry, Skipped):
             summary.skipped.append(Skipped(entry=entry.entry.encode(errors="replace").decode(), reason=entry.reason))
+        elif only and (entry.language or language) != only:
+            summary.skipped.append(Skipped(entry=_printable(entry.audio), reason="in another language"))
         elif labels and entry.label not in labels:
             summary.unmapped[entry.label] += 1
         else:
@@ -251,16 +266,17 @@ def _why_empty(summary: Summary, labels: Mapping[str, str]) -> str:
     return "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3)) or "the reader found no entry"
 
 
-def _write_splits(partial: Path, out: Path, split_of: Mapping[str, str], summary: Summary) -> None:
-    names = list(dict.fromkeys(split_of.values()))
+def _write_splits(partial: Path, out: Path, splits_of: Mapping[str, Sequence[str]], summary: Summary) -> None:
+    """Each line into the manifests ``splits_of`` its speaker."""
+    names = sorted(set().union(*splits_of.values()))
     files = {name: partial.with_name(f"{partial.name}.{name}").open("w", encoding="utf-8") for name in names}
     try:
         with partial.open(encoding="utf-8") as lines:
             for line in lines:
-                name = split_of[json.loads(line)["speaker"]]
-                files[name].write(line)
-                path = split_path(out, name)
-                summary.written[path] = summary.written.get(path, 0) + 1
+                for name in splits_of[json.loads(line)["speaker"]]:
+                    files[name].write(line)
+                    path = split_path(out, name)
+                    summary.written[path] = summary.written.get(path, 0) + 1
     finally:
         for file in files.values():
             file.close()

@@ -3,32 +3,104 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from rrpo.audio import AudioError, load_wave
 from rrpo.corpus.config import AudioConfig, ManifestConfig
 from rrpo.corpus.manifest import ManifestError, Utterance
+from rrpo.corpus.processes import MANY, in_order, usable_cpus
+
+BATCH = 100
+"""Utterances that a process decodes before it tells of them."""
 
 
-def check_manifest(path: Path, utterances: Iterable[Utterance], audio: AudioConfig | None) -> ManifestConfig:
+def check_manifest(
+    path: Path,
+    utterances: Iterable[Utterance],
+    audio: AudioConfig | None,
+    *,
+    tell: Callable[[int, float], None] = lambda utterances, seconds: None,
+) -> ManifestConfig:
     """The manifest that was read from ``path``, as a config keyed by its content.
 
-    Moving the files changes nothing, editing one changes every key. ``audio`` is None for prompts, which have none. Raises
-    `ManifestError` at the first utterance whose audio is missing, unreadable, empty, silent, not finite or sampled too low.
+    Moving the files changes nothing, editing one changes every key. From `MANY` recordings on, they are decoded by several
+    processes, and the result is kept in the user's cache folder until a line, or a file's size or time of change, is another.
+
+    Args:
+        path: Of the manifest.
+        utterances: Its lines; iterated over twice, one at a time.
+        audio: None for prompts, which have none.
+        tell: Told how many utterances were checked, and the seconds that it took.
+
+    Raises:
+        ManifestError: The first utterance whose audio is missing, unreadable, empty, silent, not finite or sampled too low.
     """
-    digest = hashlib.sha256()
+    begun = time.monotonic()
+    count, place = _place(utterances, audio)
+    if place is None or (digest := _read(place)) is None:
+        decode = partial(_decoded, where=str(path), sample_rate=None if audio is None else audio.sample_rate)
+        content = hashlib.sha256()
+        lines = iter(utterances)
+        batches = iter(lambda: list(islice(lines, BATCH)), [])
+        for batch in in_order(decode, batches, 1 if place is None else usable_cpus()):
+            for utterance in batch:
+                content.update(repr((utterance.id, utterance.text, utterance.phones, utterance.speaker)).encode())
+                content.update(repr((utterance.language, utterance.emotion, utterance.votes, utterance.spec)).encode())
+                if audio is not None and utterance.audio is not None:
+                    content.update(Path(utterance.audio).read_bytes())
+        digest = content.hexdigest()[:32]
+        if place is not None:
+            _keep(place, digest)
+    tell(count, time.monotonic() - begun)
+    return ManifestConfig(digest=digest, path=str(path.resolve()))
+
+
+def _decoded(utterances: list[Utterance], where: str, sample_rate: int | None) -> list[Utterance]:
+    """The same, once all their audio was decoded."""
     for utterance in utterances:
-        digest.update(repr((utterance.id, utterance.text, utterance.phones, utterance.speaker)).encode())
-        digest.update(repr((utterance.language, utterance.emotion, utterance.votes, utterance.spec)).encode())
+        if sample_rate is not None and utterance.audio is not None:
+            try:
+                load_wave(utterance.audio, sample_rate)
+            except AudioError as error:
+                raise ManifestError(f"{where}, utterance {utterance.id!r}: {error}") from error
+    return utterances
+
+
+def _place(utterances: Iterable[Utterance], audio: AudioConfig | None) -> tuple[int, Path | None]:
+    """How many utterances there are, and where the digest of so many with such files is kept; None for few, or without a file."""
+    seen, count, recordings = hashlib.sha256(repr(audio).encode()), 0, 0
+    for utterance in utterances:
+        count += 1
+        seen.update(repr(utterance).encode())
         if audio is not None and utterance.audio is not None:
             try:
-                load_wave(utterance.audio, audio.sample_rate)
-            except AudioError as error:
-                raise ManifestError(f"{path}, utterance {utterance.id!r}: {error}") from error
-            digest.update(Path(utterance.audio).read_bytes())
-    return ManifestConfig(digest=digest.hexdigest()[:32], path=str(path.resolve()))
+                about = os.stat(utterance.audio)
+            except OSError:
+                continue
+            recordings += 1
+            seen.update(repr((about.st_size, about.st_mtime_ns)).encode())
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rrpo" / "manifests"
+    return count, cache / seen.hexdigest() if recordings >= MANY else None
+
+
+def _read(place: Path) -> str | None:
+    return place.read_text() if place.is_file() else None
+
+
+def _keep(place: Path, digest: str) -> None:
+    """A cache that cannot be written is none."""
+    with suppress(OSError):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        partial_file = place.with_name(f"{place.name}.{os.getpid()}")
+        partial_file.write_text(digest)
+        os.replace(partial_file, place)
 
 
 def check_apart(manifests: Mapping[str, Iterable[Utterance]], heard_by: Callable[[str], str]) -> None:

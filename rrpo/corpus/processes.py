@@ -15,6 +15,8 @@ import torch
 
 T = TypeVar("T")
 R = TypeVar("R")
+MANY = 2000
+"""Recordings from which on several processes read them: to start one takes seconds."""
 AHEAD = 4
 """Items that are in work or wait to be fetched, per process."""
 

@@ -28,12 +28,12 @@ class Prompt:
     """The target."""
 
 
-def draw_prompts(world: WorldConfig, texts: str, n: int, seed: int) -> list[Prompt]:
-    """``n`` prompts from the text pool ``texts`` (``rl``, ``eval``), balanced over emotions and the policy's speakers, keyed by
+def draw_prompts(world: WorldConfig, texts: str, n: int, seed: int, speakers: str = "policy") -> list[Prompt]:
+    """``n`` prompts from the text pool ``texts`` (``rl``, ``eval``), balanced over emotions and a group's ``speakers``, keyed by
     ``seed``.
     """
     emotions, voices, drawn, phones = draw_content(
-        world, n, group_speakers(world, "policy"), texts, ("prompts", texts, seed)
+        world, n, group_speakers(world, speakers), texts, ("prompts", texts, seed)
     )
     return [
         Prompt(
@@ -50,7 +50,7 @@ def draw_prompts(world: WorldConfig, texts: str, n: int, seed: int) -> list[Prom
 def build(config: PromptConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
     """Writes ``prompts.jsonl``."""
     prompts = (
-        draw_prompts(config.world, config.texts, config.size, config.seed)
+        draw_prompts(config.world, config.texts, config.size, config.seed, config.speakers)
         if config.manifest is None
         else [
             Prompt(id=u.id, text=u.text, phones=u.phones, speaker=u.speaker, emotion=u.emotion)

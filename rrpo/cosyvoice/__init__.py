@@ -10,12 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rrpo.cosyvoice.config import CosyVoiceConfig
     from rrpo.cosyvoice.fsq import FsqDigits
     from rrpo.cosyvoice.policy import CosyVoice2Policy
-    from rrpo.cosyvoice.run import CosyVoiceConfig, train
+    from rrpo.cosyvoice.run import train
 
 __all__ = ["CosyVoice2Policy", "CosyVoiceConfig", "FsqDigits", "train"]
-_HOMES = {"CosyVoice2Policy": "policy", "CosyVoiceConfig": "run", "FsqDigits": "fsq", "train": "run"}
+_HOMES = {"CosyVoice2Policy": "policy", "CosyVoiceConfig": "config", "FsqDigits": "fsq", "train": "run"}
 
 
 def __getattr__(name: str) -> Any:

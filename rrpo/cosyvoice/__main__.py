@@ -5,9 +5,10 @@ Exit status: 0 when done, 2 for bad input, 130 when stopped by Ctrl-C.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,12 +16,18 @@ from typing import Annotated, Any
 import typer
 
 from rrpo.commands import Plugin, refusing, start
+from rrpo.config import ArmConfig, RegularizerConfig
+from rrpo.errors import InputError
+from rrpo.plugins import Choice
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 Model = Annotated[Path, typer.Argument(help="Folder of CosyVoice2-0.5B: llm.pt and CosyVoice-BlankEN.")]
 Out = Annotated[Path, typer.Option(help="Where the result goes.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Precision = Annotated[str, typer.Option(help="bf16 (by autocast) or fp32.")]
+Recompute = Annotated[
+    bool, typer.Option("--recompute", help="Gradient checkpointing: less memory, a third more time for updates.")
+]
 
 
 @contextmanager
@@ -37,6 +44,36 @@ def resumable() -> Iterator[None]:
 def given(**options: Any) -> dict[str, Any]:
     """Those that are not left out."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def regularizers_of(name: str) -> RegularizerConfig:
+    """Those of an arm that is named after them.
+
+    Raises:
+        InputError: The arm is none, or changes more than its regularisers.
+    """
+    from rrpo.arms import BASE, arm
+
+    found = arm(name)
+    if found != ArmConfig(regularizers=found.regularizers):
+        raise InputError(
+            "an arm of this command is named by its regularisers alone",
+            got=name,
+            fix=f"use {BASE}, or regularisers joined by _; other arms run by python -m ablations.run --grid paper",
+        )
+    return found.regularizers
+
+
+def chosen(text: str) -> Choice:
+    """The optimiser ``NAME[:OPTION=VALUE,...]``."""
+    from rrpo.optimizers import OPTIMIZERS
+
+    name, _, rest = text.partition(":")
+    options: dict[str, Any] = dict(entry.partition("=")[::2] for entry in rest.split(",") if entry)
+    for key, value in options.items():
+        with suppress(ValueError):  # a word is text
+            options[key] = json.loads(value)
+    return OPTIMIZERS.choice(name, **options)
 
 
 @app.command()
@@ -98,7 +135,11 @@ def train(
         str, typer.Option(help="Regularisers of the reward model: diffro (none), ls, adv, ls_adv, or a plugin's.")
     ] = "ls_adv",
     optimizer: Annotated[
-        str, typer.Option(help="What turns roll-outs into updates: diffro, or a plugin's.")
+        str,
+        typer.Option(
+            help="What turns roll-outs into updates: diffro, reinforce, grpo, emo-dpo, or a plugin's; with options as in "
+            "emo-dpo:pairs=samples."
+        ),
     ] = "diffro",
     plugin: Plugin = None,
     steps: Annotated[int | None, typer.Option(help="Updates of the policy.")] = None,
@@ -112,29 +153,34 @@ def train(
     lora: Annotated[int, typer.Option(help="Rank of low-rank updates; 0 trains all weights.")] = 0,
     max_tokens: Annotated[int | None, typer.Option(help="Longest roll-out, 25 tokens a second.")] = None,
     micro: Annotated[int | None, typer.Option(help="Roll-outs a forward; the gradient is accumulated.")] = None,
+    recompute: Recompute = False,
+    best_of: Annotated[
+        int, typer.Option(min=1, help="Of so many samples of an evaluation prompt the best by the reward counts.")
+    ] = 1,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
     precision: Precision = "bf16",
     device: Device = "cpu",
 ) -> None:
     """Train a token reward model, optimise the policy on it, and write an llm.pt that CosyVoice2 reads."""
     with resumable():
-        from rrpo.cosyvoice.lora import LoraConfig
+        from rrpo.cosyvoice.config import LoraConfig
         from rrpo.cosyvoice.paper import PAPER
         from rrpo.cosyvoice.run import train
-        from rrpo.optimizers import OPTIMIZERS
         from rrpo.pipeline.stages import Context
 
         optimize = given(steps=steps, batch=batch, lr=lr, beta=beta, content_weight=content)
         config = replace(
             PAPER,
-            arm=arm,
+            regularizers=regularizers_of(arm),
             pretrain=replace(PAPER.pretrain, seed=seed, **given(steps=reward_steps)),
             finetune=replace(PAPER.finetune, seed=seed, **given(steps=robust_steps)),
             supervised=replace(PAPER.supervised, seed=seed, **given(steps=sft_steps)),
             recogniser=replace(PAPER.recogniser, seed=seed),
-            optimize=replace(PAPER.optimize, seed=seed, optimizer=OPTIMIZERS.choice(optimizer), **optimize),
+            optimize=replace(PAPER.optimize, seed=seed, optimizer=chosen(optimizer), **optimize),
             lora=LoraConfig(rank=lora, seed=seed) if lora else None,
             precision=precision,
+            recompute=recompute,
+            best_of=best_of,
             **given(max_tokens=max_tokens),
         )
         context = Context(device=device, micro=micro, checkpoints=out / "checkpoints")
@@ -149,6 +195,8 @@ def plan(
     ] = False,
     micro: Annotated[int | None, typer.Option(help="Roll-outs a forward. Default: the batch.")] = None,
     lora: Annotated[int, typer.Option(help="Rank of low-rank updates; 0 trains all weights.")] = 0,
+    recompute: Recompute = False,
+    gpus: Annotated[int, typer.Option(min=1, help="That share each batch.")] = 1,
     precision: Precision = "bf16",
 ) -> None:
     """Say what the profile `paper` needs: every setting with its source, memory by formula, hours where a step was measured."""
@@ -156,12 +204,13 @@ def plan(
         from rrpo.cosyvoice import paper
         from rrpo.cosyvoice.standin import FULL
 
-        print(*paper.describe(micro=micro, rank=lora, precision=precision), sep="\n", flush=True)
+        sizes: dict[str, Any] = {"micro": micro, "rank": lora, "precision": precision, "recompute": recompute}
+        print(*paper.describe(**sizes, gpus=gpus), sep="\n", flush=True)
         step = None
         if measure:
             config = replace(paper.PAPER.optimize, content_weight=0.0)
-            step = paper.measure(config, FULL, device=device, micro=micro, rank=lora, precision=precision)
-        print(*paper.tell(step), sep="\n")
+            step = paper.measure(config, FULL, device=device, **sizes)
+        print(*paper.tell(step, gpus), sep="\n")
 
 
 def main() -> None:

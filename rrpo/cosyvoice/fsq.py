@@ -14,11 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rrpo.config import RegularizerConfig
 from rrpo.corpus.config import AudioConfig
 from rrpo.errors import InputError
 from rrpo.masking import valid_mask
-from rrpo.regularizers import EnergyMixup, active
 
 LEVELS, DIGITS = 3, 8
 """Of CosyVoice2: 3^8 = 6561 codes."""
@@ -85,19 +83,3 @@ class FsqDigits:
                 fix=f"CosyVoice2 has {DIGITS} digits of {LEVELS} levels",
             )
         return FsqDigits(device)
-
-
-def refuse_mixtures(config: RegularizerConfig) -> None:
-    """A reward model of tokens cannot be fine-tuned with energy-adaptive mixup, nor with its controls.
-
-    Raises:
-        InputError: One of them is on.
-    """
-    on = [found for found in active(config) if not found.is_off]
-    mixing = [found.label for found in on if isinstance(found, EnergyMixup) or found.control_of == "eam"]
-    if mixing:
-        raise InputError(
-            "mixtures of two utterances are made of log-mel energies, and token digits have neither energies nor silence",
-            got=", ".join(mixing),
-            fix="use arms without eam and its controls, such as ls_adv, or train the reward model on audio",
-        )

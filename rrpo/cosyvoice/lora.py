@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,35 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from rrpo.cosyvoice.config import LoraConfig
 from rrpo.errors import InputError
 
 if TYPE_CHECKING:
     from rrpo.cosyvoice.policy import CosyVoice2Policy
-
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoraConfig:
-    """Which layers are adapted, and how."""
-
-    rank: int = 16
-    """r; declared default."""
-    alpha: float = 32.0
-    """Scale: the update counts ``alpha / r`` times; declared default."""
-    targets: tuple[str, ...] = PROJECTIONS
-    """Names of the linear layers of every block; all by default."""
-    seed: int = 0
-    """Of A."""
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for a value out of its range."""
-        if self.rank < 1:
-            raise InputError("the rank of a low-rank update must be 1 or more", got=self.rank, fix="give 4 to 64")
-        unknown = [name for name in self.targets if name not in PROJECTIONS]
-        if unknown or not self.targets:
-            got, known = ", ".join(unknown) or "none", ", ".join(PROJECTIONS)
-            raise InputError("these layers cannot be adapted", got=got, fix=f"choose from {known}")
 
 
 class LowRank(nn.Module):

@@ -7,20 +7,23 @@ reward model in gold's place, the KL to the reference and the lengths are measur
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F_
 from torch import Tensor, nn
 
 from rrpo.config import OptimizeConfig
-from rrpo.errors import InputError
+from rrpo.cosyvoice.parallel import Processes, own_prompts
+from rrpo.models.policy import Rollout
 from rrpo.optimizers.base import Batch, Loss, MicroBatch, PolicyOptimizer, State
 from rrpo.optimizers.loop import prompts_of
 from rrpo.optimizers.registry import OPTIMIZERS
 from rrpo.optimizers.rollout import Models, Prompts, merge
-from rrpo.optimizers.scoring import roll_out, score, split
+from rrpo.optimizers.scoring import hear, roll_out, score, split
 from rrpo.pipeline.checkpoint import Checkpoints
 from rrpo.pipeline.errors import DivergedError
 from rrpo.pipeline.stages import Context
@@ -44,9 +47,27 @@ class Optimised:
 
 
 def optimise(
-    models: Models, train: Prompts, evaluation: Prompts, config: OptimizeConfig, context: Context | None = None
+    models: Models,
+    train: Prompts,
+    evaluation: Prompts,
+    config: OptimizeConfig,
+    context: Context | None = None,
+    *,
+    inputs: Mapping[str, Path] | None = None,
+    best_of: int = 1,
+    processes: Processes | None = None,
 ) -> Optimised:
     """Optimises ``models.policy`` in place; goes on from a checkpoint if ``context`` has one.
+
+    Args:
+        models: The policy, and what is frozen.
+        train: Prompts that are optimised on.
+        evaluation: Prompts of the points.
+        config: The shared settings.
+        context: Where to compute, and whom to tell.
+        inputs: What optimisers may read beside: `rrpo.cosyvoice.inputs`.
+        best_of: n; of so many samples of an evaluation prompt the cheapest by the arm's reward counts.
+        processes: Those that share each batch; None: this one alone.
 
     Raises:
         DivergedError: A reward, the loss or the gradient is not finite; raised before the update.
@@ -55,6 +76,8 @@ def optimise(
     context = context or Context()
     method = OPTIMIZERS.create(config.optimizer)
     asked = prompts_of(method, config)
+    processes = processes or Processes(context.device)
+    numbers = processes.numbers(asked, method.samples)
     order = permutation_batches(len(train.phones), config.batch, config.steps, config.seed, "rl prompts")
     rows = torch.from_numpy(order).to(train.prefix.device)
     trained = [parameter for parameter in models.policy.parameters() if parameter.requires_grad]
@@ -65,7 +88,7 @@ def optimise(
     state: State = (
         {name: value.to(train.prefix.device) for name, value in kept["state"].items()}
         if "state" in kept
-        else _start(method, models, train, config)
+        else method.start(models, train, config, inputs or {})
     )
     due = {0, config.steps} | {step for step in config.checkpoints if step < config.steps}
 
@@ -74,34 +97,20 @@ def optimise(
 
     for step in range(start, config.steps + 1):
         if step in due:
-            row, found.said = measured(models, evaluation, config)
+            row, found.said = measured(models, evaluation, config, best_of)
             found.points.append({"step": float(step)} | row)
         if step == config.steps:
             break
         for group in optimizer.param_groups:
             group["lr"] = config.lr * multiplier(step, config.steps, config.warmup, config.schedule)
-        batch = roll_out(models, train.select(rows[step, :asked].repeat(method.samples)), config, step)
-        found.curves.append({"step": float(step)} | _step(models, method, state, batch, trained, optimizer, config))
+        own = own_prompts(train, rows[step, :asked].repeat(method.samples), numbers)
+        batch = roll_out(models, own, config, step, numbers)
+        metrics = _step(models, method, state, batch, trained, optimizer, config, processes)
+        found.curves.append({"step": float(step)} | metrics)
         context.watch(step, found.curves[-1])
         checkpoints.boundary(step + 1, keep)
         context.report(step + 1, config.steps)
     return found
-
-
-def _start(method: PolicyOptimizer, models: Models, train: Prompts, config: OptimizeConfig) -> State:
-    """The optimiser's first state.
-
-    Raises:
-        InputError: It reads stages of the simulated world.
-    """
-    try:
-        return method.start(models, train, config, {})
-    except KeyError as error:
-        raise InputError(
-            "this optimiser reads data of the simulated world, which CosyVoice2's tokens do not have",
-            got=f"{config.optimizer.name}, which asks for {error}",
-            fix="use one that needs roll-outs alone: diffro, reinforce, grpo",
-        ) from error
 
 
 def _step(
@@ -112,11 +121,12 @@ def _step(
     trained: list[nn.Parameter],
     optimizer: torch.optim.Optimizer,
     config: OptimizeConfig,
+    processes: Processes,
 ) -> dict[str, float]:
     """The updates on one batch of roll-outs; returns the last one's means."""
     metrics: dict[str, float] = {}
     for losses in method.updates(models, batch, config, state):
-        metrics = _update(losses, batch, trained, optimizer, config)
+        metrics = _update(losses, batch, trained, optimizer, config, processes)
     return metrics
 
 
@@ -126,6 +136,7 @@ def _update(
     trained: list[nn.Parameter],
     optimizer: torch.optim.Optimizer,
     config: OptimizeConfig,
+    processes: Processes,
 ) -> dict[str, float]:
     optimizer.zero_grad(set_to_none=True)
     found: list[tuple[Tensor, dict[str, Tensor]]] = []
@@ -135,32 +146,46 @@ def _update(
         total += float(part.loss.detach())
         found.append((part.part.rows, {**part.values, "kl_utterance": part.kl}))
     values = merge(found)
+    processes.average(trained)
     norm = float(nn.utils.clip_grad_norm_(trained, config.grad_clip))
-    means = {name: float(value.mean()) for name, value in values.items()} | {"loss": total, "grad_norm": norm}
+    counts = batch.rollout.counts.float()
+    means = processes.means(
+        {name: float(value.mean()) for name, value in values.items()}
+        | {
+            "loss": total,
+            "grad_norm": norm,
+            "positions": float(counts.mean()),
+            "length": float(batch.rollout.lengths.float().mean()),
+            "cut": float((~batch.rollout.ended).float().mean()),
+        }
+    )
     if not all(map(torch.isfinite, map(torch.tensor, means.values()))):
         raise DivergedError(
             f"policy step {batch.step + 1} of {config.steps}: {', '.join(f'{k} {v:.4g}' for k, v in means.items())}; "
             "a lower lr or a higher beta may keep it finite"
         )
     optimizer.step()
-    counts = batch.rollout.counts.float()
-    return means | {
-        "kl_token": float(values["kl_utterance"].sum() / counts.sum()),
-        "length": float(batch.rollout.lengths.float().mean()),
-        "cut": float((~batch.rollout.ended).float().mean()),
-    }
+    return means | {"kl_token": means["kl_utterance"] / means.pop("positions")}
 
 
 @torch.no_grad()
-def measured(models: Models, prompts: Prompts, config: OptimizeConfig) -> tuple[dict[str, float], list[list[int]]]:
-    """One sample of each prompt, its noise keyed by the seed alone: proxy, held-out reward model, KL, length; and the samples."""
+def measured(
+    models: Models, prompts: Prompts, config: OptimizeConfig, best_of: int = 1
+) -> tuple[dict[str, float], list[list[int]]]:
+    """One sample of each prompt, its noise keyed by the seed alone: proxy, held-out reward model, KL, length; and the samples.
+
+    The KL of the best of n is at most log n - (n - 1) / n nats an utterance more than what is measured, on its own tokens.
+    """
     device = prompts.prefix.device
-    noise = uniform((models.policy.max_tokens, len(prompts.phones)), config.seed, "evaluation noise", device=device)
+    shape = models.policy.max_tokens, len(prompts.phones)
+    first = uniform(shape, config.seed, "evaluation noise", device=device)
+    others = (uniform(shape, config.seed, "evaluation noise", k, device=device) for k in range(1, best_of))
+    noises = [first, *others]
     found: list[dict[str, Tensor]] = []
     said: list[list[int]] = []
     for rows in torch.arange(len(prompts.phones), device=device).split(EVALUATED):
         asked = prompts.select(rows)
-        rollout = models.policy.sample(asked.prefix, noise[:, rows])
+        rollout = cheapest(models, asked, [noise[:, rows] for noise in noises], config)
         parts = [(part.rows, _heard(models, part)) for part in split(models, Batch(0, asked, rollout))]
         counts = {"positions": rollout.counts, "length": rollout.lengths, "cut": ~rollout.ended}
         found.append(merge(parts) | counts)
@@ -169,6 +194,18 @@ def measured(models: Models, prompts: Prompts, config: OptimizeConfig) -> tuple[
     positions = values.pop("positions")
     row = {name: float(value.mean()) for name, value in values.items()}
     return row | {"kl_token": float(values["kl_utterance"].sum() / positions.sum())}, said
+
+
+def cheapest(models: Models, prompts: Prompts, noises: Sequence[Tensor], config: OptimizeConfig) -> Rollout:
+    """Of the samples by each of ``noises [N_max, B]`` each prompt's cheapest by the arm's reward."""
+    drawn = [models.policy.sample(prompts.prefix, noise) for noise in noises]
+    if len(drawn) == 1:
+        return drawn[0]
+    best = torch.stack([hear(models, Batch(0, prompts, one), config).cost(config) for one in drawn]).argmin(0)
+    rows = torch.arange(len(best), device=best.device)
+    lengths, ended = (torch.stack([getattr(one, name) for one in drawn])[best, rows] for name in ("lengths", "ended"))
+    tokens = [F_.pad(one.tokens, (0, models.policy.max_tokens - one.tokens.shape[1])) for one in drawn]
+    return Rollout(torch.stack(tokens)[best, rows][:, : int(lengths.max())], lengths, ended)
 
 
 def _heard(models: Models, part: MicroBatch) -> dict[str, Tensor]:

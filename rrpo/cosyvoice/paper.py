@@ -7,7 +7,7 @@ from sizes; hours are only given where a step was measured.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,9 +15,7 @@ from typing import cast
 
 from rrpo.config import OFF, FinetuneConfig, OptimizeConfig, RewardModelConfig
 from rrpo.cosyvoice import layout
-from rrpo.cosyvoice.lora import LoraConfig, adapt
-from rrpo.cosyvoice.run import CosyVoiceConfig
-from rrpo.cosyvoice.supervised import SupervisedConfig
+from rrpo.cosyvoice.config import CosyVoiceConfig, LoraConfig, SupervisedConfig
 from rrpo.judges.config import RecogniserConfig
 
 UTTERANCES, BATCH = 10_000, 32
@@ -39,7 +37,7 @@ PAPER = CosyVoiceConfig(
         checkpoints=(0, 78, 156),
     ),
 )
-"""The arm ``ls_adv``; others differ in the reward model's regularisers alone."""
+"""Regularisers of the arm ``ls_adv``; others differ in the reward model's regularisers alone."""
 SOURCES: Mapping[str, tuple[str, str]] = {
     "utterances": (f"{UTTERANCES:,} of one speaker, five emotions", "RRPO, MED; the corpus is yours"),
     "epsilon": (f"{PAPER.finetune.regularizers.epsilon:g}", "RRPO, MED"),
@@ -94,11 +92,12 @@ class Memory:
         return self.weights + self.gradients + self.adam + self.copies + self.activations + self.logits
 
 
-def memory(config: Mapping[str, int], *, rows: int, rank: int, precision: str) -> Memory:
+def memory(config: Mapping[str, int], *, rows: int, rank: int, precision: str, recompute: bool = False) -> Memory:
     """By formula, for ``rows`` roll-outs a forward of `SPEECH` tokens after `TEXT`.
 
     Kept for the gradient per position and layer: 2 D values in float32 (what the norms divide), and in the compute type
     5 D + 2 D_kv + 4 F (inputs of the projections, queries, keys, values, what is attended to, gate, its SiLU, up, their product).
+    With ``recompute`` that is kept of the last layer and of the one that is computed anew; of the others D values in float32.
     For each code about ten float32 values a position (logits, reference, softmax, KL, Gumbel noise, relaxed tokens).
     """
     numbers = {name: _size(shape) for name, shape in layout.expected_shapes(config).items() if name != layout.HEAD}
@@ -114,7 +113,9 @@ def memory(config: Mapping[str, int], *, rows: int, rank: int, precision: str) -
         gradients=4 * trained,
         adam=8 * trained,
         copies=byte * sum(_size(shape) for shape in adapted.values()),
-        activations=rows * (SPEECH + TEXT + 2) * layers * position,
+        activations=rows
+        * (SPEECH + TEXT + 2)
+        * (2 * position + (layers - 1) * 4 * dim if recompute else layers * position),
         logits=rows * (SPEECH + 1) * (layout.CODES + 1) * 4 * 10,
     )
 
@@ -153,15 +154,18 @@ def measure(
     micro: int | None,
     rank: int,
     precision: str,
+    recompute: bool = False,
     tokens: int = SPEECH,
     steps: int = 2,
+    now: Callable[[], float] | None = None,
 ) -> Measured:
-    """Times ``steps`` steps of DiffRO on random weights of these ``sizes``; every roll-out has ``tokens`` tokens."""
+    """Times ``steps`` steps on random weights of these ``sizes`` by ``now``, else by the clock; ``tokens`` a roll-out."""
     import torch
 
     from rrpo.corpus.prompts import Prompt
     from rrpo.cosyvoice import standin
     from rrpo.cosyvoice.fsq import FsqDigits
+    from rrpo.cosyvoice.lora import adapt
     from rrpo.cosyvoice.policy import CosyVoice2Policy
     from rrpo.cosyvoice.reward import NoContent
     from rrpo.judges.emotion import Judge
@@ -172,15 +176,18 @@ def measure(
     from rrpo.optimizers.rollout import Models, Prompts
     from rrpo.optimizers.scoring import roll_out
 
-    def now() -> float:
+    def clock() -> float:
         if device != "cpu":
             torch.cuda.synchronize()
         return time.perf_counter()
 
+    now = now or clock
+
     with TemporaryDirectory() as folder:
         standin.write(Path(folder), dict(sizes), eos=-1e4, spread=0.02)
         policy, reference = (
-            CosyVoice2Policy.load(Path(folder), device, precision=precision, max_tokens=tokens) for _ in range(2)
+            CosyVoice2Policy.load(Path(folder), device, precision=precision, max_tokens=tokens, recompute=recompute)
+            for _ in range(2)
         )
     if rank:
         adapt(policy, LoraConfig(rank=rank))
@@ -225,24 +232,25 @@ def measure(
     )
 
 
-def describe(*, micro: int | None, rank: int, precision: str) -> Iterator[str]:
+def describe(*, micro: int | None, rank: int, precision: str, recompute: bool = False, gpus: int = 1) -> Iterator[str]:
     """The plan as lines of text: settings with their sources, and memory by formula."""
     from rrpo.cosyvoice.standin import FULL
 
-    rows, width = micro or PAPER.optimize.batch, max(map(len, SOURCES))
+    share = -(-PAPER.optimize.batch // gpus)
+    rows, width = min(micro or share, share), max(map(len, SOURCES))
     yield "profile paper: RRPO on CosyVoice2-0.5B, tokens alone"
     for name, (value, source) in SOURCES.items():
         yield f"  {name:<{width}}  {value}  ({source})"
-    needed = memory(FULL, rows=rows, rank=rank, precision=precision)
+    needed = memory(FULL, rows=rows, rank=rank, precision=precision, recompute=recompute)
     what = f"low-rank updates of rank {rank}" if rank else "all weights"
     yield f"memory by formula, {what} trained, {rows} roll-outs of {SPEECH} tokens a forward, {precision}:"
     for name in ("weights", "gradients", "adam", "copies", "activations", "logits", "total"):
         yield f"  {name:<{width}}  {getattr(needed, name) / GIB:.1f} GiB"
-    yield f"GPUs: 1 of more than {needed.total / GIB:.0f} GiB an arm, all arms side by side; one arm on several is not supported"
+    yield f"GPUs: {gpus} of more than {needed.total / GIB:.0f} GiB an arm, all arms side by side"
 
 
-def tell(step: Measured | None) -> Iterator[str]:
-    """Hours of the plan, from a measured step of `PAPER`'s batch; None: that none was measured."""
+def tell(step: Measured | None, gpus: int = 1) -> Iterator[str]:
+    """Hours of the plan, from a step of `PAPER`'s batch measured on one GPU; None: that none was measured."""
     if step is None:
         yield "hours: not measured; give --measure on the machine that is to run it"
         return
@@ -251,4 +259,6 @@ def tell(step: Measured | None) -> Iterator[str]:
     yield f"  roll-out  {step.rollout:.2f} s, {batch * SPEECH / step.rollout:,.0f} tokens a second"
     yield f"  update    {step.update:.2f} s, {batch * SPEECH / step.update:,.0f} tokens a second"
     yield f"  memory    {step.peak / GIB:.1f} GiB allocated at most" if step.peak else "  memory    not measured"
-    yield f"hours: {updates * step.step / 3600:.2f} an arm for {updates} updates; reward models and evaluation are not measured"
+    shared = f"; on {gpus} GPUs at best {updates * step.step / 3600 / gpus:.2f}, not measured" if gpus > 1 else ""
+    hours = f"{updates * step.step / 3600:.2f} an arm for {updates} updates{shared}"
+    yield f"hours: {hours}; reward models and evaluation are not measured"

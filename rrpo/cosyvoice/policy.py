@@ -26,6 +26,7 @@ from transformers import Qwen2Config, Qwen2Model
 
 from rrpo.corpus.prompts import Prompt
 from rrpo.cosyvoice import layout
+from rrpo.cosyvoice.config import MAX_TOKENS
 from rrpo.cosyvoice.text import FILES, WORDS, TextTokenizer, prompt_text
 from rrpo.errors import InputError
 from rrpo.masking import valid_mask
@@ -36,8 +37,6 @@ BLANK = "CosyVoice-BlankEN"
 SETTINGS = "rrpo.json"
 """What a saved policy keeps beside upstream's files."""
 PRECISIONS = ("fp32", "bf16")
-MAX_TOKENS = 512
-"""Longest roll-out: 20 s; the response length of CosyVoice2's official GRPO recipe."""
 
 
 class CosyVoice2Policy(Policy):
@@ -50,6 +49,7 @@ class CosyVoice2Policy(Policy):
         max_tokens: int = MAX_TOKENS,
         words: Mapping[str, str] = WORDS,
         precision: str = "fp32",
+        recompute: bool = False,
     ) -> None:
         """The network of ``folder/CosyVoice-BlankEN``, its weights still without values.
 
@@ -58,6 +58,7 @@ class CosyVoice2Policy(Policy):
             max_tokens: Longest roll-out in tokens (25 a second).
             words: Emotion -> its word in the prompt.
             precision: One of `PRECISIONS`.
+            recompute: See `Policy.recompute`.
 
         Raises:
             ValueError: An unknown precision; files are missing or do not belong together.
@@ -66,7 +67,7 @@ class CosyVoice2Policy(Policy):
         if precision not in PRECISIONS:
             raise InputError("unknown precision", got=repr(precision), fix=f"use one of {', '.join(PRECISIONS)}")
         self.folder, self.words, self.precision = Path(folder), dict(words), precision
-        self._max_tokens, self.codes = max_tokens, layout.CODES
+        self._max_tokens, self.codes, self.recompute = max_tokens, layout.CODES, recompute
         self.description = _described(self.folder)
         dim, words_in_all = self.description["hidden_size"], self.description["vocab_size"]
         self.tokenizer = TextTokenizer(self.folder / BLANK, words_in_all)

@@ -16,7 +16,8 @@ from torch.nn import functional
 from rrpo import seeding
 from rrpo.config import FinetuneConfig, RewardModelConfig
 from rrpo.corpus.draws import generator, key
-from rrpo.cosyvoice.fsq import FsqDigits, refuse_mixtures
+from rrpo.cosyvoice.config import refuse_mixtures
+from rrpo.cosyvoice.fsq import FsqDigits
 from rrpo.cosyvoice.tokens import TokenUtterance
 from rrpo.errors import InputError
 from rrpo.judges.config import RecogniserConfig

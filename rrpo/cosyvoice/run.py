@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from tempfile import TemporaryDirectory
+from typing import Any, cast
 
 import pandas as pd
+from torch import nn
 
-from rrpo.arms import BASE, arm
-from rrpo.config import OFF, ArmConfig, FinetuneConfig, OptimizeConfig, RegularizerConfig, RewardModelConfig
+from rrpo.arms import name_of
 from rrpo.cosyvoice import tokens
-from rrpo.cosyvoice.fsq import FsqDigits, refuse_mixtures
-from rrpo.cosyvoice.lora import LoraConfig, adapt, save_adapter
+from rrpo.cosyvoice.config import CosyVoiceConfig
+from rrpo.cosyvoice.fsq import FsqDigits
+from rrpo.cosyvoice.inputs import write_inputs
+from rrpo.cosyvoice.lora import adapt, save_adapter
 from rrpo.cosyvoice.optimise import optimise
-from rrpo.cosyvoice.policy import MAX_TOKENS, CosyVoice2Policy
+from rrpo.cosyvoice.parallel import Processes
+from rrpo.cosyvoice.policy import CosyVoice2Policy
 from rrpo.cosyvoice.reward import (
     NoContent,
     TokenFrames,
@@ -26,66 +32,17 @@ from rrpo.cosyvoice.reward import (
     train_recogniser,
     train_reward_model,
 )
-from rrpo.cosyvoice.supervised import SupervisedConfig, supervise
-from rrpo.cosyvoice.text import WORDS
-from rrpo.errors import InputError
+from rrpo.cosyvoice.supervised import supervise
 from rrpo.identity import content_hash, described
-from rrpo.judges.config import RecogniserConfig
 from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
+from rrpo.models.reward_model import RewardModel
 from rrpo.optimizers.rollout import Models, Prompts
 from rrpo.pipeline.stages import Context
+from rrpo.regularizers import switched_on
 
 SHARES = {"rm": 0.5, "judge": 0.3, "evaluation": 0.2}
 """Of the corpus' texts: the reward model's (and the prompts that are optimised on), the held-out judge's, evaluation's."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CosyVoiceConfig:
-    """One experiment on CosyVoice2; every value is a declared default unless its docstring names a source."""
-
-    arm: str = "ls_adv"
-    """Regularisers of the reward model by their names joined by ``_`` (`rrpo.arms`); ``diffro``: none. Energy-adaptive
-    mixup (``eam``) is refused, so the paper's method without it is ``ls_adv``."""
-    emotions: tuple[str, ...] | None = None
-    """Those of the corpus that are used; None: all."""
-    reward_model: RewardModelConfig = field(default_factory=lambda: RewardModelConfig(subsample=2))
-    """Network of the reward model, and of the judge; one frame a token, so two of them make a step of 80 ms."""
-    pretrain: FinetuneConfig = field(default_factory=lambda: FinetuneConfig(steps=400, lr=1e-3, regularizers=OFF))
-    """Plain training, of the reward model and of the judge."""
-    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
-    """Robust fine-tuning; the regularisers are the arm's."""
-    recogniser: RecogniserConfig = field(default_factory=RecogniserConfig)
-    """Of the content reward; not trained where ``optimize.content_weight`` is 0."""
-    supervised: SupervisedConfig = field(default_factory=SupervisedConfig)
-    """Fine-tuning before the optimisation, on the reward model's and the optimisation's utterances; the KL is to its result."""
-    optimize: OptimizeConfig = field(default_factory=OptimizeConfig)
-    """Policy optimisation."""
-    lora: LoraConfig | None = None
-    """Low-rank updates instead of all weights."""
-    precision: str = "bf16"
-    """Of the policy and its reference: ``bf16`` or ``fp32``."""
-    max_tokens: int = MAX_TOKENS
-    """Longest roll-out."""
-    words: tuple[tuple[str, str], ...] = tuple(WORDS.items())
-    """Emotion and its word in the prompt."""
-
-    def __post_init__(self) -> None:
-        """Raises InputError for an arm that tokens do not admit."""
-        _ = self.regularizers
-
-    @property
-    def regularizers(self) -> RegularizerConfig:
-        """The arm's."""
-        found = arm(self.arm)
-        if found != ArmConfig(regularizers=found.regularizers):
-            raise InputError(
-                "an arm of CosyVoice2 is named by its regularisers alone",
-                got=self.arm,
-                fix=f"use {BASE}, or regularisers joined by _; what else it changes is set in `optimize`",
-            )
-        refuse_mixtures(found.regularizers)
-        return found.regularizers
 
 
 def train(
@@ -101,7 +58,7 @@ def train(
 
     ``out`` then holds ``policy/`` (upstream's layout, with ``llm.pt``), ``reward_model/``, ``adapter/`` (with LoRA),
     ``curves.parquet`` and ``points.parquet``, ``utt2speech_token.pt`` (the evaluation prompts' last samples, for CosyVoice's flow
-    decoder), ``config.json`` and ``scalars.json``.
+    decoder), ``settings.json`` and ``scalars.json``.
 
     Args:
         model: Folder of CosyVoice2-0.5B.
@@ -112,52 +69,142 @@ def train(
         tell: Told a line at a time what is done.
     """
     context = context or Context()
+    processes = Processes(context.device)
+    context = replace(context, device=processes.device)
+    if not processes.first:
+        context, tell = replace(context, checkpoint_seconds=math.inf), lambda line: None
     if context.checkpoints is not None:
         place = content_hash([config, str(model.resolve()), str(corpus.resolve())])
         context = replace(context, checkpoints=context.checkpoints / place)
-    out.mkdir(parents=True, exist_ok=True)
-    found = tokens.read(corpus, config.emotions)
-    emotions = config.emotions or found.emotions
-    codec = FsqDigits(context.device)
-    parts = split(found.utterances, list(SHARES.values()), config.optimize.seed)
-    rm_data, judge_data, held = (TokenFrames.of(part, codec) for part in parts)
-    tell(f"{len(found.utterances)} utterances, {len(found.skipped)} skipped; {len(emotions)} emotions")
+    begun = begin(model, corpus, config, replace(context, checkpoints=None), tell)
+    processes.share(begun.policy, *begun.models())
+    scalars = finish(begun, out, config, context, tell, processes)
+    if context.checkpoints is not None and processes.first:
+        shutil.rmtree(context.checkpoints, ignore_errors=True)
+    return scalars
 
-    plain = replace(context, checkpoints=None)
-    robust = replace(config.finetune, regularizers=config.regularizers)
-    proxy = train_reward_model(rm_data, emotions, config.pretrain, model=config.reward_model, context=plain)
-    proxy = train_reward_model(rm_data, emotions, robust, model=proxy, context=plain)
+
+@dataclass
+class Begun:
+    """What all arms of a seed share: parts of the corpus, and what is trained before a reward model is made robust."""
+
+    emotions: tuple[str, ...]
+    codec: FsqDigits
+    parts: list[tuple[tokens.TokenUtterance, ...]]
+    """The reward model's and the optimisation's, the judge's, evaluation's."""
+    policy: CosyVoice2Policy
+    """Fine-tuned on the first part."""
+    reward_model: RewardModel
+    """Trained plainly."""
+    judge: RewardModel
+    recogniser: Recogniser | None
+    """None: content has no weight."""
+    scalars: dict[str, float]
+
+    def models(self) -> list[nn.Module]:
+        """All but the policy, by name."""
+        return [model for model in (self.reward_model, self.judge, self.recogniser) if model is not None]
+
+    def save(self, out: Path) -> None:
+        """Writes the models for `load`."""
+        saves = {"policy": self.policy.save, "reward_model": self.reward_model.save, "judge": self.judge.save}
+        if self.recogniser is not None:
+            saves["recogniser"] = self.recogniser.save
+        for name, save in saves.items():
+            (out / name).mkdir(parents=True)
+            save(out / name)
+        (out / "scalars.json").write_text(json.dumps(self.scalars))
+
+    @staticmethod
+    def load(folder: Path, corpus: Path, config: CosyVoiceConfig, context: Context) -> Begun:
+        """Reads what `save` wrote."""
+        emotions, codec, parts = _read(corpus, config, context)
+        content = (folder / "recogniser").is_dir()
+        return Begun(
+            emotions,
+            codec,
+            parts,
+            CosyVoice2Policy.load(folder / "policy", context.device),
+            RewardModel.load(folder / "reward_model", context.device),
+            RewardModel.load(folder / "judge", context.device),
+            Recogniser.load(folder / "recogniser", context.device) if content else None,
+            json.loads((folder / "scalars.json").read_text()),
+        )
+
+
+def _read(
+    corpus: Path, config: CosyVoiceConfig, context: Context
+) -> tuple[tuple[str, ...], FsqDigits, list[tuple[tokens.TokenUtterance, ...]]]:
+    found = tokens.read(corpus, config.emotions)
+    parts = split(found.utterances, list(SHARES.values()), config.optimize.seed)
+    return config.emotions or found.emotions, FsqDigits(context.device), parts
+
+
+def begin(
+    model: Path,
+    corpus: Path,
+    config: CosyVoiceConfig,
+    context: Context,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Begun:
+    """Trains what all arms of a seed share."""
+    emotions, codec, parts = _read(corpus, config, context)
+    rm_data, judge_data, held = (TokenFrames.of(part, codec) for part in parts)
+    tell(f"{sum(map(len, parts))} utterances; {len(emotions)} emotions")
+    proxy = train_reward_model(rm_data, emotions, config.pretrain, model=config.reward_model, context=context)
     other = replace(config.pretrain, seed=config.pretrain.seed + 1)
-    judge = train_reward_model(judge_data, emotions, other, model=config.reward_model, context=plain)
-    scalars = {"rm_accuracy": accuracy(proxy, held), "judge_accuracy": accuracy(judge, held)}
+    judge = train_reward_model(judge_data, emotions, other, model=config.reward_model, context=context)
+    scalars = {"judge_accuracy": accuracy(judge, held)}
+    content = config.optimize.content_weight > 0
+    recogniser = train_recogniser(rm_data, config.recogniser, context=context) if content else None
+    settings: dict[str, Any] = {"precision": config.precision, "max_tokens": config.max_tokens}
+    policy = CosyVoice2Policy.load(model, context.device, words=dict(config.words), **settings)
+    if losses := supervise(policy, parts[0], config.supervised, context):
+        scalars |= {"sft_first_loss": losses[0], "sft_last_loss": losses[-1]}
+        tell(f"supervised fine-tuning: {losses[0]:.3f} -> {losses[-1]:.3f} nats a token")
+    return Begun(emotions, codec, parts, policy, proxy, judge, recogniser, scalars)
+
+
+def finish(
+    begun: Begun,
+    out: Path,
+    config: CosyVoiceConfig,
+    context: Context,
+    tell: Callable[[str], None] = lambda line: None,
+    processes: Processes | None = None,
+) -> dict[str, float]:
+    """Makes the reward model robust and optimises the policy on it; writes what `train` says."""
+    codec, emotions, parts, plain = begun.codec, begun.emotions, begun.parts, replace(context, checkpoints=None)
+    rm_data, held = TokenFrames.of(parts[0], codec), TokenFrames.of(parts[2], codec)
+    robust = replace(config.finetune, regularizers=config.regularizers)
+    proxy = train_reward_model(rm_data, emotions, robust, model=begun.reward_model, context=plain)
+    scalars = {"rm_accuracy": accuracy(proxy, held)} | begun.scalars
     tell(
         f"unweighted accuracy on held-out texts: reward model {scalars['rm_accuracy']:.3f}, judge {scalars['judge_accuracy']:.3f}"
     )
-
-    content = config.optimize.content_weight > 0
-    recogniser = train_recogniser(rm_data, config.recogniser, context=plain) if content else NoContent()
-    settings = {"precision": config.precision, "max_tokens": config.max_tokens, "words": dict(config.words)}
-    policy, reference = (CosyVoice2Policy.load(model, context.device, **settings) for _ in range(2))
-    if losses := supervise(policy, parts[0], config.supervised, plain):
-        reference.load_state_dict(policy.state_dict())
-        scalars |= {"sft_first_loss": losses[0], "sft_last_loss": losses[-1]}
-        tell(f"supervised fine-tuning: {losses[0]:.3f} -> {losses[-1]:.3f} nats a token")
+    policy, reference = begun.policy, deepcopy(begun.policy).requires_grad_(False)
+    policy.recompute = config.recompute
     if config.lora is not None:
         adapt(policy, config.lora)
     models = Models(
         policy=policy,
-        reference=reference.requires_grad_(False),
+        reference=reference,
         reward_model=proxy,
-        recogniser=cast(Recogniser, recogniser),
+        recogniser=begun.recogniser or cast(Recogniser, NoContent()),
         codec=codec,
-        val=cast(Judge, judge),  # any classifier of frames with log_probs serves
+        val=cast(Judge, begun.judge),  # any classifier of frames with log_probs serves
         micro=context.micro,
     )
+    processes = processes or Processes(context.device)
+    processes.share(proxy)
     rl, evaluation = (
         Prompts.prepare([utterance.prompt for utterance in part], policy, codec, emotions)
         for part in (parts[0], parts[2][: config.optimize.final_prompts])
     )
-    done = optimise(models, rl, evaluation, config.optimize, context)
+    with TemporaryDirectory() as folder:
+        more: dict[str, Any] = {"inputs": write_inputs(Path(folder), parts[0], codec, emotions)}
+        more |= {"best_of": config.best_of, "processes": processes}
+        done = optimise(models, rl, evaluation, config.optimize, context, **more)
     first, last = done.points[0], done.points[-1]
     scalars |= {f"start_{name}": value for name, value in first.items() if name != "step"}
     scalars |= {f"end_{name}": value for name, value in last.items() if name != "step"}
@@ -165,9 +212,11 @@ def train(
         f"proxy {first['proxy_accuracy']:.3f} -> {last['proxy_accuracy']:.3f}, judge {first['val_accuracy']:.3f} -> "
         f"{last['val_accuracy']:.3f}, KL {last['kl_token']:.4f} nats a token, {last['kl_utterance']:.3f} an utterance"
     )
-
+    processes.wait()
+    if not processes.first:
+        return scalars
     for name, save in {"policy": policy.save, "reward_model": proxy.save}.items():
-        (out / name).mkdir(exist_ok=True)
+        (out / name).mkdir(parents=True, exist_ok=True)
         save(out / name)
     if config.lora is not None:
         save_adapter(policy, out / "adapter")
@@ -175,8 +224,20 @@ def train(
     pd.DataFrame(done.points).to_parquet(out / "points.parquet")
     said = {utterance.id: row for utterance, row in zip(parts[2], done.said, strict=False)}
     tokens.write(out / "utt2speech_token.pt", said)
-    (out / "config.json").write_text(json.dumps(described(config), indent=1, ensure_ascii=False), encoding="utf-8")
+    settings = {"arm": name_of(switched_on(config.regularizers)), **described(config)}
+    (out / "settings.json").write_text(json.dumps(settings, indent=1, ensure_ascii=False), encoding="utf-8")
     (out / "scalars.json").write_text(json.dumps(scalars, indent=1))
-    if context.checkpoints is not None:
-        shutil.rmtree(context.checkpoints, ignore_errors=True)
     return scalars
+
+
+def build_start(config: CosyVoiceConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    """Stage ``cosyvoice_start``: `begin`, once for all arms of a seed."""
+    assert config.model is not None
+    assert config.corpus is not None
+    begin(Path(config.model.path), Path(config.corpus.path), config, replace(context, checkpoints=None)).save(out)
+
+
+def build(config: CosyVoiceConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    """Stage ``cosyvoice``: `finish` of one arm, on ``inputs["start"]``."""
+    assert config.corpus is not None
+    finish(Begun.load(inputs["start"], Path(config.corpus.path), config, context), out, config, context)

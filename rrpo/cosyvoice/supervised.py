@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F_
 from torch import Tensor
 
+from rrpo.cosyvoice.config import SupervisedConfig
 from rrpo.cosyvoice.policy import CosyVoice2Policy
 from rrpo.cosyvoice.tokens import TokenUtterance
 from rrpo.masking import valid_mask
 from rrpo.pipeline.stages import Context
 from rrpo.seeding import permutation_batches
 from rrpo.training.trainer import fit
-
-
-@dataclass(frozen=True, kw_only=True)
-class SupervisedConfig:
-    """Next-token cross-entropy on every weight."""
-
-    steps: int = 0
-    """Updates; 0: the policy stays as it is."""
-    batch: int = 16
-    """Utterances a step; declared default."""
-    lr: float = 1e-5
-    """Adam's peak rate, cosine to zero; CosyVoice2's own recipe: 1e-5, constant."""
-    seed: int = 0
-    """Of the order."""
 
 
 def loss(policy: CosyVoice2Policy, utterances: Sequence[TokenUtterance]) -> Tensor:

@@ -34,7 +34,7 @@ def lines(runs: Sequence[Path]) -> Iterator[str]:
             got=f"no scalars.json in {', '.join(unfinished)}",
             fix="give what `python -m rrpo.cosyvoice train --out` wrote",
         )
-    names = [f"{run.name} ({json.loads((run / 'config.json').read_text('utf-8'))['arm']})" for run in runs]
+    names = [f"{run.name} ({json.loads((run / 'settings.json').read_text('utf-8'))['arm']})" for run in runs]
     width = max(map(len, names))
     yield " " * width + "".join(f"  {heading:>12}" for heading in COLUMNS.values())
     for name, run in zip(names, runs, strict=True):

@@ -57,7 +57,7 @@ def build(config: ExamineConfig, inputs: Mapping[str, Path], out: Path, context:
     scalars: dict[str, float] = json.loads((inputs["model"] / "scalars.json").read_text())
     names = sorted(name for name in inputs if name != "model")
     for done, name in enumerate(names):
-        speech = SpeechSet.load(inputs[name])
+        speech = model.heard(SpeechSet.load(inputs[name]))
         labels = torch.as_tensor(speech.labels(model.emotions))
         p = probabilities(model, speech, device)
         scalars[f"rm_accuracy_{name.removeprefix('rm_')}"] = accuracy(p, labels)
@@ -79,7 +79,7 @@ def build_set(config: ExamineSetConfig, inputs: Mapping[str, Path], out: Path, c
     model = load_reward_model(inputs["model"], context.device)
     scalars = {}
     for name in sorted(name for name in inputs if name != "model"):
-        speech = SpeechSet.load(inputs[name])
+        speech = model.heard(SpeechSet.load(inputs[name]))
         labels = torch.as_tensor(speech.labels(model.emotions))
         scalars[f"rm_accuracy_{name.removeprefix('rm_')}"] = accuracy(
             probabilities(model, speech, context.device), labels
@@ -134,12 +134,14 @@ def smoothness(model: RewardModel, speech: SpeechSet, config: ExamineConfig, dev
     T = int(lengths.max())
     mask = valid_mask(lengths, T)
     F_i, F_j = F_i[:, :T], F_j[:, :T]
-    F_j = F_j + (_log_energy(F_i, mask) - _log_energy(F_j, mask))[:, None, None]
+    energy_i, energy_j = (_log_energy(model.signal.log_power(F), mask) for F in (F_i, F_j))
+    F_j = model.signal.scaled(F_j, (energy_i - energy_j)[:, None, None])
 
     path = []
     for decibels in PATH_DB:
         log_w = decibels * math.log(10) / 10
-        F = torch.logaddexp(F_i, F_j + log_w) - math.log1p(math.exp(log_w))
+        both = model.signal.added(F_i, model.signal.scaled(F_j, log_w))
+        F = model.signal.scaled(both, -math.log1p(math.exp(log_w)))
         path.append(model(F, lengths).softmax(1))
     steps = torch.stack(path).diff(dim=0).abs().sum(2) / 2
 
@@ -201,6 +203,6 @@ def attack(losses: Callable[[Tensor], Tensor], h: Tensor, mask: Tensor, eps: flo
     return delta
 
 
-def _log_energy(F: Tensor, mask: Tensor) -> Tensor:
+def _log_energy(log_power: Tensor, mask: Tensor) -> Tensor:
     """Return the logarithm of the summed power of the valid frames ``[B]``."""
-    return F.masked_fill(~mask[..., None], -math.inf).flatten(1).logsumexp(1)
+    return log_power.masked_fill(~mask[..., None], -math.inf).flatten(1).logsumexp(1)

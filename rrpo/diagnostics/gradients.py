@@ -13,7 +13,9 @@ mean of REINFORCE's gradients, which are unbiased, on many other batches. Square
 
 Then a step in the mean gradient's direction takes the policy to a declared KL (nats a token) from theta. Measured is the rise of
 the proxy's log-probability of the target on evaluation prompts: a nat of KL, and a thousand roll-outs and a minute of computing
-that the mean took. GRPO's gradients are of normalised rewards, so its variance and bias are on another scale.
+that the mean took. GRPO's gradients are of normalised rewards, so its variance and bias are on another scale. Of DiffRO's
+gradient alone: what it predicts for single tokens, against what they do with the rest held or re-drawn
+(`rrpo.diagnostics.redrawn`).
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ import torch
 from torch import Tensor
 
 from rrpo.config import GradientsConfig, OptimizeConfig
+from rrpo.diagnostics import redrawn
+from rrpo.diagnostics.fidelity import reward_of
 from rrpo.models.protocols import TokenPolicy
 from rrpo.optimizers import OPTIMIZERS, PolicyOptimizer
 from rrpo.optimizers.loop import prompts_of, take_step
@@ -52,6 +56,8 @@ METHODS: dict[str, tuple[str, str]] = {
     "grpo": ("grpo", "gumbel"),
 }
 """Optimiser and relaxation (which is DiffRO's alone) by name."""
+RELAXED = "diffro"
+"""The method whose gradient `rrpo.diagnostics.redrawn` holds against what single tokens do."""
 SEARCH = 10
 """Lengths of a step that are tried for its KL."""
 
@@ -180,6 +186,9 @@ def compared(
     for name in METHODS:
         found, seconds = measured(models, train, name, config, range(config.batches))
         row = against(found, reference)
+        if name == RELAXED:
+            own, seed = reward_of(models.reward_model), config.optimize.seed
+            row |= redrawn.compare(models.policy, models.codec, own, asked, seed, config.continuations)
         gain, kl = stepped(models, asked, -found.mean, config)
         rollouts = config.batches * config.batch
         yield (

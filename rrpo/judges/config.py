@@ -156,6 +156,18 @@ class VoiceConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ContentConfig:
+    """Phone errors that a published recogniser hears in vocoded samples of the last checkpoint, and of SFT once a seed."""
+
+    recogniser: str
+    """One of `rrpo.judges.content.RECOGNISERS`."""
+    language: str
+    """Of the texts, by espeak-ng's code."""
+    prompts: int = 20
+    """First evaluation prompts that are heard, at most `VocodeConfig.prompts`; Whisper base takes some 1 s a clip."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PredictorConfig:
     """Choice of a valid predictor of naturalness, once per world."""
 

@@ -2,9 +2,10 @@
 cell's hash depends on.
 
 ``phonetics``: the third, non-neural judge, and prosody (praat-parselmouth). ``voice``: similarity to the speaker (resemblyzer's
-weights). ``naturalness``: the published predictor that is valid in this world (speechmos, onnxruntime). Each writes
-``<name>_samples.parquet``, ``<name>_points.parquet`` and ``scalars.json``; rows of step 0 are the SFT policy's, measured once
-per seed. Nothing that trains, tunes or selects reads them.
+weights). ``naturalness``: the published predictor that is valid in this world (speechmos, onnxruntime). ``content``: what a
+published recogniser, ``whisper`` or ``hama``, understands (`rrpo.judges.content`). Each writes ``<name>_samples.parquet``,
+``<name>_points.parquet`` and ``scalars.json``; rows of step 0 are the SFT policy's, measured once per seed. Nothing that trains,
+tunes or selects reads them.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ import numpy as np
 import pandas as pd
 
 from rrpo.audio import resampled
+from rrpo.corpus.prompts import load_prompts
 from rrpo.judges import speaker
-from rrpo.judges.config import NaturalnessConfig, PhoneticsConfig, VoiceConfig
+from rrpo.judges.config import ContentConfig, NaturalnessConfig, PhoneticsConfig, VoiceConfig
+from rrpo.judges.content import RATE, RECOGNISERS, phone_errors
 from rrpo.judges.naturalness import predicted
 from rrpo.judges.phonetic_judge import PhoneticJudge
 from rrpo.judges.phonetics import MEASURES, measure
@@ -74,12 +77,29 @@ def naturalness(config: NaturalnessConfig, inputs: Mapping[str, Path], out: Path
     valid."""
     vocoded = Vocoded.load(inputs["waves"])
     name = json.loads((inputs["predictor"] / "scalars.json").read_text())["naturalness"]
-    table = vocoded.table
-    rows = np.flatnonzero((table["step"] == table["step"].max()) & (table["prompt"] < config.prompts))
-    found = table.iloc[rows]
+    rows = _last(vocoded.table, config.prompts)
+    found = vocoded.table.iloc[rows]
     if name:
         found = found.assign(**{name: predicted(name, [vocoded.waves[row] for row in rows], vocoded.rate)})
     _write("naturalness", found, lambda rows: _means(rows, (name,) if name else ()), inputs, out)
+
+
+def content(config: ContentConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    """Reads ``waves``, ``eval_prompts`` and, but for SFT, ``sft``; errors a phone of one of `rrpo.judges.content.RECOGNISERS`."""
+    vocoded, prompts = Vocoded.load(inputs["waves"]), load_prompts(inputs["eval_prompts"])
+    rows = _last(vocoded.table, config.prompts)
+    hear, column = RECOGNISERS[config.recogniser](config.language), f"{config.recogniser}_phone_errors"
+    found = vocoded.table.iloc[rows]
+    asked = [
+        (np.asarray(resampled(vocoded.waves[row], vocoded.rate, RATE)), vocoded.table["prompt"][row]) for row in rows
+    ]
+    errors = [phone_errors(hear, wave, prompts[prompt].phones) for wave, prompt in asked]
+    _write(config.recogniser, found.assign(**{column: errors}), lambda rows: _means(rows, (column,)), inputs, out)
+
+
+def _last(table: pd.DataFrame, prompts: int) -> np.ndarray:
+    """Row numbers of the first ``prompts`` of the last checkpoint."""
+    return np.flatnonzero((table["step"] == table["step"].max()) & (table["prompt"] < prompts))
 
 
 def _means(rows: pd.DataFrame, names: tuple[str, ...]) -> dict[str, float]:

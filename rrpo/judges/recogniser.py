@@ -71,14 +71,18 @@ class Recogniser(nn.Module):
         one phone.
         """
         log_probs, steps = self.log_probs(F, lengths)
-        sizes = torch.tensor([len(sequence) for sequence in phones], device=F.device)
+        if torch.are_deterministic_algorithms_enabled():  # on a GPU, CTC's gradient adds in no fixed order
+            log_probs, steps = log_probs.cpu(), steps.cpu()
+        device = log_probs.device
+        sizes = torch.tensor([len(sequence) for sequence in phones], device=device)
         flat = [self.index.get(phone, len(self.phones)) for sequence in phones for phone in sequence]
-        targets = torch.tensor(flat, dtype=torch.long, device=F.device)
+        targets = torch.tensor(flat, dtype=torch.long, device=device)
         loss = F_.ctc_loss(
             log_probs.transpose(0, 1), targets, steps, sizes, blank=BLANK, reduction="none", zero_infinity=True
         )
-        needed = torch.tensor([_steps_needed(sequence) for sequence in phones], device=F.device)
-        return torch.where(needed > steps, math.log(len(self.phones) + 1), loss / sizes.clamp(min=1))
+        needed = torch.tensor([_steps_needed(sequence) for sequence in phones], device=device)
+        found = torch.where(needed > steps, math.log(len(self.phones) + 1), loss / sizes.clamp(min=1))
+        return found.to(F.device)
 
     @torch.no_grad()
     def transcribe(self, F: Tensor, lengths: Tensor) -> list[list[str]]:

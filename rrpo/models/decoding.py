@@ -1,7 +1,7 @@
 """One-token steps of a Qwen2 decoder with a preallocated key-value cache.
 
 It contains only the loop over new tokens and its attention; the layers are those of `rrpo.models.transformer`. With the
-library's implementation, a tiny model's roll-outs are dominated by per-call overhead (``tests/benchmarks/diffro_step.py``
+library's implementation, a tiny model's roll-outs are dominated by per-call overhead (``tests/benchmarks/update.py``
 prints the ratio). A test checks that the logits equal those of the parallel forward.
 """
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F_
@@ -56,7 +57,12 @@ class Rollout:
 
     def sums(self, packed: Tensor) -> Tensor:
         """Return sums ``[B]`` over each sample of values ``[P]`` at the scored positions, concatenated sample by sample."""
-        return packed.new_zeros(len(self.tokens)).index_add(0, self.scored.nonzero()[:, 0], packed)
+        return packed.new_zeros(len(self.tokens)).index_add(0, runs(self.counts, self.counts, len(packed))[0], packed)
+
+    def pick(self, values: Tensor, total: int) -> Tensor:
+        """Return ``values [B, N + 1]`` at the ``total`` scored positions: ``[P]``, concatenated sample by sample."""
+        row, following = runs(torch.zeros_like(self.counts), self.counts, total)
+        return values[row, following]
 
     def padded(self, packed: Tensor) -> Tensor:
         """Unpack ``[P, C]`` at the scored positions to ``[B, N + 1, C]``, with zeros elsewhere."""
@@ -68,10 +74,24 @@ class Rollout:
         return Rollout(self.tokens[rows, : int(self.lengths[rows].max())], self.lengths[rows], self.ended[rows])
 
 
+def runs(starts: Tensor, lengths: Tensor, total: int) -> tuple[Tensor, Tensor]:
+    """For each i in turn ``lengths[i]`` numbers from ``starts[i]`` on; and which i each is of, first. Both ``[total]``.
+
+    ``total`` is the sum of ``lengths [B]``: who knows it, such as by the size of a tensor, need not wait for the device.
+    """
+    owner = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths, output_size=total)
+    offset = starts - lengths.cumsum(0) + lengths
+    return owner, torch.arange(total, device=lengths.device) + offset[owner]
+
+
 class Policy(nn.Module):
     """Token language model; ``symbols`` are the phones, emotions and speakers that a prefix may contain."""
 
     pace: Tensor
+    precision: str = "fp32"
+    """``bf16``: its matrix products are computed in bfloat16; residual stream, norms and logits stay float32."""
+    recompute = False
+    """Whether layers are computed once more for the gradient, which takes less memory and a third more time."""
 
     SPECIALS = ("<pad>", "<endofprompt>")
     HEAD = 4
@@ -98,6 +118,10 @@ class Policy(nn.Module):
         for embedding in (self.llm_embedding, self.speech_embedding, self.llm.embed_tokens):
             nn.init.normal_(embedding.weight, std=1.0)
         self.register_buffer("pace", torch.ones(len(self.symbols)))
+
+    def computing(self) -> AbstractContextManager[Any]:
+        """Its `precision` inside."""
+        return torch.autocast(self.llm_decoder.weight.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     @property
     def eos(self) -> int:
@@ -197,7 +221,8 @@ class Policy(nn.Module):
 
     def packed_logits(self, prefix: Tensor, tokens: Tensor, counts: Tensor) -> Tensor:
         """Return the first ``counts [B]`` predictions of every row of `logits`, concatenated: ``[P, V + 1]``, P their sum."""
-        logits = self._predict(self._hidden(prefix, tokens, counts))
+        with self.computing():
+            logits = self._predict(self._hidden(prefix, tokens, counts))
         logits[counts.cumsum(0) - counts, self.eos] = NEVER
         return logits
 
@@ -209,10 +234,12 @@ class Policy(nn.Module):
         following = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
         positions = torch.cat([positions, positions[:, -1:] + following], 1)
         mask = torch.cat([mask, valid_mask(counts - 1, tokens.shape[1])], 1)
-        row, column = mask.nonzero(as_tuple=True)
+        size = mask.sum(1)
+        sizes, wanted = torch.stack([size, counts]).tolist()
+        row, column = runs(task + counts - size, size, sum(sizes))
         packed = x.flatten(0, 1).index_select(0, row * mask.shape[1] + column)
-        used = (column >= task).nonzero()[:, 0]
-        return parallel(self.llm, packed, positions[row, column], mask.sum(1).tolist(), used)
+        _, used = runs(size.cumsum(0) - counts, counts, sum(wanted))
+        return parallel(self.llm, packed, positions[row, column], sizes, used, recompute=self.recompute)
 
     @torch.no_grad()
     def sample(self, prefix: Tensor, noise: Tensor) -> Rollout:
@@ -223,7 +250,8 @@ class Policy(nn.Module):
             noise: Uniforms ``[N_max, B]``; token t of sample i is the inverse CDF at ``noise[t, i]``, so that arms share
                 samples as long as their distributions agree.
         """
-        return ancestral(self.continuation(prefix, len(noise)), noise, self.eos)
+        with self.computing():
+            return ancestral(self.continuation(prefix, len(noise)), noise, self.eos)
 
     def continuation(self, prefix: Tensor, room: int) -> PolicyContinuation:
         """Return a decoder for the prefixes ``[B, L]`` with room for ``room`` tokens."""

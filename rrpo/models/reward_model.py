@@ -13,15 +13,21 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from rrpo.config import OFF, RegularizerConfig, RewardModelConfig
-from rrpo.identity import described
+from rrpo.corpus.config import AudioConfig
+from rrpo.identity import canonical, described
 from rrpo.masking import neighbours, valid_mask
+from rrpo.models.signals import LOG_MEL, Signal
 from rrpo.rebuild import rebuild
+
+if TYPE_CHECKING:
+    from rrpo.corpus.features import SpeechSet
 
 CHUNK = 64
 """Samples per batch in `RewardModel.log_probs`."""
@@ -32,6 +38,8 @@ class RewardModel(nn.Module):
 
     mean: Tensor
     std: Tensor
+    signal: Signal = LOG_MEL
+    """What its frames hold."""
 
     def __init__(
         self,
@@ -69,6 +77,19 @@ class RewardModel(nn.Module):
             nn.Linear(config.dim, config.dim), nn.Tanh(), nn.Linear(config.dim, 1, bias=False)
         )
         self.head = nn.Linear(config.dim, len(self.emotions))
+
+    @staticmethod
+    def make(config: RewardModelConfig, emotions: tuple[str, ...], audio: AudioConfig) -> RewardModel:
+        """A new model of frames by ``audio``, or of waveforms where the config names an encoder."""
+        if config.encoder is None:
+            return RewardModel(config, emotions, audio.n_mels, audio.floor)
+        from rrpo.models.speech_encoder import SpeechEncoderModel
+
+        return SpeechEncoderModel(config, emotions, audio.hop)
+
+    def heard(self, speech: SpeechSet) -> SpeechSet:
+        """The utterances as this model hears them."""
+        return speech
 
     def set_statistics(self, frames: Tensor) -> None:
         """Store the per-mel mean and spread of ``frames [N, M]``, which normalize F."""
@@ -114,7 +135,7 @@ class RewardModel(nn.Module):
     def save(self, folder: Path) -> None:
         """Write ``reward_model.json`` and ``reward_model.pt`` into ``folder``."""
         card = {
-            "config": described(self.config),
+            "config": canonical(self.config),
             "emotions": list(self.emotions),
             "n_mels": self.n_mels,
             "floor": self.floor,
@@ -132,6 +153,10 @@ class RewardModel(nn.Module):
                 f"{folder} contains no reward_model.json; give a folder written by RewardModel.save"
             )
         card = json.loads(path.read_text())
+        if "encoder" in card["config"]:
+            from rrpo.models.speech_encoder import SpeechEncoderModel
+
+            return SpeechEncoderModel.load(folder, device)
         model = cls(
             RewardModelConfig(**card["config"]),
             tuple(card["emotions"]),

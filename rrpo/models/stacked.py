@@ -138,52 +138,53 @@ class StackedPolicy:
         self, members: Sequence[int], prefixes: Sequence[Tensor], tokens: Sequence[Tensor], counts: Sequence[Tensor]
     ) -> list[Tensor]:
         """`Policy.packed_logits` of each member: ``[P, V + 1]`` with gradient to `weights`."""
-        weights = self._of(members)
-        start = self._prefixes(members, weights, padded(prefixes, 1, left=True))
-        speech, count = padded(tokens, 1), torch.stack(list(counts))
-        C, B, N = speech.shape
-        task = start.mask.shape[2] - 1
-        x = torch.cat([start.x, lookup(weights["speech_embedding.weight"], speech)], 2)
-        following = torch.arange(1, N + 1, device=x.device)
-        positions = torch.cat([start.positions, start.positions[..., -1:] + following], 2)
-        S = x.shape[2]
-        visible = F_.pad(start.mask, (0, N), value=True).view(C * B, 1, 1, S)
-        visible = visible & torch.ones(S, S, dtype=torch.bool, device=x.device).tril()
-        visible = visible | torch.eye(S, dtype=torch.bool, device=x.device)  # padding sees itself: no NaN
+        with self.template.computing():
+            weights = self._of(members)
+            start = self._prefixes(members, weights, padded(prefixes, 1, left=True))
+            speech, count = padded(tokens, 1), torch.stack(list(counts))
+            C, B, N = speech.shape
+            task = start.mask.shape[2] - 1
+            x = torch.cat([start.x, lookup(weights["speech_embedding.weight"], speech)], 2)
+            following = torch.arange(1, N + 1, device=x.device)
+            positions = torch.cat([start.positions, start.positions[..., -1:] + following], 2)
+            S = x.shape[2]
+            visible = F_.pad(start.mask, (0, N), value=True).view(C * B, 1, 1, S)
+            visible = visible & torch.ones(S, S, dtype=torch.bool, device=x.device).tril()
+            visible = visible | torch.eye(S, dtype=torch.bool, device=x.device)  # padding sees itself: no NaN
 
-        def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            q, k, v = (part.view(C * B, S, *part.shape[2:]).transpose(1, 2) for part in (query, key, value))
-            attended = F_.scaled_dot_product_attention(q, k, v, visible, enable_gqa=q.shape[1] != k.shape[1])
-            return attended.transpose(1, 2).reshape(C, B * S, -1)
+            def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+                q, k, v = (part.view(C * B, S, *part.shape[2:]).transpose(1, 2) for part in (query, key, value))
+                attended = F_.scaled_dot_product_attention(q, k, v, visible, enable_gqa=q.shape[1] != k.shape[1])
+                return attended.transpose(1, 2).reshape(C, B * S, -1)
 
-        sizes = count.sum(1).tolist()
-        scored = valid_mask(count.flatten(), N + 1).view(C, -1)
-        used = scored.byte().argsort(dim=1, descending=True, stable=True)[:, : max(sizes)]  # places in [B, N + 1]
-        column = used // (N + 1) * S + used % (N + 1) + task
+            sizes = count.sum(1).tolist()
+            scored = valid_mask(count.flatten(), N + 1).view(C, -1)
+            used = scored.byte().argsort(dim=1, descending=True, stable=True)[:, : max(sizes)]  # places in [B, N + 1]
+            column = used // (N + 1) * S + used % (N + 1) + task
 
-        def select(x: Tensor) -> Tensor:
-            return x.gather(1, column[..., None].expand(-1, -1, x.shape[-1]))
+            def select(x: Tensor) -> Tensor:
+                return x.gather(1, column[..., None].expand(-1, -1, x.shape[-1]))
 
-        hidden = self._run(weights, x.flatten(1, 2), self._rotations(positions.flatten(1)), attend, select)
-        logits = self._predict(weights, hidden)
-        beginning = count.cumsum(1) - count
-        logits[torch.arange(C, device=x.device)[:, None], beginning, self.template.eos] = NEVER
-        return [own[:size] for own, size in zip(logits, sizes, strict=True)]
+            hidden = self._run(weights, x.flatten(1, 2), self._rotations(positions.flatten(1)), attend, select)
+            logits = self._predict(weights, hidden)
+            beginning = count.cumsum(1) - count
+            logits[torch.arange(C, device=x.device)[:, None], beginning, self.template.eos] = NEVER
+            return [own[:size] for own, size in zip(logits, sizes, strict=True)]
 
     @torch.no_grad()
     def sample(self, members: Sequence[int], prefixes: Sequence[Tensor], noises: Sequence[Tensor]) -> list[Rollout]:
         """`Policy.sample` of each member: ancestral sampling of C x B rows with a key-value cache."""
-        weights = self._of(members)
-        start = self._prefixes(members, weights, padded(prefixes, 1, left=True))
-        roll = _TokenSteps(self, weights, start, torch.stack(list(noises), 1))
-        roll.finish()
-        found = []
-        for tokens in roll.tokens.permute(1, 2, 0):
-            speech = tokens != self.template.eos
-            lengths = speech.sum(1)
-            spoken = tokens.masked_fill(~speech, 0)[:, : int(lengths.max())]
-            found.append(Rollout(spoken, lengths, lengths < tokens.shape[1]))
-        return found
+        with self.template.computing():
+            weights = self._of(members)
+            start = self._prefixes(members, weights, padded(prefixes, 1, left=True))
+            roll = _TokenSteps(self, weights, start, torch.stack(list(noises), 1))
+            roll.finish()
+        tokens = roll.tokens.permute(1, 2, 0)
+        speech = tokens != self.template.eos
+        lengths = speech.sum(2)
+        spoken = tokens.masked_fill(~speech, 0)
+        parts = zip(spoken, lengths, lengths.amax(1).tolist(), strict=True)
+        return [Rollout(own[:, :longest], sizes, sizes < tokens.shape[2]) for own, sizes, longest in parts]
 
     def _of(self, members: Sequence[int]) -> dict[str, Tensor]:
         if len(members) == len(self.policies):

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F_
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from transformers import Qwen2Config, Qwen2Model
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -84,7 +85,9 @@ def rotations(llm: Qwen2Model, positions: Tensor) -> Tensor:
     return torch.polar(torch.ones_like(angles), angles)
 
 
-def parallel(llm: Qwen2Model, x: Tensor, positions: Tensor, sizes: Sequence[int], used: Tensor) -> Tensor:
+def parallel(
+    llm: Qwen2Model, x: Tensor, positions: Tensor, sizes: Sequence[int], used: Tensor, *, recompute: bool = False
+) -> Tensor:
     """Run all positions of several sequences at once; each attends to the earlier ones in its own sequence.
 
     Args:
@@ -93,6 +96,7 @@ def parallel(llm: Qwen2Model, x: Tensor, positions: Tensor, sizes: Sequence[int]
         positions: Rotary positions ``[P]``.
         sizes: Positions of each sequence; P is their sum.
         used: Requested output positions, ``[U]`` indices below P.
+        recompute: Store only each layer's input for the gradient, and recompute the layer there (gradient checkpointing).
 
     Returns:
         Normalized hidden states ``[U, D]``.
@@ -107,7 +111,10 @@ def parallel(llm: Qwen2Model, x: Tensor, positions: Tensor, sizes: Sequence[int]
     rotation = rotations(llm, positions)
     *layers, last = fuse(llm)
     for layer in layers:
-        x = layer.forward(x, rotation, attend)
+        if recompute and torch.is_grad_enabled():
+            x = checkpoint(layer.forward, x, rotation, attend, use_reentrant=False)
+        else:
+            x = layer.forward(x, rotation, attend)
     x = last.forward(x, rotation, attend, lambda x: x.index_select(0, used))
     return rms_norm(x, llm.norm.weight, llm.config.rms_norm_eps)
 

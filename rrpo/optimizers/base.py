@@ -7,7 +7,7 @@ of: log-probabilities, the KL to the reference, the reward of the sampled speech
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
@@ -36,6 +36,12 @@ class Batch:
     """B rows."""
     rollout: Rollout
     """B rows, drawn from the policy as it is before the step's first update."""
+    numbers: Sequence[int] | None = None
+    """Of the rows in the whole batch, by which their noise is keyed, where several processes share it; None: their places."""
+
+    def keys(self, rows: Sequence[int]) -> Sequence[int]:
+        """What keys the noise of these rows."""
+        return rows if self.numbers is None else [self.numbers[row] for row in rows]
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,7 @@ class Loss:
 
 class PolicyOptimizer(Protocol):
     """Base class of optimisers: a frozen dataclass whose fields (numbers, text, switches) are its options.
+    `rrpo.plugins.searched` declares those that studies search.
 
     Randomness comes from `rrpo.seeding.uniform`, keyed by ``config.seed``, a name, the step and the row, and never from a global
     generator: arms of one seed then share their noise, and a resumed run draws what an undisturbed one would have drawn.
@@ -86,6 +93,9 @@ class PolicyOptimizer(Protocol):
     version: ClassVar[int] = 0
     """Of an optimiser of this package: raised when what it computes changes, so that its cells become stale and no others. 0 for
     DiffRO, which the version of the stage guards, and for plugins, which the hash of their file guards."""
+
+    equation: ClassVar[str] = ""
+    """Its loss in one line."""
 
     @property
     def inputs(self) -> tuple[str, ...]:

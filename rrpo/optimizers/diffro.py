@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from rrpo.optimizers.base import Batch, Loss, MicroBatch, PolicyOptimizer, State
 
@@ -54,6 +54,8 @@ class RelaxedLoss(Loss):
 class DiffRO(PolicyOptimizer):
     """DiffRO. Its settings are fields of `rrpo.config.OptimizeConfig`: τ, ``relaxation``, ``gradient_scale``."""
 
+    equation: ClassVar[str] = "w_e L_SER(F(tau)) + w_c L_CTC(F(tau)) + β KL(π || π_SFT), tau = softmax((l + G) / τ)"
+
     def updates(self, models: Models, batch: Batch, config: OptimizeConfig, state: State) -> Iterator[Iterator[Loss]]:
         """Yield one update."""
         yield self._losses(models, batch, config)
@@ -68,9 +70,10 @@ class DiffRO(PolicyOptimizer):
         device, codes = batch.prompts.prefix.device, models.policy.codes
         tau = temperature(batch.step, config.steps, config.tau)
         for part in split(models, batch):
+            rows, counts = torch.stack([part.rows, part.rollout.counts]).tolist()
             noise = [
                 uniform((n, codes), config.seed, "gumbel noise", batch.step, row, device=device)
-                for row, n in zip(part.rows.tolist(), part.rollout.counts.tolist(), strict=True)
+                for row, n in zip(batch.keys(rows), counts, strict=True)
             ]
             yield relaxed_loss(models, part, torch.cat(noise), config, tau)
 
@@ -90,7 +93,7 @@ def relaxed_loss(models: Models, part: MicroBatch, noise: Tensor, config: Optimi
 
     prompts, rollout = part.prompts, part.rollout
     scores = score(models, part, config.penalty)
-    packed = F_.pad(rollout.tokens, (0, 1))[rollout.scored]
+    packed = rollout.pick(F_.pad(rollout.tokens, (0, 1)), len(scores.logits))
     soft = soft_tokens(scores.logits[:, : models.policy.codes], packed, noise, tau, config.relaxation)
     codes = rollout.padded(straight_through(soft, packed, models.codec.codebook))[:, :-1]
     F, frames = models.codec.decode_codes(codes, rollout.lengths, prompts.speaker)

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from rrpo.optimizers.base import Batch, Loss, PolicyOptimizer, State
+from rrpo.plugins import searched
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,6 +53,9 @@ class EmoDPO(PolicyOptimizer):
     """Emo-DPO."""
 
     version: ClassVar[int] = 1
+    equation: ClassVar[str] = (
+        "a (-log σ(β_DPO (f(Δ(y+)) - f(Δ(y-))))) + g KL(smoothed target || π) + th L_SFT(y+), Δ = log π / π_ref"
+    )
 
     pairs: str = "speech"
     """One of `PAIRS`: ``speech``, utterances of one text and speaker in two emotions, as in the paper; ``samples``, by the arm's
@@ -63,13 +67,13 @@ class EmoDPO(PolicyOptimizer):
     """One of `DIVERGENCES`: f of the loss. The paper's is ``kl``."""
     length_normalized: bool = False
     """Whether Δ is divided by the utterance's number of tokens."""
-    dpo_beta: float = 0.1
+    dpo_beta: float = searched(0.1, 0.01, 1.0, log=True)
     """β_DPO, range (0, inf). Declared default (arXiv 2305.18290: 0.1)."""
-    dpo_weight: float = 1.0
+    dpo_weight: float = searched(1.0, 0.1, 10.0, log=True)
     """a, range [0, inf). Declared default."""
-    kl_weight: float = 1.0
+    kl_weight: float = searched(1.0, 0.01, 10.0, log=True)
     """g, weight of the label-smoothed KL in both stages, range [0, inf). Declared default."""
-    sft_weight: float = 1.0
+    sft_weight: float = searched(1.0, 0.01, 10.0, log=True)
     """th, weight of the cross-entropy in both stages, range [0, inf). Declared default."""
     smoothing: float = 0.1
     """ε of the label-smoothed KL, whose target is 1 - ε on the token and ε spread over all codes; range [0, 1). Declared
@@ -151,7 +155,7 @@ class EmoDPO(PolicyOptimizer):
         for place, name in enumerate(SIDES):
             prefix, said = side(state, name, pairs)
             logits = policy.packed_logits(prefix, said.tokens, said.counts)
-            drawn = predicted(said, policy.codes)
+            drawn = predicted(said, logits)
             log_p = logits.log_softmax(-1)
             own = log_p.gather(1, drawn[:, None])[:, 0]
             change = said.sums(own) - state["reference"][pairs, place]

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from rrpo.optimizers.base import Batch, Loss, PolicyOptimizer, State
+from rrpo.plugins import searched
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,12 +37,15 @@ class GRPO(PolicyOptimizer):
     """Group relative policy optimisation."""
 
     version: ClassVar[int] = 1
+    equation: ClassVar[str] = (
+        "mean_i (1/|y_i|) sum_t [-min(r_t A_i, clip(r_t, 1 - ε, 1 + ε) A_i) + β KL_t], A_i = (R_i - mean R) / std R of the group"
+    )
 
-    samples: int = 4
+    samples: int = searched(4, 2, 4, 8)
     """k, the size of a group: roll-outs of each prompt, 2 or more. CosyVoice2's public recipe: 4; arXiv 2402.03300: 64."""
-    epochs: int = 2
+    epochs: int = searched(2, 1, 2, 4)
     """μ, updates on each batch, 1 or more; the first has ratio 1 and clips nothing. Declared default (arXiv 2402.03300: 1)."""
-    clip: float = 0.2
+    clip: float = searched(0.2, 0.05, 0.5, log=True)
     """ε, how far a ratio may leave 1 before its gradient is dropped; range (0, inf). PPO's value; the source gives none."""
     normalize: bool = True
     """Whether advantages are divided by their group's standard deviation. False: Dr. GRPO (arXiv 2503.20783)."""

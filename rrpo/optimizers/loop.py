@@ -9,6 +9,7 @@ differ only by their policies. The test judges never run here.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -66,7 +67,8 @@ def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: C
     asked = prompts_of(method, config)
     matched = match(inputs)
     config = replace(config, gradient_scale=config.gradient_scale * matched.get("gradient_match", 1.0))
-    models: Models = context.join(Models.load(inputs, context.device, context.micro))
+    loaded = Models.load(inputs, context.device, context.micro, context.executor.precision)
+    models: Models = context.join(loaded)
     train = Prompts.load(inputs["rl_prompts"], models)
     evaluation = Prompts.load(inputs["eval_prompts"], models)
     batches = permutation_batches(len(train.phones), config.batch, config.steps, config.seed, "rl prompts")
@@ -180,22 +182,30 @@ def _update(
     values = merge(found)
     norm = torch.nn.utils.clip_grad_norm_(models.policy.parameters(), config.grad_clip)
     finite = torch.isfinite(values["reward_loss"])
-    if not bool(finite.all() & torch.isfinite(loss + norm)):
+    metrics = _numbers(_means(values) | {"loss": loss, "grad_norm": norm, "lost": (~finite).sum()})
+    lost = int(metrics.pop("lost"))
+    if lost or not math.isfinite(metrics["loss"] + metrics["grad_norm"]):
         raise DivergedError(
-            f"policy step {batch.step + 1} of {config.steps}: loss {loss.item():.4g}, gradient norm {norm.item():.4g}, "
-            f"{int((~finite).sum())} of {len(finite)} rewards not finite; "
+            f"policy step {batch.step + 1} of {config.steps}: loss {metrics['loss']:.4g}, "
+            f"gradient norm {metrics['grad_norm']:.4g}, {lost} of {len(finite)} rewards not finite; "
             "the cell counts as diverged: a lower lr or a higher beta may keep it finite"
         )
     optimizer.step()
-    metrics = _means(values) | {"loss": float(loss), "grad_norm": float(norm)}
     if look:
         values = merge(heard)
-        metrics |= rollout_statistics(values) | opinions(values, batch.prompts.target) | _means(merge(own))
+        relaxed = _numbers(_means(merge(own)))
+        metrics |= rollout_statistics(values) | opinions(values, batch.prompts.target) | relaxed
     return metrics
 
 
-def _means(values: Mapping[str, Tensor]) -> dict[str, float]:
-    return {name: float(value.mean()) for name, value in values.items()}
+def _means(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.mean() for name, value in values.items()}
+
+
+def _numbers(scalars: Mapping[str, Tensor]) -> dict[str, float]:
+    """All at once: each look at a tensor's value waits for the device."""
+    values = torch.stack([scalar.double() for scalar in scalars.values()]).tolist() if scalars else []
+    return dict(zip(scalars, values, strict=True))
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from rrpo.optimizers.base import Batch, Loss, PolicyOptimizer, State
+from rrpo.plugins import searched
 
 if TYPE_CHECKING:
     from rrpo.config import OptimizeConfig
@@ -25,8 +26,11 @@ class Reinforce(PolicyOptimizer):
     """REINFORCE with a leave-one-out baseline."""
 
     version: ClassVar[int] = 1
+    equation: ClassVar[str] = (
+        "-mean_i (R_i - mean_{j != i} R_j) log π(y_i) + β KL(π || π_SFT), j over the same prompt's samples"
+    )
 
-    samples: int = 4
+    samples: int = searched(4, 2, 4, 8)
     """k, roll-outs of each prompt, 2 or more; each one's baseline is the mean of the others. arXiv 2402.14740: 2 and 4."""
 
     def __post_init__(self) -> None:

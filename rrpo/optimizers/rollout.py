@@ -41,11 +41,13 @@ class Models:
     """Adds a loss's gradients to the policy's parameters."""
 
     @staticmethod
-    def load(inputs: dict[str, Path], device: str, micro: int | None = None) -> Models:
-        """Load all models of an ``optimize`` stage; the policy is trainable."""
+    def load(inputs: dict[str, Path], device: str, micro: int | None = None, precision: str = "fp32") -> Models:
+        """Load all models of an ``optimize`` stage; the policy is trainable. Policy and reference have ``precision``."""
+        policy, reference = (Policy.load(inputs["policy"], device) for _ in range(2))
+        policy.precision = reference.precision = precision
         return Models(
-            policy=Policy.load(inputs["policy"], device),
-            reference=Policy.load(inputs["policy"], device).requires_grad_(False),
+            policy=policy,
+            reference=reference.requires_grad_(False),
             reward_model=load_reward_model(inputs["reward_model"], device),
             recogniser=Recogniser.load(inputs["recogniser"], device),
             codec=Codec.load(inputs["codec"], device),
@@ -84,8 +86,8 @@ class Prompts:
     def select(self, rows: Tensor) -> Prompts:
         """Return the prompts of the given row numbers, with prefixes padded to their own longest."""
         prefix = self.prefix[rows]
-        prefix = prefix[:, int((prefix == 0).all(0).sum()) :]
-        return Prompts(prefix, self.speaker[rows], self.target[rows], [self.phones[i] for i in rows.tolist()])
+        padding, *places = torch.cat([(prefix == 0).all(0).sum()[None], rows]).tolist()
+        return Prompts(prefix[:, padding:], self.speaker[rows], self.target[rows], [self.phones[i] for i in places])
 
 
 def micro_batches(lengths: Tensor, micro: int | None = None) -> list[Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,11 +17,17 @@ from rrpo.optimizers.rollout import Models, Prompts, merge, micro_batches
 from rrpo.seeding import uniform
 
 
-def roll_out(models: Models, prompts: Prompts, config: OptimizeConfig, step: int) -> Batch:
-    """Draw one sample for each of the B ``prompts``, with noise keyed by seed, step and row: the same for all arms."""
-    shape = (models.policy.max_tokens, len(prompts.phones))
+def roll_out(
+    models: Models, prompts: Prompts, config: OptimizeConfig, step: int, numbers: Sequence[int] | None = None
+) -> Batch:
+    """Draw one sample for each of the B ``prompts``, with noise keyed by seed, step and row: the same for all arms.
+
+    ``numbers`` are the rows of these prompts in the whole batch, if other processes roll out the others.
+    """
+    shape = (models.policy.max_tokens, len(prompts.phones) if numbers is None else config.batch)
     noise = uniform(shape, config.seed, "sampling noise", step, device=prompts.prefix.device)
-    return Batch(step, prompts, models.policy.sample(prompts.prefix, noise))
+    own = noise if numbers is None else noise[:, numbers]
+    return Batch(step, prompts, models.policy.sample(prompts.prefix, own), numbers)
 
 
 def split(models: Models, batch: Batch) -> Iterator[MicroBatch]:
@@ -68,14 +74,15 @@ def score(models: Models, part: MicroBatch, penalty: str = "kl") -> Scores:
     return Scores(logits, log_p, kl, part.rollout.sums(chi2))
 
 
-def predicted(rollout: Rollout, eos: int) -> Tensor:
-    """Return ``[P]``: the classes at the scored positions, tokens and eos (class ``eos``)."""
-    return F_.pad(rollout.tokens, (0, 1)).scatter(1, rollout.lengths[:, None], eos)[rollout.scored]
+def predicted(rollout: Rollout, logits: Tensor) -> Tensor:
+    """Return ``[P]``: the classes at the scored positions of ``logits [P, V + 1]``, tokens and eos (the last class)."""
+    values = F_.pad(rollout.tokens, (0, 1)).scatter(1, rollout.lengths[:, None], logits.shape[1] - 1)
+    return rollout.pick(values, len(logits))
 
 
 def sampled_log_probs(rollout: Rollout, logits: Tensor) -> Tensor:
     """Return ``[P]``: log-probabilities of the sampled tokens, eos included, under ``logits [P, V + 1]``; with gradient."""
-    drawn = predicted(rollout, logits.shape[1] - 1)
+    drawn = predicted(rollout, logits)
     return logits.log_softmax(-1).gather(1, drawn[:, None])[:, 0]
 
 

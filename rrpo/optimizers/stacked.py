@@ -14,7 +14,7 @@ trajectories part from there, the marker says which executor built a stage, and 
 alone or in another stack.
 
 An optimiser that differentiates through policy or encoder by itself, beside the losses it yields, cannot be stacked with others:
-torch then says that a graph was freed.
+an error says so.
 """
 
 from __future__ import annotations
@@ -39,8 +39,6 @@ from rrpo.optimizers.lockstep import Ask
 from rrpo.optimizers.rollout import Models
 from rrpo.pipeline.stages import Context, Stage, materialise
 
-EXECUTOR = "executor"
-"""Field of a stage's marker; absent from stages that were built singly."""
 TOGETHER = {
     "policy": ("sample", "logits", "packed_logits"),
     "reference": ("sample", "logits", "packed_logits"),
@@ -81,7 +79,7 @@ def build(
             materialise(child, store, context)
     progress: dict[str, tuple[int, int]] = {}
     stack = Stack()
-    marks = {EXECUTOR: f"stacked({len(stages)})"}
+    executor = replace(context.executor, members=len(stages))
 
     def program(stage: Stage) -> Callable[[Ask], Path]:
         def report(done: int, total: int) -> None:
@@ -89,13 +87,13 @@ def build(
             context.report(sum(done for done, _ in progress.values()), sum(total for _, total in progress.values()))
 
         def run(ask: Ask) -> Path:
-            join, share = partial(stack.join, ask), context.share / len(stages)
-            shared = replace(context, join=join, share=share, marks=marks, report=report, wait=False)
+            shared = replace(context, join=partial(stack.join, ask), executor=executor, report=report, wait=False)
             return materialise(stage, store, own(stage, shared))
 
         return run
 
-    return lockstep.run([program(stage) for stage in stages], stack.answer)
+    with executor.applied():  # of the process: on until the last member has ended
+        return lockstep.run([program(stage) for stage in stages], stack.answer)
 
 
 class Stack:
@@ -124,8 +122,7 @@ class Stack:
         members = [self.place[number] for number in who]
         columns = [list(column) for column in zip(*arguments, strict=True)]
         if kind == "backward":
-            self.policy.backward(members, *columns, keep=others)
-            return [None] * len(who)
+            return self._differentiated(members, *columns, keep=others)
         role, method, gradient, _ = cast(tuple[str, str, bool, int], kind)
         with torch.set_grad_enabled(gradient):
             if role == "codec":
@@ -134,6 +131,18 @@ class Stack:
                 return _in_a_row(getattr(getattr(self.models, role), method), columns)
             found: Sequence[Any] = getattr(getattr(self, role), method)(members, *columns)
             return found
+
+    def _differentiated(self, members: list[int], losses: list[Tensor], *, keep: bool) -> list[None]:
+        try:
+            self.policy.backward(members, losses, keep=keep)
+        except RuntimeError as error:
+            if "second time" not in str(error):
+                raise
+            raise RuntimeError(
+                "an optimiser of this stack differentiated through the policy by itself, which freed the members' common graph; "
+                "run its arms with --stack 1, or have it yield all that it differentiates as losses"
+            ) from error
+        return [None] * len(members)
 
     def _joined(self, who: list[int], models: list[Models]) -> list[Models]:
         assert not self.place, "all members join at once: it is the first that they ask"

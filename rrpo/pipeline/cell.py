@@ -19,6 +19,9 @@ from rrpo.profiles import Profile
 _REPLACED = re.compile(r"profile\.((base|sft)\.model\.|optimize\.reward$|(?!world\.)\w+\.seed$)")
 """Profile parameters that the pipeline overwrites: the policy's network, the arm's reward, the seeds of stages."""
 
+WEIGHTS = ("policy", "reward_model", "adapter")
+"""Folders of models within a stage's folder: gigabytes, no part of a record."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
@@ -43,6 +46,8 @@ class Cell:
     @cached_property
     def stages(self) -> dict[str, Stage]:
         """Stages of the record by role, which determine the cell's identity; none needs an optional package."""
+        if self.profile.cosyvoice:
+            return dataflow.on_cosyvoice(self.profile.cosyvoice, self.arm, self.seed)
         return dataflow.core(self.profile, self.arm, self.seed, policy=self.policy)
 
     @cached_property
@@ -52,6 +57,8 @@ class Cell:
         Their results are added to a complete record. They are not part of its identity, which is therefore the same on every
         machine.
         """
+        if self.profile.cosyvoice:
+            return {}
         return dataflow.optional(self.profile, self.arm, self.seed, policy=self.policy)
 
     @property
@@ -73,6 +80,10 @@ class Cell:
     def world_hash(self) -> str:
         """Hash of everything that neither seed nor arm redraws, and of the user's own data. Only cells that share it may be
         pooled."""
+        if self.profile.pooled:
+            return self.profile.pooled
+        if self.profile.cosyvoice:
+            return content_hash([self.profile.cosyvoice.model, self.profile.cosyvoice.corpus])[:16]
         shared = [stage.key for stage in world.shared(self.profile)]
         return content_hash([self.profile.world, self.profile.manifests, shared])[:16]
 
@@ -86,7 +97,7 @@ class Cell:
 def collect(stages: Mapping[str, Stage], store: Path) -> tuple[dict[str, float], dict[str, Path]]:
     """Return the scalars of finished ``stages`` (given by role), and their files by artifact name (Parquet tables, audio).
 
-    Every stage writes ``scalars.json``; other files keep the names that they have beside it.
+    Every stage writes ``scalars.json``; other files keep the names that they have beside it. `WEIGHTS` are left out.
     """
     scalars: dict[str, float] = {}
     files: dict[str, Path] = {}
@@ -94,8 +105,9 @@ def collect(stages: Mapping[str, Stage], store: Path) -> tuple[dict[str, float],
         folder = stage.path(store)
         scalars |= json.loads((folder / "scalars.json").read_text())
         for path in sorted(folder.rglob("*")):
-            if path.is_file() and path.name not in ("scalars.json",):
-                name = path.relative_to(folder).as_posix()
+            inside = path.relative_to(folder)
+            if path.is_file() and path.name != "scalars.json" and inside.parts[0] not in WEIGHTS:
+                name = inside.as_posix()
                 files[f"{role}/{name}" if name == "stage.json" else name] = path
     return scalars, files
 

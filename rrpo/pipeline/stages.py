@@ -27,6 +27,7 @@ from typing import Any
 from rrpo.identity import canonical, content_hash
 from rrpo.pipeline.claims import Claim, Claims, kept
 from rrpo.pipeline.errors import ClaimedError, failure_kind
+from rrpo.pipeline.executor import MARK, SINGLE, Executor
 from rrpo.pipeline.memory import forget_peak, peak_device_mib
 from rrpo.pipeline.progress import noted, progress_file
 from rrpo.pipeline.provenance import built_with
@@ -43,7 +44,7 @@ class Clock:
     """Time spent on one stage in seconds, including earlier attempts recorded in its checkpoint."""
 
     def __init__(self, share: float = 1.0) -> None:
-        """Start the clock. ``share`` is this stage's part of the elapsed time; see `Context.share`."""
+        """Start the clock. ``share`` is this stage's part of the elapsed time; see `Executor.share`."""
         self.start = time.monotonic()
         self.share = share
         self.earlier = 0.0
@@ -77,10 +78,8 @@ class Context:
     """Clock of the stage that is built."""
     join: Callable[[Any], Any] = lambda models: models
     """Transforms the loaded models of a policy optimization; see `rrpo.optimizers.stacked`."""
-    share: float = 1.0
-    """Share of the process's time and GPU memory attributed to this stage: 1 / C if C are built together."""
-    marks: Mapping[str, str] = field(default_factory=dict)
-    """Additional provenance for the result's marker."""
+    executor: Executor = SINGLE
+    """How the stage is computed; recorded in the result's marker."""
     wait: bool = True
     """Whether to wait for a stage that another process builds; if False, ClaimedError is raised."""
 
@@ -195,11 +194,14 @@ def _build(stage: Stage, store: Path, inputs: Mapping[str, Path], claim: Claim, 
     checkpoints = store / "checkpoints" / final.name
     note = progress_file(store, final.name)
     report = noted(context.report, note)
-    own = dataclasses.replace(context, clock=Clock(context.share), checkpoints=checkpoints, report=report)
+    executor = context.executor.of(stage.name)
+    clock = Clock(executor.share)
+    own = dataclasses.replace(context, clock=clock, checkpoints=checkpoints, report=report, executor=executor)
     try:
         forget_peak(context.device)
         module, function = stage.build.split(":")
-        getattr(importlib.import_module(module), function)(stage.config, inputs, partial, own)
+        with own.executor.applied():
+            getattr(importlib.import_module(module), function)(stage.config, inputs, partial, own)
         _write_marker(partial / MARKER, stage, own)
         with ThreadPoolExecutor(16) as pool:  # file systems flush many files at once as fast as one
             list(pool.map(flush, [*partial.rglob("*"), partial]))
@@ -239,7 +241,8 @@ def _write_marker(path: Path, stage: Stage, context: Context) -> None:
         "device": device,
         "bytes": sum(file.stat().st_size for file in path.parent.rglob("*") if file.is_file()),
         "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "peak_device_mib": peak if peak is None else round(peak * context.share),
+        "peak_device_mib": peak if peak is None else round(peak * context.executor.share),
     } | built_with(device)
-    record |= context.marks
+    if executor := str(context.executor):
+        record[MARK] = executor
     path.write_text(json.dumps(record, indent=1))

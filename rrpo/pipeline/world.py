@@ -118,10 +118,10 @@ def other_synthesisers() -> tuple[str, ...]:
 
 
 @cache
-def prompts(profile: Profile, texts: str, size: int, seed: int) -> Stage:
+def prompts(profile: Profile, texts: str, size: int, seed: int, speakers: str = "policy") -> Stage:
     """Return prompts: texts with speaker and target emotion."""
     manifest = profile.manifests.get(texts)
-    config = PromptConfig(world=profile.world, texts=texts, size=size, seed=seed, manifest=manifest)
+    config = PromptConfig(world=profile.world, texts=texts, size=size, seed=seed, speakers=speakers, manifest=manifest)
     return Stage("prompts", "rrpo.corpus.prompts:build", config, label=f"prompts {texts}")
 
 
@@ -213,9 +213,9 @@ def base(profile: Profile) -> Stage:
 
 
 @cache
-def eval_prompts(profile: Profile) -> Stage:
+def eval_prompts(profile: Profile, speakers: str = "policy") -> Stage:
     """Return the evaluation prompts, the same for every arm and seed; a checkpoint uses the first ones."""
-    return prompts(profile, "eval", profile.eval_prompts, 0)
+    return prompts(profile, "eval", profile.eval_prompts, 0, speakers)
 
 
 @cache

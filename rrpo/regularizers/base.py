@@ -12,6 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from rrpo.config import RegularizerConfig
+from rrpo.models.signals import LOG_MEL, Signal
 
 if TYPE_CHECKING:
     import torch
@@ -88,9 +89,11 @@ class Batch:
     targets: tuple[tuple[Tensor, Tensor], ...]
     """Weights ``[B]`` and label distributions ``[B, K]``; a sample's loss is the weighted sum of its losses for each."""
     floor: float
-    """Smallest mel power before the logarithm."""
+    """Smallest mel power before the logarithm, or power of a silent sample."""
     scalars: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
     """Recorded values by name; without gradient."""
+    signal: Signal = LOG_MEL
+    """What F holds."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from rrpo.models.signals import LOG_MEL, Signal
 from rrpo.regularizers.base import PAPER, Batch, Knob, ManipulationCheck, Regularizer, strength
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Mixture:
     """Result of energy-adaptive mixup on a batch."""
 
     F: Tensor
-    """Log-mel frames ``[B, T, M]`` with the partner's segment added."""
+    """Frames ``[B, T, M]`` with the partner's segment added."""
     partner: Tensor
     """Index j of each host's partner ``[B]``."""
     weight: Tensor
@@ -77,20 +78,21 @@ class EnergyMixup(Regularizer):
 
     def mix(self, batch: Batch, draws: Tensor) -> Batch:
         """Apply Eq. 3: weight every target by 1 - λ and the partner's by λ."""
-        mixture = self.mixture(batch.F, batch.lengths, draws, batch.floor)
+        mixture = self.mixture(batch.F, batch.lengths, draws, batch.floor, batch.signal)
         return mixed(batch, mixture.F, mixture.partner, mixture.weight, self.scalars[0])
 
-    def mixture(self, F: Tensor, lengths: Tensor, draws: Tensor, floor: float) -> Mixture:
-        """Scale a segment of the partner to r dB relative to the host's segment and add it in linear power.
+    def mixture(self, F: Tensor, lengths: Tensor, draws: Tensor, floor: float, signal: Signal = LOG_MEL) -> Mixture:
+        """Scale a segment of the partner to r dB relative to the host's segment and add it, log-mel frames in linear power.
 
         ``l_mix ~ U[1, min(l_i/2, l_j)]``, ``r ~ U[r_min, r_max]``, ``E'_j = E_i 10^(r/10)``, ``λ_i = (l_mix/l_i) E'_j / (E_i +
         E'_j)``.
 
         Args:
-            F: Log-mel frames ``[B, T, M]``.
+            F: Frames ``[B, T, M]``.
             lengths: Frames of each utterance ``[B]``.
             draws: Uniforms ``[B, 6]`` from the method `draws`.
             floor: Smallest mel power before the logarithm; determines what is silent.
+            signal: What F contains; waveforms are added directly, as in the source (arXiv 2512.04551).
         """
         import torch
 
@@ -109,13 +111,14 @@ class EnergyMixup(Regularizer):
         shifted = (time + (start_partner - start)[:, None]).clamp(0, T - 1)
         F_partner = F[partner[:, None], shifted]
 
-        log_E_i = F.masked_fill(~inside, -math.inf).flatten(1).logsumexp(1)
-        log_E_j = F_partner.masked_fill(~inside, -math.inf).flatten(1).logsumexp(1)
+        log_E_i, log_E_j = (
+            signal.log_power(each).masked_fill(~inside, -math.inf).flatten(1).logsumexp(1) for each in (F, F_partner)
+        )
         log_E_mix = log_E_i + r * (math.log(10) / 10)
 
         silent = math.log(SILENCE * floor) + torch.log(l_mix * M)
         applied = (u_apply < self.mix_probability) & (longest >= 1) & (log_E_i > silent) & (log_E_j > silent)
-        added = torch.logaddexp(F, F_partner + (log_E_mix - log_E_j)[:, None, None])
+        added = signal.added(F, signal.scaled(F_partner, (log_E_mix - log_E_j)[:, None, None]))
         weight = self.label_weight(l_mix / lengths, log_E_mix - log_E_i)
         F = torch.where(inside & applied[:, None, None], added, F)
         return Mixture(F, partner, torch.where(applied, weight, 0.0))

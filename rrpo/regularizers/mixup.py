@@ -10,7 +10,6 @@ Choices where speech differs from images:
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -54,7 +53,7 @@ class Mixup(Regularizer):
         partner, applied = other_sample(u_partner), u_apply < self.share
         weight = torch.where(applied, self.weight(u_weight), 0.0)
         silence = ~valid_mask(batch.lengths, batch.F.shape[1])[..., None]
-        F = batch.F.masked_fill(silence, math.log(batch.floor))
+        F = batch.F.masked_fill(silence, batch.signal.padding(batch.floor))
         F = torch.where(applied[:, None, None], F.lerp(F[partner], weight[:, None, None]), batch.F)
         longer = torch.maximum(batch.lengths, batch.lengths[partner])
         lengths = torch.where(applied, longer, batch.lengths)

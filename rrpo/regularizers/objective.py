@@ -61,7 +61,7 @@ def objective(
     for found in regularizers:
         y = found.targets(y)
         sample_loss = found.loss(sample_loss)
-    batch = Batch(F, lengths, ((y.new_ones(len(y)), y),), model.floor)
+    batch = Batch(F, lengths, ((y.new_ones(len(y)), y),), model.floor, signal=model.signal)
     for found, noise in zip(regularizers, draws, strict=True):
         batch = found.mix(batch, noise)
     h, mask = model.encode(batch.F, batch.lengths)

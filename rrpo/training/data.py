@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rrpo import seeding
-from rrpo.corpus.features import SpeechSet
+from rrpo.corpus.features import SpeechSet, WaveSet
 from rrpo.masking import valid_mask
 from rrpo.models.codec import Codec
 
@@ -30,8 +30,8 @@ class Frames:
         """Concatenate the utterances.
 
         Args:
-            utterances: Log-mel frames ``[l_i, M]`` of each utterance.
-            floor: Smallest mel power; its logarithm is the padding.
+            utterances: Frames ``[l_i, M]`` of each utterance.
+            floor: Smallest mel power, or 1 for waveforms; its logarithm is the padding.
         """
         parts = list(utterances)
         self.flat = torch.cat(parts)
@@ -49,19 +49,20 @@ class Frames:
 
 
 class TrainingFrames:
-    """The utterances of one ``speech`` stage in two renditions: original and re-synthesized."""
+    """The utterances of one ``speech`` stage in two renditions: original and re-synthesized. Waveforms have only the original."""
 
-    def __init__(self, speech: SpeechSet, codec: Codec, device: str) -> None:
-        self.size = len(speech)
+    def __init__(self, speech: SpeechSet, codec: Codec | None, device: str) -> None:
+        self.size = 0 if codec is None else len(speech)
         self.device = device
         originals = [speech.mel(index).to(device) for index in range(len(speech))]
-        self.originals = Frames(originals, speech.audio.floor)
-        self.both = Frames([*originals, *_resynthesise(speech, codec, device)], speech.audio.floor)
+        others = [] if codec is None else _resynthesise(speech, codec, device)
+        self.originals = Frames(originals, speech.floor)
+        self.both = Frames([*originals, *others], speech.floor)
 
     @classmethod
     def load(cls, speech: SpeechSet, codec_folder: Path, device: str) -> TrainingFrames:
-        """Load the codec of ``codec_folder`` and re-synthesize ``speech`` with it."""
-        return cls(speech, Codec.load(codec_folder, device), device)
+        """Load the codec of ``codec_folder`` and re-synthesize ``speech`` with it; waveforms need no codec."""
+        return cls(speech, None if isinstance(speech, WaveSet) else Codec.load(codec_folder, device), device)
 
     def batch(self, indices: np.ndarray, seed: int, stream: str, step: int) -> tuple[Tensor, Tensor]:
         """Return ``F [B, T, M], lengths [B]`` of ``indices [B]``; a fair coin per sample selects the rendition."""

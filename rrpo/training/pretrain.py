@@ -27,15 +27,14 @@ def build(config: PretrainConfig, inputs: Mapping[str, Path], out: Path, context
     """Train on ``inputs["speech"]`` and its re-synthesis by ``inputs["codec"]``. Writes the model and ``scalars.json``."""
     seed, device = config.seed, context.device
     speech = SpeechSet.load(inputs["speech"])
-    frames = TrainingFrames.load(speech, inputs["codec"], device)
     labels = torch.as_tensor(speech.labels(speech.emotions))
     if config.shuffle_labels:
         labels = labels[generator(seed, "pretrain.placebo").permutation(len(labels))]
     labels = labels.to(device)
 
     seeding.seed_everything(seed, "pretrain.init")
-    audio = speech.audio
-    model = RewardModel(config.model, tuple(speech.emotions), audio.n_mels, audio.floor).to(device)
+    model = RewardModel.make(config.model, tuple(speech.emotions), speech.audio).to(device)
+    frames = TrainingFrames.load(model.heard(speech), inputs["codec"], device)
     model.set_statistics(frames.originals.flat)
     order = seeding.permutation_batches(len(labels), config.batch, config.steps, seed, "pretrain.order")
     order = seeding.bucketed(order, frames.originals.lengths.cpu().numpy(), seed, "pretrain.bucketed")

@@ -1,4 +1,4 @@
-"""Makes `fakes` importable here and, since a spawned worker inherits ``sys.path``, in workers."""
+"""Make `fakes` importable here and in spawned workers, which inherit ``sys.path``."""
 
 from __future__ import annotations
 

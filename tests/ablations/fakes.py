@@ -1,6 +1,6 @@
-"""Cells whose stages are quick: real build functions that write the files of the real ones, and fail on demand.
+"""Cells with quick stages: build functions that write the same files as the real ones, and fail on demand.
 
-A build fails as long as the file named by its config exists, so that the same cell can fail first and succeed later.
+A build fails as long as the file named in its config exists, so that the same cell can first fail and later succeed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class FakeCell(Cell):
     trouble: str = ""
     world: str = "a"
     listener: str = ""
-    """Name of an optional package's listener that is installed; empty for none."""
+    """Name of the installed optional listener; empty for none."""
     listener_trouble: str = ""
 
     @cached_property
@@ -105,7 +105,7 @@ def cells(
 
 
 def built(store: Path) -> list[str]:
-    """Every build that was finished below a store, in order."""
+    """Return every finished build in a store, in order."""
     path = store / "stages" / "built.txt"
     return path.read_text().splitlines() if path.exists() else []
 
@@ -151,10 +151,10 @@ def build_examined(config: FakeConfig, inputs: Mapping[str, Path], out: Path, co
 
 
 def build_optimized(config: FakeConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    rows = curve_rows(20 if config.label != "sft" else 0)
+    training = curve_rows(20 if config.label != "sft" else 0, curve(config.label, config.seed))
     for step in range(3):
-        if len(rows):
-            context.watch(step + 1, dict(rows.iloc[step]))
+        if len(training):
+            context.watch(step + 1, dict(training.iloc[step]))
         context.report(step + 1, 3)
         print(f"step {step} of {config.label}")
     _trouble(config, context)
@@ -163,15 +163,21 @@ def build_optimized(config: FakeConfig, inputs: Mapping[str, Path], out: Path, c
         ["step", "sqrt_kl", "kl_token", "kl_utterance", "proxy_accuracy", "val_accuracy", "val_logprob", "length"]
     ].to_parquet(out / "points.parquet")
     rows[["step", "test_accuracy", "phone_error_rate", "hack_rate", "uptake"]].to_parquet(out / "later.parquet")
-    curve_rows(20 if len(rows) > 1 else 0).to_parquet(out / "curves.parquet")
+    training.to_parquet(out / "curves.parquet")
     (out / "scalars.json").write_text(json.dumps({"end_proxy_accuracy": float(rows["proxy_accuracy"].iloc[-1])}))
     _built(out, config)
 
 
-def curve_rows(steps: int) -> pd.DataFrame:
-    """Curves of so many training steps; empty without any."""
+def curve_rows(steps: int, points: pd.DataFrame) -> pd.DataFrame:
+    """Curves of so many training steps through checkpoints; empty without any."""
     step = np.arange(1, steps + 1)
-    return pd.DataFrame({"step": step, "reward": np.log1p(step), "kl_token": step / 20.0} if steps else [])
+    if not steps:
+        return pd.DataFrame([])
+    between = {
+        name: np.interp(step, points["step"], points[name]) for name in ("kl_token", "proxy_accuracy", "val_accuracy")
+    }
+    clean = between["val_accuracy"] * (1 - np.interp(step, points["step"], points["hack_rate"]))
+    return pd.DataFrame({"step": step, "reward": np.log1p(step), "loss": 1 / step} | between | {"val_clean": clean})
 
 
 def build_heard(config: FakeConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
@@ -209,7 +215,7 @@ def samples(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def curve(label: str, seed: int) -> pd.DataFrame:
-    """Plausible checkpoints: vanilla arms turn over, robust ones do not; SFT stands still."""
+    """Return plausible checkpoints: vanilla arms over-optimize, robust arms do not, SFT does not change."""
     robust = sum(name in label for name in ("ls", "eam", "adv")) + 3 * ("rrpo" in label)
     rng = np.random.default_rng(seed * 1000 + sum(label.encode()))
     steps = np.array(CHECKPOINTS[:1] if label == "sft" else CHECKPOINTS)

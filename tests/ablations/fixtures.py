@@ -1,4 +1,4 @@
-"""Fixtures of the suites of `ablations` and `reports`: a fresh runs folder without the wait for a new store."""
+"""Fixtures for the tests of `ablations` and `reports`: an empty runs folder without the time to create a store."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Run = Callable[..., tuple[Outcome, str]]
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A runs folder with an empty store, made once for all test processes."""
+    """A runs folder with an empty store, created once for all test processes."""
     shared = tmp_path_factory.getbasetemp().parent / "runs-template"
     with FileLock(f"{shared}.lock"):
         if not (shared / "rrpo-runs.json").exists():
@@ -36,13 +36,13 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def runs(template: Path, tmp_path: Path) -> Path:
-    """A runs folder of this test's own: a copy, so relocation is at work in every test."""
+    """A runs folder for one test. It is a copy, so every test exercises relocation."""
     return Path(shutil.copytree(template, tmp_path / "runs"))
 
 
 @pytest.fixture
 def run(runs: Path) -> Run:
-    """Plan and run cells on real workers; the outcome and what was printed."""
+    """Plan and run cells on real workers; return the outcome and the printed text."""
 
     def go(
         cells: Sequence[Cell], grid: str = "tiny", workers: int = 2, folder: Path = runs, **options: Any

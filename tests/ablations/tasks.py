@@ -1,8 +1,9 @@
-"""Functions that workers of the scheduler's tests run."""
+"""Functions that workers of the scheduler's tests run, and markers of stages that nobody built."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import time
@@ -13,15 +14,16 @@ from pathlib import Path
 from ablations.execution.launchers.pool import Fault
 from ablations.execution.worker import stopping
 from rrpo import plugins
+from rrpo.identity import canonical
 from rrpo.pipeline.claims import Claims
 from rrpo.pipeline.errors import ClaimedError, DivergedError, Interrupted
-from rrpo.pipeline.stages import Context
+from rrpo.pipeline.stages import MARKER, Context, Stage
 
 Report = Callable[[int, int], None]
 
 
 def note(path: str, word: str, report: Report) -> int:
-    """Append a word to a file and answer with the process id."""
+    """Append a word to a file and return the process id."""
     report(1, 2)
     with Path(path).open("a") as file:
         file.write(word + "\n")
@@ -30,12 +32,12 @@ def note(path: str, word: str, report: Report) -> int:
 
 
 def plugin_names(report: Report) -> list[str]:
-    """The plugin files that this worker has loaded."""
+    """Return the plugin files that this worker has loaded."""
     return [path.name for path in plugins.loaded()]
 
 
 def told_when_to_end(folder: str, report: Report) -> int:
-    """Say how far it is, and go on to the end when it may; the process id."""
+    """Report progress, wait until a file exists, and return the process id."""
     (Path(folder) / "pid").write_text(str(os.getpid()))
     report(1, 3)
     deadline = time.monotonic() + 60
@@ -46,7 +48,7 @@ def told_when_to_end(folder: str, report: Report) -> int:
 
 
 def meet(folder: str, me: str, other: str, report: Report) -> bool:
-    """True when the other task runs at the same time."""
+    """Return whether the other task runs at the same time."""
     (Path(folder) / me).touch()
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
@@ -57,17 +59,17 @@ def meet(folder: str, me: str, other: str, report: Report) -> bool:
 
 
 def fail(report: Report) -> None:
-    """Raise."""
+    """Raise an error."""
     raise RuntimeError("planted failure")
 
 
 def die(report: Report) -> None:
-    """End the process as the kernel does when memory is short."""
+    """Kill the process, as the kernel does when memory is short."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def die_once(path: str, report: Report) -> str:
-    """Die on the first try."""
+    """Die on the first attempt."""
     if Path(path).exists():
         return "second try"
     Path(path).touch()
@@ -76,26 +78,26 @@ def die_once(path: str, report: Report) -> str:
 
 
 def fill(samples: int, report: Report) -> int:
-    """Run out of memory above two samples a forward."""
+    """Run out of memory with more than two samples per forward pass."""
     if samples > 2:
         raise MemoryError(f"{samples} samples do not fit")
     return samples
 
 
 def diverge(report: Report) -> None:
-    """Leave the finite numbers."""
+    """Diverge."""
     raise DivergedError("loss nan")
 
 
 def claimed_until(path: str, report: Report) -> str:
-    """Be another process's work until a file is there."""
+    """Be claimed by another process until a file exists."""
     if not Path(path).exists():
         raise ClaimedError("built by process 1 on elsewhere")
     return "free"
 
 
 def fail_with_claim(folder: str, report: Report) -> None:
-    """Be at work alone until a file is there, then raise."""
+    """Hold a claim until a file exists, then raise."""
     claim = Claims(Path(folder) / "claims").take("work")
     if claim is None:
         raise ClaimedError("another process is at work")
@@ -108,14 +110,14 @@ def fail_with_claim(folder: str, report: Report) -> None:
 
 
 def fail_after(path: str, report: Report) -> None:
-    """Raise once a file is there."""
+    """Raise an error once a file exists."""
     while not Path(path).exists():
         time.sleep(0.01)
     raise RuntimeError("planted failure")
 
 
 def steps(folder: str, report: Report) -> None:
-    """Work in steps, and save a checkpoint when asked to stop."""
+    """Run in steps, and save a checkpoint when asked to stop."""
     (Path(folder) / "started").touch()
     for step in range(6000):
         report(step, 6000)
@@ -126,7 +128,7 @@ def steps(folder: str, report: Report) -> None:
 
 
 def sleep_after_report(folder: str, report: Report) -> None:
-    """Tell of progress, then hear nothing."""
+    """Report progress, then ignore every request to stop."""
     try:
         report(0, 1)
         deadline = time.monotonic() + 60
@@ -137,19 +139,19 @@ def sleep_after_report(folder: str, report: Report) -> None:
 
 
 def write(path: str, report: Report) -> str:
-    """Find the disk full until a file is there."""
+    """Fail with a full disk until a file exists."""
     if not Path(path).exists():
         raise OSError(errno.ENOSPC, "No space left on device")
     return "written"
 
 
 def leave(report: Report) -> None:
-    """End the process with a status."""
+    """Exit the process with a status."""
     os._exit(7)
 
 
 def sleep(folder: str, report: Report) -> None:
-    """Say that it started, clean up when it is ended."""
+    """Report the start, and clean up when terminated."""
     try:
         (Path(folder) / "pid").write_text(str(os.getpid()))
         (Path(folder) / "started").touch()
@@ -159,7 +161,7 @@ def sleep(folder: str, report: Report) -> None:
 
 
 def environment(report: Report) -> tuple[str, bool]:
-    """The thread limit, and whether torch came along."""
+    """Return the thread limit, and whether torch was imported."""
     import sys
 
     return os.environ["OMP_NUM_THREADS"], "torch" in sys.modules
@@ -167,7 +169,7 @@ def environment(report: Report) -> tuple[str, bool]:
 
 @dataclass(frozen=True, kw_only=True)
 class Meeting:
-    """Of a stage that is built while another one is."""
+    """Config of a stage that is built at the same time as another one."""
 
     folder: str
     me: str
@@ -175,20 +177,34 @@ class Meeting:
 
 
 def build_together(config: Meeting, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Write down which GPUs there are, while the other stage is built as well."""
+    """Write the visible GPUs, while the other stage is being built."""
     assert meet(config.folder, config.me, config.other, context.report)
     (out / "gpus.txt").write_text(os.environ["CUDA_VISIBLE_DEVICES"])
 
 
 def visible_gpus(report: Report) -> str | None:
-    """What CUDA may see."""
+    """Return the value of CUDA_VISIBLE_DEVICES."""
     return os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
 def several(folder: str, outcomes: list[str], report: Report) -> list[float | Fault]:
-    """What each part of a task came to: ``ok``, or a kind of failure. Dies or raises as a whole where the first says so."""
+    """Return each part's result: ``ok``, or a kind of failure. The whole task dies or raises if the first part says so."""
     first = Path(folder) / "tried"
     if outcomes[0] == "dies" and not first.exists():
         first.touch()
         die(report)
     return [1.0 if outcome in ("ok", "dies") else Fault(f"planted {outcome}", outcome) for outcome in outcomes]
+
+
+def marked(store: Path, stage: Stage, seconds: float, device: str = "cpu") -> None:
+    """The marker of a stored stage, which took that long."""
+    folder = store / "stages" / f"{stage.name}-{len(list(store.glob('stages/*')))}"
+    folder.mkdir(parents=True)
+    marker = {
+        "name": stage.name,
+        "config": canonical(stage.config),
+        "device": device,
+        "seconds": seconds,
+        "bytes": 2**20,
+    }
+    (folder / MARKER).write_text(json.dumps(marker))

@@ -1,4 +1,4 @@
-"""Do the statistics do what they promise? Simulations with known truth: coverage, false claims over a family, power."""
+"""Simulations with known truth of the statistics: coverage, family-wise error rate, power."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ spread have symmetric differences, however skewed they are: those would test not
 LS = np.array([arm == "rrpo" or "ls" in arm.split("_") for arm in factorial()], float)
 EAM = np.array([arm == "rrpo" or "eam" in arm.split("_") for arm in factorial()], float)
 TRUTHS = {"nulls": 0 * LS, "one at the margin": MARGIN * LS, "two at the margin, opposed": MARGIN * (LS - EAM)}
-"""Gains by arm of the factorial. At the margin 'equivalent' is false, at 0 any difference is."""
+"""Gains by arm of the factorial. With gains at the margin, 'equivalent' is false; with gains of 0, any difference is false."""
 BASE, COLLAPSE, KEPT = 0.6, 0.1, 0.25
-"""Clean success; chance that a seed of an arm collapses, and the share of its clean success that is left."""
+"""Clean success; probability that a seed of an arm collapses, and the share of its clean success that remains."""
 
 
 @pytest.mark.parametrize("n", [5, 8, 12])
@@ -34,14 +34,14 @@ BASE, COLLAPSE, KEPT = 0.6, 0.1, 0.25
 def test_intervals_cover(n: int, shape: str):
     rng = np.random.default_rng(n)
     values = SHAPES[shape](rng, (5 * ROUNDS, n))
-    assert (skew(values.ravel()) > 0.8) == (shape != "normal"), "the skewed ones are skewed"
+    assert (skew(values.ravel()) > 0.8) == (shape != "normal"), "the skewed outcomes are skewed"
     half = student.ppf(0.975, n - 1) * values.std(axis=1, ddof=1) / np.sqrt(n)
     assert t_interval(values[0])[1:3] == pytest.approx((values[0].mean() - half[0], values[0].mean() + half[0]))
     assert 0.93 <= np.mean(np.abs(values.mean(axis=1)) <= half) <= 0.97
 
 
 def test_one_arm_of_very_skewed_seeds_is_undercovered_and_known_to_be():
-    """The limit of the t-interval: exponential seeds (skewness 2) of a single arm, n = 5. What is tested are differences."""
+    """A limit of the t-interval: exponential outcomes (skewness 2) of a single arm, n = 5. The tests use differences."""
     rng = np.random.default_rng(0)
     values = rng.exponential(size=(ROUNDS, 5))
     covered = np.mean([interval.low <= 1.0 <= interval.high for interval in map(t_interval, values)])
@@ -49,7 +49,7 @@ def test_one_arm_of_very_skewed_seeds_is_undercovered_and_known_to_be():
 
 
 def weights() -> np.ndarray:
-    """The family's contrasts ``[7, 8]`` of the arms in the order of `factorial`."""
+    """Return the family's contrasts ``[7, 8]``, with the arms in the order of `factorial`."""
     return np.array([[contrast.get(arm, 0.0) for arm in factorial()] for contrast in family().values()])
 
 
@@ -62,13 +62,13 @@ def intervals(outcomes: np.ndarray, m: int = len(family())) -> tuple[np.ndarray,
 
 
 def claims(low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """What intervals claim: 1 better, -1 worse, 0 equivalent, NaN nothing."""
+    """Return what intervals claim: 1 better, -1 worse, 0 equivalent, NaN undecided."""
     equivalent = (low > -MARGIN) & (high < MARGIN)
     return np.where(low > 0, 1.0, np.where(high < 0, -1.0, np.where(equivalent, 0.0, np.nan)))
 
 
 def false(low: np.ndarray, high: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Whether any claim of a round ``[rounds]`` is false: a difference that is not there or is the other way, or one denied."""
+    """Return whether a round ``[rounds]`` makes a false claim: a wrong or reversed difference, or a wrong equivalence."""
     said, tiny = claims(low, high), 1e-12
     within = (low > -MARGIN) & (high < MARGIN)
     wrong = (
@@ -78,7 +78,7 @@ def false(low: np.ndarray, high: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def seeds(truth: np.ndarray, shape: str, n: int, sd: float, arm: str) -> tuple[np.ndarray, np.ndarray]:
-    """Outcomes ``[rounds, n, 8]`` of seeds that share a level, with one arm (or all) of another shape, and their true means."""
+    """Return outcomes ``[rounds, n, 8]``, with a level per seed and another shape in one arm (or all), and their true means."""
     rng = np.random.default_rng(n)
     means = BASE + truth
     x = means + 0.05 * rng.standard_normal((ROUNDS, n, 1)) + sd * rng.standard_normal((ROUNDS, n, 8))
@@ -113,7 +113,7 @@ def test_the_familys_intervals_cover_all_at_once(n: int):
     assert covered.mean() >= 0.945
     low, high = intervals(x, m=1)
     apart = ((low <= truth @ weights().T) & (truth @ weights().T <= high)).all(axis=1)
-    assert apart.mean() < 0.9, "one by one they do not"
+    assert apart.mean() < 0.9, "individual intervals do not"
 
 
 @pytest.mark.parametrize("shape", ["normal", "skewed", "one collapses", "all collapse"])
@@ -126,7 +126,7 @@ def test_any_false_claim_is_rare(n: int, sd: float, name: str, shape: str):
 
 
 def test_a_collapse_that_no_seed_showed_is_not_covered_and_known_to_be():
-    """The limit: one arm gains just what its rare collapses cost, and in .9^8 = 43 % of all grids of eight seeds none is seen."""
+    """A limit: one arm gains what its rare collapses cost, and .9^8 = 43 % of grids of eight seeds contain no collapse."""
     at = factorial().index("rrpo")
     gain = BASE / (1 - COLLAPSE * (1 - KEPT)) - BASE
     x, truth = seeds(gain * (np.arange(8) == at), "one collapses", 8, 0.02, "rrpo")
@@ -136,12 +136,14 @@ def test_a_collapse_that_no_seed_showed_is_not_covered_and_known_to_be():
 
 @pytest.mark.parametrize("n", [5, 8])
 def test_shuffled_labels_give_no_claim(n: int):
-    """Arms' labels shuffled within every seed of one real-looking table: no effect is left, whatever the outcomes were."""
+    """Shuffling the arms' labels within each seed of a realistic table removes all effects, whatever the outcomes were."""
     rng = np.random.default_rng(n)
     table = 0.1 + 0.05 * rng.gamma(2.0, size=(ROUNDS, n, 1)) + 0.03 * rng.gamma(2.0, size=(ROUNDS, n, 8))
     null = rng.permuted(table, axis=2)
     assert false(*intervals(null), np.zeros(7)).mean() <= 0.055
-    assert false(*intervals(null, m=1), np.zeros(7)).mean() > 0.1, "at 95 % each the family fails"
+    assert false(*intervals(null, m=1), np.zeros(7)).mean() > 0.1, (
+        "with 95 % intervals the family-wise error rate is too high"
+    )
 
 
 def test_power_is_as_predicted():

@@ -1,4 +1,4 @@
-"""The command line: plan, bad input, exit statuses. Nothing is written for what is refused."""
+"""The command line: plan, invalid input, exit statuses. Refused commands write nothing."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def files(folder: Path) -> set[str]:
 
 
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Of every file the time it was last written, and its bytes."""
+    """Return the modification time and the content of every file."""
     return {name: ((folder / name).stat().st_mtime_ns, (folder / name).read_bytes()) for name in files(folder)}
 
 
@@ -111,11 +111,11 @@ def test_quiet_says_the_end_alone(runs: Path):
         (["--grid", "tiny", "--manifest", "annotated=x.jsonl"], ["x.jsonl: no such manifest"]),
         (
             ["--grid", "tiny", *2 * ["--manifest", "rl=x.jsonl"]],
-            ["a split has one manifest", "rl=x.jsonl and rl=x.jsonl"],
+            ["a split takes one manifest", "rl=x.jsonl and rl=x.jsonl"],
         ),
         (["--grid", "tiny", "--launcher", "cloud"], ["no launcher of that name", "cloud", "local, ray, slurm"]),
-        (["--grid", "tiny", "--address", "head:6379"], ["--address is a Ray cluster's", "--launcher local"]),
-        (["--grid", "tiny", "--slurm", "time=5"], ["--slurm is for sbatch", "--launcher local"]),
+        (["--grid", "tiny", "--address", "head:6379"], ["--address is only for Ray", "--launcher local"]),
+        (["--grid", "tiny", "--slurm", "time=5"], ["--slurm is only for Slurm", "--launcher local"]),
         (["--grid", "tiny", "--cpus-per-task", "0"], ["--cpus-per-task must be positive"]),
         (["--grid", "tiny", "--gpus-per-task", "-1"], ["--gpus-per-task must not be negative"]),
         (["--grid", "tiny", "--shard", "0/2"], ["--shard takes I/N", "0/2"]),
@@ -152,7 +152,7 @@ def test_one_corpus_for_a_judge_and_for_what_it_judges_is_refused(tmp_path: Path
     result = call("--grid", "tiny", *both, runs=tmp_path / "runs")
     assert result.exit_code == 2
     assert "'judge_test' (the test judges) sounds the same" in result.output
-    assert "mend the manifest or the file it names; nothing was written" in result.output
+    assert "correct the manifest or the file it names; nothing was written" in result.output
     assert not (tmp_path / "runs").exists()
 
 

@@ -1,4 +1,4 @@
-"""Arms from the list of components: names, strengths, and what a fourth one changes."""
+"""Arms made from the list of components: names, strengths, and the effect of a fourth component."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rrpo.regularizers import REGULARIZERS, Regularizer, strength, switched_on
 
 @dataclass(frozen=True, kw_only=True)
 class Fourth(Regularizer):
-    """One that is not the paper's."""
+    """A component outside the paper."""
 
     label = "X"
     size: float = strength(2.0, off=0.0, search=(0.0, 5.0), limits=(0.0, 9.0))
@@ -28,7 +28,7 @@ class Fourth(Regularizer):
 
 @pytest.fixture
 def fourth() -> Iterator[Component]:
-    """A component that is not the paper's, for the length of a test."""
+    """Register a component outside the paper for the duration of a test."""
     REGULARIZERS.register("x", Fourth())
     yield COMPONENTS[-1]
     del REGULARIZERS._items["x"]

@@ -1,4 +1,4 @@
-"""Arms as files of the runs folder: the same arm comes back, a name or a file that cannot be one is refused."""
+"""Exported arms: reading returns the arm that was written, and invalid names and files are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults on purpose, on real processes: killed workers and parents, racing runners, a full disk. Long rounds are marked."""
+"""Fault injection on real processes: killed workers and parents, racing runners, a full disk. Long tests are marked."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def start(runs: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def results(runs: Path) -> dict[str, str]:
-    """Hash of every file of every stage but its times."""
+    """Return the hash of every file of every stage, without durations."""
     found = {}
     for path in sorted((runs / "stages").glob("*/**/*")):
         if path.is_file() and path.name != MARKER:
@@ -51,7 +51,7 @@ def results(runs: Path) -> dict[str, str]:
 
 
 def complete(runs: Path, grid: str = "tiny") -> Counter[str]:
-    """Complete records in MLflow by cell."""
+    """Return the number of complete records in MLflow by cell."""
     store = Store(check(runs))
     found = store.client.search_runs([store.experiment_id(grid)], "tags.kind = 'cell'", max_results=5000)
     return Counter(run.data.tags["cell_hash"] for run in found if records.TAG_COMPLETE in run.data.tags)
@@ -60,7 +60,7 @@ def complete(runs: Path, grid: str = "tiny") -> Counter[str]:
 @pytest.mark.long
 @pytest.mark.timeout(3000)
 def test_thirty_kills_at_random_points_change_no_bit(tmp_path: Path) -> None:
-    """kill -9 of one worker, of the parent, or of everything, at random moments; the same command again and again."""
+    """Kill one worker, the parent, or everything at random times (SIGKILL), and repeat the same command each time."""
     calm, storm = tmp_path / "calm", tmp_path / "storm"
     with start(calm) as process:
         text, _ = process.communicate(timeout=600)
@@ -80,7 +80,7 @@ def test_thirty_kills_at_random_points_change_no_bit(tmp_path: Path) -> None:
             member.kill()
         process.communicate()
         killed[what] += process.returncode != 0
-        if process.returncode == 0:  # finished before the blow: compare, and begin another storm
+        if process.returncode == 0:  # finished before the kill: compare, and start another round
             assert set(complete(storm).values()) == {1}
             assert results(storm) == results(calm)
             shutil.rmtree(storm)
@@ -96,7 +96,7 @@ def test_thirty_kills_at_random_points_change_no_bit(tmp_path: Path) -> None:
 
 
 def test_a_run_killed_whole_goes_on_where_it_was(runs: Path, run: Run, tmp_path: Path) -> None:
-    """The quick form of the storm: one kill -9 of parent and workers in the middle, fake stages."""
+    """The quick form of the previous test: one SIGKILL of the parent and all workers, with fake stages."""
     trouble = tmp_path / "trouble"
     trouble.write_text("slow")
     script = tmp_path / "script.py"
@@ -281,8 +281,8 @@ def test_two_interrupts_end_a_run_at_once(runs: Path, tmp_path: Path) -> None:
         while "Ctrl-C again" not in (line := process.stdout.readline()):
             assert line
         time.sleep(1)
-        assert process.poll() is None, "the first one waits for a checkpoint"
+        assert process.poll() is None, "the first signal waits for a checkpoint"
         process.send_signal(signal.SIGINT)
         text, _ = process.communicate(timeout=30)
     assert process.returncode == 130, text
-    assert "the same command goes on from there" in text
+    assert "run the same command again to resume" in text

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from ablations.gradients import MEASURES, app, lines, ratio
+from ablations.gradients import MEASURES, app, lines, peaks, ratio
 from rrpo.diagnostics import gradients as stage
 
 
@@ -25,14 +25,21 @@ def test_ratios_are_geometric_means_of_pairs_above_zero() -> None:
 
 def test_every_measure_of_every_method_is_printed() -> None:
     rows = [
-        {"seed": seed, "updates": updates, "method": method} | dict.fromkeys(MEASURES, value * (1 + 0.1 * seed))
-        for updates in (0, 60)
-        for method, value in (("diffro", 3.0), ("reinforce", 6.0))
+        {"seed": seed, "updates": updates, "place": place, "method": method}
+        | dict.fromkeys(MEASURES, value * (1 + 0.1 * seed))
         for seed in (0, 1)
+        for place, updates in (("SFT", 0), ("peak", 60 + 20 * seed))
+        for method, value in (("diffro", 3.0), ("reinforce", 6.0))
     ]
-    said = lines(pd.DataFrame(rows))
-    assert said[0] == "at the SFT policy:"
-    assert "after 60 updates:" in said
+    table = pd.DataFrame(rows)
+    said = lines(table)
+    assert said[0] == "SFT, after 0 updates:"
+    assert "peak, after 60, 80 updates:" in said
+    table.loc[table["method"] == "reinforce", "swap_held"] = math.nan
+    alone = lines(table)
+    at = alone.index(f"  {MEASURES['swap_held']}")
+    assert alone[at + 1].split()[:2] == ["diffro", "3.15"], "no ratio to what was not measured"
+    assert not alone[at + 2].startswith("    ")
     assert sum("x 0.5 [0.5, 0.5] (n 2)" in line for line in said) == 2 * len(MEASURES)
 
 
@@ -40,7 +47,15 @@ def test_columns_are_the_stages() -> None:
     assert stage.REFERENCE in stage.METHODS
     row = stage.against(_two(), _two())
     own = {"gain_per_nat", "gain_per_1000_rollouts", "gain_per_minute"}
-    assert set(MEASURES) - own <= row.keys()
+    swaps = {name for name in MEASURES if name.startswith("swap_")}
+    assert set(MEASURES) - own - swaps <= row.keys()
+
+
+def test_the_peak_is_the_first_of_the_best_checkpoints(tmp_path: Path) -> None:
+    pd.DataFrame({"step": [0, 60, 120, 240], "val_accuracy": [0.7, 0.9, 0.9, 0.8]}).to_parquet(
+        tmp_path / "points.parquet"
+    )
+    assert peaks(tmp_path) == {"SFT": 0, "peak": 60, "end": 240}
 
 
 def _two() -> stage.Moments:

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from ablations.grids import GRIDS
-from ablations.guidance import by_setting, profile, rank_correlations
-from ablations.guided_arms import ALPHAS, CLASSIFIER_GAMMAS, GAMMAS, guided_arms, sweeps
+from ablations.guidance import by_setting, profile, rank_correlations, sheet
+from ablations.guided_arms import ALPHAS, CLASSIFIER_GAMMAS, GAMMAS, ZERO_SHOT_GAMMAS, guided_arms, sweeps
 from ablations.judges import gold
 from ablations.tracking.records import Record
 from rrpo.pipeline.dataflow import SFT
@@ -23,17 +23,21 @@ def test_every_arm_is_the_sft_policy_with_a_guidance() -> None:
 
 
 def test_sweeps_share_their_stages() -> None:
-    """Two SFT policies, one classifier; a setting that two sweeps have in common is one stage."""
+    """Two SFT policies and two that read references, one classifier; a setting that two sweeps have in common is one stage."""
     cells = {cell.label: cell for cell in GRIDS["guidance"].cells(PROFILES["quick"], [1000])}
     optimized = {label: cell.stages["optimized"] for label, cell in cells.items()}
-    assert len(cells) == 1 + len(GAMMAS) + len(CLASSIFIER_GAMMAS) + len(ALPHAS) + 3
-    assert len({stage.inputs["guided"].key for label, stage in optimized.items() if label != "sft"}) == 2
-    classifiers = {s.inputs["classifier"].key for label, s in optimized.items() if label.startswith("emodiff")}
+    assert len(cells) == 1 + len(GAMMAS) + len(CLASSIFIER_GAMMAS) + len(ALPHAS) + 3 + len(ZERO_SHOT_GAMMAS) + 2
+    assert len({stage.inputs["guided"].key for label, stage in optimized.items() if label != "sft"}) == 4
+    classifiers = {s.inputs["classifier"].key for s in optimized.values() if "classifier" in s.inputs}
     assert len(classifiers) == 1
     assert optimized["emodiff@gamma4"].key == optimized["emodiff@alpha1"].key
     assert len({cell.hash for cell in cells.values()}) == len(cells)
-    assert all("intensity" in cell.optional for label, cell in cells.items() if label != "sft")
-    assert "intensity" not in cells["sft"].optional
+    assert all("intensity" in cell.optional for cell in cells.values()), (
+        "SFT's too: it is what the others are held against"
+    )
+    assert {label for label, cell in cells.items() if "reference_probe" in cell.stages} == {
+        label for label in cells if label.startswith("zet")
+    }
 
 
 def table(probabilities: list[float], intensity: list[float], errors: list[int]) -> pd.DataFrame:
@@ -44,32 +48,51 @@ def table(probabilities: list[float], intensity: list[float], errors: list[int])
 
 
 def test_rank_correlations_of_intensity() -> None:
-    """The judge follows alpha in every sample; the acoustics only where the phones are understood."""
-    tables = {
-        0.0: table([0.1, 0.2], [0.1, 9.0], [0, 9]),
-        0.5: table([0.4, 0.3], [0.2, 0.5], [0, 9]),
-        1.0: table([0.8, 0.9], [0.3, 0.1], [0, 9]),
-    }
+    """Ranks: alpha 1.5, 1.5, 3.5, 3.5; phone errors 1, 2, 3, 4; acoustics 1, 2, 4, 3, and so they follow errors (r = .8) too."""
+    tables = {0.0: table([0.2, 0.1], [0.1, 0.2], [0, 1]), 1.0: table([0.3, 0.4], [0.4, 0.3], [2, 3])}
     found = rank_correlations(tables)
-    assert found["gold's probability, phones understood"] == pytest.approx(1.0)
-    assert found["acoustic intensity, phones understood"] == pytest.approx(1.0)
-    assert found["gold's probability"] == pytest.approx(0.956, abs=1e-3), (
-        "alpha has ties, the samples none: sqrt(32 / 35)"
+    alpha = 0.8**0.5  # with errors, acoustics and gold alike: sums of products 4, of squares 4 and 5
+    assert found["gold's probability"] == pytest.approx(alpha)
+    assert found["acoustic intensity"] == pytest.approx(alpha)
+    assert found["acoustic intensity at equal phone errors"] == pytest.approx(
+        (alpha - alpha * 0.8) / (0.2 * 0.36) ** 0.5
     )
-    assert found["acoustic intensity"] < 0
+
+
+def test_a_sample_without_a_value_is_left_out() -> None:
+    whole = {0.0: table([0.2, 0.1], [0.1, 0.2], [0, 1]), 1.0: table([0.3, 0.4], [0.4, 0.3], [2, 3])}
+    more = whole | {0.5: table([0.5, 0.6], [np.nan, np.nan], [5, 6])}
+    assert rank_correlations(more)["acoustic intensity"] == rank_correlations(whole)["acoustic intensity"]
 
 
 def test_the_profile_of_a_mixture_is_of_prompts_that_ask_for_another_emotion() -> None:
     assert profile(table([0.5, 0.9], [0, 0], [0, 0]), "sad") == pytest.approx((0.5, 0.2))
 
 
-def test_a_sweeps_settings_are_found_by_their_labels() -> None:
-    class Stored(Record):
-        samples = table([0.5, 0.9], [0, 0], [0, 0])  # type: ignore[assignment]
+class Stored(Record):
+    samples = table([0.5, 0.9], [0, 0], [0, 0])  # type: ignore[assignment]
+    points = pd.DataFrame({"step": [0], gold().accuracy: [0.5], "intensity": [0.4]})  # type: ignore[assignment]
 
-    common = {"seed": 1, "cell_hash": "", "arm_hash": "", "world_hash": "", "profile": "quick", "scalars": {}}
-    records = [
-        Stored(label=label, **common) for label in ("sft", "emodiff@alpha0.25", "emodiff@gamma2", "emodiff@alpha1")
-    ]
+
+def stored(*labels: str, **scalars: float) -> list[Record]:
+    common = {"seed": 1, "cell_hash": "", "arm_hash": "", "world_hash": "", "profile": "quick", "scalars": scalars}
+    return [Stored(label=label, **common) for label in labels]
+
+
+def test_a_sweeps_settings_are_found_by_their_labels() -> None:
+    records = stored("sft", "emodiff@alpha0.25", "emodiff@gamma2", "emodiff@alpha1")
     assert list(by_setting(records, "alpha")[1]) == [0.25, 1.0]
     assert list(by_setting(records, "gamma")[1]) == [2.0]
+
+
+def test_the_table_has_a_row_an_arm_and_sfts_own_profile_beside_mixtures() -> None:
+    made = sheet([*stored("sft", "diffro"), *stored("emomix@sad"), *stored("zet@gamma0", reference_emotion=0.25)])
+    assert made is not None
+    assert [row[0] for row in made.rows] == ["sft", "emomix@sad", "zet@gamma0"]
+    names = [column.name for column in made.columns]
+    assert names == ["arm", "n", "gold", "intensity", "reference_emotion"]
+    assert made.row("sft")["intensity"].mean == 0.4  # type: ignore[union-attr]
+    assert made.row("zet@gamma0")["reference_emotion"].mean == 0.25  # type: ignore[union-attr]
+    mixed = "the first emotion at 0.50, sad at 0.20"
+    assert f"emomix@sad: gold hears {mixed} (SFT: {mixed})" in made.notes
+    assert sheet(stored("sft", "diffro")) is None

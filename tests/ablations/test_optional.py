@@ -31,13 +31,11 @@ def test_a_package_that_comes_later_adds_its_results_to_the_same_runs(runs: Path
     assert "optional results" not in planned(plain, runs)
 
     heard = fakes.cells(["diffro", "rrpo"], [1], listener="voice")
-    assert [cell.hash for cell in heard] == [cell.hash for cell in plain], "no package is in a cell's identity"
+    assert [cell.hash for cell in heard] == [cell.hash for cell in plain], "packages are not part of a cell's identity"
     assert "0 to run; optional results to add to 2 that are done" in planned(heard, runs)
     outcome, _ = run(heard)
     assert (outcome.status, outcome.done) == (0, 2)
-    assert sorted(set(fakes.built(runs)) - set(built)) == ["voice diffro 1", "voice rrpo 1"], (
-        "and nothing else is built"
-    )
+    assert sorted(set(fakes.built(runs)) - set(built)) == ["voice diffro 1", "voice rrpo 1"], "nothing else is built"
 
     after = Store(check(runs)).states("tiny")[0]
     for key, record in after.items():
@@ -47,7 +45,7 @@ def test_a_package_that_comes_later_adds_its_results_to_the_same_runs(runs: Path
         assert {name: record.scalars[name] for name in before[key].scalars} == dict(before[key].scalars)
         assert (record.folder / "voice.parquet").is_file()
     assert "optional results" not in planned(heard, runs), "nothing is left to add"
-    assert "optional results" not in planned(plain, runs), "what is there stays where the package is not"
+    assert "optional results" not in planned(plain, runs), "existing results remain if the package is not installed"
 
     run(fakes.cells(["diffro"], [1], listener="naturalness"))
     record = next(r for r in Store(check(runs)).records("tiny") if r.label == "diffro")

@@ -1,4 +1,4 @@
-"""Outcomes read off a record's sample table, by hand; what was not measured is NaN."""
+"""Outcomes of a record's sample table, computed by hand; NaN if not measured."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ ROWS = [
     # step, target, proxy, test, val, click, silence, phone errors of ten
     (0, "sad", "sad", "sad", "sad", False, False, 0),
     (9, "sad", "sad", "sad", "angry", False, False, 3),  # clean by gold: .3 is the bound
-    (9, "sad", "sad", "sad", "sad", False, False, 4),  # not understood
+    (9, "sad", "sad", "sad", "sad", False, False, 4),  # too many phone errors
     (9, "sad", "sad", "sad", "sad", True, False, 0),  # a click
     (9, "sad", "angry", "sad", "sad", False, False, 0),  # clean, but no proxy hit
-    (9, "sad", "sad", "angry", "sad", False, False, 0),  # gold hears another emotion
+    (9, "sad", "sad", "angry", "sad", False, False, 0),  # gold's argmax is another emotion
 ]
 COLUMNS = ["step", "target", "proxy", "test", "val", "artefact_click", "artefact_silence", "phone_errors"]
 
@@ -53,7 +53,7 @@ def test_clean_success_by_another_judge(table: pd.DataFrame):
     table.loc[1, "val"] = "sad"
     assert by(tuning()).read(record(table)) == pytest.approx(3 / 5)
     table.loc[5, "val"] = None
-    assert by(tuning()).read(record(table)) == pytest.approx(2 / 4), "of the samples it was asked of"
+    assert by(tuning()).read(record(table)) == pytest.approx(2 / 4), "among the samples that the judge evaluated"
 
 
 @pytest.mark.parametrize("gone", ["target", "test", "phones", "phone_errors", "artefact"])
@@ -99,8 +99,12 @@ def test_gamma_by_hand():
     """Gap 0, .2, .4 at KL 0, 1, 2: area .4; gold .8, .8, .6: area .8 + .7."""
     assert relative_gap([0, 1, 2], [0.8, 0.8, 0.6], [0.8, 1.0, 1.0]) == pytest.approx(0.4 / 1.5)
     assert relative_gap([0, 2], [0.5, 0.5], [0.5, 0.5]) == 0.0
-    assert relative_gap([0, 1, 0.5, 1], [0.5, 0.5, 0.9, 0.5], [0.5, 0.5, 0.1, 0.5]) == 0.0, "a step back adds nothing"
-    assert relative_gap([0, 1, 2], [0.5, math.nan, 0.5], [0.5, 1.0, 0.5]) == 0.0, "where gold was not asked"
+    assert relative_gap([0, 1, 0.5, 1], [0.5, 0.5, 0.9, 0.5], [0.5, 0.5, 0.1, 0.5]) == 0.0, (
+        "a decrease of KL adds nothing"
+    )
+    assert relative_gap([0, 1, 2], [0.5, math.nan, 0.5], [0.5, 1.0, 0.5]) == 0.0, (
+        "checkpoints without gold are left out"
+    )
     assert math.isnan(relative_gap([0, 0], [0.5, 0.5], [0.6, 0.6]))
     assert math.isnan(relative_gap([], [], []))
 

@@ -1,4 +1,4 @@
-"""The pilot: the spread alone is printed, and its parts come from draws that share all but one."""
+"""The pilot: only the spread is printed, and variance components use draws that share everything but one level."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_replicates_are_nested_and_the_first_of_each_is_the_pilots() -> None:
 
 
 def stored(store: Path, arm: str, clean: int) -> None:
-    """So many of ten samples of the seed 1000 are clean at the last update, none before."""
+    """Store ten samples of an arm on seed 1000, of which ``clean`` are clean at the last update and none before."""
     folder = draw(1000)[arm].stages["scored"].path(store)
     folder.mkdir(parents=True)
     heard = ["sad"] * clean + ["angry"] * (10 - clean)

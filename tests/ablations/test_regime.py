@@ -1,4 +1,4 @@
-"""The rule of the regime, on trajectories whose answer is known."""
+"""The rule of the regime, on trajectories with a known answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ import pandas as pd
 import pytest
 
 from ablations import regime
-from ablations.regime import STEPS, gentlest, lightest, standing, widest, working
+from ablations.regime import (
+    STEPS,
+    check_controls,
+    choose_content_weight,
+    choose_data_size,
+    choose_rate,
+    choose_updates,
+)
 
 
 def runs(candidate: str, seeds: int = 3, batch: int = 32, **columns: Sequence[float]) -> pd.DataFrame:
@@ -29,7 +36,7 @@ def runs(candidate: str, seeds: int = 3, batch: int = 32, **columns: Sequence[fl
 
 
 def test_the_rate_that_gains_and_is_there_in_the_fewest_roll_outs() -> None:
-    """All reach .25 nats; ``fast`` gains too little, ``slow`` the most, ``middle`` nine tenths of it in half the roll-outs."""
+    """``fast`` gains too little, ``slow`` most, ``middle`` 90 % of that in half the roll-outs; ``never`` misses .25 nats."""
     table = pd.concat(
         [
             runs("fast", kl_token=[0, 0.5, 1.0], proxy=[0.6, 0.7, 0.9]),  # at step 10: +.05
@@ -38,12 +45,12 @@ def test_the_rate_that_gains_and_is_there_in_the_fewest_roll_outs() -> None:
             runs("never", kl_token=[0, 0.1, 0.2], proxy=[0.6, 0.9, 1.0]),
         ]
     )
-    chosen, said = gentlest(table)
+    chosen, said = choose_rate(table)
     assert chosen == "middle"
     assert "never: 0 of 3 seeds get there" in said[3]
     assert "640 roll-outs" in said[1]
-    assert gentlest(table[table["candidate"] != "middle"])[0] == "slow"
-    assert gentlest(table[table["candidate"] == "never"])[0] == ""
+    assert choose_rate(table[table["candidate"] != "middle"])[0] == "slow"
+    assert choose_rate(table[table["candidate"] == "never"])[0] == ""
 
 
 def test_the_smallest_content_weight_whose_speech_is_intact_at_golds_peak() -> None:
@@ -54,20 +61,20 @@ def test_the_smallest_content_weight_whose_speech_is_intact_at_golds_peak() -> N
             runs("1", gold=[0.8, 0.95, 0.9], phone_errors=[0.1, 0.1, 0.1]),
         ]
     )
-    assert lightest(table)[0] == "0.5"
-    assert lightest(table[table["candidate"] == "0.25"])[0] == ""
+    assert choose_content_weight(table)[0] == "0.5"
+    assert choose_content_weight(table[table["candidate"] == "0.25"])[0] == ""
 
 
 def test_working_pressure_outlasts_the_proxys_saturation_and_has_an_end() -> None:
     table = runs("vanilla", seeds=2, proxy=[0.6, 0.9, 1.0])  # .95 at step 30
-    assert working(table)[0] == "45"
+    assert choose_updates(table)[0] == "45"
     table.loc[(table["seed"] == 1000), "proxy"] = 0.6
-    assert working(table)[0] == str(round(1.5 * (480 + 30) / 2))
-    assert working(table[table["seed"] == 1000])[0] == "480"
+    assert choose_updates(table)[0] == str(round(1.5 * (480 + 30) / 2))
+    assert choose_updates(table[table["seed"] == 1000])[0] == "480"
 
 
 def assay(windows: Mapping[str, Sequence[float]], phones: float = 0.1) -> pd.DataFrame:
-    """Oracle ends at .95; a candidate's window is what each seed lacks of it."""
+    """The oracle ends at .95; a candidate's window is the difference on each seed."""
     parts = []
     for name, lacking in ({"oracle": [0.0] * 3} | dict(windows)).items():
         for seed, lack in enumerate(lacking):
@@ -83,17 +90,17 @@ def test_the_most_data_that_open_the_window_or_else_the_widest() -> None:
         "some": [0.08, 0.09, 0.10],
         "few": [0.2, 0.21, 0.22],
     }
-    chosen, said = widest(assay(windows))
+    chosen, said = choose_data_size(assay(windows))
     assert chosen == "some"
     assert "much: window +3.0 [" in said[0]
-    closed, said = widest(assay({"much": [0.01, 0.02, 0.03], "few": [0.03, 0.04, 0.05]}))
+    closed, said = choose_data_size(assay({"much": [0.01, 0.02, 0.03], "few": [0.03, 0.04, 0.05]}))
     assert closed == "few"
     assert "that is the finding" in said[-1]
-    assert widest(assay(windows, phones=0.3))[1][-1].startswith("no candidate")
+    assert choose_data_size(assay(windows, phones=0.3))[1][-1].startswith("no candidate")
 
 
 def ends(name: str, gold: Sequence[float], clean: Sequence[float]) -> pd.DataFrame:
-    """From gold .8 and clean success .5 to these, one a seed."""
+    """Return runs that change from gold .8 and clean success .5 to the given values, one per seed."""
     parts = [runs(name, seeds=1, gold=[0.8, g], clean=[0.5, c]) for g, c in zip(gold, clean, strict=True)]
     return pd.concat([part.assign(seed=1000 + k) for k, part in enumerate(parts)], ignore_index=True)
 
@@ -101,13 +108,17 @@ def ends(name: str, gold: Sequence[float], clean: Sequence[float]) -> pd.DataFra
 def test_a_control_fails_where_its_interval_lies_above_sft() -> None:
     vanilla = ends("diffro", [0.95, 0.96, 0.97], [0.7, 0.71, 0.72])
     placebo = ends("placebo", [0.2, 0.3, 0.25], [0.6, 0.7, 0.3])
-    chosen, said = standing(pd.concat([placebo, ends("content_only", [0.7, 0.82, 0.9], [0.4, 0.5, 0.5]), vanilla]))
-    assert chosen == "both controls hold", "vanilla may rise, and a mean above SFT's is no interval above it"
+    chosen, said = check_controls(
+        pd.concat([placebo, ends("content_only", [0.7, 0.82, 0.9], [0.4, 0.5, 0.5]), vanilla])
+    )
+    assert chosen == "both controls hold", (
+        "vanilla may rise, and a mean above SFT's does not suffice without an interval above it"
+    )
     assert said[:2] == [
         "placebo: gold -55.0 [-67.4, -42.6] points from SFT's",
         "placebo: clean success +3.3 [-48.4, +55.0] points from SFT's",
     ]
-    chosen, _ = standing(pd.concat([placebo, ends("content_only", [0.7, 0.7, 0.7], [0.53, 0.54, 0.55]), vanilla]))
+    chosen, _ = check_controls(pd.concat([placebo, ends("content_only", [0.7, 0.7, 0.7], [0.53, 0.54, 0.55]), vanilla]))
     assert chosen == "the regime fails: content_only ends above SFT in clean success"
 
 
@@ -125,8 +136,8 @@ def test_a_table_of_samples_is_summed_up_by_checkpoint() -> None:
     )
     found = regime.by_checkpoint(samples)
     assert found.index.tolist() == [0, 20]
-    assert found["clean"].tolist() == [0.5, 0.0]  # a click, and phones that are not understood
-    assert found["hacked"].tolist() == [0.5, 1.0]  # of the samples that the proxy hears right
+    assert found["clean"].tolist() == [0.5, 0.0]  # a click, and too many phone errors
+    assert found["hacked"].tolist() == [0.5, 1.0]  # among samples with the proxy's argmax on target
     assert found["artefacts"].tolist() == [0.0, 0.5]
     assert found["phone_errors"].tolist() == pytest.approx([0.05, 0.2])
 

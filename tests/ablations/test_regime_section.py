@@ -1,4 +1,4 @@
-"""The world card's section on the regime, on trajectories whose answer is known."""
+"""The world card's section on the regime, on trajectories with a known answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SEEDS = (1000, 1001, 1002)
 
 
 def run(candidate: str, seed: int, **columns: Sequence[float]) -> pd.DataFrame:
-    """Updates 0, 20, 40 of one seed."""
+    """Return the checkpoints 0, 20 and 40 of one seed."""
     given = {"proxy": [0.6, 0.8, 1.0], "gold": [0.7, 0.9, 0.8], "phone_errors": [0.1, 0.15, 0.25]}
     given |= {"kl_token": [0.0, 0.1, 0.3], "hacked": [0.3, 0.2, 0.4]} | columns
     table = pd.DataFrame({"step": [0, 20, 40]} | given)
@@ -29,7 +29,7 @@ def section(*runs: pd.DataFrame) -> dict[str, Line]:
 
 
 def test_what_the_rule_says_of_the_constants() -> None:
-    """Three seeds, of which the last neither gets to .25 nats nor to a proxy of .95."""
+    """Three seeds, the last of which reaches neither .25 nats nor a proxy of .95."""
     oracle = [run("oracle", seed, gold=[0.7, 0.9, 0.9]) for seed in SEEDS]
     late = run("vanilla", 1002, proxy=[0.6, 0.7, 0.9], kl_token=[0.0, 0.1, 0.2])
     found = section(run("vanilla", 1000), run("vanilla", 1001), late, *oracle)

@@ -1,4 +1,4 @@
-"""A recorded cell is built once more and compared: equal, different, impossible."""
+"""A recorded cell is built again and compared: equal, different, or not possible."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from rrpo.pipeline.cell import Cell
 from rrpo.profiles import PROFILES
 
 
-@pytest.mark.parametrize("profile", list(PROFILES))
+@pytest.mark.parametrize("profile", [name for name, profile in PROFILES.items() if profile.cosyvoice is None])
 def test_every_cell_of_every_grid_survives_its_file(profile: str):
     for grid in GRIDS.values():
         for cell in grid.cells(PROFILES[profile], [3]):
@@ -105,7 +105,7 @@ def test_scalars_and_tables_are_compared_number_by_number(tmp_path: Path):
 
 @pytest.fixture
 def record(runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> Record:
-    """A recorded fake cell, which `reproduce` makes again."""
+    """A recorded fake cell for `reproduce`."""
     (cell,) = fakes.cells(["rrpo"], [1])
     run([cell])
     monkeypatch.setattr(reproduce, "read_cell", lambda text: cell)
@@ -124,7 +124,7 @@ def test_the_same_code_gives_the_same_bits_and_leaves_nothing(runs: Path, record
     assert "bit-equal" in result.output
     assert "the same software" in result.output
     assert "stage 5 of 5 done" in result.output
-    assert len(fakes.built(runs)) == before, "in a store of its own"
+    assert len(fakes.built(runs)) == before, "in a separate store"
     assert list((runs / "reproduced").iterdir()) == []
 
 
@@ -145,7 +145,7 @@ def test_other_numbers_are_told_and_end_with_1(runs: Path, record: Record):
     assert result.exit_code == 1, result.output
     assert "NOT REPRODUCED" in result.output
     assert "rm_ece: 0.2 ->" in result.output
-    assert "points.parquet: proxy_accuracy" in result.output, "one bit is enough where bits must be equal"
+    assert "points.parquet: proxy_accuracy" in result.output, "one bit suffices if results must be bit-identical"
     assert list((runs / "reproduced").iterdir())
 
 
@@ -171,14 +171,14 @@ def test_a_cell_that_cannot_be_built_ends_with_1(
     assert result.exit_code == 1, result.output
     assert "could not be built again" in result.output
     assert "planted failure" in result.output
-    assert "names the cell otherwise" in result.output
+    assert "stages have new versions" in result.output
 
 
 def test_bad_input_ends_with_2(runs: Path, record: Record, tmp_path: Path):
     store = Store(check(runs))
     for arguments, words in [
-        (["0" * 32], "no run of that id"),
-        ([store.plans("tiny")[0].run_id], "the run is no cell's"),
+        (["0" * 32], "no run with that id"),
+        ([store.plans("tiny")[0].run_id], "the run is not a cell's"),
         ([record.run_id, "--device", "tpu"], "no device of that name"),
         ([record.run_id, "--workers", "0"], "--workers must be"),
     ]:
@@ -207,4 +207,4 @@ def test_optional_results_are_compared_where_they_can_be_built(
         assert result.exit_code == 0, result.output
         assert ("not installed here: voice" in result.output) == said
         counts.append(int(result.output.split("REPRODUCED: ")[1].split()[0]))
-    assert counts[0] - counts[1] == 4, "one scalar, and of its table the rows and two columns"
+    assert counts[0] - counts[1] == 4, "one scalar, and the row count and two columns of its table"

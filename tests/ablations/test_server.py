@@ -1,4 +1,4 @@
-"""A real MLflow server on loopback in place of the database, killed and started again."""
+"""A real MLflow server on loopback instead of the database, killed and restarted."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def server(_server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
 
 @pytest.fixture
 def grid(request: pytest.FixtureRequest) -> str:
-    """An experiment of this test's own, since the server is shared."""
+    """A separate experiment for one test, because the server is shared."""
     return request.node.name.replace("test_", "")[:30]
 
 
@@ -124,7 +124,7 @@ def test_a_command_records_on_the_server_and_every_host_reads_it(
     assert {record.label: record.scalars["rm_ece"] for record in store.records(grid)} == {
         cell.label: pytest.approx(0.1 - (sum(cell.label.encode()) % 7) / 160) for cell in cells
     }
-    other = tmp_path / "other"  # another host: a folder that holds nothing yet
+    other = tmp_path / "other"  # another host: an empty folder
     recorder.create(check(other), grid)
     far = Store(check(other)).records(grid)
     assert {record.cell_hash for record in far} == {cell.hash for cell in cells}
@@ -153,7 +153,7 @@ def test_two_folders_that_complete_a_cell_at_once_leave_one(
     real, asked = Replay._runs, set()
 
     def blind_at_first(self: Replay, entry: Entry) -> Sequence[Any]:
-        """Neither sees the other before it has written its own."""
+        """Neither sees the other's record before writing its own."""
         first = id(self) not in asked
         asked.add(id(self))
         return [] if first else real(self, entry)
@@ -183,7 +183,7 @@ def test_a_server_that_is_killed_and_started_again_misses_and_doubles_nothing(
     tracker = Tracker(folder, grid, {}, {}).start_invocation(cells, {})
     for cell in cells[:3]:
         record(tracker, cell)
-    # the server dies in the middle of a record: after the run was made, before its artifacts
+    # the server dies while a record is written: after its run was created, before its artifacts
     client = tracker.replay.client
     real = type(client).log_artifacts
 
@@ -224,7 +224,7 @@ def test_a_server_that_is_killed_and_started_again_misses_and_doubles_nothing(
 def test_a_dead_server_costs_seconds_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
-        silent.listen()  # takes connections and never answers
+        silent.listen()  # accepts connections and never answers
         for address in (f"http://127.0.0.1:{silent.getsockname()[1]}", "http://user:secret@127.0.0.1:9"):
             monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
             folder = check(tmp_path / "runs")
@@ -262,7 +262,7 @@ def test_a_server_that_is_not_mlflow_is_refused(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize("address", ["./mlruns", "postgresql://me:secret@host/db", "http://", "http://[", "ftp://a"])
 def test_a_tracking_uri_that_is_no_server_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    with pytest.raises(InputError, match="names no MLflow server") as caught:
+    with pytest.raises(InputError, match="is not the address of an MLflow server") as caught:
         check(tmp_path / "runs")
     assert "secret" not in str(caught.value)
 

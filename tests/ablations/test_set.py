@@ -1,4 +1,4 @@
-"""``--set`` and ``--plugin`` of `ablations.run`: what is planned, what is refused, what a record says of them."""
+"""``--set`` and ``--plugin`` of `ablations.run`: plans, refused values, and records."""
 
 from __future__ import annotations
 

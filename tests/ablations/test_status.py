@@ -1,4 +1,4 @@
-"""What `ablations.status` shows of several invocations, and how it ends without a store."""
+"""`ablations.status` with several invocations, and without a store that answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command that measures the transfer matrix; `tests/rrpo/judges` has the matrix itself."""
+"""The command that measures the transfer matrix; `tests/rrpo/judges` tests the matrix itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command that brings the frozen world up to date, and which world a run is asked for."""
+"""The command that updates the frozen world, and the choice of a run's world."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def freezes(monkeypatch: pytest.MonkeyPatch, trouble: Path | None = None) -> tuple[Stage, ...]:
-    """Have the command freeze what a fake cell reads."""
+    """Let the command freeze the inputs of a fake cell."""
     (cell,) = fakes.cells(["rrpo"], [1], {"rrpo/1": trouble} if trouble else None)
     optimized = cell.stages["optimized"]
     wanted = (cell.stages["examined"].inputs["codec"], optimized.inputs["policy"], optimized)
@@ -56,7 +56,7 @@ def test_the_world_is_built_frozen_and_checked(runs: Path, layer: Path, monkeypa
     assert call(runs, "--check").exit_code == 0
     result = call(runs)
     assert "added" not in result.output
-    assert len(fakes.built(runs)) == 3, "what is frozen is not built again"
+    assert len(fakes.built(runs)) == 3, "frozen stages are not built again"
 
     monkeypatch.setitem(stages.VERSIONS, "sft", stages.VERSIONS["sft"] + 1)
     newer = freezes(monkeypatch)[1]

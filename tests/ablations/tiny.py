@@ -1,4 +1,4 @@
-"""A real grid that takes seconds: every stage is the real one, on a handful of utterances and steps. As a program: runs it."""
+"""A grid of real stages on a few utterances and steps, which takes seconds. Run as a program, it runs the grid."""
 
 from __future__ import annotations
 

@@ -26,6 +26,7 @@ def selection() -> Selection:
     for arm in factorial():
         for seed in range(SEEDS):
             scalars = {"rm_ua_ESD": accuracy(arm, seed), "rm_wa_ESD": 0.9, "rm_n_ESD": 40.0, "rm_left_out_ESD": 8.0}
+            scalars["rm_fidelity_one_own"] = 0.1 * seed
             if seed > 1:
                 scalars |= {"rm_ua_own": 0.25, "rm_wa_own": 0.5, "rm_n_own": 10.0 + seed, "rm_left_out_own": 0.0}
             records.append(Fake(arm, seed, pd.DataFrame(), scalars=scalars))
@@ -38,6 +39,7 @@ def test_every_reward_model_has_both_accuracies_on_every_set() -> None:
     row = made.row("rrpo")
     assert row["rm_ua_ESD"] == pytest.approx(t_interval([accuracy("rrpo", seed) for seed in range(SEEDS)]))
     assert row["rm_wa_own"] == pytest.approx(t_interval([0.5, 0.5]))
+    assert row["rm_fidelity_one_own"] == pytest.approx(t_interval([0.0, 0.1, 0.2, 0.3]))
     assert "ESD: 40 utterances, 8 left out" in made.notes[0]
     assert "own: 12 utterances, 0 left out" in made.notes[0]
 

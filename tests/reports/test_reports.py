@@ -38,7 +38,7 @@ def test_a_report_has_table_and_figure_the_same_bytes_each_time(runs: Path, tmp_
         assert result.exit_code == 0, result.output
     names = {path.name for path in (tmp_path / "one").iterdir()}
     tables = {"components", "table", "effects", "outcomes", "ablation", "reward_models", "overoptimisation", "at_kl"}
-    tables |= {"early_stopped", "published", "ran_with"}
+    tables |= {"uptake_by_kind", "early_stopped", "published", "ran_with"}
     figures = {"goodhart", "forest", "seeds", "training", "pareto", "confusion", "spectrograms"}
     assert names == {f"{name}.{ending}" for name in tables for ending in ("md", "csv", "tex", "html")} | {
         f"{name}.{ending}" for name in figures for ending in ("pdf", "png")

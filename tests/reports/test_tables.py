@@ -13,10 +13,11 @@ from scipy.stats import pearsonr
 from synthetic import Fake, grid, record
 
 from ablations.grids import full, sensitivity
+from ablations.outcomes import rollouts
 from ablations.stats.inference import wilson
 from ablations.stats.statistics import t_interval
 from reports.loading import Selection
-from reports.tables import ablation, hacked_seeds, main, reward_models, rollouts
+from reports.tables import ablation, hacked_seeds, main, reward_models
 from rrpo.pipeline import dataflow
 from rrpo.profiles import SMOKE
 
@@ -139,3 +140,18 @@ def test_correlation_of_pairs_and_share_of_the_oracles_gap():
     plain = ablation(selection)
     assert plain is not None
     assert "closed" not in {column.name for column in plain.columns}
+
+
+def test_the_controls_manipulation_checks_are_told():
+    """Three seeds in which plain mixup made the reward model smoother than DiffRO's by .1, and focal loss nothing."""
+    values = {"diffro": (0.5, 0.9), "mixup": (0.6, 0.9), "focal-loss": (0.5, 0.9)}
+    records = tuple(
+        Fake(arm, seed, pd.DataFrame(), scalars={"rm_smoothness": smooth + 0.001 * seed, "rm_confidence": sure})
+        for arm, (smooth, sure) in values.items()
+        for seed in (1, 2, 3)
+    )
+    made = reward_models(Selection("x", records, dict.fromkeys(values, 3), ()))
+    assert made is not None
+    (said,) = (note for note in made.notes if note.startswith("Manipulation checks"))
+    assert "mixup on rm_smoothness +0.100" in said
+    assert "focal loss on rm_confidence +0.000 [+0.000, +0.000] FAILED" in said

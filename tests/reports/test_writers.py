@@ -8,9 +8,11 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
-from ablations.rendering.sheet import Column, Sheet
+from ablations.rendering.figure_style import NARROW, figure_of, save
+from ablations.rendering.figure_style import WIDE as WIDEST
+from ablations.rendering.sheet import Column, Sheet, html
 from ablations.stats.statistics import Interval
-from reports.writers import FORMATS, WIDE, html, latex, write
+from reports.writers import FORMATS, WIDE, figures_latex, latex, write
 
 MADE = Sheet(
     "table",
@@ -90,3 +92,14 @@ def test_a_wide_table_lies_on_its_side():
     wide = replace(MADE, rows=((("x" * WIDE, *MADE.rows[0][1:])),))
     assert latex(wide).count("sidewaystable*") == 2
     assert "sidewaystable" not in latex(MADE)
+
+
+def test_a_figure_is_as_wide_as_it_was_drawn(tmp_path: Path):
+    for name, width in {"small": NARROW, "large": WIDEST}.items():
+        with figure_of(width, 1.0) as (figure, _):
+            save(figure, tmp_path, name)
+    path = figures_latex([("small", "A", "b"), ("large", "C", "50 %")], tmp_path / "figures.tex")
+    small, large = path.read_text().split("\n\n")
+    assert small.startswith("\\begin{figure}\\centering\n\\includegraphics[width=\\columnwidth]{small.pdf}")
+    assert large.startswith("\\begin{figure*}\\centering\n\\includegraphics[width=\\textwidth]{large.pdf}")
+    assert "\\caption{C. 50 \\%}" in large

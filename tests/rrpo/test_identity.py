@@ -54,8 +54,9 @@ def keys(cell: Cell) -> list[str]:
 
 SECTIONS = sorted(f.name for f in fields(Profile) if is_dataclass(getattr(SMOKE, f.name)) and f.name != "card")
 """Configs of a profile that stages use; those of the validation report are not part of any cell."""
-OPTIONAL = {"third_judge", "vocode", "speakers", "predictor", "naturalness", "prefix_classifier"}
-"""Configs that are not part of this cell's identity: those of optional packages' stages and of guided decoding."""
+OPTIONAL = {"third_judge", "vocode", "speakers", "predictor", "naturalness", "prefix_classifier", "zero_shot"}
+"""Configs that are not part of this cell's identity: those of optional packages' stages, of guided decoding and of unseen
+speakers."""
 
 
 @pytest.mark.parametrize("section", SECTIONS)

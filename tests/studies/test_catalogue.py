@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
@@ -33,7 +33,9 @@ class TestContract:
     def test_the_test_judge_is_never_asked_for(self, study: Study, tmp_path):
         question = Question(profile=SMOKE, store=tmp_path, seeds=(1000, 1001), objectives=tuple(OBJECTIVES))
         stages = [s for seed in question.seeds for s in walk(*question.stages(study.arm(study.paper), seed))]
-        assert {"optimize", "assess", "examine"} <= {stage.name for stage in stages}
+        names = {stage.name for stage in stages}
+        assert {"assess", "examine"} <= names
+        assert names & {"optimize", "guided", "best_of_n"}
         assert "score" not in {stage.name for stage in stages}
         assert world.judge(SMOKE, "test").key not in {stage.key for stage in stages}
 
@@ -98,8 +100,49 @@ def test_tuning_an_arm_keeps_what_is_off_off(arm: str):
     for name in ("epsilon", "mix_probability", "alpha"):
         assert (getattr(tuned, name) > 0) == (getattr(given, name) > 0)
     assert ("epsilon" in study.space) == (given.epsilon > 0 and arms()[arm].finetune)
-    assert {"lr", "beta"} <= set(study.space)
+    decoded = arms()[arm].guidance or arms()[arm].best_of
+    assert ({"lr", "beta"} <= set(study.space)) == (not decoded)
     assert study.arm(study.paper).finetune == arms()[arm].finetune
+
+
+@pytest.mark.parametrize(
+    ("arm", "own"),
+    [
+        ("diffro", set()),
+        ("grpo", {"grpo.samples", "grpo.epochs", "grpo.clip"}),
+        ("emo-dpo-samples", {f"emo-dpo.{name}" for name in ("dpo_beta", "dpo_weight", "kl_weight", "sft_weight")}),
+        ("rm_mean_variance", {"variance_penalty"}),
+        ("diffro_multitask", {"emotion_weight", "content_weight"}),
+        ("diffro_tau", {"tau"}),
+        ("emodiff", {"soft-label.gamma"}),
+        ("emomix_style", {"style_weight"}),
+        ("best_of_16", {"content_weight"}),
+    ],
+)
+def test_every_system_is_tuned_by_what_it_alone_has(arm: str, own: set[str]):
+    """All other settings of the arm stay, and the first trial is the arm as it is, at the profile's push."""
+    study, given = tune_arm(arm), arms()[arm]
+    assert set(study.space) - {"lr", "beta"} == own
+    first, moved = study.arm(study.paper), study.arm(study.elsewhere)
+    keep = {"lr": None, "beta": None} | ({"content_weight": None} if given.best_of else {})
+    assert replace(first, **keep) == given
+    assert first != moved
+    changed = {*own} & {"variance_penalty", "emotion_weight", "content_weight", "tau", "style_weight"}
+    assert all(getattr(moved, name) != getattr(first, name) for name in changed)
+
+
+def test_an_optimisers_other_options_stay_what_the_arm_has():
+    study = tune_arm("emo-dpo-samples")
+    options = dict(study.arm(dict(study.paper) | {"emo-dpo.dpo_beta": 0.5}).optimizer.options)
+    assert (options["dpo_beta"], options["pairs"], options["tags"]) == (0.5, "samples", "requested")
+    grpo = study_of("tune-arm", "grpo", [("grpo.clip", 0.1, 0.3)])
+    assert grpo.space["grpo.clip"] == FloatDistribution(0.1, 0.3, log=True)
+    assert dict(grpo.arm(dict(grpo.paper) | {"grpo.samples": 8}).optimizer.options)["samples"] == 8
+
+
+def test_controls_and_what_has_no_strength_are_not_tuned():
+    assert not {"sft", "placebo", "content_only", "no_content", "diffro_scaled", "diffro_kl", "emomix"} & set(tunable())
+    assert {"sft", "emomix"} < set(arms())
 
 
 def test_a_controls_strengths_are_searched_beside_the_push():

@@ -1,4 +1,4 @@
-"""Launchers: `pool` defines the interface, `local`, `ray` and `slurm` implement it, `start` creates the one requested."""
+"""Launchers: `pool` defines the interface, `local`, `ray` and `slurm` implement it, and `start` creates the requested one."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ from ablations.execution import environment
 from ablations.execution.launchers.pool import Pool
 
 PACKAGES = {"local": "", "ray": "ray", "slurm": "submitit"}
-"""Launcher -> the package it needs, which comes with the extra of the launcher's name."""
+"""Launcher -> required package, installed by the extra of the launcher's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Launcher:
-    """Where tasks run, and what each of them gets."""
+    """Where tasks run, and the resources of each task."""
 
     name: str = "local"
     """A key of `PACKAGES`."""
     address: str | None = None
-    """Of a running Ray cluster; None: Ray starts one on this machine."""
+    """Address of a running Ray cluster; None starts one on this machine."""
     cpus: int = 1
-    """CPUs a task, on Ray and Slurm."""
+    """CPUs per task, on Ray and Slurm."""
     gpus: float = 0.0
-    """GPUs a task, on Ray and Slurm; a fraction shares one, on Ray."""
+    """GPUs per task, on Ray and Slurm; on Ray, tasks with a fraction share a GPU."""
     slurm: tuple[tuple[str, str], ...] = ()
-    """Options of sbatch by name."""
+    """Options of sbatch, as (name, value)."""
 
 
 def checked(
     name: str, address: str | None, cpus: int, gpus: float | None, slurm: Sequence[str], device: str, packed: int
 ) -> Launcher:
-    """The launcher that options ask for; ``packed`` is how many tasks share a GPU where ``gpus`` is not given.
+    """Check the options of a launcher; ``packed`` is the number of tasks that share a GPU if ``gpus`` is None.
 
-    Raises InputError for the first option that makes no sense, or whose package is not installed.
+    Raises:
+        InputError: An option is invalid, or the launcher's package is not installed.
     """
     choose("launcher", name, PACKAGES)
     package = PACKAGES[name]
@@ -47,26 +48,27 @@ def checked(
             fix=f"pip install 'rrpo-ablations[{name}]', in a checkout: pip install -e '.[{name}]'",
         )
     if address is not None and name != "ray":
-        raise InputError("--address is a Ray cluster's", got=f"--launcher {name}", fix="add --launcher ray")
+        raise InputError("--address is only for Ray", got=f"--launcher {name}", fix="add --launcher ray")
     if slurm and name != "slurm":
-        raise InputError("--slurm is for sbatch", got=f"--launcher {name}", fix="add --launcher slurm")
+        raise InputError("--slurm is only for Slurm", got=f"--launcher {name}", fix="add --launcher slurm")
     if cpus < 1 or (gpus is not None and gpus < 0):
         raise InputError(
             "--cpus-per-task must be positive, --gpus-per-task must not be negative",
             got=f"{cpus} and {gpus}",
-            fix="leave them out: one CPU, and on a GPU the share that the measured memory allows",
+            fix="omit them for the defaults: one CPU, and on a GPU the share that the measured memory allows",
         )
     share = 1 / packed if device == "cuda" else 0.0
     share = share if gpus is None else gpus
     if name == "slurm":
-        share = float(-(-share // 1))  # Slurm gives whole ones
+        share = float(-(-share // 1))  # Slurm allocates whole GPUs only
     return Launcher(name=name, address=address, cpus=cpus, gpus=share, slurm=tuple(_option(text) for text in slurm))
 
 
 def start(launcher: Launcher, workers: int, folder: Path) -> Pool:
-    """A pool of ``workers`` slots; ``folder`` is for the launcher's own files.
+    """Create a pool of ``workers`` slots; ``folder`` is for the launcher's own files.
 
-    Raises InputError where there is no such cluster, or none of its nodes can run a task.
+    Raises:
+        InputError: The cluster does not exist, or none of its nodes can run a task.
     """
     if launcher.name == "ray":
         from ablations.execution.launchers.ray import RayPool

@@ -1,4 +1,4 @@
-"""Worker processes on this machine: spawned, warm, each runs many tasks. One that dies is replaced; all die with the parent."""
+"""Worker processes on this machine. Each runs many tasks; dead workers are replaced, and all of them die with the parent."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from pathlib import Path
 from ablations.execution import worker
 from ablations.execution.launchers.pool import Died, Done, Event, Failed, Progress, Task
 
-BURIAL = 5.0
+EXIT_WAIT = 5.0
 """Seconds to wait for the exit code of a worker that has closed its pipe."""
 KINDS: dict[str, type[Progress | Done | Failed]] = {"progress": Progress, "done": Done, "failed": Failed}
-"""First word of a worker's answer -> the event it stands for."""
+"""First element of a worker's answer -> class of the event."""
 
 
 @dataclass
@@ -34,33 +34,38 @@ class LocalPool:
     """A `Pool` of worker processes."""
 
     def __init__(self, workers: int, gpus: Sequence[str] = ()) -> None:
-        """``gpus`` are dealt to the slots in turn, by their names in CUDA_VISIBLE_DEVICES; none: workers see what this sees."""
+        """Create the pool; workers start with their first task.
+
+        Args:
+            workers: Number of slots.
+            gpus: Names as in CUDA_VISIBLE_DEVICES, assigned to the slots in turn; if empty, workers see the parent's devices.
+        """
         self.capacity = workers
         self._gpus = list(gpus)
         self._workers: list[_Worker] = []
 
     def submit(self, task: Task, log: Path) -> int:
-        """Hand a task to an idle worker, or to a new one."""
+        """Send a task to an idle worker, or to a new one."""
         member = next((w for w in self._workers if not w.busy), None) or self._spawn()
         member.busy = True
-        with contextlib.suppress(OSError):  # died while idle: heard of as end of file, like any death
+        with contextlib.suppress(OSError):  # the worker died while idle: `events` reports it like any other death
             member.connection.send((task.function, task.arguments, str(log)))
         return member.slot
 
     def events(self, timeout: float | None) -> list[Event]:
-        """What the workers say; a worker that says no more has died."""
+        """Return the workers' messages as events; a closed pipe means that the worker died."""
         by_connection = {w.connection: w for w in self._workers}
-        heard = [self._hear(by_connection[c]) for c in wait(list(by_connection), timeout)]  # type: ignore[index]
-        return [event for event in heard if event is not None]
+        received = [self._receive(by_connection[c]) for c in wait(list(by_connection), timeout)]  # type: ignore[index]
+        return [event for event in received if event is not None]
 
     def halt(self) -> None:
-        """Signal the busy workers (`worker.STOP`)."""
+        """Send `worker.STOP` to the busy workers."""
         for member in self._workers:
             if member.busy and member.process.is_alive() and member.process.pid:
                 os.kill(member.process.pid, worker.STOP)
 
     def stop(self, grace: float) -> None:
-        """Idle workers go by themselves, busy ones by SIGTERM, then SIGKILL."""
+        """End all workers: idle ones exit when their pipe closes, busy ones get SIGTERM, then SIGKILL."""
         for member in self._workers:
             if member.busy:
                 member.process.terminate()
@@ -73,20 +78,20 @@ class LocalPool:
                 member.process.join()
         self._workers.clear()
 
-    def _hear(self, member: _Worker) -> Event | None:
+    def _receive(self, member: _Worker) -> Event | None:
         try:
             kind, first, second = member.connection.recv()
         except (EOFError, OSError):
-            return self._bury(member)
+            return self._remove_dead(member)
         member.busy = kind == "progress"
         return KINDS[kind](member.slot, first, second)
 
-    def _bury(self, member: _Worker) -> Event | None:
-        """Take a dead worker out; nothing is to be told of one that was idle."""
-        member.process.join(BURIAL)
+    def _remove_dead(self, member: _Worker) -> Event | None:
+        """Remove a dead worker; return None if it was idle."""
+        member.process.join(EXIT_WAIT)
         self._workers.remove(member)
         member.connection.close()
-        return Died(member.slot, died(member.process.exitcode)) if member.busy else None
+        return Died(member.slot, describe_exit(member.process.exitcode)) if member.busy else None
 
     def _spawn(self) -> _Worker:
         slot = min(set(range(self.capacity)) - {w.slot for w in self._workers})
@@ -97,7 +102,8 @@ class LocalPool:
             own["CUDA_VISIBLE_DEVICES"] = self._gpus[slot % len(self._gpus)]
         before = {name: os.environ.get(name) for name in own}
         os.environ.update(own)
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {worker.STOP})  # until the worker can hear it
+        # Inherited by the worker, which unblocks the signal once its handler is installed; before, it would kill the worker.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {worker.STOP})
         try:
             process = context.Process(target=worker.serve, args=(theirs, os.getpid()), name=f"worker-{slot}")
             process.start()
@@ -114,8 +120,8 @@ class LocalPool:
         return member
 
 
-def died(exitcode: int | None) -> str:
-    """An exit code in words; negative: the signal."""
+def describe_exit(exitcode: int | None) -> str:
+    """Describe a process's exit code; a negative one is the number of the signal that killed it."""
     if exitcode is None or exitcode >= 0:
         return f"exit code {exitcode}"
     name = signal.Signals(-exitcode).name

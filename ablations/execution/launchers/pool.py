@@ -1,4 +1,4 @@
-"""The interface of a launcher: a pool of slots, each of which runs one task at a time and reports its events."""
+"""The interface of a launcher: a pool of slots that each run one task at a time and report events."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ class Task:
     """One unit of work."""
 
     key: str
-    """Unique; also names the log."""
+    """Unique key; also the stem of the log's name."""
     title: str
-    """What people read."""
+    """Readable title."""
     function: str
     """``module:function``, called with ``arguments`` and a callable ``report(done, total)``."""
     arguments: tuple[Any, ...] = ()
-    """Picklable."""
+    """Picklable arguments."""
     after_oom: tuple[Any, ...] | None = None
-    """Arguments of the one more try after it ran out of memory; None: there is none."""
+    """Arguments of the retry after the task ran out of memory; None: no retry."""
     needs: frozenset[str] = frozenset()
-    """Keys of tasks that come first."""
+    """Keys of the tasks that must finish first."""
     priority: tuple[float, ...] = ()
-    """Of the ready tasks, the smallest goes first."""
+    """Among ready tasks, the smallest priority goes first."""
     here: bool = False
-    """Short work for the parent process (recording: only one process then needs, and writes to, MLflow)."""
+    """Whether the task runs in the parent: for short work such as recording, so that only one process imports MLflow."""
     parts: tuple[Task, ...] = ()
-    """Tasks that it does at once: its function returns what each of them would have returned, or a `Fault`. Others may need them,
-    and one that failed is tried again by itself."""
+    """Tasks that this task performs together; its function returns each part's result or `Fault`. Other tasks may depend on a
+    part, and a part that failed is retried alone."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,14 @@ class Fault:
 
 @dataclass(frozen=True)
 class Progress:
-    """A task says how far it is."""
+    """A task reported its progress."""
 
     slot: int
-    """Where it runs."""
+    """Slot of the task."""
     done: int
     """Units done."""
     total: int
-    """Units in all."""
+    """Total units."""
 
 
 @dataclass(frozen=True)
@@ -59,19 +59,19 @@ class Done:
     """A task has its result; the slot is free."""
 
     slot: int
-    """Where it ran."""
+    """Slot of the task."""
     result: Any
-    """What the function returned."""
+    """Return value of the function."""
     seconds: float
-    """How long it took."""
+    """Duration in seconds."""
 
 
 @dataclass(frozen=True)
 class Failed:
-    """A task raised; the slot is free."""
+    """A task raised an exception; the slot is free."""
 
     slot: int
-    """Where it ran."""
+    """Slot of the task."""
     message: str
     """``ErrorType: text``, one line; the log has the traceback."""
     kind: str
@@ -80,10 +80,10 @@ class Failed:
 
 @dataclass(frozen=True)
 class Died:
-    """The process that ran a task is gone, and the task with it; the slot is free."""
+    """The process that ran a task died; the slot is free."""
 
     slot: int
-    """Where it ran."""
+    """Slot of the task."""
     reason: str
     """``killed by SIGKILL``, ``exit code 7``, ``preempted``, ..."""
 
@@ -92,23 +92,23 @@ Event = Progress | Done | Failed | Died
 
 
 class Pool(Protocol):
-    """A launcher. Starts nothing before the first `submit`; is used by one thread, and not after `stop`."""
+    """A pool of slots, for use by a single thread. It starts nothing before the first `submit` and is unusable after `stop`."""
 
     @property
     def capacity(self) -> int:
-        """Tasks that can run at the same time."""
+        """Number of slots: tasks that can run at the same time."""
 
     def submit(self, task: Task, log: Path) -> int:
-        """Start a task, whose output goes to the end of ``log``; its slot, from 0 on.
+        """Start a task, append its output to ``log``, and return its slot (0, 1, ...).
 
-        Only while fewer than ``capacity`` tasks run.
+        Call it only while fewer than ``capacity`` tasks run.
         """
 
     def events(self, timeout: float | None) -> list[Event]:
-        """Wait until something happens, at most ``timeout`` seconds (None: as long as it takes); what has happened."""
+        """Wait for events, at most ``timeout`` seconds (None: no limit), and return them."""
 
     def halt(self) -> None:
-        """Ask what runs to stop soon: a stage that can saves a checkpoint and fails as ``stopped``."""
+        """Ask running tasks to stop soon; a stage that supports it saves a checkpoint and fails with kind ``stopped``."""
 
     def stop(self, grace: float) -> None:
-        """Leave nothing running: busy tasks get ``grace`` seconds to clean up after SIGTERM."""
+        """End all tasks: running ones get ``grace`` seconds to clean up after SIGTERM."""

@@ -1,6 +1,6 @@
-"""Tasks on a Ray cluster: every slot is an actor that keeps one warm worker process.
+"""Run tasks on a Ray cluster: each slot is an actor that keeps one worker process.
 
-The runs folder must be shared by all nodes. When the driver dies, Ray ends its actors, and their workers die with them.
+All nodes must share the runs folder. When the driver dies, Ray ends its actors, and their workers die with them.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from ablations.execution.launchers.remote import Host
 from rrpo import plugins
 
 POLL = 0.5
-"""Seconds an actor listens to its worker before it looks for other calls, such as to stop."""
+"""Seconds that an actor waits for its worker before it handles other calls, such as a stop."""
 OBJECT_STORE = 128 * 2**20
-"""Bytes of a local cluster's object store: results are small."""
+"""Size of a local cluster's object store in bytes; results are small."""
 REASON = 300
-"""Characters kept of Ray's account of a death."""
+"""Maximum length of Ray's error message, in characters."""
 
 
 class RayPool:
-    """A `Pool` of Ray actors. Connects at once; actors start with their first task."""
+    """A `Pool` of Ray actors. Connects when created; actors start with their first task."""
 
     def __init__(self, workers: int, *, address: str | None = None, cpus: float = 1, gpus: float = 0) -> None:
         self.capacity = workers
@@ -42,13 +42,13 @@ class RayPool:
         self._actors: dict[int, Any] = {}
         self._pending: dict[Any, int] = {}
         try:
-            self._check_room(cpus, gpus)
+            self._check_resources(cpus, gpus)
         except InputError:
             self.stop(0)
             raise
 
     def submit(self, task: Task, log: Path) -> int:
-        """Hand a task to an idle actor, or to a new one."""
+        """Send a task to an idle actor, or to a new one."""
         slot = min(set(range(self.capacity)) - set(self._pending.values()))
         if slot not in self._actors:
             self._actors[slot] = self._ray.remote(Host).options(**self._options).remote(sys.path, plugins.files())
@@ -56,7 +56,7 @@ class RayPool:
         return slot
 
     def events(self, timeout: float | None) -> list[Event]:
-        """What the actors tell; one that answers no more has died."""
+        """Return the actors' events; an actor that raises a `RayError` has died."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -64,17 +64,17 @@ class RayPool:
                 time.sleep(left or 0)
                 return []
             ready, _ = self._ray.wait(list(self._pending), timeout=left)
-            told = [event for call in ready for event in self._hear(call)]
-            if told or (deadline is not None and time.monotonic() >= deadline):
-                return told
+            events = [event for call in ready for event in self._receive(call)]
+            if events or (deadline is not None and time.monotonic() >= deadline):
+                return events
 
     def halt(self) -> None:
-        """Have the busy actors signal their workers."""
+        """Ask the busy actors to signal their workers."""
         for slot in set(self._pending.values()):
             self._actors[slot].halt.remote()
 
     def stop(self, grace: float) -> None:
-        """Every actor ends its worker, then goes itself; so does a cluster that was started here."""
+        """End the workers, then the actors, and shut down the cluster if this pool started it."""
         if grace > 0:
             leaving = [actor.stop.remote(grace) for actor in self._actors.values()]
             if leaving:
@@ -86,42 +86,43 @@ class RayPool:
         if self._own:
             self._ray.shutdown()
 
-    def _hear(self, call: Any) -> list[Event]:
+    def _receive(self, call: Any) -> list[Event]:
         slot = self._pending.pop(call)
         try:
-            told = self._ray.get(call)
+            answer = self._ray.get(call)
         except self._ray.exceptions.RayTaskError as error:
             return [Failed(slot, f"{type(error.cause).__name__}: {error.cause}", kind_of(error.cause))]
         except self._ray.exceptions.RayError as error:
             del self._actors[slot]
             return [Died(slot, _reason(error))]
-        events = [replace(event, slot=slot) for event in told] if isinstance(told, list) else []
-        if all(isinstance(event, Progress) for event in events):
+        # The answer is a list of events, or the slot that `Host.submit` returned. The host's slot is always 0.
+        events = [replace(event, slot=slot) for event in answer] if isinstance(answer, list) else []
+        if all(isinstance(event, Progress) for event in events):  # the task still runs: wait for its next events
             self._pending[self._actors[slot].events.remote(POLL)] = slot
         return events
 
-    def _check_room(self, cpus: float, gpus: float) -> None:
+    def _check_resources(self, cpus: float, gpus: float) -> None:
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
             raise InputError(
                 "no node of the Ray cluster can run a task",
                 got=f"{cpus:g} CPU(s) and {gpus:g} GPU(s) a task; a node has at most "
                 f"{_most(nodes, 'CPU')} and {_most(nodes, 'GPU')}",
-                fix="lower --cpus-per-task or --gpus-per-task, or add such a node",
+                fix="lower --cpus-per-task or --gpus-per-task, or add a larger node",
             )
 
 
 def _connect(address: str | None, cpus: float) -> tuple[Any, bool]:
-    """Ray, and whether its cluster was started here."""
+    """Return the module ``ray``, connected, and whether this call started the cluster."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if address is None and "RAY_AUTH_MODE" not in os.environ:  # Ray listens on every interface
+    if address is None and "RAY_AUTH_MODE" not in os.environ:  # Ray listens on all network interfaces: require a token
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
     import ray
 
     if ray.is_initialized():
         return ray, False
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    with _own_sigterm():
+    with _keep_sigterm_handler():
         if address is None:
             local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
             ray.init(address="local", num_cpus=int(cpus), **local, **quiet)
@@ -132,14 +133,14 @@ def _connect(address: str | None, cpus: float) -> tuple[Any, bool]:
             raise InputError(
                 "no Ray cluster answers at --address",
                 got=f"{address} ({' '.join(str(error).split())[:REASON]})",
-                fix="start one with `ray start --head`, or leave --address out",
+                fix="start one with `ray start --head`, or omit --address",
             ) from error
     return ray, True
 
 
 @contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Ray puts a handler of its own in the place of this program's."""
+def _keep_sigterm_handler() -> Iterator[None]:
+    """Restore this program's SIGTERM handler, which ``ray.init`` replaces."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -151,7 +152,7 @@ def _own_sigterm() -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """The part of Ray's account that tells something."""
+    """Return the informative part of Ray's error message."""
     text = " ".join(str(error).split()).split("The actor is dead because ")[-1]
     return f"lost by Ray: {text.split(' Some common causes')[0]}"[:REASON]
 

@@ -1,6 +1,6 @@
-"""A launcher's far end: one local worker process on whatever machine a Ray actor or a Slurm job runs.
+"""The remote side of a launcher: one local worker process on the machine of a Ray actor or a Slurm job.
 
-So a task meets the same environment, signals and log as here, and how its process died is told in the same words.
+A remote task therefore has the same environment, signals and log as a local one, and its death is reported in the same way.
 """
 
 from __future__ import annotations
@@ -20,45 +20,52 @@ from ablations.execution.launchers.local import LocalPool
 from ablations.execution.launchers.pool import Event, Progress, Task
 from rrpo import plugins
 
-LISTEN = 1.0
-"""Seconds between two looks for a request to stop."""
+POLL = 1.0
+"""Seconds between checks for a request to stop."""
 
 
 class Host(LocalPool):
     """A pool of one worker process."""
 
     def __init__(self, paths: Sequence[str], plugin_files: Sequence[str] = ()) -> None:
-        """``paths`` and ``plugin_files`` are those of the process that hands the tasks out.
+        """Create the pool with the ``sys.path`` and the plugin files of the process that submits tasks.
 
-        Raises PluginError where a plugin file is not shared with this machine.
+        Raises:
+            PluginError: A plugin file is not shared with this machine.
         """
         super().__init__(1)
         sys.path += [path for path in paths if path not in sys.path]
         plugins.use(plugin_files)
 
     def submit(self, task: Task, log: Path) -> int:
-        """As the pool's. Raises FileNotFoundError where the runs folder is not shared with this machine."""
+        """Submit a task. Raise FileNotFoundError if the runs folder is not shared with this machine."""
         if not log.parent.is_dir():
             raise FileNotFoundError(f"{os.uname().nodename} does not see {log.parent}: the runs folder must be shared")
-        with _no_main():
+        with _hide_main():
             return super().submit(task, log)
 
 
 def run_alone(
     pickled: bytes, log: Path, paths: Sequence[str], plugin_files: Sequence[str], note: Path, grace: float
 ) -> Event:
-    """The body of a batch job: one task to its end; how far it is goes into the file ``note``, a stop comes by `halt_file`.
+    """Run one task in a batch job and return its last event.
 
-    The task comes pickled, since its modules may be in ``paths``, or plugins.
+    Args:
+        pickled: The task. It is unpickled only after ``paths`` and plugins are set up, because its classes may come from them.
+        log: File to which the task's output is appended.
+        paths: Entries to add to ``sys.path``.
+        plugin_files: Plugins to load.
+        note: File for the task's progress; `halt_file` of it requests a stop.
+        grace: Seconds that the task gets to clean up when the job is ended.
     """
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, _exit)
     host = Host(paths, plugin_files)
     try:
         host.submit(pickle.loads(pickled), log)
         while True:
             if halt_file(note).exists():
                 host.halt()
-            for event in host.events(LISTEN):
+            for event in host.events(POLL):
                 if not isinstance(event, Progress):
                     return event
                 partial = note.with_suffix(".partial")
@@ -69,13 +76,13 @@ def run_alone(
 
 
 def halt_file(note: Path) -> Path:
-    """Asks the job that writes ``note`` to stop soon."""
+    """Return the file whose existence asks the job that writes ``note`` to stop."""
     return note.with_suffix(".halt")
 
 
 @contextlib.contextmanager
-def _no_main() -> Iterator[None]:
-    """A spawned process imports the program of the one that starts it; here that is Ray's or submitit's own."""
+def _hide_main() -> Iterator[None]:
+    """Hide ``__main__`` while spawning: a spawned process would import it, and here it is Ray's or submitit's program."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
@@ -84,5 +91,5 @@ def _no_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _leave(signum: int, frame: object) -> NoReturn:
+def _exit(signum: int, frame: object) -> NoReturn:
     raise SystemExit(128 + signum)

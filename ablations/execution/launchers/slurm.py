@@ -1,7 +1,7 @@
-"""Tasks as Slurm jobs by submitit, one job a task; where there is no sbatch, submitit's local executor stands in.
+"""Run each task as a Slurm job through submitit; without sbatch, submitit's local executor is used instead.
 
-The runs folder must be shared by all nodes. Jobs outlive this process: what they build is found by the next start. A job that
-is preempted is requeued by submitit and goes on from its checkpoint.
+All nodes must share the runs folder. Jobs outlive this process, and the next run of the command finds the stages that they built.
+submitit requeues a preempted job, which resumes from its checkpoint.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from ablations.execution.launchers.remote import halt_file, run_alone
 from rrpo import plugins
 
 POLL = 0.2
-"""Seconds between two looks at the jobs; submitit itself asks Slurm more seldom."""
+"""Seconds between checks of the jobs; submitit queries Slurm less often."""
 MINUTES = 24 * 60
-"""Time limit of a job, where ``--slurm time=...`` sets none."""
+"""Default time limit of a job in minutes; ``--slurm time=...`` overrides it."""
 CLEAN_UP = 20.0
-"""Seconds a job that Slurm ends gives its task to clean up; Slurm's own patience (KillWait) is 30."""
+"""Seconds that a task gets to clean up when Slurm ends its job; less than Slurm's KillWait of 30 s."""
 
 
 @dataclass
 class _Job:
     job: Any
     note: Path
-    told: Progress | None = None
+    reported: Progress | None = None
 
 
 class SlurmPool:
@@ -66,7 +66,7 @@ class SlurmPool:
             executor.update_parameters(**self._parameters)
         except (NameError, TypeError, ValueError) as error:
             raise InputError(
-                "submitit does not take these --slurm options", got=error, fix="name options of sbatch"
+                "submitit does not accept these --slurm options", got=error, fix="use the names of sbatch options"
             ) from error
         return executor
 
@@ -75,7 +75,7 @@ class SlurmPool:
         return self._make_executor(self.folder)
 
     def submit(self, task: Task, log: Path) -> int:
-        """Queue a job."""
+        """Queue a task as a job."""
         slot = min(set(range(self.capacity)) - self._jobs.keys())
         note = self.folder / f"{task.key}.progress"
         note.unlink(missing_ok=True)
@@ -87,56 +87,60 @@ class SlurmPool:
         return slot
 
     def events(self, timeout: float | None) -> list[Event]:
-        """What the jobs' files and Slurm tell."""
+        """Return events from the jobs' progress files and from Slurm."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            told = [event for slot in list(self._jobs) for event in self._hear(slot)]
-            if told or (deadline is not None and time.monotonic() >= deadline):
-                return told
+            events = [event for slot in list(self._jobs) for event in self._check_job(slot)]
+            if events or (deadline is not None and time.monotonic() >= deadline):
+                return events
             time.sleep(POLL)
 
     def halt(self) -> None:
-        """Leave word in the shared folder."""
+        """Create the halt files of all jobs in the shared folder."""
         for member in self._jobs.values():
             halt_file(member.note).touch()
 
     def stop(self, grace: float) -> None:
-        """Cancel all jobs. Slurm sees to their end by itself; those of the stand-in get ``grace`` seconds."""
+        """Cancel all jobs. Slurm ends them itself; jobs of submitit's local executor get ``grace`` seconds."""
         if self.cluster == "slurm":
             for member in self._jobs.values():
                 member.job.cancel(check=False)
         else:
-            _end([int(member.job.job_id) for member in self._jobs.values() if not member.job.done()], grace)
+            _terminate([int(member.job.job_id) for member in self._jobs.values() if not member.job.done()], grace)
         self._jobs.clear()
 
-    def _hear(self, slot: int) -> list[Event]:
+    def _check_job(self, slot: int) -> list[Event]:
         member = self._jobs[slot]
         if member.job.done():
             del self._jobs[slot]
             return [self._outcome(slot, member)]
         with suppress(OSError, ValueError):
             now = Progress(slot, *json.loads(member.note.read_text()))
-            if now != member.told:
-                member.told = now
+            if now != member.reported:
+                member.reported = now
                 return [now]
         return []
 
     def _outcome(self, slot: int, member: _Job) -> Event:
-        """Of a job that has ended; its files go with it unless they may tell why it died."""
+        """Return the event of a finished job and remove its files, unless they may explain why it died."""
         job = member.job
         if self.cluster == "local" and not job.paths.result_pickle.exists():
             return Died(slot, f"its job {job.job_id} ended without a result (see {job.paths.stderr})")
         try:
             event: Event = replace(job.result(), slot=slot)
-        except Exception as error:  # submitit's, who gives an error before the task began the form of a text
-            return _lost(slot, error, f"{job.state} (job {job.job_id}, see {job.paths.stderr})")
+        except Exception as error:  # submitit raises its own errors for a job without a result
+            return _event_without_result(slot, error, f"{job.state} (job {job.job_id}, see {job.paths.stderr})")
         for path in (*self.folder.glob(f"{job.job_id}_*"), member.note, halt_file(member.note)):
             path.unlink(missing_ok=True)
         return event
 
 
-def _lost(slot: int, error: Exception, state: str) -> Event:
-    """Of a job without a result: an error before its task began (or submitit's word that time is up), or a death."""
+def _event_without_result(slot: int, error: Exception, state: str) -> Event:
+    """Return the event of a job without a result: an error before its task began, a timeout, or a death.
+
+    submitit reports an error before the task as a `FailedJobError` whose text contains the traceback, and a timeout as one whose
+    text contains "timed-out".
+    """
     from submitit.core.utils import FailedJobError
 
     text = str(error)
@@ -146,8 +150,8 @@ def _lost(slot: int, error: Exception, state: str) -> Event:
     return Died(slot, f"timed out, {state}" if "timed-out" in text else state)
 
 
-def _end(controllers: Sequence[int], grace: float) -> None:
-    """End the stand-in's processes. A controller passes SIGTERM on to its job."""
+def _terminate(controllers: Sequence[int], grace: float) -> None:
+    """End the processes of submitit's local executor; its controllers forward SIGTERM to their jobs."""
     family: list[psutil.Process] = []
     for pid in controllers:
         with suppress(psutil.NoSuchProcess):
@@ -163,7 +167,7 @@ def _end(controllers: Sequence[int], grace: float) -> None:
 
 @contextmanager
 def _no_interrupt() -> Iterator[None]:
-    """What is started meanwhile never sees Ctrl-C, which is this process's to handle and waits until it is over."""
+    """Block SIGINT, so that processes started meanwhile never receive Ctrl-C; this process handles it afterwards."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

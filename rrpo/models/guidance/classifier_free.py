@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rrpo.models.guidance.base import Guidance, Positions
 from rrpo.models.tags import NO_EMOTION, NO_SPEAKER
+from rrpo.plugins import searched
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +24,7 @@ class ClassifierFree(Guidance):
     """
 
     null_tags: ClassVar[bool] = True
-    gamma: float = 1.5
+    gamma: float = searched(1.5, 0.0, 8.0)
     """Strength, range [0, inf): at 0 the policy as it is. ZET-Speech uses 1.25 to 1.5 on diffusion scores."""
 
     def __post_init__(self) -> None:

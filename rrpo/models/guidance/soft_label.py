@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rrpo.models.guidance.base import Guidance, Positions
 from rrpo.models.tags import NO_EMOTION
+from rrpo.plugins import searched
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +27,7 @@ class SoftLabel(Guidance):
 
     null_tags: ClassVar[bool] = True
     classified: ClassVar[bool] = True
-    gamma: float = 1.0
+    gamma: float = searched(1.0, 0.0, 8.0)
     """Strength of the classifier, range [0, inf): at 0 the policy under the null tag."""
     alpha: float = 1.0
     """Intensity of the emotion, range [0, 1]: 1 is the hard label (EmoDiff's, too), 0 neutral speech."""

@@ -1,4 +1,4 @@
-"""Stages built for a command that is no grid's: what is told, what failed, which GPU each gets."""
+"""Building stages for commands other than `ablations.run`: progress, failures, and the GPU of each task."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rrpo.pipeline.stages import Stage
 
 
 def built(roots: list[Stage], root: Path, workers: int = 1, *, terminal: bool = False) -> tuple[dict[str, str], str]:
-    """Of the roots that failed the reason, and what was printed."""
+    """Return the reasons of failed roots, and the printed text."""
     console = Console(file=StringIO(), width=200, force_terminal=terminal)
     failures = build(roots, RunsFolder(root), Estimator(root), workers, console)
     return failures, console.file.getvalue()  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Provenance: what of the source tree, the machine and the command goes into a record, and when a grid mixes versions."""
+"""Provenance of a record (source tree, machine, command), and detection of grids that mix code versions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OURS = "ablations/execution/environment.py"
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository that stands for ours, with one commit."""
+    """A repository with one commit, in place of the project's own."""
     (tmp_path / OURS).parent.mkdir(parents=True)
     (tmp_path / OURS).write_text("old\n")
     monkeypatch.setattr(environment, "SOURCE", tmp_path)
@@ -111,7 +111,7 @@ def made(seed: int, **tags: str) -> Record:
 
 def test_versions_of_the_code_within_a_grid_are_told():
     same = [made(1, git_sha="a" * 40, dirty="false", code="s1"), made(2, git_sha="b" * 40, dirty="false", code="s1")]
-    assert code_versions(same) == {"commit aaaaaaaa": ["rrpo/1", "rrpo/2"]}, "another commit, the same source"
+    assert code_versions(same) == {"commit aaaaaaaa": ["rrpo/1", "rrpo/2"]}, "a different commit with the same source"
     assert code_warning(same) == ""
     other = made(3, git_sha="b" * 40, dirty="true", diff_hash="d" * 16, code="s2")
     assert code_versions([*same, other]) == {
@@ -125,6 +125,8 @@ def test_versions_of_the_code_within_a_grid_are_told():
         made(2, git_sha="a" * 40, dirty="false", code="s2,s3"),
     ]
     found = list(code_versions(twins))
-    assert found == ["commit aaaaaaaa", "commit aaaaaaaa, source s2 and s3"], "recorded by one commit, built by two"
+    assert found == ["commit aaaaaaaa", "commit aaaaaaaa, source s2 and s3"], (
+        "recorded by one commit, built by two versions of the source"
+    )
     old = [made(1, git_sha="a" * 40, dirty="false"), made(2, git_sha="b" * 40, dirty="false")]
-    assert len(code_versions(old)) == 2, "records without the source's hash go by commit"
+    assert len(code_versions(old)) == 2, "records without a source hash are grouped by commit"

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tasks import marked
 
 from ablations.execution import estimate
 from ablations.execution.estimate import Estimator, wall
 from ablations.execution.jobs import longest_first
 from ablations.grids import GRIDS
-from rrpo.identity import canonical
 from rrpo.pipeline import world
-from rrpo.pipeline.stages import MARKER, Stage, walk
+from rrpo.pipeline.stages import walk
 from rrpo.profiles import EMBEDDED
 
 CODEC = world.codec(EMBEDDED)
@@ -22,24 +21,11 @@ SPEECH = CODEC.inputs["speech"]
 BASE = world.base(EMBEDDED)
 
 
-def built(store: Path, stage: Stage, seconds: float, device: str = "cpu") -> None:
-    folder = store / "stages" / f"{stage.name}-{len(list(store.glob('stages/*')))}"
-    folder.mkdir(parents=True)
-    marker = {
-        "name": stage.name,
-        "config": canonical(stage.config),
-        "device": device,
-        "seconds": seconds,
-        "bytes": 2**20,
-    }
-    (folder / MARKER).write_text(json.dumps(marker))
-
-
 @pytest.fixture
 def reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another machine took 100 s for the codec and 30 s for its speech; the base policy it never built."""
     for stage, seconds in ((CODEC, 90.0), (CODEC, 100.0), (CODEC, 300.0), (SPEECH, 30.0)):
-        built(tmp_path / "elsewhere", stage, seconds)
+        marked(tmp_path / "elsewhere", stage, seconds)
     monkeypatch.setattr(estimate, "REFERENCE", tmp_path / "reference.csv")
     estimate.write_reference([tmp_path / "elsewhere"])
 
@@ -50,7 +36,7 @@ def test_what_was_never_built_here_takes_another_machines_time_at_this_machines_
     assert fresh.seconds(CODEC) == 100.0
     assert fresh.space([CODEC, SPEECH]) == "about 2 MiB"
     assert wall([CODEC, SPEECH], fresh, 1) == "about 2 min (2 of 2 stages by another machine's times)"
-    built(tmp_path / "runs", SPEECH, 60.0)
+    marked(tmp_path / "runs", SPEECH, 60.0)
     slower = Estimator(tmp_path / "runs")
     assert slower.seconds(SPEECH) == 60.0
     assert slower.seconds(CODEC) == 200.0, "twice as slow as the other"

@@ -1,4 +1,4 @@
-"""Every launcher keeps one contract, on real processes; Ray is really started, submitit's local executor stands in for Slurm."""
+"""The contract of all launchers, on real processes: a real Ray cluster, and submitit's local executor instead of Slurm."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from rrpo import plugins
 
 HERE = Path(__file__).parents[1]
 PATIENCE = 90.0
-"""Seconds until a test gives up."""
+"""Timeout of a test in seconds."""
 Start = Callable[..., Pool]
 
 
 def installed(name: str) -> Any:
-    """A launcher's parameter, skipped by name where its package is missing."""
+    """A test parameter for a launcher, skipped if its package is missing."""
     package = launchers.PACKAGES[name]
     missing = bool(package) and launchers.importlib.util.find_spec(package) is None
     return pytest.param(name, marks=pytest.mark.skipif(missing, reason=f"{package} is not installed"))
@@ -38,7 +38,7 @@ def installed(name: str) -> Any:
 
 @pytest.fixture(scope="module")
 def _cluster() -> Iterator[None]:
-    """One Ray cluster of two CPUs for all tests."""
+    """A Ray cluster with two CPUs, shared by all tests."""
     from ablations.execution.launchers.ray import _connect
 
     ray, _ = _connect(None, 2)
@@ -80,7 +80,7 @@ def wait_for(path: Path) -> str:
 
 
 def gone(pid: int) -> bool:
-    """Whether a process is no more, at once or in a moment."""
+    """Return whether a process has ended, waiting briefly if necessary."""
     deadline = time.monotonic() + 20
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie":
         if time.monotonic() > deadline:
@@ -90,7 +90,7 @@ def gone(pid: int) -> bool:
 
 
 class TestContract:
-    """Of every launcher."""
+    """Contract tests of every launcher."""
 
     def test_a_task_tells_how_far_it_is_and_what_came_of_it(self, pool: Pool, tmp_path: Path):
         slot = pool.submit(task("told_when_to_end", str(tmp_path)), tmp_path / "log")
@@ -138,7 +138,7 @@ class TestContract:
         assert isinstance(end_of(pool, pool.submit(task("environment"), tmp_path / "log")), Done)
 
     def test_whatever_process_is_killed_the_task_has_died(self, pool: Pool, tmp_path: Path):
-        """A worker's parent: this process for local ones, else a Ray actor or a job, with which the worker goes."""
+        """Also the worker's parent: this process for local workers, else a Ray actor or a job, with which the worker dies."""
         slot = pool.submit(task("told_when_to_end", str(tmp_path)), tmp_path / "log")
         pid = int(wait_for(tmp_path / "pid"))
         above = psutil.Process(pid).ppid()
@@ -206,7 +206,7 @@ def test_a_cluster_without_room_is_refused(name: str):
 
 
 def results(runs: Path) -> dict[str, bytes]:
-    """Every file of every stage, but for what names times and places."""
+    """Return the content of every file of every stage, without times and paths."""
     stages = runs / "stages"
     found = {p.relative_to(stages).as_posix(): p for p in stages.rglob("*") if p.is_file()}
     return {name: p.read_bytes() for name, p in found.items() if p.name not in ("stage.json", "built.txt")}

@@ -1,4 +1,4 @@
-"""Tasks a GPU by measured memory: the arithmetic, on records that say they were made on a GPU. None is here."""
+"""Tasks per GPU by measured memory: the arithmetic, on markers that claim a GPU. No GPU is needed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def stage(role: str) -> Stage:
 
 
 def measured(store: Path, peaks: dict[str, int], device: str = "cuda") -> Estimator:
-    """An estimator of a store in which stages of these names held so many MiB."""
+    """Return an estimator of a store in which stages of these names used the given MiB."""
     for number, (name, peak) in enumerate(peaks.items()):
         folder = store / "stages" / f"{name}-{number}"
         folder.mkdir(parents=True)
@@ -36,11 +36,11 @@ def measured(store: Path, peaks: dict[str, int], device: str = "cuda") -> Estima
 @pytest.mark.parametrize(
     ("peaks", "gpu_mib", "tasks"),
     [
-        ({"codec": 400, "sft": 1400}, 80_000, 36),  # .9 x 80000 / (600 + 1400), the largest counts
+        ({"codec": 400, "sft": 1400}, 80_000, 36),  # .9 x 80000 / (600 + 1400): the largest stage counts
         ({"codec": 400, "sft": 1400}, 24_000, 10),  # 10.8
-        ({"codec": 400, "sft": 60_000}, 40_000, 1),  # too small for one: one all the same, and it will say so itself
-        ({"codec": 400}, 80_000, packing.UNMEASURED),  # the larger kind is not known: not more than the default
-        ({"codec": 30_000}, 80_000, 2),  # nor more than what is known allows
+        ({"codec": 400, "sft": 60_000}, 40_000, 1),  # too small for any task: still one, which fails with its own error
+        ({"codec": 400}, 80_000, packing.UNMEASURED),  # the larger stage is not measured: at most the default
+        ({"codec": 30_000}, 80_000, 2),  # and at most what the measured stage allows
         ({}, 80_000, packing.UNMEASURED),
         ({"codec": 400, "sft": 1400}, None, packing.UNMEASURED),
     ],
@@ -65,7 +65,7 @@ def test_workers_and_ray_shares_come_from_the_same_number(tmp_path: Path, monkey
     monkeypatch.setattr("ablations.execution.request.os.sched_getaffinity", lambda pid: set(range(64)))
     monkeypatch.setattr(packing, "tasks_a_gpu", lambda stages, estimator, gpu_mib: gpu_mib // 6000)
     here = request(grid="smoke", runs_dir=tmp_path / "runs")
-    assert (here.device, here.workers) == ("cuda", 8), "four on each of two, by the smaller one"
+    assert (here.device, here.workers) == ("cuda", 8), "four on each of two GPUs, by the memory of the smaller one"
     assert request(grid="smoke", workers=3, runs_dir=tmp_path / "runs").workers == 3
     assert checked("local", None, 1, None, (), "cuda", 4).gpus == 0.25
     assert checked("local", None, 1, None, (), "cpu", 4).gpus == 0

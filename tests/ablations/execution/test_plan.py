@@ -1,4 +1,4 @@
-"""What a plan says of power: for the seeds planned in all, at the level of the whole grid's family."""
+"""The power analysis in a plan: for the total number of planned seeds, at the level of the whole grid's family."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def request(runs: Path, seeds: range, arms: list[str], declared: tuple[str, ...]
 
 
 def invoked(asked: Request) -> None:
-    """As a run of it would leave in the store."""
+    """Record the request's invocation, as running it would."""
     recorder.create(asked.folder, asked.grid)
     below = Tracker(asked.folder, asked.grid, {}, {}).start_invocation(asked.cells, {})
     below.end_invocation("FINISHED")

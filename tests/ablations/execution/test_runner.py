@@ -1,4 +1,4 @@
-"""Whole runs of quick cells: real workers, real MLflow, read back."""
+"""Complete runs of quick cells with real workers and a real MLflow store, read back."""
 
 from __future__ import annotations
 
@@ -42,11 +42,13 @@ def test_a_grid_runs_is_recorded_and_is_not_run_again(runs: Path, run: Run):
     assert (outcome.status, outcome.done) == (0, 6)
     assert "cell 6 of 6 done" in text
     assert text.count("is complete (estimates only)") == 1, (
-        "after whichever seed was through first; the last table is the result's"
+        "after the seed that completed first; the last table is the result"
     )
 
     built = fakes.built(runs)
-    assert len(built) == len(set(built)) == 1 + 2 + 3 * 6, "every distinct stage once: codec, SFT a seed, three a cell"
+    assert len(built) == len(set(built)) == 1 + 2 + 3 * 6, (
+        "every distinct stage once: the codec, one SFT per seed, three stages per cell"
+    )
     codec = next((runs / "stages").glob("codec-*/threads.txt")).read_text()
     assert codec.startswith("1 ")
 
@@ -57,7 +59,7 @@ def test_a_grid_runs_is_recorded_and_is_not_run_again(runs: Path, run: Run):
     assert parent.info.status == "FINISHED"
     alone = store.client.search_runs([store.experiment_id("tiny")])
     assert sorted(r.info.run_name for r in alone) == sorted(cell.name for cell in cells), (
-        "MLflow's table shows cells alone"
+        "MLflow's table shows only cells"
     )
     outcomes = {(r.data.params["arm"], int(r.data.params["seed"])): r.data.metrics["clean_success"] for r in alone}
     assert outcomes == primary().values(store.records("tiny"))
@@ -67,7 +69,7 @@ def test_a_grid_runs_is_recorded_and_is_not_run_again(runs: Path, run: Run):
     again, text = run(cells)
     assert fakes.built(runs) == built
     assert again.table == outcome.table
-    assert len(store.runs("tiny", "parent")) == before, "nothing to do writes nothing"
+    assert len(store.runs("tiny", "parent")) == before, "nothing is written if nothing is missing"
 
 
 def test_what_a_cell_leaves_in_mlflow(runs: Path, run: Run):
@@ -94,7 +96,7 @@ def test_what_a_cell_leaves_in_mlflow(runs: Path, run: Run):
     assert json.loads((folder / "environment.json").read_text())["numpy"]
     (record,) = store.records("tiny")
     assert record.config["arm.regularizers.epsilon"] == "0.1"
-    assert "rm_accuracy_valid" in record.scalars, "what is no metric is among the artifacts"
+    assert "rm_accuracy_valid" in record.scalars, "scalars that are not metrics are among the artifacts"
     assert {"test_accuracy", "proxy_accuracy", "sqrt_kl"} <= set(record.points.columns)
     assert all("/" not in name for name in record.scalars)
 
@@ -110,7 +112,7 @@ def test_more_seeds_join_the_same_grid(runs: Path, run: Run):
 
 
 def test_a_seed_is_complete_when_all_its_cells_are_recorded(runs: Path):
-    """Only then does it stand in a table."""
+    """A seed is in a table only once all its cells are recorded."""
     cells = fakes.cells(ARMS, [1, 2, 3])
     lost = cells[2]
     recorder.create(check(runs), "tiny")
@@ -165,7 +167,7 @@ def test_a_failed_cell_stops_no_other_and_can_be_run_again(runs: Path, run: Run,
     trouble.unlink()
     if kind == "raise":
         outcome, text = run(cells)
-        assert (outcome.status, outcome.done) == (1, 2), "a bug is not run again by itself"
+        assert (outcome.status, outcome.done) == (1, 2), "a cell with a bug is not run again automatically"
         assert "--retry failed" in outcome.failures["rrpo/1"]
     outcome, _ = run(cells, retry_failed=kind == "raise")
     assert (outcome.status, outcome.done) == (0, 3)
@@ -237,7 +239,7 @@ def test_ctrl_c_reports_what_is_done_and_the_same_command_goes_on(runs: Path, tm
         text, _ = process.communicate(timeout=30)
     assert process.returncode == 130, text
     assert "Stopped. 1 of 2 cells are done" in text
-    assert not list((runs / "stages").glob(".optimize*.[0-9]*")), "no half-built stage is left"
+    assert not list((runs / "stages").glob(".optimize*.[0-9]*")), "no partially built stage is left"
     trouble.unlink()
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""The runs folder: which paths it takes, what a killed writer leaves, and whose artifacts are where."""
+"""The runs folder: valid paths, recovery after a killed writer, and the location of artifacts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_path_that_no_address_can_hold_is_refused(tmp_path: Path, name: str):
 
 
 def test_a_full_disk_takes_no_new_folder(tmp_path: Path):
-    """MLflow would leave half a store there, and its traceback."""
+    """Otherwise MLflow would leave a partial store and print a traceback."""
     mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(tmp_path)]
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("no right to mount a tmpfs here")
@@ -40,7 +40,7 @@ def test_a_full_disk_takes_no_new_folder(tmp_path: Path):
 
 
 def test_a_store_whose_writer_was_killed_in_the_midst_opens(runs: Path, tmp_path: Path):
-    """Its journal is still there, and sqlite takes the half-written pages back at the next opening."""
+    """Its journal still exists, and SQLite rolls back the partial transaction at the next opening."""
     shutil.copytree(runs, tmp_path / "killed")
     with closing(sqlite3.connect(runs / "mlflow.db", isolation_level=None)) as writer:
         writer.execute("PRAGMA cache_size = 1")

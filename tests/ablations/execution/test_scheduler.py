@@ -22,7 +22,7 @@ from ablations.execution.scheduler import Failure, Scheduler, Task
 
 @dataclass
 class Events:
-    """Remembers what the scheduler told."""
+    """Records the scheduler's events."""
 
     results: dict[str, Any] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
@@ -77,7 +77,7 @@ def test_needs_come_first_then_priority(tmp_path: Path):
     ]
     events = go(graph, tmp_path)
     assert Path(file).read_text().split() == ["base", "first", "late"]
-    assert len(set(events.results.values())) == 1, "one warm worker ran them all"
+    assert len(set(events.results.values())) == 1, "one worker ran all of them"
     assert ("base", 1, 2) in events.progress
     assert (tmp_path / "logs" / "base.log").read_text() == "noted base\n"
 
@@ -117,7 +117,7 @@ def test_a_worker_that_dies_fails_its_task_and_is_replaced(tmp_path: Path, funct
     assert events.results.keys() == {"good"}
     assert why in events.failures["bad"].message
     log = events.failures["bad"].log.read_text()
-    assert log.count(why) == 4, "the log keeps all of the first try and three more"
+    assert log.count(why) == 4, "the log contains the output of the first attempt and three retries"
     assert events.retries == 3 * [("bad", "killed")]
 
 
@@ -163,7 +163,7 @@ def test_out_of_memory_is_tried_once_more_with_the_smaller_arguments(tmp_path: P
     hopeless = replace(task("b", "fill", 8), after_oom=(4,))
     events = go([hopeless, task("c", "fill", 8)], tmp_path)
     assert {key: f.kind for key, f in events.failures.items()} == {"b": "oom", "c": "oom"}
-    assert events.retries == [("b", "oom")], "without smaller arguments there is no second try"
+    assert events.retries == [("b", "oom")], "without smaller arguments there is no retry"
 
 
 def test_divergence_and_bugs_are_not_retried(tmp_path: Path):
@@ -184,7 +184,7 @@ def test_what_another_process_works_on_is_asked_again_and_blocks_nothing(tmp_pat
 
 
 def test_a_log_that_another_runner_writes_to_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Two runners, one folder: the second asks for the first one's task several times, then runs it itself."""
+    """Two runners share a folder: the second retries the first one's task several times, then runs it itself."""
     monkeypatch.setitem(KINDS, "claimed", replace(KINDS["claimed"], pause=0.05))
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "work.log").write_text("a former try\n")
@@ -208,7 +208,7 @@ def test_a_log_that_another_runner_writes_to_is_left_alone(tmp_path: Path, monke
     log = first.failures["work"].log.read_text()
     assert log.startswith("a former try\nat work\n")
     assert log.count("at work\n") == log.count("planted failure\n") == log.count(", process ") == 2, (
-        "of each runner one"
+        "one from each runner"
     )
     assert "ClaimedError" not in log
 
@@ -264,8 +264,8 @@ def test_two_signals_end_it_at_once(tmp_path: Path):
     begin = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         go([task("deaf", "sleep_after_report", str(tmp_path))], tmp_path, events=Signals())
-    assert time.monotonic() - begin < 40, "not the task's sixty seconds"
-    assert (tmp_path / "cleaned").exists(), "SIGTERM unwinds what ignores the request"
+    assert time.monotonic() - begin < 40, "it did not wait for the task's sixty seconds"
+    assert (tmp_path / "cleaned").exists(), "SIGTERM unwinds a task that ignores the request to stop"
 
 
 def test_a_full_disk_pauses_the_run_until_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -286,7 +286,7 @@ def test_a_full_disk_pauses_the_run_until_there_is_room(tmp_path: Path, monkeypa
 
     events = go([task("a", "write", str(tmp_path / "room"))], tmp_path, events=Clearing())
     assert events.results == {"a": "written"}
-    assert events.retries == [("a", "disk")], "it was not tried again before there was room"
+    assert events.retries == [("a", "disk")], "it was not retried before there was free space"
     assert [text.split(":")[0] for text in events.words] == ["PAUSED", "there is room again"]
 
 
@@ -296,7 +296,7 @@ def test_a_cycle_is_an_error_not_a_hang(tmp_path: Path):
 
 
 def parts(folder: Path, *outcomes: str) -> list[Task]:
-    """A task of parts named by what they come to, and a task that needs each."""
+    """Return a task whose parts are named by their results, and one dependent task per part."""
     own = tuple(task(f"part {kind}", "note", str(folder / "alone"), kind) for kind in outcomes)
     whole = replace(task("whole", "several", str(folder), list(outcomes)), parts=own)
     return [
@@ -306,7 +306,7 @@ def parts(folder: Path, *outcomes: str) -> list[Task]:
 
 
 def test_parts_of_a_task_end_each_in_its_own_way(tmp_path: Path):
-    """One is done, one lost with all that needs it, one tried again by itself."""
+    """One part is done, one fails with its dependents, one is retried alone."""
     events = go(parts(tmp_path, "ok", "diverged", "killed"), tmp_path)
     assert events.results.keys() == {"whole", "part ok", "part killed", "after ok", "after killed"}
     assert events.failures.keys() == {"part diverged", "after diverged"}

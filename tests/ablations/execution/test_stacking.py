@@ -1,4 +1,4 @@
-"""Which policy optimisations go together, how many, and that a seed has one executor."""
+"""Which policy optimizations are stacked and how many, and that each seed uses one executor."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import pytest
 from ablations.errors import InputError
 from ablations.execution import packing, stacking
 from ablations.execution.estimate import Estimator
-from ablations.execution.jobs import longest_first, missing_below, stage_key, stage_tasks
+from ablations.execution.jobs import longest_first, missing_below, stage_key, stage_tasks, tasks
+from ablations.execution.request import request
 from ablations.execution.stacking import refuse_mixed, stack_tasks
 from ablations.grids import arms, product
 from rrpo.config import ArmConfig
 from rrpo.identity import canonical
 from rrpo.optimizers import stacked
 from rrpo.pipeline.cell import Cell
+from rrpo.pipeline.executor import Executor
 from rrpo.pipeline.stages import MARKER, Stage, place, walk
 from rrpo.profiles import SMOKE
 
@@ -27,7 +29,7 @@ def cells(labels: str = "diffro rrpo", seeds: tuple[int, ...] = (1000, 1001)) ->
 
 
 def optimisations(found: list[Cell]) -> list[Stage]:
-    """SFT's among them, which the test judges hear too."""
+    """SFT is included, because the test judges also evaluate its samples."""
     return [stage for stage in walk(*(s for cell in found for s in cell.stages.values())) if stage.name == "optimize"]
 
 
@@ -38,13 +40,12 @@ def finished(store: Path, stage: Stage, **record: object) -> None:
     (folder / MARKER).write_text(json.dumps(about | record))
 
 
-def test_the_roles_in_common_are_the_executors() -> None:
+def test_the_roles_in_common_are_the_builders() -> None:
     assert stacking.COMMON == stacked.COMMON
-    assert stacked.EXECUTOR == "executor"
 
 
 def test_optimisations_go_together_and_nothing_else_does(tmp_path: Path) -> None:
-    """Six of two seeds, four at most: three each, and whatever reads one still needs it alone."""
+    """Six on two seeds, at most four per stack: two stacks of three; a dependent task still needs only its own part."""
     found = cells()
     stages = missing_below([stage for cell in found for stage in cell.stages.values()], tmp_path)
     single = stage_tasks(stages, tmp_path, "cpu", longest_first(stages, Estimator(tmp_path)))
@@ -59,21 +60,24 @@ def test_optimisations_go_together_and_nothing_else_does(tmp_path: Path) -> None
         assert task.needs == frozenset().union(*(part.needs for part in task.parts))
         assert [stage_key(stage) for stage in task.arguments[0]] == [part.key for part in task.parts]
         assert task.priority == min(part.priority for part in task.parts)
-    assert stack_tasks(single, by_key, 1) == single
+    assert stack_tasks(single, by_key, 0) == single
 
 
 def test_auto_is_by_measured_memory(tmp_path: Path) -> None:
     found = cells("diffro", (1000,))
     sft, diffro = sorted(optimisations(found), key=lambda stage: stage.config.steps)
-    assert stacking.size("auto", "cpu", found, tmp_path, 80_000, 1) == 1
+    assert stacking.size("auto", "cpu", found, tmp_path, 80_000, 1) == 0
     assert stacking.size("auto", "cuda", found, tmp_path, 80_000, 1) == packing.UNMEASURED
     finished(tmp_path, diffro, peak_device_mib=1000)
-    assert stacking.size("auto", "cuda", found, tmp_path, 80_000, 1) == packing.UNMEASURED, "SFT's was not measured"
+    assert stacking.size("auto", "cuda", found, tmp_path, 80_000, 1) == packing.UNMEASURED, (
+        "the memory of SFT was not measured"
+    )
     finished(tmp_path, sft, peak_device_mib=500)
     assert stacking.size("auto", "cuda", found, tmp_path, 80_000, 1) == 71  # (.9 x 80000 - 600) / 1000
     assert stacking.size("auto", "cuda", found, tmp_path, 80_000, 2) == 35  # (36000 - 600) / 1000
-    assert stacking.size("auto", "cuda", found, tmp_path, 1000, 2) == 1
+    assert stacking.size("auto", "cuda", found, tmp_path, 1000, 2) == 0
     assert stacking.size("7", "cpu", found, tmp_path, None, 1) == 7
+    assert stacking.size("1", "cpu", found, tmp_path, None, 1) == 0
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "many", ""])
@@ -86,14 +90,48 @@ def test_a_seed_has_one_executor(tmp_path: Path) -> None:
     found = cells()
     own = {cell.name: cell.stages["optimized"] for cell in found}
     missing = [stage for name, stage in own.items() if name != "diffro/1000"]
-    refuse_mixed(found, [*missing, own["diffro/1000"]], tmp_path, 4)  # nothing is there yet
+    single, stacked_, lower = Executor(), Executor(4), Executor(precision="bf16")
+    refuse_mixed(found, [*missing, own["diffro/1000"]], tmp_path, stacked_)  # nothing is there yet
     finished(tmp_path, own["diffro/1000"])
-    refuse_mixed(found, missing, tmp_path, 1)
-    with pytest.raises(InputError, match="seed 1000 was begun by another executor") as refused:
-        refuse_mixed(found, missing, tmp_path, 4)
-    assert "--stack 1" in str(refused.value)
-    refuse_mixed(found, [own["diffro/1001"], own["rrpo/1001"]], tmp_path, 4)  # another seed may
-    finished(tmp_path, own["diffro/1001"], executor="stacked(2)")
-    refuse_mixed(found, [own["rrpo/1001"]], tmp_path, 2)
-    with pytest.raises(InputError, match="stacked optimisation of diffro/1001"):
-        refuse_mixed(found, [own["rrpo/1001"]], tmp_path, 1)
+    refuse_mixed(found, missing, tmp_path, single)
+    for other in (stacked_, lower, Executor(deterministic=True)):
+        with pytest.raises(InputError, match="seed 1000 was begun by another executor") as refused:
+            refuse_mixed(found, missing, tmp_path, other)
+        assert "go on with --stack 1 --precision fp32, or" in str(refused.value)
+    refuse_mixed(found, [own["diffro/1001"], own["rrpo/1001"]], tmp_path, stacked_)  # another seed may
+    finished(tmp_path, own["diffro/1001"], executor="stacked(2) bf16")
+    refuse_mixed(found, [own["rrpo/1001"]], tmp_path, Executor(8, "bf16"))  # a stack's size may differ
+    for other in (single, stacked_, lower):
+        with pytest.raises(InputError, match="diffro/1001 optimised with --stack 2 or more --precision bf16"):
+            refuse_mixed(found, [own["rrpo/1001"]], tmp_path, other)
+
+
+def test_every_task_is_told_the_executor(tmp_path: Path) -> None:
+    """A stack and its members, before and after a lack of memory; other stages ignore what is not theirs (`Executor.of`)."""
+    found, chosen = cells(), Executor(4, "bf16", deterministic=True)
+    graph = tasks(found, [], tmp_path, "cpu", None, Estimator(tmp_path), chosen)  # type: ignore[arg-type]
+    built = [one for task in graph if not task.here for one in (task, *task.parts)]
+    assert any(task.parts for task in built)
+    for task in built:
+        assert task.arguments[-2] == chosen
+        assert task.after_oom is not None
+        assert task.after_oom[-2] == chosen
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"precision": "half"}, "fp32, tf32, bf16"),
+        ({"precision": "tf32"}, "TF32 is a GPU's"),
+        ({"stack": "x"}, "--stack"),
+    ],
+)
+def test_an_executor_that_makes_no_sense_is_refused(options: dict[str, str], words: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=words):
+        request(grid="smoke", device="cpu", runs_dir=tmp_path, **options)  # type: ignore[arg-type]
+
+
+def test_a_request_knows_its_executor(tmp_path: Path) -> None:
+    assert request(grid="smoke", device="cpu", runs_dir=tmp_path).executor == Executor()
+    asked = request(grid="smoke", device="cpu", runs_dir=tmp_path, stack="2", precision="bf16", deterministic=True)
+    assert str(asked.executor) == "stacked(2) bf16 deterministic"

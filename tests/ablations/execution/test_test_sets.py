@@ -1,4 +1,4 @@
-"""``--test NAME=PATH``: what is refused, and that a test set makes no cell another one."""
+"""``--train`` and ``--test``: which manifests they take, what is refused, and that a test set makes no cell another one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rrpo.testing.corpora import write_tone
 
 
 def manifest(path: Path, *emotions: str, pitch: float = 200) -> Path:
-    """A tone for each emotion; another ``pitch``, other sounds."""
+    """Write one tone per emotion; another ``pitch`` gives other audio."""
     lines = []
     for place, emotion in enumerate(emotions):
         audio = path.with_name(f"{path.stem}{place}.wav")
@@ -46,10 +46,12 @@ def test_a_test_set_adds_a_result_and_changes_no_key(tmp_path: Path) -> None:
     stage = tested.optional[role]
     assert stage.inputs["model"].key == dataflow.reward_model(plain.profile, plain.arm, plain.seed).key
     assert stage.inputs["speech"].config.split.manifest == tested.profile.tests["mine"]
-    assert tested.profile.tests["mine"].emotions == ("angry", "bored", "sad"), "the set keeps what the model lacks"
+    assert tested.profile.tests["mine"].emotions == ("angry", "bored", "sad"), (
+        "the set keeps emotions that the model lacks"
+    )
     other = manifest(tmp_path / "other.jsonl", "angry", "sad", pitch=400)
     again = cell_of([f"mine={other}"], tmp_path / "runs")
-    assert role not in again.optional, "another set is another result"
+    assert role not in again.optional, "another set gives another result"
     assert again.profile.tests["mine"].emotions == ()
     assert {stage.label for stage in walk(*tested.optional.values())} >= {
         "speech test mine",
@@ -60,7 +62,8 @@ def test_a_test_set_adds_a_result_and_changes_no_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entries", "said"),
     [
-        (["mine"], "--test takes NAME=PATH"),
+        (["mine"], "has no manifest mine.test.jsonl or mine.jsonl"),
+        (["={m}"], "--test takes NAME=PATH"),
         (["a b={m}"], "of letters, digits and hyphens"),
         (["m={m}", "m={m}"], "each name once"),
         (["m=none.jsonl"], "none.jsonl: no such manifest"),
@@ -78,3 +81,47 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, entries: list[str], said
     profile: Profile = replace(SMOKE, manifests={"annotated": learnt})
     with pytest.raises(InputError, match=said):
         read_tests([entry.format(**paths) for entry in entries], profile)
+
+
+def rm(folder: Path, **options):
+    return request(
+        grid="rm", profile="smoke", arms="rrpo", device="cpu", workers=1, runs_dir=folder / "runs", **options
+    )
+
+
+def test_a_corpus_is_trained_and_tested_on_by_its_name(tmp_path: Path) -> None:
+    """Names stand for the manifests that the import wrote; without a part ``test`` the whole is tested on."""
+    for pitch, part in ((200, "mine.train"), (400, "mine.valid"), (600, "mine.test"), (800, "other")):
+        manifest(tmp_path / f"{part}.jsonl", "angry", "sad", pitch=pitch)
+    mine, other = tmp_path / "mine", tmp_path / "other.jsonl"
+    profile = rm(tmp_path, seeds=1, train=str(mine), tests=[str(mine), str(other)]).cells[0].profile
+    names = {name: Path(found.path).name for name, found in {**profile.manifests, **profile.tests}.items()}
+    assert names == {
+        "rm_pretrain": "mine.train.jsonl",
+        "annotated": "mine.train.jsonl",
+        "rm_valid": "mine.valid.jsonl",
+        "mine": "mine.test.jsonl",
+        "other": "other.jsonl",
+    }
+    with pytest.raises(InputError, match=r"no manifest other.train.jsonl(.|\n)*got: other.jsonl"):
+        rm(tmp_path, seeds=1, train=str(other))
+
+
+def test_each_seed_takes_a_fold_and_all_are_pooled(tmp_path: Path) -> None:
+    for k in (1, 2):
+        manifest(tmp_path / f"mine.fold{k}.train.jsonl", "angry", "sad", pitch=200 * k)
+        manifest(tmp_path / f"mine.fold{k}.test.jsonl", "angry", "sad", pitch=200 * k + 100)
+    asked = {"train": str(tmp_path / "mine"), "tests": [str(tmp_path / "mine")], "folds": 2, "first_seed": 1001}
+    cells = rm(tmp_path, **asked).cells
+    assert [cell.seed for cell in cells] == [1001, 1002]
+    for k, cell in enumerate(cells, 1):
+        used = cell.profile.manifests | cell.profile.tests
+        assert {Path(found.path).name for found in used.values()} == {
+            f"mine.fold{k}.{part}.jsonl" for part in ("train", "test")
+        }
+        assert cell.profile.tests.keys() == {"mine"}
+    assert len({cell.world_hash for cell in cells}) == 1
+    assert cells[0].world_hash != rm(tmp_path, **asked | {"seeds": 1}).cells[0].world_hash
+    for wrong in ({"train": None}, {"seeds": 3}):
+        with pytest.raises(InputError, match="one fold a seed"):
+            rm(tmp_path, **asked | wrong)

@@ -74,7 +74,7 @@ def test_the_terminal_shows_every_line() -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--seed", "3"], "reporting seeds must not be looked at"),
+        (["--seed", "3"], "reported seeds must not be used"),
         (["--profile", "huge"], "use one of: smoke, embedded"),
         (["--skip", "nosuch"], "no section of that name"),
         (["--world", "-1"], "--world must not be negative"),
@@ -100,7 +100,7 @@ def test_a_dead_server_ends_with_status_2(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_what_could_be_measured_is_shown_where_a_section_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One section is there, the others cannot be built: the card says so and is neither written nor recorded."""
+    """If sections cannot be built, the card says so and is neither written nor recorded."""
 
     worlds: set[int] = set()
     asked: list[str] = []

@@ -1,4 +1,4 @@
-"""One model of a table: what is shown, what is marked, what CSV keeps."""
+"""Tables: rounded text, marks of best and second, unrounded CSV."""
 
 from __future__ import annotations
 

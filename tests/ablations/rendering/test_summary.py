@@ -1,4 +1,4 @@
-"""The table: hand-checked numbers, one model for all forms, honest about what is missing."""
+"""The table of results: hand-computed numbers, missing values and missing cells."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_numbers_by_hand(tmp_path: Path):
     assert head[:3] == ["arm", "n", "clean success, %"]
     assert body[0][4] == "50.0"
     assert body[1][6] == "–", "no phone error rate was recorded"
-    assert "naturalness" not in " ".join(head), "nor naturalness, which is shown where there is some"
+    assert "naturalness" not in " ".join(head), "nor naturalness, which is only shown if it was measured"
 
 
 def test_missing_cells_and_arms_are_named(tmp_path: Path):

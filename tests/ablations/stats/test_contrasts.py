@@ -1,4 +1,4 @@
-"""Factorial contrasts and effects within RRPO on tables whose answer is known."""
+"""Factorial contrasts and effects within RRPO on tables with known effects."""
 
 import math
 
@@ -11,7 +11,7 @@ from ablations.stats.contrasts import apply, corner_effect, factorial_effect
 from rrpo.arms import name_of
 
 EFFECTS = {(): 10.0, ("ls",): 1.0, ("eam",): 2.0, ("adv",): -3.0, ("ls", "adv"): 4.0, ("ls", "eam", "adv"): 6.0}
-"""What each set of components adds wherever all of it is on."""
+"""Gain of each set of components, added whenever all of its components are on."""
 
 
 def outcomes(seed: int = 1) -> dict[tuple[str, int], float]:
@@ -28,7 +28,7 @@ def test_arms_of_the_factorial_are_the_grids():
 
 
 def test_main_effects_and_interactions_by_hand():
-    """LS adds 1 alone, 4 more with Adv (half of the settings), 6 more with both (a quarter): 1 + 2 + 1.5."""
+    """LS adds 1 alone, 4 more with Adv (in half of the settings), 6 more with both others (in a quarter): 1 + 2 + 1.5."""
     by_hand = {("ls",): 4.5, ("eam",): 2 + 1.5, ("adv",): -3 + 2 + 1.5, ("ls", "adv"): 2 + 1.5, ("ls", "eam"): 1.5}
     for parts, value in by_hand.items():
         assert apply(factorial_effect(parts), outcomes(), [1])[0] == pytest.approx(value)
@@ -50,7 +50,7 @@ def test_a_missing_arm_makes_the_seed_missing():
 
 
 def test_effects_are_the_coefficients_of_a_least_squares_fit():
-    """Independent way: regress on -1/+1 codes and their products; an effect is twice its coefficient."""
+    """Independent computation: regress on -1/+1 codes and their products; an effect is twice its coefficient."""
     rng = np.random.default_rng(0)
     table = {(name_of(on), 1): float(rng.normal()) for on in subsets()}
     parts = [chosen for chosen in subsets() if chosen]

@@ -1,4 +1,4 @@
-"""The declared family: a function of the components and of the arms that are there."""
+"""The declared family, as a function of the components and the available arms."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ def test_correlation_of_pairs():
 
 
 def test_fiellers_interval_holds_what_the_t_test_does_not_reject():
-    """Against brute force: the ratios r at which a paired t test of x - r y = 0 gives p = .05 are the bounds."""
+    """Brute force: the bounds are the ratios r at which a paired t test of x - r y = 0 gives p = .05."""
     rng = np.random.default_rng(5)
     y = rng.normal(1.0, 0.3, 8)
     x = 0.4 * y + rng.normal(0, 0.15, 8)
@@ -31,7 +31,7 @@ def test_fiellers_interval_holds_what_the_t_test_does_not_reject():
 
 
 def test_effect_size_covers_and_is_nearly_unbiased():
-    """d_z = .8 at n = 8: the corrected mean comes back, and the interval covers 95 %."""
+    """Simulation with d_z = .8 and n = 8: the corrected estimate is unbiased, and the interval covers 95 %."""
     rng, found = np.random.default_rng(1), []
     for _ in range(600):
         found.append(effect_size(rng.normal(0.8, 1, 8)))
@@ -56,7 +56,7 @@ def test_improvement_by_hand():
 @pytest.mark.parametrize("n", [2, 3, 4, 8])
 @pytest.mark.parametrize("noise", [1e-6, 1e-3, 1e-2, 0.03, 0.1, 0.3])
 def test_effect_sizes_have_their_interval_however_large(n: int, noise: float):
-    """Far out scipy's noncentral t is not a number; the interval still holds the estimate."""
+    """In the far tails scipy's noncentral t is NaN; the interval still contains the estimate."""
     for sign in (1, -1):
         x = sign * (0.1 + noise * np.random.default_rng(n).standard_normal(n))
         found = effect_size(x)
@@ -70,9 +70,7 @@ def test_components_of_a_nested_design_by_hand():
     y = [[[1, 3], [5, 7]], [[9, 11], [13, 15]]]
     assert nested_components(y) == pytest.approx([28, 7, 2])
     assert nested_components(np.array(y) + 100.0) == pytest.approx([28, 7, 2])
-    assert nested_components([[1, 3], [1, 3]]) == [0.0, 2.0], (
-        "groups more alike than chance has them: no variance of theirs"
-    )
+    assert nested_components([[1, 3], [1, 3]]) == [0.0, 2.0], "groups more similar than by chance: their variance is 0"
     assert nested_components([1.0, 2.0, 6.0]) == pytest.approx([7.0]), "one level: the variance"
 
 

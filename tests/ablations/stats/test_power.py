@@ -1,4 +1,4 @@
-"""Planning of seeds: power against simulation, the seeds that find a difference, the bound of a spread."""
+"""Power against simulation, the number of seeds that detect a difference, and the bound of a standard deviation."""
 
 from __future__ import annotations
 

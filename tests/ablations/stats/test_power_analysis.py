@@ -1,4 +1,4 @@
-"""What a plan says of its seeds: what is tested, and the difference that they find by a committed pilot's spread."""
+"""The power analysis of a plan: the tested contrasts, and the difference that the seeds detect, with and without a pilot."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from ablations.components import factorial, singles
 from ablations.grids import loo
 from ablations.stats.family import Pilot
 from ablations.stats.power import detectable, seeds_needed, spread_bound
-from ablations.stats.power_analysis import SPREADS, prospects
+from ablations.stats.power_analysis import SPREADS, analyze_power
 from rrpo.profiles import SMOKE
 
 FACTORIAL = factorial()
 
 
 def test_without_a_pilot_the_difference_is_told_for_several_spreads() -> None:
-    tested, told = prospects(FACTORIAL, 8, None)
+    tested, told = analyze_power(FACTORIAL, 8, None)
     assert "tested, simultaneously at 0.9929: LS, main effect; EAM, main effect" in tested
     assert "; Adv, in RRPO; RRPO - DiffRO; estimates alone: hacked share" in tested
-    assert told.startswith("no pilot is committed: with 8 seeds a difference is found with 80 % power")
+    assert told.startswith("no pilot is committed: with 8 seeds, the smallest difference detected with 80 % power")
     for sd in SPREADS:
         assert f"{100 * detectable(sd, 8, 0.05 / 7):.1f} at {100 * sd:g}" in told
 
 
 def test_a_pilots_spread_is_told_with_its_upper_bound() -> None:
-    _, told = prospects(FACTORIAL, 12, Pilot(spread=0.04, seeds=8, world="abc"))
+    _, told = analyze_power(FACTORIAL, 12, Pilot(spread=0.04, seeds=8, world="abc"))
     bound = spread_bound(0.04, 8)
     for name, sd in (("point estimate 4.0", 0.04), (f"80 % upper bound {100 * bound:.1f}", bound)):
         least = 100 * detectable(sd, 12, 0.05 / 7)
@@ -34,7 +34,7 @@ def test_a_pilots_spread_is_told_with_its_upper_bound() -> None:
 
 def test_a_replicated_pilots_components_are_told() -> None:
     parts = {"data": 0.01, "reward model": 0.02, "optimisation": 0.02}
-    said = prospects(FACTORIAL, 12, Pilot(spread=0.04, seeds=8, world="abc", components=parts))[-1]
+    said = analyze_power(FACTORIAL, 12, Pilot(spread=0.04, seeds=8, world="abc", components=parts))[-1]
     assert said.endswith("data 11 % (1.0 points), reward model 44 % (2.0 points), optimisation 44 % (2.0 points)")
 
 
@@ -48,9 +48,9 @@ def test_a_replicated_pilots_components_are_told() -> None:
     ids=["loo", "smoke", "settings"],
 )
 def test_the_level_is_that_of_the_contrasts_that_the_arms_allow(labels: list[str], level: str, names: str) -> None:
-    assert f"simultaneously at {level}: {names}" in prospects(labels, 8, None)[0]
+    assert f"simultaneously at {level}: {names}" in analyze_power(labels, 8, None)[0]
 
 
 def test_one_seed_gets_a_warning_and_a_grid_without_the_family_nothing() -> None:
-    assert prospects(FACTORIAL, 1, None)[-1].startswith("WARNING")
-    assert prospects(("sft", "diffro"), 8, None) == []
+    assert analyze_power(FACTORIAL, 1, None)[-1].startswith("WARNING")
+    assert analyze_power(("sft", "diffro"), 8, None) == []

@@ -1,4 +1,4 @@
-"""Hand-computed cases of intervals, and of curves read at a level."""
+"""Hand-computed intervals, and curves evaluated where they reach a level."""
 
 from __future__ import annotations
 

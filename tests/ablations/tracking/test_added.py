@@ -1,4 +1,4 @@
-"""Tables by checkpoint that only some cells have: of optional listeners, and of judges that plugins register."""
+"""Tables by checkpoint that only some cells have: those of optional listeners and of plugin judges."""
 
 from __future__ import annotations
 

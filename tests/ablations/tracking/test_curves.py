@@ -1,4 +1,4 @@
-"""Curves of a cell at work: its run is there while it runs, grows, and becomes the complete record."""
+"""Live curves: a running cell's run exists while it runs, grows, and becomes the complete record."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def tracker(runs: Path) -> Tracker:
 
 def begun(cell: Cell, runs: Path) -> list[Point]:
     """The first points of a fake cell's curve, as its worker would have written them."""
-    table = fakes.curve_rows(len(fakes.CHECKPOINTS))
+    table = fakes.curve_rows(len(fakes.CHECKPOINTS), fakes.curve("rrpo", 1))
     return points(table.head(3).to_dict("records"), "train/")
 
 
@@ -43,7 +43,7 @@ def finish(cell: Cell, tracker: Tracker) -> None:
 def test_rows_become_the_documented_metrics():
     rows = [
         {"step": 0, "loss": 2.0, "kl_token": 0.03, "length": 40.0, "val_accuracy": math.nan},
-        {"step": 1, "loss": 1.9},  # no judge looked
+        {"step": 1, "loss": 1.9},  # no judge measured this step
         {"step": 5, "loss": 1.5, "kl_token": 0.31, "val_accuracy": 0.75},
     ]
     assert points(rows, "train/") == [
@@ -64,7 +64,7 @@ def test_what_a_worker_writes_is_read_once_and_whole(tmp_path: Path):
     watch = writer(curves.live_file(tmp_path, "optimize-1"))
     follower = Follower(tmp_path)
     assert follower.due()
-    assert not follower.due(), "at most every few seconds"
+    assert not follower.due(), "it is read at most every few seconds"
     assert follower.new("optimize-1") == []
     watch(0, {"loss": 1.0, "kl_token": 0.0})
     watch(1, {"loss": 1.0})
@@ -76,9 +76,9 @@ def test_what_a_worker_writes_is_read_once_and_whole(tmp_path: Path):
     assert follower.new("optimize-1") == []
     watch(5, {"loss": 0.5, "kl_token": 0.1})
     path = curves.live_file(tmp_path, "optimize-1")
-    path.write_text(path.read_text() + '[["train/loss", 0.4')  # a line that is being written
+    path.write_text(path.read_text() + '[["train/loss", 0.4')  # an incomplete line
     assert [value for name, value, _ in follower.new("optimize-1") if name == "train/loss"] == [0.5]
-    writer(path)(0, {"loss": 1.0, "kl_token": 0.0})  # a resumed optimisation tells everything again
+    writer(path)(0, {"loss": 1.0, "kl_token": 0.0})  # a resumed optimization reports all its rows again
     follower.restart("optimize-1")
     assert [step for _, _, step in follower.new("optimize-1")] == [0, 0, 0]
 
@@ -91,13 +91,13 @@ def test_a_run_grows_while_its_cell_is_at_work_and_becomes_the_record(tracker: T
     (live,) = store.runs("tiny", "cell")
     assert (live.info.status, live.data.params["arm"]) == ("RUNNING", "rrpo")
     assert [p.step for p in store.client.get_metric_history(live.info.run_id, "train/kl_token")] == [1, 2, 3]
-    assert store.states("tiny") == ({}, {}), "it counts for nothing"
+    assert store.states("tiny") == ({}, {}), "it does not count as complete"
     finish(cell, tracker)
     (run,) = store.runs("tiny", "cell")
     assert (run.info.run_id, run.info.status) == (live.info.run_id, "FINISHED")
     for name in ("train/kl_token", "train/kl_rounded"):
         history = store.client.get_metric_history(run.info.run_id, name)
-        assert [point.step for point in history] == list(range(1, 21)), "no point twice"
+        assert [point.step for point in history] == list(range(1, 21)), "no duplicate points"
     assert run.data.metrics.keys() <= METRICS.keys()
     tracker.show_cell(cell, begun(cell, runs))
     assert len(store.runs("tiny", "cell")) == 1
@@ -153,7 +153,7 @@ def test_one_process_at_a_time_shows_a_cell_and_any_completes_it(tracker: Tracke
     finish(cell, other)
     (run,) = store.runs("tiny", "cell")
     assert run.info.run_id == live.info.run_id
-    assert run.data.params == live.data.params, "params that are there stay: MLflow changes none"
+    assert run.data.params == live.data.params, "existing params stay, because MLflow params are immutable"
 
 
 def test_a_run_that_a_killed_process_left_is_replaced(tracker: Tracker, runs: Path):

@@ -1,4 +1,4 @@
-"""The planned number of seeds: which invocations make one, and which are pilots or tuning."""
+"""The planned number of seeds: which invocations count, and which are pilots or tuning."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from ablations.components import factorial, singles
 from ablations.grids import full
-from ablations.tracking.invocations import Invocation, asked, invocation, on, planned_seeds
+from ablations.tracking.invocations import Invocation, invocation, on, plan_invocation, planned_seeds
 from rrpo.profiles import SMOKE
 
 FACTORIAL = factorial()
@@ -62,20 +62,20 @@ def test_a_part_of_a_grid_is_no_plan_of_the_grid():
 
 
 def test_arms_on_fewer_seeds_neither_hold_a_plan_up_nor_are_planned_elsewhere():
-    plan = asked(full(SMOKE, EIGHT))
+    plan = plan_invocation(full(SMOKE, EIGHT))
     assert plan.fewer == {"placebo": (1, 2, 3), "content_only": (1, 2, 3)}
     assert [len(plan.arms_of(seed)) for seed in EIGHT] == [15] * 3 + [13] * 5
     assert planned_seeds([plan]) == [8]
-    (tuning,) = on([asked(full(SMOKE, (998, 999, 1000, 1001)))], development=True)
+    (tuning,) = on([plan_invocation(full(SMOKE, (998, 999, 1000, 1001)))], development=True)
     assert (tuning.seeds, tuning.fewer["placebo"], "placebo" in tuning.arms_of(1001)) == ((1000, 1001), (1000,), False)
 
 
 def test_a_plan_is_read_back_from_its_run():
     for cells in (full(SMOKE, EIGHT), full(SMOKE, (1, 2))):
-        plan = asked(cells)
+        plan = plan_invocation(cells)
         run = SimpleNamespace(
             info=SimpleNamespace(run_id="x"),
             data=SimpleNamespace(params=plan.params(), tags={"profile": plan.profile, "world_hash": plan.world_hash}),
         )
         assert invocation(run) == replace(plan, run_id="x")
-    assert "fewer" not in asked(full(SMOKE, (1, 2))).params()
+    assert "fewer" not in plan_invocation(full(SMOKE, (1, 2))).params()

@@ -1,4 +1,4 @@
-"""Reading a local store by SQL gives what MLflow's own search gives."""
+"""Reading a local store with SQL gives the same result as MLflow's search."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ablations.tracking.reader import Store
 
 @pytest.fixture
 def store(runs: Path, run: Run, tmp_path: Path) -> Store:
-    """A grid with a failed and a deleted run, and another grid's runs beside it."""
+    """A store with a grid that has a failed and a deleted run, and with another grid."""
     trouble = tmp_path / "trouble"
     trouble.write_text("raise")
     run(fakes.cells(["sft", "diffro", "rrpo"], [1], {"rrpo/1": trouble}))
@@ -67,5 +67,5 @@ def test_a_store_in_order_is_read_without_mlflow_and_one_that_is_not_is_put_in_o
 
     assert read() == "1 False"
     left = store.client.create_run(store.experiment_id("tiny"), tags={"kind": "parent", "owner_pid": "1"})
-    assert read() == "1 True", "a run that is called running is looked at by `reconcile`"
+    assert read() == "1 True", "`reconcile` checks runs with the status RUNNING"
     store.client.delete_run(left.info.run_id)

@@ -1,4 +1,4 @@
-"""Records in front of a store that is locked or cut off: they wait, and each becomes one run."""
+"""Records for a store that is locked or fails: they wait, and each becomes exactly one run."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def tracker(runs: Path) -> Tracker:
 
 @contextmanager
 def locked(runs: Path) -> Iterator[None]:
-    """Another program holds the store's file."""
+    """Another program locks the store's file."""
     with closing(sqlite3.connect(runs / "mlflow.db", isolation_level=None)) as connection:
         connection.execute("BEGIN EXCLUSIVE")
         yield
@@ -93,13 +93,13 @@ def test_a_locked_store_holds_no_cell_up_and_gets_everything_later(tracker: Trac
     below.end_invocation("FINISHED")
     assert below.waiting() == ""
     store = Store(tracker.folder)
-    assert runs_by_name(store) == {"sft/1": ["FINISHED"], "diffro/1": ["FINISHED"], "rrpo/1": ["FAILED"]}, "cells alone"
+    assert runs_by_name(store) == {"sft/1": ["FINISHED"], "diffro/1": ["FINISHED"], "rrpo/1": ["FAILED"]}, "only cells"
     done, lost = store.states("tiny")
     assert set(done) == {one.hash, two.hash}
     assert str(lost[three.hash]) == "bug: planted"
     assert done[two.hash].scalars == waiting.scalars
     assert done[two.hash].points.equals(waiting.points)
-    assert waiting.folder.is_relative_to(runs / "artifacts"), "a record held in memory follows its files"
+    assert waiting.folder.is_relative_to(runs / "artifacts"), "a record in memory finds its files after they were moved"
     (invocation,) = store.runs("tiny", "parent")
     assert (invocation.info.status, invocation.data.metrics) == ("FINISHED", {"primary_spread": 0.5})
     cells = store.runs("tiny", "cell")
@@ -113,7 +113,7 @@ def test_the_next_command_carries_the_outbox_over(tracker: Tracker, runs: Path):
     (cell,) = fakes.cells(["rrpo"], [1])
     with locked(runs):
         record(tracker, cell)
-    moved = runs.rename(runs.with_name("moved"))  # with all that waits in it
+    moved = runs.rename(runs.with_name("moved"))  # with all waiting entries
     (found,) = Store(check(moved)).records("tiny")
     assert found.cell_hash == cell.hash
     assert found.folder.is_relative_to(moved / "artifacts")
@@ -125,7 +125,7 @@ def test_the_next_command_carries_the_outbox_over(tracker: Tracker, runs: Path):
 def test_another_mount_that_opens_the_folder_meanwhile_loses_no_artifact(
     tracker: Tracker, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ):
-    """As a container's `--plan` does on a bind mount: the store then names every artifact by a path that is not there here."""
+    """A container's `--plan` on a bind mount rewrites the stored artifact paths to paths that do not exist here."""
     one, two = fakes.cells(["diffro", "rrpo"], [1])
     first = record(tracker, one)
     mount = tmp_path / "mount"
@@ -194,7 +194,7 @@ def test_a_run_whose_store_is_locked_ends_well_and_says_what_waits(
     "step", ["create_run", "log_batch", "log_artifacts", "set_terminated", "set_tag", "log_inputs", "remove"]
 )
 def test_a_write_that_is_cut_off_anywhere_is_gone_on_with(tracker: Tracker, monkeypatch: pytest.MonkeyPatch, step: str):
-    """The step is done, and then the process is dead: what the store took must not be there twice."""
+    """The process dies after a step of the write; the store must not contain anything twice."""
     (cell,) = fakes.cells(["rrpo"], [1])
     owner = {"remove": Outbox, "log_artifacts": LocalArtifactRepository}.get(step, type(tracker.replay.client))
     real = getattr(owner, step)
@@ -235,7 +235,7 @@ def test_an_entry_that_the_store_refuses_waits_and_stops_no_other(tracker: Track
     assert "a?b" in tracker.waiting()
     record(tracker, good)
     store = Store(tracker.folder)
-    assert {r.label for r in store.records("tiny")} == {"diffro", "rrpo"}, "it counts, and is not run again"
+    assert {r.label for r in store.records("tiny")} == {"diffro", "rrpo"}, "it counts as done and is not run again"
     states = {run.data.tags["mlflow.runName"]: run.info.status for run in store.runs("tiny", "cell")}
     assert states == {"diffro/1": "RUNNING", "rrpo/1": "FINISHED"}
 
@@ -283,7 +283,7 @@ def test_a_sweep_meets_an_entry_that_is_finished_just_then(tmp_path: Path, monke
 
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The disk takes no entry for as many tries as the first number says."""
+    """Make the disk full for as many attempts as the first number of the returned list."""
     left = [0]
     real = Outbox.put
 
@@ -387,7 +387,7 @@ def test_kill_9_while_recording_loses_and_doubles_nothing(runs: Path, tmp_path: 
     built = {line.split()[1] for line in fakes.built(runs) if line.startswith("score")}
     store = Store(check(runs))
     records = store.records("tiny")
-    assert len(records) in (len(built), len(built) - 1), "all but the one that was being built or put down"
+    assert len(records) in (len(built), len(built) - 1), "all except the cell that was being built or recorded"
     runs_of_cells = store.runs("tiny", "cell")
     assert len(runs_of_cells) == len(records) == len({record.cell_hash for record in records})
     assert {run.info.status for run in runs_of_cells} <= {"FINISHED"}

@@ -1,4 +1,4 @@
-"""Runs left running: dead owners' are called killed at the next start, live ones' and strangers' are not."""
+"""Runs left with the status RUNNING: those of dead owners are marked as killed at the next start, others are not."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def client(runs: Path):
 
 
 def state(client, experiment: str, run_tags: dict[str, str], age: int = 0) -> str:
-    """The status of a run left running, after the next start."""
+    """Return the status of a run that was left running, after the next start."""
     started = int(time.time() * 1000) - age
     run = client.create_run(experiment, start_time=started, tags=run_tags).info.run_id
     reconcile(client)
@@ -42,16 +42,20 @@ def state(client, experiment: str, run_tags: dict[str, str], age: int = 0) -> st
 def test_the_dead_are_called_killed_and_the_living_are_left_alone(runs: Path, client):
     experiment = ensure_experiment(client, check(runs), "tiny")
     me = this_process()
-    assert state(client, experiment, tags(me), age=1000 * HOUR) == "RUNNING", "a live one, however old"
+    assert state(client, experiment, tags(me), age=1000 * HOUR) == "RUNNING", (
+        "a live owner, regardless of the run's age"
+    )
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         other = replace(me, pid=process.pid, started=process_start(process.pid) or "")
         assert state(client, experiment, tags(other)) == "RUNNING"
         process.kill()
         while process_start(process.pid) is not None:
             time.sleep(0.01)
-        assert state(client, experiment, tags(other)) == "KILLED", "a zombie is dead"
+        assert state(client, experiment, tags(other)) == "KILLED", "a zombie counts as dead"
     assert state(client, experiment, tags(other)) == "KILLED"
-    assert state(client, experiment, tags(replace(me, started="1"))) == "KILLED", "the id has gone to another process"
+    assert state(client, experiment, tags(replace(me, started="1"))) == "KILLED", (
+        "the process id now belongs to another process"
+    )
     name, _, namespace = me.host.split("/", 2)
     assert state(client, experiment, tags(replace(me, host=f"{name}/before/{namespace}"))) == "KILLED", "rebooted"
     run = client.search_runs([experiment], "attributes.status = 'KILLED'")[0]
@@ -66,10 +70,10 @@ def test_other_hosts_are_given_time(runs: Path, client):
     assert state(client, experiment, far, age=limit + HOUR) == "KILLED"
     busy = far | {"invocation": "parent-1"}
     client.create_run(experiment, tags=far | {"invocation": "parent-1", "kind": "cell"})
-    assert state(client, experiment, busy, age=limit + HOUR) == "RUNNING", "it recorded a cell just now"
+    assert state(client, experiment, busy, age=limit + HOUR) == "RUNNING", "its invocation has just recorded a cell"
     assert state(client, experiment, {"kind": "parent"}, age=limit - HOUR) == "RUNNING"
-    assert state(client, experiment, {"kind": "parent"}, age=limit + HOUR) == "KILLED", "no owner named"
-    assert state(client, experiment, {"mine": "yes"}, age=limit + HOUR) == "RUNNING", "not ours to judge"
+    assert state(client, experiment, {"kind": "parent"}, age=limit + HOUR) == "KILLED", "no recorded owner"
+    assert state(client, experiment, {"mine": "yes"}, age=limit + HOUR) == "RUNNING", "a run of another program"
 
 
 def test_a_completed_cell_counts_whatever_its_status(runs: Path, client):

@@ -229,3 +229,23 @@ def test_a_failed_import_leaves_the_manifest_of_before(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="no audio file below it"):
         import_corpus(READERS["folders"], tmp_path / "c", out, labels={}, language="en")
     assert out.read_text() == "before"
+
+
+def test_folds_test_every_speaker_once_and_train_on_the_others(tmp_path: Path) -> None:
+    for place, speaker in enumerate("abcde"):
+        write_tone(tmp_path / "c" / speaker / "joy" / "1.wav", 200 + 20 * place)
+    done = run("folders", tmp_path / "c", "--out", tmp_path / "m.jsonl", "--language", "en", "--folds", 3)
+    assert done.exit_code == 0, done.output
+    speakers = {path.name: {u.speaker for u in read_manifest(path, None)} for path in tmp_path.glob("m.fold*.jsonl")}
+    tested = [speakers[f"m.fold{k}.test.jsonl"] for k in (1, 2, 3)]
+    assert sorted(speaker for found in tested for speaker in found) == list("abcde")
+    for k in (1, 2, 3):
+        assert speakers[f"m.fold{k}.train.jsonl"] == set("abcde") - tested[k - 1]
+    assert run("folders", tmp_path / "c", "--out", tmp_path / "m.jsonl", "--folds", 3, "--split", "a=1").exit_code == 2
+
+
+def test_other_languages_are_left_out(tmp_path: Path) -> None:
+    TestFolders().corpus(tmp_path / "c")
+    done = run("folders", tmp_path / "c", "--out", tmp_path / "m.jsonl", "--language", "en", "--only", "de")
+    assert done.exit_code == 2
+    assert "3 x in another language" in done.output

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from rrpo.corpus import features, prompts
+from rrpo.corpus import features, intake, prompts
 from rrpo.corpus.config import EMOTIONS, AudioConfig, PromptConfig, SpeechConfig, SplitConfig, WorldConfig
 from rrpo.corpus.intake import check_apart, check_manifest, check_speakable
 from rrpo.corpus.manifest import Manifest, ManifestError, phone_inventory, read_manifest, write_manifest
@@ -17,6 +17,7 @@ from rrpo.corpus.splits import draw_split
 from rrpo.identity import content_hash
 from rrpo.pipeline.stages import Context
 from rrpo.pipeline.world import heard_by
+from rrpo.testing.corpora import write_tone
 
 AUDIO = AudioConfig()
 GOOD = {"audio": "a.wav", "text": "我今天买书", "speaker": "li", "language": "cmn", "emotion": "sad"}
@@ -204,3 +205,46 @@ def test_a_manifest_is_read_anew_each_time(tmp_path):
     assert list(manifest) == list(manifest) == read_manifest(manifest.path, EMOTIONS)
     write(tmp_path, GOOD, GOOD)
     assert len(list(manifest)) == 2
+
+
+def test_many_recordings_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The digest is that of a plain check; it is kept until a file changes, and a cache that cannot be written is none."""
+    for place in range(3):
+        write_tone(tmp_path / f"{place}.wav", 200 + 100 * place)
+    row = {"text": "a", "phones": ["a"], "speaker": "s", "language": "en", "emotion": EMOTIONS[0]}
+    path = tmp_path / "m.jsonl"
+    path.write_text("\n".join(json.dumps(row | {"audio": f"{place}.wav"}) for place in range(3)))
+    lines, decoded = Manifest(path=path, emotions=None), []
+    plain = check_manifest(path, lines, AudioConfig())
+    monkeypatch.setattr(intake, "load_wave", lambda audio, rate: decoded.append(audio))
+    monkeypatch.setattr(intake, "MANY", 3)
+    monkeypatch.setattr(intake, "usable_cpus", lambda: 1)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    told: list[int] = []
+    for times in (3, 3):
+        found = check_manifest(path, lines, AudioConfig(), tell=lambda utterances, seconds: told.append(utterances))
+        assert found == plain
+        assert len(decoded) == times
+    assert told == [3, 3]
+    write_tone(tmp_path / "1.wav", 900)
+    assert check_manifest(path, lines, AudioConfig()) != plain
+    assert len(decoded) == 6
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    for _ in range(2):
+        check_manifest(path, lines, AudioConfig())
+    assert len(decoded) == 12
+
+
+def test_several_processes_find_the_first_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in range(3):
+        write_tone(tmp_path / f"{place}.wav", 200 + 100 * place)
+    (tmp_path / "1.wav").write_text("no audio")
+    row = {"text": "a", "phones": ["a"], "speaker": "s", "language": "en", "emotion": EMOTIONS[0]}
+    path = tmp_path / "m.jsonl"
+    path.write_text("\n".join(json.dumps(row | {"audio": f"{place}.wav", "id": str(place)}) for place in range(3)))
+    for name, value in (("MANY", 3), ("BATCH", 1), ("usable_cpus", lambda: 2)):
+        monkeypatch.setattr(intake, name, value)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(ManifestError, match=r"utterance '1'.*not readable"):
+        check_manifest(path, Manifest(path=path, emotions=None), AudioConfig())

@@ -11,8 +11,9 @@ from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 from rrpo.corpus.prompts import Prompt
 from rrpo.cosyvoice import layout, standin
+from rrpo.cosyvoice.config import LoraConfig
 from rrpo.cosyvoice.layout import LayoutError
-from rrpo.cosyvoice.lora import LoraConfig, adapt, save_adapter, updates
+from rrpo.cosyvoice.lora import adapt, save_adapter, updates
 from rrpo.cosyvoice.policy import BLANK, CosyVoice2Policy
 from rrpo.cosyvoice.text import SPECIALS
 from rrpo.models.protocols import TokenPolicy

@@ -11,22 +11,21 @@ from typer.testing import CliRunner
 
 from rrpo.config import OFF, FinetuneConfig, OptimizeConfig, RewardModelConfig
 from rrpo.cosyvoice import layout, standin, tokens
-from rrpo.cosyvoice.__main__ import app
+from rrpo.cosyvoice.__main__ import app, chosen, regularizers_of
+from rrpo.cosyvoice.config import CosyVoiceConfig, LoraConfig, SupervisedConfig
 from rrpo.cosyvoice.fsq import FsqDigits
-from rrpo.cosyvoice.lora import LoraConfig
 from rrpo.cosyvoice.paper import SPEECH, TEXT, Measured, describe, measure, memory, tell
 from rrpo.cosyvoice.policy import BLANK, CosyVoice2Policy
 from rrpo.cosyvoice.reward import TokenFrames, split, train_reward_model
-from rrpo.cosyvoice.run import CosyVoiceConfig, train
-from rrpo.cosyvoice.supervised import SupervisedConfig, loss
-from rrpo.errors import InputError
+from rrpo.cosyvoice.run import train
+from rrpo.cosyvoice.supervised import loss
 from rrpo.judges.config import RecogniserConfig
 from rrpo.optimizers import OPTIMIZERS
 from rrpo.pipeline.errors import Interrupted
 from rrpo.pipeline.stages import Context
 
 CONFIG = CosyVoiceConfig(
-    arm="diffro",
+    regularizers=OFF,
     reward_model=RewardModelConfig(dim=16, layers=1, heads=2, subsample=2),
     pretrain=FinetuneConfig(steps=60, batch=16, lr=3e-3, regularizers=OFF),
     finetune=FinetuneConfig(steps=10, batch=16),
@@ -58,7 +57,13 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("arm", ["diffro", "ls_adv"])
 def test_the_proxy_rises_and_the_saved_policy_is_upstreams(release: Path, tmp_path: Path, arm: str) -> None:
     said: list[str] = []
-    found = train(release, release / "tokens.jsonl", tmp_path, replace(CONFIG, arm=arm), tell=said.append)
+    found = train(
+        release,
+        release / "tokens.jsonl",
+        tmp_path,
+        replace(CONFIG, regularizers=regularizers_of(arm)),
+        tell=said.append,
+    )
     assert found["rm_accuracy"] > 0.8
     assert found["end_proxy_logprob"] > found["start_proxy_logprob"] + 0.5
     assert found["start_kl_token"] == pytest.approx(0.0, abs=1e-5)
@@ -206,10 +211,37 @@ def test_optimisers_that_need_rollouts_alone_run_on_it(release: Path, tmp_path: 
     assert found["end_kl_token"] > 0
 
 
-def test_an_optimiser_that_reads_the_simulated_world_is_refused(release: Path, tmp_path: Path) -> None:
-    config = replace(CONFIG, optimize=replace(CONFIG.optimize, steps=2, optimizer=OPTIMIZERS.choice("emo-dpo")))
-    with pytest.raises(InputError, match="emo-dpo"):
-        train(release, release / "tokens.jsonl", tmp_path, config)
+def parallel_corpus(path: Path) -> Path:
+    """Every text in three emotions."""
+    rows = [json.loads(line) for line in standin.write_corpus(path).read_text("utf-8").splitlines()]
+    lines = (json.dumps(row | {"text": f"the cat {place // 3}"}) for place, row in enumerate(rows))
+    path.write_text("\n".join(lines), "utf-8")
+    return path
+
+
+@pytest.mark.parametrize("options", [{}, {"pairs": "samples", "texts": 8, "candidates": 2}])
+def test_preferences_are_pairs_of_the_corpus_or_of_samples(
+    release: Path, tmp_path: Path, options: dict[str, str | int]
+) -> None:
+    choice = OPTIMIZERS.choice("emo-dpo", **options)
+    config = replace(CONFIG, optimize=replace(CONFIG.optimize, steps=2, optimizer=choice))
+    train(release, parallel_corpus(tmp_path / "tokens.jsonl"), tmp_path / "out", config)
+    curves = pd.read_parquet(tmp_path / "out" / "curves.parquet")
+    assert {"dpo", "sft", "preferred"} <= set(curves)
+    assert curves["dpo"].iloc[0] == pytest.approx(0.6931, rel=0.02) or options, "log 2 before the policy moved"
+
+
+def test_best_of_n_raises_the_proxy_without_an_update(release: Path, tmp_path: Path) -> None:
+    config = replace(CONFIG, optimize=replace(CONFIG.optimize, steps=0))
+    one, four = (
+        train(release, release / "tokens.jsonl", tmp_path / str(n), replace(config, best_of=n)) for n in (1, 4)
+    )
+    assert four["end_proxy_logprob"] > one["end_proxy_logprob"] + 0.1
+
+
+def test_an_optimiser_is_chosen_with_its_options() -> None:
+    assert chosen("emo-dpo:pairs=samples,texts=8") == OPTIMIZERS.choice("emo-dpo", pairs="samples", texts=8)
+    assert chosen("diffro") == OPTIMIZERS.choice("diffro")
 
 
 def test_the_kl_is_to_the_supervised_policy(release: Path, tmp_path: Path) -> None:

@@ -71,6 +71,9 @@ def test_the_stage_on_tiny_models(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         gradients.build(replace(CONFIG, updates=(0, 2)), inputs, tmp_path / name, Context())
         tables.append(pd.read_parquet(tmp_path / name / gradients.TABLE))
+    swaps = tables[0].set_index("method").filter(like="swap_")
+    assert swaps.loc["diffro"].notna().any(axis=None)
+    assert swaps.drop("diffro").isna().all(axis=None)
     table, again = (found.drop(columns=[c for c in found if "minute" in c or "seconds" in c]) for found in tables)
     pd.testing.assert_frame_equal(table, again)
     assert table["method"].tolist() == [*METHODS] * 2

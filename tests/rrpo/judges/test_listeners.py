@@ -12,10 +12,13 @@ import pytest
 from drawn import samples_of
 
 from ablations.tracking.records import LISTENER_POINTS
+from rrpo.audio import resampled
+from rrpo.corpus import espeak
 from rrpo.corpus.features import SpeechSet
 from rrpo.corpus.prompts import load_prompts
-from rrpo.judges import listeners, naturalness, phonetic_judge, phonetics, speaker, vocoded, yardsticks
+from rrpo.judges import content, listeners, naturalness, phonetic_judge, phonetics, speaker, vocoded, yardsticks
 from rrpo.judges.config import (
+    ContentConfig,
     NaturalnessConfig,
     PhoneticJudgeConfig,
     PhoneticsConfig,
@@ -24,9 +27,12 @@ from rrpo.judges.config import (
     VocodeConfig,
     VoiceConfig,
 )
+from rrpo.judges.metrics import edit_distance
 from rrpo.judges.samples import Samples, decoded
 from rrpo.judges.spoken import waves_of
 from rrpo.models.codec import Codec
+from rrpo.packages import present
+from rrpo.pipeline import dataflow
 from rrpo.pipeline.stages import Context
 
 STEPS = (0, 2, 5, 9)
@@ -79,9 +85,11 @@ def reference(stages: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
     return find
 
 
-def run(name: str, config: object, inputs: dict[str, Path], out: Path, **more: Path) -> tuple[pd.DataFrame, ...]:
+def run(
+    name: str, config: object, inputs: dict[str, Path], out: Path, stage: str = "", **more: Path
+) -> tuple[pd.DataFrame, ...]:
     """Return the points and samples of an arm, after the SFT policy was measured."""
-    build = getattr(listeners, name)
+    build = getattr(listeners, stage or name)
     for folder, reads in ((out / "sft", "sft_waves"), (out / "arm", "waves")):
         folder.mkdir(parents=True)
         sft = {"sft": out / "sft"} if reads == "waves" else {}
@@ -171,6 +179,47 @@ def test_where_no_predictor_is_valid_nothing_is_told(inputs: dict[str, Path], tm
     points, _ = run("naturalness", config, inputs, tmp_path / "out", predictor=tmp_path / "predictor")
     assert points.columns.tolist() == ["step"]
     assert json.loads((tmp_path / "out" / "arm" / "scalars.json").read_text()) == {}
+
+
+def test_content_is_what_a_recogniser_hears_against_the_prompts_phones(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that always hears the first prompt's phones: no error there, and as many elsewhere as they differ by."""
+    prompts = load_prompts(inputs["eval_prompts"])
+    made_for = []
+
+    def make(language: str) -> content.Hear:
+        made_for.append(language)
+        return lambda wave: prompts[0].phones
+
+    monkeypatch.setattr(listeners, "RECOGNISERS", {"whisper": make})
+    config = ContentConfig(recogniser="whisper", language="cmn", prompts=2)
+    more = {"eval_prompts": inputs["eval_prompts"]}
+    points, samples = run("whisper", config, inputs, tmp_path, "content", **more)
+    assert made_for == ["cmn"] * 2
+    assert samples[["step", "prompt"]].to_numpy().tolist() == [[0, 0], [0, 1], [9, 0], [9, 1]]
+    a, b = (content.letters(prompt.phones) for prompt in prompts[:2])
+    share = edit_distance(a, b) / len(b)
+    assert samples["whisper_phone_errors"].tolist() == [0.0, share, 0.0, 1.0], "the last sample is empty"
+    assert points["whisper_phone_errors"].tolist() == pytest.approx([share / 2, 0.5])
+    assert set(points.columns) - {"step"} <= set(LISTENER_POINTS)
+
+
+def test_letters_leave_out_marks_on_which_inventories_differ() -> None:
+    assert content.letters(["ðə", "ɡˈɜːl", "z"]) == content.letters(["ð", "ə", "g", "ɜ", "l", "z"])
+    assert content.phone_errors(lambda wave: "abc", np.ones(9), ("a", "b", "d", "c")) == 0.25
+
+
+@pytest.mark.parametrize("name", content.RECOGNISERS)
+def test_a_published_recogniser_understands_plain_english(name: str) -> None:
+    """Where its weights are installed: under a third of the phones wrong; noise says nothing."""
+    if not all(map(present, dataflow.LISTENERS[name])):
+        pytest.skip(f"{name} is not installed")
+    text = "the girls buy milk and bread at the market"
+    wave = resampled(espeak.synthesize(text, "en") / 2**15, espeak.SAMPLE_RATE, content.RATE)
+    hear = content.RECOGNISERS[name]("en")
+    assert content.phone_errors(hear, np.asarray(wave), espeak.phones([text], "en")[0]) < 1 / 3
+    assert content.phone_errors(hear, np.zeros(content.RATE), espeak.phones([text], "en")[0]) > 0.8
 
 
 def test_an_arm_that_stays_at_step_0_is_the_sft_policy(inputs: dict[str, Path], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from rrpo.config import PolicyConfig
 from rrpo.models.decoding import Decoder
-from rrpo.models.policy import Policy, Rollout, inverse_cdf, token_entropy, token_kl
+from rrpo.models.policy import Policy, Rollout, inverse_cdf, runs, token_entropy, token_kl
 from rrpo.seeding import uniform
 from rrpo.testing.policies import PolicyContract
 from rrpo.testing.toy_models import toy_policy
@@ -167,3 +167,17 @@ def test_save_and_load_give_the_same_logits(policy: Policy, prefix: torch.Tensor
     policy.save(tmp_path)
     tokens = torch.zeros(3, 2, dtype=torch.long)
     assert torch.equal(Policy.load(tmp_path).logits(prefix, tokens), policy.logits(prefix, tokens))
+
+
+def test_runs_of_numbers() -> None:
+    owner, numbers = runs(torch.tensor([5, 0, 9]), torch.tensor([2, 0, 3]), 5)
+    assert owner.tolist() == [0, 0, 2, 2, 2]
+    assert numbers.tolist() == [5, 6, 9, 10, 11]
+
+
+def test_values_at_the_scored_positions() -> None:
+    """Two tokens and eos; three tokens, cut at the limit."""
+    rollout = Rollout(torch.tensor([[4, 5, 0], [6, 7, 8]]), torch.tensor([2, 3]), torch.tensor([True, False]))
+    values = torch.tensor([[1.0, 2, 3, 0], [4, 5, 6, 0]])
+    assert rollout.pick(values, 6).tolist() == values[rollout.scored].tolist() == [1, 2, 3, 4, 5, 6]
+    assert rollout.sums(torch.arange(1.0, 7)).tolist() == [6, 15]

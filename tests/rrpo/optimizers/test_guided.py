@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 import torch
 
 from rrpo.config import ArmConfig, GuidedConfig, OptimizeConfig, PrefixClassifierConfig
+from rrpo.corpus.config import ManifestConfig
+from rrpo.errors import InputError
 from rrpo.judges.samples import Samples
 from rrpo.models.guidance import GUIDANCE
 from rrpo.models.policy import Policy
@@ -97,3 +100,37 @@ def test_arms_have_stages_of_their_own_and_leave_others_as_they_are() -> None:
 def test_null_tags_need_tag_dropout() -> None:
     with pytest.raises(ValueError, match="learns only by tag dropout"):
         dataflow.optimized(QUICK, ArmConfig(guidance=GUIDANCE.choice("classifier-free")), 1000)
+
+
+def test_unseen_speakers_have_their_own_policy_codec_and_prompts() -> None:
+    """Nobody else's stages change; KL and cached judgements are against the same policy without guidance."""
+    arm = replace(dataflow.SFT, guidance=GUIDANCE.choice("classifier-free"), tag_dropout=0.15, reversal=1.0)
+    stage, start = dataflow.optimized(QUICK, arm, 1000), dataflow.starting(arm)
+    made = stage.inputs["guided"]
+    assert made.name == "zero_shot"
+    assert made.config.reversal == 1.0
+    assert made.config.tag_dropout == 0.15
+    assert made.inputs["speech"].config.split.speakers == "policy+rm"
+    assert stage.inputs["policy"].key == stage.inputs["codec"].key == made.key
+    assert (start.guidance, start.reversal, start.tag_dropout) == (None, 1.0, 0.15)
+    scored = dataflow.scored(QUICK, arm, 1000)
+    assert scored.inputs["sft_samples"].key == dataflow.optimized(QUICK, start, 1000).key
+    assert scored.inputs["codec"].key == made.key
+    assert scored.inputs["eval_prompts"].config.speakers == "judge"
+    plain = dataflow.optimized(QUICK, replace(arm, reversal=None), 1000)
+    assert plain.inputs["codec"].name == "codec"
+    assert plain.inputs["eval_prompts"].config.speakers == "policy"
+    assert dataflow.optimized(QUICK, replace(arm, reversal=0.0), 1000).inputs["guided"].key != made.key
+    own = {role: seed_stage.key for role, seed_stage in dataflow.core(QUICK, arm, 1000, policy=True).items()}
+    assert set(own) == {"examined", "fidelity", "optimized", "scored", "reference_probe"}
+    assert own["fidelity"] == dataflow.core(QUICK, dataflow.SFT, 1000, policy=True)["fidelity"].key
+
+
+def test_unseen_speakers_are_of_the_rendered_world_and_not_optimised() -> None:
+    with pytest.raises(ValueError, match="neither best_of nor style_weight"):
+        ArmConfig(reversal=1.0)
+    with pytest.raises(ValueError, match=r"reversal must be in \[0, inf\)"):
+        replace(dataflow.SFT, reversal=-1.0)
+    mine = replace(QUICK, manifests={"sft": ManifestConfig(digest="", path="")})
+    with pytest.raises(InputError, match="speakers of the rendered world"):
+        dataflow.optimized(mine, replace(dataflow.SFT, reversal=1.0), 1000)

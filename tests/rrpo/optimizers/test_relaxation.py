@@ -70,7 +70,7 @@ def test_the_gradient_of_the_probabilities_by_hand() -> None:
 
 
 def test_every_declared_relaxation_is_here() -> None:
-    assert tuple(RELAXATIONS) == config.RELAXATIONS
+    assert tuple(RELAXATIONS) == tuple(config.RELAXATIONS)
 
 
 def enumerate_gradient(logits: torch.Tensor, reward: torch.Tensor) -> torch.Tensor:

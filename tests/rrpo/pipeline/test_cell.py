@@ -79,7 +79,7 @@ def test_no_key_depends_on_what_is_installed(monkeypatch: pytest.MonkeyPatch) ->
     assert bare["core"] == some["core"] == whole["core"]
     assert bare["optional"] == {}
     assert some["optional"].keys() == {"phonetics"}
-    assert whole["optional"].keys() == {"phonetics", "voice", "naturalness", "voices_piper", "voices_kokoro"}
+    assert whole["optional"].keys() == {*dataflow.LISTENERS, "voices_piper", "voices_kokoro"}
     assert some["optional"].items() <= whole["optional"].items(), "a package that comes later only adds its own"
 
 

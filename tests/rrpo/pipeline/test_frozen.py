@@ -129,7 +129,18 @@ def test_the_frozen_stages_are_all_that_a_cell_of_the_world_reads_but_speech_and
             for name in dataflow.LISTENERS:
                 visit(dataflow.listened(QUICK, arm, seed, name))
     kinds = {stage.name for stage in needed.values()}
-    arms = {"finetune", "optimize", "score", "examine", "fidelity", "vocode", *dataflow.LISTENERS}
+    arms = {
+        "finetune",
+        "optimize",
+        "score",
+        "examine",
+        "fidelity",
+        "vocode",
+        "phonetics",
+        "voice",
+        "naturalness",
+        "content",
+    }
     assert kinds == arms | {"speech", "prompts"}
     splits = {stage.config.split.name for stage in needed.values() if stage.name == "speech"}
     assert splits == {name for name in world.splits(EMBEDDED) if name.startswith("rm_test")} | {"rm_valid", "annotated"}

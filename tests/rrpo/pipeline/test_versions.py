@@ -111,6 +111,7 @@ def stage_builds() -> dict[str, str]:
     roots += [dataflow.examined_voices(SMOKE, ArmConfig(), 0, engine) for engine in world.SYNTHESISERS]
     soft = ArmConfig(guidance=GUIDANCE.choice("soft-label"), tag_dropout=0.1)
     roots += [dataflow.optimized(SMOKE, soft, 0), dataflow.intensity(SMOKE, soft, 0)]
+    roots += dataflow.core(SMOKE, replace(soft, steps=0, reversal=1.0), 0, policy=True).values()
     roots.append(dataflow.gradients(SMOKE, ArmConfig(), 0, [0], GradientsConfig()))
     roots.append(dataflow.best_of(SMOKE, ArmConfig(best_of=2), 0))
     roots.append(dataflow.assessed(SMOKE, ArmConfig(), 0))

@@ -13,6 +13,7 @@ from torch.nn import functional
 from rrpo.config import OFF, RegularizerConfig
 from rrpo.masking import valid_mask
 from rrpo.models.reward_model import RewardModel
+from rrpo.models.signals import LOG_MEL
 from rrpo.regularizers import Adversarial, EnergyMixup, cross_entropy, robust_loss
 from rrpo.testing.regularizers import FLOOR, reward_model, speech_like
 
@@ -27,6 +28,7 @@ class LinearModel:
     """A model with easily computed values: h' = F, logits = sum over valid frames."""
 
     floor = FLOOR
+    signal = LOG_MEL
 
     def encode(self, F: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         return F, valid_mask(lengths, F.shape[1])

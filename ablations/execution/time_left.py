@@ -1,0 +1,120 @@
+"""The time until the last task of a run ends: the scheduler's own rule, played forward with estimated times."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from ablations.execution.estimate import Estimator, duration
+from ablations.execution.launchers.pool import Task
+from rrpo.pipeline.stages import Stage
+
+SHARE = 0.01
+"""Most of a run's time that may go into telling how long it takes."""
+
+
+@dataclass
+class _Running:
+    since: float
+    """When it started."""
+    first: float | None = None
+    """Share that was done when it first told: more than nothing where it goes on from a checkpoint."""
+    done: float = 0.0
+    """Share that is done now."""
+
+
+class TimeLeft:
+    """Follows the tasks of a run, told of what the scheduler's observer is told; teaches the estimator what stages took."""
+
+    def __init__(
+        self,
+        tasks: Iterable[Task],
+        stages: Mapping[str, Stage],
+        estimator: Estimator,
+        workers: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``stages``: by the key of the task that builds each; a task takes the time of its own and of its parts'."""
+        self._open = {task.key: task for task in sorted(tasks, key=lambda task: task.priority)}
+        self._rank = {key: place for place, key in enumerate(self._open)}
+        self._owner = {part.key: task.key for task in self._open.values() for part in task.parts}
+        self._readers: dict[str, list[str]] = {}
+        for task in self._open.values():
+            for need in {self._owner.get(need, need) for need in task.needs}:
+                self._readers.setdefault(need, []).append(task.key)
+        self._stages = dict(stages)
+        self._estimator, self._workers, self._clock = estimator, workers, clock
+        self.running: dict[str, _Running] = {}
+        """By key of the task."""
+        self._told, self._cost, self._end = float("-inf"), 0.0, 0.0
+
+    def started(self, key: str) -> None:
+        """A worker took a task."""
+        self.running[key] = _Running(self._clock())
+
+    def progressed(self, key: str, done: int, total: int) -> None:
+        """A task says how far it is."""
+        if total and (running := self.running.get(key)):
+            running.done = done / total
+            running.first = running.done if running.first is None else running.first
+
+    def stopped(self, key: str) -> None:
+        """A task will be tried again."""
+        self.running.pop(key, None)
+
+    def ended(self, key: str, seconds: float | None = None) -> None:
+        """A task, or a part of one, is done, and its stage took that long; or it failed, without a time."""
+        self.stopped(key)
+        self._open.pop(key, None)
+        if (stage := self._stages.pop(key, None)) and seconds is not None:
+            self._estimator.learn(stage, seconds)
+
+    def __str__(self) -> str:
+        if not self._stages:
+            return "0 s"
+        if all(self._estimator.seconds(stage) is None for stage in self._stages.values()):
+            return "unknown"
+        now = self._clock()
+        if now - self._told >= self._cost / SHARE:
+            self._end, self._told = now + self.seconds(), now
+            self._cost = self._clock() - now
+        return f"about {duration(max(self._end - now, 0.0))}"
+
+    def seconds(self) -> float:
+        """From now to the end of the last task, where each takes what is estimated."""
+        waiting = dict.fromkeys(self._open, 0)
+        for need in self._open:
+            for reader in self._readers.get(need, ()):
+                if reader in waiting:
+                    waiting[reader] += 1
+        busy = [(self._rest(self._open[key], running), key) for key, running in self.running.items() if key in waiting]
+        ready = [self._rank[key] for key, count in waiting.items() if not count and key not in self.running]
+        keys = list(self._rank)
+        heapq.heapify(busy)
+        heapq.heapify(ready)
+        now = 0.0
+        while busy or ready:
+            while ready and len(busy) < self._workers:
+                key = keys[heapq.heappop(ready)]
+                heapq.heappush(busy, (now + self._takes(self._open[key]), key))
+            now, key = heapq.heappop(busy)
+            for reader in self._readers.get(key, ()):
+                if reader in waiting:
+                    waiting[reader] -= 1
+                    if not waiting[reader]:
+                        heapq.heappush(ready, self._rank[reader])
+        return now
+
+    def _takes(self, task: Task) -> float:
+        keys = [part.key for part in task.parts] or [task.key]
+        return sum(self._estimator.guess(self._stages[key]) for key in keys if key in self._stages)
+
+    def _rest(self, task: Task, running: _Running) -> float:
+        """What is left of a running task: by its own speed, the more so the more of it was seen."""
+        takes, passed = self._takes(task), self._clock() - running.since
+        seen = running.done - (running.first or 0.0)
+        if running.first is None:
+            return max(takes - passed, 0.0)
+        return (1 - running.done) * ((1 - seen) * takes + passed)

@@ -1,0 +1,116 @@
+"""Every measure where the arms stand equally far: at declared values of KL per token, of roll-outs and of seconds.
+
+The table of results has the last checkpoint, which arms reach at different KL and at different cost. Here a measure is read where
+a run first passes a declared value, linear between the checkpoints on either side. A run that did not get there is missing; no
+arm sets another's range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ablations.judges import vetoing
+from ablations.outcomes import COSTS, UPTAKE_BY_KIND, Outcome, find, followed, shown
+from ablations.rendering.sheet import Column, Sheet, Value
+from ablations.stats.family import KL_POINTS
+from ablations.stats.statistics import at_passage, t_interval
+from reports.loading import Selection
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """What the arms have in common in a table."""
+
+    name: str
+    """Of the column, and the end of the table's name."""
+    heading: str
+    """Of the column."""
+    title: str
+    """Of the table, after *At equal*."""
+    outcome: str
+    """Name of the outcome whose curve says how far a checkpoint is."""
+    levels: tuple[float, ...]
+    """Declared values."""
+
+
+KL = Axis(name="kl", heading="KL, nats/token", title="KL", outcome="kl_token", levels=KL_POINTS)
+AXES = (
+    KL,
+    Axis(
+        name="rollouts",
+        heading="roll-outs",
+        title="roll-outs",
+        outcome="rollouts",
+        levels=(500, 1000, 2000, 4000, 8000),
+    ),
+    Axis(
+        name="seconds",
+        heading="training, s",
+        title="seconds of training",
+        outcome="seconds_optimized",
+        levels=(15, 30, 60, 120, 240),
+    ),
+)
+OTHERS = [
+    followed("length", "tokens", "length", "mark"),
+    followed("diversity", "within-prompt diversity", "diversity", "plain"),
+    followed("speaker_similarity", "speaker similarity", "speaker_similarity", "plain"),
+]
+"""What is shown beside the outcomes and the judges."""
+NOTE = (
+    "Where a run first passes the value, linear between the checkpoints on either side (for what is asked at first and last "
+    "alone, such as naturalness, between those). n: seeds that got there, of whom alone the means speak; a dash: none did. "
+    "Values that no run reached are left out. Mean over seeds ± half the 95 % t-interval. Estimates, not tested."
+)
+COST = (
+    "Costs are those of the optimisation so far, its evaluations among them, as the share of its updates; those of drawing pairs "
+    "before it, and of earlier rounds of an iterated reward model, are not counted. An arm that chooses among samples (best of "
+    "n) is not optimised: it spends n samples and n calls of the reward model on every utterance."
+)
+
+
+def outcomes(selection: Selection) -> list[Outcome]:
+    """What is followed over the checkpoints: outcomes, the judges with a veto, `OTHERS`, costs."""
+    known = [outcome for outcome in shown(selection.records) if outcome.curve]
+    names = {o.name for o in known}
+    judged = [followed(j.accuracy, j.label, j.accuracy) for j in vetoing() if j.accuracy not in names]
+    return [*known, *judged, *OTHERS, *COSTS]
+
+
+def sheets(selection: Selection) -> list[Sheet]:
+    """A table an axis, and the uptake of each planted kind at equal KL; those without an arm that gets anywhere left out."""
+    every = outcomes(selection)
+    found = [table(selection, axis, every, f"at_{axis.name}", f"At equal {axis.title}", NOTE, COST) for axis in AXES]
+    said = "Uptake: P(artefact | its emotion is the target) - P(artefact | another is)."
+    found.append(table(selection, KL, UPTAKE_BY_KIND, "uptake_by_kind", "Uptake by kind at equal KL", said, NOTE))
+    return [sheet for sheet in found if sheet is not None]
+
+
+def table(
+    selection: Selection, axis: Axis, measures: Sequence[Outcome], name: str, title: str, *notes: str
+) -> Sheet | None:
+    """A row a declared value of ``axis`` and arm that gets anywhere on it; None where none does."""
+    reach = find(axis.outcome).curve
+    assert reach is not None, "an axis is followed over the checkpoints"
+    paths = {(r.label, r.seed): reach(r) for r in selection.records if len(r.points) > 1}
+    moved = {key: path for key, path in paths.items() if np.nanmax(path, initial=0.0) > 0}
+    records = [record for record in selection.records if (record.label, record.seed) in moved]
+    curves = {
+        o: {(r.label, r.seed): o.curve(r) for r in records} for o in measures if o.curve and o.name != axis.outcome
+    }
+    used = {o: found for o, found in curves.items() if any(np.isfinite(y).any() for y in found.values())}
+    rows: list[tuple[Value, ...]] = []
+    for level in axis.levels:
+        if not any(np.nanmax(path) >= level for path in moved.values()):
+            continue
+        for arm in (arm for arm in selection.arms if any(label == arm for label, _ in moved)):
+            own = {key: path for key, path in moved.items() if key[0] == arm}
+            there = float(sum(np.nanmax(path) >= level for path in own.values()))
+            read = (t_interval([at_passage(x, found[key], level) for key, x in own.items()]) for found in used.values())
+            rows.append((arm, level, there, *read))
+    head = (Column("arm", "arm"), Column(axis.name, axis.heading, "level"), Column("n", "n", "count"))
+    columns = (*head, *(replace(o.as_column(), better=0) for o in used))
+    return Sheet(name, title, columns, tuple(rows), notes) if rows and used else None

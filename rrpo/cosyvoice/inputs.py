@@ -1,0 +1,45 @@
+"""Labelled tokens in the form of the stages that optimisers may read: prompts, and speech of which preference pairs are made."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from rrpo.corpus.features import write_speech
+from rrpo.corpus.manifest import Utterance
+from rrpo.cosyvoice.fsq import FsqDigits
+from rrpo.cosyvoice.tokens import TokenUtterance
+
+
+def write_inputs(
+    out: Path, utterances: Sequence[TokenUtterance], codec: FsqDigits, emotions: Sequence[str]
+) -> dict[str, Path]:
+    """What `PolicyOptimizer.start` may read: ``rl_prompts``, and in two halves ``sft_speech`` and ``parallel_speech``."""
+    half = len(utterances) // 2
+    for name, part in (("sft_speech", utterances[:half]), ("parallel_speech", utterances[half:])):
+        (out / name).mkdir(parents=True, exist_ok=True)
+        digits = (codec.codebook[torch.tensor(u.tokens, device=codec.device)].half().cpu().numpy() for u in part)
+        write_speech(out / name, codec.audio, emotions, [_spoken(utterance) for utterance in part], digits)
+    (out / "rl_prompts").mkdir(exist_ok=True)
+    rows = (json.dumps(dataclasses.asdict(utterance.prompt), ensure_ascii=False) + "\n" for utterance in utterances)
+    (out / "rl_prompts" / "prompts.jsonl").write_text("".join(rows), encoding="utf-8")
+    return {path.name: path for path in out.iterdir()}
+
+
+def _spoken(utterance: TokenUtterance) -> Utterance:
+    asked = utterance.prompt
+    return Utterance(
+        id=asked.id,
+        text=asked.text,
+        phones=asked.phones,
+        speaker=asked.speaker,
+        language="und",
+        emotion=asked.emotion,
+        true_emotion=asked.emotion,
+        split="tokens",
+        audio="tokens",
+    )

@@ -1,0 +1,78 @@
+"""What one token does to the reward when the rest is drawn anew after it, against what DiffRO's gradient predicts.
+
+The gradient g of R = log p(target) through the rows of the sampled tokens holds the rest of the utterance: what a token does to
+later ones is dropped. In one sample of each prompt one token is swapped as in `rrpo.diagnostics.fidelity`, and
+
+    predicted change  g[n, new] - g[n, old]
+    held              R(swapped) - R(sampled)
+    re-drawn          mean over K continuations of R(swapped, then continued) - R(sampled, then continued)
+
+where both histories are continued from the swapped place on by the same noise.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from rrpo.diagnostics.fidelity import Opinion, gradient, pearson, swap
+from rrpo.models.policy import Rollout
+from rrpo.models.protocols import TokenCodec, TokenPolicy
+from rrpo.optimizers.rollout import Prompts
+from rrpo.seeding import uniform
+
+
+def compare(
+    policy: TokenPolicy, codec: TokenCodec, reward: Opinion, asked: Prompts, seed: int, continuations: int
+) -> dict[str, float]:
+    """Correlations of the predicted change with either true one, and how much of the re-drawn one is no chance.
+
+    ``swap_held``, ``swap_redrawn``; ``swap_spread_held``, ``swap_spread_redrawn`` (standard deviations over prompts, nats, the
+    latter without the continuations' noise); ``swap_reliability``: the share of the re-drawn change's variance that is not the
+    continuations' noise, whose square root is the most that ``swap_redrawn`` could be. NaN for a single continuation.
+    """
+    device, shape = asked.prefix.device, (policy.max_tokens, len(asked.phones))
+    said = policy.sample(asked.prefix, uniform(shape, seed, "swaps", device=device))
+    B, N = said.tokens.shape
+    place, code = (uniform((N, B), seed, f"swaps {what}", device=device).T for what in ("place", "code"))
+
+    @torch.no_grad()
+    def heard(rollout: Rollout) -> Tensor:
+        F, frames = codec.decode(rollout.tokens, rollout.lengths, asked.speaker)
+        return reward(F, frames, asked.target)
+
+    with torch.no_grad():
+        logits = policy.logits(asked.prefix, said.tokens)[:, :-1]
+        new = swap(said.tokens, said.lengths, logits[..., : policy.codes], torch.ones_like(said.lengths), place, code)
+        forced = [forcing(logits, tokens) for tokens in (said.tokens, new)]
+    g = gradient(codec, reward, said.tokens, said.lengths, asked.speaker, asked.target)
+    predicted = (g.gather(2, new[..., None]) - g.gather(2, said.tokens[..., None])).sum((1, 2))
+    held = heard(Rollout(new, said.lengths, said.ended)) - heard(said)
+    fixed = torch.arange(N, device=device)[:, None] <= (new != said.tokens).long().argmax(1)
+    changes = []
+    for k in range(continuations):
+        noise = uniform(shape, seed, "swaps continued", k, device=device)
+        before, after = (
+            heard(policy.sample(asked.prefix, torch.cat([torch.where(fixed, own, noise[:N]), noise[N:]])))
+            for own in forced
+        )
+        changes.append(after - before)
+    redrawn = torch.stack(changes)
+    mean, chance = redrawn.mean(0), float(redrawn.var(0).mean()) / continuations
+    real = float(mean.var()) - chance
+    return {
+        "swap_held": pearson(predicted.cpu().numpy(), held.cpu().numpy()),
+        "swap_redrawn": pearson(predicted.cpu().numpy(), mean.cpu().numpy()),
+        "swap_spread_held": float(held.std()),
+        "swap_spread_redrawn": math.sqrt(real) if real > 0 else math.nan,
+        "swap_reliability": real / float(mean.var()),
+    }
+
+
+def forcing(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Noise ``[N, B]`` by which a policy that predicts ``logits [B, N, V + 1]`` draws ``tokens [B, N]``."""
+    p = logits.double().softmax(-1)
+    chosen = tokens[..., None]
+    return (p.cumsum(-1).gather(-1, chosen) - p.gather(-1, chosen) / 2)[..., 0].T.float()

@@ -1,0 +1,45 @@
+"""The stage ``reference_probe``: what can be read off the vectors by which a zero-shot policy knows its speakers.
+
+Of unseen speakers: emotion should not be there (chance: one in K), the speaker should.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold, cross_val_score
+
+from rrpo.config import ReferenceProbeConfig
+from rrpo.models.tags import NEUTRAL
+from rrpo.pipeline.stages import Context
+from rrpo.training.zero_shot import VECTORS
+
+
+def build(config: ReferenceProbeConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    """Reads ``policy``, a stage ``zero_shot``; writes ``scalars.json``."""
+    with np.load(inputs["policy"] / VECTORS) as stored:
+        found = read_off(stored["vectors"], stored["speakers"], stored["emotions"], config.folds)
+    (out / "scalars.json").write_text(json.dumps(found))
+
+
+def read_off(vectors: np.ndarray, speakers: np.ndarray, emotions: np.ndarray, folds: int) -> dict[str, float]:
+    """How often emotion and speaker are told from ``vectors [U, D]``.
+
+    ``reference_emotion``: logistic regression, cross-validated over speakers. ``reference_speaker``: of the utterances that are
+    not neutral, the share whose nearest mean of a speaker's neutral ones (by cosine) is their own speaker's.
+    """
+    probe = LogisticRegression(max_iter=1000)
+    split = GroupKFold(min(folds, len(set(speakers.tolist()))))
+    emotion = cross_val_score(probe, vectors, emotions, groups=speakers, cv=split)
+    neutral, names = emotions == NEUTRAL, np.array(sorted(set(speakers.tolist())))
+    means = np.array([vectors[neutral & (speakers == name)].mean(0) for name in names])
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    nearest = names[(vectors[~neutral] @ means.T).argmax(1)]
+    return {
+        "reference_emotion": float(emotion.mean()),
+        "reference_speaker": float((nearest == speakers[~neutral]).mean()),
+    }

@@ -1,0 +1,126 @@
+"""A reward model around a pre-trained speech encoder from a local Hugging Face folder: wav2vec 2.0, WavLM, HuBERT.
+
+Waveform -> encoder -> h', its last hidden states -> attentive pooling -> logits. The adversarial perturbation of Eq. 4 acts on
+h', energy-adaptive mixup on the waveform, as in its source. It hears no log-mel frames, so it cannot reward a policy whose codec
+makes such frames. Importing this module imports torch and transformers.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel
+
+from rrpo.config import OFF, RegularizerConfig, RewardModelConfig
+from rrpo.corpus.features import SpeechSet, WaveSet
+from rrpo.identity import described
+from rrpo.masking import valid_mask
+from rrpo.models.reward_model import RewardModel
+from rrpo.models.signals import WAVEFORM
+from rrpo.rebuild import rebuild
+
+SILENT = 10**-6.5
+"""Power of a silent sample, -65 dBFS."""
+SHORTEST = 400
+"""Samples: one window of the encoders' convolutions."""
+
+
+class SpeechEncoderModel(RewardModel):
+    """Emotion classifier of waveforms, ``F [B, T, hop]`` at 16 kHz; padding is cut off."""
+
+    signal = WAVEFORM
+
+    def __init__(
+        self, config: RewardModelConfig, emotions: tuple[str, ...], hop: int, regularizers: RegularizerConfig = OFF
+    ) -> None:
+        """The encoder with its stored weights, without its own randomness (SpecAugment, LayerDrop), and a new head."""
+        nn.Module.__init__(self)
+        assert config.encoder is not None
+        self.config, self.emotions, self.n_mels, self.floor = config, tuple(emotions), hop, SILENT
+        self.regularizers = regularizers
+        folder = Path(config.encoder.path)
+        self.speech: Any = AutoModel.from_pretrained(folder, local_files_only=True)
+        self.speech.config.apply_spec_augment, self.speech.config.layerdrop = False, 0.0
+        about = folder / "preprocessor_config.json"
+        self.normalized: bool = json.loads(about.read_text()).get("do_normalize", True) if about.is_file() else True
+        dim = self.speech.config.hidden_size
+        self.attention = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1, bias=False))
+        self.head = nn.Linear(dim, len(self.emotions))
+        self.requires_grad_(True)
+
+    def heard(self, speech: SpeechSet) -> SpeechSet:
+        """Waveforms."""
+        return WaveSet(**vars(speech))
+
+    def set_statistics(self, frames: Tensor) -> None:
+        """Nothing: each utterance is normalised by its own mean and spread, where the encoder was trained so."""
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """As of every module, but for what stays frozen: the convolutions, and a frozen encoder."""
+        super().requires_grad_(requires_grad)
+        self._frozen.requires_grad_(False)
+        return self
+
+    def train(self, mode: bool = True) -> Self:
+        """As of every module; what is frozen stays in evaluation mode."""
+        super().train(mode)
+        self._frozen.eval()
+        return self
+
+    @property
+    def _frozen(self) -> nn.Module:
+        assert self.config.encoder is not None
+        found: nn.Module = self.speech.feature_extractor if self.config.encoder.tuned else self.speech
+        return found
+
+    def encode(self, F: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """``F [B, T, hop], lengths [B]`` -> ``h' [B, T', D], mask [B, T']``."""
+        samples = (lengths * self.n_mels).clamp(min=SHORTEST)
+        wave = nn.functional.pad(F.float().flatten(1), (0, max(0, SHORTEST - F.shape[1] * self.n_mels)))
+        mask = valid_mask(samples, wave.shape[1])
+        if self.normalized:
+            n = samples[:, None]
+            centred = (wave - wave.masked_fill(~mask, 0.0).sum(1, keepdim=True) / n).masked_fill(~mask, 0.0)
+            wave = centred / (centred.square().sum(1, keepdim=True) / n + 1e-7).sqrt()
+        if self.speech.config.feat_extract_norm == "group":  # normalises over time: padding would be heard
+            each = zip(wave, samples.tolist(), strict=True)
+            rows = [self.speech(row[None, :n]).last_hidden_state[0] for row, n in each]
+            h = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        else:
+            h = self.speech(wave, attention_mask=mask.long()).last_hidden_state
+        mask = valid_mask(self.speech._get_feat_extract_output_lengths(samples), h.shape[1])
+        return h.masked_fill(~mask[..., None], 0.0), mask
+
+    def save(self, folder: Path) -> None:
+        """As `RewardModel.save`; a frozen encoder is not copied, its folder is named."""
+        assert self.config.encoder is not None
+        card = {
+            "config": described(self.config),
+            "encoder_path": self.config.encoder.path,
+            "emotions": list(self.emotions),
+            "hop": self.n_mels,
+            "regularizers": described(self.regularizers),
+        }
+        (folder / "reward_model.json").write_text(json.dumps(card, indent=1))
+        kept = {
+            name: value.cpu()
+            for name, value in self.state_dict().items()
+            if self.config.encoder.tuned or not name.startswith("speech.")
+        }
+        torch.save(kept, folder / "reward_model.pt")
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "cpu") -> SpeechEncoderModel:
+        """The frozen model of ``folder``; the encoder's own folder is needed too."""
+        card = json.loads((folder / "reward_model.json").read_text())
+        card["config"]["encoder"]["path"] = card["encoder_path"]
+        regularizers = rebuild(RegularizerConfig, card["regularizers"])
+        model = cls(rebuild(RewardModelConfig, card["config"]), tuple(card["emotions"]), card["hop"], regularizers)
+        model.load_state_dict(
+            torch.load(folder / "reward_model.pt", map_location="cpu", weights_only=True), strict=False
+        )
+        return model.to(device).eval().requires_grad_(False)

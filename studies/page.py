@@ -1,0 +1,52 @@
+"""``study.html``: a study as one file; its course, the importance of its knobs and the response surface first."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from ablations.rendering.sheet import Sheet, html
+
+PAGE = "study.html"
+FIRST = {
+    "history": "Value by trial",
+    "importance": "What the value depends on",
+    "surface": "Response surface",
+}
+"""Figures that stand first, and their headings."""
+STYLE = """:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 1rem auto; padding: 0 1rem; }
+img { max-width: 100%; height: auto; background: white; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+caption { text-align: left; font-weight: bold; }
+th, td { padding: .1rem .6rem; text-align: left; border-bottom: 1px solid #8884; }
+.number { text-align: right; }
+summary { cursor: pointer; }"""
+
+
+def write(name: str, sheets: Sequence[Sheet], pictures: Sequence[Path], command: str, folder: Path) -> Path:
+    """The page of a study's tables and figures (PNG files); ``command`` opens it in Optuna's own interface."""
+    drawn = {picture.stem: picture for picture in pictures}
+    first = [f"<h2>{FIRST[stem]}</h2>{_image(drawn[stem])}" for stem in FIRST if stem in drawn]
+    tables = [
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(s.title)}">{html(s)}</div>' for s in sheets
+    ]
+    rest = [f"<h3>{escape(stem)}</h3>{_image(picture)}" for stem, picture in drawn.items() if stem not in FIRST]
+    more = f"<details><summary>More figures</summary>{''.join(rest)}</details>" if rest else ""
+    shown = "".join([*first, *tables])
+    path = folder / PAGE
+    path.write_text(
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>Study {escape(name)}</title><style>{STYLE}</style></head><body><main><h1>Study {escape(name)}</h1>"
+        f"{shown}{more}<p>In Optuna's interface: <code>{escape(command)}</code></p></main></body></html>\n",
+        encoding="utf-8",
+    )
+    return path
+
+
+def _image(picture: Path) -> str:
+    content = base64.b64encode(picture.read_bytes()).decode()
+    return f'<p><img src="data:image/png;base64,{content}" alt="{escape(picture.stem)}"></p>'

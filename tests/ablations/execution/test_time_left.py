@@ -1,0 +1,139 @@
+"""The time left is right within a quarter from the second seed on: grids played with a clock of their own."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import fakes
+import pytest
+from tasks import marked
+
+from ablations.execution.estimate import Estimator
+from ablations.execution.jobs import missing_stages, stage_key, stage_tasks, tasks
+from ablations.execution.launchers.pool import Task
+from ablations.execution.time_left import TimeLeft
+from ablations.grids import GRIDS
+from rrpo.pipeline.cell import Cell
+from rrpo.profiles import EMBEDDED
+
+WORK = {
+    "optimize": 200.0,
+    "sft": 36,
+    "pretrain": 19,
+    "finetune": 16,
+    "speech": 8,
+    "score": 20,
+    "fidelity": 5,
+    "examine": 4,
+}
+"""Seconds of the stages of a seed, as they were measured; all others take one."""
+COSTS = {"sft": 0.1, "diffro": 0.7, "rrpo": 2.0}
+"""Of arms' policy optimisations, times the usual."""
+WITHIN = 0.25
+
+
+@dataclass
+class Clock:
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def seconds_of(cells: list[Cell], noise: float) -> dict[str, float]:
+    """What each stage takes, by its task: its kind's and its arm's seconds, and some chance."""
+    chance = random.Random(0)
+    cost = {stage_key(c.stages["optimized"]): COSTS.get(c.label, 1.0) for c in cells}
+    stages = missing_stages(cells, [], Path("none"))
+    return {
+        stage_key(s): WORK.get(s.name, 1.0) * cost.get(stage_key(s), 1.0) * chance.uniform(1 - noise, 1 + noise)
+        for s in stages
+    }
+
+
+def play(
+    graph: list[Task], left: TimeLeft, clock: Clock, seconds: Mapping[str, float], workers: int
+) -> list[tuple[str, float, float]]:
+    """Run tasks by the scheduler's rule: at the end of each its key, when that was, and how long it then was thought to go on."""
+    waiting = {task.key: task for task in graph}
+    running: dict[str, tuple[float, float]] = {}
+    told = []
+    while waiting or running:
+        ready = sorted(
+            (t for t in waiting.values() if not t.needs & (waiting.keys() | running.keys())), key=lambda t: t.priority
+        )
+        for task in ready[: workers - len(running)]:
+            del waiting[task.key]
+            running[task.key] = clock.now, clock.now + seconds.get(task.key, 0.0)
+            left.started(task.key)
+        ends = min(running, key=lambda key: running[key][1])
+        since, clock.now = running.pop(ends)
+        for key, (start, end) in running.items():
+            left.progressed(key, round(100 * (clock.now - start) / (end - start)), 100)
+        left.ended(ends, clock.now - since)
+        told.append((ends, clock.now, left.seconds()))
+    return told
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("before", [None, 0.4, 2.5], ids=["new folder", "faster now", "slower now"])
+@pytest.mark.parametrize("grid", ["loo", "full"])
+def test_from_the_second_seed_on(tmp_path: Path, grid: str, before: float | None, workers: int):
+    """Arms of different cost share stages; in a former run of other seeds the machine was ``1 / before`` times as busy."""
+    cells = list(GRIDS[grid].cells(EMBEDDED, range(101, 106)))
+    if before is not None:
+        past = list(GRIDS[grid].cells(EMBEDDED, range(1, 3)))
+        took = seconds_of(past, 0.1)
+        for stage in missing_stages(past, [], tmp_path):
+            marked(tmp_path, stage, took[stage_key(stage)] / before)
+    clock, estimator = Clock(), Estimator(tmp_path)
+    graph = tasks(cells, [], tmp_path, "cpu", None, estimator)  # type: ignore[arg-type]
+    stages = {stage_key(stage): stage for stage in missing_stages(cells, [], tmp_path)}
+    left = TimeLeft(graph, stages, estimator, workers, clock)
+    seconds = seconds_of(cells, 0.1)
+    told = play(graph, left, clock, seconds, workers)
+    first = {f"cell-{cell.hash[:20]}" for cell in cells if cell.seed == 101}
+    *_, begin = (place for place, (key, _, _) in enumerate(told) if key in first)
+    end, longest = told[-1][1], max(seconds.values())
+    for _, now, said in told[begin:]:
+        assert said == pytest.approx(end - now, rel=WITHIN) or end - now < longest
+
+
+def test_of_stages_that_run(tmp_path: Path):
+    """Three of 100 s for two workers; the first goes on from a checkpoint at a half, the second is slower than was thought."""
+    cells = fakes.cells(["a", "b", "c"], [1])
+    stages = [cell.stages["optimized"] for cell in cells]
+    for stage in stages:
+        marked(tmp_path, stage, 100.0)
+    clock = Clock()
+    graph = stage_tasks(stages, tmp_path, "cpu", {stage.key: (place,) for place, stage in enumerate(stages)})
+    left = TimeLeft(
+        graph, {task.key: stage for task, stage in zip(graph, stages, strict=True)}, Estimator(tmp_path), 2, clock
+    )
+    first, second, third = (task.key for task in graph)
+    assert str(left) == "about 3 min"
+    left.started(first)
+    left.started(second)
+    left.progressed(first, 50, 100)
+    assert left.seconds() == 150.0, "50 s of the first, then the third"
+    clock.now = 20.0
+    assert left.seconds() == 160.0, "of the first nothing new was heard: half of 120; then the third"
+    left.progressed(second, 0, 100)
+    left.progressed(first, 60, 100)
+    left.progressed(second, 10, 100)
+    assert left.seconds() == pytest.approx(0.4 * (90 + 20) + 100)
+    left.ended(first, 100.0)
+    left.stopped(second)
+    assert left.seconds() == 100.0, "both anew"
+    left.ended(second)
+    left.ended(third, 100.0)
+    assert str(left) == "0 s"
+
+
+def test_nothing_is_said_of_what_was_never_built(tmp_path: Path):
+    (stage,) = (cell.stages["optimized"] for cell in fakes.cells(["a"], [1]))
+    (task,) = stage_tasks([stage], tmp_path, "cpu", {stage.key: (0.0,)})
+    assert str(TimeLeft([task], {task.key: stage}, Estimator(tmp_path), 1)) == "unknown"

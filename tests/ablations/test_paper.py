@@ -1,0 +1,101 @@
+"""The grid ``paper``: from a corpus' labelled tokens over reward models, DiffRO and RRPO to records in MLflow and a table."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ablations.errors import InputError
+from ablations.execution.cell_file import cell_json, read_cell
+from ablations.execution.request import request
+from ablations.execution.runs_folder import RunsFolder
+from ablations.rendering.summary import table
+from ablations.tracking.reader import Store
+from rrpo.cosyvoice import standin
+
+TINY = {
+    "reward_model.dim": 16,
+    "reward_model.layers": 1,
+    "reward_model.heads": 2,
+    "pretrain.steps": 30,
+    "pretrain.batch": 16,
+    "pretrain.lr": 0.003,
+    "finetune.steps": 4,
+    "finetune.batch": 16,
+    "supervised.steps": 2,
+    "optimize.steps": 4,
+    "optimize.batch": 8,
+    "optimize.lr": 0.01,
+    "optimize.content_weight": 0,
+    "optimize.checkpoints": 0,
+    "optimize.eval_prompts": 20,
+    "optimize.final_prompts": 20,
+    "max_tokens": 6,
+    "precision": "fp32",
+}
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = standin.write(tmp_path_factory.mktemp("cosyvoice2"), eos=5.0, spread=0.3)
+    standin.write_corpus(folder / "tokens.jsonl")
+    return folder
+
+
+def cells_of(release: Path, **options):
+    given = {"model": release, "train": str(release / "tokens.jsonl"), "seeds": 1, "device": "cpu", "workers": 1}
+    return request(grid="paper", runs_dir=release / "runs", **given | options).cells
+
+
+def test_arms_share_what_comes_before_the_robust_reward_model(release: Path) -> None:
+    cells = {cell.label: cell for cell in cells_of(release, arms="sft,diffro,ls_adv,grpo")}
+    starts = {cell.stages["optimized"].inputs["start"].key for cell in cells.values()}
+    assert len(starts) == 1
+    assert len({cell.hash for cell in cells.values()}) == 4
+    configs = {label: cell.stages["optimized"].config for label, cell in cells.items()}
+    assert configs["sft"].optimize.steps == 0
+    assert configs["grpo"].optimize.optimizer.name == "grpo"
+    assert configs["ls_adv"].regularizers.alpha == 0.5
+    assert configs["diffro"].regularizers.alpha == 0
+    moved = release.with_name("moved.jsonl")
+    moved.write_bytes((release / "tokens.jsonl").read_bytes())
+    again = cells_of(release, arms="sft", train=str(moved))
+    assert [cell.hash for cell in again] == [cells["sft"].hash], "keys hold the content alone"
+    assert cells["sft"].optional == {}
+    copy = read_cell(cell_json(cells["ls_adv"]))
+    assert copy.hash == cells["ls_adv"].hash
+    assert copy.stages["optimized"].config.corpus.path == str(release / "tokens.jsonl")
+
+
+def test_what_makes_no_sense_is_refused(release: Path) -> None:
+    for wrong, said in (
+        ({"model": None}, "needs CosyVoice2's language model"),
+        ({"arms": "rrpo"}, "neither energies nor silence"),
+        ({"train": str(release / "none.jsonl")}, "nothing to read"),
+    ):
+        with pytest.raises(InputError, match=said):
+            [cell.stages for cell in cells_of(release, **wrong)]
+
+
+def test_diffro_and_rrpo_end_in_records_and_a_table(release: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ablations.run", "--grid", "paper", "--arms", "sft,diffro,ls_adv", "--seeds", "1"]
+    command += ["--model", str(release), "--train", str(release / "tokens.jsonl"), "--device", "cpu", "--workers", "1"]
+    command += ["--runs-dir", str(tmp_path / "runs")]
+    command += [part for name, value in TINY.items() for part in ("--set", f"cosyvoice.{name}={value}")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=os.environ | {"COLUMNS": "200"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "All 3 cells are done" in done.stdout
+    records, _ = Store(RunsFolder(tmp_path / "runs")).states("paper")
+    found = {record.label: record for record in records.values()}
+    assert found.keys() == {"sft", "diffro", "ls_adv"}
+    assert found["sft"].scalars["end_kl_token"] == pytest.approx(0, abs=1e-5)
+    assert found["diffro"].scalars["end_kl_token"] > 0
+    assert len(found["ls_adv"].curves) == 4
+    assert len({record.world_hash for record in records.values()}) == 1
+    row = table(list(records.values())).row("diffro")
+    assert row["proxy"].mean == found["diffro"].scalars["end_proxy_accuracy"]
+    assert not list(found["diffro"].folder.rglob("llm.pt")), "weights stay in the stage"

@@ -1,0 +1,52 @@
+"""The report of a screen: estimates and intervals, nothing tested, and what goes against RRPO said as it is."""
+
+from __future__ import annotations
+
+import pytest
+from synthetic import record
+
+from reports.effects import first_sheet, rows
+from reports.loading import Selection
+from reports.report import make
+from reports.words import answer
+
+LEVELS = {"sft": 0.6, "diffro": 0.5, "rrpo": 0.7, "grpo": 0.8, "mixup": 0.7}
+NOISE = {1: -0.02, 2: 0.0, 3: 0.02}
+
+
+def screened(grid: str = "baselines") -> Selection:
+    """Three seeds; those of mixup and DiffRO are spread otherwise than the others'."""
+    sign = {"mixup": -1.0, "diffro": 0.5}
+    records = tuple(
+        record(arm, seed, level + sign.get(arm, 1.0) * noise + 0.001 * seed)
+        for arm, level in LEVELS.items()
+        for seed, noise in NOISE.items()
+    )
+    return Selection(grid, records, dict.fromkeys(LEVELS, 3), (), plans=(3,), grid_labels=frozenset(LEVELS))
+
+
+def test_nothing_is_tested_and_every_system_is_held_against_rrpo():
+    selection = screened()
+    assert selection.tested == {}
+    made = first_sheet(selection, rows(selection))
+    assert made is not None
+    assert [row[0] for row in made.rows] == ["rrpo - sft", "rrpo - diffro", "rrpo - grpo", "rrpo - mixup"]
+    assert made.row("rrpo - grpo")["clean_success"].mean == pytest.approx(-0.1)  # type: ignore[union-attr]
+    said = answer(selection, rows(selection))[0]
+    assert said.startswith(
+        "A screen of 3 seeds, estimates alone, nothing is tested: RRPO's clean success is above sft, diffro; "
+    )
+    assert "below grpo; not told apart from mixup (95 % intervals" in said
+
+
+def test_the_same_cells_in_a_grid_that_tests_have_a_verdict():
+    selection = screened("full")
+    assert list(selection.tested[""]) == ["RRPO - DiffRO"]
+    assert answer(selection, rows(selection))[0].startswith("RRPO stops reward hacking")
+
+
+def test_the_report_of_a_screen_says_that_nothing_is_tested():
+    made = make(screened())
+    assert [sheet.name for sheet in made.sheets][:1] == ["screen"]
+    assert {"at_kl", "at_rollouts", "at_seconds"} <= {sheet.name for sheet in made.sheets}
+    assert "Nothing is tested." in made.methods
