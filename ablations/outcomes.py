@@ -30,8 +30,9 @@ PHONE_ERROR_BOUND = 0.3
 ARTEFACT = "artefact_"
 """Prefix of the sample table's flag columns, one per kind of artefact."""
 Masks = tuple[NDArray[np.bool_], NDArray[np.bool_]]
+"""(samples that count as hits, samples that are considered), both ``[N]``."""
 ByStep = Callable[["pd.DataFrame"], dict[float, float]]
-"""Of a table of samples: step -> value; empty where a column is missing."""
+"""Computes step -> value from a table of samples; empty if a required column is missing."""
 Share = Callable[["pd.DataFrame"], "Masks | None"]
 """Computes the masks of a table of samples; None if a required column is missing."""
 UNIT_WORDS = {"percent": ", %", "gain": ", points"}
@@ -107,10 +108,10 @@ def followed(name: str, label: str, column: str, unit: str = "percent", directio
 def from_samples(
     name: str, label: str, by_step: ByStep, unit: str = "percent", direction: int = 0, note: str = "", by: str = ""
 ) -> Outcome:
-    """An outcome that ``by_step`` reads off the samples of each checkpoint; ``by`` names the judge that it goes by, if any."""
+    """Make an outcome from the samples of each checkpoint; ``by`` names the judge it depends on, if any."""
 
     def found(record: Record) -> dict[float, float]:
-        """Step -> value, counted once a record."""
+        """Return step -> value, computed once per record."""
         key = (name, by)
         if key not in record.shares:
             record.shares[key] = by_step(record.samples)
@@ -326,13 +327,13 @@ OVEROPTIMISATION: list[Outcome] = [gamma(gold()), reward_variance()]
 """Outcomes of a whole run: shown in the table of over-optimization, and available by name like any other outcome."""
 
 UPTAKE_BY_KIND: list[Outcome] = [uptake_of(kind, emotion) for kind, emotion in zip(ARTEFACTS, EMOTIONS, strict=True)]
-"""The mean of which is the outcome ``uptake``."""
+"""Uptake of each planted kind of artefact; their mean is the outcome ``uptake``."""
 COSTS: list[Outcome] = [
     spent("seconds_optimized", "training, s", training_seconds),
     spent("rollouts", "roll-outs", rollouts),
     spent("rm_calls", "RM calls", reward_model_calls),
 ]
-"""What an optimisation took; arms that are not optimised have none."""
+"""Costs of a policy optimization; arms without one have none."""
 
 
 def all_outcomes() -> list[Outcome]:

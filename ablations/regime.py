@@ -69,7 +69,7 @@ class Step:
 
 
 def _gentle() -> ArmConfig:
-    """Vanilla as step 1 pushes it."""
+    """Return vanilla DiffRO with the pressure, batch size and schedule of step 1."""
     return replace(arms()[BASE], steps=240, beta=0.003, content_weight=0.5, batch=32, schedule="constant")
 
 
@@ -92,7 +92,7 @@ def refinements() -> dict[str, ArmConfig]:
 
 
 def contents() -> dict[str, ArmConfig]:
-    """Content weight at the profile's own rate, schedule and batch."""
+    """Return the candidates of the step ``content``: content weight, at the profile's learning rate, schedule and batch size."""
     asked = replace(arms()[BASE], steps=240, beta=0.003)
     return {f"{weight:g}": replace(asked, content_weight=weight) for weight in (0.25, 0.5, 1.0, 2.0)}
 

@@ -84,7 +84,7 @@ def command(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="CosyVoice2-0.5B, for the grid paper; --train then names labelled speech tokens.",
+            help="CosyVoice2-0.5B, for the grid paper; --train then names a file of labelled speech tokens.",
             show_default=False,
             rich_help_panel=WHAT,
         ),
@@ -93,7 +93,7 @@ def command(
         str | None,
         typer.Option(
             metavar="CORPUS",
-            help="Train reward models on your own corpus, imported into CORPUS.train.jsonl and CORPUS.valid.jsonl.",
+            help="Train reward models on your own corpus, CORPUS.train.jsonl and CORPUS.valid.jsonl of rrpo.corpus import.",
             show_default=False,
             rich_help_panel=WHAT,
         ),
@@ -102,18 +102,18 @@ def command(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Reward models on a pre-trained speech encoder in a Hugging Face folder (wav2vec 2.0, WavLM, HuBERT).",
+            help="Use a pre-trained speech encoder from a Hugging Face folder (wav2vec 2.0, WavLM, HuBERT) in reward models.",
             show_default=False,
             rich_help_panel=WHAT,
         ),
     ] = None,
     tune_encoder: Annotated[
-        bool, typer.Option("--tune-encoder", help="Train its Transformer too.", rich_help_panel=WHAT)
+        bool, typer.Option("--tune-encoder", help="Also train the encoder's Transformer.", rich_help_panel=WHAT)
     ] = False,
     folds: Annotated[
         int | None,
         typer.Option(
-            help="Cross-validation over K folds of --train's speakers (rrpo.corpus import --folds K), one a seed.",
+            help="Cross-validate over K folds of --train's speakers (rrpo.corpus import --folds K), one fold per seed.",
             show_default=False,
             rich_help_panel=WHAT,
         ),
@@ -130,8 +130,7 @@ def command(
         list[str] | None,
         typer.Option(
             metavar="CORPUS|NAME=PATH",
-            help="A further test set of reward models: CORPUS.test.jsonl, else CORPUS.jsonl, or any manifest; may be given "
-            "several times.",
+            help="Additional test set of reward models: CORPUS.test.jsonl, else CORPUS.jsonl, or any manifest; repeatable.",
             rich_help_panel=WHAT,
         ),
     ] = None,
@@ -183,15 +182,16 @@ def command(
         str,
         typer.Option(
             metavar="N|auto",
-            help="Optimise the policies of N cells at once in one process; auto: on a GPU as many as its memory holds, "
-            "on the CPU 1. All cells of a seed alike.",
+            help="Optimize the policies of N cells together in one process. auto: as many as fit into a GPU's memory, or 1 on "
+            "the CPU. All cells of a seed must be optimized in the same way, stacked or not.",
             rich_help_panel=HOW,
         ),
     ] = "1",
     precision: Annotated[
         str,
         typer.Option(
-            help="Of policy optimisations, all cells of a seed alike: fp32; tf32, on a GPU; bf16, the policy's products.",
+            help="Precision of policy optimizations: fp32, tf32 (GPU only) or bf16 (matrix products of the policy). The same for "
+            "all cells of a seed.",
             rich_help_panel=HOW,
         ),
     ] = PRECISIONS[0],
@@ -199,7 +199,7 @@ def command(
         bool,
         typer.Option(
             "--deterministic",
-            help="On a GPU, add in a fixed order: the same bits again, but slower.",
+            help="Use deterministic algorithms on a GPU: bit-identical repetitions, but slower.",
             rich_help_panel=HOW,
         ),
     ] = False,

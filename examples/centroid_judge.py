@@ -1,4 +1,4 @@
-"""A judge of your own: the nearest of the emotions' mean spectra, by mean and spread of each mel band over the utterance.
+"""A judge as a plugin: nearest centroid of each emotion, in the mean and standard deviation of every mel band over the utterance.
 
 python -m ablations.run --grid smoke --plugin examples/centroid_judge.py
 """
@@ -18,7 +18,7 @@ from rrpo.training.data import Frames
 
 
 def statistics(F: Tensor, lengths: Tensor) -> Tensor:
-    """Mean and standard deviation ``[B, 2M]`` of ``F [B, T, M]`` over the first ``lengths [B]`` frames."""
+    """Return mean and standard deviation ``[B, 2M]`` of ``F [B, T, M]`` over the first ``lengths [B]`` frames."""
     mask = valid_mask(lengths, F.shape[1])[..., None]
     n = lengths.clamp(min=1)[:, None]
     mean = F.masked_fill(~mask, 0).sum(1) / n
@@ -26,7 +26,7 @@ def statistics(F: Tensor, lengths: Tensor) -> Tensor:
 
 
 class CentroidJudge:
-    """Gaussians around the emotions' centroids, all with the same spread in each statistic."""
+    """Gaussian classifier: one centroid per emotion, and for each statistic one standard deviation common to all emotions."""
 
     label: ClassVar[str] = "centroid judge"
     veto: ClassVar[bool] = False
@@ -44,7 +44,7 @@ class CentroidJudge:
         return cls(centroids, (x - centroids[labels]).std(0).clamp(min=1e-3), emotions)
 
     def log_probs(self, F: Tensor, lengths: Tensor) -> Tensor:
-        """Softmax of minus half the mean squared distance, in spreads, times the root of the number of statistics."""
+        """Return ``[B, K]``: log-softmax of -1/2 the mean squared standardized distance times √(number of statistics)."""
         distance = (statistics(F, lengths)[:, None] - self.centroids.to(F.device)) / self.spread.to(F.device)
         return (-0.5 * distance.square().mean(2) * distance.shape[2] ** 0.5).log_softmax(1)
 

@@ -1,9 +1,9 @@
-"""Focal loss as a regulariser of the reward model: ``L = -sum_k y_k (1 - p_k)^γ log p_k``. Off at ``γ = 0``.
+"""Focal loss as a regularizer of the reward model: ``L = -sum_k y_k (1 - p_k)^γ log p_k``. Off at ``γ = 0``.
 
-Samples that the model already gets right count less, which keeps it from growing overconfident. Lin et al. 2017, *Focal loss
-for dense object detection*, arXiv 1708.02002, Eq. 4, without class weights; their γ is 2. Used by
+Samples that the model already classifies correctly get less weight, which counteracts overconfidence. Lin et al. 2017, *Focal
+loss for dense object detection*, arXiv 1708.02002, Eq. 4, without class weights; the paper uses γ = 2. To use it:
 
-    python -m ablations.run --plugin examples/focal_loss.py
+    python -m ablations.run --plugin examples/focal_loss.py --grid loo --arms diffro,rrpo,rrpo_focal
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from rrpo.regularizers import REGULARIZERS, ManipulationCheck, Regularizer, Samp
 
 @dataclass(frozen=True, kw_only=True)
 class FocalLoss(Regularizer):
-    """Weighs each class of the target by ``(1 - p_k)^γ``."""
+    """Weight each class of the target by ``(1 - p_k)^γ``."""
 
     label = "Focal"
     check = ManipulationCheck(scalar="rm_confidence", direction=-1, text="confidence")
@@ -25,11 +25,11 @@ class FocalLoss(Regularizer):
     """γ, the focusing parameter; the paper's value 2; range [0, inf)."""
 
     def loss(self, inner: SampleLoss) -> SampleLoss:
-        """The loss so far, with a target ``[B, K]`` that is smaller where the model is right."""
+        """Return ``inner`` with its target ``[B, K]`` weighted by ``(1 - p_k)^γ``."""
 
         def focal(logits: Tensor, y: Tensor) -> Tensor:
             wrong = 1 - logits.softmax(1)
-            tiny = torch.finfo(wrong.dtype).tiny  # where γ < 1 the gradient at 0 would be infinite
+            tiny = torch.finfo(wrong.dtype).tiny  # for γ < 1 the gradient at 0 is infinite
             return inner(logits, y * wrong.clamp(min=tiny) ** self.gamma)
 
         return focal

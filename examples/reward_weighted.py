@@ -1,8 +1,8 @@
-"""Exponentially weighted samples (advantage-weighted regression, Peng et al. 2019, arXiv 1910.00177): an optimiser as a plugin.
+"""An optimizer as a plugin: exponentially weighted samples (advantage-weighted regression, Peng et al. 2019, arXiv 1910.00177).
 
-``gradient = -mean_i (k w_i - 1) grad log pi(y_i)``, plus β times the gradient of the penalty, where w is the softmax of R / T
-over the k samples of a prompt: the better samples become likelier, the worse ones less likely. R is the negative cost of the
-sampled speech: the emotion reward's loss and the phone recogniser's, by the config's weights.
+``gradient = -mean_i (k w_i - 1) grad log pi(y_i)``, plus β times the gradient of the KL penalty, where w is the softmax of R / T
+over the k samples of a prompt: better samples become more likely, worse ones less likely. R is the negative cost of the
+sampled speech: the losses of the emotion reward and of the phone recognizer, with the weights of the config.
 
     python -m ablations.run --plugin examples/reward_weighted.py ...
 """
@@ -23,21 +23,21 @@ class RewardWeighted(PolicyOptimizer):
     """Policy gradient whose advantages are a softmax of the rewards."""
 
     samples: int = 4
-    """k, roll-outs of each prompt, 2 or more."""
+    """k, roll-outs per prompt, 2 or more."""
     temperature: float = 1.0
-    """T, in nats of reward: small values leave the best sample alone; range (0, inf)."""
+    """T, in nats of reward; as T approaches 0, only the best sample has weight; range (0, inf)."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a value out of its range."""
+        """Raise ValueError for a value out of range."""
         if self.samples < 2:
             raise ValueError(f"samples must be 2 or more, got {self.samples}")
         if not self.temperature > 0:
             raise ValueError(f"temperature must be above 0, got {self.temperature}")
 
     def updates(self, models: Models, batch: Batch, config: OptimizeConfig, state: State) -> Iterator[Iterator[Loss]]:
-        """One update."""
+        """Yield the policy-gradient loss of one update."""
         heard = hear(models, batch, config)
-        cost = heard.cost(config).view(self.samples, -1)  # a column a prompt
+        cost = heard.cost(config).view(self.samples, -1)  # [k, prompts]
         advantage = self.samples * (-cost / self.temperature).softmax(0) - 1
         yield policy_gradient(models, batch, config, heard, advantage.flatten())
 

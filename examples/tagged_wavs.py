@@ -1,10 +1,10 @@
-"""A reader of your own: wavs whose names tell speaker and emotion, ``anna_W_03.wav``, with one file of texts.
+"""A corpus reader as a plugin: WAV files named ``SPEAKER_LABEL_SENTENCE.wav``, such as ``anna_W_03.wav``, and one file of texts.
 
     python -m rrpo.corpus import tagged /data/tagged --plugin examples/tagged_wavs.py --out mine.jsonl \
         --split annotated=.8 --split rm_test=.2
     python -m ablations.run --grid rm --manifest annotated=mine.annotated.jsonl --manifest rm_test=mine.rm_test.jsonl
 
-``texts.tsv`` holds a sentence a line, its number first: ``03<tab>Das Tuch liegt auf dem Tisch.``
+``texts.tsv`` holds one sentence per line, after its number: ``03<tab>Das Tuch liegt auf dem Tisch.``
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ NAME = re.compile(r"(?P<speaker>[a-z]+)_(?P<label>[A-Z])_(?P<sentence>\d+)")
 
 
 class TaggedWavs:
-    """Labels are the first letters of the German words."""
+    """Read emotions from the initials of their German names."""
 
     labels: Mapping[str, str] = {"W": "angry", "F": "happy", "T": "sad", "A": "fearful", "N": "neutral"}
 
     def read(self, path: Path) -> Iterator[Recording | Skipped]:
-        """A recording a file whose name fits and whose sentence is known."""
+        """Yield a `Recording` for each file with a valid name and a known sentence, and `Skipped` for the others."""
         audio = audio_files(path)
         rows = (line.split("\t") for line in (path / "texts.tsv").read_text(encoding="utf-8").splitlines())
         texts = {number: text for number, text in rows}

@@ -1,4 +1,4 @@
-"""A grid of arms of your own: does RRPO still help DiffRO at half the learning rate?
+"""A grid and its arms as a plugin: does RRPO still improve on DiffRO at half the learning rate?
 
 python -m ablations.run --plugin examples/two_rates.py --grid two-rates --plan
 python -m ablations.run --plugin examples/two_rates.py --grid two-rates
@@ -22,7 +22,7 @@ for name in ("diffro", "rrpo"):
 
 
 def two_rates(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
-    """DiffRO and RRPO at the profile's learning rate and at half of the embedded world's, with the SFT policy below them."""
+    """Return SFT, and DiffRO and RRPO at the profile's learning rate and at half of that of the profile `EMBEDDED`."""
     chosen = {name: ARMS[name] for name in ("sft", "diffro", "rrpo", "diffro_half", "rrpo_half")}
     return product(chosen, profile, seeds)
 

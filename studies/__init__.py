@@ -1,1 +1,1 @@
-"""Optuna searches over the regularisers' strengths, on top of `ablations`."""
+"""Optuna searches over the hyperparameters of arms, built on `ablations`."""

@@ -1,11 +1,12 @@
-"""Named studies, as Python functions that return a `Study`. To add one, write the function and name it in `STUDIES`:
+"""The named studies, as Python functions that return a `Study`. To add one, write a function and add it to `STUDIES`:
 
     def smoothing() -> Study:
         space = {"epsilon": FloatDistribution(0.0, 0.3)}
         return Study("smoothing", space, {"epsilon": 0.1}, lambda knobs: ArmConfig(regularizers=regularised(knobs)))
 
-The strengths are the components' own knobs (`ablations.components`). No space is conditional: a component is off at its identity
-value, so that importances mean something. Development seeds only (1000 and up): a search never sees what a report is made of.
+The components (`ablations.components`) declare the hyperparameters (`Knob`) of the regularizers. No space is conditional, because
+a component is off at its identity value; importances of hyperparameters are therefore comparable. Studies use development seeds
+only (1000 and above), so that a search never uses the seeds of a report.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ TAUS: dict[str, tuple[float, ...]] = {
     "0.5": (0.5,),
     "2": (2.0,),
 }
-"""Schedules of the relaxation's temperature by name; 2-1-0.8 is HPRO's."""
+"""Schedules of the relaxation's temperature tau, by name; ``2-1-0.8`` is the schedule of HPRO."""
 NAMES = {taus: name for name, taus in TAUS.items()}
 
 
@@ -48,52 +49,55 @@ OWN: dict[str, Search] = {
     "style_weight": Search((0.1, 100.0), log=True),
     "tau": Search(tuple(TAUS)),
 }
-"""Fields of `ArmConfig` that are searched where an arm sets them."""
+"""Fields of `ArmConfig` that are searched if an arm sets them."""
 CHOSEN: dict[str, OptionRegistry[Any]] = {"optimizer": OPTIMIZERS, "guidance": GUIDANCE}
-"""Fields of `ArmConfig` that choose one of a registry, whose options may be searched."""
+"""Fields of `ArmConfig` that select a registry entry, whose options may be searched."""
 DEFAULT = OptimizeConfig()
 VANILLA = ArmConfig(regularizers=OFF)
 
 
 @dataclass(frozen=True)
 class Study:
-    """What is searched and how a point of the space becomes an arm."""
+    """A search space, and the function that turns its points into arms."""
 
     name: str
-    """Name of study and MLflow experiment."""
+    """Name of the study and its MLflow experiment."""
     space: Mapping[str, BaseDistribution]
-    """Knob -> range."""
+    """Hyperparameter -> distribution."""
     paper: Knobs
-    """The paper's values (or this project's, where it gives none): always the first trial, and the one to beat."""
+    """The paper's values, or this project's where the paper gives none. They are the first trial, and the baseline."""
     arm: Callable[[Knobs], ArmConfig]
-    """The arm of a point."""
+    """Returns the arm for a point of the space."""
     objectives: tuple[str, ...] = ("clean_success",)
     """Default objectives, keys of `studies.trial.OBJECTIVES`."""
 
     @property
     def elsewhere(self) -> Knobs:
-        """A point that shares no knob's value with the paper's: what both need, every trial needs."""
+        """A point that differs from the paper's in every hyperparameter: the stages common to both are common to all trials."""
         return {name: _other(d, self.paper[name]) for name, d in self.space.items()}
 
 
 def regularised(knobs: Knobs, **fields: Any) -> RegularizerConfig:
-    """Knobs that are named, the paper's values for the others; ``fields`` of the config belong to no component."""
+    """Return a config with the given hyperparameters, and the paper's values for all others.
+
+    ``fields`` are fields of `RegularizerConfig` that belong to no component.
+    """
     values = {name: float(value) for name, value in (paper() | dict(knobs)).items()}
     return configured({c.name: c.strengths(values) for c in COMPONENTS}, **fields)
 
 
 def knobs_of() -> list[Knob]:
-    """The knobs of all components."""
+    """Return the hyperparameters of all components."""
     return [knob for part in COMPONENTS for knob in part.knobs]
 
 
 def space_of(knobs: Sequence[Knob]) -> dict[str, BaseDistribution]:
-    """The ranges of knobs."""
+    """Return the search space of hyperparameters, from their declared ranges."""
     return {knob.name: FloatDistribution(knob.low, knob.high, log=knob.log) for knob in knobs}
 
 
 def paper() -> dict[str, float | str]:
-    """The paper's strengths; components that are not the paper's are off."""
+    """Return the paper's values; components that are not from the paper are off."""
     return {
         knob.name: knob.on if component.paper or knob.off is None else knob.off
         for component in COMPONENTS
@@ -102,16 +106,16 @@ def paper() -> dict[str, float | str]:
 
 
 def regularizers() -> Study:
-    """Strengths of all components, the perturbation's radius absolute as in the paper."""
+    """Search the hyperparameters of all components, with an absolute perturbation radius as in the paper."""
     return Study(
         "regularizers", space_of(knobs_of()), paper(), lambda knobs: ArmConfig(regularizers=regularised(knobs))
     )
 
 
 def regularizers_relative() -> Study:
-    """The same with the perturbation's radius as a share of ||h'||, the same for any length."""
+    """Search the same with a perturbation radius relative to ||h'||, which is independent of the length."""
     space = space_of(knobs_of()) | {"epsilon_adv": FloatDistribution(0.001, 1.0, log=True)}
-    first = paper() | {"epsilon_adv": 0.006}  # 0.5 on a LayerNormed h' of 70 frames by 96 is about a .6 % push
+    first = paper() | {"epsilon_adv": 0.006}  # 0.5 is about .6 % of the norm of a LayerNormed h' of 70 x 96
 
     def arm(knobs: Knobs) -> ArmConfig:
         return ArmConfig(regularizers=regularised(knobs, adv_norm="relative"))
@@ -120,7 +124,7 @@ def regularizers_relative() -> Study:
 
 
 def policy() -> Study:
-    """DiffRO's own knobs on the full RRPO reward model: learning rate, beta, temperature schedule."""
+    """Search the policy optimization on the full RRPO reward model: learning rate, beta, temperature schedule."""
     space: dict[str, BaseDistribution] = {
         "lr": FloatDistribution(2e-5, 5e-3, log=True),
         "beta": FloatDistribution(1e-4, 0.1, log=True),
@@ -135,15 +139,15 @@ def policy() -> Study:
 
 
 def rm() -> Study:
-    """The reward model alone, without any policy: cheap enough to warm-start `regularizers`."""
+    """Search the space of `regularizers` by the reward model alone, without a policy: a cheap warm start for `regularizers`."""
     return replace(regularizers(), name="rm", objectives=("cross_language", "robustness"))
 
 
 def tune_arm(arm: str) -> Study:
-    """What one arm alone has, with learning rate and beta: run for every arm with the same number of trials.
+    """Search the hyperparameters of one arm, with learning rate and beta.
 
-    Its own are the strengths of its regularisers, the options of its optimiser or guidance that are declared as searched, and
-    the fields in `OWN`.
+    They are the strengths of its regularizers, the options of its optimizer or guidance that are declared as searched, and the
+    fields in `OWN`. For a fair comparison, run it for every arm with the same number of trials.
     """
     given = arms()[arm]
     parts = [component(name) for name in switched_on(given.regularizers)]
@@ -201,13 +205,13 @@ STUDIES: dict[str, Callable[[], Study]] = {
     "policy": policy,
     "rm": rm,
 }
-"""By name; ``tune-arm`` takes an arm and stands beside them."""
+"""Studies by name, except ``tune-arm``, which takes an arm."""
 LIMITS: dict[str, tuple[float, float]] = {"lr": (0.0, math.inf), "beta": (0.0, math.inf)}
-"""What a knob of the policy can mean at all; those of components say so themselves, and any other takes any number."""
+"""Valid values of the policy's hyperparameters. Components declare their own limits; any other hyperparameter is unlimited."""
 
 
 def tunable() -> list[str]:
-    """Arms that ``tune-arm`` accepts: those that have a strength, but for controls, whose one setting is what they are."""
+    """Return the arms that ``tune-arm`` accepts: those with hyperparameters, except controls, whose setting is fixed by design."""
     return [name for name, arm in arms().items() if arm.beta is None and not _control(arm) and tune_arm(name).space]
 
 
@@ -217,39 +221,40 @@ def _control(arm: ArmConfig) -> bool:
 
 
 def study_of(name: str, arm: str = "", ranges: Sequence[tuple[str, float, float]] = ()) -> Study:
-    """The named study, the ranges of some of its knobs set anew.
+    """Return the named study, with ``ranges`` (hyperparameter, low, high) replacing its own.
 
-    Raises InputError for a name, an arm or bounds that make no sense.
+    Raises InputError for an unknown study, arm or hyperparameter, and for an invalid range.
     """
     if name != TUNE and arm:
-        raise InputError(f"--arm belongs to {TUNE} alone", got=f"--study {name} --arm {arm}", fix="leave --arm out")
+        raise InputError(f"--arm is only for {TUNE}", got=f"--study {name} --arm {arm}", fix="leave --arm out")
     make = STUDIES[choose("study", name, [*STUDIES, TUNE])] if name != TUNE else None
     try:
         study = make() if make else tune_arm(choose(f"arm for {TUNE} (--arm)", arm, tunable()))
         space = dict(study.space)
         for knob, low, high in ranges:
-            given = space[choose(f"knob in study {name} (--range)", knob, space)]
+            given = space[choose(f"hyperparameter in study {name} (--range)", knob, space)]
             if not isinstance(given, FloatDistribution):
-                raise InputError("--range is for numbers", got=f"{knob}, one of {described(given)}", fix="leave it out")
+                got = f"{knob}, one of {described(given)}"
+                raise InputError(
+                    "--range is only for numeric hyperparameters", got=got, fix=f"leave out --range {knob}"
+                )
             space[knob] = FloatDistribution(low, high, log=given.log)
     except InputError:
         raise
     except ValueError as error:
-        raise InputError(
-            "a range makes no sense", got=error, fix="give LOW below HIGH, above 0 on a log scale"
-        ) from None
+        raise InputError("a range is invalid", got=error, fix="give LOW below HIGH, above 0 on a log scale") from None
     study = replace(study, space=space)
     _check(study)
     return study
 
 
 def _check(study: Study) -> None:
-    """Raises InputError for a space that makes no sense, or that the paper's values do not lie in."""
+    """Raise InputError for an invalid space, and for one that does not contain the paper's values."""
     if not study.space or study.space.keys() != study.paper.keys():
         raise InputError(
-            f"study {study.name} has not one paper value a knob",
+            f"study {study.name} does not give one paper value per hyperparameter",
             got=f"space {', '.join(study.space) or 'empty'}; paper {', '.join(study.paper) or 'empty'}",
-            fix="name the same knobs in both",
+            fix="name the same hyperparameters in both",
         )
     limits = LIMITS | {knob.name: knob.limits for name in REGULARIZERS for knob in component(name).knobs}
     for knob, distribution in study.space.items():
@@ -257,28 +262,28 @@ def _check(study: Study) -> None:
             low, high = limits.get(knob, (-math.inf, math.inf))
             if not (low <= distribution.low < distribution.high <= high and math.isfinite(distribution.high)):
                 raise InputError(
-                    f"the range of {knob} makes no sense",
+                    f"the range of {knob} is invalid",
                     got=described(distribution),
                     fix=f"give LOW below HIGH, within {low:g} to {high:g}",
                 )
         if not contains(distribution, study.paper[knob]):
             raise InputError(
-                f"the range of {knob} leaves out the value that the others are compared with",
+                f"the range of {knob} does not contain the baseline value",
                 got=f"{described(distribution)} without {study.paper[knob]}",
-                fix="widen it: the paper's values are always the first trial",
+                fix="widen it: the first trial always has the paper's values",
             )
 
 
 def contains(distribution: BaseDistribution, value: float | str) -> bool:
-    """Whether a knob may have a value."""
+    """Return whether a value is in a distribution."""
     if isinstance(distribution, CategoricalDistribution):
         return value in distribution.choices
-    assert isinstance(distribution, FloatDistribution), "knobs are numbers or choices"
+    assert isinstance(distribution, FloatDistribution), "hyperparameters are numbers or choices"
     return distribution.low <= float(value) <= distribution.high
 
 
 def described(distribution: BaseDistribution) -> str:
-    """``0.05..50 log``, or the choices."""
+    """Return a distribution as text: ``0.05..50 log``, or its choices."""
     if isinstance(distribution, FloatDistribution):
         return f"{distribution.low!r}..{distribution.high!r}" + (" log" if distribution.log else "")
     if isinstance(distribution, CategoricalDistribution):
@@ -289,5 +294,5 @@ def described(distribution: BaseDistribution) -> str:
 def _other(distribution: BaseDistribution, value: Any) -> Any:
     if isinstance(distribution, CategoricalDistribution):
         return next(choice for choice in distribution.choices if choice != value)
-    assert isinstance(distribution, FloatDistribution), "knobs are numbers or choices"
+    assert isinstance(distribution, FloatDistribution), "hyperparameters are numbers or choices"
     return distribution.low if distribution.low != value else distribution.high

@@ -1,4 +1,4 @@
-"""What a command is going to do and how long it will take, said before it starts; the stages that all trials share."""
+"""Announce what a command will run and how long it takes, and find the stages that all trials share."""
 
 from __future__ import annotations
 
@@ -18,27 +18,30 @@ if TYPE_CHECKING:
 
 
 def shared(search: Search) -> list[Stage]:
-    """The missing stages that every trial needs, inputs first: those that two points without a common value share."""
-    paper, other = _asked(search, elsewhere=False), _asked(search, elsewhere=True)
+    """Return the missing stages that every trial needs, inputs first.
+
+    These are the stages common to two points that differ in every hyperparameter.
+    """
+    paper, other = _measured_stages(search, elsewhere=False), _measured_stages(search, elsewhere=True)
     common = {s.key for s in walk(*paper)} & {s.key for s in walk(*other)}
     return [s for s in missing_below([*paper, *other], search.question.store) if s.key in common]
 
 
 def own(search: Search) -> list[Stage]:
-    """The stages that a trial may have to itself, for an estimate: those of the paper's values."""
-    other = {stage.key for stage in walk(*_asked(search, elsewhere=True))}
-    return [stage for stage in walk(*_asked(search, elsewhere=False)) if stage.key not in other]
+    """Return the stages that are specific to the trial with the paper's values, for an estimate of a trial's time."""
+    other = {stage.key for stage in walk(*_measured_stages(search, elsewhere=True))}
+    return [stage for stage in walk(*_measured_stages(search, elsewhere=False)) if stage.key not in other]
 
 
-def _asked(search: Search, *, elsewhere: bool) -> list[Stage]:
-    """The results that a trial with the paper's values, or with none of them, is told by."""
+def _measured_stages(search: Search, *, elsewhere: bool) -> list[Stage]:
+    """Return the stages that a trial measures, at the paper's values or at `Study.elsewhere`."""
     study = search.definition
     arm = study.arm(study.elsewhere if elsewhere else study.paper)
     return [stage for seed in search.question.seeds for stage in search.question.stages(arm, seed)]
 
 
 def announcement(search: Search, study: OptunaStudy, workers: int, once: Sequence[Stage]) -> list[str]:
-    """What is going to run, and the hours, by the seconds that stored stages of the same kind and size took here."""
+    """Return lines that say what will run and for how long, from the times of stored stages of the same kind and size."""
     question = search.question
     left = max(0, search.trials - len(counted(study)))
     estimator = Estimator(question.store, question.device)
@@ -47,11 +50,11 @@ def announcement(search: Search, study: OptunaStudy, workers: int, once: Sequenc
     if not left:
         time = "nothing left to run"
     elif unknown:
-        time = "unknown: nothing of this size was built here yet; after the first trial the time left is told"
+        time = "unknown: no stage of this size was built here yet; an estimate follows after the first trial"
     else:
         time = f"{len(once)} stages that all trials share ({wall(once, estimator, workers)}), then " if once else ""
         time += f"at most {duration(-(-left // workers) * seconds)} for {left} trials of {duration(seconds)} each"
-        time += ", less what is pruned" if search.pruner != "none" and len(question.objectives) == 1 else ""
+        time += ", less if trials are pruned" if search.pruner != "none" and len(question.objectives) == 1 else ""
     note = caveat(search.pruner, question)
     return [
         f"study {search.name}: {left} of {search.trials} trials to run, each on seeds {_span(question.seeds)} (development), "

@@ -1,4 +1,4 @@
-"""The winner as an arm that ``ablations.run --arms`` accepts, with where it comes from."""
+"""Export the best trial as an arm that ``ablations.run --arms`` accepts, with its provenance."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 def export(
     search: Search, study: OptunaStudy, best: FrozenTrial, name: str, identity: Mapping[str, Any], checked: Sheet | None
 ) -> tuple[Path, list[str]]:
-    """Write the best trial's arm; its file, and what to know of it.
+    """Write the best trial's arm; return its file, and warnings.
 
-    Raises InputError where the name stands for another arm already: what was run under it would change its meaning.
+    Raises InputError if another arm is stored under that name, because existing cells with that name would become ambiguous.
     """
     arm = search.definition.arm(best.params)
     path = search.question.store / "arms" / f"{name}.json"
@@ -32,7 +32,7 @@ def export(
         raise InputError(
             "another arm is stored under that name",
             got=f"{path}, from {_read(path).get('provenance', {}).get('study', 'an unknown study')}",
-            fix="export it under another name, or remove the file if nothing was run with it",
+            fix="use another name, or remove the file if nothing was run with it",
         )
     provenance = {
         "study": search.name,
@@ -52,15 +52,15 @@ def export(
 
 
 def _unequal(path: Path, budget: object, identity: Mapping[str, Any]) -> list[str]:
-    """Exported arms of the same profile that were tuned with another budget: not to be compared with this one."""
+    """Return a warning for each exported arm of the same profile that was tuned with another budget."""
     found = []
     for other in sorted(path.parent.glob("*.json")):
         provenance = _read(other).get("provenance", {})
         same = provenance.get("identity", {}).get("profile") == identity["profile"]
         if other != path and same and provenance.get("budget") != budget:
             found.append(
-                f"{other.stem} was tuned with another budget ({provenance.get('budget')}, this one {budget}): a comparison of "
-                "the two is not one of tuned with tuned"
+                f"{other.stem} was tuned with another budget ({provenance.get('budget')}, this one {budget}): the two are not "
+                "equally tuned, so do not compare them"
             )
     return found
 

@@ -1,8 +1,7 @@
-"""A study's figures in the house style: its course, its knobs' importance, its values, its front.
+"""Figures of a study: optimization history, importance of hyperparameters, distribution of values, Pareto front, hypervolume.
 
-Those over the knobs are in `studies.knob_figures`.
-
-Drawn here and not by Optuna, whose own lay colour bars over the data and bring their own style.
+Figures over the hyperparameters are in `studies.knob_figures`. They are not drawn by Optuna, because its figures set a style of
+their own and place color bars over the data.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def draw(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
-    """Every figure that the trials allow, as PDF and PNG."""
+    """Write every figure for which there are enough trials, as PDF and PNG, and return the files."""
     if len(complete(study)) < 2:
         return []
     made = history(study, search, folder) + importances(study, search, folder) + distribution(study, search, folder)
@@ -34,7 +33,7 @@ def draw(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
 
 
 def history(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
-    """``history``: every objective's value by trial, its best so far."""
+    """Draw ``history``: the value of every objective by trial, and its best so far."""
     trials = complete(study)
     numbers = [t.number for t in trials]
     count = len(search.directions)
@@ -54,7 +53,7 @@ def history(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
 
 
 def importances(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
-    """``importance``: the knobs' shares of the first objective's variance, by fANOVA; nothing where there are too few trials."""
+    """Draw ``importance``: each hyperparameter's share of the first objective's variance (fANOVA); nothing for too few trials."""
     sheet = importance(study, search)
     if sheet is None:
         return []
@@ -68,7 +67,7 @@ def importances(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
 
 
 def distribution(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
-    """``edf``: the share of trials at or below a value."""
+    """Draw ``edf``: the empirical distribution function of every objective."""
     trials = complete(study)
     count = len(search.directions)
     with figure_of(NARROW, 0.4 + 1.6 * count, count, 1) as (figure, axes):
@@ -86,7 +85,7 @@ def distribution(study: OptunaStudy, search: Search, folder: Path) -> list[Path]
 
 
 def pareto(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
-    """``pareto``: the first objective against each other one; the front in colour."""
+    """Draw ``pareto``: the first objective against each of the others, with the Pareto front in color."""
     trials, best = complete(study), {t.number for t in front(study)}
     names = search.question.objectives
     others = range(1, len(names))
@@ -106,7 +105,7 @@ def pareto(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
 
 
 def hypervolume(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
-    """``hypervolume``: what the front dominates of the box down to the worst value of each objective, by trial."""
+    """Draw ``hypervolume`` by trial: the share of the box between worst and best values that the Pareto front dominates."""
     import warnings
 
     import matplotlib as mpl
@@ -119,7 +118,7 @@ def hypervolume(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
         (max if direction == "minimize" else min)(t.values[place] for t in trials)
         for place, direction in enumerate(search.directions)
     ]
-    with mpl.rc_context(), warnings.catch_warnings():  # it sets a style of its own; only its numbers are taken
+    with mpl.rc_context(), warnings.catch_warnings():  # Optuna sets a style of its own; only its numbers are used
         warnings.simplefilter("ignore")
         axes = plot_hypervolume_history(with_trials(search, trials), worst)
     volumes = np.asarray(axes.lines[0].get_ydata(), float)

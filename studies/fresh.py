@@ -1,6 +1,7 @@
-"""The winner once more, on seeds that no search used, against the paper's values or another study's winner, tuned as much.
+"""Compare the best trial with a rival on fresh seeds, which no search used.
 
-This is the guard against selection optimism: the best of many noisy trials is biased upwards.
+The rival has the paper's values, or is the best trial of an equally tuned study. This guards against selection bias: the value
+of the best of many noisy trials is biased upwards.
 """
 
 from __future__ import annotations
@@ -35,35 +36,35 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 ALPHA = 0.05
-"""Of one check; of several on the same seeds, divided by their number."""
+"""Significance level of one check. The k-th check on the same seeds is made at `ALPHA` / k."""
 CHECKS = "checks"
-"""Attribute of the study: trial, seeds and rival of every check."""
+"""User attribute of the study: trial, seeds and rival of every check."""
 VERIFY = 8
-"""Fresh seeds where the user does not say."""
+"""Default number of fresh seeds."""
 MOST = 20
-"""Most of them."""
+"""Largest number of fresh seeds."""
 VERIFY_SMOKE = 2
-"""The same on the smoke profile, from which nothing is to be concluded."""
+"""Default number on the smoke profile, which supports no conclusions."""
 BUDGET = ("profile", "optimize", "seeds", "objectives")
-"""Parts of two studies' identities that have to agree, beside the number of trials, for their winners to be equally tuned."""
+"""Parts of the identity that two studies must share to be equally tuned, in addition to the number of trials."""
 Outcomes = Mapping[int, Mapping[str, float]]
-"""By seed, by name."""
+"""Outcomes by seed and name."""
 
 
 @dataclass(frozen=True)
 class Rival:
-    """What a winner meets."""
+    """What the best trial is compared with."""
 
     name: str
-    """For people."""
+    """Name for display."""
     arm: ArmConfig
     """Its arm."""
 
 
 def rival(search: Search, study: OptunaStudy, against: str) -> Rival:
-    """The paper's values, or the winner of the study ``against``.
+    """Return the paper's values, or the best trial of the study ``against``.
 
-    Raises InputError where that has none yet, or was not tuned as ``study`` was.
+    Raises InputError if that study has no complete trial, or was not tuned as ``study`` was.
     """
     if not against:
         return Rival("the paper's values", search.definition.arm(search.definition.paper))
@@ -81,7 +82,7 @@ def rival(search: Search, study: OptunaStudy, against: str) -> Rival:
     found = ranked(other, search)
     if not found:
         raise InputError(
-            f"study {against} has no winner", got="no complete trial", fix="see its report for the reasons"
+            f"study {against} has no best trial", got="no complete trial", fix="see its report for the reasons"
         )
     identity = other.user_attrs[IDENTITY]
     arm = study_of(identity["study"], identity["arm"]).arm(found[0].params)
@@ -91,9 +92,10 @@ def rival(search: Search, study: OptunaStudy, against: str) -> Rival:
 def evaluate(
     search: Search, best: FrozenTrial, other: Rival, count: int, pool: Pool, console: Console
 ) -> tuple[dict[int, dict[str, float]], dict[int, dict[str, float]], str]:
-    """Every outcome by fresh seed, of the best trial and of its rival; and why seeds are missing, if any are.
+    """Build and measure the best trial and its rival on ``count`` fresh seeds.
 
-    Raises KeyboardInterrupt when it was stopped; what was built is kept.
+    Return the outcomes of both by seed, and the reason if seeds are missing. Raises KeyboardInterrupt when stopped; finished
+    stages are kept.
     """
     question = replace(search.question, seeds=tuple(range(FRESH_SEED, FRESH_SEED + count)))
     arms = [search.definition.arm(best.params), other.arm]
@@ -116,23 +118,23 @@ def evaluate(
 
 
 class _Building(Display):
-    """Keeps why some stages have no result."""
+    """Display that collects the reasons why stages failed."""
 
     def __init__(self, console: Console, stages: int) -> None:
         super().__init__(console, stages, 0, lambda: f"{self.cells - self.done} stages", counted="stage")
         self.reasons: list[str] = []
 
     def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
-        """Scheduler's event."""
+        """Handle the scheduler's event."""
         super().failed(slot, task, failure)
         if failure.cause == task.title:
             self.reasons.append(f"{task.title}: {failure.message} (log: {failure.log})")
 
 
 def count(search: Search, study: OptunaStudy, best: FrozenTrial, other: Rival, seeds: Collection[int]) -> int:
-    """Which check on fresh seeds this one is, from 1. It is written down in the study; the same one again keeps its number.
+    """Return the number of this check among the study's checks on fresh seeds, from 1, and record it in the study.
 
-    One that compares nothing, on fewer than two seeds, is not written down.
+    A repeated check keeps its number. A check on fewer than two seeds compares nothing and is not recorded.
     """
     if len(seeds) < 2:
         return 1
@@ -154,9 +156,10 @@ def verdict(
     missing: str = "",
     check: int = 1,
 ) -> Sheet:
-    """Whether the winner, with outcomes ``won``, differs from its rival in the first objective; the last note is the answer.
+    """Return a table that tests whether the best trial, with outcomes ``won``, differs from its rival in the first objective.
 
-    The other objectives stand beside it, without a claim. ``check`` is which one on these seeds: all so far share `ALPHA`.
+    The last note states the answer. The other objectives are shown without a test. ``check`` is the number of the check on
+    these seeds: it is made at level `ALPHA` / ``check``.
     """
     alpha = ALPHA / check
     seeds = sorted(won.keys() & rivals.keys())
@@ -178,17 +181,17 @@ def verdict(
     if check > 1:
         total = min(1.0, sum(ALPHA / k for k in range(1, check + 1)))
         level += (
-            f" / {check} = {alpha:.4f} (Bonferroni over {check} checks of this study on these seeds; whoever stops at the first "
-            f"claim has a chance of a false one of up to {total:.3f})"
+            f" / {check} = {alpha:.4f} (Bonferroni over {check} checks of this study on these seeds; stopping at the first "
+            f"significant one has a chance of a false one of up to {total:.3f})"
         )
     notes = (
-        f"Fresh development seeds {_span(seeds)}, which the search never used; one comparison, of the first objective, by the "
-        f"paired t-interval of the difference, {level}: where it excludes 0 the two differ; else, where it lies within "
+        f"Fresh development seeds {_span(seeds)}, which the search never used. The first objective is compared by the paired "
+        f"t-interval of the difference, {level}: where it excludes 0, the two differ; otherwise, where it lies within "
         f"{100 * MARGIN:g} points of 0, they are equivalent. Values in percent, differences in points.",
         *([f"Seeds are missing: {missing}."] if missing else []),
         sentence,
     )
-    return Sheet("fresh", "The winner on fresh seeds", columns, tuple(rows), notes)
+    return Sheet("fresh", "The best trial on fresh seeds", columns, tuple(rows), notes)
 
 
 def _word(direction: str, difference: Value) -> str:

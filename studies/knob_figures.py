@@ -1,4 +1,4 @@
-"""Figures over the knobs of a study: slices, parallel coordinates, contours, and the response surface of an even design."""
+"""Figures over the hyperparameters of a study: slices, parallel coordinates, contours, response surface."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 GRID = 40
-"""Points a side of a surface."""
+"""Points per side of the response surface."""
 STAR: dict[str, Any] = {"marker": "*", "ms": 9, "color": VERMILION, "mec": "white", "linestyle": "none"}
-"""How the paper's values are marked everywhere."""
+"""Marker of the paper's values in all figures."""
 
 
 def axes_of_surface() -> list[str]:
-    """Knobs of the response surface, and of the contours where they are searched."""
+    """Return the hyperparameters of the response surface, and of the contours if the study searches them."""
     return [knob.name for knob in knobs_of() if knob.surface]
 
 
 def draw(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
-    """Every figure over the knobs that the trials allow."""
+    """Draw every figure for which there are enough trials, and return the files."""
     made = slices(study, search, folder) + parallel(study, search, folder) + contour(study, search, folder)
     return made + surface(study, search, folder)
 
 
 def slices(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
-    """``slice``: the first objective over each knob alone."""
+    """Draw ``slice``: the first objective over each hyperparameter."""
     trials, space = complete(study), search.definition.space
     columns = min(3, len(space))
     lines = -(-len(space) // columns)
@@ -62,7 +62,7 @@ def slices(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
 
 
 def parallel(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
-    """``parallel``: a line a trial across all knobs, coloured by the first objective; the paper's values dashed."""
+    """Draw ``parallel``: one line per trial across all hyperparameters, colored by the first objective; the paper's dashed."""
     trials, space = complete(study), search.definition.space
     values = _first(trials)
     best = values.argsort() if search.directions[0] == "maximize" else values.argsort()[::-1]
@@ -71,7 +71,7 @@ def parallel(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
 
         norm = mpl.colors.Normalize(values.min(), values.max())
         colours = mpl.cm.ScalarMappable(norm, "viridis")
-        for place in best:  # the best last, on top
+        for place in best:  # the best trial is drawn last, on top
             at = [unit(d, trials[place].params[knob]) for knob, d in space.items()]
             axis.plot(at, color=colours.to_rgba(values[place]), lw=0.9, alpha=0.8)
         paper = [unit(d, search.definition.paper[knob]) for knob, d in space.items()]
@@ -89,7 +89,10 @@ def parallel(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
 
 
 def contour(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
-    """``contour``: the first objective over pairs of knobs, linear between trials; nothing where they lie on a line."""
+    """Draw ``contour``: the first objective over pairs of hyperparameters, linear between trials.
+
+    Draw nothing if the trials lie on a line.
+    """
     trials, space = complete(study), search.definition.space
     numeric = [knob for knob, d in space.items() if isinstance(d, FloatDistribution)]
     knobs = [knob for knob in axes_of_surface() if knob in numeric] or numeric[:3]
@@ -103,7 +106,7 @@ def contour(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
             x, y = ([unit(space[knob], t.params[knob]) for t in trials] for knob in (i, k))
             try:
                 level = axis.tricontourf(x, y, values, levels=8, cmap="viridis")
-            except (ValueError, RuntimeError):  # all on one line
+            except (ValueError, RuntimeError):  # the trials lie on a line
                 return []
             axis.plot(x, y, ".", ms=2.5, color="white", mec="0.3", mew=0.3)
             axis.plot(unit(space[i], paper[i]), unit(space[k], paper[k]), **STAR)
@@ -113,10 +116,11 @@ def contour(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
 
 
 def surface(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
-    """``surface``: a Gaussian process of gold and hack rate over pairs of knobs, others at the paper's values.
+    """Draw ``surface``: Gaussian processes over pairs of hyperparameters.
 
-    Only from evenly covering trials (QMC or random) and where its knobs are searched. R² is that of trials left out in
-    turn: at or below 0 the surface shows noise.
+    They model clean success and hacked share, or the first objective if the trials have neither. The other hyperparameters have
+    the paper's values. Only trials that cover the space evenly (QMC or random) are used, and only if the study searches all
+    hyperparameters of the surface. R² is from leave-one-out predictions: at or below 0, the surface shows noise.
     """
     trials, space = evenly_drawn(complete(study)), search.definition.space
     knobs = axes_of_surface()
@@ -151,13 +155,13 @@ def surface(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
 
 
 def _process(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[Any, float]:
-    """A Gaussian process with noise, and the R² of each trial predicted from the others by the same kernel."""
+    """Fit a Gaussian process with noise to ``y [n]`` at ``x [n, knobs]``; return it and its leave-one-out R² (kernel fixed)."""
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import RBF, WhiteKernel
     from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a length at the end of its range: the knob does nothing
+        warnings.simplefilter("ignore")  # length scale at its bound: the hyperparameter has no effect
         model = GaussianProcessRegressor(
             RBF([0.5] * x.shape[1], (0.1, 10)) + WhiteKernel(0.1), normalize_y=True, random_state=0
         ).fit(x, y)
@@ -174,19 +178,19 @@ def _plane(paper: NDArray[np.float64], i: int, k: int, ticks: NDArray[np.float64
 
 
 def unit(distribution: BaseDistribution, value: Any) -> float:
-    """A knob's place in its range from 0 to 1, on the scale that it is searched on; choices are spread evenly."""
+    """Return where a value lies in its range, from 0 to 1 on the scale of the search; choices are spaced evenly."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices.index(value) / max(1, len(distribution.choices) - 1)
-    assert isinstance(distribution, FloatDistribution), "knobs are numbers or choices"
+    assert isinstance(distribution, FloatDistribution), "hyperparameters are numbers or choices"
     low, high, at = (np.log(v) if distribution.log else v for v in (distribution.low, distribution.high, value))
     return float((at - low) / (high - low))
 
 
 def _marks(distribution: BaseDistribution) -> list[tuple[float, str]]:
-    """Where to write which value, from 0 to 1."""
+    """Return tick positions from 0 to 1, with their labels."""
     if isinstance(distribution, CategoricalDistribution):
         return [(unit(distribution, choice), str(choice)) for choice in distribution.choices]
-    assert isinstance(distribution, FloatDistribution), "knobs are numbers or choices"
+    assert isinstance(distribution, FloatDistribution), "hyperparameters are numbers or choices"
     low, high = distribution.low, distribution.high
     middle = (low * high) ** 0.5 if distribution.log else (low + high) / 2
     return [(0.0, f"{low:.3g}"), (0.5, f"{middle:.2g}"), (1.0, f"{high:.3g}")]

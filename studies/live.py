@@ -1,4 +1,4 @@
-"""Run a search on a pool: what all trials share first, then trial after trial; the terminal and MLflow hear of each."""
+"""Run a search on a worker pool: first the stages that all trials share, then the trials. Show and record each trial."""
 
 from __future__ import annotations
 
@@ -26,38 +26,41 @@ if TYPE_CHECKING:
     from optuna.study import Study as OptunaStudy
 
 LAST = (1.0,)
-"""Priority of trials: after every stage that is shared."""
-LOOK = 5.0
-"""Seconds between two looks at the study while trials run."""
+"""Priority of trials: after all shared stages."""
+UPDATE = 5.0
+"""Seconds between two updates from the study while trials run."""
 
 
 @dataclass
 class SearchRun:
-    """The scheduler's observer: shows every trial's value, the best so far, the front and the time left; feeds MLflow."""
+    """Observer of the scheduler: shows each trial's value, the best so far, the Pareto front and the time left; feeds MLflow."""
 
     search: Search
     """The search."""
     study: OptunaStudy
     """Its study."""
     bridge: Bridge
-    """Writes MLflow."""
+    """Writes to MLflow."""
     console: Console
     """Where to print."""
     workers: int
     """Trials at the same time."""
     failures: dict[str, str] = field(default_factory=dict)
-    """Title of what failed -> reason."""
+    """Title of a failed task -> reason."""
 
     def __post_init__(self) -> None:
         estimator = Estimator(self.search.question.store, self.search.question.device)
         seconds, unknown = estimator.total(own(self.search))
         self._guess = None if unknown else seconds
-        self._looked = 0.0
+        self._updated = 0.0
         self._left = ""
         self._display = Display(self.console, self.search.trials, self._done(), self.remaining, "trial")
 
     def run(self, pool: Pool, once: Sequence[Stage]) -> None:
-        """Run to the wanted number of trials. Raises KeyboardInterrupt when it was stopped; finished trials are kept."""
+        """Run until the study has the requested number of trials.
+
+        Raises KeyboardInterrupt when stopped; finished trials are kept.
+        """
         question = self.search.question
         with self.search.lock():
             recover(self.study, self.search.folder)
@@ -75,7 +78,7 @@ class SearchRun:
             )
             for place in range(left)
         ]
-        self._look()
+        self._update()
         try:
             with self._display:
                 Scheduler(graph, pool, self.search.folder / "logs", self).run()
@@ -85,50 +88,50 @@ class SearchRun:
             self.bridge.write(self.study.get_trials(deepcopy=False))
 
     def remaining(self) -> str:
-        """The time left, and how it stands, in words."""
+        """Return the time left and the best value so far, as text."""
         return self._left
 
     def started(self, slot: int, task: Task) -> None:
-        """Scheduler's event."""
+        """Handle the scheduler's event."""
         self._display.started(slot, task)
 
     def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
-        """Scheduler's event; also the time to hear of other commands' trials."""
+        """Handle the scheduler's event, and update from the study, which other commands may have changed."""
         self._display.progressed(slot, task, done, total)
-        if time.monotonic() - self._looked > LOOK:
-            self._look()
+        if time.monotonic() - self._updated > UPDATE:
+            self._update()
 
     def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
-        """Scheduler's event: a stage, or a trial with its number."""
+        """Handle the scheduler's event: ``result`` is a trial's number, or None if other commands ran the last trials."""
         if not task.key.startswith("trial-"):
             self._display.finished(slot, task, result, seconds)
             return
-        self._look()
+        self._update()
         if result is None:
             said = Failure("other commands ran the last trials", self.search.folder, task.title, "claimed")
             self._display.retried(slot, replace(task, key="elsewhere"), said)
             return
-        self._display.done = self._done() - 1  # which the display counts itself
-        self._display.finished(slot, replace(task, title=self._said(int(result))), result, seconds)
+        self._display.done = self._done() - 1  # the display adds this one itself
+        self._display.finished(slot, replace(task, title=self._describe(int(result))), result, seconds)
 
     def retried(self, slot: int | None, task: Task, failure: Failure) -> None:
-        """Scheduler's event."""
+        """Handle the scheduler's event."""
         self._display.retried(slot, task, failure)
 
     def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
-        """Scheduler's event."""
+        """Handle the scheduler's event."""
         if failure.cause == task.title:
             self.failures[task.title] = f"{failure.kind}: {failure.message} (log: {failure.log})"
         if failure.cause == task.title or not task.key.startswith("trial-"):
             self._display.failed(slot, task, failure)
 
     def said(self, text: str) -> None:
-        """Scheduler's event."""
+        """Handle the scheduler's event."""
         self._display.said(text)
 
-    def _look(self) -> None:
-        """See how the study stands, other commands' trials included, and write what is finished to MLflow."""
-        self._looked = time.monotonic()
+    def _update(self) -> None:
+        """Update the estimate and the best value, including other commands' trials, and write finished trials to MLflow."""
+        self._updated = time.monotonic()
         self.bridge.write(self.study.get_trials(deepcopy=False))
         took = [t.duration.total_seconds() for t in counted(self.study) if t.duration is not None and t.values]
         each = statistics.fmean(took) if took else self._guess
@@ -139,11 +142,11 @@ class SearchRun:
     def _done(self) -> int:
         return sum(trial.state.is_finished() for trial in counted(self.study))
 
-    def _said(self, number: int) -> str:
+    def _describe(self, number: int) -> str:
         trials = self.study.get_trials(deepcopy=False)
         trial = trials[number]
         if number in lost_trials(trials):
-            return f"number {number} was lost, its point is queued again"
+            return f"number {number} was lost; its point is queued again"
         values = told(trial)
         if not values:
             return f"number {number} {trial.state.name.lower()}" + f": {trial.user_attrs.get(REASON, '')}".rstrip(": ")

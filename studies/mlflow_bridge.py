@@ -1,11 +1,13 @@
-"""Studies in MLflow: an experiment a study, in it a run of the study and a run a trial; each side knows the other's numbers.
+"""Write studies to MLflow: one experiment per study, with one run for the study and one per trial.
 
-None is nested in another: MLflow's table and charts show what is not.
+Runs are not nested, because MLflow's table and charts hide nested runs.
 
-Several commands may share a study, and each writes what is finished: under a lock, and only what MLflow does not hold yet.
-A trial's run counts by its tag ``complete``, written last. Optuna's study has the run of trial 7 as attribute ``mlflow_run_7``.
+Several commands can share a study. Each writes the finished trials that are not in MLflow yet, under a lock. A trial's run counts
+only if it has the tag ``complete``, which is written last. The Optuna study stores the run of trial 7 in its attribute
+``mlflow_run_7``.
 
-A store that is locked or down holds no search up: Optuna's study knows every trial, and whoever asks next writes what is missing.
+A tracking store that is locked or down does not delay a search: the Optuna study holds every trial, and the next write adds the
+missing ones.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 LINK = "mlflow_run_{}"
-"""Attribute of the Optuna study; of the study itself: ``mlflow_run_parent``."""
+"""Attribute of the Optuna study with a trial's MLflow run; that of the study's own run is ``mlflow_run_parent``."""
 TAG_STUDY, TAG_TRIAL, TAG_STORAGE = "optuna_study", "optuna_trial", "optuna_storage"
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 """Optuna's state -> MLflow's status."""
@@ -51,24 +53,24 @@ class Bridge:
     search: Search
     """The search."""
     folder: RunsFolder
-    """Where the store lies."""
+    """The runs folder with the MLflow store."""
     study: OptunaStudy
     """The study."""
     tags: Mapping[str, str]
-    """Of every run: git sha, dirty."""
+    """Tags of every run: git sha, dirty."""
     parent: str = ""
-    """The study's run, once it is started."""
+    """ID of the study's run; empty before `start`."""
     _written: set[int] = field(default_factory=set)
     _trouble: str = ""
     _silent_until: float = 0.0
 
     @property
     def experiment(self) -> str:
-        """Name of the MLflow experiment."""
+        """The name of the MLflow experiment."""
         return f"{records.EXPERIMENT_STUDY}{self.search.name}"
 
     def start(self, identity: Mapping[str, Any]) -> None:
-        """The study's run, which a resumed study has already."""
+        """Create the study's run, or reopen that of a resumed study."""
         create(self.folder, self.experiment)
         store = Store(self.folder)
         self._client, self._number = store.client, store.experiment_id(self.experiment)
@@ -88,12 +90,12 @@ class Bridge:
             self._client.set_tag(self.parent, key, value)
 
     def write(self, trials: Sequence[FrozenTrial]) -> None:
-        """Every finished trial that has no run yet; none while the store does not answer."""
+        """Write every finished trial that has no run yet; do nothing while the store does not respond."""
         if self._new(trials) and time.monotonic() >= self._silent_until:
             self._attempt(lambda: self._write(trials))
 
     def end(self, status: str, numbers: Mapping[str, float] | None = None, report: Path | None = None) -> str:
-        """Close the study's run, with final numbers and the folder of tables and figures; in words, what could not be written."""
+        """Close the study's run with final metrics and the report folder; return a message if MLflow could not be written."""
         trials = self.study.get_trials(deepcopy=False)
 
         def close() -> None:
@@ -107,12 +109,12 @@ class Bridge:
         if not self._trouble:
             return ""
         return (
-            f"The tracking store does not answer ({self._trouble}): the study's end and {len(self._new(trials))} finished trials "
-            "are not in MLflow. The study holds them; the same command writes them."
+            f"The tracking store does not respond ({self._trouble}): the study's end and {len(self._new(trials))} finished "
+            "trials are not in MLflow. The study holds them; run the same command again to write them."
         )
 
     def _attempt(self, write: Callable[[], None]) -> None:
-        """Writes, or notes the trouble when the store does not answer, and does not ask again for `PAUSE` seconds."""
+        """Call ``write``. If the store does not respond, keep the reason and do not try again for `PAUSE` seconds."""
         self._trouble = trouble(self.folder)
         if not self._trouble:
             try:
@@ -152,7 +154,7 @@ class Bridge:
                 return runs
 
     def _complete(self) -> set[int]:
-        """Numbers of the trials that have a whole run; a run that was cut off is removed."""
+        """Return the numbers of the trials with a complete run; delete incomplete runs."""
         whole = set()
         for run in self._runs("trial"):
             if records.TAG_COMPLETE in run.data.tags:
@@ -203,7 +205,7 @@ class Bridge:
         return run
 
     def _standing(self) -> dict[str, float]:
-        """The best so far and the front's size, for the study's own run."""
+        """Return the best value so far and the size of the Pareto front, for the study's own run."""
         found = ranked(self.study, self.search)
         if not found:
             return {}

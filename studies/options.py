@@ -1,4 +1,4 @@
-"""The command's options, checked, and the study that they open or resume: nothing is written before all of it makes sense."""
+"""Check the options of the command, and open or resume the study. Nothing is written before all options are valid."""
 
 from __future__ import annotations
 
@@ -36,31 +36,31 @@ if TYPE_CHECKING:
     from optuna.study import Study as OptunaStudy
 
 TOP = 5
-"""Points that a warm start takes over."""
+"""Number of points that a warm start takes from the other study."""
 WARM_START = "warm_start"
-"""Attribute of a study: which one it was started from."""
+"""User attribute of a study: the study of its warm start."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """One command: this search, there, on these processes, and what comes after it."""
+    """The checked options of one command: the search, where it runs, and what follows it."""
 
     search: Search
-    """What is searched."""
+    """The search."""
     folder: RunsFolder
-    """Where everything lies."""
+    """The runs folder."""
     workers: int
-    """Trials at the same time."""
+    """Number of trials that run at the same time."""
     launcher: launchers.Launcher
-    """Where they run."""
+    """Where trials run."""
     warm_start: str
-    """A study whose best points are tried first; empty: none."""
+    """Study whose best points are tried first; empty for none."""
     verify: int
-    """Fresh seeds for the winner; 0: none."""
+    """Number of fresh seeds for the comparison of the best trial with its rival; 0 for no comparison."""
     against: str
-    """A study whose winner this one's meets there; empty: the paper's values."""
+    """Study whose best trial is the rival; empty for the paper's values."""
     export_arm: str
-    """Name of the winner as an arm; empty: it is not exported."""
+    """Name under which the best trial is exported as an arm; empty for no export."""
 
 
 def checked(
@@ -88,7 +88,7 @@ def checked(
     against: str,
     export_arm: str,
 ) -> Command:
-    """Check all options. Raises InputError for the first that makes no sense; writes nothing."""
+    """Return the checked options. Raises InputError for the first invalid one; writes nothing."""
     bounds = tuple(_range(text) for text in ranges)
     definition = study_of(study, arm, bounds)
     given, values = sized(profile, world), assignments(settings)
@@ -142,7 +142,7 @@ def checked(
 
 
 def opened(command: Command) -> OptunaStudy:
-    """The command's study, made or resumed, its first points enqueued once.
+    """Create or resume the command's study, and enqueue the first points of a new one.
 
     Raises InputError for a storage that cannot be used, and for a study of that name with another identity.
     """
@@ -156,22 +156,22 @@ def opened(command: Command) -> OptunaStudy:
             for point in first_points(search, command.warm_start):
                 study.enqueue_trial(point, user_attrs={SAMPLER: GIVEN}, skip_if_exists=True)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # called experimental: what the dashboard calls the objectives
+                warnings.simplefilter("ignore")  # experimental in Optuna; the dashboard shows these names
                 study.set_metric_names(list(search.question.objectives))
     return study
 
 
 def ignored(command: Command, study: OptunaStudy) -> str:
-    """That the warm start comes too late, since the study was begun without it; empty when it does not."""
+    """Return a note if the study was started without this warm start, which is then ignored; otherwise an empty string."""
     if not command.warm_start or study.user_attrs.get(WARM_START) == command.warm_start:
         return ""
     return f"--warm-start {command.warm_start} is ignored: the study has its first points already"
 
 
 def identity(search: Search) -> dict[str, Any]:
-    """What makes trials comparable: resuming with another identity is refused.
+    """Return what must be equal for trials to be comparable. A study cannot be resumed with another identity.
 
-    Among it the keys of all stages below the paper's values on the first seed, each of which hashes config and version.
+    It includes the keys of all stages of the paper's values on the first seed; each key hashes config and version.
     """
     question = search.question
     profile = question.profile
@@ -192,7 +192,10 @@ def identity(search: Search) -> dict[str, Any]:
 
 
 def first_points(search: Search, warm_start: str) -> list[dict[str, Any]]:
-    """The paper's values, then a warm start's best points, with the paper's values for knobs that it lacks."""
+    """Return the paper's values, then the best points of a warm start.
+
+    Hyperparameters that the other study lacks have the paper's values.
+    """
     space, paper = search.definition.space, dict(search.definition.paper)
     points: list[dict[str, Any]] = [paper]
     if warm_start:
@@ -207,8 +210,8 @@ def first_points(search: Search, warm_start: str) -> list[dict[str, Any]]:
 
 def _plain(name: str) -> str:
     if not re.fullmatch(r"\w[\w.-]*", name):
-        fix = "use letters, digits, hyphens, underscores and dots, the first one no hyphen or dot"
-        raise InputError("a study needs a plain name", got=name, fix=fix)
+        fix = "use letters, digits, hyphens, underscores and dots; do not start with a hyphen or a dot"
+        raise InputError("the name of a study is invalid", got=name, fix=fix)
     return name
 
 
@@ -218,7 +221,7 @@ def _range(text: str) -> tuple[str, float, float]:
         low, high = bounds.split(":")
         return knob, float(low), float(high)
     except ValueError:
-        raise InputError("--range takes KNOB=LOW:HIGH", got=text, fix="for example --range epsilon=0:0.2") from None
+        raise InputError("--range takes NAME=LOW:HIGH", got=text, fix="for example --range epsilon=0:0.2") from None
 
 
 def _seeds(count: int, first: int) -> tuple[int, ...]:
@@ -227,7 +230,7 @@ def _seeds(count: int, first: int) -> tuple[int, ...]:
         raise InputError(
             "a search uses development seeds only",
             got=f"{first} to {last}",
-            fix=f"choose them from {FIRST_SEED} to {FRESH_SEED - 1}: lower ones are for reports, higher ones for --verify",
+            fix=f"choose seeds from {FIRST_SEED} to {FRESH_SEED - 1}: lower ones are for reports, higher ones for --verify",
         )
     return tuple(range(first, last + 1))
 

@@ -1,4 +1,7 @@
-"""Ending trials early: by the looks of the first seed's policy optimisation, or by whole seeds. Never with several objectives."""
+"""Prune trials: by intermediate values of the first seed's policy optimization, or by whole seeds.
+
+Studies with several objectives are never pruned.
+"""
 
 from __future__ import annotations
 
@@ -16,22 +19,21 @@ if TYPE_CHECKING:
 
 PRUNERS = ("median", "hyperband", "wilcoxon", "none")
 P_WORSE = 0.1
-"""Wilcoxon's threshold: one-sided p of a trial's seeds so far against the best trial's."""
+"""Threshold of `WilcoxonPruner`: one-sided p-value of a trial's seeds so far against those of the best trial."""
 WARM_UP = 1 / 3
-"""Share of the optimisation in which nothing is pruned: a policy gets better before over-optimisation, which trials are to stop,
-can show."""
+"""Share of the optimization without pruning: a policy improves first, and over-optimization shows only later."""
 SMOOTH = 3
-"""Looks that are averaged: one is of a single batch."""
+"""Number of intermediate values that are averaged: each is from a single batch."""
 
 
 def make_pruner(name: str, question: Question) -> BasePruner:
-    """The pruner by name."""
+    """Return the pruner with a name from `PRUNERS`."""
     from optuna import pruners
 
     steps = question.profile.optimize.steps
     first = max(1, round(WARM_UP * steps))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Wilcoxon is called experimental; the pinned version is tested
+        warnings.simplefilter("ignore")  # Wilcoxon is experimental in Optuna; the pinned version is tested
         match name:
             case "median":
                 return pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=first)
@@ -43,32 +45,32 @@ def make_pruner(name: str, question: Question) -> BasePruner:
 
 
 def look_of(name: str, question: Question) -> Look | None:
-    """What a pruner by step goes by; None where it has nothing to look at."""
+    """Return the function that gives a step's intermediate value to the pruner; None if it does not prune by step."""
     if name not in ("median", "hyperband") or len(question.objectives) > 1:
         return None
     return OBJECTIVES[question.objectives[0]].look
 
 
 def caveat(name: str, question: Question) -> str:
-    """What to know of a pruner with these objectives and seeds; empty when there is nothing."""
+    """Return a note on the limits of a pruner with these objectives and seeds; an empty string if there is none."""
     if len(question.objectives) > 1:
         return "several objectives: no pruning"
     if name in ("median", "hyperband") and look_of(name, question) is None:
-        return f"{question.objectives[0]} cannot be seen while a trial runs: no pruning by step"
+        return f"{question.objectives[0]} has no intermediate values: no pruning by step"
     if name == "wilcoxon":
         seeds = len(question.seeds)
         needed = next(n for n in range(1, 20) if 0.5**n < P_WORSE)
         if seeds <= needed:
             return (
-                f"Wilcoxon over {seeds} seeds: its smallest p after n seeds is 1/2^n, so it prunes nothing before seed {needed} "
-                f"at p < {P_WORSE:g}, and there is nothing to save after the last; give --seeds {needed + 2} or more"
+                f"Wilcoxon over {seeds} seeds: its smallest p-value after n seeds is 1/2^n, so it cannot prune before seed "
+                f"{needed} at p < {P_WORSE:g}, and pruning after the last seed saves nothing; give --seeds {needed + 2} or more"
             )
-        return f"Wilcoxon over few seeds: smallest p after n seeds is 1/2^n, so it can prune from seed {needed} on"
-    return "" if name == "none" else "pruning reads the first seed alone"
+        return f"Wilcoxon over few seeds: the smallest p-value after n seeds is 1/2^n, so it can prune from seed {needed} on"
+    return "" if name == "none" else "pruning uses the first seed only"
 
 
 def watcher(name: str, question: Question, trial: Trial, first: bool) -> Callable[[int, Mapping[str, float]], None]:
-    """Reports the looks of the first seed's optimisation and ends it when the pruner says so."""
+    """Return a callback that reports the first seed's intermediate values, and raises TrialPruned if the pruner decides so."""
     import optuna
 
     look = look_of(name, question)
@@ -90,7 +92,10 @@ def watcher(name: str, question: Question, trial: Trial, first: bool) -> Callabl
 
 
 def after_seed(name: str, question: Question, trial: Trial, seed: int, value: float, last: bool) -> None:
-    """Reports a whole seed to Wilcoxon. Raises TrialPruned when it is worth no more; not after the last, when all is paid."""
+    """Report the value of a whole seed to Wilcoxon.
+
+    Raises TrialPruned if the pruner decides so, but not after the last seed, when pruning saves nothing.
+    """
     import optuna
 
     if name != "wilcoxon" or len(question.objectives) > 1:

@@ -1,9 +1,9 @@
-"""Trials whose process has died: found, failed, and their points queued again.
+"""Find trials whose process has died, fail them, and queue their points again.
 
-On the same host a dead process is found at once. Of another host's, a database keeps Optuna's heartbeat; a journal file has none,
-so there a claim file beside the journal is renewed (`rrpo.pipeline.claims`). An owner that was silent for a lease counts as
-dead; should it wake up again, it finds its trial finished and leaves it alone. A point that has cost `MOST` processes is not
-tried again.
+On the same host, a dead process is found at once. For other hosts, a database stores Optuna's heartbeat. A journal file has no
+heartbeat; there, each process renews a claim file next to the journal (`rrpo.pipeline.claims`). An owner without a sign of life
+for one lease counts as dead. If it was only suspended, it later finds its trial finished and leaves it unchanged. A point at
+which `MOST` processes died is not tried again.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
 OWNER, RETRY, COST = "owner", "retry_of", "processes"
 MOST = 3
-"""Processes that one point may cost."""
+"""Largest number of processes that may die at one point."""
 BEAT, SILENCE = round(LEASE / 4), round(LEASE)
-"""Seconds between two heartbeats in a database, and without one until the owner counts as dead."""
+"""Seconds between two heartbeats in a database, and seconds without one after which the owner counts as dead."""
 
 
 def has_heartbeat(study: OptunaStudy) -> bool:
-    """Whether the study's storage keeps heartbeats: a database does."""
+    """Return whether the study's storage stores heartbeats: a database does, a journal file does not."""
     return hasattr(study._storage, "record_heartbeat")
 
 
 def claim(study: OptunaStudy, trial: Trial, folder: Path) -> Claim | None:
-    """Write down that this process runs a trial; where the storage has no heartbeat, the claim to be renewed."""
+    """Record that this process runs a trial; return the claim to renew, or None if the storage has heartbeats."""
     trial.set_user_attr(OWNER, asdict(this_process()))
     if has_heartbeat(study):
         study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
@@ -47,7 +47,7 @@ def claim(study: OptunaStudy, trial: Trial, folder: Path) -> Claim | None:
 
 @contextmanager
 def alive(study: OptunaStudy, trial: Trial, claimed: Claim | None) -> Iterator[None]:
-    """Show the others, until the block ends, that the trial's process lives."""
+    """Renew the trial's heartbeat or claim until the block ends."""
     if claimed is not None:
         with kept(claimed):
             yield
@@ -56,7 +56,7 @@ def alive(study: OptunaStudy, trial: Trial, claimed: Claim | None) -> Iterator[N
 
     def beat() -> None:
         while not end.wait(BEAT):
-            with suppress(Exception):  # a database that is away for a moment: the next turn tries again
+            with suppress(Exception):  # the database is briefly unreachable: the next beat tries again
                 study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
 
     thread = threading.Thread(target=beat, daemon=True, name="heartbeat")
@@ -69,9 +69,10 @@ def alive(study: OptunaStudy, trial: Trial, claimed: Claim | None) -> Iterator[N
 
 
 def recover(study: OptunaStudy, folder: Path) -> list[int]:
-    """Fail the running trials whose owners are dead and queue their points again; the numbers of those of this host.
+    """Fail the running trials whose owners are dead, and queue their points again.
 
-    The caller holds the study's lock, so that none is between asking and claiming.
+    Return the trial numbers, except those that Optuna's heartbeat finds. The caller must hold the study's lock, so that no trial
+    is between `Study.ask` and `claim`.
     """
     from optuna.storages import fail_stale_trials
     from optuna.trial import TrialState
@@ -84,13 +85,13 @@ def recover(study: OptunaStudy, folder: Path) -> list[int]:
             lost.append(trial.number)
     if has_heartbeat(study):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it is called experimental
-            fail_stale_trials(study)  # of other hosts; queues them by `queue_again`
+            warnings.simplefilter("ignore")  # experimental in Optuna
+            fail_stale_trials(study)  # trials of other hosts; its callback is `queue_again`
     return lost
 
 
 def queue_again(study: OptunaStudy, trial: FrozenTrial, cost: int = 1) -> None:
-    """Queue a lost trial's point, once, unless it has cost too many processes."""
+    """Queue a lost trial's point, once, unless `MOST` processes have died at it. ``cost`` is 0 if none died now."""
     cost += int(trial.user_attrs.get(COST, 0))
     if cost < MOST and trial.number not in lost_trials(study.get_trials(deepcopy=False)):
         kept_of = {SAMPLER: trial.user_attrs[SAMPLER]} if SAMPLER in trial.user_attrs else {}
@@ -98,7 +99,7 @@ def queue_again(study: OptunaStudy, trial: FrozenTrial, cost: int = 1) -> None:
 
 
 def lost_trials(trials: Sequence[FrozenTrial]) -> set[int]:
-    """Numbers of trials that died with their owner and were queued again: they do not count."""
+    """Return the numbers of the trials that were lost with their owner and queued again. They do not count as trials."""
     return {trial.user_attrs[RETRY] for trial in trials if RETRY in trial.user_attrs}
 
 
@@ -110,8 +111,8 @@ def _dead(study: OptunaStudy, trial: FrozenTrial, folder: Path) -> bool:
     if not has_heartbeat(study):
         return _claims(folder).holder(_name(trial.number)) is None
     if stored:
-        return False  # another host's: its heartbeat tells
-    return _age(trial) > SILENCE  # killed between asking and claiming
+        return False  # another host's trial: its heartbeat decides
+    return _age(trial) > SILENCE  # its process was killed between ask and claim
 
 
 def _age(trial: FrozenTrial) -> float:

@@ -1,4 +1,4 @@
-"""What a study found, as tables: best trials, Pareto front, all trials, importances."""
+"""Tables of a study: best trials, Pareto front, all trials, hyperparameter importances."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 BEST = 10
-"""Trials in the table of the best."""
+"""Number of trials in the table of best trials."""
 LEAST = 8
-"""Complete trials below which importances are not given."""
+"""Smallest number of complete trials for importances."""
 
 
 def complete(study: OptunaStudy) -> list[FrozenTrial]:
-    """Complete trials."""
+    """Return the complete trials with finite values."""
     from optuna.trial import TrialState
 
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -34,37 +34,40 @@ def complete(study: OptunaStudy) -> list[FrozenTrial]:
 
 
 def front(study: OptunaStudy) -> list[FrozenTrial]:
-    """Complete trials that no other beats in every objective."""
+    """Return the complete trials on the Pareto front."""
     numbers = {t.number for t in complete(study)}
     return [t for t in study.best_trials if t.number in numbers]
 
 
 def evenly_drawn(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Those of a random or QMC design, which cover the space whatever came of the others."""
+    """Return the trials of a random or QMC design, which covers the space independently of earlier values."""
     return [t for t in trials if t.user_attrs.get(SAMPLER) in EVEN]
 
 
 def told(trial: FrozenTrial) -> list[float]:
-    """A complete trial's values; none of another's: Optuna stores a pruned trial's last look as its value."""
+    """Return the values of a complete trial, and an empty list for others.
+
+    Optuna stores the last intermediate value of a pruned trial as its value; it is not comparable with a final one.
+    """
     from optuna.trial import TrialState
 
     return list(trial.values) if trial.state == TrialState.COMPLETE else []
 
 
 def ranked(study: OptunaStudy, search: Search) -> list[FrozenTrial]:
-    """Complete trials, best first objective first."""
+    """Return the complete trials, sorted by the first objective, best first."""
     sign = -1 if search.directions[0] == "maximize" else 1
     return sorted(complete(study), key=lambda t: (sign * t.values[0], t.number))
 
 
 def sheets(study: OptunaStudy, search: Search) -> list[Sheet]:
-    """Every table that the trials allow."""
+    """Return every table for which there are enough trials."""
     made = (best(study, search), pareto(study, search), importance(study, search), everything(study, search))
     return [sheet for sheet in made if sheet is not None]
 
 
 def best(study: OptunaStudy, search: Search) -> Sheet | None:
-    """The best trials and the paper's values, whose trial is always number 0."""
+    """Return the table of the best trials and of trial 0, which has the paper's values; None without complete trials."""
     found = ranked(study, search)
     if not found:
         return None
@@ -74,13 +77,14 @@ def best(study: OptunaStudy, search: Search) -> Sheet | None:
     notes = (
         f"{counts}. Mean over seeds {', '.join(map(str, search.question.seeds))} (development) ± half the 95 % t-interval"
         + (f", by the {tuning().label}" if search.question.policy else "")
-        + ". The best of many noisy trials is biased upwards: believe the check on fresh seeds. Trial 0 has the paper's values.",
+        + ". The value of the best of many noisy trials is biased upwards: rely on the check on fresh seeds. Trial 0 has the "
+        "paper's values.",
     )
     return Sheet("best", f"Best trials of {search.name}", _columns(search) + _policy(search), tuple(rows), notes)
 
 
 def pareto(study: OptunaStudy, search: Search) -> Sheet | None:
-    """The trials that no other beats in every objective; None for one objective."""
+    """Return the table of the Pareto front; None for one objective."""
     if len(search.directions) < 2 or not complete(study):
         return None
     numbers = {t.number for t in front(study)}
@@ -116,7 +120,7 @@ def _knob(value: float | str) -> str:
 
 
 def everything(study: OptunaStudy, search: Search) -> Sheet | None:
-    """Every trial with its state, what drew its point, and why it has no value."""
+    """Return the table of all trials with state, sampler, and the reason if there is no value."""
     trials = study.get_trials(deepcopy=False)
     if not trials:
         return None
@@ -151,9 +155,10 @@ def _counts(study: OptunaStudy) -> str:
 
 
 def importance(study: OptunaStudy, search: Search) -> Sheet | None:
-    """Shares of the first objective's variance by fANOVA, and of its best tenth by PED-ANOVA, side by side.
+    """Return the table of importances for the first objective, by fANOVA and by PED-ANOVA (for the best tenth of trials).
 
-    From the trials that cover the space evenly where there are enough; from all, with a caveat, where not.
+    They are computed from the trials that cover the space evenly if there are at least `LEAST`, otherwise from all trials, with a
+    caveat. None if there are too few trials.
     """
     from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
 
@@ -167,9 +172,9 @@ def importance(study: OptunaStudy, search: Search) -> Sheet | None:
 
     chosen = with_trials(search, trials)
     fanova = get_param_importances(chosen, evaluator=FanovaImportanceEvaluator(seed=search.seed), target=first)
-    sign = -1 if search.directions[0] == "maximize" else 1  # PED-ANOVA asks what makes its target low
+    sign = -1 if search.directions[0] == "maximize" else 1  # PED-ANOVA explains low targets
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # which says so
+        warnings.simplefilter("ignore")  # Optuna warns that it does
         ped = get_param_importances(chosen, evaluator=PedAnovaImportanceEvaluator(), target=lambda t: sign * first(t))
     rows = tuple((name, fanova[name], ped.get(name, math.nan)) for name in fanova)
     columns = (
@@ -179,18 +184,18 @@ def importance(study: OptunaStudy, search: Search) -> Sheet | None:
     )
     drawn = " and ".join(sorted({str(t.user_attrs.get(SAMPLER, "")) for t in trials} & set(EVEN)))
     notes = (
-        f"From {len(trials)} complete trials, first objective. fANOVA: share of the variance over the space; PED-ANOVA: what "
-        "tells the best tenth from the rest. Noise between seeds is in both: small shares are none.",
+        f"From {len(trials)} complete trials, first objective. fANOVA: share of the variance over the space. PED-ANOVA: what "
+        "separates the best tenth from the rest. Both contain the noise between seeds: do not interpret small shares.",
         f"The trials were drawn by {drawn}, so they cover the space evenly."
         if trials == even
-        else "The sampler was adaptive or the points were given, so the trials crowd where it looked: read these with care, or "
-        f"search with --sampler qmc ({LEAST} trials of it at least).",
+        else "The sampler was adaptive or points were enqueued, so the trials do not cover the space evenly: interpret these "
+        f"importances with care, or run at least {LEAST} trials with --sampler qmc.",
     )
     return Sheet("importance", f"Importance of the knobs in {search.name}", columns, rows, notes)
 
 
 def with_trials(search: Search, trials: Sequence[FrozenTrial]) -> OptunaStudy:
-    """A study in memory that holds these trials alone."""
+    """Return an in-memory study with these trials only."""
     import optuna
 
     directions: Sequence[Any] = search.directions

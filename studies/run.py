@@ -1,6 +1,6 @@
-"""``python -m studies.run --study regularizers --trials 50``: search RRPO's knobs, resume a search, hand its winner to a grid.
+"""Run a study: ``python -m studies.run --study regularizers --trials 50``.
 
-Exit status: 0, 1 when no trial gave a value or a seed of the check failed, 2 for bad input, 130 after Ctrl-C.
+Exit status: 0 on success, 1 if no trial gave a value or a seed of the final check failed, 2 for invalid input, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -38,41 +38,47 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 UNPRINTED = ("trials",)
-"""Tables that go into files alone."""
+"""Tables that are written to files but not printed."""
 
 
 @app.command()
 def command(
     study: Annotated[str, typer.Option(help=f"Which study: {', '.join([*STUDIES, TUNE])}.")],
-    trials: Annotated[int, typer.Option(help="Trials in all; a study that has them is only reported.")] = 50,
+    trials: Annotated[
+        int, typer.Option(help="Total number of trials; a study that already has them is only reported.")
+    ] = 50,
     arm: Annotated[str, typer.Option(help="The arm that tune-arm tunes.")] = "",
-    name: Annotated[str, typer.Option(help="The study's name. Default: the study and the profile.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the study. Default: the study and the profile.")] = "",
     range_: Annotated[
         list[str] | None,
-        typer.Option("--range", metavar="KNOB=LOW:HIGH", help="Another range for a knob; may be given several times."),
+        typer.Option("--range", metavar="NAME=LOW:HIGH", help="Replace the range of a hyperparameter; repeatable."),
     ] = None,
-    objectives: Annotated[str, typer.Option(help=f"One or more of {', '.join(OBJECTIVES)}, by commas.")] = "",
-    seeds: Annotated[int, typer.Option(help="Development seeds a trial, the same for every trial.")] = 3,
-    first_seed: Annotated[int, typer.Option(help=f"First of them, {FIRST_SEED} to {FRESH_SEED - 1}.")] = FIRST_SEED,
+    objectives: Annotated[
+        str, typer.Option(help=f"One or more of {', '.join(OBJECTIVES)}, separated by commas. Default: the study's.")
+    ] = "",
+    seeds: Annotated[int, typer.Option(help="Development seeds per trial, the same for every trial.")] = 3,
+    first_seed: Annotated[
+        int, typer.Option(help=f"The first of these seeds, {FIRST_SEED} to {FRESH_SEED - 1}.")
+    ] = FIRST_SEED,
     sampler: Annotated[
         str, typer.Option(help="; ".join(f"{key}: {text}" for key, text in SAMPLERS.items()) + ".")
     ] = "tpe",
     pruner: Annotated[
         str,
         typer.Option(
-            help=f"One of {', '.join(PRUNERS)}; median and hyperband go by the first seed's steps, wilcoxon by seeds. "
-            "Several objectives are never pruned."
+            help=f"One of {', '.join(PRUNERS)}. median and hyperband prune by steps of the first seed, wilcoxon by seeds. "
+            "With several objectives there is no pruning."
         ),
     ] = "median",
     warm_start: Annotated[
         str,
         typer.Option(
-            help="A study in the same storage whose best points are tried first, such as a finished rm study."
+            help="Study in the same storage whose best points are tried first, for example a finished rm study."
         ),
     ] = "",
     storage: Annotated[
         str,
-        typer.Option(help="A database's URL (sqlite, PostgreSQL, MySQL). Default: a journal file in the runs folder."),
+        typer.Option(help="URL of a database (SQLite, PostgreSQL, MySQL). Default: a journal file in the runs folder."),
     ] = "",
     profile: Annotated[str, typer.Option(help="Size of world and models.")] = "embedded",
     world: WorldSeed = 0,
@@ -80,39 +86,45 @@ def command(
     plugin: Plugin = None,
     device: Device = "auto",
     workers: Annotated[
-        int | None, typer.Option(help="Trials at the same time. Default: one a CPU.", show_default=False)
+        int | None, typer.Option(help="Trials at the same time. Default: one per CPU.", show_default=False)
     ] = None,
     launcher: Annotated[str, typer.Option(help=f"Where trials run: {', '.join(launchers.PACKAGES)}.")] = "local",
-    address: Annotated[str | None, typer.Option(help="Of a running Ray cluster.", show_default=False)] = None,
-    cpus_per_task: Annotated[int, typer.Option(help="CPUs a trial, on Ray and Slurm.")] = 1,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Address of a running Ray cluster. Default: start a local one.", show_default=False),
+    ] = None,
+    cpus_per_task: Annotated[int, typer.Option(help="CPUs per trial, on Ray and Slurm.")] = 1,
     gpus_per_task: Annotated[
-        float | None, typer.Option(help="GPUs a trial, on Ray and Slurm.", show_default=False)
+        float | None, typer.Option(help="GPUs per trial, on Ray and Slurm.", show_default=False)
     ] = None,
     slurm: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="An option of sbatch; may be given several times.")
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="An option of sbatch; repeatable.")
     ] = None,
     verify: Annotated[
         int | None,
         typer.Option(
-            help=f"Fresh seeds on which the winner meets a rival; 0: none. Default: {fresh.VERIFY}, on the smoke profile "
-            f"{fresh.VERIFY_SMOKE}.",
+            help="Number of fresh seeds on which the best trial is compared with a rival; 0 for no comparison. "
+            f"Default: {fresh.VERIFY}, with the smoke profile {fresh.VERIFY_SMOKE}.",
             show_default=False,
         ),
     ] = None,
     against: Annotated[
         str,
         typer.Option(
-            help="A study, tuned as much, whose winner is the rival. Default: the paper's values; of tune-arm, tuned DiffRO: "
-            "the study of --arm diffro.",
+            help="Equally tuned study whose best trial is the rival. Default: the paper's values; for tune-arm, the tune-arm "
+            "study of diffro.",
             show_default=False,
         ),
     ] = "",
     export_arm: Annotated[
-        str, typer.Option(help="Store the winner as an arm of this name, for ablations.run --arms.")
+        str, typer.Option(help="Store the best trial as an arm of this name, for ablations.run --arms.")
     ] = "",
     runs_dir: Annotated[Path, typer.Option(help="The runs folder, shared with grids.")] = Path("runs"),
 ) -> None:
-    """Run or resume a study, check its winner on fresh seeds, write tables and figures, keep all of it in MLflow."""
+    """Run or resume an Optuna study, compare its best trial with a rival on fresh seeds, and write tables and figures.
+
+    All results are also recorded in MLflow.
+    """
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     with refusing():
         asked = options.checked(
@@ -144,7 +156,7 @@ def command(
 
 
 def run(asked: Command, opened: OptunaStudy, console: Console) -> int:
-    """Search, check, report, export; the exit status. Raises InputError for a launcher or an export that is refused."""
+    """Search, check, report and export; return the exit status. Raises InputError for an invalid launcher or export."""
     search = asked.search
     once = shared(search)
     for line in announcement(search, opened, asked.workers, once):
@@ -180,7 +192,7 @@ def run(asked: Command, opened: OptunaStudy, console: Console) -> int:
         status = "KILLED"
         say(
             console,
-            "Stopped. Finished trials are kept, running ones are queued again; the same command goes on from there.",
+            "Stopped. Finished trials are kept and running ones are queued again; run the same command to continue.",
         )
     finally:
         if said := bridge.end(status, numbers, out):
@@ -193,7 +205,7 @@ def run(asked: Command, opened: OptunaStudy, console: Console) -> int:
 def _search(
     asked: Command, opened: OptunaStudy, bridge: Bridge, console: Console, once: Sequence[Stage]
 ) -> dict[str, str]:
-    """Run what is missing; what failed, by title."""
+    """Run the missing trials; return the failures, title -> reason."""
     search = asked.search
     running = SearchRun(search, opened, bridge, console, asked.workers)
     if len(counted(opened)) < search.trials:
@@ -204,7 +216,7 @@ def _search(
 
 
 def _check(asked: Command, opened: OptunaStudy, console: Console) -> tuple[Sheet | None, str]:
-    """The verdict on the winner, and why seeds are missing in it."""
+    """Return the comparison of the best trial with its rival, and the reason if seeds are missing in it."""
     if not asked.verify:
         return None, ""
     search = asked.search
@@ -212,7 +224,7 @@ def _check(asked: Command, opened: OptunaStudy, console: Console) -> tuple[Sheet
     try:
         rival = fresh.rival(search, opened, asked.against)
     except InputError as error:
-        say(console, f"Not checked on fresh seeds, the same command does it later: {error}")
+        say(console, f"Not checked on fresh seeds; run the same command later to do it: {error}")
         return None, ""
     if search.definition.arm(best.params) == rival.arm:
         say(console, f"The best trial is the same arm as {rival.name}: there is nothing to check.")
@@ -224,7 +236,7 @@ def _check(asked: Command, opened: OptunaStudy, console: Console) -> tuple[Sheet
 
 
 def _write(search: Search, opened: OptunaStudy, sheets: Sequence[Sheet], console: Console) -> Path:
-    """Tables and figures into the study's folder, which is returned."""
+    """Write tables, figures and the page into the report folder, and return it."""
     from studies import figures, page
 
     out = search.folder / "report"
@@ -244,12 +256,12 @@ def _write(search: Search, opened: OptunaStudy, sheets: Sequence[Sheet], console
 
 
 def dashboard(search: Search) -> str:
-    """The command that opens a study in Optuna's own interface."""
+    """Return the command that opens the study in Optuna's dashboard."""
     return f"optuna-dashboard {shown(search.storage) if search.storage else search.folder / 'journal.log'}"
 
 
 def _numbers(checked: Sheet | None) -> dict[str, float]:
-    """The verdict's numbers for MLflow."""
+    """Return the metrics of the check for MLflow."""
     if checked is None:
         return {}
     row = dict(zip((column.name for column in checked.columns), checked.rows[0], strict=True))
@@ -258,7 +270,7 @@ def _numbers(checked: Sheet | None) -> dict[str, float]:
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the console script."""
     start(app, "studies.run")
 
 

@@ -1,7 +1,7 @@
-"""Samplers by name. Each trial draws from a stream of its own, keyed by (seed, trial number) as all noise of this project is.
+"""Samplers by name, made reproducible: each trial has its own random stream, keyed by (seed, trial number).
 
-So a random or QMC design is the same whoever runs it and in whatever order; a model-based search also depends on which trials
-have finished, and is the same again with one worker.
+A random or QMC design is therefore independent of the number of workers and of their order. A model-based search also depends on
+which trials have finished; it is reproducible with one worker.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, TrialState
 
 SAMPLERS = {
-    "tpe": "all knobs together, since they interact; the default",
-    "gp": "a Gaussian process: best for few trials (some fifty), slow for many",
-    "nsga3": "evolutionary: for several objectives and many trials",
-    "random": "a control, and the trials that importances may be read from",
-    "qmc": "a Sobol sequence, more even than random: for importances and the response surface",
+    "tpe": "multivariate TPE, for hyperparameters that interact",
+    "gp": "Gaussian process, best for few trials (about fifty) and slow for many",
+    "nsga3": "NSGA-III, for several objectives and many trials",
+    "random": "random search, a baseline and suited to importances",
+    "qmc": "Sobol sequence, covers the space more evenly than random, suited to importances and the response surface",
 }
-"""Name -> when to take it."""
+"""Name -> what it is and when to use it."""
 SAMPLER, GIVEN = "sampler", "given"
-"""Attribute of a trial: the name of what drew its point, `GIVEN` for a point that was enqueued."""
+"""User attribute of a trial with the name of its sampler, and its value for enqueued points."""
 EVEN = ("random", "qmc")
-"""Samplers whose trials cover the space evenly, whatever came of the earlier ones."""
+"""Samplers that cover the space evenly, independently of earlier values."""
 STARTUP = 8
-"""Trials before a model-based sampler uses its model."""
+"""Number of trials before a model-based sampler uses its model."""
 POPULATION = 16
-"""NSGA-III's: the first generation is random, and the library's 50 would make a usual study nothing else."""
+"""Population size of NSGA-III. The first generation is random; Optuna's default of 50 would make a whole usual study random."""
 
 
 def make(name: str, seed: int) -> BaseSampler:
-    """TPE (all knobs together), GP for few trials, NSGA-III for several objectives; random and QMC are controls."""
+    """Return the sampler with a name from `SAMPLERS`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # the pinned version is tested
         match name:
@@ -54,14 +54,14 @@ def make(name: str, seed: int) -> BaseSampler:
 
 
 class Keyed(BaseSampler):
-    """The sampler of a name, made anew for each trial with a seed of its own; all else is that sampler's."""
+    """Delegate to the named sampler, which is created anew for each trial with a seed of its own."""
 
     def __init__(self, name: str, seed: int) -> None:
         self._name, self._seed = name, seed
         self._own = make(name, seed)
 
     def before_trial(self, study: OptunaStudy, trial: FrozenTrial) -> None:
-        """Take up the trial's stream (QMC's is one sequence, whose place the study itself counts)."""
+        """Reseed for the trial. QMC is not reseeded: it is one sequence, and the study stores the position in it."""
         if self._name != "qmc":
             self._own = make(self._name, int(np.random.SeedSequence([self._seed, trial.number]).generate_state(1)[0]))
         self._own.before_trial(study, trial)

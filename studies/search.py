@@ -1,4 +1,7 @@
-"""One trial, as a worker process runs it: ask for a point, measure it seed by seed, tell. Any number of workers share a study."""
+"""Run one trial in a worker process: ask for a point, measure it seed by seed, tell the result.
+
+Any number of workers can share a study.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +30,13 @@ if TYPE_CHECKING:
     from rrpo.pipeline.claims import Claim
 
 OUTCOMES, STAGES, REASON = "outcomes", "stages", "reason"
-"""Attributes of a trial: what was measured, by seed; the folders of its results, by seed; why it failed."""
+"""User attributes of a trial: outcomes by seed, folders of its stages by seed, and the reason of a failure."""
 Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """One command's search; picklable, since every worker gets it."""
+    """The search of one command. It is sent to every worker, so it must be picklable."""
 
     study: str
     """A key of `STUDIES`, or ``tune-arm``."""
@@ -42,37 +45,37 @@ class Search:
     question: Question
     """What a trial measures."""
     trials: int
-    """Trials wanted in all; those that died with their worker do not count."""
+    """Total number of trials; trials that were lost with their worker do not count."""
     sampler: str = "tpe"
     """A key of `studies.samplers.SAMPLERS`."""
     pruner: str = "median"
     """One of `studies.pruning.PRUNERS`."""
     storage: str | None = None
-    """A database's URL; None for the journal file."""
+    """URL of a database; None for the journal file."""
     arm: str = ""
-    """Of ``tune-arm``."""
+    """The arm of ``tune-arm``."""
     ranges: tuple[tuple[str, float, float], ...] = ()
-    """Knob, low, high of the ranges that are not the study's own."""
+    """(hyperparameter, low, high) of each range that replaces the study's own."""
     seed: int = 0
-    """Of the sampler."""
+    """Seed of the sampler."""
 
     @property
     def definition(self) -> Study:
-        """The named study."""
+        """The definition of the study."""
         return study_of(self.study, self.arm, self.ranges)
 
     @property
     def folder(self) -> Path:
-        """Where the study's own files lie."""
+        """Folder of the study's files."""
         return folder_of(self.question.store, self.name)
 
     @property
     def directions(self) -> list[str]:
-        """Of the objectives."""
+        """Optuna's directions, one per objective."""
         return [OBJECTIVES[name].direction for name in self.question.objectives]
 
     def open(self) -> OptunaStudy:
-        """The existing study with this search's sampler and pruner."""
+        """Return the existing Optuna study, with this search's sampler and pruner."""
         import optuna
 
         return optuna.load_study(
@@ -83,18 +86,18 @@ class Search:
         )
 
     def lock(self) -> FileLock:
-        """Held between asking for a trial and writing down its owner, and while the dead are recovered."""
+        """Return the lock that is held between asking for a trial and recording its owner, and during recovery."""
         return FileLock(self.folder / "ask.lock")
 
 
 _opened: dict[str, OptunaStudy] = {}
-"""This process's studies by name: a warm worker reads a journal once."""
+"""Cache of this process's studies by name, so that a worker reads the journal only once."""
 
 
 def one_trial(search: Search, report: Report) -> int | None:
-    """The task of a worker: runs one more trial, and returns its number; None when there are enough.
+    """Run one more trial and return its number; return None if the study has enough trials. This is a worker's task.
 
-    Raises what the next try may get over: a full disk, and that this worker was asked to stop. The point is queued again.
+    Raises errors that a retry can fix (a full disk, a request to stop), after queuing the point again.
     """
     if search.name not in _opened:
         _opened[search.name] = search.open()
@@ -109,7 +112,7 @@ def one_trial(search: Search, report: Report) -> int | None:
 
 
 def ask(search: Search, study: OptunaStudy) -> tuple[Trial, Claim | None] | None:
-    """The next trial, claimed, and its claim; None when there are enough."""
+    """Return the next trial and its claim; None if the study has enough trials."""
     with search.lock():
         recover(study, search.folder)
         if len(counted(study)) >= search.trials:
@@ -126,7 +129,7 @@ def ask(search: Search, study: OptunaStudy) -> tuple[Trial, Claim | None] | None
 
 
 def counted(study: OptunaStudy) -> list[FrozenTrial]:
-    """The trials that count: run or running, not queued, not lost with their worker."""
+    """Return the trials that count: finished or running, but neither queued nor lost with their worker."""
     from optuna.trial import TrialState
 
     trials = study.get_trials(deepcopy=False)
@@ -135,9 +138,10 @@ def counted(study: OptunaStudy) -> list[FrozenTrial]:
 
 
 def run_trial(search: Search, study: OptunaStudy, trial: Trial, report: Report = lambda done, total: None) -> None:
-    """Measure one point and tell the study: its values, that it was pruned, or why it failed.
+    """Measure one point and tell the study its values, that it was pruned, or why it failed.
 
-    Raises what the next try may get over. One whose trial others took over (it was silent for too long) is left alone.
+    Raises errors that a retry can fix. A trial that another process took over, because this one was suspended for too long, is
+    left unchanged.
     """
     import optuna
     from optuna.exceptions import UpdateFinishedTrialError
@@ -149,7 +153,7 @@ def run_trial(search: Search, study: OptunaStudy, trial: Trial, report: Report =
         study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
         _forget(search, trial)
     except UpdateFinishedTrialError:
-        print(f"trial {trial.number} was taken over by another process while this one did not answer")
+        print(f"trial {trial.number} was taken over by another process while this one did not respond")
     except Exception as error:
         if kind_of(error) in ("disk", "stopped"):
             queue_again(study, study.get_trials(deepcopy=False)[trial.number], cost=0)
@@ -163,7 +167,7 @@ def run_trial(search: Search, study: OptunaStudy, trial: Trial, report: Report =
 
 
 def _measured(search: Search, trial: Trial, report: Report) -> list[float]:
-    """The values of the objectives, means over the seeds; everything that was measured is kept with the trial."""
+    """Return the objectives, averaged over seeds, and store all outcomes with the trial."""
     question, arm = search.question, search.definition.arm(trial.params)
     outcomes: dict[int, dict[str, float]] = {}
     stages = {seed: [s.path(question.store).name for s in question.stages(arm, seed)] for seed in question.seeds}
@@ -188,7 +192,7 @@ def _measured(search: Search, trial: Trial, report: Report) -> list[float]:
 
 
 def _forget(search: Search, trial: Trial) -> None:
-    """Remove the checkpoints of a pruned trial's optimisations: nobody goes on from them."""
+    """Remove the checkpoints of a pruned trial's optimizations, which are never resumed."""
     question = search.question
     if question.policy:
         for seed in question.seeds:

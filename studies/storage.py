@@ -1,6 +1,7 @@
-"""Where a study lives: a journal file in the runs folder, or a database by URL; and its identity, which a resume must match.
+"""Open the storage of a study, and check its identity, which must match when the study is resumed.
 
-A journal file is shared by the processes of one file system and needs no server; sqlite, PostgreSQL and MySQL go by URL.
+The default is a journal file in the runs folder, which processes on one file system can share without a server. A URL selects
+SQLite, PostgreSQL or MySQL.
 """
 
 from __future__ import annotations
@@ -24,20 +25,20 @@ IDENTITY = "identity"
 PATIENCE = 30
 """Seconds to wait for a lock that another process holds."""
 REACH = 10
-"""Seconds to wait for a database server."""
+"""Timeout of a connection to a database server, in seconds."""
 DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
-"""Of the extra ``databases``, for addresses that name no driver."""
+"""Drivers of the extra ``databases``, for URLs that name none."""
 
 
 def folder_of(runs_dir: Path, name: str) -> Path:
-    """Where a study's own files lie."""
+    """Return the folder of a study's files."""
     return runs_dir / "studies" / name
 
 
 def open_storage(url: str | None, folder: Path) -> BaseStorage:
-    """The storage, made where it is missing, under a lock: several processes that open a fresh database break it.
+    """Open the storage, creating it if needed. A lock protects creation, which is not safe when several processes attempt it.
 
-    Raises InputError for one that cannot be reached, is locked, damaged, or of another version.
+    Raises InputError for a storage that cannot be reached, is locked, damaged, or of another version.
     """
     import optuna
     from optuna.storages import JournalStorage
@@ -55,7 +56,7 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
         raise InputError(
             "the study's storage is locked",
             got=f"{folder / '.lock'}",
-            fix="end the process that holds it, then start again",
+            fix="end the process that holds the lock, then run the command again",
         ) from None
     except Exception as error:
         first = (str(error).splitlines() or [""])[0]
@@ -67,9 +68,9 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
 
 
 def reach(url: str) -> None:
-    """Connect once to a database that is there, and write nothing. Raises InputError as `open_storage` does.
+    """Check that a database can be reached, without writing. Raises InputError as `open_storage` does.
 
-    A sqlite file may be missing, its folder may not.
+    A SQLite file may be missing if its folder exists.
     """
     import sqlalchemy
 
@@ -95,7 +96,7 @@ def reach(url: str) -> None:
 
 
 def shown(url: str) -> str:
-    """An address without its password."""
+    """Return a URL with its password hidden."""
     import sqlalchemy
 
     try:
@@ -110,7 +111,7 @@ def _database(url: str) -> BaseStorage:
 
     backend = sqlalchemy.engine.make_url(_driven(url)).get_backend_name()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # heartbeats are called experimental
+        warnings.simplefilter("ignore")  # heartbeats are experimental in Optuna
         return RDBStorage(
             _driven(url),
             engine_kwargs={"connect_args": _patience(backend), "pool_pre_ping": True},
@@ -134,18 +135,18 @@ def _remedy(url: str | None, path: str, error: Exception) -> str:
     if url is None:
         return f"move {path} away or restore a copy of it; finished trials are in MLflow as well"
     if "locked" in text:
-        return "end the process that holds the database, then start again"
+        return "end the process that holds the database, then run the command again"
     if isinstance(error, ImportError):
         return "pip install 'rrpo-ablations[databases]', in a checkout: pip install -e '.[databases]'"
     if "version" in text:
-        return "use the version of Optuna that made it, `optuna storage upgrade`, or another database"
-    return "check the address and that its server runs, or leave --storage out"
+        return "use the version of Optuna that created it, run `optuna storage upgrade`, or use another database"
+    return "check the URL and that its server is running, or leave out --storage"
 
 
 def open_study(storage: BaseStorage, name: str, directions: Sequence[Any], identity: Mapping[str, Any]) -> OptunaStudy:
-    """The study, made with this identity or resumed; a changed one is refused with what differs.
+    """Create the study with this identity (`studies.options.identity`), or resume it.
 
-    The identity is `studies.options.identity`: trials of two identities are not comparable.
+    Raises InputError if its stored identity differs, because trials of two identities are not comparable.
     """
     import optuna
 
@@ -163,15 +164,15 @@ def open_study(storage: BaseStorage, name: str, directions: Sequence[Any], ident
         study.set_user_attr(IDENTITY, wanted)
     elif stored != wanted:
         raise InputError(
-            "a study of that name has another space or setting",
+            "a study of that name has another search space or setting",
             got="; ".join(differences(stored, wanted)) if stored else "no identity: it was not made by this program",
-            fix="give another --name, or the options that it was started with",
+            fix="use another --name, or the options with which it was started",
         )
     return study
 
 
 def existing_study(url: str | None, runs_dir: Path, name: str) -> OptunaStudy:
-    """Another study of the same storage. Raises InputError where there is none; makes none."""
+    """Load another study of the same storage. Raises InputError if it does not exist; never creates it."""
     import optuna
 
     missing = InputError(
@@ -187,7 +188,7 @@ def existing_study(url: str | None, runs_dir: Path, name: str) -> OptunaStudy:
 
 
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """``key: was X, now Y`` of every leaf that differs."""
+    """Return ``key: was X, now Y`` for every leaf that differs."""
     found = []
     for key in sorted({*stored, *wanted}):
         old, new = stored.get(key, "absent"), wanted.get(key, "absent")

@@ -1,8 +1,8 @@
-"""One trial: a point of the space on several development seeds, judged by `val` alone.
+"""Measure one trial: a point of the space on several development seeds, judged by `val` only.
 
-Seeds, and the noise that they key, are the same for every trial, so that trials are paired. What is compared is the plain mean
-over seeds: less DiffRO's value of each seed it would be the same for all trials but for a constant. Stage ``score``, which asks
-the ``test`` judge, is never asked for here.
+Seeds and their noise are the same for every trial, so that trials are paired. Trials are compared by the mean over seeds;
+subtracting DiffRO's value on each seed would only change this mean by a constant. A trial never builds the stage ``score``, which
+uses the ``test`` judge.
 """
 
 from __future__ import annotations
@@ -24,52 +24,59 @@ from rrpo.pipeline.stages import Context, Stage, materialise
 from rrpo.profiles import Profile
 
 FIRST_SEED = 1000
-"""First development seed of a search; those of `FRESH_SEED` on are for the check of its winner."""
+"""First development seed of a search."""
 FRESH_SEED = 2000
+"""First seed for the check of a search's best trial."""
 KL = "kl_token"
-"""Outcome of every trial with a policy beside the objectives: how far it went from SFT at the end, nats a token."""
+"""Outcome stored with every trial that has a policy, in addition to the objectives: final KL to SFT, nats per token."""
 Look = Callable[[Mapping[str, float]], float]
-"""Of what a running policy optimisation measures at a step: a number that goes with an objective; NaN where it has none."""
+"""Maps the measures of one step of a running policy optimization to an intermediate value of an objective; NaN for none."""
 
 
 class Objective(NamedTuple):
-    """One number a seed."""
+    """An objective: one number per seed."""
 
     direction: str
     """``maximize`` or ``minimize``."""
     label: str
-    """For people."""
+    """Name for display."""
     read: Callable[[Record], float]
-    """Reads it off a seed's record."""
+    """Reads the objective from a seed's record."""
     policy: bool = True
-    """Whether a policy has to be optimised for it; it is then told of the final update."""
+    """Whether it needs a policy; it is then measured after the final update."""
     look: Look | None = None
-    """For pruning by step; None: it cannot be seen before the end."""
+    """Gives its intermediate values for pruning by step; None if there are none."""
 
 
 def clean_so_far(measures: Mapping[str, float]) -> float:
-    """Share of roll-outs that the tuning judge hears right without an artefact in their frames; phones are not asked."""
+    """Return the share of roll-outs with the target emotion by the tuning judge and no artefact in their frames.
+
+    Unlike in clean success, phone errors are not checked.
+    """
     return measures.get(tuning().clean, math.nan)
 
 
 def hacked_so_far(measures: Mapping[str, float]) -> float:
-    """Of the roll-outs that the proxy hears right, the share that `val` hears wrong or that has a planted artefact."""
+    """Return the share of hacked roll-outs among those in which the proxy predicts the target emotion.
+
+    A roll-out is hacked if `val` predicts another emotion or if it has a planted artefact.
+    """
     hits = measures.get("proxy_accuracy", math.nan)
     return measures[tuning().hack_rate] / hits if hits > 0 else math.nan
 
 
 def from_samples(outcome: Outcome, look: Look) -> Objective:
-    """A declared outcome of the table of samples."""
+    """Return the objective of a declared outcome of the sample table."""
     return Objective("maximize" if outcome.direction > 0 else "minimize", outcome.label, outcome.read, look=look)
 
 
 def scalar(name: str) -> Callable[[Record], float]:
-    """Reads one scalar."""
+    """Return a function that reads one scalar of a record."""
     return lambda record: record.scalars[name]
 
 
 def cross_language(record: Record) -> float:
-    """Mean accuracy over the test sets of other languages, which are named by two or three letters."""
+    """Return the mean accuracy over the test sets of other languages, whose names have two or three letters."""
     start = "rm_accuracy_test_"
     found = [v for k, v in record.scalars.items() if k.startswith(start) and len(k.removeprefix(start)) <= 3]
     return sum(found) / len(found) if found else math.nan
@@ -98,7 +105,7 @@ OBJECTIVES: dict[str, Objective] = {
 
 @dataclass(frozen=True)
 class Question:
-    """What a trial measures: where, how large, on which seeds, for which objectives."""
+    """What a trial measures: profile, runs folder, seeds and objectives."""
 
     profile: Profile
     """Size of world and models."""
@@ -118,11 +125,11 @@ class Question:
 
     @property
     def reward_model(self) -> bool:
-        """Whether any objective is of the reward model alone."""
+        """Whether any objective is measured on the reward model only."""
         return not all(OBJECTIVES[name].policy for name in self.objectives)
 
     def stages(self, arm: ArmConfig, seed: int) -> list[Stage]:
-        """What one seed of a trial asks for; the policy optimisation first."""
+        """Return the stages that one seed of a trial needs, the policy optimization first."""
         stages: list[Stage] = []
         if self.policy:
             stages += [dataflow.optimized(self.profile, arm, seed), dataflow.assessed(self.profile, arm, seed)]
@@ -139,9 +146,10 @@ def measure(
     report: Callable[[int, int], None] = lambda done, total: None,
     micro: int | None = None,
 ) -> dict[str, float]:
-    """Every outcome of one seed that its stages give; ``watch`` hears of the policy optimisation's looks and may end it.
+    """Build the stages of one seed and return all outcomes that they give.
 
-    Raises what a stage raises, `Interrupted` when this worker was asked to stop.
+    ``watch`` is called with the step and the measures of the policy optimization, and may end it by raising TrialPruned. Raises
+    what a stage raises, and `Interrupted` if this worker was asked to stop.
     """
     context = Context(device=question.device, watch=watch, report=report, stop=stopping, micro=micro)
     for stage in question.stages(arm, seed):
@@ -153,7 +161,7 @@ def measure(
 
 
 def recorded(question: Question, arm: ArmConfig, seed: int) -> Record:
-    """One seed of a trial, all of whose stages are stored, as outcomes read it: scalars, and the table of samples if any."""
+    """Return the record of one seed of a trial: scalars, and the sample table if any. All its stages must be stored."""
     stages = {stage.name: stage for stage in question.stages(arm, seed)}
     scalars, files = collect(stages, question.store)
     return Record(
@@ -169,5 +177,5 @@ def recorded(question: Question, arm: ArmConfig, seed: int) -> Record:
 
 
 def mean(outcomes: Mapping[int, Mapping[str, float]], name: str) -> float:
-    """Mean of one outcome over seeds."""
+    """Return the mean of one outcome over seeds."""
     return sum(seed[name] for seed in outcomes.values()) / len(outcomes)

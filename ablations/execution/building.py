@@ -32,7 +32,7 @@ def build(
     missing = missing_below(roots, folder.root)
     tasks = jobs.stage_tasks(missing, folder.root, estimator.device, jobs.longest_first(missing, estimator))
     left = TimeLeft(tasks, {jobs.stage_key(stage): stage for stage in missing}, estimator, workers)
-    display = _Building(console, len(missing), left)
+    display = _BuildDisplay(console, len(missing), left)
     pool = launchers.start(Launcher(), workers, folder.logs)
     with display:
         Scheduler(tasks, pool, folder.logs, display).run()
@@ -45,27 +45,27 @@ class _BuildDisplay(Display):
 
     def __init__(self, console: Console, missing: int, left: TimeLeft) -> None:
         self.failures: dict[str, str] = {}
-        """Task's key -> reason."""
+        """Task key -> reason."""
         self._left = left
         super().__init__(console, missing, 0, left.__str__, counted="stage")
 
     def started(self, slot: int, task: Task) -> None:
-        """Scheduler's event."""
+        """Handle the scheduler's event of the same name."""
         self._left.started(task.key)
         super().started(slot, task)
 
     def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
-        """Scheduler's event."""
+        """Handle the scheduler's event of the same name."""
         self._left.progressed(task.key, done, total)
         super().progressed(slot, task, done, total)
 
     def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
-        """Scheduler's event."""
+        """Handle the scheduler's event of the same name."""
         self._left.ended(task.key, result)
         super().finished(slot, task, result, seconds)
 
     def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
-        """Scheduler's event."""
+        """Handle the scheduler's event of the same name."""
         self._left.ended(task.key)
         super().failed(slot, task, failure)
         cause = "" if failure.cause == task.title else f"{failure.cause}: "

@@ -68,8 +68,8 @@ def tasks(
 ) -> list[Task]:
     """Return the task graph that records ``cells`` and adds the optional results of ``amended``.
 
-    Policy optimisations go as many at a time as the executor has members. Ready tasks go by the first cell that needs them, so
-    that seeds complete one after the other; inside a cell the one with the longest way to the end goes first.
+    Policy optimizations run in stacks of as many members as the executor has. Ready tasks are ordered by the first cell that
+    needs them, so that seeds complete one after another. Within a cell, the task on the longest remaining path goes first.
     """
     stages = missing_stages(cells, amended, store)
     order = {stage.key: position for position, stage in enumerate(stages)}
@@ -159,7 +159,7 @@ def _longest_tail(stages: Sequence[Stage], estimator: Estimator) -> dict[str, fl
 
 
 def build_stage(stage: Stage, store: Path, device: str, executor: Executor, micro: int | None, report: Report) -> float:
-    """Build one stage, with at most ``micro`` samples a forward; the seconds it took.
+    """Build one stage with at most ``micro`` samples per forward pass (None: no limit) and return the seconds it took.
 
     Raises:
         ClaimedError: Another live process is building it.
@@ -195,7 +195,7 @@ def build_stack(
 def build_member(
     stage: Stage, store: Path, device: str, executor: Executor, micro: int | None, report: Report
 ) -> float:
-    """A stack of one: what `build_stage` does, by the other executor."""
+    """Build one stage as a stack of size one, so that a retry uses the same executor as the rest of its stack."""
     (built,) = _stacked([stage], store, device, executor, micro, report)
     if isinstance(built, BaseException):
         raise built

@@ -55,9 +55,9 @@ class Request:
     declared: tuple[str, ...] = ()
     """Labels of all arms of the grid, including those outside the request."""
     settings: tuple[str, ...] = ()
-    """What ``--set`` changed of the profile, with the value before, for people."""
+    """Profile fields that ``--set`` changed, as readable text with the old value."""
     executor: Executor = SINGLE
-    """How policy optimisations are computed."""
+    """How policy optimizations are computed: stack size, precision, determinism."""
     shard: tuple[int, int] = (1, 1)
     """(i, n): this command runs only every n-th cell, starting with the i-th."""
 
@@ -200,9 +200,9 @@ def _with_data(
     manifests: Sequence[str],
     tests: Sequence[str],
 ) -> list[tuple[Profile, Sequence[int]]]:
-    """The profile with the user's data, and the seeds that it is run on; of several folds each with one seed.
+    """Return the profile with the user's data and its seeds, or with ``folds`` one profile per fold, each with one seed.
 
-    With ``folds`` the seeds take the folds of the corpus ``train`` in turn, and its test set is the fold's.
+    With ``folds``, seed i uses fold i of the corpus ``train``, and the test set is that fold's.
     """
     if folds is None:
         given = [*(training_entries(train) if train else ()), *manifests]
@@ -298,9 +298,7 @@ def _packed(
 
 def _precision(name: str, machine: str) -> str:
     if choose("--precision", name, PRECISIONS) == "tf32" and machine != "cuda":
-        raise InputError(
-            "TF32 is a GPU's", got=f"--precision tf32 on {machine}", fix="leave it out, or use --device cuda"
-        )
+        raise InputError("TF32 needs a GPU", got=f"--precision tf32 on {machine}", fix="omit it, or use --device cuda")
     return name
 
 

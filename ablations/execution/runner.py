@@ -187,13 +187,13 @@ class GridRun:
                 time.sleep(LOOK)
 
     def started(self, slot: int, task: Task) -> None:
-        """Scheduler's event."""
+        """Handle the scheduler's event of the same name."""
         self._left.started(task.key)
         self._curves.restart(task.key)
         self._display.started(slot, task)
 
     def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
-        """Scheduler's event."""
+        """Handle the scheduler's event of the same name."""
         self._left.progressed(task.key, done, total)
         self._display.progressed(slot, task, done, total)
         if self._curves.due():
@@ -202,7 +202,7 @@ class GridRun:
                     self.tracker.show_cell(self._owners[key], points)
 
     def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
-        """Scheduler's event: learn what the stage took, or take the cell's record in."""
+        """Handle the scheduler's event: update the time left with a stage's duration, or add a cell's record."""
         self._left.ended(task.key, result)
         self._display.finished(slot, task, result, seconds)
         if cell := self._cells.get(task.key):
@@ -211,7 +211,7 @@ class GridRun:
             self._close_cell(cell)
 
     def retried(self, slot: int | None, task: Task, failure: Failure) -> None:
-        """Scheduler's event."""
+        """Handle the scheduler's event of the same name."""
         self._left.stopped(task.key)
         self._display.retried(slot, task, failure)
 
@@ -220,7 +220,7 @@ class GridRun:
         self._display.said(text)
 
     def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
-        """Scheduler's event: note which cell is lost, and keep the log in MLflow."""
+        """Handle the scheduler's event: record the failed cell and its log in MLflow."""
         self._left.ended(task.key)
         self._display.failed(slot, task, failure)
         if task.key in self._amending:

@@ -26,21 +26,24 @@ from rrpo.pipeline.executor import MARK, PRECISIONS, STACKED, Executor
 from rrpo.pipeline.stages import MARKER, Stage, walk
 
 COMMON = ("codec", "recogniser", tuning().name)
-"""Roles of the inputs that a stack's members share; `rrpo.optimizers.stacked.COMMON`."""
+"""Roles of the inputs that the members of a stack share; equal to `rrpo.optimizers.stacked.COMMON`."""
 NO_NUMBER = re.compile(r"\(\d+\)")
-"""Of how many members a stack is, which may differ within a seed."""
+"""The size of a stack in an executor's text; sizes may differ within a seed."""
 
 
 def size(text: str, device: str, cells: Sequence[Cell], store: Path, gpu_mib: int | None, tasks: int) -> int:
-    """How many cells are optimised at once, by ``--stack N|auto``; 0: each by itself.
+    """Return the number of cells to optimize at once, from the option ``--stack N|auto``; 0 means no stacking.
 
     Args:
-        text: The option.
-        device: On the CPU, ``auto`` is 0: see docs/performance.md.
-        cells: What is asked for.
-        store: Where stages lie whose memory was measured.
-        gpu_mib: Memory of a GPU.
-        tasks: How many tasks share it.
+        text: Value of the option.
+        device: ``cpu`` or ``cuda``. On the CPU, ``auto`` is 0: see docs/performance.md.
+        cells: The requested cells.
+        store: Runs folder with stages whose memory was measured.
+        gpu_mib: Memory of a GPU in MiB, None if unknown.
+        tasks: Number of tasks that share a GPU.
+
+    Raises:
+        InputError: ``text`` is neither a positive number nor ``auto``.
     """
     if text != "auto":
         if not text.isdecimal():
@@ -60,9 +63,9 @@ def stack_tasks(tasks: Sequence[Task], stages: Mapping[str, Stage], size: int) -
     """Group the policy optimizations among ``tasks`` into stacks of similar size, in order of priority.
 
     Args:
-        tasks: Of `ablations.execution.jobs.stage_tasks`.
-        stages: The stage of each by the task's key.
-        size: Most members; at 0 nothing changes.
+        tasks: Tasks of `ablations.execution.jobs.stage_tasks`.
+        stages: Task key -> stage.
+        size: Maximum size of a stack; at 0 the tasks are returned unchanged.
     """
     if not size:
         return list(tasks)
@@ -95,7 +98,7 @@ def _stack(members: Sequence[Task]) -> Task:
 
 
 def executor(stage: Stage, store: Path) -> str | None:
-    """What built a stage, as words of `Executor` without the stack's size; None before it is built."""
+    """Return the executor that built a stage, as `Executor`'s text without the stack's size; None if it is not built yet."""
     path = stage.path(store) / MARKER
     if not path.is_file():
         return None
@@ -103,7 +106,7 @@ def executor(stage: Stage, store: Path) -> str | None:
 
 
 def refuse_mixed(cells: Sequence[Cell], missing: Iterable[Stage], store: Path, chosen: Executor) -> None:
-    """Raises InputError where a seed has policy optimisations by another executor than the one that would build the rest."""
+    """Raise InputError if a seed's missing policy optimizations would use another executor than its finished ones."""
     wanted = NO_NUMBER.sub("", str(chosen))
     lacking = {stage.key for stage in missing if stage.name == STACKED}
     by_seed: dict[int, set[str]] = defaultdict(set)
@@ -116,18 +119,18 @@ def refuse_mixed(cells: Sequence[Cell], missing: Iterable[Stage], store: Path, c
         for stage in _optimizations(cell):
             if (found := executor(stage, store)) not in (None, wanted):
                 raise InputError(
-                    f"seed {cell.seed} was begun by another executor, and one seed's arms are compared with each other",
-                    got=f"{cell.name} optimised with {_options(found)}, and {_options(wanted)} for the rest",
-                    fix=f"go on with {_options(found)}, or use other seeds or another --runs-dir",
+                    f"seed {cell.seed} was begun with another executor, and all arms of a seed must use the same one",
+                    got=f"{cell.name} optimized with {_options(found)}, and {_options(wanted)} for the rest",
+                    fix=f"continue with {_options(found)}, or use other seeds or another --runs-dir",
                 )
 
 
 def _options(words: str) -> str:
-    """The options that choose an executor."""
+    """Return the options that select an executor, from its text."""
     precision = next((name for name in PRECISIONS if name in words), PRECISIONS[0])
     stack = "--stack 2 or more" if "stacked" in words else "--stack 1"
     return f"{stack} --precision {precision}" + " --deterministic" * ("deterministic" in words)
 
 
-def _optimisations(cell: Cell) -> Iterator[Stage]:
+def _optimizations(cell: Cell) -> Iterator[Stage]:
     return (stage for stage in walk(*cell.stages.values()) if stage.name == STACKED)

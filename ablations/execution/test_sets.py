@@ -1,6 +1,6 @@
-"""A user's corpora by name: what ``--train`` trains on, and the further test sets of ``--test``; a user's speech encoder.
+"""Read the user's corpora for ``--train`` and ``--test``, and the user's speech encoder.
 
-Test sets are checked like manifests, and kept apart from what is learnt from.
+Test sets are checked like manifests and must be disjoint from all training splits.
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NARROW, WIDE = 3.5, 7.16
-"""Inches: one and two columns of the usual paper."""
+"""Widths in inches: one and two columns of a typical paper."""
 DPI = 200
-"""Pixels an inch of the PNG files."""
+"""Pixels per inch of the PNG files."""
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 """Colors of Okabe and Ito's palette. Line styles and markers also distinguish the arms, for printing in gray."""
 GREY = "0.55"
@@ -104,13 +104,13 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Save ``<name>.pdf`` and ``<name>.png`` with the same layout, and without dates or versions for reproducibility."""
     paths = [folder / f"{name}.pdf", folder / f"{name}.png"]
     figure.savefig(paths[0], metadata={"CreationDate": None, "Producer": None, "Creator": None})
-    figure.set_layout_engine("none")  # as it was laid out just now
+    figure.set_layout_engine("none")  # keep the layout of the PDF
     figure.savefig(paths[1], dpi=DPI, metadata={"Software": None})
     return paths
 
 
 def width_of(picture: Path) -> float:
-    """Inches, of a PNG file that `save` wrote."""
+    """Return the width in inches of a PNG file that `save` wrote."""
     from PIL import Image
 
     with Image.open(picture) as image:

@@ -72,13 +72,12 @@ def scalar(name: str, records: Sequence[Record]) -> Values:
 
 
 def provenance(records: Sequence[Record]) -> str:
-    """What is simulated, by the records: a user's own speech is said to be there."""
-    one_a_world = {
-        record.world_hash: record.config for record in records
-    }  # what is the user's own is in a world's hash
-    if any("profile.cosyvoice.model.digest" in config for config in one_a_world.values()):
-        return "The policy is CosyVoice2's language model; reward model and judge hear a user's labelled tokens."
-    manifests = (name for config in one_a_world.values() for name in config if name.startswith("profile.manifests."))
+    """Return a sentence on what is simulated in the records' worlds, and which splits are the user's own speech."""
+    # One config per world suffices, because the world hash covers the user's manifests.
+    configs = {record.world_hash: record.config for record in records}
+    if any("profile.cosyvoice.model.digest" in config for config in configs.values()):
+        return "The policy is CosyVoice2's language model; reward model and judge use the user's labelled tokens."
+    manifests = (name for config in configs.values() for name in config if name.startswith("profile.manifests."))
     own = sorted({name.split(".")[2] for name in manifests})
     speech = f"the user's own speech in {', '.join(own)}, procedural speech elsewhere" if own else "procedural speech"
     return f"The world is simulated: {speech}, planted shortcut, trained judges."

@@ -32,7 +32,8 @@ POINTS_FILE = "points.parquet"
 TEST_POINTS_FILE = "test_points.parquet"
 SAMPLES_FILE = "samples.parquet"
 LISTENERS = ("phonetics", "voice", "naturalness", "whisper", "hama")
-"""What hears vocoded samples where its packages are installed: ``<listener>_points.parquet``, ``<listener>_samples.parquet``."""
+"""Optional evaluators of vocoded samples, used if their packages are installed. Files: ``<listener>_points.parquet`` and
+``<listener>_samples.parquet``."""
 TRANSFER_FILE = "transfer.parquet"
 """Artifact of a ``transfer`` run (`TAG_KIND`), which compares the arms of one seed and is not a cell's run. Columns:
 ``samples_of, judged_by, accuracy, logprob, confidence, start_accuracy``; the last is the same reward model's accuracy on the
@@ -127,17 +128,18 @@ LISTENER_POINTS: dict[str, str] = {
     "third_accuracy": "accuracy of the third judge (Praat measures, LDA or QDA) on the first prompts' samples",
     "third_logprob": "mean log-probability of the target under the third judge",
     "voiced": "share of voiced frames (Praat)",
-    "f0_spread": "mean F0 range (10 to 90 % of voiced frames) of samples with voice, semitones",
-    "f0_contrast": "spread over target emotions of their voiced samples' mean F0 level, semitones",
-    "speaker_similarity": "mean cosine similarity to the prompt's speaker, re-synthesised (GE2E encoder)",
-    "speaker_right": "share of samples whose nearest of the policy's speakers is the prompt's",
-    "dnsmos": "mean DNSMOS (overall) of the first prompts' samples, SFT's and the last; never an N-MOS; only where it is valid",
-    "whisper_phone_errors": "mean phone errors a phone of the first prompts' samples, SFT's and the last, by Whisper base",
-    "hama_phone_errors": "the same by the phone recogniser hama, which knows English and Korean",
-    "plcmos": "mean PLCMOS of them, where DNSMOS is not valid; trained on packet loss, unreliable under noise",
+    "f0_spread": "mean F0 range (10th to 90th percentile of voiced frames) of samples with voiced frames, semitones",
+    "f0_contrast": "spread over target emotions of the mean F0 level of their voiced samples, semitones",
+    "speaker_similarity": "mean cosine similarity to the prompt's speaker, re-synthesized (GE2E encoder)",
+    "speaker_right": "share of samples whose nearest speaker, among the policy's, is the prompt's",
+    "dnsmos": "mean DNSMOS (overall) of the first prompts' samples, at SFT and at the end; not an N-MOS; only where it is valid",
+    "whisper_phone_errors": "phone error rate of the first prompts' samples by Whisper base, at SFT and at the end",
+    "hama_phone_errors": "the same by the phone recogniser hama, which was trained on English and Korean",
+    "plcmos": "mean PLCMOS of these samples, where DNSMOS is not valid; trained on packet loss, unreliable under noise",
 }
-"""Columns of the `LISTENERS`' points: phonetics (to f0_contrast), voice, naturalness, content. A checkpoint that was not heard is
-NaN; what is not installed where the cell was made, or not valid in its world, is absent."""
+"""Columns of the `LISTENERS`' points: phonetics (up to f0_contrast), voice, naturalness, content. NaN at checkpoints without
+evaluation. A column is absent if its package was not installed where the cell was built, or if the measure is not valid in its
+world."""
 
 SCALARS: dict[str, str] = {
     "end_*": "a column of the points at the last checkpoint",

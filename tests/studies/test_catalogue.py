@@ -173,13 +173,13 @@ def test_a_study_of_ones_own_is_one_short_function(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("space", "paper", "words"),
     [
-        ({}, {}, "has not one paper value a knob"),
-        ({"epsilon": FloatDistribution(0, 0.3)}, {"alpha": 0.5}, "name the same knobs in both"),
-        ({"epsilon": FloatDistribution(0, 0.3)}, {"epsilon": 0.5}, "leaves out the value"),
+        ({}, {}, "does not give one paper value per hyperparameter"),
+        ({"epsilon": FloatDistribution(0, 0.3)}, {"alpha": 0.5}, "name the same hyperparameters in both"),
+        ({"epsilon": FloatDistribution(0, 0.3)}, {"epsilon": 0.5}, "does not contain the baseline value"),
         ({"epsilon": FloatDistribution(0, 1.5)}, {"epsilon": 0.5}, "within 0 to 1"),
         ({"mix_probability": FloatDistribution(-1, 1)}, {"mix_probability": 1.0}, "within 0 to 1"),
         ({"epsilon": FloatDistribution(0.1, 0.1)}, {"epsilon": 0.1}, "LOW below HIGH"),
-        ({"tau": CategoricalDistribution(["1"])}, {"tau": "2"}, "leaves out the value"),
+        ({"tau": CategoricalDistribution(["1"])}, {"tau": "2"}, "does not contain the baseline value"),
     ],
 )
 def test_a_space_that_makes_no_sense_is_refused(monkeypatch: pytest.MonkeyPatch, space, paper, words: str):
@@ -195,7 +195,7 @@ def test_a_range_that_its_own_function_turns_round_is_refused(monkeypatch: pytes
         "odd",
         lambda: Study("odd", {"epsilon": FloatDistribution(0.3, 0.0)}, {"epsilon": 0.1}, lambda knobs: arms()["rrpo"]),
     )
-    with pytest.raises(InputError, match="a range makes no sense"):
+    with pytest.raises(InputError, match="a range is invalid"):
         study_of("odd")
 
 

@@ -61,7 +61,7 @@ def command(tmp_path: Path, **changed: Any) -> Command:
     ("arguments", "words"),
     [
         (["--study", "nosuch"], "use one of: regularizers, regularizers-relative, policy, rm, tune-arm"),
-        (["--study", "rm", "--arm", "rrpo"], "belongs to tune-arm alone"),
+        (["--study", "rm", "--arm", "rrpo"], "--arm is only for tune-arm"),
         (["--study", "tune-arm", "--arm", "placebo"], "use one of: diffro"),
         (["--study", "rm", "--objectives", "mos"], "no objective of that name"),
         (["--study", "rm", "--objectives", "uptake,uptake"], "named twice"),
@@ -76,21 +76,21 @@ def command(tmp_path: Path, **changed: Any) -> Command:
         (["--study", "rm", "--launcher", "cloud"], "use one of: local, ray, slurm"),
         (["--study", "rm", "--export-arm", "a b"], "plain name"),
         (["--study", "rm", "--export-arm", "rrpo"], "an arm of the grids has that name"),
-        (["--study", "rm", "--name", "../up"], "a study needs a plain name"),
-        (["--study", "rm", "--name", ".."], "the first one no hyphen or dot"),
-        (["--study", "rm", "--name", "-a"], "the first one no hyphen or dot"),
+        (["--study", "rm", "--name", "../up"], "the name of a study is invalid"),
+        (["--study", "rm", "--name", ".."], "do not start with a hyphen or a dot"),
+        (["--study", "rm", "--name", "-a"], "do not start with a hyphen or a dot"),
         (["--study", "rm", "--verify", "-1"], "give 0 (none) to 20"),
         (["--study", "rm", "--warm-start", "nosuch"], "no study of that name"),
         (["--study", "rm", "--against", "nosuch"], "no study of that name"),
-        (["--study", "rm", "--range", "epsilon"], "--range takes KNOB=LOW:HIGH"),
+        (["--study", "rm", "--range", "epsilon"], "--range takes NAME=LOW:HIGH"),
         (["--study", "rm", "--range", "lr=0:1"], "use one of: epsilon"),
-        (["--study", "rm", "--range", "epsilon=0.3:0.1"], "a range makes no sense"),
+        (["--study", "rm", "--range", "epsilon=0.3:0.1"], "a range is invalid"),
         (["--study", "rm", "--range", "epsilon=0:1.5"], "within 0 to 1"),
-        (["--study", "rm", "--range", "epsilon=0.2:0.3"], "leaves out the value"),
-        (["--study", "rm", "--range", "epsilon_adv=0:1"], "a range makes no sense"),
-        (["--study", "rm", "--range", "alpha=0:inf"], "the range of alpha makes no sense"),
-        (["--study", "rm", "--range", "alpha=nan:2"], "the range of alpha makes no sense"),
-        (["--study", "policy", "--range", "tau=0:1"], "--range is for numbers"),
+        (["--study", "rm", "--range", "epsilon=0.2:0.3"], "does not contain the baseline value"),
+        (["--study", "rm", "--range", "epsilon_adv=0:1"], "a range is invalid"),
+        (["--study", "rm", "--range", "alpha=0:inf"], "the range of alpha is invalid"),
+        (["--study", "rm", "--range", "alpha=nan:2"], "the range of alpha is invalid"),
+        (["--study", "policy", "--range", "tau=0:1"], "--range is only for numeric hyperparameters"),
         (["--study", "rm", "--storage", "postgresql://nobody:secret@127.0.0.1:1/none"], "cannot be opened"),
         (["--study", "rm", "--storage", "nonsense"], "cannot be opened"),
     ],
@@ -234,7 +234,7 @@ def test_the_hours_are_told_from_measured_stages(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(estimate, "REFERENCE", tmp_path / "none.csv")
     asked = command(tmp_path, study="policy", trials=7)
     study = options.opened(asked)
-    assert "unknown: nothing of this size" in announcement(asked.search, study, 2, shared(asked.search))[-1]
+    assert "unknown: no stage of this size" in announcement(asked.search, study, 2, shared(asked.search))[-1]
     store = asked.search.question.store
     for stage in [*shared(asked.search), *own(asked.search)]:
         folder = store / "stages" / f"{stage.name}-{stage.key[:18]}xx"  # another's, of the same size
@@ -252,11 +252,11 @@ def test_the_hours_are_told_from_measured_stages(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"pruner": "wilcoxon", "seeds": 3}, "prunes nothing before seed 4"),
+        ({"pruner": "wilcoxon", "seeds": 3}, "cannot prune before seed 4"),
         ({"pruner": "wilcoxon", "seeds": 6}, "it can prune from seed 4 on"),
         ({"objectives": "clean_success,uptake"}, "several objectives: no pruning"),
-        ({"objectives": "phone_error_rate"}, "cannot be seen while a trial runs"),
-        ({}, "pruning reads the first seed alone"),
+        ({"objectives": "phone_error_rate"}, "has no intermediate values"),
+        ({}, "pruning uses the first seed only"),
     ],
 )
 def test_what_pruning_cannot_do_is_said_before_the_start(tmp_path: Path, changed: dict[str, Any], words: str):

@@ -90,7 +90,9 @@ def test_the_front_holds_no_dominated_trial(tmp_path: Path):
     assert pareto(filled(search(tmp_path, "clean_success")), search(tmp_path, "clean_success")) is None
 
 
-@pytest.mark.parametrize(("sampler", "words"), [("qmc", "cover the space evenly"), ("tpe", "read these with care")])
+@pytest.mark.parametrize(
+    ("sampler", "words"), [("qmc", "so they cover the space evenly"), ("tpe", "interpret these importances with care")]
+)
 def test_importance_finds_the_knob_that_matters(tmp_path: Path, sampler: str, words: str):
     searched = search(tmp_path, "clean_success", sampler=sampler)
     made = importance(filled(searched, 60), searched)

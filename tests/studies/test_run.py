@@ -153,7 +153,8 @@ def test_a_check_that_cannot_be_made_yet_is_put_off_and_said(tmp_path: Path):
     text = StringIO()
     assert searches.run(given, study, Console(file=text, width=200)) == 0
     assert (
-        "Not checked on fresh seeds, the same command does it later: there is no study of that name" in text.getvalue()
+        "Not checked on fresh seeds; run the same command later to do it: there is no study of that name"
+        in text.getvalue()
     )
     assert "got: tune-diffro-smoke" in text.getvalue()
 

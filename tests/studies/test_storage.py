@@ -33,11 +33,11 @@ def test_differences_name_leaves_that_came_and_went():
 @pytest.mark.parametrize(
     ("url", "fix"),
     [
-        ("postgresql://nobody@127.0.0.1:1/none", "check the address"),
-        ("mysql://nobody@127.0.0.1:1/none", "check the address"),
-        ("nonsense", "check the address"),
-        ("nosuch://host/db", "check the address"),
-        ("sqlite:////nowhere/at/all.db", "check the address"),
+        ("postgresql://nobody@127.0.0.1:1/none", "check the URL"),
+        ("mysql://nobody@127.0.0.1:1/none", "check the URL"),
+        ("nonsense", "check the URL"),
+        ("nosuch://host/db", "check the URL"),
+        ("sqlite:////nowhere/at/all.db", "check the URL"),
         ("postgresql+pg8000://nobody@127.0.0.1:1/none", "[databases]"),
     ],
 )
