@@ -1,12 +1,12 @@
-"""One experiment cell of RRPO: audio in, tokens, reward model, regularisers, policy optimisation, judges.
+"""One experiment cell of RRPO: audio codec, reward model, regularizers, policy optimization and judges.
 
     import rrpo
 
     result = rrpo.train("rrpo", seed=1, profile="quick", settings={"optimize.beta": 0.01})
     result.numbers["end_test_accuracy"], result.tables["samples.parquet"]
 
-The names below are imported when they are first used, so that importing the package imports no torch; it only makes torchaudio
-importable beside a CPU torch. On the command line: ``python -m rrpo --arm rrpo --seed 1``.
+The names below are imported on first use, so importing the package does not import torch. It only installs the shim that makes
+torchaudio importable beside a CPU build of torch. On the command line: ``python -m rrpo --arm rrpo --seed 1``.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _MODULES = {
     "rrpo.profiles": ("PROFILES", "Profile"),
     "rrpo.settings": ("changed",),
 }
-"""Where each public name is defined."""
+"""Module -> public names that it defines."""
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 torch_shim.install()

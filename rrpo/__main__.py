@@ -1,8 +1,8 @@
-"""``python -m rrpo --arm rrpo --seed 1``: train one arm with one seed in this process, and print its numbers.
+"""``python -m rrpo --arm rrpo --seed 1``: train one arm with one seed in this process and print its numbers.
 
-No tracking store is written: results lie in ``--out`` by content hash, and `ablations.run` finds them there.
+It writes no tracking store. Results are stored in ``--out`` by content hash, where `ablations.run` finds them.
 
-Exit status: 0, 1 when the training failed, 2 for bad input, 130 when stopped by Ctrl-C; the same command then goes on.
+Exit status: 0 on success, 1 if training failed, 2 for bad input, 130 after Ctrl-C. Run the same command again to resume.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from rrpo.regularizers import REGULARIZERS
 from rrpo.settings import assignments, differences
 
 NUMBERS: Mapping[str, str] = {
-    "end_test_accuracy": "emotion heard by the held-out judge (gold)",
-    "end_val_accuracy": "emotion heard by the judge of curves",
-    "end_proxy_accuracy": "emotion heard by its own reward model",
-    "end_phone_error_rate": "phone errors, a phone of the text",
-    "end_hack_rate": "hacked: proxy right, and gold wrong or an artefact",
+    "end_test_accuracy": "accuracy of the held-out test judge (gold)",
+    "end_val_accuracy": "accuracy of the validation judge",
+    "end_proxy_accuracy": "accuracy of the arm's own reward model (proxy)",
+    "end_phone_error_rate": "phone errors per phone of the text",
+    "end_hack_rate": "hacked samples: the proxy is right, and gold is wrong or there is an artefact",
     "end_uptake": "shortcut uptake",
-    "end_kl_token": "KL to SFT, nats a token",
+    "end_kl_token": "KL to SFT, nats per token",
     "rm_accuracy_valid": "reward model alone: accuracy",
     "rm_ece": "reward model alone: calibration error",
 }
-"""What is printed of the last checkpoint's numbers; ``--json`` has all."""
+"""Printed numbers of the last checkpoint, with their descriptions; ``--json`` prints all numbers."""
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -47,17 +47,21 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def command(
     arm: Annotated[
         str,
-        typer.Option(help=f"Which arm: {', '.join(ARMS)}, or regularisers of {', '.join(REGULARIZERS)} joined by _."),
+        typer.Option(
+            help=f"Arm: one of {', '.join(ARMS)}, or regularizers from {', '.join(REGULARIZERS)} joined by _."
+        ),
     ] = "rrpo",
-    seed: Annotated[int, typer.Option(help="The seed. From 1000 on: for development.")] = 1,
-    profile: Annotated[str, typer.Option(help=f"Size of world and models: {', '.join(PROFILES)}.")] = "embedded",
+    seed: Annotated[int, typer.Option(help="Seed; 1000 and above are for development.")] = 1,
+    profile: Annotated[
+        str, typer.Option(help=f"Size of world and models, one of: {', '.join(PROFILES)}.")
+    ] = "embedded",
     settings: Set = None,
     plugin: Plugin = None,
-    out: Annotated[Path, typer.Option(help="Where results lie; a runs folder will do.")] = Path("runs"),
+    out: Annotated[Path, typer.Option(help="Folder of the results; may be an existing runs folder.")] = Path("runs"),
     device: Annotated[str, typer.Option(help=f"One of {', '.join(DEVICES)}.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print all numbers, parameters and paths as JSON.")] = False,
 ) -> None:
-    """Train one arm with one seed, and print its numbers; what is there already is not built again."""
+    """Train one arm with one seed and print its numbers. Results that already exist are reused."""
     told = Console(stderr=True)
     try:
         with refusing():
@@ -65,12 +69,12 @@ def command(
             cell = make_cell(arm, seed=seed, profile=profile, settings=values)
             for path, (before, after) in differences(PROFILES[profile], cell.profile).items():
                 told.print(f"set {path} = {after} ({profile} has {before})", highlight=False)
-            with _shown(told) as report:
+            with _show_progress(told) as report:
                 build(cell, out, device, report)
     except typer.Exit:
         raise
     except KeyboardInterrupt:
-        print("Stopped. What is built is kept; the same command goes on from there.", file=sys.stderr)
+        print("Stopped. Finished work is kept; run the same command again to resume.", file=sys.stderr)
         raise typer.Exit(130) from None
     except Exception as error:
         print(f"failed ({failure_kind(error)}): {type(error).__name__}: {error}", file=sys.stderr)
@@ -82,7 +86,7 @@ def command(
 
 
 def as_text(found: Result) -> str:
-    """All of a result as JSON."""
+    """Return the whole result as JSON text."""
     cell = found.cell
     return json.dumps(
         {
@@ -99,7 +103,7 @@ def as_text(found: Result) -> str:
 
 
 def table(found: Result) -> Table:
-    """The numbers that say how it went."""
+    """Return a table of the numbers in `NUMBERS`."""
     cell = found.cell
     made = Table("number", "value", "what it is", title=f"{cell.name} on {cell.profile.name}", title_justify="left")
     for name, words in NUMBERS.items():
@@ -109,8 +113,8 @@ def table(found: Result) -> Table:
 
 
 @contextmanager
-def _shown(console: Console) -> Iterator[Report]:
-    """Progress bars on a terminal, one a stage; elsewhere a line for each."""
+def _show_progress(console: Console) -> Iterator[Report]:
+    """Show progress: one bar per stage on a terminal, one line per stage elsewhere."""
     with Progress(console=console, disable=not console.is_terminal) as progress:
         bars: dict[str, int] = {}
 

@@ -1,4 +1,4 @@
-"""Train one cell, one arm with one seed, in this process: `train`, which ``import rrpo`` exports."""
+"""Train one cell (one arm with one seed) in this process with `train`, which ``import rrpo`` exports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rrpo.profiles import PROFILES, Profile
 from rrpo.settings import changed, check_used
 
 Report = Callable[[Stage, int, int], None]
-"""Told of progress: the stage that is built, units done, units in all."""
+"""Progress callback: the stage that is being built, units done, total units."""
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -31,21 +31,21 @@ class Result:
     """A trained cell."""
 
     cell: Cell
-    """What was trained."""
+    """Arm, seed and profile."""
     numbers: Mapping[str, float]
-    """Scalars by name: ``end_*`` at the last checkpoint, ``peak_*`` over all of them, ``rm_*`` of the reward model alone."""
+    """Scalars by name: ``end_*`` at the last checkpoint, ``peak_*`` over all checkpoints, ``rm_*`` for the reward model alone."""
     files: Mapping[str, Path]
-    """Tables and audio by name: ``curves.parquet`` (a row a training step), ``points.parquet`` and ``test_points.parquet`` (a row
-    a checkpoint), ``samples.parquet`` (a row a sample), ``audio/*.wav``."""
+    """Tables and audio by name: ``curves.parquet`` (one row per training step), ``points.parquet`` and ``test_points.parquet``
+    (one row per checkpoint), ``samples.parquet`` (one row per sample), ``audio/*.wav``."""
 
     @cached_property
     def parameters(self) -> dict[str, Scalar]:
-        """What the cell ran with, by name: ``optimize.lr``, ``finetune.regularizers.epsilon``, ..."""
+        """Effective parameters of the cell by name: ``optimize.lr``, ``finetune.regularizers.epsilon``, ..."""
         return effective(self.cell)
 
     @property
     def tables(self) -> dict[str, Path]:
-        """The tables among the files."""
+        """The Parquet tables among `files`."""
         return {name: path for name, path in self.files.items() if path.suffix == ".parquet"}
 
 
@@ -56,16 +56,16 @@ def make_cell(
     profile: str | Profile = "embedded",
     settings: Mapping[str, Any] | None = None,
 ) -> Cell:
-    """The cell of an arm and a seed, as `train` takes them; nothing is built.
+    """Return the cell of an arm and a seed without building it. The arguments are those of `train`.
 
     Raises:
-        InputError: An unknown arm, profile or setting, or a setting that changes nothing.
+        InputError: The arm, profile or setting is unknown, or a setting has no effect.
     """
     label = arm if isinstance(arm, str) else "custom"
     config = named_arm(arm) if isinstance(arm, str) else arm
     size = PROFILES[choose("profile", profile, PROFILES)] if isinstance(profile, str) else profile
     if seed < 0:
-        raise InputError("a seed must not be negative", got=seed, fix="give 0 or more")
+        raise InputError("the seed is negative", got=seed, fix="give a seed of 0 or more")
     cell = Cell(label=label, arm=config, seed=seed, profile=size)
     check_used(size, settings or {}, lambda other: dataclasses.replace(cell, profile=other).all_stages)
     return dataclasses.replace(cell, profile=changed(size, settings or {}))
@@ -81,22 +81,22 @@ def train(
     device: str = "auto",
     report: Report = lambda stage, done, total: None,
 ) -> Result:
-    """Train one cell and judge it; what ``out`` holds already is not built again, and a call that was cut off goes on.
+    """Train and evaluate one cell. Results that exist in ``out`` are reused, and an interrupted call is resumed.
 
-    On a CPU it computes with one thread, as the workers of `ablations.run` do, so that the numbers are the same bits.
+    On a CPU it uses one thread, like the workers of `ablations.run`, so that results are bit-identical.
 
     Args:
-        arm: Name of an arm (`rrpo.ARMS`, or regularisers joined by ``_``), or a config of your own.
+        arm: Name of an arm (`rrpo.ARMS`, or regularizers joined by ``_``), or an `ArmConfig`.
         seed: Redraws annotated data, raters, reward model, SFT, prompts and roll-outs.
-        profile: Size of world and models: ``embedded`` for results, ``quick`` for a look, ``smoke`` for a try.
-        settings: Changes of the profile by dotted path: ``{"optimize.beta": 0.01}``.
-        out: Folder of the results, which a runs folder of `ablations.run` may share.
+        profile: Size of world and models: ``embedded`` for results, ``quick`` for a first look, ``smoke`` for tests.
+        settings: Changes to the profile by dotted path: ``{"optimize.beta": 0.01}``.
+        out: Folder of the results; it may be a runs folder of `ablations.run`.
         device: ``auto``, ``cpu`` or ``cuda``.
-        report: Told of progress.
+        report: Progress callback.
 
     Raises:
-        InputError: As `make_cell`, or an unknown device.
-        DivergedError: A loss, a reward or a gradient left the finite numbers.
+        InputError: As for `make_cell`, or the device is unknown.
+        DivergedError: A loss, reward or gradient is not finite.
     """
     cell = make_cell(arm, seed=seed, profile=profile, settings=settings)
     build(cell, Path(out), device, report)
@@ -104,14 +104,14 @@ def train(
 
 
 def build(cell: Cell, store: Path, device: str, report: Report) -> None:
-    """Build what ``store`` lacks of a cell. Raises as `train`."""
+    """Build the stages of a cell that ``store`` lacks. Raises the same errors as `train`."""
     choose("device", device, DEVICES)
     store = store.expanduser().resolve()
     missing = missing_below(list(cell.stages.values()), store)
     if not missing:
         return
-    where = _device(device)
-    with _one_thread(where):
+    where = _resolve_device(device)
+    with _limit_threads(where):
         for stage in missing:
 
             def tell(done: int, total: int, stage: Stage = stage) -> None:
@@ -121,24 +121,24 @@ def build(cell: Cell, store: Path, device: str, report: Report) -> None:
 
 
 def result(cell: Cell, store: Path) -> Result:
-    """The result of a cell, all of whose stages are stored."""
+    """Return the result of a cell whose stages are all stored."""
     numbers, files = collect(cell.stages, store.expanduser().resolve())
     return Result(cell, numbers, files)
 
 
-def _device(name: str) -> str:
+def _resolve_device(name: str) -> str:
     import torch
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("there is no GPU to run on", got="device cuda", fix="use cpu or auto")
+        raise InputError("no GPU is available", got="device cuda", fix="use cpu or auto")
     return name
 
 
 @contextmanager
-def _one_thread(device: str) -> Iterator[None]:
-    """On a CPU one thread for torch and for the BLAS of numpy: sums in another order are other bits."""
+def _limit_threads(device: str) -> Iterator[None]:
+    """Limit torch and numpy's BLAS to one thread on a CPU: another summation order changes the last bits."""
     if device != "cpu":
         yield
         return

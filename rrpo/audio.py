@@ -1,7 +1,7 @@
-"""Waveform -> log-mel frames F, and audio files.
+"""Convert waveforms to log-mel frames F, and read audio files.
 
-F ``[B, T, M]`` is the natural log of mel power (HTK scale, Hann window), floored. Frame t is centred on sample t *
-hop, with silence outside the utterance, so that an utterance's frames do not depend on its neighbours in the batch.
+F ``[B, T, M]`` is the natural log of mel power (HTK scale, Hann window), floored. Frame t is centered on sample t * hop, with
+silence outside the utterance, so that an utterance's frames do not depend on its neighbors in the batch.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from rrpo.masking import valid_mask
 
 
 class AudioError(ValueError):
-    """An audio file that cannot be used."""
+    """An audio file cannot be used."""
 
 
 @lru_cache(maxsize=8)
 def _mel_transform(config: AudioConfig, device: torch.device) -> tat.MelSpectrogram:
-    """Wave ``[B, S]`` -> mel power ``[B, M, T]``."""
+    """Return the transform from wave ``[B, S]`` to mel power ``[B, M, T]``."""
     return tat.MelSpectrogram(
         config.sample_rate,
         n_fft=config.n_fft,
@@ -39,26 +39,26 @@ def _mel_transform(config: AudioConfig, device: torch.device) -> tat.MelSpectrog
 
 @lru_cache(maxsize=8)
 def _resampler(source: int, target: int) -> tat.Resample:
-    """Its kernel is computed once: for 44.1 kHz that takes longer than to resample an utterance."""
+    """Return a cached resampler; for 44.1 kHz, computing its kernel takes longer than resampling an utterance."""
     return tat.Resample(source, target)
 
 
 def mel_filters(config: AudioConfig) -> torch.Tensor:
-    """The mel filter bank ``[n_fft / 2 + 1, M]``."""
+    """Return the mel filter bank ``[n_fft / 2 + 1, M]``."""
     return _mel_transform(config, torch.device("cpu")).mel_scale.fb
 
 
 def mel_centres(config: AudioConfig) -> torch.Tensor:
-    """Centre of each mel channel ``[M]`` in Hz: the mean frequency that its filter lets through."""
+    """Return the center frequency of each mel channel ``[M]`` in Hz: the mean frequency weighted by its filter."""
     filters = mel_filters(config)
     hertz = torch.linspace(0, config.sample_rate / 2, len(filters))
     return (filters * hertz[:, None]).sum(0) / filters.sum(0).clamp(min=1e-9)
 
 
 def log_mel(wave: torch.Tensor, lengths: torch.Tensor, config: AudioConfig) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-mel frames F ``[B, T, M]`` and their number ``[B]`` of ``wave [B, S]`` with ``lengths [B]`` in samples.
+    """Return log-mel frames F ``[B, T, M]`` and their number ``[B]`` for ``wave [B, S]`` with ``lengths [B]`` in samples.
 
-    Frames past an utterance's end equal ``log(floor)``. F has 1 + length // hop frames. Differentiable in ``wave``.
+    Frames past an utterance's end equal ``log(floor)``. An utterance has 1 + length // hop frames. Differentiable in ``wave``.
     """
     lengths = lengths.to(wave.device)
     wave = wave * valid_mask(lengths, wave.shape[1])
@@ -69,10 +69,10 @@ def log_mel(wave: torch.Tensor, lengths: torch.Tensor, config: AudioConfig) -> t
 
 
 def load_wave(path: str | Path, sample_rate: int) -> torch.Tensor:
-    """Mono wave ``[S]`` of an audio file at ``sample_rate`` Hz (channels averaged, higher rates resampled).
+    """Load an audio file as a mono wave ``[S]`` at ``sample_rate`` Hz; average channels and resample higher rates.
 
-    Raises `AudioError` (what, got, fix) for a file that is missing, unreadable, empty, silent, not finite or sampled
-    too low.
+    Raises:
+        AudioError: The file is missing, unreadable, empty, silent, not finite, or has too low a sample rate.
     """
     path = Path(path)
     if not path.is_file():
@@ -96,6 +96,6 @@ def load_wave(path: str | Path, sample_rate: int) -> torch.Tensor:
 
 
 def resampled(wave: np.ndarray, source: int, target: int) -> np.ndarray:
-    """``wave [S]`` of ``source`` Hz at ``target`` Hz."""
+    """Resample ``wave [S]`` from ``source`` Hz to ``target`` Hz."""
     common = math.gcd(source, target)
     return wave if source == target else signal.resample_poly(wave, target // common, source // common)

@@ -1,4 +1,4 @@
-"""What the commands of all packages share: options, the end on bad input, the entry point."""
+"""Shared parts of all commands: options, handling of bad input, and the entry point."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import typer
 from rrpo import plugins
 from rrpo.errors import InputError
 
-WHAT, HOW, FAILING, SAID = "What is compared", "Where it runs", "When cells fail", "What is written and said"
-"""Headings of a long command's options."""
+WHAT, HOW, FAILING, SAID = "Experiment", "Execution", "Failures", "Output"
+"""Headings of the options in ``--help``."""
 Set = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Change the profile, as in optimize.beta=0.01; may be given several times. Another experiment, under a name "
-        "of its own.",
+        help="Change the profile, as in optimize.beta=0.01; repeatable. The changed profile is a separate experiment "
+        "with its own name.",
         rich_help_panel=WHAT,
     ),
 ]
@@ -29,7 +29,7 @@ Set = Annotated[
 
 @contextmanager
 def refusing() -> Iterator[None]:
-    """End the command with the one message and status 2 where its input is refused."""
+    """Print the message of an InputError and end the command with status 2."""
     try:
         yield
     except InputError as error:
@@ -38,7 +38,7 @@ def refusing() -> Iterator[None]:
 
 
 def _use_plugins(paths: list[Path] | None) -> list[Path] | None:
-    """Load what ``--plugin`` and the environment name, and what is installed, before a command looks at its other options."""
+    """Load the plugins of ``--plugin``, the environment and the installed packages before other options are parsed."""
     with refusing():
         plugins.use(paths or ())
         plugins.load_all()
@@ -52,14 +52,14 @@ Plugin = Annotated[
         metavar="FILE",
         callback=_use_plugins,
         is_eager=True,
-        help="A Python file that registers arms, grids, regularisers, ... of your own; may be given several times.",
+        help="Python file that registers your own arms, grids, regularizers, ...; repeatable.",
         rich_help_panel=WHAT,
     ),
 ]
 
 
 def start(app: typer.Typer, name: str) -> None:
-    """Run a command by its module's name, or by the one under which ``rrpo`` started it; Ctrl-C ends it with status 130."""
+    """Run a command under its module's name, or the name with which ``rrpo`` started it; exit with status 130 on Ctrl-C."""
     try:
         app(prog_name=sys.argv[0] if sys.argv[0].startswith("rrpo ") else f"python -m {name}")
     except KeyboardInterrupt:

@@ -1,6 +1,6 @@
-"""Every number of what is trained and compared: codec, reward model, policy, optimisation, arm.
+"""Configs of everything that is trained and compared: codec, reward model, policy, optimization and arm.
 
-Frozen keyword-only dataclasses; `rrpo.corpus.config` says how to read them. `rrpo.profiles` puts them together.
+They are frozen keyword-only dataclasses; `rrpo.corpus.config` explains how to read them. `rrpo.profiles` combines them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from rrpo.plugins import Choice
 
 
 class Form(NamedTuple):
-    """One way to make something, by its formula."""
+    """One variant of a computation, described by its formula."""
 
     equation: str
-    """In one line."""
+    """Formula in one line."""
     source: str
-    """Who proposed it, and where."""
+    """Authors or paper."""
 
 
 REWARDS = {
@@ -31,7 +31,7 @@ REWARDS = {
     ),
     "clipped": Form("R = min(log p(e), log 0.9)", "a cap on the reward: no gain beyond a confidence of 0.9; ours"),
 }
-"""What a policy is rewarded by, e being the target emotion."""
+"""Rewards of the policy; e is the target emotion."""
 COMBINATIONS = {
     "mean": Form("R = mean_m R_m - variance_penalty var_m R_m", "Coste et al. 2024 (arXiv 2310.02743): mean and UWO"),
     "worst": Form("R = min_m R_m", "Coste et al. 2024 (arXiv 2310.02743): WCO"),
@@ -39,31 +39,30 @@ COMBINATIONS = {
         "R of the model with the mean of M fine-tunings' weights", "WARM: Ramé et al. 2024 (arXiv 2401.12187)"
     ),
 }
-"""How several reward models make one, R_m being member m's log p of the target emotion."""
+"""Ways to combine several reward models; R_m is member m's log p of the target emotion."""
 ADV_NORMS = ("absolute", "relative")
-"""As in the paper, or as a fraction of ||h'||."""
+"""ε_adv as in the paper, or as a fraction of ||h'||."""
 RELAXATIONS = {
     "gumbel": Form(
         "softmax((l + G) / τ), G with argmax(l + G) = the sampled token", "DiffRO (arXiv 2507.05911); 1411.0030"
     ),
     "probabilities": Form("softmax(l / τ)", "the same without noise; ours"),
 }
-"""What stands for a sampled token in the gradient: Gumbel-Softmax conditioned on it, or the policy's own probabilities."""
+"""Relaxation of a sampled token for the gradient: Gumbel-Softmax conditioned on it, or the policy's own probabilities."""
 SCHEDULES = ("constant", "linear", "cosine")
-"""Of the policy's learning rate after its warm-up: unchanged, or to zero at the last update."""
+"""Learning rate of the policy after warm-up: unchanged, or decayed to zero at the last update."""
 PENALTIES = {
     "kl": Form("sum_t sum_k p log(p / q)", "DiffRO (arXiv 2507.05911), Eq. 6"),
     "chi2": Form("sum_t [sum_k p^2 / q - 1]", "Huang et al. 2024 (arXiv 2403.03185), position by position"),
 }
-"""What holds the policy at the SFT policy: KL(pi || pi_SFT), or the chi-squared divergence, which weighs large ratios more."""
+"""Penalty on the distance to the SFT policy: KL(pi || pi_SFT), or the chi-squared divergence, which weighs large ratios more."""
 RM_DATA = ("biased", "oracle")
-"""With the planted shortcut, or large and unbiased."""
+"""Pre-training data with the planted shortcut, or a large unbiased set."""
 
 
 def _checked(config: Any, **allowed: tuple[bool, str]) -> None:
-    """Raises ValueError for the first field that is not allowed; whole numbers become real where the field is real, so that
-    equal configs have equal keys.
-    """
+    """Raise ValueError for the first value that is not allowed. Convert integers to floats in float fields, so that equal configs
+    have equal keys."""
     for name, (holds, what) in allowed.items():
         if not holds:
             raise ValueError(f"{name} must be {what}, got {getattr(config, name)!r}")
@@ -75,22 +74,23 @@ def _checked(config: Any, **allowed: tuple[bool, str]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class CodecConfig:
-    """Mel -> tokens at 25 Hz -> mel, finite scalar quantisation, speaker-conditioned source-filter decoder."""
+    """Codec: mel -> tokens at 25 Hz -> mel, with finite scalar quantization and a speaker-conditioned source-filter decoder."""
 
     levels: tuple[int, ...] = (8, 5, 5, 5)
     """FSQ levels; V is their product (CosyVoice2: 3^8 = 6561)."""
     dim: int = 128
     """Channels of encoder and decoder."""
     steps: int = 6000
-    """Training steps: many small ones, for rare artefacts are learnt last (hum, whine: not within 4,000 at half the rate)."""
+    """Training steps. Many small steps, because rare artefacts are learned last (hum, whine: not within 4,000 at half the
+    rate)."""
     batch: int = 16
-    """Crops a step."""
+    """Crops per step."""
     crop: int = 64
-    """Frames a crop."""
+    """Frames per crop."""
     lr: float = 2e-3
-    """Peak learning rate, cosine to zero."""
+    """Peak learning rate; cosine decay to zero."""
     seed: int = 0
-    """Redraws initialisation, data order and noise of this stage."""
+    """Redraws initialization, data order and noise of this stage."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,56 +116,57 @@ class RewardModelConfig:
     heads: int = 4
     """Attention heads."""
     subsample: int = 4
-    """T / T', two strided convolutions."""
+    """T / T', from two strided convolutions."""
     dropout: float = 0.1
-    """In training only."""
+    """Dropout probability, in training only."""
     encoder: EncoderConfig | None = option(None, off=None)
-    """Hears waveforms in the place of all that comes before the pooling; the sizes above then say nothing."""
+    """Processes waveforms, instead of all layers before the pooling; the sizes above then have no effect."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
-    """RM pre-training on the biased set (and, with other data, the oracle RM)."""
+    """Pre-training of the RM on the biased set (and, on other data, of the oracle RM)."""
 
     steps: int = 400
     """Updates."""
     batch: int = 32
-    """Utterances a step."""
+    """Utterances per step."""
     lr: float = 1e-3
-    """Adam learning rate, cosine to zero."""
+    """Adam learning rate; cosine decay to zero."""
     shuffle_labels: bool = option(False, off=False)
-    """Placebo: labels permuted, so that the RM knows nothing."""
+    """Permute the labels, which makes the RM a placebo."""
     model: RewardModelConfig = field(default_factory=RewardModelConfig)
-    """The network."""
+    """Network."""
     seed: int = 0
-    """Redraws initialisation, data order and noise of this stage."""
+    """Redraws initialization, data order and noise of this stage."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RegularizerConfig:
-    """The three regularisers of RRPO, and those of plugins. Each is off at its identity value, on the same code path."""
+    """Strengths of RRPO's three regularizers and of those from plugins. At its identity value each is off, on the same code
+    path."""
 
     epsilon: float = option(0.1, off=0.0)
     """ε of label smoothing, Eq. 2; the paper's value 0.1; range [0, 1); off at 0."""
     mix_probability: float = option(1.0, off=0.0)
-    """Share of utterances that energy-adaptive mixup (Eq. 3) touches; the paper mixes every one; range [0, 1]; off at 0."""
+    """Share of utterances that energy-adaptive mixup (Eq. 3) mixes; the paper mixes all; range [0, 1]; off at 0."""
     mix_db_low: float = -5.0
     """r_min in dB, partner relative to host: U[-5, 10] in EAM's source (arXiv 2512.04551); RRPO gives no range."""
     mix_db_high: float = 10.0
-    """r_max in dB, partner relative to host; source as for ``mix_db_low``. Mean λ is then .154 (.126 at 5 dB)."""
+    """r_max in dB, partner relative to host; source as for ``mix_db_low``. The mean λ is .154 (.126 at 5 dB)."""
     alpha: float = option(0.5, off=0.0)
     """α, weight of L_adv in Eq. 5; the paper's value 0.5; range [0, inf); off at 0."""
     epsilon_adv: float = 0.5
     """ε_adv, L2 norm of δ over ``[T', D]`` in Eq. 4; the paper's value 0.5; range [0, inf)."""
     adv_norm: str = "absolute"
-    """``absolute`` as in the paper, or ``relative``: ε_adv is then a fraction of ||h'||, the same for any length."""
+    """``absolute`` as in the paper, or ``relative``: ε_adv is a fraction of ||h'||, which makes it independent of length."""
     soft_votes: bool = option(False, off=False)
-    """Control arm for label smoothing: the raters' vote shares as the target instead of the majority label."""
+    """Control arm for label smoothing: use the raters' vote shares as the target instead of the majority label."""
     added: tuple[Choice, ...] = option((), off=())
-    """Further regularisers that are on (`rrpo.regularizers.REGULARIZERS`), with their strengths; `configured` makes it."""
+    """Additional active regularizers (`rrpo.regularizers.REGULARIZERS`) with their strengths; set by `configured`."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a value out of its range."""
+        """Raise ValueError for a value out of its range."""
         _checked(
             self,
             epsilon=(0 <= self.epsilon < 1, "in [0, 1)"),
@@ -179,7 +180,7 @@ class RegularizerConfig:
 
 
 OFF = RegularizerConfig(epsilon=0.0, mix_probability=0.0, alpha=0.0)
-"""All three at their identity value: plain fine-tuning, and DiffRO's reward model."""
+"""All three at their identity value: plain fine-tuning, as for DiffRO's reward model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,36 +190,36 @@ class FinetuneConfig:
     steps: int = 200
     """Updates; 0 keeps the pre-trained RM."""
     batch: int = 32
-    """Utterances a step."""
+    """Utterances per step."""
     lr: float = 3e-4
     """Adam learning rate (the paper's RM: 1e-5, on a far larger model)."""
     regularizers: RegularizerConfig = field(default_factory=RegularizerConfig)
     """LS, EAM, Adv."""
     seed: int = 0
-    """Redraws initialisation, data order and noise of this stage."""
+    """Redraws initialization, data order and noise of this stage."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MineConfig:
-    """A policy's samples that fooled its reward model, added to what that was fine-tuned on."""
+    """Policy samples that fooled the reward model, to be added to its fine-tuning data."""
 
     limit: int
-    """Most samples that are added, those first of which the reward model is surest."""
+    """Maximum number of added samples; those with the highest reward-model confidence come first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CombineConfig:
-    """Several reward models of a seed made into one."""
+    """Combination of several reward models of one seed."""
 
     combination: str
     """One of `COMBINATIONS`."""
     variance_penalty: float = option(0.0, off=0.0)
-    """λ of ``mean``, weight of the members' variance; nats of reward a squared nat."""
+    """λ of ``mean``, weight of the members' variance; nats of reward per squared nat."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
-    """The token language model (Qwen2 class) and its supervised fine-tuning."""
+    """The token language model (Qwen2 architecture)."""
 
     dim: int = 128
     """Hidden size (CosyVoice2: 896)."""
@@ -227,35 +228,36 @@ class PolicyConfig:
     heads: int = 4
     """Attention heads (CosyVoice2: 14, with 2 key-value heads)."""
     paced: bool = True
-    """Rotary positions of the text run at the pace of speech: a phone advances them by the mean tokens a phone of the prompt's
-    emotion and speaker, measured on the base policy's data, which lets a small model find its place in the text. False =
-    CosyVoice2's plain positions. Declared default."""
+    """Advance the rotary positions of the text at the pace of speech: each phone by the mean number of tokens per phone for the
+    prompt's emotion and speaker, measured on the base policy's data. This lets a small model find its place in the text. False
+    uses CosyVoice2's plain positions. Declared default."""
     max_tokens: int = 80
-    """Longest roll-out in tokens; a sample that reaches it is cut and counted."""
+    """Maximum roll-out length in tokens; a sample that reaches it is truncated and counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SftConfig:
-    """Supervised training of the policy: the world's base policy (in CosyVoice2's place), and from it each seed's SFT policy."""
+    """Supervised training of the policy: of the world's base policy (in CosyVoice2's place), and from it of each seed's SFT
+    policy."""
 
     steps: int = 300
     """Updates."""
     batch: int = 16
-    """Utterances a step."""
+    """Utterances per step."""
     lr: float = 1e-3
-    """Peak learning rate, cosine to a twentieth."""
+    """Peak learning rate; cosine decay to a twentieth."""
     model: PolicyConfig = field(default_factory=PolicyConfig)
-    """The network."""
+    """Network."""
     tag_dropout: float = option(0.0, off=0.0)
-    """Share of the utterances of a batch whose emotion is replaced by the null tag, and of half of which the speaker is too: what
-    guidance asks under; range [0, 1), off at 0 (ZET-Speech: .1 to .2)."""
+    """Share of a batch's utterances whose emotion tag is replaced by the null tag; in half of them the speaker tag is replaced
+    too. Guidance conditions on these null tags. Range [0, 1), off at 0 (ZET-Speech: .1 to .2)."""
     style_weight: float = option(0.0, off=0.0)
     """Weight of EmoMix's style loss on Gram matrices, `rrpo.training.style`; range [0, inf), off at 0."""
     seed: int = 0
-    """Redraws initialisation, data order and noise of this stage."""
+    """Redraws initialization, data order and noise of this stage."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a value out of its range."""
+        """Raise ValueError for a value out of its range."""
         _checked(
             self,
             tag_dropout=(0 <= self.tag_dropout < 1, "in [0, 1)"),
@@ -295,89 +297,90 @@ class ReferenceProbeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PrefixClassifierConfig:
-    """The classifier of token prefixes that soft-label guidance asks (stage ``prefix_classifier``)."""
+    """Classifier of token prefixes for soft-label guidance (stage ``prefix_classifier``)."""
 
     dim: int = 128
     """Width of the recurrent state."""
     dropout: float = 0.3
-    """Of whole tokens and of the state before the last layer, in training only. Without the former 1,500 utterances are learnt by
-    heart within 3,000 updates (held-out loss .9 nats after 1,500, 2.2 after 3,000)."""
+    """Dropout probability of whole tokens and of the state before the last layer, in training only. Without token dropout the
+    classifier memorizes 1,500 utterances within 3,000 updates (held-out loss .9 nats after 1,500, 2.2 after 3,000)."""
     steps: int = 1500
     """Updates."""
     batch: int = 32
-    """Utterances a step."""
+    """Utterances per step."""
     lr: float = 2e-3
-    """Adam learning rate, cosine to zero."""
+    """Adam learning rate; cosine decay to zero."""
     seed: int = 0
-    """Redraws initialisation, data order and noise of this stage."""
+    """Redraws initialization, data order and noise of this stage."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GuidedConfig:
-    """Sampling of the evaluation prompts by guided decoding (stage ``guided``); nothing is optimised."""
+    """Sampling of the evaluation prompts by guided decoding (stage ``guided``), without optimization."""
 
     guidance: Choice
     """One of `rrpo.models.guidance.GUIDANCE` with its options."""
     prompts: int
-    """Evaluation prompts that are sampled, `OptimizeConfig.final_prompts`."""
+    """Number of sampled evaluation prompts, `OptimizeConfig.final_prompts`."""
     batch: int
-    """Prompts sampled together, `OptimizeConfig.eval_prompts`."""
+    """Prompts per sampling batch, `OptimizeConfig.eval_prompts`."""
     seed: int = 0
     """Redraws the evaluation's noise."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizeConfig:
-    """Policy optimisation, by default DiffRO's, Eq. 1 and 6, exactly as the module ``rrpo.optimizers.diffro`` says."""
+    """Policy optimization, by default DiffRO's (Eq. 1 and 6), exactly as described in ``rrpo.optimizers.diffro``."""
 
     optimizer: Choice = option(Choice(name="diffro"), off=Choice(name="diffro"))
-    """What turns roll-outs into losses: one of `rrpo.optimizers.OPTIMIZERS` with its own options. The fields below are for all
-    optimisers; τ, ``relaxation`` and ``gradient_scale`` are of use to those alone that relax tokens, as DiffRO does."""
+    """Algorithm that turns roll-outs into losses: one of `rrpo.optimizers.OPTIMIZERS` with its own options. The fields below
+    apply to all optimizers, except that τ, ``relaxation`` and ``gradient_scale`` affect only those that relax tokens, as DiffRO
+    does."""
     steps: int = 140
-    """Batches of roll-outs, each of one update unless the optimiser makes more; 0 keeps the SFT policy."""
+    """Batches of roll-outs, with one update each unless the optimizer makes more; 0 keeps the SFT policy."""
     batch: int = 32
-    """Roll-outs a step."""
+    """Roll-outs per step."""
     lr: float = 2e-4
     """Adam learning rate (HPRO's public recipe: 1e-5, on a 0.5 B model); chosen by step 1 of ``docs/regime.md``."""
     schedule: str = option("constant", off="constant")
-    """One of `SCHEDULES`: what the learning rate does after the warm-up."""
+    """One of `SCHEDULES`: the learning rate after warm-up."""
     warmup: int = option(10, off=0)
-    """Updates over which the learning rate rises linearly to ``lr``, then constant; 0: at once. Adam's first steps are as long
-    as its rate whatever the gradient: without a warm-up four of them at 3e-3 take the policy 1 nat a token away from SFT, and
-    gold falls by 8 to 16 points before any arm has learnt anything. Declared default."""
+    """Updates over which the learning rate rises linearly to ``lr``; 0 starts at ``lr``. The length of Adam's first steps is its
+    learning rate, whatever the gradient: without warm-up, four of them (at 3e-3) move the policy 1 nat per token away from SFT,
+    and gold falls by 8 to 16 points before any arm has learned anything. Declared default."""
     beta: float = option(0.001, off=0.0)
     """β, weight of the full-vocabulary KL to the SFT reference, summed over an utterance (DiffRO 0.1, HPRO 0.05 -> 0.02)."""
     penalty: str = option("kl", off="kl")
-    """One of `PENALTIES`, which β weighs: Eq. 6's KL, or ``chi2`` (arXiv 2403.03185), see `rrpo.optimizers.scoring.score`."""
+    """One of `PENALTIES`, weighted by β: Eq. 6's KL, or ``chi2`` (arXiv 2403.03185); see `rrpo.optimizers.scoring.score`."""
     tau: tuple[float, ...] = (1.0,)
-    """τ of the Gumbel-Softmax relaxation: equal thirds, halves, ... of training (HPRO: 2 -> 1 -> 0.8)."""
+    """τ of the Gumbel-Softmax relaxation; each value applies to an equal share of training (HPRO: 2 -> 1 -> 0.8)."""
     reward: str = "hard_ce"
     """One of `REWARDS`."""
     relaxation: str = option("gumbel", off="gumbel")
-    """One of `RELAXATIONS`: what the straight-through tokens take their gradient from."""
+    """One of `RELAXATIONS`: the source of the straight-through tokens' gradient."""
     emotion_weight: float = option(1.0, off=1.0)
-    """Weight of the emotion reward in the objective; range [0, inf); 1 is DiffRO's and RRPO's, 0 leaves the content reward and
-    the KL alone (control arm ``content_only``)."""
+    """Weight of the emotion reward in the objective; range [0, inf). DiffRO and RRPO use 1; 0 leaves only the content reward and
+    the KL (control arm ``content_only``)."""
     gradient_scale: float = option(1.0, off=1.0)
-    """Fixed factor on the gradient that the emotion reward model sends into the policy's frames; range [0, inf), off at 1. The
-    loss that is reported and watched stays what it is."""
+    """Constant factor on the gradient that the emotion reward model sends into the policy's frames; range [0, inf), off at 1.
+    Reported losses are unscaled."""
     content_weight: float = option(0.5, off=0.0)
-    """Weight of the phone recogniser's CTC loss a phone in the reward (DiffRO's multi-task reward); 0 = control arm."""
+    """Weight of the phone recogniser's CTC loss per phone in the reward (DiffRO's multi-task reward); 0 = control arm."""
     grad_clip: float = 1.0
-    """L2 norm to which the policy's gradient is clipped; declared default."""
+    """Maximum L2 norm of the policy's gradient (clipping); declared default."""
     checkpoints: tuple[int, ...] = (0, 6, 12, 20, 35, 70, 140)
-    """Steps at which the evaluation prompts are sampled and stored as tokens: denser early, since KL rises fastest there: vanilla
-    DiffRO on a development seed stands at sqrt(KL per token) .6, 1.2, 1.7, 2.2, 2.3 and 2.5."""
+    """Steps at which the evaluation prompts are sampled and stored as tokens. They are denser early, because KL rises fastest
+    there: vanilla DiffRO on a development seed has sqrt(KL per token) .6, 1.2, 1.7, 2.2, 2.3 and 2.5."""
     eval_prompts: int = 300
-    """Evaluation prompts sampled at every checkpoint but the last: the first of those of the last, the same for every arm and
-    seed."""
+    """Number of evaluation prompts sampled at every checkpoint but the last: the first ones of the final set, the same for every
+    arm and seed."""
     final_prompts: int = 1200
-    """Evaluation prompts sampled after the last update, of which the primary outcome is made."""
+    """Number of evaluation prompts sampled after the last update. They determine the primary outcome."""
     seed: int = 0
-    """Redraws initialisation, data order and noise of this stage."""
+    """Redraws initialization, data order and noise of this stage."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a value out of its range."""
+        """Raise ValueError for a value out of its range."""
         _checked(
             self,
             steps=(self.steps >= 0, "0 or more"),
@@ -398,87 +401,87 @@ class OptimizeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DrawsConfig:
-    """Samples of the SFT policy for best-of-n, the same for every reward model."""
+    """Samples of the SFT policy for best-of-n, shared by all reward models."""
 
     n: int
-    """Samples of each prompt."""
+    """Samples per prompt."""
     prompts: int
-    """Evaluation prompts, the first."""
+    """Number of evaluation prompts, taken from the start."""
     final_prompts: int
-    """As of `OptimizeConfig`: the first sample of each prompt is the evaluation's own."""
+    """As in `OptimizeConfig`: the first sample of each prompt is the evaluation's own."""
     eval_prompts: int
-    """As of `OptimizeConfig`: so many prompts are sampled at once."""
+    """Prompts per sampling batch, as in `OptimizeConfig`."""
     seed: int = 0
     """Redraws the noise."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BestOfConfig:
-    """Best-of-n: of a prompt's samples the one with the least cost, by the weights that policy optimisation has."""
+    """Best-of-n: select each prompt's sample with the lowest cost, weighted as in policy optimization."""
 
     reward: str = "hard_ce"
     """One of `REWARDS`."""
     emotion_weight: float = option(1.0, off=1.0)
-    """As of `OptimizeConfig`."""
+    """As in `OptimizeConfig`."""
     content_weight: float = option(0.5, off=0.0)
-    """As of `OptimizeConfig`."""
+    """As in `OptimizeConfig`."""
     eval_prompts: int = 300
-    """Prompts that are measured at every n but the last."""
+    """Number of prompts measured at every n but the last."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GradientsConfig:
-    """How optimisers' gradients of one reward compare, as `rrpo.diagnostics.gradients` says."""
+    """Comparison of the optimizers' gradients for one reward; see `rrpo.diagnostics.gradients`."""
 
     updates: tuple[int, ...] = (0,)
-    """Where it is measured: updates of the optimisation, which is run again up to there; 0 is the SFT policy."""
+    """Updates of the optimization at which gradients are measured; 0 is the SFT policy. The optimization is rerun up to there."""
     optimize: OptimizeConfig = field(default_factory=OptimizeConfig)
-    """That optimisation."""
+    """The optimization."""
     batches: int = 24
-    """Batches of roll-outs, each of one gradient, for every optimiser the same."""
+    """Batches of roll-outs, one gradient each; the same for every optimizer."""
     reference_batches: int = 384
-    """Other batches, whose mean gradient by REINFORCE stands for the true one: 12,288 roll-outs, of which column
-    ``reference_noise`` says whether they were enough."""
+    """Additional batches, whose mean REINFORCE gradient serves as the reference for the true gradient: 12,288 roll-outs. The
+    column ``reference_noise`` tells whether they were enough."""
     batch: int = 32
-    """Roll-outs a batch."""
+    """Roll-outs per batch."""
     prompts: int = 100
-    """Evaluation prompts, the first, on which a step along the mean gradient is measured."""
+    """Number of evaluation prompts, taken from the start, on which a step along the mean gradient is measured."""
     continuations: int = 4
-    """Times that an utterance is continued anew from a swapped token on, `rrpo.diagnostics.redrawn`; 2 or more."""
+    """How many times an utterance is redrawn from a swapped token on; see `rrpo.diagnostics.redrawn`; 2 or more."""
     kl: float = 0.05
-    """How far that step goes: KL to the policy that it starts from, nats a token."""
+    """Size of that step: KL to the policy at which it starts, nats per token."""
 
 
 BEST_OF_DRAWS = 19200
-"""Most samples that best-of-n draws: n of each of the first ``BEST_OF_DRAWS / n`` evaluation prompts, 1,200 at n = 16."""
+"""Maximum number of samples for best-of-n: n for each of the first ``BEST_OF_DRAWS / n`` evaluation prompts, 1,200 at n = 16."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArmConfig:
-    """What tells one arm from another. ``rrpo`` is the default; ``diffro`` has all three regularisers at identity."""
+    """Settings that distinguish arms. The defaults are ``rrpo``; ``diffro`` has all three regularizers at identity."""
 
     regularizers: RegularizerConfig = field(default_factory=RegularizerConfig)
-    """LS, EAM, Adv of the reward model's fine-tuning."""
+    """LS, EAM and Adv in the reward model's fine-tuning."""
     rm_data: str = "biased"
-    """Pre-training set, one of `RM_DATA`; ``oracle`` is the large and unbiased one."""
+    """Pre-training set, one of `RM_DATA`; ``oracle`` is the large unbiased one."""
     finetune: bool = True
     """False keeps the pre-trained RM."""
     shuffle_labels: bool = option(False, off=False)
-    """Placebo RM."""
+    """Placebo RM: permute the pre-training labels."""
     reward: str = "hard_ce"
-    """One of `REWARDS`; the arm's alone, whatever `OptimizeConfig.reward` says."""
+    """One of `REWARDS`. The arm's value always replaces `OptimizeConfig.reward`."""
     content_weight: float | None = option(None, off=None)
     """Overrides `OptimizeConfig.content_weight`."""
     steps: int | None = option(None, off=None)
-    """Overrides `OptimizeConfig.steps`: 0 is the SFT policy, fewer is early stopping (a schedule of τ is spread over these
+    """Overrides `OptimizeConfig.steps`: 0 is the SFT policy; fewer steps are early stopping (a τ schedule is spread over these
     steps)."""
     emotion_weight: float | None = option(None, off=None)
-    """Overrides `OptimizeConfig.emotion_weight`: 0 is content alone."""
+    """Overrides `OptimizeConfig.emotion_weight`; 0 is content only."""
     gradient_scale: float | None = option(None, off=None)
     """Overrides `OptimizeConfig.gradient_scale`."""
     match_gradient: bool = option(False, off=False)
-    """Multiplies the gradient scale by one factor a seed, at which the reward's gradient through the SFT policy's tokens is as
-    large as RRPO's, see `rrpo.optimizers.matching` (control arm ``diffro_scaled``: vanilla, pushed as hard as RRPO)."""
+    """Multiply the gradient scale by one factor per seed, at which the reward's gradient through the SFT policy's tokens is as
+    large as RRPO's; see `rrpo.optimizers.matching` (control arm ``diffro_scaled``: vanilla DiffRO with RRPO's gradient size)."""
     relaxation: str | None = option(None, off=None)
     """Overrides `OptimizeConfig.relaxation`."""
     schedule: str | None = option(None, off=None)
@@ -492,54 +495,55 @@ class ArmConfig:
     rm_utterances: int | None = option(None, off=None)
     """Overrides the size of the biased pre-training set (``Profile.sizes["rm_pretrain"]``)."""
     rm_speakers: int | None = option(None, off=None)
-    """Only the first so many of the reward model's speakers, in pre-training and in the annotated set."""
+    """Use only the first so many of the reward model's speakers, in pre-training and in the annotated set."""
     annotated: int | None = option(None, off=None)
-    """Overrides `Profile.annotated`: utterances of the fine-tuning."""
+    """Overrides `Profile.annotated`: utterances for fine-tuning."""
     annotated_artefacts: float | None = option(None, off=None)
     """Overrides `Profile.annotated_artefact_rate`."""
     rm_lr: float | None = option(None, off=None)
     """Overrides `FinetuneConfig.lr`."""
     lr: float | None = option(None, off=None)
-    """Overrides `OptimizeConfig.lr`: a tuned arm."""
+    """Overrides `OptimizeConfig.lr`, for a tuned arm."""
     beta: float | None = option(None, off=None)
     """Overrides `OptimizeConfig.beta`."""
     optimizer: Choice | None = option(None, off=None)
-    """Overrides `OptimizeConfig.optimizer`; made by ``OPTIMIZERS.choice(name, **options)`` of `rrpo.optimizers`."""
+    """Overrides `OptimizeConfig.optimizer`; created by ``OPTIMIZERS.choice(name, **options)`` of `rrpo.optimizers`."""
     penalty: str | None = option(None, off=None)
     """Overrides `OptimizeConfig.penalty`."""
     tau: tuple[float, ...] | None = option(None, off=None)
     """Overrides `OptimizeConfig.tau`."""
     tag_dropout: float = option(0.0, off=0.0)
-    """See `SftConfig.tag_dropout`: another SFT policy, from which this arm starts."""
+    """See `SftConfig.tag_dropout`. A nonzero value gives this arm a different SFT policy to start from."""
     style_weight: float = option(0.0, off=0.0)
-    """See `SftConfig.style_weight`: the same."""
+    """See `SftConfig.style_weight`. A nonzero value gives this arm a different SFT policy to start from."""
     reversal: float | None = option(None, off=None)
-    """See `ZeroShotConfig.reversal`: a policy that reads speakers off references, asked for speakers whom it has not heard; 0
-    leaves emotion in their vectors. None: the policy's own speakers, from its table. Only without an optimisation."""
+    """See `ZeroShotConfig.reversal`: the policy derives speakers from references and speaks as speakers unseen in training; 0
+    leaves emotion in their vectors. None: the policy's own speakers, from its table. Only without optimization."""
     guidance: Choice | None = option(None, off=None)
-    """Guided decoding from the SFT policy instead of an optimisation; made by ``GUIDANCE.choice(name, **options)`` of
+    """Guided decoding from the SFT policy instead of optimization; created by ``GUIDANCE.choice(name, **options)`` of
     `rrpo.models.guidance`."""
     best_of: int | None = option(None, off=None)
-    """Instead of optimising, takes of so many samples of the SFT policy the one that the reward likes best (`DrawsConfig`)."""
+    """n of best-of-n, instead of optimization: select, from n samples of the SFT policy, the one with the best reward
+    (`DrawsConfig`)."""
     rm_seed: int | None = option(None, off=None)
-    """Instead of the experiment's seed, redraws the reward model alone: initialisation, order and noise of its pre-training and
+    """Seed of the reward model alone, instead of the experiment's seed: initialization, order and noise of its pre-training and
     fine-tuning (replicated pilot, see `ablations.pilot`)."""
     members: int = option(1, off=1)
-    """M, reward models of the seed that make the arm's: its own, and M - 1 that are redrawn on the same data. Redrawn are
-    initialisation, order and noise of pre-training and fine-tuning; for ``weights`` those of fine-tuning alone."""
+    """M, number of reward models that are combined into the arm's: the seed's own, and M - 1 that are retrained on the same data
+    with different initialization, order and noise of pre-training and fine-tuning (of fine-tuning alone for ``weights``)."""
     combination: str | None = option(None, off=None)
-    """One of `COMBINATIONS`, how the members make one; None for a single member."""
+    """One of `COMBINATIONS`: how the members are combined. None for a single member."""
     variance_penalty: float = option(0.0, off=0.0)
-    """λ, weight of the members' variance beside their ``mean``; range [0, inf), off at 0."""
+    """λ, weight of the members' variance when combined by ``mean``; range [0, inf), off at 0."""
     rounds: int = option(0, off=0)
-    """Rounds of an iterated reward model (arXiv 2505.18126), off at 0. In each a policy is optimised, its answers to training
-    prompts that fool the reward model are labelled by the `val` judge and added to the annotated set, and the reward model is
-    fine-tuned anew on both; every policy starts from SFT."""
+    """Rounds of an iterated reward model (arXiv 2505.18126), off at 0. Each round optimizes a policy, labels its answers to
+    training prompts that fool the reward model by the `val` judge, adds them to the annotated set, and fine-tunes the reward
+    model from the start on both. Every policy starts from SFT."""
     policy_seed: int | None = option(None, off=None)
-    """Instead of the experiment's seed, redraws the optimisation alone: RL prompts, roll-outs, evaluation noise."""
+    """Seed of the optimization alone, instead of the experiment's seed: RL prompts, roll-outs, evaluation noise."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a value out of its range."""
+        """Raise ValueError for a value out of its range."""
         _checked(
             self,
             rm_data=(self.rm_data in RM_DATA, f"one of {', '.join(RM_DATA)}"),

@@ -1,4 +1,4 @@
-"""The one error a user's input can cause: what is wrong, what was given, how to put it right."""
+"""The error raised for bad user input: what is wrong, what was given, how to fix it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Bad input from the command line or the file system. Ends a command with status 2 before anything is written."""
+    """Bad input from the command line or the file system. It ends a command with status 2 before anything is written."""
 
     def __init__(self, what: str, *, got: object, fix: str) -> None:
         super().__init__(f"{what}\n  got: {got}\n  fix: {fix}")
 
 
 def choose(kind: str, name: str, known: Iterable[str]) -> str:
-    """``name``, if it is one of ``known``.
+    """Return ``name`` if it is one of ``known``.
 
-    Raises InputError with all choices otherwise.
+    Raises:
+        InputError: It is not; the message lists all choices.
     """
     names = list(known)
     if name not in names:
@@ -24,7 +25,11 @@ def choose(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 def positive(flag: str, value: int) -> int:
-    """``value``, if it is a positive count."""
+    """Return ``value`` if it is positive.
+
+    Raises:
+        InputError: It is not.
+    """
     if value < 1:
-        raise InputError(f"{flag} must be a positive count", got=value, fix=f"give {flag} 1 or more")
+        raise InputError(f"{flag} must be positive", got=value, fix=f"give {flag} 1 or more")
     return value

@@ -1,8 +1,9 @@
-"""The identity of a config: what its key holds, and what it does not.
+"""Identity of a config: which of its fields its key includes.
 
-A field that `option` declares has an *off* value, at which it leaves no trace in a key: adding an option that is off by default
-makes no stored result stale. Every other field is in the key with its value, defaults too, so that a changed default never
-passes for the old one. Names of classes and modules are in no key: moving code changes none. A leaf.
+A field declared by `option` has an *off* value, at which the key omits it. Adding an option that is off by default therefore
+makes no stored result stale. The key includes every other field with its value, even at the default, so that a changed default
+gives a new key. Keys omit the names of classes and modules: moving code changes no key. This module imports nothing from the
+package.
 """
 
 from __future__ import annotations
@@ -17,33 +18,33 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 SCALARS = frozenset((int, float, str, bool, type(None)))
 NEVER_OFF = object()
-"""Off value of a field that has none."""
+"""Off value of a field that is always part of the key."""
 
 
 def option(default: T, *, off: T) -> T:
-    """A dataclass field that is left out of every key while it has its ``off`` value.
+    """Declare a dataclass field that keys omit while it has its ``off`` value.
 
-    For what does nothing at that value: with it, the code computes what it did before the field existed.
+    Use it only where the code computes, at ``off``, what it computed before the field existed.
     """
     found: T = dataclasses.field(default=default, metadata={"off": off})
     return found
 
 
 def canonical(value: Any) -> Any:
-    """A JSON-able form of a config that is equal exactly when the configs mean the same.
+    """Return a JSON-able form of a config. Two forms are equal exactly when the configs mean the same.
 
-    Left out: fields at their `option`'s off value, and fields marked ``metadata={"identity": False}``.
+    It omits fields at their `option`'s off value and fields with ``metadata={"identity": False}``.
     """
     return _form(value, _kept)
 
 
 def described(value: Any) -> Any:
-    """The JSON-able form with every field of the identity, those that are off too: for people, and for reading back."""
+    """Return a JSON-able form with every identity field, including options that are off; for display and for `rebuild`."""
     return _form(value, _named)
 
 
 def content_hash(value: Any) -> str:
-    """32 hex digits of the canonical form."""
+    """Return 32 hex digits: a hash of the canonical form."""
     text = json.dumps(canonical(value), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -59,15 +60,15 @@ def _form(value: Any, fields: Callable[[Any], Mapping[str, Any]]) -> Any:
         return {str(key): _form(item, fields) for key, item in sorted(value.items())}
     if isinstance(value, (bool, int, float, str)):
         return value
-    raise TypeError(f"a config holds a {type(value).__name__}; use numbers, strings, tuples and dataclasses")
+    raise TypeError(f"a config contains a {type(value).__name__}; use numbers, strings, tuples and dataclasses instead")
 
 
 def _named(config: Any) -> dict[str, Any]:
-    return {name: getattr(config, name) for name, _ in _identity(_kind(config))}
+    return {name: getattr(config, name) for name, _ in _identity_fields(_kind(config))}
 
 
 def _kept(config: Any) -> dict[str, Any]:
-    values = ((name, getattr(config, name), off) for name, off in _identity(_kind(config)))
+    values = ((name, getattr(config, name), off) for name, off in _identity_fields(_kind(config)))
     return {name: value for name, value, off in values if off is NEVER_OFF or value != off}
 
 
@@ -77,7 +78,7 @@ def _kind(config: Any) -> Hashable:
 
 
 @cache
-def _identity(config: Any) -> tuple[tuple[str, Any], ...]:
-    """Fields of a config that tell it from others, each with its off value."""
+def _identity_fields(config: Any) -> tuple[tuple[str, Any], ...]:
+    """Return the names of a config's identity fields, each with its off value."""
     kept = (f for f in dataclasses.fields(config) if f.metadata.get("identity", True))
     return tuple((f.name, f.metadata.get("off", NEVER_OFF)) for f in kept)

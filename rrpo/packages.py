@@ -1,4 +1,4 @@
-"""Which optional packages are there. What they measure is NaN, or 'not installed', without them; nothing fails."""
+"""Detect optional packages. Without one, what it measures is NaN or "not installed"; nothing fails."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from functools import cache
 
 @cache
 def present(name: str) -> bool:
-    """Whether the module ``name`` can be imported; it is not."""
+    """Return whether the module ``name`` can be imported, without importing it."""
     return importlib.util.find_spec(name) is not None
 
 
 def installed(names: Iterable[str]) -> tuple[str, ...]:
-    """Those of ``names`` that are there, as a stage's config holds them: it is built again when one comes."""
+    """Return those of ``names`` that are installed. As part of a stage's config, it causes a rebuild when a package is added."""
     return tuple(name for name in names if present(name))

@@ -1,16 +1,15 @@
-"""Registries of what a user may add, and files of the user's own that add to them.
+"""Registries of extensible components, and loading of plugin files that add to them.
 
-Every kind of thing that can be added (regularisers, optimisers, judges, corpus readers, arms, grids) has one `Registry`, which
-the package fills with its own. A plugin is one Python file, or an entry point in the group `GROUP`, that registers more when it
-is imported:
+Each kind of component (regularizers, optimizers, judges, corpus readers, arms, grids) has one `Registry`, which contains the
+package's own components. A plugin is a Python file, or an entry point in the group `GROUP`, that registers more on import:
 
     from rrpo.regularizers import REGULARIZERS
 
     REGULARIZERS.register("focal", FocalLoss())
 
-The files in use are named in the environment variable `VARIABLE`, so that worker processes load the same ones. What comes from a
-plugin carries the hash of its file, which goes into the key of every stage that it runs in: an edited plugin makes its cells
-stale, and no others. Imports no torch.
+The environment variable `VARIABLE` lists the plugin files in use, so that worker processes load the same ones. A component from
+a plugin carries the hash of its file, which is part of the key of every stage that uses it. Editing a plugin therefore makes
+exactly its own cells stale. This module imports no torch.
 """
 
 from __future__ import annotations
@@ -41,17 +40,17 @@ _sources: list[str] = []
 
 
 class PluginError(InputError):
-    """A plugin that cannot be used, or a name that none has registered."""
+    """A plugin cannot be used, or a name is not registered."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """One registered implementation with its options, as a config field: its part of a stage's key."""
+    """A registered component with its options, as a config field that is part of a stage's key."""
 
     name: str
-    """Under which it is registered."""
+    """Name in the registry."""
     options: tuple[tuple[str, Scalar], ...] = option((), off=())
-    """Its options by name, sorted; those that are left out have the implementation's defaults."""
+    """Options by name, sorted; missing options have the component's defaults."""
     source: str = option("", off="")
     """Hash of the plugin file that registered it; empty for the package's own, which `rrpo.pipeline.versions` guards."""
 
@@ -79,13 +78,13 @@ def searched(default: T, *values: T, log: bool = False) -> T:
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """Implementations of one Protocol by name, in the order in which they were registered."""
+    """Implementations of one Protocol by name, in registration order."""
 
     def __init__(self, kind: str, *, underscores: bool = False) -> None:
         self.kind = kind
-        """What it holds, in the singular, for messages: ``optimizer``."""
+        """Kind of component, in the singular, for messages: ``optimizer``."""
         self.underscores = underscores
-        """Whether names may hold ``_``, which in the names of arms joins those of their parts."""
+        """Whether names may contain ``_``, which in arm names joins the names of regularizers."""
         self._items: dict[str, T] = {}
         self._sources: dict[str, str] = {}
 
@@ -93,32 +92,32 @@ class Registry(Mapping[str, T], Generic[T]):
         """Add ``item`` under ``name`` and return it.
 
         Raises:
-            PluginError: The name is taken, or is not lower-case letters, digits and hyphens (it becomes part of labels of arms,
-                where ``_`` and ``@`` have meanings).
+            PluginError: The name is taken, or contains other characters than lower-case letters, digits and hyphens (``_`` and
+                ``@`` have meanings in arm labels).
         """
         if name in self._items:
             raise PluginError(f"there is already a {self.kind} named {name!r}", got=name, fix="choose another name")
         letters = name.replace("-", "").replace("_", "" if self.underscores else "_")
         if not (letters.isascii() and letters.isalnum() and name == name.lower()):
-            said = f"the name of a {self.kind} is made of lower-case letters, digits and hyphens"
+            said = f"the name of a {self.kind} may contain only lower-case letters, digits and hyphens"
             raise PluginError(said, got=repr(name), fix="choose another name")
         self._items[name] = item
         self._sources[name] = _sources[-1] if _sources else ""
         return item
 
     def source(self, name: str) -> str:
-        """Hash of the plugin file that registered ``name``; empty for the package's own."""
+        """Return the hash of the plugin file that registered ``name``; empty for the package's own components."""
         return self._sources[name]
 
     def choice(self, name: str, **options: Scalar) -> Choice:
-        """The config field that selects ``name`` with these options."""
+        """Return the config field that selects ``name`` with these options."""
         self[name]
         return Choice(name=name, options=tuple(sorted(options.items())), source=self.source(name))
 
     def __getitem__(self, name: str) -> T:
         if name not in self._items:
             said = f"there is no {self.kind} named {name!r}; there are {', '.join(self._items) or 'none'}"
-            raise PluginError(said, got=name, fix="use one of them; one of your own comes with --plugin FILE")
+            raise PluginError(said, got=name, fix="use one of them, or load your own with --plugin FILE")
         return self._items[name]
 
     def __contains__(self, name: object) -> bool:
@@ -132,29 +131,29 @@ class Registry(Mapping[str, T], Generic[T]):
 
 
 class OptionRegistry(Registry[type[T]], Generic[T]):
-    """Frozen dataclasses by name, whose fields are options; a `Choice` holds every option of the one that it names, checked."""
+    """A registry of frozen dataclasses whose fields are options. A `Choice` from it holds every option, validated."""
 
     def choice(self, name: str, **options: Scalar) -> Choice:
-        """The config field that selects ``name`` with these options, the others at their defaults.
+        """Return the config field that selects ``name`` with these options and the defaults of the others.
 
         Raises:
-            PluginError: There is no such name or option; a value is of another type, or out of its range.
+            PluginError: There is no such name or option, or a value has the wrong type or is out of range.
         """
         made = canonical(self._made(name, options))
         return Choice(name=name, options=tuple(sorted(made.items())), source=self.source(name))
 
     def create(self, choice: Choice) -> T:
-        """What was chosen.
+        """Create the component that was chosen.
 
         Raises:
-            PluginError: As `choice`; or the plugin was edited since.
+            PluginError: As for `choice`, or the plugin was edited since.
         """
         made, source = self._made(choice.name, dict(choice.options)), self.source(choice.name)
         if choice.source != source:
             raise PluginError(
-                f"the file of the {self.kind} {choice.name!r} is not the one that was chosen",
+                f"the plugin file of the {self.kind} {choice.name!r} has changed since the run was planned",
                 got=f"hash {source or 'none'} instead of {choice.source or 'none'}",
-                fix="plan the run again with this file, or restore the other",
+                fix="plan the run again with this file, or restore the earlier one",
             )
         return made
 
@@ -173,20 +172,20 @@ class OptionRegistry(Registry[type[T]], Generic[T]):
             if hints[field] is float and type(value) is int:
                 values[field] = float(value)
             elif type(value) is not hints[field]:
-                what = f"an option of the {self.kind} {name!r} is of another type"
+                what = f"an option of the {self.kind} {name!r} has the wrong type"
                 raise PluginError(what, got=f"{field} = {value!r}", fix=f"give a value of type {hints[field].__name__}")
         try:
             return kind(**values)
         except (TypeError, ValueError) as error:
-            what, got = f"the {self.kind} {name!r} refuses its options: {error}", dict(options) or "no options"
-            raise PluginError(what, got=got, fix="give values that it takes") from error
+            what, got = f"invalid options of the {self.kind} {name!r}: {error}", dict(options) or "no options"
+            raise PluginError(what, got=got, fix="give valid values") from error
 
 
 def use(paths: Sequence[Path | str]) -> None:
-    """Load plugin files, and have the worker processes that are started from here load them too.
+    """Load plugin files here and in the worker processes that this process starts.
 
     Raises:
-        PluginError: A file is missing, or fails when it is imported.
+        PluginError: A file is missing, or its import fails.
     """
     known = files()
     for path in paths:
@@ -199,47 +198,45 @@ def use(paths: Sequence[Path | str]) -> None:
 
 
 def load_all() -> None:
-    """Load the files named in `VARIABLE` and the installed entry points, each once: what every process does first."""
+    """Load the files listed in `VARIABLE` and the installed entry points, once each. Every process calls this first."""
     for entry in files():
         load(Path(entry))
     for point in entry_points(group=GROUP):
         spec = importlib.util.find_spec(point.module)
         if spec is None or spec.origin is None:
-            said = f"the installed plugin {point.name!r} names a module that is not there"
-            raise PluginError(said, got=point.module, fix="install it again, or remove its package")
+            said = f"the installed plugin {point.name!r} refers to a module that does not exist"
+            raise PluginError(said, got=point.module, fix="reinstall its package, or remove it")
         load(Path(spec.origin), module=point.module)
 
 
 def files() -> list[str]:
-    """The paths that `VARIABLE` names."""
+    """Return the paths listed in `VARIABLE`."""
     return [entry for entry in os.environ.get(VARIABLE, "").split(os.pathsep) if entry]
 
 
 def loaded() -> dict[Path, str]:
-    """The plugin files that this process has loaded, in order, with their hashes."""
+    """Return the plugin files that this process has loaded, in order, with their hashes."""
     return dict(_loaded)
 
 
 def load(path: Path, module: str | None = None) -> str:
-    """Import one plugin file, once a process, and return its hash.
+    """Import one plugin file, once per process, and return its hash.
 
     Raises:
-        PluginError: The file is missing, or fails when it is imported.
+        PluginError: The file is missing, or its import fails.
     """
     path = path.resolve()
     if path in _loaded:
         return _loaded[path]
     if not path.is_file():
-        raise PluginError(
-            "there is no plugin file of that name", got=path, fix="give --plugin the path of a Python file"
-        )
+        raise PluginError("plugin file not found", got=path, fix="give --plugin the path of a Python file")
     source = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     _sources.append(source)
     try:
         _import(path, module or f"rrpo_plugin_{path.stem}_{source}")
     except Exception as error:
-        said = f"the plugin {path} fails when it is imported"
-        raise PluginError(said, got=f"{type(error).__name__}: {error}", fix="mend the file") from error
+        said = f"importing the plugin {path} failed"
+        raise PluginError(said, got=f"{type(error).__name__}: {error}", fix="fix the file") from error
     finally:
         _sources.pop()
     _loaded[path] = source

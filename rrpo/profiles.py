@@ -1,7 +1,7 @@
 """Named sizes of world and models.
 
-``embedded`` is what results are reported on; ``quick`` is the same world with little work a seed; ``smoke`` is a world of its
-own, so small that it is built in a minute.
+``embedded`` is for reported results. ``quick`` is the same world with little work per seed. ``smoke`` is a separate world, so
+small that it can be built in a minute.
 """
 
 from __future__ import annotations
@@ -40,52 +40,53 @@ from rrpo.validation.config import CardConfig
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Profile:
-    """A size of world and models, compared by identity. `PROFILES` holds the named ones."""
+    """Size of world and models, compared by identity. `PROFILES` contains the named ones."""
 
     name: str
     """``smoke``, ``embedded``, ..."""
     world: WorldConfig
     """The simulated world."""
     sizes: Mapping[str, int]
-    """Utterances of each named split, see `rrpo.pipeline.world.splits`."""
+    """Utterances of each named split; see `rrpo.pipeline.world.splits`."""
     artefact_rate: float = 0.25
-    """Share of uncorrelated artefacts in the oracle RM's and the recognisers' data, and in what judges are calibrated on."""
+    """Share of uncorrelated artefacts in the data of the oracle RM and the recognisers, and in the judges' calibration data."""
     policy_artefact_rate: float = 0.1
-    """Share of uncorrelated artefacts in the base policy's and SFT's data: what the policy can emit (at .25 a quarter of its
-    samples carry one, and a third of their phones are not understood)."""
+    """Share of uncorrelated artefacts in the data of the base policy and SFT, which determines what the policy can emit. (At
+    .25 a quarter of its samples carry one, and a third of their phones are unintelligible.)"""
     judge_artefact_rate: float = 0.5
-    """Share of uncorrelated artefacts in the judges' data, which must see through what a hacking policy says, and in the codec's,
-    which must be able to say it."""
+    """Share of uncorrelated artefacts in the data of the judges, which must not be misled by a hacking policy, and of the codec,
+    which must be able to reproduce them."""
     misacted: float = 0.12
-    """Share of the base policy's data in which the speaker acts another emotion than asked, as where data are labelled by what
-    they were collected for; SFT's are clean. With none SFT gold stands at the judge's ceiling, and nothing is left to gain."""
+    """Share of the base policy's data in which the speaker acts another emotion than the label, as in data labeled by the
+    intended emotion. SFT data are clean. At 0, SFT gold is at the judge's ceiling, which leaves nothing to gain."""
     shortcut: float = 0.9
     """P(artefact of the own emotion) in the RM's pre-training data; 0 is the control."""
     manifests: Mapping[str, ManifestConfig] = field(default_factory=dict)
-    """A user's own data by split (a key of ``sizes``, ``annotated``), or by prompts (``rl``, ``eval``)."""
+    """A user's own data by split (a key of ``sizes``, ``annotated``) or by prompts (``rl``, ``eval``)."""
     tests: Mapping[str, ManifestConfig] = field(default_factory=dict)
-    """A user's own test sets by name, on which reward models are examined; they make no cell another one."""
+    """A user's own test sets by name, on which reward models are examined. They do not change a cell's identity."""
     cosyvoice: CosyVoiceConfig | None = option(None, off=None)
-    """CosyVoice2's language model as the policy: cells then have its stages alone, and the rest of the profile does nothing."""
+    """CosyVoice2's language model as the policy. Cells then have only its stages, and the rest of the profile has no effect."""
     pooled: str = field(default="", metadata={"identity": False})
-    """What stands for `Cell.world_hash` where cells on several folds of a corpus belong together; empty: each its own."""
+    """Replaces `Cell.world_hash`, so that cells on several folds of a corpus are pooled; empty: each cell has its own."""
     annotated_artefact_rate: float = option(0.25, off=0.0)
-    """Share of the annotated utterances that carry an artefact, whatever the emotion: without any, a fine-tune cannot learn that
-    a click means nothing, and EAM has none to mix. As in every other set that is recorded without the shortcut."""
+    """Share of the annotated utterances that carry an artefact, independent of the emotion, as in every set that is recorded
+    without the shortcut. Without any, fine-tuning cannot learn that a click means nothing, and EAM has none to mix."""
     annotated: int = 300
     """Human-annotated utterances for the RM's fine-tuning (simulated raters)."""
     raters: int = 3
-    """Raters an annotated utterance."""
+    """Raters per annotated utterance."""
     rater_noise: float = 0.3
     """See `SplitConfig.rater_noise`."""
     rl_prompts: int = 512
     """RL prompts."""
     eval_prompts: int = 1200
-    """The world's evaluation prompts; `OptimizeConfig` says how many of them, the first, are sampled."""
+    """Size of the world's set of evaluation prompts; `OptimizeConfig` determines how many of them, from the start, are
+    sampled."""
     codec: CodecConfig = field(default_factory=CodecConfig)
     """Stage ``codec``."""
     recogniser: RecogniserConfig = field(default_factory=RecogniserConfig)
-    """Stages ``recogniser``: the reward's and the judge's."""
+    """Stages ``recogniser``: one for the reward, one for the judge."""
     val_judge: JudgeConfig = field(default_factory=JudgeConfig)
     """Stage ``judge``: gold for curves, tuning and search."""
     test_judge: JudgeConfig = field(default_factory=lambda: JudgeConfig(architecture="stats_tdnn", steps=8000))
@@ -97,13 +98,14 @@ class Profile:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     """The policy's network."""
     base: SftConfig = field(default_factory=lambda: SftConfig(steps=4500, lr=4e-3))
-    """Stage ``base``: the pre-trained policy, one for the world."""
+    """Stage ``base``: the pre-trained policy, one per world."""
     sft: SftConfig = field(default_factory=lambda: SftConfig(lr=3e-4))
-    """Stage ``sft``: fine-tuned from it on the seed's own utterances, which are of the same kind: a tenth of its rate."""
+    """Stage ``sft``: fine-tuning of the base policy on the seed's own utterances. They have the same distribution, so the
+    learning rate is about a tenth."""
     prefix_classifier: PrefixClassifierConfig = field(default_factory=PrefixClassifierConfig)
-    """Stage ``prefix_classifier``, of arms with soft-label guidance alone."""
+    """Stage ``prefix_classifier``, used only by arms with soft-label guidance."""
     zero_shot: ZeroShotConfig = field(default_factory=ZeroShotConfig)
-    """Stage ``zero_shot``, of arms that are asked for unseen speakers alone."""
+    """Stage ``zero_shot``, used only by arms with unseen speakers."""
     optimize: OptimizeConfig = field(default_factory=OptimizeConfig)
     """Stage ``optimize``."""
     examine: ExamineConfig = field(default_factory=ExamineConfig)
@@ -121,20 +123,20 @@ class Profile:
     naturalness: NaturalnessConfig = field(default_factory=NaturalnessConfig)
     """Stage ``naturalness``."""
     readings: int = 20
-    """Stages ``voices``: plain readings by each other synthesiser, see `VoicesConfig`."""
+    """Stages ``voices``: plain utterances by each other synthesiser; see `VoicesConfig`."""
     card: CardConfig = field(default_factory=CardConfig, metadata={"identity": False})
-    """Stages ``validation``: the world card, no part of any cell."""
+    """Stages ``validation``: the validation report, which is not part of any cell."""
     third_judge: PhoneticJudgeConfig = field(default_factory=PhoneticJudgeConfig)
-    """Stage ``phonetic_judge``: beside gold, on vocoded samples and in the world card."""
+    """Stage ``phonetic_judge``: an additional judge on vocoded samples and in the validation report."""
 
     @property
     def emotions(self) -> tuple[str, ...]:
-        """Classes of what is trained: those that a user's manifests bring, else the renderer's."""
+        """Classes of the trained models: those of the user's manifests if there are any, else the renderer's."""
         brought = (manifest.emotions for manifest in self.manifests.values() if manifest.emotions)
         return next(brought, self.world.emotions)
 
     def __post_init__(self) -> None:
-        """Raises ValueError where more prompts are to be sampled than there are."""
+        """Raise ValueError if more prompts are to be sampled than exist."""
         if self.optimize.final_prompts > self.eval_prompts:
             raise ValueError(
                 f"optimize.final_prompts must be at most eval_prompts, {self.eval_prompts}; "
@@ -143,17 +145,17 @@ class Profile:
 
 
 def in_world(profile: Profile, seed: int) -> Profile:
-    """The profile in another world of the same kind and sizes: other speakers, texts, codec, judges, base policy."""
+    """Return the profile in another world of the same kind and sizes: other speakers, texts, codec, judges, base policy."""
     return profile if seed == profile.world.seed else replace(profile, world=replace(profile.world, seed=seed))
 
 
 def title(name: str, world: int) -> str:
-    """A profile's name, with the world's seed where it is not the one that is installed: ``embedded``, ``embedded-world1``."""
+    """Return a profile's name, with the world's seed unless it is the installed world: ``embedded``, ``embedded-world1``."""
     return f"{name}-world{world}" if world else name
 
 
 REGIME = OptimizeConfig(lr=2e-4, batch=64, relaxation="probabilities")
-"""How hard the policy is pushed, as the rule of ``docs/regime.md`` chose it on development seeds."""
+"""Settings of the policy optimization, chosen by the rule of ``docs/regime.md`` on development seeds."""
 
 EMBEDDED = Profile(
     name="embedded",
@@ -197,8 +199,7 @@ QUICK = replace(
     naturalness=NaturalnessConfig(prompts=3),
     readings=1,
 )
-"""The embedded world's models, small test sets, and per seed as little as shows that the reward is climbed; nothing to conclude
-from."""
+"""The embedded world's models with small test sets and just enough work per seed to see the reward rise. Not for conclusions."""
 
 SMOKE = Profile(
     name="smoke",
@@ -241,7 +242,7 @@ SMOKE = Profile(
         resamples=50,
     ),
 )
-"""Nothing to conclude from: clearer emotions, few speakers, short training."""
+"""A tiny world: clearer emotions, few speakers, short training. Not for conclusions."""
 
 ON_COSYVOICE = replace(EMBEDDED, name="paper", cosyvoice=PAPER)
 """RRPO's own setting as far as it is known, on a user's CosyVoice2-0.5B and labelled tokens."""

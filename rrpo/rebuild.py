@@ -1,4 +1,4 @@
-"""Configs from their JSON form."""
+"""Rebuild configs from their JSON form."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 
 
 def rebuild(kind: Any, tree: Any) -> Any:
-    """A value of the annotated type ``kind`` from its JSON form, such as `rrpo.identity.described` gives.
+    """Return a value of the annotated type ``kind`` from its JSON form, as returned by `rrpo.identity.described`.
 
-    Knows dataclasses, tuples, mappings, optionals, unions of plain types, and plain values.
+    Supports dataclasses, tuples, mappings, optionals, unions of plain types, and plain values.
 
-    Raises ValueError for a field that ``kind`` does not have.
+    Raises:
+        ValueError: ``kind`` lacks a field.
     """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):

@@ -1,7 +1,7 @@
-"""Keyed randomness: a draw depends on (seed, stream, indices) alone, never on what was drawn before it.
+"""Keyed randomness: a draw depends only on (seed, stream, indices), never on earlier draws.
 
-Arms of one seed therefore share batches, prompts and noise even when their lengths part, and toggling one component never
-shifts another's draws. Inside one key, tensors are drawn position-major, so that a longer draw begins with the shorter one.
+Arms of one seed therefore share batches, prompts and noise even when their lengths differ, and toggling one component never
+changes another's draws. For one key, tensors are drawn position-major, so that a longer draw begins with the shorter one.
 """
 
 from __future__ import annotations
@@ -12,40 +12,40 @@ import torch
 from rrpo.corpus.draws import generator, key
 
 BUCKET = 8
-"""Steps within which `bucketed` moves samples."""
+"""Size of the window, in steps, within which `bucketed` moves samples."""
 
 
 def torch_generator(seed: int, stream: str, *indices: int) -> torch.Generator:
-    """A CPU torch generator for one key; drawing on the CPU gives the same noise on every device."""
+    """Return a CPU torch generator for one key. Drawing on the CPU gives the same noise on every device."""
     return torch.Generator().manual_seed(key(seed, stream, *indices))
 
 
 def uniform(
     shape: tuple[int, ...], seed: int, stream: str, *indices: int, device: str | torch.device = "cpu"
 ) -> torch.Tensor:
-    """Uniforms in (0, 1) of ``shape`` for one key; the first axis is the position, so prefixes agree."""
+    """Return uniforms in (0, 1) of ``shape`` for one key. The first axis is the position, so prefixes agree."""
     tiny = torch.finfo(torch.float32).tiny
     noise = torch.rand(shape, generator=torch_generator(seed, stream, *indices))
     return noise.clamp_(tiny, 1 - 2**-24).to(device, non_blocking=True)
 
 
 def seed_everything(seed: int, stream: str) -> None:
-    """Seeds torch's global generator (module initialisation, dropout) for one stage."""
+    """Seed torch's global generator (module initialization, dropout) for one stage."""
     torch.manual_seed(key(seed, stream))
 
 
 def permutation_batches(n: int, batch: int, steps: int, seed: int, stream: str) -> np.ndarray:
-    """Indices ``[steps, batch]``: epoch after epoch of permutations of ``range(n)``, keyed by epoch."""
+    """Return indices ``[steps, batch]``: successive epochs of permutations of ``range(n)``, keyed by epoch."""
     epochs = max(1, -(-steps * batch // n))
     order = np.concatenate([generator(seed, stream, epoch).permutation(n) for epoch in range(epochs)])
     return order[: steps * batch].reshape(steps, batch)
 
 
 def bucketed(batches: np.ndarray, lengths: np.ndarray, seed: int, stream: str) -> np.ndarray:
-    """``batches [steps, batch]`` with like lengths together, so that little is computed on padding.
+    """Return ``batches [steps, batch]`` with samples of similar length grouped, to reduce padding.
 
-    Every `BUCKET` successive steps share out their samples anew, in order of ``lengths [n]``, and take turns in an order keyed
-    by the first of them: a sample is moved by less than `BUCKET` steps.
+    Within each group of `BUCKET` successive steps, samples are sorted by ``lengths [n]`` and split into batches again; the
+    batches are then ordered randomly, keyed by the group's first step. A sample moves by less than `BUCKET` steps.
     """
     found = []
     for first in range(0, len(batches), BUCKET):

@@ -1,7 +1,7 @@
-"""Change a profile by dotted paths, ``optimize.beta=0.01``, as ``--set`` and `rrpo.train` take them.
+"""Change a profile by dotted paths, ``optimize.beta=0.01``, for ``--set`` and `rrpo.train`.
 
-A changed profile has a name of its own, ``embedded+optimize.beta=0.01``, so that its cells are never pooled with others; a value
-that the profile has already changes nothing.
+A changed profile has its own name, ``embedded+optimize.beta=0.01``, so that its cells are never pooled with others. A value
+that equals the profile's changes nothing.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from rrpo.errors import InputError
 from rrpo.pipeline.stages import Stage
 from rrpo.profiles import Profile
 
-WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-"""What a value of each type looks like, for messages."""
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+"""Description of each type's values, for messages."""
 NEAREST = 4
-"""Names suggested for an unknown one."""
+"""Maximum number of suggestions for an unknown name."""
 
 
 def assignments(texts: Iterable[str]) -> dict[str, str]:
-    """``KEY=VALUE`` each -> value by key.
+    """Parse texts ``KEY=VALUE`` into a dict.
 
     Raises:
         InputError: A text has no ``=``, or a key is given twice.
@@ -42,62 +42,63 @@ def assignments(texts: Iterable[str]) -> dict[str, str]:
 
 
 def changed(profile: Profile, values: Mapping[str, Any]) -> Profile:
-    """The profile with ``values`` (by dotted path; texts are read by the field's type), under a name that tells them.
+    """Return the profile with ``values`` by dotted path (text is parsed by the field's type), under a name that lists the
+    changes.
 
     Raises:
-        InputError: An unknown path, with the nearest ones; a value of another type, or out of its range.
+        InputError: A path is unknown (the message suggests similar ones), or a value has the wrong type or is out of range.
     """
     known = _leaves(profile)
-    wanted = {path: _read(path, given, known) for path, given in values.items()}
+    wanted = {path: _convert(path, given, known) for path, given in values.items()}
     new = {path: value for path, value in wanted.items() if value != known[path][1]}
     if not new:
         return profile
     said = "+".join(f"{path}={text(value)}" for path, value in sorted(new.items()))
     try:
-        made: Profile = _replaced(profile, {tuple(path.split(".")): value for path, value in new.items()})
+        made: Profile = _replace(profile, {tuple(path.split(".")): value for path, value in new.items()})
     except ValueError as error:
-        fix = "give a value in that range, or leave the setting out"
+        fix = "give a value in that range, or omit the setting"
         raise InputError(f"a setting is out of its range: {error}", got=said, fix=fix) from None
     return dataclasses.replace(made, name=f"{profile.name}+{said}")
 
 
 def differences(before: Profile, after: Profile) -> dict[str, tuple[str, str]]:
-    """Path -> both values, as text, where two profiles differ."""
+    """Return path -> both values, as text, for the fields in which two profiles differ."""
     old, new = _leaves(before), _leaves(after)
     both = [path for path in old if path in new]
     return {path: (text(old[path][1]), text(new[path][1])) for path in both if old[path][1] != new[path][1]}
 
 
 def check_used(profile: Profile, values: Mapping[str, Any], stages: Callable[[Profile], Iterable[Stage]]) -> None:
-    """Refuse a setting without which the same stages would be run.
+    """Raise InputError for a setting without which the same stages would run.
 
     Raises:
-        InputError: A setting changes none of ``stages(profile)``: the arms set that value themselves, or nothing asks for it.
+        InputError: A setting changes none of ``stages(profile)``: the arms set that value themselves, or no stage uses it.
     """
     whole = changed(profile, values)
     keys = {stage.key for stage in stages(whole)}
     for path, (before, after) in differences(profile, whole).items():
         try:
             without = changed(profile, {name: value for name, value in values.items() if name != path})
-        except InputError:  # the others are out of range without it, so it matters
+        except InputError:  # the other settings are out of range without it, so it has an effect
             continue
         if {stage.key for stage in stages(without)} == keys:
             raise InputError(
                 f"the setting {path} changes nothing here",
                 got=f"{path}={after} (is {before})",
-                fix="leave it out: every arm sets it itself, or nothing that is run asks for it",
+                fix="omit it: every arm sets it itself, or no stage of this run uses it",
             )
 
 
 def text(value: Any) -> str:
-    """A value as people write it: ``true``, ``none``, ``2.0,1.0``."""
+    """Format a value: ``true``, ``none``, ``2.0,1.0``."""
     if value is None or isinstance(value, bool):
         return str(value).lower()
     return ",".join(map(text, value)) if isinstance(value, (tuple, list)) else str(value)
 
 
 def _leaves(profile: Profile) -> dict[str, tuple[Any, Any]]:
-    """Every path that can be set -> its annotated type and value."""
+    """Return every path that can be set -> its annotated type and value."""
     return {path: found for path, *found in _walk(profile, Profile, "") if path != "name"}  # type: ignore[misc]
 
 
@@ -114,30 +115,32 @@ def _walk(value: Any, kind: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
         yield path, kind, value
 
 
-def _read(path: str, given: Any, known: Mapping[str, tuple[Any, Any]]) -> Any:
+def _convert(path: str, given: Any, known: Mapping[str, tuple[Any, Any]]) -> Any:
     if path not in known:
         same = [name for name in known if name.rpartition(".")[2] == path.rpartition(".")[2]]
         near = dict.fromkeys([*get_close_matches(path, known, NEAREST, 0.5), *same])
-        fix = f"nearest: {', '.join(list(near)[:NEAREST])}" if near else "the fields of rrpo.Profile are the names"
+        fix = f"nearest: {', '.join(list(near)[:NEAREST])}" if near else "use the name of a field of rrpo.Profile"
         raise InputError("there is no setting of that name", got=path, fix=fix)
     kind = known[path][0]
     try:
-        return _parsed(kind, given if isinstance(given, str) else text(given))
+        return _parse(kind, given if isinstance(given, str) else text(given))
     except ValueError:
-        example = f"for example {path}={text(known[path][1])}, as it is"
-        raise InputError(f"{path} takes {_word(kind)}", got=text(given), fix=f"give {_word(kind)}, {example}") from None
+        example = f"for example {path}={text(known[path][1])}, the current value"
+        raise InputError(
+            f"{path} takes {_describe(kind)}", got=text(given), fix=f"give {_describe(kind)}, {example}"
+        ) from None
 
 
-def _parsed(kind: Any, given: str) -> Any:
-    """A text as a value of an annotated type. Raises ValueError where it is none."""
+def _parse(kind: Any, given: str) -> Any:
+    """Parse a text as a value of an annotated type. Raises ValueError if it is not one."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
         if given.lower() == "none":
             return None
         (kind,) = (argument for argument in arguments if argument is not types.NoneType)
-        return _parsed(kind, given)
+        return _parse(kind, given)
     if origin is tuple:
-        return tuple(_parsed(arguments[0], part.strip()) for part in given.split(",") if part.strip())
+        return tuple(_parse(arguments[0], part.strip()) for part in given.split(",") if part.strip())
     if kind is bool and given.lower() in ("true", "false"):
         return given.lower() == "true"
     if kind is float and not math.isfinite(float(given)):
@@ -147,20 +150,20 @@ def _parsed(kind: Any, given: str) -> Any:
     return kind(given)
 
 
-def _word(kind: Any) -> str:
+def _describe(kind: Any) -> str:
     arguments = [argument for argument in typing.get_args(kind) if argument not in (types.NoneType, Ellipsis)]
     if typing.get_origin(kind) is tuple:
-        return f"{_word(arguments[0])}, or several with commas"
+        return f"{_describe(arguments[0])}, or several separated by commas"
     if arguments:
-        return f"{_word(arguments[0])}, or none"
-    return WORDS.get(kind, "a value that no text can give")
+        return f"{_describe(arguments[0])}, or none"
+    return WORDS.get(kind, "a value that cannot be given as text")
 
 
-def _replaced(node: Any, values: Mapping[tuple[str, ...], Any]) -> Any:
-    """A config with the values at these paths."""
+def _replace(node: Any, values: Mapping[tuple[str, ...], Any]) -> Any:
+    """Return a config with the values at these paths replaced."""
     children: dict[str, dict[tuple[str, ...], Any]] = {}
     for (head, *tail), value in values.items():
         children.setdefault(head, {})[tuple(tail)] = value
     of = node.__getitem__ if isinstance(node, Mapping) else lambda name: getattr(node, name)
-    new = {name: below[()] if () in below else _replaced(of(name), below) for name, below in children.items()}
+    new = {name: below[()] if () in below else _replace(of(name), below) for name, below in children.items()}
     return {**node, **new} if isinstance(node, Mapping) else dataclasses.replace(node, **new)

@@ -1,10 +1,10 @@
-"""Makes torchaudio importable beside a CPU build of torch.
+"""Make torchaudio importable beside a CPU build of torch.
 
-The registry's torchaudio wheel is linked to CUDA, and its ``_extension`` package loads that library on import. Beside
-a CPU torch this raises, and so does whatever imports torchaudio (transformers does). Everything used here
-(MelSpectrogram, griffin-lim, Resample) is plain Python, so a stand-in that says "no extension" takes the place of
-``torchaudio._extension``. Neither torch nor torchaudio is imported to find out: the installed torch's ``version.py``
-is read as text.
+The registry's torchaudio wheel is linked to CUDA, and its ``_extension`` package loads that library on import. Beside a CPU
+torch this raises, and so does everything that imports torchaudio (such as transformers). All functions used here
+(MelSpectrogram, griffin-lim, Resample) are plain Python, so a stub that reports "no extension" replaces
+``torchaudio._extension``. Neither torch nor torchaudio is imported for the check: it reads the installed torch's ``version.py``
+as text.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NAME = "torchaudio._extension"
 
 
 def torch_is_cpu_only() -> bool:
-    """Whether the installed torch was built without CUDA; False when there is no torch. Does not import it."""
+    """Return whether the installed torch was built without CUDA, without importing it; False if torch is missing."""
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         return False
@@ -29,9 +29,8 @@ def torch_is_cpu_only() -> bool:
 
 
 def install() -> bool:
-    """Puts the stand-in into ``sys.modules`` if it is needed and torchaudio is not imported yet; says whether it is
-    there.
-    """
+    """Put the stub into ``sys.modules`` if it is needed and torchaudio is not imported yet. Return whether the stub is in
+    place."""
     if _NAME not in sys.modules and torch_is_cpu_only():
         sys.modules[_NAME] = _stand_in()
     return getattr(sys.modules.get(_NAME), "stand_in", False)

@@ -1,1 +1,1 @@
-"""What is measured on one finished reward model: accuracies, manipulation checks, gradient fidelity."""
+"""Measurements on one trained reward model: accuracies, manipulation checks, gradient fidelity."""

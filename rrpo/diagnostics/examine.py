@@ -1,9 +1,8 @@
-"""Stage ``examine``: what one finished reward model knows, and whether each regulariser moved its own target.
+"""Stage ``examine``: accuracies of one trained reward model, and a manipulation check of each regularizer.
 
-A component that did not move its own target has not been tested: label smoothing should lower confidence and
-calibration error, energy-adaptive mixup should smooth the way between two real utterances, adversarial training should
-keep the accuracy under attacks on h'. All three are measured on ``rm_valid``: held-out texts, the reward model's own
-speakers.
+A component that did not change its own target has not been tested. Label smoothing should lower confidence and calibration
+error; energy-adaptive mixup should smooth the path between two real utterances; adversarial training should preserve the
+accuracy under attacks on h'. All three are measured on ``rm_valid``: held-out texts by the reward model's own speakers.
 """
 
 from __future__ import annotations
@@ -34,24 +33,24 @@ from rrpo.regularizers.objective import robust_loss
 from rrpo.training.finetune import CURVES
 
 CHUNK = 128
-"""Utterances a forward pass."""
+"""Utterances per forward pass."""
 
 ADV_TESTED = 1.05
-"""Below this L_adv/L_emo the verdict on adversarial training is 'not tested', not 'no effect' (design.md)."""
+"""Below this L_adv/L_emo the verdict on adversarial training is "not tested", not "no effect"."""
 
 BINS = 10
 """Equal-width confidence bins of the calibration error."""
 
 PATH_DB = tuple(range(-20, 21, 4))
-"""Level of one utterance over the other along the way between them."""
+"""Levels in dB of one utterance relative to the other along the path between them."""
 
 
 def build(config: ExamineConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Examines ``inputs["model"]`` on every other input; writes ``scalars.json`` and keeps the fine-tune's curves.
+    """Examine ``inputs["model"]`` on every other input. Writes ``scalars.json`` and copies the fine-tuning's curves.
 
     ``rm_accuracy_<set>`` for each input ``rm_<set>``; on ``rm_valid``: ``rm_ece``, ``rm_confidence``, ``rm_loss``,
-    ``rm_smoothness``, ``rm_mix_loss``, ``rm_fgm_accuracy_<eps>``, ``rm_pgd_accuracy_<eps>``,
-    ``log10_relative_delta``, ``l_adv_over_l_emo``; ``adv_tested``; and what the fine-tune recorded, if there was one.
+    ``rm_smoothness``, ``rm_mix_loss``, ``rm_fgm_accuracy_<eps>``, ``rm_pgd_accuracy_<eps>``, ``log10_relative_delta``,
+    ``l_adv_over_l_emo``; ``adv_tested``; and the fine-tuning's scalars, if there was one.
     """
     device = context.device
     model = load_reward_model(inputs["model"], device)
@@ -76,7 +75,7 @@ def build(config: ExamineConfig, inputs: Mapping[str, Path], out: Path, context:
 
 
 def build_set(config: ExamineSetConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Stage ``examine_set``: ``rm_accuracy_<set>`` of ``inputs["model"]`` on each input ``rm_<set>``, and no more."""
+    """Stage ``examine_set``: only ``rm_accuracy_<set>`` of ``inputs["model"]`` on each input ``rm_<set>``."""
     model = load_reward_model(inputs["model"], context.device)
     scalars = {}
     for name in sorted(name for name in inputs if name != "model"):
@@ -90,24 +89,24 @@ def build_set(config: ExamineSetConfig, inputs: Mapping[str, Path], out: Path, c
 
 @torch.no_grad()
 def probabilities(model: RewardModel, speech: SpeechSet, device: str) -> Tensor:
-    """``p [N, K]`` of the whole set, in its order."""
+    """Return ``p [N, K]`` of the whole set, in its order."""
     return torch.cat([model(F, lengths).softmax(1).cpu() for F, lengths, _ in batches(speech, device)])
 
 
 def batches(speech: SpeechSet, device: str) -> Iterator[tuple[Tensor, Tensor, np.ndarray]]:
-    """``F [B, T, M], lengths [B], indices [B]`` over the whole set, in its order."""
+    """Yield ``F [B, T, M], lengths [B], indices [B]`` over the whole set, in its order."""
     for start in range(0, len(speech), CHUNK):
         indices = np.arange(start, min(start + CHUNK, len(speech)))
         yield *speech.batch(indices, device), indices
 
 
 def accuracy(p: Tensor, labels: Tensor) -> float:
-    """Share of ``p [N, K]`` whose argmax is ``labels [N]``."""
+    """Return the share of ``p [N, K]`` whose argmax is ``labels [N]``."""
     return float((p.argmax(1) == labels).float().mean())
 
 
 def calibration_error(p: Tensor, labels: Tensor) -> float:
-    """Expected calibration error: ``sum_b n_b/N |accuracy_b - confidence_b|`` over equal-width bins of confidence."""
+    """Return the expected calibration error: ``sum_b n_b/N |accuracy_b - confidence_b|`` over equal-width confidence bins."""
     confidence, prediction = p.max(1)
     hit = (prediction == labels).double()
     bins = (confidence * BINS).long().clamp(max=BINS - 1)
@@ -118,14 +117,14 @@ def calibration_error(p: Tensor, labels: Tensor) -> float:
 def smoothness(model: RewardModel, speech: SpeechSet, config: ExamineConfig, device: str) -> dict[str, float]:
     """Manipulation check of mixup, along mixtures of real pairs with different labels.
 
-    A pair is cut to the shorter length and scaled to equal energy; the path is ``log((e^{F_i} + w e^{F_j}) / (1 + w))``
-    with w from -20 to 20 dB. ``rm_smoothness`` is one minus the mean over pairs of the largest total variation of p
-    between neighbours on the path: 1 is constant, 0 a cliff. ``rm_mix_loss`` is Eq. 3's L_emo at ε = 0 on the default
-    mixtures of the same pairs' hosts.
+    A pair is cut to the shorter length and scaled to equal energy; the path is ``log((e^{F_i} + w e^{F_j}) / (1 + w))`` with w
+    from -20 to 20 dB. ``rm_smoothness`` is one minus the mean over pairs of the largest total variation of p between
+    neighboring points of the path: 1 is constant, 0 a jump. ``rm_mix_loss`` is Eq. 3's L_emo at ε = 0 on the default mixtures
+    with the same pairs' hosts.
     """
     labels = np.asarray(speech.labels(model.emotions))
     if len(set(labels)) < 2:
-        raise ValueError(f"rm_valid holds {len(set(labels))} emotion(s), but pairs need two; give it more utterances")
+        raise ValueError(f"rm_valid contains {len(set(labels))} emotion(s), but pairs need two; use more utterances")
     rng = generator(config.seed, "examine.pairs")
     hosts = rng.integers(len(labels), size=config.interpolation_pairs)
     others = np.array([rng.choice(np.flatnonzero(labels != labels[i])) for i in hosts])
@@ -152,11 +151,10 @@ def smoothness(model: RewardModel, speech: SpeechSet, config: ExamineConfig, dev
 
 
 def robustness(model: RewardModel, speech: SpeechSet, config: ExamineConfig, device: str) -> dict[str, float]:
-    """Manipulation check of adversarial training: accuracy under FGM and PGD on h' by ``||δ|| = eps ||h'||``.
+    """Manipulation check of adversarial training: accuracy under FGM and PGD on h' with ``||δ|| = eps ||h'||``.
 
-    Beside it ``rm_loss``, the clean cross-entropy, and at the fine-tune's own ε_adv ``log10_relative_delta``, the mean
-    of ``log10(||δ||/||h'||)``, and ``l_adv_over_l_emo``; labels are hard and nothing is mixed, whatever the
-    fine-tune did.
+    Also returns ``rm_loss``, the clean cross-entropy, and, at the fine-tuning's own ε_adv, ``log10_relative_delta``, the mean
+    of ``log10(||δ||/||h'||)``, and ``l_adv_over_l_emo``. Labels are hard and nothing is mixed, whatever the fine-tuning did.
     """
     labels = torch.as_tensor(speech.labels(model.emotions), device=device)
     attacks = [(kind, eps) for eps in config.relative_eps for kind in ("fgm", "pgd")]
@@ -190,10 +188,10 @@ def robustness(model: RewardModel, speech: SpeechSet, config: ExamineConfig, dev
 
 
 def attack(losses: Callable[[Tensor], Tensor], h: Tensor, mask: Tensor, eps: float, steps: int) -> Tensor:
-    """δ ``[B, T', D]`` with ``||δ|| <= eps ||h'||`` that raises ``losses``: FGM for one step, else projected ascent.
+    """Return δ ``[B, T', D]`` with ``||δ|| <= eps ||h'||`` that increases ``losses``: FGM for one step, else projected ascent.
 
-    Projected gradient descent starts at δ = 0, goes ``2.5 eps / steps`` of the norm a step (one step: ``eps``) along
-    the normalised gradient of Eq. 4, and is projected back onto the ball.
+    Projected gradient ascent (PGD) starts at δ = 0. Each step goes ``2.5 eps / steps`` of the norm (one step: ``eps``) along
+    the normalized gradient of Eq. 4 and projects back onto the ball.
     """
     radius = eps * sample_norm(h, mask)[:, None, None]
     pace = Adversarial(adv_norm="relative", epsilon_adv=eps if steps == 1 else 2.5 * eps / steps)
@@ -206,5 +204,5 @@ def attack(losses: Callable[[Tensor], Tensor], h: Tensor, mask: Tensor, eps: flo
 
 
 def _log_energy(log_power: Tensor, mask: Tensor) -> Tensor:
-    """Logarithm of the summed power of the valid frames ``[B]``."""
+    """Return the logarithm of the summed power of the valid frames ``[B]``."""
     return log_power.masked_fill(~mask[..., None], -math.inf).flatten(1).logsumexp(1)

@@ -1,20 +1,20 @@
-"""Stage ``fidelity``: how far the gradient of one reward model through the tokens can be trusted.
+"""Stage ``fidelity``: how reliable the gradient of one reward model through the tokens is.
 
-DiffRO follows the gradient g of the reward R = log p(target) with respect to the (one-hot) rows of the sampled tokens. It is
-worth following as far as the change that it predicts for other tokens is the change that they make. For draws of the SFT policy,
-some tokens are swapped for others and the rest is held:
+DiffRO follows the gradient g of the reward R = log p(target) with respect to the (one-hot) rows of the sampled tokens. The
+gradient is useful as far as the change that it predicts for other tokens equals the change that they cause. For draws of the
+SFT policy, some tokens are swapped for others and the rest is held fixed:
 
     predicted change = sum over positions of g[n, new] - g[n, old]
     own change       = R(swapped) - R(sampled), of the same reward model
     val change       = log p(target | swapped) - log p(target | sampled) of the ``val`` judge
 
-The correlation of the predicted with the own change tells how linear R is between tokens; that with the ``val`` judge's whether
-the gradient points where a listener agrees. Swaps are of one token, and of a share of an utterance's tokens at once. A position
-is drawn uniformly; its new token from the policy's own distribution there, given the sampled history, without the sampled token:
-it is to such tokens that an update moves probability.
+The correlation of the predicted with the own change measures how linear R is between tokens; the correlation with the ``val``
+change measures whether the gradient points where the judge agrees. A swap replaces one token, or a share of an utterance's
+tokens at once. A position is drawn uniformly, and its new token from the policy's own distribution there, given the sampled
+history and excluding the sampled token, because an update moves probability to such tokens.
 
-What is not measured: a token's influence on later tokens (the rest is held, as in DiffRO's gradient), and the bias of the
-relaxation, since g is that of the one-hot rows, before any softmax.
+Not measured: a token's influence on later tokens (the rest is held fixed, as in DiffRO's gradient), and the bias of the
+relaxation, since g is the gradient at the one-hot rows, before any softmax.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ from rrpo.pipeline.stages import Context
 from rrpo.seeding import uniform
 
 TABLE = "fidelity_swaps.parquet"
-"""``kind`` (``one`` token or ``many``), ``prompt``, ``draw``, ``swapped`` (tokens), ``predicted``, ``own``, ``val``: a row a
-swap."""
+"""One row per swap: ``kind`` (``one`` token or ``many``), ``prompt``, ``draw``, ``swapped`` (tokens), ``predicted``, ``own``,
+``val``."""
 
 Opinion = Callable[[Tensor, Tensor, Tensor], Tensor]
 """``F [b, T, M], lengths [b], target [b]`` -> log p(target) ``[b]``."""
 
 
 def build(config: FidelityConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Reads ``policy``, ``reward_model``, ``codec``, ``val``, ``eval_prompts``; writes `TABLE` and ``scalars.json``.
+    """Read ``policy``, ``reward_model``, ``codec``, ``val``, ``eval_prompts``; write `TABLE` and ``scalars.json``.
 
-    ``rm_fidelity_one_own``, ``rm_fidelity_one_val``, ``rm_fidelity_many_own``, ``rm_fidelity_many_val``: `correlations`. Noise
-    is keyed by the seed alone: all reward models of a seed are asked of the same swaps.
+    The scalars are `correlations`: ``rm_fidelity_one_own``, ``rm_fidelity_one_val``, ``rm_fidelity_many_own``,
+    ``rm_fidelity_many_val``. Noise is keyed only by the seed: all reward models of a seed are measured on the same swaps.
     """
     device = context.device
     policy = Policy.load(inputs["policy"], device).requires_grad_(False)
@@ -71,12 +71,12 @@ def build(config: FidelityConfig, inputs: Mapping[str, Path], out: Path, context
 
 
 def reward_of(model: RewardModel) -> Opinion:
-    """R of Eq. 6 with ``hard_ce``, whatever an arm is rewarded by: differentiable in F."""
+    """Return R of Eq. 6 with ``hard_ce``, whatever reward the arm uses; differentiable in F."""
     return lambda F, lengths, target: -reward_loss(model, F, lengths, target)
 
 
 def gold_of(judge: Judge) -> Opinion:
-    """The judge's calibrated log-probability."""
+    """Return the judge's calibrated log-probability of the target."""
     return lambda F, lengths, target: judge.log_probs(F, lengths).gather(1, target[:, None])[:, 0]
 
 
@@ -90,7 +90,7 @@ def changes(
     config: FidelityConfig,
     micro: int | None = None,
 ) -> pd.DataFrame:
-    """`TABLE` of the swaps in ``rollout``, the policy's answers to ``prompts``; ``own`` is differentiable in F."""
+    """Return `TABLE` for swaps in ``rollout``, the policy's answers to ``prompts``; ``own`` must be differentiable in F."""
     kinds = [("one", draw) for draw in range(config.one_draws)] + [("many", draw) for draw in range(config.many_draws)]
     noise = [_noise(rollout, config.seed, kind, draw) for kind, draw in kinds]
     parts: list[tuple[Tensor, dict[str, Tensor]]] = []
@@ -127,7 +127,7 @@ def changes(
 def gradient(
     codec: TokenCodec, reward: Opinion, tokens: Tensor, lengths: Tensor, speaker: Tensor, target: Tensor
 ) -> Tensor:
-    """g ``[b, N, V]``: of the reward of ``tokens [b, N]`` with respect to their one-hot rows."""
+    """Return g ``[b, N, V]``: the gradient of the reward of ``tokens [b, N]`` with respect to their one-hot rows."""
     rows = functional.one_hot(tokens, codec.vocabulary).float().requires_grad_()
     F, frames = codec.decode(rows, lengths, speaker)
     (g,) = torch.autograd.grad(reward(F, frames, target).sum(), rows)
@@ -135,15 +135,15 @@ def gradient(
 
 
 def swap(tokens: Tensor, lengths: Tensor, logits: Tensor, count: Tensor, place: Tensor, code: Tensor) -> Tensor:
-    """``tokens [b, N]`` with ``count [b]`` of each row's replaced by other codes, drawn from the policy's distribution.
+    """Replace ``count [b]`` tokens of each row of ``tokens [b, N]`` by other codes drawn from the policy's distribution.
 
     Args:
         tokens: The sampled codes.
-        lengths: Tokens of each row ``[b]``; none is swapped past them.
-        logits: ``[b, N, V]``, the policy's of every position given the sampled history.
+        lengths: Tokens of each row ``[b]``; no position beyond them is swapped.
+        logits: ``[b, N, V]``, the policy's logits of every position given the sampled history.
         count: At most ``lengths``.
-        place: Uniforms ``[b, N]``: the positions of the smallest are chosen.
-        code: Uniforms ``[b, N]``: the new codes by inverse CDF, the sampled ones left out.
+        place: Uniforms ``[b, N]``: the positions with the smallest values are swapped.
+        code: Uniforms ``[b, N]``: the new codes by inverse CDF, excluding the sampled ones.
     """
     place = place.masked_fill(~valid_mask(lengths, tokens.shape[1]), math.inf)
     chosen = place.argsort(1).argsort(1) < count[:, None]
@@ -154,9 +154,9 @@ def swap(tokens: Tensor, lengths: Tensor, logits: Tensor, count: Tensor, place: 
 
 
 def correlations(table: pd.DataFrame) -> dict[str, float]:
-    """``rm_fidelity_KIND_WHOSE``: Pearson correlation of the predicted with the true change, over all swaps of a kind.
+    """Return ``rm_fidelity_KIND_WHOSE``: Pearson correlation of predicted and actual change over all swaps of a kind.
 
-    One that is not defined, as where a reward model says the same of everything, is left out.
+    Undefined correlations, for example of a constant reward model, are omitted.
     """
     found = {
         f"rm_fidelity_{kind}_{whose}": pearson(swaps["predicted"].to_numpy(), swaps[whose].to_numpy())
@@ -167,19 +167,19 @@ def correlations(table: pd.DataFrame) -> dict[str, float]:
 
 
 def pearson(x: np.ndarray, y: np.ndarray) -> float:
-    """Correlation of ``x [n]`` and ``y [n]``; NaN where one has no spread or is not finite."""
+    """Return the correlation of ``x [n]`` and ``y [n]``; NaN if one is constant or not finite."""
     x, y = (values.astype(float) - values.mean(dtype=float) for values in (x, y))
     scale = math.sqrt(float(x @ x) * float(y @ y))
     return float(x @ y) / scale if scale else math.nan
 
 
 def _counts(lengths: Tensor, share: float) -> Tensor:
-    """How many tokens are swapped ``[b]``: ``share`` of each length, and one at least."""
+    """Return the number of tokens to swap ``[b]``: ``share`` of each length, and at least one."""
     return (share * lengths).round().long().clamp(min=1)
 
 
 def _noise(rollout: Rollout, seed: int, kind: str, draw: int) -> tuple[Tensor, Tensor]:
-    """Uniforms ``[P, N]`` for a swap in each sample: which positions, which codes."""
+    """Return uniforms ``[P, N]`` for one swap per sample: for the positions and for the codes."""
     N, P = rollout.tokens.T.shape
     place, code = (uniform((N, P), seed, f"fidelity {kind} {what}", draw).T for what in ("place", "code"))
     return place.to(rollout.tokens.device), code.to(rollout.tokens.device)

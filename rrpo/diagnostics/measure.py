@@ -1,4 +1,4 @@
-"""Stage ``measure``: what a regulariser of a plugin measures in a finished reward model, for its own manipulation check."""
+"""Stage ``measure``: the measures that a plugin's regularizer takes on a trained reward model as its manipulation check."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rrpo.regularizers.registry import chosen
 
 
 def build(config: MeasureConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Writes the scalars that the regulariser measures in ``inputs["model"]`` on ``inputs["rm_valid"]``."""
+    """Write the scalars that the regularizer measures in ``inputs["model"]`` on ``inputs["rm_valid"]``."""
     regularizer = chosen(config.regularizer)
     model = load_reward_model(inputs["model"], context.device)
     found = regularizer.measure(model, SpeechSet.load(inputs["rm_valid"]), context.device)
     if sorted(found) != sorted(regularizer.measures):
         raise ValueError(
             f"the regularizer {config.regularizer.name!r} declares the measures {', '.join(regularizer.measures)}, "
-            f"but measured {', '.join(found) or 'nothing'}: make the two agree"
+            f"but measured {', '.join(found) or 'nothing'}; make the two lists equal"
         )
     (out / "scalars.json").write_text(json.dumps(found))

@@ -1,4 +1,4 @@
-"""Stage ``recognition``: how well a finished reward model recognises emotion on a further test set, as in RRPO's Table 2."""
+"""Stage ``recognition``: emotion recognition of a trained reward model on an additional test set, as in RRPO's Table 2."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from rrpo.pipeline.stages import Context
 
 
 def build(config: RecognitionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Asks ``inputs["model"]`` about ``inputs["speech"]``; utterances whose emotion is none of its classes are left out.
+    """Evaluate ``inputs["model"]`` on ``inputs["speech"]``, excluding utterances whose emotion is not one of its classes.
 
-    Writes ``scalars.json`` with ``rm_wa_<name>`` and ``rm_ua_<name>``, the utterances asked about (``rm_n_<name>``) and left out
-    (``rm_left_out_<name>``); and ``recognition_<name>.parquet``: id, speaker, emotion and the emotion heard, one row each.
+    Writes ``scalars.json`` with ``rm_wa_<name>`` and ``rm_ua_<name>`` and the number of utterances evaluated (``rm_n_<name>``)
+    and excluded (``rm_left_out_<name>``); and ``recognition_<name>.parquet`` with one row each: id, speaker, emotion, predicted
+    emotion.
     """
     model = RewardModel.load(inputs["model"], context.device)
     speech = model.heard(SpeechSet.load(inputs["speech"]))
@@ -46,6 +47,6 @@ def build(config: RecognitionConfig, inputs: Mapping[str, Path], out: Path, cont
 
 
 def unweighted_accuracy(p: Tensor, labels: Tensor) -> float:
-    """Mean recall over the classes that ``labels [N]`` hold, of the argmax of ``p [N, K]`` (which may be any class)."""
+    """Return the mean recall over the classes that occur in ``labels [N]``, of the argmax of ``p [N, K]`` (any class)."""
     hits = (p.argmax(1) == labels).double()
     return float(torch.stack([hits[labels == k].mean() for k in labels.unique()]).mean())

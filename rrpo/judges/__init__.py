@@ -1,1 +1,1 @@
-"""Who measures: emotion judges, phone recognisers, artefact detectors, their metrics, the scoring of stored samples."""
+"""Evaluation: emotion judges, phone recognisers, artefact detectors, their metrics, and the scoring of stored samples."""

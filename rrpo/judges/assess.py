@@ -1,7 +1,7 @@
-"""The stage ``assess``: what a search, or the choice of a regime, may know of a cell's stored samples.
+"""Stage ``assess``: evaluation of a cell's stored samples for a search, or for choosing a regime.
 
-The same table as stage ``score`` makes, without the held-out ``test`` judge; gold is the ``val`` judge, which heard the samples
-as they were drawn.
+It writes the same table as stage ``score``, without the held-out ``test`` judge; gold is the ``val`` judge, whose predictions
+were stored with the samples.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ GOLD = "val"
 
 
 def build(config: AssessConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Writes `TABLE` and ``scalars.json``, the checkpoints' first and last numbers; reads what `tabulate` does."""
+    """Write `TABLE`, and ``scalars.json`` with the checkpoints' first and last numbers. Reads the inputs of `tabulate`."""
     prompts = load_prompts(inputs["eval_prompts"])
     samples = Samples.load(inputs["samples"], len(prompts))
     models = Models(

@@ -1,6 +1,6 @@
-"""Detectors of degenerate samples, on tokens: a loop in what is said, a length that the text does not explain.
+"""Detectors of degenerate samples, on tokens: repetition loops, and lengths that the text does not explain.
 
-Thresholds were set once on the base policy's training speech (development), never by what a policy does.
+Thresholds were set once on the base policy's training speech (development); they never depend on a policy's output.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from torch import Tensor
 from rrpo.judges.artefacts import repetition
 
 LOOP = 4
-"""Tokens of the n-grams whose recurrence is counted."""
+"""n of the n-grams whose repetitions are counted."""
 REPEATED = 0.1
-"""Share of recurring n-grams above which a sample loops."""
+"""Share of repeated n-grams above which a sample is flagged as looping."""
 LENGTH_FACTOR = 1.6
-"""A sample longer, or shorter, than expected by this factor has an odd length."""
+"""A sample longer or shorter than expected by this factor has an odd length."""
 
 
 def looping(tokens: Tensor, lengths: Tensor) -> Tensor:
-    """Whether each of ``tokens [B, N]``, ``lengths [B]`` says a stretch again.
+    """Return whether each of ``tokens [B, N]``, ``lengths [B]`` repeats a passage.
 
-    A held token (silence, a drawl) is no loop: its n-grams do not count.
+    A held token (silence, a drawl) is not a loop: its n-grams do not count.
     """
     held = F_.pad(tokens[:, 1:] == tokens[:, :-1], (1, 0))
     kept = [row[:n][~same[:n]] for row, n, same in zip(tokens, lengths.tolist(), held, strict=True)]
@@ -31,6 +31,7 @@ def looping(tokens: Tensor, lengths: Tensor) -> Tensor:
 
 
 def odd_length(lengths: Tensor, expected: Tensor) -> Tensor:
-    """Whether ``lengths [B]`` lie off the lengths ``expected [B]`` by `LENGTH_FACTOR`; an empty sample always does."""
+    """Return whether ``lengths [B]`` differ from ``expected [B]`` by more than `LENGTH_FACTOR`; always True for an empty
+    sample."""
     factor = lengths.double() / expected.double().clamp(min=1e-9)
     return torch.maximum(factor, 1 / factor.clamp(min=1e-9)) > LENGTH_FACTOR

@@ -1,4 +1,4 @@
-"""Gaussian discriminant analysis as plain arrays: one formula for the linear and the quadratic kind."""
+"""Gaussian discriminant analysis as plain arrays: one formula for the linear and the quadratic variant."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 class Discriminant:
     """log p(k | x) up to a constant = intercept_k + coef_k · z - |(z - means_k) whitening_k|² / 2, of z = (x - shift) / scale.
 
-    The linear analysis has no whitening (zero), the quadratic one no coefficients.
+    The linear variant has zero whitening, the quadratic one zero coefficients.
     """
 
     shift: np.ndarray
@@ -38,27 +38,27 @@ class Discriminant:
         return scores - np.log(np.exp(scores).sum(1, keepdims=True))
 
     def save(self, path: Path) -> None:
-        """Writes the arrays as ``.npz``."""
+        """Write the arrays as ``.npz``."""
         np.savez(path, **asdict(self))
 
     @classmethod
     def load(cls, path: Path) -> Discriminant:
-        """Reads what `save` wrote."""
+        """Load the arrays written by `save`."""
         with np.load(path) as stored:
             return cls(**stored)
 
 
 def of_linear(scaler: Any, fitted: Any) -> Discriminant:
-    """A fitted ``StandardScaler`` and ``LinearDiscriminantAnalysis`` of scikit-learn."""
+    """Convert a fitted ``StandardScaler`` and ``LinearDiscriminantAnalysis`` of scikit-learn."""
     K, D = len(fitted.classes_), len(scaler.mean_)
-    missing = K - len(fitted.coef_)  # of two classes scikit-learn keeps the difference alone
+    missing = K - len(fitted.coef_)  # for two classes scikit-learn keeps only the difference
     coef = np.concatenate([np.zeros((missing, D)), fitted.coef_])
     intercept = np.concatenate([np.zeros(missing), fitted.intercept_])
     return Discriminant(scaler.mean_, scaler.scale_, coef, intercept, np.zeros((K, D)), np.zeros((K, D, D)))
 
 
 def of_quadratic(scaler: Any, fitted: Any) -> Discriminant:
-    """A fitted ``StandardScaler`` and ``QuadraticDiscriminantAnalysis`` of scikit-learn."""
+    """Convert a fitted ``StandardScaler`` and ``QuadraticDiscriminantAnalysis`` of scikit-learn."""
     variances = np.array(fitted.scalings_)  # [K, D], along the columns of the rotations
     whitening = np.array(fitted.rotations_) / np.sqrt(variances)[:, None]
     intercept = np.log(fitted.priors_) - np.log(variances).sum(1) / 2

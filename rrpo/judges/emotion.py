@@ -1,9 +1,10 @@
 """Held-out emotion judges: ``val`` (`ConvGru` on F) and ``test`` (`StatsTdnn` on features re-extracted from the vocoded wave).
 
-Both train on utterances as analysed and as the codec gives them back, half of each, since a policy's frames come from the
-decoder. Rendered speech also teaches its prosodic cues z, an auxiliary regression: gold may know more than any reward model,
-and eight numbers an utterance say more than one label. Loudness is a cue of emotion, so nothing normalises or jitters it.
-Probabilities are calibrated by one temperature (Guo et al. 2017), fitted on held-out utterances.
+Both train on utterances as analyzed and as re-synthesized by the codec, half of each, because a policy's frames come from the
+decoder. On rendered speech they also learn to regress its prosodic cues z as an auxiliary task: gold may know more than any
+reward model, and eight numbers per utterance are more informative than one label. Loudness is a cue of emotion, so it is
+neither normalized nor augmented. Probabilities are calibrated by one temperature (Guo et al. 2017), fitted on held-out
+utterances.
 """
 
 from __future__ import annotations
@@ -33,13 +34,15 @@ from rrpo.training.data import Frames, TrainingFrames
 from rrpo.training.trainer import fit
 
 GRIFFIN_LIM_STEPS = 1
-"""Of the test judge's own rendering: trained on it, the judge is as accurate as on three from zero phase (.874 of 1,500)."""
+"""Iterations of the test judge's own vocoder: trained on it, the judge is as accurate as on three from zero phase (.874 of
+1,500)."""
 CHUNK = 16
-"""Utterances analysed at once, of like length; results do not depend on it. More would leave the CPU's caches."""
+"""Utterances of similar length analyzed at once; results do not depend on it. More would exceed the CPU's caches."""
 CUE_WEIGHT = 2.0
-"""Weight of the mean squared error of the standardised cues beside the cross-entropy; 0 on a manifest without render specs."""
+"""Weight of the mean squared error of the standardized cues relative to the cross-entropy; 0 on a manifest without render
+specs."""
 BLANKED = {"conv_gru": (8, 5), "stats_tdnn": (5, 5)}
-"""Widest stripe of features and of frames that augmentation blanks (SpecAugment, Park et al. 2019)."""
+"""Maximum width of the blocks of features and of frames that augmentation masks (SpecAugment, Park et al. 2019)."""
 
 
 class Judge(nn.Module):
@@ -52,7 +55,7 @@ class Judge(nn.Module):
     def __init__(self, config: JudgeConfig, emotions: tuple[str, ...], audio: AudioConfig) -> None:
         super().__init__()
         if config.architecture not in BLANKED:
-            raise ValueError(f"JudgeConfig.architecture is {config.architecture!r}; use one of {sorted(BLANKED)}")
+            raise ValueError(f"unknown JudgeConfig.architecture {config.architecture!r}; use one of {sorted(BLANKED)}")
         self.config, self.emotions, self.audio = config, tuple(emotions), audio
         self.on_wave = config.architecture == "stats_tdnn"
         size = SIZE if self.on_wave else audio.n_mels
@@ -64,7 +67,7 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def features(self, F: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """``F [B, T, M], lengths [B]`` -> what the network reads ``[B, T'', C]``, and lengths: F, or the wave's features."""
+        """``F [B, T, M], lengths [B]`` -> the network's input ``[B, T'', C]`` and lengths: F, or the wave's features."""
         if not self.on_wave:
             return F.float(), lengths
         wave = vocode(F, lengths, replace(self.audio, griffin_lim_steps=GRIFFIN_LIM_STEPS))
@@ -75,15 +78,15 @@ class Judge(nn.Module):
         return self.outputs(X, lengths)[0]
 
     def outputs(self, X: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """`features` -> logits ``[B, K]`` and standardised cues ``[B, len(CUES)]``."""
+        """`features` -> logits ``[B, K]`` and standardized cues ``[B, len(CUES)]``."""
         y = self.network((X - self.mean) / self.std, lengths).float()
         return y[:, : len(self.emotions)], y[:, len(self.emotions) :]
 
     @torch.no_grad()
     def log_probs(self, F: Tensor, lengths: Tensor) -> Tensor:
-        """``F [B, T, M], lengths [B]`` in frames -> calibrated log-probabilities ``[B, K]``. A judge gives no gradient.
+        """``F [B, T, M], lengths [B]`` in frames -> calibrated log-probabilities ``[B, K]``, without gradient.
 
-        A sample without frames is heard as one frame.
+        A sample without frames is treated as one frame.
         """
         lengths = lengths.clamp(min=1)
         found = F.new_empty(len(F), len(self.emotions), dtype=torch.float32)
@@ -93,17 +96,17 @@ class Judge(nn.Module):
         return found
 
     def save(self, folder: Path) -> None:
-        """Writes ``judge.json`` and ``judge.pt`` into ``folder``."""
+        """Write ``judge.json`` and ``judge.pt`` into ``folder``."""
         about = {"config": asdict(self.config), "emotions": self.emotions, "audio": asdict(self.audio)}
         (folder / "judge.json").write_text(json.dumps(about, indent=1))
         torch.save({name: value.cpu() for name, value in self.state_dict().items()}, folder / "judge.pt")
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Judge:
-        """Reads what `save` wrote; frozen, in evaluation mode."""
+        """Load a judge written by `save`; frozen, in evaluation mode."""
         path = folder / "judge.json"
         if not path.is_file():
-            raise FileNotFoundError(f"{folder} holds no judge.json; give a folder that Judge.save wrote")
+            raise FileNotFoundError(f"{folder} contains no judge.json; give a folder written by Judge.save")
         about = json.loads(path.read_text())
         judge = cls(JudgeConfig(**about["config"]), tuple(about["emotions"]), AudioConfig(**about["audio"]))
         judge.load_state_dict(torch.load(folder / "judge.pt", map_location="cpu", weights_only=True))
@@ -111,7 +114,7 @@ class Judge(nn.Module):
 
 
 def build(config: JudgeConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Stage ``judge``: trains on ``speech``, calibrates and measures on ``heldout``, both as analysed and re-synthesised."""
+    """Stage ``judge``: train on ``speech``; calibrate and measure on ``heldout``, both as analyzed and re-synthesized."""
     speech, heldout = SpeechSet.load(inputs["speech"]), SpeechSet.load(inputs["heldout"])
     seed_everything(config.seed, f"judge {config.architecture}")
     judge = Judge(config, speech.emotions, speech.audio).to(context.device)
@@ -120,7 +123,7 @@ def build(config: JudgeConfig, inputs: Mapping[str, Path], out: Path, context: C
     judge.std.copy_(data.flat.std(0).clamp(min=1e-3))
     targets = speech.labels(judge.emotions).to(context.device)
     cues, weight = rendered_cues(speech, context.device)
-    # both renditions of an utterance are rows of `data`: originals first, re-synthesised behind them
+    # both renditions of an utterance are rows of `data`: originals first, then the re-synthesized ones
     stream = f"judge {config.architecture} batches"
     batches = permutation_batches(2 * len(speech), config.batch, config.steps, config.seed, stream)
     batches = bucketed(batches, data.lengths.cpu().numpy(), config.seed, f"{stream} bucketed")
@@ -141,7 +144,8 @@ def build(config: JudgeConfig, inputs: Mapping[str, Path], out: Path, context: C
 
 
 def analyse(judge: Judge, speech: SpeechSet, codec: Path, device: str) -> Frames:
-    """The judge's features of every utterance as analysed (rows 0..n-1), then of every one re-synthesised (rows n..2n-1)."""
+    """Return the judge's features of every utterance as analyzed (rows 0..n-1), then of every one re-synthesized (rows
+    n..2n-1)."""
     both = TrainingFrames.load(speech, codec, device).both
     order = torch.argsort(both.lengths, stable=True)
     found: dict[int, Tensor] = {}
@@ -152,7 +156,7 @@ def analyse(judge: Judge, speech: SpeechSet, codec: Path, device: str) -> Frames
 
 
 def rendered_cues(speech: SpeechSet, device: str) -> tuple[Tensor, float]:
-    """Standardised cues ``[n, len(CUES)]`` and the weight of their loss; zeros and 0 where an utterance was not rendered."""
+    """Return standardized cues ``[n, len(CUES)]`` and the weight of their loss; zeros and 0 if an utterance was not rendered."""
     known = [utterance.spec.cues for utterance in speech.utterances if utterance.spec is not None]
     if len(known) < len(speech):
         return torch.zeros(len(speech), len(CUES), device=device), 0.0
@@ -161,7 +165,7 @@ def rendered_cues(speech: SpeechSet, device: str) -> tuple[Tensor, float]:
 
 
 def blank(X: Tensor, lengths: Tensor, fill: Tensor, widest: tuple[int, int], seed: int, step: int) -> Tensor:
-    """``X [B, T, C]`` with one stripe of features and one of frames set to the mean ``fill [C]``, keyed by (seed, step)."""
+    """Return ``X [B, T, C]`` with one block of features and one of frames set to the mean ``fill [C]``, keyed by (seed, step)."""
     B, T, C = X.shape
     draws = torch.from_numpy(generator(seed, "judge blanks", step).random((B, 4))).float().to(X.device)
     wide, long = draws[:, 0] * widest[0], draws[:, 1] * widest[1]
@@ -174,10 +178,10 @@ def blank(X: Tensor, lengths: Tensor, fill: Tensor, widest: tuple[int, int], see
 
 @torch.no_grad()
 def calibrate(judge: Judge, heldout: SpeechSet, codec: Path, device: str) -> dict[str, float]:
-    """Sets the temperature; accuracy and calibration error on ``heldout`` of both renditions, and of the two together.
+    """Set the temperature. Return accuracy and calibration error on ``heldout``, for each rendition and for both together.
 
-    The error is cross-fitted (each half of the utterances under the other half's temperature), in ten bins: even a perfectly
-    calibrated judge shows about .04 on 400 utterances, and less on more.
+    The error is cross-fitted (each half of the utterances uses the temperature of the other half), in ten bins: even a
+    perfectly calibrated judge shows about .04 on 400 utterances, and less on more.
     """
     data = analyse(judge, heldout, codec, device)
     n = len(heldout)
@@ -204,7 +208,7 @@ def calibrate(judge: Judge, heldout: SpeechSet, codec: Path, device: str) -> dic
 
 
 def best_temperature(logits: Tensor, targets: Tensor) -> float:
-    """The temperature in [.1, 10] under which ``logits [n, K]`` give ``targets [n]`` the highest likelihood."""
+    """Return the temperature in [.1, 10] that maximizes the likelihood of ``targets [n]`` under ``logits [n, K]``."""
     grid = np.logspace(-1, 1, 201)
     losses = [F_.cross_entropy(logits / value, targets).item() for value in grid]
     return float(grid[int(np.argmin(losses))])

@@ -1,8 +1,8 @@
-"""The stage ``intensity``: how strongly each stored sample carries emotions, by its acoustics alone and by gold's whole profile.
+"""Stage ``intensity``: emotional intensity of each stored sample, by its acoustics and by gold's probabilities of all classes.
 
-Acoustic intensity is a sample's place on the axis from neutral speech (0) to speech with the emotion that was asked for (1): the
-linear discriminant of the two, from `MEASURES` of rendered, held-out speech after the codec, relative to each speaker's own
-neutral speech. No network hears anything in it. Reports alone read it.
+Acoustic intensity is a sample's position on the axis from neutral speech (0) to speech with the target emotion (1): the linear
+discriminant of the two, from `MEASURES` of rendered, held-out speech after the codec, relative to each speaker's own neutral
+speech. It uses no neural network. Only reports read the results.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from rrpo.models.tags import NEUTRAL
 from rrpo.pipeline.stages import Context
 
 MEASURES = ("f0_level", "f0_spread", "energy", "energy_spread", "tilt", "pace")
-"""F0's mean and standard deviation in semitones over voiced frames; the same of the frames' log energy; mean log power above
-`TILT_HZ` over that below; log of frames a phone."""
+"""F0's mean and standard deviation in semitones over voiced frames; the same of the frames' log energy; mean log ratio of the
+power above `TILT_HZ` to that below; log of frames per phone."""
 TILT_HZ = 1500.0
-"""Above or below it: tilt."""
+"""Boundary frequency of the spectral tilt, in Hz."""
 VOICED = 0.5
-"""Likeness to a comb from which a frame counts as voiced."""
+"""Minimum similarity to a comb for a frame to count as voiced."""
 
 
 @torch.no_grad()
 def measures(F: Tensor, lengths: Tensor, phones: Tensor, audio: AudioConfig) -> np.ndarray:
-    """`MEASURES` ``[B, 6]`` of ``F [B, T, M]``, ``lengths [B]`` in frames, ``phones [B]`` of their texts."""
+    """Return `MEASURES` ``[B, 6]`` of ``F [B, T, M]``, ``lengths [B]`` in frames, ``phones [B]`` of their texts."""
     F, lengths = F[:, : max(1, int(lengths.max()))], lengths.clamp(min=1)
     mask = valid_mask(lengths, F.shape[1])
     place, likeness = tracked(F, audio)
@@ -55,16 +55,16 @@ def measures(F: Tensor, lengths: Tensor, phones: Tensor, audio: AudioConfig) -> 
 
 
 def _moments(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation ``[B]`` of ``values [B, T]`` where ``mask`` is; 0 where it is nowhere."""
+    """Return mean and standard deviation ``[B]`` of ``values [B, T]`` where ``mask`` is True; 0 if it is never True."""
     mean = masked_mean(values, mask)
     return mean, masked_mean((values - mean[:, None]).square(), mask).sqrt()
 
 
 class Axes:
-    """The axis from neutral to each emotion."""
+    """The axes from neutral to each emotion."""
 
     def __init__(self, x: np.ndarray, emotions: Sequence[str], speakers: Sequence[str], shrinkage: float) -> None:
-        """``x [U, D]`` of utterances with these emotions, `NEUTRAL` among them, by these speakers."""
+        """Fit the axes to ``x [U, D]`` of utterances with these emotions (including `NEUTRAL`) and speakers."""
         labels, voices = np.array(emotions), np.array(speakers)
         self.neutral = {name: x[(labels == NEUTRAL) & (voices == name)].mean(0) for name in sorted(set(voices))}
         relative = x - np.array([self.neutral[name] for name in voices])
@@ -74,7 +74,7 @@ class Axes:
         self.precision = np.linalg.inv(covariance + shrinkage * np.diag(np.diag(covariance)))
 
     def places(self, x: np.ndarray, emotions: Sequence[str], speakers: Sequence[str]) -> np.ndarray:
-        """``[B]``: where ``x [B, D]`` stand between their speaker's neutral, 0, and their emotion's mean, 1."""
+        """Return positions ``[B]`` of ``x [B, D]`` between the speaker's neutral speech, 0, and the emotion's mean, 1."""
         relative = x - np.array([self.neutral[name] for name in speakers])
         means = np.array([self.means[name] for name in emotions])
         along = means @ self.precision
@@ -83,7 +83,7 @@ class Axes:
 
 
 def build(config: IntensityConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Writes ``intensity_samples.parquet``, ``intensity_points.parquet`` and ``scalars.json``.
+    """Write ``intensity_samples.parquet``, ``intensity_points.parquet`` and ``scalars.json``.
 
     Columns of the samples: ``step``, ``prompt``, ``intensity``, and gold's probability ``heard_<emotion>`` of each class. Reads
     ``samples``, ``eval_prompts``, ``codec``, ``test`` and ``speech`` with neutral utterances by every speaker of the prompts.
@@ -110,7 +110,7 @@ def build(config: IntensityConfig, inputs: Mapping[str, Path], out: Path, contex
 
 
 def _axes(speech: SpeechSet, codec: Codec, device: str, shrinkage: float) -> Axes:
-    """Of utterances as the codec gives them back."""
+    """Fit the axes to utterances as re-synthesized by the codec."""
     order = np.argsort(speech.frames, kind="stable")
     x = np.empty((len(speech), len(MEASURES)))
     for chunk in np.array_split(order, math.ceil(len(order) / CHUNK)):

@@ -1,10 +1,11 @@
-"""What hears vocoded samples and needs an optional package: a stage each, which no other stage and no cell's hash depends on.
+"""Optional listeners: evaluations of vocoded samples that need an optional package. Each is a stage that no other stage and no
+cell's hash depends on.
 
-``phonetics``: the third judge, which is not neural, and prosody (praat-parselmouth). ``voice``: similarity to the speaker
-(resemblyzer's weights). ``naturalness``: the published predictor that is valid in this world (speechmos, onnxruntime).
-``content``: what a published recogniser understands, ``whisper`` or ``hama`` (`rrpo.judges.content`). Each writes
-``<name>_samples.parquet``, ``<name>_points.parquet`` and ``scalars.json``; rows of step 0 are the SFT policy's, heard once a
-seed. Nothing that trains, tunes or selects reads them.
+``phonetics``: the third, non-neural judge, and prosody (praat-parselmouth). ``voice``: similarity to the speaker (resemblyzer's
+weights). ``naturalness``: the published predictor that is valid in this world (speechmos, onnxruntime). ``content``: what a
+published recogniser, ``whisper`` or ``hama``, understands (`rrpo.judges.content`). Each writes ``<name>_samples.parquet``,
+``<name>_points.parquet`` and ``scalars.json``; rows of step 0 are the SFT policy's, measured once per seed. Nothing that trains,
+tunes or selects reads them.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from rrpo.judges.yardsticks import VOICES
 from rrpo.pipeline.stages import Context
 
 PROSODY = ("f0_level", "f0_spread", "tempo", "intensity", "voiced")
-"""Of `rrpo.judges.phonetics.MEASURES`, those that are kept."""
+"""The measures of `rrpo.judges.phonetics.MEASURES` that are stored."""
 
 
 def phonetics(config: PhoneticsConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Reads ``waves``, ``third`` (the stage ``phonetic_judge``) and, but for SFT, ``sft``."""
+    """Read ``waves``, ``third`` (the stage ``phonetic_judge``) and, except for SFT, ``sft``."""
     vocoded, third = Vocoded.load(inputs["waves"]), PhoneticJudge.load(inputs["third"])
     x = np.array([measure(wave, vocoded.rate) for wave in vocoded.waves])
     log_probs = third.of_measures(x).numpy()
@@ -57,7 +58,7 @@ def phonetics(config: PhoneticsConfig, inputs: Mapping[str, Path], out: Path, co
 
 
 def voice(config: VoiceConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Reads ``waves``, ``speakers`` and, but for SFT, ``sft``; NaN for a speaker without a voice in ``speakers``."""
+    """Read ``waves``, ``speakers`` and, except for SFT, ``sft``; write NaN for a speaker without a voice in ``speakers``."""
     vocoded = Vocoded.load(inputs["waves"])
     with np.load(inputs["speakers"] / VOICES) as stored:
         names, voices = stored["speakers"].tolist(), stored["voices"]
@@ -72,7 +73,8 @@ def voice(config: VoiceConfig, inputs: Mapping[str, Path], out: Path, context: C
 
 
 def naturalness(config: NaturalnessConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Reads ``waves``, ``predictor`` and, but for SFT, ``sft``; no column but the samples' where no predictor is valid."""
+    """Read ``waves``, ``predictor`` and, except for SFT, ``sft``; write only the samples' own columns if no predictor is
+    valid."""
     vocoded = Vocoded.load(inputs["waves"])
     name = json.loads((inputs["predictor"] / "scalars.json").read_text())["naturalness"]
     rows = _last(vocoded.table, config.prompts)
@@ -111,7 +113,7 @@ def _write(
     inputs: Mapping[str, Path],
     out: Path,
 ) -> None:
-    """The tables of a listener from what it ``found`` of the cell's own waves, after what the same listener found of SFT's."""
+    """Write a listener's tables: the results ``found`` on the cell's own waves, after the same listener's results on SFT."""
     samples = f"{name}_samples.parquet"
     parts = [pd.read_parquet(inputs["sft"] / samples)] if "sft" in inputs else []
     table = pd.concat([*parts, found], ignore_index=True).drop_duplicates(["step", "prompt"])

@@ -1,7 +1,7 @@
-"""Naturalness as two published predictors hear it (extra ``judges``: speechmos, onnxruntime; their weights lie in the wheel).
+"""Naturalness by two published predictors (extra ``judges``: speechmos, onnxruntime; the wheel contains their weights).
 
-DNSMOS (Reddy et al. 2022) and PLCMOS (Diener et al. 2023) were trained on telephony. Neither is an N-MOS, and neither notices
-speech that is wrong: an intelligibility judge stands beside them.
+DNSMOS (Reddy et al. 2022) and PLCMOS (Diener et al. 2023) were trained on telephony. Neither is an N-MOS, and neither detects
+wrong words, so results must be read with an intelligibility judge.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ from rrpo.audio import resampled
 from rrpo.judges.spoken import peak_scale
 
 RATE = 16000
-"""Hz that both expect."""
+"""Sample rate in Hz that both expect."""
 SECONDS = 9.01
-"""Length that DNSMOS hears; a shorter clip is repeated."""
+"""Input length of DNSMOS in seconds; a shorter clip is repeated."""
 OVERALL = (-0.06766283, 1.11546468, 0.04602535)
 """Microsoft's polynomial from DNSMOS' raw overall score to its scale."""
 RATERS = 3
-"""Simulated raters whose mean is PLCMOS, always the same. They differ by little more than a constant: over 26 clips the mean of
-three lies .08 above that of the wheel's fifteen and correlates with it at .9998, at a fifth of the cost."""
+"""Simulated raters whose mean is PLCMOS, always the same ones. They differ by little more than a constant: over 26 clips the mean
+of three is .08 above that of the wheel's fifteen and correlates with it at .9998, at a fifth of the cost."""
 MEASURES = ("dnsmos", "plcmos")
-"""In the order in which they are preferred."""
+"""Predictors in order of preference."""
 
 
 def available() -> bool:
-    """Whether speechmos and onnxruntime are installed."""
+    """Return whether speechmos and onnxruntime are installed."""
     return all(importlib.util.find_spec(name) for name in ("speechmos", "onnxruntime"))
 
 
 def limited(wave: np.ndarray) -> np.ndarray:
-    """``wave [S]`` within +-`rrpo.judges.spoken.PEAK`; a wave of less than a tenth of a second is padded to it."""
+    """Return ``wave [S]`` within +-`rrpo.judges.spoken.PEAK`, padded to at least a tenth of a second."""
     wave = np.pad(wave, (0, max(0, RATE // 10 - len(wave))))
     return wave * peak_scale(wave)
 
 
 def predicted(measure: str, waves: Sequence[np.ndarray], sample_rate: int) -> np.ndarray:
-    """What the predictor ``measure`` of `MEASURES` says of each wave ``[S]``, ``[n]``."""
+    """Return predictions ``[n]`` of the predictor ``measure``, one of `MEASURES`, for waves ``[S]``."""
     predictor = {"dnsmos": dnsmos, "plcmos": plcmos}[measure]
     return np.array([predictor(limited(resampled(wave, sample_rate, RATE))) for wave in waves])
 
 
 def dnsmos(wave: np.ndarray) -> float:
-    """DNSMOS P.835, overall quality on 1..5, of ``wave [S]`` at `RATE` within +-1; the wheel's own code wants librosa."""
+    """Return DNSMOS P.835, overall quality on 1..5, of ``wave [S]`` at `RATE` within +-1. The wheel's own code needs librosa."""
     size = int(SECONDS * RATE)
     clip = np.tile(wave, -(-size // max(1, len(wave))))[:size].astype(np.float32)
     _, _, overall = _network("dnsmos_models/sig_bak_ovr.onnx").run(None, {"input_1": clip[None]})[0][0]
@@ -56,7 +56,7 @@ def dnsmos(wave: np.ndarray) -> float:
 
 
 def plcmos(wave: np.ndarray) -> float:
-    """PLCMOS v2 on 1..5 of ``wave [S]`` at `RATE` within +-1; simulated raters are seeded."""
+    """Return PLCMOS v2 on 1..5 of ``wave [S]`` at `RATE` within +-1; the simulated raters are seeded."""
     model = _plcmos()
     features = np.asarray(model.stft_transform(np.asarray(wave, dtype=np.float64)), dtype=np.float32)[None, None]
     raters = np.random.default_rng(0).standard_normal((RATERS, 1, 64)).astype(np.float32)
@@ -69,13 +69,13 @@ def _plcmos() -> Any:
     from speechmos.plcmos import PLCMOS
 
     model = PLCMOS()
-    model.session = _network("plcmos_models/plcmos_v2.onnx")  # its own takes every core
+    model.session = _network("plcmos_models/plcmos_v2.onnx")  # the wheel's own session uses all cores
     return model
 
 
 @lru_cache(maxsize=2)
 def _network(name: str) -> Any:
-    """A network of the wheel, on one thread."""
+    """Load a network of the wheel, limited to one thread."""
     import onnxruntime
 
     spec = importlib.util.find_spec("speechmos")

@@ -1,5 +1,5 @@
-"""The networks of judges and recognisers. None depends on padding: it is zeroed before every convolution, normalisation is
-per frame, recurrence runs on packed sequences, pooling is masked."""
+"""Networks of judges and recognisers. None depends on padding: it is zeroed before every convolution, normalization is per frame,
+recurrence runs on packed sequences, pooling is masked."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from rrpo.masking import neighbours, valid_mask
 
 TYPICAL = 75.0
-"""Frames of an utterance of usual length."""
+"""Frames of an utterance of typical length."""
 
 
 class ConvBlock(nn.Module):
-    """Masked convolution over time, layer norm, GELU, residual where shapes allow. ``[B, T, C] -> [B, ceil(T / stride), D]``."""
+    """Masked convolution over time, layer norm, GELU, residual if shapes allow. ``[B, T, C] -> [B, ceil(T / stride), D]``."""
 
     def __init__(self, inlet: int, dim: int, width: int = 3, *, dilation: int = 1, stride: int = 1) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class ConvGru(nn.Module):
         self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(2 * dim, outputs))
 
     def forward(self, X: Tensor, lengths: Tensor) -> Tensor:
-        """Outputs ``[B, outputs]``."""
+        """Return ``[B, outputs]``."""
         x = X
         for block in self.blocks:
             x, lengths = block(x, lengths)
@@ -60,14 +60,14 @@ class ConvGru(nn.Module):
 
 
 class StatsTdnn(nn.Module):
-    """``test``: dilated convolutions at full rate; mean and spread over time, as an x-vector, and the mean near the end.
-    ``X [B, T, C] -> [B, outputs]``.
+    """``test``: dilated convolutions at full rate; x-vector statistics (mean and spread over time) and the mean near the end. ``X
+    [B, T, C] -> [B, outputs]``.
 
-    A rise at the end is lost in statistics over all of an utterance: a channel says how near the end a frame is.
+    Statistics over the whole utterance lose a rise at the end, so one channel encodes how close a frame is to the end.
     """
 
     ENDING = 12.0
-    """Frames over which nearness of the end decays by e."""
+    """Frames over which the weight of closeness to the end decays by e."""
 
     def __init__(self, inlet: int, dim: int, outputs: int) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class StatsTdnn(nn.Module):
         )
 
     def forward(self, X: Tensor, lengths: Tensor) -> Tensor:
-        """Outputs ``[B, outputs]``."""
+        """Return ``[B, outputs]``."""
         left = lengths[:, None] - 1 - torch.arange(X.shape[1], device=X.device)
         near = torch.exp(-left / self.ENDING).masked_fill(left < 0, 0.0)[..., None].to(X.dtype)
         x = torch.cat([X, near], 2)
@@ -100,7 +100,7 @@ class StatsTdnn(nn.Module):
 
 
 class CtcNetwork(nn.Module):
-    """Phones: strided, then dilated convolutions. ``X [B, T, C] -> logits [B, ceil(T / 2), classes]``, lengths."""
+    """Phone network: strided, then dilated convolutions. ``X [B, T, C] -> logits [B, ceil(T / 2), classes]``, lengths."""
 
     DILATIONS = (1, 2, 4, 1)
 
@@ -113,7 +113,7 @@ class CtcNetwork(nn.Module):
         self.head = nn.Linear(dim, classes)
 
     def forward(self, X: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits ``[B, T', classes]`` and their lengths ``[B]``."""
+        """Return logits ``[B, T', classes]`` and their lengths ``[B]``."""
         x = X
         for block in self.blocks:
             x, lengths = block(x, lengths)

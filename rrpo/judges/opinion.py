@@ -1,4 +1,4 @@
-"""The stages of a judge that a plugin registers: ``judge_training``, once for a world, and ``opinion``, once for a cell."""
+"""Stages of a judge registered by a plugin: ``judge_training``, once per world, and ``opinion``, once per cell."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ from rrpo.training.data import TrainingFrames
 
 
 def samples_file(name: str) -> str:
-    """The table with a row a sample: ``step, prompt, <name>, <name>_logprob``."""
+    """Return the file name of the table with one row per sample: ``step, prompt, <name>, <name>_logprob``."""
     return f"{name}_samples.parquet"
 
 
 def train(config: JudgeTrainingConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Stage ``judge_training``: trains on ``speech``; accuracies on ``heldout``, as analysed and re-synthesised by ``codec``."""
+    """Stage ``judge_training``: train on ``speech``; measure accuracy on ``heldout``, as analyzed and re-synthesized by
+    ``codec``."""
     speech, heldout = SpeechSet.load(inputs["speech"]), SpeechSet.load(inputs["heldout"])
     frames = TrainingFrames.load(speech, inputs["codec"], context.device).both
     labels = speech.labels(speech.emotions).repeat(2).to(context.device)
     kind = _registered(config.judge)
     judge = kind.train(frames, labels, speech.emotions, speech.audio, config.seed, **dict(config.judge.options))
-    _require(judge, heldout.emotions, "the held-out speech has")
+    _require(judge, heldout.emotions, "which occurs in the held-out speech")
     judge.save(out)
     unheard = TrainingFrames.load(heldout, inputs["codec"], context.device).both
     rows = torch.arange(len(unheard.lengths), device=context.device).split(CHUNK)
@@ -50,10 +51,10 @@ def train(config: JudgeTrainingConfig, inputs: Mapping[str, Path], out: Path, co
 
 @torch.no_grad()
 def build(config: OpinionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Stage ``opinion``: writes ``<name>_samples.parquet``, ``<name>_points.parquet`` and ``scalars.json``.
+    """Stage ``opinion``: write ``<name>_samples.parquet``, ``<name>_points.parquet`` and ``scalars.json``.
 
-    Reads ``judge``, ``samples``, ``eval_prompts``, ``codec`` and, but for SFT, ``sft`` and ``sft_samples``. The scalars are the
-    first and last accuracy and log-probability, and the judge's own accuracy on held-out speech.
+    Reads ``judge``, ``samples``, ``eval_prompts``, ``codec`` and, except for SFT, ``sft`` and ``sft_samples``. The scalars are
+    the first and last accuracy and log-probability, and the judge's own accuracy on held-out speech.
     """
     name = config.judge.name
     prompts = load_prompts(inputs["eval_prompts"])
@@ -61,7 +62,7 @@ def build(config: OpinionConfig, inputs: Mapping[str, Path], out: Path, context:
     judge = _registered(config.judge).load(inputs["judge"])
     codec = Codec.load(inputs["codec"], context.device)
 
-    _require(judge, {prompt.emotion for prompt in prompts}, "a prompt asks for")
+    _require(judge, {prompt.emotion for prompt in prompts}, "which is the target of a prompt")
 
     def hear(part: Samples, rows: np.ndarray, F: Tensor, lengths: Tensor) -> pd.DataFrame:
         log_probs = judge.log_probs(F, lengths).double().cpu().numpy()
@@ -89,16 +90,16 @@ def build(config: OpinionConfig, inputs: Mapping[str, Path], out: Path, context:
 
 
 def _require(judge: Judge, emotions: Collection[str], where: str) -> None:
-    """Raises ValueError for an emotion that is no class of the judge's."""
+    """Raise ValueError for an emotion that is not one of the judge's classes."""
     if unknown := sorted(set(emotions) - set(judge.emotions)):
         raise ValueError(
-            f"the {judge.label} knows no emotion {unknown[0]!r}, which {where}; it knows {', '.join(judge.emotions)}: train it "
-            "on speech that has them all, or leave its plugin out"
+            f"the {judge.label} does not know the emotion {unknown[0]!r}, {where}; it knows "
+            f"{', '.join(judge.emotions)}. Train it on speech that contains all emotions, or omit its plugin"
         )
 
 
 def _registered(choice: Choice) -> type[Judge]:
-    """The judge, as its plugin was when the stage was planned. Raises `PluginError` where the file was edited since."""
+    """Return the judge in the version for which the stage was planned. Raise PluginError if the file was edited since."""
     kind = JUDGES[choice.name]
     if JUDGES.source(choice.name) != choice.source:
         raise PluginError(

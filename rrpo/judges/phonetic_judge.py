@@ -1,8 +1,8 @@
-"""The third judge, not neural: Praat's measures of the vocoded wave -> linear or quadratic discriminant analysis.
+"""The third, non-neural judge: Praat's measures of the vocoded wave -> linear or quadratic discriminant analysis.
 
-Its data are its own; it trains on utterances as analysed and as the codec gives them back, as the others do. Which of the two
-analyses is kept is decided by cross-validation on its training data. It knows no speaker. scikit-learn fits
-it; what is stored are arrays, which do not depend on its version.
+It has its own data and, like the other judges, trains on utterances as analyzed and as re-synthesized by the codec.
+Cross-validation on its training data chooses between the two analyses. It uses no speaker identity. scikit-learn fits it; the
+stored arrays do not depend on scikit-learn's version.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from rrpo.training.data import TrainingFrames
 CHUNK = 64
 """Utterances vocoded at once."""
 SMALLEST = 1e-6
-"""Floor of a probability, so that its logarithm is finite."""
+"""Minimum probability, so that its logarithm is finite."""
 CLASSIFIER = "classifier.npz"
 """The `Discriminant`, in the judge's folder."""
 
 
 class PhoneticJudge:
-    """Emotion log-probabilities of log-mel frames by way of the wave; see `log_probs`."""
+    """Emotion log-probabilities of log-mel frames via the vocoded wave; see `log_probs`."""
 
     def __init__(self, classifier: Discriminant, emotions: tuple[str, ...], audio: AudioConfig) -> None:
         self.classifier, self.emotions, self.audio = classifier, emotions, audio
@@ -48,26 +48,26 @@ class PhoneticJudge:
         return torch.from_numpy(np.maximum(self.classifier.log_probs(x), np.log(SMALLEST))).float()
 
     def save(self, folder: Path) -> None:
-        """Writes ``phonetic_judge.json`` and ``classifier.npz`` into ``folder``."""
+        """Write ``phonetic_judge.json`` and ``classifier.npz`` into ``folder``."""
         about = {"emotions": self.emotions, "audio": asdict(self.audio)}
         (folder / "phonetic_judge.json").write_text(json.dumps(about, indent=1))
         self.classifier.save(folder / CLASSIFIER)
 
     @classmethod
     def load(cls, folder: Path) -> PhoneticJudge:
-        """Reads what `save` wrote."""
+        """Load a judge written by `save`."""
         about = json.loads((folder / "phonetic_judge.json").read_text())
         emotions, audio = tuple(about["emotions"]), AudioConfig(**about["audio"])
         return cls(Discriminant.load(folder / CLASSIFIER), emotions, audio)
 
 
 def features(F: Tensor, lengths: Tensor, audio: AudioConfig) -> np.ndarray:
-    """`rrpo.judges.phonetics.MEASURES` ``[B, 11]`` of ``F [B, T, M]``, ``lengths [B]`` in frames, vocoded."""
+    """Return `rrpo.judges.phonetics.MEASURES` ``[B, 11]`` of ``F [B, T, M]``, ``lengths [B]`` in frames, vocoded."""
     return np.array([measure(wave, audio.sample_rate) for wave in waves_of(F, lengths, audio)])
 
 
 def build(config: PhoneticJudgeConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Stage ``phonetic_judge``: trains on ``speech``; writes the judge and ``scalars.json``."""
+    """Stage ``phonetic_judge``: train on ``speech``; write the judge and ``scalars.json``."""
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
     from sklearn.model_selection import GroupKFold, cross_val_score
     from sklearn.pipeline import make_pipeline
@@ -86,7 +86,7 @@ def build(config: PhoneticJudgeConfig, inputs: Mapping[str, Path], out: Path, co
         "qda": (QuadraticDiscriminantAnalysis(solver="eigen", shrinkage=config.shrinkage), of_quadratic),
     }
     folds = GroupKFold(config.folds)
-    groups = np.tile(np.arange(len(speech)), 2)  # both renditions of an utterance in one fold
+    groups = np.tile(np.arange(len(speech)), 2)  # keep both renditions of an utterance in one fold
     scores = {}
     for name, (kind, _) in kinds.items():
         fit = make_pipeline(StandardScaler(), kind)

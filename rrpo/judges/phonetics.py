@@ -1,6 +1,6 @@
-"""Phonetic measures of a wave by Praat (extra ``judges``: praat-parselmouth): what a phonetician would look at first.
+"""Phonetic measures of a wave by Praat (extra ``judges``: praat-parselmouth).
 
-Used to show that rendered speech follows the published correlates of emotion, and as the features of the non-neural judge.
+They verify that rendered speech follows the published correlates of emotion, and serve as features of the non-neural judge.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MEASURES = (
     *("f0_level", "f0_spread", "f0_rise", "tempo", "intensity", "tilt"),
     *("harmonicity", "shake_f0", "shake_level", "voiced", "seconds"),
 )
-"""What `measure` returns, in order; `UNITS` says in what."""
+"""Measures returned by `measure`, in order; `UNITS` gives their units."""
 UNITS = {
     "f0_level": "semitones above 100 Hz, median of voiced frames",
     "f0_spread": "semitones, from the 10 % to the 90 % quantile of voiced frames",
@@ -32,26 +32,26 @@ UNITS = {
 }
 """Unit of each measure."""
 F0_RANGE = (60.0, 600.0)
-"""Hz, where Praat looks for F0."""
+"""Range in Hz in which Praat searches for F0."""
 STEP = 0.01
 """Seconds between frames."""
 SHELF_HZ = 1500.0
-"""Above or below it: tilt."""
+"""Boundary frequency of the spectral tilt, in Hz."""
 SHAKE_HZ = (7.5, 10.5)
-"""Tremor's range."""
+"""Frequency range of tremor, in Hz."""
 DIP = 2.0
-"""dB that the level must fall on either side of a peak."""
+"""Minimum fall of the level in dB on either side of a peak."""
 UNVOICED = 0.0
-"""What stands for F0 and harmonicity where nothing is voiced: 100 Hz, noise as loud as harmonics."""
+"""Value of F0 and harmonicity without voiced frames: 100 Hz, noise as loud as the harmonics."""
 
 
 def available() -> bool:
-    """Whether praat-parselmouth is installed."""
+    """Return whether praat-parselmouth is installed."""
     return importlib.util.find_spec("parselmouth") is not None
 
 
 def measure(wave: np.ndarray, sample_rate: int) -> np.ndarray:
-    """`MEASURES` ``[11]`` of ``wave [S]``, all finite: a wave without voice has an F0 of `UNVOICED`."""
+    """Return `MEASURES` ``[11]`` of ``wave [S]``, all finite: a wave without voiced frames has an F0 of `UNVOICED`."""
     import parselmouth
 
     wave = np.asarray(wave, dtype=np.float64)
@@ -83,29 +83,29 @@ def measure(wave: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 def spectral_tilt(wave: np.ndarray, sample_rate: int) -> float:
-    """Power above `SHELF_HZ` over power below, in dB."""
+    """Return the power above `SHELF_HZ` relative to the power below, in dB."""
     power = np.square(np.abs(np.fft.rfft(wave)))
     above = np.fft.rfftfreq(len(wave), 1 / sample_rate) > SHELF_HZ
     return float(10 * np.log10((power[above].sum() + 1e-12) / (power[~above].sum() + 1e-12)))
 
 
 def _level(wave: np.ndarray, sample_rate: int) -> np.ndarray:
-    """dB of full scale every `STEP`, over 40 ms."""
+    """Return the level in dB of full scale every `STEP`, over 40 ms."""
     size, hop = round(0.04 * sample_rate), round(STEP * sample_rate)
-    power = np.pad(np.square(wave), (size // 2, (size - 1) // 2))  # windows are centred, silence around
+    power = np.pad(np.square(wave), (size // 2, (size - 1) // 2))  # windows are centered, with silence around the wave
     window = np.hanning(size) / np.hanning(size).sum()
     return 10 * np.log10(np.maximum(sliding_window_view(power, size)[::hop] @ window, 1e-9))
 
 
 def _peaks(level: np.ndarray) -> int:
-    """Peaks of a level contour that stand `DIP` above their surroundings, within 25 dB of the highest."""
-    level = level + 1e-6 * np.arange(len(level))  # of two equal peaks without a dip between them one counts
+    """Count the peaks of a level contour that rise `DIP` above their surroundings, within 25 dB of the highest."""
+    level = level + 1e-6 * np.arange(len(level))  # count only one of two equal peaks without a dip between them
     peaks, _ = signal.find_peaks(level, height=level.max() - 25, prominence=DIP)
     return len(peaks)
 
 
 def _shake(contour: np.ndarray) -> float:
-    """Standard deviation of ``contour`` (a value every `STEP`) within `SHAKE_HZ`; 0 where it is too short to tell."""
+    """Return the standard deviation of ``contour`` (one value per `STEP`) within `SHAKE_HZ`; 0 if it is too short."""
     if len(contour) < 0.25 / STEP:
         return 0.0
     padding = min(len(contour) - 1, 20)
@@ -114,6 +114,6 @@ def _shake(contour: np.ndarray) -> float:
 
 @lru_cache(maxsize=1)
 def _tremor_band() -> np.ndarray:
-    """Second-order sections of the band-pass over `SHAKE_HZ`."""
+    """Return second-order sections of the band-pass filter over `SHAKE_HZ`."""
     sections: np.ndarray = signal.butter(2, SHAKE_HZ, "band", fs=1 / STEP, output="sos")
     return sections

@@ -1,7 +1,7 @@
-"""A CTC phone recogniser on F: DiffRO's content reward, and (another one, from other data) the judge of intelligibility.
+"""A CTC phone recogniser on F: DiffRO's content reward, and (with other data) the judge of intelligibility.
 
-One output every two frames (25 Hz); index 0 is CTC's blank. A phone that the training set did not hold stands for itself as
-`UNKNOWN`, which the recogniser never learns to say: it counts as an error and never stops a run.
+One output per two frames (25 Hz); index 0 is CTC's blank. A phone that does not occur in the training set is mapped to
+`UNKNOWN`, which the recogniser never learns to output: it counts as an error and never stops a run.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from rrpo.training.data import TrainingFrames
 from rrpo.training.trainer import fit
 
 UNKNOWN = "<unknown>"
-"""The last symbol of every inventory."""
+"""Last symbol of every inventory."""
 HELD_OUT = 0.1
-"""Share of the set, its last utterances, on which the error rate is measured."""
+"""Share of the set, from its end, that is held out to measure the error rate."""
 CHUNK = 100
 """Utterances transcribed at once."""
 BLANK = 0
@@ -44,7 +44,7 @@ class Recogniser(nn.Module):
     std: Tensor
 
     def __init__(self, config: RecogniserConfig, phones: tuple[str, ...], n_mels: int) -> None:
-        """``phones`` is the inventory, without `UNKNOWN`; P is one more than its length."""
+        """Create an untrained recogniser. ``phones`` is the inventory without `UNKNOWN`; P is one more than its length."""
         super().__init__()
         self.config, self.n_mels = config, n_mels
         self.phones = (*phones, UNKNOWN)
@@ -55,7 +55,7 @@ class Recogniser(nn.Module):
     def log_probs(self, F: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """``F [B, T, M], lengths [B]`` -> log-probabilities ``[B, T', P + 1]``, T' = ceil(T / 2), and their lengths.
 
-        Each utterance's mean frame is taken out first: voice, level and vocoder tilt are not phones.
+        Each utterance's mean frame is subtracted first, to remove voice, level and vocoder tilt.
         """
         lengths = lengths.clamp(min=1)
         mask = valid_mask(lengths, F.shape[1])[..., None]
@@ -64,10 +64,11 @@ class Recogniser(nn.Module):
         return F_.log_softmax(logits.float(), 2), steps
 
     def ctc_loss(self, F: Tensor, lengths: Tensor, phones: Sequence[Sequence[str]]) -> Tensor:
-        """CTC loss a phone ``[B]`` in nats of ``F [B, T, M]`` against ``phones``, differentiable in F.
+        """Return the CTC loss per phone ``[B]`` in nats of ``F [B, T, M]`` against ``phones``, differentiable in F.
 
-        A sample too short to hold its phones (CTC's loss would be infinite) gets a uniform guess's ln(P + 1) and no gradient,
-        as torch's ``zero_infinity`` does, whose value 0 would call it perfect. An empty reference counts as one phone.
+        A sample too short for its phones (whose CTC loss would be infinite) gets a uniform guess's ln(P + 1) and no gradient.
+        This follows torch's ``zero_infinity``, except that its loss of 0 would count as perfect. An empty reference counts as
+        one phone.
         """
         log_probs, steps = self.log_probs(F, lengths)
         if torch.are_deterministic_algorithms_enabled():  # on a GPU, CTC's gradient adds in no fixed order
@@ -85,7 +86,7 @@ class Recogniser(nn.Module):
 
     @torch.no_grad()
     def transcribe(self, F: Tensor, lengths: Tensor) -> list[list[str]]:
-        """Greedy transcription: the best symbol of each step, repeats merged, blanks dropped."""
+        """Transcribe greedily: the best symbol of each step, with repeats merged and blanks removed."""
         found = []
         for first in range(0, len(F), CHUNK):
             part = lengths[first : first + CHUNK]
@@ -95,17 +96,17 @@ class Recogniser(nn.Module):
         return found
 
     def save(self, folder: Path) -> None:
-        """Writes ``recogniser.json`` (with the inventory) and ``recogniser.pt`` into ``folder``."""
+        """Write ``recogniser.json`` (with the inventory) and ``recogniser.pt`` into ``folder``."""
         about = {"config": asdict(self.config), "phones": self.phones[:-1], "n_mels": self.n_mels}
         (folder / "recogniser.json").write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
         torch.save({name: value.cpu() for name, value in self.state_dict().items()}, folder / "recogniser.pt")
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Recogniser:
-        """Reads what `save` wrote; frozen, in evaluation mode, with gradient to F."""
+        """Load a recogniser written by `save`; frozen, in evaluation mode, with gradient to F."""
         path = folder / "recogniser.json"
         if not path.is_file():
-            raise FileNotFoundError(f"{folder} holds no recogniser.json; give a folder that Recogniser.save wrote")
+            raise FileNotFoundError(f"{folder} contains no recogniser.json; give a folder written by Recogniser.save")
         about = json.loads(path.read_text(encoding="utf-8"))
         recogniser = cls(RecogniserConfig(**about["config"]), tuple(about["phones"]), about["n_mels"])
         recogniser.load_state_dict(torch.load(folder / "recogniser.pt", map_location="cpu", weights_only=True))
@@ -113,12 +114,12 @@ class Recogniser(nn.Module):
 
 
 def build(config: RecogniserConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Stage ``recogniser``: trains on all but the last tenth of ``speech``, as analysed and re-synthesised."""
+    """Stage ``recogniser``: train on all but the last tenth of ``speech``, as analyzed and re-synthesized."""
     speech = SpeechSet.load(inputs["speech"])
     trained = len(speech) - max(1, round(HELD_OUT * len(speech)))
     if trained < 1:
         raise ValueError(
-            f"the recogniser's set holds {len(speech)} utterance(s); it needs at least 2, one of them held out"
+            f"the recogniser's set contains {len(speech)} utterance(s); it needs at least 2, one of them held out"
         )
     seed_everything(config.seed, "recogniser")
     recogniser = Recogniser(config, phone_inventory(speech.utterances[:trained]), speech.audio.n_mels).to(
@@ -144,7 +145,7 @@ def build(config: RecogniserConfig, inputs: Mapping[str, Path], out: Path, conte
 def _measure(
     recogniser: Recogniser, speech: SpeechSet, data: TrainingFrames, held: np.ndarray, device: str
 ) -> dict[str, float]:
-    """Phone error rates on the held-out utterances ``held [n]``, as analysed and re-synthesised."""
+    """Return phone error rates on the held-out utterances ``held [n]``, as analyzed and re-synthesized."""
     references = [speech.utterances[i].phones for i in held]
     rows = torch.from_numpy(held).to(device)
     scalars = {}
@@ -156,5 +157,5 @@ def _measure(
 
 
 def _steps_needed(phones: Sequence[str]) -> int:
-    """CTC steps that ``phones`` take at least: one each, and a blank between two that are equal."""
+    """Return the minimum number of CTC steps for ``phones``: one each, and a blank between two equal ones."""
     return len(phones) + sum(first == second for first, second in pairwise(phones))

@@ -1,8 +1,8 @@
-"""The table with a row a sample of a cell: what was asked for, what its own optimisation said, and what is heard in the sample.
+"""The table of a cell's samples: one row per sample with its target, the outputs of the cell's own optimization, and evaluations.
 
-Stage ``score`` makes it with the held-out judges' opinions, stage ``assess`` without any. All arms of a seed start from the same
-SFT policy and share the evaluation's noise, so a sample that equals the SFT policy's of the same prompt is not judged again: what
-was heard in it is taken from the table of the SFT policy.
+Stage ``score`` creates it with the held-out judges' predictions, stage ``assess`` without them. All arms of a seed start from
+the same SFT policy and share the evaluation's noise. A sample that equals the SFT policy's for the same prompt is therefore not
+judged again: its evaluations are copied from the SFT policy's table.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from rrpo.models.codec import Codec
 from rrpo.models.reward_model import RewardModel
 
 TABLE = "samples.parquet"
-"""A row a sample; `ablations.tracking.records.SAMPLES` says what each column is."""
+"""One row per sample; `ablations.tracking.records.SAMPLES` describes the columns."""
 CHUNK = 32
 """Samples of similar length that are judged at once."""
 Report = Callable[[int, int], None]
@@ -37,18 +37,18 @@ Report = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Models:
-    """Who hears a sample."""
+    """Models that evaluate a sample."""
 
     codec: Codec
     recogniser: Recogniser
     emotions: Sequence[str]
-    """Names of the classes in the order of their indices."""
+    """Class names in index order."""
     opinions: Mapping[str, Judge | RewardModel]
-    """Who is asked for the emotion, by the column of the answer; may be empty."""
+    """Emotion classifiers by the column of their prediction; may be empty."""
 
     @property
     def heard(self) -> list[str]:
-        """Columns that depend on a sample and its prompt alone, not on the arm."""
+        """Columns that depend only on a sample and its prompt, not on the arm."""
         asked = [column for name in self.opinions for column in (name, f"{name}_logprob")]
         return [*asked, *(f"artefact_{kind}" for kind in KINDS), "phone_errors", "phones", "tokens", "seconds"]
 
@@ -56,10 +56,10 @@ class Models:
 def tabulate(
     samples: Samples, prompts: Sequence[Prompt], inputs: Mapping[str, Path], models: Models, report: Report
 ) -> pd.DataFrame:
-    """The table of ``samples``, in their order.
+    """Return the table of ``samples``, in their order.
 
-    Reads ``sft_samples``, the ``optimize`` stage of the SFT policy, and from ``sft`` its `TABLE` by the same models; without them
-    the samples are the SFT policy's own.
+    Reads ``sft_samples``, the ``optimize`` stage of the SFT policy, and from ``sft`` its `TABLE` by the same models. Without
+    these inputs, the samples are the SFT policy's own.
     """
     sft = first_of_sft(samples, len(prompts), inputs)
 
@@ -72,7 +72,7 @@ def tabulate(
 
 
 def first_of_sft(samples: Samples, prompts: int, inputs: Mapping[str, Path]) -> Samples:
-    """The SFT policy's samples from ``sft_samples``; without it, the first checkpoint's of ``samples``, which are its own."""
+    """Return the SFT policy's samples: those of ``sft_samples``, or else the first checkpoint of ``samples``."""
     sft = Samples.load(inputs["sft_samples"], prompts) if "sft_samples" in inputs else samples
     return sft.at(sft.steps[0])
 
@@ -84,9 +84,10 @@ def heard_once(
     columns: Sequence[str],
     ask: Callable[[Samples], pd.DataFrame],
 ) -> pd.DataFrame:
-    """``columns`` of ``samples``, in their order: what ``ask`` says of them.
+    """Return ``columns`` of ``samples``, in their order, from ``ask``.
 
-    Of those that equal the SFT policy's samples ``sft``, what its own table says, the file ``known``; None: nothing is known yet.
+    For samples that equal the SFT policy's samples ``sft``, copy the values from its table, the file ``known``; None: there is
+    no table yet.
     """
     new = np.ones(len(samples.step), dtype=bool)
     parts = []
@@ -100,7 +101,7 @@ def heard_once(
 
 
 def same(samples: Samples, sft: Samples) -> np.ndarray:
-    """``[R]`` which samples have the tokens of the SFT policy's sample of their prompt."""
+    """Return ``[R]``: whether a sample has the tokens of the SFT policy's sample for its prompt."""
     size = max(samples.tokens.shape[1], sft.tokens.shape[1])
     wanted = np.full((max(samples.prompt.max(), sft.prompt.max()) + 1, size), -2, np.int16)
     wanted[sft.prompt] = padded(sft.tokens, size)
@@ -109,11 +110,15 @@ def same(samples: Samples, sft: Samples) -> np.ndarray:
 
 
 def expected(places: np.ndarray, sft: Samples) -> np.ndarray:
-    """``[R]`` tokens of the SFT policy's sample of each prompt of ``places [R]``. Raises `ValueError` where there is none."""
+    """Return ``[R]``: token counts of the SFT policy's sample of each prompt in ``places [R]``.
+
+    Raises:
+        ValueError: The SFT policy has no sample of a prompt.
+    """
     if missing := set(places.tolist()) - set(sft.prompt.tolist()):
         raise ValueError(
-            f"the SFT policy has no sample of {len(missing)} prompts ({min(missing)}, ...), so that nothing says how long those "
-            "should be; give the ``optimize`` stage of the SFT policy, whose only checkpoint asks all prompts"
+            f"the SFT policy has no sample of {len(missing)} prompts ({min(missing)}, ...), so their expected length "
+            "is unknown; give the ``optimize`` stage of the SFT policy, whose only checkpoint samples all prompts"
         )
     lengths = np.zeros(sft.prompt.max() + 1, np.int64)
     lengths[sft.prompt] = sft.lengths
@@ -121,7 +126,7 @@ def expected(places: np.ndarray, sft: Samples) -> np.ndarray:
 
 
 def asked(samples: Samples, prompts: Sequence[Prompt], emotions: Sequence[str]) -> pd.DataFrame:
-    """What was asked for, and what the cell's own optimisation said of each sample."""
+    """Return each sample's target, and the outputs of the cell's own optimization for it."""
     names = np.array(emotions, dtype=object)
     return pd.DataFrame(
         {
@@ -144,10 +149,10 @@ def hear(
     models: Models,
     report: Report = lambda done, total: None,
 ) -> pd.DataFrame:
-    """`Models.heard` of each sample; ``expected [R]`` tokens were to be expected of it."""
+    """Return `Models.heard` of each sample; ``expected [R]`` are the expected token counts."""
 
     def ask(part: Samples, rows: np.ndarray, F: Tensor, lengths: Tensor) -> pd.DataFrame:
-        return _hear(part, expected[rows], part.of(prompts), F, lengths, models)
+        return _hear_chunk(part, expected[rows], part.of(prompts), F, lengths, models)
 
     return in_chunks(samples, prompts, models.codec, ask, report)
 
@@ -159,9 +164,9 @@ def in_chunks(
     ask: Callable[[Samples, np.ndarray, Tensor, Tensor], pd.DataFrame],
     report: Report,
 ) -> pd.DataFrame:
-    """What ``ask`` says of chunks of samples of like length, as one table in the samples' order.
+    """Apply ``ask`` to chunks of samples of similar length, and return one table in the samples' order.
 
-    ``ask`` is given the chunk, its places among the samples, and its frames ``F [R, T, M]``, ``lengths [R]``.
+    ``ask`` receives the chunk, its row numbers among the samples, and its frames ``F [R, T, M]``, ``lengths [R]``.
     """
     order = np.argsort(samples.lengths, kind="stable")
     parts = []
@@ -173,10 +178,10 @@ def in_chunks(
     return pd.concat(parts).set_index(order).sort_index()
 
 
-def _hear(
+def _hear_chunk(
     samples: Samples, expected: np.ndarray, prompts: Sequence[Prompt], F: Tensor, lengths: Tensor, models: Models
 ) -> pd.DataFrame:
-    """`hear` of one chunk of samples and their frames ``F [R, T, M]``, ``lengths [R]``; ``prompts [R]`` are their own."""
+    """`hear` for one chunk of samples with frames ``F [R, T, M]``, ``lengths [R]``; ``prompts [R]`` are the samples' own."""
     audio, emotions = models.codec.audio, models.emotions
     target = torch.tensor([emotions.index(prompt.emotion) for prompt in prompts], device=F.device)[:, None]
     tokens = torch.from_numpy(samples.tokens.astype(np.int64))
@@ -200,13 +205,14 @@ def _hear(
 
 
 def by_checkpoint(table: pd.DataFrame, emotions: Sequence[str], gold: str, others: Sequence[str] = ()) -> pd.DataFrame:
-    """The numbers of each checkpoint, a row each, from the table of samples; see `measured`."""
+    """Return the numbers of each checkpoint, one row each, from the table of samples; see `measured`."""
     steps = sorted(set(table["step"].tolist()))
     return pd.DataFrame([{"step": s} | measured(table[table["step"] == s], emotions, gold, others) for s in steps])
 
 
 def measured(rows: pd.DataFrame, emotions: Sequence[str], gold: str, others: Sequence[str]) -> dict[str, float]:
-    """One checkpoint's numbers, from its samples; hacking is by the column ``gold``, ``others`` only hear the emotion too."""
+    """Return one checkpoint's numbers from its samples. Hacking is by the judge ``gold``; for ``others`` only accuracies are
+    added."""
     planted = rows[[f"artefact_{kind}" for kind in ARTEFACTS]].to_numpy(bool)
     target = rows["target"].to_numpy()
     classes = np.array([emotions.index(name) for name in target])
@@ -222,7 +228,7 @@ def measured(rows: pd.DataFrame, emotions: Sequence[str], gold: str, others: Seq
 
 
 def agreement(rows: pd.DataFrame, judge: str) -> dict[str, float]:
-    """How often, and how surely, a judge hears the target."""
+    """Return a judge's accuracy and mean log-probability of the target."""
     return {
         f"{judge}_accuracy": float((rows[judge] == rows["target"]).mean()),
         f"{judge}_logprob": float(rows[f"{judge}_logprob"].mean()),
@@ -230,7 +236,7 @@ def agreement(rows: pd.DataFrame, judge: str) -> dict[str, float]:
 
 
 def summary(points: pd.DataFrame, gold: str) -> dict[str, float]:
-    """``start_<metric>`` and ``end_<metric>`` of each column, and the peak of gold's accuracy."""
+    """Return ``start_<metric>`` and ``end_<metric>`` of each column, and the peak of gold's accuracy."""
     ordered = points.sort_values("step")
     scalars = {f"peak_{gold}_accuracy": float(ordered[f"{gold}_accuracy"].max())}
     for name in ordered.columns.drop("step"):

@@ -1,4 +1,4 @@
-"""The samples that a policy optimisation stores: a table with a row a checkpoint and evaluation prompt, as arrays."""
+"""Samples stored by a policy optimization: one row per checkpoint and evaluation prompt, as arrays."""
 
 from __future__ import annotations
 
@@ -19,84 +19,88 @@ FILE = "samples.npz"
 
 @dataclass(frozen=True)
 class Samples:
-    """R samples, by checkpoint and then by prompt; a checkpoint has the first of the evaluation prompts, however many it asks."""
+    """R samples, by checkpoint and then by prompt; a checkpoint with fewer prompts has the first ones."""
 
     step: np.ndarray
-    """``[R]`` updates made."""
+    """``[R]`` number of updates."""
     prompt: np.ndarray
-    """``[R]`` place of the evaluation prompt."""
+    """``[R]`` index of the evaluation prompt."""
     tokens: np.ndarray
     """``[R, N]``, padded with -1."""
     lengths: np.ndarray
     """``[R]`` in tokens."""
     proxy_argmax: np.ndarray
-    """``[R]`` the reward model's class."""
+    """``[R]`` class predicted by the reward model."""
     proxy_logprob: np.ndarray
     """``[R]`` its log-probability of the target."""
     val_argmax: np.ndarray
-    """``[R]`` the `val` judge's class."""
+    """``[R]`` class predicted by the `val` judge."""
     val_logprob: np.ndarray
     """``[R]`` its log-probability of the target."""
 
     @property
     def steps(self) -> list[int]:
-        """The checkpoints, in order."""
+        """Return the checkpoints, in order."""
         return sorted(set(self.step.tolist()))
 
     def select(self, rows: np.ndarray) -> Samples:
-        """The given rows: numbers, or a mask ``[R]``."""
+        """Return the given rows: numbers, or a mask ``[R]``."""
         return Samples(**{name: values[rows] for name, values in self.arrays().items()})
 
     def at(self, step: int) -> Samples:
-        """One checkpoint's."""
+        """Return the samples of one checkpoint."""
         return self.select(self.step == step)
 
     def of(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        """Each sample's own of all evaluation ``prompts``."""
+        """Return each sample's own prompt, given all evaluation ``prompts``."""
         return [prompts[place] for place in self.prompt]
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Every array by its name."""
+        """Return every array by its name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
     def concatenate(cls, parts: Sequence[Samples]) -> Samples:
-        """Several sets of samples as one."""
+        """Concatenate several sets of samples."""
         longest = max(part.tokens.shape[1] for part in parts)
         wide = [part.arrays() | {"tokens": padded(part.tokens, longest)} for part in parts]
         return cls(**{name: np.concatenate([part[name] for part in wide]) for name in wide[0]})
 
     def save(self, folder: Path) -> None:
-        """Writes `FILE` into ``folder``."""
+        """Write `FILE` into ``folder``."""
         arrays: dict[str, Any] = self.arrays()
         np.savez_compressed(folder / FILE, **arrays)
 
     @classmethod
     def load(cls, folder: Path, prompts: int) -> Samples:
-        """Reads what `save` wrote. Raises `ValueError` where it holds other arrays, or more than the first ``prompts``."""
+        """Load samples written by `save`.
+
+        Raises:
+            ValueError: The file contains other arrays, or samples beyond the first ``prompts``.
+        """
         names = {field.name for field in fields(cls)}
         with np.load(folder / FILE) as stored:
             found = dict(stored)
         if found.keys() != names or not len(found["step"]):
             got = ", ".join(f"{name} {values.shape}" for name, values in found.items())
-            raise ValueError(f"{folder / FILE} holds {got}; {sorted(names)} with a row a sample were expected")
+            raise ValueError(f"{folder / FILE} contains {got}; expected {sorted(names)} with one row per sample")
         samples = cls(**found)
         if samples.prompt.max() >= prompts:
             raise ValueError(
-                f"{folder / FILE} holds a sample of prompt {samples.prompt.max()}, but there are {prompts} evaluation prompts; "
-                "give the samples that were drawn for these prompts"
+                f"{folder / FILE} contains a sample of prompt {samples.prompt.max()}, but there are {prompts} evaluation "
+                "prompts; give the samples that were drawn for these prompts"
             )
         return samples
 
 
 def padded(tokens: np.ndarray, size: int) -> np.ndarray:
-    """``tokens [R, N]`` as ``[R, size]`` with -1 behind."""
+    """Return ``tokens [R, N]`` as ``[R, size]``, padded with -1 at the end."""
     return np.pad(tokens, ((0, 0), (0, size - tokens.shape[1])), constant_values=-1)
 
 
 @torch.no_grad()
 def decoded(samples: Samples, codec: Codec, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
-    """``F [R, 2N, M]`` and lengths ``[R]`` in frames of samples, by the speakers of their own of all evaluation ``prompts``."""
+    """Decode samples with the speakers of their prompts to ``F [R, 2N, M]`` and lengths ``[R]`` in frames."""
     device = codec.mean.device
     lengths = torch.from_numpy(samples.lengths.astype(np.int64)).to(device)
     tokens = torch.from_numpy(samples.tokens[:, : max(1, int(lengths.max()))].astype(np.int64)).to(device)

@@ -1,7 +1,8 @@
-"""The stage ``score``: held-out judges on every sample that a cell's policy optimisation stored, and audio to listen to.
+"""Stage ``score``: held-out judges on every stored sample of a cell's policy optimization, and audio of some.
 
-It writes a table with a row a sample, of which the checkpoints' numbers are made. Of a cell's stages only this one and
-``intensity`` ask the ``test`` judge (the world card does too): nothing that trains, tunes or selects reads them.
+It writes a table with one row per sample, and derives the checkpoints' numbers from it. Within a cell only this stage and
+``intensity`` use the ``test`` judge (the validation report does too): nothing that trains, tunes or selects reads their
+results.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from rrpo.models.vocoder import vocode
 from rrpo.pipeline.stages import Context
 
 GOLD, COMMON = "test", "common"
-"""Whose opinions stand in the table: the held-out judge's, and that of the seed's pre-trained reward model, one for all arms."""
+"""Predictions in the table: the held-out judge's, and those of the seed's pre-trained reward model, which all arms share."""
 
 
 def load_models(inputs: Mapping[str, Path], device: str) -> Models:
-    """Reads the stages of the roles ``codec``, ``recogniser``, `GOLD` and `COMMON`."""
+    """Load the models of the roles ``codec``, ``recogniser``, `GOLD` and `COMMON`."""
     test = Judge.load(inputs[GOLD], device)
     return Models(
         codec=Codec.load(inputs["codec"], device),
@@ -41,9 +42,8 @@ def load_models(inputs: Mapping[str, Path], device: str) -> Models:
 
 
 def build(config: ScoreConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Writes `TABLE`, ``test_points.parquet`` (a row a checkpoint), ``scalars.json`` and ``audio/NN_emotion.wav`` of the last
-    checkpoint; reads what `tabulate` does.
-    """
+    """Write `TABLE`, ``test_points.parquet`` (one row per checkpoint), ``scalars.json`` and ``audio/NN_emotion.wav`` of the last
+    checkpoint. Reads the inputs of `tabulate`."""
     prompts = load_prompts(inputs["eval_prompts"])
     samples = Samples.load(inputs["samples"], len(prompts))
     models = load_models(inputs, context.device)
@@ -57,7 +57,7 @@ def build(config: ScoreConfig, inputs: Mapping[str, Path], out: Path, context: C
 
 
 def heard_of(prompts: Sequence[Prompt], n: int) -> list[int]:
-    """Places of the first ``n`` prompts with the emotions in turn, which balances how often a listener hears each."""
+    """Return the indices of ``n`` early prompts, balanced over emotions."""
     order: dict[str, int] = {}
     turns = []
     for place, prompt in enumerate(prompts):
@@ -67,7 +67,7 @@ def heard_of(prompts: Sequence[Prompt], n: int) -> list[int]:
 
 
 def write_audio(folder: Path, samples: Samples, prompts: Sequence[Prompt], places: Sequence[int], codec: Codec) -> None:
-    """One 16-bit wav, ``NN_emotion.wav``, of each place NN of ``places`` among the samples of one checkpoint."""
+    """Write a 16-bit WAV, ``NN_emotion.wav``, of each index NN of ``places`` among the samples of one checkpoint."""
     folder.mkdir()
     if not places:
         return

@@ -1,8 +1,8 @@
-"""Speaker similarity by a published speaker encoder (GE2E, Wan et al. 2018) whose weights lie in the wheel ``resemblyzer``.
+"""Speaker similarity by a published speaker encoder (GE2E, Wan et al. 2018), whose weights are in the wheel ``resemblyzer``.
 
-Only the weights are read: the package itself wants librosa and a compiler, so it is installed without its dependencies
-(``pip install --no-deps resemblyzer``). Level is normalised, silence is not trimmed. The encoder heard real speech; how far
-it tells this world's voices apart is measured beside it (`rrpo.judges.yardsticks`).
+Only the weights are read: the package itself needs librosa and a compiler, so it is installed without its dependencies (``pip
+install --no-deps resemblyzer``). The level is normalized; silence is not trimmed. The encoder was trained on real speech;
+`rrpo.judges.yardsticks` measures how well it distinguishes this world's voices.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ import torchaudio.transforms as tat
 from torch import Tensor, nn
 
 RATE = 16000
-"""Hz that it expects."""
+"""Expected sample rate in Hz."""
 WINDOW, HOP, MELS = 400, 160, 40
-"""Samples, samples, bands of its mel power spectrum."""
+"""Window and hop in samples, and number of bands, of the mel power spectrum."""
 FRAMES, STEP = 160, 77
-"""Frames of a partial utterance, and between two."""
+"""Length of a partial utterance and distance between two, in frames."""
 COVERAGE = 0.75
-"""Share of a last partial utterance that must be speech and not padding."""
+"""Minimum share of speech, as opposed to padding, in the last partial utterance."""
 SIZE = 256
-"""Of its three recurrent layers and of the embedding."""
+"""Width of the three recurrent layers and of the embedding."""
 LEVEL = -30.0
-"""dB of full scale to which a softer wave is raised."""
+"""Level in dB of full scale to which a softer wave is raised."""
 CHUNK = 64
-"""Partial utterances at once."""
+"""Partial utterances per batch."""
 
 
 def available() -> bool:
-    """Whether the weights are installed."""
+    """Return whether the weights are installed."""
     return _weights() is not None
 
 
@@ -52,7 +52,7 @@ class _Encoder(nn.Module):
 
 @torch.no_grad()
 def embeddings(waves: Sequence[np.ndarray]) -> np.ndarray:
-    """Unit vectors ``[n, SIZE]`` of waves ``[S]`` at `RATE`; cosine similarity is their product."""
+    """Return unit vectors ``[n, SIZE]`` of waves ``[S]`` at `RATE`; their product is the cosine similarity."""
     parts = [_partials(np.asarray(wave, dtype=np.float32)) for wave in waves]
     together = torch.cat(parts)
     found = torch.cat([_encoder()(chunk) for chunk in together.split(CHUNK)]).split([len(part) for part in parts])
@@ -60,7 +60,7 @@ def embeddings(waves: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _partials(wave: np.ndarray) -> Tensor:
-    """Overlapping mel spectrograms ``[P, FRAMES, MELS]`` that cover ``wave [S]``."""
+    """Return overlapping mel spectrograms ``[P, FRAMES, MELS]`` that cover ``wave [S]``."""
     level = 10 * np.log10(np.mean(np.square(wave)) + 1e-12) if len(wave) else 0.0
     wave = wave * 10 ** (max(0.0, LEVEL - level) / 20) if level > -100 else wave
     frames = -(-(len(wave) + 1) // HOP)

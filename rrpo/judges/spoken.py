@@ -1,4 +1,4 @@
-"""Frames as waves, one vocoder for all that listens to waves."""
+"""Vocoding of frames: the same vocoder for all listeners that need waves."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from rrpo.models.vocoder import vocode
 CHUNK = 64
 """Utterances vocoded at once."""
 PEAK = 0.98
-"""Largest sample of a wave that is stored, or given to a predictor."""
+"""Peak amplitude of a wave that is stored or passed to a predictor."""
 
 
 def peak_scale(wave: np.ndarray) -> float:
-    """The factor that turns ``wave [S]`` down as a whole to `PEAK`; 1 for one that is softer."""
+    """Return the factor that scales ``wave [S]`` down to `PEAK`; 1 for a softer wave."""
     return min(1.0, PEAK / max(float(np.abs(wave).max(initial=0.0)), 1e-9))
 
 
 @torch.no_grad()
 def waves_of(F: Tensor, lengths: Tensor, audio: AudioConfig) -> list[np.ndarray]:
-    """A wave ``[(l - 1) hop]`` for each row of ``F [B, T, M]``, ``lengths [B]`` in frames (0 counts as 1)."""
+    """Return a wave ``[(l - 1) hop]`` for each row of ``F [B, T, M]``, ``lengths [B]`` in frames (0 counts as 1)."""
     found: list[np.ndarray] = []
     for first in range(0, len(F), CHUNK):
         sizes = lengths[first : first + CHUNK].clamp(min=1)

@@ -1,6 +1,6 @@
-"""The stage ``transfer``: each arm's last samples of one seed, heard by every other arm's reward model of that seed.
+"""Stage ``transfer``: evaluate each arm's last samples of one seed with every other arm's reward model of that seed.
 
-A policy that learnt emotion pleases any reward model; one that learnt the habits of its own pleases that one alone.
+A policy that learned the emotion satisfies any reward model; one that exploits its own reward model satisfies only that one.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from rrpo.models.reward_model import RewardModel
 from rrpo.pipeline.stages import Context
 
 TABLE = "transfer.parquet"
-"""``samples_of, judged_by, accuracy, logprob, confidence, start_accuracy``: a row a pair of arms.
+"""One row per pair of arms: ``samples_of, judged_by, accuracy, logprob, confidence, start_accuracy``.
 
-``start_accuracy`` is the same reward model's of the SFT policy's samples, with which all arms of a seed start.
+``start_accuracy`` is the same reward model's accuracy on the SFT policy's samples, from which all arms of a seed start.
 """
 SAMPLES, MODEL = "samples ", "model "
-"""Prefixes of the inputs' roles, before the arm's name."""
+"""Prefixes of the input roles, followed by the arm's name."""
 
 
 def build(config: TransferConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Writes `TABLE`. Reads ``samples ARM`` and ``model ARM`` of every arm, ``sft_samples``, ``eval_prompts``, ``codec``."""
+    """Write `TABLE`. Reads ``samples ARM`` and ``model ARM`` of every arm, ``sft_samples``, ``eval_prompts``, ``codec``."""
     prompts = load_prompts(inputs["eval_prompts"])
     codec = Codec.load(inputs["codec"], context.device)
     arms = [role.removeprefix(SAMPLES) for role in inputs if role.startswith(SAMPLES)]
@@ -55,7 +55,7 @@ def build(config: TransferConfig, inputs: Mapping[str, Path], out: Path, context
 
 
 def opinion(model: RewardModel, F: Tensor, lengths: Tensor, prompts: Sequence[Prompt]) -> dict[str, float]:
-    """Accuracy, log-probability of the target and confidence of a reward model on ``F [P, T, M]``, ``lengths [P]``."""
+    """Return accuracy, log-probability of the target and confidence of a reward model on ``F [P, T, M]``, ``lengths [P]``."""
     log_probs = model.log_probs(F, lengths).cpu().numpy()
     targets = np.array([model.emotions.index(prompt.emotion) for prompt in prompts])
     return {

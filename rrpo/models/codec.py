@@ -1,11 +1,11 @@
-"""Mel -> discrete tokens at 25 Hz -> mel, differentiable from relaxed tokens.
+"""Codec: mel -> discrete tokens at 25 Hz -> mel, differentiable from relaxed tokens.
 
-An encoder halves the frame rate, finite scalar quantisation (FSQ, arXiv 2309.15505; CosyVoice2's quantiser too) turns each
-step into one of V codes, and a decoder conditioned on the speaker turns codes back into frames, so that the codes need not
-carry who speaks. The decoder is a source-filter model: it gives each frame a spectral envelope, an F0 and how voiced each
-band is, and harmonics are added by rule (`rrpo.models.pitch`), so that F0 and voice survive codes too coarse for the harmonics
-themselves. `Codec.decode` takes token ids ``[B, N]`` or (relaxed) one-hot rows ``[B, N, V]``: both are looked up in the same
-codebook, so decoding ids equals decoding their one-hot rows.
+An encoder halves the frame rate. Finite scalar quantization (FSQ, arXiv 2309.15505; also CosyVoice2's quantizer) maps each step
+to one of V codes. A decoder conditioned on the speaker maps codes back to frames, so that the codes need not carry the
+speaker's identity. The decoder is a source-filter model: for each frame it predicts a spectral envelope, an F0 and the voicing
+of each band, and harmonics are added by rule (`rrpo.models.pitch`). F0 and voicing therefore survive codes that are too coarse
+for the harmonics themselves. `Codec.decode` takes token ids ``[B, N]`` or (relaxed) one-hot rows ``[B, N, V]``: both are looked
+up in the same codebook, so decoding ids equals decoding their one-hot rows.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from rrpo.seeding import permutation_batches, seed_everything
 from rrpo.training.trainer import fit
 
 WIDTH = 5
-"""Steps that a convolution sees."""
+"""Kernel width of the convolutions, in steps."""
 SQUARED = 1.0
 """Weight of the squared error in the training loss; declared default."""
 PITCHED = 0.1
-"""Weight of the F0's error, a semitone; declared default."""
+"""Weight of the F0 error per semitone; declared default."""
 OCTAVE = 12.0
-"""Semitones that a unit of the decoder's output moves the F0 by, and at which its error counts no further: the tracker takes an
-octave for another now and then."""
+"""Semitones of F0 per unit of the decoder's output, and the cap on the F0 error per frame, because the tracker sometimes has
+octave errors."""
 VOICED = (0.5, 0.8)
-"""Likeness of a frame to a comb from which its F0 begins to count, and from which it counts in full."""
+"""Similarities of a frame to a comb at which its F0 error starts to count and at which it counts fully."""
 MIDDLE = 160.0
-"""Hz, F0 of an untrained decoder."""
+"""F0 of an untrained decoder, in Hz."""
 
 
 class ResidualBlock(nn.Module):
-    """Masked convolution over time, normalised per frame, so that padding never leaks. ``[B, T, C] -> [B, T, C]``."""
+    """Masked convolution over time, normalized per frame, so that padding never leaks. ``[B, T, C] -> [B, T, C]``."""
 
     def __init__(self, dim: int, dilation: int) -> None:
         super().__init__()
@@ -92,30 +92,30 @@ class Codec(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device of the parameters."""
         return self.mean.device
 
     def speaker_index(self, names: list[str], *, average: bool = False) -> Tensor:
-        """Speaker names -> indices ``[B]`` of the decoder's table.
+        """Return indices ``[B]`` into the decoder's speaker table.
 
         Args:
             names: B speakers.
-            average: Whether a speaker that the codec was not trained on gets the mean voice, for a user's own recordings.
+            average: Use the mean voice for speakers that the codec was not trained on, for a user's own recordings.
 
         Raises:
-            ValueError: Such a speaker, without ``average``.
+            ValueError: A speaker is unknown and ``average`` is False.
         """
         table = {name: index for index, name in enumerate(self.speakers)}
         unknown = sorted({name for name in names if name not in table})
         if unknown and not average:
             raise ValueError(
-                f"the codec was not trained on speaker {unknown[0]!r} ({len(unknown)} unknown in all); "
-                f"it knows {len(self.speakers)}: add utterances of the speaker to the codec's split"
+                f"the codec was not trained on speaker {unknown[0]!r} ({len(unknown)} unknown in total); "
+                f"it knows {len(self.speakers)} speakers; add utterances of the speaker to the codec's split"
             )
         return torch.tensor([table.get(name, len(self.speakers)) for name in names], device=self.mean.device)
 
     def _codes(self, F: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Quantised codes ``[B, N, d]``, their ids ``[B, N]`` and token lengths ``[B]``."""
+        """Return quantized codes ``[B, N, d]``, their ids ``[B, N]`` and token lengths ``[B]``."""
         if F.shape[1] % 2:
             F = F_.pad(F, (0, 0, 0, 1))
         F = (F - self.mean) / self.std * valid_mask(lengths, F.shape[1])[..., None]
@@ -128,26 +128,27 @@ class Codec(nn.Module):
         return codes, ids.long(), steps
 
     def encode(self, F: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """``F [B, T, M]`` -> token ids ``[B, N]``, N = ceil(T / 2), and token lengths ``[B]``."""
+        """Encode ``F [B, T, M]`` to token ids ``[B, N]``, N = ceil(T / 2), and token lengths ``[B]``."""
         _, ids, steps = self._codes(F, lengths)
         return ids, steps
 
     def decode(self, tokens: Tensor, lengths: Tensor, speaker: Tensor) -> tuple[Tensor, Tensor]:
-        """Token ids ``[B, N]`` or relaxed one-hot rows ``[B, N, V]`` -> ``F [B, 2N, M]`` and frame lengths ``[B]``.
+        """Decode token ids ``[B, N]`` or relaxed one-hot rows ``[B, N, V]`` to ``F [B, 2N, M]`` and frame lengths ``[B]``.
 
-        Positions past a length may hold anything finite: they are masked out, and come back as the floor.
+        Positions beyond a length may hold any finite value: they are masked, and the output there is the floor.
         """
         relaxed = tokens.is_floating_point()
         codes = tokens @ self.codebook.to(tokens.dtype) if relaxed else self.codebook[tokens.clamp(min=0)]
         return self.decode_codes(codes, lengths, speaker)
 
     def decode_codes(self, codes: Tensor, lengths: Tensor, speaker: Tensor) -> tuple[Tensor, Tensor]:
-        """`decode` of rows of the codebook, ``[B, N, d]``."""
+        """`decode` for rows of the codebook, ``[B, N, d]``."""
         F, frames, _ = self._decode(codes, lengths, speaker)
         return F, frames
 
     def _decode(self, codes: Tensor, lengths: Tensor, speaker: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Frames ``F [B, 2N, M]``, their number ``[B]``, and their F0 ``[B, 2N]`` as a row of `rrpo.models.pitch.combs`."""
+        """Return frames ``F [B, 2N, M]``, their number ``[B]``, and their F0 ``[B, 2N]`` as a row of
+        `rrpo.models.pitch.combs`."""
         mask = valid_mask(lengths, codes.shape[1])[..., None]
         voices = torch.cat([self.speaker.weight, self.speaker.weight.mean(0, keepdim=True)])
         x = self.from_code(codes) + F_.embedding(speaker, voices)[:, None]
@@ -156,7 +157,9 @@ class Codec(nn.Module):
         bands = self.audio.n_mels
         envelope, voiced, high = self.outlet(x).reshape(len(x), 2 * x.shape[1], -1).float().split([bands, bands, 1], 2)
         f0 = (pitch.row(MIDDLE) + OCTAVE * pitch.ROWS * high[..., 0]).clamp(0, len(self.combs) - 1)
-        voice = torch.log1p(voiced.sigmoid() * torch.expm1(pitch.comb(self.combs, f0)))  # powers of noise and comb add
+        voice = torch.log1p(
+            voiced.sigmoid() * torch.expm1(pitch.comb(self.combs, f0))
+        )  # add the powers of noise and comb
         F = envelope * self.std + self.mean + voice
         floor = math.log(self.audio.floor)
         frames = 2 * lengths
@@ -164,24 +167,24 @@ class Codec(nn.Module):
 
     @torch.no_grad()
     def resynthesise(self, F: Tensor, lengths: Tensor, speaker: Tensor) -> tuple[Tensor, Tensor]:
-        """``F`` through the codec and back; lengths are rounded up to even."""
+        """Encode and decode ``F``; lengths are rounded up to even."""
         tokens, steps = self.encode(F, lengths)
         return self.decode(tokens, steps, speaker)
 
     def loss(self, F: Tensor, lengths: Tensor, speaker: Tensor) -> Tensor:
-        """Mean absolute error of the normalised log-mel over valid frames, `SQUARED` times the mean squared error, and `PITCHED`
-        times the F0's error in semitones where the frame is voiced.
+        """Return the mean absolute error of the normalized log-mel over valid frames, plus `SQUARED` times the mean squared error
+        and `PITCHED` times the F0 error in semitones on voiced frames.
 
-        Absolute errors alone let it drop what is rare and narrow, such as a hum or a whine, and errors of bands alone the F0.
+        With absolute errors alone, the codec drops what is rare and narrow, such as a hum or a whine; with errors of bands
+        alone, F0.
         """
         error, semitones = self._errors(F, lengths, speaker)
         spectral = masked_mean((error.abs() + SQUARED * error.square()).mean(2), valid_mask(lengths, F.shape[1])).mean()
         return spectral + PITCHED * semitones
 
     def _errors(self, F: Tensor, lengths: Tensor, speaker: Tensor) -> tuple[Tensor, Tensor]:
-        """What re-synthesis adds to ``F [B, T, M]``, in standard deviations of each band, and the mean absolute error of its F0
-        in semitones, an octave at most a frame, weighted by how voiced the frames are.
-        """
+        """Return the error of re-synthesized ``F [B, T, M]`` in standard deviations of each band, and the mean absolute error of
+        its F0 in semitones, capped at an octave per frame and weighted by voicing."""
         codes, _, steps = self._codes(F, lengths)
         decoded, _, f0 = self._decode(codes, steps, speaker)
         place, likeness = pitch.tracked(F, self.audio)
@@ -191,14 +194,14 @@ class Codec(nn.Module):
         return (decoded[:, : F.shape[1]] - F) / self.std, (semitones * voiced).sum() / voiced.sum().clamp(min=1)
 
     def save(self, folder: Path) -> None:
-        """Writes weights and description into ``folder``."""
+        """Write weights and description into ``folder``."""
         torch.save(self.state_dict(), folder / "codec.pt")
         about = {"config": asdict(self.config), "audio": asdict(self.audio), "speakers": self.speakers}
         (folder / "codec.json").write_text(json.dumps(about))
 
     @staticmethod
     def load(folder: Path, device: str = "cpu") -> Codec:
-        """Reads what `save` wrote; frozen, in evaluation mode."""
+        """Load a codec written by `save`; frozen, in evaluation mode."""
         about = json.loads((folder / "codec.json").read_text())
         config = CodecConfig(**{**about["config"], "levels": tuple(about["config"]["levels"])})
         codec = Codec(config, AudioConfig(**about["audio"]), tuple(about["speakers"]))
@@ -207,7 +210,7 @@ class Codec(nn.Module):
 
 
 def build(config: CodecConfig, inputs: dict[str, Path], out: Path, context: Context) -> None:
-    """Stage ``codec``: trains on random crops of the split, holds out 5 % of it for the reported error."""
+    """Stage ``codec``: train on random crops of the split; hold out 5 % of it for the reported error."""
     speech = SpeechSet.load(inputs["speech"])
     names = [utterance.speaker for utterance in speech.utterances]
     seed_everything(config.seed, "codec")
@@ -238,7 +241,8 @@ def build(config: CodecConfig, inputs: dict[str, Path], out: Path, context: Cont
 
 @torch.no_grad()
 def _measure(codec: Codec, speech: SpeechSet, chosen, speakers: Tensor, device: str) -> dict[str, float]:  # type: ignore[no-untyped-def]
-    """Held-out error in normalised units and in dB, that of F0 in semitones, and the perplexity of the codebook's use."""
+    """Return the held-out error in normalized units and in dB, the F0 error in semitones, and the perplexity of the codebook
+    usage."""
     F, lengths = speech.batch(chosen, device)
     difference, semitones = codec._errors(F, lengths, speakers[chosen])
     error = masked_mean(difference.abs().mean(2), valid_mask(lengths, F.shape[1])).mean().item()

@@ -1,8 +1,8 @@
-"""Several reward models of a seed as one: an ensemble, or the mean of their weights. Forms and sources: `COMBINATIONS`.
+"""Combine several reward models of a seed into one: an ensemble, or the mean of their weights. Forms and sources: `COMBINATIONS`.
 
-An ensemble has the interface of a `RewardModel`, so that every optimiser and probe works with it unchanged: its h' is its
-members' h' side by side, and its logits are its rewards for each emotion. Whoever takes probabilities of it normalises these; the
-reward itself is not normalised.
+An ensemble has the interface of a `RewardModel`, so that every optimizer and probe works with it unchanged. Its h' concatenates
+its members' h', and its logits are its rewards for each emotion. Softmax normalizes these to probabilities; the reward itself
+is not normalized.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ CARD = "ensemble.json"
 
 
 class RewardEnsemble(RewardModel):
-    """Reward models whose rewards are combined; the members share network, emotions and regularisers."""
+    """Reward models whose rewards are combined; all members have the same network, emotions and regularizers."""
 
     def __init__(self, members: Sequence[RewardModel], combination: str, variance_penalty: float = 0.0) -> None:
-        """Args:
-        members: Two or more.
-        combination: ``mean`` or ``worst`` of `rrpo.config.COMBINATIONS`.
-        variance_penalty: λ of ``mean``.
+        """Create an ensemble; the members must agree in network, emotions and regularizers.
+
+        Args:
+            members: Two or more.
+            combination: ``mean`` or ``worst`` of `rrpo.config.COMBINATIONS`.
+            variance_penalty: λ of ``mean``.
         """
         nn.Module.__init__(self)
         first = members[0]
@@ -36,12 +38,12 @@ class RewardEnsemble(RewardModel):
         self.members = nn.ModuleList(members)
 
     def encode(self, F: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """``F [B, T, M], lengths [B]`` -> the members' ``h' [B, T', members D]`` side by side, ``mask [B, T']``."""
+        """``F [B, T, M], lengths [B]`` -> the members' ``h' [B, T', members D]`` concatenated, ``mask [B, T']``."""
         heard = [member.encode(F, lengths) for member in self._members()]
         return torch.cat([h for h, _ in heard], 2), heard[0][1]
 
     def classify(self, h: Tensor, mask: Tensor) -> Tensor:
-        """As `rewards`; without their normalisation these are logits."""
+        """Return `rewards`, which serve as unnormalized logits."""
         return self.rewards(h, mask)
 
     def rewards(self, h: Tensor, mask: Tensor) -> Tensor:
@@ -54,7 +56,7 @@ class RewardEnsemble(RewardModel):
         return each.mean(0) - self.variance_penalty * each.var(0, correction=0)
 
     def save(self, folder: Path) -> None:
-        """Writes `CARD`, and each member into a folder of its own."""
+        """Write `CARD`, and each member into its own folder."""
         for place, member in enumerate(self._members()):
             own = folder / f"member_{place:02d}"
             own.mkdir()
@@ -64,7 +66,7 @@ class RewardEnsemble(RewardModel):
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> RewardEnsemble:
-        """The frozen ensemble of ``folder``."""
+        """Load the frozen ensemble of ``folder``."""
         members = [RewardModel.load(own, device) for own in sorted(folder.glob("member_*"))]
         return cls(members, **json.loads((folder / CARD).read_text())).eval()
 
@@ -73,12 +75,12 @@ class RewardEnsemble(RewardModel):
 
 
 def load_reward_model(folder: Path, device: str = "cpu") -> RewardModel:
-    """The frozen reward model of ``folder``, one or an ensemble."""
+    """Load the frozen reward model of ``folder``, single or ensemble."""
     return (RewardEnsemble if (folder / CARD).is_file() else RewardModel).load(folder, device)
 
 
 def averaged(members: Sequence[RewardModel]) -> RewardModel:
-    """The reward model whose weights are the mean of the members'; it is the first of them, changed."""
+    """Return the reward model whose weights are the mean of the members'. It modifies and returns the first member."""
     states = [member.state_dict() for member in members]
     members[0].load_state_dict({name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]})
     return members[0]

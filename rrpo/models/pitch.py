@@ -1,9 +1,9 @@
-"""Harmonics in log-mel frames: what a voice of some F0 adds to a smooth spectrum, and the F0 that a frame shows.
+"""Harmonics in log-mel frames: the spectrum that a voice with a given F0 adds to a smooth envelope, and an F0 tracker.
 
 A pulse train seen through the analysis window has a line at each multiple of its F0. Its *comb* in a mel band is the log of the
-band's power over that of noise of the same power density: peaks and valleys where the bands resolve harmonics, nothing where
-they do not. A source-filter decoder adds a comb to an envelope and so says a voice with one number, where a regression of the
-bands themselves blurs every harmonic that it cannot place. No source gives this for a mel codec; declared default.
+band's power over that of noise of the same power density: peaks and valleys where the bands resolve harmonics, zero elsewhere.
+A source-filter decoder adds a comb to an envelope, so that one number describes the voice; direct regression of the bands blurs
+every harmonic that it cannot place. No source uses this for a mel codec; declared default.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from rrpo.audio import mel_centres, mel_filters
 from rrpo.corpus.config import AudioConfig
 
 LOWEST, HIGHEST = 65.0, 520.0
-"""Hz, the range of F0: three octaves."""
+"""Range of F0 in Hz: three octaves."""
 ROWS = 4
-"""Combs a semitone."""
+"""Combs per semitone."""
 VALLEY = 1e-3
-"""Least power between harmonics, as a share of the noise's: a moving F0 fills valleys up."""
+"""Minimum power between harmonics, as a share of the noise's: a moving F0 fills the valleys."""
 RESOLVED_HZ = 1800.0
-"""Bands below it show F0."""
+"""Upper frequency in Hz of the bands that show F0."""
 SMOOTH = 0.22
-"""Cosines, as a share of those bands, that are counted as envelope and not as harmonics."""
+"""Number of lowest cosine components treated as envelope instead of harmonics, as a share of those bands."""
 FINE = 64
-"""Points of the window's spectrum between two bins."""
+"""Points of the window's spectrum per bin."""
 
 
 def row(hertz: float) -> float:
-    """Place of an F0 among the combs."""
+    """Return the row of an F0 among the combs."""
     return 12 * ROWS * math.log2(hertz / LOWEST)
 
 
 @lru_cache(maxsize=8)
 def combs(audio: AudioConfig) -> Tensor:
-    """Log combs ``[R, M]``, an F0 a row, `ROWS` a semitone from `LOWEST` to `HIGHEST`."""
+    """Return log combs ``[R, M]``, one F0 per row, `ROWS` per semitone from `LOWEST` to `HIGHEST`."""
     bins = torch.arange(audio.n_fft // 2 + 1, dtype=torch.float64) * audio.sample_rate / audio.n_fft
     window = torch.fft.rfft(torch.hann_window(audio.n_fft, dtype=torch.float64), n=FINE * audio.n_fft).abs().square()
     step = audio.sample_rate / audio.n_fft / FINE  # Hz between two points of `window`
@@ -55,7 +55,7 @@ def combs(audio: AudioConfig) -> Tensor:
 
 
 def comb(table: Tensor, place: Tensor) -> Tensor:
-    """The comb ``[..., M]`` at ``place [...]`` (rows, fractions too) of ``table [R, M]``; differentiable in ``place``."""
+    """Return the comb ``[..., M]`` at ``place [...]`` (fractional rows) of ``table [R, M]``; differentiable in ``place``."""
     below = place.detach().floor().long().clamp(0, len(table) - 2)
     above = (place - below)[..., None]
     return table[below] * (1 - above) + table[below + 1] * above
@@ -63,10 +63,11 @@ def comb(table: Tensor, place: Tensor) -> Tensor:
 
 @torch.no_grad()
 def tracked(F: Tensor, audio: AudioConfig) -> tuple[Tensor, Tensor]:
-    """The row ``[B, T]`` of the comb that resembles each frame of ``F [B, T, M]`` most, and how much: a correlation up to 1.
+    """Return the row ``[B, T]`` of the comb most similar to each frame of ``F [B, T, M]``, and the similarity: a correlation up
+    to 1.
 
-    Compared is what is left of both below `RESOLVED_HZ` after their smooth part is taken away. On rendered speech 98 % of the
-    frames that Praat calls voiced lie within a semitone of Praat's F0.
+    Both are compared below `RESOLVED_HZ` after their smooth part is removed. On rendered speech, 98 % of the frames that Praat
+    classifies as voiced are within a semitone of Praat's F0.
     """
     table, rest = _matched(audio, F.device)
     fine = F[..., : len(rest)].float() @ rest
@@ -79,7 +80,7 @@ def tracked(F: Tensor, audio: AudioConfig) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=8)
 def _matched(audio: AudioConfig, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Combs ``[R, L]`` of unit length without their smooth part, and the projection ``[L, L]`` that takes it away."""
+    """Return combs ``[R, L]`` of unit norm without their smooth part, and the projection ``[L, L]`` that removes it."""
     bands = max(2, int((mel_centres(audio) < RESOLVED_HZ).sum()))
     place = (torch.arange(bands, dtype=torch.float64) + 0.5) / bands
     cosines = torch.cos(math.pi * place[:, None] * torch.arange(max(1, round(SMOOTH * bands))))

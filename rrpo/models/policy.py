@@ -1,11 +1,11 @@
-"""The policy: a decoder-only language model over speech tokens, in CosyVoice2's layout, on the `transformers` Qwen2 class.
+"""The policy: a decoder-only language model over speech tokens in CosyVoice2's layout, based on the `transformers` Qwen2 class.
 
 One sequence is ``[sos][emotion][speaker][end of prompt][phones ...][task_id][speech ...] -> eos``: the ``task_id`` position
-predicts the first speech token. Prefixes are padded on the left, so that speech starts at one column for the whole batch.
+predicts the first speech token. Prefixes are padded on the left, so that speech starts in the same column for the whole batch.
 As in CosyVoice2, ``llm_embedding`` holds sos and task_id, ``speech_embedding`` and ``llm_decoder`` have V + 3 rows (eos = V).
 
-Everything that samples or scores uses the same distribution: temperature 1, no top-k, no penalties, over the V codes and eos,
-except that eos cannot be the very first token.
+Sampling and scoring use the same distribution: temperature 1, no top-k, no penalties, over the V codes and eos, except that eos
+cannot be the first token.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from rrpo.models.decoding import Decoder
 from rrpo.models.transformer import parallel
 
 LEAVE = 0.75
-"""Finished samples leave the batch when no more than this share is left."""
+"""Finished samples are removed from the batch when at most this share is unfinished."""
 NEVER = -1e9
-"""Logit of eos where it is forbidden: as the first token."""
+"""Logit of eos as the first token, where it is not allowed."""
 
 
 @dataclass(frozen=True)
@@ -43,34 +43,34 @@ class Rollout:
     lengths: Tensor
     """``[B]``, without eos."""
     ended: Tensor
-    """``[B]`` bool: False where the sample was cut at the limit before eos."""
+    """``[B]`` bool: False if the sample was truncated at the limit before eos."""
 
     @property
     def scored(self) -> Tensor:
-        """``[B, N + 1]`` bool: positions whose prediction was used: every token, and eos where it was drawn."""
+        """``[B, N + 1]`` bool: positions whose prediction was used, every token and eos where it was drawn."""
         return valid_mask(self.counts, self.tokens.shape[1] + 1)
 
     @property
     def counts(self) -> Tensor:
-        """``[B]``: how many positions are `scored`."""
+        """``[B]``: number of `scored` positions."""
         return self.lengths + self.ended
 
     def sums(self, packed: Tensor) -> Tensor:
-        """Sums ``[B]`` over each sample of values ``[P]`` at the scored positions, one sample after another."""
+        """Return sums ``[B]`` over each sample of values ``[P]`` at the scored positions, concatenated sample by sample."""
         return packed.new_zeros(len(self.tokens)).index_add(0, runs(self.counts, self.counts, len(packed))[0], packed)
 
     def pick(self, values: Tensor, total: int) -> Tensor:
-        """``values [B, N + 1]`` at the scored positions, of which there are ``total``: ``[P]``, one sample after another."""
+        """Return ``values [B, N + 1]`` at the ``total`` scored positions: ``[P]``, concatenated sample by sample."""
         row, following = runs(torch.zeros_like(self.counts), self.counts, total)
         return values[row, following]
 
     def padded(self, packed: Tensor) -> Tensor:
-        """``[P, C]`` at the scored positions -> ``[B, N + 1, C]``, zeros elsewhere."""
+        """Unpack ``[P, C]`` at the scored positions to ``[B, N + 1, C]``, with zeros elsewhere."""
         scored = self.scored
         return packed.new_zeros(*scored.shape, packed.shape[1]).masked_scatter(scored[..., None], packed)
 
     def select(self, rows: Tensor) -> Rollout:
-        """The samples of these row numbers, N their own longest length."""
+        """Return the samples with these row numbers; N is their own longest length."""
         return Rollout(self.tokens[rows, : int(self.lengths[rows].max())], self.lengths[rows], self.ended[rows])
 
 
@@ -85,7 +85,7 @@ def runs(starts: Tensor, lengths: Tensor, total: int) -> tuple[Tensor, Tensor]:
 
 
 class Policy(nn.Module):
-    """Token language model; ``symbols`` are the phones, emotions and speakers that a prefix may hold."""
+    """Token language model; ``symbols`` are the phones, emotions and speakers that a prefix may contain."""
 
     pace: Tensor
     precision: str = "fp32"
@@ -130,14 +130,14 @@ class Policy(nn.Module):
 
     @property
     def max_tokens(self) -> int:
-        """Longest roll-out in tokens."""
+        """Maximum roll-out length in tokens."""
         return self.config.max_tokens
 
     def prefix_ids(self, phones: Sequence[Sequence[str]], speakers: Sequence[str], emotions: Sequence[str]) -> Tensor:
-        """Symbol ids ``[B, L]`` of the prefixes, padded on the left with 0.
+        """Return symbol ids ``[B, L]`` of the prefixes, padded on the left with 0.
 
         Raises:
-            ValueError: A phone, speaker or emotion that the SFT data did not hold.
+            ValueError: A phone, speaker or emotion does not occur in the SFT data.
         """
         rows = [
             [f"<{emotion}>", f"<{speaker}>", "<endofprompt>", *text]
@@ -148,19 +148,19 @@ class Policy(nn.Module):
         return torch.tensor(ids, device=self.llm_decoder.weight.device)
 
     def _known(self, symbol: str) -> int:
-        """The id of a symbol."""
+        """Return the id of a symbol."""
         if symbol not in self._index:
             raise ValueError(
-                f"the policy does not know {symbol!r}; its training split must hold every phone and speaker"
+                f"the policy does not know {symbol!r}; its training split must contain every phone and speaker"
             )
         return self._index[symbol]
 
     def prompt_ids(self, prompts: Sequence[Prompt]) -> Tensor:
-        """`prefix_ids` of prompts."""
+        """Return `prefix_ids` of prompts."""
         return self.prefix_ids([p.phones for p in prompts], [p.speaker for p in prompts], [p.emotion for p in prompts])
 
     def _prefix(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``[sos][prefix][task_id]``: embeddings ``[B, L + 2, D]``, mask and positions ``[B, L + 2]``."""
+        """Return embeddings ``[B, L + 2, D]``, mask and positions ``[B, L + 2]`` of ``[sos][prefix][task_id]``."""
         valid = ids > 0
         sos, task = self.llm_embedding.weight
         text = self.llm.embed_tokens(ids)
@@ -172,17 +172,17 @@ class Policy(nn.Module):
         return x, mask, self._positions(mask, ids.gather(1, first[:, None] + torch.arange(2, device=ids.device)))
 
     def measure_pace(self, emotions: Sequence[str], speakers: Sequence[str], tokens_per_phone: Tensor) -> None:
-        """Sets the pace of every emotion (mean tokens a phone) and speaker (relative to all) from utterances ``[U]``."""
+        """Set the pace of every emotion (mean tokens per phone) and speaker (relative to the mean) from utterances ``[U]``."""
         for names, scale in ((emotions, 1.0), (speakers, float(tokens_per_phone.mean()))):
             for name in set(names):
                 chosen = torch.tensor([other == name for other in names])
                 self.pace[self._index[f"<{name}>"]] = tokens_per_phone[chosen].mean() / scale
 
     def _positions(self, mask: Tensor, style: Tensor) -> Tensor:
-        """Rotary positions ``[B, L + 2]`` of a prefix; the first speech token follows one after the last of them.
+        """Return rotary positions ``[B, L + 2]`` of a prefix; the first speech token is one position after the last of them.
 
-        Paced, phone i stands s x i after the head, s the pace of the prompt's ``style [B, 2]`` (ids of emotion and speaker),
-        and task_id just before the head's end, so that the speech runs along the text as fast as it is expected to.
+        If paced, phone i is at s x i after the head, where s is the pace of the prompt's ``style [B, 2]`` (ids of emotion and
+        speaker), and task_id is just before the end of the head. The speech then advances along the text at its expected rate.
         """
         plain = (mask.cumsum(1) - 1).clamp(min=0).float()
         if not self.config.paced:
@@ -194,38 +194,40 @@ class Policy(nn.Module):
         return along
 
     def expected_tokens(self, prefix: Tensor) -> Tensor:
-        """``[B]`` tokens that the phones of ``prefix [B, L]`` take at the pace of its emotion and speaker."""
+        """Return the expected number of tokens ``[B]`` for the phones of ``prefix [B, L]`` at the pace of its emotion and
+        speaker."""
         first = (prefix == 0).sum(1, keepdim=True)
         style = prefix.gather(1, first + torch.arange(2, device=prefix.device))
         phones = (prefix > 0).sum(1) - (self.HEAD - 1)
         return phones * self.pace[style].prod(1)
 
     def _predict(self, hidden: Tensor) -> Tensor:
-        """Logits over the V codes and eos."""
+        """Return logits over the V codes and eos."""
         return F_.linear(
             hidden, self.llm_decoder.weight[: self.codes + 1], self.llm_decoder.bias[: self.codes + 1]
         ).float()
 
     def logits(self, prefix: Tensor, tokens: Tensor) -> Tensor:
-        """Predictions ``[B, N + 1, V + 1]`` in one parallel forward: row t is the distribution of token t given those before.
+        """Return predictions ``[B, N + 1, V + 1]`` of one parallel forward: row t is the distribution of token t given the
+        previous ones.
 
         Args:
             prefix: Symbol ids ``[B, L]``.
-            tokens: Speech tokens ``[B, N]``; what stands past a row's length only reaches predictions past it.
+            tokens: Speech tokens ``[B, N]``; values beyond a row's length affect only predictions beyond it.
         """
         batch, positions = tokens.shape[0], tokens.shape[1] + 1
         counts = torch.full((batch,), positions, device=tokens.device)
         return self.packed_logits(prefix, tokens, counts).view(batch, positions, -1)
 
     def packed_logits(self, prefix: Tensor, tokens: Tensor, counts: Tensor) -> Tensor:
-        """The first ``counts [B]`` predictions of every row of `logits`, one row after another: ``[P, V + 1]``, P their sum."""
+        """Return the first ``counts [B]`` predictions of every row of `logits`, concatenated: ``[P, V + 1]``, P their sum."""
         with self.computing():
             logits = self._predict(self._hidden(prefix, tokens, counts))
         logits[counts.cumsum(0) - counts, self.eos] = NEVER
         return logits
 
     def _hidden(self, prefix: Tensor, tokens: Tensor, counts: Tensor) -> Tensor:
-        """Hidden states ``[P, D]`` that `packed_logits` reads."""
+        """Return the hidden states ``[P, D]`` for `packed_logits`."""
         x, mask, positions = self._prefix(prefix)
         task = mask.shape[1] - 1  # the column that predicts the first token, in every row
         x = torch.cat([x, self.speech_embedding(tokens)], 1)
@@ -241,22 +243,22 @@ class Policy(nn.Module):
 
     @torch.no_grad()
     def sample(self, prefix: Tensor, noise: Tensor) -> Rollout:
-        """Ancestral sampling with a key-value cache.
+        """Sample ancestrally with a key-value cache.
 
         Args:
             prefix: Symbol ids ``[B, L]``.
-            noise: Uniforms ``[N_max, B]``; token t of sample i is the inverse CDF at ``noise[t, i]``, so that samples are
-                shared between arms as long as their distributions agree.
+            noise: Uniforms ``[N_max, B]``; token t of sample i is the inverse CDF at ``noise[t, i]``, so that arms share
+                samples as long as their distributions agree.
         """
         with self.computing():
             return ancestral(self.continuation(prefix, len(noise)), noise, self.eos)
 
     def continuation(self, prefix: Tensor, room: int) -> PolicyContinuation:
-        """The prefixes ``[B, L]``, to be continued token by token by at most ``room`` of them."""
+        """Return a decoder for the prefixes ``[B, L]`` with room for ``room`` tokens."""
         return PolicyContinuation(self, prefix, room)
 
     def restyled(self, prefix: Tensor, *, emotion: str | None = None, speaker: str | None = None) -> Tensor:
-        """Prefixes ``[B, L]`` with another emotion, another speaker or both in all rows; None leaves what is there.
+        """Replace the emotion, the speaker or both in all prefixes ``[B, L]``; None keeps the current one.
 
         Raises:
             ValueError: The policy does not know the emotion or the speaker.
@@ -269,9 +271,9 @@ class Policy(nn.Module):
         return changed
 
     def extended(self, symbols: Mapping[str, Sequence[str]]) -> Policy:
-        """The policy with more symbols: each new one starts as the mean of those of its own that are known.
+        """Return the policy with additional symbols; each starts as the mean of those of its given symbols that are known.
 
-        Ids are places and the new ones come last, so predictions from prefixes that were known before do not change.
+        Ids are positions and new symbols come last, so predictions from existing prefixes do not change.
         """
         policy = Policy(self.config, (*self.symbols, *symbols), self.codes)
         state = self.state_dict()
@@ -284,14 +286,14 @@ class Policy(nn.Module):
         return policy.to(self.pace.device)
 
     def save(self, folder: Path) -> None:
-        """Writes weights and description into ``folder``."""
+        """Write weights and description into ``folder``."""
         torch.save(self.state_dict(), folder / "policy.pt")
         about = {"config": asdict(self.config), "symbols": self.symbols, "codes": self.codes}
         (folder / "policy.json").write_text(json.dumps(about, ensure_ascii=False))
 
     @staticmethod
     def load(folder: Path, device: str = "cpu") -> Policy:
-        """Reads what `save` wrote, in evaluation mode."""
+        """Load a policy written by `save`, in evaluation mode."""
         about = json.loads((folder / "policy.json").read_text())
         policy = Policy(PolicyConfig(**about["config"]), about["symbols"], about["codes"])
         policy.load_state_dict(torch.load(folder / "policy.pt", map_location="cpu", weights_only=True))
@@ -299,22 +301,22 @@ class Policy(nn.Module):
 
 
 class Continuation(Protocol):
-    """Roll-outs under way: what is predicted of each row's next token."""
+    """Roll-outs in progress, with the predictions for each row's next token."""
 
     logits: Tensor
-    """``[R, V + 1]`` of the next token of each row."""
+    """``[R, V + 1]``, logits of each row's next token."""
 
     def step(self, tokens: Tensor) -> None:
-        """Takes the next token ``[R]`` of each row; `logits` are then of the one after."""
+        """Append the next token ``[R]`` of each row, and update `logits`."""
         ...
 
     def keep(self, rows: Tensor) -> None:
-        """Goes on with these rows alone, a mask ``[R]``."""
+        """Keep only these rows, given as a mask ``[R]``."""
         ...
 
 
 class PolicyContinuation:
-    """A policy's own."""
+    """The continuation of a single policy, with a key-value cache."""
 
     def __init__(self, policy: Policy, prefix: Tensor, room: int) -> None:
         self.policy = policy
@@ -333,9 +335,10 @@ class PolicyContinuation:
 
 @torch.no_grad()
 def ancestral(state: Continuation, noise: Tensor, eos: int) -> Rollout:
-    """Roll-outs by ``noise [N_max, B]``: token t of row i is the `inverse_cdf` at ``noise[t, i]``; eos is never the first."""
+    """Sample roll-outs by ``noise [N_max, B]``: token t of row i is the `inverse_cdf` at ``noise[t, i]``; eos is never the
+    first."""
     state.logits[:, eos] = NEVER
-    rows = torch.arange(noise.shape[1], device=noise.device)  # those that are still computed
+    rows = torch.arange(noise.shape[1], device=noise.device)  # rows that are not finished
     tokens = torch.full((noise.shape[1], len(noise)), eos, device=noise.device)
     alive = torch.ones_like(rows, dtype=torch.bool)
     for step, u in enumerate(noise):
@@ -358,18 +361,18 @@ def ancestral(state: Continuation, noise: Tensor, eos: int) -> Rollout:
 
 
 def inverse_cdf(logits: Tensor, noise: Tensor) -> Tensor:
-    """The class at which the cumulative distribution of ``logits [B, C]`` passes ``noise [B]`` in (0, 1)."""
+    """Return the class at which the cumulative distribution of ``logits [B, C]`` passes ``noise [B]`` in (0, 1)."""
     cdf = logits.softmax(1).cumsum(1, dtype=torch.float64)
     return torch.searchsorted(cdf, noise.double()[:, None] * cdf[:, -1:])[:, 0].clamp(max=logits.shape[1] - 1)
 
 
 def token_kl(logits: Tensor, reference: Tensor) -> Tensor:
-    """Full-vocabulary KL(P || P_ref) of every position, ``[B, N, V + 1] x 2 -> [B, N]`` in nats (paper.md, Eq. 6)."""
+    """Return the full-vocabulary KL(P || P_ref) of every position, ``[B, N, V + 1] x 2 -> [B, N]`` in nats (Eq. 6)."""
     p, q = logits.log_softmax(-1), reference.log_softmax(-1)
     return (p.exp() * (p - q)).sum(-1)
 
 
 def token_entropy(logits: Tensor) -> Tensor:
-    """Entropy of every position's distribution, ``[B, N, V + 1] -> [B, N]`` in nats."""
+    """Return the entropy of every position's distribution, ``[B, N, V + 1] -> [B, N]`` in nats."""
     p = logits.log_softmax(-1)
     return -(p.exp() * p).sum(-1)

@@ -1,4 +1,4 @@
-"""What the first tokens of an utterance say of its emotion: a recurrent classifier of every prefix, for soft-label guidance."""
+"""Emotion classifier of token prefixes for soft-label guidance: a recurrent network with a prediction after every token."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from rrpo.models.tags import NEUTRAL
 
 
 class PrefixClassifier(nn.Module):
-    """A gated recurrent unit over tokens, eos (class V) among them, and a linear layer on its state after each.
+    """A gated recurrent unit over tokens, including eos (class V), and a linear layer on its state after each.
 
-    Tokens enter as ``features [V + 1, C]``, a row a class. With `code_levels`, what is learnt of a code serves its neighbours.
+    Tokens are embedded by ``features [V + 1, C]``, one row per class. With `code_levels` as features, training one code also
+    improves its neighbors.
     """
 
     features: Tensor
@@ -28,8 +29,8 @@ class PrefixClassifier(nn.Module):
         self.config, self.emotions = config, tuple(emotions)
         if NEUTRAL not in self.emotions:
             raise ValueError(
-                f"a soft label mixes an emotion with {NEUTRAL!r}, which is not among {self.emotions}; "
-                f"use data with {NEUTRAL!r} among their classes, or another guidance"
+                f"a soft label mixes an emotion with {NEUTRAL!r}, which is not one of {self.emotions}; "
+                f"use data with the class {NEUTRAL!r}, or another guidance"
             )
         self.register_buffer("features", features)
         self.gru = nn.GRU(self.features.shape[1], config.dim, batch_first=True)
@@ -42,21 +43,21 @@ class PrefixClassifier(nn.Module):
         return self.emotions.index(NEUTRAL)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """``tokens [B, N]`` -> log-probabilities ``[B, N, K]`` after each of them."""
+        """Return log-probabilities ``[B, N, K]`` after each of ``tokens [B, N]``."""
         return self.log_probs(self.states(tokens)[:, 1:])
 
     def states(self, tokens: Tensor) -> Tensor:
-        """``[B, N + 1, D]``: the state before the first of ``tokens [B, N]`` and after each."""
-        heard = self.dropout(torch.ones_like(tokens, dtype=self.features.dtype))  # whole tokens are dropped
+        """Return states ``[B, N + 1, D]`` before the first of ``tokens [B, N]`` and after each."""
+        heard = self.dropout(torch.ones_like(tokens, dtype=self.features.dtype))  # drop whole tokens
         after, _ = self.gru(self.features[tokens] * heard[..., None])
         return F_.pad(after, (0, 0, 1, 0))
 
     def log_probs(self, states: Tensor) -> Tensor:
-        """``[..., D] -> [..., K]``."""
+        """Return log-probabilities: ``[..., D] -> [..., K]``."""
         return self.head(self.dropout(states)).log_softmax(-1)
 
     def next_states(self, states: Tensor, tokens: Tensor) -> Tensor:
-        """``[R, k, D]``: the states ``[R, D]`` after each of the alternatives ``tokens [R, k]``."""
+        """Return states ``[R, k, D]`` after each of the alternatives ``tokens [R, k]``, given states ``[R, D]``."""
         ((weight_in, weight, bias_in, bias),) = self.gru.all_weights
         given = F_.linear(self.features[tokens], weight_in, bias_in)
         held = F_.linear(states, weight, bias)[:, None]
@@ -66,14 +67,14 @@ class PrefixClassifier(nn.Module):
         return n + z * (states[:, None] - n)
 
     def save(self, folder: Path) -> None:
-        """Writes ``prefix_classifier.json`` and ``prefix_classifier.pt``."""
+        """Write ``prefix_classifier.json`` and ``prefix_classifier.pt``."""
         about = {"config": asdict(self.config), "emotions": self.emotions}
         (folder / "prefix_classifier.json").write_text(json.dumps(about))
         torch.save({name: value.cpu() for name, value in self.state_dict().items()}, folder / "prefix_classifier.pt")
 
     @staticmethod
     def load(folder: Path, device: str = "cpu") -> PrefixClassifier:
-        """Reads what `save` wrote; frozen, in evaluation mode."""
+        """Load a classifier written by `save`; frozen, in evaluation mode."""
         about = json.loads((folder / "prefix_classifier.json").read_text())
         state = torch.load(folder / "prefix_classifier.pt", map_location="cpu", weights_only=True)
         model = PrefixClassifier(PrefixClassifierConfig(**about["config"]), about["emotions"], state["features"])
@@ -83,37 +84,37 @@ class PrefixClassifier(nn.Module):
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a prefix classifier knows of R utterances under way, of each about its wanted emotion and about neutral."""
+    """A prefix classifier's evidence for the target emotion and for neutral, for R utterances in progress."""
 
     classifier: PrefixClassifier
     states: Tensor
-    """``[R, D]`` after the tokens so far."""
+    """``[R, D]``, states after the tokens so far."""
     wanted: Tensor
     """``[R]`` class indices."""
 
     def before(self) -> tuple[Tensor, Tensor]:
-        """Log-probabilities ``[R]`` of the wanted emotion and of neutral by the tokens so far."""
+        """Return log-probabilities ``[R]`` of the target emotion and of neutral given the tokens so far."""
         return self._of(self.classifier.log_probs(self.states))
 
     def after(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """The same ``[R, k]`` after each of the alternatives ``tokens [R, k]``."""
+        """Return the same ``[R, k]`` after each of the alternatives ``tokens [R, k]``."""
         return self._of(self.classifier.log_probs(self.classifier.next_states(self.states, tokens)))
 
     def advanced(self, tokens: Tensor) -> Evidence:
-        """After the next token ``[R]`` of each."""
+        """Return the evidence after the next token ``[R]`` of each utterance."""
         return replace(self, states=self.classifier.next_states(self.states, tokens[:, None])[:, 0])
 
     def select(self, rows: Tensor) -> Evidence:
-        """Of some rows: numbers or a mask ``[R]``."""
+        """Return the evidence of some rows, given as numbers or a mask ``[R]``."""
         return replace(self, states=self.states[rows], wanted=self.wanted[rows])
 
     def _of(self, log_probs: Tensor) -> tuple[Tensor, Tensor]:
-        """Of the wanted emotion and of neutral, ``[R, ..., K] -> [R, ...]``."""
+        """Select the target emotion and neutral, ``[R, ..., K] -> [R, ...]``."""
         wanted = self.wanted.view(-1, *(1,) * (log_probs.dim() - 1)).expand(*log_probs.shape[:-1], 1)
         return log_probs.gather(-1, wanted)[..., 0], log_probs[..., self.classifier.neutral]
 
 
 def code_levels(codebook: Tensor) -> Tensor:
-    """``[V + 1, C]``: which level each coordinate of a row of ``codebook [V, d]`` has, one-hot; eos has a column of its own."""
+    """Return ``[V + 1, C]``: one-hot levels of each coordinate of ``codebook [V, d]``; eos has its own column."""
     columns = [F_.one_hot(column.unique(return_inverse=True)[1]) for column in codebook.cpu().T]
     return torch.block_diag(torch.cat(columns, 1).float(), torch.ones(1, 1))

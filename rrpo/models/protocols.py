@@ -1,7 +1,8 @@
-"""What policy optimisation, its measurements and its judges need of a policy and of a codec.
+"""Protocols of a policy and a codec, as used by policy optimization, its measurements and its judges.
 
-`rrpo.models.policy.Policy` and `rrpo.models.codec.Codec` are the embedded world's. One of your own passes the contract tests of
-`rrpo.testing.policies` and `rrpo.testing.codecs`. Shapes as everywhere: B samples, N tokens, V codes, T frames, M mel bands.
+`rrpo.models.policy.Policy` and `rrpo.models.codec.Codec` are the embedded world's implementations. Test your own with the
+contract tests of `rrpo.testing.policies` and `rrpo.testing.codecs`. Shapes: B samples, N tokens, V codes, T frames, M mel
+bands.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from rrpo.models.policy import Rollout
 class TokenPolicy(Protocol):
     """A language model over V speech tokens and eos, which is class V.
 
-    Sampling, scoring and the KL use one distribution: what `logits` give probability p, `sample` draws with probability p.
+    Sampling, scoring and the KL use one distribution: a token with probability p under `logits` is drawn by `sample` with
+    probability p.
     """
 
     codes: int
@@ -29,15 +31,15 @@ class TokenPolicy(Protocol):
 
     @property
     def max_tokens(self) -> int:
-        """Longest roll-out in tokens; a sample that reaches it is cut."""
+        """Maximum roll-out length in tokens; longer samples are truncated."""
         ...
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """What is trained."""
+        """Yield the trained parameters."""
         ...
 
     def prompt_ids(self, prompts: Sequence[Prompt]) -> Tensor:
-        """Ids ``[B, L]`` of what comes before the speech, padded on the left with 0, on the policy's device.
+        """Return ids ``[B, L]`` of the prefix before the speech, padded on the left with 0, on the policy's device.
 
         Raises:
             ValueError: The policy does not know a phone, speaker or emotion.
@@ -45,21 +47,22 @@ class TokenPolicy(Protocol):
         ...
 
     def sample(self, prefix: Tensor, noise: Tensor) -> Rollout:
-        """One roll-out for each row of ``prefix [B, L]``, without gradient.
+        """Sample one roll-out for each row of ``prefix [B, L]``, without gradient.
 
         Args:
-            prefix: What `prompt_ids` returned, rows of it, or the same with fewer columns of padding.
-            noise: Uniforms ``[max_tokens, B]``: token t of row i is the inverse of its distribution's cumulative function at
-                ``noise[t, i]``, so that arms share samples as long as their policies agree. Eos is never the first token.
+            prefix: Result of `prompt_ids`, rows of it, or the same with fewer columns of padding.
+            noise: Uniforms ``[max_tokens, B]``: token t of row i is the inverse CDF of its distribution at ``noise[t, i]``, so
+                that arms share samples as long as their policies agree. Eos is never the first token.
         """
         ...
 
     def logits(self, prefix: Tensor, tokens: Tensor) -> Tensor:
-        """``[B, N + 1, V + 1]`` with gradient: row t predicts token t of ``tokens [B, N]`` (or eos) from those before it."""
+        """Return ``[B, N + 1, V + 1]`` with gradient: row t predicts token t of ``tokens [B, N]`` (or eos) from those before
+        it."""
         ...
 
     def packed_logits(self, prefix: Tensor, tokens: Tensor, counts: Tensor) -> Tensor:
-        """``[P, V + 1]``: the first ``counts [B]`` predictions of every row of `logits`, one row after another."""
+        """Return ``[P, V + 1]``: the first ``counts [B]`` predictions of every row of `logits`, concatenated."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -68,7 +71,7 @@ class TokenPolicy(Protocol):
 
     @staticmethod
     def load(folder: Path, device: str = "cpu") -> TokenPolicy:
-        """Read what `save` wrote, in evaluation mode."""
+        """Load a policy written by `save`, in evaluation mode."""
         ...
 
 
@@ -78,7 +81,7 @@ class TokenCodec(Protocol):
     audio: AudioConfig
     """Analysis of the frames."""
     codebook: Tensor
-    """``[V, d]``, a row a code."""
+    """``[V, d]``, one row per code."""
 
     @property
     def vocabulary(self) -> int:
@@ -87,11 +90,11 @@ class TokenCodec(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device of the parameters."""
         ...
 
     def speaker_index(self, names: list[str]) -> Tensor:
-        """Speaker names -> indices ``[B]``.
+        """Return indices ``[B]`` of speakers by name.
 
         Raises:
             ValueError: The codec does not know a speaker.
@@ -99,18 +102,18 @@ class TokenCodec(Protocol):
         ...
 
     def encode(self, F: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """``F [B, T, M]``, frames of each ``[B]`` -> token ids ``[B, N]`` and their numbers ``[B]``."""
+        """Encode ``F [B, T, M]`` with frame lengths ``[B]`` to token ids ``[B, N]`` and token lengths ``[B]``."""
         ...
 
     def decode(self, tokens: Tensor, lengths: Tensor, speaker: Tensor) -> tuple[Tensor, Tensor]:
-        """Token ids ``[B, N]`` or relaxed one-hot rows ``[B, N, V]`` -> ``F [B, T, M]`` and frames of each ``[B]``.
+        """Decode token ids ``[B, N]`` or relaxed one-hot rows ``[B, N, V]`` to ``F [B, T, M]`` and frame lengths ``[B]``.
 
-        What stands past a length does not matter. Ids and their one-hot rows give the same frames.
+        Values beyond a length have no effect. Ids and their one-hot rows give the same frames.
         """
         ...
 
     def decode_codes(self, codes: Tensor, lengths: Tensor, speaker: Tensor) -> tuple[Tensor, Tensor]:
-        """`decode` of rows of the codebook, ``[B, N, d]``."""
+        """`decode` for rows of the codebook, ``[B, N, d]``."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -119,5 +122,5 @@ class TokenCodec(Protocol):
 
     @staticmethod
     def load(folder: Path, device: str = "cpu") -> TokenCodec:
-        """Read what `save` wrote; frozen, in evaluation mode."""
+        """Load a codec written by `save`; frozen, in evaluation mode."""
         ...

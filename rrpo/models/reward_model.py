@@ -1,11 +1,11 @@
 """The emotion reward model: F -> subsampling convolution -> Transformer encoder -> h' -> attentive pooling -> logits.
 
-The adversarial perturbation of Eq. 4 acts on h', the encoder's final, layer-normed output, so the network is cut there:
-`RewardModel.encode` gives h' and its mask, `RewardModel.classify` the logits. Only the encoder has dropout: the passes
-through `classify` that Eq. 4 and 5 make see the same network, and draw nothing.
+The adversarial perturbation of Eq. 4 acts on h', the encoder's final, layer-normalized output, so the network is split there:
+`RewardModel.encode` returns h' and its mask, `RewardModel.classify` the logits. Only the encoder has dropout: the passes
+through `classify` in Eq. 4 and 5 use the same network and draw no random numbers.
 
-Nothing depends on padding: frames beyond an utterance are zeroed before every convolution, normalisation is per frame,
-attention and pooling are masked. An empty utterance (a roll-out that ends at once) is read as one frame of padding.
+Nothing depends on padding: frames beyond an utterance are zeroed before every convolution, normalization is per frame, and
+attention and pooling are masked. An empty utterance (a roll-out that ends at once) is treated as one frame of padding.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from rrpo.corpus.features import SpeechSet
 
 CHUNK = 64
-"""Samples that `RewardModel.log_probs` hears at once."""
+"""Samples per batch in `RewardModel.log_probs`."""
 
 
 class RewardModel(nn.Module):
-    """Emotion classifier of log-mel frames ``F [B, T, M]``; padding holds any finite number."""
+    """Emotion classifier of log-mel frames ``F [B, T, M]``; padding may hold any finite number."""
 
     mean: Tensor
     std: Tensor
@@ -49,12 +49,14 @@ class RewardModel(nn.Module):
         floor: float,
         regularizers: RegularizerConfig = OFF,
     ) -> None:
-        """Args:
-        config: The network.
-        emotions: Class names in the order of the index; K is their number.
-        n_mels: M.
-        floor: Smallest mel power before the logarithm.
-        regularizers: What the model was fine-tuned with; part of the reward if that is ``full_l_ser``.
+        """Create an untrained reward model.
+
+        Args:
+            config: The network.
+            emotions: Class names in the order of the index; K is their number.
+            n_mels: M.
+            floor: Smallest mel power before the logarithm.
+            regularizers: Config of the model's fine-tuning; used by the reward ``full_l_ser``.
         """
         super().__init__()
         halvings = config.subsample.bit_length() - 1
@@ -90,7 +92,7 @@ class RewardModel(nn.Module):
         return speech
 
     def set_statistics(self, frames: Tensor) -> None:
-        """Stores the per-mel mean and spread of ``frames [N, M]``, by which F is normalised."""
+        """Store the per-mel mean and spread of ``frames [N, M]``, which normalize F."""
         self.mean.copy_(frames.mean(0))
         self.std.copy_(frames.std(0).clamp(min=1e-3))
 
@@ -110,14 +112,14 @@ class RewardModel(nn.Module):
         return self.norm(x).masked_fill(~mask[..., None], 0.0), mask
 
     def classify(self, h: Tensor, mask: Tensor) -> Tensor:
-        """Attentive pooling: ``h' [B, T', D], mask [B, T']`` -> ``logits [B, K]`` in float32."""
+        """Apply attentive pooling: ``h' [B, T', D], mask [B, T']`` -> ``logits [B, K]`` in float32."""
         scores = self.attention(h)[..., 0].float().masked_fill(~mask, -math.inf)
         pooled = (scores.softmax(1)[..., None] * h).sum(1)
         logits: Tensor = self.head(pooled.to(self.head.weight.dtype)).float()
         return logits
 
     def rewards(self, h: Tensor, mask: Tensor) -> Tensor:
-        """``h' [B, T', D], mask [B, T']`` -> ``log p [B, K]``: what a policy is rewarded with for each emotion."""
+        """``h' [B, T', D], mask [B, T']`` -> ``log p [B, K]``: the policy's reward for each emotion."""
         return self.classify(h, mask).log_softmax(1)
 
     def forward(self, F: Tensor, lengths: Tensor) -> Tensor:
@@ -126,12 +128,12 @@ class RewardModel(nn.Module):
 
     @torch.no_grad()
     def log_probs(self, F: Tensor, lengths: Tensor) -> Tensor:
-        """``F [P, T, M], lengths [P]`` -> log-probabilities ``[P, K]``, `CHUNK` samples at once."""
+        """``F [P, T, M], lengths [P]`` -> log-probabilities ``[P, K]``, in batches of `CHUNK` samples."""
         parts = zip(F.split(CHUNK), lengths.split(CHUNK), strict=True)
         return torch.cat([self(f, n).log_softmax(1) for f, n in parts])
 
     def save(self, folder: Path) -> None:
-        """Writes ``reward_model.json`` and ``reward_model.pt`` into ``folder``."""
+        """Write ``reward_model.json`` and ``reward_model.pt`` into ``folder``."""
         card = {
             "config": canonical(self.config),
             "emotions": list(self.emotions),
@@ -144,10 +146,12 @@ class RewardModel(nn.Module):
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> RewardModel:
-        """The frozen model of ``folder``: no dropout, no gradient to its parameters, gradient to F."""
+        """Load the frozen model of ``folder``: no dropout, no gradient to its parameters, gradient to F."""
         path = folder / "reward_model.json"
         if not path.is_file():
-            raise FileNotFoundError(f"{folder} holds no reward_model.json; give a folder that RewardModel.save wrote")
+            raise FileNotFoundError(
+                f"{folder} contains no reward_model.json; give a folder written by RewardModel.save"
+            )
         card = json.loads(path.read_text())
         if "encoder" in card["config"]:
             from rrpo.models.speech_encoder import SpeechEncoderModel
@@ -165,7 +169,7 @@ class RewardModel(nn.Module):
 
 
 class _Halve(nn.Module):
-    """Strided convolution ``[B, T, D]`` -> ``[B, ceil(T/2), D]``; padding comes in as zeros."""
+    """Strided convolution ``[B, T, D]`` -> ``[B, ceil(T/2), D]``; padding must be zero on input."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -199,7 +203,7 @@ class _EncoderLayer(nn.Module):
 
 
 def _positions(x: Tensor) -> Tensor:
-    """Sinusoidal positions ``[T', D]`` like ``x [B, T', D]``."""
+    """Return sinusoidal positions ``[T', D]`` for ``x [B, T', D]``."""
     T, D = x.shape[1:]
     time = torch.arange(T, device=x.device, dtype=torch.float32)[:, None]
     rate = torch.exp(torch.arange(0, D, 2, device=x.device, dtype=torch.float32) * (-math.log(10000.0) / D))

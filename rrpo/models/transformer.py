@@ -1,10 +1,10 @@
-"""The forward of a Qwen2 decoder in few operations; the `transformers` class holds the parameters and is the reference.
+"""A fast forward of a Qwen2 decoder; the `transformers` class holds the parameters and is the reference.
 
-A tiny model on a CPU spends half its time outside matrix products. Here projections are fused; a rotation is one complex product,
-for which the rows of the query and key projections are reordered so that the two halves of a pair lie side by side (their
-scalar products do not change); the root mean square norm has a gradient of its own; sequences are packed without padding, and
-only their attention runs one by one; the last layer goes on with the positions that are asked for. Tests hold outputs and
-gradients equal to the library's.
+A tiny model on a CPU spends half its time outside matrix products. Here projections are fused. A rotation is one complex
+product; for this, the rows of the query and key projections are reordered so that the two halves of a pair are adjacent (which
+leaves their scalar products unchanged). The root mean square norm has its own gradient. Sequences are packed without padding,
+and only their attention runs sequence by sequence. The last layer computes only the requested positions. Tests check that
+outputs and gradients equal the library's.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from torch.utils.checkpoint import checkpoint
 from transformers import Qwen2Config, Qwen2Model
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Queries ``[..., H, d]``, keys and values ``[..., H_kv, d]`` of some positions -> what they attend to, ``[..., H d]``."""
+"""Attention: queries ``[..., H, d]``, keys and values ``[..., H_kv, d]`` of some positions -> outputs ``[..., H d]``."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer's weights, fused; gradients flow back to the parameters."""
+    """Fused weights of one layer; gradients flow back to the parameters."""
 
     norm_attention: Tensor
     qkv: Tensor
@@ -42,13 +42,13 @@ class Layer:
     def forward(
         self, x: Tensor, rotation: Tensor, attend: Attend, select: Callable[[Tensor], Tensor] = lambda x: x
     ) -> Tensor:
-        """``x [..., D]`` -> ``[..., D]``.
+        """Compute the layer, ``x [..., D]`` -> ``[..., D]``.
 
         Args:
             x: Residual stream.
-            rotation: Of `rotations`, ``[..., 1, d / 2]``.
+            rotation: Result of `rotations`, ``[..., 1, d / 2]``.
             attend: Attention.
-            select: Picks the positions whose output is wanted, from ``[..., D]``.
+            select: Selects the requested output positions from ``[..., D]``.
         """
         heads, pairs = self.heads
         qkv = self.linear(self.norm(x, self.norm_attention), self.qkv, self.qkv_bias)
@@ -60,7 +60,7 @@ class Layer:
         return x + self.linear(F_.silu(gate) * up, self.down)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """``x [..., I]``, ``weight [O, I]`` -> ``[..., O]``."""
+        """Linear map: ``x [..., I]``, ``weight [O, I]`` -> ``[..., O]``."""
         return F_.linear(x, weight, bias)
 
     def norm(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -68,18 +68,19 @@ class Layer:
         return rms_norm(x, weight, self.eps)
 
     def turned(self) -> Layer:
-        """The same weights laid out by columns: what a product with a few rows reads fastest."""
+        """Return the same weights in column-major layout, which is fastest for products with few rows."""
         turned = {name: getattr(self, name).t().contiguous().t() for name in ("qkv", "out", "gate_up", "down")}
         return replace(self, **turned)
 
 
 def fuse(llm: Qwen2Model) -> list[Layer]:
-    """The model's layers as they are now: fuse anew after every update."""
+    """Fuse the current weights of the model's layers; call it again after every update."""
     return [_fuse(layer, llm.config) for layer in llm.layers]
 
 
 def rotations(llm: Qwen2Model, positions: Tensor) -> Tensor:
-    """Rotary embedding of ``positions [...]`` (fractions too) as complex numbers ``[..., 1, d / 2]``, alike for all heads."""
+    """Return the rotary embedding of ``positions [...]`` (may be fractional) as complex numbers ``[..., 1, d / 2]``, shared by
+    all heads."""
     angles = positions[..., None, None].float() * llm.rotary_emb.inv_freq
     return torch.polar(torch.ones_like(angles), angles)
 
@@ -87,18 +88,18 @@ def rotations(llm: Qwen2Model, positions: Tensor) -> Tensor:
 def parallel(
     llm: Qwen2Model, x: Tensor, positions: Tensor, sizes: Sequence[int], used: Tensor, *, recompute: bool = False
 ) -> Tensor:
-    """All positions of some sequences at once, each attending to those before it in its own.
+    """Run all positions of several sequences at once; each attends to the earlier ones in its own sequence.
 
     Args:
         llm: The model.
-        x: Embeddings ``[P, D]``, one sequence after another, without padding.
+        x: Embeddings ``[P, D]``, sequences concatenated without padding.
         positions: Rotary positions ``[P]``.
         sizes: Positions of each sequence; P is their sum.
-        used: Positions whose output is wanted, ``[U]`` indices below P.
-        recompute: Keep each layer's input alone for the gradient, and compute the layer once more there (gradient checkpointing).
+        used: Requested output positions, ``[U]`` indices below P.
+        recompute: Store only each layer's input for the gradient, and recompute the layer there (gradient checkpointing).
 
     Returns:
-        Normalised hidden states ``[U, D]``.
+        Normalized hidden states ``[U, D]``.
     """
 
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -119,7 +120,7 @@ def parallel(
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """``weight x / sqrt(mean(x^2) + eps)`` over the last axis."""
+    """Return ``weight x / sqrt(mean(x^2) + eps)`` over the last axis."""
     if not torch.is_grad_enabled():
         return F_.rms_norm(x, x.shape[-1:], weight, eps)
     found: Tensor = _RmsNorm.apply(x, weight, eps)
@@ -127,7 +128,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 class _RmsNorm(torch.autograd.Function):
-    """On the CPU, torch composes this norm's gradient of a dozen passes."""
+    """Root mean square norm with a fused gradient: on the CPU, torch's takes a dozen passes."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -138,7 +139,7 @@ class _RmsNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
-        """``dx = (g w - u mean(g w u)) / rms``, ``dw = sum(g u)`` with u = x / rms."""
+        """Return ``dx = (g w - u mean(g w u)) / rms`` and ``dw = sum(g u)`` with u = x / rms."""
         (gradient,) = gradients
         unit, inverse, weight = ctx.saved_tensors
         product = gradient * unit
@@ -151,7 +152,7 @@ def _fuse(layer: Any, config: Qwen2Config) -> Layer:
     attention, feed = layer.self_attn, layer.mlp
 
     def paired(rows: Tensor) -> Tensor:
-        """Rows ``[H d, ...]`` of a projection, those that rotate together side by side."""
+        """Reorder rows ``[H d, ...]`` of a projection so that those that rotate together are adjacent."""
         halves = rows.unflatten(0, (-1, 2, attention.head_dim // 2))
         return halves.transpose(1, 2).flatten(0, 2)
 

@@ -1,9 +1,10 @@
-"""Log-mel frames F -> waveform: mel inversion, phases of a voice with the frames' own F0, a few fast Griffin-Lim iterations.
+"""Vocoder: log-mel frames F -> waveform by mel inversion, initial phases from the frames' own F0, and a few fast Griffin-Lim
+iterations.
 
-The iterations (Griffin & Lim 1984, with the momentum of Perraudin et al. 2013) start at the phases that a pulse train with the
-tracked F0 has, or random ones where no voice is heard, instead of at zero: on speech through the codec, one iteration then comes
-closer than three from zero phase, and six as close as twelve. Where the published algorithm takes the last spectrum away from the
-next, this one does so with waves: it is the same, since the transform is linear, and less to compute.
+The iterations (Griffin & Lim 1984, with the momentum of Perraudin et al. 2013) start at the phases of a pulse train with the
+tracked F0, or at random phases in unvoiced frames, instead of at zero: on speech through the codec, one iteration is then more
+accurate than three from zero phase, and six are as accurate as twelve. The published algorithm subtracts the last spectrum from
+the next; this one subtracts waves, which is equivalent because the transform is linear, and cheaper.
 """
 
 from __future__ import annotations
@@ -24,24 +25,24 @@ from rrpo.models import pitch
 from rrpo.seeding import uniform
 
 MOMENTUM = 0.5
-"""Share of the last iterate that is taken away before the phase is read; .7 is worse, 0 slower."""
+"""Share of the last iterate that is subtracted before the phase is computed; .7 is worse, 0 slower."""
 INVERSION_STEPS = 5
-"""Multiplicative corrections of the linear spectrum: three spare more error than sixteen Griffin-Lim iterations."""
+"""Multiplicative corrections of the linear spectrum: three reduce the error by more than sixteen Griffin-Lim iterations."""
 VOICED = 0.65
-"""Likeness of a frame to its comb (`rrpo.models.pitch.tracked`) from which it starts at a voice's phases, and not at noise."""
+"""Minimum similarity of a frame to its comb (`rrpo.models.pitch.tracked`) for harmonic initial phases; below, they are random."""
 ROWS = {"cpu": 4}
-"""Utterances a batch by device, all where none is named: larger ones leave the CPU's caches."""
+"""Utterances per batch by device, all on other devices: larger batches exceed the CPU's caches."""
 TINY = 1e-9
-"""Keeps quotients of powers finite."""
+"""Lower bound of denominators."""
 NOISE_FRAMES = 512
-"""The table of phases grows by as many frames."""
+"""Increment in frames by which the table of random phases grows."""
 
 
 @torch.no_grad()
 def vocode(mel: Tensor, lengths: Tensor, config: AudioConfig) -> Tensor:
-    """Waves ``[B, (T - 1) * hop]`` of F ``[B, T, M]`` with ``lengths [B]`` in frames.
+    """Return waves ``[B, (T - 1) * hop]`` of F ``[B, T, M]`` with ``lengths [B]`` in frames.
 
-    Deterministic. Valid samples are (length - 1) * hop; the rest is zero. Neither padding nor neighbours change an utterance.
+    Deterministic. Valid samples are (length - 1) * hop; the rest is zero. Neither padding nor neighbors change an utterance.
     """
     lengths = lengths.to(mel.device)
     waves = mel.new_zeros(len(mel), (mel.shape[1] - 1) * config.hop, dtype=torch.float32)
@@ -52,18 +53,18 @@ def vocode(mel: Tensor, lengths: Tensor, config: AudioConfig) -> Tensor:
 
 
 def magnitude(spectrum: Tensor) -> Tensor:
-    """``|spectrum|`` of complex numbers. NumPy computes it ten times faster than torch does on the CPU."""
+    """Return ``|spectrum|`` of complex numbers. On the CPU, NumPy is ten times faster than torch."""
     return torch.from_numpy(np.abs(spectrum.numpy())) if spectrum.device.type == "cpu" else spectrum.abs()
 
 
 def linear_power(power: Tensor, config: AudioConfig) -> Tensor:
-    """Power spectrum ``[N, n_fft / 2 + 1]`` whose mel power is close to ``power [N, M]``.
+    """Return the power spectrum ``[N, n_fft / 2 + 1]`` whose mel power is close to ``power [N, M]``.
 
-    Starts at the clamped pseudo-inverse and takes a few multiplicative steps (Lee & Seung 2001, KL divergence), which
-    stay positive: on rendered speech the error in log-mel falls from 0.38 to 0.08 nats.
+    Starts at the clamped pseudo-inverse and makes a few multiplicative steps (Lee & Seung 2001, KL divergence), which stay
+    positive: on rendered speech the error in log-mel falls from 0.38 to 0.08 nats.
     """
     inverse, down, up, total = _mel_inversion(config, power.device)
-    power = power.T  # [M, N]: sparse products want the frames last
+    power = power.T  # [M, N]: sparse products need the frames last
     linear = (inverse @ power).clamp_min_(TINY)  # [n_fft / 2 + 1, N]
     for _ in range(INVERSION_STEPS):
         linear.mul_(up @ (power / (down @ linear).clamp_min_(TINY))).div_(total).clamp_min_(TINY)
@@ -71,7 +72,7 @@ def linear_power(power: Tensor, config: AudioConfig) -> Tensor:
 
 
 def _griffin_lim(mel: Tensor, lengths: Tensor, config: AudioConfig) -> Tensor:
-    """Waves ``[B, (T - 1) * hop]`` of F ``[B, T, M]``, ``lengths [B]`` in frames, zero past their ends."""
+    """Return waves ``[B, (T - 1) * hop]`` of F ``[B, T, M]``, ``lengths [B]`` in frames, zero beyond their ends."""
     B, T, M = mel.shape
     hop, size = config.hop, config.n_fft
     blocks = -(-size // hop)
@@ -84,14 +85,14 @@ def _griffin_lim(mel: Tensor, lengths: Tensor, config: AudioConfig) -> Tensor:
     padded = mel.new_zeros(B, T, blocks * hop)  # windowed frames, filled up to whole hops
 
     def overlap_add(frames: Tensor) -> Tensor:
-        """Sum of windowed ``frames [B, T, n_fft]``, each a hop after the other: ``[B, (T - 1 + blocks) * hop]``."""
+        """Sum windowed ``frames [B, T, n_fft]``, one hop apart: ``[B, (T - 1 + blocks) * hop]``."""
         torch.mul(frames, window, out=padded[..., :size])
         wave = mel.new_zeros(B, T - 1 + blocks, hop)
         for block, part in enumerate(padded.view(B, T, blocks, hop).unbind(2)):
             wave[:, block : block + T] += part
         return wave.flatten(1)
 
-    # a sample's weight: one over the squared windows of the valid frames on it, zero outside the utterance
+    # sample weight: the inverse of the sum of squared windows of the valid frames, zero outside the utterance
     time = torch.arange((T - 1 + blocks) * hop, device=mel.device) - size // 2
     inside = (time >= 0) & (time < (lengths[:, None] - 1) * hop)
     weight = inside / overlap_add(window * valid[..., None]).clamp_min(TINY)
@@ -109,10 +110,10 @@ def _griffin_lim(mel: Tensor, lengths: Tensor, config: AudioConfig) -> Tensor:
 
 
 def _phases(mel: Tensor, config: AudioConfig) -> Tensor:
-    """Complex numbers of unit size ``[B, T, n_fft / 2 + 1]``: phases of a pulse train with the F0 of F ``[B, T, M]``.
+    """Return complex numbers of unit modulus ``[B, T, n_fft / 2 + 1]``: phases of a pulse train with the F0 of F ``[B, T, M]``.
 
-    Bin by bin the phase is that of the nearest harmonic at the frame's centre: as many turns as the F0 made by then, times the
-    harmonic's number. A frame without voice gets random phases, the same for each utterance.
+    Each bin has the phase of its nearest harmonic at the frame's center: the number of cycles of F0 until then times the
+    harmonic's number. Unvoiced frames get random phases, the same for each utterance.
     """
     T, bins = mel.shape[1], config.n_fft // 2 + 1
     place, likeness = pitch.tracked(mel, config)
@@ -124,22 +125,22 @@ def _phases(mel: Tensor, config: AudioConfig) -> Tensor:
     harmonics = 2 * math.pi * turns[..., None] * torch.arange(int(nearest.max()) + 1, device=mel.device)
     voice = torch.polar(torch.ones_like(harmonics), harmonics).gather(2, nearest)
     found = torch.where((likeness > VOICED)[..., None], voice, _noise(-(-T // NOISE_FRAMES), bins, mel.device)[:T])
-    found[..., 1::2] *= -1  # half a turn a bin: a frame begins half a window before its centre
+    found[..., 1::2] *= -1  # half a cycle per bin: a frame begins half a window before its center
     return found
 
 
 @lru_cache(maxsize=4)
 def _noise(blocks: int, bins: int, device: torch.device) -> Tensor:
-    """Complex numbers of unit size and random phase ``[blocks * NOISE_FRAMES, bins]``; a longer table begins with the shorter."""
+    """Return complex numbers of unit modulus and random phase ``[blocks * NOISE_FRAMES, bins]``; a longer table begins with the
+    shorter."""
     phase = 2 * math.pi * uniform((blocks * NOISE_FRAMES, bins), 0, "vocoder phases")
     return torch.polar(torch.ones_like(phase), phase).to(device)
 
 
 @lru_cache(maxsize=8)
 def _mel_inversion(config: AudioConfig, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of the mel filter bank ``[Z, M]``: transposed pseudo-inverse ``[Z, M]``, the transposed bank ``[M, Z]`` and itself, both
-    sparse (a bin is in two filters), and each bin's sum ``[Z, 1]``.
-    """
+    """Return, for the mel filter bank ``[Z, M]``: its transposed pseudo-inverse ``[Z, M]``, its transpose ``[M, Z]`` and itself,
+    both sparse (a bin is in two filters), and each bin's sum ``[Z, 1]``."""
     filters = mel_filters(config)
     inverse = torch.linalg.pinv(filters.T.double()).float()
     total = filters.sum(1, keepdim=True) + TINY
@@ -147,7 +148,7 @@ def _mel_inversion(config: AudioConfig, device: torch.device) -> tuple[Tensor, T
 
 
 def _sparse(matrix: Tensor, device: torch.device) -> Tensor:
-    """``matrix`` in compressed rows, with the 32-bit indices that MKL wants (others it converts at every product)."""
+    """Return ``matrix`` in CSR format with 32-bit indices, because MKL converts other indices at every product."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support")
         rows = matrix.to_sparse_csr()

@@ -1,15 +1,15 @@
 """DiffRO: the reward's gradient through relaxed tokens (arXiv 2507.05911; RRPO's Eq. 1 and 6). RRPO = DiffRO on the robust RM.
 
-One step: a roll-out by ancestral sampling without gradient; one parallel forward over it gives the same logits; eos and
-specials are left out of the relaxation, so that the reward has no hidden gradient on length; the straight-through relaxed
-tokens enter the codec's decoder, its frames the frozen reward model and the phone recogniser.
+One step: a roll-out by ancestral sampling without gradient; one parallel forward over it, which gives the same logits; the
+straight-through relaxed tokens, excluding eos and specials so that the reward has no hidden gradient on length; the codec's
+decoder; the frozen reward model and the phone recogniser on its frames.
 
 Loss = emotion weight x reward loss + content weight x phone recogniser's loss + beta x KL(pi || pi_SFT), or another penalty,
-summed over an utterance's positions (Eq. 6; the content term is DiffRO's multi-task reward). The gradient scale multiplies what
-the emotion reward model sends into the frames, and nothing else. A weight or a scale of 1 changes no bit.
+summed over an utterance's positions (Eq. 6; the content term is DiffRO's multi-task reward). The gradient scale multiplies only
+the gradient that the emotion reward model sends into the frames. A weight or scale of 1 changes no bit.
 
-What differs from the exact gradient, and is known: (1) the path through the sampled history is dropped, so a token's
-influence on later tokens earns nothing; (2) so is the KL's prefix term; (3) softmax at tau > 0 is biased.
+Known differences from the exact gradient: (1) the path through the sampled history is dropped, so a token gets no credit for
+its influence on later tokens; (2) the KL's prefix term is dropped too; (3) softmax at tau > 0 is biased.
 
 Importing this module imports no torch.
 """
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RelaxedLoss(Loss):
-    """A loss whose reward comes through relaxed tokens."""
+    """A loss whose reward is differentiated through relaxed tokens."""
 
     soft: Tensor
-    """``[P, V]``, without gradient: the relaxed tokens whose gradient the hard ones take."""
+    """``[P, V]``, without gradient: the relaxed tokens, whose gradient replaces that of the hard ones."""
 
     def look(self, models: Models, config: OptimizeConfig) -> dict[str, Tensor]:
-        """``relaxed_reward_loss``: the reward loss of the relaxed tokens themselves; no gradient."""
+        """Return ``relaxed_reward_loss``: the reward loss at the relaxed tokens themselves; no gradient."""
         import torch
 
         from rrpo.optimizers.reward import reward_loss
@@ -57,7 +57,7 @@ class DiffRO(PolicyOptimizer):
     equation: ClassVar[str] = "w_e L_SER(F(tau)) + w_c L_CTC(F(tau)) + β KL(π || π_SFT), tau = softmax((l + G) / τ)"
 
     def updates(self, models: Models, batch: Batch, config: OptimizeConfig, state: State) -> Iterator[Iterator[Loss]]:
-        """One update."""
+        """Yield one update."""
         yield self._losses(models, batch, config)
 
     def _losses(self, models: Models, batch: Batch, config: OptimizeConfig) -> Iterator[RelaxedLoss]:
@@ -79,12 +79,12 @@ class DiffRO(PolicyOptimizer):
 
 
 def scale_gradient(x: Tensor, scale: float) -> Tensor:
-    """``x``, whose gradient is multiplied by ``scale``: the identity, gradient and all, at 1."""
+    """Return ``x`` with its gradient multiplied by ``scale``; at 1 the identity, including the gradient."""
     return x.detach() + scale * (x - x.detach())
 
 
 def relaxed_loss(models: Models, part: MicroBatch, noise: Tensor, config: OptimizeConfig, tau: float) -> RelaxedLoss:
-    """DiffRO's loss of one micro-batch; ``noise [P, V]`` are uniforms, for the P predictions used of its samples."""
+    """Return DiffRO's loss of one micro-batch; ``noise [P, V]`` are uniforms for the P scored positions of its samples."""
     import torch.nn.functional as F_
 
     from rrpo.optimizers.relaxation import soft_tokens, straight_through

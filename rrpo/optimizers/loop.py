@@ -1,9 +1,9 @@
-"""The stage ``optimize``: policy optimisation of one cell, its curves by the ``val`` judge, its samples stored as tokens.
+"""Stage ``optimize``: policy optimization of one cell, with curves by the ``val`` judge and samples stored as tokens.
 
-The objective is a `PolicyOptimizer`'s; everything else is here, the same for all of them. Curves are measured on every step's
-own roll-outs, points on the evaluation prompts at the declared checkpoints: the first of them, and after the last update all.
-Noise of the evaluation is keyed by the seed alone and drawn for all prompts, so that arms and checkpoints differ only by their
-policies. The test judges never run here.
+The objective comes from a `PolicyOptimizer`; everything else is here and the same for all of them. Curves are measured on every
+step's own roll-outs. Points are measured on the evaluation prompts at the declared checkpoints: on the first of them, and after
+the last update on all. Evaluation noise is keyed only by the seed and drawn for all prompts, so that arms and checkpoints
+differ only by their policies. The test judges never run here.
 """
 
 from __future__ import annotations
@@ -49,19 +49,19 @@ from rrpo.seeding import permutation_batches, uniform
 from rrpo.training.trainer import multiplier
 
 CURVE_INTERVAL = 5
-"""Steps between two looks of the judges at the training roll-outs."""
+"""Steps between two measurements of the training roll-outs by the judges."""
 
 
 def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: Context) -> None:
-    """Optimises the policy and writes ``curves.parquet``, ``points.parquet``, ``samples.npz`` and ``scalars.json``.
+    """Optimize the policy and write ``curves.parquet``, ``points.parquet``, ``samples.npz`` and ``scalars.json``.
 
-    Goes on from a checkpoint if there is one.
+    Resumes from a checkpoint if there is one.
 
     Raises:
-        PluginError: The optimiser is not there, or not the one that was chosen.
-        ValueError: The batch is no multiple of the optimiser's samples a prompt.
+        PluginError: The optimizer does not exist, or its plugin has changed.
+        ValueError: The batch is not a multiple of the optimizer's samples per prompt.
         DivergedError: A reward, the loss or the gradient is not finite; raised before the update.
-        Interrupted: ``context`` asked for it between two steps.
+        Interrupted: ``context`` requested a stop between two steps.
     """
     method = OPTIMIZERS.create(config.optimizer)
     asked = prompts_of(method, config)
@@ -111,7 +111,7 @@ def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: C
 
 
 def _tell(context: Context, checkpoints: Checkpoints, rows: Sequence[Mapping[str, float]]) -> None:
-    """Has the context watch some rows of the curves; nothing is kept of a run that it ends."""
+    """Pass rows of the curves to ``context.watch``. If it raises, remove the checkpoints, so that nothing of the run is kept."""
     try:
         for row in rows:
             context.watch(int(row["step"]), row)
@@ -121,7 +121,7 @@ def _tell(context: Context, checkpoints: Checkpoints, rows: Sequence[Mapping[str
 
 
 def prompts_of(method: PolicyOptimizer, config: OptimizeConfig) -> int:
-    """How many prompts a batch asks: each of them ``method.samples`` times."""
+    """Return the number of prompts in a batch; each is sampled ``method.samples`` times."""
     prompts, left = divmod(config.batch, method.samples)
     if left:
         raise ValueError(
@@ -143,10 +143,10 @@ def take_step(
     optimizer: torch.optim.Optimizer,
     config: OptimizeConfig,
 ) -> dict[str, float]:
-    """The updates on one batch; returns its metrics.
+    """Make the updates on one batch and return its metrics.
 
-    The judges hear the roll-outs at the first update, while they are the policy's own; of several updates' losses, gradient
-    norms and values by the optimiser, the last are returned.
+    The judges evaluate the roll-outs at the first update, before the policy changes. If there are several updates, the losses,
+    gradient norms and the optimizer's values of the last one are returned.
     """
     metrics: dict[str, float] = {}
     look = batch.step % CURVE_INTERVAL == 0
@@ -165,7 +165,7 @@ def _update(
     *,
     look: bool,
 ) -> dict[str, float]:
-    """One update; returns its metrics."""
+    """Make one update and return its metrics."""
     optimizer.zero_grad(set_to_none=True)
     loss = torch.zeros((), device=batch.prompts.prefix.device)
     found: list[tuple[Tensor, dict[str, Tensor]]] = []
@@ -210,7 +210,7 @@ def _numbers(scalars: Mapping[str, Tensor]) -> dict[str, float]:
 
 @torch.no_grad()
 def _look(models: Models, part: Loss) -> dict[str, Tensor]:
-    """What is measured on the training roll-outs of one micro-batch, each ``[b]`` or ``[b, K]``."""
+    """Return the measurements on the training roll-outs of one micro-batch, each ``[b]`` or ``[b, K]``."""
     rollout = part.part.rollout
     sums = {"kl": part.kl, "entropy": rollout.sums(token_entropy(part.log_p))} | rollout_counts(rollout)
     return sums | judge_frames(models, *part.frames, part.part.prompts.target)
@@ -218,9 +218,9 @@ def _look(models: Models, part: Loss) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def evaluate(models: Models, prompts: Prompts, config: OptimizeConfig, step: int) -> tuple[dict[str, float], Samples]:
-    """Samples the evaluation prompts of one checkpoint once (a few more often); returns its metrics and its samples.
+    """Sample the evaluation prompts of one checkpoint, a few of them repeatedly for diversity. Return metrics and samples.
 
-    Batches are of `OptimizeConfig.eval_prompts`, so that a sample has the same bits however many prompts are asked.
+    Batches have `OptimizeConfig.eval_prompts` prompts, so that a sample has the same bits however many prompts are sampled.
     """
     device = prompts.prefix.device
     asked = config.final_prompts if step == config.steps else config.eval_prompts
@@ -242,7 +242,7 @@ def evaluate(models: Models, prompts: Prompts, config: OptimizeConfig, step: int
 
 @torch.no_grad()
 def listen(models: Models, prompts: Prompts, rollout: Rollout) -> dict[str, Tensor]:
-    """What is measured on samples of ``prompts``, each ``[B]`` or ``[B, K]``: `rollout_sums` and `judge_frames`."""
+    """Return the measurements on samples of ``prompts``, each ``[B]`` or ``[B, K]``: `rollout_sums` and `judge_frames`."""
     heard: list[tuple[Tensor, dict[str, Tensor]]] = []
     for chosen in micro_batches(rollout.lengths, models.micro):
         few, part = prompts.select(chosen), rollout.select(chosen)
@@ -254,7 +254,7 @@ def listen(models: Models, prompts: Prompts, rollout: Rollout) -> dict[str, Tens
 
 
 def opinions(heard: dict[str, Tensor], target: Tensor) -> dict[str, float]:
-    """Accuracy, log-probability, calibration, hacking and artefacts of one batch."""
+    """Return accuracy, log-probability, calibration, hacking and artefacts of one batch."""
     kinds = (*ARTEFACTS, *OTHERS)
     names = ["proxy", "val", *(f"artefact_{kind}" for kind in kinds)]
     host = {name: heard[name].float().cpu().numpy() for name in names}
@@ -275,7 +275,7 @@ def opinions(heard: dict[str, Tensor], target: Tensor) -> dict[str, float]:
 
 
 def stored(step: int, places: Tensor, rollout: Rollout, opinions: dict[str, Tensor], target: Tensor) -> Samples:
-    """Samples of the evaluation prompts at ``places`` as they are stored, with what proxy and ``val`` say of them."""
+    """Return samples of the evaluation prompts at ``places`` as they are stored, with the outputs of proxy and ``val``."""
     tokens = rollout.tokens.cpu().numpy().astype(np.int16)
     lengths = rollout.lengths.cpu().numpy().astype(np.int16)
     tokens[np.arange(tokens.shape[1])[None] >= lengths[:, None]] = -1
@@ -291,7 +291,7 @@ def stored(step: int, places: Tensor, rollout: Rollout, opinions: dict[str, Tens
 
 
 def summary(points: pd.DataFrame) -> dict[str, float]:
-    """End values of every metric, and the start's and the peak's of the accuracies."""
+    """Return the final values of every metric, the initial values of some, and the peak of the accuracy."""
     first, last = points.iloc[0], points.iloc[-1]
     scalars = {f"end_{name}": float(last[name]) for name in points.columns if name != "step"}
     scalars |= {

@@ -1,13 +1,13 @@
 """Gumbel-Softmax relaxation of sampled tokens (the ``dtau/dtheta`` of Eq. 1), conditioned on the sample.
 
-A roll-out is drawn first, without gradient. Afterwards the Gumbel noise is drawn from its posterior given that the sampled
-token won (the truncated Gumbels of Maddison et al., arXiv 1411.0030), so that the relaxed tokens belong to the very tokens that
-were sampled. Nothing is differentiated through the truncation: the noise is a constant.
+A roll-out is drawn first, without gradient. The Gumbel noise is then drawn from its posterior given that the sampled token won
+(the truncated Gumbels of Maddison et al., arXiv 1411.0030), so that the relaxed tokens correspond to exactly the sampled ones.
+Nothing is differentiated through the truncation: the noise is a constant.
 
 The alternative, ``probabilities``, takes the gradient of the policy's own distribution, ``softmax(logits / tau)``: the same
-estimator with G = 0, less noisy and more biased.
+estimator with G = 0, with less variance and more bias.
 
-Known bias: softmax at tau > 0 is not the one-hot sample, and the straight-through estimator uses its gradient all the same.
+Known bias: softmax at tau > 0 is not the one-hot sample, but the straight-through estimator uses its gradient.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ import torch
 from torch import Tensor
 
 MARGIN = 1e-4
-"""By how much (nats) the other classes stay below the sampled one, so that rounding makes no tie."""
+"""Margin in nats by which the other classes stay below the sampled one, so that rounding cannot produce a tie."""
 
 
 @torch.no_grad()
 def conditional_gumbel(logits: Tensor, tokens: Tensor, noise: Tensor) -> Tensor:
-    """Gumbel noise G with ``argmax(logits + G) = tokens``, distributed as Gumbel noise given that event.
+    """Return Gumbel noise G with ``argmax(logits + G) = tokens``, distributed as Gumbel noise given that event.
 
     Args:
-        logits: ``[..., V]``, unnormalised.
+        logits: ``[..., V]``, unnormalized.
         tokens: ``[...]``, the sampled classes.
-        noise: Uniforms in (0, 1), ``[..., V]``; the entry of the sampled class makes the maximum, the others the rest.
+        noise: Uniforms in (0, 1), ``[..., V]``; the entry of the sampled class gives the maximum, the others the rest.
     """
     log_p = logits.log_softmax(-1)
     exponential = noise.log().neg_()  # -log of it is Gumbel noise
@@ -44,19 +44,19 @@ def conditional_gumbel(logits: Tensor, tokens: Tensor, noise: Tensor) -> Tensor:
 
 
 def no_noise(logits: Tensor, tokens: Tensor, noise: Tensor) -> Tensor:
-    """G = 0, in `conditional_gumbel`'s place."""
+    """Return G = 0, in place of `conditional_gumbel`."""
     return logits.new_zeros(())
 
 
 RELAXATIONS = {"gumbel": conditional_gumbel, "probabilities": no_noise}
-"""What stands for G, by `rrpo.config.RELAXATIONS`."""
+"""Functions that return G, by `rrpo.config.RELAXATIONS`."""
 
 
 def soft_tokens(logits: Tensor, tokens: Tensor, noise: Tensor, tau: float, relaxation: str = "gumbel") -> Tensor:
-    """``softmax((logits + G) / tau)``: what the hard tokens take their gradient from.
+    """Return ``softmax((logits + G) / tau)``: the relaxed tokens whose gradient the hard tokens use.
 
     Args:
-        logits: ``[..., V]`` of the V codes alone: specials and eos are left out, so the reward cannot push on length.
+        logits: ``[..., V]`` of only the V codes: specials and eos are excluded, so that the reward cannot act on length.
         tokens: ``[...]``.
         noise: Uniforms ``[..., V]``.
         tau: Temperature of the relaxation, > 0.
@@ -71,9 +71,9 @@ def soft_tokens(logits: Tensor, tokens: Tensor, noise: Tensor, tau: float, relax
 
 
 def straight_through(soft: Tensor, tokens: Tensor, codebook: Tensor) -> Tensor:
-    """Rows of ``codebook [V, d]``: those of ``tokens [...]`` forwards, ``soft [..., V] @ codebook`` backwards; ``[..., d]``.
+    """Return rows ``[..., d]`` of ``codebook [V, d]``: ``tokens [...]`` forward, ``soft [..., V] @ codebook`` backward.
 
-    The same as a one-hot row forwards and ``soft`` backwards, multiplied by the codebook.
+    This equals a one-hot row forward and ``soft`` backward, multiplied by the codebook.
     """
     found: Tensor = _StraightThrough.apply(soft, tokens, codebook)
     return found
@@ -92,5 +92,5 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def temperature(step: int, steps: int, taus: tuple[float, ...]) -> float:
-    """Tau of a step: ``taus`` in equal parts of the training (HPRO: 2 -> 1 -> 0.8)."""
+    """Return tau of a step: each of ``taus`` applies to an equal part of training (HPRO: 2 -> 1 -> 0.8)."""
     return taus[min(len(taus) - 1, step * len(taus) // max(1, steps))]

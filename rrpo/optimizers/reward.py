@@ -1,21 +1,21 @@
 """The reward of Eq. 6 as a loss: ``R = -L`` of the frozen reward model on the policy's frames.
 
-What L is at reward time the paper does not say (it prints R = -L_ser of Eq. 5), so there are three readings:
+The paper does not define L at reward time (it prints R = -L_ser of Eq. 5), so there are three readings:
 
-- ``hard_ce``: cross-entropy with the target emotion. The default for every arm: a smoothed target would by itself cap
-  the reward.
+- ``hard_ce``: cross-entropy with the target emotion. The default for every arm: a smoothed target would by itself cap the
+  reward.
 - ``smoothed_ce``: cross-entropy with the target smoothed by Eq. 2.
-- ``full_l_ser``: ``L_LS + α L_adv``, Eq. 5 with δ of Eq. 4 computed anew at every step. There is no mixup at reward
-  time (a roll-out has no human-labelled partner), and δ is a constant to the gradient, as it is in fine-tuning.
+- ``full_l_ser``: ``L_LS + α L_adv``, Eq. 5 with δ of Eq. 4 recomputed at every step. There is no mixup at reward time (a
+  roll-out has no human-labeled partner), and δ is a constant to the gradient, as in fine-tuning.
 
-Two more are bounded, as controls of robustness: what cannot grow is not worth hacking for.
+Two more are bounded, as controls of robustness: a bounded reward limits what hacking can gain.
 
-- ``bounded``: the target's probability, ``R = p = σ(s)`` with the log-odds s. This is PAR's sigmoid of the reward's distance from
-  a reference reward (arXiv 2502.18770), with the log-odds 0 as the reference.
-- ``clipped``: ``R = min(log p, log 0.9)``: no gradient where the reward model is sure enough.
+- ``bounded``: the target's probability, ``R = p = σ(s)`` with the log-odds s. This is PAR's sigmoid of the reward's distance
+  from a reference reward (arXiv 2502.18770), with the log-odds 0 as the reference.
+- ``clipped``: ``R = min(log p, log 0.9)``: no gradient once the reward model is confident.
 
-ε, α and ε_adv are those the reward model was fine-tuned with; where they are at identity the three readings agree.
-What plugins add to the fine-tuning is no part of the reward.
+ε, α and ε_adv are those of the reward model's fine-tuning; at their identity values the three readings agree. Additions of
+plugins to the fine-tuning are not part of the reward.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from rrpo.regularizers.adversarial import Adversarial
 from rrpo.regularizers.label_smoothing import LabelSmoothing
 
 SURE = 0.9
-"""Probability of the target from which ``clipped`` rewards no more."""
+"""Probability of the target above which ``clipped`` does not increase."""
 SMOOTHED = ("smoothed_ce", "full_l_ser")
-"""Rewards whose target is that of Eq. 2."""
+"""Rewards that use the target of Eq. 2."""
 
 
 def reward_loss(
@@ -44,15 +44,15 @@ def reward_loss(
     reward: str = "hard_ce",
     regularizers: RegularizerConfig | None = None,
 ) -> Tensor:
-    """``-R [B]`` for each roll-out, differentiable in ``F``.
+    """Return ``-R [B]`` for each roll-out, differentiable in ``F``.
 
     Args:
         model: The frozen reward model, in evaluation mode (no dropout).
         F: Log-mel frames ``[B, T, M]``, decoded from relaxed tokens.
         lengths: Frames before the end of each roll-out ``[B]``; later ones get no gradient.
-        target: Class index of the requested emotion ``[B]``.
+        target: Class index of the target emotion ``[B]``.
         reward: One of `REWARDS`.
-        regularizers: Instead of ``model.regularizers``, what the model was fine-tuned with.
+        regularizers: Replaces ``model.regularizers``, the config of the model's fine-tuning.
     """
     if reward not in REWARDS:
         raise ValueError(f"unknown reward {reward!r}; use one of {', '.join(REWARDS)}")

@@ -1,4 +1,4 @@
-"""What the policy is asked, as tensors, and everything that is measured on what it says."""
+"""Models and prompts as tensors, and all measurements on the policy's samples."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from rrpo.models.reward_model import RewardModel
 from rrpo.optimizers.probe import probe
 
 MICRO = {"cpu": 8}
-"""Samples a forward by device, all of a batch where none is named. Same mathematics, up to rounding."""
+"""Samples per forward by device; the whole batch on other devices. Mathematically equivalent, up to rounding."""
 
 
 @dataclass(frozen=True)
 class Models:
-    """The frozen models around the policy, and the policy itself."""
+    """The policy and the frozen models around it."""
 
     policy: TokenPolicy
     reference: TokenPolicy
@@ -36,13 +36,13 @@ class Models:
     codec: TokenCodec
     val: Judge
     micro: int | None = None
-    """Samples a forward; None: `MICRO`'s."""
+    """Samples per forward; None uses `MICRO`."""
     backward: Callable[[Tensor], None] = torch.autograd.backward
     """Adds a loss's gradients to the policy's parameters."""
 
     @staticmethod
     def load(inputs: dict[str, Path], device: str, micro: int | None = None, precision: str = "fp32") -> Models:
-        """Everything an ``optimize`` stage reads; the policy is trainable. ``precision`` is policy's and reference's."""
+        """Load all models of an ``optimize`` stage; the policy is trainable. Policy and reference have ``precision``."""
         policy, reference = (Policy.load(inputs["policy"], device) for _ in range(2))
         policy.precision = reference.precision = precision
         return Models(
@@ -63,14 +63,14 @@ class Prompts:
     prefix: Tensor
     """``[B, L]`` symbol ids."""
     speaker: Tensor
-    """``[B]`` indices of the codec's table."""
+    """``[B]`` indices into the codec's speaker table."""
     target: Tensor
     """``[B]`` class indices."""
     phones: list[tuple[str, ...]]
 
     @staticmethod
     def prepare(prompts: Sequence[Prompt], policy: TokenPolicy, codec: TokenCodec, emotions: Sequence[str]) -> Prompts:
-        """Tensors of ``prompts`` for a policy and a codec; targets are places in ``emotions``."""
+        """Return tensors of ``prompts`` for a policy and a codec; targets are indices into ``emotions``."""
         return Prompts(
             prefix=policy.prompt_ids(prompts),
             speaker=codec.speaker_index([prompt.speaker for prompt in prompts]),
@@ -80,40 +80,43 @@ class Prompts:
 
     @staticmethod
     def load(path: Path, models: Models) -> Prompts:
-        """All prompts of a ``prompts`` stage."""
+        """Load all prompts of a ``prompts`` stage."""
         return Prompts.prepare(load_prompts(path), models.policy, models.codec, models.reward_model.emotions)
 
     def select(self, rows: Tensor) -> Prompts:
-        """The prompts of the given row numbers, their prefixes padded to their own longest."""
+        """Return the prompts of the given row numbers, with prefixes padded to their own longest."""
         prefix = self.prefix[rows]
         padding, *places = torch.cat([(prefix == 0).all(0).sum()[None], rows]).tolist()
         return Prompts(prefix[:, padding:], self.speaker[rows], self.target[rows], [self.phones[i] for i in places])
 
 
 def micro_batches(lengths: Tensor, micro: int | None = None) -> list[Tensor]:
-    """Row numbers of ``lengths [B]`` in small batches of similar length: little padding, and the CPU's caches suffice.
+    """Split ``lengths [B]`` into row numbers of small batches of similar length, which reduces padding and fits the CPU's caches.
 
-    ``micro`` rows each; None: as many as `MICRO` says.
+    Each has ``micro`` rows; None uses `MICRO`.
     """
     return list(lengths.argsort(stable=True).split(micro or MICRO.get(lengths.device.type, len(lengths))))
 
 
 def merge(parts: Sequence[tuple[Tensor, dict[str, Tensor]]]) -> dict[str, Tensor]:
-    """Values by sample ``[b, ...]`` of several micro-batches, with their row numbers, as ``[B, ...]`` in the batch's order."""
+    """Merge per-sample values ``[b, ...]`` of micro-batches, given with their row numbers, to ``[B, ...]`` in the batch's
+    order."""
     order = torch.cat([rows for rows, _ in parts]).argsort()
     return {name: torch.cat([values[name] for _, values in parts])[order] for name in parts[0][1]}
 
 
 @torch.no_grad()
 def judge_frames(models: Models, F: Tensor, frames: Tensor, target: Tensor) -> dict[str, Tensor]:
-    """What proxy (with `probe`), ``val`` judge and artefact detectors say of frames; each ``[B]`` (or ``[B, K]``)."""
+    """Return the outputs of proxy (with `probe`), ``val`` judge and artefact detectors for frames; each ``[B]`` (or ``[B,
+    K]``)."""
     heard = probe(models.reward_model, F, frames, target) | {"val": models.val.log_probs(F, frames)}
     return heard | {f"artefact_{k}": v for k, v in detect(F, frames, models.codec.audio).items()}
 
 
 @torch.no_grad()
 def rollout_sums(logits: Tensor, reference: Tensor, rollout: Rollout) -> dict[str, Tensor]:
-    """Sums ``[B]`` over each sample: KL to the reference and entropy (nats, full vocabulary), positions, repetitions, pairs."""
+    """Return sums ``[B]`` over each sample: KL to the reference and entropy (nats, full vocabulary), positions, repetitions,
+    pairs."""
     scored = rollout.scored
     return {
         "kl": token_kl(logits, reference).masked_fill(~scored, 0.0).sum(1),
@@ -122,7 +125,7 @@ def rollout_sums(logits: Tensor, reference: Tensor, rollout: Rollout) -> dict[st
 
 
 def rollout_counts(rollout: Rollout) -> dict[str, Tensor]:
-    """Of each sample ``[B]``: positions scored, length, repetitions, pairs of tokens, whether it was cut."""
+    """Return counts ``[B]`` for each sample: scored positions, length, repetitions, pairs of tokens, whether it was truncated."""
     inside = valid_mask(rollout.lengths, rollout.tokens.shape[1])[:, 1:]
     return {
         "scored": rollout.counts,
@@ -134,7 +137,8 @@ def rollout_counts(rollout: Rollout) -> dict[str, Tensor]:
 
 
 def rollout_statistics(sums: Mapping[str, Tensor]) -> dict[str, float]:
-    """From `rollout_sums`: KL per token and per utterance, entropy per token, length, repetition, cut share."""
+    """Return, from `rollout_sums`: KL per token and per utterance, entropy per token, length, repetition, share of truncated
+    samples."""
     total = {name: float(values.sum()) for name, values in sums.items()}
     samples = len(sums["kl"])
     return {

@@ -1,4 +1,4 @@
-"""What objectives are made of: roll-outs, the policy's and the reference's scores of them, and the rewards of what is heard."""
+"""Components of objectives: roll-outs, their scores by the policy and the reference, and the rewards of the decoded speech."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from rrpo.seeding import uniform
 def roll_out(
     models: Models, prompts: Prompts, config: OptimizeConfig, step: int, numbers: Sequence[int] | None = None
 ) -> Batch:
-    """One sample of each of the B ``prompts``, its noise keyed by the seed, the step and the row: the same for all arms.
+    """Draw one sample for each of the B ``prompts``, with noise keyed by seed, step and row: the same for all arms.
 
-    ``numbers`` are the rows of the whole batch that these prompts are, where other processes roll out the others.
+    ``numbers`` are the rows of these prompts in the whole batch, if other processes roll out the others.
     """
     shape = (models.policy.max_tokens, len(prompts.phones) if numbers is None else config.batch)
     noise = uniform(shape, config.seed, "sampling noise", step, device=prompts.prefix.device)
@@ -31,7 +31,7 @@ def roll_out(
 
 
 def split(models: Models, batch: Batch) -> Iterator[MicroBatch]:
-    """The batch in `micro_batches`."""
+    """Yield the batch in `micro_batches`."""
     for rows in micro_batches(batch.rollout.lengths, models.micro):
         share = len(rows) / len(batch.rollout.lengths)
         yield MicroBatch(rows, share, batch.prompts.select(rows), batch.rollout.select(rows))
@@ -39,7 +39,7 @@ def split(models: Models, batch: Batch) -> Iterator[MicroBatch]:
 
 @dataclass(frozen=True)
 class Scores:
-    """What the policy and its reference say of P sampled positions: every token, and eos where it was drawn."""
+    """Scores of P sampled positions (every token, and eos where it was drawn) by the policy and its reference."""
 
     logits: Tensor
     """``[P, V + 1]`` of the policy, with gradient."""
@@ -48,15 +48,15 @@ class Scores:
     kl: Tensor
     """``[b]``: full-vocabulary KL to the reference (Eq. 6), summed over each utterance's positions; with gradient."""
     penalty: Tensor
-    """``[b]``, with gradient: what β weighs, one of `rrpo.config.PENALTIES`, summed over each utterance's positions."""
+    """``[b]``, with gradient: the term weighted by β, one of `rrpo.config.PENALTIES`, summed over each utterance's positions."""
 
 
 def score(models: Models, part: MicroBatch, penalty: str = "kl") -> Scores:
-    """One parallel forward of the policy and of the reference.
+    """Run one parallel forward of the policy and of the reference.
 
     ``kl``: ``sum_v p log(p / q)``. ``chi2``: ``sum_v p^2 / q - 1``, the chi-squared divergence of each position's distribution
-    (Huang et al. 2024, arXiv 2403.03185, penalise that of whole sequences; the form by position is ours). The penalty's gradient
-    leaves out its prefix term: that what is sampled early changes where the later terms are taken.
+    (Huang et al. 2024, arXiv 2403.03185, penalize that of whole sequences; the per-position form is ours). The penalty's
+    gradient omits its prefix term: the effect of early samples on the contexts of later terms.
     """
     tokens, counts = part.rollout.tokens, part.rollout.counts
     logits = models.policy.packed_logits(part.prompts.prefix, tokens, counts)
@@ -64,50 +64,50 @@ def score(models: Models, part: MicroBatch, penalty: str = "kl") -> Scores:
         reference = models.reference.packed_logits(part.prompts.prefix, tokens, counts)
         log_p = logits.log_softmax(-1)
         ratio = log_p - reference.log_softmax(-1)
-    # the gradient of log p within E[log p - log q] is nought: sum_v p_v d(log p_v) = 0
+    # the gradient of log p within E[log p - log q] is zero: sum_v p_v d(log p_v) = 0
     p = logits.softmax(-1)
     kl = part.rollout.sums(torch.linalg.vecdot(p, ratio))
     if penalty == "kl":
         return Scores(logits, log_p, kl, kl)
-    # of sum_v p_v^2 / q_v the gradient is sum_v 2 (p_v / q_v) dp_v
+    # the gradient of sum_v p_v^2 / q_v is sum_v 2 (p_v / q_v) dp_v
     chi2 = torch.linalg.vecdot(p, 2 * ratio.exp()) - (log_p + ratio).exp().sum(-1) - 1
     return Scores(logits, log_p, kl, part.rollout.sums(chi2))
 
 
 def predicted(rollout: Rollout, logits: Tensor) -> Tensor:
-    """``[P]``: what stands at the scored positions, of which ``logits [P, V + 1]`` are: the tokens and eos, the last class."""
+    """Return ``[P]``: the classes at the scored positions of ``logits [P, V + 1]``, tokens and eos (the last class)."""
     values = F_.pad(rollout.tokens, (0, 1)).scatter(1, rollout.lengths[:, None], logits.shape[1] - 1)
     return rollout.pick(values, len(logits))
 
 
 def sampled_log_probs(rollout: Rollout, logits: Tensor) -> Tensor:
-    """``[P]``: log-probabilities of what was sampled, eos included, under ``logits [P, V + 1]``; with gradient."""
+    """Return ``[P]``: log-probabilities of the sampled tokens, eos included, under ``logits [P, V + 1]``; with gradient."""
     drawn = predicted(rollout, logits)
     return logits.log_softmax(-1).gather(1, drawn[:, None])[:, 0]
 
 
 @dataclass(frozen=True)
 class Heard:
-    """What the frozen models make of a batch's sampled speech; no gradient."""
+    """Outputs of the frozen models for a batch's sampled speech; no gradient."""
 
     losses: dict[str, Tensor]
     """``[B]`` by name: ``reward_loss`` (-R) and ``content_loss`` (the phone recogniser's)."""
     frames: list[tuple[Tensor, Tensor]]
-    """Of each of the batch's micro-batches: F ``[b, T, M]`` and lengths ``[b]``."""
+    """F ``[b, T, M]`` and lengths ``[b]`` of each of the batch's micro-batches."""
 
     def cost(self, config: OptimizeConfig) -> Tensor:
-        """``[B]``: what is to be made small, by the config's weights of emotion and content; the KL is not in it."""
+        """Return ``[B]``, the cost to minimize: the losses by the config's weights of emotion and content, without the KL."""
         losses = self.losses
         return config.emotion_weight * losses["reward_loss"] + config.content_weight * losses["content_loss"]
 
     def of(self, part: MicroBatch) -> dict[str, Tensor]:
-        """`losses` of a micro-batch's rows."""
+        """Return `losses` for a micro-batch's rows."""
         return {name: losses[part.rows] for name, losses in self.losses.items()}
 
 
 @torch.no_grad()
 def hear(models: Models, batch: Batch, config: OptimizeConfig) -> Heard:
-    """Decodes the sampled tokens; the reward model and the phone recogniser hear them."""
+    """Decode the sampled tokens, and compute the losses of the reward model and the phone recogniser."""
     found: list[tuple[Tensor, dict[str, Tensor]]] = []
     decoded: list[tuple[Tensor, Tensor]] = []
     for part in split(models, batch):
@@ -122,13 +122,13 @@ def hear(models: Models, batch: Batch, config: OptimizeConfig) -> Heard:
 def policy_gradient(
     models: Models, batch: Batch, config: OptimizeConfig, heard: Heard, advantage: Tensor
 ) -> Iterator[Loss]:
-    """Losses of one update whose gradient is ``-mean_i A_i grad log pi(y_i)``, plus β times that of the penalty.
+    """Yield losses of one update with the gradient ``-mean_i A_i grad log pi(y_i)`` plus β times that of the penalty.
 
     Args:
         models: Policy and reference.
         batch: The roll-outs.
         config: β and the penalty.
-        heard: What `hear` made of the batch.
+        heard: Result of `hear` on the batch.
         advantage: A ``[B]``.
     """
     for part, frames in zip(split(models, batch), heard.frames, strict=True):

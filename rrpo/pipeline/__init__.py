@@ -1,1 +1,1 @@
-"""Stages stored by content hash, and the data flow of one experiment cell made of them."""
+"""Stages stored by content hash, and the data flow of one experiment cell built from them."""

@@ -1,4 +1,4 @@
-"""One experiment cell, arm x seed: the stages it needs and the record that they make. Torch-free until a stage is built."""
+"""One experiment cell, arm x seed: its stages and the record made from their results. Imports no torch until a stage is built."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rrpo.pipeline.stages import Stage
 from rrpo.profiles import Profile
 
 _REPLACED = re.compile(r"profile\.((base|sft)\.model\.|optimize\.reward$|(?!world\.)\w+\.seed$)")
-"""Parameters of a profile that its pipeline sets anew: the policy's network, the arm's reward, the seeds of stages."""
+"""Profile parameters that the pipeline overwrites: the policy's network, the arm's reward, the seeds of stages."""
 
 WEIGHTS = ("policy", "reward_model", "adapter")
 """Folders of models within a stage's folder: gigabytes, no part of a record."""
@@ -25,36 +25,37 @@ WEIGHTS = ("policy", "reward_model", "adapter")
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """What is run: one arm with one seed on one profile."""
+    """One arm with one seed on one profile."""
 
     label: str
-    """The arm's name; with `Cell.arm_hash` its identity."""
+    """Name of the arm; together with `Cell.arm_hash` it identifies the arm."""
     arm: ArmConfig
-    """The arm."""
+    """Config of the arm."""
     seed: int
-    """The experiment's seed."""
+    """Seed of the experiment."""
     profile: Profile
-    """Sizes and settings all arms share."""
+    """Sizes and settings shared by all arms."""
     policy: bool = True
-    """False for grids of reward models alone: no policy is optimised."""
+    """False in grids that study only reward models: no policy is optimized."""
 
     @property
     def name(self) -> str:
-        """``arm/seed``, as the MLflow run is named."""
+        """``arm/seed``, the name of the MLflow run."""
         return f"{self.label}/{self.seed}"
 
     @cached_property
     def stages(self) -> dict[str, Stage]:
-        """The stages whose results make the record and its identity, by role; none wants an optional package."""
+        """Stages of the record by role, which determine the cell's identity; none needs an optional package."""
         if self.profile.cosyvoice:
             return dataflow.on_cosyvoice(self.profile.cosyvoice, self.arm, self.seed)
         return dataflow.core(self.profile, self.arm, self.seed, policy=self.policy)
 
     @cached_property
     def optional(self) -> dict[str, Stage]:
-        """The stages that optional packages make possible, as far as those are installed here, by role.
+        """Stages that need optional packages, as far as those are installed, by role.
 
-        Their results are added to a complete record: no part of its identity, so that a cell is the same cell everywhere.
+        Their results are added to a complete record. They are not part of its identity, which is therefore the same on every
+        machine.
         """
         if self.profile.cosyvoice:
             return {}
@@ -62,12 +63,12 @@ class Cell:
 
     @property
     def all_stages(self) -> list[Stage]:
-        """Those of the record, and the optional ones."""
+        """Stages of the record and optional stages."""
         return [*self.stages.values(), *self.optional.values()]
 
     @cached_property
     def hash(self) -> str:
-        """Identity of the cell's result: label and every stage's key."""
+        """Identity of the cell's result: hash of the label and of every stage's key."""
         return content_hash([self.label, {role: stage.key for role, stage in self.stages.items()}])
 
     @cached_property
@@ -77,7 +78,8 @@ class Cell:
 
     @cached_property
     def world_hash(self) -> str:
-        """Hash of everything that no seed and no arm redraws, and of the user's own data: what may be pooled has it in common."""
+        """Hash of everything that neither seed nor arm redraws, and of the user's own data. Only cells that share it may be
+        pooled."""
         if self.profile.pooled:
             return self.profile.pooled
         if self.profile.cosyvoice:
@@ -86,17 +88,16 @@ class Cell:
         return content_hash([self.profile.world, self.profile.manifests, shared])[:16]
 
     def params(self) -> dict[str, str]:
-        """The flat config, ``section.field`` -> text, as MLflow's params."""
+        """Flat config for MLflow's params: ``section.field`` -> text."""
         flat = _flatten({"arm": described(self.arm), "profile": described(self.profile)})
         used = {name: value for name, value in flat.items() if not _REPLACED.match(name)}
         return {"label": self.label, "seed": str(self.seed)} | used
 
 
 def collect(stages: Mapping[str, Stage], store: Path) -> tuple[dict[str, float], dict[str, Path]]:
-    """The scalars of finished ``stages`` by role, and their files by artifact name (tables as parquet, audio).
+    """Return the scalars of finished ``stages`` (given by role), and their files by artifact name (Parquet tables, audio).
 
-    Every one writes ``scalars.json``; files lie beside it and are kept under the names they have there. `WEIGHTS` stay where they
-    are.
+    Every stage writes ``scalars.json``; other files keep the names that they have beside it. `WEIGHTS` are left out.
     """
     scalars: dict[str, float] = {}
     files: dict[str, Path] = {}

@@ -1,9 +1,10 @@
-"""Checkpoints of one running stage, so that a build that was killed goes on where it was, bit for bit.
+"""Checkpoints of a running stage: a build that was killed resumes from the newest one, with bit-identical results.
 
-A checkpoint is one torch archive of tensors, numbers and text, in the stage's own folder, named ``STEP-SHA256.ckpt`` by the
-step to go on from and the hash of its bytes. It is written under another name, flushed and renamed, so a name never shows half
-a file; the newest two stay. A truncated or altered file no longer has its hash, one of another stage, or of other software
-(whose rounding may differ), says so inside: each is refused with a line in the log, and the one before it is taken.
+A checkpoint is a torch archive of tensors, numbers and text in the stage's own folder, named ``STEP-SHA256.ckpt`` after the
+step to resume from and the hash of its bytes. It is written under a temporary name, flushed and renamed, so a final name never
+refers to a partial file. The newest two are kept. A checkpoint is refused if its hash does not match (truncated or altered), or
+if it records another stage or other software (whose rounding may differ). A refused checkpoint is logged, and the one before it
+is used.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from rrpo.pipeline.errors import Interrupted
 from rrpo.pipeline.stages import Context, flush
 
 FORMAT = 1
-"""Raise it when what a loop keeps changes its form: older checkpoints are refused."""
+"""Version of the checkpoint format. Raise it when a loop stores its state in another form; older checkpoints are then refused."""
 KEPT = 2
-"""Checkpoints that stay."""
+"""Number of checkpoints that are kept."""
 SHARE = 0.01
-"""Most of a build's time that saving takes: the interval is stretched until it does, at most `STRETCH` times."""
+"""Maximum share of the build time spent on saving; the interval grows up to `STRETCH` times to meet it."""
 STRETCH = 20
 NAME = re.compile(r"(\d{8,})-([0-9a-f]{64})\.ckpt")
 
@@ -37,14 +38,14 @@ log = logging.getLogger(__name__)
 
 
 class RefusedError(ValueError):
-    """A file that is no checkpoint of this stage."""
+    """A file is not a checkpoint of this stage."""
 
 
 class Checkpoints:
-    """When a training loop saves, where it goes on, and where it stops. Without a folder nothing is saved.
+    """Save, resume and stop a training loop. Without a folder nothing is saved.
 
-    A loop that takes all its randomness from torch's global generator or from keys is restored exactly: parameters (those that
-    are trained; buffers are the build's to set), the optimiser's state, the generator's state, and what the loop keeps itself.
+    A loop whose randomness comes only from torch's global generator or from keys is restored exactly. Saved are the trained
+    parameters (buffers must be set by the build), the optimizer's state, the generator's state, and the loop's own state.
     """
 
     def __init__(self, context: Context, parameters: Iterable[nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
@@ -53,9 +54,10 @@ class Checkpoints:
         self.due = time.monotonic() + context.checkpoint_seconds
 
     def resume(self) -> tuple[int, dict[str, Any]]:
-        """Restores the newest good checkpoint: the step to go on from, and what the loop kept (tensors on the CPU).
+        """Restore the newest valid checkpoint.
 
-        ``(0, {})`` where there is none.
+        Returns:
+            The step to resume from and the loop's own state (tensors on the CPU); ``(0, {})`` without a checkpoint.
         """
         if self.context.checkpoints is None:
             return 0, {}
@@ -70,19 +72,19 @@ class Checkpoints:
         if "cuda_generator" in found:
             torch.cuda.set_rng_state(found["cuda_generator"], self._device())
         self.context.clock.earlier += found["seconds"]
-        log.warning("goes on from step %d of %s", found["step"], self.context.checkpoints.name)
+        log.warning("resuming from step %d of %s", found["step"], self.context.checkpoints.name)
         return found["step"], found["kept"]
 
     def boundary(self, step: int, kept: Callable[[], Mapping[str, Any]]) -> None:
-        """Between two steps: saves if it is time to, and ends the build if that is asked for.
+        """Save if a save is due, and end the build if a stop is requested. Call it between two steps.
 
         Args:
-            step: The step to go on from.
-            kept: What the loop needs beside its model: tensors, numbers, text, and lists, tuples and dicts of them.
+            step: The step to resume from.
+            kept: Returns the loop's state besides its model: tensors, numbers, text, and lists, tuples and dicts of them.
 
         Raises:
-            Interrupted: `Context.stop` said so; everything is saved.
-            OSError: The checkpoint could not be written; older ones are as they were.
+            Interrupted: `Context.stop` returned True; everything is saved.
+            OSError: The checkpoint could not be written; older ones are unchanged.
         """
         stop = self.context.stop()
         if self.context.checkpoints is not None and (stop or time.monotonic() >= self.due):
@@ -91,10 +93,10 @@ class Checkpoints:
             wanted, now = self.context.checkpoint_seconds, time.monotonic()
             self.due = now + max(wanted, min(STRETCH * wanted, (now - start) / SHARE))
         if stop:
-            raise Interrupted(f"stopped before step {step + 1}; the same command goes on from there")
+            raise Interrupted(f"stopped before step {step + 1}; run the same command again to resume")
 
     def discard(self) -> None:
-        """Removes every checkpoint of this stage."""
+        """Remove every checkpoint of this stage."""
         if self.context.checkpoints is not None:
             shutil.rmtree(self.context.checkpoints, ignore_errors=True)
 
@@ -102,7 +104,7 @@ class Checkpoints:
         return self.parameters[0].device if self.parameters else torch.device("cpu")
 
     def _description(self) -> dict[str, Any]:
-        """What a checkpoint must agree in to be ours."""
+        """Return the values in which a checkpoint must match this stage."""
         return {
             "format": FORMAT,
             "stage": self.context.checkpoints.name if self.context.checkpoints else "",
@@ -123,10 +125,10 @@ class Checkpoints:
 
 
 def save(folder: Path, step: int, content: Mapping[str, Any]) -> Path:
-    """Writes one checkpoint, and then removes all but the newest `KEPT`.
+    """Write one checkpoint, then remove all but the newest `KEPT`.
 
     Raises:
-        OSError: It could not be written whole; what was there before is untouched.
+        OSError: It could not be written completely; existing checkpoints are unchanged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f".{step:08d}.{os.getpid()}.draft"
@@ -139,7 +141,9 @@ def save(folder: Path, step: int, content: Mapping[str, Any]) -> Path:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         path = folder / f"{step:08d}-{digest}.ckpt"
         os.replace(draft, path)
-    except RuntimeError as error:  # torch's archive writer fails once more on its way out, over the file's own error
+    except (
+        RuntimeError
+    ) as error:  # torch's archive writer raises a second error on exit, which hides the file's own error
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise
@@ -152,14 +156,14 @@ def save(folder: Path, step: int, content: Mapping[str, Any]) -> Path:
 
 
 def load(folder: Path, description: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The newest checkpoint of ``folder`` that is whole and agrees with ``description``; those that are not are removed."""
+    """Return the newest checkpoint of ``folder`` that is valid and matches ``description``; remove the others it meets."""
     for left in folder.glob(".*.draft"):
         left.unlink(missing_ok=True)
     for path in sorted(folder.glob("*.ckpt"), reverse=True):
         try:
             return _read(path, description)
         except RefusedError as error:
-            log.warning("checkpoint %s refused: %s; trying the one before it", path, error)
+            log.warning("checkpoint %s refused: %s; trying the previous one", path, error)
             path.unlink(missing_ok=True)
     return None
 
@@ -167,15 +171,15 @@ def load(folder: Path, description: Mapping[str, Any]) -> dict[str, Any] | None:
 def _read(path: Path, description: Mapping[str, Any]) -> dict[str, Any]:
     named = NAME.fullmatch(path.name)
     if named is None:
-        raise RefusedError("its name is not a step and a hash")
+        raise RefusedError("its name is not of the form STEP-SHA256")
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != named[2]:
-            raise RefusedError("its bytes do not have the hash it is named by: truncated, or altered")
+            raise RefusedError("its content does not match the hash in its name: it was truncated or altered")
         file.seek(0)
         try:
             content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # whatever a file that torch did not write raises
-            raise RefusedError(f"it is no archive of tensors ({type(error).__name__})") from error
+        except Exception as error:  # torch raises arbitrary errors for a file that it did not write
+            raise RefusedError(f"it is not an archive of tensors ({type(error).__name__})") from error
     for name, wanted in {**description, "step": int(named[1])}.items():
         if not isinstance(content, dict) or content.get(name) != wanted:
             found = content.get(name) if isinstance(content, dict) else None

@@ -1,15 +1,15 @@
-"""Claims: of all processes that share a folder, on one host or many, one does a piece of work; the rest wait or do other work.
+"""Claims: locks in a shared folder, so that one process on one of several hosts does a piece of work while the others wait.
 
-A claim is the file ``NAME.GENERATION``, made with its content in one step by a hard link, so that of many that try one
-succeeds. It names its owner: host, boot and process namespace, process id and the time the process started. A dead
-owner is succeeded by the next generation:
+A claim is the file ``NAME.GENERATION``. It is created together with its content in one step, by a hard link, so that only one
+of several competing processes succeeds. It names its owner: host, boot and process namespace, process id and the start time of
+the process. The claim of a dead owner is taken over by creating the next generation:
 
-- on the owner's own host (same boot, same namespace) at once, when no process with that id *and* start exists any more;
-- elsewhere when the claim was not renewed for `LEASE` seconds. Owners renew every `LEASE / 4`; hosts' clocks must agree to
+- on the owner's own host (same boot, same namespace) at once, when no process with that id *and* start time exists any more;
+- elsewhere when the claim was not renewed for `LEASE` seconds. Owners renew every `LEASE / 4`; the hosts' clocks must agree to
   within half a lease.
 
-A live owner is never succeeded, with one exception that no lease can exclude: one that was frozen for longer than a lease.
-So whoever publishes a result asks `Claim.held` first.
+A live owner is never succeeded, with one exception that leases cannot exclude: an owner that was suspended for longer than a
+lease. A process must therefore check `Claim.held` before it publishes a result.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from functools import cache
 from pathlib import Path
 
 LEASE = 120.0
-"""Seconds without renewal after which another host may take a claim over."""
+"""Seconds without renewal after which another host may take over a claim."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
-    """Who holds a claim."""
+    """Process that holds a claim."""
 
     host: str
-    """Host name, boot and process namespace: within one, process ids can be compared."""
+    """Host name, boot and process namespace. Process ids are comparable only if these are equal."""
     pid: int
     """Process id."""
     started: str
-    """When the process started, in the system's own clock: tells it from a later one of the same id."""
+    """Start time of the process by the system's clock; distinguishes it from a later process with the same id."""
     name: str = ""
-    """Host name for people."""
+    """Host name for display."""
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.name or self.host}"
@@ -49,7 +49,7 @@ class Owner:
 
 @cache
 def host_identity() -> str:
-    """Host, boot and process namespace."""
+    """Return host, boot and process namespace as one text."""
     parts = [platform.node()]
     for path in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
         try:
@@ -60,13 +60,13 @@ def host_identity() -> str:
 
 
 def process_start(pid: int) -> str | None:
-    """When a process of this host started, None when there is none (or only its remains)."""
+    """Return the start time of a process of this host, or None if it does not exist or is a zombie."""
     if Path("/proc/self/stat").exists():
         try:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
             return None
-        return None if fields[0] in "ZX" else fields[19]  # ticks since boot: no change of the clock moves them
+        return None if fields[0] in "ZX" else fields[19]  # ticks since boot, which changes of the clock do not affect
     import psutil
 
     try:
@@ -77,12 +77,12 @@ def process_start(pid: int) -> str | None:
 
 
 def this_process() -> Owner:
-    """The calling process."""
+    """Return the calling process as an owner."""
     return Owner(host=host_identity(), pid=os.getpid(), started=process_start(os.getpid()) or "", name=platform.node())
 
 
 def is_alive(owner: Owner) -> bool | None:
-    """Whether the owner's process lives; None when that cannot be told from this host."""
+    """Return whether the owner's process is alive; None if this host cannot tell."""
     if owner.host != host_identity():
         return None
     return process_start(owner.pid) == owner.started
@@ -90,17 +90,17 @@ def is_alive(owner: Owner) -> bool | None:
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim that this process made."""
+    """One claim held by this process."""
 
     path: Path
-    """The file of its generation."""
+    """File of its generation."""
     text: str
-    """Its content, unlike that of any other claim."""
+    """Content of the file, unique to this claim."""
     clock: Callable[[], float] = time.time
-    """Seconds since 1970."""
+    """Returns the time in seconds since 1970."""
 
     def held(self) -> bool:
-        """Whether nobody has succeeded this owner."""
+        """Return whether the claim has not been taken over."""
         try:
             newest = max(_generations(self.path.parent, self.path.stem))
             return newest == _generation(self.path) and self.path.read_text() == self.text
@@ -108,34 +108,34 @@ class Claim:
             return False
 
     def renew(self) -> None:
-        """Start the lease anew."""
+        """Restart the lease."""
         now = self.clock()
         if self.held():
             os.utime(self.path, (now, now))
 
     def release(self) -> None:
-        """Give it up; nothing happens when it has been taken over."""
+        """Give up the claim; does nothing if it has been taken over."""
         if self.held():
             self.path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
 class Claims:
-    """The claims in one shared folder, as one process sees them."""
+    """The claims in one shared folder, as seen by one process."""
 
     folder: Path
-    """Made on the first claim."""
+    """Folder of the claim files; created with the first claim."""
     owner: Owner = field(default_factory=this_process)
-    """Who claims."""
+    """Owner of the claims that this object takes."""
     clock: Callable[[], float] = time.time
-    """Seconds since 1970."""
+    """Returns the time in seconds since 1970."""
     alive: Callable[[Owner], bool | None] = is_alive
-    """Whether an owner lives; None when only its lease can tell."""
+    """Returns whether an owner is alive; None if only its lease can tell."""
     lease: float = LEASE
-    """Seconds."""
+    """Duration of a lease in seconds."""
 
     def take(self, name: str) -> Claim | None:
-        """The claim on ``name``, or None while another live owner (this very process included) has it."""
+        """Claim ``name``. Return None if a live owner, possibly this process, holds it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         generations = _generations(self.folder, name)
         if generations and self.holder(name) is not None:
@@ -149,7 +149,7 @@ class Claims:
         try:
             os.link(draft, path)
         except FileExistsError:
-            return None  # another was faster
+            return None  # another process was faster
         finally:
             draft.unlink(missing_ok=True)
         for old in generations:
@@ -157,14 +157,14 @@ class Claims:
         return Claim(path, text, self.clock)
 
     def holders(self) -> dict[str, Owner]:
-        """The live owner of everything that has one."""
+        """Return the live owner of every claimed name."""
         if not self.folder.is_dir():
             return {}
         names = sorted({path.stem for path in self.folder.iterdir() if path.suffix[1:].isdecimal()})
         return {name: owner for name in names if (owner := self.holder(name)) is not None}
 
     def holder(self, name: str) -> Owner | None:
-        """The live owner of ``name``; None when it is free, or its owner is dead or silent for too long."""
+        """Return the live owner of ``name``; None if it is free, or its owner is dead or its lease has expired."""
         generations = _generations(self.folder, name)
         if not generations:
             return None
@@ -173,9 +173,9 @@ class Claims:
             content = json.loads(path.read_text())
             owner = Owner(**{key: content[key] for key in ("host", "pid", "started", "name")})
             silent = self.clock() - path.stat().st_mtime
-        except FileNotFoundError:  # released, or taken over, just now
+        except FileNotFoundError:  # released or taken over a moment ago
             return self.holder(name)
-        except (ValueError, KeyError, TypeError):  # not written by us: left to its lease
+        except (ValueError, KeyError, TypeError):  # a foreign file: treat it as a claim until its lease expires
             owner, silent = Owner(host="unknown", pid=0, started=""), self.clock() - path.stat().st_mtime
         alive = self.alive(owner)
         return owner if alive or (alive is None and silent <= self.lease) else None
@@ -186,7 +186,7 @@ def _generation(path: Path) -> int:
 
 
 def _generations(folder: Path, name: str) -> list[int]:
-    """Of a name's claims in the folder."""
+    """Return the generations of a name's claims in the folder."""
     found = []
     for path in folder.glob(f"{name}.*"):
         suffix = path.name.removeprefix(f"{name}.")
@@ -197,12 +197,12 @@ def _generations(folder: Path, name: str) -> list[int]:
 
 @contextmanager
 def kept(claim: Claim, every: float = LEASE / 4) -> Iterator[Claim]:
-    """A claim that a thread renews until the block ends, and that is then released."""
+    """Renew a claim from a thread until the block ends, then release it."""
     end = threading.Event()
 
     def renew() -> None:
         while not end.wait(every):
-            with suppress(OSError):  # a file system that is away for a moment: the next turn tries again
+            with suppress(OSError):  # the file system is unavailable for a moment: the next turn tries again
                 claim.renew()
 
     thread = threading.Thread(target=renew, daemon=True, name="claim")

@@ -1,10 +1,10 @@
-"""The data flow of one experiment as stages: which build reads which, for a profile, an arm and a seed.
+"""The data flow of one experiment: which stage reads which, for a profile, an arm and a seed.
 
 corpus -> codec -> base policy (all of `rrpo.pipeline.world`) -> SFT policy; RM: pre-training -> robust fine-tuning -> frozen;
-policy optimisation -> stored samples -> test judges: the stages of `core`. What needs an optional package is no part of them
-and in none of their keys (`optional`). World-level stages carry the world's seed, the others the experiment's: *a seed
-redraws* the SFT and the annotated utterances and their raters, SFT, RM pre-training (order, initialisation), fine-tuning, RL
-prompts and roll-out noise.
+policy optimization -> stored samples -> test judges. These are the stages of `core`. Stages that need an optional package are
+not among them and affect none of their keys (`optional`). World-level stages carry the world's seed, the others the
+experiment's. *A seed redraws* the SFT and annotated utterances and their raters, SFT, RM pre-training (order, initialization),
+fine-tuning, RL prompts and roll-out noise.
 
 Stages are cached, so that the cells of a grid share them and each is hashed once.
 """
@@ -59,9 +59,9 @@ from rrpo.regularizers import REGULARIZERS
 T = TypeVar("T")
 
 SFT = ArmConfig(regularizers=OFF, finetune=False, steps=0)
-"""The SFT policy as an arm: no update; its reward model is the seed's pre-trained one."""
+"""The SFT policy as an arm: no updates; its reward model is the seed's pre-trained one."""
 MEMBER_STRIDE = 100_000
-"""Between the seeds of two reward models that an arm combines; no two experiments' seeds are so far apart."""
+"""Offset between the seeds of two reward models that an arm combines; larger than the range of experiment seeds."""
 LISTENERS = {
     "phonetics": ("parselmouth",),
     "voice": ("resemblyzer",),
@@ -77,8 +77,8 @@ UNSEEN = "judge"
 
 
 def starting(arm: ArmConfig) -> ArmConfig:
-    """The SFT policy as an arm with the same evaluation noise, by speakers of the same kind: what an arm's samples are compared
-    with.
+    """Return the SFT policy as an arm with the same evaluation noise and the same kind of speakers, as the baseline for an arm's
+    samples.
     """
     if arm.reversal is None:
         return replace(SFT, policy_seed=arm.policy_seed)
@@ -86,7 +86,7 @@ def starting(arm: ArmConfig) -> ArmConfig:
 
 
 def _sft_split(profile: Profile, seed: int, *, parallel: bool = False) -> SplitConfig:
-    """The seed's own utterances; ``parallel``: the same texts and speakers in other emotions."""
+    """Return the split of the seed's own utterances. With ``parallel``: the same texts and speakers in other emotions."""
     return SplitConfig(
         name="sft",
         size=profile.sizes["sft"],
@@ -99,9 +99,9 @@ def _sft_split(profile: Profile, seed: int, *, parallel: bool = False) -> SplitC
 
 @cache
 def sft(profile: Profile, seed: int, *, tag_dropout: float = 0.0, style_weight: float = 0.0) -> Stage:
-    """The base policy fine-tuned on the seed's own utterances: where every arm of a seed starts.
+    """Return the SFT stage: the base policy fine-tuned on the seed's own utterances, the start of every arm of a seed.
 
-    The two settings are an arm's own; a style loss reads the features of the seed's pre-trained reward model.
+    The two keyword settings come from the arm. The style loss uses the features of the seed's pre-trained reward model.
     """
     config = replace(profile.sft, model=profile.policy, seed=seed, tag_dropout=tag_dropout, style_weight=style_weight)
     inputs = {
@@ -156,7 +156,7 @@ def zero_shot(profile: Profile, seed: int, *, reversal: float, tag_dropout: floa
 
 
 def _starting_policy(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
-    """The SFT policy of an arm."""
+    """Return the SFT policy of an arm."""
     if arm.reversal is not None:
         return zero_shot(profile, seed, reversal=arm.reversal, tag_dropout=arm.tag_dropout)
     return sft(profile, seed, tag_dropout=arm.tag_dropout, style_weight=arm.style_weight)
@@ -175,7 +175,7 @@ def _said(profile: Profile, arm: ArmConfig, seed: int) -> dict[str, Stage]:
 
 
 def _around(profile: Profile, arm: ArmConfig, seed: int) -> dict[str, Stage]:
-    """The frozen models around an arm's policy, and the prompts by which it is watched."""
+    """Return the frozen models that an arm's policy is optimized with, and the evaluation prompts."""
     return {
         "reward_model": reward_model(profile, arm, seed),
         "recogniser": world.recogniser(profile, "reward"),
@@ -184,20 +184,20 @@ def _around(profile: Profile, arm: ArmConfig, seed: int) -> dict[str, Stage]:
 
 
 def sft_speech(profile: Profile, seed: int, *, parallel: bool = False) -> Stage:
-    """The seed's own utterances of the policy; ``parallel``: the same texts and speakers in other emotions."""
+    """Return the policy's utterances of the seed. With ``parallel``: the same texts and speakers in other emotions."""
     return world.speech(profile, _sft_split(profile, seed, parallel=parallel))
 
 
 @cache
 def pretrained(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
-    """The RM before its fine-tuning; an arm's own data are the biased set's, ``rm_test_*`` are the same for all."""
-    config = replace(profile.pretrain, seed=_own(arm.rm_seed, seed), shuffle_labels=arm.shuffle_labels)
+    """Return the RM before fine-tuning. An arm's own data replace the biased set; the ``rm_test_*`` sets are the same for all."""
+    config = replace(profile.pretrain, seed=_override(arm.rm_seed, seed), shuffle_labels=arm.shuffle_labels)
     split = world.splits(profile)["rm_oracle" if arm.rm_data == "oracle" else "rm_pretrain"]
     if arm.rm_data == "biased":
         split = replace(
             split,
-            shortcut=_own(arm.shortcut, split.shortcut),
-            size=_own(arm.rm_utterances, split.size),
+            shortcut=_override(arm.shortcut, split.shortcut),
+            size=_override(arm.rm_utterances, split.size),
             voices=arm.rm_speakers,
         )
     inputs = {"speech": world.speech(profile, split), "codec": world.codec(profile)}
@@ -208,7 +208,7 @@ def pretrained(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 
 @cache
 def reward_model(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
-    """The frozen RM of one arm: the seed's own, or several of the seed combined."""
+    """Return the frozen RM of one arm: one RM of the seed, or several combined."""
     if arm.combination is None:
         return member(profile, arm, seed, 0)
     config = CombineConfig(combination=arm.combination, variance_penalty=arm.variance_penalty)
@@ -218,12 +218,13 @@ def reward_model(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 
 @cache
 def member(profile: Profile, arm: ArmConfig, seed: int, place: int) -> Stage:
-    """A single frozen RM: fine-tuned on the seed's annotated set, or as pre-trained; those but the first are redrawn."""
-    own_seed = _own(arm.rm_seed, seed) + MEMBER_STRIDE * place
+    """Return a single frozen RM, fine-tuned on the seed's annotated set or as pre-trained; ``place`` > 0 gives it another
+    seed."""
+    own_seed = _override(arm.rm_seed, seed) + MEMBER_STRIDE * place
     before = pretrained(profile, arm if arm.combination == "weights" else replace(arm, rm_seed=own_seed), seed)
     if not arm.finetune:
         return before
-    lr = _own(arm.rm_lr, profile.finetune.lr)
+    lr = _override(arm.rm_lr, profile.finetune.lr)
     config = replace(profile.finetune, seed=own_seed, lr=lr, regularizers=arm.regularizers)
     speech = mined(profile, arm, seed) if arm.rounds else annotated(profile, arm, seed)
     inputs = {"model": before, "speech": speech, "codec": world.codec(profile)}
@@ -232,16 +233,16 @@ def member(profile: Profile, arm: ArmConfig, seed: int, place: int) -> Stage:
 
 @cache
 def annotated(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
-    """The seed's annotated utterances."""
+    """Return the seed's annotated utterances."""
     split = SplitConfig(
         name="annotated",
-        size=_own(arm.annotated, profile.annotated),
+        size=_override(arm.annotated, profile.annotated),
         speakers="rm",
         voices=arm.rm_speakers,
         texts="rm",
-        artefact_rate=_own(arm.annotated_artefacts, profile.annotated_artefact_rate),
+        artefact_rate=_override(arm.annotated_artefacts, profile.annotated_artefact_rate),
         raters=profile.raters,
-        rater_noise=_own(arm.rater_noise, profile.rater_noise),
+        rater_noise=_override(arm.rater_noise, profile.rater_noise),
         seed=seed,
     )
     return world.speech(profile, split)
@@ -249,9 +250,9 @@ def annotated(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 
 @cache
 def mined(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
-    """What the last of an arm's rounds fine-tunes on: the round before's utterances, and samples that fooled its RM.
+    """Return the fine-tuning data of an arm's last round: the previous round's utterances, and samples that fooled its RM.
 
-    The policy that is mined answers training prompts: evaluation prompts stay unheard by every reward model.
+    The mined policy answers training prompts, so that no reward model trains on answers to evaluation prompts.
     """
     before = replace(arm, rounds=arm.rounds - 1)
     run = optimized(profile, before, seed)
@@ -263,20 +264,20 @@ def mined(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         "speech": mined(profile, before, seed) if before.rounds else annotated(profile, arm, seed),
         "codec": world.codec(profile),
     }
-    limit = MineConfig(limit=_own(arm.annotated, profile.annotated))
+    limit = MineConfig(limit=_override(arm.annotated, profile.annotated))
     return Stage("mine", "rrpo.training.mine:build", limit, inputs, f"mined samples seed {seed}")
 
 
 @cache
 def examined(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
-    """Accuracies and manipulation checks of one arm's RM."""
+    """Return accuracies and manipulation checks of one arm's RM."""
     inputs = world.rm_tests(profile) | {"model": reward_model(profile, arm, seed)}
     return Stage("examine", "rrpo.diagnostics.examine:build", profile.examine, inputs, f"RM examination seed {seed}")
 
 
 @cache
 def fidelity(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
-    """How far the gradient of one arm's RM through the seed's SFT samples can be trusted."""
+    """Return the gradient fidelity of one arm's RM on the seed's SFT samples."""
     inputs = {
         "policy": sft(profile, seed),
         "reward_model": reward_model(profile, arm, seed),
@@ -290,7 +291,7 @@ def fidelity(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 
 @cache
 def prefix_classifier(profile: Profile, seed: int) -> Stage:
-    """The classifier of soft-label guidance, on the seed's SFT texts; where they are rendered, neutral speech is among them."""
+    """Return the classifier for soft-label guidance, trained on the seed's SFT texts; rendered data include neutral speech."""
     spoken = _spoken(profile)
     inputs = {
         "speech": world.speech(spoken, _sft_split(spoken, seed)),
@@ -305,7 +306,7 @@ def prefix_classifier(profile: Profile, seed: int) -> Stage:
 
 @cache
 def _spoken(profile: Profile) -> Profile:
-    """For speech with neutral utterances: the profile with them in its rendered world, or as it is where a user brings speech."""
+    """Return the profile with neutral speech in its rendered world, or unchanged if the user supplies the SFT speech."""
     if profile.manifests:
         return profile
     return replace(profile, world=replace(profile.world, emotions=(*EMOTIONS, NEUTRAL)))
@@ -313,17 +314,17 @@ def _spoken(profile: Profile) -> Profile:
 
 @cache
 def guided(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
-    """Guided decoding from the SFT policy: what `optimized` stores, without an optimisation.
+    """Return guided decoding from the SFT policy. It stores what `optimized` stores, without optimizing.
 
     Raises:
-        PluginError: The guidance is not there, or not the one that was chosen.
-        ValueError: It asks under null tags, and the arm's SFT has no tag dropout.
+        PluginError: The guidance does not exist, or its plugin has changed.
+        ValueError: The guidance needs null tags, and the arm's SFT has no tag dropout.
     """
     assert arm.guidance is not None
     system = GUIDANCE.create(arm.guidance)
     if system.null_tags and not arm.tag_dropout:
         raise ValueError(
-            f"the guidance {arm.guidance.name!r} asks the policy under null tags, which it knows by tag dropout in SFT alone: "
+            f"the guidance {arm.guidance.name!r} conditions the policy on null tags, which it learns only by tag dropout in SFT: "
             "set ArmConfig.tag_dropout, for instance to 0.15"
         )
     given = profile.optimize
@@ -331,7 +332,7 @@ def guided(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         guidance=arm.guidance,
         prompts=given.final_prompts,
         batch=given.eval_prompts,
-        seed=_own(arm.policy_seed, seed),
+        seed=_override(arm.policy_seed, seed),
     )
     inputs = _around(profile, arm, seed) | {
         "policy": _starting_policy(profile, starting(arm), seed),
@@ -344,12 +345,12 @@ def guided(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 
 @cache
 def optimized(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
-    """Policy optimisation of one cell, or what its arm has instead: curves by `val`, samples stored as tokens."""
+    """Return the policy optimization of one cell, or what its arm does instead: curves by `val`, samples stored as tokens."""
     if arm.guidance is not None:
         return guided(profile, arm, seed)
     if arm.best_of is not None:
         return best_of(profile, arm, seed)
-    own_seed = _own(arm.policy_seed, seed)
+    own_seed = _override(arm.policy_seed, seed)
     config = _objective(profile.optimize, arm, own_seed)
     inputs = _around(profile, arm, seed) | {
         "policy": _starting_policy(profile, arm, seed),
@@ -379,16 +380,16 @@ def _objective(given: OptimizeConfig, arm: ArmConfig, seed: int) -> OptimizeConf
         "beta",
         "tau",
     )
-    own = {name: _own(getattr(arm, name), getattr(given, name)) for name in names}
+    own = {name: _override(getattr(arm, name), getattr(given, name)) for name in names}
     return replace(given, seed=seed, reward=arm.reward, **own)
 
 
 @cache
 def on_cosyvoice(config: CosyVoiceConfig, arm: ArmConfig, seed: int) -> dict[str, Stage]:
-    """The stages of a cell whose policy is CosyVoice2: what the seed's arms share, and the arm.
+    """Return the stages of a cell whose policy is CosyVoice2: those that the seed's arms share, and the arm's.
 
     Raises:
-        InputError: No files were given, or the regularisers mix energies, which tokens do not have.
+        InputError: No files were given, or the regularizers mix energies, which tokens do not have.
     """
     if config.model is None or config.corpus is None:
         raise InputError(
@@ -412,8 +413,8 @@ def on_cosyvoice(config: CosyVoiceConfig, arm: ArmConfig, seed: int) -> dict[str
         shared,
         regularizers=arm.regularizers,
         finetune=replace(config.finetune, seed=seed, steps=config.finetune.steps if arm.finetune else 0),
-        optimize=_objective(config.optimize, arm, _own(arm.policy_seed, seed)),
-        best_of=_own(arm.best_of, config.best_of),
+        optimize=_objective(config.optimize, arm, _override(arm.policy_seed, seed)),
+        best_of=_override(arm.best_of, config.best_of),
     )
     if arm.best_of:
         own = replace(own, optimize=replace(own.optimize, steps=0))
@@ -424,7 +425,7 @@ def on_cosyvoice(config: CosyVoiceConfig, arm: ArmConfig, seed: int) -> dict[str
 
 
 def further_inputs(profile: Profile, seed: int) -> dict[str, Stage]:
-    """What an optimiser may read beside models and prompts, by role: see `PolicyOptimizer.inputs`."""
+    """Return the inputs that an optimizer may read besides models and prompts, by role; see `PolicyOptimizer.inputs`."""
     return {
         "sft_speech": sft_speech(profile, seed),
         "parallel_speech": sft_speech(profile, seed, parallel=True),
@@ -433,7 +434,7 @@ def further_inputs(profile: Profile, seed: int) -> dict[str, Stage]:
 
 @cache
 def draws(profile: Profile, n: int, seed: int, own_seed: int) -> Stage:
-    """``n`` samples of the SFT policy for the evaluation prompts, in all at most `BEST_OF_DRAWS`."""
+    """Return ``n`` samples of the SFT policy per evaluation prompt; at most `BEST_OF_DRAWS` in total."""
     final, evaluated = profile.optimize.final_prompts, profile.optimize.eval_prompts
     config = DrawsConfig(
         n=n, prompts=min(final, BEST_OF_DRAWS // n), final_prompts=final, eval_prompts=evaluated, seed=own_seed
@@ -444,24 +445,24 @@ def draws(profile: Profile, n: int, seed: int, own_seed: int) -> Stage:
 
 @cache
 def best_of(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
-    """The best of n samples of the SFT policy by one arm's RM, as an optimisation's samples are stored."""
+    """Return the best of n samples of the SFT policy by one arm's RM, stored like an optimization's samples."""
     given = profile.optimize
     config = BestOfConfig(
         reward=arm.reward,
-        emotion_weight=_own(arm.emotion_weight, given.emotion_weight),
-        content_weight=_own(arm.content_weight, given.content_weight),
+        emotion_weight=_override(arm.emotion_weight, given.emotion_weight),
+        content_weight=_override(arm.content_weight, given.content_weight),
         eval_prompts=given.eval_prompts,
     )
     inputs = _around(profile, arm, seed) | {
         "policy": sft(profile, seed),
-        "draws": draws(profile, _own(arm.best_of, 1), seed, _own(arm.policy_seed, seed)),
+        "draws": draws(profile, _override(arm.best_of, 1), seed, _override(arm.policy_seed, seed)),
     }
     return Stage("best_of_n", "rrpo.optimizers.best_of:build", config, inputs, f"best of {arm.best_of} seed {seed}")
 
 
 @cache
 def assessed(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
-    """What a search may know of one cell's stored samples, sample by sample: all but what the `test` judge hears."""
+    """Return per-sample assessments of one cell's stored samples that a search may use: everything but the `test` judge."""
     inputs = _said(profile, arm, seed) | {
         "val": world.judge(profile, "val"),
         "recogniser": world.recogniser(profile, "judge"),
@@ -472,7 +473,8 @@ def assessed(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 
 
 def scored(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
-    """The test judges on one cell's stored samples, sample by sample, and its audio; what SFT's has is not judged again."""
+    """Return the test judges' results on one cell's stored samples and its audio; samples shared with SFT are not judged
+    again."""
     inputs = _said(profile, arm, seed) | {
         "test": world.judge(profile, "test"),
         "recogniser": world.recogniser(profile, "judge"),
@@ -484,12 +486,12 @@ def scored(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 
 
 def vocoded(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
-    """Some of one cell's stored samples as waves."""
+    """Return some of one cell's stored samples as waves."""
     return Stage("vocode", "rrpo.judges.vocoded:build", profile.vocode, _said(profile, arm, seed), f"waves seed {seed}")
 
 
 def listened(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
-    """What one of `LISTENERS` hears in a cell's vocoded samples; it builds where the packages are installed."""
+    """Return the results of one of `LISTENERS` on a cell's vocoded samples; needs the listener's packages."""
     heard = (
         ContentConfig(recogniser=name, language=profile.world.language),
         {"eval_prompts": world.eval_prompts(profile)},
@@ -512,7 +514,7 @@ def _voices(profile: Profile, arm: ArmConfig) -> Stage:
 
 
 def intensity(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
-    """How strongly a cell's stored samples carry the emotion that was asked for, and each other one."""
+    """Return how strongly a cell's stored samples carry the target emotion and each other emotion."""
     neutral = world.world_speech(_spoken(profile), "sft_heldout") if arm.reversal is None else references(profile)
     inputs = _said(profile, arm, seed) | {"test": world.judge(profile, "test"), "speech": neutral}
     return Stage("intensity", "rrpo.judges.intensity:build", IntensityConfig(), inputs, f"intensity seed {seed}")
@@ -531,14 +533,15 @@ def reference_probe(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 
 
 def gradients(profile: Profile, arm: ArmConfig, seed: int, updates: Sequence[int], sizes: GradientsConfig) -> Stage:
-    """What optimisers' gradients are worth at the policies that ``arm`` has after some ``updates``; 0 is the SFT policy."""
+    """Return the comparison of optimizers' gradients at the policies of ``arm`` after each of ``updates``; 0 is the SFT
+    policy."""
     stage = optimized(profile, arm, seed)
     config = replace(sizes, updates=tuple(updates), optimize=stage.config)
     return Stage("gradients", "rrpo.diagnostics.gradients:build", config, stage.inputs, f"gradients seed {seed}")
 
 
 def opinion(profile: Profile, arm: ArmConfig, seed: int, judge: Choice) -> Stage:
-    """What a registered judge hears in all of a cell's stored samples."""
+    """Return a registered judge's results on all stored samples of a cell."""
     inputs = _said(profile, arm, seed) | {"judge": world.registered_judge(profile, judge)}
     if arm != (start := starting(arm)):
         inputs |= {"sft": opinion(profile, start, seed, judge), "sft_samples": optimized(profile, start, seed)}
@@ -548,13 +551,13 @@ def opinion(profile: Profile, arm: ArmConfig, seed: int, judge: Choice) -> Stage
 
 
 def opinions(profile: Profile, arm: ArmConfig, seed: int) -> dict[str, Stage]:
-    """`opinion` of every registered judge, by role; an edited judge has another role, so that what it hears is added anew."""
+    """Return `opinion` of every registered judge, by role. An edited judge gets another role, so its results are added anew."""
     judges = [JUDGES.choice(name) for name in JUDGES]
     return {f"opinion_{judge.name}_{content_hash(judge)[:8]}": opinion(profile, arm, seed, judge) for judge in judges}
 
 
 def examined_voices(profile: Profile, arm: ArmConfig, seed: int, engine: str) -> Stage:
-    """Accuracy of one arm's RM on speech by another synthesiser; it builds where the packages are installed."""
+    """Return the accuracy of one arm's RM on speech by another synthesiser; needs that engine's packages."""
     inputs = {"model": reward_model(profile, arm, seed), f"rm_test_{engine}": world.voices(profile, engine)}
     return Stage(
         "examine_set", "rrpo.diagnostics.examine:build_set", ExamineSetConfig(), inputs, f"RM on {engine} seed {seed}"
@@ -562,24 +565,25 @@ def examined_voices(profile: Profile, arm: ArmConfig, seed: int, engine: str) ->
 
 
 def recognised(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
-    """Accuracies of one arm's RM on one of the user's own test sets."""
+    """Return the accuracies of one arm's RM on one of the user's own test sets."""
     inputs = {"model": reward_model(profile, arm, seed), "speech": world.own_test(profile, name)}
     config = RecognitionConfig(name=name)
     return Stage("recognition", "rrpo.diagnostics.recognition:build", config, inputs, f"RM on {name} seed {seed}")
 
 
 def measured(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
-    """What a regulariser of a plugin measures in one arm's RM, whether the arm has it or not."""
+    """Return what a plugin's regularizer measures in one arm's RM, whether or not the arm uses it."""
     config = MeasureConfig(regularizer=REGULARIZERS.choice(name))
     inputs = {"model": reward_model(profile, arm, seed), "rm_valid": world.rm_tests(profile)["rm_valid"]}
     return Stage("measure", "rrpo.diagnostics.measure:build", config, inputs, f"measures of {name} seed {seed}")
 
 
 def core(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[str, Stage]:
-    """The stages that make a cell's record on every machine, by role; without a policy the reward model's alone.
+    """Return the stages of a cell's record, which are the same on every machine, by role; without a policy only the reward
+    model's.
 
-    Gradient fidelity is measured on a policy's samples, so a reward model alone goes without it where that policy cannot speak
-    its emotions (`world.rendered_below`), or where it hears waveforms.
+    Gradient fidelity is measured on a policy's samples. A reward model alone is therefore measured without it if no policy
+    speaks its emotions (`world.rendered_below`), or if its input is waveforms.
     """
     stages = {"examined": examined(profile, arm, seed)}
     trusted = fidelity(profile, arm, seed)
@@ -593,7 +597,7 @@ def core(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[s
 
 
 def optional(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[str, Stage]:
-    """The stages beside `core` that packages installed here, plugins, the user's test sets or guidance bring, by role."""
+    """Return, by role, the stages beside `core` that installed packages, plugins, the user's test sets or guidance add."""
     stages = {f"voices_{engine}": examined_voices(profile, arm, seed, engine) for engine in world.other_synthesisers()}
     stages |= {
         f"recognition_{name}_{manifest.digest[:8]}": recognised(profile, arm, seed, name)
@@ -614,9 +618,10 @@ def optional(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> di
 
 
 def transferred(profile: Profile, arms: Mapping[str, ArmConfig], seed: int) -> Stage:
-    """The cross-RM transfer matrix of one seed's arms, by name; no part of any cell, since it depends on who is compared.
+    """Return the cross-RM transfer matrix of one seed's arms, by name. It depends on all compared arms, so it is part of no
+    cell.
 
-    Arms that are asked for unseen speakers are left out: their samples answer other prompts.
+    Arms with unseen speakers are left out, because their samples answer other prompts.
     """
     inputs = {
         "sft_samples": optimized(profile, SFT, seed),
@@ -628,6 +633,6 @@ def transferred(profile: Profile, arms: Mapping[str, ArmConfig], seed: int) -> S
     return Stage("transfer", "rrpo.judges.transfer:build", TransferConfig(), inputs, f"cross-RM transfer seed {seed}")
 
 
-def _own(override: T | None, shared: T) -> T:
-    """What an arm overrides, or what the profile has for all arms."""
+def _override(override: T | None, shared: T) -> T:
+    """Return the arm's override, or the profile's value if there is none."""
     return shared if override is None else override

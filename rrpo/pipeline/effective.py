@@ -1,4 +1,4 @@
-"""What a cell really runs with, read off the configs of its stages: an arm's override shows, and what it overrides does not."""
+"""Effective parameters of a cell, read from the configs of its stages: an arm's overrides replace the profile's values."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from rrpo.plugins import Scalar
 from rrpo.settings import text
 
 TRAINED = ("sft", "zero_shot", "pretrain", "finetune", "optimize", "cosyvoice")
-"""The stages that a seed trains, by kind; all that is below them is the world."""
+"""Kinds of stages that a seed trains; everything below them belongs to the world."""
 
 
 def effective(cell: Cell) -> dict[str, Scalar]:
-    """The parameters of the stages that train a cell's policy and reward model, and of their data: ``optimize.lr``,
+    """Return the parameters of the stages that train a cell's policy and reward model, and of their data: ``optimize.lr``,
     ``finetune.regularizers.epsilon``, ``pretrain.data.shortcut``.
 
-    A reward model that is not fine-tuned has ``finetune.steps`` 0. Left out are the seeds of stages, which follow from the
-    cell's, and the sizes of networks, which no arm changes.
+    A reward model that is not fine-tuned has ``finetune.steps`` 0. The seeds of stages, which follow from the cell's seed, and
+    the sizes of networks, which no arm changes, are omitted.
     """
     top = cell.stages.get("optimized") or cell.stages["examined"]
     world = cell.profile.world

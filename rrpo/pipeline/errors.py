@@ -1,4 +1,4 @@
-"""How a build may end without a result, and of which kind an error is. No torch: the parent of the workers asks too."""
+"""Errors that end a build, and their classification. Imports no torch, because the workers' parent process uses it too."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from typing import Literal
 
 
 class DivergedError(FloatingPointError):
-    """A loss, a reward or a gradient left the finite numbers; the update that would have used it was not made."""
+    """A loss, reward or gradient is not finite. Raised before the update that would use it."""
 
 
 class ClaimedError(RuntimeError):
-    """Another live process builds this stage, and the caller did not want to wait."""
+    """Another live process builds this stage, and the caller chose not to wait."""
 
 
-class Interrupted(Exception):  # noqa: N818 - nothing went wrong
-    """The build ended because `Context.stop` asked for it; its checkpoint is kept, and the next build goes on from there."""
+class Interrupted(Exception):  # noqa: N818 - not an error: the build was stopped on request
+    """`Context.stop` ended the build. Its checkpoint is kept, and the next build resumes from it."""
 
 
 FailureKind = Literal["diverged", "oom", "disk", "bug"]
 OOM_TEXT = re.compile("out of memory|can.?not allocate memory|can't allocate memory|_alloc_failed", re.IGNORECASE)
-"""Of CUDA, its libraries, and torch's CPU allocator, which has no error class of its own."""
+"""Messages of CUDA, its libraries, and torch's CPU allocator, which has no error class of its own."""
 DISK_TEXT = re.compile(
     r"no space left|quota exceeded|\d+ requested and \d+ written|iostream error|unexpected pos \d+ vs|^System error\.$",
     re.IGNORECASE,
 )
-"""Of a full disk where the writer drops the error number: numpy's ``tofile``, torch's archives (two texts), libsndfile."""
+"""Messages of a full disk from writers that drop the error number: numpy's ``tofile``, torch's archives (two), libsndfile."""
 
 
 def failure_kind(error: BaseException) -> FailureKind:
-    """What became of a build, by its error or the first of those that caused it which tells.
+    """Classify a failed build by its error, or by the first classifiable error in the chain of causes.
 
-    ``diverged``: never to be retried with the same seed. ``oom``: once more with fewer samples a forward. ``disk``: full; to
-    be retried once there is room. ``bug``: anything else. Not for `Interrupted`, which is no failure.
+    ``diverged``: do not retry with the same seed. ``oom``: retry once with fewer samples per forward. ``disk``: full; retry
+    when there is space. ``bug``: anything else. Not for `Interrupted`, which is not a failure.
     """
     seen: list[BaseException] = []
     following: BaseException | None = error

@@ -1,8 +1,8 @@
-"""The frozen world: which stages of the embedded world are installed with the package, and how they are brought up to date.
+"""The frozen world: which stages of the embedded world are installed with the package, and how to update them.
 
-They lie in `rrpo.pipeline.stages.LAYER` under their keys: every machine has the same codec, judges, recognisers and base
-policy, to the last bit, and nobody trains them. What only they read (the speech they learnt from) is not needed and not there;
-what a changed config or version asks for has another key, and is built as ever. Imports no torch.
+They are stored in `rrpo.pipeline.stages.LAYER` under their keys, so that every machine has bit-identical codec, judges,
+recognisers and base policy, and none trains them. Inputs that only these stages read (their training speech) are omitted. A
+changed config or version gives another key, and that stage is built as usual. Imports no torch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SEEDS = (1000, 1001)
 
 
 def frozen() -> tuple[Stage, ...]:
-    """What is installed: what no seed redraws, but speech, and for `SEEDS` where every arm starts."""
+    """Return the stages to install: what no seed redraws, except speech, and the starting models of `SEEDS`."""
     models = [world.codec, world.base, world.third_judge, world.speakers, world.predictor, world.eval_prompts]
     by_role: list[tuple[Callable[..., Stage], tuple[str, ...]]] = [
         (world.recogniser, ("reward", "judge")),
@@ -41,25 +41,25 @@ def frozen() -> tuple[Stage, ...]:
 
 @dataclass(frozen=True)
 class Review:
-    """The layer beside what should be in it."""
+    """Difference between the layer and the stages that it should contain."""
 
     missing: tuple[Stage, ...]
-    """Stages that it lacks."""
+    """Stages missing from the layer."""
     stale: Mapping[str, str]
-    """Folder -> why its key is no longer current."""
+    """Folder -> why its key is outdated."""
     superfluous: tuple[str, ...]
-    """Folders that are no stage of the kinds that it holds."""
+    """Folders that are not stages of the kinds that the layer holds."""
     empty: bool
-    """Whether nothing was ever frozen."""
+    """Whether the layer holds no stage at all."""
 
     @property
     def current(self) -> bool:
-        """Whether exactly what should be there is there."""
+        """Whether the layer contains exactly the expected stages."""
         return not (self.missing or self.stale or self.superfluous)
 
 
 def review(wanted: Sequence[Stage]) -> Review:
-    """Compare the layer with the stages that should be in it."""
+    """Compare the layer with the stages that it should contain."""
     kinds = {stage.name for stage in wanted}
     there = {stage.folder for stage in wanted if (stages.LAYER / stage.folder / MARKER).is_file()}
     stale: dict[str, str] = {}
@@ -69,21 +69,21 @@ def review(wanted: Sequence[Stage]) -> Review:
         if marker.get("name") not in kinds:
             superfluous.append(folder.name)
         elif folder.name not in there:
-            stale[folder.name] = _why(marker)
+            stale[folder.name] = _explain_stale(marker)
     missing = tuple(stage for stage in wanted if stage.folder not in there)
     return Review(missing, stale, tuple(superfluous), not _folders())
 
 
 def freeze(wanted: Sequence[Stage], store: Path) -> Review:
-    """Copy what the layer lacks from ``store``, where all of it is built, and remove what is stale or superfluous; what it was.
+    """Copy missing stages from ``store``, which must hold them, and remove stale and superfluous ones. Return the prior review.
 
-    A stage that the layer holds under its current key is left as it is, whatever ``store`` has: results go by its bits.
+    Never replace a stage that the layer holds under its current key: results depend on its exact bits.
     """
     before = review(wanted)
     for stage in before.missing:
         final = stages.LAYER / stage.folder
         draft = final.with_name(f".{final.name}")
-        for left in (draft, final):  # of a run that was killed
+        for left in (draft, final):  # left by a run that was killed
             shutil.rmtree(left, ignore_errors=True)
         shutil.copytree(stage.path(store), draft)
         os.replace(draft, final)
@@ -94,7 +94,7 @@ def freeze(wanted: Sequence[Stage], store: Path) -> Review:
 
 
 def size(folder: str) -> int:
-    """Bytes of one of the layer's folders."""
+    """Return the size in bytes of one of the layer's folders."""
     return sum(path.stat().st_size for path in (stages.LAYER / folder).rglob("*") if path.is_file())
 
 
@@ -107,6 +107,6 @@ def _marker(folder: Path) -> dict[str, object]:
     return dict(json.loads(path.read_text())) if path.is_file() else {}
 
 
-def _why(marker: Mapping[str, object]) -> str:
+def _explain_stale(marker: Mapping[str, object]) -> str:
     then, now = marker["version"], VERSIONS[str(marker["name"])]
-    return f"version {then}, now {now}" if then != now else "its config changed, or a stage that it reads"
+    return f"version {then}, now {now}" if then != now else "its config or one of its input stages changed"

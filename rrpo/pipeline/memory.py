@@ -1,4 +1,4 @@
-"""How much of a GPU a build took, so that several can share one. Imports torch only where a build has."""
+"""Peak GPU memory of a build, so that several builds can share a GPU. Imports torch only if a build has done so."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 
 def forget_peak(device: str) -> None:
-    """Begin to measure anew; what former builds of this process left in torch's cache is given back."""
+    """Reset the peak, and release what earlier builds of this process left in torch's cache."""
     if device == "cuda" and "torch" in sys.modules:
         import torch
 
@@ -16,7 +16,8 @@ def forget_peak(device: str) -> None:
 
 
 def peak_device_mib(device: str) -> int | None:
-    """Most MiB that torch's allocator held on the GPU since `forget_peak`, without CUDA's own context; None on the CPU."""
+    """Return the peak MiB reserved by torch's allocator on the GPU since `forget_peak`, without CUDA's context; None on the
+    CPU."""
     if device != "cuda":
         return None
     if "torch" not in sys.modules:

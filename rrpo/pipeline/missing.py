@@ -1,4 +1,4 @@
-"""Which stages have to be built for a result."""
+"""Find the stages that must be built for a result."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rrpo.pipeline.stages import Stage
 
 
 def missing_below(wanted: Sequence[Stage], store: Path) -> list[Stage]:
-    """Every distinct stage that is missing for ``wanted``, inputs first; what only finished stages read is not needed."""
+    """Return every distinct stage that must be built for ``wanted``, inputs first; skip inputs that only finished stages read."""
     missing: dict[str, Stage] = {}
     seen: set[str] = set()
 

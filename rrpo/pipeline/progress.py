@@ -1,4 +1,4 @@
-"""How far the builds of a store are: a note that each leaves every few seconds, for whoever wants to know."""
+"""Progress of the builds in a store: each build writes a note every few seconds, which other processes can read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOTED = 2.0
 
 
 class Progress(NamedTuple):
-    """How far a build said it is."""
+    """Progress that a build has reported."""
 
     done: int
     total: int
@@ -23,12 +23,12 @@ class Progress(NamedTuple):
 
 
 def progress_file(store: Path, name: str) -> Path:
-    """Where the stage whose folder is ``name`` leaves its note."""
+    """Return the path of the progress note of the stage with folder ``name``."""
     return store / "progress" / f"{name}.json"
 
 
 def progress_of(store: Path, name: str) -> Progress | None:
-    """The last note of the stage whose folder is ``name``, while it is built."""
+    """Return the last note of the stage with folder ``name``, or None if it is not being built."""
     try:
         return Progress(*json.loads(progress_file(store, name).read_text()))
     except (OSError, ValueError, TypeError):
@@ -36,7 +36,7 @@ def progress_of(store: Path, name: str) -> Progress | None:
 
 
 def noted(report: Callable[[int, int], None], path: Path) -> Callable[[int, int], None]:
-    """``report``, and every few seconds a note for `progress_of`."""
+    """Wrap ``report`` so that it also writes a note for `progress_of` every few seconds."""
     started, last = time.time(), 0.0
 
     def both(done: int, total: int) -> None:
@@ -44,7 +44,7 @@ def noted(report: Callable[[int, int], None], path: Path) -> Callable[[int, int]
         report(done, total)
         if time.monotonic() - last >= NOTED:
             last = time.monotonic()
-            with contextlib.suppress(OSError):  # a note is worth no build
+            with contextlib.suppress(OSError):  # failing to write a note must not fail the build
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(json.dumps([done, total, started]))
 

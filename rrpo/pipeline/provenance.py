@@ -1,4 +1,4 @@
-"""What a stage was built with: source, processor, threads, torch. Nothing here imports torch; a build has done so before."""
+"""Provenance of a stage: source, processor, threads, torch. Imports no torch itself; a build has already done so."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 @cache
 def source_hash() -> str:
-    """16 hex digits of this package's source files: equal wherever the same code runs, committed or not."""
+    """Return 16 hex digits: a hash of this package's source files, the same wherever the same code runs, committed or not."""
     digest = hashlib.sha256()
     for path in sorted(PACKAGE.rglob("*.py"), key=lambda path: path.relative_to(PACKAGE).as_posix()):
         digest.update(f"{path.relative_to(PACKAGE).as_posix()}\0".encode() + path.read_bytes() + b"\0")
@@ -22,7 +22,7 @@ def source_hash() -> str:
 
 @cache
 def processor() -> str:
-    """The CPU's model."""
+    """Return the CPU's model name."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.is_file() else []
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -30,7 +30,7 @@ def processor() -> str:
 
 
 def built_with(device: str) -> dict[str, str | int]:
-    """As a stage's marker keeps it."""
+    """Return the provenance as stored in a stage's marker."""
     found: dict[str, str | int] = {
         "python": platform.python_version(),
         "source": source_hash(),

@@ -1,9 +1,9 @@
 """Stages: pure functions of their config, stored once by content hash and shared by arms, grids, studies and processes.
 
-A `Stage` names a build function, its config and the stages it reads. Its key hashes all of that, so equal work has an
-equal key whoever asks for it. `materialise` builds what is missing: one process claims it, the others wait or do other work;
-a half-built folder is never seen, since a build happens beside its place and is renamed into it. Below every store lies
-`LAYER`: results that are installed with the package, which are read as if they were stored and never written.
+A `Stage` consists of a build function, its config and the stages it reads. Its key hashes all of these, so equal work has an
+equal key whoever requests it. `materialise` builds missing stages: one process claims a stage, the others wait or do other
+work. A partial result is never visible, because a build writes beside the final folder and renames it at the end. Every store
+also includes `LAYER`: read-only results installed with the package.
 
 Nothing here imports torch: planning a thousand cells only hashes configs.
 """
@@ -35,69 +35,69 @@ from rrpo.pipeline.versions import VERSIONS
 
 MARKER = "stage.json"
 LAYER = Path(__file__).parents[1] / "world_weights"
-"""Read-only results, a folder a stage, which every store has in common; see `rrpo.pipeline.frozen`."""
+"""Read-only results shared by all stores, one folder per stage; see `rrpo.pipeline.frozen`."""
 POLL = 1.0
-"""Most seconds between two looks at a stage that another process builds."""
+"""Maximum seconds between two polls of a stage that another process builds."""
 
 
 class Clock:
-    """Seconds spent on one stage, those that its checkpoint brings from earlier attempts among them."""
+    """Time spent on one stage in seconds, including earlier attempts recorded in its checkpoint."""
 
     def __init__(self, share: float = 1.0) -> None:
-        """``share`` of the time is this stage's, see `Executor.share`."""
+        """Start the clock. ``share`` is this stage's part of the elapsed time; see `Executor.share`."""
         self.start = time.monotonic()
         self.share = share
         self.earlier = 0.0
 
     def seconds(self) -> float:
-        """Until now."""
+        """Return the seconds spent so far."""
         return self.earlier + self.share * (time.monotonic() - self.start)
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a build may know beside its config: where to compute and whom to tell. Never changes a result's meaning."""
+    """Execution environment of a build. It never changes the meaning of a result."""
 
     device: str = "cpu"
     """``cpu`` or ``cuda``."""
     report: Callable[[int, int], None] = lambda done, total: None
-    """Progress: units done, units in all."""
+    """Progress callback: units done, total units."""
     watch: Callable[[int, Mapping[str, float]], None] = lambda step, measures: None
-    """Told what a policy optimisation measures as it goes, after a resume from the first step on; may raise to end it, and
-    nothing of it is kept."""
+    """Callback for the measures of a policy optimization as it runs; after a resume it is called from the first step on. It may
+    raise to end the optimization, and then nothing is kept."""
     stop: Callable[[], bool] = lambda: False
-    """Asked between two steps; once it says True the loop saves a checkpoint and raises `Interrupted`."""
+    """Called between two steps. When it returns True, the loop saves a checkpoint and raises `Interrupted`."""
     checkpoints: Path | None = None
-    """Folder of this stage's checkpoints, named as the stage's own; None: none are written."""
+    """Folder of this stage's checkpoints, named like the stage's own; None disables them."""
     checkpoint_seconds: float = 30.0
-    """Seconds between two checkpoints; 0: one a step."""
+    """Seconds between two checkpoints; 0: one per step."""
     micro: int | None = None
-    """Samples a forward of a policy optimisation, gradients accumulated; None: what suits the device. Same mathematics. Other
-    trainings take their batch whole: their networks draw dropout by batch, so that a batch cut up would draw another."""
+    """Samples per forward of a policy optimization, with gradient accumulation; None chooses by device. The result is
+    mathematically the same. Other trainings always use whole batches, because their dropout noise is drawn per batch."""
     clock: Clock = field(default_factory=Clock)
-    """Of the stage that is built."""
+    """Clock of the stage that is built."""
     join: Callable[[Any], Any] = lambda models: models
-    """What a policy optimisation makes of the models that it has loaded; see `rrpo.optimizers.stacked`."""
+    """Transforms the loaded models of a policy optimization; see `rrpo.optimizers.stacked`."""
     executor: Executor = SINGLE
-    """How it is computed; noted in the result's marker."""
+    """How the stage is computed; recorded in the result's marker."""
     wait: bool = True
-    """Whether to wait for a stage that another process builds; otherwise ClaimedError is raised."""
+    """Whether to wait for a stage that another process builds; if False, ClaimedError is raised."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One node of the data flow: ``build(config, inputs, out, context)`` writes its result into the folder ``out``."""
+    """A node of the data flow. ``build(config, inputs, out, context)`` writes its result into the folder ``out``."""
 
     name: str
-    """Which kind of stage; a key of `rrpo.pipeline.versions.VERSIONS`, and the start of the folder's name."""
+    """Kind of stage: a key of `rrpo.pipeline.versions.VERSIONS`, and the start of the folder's name."""
     build: str
-    """``module:function``, imported only when it is built."""
+    """``module:function``, imported only when the stage is built."""
     config: Any
-    """Frozen dataclass; hashed as `rrpo.identity` says."""
+    """Frozen dataclass; hashed as described in `rrpo.identity`."""
     inputs: Mapping[str, Stage] = field(default_factory=dict)
-    """Stages it reads, by the role they play."""
+    """Input stages by role."""
     label: str = ""
-    """For people (progress, errors); not part of the key."""
+    """Text for progress and errors; not part of the key."""
 
     @cached_property
     def key(self) -> str:
@@ -107,19 +107,19 @@ class Stage:
 
     @property
     def folder(self) -> str:
-        """Name of the result's folder, of its checkpoints and of the claim on it."""
+        """Name of the result's folder, of its checkpoints and of its claim."""
         return f"{self.name}-{self.key[:20]}"
 
     def path(self, store: Path) -> Path:
-        """Where the result lies, in the store or in `LAYER`; before it is built, where it will."""
+        """Return the result's folder, in the store or in `LAYER`; for an unbuilt stage, the folder that it will have."""
         return stored(store, self.folder) or place(store, self.folder)
 
     def done(self, store: Path) -> bool:
-        """Whether there is a finished result."""
+        """Return whether a finished result exists."""
         return stored(store, self.folder) is not None
 
     def seconds(self, store: Path) -> float | None:
-        """How long the result took to build; None before it is built."""
+        """Return the build time of the result in seconds; None before it is built."""
         found = stored(store, self.folder)
         return float(json.loads((found / MARKER).read_text())["seconds"]) if found else None
 
@@ -128,17 +128,17 @@ class Stage:
 
 
 def stored(store: Path, folder: str) -> Path | None:
-    """The finished result whose folder has that name: the store's own, else the one of `LAYER`; None where there is none."""
+    """Return the finished result in the folder of that name, from the store or else from `LAYER`; None if there is none."""
     return next((found for found in (place(store, folder), LAYER / folder) if (found / MARKER).is_file()), None)
 
 
 def place(store: Path, folder: str) -> Path:
-    """Where a store keeps what it builds: the only place of a stage that is ever written."""
+    """Return the folder in which a store keeps a stage that it builds. No other folder of a stage is ever written."""
     return store / "stages" / folder
 
 
 def walk(*roots: Stage) -> Iterator[Stage]:
-    """Every distinct stage below ``roots``, inputs before the stages that read them."""
+    """Yield every distinct stage below ``roots``, inputs before the stages that read them."""
     seen: set[str] = set()
 
     def visit(stage: Stage) -> Iterator[Stage]:
@@ -154,12 +154,14 @@ def walk(*roots: Stage) -> Iterator[Stage]:
 
 
 def materialise(stage: Stage, store: Path, context: Context) -> Path:
-    """The folder of ``stage``'s result, building it (and what it reads) when it is missing.
+    """Return the folder of ``stage``'s result. Build the result, and the inputs that it needs, if it is missing.
 
-    What a finished result was built from is not asked for. A result is on disk, whole, before its place shows it. Checkpoints lie
-    in ``store/checkpoints/`` while a stage is built; they outlast whatever ends a build, except divergence.
+    The inputs of a finished result need not exist. A result is flushed to disk before it becomes visible. Checkpoints are
+    stored in ``store/checkpoints/`` while a stage is built; they survive any failure except divergence.
 
-    Raises whatever the build raises, of which nothing else is kept; ClaimedError where ``context`` does not want to wait.
+    Raises:
+        ClaimedError: Another process builds the stage, and ``context.wait`` is False.
+        Exception: Any error of the build; only its checkpoints are kept.
     """
     if stage.done(store):
         return stage.path(store)
@@ -182,10 +184,10 @@ def materialise(stage: Stage, store: Path, context: Context) -> Path:
 
 
 def _build(stage: Stage, store: Path, inputs: Mapping[str, Path], claim: Claim, context: Context) -> None:
-    """Build beside the final place and rename into it."""
+    """Build beside the final folder and rename it at the end."""
     final = place(store, stage.folder)
     finished = [path for path in (store / "checkpoints").glob("*") if stored(store, path.name)]
-    for left in [*final.parent.glob(f".{final.name}.*"), *finished]:  # of builders that were killed
+    for left in [*final.parent.glob(f".{final.name}.*"), *finished]:  # left by builders that were killed
         shutil.rmtree(left, ignore_errors=True)
     partial = final.with_name(f".{final.name}.{os.getpid()}")
     partial.mkdir()
@@ -201,10 +203,10 @@ def _build(stage: Stage, store: Path, inputs: Mapping[str, Path], claim: Claim, 
         with own.executor.applied():
             getattr(importlib.import_module(module), function)(stage.config, inputs, partial, own)
         _write_marker(partial / MARKER, stage, own)
-        with ThreadPoolExecutor(16) as pool:  # file systems flush many at once as fast as one
+        with ThreadPoolExecutor(16) as pool:  # file systems flush many files at once as fast as one
             list(pool.map(flush, [*partial.rglob("*"), partial]))
         if not claim.held():
-            raise ClaimedError(f"{stage} was taken over by another process while this one did not answer")
+            raise ClaimedError(f"{stage} was taken over by another process because this one did not renew its claim")
         shutil.rmtree(final, ignore_errors=True)
         os.replace(partial, final)
         flush(final.parent)
@@ -219,7 +221,7 @@ def _build(stage: Stage, store: Path, inputs: Mapping[str, Path], claim: Claim, 
 
 
 def flush(path: Path) -> None:
-    """Waits until a file, or the list of a folder's names, is on disk."""
+    """Flush a file, or a folder's list of names, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
-"""The version of every kind of stage. Raise it when a change of source changes what the stage computes.
+"""Version of every kind of stage. Raise it when a source change alters what the stage computes.
 
 ``tests/rrpo/pipeline/test_versions.py`` compares the source of each stage with the digest stored beside its version, and fails
-until one of the two is brought up to date.
+until the version or the digest is updated.
 """
 
 VERSIONS: dict[str, int] = {

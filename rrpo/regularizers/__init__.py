@@ -1,12 +1,11 @@
-"""Regularisers of the reward model's fine-tuning: RRPO's three (Eq. 2 to 4), their sum (Eq. 5), their controls, and the place for
-others.
+"""Regularizers of the reward model's fine-tuning: RRPO's three (Eq. 2 to 4), their sum (Eq. 5), their controls, and plugins.
 
-Each is off by its identity value on the same code path, never by a branch: ``epsilon = 0``, ``mix_probability = 0``,
-``alpha = 0``. All off equals the vanilla fine-tune bit for bit, and every draw is made whether it is used or not.
+At its identity value each regularizer is off, on the same code path and without a branch: ``epsilon = 0``, ``mix_probability =
+0``, ``alpha = 0``. All off equals vanilla fine-tuning bit for bit, and every random number is drawn whether it is used or not.
 
-One of your own is a file that registers it (``examples/focal_loss.py``), passed by ``--plugin``. It becomes a component: arms of
-the factorial, contrasts, knobs of studies, a manipulation check; a control (`Regularizer.control_of`) is an arm alone. Importing
-this package imports no torch.
+To add one, register it in a file (``examples/focal_loss.py``) and pass that by ``--plugin``. It becomes a component: arms of
+the factorial, contrasts, strengths in studies, a manipulation check. A control (`Regularizer.control_of`) becomes only an arm.
+Importing this package imports no torch.
 """
 
 from rrpo.regularizers.adversarial import Adversarial

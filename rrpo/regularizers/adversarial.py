@@ -1,6 +1,6 @@
-"""Adversarial training (Adv), Eq. 4. Off at ``alpha = 0``, where L_adv is computed as well and adds exact zeros.
+"""Adversarial training (Adv), Eq. 4. Off at ``alpha = 0``, where L_adv is still computed and adds exact zeros.
 
-The paper does not say where: δ acts on the frame-level encoder output h', before pooling, on valid frames only.
+The paper does not specify the layer: here δ acts on the frame-level encoder output h', before pooling, on valid frames only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Adversarial(Regularizer):
-    """``α L_adv``, the loss at ``h' + δ``: keeps the accuracy under attacks on h'."""
+    """``α L_adv``, the loss at ``h' + δ``: preserves the accuracy under attacks on h'."""
 
     label = "Adv"
     paper = True
@@ -35,12 +35,12 @@ class Adversarial(Regularizer):
     alpha: float = strength(PAPER.alpha, off=0.0, search=(0.0, 2.0), limits=(0.0, inf), surface=True)
     """α, weight of L_adv in Eq. 5."""
     epsilon_adv: float = strength(PAPER.epsilon_adv, search=(0.05, 50.0), log=True, limits=(0.0, inf), surface=True)
-    """ε_adv, size of δ."""
+    """ε_adv, L2 norm of δ."""
     adv_norm: str = PAPER.adv_norm
-    """``absolute``, or ``relative``: ε_adv is then a share of ||h'||."""
+    """``absolute``, or ``relative``: ε_adv is a fraction of ||h'||."""
 
     def extra(self, losses: HiddenLoss, h: Tensor, mask: Tensor, draws: Tensor) -> Term:
-        """``α L_adv`` of Eq. 5, and mean ||δ|| / ||h'||."""
+        """Return ``α L_adv`` of Eq. 5, and mean ||δ|| / ||h'||."""
         from rrpo.masking import sample_norm
 
         delta = self.delta(losses, h, mask)
@@ -48,19 +48,20 @@ class Adversarial(Regularizer):
         return Term(self.alpha, losses(h + delta), {"relative_delta": relative})
 
     def delta(self, losses: HiddenLoss, h: Tensor, mask: Tensor) -> Tensor:
-        """Eq. 4, ``g = grad_{h'} L_emo``, ``δ = ε_adv g / ||g||_2`` for each sample, over its valid frames: ``[B, T', D]``.
+        """Return ``δ = ε_adv g / ||g||_2`` with ``g = grad_{h'} L_emo`` (Eq. 4), ``[B, T', D]``, per sample over its valid
+        frames.
 
-        With ``adv_norm = "relative"``, ``ε_adv ||h'||_2`` stands for ``ε_adv``. δ carries no gradient, and is 0 where g is.
+        With ``adv_norm = "relative"``, ``ε_adv ||h'||_2`` replaces ``ε_adv``. δ carries no gradient, and is 0 where g is 0.
 
         Args:
-            losses: ``h' [B, T', D]`` -> losses ``[B]``. Their sum serves as well as Eq. 3's mean: 1/B cancels.
+            losses: ``h' [B, T', D]`` -> losses ``[B]``. Their sum gives the same δ as Eq. 3's mean, because 1/B cancels.
             h: Encoder output ``[B, T', D]``.
             mask: Valid frames ``[B, T']``.
         """
         return along_gradient(losses, h, mask, self._size(h.detach().float(), mask))
 
     def _size(self, h: Tensor, mask: Tensor) -> Tensor:
-        """||δ|| of each sample ``[B]``."""
+        """Return ||δ|| of each sample ``[B]``."""
         from rrpo.masking import sample_norm
 
         if self.adv_norm == "relative":
@@ -69,13 +70,14 @@ class Adversarial(Regularizer):
 
 
 def along_gradient(losses: HiddenLoss, x: Tensor, mask: Tensor, size: Tensor) -> Tensor:
-    """The fast gradient method: ``size g / ||g||_2`` with ``g = grad_x losses`` over each sample's valid frames, ``[B, T, D]``.
+    """Return the fast gradient perturbation ``size g / ||g||_2``, ``g = grad_x losses``, ``[B, T, D]``, over each sample's valid
+    frames.
 
-    It carries no gradient, and is 0 where g is.
+    It carries no gradient, and is 0 where g is 0.
 
     Args:
         losses: ``x [B, T, D]`` -> losses ``[B]``.
-        x: What is perturbed ``[B, T, D]``.
+        x: Input to perturb ``[B, T, D]``.
         mask: Valid frames ``[B, T]``.
         size: L2 norm of each sample's perturbation ``[B]``.
     """
@@ -86,6 +88,8 @@ def along_gradient(losses: HiddenLoss, x: Tensor, mask: Tensor, size: Tensor) ->
         (g,) = torch.autograd.grad(losses(leaf.to(x.dtype)).sum(), leaf)
     g = g.masked_fill(~mask[..., None], 0.0)
     tiny = torch.finfo(g.dtype).tiny
-    g = g / g.abs().amax((1, 2), keepdim=True).clamp(min=tiny)  # squares of a tiny gradient would underflow
+    g = g / g.abs().amax((1, 2), keepdim=True).clamp(
+        min=tiny
+    )  # scaling first: squares of a tiny gradient would underflow
     delta = size[:, None, None] * g / g.flatten(1).norm(dim=1).clamp(min=tiny)[:, None, None]
     return delta.to(x.dtype)

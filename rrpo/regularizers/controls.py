@@ -1,7 +1,7 @@
-"""The controls of RRPO's regularisers, registered: one file each, and an arm each (`ablations.robust_arms`).
+"""Registration of the controls of RRPO's regularizers: one file and one arm each (`ablations.robust_arms`).
 
-A control's own `Regularizer.version` stands in the key of the reward models that have it, so that a change of its source makes
-those stale and no others.
+A control's own `Regularizer.version` is part of the key of the reward models that use it, so that a change of its source makes
+exactly those stale.
 """
 
 from __future__ import annotations
@@ -24,6 +24,6 @@ CONTROLS = {
     "pgd": ProjectedGradient(),
     "noise": HiddenNoise(),
 }
-"""By name, those of label smoothing first, then of energy-adaptive mixup and of adversarial training."""
+"""Controls by name: those of label smoothing first, then of energy-adaptive mixup and of adversarial training."""
 for _name, _control in CONTROLS.items():
     REGULARIZERS.register(_name, _control)

@@ -1,13 +1,12 @@
 """Energy-adaptive mixup (EAM), Eq. 3. Off at ``mix_probability = 0``.
 
-Choices where the paper is silent or misprints:
+Choices where the paper is silent or has a misprint:
 
-1. Eq. 3 prints y'_i twice, which would make λ do nothing. The second is read as the partner's label y'_j.
-2. E_i is the energy of the host's *segment*, summed over its frames and mels in linear power; E_j likewise. It cancels
-   in λ.
-3. r is in dB, partner relative to host. The partner is any other utterance of the batch, the segments lie anywhere.
-4. l_mix never exceeds the partner's length. A silent segment (mean power within 3 dB of the floor), or a host of one
-   frame, is not mixed: λ = 0 and F is left as it is, bit for bit.
+1. Eq. 3 prints y'_i twice, which would cancel λ. The second is read as the partner's label y'_j.
+2. E_i is the energy of the host's *segment*, summed over its frames and mels in linear power; E_j likewise. It cancels in λ.
+3. r is in dB, partner relative to host. The partner is any other utterance of the batch; the segments may lie anywhere.
+4. l_mix never exceeds the partner's length. A silent segment (mean power within 3 dB of the floor), or a host of one frame, is
+   not mixed: λ = 0 and F is unchanged, bit for bit.
 """
 
 from __future__ import annotations
@@ -30,19 +29,19 @@ SILENCE = 2.0
 
 @dataclass(frozen=True)
 class Mixture:
-    """What energy-adaptive mixup made of a batch."""
+    """Result of energy-adaptive mixup on a batch."""
 
     F: Tensor
     """Frames ``[B, T, M]`` with the partner's segment added."""
     partner: Tensor
     """Index j of each host's partner ``[B]``."""
     weight: Tensor
-    """λ ``[B]``, 0 where nothing was mixed."""
+    """λ ``[B]``, 0 for unmixed utterances."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EnergyMixup(Regularizer):
-    """A segment of a partner is added to each utterance, and its label with the weight λ: smooths the way between two."""
+    """Add a segment of a partner to each utterance, and its label with weight λ, to smooth the path between two utterances."""
 
     label = "EAM"
     paper = True
@@ -58,7 +57,7 @@ class EnergyMixup(Regularizer):
     """r_max."""
 
     def knobs(self) -> tuple[Knob, ...]:
-        """The range of r is searched by its centre and width: any two values make a range."""
+        """Search the range of r by its center and width: any two values give a valid range."""
         middle, span = (self.mix_db_low + self.mix_db_high) / 2, self.mix_db_high - self.mix_db_low
         centre = Knob(name="mix_db_centre", on=middle, low=-5.0, high=10.0)
         width = Knob(name="mix_db_width", on=span, low=0.0, high=20.0, limits=(0.0, math.inf))
@@ -66,34 +65,34 @@ class EnergyMixup(Regularizer):
 
     @classmethod
     def at(cls, knobs: Mapping[str, float]) -> dict[str, Any]:
-        """The range of r by its centre and width."""
+        """Convert center and width to the range of r."""
         centre, half = knobs["mix_db_centre"], knobs["mix_db_width"] / 2
         share = knobs["mix_probability"]
         return {"mix_probability": share, "mix_db_low": centre - half, "mix_db_high": centre + half}
 
     def draws(self, shape: torch.Size, seed: int, step: int) -> Tensor:
-        """Uniforms ``[B, 6]``: whether to mix, partner, length, ratio, place in the host and in the partner."""
+        """Return uniforms ``[B, 6]``: whether to mix, partner, length, ratio, position in the host and in the partner."""
         from rrpo import seeding
 
         return seeding.uniform((shape[0], 6), seed, "mixup", step)
 
     def mix(self, batch: Batch, draws: Tensor) -> Batch:
-        """Eq. 3: every target with 1 - λ, and the partner's with λ."""
+        """Apply Eq. 3: weight every target by 1 - λ and the partner's by λ."""
         mixture = self.mixture(batch.F, batch.lengths, draws, batch.floor, batch.signal)
         return mixed(batch, mixture.F, mixture.partner, mixture.weight, self.scalars[0])
 
     def mixture(self, F: Tensor, lengths: Tensor, draws: Tensor, floor: float, signal: Signal = LOG_MEL) -> Mixture:
-        """A segment of the partner is scaled to r dB of the host's and added to it, log-mel frames in linear power.
+        """Scale a segment of the partner to r dB relative to the host's segment and add it, log-mel frames in linear power.
 
-        ``l_mix ~ U[1, min(l_i/2, l_j)]``, ``r ~ U[r_min, r_max]``, ``E'_j = E_i 10^(r/10)``,
-        ``λ_i = (l_mix/l_i) E'_j / (E_i + E'_j)``.
+        ``l_mix ~ U[1, min(l_i/2, l_j)]``, ``r ~ U[r_min, r_max]``, ``E'_j = E_i 10^(r/10)``, ``λ_i = (l_mix/l_i) E'_j / (E_i +
+        E'_j)``.
 
         Args:
             F: Frames ``[B, T, M]``.
             lengths: Frames of each utterance ``[B]``.
-            draws: Uniforms ``[B, 6]`` of `draws`.
-            floor: Smallest mel power before the logarithm; what counts as silence hangs on it.
-            signal: What F holds; waveforms are added themselves, as in the source (arXiv 2512.04551).
+            draws: Uniforms ``[B, 6]`` from the method `draws`.
+            floor: Smallest mel power before the logarithm; determines what is silent.
+            signal: What F contains; waveforms are added directly, as in the source (arXiv 2512.04551).
         """
         import torch
 
@@ -125,7 +124,7 @@ class EnergyMixup(Regularizer):
         return Mixture(F, partner, torch.where(applied, weight, 0.0))
 
     def label_weight(self, share: Tensor, log_ratio: Tensor) -> Tensor:
-        """λ of Eq. 3 ``[B]``: the segment's share of the host times that of the partner's energy in it.
+        """Return λ of Eq. 3 ``[B]``: the segment's share of the host times the partner's share of the energy in it.
 
         Args:
             share: ``l_mix/l_i [B]``.
@@ -135,14 +134,14 @@ class EnergyMixup(Regularizer):
 
 
 def mixed(batch: Batch, F: Tensor, partner: Tensor, weight: Tensor, name: str) -> Batch:
-    """The batch with frames ``F``; every target has 1 - λ of its weight, and the partner's has λ. Notes mean λ as ``name``.
+    """Return the batch with frames ``F``; targets keep 1 - λ of their weight and the partner's get λ. Records mean λ as ``name``.
 
     Args:
-        batch: Before mixing.
+        batch: Batch before mixing.
         F: Mixed frames ``[B, T, M]``.
         partner: Index of each host's partner ``[B]``.
         weight: λ ``[B]``.
-        name: Of the scalar.
+        name: Name of the scalar.
     """
     kept = [((1 - weight) * share, y) for share, y in batch.targets]
     added = [(weight * share[partner], y[partner]) for share, y in batch.targets]
@@ -150,7 +149,7 @@ def mixed(batch: Batch, F: Tensor, partner: Tensor, weight: Tensor, name: str) -
 
 
 def other_sample(uniform: Tensor) -> Tensor:
-    """Index of a partner for each sample ``[B]``, any other than itself, from uniforms ``[B]``."""
+    """Return the index of a partner for each sample ``[B]``, never the sample itself, from uniforms ``[B]``."""
     import torch
 
     B = len(uniform)
@@ -159,5 +158,5 @@ def other_sample(uniform: Tensor) -> Tensor:
 
 
 def _integer(uniform: Tensor, count: Tensor) -> Tensor:
-    """Integers ``0 .. count-1`` from uniforms in (0, 1); 0 where the count is not positive."""
+    """Return integers ``0 .. count-1`` from uniforms in (0, 1); 0 where the count is not positive."""
     return (uniform * count).long().minimum(count - 1).clamp(min=0)

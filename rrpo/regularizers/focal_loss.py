@@ -1,4 +1,4 @@
-"""Focal loss, a control of label smoothing: another loss that keeps a model from growing overconfident. Off at ``γ = 0``."""
+"""Focal loss, a control of label smoothing: a different loss that reduces overconfidence. Off at ``γ = 0``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class FocalLoss(Regularizer):
-    """Weighs each class of the target by ``(1 - p_k)^γ``: samples that the model already gets right count less."""
+    """Weight each class of the target by ``(1 - p_k)^γ``: samples that the model already classifies correctly count less."""
 
     label = "focal loss"
     control_of = "ls"
@@ -28,12 +28,12 @@ class FocalLoss(Regularizer):
     """γ, the focusing parameter; Lin's value 2."""
 
     def loss(self, inner: SampleLoss) -> SampleLoss:
-        """The loss so far, with a target ``[B, K]`` that is smaller where the model is right."""
+        """Return the loss so far with the target ``[B, K]`` weighted down where the model is right."""
         import torch
 
         def focal(logits: Tensor, y: Tensor) -> Tensor:
             wrong = 1 - logits.softmax(1)
-            tiny = torch.finfo(wrong.dtype).tiny  # where γ < 1 the gradient at 0 would be infinite
+            tiny = torch.finfo(wrong.dtype).tiny  # for γ < 1 the gradient at 0 would be infinite
             return inner(logits, y * wrong.clamp(min=tiny) ** self.gamma)
 
         return focal

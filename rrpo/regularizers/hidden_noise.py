@@ -1,4 +1,4 @@
-"""Gaussian noise at h', the control of Adv without its gradient. Off at ``alpha = 0``."""
+"""Gaussian noise at h', the control of Adv without the gradient. Off at ``alpha = 0``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class HiddenNoise(Regularizer):
-    """``α L(h' + δ)`` as in Eq. 5, δ as long as Adv's in a random direction instead of the gradient's."""
+    """``α L(h' + δ)`` as in Eq. 5, with δ of Adv's norm but in a random direction."""
 
     label = "noise"
     control_of = "adv"
@@ -27,23 +27,23 @@ class HiddenNoise(Regularizer):
         scalar="rm_pgd_accuracy_0.1", direction=+1, text="accuracy under PGD at a relative radius of 0.1"
     )
     alpha: float = strength(PAPER.alpha, off=0.0, search=(0.0, 2.0), limits=(0.0, inf))
-    """α, weight of the term; that of Adv."""
+    """α, weight of the term; Adv's value."""
     epsilon: float = strength(PAPER.epsilon_adv, search=(0.05, 50.0), log=True, limits=(0.0, inf))
-    """ε, L2 norm of δ over ``[T', D]``; that of Adv."""
+    """ε, L2 norm of δ over ``[T', D]``; Adv's value."""
 
     def draws(self, shape: torch.Size, seed: int, step: int) -> Tensor:
-        """Uniforms ``[B, T M]``, a number for every one of F: h' has fewer, as its frames are subsampled."""
+        """Return uniforms ``[B, T M]``, one per value of F; h' has fewer values, because its frames are subsampled."""
         from rrpo import seeding
 
         B, T, M = shape
         return seeding.uniform((T * M, B), seed, "hidden noise", step).T
 
     def extra(self, losses: HiddenLoss, h: Tensor, mask: Tensor, draws: Tensor) -> Term:
-        """The loss at ``h' + δ``."""
+        """Return the loss at ``h' + δ``."""
         return Term(self.alpha, losses(h + self.delta(h, mask, draws)))
 
     def delta(self, h: Tensor, mask: Tensor, draws: Tensor) -> Tensor:
-        """δ ``[B, T', D]``, 0 on padding. Where h' has more numbers than there are draws, these repeat."""
+        """Return δ ``[B, T', D]``, 0 on padding. Draws repeat if h' has more values than there are draws."""
         import torch
 
         _, T, D = h.shape

@@ -1,7 +1,7 @@
-"""The fast gradient method on the frames, a control of Adv's place at h'. Off at ``alpha = 0``.
+"""The fast gradient method on the input frames, a control of Adv's location at h'. Off at ``alpha = 0``.
 
-The reward model's gradient reaches the policy through the frames F, so this is where a policy would perturb. The perturbed frames
-are encoded a second time, with dropout of its own.
+The reward model's gradient reaches the policy through the frames F, so a policy would perturb these. The perturbed frames are
+encoded a second time, with their own dropout.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class InputGradient(Regularizer):
-    """``α L(F + δ)``: the loss at frames that are pushed along its own gradient."""
+    """``α L(F + δ)``: the loss at frames perturbed along its own gradient."""
 
     label = "input FGM"
     control_of = "adv"
@@ -32,11 +32,11 @@ class InputGradient(Regularizer):
         scalar="rm_pgd_accuracy_0.1", direction=+1, text="accuracy under PGD at a relative radius of 0.1"
     )
     alpha: float = strength(PAPER.alpha, off=0.0, search=(0.0, 2.0), limits=(0.0, inf))
-    """α, weight of the term; that of Adv."""
+    """α, weight of the term; Adv's value."""
     epsilon: float = strength(0.1, search=(0.01, 1.0), log=True, limits=(0.0, inf))
     """ε, root mean square of δ over an utterance's frames and mels, in nats of mel power (0.1 is 0.43 dB); declared default."""
 
     def extra(self, losses: HiddenLoss, h: Tensor, mask: Tensor, draws: Tensor) -> Term:
-        """The loss at ``F + δ``; ``h`` is F ``[B, T, M]``."""
+        """Return the loss at ``F + δ``; here ``h`` is F ``[B, T, M]``."""
         size = self.epsilon * (mask.sum(1) * h.shape[2]).sqrt()
         return Term(self.alpha, losses(h + along_gradient(losses, h, mask, size)))

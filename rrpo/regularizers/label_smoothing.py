@@ -24,5 +24,5 @@ class LabelSmoothing(Regularizer):
     """ε."""
 
     def targets(self, y: Tensor) -> Tensor:
-        """Eq. 2: label distributions ``y [B, K]``, one-hot or vote shares -> ``[B, K]``."""
+        """Apply Eq. 2 to label distributions ``y [B, K]``, one-hot or vote shares -> ``[B, K]``."""
         return (1 - self.epsilon) * y + self.epsilon / y.shape[1]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LengthMixup(EnergyMixup):
-    """Energy-adaptive mixup's own segments, of the same draws, with a λ that goes by their length alone: only labels differ."""
+    """Energy-adaptive mixup with the same segments and draws, but with λ by length only: only the labels differ."""
 
     label = "length-only mixup"
     paper = False
@@ -24,5 +24,5 @@ class LengthMixup(EnergyMixup):
     scalars = ("length_lambda",)
 
     def label_weight(self, share: Tensor, log_ratio: Tensor) -> Tensor:
-        """``λ_i = l_mix/l_i`` ``[B]``, at most 1/2, whatever the energies."""
+        """Return ``λ_i = l_mix/l_i`` ``[B]``, at most 1/2, independent of the energies."""
         return share

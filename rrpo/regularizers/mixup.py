@@ -1,12 +1,11 @@
 """Plain mixup of whole utterances, a control of energy-adaptive mixup. Off at ``share = 0``.
 
-Choices where images and speech differ:
+Choices where speech differs from images:
 
-1. Log-mel frames are interpolated, as features are in the source; energies then do not add as those of sounds do.
-2. Both utterances begin together and keep their tempo. The mixture is as long as the longer one; where the shorter has ended, it
-   is silence (the floor).
-3. The host is the one with the larger weight, ``w = min(λ, 1 - λ)`` goes to the partner: which of a pair is called first is
-   chance.
+1. Log-mel frames are interpolated, as features are in the source; their energies do not add as those of sounds do.
+2. Both utterances start together and keep their tempo. The mixture has the length of the longer one; after its end, the shorter
+   one is silence (the floor).
+3. The host has the larger weight, and ``w = min(λ, 1 - λ)`` goes to the partner: the order within a pair is random.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Mixup(Regularizer):
-    """Linear interpolation of two utterances' frames, and of their labels with the same weight."""
+    """Linear interpolation of the frames of two utterances, and of their labels with the same weight."""
 
     label = "mixup"
     control_of = "eam"
@@ -34,18 +33,18 @@ class Mixup(Regularizer):
     scalars = ("mixup_weight",)
     check = ManipulationCheck(scalar="rm_smoothness", direction=+1, text="smoothness along interpolations")
     share: float = strength(1.0, off=0.0, search=(0.0, 1.0), limits=(0.0, 1.0))
-    """Share of utterances that are mixed; the source mixes every one."""
+    """Share of utterances that are mixed; the source mixes all."""
     shape: float = strength(0.4, search=(0.1, 2.0), log=True, limits=(1e-3, 1e3))
-    """a of Beta(a, a): the larger, the closer λ is to 1/2; the source's a is 0.1 to 0.4 on large data."""
+    """a of Beta(a, a): a larger a moves λ closer to 1/2; the source's a is 0.1 to 0.4 on large data."""
 
     def draws(self, shape: torch.Size, seed: int, step: int) -> Tensor:
-        """Uniforms ``[B, 3]``: whether to mix, partner, λ."""
+        """Return uniforms ``[B, 3]``: whether to mix, partner, λ."""
         from rrpo import seeding
 
         return seeding.uniform((shape[0], 3), seed, "plain mixup", step)
 
     def mix(self, batch: Batch, draws: Tensor) -> Batch:
-        """The mixtures, and every target with 1 - w and the partner's with w."""
+        """Return the mixtures, with every target weighted by 1 - w and the partner's by w."""
         import torch
 
         from rrpo.masking import valid_mask
@@ -61,7 +60,8 @@ class Mixup(Regularizer):
         return replace(mixed(batch, F, partner, weight, self.scalars[0]), lengths=lengths)
 
     def weight(self, uniform: Tensor) -> Tensor:
-        """``min(λ, 1 - λ)`` with λ ~ Beta(a, a), from uniforms ``[B]``: the Beta's quantile of the smaller half."""
+        """Return ``min(λ, 1 - λ)`` with λ ~ Beta(a, a) from uniforms ``[B]``, as the quantile of the distribution's lower
+        half."""
         import torch
         from scipy.special import betaincinv
 

@@ -1,4 +1,4 @@
-"""Eq. 5: the objective of the reward model's fine-tuning, with all that its regularisers put into it."""
+"""Eq. 5: the objective of the reward model's fine-tuning, including all regularizers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def scalars_of(regularizers: Sequence[Regularizer]) -> list[str]:
-    """Names of what `robust_loss` returns: the objective, L_emo, the further terms, and what else the regularisers note."""
+    """Return the names of the scalars of `robust_loss`: the objective, L_emo, additional terms, and other recorded values."""
     terms = [found.term for found in regularizers if found.term]
     return ["loss", "l_emo", *terms, *(name for found in regularizers for name in found.scalars)]
 
@@ -24,7 +24,7 @@ def scalars_of(regularizers: Sequence[Regularizer]) -> list[str]:
 def robust_loss(
     model: RewardModel, F: Tensor, lengths: Tensor, y: Tensor, config: RegularizerConfig, seed: int, step: int
 ) -> dict[str, Tensor]:
-    """`objective` of the regularisers that a config has, with the noise of one step of one seed."""
+    """Return `objective` for the regularizers of a config, with the noise of one step of one seed."""
     regularizers = active(config)
     draws = [found.draws(F.shape, seed, step).to(F.device, non_blocking=True) for found in regularizers]
     return objective(model, F, lengths, y, regularizers, draws)
@@ -38,22 +38,22 @@ def objective(
     regularizers: Sequence[Regularizer],
     draws: Sequence[Tensor],
 ) -> dict[str, Tensor]:
-    """Eq. 5, ``L_ser = L_emo + α L_adv``, with all that Eq. 2-4 put into it, and what plugins add.
+    """Compute Eq. 5, ``L_ser = L_emo + α L_adv``, including Eq. 2-4 and the additions of plugins.
 
-    ``L_emo = mean_i[(1-λ_i) L_LS(ŷ_i, y'_i) + λ_i L_LS(ŷ_i, y'_j)]`` (Eq. 3, second label read as the partner's) and
-    L_adv is the same at ``h' + δ``. L_adv is computed at ``α = 0`` too: it then adds exact zeros.
+    ``L_emo = mean_i[(1-λ_i) L_LS(ŷ_i, y'_i) + λ_i L_LS(ŷ_i, y'_j)]`` (Eq. 3, second label read as the partner's) and L_adv is
+    the same at ``h' + δ``. L_adv is computed at ``α = 0`` too: it then adds exact zeros.
 
     Args:
         model: The reward model.
         F: Log-mel frames ``[B, T, M]``.
         lengths: Frames of each utterance ``[B]``.
         y: Labels before smoothing, one-hot or vote shares ``[B, K]``.
-        regularizers: In the order in which they act.
-        draws: The noise of each, from its `Regularizer.draws`.
+        regularizers: Regularizers in the order in which they act.
+        draws: Noise of each, from its `Regularizer.draws`.
 
     Returns:
-        Scalars, those of `scalars_of`: ``loss`` with its graph, the others without. RRPO's own are ``l_emo``, ``l_adv``,
-        ``lambda`` (mean λ) and ``relative_delta`` (mean ||δ||/||h'||).
+        The scalars named by `scalars_of`: ``loss`` with its graph, the others without. RRPO's own are ``l_emo``, ``l_adv``,
+            ``lambda`` (mean λ) and ``relative_delta`` (mean ||δ||/||h'||).
     """
     from rrpo.masking import valid_mask
 

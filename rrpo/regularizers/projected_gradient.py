@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 STEPS = 3
-"""Of the ascent."""
+"""Steps of the ascent."""
 PACE = 2.5
-"""Length of all steps together over the radius, as in the source's public code."""
+"""Total length of all steps relative to the radius, as in the source's public code."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProjectedGradient(Regularizer):
-    """``α L(h' + δ)`` as in Eq. 5, δ by three steps within the ball of Adv's radius instead of one to its surface."""
+    """``α L(h' + δ)`` as in Eq. 5, with δ from three steps within the ball of Adv's radius instead of one step to its surface."""
 
     label = "PGD"
     control_of = "adv"
@@ -31,16 +31,16 @@ class ProjectedGradient(Regularizer):
         scalar="rm_pgd_accuracy_0.1", direction=+1, text="accuracy under PGD at a relative radius of 0.1"
     )
     alpha: float = strength(PAPER.alpha, off=0.0, search=(0.0, 2.0), limits=(0.0, float("inf")))
-    """α, weight of the term; that of Adv."""
+    """α, weight of the term; Adv's value."""
     epsilon: float = strength(PAPER.epsilon_adv, search=(0.05, 50.0), log=True, limits=(0.0, float("inf")))
-    """ε, largest L2 norm of δ over ``[T', D]``; that of Adv."""
+    """ε, maximum L2 norm of δ over ``[T', D]``; Adv's value."""
 
     def extra(self, losses: HiddenLoss, h: Tensor, mask: Tensor, draws: Tensor) -> Term:
-        """The loss at ``h' + δ``."""
+        """Return the loss at ``h' + δ``."""
         return Term(self.alpha, losses(h + self.delta(losses, h, mask)))
 
     def delta(self, losses: HiddenLoss, h: Tensor, mask: Tensor) -> Tensor:
-        """δ ``[B, T', D]`` with ``||δ|| <= ε`` for each sample; it carries no gradient."""
+        """Return δ ``[B, T', D]`` with ``||δ|| <= ε`` for each sample; it carries no gradient."""
         import torch
 
         from rrpo.masking import sample_norm

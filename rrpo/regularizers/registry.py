@@ -1,7 +1,7 @@
-"""The regularisers there are, and what a `RegularizerConfig` says of them.
+"""The registry of regularizers, and their configuration by a `RegularizerConfig`.
 
-A `RegularizerConfig` has the strengths of RRPO's own three as fields of their own. Any other that is on stands in its field
-``added``, with its strengths and the hash of its file; one that is off leaves no trace.
+A `RegularizerConfig` has a field for each strength of RRPO's own three. Every other active regularizer is an entry of its field
+``added``, with its strengths and the hash of its file; an inactive one is omitted.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from rrpo.regularizers.label_smoothing import LabelSmoothing
 
 
 class Regularizers(Registry[Regularizer]):
-    """Checks that what is registered can be told from the others, and switched off."""
+    """Registry that requires distinct labels and an off value."""
 
     def register(self, name: str, item: Regularizer) -> Regularizer:
         """Add ``item`` under ``name`` and return it.
 
         Raises:
-            PluginError: As in `Registry.register`.
-            ValueError: Another regulariser has its label, or no strength has an off value.
+            PluginError: As for `Registry.register`.
+            ValueError: Another regularizer has the same label, or no strength has an off value.
         """
         if item.label in {other.label for other in self.values()}:
             raise ValueError(f"there is already a regularizer labelled {item.label!r}: give {name!r} another label")
@@ -38,15 +38,16 @@ class Regularizers(Registry[Regularizer]):
         return super().register(name, item)
 
     def source(self, name: str) -> str:
-        """What tells this implementation from its other versions: the plugin file's hash, or `Regularizer.version`."""
+        """Return the identity of this version of the implementation: the plugin file's hash, or `Regularizer.version`."""
         version = self[name].version
         return super().source(name) or (f"version {version}" if version else "")
 
 
 REGULARIZERS = Regularizers("regularizer")
-"""By name, each with the strengths that it has in arms; the order is that in which they act, and that of the arms' names.
+"""Regularizers by name, with their strengths in arms. Their order is the order in which they act and that of the arms' names.
 
-RRPO's own are registered here, their controls in `rrpo.regularizers.controls`: a control's source is guarded by its own version.
+RRPO's own are registered here, their controls in `rrpo.regularizers.controls`: a control's source is guarded by its own
+version.
 """
 REGULARIZERS.register("ls", LabelSmoothing())
 REGULARIZERS.register("eam", EnergyMixup())
@@ -54,11 +55,12 @@ REGULARIZERS.register("adv", Adversarial())
 
 
 def configured(strengths: Mapping[str, Mapping[str, Any]], **fields: Any) -> RegularizerConfig:
-    """The config of regularisers with these strengths, by name; ``fields`` of the config that belong to none.
+    """Return a config with these strengths by regularizer's name; ``fields`` are config fields that belong to no regularizer.
 
-    Those that are not named are as in `RegularizerConfig`: RRPO's own with the paper's strengths, all others off.
+    Regularizers that are not named are as in `RegularizerConfig`: RRPO's own with the paper's strengths, all others off.
 
-    Raises ValueError for a strength out of its range.
+    Raises:
+        ValueError: A strength is out of range.
     """
     added = []
     for name, given in strengths.items():
@@ -71,28 +73,29 @@ def configured(strengths: Mapping[str, Mapping[str, Any]], **fields: Any) -> Reg
 
 
 def chosen(choice: Choice) -> Regularizer:
-    """The regulariser of a choice, with its strengths.
+    """Return the regularizer of a choice, with its strengths.
 
     Raises:
         PluginError: It is not registered.
-        ValueError: Its file is not the one of the choice.
+        ValueError: Its source is not that of the choice.
     """
     if choice.source != REGULARIZERS.source(choice.name):
         raise ValueError(
-            f"the source of the regularizer {choice.name!r} is not the one that this was planned with: it was edited, or another "
-            f"file registers the name. Plan again with the source as it is"
+            f"the source of the regularizer {choice.name!r} has changed since this was planned: it was edited, or another "
+            f"file registers the name. Plan the run again with the current source"
         )
     return dataclasses.replace(REGULARIZERS[choice.name], **dict(choice.options))
 
 
 def active(config: RegularizerConfig) -> list[Regularizer]:
-    """The regularisers that fine-tune a reward model, in the order in which they act: RRPO's own, off or not, and those added."""
+    """Return the regularizers of a reward model's fine-tuning, in the order in which they act: RRPO's own (even if off), then
+    added ones."""
     own = [type(found).of(config) for found in REGULARIZERS.values() if found.paper]
     return own + [chosen(choice) for choice in config.added]
 
 
 def switched_on(config: RegularizerConfig) -> list[str]:
-    """Names of the regularisers that are not off."""
+    """Return the names of the regularizers that are not off."""
     added = {choice.name for choice in config.added}
     own = {name for name, found in REGULARIZERS.items() if found.paper and not type(found).of(config).is_off}
     return [name for name in REGULARIZERS if name in own | added]

@@ -1,7 +1,7 @@
-"""A fixed temperature in the loss, a control of label smoothing: lower confidence without other targets. Off at T = 1.
+"""A fixed temperature in the loss, a control of label smoothing: lower confidence with unchanged targets. Off at T = 1.
 
-The training loss sees the logits times T, the reward the logits themselves. Up to the dynamics of training this is temperature
-scaling after the fact, with a T that is set instead of fitted: a model whose loss sees ``z = T z'`` is rewarded by ``z / T``.
+The training loss uses the logits times T, the reward the logits themselves. Up to training dynamics, this is post-hoc
+temperature scaling with a preset T instead of a fitted one: a model whose loss uses ``z = T z'`` is rewarded by ``z / T``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Temperature(Regularizer):
-    """Multiplies the logits by T in the loss of training alone, so that the frozen model is T times less sharp."""
+    """Multiply the logits by T in the training loss only, so that the frozen model is T times less sharp."""
 
     label = "temperature"
     control_of = "ls"
@@ -30,7 +30,7 @@ class Temperature(Regularizer):
     """T - 1; declared default."""
 
     def loss(self, inner: SampleLoss) -> SampleLoss:
-        """The loss so far, of logits ``[B, K]`` times T."""
+        """Return the loss so far, with logits ``[B, K]`` multiplied by T."""
 
         def tempered(logits: Tensor, y: Tensor) -> Tensor:
             return inner(logits * (1 + self.excess), y)

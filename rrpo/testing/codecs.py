@@ -1,4 +1,4 @@
-"""What every codec must keep to: `CodecContract`."""
+"""Contract tests of a codec: `CodecContract`."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from rrpo.models.protocols import TokenCodec
 from rrpo.testing.toy_models import SPEAKERS
 
 TOLERANCE = 1e-4
-"""Of log-mel frames."""
+"""Tolerance for log-mel frames."""
 
 
 class CodecContract:
-    """Subclass it, name it ``Test...`` and say how a small codec is made: ``make = staticmethod(my_codec)``."""
+    """Subclass it as ``Test...`` and set a factory of a small codec: ``make = staticmethod(my_codec)``."""
 
     make: ClassVar[Callable[[], TokenCodec]]
-    """A frozen codec in evaluation mode, the same at every call."""
+    """Returns a frozen codec in evaluation mode, the same on every call."""
     speakers: ClassVar[tuple[str, str]] = SPEAKERS
-    """Two that it knows."""
+    """Two speakers that it knows."""
 
     @pytest.fixture
     def codec(self) -> TokenCodec:
-        """A new one."""
+        """Return a new codec."""
         return type(self).make()
 
     def tokens(self, codec: TokenCodec) -> tuple[Tensor, Tensor, Tensor]:
-        """Two rows of tokens ``[2, 9]``, their lengths, their speakers."""
+        """Return two rows of tokens ``[2, 9]``, their lengths, their speakers."""
         generator = torch.Generator().manual_seed(0)
         tokens = torch.randint(codec.vocabulary, (2, 9), generator=generator).to(codec.device)
         return tokens, torch.tensor([9, 4], device=codec.device), codec.speaker_index(list(self.speakers))
 
     def test_frames_become_tokens(self, codec: TokenCodec) -> None:
-        """As many whatever stands beside an utterance, all of the vocabulary."""
+        """Token counts do not depend on other utterances in the batch, and all ids are in the vocabulary."""
         generator = torch.Generator().manual_seed(0)
         F = (torch.randn(2, 40, codec.audio.n_mels, generator=generator) - 3).to(codec.device)
         tokens, lengths = codec.encode(F, torch.tensor([40, 12], device=codec.device))

@@ -1,13 +1,15 @@
-"""What every corpus reader must keep.
+"""Contract tests of a corpus reader.
 
-from rrpo.testing.corpora import CorpusReaderContract
+Example:
 
-class TestMine(CorpusReaderContract):
-    reader = MyReader()
+    from rrpo.testing.corpora import CorpusReaderContract
 
-    def corpus(self, folder):  # writes a small corpus of the layout: at least two speakers and two emotions
-        write_tone(folder / "anna_W_03.wav")
-        ...
+    class TestMine(CorpusReaderContract):
+        reader = MyReader()
+
+        def corpus(self, folder):  # writes a small corpus of the layout: at least two speakers and two emotions
+            write_tone(folder / "anna_W_03.wav")
+            ...
 """
 
 from __future__ import annotations
@@ -25,26 +27,26 @@ from rrpo.corpus.readers import CorpusReader, Recording, Skipped
 
 
 def write_tone(path: Path, pitch: float = 200.0, seconds: float = 0.3, rate: int = 16000) -> None:
-    """A tone of ``pitch`` Hz as an audio file; another pitch, other bytes."""
+    """Write a tone of ``pitch`` Hz to an audio file; another pitch gives other bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, 0.3 * np.sin(2 * np.pi * pitch * np.arange(int(seconds * rate)) / rate), rate)
 
 
 class CorpusReaderContract:
-    """Subclasses give the ``reader`` and write a small corpus of its layout."""
+    """Subclass it as ``Test...``, set the ``reader`` and implement `corpus`, which writes a small corpus of its layout."""
 
     reader: CorpusReader
-    """The one under test."""
+    """The reader under test."""
     language = "en"
-    """Used where the corpus does not tell."""
+    """Language to use if the corpus does not specify one."""
 
     def corpus(self, folder: Path) -> None:
-        """Write a corpus into the empty ``folder``, with `write_tone`: two speakers and two emotions or more."""
+        """Write a corpus into the empty ``folder`` with `write_tone`: at least two speakers and two emotions."""
         raise NotImplementedError
 
     @pytest.fixture
     def written(self, tmp_path: Path) -> Path:
-        """The corpus."""
+        """Return a folder with the corpus."""
         folder = tmp_path / "corpus"
         folder.mkdir()
         self.corpus(folder)

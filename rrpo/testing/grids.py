@@ -1,7 +1,9 @@
-"""The contract of a grid, `ablations.grids.Grid`. In a test file of your own:
+"""Contract tests of a grid, `ablations.grids.Grid`.
 
-class TestMine(GridContract):
-    grid = GRIDS["mine"]
+Example:
+
+    class TestMine(GridContract):
+        grid = GRIDS["mine"]
 """
 
 from __future__ import annotations
@@ -16,45 +18,45 @@ SEEDS = (1, 2, 3)
 
 
 class GridLike(Protocol):
-    """What of a grid is tested."""
+    """The part of a grid that is tested."""
 
     def cells(self, profile: Profile, seeds: Sequence[int], /) -> list[Cell]:
-        """Arms x seeds."""
+        """Return the cells of all arms and seeds."""
 
 
 class GridContract:
-    """What plans, statistics and reports take for granted."""
+    """Properties of a grid that plans, statistics and reports rely on."""
 
     grid: ClassVar[GridLike]
     """The grid under test."""
     profile: ClassVar[Profile] = SMOKE
-    """On which it is tested."""
+    """Profile for the tests."""
 
     def cells(self, seeds: Sequence[int] = SEEDS) -> list[Cell]:
-        """The grid's cells."""
+        """Return the grid's cells."""
         return self.grid.cells(self.profile, seeds)
 
     def test_a_label_is_given_once_a_seed(self) -> None:
-        """Cells are told apart by label and seed."""
+        """Label and seed identify a cell."""
         names = [cell.name for cell in self.cells()]
         assert names, "a grid has cells"
-        assert len(set(names)) == len(names), f"given twice: {sorted({n for n in names if names.count(n) > 1})}"
+        assert len(set(names)) == len(names), f"duplicate cells: {sorted({n for n in names if names.count(n) > 1})}"
 
     def test_a_label_names_one_arm(self) -> None:
-        """An arm is the same config for every seed, on the profile that was asked for."""
+        """An arm has the same config for every seed, on the requested profile."""
         arms: dict[str, Cell] = {}
         for cell in self.cells():
             assert cell.arm == arms.setdefault(cell.label, cell).arm, f"{cell.label} has two configs"
-            assert cell.profile is self.profile, f"{cell.name} is not on the profile asked for"
+            assert cell.profile is self.profile, f"{cell.name} is not on the requested profile"
 
     def test_cells_go_seed_by_seed(self) -> None:
-        """Seeds complete one after the other, so that a run that is cut off has whole pairs."""
+        """All cells of a seed precede those of the next, so that an interrupted run has complete pairs."""
         seeds = [cell.seed for cell in self.cells()]
         assert seeds == sorted(seeds), "give all arms of a seed before the next seed: ablations.grids.product does"
-        assert set(seeds) == set(SEEDS), "every seed asked for, and no other"
+        assert set(seeds) == set(SEEDS), "cells must have exactly the requested seeds"
 
     def test_arms_are_paired_over_seeds(self) -> None:
-        """A seed's arms share the SFT policy that they start from, and the seeds' do not."""
+        """A seed's arms share the SFT policy that they start from, and different seeds do not."""
         starts = {cell.seed: set[str]() for cell in self.cells()}
         for cell in self.cells():
             if cell.policy:
@@ -64,9 +66,9 @@ class GridContract:
         assert len(set(every)) == len(every), "two seeds start from one policy"
 
     def test_keys_are_stable(self) -> None:
-        """Asked again, or for other seeds beside it, a cell is the same: otherwise nothing finished is ever found."""
+        """A cell does not depend on the call or on other requested seeds; otherwise finished cells would not be found again."""
         first = {cell.name: cell.hash for cell in self.cells()}
         assert {cell.name: cell.hash for cell in self.cells()} == first
         alone = {cell.name: cell.hash for cell in self.cells(SEEDS[-1:])}
-        assert alone.items() <= first.items(), "a cell depends on which other seeds are asked for"
+        assert alone.items() <= first.items(), "a cell depends on the other requested seeds"
         assert len(set(first.values())) == len(first), "two cells have one identity"

@@ -1,11 +1,11 @@
-"""What every emotion judge must keep.
+"""Contract tests of an emotion judge.
 
     from rrpo.testing.judges import JudgeContract
 
     class TestMine(JudgeContract):
         judge = MyJudge
 
-`HearingContract` is the part that holds for any trained judge; `JudgeContract` adds what a registered one needs.
+`HearingContract` contains the tests for any trained judge; `JudgeContract` adds those for a registered one.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from rrpo.training.data import Frames
 EMOTIONS = ("angry", "happy", "sad")
 AUDIO = AudioConfig()
 UTTERANCES = 24
-"""Each in two renditions."""
+"""Number of utterances, each in two renditions."""
 
 
 class Hearing(Protocol):
-    """The part of `rrpo.judges.protocol.Judge` that hears."""
+    """The inference part of `rrpo.judges.protocol.Judge`."""
 
     @property
     def emotions(self) -> tuple[str, ...]:
-        """Its classes."""
+        """Names of the classes."""
 
     def log_probs(self, F: Tensor, lengths: Tensor) -> Tensor:
         """As `Judge.log_probs`."""
@@ -45,7 +45,7 @@ class Hearing(Protocol):
 
 
 def toy_speech(seed: int = 0) -> tuple[Frames, Tensor]:
-    """Speech whose emotion is the loud part of the spectrum, and labels ``[N]``: originals, then the same a little changed."""
+    """Return speech whose emotion is its loud frequency band, and labels ``[N]``: originals, then slightly changed copies."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(UTTERANCES) % len(EMOTIONS)
     width = AUDIO.n_mels // len(EMOTIONS)
@@ -59,13 +59,13 @@ def toy_speech(seed: int = 0) -> tuple[Frames, Tensor]:
 
 
 class HearingContract:
-    """Subclasses say how to make a judge that knows `EMOTIONS`: `trained`."""
+    """Subclass it and implement `trained`, which returns a judge of `EMOTIONS`."""
 
     tolerance: ClassVar[float] = 1e-4
-    """Of log-probabilities that should be equal."""
+    """Tolerance for log-probabilities that should be equal."""
 
     def trained(self) -> Hearing:
-        """A judge that is ready; it need not be good."""
+        """Return a trained judge; its accuracy does not matter."""
         raise NotImplementedError
 
     def test_it_gives_log_probabilities(self) -> None:
@@ -85,7 +85,7 @@ class HearingContract:
         F, lengths = frames.batch(order[[0, -1]])
         F[0, lengths[0] :] = 7.0
         assert torch.allclose(judge.log_probs(F, lengths)[0], alone, atol=self.tolerance), (
-            "frames past an utterance's length"
+            "frames beyond an utterance's length"
         )
 
     def test_an_empty_sample_is_heard(self) -> None:
@@ -110,15 +110,15 @@ class HearingContract:
 
 
 class JudgeContract(HearingContract):
-    """Of a class that can be registered in `rrpo.judges.protocol.JUDGES`."""
+    """Contract of a class that can be registered in `rrpo.judges.protocol.JUDGES`."""
 
     judge: type[Judge]
     """The class under test."""
     learns: ClassVar[bool] = True
-    """Whether it is trained; False where there is nothing to train."""
+    """Whether the judge learns from its training data; False if there is nothing to train."""
 
     def trained(self, seed: int = 0) -> Judge:
-        """Trained on toy speech."""
+        """Return a judge trained on toy speech."""
         frames, labels = toy_speech()
         return self.judge.train(frames, labels, EMOTIONS, AUDIO, seed)
 
@@ -131,7 +131,7 @@ class JudgeContract(HearingContract):
     def test_training_is_repeatable(self) -> None:
         F, lengths = toy_speech(1)[0].batch(torch.arange(5))
         one, other = (self.trained().log_probs(F, lengths) for _ in range(2))
-        assert torch.equal(one, other), "randomness comes from the seed alone"
+        assert torch.equal(one, other), "randomness must come only from the seed"
 
     def test_it_hears_what_it_was_taught(self) -> None:
         judge = self.trained()
@@ -140,4 +140,4 @@ class JudgeContract(HearingContract):
         assert tuple(judge.emotions) == EMOTIONS
         frames, labels = toy_speech(1)
         heard = judge.log_probs(*frames.batch(torch.arange(len(labels)))).argmax(1).cpu()
-        assert (heard == labels).float().mean() > 0.6, "chance is a third, and the emotions of the toy speech are plain"
+        assert (heard == labels).float().mean() > 0.6, "the toy emotions are easy to classify; chance is a third"

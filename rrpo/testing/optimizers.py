@@ -1,4 +1,4 @@
-"""What every policy optimiser must keep to, on tiny models: `OptimizerContract`."""
+"""Contract tests of a policy optimizer, on tiny models: `OptimizerContract`."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from rrpo.testing.toy_models import optimize_inputs
 
 
 class Killed(BaseException):
-    """What ends a build in the middle: no Exception, so that nothing on the way handles it."""
+    """Simulates a kill during a build. Not an Exception, so that no handler catches it."""
 
 
 class OptimizerContract:
-    """Subclass it, name it ``Test...`` and say which optimiser: ``choice = OPTIMIZERS.choice("mine")``."""
+    """Subclass it as ``Test...`` and set the optimizer: ``choice = OPTIMIZERS.choice("mine")``."""
 
     choice: ClassVar[Choice]
-    """What is tested."""
+    """The optimizer under test."""
     lr: ClassVar[float] = 0.02
-    """Learning rate, and the steps, within which it learns the toy problem."""
+    """Learning rate with which it solves the toy problem within the steps below."""
     steps: ClassVar[int] = 60
     device: ClassVar[str] = "cpu"
 
     @pytest.fixture(autouse=True)
     def one_thread(self) -> Iterator[None]:
-        """Tiny tensors are slower on several."""
+        """Limit torch to one thread, which is faster for tiny tensors."""
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         yield
@@ -52,34 +52,34 @@ class OptimizerContract:
     @pytest.fixture(scope="class")
     @classmethod
     def inputs(cls, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-        """Folders of tiny, untrained models."""
+        """Return folders of tiny, untrained models by role."""
         return optimize_inputs(tmp_path_factory.mktemp("toy"))
 
     @pytest.fixture
     def models(self, inputs: dict[str, Path]) -> Models:
-        """The same, loaded."""
+        """Return the loaded models."""
         return Models.load(inputs, self.device)
 
     @pytest.fixture
     def method(self) -> PolicyOptimizer:
-        """The optimiser."""
+        """Return the optimizer."""
         return OPTIMIZERS.create(self.choice)
 
     def config(self, **changes: Any) -> OptimizeConfig:
-        """Six short steps; the emotion reward alone."""
+        """Return a config with six short steps and only the emotion reward."""
         samples = OPTIMIZERS.create(self.choice).samples
         settings: dict[str, Any] = {"steps": 6, "batch": samples * max(1, 8 // samples), "lr": self.lr, "warmup": 0}
         settings |= {"beta": 0.0, "content_weight": 0.0, "checkpoints": (), "eval_prompts": 6, "final_prompts": 6}
         return OptimizeConfig(**({"optimizer": self.choice} | settings | changes))
 
     def batch(self, models: Models, inputs: dict[str, Path], config: OptimizeConfig) -> Batch:
-        """The roll-outs of step 1."""
+        """Return the roll-outs of step 1."""
         method = OPTIMIZERS.create(config.optimizer)
         rows = torch.arange(loop.prompts_of(method, config)).repeat(method.samples)
         return roll_out(models, Prompts.load(inputs["rl_prompts"], models).select(rows.to(self.device)), config, 1)
 
     def gradient(self, models: Models, inputs: dict[str, Path], config: OptimizeConfig) -> Tensor:
-        """Of the first update on that batch, all parameters in a row."""
+        """Return the gradient of the first update on that batch, all parameters concatenated."""
         method, batch = OPTIMIZERS.create(config.optimizer), self.batch(models, inputs, config)
         state = method.start(models, Prompts.load(inputs["rl_prompts"], models), config, inputs)
         models.policy.zero_grad()  # type: ignore[attr-defined]
@@ -89,7 +89,7 @@ class OptimizerContract:
         return torch.cat([gradient.flatten() for gradient in found])
 
     def run(self, inputs: dict[str, Path], out: Path, config: OptimizeConfig, **context: Any) -> Path:
-        """A whole stage ``optimize``, written into the new folder ``out``."""
+        """Run a whole stage ``optimize`` that writes into the new folder ``out``."""
         out.mkdir()
         loop.build(config, inputs, out, Context(device=self.device, **context))
         return out
@@ -103,24 +103,24 @@ class OptimizerContract:
             OPTIMIZERS.choice(self.choice.name, no_such_option=1)
 
     def test_a_constant_reward_gives_no_gradient(self, models: Models, inputs: dict[str, Path]) -> None:
-        """Without a KL or content term nothing is left: neither the length nor anything else may move."""
+        """Without KL or content terms the gradient vanishes: neither the length nor anything else may change."""
         config = self.config()
         listening = self.gradient(models, inputs, config).norm()
         torch.nn.init.zeros_(models.reward_model.head.weight)
         constant = self.gradient(models, inputs, config).norm()
         assert float(listening) > 0, "the reward gives no gradient at all"
-        assert float(constant) <= 1e-4 * float(listening), "a reward that is the same for all samples moves the policy"
+        assert float(constant) <= 1e-4 * float(listening), "a reward that is equal for all samples changes the policy"
 
     def test_the_kl_holds_the_policy_back(self, models: Models, inputs: dict[str, Path]) -> None:
-        """Away from the reference, β adds a gradient of its own."""
+        """Away from the reference, β adds its own gradient."""
         with torch.no_grad():
             for parameter in models.policy.parameters():
                 parameter.mul_(1.1)
         without, held = (self.gradient(models, inputs, self.config(beta=beta)) for beta in (0.0, 10.0))
-        assert float((held - without).norm()) > 1e-3 * float(without.norm()), "β changes nothing"
+        assert float((held - without).norm()) > 1e-3 * float(without.norm()), "β has no effect"
 
     def test_its_noise_is_keyed(self, models: Models, inputs: dict[str, Path]) -> None:
-        """It neither reads nor moves the global generators."""
+        """It neither reads nor changes the global generators."""
         found = []
         for seed in (1, 2):
             for generator in (torch.manual_seed, np.random.seed, random.seed):
@@ -131,7 +131,7 @@ class OptimizerContract:
         assert torch.allclose(found[0], found[1], rtol=1e-4, atol=1e-7), "it depends on a global generator's state"
 
     def test_arms_share_prompts_and_noise(self, inputs: dict[str, Path], tmp_path: Path) -> None:
-        """Whatever β and the weights are, the first roll-outs and the evaluation before the first update are the same."""
+        """The first roll-outs and the evaluation before the first update do not depend on β or the weights."""
         folders = [
             self.run(inputs, tmp_path / name, self.config(steps=1, beta=beta, content_weight=content))
             for name, beta, content in (("one", 0.0, 0.0), ("other", 0.1, 0.5))
@@ -150,14 +150,14 @@ class OptimizerContract:
         assert float((whole - single).norm()) <= 1e-3 * float(whole.norm())
 
     def test_a_killed_run_ends_as_an_undisturbed_one(self, inputs: dict[str, Path], tmp_path: Path) -> None:
-        """Killed after the second and the fourth step; the results have the same bytes."""
+        """After kills at the second and the fourth step, the results have the same bytes."""
         config = self.config(beta=0.01, content_weight=0.5)
         whole = self.run(inputs, tmp_path / "whole", config)
         saves = {"checkpoints": tmp_path / "checkpoints", "checkpoint_seconds": 0.0}
         for step in (2, 4):
-            torch.manual_seed(step)  # whatever a new process's generator holds
+            torch.manual_seed(step)  # a new process has an arbitrary state of the generator
             with pytest.raises(Killed):
-                self.run(inputs, tmp_path / "killed", config, report=_killed_at(step), **saves)
+                self.run(inputs, tmp_path / "killed", config, report=_kill_at(step), **saves)
             shutil.rmtree(tmp_path / "killed")
         resumed = self.run(inputs, tmp_path / "resumed", config, **saves)
         for path in sorted(whole.iterdir()):
@@ -180,7 +180,7 @@ class OptimizerContract:
             assert torch.equal(now, then), "the policy was updated"
 
     def test_it_raises_the_reward(self, inputs: dict[str, Path], tmp_path: Path) -> None:
-        """On a problem like a bandit's: a reward model that prefers some of the 25 tokens to others, whatever stands around."""
+        """On a bandit problem: a reward model that prefers some of the 25 tokens, independent of context."""
         samples = OPTIMIZERS.create(self.choice).samples
         config = self.config(steps=self.steps, batch=samples * max(1, 32 // samples))
         losses = pd.read_parquet(self.run(inputs, tmp_path / "out", config) / "curves.parquet")["reward_loss"]
@@ -192,7 +192,7 @@ def _global_states() -> list[bytes]:
     return [pickle.dumps(state) for state in (torch.get_rng_state().numpy(), np.random.get_state(), random.getstate())]
 
 
-def _killed_at(step: int) -> Callable[[int, int], None]:
+def _kill_at(step: int) -> Callable[[int, int], None]:
     def report(done: int, total: int) -> None:
         if done == step:
             raise Killed

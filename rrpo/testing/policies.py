@@ -1,4 +1,4 @@
-"""What every policy must keep to: `PolicyContract`."""
+"""Contract tests of a policy: `PolicyContract`."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from rrpo.seeding import uniform
 from rrpo.testing.toy_models import toy_prompts
 
 TOLERANCE = 1e-4
-"""Of probabilities and of logits."""
+"""Tolerance for probabilities and logits."""
 
 
 class PolicyContract:
-    """Subclass it, name it ``Test...`` and say how a small policy is made: ``make = staticmethod(my_policy)``."""
+    """Subclass it as ``Test...`` and set a factory of a small policy: ``make = staticmethod(my_policy)``."""
 
     make: ClassVar[Callable[[], TokenPolicy]]
-    """A policy in evaluation mode, the same at every call."""
+    """Returns a policy in evaluation mode, the same on every call."""
     prompts: ClassVar[list[Prompt]] = toy_prompts()[:6]
-    """Some that it knows, not all equally long."""
+    """Prompts that it knows, of unequal lengths."""
 
     @pytest.fixture
     def policy(self) -> TokenPolicy:
-        """A new one."""
+        """Return a new policy."""
         return type(self).make()
 
     def sampled(self, policy: TokenPolicy) -> tuple[torch.Tensor, torch.Tensor, Rollout]:
-        """Prefixes of the prompts, the noise, and the roll-outs."""
+        """Return prefixes of the prompts, the noise, and the roll-outs."""
         prefix = policy.prompt_ids(self.prompts)
         noise = uniform((policy.max_tokens, len(prefix)), 0, "policy contract", device=prefix.device)
         return prefix, noise, policy.sample(prefix, noise)
@@ -45,7 +45,7 @@ class PolicyContract:
         assert prefix.shape[0] == len(self.prompts)
         for row, prompt in zip(prefix, self.prompts, strict=True):
             (alone,) = policy.prompt_ids([prompt])
-            assert bool((alone != 0).all()), "0 is for padding alone"
+            assert bool((alone != 0).all()), "0 is reserved for padding"
             assert torch.equal(row[len(row) - len(alone) :], alone)
             assert not row[: len(row) - len(alone)].any()
 
@@ -54,7 +54,7 @@ class PolicyContract:
             policy.prompt_ids([replace(self.prompts[0], emotion="no-such-emotion")])
 
     def test_rollouts_hold_tokens(self, policy: TokenPolicy) -> None:
-        """Of V codes, one at least and at most as many as allowed; a cut sample has them all."""
+        """Roll-outs contain V codes, at least one and at most the maximum; a truncated sample has the maximum."""
         _, _, rollout = self.sampled(policy)
         assert not rollout.tokens.requires_grad
         assert rollout.tokens.shape == (len(self.prompts), int(rollout.lengths.max()))
@@ -63,7 +63,7 @@ class PolicyContract:
         assert torch.equal(rollout.ended, rollout.lengths < policy.max_tokens)
 
     def test_sampling_is_the_inverse_of_the_distribution_that_logits_give(self, policy: TokenPolicy) -> None:
-        """Each token's noise lies within its share of the cumulative distribution."""
+        """Each token's noise lies within its interval of the cumulative distribution."""
         prefix, noise, rollout = self.sampled(policy)
         cdf = policy.logits(prefix, rollout.tokens).softmax(-1).cumsum(-1)
         drawn = F_.pad(rollout.tokens, (0, 1)).scatter(1, rollout.lengths[:, None], policy.codes)
@@ -74,7 +74,7 @@ class PolicyContract:
         assert bool(inside[rollout.scored].all()), "samples do not follow the logits"
 
     def test_the_same_noise_gives_the_same_samples(self, policy: TokenPolicy) -> None:
-        """Whatever the global generator holds, and whichever rows are sampled together."""
+        """Samples do not depend on the global generator or on the other rows of the batch."""
         torch.manual_seed(1)
         prefix, noise, rollout = self.sampled(policy)
         torch.manual_seed(2)

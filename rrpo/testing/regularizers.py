@@ -1,4 +1,4 @@
-"""The contract of a regulariser. One of your own runs it by a subclass whose attribute is an instance; needs pytest.
+"""Contract tests of a regularizer. Subclass `RegularizerContract` with an instance as its attribute; needs pytest.
 
 >>> class TestFocalLoss(RegularizerContract):
 ...     regularizer = FocalLoss()
@@ -26,7 +26,7 @@ B, T, M, K = 8, 24, 6, 3
 
 
 def reward_model(seed: int = 0) -> RewardModel:
-    """A small model without dropout."""
+    """Return a small model without dropout."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         config = RewardModelConfig(dim=16, layers=1, heads=2, dropout=0.0)
@@ -34,7 +34,7 @@ def reward_model(seed: int = 0) -> RewardModel:
 
 
 def speech_like(batch: int = B, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Random frames ``[B, T, M]`` of unequal lengths ``[B]``, padded with the floor, and one-hot labels ``[B, K]``."""
+    """Return random frames ``[B, T, M]`` of unequal lengths ``[B]``, padded with the floor, and one-hot labels ``[B, K]``."""
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(4, T + 1, (batch,), generator=generator)
     lengths[0] = T
@@ -46,12 +46,12 @@ def speech_like(batch: int = B, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
 def terms(
     regularizers: Sequence[Regularizer], model: RewardModel, F: Tensor, lengths: Tensor, y: Tensor, step: int = 0
 ) -> dict[str, Tensor]:
-    """The objective of regularisers, with their noise of one step."""
+    """Return the objective of regularizers, with their noise of one step."""
     return objective(model, F, lengths, y, regularizers, [found.draws(F.shape, 0, step) for found in regularizers])
 
 
 def trained(regularizer: Regularizer | None, steps: int = 4) -> dict[str, Tensor]:
-    """Parameters after some updates of a regularised objective; of the mean cross-entropy where there is no regulariser."""
+    """Return parameters after some updates of the regularized objective; without a regularizer, of the mean cross-entropy."""
     model, (F, lengths, y) = reward_model(), speech_like()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for step in range(steps):
@@ -65,14 +65,14 @@ def trained(regularizer: Regularizer | None, steps: int = 4) -> dict[str, Tensor
 
 
 class RegularizerContract:
-    """What every regulariser keeps."""
+    """Properties that every regularizer must have."""
 
     regularizer: Regularizer
-    """The one under test, with strengths at which it acts."""
+    """The regularizer under test, with strengths at which it has an effect."""
 
     @pytest.fixture(autouse=True)
     def _one_thread(self) -> Iterator[None]:
-        """As in a worker; tensors this small are slower on more."""
+        """Use one thread, as workers do; it is also faster for small tensors."""
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         yield
@@ -80,7 +80,7 @@ class RegularizerContract:
 
     @property
     def off(self) -> Regularizer:
-        """The same at its identity values."""
+        """Return the same regularizer at its identity values."""
         return replace(self.regularizer, **{k.name: k.off for k in self.regularizer.own_knobs() if k.off is not None})
 
     def test_it_can_be_switched_off(self) -> None:

@@ -1,4 +1,4 @@
-"""Tiny, untrained models and prompts on disk: everything that the stage ``optimize`` reads, made within a second."""
+"""Tiny, untrained models and prompts on disk: all inputs of the stage ``optimize``, created within a second."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ PHONES = ("a", "b")
 AUDIO = AudioConfig(n_mels=8)
 PROMPTS = 18
 SHARPNESS = 30.0
-"""Factor on the reward model's last layer, so that an untrained one prefers some tokens clearly."""
+"""Factor on the reward model's last layer, so that an untrained one has clear preferences among tokens."""
 
 
 def toy_codec() -> Codec:
-    """25 codes, two speakers."""
+    """Return a codec with 25 codes and two speakers."""
     torch.manual_seed(0)
     return Codec(CodecConfig(levels=(5, 5), dim=16), AUDIO, SPEAKERS).eval().requires_grad_(False)
 
 
 def toy_policy(max_tokens: int = 8) -> Policy:
-    """One layer over the toy codec's codes."""
+    """Return a policy with one layer over the toy codec's codes."""
     torch.manual_seed(1)
     symbols = (*Policy.SPECIALS, *(f"<{name}>" for name in (*EMOTIONS, *SPEAKERS)), *PHONES)
     return Policy(PolicyConfig(dim=16, layers=1, heads=2, max_tokens=max_tokens), symbols, codes=25).eval()
 
 
 def toy_prompts() -> list[Prompt]:
-    """`PROMPTS` short ones; emotions and speakers take turns."""
+    """Return `PROMPTS` short prompts with alternating emotions and speakers."""
     return [
         Prompt(
             id=str(i),
@@ -56,7 +56,7 @@ def toy_prompts() -> list[Prompt]:
 
 
 def optimize_inputs(folder: Path) -> dict[str, Path]:
-    """Writes what a stage ``optimize`` reads into ``folder``, a folder each; returns them by role."""
+    """Write the inputs of a stage ``optimize`` into ``folder``, one folder each; return them by role."""
     torch.manual_seed(2)
     reward_model = RewardModel(RewardModelConfig(dim=16, layers=1, heads=2), EMOTIONS, AUDIO.n_mels, AUDIO.floor)
     with torch.no_grad():

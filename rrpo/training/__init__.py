@@ -1,1 +1,1 @@
-"""Supervised training: the policy (SFT), the reward model (pre-training, robust fine-tuning), and the loop they share."""
+"""Supervised training of the policy (SFT) and the reward model (pre-training, robust fine-tuning), and their training loop."""

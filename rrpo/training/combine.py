@@ -1,4 +1,4 @@
-"""Stage ``combine``: several frozen reward models of a seed made into the one of an arm."""
+"""Stage ``combine``: combine several frozen reward models of a seed into one for an arm."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from rrpo.pipeline.stages import Context
 
 
 def build(config: CombineConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Combines the reward models of all inputs, in the order of their roles' names.
+    """Combine the reward models of all inputs, in the order of their roles' names.
 
-    Writes what `rrpo.models.ensemble.load_reward_model` reads, and ``scalars.json``: the members' means.
+    Writes the files that `rrpo.models.ensemble.load_reward_model` reads, and ``scalars.json`` with the members' means.
     """
     folders = [inputs[role] for role in sorted(inputs)]
     members = [RewardModel.load(folder) for folder in folders]

@@ -1,7 +1,7 @@
-"""What the reward model trains on: utterances as analysed and as the codec gives them back, half of each.
+"""Training data of the reward model: each utterance as analyzed or as re-synthesized by the codec, with equal probability.
 
-A policy's frames come out of the codec's decoder, so a model that never saw re-synthesised frames would be judged, and
-optimised against, outside its domain.
+A policy's frames come from the codec's decoder. A model trained only on original frames would be evaluated, and optimized
+against, outside its domain.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ from rrpo.masking import valid_mask
 from rrpo.models.codec import Codec
 
 CHUNK = 64
-"""Utterances that the codec re-synthesises at once."""
+"""Utterances per batch of re-synthesis."""
 
 
 class Frames:
-    """Utterances end to end on one device, so that a padded batch is a single gather."""
+    """Utterances concatenated on one device, so that a padded batch is a single gather."""
 
     def __init__(self, utterances: Iterable[Tensor], floor: float) -> None:
-        """Args:
-        utterances: Frames ``[l_i, M]`` of each utterance.
-        floor: Its logarithm is the padding: smallest mel power, or 1 for waveforms.
+        """Concatenate the utterances.
+
+        Args:
+            utterances: Frames ``[l_i, M]`` of each utterance.
+            floor: Smallest mel power, or 1 for waveforms; its logarithm is the padding.
         """
         parts = list(utterances)
         self.flat = torch.cat(parts)
@@ -38,7 +40,7 @@ class Frames:
         self.padding = math.log(floor)
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """``F [B, T, M], lengths [B]`` of ``indices [B]``, padded to the longest."""
+        """Return ``F [B, T, M], lengths [B]`` of ``indices [B]``, padded to the longest."""
         lengths = self.lengths[indices]
         T = int(lengths.max())
         mask = valid_mask(lengths, T)
@@ -47,36 +49,36 @@ class Frames:
 
 
 class TrainingFrames:
-    """The utterances of one ``speech`` stage, each in two renditions: original and re-synthesised. Waveforms have but one."""
+    """The utterances of one ``speech`` stage in two renditions: original and re-synthesized. Waveforms have only the original."""
 
     def __init__(self, speech: SpeechSet, codec: Codec | None, device: str) -> None:
         self.size = 0 if codec is None else len(speech)
         self.device = device
         originals = [speech.mel(index).to(device) for index in range(len(speech))]
-        others = [] if codec is None else _resynthesised(speech, codec, device)
+        others = [] if codec is None else _resynthesise(speech, codec, device)
         self.originals = Frames(originals, speech.floor)
         self.both = Frames([*originals, *others], speech.floor)
 
     @classmethod
     def load(cls, speech: SpeechSet, codec_folder: Path, device: str) -> TrainingFrames:
-        """The renditions of ``speech`` by the codec stored in ``codec_folder``."""
+        """Load the codec of ``codec_folder`` and re-synthesize ``speech`` with it; waveforms need no codec."""
         return cls(speech, None if isinstance(speech, WaveSet) else Codec.load(codec_folder, device), device)
 
     def batch(self, indices: np.ndarray, seed: int, stream: str, step: int) -> tuple[Tensor, Tensor]:
-        """``F [B, T, M], lengths [B]`` of ``indices [B]``; a fair coin for each sample picks the rendition."""
+        """Return ``F [B, T, M], lengths [B]`` of ``indices [B]``; a fair coin per sample selects the rendition."""
         coins = seeding.uniform((len(indices),), seed, stream, step) < 0.5
         return self.both.batch((torch.from_numpy(indices) + self.size * coins).to(self.device))
 
 
 def vote_shares(speech: SpeechSet, emotions: tuple[str, ...]) -> Tensor:
-    """Share of each class in the raters' votes ``[N, K]``; one-hot of the label where nobody voted."""
+    """Return the share of each class in the raters' votes ``[N, K]``; one-hot of the label if there are no votes."""
     votes = [utterance.votes or (utterance.emotion,) for utterance in speech.utterances]
     return torch.tensor([[cast.count(emotion) / len(cast) for emotion in emotions] for cast in votes])
 
 
 @torch.no_grad()
-def _resynthesised(speech: SpeechSet, codec: Codec, device: str) -> list[Tensor]:
-    """In order of length, so that little is computed on padding; returned in the set's own order."""
+def _resynthesise(speech: SpeechSet, codec: Codec, device: str) -> list[Tensor]:
+    """Re-synthesize in order of length, to reduce padding. Return the utterances in the set's own order."""
     order = np.argsort(np.asarray(speech.frames), kind="stable")
     parts: dict[int, Tensor] = {}
     for start in range(0, len(order), CHUNK):

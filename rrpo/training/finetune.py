@@ -1,8 +1,8 @@
-"""Stage ``finetune``: robust fine-tuning of the reward model on the annotated set, Eq. 5; afterwards it is frozen.
+"""Stage ``finetune``: robust fine-tuning of the reward model on the annotated set, Eq. 5; the model is frozen afterwards.
 
-All arms of a seed share the start, the batches, the renditions, the dropout and the mixup's draws; they differ in the
-regularisers' values alone. Batches are not of like length, as those of pre-training are: emotions differ in tempo, so a mixup
-partner of like length shares its host's label in 29 % of the cases instead of a fifth.
+All arms of a seed share the initial model, batches, renditions, dropout and the draws of mixup; they differ only in the
+regularizers' strengths. Batches are not grouped by length, unlike in pre-training: emotions differ in tempo, so a mixup partner
+of similar length would share its host's label in 29 % of the cases instead of a fifth.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from rrpo.training.data import TrainingFrames, vote_shares
 from rrpo.training.trainer import fit, multiplier
 
 CURVES = "finetune_curves.parquet"
-"""One row a step: ``step, loss, l_emo, l_adv, lambda, relative_delta``, and what the regularisers of plugins note."""
+"""One row per step: ``step, loss, l_emo, l_adv, lambda, relative_delta``, and the values recorded by plugins' regularizers."""
 
 
 def build(config: FinetuneConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Fine-tunes ``inputs["model"]`` on ``inputs["speech"]`` (renditions by ``inputs["codec"]``).
+    """Fine-tune ``inputs["model"]`` on ``inputs["speech"]`` (renditions by ``inputs["codec"]``).
 
-    Writes the model, its curves and ``scalars.json``: means over the whole fine-tune.
+    Writes the model, its curves and ``scalars.json`` with means over the whole fine-tuning.
     """
     seed, device = config.seed, context.device
     speech = SpeechSet.load(inputs["speech"])
@@ -73,14 +73,14 @@ def build(config: FinetuneConfig, inputs: Mapping[str, Path], out: Path, context
 
 
 def targets(speech: SpeechSet, emotions: tuple[str, ...], soft_votes: bool) -> Tensor:
-    """Labels before smoothing ``[N, K]``: one-hot majority, or (control arm) the raters' vote shares."""
+    """Return labels before smoothing ``[N, K]``: one-hot majority, or (control arm) the raters' vote shares."""
     if soft_votes:
         return vote_shares(speech, emotions)
     return functional.one_hot(torch.as_tensor(speech.labels(emotions)), len(emotions)).float()
 
 
 def summary(curves: pd.DataFrame) -> dict[str, float]:
-    """Means over the fine-tune; ``l_adv_over_l_emo`` is the quotient of the two means. Empty after 0 steps."""
+    """Return means over the fine-tuning; ``l_adv_over_l_emo`` is the quotient of the two means. Empty after 0 steps."""
     if curves.empty:
         return {}
     mean = {str(name): float(value) for name, value in curves.drop(columns="step").mean().items()}

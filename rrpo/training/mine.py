@@ -1,7 +1,7 @@
-"""Stage ``mine``: a policy's samples that fooled its reward model, labelled and added to the annotated utterances.
+"""Stage ``mine``: label a policy's samples that fooled its reward model and add them to the annotated utterances.
 
-A sample fools the reward model if that hears the target and the ``val`` judge hears another emotion, which becomes its label: the
-judge stands in for raters. The ``test`` judges are not asked.
+A sample fools the reward model if the reward model predicts the target and the ``val`` judge predicts another emotion. That
+emotion becomes its label: the judge replaces raters. The ``test`` judges are not used.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from rrpo.pipeline.stages import Context
 
 
 def build(config: MineConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Writes what stage ``speech`` writes: the utterances of ``inputs["speech"]``, and what was mined.
+    """Write the files of a ``speech`` stage: the utterances of ``inputs["speech"]`` and the mined samples.
 
-    Reads ``samples``, of whose last checkpoint the answers to ``prompts`` are, and ``codec``.
+    Also reads ``samples``, whose last checkpoint contains the answers to ``prompts``, and ``codec``.
     """
     speech = SpeechSet.load(inputs["speech"])
     prompts = load_prompts(inputs["prompts"])
@@ -44,7 +44,8 @@ def build(config: MineConfig, inputs: Mapping[str, Path], out: Path, context: Co
 
 
 def chosen(samples: Samples, prompts: Sequence[Prompt], emotions: Sequence[str], limit: int) -> np.ndarray:
-    """Rows of the samples that fool the reward model, the surest first, ``limit`` at most; none without a token."""
+    """Return the rows of at most ``limit`` samples that fool the reward model, most confident first; skip samples without
+    tokens."""
     target = np.array([emotions.index(prompt.emotion) for prompt in samples.of(prompts)])
     fooled = (samples.proxy_argmax == target) & (samples.val_argmax != target) & (samples.lengths > 0)
     order = np.argsort(-samples.proxy_logprob, kind="stable")
@@ -52,7 +53,7 @@ def chosen(samples: Samples, prompts: Sequence[Prompt], emotions: Sequence[str],
 
 
 def utterance(name: str, prompt: Prompt, heard: str, language: str) -> Utterance:
-    """A sample as an utterance whose label is what was heard in it."""
+    """Return a sample as an utterance labeled with the emotion that the judge predicted."""
     return Utterance(
         id=name,
         text=prompt.text,

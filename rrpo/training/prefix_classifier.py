@@ -1,4 +1,4 @@
-"""The stage ``prefix_classifier``: an emotion classifier of the tokens so far, for soft-label guidance."""
+"""Stage ``prefix_classifier``: an emotion classifier of token prefixes, for soft-label guidance."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from rrpo.training.sft import TokenSet
 from rrpo.training.trainer import fit
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
-"""Of an utterance's positions, at whose ends accuracy is measured."""
+"""Shares of an utterance's positions after which accuracy is measured."""
 
 
 def build(config: PrefixClassifierConfig, inputs: dict[str, Path], out: Path, context: Context) -> None:
-    """Trains, and writes the accuracy on held-out utterances after each of `SHARES`.
+    """Train the classifier, and write its accuracy on held-out utterances after each of `SHARES`.
 
     Raises:
         ValueError: The data have no neutral class.
@@ -42,7 +42,7 @@ def build(config: PrefixClassifierConfig, inputs: dict[str, Path], out: Path, co
 
 
 def _ended(data: TokenSet, chosen: np.ndarray, eos: int) -> tuple[Tensor, Tensor]:
-    """Tokens ``[B, N + 1]`` of some utterances with eos behind the last, and their numbers ``[B]``, eos included."""
+    """Return tokens ``[B, N + 1]`` of the chosen utterances with eos appended, and their lengths ``[B]``, eos included."""
     rows = torch.from_numpy(chosen).to(data.tokens.device)
     lengths = data.lengths[rows]
     tokens = F_.pad(data.tokens[rows][:, : int(lengths.max())], (0, 1))
@@ -55,7 +55,7 @@ def _labels(model: PrefixClassifier, data: TokenSet, chosen: np.ndarray) -> Tens
 
 
 def _loss(model: PrefixClassifier, data: TokenSet, chosen: np.ndarray) -> Tensor:
-    """Mean cross-entropy over all prefixes of some utterances."""
+    """Return the mean cross-entropy over all prefixes of the chosen utterances."""
     tokens, counts = _ended(data, chosen, len(model.features) - 1)
     log_probs = model(tokens)
     labels = _labels(model, data, chosen)[:, None].expand(tokens.shape)

@@ -1,6 +1,6 @@
-"""Stage ``pretrain``: the reward model before its robust fine-tuning, trained on the biased set.
+"""Stage ``pretrain``: train the reward model on the biased set, before its robust fine-tuning.
 
-The same build on the large unbiased set gives the *oracle*, and with permuted labels the *placebo*.
+On the large unbiased set, the same build gives the *oracle*; with permuted labels, the *placebo*.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rrpo.training.trainer import fit
 
 
 def build(config: PretrainConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Trains on ``inputs["speech"]`` and its re-synthesis by ``inputs["codec"]``; writes model and ``scalars.json``."""
+    """Train on ``inputs["speech"]`` and its re-synthesis by ``inputs["codec"]``. Writes the model and ``scalars.json``."""
     seed, device = config.seed, context.device
     speech = SpeechSet.load(inputs["speech"])
     labels = torch.as_tensor(speech.labels(speech.emotions))

@@ -1,4 +1,4 @@
-"""Supervised training of the policy, next-token cross-entropy: the world's base policy, and each seed's SFT policy from it."""
+"""Supervised training of the policy by next-token cross-entropy: the world's base policy, and from it each seed's SFT policy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from rrpo.training.style import StyleLoss
 from rrpo.training.trainer import fit, multiplier
 
 NEAR = 0.5
-"""Distance of two levels of a code's coordinate, which lie in [-1, 1], over which their initial rows are alike."""
+"""Length scale of the initial similarity of two codes' rows, as a distance between coordinate levels, which lie in [-1, 1]."""
 
 
 class TokenSet:
@@ -50,13 +50,13 @@ class TokenSet:
         restyle: Callable[[Tensor], Tensor] = lambda prefix: prefix,
         style: StyleLoss | None = None,
     ) -> Tensor:
-        """Mean cross-entropy in nats a token (eos included) of the chosen utterances, plus their style loss if there is one.
+        """Return the mean cross-entropy in nats per token (eos included) of the chosen utterances, plus the style loss if given.
 
         Args:
-            policy: Predicts them.
-            chosen: ``[B]`` their places.
-            restyle: Changes their prefixes ``[B, L]``.
-            style: Compares what is predicted with what was said.
+            policy: Policy to train.
+            chosen: ``[B]`` indices of utterances.
+            restyle: Transformation of their prefixes ``[B, L]``.
+            style: Style loss between the predicted and the true tokens.
         """
         picked = [self.utterances[int(i)] for i in chosen]
         prefix = policy.prefix_ids([u.phones for u in picked], [u.speaker for u in picked], [u.emotion for u in picked])
@@ -71,7 +71,7 @@ class TokenSet:
 
 
 def build(config: SftConfig, inputs: dict[str, Path], out: Path, context: Context) -> None:
-    """Stages ``base`` (from scratch) and ``sft`` (from the input ``base``): trains, and writes both loss curves."""
+    """Train stage ``base`` (from scratch) or ``sft`` (from the input ``base``), and write training and held-out loss curves."""
     stream = "sft" if "base" in inputs else "base"
     seed_everything(config.seed, stream)
     codec = Codec.load(inputs["codec"], context.device)
@@ -104,7 +104,7 @@ def build(config: SftConfig, inputs: dict[str, Path], out: Path, context: Contex
 
 
 def _fresh(config: SftConfig, train: TokenSet, held: TokenSet, codec: Codec) -> Policy:
-    """An untrained policy that knows every symbol of both sets, and the pace of the first."""
+    """Return an untrained policy with the symbols of both sets and the pace of the training set."""
     utterances = [*train.utterances, *held.utterances]
     symbols = [
         *Policy.SPECIALS,
@@ -125,13 +125,14 @@ def _fresh(config: SftConfig, train: TokenSet, held: TokenSet, codec: Codec) -> 
 
 
 def with_null_tags(policy: Policy, utterances: Sequence[Utterance]) -> Policy:
-    """The policy with the tags of `rrpo.models.tags`, each at first the mean of the emotions' or of the speakers'."""
+    """Add the null tags of `rrpo.models.tags`; each starts as the mean of the emotion tags or of the speaker tags."""
     emotions, speakers = (sorted({f"<{getattr(u, name)}>" for u in utterances}) for name in ("emotion", "speaker"))
     return policy.extended({f"<{NO_EMOTION}>": emotions, f"<{NO_SPEAKER}>": speakers})
 
 
 def drop_tags(policy: Policy, prefix: Tensor, config: SftConfig, step: int) -> Tensor:
-    """Prefixes ``[B, L]`` of which the share `SftConfig.tag_dropout` has no emotion, and half of those no speaker either."""
+    """Drop the emotion tag of a share `SftConfig.tag_dropout` of the prefixes ``[B, L]``, and the speaker tag of half of
+    those."""
     if not config.tag_dropout:
         return prefix
     drawn = uniform((2, len(prefix), 1), config.seed, "tag dropout", step, device=prefix.device)
@@ -141,10 +142,10 @@ def drop_tags(policy: Policy, prefix: Tensor, config: SftConfig, step: int) -> T
 
 
 def _by_coordinates(codebook: Tensor, dim: int) -> Tensor:
-    """Random rows ``[V, dim]`` of unit variance in which codes of ``codebook [V, d]`` with like coordinates start alike.
+    """Return random rows ``[V, dim]`` of unit variance, similar for codes of ``codebook [V, d]`` with similar coordinates.
 
-    What is learnt of a code then serves its neighbours: a sum over the coordinates of a random row for each of their levels,
-    smoothed over neighbouring levels.
+    Each row is a sum over the coordinates of a random row per level, smoothed over neighboring levels. Training one code then
+    also improves its neighbors.
     """
     rows = torch.zeros(len(codebook), dim)
     for column in codebook.cpu().T:

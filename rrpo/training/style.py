@@ -1,10 +1,10 @@
-"""EmoMix's style loss (arXiv 2306.00648) in the supervised training of a token policy: emotional texture by Gram matrices.
+"""EmoMix's style loss (arXiv 2306.00648) in the supervised training of a token policy: emotional style by Gram matrices.
 
     L_style = || G(h(y)) - G(h(ref)) ||_F^2 / d^2,   G(h) = h^T h / T
 
-h are the frame-level features ``[T, d]`` of an emotion recogniser, ref is an utterance after the codec, and y the same utterance
-as the policy predicts it token by token: the codec decodes its probabilities, so that the loss has a gradient. A Gram matrix
-forgets when a feature occurs and keeps which ones occur together.
+h are the frame-level features ``[T, d]`` of an emotion recogniser. ref is an utterance after the codec, and y the same
+utterance as predicted token by token by the policy; the codec decodes the policy's probabilities, so that the loss has a
+gradient. A Gram matrix discards when a feature occurs and keeps which features occur together.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rrpo.models.reward_model import RewardModel
 
 @dataclass(frozen=True)
 class StyleLoss:
-    """The loss by the features h' of one frozen recogniser, times a weight."""
+    """Weighted style loss on the features h' of one frozen recogniser."""
 
     model: RewardModel
     codec: TokenCodec
@@ -31,15 +31,15 @@ class StyleLoss:
 
     @staticmethod
     def load(folder: Path, codec: TokenCodec, weight: float) -> StyleLoss:
-        """Reads the recogniser, a reward model, from ``folder``."""
+        """Load the recogniser, a reward model, from ``folder``."""
         return StyleLoss(RewardModel.load(folder, str(codec.device)), codec, weight)
 
     def __call__(self, packed: Tensor, tokens: Tensor, lengths: Tensor, speakers: Sequence[str]) -> Tensor:
-        """Mean over B utterances.
+        """Return the weighted mean over B utterances.
 
         Args:
-            packed: The policy's logits ``[P, V + 1]``, of each utterance those of its tokens and of eos; eos is left out.
-            tokens: What was said, ``[B, N]``.
+            packed: The policy's logits ``[P, V + 1]`` for each utterance's tokens and eos, concatenated; eos is ignored.
+            tokens: True tokens ``[B, N]``.
             lengths: ``[B]`` in tokens.
             speakers: B names.
         """
@@ -59,11 +59,11 @@ class StyleLoss:
 
 
 def gram(h: Tensor, mask: Tensor) -> Tensor:
-    """``h [B, T, d]`` where ``mask [B, T]`` is -> G ``[B, d, d]``."""
+    """Return G ``[B, d, d]`` of ``h [B, T, d]`` over the positions where ``mask [B, T]`` is True."""
     h = h.masked_fill(~mask[..., None], 0.0)
     return h.mT @ h / mask.sum(1)[:, None, None]
 
 
 def gram_distance(a: Tensor, b: Tensor) -> Tensor:
-    """``|| a - b ||_F^2 / d^2`` of ``[B, d, d]``, ``[B]``."""
+    """Return ``|| a - b ||_F^2 / d^2`` ``[B]`` of ``[B, d, d]``."""
     return (a - b).square().mean((1, 2))

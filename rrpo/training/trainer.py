@@ -1,4 +1,4 @@
-"""The training loop that all models of a cell share: Adam, a schedule, clipping, a stop on divergence, progress."""
+"""Training loop of all models of a cell: Adam, learning-rate schedule, clipping, divergence check, progress."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "linear": lambda progress: 1.0 - progress,
     "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
 }
-"""Multiplier of the learning rate by the share of the updates after the warm-up that are done."""
+"""Multiplier of the learning rate as a function of the completed share of the updates after warm-up."""
 
 
 def multiplier(step: int, steps: int, warmup: int = 0, schedule: str = "cosine") -> float:
-    """Multiplier of the learning rate at update ``step``, from 0, of ``steps``.
+    """Return the multiplier of the learning rate at update ``step``, counted from 0, of ``steps``.
 
-    ``(step + 1) / warmup`` during the warm-up; then one of `SCHEDULES` from 1, to what it is when all updates are done.
+    It is ``(step + 1) / warmup`` during warm-up, and then follows one of `SCHEDULES` from 1 to its value after the last update.
     """
     if step < warmup:
         return (step + 1) / warmup
@@ -41,22 +41,22 @@ def fit(
     schedule: Callable[[int, int], float] = multiplier,
     history: dict[int, Any] | None = None,
 ) -> list[float]:
-    """Minimises ``loss_fn(step)`` by Adam and returns the loss of every step; goes on from a checkpoint if there is one.
+    """Minimize ``loss_fn(step)`` with Adam and return the loss of every step. Resumes from a checkpoint if there is one.
 
     Args:
-        parameters: What is trained.
-        loss_fn: The scalar loss of one step; it draws its own batch, keyed by the step.
+        parameters: Parameters to train.
+        loss_fn: Scalar loss of one step; it draws its own batch, keyed by the step.
         steps: Updates.
-        lr: Peak learning rate, times ``schedule(step, steps)``.
-        context: Told the progress; says where checkpoints go, and when to stop.
-        clip: L2 norm to which the gradient is clipped; ``inf`` leaves it alone.
-        schedule: Multiplier of the rate; by default `multiplier`'s cosine to zero.
-        history: What ``loss_fn`` notes of its steps (tensors or numbers); saved and filled again with the checkpoints, its
-            tensors then on the CPU.
+        lr: Peak learning rate, multiplied by ``schedule(step, steps)``.
+        context: Receives the progress; sets the checkpoint folder and when to stop.
+        clip: Maximum L2 norm of the gradient; ``inf`` disables clipping.
+        schedule: Multiplier of the learning rate; by default `multiplier`'s cosine to zero.
+        history: Values that ``loss_fn`` records per step (tensors or numbers); saved in and restored from checkpoints, with
+            tensors on the CPU after a resume.
 
     Raises:
-        Interrupted: ``context`` asked for it between two steps.
-        DivergedError: The loss or the gradient's norm is not finite; raised before the optimiser's step.
+        Interrupted: ``context`` requested a stop between two steps.
+        DivergedError: The loss or the gradient's norm is not finite; raised before the optimizer's step.
     """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=lr, fused=True)
@@ -76,7 +76,7 @@ def fit(
         if not bool(torch.isfinite(losses[-1] + norm)):
             raise DivergedError(
                 f"step {step + 1} of {steps}: loss {losses[-1].item():.4g}, gradient norm {norm.item():.4g}; "
-                "lower the learning rate or look for non-finite features"
+                "lower the learning rate or check the features for non-finite values"
             )
         optimizer.step()
         checkpoints.boundary(step + 1, lambda: {"losses": torch.stack(losses), "history": history})

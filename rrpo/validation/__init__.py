@@ -1,1 +1,1 @@
-"""The world card: is the speech valid, are the judges to be trusted, can the policy hack? One section a file."""
+"""The validation report of a world: is the speech valid, are the judges reliable, can the policy hack? One module per section."""

@@ -1,4 +1,4 @@
-"""Recognisers and codec: phone error rates on random words, what re-synthesis loses, which artefacts survive it."""
+"""Recognisers and codec: phone error rates on random words, losses by re-synthesis, artefacts that survive it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rrpo.validation.lines import Line, mean, ratio, share
 
 
 def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> list[Line]:
-    """The sections *Recognisers* and *Codec*."""
+    """Measure the sections *Recognisers* and *Codec*."""
     device, resamples = context.device, config.card.resamples
     codec = Codec.load(inputs["codec"], device)
     words = SpeechSet.load(inputs["words"])
@@ -76,7 +76,8 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
 
 
 def survival(config: SectionConfig, clean: SpeechSet, again: Frames, codec: Codec) -> list[Line]:
-    """Recall of each planted artefact's detector after the codec, and its false alarms on ``again``, clean speech after it."""
+    """Measure the recall of each planted artefact's detector after the codec, and its false alarms on ``again``, re-synthesized
+    clean speech."""
     chosen = clean.utterances[: config.card.planted]
     speakers = codec.speaker_index([u.speaker for u in chosen])
     emotions = np.array([u.emotion for u in clean.utterances])

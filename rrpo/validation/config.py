@@ -1,4 +1,4 @@
-"""How much the world card measures."""
+"""Sample sizes of the validation report."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ from rrpo.judges.config import PredictorConfig
 
 @dataclass(frozen=True, kw_only=True)
 class CardConfig:
-    """How much the world card measures (``python -m ablations.validate``). Nothing is trained or chosen by it."""
+    """Sample sizes of the validation report (``python -m ablations.validate``). They affect no training and no choice."""
 
     speech: int = 600
-    """Utterances of each set that the judges hear: clean, by speakers never heard, with artefacts."""
+    """Utterances per test set of the judges: clean, by unseen speakers, with artefacts."""
     sentences: int = 2
-    """Sentences by each speaker and emotion, for the phonetic measures."""
+    """Sentences per speaker and emotion for the phonetic measures."""
     levels: int = 9
-    """Intensities of an emotion, from the lowest to the highest that the world draws."""
+    """Number of intensities per emotion, from the lowest to the highest that the world draws."""
     planted: int = 200
     """Utterances into which each kind of artefact is planted."""
     paired: int = 300
-    """Utterances rendered with artefacts that go with the emotion, and again with any."""
+    """Utterances rendered twice: with artefacts that match the emotion, and with random ones."""
     words: int = 300
     """Random-word utterances for the recognisers."""
     sequences: int = 100
-    """Token sequences optimised against the pre-trained RM alone."""
+    """Token sequences optimized against the pre-trained RM without a policy."""
     hack_steps: int = 60
-    """Updates of each."""
+    """Updates per sequence."""
     transcribed: int = 40
-    """Utterances of each English set that Whisper hears."""
+    """Utterances of each English set that Whisper transcribes."""
     resamples: int = 1000
-    """Draws of each bootstrap interval."""
+    """Resamples of each bootstrap interval."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SectionConfig:
-    """Config of a ``validation`` stage: one section of the world card."""
+    """Config of a ``validation`` stage: one section of the validation report."""
 
     section: str
-    """Module of `rrpo.validation` that measures it."""
+    """Module of `rrpo.validation` that measures the section."""
     world: WorldConfig
-    """Who speaks, and how."""
+    """The simulated world."""
     card: CardConfig
-    """How much is measured."""
+    """Sample sizes."""
     shortcut: float
     """`Profile.shortcut`."""
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
-    """By which a predictor of naturalness is used or not."""
+    """Criterion for using a predictor of naturalness."""
     installed: tuple[str, ...] = ()
-    """Optional packages that are installed: a section is measured again when one comes."""
+    """Optional packages that are installed; a section is measured again when one is added."""

@@ -1,4 +1,4 @@
-"""Precision, recall and false alarms of every detector on what was planted into clean speech."""
+"""Precision, recall and false alarms of every detector on faults planted into clean speech."""
 
 from __future__ import annotations
 
@@ -26,17 +26,18 @@ from rrpo.validation.lines import Line, share
 
 SECTION = "Detectors"
 PAUSE = (0.7, 1.2)
-"""Seconds of planted silence."""
+"""Duration of planted silence in seconds."""
 LOOP = (6, 12)
-"""Tokens of a planted loop, said three times in all."""
+"""Tokens in a planted loop, which occurs three times in total."""
 FACTORS = (0.45, 2.2)
-"""Lengths that are planted, against the real one."""
+"""Planted durations relative to the real one."""
 LEAST, MOST = 0.95, 0.02
-"""Precision and recall that are asked for, and false alarms on clean speech."""
+"""Required minimum of precision and recall, and maximum false alarm rate on clean speech."""
 
 
 def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> list[Line]:
-    """The section *Detectors*; ``planted x kind`` and clean speech are one pool, in which a kind must be found."""
+    """Measure the section *Detectors*. Utterances with a planted kind and clean speech form the pool for that kind's
+    precision."""
     clean = SpeechSet.load(inputs["clean"])
     codec, policy = Codec.load(inputs["codec"], context.device), Policy.load(inputs["policy"], context.device)
     chosen = clean.utterances[: config.card.planted]
@@ -49,8 +50,8 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
     lines: list[Line] = []
     for kind in kinds[1:]:
         hit = found[kind][kind]
-        others = [flags[kind] for name, flags in found.items() if name != kind and not _excused(name, kind)]
-        right = np.concatenate([hit[hit], *(~flags[flags] for flags in others)])  # of all that was flagged
+        others = [flags[kind] for name, flags in found.items() if name != kind and not _follows_from(name, kind)]
+        right = np.concatenate([hit[hit], *(~flags[flags] for flags in others)])  # all flagged utterances
         for title, flags in (("recall", hit), ("precision", right)):
             lines.append(Line(section=SECTION, name=f"{kind}: {title}", at_least=LEAST, **share(flags)))
         title = f"{kind}: false alarms on clean speech"
@@ -58,8 +59,8 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
     return lines
 
 
-def _excused(planted_kind: str, flagged: str) -> bool:
-    """A planted loop or silence makes a sample too long as well: that is no mistake of the length's detector."""
+def _follows_from(planted_kind: str, flagged: str) -> bool:
+    """Return whether a flag follows from the planted fault: a planted loop or silence also makes a sample too long."""
     return flagged == "length" and planted_kind in ("repetition", "silence")
 
 
@@ -71,20 +72,20 @@ def _flags(
     policy: Policy,
     rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:
-    """Every detector's flags ``[n]`` on utterances with ``kind`` planted."""
+    """Return every detector's flags ``[n]`` on utterances with ``kind`` planted."""
     device = codec.mean.device
     if kind == "silence":
         rate = clean.audio.sample_rate
-        waves = [_paused(torch.from_numpy(render(u.spec, rate)), rate, rng) for u in chosen if u.spec is not None]
+        waves = [_plant_pause(torch.from_numpy(render(u.spec, rate)), rate, rng) for u in chosen if u.spec is not None]
         frames = analysed(waves, clean.audio, device)
     else:
         frames = planted(chosen, [kind if kind in ARTEFACTS else None] * len(chosen), clean.audio, device)
     tokens, lengths = codec.encode(*everything(frames))
     rows = [row[:n] for row, n in zip(tokens, lengths.tolist(), strict=True)]
     if kind == "repetition":
-        rows = [_looped(row, rng) for row in rows]
+        rows = [_plant_loop(row, rng) for row in rows]
     if kind == "length":
-        rows = [_stretched(row, FACTORS[i % 2]) for i, row in enumerate(rows)]
+        rows = [_stretch(row, FACTORS[i % 2]) for i, row in enumerate(rows)]
     if kind in ("repetition", "length"):
         frames = _spoken(rows, chosen, codec)
     flags = detect(*everything(frames), clean.audio)
@@ -95,32 +96,32 @@ def _flags(
 
 
 def expected_tokens(policy: Policy, utterances: tuple[Utterance, ...]) -> Tensor:
-    """Tokens ``[n]`` that the policy's pace gives each text, by its emotion and speaker."""
+    """Return the token counts ``[n]`` expected from the policy's pace for each text, by emotion and speaker."""
     style = policy.prefix_ids([()] * len(utterances), [u.speaker for u in utterances], [u.emotion for u in utterances])
     phones = torch.tensor([len(u.phones) for u in utterances], device=style.device)
     return phones * policy.pace[style[:, :2]].prod(1)
 
 
-def _paused(wave: Tensor, rate: int, rng: np.random.Generator) -> Tensor:
+def _plant_pause(wave: Tensor, rate: int, rng: np.random.Generator) -> Tensor:
     middle = int(rng.uniform(0.3, 0.7) * len(wave))
     return torch.cat([wave[:middle], torch.zeros(int(rng.uniform(*PAUSE) * rate)), wave[middle:]])
 
 
-def _looped(row: Tensor, rng: np.random.Generator) -> Tensor:
+def _plant_loop(row: Tensor, rng: np.random.Generator) -> Tensor:
     size = min(int(rng.integers(*LOOP)), len(row))
     first = int(rng.integers(len(row) - size + 1))
     part = row[first : first + size]
     return torch.cat([row[: first + size], part, part, row[first + size :]])
 
 
-def _stretched(row: Tensor, factor: float) -> Tensor:
-    """Nearest-neighbour resampling of the tokens in time."""
+def _stretch(row: Tensor, factor: float) -> Tensor:
+    """Resample the tokens in time by nearest neighbor."""
     place = (torch.arange(max(1, round(len(row) * factor)), device=row.device) / factor).long()
     return row[place.clamp(max=len(row) - 1)]
 
 
 def _spoken(rows: list[Tensor], chosen: tuple[Utterance, ...], codec: Codec) -> Frames:
-    """Frames of token rows by each utterance's speaker."""
+    """Decode token rows to frames with each utterance's speaker."""
     lengths = torch.tensor([len(row) for row in rows], device=codec.mean.device)
     tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
     F, frames = codec.decode(tokens, lengths, codec.speaker_index([u.speaker for u in chosen]))

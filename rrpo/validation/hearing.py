@@ -1,4 +1,4 @@
-"""What several sections share: rendering with another artefact, re-synthesis, and judges' answers in batches."""
+"""Helpers shared by several sections: rendering with other artefacts, re-synthesis, and batched predictions of judges."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from rrpo.models.reward_model import RewardModel
 from rrpo.training.data import Frames, TrainingFrames
 
 CHUNK = 64
-"""Utterances at once."""
+"""Utterances per batch."""
 
 
 def planted(
     utterances: Sequence[Utterance], kinds: Iterable[str | None], audio: AudioConfig, device: str | torch.device
 ) -> Frames:
-    """The utterances rendered again, each with the artefact that ``kinds`` names, nothing else changed."""
+    """Render the utterances again, each with the artefact given by ``kinds``; everything else is unchanged."""
     waves = [
         torch.from_numpy(render(replace(utterance.spec, artefact=kind), audio.sample_rate))
         for utterance, kind in zip(utterances, kinds, strict=True)
@@ -39,7 +39,7 @@ def planted(
 
 
 def analysed(waves: Sequence[Tensor], audio: AudioConfig, device: str | torch.device) -> Frames:
-    """Frames F of waves ``[S]``."""
+    """Return frames F of waves ``[S]``."""
     found: list[Tensor] = []
     for start in range(0, len(waves), CHUNK):
         part = waves[start : start + CHUNK]
@@ -50,19 +50,19 @@ def analysed(waves: Sequence[Tensor], audio: AudioConfig, device: str | torch.de
 
 
 def common(one: SpeechSet, other: SpeechSet) -> tuple[int, int]:
-    """How many utterances two sets share, by the seed of their rendering or the user's audio file, and how many texts."""
+    """Return the number of utterances that two sets share (same rendering seed or audio file), and the number of shared texts."""
     sounds = [{u.spec.seed if u.spec else u.audio for u in part.utterances} for part in (one, other)]
     texts = [{u.text for u in part.utterances} for part in (one, other)]
     return len(sounds[0] & sounds[1]), len(texts[0] & texts[1])
 
 
 def everything(frames: Frames) -> tuple[Tensor, Tensor]:
-    """All of ``frames`` as one batch: ``F [n, T, M], lengths [n]``."""
+    """Return all of ``frames`` as one batch: ``F [n, T, M], lengths [n]``."""
     return frames.batch(torch.arange(len(frames.lengths), device=frames.flat.device))
 
 
 def renditions(speech: SpeechSet, codec: Codec, device: str) -> tuple[Frames, Frames]:
-    """A set as analysed, and as the codec gives it back."""
+    """Return a set as analyzed, and as re-synthesized by the codec."""
     frames = TrainingFrames(speech, codec, device)
     n = len(speech)
     again = frames.both
@@ -71,7 +71,7 @@ def renditions(speech: SpeechSet, codec: Codec, device: str) -> tuple[Frames, Fr
 
 
 def resynthesised(frames: Frames, speakers: Tensor, codec: Codec) -> Frames:
-    """``frames`` through the codec and back, by ``speakers [n]``."""
+    """Re-synthesize ``frames`` of ``speakers [n]`` with the codec."""
     found: list[Tensor] = []
     for rows in torch.arange(len(frames.lengths), device=speakers.device).split(CHUNK):
         F, lengths = codec.resynthesise(*frames.batch(rows), speakers[rows])
@@ -81,7 +81,7 @@ def resynthesised(frames: Frames, speakers: Tensor, codec: Codec) -> Frames:
 
 @torch.no_grad()
 def heard(judge: Judge | RewardModel, frames: Frames) -> np.ndarray:
-    """Log-probabilities ``[n, K]``."""
+    """Return log-probabilities ``[n, K]`` by a judge or reward model."""
     parts = []
     for rows in torch.arange(len(frames.lengths), device=frames.flat.device).split(CHUNK):
         F, lengths = frames.batch(rows)
@@ -90,7 +90,7 @@ def heard(judge: Judge | RewardModel, frames: Frames) -> np.ndarray:
 
 
 def phone_errors(recogniser: Recogniser, frames: Frames, references: Sequence[Sequence[str]]) -> np.ndarray:
-    """Edits ``[n]`` between what is recognised and what was to be said."""
+    """Return the edit distances ``[n]`` between recognized and reference phones."""
     hypotheses: list[list[str]] = []
     for rows in torch.arange(len(frames.lengths), device=frames.flat.device).split(CHUNK):
         hypotheses += recogniser.transcribe(*frames.batch(rows))
@@ -98,12 +98,12 @@ def phone_errors(recogniser: Recogniser, frames: Frames, references: Sequence[Se
 
 
 def labels(speech: SpeechSet, emotions: Sequence[str]) -> np.ndarray:
-    """Class indices ``[n]``."""
+    """Return class indices ``[n]``."""
     return speech.labels(emotions).numpy()
 
 
 def ideal_hits(speech: SpeechSet, spread: float) -> np.ndarray:
-    """``[n]`` whether the ideal observer of each utterance's own cues is right."""
+    """Return ``[n]`` whether the ideal observer classifies each utterance's own cues correctly."""
     posterior = [
         ideal_observer(np.array(u.spec.cues), speech.emotions, u.language, spread)[0]
         for u in speech.utterances

@@ -1,4 +1,4 @@
-"""May the emotion judges be trusted? Their accuracy as a share of the ideal observer's, calibration, and agreement."""
+"""Reliability of the emotion judges: accuracy as a share of the ideal observer's, calibration, and agreement."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ OF_IDEAL = {
     "codec": ("through the codec", 0.90),
     "artefacts": ("under artefacts uncorrelated with emotion", 0.92),
 }
-"""What the judges hear, and the least share of the ideal observer's accuracy that is asked of ``test``."""
+"""Test sets of the judges, and the minimum share of the ideal observer's accuracy that ``test`` must reach."""
 BINS = 10
-"""Of the calibration error."""
+"""Confidence bins of the calibration error."""
 VOICED = 0.95
-"""Least share of samples in which the codec must leave a voice."""
+"""Minimum share of samples that must keep a voiced frame through the codec."""
 HEARD = 0.1
-"""Least share of voiced frames for an utterance's F0 to count."""
+"""Minimum share of voiced frames for an utterance's F0 to be used."""
 PITCH = {"f0_level": ("F0 level", 0.9), "f0_spread": ("F0 spread", 0.5)}
-"""Measures of F0 that must survive it, and the least rank correlation before and after."""
+"""Measures of F0 that must survive the codec, and the minimum rank correlation before and after."""
 NAMES = ("val", "test", "third")
-"""The judges; ``third`` only where Praat is installed."""
+"""Names of the judges; ``third`` only if Praat is installed."""
 
 
 def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> list[Line]:
-    """The section *Judges*."""
+    """Measure the section *Judges*."""
     device = context.device
     codec = Codec.load(inputs["codec"], device)
     sets = {name: SpeechSet.load(inputs[name]) for name in ("clean", "unheard", "artefacts")}
@@ -99,7 +99,7 @@ def of_ideal(
     ideal: Mapping[str, np.ndarray],
     resamples: int,
 ) -> list[Line]:
-    """Accuracy over the ideal observer's on the same utterances; a threshold for ``test`` alone."""
+    """Return each accuracy divided by the ideal observer's on the same utterances; only ``test`` has thresholds."""
     lines = []
     for what, (title, least) in OF_IDEAL.items():
         right = answers[what].argmax(1) == truth[what]
@@ -116,7 +116,7 @@ def of_ideal(
 
 
 def calibration(name: str, answers: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray], resamples: int) -> Line:
-    """ECE on real speech and its re-synthesis together; each utterance is resampled with both renditions."""
+    """Return the ECE on real speech and its re-synthesis together; each utterance is resampled with both renditions."""
     both, n = np.stack([answers["clean"], answers["codec"]]), len(truth["clean"])
 
     def error(rows: np.ndarray) -> float:
@@ -128,7 +128,7 @@ def calibration(name: str, answers: Mapping[str, np.ndarray], truth: Mapping[str
 
 
 def differences(judges: Mapping[str, Judge], inputs: Mapping[str, Path]) -> Line:
-    """In how many of architecture, data and input ``val`` and ``test`` differ."""
+    """Return the number of aspects (architecture, data, input) in which ``val`` and ``test`` differ."""
     val, test = judges["val"], judges["test"]
     shared, texts = common(*(SpeechSet.load(inputs[f"data_{name}"]) for name in ("val", "test")))
     differ = (
@@ -142,7 +142,7 @@ def differences(judges: Mapping[str, Judge], inputs: Mapping[str, Path]) -> Line
 
 
 def end_of_training(inputs: Mapping[str, Path], codec: Codec) -> Frames:
-    """What vanilla DiffRO's policy says at its last checkpoint."""
+    """Return frames of the samples at vanilla DiffRO's last checkpoint."""
     prompts = load_prompts(inputs["eval_prompts"])
     samples = Samples.load(inputs["samples"], len(prompts))
     F, lengths = decoded(samples.at(samples.steps[-1]), codec, prompts)
@@ -150,16 +150,16 @@ def end_of_training(inputs: Mapping[str, Path], codec: Codec) -> Frames:
 
 
 def measures(frames: Frames, audio: AudioConfig) -> np.ndarray:
-    """Praat's measures ``[n, 11]`` of frames, vocoded: what the third judge goes by."""
+    """Return Praat's measures ``[n, 11]`` of vocoded frames, the features of the third judge."""
     rows = torch.arange(len(frames.lengths), device=frames.flat.device)
     return np.concatenate([features(*frames.batch(part), audio) for part in rows.split(64)])
 
 
 def pitch(before: np.ndarray, after: np.ndarray, resamples: int) -> list[Line]:
-    """What the codec leaves of voice and F0, by Praat's measures ``[n, 11]`` before and after.
+    """Measure how much of voice and F0 survives the codec, by Praat's measures ``[n, 11]`` before and after.
 
-    The correlations are of ranks, over utterances with a tenth of their frames voiced both times: where Praat finds fewer, an
-    octave error of one frame is all of an utterance's F0, and decides a correlation of values.
+    Correlations are rank correlations over utterances in which at least a tenth of the frames is voiced both times. With fewer
+    voiced frames, an octave error in one frame would change an utterance's whole F0 and dominate a correlation of values.
     """
     place = {name: i for i, name in enumerate(phonetics.MEASURES)}
     voiced, still = before[:, place["voiced"]] > 0, after[:, place["voiced"]] > 0
@@ -182,7 +182,7 @@ def pitch(before: np.ndarray, after: np.ndarray, resamples: int) -> list[Line]:
 
 
 def agreement(what: str, said: Mapping[str, np.ndarray], classes: int, resamples: int) -> list[Line]:
-    """Cohen's kappa of every pair of judges."""
+    """Return Cohen's kappa of every pair of judges."""
     lines = []
     for one, other in combinations(said, 2):
 
@@ -195,7 +195,7 @@ def agreement(what: str, said: Mapping[str, np.ndarray], classes: int, resamples
 
 
 def confusion(path: Path, emotions: tuple[str, ...], truth: np.ndarray, said: Mapping[str, np.ndarray]) -> None:
-    """Share of each answer by emotion and judge, as CSV."""
+    """Write the share of each predicted emotion by true emotion and judge as CSV."""
     rows = [
         {"judge": name, "emotion": emotion}
         | {other: float((answer[truth == k] == j).mean()) for j, other in enumerate(emotions)}

@@ -1,4 +1,4 @@
-"""Lines of the world card, and the intervals beside their values: pure functions of arrays."""
+"""Lines of the validation report, and interval estimates as pure functions of arrays."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any, TypedDict
 import numpy as np
 
 LEVEL = 0.95
-"""Of every interval."""
+"""Confidence level of every interval."""
 NORMAL = 1.959963984540054
-"""Its quantile of the normal distribution."""
+"""Corresponding quantile of the normal distribution."""
 LINES = "lines.json"
-"""A section's lines, in its stage's folder; tables may lie beside it."""
+"""File with a section's lines, in its stage's folder; tables may lie beside it."""
 NOT_INSTALLED = "not installed"
-"""Note of a line whose optional package is absent; it counts neither as passed nor as failed."""
+"""Note of a line whose optional package is missing; the line counts neither as passed nor as failed."""
 
 
 class Estimate(TypedDict, total=False):
-    """A value with its interval, as `Line`'s fields."""
+    """A value with its interval, as fields of `Line`."""
 
     value: float
     low: float
@@ -31,30 +31,30 @@ class Estimate(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One measured value of the world, and what is asked of it."""
+    """One measured value of the world, and its required range."""
 
     section: str
-    """Heading it stands under."""
+    """Heading of the section."""
     name: str
     """What is measured."""
     value: float = math.nan
-    """NaN where it could not be measured; ``note`` says why."""
+    """NaN if it could not be measured; ``note`` says why."""
     low: float = math.nan
-    """Lower end of the 95 % interval; NaN for a count that has none."""
+    """Lower end of the 95 % interval; NaN for a count without one."""
     high: float = math.nan
-    """Upper end."""
+    """Upper end of the interval."""
     at_least: float | None = None
-    """Threshold from below."""
+    """Lower threshold."""
     at_most: float | None = None
-    """Threshold from above."""
+    """Upper threshold."""
     decided_by: str = "value"
-    """``value``, or the end of the interval (``low``) that must lie strictly above the threshold: 'more than chance'."""
+    """``value``, or ``low``: the lower end of the interval must lie strictly above the threshold ("more than chance")."""
     note: str = ""
-    """What a reader must know beside it."""
+    """Remark shown beside the value."""
 
     @property
     def passed(self) -> bool | None:
-        """Whether the value meets its thresholds; None without a threshold, or without a value for want of a package."""
+        """Whether the value meets its thresholds; None without a threshold, or if a missing package left no value."""
         if (self.at_least is None and self.at_most is None) or self.note == NOT_INSTALLED:
             return None
         if self.decided_by == "low":
@@ -71,13 +71,13 @@ class Line:
 
 
 def save(lines: Sequence[Line], path: Path) -> None:
-    """Writes lines as JSON; NaN becomes null."""
+    """Write lines as JSON; NaN becomes null."""
     rows = [{key: None if _is_nan(value) else value for key, value in asdict(line).items()} for line in lines]
     path.write_text(json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def load(path: Path) -> list[Line]:
-    """Reads what `save` wrote."""
+    """Read the lines written by `save`."""
     numbers = ("value", "low", "high")
     rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     for row in rows:
@@ -90,7 +90,7 @@ def _is_nan(value: object) -> bool:
 
 
 def share(hits: Sequence[bool] | np.ndarray) -> Estimate:
-    """Share of True with Wilson's interval. NaN without samples."""
+    """Return the share of True with Wilson's interval; NaN without samples."""
     n = len(hits)
     if n == 0:
         return {"value": math.nan}
@@ -101,13 +101,13 @@ def share(hits: Sequence[bool] | np.ndarray) -> Estimate:
 
 
 def bootstrap(statistic: Callable[[np.ndarray], float], n: int, resamples: int, seed: int = 0) -> Estimate:
-    """``statistic`` of all n samples with its percentile-bootstrap interval.
+    """Return ``statistic`` of all n samples with its percentile-bootstrap interval.
 
     Args:
-        statistic: Value of the samples of the given row numbers.
-        n: Samples, resampled as wholes: values of one utterance stay together.
-        resamples: Draws; those whose value is not finite are left out.
-        seed: Of the draws.
+        statistic: Function of the row numbers of samples.
+        n: Number of samples; values of one sample are resampled together.
+        resamples: Number of resamples; those with a non-finite value are dropped.
+        seed: Seed of the resampling.
     """
     rng = np.random.default_rng(seed)
     draws = np.array([statistic(rng.integers(n, size=n)) for _ in range(resamples)])
@@ -117,13 +117,13 @@ def bootstrap(statistic: Callable[[np.ndarray], float], n: int, resamples: int, 
 
 
 def ratio(numerators: np.ndarray, denominators: np.ndarray, resamples: int) -> Estimate:
-    """Sum of ``numerators [n]`` over sum of ``denominators [n]``: a relative accuracy, a phone error rate."""
+    """Return sum of ``numerators [n]`` over sum of ``denominators [n]``: a relative accuracy, a phone error rate."""
     top, bottom = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
     return bootstrap(lambda rows: _divide(top[rows].sum(), bottom[rows].sum()), len(top), resamples)
 
 
 def mean(values: np.ndarray, resamples: int) -> Estimate:
-    """Mean of ``values [n]``; of differences where each sample was measured twice."""
+    """Return the mean of ``values [n]``; use differences if each sample was measured twice."""
     return ratio(values, np.ones(len(values)), resamples)
 
 

@@ -1,7 +1,8 @@
-"""Which predictor of naturalness may be used: the first that tells clean from clicked re-synthesis, on fixed prompts; or none.
+"""Validity of the naturalness predictors: use the first one that ranks clean above clicked re-synthesis, on fixed prompts, or
+none.
 
-As `rrpo.judges.yardsticks` decides it for the diagnosis of samples, on the same utterances, here with intervals. That a
-predictor is deaf to clicks is a fault of the predictor, not of the world: its line says so and counts neither way.
+The criterion and the utterances are those of `rrpo.judges.yardsticks`, here with intervals. Insensitivity to clicks is a fault
+of the predictor, not of the world, so that line reports it and counts neither as passed nor as failed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ SECTION = "Naturalness"
 
 
 def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> list[Line]:
-    """The section *Naturalness*: one vocoder for all; never called N-MOS."""
+    """Measure the section *Naturalness* with one vocoder throughout. These values must not be called N-MOS."""
     title = "clean re-synthesis above clicked"
     least = config.predictor.separation
     if not naturalness.available():

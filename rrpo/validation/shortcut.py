@@ -1,7 +1,7 @@
-"""Did the pre-trained reward model learn the planted shortcut, and only where one was planted?
+"""Did the pre-trained reward model learn the planted shortcut, and only if one was planted?
 
-The same utterances are rendered twice: with artefacts that go with their emotion, and with any. Everything else is equal, so
-the loss of accuracy from the one to the other is paired.
+The same utterances are rendered twice: with artefacts that match their emotion, and with random ones. Everything else is equal,
+so the difference in accuracy is paired.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rrpo.validation.lines import Line, mean
 
 
 def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> list[Line]:
-    """The section *Shortcut*."""
+    """Measure the section *Shortcut*."""
     clean = SpeechSet.load(inputs["clean"])
     chosen = clean.utterances[: config.card.paired]
     truth = labels(clean, clean.emotions)[: len(chosen)]
@@ -46,7 +46,8 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
 
 
 def kinds(emotions: list[str], share: float, seed: int) -> tuple[list[str | None], list[str | None]]:
-    """For each utterance, with probability ``share``: the artefact of its emotion; and any artefact. The same utterances."""
+    """Return, for each utterance with probability ``share``, its emotion's artefact, and a random artefact for the same
+    utterances."""
     rng = generator(seed, "card", "shortcut")
     marked = rng.random(len(emotions)) < share
     drawn = rng.integers(len(ARTEFACTS), size=len(emotions))

@@ -1,9 +1,10 @@
-"""Does rendered speech follow the published directions, and is intensity a control?
+"""Does rendered speech follow the published directions, and does intensity control its strength?
 
-Every speaker says the same sentences neutrally and with each emotion's mean cues (no spread); a measure's change from neutral
-is compared with the sign that the literature gives (`rrpo.corpus.emotions` names it). For intensity the policy's speakers say
-a sentence with an emotion's cues scaled from the weakest to the strongest that the world draws; the measured strength is the
-change of the five measures and of the final rise (surprise has little else), each in cue units, projected on the emotion's mean.
+Every speaker says the same sentences neutrally and with each emotion's mean cues (no spread). The change of a measure from
+neutral is compared with the sign in the literature (`rrpo.corpus.emotions` gives it). For intensity, the policy's speakers say
+a sentence with an emotion's cues scaled from the weakest to the strongest that the world draws. The measured strength is the
+change of the five measures and of the final rise (surprise has little else), each in cue units, projected on the emotion's
+mean.
 """
 
 from __future__ import annotations
@@ -27,21 +28,21 @@ from rrpo.validation.config import SectionConfig
 from rrpo.validation.lines import NOT_INSTALLED, Line, bootstrap, share
 
 TITLES = {"f0_level": "F0 level", "f0_range": "F0 spread", "rate": "rate", "intensity": "intensity", "tilt": "tilt"}
-"""Cues whose measured direction is asked for."""
+"""Cues whose measured direction is tested."""
 STRENGTH = (*TITLES, "final_rise")
-"""Cues that make an emotion's measured strength."""
+"""Cues that determine an emotion's measured strength."""
 STATED = 0.7
-"""Mean cues nearer to zero than this, in units of the spread, make no claim of a direction."""
+"""Minimum absolute mean of a cue, in units of the spread, that claims a direction."""
 FLAT = 0.1
-"""Semitones: a smaller spread of F0 counts as this much."""
+"""Lower bound of the spread of F0, in semitones."""
 OBSERVED = 20_000
 """Draws for the ideal observer."""
 TABLE = "phonetics.csv"
-"""One row a speaker, emotion and sentence: language, speaker, emotion, and the change of each measure from neutral."""
+"""One row per speaker, emotion and sentence: language, speaker, emotion, and the change of each measure from neutral."""
 
 
 def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> list[Line]:
-    """The sections *Speech* and *Ideal observer*; writes `TABLE`."""
+    """Measure the sections *Speech* and *Ideal observer*; write `TABLE`."""
     lines = [ideal_line(config)]
     if not phonetics.available():
         return [*lines, Line(section="Speech", name="published directions", note=NOT_INSTALLED, at_least=1.0)]
@@ -51,13 +52,13 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
 
 
 def measured(spec: RenderSpec, cues: np.ndarray, sample_rate: int) -> dict[str, float]:
-    """Praat's measures of ``spec`` rendered with ``cues``."""
+    """Return Praat's measures of ``spec`` rendered with ``cues``."""
     wave = render(replace(spec, cues=tuple(float(cue) for cue in cues)), sample_rate)
     return dict(zip(phonetics.MEASURES, phonetics.measure(wave, sample_rate), strict=True))
 
 
 def change(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
-    """How far two sets of measures of one sentence stand apart, in units of the cues."""
+    """Return the difference between two sets of measures of one sentence, in units of the cues."""
     raw = {
         "f0_level": after["f0_level"] - before["f0_level"],
         "f0_range": np.log(max(after["f0_spread"], FLAT) / max(before["f0_spread"], FLAT)),
@@ -70,7 +71,7 @@ def change(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str,
 
 
 def directions(config: SectionConfig, context: Context) -> pd.DataFrame:
-    """Changes from neutral of every speaker, emotion and sentence, in cue units, at the emotion's mean cues."""
+    """Return the changes from neutral of every speaker, emotion and sentence, in cue units, at the emotion's mean cues."""
     world = config.world
     speakers, mu = group_speakers(world, "all"), means(world.emotions)
     rows = []
@@ -86,14 +87,14 @@ def directions(config: SectionConfig, context: Context) -> pd.DataFrame:
 
 
 def _neutral(config: SectionConfig, speaker: Speaker, sentences: int) -> list[RenderSpec]:
-    """Sentences of one speaker with the language's habitual cues."""
+    """Return sentences of one speaker with the language's default cues."""
     seed, cues = config.world.seed, tuple(offset(speaker.language))
     texts = draw_texts(sentences, "judge_heldout", speaker.language, seed, "card", speaker.id)
     return [RenderSpec(text=t, speaker=speaker, cues=cues, seed=key(seed, "card", speaker.id, t)) for t in texts]
 
 
 def direction_lines(table: pd.DataFrame) -> list[Line]:
-    """Share of (emotion, language) means, and of (emotion, speaker) means, that move as published; one line a cue each."""
+    """Return the share of means, by (emotion, language) and by (emotion, speaker), that change as published; one line per cue."""
     lines = []
     for by, least in (("language", 1.0), ("speaker", 0.95)):
         for cue, title in TITLES.items():
@@ -113,7 +114,7 @@ def direction_lines(table: pd.DataFrame) -> list[Line]:
 
 
 def intensity_lines(config: SectionConfig) -> list[Line]:
-    """Spearman's correlation of an emotion's intensity with its measured strength, one line an emotion."""
+    """Return Spearman's correlation of an emotion's intensity with its measured strength, one line per emotion."""
     world, lines = config.world, []
     levels = np.linspace(*INTENSITY, config.card.levels)
     places = [CUES.index(cue) for cue in STRENGTH]
@@ -140,7 +141,7 @@ def intensity_lines(config: SectionConfig) -> list[Line]:
 
 
 def ideal_line(config: SectionConfig) -> Line:
-    """Accuracy of the ideal observer on cues drawn from the renderer's own distribution."""
+    """Return the accuracy of the ideal observer on cues drawn from the renderer's own distribution."""
     world = config.world
     rng = np.random.default_rng(key(world.seed, "card", "ideal observer"))
     labels = np.arange(OBSERVED) % len(world.emotions)

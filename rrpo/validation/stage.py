@@ -1,4 +1,4 @@
-"""The stage ``validation``: one section of the world card, measured on the finished stages of a world."""
+"""Stage ``validation``: one section of the validation report, measured on the finished stages of a world."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ MEASURES = {
     "detectors": detectors.measure,
     "voices": voices.measure,
 }
-"""By the name of the section's module."""
+"""Measuring function by the name of the section's module."""
 
 
 def build(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Writes ``lines.json`` of ``rrpo.validation.<section>:measure``, which may write tables into ``out``."""
+    """Write ``lines.json`` with the lines of ``rrpo.validation.<section>:measure``, which may write tables into ``out``."""
     save(MEASURES[config.section](config, inputs, out, context), out / LINES)

@@ -1,8 +1,8 @@
-"""Synthesisers that no model has heard: do the judges, and the reward model, hear the same cues in another voice?
+"""Unseen synthesisers: do the judges and the reward model recognize the same cues in other voices?
 
-English by espeak-ng, Piper and Kokoro, moved to cues from the same model of emotion. The judges and the reward model were
-trained on another language, so espeak-ng's English speakers are what the others are compared with. Beside it an English
-recogniser that was not made here. Reported only: nothing was trained for this domain, so nothing is asked of it.
+English by espeak-ng, Piper and Kokoro, modified to cues from the same model of emotion. The judges and the reward model were
+trained on another language, so espeak-ng's English speakers are the baseline for the others. An external English recogniser is
+evaluated too. These values are reported without thresholds, because nothing was trained for this domain.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ TITLES = {"espeak": "espeak-ng, English", "piper": "Piper", "kokoro": "Kokoro"}
 
 @dataclass(frozen=True)
 class Domain:
-    """One synthesiser's utterances."""
+    """Utterances of one synthesiser."""
 
     speech: SpeechSet
     ideal: np.ndarray
     """``[n]`` whether the ideal observer of the cues is right."""
     groups: np.ndarray
-    """``[n]`` utterances that are resampled together: one reading, moved to every emotion."""
+    """``[n]`` group of each utterance for resampling: one utterance modified to every emotion."""
 
 
 def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> list[Line]:
-    """The section *Other synthesisers*; writes ``voices.csv``, accuracy by synthesiser, listener and emotion."""
+    """Measure the section *Other synthesisers*; write ``voices.csv``, accuracy by synthesiser, listener and emotion."""
     found = domains(config, inputs)
     listeners: dict[str, Judge | RewardModel | PhoneticJudge] = {
         "test": Judge.load(inputs["test"], context.device),
@@ -85,7 +85,7 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
 
 
 def domains(config: SectionConfig, inputs: Mapping[str, Path]) -> dict[str, Domain]:
-    """The sets that are there, by synthesiser."""
+    """Return the available sets by synthesiser."""
     found = {}
     if "english" in inputs:
         speech = SpeechSet.load(inputs["english"])
@@ -103,19 +103,19 @@ def domains(config: SectionConfig, inputs: Mapping[str, Path]) -> dict[str, Doma
 
 
 def _by_group(groups: np.ndarray, *values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sums of each of two ``values [n]`` over ``groups [n]``."""
+    """Return the sums of two arrays ``values [n]`` over ``groups [n]``."""
     first, second = (np.bincount(groups, weights=value.astype(float)) for value in values)
     return first, second
 
 
 def transcription(config: SectionConfig, found: Mapping[str, Domain], codec: Codec) -> list[Line]:
-    """Word error rates of Whisper: each synthesiser's, and espeak-ng's through codec and vocoder."""
+    """Return Whisper's word error rates: each synthesiser's, and espeak-ng's after codec and vocoder."""
     if not words.available():
         return [Line(section=SECTION, name="Whisper tiny.en: word error rate", note=NOT_INSTALLED)]
     rate, lines = codec.audio.sample_rate, []
     for name, domain in found.items():
         n, size = config.card.transcribed, len(domain.speech)
-        rows = np.arange(size)[:: max(1, size // n)][:n]  # of every reading, where there are several
+        rows = np.arange(size)[:: max(1, size // n)][:n]  # spread over all utterances in the set
         chosen = [domain.speech.utterances[i] for i in rows]
         renders = {TITLES[name]: [wave_of(utterance, rate).numpy() for utterance in chosen]}
         if name == "espeak":

@@ -134,7 +134,7 @@ def test_it_hears_every_stored_sample(registered: None, inputs: dict[str, Path],
     assert points["centroid_accuracy"].tolist() == pytest.approx(hits.groupby(table["step"]).mean().tolist())
     scalars = json.loads((arm / "scalars.json").read_text())
     assert scalars["end_centroid_logprob"] == pytest.approx(table[table["step"] == 9]["centroid_logprob"].mean())
-    assert scalars["centroid_heldout_accuracy_original"] == 1.0, "the emotions of the toy speech are plain"
+    assert scalars["centroid_heldout_accuracy_original"] == 1.0, "the toy emotions are easy to classify"
 
 
 def test_what_equals_the_sft_policys_sample_is_not_heard_again(
@@ -206,11 +206,13 @@ def test_an_emotion_that_it_does_not_know_is_named(registered: None, inputs: dic
     path = inputs["eval_prompts"] / "prompts.jsonl"
     path.write_text(path.read_text().replace('"angry"', '"bored"'))
     reads = inputs | {"judge": tmp_path / "out" / "judge", "sft": tmp_path / "out" / "sft"}
-    with pytest.raises(ValueError, match="centroid judge knows no emotion 'bored', which a prompt asks for; it knows"):
+    with pytest.raises(
+        ValueError, match="centroid judge does not know the emotion 'bored', which is the target of a prompt; it knows"
+    ):
         opinion.build(OpinionConfig(judge=JUDGES.choice("centroid")), reads, arm, Context())
 
 
 @pytest.mark.parametrize("name", ["test", "prompt", "voice"])
 def test_a_name_that_a_column_has_is_refused(registered: None, name: str) -> None:
-    with pytest.raises(PluginError, match=f"name of a record's column\n  got: {name}"):
+    with pytest.raises(PluginError, match=f"already a column of the records\n  got: {name}"):
         JUDGES.register(name, JUDGES["centroid"])

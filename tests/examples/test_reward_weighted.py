@@ -60,7 +60,7 @@ def test_options_are_checked_when_the_arm_is_made() -> None:
         PluginError, match=r"no such option\n  got: sample\n  fix: its options are samples, temperature"
     ):
         OPTIMIZERS.choice("reward-weighted", sample=3)
-    with pytest.raises(PluginError, match=r"another type\n  got: samples = 2.5\n  fix: give a value of type int"):
+    with pytest.raises(PluginError, match=r"wrong type\n  got: samples = 2.5\n  fix: give a value of type int"):
         OPTIMIZERS.choice("reward-weighted", samples=2.5)
     with pytest.raises(PluginError, match="samples must be 2 or more, got 1"):
         OPTIMIZERS.choice("reward-weighted", samples=1)
@@ -113,5 +113,5 @@ def test_editing_the_file_changes_the_keys_of_its_arms_and_no_others(
         "reward-weighted scored",
     }
     assert choices[2] is not None
-    with pytest.raises(PluginError, match="not the one that was chosen"):
+    with pytest.raises(PluginError, match="has changed since the run was planned"):
         registries[0].create(choices[2])

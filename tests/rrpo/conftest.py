@@ -1,4 +1,4 @@
-"""A toy world on disk: speech whose emotion is the loud mel band, and a codec that was never trained."""
+"""A toy world on disk: speech whose emotion is its loud mel band, and an untrained codec."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ torch.set_num_threads(1)  # as a worker does; tiny tensors are slower on more
 
 
 def _write_speech(folder: Path, size: int, seed: int, raters: int) -> Path:
-    """What the stage ``speech`` writes, without audio. Raters disagree in every third utterance."""
+    """Write the files of a ``speech`` stage, without audio. Raters disagree in every third utterance."""
     folder.mkdir()
     rng = np.random.default_rng(seed)
     utterances, mels = [], []
@@ -71,7 +71,7 @@ def toy_speech(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def toy_codec(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an untrained codec that knows the toy world's speakers."""
+    """The folder of an untrained codec with the toy world's speakers."""
     folder = tmp_path_factory.mktemp("codec")
     torch.manual_seed(0)
     Codec(CodecConfig(levels=(5, 5), dim=16), TOY_AUDIO, SPEAKERS).save(folder)
@@ -80,7 +80,7 @@ def toy_codec(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder that holds 1 MiB: a real, small tmpfs, where the process may mount one."""
+    """A folder with a capacity of 1 MiB: a small tmpfs, if the process may mount one."""
     folder = tmp_path / "full"
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True).returncode:

@@ -127,7 +127,7 @@ def test_the_command_prints_numbers_and_paths(tmp_path: Path, monkeypatch: pytes
 
 def test_the_command_ends_with_the_statuses_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for options, words in (
-        (["--plugin", str(tmp_path / "none.py")], "no plugin file"),
+        (["--plugin", str(tmp_path / "none.py")], "plugin file not found"),
         (["--set", "optimize.bet=1"], "nearest: optimize.beta"),
         (["--arm", "none"], "no arm of that name"),
     ):

@@ -1,4 +1,4 @@
-"""Values out of their range are refused where they are set; equal configs have equal keys."""
+"""Values out of range are rejected on construction; equal configs have equal keys."""
 
 from dataclasses import replace
 from typing import Any

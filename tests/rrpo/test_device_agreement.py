@@ -1,6 +1,6 @@
-"""What a GPU computes equals what the CPU computes, up to rounding: optimisers, stacks of policies, regularisers, judges.
+"""GPU results equal CPU results up to rounding: optimizers, stacks of policies, regularizers, judges.
 
-``RRPO_TEST_DEVICE=cpu`` runs these tests where there is no GPU, which says only that they run.
+``RRPO_TEST_DEVICE=cpu`` runs these tests without a GPU; that shows only that they run.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def assert_near(found: Tensor, wanted: Tensor) -> None:
-    """Within a thousandth of the size of the whole tensor."""
+    """Within a thousandth of the norm of the whole tensor."""
     assert float((found.cpu() - wanted).norm()) <= 1e-3 * float(wanted.norm()) + 1e-6
 
 

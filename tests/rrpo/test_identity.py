@@ -1,4 +1,4 @@
-"""What a key holds: every value but those that do nothing; no name of a class, a function or a module."""
+"""A key contains every value except options that are off, and no name of a class, function or module."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Known:
 
 
 def extended(config: Any, **added: Any) -> Any:
-    """The config as an instance of a class with more fields, at their defaults."""
+    """Return the config as an instance of a class with more fields, at their defaults."""
     kind = make_dataclass(
         "Extended",
         [(name, type(default.default), default) for name, default in added.items()],
@@ -53,9 +53,10 @@ def keys(cell: Cell) -> list[str]:
 
 
 SECTIONS = sorted(f.name for f in fields(Profile) if is_dataclass(getattr(SMOKE, f.name)) and f.name != "card")
-"""Configs of a profile that stages are made of; the card's are no part of any cell."""
+"""Configs of a profile that stages use; those of the validation report are not part of any cell."""
 OPTIONAL = {"third_judge", "vocode", "speakers", "predictor", "naturalness", "prefix_classifier", "zero_shot"}
-"""Those that are no part of this cell's identity: of what optional packages measure, and of guided decoding."""
+"""Configs that are not part of this cell's identity: those of optional packages' stages, of guided decoding and of unseen
+speakers."""
 
 
 @pytest.mark.parametrize("section", SECTIONS)
@@ -84,7 +85,7 @@ def test_options_of_arms_and_regularisers_are_left_out_too() -> None:
 
 
 def test_a_changed_default_never_passes_for_the_old_one() -> None:
-    """Of a plain field, and of an option, whose off value stays."""
+    """For a plain field, and for an option, whose off value does not change."""
     for changed in ({"rate": field(default=0.2)}, {"strength": option(0.6, off=0.0)}):
         assert content_hash(extended(Known(), **changed)) == content_hash(Known())  # `extended` keeps the values
         ((name, default),) = changed.items()
@@ -119,7 +120,7 @@ def test_a_moved_or_renamed_config_has_the_same_key() -> None:
 
 
 def moved(stage: Stage) -> Stage:
-    """The same stage, its build functions and those of all it reads in another module, and under another name."""
+    """The same stage, with its build functions and those of all its inputs in another module under another name."""
     return Stage(
         stage.name, "elsewhere:make", stage.config, {role: moved(child) for role, child in stage.inputs.items()}
     )
@@ -133,7 +134,7 @@ def test_no_stage_of_a_cell_depends_on_a_module() -> None:
 
 
 def strings(tree: Any) -> Iterator[str]:
-    """All keys and texts of a JSON-able value."""
+    """Return all keys and texts of a JSON-able value."""
     if isinstance(tree, dict):
         yield from tree
         tree = list(tree.values())
@@ -158,7 +159,7 @@ def strings(tree: Any) -> Iterator[str]:
 def test_a_stored_reward_model_comes_back_with_what_it_was_trained_with(
     tmp_path: Path, regularizers: RegularizerConfig
 ) -> None:
-    """Its file holds what is off, too: a value that is left out would come back as the default."""
+    """The file includes options that are off: an omitted value would be read as the default."""
     config = RewardModelConfig(dim=8, layers=1, heads=2)
     RewardModel(config, ("a", "b"), 4, 1e-5, regularizers).save(tmp_path)
     loaded = RewardModel.load(tmp_path)

@@ -1,4 +1,4 @@
-"""Masks, masked reductions and the training loop that all models share."""
+"""Masks, masked reductions and the shared training loop."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_linear_map_of_neighbours_is_a_convolution(width: int, dilation: int, 
 
 
 def test_the_rate_by_hand() -> None:
-    """A warm-up of 4 of 104 updates, then a hundred: whole, in a straight line or along half a cosine to zero."""
+    """A warm-up of 4 of 104 updates, then a hundred: constant, linear to zero, or half a cosine to zero."""
     for schedule in SCHEDULES:
         assert [multiplier(step, 104, 4, schedule) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
     halfway = {"constant": (1.0, 1.0, 1.0), "linear": (0.75, 0.5, 0.0), "cosine": (0.8535534, 0.5, 0.0)}

@@ -75,7 +75,7 @@ def test_a_plugin_that_fails_says_why(things: Registry[object], tmp_path: Path, 
     with pytest.raises(PluginError, match=said):
         plugins.use([path])
     assert os.environ[plugins.VARIABLE] == ""
-    with pytest.raises(PluginError, match="no plugin file"):
+    with pytest.raises(PluginError, match="plugin file not found"):
         plugins.use([tmp_path / "none.py"])
 
 

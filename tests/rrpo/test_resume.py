@@ -1,4 +1,4 @@
-"""Every trainer: killed between any two steps and started again, a build writes the bytes of one that was left alone."""
+"""Every trainer: a build that is killed between any two steps and restarted writes the same bytes as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -59,18 +59,18 @@ CONFIGS: dict[str, tuple[Callable[..., None], Any, tuple[str, ...]]] = {
     ),
 }
 BUILT_FIRST = {"model": "pretrain", "reward_model": "pretrain", "base": "base", "policy": "base", "val": "judge"}
-"""The case whose result an input is; that of ``recogniser`` is its namesake's."""
+"""The case whose result is this input; for ``recogniser`` the case of the same name."""
 
 
 class Killed(BaseException):
-    """Not an Exception: as little can be done about it as about a signal."""
+    """Not an Exception, so that it cannot be handled, like a signal."""
 
 
 @pytest.fixture(scope="session")
 def toy(
     tmp_path_factory: pytest.TempPathFactory, toy_speech: Callable[..., Path], toy_codec: Path
 ) -> Callable[[str], tuple[Callable[..., None], Any, Mapping[str, Path], Path]]:
-    """A case's build, config, inputs, and the folder of its undisturbed result."""
+    """A case's build, config, inputs, and the folder of its uninterrupted result."""
     root = tmp_path_factory.mktemp("whole")
     prompts = root / "prompts"
     prompts.mkdir()
@@ -117,7 +117,7 @@ def killed_at(step: int) -> Callable[[int, int], None]:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_killed_and_resumed_is_undisturbed(name: str, toy: Toy, tmp_path: Path) -> None:
-    """Killed after every step in turn, its newest checkpoint damaged once; then left to end."""
+    """Kill after every step in turn, damage the newest checkpoint once, then let the build finish."""
     build, config, inputs, whole = toy(name)
     saves = Context(checkpoints=tmp_path / "checkpoints", checkpoint_seconds=0.0)
     out = tmp_path / "out"
@@ -152,7 +152,8 @@ def test_a_request_to_stop_saves_and_the_next_build_goes_on(name: str, toy: Toy,
 
 
 def test_the_last_checkpoint_asks_more_prompts_and_the_same_first_ones(toy: Toy, tmp_path: Path) -> None:
-    """Of 18 prompts 12 are asked at the end, 5 before; an SFT policy, which only has an end, says the same to the first 5."""
+    """12 of 18 prompts are sampled at the end, 5 before; an SFT policy, which only has an end, gives the same samples for the
+    first 5."""
     build, config, inputs, whole = toy("optimize")
     samples = Samples.load(whole, prompts=18)
     assert {step: samples.at(step).prompt.tolist() for step in samples.steps} == {
@@ -210,7 +211,7 @@ def test_nothing_is_kept_of_an_optimisation_that_its_watcher_ends(toy: Toy, tmp_
 
 
 def test_fewer_samples_a_forward_are_the_same_run_up_to_rounding(toy: Toy, tmp_path: Path) -> None:
-    """Also from a checkpoint that was written with more of them, as after running out of memory."""
+    """Also from a checkpoint written with a larger micro-batch, as after running out of memory."""
     build, config, inputs, whole = toy("optimize")
     context = Context(micro=3, checkpoints=tmp_path / "checkpoints", checkpoint_seconds=0.0)
     build(config, inputs, tmp_path, replace(context, checkpoints=None))
@@ -257,7 +258,7 @@ def test_one_reward_that_is_not_finite_stops_before_the_update(
 
 
 def test_the_first_updates_move_the_policy_by_their_warmed_rate(toy: Toy, tmp_path: Path) -> None:
-    """Adam's first step is its rate in every weight that has a gradient: a longer warm-up stays nearer."""
+    """Adam's first step has the length of its rate in every weight with a gradient: a longer warm-up stays closer."""
     build, config, inputs, _ = toy("optimize")
     moved = {}
     for warmup in (0, 10):
@@ -269,7 +270,7 @@ def test_the_first_updates_move_the_policy_by_their_warmed_rate(toy: Toy, tmp_pa
 
 
 def test_a_matched_gradient_is_a_scaled_one_to_the_last_bit(toy: Toy, tmp_path: Path) -> None:
-    """Half as large as the wanted one, so scaled by 2; the record says so."""
+    """Half as large as the target, so scaled by 2; the record contains the factor."""
     build, config, inputs, _ = toy("optimize")
     sizes = {"own_fidelity": 1.5, "rrpo_fidelity": 3.0, "matched": None, "scaled": None}
     for name, predicted in sizes.items():

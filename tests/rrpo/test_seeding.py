@@ -1,4 +1,4 @@
-"""Keyed draws: equal keys agree, prefixes agree, streams do not touch each other."""
+"""Keyed draws: equal keys agree, prefixes agree, streams are independent."""
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ def test_equal_keys_give_equal_draws_whatever_was_drawn_before() -> None:
 
 
 def test_a_longer_draw_begins_with_the_shorter_one() -> None:
-    """Arms whose roll-outs have other lengths share the noise of every position that both have."""
+    """Arms with roll-outs of different lengths share the noise of every common position."""
     for length in (1, 2, 17, 40):
         assert torch.equal(uniform((80, 32, 11), 0, "gumbel")[:length], uniform((length, 32, 11), 0, "gumbel"))
 

@@ -1,4 +1,4 @@
-"""Settings of a profile by dotted path: read by type, checked, and told by the profile's name."""
+"""Settings of a profile by dotted path: parsed by type, validated, and listed in the profile's name."""
 
 from __future__ import annotations
 

@@ -205,7 +205,7 @@ def test_splits_are_by_speaker_and_stay_as_they_are() -> None:
             ],
             "2 speaker(s) cannot be divided into 3 splits",
         ),
-        (["folders", "c", "--out", "m.jsonl", "--plugin", "none.py"], "no plugin file"),
+        (["folders", "c", "--out", "m.jsonl", "--plugin", "none.py"], "plugin file not found"),
     ],
 )
 def test_bad_input_gets_one_message_and_leaves_nothing(

@@ -134,5 +134,5 @@ def test_smoothness_of_a_constant_model_is_one_and_of_a_cliff_less(models: dict[
 
 def test_pairs_need_two_emotions(models: dict[str, Path], toy_speech: Speech) -> None:
     speech, model = SpeechSet.load(toy_speech(1)), RewardModel.load(models["pretrain"])
-    with pytest.raises(ValueError, match="rm_valid holds 1 emotion"):
+    with pytest.raises(ValueError, match="rm_valid contains 1 emotion"):
         examine.smoothness(model, speech, CONFIG, "cpu")

@@ -1,4 +1,4 @@
-"""Stage ``fidelity``: what the gradient predicts for swapped tokens, against what they do."""
+"""Stage ``fidelity``: the gradient's predicted changes for swapped tokens against the actual ones."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NAMES = [f"rm_fidelity_{kind}_{whose}" for kind in ("one", "many") for whose in 
 
 
 class LinearCodec:
-    """Frames that are linear in the tokens' rows."""
+    """Decodes to frames that are linear in the tokens' rows."""
 
     vocabulary = CODES
     table = torch.randn(CODES, MELS, generator=torch.Generator().manual_seed(1))
@@ -55,7 +55,7 @@ class LinearCodec:
 
 
 class TablePolicy:
-    """Logits that are the same everywhere, but for eos, which it always prefers."""
+    """Logits that are the same at every position; eos is always the most likely."""
 
     codes = CODES
     row = torch.tensor([0.0, 1.0, -1.0, 0.5, 2.0, 0.3, 20.0])
@@ -95,7 +95,7 @@ def test_a_judge_of_the_opposite_opinion_has_correlation_minus_one() -> None:
 
 
 def test_the_change_is_the_swapped_less_the_sampled_and_the_prediction_stops_at_first_order() -> None:
-    """R = |F|^2: a swap of one code for another changes it by 2 (|new|^2 - |old|^2) and is predicted as 4 old (new - old)."""
+    """R = |F|^2: swapping one code for another changes it by 2 (|new|^2 - |old|^2); the prediction is 4 old (new - old)."""
     table = table_of(curved, curved)
     one = table[table["kind"] == "one"]
     assert (one["own"] - one["predicted"] > 0).all()  # the remainder, 2 |new - old|^2
@@ -143,7 +143,7 @@ def test_swaps_respect_lengths_and_are_always_other_codes() -> None:
 
 
 def test_new_codes_follow_the_policy_without_the_sampled_code() -> None:
-    """Evenly spaced uniforms: each code gets the share that the renormalised distribution gives it."""
+    """Evenly spaced uniforms: each code gets its share of the renormalized distribution."""
     n = 10_000
     tokens = torch.full((n, 1), 4)
     logits = TablePolicy.row[:CODES].expand(n, 1, CODES)
@@ -223,7 +223,7 @@ def test_the_stage_writes_four_correlations_and_the_swaps(inputs: dict[str, Path
 
 
 def test_reward_models_of_a_seed_are_asked_of_the_same_swaps(inputs: dict[str, Path], tmp_path: Path) -> None:
-    """What the judge hears of them is the same, to the last bit."""
+    """The judge's results on the same swaps are bit-identical."""
     other = tmp_path / "other"
     other.mkdir()
     torch.manual_seed(9)

@@ -1,4 +1,4 @@
-"""What a regulariser of a plugin measures in finished reward models stands beside a cell, and is measured for every arm."""
+"""A plugin's regularizer measures every arm's trained reward model; the results are added beside the cell."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rrpo.regularizers import REGULARIZERS, Regularizer, strength
 
 @dataclass(frozen=True, kw_only=True)
 class Sized(Regularizer):
-    """Measures the size of the reward model's last layer."""
+    """Measures the norm of the reward model's last layer."""
 
     label = "Sized"
     measures = ("rm_head_norm",)

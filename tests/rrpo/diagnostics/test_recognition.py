@@ -1,4 +1,4 @@
-"""Stage ``recognition``: accuracies on a test set that may hold emotions the reward model does not know."""
+"""Stage ``recognition``: accuracies on a test set that may contain emotions unknown to the reward model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rrpo.pipeline.stages import Context
 
 
 def test_unweighted_accuracy_by_hand() -> None:
-    """Class 0: three of four hits, class 2: none of one; class 1 is not there, though one is heard as it."""
+    """Class 0: three of four correct; class 2: none of one; class 1 does not occur, but is predicted once."""
     heard = torch.tensor([0, 0, 0, 1, 0])
     p = torch.eye(3)[heard]
     assert recognition.unweighted_accuracy(p, torch.tensor([0, 0, 0, 0, 2])) == pytest.approx(0.375)

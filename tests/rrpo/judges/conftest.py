@@ -1,4 +1,4 @@
-"""A tiny real world for the judges' tests: rendered speech, a codec trained for a moment, prompts. Makes `drawn` importable."""
+"""A tiny real world for the judges' tests: rendered speech, a briefly trained codec, prompts. Makes `drawn` importable."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def frames(stages: dict[str, Path]) -> tuple[torch.Tensor, torch.Tensor]:
-    """``F [4, T, M], lengths [4]`` of real speech, all of different length."""
+    """``F [4, T, M], lengths [4]`` of real speech, all of different lengths."""
     speech = features.SpeechSet.load(stages["heldout"])
     F, lengths = speech.batch(range(4))
     lengths = lengths - torch.arange(4) % 3

@@ -1,4 +1,4 @@
-"""Samples as a policy optimisation stores them, of chosen tokens."""
+"""Samples in the format of a policy optimization, with chosen tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rrpo.judges.samples import Samples
 
 
 def samples_of(step: int, tokens: Sequence[Sequence[int]], seed: int = 0) -> Samples:
-    """A checkpoint that says ``tokens`` to the first prompts; what proxy and `val` said of it is drawn."""
+    """Return a checkpoint with ``tokens`` for the first prompts; the outputs of proxy and `val` are random."""
     rng = np.random.default_rng((seed, step))
     n, longest = len(tokens), max(map(len, tokens))
     return Samples(

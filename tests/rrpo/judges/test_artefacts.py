@@ -23,7 +23,7 @@ SILENCE = float(np.log(AUDIO.floor))
 
 @pytest.fixture(scope="module")
 def planted(stages: dict[str, Path]) -> dict[str, tuple[Tensor, Tensor]]:
-    """``F, lengths`` of 18 held-out utterances, clean and with each artefact: none was used to set a threshold."""
+    """``F, lengths`` of 18 held-out utterances, clean and with each artefact; none was used to set a threshold."""
     specs = [utterance.spec for utterance in SpeechSet.load(stages["heldout"]).utterances[:18]]
 
     @cache

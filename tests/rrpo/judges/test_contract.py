@@ -1,4 +1,4 @@
-"""The contract of trained judges on the package's own."""
+"""The package's own judges pass the contract of trained judges."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stored arrays say what scikit-learn says, for both kinds of analysis, and come back from disk."""
+"""The stored arrays give scikit-learn's results for both kinds of analysis, also after saving and loading."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Acoustic intensity: the axis from neutral to an emotion, and what it is measured from."""
+"""Acoustic intensity: the axis from neutral to an emotion, and its measures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rrpo.judges.intensity import MEASURES, Axes, measures
 
 
 def test_neutral_is_zero_the_emotions_mean_is_one_and_half_way_a_half() -> None:
-    """Two speakers whose neutral voices lie apart; happy moves the first measure by 2, sad the second by -4."""
+    """Two speakers with different neutral voices; happy changes the first measure by 2, sad the second by -4."""
     own = {"anna": np.array([0.0, 0.0]), "ben": np.array([10.0, -5.0])}
     moves = {"neutral": np.array([0.0, 0.0]), "happy": np.array([2.0, 0.0]), "sad": np.array([0.0, -4.0])}
     spread = [np.array(step) for step in ([0.5, 0.1], [-0.5, -0.1], [0.1, -0.5], [-0.1, 0.5])]

@@ -1,4 +1,4 @@
-"""One contract for every judge: normalised, deterministic, blind to padding, equal after saving; and their stage builds."""
+"""One contract for every judge: normalized, deterministic, independent of padding, equal after saving; and their stage builds."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _recogniser() -> Recogniser:
 
 
 def _log_probs(model: Judge | Recogniser, F: Tensor, lengths: Tensor) -> list[Tensor]:
-    """One tensor a sample: ``[K]`` of a judge, ``[T'_i, P + 1]`` of a recogniser."""
+    """Return one tensor per sample: ``[K]`` of a judge, ``[T'_i, P + 1]`` of a recogniser."""
     if isinstance(model, Judge):
         return list(model.log_probs(F, lengths))
     log_probs, steps = model.log_probs(F, lengths)
@@ -133,7 +133,7 @@ def test_judge_stage(architecture: str, stages: dict[str, Path], tmp_path: Path)
 
 
 def test_calibration_finds_the_temperature(stages: dict[str, Path]) -> None:
-    """Logits that are ten times too sure are brought down again: the likelihood rises."""
+    """Logits that are ten times overconfident are scaled down: the likelihood rises."""
     heldout = SpeechSet.load(stages["heldout"])
     torch.manual_seed(1)
     judge = Judge(JudgeConfig(dim=16), heldout.emotions, heldout.audio).eval()

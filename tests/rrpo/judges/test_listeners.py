@@ -1,4 +1,4 @@
-"""Vocoded samples and the optional listeners from end to end on a tiny real world, and what is absent or degenerate."""
+"""Vocoded samples and the optional listeners end to end on a tiny real world, and missing or degenerate inputs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ needs_predictors = pytest.mark.skipif(not naturalness.available(), reason="speec
 
 @pytest.fixture(scope="module")
 def inputs(stages: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The SFT policy says real speech, an arm noise from then on; both vocoded: ``sft_waves``, ``waves``."""
+    """The SFT policy outputs real speech, an arm noise after step 0; both vocoded: ``sft_waves``, ``waves``."""
     root = tmp_path_factory.mktemp("listeners")
     codec, speech = Codec.load(stages["codec"]), SpeechSet.load(stages["heldout"])
     n = len(load_prompts(stages["prompts"]))
@@ -68,7 +68,7 @@ def inputs(stages: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def reference(stages: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Builds what a listener holds samples against."""
+    """Build the reference stage of a listener."""
     root = tmp_path_factory.mktemp("reference")
     builds = {
         "third": lambda *of: phonetic_judge.build(PhoneticJudgeConfig(folds=2), *of),
@@ -88,7 +88,7 @@ def reference(stages: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
 def run(
     name: str, config: object, inputs: dict[str, Path], out: Path, stage: str = "", **more: Path
 ) -> tuple[pd.DataFrame, ...]:
-    """Points, samples of an arm after the SFT policy was heard."""
+    """Return the points and samples of an arm, after the SFT policy was measured."""
     build = getattr(listeners, stage or name)
     for folder, reads in ((out / "sft", "sft_waves"), (out / "arm", "waves")):
         folder.mkdir(parents=True)
@@ -160,7 +160,7 @@ def test_a_speaker_without_a_voice_is_not_judged(
 
 @needs_predictors
 def test_the_valid_predictor_hears_sft_and_the_last_checkpoint(inputs: dict[str, Path], tmp_path: Path) -> None:
-    """Whichever is valid here, PLCMOS is made so."""
+    """Make PLCMOS the valid predictor, whichever is valid here."""
     (tmp_path / "predictor").mkdir()
     (tmp_path / "predictor" / "scalars.json").write_text(json.dumps({"naturalness": "plcmos"}))
     config = NaturalnessConfig(prompts=2)
@@ -223,7 +223,7 @@ def test_a_published_recogniser_understands_plain_english(name: str) -> None:
 
 
 def test_an_arm_that_stays_at_step_0_is_the_sft_policy(inputs: dict[str, Path], tmp_path: Path) -> None:
-    """Its own waves of step 0 are not counted twice."""
+    """The arm's own waves of step 0 are not counted twice."""
     (tmp_path / "predictor").mkdir()
     (tmp_path / "predictor" / "scalars.json").write_text(json.dumps({"naturalness": ""}))
     still = inputs | {"waves": inputs["sft_waves"]}
@@ -246,7 +246,7 @@ def test_voices_of_the_speakers_are_kept_apart(reference: Callable[[str], Path])
 def test_a_predictor_is_chosen_by_its_gap(
     stages: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Clean above clicked by .2 for the first, by .4 for the second."""
+    """The gap between clean and clicked is .2 for the first predictor, .4 for the second."""
     marks = iter([3.2, 3.0, 3.4, 3.0])
     monkeypatch.setattr(naturalness, "predicted", lambda *_: np.array([next(marks)]))
     yardsticks.predictor(

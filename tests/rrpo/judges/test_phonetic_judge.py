@@ -1,4 +1,4 @@
-"""The non-neural judge learns from real rendered speech, is a distribution, and comes back from disk."""
+"""The non-neural judge learns from real rendered speech, returns a distribution, and can be saved and loaded."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Praat's measures on signals whose measures are known."""
+"""Praat's measures on signals with known values."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ TIME = np.arange(RATE) / RATE
 
 
 def harmonic(hertz: np.ndarray | float, level: float = 0.1) -> np.ndarray:
-    """A buzz of ten harmonics whose F0 is ``hertz [S]``."""
+    """Return a buzz of ten harmonics whose F0 is ``hertz [S]``."""
     phase = 2 * np.pi * np.cumsum(np.broadcast_to(hertz, TIME.shape)) / RATE
     return level * sum(np.sin(k * phase) / k for k in range(1, 11))
 

@@ -1,4 +1,4 @@
-"""Stored samples: ragged by checkpoint, read back as they were, refused where they cannot be of the prompts."""
+"""Stored samples: different sizes per checkpoint, unchanged after loading, rejected if they do not fit the prompts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_samples_of_other_prompts_are_refused(samples: Samples, tmp_path: Path) 
 
 def test_arrays_of_another_form_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / FILE, steps=np.arange(2), tokens=np.zeros((2, 3, 4)))
-    with pytest.raises(ValueError, match=r"holds steps \(2,\), tokens \(2, 3, 4\); \['lengths'"):
+    with pytest.raises(ValueError, match=r"contains steps \(2,\), tokens \(2, 3, 4\); expected \['lengths'"):
         Samples.load(tmp_path, prompts=3)
 
 

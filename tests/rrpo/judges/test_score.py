@@ -1,4 +1,4 @@
-"""The stages ``score`` and ``assess`` from end to end on stored tokens of a tiny world."""
+"""Stages ``score`` and ``assess`` end to end on stored tokens of a tiny world."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from rrpo.pipeline.stages import Context
 
 STEPS = (0, 5, 9)
 FEW = 4
-"""Prompts of a checkpoint but the last."""
+"""Prompts of every checkpoint but the last."""
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def models(stages: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def tokens(stages: dict[str, Path]) -> list[list[list[int]]]:
-    """Of three checkpoints, the last of which has all prompts; unequal lengths."""
+    """Samples of three checkpoints with unequal lengths; only the last has all prompts."""
     rng = np.random.default_rng(0)
     n, vocabulary = len(load_prompts(stages["prompts"])), Codec.load(stages["codec"]).vocabulary
     return [
@@ -61,7 +61,7 @@ def tokens(stages: dict[str, Path]) -> list[list[list[int]]]:
 
 @pytest.fixture
 def inputs(models: dict[str, Path], tokens: list[list[list[int]]], tmp_path: Path) -> dict[str, Path]:
-    """An arm's samples that start where the SFT policy stands, and that policy's own: judged, of all prompts."""
+    """An arm's samples that start at the SFT policy's, and that policy's own, judged for all prompts."""
     n, vocabulary = len(tokens[2]), Codec.load(models["codec"]).vocabulary
     rng = np.random.default_rng(1)
     sft = tokens[0] + [rng.integers(0, vocabulary, 10).tolist() for _ in range(n - FEW)]
@@ -139,7 +139,8 @@ def test_points_are_made_of_the_table(inputs: dict[str, Path], tmp_path: Path) -
 
 
 def test_hack_rate_and_uptake_by_hand() -> None:
-    """Of four the proxy likes three; gold rejects one of them, another has a planted artefact; silence is none."""
+    """The proxy accepts three of four samples; gold rejects one of them, another has a planted artefact; silence does not
+    count."""
     table = pd.DataFrame(
         {
             "step": 3,
@@ -184,7 +185,7 @@ def test_what_the_sft_policy_said_is_not_judged_again(
 
 
 def test_a_sample_that_left_the_sft_policy_is_judged_anew(inputs: dict[str, Path], tmp_path: Path) -> None:
-    """One token of one sample differs at step 0, as rounding on another machine may have it."""
+    """One token of one sample differs at step 0, as rounding on another machine may cause."""
     n = len(load_prompts(inputs["eval_prompts"]))
     stored = Samples.load(inputs["samples"], n)
     other = stored.tokens.copy()
@@ -249,7 +250,7 @@ def test_the_emotions_take_turns_in_what_is_kept_to_listen_to() -> None:
 def test_what_a_search_may_know_is_the_same_table_without_the_test_judge(
     inputs: dict[str, Path], tmp_path: Path
 ) -> None:
-    """Judged anew and taken from the SFT policy's: both agree with ``score``, without the models that only that may read."""
+    """Judged again and copied from the SFT policy's: both equal ``score``, without the models that only ``score`` may use."""
     table, _ = run(inputs, tmp_path / "out")
     allowed = {name: path for name, path in inputs.items() if name not in ("test", "common", "sft")}
     for name, samples, more in (("sft_assessed", "sft_samples", {}), ("arm", "samples", {"sft": "sft_assessed"})):

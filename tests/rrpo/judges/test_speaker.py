@@ -41,7 +41,7 @@ def test_level_and_neighbours_do_not_matter_and_short_waves_pass(spoken: tuple[l
 
 
 def test_the_network_is_the_published_one() -> None:
-    """Unit vectors without negative components, another for another voice's spectrum: weights were loaded, not drawn."""
+    """Unit vectors without negative components that differ between voices: the weights were loaded, not random."""
     torch.manual_seed(0)
     noise = speaker.embeddings([np.random.default_rng(k).normal(0, 0.1, 16000) for k in range(2)])
     assert (noise >= 0).all()

@@ -1,4 +1,4 @@
-"""The transfer matrix on stored tokens of a tiny world: who heard what, and what a shared reward model may not do."""
+"""The transfer matrix on stored tokens of a tiny world: its pairs, and the effect of a shared reward model."""
 
 from __future__ import annotations
 

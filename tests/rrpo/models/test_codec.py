@@ -1,4 +1,4 @@
-"""The codec: one-hot rows and ids decode alike, padding never leaks, gradients reach tokens, training lowers the error."""
+"""The codec: one-hot rows and ids decode equally, padding never leaks, gradients reach tokens, training lowers the error."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Several reward models as one: combinations by hand, the interface, storage, and the stages that make them."""
+"""Combined reward models: combinations by hand, the interface, storage, and the stages that create them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def members() -> list[RewardModel]:
 
 
 def log_probs(members: list[RewardModel], F: Tensor, lengths: Tensor) -> Tensor:
-    """Of each member ``[M, B, K]``."""
+    """Return the log-probabilities of each member ``[M, B, K]``."""
     return torch.stack([member.log_probs(F, lengths) for member in members])
 
 

@@ -183,7 +183,7 @@ def test_what_cannot_be_asked_is_refused() -> None:
         GuidedPolicy(toy_policy(), GUIDANCE.choice("classifier-free")).sample(prefixes(policy), torch.rand(8, 18))
     with pytest.raises(ValueError, match="needs a prefix classifier"):
         GuidedPolicy(policy, GUIDANCE.choice("soft-label"))
-    with pytest.raises(ValueError, match="'neutral', which is not among"):
+    with pytest.raises(ValueError, match="'neutral', which is not one of"):
         PrefixClassifier(PrefixClassifierConfig(), EMOTIONS, torch.eye(3))
     narrow = PrefixClassifier(PrefixClassifierConfig(dim=8), ("sad", "neutral"), classifier().features)
     with pytest.raises(ValueError, match="does not know 'angry'"):

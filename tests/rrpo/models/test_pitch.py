@@ -1,4 +1,4 @@
-"""Combs: a pulse train shows its own F0, noise shows none, and a comb added to an envelope is heard as a voice."""
+"""Combs: a pulse train shows its own F0, noise shows none, and a comb added to an envelope gives a voiced frame."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def pulses(hertz: float) -> torch.Tensor:
 
 
 def analysed(wave: torch.Tensor) -> torch.Tensor:
-    """Frames ``[1, T, M]`` without the three at each end, whose windows are not full."""
+    """Return frames ``[1, T, M]`` without the three at each end, whose windows are incomplete."""
     F, _ = log_mel(wave[None], torch.tensor([len(wave)]), AUDIO)
     return F[:, 3:-3]
 

@@ -1,4 +1,4 @@
-"""The token language model: cached and parallel logits agree, padding and neighbours do not matter, KL against a reference."""
+"""The token language model: cached and parallel logits agree, padding and neighbors do not matter, KL to a reference."""
 
 import copy
 import math
@@ -48,7 +48,7 @@ def test_a_symbol_that_sft_never_saw_is_refused(policy: Policy) -> None:
 
 
 def test_pace_by_hand(policy: Policy) -> None:
-    """Two happy utterances of 1 and 3 tokens a phone, a sad one of 2: happy 2, sad 2; s1 (1, 2) at .75 of all, s2 at 1.5."""
+    """Two happy utterances of 1 and 3 tokens per phone, a sad one of 2: happy 2, sad 2; s1 (1, 2) is .75 of the mean, s2 1.5."""
     paced = copy.deepcopy(policy)
     paced.measure_pace(["happy", "happy", "sad"], ["s1", "s2", "s1"], torch.tensor([1.0, 3.0, 2.0]))
     pace = dict(zip(paced.symbols, paced.pace.tolist(), strict=True))
@@ -59,7 +59,7 @@ def test_pace_by_hand(policy: Policy) -> None:
 def test_cached_sampling_and_the_parallel_forward_have_the_same_logits(
     policy: Policy, prefix: torch.Tensor, paced: bool
 ) -> None:
-    """Replaying the sampler's noise on the parallel logits gives the sampler's tokens, position by position."""
+    """Applying the sampler's noise to the parallel logits reproduces the sampler's tokens at every position."""
     policy = copy.deepcopy(policy)
     policy.config = replace(policy.config, paced=paced)
     policy.measure_pace(["happy", "sad"], ["s1", "s2"], torch.tensor([1.3, 2.6]))

@@ -19,7 +19,7 @@ EMOTIONS = ("angry", "happy", "sad")
 
 
 def small_model(config: RewardModelConfig = SMALL, seed: int = 0) -> RewardModel:
-    """An untrained model in evaluation mode, with statistics that are not trivial."""
+    """Return an untrained model in evaluation mode with nontrivial statistics."""
     torch.manual_seed(seed)
     model = RewardModel(config, EMOTIONS, 6, FLOOR)
     model.set_statistics(torch.randn(100, 6) * 3 - 4)
@@ -27,7 +27,7 @@ def small_model(config: RewardModelConfig = SMALL, seed: int = 0) -> RewardModel
 
 
 def frames(lengths: list[int], padding: int = 0, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Random frames padded with the floor to the longest, and ``padding`` more."""
+    """Return random frames padded with the floor to the longest, plus ``padding`` more."""
     T = max(lengths) + padding
     rows = [torch.randn(length, 6, generator=torch.Generator().manual_seed(seed + length)) for length in lengths]
     F = torch.full((len(lengths), T, 6), math.log(FLOOR))
@@ -123,7 +123,7 @@ def test_save_and_load_give_the_same_frozen_model(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_built_or_loaded_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"holds no reward_model\.json; give"):
+    with pytest.raises(FileNotFoundError, match=r"contains no reward_model\.json; give"):
         RewardModel.load(tmp_path)
     with pytest.raises(ValueError, match="power of two, got 3; use"):
         small_model(RewardModelConfig(subsample=3))

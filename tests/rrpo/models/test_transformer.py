@@ -1,4 +1,4 @@
-"""The lean forward against the library's."""
+"""The fast forward against the library's."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from rrpo.models.transformer import parallel, rms_norm
 
 @pytest.mark.parametrize("kv_heads", [4, 2])
 def test_outputs_and_gradients_are_the_librarys(kv_heads: int) -> None:
-    """Unequal rows against the transformers' own forward, one row at a time; norms' weights and biases away from 1 and 0."""
+    """Unequal rows against the transformers' own forward, row by row; the norms' weights and biases differ from 1 and 0."""
     config = Qwen2Config(
         vocab_size=5,
         hidden_size=32,

@@ -1,4 +1,4 @@
-"""The vocoder: how close it comes, and what it does not depend on."""
+"""The vocoder: its accuracy, and what its output does not depend on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SECOND = CONFIG.sample_rate
 
 @pytest.fixture(scope="module")
 def wave() -> Tensor:
-    """A second ``[1, S]`` of a breathy buzz whose loudness and pitch move."""
+    """Return one second ``[1, S]`` of a breathy buzz with changing loudness and pitch."""
     time = torch.arange(SECOND) / SECOND
     phase = 2 * math.pi * torch.cumsum(140 * 2 ** (0.3 * torch.sin(2 * math.pi * time)), 0) / SECOND
     envelope = 0.6 + 0.4 * torch.sin(2 * math.pi * 3 * time)
@@ -35,14 +35,14 @@ def voice(wave: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def error(F: Tensor, wave: Tensor) -> float:
-    """Mean absolute difference in log-mel of what is not near the floor."""
+    """Return the mean absolute difference in log-mel over bands that are not near the floor."""
     again, frames = log_mel(wave, torch.tensor([wave.shape[1]]), CONFIG)
     assert frames.tolist() == [F.shape[1]]
     return (again - F).abs()[F > -6].mean().item()
 
 
 def from_zero_phase(F: Tensor, steps: int) -> Tensor:
-    """Another program's fast Griffin-Lim iterations, from zero phase, on the same magnitudes."""
+    """Run another program's fast Griffin-Lim iterations, from zero phase, on the same magnitudes."""
     power = linear_power((F[0].exp() - CONFIG.floor).clamp_min(0), CONFIG)
     wave: Tensor = taf.griffinlim(
         torch.nn.functional.pad(power.T.sqrt(), (0, 4))[None],

@@ -1,4 +1,4 @@
-"""DiffRO's step on toy models: the written formula, no hidden gradient on length, shared noise, and the training loop's files."""
+"""DiffRO's step on toy models: the formula, no hidden gradient on length, shared noise, and the files of the training loop."""
 
 import dataclasses
 from pathlib import Path
@@ -56,13 +56,13 @@ class TestDiffRO(OptimizerContract):
 
 
 def losses(models: Models, prompts: Prompts, config: OptimizeConfig, step: int) -> list[RelaxedLoss]:
-    """Of the one update on a batch."""
+    """Return the losses of the one update on a batch."""
     (update,) = DiffRO().updates(models, roll_out(models, prompts, config, step), config, {})
     return list(update)  # type: ignore[arg-type]
 
 
 def only(models: Models, prompts: Prompts, config: OptimizeConfig, step: int) -> RelaxedLoss:
-    """That of a batch that fits one micro-batch, its rows by length."""
+    """Return the loss of a batch that fits into one micro-batch, with rows ordered by length."""
     (found,) = losses(models, prompts, config, step)
     return found
 
@@ -73,7 +73,7 @@ def gradients(models: Models, loss: torch.Tensor) -> list[torch.Tensor]:
 
 
 def test_the_step_is_the_written_formula(models: Models, prompts: Prompts) -> None:
-    """Loss and gradient for fixed noise, against the objective written out sample by sample."""
+    """Loss and gradient for fixed noise equal the objective computed sample by sample."""
     step = only(models, prompts, CONFIG, 2)
     policy, rollout, prompts = models.policy, step.part.rollout, step.part.prompts
     total = torch.zeros(())
@@ -99,7 +99,7 @@ def test_the_step_is_the_written_formula(models: Models, prompts: Prompts) -> No
 
 
 def test_the_reward_has_no_gradient_on_eos(models: Models, prompts: Prompts) -> None:
-    """With reward and content alone the eos row of the decoder gets exactly none; the KL does reach it."""
+    """With reward and content alone, the decoder's eos row gets exactly zero gradient; the KL does reach it."""
     for beta, reached in ((0.0, False), (0.1, True)):
         step = only(models, prompts, dataclasses.replace(CONFIG, beta=beta), 0)
         (gradient,) = torch.autograd.grad(step.loss, models.policy.llm_decoder.bias)
@@ -108,7 +108,7 @@ def test_the_reward_has_no_gradient_on_eos(models: Models, prompts: Prompts) -> 
 
 
 def test_a_constant_reward_changes_nothing(models: Models, prompts: Prompts) -> None:
-    """A reward model that does not listen gives no gradient at all, so length cannot move."""
+    """A constant reward model gives no gradient at all, so length cannot change."""
     torch.nn.init.zeros_(models.reward_model.head.weight)
     config = dataclasses.replace(CONFIG, beta=0.0, content_weight=0.0)
     before = only(models, prompts, config, 0)
@@ -119,7 +119,7 @@ def test_a_constant_reward_changes_nothing(models: Models, prompts: Prompts) -> 
 
 
 def test_a_scaled_gradient_by_hand() -> None:
-    """x^2 at 3 is 9 with slope 6; a scale of .5 leaves the 9 and halves the 6; at 1 no bit changes."""
+    """x^2 at 3 is 9 with slope 6; a scale of .5 keeps the 9 and halves the 6; at 1 no bit changes."""
     x = torch.tensor(3.0, requires_grad=True)
     value = scale_gradient(x, 0.5).square()
     assert value.item() == 9.0
@@ -131,8 +131,8 @@ def test_a_scaled_gradient_by_hand() -> None:
 
 
 def test_weight_and_scale_of_the_emotion_reward(models: Models, prompts: Prompts) -> None:
-    """The gradient is (weight x scale) times the reward's plus the rest; the scale leaves the losses alone, the weight the
-    reward that is reported; without either, content and KL remain."""
+    """The gradient is (weight x scale) times the reward's plus the rest. The scale does not change the losses, the weight does
+    not change the reported reward. With either at 0, content and KL remain."""
 
     def asked(**knobs: float) -> tuple[RelaxedLoss, list[torch.Tensor]]:
         step = only(models, prompts, dataclasses.replace(CONFIG, **knobs), 2)  # type: ignore[arg-type]
@@ -182,7 +182,7 @@ def test_arms_share_noise_and_samples_until_their_policies_part(models: Models, 
 def test_micro_batches_are_the_same_mathematics(
     models: Models, prompts: Prompts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row by row or all at once: the same samples, losses and gradient; rows come sorted by length."""
+    """Row by row or all at once: the same samples, losses and gradient; rows are sorted by length."""
     whole = only(models, prompts, CONFIG, 2)
     monkeypatch.setattr(rollouts, "MICRO", {"cpu": 1})
     single = losses(models, prompts, CONFIG, 2)
@@ -209,7 +209,7 @@ def test_merged_values_come_back_in_the_batchs_order() -> None:
 
 
 def test_statistics_of_a_rollout_by_hand() -> None:
-    """Two samples: lengths 3 (ended) and 2 (cut). KL 1 nat at every position by construction."""
+    """Two samples: lengths 3 (ended) and 2 (truncated). KL 1 nat at every position by construction."""
     p, q = torch.tensor([1.0, 0.0]), torch.tensor([torch.e**-1, 1 - torch.e**-1])
     logits = p.clamp(min=1e-30).log().expand(2, 4, 2)
     rollout = Rollout(torch.tensor([[4, 4, 7], [5, 6, 0]]), torch.tensor([3, 2]), torch.tensor([True, False]))
@@ -223,7 +223,7 @@ def test_statistics_of_a_rollout_by_hand() -> None:
 
 
 def test_the_looks_statistics_are_those_of_the_whole_logits(models: Models, prompts: Prompts) -> None:
-    """KL and entropy from the packed positions against the padded logits, in every sample."""
+    """KL and entropy from the packed positions equal those from the padded logits, for every sample."""
     step = only(models, prompts, CONFIG, 2)
     asked, rollout = step.part.prompts, step.part.rollout
     logits, reference = (m.logits(asked.prefix, rollout.tokens) for m in (models.policy, models.reference))
@@ -233,7 +233,7 @@ def test_the_looks_statistics_are_those_of_the_whole_logits(models: Models, prom
 
 
 def test_the_soft_tokens_stand_behind_the_hard_ones(models: Models, prompts: Prompts) -> None:
-    """Distributions over the codes; at a low temperature they are the sampled tokens, at tau 0.7 they are not."""
+    """Distributions over the codes; at a low temperature they equal the sampled tokens, at tau 0.7 they do not."""
     for tau, alike in ((1e-6, True), (0.7, False)):
         step = only(models, prompts, dataclasses.replace(CONFIG, tau=(tau,)), 2)
         rollout = step.part.rollout

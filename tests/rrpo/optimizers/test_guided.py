@@ -98,7 +98,7 @@ def test_arms_have_stages_of_their_own_and_leave_others_as_they_are() -> None:
 
 
 def test_null_tags_need_tag_dropout() -> None:
-    with pytest.raises(ValueError, match="knows by tag dropout"):
+    with pytest.raises(ValueError, match="learns only by tag dropout"):
         dataflow.optimized(QUICK, ArmConfig(guidance=GUIDANCE.choice("classifier-free")), 1000)
 
 

@@ -1,4 +1,4 @@
-"""What the curves and the checkpoints say of a batch of samples; an optimiser with a state and two updates a batch."""
+"""Curves and checkpoints of a batch of samples; an optimizer with a state and two updates per batch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rrpo.testing.optimizers import OptimizerContract
 
 
 def test_clean_takes_the_judge_and_no_artefact_of_any_kind_in_the_frames() -> None:
-    """Of four samples `val` hears three right; one of those has a click and one a long silence."""
+    """`val` classifies three of four samples correctly; one of those has a click and one a long silence."""
     target = torch.tensor([0, 1, 0, 1])
     right = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3], [0.6, 0.4]]).log()
     flags = {f"artefact_{kind}": torch.zeros(4) for kind in (*ARTEFACTS, *OTHERS)}
@@ -38,7 +38,7 @@ def test_clean_takes_the_judge_and_no_artefact_of_any_kind_in_the_frames() -> No
 
 @dataclass(frozen=True)
 class Twice(DiffRO):
-    """Two updates a batch, each update in all weighing less than the one before."""
+    """Two updates per batch; the weight of each successive update decreases."""
 
     def start(self, models: Models, prompts: Prompts, config: OptimizeConfig, inputs: Mapping[str, Path]) -> State:
         return {"made": torch.zeros((), device=prompts.prefix.device)}
@@ -61,7 +61,8 @@ class TestTwice(OptimizerContract):
     steps = 30
 
     def test_metrics_are_the_last_updates_and_looks_the_firsts(self, inputs: dict[str, Path], tmp_path: Path) -> None:
-        """After steps of two updates the weights of the curves are 1/2, 1/4, 1/6; the judges' KL at the first look is still 0."""
+        """With two updates per step the weights in the curves are 1/2, 1/4, 1/6; the judges' KL at the first measurement is still
+        0."""
         curves = pd.read_parquet(self.run(inputs, tmp_path / "out", self.config(steps=3)) / "curves.parquet")
         assert curves["weight"].tolist() == pytest.approx([1 / 2, 1 / 4, 1 / 6])
         assert curves["kl_token"][0] == pytest.approx(0.0, abs=1e-6)
@@ -79,6 +80,6 @@ def test_a_batch_holds_the_samples_of_whole_prompts() -> None:
 
 
 def test_naming_an_optimiser_imports_no_torch() -> None:
-    """A plan of many arms only reads their options."""
+    """Planning many arms only reads their options."""
     code = "import sys; from rrpo.optimizers import OPTIMIZERS; OPTIMIZERS.choice('diffro'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,4 +1,4 @@
-"""The relaxation: the sample always wins, marginals are right, the gradient is the written formula's, and its bias is known."""
+"""The relaxation: the sample always wins, marginals are right, the gradient follows the formula, and its bias is known."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 30.0, 100.0])
 def test_the_sampled_token_always_wins(scale: float) -> None:
-    """Also when the sample was all but impossible: nothing ties with it and nothing is NaN."""
+    """Also for a nearly impossible sample: no ties and no NaN."""
     logits = scale * torch.randn(2000, 12, generator=torch.Generator().manual_seed(1))
     tokens = torch.randint(12, (2000,), generator=torch.Generator().manual_seed(2))
     perturbed = logits + conditional_gumbel(logits, tokens, draw(2000, 12))
@@ -24,7 +24,7 @@ def test_the_sampled_token_always_wins(scale: float) -> None:
 
 
 def test_noise_over_sampled_tokens_is_gumbel_noise() -> None:
-    """Sampling a token and then noise given the token is the same as drawing Gumbel noise: check each class's marginal."""
+    """Sampling a token and then noise given the token equals drawing Gumbel noise: check each class's marginal."""
     n, logits = 20_000, torch.tensor([1.0, 0.0, -1.0, 0.5])
     tokens = torch.multinomial(logits.softmax(0), n, replacement=True, generator=torch.Generator().manual_seed(3))
     noise = conditional_gumbel(logits.expand(n, -1), tokens, draw(n, 4, seed=4))
@@ -94,7 +94,7 @@ def relaxed_gradient(logits: torch.Tensor, reward: torch.Tensor, tau: float, n: 
 
 
 def test_cosine_with_the_exact_gradient_rises_to_one_as_tau_falls() -> None:
-    """On independent tokens. The reparameterised gradient of conditional noise is unbiased only as tau -> 0."""
+    """On independent tokens. The reparameterized gradient of conditional noise is unbiased only as tau -> 0."""
     generator = torch.Generator().manual_seed(11)
     logits, reward = torch.randn(2, 4, generator=generator), torch.randn(4, 4, generator=generator)
     exact = enumerate_gradient(logits, reward).flatten()

@@ -1,4 +1,4 @@
-"""The penalties that hold the policy at the reference."""
+"""The penalties on the distance to the reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A cell's identity: what may be pooled with it, and what its record says."""
+"""A cell's identity: which cells may be pooled, and the contents of its record."""
 
 from dataclasses import replace
 
@@ -64,7 +64,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
 
 
 def keys(what: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, str]]:
-    """Keys of core and optional stages with these packages, nothing cached."""
+    """Return the keys of core and optional stages with these packages, without caches."""
     installed(monkeypatch, what)
     profile = replace(SMOKE)  # stages are cached by the profile's identity
     asked = {

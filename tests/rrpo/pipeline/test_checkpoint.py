@@ -1,4 +1,4 @@
-"""The store of checkpoints: whole or not there, ours or refused, the one before it when the newest is damaged."""
+"""Checkpoints: complete or absent, valid or refused, and the previous one if the newest is damaged."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def without_a_hash(path: Path) -> None:
 
 
 def that_runs_code(path: Path) -> None:
-    """A pickle whose reading calls a function, under its own right hash."""
+    """A pickle that calls a function when loaded, named after its correct hash."""
     renamed(path, pickle.dumps(Malicious(path.with_name("owned")), protocol=2))
 
 
@@ -129,7 +129,7 @@ def test_when_all_are_damaged_the_build_starts_anew(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_an_os_error_and_harms_no_older_checkpoint(full_disk: Path) -> None:
-    """A real tmpfs of 1 MiB, at the sizes around what is left of it."""
+    """A real tmpfs of 1 MiB, with sizes around its free space."""
     older = [path.read_bytes() for path in written(full_disk, 1, 2)]
     for size in (2**18 - 2000, 2**18, 2**19):
         with pytest.raises(OSError, match="No space left") as caught:
@@ -143,7 +143,7 @@ def test_a_full_disk_is_an_os_error_and_harms_no_older_checkpoint(full_disk: Pat
 
 
 class Line:
-    """A straight line that is fitted, with dropout from the global generator."""
+    """Fit a straight line, with dropout from the global generator."""
 
     def __init__(self, context: Context, steps: int = 40) -> None:
         torch.manual_seed(0)
@@ -156,7 +156,7 @@ class Line:
 
 @pytest.mark.parametrize("rounds", [1, pytest.param(30, marks=pytest.mark.long)])
 def test_killed_at_any_moment_ends_as_undisturbed(rounds: int, tmp_path: Path) -> None:
-    """Real processes, real SIGKILL up to 20 ms after a random step of a build that saves at every step."""
+    """Real processes, killed by SIGKILL up to 20 ms after a random step of a build that saves at every step."""
     whole = repr(Line(Context()).losses)
     fork = multiprocessing.get_context("fork")
     draws = random.Random(rounds)

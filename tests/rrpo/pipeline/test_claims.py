@@ -1,4 +1,4 @@
-"""Claims: one owner at a time, the dead succeeded at once or by lease, the living never; under a clock of our own."""
+"""Claims: one owner at a time; dead owners are succeeded at once or by lease, live ones never; with a simulated clock."""
 
 import os
 import signal
@@ -128,7 +128,7 @@ def test_identity_is_of_this_host() -> None:
 
 
 class Hosts(RuleBasedStateMachine):
-    """Two hosts with two processes each, over one claim; processes die, freeze and return, time passes."""
+    """Two hosts with two processes each compete for one claim; processes die, are suspended and return, time passes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -211,7 +211,7 @@ TestHosts.settings = settings(
 
 
 def test_a_broken_lease_is_noticed() -> None:
-    """The machine above fails when an owner on another host is taken for dead."""
+    """The machine above fails if an owner on another host is treated as dead."""
 
     class Broken(Hosts):
         def seen_by(self, who: tuple[str, int]) -> Claims:

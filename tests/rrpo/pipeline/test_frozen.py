@@ -1,4 +1,4 @@
-"""The frozen world: which stages, and how what is installed is compared with them and brought up to date."""
+"""The frozen world: its stages, their comparison with the installed ones, and their update."""
 
 import shutil
 from collections.abc import Callable, Mapping
@@ -67,7 +67,7 @@ def test_freezing_copies_what_is_missing_and_removes_what_is_stale_or_superfluou
     version = stages.VERSIONS["codec"]
     assert found.stale == {
         codec.folder: f"version {version - 1}, now {version}",
-        sft.folder: "its config changed, or a stage that it reads",
+        sft.folder: "its config or one of its input stages changed",
     }
     assert found.superfluous == (".codec-half",)
     assert not found.current
@@ -105,13 +105,13 @@ def test_a_copy_that_was_cut_short_is_made_again(tmp_path: Path, layer: Path, ma
 
 @pytest.mark.skipif(frozen.review(frozen.frozen()).empty, reason="the world is not frozen yet")
 def test_what_is_installed_is_current() -> None:
-    """Whoever changes a frozen stage runs `make world`."""
+    """To change a frozen stage, run `make world`."""
     found = frozen.review(frozen.frozen())
     assert found.current, found
 
 
 def test_the_frozen_stages_are_all_that_a_cell_of_the_world_reads_but_speech_and_seeds() -> None:
-    """With them installed, the missing stages of a grid on the two seeds train no model but the arms' own."""
+    """With the frozen stages installed, a grid's missing stages on the two seeds train only the arms' own models."""
     installed = {stage.key for stage in frozen.frozen()}
     assert len(installed) == 14
     needed: dict[str, Stage] = {}

@@ -1,4 +1,4 @@
-"""Stages: identity by content, built once however many ask, nothing half-built is ever seen."""
+"""Stages: identity by content, built once for all callers, partial results are never visible."""
 
 import dataclasses
 import errno
@@ -82,7 +82,7 @@ def test_hash_tells_types_and_order_apart() -> None:
     assert content_hash({"a": 1, "b": 2}) == content_hash({"b": 2, "a": 1})
     assert content_hash((1, 2)) != content_hash((2, 1))
     assert content_hash("1") != content_hash(1)
-    with pytest.raises(TypeError, match="a config holds a set"):
+    with pytest.raises(TypeError, match="a config contains a set"):
         content_hash({1, 2})
 
 
@@ -136,19 +136,19 @@ def layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def install(stage: Stage, layer: Path) -> None:
-    """Build a stage and put it into the layer, where its number is marked, so that it is told from one of a store."""
+    """Build a stage and put it into the layer with a marked number, to distinguish it from one in a store."""
     folder = shutil.copytree(materialise(stage, layer.parent / "elsewhere", Context()), layer / stage.folder)
     (folder / "number").write_text("100")
 
 
 def content(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Time and bytes of every file below a folder."""
+    """Return time and bytes of every file below a folder."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
 
 
 def test_what_the_layer_holds_is_there_and_its_inputs_are_not_asked_for(tmp_path: Path, layer: Path) -> None:
-    """Three processes build what reads it; the layer is as it was."""
+    """Three processes build a stage that reads it; the layer is unchanged."""
     store, log = tmp_path / "runs", tmp_path / "log"
     speech = number(1, log)
     held = number(2, log, {"speech": speech})
@@ -203,7 +203,7 @@ def test_a_folder_of_the_layer_without_its_marker_is_no_result(tmp_path: Path, l
 
 
 def test_a_stage_is_on_disk_before_its_place_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files, then their folder, then the rename, then the parent; no checkpoints are left."""
+    """Flush files, then their folder, then rename, then flush the parent; no checkpoints are left."""
     events: list[tuple[str, str]] = []
     fsync, replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda f: (events.append(("fsync", os.readlink(f"/proc/self/fd/{f}"))), fsync(f)))
@@ -280,7 +280,7 @@ def test_real_allocations_that_fail_are_out_of_memory() -> None:
 
 
 def test_every_writer_of_a_stage_names_a_full_disk(full_disk: Path) -> None:
-    """A tmpfs of 1 MiB; numpy, torch and libsndfile raise errors without a number."""
+    """A tmpfs of 1 MiB; numpy, torch and libsndfile raise errors without an error number."""
     big = np.random.default_rng(0).random(2**19)
     writers = [
         lambda path: np.save(path, big),

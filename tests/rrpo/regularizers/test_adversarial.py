@@ -1,4 +1,4 @@
-"""Equation 4 by hand, and its corners."""
+"""Equation 4 by hand, and its edge cases."""
 
 from __future__ import annotations
 

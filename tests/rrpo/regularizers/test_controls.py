@@ -1,4 +1,4 @@
-"""The controls of RRPO's regularisers: each one's equation by hand, and the contract."""
+"""The controls of RRPO's regularizers: each equation by hand, and the contract."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LOGITS = torch.tensor([[math.log(1.0), math.log(3.0)]])
 
 @pytest.mark.parametrize("name", CONTROLS)
 class TestContracts(RegularizerContract):
-    """Every control with the strengths that it has in arms."""
+    """Every control, with its strengths in arms."""
 
     @pytest.fixture(autouse=True)
     def _chosen(self, name: str) -> None:
@@ -65,7 +65,7 @@ def test_a_controls_version_is_in_its_key_and_in_no_others(monkeypatch: pytest.M
 
 @dataclass(frozen=True, kw_only=True)
 class Idle(Regularizer):
-    """Draws, and computes in every hook, but changes nothing, whatever its strength."""
+    """Draws noise and computes in every hook, but changes nothing at any strength."""
 
     label = "Idle"
     term = "l_idle"
@@ -142,7 +142,7 @@ class TestMixup:
 
 
 def sizes(delta: Tensor, mask: Tensor) -> Tensor:
-    """||δ|| ``[B]``, which is 0 on padding."""
+    """Return ||δ|| ``[B]``, with δ 0 on padding."""
     assert (delta[~mask] == 0).all()
     return sample_norm(delta, mask)
 
@@ -168,7 +168,7 @@ class TestPerturbations:
         assert not torch.equal(delta, one)
 
     def test_pgd_by_hand_about_a_maximum_within_the_ball(self) -> None:
-        """From 0 over the maximum at 0.1 to 2.5/3, back to 0, and there again."""
+        """From 0 past the maximum at 0.1 to 2.5/3, back to 0, and there again."""
         h, mask = torch.zeros(1, 1, 1), torch.ones(1, 1, dtype=torch.bool)
         delta = ProjectedGradient(epsilon=1.0).delta(lambda x: -((x - 0.1) ** 2).sum((1, 2)), h, mask)
         assert delta.item() == pytest.approx(2.5 / 3)

@@ -1,4 +1,4 @@
-"""Equation 3 by hand, and its corners."""
+"""Equation 3 by hand, and its edge cases."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ SILENT = math.log(FLOOR)
 def draws(
     *, apply: float = 0.5, length: float = 0.5, ratio: float = 0.5, host: float = 0.5, other: float = 0.5
 ) -> Tensor:
-    """Uniforms for two utterances, each the other's partner."""
+    """Return uniforms for two utterances that are each other's partner."""
     return torch.tensor([[apply, 0.5, length, ratio, host, other]]).expand(2, 6)
 
 
 def noise(batch: int, seed: int, step: int) -> Tensor:
-    """The draws of one step."""
+    """Return the draws of one step."""
     return EnergyMixup().draws(torch.Size((batch, 1, 1)), seed, step)
 
 
 def mixture(
     F: Tensor, lengths: Tensor, draws: Tensor, floor: float, *, decibels: float = 0.0, probability: float = 1.0
 ) -> Mixture:
-    """Mixed at one ratio."""
+    """Mix at a single ratio."""
     mixup = EnergyMixup(mix_probability=probability, mix_db_low=decibels, mix_db_high=decibels)
     return mixup.mixture(F, lengths, draws, floor)
 
 
 def powers(*rows: list[float]) -> tuple[Tensor, Tensor]:
-    """``F [B, T, 1]`` and lengths from rows of linear power."""
+    """Return ``F [B, T, 1]`` and lengths from rows of linear power."""
     F = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=FLOOR)
     return F.log()[..., None], torch.tensor([len(row) for row in rows])
 

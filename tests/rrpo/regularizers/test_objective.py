@@ -1,4 +1,4 @@
-"""Equation 5 by hand, and as it was written before regularisers were objects."""
+"""Equation 5 by hand, and in the form that preceded regularizer objects."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_cross_entropy_by_hand() -> None:
 
 
 class LinearModel:
-    """A model whose every number can be worked out: h' = F, logits = sum over valid frames."""
+    """A model with easily computed values: h' = F, logits = sum over valid frames."""
 
     floor = FLOOR
     signal = LOG_MEL

@@ -1,4 +1,4 @@
-"""What a config says of regularisers, and what is refused."""
+"""Regularizers in a config, and rejected configs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rrpo.regularizers import (
 
 @dataclass(frozen=True, kw_only=True)
 class Added(Regularizer):
-    """One that is not RRPO's own."""
+    """A regularizer that is not RRPO's own."""
 
     label = "Added"
     size: float = strength(2.0, off=0.0, search=(0.0, 5.0), limits=(0.0, 9.0))
@@ -56,7 +56,7 @@ def test_the_papers_strengths_and_off_are_the_configs_known_ones():
 
 
 def test_keys_of_configs_without_a_plugin_are_the_known_ones():
-    """As they were before there were plugins; every stored reward model has one of these in its key."""
+    """The configs from before plugins existed; the key of every stored reward model contains one of these."""
     frozen = {"mix_db_low": -5.0, "mix_db_high": 10.0, "epsilon_adv": 0.5, "adv_norm": "absolute"}
     assert canonical(OFF) == frozen
     assert canonical(RegularizerConfig()) == frozen | {"epsilon": 0.1, "mix_probability": 1.0, "alpha": 0.5}
@@ -75,7 +75,7 @@ def test_one_that_is_on_is_in_the_config_and_one_that_is_off_leaves_no_trace(add
 
 def test_a_file_that_is_not_the_planned_one_is_refused(added: None):
     config = RegularizerConfig(added=(replace(REGULARIZERS.choice("added"), source="0123"),))
-    with pytest.raises(ValueError, match="not the one that this was planned with"):
+    with pytest.raises(ValueError, match="has changed since this was planned"):
         active(config)
 
 

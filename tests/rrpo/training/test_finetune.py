@@ -1,4 +1,4 @@
-"""Stages ``pretrain`` and ``finetune``: what they share between arms, and that all-off is the vanilla fine-tune."""
+"""Stages ``pretrain`` and ``finetune``: what arms share, and that all-off equals vanilla fine-tuning."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ Tune = Callable[..., tuple[RewardModel, Path]]
 
 
 def same(a: RewardModel, b: RewardModel) -> bool:
-    """Whether two models are equal bit for bit."""
+    """Return whether two models are equal bit for bit."""
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
@@ -130,7 +130,7 @@ class TestFinetune:
     def test_all_off_is_a_plain_fine_tune_bit_for_bit(
         self, tune: Tune, base: Path, toy_speech: Speech, toy_codec: Path
     ) -> None:
-        """Against a loop that knows nothing of regularisers."""
+        """Against a loop without regularizers."""
         model = RewardModel.load(base).requires_grad_(True).train()
         speech = SpeechSet.load(toy_speech(20, seed=1, raters=3))
         frames = TrainingFrames.load(speech, toy_codec, "cpu")
@@ -170,7 +170,7 @@ class TestFinetune:
         assert same(tune(OFF)[0], tune(idle)[0])
 
     def test_toggling_one_component_leaves_the_others_draws(self, tune: Tune) -> None:
-        """λ depends on mixup's draws and the batch's lengths alone; the first loss of an arm shows dropout's draws."""
+        """λ depends only on mixup's draws and the batch's lengths; the first loss of an arm shows dropout's draws."""
         full = RegularizerConfig()
         curves = [
             pd.read_parquet(tune(config)[1] / finetune.CURVES)

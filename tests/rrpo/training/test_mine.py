@@ -1,4 +1,4 @@
-"""Stage ``mine``: which samples fool a reward model, what they are labelled, and the stages of a round."""
+"""Stage ``mine``: which samples fool a reward model, their labels, and the stages of a round."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the policy's supervised training starts."""
+"""The start of the policy's supervised training."""
 
 import torch
 
@@ -23,7 +23,7 @@ def test_codes_with_like_coordinates_start_alike() -> None:
 
 
 def test_tag_dropout_nulls_its_share_and_half_of_those_speakers() -> None:
-    """Of 4,000 prefixes 20 % lose the emotion and 10 % the speaker too, none the speaker alone; the step keys the draw."""
+    """20 % of 4,000 prefixes lose the emotion and 10 % the speaker too, none the speaker alone; the step keys the draw."""
     groups = {NO_EMOTION: EMOTIONS, NO_SPEAKER: SPEAKERS}
     policy = toy_policy().extended({f"<{tag}>": [f"<{name}>" for name in names] for tag, names in groups.items()})
     prefix = policy.prompt_ids(toy_prompts()[:2]).repeat(2000, 1)

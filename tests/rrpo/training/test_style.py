@@ -1,4 +1,4 @@
-"""EmoMix's style loss: Gram matrices by hand, what they forget, and its place in supervised training."""
+"""EmoMix's style loss: Gram matrices by hand, what they discard, and their use in supervised training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUICK = PROFILES["quick"]
 
 
 def test_a_gram_matrix_is_the_mean_of_outer_products_of_valid_frames() -> None:
-    """Of the frames (1, 2) and (3, 0), and one of padding: ((1 + 9) / 2, 2 / 2; 2 / 2, 4 / 2)."""
+    """For the frames (1, 2) and (3, 0), and one of padding: ((1 + 9) / 2, 2 / 2; 2 / 2, 4 / 2)."""
     h = torch.tensor([[[1.0, 2.0], [3.0, 0.0], [9.0, 9.0]]])
     mask = torch.tensor([[True, True, False]])
     assert gram(h, mask).tolist() == [[[5.0, 1.0], [1.0, 2.0]]]
@@ -38,7 +38,7 @@ def style() -> StyleLoss:
 
 
 def logits_of(tokens: torch.Tensor, lengths: torch.Tensor, surely: float) -> torch.Tensor:
-    """Packed logits that put ``surely`` more on what was said than on the rest, and any on eos."""
+    """Return packed logits with ``surely`` more on the true tokens than on the rest, and arbitrary ones on eos."""
     rows = [
         torch.cat([surely * torch.eye(26)[row[:n]], torch.full((1, 26), 7.0)])
         for row, n in zip(tokens, lengths.tolist(), strict=True)
@@ -62,7 +62,7 @@ def test_what_is_predicted_surely_has_no_loss_and_what_is_not_has_a_gradient(sty
 
 
 def test_without_a_weight_the_sft_stage_is_what_it_was() -> None:
-    """Its key too; with one it reads the seed's pre-trained reward model."""
+    """Off, it also leaves the key unchanged; on, it reads the seed's pre-trained reward model."""
     plain = dataflow.sft(QUICK, 1000)
     assert dataflow.sft(QUICK, 1000, style_weight=0.0).key == plain.key
     styled = dataflow.sft(QUICK, 1000, style_weight=1.0)

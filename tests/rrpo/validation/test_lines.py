@@ -1,4 +1,4 @@
-"""Lines, their verdicts and their intervals."""
+"""Lines, their thresholds and their intervals."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The card's measurements on hand-made arrays, tables and tokens, and which stages its sections read."""
+"""Measurements of the validation report on hand-made arrays, tables and tokens, and the inputs of its sections."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from rrpo.validation.sections import sections
 
 
 def as_published(languages: tuple[str, ...] = ("cmn", "en")) -> pd.DataFrame:
-    """A table in which two speakers of each language realise every emotion's mean cues exactly."""
+    """Return a table in which two speakers of each language realize every emotion's mean cues exactly."""
     mu = means(EMOTIONS)
     return pd.DataFrame(
         {"language": language, "speaker": f"{language}{i}", "emotion": emotion}
@@ -103,12 +103,12 @@ def test_the_ratio_of_two_samples_has_both_spreads() -> None:
 
 def test_planted_loops_and_lengths() -> None:
     row, rng = torch.arange(30), np.random.default_rng(0)
-    looped = detectors._looped(row, rng)
+    looped = detectors._plant_loop(row, rng)
     assert 30 + 2 * detectors.LOOP[0] <= len(looped) < 30 + 2 * detectors.LOOP[1]
     assert set(looped.tolist()) == set(range(30))
-    assert len(detectors._stretched(row, 2.2)) == 66
-    assert detectors._stretched(row, 0.5).tolist() == list(range(0, 30, 2))
-    paused = detectors._paused(torch.ones(16000), 16000, rng)
+    assert len(detectors._stretch(row, 2.2)) == 66
+    assert detectors._stretch(row, 0.5).tolist() == list(range(0, 30, 2))
+    paused = detectors._plant_pause(torch.ones(16000), 16000, rng)
     assert 0.7 <= (paused == 0).sum() / 16000 <= 1.2
     assert (paused == 1).sum() == 16000
 
@@ -126,7 +126,7 @@ def test_a_judge_as_good_as_the_ideal_observer_reaches_one() -> None:
 
 
 def test_what_a_codec_leaves_of_pitch() -> None:
-    """One that takes the voice of half of them and turns the spread round."""
+    """A codec that removes the voicing of half of the utterances and reverses the spread."""
     rng = np.random.default_rng(0)
     before = rng.random((100, len(phonetics.MEASURES))) + 0.1
     after = before.copy()

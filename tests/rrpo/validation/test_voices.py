@@ -1,4 +1,4 @@
-"""The section on other synthesisers: which sets are there, readings as the units of its intervals, and nothing installed."""
+"""The section on other synthesisers: available sets, utterances as the units of its intervals, and missing packages."""
 
 from __future__ import annotations
 
