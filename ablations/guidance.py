@@ -133,8 +133,7 @@ def rank_correlations(tables: Mapping[float, pd.DataFrame]) -> dict[str, float]:
         ranks = (
             pd.DataFrame({"x": table["alpha"], "y": of, "z": table["phone_errors"] / table["phones"]}).dropna().rank()
         )
-        r = ranks.corr()
-        xy, xz, yz = r.loc["x", "y"], r.loc["x", "z"], r.loc["y", "z"]
+        (_, xy, xz), (_, _, yz), _ = ranks.corr().to_numpy()
         found[name] = float(xy)
         found[f"{name} at equal phone errors"] = float((xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2)))
     return found

@@ -211,7 +211,7 @@ LIMITS: dict[str, tuple[float, float]] = {"lr": (0.0, math.inf), "beta": (0.0, m
 
 
 def tunable() -> list[str]:
-    """Return the arms that ``tune-arm`` accepts: those with hyperparameters, except controls, whose setting is fixed by design."""
+    """Return the arms that ``tune-arm`` accepts: those with hyperparameters, except controls, whose setting is fixed."""
     return [name for name, arm in arms().items() if arm.beta is None and not _control(arm) and tune_arm(name).space]
 
 
