@@ -76,7 +76,7 @@ def _two() -> stage.Moments:
         (["--arm", "best_of_16"], "best-of-n has no gradient"),
         (["--set", "nosuch=1"], "no size for --set"),
         (["--set", "batches=few"], "batches is a number"),
-        (["--seeds", "0"], "--seeds must be a positive count"),
+        (["--seeds", "0"], "--seeds must be positive"),
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments: list[str], words: str, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_the_terminal_shows_every_line() -> None:
         (["--profile", "huge"], "use one of: smoke, embedded"),
         (["--skip", "nosuch"], "no section of that name"),
         (["--world", "-1"], "--world must not be negative"),
-        (["--workers", "0"], "--workers must be a positive count"),
+        (["--workers", "0"], "--workers must be positive"),
         (["--device", "tpu"], "use one of: auto, cpu, cuda"),
     ],
 )
