@@ -20,8 +20,10 @@ from pathlib import Path
 
 import pytest
 
-from rrpo.config import ArmConfig, GradientsConfig
+from rrpo.config import OFF, ArmConfig, GradientsConfig
 from rrpo.corpus.config import ManifestConfig
+from rrpo.cosyvoice.config import Source
+from rrpo.cosyvoice.paper import PAPER
 from rrpo.models.guidance import GUIDANCE
 from rrpo.optimizers import OPTIMIZERS, DiffRO
 from rrpo.pipeline import dataflow, world
@@ -121,6 +123,8 @@ def stage_builds() -> dict[str, str]:
     roots.append(dataflow.opinion(SMOKE, ArmConfig(), 0, Choice(name="any")))
     roots.append(dataflow.transferred(SMOKE, {"rrpo": ArmConfig()}, 0))
     roots.append(dataflow.reward_model(SMOKE, ArmConfig(members=2, combination="mean", rounds=1), 0))
+    files = Source(digest="", path="")
+    roots += dataflow.on_cosyvoice(replace(PAPER, model=files, corpus=files), ArmConfig(regularizers=OFF), 0).values()
     return {stage.name: stage.build.split(":")[0] for stage in walk(*roots)}
 
 
