@@ -11,7 +11,8 @@ from rrpo.cosyvoice.text import WORDS
 from rrpo.errors import InputError
 from rrpo.identity import option
 from rrpo.judges.config import RecogniserConfig
-from rrpo.regularizers import EnergyMixup, active
+from rrpo.regularizers.energy_mixup import EnergyMixup
+from rrpo.regularizers.registry import active
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 MAX_TOKENS = 512

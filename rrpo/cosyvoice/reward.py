@@ -24,7 +24,7 @@ from rrpo.judges.config import RecogniserConfig
 from rrpo.judges.recogniser import Recogniser
 from rrpo.models.reward_model import RewardModel
 from rrpo.pipeline.stages import Context
-from rrpo.regularizers import robust_loss
+from rrpo.regularizers.objective import robust_loss
 from rrpo.training.data import Frames
 from rrpo.training.trainer import fit
 

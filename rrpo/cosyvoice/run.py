@@ -15,7 +15,6 @@ from typing import Any, cast
 import pandas as pd
 from torch import nn
 
-from rrpo.arms import name_of
 from rrpo.cosyvoice import tokens
 from rrpo.cosyvoice.config import CosyVoiceConfig
 from rrpo.cosyvoice.fsq import FsqDigits
@@ -39,7 +38,7 @@ from rrpo.judges.recogniser import Recogniser
 from rrpo.models.reward_model import RewardModel
 from rrpo.optimizers.rollout import Models, Prompts
 from rrpo.pipeline.stages import Context
-from rrpo.regularizers import switched_on
+from rrpo.regularizers.registry import switched_on
 
 SHARES = {"rm": 0.5, "judge": 0.3, "evaluation": 0.2}
 """Of the corpus' texts: the reward model's (and the prompts that are optimised on), the held-out judge's, evaluation's."""
@@ -224,7 +223,7 @@ def finish(
     pd.DataFrame(done.points).to_parquet(out / "points.parquet")
     said = {utterance.id: row for utterance, row in zip(parts[2], done.said, strict=False)}
     tokens.write(out / "utt2speech_token.pt", said)
-    settings = {"arm": name_of(switched_on(config.regularizers)), **described(config)}
+    settings = {"arm": "_".join(switched_on(config.regularizers)) or "diffro", **described(config)}
     (out / "settings.json").write_text(json.dumps(settings, indent=1, ensure_ascii=False), encoding="utf-8")
     (out / "scalars.json").write_text(json.dumps(scalars, indent=1))
     return scalars
