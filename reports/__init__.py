@@ -1,1 +1,1 @@
-"""Tables and figures from MLflow alone. Imports no training code."""
+"""Write tables, figures and pages from MLflow records alone; no training code is imported."""

@@ -1,8 +1,8 @@
-"""Every measure where the arms stand equally far: at declared values of KL per token, of roll-outs and of seconds.
+"""Tables of every measure at declared values of KL per token, of roll-outs and of training time.
 
-The table of results has the last checkpoint, which arms reach at different KL and at different cost. Here a measure is read where
-a run first passes a declared value, linear between the checkpoints on either side. A run that did not get there is missing; no
-arm sets another's range.
+The table of results compares arms at the last checkpoint, which they reach at different KL and at different cost. Here a
+measure is read where a run first reaches a declared value, by linear interpolation between the checkpoints on either side. A
+run that never reaches the value is missing. No arm determines the range of another.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from reports.loading import Selection
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """What the arms have in common in a table."""
+    """The quantity at which a table compares the arms."""
 
     name: str
-    """Of the column, and the end of the table's name."""
+    """Name of the column, and last part of the table's name."""
     heading: str
-    """Of the column."""
+    """Heading of the column."""
     title: str
-    """Of the table, after *At equal*."""
+    """Rest of the table's title, after *At equal*."""
     outcome: str
-    """Name of the outcome whose curve says how far a checkpoint is."""
+    """Name of the outcome whose curve is this quantity."""
     levels: tuple[float, ...]
     """Declared values."""
 
@@ -59,21 +59,22 @@ OTHERS = [
     followed("diversity", "within-prompt diversity", "diversity", "plain"),
     followed("speaker_similarity", "speaker similarity", "speaker_similarity", "plain"),
 ]
-"""What is shown beside the outcomes and the judges."""
+"""Measures that are shown in addition to the outcomes and the judges."""
 NOTE = (
-    "Where a run first passes the value, linear between the checkpoints on either side (for what is asked at first and last "
-    "alone, such as naturalness, between those). n: seeds that got there, of whom alone the means speak; a dash: none did. "
-    "Values that no run reached are left out. Mean over seeds ± half the 95 % t-interval. Estimates, not tested."
+    "Value where a run first reaches the level, by linear interpolation between checkpoints (between the first and "
+    "the last for measures taken only there, such as naturalness). Mean over seeds ± half the 95 % t-interval. n: "
+    "number of seeds that reached the level; only these enter the means. A dash: none did. Levels that no run "
+    "reached are omitted. Estimates, not tested."
 )
 COST = (
-    "Costs are those of the optimisation so far, its evaluations among them, as the share of its updates; those of drawing pairs "
-    "before it, and of earlier rounds of an iterated reward model, are not counted. An arm that chooses among samples (best of "
-    "n) is not optimised: it spends n samples and n calls of the reward model on every utterance."
+    "Costs: those of the policy optimization so far, evaluations included, in proportion to its updates. The cost of "
+    "drawing preference pairs beforehand and of earlier rounds of an iterated reward model is not included. "
+    "Best-of-n has no training cost, but takes n samples and n calls of the reward model per utterance."
 )
 
 
 def outcomes(selection: Selection) -> list[Outcome]:
-    """What is followed over the checkpoints: outcomes, the judges with a veto, `OTHERS`, costs."""
+    """Return what the tables show: outcomes with a curve, the judges with a veto, `OTHERS` and costs."""
     known = [outcome for outcome in shown(selection.records) if outcome.curve]
     names = {o.name for o in known}
     judged = [followed(j.accuracy, j.label, j.accuracy) for j in vetoing() if j.accuracy not in names]
@@ -81,20 +82,20 @@ def outcomes(selection: Selection) -> list[Outcome]:
 
 
 def sheets(selection: Selection) -> list[Sheet]:
-    """A table an axis, and the uptake of each planted kind at equal KL; those without an arm that gets anywhere left out."""
+    """Return one table per axis, and the uptake of each planted kind at equal KL; tables without rows are omitted."""
     every = outcomes(selection)
     found = [table(selection, axis, every, f"at_{axis.name}", f"At equal {axis.title}", NOTE, COST) for axis in AXES]
-    said = "Uptake: P(artefact | its emotion is the target) - P(artefact | another is)."
-    found.append(table(selection, KL, UPTAKE_BY_KIND, "uptake_by_kind", "Uptake by kind at equal KL", said, NOTE))
+    note = "Uptake:  P(artefact | its emotion is the target) - P(artefact | another is)."
+    found.append(table(selection, KL, UPTAKE_BY_KIND, "uptake_by_kind", "Uptake by kind at equal KL", note, NOTE))
     return [sheet for sheet in found if sheet is not None]
 
 
 def table(
     selection: Selection, axis: Axis, measures: Sequence[Outcome], name: str, title: str, *notes: str
 ) -> Sheet | None:
-    """A row a declared value of ``axis`` and arm that gets anywhere on it; None where none does."""
+    """Return a table with one row per declared value of ``axis`` and arm that moves along it; None if no arm does."""
     reach = find(axis.outcome).curve
-    assert reach is not None, "an axis is followed over the checkpoints"
+    assert reach is not None, "an axis must have a curve"
     paths = {(r.label, r.seed): reach(r) for r in selection.records if len(r.points) > 1}
     moved = {key: path for key, path in paths.items() if np.nanmax(path, initial=0.0) > 0}
     records = [record for record in selection.records if (record.label, record.seed) in moved]

@@ -1,4 +1,4 @@
-"""``python -m reports.compare A B``: the same arms in two grids, side by side. Descriptive: nothing is tested.
+"""``python -m reports.compare A B``: compare the same arms in two grids. Descriptive: nothing is tested.
 
 Exit status: 0, or 2 for bad input.
 """
@@ -26,20 +26,20 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def command(
-    first: Annotated[str, typer.Argument(help="A grid.")],
-    second: Annotated[str, typer.Argument(help="Another grid.")],
-    runs_dir: Annotated[Path, typer.Option(help="The runs folder of the first grid.")] = Path("runs"),
+    first: Annotated[str, typer.Argument(help="First grid.")],
+    second: Annotated[str, typer.Argument(help="Second grid.")],
+    runs_dir: Annotated[Path, typer.Option(help="Runs folder of the first grid.")] = Path("runs"),
     other_runs_dir: Annotated[
-        Path | None, typer.Option(help="The runs folder of the second. Default: the same.", show_default=False)
+        Path | None, typer.Option(help="Runs folder of the second grid. Default: the same.", show_default=False)
     ] = None,
-    metric: Annotated[str, typer.Option(help="The measure compared.")] = PRIMARY_OUTCOME,
+    metric: Annotated[str, typer.Option(help="Measure to compare.")] = PRIMARY_OUTCOME,
     plugin: Plugin = None,
-    profile: Annotated[str | None, typer.Option(help="Which profile, where a grid was run on several.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Profile, if a grid was run with several.")] = None,
     world: Annotated[str, typer.Option(help="World of the first grid, by the beginning of its hash.")] = "",
     other_world: Annotated[str, typer.Option(help="World of the second grid, by the beginning of its hash.")] = "",
-    mixed: Annotated[bool, typer.Option("--mixed", help="Admit cells of different versions of the code.")] = False,
+    mixed: Annotated[bool, typer.Option("--mixed", help="Accept cells from different versions of the code.")] = False,
 ) -> None:
-    """Print the arms that two grids share, with the difference of a measure."""
+    """Print a measure of the arms that two grids share, and its difference."""
     with refusing():
         a = select(runs_dir, first, profile, world, mixed=mixed)
         b = select(other_runs_dir or runs_dir, second, profile, other_world, mixed=mixed)
@@ -48,10 +48,10 @@ def command(
 
 
 def compare(a: Selection, b: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet:
-    """One row a shared arm: the measure in both, and second minus first.
+    """Return one row per shared arm: the measure in both grids, and second minus first.
 
-    Paired by seed where both grids stand in one world and have the same seeds of the arm; else by Welch's interval. Raises
-    InputError when they share no arm with that measure.
+    The difference is paired by seed if both grids use the same world and the same seeds of the arm; otherwise its interval is
+    Welch's. Raises InputError if the grids share no arm with that measure.
     """
     rows: list[tuple[Value, ...]] = []
     outcome = find(metric)
@@ -72,7 +72,7 @@ def compare(a: Selection, b: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet:
         rows.append((arm, *both, change, "paired" if paired else "Welch"))
     if not rows:
         raise InputError(
-            "the grids share no arm with that measure",
+            "the grids share no arm with this measure",
             got=f"{metric}; {a.grid}: {', '.join(a.arms)}; {b.grid}: {', '.join(b.arms)}",
             fix="choose other grids or another --metric",
         )
@@ -87,14 +87,14 @@ def compare(a: Selection, b: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet:
     notes = (
         *(f"{s.grid}: {note}" for s in (a, b) for note in (*s.notes, s.counted)),
         REDRAWS,
-        "Mean over seeds ± half the 95 % t-interval; differences paired by seed in one world with the same seeds, by Welch's "
-        "interval otherwise. Descriptive, not tested.",
+        "Mean over seeds ± half the 95 % t-interval. Differences are paired by seed if both grids use the same world "
+        "and seeds; otherwise the interval is Welch's. Descriptive, not tested.",
     )
     return Sheet("compare", f"{outcome.heading}: {a.grid} and {b.grid}", columns, tuple(rows), notes)
 
 
 def welch(x: list[float], y: list[float], level: float = 0.95) -> Interval:
-    """Interval of mean(y) - mean(x) with unequal spreads; the bounds are NaN below two values each."""
+    """Return Welch's interval of mean(y) - mean(x); its bounds are NaN if ``x`` or ``y`` has fewer than two values."""
     import numpy as np
 
     difference = float(np.mean(y) - np.mean(x))

@@ -1,7 +1,8 @@
-"""Whether the controls hold: what distance and content alone do must not pass for a gain (rule 6 of ``docs/regime.md``).
+"""Check the controls: KL and the content reward alone must not raise emotion (rule 6 of ``docs/regime.md``).
 
-A control is an arm whose reward knows nothing of emotion. It holds unless the interval of its difference from SFT, paired over
-the seeds that it was run on, lies wholly above 0 in gold or in the primary outcome. Where one fails, the regime fails with it.
+A control is an arm whose reward contains no information about emotion. It fails if the 95 % interval of its difference from
+SFT, paired over its seeds, lies entirely above 0 in gold accuracy or in the primary outcome. If a control fails, the regime
+fails.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from ablations.stats.statistics import Interval, in_points, t_interval
 from reports.loading import Selection
 
 WATCHED = (PRIMARY_OUTCOME, "gold")
-"""Outcomes in which no control may end above SFT."""
-HOLDS, FAILS, UNTOLD = "holds", "FAILS", "not told (fewer than two seeds)"
+"""Outcomes in which no control may exceed SFT."""
+HOLDS, FAILS, UNTOLD = "holds", "FAILS", "unknown (fewer than two seeds)"
 
 
 @dataclass(frozen=True)
@@ -26,25 +27,25 @@ class Control:
     """One control arm."""
 
     arm: str
-    """Its name."""
+    """Name of the arm."""
     changes: dict[str, Interval]
-    """By outcome: its difference from SFT at the last update, with a 95 % interval."""
+    """Outcome -> difference from SFT at the last update, with a 95 % interval."""
 
     @property
     def raised(self) -> list[str]:
-        """The outcomes in which it ends above SFT."""
+        """Names of the outcomes in which the control exceeds SFT."""
         return [name for name, change in self.changes.items() if change.low > 0]
 
     @property
     def verdict(self) -> str:
-        """Whether it holds."""
+        """Whether the control holds, in words."""
         if min(change.n for change in self.changes.values()) < 2:
             return UNTOLD
         return FAILS if self.raised else HOLDS
 
 
 def controls(selection: Selection) -> list[Control]:
-    """The controls of which some seed is there beside SFT."""
+    """Return the controls that share a seed with SFT."""
     records = selection.records
     seeds = sorted({record.seed for record in records})
     values = {name: find(name).values(records) for name in WATCHED}
@@ -56,7 +57,7 @@ def controls(selection: Selection) -> list[Control]:
 
 
 def sheet(found: list[Control]) -> Sheet | None:
-    """One row a control; None without any."""
+    """Return a table with one row per control; None if there are none."""
     if not found:
         return None
     outcomes = [find(name) for name in WATCHED]
@@ -67,23 +68,23 @@ def sheet(found: list[Control]) -> Sheet | None:
     columns = (
         Column("control", "control"),
         Column("n", "n", "count"),
-        *(Column(o.name, f"{o.label} less SFT's, points", o.difference_unit) for o in outcomes),
+        *(Column(o.name, f"{o.label} - SFT's, points", o.difference_unit) for o in outcomes),
         Column("verdict", "verdict"),
     )
     notes = (
-        "Controls, whose reward knows nothing of emotion: difference from SFT at the last update, paired over their seeds, mean "
-        f"± half the 95 % t-interval. One wholly above 0, in {' or '.join(o.label for o in outcomes)}, fails the control and the "
-        "regime with it.",
+        "Controls: arms whose reward contains no information about emotion. Difference from SFT at the last update, "
+        "paired by seed, mean ± half the 95 % t-interval. A control fails, and the regime with it, if the interval "
+        f"lies entirely above 0 in {' or '.join(o.label for o in outcomes)}.",
     )
     return Sheet("controls", "Controls", columns, tuple(rows), notes)
 
 
 def failures(found: list[Control]) -> list[str]:
-    """A sentence of the answer for each control that failed; none where all hold."""
+    """Return one sentence of the answer per control that failed; empty if all hold."""
     return [
-        f"CONTROL FAILED: {one.arm} ends above SFT in "
+        f"CONTROL FAILED: {one.arm} exceeds SFT in "
         + " and ".join(f"{find(name).label} ({in_points(one.changes[name])} points)" for name in one.raised)
-        + ": differences from SFT may not be the reward model's doing."
+        + ": differences from SFT may not be caused by the reward model."
         for one in found
         if one.verdict == FAILS
     ]

@@ -1,6 +1,6 @@
-"""Early stopping without new runs: every arm at the checkpoint that the tuning judge would have selected.
+"""Table of early stopping, without new runs: every arm at the checkpoint that the tuning judge would have selected.
 
-What a practitioner would do without any of RRPO's components: watch a held-out judge and keep the best checkpoint.
+This is the alternative to RRPO's components: monitor a held-out judge and keep the best checkpoint.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from reports.loading import Selection
 
 
 def best(accuracy: ArrayLike) -> int | None:
-    """The checkpoint with the highest of ``accuracy [S]``, of equal ones the earliest; None where none is finite."""
+    """Return the index of the highest value in ``accuracy [S]``, the first one if there are ties; None if no value is
+    finite."""
     values = np.asarray(accuracy, float)
     return int(np.nanargmax(values)) if np.isfinite(values).any() else None
 
 
 def sheet(selection: Selection) -> Sheet | None:
-    """One row an arm that trains, at its kept checkpoint; None where no arm does."""
+    """Return a table with one row per trained arm, at its selected checkpoint; None if no arm is trained."""
     shown = [outcome for outcome in declared(selection.records) if outcome.curve]
     rows: list[tuple[Value, ...]] = []
     for arm in selection.arms:
@@ -36,13 +37,14 @@ def sheet(selection: Selection) -> Sheet | None:
     columns = (
         Column("arm", "arm"),
         Column("n", "n", "count"),
-        Column("step", "kept at update", "mark"),
+        Column("step", "selected update", "mark"),
         *(outcome.as_column() for outcome in shown),
     )
     notes = (
-        f"Every arm at the checkpoint with the highest accuracy by the {tuning().label}, read off the same runs. Mean over seeds "
-        "± half the 95 % t-interval. Checkpoints before the last are judged on fewer prompts, and the best of several noisy ones "
-        "is biased upwards by the judge that chose it. Secondary, not tested.",
+        f"Every arm at the checkpoint with the highest accuracy by the {tuning().label}, from the same runs. Mean "
+        "over seeds ± half the 95 % t-interval. Checkpoints before the last are evaluated on fewer prompts, and the "
+        "accuracy by the selecting judge is biased upwards at the best of several noisy checkpoints. Secondary, not "
+        "tested.",
     )
     return Sheet("early_stopped", "Early stopping", columns, tuple(rows), notes, FRAMES) if rows else None
 

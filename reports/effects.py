@@ -1,7 +1,7 @@
-"""Effects of the components: within-seed contrasts of the primary outcome, those of the tested family and others.
+"""Tables of contrasts: within-seed effects of the components on the primary outcome and on all others.
 
-Family, outcome and rule are declared in `ablations.stats.family`; the verdicts are those of `reports.verdicts`. Everything
-else here is secondary: an interval and an effect size, no verdict.
+The tested family, the primary outcome and the decision rule are declared in `ablations.stats.family`; `reports.verdicts`
+applies them. All other contrasts are secondary: an interval and an effect size, without a verdict.
 """
 
 from __future__ import annotations
@@ -33,43 +33,45 @@ class Row:
     """One contrast over seeds."""
 
     name: str
-    """What it compares."""
+    """Name of the contrast."""
     primary: bool
-    """Whether it belongs to the tested family."""
+    """Whether the contrast belongs to the tested family."""
     values: tuple[float, ...]
-    """One a seed, where all its arms are there."""
+    """One difference per seed that has all arms of the contrast."""
     interval: Interval
-    """Of their mean: simultaneous over the family for its own and for RRPO - SFT, else 95 %."""
+    """Interval of the mean difference: simultaneous for the family and for RRPO - SFT, otherwise 95 %."""
     verdict: str
-    """In words."""
+    """Verdict in words."""
 
     @property
     def word(self) -> str:
-        """The verdict without its bracket."""
+        """The verdict without the part in parentheses."""
         return word(self.verdict)
 
     @property
     def effect(self) -> Effect:
-        """g_z."""
+        """Effect size g_z."""
         return effect_size(self.values)
 
 
 def above_sft() -> dict[str, Weights]:
-    """RRPO - SFT, which tells whether RRPO stops hacking or reduces it."""
+    """Return RRPO - SFT, which decides between "stops" and "reduces"."""
     return {ABOVE_SFT: difference(RRPO, SFT)}
 
 
 def secondary() -> dict[str, Weights]:
-    """Contrasts that are described, never tested."""
+    """Return the contrasts that are estimated but never tested."""
     frames = {"oracle - DiffRO": difference("oracle", BASE), "RRPO - pretrained": difference(RRPO, "pretrained")}
     others = {f"RRPO - {arm}": difference(RRPO, arm) for arm in ALTERNATIVES}
     return interactions() | frames | others
 
 
 def rows(selection: Selection, score: float = DIVERGED) -> list[Row]:
-    """All contrasts that some seed has of a selection's plain arms: the tested family, RRPO - SFT at its level, the others.
+    """Return all contrasts that can be computed for some seed: the tested family, RRPO - SFT at the family's level, and the
+    others.
 
-    ``score`` is the primary outcome of a diverged cell, NaN to leave its seed out.
+    Grids of settings have no plain arms and hence no rows here. ``score`` is the primary outcome of a diverged cell; NaN
+    excludes its seed.
     """
     records, family = selection.records, selection.tested.get("", {})
     failed = [name for name, one in manipulation.checks(records, family).items() if one.failed]
@@ -84,19 +86,20 @@ def rows(selection: Selection, score: float = DIVERGED) -> list[Row]:
 
 
 def _seeds(selection: Selection) -> list[int]:
-    """The seeds of the tests of plain arms."""
+    """Return the seeds used in the tests of plain arms."""
     return selection.seeds({arm for weights in selection.tested.get("", {}).values() for arm in weights})
 
 
 def against(selection: Selection, arm: str, outcome: Outcome) -> dict[str, Interval]:
-    """Every other arm -> the outcome of ``arm`` less its own, over the seeds that have both, with a 95 % interval."""
+    """Return other arm -> the outcome of ``arm`` minus that of the other, over shared seeds, with a 95 % interval."""
     values, seeds = outcome.values(selection.records), sorted({record.seed for record in selection.records})
     others = (other for other in selection.arms if other != arm)
     return {other: t_interval(apply(difference(arm, other), values, seeds)) for other in others}
 
 
 def screen(selection: Selection) -> Sheet | None:
-    """The first table of a screen: RRPO less every other arm by the primary outcome and those beside it; None without RRPO."""
+    """Return the first table of a screen: RRPO minus every other arm, in the primary outcome and `BESIDE`; None without
+    RRPO."""
     outcomes = [primary(), *(find(name) for name in BESIDE)]
     found = [against(selection, RRPO, outcome) for outcome in outcomes]
     rows: list[tuple[Value, ...]] = [
@@ -108,16 +111,16 @@ def screen(selection: Selection) -> Sheet | None:
         *(Column(outcome.name, _difference(outcome), outcome.difference_unit) for outcome in outcomes),
     )
     notes = (
-        "A screen: differences within seeds at the last update, mean ± half the 95 % t-interval, each by itself. Nothing is "
-        "tested; of so many intervals some leave out 0 by chance. Arms end at different KL and cost: see the tables at equal "
-        "KL, roll-outs and seconds.",
+        "Screen: differences within seeds at the last update, mean ± half the unadjusted 95 % t-interval. Nothing is "
+        "tested; among this many intervals, some exclude 0 by chance. Arms end at different KL and cost: see the "
+        "tables at equal KL, roll-outs and seconds.",
         primary().note,
     )
     return Sheet("screen", "RRPO against the other systems", columns, tuple(rows), notes) if rows else None
 
 
 def first_sheet(selection: Selection, found: Sequence[Row]) -> Sheet | None:
-    """The first table of a report: the family and RRPO - SFT by the primary outcome and those beside it; None without any."""
+    """Return the first table of a report: the family and RRPO - SFT, in the primary outcome and `BESIDE`; None if empty."""
     if selection.screen:
         return screen(selection)
     family = selection.tested.get("", {})
@@ -143,18 +146,19 @@ def first_sheet(selection: Selection, found: Sequence[Row]) -> Sheet | None:
         *(Column(outcome.name, _difference(outcome), outcome.difference_unit) for outcome in others),
     )
     notes = (
-        f"Differences within seeds at the last update, mean ± half an interval. {primary().title}: paired t, simultaneous over "
-        f"{len(family)} contrasts ({100 * simultaneous(family):.4g} %). An interval without 0: the arms differ; one within "
-        f"±{margin_text()}: equivalent; else undecided, with the seeds that find {margin_text()} with power {POWER:g} at the "
-        "spread's 80 % upper bound. No verdict where another judge's own interval, at the same level, says the opposite. "
-        "All other columns: 95 % intervals, estimates alone.",
+        f"Differences within seeds at the last update, mean ± half the interval. {primary().title}: paired "
+        f"t-intervals, simultaneous over {len(family)} contrasts ({100 * simultaneous(family):.4g} %). An interval "
+        f"that excludes 0: the arms differ; within ±{margin_text()}: equivalent; otherwise undecided, with the number "
+        f"of seeds needed to detect {margin_text()} with power {POWER:g} (at the 80 % upper bound of the standard "
+        "deviation). No verdict is given if another judge's own interval at the same level lies entirely on the "
+        "opposite side of 0. All other columns: 95 % intervals, estimates only.",
         primary().note,
     )
     return Sheet("components", "What each component does", columns, tuple(body), notes) if body else None
 
 
 def sheet(selection: Selection, found: Sequence[Row]) -> Sheet | None:
-    """All contrasts of the primary outcome with effect sizes; None without any."""
+    """Return a table of all contrasts of the primary outcome, with effect sizes; None if there are none."""
     family = selection.tested.get("", {})
     body: list[tuple[Value, ...]] = [
         (
@@ -177,12 +181,13 @@ def sheet(selection: Selection, found: Sequence[Row]) -> Sheet | None:
     )
     least = {row.name: _detected(row.values, len(family)) for row in found if row.primary}
     found_at = "; ".join(f"{name} {100 * value:.1f}" for name, value in least.items() if math.isfinite(value))
-    takes = f"Power {POWER:g} takes, with these seeds and the upper bound of their spread, in points: {found_at}."
+    takes = f"Detectable with power {POWER:g} (these seeds, upper bound of their standard deviation), in points: {found_at}."
     notes = [
-        f"Contrasts of the {primary().label}, in points, within each seed; mean ± half the interval, simultaneous over the "
-        f"primary family ({'; '.join(family)}) for that and for {ABOVE_SFT}, 95 % for the others, which are not tested.",
-        "g_z: mean over standard deviation of the seeds' differences, Hedges-corrected, with its 95 % interval. Improved: share "
-        "of seeds above zero.",
+        f"Contrasts of the {primary().label}, in points, within each seed; mean ± half the interval. Intervals are "
+        f"simultaneous over the primary family ({'; '.join(family)}), at the same level for {ABOVE_SFT}, and 95 % for "
+        "the other contrasts, which are not tested.",
+        "g_z: mean divided by standard deviation of the differences over seeds, with Hedges' correction and 95 % "
+        "interval. Improved: share of seeds with a difference above zero.",
         *([takes] if found_at else []),
         *(_interim(selection) if any(row.verdict == INTERIM for row in found) else []),
         *manipulation.note(manipulation.checks(selection.records, family)),
@@ -191,7 +196,8 @@ def sheet(selection: Selection, found: Sequence[Row]) -> Sheet | None:
 
 
 def _detected(values: Sequence[float], m: int) -> float:
-    """The difference that as many seeds find, at the upper bound of their spread; NaN below two."""
+    """Return the difference that this many seeds detect, at the upper bound of their standard deviation; NaN below two
+    seeds."""
     n = len(values)
     return detectable(spread_bound(float(np.std(values, ddof=1)), n), n, ALPHA / m, POWER) if n > 1 else math.nan
 
@@ -199,13 +205,15 @@ def _detected(values: Sequence[float], m: int) -> float:
 def _interim(selection: Selection) -> list[str]:
     there = {record.label for record in selection.records} | {arm for arm, _ in selection.diverged}
     absent = [name for name, weights in selection.tested.get("", {}).items() if not set(weights) <= there]
-    lack = f" Not there: {'; '.join(absent)}." if absent else ""
-    planned = f"the {selection.planned_n} planned seeds" if selection.planned_n else "all planned seeds (none are)"
-    return [f"Interim: a contrast is tested when its cells are complete in {planned}.{lack}"]
+    lack = f" Missing: {'; '.join(absent)}." if absent else ""
+    planned = (
+        f"the {selection.planned_n} planned seeds" if selection.planned_n else "all planned seeds (none is planned)"
+    )
+    return [f"Interim: a contrast is tested once its cells are complete in {planned}.{lack}"]
 
 
 def outcomes_sheet(selection: Selection) -> Sheet | None:
-    """The contrasts of the first table in every outcome; None without any."""
+    """Return the contrasts of the first table in every outcome; None if none can be computed."""
     records, seeds = selection.records, _seeds(selection)
     there = {record.label for record in records}
     outcomes = shown(records)
@@ -220,12 +228,12 @@ def outcomes_sheet(selection: Selection) -> Sheet | None:
         return None
     columns = (Column("contrast", "contrast"), *(Column(o.name, _difference(o), o.difference_unit) for o in outcomes))
     notes = (
-        "Paired differences within seeds in every outcome, mean ± half the 95 % t-interval: estimates, not tested (the primary "
-        f"outcome, {primary().label}, is tested in the first table).",
+        "Paired differences within seeds in every outcome, mean ± half the 95 % t-interval. Estimates, not tested "
+        f"(the primary outcome, {primary().label}, is tested in the first table).",
     )
     return Sheet("outcomes", "Every outcome", columns, tuple(body), notes)
 
 
 def _difference(outcome: Outcome) -> str:
-    """A difference's heading."""
+    """Return the heading of a column of differences."""
     return f"{outcome.label}, points" if outcome.difference_unit == "gain" else outcome.label

@@ -1,8 +1,9 @@
-"""Gains by several rulers: an arm's own reward model, the other arms', the common one, and the judges.
+"""Gains according to several evaluators: the arm's own reward model, the other arms', a common one, and the judges.
 
-Each arm's proxy is its own ruler, so a hack gap by it compares arms with one another only through the rulers' differences.
-Beside it stand the gap by the seed's pre-trained reward model, the same for all arms, and the cross-RM transfer matrix of
-`ablations.transfer`: each arm's last samples heard by every other arm's reward model of that seed. Descriptive, not tested.
+Each arm is optimized against its own reward model, so gaps between proxy and gold are not comparable between arms. The table
+therefore adds the gap by the seed's pre-trained reward model, which all arms share, and the cross-RM transfer matrix of
+`ablations.transfer`: the last samples of each arm, evaluated by the reward models of all other arms of the seed. Descriptive,
+not tested.
 """
 
 from __future__ import annotations
@@ -25,21 +26,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 KIND = "transfer"
-"""`ablations.tracking.records.TAG_KIND` of the runs that hold a matrix."""
+"""`ablations.tracking.records.TAG_KIND` of the runs that contain a matrix."""
 NOTE = (
-    "Gain of accuracy over the SFT policy at the last checkpoint, in points; mean over seeds ± half the 95 % t-interval. "
-    "Common RM: the seed's pre-trained reward model, before any fine-tuning. Descriptive, not tested: each arm's own reward "
-    "model is another ruler."
+    "Gain in accuracy over the SFT policy at the last checkpoint, in points; mean over seeds ± half the 95 % "
+    "t-interval. Common RM: the seed's pre-trained reward model, before any fine-tuning. Descriptive, not tested: "
+    "every arm has a different reward model of its own."
 )
-MISSING = "The other arms' reward models have not been asked: python -m ablations.transfer --grid {grid}."
+MISSING = "Not evaluated by the other arms' reward models; to do so, run python -m ablations.transfer --grid {grid}."
 MATRIX = (
-    "Gain of accuracy over the SFT policy's samples, in points, of each arm's last samples (rows) as each arm's reward model "
-    "of the same seed (columns) hears them; mean over {seeds} seed(s). The diagonal is what was optimised."
+    "Gain in accuracy over the SFT policy's samples, in points: last samples of each arm (rows), evaluated by each "
+    "arm's reward model of the same seed (columns); mean over {seeds} seed(s). On the diagonal is the reward model "
+    "that the arm was optimized against."
 )
 
 
 def columns() -> list[Column]:
-    """Evaluators, every judge among them, and the gaps between them."""
+    """Return the columns of evaluators, including every judge, and of the gaps between them."""
     return [
         Column("own", "by its own RM", "gain"),
         Column("others", "by the other arms' RMs", "gain"),
@@ -52,7 +54,7 @@ def columns() -> list[Column]:
 
 
 def sheet(selection: Selection, matrices: Mapping[int, pd.DataFrame]) -> Sheet | None:
-    """Gains and gaps by arm; None where nobody but the arm's own reward model was asked."""
+    """Return gains and gaps by arm; None if the only evaluators are the judges and the arm's own reward model."""
     shown = columns()
     rows: list[tuple[Value, ...]] = []
     for arm in selection.arms:
@@ -67,11 +69,11 @@ def sheet(selection: Selection, matrices: Mapping[int, pd.DataFrame]) -> Sheet |
     head = (Column("arm", "arm"), Column("n", "n", "count"))
     kept = tuple(tuple([*row[:2], *(row[2 + k] for k in used)]) for row in rows)
     notes = (NOTE,) if matrices else (NOTE, MISSING.format(grid=selection.grid.partition("+")[0]))
-    return Sheet("rulers", "Gains by several rulers", (*head, *(shown[k] for k in used)), kept, notes, FRAMES)
+    return Sheet("rulers", "Gains by evaluator", (*head, *(shown[k] for k in used)), kept, notes, FRAMES)
 
 
 def gains(record: Record, matrices: Mapping[int, pd.DataFrame]) -> dict[str, float]:
-    """One cell's gains and gaps by the names of `columns`; NaN where a ruler was not asked."""
+    """Return one cell's gains and gaps under the names of `columns`; NaN if an evaluator was not run."""
     points = record.points
     evaluators = {"own": "proxy_accuracy", "common": "common_accuracy"} | {j.name: j.accuracy for j in judges()}
     found = {
@@ -87,23 +89,23 @@ def gains(record: Record, matrices: Mapping[int, pd.DataFrame]) -> dict[str, flo
 
 
 def by_others(matrix: pd.DataFrame, arm: str) -> float:
-    """Mean gain of one arm's samples by the reward models of the others, but those that only frame them (`FRAMES`).
+    """Return the mean gain of one arm's samples by the other arms' reward models, without reference arms (`FRAMES`).
 
-    Each reward model counts once, however many arms have it, and the arm's own counts as no other: models are the same that
-    hear everything alike.
+    A reward model that several arms share counts once, and the arm's own is excluded. Reward models are considered equal if
+    they give equal scores to the samples of every arm.
     """
-    heard = matrix.pivot(index="judged_by", columns="samples_of", values="logprob")
+    scores = matrix.pivot(index="judged_by", columns="samples_of", values="logprob")
     own = matrix[matrix["samples_of"] == arm].set_index("judged_by")
     gained = own["accuracy"] - own["start_accuracy"]
     if arm not in gained.index:
         return math.nan
-    same = (heard == heard.loc[arm]).all(axis=1)
-    others = [judge for judge in heard.index[~heard.duplicated()] if judge not in FRAMES and not same[judge]]
+    same = (scores == scores.loc[arm]).all(axis=1)
+    others = [judge for judge in scores.index[~scores.duplicated()] if judge not in FRAMES and not same[judge]]
     return float(gained[others].mean()) if others else math.nan
 
 
 def load(selection: Selection) -> dict[int, pd.DataFrame]:
-    """The newest matrix of each seed whose arms are all cells of the selection."""
+    """Return seed -> newest matrix whose arms are all cells of the selection."""
     import pandas as pd
 
     if selection.folder is None:
@@ -124,7 +126,7 @@ def load(selection: Selection) -> dict[int, pd.DataFrame]:
 
 
 def matrix(matrices: Mapping[int, pd.DataFrame], arms: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """The arms that every seed's matrix has, in order, and mean gains ``[arm, judge]``."""
+    """Return the arms that occur in every seed's matrix, in order, and mean gains ``[arm, judge]``."""
     shared = [arm for arm in arms if matrices and all(arm in set(t["judged_by"]) for t in matrices.values())]
     gained = [
         table.assign(gain=table["accuracy"] - table["start_accuracy"])
@@ -137,7 +139,7 @@ def matrix(matrices: Mapping[int, pd.DataFrame], arms: Sequence[str]) -> tuple[l
 
 
 def matrix_sheet(selection: Selection, matrices: Mapping[int, pd.DataFrame]) -> Sheet | None:
-    """`matrix` as a table; None without one."""
+    """Return `matrix` as a table; None if there is none."""
     arms, gained = matrix(matrices, selection.arms)
     if not gained.size:
         return None

@@ -1,7 +1,7 @@
-"""The interactive chart of the page: every outcome over the checkpoints of every seed, as data for ``page.js``.
+"""Data of the page's interactive chart: every outcome at the checkpoints of every seed, read by ``page.js``.
 
-What the reader chooses there (outcome, axis, arms) changes what is drawn, never a number. The first choice is gold beside the
-proxy; on paper the static figure of the same curves stands for it.
+The reader's choices (outcome, axis, arms) change what is drawn, never a number. The chart starts with gold and proxy; in print,
+the static figure replaces it.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from reports.loading import Selection
 from rrpo.arms import BASE, RRPO
 
 AXES = {"sqrt_kl": "√KL to the SFT policy, √nats a token", "step": "updates"}
-"""Columns of the points that can be the horizontal axis."""
+"""Column of the points -> label of the horizontal axis."""
 GOODHART = ("gold", "proxy")
-"""Outcomes that are drawn together: where they part, the proxy is over-optimised."""
+"""Outcomes drawn together: where they diverge, the proxy is over-optimized."""
 DASHED = "5 4"
-"""Stroke of the second of them."""
+"""Stroke pattern of the second one."""
 DIGITS = 4
-"""Decimals kept: finer than a pixel."""
+"""Number of decimals kept, which is finer than a pixel."""
 
 
 def data(selection: Selection) -> dict[str, Any]:
-    """Axes, outcomes and arms with their seeds' curves; no arms where no policy has moved."""
+    """Return axes, outcomes, and arms with the curves of their seeds; no arms if no policy was optimized."""
     moved = [
         record for record in selection.records if len(record.points) > 1 and set(AXES) <= set(record.points.columns)
     ]
@@ -52,7 +52,7 @@ def data(selection: Selection) -> dict[str, Any]:
 
 
 def _choices(outcomes: list[Outcome]) -> list[dict[str, Any]]:
-    """What can be drawn: gold beside the proxy where both are there, then every outcome by itself in its arm's line."""
+    """Return the options of the menu: gold together with proxy if both are measured, then every outcome alone."""
     single = [
         {
             "label": o.heading,
@@ -84,13 +84,13 @@ def _rounded(values: np.ndarray) -> list[float | None]:
 
 
 def _colour(name: str) -> str:
-    """Matplotlib's black and greys follow the page's light or dark text."""
+    """Return a CSS color; Matplotlib's black and greys follow the page's light or dark theme."""
     if name == "black":
         return "currentColor"
     return name if name.startswith("#") else "var(--soft)"
 
 
 def _dash(line: Any) -> str:
-    """A matplotlib line style as SVG's ``stroke-dasharray``."""
+    """Return a Matplotlib line style as SVG's ``stroke-dasharray``."""
     named = {"-": "", "--": "6 3", ":": "2 2", "-.": "6 2 2 2"}
     return named[line] if isinstance(line, str) else " ".join(f"{2 * length:g}" for length in line[1])

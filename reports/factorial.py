@@ -1,7 +1,7 @@
-"""Table of the components' effects: on average over the factorial, alone, and within RRPO.
+"""Table of the components' effects: averaged over the factorial, alone, and within RRPO.
 
-Under interaction a main effect, the effect beside no other component and the effect within RRPO part. `oracle` (the best
-reward model there could be) sets the scale: the share of the oracle - DiffRO gap that is closed.
+If components interact, a component's main effect, its effect alone and its effect within RRPO differ. The arm `oracle`, with
+the best possible reward model, sets the scale: the share of the gap oracle - DiffRO that is closed.
 """
 
 from __future__ import annotations
@@ -31,15 +31,16 @@ from rrpo.arms import BASE
 
 ORACLE = "oracle"
 NOTE = (
-    "within each seed: mean ± half the 95 % t-interval; descriptive, the tests are in the first table. Main effect: over "
-    "all settings of the other components; an interaction's is its contrast. Alone: added to DiffRO. Within RRPO: RRPO less "
-    "RRPO without it, or, for a component that is not the paper's, RRPO with it less RRPO."
+    "within each seed: mean ± half the 95 % t-interval; descriptive (the tests are in the first table). Main effect: "
+    "average over all settings of the other components; for an interaction, its contrast. Alone: DiffRO with the "
+    "component minus DiffRO. Within RRPO: RRPO minus RRPO without the component; for a component that is not the "
+    "paper's, RRPO with it minus RRPO."
 )
-GAP = "Gap closed: share of oracle - DiffRO, a ratio of means with Fieller's 95 % interval; none where the gap may be zero."
+GAP = "Gap closed: share of oracle - DiffRO, a ratio of means with Fieller's 95 % interval; no value if the gap may be zero."
 
 
 def sheet(records: Sequence[Record]) -> Sheet | None:
-    """Components, interactions and RRPO - DiffRO, one a row; None unless a seed has the whole factorial."""
+    """Return one row per component, interaction and RRPO - DiffRO; None if no seed has the complete factorial."""
     outcome = primary()
     values = outcome.values(records)
     seeds = sorted({record.seed for record in records})
@@ -67,7 +68,7 @@ def sheet(records: Sequence[Record]) -> Sheet | None:
 
 
 def gap_closed(values: np.ndarray, outcomes: Values, seeds: Sequence[int]) -> Interval:
-    """The share of the oracle - DiffRO gap that per-seed ``values [len(seeds)]`` make up; n = 0 without values."""
+    """Return the share of the gap oracle - DiffRO closed by the differences ``values [len(seeds)]``; n = 0 if empty."""
     if not len(values):
         return t_interval([])
     return ratio_of_means(values, apply(difference(ORACLE, BASE), outcomes, seeds))

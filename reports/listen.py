@@ -1,7 +1,7 @@
-"""``python -m reports.listen``: a listening test out, people's ratings in.
+"""``python -m reports.listen``: export a listening test and import its ratings.
 
-``export`` writes the page that people rate on; ``import`` brings the files that it downloads into MLflow, whence `reports.run`
-shows them. Exit status: 0, or 2 for bad input, of which nothing is written.
+``export`` writes the page on which people rate samples. ``import`` stores the files that the page downloads in MLflow;
+`reports.run` then shows the results. Exit status: 0, or 2 for bad input, in which case nothing is written.
 """
 
 from __future__ import annotations
@@ -28,28 +28,32 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command("export")
 def export(
-    grid: Annotated[str, typer.Option(help="Whose samples.")],
+    grid: Annotated[str, typer.Option(help="Grid whose samples are rated.")],
     runs_dir: RecordedIn = Path("runs"),
     arms: Annotated[
         str | None,
-        typer.Option(help="Which arms, with commas. Default: sft, diffro, rrpo where they are.", show_default=False),
+        typer.Option(
+            help="Arms, separated by commas. Default: those of sft, diffro, rrpo that exist.", show_default=False
+        ),
     ] = None,
     seeds: Annotated[
-        str | None, typer.Option(help="Which seeds, with commas. Default: all.", show_default=False)
+        str | None, typer.Option(help="Seeds, separated by commas. Default: all.", show_default=False)
     ] = None,
-    prompts: Annotated[int, typer.Option(help="Most prompts a person hears by each arm.")] = PROMPTS,
+    prompts: Annotated[int, typer.Option(help="Maximum number of prompts per arm that each person hears.")] = PROMPTS,
     profile: OfProfile = None,
     plugin: Plugin = None,
     world: World = "",
     mixed: Mixed = False,
     out: Annotated[
-        Path | None, typer.Option(help="The file. Default: listening/GRID-TEST.html in the runs folder.")
+        Path | None, typer.Option(help="Output file. Default: listening/GRID-TEST.html in the runs folder.")
     ] = None,
 ) -> None:
     """Write a blind listening test of a grid's samples as one HTML file that needs no server."""
     with refusing():
         if prompts < 1:
-            raise InputError("a listening test needs a prompt", got=f"--prompts {prompts}", fix="give 1 or more")
+            raise InputError(
+                "a listening test needs at least one prompt", got=f"--prompts {prompts}", fix="give 1 or more"
+            )
         selection = select(runs_dir, grid, profile, world, mixed=mixed)
         items = listening_test.choose_items(selection, _listed(arms), _numbers(seeds), prompts)
         folder = _writable(runs_dir / "listening" if out is None else out.parent, out)
@@ -66,31 +70,33 @@ def _said(test: ListeningTest, path: Path) -> str:
     asked = {i.prompt: i.emotion for i in items}
     counts = ", ".join(f"{name} {n}" for name, n in sorted(Counter(asked.values()).items()))
     return (
-        f"listening test {test.id} of grid {test.grid}: each person hears {len(arms) * len(asked)} samples, every one of "
-        f"{len(asked)} prompts ({counts}) by every one of {len(arms)} arms ({', '.join(arms)}); seeds in turn: "
+        f"listening test {test.id} of grid {test.grid}: each person rates {len(arms) * len(asked)} samples, each of "
+        f"{len(asked)} prompts ({counts}) by each of {len(arms)} arms ({', '.join(arms)}); alternating seeds: "
         f"{', '.join(map(str, seeds))}.\n"
-        f"written to {path} ({path.stat().st_size / 1e6:.1f} MB). Hand it to people; then: "
+        f"written to {path} ({path.stat().st_size / 1e6:.1f} MB). Give it to the listeners, then run: "
         f"python -m reports.listen import ratings_{test.id}_*.csv"
     )
 
 
 @app.command("import")
 def bring_in(
-    files: Annotated[list[Path], typer.Argument(help="CSV files as the page downloaded them.")],
-    runs_dir: Annotated[Path, typer.Option(help="The runs folder that exported the test.")] = Path("runs"),
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Let a person's ratings take the place of their earlier ones.")
-    ] = False,
+    files: Annotated[list[Path], typer.Argument(help="CSV files, as downloaded from the page.")],
+    runs_dir: Annotated[Path, typer.Option(help="Runs folder from which the test was exported.")] = Path("runs"),
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a person's earlier ratings.")] = False,
     name: Annotated[
         str | None,
-        typer.Option("--as", help="Keep one file under this name: two people took the same.", show_default=False),
+        typer.Option(
+            "--as", help="Store one file under this rater name, if two people chose the same name.", show_default=False
+        ),
     ] = None,
 ) -> None:
-    """Check people's ratings and bring them into MLflow; all of the files, or nothing."""
+    """Check rating files and store them in MLflow: all of them, or none if one is bad."""
     with refusing():
         folder = check(runs_dir)
         if not folder.exists:
-            raise InputError("there is no runs folder", got=runs_dir, fix="give --runs-dir the one that wrote the page")
+            raise InputError(
+                "there is no runs folder", got=runs_dir, fix="set --runs-dir to the folder that exported the page"
+            )
         store = Store(folder)
         known = ratings.all_tests(store)
         read = [ratings.read(path, known) for path in files]
@@ -100,10 +106,10 @@ def bring_in(
     for file in fresh:
         ratings.keep(store, file)
     for file in read:
-        heard = len(file.rows)
-        whole = sum(len(seeds[0]) for seeds in listening_test.blocks(file.test))
-        state = "imported" if file in fresh else "was there already"
-        print(f"rater {file.rater}, test {file.test.id}: {heard} of {whole} samples rated, {state}")
+        rated = len(file.rows)
+        total = sum(len(seeds[0]) for seeds in listening_test.blocks(file.test))
+        state = "imported" if file in fresh else "already stored"
+        print(f"rater {file.rater}, test {file.test.id}: {rated} of {total} samples rated, {state}")
     grids = sorted({file.test.grid for file in read})
     print("; ".join(f"python -m reports.run --grid {grid} --runs-dir {runs_dir}" for grid in grids) + " shows them")
 
@@ -116,11 +122,13 @@ def _numbers(text: str | None) -> Sequence[int] | None:
     try:
         return None if text is None else [int(name) for name in text.split(",")]
     except ValueError:
-        raise InputError("seeds are whole numbers with commas", got=f"--seeds {text}", fix="--seeds 1,2,3") from None
+        raise InputError(
+            "seeds must be integers separated by commas", got=f"--seeds {text}", fix="--seeds 1,2,3"
+        ) from None
 
 
 def _writable(folder: Path, out: Path | None) -> Path:
-    """The folder, made and tried, before anything is drawn or stored."""
+    """Create the folder and check that it is writable, before anything is drawn or stored."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

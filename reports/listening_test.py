@@ -1,10 +1,11 @@
-"""A blind listening test of a grid's samples, as one HTML file that needs no server.
+"""Create a blind listening test of a grid's samples, as one HTML file that needs no server.
 
-Blind: the page names a sample by a keyed hash (HMAC-SHA-256). The key and what each name stands for are kept in a run of kind
-``listening`` in the grid's experiment; the same choice of samples is the same test, so its page can be written again.
+Blind: the page identifies each sample by a keyed hash (HMAC-SHA-256). The key and the meaning of each hash are stored in a run
+of kind ``listening`` in the experiment ``beside GRID``. The same choice of samples gives the same test, so its page can be
+written again.
 
-Balanced: a person hears every prompt by every arm exactly once. The seeds rotate over the prompts, and all arms of a prompt come
-from one seed, so that arms are compared on the same prompt, seed and person. Who rates decides the order.
+Balanced: each person hears every prompt by every arm exactly once. Seeds rotate over the prompts, and all arms of a prompt use
+the same seed, so arms are compared on the same prompt, seed and person. The order is random, seeded by the rater's name.
 """
 
 from __future__ import annotations
@@ -29,70 +30,69 @@ from rrpo.arms import BASE, RRPO
 from rrpo.identity import content_hash
 
 ARMS = ("sft", BASE, RRPO)
-"""Heard unless the user says otherwise: those of the paper's Table 1 that are here."""
+"""Default arms: those of the paper's Table 1 that this package trains."""
 PROMPTS = 10
-"""Most prompts a person hears by each arm."""
+"""Default for the maximum number of prompts per arm."""
 FILE = "test.json"
-"""The test's artifact: key and items."""
+"""Artifact that stores the key and the items."""
 TEMPLATE = Path(__file__).with_name("listening.html.j2")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One sample that is rated."""
+    """One sample to be rated."""
 
     arm: str
-    """Who made it."""
+    """Arm that generated the sample."""
     seed: int
     """The experiment's seed."""
     sound: str
-    """Its audio file's name in the cell's record, ``NN_emotion.wav`` of evaluation prompt NN."""
+    """Name of the audio file in the cell's record, ``NN_emotion.wav`` for evaluation prompt NN."""
     cell_hash: str
-    """Which result: ratings count only beside this very one."""
+    """Hash of the cell; ratings are shown only with this exact result."""
 
     @property
     def prompt(self) -> int:
-        """Which evaluation prompt."""
+        """Number of the evaluation prompt."""
         return int(self.sound.split("_")[0])
 
     @property
     def emotion(self) -> str:
-        """What the prompt asked for."""
+        """Target emotion of the prompt."""
         return emotion_of(self.sound)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ListeningTest:
-    """A test as its run keeps it."""
+    """A listening test, as stored in its run."""
 
     id: str
-    """Opaque; stands in the page and in every row of ratings."""
+    """Opaque identifier, contained in the page and in every row of ratings."""
     grid: str
-    """Whose samples."""
+    """Grid whose samples are rated."""
     key: str
-    """Of the hash; never leaves the runs folder."""
+    """Key of the hash; it never leaves the runs folder."""
     emotions: tuple[str, ...]
-    """What can be chosen."""
+    """Emotions that a listener can choose from."""
     items: dict[str, Item]
-    """By opaque name."""
+    """Opaque name -> item."""
 
 
 def emotion_of(sound: str) -> str:
-    """``NN_emotion.wav`` -> emotion."""
+    """Return the emotion in a file name ``NN_emotion.wav``."""
     return sound.removesuffix(".wav").split("_", 1)[1]
 
 
 def choose_items(
     selection: Selection, arms: Sequence[str] | None, seeds: Sequence[int] | None, prompts: int = PROMPTS
 ) -> list[Item]:
-    """The samples to rate: the given arms and seeds by as many prompts, in turn one of each emotion.
+    """Return the samples to rate: at most ``prompts`` prompts, alternating between emotions, by the given arms and seeds.
 
-    Default: `ARMS`, in a grid of settings those of the world's own, and all seeds.
-    Raises InputError for arms or seeds that are not there, and when no prompt was kept for all of them.
+    The default is `ARMS` (in a grid of settings, those of the world's own setting) and all seeds that have audio of every arm.
     """
     own = next((f"@{s.name}" for s in settings(selection.records) if s.own), "")
-    heard = [f"{arm}{own}" for arm in ARMS]
-    wanted = list(arms) if arms else [arm for arm in heard if arm in selection.arms] or selection.arms
+    defaults = [f"{arm}{own}" for arm in ARMS]
+    wanted = list(arms) if arms else [arm for arm in defaults if arm in selection.arms] or selection.arms
     for arm in wanted:
         choose("arm with records", arm, selection.arms)
     there = {(r.label, r.seed): r for r in selection.records if (r.folder / "audio").is_dir()}
@@ -115,7 +115,7 @@ def choose_items(
 
 
 def _in_turn(sounds: set[str]) -> list[str]:
-    """By emotion in turn, so that the first ones are as balanced as can be."""
+    """Sort by alternating emotions, so that any prefix is as balanced as possible."""
     seen: dict[str, int] = {}
     ranked = []
     for sound in sorted(sounds):
@@ -126,7 +126,7 @@ def _in_turn(sounds: set[str]) -> list[str]:
 
 
 def find_or_make(store: Store, grid: str, items: Sequence[Item], emotions: Sequence[str]) -> ListeningTest:
-    """The test of exactly these samples: the one in the store, or a new one with a key of its own, stored."""
+    """Return the stored test of exactly these samples, or store a new one with a new key."""
     wanted = content_hash([[asdict(item) for item in items], list(emotions)])
     for test in tests(store, grid):
         if content_hash([[asdict(item) for item in test.items.values()], list(test.emotions)]) == wanted:
@@ -144,7 +144,7 @@ def find_or_make(store: Store, grid: str, items: Sequence[Item], emotions: Seque
 
 
 def tests(store: Store, grid: str) -> list[ListeningTest]:
-    """Every listening test of a grid, oldest first."""
+    """Return every listening test of a grid, oldest first."""
     found = []
     for run in store.runs(grid, "listening"):
         path = store.artifacts_of(run) / FILE
@@ -158,12 +158,12 @@ def tests(store: Store, grid: str) -> list[ListeningTest]:
 
 
 def opaque(key: str, what: str) -> str:
-    """What nobody without the key can tell: 12 hex digits of HMAC-SHA-256."""
+    """Return a hash that cannot be computed without the key: 12 hex digits of HMAC-SHA-256."""
     return hmac.new(bytes.fromhex(key), what.encode(), hashlib.sha256).hexdigest()[:12]
 
 
 def blocks(test: ListeningTest) -> list[list[list[str]]]:
-    """``[prompt][seed]`` -> opaque names of all arms. The order of prompts, seeds and names depends on the key alone."""
+    """Return ``[prompt][seed]`` -> opaque names of all arms. The order of prompts, seeds and names depends only on the key."""
     prompts = sorted({item.prompt for item in test.items.values()}, key=lambda p: opaque(test.key, f"prompt {p}"))
     seeds = sorted({item.seed for item in test.items.values()}, key=lambda s: opaque(test.key, f"seed {s}"))
     return [
@@ -173,7 +173,7 @@ def blocks(test: ListeningTest) -> list[list[list[str]]]:
 
 
 def page(test: ListeningTest, records: Sequence[Record]) -> str:
-    """The HTML file: questions, design and every sound, losslessly packed; nothing of arms, seeds or emotions asked for."""
+    """Return the HTML file: questions, design and losslessly compressed audio, without arms, seeds or target emotions."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     folders = {record.cell_hash: record.folder / "audio" for record in records}
@@ -185,7 +185,7 @@ def page(test: ListeningTest, records: Sequence[Record]) -> str:
 
 
 def _packed(path: Path) -> str:
-    """A 16-bit wav file as FLAC in base64: half the size, the same samples, and nothing else of the file."""
+    """Return a 16-bit wav file as base64-encoded FLAC: half the size, the same samples, no metadata."""
     import soundfile
 
     wave, rate = soundfile.read(path, dtype="int16")
@@ -195,7 +195,7 @@ def _packed(path: Path) -> str:
 
 
 def write(text: str, path: Path) -> None:
-    """The page in one step, so that no half of it is ever handed out."""
+    """Write the page atomically, so that an incomplete page is never given to listeners."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)

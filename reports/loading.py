@@ -1,4 +1,4 @@
-"""Which records a report is made of: complete cells of one profile and world, each (arm, seed) once; and what is not there."""
+"""Select the records of a report: complete cells of one profile and world, each (arm, seed) once, and list missing cells."""
 
 from __future__ import annotations
 
@@ -23,34 +23,35 @@ from reports.made_with import apart, stage_versions
 Key = tuple[str, int]
 """Arm and seed."""
 MISSING, PARTIAL, DIVERGED = "missing", "partial", "diverged"
-"""A planned cell that was never tried, was left half written, left the finite numbers; other kinds:
+"""State of a planned cell: never started, partially recorded, or ended with non-finite values. Other states are the kinds in
 `ablations.execution.failures`."""
 REDRAWS = (
-    "A seed redraws data, raters, RM training, SFT, prompts and noise; renderer, codec, base policy and judges are one "
-    "world."
+    "A seed redraws data, raters, RM training, SFT, prompts and noise; renderer, codec, base policy and judges are "
+    "fixed."
 )
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The records of a report, and what its captions must say of the choice."""
+    """The records of a report, and what its captions must state about the selection."""
 
     grid: str
-    """Name of the grid, or of those pooled, joined by ``+``."""
+    """Name of the grid; names of pooled grids are joined by ``+``."""
     records: tuple[Record, ...]
-    """In the grid's order: arms as the grid names them, seeds ascending."""
+    """Records in the grid's order: arms as listed in the grid, seeds ascending."""
     planned: dict[str, int]
-    """Arm -> seeds planned for it, in the grid's order."""
+    """Arm -> number of seeds planned for it, in the grid's order."""
     notes: tuple[str, ...]
-    """Profile, world, what was left out."""
+    """Notes on profile, world and excluded cells."""
     plans: tuple[int, ...] = ()
-    """Numbers of seeds planned for what is tested, rising, of the first grid named: the last holds, the others came first."""
+    """Numbers of seeds planned for the tested arms of the first grid, ascending; the last one applies, the others are earlier
+    plans."""
     grid_labels: frozenset[str] = frozenset()
-    """All labels of the grids, those that were never planned included."""
+    """All labels of the grids, including those that were never planned."""
     folder: RunsFolder | None = None
-    """Where the records came from."""
+    """Runs folder of the records."""
     lost: Mapping[Key, str] = field(default_factory=dict)
-    """Planned cells without a record, and why: `MISSING`, `PARTIAL`, or a kind of failure."""
+    """Planned cell without a record -> reason: `MISSING`, `PARTIAL` or a kind of failure."""
 
     @property
     def grids(self) -> list[str]:
@@ -59,17 +60,17 @@ class Selection:
 
     @property
     def arms(self) -> list[str]:
-        """Arms in order."""
+        """Arms, in order."""
         return list(self.planned)
 
     @property
     def planned_n(self) -> int:
-        """The number of seeds at which contrasts are tested; 0 where none was planned."""
+        """Number of seeds at which contrasts are tested; 0 if none was planned."""
         return self.plans[-1] if self.plans else 0
 
     @cached_property
     def tested(self) -> dict[str, dict[str, Weights]]:
-        """Setting (empty for plain arms) -> the contrasts tested in it; none in a screen."""
+        """Setting (empty for plain arms) -> contrasts tested in it; empty for a screen."""
         return {} if self.screen else declared({*self.grid_labels, *self.planned})
 
     @property
@@ -78,7 +79,7 @@ class Selection:
         return all(name in GRIDS and GRIDS[name].screen for name in self.grids)
 
     def seeds(self, labels: Collection[str]) -> list[int]:
-        """The seeds for which all of these labels are planned, or else all seeds, rising."""
+        """Return the seeds for which all of these labels are planned, or all seeds if there are none, ascending."""
         planned: dict[int, set[str]] = {}
         for label, seed in [*((r.label, r.seed) for r in self.records), *self.lost]:
             planned.setdefault(seed, set()).add(label)
@@ -86,12 +87,12 @@ class Selection:
 
     @cached_property
     def diverged(self) -> frozenset[Key]:
-        """The cells whose optimisation left the finite numbers: settled, without a value."""
+        """Cells whose optimization ended with non-finite values. They count as finished, without a value."""
         return frozenset(key for key, kind in self.lost.items() if kind == DIVERGED)
 
     @property
     def counted(self) -> str:
-        """For every caption: how many cells were planned, and what became of them."""
+        """Sentence for every caption: how many cells were planned, and their states."""
         kinds = Counter(self.lost.values())
         failed = {kind: n for kind, n in sorted(kinds.items()) if kind not in (MISSING, PARTIAL, DIVERGED)}
         said = f" ({', '.join(f'{n} {kind}' for kind, n in failed.items())})" if failed else ""
@@ -101,22 +102,22 @@ class Selection:
         )
 
     def of(self, arm: str) -> list[Record]:
-        """One arm's records."""
+        """Return the records of one arm."""
         return [record for record in self.records if record.label == arm]
 
 
 def select(
     runs_dir: Path, grids: str | Sequence[str], profile: str | None = None, world: str = "", *, mixed: bool = False
 ) -> Selection:
-    """Read the records of one grid, or of several of the same world, from the tracking store alone.
+    """Read the records of one grid, or of several grids of the same world, from the tracking store only.
 
-    ``world`` is the beginning of a world's hash. Raises InputError when there is no store, no such grid, nothing complete, more
-    than one profile to choose from, or cells of several worlds or versions of the code; ``mixed`` lets the latter pass, and the
-    notes say so.
+    ``world`` is a prefix of the world's hash. Raises InputError if there is no store, no such grid, no complete cell, more than
+    one profile to choose from, or cells from several worlds or versions of the code. ``mixed`` accepts the latter two and
+    records them in the notes.
     """
     names = [grids] if isinstance(grids, str) else list(dict.fromkeys(grids))
     folder = check(runs_dir)
-    fix = f"run it first: python -m ablations.run --grid {names[0]} --runs-dir {runs_dir}"
+    fix = f"run the grid first: python -m ablations.run --grid {names[0]} --runs-dir {runs_dir}"
     if not folder.exists:
         raise InputError("there is no runs folder to report on", got=runs_dir, fix=fix)
     store = Store(folder)
@@ -131,14 +132,14 @@ def select(
     chosen, said = _reported(chosen)
     notes += [*said, *plugin_files.require(chosen)]
     if len(profiles := sorted({record.profile for record in chosen})) > 1:
-        fix = "choose one by --profile, or report on each alone"
+        fix = "choose one with --profile, or report on each grid separately"
         raise InputError("grids of different profiles cannot be pooled", got=", ".join(profiles), fix=fix)
     single: dict[Key, Record] = {}
     for record in chosen:
         _agree(single.setdefault((record.label, record.seed), record), record)
     worlds = {record.world_hash for record in single.values()}
     if len(worlds) > 1 and not mixed:
-        choose = "report on each alone, or pool them by --mixed"
+        choose = "report on each grid separately, or pool them with --mixed"
         raise InputError("grids of different worlds cannot be pooled", got=", ".join(sorted(worlds)), fix=choose)
     used = chosen[0].profile
     development = chosen[0].seed >= DEVELOPMENT
@@ -161,22 +162,24 @@ def select(
 def _choose(
     store: Store, grid: str, profile: str | None, world: str, mixed: bool, fix: str
 ) -> tuple[list[Record], list[Attempt], list[str]]:
-    """One grid's records, the newest of each arm and seed, its unfinished attempts, and notes."""
+    """Return one grid's records (the newest of each arm and seed), its unfinished attempts, and notes."""
     if grid not in store.grids():
         known = ", ".join(store.grids()) or "none"
         if grid not in GRIDS:
             fix = f"use one of: {', '.join(GRIDS)}"
-        raise InputError("the store has no grid of that name", got=f"{grid} (there: {known})", fix=fix)
+        raise InputError("the store has no grid with that name", got=f"{grid} (stored: {known})", fix=fix)
     by_hash, attempts = store.cells(grid)
     if not by_hash:
         raise InputError("no cell of the grid is complete", got=grid, fix=fix)
     profiles = sorted({record.profile for record in by_hash.values()})
     if profile is None and len(profiles) > 1:
-        raise InputError("the grid was run on several profiles", got=", ".join(profiles), fix="choose one by --profile")
+        raise InputError(
+            "the grid was run with several profiles", got=", ".join(profiles), fix="choose one with --profile"
+        )
     chosen = profile or profiles[0]
     mine = [record for record in by_hash.values() if record.profile == chosen]
     if not mine:
-        raise InputError("the grid was not run on that profile", got=chosen, fix=f"use one of: {', '.join(profiles)}")
+        raise InputError("the grid was not run with that profile", got=chosen, fix=f"use one of: {', '.join(profiles)}")
     worlds = Counter(record.world_hash for record in mine)
     there = [record for record in mine if record.world_hash.startswith(world)]
     if not there:
@@ -187,51 +190,53 @@ def _choose(
     if len(kept) > 1 and not mixed:
         said = ", ".join(f"{name} ({count} cells)" for name, count in kept.items())
         raise InputError(
-            f"grid {grid} was run in several worlds", got=said, fix="choose one by --world, or pool by --mixed"
+            f"grid {grid} was run in several worlds", got=said, fix="choose one with --world, or pool them with --mixed"
         )
     single = {(r.label, r.seed): r for r in sorted(mine, key=lambda r: r.recorded)}
     notes = [f"Grid {grid}, profile {chosen}, world {', '.join(kept)}.", *left]
     if len(kept) > 1:
-        notes.append(f"MIXED WORLDS are pooled: {len(kept)}.")
+        notes.append(f"MIXED WORLDS: {len(kept)} worlds are pooled.")
     if elsewhere:
-        notes.append(f"Left out: {elsewhere} cells of other worlds.")
+        notes.append(f"Excluded: {elsewhere} cells of other worlds.")
     if len(single) < len(mine):
-        notes.append(f"Left out: {len(mine) - len(single)} cells that a later version of code or config superseded.")
+        notes.append(f"Excluded: {len(mine) - len(single)} cells superseded by a later version of code or config.")
     return list(single.values()), attempts, notes
 
 
 def _reported(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
-    """The records that a report pools, and a note of those it leaves out: development seeds, unless there are no others."""
+    """Return the records that a report pools, and a note on those it excludes: development seeds, unless there are no
+    others."""
     seeds = reported(record.seed for record in records)
     kept = [record for record in records if record.seed in seeds]
     left = len(records) - len(kept)
-    return kept, [f"Left out: {left} cells of development seeds ({DEVELOPMENT} and up)."] if left else []
+    return kept, [f"Excluded: {left} cells with development seeds ({DEVELOPMENT} and above)."] if left else []
 
 
 def _agree(first: Record, second: Record) -> None:
     if first.cell_hash != second.cell_hash:
         raise InputError(
-            "two grids hold different results under one name",
+            "two grids have different results for the same arm and seed",
             got=f"{first.label}/{first.seed}: cells {first.cell_hash[:8]} and {second.cell_hash[:8]}",
-            fix="report on each grid alone, or run both again with the same code and config",
+            fix="report on each grid separately, or run both again with the same code and config",
         )
 
 
 def _planned(present: Iterable[Key], invocations: Sequence[Invocation]) -> set[Key]:
-    """All cells that were asked for; where no invocation tells, every arm with every seed that any arm has."""
+    """Return all requested cells; if no invocation is recorded, every arm with every seed that any arm has."""
     keys = set(present)
     asked = {(arm, seed) for one in invocations for seed in one.seeds for arm in one.arms_of(seed)}
     return keys | (asked or {(arm, seed) for arm, _ in keys for _, seed in keys})
 
 
 def _lost(absent: set[Key], attempts: Sequence[Attempt]) -> dict[Key, str]:
-    """Why each planned cell has no record, by its newest attempt."""
+    """Return planned cell without a record -> reason, from its newest attempt."""
     tried = {(a.label, a.seed): a.lost.kind if a.lost else PARTIAL for a in attempts}
     return {key: tried.get(key, MISSING) for key in sorted(absent)}
 
 
 def _versions(records: Sequence[Record], mixed: bool) -> list[str]:
-    """Refuse records that different versions of a stage or of the source made, or note them; uncommitted code is noted."""
+    """Raise InputError for records made by different versions of a stage or the source, unless mixed; return notes on the
+    versions."""
     made = {"source": Counter({name: len(cells) for name, cells in code_versions(records).items()})}
     for (name, version), count in stage_versions(records).items():
         made.setdefault(f"stage {name}, version", Counter())[str(version)] += count
@@ -248,13 +253,13 @@ def _versions(records: Sequence[Record], mixed: bool) -> list[str]:
         raise InputError(
             "the cells were made by different versions of the code",
             got=unequal,
-            fix="run the grid again, which rebuilds what a new version changed, or allow it by --mixed",
+            fix="run the grid again (only what a new version changed is rebuilt), or pool them with --mixed",
         )
     return [*notes, f"MIXED VERSIONS of the code are pooled: {unequal}."]
 
 
 def _labels(grids: Sequence[str]) -> list[str]:
-    """The grids' labels in their own order."""
+    """Return the labels of the grids, in their order."""
     from rrpo.profiles import PROFILES
 
     known = [GRIDS[grid] for grid in grids if grid in GRIDS]

@@ -1,4 +1,4 @@
-"""Manipulation checks: whether a component moved its own target in the reward model; one that did not is untested."""
+"""Manipulation checks: whether a component caused its intended change in the reward model. If not, it counts as untested."""
 
 from __future__ import annotations
 
@@ -14,30 +14,33 @@ from ablations.stats.statistics import Interval, t_interval
 from ablations.tracking.records import Record
 
 ASKED = 0.5
-"""A component counts as tested only where its training asked something of at least this share of its reward models."""
+"""A component counts as tested only if its training was active in at least this share of its reward models."""
 
 
 class Checked(NamedTuple):
-    """One component's check."""
+    """Manipulation check of one component."""
 
     component: Component
-    """The component."""
+    """Component that is checked."""
     moved: Interval
-    """Effect on its target over seeds; n = 0 where it was not measured."""
+    """Effect on its target scalar over seeds; n = 0 if it was not measured."""
     weak: bool
-    """Whether the component's training asked nothing of most of its reward models."""
+    """Whether the component's training was inactive in most of its reward models."""
 
     @property
     def failed(self) -> bool:
-        """Whether the interval of three seeds or more does not lie on the wanted side of zero, or nothing was asked."""
+        """Whether training was inactive, or the interval over at least three seeds is not entirely on the intended side of
+        0."""
         check = self.component.check
-        if check is None or self.weak or self.moved.n < 3:  # two seeds' is so wide that any effect would fail
+        if (
+            check is None or self.weak or self.moved.n < 3
+        ):  # with two seeds the interval is so wide that any effect fails
             return self.weak
         return not (self.moved.low > 0 if check.direction > 0 else self.moved.high < 0)
 
 
 def check(records: Sequence[Record], component: Component, contrast: Mapping[str, float]) -> Checked:
-    """A component's effect on what it has to move, by a contrast of the records' labels: those of positive weight have it."""
+    """Return a component's effect on its target. The arms with positive weight in ``contrast`` have the component."""
     declared = component.check
     if declared is None:
         return Checked(component, t_interval([]), weak=False)
@@ -49,9 +52,9 @@ def check(records: Sequence[Record], component: Component, contrast: Mapping[str
 
 
 def checks(records: Sequence[Record], contrasts: Mapping[str, Mapping[str, float]]) -> dict[str, Checked]:
-    """Contrast -> its component's check, for those of one component.
+    """Return contrast -> check of its component, for contrasts of one component.
 
-    A component is checked once, by the first contrast that is its own: of a whole factorial the main effect.
+    Each component is checked once, by its first contrast: the main effect, if the factorial is complete.
     """
     parts = {name: part for name in contrasts if (part := component_of(name))}
     first = {part: name for name, part in reversed(parts.items())}
@@ -60,7 +63,7 @@ def checks(records: Sequence[Record], contrasts: Mapping[str, Mapping[str, float
 
 
 def note(checked: Mapping[str, Checked]) -> list[str]:
-    """A line for the caption; none where nothing was measured."""
+    """Return a line for the caption; empty if nothing was measured."""
     said = []
     for one in {one.component: one for one in checked.values()}.values():
         moved, declared = one.moved, one.component.check

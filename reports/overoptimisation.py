@@ -1,4 +1,5 @@
-"""Table of over-optimisation: peak gold accuracy, the loss after it, `OVEROPTIMISATION`, and how many runs collapsed."""
+"""Table of over-optimization: peak gold accuracy, the loss after the peak, `OVEROPTIMISATION`, and the share of collapsed
+runs."""
 
 from __future__ import annotations
 
@@ -17,10 +18,11 @@ from reports.loading import Selection
 
 
 def collapses(selection: Selection, arm: str) -> tuple[Interval, float, float]:
-    """Share of an arm's seeds that collapsed, with Wilson's interval, and its worst seed: primary outcome and seed.
+    """Return the share of an arm's seeds that collapsed (Wilson's interval), and the primary outcome and seed of its worst
+    cell.
 
-    A cell collapsed where its primary outcome is below `COLLAPSED` of the SFT policy's, at its own first checkpoint; a diverged
-    one always. n counts the cells of which that is known.
+    A cell collapsed if its primary outcome is below `COLLAPSED` times that of the SFT policy, read at the cell's first
+    checkpoint. A diverged cell always counts as collapsed. n is the number of cells for which this is known.
     """
     outcome = primary()
     values = {seed: DIVERGED for label, seed in selection.diverged if label == arm}
@@ -35,27 +37,27 @@ def collapses(selection: Selection, arm: str) -> tuple[Interval, float, float]:
 
 
 def _start(record: Record) -> float:
-    """The primary outcome of the SFT policy: at a cell's first checkpoint."""
+    """Return the primary outcome of the SFT policy, read at the cell's first checkpoint."""
     curve = primary().curve
     found = curve(record) if curve else np.empty(0)
     return float(found[0]) if len(found) else math.nan
 
 
 def sheet(selection: Selection) -> Sheet | None:
-    """One row an arm that is optimised or diverged; None without any."""
+    """Return a table with one row per arm that was optimized or diverged; None if there are none."""
     judge = gold()
     rows: list[tuple[Value, ...]] = []
     for arm in selection.arms:
-        heard = [record for record in selection.of(arm) if judge.accuracy in record.points.columns]
+        evaluated = [record for record in selection.of(arm) if judge.accuracy in record.points.columns]
         diverged = sum(label == arm for label, _ in selection.diverged)
-        if not (diverged or any(len(record.points) > 1 for record in heard)):
+        if not (diverged or any(len(record.points) > 1 for record in evaluated)):
             continue
-        curves = [record.points[judge.accuracy] for record in heard]
+        curves = [record.points[judge.accuracy] for record in evaluated]
         peak = t_interval([float(y.max()) for y in curves])
         lost = t_interval([float(y.max() - y.iloc[-1]) for y in curves])
-        others = [t_interval([outcome.read(record) for record in heard]) for outcome in OVEROPTIMISATION]
+        others = [t_interval([outcome.read(record) for record in evaluated]) for outcome in OVEROPTIMISATION]
         ended = wilson(diverged, diverged + len(selection.of(arm)))
-        rows.append((arm, float(len(heard)), peak, lost, *others, ended, *collapses(selection, arm)))
+        rows.append((arm, float(len(evaluated)), peak, lost, *others, ended, *collapses(selection, arm)))
     columns = (
         Column("arm", "arm"),
         Column("n", "n", "count"),
@@ -68,11 +70,11 @@ def sheet(selection: Selection) -> Sheet | None:
         Column("worst_seed", "worst seed", "count"),
     )
     notes = (
-        f"By the {judge.label}, mean over seeds ± half the 95 % t-interval; the largest of a few noisy checkpoints is biased "
-        "upwards, and the loss with it.",
+        f"Gold peak: highest accuracy by the {judge.label}; mean over seeds ± half the 95 % t-interval. The maximum "
+        "over a few noisy checkpoints is biased upwards, and so is the loss after it.",
         *(outcome.note for outcome in OVEROPTIMISATION),
-        "Diverged: seeds whose optimisation left the finite numbers, of those that ended. "
-        f"Collapsed: {primary().label} below {COLLAPSED:.2g} of the SFT policy's of the seed, diverged seeds among them. "
-        "Wilson's 95 % intervals: they alone speak of collapses that these seeds did not show. Descriptive.",
+        "Diverged: share of finished seeds whose optimization ended with non-finite values. Collapsed: share of "
+        f"seeds with {primary().label} below {COLLAPSED:.2g} times the SFT policy's, diverged seeds included. Both "
+        "with Wilson's 95 % interval, which also covers collapses that did not occur in these seeds. Descriptive.",
     )
-    return Sheet("overoptimisation", "Over-optimisation", columns, tuple(rows), notes) if rows else None
+    return Sheet("overoptimisation", "Over-optimization", columns, tuple(rows), notes) if rows else None

@@ -1,5 +1,5 @@
 "use strict";
-// The interactive chart. Its data stand in the page; nothing is fetched.
+// The interactive chart. Its data are embedded in the page; nothing is fetched.
 (() => {
   const root = document.getElementById("explorer");
   const data = JSON.parse(document.getElementById("explorer-data").textContent);
@@ -76,7 +76,7 @@
   draw();
 })();
 
-// The audio matrix: a picture plays its sample; the arrow keys move among the pictures.
+// The audio matrix: selecting a picture plays its sample; the arrow keys move between pictures.
 (() => {
   const table = document.querySelector("table.audio");
   if (!table) return;
@@ -100,7 +100,7 @@
   });
 })();
 
-// A link into a folded section unfolds it; so does printing all of them.
+// A link into a folded section unfolds it; printing unfolds all sections.
 (() => {
   const open = () => {
     const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));

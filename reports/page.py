@@ -1,4 +1,4 @@
-"""``report.html``: one file that needs nothing else. Answer, one table and one chart first; all else unfolds on demand."""
+"""Write ``report.html``, a self-contained file: the answer, one table and one chart first; everything else is folded."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from reports.loading import Selection
 from reports.report import Figure, Report
 
 ANSWER = "answer.md"
-"""The first screen."""
+"""File of the first screen."""
 PROMPTS = 5
-"""Prompts whose audio stands in the page: the first of each emotion."""
+"""Number of prompts whose audio is embedded in the page: the first one of each emotion."""
 BIT_RATE = 0.6
-"""Strength of the compression of the page's audio (0 least, 1 most), some 32 kbit/s: speech, an hour of which is 14 MB."""
+"""Compression level of the embedded audio (0 least, 1 most): about 32 kbit/s for speech, or 14 MB per hour."""
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One section of the page, folded until it is asked for: figures, then tables."""
+    """One folded section of the page: figures, then tables."""
 
     name: str
-    """In addresses."""
+    """Name in links."""
     title: str
     """Heading."""
     line: str
-    """What it answers, in a line."""
+    """The question that it answers, in one line."""
     figures: tuple[str, ...] = ()
-    """Names of the report's figures."""
+    """Names of its figures."""
     tables: tuple[str, ...] = ()
     """Names of its tables."""
 
@@ -50,57 +50,57 @@ PARTS = (
     Part(
         name="settings",
         title="By setting",
-        line="Which conclusions survive where a setting changes.",
+        line="Which conclusions hold when a setting changes.",
         figures=("reach",),
         tables=("survival", "settings"),
     ),
     Part(
         name="components",
         title="Components",
-        line="What each part does by itself, within RRPO, and together with the others.",
+        line="What each component does alone, within RRPO, and in combination with the others.",
         figures=("forest", "interactions"),
         tables=("effects", "ablation", "factorial"),
     ),
     Part(
         name="arms",
         title="Arms",
-        line="Every outcome of every arm, and of every seed.",
+        line="Every outcome of every arm and seed.",
         figures=("seeds", "pareto"),
         tables=("table", "outcomes", "ran_with"),
     ),
     Part(
         name="overoptimisation",
-        title="Over-optimisation",
-        line="How far the proxy runs away from gold, how often a policy collapses, and what stopping early would have kept.",
+        title="Over-optimization",
+        line="How far proxy and gold diverge, how often policies collapse, and what early stopping would have saved.",
         figures=("goodhart", "training"),
         tables=("overoptimisation", "at_kl", "at_rollouts", "at_seconds", "early_stopped"),
     ),
     Part(
         name="hacking",
-        title="What is hacked",
-        line="Planted artefacts that the policy takes up, confusions, and what the samples look like.",
+        title="How the reward is hacked",
+        line="Uptake of planted artefacts, confusion matrices, and spectrograms of samples.",
         figures=("confusion", "spectrograms"),
         tables=("uptake", "uptake_by_kind"),
     ),
     Part(
         name="reward-models",
         title="Reward models",
-        line="Whether each regulariser moved what it is meant to move, and whose reward the samples please.",
+        line="Whether each regularizer caused its intended change, and how each arm's samples score under other reward models.",
         figures=("transfer",),
         tables=("reward_models", "recognition", "recognition_effects", "rulers", "transfer"),
     ),
     Part(
         name="beside",
         title="Listeners and the paper",
-        line="What people heard, and the published numbers beside ours.",
+        line="Listeners' ratings, and published results compared with ours.",
         tables=("listening", "published"),
     ),
 )
-"""In the order of the page. What no part names stands in a last one."""
+"""Sections in order. Figures and tables that no section names are shown in a last one."""
 
 
 def write(selection: Selection, made: Report, figures: Sequence[Figure], folder: Path) -> Path:
-    """The page; the figures have been drawn into the folder. The same bytes for the same records."""
+    """Write the page; the figures must already be in ``folder``. The same records give the same bytes."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader(TEMPLATE.parent)
@@ -133,12 +133,12 @@ def write(selection: Selection, made: Report, figures: Sequence[Figure], folder:
 
 
 def parts(tables: Mapping[str, Any], figures: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """`PARTS` with what there is of each, those with nothing left out."""
+    """Return `PARTS` with their existing figures and tables; empty sections are omitted."""
     named = {name for part in PARTS for name in (*part.figures, *part.tables)}
     rest = Part(
         name="more",
         title="More",
-        line="What no other section holds.",
+        line="Other figures and tables.",
         figures=tuple(name for name in figures if name not in named),
         tables=tuple(name for name in tables if name not in named),
     )
@@ -165,9 +165,11 @@ def _figure(figure: Figure, folder: Path) -> dict[str, str]:
 
 
 def keep(selection: Selection, paths: Sequence[Path]) -> None:
-    """Log the report's files into the report run of each of its grids in MLflow, and its answer as the experiment's description.
+    """Log the report's files to the report run of each of its grids in MLflow, and set the answer as the experiment's
+    description.
 
-    What a former report left there stays; `writers.LISTING`, one of the files, names those of the newest.
+    Files of an earlier report are not removed from MLflow; `writers.LISTING`, one of the files, lists those of the newest
+    report.
     """
     assert selection.folder is not None
     store = Store(selection.folder)
@@ -180,7 +182,7 @@ def keep(selection: Selection, paths: Sequence[Path]) -> None:
 
 
 def audio(records: Sequence[Record]) -> dict[str, Any]:
-    """Of the first seed: prompts by arms, each sample as it was stored, with its spectrogram, ready to embed."""
+    """Return the audio matrix of the first seed: prompts by arms, each sample with its spectrogram, ready to embed."""
     seed = min(record.seed for record in records)
     own = {r.label: r.folder / "audio" for r in records if r.seed == seed and (r.folder / "audio").is_dir()}
     first: dict[str, str] = {}
@@ -208,7 +210,7 @@ def _sample(path: Path) -> dict[str, str] | None:
 
 
 def _picture(level: Any) -> bytes:
-    """A spectrogram ``[f, t]`` in dB as a small PNG, low frequencies at the bottom."""
+    """Return a spectrogram ``[f, t]`` in dB as a small PNG, low frequencies at the bottom."""
     import numpy as np
     from PIL import Image
 
@@ -220,7 +222,7 @@ def _picture(level: Any) -> bytes:
 
 
 def world_card(selection: Selection) -> dict[str, str]:
-    """The newest card of the records' world as ``table`` (HTML) and ``said``; empty when that world was never validated."""
+    """Return the newest validation report of the records' world as ``table`` (HTML) and ``said``; empty if there is none."""
     assert selection.folder is not None
     world = selection.records[0].world_hash
     path = Store(selection.folder).newest_artifact(EXPERIMENT_WORLD, "card.md", world)
@@ -253,7 +255,7 @@ def _bounds(row: Mapping[str, str]) -> str:
 
 
 def cells(selection: Selection) -> dict[str, Any]:
-    """The primary outcome of every cell by arm and seed, each with the address of its run in MLflow."""
+    """Return the primary outcome of every cell by arm and seed, with the URL of its run in MLflow."""
     outcome, addresses = primary(), dict(runs(selection))
     known = {(r.label, r.seed): r for r in selection.records}
     seeds = sorted({record.seed for record in selection.records})
@@ -268,7 +270,7 @@ def cells(selection: Selection) -> dict[str, Any]:
 
 
 def runs(selection: Selection) -> list[tuple[str, str]]:
-    """Name and address of every cell's MLflow run, below the address at which the UI is opened."""
+    """Return name and URL of every cell's MLflow run, relative to the address of the UI."""
     assert selection.folder is not None
     store = Store(selection.folder)
     homes = {grid: store.experiment_id(grid) for grid in selection.grids}
@@ -282,7 +284,7 @@ def runs(selection: Selection) -> list[tuple[str, str]]:
 
 
 def environment(records: Sequence[Record]) -> list[tuple[str, str]]:
-    """Versions and machine, from the newest record's environment."""
+    """Return versions and machine, from the newest record's environment."""
     newest = max(records, key=lambda record: record.recorded)
     path = newest.folder / "environment.json"
     return sorted((key, str(value)) for key, value in json.loads(path.read_text()).items()) if path.is_file() else []

@@ -1,7 +1,9 @@
-"""The papers' numbers beside ours: direction only, since theirs are human ratings and accuracies on real corpora.
+"""Table of published results beside ours. Only directions are compared: theirs are human ratings and accuracies on real
+corpora.
 
-Sources: RRPO, ICASSP 2026, arXiv 2512.04552, Table 1 (mean opinion, five points) and Table 2 (weighted accuracy, %); a comparison
-of GRPO and DiffRO on one base model, arXiv 2509.18569 (word error rate, %). Numbers that were not found are left out.
+Sources: RRPO, ICASSP 2026, arXiv 2512.04552, Table 1 (mean opinion scores, five points) and Table 2 (weighted accuracy, %); a
+comparison of GRPO and DiffRO on one base model, arXiv 2509.18569 (word error rate, %). Numbers that could not be found are
+omitted.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ GRPO = "arXiv 2509.18569"
 OPINION = {"sft": (3.52, 3.72), BASE: (3.65, 3.61), RRPO: (3.78, 3.81)}
 """Table 1 of RRPO: E-MOS and N-MOS by arm."""
 SPREAD = {"sft": (0.06, 0.07), BASE: (0.11, 0.13), RRPO: (0.08, 0.09)}
-"""What is printed behind the ± of each."""
+"""The printed ± of each."""
 ACCURACY = ((66.0, 50.9, 64.4), (66.8, math.nan, 72.8), (69.1, 52.7, 82.3), (68.0, 54.8, 81.7))
 """Table 2 of RRPO: accuracy on IEMOCAP (en), MER2023 (zh), ESD (zh) of reward models fine-tuned with none, one, two and all of
 the paper's components, added in the order of the list."""
@@ -31,7 +33,7 @@ WORDS = {"sft": 4.280, "grpo": 3.710, BASE: 3.418}
 
 
 class Claim(NamedTuple):
-    """A published difference, and what stands in for it here."""
+    """A published difference, and its counterpart here."""
 
     text: str
     source: str
@@ -42,11 +44,11 @@ class Claim(NamedTuple):
     arms: tuple[str, str]
     measure: str
     sign: int
-    """+1 where more of our measure means more of theirs."""
+    """+1 if a higher value of our measure corresponds to a higher value of theirs, otherwise -1."""
 
 
 def claims() -> list[Claim]:
-    """All published differences that a grid can speak about."""
+    """Return all published differences that a grid can be compared with."""
     found = []
     for new, old in ((BASE, "sft"), (RRPO, BASE)):
         for place, (text, measure, sign) in enumerate((("E-MOS", "gold", +1), ("N-MOS", "phone_error_rate", -1))):
@@ -70,7 +72,7 @@ def claims() -> list[Claim]:
 
 
 def sheet(records: Sequence[Record]) -> Sheet | None:
-    """One row a published difference whose arms and measure are there; None without any."""
+    """Return one row per published difference whose arms and measure exist; None if there are none."""
     seeds = sorted({record.seed for record in records})
     rows: list[tuple[Value, ...]] = []
     for claim in claims():
@@ -86,21 +88,22 @@ def sheet(records: Sequence[Record]) -> Sheet | None:
         Column("arms", "difference"),
         Column("values", "published values"),
         Column("published", "published difference"),
-        Column("measure", "our stand-in"),
+        Column("measure", "our measure"),
         Column("ours", "ours, points", "gain"),
         Column("direction", "direction"),
     )
     notes = (
-        "Published: reward models fine-tuned on real corpora, opinions of human listeners (mean of five points ± what is "
-        "printed), word error rates of real recognisers. Ours: values at the last checkpoint, paired differences with 95 % "
-        "t-intervals, not tested. Only the direction can be compared: gold accuracy stands in for expressiveness, and phone "
-        "error rate (fewer is better) for naturalness, which is a weak stand-in, and for word errors.",
+        "Published: reward models fine-tuned on real corpora, mean opinion scores of human listeners (five points, ± "
+        "as printed), word error rates of real recognizers. Ours: values at the last checkpoint, paired differences "
+        "with 95 % t-intervals, not tested. Only directions can be compared: gold accuracy corresponds to "
+        "expressiveness; phone error rate (less is better) corresponds to word error rate and, weakly, to "
+        "naturalness.",
     )
     return Sheet("published", "Published results beside ours", columns, tuple(rows), notes) if rows else None
 
 
 def direction(claim: Claim, low: float, high: float) -> str:
-    """Whether our interval lies on the published side of zero."""
+    """Return whether our interval lies on the published side of zero."""
     if math.isnan(low) or low <= 0 <= high:
         return "undecided"
     return "same" if (low > 0) == (claim.sign * claim.published > 0) else "opposite"

@@ -1,4 +1,4 @@
-"""The table of what the arms ran with: the parameters that differ between them."""
+"""Table of the parameters that differ between arms."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from ablations.rendering.sheet import NONE, Column, Sheet
 from reports.loading import Selection
 
 OLDER = ("arm.", "profile.")
-"""How the params of records begin that hold the whole config instead of what the cell ran with."""
+"""Prefixes of params in older records, which store the complete config instead of the parameters that were used."""
 
 
 def sheet(selection: Selection) -> Sheet | None:
-    """One row an arm, one column a parameter in which two arms differ; None where none does, or the records do not say."""
+    """Return one row per arm and one column per differing parameter; None if none differs or all records are of the older
+    kind."""
     ran_with = {
         arm: own[0].params
         for arm in selection.arms
@@ -24,7 +25,7 @@ def sheet(selection: Selection) -> Sheet | None:
     columns = (Column("arm", "arm"), *(Column(name, said[name]) for name in names))
     rows = [(arm, *(values.get(name, NONE) for name in names)) for arm, values in ran_with.items()]
     note = (
-        "Read off the configs of the stages that each arm was made of; parameters that all arms share are left out. "
-        "finetune.steps 0: the reward model is as pre-trained; optimize.steps 0: the SFT policy."
+        "Parameters in which arms differ, from the configs of the stages that each arm consists of. finetune.steps "
+        "0: the pre-trained reward model; optimize.steps 0: the SFT policy."
     )
-    return Sheet("ran_with", "What the arms ran with", columns, tuple(rows), (note,))
+    return Sheet("ran_with", "Parameters of the arms", columns, tuple(rows), (note,))

@@ -1,7 +1,8 @@
-"""Ratings of a listening test: check the page's CSV line by line, keep it in MLflow, read it back for reports.
+"""Ratings of a listening test: validate the page's CSV line by line, store it in MLflow, and load it for reports.
 
-A run of kind ``ratings`` holds one person's answers to one test: the file as it came, a summary by arm, and ``complete`` = the
-file's hash, written last. The checks find accidents and careless edits; no page without a server can prove who rated.
+A run of kind ``ratings`` holds one person's answers to one test: the original file, a summary by arm, and the tag ``complete``
+with the file's hash, which is written last. The checks detect accidents and careless edits; a page without a server cannot
+prove who rated.
 """
 
 from __future__ import annotations
@@ -26,35 +27,35 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FILE = "ratings.csv"
-DOWNLOAD = "import the file as the page downloaded it, unopened; download it again on the rater's machine"
+DOWNLOAD = "import the file exactly as downloaded from the page; if needed, download it again on the rater's machine"
 SCALE = tuple("12345")
 WRITTEN = {"rater": r"[A-Za-z0-9._-]{1,40}", "plays": "[0-9]+", "seconds": r"[0-9]+\.[0-9]"}
-"""What the page can have written."""
+"""Column -> pattern of the values that the page writes."""
 
 
 @dataclass(frozen=True)
 class Ratings:
-    """One person's checked answers to one test."""
+    """One person's validated answers to one test."""
 
     test: ListeningTest
-    """What was rated."""
+    """Test that was rated."""
     rater: str
-    """Who rated, as the page was told or as the import was."""
+    """Name of the rater, as entered in the page or given at import."""
     rows: tuple[dict[str, str], ...]
-    """By the columns of `records.RATINGS`."""
+    """Rows, with the columns of `records.RATINGS`."""
     content: bytes
-    """The file."""
+    """Content of the file."""
 
     @property
     def digest(self) -> str:
-        """Identity of the answers, however the file's lines end."""
+        """Hash of the answers, independent of line endings."""
         return hashlib.sha256("\n".join(row["check"] for row in self.rows).encode()).hexdigest()[:32]
 
 
 def read(path: Path, known: Mapping[str, ListeningTest]) -> Ratings:
-    """One CSV, checked against the tests in the store by their ids.
+    """Read one CSV file and check it against the stored tests.
 
-    Raises InputError, with the line, for whatever the page could not have written about one of these tests.
+    Raises InputError, with the line number, for anything that the page could not have written for one of these tests.
     """
     try:
         content = path.read_bytes()
@@ -65,15 +66,15 @@ def read(path: Path, known: Mapping[str, ListeningTest]) -> Ratings:
     if header != [list(RATINGS)]:
         missing = [name for name in RATINGS if name not in (header[0] if header else [])]
         got = f"{path}: missing {', '.join(missing)}" if missing else f"{path}: {','.join(header[0])}"
-        raise InputError(f"the columns of ratings are {', '.join(RATINGS)}", got=got, fix=DOWNLOAD)
+        raise InputError(f"a ratings file must have the columns {', '.join(RATINGS)}", got=got, fix=DOWNLOAD)
     if not rows:
-        raise InputError("the file holds no rating", got=path, fix="rate at least one sample before the download")
+        raise InputError("the file contains no rating", got=path, fix="rate at least one sample before downloading")
     test = known.get(rows[0]["test"] or "")
     if test is None:
         raise InputError(
-            "these ratings are of a test that this runs folder did not export",
+            "these ratings belong to a test that was not exported from this runs folder",
             got=f"{path}: test {rows[0]['test']} (exported: {', '.join(known) or 'none'})",
-            fix="give --runs-dir the folder that wrote the page",
+            fix="set --runs-dir to the folder that exported the page",
         )
     check, seen = str(len(rows)), set[str]()
     for line, row in enumerate(rows, start=2):
@@ -82,7 +83,7 @@ def read(path: Path, known: Mapping[str, ListeningTest]) -> Ratings:
         check = f"{zlib.crc32('|'.join([check, *(row[name] for name in RATINGS if name != 'check')]).encode()):08x}"
         if row["check"] != check:
             raise InputError(
-                "a rating was changed, moved, added or taken out after the download",
+                "a rating was changed, moved, added or removed after the download",
                 got=f"{path}, line {line}: check {row['check']} instead of {check}",
                 fix=DOWNLOAD,
             )
@@ -92,19 +93,21 @@ def read(path: Path, known: Mapping[str, ListeningTest]) -> Ratings:
 def _check_row(
     row: dict[str, Any], line: int, first: dict[str, Any], test: ListeningTest, seen: set[str], path: Path
 ) -> None:
-    """One line's values, before its checksum is asked, so that the message says what is wrong."""
+    """Check the values of one line before its checksum, so that the message names the wrong value."""
     where = f"{path}, line {line}"
     if "more" in row or None in row.values():
         raise InputError("a rating has too few or too many values", got=where, fix=DOWNLOAD)
     if (row["test"], row["rater"]) != (first["test"], first["rater"]):
         got = f"{where}: test {row['test']}, rater {row['rater']} after {first['test']}, {first['rater']}"
-        raise InputError("a file holds one person's ratings of one test", got=got, fix="import each file by itself")
+        raise InputError(
+            "a file must hold one person's ratings of one test", got=got, fix="import each file separately"
+        )
     if row["automated"] == "1":
         raise InputError(
-            "a program drove the browser, so these are no person's ratings", got=where, fix="let people rate"
+            "the browser was automated, so these are not a person's ratings", got=where, fix="let people rate"
         )
     if row["item"] not in test.items:
-        raise InputError("the test has no sample of that id", got=f"{where}: {row['item']}", fix=DOWNLOAD)
+        raise InputError("the test has no sample with that id", got=f"{where}: {row['item']}", fix=DOWNLOAD)
     if row["item"] in seen:
         raise InputError("a sample is rated twice", got=f"{where}: {row['item']}", fix=DOWNLOAD)
     allowed: dict[str, Sequence[str]] = {
@@ -119,29 +122,31 @@ def _check_row(
             raise InputError(f"a rating's {name} is out of range", got=f"{where}: {row[name] or 'nothing'}", fix=fix)
     for name, pattern in WRITTEN.items():
         if not re.fullmatch(pattern, row[name]):
-            raise InputError(f"the page writes no such {name}", got=f"{where}: {row[name] or 'nothing'}", fix=DOWNLOAD)
+            raise InputError(
+                f"the page never writes such a value of {name}", got=f"{where}: {row[name] or 'nothing'}", fix=DOWNLOAD
+            )
     if row["plays"] == "0":
-        raise InputError("a sample was rated that was never heard", got=f"{where}: plays {row['plays']}", fix=DOWNLOAD)
+        raise InputError("a sample was rated but never played", got=f"{where}: plays {row['plays']}", fix=DOWNLOAD)
 
 
 def renamed(files: Sequence[Ratings], name: str) -> Ratings:
-    """The one file's answers under another name. Raises InputError for several files or a name that the page would not take."""
+    """Return the answers of a single file under another name. Raises InputError for several files or an invalid name."""
     if len(files) != 1 or not re.fullmatch(WRITTEN["rater"], name):
-        fix = "give one file, and a name of 1 to 40 letters, digits, dots, _ or -"
-        raise InputError("--as gives one file another name", got=f"{len(files)} files, name {name!r}", fix=fix)
+        fix = "give one file, and a name of 1 to 40 letters, digits, '.', '_' or '-'"
+        raise InputError("--as renames the rater of a single file", got=f"{len(files)} files, name {name!r}", fix=fix)
     return replace(files[0], rater=name)
 
 
 def all_tests(store: Store) -> dict[str, ListeningTest]:
-    """Every listening test of every grid by id."""
+    """Return every listening test of every grid, by id."""
     return {test.id: test for grid in store.grids() for test in tests(store, grid)}
 
 
 def check_new(store: Store, files: Sequence[Ratings], replacing: bool) -> list[Ratings]:
-    """The files that are not in the store yet.
+    """Return the files that are not stored yet.
 
-    Raises InputError when one person's answers to one test come twice, or differ from those in the store (``replacing`` allows
-    the latter: the newest counts).
+    Raises InputError if one person's answers to one test occur twice, or differ from the stored ones (unless ``replacing``:
+    then the newest ones count).
     """
     fresh: dict[tuple[str, str], Ratings] = {}
     for file in files:
@@ -150,7 +155,7 @@ def check_new(store: Store, files: Sequence[Ratings], replacing: bool) -> list[R
             raise InputError(
                 "two files hold the same person's ratings of one test",
                 got=f"rater {file.rater}, test {file.test.id}",
-                fix="leave one out, or import it by itself with --as NAME if another person took the same name",
+                fix="omit one, or import it separately with --as NAME if another person has the same name",
             )
         fresh[key] = file
     stored = {
@@ -161,15 +166,15 @@ def check_new(store: Store, files: Sequence[Ratings], replacing: bool) -> list[R
     for key, file in fresh.items():
         if not replacing and stored.get(key, file.digest) != file.digest:
             raise InputError(
-                "other ratings by that person of that test were imported before",
+                "different ratings of that test by that person were imported before",
                 got=f"rater {file.rater}, test {file.test.id}",
-                fix="give --replace if these are the person's whole answers, or --as NAME if another took the same name",
+                fix="use --replace if these are the person's complete answers, or --as NAME if another person has the same name",
             )
     return [file for key, file in fresh.items() if stored.get(key) != file.digest]
 
 
 def keep(store: Store, file: Ratings) -> str:
-    """Write one person's ratings; the run's id."""
+    """Store one person's ratings; return the id of the run."""
     from mlflow.entities import Metric
 
     tags = {TAG_KIND: "ratings", TAG_GRID: file.test.grid, TAG_TEST: file.test.id, TAG_RATER: file.rater}
@@ -187,7 +192,7 @@ def keep(store: Store, file: Ratings) -> str:
 
 
 def _summary(file: Ratings) -> dict[str, float]:
-    """How many, and the means by arm."""
+    """Return the number of ratings, and their means by arm."""
     of: dict[str, list[dict[str, str]]] = {}
     for row in file.rows:
         of.setdefault(file.test.items[row["item"]].arm, []).append(row)
@@ -200,10 +205,10 @@ def _summary(file: Ratings) -> dict[str, float]:
 
 
 def load(selection: Selection) -> pd.DataFrame:
-    """All ratings of a report's own cells, a row each; empty without any.
+    """Return all ratings of a report's cells, one per row; empty if there are none.
 
-    Columns: test, rater, arm, seed, prompt, target, emotion, expressiveness, naturalness. Of one person's ratings of a sample the
-    newest counts, and only where its cell is among the records.
+    Columns: test, rater, arm, seed, prompt, target, emotion, expressiveness, naturalness. If a person rated a sample several
+    times, the newest rating counts. Ratings of cells that are not among the records are ignored.
     """
     import pandas as pd
 
@@ -216,7 +221,7 @@ def load(selection: Selection) -> pd.DataFrame:
             newest: dict[tuple[str, str], Any] = {}
             for run in _complete(store, grid):
                 key = run.data.tags[TAG_TEST], run.data.tags[TAG_RATER]
-                newest.pop(key, None)  # so that the order is that of the newest
+                newest.pop(key, None)  # reinserted last, so that the newest rating wins below
                 newest[key] = run
             for (test, rater), run in newest.items():
                 file = read(store.artifacts_of(run) / FILE, known)
@@ -227,7 +232,7 @@ def load(selection: Selection) -> pd.DataFrame:
 
 
 def beside(selection: Selection, table: pd.DataFrame) -> Selection:
-    """The records with the means of their own ratings among the scalars (`HUMAN`), for figures and whatever else reads those."""
+    """Return the records with the means of their ratings among the scalars (`HUMAN`), where figures read them."""
     if table.empty:
         return selection
     means = table.groupby(["arm", "seed"])[list(HUMAN.values())].mean()
@@ -249,5 +254,5 @@ def _flat(row: Mapping[str, str], item: Any) -> dict[str, Any]:
 
 
 def _complete(store: Store, grid: str) -> list[Any]:
-    """Runs of ratings that were written to the end, oldest first."""
+    """Return the completely written runs of ratings, oldest first."""
     return [run for run in store.runs(grid, "ratings") if TAG_COMPLETE in run.data.tags]

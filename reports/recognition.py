@@ -1,4 +1,5 @@
-"""Emotion recognition on the user's own test sets, as RRPO's Table 2: accuracies of each reward model, and effects on them."""
+"""Tables of emotion recognition on the user's own test sets, like RRPO's Table 2: accuracies of each reward model, and
+effects."""
 
 from __future__ import annotations
 
@@ -13,17 +14,17 @@ from reports.loading import Selection
 from reports.verdicts import simultaneous, verdict
 
 WEIGHTED, UNWEIGHTED = "rm_wa_", "rm_ua_"
-"""How the scalars of a test set begin: `rrpo.diagnostics.recognition`."""
+"""Prefixes of the scalars of a test set, see `rrpo.diagnostics.recognition`."""
 
 
 def sets_examined(selection: Selection) -> list[str]:
-    """Names of the user's own test sets on which some reward model was examined."""
+    """Return the names of the user's own test sets on which some reward model was evaluated."""
     names = {name for record in selection.records for name in record.scalars}
     return sorted(name.removeprefix(UNWEIGHTED) for name in names if name.startswith(UNWEIGHTED))
 
 
 def sheet(selection: Selection) -> Sheet | None:
-    """WA and UA of every arm's reward model on every test set, its gradient fidelity; None without a test set."""
+    """Return WA and UA of every arm's reward model on every test set, and its gradient fidelity; None without a test set."""
     sets = sets_examined(selection)
     if not sets:
         return None
@@ -39,20 +40,21 @@ def sheet(selection: Selection) -> Sheet | None:
         seeds = [record.seed for record in selection.of(arm)]
         rows.append((arm, float(len(seeds)), *(over_seeds(arm, seeds, found) for found in values)))
     counts = [
-        f"{name}: {_mean(selection, f'rm_n_{name}')} utterances, {_mean(selection, f'rm_left_out_{name}')} left out, whose "
-        "emotion is none of the reward model's"
+        f"{name}: {_mean(selection, f'rm_n_{name}')} utterances, {_mean(selection, f'rm_left_out_{name}')} excluded, whose "
+        "emotion is not among the reward model's classes"
         for name in sets
     ]
     notes = (
-        "WA: share of utterances recognised; UA: mean recall over the emotions that the set holds. Mean over seeds (or folds of "
-        f"speakers, one a seed) ± half the 95 % t-interval. {'; '.join(counts)}.",
+        "WA: share of utterances recognized; UA: mean recall over the emotions in the set. Mean over seeds (or folds of "
+        f"speakers, one per seed) ± half the 95 % t-interval. {'; '.join(counts)}.",
     )
     head = (Column("arm", "RM of arm"), Column("n", "n", "count"))
     return Sheet("recognition", "Emotion recognition", (*head, *columns), tuple(rows), notes, FRAMES)
 
 
 def effects(selection: Selection) -> Sheet | None:
-    """Each regulariser's effect on UA, over the factorial and within RRPO, on every test set; None where no seed allows one."""
+    """Return each regularizer's effect on UA, over the factorial and within RRPO, on every test set; None if no seed has the
+    arms."""
     contrasts = main_effects() | corner_effects() | overall()
     level = simultaneous(contrasts)
     seeds = sorted({record.seed for record in selection.records})
@@ -73,14 +75,15 @@ def effects(selection: Selection) -> Sheet | None:
         Column("verdict", "verdict"),
     )
     notes = (
-        f"Paired differences within seeds or folds; intervals at {level:.4f} hold simultaneously over the {len(contrasts)} "
-        f"contrasts of one test set. An interval without 0 is a difference, one within ±{margin_text()} an equivalence. Not part "
-        "of the primary family. Folds share training speakers, which makes their intervals too narrow.",
+        f"Paired differences within seeds or folds. Intervals have level {level:.4f} and are simultaneous over the "
+        f"{len(contrasts)} contrasts of one test set. An interval that excludes 0 is a difference, one within "
+        f"±{margin_text()} an equivalence. Not part of the primary family. Folds share training speakers, which makes "
+        "their intervals too narrow.",
     )
     return Sheet("recognition_effects", "Effects on emotion recognition", columns, tuple(rows), notes)
 
 
 def _mean(selection: Selection, name: str) -> str:
-    """A count over the cells that have it: folds may differ."""
+    """Return the mean of a count over the cells that have it, because folds may differ."""
     found = [record.scalars[name] for record in selection.records if name in record.scalars]
     return f"{np.mean(found):.0f}"

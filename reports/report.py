@@ -1,4 +1,4 @@
-"""What a report holds: the answer in a sentence, its tables, its figures and how it was done, all generated."""
+"""Assemble a report: the answer in a sentence, tables, figures and methods, all generated from records."""
 
 from __future__ import annotations
 
@@ -51,31 +51,32 @@ class Figure:
     title: str
     """Heading."""
     caption: str
-    """What is drawn, of how much, with which intervals."""
+    """What is drawn, from which data, with which intervals."""
     draw: Callable[[Path], list[Path]]
-    """Writes it into a folder; nothing where the records hold nothing to draw."""
+    """Writes the figure into a folder and returns the files; empty if there is nothing to draw."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything but the files."""
+    """A report's content, without the files."""
 
     answer: tuple[str, ...]
-    """Which part, by how much, is it real, in a sentence (of a grid of settings one a conclusion); who has listened, last."""
+    """Which component has an effect, how large, and whether it is tested, in a sentence (one per conclusion in a grid of
+    settings); last, who has listened."""
     sheets: tuple[Sheet, ...]
-    """Tables; the first stands beside the answer."""
+    """Tables; the first one is shown with the answer."""
     figures: tuple[Figure, ...]
-    """Figures in order; the first stands beside the answer."""
+    """Figures in order; the first one is shown with the answer."""
     methods: str
-    """How it was done."""
+    """Paragraph on methods."""
     provenance: str
-    """Of which cells, made by which code, and the command that writes it again."""
+    """Cells, code versions, and the command that regenerates the report."""
 
 
 def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
-    """Tables, figures and words of a selection of records.
+    """Return tables, figures and text for a selection of records.
 
-    Raises InputError for a metric that no record holds.
+    Raises InputError if no record has the metric.
     """
     rated = ratings.load(selection)
     selection = ratings.beside(selection, rated)
@@ -83,7 +84,7 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
     _check_metric(selection, metric)
     rows = effects.rows(selection)
     matrices = evaluators.load(selection)
-    heard = opinion.heard(rated)
+    listened = opinion.who_listened(rated)
     reach = sensitivity.findings(selection)
     framing = controls.controls(selection)
     shown, said = settings.plain(selection)
@@ -113,7 +114,7 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
     return Report(
         answer=(
             *controls.failures(framing),
-            *(sensitivity.verdict(reach, heard) or words.answer(selection, rows, heard)),
+            *(sensitivity.verdict(reach, listened) or words.answer(selection, rows, listened)),
         ),
         sheets=tuple(_captioned(sheet, selection) for sheet in found if sheet is not None),
         figures=(
@@ -136,14 +137,14 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
 def _check_metric(selection: Selection, metric: str) -> None:
     if measured(find(metric), selection.records):
         return
-    if metric == PRIMARY_OUTCOME:  # a grid of reward models, or one seed of one arm: an honest table without it
+    if metric == PRIMARY_OUTCOME:  # valid without it: a grid of reward models only, for example
         return
     known = {name for r in selection.records for name in [*r.scalars, *r.points.columns]}
-    raise InputError("no record holds that metric", got=metric, fix=f"use one of: {', '.join(sorted(known))}")
+    raise InputError("no record has that metric", got=metric, fix=f"use one of: {', '.join(sorted(known))}")
 
 
 def _captioned(sheet: Sheet, selection: Selection) -> Sheet:
-    """The table with what every caption has to say: the cells that are not there, and what a seed redraws."""
+    """Return the table with the notes that every caption has: missing cells, and what a seed redraws."""
     said = any("A seed redraws" in note for note in sheet.notes)
     return sheet.noted(selection.counted, *([] if said else [REDRAWS]))
 
@@ -179,13 +180,13 @@ def _figures(
         Figure(
             "confusion",
             "Confusions",
-            f"{samples.confusion_caption()} {_named(samples.judged(records))}",
+            f"{samples.confusion_caption()} {_named(samples.arms_with_samples(records))}",
             lambda folder: samples.confusion(records, folder),
         ),
         Figure(
             "spectrograms",
             "Spectrograms",
-            f"{samples.STRIP} {_named(samples.heard(records))}",
+            f"{samples.STRIP} {_named(samples.arms_with_audio(records))}",
             lambda folder: samples.strip(records, folder),
         ),
         _transfer(selection, matrices),
@@ -194,7 +195,7 @@ def _figures(
 
 
 def _named(arms: Sequence[str]) -> str:
-    """Of a figure that does not show them all."""
+    """Return the sentence that names the arms of a figure that does not show all of them."""
     return f"Arms shown: {', '.join(arms)}."
 
 

@@ -1,8 +1,8 @@
-"""``python -m reports.results --runs-dir runs``: paste what `reports.run` wrote into README.md and docs/, between markers.
+"""``python -m reports.results --runs-dir runs``: paste the output of `reports.run` into README.md and docs/, between markers.
 
-What stands between ``<!-- results:GRID -->`` and ``<!-- /results:GRID -->`` is replaced by that grid's first screen
-(``answer.md``), and its figures are copied to `FIGURES`. Nothing is computed here. Exit status: 0; 1 where ``--check`` finds a
-block that differs from the report; 2 for bad input.
+The text between ``<!-- results:GRID -->`` and ``<!-- /results:GRID -->`` is replaced by that grid's first screen
+(``answer.md``), and its figures are copied to `FIGURES`. Nothing is computed. Exit status: 0; 1 if ``--check`` finds a block
+that differs from the report; 2 for bad input.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ablations.grids import GRIDS
 from reports.page import ANSWER
 
 FIGURES = Path("docs", "results")
-"""Where the pages' figures lie, ``GRID-NAME.png``."""
+"""Folder of the copied figures, ``GRID-NAME.png``."""
 BLOCK = re.compile(r"<!-- results:(?P<grid>\S+) -->\n.*?<!-- /results:(?P=grid) -->", re.DOTALL)
 MARKER = re.compile(r"<!-- /?results:\S* -->")
 IMAGE = re.compile(r"(?<=\]\()[\w.-]+\.png(?=\))")
@@ -30,8 +30,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def command(
     runs_dir: RecordedIn = Path("runs"),
-    root: Annotated[Path, typer.Option(help="The folder that holds README.md and docs/.")] = Path(),
-    check_only: Annotated[bool, typer.Option("--check", help="Change nothing: say which block is stale.")] = False,
+    root: Annotated[Path, typer.Option(help="Folder that contains README.md and docs/.")] = Path(),
+    check_only: Annotated[bool, typer.Option("--check", help="Change nothing, only report stale blocks.")] = False,
 ) -> None:
     """Paste the newest reports into README.md and docs/."""
     with refusing():
@@ -39,7 +39,7 @@ def command(
         pages = {page: page.read_text(encoding="utf-8") for page in paths}
         blocks = [(page, block) for page, text in pages.items() for block in found(page, text)]
         if not blocks:
-            fix = "put <!-- results:GRID --> and <!-- /results:GRID --> on lines of their own into README.md or a page of docs/"
+            fix = "add <!-- results:GRID --> and <!-- /results:GRID -->, each on its own line, to README.md or a page in docs/"
             raise InputError("no page has a block for results", got=root.resolve(), fix=fix)
     stale = False
     for page, block in blocks:
@@ -47,7 +47,7 @@ def command(
         where = f"{page.relative_to(root)}, results:{grid}"
         report = runs_dir / "reports" / grid
         if not (report / ANSWER).is_file():
-            print(f"no result yet: {where}; write it by: python -m reports.run --grid {grid} --runs-dir {runs_dir}")
+            print(f"no result yet: {where}; create it with: python -m reports.run --grid {grid} --runs-dir {runs_dir}")
             continue
         answer = (report / ANSWER).read_text(encoding="utf-8")
         figures = {root / FIGURES / f"{grid}-{name}": (report / name).read_bytes() for name in IMAGE.findall(answer)}
@@ -69,11 +69,11 @@ def command(
 
 
 def found(page: Path, text: str) -> list[re.Match[str]]:
-    """A page's blocks. Raises InputError for a marker without its other half, or of no grid."""
+    """Return a page's blocks. Raises InputError for an unmatched marker or an unknown grid."""
     blocks = list(BLOCK.finditer(text))
     markers = [marker[0] for marker in MARKER.finditer(text)]
     if len(markers) != 2 * len(blocks):
-        fix = "close each <!-- results:GRID --> by <!-- /results:GRID -->"
+        fix = "end each <!-- results:GRID --> with <!-- /results:GRID -->"
         raise InputError("a block for results has no beginning or no end", got=f"{page}: {', '.join(markers)}", fix=fix)
     for block in blocks:
         for grid in block["grid"].split("+"):

@@ -1,4 +1,4 @@
-"""``python -m reports.run --grid full``: regenerate a grid's tables, figures and page from MLflow alone.
+"""``python -m reports.run --grid full``: generate a grid's tables, figures and page from MLflow only.
 
 Exit status: 0, or 2 for bad input.
 """
@@ -26,15 +26,15 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def command(
-    grid: Annotated[list[str], typer.Option(help="Which grid; given several times, grids of one world are pooled.")],
+    grid: Annotated[list[str], typer.Option(help="Grid. Repeat the option to pool several grids of one world.")],
     plugin: Plugin = None,
     runs_dir: RecordedIn = Path("runs"),
     out: Annotated[
-        Path | None, typer.Option(help="Where to write. Default: reports/GRID in the runs folder.", show_default=False)
+        Path | None, typer.Option(help="Output folder. Default: reports/GRID in the runs folder.", show_default=False)
     ] = None,
     profile: OfProfile = None,
     metric: Annotated[
-        str, typer.Option(help="The measure of the ablation table and of the figure of seeds.")
+        str, typer.Option(help="Measure in the ablation table and in the figure of seeds.")
     ] = PRIMARY_OUTCOME,
     formats: Annotated[
         list[str] | None, typer.Option("--format", help=f"Formats of the tables: {', '.join(FORMATS)}. Default: all.")
@@ -42,7 +42,7 @@ def command(
     world: World = "",
     mixed: Mixed = False,
 ) -> None:
-    """Write the tables, the figures (PDF, PNG) and report.html, the same bytes each time; keep them in MLflow too."""
+    """Write tables, figures (PDF, PNG) and report.html, byte for byte the same each time, and store them in MLflow."""
     with refusing():
         endings = [choose("format", name, list(FORMATS)) for name in formats or FORMATS]
         selection = select(runs_dir, grid, profile, world, mixed=mixed)
@@ -65,7 +65,7 @@ def command(
 
 
 def answer(made: Report, figures: Sequence[Figure]) -> str:
-    """The first screen as Markdown: the answer, one table, one figure, and where they come from."""
+    """Return the first screen as Markdown: the answer, one table, one figure, and provenance."""
     drawn = [f"![{figure.title}]({figure.name}.png)" for figure in figures]
     return "\n\n".join([*made.answer, markdown(made.sheets[0]).strip(), *drawn, made.provenance]) + "\n"
 

@@ -1,8 +1,8 @@
-"""Which conclusions of the primary family hold in which setting, in words.
+"""Tables and sentences on which conclusions of the primary family hold in which setting.
 
-In each setting the family is tested as in a grid of its own (`reports.verdicts`). Where settings hold single components alone, a
-component's conclusion is its effect when added to DiffRO, and the name says so.
-Settings are not adjusted for one another: this is a sensitivity analysis, and secondary.
+In each setting the family is tested as in a separate grid (`reports.verdicts`). If the settings contain only single components,
+a component's conclusion is its effect when added to DiffRO, and is named accordingly. There is no correction over settings:
+this is a sensitivity analysis, and secondary.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from reports.settings import Setting, settings
 from reports.verdicts import BETTER, EQUIVALENT, INTERIM, SMALL, UNDECIDED, WORSE, judge, word
 
 CLAIMS = (BETTER, EQUIVALENT, WORSE)
-"""Words that could survive in another setting."""
+"""Verdicts that can hold in another setting."""
 NAMED = 3
-"""Most settings that a sentence lists by name."""
-UNTESTED = "Interim, without a test: cells are missing, or no number of seeds was planned."
-SINGLE = "'Added to DiffRO' stands in for a main effect, which needs the whole factorial in every setting."
+"""Maximum number of settings that a sentence lists by name."""
+UNTESTED = "Interim, not tested: cells are missing, or no number of seeds was planned."
+SINGLE = "'Added to DiffRO' replaces the main effect, which would require the complete factorial in every setting."
 
 
 @dataclass(frozen=True)
@@ -33,22 +33,22 @@ class Finding:
     """One conclusion in one setting."""
 
     conclusion: str
-    """Which contrast."""
+    """Name of the contrast."""
     setting: Setting
-    """Where."""
+    """Setting of the finding."""
     mean: Interval
-    """The primary outcome's difference over seeds, simultaneous over the setting's conclusions."""
+    """Difference in the primary outcome over seeds, simultaneous over the setting's conclusions."""
     verdict: str
-    """As in the first table of a grid of plain arms."""
+    """Verdict, as in the first table of a grid of plain arms."""
 
     @property
     def word(self) -> str:
-        """The verdict without its bracket."""
+        """The verdict without the part in parentheses."""
         return word(self.verdict)
 
 
 def findings(selection: Selection) -> list[Finding]:
-    """Every conclusion in every setting, setting by setting; none for a grid of plain arms."""
+    """Return every conclusion in every setting, grouped by setting; empty for a grid of plain arms."""
     made = []
     for setting in settings(selection.records, selection.planned):
         contrasts = {name: setting.weights(w) for name, w in selection.tested.get(setting.name, {}).items()}
@@ -59,7 +59,8 @@ def findings(selection: Selection) -> list[Finding]:
 
 
 def sheets(found: Sequence[Finding]) -> list[Sheet]:
-    """``survival``, a row a conclusion, and ``settings``, a row a setting; nothing without two settings."""
+    """Return ``survival``, with one row per conclusion, and ``settings``, with one row per setting; empty below two
+    settings."""
     places = list(dict.fromkeys(finding.setting.name for finding in found))
     if len(places) < 2:
         return []
@@ -67,26 +68,26 @@ def sheets(found: Sequence[Finding]) -> list[Sheet]:
     rows = [_counted([f for f in found if f.conclusion == name]) for name in names]
     columns = (
         Column("conclusion", "conclusion"),
-        Column("points", "in the world's own setting, points", "gain"),
-        Column("verdict", "verdict there"),
-        Column("survives", "survives in"),
+        Column("points", "default setting, points", "gain"),
+        Column("verdict", "verdict in that setting"),
+        Column("survives", "holds in"),
         *(Column(word, word, "count") for word in (*CLAIMS, UNDECIDED)),
         Column("none", "no verdict", "count"),
     )
     notes = (
-        f"{primary().title} within each setting, paired differences over seeds ± half the t-interval that is simultaneous over "
-        f"the setting's {len(names)} conclusions, at the planned number of seeds: one without 0 is better or worse, within "
-        f"±{margin_text()} equivalent. Survives: the same verdict; counted over the other settings. Settings are not adjusted "
-        "for one another: secondary.",
+        f"{primary().title} within each setting: paired differences over seeds ± half the t-interval, simultaneous "
+        f"over the setting's {len(names)} conclusions, at the planned number of seeds. An interval that excludes 0: "
+        f"better or worse; within ±{margin_text()}: equivalent. Holds: the same verdict as in the default setting, "
+        "counted over the other settings. No correction over settings: secondary.",
         *(f"{name}: {words(name, found)}" for name in names),
         *([SINGLE] if any(name not in family() for name in names) else []),
         *([UNTESTED] if any(finding.verdict == INTERIM for finding in found) else []),
     )
-    return [Sheet("survival", "Which conclusions survive", columns, tuple(rows), notes), _by_setting(found, names)]
+    return [Sheet("survival", "Which conclusions hold", columns, tuple(rows), notes), _by_setting(found, names)]
 
 
 def _counted(mine: Sequence[Finding]) -> tuple[Value, ...]:
-    """One conclusion's row: what holds in the world's own setting, and how many of the others say what."""
+    """Return one conclusion's row: its verdict in the default setting, and counts of verdicts in the others."""
     own, others = _split(mine)
     same = sum(f.word == own.word for f in others) if own else 0
     survives = f"{same} of {len(others)}" if own and own.word in CLAIMS else NONE
@@ -99,7 +100,7 @@ def _counted(mine: Sequence[Finding]) -> tuple[Value, ...]:
 
 
 def _by_setting(found: Sequence[Finding], names: Sequence[str]) -> Sheet:
-    """Every estimate and verdict."""
+    """Return the table of every estimate and verdict."""
     places = {finding.setting.name: finding.setting for finding in found}
     by = {(finding.setting.name, finding.conclusion): finding for finding in found}
     columns = [Column("setting", "setting"), Column("changed", "changed")]
@@ -117,50 +118,51 @@ def _by_setting(found: Sequence[Finding], names: Sequence[str]) -> Sheet:
         "Conclusions by setting",
         tuple(columns),
         tuple(rows),
-        (f"*: the world's own. n = {_numbers(found)} seeds.",),
+        (f"*: default setting. n = {_numbers(found)} seeds.",),
     )
 
 
 def _numbers(found: Sequence[Finding]) -> str:
-    """How many seeds the differences rest on: ``5``, or ``4 to 5``."""
+    """Return the number of seeds of the differences: ``5``, or ``4 to 5``."""
     n = [finding.mean.n for finding in found]
     return f"{min(n)}" if min(n) == max(n) else f"{min(n)} to {max(n)}"
 
 
 def _split(own: Sequence[Finding]) -> tuple[Finding | None, list[Finding]]:
-    """The world's own setting, and the others."""
+    """Return the default setting (None if it was not run), and the others."""
     return next((f for f in own if f.setting.own), None), [f for f in own if not f.setting.own]
 
 
 def words(name: str, found: Sequence[Finding]) -> str:
-    """One conclusion over all settings, a sentence."""
+    """Return a sentence on one conclusion over all settings."""
     mine = [finding for finding in found if finding.conclusion == name]
     own, others = _split(mine)
     if any(finding.verdict == INTERIM for finding in mine):
         means = [finding.mean for finding in mine if finding.mean.n]
         above, up, down = sum(m.mean > 0 for m in means), sum(m.low > 0 for m in means), sum(m.high < 0 for m in means)
         return (
-            f"Interim, not tested, n = {_numbers(mine)}, the same seeds in all settings, which so do not confirm one another: "
-            f"above zero in {above} of {len(means)} settings, the interval lies above it in {up}, below it in {down}."
+            f"Interim, not tested, n = {_numbers(mine)}, with the same seeds in all settings, so settings do not "
+            f"confirm each other: the estimate is above zero in {above} of {len(means)} settings, its interval lies "
+            f"above zero in {up} and below in {down}."
         )
     if own is None:
-        return f"The world's own setting was not run. {_listed(others)}."
+        return f"The default setting was not run. {_listed(others)}."
     if own.word not in CLAIMS:
-        return f"Nothing to survive: {own.verdict} in the world's own setting. Others: {_listed(others)}."
+        return f"No conclusion in the default setting: {own.verdict}. Other settings: {_listed(others)}."
     same = [finding for finding in others if finding.word == own.word]
     rest = [finding for finding in others if finding.word != own.word]
-    said = f"{own.verdict.capitalize()} in the world's own setting, and in {len(same)} of {len(others)} others"
+    said = f"{own.verdict.capitalize()} in the default setting, and in {len(same)} of {len(others)} others"
     if small := sum(finding.verdict.endswith(SMALL) for finding in same):
         said += f" (in {small} of them by less than {margin_text()})"
     turned = {"better": "worse", "worse": "better"}.get(own.word)
     if any(finding.word == turned for finding in rest):
-        said += "; it turns round in " + ", ".join(f.setting.name for f in rest if f.word == turned)
+        said += "; reversed in " + ", ".join(f.setting.name for f in rest if f.word == turned)
     left = [finding for finding in rest if finding.word != turned]
     return f"{said}; {_listed(left)}." if left else f"{said}."
 
 
 def _listed(some: Sequence[Finding]) -> str:
-    """``undecided in a, b; equivalent in 5 settings``: named where they are few."""
+    """Return, for example, ``undecided in a, b; equivalent in 5 settings``; few settings are named, many are counted."""
     by: dict[str, list[str]] = {}
     for finding in some:
         said = UNDECIDED if finding.word == UNDECIDED else finding.verdict
@@ -172,11 +174,11 @@ def _listed(some: Sequence[Finding]) -> str:
     return "; ".join(f"{verdict} in {places}" for verdict, places in where.items()) or "none"
 
 
-def verdict(found: Sequence[Finding], heard: str) -> list[str]:
-    """Three sentences of a report on a grid of settings; none for another grid."""
+def verdict(found: Sequence[Finding], listened: str) -> list[str]:
+    """Return the answer for a grid of settings: RRPO - DiffRO, the components, and who has listened; empty for another grid."""
     if not sheets(found):
         return []
     names = list(dict.fromkeys(finding.conclusion for finding in found))
     whole = [f"{name}: {words(name, found)}" for name in names if name == OVERALL]
     parts = [f"{name}: {words(name, found)}" for name in names if name != OVERALL]
-    return [*whole, *([" ".join(parts)] if parts else []), heard]
+    return [*whole, *([" ".join(parts)] if parts else []), listened]

@@ -1,6 +1,6 @@
-"""Grids of settings: the same arms with other data or another reward model, labelled ``arm@setting``.
+"""Settings of a grid: the same arms with other data or another reward model, labeled ``arm@setting``.
 
-A setting is told by what its arms override; the *world's own* is the one whose values are the profile's.
+A setting is identified by what its arms override. The *default setting* has the values of the profile.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ FACTORS: dict[str, str] = {
     "beta": "beta",
     "updates": "steps",
 }
-"""What settings differ in, and the field of `ArmConfig` that says so, a key of `ablations.grids.OVERRIDES`."""
+"""Name of a factor in which settings differ -> the field of `ArmConfig` that sets it, a key of `ablations.grids.OVERRIDES`."""
 SHORTCUT = "planted shortcut"
 Level = float | str
-"""Of a factor; NaN where it is not known."""
+"""Level of a factor; NaN if unknown."""
 
 
 @dataclass(frozen=True)
@@ -42,32 +42,34 @@ class Setting:
     """One setting of a grid."""
 
     name: str
-    """After the ``@`` in the labels of its arms."""
+    """The part of its arms' labels after the ``@``."""
     levels: Mapping[str, Level]
-    """By the names of `FACTORS`."""
+    """Factor (key of `FACTORS`) -> level."""
     changed: Mapping[str, Level]
-    """Those that are not the profile's own."""
+    """The levels that differ from the profile's."""
     records: tuple[Record, ...]
-    """Of its cells."""
+    """Records of its cells."""
 
     @property
     def own(self) -> bool:
-        """Whether all levels are known to be the profile's."""
+        """Whether all levels are known to be those of the profile."""
         return bool(self.records) and not self.changed
 
     @property
     def arms(self) -> set[str]:
-        """Names without the setting."""
+        """Names of its arms, without the setting."""
         return {split_label(record.label)[0] for record in self.records}
 
     def weights(self, contrast: Mapping[str, float]) -> dict[str, float]:
-        """A contrast of arms as one of this setting's labels."""
+        """Return a contrast of arms as a contrast of this setting's labels."""
         return {f"{arm}@{self.name}": weight for arm, weight in contrast.items()}
 
 
 def settings(records: Sequence[Record], planned: Iterable[str] = ()) -> list[Setting]:
-    """All settings of a grid in its order; none for a grid of plain arms. One of which only the labels are ``planned`` has no
-    records, and NaN for its levels."""
+    """Return all settings of a grid, in its order; empty for a grid of plain arms.
+
+    A setting that occurs only in the ``planned`` labels has no records, and NaN for its levels.
+    """
     own: dict[str, list[Record]] = {}
     for label in planned:
         own.setdefault(split_label(label)[1], [])
@@ -80,14 +82,14 @@ def _setting(name: str, records: tuple[Record, ...]) -> Setting:
     if not records:
         return Setting(name, dict.fromkeys(FACTORS, math.nan), {}, ())
     changed: dict[str, Level] = {}
-    for record in records:  # an arm that a setting leaves as it is tells nothing of it
+    for record in records:  # an arm that the setting does not change says nothing about it
         changed = _changed(record.config) | changed
     own = {factor: _own(records[0].config, field) for factor, field in FACTORS.items()}
     return Setting(name, own | changed, changed, records)
 
 
 def _changed(params: Mapping[str, str]) -> dict[str, Level]:
-    """The factors that a cell's arm sets to something else than its profile, with their levels."""
+    """Return factor -> level for the factors in which a cell's arm differs from its profile."""
     given = {f: json.loads(params.get(f"arm.{field}", json.dumps(_DEFAULTS[field]))) for f, field in FACTORS.items()}
     return {
         factor: level
@@ -97,19 +99,22 @@ def _changed(params: Mapping[str, str]) -> dict[str, Level]:
 
 
 def _own(params: Mapping[str, str], field: str) -> Level:
-    """What a cell's profile has, or else arms in general."""
+    """Return the profile's value of a field, or the default of `ArmConfig` if the profile has none."""
     found: Level | None = json.loads(params.get(f"profile.{OVERRIDES[field]}", json.dumps(_DEFAULTS[field])))
     return math.nan if found is None else found
 
 
 def varied(found: Sequence[Setting]) -> list[str]:
-    """The factors that the settings with records differ in."""
+    """Return the factors in which the settings with records differ."""
     return [factor for factor in FACTORS if len({s.levels[factor] for s in found if s.records}) > 1]
 
 
 def plain(selection: Selection) -> tuple[Selection, str]:
-    """What is shown arm by arm in figures and audio, and what captions say of it: all of a grid of plain arms; of a grid of
-    settings the world's own (or the first), under the arms' own names."""
+    """Return the records shown arm by arm in figures and audio, and a sentence for their captions.
+
+    For a grid of plain arms these are all records. For a grid of settings they are those of the default setting (or the first
+    one), under the arms' plain names.
+    """
     found = settings(selection.records)
     if not found:
         return selection, ""

@@ -1,4 +1,4 @@
-"""The tables of a grid: results, ablation (plus one, minus one), reward models."""
+"""Tables of a grid: results, components one by one (plus one, minus one), and reward models."""
 
 from __future__ import annotations
 
@@ -27,52 +27,54 @@ from rrpo.arms import BASE, RRPO, name_of
 from rrpo.regularizers import CONTROLS
 
 HACKED = 0.1
-"""A seed *hacked* when its hacked share ends this much above its start (the SFT policy under the same reward model)."""
+"""A seed *hacked* if its hacked share ends this far above its start (the SFT policy under the same reward model)."""
 TEST_SET = "rm_accuracy_test_"
-"""How the accuracies on test sets other than the policy's own speakers begin."""
+"""Prefix of the accuracies on test sets other than the policy's own speakers."""
 LANGUAGES = {"zh": "Mandarin", "cmn": "Mandarin", "en": "English", "de": "German"}
 OPINION = {
     "human_emos": Column("human_emos", "E-MOS", "mark", +1),
     "human_nmos": Column("human_nmos", "N-MOS", "mark", +1),
 }
-"""Listeners' opinions, columns of the main table once somebody has listened."""
+"""Columns of listeners' opinions in the main table, shown once there are ratings."""
 ENDS = ("hacked_share", "uptake")
-"""Outcomes that the table of components shows beside its measure."""
+"""Outcomes shown in the ablation table in addition to its measure."""
 NO_OPINIONS: Mapping[str, Mapping[str, Interval]] = MappingProxyType({})
 
 
 def main(selection: Selection, opinions: Mapping[str, Mapping[str, Interval]] = NO_OPINIONS) -> Sheet:
-    """The table of results, with seeds that hacked, listeners' opinions and the cost.
+    """Return the table of results, with the share of seeds that hacked, listeners' opinions and cost.
 
-    ``opinions`` are listeners' means by arm, under the names of `OPINION`.
+    ``opinions`` are listeners' means by arm, under the keys of `OPINION`.
     """
     records = selection.records
     plain = table(records, selection.planned)
     plain = replace(plain, title=f"Results of grid {selection.grid}", notes=selection.notes + plain.notes)
     if not any(column.name == PRIMARY_OUTCOME for column in plain.columns):
         return plain
-    heard = [name for name in OPINION if name in opinions]
+    rated = [name for name in OPINION if name in opinions]
     costs = [cost.values(records) for cost in COSTS]
-    extra = [Column("hacked", "seeds that hacked, %", "share"), *(OPINION[name] for name in heard)]
+    extra = [Column("hacked", "seeds that hacked, %", "share"), *(OPINION[name] for name in rated)]
     extra += [Column(cost.name, cost.heading, cost.unit) for cost in COSTS]
     rows = []
     for row in plain.rows:
         arm = str(row[0])
         own = selection.of(arm)
         seeds = [record.seed for record in own]
-        values: list[Value] = [hacked_seeds(own), *(opinions[name].get(arm, t_interval([])) for name in heard)]
+        values: list[Value] = [hacked_seeds(own), *(opinions[name].get(arm, t_interval([])) for name in rated)]
         values += [over_seeds(arm, seeds, cost).mean for cost in costs]
         rows.append((*row, *values))
     there = {outcome.name for outcome in shown(records)}
     absent = [outcome.label for outcome in all_outcomes() if outcome.name not in there]
-    absent += [column.heading for name, column in OPINION.items() if name not in heard]
+    absent += [column.heading for name, column in OPINION.items() if name not in rated]
     notes = [
-        f"Seed that hacked: hacked share ends over {100 * HACKED:g} points above its start; share with Wilson's 95 % interval.",
-        "Bold: best mean of the column, underlined or italic: second; no claim of significance, and oracle and "
-        "controls are not ranked.",
+        f"A seed hacked if its hacked share ends over {100 * HACKED:g} points above its start; Wilson's 95 % interval.",
+        "Bold: best mean of the column; underlined or italic: second best. This does not imply significance. Oracle "
+        "and controls are not ranked.",
         f"Not measured: {', '.join(absent)}." if absent else "",
-        "Diverged cells are in no mean here; in the first table they count as nothing." if selection.diverged else "",
-        "E-MOS and N-MOS: means of listeners' ratings, intervals by raters and seeds (table of listening)."
+        "Diverged cells are excluded from the means here; in the first table they count as 0."
+        if selection.diverged
+        else "",
+        "E-MOS and N-MOS: means of listeners' ratings, with intervals over raters and seeds (see the listening test)."
         if opinions
         else "",
     ]
@@ -81,7 +83,7 @@ def main(selection: Selection, opinions: Mapping[str, Mapping[str, Interval]] = 
 
 
 def hacked_seeds(own: Sequence[Record]) -> Interval:
-    """Share of seeds that hacked (`HACKED`), with Wilson's interval; of the seeds whose policy moved."""
+    """Return the share of seeds that hacked (`HACKED`), with Wilson's interval, among the seeds whose policy was optimized."""
     share = hacked_share(gold()).curve
     curves = [share(record) for record in own if share and len(record.points) > 1]
     rises = [float(y[-1] - y[0]) for y in curves]
@@ -90,7 +92,8 @@ def hacked_seeds(own: Sequence[Record]) -> Interval:
 
 
 def ablation(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet | None:
-    """Each component added to DiffRO and dropped from RRPO (or added, if it is not the paper's); None without such a pair."""
+    """Return each component added to DiffRO and removed from RRPO (or added, if it is not the paper's); None if there is no
+    such pair."""
     records = selection.records
     outcome, framed = find(metric), bool(selection.of(ORACLE))
     ends = [find(name) for name in ENDS if name != metric]
@@ -99,7 +102,7 @@ def ablation(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet | Non
         Column("arm", "arm"),
         Column("n", "n", "count"),
         Column(metric, outcome.heading, outcome.unit),
-        Column("difference", f"difference to {BASE} or {RRPO}", outcome.difference_unit),
+        Column("difference", f"difference from {BASE} or {RRPO}", outcome.difference_unit),
         Column("r", "r of pairs", "effect"),
         *([Column("closed", "gap closed, %", "share")] if framed else []),
         *(Column(end.name, end.heading, end.unit) for end in ends),
@@ -129,16 +132,17 @@ def ablation(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet | Non
     if len(rows) < 2:
         return None
     notes = (
-        "Paired differences within seeds with 95 % t-intervals, descriptive: the tests are in the first table. "
-        "'DiffRO + X' against "
-        "DiffRO, 'RRPO - X' and 'RRPO + X' against RRPO. r: achieved correlation of the paired seeds, from three on.",
+        "Paired differences within seeds with 95 % t-intervals; descriptive (the tests are in the first table). "
+        "'DiffRO + X' is compared with DiffRO, 'RRPO - X' and 'RRPO + X' with RRPO. r: correlation of the paired "
+        "seeds, from three seeds on.",
         *([GAP] if framed else []),
     )
     return Sheet("ablation", "Components one by one", columns, tuple(rows), notes)
 
 
 def reward_models(selection: Selection) -> Sheet | None:
-    """Each distinct reward model on in-language and cross-domain test sets, with its manipulation checks; None without any."""
+    """Return each distinct reward model's results on in-language and cross-domain test sets, with manipulation checks; None if
+    there is none."""
     scalars = {name for record in selection.records for name in record.scalars}
     columns = rm_columns(selection.records)
     foreign = sorted(name for name in scalars - {c.name for c in columns} if name.startswith(TEST_SET))
@@ -157,14 +161,15 @@ def reward_models(selection: Selection) -> Sheet | None:
     targets = ", ".join(f"{c.label}'s target is {c.check.text}" for c in COMPONENTS if c.check)
     spoken = selection.records[0].config.get("profile.world.language", "").strip('"')
     notes = (
-        "Accuracy of the emotion asked for by the reward model of each arm, trained on "
-        f"{LANGUAGES.get(spoken, 'one language')}; mean over seeds ± half the 95 % t-interval. valid: its own speakers, unseen "
-        "texts; test: the policy's speakers; other languages and synthesisers: the same emotions in speech of a kind that it was "
-        "not trained on (cross-domain, until real corpora are in). Arms that share a reward model are shown once. Manipulation "
-        f"checks: {targets}.",
-        "Gradient fidelity: of swaps of one token, or of 30 % of the tokens, in samples of the SFT policy, correlation of the "
-        "change that the reward's gradient predicts with the reward model's own true change (own), and with the change of the "
-        f"{tuning().label}'s log-probability (judge), which takes agreement of the two on such swaps as well.",
+        "Accuracy of each arm's reward model on the target emotion; reward models are trained on "
+        f"{LANGUAGES.get(spoken, 'one language')}. Mean over seeds ± half the 95 % t-interval. valid: its own speakers, unseen "
+        "texts; test: the policy's speakers; other languages and synthesizers: the same emotions in a kind of speech that it was "
+        "not trained on (cross-domain, until there are real corpora). Arms that share a reward model are shown once. "
+        f"Manipulation checks: {targets}.",
+        "Gradient fidelity: one token, or 30 % of the tokens, are swapped in samples of the SFT policy. The change "
+        "predicted by the reward's gradient is correlated with the true change of the same reward model (own), and "
+        f"with the change of the {tuning().label}'s log-probability (judge), which also depends on how well the two "
+        "models agree on such swaps.",
     )
     controls = {
         arm: manipulation.check(selection.records, component(arm), difference(arm, BASE))
@@ -178,13 +183,13 @@ def reward_models(selection: Selection) -> Sheet | None:
 
 
 def domain(name: str) -> str:
-    """A cross-domain test set in words, by the name of its accuracy: a language by its code, or a synthesiser."""
+    """Return the name of a cross-domain test set from the name of its accuracy: a language, or a synthesizer."""
     short = name.removeprefix(TEST_SET)
     return LANGUAGES.get(short, short.replace("_", " "))
 
 
 def _reward_model(record: Record) -> str:
-    """What of an arm's config makes its reward model; that of the fine-tuning only where there is one."""
+    """Return the part of an arm's config that determines its reward model, including fine-tuning only if there is any."""
     kept: tuple[str, ...] = ("arm.rm_data", "arm.finetune", "arm.shuffle_labels", "arm.shortcut")
     kept += ("arm.rm_utterances", "arm.rm_speakers", "arm.rm_seed")
     kept += ("arm.members", "arm.combination", "arm.variance_penalty", "arm.rounds")

@@ -1,8 +1,9 @@
-"""Which arms take up the planted shortcut, as a difference in differences between its strengths.
+"""Table of uptake of the planted shortcut, as a difference in differences over its strengths.
 
-Planted: an arm's shortcut uptake with the shortcut in its reward model's pre-training data, less its uptake without it, seed by
-seed. The difference in differences is that of an arm less DiffRO's: below zero, its component keeps the policy from the shortcut,
-and what the arm does to uptake without any shortcut (more artefacts of all kinds, say) has cancelled.
+Planted effect: an arm's shortcut uptake with the shortcut in its reward model's pre-training data minus its uptake without,
+within each seed. The difference in differences subtracts DiffRO's planted effect from an arm's. Below zero, the arm's component
+keeps the policy from the shortcut; anything else that the arm does to uptake (more artefacts of all kinds, for example)
+cancels.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from rrpo.arms import BASE
 
 
 def sheet(records: Sequence[Record]) -> Sheet | None:
-    """One row an arm, and each combination of the other factors; None unless DiffRO is there with and without the shortcut."""
+    """Return one row per arm and combination of the other factors; None unless DiffRO was run with and without the shortcut."""
     found = settings(records)
     if SHORTCUT not in varied(found):
         return None
@@ -50,22 +51,23 @@ def sheet(records: Sequence[Record]) -> Sheet | None:
         Column("n", "n", "count"),
         *(Column(f"uptake_{s:g}", f"uptake at {s:g}, points", "gain") for s in strengths),
         *(Column(f"planted_{s:g}", f"{s:g} - {none:g}", "gain") for s in planted),
-        *(Column(f"did_{s:g}", f"{s:g} - {none:g}, less DiffRO's", "gain") for s in planted),
-        Column("words", f"at {strengths[-1]:g}; the others beside DiffRO"),
+        *(Column(f"did_{s:g}", f"{s:g} - {none:g}, minus DiffRO's", "gain") for s in planted),
+        Column("words", f"at {strengths[-1]:g} (other arms: compared with DiffRO)"),
     )
     notes = (
-        "Shortcut uptake, the share of samples with emotion e's artefact where e was asked for less their share where another "
-        "emotion was, at the last checkpoint, by the strength of the shortcut planted in the RM's pre-training data; mean over "
-        "seeds ± half the 95 % t-interval.",
-        *([f"Not shown: {dropped} arms or settings that lack one of the strengths, or DiffRO."] if dropped else []),
-        f"{none:g} subtracted: what planting it did, within each seed. Less DiffRO's: difference in differences; below zero, the "
-        "component keeps the policy from the shortcut. Secondary, not tested; the words go by the unadjusted interval.",
+        "Shortcut uptake: share of samples with emotion e's artefact if the target is e, minus this share if the "
+        "target is another emotion, at the last checkpoint, by the strength of the shortcut planted in the RM's "
+        "pre-training data; mean over seeds ± half the 95 % t-interval.",
+        *([f"Not shown: {dropped} arms or settings without all strengths, or without DiffRO."] if dropped else []),
+        f"Columns with '- {none:g}': effect of planting the shortcut, within each seed. 'Minus DiffRO's': difference "
+        "in differences; below zero, the component keeps the policy from the shortcut. Secondary, not tested; the "
+        "words in the last column follow the unadjusted interval.",
     )
     return Sheet("uptake", "Shortcut uptake", columns, tuple(rows), notes)
 
 
 def _arms(here: dict[float, Setting]) -> list[str]:
-    """Arms that every strength has, DiffRO first."""
+    """Return the arms that were run at every strength, DiffRO first."""
     first = next(iter(here.values()))
     order = dict.fromkeys(split_label(record.label)[0] for record in first.records)
     shared = set.intersection(*(setting.arms for setting in here.values()))
@@ -93,7 +95,7 @@ def _row(arm: str, here: dict[float, Setting], strengths: Sequence[float], outco
 
 
 def _words(mean: Interval, arm: str) -> str:
-    """What the interval says."""
+    """Return what the interval says, in words."""
     up, down = ("takes it up", "avoids it") if arm == BASE else ("takes up more", "takes up less")
     if math.isnan(mean.low):
         return "one seed says nothing" if mean.n else "not measured"

@@ -1,9 +1,10 @@
-"""Verdicts: which contrasts are tested and what their intervals say, by one rule for a grid and for each of its settings.
+"""Verdicts: decide which contrasts are tested, and what their intervals say. The same rule applies to a grid and to each of its
+settings.
 
-A contrast is tested once each of its cells is settled, complete or diverged, in every planned seed. Its paired t interval holds
-simultaneously over the m contrasts that the grid's arms allow: where it excludes 0, better or worse; where it lies within the
-margin, equivalent; else undecided. Another judge takes better or worse away only where its own interval, at the same level, lies
-wholly on the other side.
+A contrast is tested once all its cells in all planned seeds are finished, either complete or diverged. Its paired t-interval is
+simultaneous over the m contrasts that the grid's arms allow. If it excludes 0, the verdict is *better* or *worse*; if it lies
+within the margin, *equivalent*; otherwise *undecided*. Another judge can only withhold *better* or *worse*, namely if its own
+interval at the same level lies entirely on the opposite side of 0.
 """
 
 from __future__ import annotations
@@ -27,30 +28,31 @@ from reports.loading import Selection
 BETTER, WORSE, EQUIVALENT, UNDECIDED = "better", "worse", "equivalent", "undecided"
 INTERIM = "interim"
 SMALL = f" (by less than {margin_text()})"
-"""What a verdict adds where a difference is found and lies within the margin."""
+"""Added to a verdict if a difference is found and lies within the margin."""
 NOT_MOVED = "not tested (manipulation check failed)"
 Contrasts = Mapping[str, Mapping[str, float]]
 """Name -> weights by label."""
 
 
 class Judged(NamedTuple):
-    """One contrast of a tested family."""
+    """Result of one contrast of a tested family."""
 
     values: tuple[float, ...]
-    """The primary outcome's, one a seed that has all its arms."""
+    """Differences in the primary outcome, one per seed that has all its arms."""
     interval: Interval
-    """Of their mean, simultaneous over the family."""
+    """Interval of the mean difference, simultaneous over the family."""
     verdict: str
-    """In words."""
+    """Verdict in words."""
 
 
 def word(said: str) -> str:
-    """A verdict without its bracket: ``better``, ``worse``, ``equivalent``, ``undecided``, or that there is none."""
+    """Return a verdict without the part in parentheses: ``better``, ``worse``, ``equivalent``, ``undecided``, or why there is
+    none."""
     return said.partition(" (")[0]
 
 
 def simultaneous(contrasts: Contrasts) -> float:
-    """The level at which the intervals of these contrasts hold together."""
+    """Return the level of each interval at which all of them hold simultaneously (Bonferroni)."""
     return 1 - ALPHA / max(1, len(contrasts))
 
 
@@ -61,13 +63,13 @@ def judge(
     failed: Collection[str],
     score: float = DIVERGED,
 ) -> dict[str, Judged]:
-    """The verdicts on one family of ``contrasts``, by the labels of ``records``.
+    """Return the verdicts on one family of ``contrasts``, given by labels of ``records``.
 
-    ``failed`` names the contrasts of components that did not move their own target in the reward model; ``score`` is the primary
-    outcome of a diverged cell, NaN to leave its seed out.
+    ``failed`` contains the contrasts of components whose manipulation check failed. ``score`` is the primary outcome of a
+    diverged cell; NaN excludes its seed.
     """
     outcomes = scored(primary().values(records), selection, score)
-    others = [scored(heard(one, records), selection, score) for one in vetoing()]
+    others = [scored(by_judge(one, records), selection, score) for one in vetoing()]
     level = simultaneous(contrasts)
     seeds = selection.seeds({label for weights in contrasts.values() for label in weights})
     found = {}
@@ -82,12 +84,12 @@ def judge(
 
 
 def scored(outcomes: Values, selection: Selection, score: float) -> Values:
-    """The primary outcome of every cell that ended, ``score`` for a diverged one."""
+    """Return the primary outcome of every finished cell, which is ``score`` for a diverged one."""
     return {**outcomes, **dict.fromkeys(selection.diverged, score)}
 
 
-def heard(one: Judge, records: Sequence[Record]) -> Values:
-    """The primary outcome by another judge; where it was asked of no stored sample, its accuracy; empty for neither."""
+def by_judge(one: Judge, records: Sequence[Record]) -> Values:
+    """Return the primary outcome by another judge; its accuracy if it evaluated no stored sample; empty if there is neither."""
     by = primary().by
     for outcome in (by(one), accuracy(one)) if by else ():
         values = outcome.values(records)
@@ -97,7 +99,7 @@ def heard(one: Judge, records: Sequence[Record]) -> Values:
 
 
 def settled(weights: Mapping[str, float], outcomes: Values, selection: Selection, seeds: Sequence[int]) -> bool:
-    """Whether every cell of a contrast is there, measured or diverged, in every seed."""
+    """Return whether every cell of a contrast is finished, measured or diverged, in every seed."""
     cells = {(label, seed) for label in weights for seed in seeds}
     return all(cell in selection.diverged or math.isfinite(outcomes.get(cell, math.nan)) for cell in cells)
 
@@ -107,7 +109,8 @@ def _finite(x: np.ndarray) -> np.ndarray:
 
 
 def verdict(x: np.ndarray, level: float, others: Sequence[Interval] = ()) -> str:
-    """What the interval of differences ``x [n]`` says; ``others``: the same contrast by judges with a veto, at that level."""
+    """Return what the interval of differences ``x [n]`` says. ``others``: intervals of the same contrast by judges with a
+    veto."""
     if len(x) < 2 or not varies(x):
         return "not tested (no spread over seeds)"
     mean = t_interval(x, level)

@@ -1,4 +1,4 @@
-"""A report's words, from the records alone: the answer in a sentence, and how it was done."""
+"""Generate a report's text from its records: the answer in a sentence, methods and provenance."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from reports.made_with import devices, numbers, stage_versions
 from reports.verdicts import BETTER, EQUIVALENT, INTERIM, UNDECIDED, WORSE
 from rrpo.arms import BASE, RRPO
 
-ALONE = "Reward models alone: no policy was optimised"
+ALONE = "Reward models alone: no policy was optimized"
 
 
-def answer(selection: Selection, found: Sequence[Row], heard: str = opinion.NOBODY) -> list[str]:
-    """The answer in one sentence; the same without diverged cells where there are any; what it does not reach.
+def answer(selection: Selection, found: Sequence[Row], listened: str = opinion.NOBODY) -> list[str]:
+    """Return the answer in one sentence; the same without diverged cells if there are any; and who has listened.
 
-    ``found`` are the rows of `reports.effects`; ``heard`` says who listened.
+    ``found`` are the rows of `reports.effects`; ``listened`` is the sentence on who has listened.
     """
     said = [_answer(selection, found)]
     if selection.diverged and any(row.name == OVERALL for row in found):
         without = _answer(selection, effects.rows(selection, math.nan))
         lost = len(selection.diverged)
         said.append(f"Diverged cells ({lost}) count as {primary().label} 0; without them: {without}")
-    return [*said, heard]
+    return [*said, listened]
 
 
 def _answer(selection: Selection, found: Sequence[Row]) -> str:
-    """Which part, by how much, is it real."""
+    """Return which component has an effect, how large, and whether it is tested."""
     if selection.screen and (others := {a: i for a, i in effects.against(selection, RRPO, primary()).items() if i.n}):
         return _screened(selection, others)
     by_name = {row.name: row for row in found}
     whole = by_name.get(OVERALL)
     if whole is None:
-        why = f"In no seed of this grid is the {primary().label} known of both RRPO and DiffRO"
-        return f"{why if _policies(selection.records) else ALONE}, so nothing is said about reward hacking."
+        why = f"No seed of this grid has the {primary().label} of both RRPO and DiffRO"
+        return f"{why if _policies(selection.records) else ALONE}, so nothing can be said about reward hacking."
     above = by_name.get(ABOVE_SFT)
     parts = [row for row in found if row.primary and row is not whole]
     claim = _interim(selection, whole, above) if whole.verdict == INTERIM else _claim(whole, above)
@@ -60,29 +60,29 @@ def _answer(selection: Selection, found: Sequence[Row]) -> str:
 
 
 def _screened(selection: Selection, others: Mapping[str, Interval]) -> str:
-    """Which systems end above RRPO, which below, each by its own interval."""
+    """Return which systems end above and below RRPO, each by its own interval."""
     apart = {
         "above": [arm for arm, less in others.items() if less.low > 0],
         "below": [arm for arm, less in others.items() if less.high < 0],
     }
     said = [f"{where} {', '.join(arms)}" for where, arms in apart.items() if arms]
     rest = [arm for arm in others if not any(arm in arms for arms in apart.values())]
-    said += [f"not told apart from {', '.join(rest)}"] if rest else []
+    said += [f"not distinguished from {', '.join(rest)}"] if rest else []
     n = max(less.n for less in others.values())
     return (
-        f"A screen of {n} seed{'s' if n > 1 else ''}, estimates alone, nothing is tested: RRPO's {primary().label} is "
-        f"{'; '.join(said)} (95 % intervals, each by itself)."
+        f"Screen with {n} seed{'s' if n > 1 else ''}, estimates only, nothing is tested: RRPO's {primary().label} is "
+        f"{'; '.join(said)} (unadjusted 95 % intervals)."
     )
 
 
 def _claim(whole: Row, above: Row | None) -> str:
-    """Whether RRPO stops or reduces hacking."""
+    """Return whether RRPO stops or reduces hacking."""
     over = f"{primary().label} differs from DiffRO's by {in_points(whole.interval)} points"
     if whole.word == BETTER:
         gained = f"{primary().label} is {in_points(whole.interval)} points above DiffRO's"
-        small = " (a gain of less than the margin)" if whole.verdict != BETTER else ""
+        small = " (a gain smaller than the margin)" if whole.verdict != BETTER else ""
         if above is None:
-            return f"RRPO reduces reward hacking: {gained}{small} (against SFT it was not measured)"
+            return f"RRPO reduces reward hacking: {gained}{small} (SFT was not measured)"
         if above.interval.low > 0:
             return f"RRPO stops reward hacking: {gained}{small} and {in_points(above.interval)} above SFT's"
         return f"RRPO reduces reward hacking: {gained}{small}, but not shown to be above SFT's ({in_points(above.interval)})"
@@ -95,7 +95,7 @@ def _claim(whole: Row, above: Row | None) -> str:
 
 
 def _interim(selection: Selection, whole: Row, above: Row | None) -> str:
-    """The estimate so far."""
+    """Return the estimate so far."""
     planned = len(selection.records) + len(selection.lost)
     beside = f" and from SFT's by {in_points(above.interval)}" if above else ""
     return (
@@ -105,7 +105,7 @@ def _interim(selection: Selection, whole: Row, above: Row | None) -> str:
 
 
 def _parts(found: Sequence[Row]) -> list[str]:
-    """What the components do: differences with their estimates first, then the others by their verdicts; empty without any."""
+    """Return the components' effects: differences with their estimates first, then the others with their verdicts."""
     if not found:
         return []
     told: dict[str, list[str]] = {"helps": [], "harms": []}
@@ -126,11 +126,11 @@ def _parts(found: Sequence[Row]) -> list[str]:
             others.setdefault(phrase, []).append(component.label)
     first = told["helps"] or ["none is shown to help"] * any(row.verdict != INTERIM for row in found)
     left = [f"{', '.join(labels)} {phrase}" for phrase, labels in others.items()]
-    return [f"of its parts {'; '.join([*first, *told['harms'], *left])}"]
+    return [f"of its components, {'; '.join([*first, *told['harms'], *left])}"]
 
 
 def _kind(row: Row) -> str:
-    """A component's contrast without the component: ``main effect``, ``in RRPO``."""
+    """Return the name of a component's contrast without the component: ``main effect``, ``in RRPO``."""
     return row.name.partition(", ")[2]
 
 
@@ -139,7 +139,8 @@ def _effect(row: Row) -> str:
 
 
 def methods(selection: Selection, pilot: Pilot | None = PILOT) -> str:
-    """A paragraph: arms, seeds, optimisation, outcome, test, correction, pilot, versions; from records and declarations alone."""
+    """Return a paragraph on arms, seeds, optimization, outcome, test, correction, pilot and versions, from records and
+    declarations."""
     records = selection.records
     params = records[0].config
     seeds = sorted({record.seed for record in records})
@@ -153,9 +154,9 @@ def methods(selection: Selection, pilot: Pilot | None = PILOT) -> str:
     how = f"{ALONE}. "
     if _policies(records):
         how = (
-            f"Each cell optimised the policy for {value('optimize.steps')} steps of {value('optimize.batch')} roll-outs (lr "
+            f"Each cell optimized the policy for {value('optimize.steps')} steps of {value('optimize.batch')} roll-outs (lr "
             f"{value('optimize.lr')}, beta {value('optimize.beta')}, tau {value('optimize.tau')}, content weight "
-            f"{value('optimize.content_weight')}, unless the arm says otherwise) against a frozen reward model, and was judged "
+            f"{value('optimize.content_weight')}, unless the arm overrides it) against a frozen reward model and was evaluated "
             f"at steps {value('optimize.checkpoints')} on {value('optimize.eval_prompts')} evaluation prompts, "
             f"{value('optimize.final_prompts')} at the last. Primary outcome: {primary().label} at the last update by the "
             f"{gold().label}. {_family(selection)} {_pilot(pilot)}"
@@ -166,12 +167,12 @@ def methods(selection: Selection, pilot: Pilot | None = PILOT) -> str:
         f"of analysis. {_correlation(outcomes, seeds)}{selection.counted} "
         "A seed redraws the annotated and the SFT utterances, raters, RM pre-training, SFT, fine-tuning, prompts and "
         "roll-out noise; corpus "
-        f"renderer, codec, base policy and judges are one world. {_made(records)}"
+        f"renderer, codec, base policy and judges are fixed. {_made(records)}"
     )
 
 
 def provenance(selection: Selection) -> str:
-    """Grid, profile, world, seeds, code, and the command that writes the report again."""
+    """Return grid, profile, world, seeds, code, and the command that regenerates the report."""
     records = selection.records
     seeds = numbers(sorted({record.seed for record in records}))
     options = [f"--grid {grid}" for grid in selection.grids] + [f"--profile {records[0].profile}"]
@@ -188,7 +189,7 @@ def _policies(records: Sequence[Record]) -> bool:
 
 
 def _family(selection: Selection) -> str:
-    """What is tested and how; of a grid of settings, in each of them."""
+    """Return what is tested and how; in a grid of settings, in each of them."""
     placed = settings.settings(selection.records)
     contrasts = selection.tested.get(placed[0].name if placed else "", {})
     if not contrasts:
@@ -196,33 +197,33 @@ def _family(selection: Selection) -> str:
     names = "; ".join(contrasts)
     planned = selection.planned_n or "none"
     return (
-        f"{'Tested in each setting, secondary' if placed else 'Primary family'}: {names}; paired t on seeds, intervals "
-        f"simultaneous over {len(contrasts)} by Bonferroni, at the planned number of seeds ({planned}); a margin of "
-        f"{margin_text()} for equivalence."
+        f"{'Tested in each setting, secondary' if placed else 'Primary family'}: {names}; paired t-tests over seeds, intervals "
+        f"simultaneous over {len(contrasts)} by Bonferroni, at the planned number of seeds ({planned}); equivalence margin "
+        f"{margin_text()}."
     )
 
 
 def _pilot(pilot: Pilot | None) -> str:
-    """By what the number of seeds was chosen."""
+    """Return how the number of seeds was chosen."""
     if pilot is None:
         return ""
     parts = f"; {pilot.parts}" if pilot.parts else ""
     return (
-        f"The number of seeds goes by a pilot's spread of {OVERALL}, {100 * pilot.spread:.1f} points over {pilot.seeds} "
+        f"The number of seeds is based on a pilot's spread of {OVERALL}, {100 * pilot.spread:.1f} points over {pilot.seeds} "
         f"development seeds in world {pilot.world}{parts}. "
     )
 
 
 def _correlation(outcomes: Values, seeds: Sequence[int]) -> str:
-    """What pairing bought: the correlation of RRPO's and DiffRO's seeds."""
+    """Return what pairing gained: the correlation of RRPO's and DiffRO's seeds."""
     r = correlation(*([outcomes.get((arm, seed), math.nan) for seed in seeds] for arm in (RRPO, BASE)))
-    return "" if math.isnan(r) else f"Achieved correlation of RRPO's and DiffRO's paired seeds: {r:+.2f}. "
+    return "" if math.isnan(r) else f"Correlation of RRPO's and DiffRO's paired seeds: {r:+.2f}. "
 
 
 def _made(records: Sequence[Record]) -> str:
-    """What made the records: devices, commits, stage versions, and each arm's config by its hash."""
+    """Return what made the records: devices, commits, stage versions, and the hash of each arm's config."""
     arms = ", ".join(f"{label} {arm}" for label, arm in dict.fromkeys((r.label, r.arm_hash) for r in records))
     stages = ", ".join(f"{name} {version}" for name, version in sorted(stage_versions(records)))
     made = f", stage versions {stages}" if stages else ""
-    code = f"Code: {', '.join(code_versions(records))}{made}. Arms by hash of their config: {arms}."
+    code = f"Code: {', '.join(code_versions(records))}{made}. Arms, with the hash of their config: {arms}."
     return " ".join(filter(None, (devices(records), code)))

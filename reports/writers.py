@@ -1,4 +1,4 @@
-"""A table as Markdown, CSV, LaTeX (booktabs) and HTML, all from one `Sheet`; the same bytes for the same table."""
+"""Write a `Sheet` as Markdown, CSV, LaTeX (booktabs) and HTML, and figures for LaTeX. The same input gives the same bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ablations.rendering.figure_style import NARROW, width_of
 from ablations.rendering.sheet import NONE, Sheet, as_csv, html, markdown
 
 WRAP = 14
-"""Characters a line of a heading in LaTeX."""
+"""Maximum number of characters per line of a heading in LaTeX."""
 LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -34,20 +34,21 @@ LATEX = {
     "β": r"$\beta$",
     "`": r"\textquotesingle{}",
 }
-"""What LaTeX would take for a command, or its default fonts lack."""
+"""Characters that are special in LaTeX, or missing in its default fonts."""
 PACKAGES = "booktabs,graphicx,rotating,textcomp"
-"""What a document has to load."""
+"""Packages that a document must load."""
 WIDE = 120
-"""Characters a row beyond which a table lies on its side."""
+"""Number of characters per row above which a table is rotated."""
 FIT = "\\resizebox{\\ifdim\\width>\\textwidth\\textwidth\\else\\width\\fi}{!}"
-"""Shrinks its argument to the page where it is wider."""
+"""Shrinks its argument to the width of the page if it is wider."""
 
 LISTING = "files.json"
-"""Names of a report's files, so that the next one in the same folder can remove what it does not write again."""
+"""File that lists a report's files, so that the next report in the folder can remove those that it does not write."""
 
 
 def latex(sheet: Sheet) -> str:
-    """A ``table*`` for ``\\input``, turned where it is wide; needs the packages `PACKAGES`. Bold best, underlined second."""
+    """Return a ``table*`` for ``\\input``, rotated if wide; needs `PACKAGES`. The best value is bold, the second best
+    underlined."""
     head, body = sheet.texts()
     marks = sheet.marks()
     width = sum(max(len(row[place]) for row in [[""] * len(head), *body]) + 2 for place in range(len(head)))
@@ -81,7 +82,7 @@ FORMATS: dict[str, Callable[[Sheet], str]] = {"md": _md, "csv": as_csv, "tex": l
 
 
 def write(sheets: Sequence[Sheet], folder: Path, formats: Sequence[str]) -> list[Path]:
-    """Every table in every format, ``<name>.<ending>``."""
+    """Write every table in every format, as ``<name>.<ending>``."""
     paths = []
     for sheet in sheets:
         for ending in formats:
@@ -92,9 +93,10 @@ def write(sheets: Sequence[Sheet], folder: Path, formats: Sequence[str]) -> list
 
 
 def sweep(folder: Path, paths: Sequence[Path]) -> None:
-    """Removes what a former report left in ``folder`` and this one, which wrote ``paths``, did not write; nobody else's files.
+    """Remove files in ``folder`` that an earlier report wrote and this one, which wrote ``paths``, did not. Other files are
+    kept.
 
-    Otherwise a figure of another selection would stand beside tables that it does not belong to.
+    Otherwise, figures of another selection could be mistaken for figures of this one.
     """
     listing = folder / LISTING
     try:
@@ -109,9 +111,9 @@ def sweep(folder: Path, paths: Sequence[Path]) -> None:
 
 
 def figures_latex(figures: Sequence[tuple[str, str, str]], path: Path) -> Path:
-    """Figures for ``\\input`` beside their files, from (stem, title, caption): one column wide, or two where drawn so.
+    """Write a file for ``\\input`` with figures given as (stem, title, caption), one or two columns wide as drawn.
 
-    Needs the packages graphicx and textcomp.
+    The file must be in the folder of the figures. Needs the packages graphicx and textcomp.
     """
     parts = []
     for stem, title, caption in figures:
@@ -138,7 +140,7 @@ def _stacked(text: str) -> str:
 
 
 def _number(text: str, mark: str) -> str:
-    """A number in mathematical mode, so that its sign is a minus."""
+    """Return a number in math mode, so that its sign is a minus."""
     if text == NONE:
         return "--"
     inside = text.replace("±", r"\pm").replace("%", r"\%").replace(" [", r"\ [").replace(", ", r",\ ")

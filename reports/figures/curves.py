@@ -1,4 +1,4 @@
-"""Training curves with bands, and the final trade-off between emotion and intelligibility."""
+"""Figures of training curves with bands, and of the final trade-off between emotion and intelligibility."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BANDED = (BASE, RRPO)
-"""Arms with a band; those of more would hide one another."""
+"""Arms with a band; more bands would hide one another."""
 WINDOW = 3
-"""Looks in the running mean: each look is one batch."""
+"""Number of batches in the running mean."""
 PARETO = (
-    "Gold emotion against naturalness at the last checkpoint: mean over seeds with 95 % t-intervals (from three seeds). Up and "
-    "right is better. Where no predicted mark is valid in this world, intelligibility stands for naturalness: "
-    "one minus the phone error rate of the judge's recogniser."
+    "Gold accuracy against naturalness at the last checkpoint: mean over seeds with 95 % t-intervals (from three "
+    "seeds on). Upper right is best. If no naturalness predictor is valid in this world, intelligibility is shown "
+    "instead: one minus the phone error rate of the judge's recognizer."
 )
 
 
 def curves_caption() -> str:
-    """What the curves show."""
+    """Return the caption of the training curves."""
     return (
-        "Training roll-outs, judged every few steps: mean over seeds of a running mean over three looks; bands, of DiffRO and "
-        "RRPO (where the grid has neither: of the first two arms): 95 % t-interval over seeds at each look (pointwise). The "
-        f"{tuning().label} watches training; the {gold().label} hears only the stored checkpoints."
+        f"Training roll-outs, evaluated every few steps: mean over seeds of a running mean over {WINDOW} evaluations. "
+        "Bands (DiffRO and RRPO; the first two arms if the grid has neither): pointwise 95 % t-interval over seeds. "
+        f"The {tuning().label} evaluates training roll-outs; the {gold().label} evaluates stored checkpoints only."
     )
 
 
 def panels() -> list[tuple[str, str, bool]]:
-    """Column of the curves, title, and whether it is a share."""
+    """Return, per panel, the column of the curves, its title, and whether it is a share."""
     judge = tuning()
     return [
         ("proxy_accuracy", "proxy accuracy", True),
@@ -52,12 +52,12 @@ def panels() -> list[tuple[str, str, bool]]:
 
 
 def shown(records: Sequence[Record]) -> list[str]:
-    """The arms in the figure of training."""
+    """Return the arms shown in the figure of training curves."""
     return pick(list(dict.fromkeys(r.label for r in records if len(r.curves) > 1)), preferred())
 
 
 def training(records: Sequence[Record], folder: Path) -> list[Path]:
-    """``training.pdf`` and ``.png``; nothing without curves."""
+    """Draw ``training.pdf`` and ``.png``; nothing without curves."""
     arms = {arm: [r for r in records if r.label == arm and len(r.curves) > 1] for arm in shown(records)}
     there = {name for own in arms.values() for r in own for name in r.curves.columns}
     drawn = [panel for panel in panels() if panel[0] in there]
@@ -106,7 +106,7 @@ def _band(seeds: Sequence[pd.Series]) -> pd.DataFrame:
 
 
 def pareto(records: Sequence[Record], folder: Path) -> list[Path]:
-    """``pareto.pdf`` and ``.png``; nothing without both measures."""
+    """Draw ``pareto.pdf`` and ``.png``; nothing unless both measures exist."""
     name, words, share = _naturalness(records)
     emotion, natural = accuracy(gold()).values(records), find(name).values(records)
     found = []
@@ -162,7 +162,8 @@ def pareto(records: Sequence[Record], folder: Path) -> list[Path]:
 
 
 def _naturalness(records: Sequence[Record]) -> tuple[str, str, bool]:
-    """The measure of naturalness, in words, and whether it is one minus a rate: a predicted mark, or intelligibility."""
+    """Return the naturalness measure, its axis label, and whether to show one minus its value (a predicted MOS, or
+    intelligibility)."""
     for name in ("dnsmos", "plcmos"):
         if measured(find(name), records):
             return name, f"predicted naturalness ({name.upper()})", False

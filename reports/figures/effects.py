@@ -1,4 +1,4 @@
-"""Figures of effects: forest plot, every seed's value, interactions."""
+"""Figures of effects: forest plot, values of every seed, interactions."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ from reports.effects import Row
 from reports.figures.labels import beside
 from rrpo.arms import name_of
 
-SEEDS = "{measure} by arm: every seed a dot, beside it the mean with its 95 % t-interval."
+SEEDS = "{measure} by arm: one dot per seed, and the mean with its 95 % t-interval."
 
 
 def forest_caption() -> str:
-    """What the forest plot shows."""
+    """Return the caption of the forest plot."""
     return (
-        f"Contrasts of the {primary().label} within each seed, every seed a tick. Filled: the primary family, mean with its "
-        f"simultaneous interval; hollow: secondary, not tested, with a 95 % t-interval (RRPO - SFT at the family's level). Grey "
-        f"band: the margin of {margin_text()} inside which a "
-        "difference counts as none."
+        f"Contrasts of the {primary().label} within seeds; one tick per seed. Filled: primary family, mean with "
+        "simultaneous interval. Hollow: secondary contrasts, not tested, mean with 95 % t-interval (RRPO - SFT at "
+        f"the family's level). Gray band: equivalence margin of {margin_text()}."
     )
 
 
 def interactions_caption() -> str:
-    """What the plots of interactions show."""
+    """Return the caption of the interaction plots."""
     return (
-        f"Mean {primary().label} with one component off and on, by another: parallel lines mean no interaction. Bars: 95 % "
-        "t-intervals of the means over seeds (not of the differences, which are in the table of contrasts)."
+        f"Mean {primary().label} without and with one component, by another component; parallel lines mean no "
+        "interaction. Bars: 95 % t-intervals of the means over seeds (those of the differences are in the table of "
+        "contrasts)."
     )
 
 
 def forest(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """``forest.pdf`` and ``.png``; nothing without contrasts."""
+    """Draw ``forest.pdf`` and ``.png``; nothing without contrasts."""
     if not rows:
         return []
     with figure_of(WIDE, 0.6 + 0.2 * len(rows)) as (figure, (axis,)):
@@ -77,7 +77,7 @@ def forest(rows: Sequence[Row], folder: Path) -> list[Path]:
 
 
 def seeds(records: Sequence[Record], folder: Path, metric: str = PRIMARY_OUTCOME) -> list[Path]:
-    """``seeds.pdf`` and ``.png`` of a measure; nothing where no cell has it."""
+    """Draw ``seeds.pdf`` and ``.png`` of a measure; nothing if no cell has it."""
     outcome = find(metric)
     found: dict[str, list[float]] = {arm: [] for arm in dict.fromkeys(r.label for r in records)}
     for (arm, _), value in outcome.values(records).items():
@@ -108,7 +108,7 @@ def seeds(records: Sequence[Record], folder: Path, metric: str = PRIMARY_OUTCOME
 
 
 def interactions(records: Sequence[Record], folder: Path) -> list[Path]:
-    """``interactions.pdf`` and ``.png``; nothing unless the whole factorial is there."""
+    """Draw ``interactions.pdf`` and ``.png``; nothing unless the factorial is complete."""
     values = primary().values(records)
     arms = [name_of(on) for on in subsets()]
     common = [

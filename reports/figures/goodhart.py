@@ -1,4 +1,4 @@
-"""Figure of over-optimisation: gold and proxy accuracy against sqrt(KL), one panel per arm."""
+"""Figure of over-optimization: gold and proxy accuracy against sqrt(KL), one panel per arm."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 REFERENCES = {BASE: (GREY, ":"), "best_of_64": (GREEN, "-."), "best_of_16": (GREEN, "-.")}
-"""Arms whose mean gold is drawn in every other panel, with colour and line."""
+"""Arm whose mean gold is drawn in every other panel -> color and line style."""
 
 
 def measures() -> list[tuple[str, str, str, str]]:
-    """Columns of the points with colour, line and name."""
+    """Return the columns of the points with color, line style and name."""
     return [(gold().accuracy, BLUE, "-", "gold"), ("proxy_accuracy", VERMILION, "--", "proxy")]
 
 
@@ -52,7 +52,7 @@ def goodhart(records: Sequence[Record], out: Path) -> list[Path]:
         lowest = min(float(r.points[name].min()) for own in arms.values() for r in own for name, *_ in measures())
         axes[0].set(xlim=(0, 1.22 * limit), ylim=(max(0.0, math.floor(10 * lowest - 0.5) / 10), 1.02))
         axes[0].yaxis.set_major_formatter(percent)
-        figure.supxlabel("√KL to the SFT policy (√nats a token)", fontsize=7.5)
+        figure.supxlabel("√KL to the SFT policy (√nats per token)", fontsize=7.5)
         figure.supylabel("accuracy of the target emotion", fontsize=7.5)
         if lines_of := {line.get_label(): line for line in itertools.chain(*drawn)}:
             handles = list(lines_of.values())
@@ -61,7 +61,7 @@ def goodhart(records: Sequence[Record], out: Path) -> list[Path]:
 
 
 def _panel(axis: Axes, label: str, own: Sequence[Record], references: Mapping[str, Sequence[Record]]) -> list[Line2D]:
-    """One arm; returns the lines of the other arms' gold that are drawn beside it."""
+    """Draw one arm; return the lines of the other arms' gold."""
     beside: list[Line2D] = []
     for name, records in references.items():
         if name != label:
@@ -84,7 +84,7 @@ def _panel(axis: Axes, label: str, own: Sequence[Record], references: Mapping[st
 
 
 def _label_ends(axis: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
-    """Names beside the ends of the mean lines, pushed apart where the ends meet."""
+    """Label the ends of the mean lines, moving labels apart where they would overlap."""
     gap = 0.11
     (x1, y1, c1, w1), (x2, y2, c2, w2) = sorted(ends, key=lambda end: end[1])
     push = max(0.0, gap - (y2 - y1)) / 2
@@ -97,10 +97,10 @@ def _path(record: Record, name: str) -> tuple[Any, Any]:
 
 
 def caption() -> str:
-    """What is drawn."""
+    """Return the caption."""
     return (
-        f"Gold (solid, {gold().label}) and proxy (dashed, the arm's own reward model) accuracy of the target emotion against "
-        "sqrt(KL per token) to the SFT policy, at the stored checkpoints. Thin: seeds; thick: mean over seeds at each "
-        f"checkpoint; dotted grey: mean gold of {BASE}, dash-dotted green that of the best of n samples of SFT, n = 1, 2, 4, ... "
-        "Arms that never move (SFT) are not drawn."
+        f"Accuracy of the target emotion by gold (solid, {gold().label}) and by the proxy (dashed, the arm's own "
+        "reward model) against sqrt(KL per token) to the SFT policy, at stored checkpoints. Thin: seeds; thick: mean "
+        f"over seeds at each checkpoint. Dotted gray: mean gold of {BASE}; dash-dotted green: mean gold of best-of-n "
+        "samples of SFT, n = 1, 2, 4, ... Arms without optimization (SFT) are not drawn."
     )

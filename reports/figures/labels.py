@@ -1,4 +1,4 @@
-"""Labels at the ends of lines, as near to them as there is room inside the panel."""
+"""Place labels near the ends of lines, inside the panel and without overlap."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def beside(axis: Axes, wanted: Sequence[float], share: float) -> list[float]:
-    """Heights near the ``wanted`` ones and in their order, ``share`` of the panel apart (less where that many do not fit)."""
+    """Return heights near the ``wanted`` ones, in the same order, ``share`` of the panel apart (less if they do not fit)."""
     low, high = axis.get_ylim()
     gap = (high - low) * min(share, 1 / max(1, len(wanted)))
     places = spread(list(wanted), gap)

@@ -1,4 +1,4 @@
-"""Figure of sensitivity: every conclusion in every setting."""
+"""Figure of every conclusion in every setting."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ MARKS = {"better": ("o", BLUE), "worse": ("s", VERMILION), "equivalent": ("D", G
 
 
 def caption() -> str:
-    """What is drawn."""
+    """Return the caption."""
     return (
-        f"Each conclusion's difference of the {primary().label} in every setting, mean with its simultaneous interval (below "
-        "three seeds not drawn: the tables give it); *: the world's own setting, whose mean the dashed line carries on. Filled "
-        "by verdict: blue disc better, red square worse, green diamond equivalent; hollow: undecided, interim or none. Grey "
-        f"band: the margin of {margin_text()}."
+        f"Difference in {primary().label} for each conclusion and setting: mean with simultaneous interval (drawn "
+        "from three seeds on; all are in the tables). *: default setting; the dashed line marks its mean. Filled "
+        "markers show verdicts: blue disc better, red square worse, green diamond equivalent; hollow: undecided, "
+        f"interim or no verdict. Gray band: equivalence margin of {margin_text()}."
     )
 
 
 def reach(found: Sequence[Finding], folder: Path) -> list[Path]:
-    """``reach.pdf`` and ``.png``; nothing without two settings."""
+    """Draw ``reach.pdf`` and ``.png``; nothing below two settings."""
     places = list(dict.fromkeys(finding.setting.name for finding in found))
     names = list(dict.fromkeys(finding.conclusion for finding in found))
     if len(places) < 2:
@@ -51,6 +51,6 @@ def reach(found: Sequence[Finding], folder: Path) -> list[Path]:
         axes[0].set_yticks(
             range(len(places)), [f"{p.replace('_', ' ')}{' *' if p in own else ''}" for p in places], fontsize=6
         )
-        axes[0].set_ylim(len(places) - 0.5, -0.5)  # the grid's order from above, no mark on the frame
+        axes[0].set_ylim(len(places) - 0.5, -0.5)  # the grid's order from top to bottom, no marker on the frame
         figure.supxlabel(f"difference of {primary().label} (points)", fontsize=7.5)
         return save(figure, folder, "reach")

@@ -1,4 +1,4 @@
-"""Figures of samples: one prompt's spectrograms across arms, and what the gold judge hears."""
+"""Figures of samples: one prompt's spectrograms across arms, and the gold judge's confusion matrices."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FLOOR = -70.0
-"""Decibels below the loudest point that are shown."""
+"""Lowest level shown, in decibels relative to the maximum."""
 STRIP = (
-    "Spectrograms (0 to 8 kHz, 70 dB) of the last checkpoint's sample of one evaluation prompt, the same for every arm shown, of "
-    "each arm's first seed. One sample a panel: an illustration, not evidence."
+    "Spectrograms (0 to 8 kHz, 70 dB) of the last checkpoint's sample of one evaluation prompt, the same for all "
+    "arms shown, from each arm's first seed. One sample per panel: an illustration, not evidence."
 )
 
 
 def confusion_caption() -> str:
-    """What the confusions show."""
+    """Return the caption of the confusion matrices."""
     return (
-        f"What the {gold().label} hears at the last checkpoint (columns) of samples asked to be of an emotion (rows), % of each "
-        "row, all seeds; cells under 0.5 % are left blank."
+        f"Predictions of the {gold().label} (columns) for samples with each target emotion (rows) at the last "
+        "checkpoint, in % of each row, over all seeds; values below 0.5 % are left blank."
     )
 
 
 def spectrogram(wave: np.ndarray, rate: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Power in dB under its maximum ``[f, t]``, with frequencies (Hz) and times (s): 32 ms windows each 8 ms."""
+    """Return power in dB relative to its maximum ``[f, t]``, frequencies (Hz) and times (s): 32 ms windows every 8 ms."""
     from scipy.signal import ShortTimeFFT
     from scipy.signal.windows import hann
 
@@ -43,19 +43,19 @@ def spectrogram(wave: np.ndarray, rate: int) -> tuple[np.ndarray, np.ndarray, np
     return level - level.max(), transform.f, transform.t(max(len(wave), size + 1))
 
 
-def heard(records: Sequence[Record]) -> list[str]:
-    """The arms in the figure of spectrograms."""
+def arms_with_audio(records: Sequence[Record]) -> list[str]:
+    """Return the arms shown in the figure of spectrograms."""
     first = _first(records)
     return pick([arm for arm, record in first.items() if (record.folder / "audio").is_dir()], preferred())
 
 
-def judged(records: Sequence[Record]) -> list[str]:
-    """The arms in the figure of confusions."""
+def arms_with_samples(records: Sequence[Record]) -> list[str]:
+    """Return the arms shown in the figure of confusion matrices."""
     return pick(list(dict.fromkeys(r.label for r in records if not r.samples.empty)), preferred())
 
 
 def _first(records: Sequence[Record]) -> dict[str, Record]:
-    """Each arm's record of its lowest seed, in the order of the records."""
+    """Return arm -> record of its lowest seed, in the order of the records."""
     return {
         arm: min((r for r in records if r.label == arm), key=lambda r: r.seed)
         for arm in dict.fromkeys(r.label for r in records)
@@ -63,11 +63,11 @@ def _first(records: Sequence[Record]) -> dict[str, Record]:
 
 
 def strip(records: Sequence[Record], folder: Path) -> list[Path]:
-    """``spectrograms.pdf`` and ``.png`` of the first audio file that all arms shown have; nothing without one."""
+    """Draw ``spectrograms.pdf`` and ``.png`` of the first audio file that all shown arms have; nothing without one."""
     import soundfile
 
     first = _first(records)
-    own = {arm: first[arm] for arm in heard(records)}
+    own = {arm: first[arm] for arm in arms_with_audio(records)}
     names = [{p.name for p in (r.folder / "audio").glob("*.wav")} for r in own.values()]
     common = sorted(set.intersection(*names)) if names else []
     if not common:
@@ -86,11 +86,11 @@ def strip(records: Sequence[Record], folder: Path) -> list[Path]:
 
 
 def confusion(records: Sequence[Record], folder: Path) -> list[Path]:
-    """``confusion.pdf`` and ``.png``; nothing where no samples were kept."""
+    """Draw ``confusion.pdf`` and ``.png``; nothing if no samples were stored."""
     import pandas as pd
 
     tables: dict[str, pd.DataFrame] = {}
-    for arm in judged(records):
+    for arm in arms_with_samples(records):
         own = [r.samples for r in records if r.label == arm and not r.samples.empty]
         last = pd.concat([s[s["step"] == s["step"].max()] for s in own])
         tables[arm] = pd.crosstab(last["target"], last[gold().name], normalize="index")
@@ -109,6 +109,6 @@ def confusion(records: Sequence[Record], folder: Path) -> list[Path]:
             axis.set_yticks(range(len(order)), order)
             axis.tick_params(length=0, labelsize=6)
             axis.set_title(arm, loc="left", pad=3)
-        axes[0].set_ylabel("asked for")
-        figure.supxlabel(f"heard by the {gold().label}", fontsize=7.5)
+        axes[0].set_ylabel("target")
+        figure.supxlabel(f"prediction of the {gold().label}", fontsize=7.5)
         return save(figure, folder, "confusion")

@@ -11,7 +11,7 @@ from ablations.rendering.figure_style import WIDE, figure_of, points, save
 
 
 def transfer(arms: Sequence[str], gained: np.ndarray, folder: Path) -> list[Path]:
-    """``transfer.pdf`` and ``.png`` of ``gained [arm, judge]``, fractions; nothing for less than two arms or no seed."""
+    """Draw ``transfer.pdf`` and ``.png`` of ``gained [arm, judge]`` (fractions); nothing below two arms or without seeds."""
     if len(arms) < 2 or not gained.size:
         return []
     size = min(WIDE, 1.4 + 0.38 * len(arms))

@@ -50,7 +50,7 @@ def test_a_control_that_ends_above_sft_fails_and_the_report_says_so_first():
     selection = framed(placebo=[0.4, 0.45, 0.38], content_only=[0.66, 0.65, 0.67])
     made = make(selection)
     assert made.answer[0].startswith(
-        "CONTROL FAILED: content_only ends above SFT in clean success (+6.0 [+3.5, +8.5] points) and gold accuracy (+6.0 ["
+        "CONTROL FAILED: content_only exceeds SFT in clean success (+6.0 [+3.5, +8.5] points) and gold accuracy (+6.0 ["
     )
     assert made.answer[1].startswith("RRPO stops reward hacking") or made.answer[1].startswith("RRPO reduces")
     sheet = next(sheet for sheet in made.sheets if sheet.name == "controls")
@@ -73,7 +73,7 @@ def test_either_of_the_two_outcomes_fails_it():
 
 def test_one_seed_tells_nothing_and_a_grid_without_controls_has_no_table():
     (one,) = controls.controls(framed(placebo=[0.9]))
-    assert one.verdict == "not told (fewer than two seeds)"
+    assert one.verdict == "unknown (fewer than two seeds)"
     assert controls.failures([one]) == []
     assert controls.sheet(controls.controls(framed())) is None
 

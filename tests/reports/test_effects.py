@@ -77,7 +77,7 @@ def test_no_verdict_before_the_planned_number_of_seeds(plans: tuple[int, ...]):
     assert set(verdicts(found).values()) == {"interim"}
     made = sheet(selection, found)
     assert made is not None
-    wanted = f"the {plans[-1]} planned seeds" if plans else "all planned seeds (none are)"
+    wanted = f"the {plans[-1]} planned seeds" if plans else "all planned seeds (none is planned)"
     assert any(note.startswith("Interim") and wanted in note for note in made.notes)
 
 

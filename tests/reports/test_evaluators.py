@@ -1,4 +1,4 @@
-"""Gains by several rulers by hand, and the newest matrix that fits the records, read from a real store."""
+"""Gains by evaluator, computed by hand, and the newest matrix that fits the records, read from a real store."""
 
 from __future__ import annotations
 

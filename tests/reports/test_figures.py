@@ -69,6 +69,6 @@ def test_a_crowded_figure_knows_its_arms():
     some = [*records("mine", "ls", "diffro"), Fake("sft", 1, pd.DataFrame())]
     some[-1].__dict__["curves"] = some[-1].__dict__["samples"] = pd.DataFrame()
     assert curves.shown(some) == ["diffro", "ls"], "sft has no curves; mine is left out"
-    assert samples.judged(some) == ["diffro", "ls"]
+    assert samples.arms_with_samples(some) == ["diffro", "ls"]
     assert curves.shown(records("mine", "yours")) == ["mine", "yours"], "where none is known the first are shown"
-    assert samples.heard(some) == [], "no audio was kept"
+    assert samples.arms_with_audio(some) == [], "no audio was kept"

@@ -71,7 +71,7 @@ def test_the_component_that_cuts_hacking_by_ten_points_is_named(component, first
     text = first_screen(full({component.name: 0.1}))
     sentence = text.split("\n\n")[0]
     assert sentence.startswith("RRPO reduces reward hacking: clean success is +")
-    assert f"of its parts {component.label} helps (main effect +" in sentence
+    assert f"of its components, {component.label} helps (main effect +" in sentence
     assert sentence.count("helps") == 1
     found = verdicts(text)
     assert len(found) == 7
@@ -85,7 +85,7 @@ def test_the_component_that_cuts_hacking_by_ten_points_is_named(component, first
 def test_where_none_does_none_is_named(first_screen: FirstScreen) -> None:
     text = first_screen(full({}))
     assert text.startswith("RRPO does not reduce reward hacking: clean success differs from DiffRO's by ")
-    assert "of its parts none is shown to help; LS, EAM, Adv equivalent" in text
+    assert "of its components, none is shown to help; LS, EAM, Adv equivalent" in text
     assert set(verdicts(text).values()) == {"equivalent"}
 
 
@@ -94,7 +94,7 @@ def test_with_shuffled_labels_none_is_named(seed: int, first_screen: FirstScreen
     """The very cells in which a component helps by ten points, under arms' names that are shuffled within every seed."""
     text = first_screen(shuffled(full({"ls": 0.1}), seed))
     assert text.startswith("Whether RRPO stops or reduces reward hacking is undecided: clean success differs")
-    assert "of its parts none is shown to help" in text
+    assert "of its components, none is shown to help" in text
     assert "helps" not in text
     assert not [said for said in verdicts(text).values() if said.startswith(("better", "worse"))]
 

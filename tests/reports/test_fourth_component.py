@@ -98,7 +98,7 @@ def test_both_appear_in_every_table_they_belong_to_and_on_the_page(extended: Non
     assert {"X", "EAM x X", "RRPO - DiffRO"} <= set(names["factorial"])
     assert {"DiffRO + X", "RRPO + X", "RRPO - LS"} <= set(names["ablation"])
     assert len(names["components"]) == 9 + 1
-    assert re.search(r"of its parts .*\bX ", made.answer[0])
+    assert re.search(r"of its components, .*\bX ", made.answer[0])
     assert "n = 3 seeds, intervals simultaneous over 9." in made.answer[0]
     assert "X, in RRPO; RRPO - DiffRO" in made.methods
     drawn = {path.name for path in (tmp_path / "out").iterdir()}

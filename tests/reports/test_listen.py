@@ -127,7 +127,7 @@ def test_of_several_worlds_one_is_chosen_or_all_are_pooled_and_said(runs: Path, 
     assert "MIXED" not in chosen.output
     pooled = listen(*given, "--mixed")
     assert "seeds in turn: 1, 2." in pooled.output
-    assert "MIXED WORLDS are pooled: 2." in pooled.output
+    assert "MIXED WORLDS: 2 worlds are pooled." in pooled.output
 
 
 def test_the_same_samples_are_the_same_test_and_others_another(
@@ -149,7 +149,7 @@ def test_the_same_samples_are_the_same_test_and_others_another(
     [
         (["--arms", "nosuch"], "use one of: sft, diffro, ls, rrpo"),
         (["--seeds", "9"], "got: sft/9, diffro/9, rrpo/9"),
-        (["--seeds", "one"], "seeds are whole numbers"),
+        (["--seeds", "one"], "seeds must be integers"),
         (["--prompts", "0"], "give 1 or more"),
     ],
 )
@@ -179,19 +179,22 @@ BAD: dict[str, tuple[Any, str]] = {
         "line 2: check",
     ),
     "the last rows cut": (lambda rows: rows[:-2], "line 2: check"),
-    "an unknown sample": (edited(0, "item", "0123456789ab"), "no sample of that id"),
+    "an unknown sample": (edited(0, "item", "0123456789ab"), "no sample with that id"),
     "a sample twice": (lambda rows: signed([*rows, rows[0] | {"position": "10"}]), "rated twice"),
     "six of five": (edited(0, "naturalness", "6"), "naturalness is out of range"),
     "half a point": (edited(0, "expressiveness", "3.5"), "expressiveness is out of range"),
     "an emotion that was no choice": (edited(0, "emotion", "bored"), "it must be angry or happy"),
-    "never heard": (edited(0, "plays", "0"), "never heard"),
-    "another test": (lambda rows: signed([row | {"test": "ffffffffffff"} for row in rows]), "did not export"),
+    "never heard": (edited(0, "plays", "0"), "never played"),
+    "another test": (
+        lambda rows: signed([row | {"test": "ffffffffffff"} for row in rows]),
+        "not exported from this runs folder",
+    ),
     "two people": (edited(3, "rater", "bob"), "one person's ratings of one test"),
-    "a program": (lambda rows: signed([row | {"automated": "1"} for row in rows]), "no person's ratings"),
-    "no time": (edited(2, "seconds", "abc"), "the page writes no such seconds"),
-    "other digits": (edited(2, "plays", "٣"), "the page writes no such plays"),
-    "a path for a name": (lambda rows: signed([row | {"rater": "../x"} for row in rows]), "no such rater"),
-    "nothing": (lambda rows: [], "holds no rating"),
+    "a program": (lambda rows: signed([row | {"automated": "1"} for row in rows]), "not a person's ratings"),
+    "no time": (edited(2, "seconds", "abc"), "never writes such a value of seconds"),
+    "other digits": (edited(2, "plays", "٣"), "never writes such a value of plays"),
+    "a path for a name": (lambda rows: signed([row | {"rater": "../x"} for row in rows]), "such a value of rater"),
+    "nothing": (lambda rows: [], "contains no rating"),
 }
 
 
@@ -239,7 +242,7 @@ def test_a_person_counts_once(exported: tuple[Path, ListeningTest], runs: Path, 
     assert listen("import", first, "--runs-dir", runs).exit_code == 0
     again = listen("import", first, "--runs-dir", runs)
     assert again.exit_code == 0
-    assert "3 of 9 samples rated, was there already" in again.output
+    assert "3 of 9 samples rated, already stored" in again.output
     refused = listen("import", whole, "--runs-dir", runs)
     assert refused.exit_code == 2
     assert "--replace" in refused.output
@@ -257,7 +260,7 @@ def test_line_ends_and_marks_make_no_other_answers(exported: tuple[Path, Listeni
     assert listen("import", first, "--runs-dir", runs).exit_code == 0
     again = listen("import", mailed, "--runs-dir", runs)
     assert again.exit_code == 0, again.output
-    assert "was there already" in again.output
+    assert "already stored" in again.output
 
 
 def test_two_people_of_one_name_are_told_apart(exported: tuple[Path, ListeningTest], runs: Path, tmp_path: Path):
@@ -266,9 +269,9 @@ def test_two_people_of_one_name_are_told_apart(exported: tuple[Path, ListeningTe
     other = stored_as(tmp_path / "other.csv", rated(test, expressiveness="1"))
     assert listen("import", first, "--runs-dir", runs).exit_code == 0
     refused = listen("import", other, "--runs-dir", runs)
-    assert "--as NAME if another took the same name" in " ".join(refused.output.split())
+    assert "--as NAME if another person has the same name" in " ".join(refused.output.split())
     for wrong in ([other, "--as", "a b"], [first, other, "--as", "ann2"]):
-        assert "--as gives one file another name" in listen("import", *wrong, "--runs-dir", runs).output
+        assert "--as renames the rater of a single file" in listen("import", *wrong, "--runs-dir", runs).output
     assert listen("import", other, "--runs-dir", runs, "--as", "ann2").exit_code == 0
     row = sheets(runs)["listening"].row("sft")
     assert (row["raters"], row["human_emos"].mean) == (2, 2.5)  # type: ignore[union-attr]
@@ -303,7 +306,7 @@ def test_ratings_stand_in_the_report_and_only_beside_the_cells_that_were_heard(
     files = [stored_as(tmp_path / f"{n}.csv", rated(test, n, s)) for n, s in zip(("ann", "bob"), scores, strict=True)]
     assert listen("import", *files, "--runs-dir", runs).exit_code == 0
     shown = make(select(runs, "tiny")).answer[-1]
-    assert shown.endswith("simulated but the listeners: 18 ratings by 2 people (table of listening).")
+    assert shown.endswith("simulated except the listeners: 18 ratings by 2 people (table *Listening test*).")
     table, heard = sheets(runs)["table"], sheets(runs)["listening"]
     means = {arm: table.row(arm)["human_nmos"] for arm in ARMS}
     assert [means[arm].mean for arm in HEARD] == [3.0, 2.5, 4.0]  # type: ignore[union-attr]
@@ -399,7 +402,7 @@ def test_in_a_browser_a_person_rates_reloads_and_downloads(
     assert said == []
     assert {row["automated"] for row in machine} == {"1"}
     refused = listen("import", tmp_path / "robot.csv", "--runs-dir", runs)
-    assert "no person's ratings" in refused.output
+    assert "not a person's ratings" in refused.output
     assert [row["item"] for row in rows] == orders[0]
     assert orders[0] == orders[1]
     assert orders[0] != orders[2] != orders[3]

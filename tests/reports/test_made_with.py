@@ -33,7 +33,7 @@ def made(tmp_path: Path):
 def test_each_device_is_named_with_its_cells_and_seeds(made):
     cells = [made(arm, seed, "cpu") for arm in ("diffro", "rrpo") for seed in (1, 2, 3)]
     cells += [made(arm, 5, "NVIDIA X") for arm in ("diffro", "rrpo")]
-    assert devices(cells) == "Policies were optimised on CPU (6 cells, seeds 1 to 3), NVIDIA X (2 cells, seeds 5)."
+    assert devices(cells) == "Policies were optimized on CPU (6 cells, seeds 1 to 3), NVIDIA X (2 cells, seeds 5)."
     assert apart(cells) == ""
     assert stage_versions(cells) == {("optimize", 3): 8, ("score", 3): 8}
 

@@ -1,4 +1,4 @@
-"""Over-optimisation: the peak, what is lost after it, gamma, and seeds that diverged or collapsed, by hand."""
+"""Over-optimization: the peak, the loss after it, gamma, and diverged or collapsed seeds, computed by hand."""
 
 from __future__ import annotations
 

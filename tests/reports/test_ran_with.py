@@ -55,7 +55,7 @@ def test_cells_made_with_another_setting_are_told_apart_and_named(runs: Path, tm
     store_cells(runs, [replace(cell, profile=other, trouble="-") for cell in fakes.cells(["sft", "rrpo"], [1])])
     refused = report(runs, tmp_path / "out", "--grid", "tiny", "--format", "csv")
     assert refused.exit_code == 2
-    assert "the grid was run on several profiles" in refused.output
+    assert "the grid was run with several profiles" in refused.output
     assert "smoke, smoke+optimize.beta=0.5" in refused.output
     for profile, count in (("smoke", 2), (other.name, 1)):
         said = report(runs, tmp_path / "out", "--grid", "tiny", "--format", "csv", "--profile", profile)

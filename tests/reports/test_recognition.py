@@ -40,8 +40,8 @@ def test_every_reward_model_has_both_accuracies_on_every_set() -> None:
     assert row["rm_ua_ESD"] == pytest.approx(t_interval([accuracy("rrpo", seed) for seed in range(SEEDS)]))
     assert row["rm_wa_own"] == pytest.approx(t_interval([0.5, 0.5]))
     assert row["rm_fidelity_one_own"] == pytest.approx(t_interval([0.0, 0.1, 0.2, 0.3]))
-    assert "ESD: 40 utterances, 8 left out" in made.notes[0]
-    assert "own: 12 utterances, 0 left out" in made.notes[0]
+    assert "ESD: 40 utterances, 8 excluded" in made.notes[0]
+    assert "own: 12 utterances, 0 excluded" in made.notes[0]
 
 
 def test_effects_are_paired_within_seeds() -> None:

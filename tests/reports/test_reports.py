@@ -142,7 +142,7 @@ def test_development_seeds_are_reported_alone_or_not_at_all(runs: Path, monkeypa
     assert selection.plans == (), "two arms of the grid's four are no plan of it"
     assert selection.planned == {"diffro": 3, "rrpo": 3}
     assert selection.counted.startswith("Of 6 planned cells 5 are complete, 1 missing")
-    assert "Left out: 4 cells of development seeds (1000 and up)." in selection.notes
+    assert "Excluded: 4 cells with development seeds (1000 and above)." in selection.notes
     assert {r.seed for r in select(runs, "tiny", world="world-b").records} == {1000, 1001}
     monkeypatch.setitem(GRIDS._items, "more", GRIDS["tiny"])
     store_cells(runs, fakes.cells(["diffro"], [1000]), "more")
@@ -190,7 +190,7 @@ def test_a_grid_of_reward_models_has_a_table_and_no_figure(runs: Path, tmp_path:
 
 def test_nothing_to_report_on_gets_one_message(runs: Path, tmp_path: Path):
     refused = {
-        ("--grid", "nosuch"): "no grid of that name",
+        ("--grid", "nosuch"): "no grid with that name",
         ("--grid", "full"): "run it first: python -m ablations.run --grid full",
     }
     for arguments, words in refused.items():
@@ -222,7 +222,7 @@ def test_format_and_metric_are_checked_and_obeyed(runs: Path, tmp_path: Path):
     store_cells(runs, fakes.cells(ARMS, [1, 2]))
     for arguments, words in {
         ("--format", "docx"): "use one of: md, csv, tex, html",
-        ("--metric", "nosuch"): "no record holds that metric",
+        ("--metric", "nosuch"): "no record has that metric",
     }.items():
         result = report(runs, tmp_path / "out", "--grid", "tiny", *arguments)
         assert result.exit_code == 2

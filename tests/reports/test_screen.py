@@ -34,9 +34,9 @@ def test_nothing_is_tested_and_every_system_is_held_against_rrpo():
     assert made.row("rrpo - grpo")["clean_success"].mean == pytest.approx(-0.1)  # type: ignore[union-attr]
     said = answer(selection, rows(selection))[0]
     assert said.startswith(
-        "A screen of 3 seeds, estimates alone, nothing is tested: RRPO's clean success is above sft, diffro; "
+        "Screen with 3 seeds, estimates only, nothing is tested: RRPO's clean success is above sft, diffro; "
     )
-    assert "below grpo; not told apart from mixup (95 % intervals" in said
+    assert "below grpo; not distinguished from mixup (unadjusted 95 % intervals" in said
 
 
 def test_the_same_cells_in_a_grid_that_tests_have_a_verdict():

@@ -42,7 +42,7 @@ def test_every_page_shows_what_it_should(runs: Path, tmp_path: Path):
         "mlflow-table": ["Group: rrpo", "clean_success", "end_kl_token"],
         "mlflow-samples": ["00_angry.wav"],
         "report": ["clean success", "verdict", "RRPO - DiffRO"],
-        "report-listen": ["asked for", "angry"],
+        "report-listen": ["target", "angry"],
         "study": ["Study s", "What the value depends on", "optuna-dashboard journal.log"],
     }.items():
         assert all(word in shown[name] for word in words), (name, shown[name])

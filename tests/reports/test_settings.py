@@ -30,7 +30,7 @@ SINGLES = ("diffro", "ls", "eam", "adv", "rrpo")
 WHOLE = tuple(factorial())
 OWN = "noise0.3_shortcut0.9"
 HELP = {"ls": 0.0, "eam": 0.12, "adv": -0.12}
-"""Gain of each component in the world's own setting, additive."""
+"""Gain of each component in the default setting, additive."""
 
 
 def record(
@@ -89,10 +89,10 @@ def test_conclusions_survive_vanish_or_turn_round():
     assert verdicts["noise0.6_shortcut0.9", "EAM, added to DiffRO"] == "equivalent"
     assert verdicts["noise0.3_shortcut0", "EAM, added to DiffRO"] == "worse"
     assert words("EAM, added to DiffRO", found) == (
-        "Better in the world's own setting, and in 0 of 2 others; it turns round in noise0.3_shortcut0; "
+        "Better in the default setting, and in 0 of 2 others; reversed in noise0.3_shortcut0; "
         "equivalent in noise0.6_shortcut0.9."
     )
-    assert words("RRPO - DiffRO", found) == "Equivalent in the world's own setting, and in 2 of 2 others."
+    assert words("RRPO - DiffRO", found) == "Equivalent in the default setting, and in 2 of 2 others."
     survival, by_setting = sheets(found)
     assert survival.row("RRPO - DiffRO")["survives"] == "2 of 2"
     eam = survival.row("EAM, added to DiffRO")
@@ -122,7 +122,7 @@ def test_the_whole_factorial_gives_the_family():
     found = findings(of(grid(arms=WHOLE)))
     assert {finding.conclusion for finding in found} == set(family())
     assert said(found)[OWN, "EAM, main effect"] == "better"
-    assert "stands in" not in " ".join(sheets(found)[0].notes)
+    assert "replaces the main effect" not in " ".join(sheets(found)[0].notes)
     lacking = [r for r in grid(arms=WHOLE) if r.label != "ls_adv@noise0.3_shortcut0"]
     conclusions = {finding.conclusion for finding in findings(of(lacking))}
     assert conclusions == {"LS, in RRPO", "Adv, in RRPO", "RRPO - DiffRO"}, "what all settings hold"
@@ -132,10 +132,8 @@ def test_the_whole_factorial_gives_the_family():
 def test_nothing_is_tested_before_the_planned_number_of_seeds(plans: tuple[int, ...]):
     found = findings(of(grid(), plans))
     assert set(said(found).values()) == {"interim"}
-    assert words("EAM, added to DiffRO", found).startswith("Interim, not tested, n = 6, the same")
-    assert sheets(found)[0].notes[-1] == (
-        "Interim, without a test: cells are missing, or no number of seeds was planned."
-    )
+    assert words("EAM, added to DiffRO", found).startswith("Interim, not tested, n = 6, with the same")
+    assert sheets(found)[0].notes[-1] == ("Interim, not tested: cells are missing, or no number of seeds was planned.")
 
 
 def test_a_missing_cell_keeps_its_conclusions_interim_and_a_diverged_one_scores_nothing():
@@ -193,7 +191,7 @@ def test_undecided_there_is_nothing_that_could_survive():
     verdict_ = said(found)[OWN, "LS, added to DiffRO"]
     assert re.fullmatch(r"undecided \(\d+ seeds for power 0.8\)", verdict_)
     told = words("LS, added to DiffRO", found)
-    assert told.startswith(f"Nothing to survive: {verdict_} in the world's own setting. Others: undecided in noise0.6")
+    assert told.startswith(f"No conclusion in the default setting: {verdict_}. Other settings: undecided in noise0.6")
     row = sheets(found)[0].row("LS, added to DiffRO")
     assert (row["survives"], row["undecided"]) == ("–", 2)
 
@@ -238,7 +236,7 @@ def test_better_by_less_than_the_margin_is_better_and_said_to_be_less():
     ]
     found = findings(of(made + small))
     assert words("EAM, main effect", found) == (
-        "Better in the world's own setting, and in 1 of 2 others (in 1 of them by less than 5 points); it turns round in "
+        "Better in the default setting, and in 1 of 2 others (in 1 of them by less than 5 points); reversed in "
         "noise0.3_shortcut0."
     )
     row = sheets(found)[0].row("EAM, main effect")
@@ -335,12 +333,12 @@ def test_a_grid_of_settings_is_reported(runs: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setitem(GRIDS._items, "tiny", Grid(cells=cells, profile="smoke"))
     store_cells(runs, cells(None, [1]))
     made = make(select(runs, "tiny"))
-    assert made.answer[0].startswith("RRPO - DiffRO: Interim, not tested, n = 1, the same seeds in all settings")
+    assert made.answer[0].startswith("RRPO - DiffRO: Interim, not tested, n = 1, with the same seeds in all settings")
     assert made.answer[-1].endswith("no human has listened.")
     found = {sheet.name: sheet for sheet in made.sheets}
     assert {"survival", "settings", "uptake"} <= found.keys()
     assert [row[0] for row in found["survival"].rows] == ["RRPO - DiffRO"]
-    assert found["survival"].row("RRPO - DiffRO")["verdict"] == "interim", "so the world's own setting was known"
+    assert found["survival"].row("RRPO - DiffRO")["verdict"] == "interim", "so the default setting was known"
     assert [row[:2] for row in found["settings"].rows] == [
         ("own *", ""),
         ("shortcut0", "planted shortcut 0"),

@@ -25,7 +25,7 @@ def test_one_component_that_cuts_hacking_by_ten_points_is_found_and_named():
     sentence, heard = said(grid({"ls": 0.10}))
     assert sentence.startswith("RRPO reduces reward hacking: clean success is +10.")
     assert "points above DiffRO's, but not shown to be above SFT's (-0." in sentence
-    assert "; of its parts LS helps (main effect +10.3 [" in sentence
+    assert "; of its components, LS helps (main effect +10.3 [" in sentence
     assert "in RRPO +10.2 [" in sentence
     assert "; EAM, Adv equivalent; n = 8 seeds, intervals simultaneous over 7." in sentence
     assert heard.endswith("no human has listened.")
@@ -34,9 +34,9 @@ def test_one_component_that_cuts_hacking_by_ten_points_is_found_and_named():
 def test_hacking_stops_where_clean_success_rises_above_sft_too():
     sentence, *_ = said(grid({"eam": 0.20}))
     assert sentence.startswith("RRPO stops reward hacking: clean success is +20.")
-    assert "above SFT's; of its parts EAM helps" in sentence
+    assert "above SFT's; of its components, EAM helps" in sentence
     (sentence, *_) = said(grid({"ls": 0.10}, without="sft"))
-    assert "(against SFT it was not measured)" in sentence
+    assert "(SFT was not measured)" in sentence
     sentence, *_ = said(grid({"ls": 0.12}, noise=0.03))
     assert re.search(r"^RRPO reduces .* but not shown to be above SFT's \(\+\d", sentence), "above, by its mean alone"
 
@@ -44,7 +44,7 @@ def test_hacking_stops_where_clean_success_rises_above_sft_too():
 def test_where_nothing_helps_nothing_is_named():
     sentence, *_ = said(grid({}))
     assert sentence.startswith("RRPO does not reduce reward hacking: clean success differs from DiffRO's by +0.6 [")
-    assert "within 5 points; of its parts none is shown to help; LS, EAM, Adv equivalent;" in sentence
+    assert "within 5 points; of its components, none is shown to help; LS, EAM, Adv equivalent;" in sentence
     sentence, *_ = said(grid({"adv": -0.1}))
     assert sentence.startswith("RRPO does not reduce reward hacking")
     assert "none is shown to help; Adv harms (main effect -9." in sentence
@@ -54,7 +54,7 @@ def test_with_shuffled_labels_nothing_is_named():
     """The very cells of the grid in which LS helps, under arms' names that are shuffled within every seed."""
     sentence, *_ = said(shuffled(grid({"ls": 0.10}), 3))
     assert sentence.startswith("Whether RRPO stops or reduces reward hacking is undecided: clean success differs")
-    assert re.search(r"points \(\d+ seeds for power 0.8\); of its parts none is shown to help", sentence)
+    assert re.search(r"points \(\d+ seeds for power 0.8\); of its components, none is shown to help", sentence)
     assert "helps" not in sentence
 
 
@@ -92,13 +92,13 @@ def test_diverged_cells_count_as_nothing_and_the_answer_without_them_is_told():
 def test_a_veto_is_told():
     opposed = lambda label, seed, clean: record(label, seed, clean, veto=1.1 - clean)  # noqa: E731
     sentence, *_ = said(grid({"ls": 0.1}, make=opposed))
-    assert "points, no verdict (another judge sees the opposite); of its parts none is shown to help" in sentence
+    assert "points, no verdict (another judge sees the opposite); of its components, none is shown to help" in sentence
 
 
 def test_a_grid_without_the_pair_says_nothing_about_it():
     one = Selection("rm", (record("ls", 1, 0.5),), {"ls": 1}, ())
     assert said(one)[0] == (
-        "In no seed of this grid is the clean success known of both RRPO and DiffRO, so nothing is said about reward hacking."
+        "No seed of this grid has the clean success of both RRPO and DiffRO, so nothing can be said about reward hacking."
     )
 
 
@@ -108,25 +108,27 @@ def test_of_reward_models_alone_no_policy_is_spoken_of():
     records = tuple(Fake(c.label, c.seed, pd.DataFrame(), scalars={"rm_ece": 0.1}, params=c.params()) for c in cells)
     selection = Selection("rm", records, dict.fromkeys((c.label for c in cells), 2), (), (2,))
     first, _ = said(selection)
-    assert first == "Reward models alone: no policy was optimised, so nothing is said about reward hacking."
+    assert first == "Reward models alone: no policy was optimized, so nothing can be said about reward hacking."
     text = methods(selection)
-    assert "Reward models alone: no policy was optimised. Other intervals are" in text
-    for word in ("optimised the policy", "family", "roll-outs", "clean success"):
+    assert "Reward models alone: no policy was optimized. Other intervals are" in text
+    for word in ("optimized the policy", "family", "roll-outs", "clean success"):
         assert word not in text
 
 
 def test_methods_name_the_family_that_is_tested():
     text = methods(grid({}, seeds=4))
-    assert "Adv, in RRPO; RRPO - DiffRO; paired t on seeds, intervals simultaneous over 7 by Bonferroni" in text
+    assert "Adv, in RRPO; RRPO - DiffRO; paired t-tests over seeds, intervals simultaneous over 7 by Bonferroni" in text
     few = [r for r in grid({}, seeds=4).records if r.label in ("diffro", "rrpo")]
     text = methods(Selection("x", tuple(few), dict.fromkeys(("diffro", "rrpo"), 4), (), (4,)))
-    assert "Primary family: RRPO - DiffRO; paired t on seeds, intervals simultaneous over 1" in text
+    assert "Primary family: RRPO - DiffRO; paired t-tests over seeds, intervals simultaneous over 1" in text
     cells = shortcut(SMOKE, [1])
     points = record("x", 1, 0.5).points
     records = tuple(Fake(c.label, 1, points, params=c.params()) for c in cells)
     text = methods(Selection("shortcut", records, dict.fromkeys((c.label for c in cells), 1), (), (5,)))
     family = "LS, added to DiffRO; EAM, added to DiffRO; Adv, added to DiffRO; RRPO - DiffRO"
-    assert f"Tested in each setting, secondary: {family}; paired t on seeds, intervals simultaneous over 4" in text
+    assert (
+        f"Tested in each setting, secondary: {family}; paired t-tests over seeds, intervals simultaneous over 4" in text
+    )
     assert "factorial" not in text
 
 
@@ -149,7 +151,7 @@ def test_methods_tell_what_was_done():
         "140 steps",
         "32 roll-outs",
         "planned number of seeds (4)",
-        "Achieved corr",
+        "Correlation of RRPO",
     ):
         assert word in text
 
