@@ -1,8 +1,8 @@
-"""Pictures of the pages that people look at: ``python docs/screenshots.py --grid full --runs-dir runs --out docs/images``.
+"""Take the guide's screenshots: ``python docs/screenshots.py --grid full --runs-dir runs --out docs/images``.
 
-Starts a real ``mlflow server`` on the runs folder and opens it, the grid's newest report and the folder's studies in headless
-Chromium (Debian's, or ``CHROMIUM`` names another). Each picture is of a page that a user reaches by the address which a command
-prints, or from there by a click.
+The script starts an ``mlflow server`` on the runs folder. It opens the server's pages, the grid's newest report and a study's page in
+headless Chromium (Debian's, unless ``CHROMIUM`` gives another). Each page can be reached from an address that a command prints, with
+at most one click.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from ablations.tracking.reader import Store
 
 SIZE = {"width": 1280, "height": 800}
 COLOURS = 64
-"""Of a picture: small files, and nothing is lost that a reader sees."""
+"""Number of colors of a screenshot; few colors make small files, without visible loss."""
 BROWSER = os.environ.get("CHROMIUM") or shutil.which("chromium") or ""
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 FLAGS += ["--disable-sync", "--autoplay-policy=no-user-gesture-required"]
 NO_ASSISTANT = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
-"""MLflow opens a panel with its assistant at the first visit."""
+"""Prevents MLflow from opening its assistant's panel at the first visit."""
 TRAINING = "?workflowType=machine_learning"
-"""Has MLflow show its side bar of training runs."""
+"""Makes MLflow show the sidebar of training runs."""
 PATIENCE = 600.0
-"""Seconds for a server to start, and for a page to show what is waited for."""
+"""Timeout in seconds, for the server's start and for the expected element of a page."""
 SETTLED = 4000
-"""Milliseconds that charts get to be drawn in their frames; MLflow asks its server for ever, so that there is no other sign."""
+"""Milliseconds to wait for charts to be drawn. MLflow polls its server forever, so waiting for an idle network never ends."""
 
 
 @contextmanager
 def server(folder: RunsFolder) -> Iterator[str]:
-    """The address of an MLflow server on the folder's store, which ends with the context."""
+    """Run an MLflow server on the folder's store; the context is its address."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = str(listener.getsockname()[1])
@@ -72,7 +72,7 @@ def _answers(address: str) -> bool:
 
 @contextmanager
 def browser() -> Iterator[Any]:
-    """A context of headless Chromium, whose tabs wait for `PATIENCE`."""
+    """Run headless Chromium; the context is a browser context with timeout `PATIENCE`."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as tool:
@@ -85,24 +85,24 @@ def browser() -> Iterator[Any]:
 
 
 def charts(store: Store, grid: str) -> str:
-    """Below the server's address, the page that a run of the grid prints."""
+    """Return the path, relative to the server's address, of the page that a run of the grid prints."""
     return page.address(store.folder, store.experiment_id(grid)).removeprefix(store.folder.ui_address)
 
 
 def report_of(store: Store, grid: str) -> Path:
-    """The grid's newest ``report.html``, as MLflow keeps it."""
+    """Return the grid's newest ``report.html``, as stored in MLflow."""
     *_, run = store.runs(grid, "report")
     return store.artifacts_of(run) / "reports" / "report.html"
 
 
 def take(folder: RunsFolder, grid: str, out: Path, address: str) -> dict[str, str]:
-    """Write the pictures of a grid's and the studies' pages; of each, by its name, the text that stands in it.
+    """Write the screenshots of a grid's pages and of a study's page; return name -> text of the page.
 
     Args:
-        folder: With the grid's cells and its report.
-        grid: Which grid.
-        out: Folder of the pictures.
-        address: Of an MLflow server on the folder's store.
+        folder: Runs folder with the grid's cells and its report.
+        grid: Name of the grid.
+        out: Folder of the screenshots.
+        address: Address of an MLflow server on the folder's store.
     """
     store = Store(folder)
     cells = store.runs(grid, "cell")

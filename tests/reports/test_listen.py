@@ -46,7 +46,7 @@ def exported(runs: Path, tmp_path: Path) -> tuple[Path, ListeningTest]:
     out = tmp_path / "page.html"
     made = listen("export", "--grid", "tiny", "--runs-dir", runs, "--out", out)
     assert made.exit_code == 0, made.output
-    assert "each person hears 9 samples" in made.output
+    assert "each person rates 9 samples" in made.output
     (test,) = listening_test.tests(Store(check(runs)), "tiny")
     return out, test
 
@@ -120,7 +120,7 @@ def test_of_several_worlds_one_is_chosen_or_all_are_pooled_and_said(runs: Path, 
     given = ("export", "--grid", "tiny", "--runs-dir", runs, "--out", tmp_path / "page.html")
     refused = listen(*given)
     assert refused.exit_code == 2
-    assert "choose one by --world, or pool by --mixed" in " ".join(refused.output.split())
+    assert "choose one with --world, or pool them with --mixed" in " ".join(refused.output.split())
     chosen = listen(*given, "--world", "world-b")
     assert chosen.exit_code == 0, chosen.output
     assert "seeds in turn: 2." in chosen.output
