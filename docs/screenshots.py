@@ -1,8 +1,8 @@
 """Take the guide's screenshots: ``python docs/screenshots.py --grid full --runs-dir runs --out docs/images``.
 
-The script starts an ``mlflow server`` on the runs folder. It opens the server's pages, the grid's newest report and a study's page in
-headless Chromium (Debian's, unless ``CHROMIUM`` gives another). Each page can be reached from an address that a command prints, with
-at most one click.
+The script starts an ``mlflow server`` on the runs folder. It opens the server's pages, the grid's newest report and a study's
+page in headless Chromium (Debian's, unless ``CHROMIUM`` gives another). Each page can be reached from an address that a command
+prints, with at most one click.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A real browser for the tests of this folder, or the reason why there is none."""
+"""Provide a real browser for the tests of this folder, and a skip marker if there is none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium here (De
 
 
 def faults(tab: Any) -> list[str]:
-    """What axe-core finds serious or critical on the page that a tab shows, everything unfolded."""
+    """Return what axe-core reports as serious or critical on the page in a tab, with everything unfolded."""
     from axe_playwright_python.sync_playwright import Axe
 
     tab.evaluate("document.querySelectorAll('details').forEach(part => { part.open = true; })")

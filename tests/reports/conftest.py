@@ -1,4 +1,4 @@
-"""Makes the helpers of ``tests/ablations`` and of this folder importable here and, by ``sys.path``, in spawned workers."""
+"""Make the helpers of ``tests/ablations`` and of this folder importable here and, through ``sys.path``, in spawned workers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ablations.grids import GRIDS, Grid  # noqa: E402
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A grid of fake cells under the name ``tiny``."""
+    """Register a grid of fake cells under the name ``tiny``."""
     monkeypatch.setitem(
         GRIDS._items, "tiny", Grid(cells=lambda profile, seeds: fakes.cells(ARMS, seeds), profile="smoke")
     )

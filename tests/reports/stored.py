@@ -1,4 +1,4 @@
-"""Cells stored without workers, and reports made of them, for the tests of this folder."""
+"""Store cells without workers and report on them, for the tests of this folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records in memory whose clean success and gold accuracy are given, and grids of them."""
+"""Make records in memory with given clean success and gold accuracy, and grids of them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ablations.tracking.records import Record
 from reports.loading import Selection
 
 SAMPLES = 2000
-"""At each checkpoint: a clean success is exact to a twentieth of a point."""
+"""Number of samples per checkpoint; clean success is accurate to .05 points."""
 START = 0.6
 """Clean success of the SFT policy."""
 
 
 class Fake(Record):
-    """A record whose points are given, and whose samples may be."""
+    """A record with given points and, optionally, samples."""
 
     def __init__(
         self, label: str, seed: int, points: pd.DataFrame, samples: pd.DataFrame | None = None, **fields: object
@@ -33,7 +33,8 @@ class Fake(Record):
 
 @cache
 def checkpoint(step: int, clean: int, heard: tuple[str, ...], hacked: int) -> pd.DataFrame:
-    """So many samples of `SAMPLES` are clean; of the others the first ``hacked`` click, the judges do not hear the rest."""
+    """Return a checkpoint in which ``clean`` of `SAMPLES` samples are clean. The next ``hacked`` ones contain clicks, and in
+    the rest the judges predict another emotion."""
     place = np.arange(SAMPLES)
     good = place < clean
     clicks = ~good & (place < clean + hacked)
@@ -45,7 +46,8 @@ def checkpoint(step: int, clean: int, heard: tuple[str, ...], hacked: int) -> pd
 
 
 def record(label: str, seed: int, clean: float, veto: float | None = None, **fields: object) -> Fake:
-    """A cell that ends at a clean success, from `START`; by the `val` judge at ``veto`` (default: the same). Gold rises alike."""
+    """Return a cell whose clean success goes from `START` to ``clean`` (by `val`: to ``veto``, default the same). Gold changes
+    likewise."""
     count = round(SAMPLES * clean)
     end = checkpoint(140, count, ("test", "val"), 0)
     if veto is not None:
@@ -60,7 +62,7 @@ def record(label: str, seed: int, clean: float, veto: float | None = None, **fie
 
 
 def with_part(arm: str, part: str) -> bool:
-    """Whether an arm of the factorial has a component."""
+    """Return whether an arm of the factorial has a component."""
     return arm == "rrpo" or part in arm.split("_")
 
 
@@ -73,7 +75,7 @@ def grid(
     make: Callable[..., Record] = record,
     without: str = "",
 ) -> Selection:
-    """SFT and the factorial, components adding up; planned and complete."""
+    """Return a complete grid of SFT and the factorial, with additive effects of the components."""
     rng = np.random.default_rng(0)
     arms = [arm for arm in ["sft", *factorial()] if arm != without]
     records = []
@@ -85,7 +87,7 @@ def grid(
 
 
 def shuffled(selection: Selection, seed: int) -> Selection:
-    """The very cells under arms' names that are shuffled within every seed; SFT keeps its own."""
+    """Return the same cells with arm names shuffled within every seed, except SFT's."""
     rng = np.random.default_rng(seed)
     arms = [arm for arm in selection.arms if arm != "sft"]
     made = list(selection.of("sft"))

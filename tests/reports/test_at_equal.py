@@ -1,4 +1,4 @@
-"""Measures at declared values of KL, roll-outs and seconds, on paths whose crossing is known."""
+"""Measures at declared values of KL, roll-outs and seconds, on curves with known crossings."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_at_equal_cost_an_update_costs_its_share_of_the_run():
 
 
 def test_uptake_of_a_kind_is_that_of_its_own_emotions_samples():
-    """At the end every sad sample hums, and a third of the others; the fearful do not whine more than others do."""
+    """At the end every sad sample and a third of the others hum; fearful samples whine no more than others."""
     end = pd.DataFrame(
         {
             "step": 1,

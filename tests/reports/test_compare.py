@@ -1,4 +1,4 @@
-"""Two grids side by side: paired where they can be, Welch's interval where not."""
+"""Comparison of two grids: paired if possible, otherwise with Welch's interval."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The controls of a grid: an interval wholly above SFT fails one, and the report says so first."""
+"""Controls of a grid: an interval entirely above SFT fails a control, and the report states this first."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from rrpo.profiles import SMOKE
 
 
 def framed(make: object = record, **levels: Sequence[float]) -> Selection:
-    """A complete grid of eight seeds with controls that end at these levels of clean success, and of gold, on the first seeds."""
+    """Return a complete grid of eight seeds, with controls that end at these values of clean success and gold on the first
+    seeds."""
     whole = grid({"ls": 0.1})
     start = [record("sft", seed, START) for seed in range(8)]
     kept = [r for r in whole.records if r.label != "sft"]
@@ -35,7 +36,7 @@ def framed(make: object = record, **levels: Sequence[float]) -> Selection:
 
 
 def test_a_control_holds_unless_its_interval_lies_above_sft():
-    """From .6: down in every seed; and up on average (+.02), with one seed that is not."""
+    """Starting at .6, one control decreases in every seed; the other increases on average (+.02), but not in one seed."""
     found = controls.controls(framed(placebo=[0.4, 0.45, 0.38], content_only=[0.66, 0.64, 0.56]))
     assert [(one.arm, one.verdict, one.raised) for one in found] == [
         ("placebo", "holds", []),
@@ -58,7 +59,7 @@ def test_a_control_that_ends_above_sft_fails_and_the_report_says_so_first():
 
 
 def test_either_of_the_two_outcomes_fails_it():
-    """Gold rises and clean success does not, since what is heard right clicks."""
+    """Gold increases but clean success does not, because the samples that gold recognizes contain clicks."""
 
     def clicking(arm: str, seed: int, level: float) -> Fake:
         made = record(arm, seed, level)
@@ -79,7 +80,7 @@ def test_one_seed_tells_nothing_and_a_grid_without_controls_has_no_table():
 
 
 def test_controls_on_three_seeds_leave_no_grid_interim():
-    """Eight seeds are planned and complete, of the controls the first three; the family is tested at n = 8."""
+    """Eight seeds are planned and complete, but only three for the controls; the family is tested at n = 8."""
     made = make(framed(placebo=[0.4, 0.45, 0.38], content_only=[0.4, 0.41, 0.39]))
     assert "Interim" not in made.answer[0]
     assert "n = 8 seeds, intervals simultaneous over 7." in made.answer[0]
@@ -87,7 +88,7 @@ def test_controls_on_three_seeds_leave_no_grid_interim():
 
 
 def test_what_was_not_planned_is_not_missing(runs: Path):
-    """The real grid's plan of five seeds, as an invocation leaves it in the store; nothing but one cell is complete."""
+    """The real grid's plan of five seeds, as stored by an invocation; only one cell is complete."""
     labels = {(cell.label, cell.seed) for cell in full(SMOKE, range(1, 6))}
     cells = [replace(cell, seed=seed) for label, seed in sorted(labels) for cell in fakes.cells([label], [seed])]
     recorder.create(check(runs), "tiny")

@@ -1,4 +1,4 @@
-"""Early stopping read off finished runs."""
+"""Early stopping, computed from finished runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_best_checkpoint_is_kept_and_of_equals_the_earliest(accuracy: Sequen
 
 
 def test_every_arm_is_read_at_the_checkpoint_that_val_keeps() -> None:
-    """Seed 1 is kept at update 10, where gold was .8, seed 2 at update 0, where it was .6; SFT has nothing to stop."""
+    """Update 10 is selected for seed 1 (gold .8), update 0 for seed 2 (gold .6); SFT has no training to stop."""
 
     def record(label: str, seed: int, val: list[float], gold: list[float]) -> Fake:
         steps = [10 * k for k in range(len(val))]

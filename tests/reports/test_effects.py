@@ -1,4 +1,4 @@
-"""Contrasts in a report: the declared family is tested at the planned number of seeds, and only there."""
+"""Contrasts in a report: the declared family is tested at the planned number of seeds, and only then."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def verdicts(found: list[Row]) -> dict[str, str]:
 
 
 def changed(selection: Selection, **fields: object) -> Selection:
-    """A selection whose records have other fields: a function of the record, by its name."""
+    """Return a selection whose records have changed fields, each given as a function of the record."""
     made = []
     for old in selection.records:
         new = record(old.label, old.seed, 0.0)
@@ -82,7 +82,7 @@ def test_no_verdict_before_the_planned_number_of_seeds(plans: tuple[int, ...]):
 
 
 def test_only_seeds_of_the_whole_plan_are_tested():
-    """Two arms of it have twelve seeds, the others eight: the test is of eight."""
+    """Two of its arms have twelve seeds, the others eight; the test uses eight."""
     more = tuple(record(arm, seed, 0.0) for arm in ("rrpo", "diffro") for seed in range(8, 12))
     selection = grid(GAINS)
     found = rows(replace(selection, records=selection.records + more))
@@ -206,7 +206,7 @@ def test_adv_is_not_tested_where_its_attack_was_weak(tested: float, words: str):
 
 
 def test_another_primary_outcome_is_one_change_and_fewer_errors_are_better(monkeypatch: pytest.MonkeyPatch):
-    """LS adds ten points of phone errors, Adv takes ten away; no judge has a say in them."""
+    """LS increases phone errors by ten points, Adv decreases them by ten; no judge has a veto on phone errors."""
     monkeypatch.setattr(declared, "PRIMARY_OUTCOME", "phone_error_rate")
     selection = changed(
         grid(GAINS), points=lambda r: r.points.assign(phone_error_rate=r.points["test_accuracy"], val_accuracy=0.5)

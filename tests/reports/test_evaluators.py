@@ -23,7 +23,7 @@ ARMS = ("diffro", "rrpo", "placebo")
 
 
 def record(tmp_path: Path, label: str, seed: int, common: bool = True) -> Record:
-    """Proxy +.4, common +.3, gold +.1 for DiffRO; .1 more gold for the others."""
+    """Return a record with gains of .4 (proxy), .3 (common RM) and .1 (gold) for DiffRO; .1 more by gold for other arms."""
     folder = tmp_path / f"{label}-{seed}"
     folder.mkdir()
     better = 0.0 if label == "diffro" else 0.1

@@ -1,4 +1,4 @@
-"""The factorial side by side, on gains that are known: interactions part the columns."""
+"""Table of the factorial, on known gains: with interactions, its columns differ."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from rrpo.arms import name_of
 
 
 def records(oracle: bool) -> list[Record]:
-    """LS gives 2 points alone and 4 more with Adv; EAM gives 1; seeds differ by a level that pairing removes, and a bit more."""
+    """LS adds 2 points alone and 4 more with Adv; EAM adds 1. Seeds differ by a level that pairing removes, plus a small
+    residual."""
     made: list[Record] = []
     for seed in range(4):
         wobble = 0.001 * (seed - 1.5)

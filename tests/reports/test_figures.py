@@ -1,4 +1,4 @@
-"""Figures on records whose picture is known: labels stay inside their panel, crowded figures name the arms that they show."""
+"""Figures of known records: labels stay inside their panel, and crowded figures name the arms that they show."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ENDS = (0.99, 0.985, 0.98, 0.975, 0.97, 0.965)
 
 
 class Trained(Fake):
-    """A record whose curves are given."""
+    """A record with given curves."""
 
     def __init__(self, label: str, seed: int, end: float) -> None:
         super().__init__(label, seed, pd.DataFrame())

@@ -1,6 +1,6 @@
-"""From records whose truth is known to the first screen: the part that cuts hacking is named there, and no other ever is.
+"""From records with known effects to the first screen: the component that reduces hacking is named, and no other.
 
-The first screen is the same on the terminal, in ``answer.md`` and on the page, and is all that is pasted into the README.
+The first screen is the same on the terminal, in ``answer.md`` and on the page, and is the only part pasted into the README.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FirstScreen = Callable[[Selection], str]
 
 @pytest.fixture
 def first_screen(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FirstScreen:
-    """Report on records in memory; the text of ``answer.md``, which terminal and page have been compared with."""
+    """Report on records in memory; return the text of ``answer.md``, after comparing it with the terminal and the page."""
 
     def made(selection: Selection) -> str:
         here = replace(selection, folder=check(runs))
@@ -52,12 +52,12 @@ def first_screen(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def plain(page: str) -> str:
-    """A page's text."""
+    """Return a page's text."""
     return " ".join(html.unescape(re.sub("<[^>]*>", " ", page)).split())
 
 
 def verdicts(text: str) -> dict[str, str]:
-    """Contrast -> verdict, from the first screen's table; RRPO - SFT, which is not tested, has none."""
+    """Return contrast -> verdict from the first screen's table, without RRPO - SFT, which is not tested."""
     head, _, *rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
     place = head.index("verdict")
     return {row[0]: row[place] for row in rows if row[0] != ABOVE_SFT}
@@ -91,7 +91,7 @@ def test_where_none_does_none_is_named(first_screen: FirstScreen) -> None:
 
 @pytest.mark.parametrize("seed", range(2))
 def test_with_shuffled_labels_none_is_named(seed: int, first_screen: FirstScreen) -> None:
-    """The very cells in which a component helps by ten points, under arms' names that are shuffled within every seed."""
+    """The cells in which a component helps by ten points, with arm names shuffled within every seed."""
     text = first_screen(shuffled(full({"ls": 0.1}), seed))
     assert text.startswith("Whether RRPO stops or reduces reward hacking is undecided: clean success differs")
     assert "of its components, none is shown to help" in text

@@ -1,4 +1,4 @@
-"""A registered regulariser and one more entry in the list of outcomes appear in the plan, the effects and the whole page."""
+"""A registered regularizer and an additional outcome appear in the plan, the effects and the whole page."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SEEDS = (1, 2, 3)
 
 @dataclass(frozen=True, kw_only=True)
 class Fourth(Regularizer):
-    """One that is not the paper's."""
+    """A regularizer that is not the paper's."""
 
     label = "X"
     size: float = strength(1.0, off=0.0, search=(0.0, 2.0))
@@ -37,7 +37,7 @@ class Fourth(Regularizer):
 
 @pytest.fixture
 def extended(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A fourth component and a tenth outcome, and a grid of all sixteen arms between SFT and the oracle."""
+    """Add a fourth component, an outcome, and a grid of SFT, all sixteen arms and the oracle."""
     outcome = Outcome(
         name="distance", label="distance", read=lambda r: float(r.points["sqrt_kl"].iloc[-1]), unit="plain"
     )
@@ -54,7 +54,7 @@ def cells(seeds: tuple[int, ...]) -> list[Cell]:
 
 
 def stored(runs: Path) -> None:
-    """All cells of the grid, planned and recorded."""
+    """Plan and record all cells of the grid."""
     recorder.create(check(runs), "tiny")
     Tracker(check(runs), "tiny", {}, {}).start_invocation(cells(SEEDS), {})
     store_cells(runs, cells(SEEDS))

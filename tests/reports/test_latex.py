@@ -1,4 +1,4 @@
-"""A real LaTeX compiles every table and figure of a report, and nothing runs over the page."""
+"""A real LaTeX compiles every table and figure of a report, and nothing is wider than the page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def compiled(folder: Path, names: list[str]) -> str:
-    """What LaTeX said of a paper that inputs these files."""
+    """Return LaTeX's output for a paper that inputs these files."""
     inputs = "\n".join(f"\\input{{{name}}}\\clearpage" for name in names)
     (folder / "paper.tex").write_text(PAPER.replace("{PACKAGES}", f"{{{PACKAGES}}}").replace("INPUTS", inputs))
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]

@@ -1,4 +1,4 @@
-"""The listening test from end to end: exported, rated in a real browser, downloaded, imported, read back in a report."""
+"""The listening test end to end: export, rating in a real browser, download, import, report."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def listen(*arguments: str | Path) -> Result:
 
 @pytest.fixture
 def exported(runs: Path, tmp_path: Path) -> tuple[Path, ListeningTest]:
-    """A page of three arms by three prompts by two seeds, and its test."""
+    """Export a page with three arms, three prompts and two seeds; return it with its test."""
     store_cells(runs, fakes.cells(ARMS, [1, 2]))
     for record in Store(check(runs)).records("tiny"):
         for name in ("01_sad", "02_happy"):
@@ -56,14 +56,14 @@ def sheets(runs: Path) -> dict[str, Sheet]:
 
 
 def heard_seed(test: ListeningTest) -> int:
-    """The seed that `rated` rates."""
+    """Return the seed that `rated` rates."""
     return test.items[blocks(test)[0][0][0]].seed
 
 
 def rated(
     test: ListeningTest, rater: str = "ann", naturalness: dict[str, str] | None = None, **changed: str
 ) -> list[dict[str, str]]:
-    """Rows as the page would write them of one seed, with a valid checksum."""
+    """Return rows as the page would write them for one seed, with a valid checksum."""
     rows: list[dict[str, str]] = []
     for name in [name for seeds in blocks(test) for name in seeds[0]]:
         item = test.items[name]
@@ -278,7 +278,7 @@ def test_two_people_of_one_name_are_told_apart(exported: tuple[Path, ListeningTe
 
 
 def test_the_newest_counts_over_all_tests(exported: tuple[Path, ListeningTest], runs: Path, tmp_path: Path):
-    """A person's second answers to the first test are newer than those to the second, which holds the same samples."""
+    """A person's second answers to the first test are newer than those to the second test, which has the same samples."""
     _, first = exported
     made = listen("export", "--grid", "tiny", "--runs-dir", runs, "--prompts", "2")
     assert made.exit_code == 0, made.output

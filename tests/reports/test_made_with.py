@@ -1,4 +1,4 @@
-"""Devices and versions are read off the stages' markers that a record keeps."""
+"""Devices and versions, from the stage markers in a record."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ def record(label: str, seed: int, folder: Path) -> Record:
 
 @pytest.fixture
 def made(tmp_path: Path):
-    """Makes a record whose optimisation ran on a device: ``cpu``, or a GPU's name."""
+    """Return a function that makes a record whose optimization ran on a device: ``cpu``, or a GPU's name."""
 
     def make(label: str, seed: int, device: str) -> Record:
         folder = tmp_path / f"{label}-{seed}"

@@ -1,4 +1,4 @@
-"""Intervals of listeners' ratings: by hand, and covering what they promise where raters alone would not."""
+"""Intervals of listeners' ratings: computed by hand, and with nominal coverage where clustering by raters only would fail."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reports.opinion import interval, means
 
 
 def draw(rng: np.random.Generator, raters: int, seeds: int, prompts: int = 10) -> tuple[np.ndarray, ...]:
-    """Ratings with mean 0 of ``prompts`` prompts, each from the next seed in turn, as the page plans them."""
+    """Draw ratings with mean 0 of ``prompts`` prompts, with seeds rotating over prompts as on the page."""
     rater = np.repeat(np.arange(raters), prompts)
     prompt = np.tile(np.arange(prompts), raters)
     seed = (rng.integers(0, seeds, raters)[rater] + prompt) % seeds
@@ -29,7 +29,7 @@ def test_one_seed_is_student_t_of_the_raters_means():
 
 
 def test_raters_and_seeds_take_the_same_part():
-    """Every rater hears every seed once: exchanging the two changes nothing but who is counted."""
+    """Every rater rates every seed once; exchanging raters and seeds changes only n."""
     values = np.random.default_rng(1).normal(size=(4, 7)) + np.arange(4)[:, None]
     rater, seed = np.indices(values.shape)
     one = interval(values.ravel(), rater.ravel(), seed.ravel())

@@ -1,4 +1,4 @@
-"""The page in a real browser, from the file system: it renders, its audio plays, its console is silent, keys reach everything."""
+"""The page in a real browser, from the file system: it renders, plays audio, logs nothing, and is usable by keyboard."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_the_page_needs_no_other_file(page: Path):
 
 
 def reached(tab: Any, presses: int, wanted: str = "") -> set[str]:
-    """What so many presses of the tab key lead to; they end at the kind that is wanted."""
+    """Return the element types focused by this many presses of the tab key; stop at the wanted one."""
     found: set[str] = set()
     for _ in range(presses):
         tab.keyboard.press("Tab")
@@ -167,7 +167,7 @@ def test_axe_finds_no_serious_fault(page: Path, scheme: str):
 @pytest.mark.long
 @pytest.mark.timeout(240)
 def test_in_mlflows_own_pages_a_cells_audio_plays(runs: Path, free_port: Callable[[], int]):
-    """By the very command that a run prints."""
+    """The server is started with the command that a run prints."""
     from playwright.sync_api import sync_playwright
 
     store_cells(runs, fakes.cells(["rrpo"], [1]))

@@ -1,4 +1,4 @@
-"""The table of what the arms ran with, and that cells of another profile are never pooled with the profile's own."""
+"""The table of the arms' parameters; cells of another profile are never pooled with the profile's own."""
 
 from __future__ import annotations
 

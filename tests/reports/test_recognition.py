@@ -16,7 +16,7 @@ GAIN = {"ls": 0.10, "eam": 0.0, "adv": -0.02}
 
 
 def accuracy(arm: str, seed: int) -> float:
-    """Adds up over components; the seeds differ by the same for every arm, and by a little that is each arm's own."""
+    """Additive over components; seeds differ by a shared level and a small arm-specific residual."""
     own = sum(gain * (1 + 0.1 * seed) for part, gain in GAIN.items() if with_part(arm, part))
     return 0.5 + 0.03 * seed + own
 

@@ -1,4 +1,4 @@
-"""Reports from MLflow alone: same bytes each time, pooled by cell hash, a clear message for every gap."""
+"""Reports from MLflow only: the same bytes each time, pooling by cell hash, and a clear message for every missing part."""
 
 from __future__ import annotations
 
@@ -268,7 +268,7 @@ def test_cells_of_two_versions_are_refused_or_said(runs: Path):
 
 
 def test_every_planned_cell_is_counted_in_every_caption(runs: Path, tmp_path: Path):
-    """Eight planned: three complete (one failed at first), two failed, one diverged, one half written, one never tried."""
+    """Eight planned cells: three complete (one after a failure), two failed, one diverged, one partial, one never started."""
     labels = ["diffro", "rrpo"]
     cells = fakes.cells(labels, [1, 2, 3, 4])
     by_name = {cell.name: cell for cell in cells}
@@ -346,7 +346,7 @@ def test_labels_that_no_figure_knows_have_their_figures_too(runs: Path, tmp_path
 
 
 def test_a_constant_outcome_and_many_seeds_give_words_and_no_traceback(runs: Path, tmp_path: Path):
-    """An arm that never differs from another, and no NaN shows."""
+    """An arm that equals another in every seed; no NaN is shown."""
     cells = fakes.cells(["diffro"], range(1, 23))
     store_cells(runs, cells)
     twin = [replace(cell, label="twin") for cell in cells]

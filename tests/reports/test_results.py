@@ -1,4 +1,4 @@
-"""What is pasted between the markers of a page is the report's own text, and a stale block is named."""
+"""The report's text is pasted between a page's markers unchanged, and stale blocks are reported."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def report(folder: Path, grid: str, answer: str = ANSWER, figure: bytes = b"draw
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A README and a page with a block each."""
+    """Make a README and a page with one block each."""
     (tmp_path / "docs").mkdir()
     (tmp_path / "README.md").write_text(PAGE.format("full"))
     (tmp_path / "docs" / "results.md").write_text(PAGE.format("loo"))

@@ -1,4 +1,4 @@
-"""The report of a screen: estimates and intervals, nothing tested, and what goes against RRPO said as it is."""
+"""The report of a screen: estimates and intervals, no tests; results unfavorable to RRPO are reported as such."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOISE = {1: -0.02, 2: 0.0, 3: 0.02}
 
 
 def screened(grid: str = "baselines") -> Selection:
-    """Three seeds; those of mixup and DiffRO are spread otherwise than the others'."""
+    """Return a screen of three seeds, in which the noise of mixup and DiffRO differs from that of the others."""
     sign = {"mixup": -1.0, "diffro": 0.5}
     records = tuple(
         record(arm, seed, level + sign.get(arm, 1.0) * noise + 0.001 * seed)

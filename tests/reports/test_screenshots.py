@@ -1,4 +1,4 @@
-"""The pages that the guide shows, taken from a real server by a real browser."""
+"""The guide's screenshots, taken of a real server with a real browser."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from studies import page
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "screenshots.py"
 LARGEST = 150_000
-"""Most bytes of a picture."""
+"""Maximum size of a screenshot, in bytes."""
 
 
 @needs_browser

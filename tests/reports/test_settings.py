@@ -1,4 +1,5 @@
-"""Grids of settings: who takes the planted shortcut up, and which conclusions survive where, on records whose answer is known."""
+"""Grids of settings: uptake of the planted shortcut, and which conclusions hold in which setting, on records with known
+effects."""
 
 from __future__ import annotations
 
@@ -52,7 +53,7 @@ def grid(
     scalars: Callable[[str, int], dict[str, float]] = lambda label, seed: {},
     veto: Callable[[float], float | None] = lambda clean: None,
 ) -> list[Fake]:
-    """EAM helps and Adv harms; with noisy raters nothing does; without the shortcut the two change places."""
+    """EAM helps and Adv harms; with noisy raters neither has an effect; without the shortcut their effects are swapped."""
     rng = np.random.default_rng(0)
     made = []
     for rater_noise, shortcut, size in ((0.3, 0.9, 1.0), (0.6, 0.9, 0.0), (0.3, 0.0, -1.0)):
@@ -72,7 +73,7 @@ def of(
     lost: dict[tuple[str, int], str] | None = None,
     labels: list[str] | None = None,
 ) -> Selection:
-    """A selection of records, by default complete."""
+    """Return a selection of records, complete by default."""
     planned = dict.fromkeys(labels or [r.label for r in records], 6)
     return Selection("sensitivity", tuple(records), planned, (), plans, lost=lost or {})
 
@@ -162,7 +163,7 @@ def test_a_whole_setting_that_is_lost_is_still_there():
 
 
 def test_two_seeds_check_no_manipulation():
-    """Their interval is so wide that any component would fail."""
+    """With two seeds the interval is so wide that any component would fail."""
     eam = next(component for component in COMPONENTS if component.name == "eam")
     for seeds, expected in ((2, False), (6, True)):
         records = grid(seeds, scalars=lambda label, seed: {"rm_smoothness": 0.5})
@@ -260,7 +261,7 @@ def test_of_settings_the_own_one_is_shown_with_what_it_lost(runs: Path):
 
 
 def test_uptake_is_a_difference_in_differences():
-    """DiffRO takes .3 of a shortcut of .9 up, LS the half of it, and RRPO's artefacts have nothing to do with it."""
+    """At a shortcut of .9, DiffRO's uptake is .3 and LS's half of it; RRPO has more artefacts regardless of the shortcut."""
     rng = np.random.default_rng(1)
     level = {"diffro": (0.0, 0.3), "ls": (0.02, 0.17), "rrpo": (0.2, 0.5)}
     draws = {
@@ -307,7 +308,7 @@ def test_uptake_by_the_other_factors_and_with_one_seed():
 
 
 def test_a_setting_is_told_by_the_arms_that_it_changes():
-    """The vanilla reward model has one form of reward, so DiffRO's cell is the own setting's."""
+    """The vanilla reward model has only one form of reward, so DiffRO's cell is that of the default setting."""
     made = [
         Fake(c.label, 1, pd.DataFrame(), params=c.params())
         for c in sensitivity(EMBEDDED, [1])
@@ -322,7 +323,7 @@ def test_a_setting_is_told_by_the_arms_that_it_changes():
 
 
 def test_a_grid_of_settings_is_reported(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The real grid's arms, stored as cells and read back from MLflow."""
+    """The real grid's arms, stored as cells and loaded from MLflow."""
     wanted = ("@own", "@shortcut0", "@full_l_ser")
     arms = {c.label: c.arm for c in sensitivity(EMBEDDED, [1]) if c.label.endswith(wanted)}
 

@@ -1,4 +1,4 @@
-"""Main, ablation and reward-model tables on records whose numbers are known."""
+"""Main, ablation and reward-model tables, on records with known numbers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_main_table_has_the_outcomes_and_the_cost_and_tests_nothing():
 
 
 def test_seeds_that_hacked():
-    """Hacked share .1 at the start; the end is .15, .25, .3 and .05: two seeds rise by more than ten points."""
+    """The hacked share starts at .1 and ends at .15, .25, .3 and .05: it rises by more than ten points in two seeds."""
     own = [hacking(seed, end) for seed, end in enumerate((0.15, 0.25, 0.3, 0.05))]
     assert hacked_seeds(own) == wilson(2, 4)
     assert hacked_seeds([Fake("diffro", 0, own[0].points)]).n == 0, "no samples were kept"
@@ -46,7 +46,8 @@ def test_seeds_that_hacked():
 
 
 def hacking(seed: int, end: float) -> Fake:
-    """Twenty samples at the start and at the end, all of them proxy hits, of which .1 and ``end`` click."""
+    """Return a cell with twenty samples at the start and at the end, all proxy hits; shares .1 and ``end`` of them contain
+    clicks."""
     made = record("diffro", seed, 0.1)
     clicks = [k < round(20 * share) for share in (0.1, end) for k in range(20)]
     heard = dict.fromkeys(("target", "proxy", "test"), "sad") | {"phone_errors": 0, "phones": 10}
@@ -143,7 +144,7 @@ def test_correlation_of_pairs_and_share_of_the_oracles_gap():
 
 
 def test_the_controls_manipulation_checks_are_told():
-    """Three seeds in which plain mixup made the reward model smoother than DiffRO's by .1, and focal loss nothing."""
+    """In three seeds, plain mixup made the reward model smoother than DiffRO's by .1, and focal loss had no effect."""
     values = {"diffro": (0.5, 0.9), "mixup": (0.6, 0.9), "focal-loss": (0.5, 0.9)}
     records = tuple(
         Fake(arm, seed, pd.DataFrame(), scalars={"rm_smoothness": smooth + 0.001 * seed, "rm_confidence": sure})

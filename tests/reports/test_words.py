@@ -1,4 +1,4 @@
-"""The words of a report: generated from the numbers, different when they differ, and the published numbers beside ours."""
+"""The text of a report is generated from its numbers; published numbers are shown with ours."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_where_nothing_helps_nothing_is_named():
 
 
 def test_with_shuffled_labels_nothing_is_named():
-    """The very cells of the grid in which LS helps, under arms' names that are shuffled within every seed."""
+    """The cells of the grid in which LS helps, with arm names shuffled within every seed."""
     sentence, *_ = said(shuffled(grid({"ls": 0.10}), 3))
     assert sentence.startswith("Whether RRPO stops or reduces reward hacking is undecided: clean success differs")
     assert re.search(r"points \(\d+ seeds for power 0.8\); of its components, none is shown to help", sentence)
@@ -103,7 +103,7 @@ def test_a_grid_without_the_pair_says_nothing_about_it():
 
 
 def test_of_reward_models_alone_no_policy_is_spoken_of():
-    """The real grid, which holds both RRPO and DiffRO."""
+    """The real grid, which contains both RRPO and DiffRO."""
     cells = rm(SMOKE, [1, 2])
     records = tuple(Fake(c.label, c.seed, pd.DataFrame(), scalars={"rm_ece": 0.1}, params=c.params()) for c in cells)
     selection = Selection("rm", records, dict.fromkeys((c.label for c in cells), 2), (), (2,))
@@ -165,7 +165,7 @@ def test_direction_of_a_published_difference(low: float, high: float, word: str)
 
 
 def test_fewer_phone_errors_stand_for_more_naturalness():
-    """N-MOS of DiffRO lies below SFT's: more phone errors than SFT are the same direction."""
+    """DiffRO's N-MOS is below SFT's, so more phone errors than SFT are the same direction."""
     claim = next(c for c in published.claims() if c.text == "N-MOS")
     assert claim.arms == ("diffro", "sft")
     assert claim.published == pytest.approx(-0.11)

@@ -1,4 +1,4 @@
-"""LaTeX and HTML from the same table: nothing unescaped, the same numbers, and a real LaTeX compiles it."""
+"""LaTeX and HTML from the same table: everything is escaped and the numbers are equal."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MADE = Sheet(
 
 
 class Text(HTMLParser):
-    """The cells of a table as text."""
+    """Collects the cells of a table as text."""
 
     def __init__(self) -> None:
         super().__init__()
