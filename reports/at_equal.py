@@ -85,7 +85,7 @@ def sheets(selection: Selection) -> list[Sheet]:
     """Return one table per axis, and the uptake of each planted kind at equal KL; tables without rows are omitted."""
     every = outcomes(selection)
     found = [table(selection, axis, every, f"at_{axis.name}", f"At equal {axis.title}", NOTE, COST) for axis in AXES]
-    note = "Uptake:  P(artefact | its emotion is the target) - P(artefact | another is)."
+    note = "Uptake: P(artefact | its emotion is the target) - P(artefact | another is)."
     found.append(table(selection, KL, UPTAKE_BY_KIND, "uptake_by_kind", "Uptake by kind at equal KL", note, NOTE))
     return [sheet for sheet in found if sheet is not None]
 

@@ -19,7 +19,7 @@ from reports.loading import Selection
 
 WATCHED = (PRIMARY_OUTCOME, "gold")
 """Outcomes in which no control may exceed SFT."""
-HOLDS, FAILS, UNTOLD = "holds", "FAILS", "unknown (fewer than two seeds)"
+HOLDS, FAILS, UNKNOWN = "holds", "FAILS", "unknown (fewer than two seeds)"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Control:
     def verdict(self) -> str:
         """Whether the control holds, in words."""
         if min(change.n for change in self.changes.values()) < 2:
-            return UNTOLD
+            return UNKNOWN
         return FAILS if self.raised else HOLDS
 
 

@@ -88,7 +88,7 @@ def choose_items(
 ) -> list[Item]:
     """Return the samples to rate: at most ``prompts`` prompts, alternating between emotions, by the given arms and seeds.
 
-    The default is `ARMS` (in a grid of settings, those of the world's own setting) and all seeds that have audio of every arm.
+    The default is `ARMS` (in a grid of settings, those of the default setting) and all seeds that have audio of every arm.
     """
     own = next((f"@{s.name}" for s in settings(selection.records) if s.own), "")
     defaults = [f"{arm}{own}" for arm in ARMS]

@@ -4,7 +4,7 @@ Ratings by the same person are correlated, and so are ratings of the same seed's
 clustered two ways (Cameron, Gelbach, Miller 2011): V = V_rater + V_seed - V_rater,seed, where V_g is the sum of squared cluster
 sums of residuals over N^2, times G / (G - 1), and V is at least the larger of V_rater and V_seed. The interval is t with
 Satterthwaite's degrees of freedom. With one seed, only raters are clustered. In simulations with 4 to 24 raters and 3 to 8
-seeds the interval covers in 94 to 98 %; clustered by raters only, it would cover in 53 to 95 %.
+seeds the coverage is 94 to 98 %; clustered by raters only, it would be 53 to 95 %.
 """
 
 from __future__ import annotations
