@@ -123,10 +123,10 @@ def test_of_several_worlds_one_is_chosen_or_all_are_pooled_and_said(runs: Path, 
     assert "choose one with --world, or pool them with --mixed" in " ".join(refused.output.split())
     chosen = listen(*given, "--world", "world-b")
     assert chosen.exit_code == 0, chosen.output
-    assert "seeds in turn: 2." in chosen.output
+    assert "alternating seeds: 2." in chosen.output
     assert "MIXED" not in chosen.output
     pooled = listen(*given, "--mixed")
-    assert "seeds in turn: 1, 2." in pooled.output
+    assert "alternating seeds: 1, 2." in pooled.output
     assert "MIXED WORLDS: 2 worlds are pooled." in pooled.output
 
 
@@ -412,7 +412,7 @@ def test_in_a_browser_a_person_rates_reloads_and_downloads(
     for order in orders:
         heard = [test.items[name] for name in order]
         assert len({(item.arm, item.prompt) for item in heard}) == 9, "every prompt by every arm once"
-        assert len({item.seed for item in heard}) == 2, "seeds in turn"
+        assert len({item.seed for item in heard}) == 2, "seeds alternate"
         assert len({(item.prompt, item.seed) for item in heard}) == 3, "all arms of a prompt from one seed"
         assert all(a.prompt != b.prompt for a, b in itertools.pairwise(heard))
     imported = listen("import", tmp_path / "ann.csv", "--runs-dir", runs)

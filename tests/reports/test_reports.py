@@ -63,8 +63,8 @@ def test_a_report_has_table_and_figure_the_same_bytes_each_time(runs: Path, tmp_
     assert first.split("![")[0].strip() in result.output
     page_text = (tmp_path / "one" / "report.html").read_text()
     for words in (
-        "hears only the stored checkpoints. Arms shown: diffro, ls, rrpo.",
-        "cells under 0.5 % are left blank. Arms shown: sft, diffro, ls, rrpo.",
+        "evaluates stored checkpoints only. Arms shown: diffro, ls, rrpo.",
+        "values below 0.5 % are left blank. Arms shown: sft, diffro, ls, rrpo.",
         "not evidence. Arms shown: sft, diffro, ls, rrpo.",
     ):
         assert words in page_text
@@ -108,7 +108,7 @@ def test_a_superseded_cell_is_left_out_and_said_to_be(runs: Path):
     store_cells(runs, fakes.cells(["diffro"], [1], {"diffro/1": Path("other-config")}))
     selection = select(runs, "tiny")
     assert len(selection.records) == 1
-    assert any("1 cells that a later version" in note for note in selection.notes)
+    assert any("1 cells superseded by a later version" in note for note in selection.notes)
 
 
 def test_several_worlds_are_refused_chosen_or_pooled_and_said(runs: Path, tmp_path: Path):
@@ -191,7 +191,7 @@ def test_a_grid_of_reward_models_has_a_table_and_no_figure(runs: Path, tmp_path:
 def test_nothing_to_report_on_gets_one_message(runs: Path, tmp_path: Path):
     refused = {
         ("--grid", "nosuch"): "no grid with that name",
-        ("--grid", "full"): "run it first: python -m ablations.run --grid full",
+        ("--grid", "full"): "run the grid first: python -m ablations.run --grid full",
     }
     for arguments, words in refused.items():
         result = report(runs, tmp_path / "out", *arguments)
