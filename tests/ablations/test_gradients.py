@@ -75,7 +75,7 @@ def _two() -> stage.Moments:
         (["--arm", "nosuch"], "no arm of that name"),
         (["--arm", "best_of_16"], "best-of-n has no gradient"),
         (["--set", "nosuch=1"], "no size for --set"),
-        (["--set", "batches=few"], "batches is a number"),
+        (["--set", "batches=few"], "batches must be a number"),
         (["--seeds", "0"], "--seeds must be positive"),
     ],
 )

@@ -93,6 +93,6 @@ def test_the_table_has_a_row_an_arm_and_sfts_own_profile_beside_mixtures() -> No
     assert names == ["arm", "n", "gold", "intensity", "reference_emotion"]
     assert made.row("sft")["intensity"].mean == 0.4  # type: ignore[union-attr]
     assert made.row("zet@gamma0")["reference_emotion"].mean == 0.25  # type: ignore[union-attr]
-    mixed = "the first emotion at 0.50, sad at 0.20"
-    assert f"emomix@sad: gold hears {mixed} (SFT: {mixed})" in made.notes
+    mixed = "0.50 of the first emotion and 0.20 of sad"
+    assert f"emomix@sad: gold's mean probabilities are {mixed} (SFT: {mixed})" in made.notes
     assert sheet(stored("sft", "diffro")) is None

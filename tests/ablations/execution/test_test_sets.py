@@ -64,8 +64,8 @@ def test_a_test_set_adds_a_result_and_changes_no_key(tmp_path: Path) -> None:
     [
         (["mine"], "has no manifest mine.test.jsonl or mine.jsonl"),
         (["={m}"], "--test takes NAME=PATH"),
-        (["a b={m}"], "of letters, digits and hyphens"),
-        (["m={m}", "m={m}"], "each name once"),
+        (["a b={m}"], "consist of letters, digits and hyphens"),
+        (["m={m}", "m={m}"], "names must be unique"),
         (["m=none.jsonl"], "none.jsonl: no such manifest"),
         (["m={bored}"], "no utterance has an emotion of the reward model"),
         (["m={learnt}"], "sounds the same, byte for byte"),
