@@ -15,7 +15,17 @@ from rrpo.pipeline.stages import walk
 from rrpo.profiles import SMOKE
 from rrpo.regularizers import REGULARIZERS, Regularizer, strength
 from studies import catalogue
-from studies.catalogue import STUDIES, Study, contains, policy, regularised, regularizers, study_of, tunable, tune_arm
+from studies.catalogue import (
+    STUDIES,
+    Study,
+    contains,
+    policy,
+    regularizer_config,
+    regularizers,
+    study_of,
+    tunable,
+    tune_arm,
+)
 from studies.trial import OBJECTIVES, Question
 
 ALL = [*(make() for make in STUDIES.values()), *(tune_arm(arm) for arm in tunable())]
@@ -162,7 +172,9 @@ def test_defaults_are_the_papers():
 def test_a_study_of_ones_own_is_one_short_function(monkeypatch: pytest.MonkeyPatch):
     def smoothing() -> Study:
         space = {"epsilon": FloatDistribution(0.0, 0.3)}
-        return Study("smoothing", space, {"epsilon": 0.1}, lambda knobs: ArmConfig(regularizers=regularised(knobs)))
+        return Study(
+            "smoothing", space, {"epsilon": 0.1}, lambda knobs: ArmConfig(regularizers=regularizer_config(knobs))
+        )
 
     monkeypatch.setitem(STUDIES, "smoothing", smoothing)
     found = study_of("smoothing", "", [("epsilon", 0.05, 0.2)])
