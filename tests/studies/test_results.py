@@ -188,7 +188,7 @@ def test_every_further_check_on_the_same_seeds_has_a_smaller_level(tmp_path: Pat
     assert said[2].notes[-1] == (
         "On 6 fresh seeds trial 2 is not distinguishable from the paper's values by the `val` judge (check 2 on these seeds)."
     )
-    assert "difference, alpha 0.05: where it excludes 0" in said[0].notes[0]
+    assert "difference, alpha 0.05: if it excludes 0" in said[0].notes[0]
     assert "alpha 0.05 / 2 = 0.0250 (Bonferroni over 2 checks" in said[2].notes[0]
     assert "chance of a false one of up to 0.075" in said[2].notes[0]
     assert count(searched, study, study.trials[1], PAPER, [2000]) == 1, "one seed compares nothing"
