@@ -1,4 +1,4 @@
-"""The arms of other systems: every one makes a cell that shares what it should, and can be asked for by name."""
+"""Arms of other systems: each makes a cell that shares the right stages, and can be selected by name."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_screen_is_the_core_on_three_seeds():
 
 @pytest.mark.parametrize("name", sorted(optimizers()))
 def test_an_arm_starts_where_diffro_does(name: str):
-    """The same SFT policy and judges; with the suffix of RRPO, or its name, RRPO's reward model, else DiffRO's."""
+    """It has the same SFT policy and judges as DiffRO."""
     made = {n: Cell(label=n, arm=arms()[n], seed=1, profile=QUICK).stages for n in (name, "diffro", "rrpo")}
     own = made[name]["optimized"].inputs
     for role in ("policy", "recogniser", "codec", "val", "eval_prompts"):

@@ -128,7 +128,7 @@ def test_every_trial_is_listed_with_its_state_and_reason(tmp_path: Path):
     pruned = study.ask(space)
     pruned.report(-0.7, 5)
     study.tell(pruned, state=optuna.trial.TrialState.PRUNED)
-    assert study.trials[5].values == [-0.7], "Optuna's: the last look"
+    assert study.trials[5].values == [-0.7], "Optuna stores the last intermediate value"
     study.enqueue_trial(study.trials[4].params, user_attrs={RETRY: 4, SAMPLER: GIVEN})
     made = everything(study, searched)
     assert made is not None
