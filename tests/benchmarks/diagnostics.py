@@ -23,7 +23,7 @@ from ablations.grids import arms
 from rrpo.optimizers import DiffRO, loop
 from rrpo.optimizers.rollout import Models, Prompts
 from rrpo.optimizers.scoring import roll_out
-from rrpo.pipeline import dataflow
+from rrpo.pipeline import dataflow, measurements
 from rrpo.pipeline.stages import Context, Stage, materialise
 from rrpo.profiles import PROFILES, Profile
 from rrpo.seeding import permutation_batches
@@ -101,9 +101,9 @@ def main() -> None:
     )
     for title, arm in (("SFT, once per seed", dataflow.SFT), ("one arm", arms()["rrpo"])):
         stages = {
-            **dataflow.core(profile, arm, options.seed, policy=True),
-            "waves": dataflow.vocoded(profile, arm, options.seed),
-            **dataflow.optional(profile, arm, options.seed, policy=True),
+            **measurements.core(profile, arm, options.seed, policy=True),
+            "waves": measurements.vocoded(profile, arm, options.seed),
+            **measurements.optional(profile, arm, options.seed, policy=True),
         }
         del stages["optimized"]
         seconds = {role: built(stage, inputs_of(stage), options.rounds) for role, stage in stages.items()}
