@@ -53,7 +53,7 @@ class Estimator:
         self._device_mib: dict[Signature, int] = {}
         self._signatures: dict[str, tuple[Signature, ...]] = {}
         self._known: dict[tuple[Signature, ...], float | None] = {}
-        self._taken = self._thought = 0.0
+        self._taken = self._expected = 0.0
         for signatures, past in _markers(store):
             *_, size = signatures
             for signature in signatures:
@@ -61,21 +61,21 @@ class Estimator:
             self._bytes[size].append(float(past["bytes"]))
             if (peak := past.get("peak_device_mib")) is not None:
                 self._device_mib[size] = max(int(peak), self._device_mib.get(size, 0))
-        both = [(self._before(size), self._reference[size][0]) for size in self._past if size in self._reference]
+        both = [(self._median_before(size), self._reference[size][0]) for size in self._past if size in self._reference]
         self._pace = sum(here for here, _ in both) / sum(there for _, there in both) if both else 1.0
 
     def learn(self, stage: Stage, seconds: float) -> None:
         """Add the measured time of a stage of this run."""
-        thought = self._usual(stage)
-        if thought is not None:
-            self._taken, self._thought = self._taken + seconds, self._thought + thought
-        for signature in self._of(stage):
+        expected = self._estimate_before(stage)
+        if expected is not None:
+            self._taken, self._expected = self._taken + seconds, self._expected + expected
+        for signature in self._signatures_of(stage):
             self._run[signature].append(seconds)
         self._known.clear()
 
     def seconds(self, stage: Stage) -> float | None:
         """Return the estimated seconds; None if no similar stage was built, here or on the reference machine."""
-        signatures = self._of(stage)
+        signatures = self._signatures_of(stage)
         if signatures not in self._known:
             self._known[signatures] = self._estimate(signatures)
         return self._known[signatures]
@@ -96,36 +96,36 @@ class Estimator:
 
     def load(self) -> float:
         """Return measured / expected seconds of this run's stages: 2 if the machine is half as fast as in earlier runs."""
-        return self._taken / self._thought if self._thought else 1.0
+        return self._taken / self._expected if self._expected else 1.0
 
     def _estimate(self, signatures: tuple[Signature, ...]) -> float | None:
         for signature in signatures:
             if signature in self._run:
                 return statistics.median(self._run[signature][-LATEST:])
             if signature in self._past:
-                return self._before(signature) * self.load()
+                return self._median_before(signature) * self.load()
         there = self._reference.get(signatures[-1])
         return there[0] * self._pace * self.load() if there else None
 
-    def _usual(self, stage: Stage) -> float | None:
+    def _estimate_before(self, stage: Stage) -> float | None:
         """Return the estimate from earlier runs alone."""
-        signatures = self._of(stage)
-        past = next((self._before(signature) for signature in signatures if signature in self._past), None)
+        signatures = self._signatures_of(stage)
+        past = next((self._median_before(signature) for signature in signatures if signature in self._past), None)
         there = self._reference.get(signatures[-1])
         return past if past is not None or there is None else there[0] * self._pace
 
-    def _before(self, signature: Signature) -> float:
+    def _median_before(self, signature: Signature) -> float:
         """Return the lower median of earlier times, because interruptions make a stage longer, never shorter."""
         return statistics.median_low(self._past[signature])
 
     def borrowed(self, stages: Iterable[Stage]) -> int:
         """Return how many of the stages are estimated from the reference machine."""
-        sizes = [self._of(stage)[-1] for stage in stages]
+        sizes = [self._signatures_of(stage)[-1] for stage in stages]
         return sum(size not in self._past and size not in self._run and size in self._reference for size in sizes)
 
     def device_mib(self, stage: Stage) -> int | None:
         """Return the peak GPU memory in MiB of stages of the same size; None if it was never measured."""
-        return self._device_mib.get(self._of(stage)[-1])
+        return self._device_mib.get(self._signatures_of(stage)[-1])
 
     def total(self, stages: Iterable[Stage]) -> tuple[float, int]:
         """Return the total seconds of work, and the number of stages without an estimate (not in the sum)."""
@@ -134,7 +134,7 @@ class Estimator:
 
     def space(self, stages: Iterable[Stage]) -> str:
         """Return the disk space of stages as text; stages of unknown size are not included in the number."""
-        sizes = [self._size(self._of(stage)[-1]) for stage in stages]
+        sizes = [self._size(self._signatures_of(stage)[-1]) for stage in stages]
         known = sum(size for size in sizes if size is not None)
         if sizes and all(size is None for size in sizes):
             return "unknown"
@@ -146,11 +146,11 @@ class Estimator:
             return statistics.median(past)
         return self._reference[signature][1] if signature in self._reference else None
 
-    def _of(self, stage: Stage) -> tuple[Signature, ...]:
+    def _signatures_of(self, stage: Stage) -> tuple[Signature, ...]:
         """Return the signatures of a stage, most specific first: config with inputs, own config, sizes."""
         if stage.key not in self._signatures:
             own, size = _signatures(stage.name, canonical(stage.config), self.device)
-            below = {role: self._of(child)[0] for role, child in stage.inputs.items()}
+            below = {role: self._signatures_of(child)[0] for role, child in stage.inputs.items()}
             self._signatures[stage.key] = ((stage.name, content_hash([own, below]), self.device), own, size)
         return self._signatures[stage.key]
 
