@@ -125,15 +125,19 @@ class CosyVoiceConfig:
         refuse_mixtures(self.regularizers)
 
 
+def mixtures(config: RegularizerConfig) -> list[str]:
+    """Return the labels of the active regularizers that mix energies: energy-adaptive mixup and its controls."""
+    on = [found for found in active(config) if not found.is_off]
+    return [found.label for found in on if isinstance(found, EnergyMixup) or found.control_of == "eam"]
+
+
 def refuse_mixtures(config: RegularizerConfig) -> None:
-    """A reward model of tokens cannot be fine-tuned with energy-adaptive mixup, nor with its controls.
+    """Refuse to fine-tune a reward model of tokens with `mixtures`.
 
     Raises:
         InputError: One of them is on.
     """
-    on = [found for found in active(config) if not found.is_off]
-    mixing = [found.label for found in on if isinstance(found, EnergyMixup) or found.control_of == "eam"]
-    if mixing:
+    if mixing := mixtures(config):
         raise InputError(
             "mixtures of two utterances are made of log-mel energies, and token digits have neither energies nor silence",
             got=", ".join(mixing),

@@ -1,4 +1,4 @@
-"""The listing of the arms, and the arms that make the reward robust by other means."""
+"""The list of arms, and the arms that make the reward robust by other means than RRPO."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COMBINED = {"rm_mean", "rm_worst", "rm_mean_variance", "rm_weights", "rm_iterate
 
 
 def only(name: str) -> Part:
-    """The single thing that an arm changes."""
+    """Return the only difference of an arm from vanilla DiffRO."""
     (part,) = parts(arms()[name])
     return part
 
@@ -46,7 +46,7 @@ def test_every_arm_is_listed_with_what_it_changes():
 def test_an_arm_is_described_by_the_declarations():
     part = only("focal-loss")
     assert part.name == "focal loss, control of LS"
-    assert part.what.startswith("Weighs each class of the target")
+    assert part.what.startswith("Weight each class of the target")
     assert (part.off, part.knobs) == ("gamma = 0", "gamma = 2 (searched 0 to 5)")
     assert "1708.02002" in part.source
     assert only("reward_bounded").equation.startswith("R = p(e)")
