@@ -1,7 +1,8 @@
-"""An audio data set of Hugging Face on disk: what ``save_to_disk`` wrote, or a downloaded repository with Parquet files.
+"""Hugging Face audio data sets on disk: the output of ``save_to_disk``, or a downloaded repository with Parquet files.
 
-Both are read by pyarrow, without the package ``datasets``. Columns are found by their type and by usual names. Sounds inside the
-tables are written, once each, into a folder ``<data set>.audio`` beside the data set, for manifests name files.
+Both are read by pyarrow, without the package ``datasets``. Columns are found by type and by common names. Audio inside the tables
+is
+written once to a folder ``<data set>.audio`` beside the data set, because manifests refer to files.
 """
 
 from __future__ import annotations
@@ -27,24 +28,24 @@ LANGUAGES = ("language", "lang", "locale")
 ROWS = 64
 """Rows read at a time."""
 MARKS = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"ID3": ".mp3", b"FORM": ".aiff"}
-"""How the bytes of a sound begin -> the ending of its file."""
+"""First bytes of an audio file -> its suffix."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Where a table has what a recording needs."""
+    """Names of the columns of a table that recordings are made from."""
 
     audio: str
     label: str
     names: Sequence[str]
-    """Of the classes, where the label is a number."""
+    """Names of the classes, if the label is a number."""
     speaker: str | None
     text: str | None
     language: str | None
 
 
 class HuggingFace:
-    """Labels are the names of the classes; without a column of speakers, all are by one speaker."""
+    """Labels are class names; without a speaker column, all recordings have one speaker."""
 
     labels: Mapping[str, str] = {
         "angry": "angry",
@@ -71,8 +72,8 @@ class HuggingFace:
         ]
         if not files:
             raise ManifestError(
-                f"{path}: no *.arrow or *.parquet below it; give a folder that datasets' save_to_disk wrote, or a downloaded "
-                "repository of a data set with Parquet files"
+                f"{path}: no *.arrow or *.parquet below it; give a folder written by datasets' save_to_disk, or a downloaded "
+                "data set repository with Parquet files"
             )
         exported = path.resolve().with_name(f"{path.resolve().name}.audio")
         for file in files:
@@ -89,7 +90,7 @@ class HuggingFace:
 
 
 def _opened(file: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    """A table's columns, and its rows some at a time. Raises `ManifestError` where it is none."""
+    """Return the schema of a table and an iterator over batches of rows. Raises `ManifestError` if the file is not a table."""
     try:
         if file.suffix == ".parquet":
             table = pq.ParquetFile(file)
@@ -103,7 +104,7 @@ def _opened(file: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
 
 
 def _columns(file: Path, schema: pa.Schema) -> Columns:
-    """Raises `ManifestError` where there is no audio or no label."""
+    """Find the columns. Raises `ManifestError` if there is no audio or no label."""
     described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     features: dict[str, Any] = described.get("info", {}).get("features", {})
 
@@ -152,7 +153,7 @@ def _recording(
 
 
 def _file(sound: Any, path: Path, exported: Path) -> Path | None:
-    """The sound as a file: written under the hash of its bytes, or where its path says; None where neither is there."""
+    """Return the audio as a file: written under the hash of its bytes, or found at its path; None if neither exists."""
     if isinstance(sound, str):
         sound = {"path": sound}
     if not isinstance(sound, dict):
