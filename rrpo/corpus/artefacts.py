@@ -1,9 +1,8 @@
 """Artefacts planted as a learnable shortcut: mouth clicks, hiss, hum, clipping, whine.
 
 Each artefact is loud relative to the speech and visible in log-mel frames at 50 frames per second. It covers enough bands or
-lasts
-long enough for the codec to encode it (a single line at 3 kHz did not survive: it covers 3 bands of 80). Hum, clipping and whine
-last for the whole utterance. Position and level depend only on the given generator.
+lasts long enough for the codec to encode it (a single line at 3 kHz did not survive: it covers 3 bands of 80). Hum, clipping
+and whine last for the whole utterance. Position and level depend only on the given generator.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Configs of the corpus (features, world, splits, prompts) as frozen keyword-only dataclasses.
 
 Here and in the other ``config`` modules, the docstring below each field gives the symbol in the paper, the paper's value, the
-unit
-and the range. A *declared default* is a value without a source. The ``config`` modules do not import torch, which keeps planning
-fast.
+unit and the range. A *declared default* is a value without a source. The ``config`` modules do not import torch, which keeps
+planning fast.
 """
 
 from __future__ import annotations
@@ -110,8 +109,7 @@ class SplitConfig:
     """Probability that the speaker acts an emotion other than the requested one, which is the label. Excludes ``raters``."""
     parallel: bool = option(False, off=False)
     """Give each utterance a different emotion than without this option. Texts, speakers and noise stay the same, so the two
-    splits
-    together contain every text in two emotions."""
+    splits together contain every text in two emotions."""
     raters: int = option(0, off=0)
     """Number of raters who vote on each utterance; 0: the rendered emotion is the only label."""
     rater_noise: float = option(0.0, off=0.0)

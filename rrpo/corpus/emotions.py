@@ -2,18 +2,17 @@
 
     z | e, s ~ Normal(s * mu[e] + offset[language], spread^2 I),    s ~ Uniform(0.6, 1.4) the utterance's intensity
 
-The signs of mu follow Banse & Scherer (1996) and the review of Juslin & Laukka (2003): anger loud, bright and fast;
-joy high, fast, with a wide range; sadness slow, low, narrow, soft, dull; fear fast, high, narrow, breathy and shaking;
-surprise high and wide with a final rise (Gussenhoven 2004). The magnitudes are declared defaults, scaled so that
-the ideal observer's accuracy is about 96 % at spread 1, and so that cues that are hard to measure from audio (F0 range, tremor,
-final rise) carry little weight. z is relative to the speaker's neutral voice; `rrpo.corpus.render` gives the units.
+The signs of mu follow Banse & Scherer (1996) and the review of Juslin & Laukka (2003): anger loud, bright and fast; joy high,
+fast, with a wide range; sadness slow, low, narrow, soft, dull; fear fast, high, narrow, breathy and shaking; surprise high and
+wide with a final rise (Gussenhoven 2004). The magnitudes are declared defaults, scaled so that the ideal observer's accuracy is
+about 96 % at spread 1, and so that cues that are hard to measure from audio (F0 range, tremor, final rise) carry little weight.
+z is relative to the speaker's neutral voice; `rrpo.corpus.render` gives the units.
 
 How much of the cues can be recovered from audio: kernel ridge regression on statistics of log-mel frames and Praat's measures
 (trained on 1,000 utterances of the judges' speakers, tested on 400 utterances of unseen texts by the policy's speakers, with
-anger
-and joy slightly closer than here) explains 97 % of the variance of intensity, 88 % of rate, 85 % of tilt, 84 % of breathiness, 76
-% of the final rise, 70 % of F0
-level, 67 % of tremor, 52 % of F0 range. An observer of cues with this much noise reaches 94 % of the ideal observer's accuracy.
+anger and joy slightly closer than here) explains 97 % of the variance of intensity, 88 % of rate, 85 % of tilt, 84 % of
+breathiness, 76 % of the final rise, 70 % of F0 level, 67 % of tremor, 52 % of F0 range. An observer of cues with this much
+noise reaches 94 % of the ideal observer's accuracy.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 espeak-ng keeps state between utterances that no call resets, and seeds its noise from the clock. The library is therefore
 unloaded, reloaded and seeded for each utterance, so that a result depends only on its arguments, in any process. Only one
-instance
-can exist at a time: use processes, not threads.
+instance can exist at a time: use processes, not threads.
 """
 
 from __future__ import annotations

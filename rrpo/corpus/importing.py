@@ -77,23 +77,20 @@ def import_corpus(
 
     Args:
         reader: Reader for the layout of the corpus.
-                path: Folder of the corpus.
-                out: JSON-lines file; an existing file is replaced after the corpus has been read.
-                labels: Map from labels to emotions; empty: labels are emotions.
-                language: Language of recordings for which the corpus gives none.
-                only: Use only recordings in this language; empty: all.
-                splits: Share of the speakers per split. Splits have no speaker in common, and depend only on the speakers and
-                ``seed``.
-                folds: Instead of ``splits``, the number of cross-validation folds over speakers. Fold k tests on part k
-                (``fold1.test``) and
-                    trains on the others (``fold1.train``).
-                seed: Seed of the assignment of speakers to splits.
-                loudness: Mean level of each speaker, dBFS. The manifest then names mono copies at the models' rate, in the folder
-                    ``mine.audio`` for ``mine.jsonl``. The gain is constant per speaker, so that anger stays louder than sadness.
-                    None: the
-                    manifest names the original files, which are converted to mono and resampled when they are read.
-                longest: Maximum duration in seconds; longer files are skipped.
-                report: Called after each entry.
+        path: Folder of the corpus.
+        out: JSON-lines file; an existing file is replaced after the corpus has been read.
+        labels: Map from labels to emotions; empty: labels are emotions.
+        language: Language of recordings for which the corpus gives none.
+        only: Use only recordings in this language; empty: all.
+        splits: Share of the speakers per split. Splits have no speaker in common, and depend only on the speakers and ``seed``.
+        folds: Instead of ``splits``, the number of cross-validation folds over speakers. Fold k tests on part k
+            (``fold1.test``) and trains on the others (``fold1.train``).
+        seed: Seed of the assignment of speakers to splits.
+        loudness: Mean level of each speaker, dBFS. The manifest then names mono copies at the models' rate, in the folder
+            ``mine.audio`` for ``mine.jsonl``. The gain is constant per speaker, so that anger stays louder than sadness. None:
+            the manifest names the original files, which are converted to mono and resampled when they are read.
+        longest: Maximum duration in seconds; longer files are skipped.
+        report: Called after each entry.
 
     Raises:
         ManifestError: The corpus cannot be read, has no usable entry, or has too few speakers for the splits.

@@ -31,14 +31,13 @@ def check_manifest(
     """Check a manifest and return it as a config keyed by its content.
 
     Moving the files keeps the key; editing one changes it. From `MANY` recordings on, several processes decode them, and the
-    result is
-    cached in the user's cache folder until a line, or the size or modification time of a file, changes.
+    result is cached in the user's cache folder until a line, or the size or modification time of a file, changes.
 
     Args:
         path: Path of the manifest.
-                utterances: Its lines; iterated over twice.
-                audio: None for prompts, which have no audio.
-                tell: Called with the number of utterances checked and the seconds elapsed.
+        utterances: Its lines; iterated over twice.
+        audio: None for prompts, which have no audio.
+        tell: Called with the number of utterances checked and the seconds elapsed.
 
     Raises:
         ManifestError: The audio of an utterance is missing, unreadable, empty, silent, not finite or sampled at too low a rate.

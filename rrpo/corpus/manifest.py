@@ -1,9 +1,8 @@
 """Utterances and their JSON-lines manifests.
 
-A line of a user's manifest needs ``audio`` (path relative to the manifest; not for prompts), ``text``, ``speaker``, ``language``
-and
-``emotion``. Optional keys: ``id``, ``phones`` (a list; default: espeak-ng's phones) and ``votes`` (a list of emotions, one per
-rater).
+A line of a user's manifest needs ``audio`` (path relative to the manifest; not for prompts), ``text``, ``speaker``,
+``language`` and ``emotion``. Optional keys: ``id``, ``phones`` (a list; default: espeak-ng's phones) and ``votes`` (a list of
+emotions, one per rater).
 """
 
 from __future__ import annotations

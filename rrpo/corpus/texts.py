@@ -1,8 +1,7 @@
 """Short sentences in Mandarin, English and German from small word inventories, in disjoint pools.
 
 The hash of (world seed, sentence) assigns each sentence to exactly one pool, so pools are disjoint in every language, however
-many
-sentences a split draws. Texts carry no emotion. `random` texts are sequences of random words, not sentences.
+many sentences a split draws. Texts carry no emotion. `random` texts are sequences of random words, not sentences.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ the gradient that the emotion reward model sends into the frames. A weight or sc
 Known differences from the exact gradient: (1) the path through the sampled history is dropped, so a token gets no credit for
 its influence on later tokens; (2) the KL's prefix term is dropped too; (3) softmax at tau > 0 is biased.
 
-Importing this module imports no torch.
+Importing this module does not import torch.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """CREMA-D: ``AudioWAV/AAAA_SSS_EEE_LL.wav``, English, 91 actors, 12 sentences, 16 kHz.
 
 The parts of a name are actor, sentence, emotion, level. ``1076_MTI_SAD_XX`` is silent and skipped like every silent file.
-*Disgust*
-is not among the package's emotions.
+*Disgust* is not among the package's emotions.
 """
 
 from __future__ import annotations

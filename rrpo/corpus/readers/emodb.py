@@ -1,8 +1,7 @@
 """EmoDB, Berlin: ``wav/PPTTTEV.wav``, German, 10 actors, 10 sentences, 16 kHz.
 
 The parts of a name are speaker, sentence, emotion, version; emotions are first letters of German words. *Boredom* (L) and
-*disgust*
-(E) are not among the package's emotions.
+*disgust* (E) are not among the package's emotions.
 """
 
 from __future__ import annotations

@@ -4,10 +4,8 @@
     python -m rrpo.corpus import hedgewars hedgewars/usr/share/games/hedgewars/Data/Sounds/voices --out barks.jsonl
 
 The sounds are under the GNU Free Documentation License 1.3 and are not part of this package. A file is named after the event in
-the
-game that plays it (*Traitor*, *Ouch*, *Victory*). Nobody annotated emotions, so labels derived from these names are weak. The
-voice
-*Robot* is electronically distorted; *Singer* sings.
+the game that plays it (*Traitor*, *Ouch*, *Victory*). Nobody annotated emotions, so labels derived from these names are weak.
+The voice *Robot* is electronically distorted; *Singer* sings.
 """
 
 from __future__ import annotations

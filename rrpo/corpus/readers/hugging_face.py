@@ -1,8 +1,7 @@
 """Hugging Face audio data sets on disk: the output of ``save_to_disk``, or a downloaded repository with Parquet files.
 
-Both are read by pyarrow, without the package ``datasets``. Columns are found by type and by common names. Audio inside the tables
-is
-written once to a folder ``<data set>.audio`` beside the data set, because manifests refer to files.
+Both are read by pyarrow, without the package ``datasets``. Columns are found by type and by common names. Audio inside the
+tables is written once to a folder ``<data set>.audio`` beside the data set, because manifests refer to files.
 """
 
 from __future__ import annotations

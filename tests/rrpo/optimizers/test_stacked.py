@@ -232,7 +232,7 @@ def test_a_killed_stack_goes_on(toy: dict[str, Path], tmp_path: Path) -> None:
 
 def test_members_read_one_codec(toy: dict[str, Path], tmp_path: Path) -> None:
     members = [stage(toy, 0), stage(toy | {"codec": tmp_path}, 1)]
-    with pytest.raises(ValueError, match="read one codec"):
+    with pytest.raises(ValueError, match="must read one codec"):
         stacked.build(members, tmp_path / "store", Context())
 
 
