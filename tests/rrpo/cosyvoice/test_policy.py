@@ -97,7 +97,7 @@ def test_logits_are_those_of_an_independent_forward_of_the_documented_sequence(
 
 
 def test_the_end_of_the_prompt_is_one_token_and_exclamation_marks_are_no_padding(policy: CosyVoice2Policy) -> None:
-    """Qwen's tokeniser gives ``!`` the id 0."""
+    """Qwen's tokenizer gives ``!`` the id 0."""
     ids = policy.prompt_ids([prompt("!", "sad")])[0]
     assert ids[-2:].tolist() == [policy.tokenizer.end_of_prompt + 1, 1]
     assert policy.text_lengths(policy.prompt_ids([prompt("!", "sad"), prompt("the cat sat!", "sad")]))[0] == 1

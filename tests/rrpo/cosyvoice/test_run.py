@@ -149,9 +149,9 @@ def test_memory_by_hand_and_a_plan_that_says_what_was_not_measured() -> None:
 def test_hours_of_a_measured_step() -> None:
     """312 updates of 36 s are 3.12 hours; 6,400 tokens in 10 s and in 26 s."""
     lines = list(tell(Measured(rollout=10.0, update=26.0, peak=0, device="CPU")))
-    assert lines[-1].startswith("hours: 3.12 an arm for 312 updates")
-    assert "640 tokens a second" in lines[1]
-    assert "246 tokens a second" in lines[2]
+    assert lines[-1].startswith("hours: 3.12 per arm for 312 updates")
+    assert "640 tokens per second" in lines[1]
+    assert "246 tokens per second" in lines[2]
     config = OptimizeConfig(batch=2, content_weight=0.0)
     step = measure(config, standin.TINY, device="cpu", micro=1, rank=2, precision="fp32", tokens=4, steps=1)
     assert step.step > 0

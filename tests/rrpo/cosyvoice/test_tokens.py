@@ -112,18 +112,18 @@ def test_what_is_wrong_is_listed(tmp_path: Path) -> None:
     bad = [{**ROWS[0], "speech_token": [1, 6561, -1]}, {k: v for k, v in ROWS[1].items() if k != "emotion"}]
     with pytest.raises(TokenFileError) as caught:
         tokens.read(jsonl(tmp_path / "bad.jsonl", bad))
-    assert "b: 2 ids are no codes, the first 6561" in str(caught.value)
+    assert "b: 2 ids are not codes, the first 6561" in str(caught.value)
     assert "a: no emotion" in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.jsonl", "{", "a.jsonl:1 is no JSON"),
-        ("a.jsonl", "[]", "a.jsonl:1 is no object"),
-        ("a.csv", "", "unknown kind"),
-        ("missing.jsonl", None, "is not there"),
-        ("a.jsonl", "", "no utterance that can be used"),
+        ("a.jsonl", "{", "a.jsonl:1 is not JSON"),
+        ("a.jsonl", "[]", "a.jsonl:1 is not an object"),
+        ("a.csv", "", "unknown format"),
+        ("missing.jsonl", None, "does not exist"),
+        ("a.jsonl", "", "no usable utterance"),
     ],
 )
 def test_files_that_cannot_be_used_are_refused(tmp_path: Path, name: str, content: str | None, said: str) -> None:
@@ -169,7 +169,7 @@ def tensor(number: int, name: str, kind: int, *shape: int | str) -> bytes:
 
 
 def stand_in(path: Path) -> Path:
-    """An ONNX file with the tokeniser's interface: the loudest band of every four frames; written by hand, byte for byte."""
+    """An ONNX file with the tokenizer's interface: the loudest band of every four frames; written by hand, byte for byte."""
     ints = [field(5, field(1, name) + field(20, 7) + field(8, 4)) for name in ("kernel_shape", "strides")]
     pool = field(1, "feats") + field(2, "pooled") + field(4, "AveragePool") + b"".join(ints)
     axis = [field(5, field(1, name) + field(20, 2) + field(3, i)) for name, i in (("axis", 1), ("keepdims", 0))]
