@@ -43,8 +43,8 @@ def check_manifest(
         ManifestError: The audio of an utterance is missing, unreadable, empty, silent, not finite or sampled at too low a rate.
     """
     begun = time.monotonic()
-    count, place = _place(utterances, audio)
-    if place is None or (digest := _read(place)) is None:
+    count, place = _locate(utterances, audio)
+    if place is None or (digest := _read_cache(place)) is None:
         decode = partial(_decoded, where=str(path), sample_rate=None if audio is None else audio.sample_rate)
         content = hashlib.sha256()
         lines = iter(utterances)
@@ -57,7 +57,7 @@ def check_manifest(
                     content.update(Path(utterance.audio).read_bytes())
         digest = content.hexdigest()[:32]
         if place is not None:
-            _keep(place, digest)
+            _write_cache(place, digest)
     tell(count, time.monotonic() - begun)
     return ManifestConfig(digest=digest, path=str(path.resolve()))
 
@@ -73,7 +73,7 @@ def _decoded(utterances: list[Utterance], where: str, sample_rate: int | None) -
     return utterances
 
 
-def _place(utterances: Iterable[Utterance], audio: AudioConfig | None) -> tuple[int, Path | None]:
+def _locate(utterances: Iterable[Utterance], audio: AudioConfig | None) -> tuple[int, Path | None]:
     """Return the number of utterances and the cache file of their digest; None if there are fewer than `MANY` recordings."""
     seen, count, recordings = hashlib.sha256(repr(audio).encode()), 0, 0
     for utterance in utterances:
@@ -90,11 +90,11 @@ def _place(utterances: Iterable[Utterance], audio: AudioConfig | None) -> tuple[
     return count, cache / seen.hexdigest() if recordings >= MANY else None
 
 
-def _read(place: Path) -> str | None:
+def _read_cache(place: Path) -> str | None:
     return place.read_text() if place.is_file() else None
 
 
-def _keep(place: Path, digest: str) -> None:
+def _write_cache(place: Path, digest: str) -> None:
     """Cache a digest; ignore errors, because the cache is optional."""
     with suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -2,9 +2,9 @@
 
 One step: a roll-out by ancestral sampling without gradient; one parallel forward over it, which gives the same logits; the
 straight-through relaxed tokens, excluding eos and specials so that the reward has no hidden gradient on length; the codec's
-decoder; the frozen reward model and the phone recogniser on its frames.
+decoder; the frozen reward model and the phone recognizer on its frames.
 
-Loss = emotion weight x reward loss + content weight x phone recogniser's loss + beta x KL(pi || pi_SFT), or another penalty,
+Loss = emotion weight x reward loss + content weight x phone recognizer's loss + beta x KL(pi || pi_SFT), or another penalty,
 summed over an utterance's positions (Eq. 6; the content term is DiffRO's multi-task reward). The gradient scale multiplies only
 the gradient that the emotion reward model sends into the frames. A weight or scale of 1 changes no bit.
 

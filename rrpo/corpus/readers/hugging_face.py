@@ -76,19 +76,19 @@ class HuggingFace:
             )
         exported = path.resolve().with_name(f"{path.resolve().name}.audio")
         for file in files:
-            schema, batches = _opened(file)
-            columns = _columns(file, schema)
+            schema, batches = _open_table(file)
+            columns = _find_columns(file, schema)
             row = 0
             try:
                 for batch in batches:
                     for cells in batch.to_pylist():
-                        yield _recording(cells, columns, f"{file}, row {row}", path, exported)
+                        yield _to_recording(cells, columns, f"{file}, row {row}", path, exported)
                         row += 1
             except (pa.ArrowInvalid, OSError) as error:
                 yield Skipped(entry=f"{file}, from row {row} on ({error})", reason="the rest of a table cannot be read")
 
 
-def _opened(file: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+def _open_table(file: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     """Return the schema of a table and an iterator over batches of rows. Raises `ManifestError` if the file is not a table."""
     try:
         if file.suffix == ".parquet":
@@ -102,7 +102,7 @@ def _opened(file: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         ) from error
 
 
-def _columns(file: Path, schema: pa.Schema) -> Columns:
+def _find_columns(file: Path, schema: pa.Schema) -> Columns:
     """Find the columns. Raises `ManifestError` if there is no audio or no label."""
     described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     features: dict[str, Any] = described.get("info", {}).get("features", {})
@@ -127,7 +127,7 @@ def _columns(file: Path, schema: pa.Schema) -> Columns:
     )
 
 
-def _recording(
+def _to_recording(
     cells: Mapping[str, Any], columns: Columns, entry: str, path: Path, exported: Path
 ) -> Recording | Skipped:
     sound, label = cells[columns.audio], cells[columns.label]
@@ -135,7 +135,7 @@ def _recording(
         label = columns.names[label]
     if label is None or label == "":
         return Skipped(entry=entry, reason="no label")
-    audio = _file(sound, path, exported)
+    audio = _audio_of(sound, path, exported)
     if audio is None:
         return Skipped(entry=entry, reason="no sound in the row, and no such file")
 
@@ -151,7 +151,7 @@ def _recording(
     )
 
 
-def _file(sound: Any, path: Path, exported: Path) -> Path | None:
+def _audio_of(sound: Any, path: Path, exported: Path) -> Path | None:
     """Return the audio as a file: written under the hash of its bytes, or found at its path; None if neither exists."""
     if isinstance(sound, str):
         sound = {"path": sound}

@@ -1,4 +1,4 @@
-"""Import of corpora: labels, speakers' splits, what is skipped, and the command's messages."""
+"""Import of corpora: labels, splits by speaker, skipped entries, and messages of the command."""
 
 from __future__ import annotations
 

@@ -27,13 +27,13 @@ class TestFsqDigits(CodecContract):
     speakers: ClassVar[tuple[str, str]] = ("anna", "ben")
 
     def test_the_speaker_is_heard(self, codec: TokenCodec) -> None:
-        """Tokens are before any voice: it is not."""
+        """Not applicable: tokens have no voice."""
         asked = self.tokens(codec)
         assert codec.speaker_index(["anna", "ben"]).tolist() == [0, 0]
         assert torch.equal(codec.decode(*asked[:2], asked[2] + 1)[0], codec.decode(*asked)[0])
 
     def test_a_speaker_that_it_does_not_know_is_refused(self, codec: TokenCodec) -> None:
-        """There is none: whoever is asked for, the digits are the same."""
+        """There are no speakers: the digits are the same for every speaker."""
         assert codec.speaker_index(["no-such-speaker"]).tolist() == [0]
 
 
@@ -80,7 +80,7 @@ def jsonl(path: Path, rows: list[dict]) -> Path:
 
 
 def folder(path: Path) -> Path:
-    """As CosyVoice's recipe leaves it, and labels."""
+    """Write a folder in the format of CosyVoice's recipe, with labels."""
     path.mkdir()
     torch.save({row["utt"]: row["speech_token"] for row in ROWS}, path / "utt2speech_token.pt")
     for name, column in {"text": "text", "utt2spk": "spk", "utt2emotion": "emotion"}.items():
@@ -151,7 +151,7 @@ def test_whispers_spectrogram_of_a_tone() -> None:
 
 
 def field(number: int, value: int | str | bytes) -> bytes:
-    """One field of a protocol buffer."""
+    """Return one field of a protocol buffer."""
 
     def varint(n: int) -> bytes:
         return bytes([n & 127 | 128]) + varint(n >> 7) if n > 127 else bytes([n])
@@ -163,7 +163,7 @@ def field(number: int, value: int | str | bytes) -> bytes:
 
 
 def tensor(number: int, name: str, kind: int, *shape: int | str) -> bytes:
-    """An input or output of a graph."""
+    """Return an input or output of a graph."""
     dims = b"".join(field(1, field(1, side) if isinstance(side, int) else field(2, side)) for side in shape)
     return field(number, field(1, name) + field(2, field(1, field(1, kind) + field(2, dims))))
 
@@ -181,7 +181,8 @@ def stand_in(path: Path) -> Path:
 
 
 def test_labelled_audio_becomes_labelled_tokens(tmp_path: Path) -> None:
-    """A second of 1 kHz at 24 kHz, in stereo: 25 tokens a second, each the tone's band; 31 s get none, broken files are told."""
+    """A second of 1 kHz at 24 kHz, in stereo: 25 tokens per second, each the tone's band; 31 s give none, broken files are
+    reported."""
     pytest.importorskip("onnxruntime")
     time = torch.arange(31 * 24000) / 24000
     tone = torch.sin(2 * math.pi * 1000 * time)[:, None].expand(-1, 2).numpy()
