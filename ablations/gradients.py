@@ -35,7 +35,7 @@ from ablations.stats.statistics import Interval, t_interval
 from ablations.tracking.records import POINTS_FILE
 from rrpo.arms import BASE
 from rrpo.config import GradientsConfig
-from rrpo.pipeline import dataflow
+from rrpo.pipeline import dataflow, measurements
 from rrpo.pipeline.stages import Stage
 
 TABLE = "gradients.parquet"
@@ -156,7 +156,7 @@ def command(
         places = [peaks(path) for path in built([dataflow.optimized(size, chosen, seed) for seed in given])]
     found = built(
         [
-            dataflow.gradients(size, chosen, seed, sorted(set(own.values())), sizes)
+            measurements.gradients(size, chosen, seed, sorted(set(own.values())), sizes)
             for seed, own in zip(given, places, strict=True)
         ]
     )

@@ -16,6 +16,7 @@ from ablations.guided_arms import sweeps
 from ablations.stats.contrasts import corner_effects
 from rrpo.arms import ARMS, BASE, RRPO, arm
 from rrpo.config import ArmConfig
+from rrpo.cosyvoice.config import mixtures
 from rrpo.pipeline.cell import Cell
 from rrpo.plugins import Registry
 from rrpo.profiles import Profile
@@ -158,8 +159,9 @@ def rm(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
 
 
 def paper(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
-    """CosyVoice2's language model on a user's labelled tokens: SFT, DiffRO, the regularisers that tokens admit."""
-    return product(_named("sft", BASE) | {name: arm(name) for name in ("ls", "adv", "ls_adv")}, profile, seeds)
+    """CosyVoice2's language model on a user's labelled tokens: SFT, and the factorial of the components that tokens admit."""
+    admitted = [name for name in factorial() if not mixtures(arm(name).regularizers)]
+    return product(_named("sft", *admitted), profile, seeds)
 
 
 def guidance(profile: Profile, seeds: Sequence[int]) -> list[Cell]:

@@ -31,7 +31,7 @@ from ablations.run import WIDTH
 from ablations.stats.statistics import Interval, at_passage, in_points, t_interval
 from rrpo.arms import BASE
 from rrpo.config import ArmConfig
-from rrpo.pipeline import dataflow
+from rrpo.pipeline import dataflow, measurements
 from rrpo.profiles import EMBEDDED, Profile
 
 if TYPE_CHECKING:
@@ -288,7 +288,7 @@ def command(
     folder.make()
     profile = measuring(EMBEDDED)
     candidates = asked.candidates()
-    stages = [dataflow.assessed(profile, arm, seed) for seed in SEEDS for arm in candidates.values()]
+    stages = [measurements.assessed(profile, arm, seed) for seed in SEEDS for arm in candidates.values()]
     end_if_failed(build(stages, folder, Estimator(folder.root, machine), count, console), console)
     table = measured(candidates, profile, folder.root)
     out = folder.root / "regime"
@@ -319,7 +319,7 @@ def measured(
         for seed in seeds:
             optimized = dataflow.optimized(profile, arm, seed)
             points = pd.read_parquet(optimized.path(store) / "points.parquet").set_index("step")
-            samples = pd.read_parquet(dataflow.assessed(profile, arm, seed).path(store) / "samples.parquet")
+            samples = pd.read_parquet(measurements.assessed(profile, arm, seed).path(store) / "samples.parquet")
             run = by_checkpoint(samples).assign(
                 kl_token=points["kl_token"], proxy=points["proxy_accuracy"], gold=points[tuning().accuracy]
             )

@@ -23,7 +23,7 @@ from ablations.regime import (
 from ablations.stats.statistics import Interval, at_passage, t_interval
 from rrpo.arms import BASE
 from rrpo.config import ArmConfig
-from rrpo.pipeline import dataflow
+from rrpo.pipeline import measurements
 from rrpo.pipeline.stages import Stage
 from rrpo.profiles import Profile
 from rrpo.validation.lines import Estimate, Line
@@ -43,7 +43,7 @@ def candidates() -> dict[str, ArmConfig]:
 
 def stages(profile: Profile, seeds: Sequence[int]) -> list[Stage]:
     """Return the stages to build: two policy optimizations per seed, evaluated as in the rule's steps."""
-    return [dataflow.assessed(measuring(profile), arm, seed) for seed in seeds for arm in candidates().values()]
+    return [measurements.assessed(measuring(profile), arm, seed) for seed in seeds for arm in candidates().values()]
 
 
 def lines(table: pd.DataFrame) -> list[Line]:

@@ -30,7 +30,7 @@ from ablations.tracking import plugin_files, recorder, records
 from ablations.tracking.reader import Store
 from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import Record
-from rrpo.pipeline import dataflow
+from rrpo.pipeline import measurements
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import Stage
 
@@ -116,7 +116,7 @@ def _cell_of(record: Record) -> Cell | None:
 
 def matrix(cells: Sequence[Cell]) -> Stage:
     """Return the stage that measures the transfer matrix of one seed's cells."""
-    return dataflow.transferred(cells[0].profile, {cell.label: cell.arm for cell in cells}, cells[0].seed)
+    return measurements.transferred(cells[0].profile, {cell.label: cell.arm for cell in cells}, cells[0].seed)
 
 
 def record(tracker: Tracker, cells: Sequence[Cell], stage: Stage) -> None:

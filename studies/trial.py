@@ -18,7 +18,7 @@ from ablations.judges import tuning
 from ablations.outcomes import Outcome, clean_success, hacked_share
 from ablations.tracking.records import SAMPLES_FILE, Record
 from rrpo.config import ArmConfig
-from rrpo.pipeline import dataflow
+from rrpo.pipeline import dataflow, measurements
 from rrpo.pipeline.cell import collect
 from rrpo.pipeline.stages import Context, Stage, materialise
 from rrpo.profiles import Profile
@@ -132,9 +132,9 @@ class Question:
         """Return the stages that one seed of a trial needs, the policy optimization first."""
         stages: list[Stage] = []
         if self.policy:
-            stages += [dataflow.optimized(self.profile, arm, seed), dataflow.assessed(self.profile, arm, seed)]
+            stages += [dataflow.optimized(self.profile, arm, seed), measurements.assessed(self.profile, arm, seed)]
         if self.reward_model:
-            stages.append(dataflow.examined(self.profile, arm, seed))
+            stages.append(measurements.examined(self.profile, arm, seed))
         return stages
 
 

@@ -14,8 +14,11 @@ from ablations.judges import BUILT_IN
 ROOT = Path(__file__).parent.parent
 DECLARING = {"ablations/components.py", "ablations/judges.py", "ablations/tracking/records.py"}
 """The lists, and the schema of a record."""
-LISTENING_TEST = {"reports/listening_test.py", "reports/ratings.py", "reports/opinion.py"}
-"""Where ``test`` is a listening test."""
+OTHER_TESTS = {
+    *("reports/listening_test.py", "reports/ratings.py", "reports/opinion.py"),
+    *("ablations/execution/test_sets.py", "ablations/execution/request.py"),
+}
+"""Where ``test`` is a listening test, or a part of a corpus."""
 
 
 def strings(path: Path) -> list[tuple[int, str]]:
@@ -26,9 +29,9 @@ def strings(path: Path) -> list[tuple[int, str]]:
     return [(node.lineno, node.value) for node in found if isinstance(node.value, str)]
 
 
-def names_one(text: str, listening: bool) -> bool:
+def names_one(text: str, other: bool) -> bool:
     """Whether a text is a name of one or a judge's column, or holds a component's label or a judge in backticks."""
-    judges = [judge.name for judge in BUILT_IN if not (listening and text == judge.name)]
+    judges = [judge.name for judge in BUILT_IN if not (other and text == judge.name)]
     exact = {component.name for component in COMPONENTS} | set(judges)
     columns = rf"({'|'.join(judges)})_(accuracy|logprob|hack_rate)"
     labels = rf"\b({'|'.join(component.label for component in COMPONENTS)})\b|`({'|'.join(judges)})`"
@@ -41,5 +44,5 @@ def test_nothing_but_the_lists_names_a_component_or_a_judge(package: str):
     for path in sorted((ROOT / package).rglob("*.py")):
         name = path.relative_to(ROOT).as_posix()
         if name not in DECLARING:
-            found += [(name, n, text) for n, text in strings(path) if names_one(text, name in LISTENING_TEST)]
+            found += [(name, n, text) for n, text in strings(path) if names_one(text, name in OTHER_TESTS)]
     assert found == []

@@ -126,15 +126,19 @@ class CosyVoiceConfig:
         refuse_mixtures(self.regularizers)
 
 
+def mixtures(config: RegularizerConfig) -> list[str]:
+    """Return the labels of the active regularizers that mix energies: energy-adaptive mixup and its controls."""
+    on = [found for found in active(config) if not found.is_off]
+    return [found.label for found in on if isinstance(found, EnergyMixup) or found.control_of == "eam"]
+
+
 def refuse_mixtures(config: RegularizerConfig) -> None:
     """Reject energy-adaptive mixup and its controls, which cannot be applied to tokens.
 
     Raises:
         InputError: One of them is switched on.
     """
-    on = [found for found in active(config) if not found.is_off]
-    mixing = [found.label for found in on if isinstance(found, EnergyMixup) or found.control_of == "eam"]
-    if mixing:
+    if mixing := mixtures(config):
         raise InputError(
             "mixup needs log-mel energies, and token digits have neither energies nor silence",
             got=", ".join(mixing),

@@ -12,7 +12,7 @@ from typing import Any
 
 from rrpo.config import ArmConfig
 from rrpo.identity import content_hash, described
-from rrpo.pipeline import dataflow, world
+from rrpo.pipeline import dataflow, measurements, world
 from rrpo.pipeline.stages import Stage
 from rrpo.profiles import Profile
 
@@ -48,7 +48,7 @@ class Cell:
         """Stages of the record by role, which determine the cell's identity; none needs an optional package."""
         if self.profile.cosyvoice:
             return dataflow.on_cosyvoice(self.profile.cosyvoice, self.arm, self.seed)
-        return dataflow.core(self.profile, self.arm, self.seed, policy=self.policy)
+        return measurements.core(self.profile, self.arm, self.seed, policy=self.policy)
 
     @cached_property
     def optional(self) -> dict[str, Stage]:
@@ -59,7 +59,7 @@ class Cell:
         """
         if self.profile.cosyvoice:
             return {}
-        return dataflow.optional(self.profile, self.arm, self.seed, policy=self.policy)
+        return measurements.optional(self.profile, self.arm, self.seed, policy=self.policy)
 
     @property
     def all_stages(self) -> list[Stage]:

@@ -46,7 +46,7 @@ def test_every_arm_is_listed_with_what_it_changes():
 def test_an_arm_is_described_by_the_declarations():
     part = only("focal-loss")
     assert part.name == "focal loss, control of LS"
-    assert part.what.startswith("Weighs each class of the target")
+    assert part.what.startswith("Weight each class of the target")
     assert (part.off, part.knobs) == ("gamma = 0", "gamma = 2 (searched 0 to 5)")
     assert "1708.02002" in part.source
     assert only("reward_bounded").equation.startswith("R = p(e)")

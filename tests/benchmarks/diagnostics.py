@@ -23,7 +23,7 @@ from ablations.grids import arms
 from rrpo.optimizers import DiffRO, loop
 from rrpo.optimizers.rollout import Models, Prompts
 from rrpo.optimizers.scoring import roll_out
-from rrpo.pipeline import dataflow
+from rrpo.pipeline import dataflow, measurements
 from rrpo.pipeline.stages import Context, Stage, materialise
 from rrpo.profiles import PROFILES, Profile
 from rrpo.seeding import permutation_batches
@@ -98,9 +98,9 @@ def main() -> None:
     print(f"step {1000 * bare:.0f} ms, with a look {1000 * looked:.0f} ms: looks take {100 * share:.1f} % of the steps")
     for title, arm in (("SFT, once a seed", dataflow.SFT), ("an arm", arms()["rrpo"])):
         stages = {
-            **dataflow.core(profile, arm, asked.seed, policy=True),
-            "waves": dataflow.vocoded(profile, arm, asked.seed),
-            **dataflow.optional(profile, arm, asked.seed, policy=True),
+            **measurements.core(profile, arm, asked.seed, policy=True),
+            "waves": measurements.vocoded(profile, arm, asked.seed),
+            **measurements.optional(profile, arm, asked.seed, policy=True),
         }
         del stages["optimized"]
         seconds = {role: built(stage, inputs_of(stage), asked.rounds) for role, stage in stages.items()}

@@ -24,7 +24,7 @@ from rrpo.judges import opinion
 from rrpo.judges.protocol import JUDGES, JudgeTrainingConfig, OpinionConfig
 from rrpo.judges.samples import Samples
 from rrpo.models.codec import Codec
-from rrpo.pipeline import dataflow
+from rrpo.pipeline import measurements
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import Context
 from rrpo.plugins import PluginError
@@ -176,7 +176,7 @@ def test_a_record_and_its_outcomes_have_its_columns(registered: None, inputs: di
 def test_it_is_a_stage_of_its_own_and_no_other_key_knows_it(registered: None) -> None:
     profile = replace(SMOKE)
     cell = Cell(label="rrpo", arm=ArmConfig(), seed=1, profile=profile)
-    (role,) = dataflow.opinions(profile, ArmConfig(), 1)
+    (role,) = measurements.opinions(profile, ArmConfig(), 1)
     assert role in cell.optional
     stage = cell.optional[role]
     assert stage.inputs["sft"].inputs["judge"].key == stage.inputs["judge"].key
@@ -191,10 +191,10 @@ def test_it_is_a_stage_of_its_own_and_no_other_key_knows_it(registered: None) ->
 def test_an_edited_judge_is_another_stage_and_is_never_built_under_the_old_key(
     registered: None, inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = dataflow.opinions(SMOKE, ArmConfig(), 1)
+    before = measurements.opinions(SMOKE, ArmConfig(), 1)
     planned = JUDGES.choice("centroid")
     monkeypatch.setattr(JUDGES, "_sources", {"centroid": "edited"})
-    after = dataflow.opinions(SMOKE, ArmConfig(), 1)
+    after = measurements.opinions(SMOKE, ArmConfig(), 1)
     assert before.keys().isdisjoint(after), "so that its results are added to records that are complete"
     assert {s.key for s in before.values()}.isdisjoint(s.key for s in after.values())
     with pytest.raises(PluginError, match="edited since the stage was planned"):

@@ -24,7 +24,7 @@ def said(selection: Selection) -> list[str]:
 def test_one_component_that_cuts_hacking_by_ten_points_is_found_and_named():
     sentence, heard = said(grid({"ls": 0.10}))
     assert sentence.startswith("RRPO reduces reward hacking: clean success is +10.")
-    assert "points above DiffRO's, but not shown to be above SFT's (-0." in sentence
+    assert re.search(r"points above DiffRO's, but not shown to be above SFT's \([+-]0\.", sentence)
     assert "; of its parts LS helps (main effect +10.3 [" in sentence
     assert "in RRPO +10.2 [" in sentence
     assert "; EAM, Adv equivalent; n = 8 seeds, intervals simultaneous over 7." in sentence

@@ -264,7 +264,7 @@ def test_the_first_updates_move_the_policy_by_their_warmed_rate(toy: Toy, tmp_pa
     for warmup in (0, 10):
         out = tmp_path / str(warmup)
         out.mkdir()
-        build(replace(config, steps=1, checkpoints=(), warmup=warmup), inputs, out, Context())
+        build(replace(config, lr=4e-3, steps=1, checkpoints=(), warmup=warmup), inputs, out, Context())
         moved[warmup] = float(pd.read_parquet(out / "points.parquet")["kl_token"].iloc[-1])
     assert 0 < moved[10] < 0.1 * moved[0]
 

@@ -62,7 +62,7 @@ def command(tmp_path: Path, **changed: Any) -> Command:
     [
         (["--study", "nosuch"], "use one of: regularizers, regularizers-relative, policy, rm, tune-arm"),
         (["--study", "rm", "--arm", "rrpo"], "--arm is only for tune-arm"),
-        (["--study", "tune-arm", "--arm", "placebo"], "use one of: diffro"),
+        (["--study", "tune-arm", "--arm", "placebo"], "use one of: "),
         (["--study", "rm", "--objectives", "mos"], "no objective of that name"),
         (["--study", "rm", "--objectives", "uptake,uptake"], "named twice"),
         (["--study", "rm", "--first-seed", "1"], "development seeds only"),

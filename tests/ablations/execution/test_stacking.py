@@ -95,14 +95,14 @@ def test_a_seed_has_one_executor(tmp_path: Path) -> None:
     finished(tmp_path, own["diffro/1000"])
     refuse_mixed(found, missing, tmp_path, single)
     for other in (stacked_, lower, Executor(deterministic=True)):
-        with pytest.raises(InputError, match="seed 1000 was begun by another executor") as refused:
+        with pytest.raises(InputError, match="seed 1000 was begun with another executor") as refused:
             refuse_mixed(found, missing, tmp_path, other)
-        assert "go on with --stack 1 --precision fp32, or" in str(refused.value)
+        assert "continue with --stack 1 --precision fp32, or" in str(refused.value)
     refuse_mixed(found, [own["diffro/1001"], own["rrpo/1001"]], tmp_path, stacked_)  # another seed may
     finished(tmp_path, own["diffro/1001"], executor="stacked(2) bf16")
     refuse_mixed(found, [own["rrpo/1001"]], tmp_path, Executor(8, "bf16"))  # a stack's size may differ
     for other in (single, stacked_, lower):
-        with pytest.raises(InputError, match="diffro/1001 optimised with --stack 2 or more --precision bf16"):
+        with pytest.raises(InputError, match="diffro/1001 optimized with --stack 2 or more --precision bf16"):
             refuse_mixed(found, [own["rrpo/1001"]], tmp_path, other)
 
 
@@ -122,7 +122,7 @@ def test_every_task_is_told_the_executor(tmp_path: Path) -> None:
     ("options", "words"),
     [
         ({"precision": "half"}, "fp32, tf32, bf16"),
-        ({"precision": "tf32"}, "TF32 is a GPU's"),
+        ({"precision": "tf32"}, "TF32 needs a GPU"),
         ({"stack": "x"}, "--stack"),
     ],
 )

@@ -22,7 +22,7 @@ from rrpo.diagnostics import examine
 from rrpo.judges.config import ExamineConfig
 from rrpo.models.codec import Codec
 from rrpo.models.reward_model import RewardModel
-from rrpo.pipeline import dataflow, world
+from rrpo.pipeline import measurements, world
 from rrpo.pipeline.stages import Context
 from rrpo.profiles import SMOKE
 from rrpo.training import finetune, pretrain
@@ -100,7 +100,7 @@ def test_the_renderers_emotions_leave_every_key_as_it_was(tmp_path: Path) -> Non
     profile = replace(SMOKE, manifests={"annotated": manifest})
     assert profile.emotions == EMOTIONS
     arm = ArmConfig()
-    assert dataflow.core(profile, arm, 1, policy=False).keys() == {"examined", "fidelity"}
+    assert measurements.core(profile, arm, 1, policy=False).keys() == {"examined", "fidelity"}
     assert world.rm_tests(profile).keys() == world.rm_tests(SMOKE).keys()
 
 

@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 from rrpo.arms import arm
 from rrpo.cosyvoice import tokens
 from rrpo.cosyvoice.__main__ import app
+from rrpo.cosyvoice.config import refuse_mixtures
 from rrpo.cosyvoice.extraction import SpeechTokenizer, mel_filters, whisper_log_mel
-from rrpo.cosyvoice.fsq import FsqDigits, refuse_mixtures
+from rrpo.cosyvoice.fsq import FsqDigits
 from rrpo.cosyvoice.tokens import TokenFileError
 from rrpo.errors import InputError
 from rrpo.models.protocols import TokenCodec

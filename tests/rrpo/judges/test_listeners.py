@@ -32,7 +32,7 @@ from rrpo.judges.samples import Samples, decoded
 from rrpo.judges.spoken import waves_of
 from rrpo.models.codec import Codec
 from rrpo.packages import present
-from rrpo.pipeline import dataflow
+from rrpo.pipeline import measurements
 from rrpo.pipeline.stages import Context
 
 STEPS = (0, 2, 5, 9)
@@ -213,7 +213,7 @@ def test_letters_leave_out_marks_on_which_inventories_differ() -> None:
 @pytest.mark.parametrize("name", content.RECOGNISERS)
 def test_a_published_recogniser_understands_plain_english(name: str) -> None:
     """Where its weights are installed: under a third of the phones wrong; noise says nothing."""
-    if not all(map(present, dataflow.LISTENERS[name])):
+    if not all(map(present, measurements.LISTENERS[name])):
         pytest.skip(f"{name} is not installed")
     text = "the girls buy milk and bread at the market"
     wave = resampled(espeak.synthesize(text, "en") / 2**15, espeak.SAMPLE_RATE, content.RATE)

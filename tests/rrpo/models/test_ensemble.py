@@ -15,7 +15,7 @@ from rrpo.models.ensemble import RewardEnsemble, averaged, load_reward_model
 from rrpo.models.reward_model import RewardModel
 from rrpo.optimizers.probe import probe
 from rrpo.optimizers.reward import reward_loss
-from rrpo.pipeline import dataflow
+from rrpo.pipeline import dataflow, measurements
 from rrpo.pipeline.stages import Context
 from rrpo.profiles import SMOKE
 from rrpo.testing.regularizers import reward_model, speech_like
@@ -116,7 +116,7 @@ class TestStages:
         arm = replace(VANILLA, members=2, combination="mean")
         combined = dataflow.reward_model(SMOKE, arm, 5).key
         assert dataflow.optimized(SMOKE, arm, 5).inputs["reward_model"].key == combined
-        assert dataflow.examined(SMOKE, arm, 5).inputs["model"].key == combined
+        assert measurements.examined(SMOKE, arm, 5).inputs["model"].key == combined
 
     def test_what_means_nothing_is_refused(self) -> None:
         with pytest.raises(ValueError, match="weights only with finetune"):

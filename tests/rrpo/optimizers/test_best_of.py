@@ -17,7 +17,7 @@ from rrpo.judges.samples import Samples
 from rrpo.models.policy import Rollout
 from rrpo.optimizers import best_of, loop
 from rrpo.optimizers.rollout import Models, Prompts
-from rrpo.pipeline import dataflow
+from rrpo.pipeline import dataflow, measurements
 from rrpo.pipeline.stages import Context
 from rrpo.profiles import EMBEDDED, SMOKE
 from rrpo.testing.toy_models import PROMPTS, optimize_inputs
@@ -89,7 +89,7 @@ def test_the_points_carry_the_kl_and_a_proxy_that_rises(inputs: dict[str, Path])
 def test_an_arm_of_it_stands_where_an_optimisation_does() -> None:
     """All reward models of a seed share the draws, whose number is bounded; the score reads the chosen samples."""
     arms = [ArmConfig(best_of=64), ArmConfig(best_of=64, regularizers=OFF)]
-    one, other = (dataflow.core(EMBEDDED, arm, 101, policy=True) for arm in arms)
+    one, other = (measurements.core(EMBEDDED, arm, 101, policy=True) for arm in arms)
     assert one["optimized"].name == "best_of_n"
     assert one["optimized"].key != other["optimized"].key
     assert one["optimized"].inputs["draws"].key == other["optimized"].inputs["draws"].key

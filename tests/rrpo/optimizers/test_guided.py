@@ -19,7 +19,7 @@ from rrpo.models.policy import Policy
 from rrpo.models.prefix_classifier import PrefixClassifier, code_levels
 from rrpo.models.tags import NO_EMOTION, NO_SPEAKER
 from rrpo.optimizers import guided, loop
-from rrpo.pipeline import dataflow
+from rrpo.pipeline import dataflow, measurements
 from rrpo.pipeline.stages import Context
 from rrpo.plugins import Choice
 from rrpo.profiles import PROFILES
@@ -88,7 +88,7 @@ def test_arms_have_stages_of_their_own_and_leave_others_as_they_are() -> None:
         stage = optimized(QUICK, arm, 1000)
         assert stage.name == "guided"
         assert stage.inputs["policy"].key == plain.key, "KL is to the ordinary SFT policy"
-        assert dataflow.scored(QUICK, arm, 1000).inputs["sft_samples"].key == optimized(QUICK, sft, 1000).key
+        assert measurements.scored(QUICK, arm, 1000).inputs["sft_samples"].key == optimized(QUICK, sft, 1000).key
     assert optimized(QUICK, free, 1000).inputs["guided"].key == optimized(QUICK, soft, 1000).inputs["guided"].key
     assert optimized(QUICK, free, 1000).inputs["guided"].key != plain.key
     assert optimized(QUICK, mixed, 1000).inputs["guided"].key == plain.key
@@ -113,7 +113,7 @@ def test_unseen_speakers_have_their_own_policy_codec_and_prompts() -> None:
     assert made.inputs["speech"].config.split.speakers == "policy+rm"
     assert stage.inputs["policy"].key == stage.inputs["codec"].key == made.key
     assert (start.guidance, start.reversal, start.tag_dropout) == (None, 1.0, 0.15)
-    scored = dataflow.scored(QUICK, arm, 1000)
+    scored = measurements.scored(QUICK, arm, 1000)
     assert scored.inputs["sft_samples"].key == dataflow.optimized(QUICK, start, 1000).key
     assert scored.inputs["codec"].key == made.key
     assert scored.inputs["eval_prompts"].config.speakers == "judge"
@@ -121,9 +121,9 @@ def test_unseen_speakers_have_their_own_policy_codec_and_prompts() -> None:
     assert plain.inputs["codec"].name == "codec"
     assert plain.inputs["eval_prompts"].config.speakers == "policy"
     assert dataflow.optimized(QUICK, replace(arm, reversal=0.0), 1000).inputs["guided"].key != made.key
-    own = {role: seed_stage.key for role, seed_stage in dataflow.core(QUICK, arm, 1000, policy=True).items()}
+    own = {role: seed_stage.key for role, seed_stage in measurements.core(QUICK, arm, 1000, policy=True).items()}
     assert set(own) == {"examined", "fidelity", "optimized", "scored", "reference_probe"}
-    assert own["fidelity"] == dataflow.core(QUICK, dataflow.SFT, 1000, policy=True)["fidelity"].key
+    assert own["fidelity"] == measurements.core(QUICK, dataflow.SFT, 1000, policy=True)["fidelity"].key
 
 
 def test_unseen_speakers_are_of_the_rendered_world_and_not_optimised() -> None:

@@ -7,7 +7,7 @@ import pytest
 from rrpo import packages
 from rrpo.config import OFF, ArmConfig
 from rrpo.corpus.config import ManifestConfig
-from rrpo.pipeline import dataflow, world
+from rrpo.pipeline import dataflow, measurements, world
 from rrpo.pipeline.cell import Cell
 from rrpo.profiles import SMOKE, Profile
 
@@ -50,7 +50,7 @@ def test_the_record_says_only_what_is_used() -> None:
     assert params["arm.reward"] == '"hard_ce"'
 
 
-EVERYTHING = {name: True for names in dataflow.LISTENERS.values() for name in names}
+EVERYTHING = {name: True for names in measurements.LISTENERS.values() for name in names}
 PACKAGES = {
     "nothing": {},
     "Praat": {"parselmouth": True},
@@ -59,7 +59,7 @@ PACKAGES = {
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
-    for module in (packages, dataflow, world):
+    for module in (packages, measurements, world):
         monkeypatch.setattr(module, "present", lambda name: PACKAGES[what].get(name, False))
 
 
@@ -68,8 +68,8 @@ def keys(what: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, str]
     installed(monkeypatch, what)
     profile = replace(SMOKE, content_prompts=2)
     asked = {
-        "core": dataflow.core(profile, ArmConfig(), 1, policy=True),
-        "optional": dataflow.optional(profile, ArmConfig(), 1, policy=True),
+        "core": measurements.core(profile, ArmConfig(), 1, policy=True),
+        "optional": measurements.optional(profile, ArmConfig(), 1, policy=True),
     }
     return {kind: {role: stage.key for role, stage in stages.items()} for kind, stages in asked.items()}
 
@@ -79,26 +79,28 @@ def test_no_key_depends_on_what_is_installed(monkeypatch: pytest.MonkeyPatch) ->
     assert bare["core"] == some["core"] == whole["core"]
     assert bare["optional"] == {}
     assert some["optional"].keys() == {"phonetics"}
-    assert whole["optional"].keys() == {*dataflow.LISTENERS, "voices_piper", "voices_kokoro"}
+    assert whole["optional"].keys() == {*measurements.LISTENERS, "voices_piper", "voices_kokoro"}
     assert some["optional"].items() <= whole["optional"].items(), "a package that comes later only adds its own"
 
 
 def test_without_a_policy_only_the_reward_model_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, "everything")
     assert (
-        dataflow.CONTENT.keys()
-        <= dataflow.optional(replace(SMOKE, content_prompts=1), ArmConfig(), 1, policy=True).keys()
+        measurements.CONTENT.keys()
+        <= measurements.optional(replace(SMOKE, content_prompts=1), ArmConfig(), 1, policy=True).keys()
     )
-    assert not dataflow.CONTENT.keys() & dataflow.optional(SMOKE, ArmConfig(), 1, policy=True).keys(), "off by default"
-    assert dataflow.core(SMOKE, ArmConfig(), 1, policy=False).keys() == {"examined", "fidelity"}
-    assert dataflow.optional(SMOKE, ArmConfig(), 1, policy=False).keys() == {"voices_piper", "voices_kokoro"}
+    assert not measurements.CONTENT.keys() & measurements.optional(SMOKE, ArmConfig(), 1, policy=True).keys(), (
+        "off by default"
+    )
+    assert measurements.core(SMOKE, ArmConfig(), 1, policy=False).keys() == {"examined", "fidelity"}
+    assert measurements.optional(SMOKE, ArmConfig(), 1, policy=False).keys() == {"voices_piper", "voices_kokoro"}
 
 
 def test_sft_is_judged_once_a_seed() -> None:
     arms = (ArmConfig(), ArmConfig(regularizers=OFF), ArmConfig(shortcut=0.0, beta=0.5), ArmConfig(steps=0))
     for build in (
-        lambda arm, seed: dataflow.scored(SMOKE, arm, seed),
-        lambda arm, seed: dataflow.listened(SMOKE, arm, seed, "voice"),
+        lambda arm, seed: measurements.scored(SMOKE, arm, seed),
+        lambda arm, seed: measurements.listened(SMOKE, arm, seed, "voice"),
     ):
         assert {build(arm, 1).inputs["sft"].key for arm in arms} == {build(dataflow.SFT, 1).key}
         assert "sft" not in build(dataflow.SFT, 1).inputs

