@@ -1,7 +1,8 @@
-"""``python -m ablations.arms``: every arm as what it changes in vanilla DiffRO, with source, equation, knobs and off values.
+"""``python -m ablations.arms``: describe every arm as its differences from vanilla DiffRO.
 
-All of it is read off the declarations: regularisers and optimisers are classes with docstrings, the other changes are fields of
-`rrpo.config.ArmConfig`. Imports no torch.
+Each difference has a source, an equation, its hyperparameters and the values that switch it off. All of these are read from the
+declarations: regularizers and optimizers are classes with docstrings, other differences are fields of `rrpo.config.ArmConfig`.
+Imports no torch.
 """
 
 from __future__ import annotations
@@ -29,51 +30,53 @@ from rrpo.plugins import Choice, OptionRegistry
 from rrpo.regularizers import Knob, Regularizer, active
 
 VANILLA = ArmConfig(regularizers=OFF)
-"""What every arm is held against."""
+"""The arm to which every arm is compared."""
 FORMS = {"reward": REWARDS, "combination": COMBINATIONS, "relaxation": RELAXATIONS, "penalty": PENALTIES}
-"""Fields of `ArmConfig` whose values are declared with equation and source."""
+"""Fields of `ArmConfig` with named values -> equation and source of each value."""
 _TASKS = Form("R = w_e log p(e) - w_c L_CTC", "DiffRO (arXiv 2507.05911), multi-task reward")
 NUMBERS = {
     "emotion_weight": _TASKS,
     "content_weight": _TASKS,
     "beta": Form("β KL(π || π_SFT)", "DiffRO (arXiv 2507.05911), Eq. 6"),
-    "tau": Form("softmax((l + G) / τ), τ in equal parts of the updates", "HPRO (arXiv 2606.28249)"),
+    "tau": Form("softmax((l + G) / τ), each τ for an equal part of the updates", "HPRO (arXiv 2606.28249)"),
     "best_of": Form("argmax of R over n samples of π_SFT; KL <= log n - (n - 1) / n", "2009.01325; bound 2401.01879"),
-    "members": Form("R made of M reward models, each redrawn", "Coste et al. 2024 (arXiv 2310.02743)"),
-    "rounds": Form("mine samples that fool R, label, fine-tune R anew, restart from π_SFT", "arXiv 2505.18126"),
+    "members": Form("R from M reward models with different random seeds", "Coste et al. 2024 (arXiv 2310.02743)"),
+    "rounds": Form("find samples that fool R, label them, fine-tune R again, restart from π_SFT", "arXiv 2505.18126"),
     "soft_votes": Form("y'_k = share of the raters' votes for k", "label distribution learning; control of Eq. 2"),
     "style_weight": Form("||G(h(y)) - G(h(ref))||_F^2 / d^2, G = H^T H / T", "EmoMix (arXiv 2306.00648)"),
 }
-"""Fields of `ArmConfig` that are numbers or switches, with equation and source."""
+"""Fields of `ArmConfig` that are numbers or switches -> equation and source."""
 WIDTH = 110
-"""Columns of the listing."""
+"""Width of the listing in characters."""
+HEADINGS = {"equation": "equation", "source": "source", "knobs": "hyperparameters", "off": "off at"}
+"""Fields of `Part` -> their headings in the listing."""
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One thing that an arm changes."""
+    """One difference of an arm from vanilla DiffRO. The fields are the columns of the CSV."""
 
     name: str
-    """For people."""
+    """Name for display."""
     what: str
-    """In a sentence."""
+    """Description in one sentence."""
     source: str = ""
-    """Who proposed it, and where."""
+    """Authors or paper."""
     equation: str = ""
-    """In one line."""
+    """Formula in one line."""
     knobs: str = ""
-    """Strengths with their values in the arm, and the ranges that studies search."""
+    """Hyperparameters with their values in the arm and the ranges that studies search."""
     off: str = ""
-    """The values at which it changes nothing."""
+    """Values at which it has no effect."""
 
 
 @app.command()
 def command(
-    arm: Annotated[list[str] | None, typer.Argument(help="Only these arms. Default: all.")] = None,
-    table: Annotated[bool, typer.Option("--csv", help="As CSV, a row for each thing that an arm changes.")] = False,
+    arm: Annotated[list[str] | None, typer.Argument(help="Arms to list. Default: all.")] = None,
+    table: Annotated[bool, typer.Option("--csv", help="Print CSV, one row per difference of an arm.")] = False,
 ) -> None:
-    """List the arms: what each changes in vanilla DiffRO, source, equation, knobs and off values."""
+    """List the arms by their differences from vanilla DiffRO: source, equation, hyperparameters and off values."""
     known = arms()
     with refusing():
         names = [choose("arm", name, list(known)) for name in arm or known]
@@ -88,7 +91,7 @@ def command(
 
 
 def parts(arm: ArmConfig) -> list[Part]:
-    """What an arm changes in vanilla DiffRO; of vanilla DiffRO itself, its optimiser."""
+    """Return the differences of an arm from vanilla DiffRO; for vanilla DiffRO itself, its optimizer."""
     found = [*_regularizers(arm), *_fields(arm)]
     if arm.guidance is not None:
         found.append(_chosen(GUIDANCE, arm.guidance, "guidance = None"))
@@ -99,12 +102,12 @@ def parts(arm: ArmConfig) -> list[Part]:
 
 
 def described(name: str, own: list[Part]) -> str:
-    """One arm's entry of the listing."""
+    """Return one arm's entry in the listing."""
     lines = [name]
     for part in own:
         lines += textwrap.wrap(f"{part.name}: {part.what}", WIDTH, initial_indent="  ", subsequent_indent="    ")
-        for heading in ("equation", "source", "knobs", "off"):
-            if text := getattr(part, heading):
+        for field, heading in HEADINGS.items():
+            if text := getattr(part, field):
                 lines += textwrap.wrap(f"{heading}: {text}", WIDTH, initial_indent="    ", subsequent_indent="      ")
     return "\n".join(lines)
 
@@ -120,7 +123,7 @@ def _regularizers(arm: ArmConfig) -> Iterator[Part]:
 
 
 def _declared() -> set[str]:
-    """Fields of `RegularizerConfig` that regularisers speak for."""
+    """Return the fields of `RegularizerConfig` that are described by regularizers."""
     own = {field.name for component in COMPONENTS if component.paper for field in fields(component.regularizer)}
     return own | {"added"}
 
@@ -147,7 +150,7 @@ def _fields(arm: ArmConfig) -> Iterator[Part]:
 
 
 def _changed(config: Any, off: Any, names: list[str]) -> Iterator[Part]:
-    """A part for each field of a config that differs from another's."""
+    """Yield a part for each of the named fields in which ``config`` differs from ``off``."""
     for name in names:
         value, before = getattr(config, name), getattr(off, name)
         if value != before:
@@ -164,7 +167,7 @@ def _changed(config: Any, off: Any, names: list[str]) -> Iterator[Part]:
 
 
 def _chosen(registry: OptionRegistry[Any], choice: Choice, off: str) -> Part:
-    """An implementation with options: what its module says first, and its formula or else what its class says first."""
+    """Describe a registered implementation by the summaries of its module and class, or by its formula if it declares one."""
     kind, search = registry[choice.name], registry.searched(choice)
     return Part(
         name=f"{registry.kind} {choice.name}",
@@ -178,12 +181,12 @@ def _chosen(registry: OptionRegistry[Any], choice: Choice, off: str) -> Part:
 
 
 def summary(kind: object) -> str:
-    """The first paragraph of the docstring of a class or module, in one line."""
+    """Return the first paragraph of the docstring of a class or module, in one line."""
     return " ".join((inspect.getdoc(kind) or "").partition("\n\n")[0].split())
 
 
 def field_docs(config: object) -> dict[str, str]:
-    """Field -> its docstring in one line, of a config, whose class has one under each field."""
+    """Return the docstring, in one line, of each field of a config whose class documents its fields by strings below them."""
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(type(config)))).body
     assert isinstance(tree, ast.ClassDef)
     found = {}

@@ -1,8 +1,8 @@
-"""The arms beside RRPO that a reader will ask for, each on the vanilla and on the robust reward model, section by section.
+"""Baselines for RRPO: other optimizers, other robust rewards, and guided decoding.
 
-Every arm shares prompts, seeds, SFT start, data and judges with the others; what it is, is its own. A section is a function that
-returns arms by name, which are registered in `rrpo.arms.ARMS`. Grid ``baselines`` runs those of `CORE`, any other is asked for by
-``--arms``.
+Optimizers are run on the vanilla and on the robust reward model. Except for what defines an arm, all share prompts, seeds, SFT
+policy, data and judges. A section is a function that returns arms by name; its arms are registered in `rrpo.arms.ARMS`. The grid
+``baselines`` runs the arms in `CORE`; select others with ``--arms``.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from rrpo.config import ArmConfig
 from rrpo.optimizers import OPTIMIZERS
 
 TAUS = {"tau": (2.0, 1.0, 0.8), "tau_half": (0.5,), "tau_two": (2.0,)}
-"""Schedules of the relaxation's temperature by the end of an arm's name; the first is HPRO's (arXiv 2606.28249)."""
+"""Suffix of an arm's name -> schedule of the relaxation's temperature; the first is from HPRO (arXiv 2606.28249)."""
 HPRO_WEIGHTS = (0.5, 5.0)
-"""Of emotion and content in the same recipe's reward."""
+"""Weights of emotion and content in the reward of HPRO."""
 
 
-def optimisers() -> dict[str, ArmConfig]:
-    """Other optimisers of the same reward models, best-of-n, and DiffRO's own variants; ``NAME_rrpo`` has the robust one.
+def optimizers() -> dict[str, ArmConfig]:
+    """Return arms with other optimizers, best-of-n, and variants of DiffRO; ``*_rrpo`` use the robust reward model.
 
-    ``emo-dpo`` is the published form, in which no reward model has a say: pairs of speech, each side under its own tag.
+    ``emo-dpo`` is the published form, which uses no reward model: pairs of utterances, each scored under its own emotion tag.
     """
     found: dict[str, ArmConfig] = {}
     for suffix, parts in (("", []), ("_rrpo", papers())):
@@ -63,8 +63,8 @@ def optimisers() -> dict[str, ArmConfig]:
     return found
 
 
-SECTIONS: tuple[Callable[[], dict[str, ArmConfig]], ...] = (optimisers, robust_arms, guided_arms)
-"""Where the arms come from."""
+SECTIONS: tuple[Callable[[], dict[str, ArmConfig]], ...] = (optimizers, robust_arms, guided_arms)
+"""Functions that return the arms."""
 CORE: tuple[str, ...] = (
     *("reinforce", "reinforce_rrpo", "grpo", "grpo_rrpo"),
     *("emo-dpo", "emo-dpo-samples", "emo-dpo-samples_rrpo"),
@@ -72,11 +72,11 @@ CORE: tuple[str, ...] = (
     *("rm_worst", "rm_weights", "mixup", "length-mix", "reward_bounded"),
     *("emodiff", "classifier_free"),
 )
-"""Arms of grid ``baselines`` beside SFT, DiffRO and RRPO."""
+"""Arms of the grid ``baselines``, in addition to SFT, DiffRO and RRPO."""
 
 
 def baselines() -> dict[str, ArmConfig]:
-    """All of them by name."""
+    """Return the arms of all sections by name."""
     return {name: arm for section in SECTIONS for name, arm in section().items()}
 
 

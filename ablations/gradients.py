@@ -1,10 +1,10 @@
-"""``python -m ablations.gradients --runs-dir runs``: DiffRO's gradient against the policy gradient's, with intervals over seeds.
+"""``python -m ablations.gradients --runs-dir runs``: compare DiffRO's gradient with the policy gradient.
 
-Builds stage ``gradients`` (`rrpo.diagnostics.gradients` says what is measured) for some development seeds, on vanilla DiffRO's
-reward model or another arm's, and prints every measure's mean over seeds and its ratio to REINFORCE's, with 95 % intervals.
-The policies are the SFT policy, that of the checkpoint which the tuning judge hears best (the peak), and the last one; or, by
-``--updates``, those that the arm's optimisation has after so many updates. It is run again up to there, since no policy is
-stored.
+Builds the stage ``gradients`` (see `rrpo.diagnostics.gradients` for what is measured) on development seeds, with the reward model
+of vanilla DiffRO or of another arm. Prints the mean of every measure over seeds, and its ratio to REINFORCE's, with 95 %
+intervals. The gradients are measured at three policies: SFT, the checkpoint with the highest accuracy by the tuning judge (the
+peak), and the last checkpoint; or, with ``--updates``, after the given numbers of updates of the arm's optimization. The
+optimization is rerun up to there, because policies are not stored.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from rrpo.pipeline.stages import Stage
 
 TABLE = "gradients.parquet"
 AGAINST = "reinforce"
-"""The method that ratios are taken to."""
+"""The method to which ratios are taken."""
 FIRST_SEED = 1000
 MEASURES = {
     "variance": "variance of a batch's gradient",
@@ -48,29 +48,29 @@ MEASURES = {
     "cosine": "cosine of two batches",
     "bias": "squared bias / squared true gradient",
     "alignment": "alignment with the true gradient",
-    "reference_noise": "noise left in the reference, of it squared",
-    "swap_held": "predicted against true change of reward by one token, the rest held: correlation",
-    "swap_redrawn": "the same, the rest re-drawn",
-    "swap_reliability": "share of the re-drawn change's variance that is no chance",
-    "swap_spread_held": "spread of the true change, the rest held, nats",
-    "swap_spread_redrawn": "the same, the rest re-drawn, without chance",
-    "gain_per_nat": "proxy gain a nat of KL",
+    "reference_noise": "noise variance of the reference / its squared norm",
+    "swap_held": "correlation of predicted and true change of reward by one token, other tokens held",
+    "swap_redrawn": "the same, later tokens redrawn",
+    "swap_reliability": "share of the redrawn change's variance that is not sampling noise",
+    "swap_spread_held": "standard deviation of the true change, other tokens held, nats",
+    "swap_spread_redrawn": "the same, later tokens redrawn, without sampling noise",
+    "gain_per_nat": "proxy gain per nat of KL",
     "gain_per_1000_rollouts": "proxy gain per 1,000 roll-outs",
-    "gain_per_minute": "proxy gain a minute",
+    "gain_per_minute": "proxy gain per minute",
 }
-"""Columns of the table -> what they are called."""
+"""Column of the table -> label."""
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def ratio(values: Sequence[float], others: Sequence[float]) -> Interval:
-    """Geometric mean of the paired ratios over seeds with its interval; of the pairs that are above 0 alone."""
+    """Return the geometric mean of the paired ratios over seeds, with its interval; pairs not above 0 are omitted."""
     pairs = [(a, b) for a, b in zip(values, others, strict=True) if a > 0 and b > 0]
     found = t_interval([math.log(a / b) for a, b in pairs])
     return Interval(math.exp(found.mean), math.exp(found.low), math.exp(found.high), found.n)
 
 
 def lines(table: pd.DataFrame) -> list[str]:
-    """For people: ``table`` has a row a seed, policy (``place``, after so many ``updates``) and method."""
+    """Return the printed lines for ``table``, which has one row per seed, policy (``place``, ``updates``) and method."""
     said = []
     for place, here in table.groupby("place", sort=False):
         updates = ", ".join(map(str, sorted(set(here["updates"].tolist()))))
@@ -89,7 +89,7 @@ def lines(table: pd.DataFrame) -> list[str]:
                     text += f"   x {_text(ratio(own.tolist(), base.loc[own.index, name].tolist()))}"
                 said.append(text)
     said.append(
-        f"x: ratio to {AGAINST}, geometric mean; n: seeds where both are above 0. Intervals: Student's t, 95 %."
+        f"x: ratio to {AGAINST}, geometric mean; n: seeds in which both are above 0. Intervals: Student's t, 95 %."
     )
     return said
 
@@ -110,24 +110,27 @@ def _sizes(changes: Sequence[str]) -> GradientsConfig:
         try:
             values[name] = kind(value)
         except ValueError:
-            raise InputError(f"{name} is a number", got=value, fix=f"for example --set {name}=8") from None
+            raise InputError(f"{name} must be a number", got=value, fix=f"for example --set {name}=8") from None
     return GradientsConfig(**values)  # type: ignore[arg-type]
 
 
 @app.command()
 def command(
-    seeds: Annotated[int, typer.Option(help="How many seeds, from 1000 on: those are for development.")] = 5,
+    seeds: Annotated[int, typer.Option(help="Number of development seeds, from 1000 on.")] = 5,
     updates: Annotated[
         str,
         typer.Option(
-            help="Where: updates of the arm's optimisation with commas, 0 is SFT. Default: SFT, the checkpoint that the tuning "
-            "judge hears best, and the last one.",
+            help="Numbers of updates at which to measure, separated by commas; 0 is SFT. Default: SFT, the checkpoint with the "
+            "highest accuracy by the tuning judge, and the last checkpoint.",
             show_default=False,
         ),
     ] = "",
-    arm: Annotated[str, typer.Option(help="Whose reward model and optimisation.")] = BASE,
-    profile: Annotated[str, typer.Option(help="Which profile.")] = "embedded",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="A size, as batches=8.")] = None,
+    arm: Annotated[str, typer.Option(help="Arm whose reward model and optimization are used.")] = BASE,
+    profile: Annotated[str, typer.Option(help="Name of the profile.")] = "embedded",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Size to change; repeatable."),
+    ] = None,
     device: Device = "auto",
     workers: Workers = None,
     runs_dir: RunsDir = Path("runs"),
@@ -138,7 +141,7 @@ def command(
         folder = check(runs_dir)
         size, chosen = sized(profile, 0), arms()[choose("arm", arm, arms())]
         if chosen.best_of is not None:
-            raise InputError("best-of-n has no gradient", got=arm, fix="choose an arm that is optimised")
+            raise InputError("best-of-n has no gradient", got=arm, fix="choose an arm with an optimized policy")
         machine = environment.resolve_device(device)
         count = worker_count(workers, machine)
         steps = size.optimize.steps if chosen.steps is None else chosen.steps
@@ -171,7 +174,8 @@ def command(
 
 
 def peaks(folder: Path) -> dict[str, int]:
-    """SFT, the checkpoint of an optimisation that the tuning judge hears best (the earliest of equals), and the last: updates."""
+    """Return the updates of SFT, of the checkpoint with the highest accuracy by the tuning judge (the earliest of equals), and of
+    the last checkpoint, from the folder of an optimization."""
     points = pd.read_parquet(folder / POINTS_FILE)
     best = int(points["step"].iloc[int(points[tuning().accuracy].to_numpy().argmax())])
     return {"SFT": 0, "peak": best, "end": int(points["step"].iloc[-1])}
@@ -184,13 +188,15 @@ def _places(text: str, most: int) -> list[int]:
         places = [-1]
     if min(places) < 0 or max(places) > most:
         raise InputError(
-            f"--updates takes numbers from 0 to {most}, with commas", got=text, fix="for example --updates 0,60,240"
+            f"--updates takes numbers from 0 to {most}, separated by commas",
+            got=text,
+            fix="for example --updates 0,60,240",
         )
     return places
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the command."""
     start(app, "ablations.gradients")
 
 

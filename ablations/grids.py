@@ -1,7 +1,7 @@
-"""Named arms, and grids as Python functions that return cells, seed by seed over all arms.
+"""Named arms, and the grids, which are functions that return cells.
 
-A grid is a function ``(profile, seeds) -> cells``. To add one, write the function in a file of your own, register it in `GRIDS`,
-and give the file to ``--plugin``, as ``examples/two_rates.py`` does.
+A grid is a function ``(profile, seeds) -> cells``, with all arms of the first seed first. To add one, write the function in your
+own file, register it in `GRIDS`, and pass the file with ``--plugin``; see ``examples/two_rates.py``.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from rrpo.plugins import Registry
 from rrpo.profiles import Profile
 
 FIRST_SEED = 101
-"""Default first seed of a grid: the seeds below were looked at in former worlds. Those from 1000 on are for development: never
-report what was tuned on them."""
+"""Default first seed of a grid. Results of lower seeds were seen in earlier worlds. Seeds from 1000 on are for development: never
+report results of seeds used for tuning."""
 CONTROLS = ("placebo", "content_only")
-"""Arms whose reward knows nothing of emotion: neither may end above SFT (rule 6 of ``docs/regime.md``)."""
+"""Arms whose reward contains no information about emotion: neither may end above SFT (rule 6 of ``docs/regime.md``)."""
 ALTERNATIVES = ("diffro_scaled", "diffro_kl")
-"""Vanilla with a gradient of RRPO's size, and under a larger KL penalty: what a gain of RRPO might be instead of robustness."""
+"""Alternative explanations of a gain of RRPO: vanilla DiffRO with RRPO's gradient norm, and with a larger KL penalty."""
 CONTROL_SEEDS = 3
-"""Of a grid's seeds the first, on which the controls are run."""
+"""The controls are run on so many of the grid's seeds, from the first."""
 RM_DATA_SIZES = ((2000, 32, 300), (500, 32, 100), (150, 8, 60), (75, 3, 30))
-"""Data of the reward model, most first: utterances and speakers of its pre-training, annotated utterances."""
+"""Sizes of the reward model's data, largest first: pre-training utterances, pre-training speakers, annotated utterances."""
 OVERRIDES: dict[str, str] = {
     "rater_noise": "rater_noise",
     "shortcut": "shortcut",
@@ -45,16 +45,16 @@ OVERRIDES: dict[str, str] = {
     "beta": "optimize.beta",
     "steps": "optimize.steps",
 }
-"""What grids of settings change: fields of `ArmConfig`, and where the profile has the value of arms that do not set them."""
+"""Fields of `ArmConfig` that `sensitivity` changes -> path in the profile to the value used if an arm does not set the field."""
 
 
 def arms() -> dict[str, ArmConfig]:
-    """Arms by name: those of `rrpo.arms.ARMS`, and the factorial of the components."""
+    """Return all arms by name: those of `rrpo.arms.ARMS`, and the factorial of the components."""
     return {**ARMS, **{name: arm(name) for name in factorial()}}
 
 
 def product(chosen: dict[str, ArmConfig], profile: Profile, seeds: Sequence[int], *, policy: bool = True) -> list[Cell]:
-    """Arms x seeds, seed by seed over all arms."""
+    """Return the cells of arms x seeds, with all arms of the first seed first."""
     return [
         Cell(label=label, arm=arm, seed=seed, profile=profile, policy=policy)
         for seed in seeds
@@ -68,34 +68,34 @@ def _named(*names: str) -> dict[str, ArmConfig]:
 
 
 def split_label(label: str) -> tuple[str, str]:
-    """Arm and setting of a cell's label ``arm@setting``; the setting is empty in a grid of plain arms."""
+    """Return arm and setting of a label ``arm@setting``; the setting is empty in a grid of plain arms."""
     arm, _, setting = label.partition("@")
     return arm, setting
 
 
 def smoke(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
-    """A first look: vanilla DiffRO and full RRPO."""
+    """Quick check: vanilla DiffRO and full RRPO."""
     return product(_named(BASE, RRPO), profile, seeds)
 
 
 def loo(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
-    """Leave one out: RRPO minus each component (``eam_adv`` is RRPO minus LS), between SFT, DiffRO and RRPO.
+    """Leave one out: SFT, DiffRO, RRPO without each component (``eam_adv`` is RRPO without LS), and RRPO.
 
-    A component that is not the paper's is added to RRPO instead.
+    A component that is not from the paper is added to RRPO instead.
     """
     corners = [arm for weights in corner_effects().values() for arm in weights if arm != RRPO]
     return product(_named("sft", BASE, *corners, RRPO), profile, seeds)
 
 
 def full(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
-    """The factorial of the components, SFT, pre-trained RM, oracle and `ALTERNATIVES`; on the first seeds the controls too."""
+    """Factorial of the components, SFT, pre-trained RM, oracle, `ALTERNATIVES`; on the first `CONTROL_SEEDS` also `CONTROLS`."""
     every = _named("sft", "pretrained", *factorial(), "oracle", *ALTERNATIVES)
     few = every | _named(*CONTROLS)
     return product(few, profile, seeds[:CONTROL_SEEDS]) + product(every, profile, seeds[CONTROL_SEEDS:])
 
 
 def shortcut(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
-    """Strength of the planted shortcut 0, .5, .9 x DiffRO, single components, RRPO; labels like ``diffro@shortcut0.5``."""
+    """Planted shortcut of strength 0, .5, .9 x DiffRO, single components, RRPO; labels such as ``diffro@shortcut0.5``."""
     chosen = {
         f"{name}@shortcut{strength:g}": replace(arm, shortcut=strength)
         for strength in (0.0, 0.5, 0.9)
@@ -105,7 +105,7 @@ def shortcut(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
 
 
 def profile_value(profile: Profile, override: str) -> Any:
-    """What an arm that does not set a field of `OVERRIDES` has."""
+    """Return the profile's value of a field of `OVERRIDES`, which applies to arms that do not set it."""
     found: Any = profile
     for name in OVERRIDES[override].split("."):
         found = found[name] if isinstance(found, Mapping) else getattr(found, name)
@@ -117,7 +117,7 @@ Overrides = dict[str, Any]
 
 
 def settings(profile: Profile) -> dict[str, tuple[Overrides, tuple[str, ...]]]:
-    """The settings of `sensitivity` by name: what differs from the profile, and the arms to which it makes a difference."""
+    """Return the settings of `sensitivity`: name -> fields that differ from the profile, and arms that the setting changes."""
     push: dict[str, Overrides] = {"own": {}, "hard": {"beta": 0.001, "steps": 480, "lr": 2 * profile.optimize.lr}}
     push |= {f"beta{beta:g}": {"beta": beta} for beta in (0.001, 0.01, 0.03)}
     data: dict[str, Overrides] = {f"noise{noise:g}": {"rater_noise": noise} for noise in (0.3, 0.6)}
@@ -139,10 +139,10 @@ def settings(profile: Profile) -> dict[str, tuple[Overrides, tuple[str, ...]]]:
 
 
 def sensitivity(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
-    """One setting changed at a time, by DiffRO and RRPO, and the oracle where that changes it; labels like ``rrpo@noise0.6``.
+    """One setting changed at a time, for DiffRO and RRPO, and for the oracle if it is affected; labels such as ``rrpo@noise0.6``.
 
-    ``diffro@own``, ``rrpo@own`` and ``oracle@own`` are the profile as it is, and a level that is the profile's own is no other
-    setting. An arm that a setting leaves as it is (a vanilla reward model has one form of reward) shares all its stages.
+    ``diffro@own``, ``rrpo@own`` and ``oracle@own`` use the unchanged profile; a level equal to the profile's is omitted. An arm
+    that a setting does not change (a vanilla reward model has only one form of reward) shares all its stages with ``@own``.
     """
     known = arms()
     chosen = {
@@ -154,45 +154,48 @@ def sensitivity(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
 
 
 def rm(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
-    """Reward models alone: every distinct one of the full grid, no policy."""
+    """Every distinct reward model of the full grid, without policies."""
     return product(_named("pretrained", *factorial(), "oracle", "placebo"), profile, seeds, policy=False)
 
 
 def paper(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
-    """CosyVoice2's language model on a user's labelled tokens: SFT, and the factorial of the components that tokens admit."""
-    admitted = [name for name in factorial() if not mixtures(arm(name).regularizers)]
-    return product(_named("sft", *admitted), profile, seeds)
+    """CosyVoice2's language model on a user's labelled tokens: SFT, and the factorial of the components that apply to tokens."""
+    applicable = [name for name in factorial() if not mixtures(arm(name).regularizers)]
+    return product(_named("sft", *applicable), profile, seeds)
 
 
 def guidance(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
-    """Guided decoding over its knobs, beside SFT; labels like ``emodiff@alpha0.5``. Unseen speakers are the rendered world's."""
+    """Guided decoding across its hyperparameters, and SFT; labels such as ``emodiff@alpha0.5``.
+
+    Arms with unseen speakers are omitted for a user's data, because such speakers exist only in the rendered world.
+    """
     own = {label: arm for label, arm in sweeps().items() if arm.reversal is None or not profile.manifests}
     return product(_named("sft") | own, profile, seeds)
 
 
 def other_systems(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
-    """A screen: what else the same data, reward models and judges allow, beside SFT, DiffRO and RRPO; estimates, no tests."""
+    """SFT, DiffRO, RRPO and the baselines in `CORE`, with the same data, reward models and judges; a screen without tests."""
     return product(_named("sft", BASE, RRPO, *CORE), profile, seeds)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """A grid function with what it is run on when the user does not say. `rrpo.testing.grids` holds the tests of one."""
+    """A grid function and its defaults. `rrpo.testing.grids` has contract tests for grids."""
 
     cells: Callable[[Profile, Sequence[int]], list[Cell]]
-    """Arms x seeds."""
+    """Returns the cells for a profile and seeds."""
     profile: str = "embedded"
     """Name of the default profile."""
     seeds: int = 5
     """Default number of seeds."""
     first_seed: int = FIRST_SEED
-    """The first of them, by default."""
+    """Default first seed; the others follow it."""
     screen: bool = False
-    """Whether its arms are only screened: estimates and intervals, nothing is tested."""
+    """Whether the grid is a screen: reports give estimates and intervals, and test nothing."""
 
 
 GRIDS: Registry[Grid] = Registry("grid")
-"""Every grid by name; also the name of its MLflow experiment."""
+"""Grids by name, which is also the name of the MLflow experiment."""
 
 GRIDS.register("smoke", Grid(cells=smoke, profile="quick", seeds=2, first_seed=1000))
 GRIDS.register("loo", Grid(cells=loo))
@@ -206,9 +209,9 @@ GRIDS.register("baselines", Grid(cells=other_systems, seeds=3, screen=True))
 
 
 def scale_batches(profile: Profile, factor: int) -> Profile:
-    """The profile with every training batch ``factor`` times as large, under a name (and hash) of its own.
+    """Return the profile with every training batch ``factor`` times as large, under a different name (and hash).
 
-    For GPUs. It changes the experiment: results of different factors are never pooled.
+    Intended for GPUs. This is a different experiment: results of different factors are never pooled.
     """
     if factor == 1:
         return profile

@@ -1,10 +1,10 @@
-"""``python -m ablations.guidance``: how guided decoding answers to its knobs, from the finished cells of a grid.
+"""``python -m ablations.guidance``: show how guided decoding responds to its hyperparameters, from a grid's finished cells.
 
-A line a setting, means over seeds; a report of the grid holds the same table. Of EmoDiff's intensity alpha: Spearman's rank
-correlation with gold's probability of the target and with acoustic intensity (`rrpo.judges.intensity`), as it is and at equal
-phone errors: a sample can have more of an emotion because it says less.
+Prints one row per setting with means over seeds; the grid's report has the same table. For EmoDiff's intensity alpha it also
+prints Spearman's rank correlation with gold's probability of the target and with acoustic intensity (`rrpo.judges.intensity`),
+both plain and at equal phone errors, because a sample can express more emotion by losing phones.
 
-Exit status: 0, or 2 for bad input or a store that does not answer.
+Exit status: 0, or 2 for bad input or a store that does not respond.
 """
 
 from __future__ import annotations
@@ -37,37 +37,37 @@ OUTCOMES = (
     *map(find, ("clean_success", "gold", "phone_error_rate", "kl_token")),
     followed("intensity", "acoustic intensity", "intensity", "plain"),
     followed("speaker_similarity", "similarity to the speaker", "speaker_similarity", "plain", +1),
-    followed("reference_emotion", "emotion read off the speaker's vector", "reference_emotion", direction=-1),
-    followed("reference_speaker", "speaker read off it", "reference_speaker", direction=+1),
+    followed("reference_emotion", "emotion predicted from the speaker's vector", "reference_emotion", direction=-1),
+    followed("reference_speaker", "speaker predicted from it", "reference_speaker", direction=+1),
 )
-"""Columns of the table; those that no cell has are left out."""
+"""Columns of the table; an outcome that no cell has is omitted."""
 NOTES = (
-    "KL: to the SFT policy; of ``zet``, to its own policy without guidance. Acoustic intensity: 0 is the speaker's neutral "
-    "speech, 1 the mean of the emotion.",
-    "``zet`` is asked for speakers that no policy and no reward model has heard, by neutral references; the last two columns are "
-    "accuracies on such speakers' vectors (chance: 16.7 % for emotion).",
+    "KL is to the SFT policy; for ``zet``, to its own policy without guidance. Acoustic intensity: 0 is the speaker's neutral "
+    "speech, 1 is the mean of the emotion.",
+    "``zet`` speaks as speakers unseen in the training of policies and reward models, from neutral references. The last two "
+    "columns are accuracies on such speakers' vectors (chance: 16.7 % for emotion).",
 )
 WIDTH = 120
-"""Columns where the output is no terminal."""
+"""Width of the output in characters if it is not a terminal."""
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
 def command(
-    grid: Annotated[str, typer.Option(help="Which grid.")] = "guidance", runs_dir: RunsDir = Path("runs")
+    grid: Annotated[str, typer.Option(help="Grid with guided arms.")] = "guidance", runs_dir: RunsDir = Path("runs")
 ) -> None:
-    """Print every setting of guided decoding, and how judge and acoustics follow EmoDiff's intensity."""
+    """Print all settings of guided decoding, and the correlations of judge and acoustics with EmoDiff's intensity."""
     with refusing():
         store = Store(check(runs_dir))
         made = sheet(store.records(choose("grid with records", grid, store.grids())))
         if made is None:
             fix = f"run it first: python -m ablations.run --grid guidance --runs-dir {runs_dir}"
-            raise InputError("the grid has no finished cell of guided decoding", got=grid, fix=fix)
+            raise InputError("the grid has no finished cell with guided decoding", got=grid, fix=fix)
         show_table(made, Console() if sys.stdout.isatty() else Console(width=WIDTH), made.title)
 
 
 def sheet(records: Sequence[Record]) -> Sheet | None:
-    """Means over seeds of `OUTCOMES`, a row a guided arm, under SFT; None without a guided arm."""
+    """Return the means of `OUTCOMES` over seeds, one row for SFT and each guided arm; None if there is no guided arm."""
     known = guided_arms() | sweeps()
     labels = [label for label in dict.fromkeys(record.label for record in records) if label in known]
     if not labels:
@@ -87,13 +87,13 @@ def sheet(records: Sequence[Record]) -> Sheet | None:
 
 
 def last(record: Record) -> pd.DataFrame:
-    """The samples of a cell's last checkpoint."""
+    """Return the samples of a cell's last checkpoint."""
     samples = record.samples
     return samples[samples["step"] == samples["step"].max()]
 
 
 def by_setting(records: Sequence[Record], option: str) -> dict[int, dict[float, pd.DataFrame]]:
-    """Seed -> value of an option of guided decoding -> samples, of the arms of one sweep, ``arm@<option><value>``."""
+    """Return seed -> value of the option -> samples, for the arms ``arm@<option><value>`` of a sweep."""
     known = sweeps()
     found: dict[int, dict[float, pd.DataFrame]] = {}
     for record in records:
@@ -104,7 +104,7 @@ def by_setting(records: Sequence[Record], option: str) -> dict[int, dict[float, 
 
 
 def intensity_lines(records: Sequence[Record]) -> list[str]:
-    """`rank_correlations` with alpha, in words; empty without at least two intensities of a seed."""
+    """Return `rank_correlations` as text, mean and by seed; empty if no seed has two intensities."""
     seeds = [rank_correlations(tables) for tables in by_setting(records, "alpha").values() if len(tables) > 1]
     return [
         f"Spearman of alpha with {name}: {np.mean([found[name] for found in seeds]):.2f} "
@@ -114,10 +114,10 @@ def intensity_lines(records: Sequence[Record]) -> list[str]:
 
 
 def rank_correlations(tables: Mapping[float, pd.DataFrame]) -> dict[str, float]:
-    """Spearman's correlation of alpha with gold's probability of the target and with acoustic intensity, over samples.
+    """Return Spearman's correlations, over samples, of alpha with gold's probability of the target and with acoustic intensity.
 
-    At equal phone errors it is the partial one, (r_xy - r_xz r_yz) / sqrt((1 - r_xz^2) (1 - r_yz^2)) with z the share of phones
-    that are wrong. Samples of which a value is missing are left out.
+    "At equal phone errors" is the partial correlation (r_xy - r_xz r_yz) / sqrt((1 - r_xz^2) (1 - r_yz^2)), where z is the phone
+    error rate. Samples with a missing value are omitted.
 
     Args:
         tables: Alpha -> table of samples.
@@ -140,8 +140,9 @@ def rank_correlations(tables: Mapping[float, pd.DataFrame]) -> dict[str, float]:
 
 
 def mixture_lines(records: Sequence[Record]) -> list[str]:
-    """Gold's mean probability of the first and of the second emotion in each mixture, over samples that ask for another first;
-    and in SFT's samples, whose second emotion nobody asked for.
+    """Return, for each mixture, gold's mean probabilities of the first and the second emotion, over samples in which they differ.
+
+    The same probabilities in SFT's samples, where no second emotion is requested, serve as a reference.
     """
     lines, known = [], guided_arms() | sweeps()
     plain = [table for table in (last(record) for record in records if record.label == "sft") if "intensity" in table]
@@ -150,23 +151,23 @@ def mixture_lines(records: Sequence[Record]) -> list[str]:
         if second is not None:
             mixed = _profiles([last(record) for record in records if record.label == label], str(second))
             beside = f" (SFT: {_profiles(plain, str(second))})" if plain else ""
-            lines.append(f"{label}: gold hears {mixed}{beside}")
+            lines.append(f"{label}: gold's mean probabilities are {mixed}{beside}")
     return lines
 
 
 def _profiles(tables: Sequence[pd.DataFrame], second: str) -> str:
     first, other = np.mean([profile(table, second) for table in tables], axis=0)
-    return f"the first emotion at {first:.2f}, {second} at {other:.2f}"
+    return f"{first:.2f} of the first emotion and {other:.2f} of {second}"
 
 
 def profile(table: pd.DataFrame, second: str) -> tuple[float, float]:
-    """Mean probabilities of the target and of ``second``, over samples with another target."""
+    """Return gold's mean probabilities of the target and of ``second``, over samples with another target than ``second``."""
     mixed = table[table["target"] != second]
     return float(np.exp(mixed[gold().logprob]).mean()), float(mixed[f"heard_{second}"].mean())
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the command."""
     start(app, "ablations.guidance")
 
 

@@ -1,7 +1,7 @@
-"""Arms of guided decoding: the three cited systems of emotional SFT as token-model forms, and sweeps of their knobs.
+"""Arms of guided decoding: three published systems of emotional TTS adapted to token models, and sweeps of their hyperparameters.
 
-None of them optimises a policy, so each is its own SFT policy with another distribution to draw from; `docs/systems.md` says what
-is reproduced of each paper. Labels of sweeps are ``arm@setting``.
+These arms optimize no policy: they draw from an SFT policy with a modified distribution. `docs/systems.md` lists what each
+reproduces of its paper. Labels of sweeps are ``arm@setting``.
 """
 
 from __future__ import annotations
@@ -14,50 +14,53 @@ from rrpo.pipeline.dataflow import SFT
 from rrpo.plugins import Scalar
 
 TAG_DROPOUT = 0.15
-"""Of SFT where guidance asks under null tags (ZET-Speech: .1 to .2)."""
+"""Tag dropout in SFT, for guidance that evaluates the policy under null tags (ZET-Speech: .1 to .2)."""
 STYLE_WEIGHT = 10.0
-"""Of EmoMix's style loss; declared default. Where SFT begins the loss is .05, the cross-entropy beside it 3 nats."""
+"""Weight of EmoMix's style loss; declared default. At the start of SFT the loss is .05, and the cross-entropy is 3 nats."""
 GAMMAS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
-"""Strengths of classifier-free guidance in sweeps: 0 shows what tag dropout costs by itself."""
+"""Strengths of classifier-free guidance in sweeps; 0 measures the cost of tag dropout alone."""
 CLASSIFIER_GAMMAS = (0.0, 1.0, 2.0, 4.0, 8.0)
-"""Strengths of guidance by the prefix classifier in sweeps: 0 is the policy under the null tag."""
+"""Strengths of guidance by the prefix classifier in sweeps; 0 is the policy under the null tag."""
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Intensities of EmoDiff's soft label in sweeps."""
 REVERSAL = 1.0
-"""Of ZET-Speech's speaker vectors; declared default."""
+"""Weight of the gradient reversal for ZET-Speech's speaker vectors; declared default."""
 ZERO_SHOT_GAMMAS = (0.0, 1.5, 3.0)
-"""Strengths of classifier-free guidance of unseen speakers in sweeps (ZET-Speech: 1.25 to 1.5)."""
+"""Strengths of classifier-free guidance for unseen speakers in sweeps (ZET-Speech: 1.25 to 1.5)."""
 SECONDS = ("happy", "sad", "angry")
 """Second emotions of EmoMix in sweeps."""
 
 
 def guided(name: str, *, tag_dropout: float = 0.0, **options: Scalar) -> ArmConfig:
-    """The arm of a system of `rrpo.models.guidance.GUIDANCE`."""
+    """Return the arm with an entry of `rrpo.models.guidance.GUIDANCE`."""
     return replace(SFT, guidance=GUIDANCE.choice(name, **options), tag_dropout=tag_dropout)
 
 
 def classifier_free(gamma: float = 1.5) -> ArmConfig:
-    """ZET-Speech's guidance, of the policy's own speakers."""
+    """Return the arm with ZET-Speech's guidance for the policy's own speakers."""
     return guided("classifier-free", tag_dropout=TAG_DROPOUT, gamma=gamma)
 
 
 def soft_label(alpha: float = 1.0, gamma: float = 4.0) -> ArmConfig:
-    """EmoDiff's guidance, of a strength at which a development seed's gold is well above chance."""
+    """Return the arm with EmoDiff's guidance; at the default strength, gold is well above chance on a development seed."""
     return guided("soft-label", tag_dropout=TAG_DROPOUT, alpha=alpha, gamma=gamma)
 
 
 def zero_shot(gamma: float = 1.5, reversal: float = REVERSAL) -> ArmConfig:
-    """ZET-Speech: unseen speakers, known by a reference from which emotion is removed, and its guidance."""
+    """Return the arm of ZET-Speech: its guidance, for unseen speakers given by references from which emotion is removed."""
     return replace(classifier_free(gamma), reversal=reversal)
 
 
 def mixture(second: str = "surprised", style_weight: float = 0.0) -> ArmConfig:
-    """EmoMix's schedule: the requested emotion, both, the second; with a weight, from an SFT policy with its style loss."""
+    """Return the arm with EmoMix's schedule: the requested emotion, then both, then ``second``.
+
+    A nonzero ``style_weight`` uses an SFT policy trained with EmoMix's style loss.
+    """
     return replace(guided("mixture", second=second), style_weight=style_weight)
 
 
 def guided_arms() -> dict[str, ArmConfig]:
-    """One arm a system, at its declared setting, and EmoMix with its style loss."""
+    """Return one arm per system, at its declared setting, and EmoMix with its style loss."""
     return {
         "classifier_free": classifier_free(),
         "zet": zero_shot(),
@@ -68,9 +71,9 @@ def guided_arms() -> dict[str, ArmConfig]:
 
 
 def sweeps() -> dict[str, ArmConfig]:
-    """Every system over its knobs: strengths, EmoDiff's intensity, EmoMix's second emotion, ZET-Speech's reversal.
+    """Return every system across its hyperparameters: strength, EmoDiff's intensity, EmoMix's second emotion, gradient reversal.
 
-    ``zet@reversal0`` has neither reversal nor guidance, ``zet@classifier`` EmoDiff's guidance in the classifier-free one's place.
+    ``zet@reversal0`` has neither reversal nor guidance; ``zet@classifier`` replaces classifier-free guidance by EmoDiff's.
     """
     return {
         **{f"classifier_free@gamma{gamma:g}": classifier_free(gamma) for gamma in GAMMAS},

@@ -47,7 +47,8 @@ class Judge:
 
     @property
     def hack_rate(self) -> str:
-        """Column of the points and curves: share with the proxy's argmax on target where this judge's is not, or an artefact."""
+        """Column of the points and curves: share of samples that the proxy predicts as the target, but this judge does not, or
+        that have an artefact."""
         return f"{self.name}_hack_rate"
 
 

@@ -26,14 +26,16 @@ COMMANDS: dict[str, Command] = {
     "run": Command(
         "ablations.run", "Compare arms", "run a grid's missing cells and record them in MLflow (--plan: dry run)"
     ),
-    "arms": Command("ablations.arms", "Compare arms", "describe each arm: equation, source, knobs, off values"),
+    "arms": Command(
+        "ablations.arms", "Compare arms", "describe each arm: equation, source, hyperparameters, off values"
+    ),
     "status": Command("ablations.status", "Compare arms", "show the state, progress and log of every cell"),
     "report": Command("reports.run", "Compare arms", "write a grid's tables, figures and page, from MLflow alone"),
     "transfer": Command(
         "ablations.transfer", "Compare arms", "evaluate every arm's samples with every arm's reward model"
     ),
     "guidance": Command(
-        "ablations.guidance", "Compare arms", "show how guided decoding responds to its knobs (grid guidance)"
+        "ablations.guidance", "Compare arms", "show how guided decoding responds to its hyperparameters"
     ),
     "gradients": Command(
         "ablations.gradients",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PHONE_ERROR_BOUND = 0.3
-"""Largest phone error rate of a clean sample: twice the SFT policy's mean on unseen texts (.146 on the world card)."""
+"""Largest phone error rate of a clean sample: twice the SFT policy's mean on unseen texts (.146 in the validation report)."""
 ARTEFACT = "artefact_"
 """Prefix of the sample table's flag columns, one per kind of artefact."""
 Masks = tuple[NDArray[np.bool_], NDArray[np.bool_]]
@@ -129,7 +129,7 @@ def from_samples(
 
 
 def sampled(name: str, label: str, share: Share, direction: int = 0, note: str = "", by: str = "") -> Outcome:
-    """An outcome that is a ``share`` of a checkpoint's samples."""
+    """Return an outcome that is a ``share`` of a checkpoint's samples."""
     return from_samples(name, label, partial(_by_step, share=share), direction=direction, note=note, by=by)
 
 
@@ -161,9 +161,9 @@ def clean(samples: pd.DataFrame, judge: Judge) -> Masks | None:
     return same(samples, judge.name, "target") & ~artefacts & understood, samples[judge.name].notna().to_numpy()
 
 
-def same(samples: pd.DataFrame, heard: str, target: str) -> NDArray[np.bool_]:
+def same(samples: pd.DataFrame, predicted: str, target: str) -> NDArray[np.bool_]:
     """Return where two columns of emotions ``[N]`` agree; False if either is missing."""
-    found: NDArray[np.bool_] = (samples[heard] == samples[target]).to_numpy(bool, na_value=False)
+    found: NDArray[np.bool_] = (samples[predicted] == samples[target]).to_numpy(bool, na_value=False)
     return found
 
 
@@ -262,23 +262,23 @@ def _pooled_variance(rows: pd.DataFrame) -> float:
 
 
 def uptake_of(kind: str, emotion: str) -> Outcome:
-    """P(artefact | target e) - P(artefact | other target) of one planted kind, the shortcut of the emotion e."""
+    """Return the outcome P(artefact | target e) - P(artefact | other target) for a planted kind, the shortcut of emotion e."""
 
     def by_step(samples: pd.DataFrame) -> dict[float, float]:
         if not {"target", flag} <= set(samples.columns):
             return {}
         own = (samples["target"] == emotion).to_numpy(bool)
-        heard = samples[flag].to_numpy(bool)
-        asked = _by_step(samples, lambda _: (heard, own))
-        others = _by_step(samples, lambda _: (heard, ~own))
-        return {step: asked[step] - others[step] for step in asked}
+        present = samples[flag].to_numpy(bool)
+        requested = _by_step(samples, lambda _: (present, own))
+        others = _by_step(samples, lambda _: (present, ~own))
+        return {step: requested[step] - others[step] for step in requested}
 
     flag = f"{ARTEFACT}{kind}"
     return from_samples(f"uptake_{kind}", f"uptake of {kind} ({emotion})", by_step, unit="gain", direction=-1)
 
 
 def spent(name: str, label: str, total: Callable[[Record], float], unit: str = "count") -> Outcome:
-    """A cost: its ``total`` at the last checkpoint, at the others the part of it that their updates are of all."""
+    """Return a cost: ``total`` at the last checkpoint; at earlier ones, the part of it proportional to their updates."""
 
     def curve(record: Record) -> NDArray[np.float64]:
         steps = np.asarray(record.points.get("step", ()), float)
@@ -288,24 +288,24 @@ def spent(name: str, label: str, total: Callable[[Record], float], unit: str = "
 
 
 def rollouts(record: Record) -> float:
-    """Samples that the optimisation drew: steps x batch, NaN where there was none."""
+    """Return the number of samples drawn by the optimization: steps x batch; NaN without optimization."""
     return _ran_with(record, "steps") * _ran_with(record, "batch")
 
 
 def training_seconds(record: Record) -> float:
-    """What the optimisation took, its evaluations included; NaN where there was none."""
+    """Return the seconds of the optimization, including its evaluations; NaN without optimization."""
     return at_end(record, "seconds_optimized") if math.isfinite(rollouts(record)) else math.nan
 
 
 def reward_model_calls(record: Record) -> float:
-    """Samples that reward models heard in the optimisation: roll-outs x members that are asked."""
+    """Return how often reward models evaluated a sample during the optimization: roll-outs x evaluated members."""
     config = record.config
-    asked = config.get("arm.combination", "null") not in ("null", '"weights"')
-    return rollouts(record) * (float(config["arm.members"]) if asked else 1.0)
+    ensemble = config.get("arm.combination", "null") not in ("null", '"weights"')
+    return rollouts(record) * (float(config["arm.members"]) if ensemble else 1.0)
 
 
 def _ran_with(record: Record, name: str) -> float:
-    """A parameter of the optimisation; in older records what the arm overrides, else the profile's."""
+    """Return a parameter of the optimization; for older records, the arm's override or else the profile's value."""
     found = (record.params.get(prefix + name, "null") for prefix in ("optimize.", "arm.", "profile.optimize."))
     return float(next((value for value in found if value != "null"), math.nan))
 

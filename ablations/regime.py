@@ -125,7 +125,7 @@ class Gentle(NamedTuple):
 
     @property
     def arrivals(self) -> str:
-        """How many seeds reach the point, as text."""
+        """Number of seeds that reach the point, as text."""
         return f"{self.gain.n} of {self.seeds} seeds get there"
 
 

@@ -1,4 +1,4 @@
-"""The section *Regime* of the world card: the rule of ``docs/regime.md``, evaluated with the profile's own constants."""
+"""The section *Regime* of the validation report: the rule of ``docs/regime.md``, evaluated with the profile's own constants."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Arms that make the reward robust by other means than RRPO's three: the baselines that RRPO is held against.
+"""Baselines that make the reward robust by other means than RRPO's three regularizers.
 
-Each is vanilla DiffRO but for one thing. What that is, with source, equation and knobs, stands where it is declared (the
-regularisers' classes, `rrpo.config`), and ``python -m ablations.arms`` prints it.
+Each arm differs from vanilla DiffRO in one respect. Its source, equation and hyperparameters are documented where it is declared
+(the regularizers' classes, `rrpo.config`), and ``python -m ablations.arms`` prints them.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from rrpo.config import ArmConfig
 from rrpo.regularizers import CONTROLS
 
 MEMBERS = 4
-"""Reward models that an ensemble or a mean of weights is made of."""
+"""Number of reward models in an ensemble or an average of weights."""
 VARIANCE_PENALTY = 0.5
-"""λ of the ensemble's mean - λ variance; declared default, within the range that its source tries."""
+"""λ in the ensemble's reward, mean - λ variance; declared default, within the range tested by its source."""
 BETAS = {"0": 0.0, "3e-4": 0.0003, "1e-3": 0.001, "1e-2": 0.01, "1e-1": 0.1}
-"""Weights of the KL penalty, as arms' names write them; beside them ``diffro_kl`` has .03."""
+"""Suffix of an arm's name -> weight of the KL penalty; ``diffro_kl`` has .03."""
 
 
 def robust_arms() -> dict[str, ArmConfig]:
-    """Arms by name: a control of each of RRPO's regularisers, combined and iterated reward models, bounded rewards, a sweep
-    of β.
+    """Return the arms by name: a control for each of RRPO's regularizers, combined and iterated reward models, bounded rewards,
+    and a sweep of β.
     """
     vanilla = arm(BASE)
     combined = {"members": MEMBERS, "combination": "mean"}

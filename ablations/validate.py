@@ -1,4 +1,4 @@
-"""``python -m ablations.validate --runs-dir runs``: validate a world and print its validation report, the world card.
+"""``python -m ablations.validate --runs-dir runs``: validate a world and print the validation report (the world card).
 
 The command builds missing stages in the same store as `ablations.run`, measures every section, writes ``world-card/`` in the runs
 folder, and records a run in MLflow's experiment ``world``.
@@ -60,7 +60,7 @@ def command(
     workers: Workers = None,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    """Measure the world card: whether speech is valid, judges are trustworthy and hacking is visible."""
+    """Validate the world: whether speech is valid, judges are trustworthy and hacking is visible."""
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     with refusing():
         size, folder, machine, count = _checked(profile, world, seed, device, workers, runs_dir)
@@ -109,7 +109,7 @@ def _checked(
     size = sized(profile, world)
     if seed < DEVELOPMENT:
         raise InputError(
-            "the world card takes development seeds only: reported seeds must not be used before the world is frozen",
+            "worlds are validated on development seeds only: reported seeds must not be used before the world is frozen",
             got=f"--seed {seed}",
             fix=f"give --seed {DEVELOPMENT} or above",
         )
@@ -119,7 +119,7 @@ def _checked(
 
 
 def collect(stages: dict[str, Stage], store: Path) -> list[Line]:
-    """Return the lines of all built sections, in the card's order."""
+    """Return the lines of all built sections, in the report's order."""
     return [line for stage in stages.values() if stage.done(store) for line in load(stage.path(store) / LINES)]
 
 

@@ -29,7 +29,7 @@ Set = Annotated[
 
 @contextmanager
 def refusing() -> Iterator[None]:
-    """Print the message of an InputError and end the command with status 2."""
+    """Print the message of an InputError and exit with status 2."""
     try:
         yield
     except InputError as error:

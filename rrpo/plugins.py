@@ -56,12 +56,12 @@ class Choice:
 
 
 class Search(NamedTuple):
-    """Where studies look for the best value of an option."""
+    """Search space of an option in studies."""
 
     values: tuple[Scalar, ...]
-    """Of a real option the two ends of a range, else the choices."""
+    """Lower and upper end of the range of a real option; the choices of any other."""
     log: bool = False
-    """Whether a range is searched on a logarithmic scale."""
+    """Whether the range is searched on a logarithmic scale."""
 
     def __str__(self) -> str:
         ends = " to " if isinstance(self.values[0], float) else ", "
@@ -72,7 +72,7 @@ class Search(NamedTuple):
 
 
 def searched(default: T, *values: T, log: bool = False) -> T:
-    """A field of a dataclass of an `OptionRegistry` that the study ``tune-arm`` searches, see `Search`."""
+    """Return a field for a dataclass in an `OptionRegistry` that the study ``tune-arm`` searches; for ``values`` see `Search`."""
     found: T = dataclasses.field(default=default, metadata={"search": Search(values, log)})  # type: ignore[arg-type]
     return found
 
@@ -158,7 +158,7 @@ class OptionRegistry(Registry[type[T]], Generic[T]):
         return made
 
     def searched(self, choice: Choice) -> dict[str, Search]:
-        """Of the options of a choice those that are searched."""
+        """Return the search spaces of a choice's options, for those that are searched."""
         return {f.name: f.metadata["search"] for f in fields(self[choice.name]) if "search" in f.metadata}  # type: ignore[arg-type]
 
     def _made(self, name: str, options: Mapping[str, Any]) -> T:

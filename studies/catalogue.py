@@ -2,7 +2,7 @@
 
     def smoothing() -> Study:
         space = {"epsilon": FloatDistribution(0.0, 0.3)}
-        return Study("smoothing", space, {"epsilon": 0.1}, lambda knobs: ArmConfig(regularizers=regularised(knobs)))
+        return Study("smoothing", space, {"epsilon": 0.1}, lambda knobs: ArmConfig(regularizers=regularizer_config(knobs)))
 
 The components (`ablations.components`) declare the hyperparameters (`Knob`) of the regularizers. No space is conditional, because
 a component is off at its identity value; importances of hyperparameters are therefore comparable. Studies use development seeds
@@ -29,7 +29,7 @@ from rrpo.plugins import OptionRegistry, Search
 from rrpo.regularizers import REGULARIZERS, Knob, configured, switched_on
 
 Knobs = Mapping[str, Any]
-"""Knob -> number or text."""
+"""Hyperparameter -> number or text."""
 TUNE = "tune-arm"
 TAUS: dict[str, tuple[float, ...]] = {
     "1": (1.0,),
@@ -77,7 +77,7 @@ class Study:
         return {name: _other(d, self.paper[name]) for name, d in self.space.items()}
 
 
-def regularised(knobs: Knobs, **fields: Any) -> RegularizerConfig:
+def regularizer_config(knobs: Knobs, **fields: Any) -> RegularizerConfig:
     """Return a config with the given hyperparameters, and the paper's values for all others.
 
     ``fields`` are fields of `RegularizerConfig` that belong to no component.
@@ -108,7 +108,7 @@ def paper() -> dict[str, float | str]:
 def regularizers() -> Study:
     """Search the hyperparameters of all components, with an absolute perturbation radius as in the paper."""
     return Study(
-        "regularizers", space_of(knobs_of()), paper(), lambda knobs: ArmConfig(regularizers=regularised(knobs))
+        "regularizers", space_of(knobs_of()), paper(), lambda knobs: ArmConfig(regularizers=regularizer_config(knobs))
     )
 
 
@@ -118,7 +118,7 @@ def regularizers_relative() -> Study:
     first = paper() | {"epsilon_adv": 0.006}  # 0.5 is about .6 % of the norm of a LayerNormed h' of 70 x 96
 
     def arm(knobs: Knobs) -> ArmConfig:
-        return ArmConfig(regularizers=regularised(knobs, adv_norm="relative"))
+        return ArmConfig(regularizers=regularizer_config(knobs, adv_norm="relative"))
 
     return Study("regularizers_relative", space, first, arm)
 
@@ -186,7 +186,7 @@ def tune_arm(arm: str) -> Study:
 
 
 def _distribution(search: Search) -> BaseDistribution:
-    """The range or the choices of an option."""
+    """Return the distribution for an option's range or choices."""
     if isinstance(search.values[0], float):
         low, high = search.values
         return FloatDistribution(float(low), float(high), log=search.log)
@@ -194,7 +194,7 @@ def _distribution(search: Search) -> BaseDistribution:
 
 
 def _overrides(knobs: Knobs) -> dict[str, Any]:
-    """The fields of `ArmConfig` that knobs set directly."""
+    """Return the fields of `ArmConfig` that are set directly by hyperparameters."""
     found = {name: knobs[name] for name in (*OWN, "lr", "beta") if name in knobs}
     return found | ({"tau": TAUS[found["tau"]]} if "tau" in found else {})
 

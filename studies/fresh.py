@@ -186,7 +186,7 @@ def verdict(
         )
     notes = (
         f"Fresh development seeds {_span(seeds)}, which the search never used. The first objective is compared by the paired "
-        f"t-interval of the difference, {level}: where it excludes 0, the two differ; otherwise, where it lies within "
+        f"t-interval of the difference, {level}: if it excludes 0, the two differ; otherwise, if it lies within "
         f"{100 * MARGIN:g} points of 0, they are equivalent. Values in percent, differences in points.",
         *([f"Seeds are missing: {missing}."] if missing else []),
         sentence,

@@ -1,4 +1,4 @@
-"""Run a search on a worker pool: first the stages that all trials share, then the trials. Show and record each trial."""
+"""Run a search on a worker pool: first the stages shared by all trials, then the trials. Display and record each trial."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rrpo.pipeline.stages import Stage
 from studies.detectable import own
 from studies.mlflow_bridge import Bridge
 from studies.recovery import lost_trials, recover
-from studies.results import front, ranked, told
+from studies.results import final_values, front, ranked
 from studies.search import REASON, Search, counted
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ UPDATE = 5.0
 
 @dataclass
 class SearchRun:
-    """Observer of the scheduler: shows each trial's value, the best so far, the Pareto front and the time left; feeds MLflow."""
+    """Observer of the scheduler: shows each trial's value, the best so far, the Pareto front, the time left; logs to MLflow."""
 
     search: Search
     """The search."""
@@ -147,7 +147,7 @@ class SearchRun:
         trial = trials[number]
         if number in lost_trials(trials):
             return f"number {number} was lost; its point is queued again"
-        values = told(trial)
+        values = final_values(trial)
         if not values:
             return f"number {number} {trial.state.name.lower()}" + f": {trial.user_attrs.get(REASON, '')}".rstrip(": ")
         named = zip(self.search.question.objectives, values, strict=True)

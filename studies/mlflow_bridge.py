@@ -30,7 +30,7 @@ from ablations.tracking.recorder import create
 from ablations.tracking.replay import PAUSE
 from rrpo.identity import content_hash
 from studies.recovery import lost_trials
-from studies.results import front, ranked, told
+from studies.results import final_values, front, ranked
 from studies.samplers import SAMPLER
 from studies.search import OUTCOMES, REASON, STAGES, Search
 from studies.storage import shown
@@ -193,7 +193,7 @@ class Bridge:
         if REASON in trial.user_attrs:
             tags[records.TAG_FAILED] = trial.user_attrs[REASON][: records.TEXT_LIMIT]
         run = self._create(f"trial {trial.number}", "trial", tags, _milliseconds(trial.datetime_start))
-        metrics = dict(zip(self.search.question.objectives, told(trial), strict=False))
+        metrics = dict(zip(self.search.question.objectives, final_values(trial), strict=False))
         for seed, outcomes in trial.user_attrs.get(OUTCOMES, {}).items():
             metrics |= {f"seed {seed}/{name}": value for name, value in outcomes.items()}
         if trial.duration is not None:

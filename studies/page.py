@@ -1,4 +1,4 @@
-"""``study.html``: a study as one file; its course, the importance of its knobs and the response surface first."""
+"""``study.html``: the report of a study as one file, beginning with history, importances and response surface."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FIRST = {
     "importance": "What the value depends on",
     "surface": "Response surface",
 }
-"""Figures that stand first, and their headings."""
+"""Figures shown first -> their headings."""
 STYLE = """:root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 1rem auto; padding: 0 1rem; }
 img { max-width: 100%; height: auto; background: white; }
@@ -28,7 +28,10 @@ summary { cursor: pointer; }"""
 
 
 def write(name: str, sheets: Sequence[Sheet], pictures: Sequence[Path], command: str, folder: Path) -> Path:
-    """The page of a study's tables and figures (PNG files); ``command`` opens it in Optuna's own interface."""
+    """Write the page with a study's tables and figures (PNG files) and return its path.
+
+    ``command`` is shown as the way to open the study in Optuna's own interface.
+    """
     drawn = {picture.stem: picture for picture in pictures}
     first = [f"<h2>{FIRST[stem]}</h2>{_image(drawn[stem])}" for stem in FIRST if stem in drawn]
     tables = [

@@ -44,7 +44,7 @@ def evenly_drawn(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return [t for t in trials if t.user_attrs.get(SAMPLER) in EVEN]
 
 
-def told(trial: FrozenTrial) -> list[float]:
+def final_values(trial: FrozenTrial) -> list[float]:
     """Return the values of a complete trial, and an empty list for others.
 
     Optuna stores the last intermediate value of a pruned trial as its value; it is not comparable with a final one.
@@ -130,7 +130,7 @@ def everything(study: OptunaStudy, search: Search) -> Sheet | None:
             str(t.number),
             states[t.number],
             str(t.user_attrs.get(SAMPLER, "")),
-            *(told(t) or [math.nan] * len(search.directions)),
+            *(final_values(t) or [math.nan] * len(search.directions)),
             *(_knob(t.params[name]) if name in t.params else "" for name in search.definition.space),
             t.duration.total_seconds() if t.duration else math.nan,
             str(t.user_attrs.get(REASON, "")),
@@ -178,7 +178,7 @@ def importance(study: OptunaStudy, search: Search) -> Sheet | None:
         ped = get_param_importances(chosen, evaluator=PedAnovaImportanceEvaluator(), target=lambda t: sign * first(t))
     rows = tuple((name, fanova[name], ped.get(name, math.nan)) for name in fanova)
     columns = (
-        Column("knob", "knob"),
+        Column("knob", "hyperparameter"),
         Column("fanova", "fANOVA, %", "share"),
         Column("ped_anova", "PED-ANOVA, %", "share"),
     )
@@ -191,7 +191,7 @@ def importance(study: OptunaStudy, search: Search) -> Sheet | None:
         else "The sampler was adaptive or points were enqueued, so the trials do not cover the space evenly: interpret these "
         f"importances with care, or run at least {LEAST} trials with --sampler qmc.",
     )
-    return Sheet("importance", f"Importance of the knobs in {search.name}", columns, rows, notes)
+    return Sheet("importance", f"Importance of the hyperparameters in {search.name}", columns, rows, notes)
 
 
 def with_trials(search: Search, trials: Sequence[FrozenTrial]) -> OptunaStudy:

@@ -54,7 +54,7 @@ def make(name: str, seed: int) -> BaseSampler:
 
 
 class Keyed(BaseSampler):
-    """Delegate to the named sampler, which is created anew for each trial with a seed of its own."""
+    """Delegate to the named sampler, which is created for each trial with its own seed."""
 
     def __init__(self, name: str, seed: int) -> None:
         self._name, self._seed = name, seed

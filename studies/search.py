@@ -159,7 +159,7 @@ def run_trial(search: Search, study: OptunaStudy, trial: Trial, report: Report =
             queue_again(study, study.get_trials(deepcopy=False)[trial.number], cost=0)
             study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
             raise
-        trial.set_user_attr(REASON, f"{type(error).__name__}: {error}")  # the search goes on
+        trial.set_user_attr(REASON, f"{type(error).__name__}: {error}")  # the search continues
         study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
         print(f"trial {trial.number} failed: {type(error).__name__}: {error}")
     else:

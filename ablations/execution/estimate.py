@@ -1,8 +1,8 @@
-"""Estimates of the time, disk and memory of stages, from stored stages of the same kind and size.
+"""Estimates of the time, disk space and memory of stages, from stored stages of the same kind and size.
 
-What was never built here is estimated from `REFERENCE`, what every stage of the named profiles took on another machine, times
-this machine's pace: the ratio of the times of all that both have built. ``python -m ablations.execution.estimate RUNS_DIR``
-writes that table anew.
+Stages that were never built on this machine are estimated from `REFERENCE`, the times of all stages of the named profiles on
+another machine, multiplied by this machine's pace: the ratio of the total times of the stages built on both machines.
+``python -m ablations.execution.estimate RUNS_DIR`` regenerates that table.
 """
 
 from __future__ import annotations
@@ -27,20 +27,21 @@ SIZES = frozenset(
         *("readings", "prompts", "utterances", "planted", "section", "speech"),
     )
 )
-"""Config fields that decide how long a stage takes; seeds and strengths do not."""
+"""Config fields that determine how long a stage takes; seeds and strengths do not."""
 Signature = tuple[str, str, str]
-"""A stage's name, what it is alike in, its device."""
+"""Stage name, hash or text of what similar stages have in common, device."""
 LATEST = 3
-"""Stages of a run whose median tells the next one's time."""
+"""Number of recent stages of this run whose median is the estimate."""
 REFERENCE = Path(__file__).with_name("reference_times.csv")
-"""Stage, sizes, device, seconds, bytes: medians of a ``full`` and a ``smoke`` run with one worker a core, two cores, CPU."""
+"""Stage, sizes, device, seconds, bytes: medians of a ``full`` and a ``smoke`` run, CPU, one worker on each of two cores."""
 
 
 class Estimator:
-    """Seconds and bytes, most GPU memory, of stages; learns while a run goes on.
+    """Estimates seconds, bytes and peak GPU memory of stages, and learns during a run.
 
-    A stage takes what the latest of this run took that differ from it by seed alone, in all below them or else in their own
-    config; else what such stages, or those of its size, took before or on the reference machine, times `load`.
+    A stage's time is the median of the latest similar stages of this run, or that of earlier runs multiplied by `load`. Similar
+    stages are, in this order: equal except for seeds, with all their inputs; equal in their own config except for seeds; equal in
+    `SIZES`. If there are none, the time is that of the reference machine, multiplied by pace and `load`.
     """
 
     def __init__(self, store: Path, device: str = "cpu") -> None:
@@ -52,7 +53,7 @@ class Estimator:
         self._device_mib: dict[Signature, int] = {}
         self._signatures: dict[str, tuple[Signature, ...]] = {}
         self._known: dict[tuple[Signature, ...], float | None] = {}
-        self._taken = self._thought = 0.0
+        self._taken = self._expected = 0.0
         for signatures, past in _markers(store):
             *_, size = signatures
             for signature in signatures:
@@ -60,27 +61,27 @@ class Estimator:
             self._bytes[size].append(float(past["bytes"]))
             if (peak := past.get("peak_device_mib")) is not None:
                 self._device_mib[size] = max(int(peak), self._device_mib.get(size, 0))
-        both = [(self._before(size), self._reference[size][0]) for size in self._past if size in self._reference]
+        both = [(self._median_before(size), self._reference[size][0]) for size in self._past if size in self._reference]
         self._pace = sum(here for here, _ in both) / sum(there for _, there in both) if both else 1.0
 
     def learn(self, stage: Stage, seconds: float) -> None:
-        """Remember what a stage took."""
-        thought = self._usual(stage)
-        if thought is not None:
-            self._taken, self._thought = self._taken + seconds, self._thought + thought
-        for signature in self._of(stage):
+        """Add the measured time of a stage of this run."""
+        expected = self._estimate_before(stage)
+        if expected is not None:
+            self._taken, self._expected = self._taken + seconds, self._expected + expected
+        for signature in self._signatures_of(stage):
             self._run[signature].append(seconds)
         self._known.clear()
 
     def seconds(self, stage: Stage) -> float | None:
-        """The estimate, or None where nothing like it was built, here or on the reference machine."""
-        signatures = self._of(stage)
+        """Return the estimated seconds; None if no similar stage was built, here or on the reference machine."""
+        signatures = self._signatures_of(stage)
         if signatures not in self._known:
             self._known[signatures] = self._estimate(signatures)
         return self._known[signatures]
 
     def guess(self, stage: Stage) -> float:
-        """The estimate, or the longest that one of its kind took: what decides an order even where a size is new."""
+        """Return the estimate, or the longest time of a stage of this name: it orders tasks even if a size is new."""
         known = self.seconds(stage)
         if known is not None:
             return known
@@ -94,46 +95,46 @@ class Estimator:
         return max((seconds for times in alike for seconds in times), default=1.0)
 
     def load(self) -> float:
-        """Seconds of this run's stages for one that was thought before: 2 where the machine is twice as busy."""
-        return self._taken / self._thought if self._thought else 1.0
+        """Return measured / expected seconds of this run's stages: 2 if the machine is half as fast as in earlier runs."""
+        return self._taken / self._expected if self._expected else 1.0
 
     def _estimate(self, signatures: tuple[Signature, ...]) -> float | None:
         for signature in signatures:
             if signature in self._run:
                 return statistics.median(self._run[signature][-LATEST:])
             if signature in self._past:
-                return self._before(signature) * self.load()
+                return self._median_before(signature) * self.load()
         there = self._reference.get(signatures[-1])
         return there[0] * self._pace * self.load() if there else None
 
-    def _usual(self, stage: Stage) -> float | None:
-        """What was thought of it before this run."""
-        signatures = self._of(stage)
-        past = next((self._before(signature) for signature in signatures if signature in self._past), None)
+    def _estimate_before(self, stage: Stage) -> float | None:
+        """Return the estimate from earlier runs alone."""
+        signatures = self._signatures_of(stage)
+        past = next((self._median_before(signature) for signature in signatures if signature in self._past), None)
         there = self._reference.get(signatures[-1])
         return past if past is not None or there is None else there[0] * self._pace
 
-    def _before(self, signature: Signature) -> float:
-        """The lower median: what interrupts a stage makes it longer, never shorter."""
+    def _median_before(self, signature: Signature) -> float:
+        """Return the lower median of earlier times, because interruptions make a stage longer, never shorter."""
         return statistics.median_low(self._past[signature])
 
     def borrowed(self, stages: Iterable[Stage]) -> int:
-        """How many of the stages are estimated from the reference machine."""
-        sizes = [self._of(stage)[-1] for stage in stages]
+        """Return how many of the stages are estimated from the reference machine."""
+        sizes = [self._signatures_of(stage)[-1] for stage in stages]
         return sum(size not in self._past and size not in self._run and size in self._reference for size in sizes)
 
     def device_mib(self, stage: Stage) -> int | None:
-        """Most MiB of a GPU that one like it held, or None where that was never measured."""
-        return self._device_mib.get(self._of(stage)[-1])
+        """Return the peak GPU memory in MiB of stages of the same size; None if it was never measured."""
+        return self._device_mib.get(self._signatures_of(stage)[-1])
 
     def total(self, stages: Iterable[Stage]) -> tuple[float, int]:
-        """Seconds of work in all, and how many stages have no estimate (not in the sum)."""
+        """Return the total seconds of work, and the number of stages without an estimate (not in the sum)."""
         known = [self.seconds(stage) for stage in stages]
         return sum(s for s in known if s is not None), sum(s is None for s in known)
 
     def space(self, stages: Iterable[Stage]) -> str:
-        """Room that stages will take, in words, by those of a kind that was built here."""
-        sizes = [self._size(self._of(stage)[-1]) for stage in stages]
+        """Return the disk space of stages as text; stages of unknown size are not included in the number."""
+        sizes = [self._size(self._signatures_of(stage)[-1]) for stage in stages]
         known = sum(size for size in sizes if size is not None)
         if sizes and all(size is None for size in sizes):
             return "unknown"
@@ -145,17 +146,17 @@ class Estimator:
             return statistics.median(past)
         return self._reference[signature][1] if signature in self._reference else None
 
-    def _of(self, stage: Stage) -> tuple[Signature, ...]:
-        """What other stages may share with it, most telling first."""
+    def _signatures_of(self, stage: Stage) -> tuple[Signature, ...]:
+        """Return the signatures of a stage, most specific first: config with inputs, own config, sizes."""
         if stage.key not in self._signatures:
             own, size = _signatures(stage.name, canonical(stage.config), self.device)
-            below = {role: self._of(child)[0] for role, child in stage.inputs.items()}
+            below = {role: self._signatures_of(child)[0] for role, child in stage.inputs.items()}
             self._signatures[stage.key] = ((stage.name, content_hash([own, below]), self.device), own, size)
         return self._signatures[stage.key]
 
 
 def wall(stages: Sequence[Stage], estimator: Estimator, workers: int) -> str:
-    """The time left in words: work over workers, at least the longest single stage."""
+    """Return the time left as text: total work / workers, but at least the longest single stage."""
     seconds, unknown = estimator.total(stages)
     longest = max((estimator.seconds(stage) or 0.0 for stage in stages), default=0.0)
     if not stages:
@@ -170,7 +171,7 @@ def wall(stages: Sequence[Stage], estimator: Estimator, workers: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """``45 s``, ``12 min``, ``1 h 05 min``."""
+    """Return a duration as text: ``45 s``, ``12 min``, ``1 h 05 min``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -178,7 +179,7 @@ def duration(seconds: float) -> str:
 
 
 def _markers(store: Path) -> Iterator[tuple[tuple[Signature, Signature], dict[str, Any]]]:
-    """Every readable marker of a stored stage; it is not for the estimate to complain about the others."""
+    """Yield signatures and content of every readable marker of a stored stage; unreadable ones are skipped."""
     for marker in sorted((store / "stages").glob(f"*/{MARKER}")):
         try:
             past = json.loads(marker.read_text())
@@ -190,14 +191,14 @@ def _markers(store: Path) -> Iterator[tuple[tuple[Signature, Signature], dict[st
 
 
 def _read(path: Path) -> dict[Signature, tuple[float, float]]:
-    """Seconds and bytes by signature."""
+    """Return seconds and bytes by signature, from a table such as `REFERENCE`."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     return {(row["stage"], row["sizes"], row["device"]): (float(row["seconds"]), float(row["bytes"])) for row in rows}
 
 
 def _signatures(name: str, config: Any, device: str) -> tuple[Signature, Signature]:
-    """Config at any seed, and sizes, of a stage."""
+    """Return two signatures of a stage: by its config without seeds, and by its sizes alone."""
     leaves: list[tuple[str, Any]] = []
 
     def visit(tree: Any) -> None:
@@ -214,13 +215,13 @@ def _signatures(name: str, config: Any, device: str) -> tuple[Signature, Signatu
 
 
 def write_reference(folders: list[Path]) -> None:
-    """Write the times of another machine anew, from the stages of these runs folders."""
+    """Regenerate the table of reference times from the stages in these runs folders."""
     found: dict[Signature, list[tuple[float, float]]] = defaultdict(list)
     for folder in folders:
         markers = list(_markers(folder))
         if not markers:
             raise InputError(
-                "no finished stage lies there", got=folder, fix="name runs folders that ablations.run made"
+                "the folder has no finished stage", got=folder, fix="give runs folders created by ablations.run"
             )
         for (_, size), past in markers:
             found[size].append((float(past["seconds"]), float(past["bytes"])))
@@ -233,7 +234,7 @@ def write_reference(folders: list[Path]) -> None:
 
 
 def main() -> None:
-    """Entry point of the command."""
+    """Run the command."""
     import typer
 
     from ablations.commands import refusing, start

@@ -1,4 +1,4 @@
-"""Progress of a running grid: a live display on a terminal, one plain line per event elsewhere, or JSON lines for machines."""
+"""Progress of a running grid: a live display on a terminal, otherwise one line of text or JSON per event."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ablations.execution.estimate import duration
 from ablations.execution.scheduler import Failure, Task
 
 LINES, QUIET, JSON = "lines", "quiet", "json"
-"""How much is said: everything; failures and pauses alone; every event as one JSON object a line."""
+"""Modes: print all events; only failures and pauses; every event as one JSON object per line."""
 ArmsSoFar = Callable[[], Sequence[tuple[str, str, str]]]
-"""Arm, cells so far and their mean with its interval, as texts."""
+"""Returns rows of text: arm, number of finished cells, their mean with its interval."""
 
 
 class Display:
-    """An observer of the scheduler; use as a context manager."""
+    """Observer of the scheduler that displays its events; a context manager."""
 
     def __init__(
         self,
@@ -37,16 +37,16 @@ class Display:
         self.mode = mode
         """One of `LINES`, `QUIET`, `JSON`."""
         self.arms = arms
-        """What the arms have come to, shown below the workers of a live display."""
+        """Returns the arms' results so far, shown below the workers in a live display."""
         self.counted = counted
-        """What is counted: tasks whose key starts with this word and a hyphen, or with ``stage`` every task."""
+        """What is counted: tasks whose key starts with this word and a hyphen, or all tasks for ``stage``."""
         self.cells = cells
-        """How many there are in all: the cells of a grid."""
+        """Total number of counted tasks, such as the cells of a grid."""
         self.done = done
-        """How many are finished, those of former runs included."""
+        """Number of finished ones, including those of earlier runs."""
         self.failed_cells = 0
         self.remaining = remaining
-        """The time left, in words."""
+        """Returns the time left as text."""
         self.live = console.is_terminal and mode == LINES
         self._started = time.monotonic()
         self._bars = Progress(
@@ -75,17 +75,17 @@ class Display:
         if slot in self._rows:
             self._bars.remove_task(self._rows[slot])
         self._rows[slot] = self._bars.add_task(task.title, total=None, slot=f"worker {slot + 1}")
-        self._tell("started", task=task.title, worker=slot + 1)
+        self._emit("started", task=task.title, worker=slot + 1)
 
     def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
-        """Move a worker's bar."""
+        """Update a worker's progress bar."""
         self._bars.update(self._rows[slot], completed=done, total=total)
 
     def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
-        """Count a cell, or name a finished stage."""
+        """Count a finished cell, or print the name of a finished stage."""
         self._free(slot)
         self.done += self._counts(task)
-        self._tell("finished", task=task.title, seconds=round(seconds, 3), done=self.done, of=self.cells)
+        self._emit("finished", task=task.title, seconds=round(seconds, 3), done=self.done, of=self.cells)
         if self._counts(task):
             took = f" in {duration(seconds)}" if self.counted == "stage" else ""
             self.line(f"{self.counted} {self.done} of {self.cells} done: {task.title}{took} · left: {self.remaining()}")
@@ -93,9 +93,9 @@ class Display:
             self.line(f"built {task.title} in {duration(seconds)}")
 
     def retried(self, slot: int | None, task: Task, failure: Failure) -> None:
-        """Say why a task is tried again, of another runner's work once."""
+        """Print why a task is retried; if another runner is building it, print this once."""
         self._free(slot)
-        self._tell("retried", task=task.title, kind=failure.kind, message=failure.message)
+        self._emit("retried", task=task.title, kind=failure.kind, message=failure.message)
         if failure.kind != "claimed":
             self.line(f"{failure.kind}: {task.title}: {failure.message}")
         elif task.key not in self._elsewhere:
@@ -103,14 +103,14 @@ class Display:
             self.line(f"elsewhere: {failure.message}")
 
     def said(self, text: str) -> None:
-        """Pass on what concerns no single task."""
-        self._tell("said", message=text)
+        """Print a message that concerns no single task."""
+        self._emit("said", message=text)
         self.line(text, always=True)
 
     def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
-        """Say once what failed, and which cells are lost by it."""
+        """Print the failed task once, and every cell that fails because of it."""
         self._free(slot)
-        self._tell(
+        self._emit(
             "failed",
             task=task.title,
             kind=failure.kind,
@@ -126,13 +126,13 @@ class Display:
                 self.line(f"FAILED {self.counted} {task.title}: needs {failure.cause}", always=True)
 
     def line(self, text: str, *, always: bool = False) -> None:
-        """Print one line above the display, with the time since the start where there is none; in `QUIET` what must be known."""
+        """Print one line, above a live display or with the time since the start. In `QUIET`, print only if ``always``."""
         if self.mode == JSON or (self.mode == QUIET and not always):
             return
         stamp = "" if self.live else f"[{time.monotonic() - self._started:7.1f} s] "
         self.console.print(stamp + text, markup=False, highlight=False, soft_wrap=True)
 
-    def _tell(self, event: str, **fields: object) -> None:
+    def _emit(self, event: str, **fields: object) -> None:
         if self.mode == JSON:
             passed = round(time.monotonic() - self._started, 3)
             print(json.dumps({"event": event, "time": passed, **fields}, ensure_ascii=False), flush=True)

@@ -12,7 +12,7 @@ from ablations.execution import environment, launchers, packing, stacking
 from ablations.execution.estimate import Estimator
 from ablations.execution.launchers import Launcher
 from ablations.execution.runs_folder import RunsFolder, check
-from ablations.execution.test_sets import part_of, read_tests, told, training_entries, with_encoder
+from ablations.execution.test_sets import part_of, read_tests, speed_reporter, training_entries, with_encoder
 from ablations.exported import read_arms
 from ablations.grids import GRIDS, product, scale_batches
 from ablations.grids import arms as named_arms
@@ -254,7 +254,7 @@ def _manifests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestCo
         }
         brought = classes(lines, profile.world.emotions, world.LEARNT)
         configs = {
-            name: check_manifest(path, lines[name], None if name in PROMPTS else audio, tell=told(path))
+            name: check_manifest(path, lines[name], None if name in PROMPTS else audio, tell=speed_reporter(path))
             for name, path in paths.items()
         }
         check_apart({name: lines[name] for name in lines if name not in PROMPTS}, world.heard_by)

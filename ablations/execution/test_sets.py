@@ -21,23 +21,28 @@ from rrpo.profiles import Profile
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
 PATIENCE = 2.0
-"""Seconds after which a check is worth a line."""
+"""Checks that take longer, in seconds, are reported."""
 TRAINED = {"rm_pretrain": ("train",), "annotated": ("train",), "rm_valid": ("valid", "test")}
-"""Splits that ``--train`` fills -> the parts of the corpus that may, the first that is there."""
+"""Split filled by ``--train`` -> parts of the corpus that may fill it; the first existing one is used."""
 
 
 def training_entries(corpus: str) -> list[str]:
-    """``SPLIT=PATH`` of a corpus that ``rrpo.corpus import --out CORPUS.jsonl`` wrote with ``--split`` or ``--folds``."""
+    """Return the ``SPLIT=PATH`` entries of a corpus written by ``rrpo.corpus import --out CORPUS.jsonl`` with ``--split`` or
+    ``--folds``."""
     return [f"{split}={part_of(corpus, *parts)}" for split, parts in TRAINED.items()]
 
 
 def test_entry(text: str) -> str:
-    """``NAME=PATH``, or of ``CORPUS`` alone its part ``test``, else the whole."""
+    """Return ``NAME=PATH`` for a value of ``--test``; a corpus alone means its part ``test``, or all of it without one."""
     return text if "=" in text else f"{_whole(text).stem}={part_of(text, 'test', '')}"
 
 
 def part_of(corpus: str, *parts: str) -> Path:
-    """The first of a corpus' manifests that is there; ``""`` is the whole. Raises InputError where none is."""
+    """Return the first existing manifest among a corpus' parts; the part ``""`` is the whole corpus.
+
+    Raises:
+        InputError: None of them exists.
+    """
     whole = _whole(corpus)
     paths = [whole.with_name(f"{whole.stem}.{part}.jsonl") if part else whole for part in parts]
     for path in paths:
@@ -51,31 +56,35 @@ def part_of(corpus: str, *parts: str) -> Path:
     )
 
 
-def told(path: Path) -> Callable[[int, float], None]:
-    """Says on the error stream how fast a manifest was checked, where that took a while."""
+def speed_reporter(path: Path) -> Callable[[int, float], None]:
+    """Return a function that prints to stderr how fast a manifest was checked, if that took longer than `PATIENCE`."""
 
-    def tell(utterances: int, seconds: float) -> None:
+    def report(utterances: int, seconds: float) -> None:
         if seconds > PATIENCE:
-            print(f"{path}: {utterances} utterances checked, {utterances / seconds:.0f} a second", file=sys.stderr)
+            print(f"{path}: {utterances} utterances checked, {utterances / seconds:.0f} per second", file=sys.stderr)
 
-    return tell
+    return report
 
 
 def with_encoder(profile: Profile, folder: Path, *, tuned: bool) -> Profile:
-    """The profile with reward models on the speech encoder of a Hugging Face folder. Raises InputError where it is none."""
+    """Return the profile with reward models that use the speech encoder in a Hugging Face folder.
+
+    Raises:
+        InputError: The folder contains no encoder of waveforms.
+    """
     try:
         about = json.loads((folder / "config.json").read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{folder} holds no speech encoder",
+            f"{folder} contains no speech encoder",
             got=f"no readable config.json ({error})",
-            fix="give a folder that `save_pretrained` wrote, or a downloaded repository",
+            fix="give a folder written by `save_pretrained`, or a downloaded repository",
         ) from None
     if "feat_extract_norm" not in about:
         raise InputError(
-            f"{folder} is no encoder of waveforms",
+            f"the model in {folder} does not encode waveforms",
             got=f"a {about.get('model_type', 'model without a type')}",
-            fix="use wav2vec 2.0, WavLM, HuBERT, or another with their convolutions",
+            fix="use wav2vec 2.0, WavLM, HuBERT, or another model with their convolutional front end",
         )
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".bin")):
@@ -91,7 +100,7 @@ def _whole(corpus: str) -> Path:
 
 
 def read_tests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestConfig]:
-    """Return the test sets by name. Each keeps its own emotions; a reward model is tested on the emotions that it knows.
+    """Return the test sets by name. Each keeps its own emotions; a reward model is tested on those that it predicts.
 
     Raises:
         InputError: A name or manifest is invalid, a test set has no emotion of the reward model, or an audio file is also in a
@@ -112,7 +121,7 @@ def read_tests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestCo
         for name, _, path in (test_entry(entry).partition("=") for entry in entries):
             if not NAME.fullmatch(name) or name in found or not path:
                 raise InputError(
-                    "--test takes NAME=PATH or a corpus, each name once, of letters, digits and hyphens",
+                    "--test takes NAME=PATH or a corpus; names must be unique and consist of letters, digits and hyphens",
                     got=f"{name}={path}",
                     fix="for example --test IEMOCAP=iemocap.jsonl, or --test IEMOCAP for the same",
                 )
@@ -126,7 +135,7 @@ def read_tests(entries: Sequence[str], profile: Profile) -> dict[str, ManifestCo
             check_apart({**learnt, f"rm_test_{name}": lines}, world.heard_by)
             own = () if there <= set(profile.world.emotions) else tuple(sorted(there))
             found[name] = replace(
-                check_manifest(Path(path), lines, profile.world.audio, tell=told(Path(path))), emotions=own
+                check_manifest(Path(path), lines, profile.world.audio, tell=speed_reporter(Path(path))), emotions=own
             )
     except ManifestError as error:
         fix = "correct the manifest or the file it names; nothing was written"

@@ -1,4 +1,4 @@
-"""The time until the last task of a run ends: the scheduler's own rule, played forward with estimated times."""
+"""The time until a run's last task ends, by simulating the scheduler with estimated times."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from ablations.execution.launchers.pool import Task
 from rrpo.pipeline.stages import Stage
 
 SHARE = 0.01
-"""Most of a run's time that may go into telling how long it takes."""
+"""Maximum share of a run's time that may be spent on this estimate."""
 
 
 @dataclass
 class _Running:
     since: float
-    """When it started."""
+    """Time at which it started, in seconds."""
     first: float | None = None
-    """Share that was done when it first told: more than nothing where it goes on from a checkpoint."""
+    """Share done at its first progress report: above 0 if it resumed from a checkpoint. None before that report."""
     done: float = 0.0
-    """Share that is done now."""
+    """Share done now."""
 
 
 class TimeLeft:
-    """Follows the tasks of a run, told of what the scheduler's observer is told; teaches the estimator what stages took."""
+    """Time left in a run. Pass it the scheduler's events; it passes the measured times of stages to the estimator."""
 
     def __init__(
         self,
@@ -36,7 +36,10 @@ class TimeLeft:
         workers: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``stages``: by the key of the task that builds each; a task takes the time of its own and of its parts'."""
+        """``stages`` maps the key of a task, or of a part of one, to the stage that it builds.
+
+        A task with parts takes the sum of their times.
+        """
         self._open = {task.key: task for task in sorted(tasks, key=lambda task: task.priority)}
         self._rank = {key: place for place, key in enumerate(self._open)}
         self._owner = {part.key: task.key for task in self._open.values() for part in task.parts}
@@ -47,25 +50,25 @@ class TimeLeft:
         self._stages = dict(stages)
         self._estimator, self._workers, self._clock = estimator, workers, clock
         self.running: dict[str, _Running] = {}
-        """By key of the task."""
-        self._told, self._cost, self._end = float("-inf"), 0.0, 0.0
+        """Task key -> progress."""
+        self._updated, self._cost, self._end = float("-inf"), 0.0, 0.0
 
     def started(self, key: str) -> None:
-        """A worker took a task."""
+        """Handle the start of a task."""
         self.running[key] = _Running(self._clock())
 
     def progressed(self, key: str, done: int, total: int) -> None:
-        """A task says how far it is."""
+        """Handle a task's progress report."""
         if total and (running := self.running.get(key)):
             running.done = done / total
             running.first = running.done if running.first is None else running.first
 
     def stopped(self, key: str) -> None:
-        """A task will be tried again."""
+        """Handle the interruption of a task that will be retried."""
         self.running.pop(key, None)
 
     def ended(self, key: str, seconds: float | None = None) -> None:
-        """A task, or a part of one, is done, and its stage took that long; or it failed, without a time."""
+        """Handle the end of a task or of a part of one; ``seconds`` is its stage's time, None if it failed."""
         self.stopped(key)
         self._open.pop(key, None)
         if (stage := self._stages.pop(key, None)) and seconds is not None:
@@ -77,13 +80,13 @@ class TimeLeft:
         if all(self._estimator.seconds(stage) is None for stage in self._stages.values()):
             return "unknown"
         now = self._clock()
-        if now - self._told >= self._cost / SHARE:
-            self._end, self._told = now + self.seconds(), now
+        if now - self._updated >= self._cost / SHARE:
+            self._end, self._updated = now + self.seconds(), now
             self._cost = self._clock() - now
         return f"about {duration(max(self._end - now, 0.0))}"
 
     def seconds(self) -> float:
-        """From now to the end of the last task, where each takes what is estimated."""
+        """Return the seconds until the last task ends if every task takes its estimated time."""
         waiting = dict.fromkeys(self._open, 0)
         for need in self._open:
             for reader in self._readers.get(need, ()):
@@ -112,7 +115,10 @@ class TimeLeft:
         return sum(self._estimator.guess(self._stages[key]) for key in keys if key in self._stages)
 
     def _rest(self, task: Task, running: _Running) -> float:
-        """What is left of a running task: by its own speed, the more so the more of it was seen."""
+        """Return the remaining seconds of a running task.
+
+        The estimate moves from the estimator's time to the task's own speed as more of its progress is observed.
+        """
         takes, passed = self._takes(task), self._clock() - running.since
         seen = running.done - (running.first or 0.0)
         if running.first is None:

@@ -1,6 +1,4 @@
-"""Render the world card, the validation report of a world: as a terminal table, Markdown, CSV and JSON, and as a plot of the
-phonetic measures.
-"""
+"""Render a world's validation report (the world card) as terminal table, Markdown, CSV and JSON; plot phonetic measures."""
 
 from __future__ import annotations
 

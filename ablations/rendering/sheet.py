@@ -158,7 +158,7 @@ def _head(text: str) -> str:
 
 
 def html(sheet: Sheet, *, notes: bool = True) -> str:
-    """A ``<table>`` with its caption, and its notes in a paragraph where asked for. Bold best, underlined second."""
+    """Return a ``<table>`` with caption and, optionally, a paragraph of notes; best values are bold, second-best underlined."""
     head, body = sheet.texts()
     marks = sheet.marks()
     kinds = ["text" if column.unit == "text" else "number" for column in sheet.columns]

@@ -1,6 +1,6 @@
-"""What MLflow shows when a grid's experiment is opened: arms grouped, charts against KL and step, a description.
+"""The page of a grid's experiment in MLflow: runs grouped by arm, charts over KL and step, a description, the report's files.
 
-MLflow keeps a shared view as an experiment tag and opens it by an address (*Share* in its UI); this writes such a tag.
+MLflow stores a shared view as an experiment tag and opens it by a URL (*Share* in its UI); this module writes that tag.
 """
 
 from __future__ import annotations
@@ -21,45 +21,45 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 VIEW = "arms"
-"""The view's name in tag and address."""
+"""Name of the view in the tag and the URL."""
 NOTE = "mlflow.note.content"
 NOTE_LIMIT = 20_000
-"""Characters of an experiment's tag."""
+"""Maximum number of characters in an experiment tag."""
 END = ("clean_success", f"end_{gold().accuracy}", "end_hack_rate")
-"""What is shown of the last checkpoint."""
+"""Metrics of the last checkpoint that are shown."""
 COLUMNS = (*END, "end_proxy_accuracy", "end_phone_error_rate", "end_kl_token")
-"""Metrics in the table of runs."""
+"""Metrics that are columns of the table of runs."""
 RISES = (tuning().accuracy, "proxy_accuracy", tuning().clean)
-"""Curves of the training: what over-optimisation pulls apart."""
+"""Training curves that diverge under over-optimization."""
 CHARTS: dict[str, tuple[tuple[str, str], ...]] = {
     "Against KL": tuple((f"{TRAIN}{name}", KL_AXIS) for name in RISES),
     "At the end": tuple((name, "") for name in END),
     "Against step": tuple((f"{TRAIN}{name}", "step") for name in (*RISES, "kl_token", "loss")),
     "Checkpoints": tuple((f"{EVALUATION}{name}", "step") for name in (gold().accuracy, "proxy_accuracy", "kl_token")),
 }
-"""Sections of the page of charts -> metrics and their x-axes; none: one bar an arm."""
+"""Section of charts -> (metric, x-axis) of each chart; an empty x-axis gives a bar chart with one bar per arm."""
 
 
 def prepare(client: MlflowClient, experiment: str, arms: Iterable[str]) -> None:
-    """Give an experiment the view, with groups of these arms."""
+    """Write the view with groups for these arms to an experiment."""
     for name, value in (TRAINING | {f"mlflow.sharedViewState.{VIEW}": json.dumps(_state(arms))}).items():
         client.set_experiment_tag(experiment, name, value)
 
 
 def address(folder: RunsFolder, experiment: str) -> str:
-    """Where the charts of an experiment stand, once the UI runs."""
+    """Return the URL of an experiment's charts in the running UI."""
     query = f"viewStateShareKey={VIEW}&compareRunsMode=CHART&workflowType=machine_learning"
     return f"{folder.ui_address}/#/experiments/{experiment}/runs?{query}"
 
 
 def how_to_open(folder: RunsFolder, experiment: str) -> str:
-    """A line for the end of a command."""
+    """Return a line that says how to open the charts, for the end of a command's output."""
     there = address(folder, experiment) if experiment else folder.ui_address
     return there if folder.server else f"{folder.ui_command()} then {there}"
 
 
 def report_run(store: Store, grid: str) -> str:
-    """The run that holds a grid's newest report, made where there is none yet."""
+    """Return the id of the run with a grid's newest report; the run is created if there is none."""
     if earlier := store.runs(grid, "report"):
         return str(earlier[-1].info.run_id)
     with answering(store.folder):
@@ -71,7 +71,7 @@ def report_run(store: Store, grid: str) -> str:
 
 
 def keep_report(store: Store, grid: str, paths: Iterable[Path], where: str) -> None:
-    """Log a report's files into the folder ``where`` of the grid's report run; what a former report left there stays."""
+    """Log a report's files to the folder ``where`` of the grid's report run; files of earlier reports are kept."""
     run = report_run(store, grid)
     with answering(store.folder):
         for path in paths:
@@ -79,7 +79,7 @@ def keep_report(store: Store, grid: str, paths: Iterable[Path], where: str) -> N
 
 
 def describe(store: Store, grid: str, text: str) -> None:
-    """Set the description of a grid's experiment: Markdown, without its pictures, and a link to the report's files."""
+    """Set the description of a grid's experiment: the Markdown ``text`` without images, and a link to the report's files."""
     experiment = store.experiment_id(grid)
     if not experiment:
         return

@@ -207,7 +207,7 @@ HUMAN: dict[str, str] = {"human_emos": "expressiveness", "human_nmos": "naturaln
 TEXT_LIMIT = 5000
 """Maximum length of a tag in characters; every MLflow backend accepts it."""
 EXPERIMENT_WORLD = "world"
-"""The MLflow experiment of world cards."""
+"""The MLflow experiment of the worlds' validation reports."""
 EXPERIMENT_STUDY = "study "
 """Prefix of the name of a study's experiment."""
 EXPERIMENT_BESIDE = "beside "
@@ -216,7 +216,7 @@ Experiments with other names belong to grids. Earlier versions recorded both in 
 TAG_KIND = "kind"
 """Kind of the run: ``cell``; ``parent`` (an invocation); ``report`` (the newest files of a report); ``listening`` (an exported
 listening test with its key); ``ratings`` (one person's ratings in such a test); ``transfer`` (one seed's cross-RM matrix);
-``card`` (a world card)."""
+``card`` (a validation report of a world)."""
 TAG_GRID = "grid"
 TAG_ARM = "arm"
 TAG_SEED = "seed"

@@ -89,7 +89,7 @@ class FakeCell(Cell):
 def cells(
     labels: Sequence[str], seeds: Sequence[int], trouble: Mapping[str, Path] | None = None, **fields: object
 ) -> list[Cell]:
-    """Fake cells, seed by seed; ``trouble`` maps ``label/seed`` to the file that makes it fail."""
+    """Return fake cells, with all arms of the first seed first; ``trouble`` maps ``label/seed`` to a file that makes it fail."""
     return [
         FakeCell(
             label=label,
@@ -169,7 +169,7 @@ def build_optimized(config: FakeConfig, inputs: Mapping[str, Path], out: Path, c
 
 
 def curve_rows(steps: int, points: pd.DataFrame) -> pd.DataFrame:
-    """Curves of so many training steps through checkpoints; empty without any."""
+    """Return curves over so many training steps, interpolated between checkpoints; empty without any."""
     step = np.arange(1, steps + 1)
     if not steps:
         return pd.DataFrame([])
@@ -201,14 +201,16 @@ def build_scored(config: FakeConfig, inputs: Mapping[str, Path], out: Path, cont
 
 
 def samples(rows: pd.DataFrame) -> pd.DataFrame:
-    """Twenty samples a checkpoint, asked to be angry or sad; gold hears as many right as the checkpoint says, and as many click
-    as are hacked there."""
+    """Return twenty samples per checkpoint with the targets angry and sad.
+
+    The checkpoint's accuracy is the share that the judges predict right, its hack rate the share with a click.
+    """
     made = []
     for row in rows.itertuples():
         for place in range(20):
-            asked, other = ("angry", "sad") if place % 2 else ("sad", "angry")
-            heard = asked if place < round(20 * row.test_accuracy) else other
-            sample = {"step": row.step, "prompt": place, "target": asked, "proxy": asked, "test": heard, "val": heard}
+            target, other = ("angry", "sad") if place % 2 else ("sad", "angry")
+            found = target if place < round(20 * row.test_accuracy) else other
+            sample = {"step": row.step, "prompt": place, "target": target, "proxy": target, "test": found, "val": found}
             sample["artefact_click"] = place < round(20 * row.hack_rate)
             made.append(sample | {"phone_errors": round(10 * row.phone_error_rate), "phones": 10})
     return pd.DataFrame(made)

@@ -1,4 +1,4 @@
-"""The listing of the arms, and the arms that make the reward robust by other means."""
+"""The list of arms, and the arms that make the reward robust by other means than RRPO."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COMBINED = {"rm_mean", "rm_worst", "rm_mean_variance", "rm_weights", "rm_iterate
 
 
 def only(name: str) -> Part:
-    """The single thing that an arm changes."""
+    """Return the only difference of an arm from vanilla DiffRO."""
     (part,) = parts(arms()[name])
     return part
 

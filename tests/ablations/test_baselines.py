@@ -1,10 +1,10 @@
-"""The arms of other systems: every one makes a cell that shares what it should, and can be asked for by name."""
+"""Arms of other systems: each makes a cell that shares the right stages, and can be selected by name."""
 
 from __future__ import annotations
 
 import pytest
 
-from ablations.baselines import CORE, SECTIONS, baselines, optimisers
+from ablations.baselines import CORE, SECTIONS, baselines, optimizers
 from ablations.grids import GRIDS, arms
 from ablations.guided_arms import guided_arms
 from ablations.robust_arms import robust_arms
@@ -19,7 +19,7 @@ def test_sections_share_no_name_with_each_other_or_the_factorial():
     names = [name for section in SECTIONS for name in section()]
     assert len(set(names)) == len(names)
     assert set(CORE) <= {*names, *robust_arms(), *guided_arms()}
-    assert not set(optimisers()) & {*robust_arms(), *guided_arms()}
+    assert not set(optimizers()) & {*robust_arms(), *guided_arms()}
     others = [name for name in arms() if name not in names]
     assert {"sft", "diffro", "rrpo", "oracle"} <= set(others)
 
@@ -30,9 +30,9 @@ def test_the_screen_is_the_core_on_three_seeds():
     assert [c.label for c in grid.cells(QUICK, [101])] == ["sft", "diffro", "rrpo", *CORE]
 
 
-@pytest.mark.parametrize("name", sorted(optimisers()))
+@pytest.mark.parametrize("name", sorted(optimizers()))
 def test_an_arm_starts_where_diffro_does(name: str):
-    """The same SFT policy and judges; with the suffix of RRPO, or its name, RRPO's reward model, else DiffRO's."""
+    """It has the same SFT policy and judges as DiffRO."""
     made = {n: Cell(label=n, arm=arms()[n], seed=1, profile=QUICK).stages for n in (name, "diffro", "rrpo")}
     own = made[name]["optimized"].inputs
     for role in ("policy", "recogniser", "codec", "val", "eval_prompts"):

@@ -27,7 +27,7 @@ PROFILE = replace(
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One for all arms, which share their world."""
+    """A runs folder for all arms, which share their world."""
     torch.set_num_threads(1)
     return tmp_path_factory.mktemp("store")
 
@@ -35,7 +35,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.long
 @pytest.mark.parametrize("name", arms())
 def test_it_runs(name: str, store: Path):
-    """What is measured of it is finite; a policy that is updated leaves SFT, and one that is not has no curves."""
+    """Its outcomes are finite. An updated policy differs from SFT; one without updates has no curves."""
     arm = arms()[name]
     cell = Cell(label=name, arm=arm, seed=SEED, profile=PROFILE)
     for stage in cell.stages.values():

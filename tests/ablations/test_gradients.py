@@ -1,4 +1,4 @@
-"""The command that compares gradients: ratios by hand, what is printed, and options that make no sense."""
+"""The command that compares gradients: hand-computed ratios, printed lines, and invalid options."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_every_measure_of_every_method_is_printed() -> None:
     table.loc[table["method"] == "reinforce", "swap_held"] = math.nan
     alone = lines(table)
     at = alone.index(f"  {MEASURES['swap_held']}")
-    assert alone[at + 1].split()[:2] == ["diffro", "3.15"], "no ratio to what was not measured"
+    assert alone[at + 1].split()[:2] == ["diffro", "3.15"], "no ratio to a missing value"
     assert not alone[at + 2].startswith("    ")
     assert sum("x 0.5 [0.5, 0.5] (n 2)" in line for line in said) == 2 * len(MEASURES)
 
@@ -75,7 +75,7 @@ def _two() -> stage.Moments:
         (["--arm", "nosuch"], "no arm of that name"),
         (["--arm", "best_of_16"], "best-of-n has no gradient"),
         (["--set", "nosuch=1"], "no size for --set"),
-        (["--set", "batches=few"], "batches is a number"),
+        (["--set", "batches=few"], "batches must be a number"),
         (["--seeds", "0"], "--seeds must be positive"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Arms and grids: which regularisers, which cells, in which order, sharing what."""
+"""Arms and grids: their regularizers, cells, order and shared stages."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_arms_of_the_factorial_differ_in_nothing_else():
 
 def test_full_grid_and_its_controls_on_the_first_three_seeds():
     found = cells("full", 8)
-    assert [c.seed for c in found] == sorted(c.seed for c in found), "seed by seed over all arms"
+    assert [c.seed for c in found] == sorted(c.seed for c in found), "all arms of the first seed come first"
     every = {"sft", "pretrained", *factorial(), "oracle", "diffro_scaled", "diffro_kl"}
     arms_of = [{c.label for c in found if c.seed == seed} for seed in range(1, 9)]
     assert arms_of == [every | {"placebo", "content_only"}] * 3 + [every] * 5
@@ -119,7 +119,7 @@ def test_a_setting_changes_what_it_is_named_after_and_nothing_else():
 
 
 def test_what_is_the_profiles_own_is_no_other_setting():
-    """In a profile with other values, what was the own setting is one of the others."""
+    """In a profile with other values, the former default is one of the settings."""
     other = replace(EMBEDDED, rater_noise=0.6, annotated=100, sizes=EMBEDDED.sizes | {"rm_pretrain": 500})
     here, there = (settings(profile) for profile in (EMBEDDED, other))
     assert ("noise0.6" in here, "noise0.3" in here) == (True, False)

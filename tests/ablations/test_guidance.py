@@ -1,4 +1,4 @@
-"""Arms and sweeps of guided decoding, and what is read off them."""
+"""Arms and sweeps of guided decoding, and their summaries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_every_arm_is_the_sft_policy_with_a_guidance() -> None:
 
 
 def test_sweeps_share_their_stages() -> None:
-    """Two SFT policies and two that read references, one classifier; a setting that two sweeps have in common is one stage."""
+    """There are two SFT policies, two policies with references and one classifier; a setting in two sweeps is one stage."""
     cells = {cell.label: cell for cell in GRIDS["guidance"].cells(PROFILES["quick"], [1000])}
     optimized = {label: cell.stages["optimized"] for label, cell in cells.items()}
     assert len(cells) == 1 + len(GAMMAS) + len(CLASSIFIER_GAMMAS) + len(ALPHAS) + 3 + len(ZERO_SHOT_GAMMAS) + 2
@@ -33,7 +33,7 @@ def test_sweeps_share_their_stages() -> None:
     assert optimized["emodiff@gamma4"].key == optimized["emodiff@alpha1"].key
     assert len({cell.hash for cell in cells.values()}) == len(cells)
     assert all("intensity" in cell.optional for cell in cells.values()), (
-        "SFT's too: it is what the others are held against"
+        "SFT's too, because the others are compared with it"
     )
     assert {label for label, cell in cells.items() if "reference_probe" in cell.stages} == {
         label for label in cells if label.startswith("zet")
@@ -48,10 +48,10 @@ def table(probabilities: list[float], intensity: list[float], errors: list[int])
 
 
 def test_rank_correlations_of_intensity() -> None:
-    """Ranks: alpha 1.5, 1.5, 3.5, 3.5; phone errors 1, 2, 3, 4; acoustics 1, 2, 4, 3, and so they follow errors (r = .8) too."""
+    """Ranks: alpha 1.5, 1.5, 3.5, 3.5; phone errors 1, 2, 3, 4; acoustics 1, 2, 4, 3, which correlate with errors (r = .8)."""
     tables = {0.0: table([0.2, 0.1], [0.1, 0.2], [0, 1]), 1.0: table([0.3, 0.4], [0.4, 0.3], [2, 3])}
     found = rank_correlations(tables)
-    alpha = 0.8**0.5  # with errors, acoustics and gold alike: sums of products 4, of squares 4 and 5
+    alpha = 0.8**0.5  # for errors, acoustics and gold alike: sums of products 4, of squares 4 and 5
     assert found["gold's probability"] == pytest.approx(alpha)
     assert found["acoustic intensity"] == pytest.approx(alpha)
     assert found["acoustic intensity at equal phone errors"] == pytest.approx(
@@ -93,6 +93,6 @@ def test_the_table_has_a_row_an_arm_and_sfts_own_profile_beside_mixtures() -> No
     assert names == ["arm", "n", "gold", "intensity", "reference_emotion"]
     assert made.row("sft")["intensity"].mean == 0.4  # type: ignore[union-attr]
     assert made.row("zet@gamma0")["reference_emotion"].mean == 0.25  # type: ignore[union-attr]
-    mixed = "the first emotion at 0.50, sad at 0.20"
-    assert f"emomix@sad: gold hears {mixed} (SFT: {mixed})" in made.notes
+    mixed = "0.50 of the first emotion and 0.20 of sad"
+    assert f"emomix@sad: gold's mean probabilities are {mixed} (SFT: {mixed})" in made.notes
     assert sheet(stored("sft", "diffro")) is None

@@ -1,9 +1,9 @@
-"""What judging costs: ``python tests/benchmarks/diagnostics.py [--profile embedded] [--runs-dir runs] [--full]``.
+"""Benchmark of evaluation: ``python tests/benchmarks/diagnostics.py [--profile embedded] [--runs-dir runs] [--full]``.
 
-Prints what a look of the judges at the training roll-outs takes as a share of a cell's steps, and every stage that judges a cell
-of three checkpoints, the SFT policy's own beside it. Models are the profile's in size and trained for a moment, since times
-hardly depend on training (``--full``: as configured).
-Times are CPU seconds of this process, medians of several rounds taken in turn.
+Prints the share of a cell's steps spent on evaluating training roll-outs by the judges, and the time of every stage that
+evaluates an arm with three checkpoints, and the SFT policy. Models have the profile's sizes but are trained only briefly, because
+times hardly depend on training (``--full``: train as configured). Times are CPU seconds of this process: medians over several
+interleaved rounds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from rrpo.seeding import permutation_batches
 
 
 def quick(profile: Profile) -> Profile:
-    """The profile's models, trained for a moment on little."""
+    """Return the profile with models of the same size, trained briefly on little data."""
     return replace(
         profile,
         name=f"{profile.name} (quick)",
@@ -50,14 +50,14 @@ def quick(profile: Profile) -> Profile:
 
 
 def steps(stage: Stage, inputs: dict[str, Path], rounds: int) -> tuple[float, float]:
-    """CPU seconds of a step without and with a look."""
+    """Return the CPU seconds of a step without and with an evaluation by the judges."""
     config, models = stage.config, Models.load(inputs, "cpu")
     prompts = Prompts.load(inputs["rl_prompts"], models)
     rows = torch.from_numpy(permutation_batches(len(prompts.phones), config.batch, 1, 0, "benchmark")[0])
     optimizer = torch.optim.Adam(models.policy.parameters(), lr=0.0)
     times: dict[int, list[float]] = {1: [], 0: []}
     for _ in range(rounds):
-        for step in times:  # the interval's first step is looked at
+        for step in times:  # the first step of an interval is evaluated
             start = time.process_time()
             batch = roll_out(models, prompts.select(rows), config, step)
             loop.take_step(models, DiffRO(), {}, batch, optimizer, config)
@@ -66,7 +66,7 @@ def steps(stage: Stage, inputs: dict[str, Path], rounds: int) -> tuple[float, fl
 
 
 def built(stage: Stage, inputs: dict[str, Path], rounds: int) -> float:
-    """CPU seconds of a stage's build."""
+    """Return the CPU seconds of a stage's build."""
     module, name = stage.build.split(":")
     build: Callable[..., None] = getattr(importlib.import_module(module), name)
     found = []
@@ -85,25 +85,28 @@ def main() -> None:
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1000)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    profile = PROFILES[asked.profile] if asked.full else quick(PROFILES[asked.profile])
+    profile = PROFILES[options.profile] if options.full else quick(PROFILES[options.profile])
 
     def inputs_of(stage: Stage) -> dict[str, Path]:
-        return {role: materialise(child, asked.runs_dir, Context()) for role, child in stage.inputs.items()}
+        return {role: materialise(child, options.runs_dir, Context()) for role, child in stage.inputs.items()}
 
-    optimized = dataflow.optimized(profile, arms()["rrpo"], asked.seed)
-    bare, looked = steps(optimized, inputs_of(optimized), 2 * asked.rounds + 1)
-    share = (looked - bare) / loop.CURVE_INTERVAL / (bare + (looked - bare) / loop.CURVE_INTERVAL)
-    print(f"step {1000 * bare:.0f} ms, with a look {1000 * looked:.0f} ms: looks take {100 * share:.1f} % of the steps")
-    for title, arm in (("SFT, once a seed", dataflow.SFT), ("an arm", arms()["rrpo"])):
+    optimized = dataflow.optimized(profile, arms()["rrpo"], options.seed)
+    plain, evaluated = steps(optimized, inputs_of(optimized), 2 * options.rounds + 1)
+    cost = (evaluated - plain) / loop.CURVE_INTERVAL
+    share = cost / (plain + cost)
+    print(
+        f"step {1000 * plain:.0f} ms, with evaluation {1000 * evaluated:.0f} ms: {100 * share:.1f} % of the steps' time"
+    )
+    for title, arm in (("SFT, once per seed", dataflow.SFT), ("one arm", arms()["rrpo"])):
         stages = {
-            **measurements.core(profile, arm, asked.seed, policy=True),
-            "waves": measurements.vocoded(profile, arm, asked.seed),
-            **measurements.optional(profile, arm, asked.seed, policy=True),
+            **measurements.core(profile, arm, options.seed, policy=True),
+            "waves": measurements.vocoded(profile, arm, options.seed),
+            **measurements.optional(profile, arm, options.seed, policy=True),
         }
         del stages["optimized"]
-        seconds = {role: built(stage, inputs_of(stage), asked.rounds) for role, stage in stages.items()}
+        seconds = {role: built(stage, inputs_of(stage), options.rounds) for role, stage in stages.items()}
         print(f"{title}: {sum(seconds.values()):.1f} s")
         for role, value in seconds.items():
             print(f"    {role:16s}{value:8.2f} s")

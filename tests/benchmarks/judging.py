@@ -1,9 +1,9 @@
-"""What judging samples is made of, and what it cost before: ``python tests/benchmarks/judging.py --runs-dir runs``.
+"""Benchmark of the parts of judging samples: ``python tests/benchmarks/judging.py --runs-dir runs``.
 
-For samples of a profile's speech, through its codec, as installed or as the runs folder has them (what neither has is built):
-CPU seconds of this process for each part, medians of several rounds taken in turn, beside the time of what the part replaced, as
-libraries compute it (torchaudio's Griffin-Lim from zero phase, 12 and 3 iterations; its cepstra and deltas; a table of edits by
-NumPy), and the vocoders' mean error in log-mel.
+Uses samples of a profile's speech, resynthesized by its codec; both come with the package or from the runs folder, or are built.
+Prints the CPU seconds of this process for each part (medians over several interleaved rounds), the time of the library code that
+the part replaced (torchaudio's Griffin-Lim from zero phase with 12 and 3 iterations; its cepstra and deltas; an edit distance
+table in NumPy), and the vocoders' mean error in log-mel.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from rrpo.profiles import PROFILES
 
 
 def library_vocode(F: Tensor, lengths: Tensor, audio: AudioConfig) -> Tensor:
-    """Fast Griffin-Lim by torchaudio, from zero phase, eight utterances of like length at once."""
+    """Run torchaudio's fast Griffin-Lim from zero phase, on eight utterances of similar length at a time."""
     waves = F.new_zeros(len(F), (F.shape[1] - 1) * audio.hop)
     silent = -(-audio.n_fft // audio.hop)
     for rows in lengths.argsort(stable=True).split(8):
@@ -59,7 +59,7 @@ def library_vocode(F: Tensor, lengths: Tensor, audio: AudioConfig) -> Tensor:
 
 
 def library_features(wave: Tensor, rate: int) -> None:
-    """Cepstra, deltas and a long window's magnitudes by torchaudio and torch."""
+    """Compute cepstra, deltas and the magnitudes of a long window with torchaudio and torch."""
     mel = {"n_fft": 512, "win_length": rate // 40, "hop_length": rate // 50, "n_mels": 40, "pad_mode": "constant"}
     cepstra = tat.MFCC(rate, n_mfcc=20, log_mels=True, melkwargs=mel)(wave)
     taf.compute_deltas(cepstra)
@@ -67,7 +67,7 @@ def library_features(wave: Tensor, rate: int) -> None:
 
 
 def table_distance(hypothesis: list[str], reference: list[str]) -> int:
-    """Levenshtein distance, a row of its table at a time."""
+    """Return the Levenshtein distance, computed row by row."""
     place = np.arange(len(reference) + 1)
     row, target = place.copy(), np.array(reference)
     for count, symbol in enumerate(hypothesis, start=1):
@@ -83,16 +83,16 @@ def main() -> None:
     parser.add_argument("--speech", default="judge_heldout", help="name of the split")
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    profile = PROFILES[asked.profile]
-    made = (world.world_speech(profile, asked.speech), world.codec(profile))
-    heard, coded = (materialise(stage, asked.runs_dir, Context()) for stage in made)
-    speech, codec = SpeechSet.load(heard), Codec.load(coded)
+    profile = PROFILES[options.profile]
+    made = (world.world_speech(profile, options.speech), world.codec(profile))
+    speech_folder, codec_folder = (materialise(stage, options.runs_dir, Context()) for stage in made)
+    speech, codec = SpeechSet.load(speech_folder), Codec.load(codec_folder)
     audio = replace(speech.audio, griffin_lim_steps=AudioConfig().griffin_lim_steps)
-    rows = np.arange(min(asked.samples, len(speech)))
-    said = [speech.utterances[i] for i in rows]
-    speaker = codec.speaker_index([utterance.speaker for utterance in said], average=True)
+    rows = np.arange(min(options.samples, len(speech)))
+    utterances = [speech.utterances[i] for i in rows]
+    speaker = codec.speaker_index([utterance.speaker for utterance in utterances], average=True)
     F, lengths = codec.resynthesise(*speech.batch(rows), speaker)
     samples = (lengths - 1) * audio.hop
     by_length = lengths.argsort(stable=True)
@@ -101,9 +101,9 @@ def main() -> None:
     cut = [each[:size].numpy() for each, size in zip(wave, samples.tolist(), strict=True)]
     test = Judge(JudgeConfig(architecture="stats_tdnn"), tuple(speech.emotions), audio).eval()
     val = Judge(JudgeConfig(), tuple(speech.emotions), audio).eval()
-    phones = tuple(sorted({phone for utterance in said for phone in utterance.phones}))
+    phones = tuple(sorted({phone for utterance in utterances for phone in utterance.phones}))
     recogniser = Recogniser(RecogniserConfig(), phones, audio.n_mels).eval()
-    pairs = [(list(utterance.phones), ["x", *utterance.phones[:-2]]) for utterance in said]
+    pairs = [(list(utterance.phones), ["x", *utterance.phones[:-2]]) for utterance in utterances]
 
     def features() -> None:
         for part in by_length.split(CHUNK):
@@ -137,11 +137,11 @@ def main() -> None:
         ),
     }
     print(
-        f"{len(rows)} samples of {lengths.float().mean():.0f} frames; CPU seconds for 900 of them, before, and the ratio"
+        f"{len(rows)} samples of {lengths.float().mean():.0f} frames; CPU seconds for 900 samples, the library's, and the ratio"
     )
     for name, variants in parts.items():
         times: list[list[float]] = [[] for _ in variants]
-        for _ in range(asked.rounds):
+        for _ in range(options.rounds):
             for found, variant in zip(times, variants, strict=True):
                 if variant is not None:
                     start = time.process_time()
@@ -151,13 +151,13 @@ def main() -> None:
         print(f"{name:48s}{now:8.2f}" + (f"{before:8.2f}{before / now:8.1f} x" if before and now else ""))
 
     valid = valid_mask(lengths, F.shape[1])
-    for name, heard in {
+    for name, vocoded in {
         "ours": wave,
         "ours, test judge": vocode(F, lengths, judged),
         "12 from zero phase": library_vocode(F, lengths, twelve),
         "3 from zero phase": library_vocode(F, lengths, three),
     }.items():
-        again, _ = log_mel(heard, samples, audio)
+        again, _ = log_mel(vocoded, samples, audio)
         print(f"error in log-mel, {name:30s}{(again - F)[valid].abs().mean():8.3f}")
 
 

@@ -1,8 +1,8 @@
-"""What a linear model of MFCC statistics recognises: a reference for reward models on a corpus of one's own.
+"""Emotion recognition by a linear model of MFCC statistics: a reference for reward models on a user's corpus.
 
     python tests/benchmarks/linear_recognition.py barks.f0.jsonl barks.f1.jsonl ...
 
-Each manifest in turn is the test set, the others are learnt from; with one manifest, each speaker in turn.
+Each manifest in turn is the test set, and the model is trained on the others. With one manifest, each speaker is one fold.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ COEFFICIENTS = 20
 
 
 def statistics(path: str) -> np.ndarray:
-    """Mean and spread of 20 MFCC and of their slopes, and the logarithm of the length ``[81]``."""
+    """Return mean and standard deviation of 20 MFCC and of their slopes, and the logarithm of the length, ``[81]``."""
     wave = load_wave(path, AudioConfig().sample_rate)
     mel, _ = log_mel(wave[None], torch.tensor([len(wave)]), AudioConfig())
     frames = dct(mel[0].numpy().T, axis=0, norm="ortho")[:COEFFICIENTS]
@@ -41,14 +41,14 @@ def main(paths: list[Path]) -> None:
     x = np.stack([statistics(str(one.audio)) for _, one in utterances])
     y = np.array([one.emotion for _, one in utterances])
     fold = np.array([str(number) if len(paths) > 1 else one.speaker for number, one in utterances])
-    heard = y.copy()
+    predicted = y.copy()
     for name in sorted(set(fold)):
         test = fold == name
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, class_weight="balanced", max_iter=2000))
-        heard[test] = model.fit(x[~test], y[~test]).predict(x[test])
-        wa, ua = accuracy_score(y[test], heard[test]), balanced_accuracy_score(y[test], heard[test])
+        predicted[test] = model.fit(x[~test], y[~test]).predict(x[test])
+        wa, ua = accuracy_score(y[test], predicted[test]), balanced_accuracy_score(y[test], predicted[test])
         print(f"{name:12} {test.sum():4} utterances  WA {wa:.3f}  UA {ua:.3f}")
-    wa, ua = accuracy_score(y, heard), balanced_accuracy_score(y, heard)
+    wa, ua = accuracy_score(y, predicted), balanced_accuracy_score(y, predicted)
     print(f"{'pooled':12} {len(y):4} utterances  WA {wa:.3f}  UA {ua:.3f}  chance {1 / len(set(y)):.3f}")
 
 

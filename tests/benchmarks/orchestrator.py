@@ -1,9 +1,9 @@
-"""What a runner costs a cell: ``python tests/benchmarks/orchestrator.py [--cells 40] [--finished 1000]``.
+"""Benchmark of the overhead per cell: ``python tests/benchmarks/orchestrator.py [--cells 40] [--finished 1000]``.
 
-The same trivial function over a grid by this runner, Hydra's basic launcher, Optuna's grid sampler and Ray Tune, one at a
-time on one worker, each in a process of its own, in turn within every round. The cost of a cell is the slope between a short and
-a long grid, so that starting up does not count; medians over the rounds, and their ratios to ours. Then how long a finished grid
-takes to be run again, and to be planned. Libraries that are not installed are said to be so; they are no dependencies.
+This runner, Hydra's basic launcher, Optuna's grid sampler and Ray Tune evaluate the same trivial function over a grid, each with
+one worker and in its own process, interleaved in every round. The cost per cell is the slope between a short and a long grid,
+which excludes startup. Prints medians over the rounds and their ratios to this runner, then the time to rerun and to plan a
+finished grid. Libraries that are not installed are listed as such; they are not dependencies.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from rrpo.pipeline.stages import Context, Stage
 from rrpo.profiles import Profile
 
 SHORT = 10
-"""Cells of the short grid."""
+"""Number of cells of the short grid."""
 ARMS = 10
 PROFILE = Profile(name="smoke", world=WorldConfig(), sizes={})
 
 
 def square(x: int) -> float:
-    """The trivial function."""
+    """Return the square of ``x``: the trivial function."""
     return float(x * x)
 
 
@@ -51,7 +51,7 @@ class Trivial:
 
 @dataclass(frozen=True, kw_only=True)
 class TrivialCell(Cell):
-    """One stage, one number, a record in MLflow."""
+    """A cell with one stage, which returns one number."""
 
     @cached_property
     def stages(self) -> dict[str, Stage]:
@@ -68,18 +68,18 @@ class TrivialCell(Cell):
 
 
 def build(config: Trivial, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Write the number down."""
+    """Build the trivial stage: write the square to ``scalars.json``."""
     (out / "scalars.json").write_text(json.dumps({"rm_value": square(config.x)}))
 
 
 def cells(count: int) -> list[Cell]:
-    """So many trivial cells, seed by seed."""
+    """Return ``count`` trivial cells, with all arms of the first seed first."""
     numbers = [divmod(number, ARMS) for number in range(count)]
     return [TrivialCell(label=f"a{arm}", arm=ArmConfig(), seed=seed, profile=PROFILE) for seed, arm in numbers]
 
 
 def ours(count: int, folder: Path) -> None:
-    """Plan, claim, build, store by hash, record in MLflow."""
+    """Run the grid with this runner: plan, claim, build, store by hash, record in MLflow."""
     from rich.console import Console
 
     from ablations.execution import plan, runner
@@ -87,21 +87,21 @@ def ours(count: int, folder: Path) -> None:
     from ablations.execution.request import Request
     from ablations.execution.runs_folder import check
 
-    asked = Request(grid="trivial", cells=tuple(cells(count)), device="cpu", workers=1, folder=check(folder))
+    request = Request(grid="trivial", cells=tuple(cells(count)), device="cpu", workers=1, folder=check(folder))
     console = Console(file=StringIO())
-    outcome = runner.run_plan(plan.make(asked), Estimator(folder), console, lambda table, console, title: None)
+    outcome = runner.run_plan(plan.make(request), Estimator(folder), console, lambda table, console, title: None)
     assert outcome.done == count
 
 
 class Silent:
-    """An observer of the scheduler."""
+    """Observer of the scheduler that ignores all events."""
 
     def __getattr__(self, name: str) -> Any:
         return lambda *event: None
 
 
 def scheduler(count: int, folder: Path) -> None:
-    """Our scheduler and warm worker alone: nothing is stored."""
+    """Run the grid with this runner's scheduler and worker only; nothing is stored."""
     from ablations.execution.launchers.local import LocalPool
     from ablations.execution.scheduler import Scheduler, Task
 
@@ -113,12 +113,12 @@ def scheduler(count: int, folder: Path) -> None:
 
 
 def task(x: int, report: Any) -> float:
-    """The trivial function as a task."""
+    """Evaluate the trivial function as a task."""
     return square(x)
 
 
 def hydra(count: int, folder: Path) -> None:
-    """Multirun with the basic launcher: runs in this process, stores each job's config and log."""
+    """Run the grid as a Hydra multirun with the basic launcher: in this process, storing each job's config and log."""
     import hydra as library
 
     (folder / "config.yaml").write_text("x: 0\n")
@@ -133,12 +133,12 @@ def hydra(count: int, folder: Path) -> None:
 
 
 def optuna_memory(count: int, folder: Path) -> None:
-    """Grid sampler, nothing stored."""
+    """Run the grid with Optuna's grid sampler in memory."""
     _optuna(count, None)
 
 
 def optuna_sqlite(count: int, folder: Path) -> None:
-    """Grid sampler, trials stored in sqlite."""
+    """Run the grid with Optuna's grid sampler, storing trials in SQLite."""
     _optuna(count, f"sqlite:///{folder}/optuna.db")
 
 
@@ -153,7 +153,7 @@ def _optuna(count: int, storage: str | None) -> None:
 
 
 def ray_tune(count: int, folder: Path) -> None:
-    """A grid search on a local cluster of one CPU, results stored as Tune does."""
+    """Run the grid as a grid search of Ray Tune on a local cluster with one CPU, storing results as Tune does by default."""
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_AIR_NEW_OUTPUT="0")
     import ray
     from ray import tune
@@ -176,7 +176,7 @@ RUNNERS = {
     "Optuna, grid sampler, memory": (optuna_memory, "optuna"),
     "Ray Tune, grid search": (ray_tune, "tensorboardX"),  # of the extra ray[tune]
 }
-"""Name -> (how, the module that it needs)."""
+"""Name -> (function, required module)."""
 
 
 def one(name: str, count: int) -> None:
@@ -189,7 +189,7 @@ def one(name: str, count: int) -> None:
 
 
 def timed(*arguments: str) -> float:
-    """Seconds that this file, started anew, prints."""
+    """Run this file in a new process and return the seconds that it prints."""
     done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stdout + done.stderr)
@@ -197,7 +197,7 @@ def timed(*arguments: str) -> float:
 
 
 def again(count: int) -> None:
-    """A finished grid: run again and planned, by the command itself; seconds, and of them without imports."""
+    """Rerun and plan a finished grid by the command itself; print the seconds, in total and without imports."""
     from ablations.execution.runs_folder import check
     from ablations.tracking.recorder import Tracker, create
 
@@ -211,7 +211,7 @@ def again(count: int) -> None:
         for number, cell in enumerate(everything):
             tracker.record_cell(cell, scalars, {}, "")
             if number % 100 == 99:
-                print(f"  made {number + 1} finished cells", flush=True)
+                print(f"  recorded {number + 1} finished cells", flush=True)
         tracker.end_invocation("FINISHED")
         for title, arguments in (("run again", []), ("planned", ["--plan"])):
             start = time.monotonic()
@@ -222,7 +222,7 @@ def again(count: int) -> None:
 
 
 def command(count: int, arguments: list[str]) -> None:
-    """``ablations.run`` on the trivial grid; the seconds after its import."""
+    """Run ``ablations.run`` on the trivial grid and print the seconds after its import."""
     from ablations import run
 
     GRIDS.register("trivial", Grid(cells=lambda profile, seeds: cells(count), profile="smoke", seeds=1, first_seed=1))
@@ -235,22 +235,22 @@ def command(count: int, arguments: list[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cells", type=int, default=40, help="by which the long grid is longer")
+    parser.add_argument("--cells", type=int, default=40, help="number of cells by which the long grid is longer")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--finished", type=int, default=1000, help="cells of the finished grid; 0: none")
+    parser.add_argument("--finished", type=int, default=1000, help="number of cells of the finished grid; 0 skips it")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--command", type=int, help=argparse.SUPPRESS)
-    asked, rest = parser.parse_known_args()
-    if asked.one:
-        return one(asked.one[0], int(asked.one[1]))
-    if asked.command:
-        return command(asked.command, rest)
+    options, rest = parser.parse_known_args()
+    if options.one:
+        return one(options.one[0], int(options.one[1]))
+    if options.command:
+        return command(options.command, rest)
     slopes: dict[str, list[float]] = {}
-    for _ in range(asked.rounds):
+    for _ in range(options.rounds):
         for name, (_, module) in RUNNERS.items():
             if not module or importlib.util.find_spec(module) is not None:
-                short, long = (timed("--one", name, str(count)) for count in (SHORT, SHORT + asked.cells))
-                slopes.setdefault(name, []).append(1000 * (long - short) / asked.cells)
+                short, long = (timed("--one", name, str(count)) for count in (SHORT, SHORT + options.cells))
+                slopes.setdefault(name, []).append(1000 * (long - short) / options.cells)
     for name in RUNNERS:
         if name not in slopes:
             print(f"{name:32s}{'not installed':>14s}")
@@ -258,13 +258,13 @@ def main() -> None:
         cost = statistics.median(slopes[name])
         ratio = cost / statistics.median(slopes["this runner"])
         print(
-            f"{name:32s}{cost:11.1f} ms a cell{ratio:8.2f} x ours  (rounds {', '.join(f'{s:.1f}' for s in slopes[name])})"
+            f"{name:32s}{cost:11.1f} ms per cell{ratio:8.2f} x ours  (rounds {', '.join(f'{s:.1f}' for s in slopes[name])})"
         )
-    if asked.finished:
-        again(asked.finished)
+    if options.finished:
+        again(options.finished)
 
 
 if __name__ == "__main__":
-    import orchestrator  # so that what is pickled has a name that workers can import
+    import orchestrator  # pickled objects need a module name that workers can import
 
     orchestrator.main()

@@ -1,8 +1,8 @@
-"""Seconds of a report of 1,000 runs: ``python tests/benchmarks/report.py [--cells 1000]``.
+"""Benchmark of a report of 1,000 runs: ``python tests/benchmarks/report.py [--cells 1000]``.
 
-A real sqlite store is filled with synthetic records (made-up numbers, marked so in the grid's name and in every tag) by the same
-tracker that real runs use; then `reports.run`'s parts are timed: reading, tables, figures, page, and the whole. The budgets are
-10 s for the tables and 40 s for the page.
+Fills a real SQLite store with synthetic records (made-up numbers, marked as such in the grid's name and in every tag) through the
+tracker that real runs use. Then it times the parts of `reports.run`: reading, tables, figures, page, and the total. The budgets
+are 10 s for the tables and 40 s for the whole page.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ RATE = 16000
 
 
 def files(cell: fakes.FakeCell, folder: Path) -> dict[str, Path]:
-    """What a cell stores, of the size of a real one: curves, checkpoints, samples, and the first seed's audio."""
+    """Return a cell's files, as large as real ones: curves, checkpoints, samples, and audio for the first seed."""
     rng = np.random.default_rng(cell.seed * 100 + ARMS.index(cell.label))
     for stage in cell.stages.values():
         out = folder / stage.name
@@ -44,7 +44,7 @@ def files(cell: fakes.FakeCell, folder: Path) -> dict[str, Path]:
         build = getattr(fakes, stage.build.removeprefix("fakes:"))
         build(stage.config, {"samples": folder / "optimize"}, out, Context())
     found = {p.name: p for name in ("optimize", "score") for p in (folder / name).glob("*.parquet")}
-    for place in range(10 if cell.seed == 1 else 0):  # the page and the figures play the first seed's
+    for place in range(10 if cell.seed == 1 else 0):  # page and figures use the audio of the first seed only
         path = folder / f"{place:02d}_{('angry', 'fearful', 'happy', 'sad', 'surprised')[place % 5]}.wav"
         soundfile.write(path, 0.1 * rng.standard_normal(2 * RATE), RATE, subtype="PCM_16")
         found[f"audio/{path.name}"] = path
@@ -52,7 +52,7 @@ def files(cell: fakes.FakeCell, folder: Path) -> dict[str, Path]:
 
 
 def fill(root: Path, cells: int) -> None:
-    """The store: arms x seeds until there are enough cells."""
+    """Fill the store with arms x seeds until there are enough cells."""
     seeds = range(1, -(-cells // len(ARMS)) + 1)
     wanted = fakes.cells(ARMS, seeds)[:cells]
     folder = check(root)
@@ -68,14 +68,14 @@ def fill(root: Path, cells: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=int, default=1000)
-    parser.add_argument("--runs-dir", type=Path, help="keep the synthetic store here, and use it when it is there")
-    asked = parser.parse_args()
+    parser.add_argument("--runs-dir", type=Path, help="folder in which to keep the synthetic store, and reuse it")
+    options = parser.parse_args()
     GRIDS.register(GRID, Grid(cells=lambda profile, seeds: fakes.cells(ARMS, seeds), profile="smoke"))
     with tempfile.TemporaryDirectory() as spare:
-        root = asked.runs_dir or Path(spare) / "runs"
+        root = options.runs_dir or Path(spare) / "runs"
         if not check(root).exists:
-            print(f"filling a store with {asked.cells} synthetic records")
-            fill(root, asked.cells)
+            print(f"filling a store with {options.cells} synthetic records")
+            fill(root, options.cells)
         out = Path(spare) / "report"
         out.mkdir()
         clock = [(time.perf_counter(), time.process_time())]

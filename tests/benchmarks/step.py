@@ -1,8 +1,9 @@
-"""One GRPO step of CosyVoice2's language model on random weights, ours and TRL's: ``python tests/benchmarks/step.py [--full]``.
+"""Benchmark of a GRPO step of CosyVoice2's language model against TRL: ``python tests/benchmarks/step.py [--full]``.
 
-Prints tokens a second in roll-out and update, memory, the update's model FLOP utilisation, and the same step by TRL's GRPOTrainer
-on a Qwen2 of the same sizes where `trl` is installed. Without ``--full`` the sizes are tiny and say nothing of the real model.
-What needs a GPU is printed as *not measured* without one. On a CPU times are CPU seconds of this process.
+The weights are random. Prints tokens per second in roll-out and update, memory, the update's model FLOP utilization (MFU), and
+the time of the same step by TRL's GRPOTrainer on a Qwen2 of the same sizes if `trl` is installed. Without ``--full`` the sizes
+are tiny and do not represent the real model. Values that require a GPU are printed as *not measured* without one. On a CPU, times
+are CPU seconds of this process.
 """
 
 from __future__ import annotations
@@ -22,37 +23,37 @@ from rrpo.optimizers import OPTIMIZERS
 from rrpo.packages import present
 
 PEAKS = {"H100": (989e12, 3.35e12), "H200": (989e12, 4.8e12), "A100": (312e12, 2.0e12), "A800": (312e12, 2.0e12)}
-"""Dense bfloat16 FLOP a second and bytes of memory a second, by the makers' data sheets."""
+"""Device -> dense bfloat16 FLOP/s and memory bandwidth in bytes/s, from the manufacturers' data sheets."""
 SMALL = {**standin.TINY, "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4}
 UNKNOWN = "not measured"
 
 
 def ours(step: paper.Measured, sizes: dict[str, int], batch: int, tokens: int, epochs: int) -> Iterator[str]:
-    """Lines about a measured step; each update scores the roll-outs once by the policy and once by the reference."""
+    """Yield lines about a measured step. Each update evaluates the roll-outs once by the policy and once by the reference."""
     shapes = layout.expected_shapes({"vocab_size": 512, **sizes})
     weights = sum(
         torch.Size(shape).numel() for name, shape in shapes.items() if "embed" not in name and name != layout.HEAD
     )
     scored = batch * tokens * epochs
     peak, bandwidth = next((found for name, found in PEAKS.items() if name in step.device), (None, None))
-    flops = 8 * weights * scored  # 6 of the policy forwards and backwards, 2 of the reference forwards
+    flops = 8 * weights * scored  # policy forward and backward: 6; reference forward: 2
     bound = None if bandwidth is None else tokens * weights * 2 / bandwidth
-    yield f"ours on {step.device}: {step.step:.2f} s a step"
-    yield f"  roll-out        {batch * tokens / step.rollout:,.0f} tokens a second"
-    yield f"  update          {scored / step.update:,.0f} tokens a second"
+    yield f"ours on {step.device}: {step.step:.2f} s per step"
+    yield f"  roll-out        {batch * tokens / step.rollout:,.0f} tokens per second"
+    yield f"  update          {scored / step.update:,.0f} tokens per second"
     yield f"  memory          {f'{step.peak / paper.GIB:.1f} GiB' if step.peak else UNKNOWN}"
     yield f"  MFU             {f'{100 * flops / step.update / peak:.0f} %' if peak else UNKNOWN}"
-    yield f"  roll-out over its bandwidth bound  {f'{step.rollout / bound:.1f}' if bound else UNKNOWN}"
+    yield f"  roll-out time / bandwidth bound  {f'{step.rollout / bound:.1f}' if bound else UNKNOWN}"
 
 
 def trl(sizes: dict[str, int], batch: int, tokens: int, epochs: int, steps: int) -> float:
-    """Seconds of a step of TRL's GRPOTrainer, the mean of ``steps`` after one that is not counted; a constant reward."""
+    """Return the seconds per step of TRL's GRPOTrainer with a constant reward: the mean of ``steps`` after one warm-up step."""
     from datasets import Dataset
     from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
     class Clock(TrainerCallback):
-        """When each step ended."""
+        """Records the end time of each step."""
 
         def __init__(self) -> None:
             self.ends: list[float] = []
@@ -93,7 +94,7 @@ def trl(sizes: dict[str, int], batch: int, tokens: int, epochs: int, steps: int)
 
 
 def now() -> float:
-    """Seconds: by the clock once a GPU is done, of this process on a CPU."""
+    """Return the time in seconds: wall clock after the GPU has finished its work, or CPU time of this process on a CPU."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
         return time.perf_counter()
@@ -101,9 +102,9 @@ def now() -> float:
 
 
 def main() -> None:
-    """Parses the options and prints."""
+    """Parse the options and print the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--full", action="store_true", help="CosyVoice2-0.5B's sizes")
+    parser.add_argument("--full", action="store_true", help="use CosyVoice2-0.5B's sizes")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=40)
     parser.add_argument("--steps", type=int, default=2)
@@ -129,7 +130,7 @@ def main() -> None:
     print(*ours(step, sizes, options.batch, options.tokens, 2), sep="\n", flush=True)
     if present("trl"):
         took = trl(sizes, options.batch, options.tokens, 2, options.steps)
-        print(f"TRL's GRPOTrainer: {took:.2f} s a step, {took / step.step:.2f} of ours")
+        print(f"TRL's GRPOTrainer: {took:.2f} s per step, {took / step.step:.2f} x ours")
     else:
         print(f"TRL's GRPOTrainer: {UNKNOWN}, trl is not installed")
 

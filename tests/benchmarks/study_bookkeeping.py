@@ -1,8 +1,8 @@
-"""What a study's bookkeeping costs: ``python tests/benchmarks/study_bookkeeping.py [--trials 30] [--trial-seconds 180]``.
+"""Benchmark of a study's overhead: ``python tests/benchmarks/study_bookkeeping.py [--trials 30] [--trial-seconds 180]``.
 
-Runs trials that measure nothing against every storage, and prints seconds a trial for what the worker does (recover, ask, claim,
-attributes, looks to the pruner, tell) and for what the parent does (MLflow), with their ratio to a trial of the given length: the
-embedded world's takes three seeds of a minute each. With ``--runs-dir``, to the mean of that folder's own trials.
+Runs trials without any work against every storage. Prints the time per trial for the worker (recover, ask, claim, attributes,
+intermediate values for the pruner, tell) and for the parent (MLflow), and their ratio to a trial of the given length: in the
+embedded world, a trial takes three seeds of a minute each. With ``--runs-dir``, the ratio is to the mean of that folder's trials.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from studies.trial import Question
 def nothing(
     question: Question, arm: Any, seed: int, watch: Any, report: Any, micro: int | None = None
 ) -> dict[str, float]:
-    """A trial's looks and its outcomes, and no work."""
+    """Report a trial's intermediate values and return its outcomes without any work."""
     for step in range(0, question.profile.optimize.steps, 5):
         watch(step, {"val_accuracy": -arm.regularizers.epsilon})
     names = ("clean_success", "hacked_share", "phone_error_rate", "gold", "uptake", "kl_token")
@@ -35,7 +35,7 @@ def nothing(
 
 
 def own_seconds(runs_dir: Path) -> float:
-    """The mean of all complete trials of a runs folder's studies."""
+    """Return the mean seconds of all complete trials in a runs folder's studies."""
     import optuna
 
     found = []
@@ -52,10 +52,10 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=30)
     parser.add_argument("--trial-seconds", type=float, default=180.0)
     parser.add_argument("--runs-dir", type=Path)
-    asked = parser.parse_args()
-    seconds = own_seconds(asked.runs_dir) if asked.runs_dir else asked.trial_seconds
+    arguments = parser.parse_args()
+    seconds = own_seconds(arguments.runs_dir) if arguments.runs_dir else arguments.trial_seconds
     searching.measure = nothing
-    print(f"against trials of {seconds:.1f} s")
+    print(f"compared with trials of {seconds:.1f} s")
     for kind in ("journal", "sqlite"):
         with tempfile.TemporaryDirectory() as folder:
             runs = Path(folder) / "runs"
@@ -66,7 +66,7 @@ def main() -> None:
                 study="regularizers",
                 name=kind,
                 question=question,
-                trials=asked.trials,
+                trials=arguments.trials,
                 storage=f"sqlite:///{folder}/s.db" if kind == "sqlite" else None,
             )
             given = {
@@ -84,12 +84,12 @@ def main() -> None:
             wall, cpu = -time.perf_counter(), -time.process_time()
             while one_trial(search, lambda done, total: None) is not None:
                 pass
-            wall, cpu = (wall + time.perf_counter()) / asked.trials, (cpu + time.process_time()) / asked.trials
+            wall, cpu = (wall + time.perf_counter()) / arguments.trials, (cpu + time.process_time()) / arguments.trials
             start = time.perf_counter()
             bridge.write(study.trials)
-            parent = (time.perf_counter() - start) / asked.trials
+            parent = (time.perf_counter() - start) / arguments.trials
             for who, cost in (("worker, wall", wall), ("worker, CPU", cpu), ("parent (MLflow), wall", parent)):
-                print(f"{kind:8s}{who:24s}{1000 * cost:8.1f} ms a trial = {100 * cost / seconds:.3f} % of it")
+                print(f"{kind:8s}{who:24s}{1000 * cost:8.1f} ms per trial = {100 * cost / seconds:.3f} % of its time")
 
 
 if __name__ == "__main__":

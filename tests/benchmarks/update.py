@@ -1,17 +1,19 @@
-"""What an update costs, singly and stacked, on a CPU or a GPU: ``python tests/benchmarks/update.py [--device cuda]``.
+"""Benchmark of a policy update, single and stacked, on CPU or GPU: ``python tests/benchmarks/update.py [--device cuda]``.
 
-Tables, of which ``--only`` names some. ``members``, ``batch``, ``length``, ``vocabulary``, ``width``: seconds an update of C
-policies one after another and stacked, against one of these sizes. ``executors``: the stack in each precision, and in a fixed
-order. ``parts``: where the time of a single update goes, the share that its matrix products alone take, and the roll-out by the
-library's own loop.
+Prints tables; ``--only`` selects some of them. ``members``, ``batch``, ``length``, ``vocabulary``, ``width``: seconds per update
+of all members, one after another and stacked, across one of these sizes. ``executors``: the stack in each precision, and with
+deterministic algorithms. ``parts``: the time of each part of a single update, the share of its matrix products, and the roll-out
+by the loop of transformers.
 
-Networks have the sizes of the profile ``embedded`` and are untrained (for ``parts``, ``--profile`` takes a profile's trained
-ones), prompts are drawn; a member is an arm with a reward model and a seed of its own, its update a roll-out, DiffRO's losses and
-Adam. What is compared runs in turn in the same process. On the CPU, times are CPU seconds of one thread, quickest of several
-rounds; memory is the process's peak, or what torch held on the GPU. Operations are what torch is asked to compute in one update,
-views not counted: about as many kernels as a GPU is sent, which is what a small model waits for there (a captured token step is
-then sent as one). Waits are looks at a tensor's value, for each of which a GPU must finish its work. On a GPU, the warnings of
-`torch.cuda.set_sync_debug_mode` are counted too. ``--trace FILE`` writes a profiler's trace of two updates for chrome://tracing.
+Networks have the sizes of the profile ``embedded`` and are untrained (for ``parts``, ``--profile`` uses a profile's trained
+models); prompts are random. A member is an arm with its own reward model and seed; its update consists of a roll-out, DiffRO's
+losses and an Adam step. Variants that are compared run interleaved in the same process.
+
+On the CPU, times are CPU seconds of one thread: the minimum over several rounds. Memory is the peak of the process, or the memory
+reserved by torch on the GPU. Operations are the operations that torch dispatches in one update, except views. They approximate
+the number of kernel launches on a GPU, which limit small models (a captured token step is then one launch). Waits are reads of a
+tensor's value, each of which makes the host wait for the GPU. On a GPU, the warnings of `torch.cuda.set_sync_debug_mode` are
+counted as well. ``--trace FILE`` writes a profiler trace of two updates for chrome://tracing.
 """
 
 from __future__ import annotations
@@ -65,7 +67,7 @@ EMOTIONS = EMBEDDED.world.emotions
 PHONES = tuple(f"p{i}" for i in range(40))
 SPEAKERS = ("anna", "ben")
 LEVELS = {125: (5, 5, 5), 1000: (8, 5, 5, 5), 6561: (3,) * 8}
-"""Vocabulary -> levels of the quantiser."""
+"""Vocabulary size -> levels of the quantizer."""
 SEVERAL = {
     "members": (1, 2, 4, 8, 16),
     "batch": (8, 32, 64),
@@ -73,14 +75,14 @@ SEVERAL = {
     "vocabulary": tuple(LEVELS),
     "width": (64, 128, 256),
 }
-"""What each table of sizes varies."""
+"""Table -> values of the size that it varies."""
 EXECUTORS = {name: Executor(precision=name) for name in PRECISIONS} | {"deterministic": Executor(deterministic=True)}
-UPDATE, PRODUCTS, LIBRARY = "update", "its matrix products alone", "roll-out by the library"
+UPDATE, PRODUCTS, LIBRARY = "update", "its matrix products alone", "roll-out by transformers"
 
 
 @dataclass(frozen=True)
 class Size:
-    """One line of a table."""
+    """Sizes of one row of a table."""
 
     members: int = 4
     batch: int = 32
@@ -90,7 +92,7 @@ class Size:
 
 
 def make(size: Size, device: str, micro: int | None, precision: str = "fp32") -> tuple[list[Models], Prompts]:
-    """Models of every member, and one batch of prompts."""
+    """Return the models of every member, and one batch of prompts."""
     torch.manual_seed(0)
     audio = AudioConfig()
     symbols = (*Policy.SPECIALS, *(f"<{name}>" for name in (*EMOTIONS, *SPEAKERS)), *PHONES)
@@ -119,29 +121,31 @@ def make(size: Size, device: str, micro: int | None, precision: str = "fp32") ->
     return members, Prompts(prefix, codec.speaker_index(speakers), target, phones)
 
 
-def updates(models: Models, prompts: Prompts, config: OptimizeConfig, steps: int, tell: Callable[[int], None]) -> None:
-    """Some updates of one member; ``tell`` hears of each before it starts."""
+def updates(
+    models: Models, prompts: Prompts, config: OptimizeConfig, steps: int, started: Callable[[int], None]
+) -> None:
+    """Run updates of one member; call ``started`` with the number of each update before it."""
     optimizer = torch.optim.Adam(models.policy.parameters(), lr=1e-5, fused=True)
-    for step in range(1, steps + 1):  # no step at which the judges hear the roll-outs
-        tell(step)
+    for step in range(1, steps + 1):  # steps at which the judges do not evaluate the roll-outs
+        started(step)
         take_step(models, DiffRO(), {}, roll_out(models, prompts, config, step), optimizer, config)
 
 
 class Watch:
-    """CPU seconds, or wall seconds where a GPU computes; and memory."""
+    """Measures CPU seconds, or wall seconds on a GPU, and memory."""
 
     def __init__(self, device: str) -> None:
         self.device = device
 
     def now(self) -> float:
-        """Seconds, all that was asked of the GPU done."""
+        """Return the time in seconds, on a GPU after all queued work has finished."""
         if self.device == "cpu":
             return time.process_time()
         torch.cuda.synchronize()
         return time.perf_counter()
 
     def forget(self) -> None:
-        """Begins a new peak."""
+        """Reset the peak memory."""
         gc.collect()
         if self.device == "cuda":
             torch.cuda.empty_cache()
@@ -150,7 +154,7 @@ class Watch:
             file.write_text("5")
 
     def peak(self) -> float:
-        """MiB since then (of the process's life where Linux is not)."""
+        """Return the peak memory in MiB since `forget` (on other systems than Linux: since the process started)."""
         if self.device == "cuda":
             return torch.cuda.max_memory_reserved() / 2**20
         status = Path("/proc/self/status")
@@ -160,7 +164,7 @@ class Watch:
 
 
 class Operations(TorchDispatchMode):
-    """Counts what is computed in the thread that enters it."""
+    """Counts the operations computed in the thread that enters it."""
 
     def __init__(self, counts: Counter[str], name: str) -> None:
         super().__init__()
@@ -172,9 +176,9 @@ class Operations(TorchDispatchMode):
 
 
 class Waits(TorchFunctionMode):
-    """Counts looks at values in the thread that enters it: numbers, lists, boolean masks as indices."""
+    """Counts reads of tensor values in the thread that enters it: conversions to numbers or lists, boolean masks as indices."""
 
-    LOOKS = frozenset(
+    READS = frozenset(
         (
             *(Tensor.item, Tensor.tolist, Tensor.__int__, Tensor.__float__, Tensor.__bool__, Tensor.__index__),
             *(Tensor.cpu, Tensor.numpy, Tensor.nonzero, torch.nonzero, Tensor.masked_select, torch.masked_select),
@@ -186,17 +190,17 @@ class Waits(TorchFunctionMode):
         self.counts, self.name = counts, name
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        looks = func in self.LOOKS
+        reads = func in self.READS
         if func in (Tensor.__getitem__, Tensor.__setitem__):
             index = args[1] if isinstance(args[1], tuple) else (args[1],)
-            looks = any(isinstance(part, Tensor) and part.dtype == torch.bool for part in index)
-        self.counts[self.name] += looks
+            reads = any(isinstance(part, Tensor) and part.dtype == torch.bool for part in index)
+        self.counts[self.name] += reads
         return func(*args, **(kwargs or {}))
 
 
 @contextmanager
-def synchronisations(counts: Counter[str], name: str) -> Iterator[None]:
-    """Counts torch's own warnings on a GPU."""
+def synchronizations(counts: Counter[str], name: str) -> Iterator[None]:
+    """Count torch's own synchronization warnings on a GPU."""
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
@@ -210,7 +214,7 @@ def synchronisations(counts: Counter[str], name: str) -> Iterator[None]:
 def single(
     made: tuple[list[Models], Prompts], watch: Watch, counting: Callable[[], AbstractContextManager[Any]]
 ) -> float:
-    """Seconds of the second update of all members, one after another."""
+    """Return the seconds of the second update of all members, one after another."""
     members, prompts = made
     seconds = 0.0
     for number, models in enumerate(members):
@@ -225,7 +229,7 @@ def single(
 def stacked(
     made: tuple[list[Models], Prompts], watch: Watch, counting: Callable[[], AbstractContextManager[Any]]
 ) -> float:
-    """Seconds of the second update of all members at once."""
+    """Return the seconds of the second update of all members at once."""
     members, prompts = made
     stack = Stack()
     begun: dict[int, float] = {}
@@ -250,7 +254,7 @@ RUNS = {"single": single, "stacked": stacked}
 
 
 def by_size(size: Size, watch: Watch, micro: int | None, rounds: int) -> dict[str, str]:
-    """Cells of one line, by heading; of an update of all members."""
+    """Return heading -> cell for one row of a table; values are for one update of all members."""
     seconds, memory = dict.fromkeys(RUNS, float("inf")), dict.fromkeys(RUNS, 0.0)
     for _ in range(rounds):
         for name, run in RUNS.items():
@@ -266,7 +270,7 @@ def by_size(size: Size, watch: Watch, micro: int | None, rounds: int) -> dict[st
     if watch.device == "cuda":
         counts["CUDA waits"] = Counter()
         for name, run in RUNS.items():
-            with synchronisations(counts["CUDA waits"], name):
+            with synchronizations(counts["CUDA waits"], name):
                 run(make(size, watch.device, micro), watch, nullcontext)
     cells = {name: str(value) for name, value in asdict(size).items()}
     cells |= {f"{name} s": f"{seconds[name]:.3f}" for name in RUNS}
@@ -278,7 +282,7 @@ def by_size(size: Size, watch: Watch, micro: int | None, rounds: int) -> dict[st
 
 
 def by_executor(size: Size, watch: Watch, micro: int | None, rounds: int) -> Iterator[dict[str, str]]:
-    """Lines of the stack's seconds and memory by what computes it."""
+    """Yield rows with the stack's seconds and memory for each executor."""
     chosen = {name: found for name, found in EXECUTORS.items() if watch.device == "cuda" or found.precision != "tf32"}
     seconds, memory = dict.fromkeys(chosen, float("inf")), dict.fromkeys(chosen, 0.0)
     for _ in range(rounds):
@@ -294,7 +298,7 @@ def by_executor(size: Size, watch: Watch, micro: int | None, rounds: int) -> Ite
 
 
 def library_sample(models: Models, prompts: Prompts, noise: Tensor, steps: int) -> None:
-    """The same roll-out by the transformers forward with its DynamicCache."""
+    """Run the same roll-out with the forward of transformers and its DynamicCache."""
     policy = models.policy
     x, mask, positions = policy._prefix(prompts.prefix)
     cache = DynamicCache(config=policy.llm.config)
@@ -309,7 +313,7 @@ def library_sample(models: Models, prompts: Prompts, noise: Tensor, steps: int) 
 
 
 class Products(TorchDispatchMode):
-    """Records the matrix products that run under it."""
+    """Records the matrix products computed in its context."""
 
     KINDS = (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.baddbmm)
 
@@ -323,11 +327,11 @@ class Products(TorchDispatchMode):
         return op(*args, **(kwargs or {}))
 
     def flops(self) -> float:
-        """Two for each multiplication."""
+        """Return the FLOP of the recorded products, two per multiplication."""
         return sum(2.0 * operands[-2][0].numel() * operands[-1][0][-1] for _, operands in self.calls)
 
     def again(self, device: str) -> Callable[[], None]:
-        """Runs the same products on operands of their own."""
+        """Return a function that computes the same products on random operands."""
         layouts = {layout for _, operands in self.calls for layout in operands}
         tensors = {
             (size, stride): torch.randn(
@@ -344,7 +348,7 @@ class Products(TorchDispatchMode):
 
 
 def trained(profile: str, runs_dir: Path, device: str) -> tuple[Models, Prompts, OptimizeConfig]:
-    """Models of arm ``rrpo`` and seed 1000, built where they are missing, and a batch of its prompts."""
+    """Return the models of arm ``rrpo`` and seed 1000, built if missing, a batch of its prompts, and its config."""
     stage = dataflow.optimized(PROFILES[profile], arms()["rrpo"], 1000)
     inputs = {role: materialise(child, runs_dir, Context(device=device)) for role, child in stage.inputs.items()}
     models = Models.load(inputs, device)
@@ -356,7 +360,7 @@ def trained(profile: str, runs_dir: Path, device: str) -> tuple[Models, Prompts,
 def by_part(
     models: Models, prompts: Prompts, config: OptimizeConfig, watch: Watch, rounds: int
 ) -> Iterator[dict[str, str]]:
-    """Lines of milliseconds, medians of several rounds taken in turn and the quickest, and of what they come to."""
+    """Yield rows with the milliseconds of each part, median and minimum of several interleaved rounds, then rows with ratios."""
     policy, codec, device = models.policy, models.codec, watch.device
     assert isinstance(policy, Policy)
     noise = uniform((policy.max_tokens, len(prompts.phones)), 0, "benchmark", device=device)
@@ -436,15 +440,15 @@ def by_part(
     total = sum(value for name, value in median.items() if name not in (UPDATE, PRODUCTS, LIBRARY))
     for name, ratio in (
         ("update / sum of its parts", median[UPDATE] / total),
-        ("library roll-out / ours", median[LIBRARY] / median["roll-out"]),
+        ("transformers' roll-out / ours", median[LIBRARY] / median["roll-out"]),
         ("matrix products / update", median[PRODUCTS] / median[UPDATE]),
-        ("GFLOP an update", products.flops() / 1e9),
+        ("GFLOP per update", products.flops() / 1e9),
     ):
         yield {"part": name, "median": f"{ratio:.2f}", "quickest": ""}
 
 
 def show(title: str, lines: Iterator[dict[str, str]]) -> None:
-    """A table in Markdown, a line as soon as it is measured."""
+    """Print a Markdown table, each row as soon as it is measured."""
     for place, line in enumerate(lines):
         if place == 0:
             print(f"\n{title}\n\n| {' | '.join(line)} |\n|{'--:|' * len(line)}")
@@ -456,39 +460,41 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", default=list(tables), choices=tables, help="tables")
+    parser.add_argument("--only", nargs="+", default=list(tables), choices=tables, help="tables to print")
     for name, value in asdict(Size()).items():
-        parser.add_argument(f"--{name}", type=int, default=value, help="where it is not what varies")
-    parser.add_argument("--most", type=int, default=10**6, help="nothing that varies is larger, but for the vocabulary")
+        parser.add_argument(f"--{name}", type=int, default=value, help="value in tables that do not vary it")
+    parser.add_argument("--most", type=int, default=10**6, help="maximum of the varied sizes, except the vocabulary")
     parser.add_argument(
-        "--micro", type=int, help="samples a forward of one member; default: the device's, on a GPU all"
+        "--micro", type=int, help="samples per forward pass of a member; default: the device's, on a GPU all"
     )
-    parser.add_argument("--profile", choices=PROFILES, help="of trained models for the table of parts")
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where they are built")
-    parser.add_argument("--trace", type=Path, help="file for a trace of two stacked updates")
-    asked = parser.parse_args()
+    parser.add_argument("--profile", choices=PROFILES, help="profile of trained models for the table of parts")
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="folder in which these models are built")
+    parser.add_argument("--trace", type=Path, help="file for a profiler trace of two stacked updates")
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    watch, size = Watch(asked.device), Size(**{name: getattr(asked, name) for name in asdict(Size())})
-    where = torch.cuda.get_device_name() if asked.device == "cuda" else processor()
+    watch, size = Watch(options.device), Size(**{name: getattr(options, name) for name in asdict(Size())})
+    where = torch.cuda.get_device_name() if options.device == "cuda" else processor()
     print(f"{where}, torch {torch.__version__}")
-    for table in asked.only:
+    for table in options.only:
         if table == "parts":
-            made = make(replace(size, members=1), asked.device, asked.micro)
+            made = make(replace(size, members=1), options.device, options.micro)
             config = OptimizeConfig(steps=1000, batch=size.batch)
             chosen = (
-                trained(asked.profile, asked.runs_dir, asked.device) if asked.profile else (made[0][0], made[1], config)
+                trained(options.profile, options.runs_dir, options.device)
+                if options.profile
+                else (made[0][0], made[1], config)
             )
-            show("Parts of a single update", by_part(*chosen, watch, asked.rounds))
+            show("Parts of a single update", by_part(*chosen, watch, options.rounds))
         elif table == "executors":
-            show("By executor, stacked", by_executor(size, watch, asked.micro, asked.rounds))
+            show("By executor, stacked", by_executor(size, watch, options.micro, options.rounds))
         else:
-            values = [value for value in SEVERAL[table] if table == "vocabulary" or value <= asked.most]
+            values = [value for value in SEVERAL[table] if table == "vocabulary" or value <= options.most]
             sizes = [replace(size, **{table: value}) for value in values]
-            show(f"By {table}", (by_size(one, watch, asked.micro, asked.rounds) for one in sizes))
-    if asked.trace:
+            show(f"By {table}", (by_size(one, watch, options.micro, options.rounds) for one in sizes))
+    if options.trace:
         with torch.profiler.profile() as profile:
-            stacked(make(size, asked.device, asked.micro), watch, nullcontext)
-        profile.export_chrome_trace(str(asked.trace))
+            stacked(make(size, options.device, options.micro), watch, nullcontext)
+        profile.export_chrome_trace(str(options.trace))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,17 @@ from rrpo.pipeline.stages import walk
 from rrpo.profiles import SMOKE
 from rrpo.regularizers import REGULARIZERS, Regularizer, strength
 from studies import catalogue
-from studies.catalogue import STUDIES, Study, contains, policy, regularised, regularizers, study_of, tunable, tune_arm
+from studies.catalogue import (
+    STUDIES,
+    Study,
+    contains,
+    policy,
+    regularizer_config,
+    regularizers,
+    study_of,
+    tunable,
+    tune_arm,
+)
 from studies.trial import OBJECTIVES, Question
 
 ALL = [*(make() for make in STUDIES.values()), *(tune_arm(arm) for arm in tunable())]
@@ -23,7 +33,7 @@ ALL = [*(make() for make in STUDIES.values()), *(tune_arm(arm) for arm in tunabl
 
 @pytest.mark.parametrize("study", ALL, ids=lambda study: study.name)
 class TestContract:
-    """What every study has to keep."""
+    """Properties of every study."""
 
     def test_the_papers_values_lie_in_the_space(self, study: Study):
         assert study.paper.keys() == study.space.keys()
@@ -69,7 +79,7 @@ def test_a_fourth_components_knob_is_searched_from_where_it_is_off():
 
 @dataclass(frozen=True, kw_only=True)
 class Fourth(Regularizer):
-    """A component whose strength is called as one of Adv's is."""
+    """A component whose strength has the same name as one of Adv's."""
 
     label = "X"
     alpha: float = strength(2.0, off=0.0, search=(0.0, 5.0))
@@ -120,7 +130,7 @@ def test_tuning_an_arm_keeps_what_is_off_off(arm: str):
     ],
 )
 def test_every_system_is_tuned_by_what_it_alone_has(arm: str, own: set[str]):
-    """All other settings of the arm stay, and the first trial is the arm as it is, at the profile's push."""
+    """All other settings of the arm are kept. The first trial is the arm itself, with the profile's learning rate and beta."""
     study, given = tune_arm(arm), arms()[arm]
     assert set(study.space) - {"lr", "beta"} == own
     first, moved = study.arm(study.paper), study.arm(study.elsewhere)
@@ -162,7 +172,9 @@ def test_defaults_are_the_papers():
 def test_a_study_of_ones_own_is_one_short_function(monkeypatch: pytest.MonkeyPatch):
     def smoothing() -> Study:
         space = {"epsilon": FloatDistribution(0.0, 0.3)}
-        return Study("smoothing", space, {"epsilon": 0.1}, lambda knobs: ArmConfig(regularizers=regularised(knobs)))
+        return Study(
+            "smoothing", space, {"epsilon": 0.1}, lambda knobs: ArmConfig(regularizers=regularizer_config(knobs))
+        )
 
     monkeypatch.setitem(STUDIES, "smoothing", smoothing)
     found = study_of("smoothing", "", [("epsilon", 0.05, 0.2)])

@@ -1,4 +1,4 @@
-"""What the terminal hears of a trial."""
+"""What is printed about a trial."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def test_every_trial_is_listed_with_its_state_and_reason(tmp_path: Path):
     pruned = study.ask(space)
     pruned.report(-0.7, 5)
     study.tell(pruned, state=optuna.trial.TrialState.PRUNED)
-    assert study.trials[5].values == [-0.7], "Optuna's: the last look"
+    assert study.trials[5].values == [-0.7], "Optuna stores the last intermediate value"
     study.enqueue_trial(study.trials[4].params, user_attrs={RETRY: 4, SAMPLER: GIVEN})
     made = everything(study, searched)
     assert made is not None
@@ -188,7 +188,7 @@ def test_every_further_check_on_the_same_seeds_has_a_smaller_level(tmp_path: Pat
     assert said[2].notes[-1] == (
         "On 6 fresh seeds trial 2 is not distinguishable from the paper's values by the `val` judge (check 2 on these seeds)."
     )
-    assert "difference, alpha 0.05: where it excludes 0" in said[0].notes[0]
+    assert "difference, alpha 0.05: if it excludes 0" in said[0].notes[0]
     assert "alpha 0.05 / 2 = 0.0250 (Bonferroni over 2 checks" in said[2].notes[0]
     assert "chance of a false one of up to 0.075" in said[2].notes[0]
     assert count(searched, study, study.trials[1], PAPER, [2000]) == 1, "one seed compares nothing"

@@ -1,4 +1,4 @@
-"""Time and room by what was built here, else by another machine's times at this machine's pace."""
+"""Estimates of time and disk space from stages built here, or from another machine's times and this machine's pace."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BASE = world.base(EMBEDDED)
 
 @pytest.fixture
 def reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another machine took 100 s for the codec and 30 s for its speech; the base policy it never built."""
+    """Another machine took 100 s for the codec and 30 s for its speech, and never built the base policy."""
     for stage, seconds in ((CODEC, 90.0), (CODEC, 100.0), (CODEC, 300.0), (SPEECH, 30.0)):
         marked(tmp_path / "elsewhere", stage, seconds)
     monkeypatch.setattr(estimate, "REFERENCE", tmp_path / "reference.csv")
@@ -39,7 +39,7 @@ def test_what_was_never_built_here_takes_another_machines_time_at_this_machines_
     marked(tmp_path / "runs", SPEECH, 60.0)
     slower = Estimator(tmp_path / "runs")
     assert slower.seconds(SPEECH) == 60.0
-    assert slower.seconds(CODEC) == 200.0, "twice as slow as the other"
+    assert slower.seconds(CODEC) == 200.0, "this machine is half as fast as the other"
     assert slower.borrowed([CODEC, SPEECH]) == 1
     slower.learn(CODEC, 90.0)
     assert slower.seconds(CODEC) == 90.0
@@ -61,7 +61,7 @@ def test_an_order_guesses_a_new_size_by_the_longest_of_its_kind(tmp_path: Path):
     fresh = Estimator(tmp_path / "runs")
     assert fresh.seconds(new) is None
     assert fresh.guess(new) == 100.0, "the reference's median of the known size"
-    assert fresh.guess(BASE) == 1.0, "nobody built one"
+    assert fresh.guess(BASE) == 1.0, "none was ever built"
     fresh.learn(CODEC, 150.0)
     assert fresh.guess(new) == 150.0
     assert longest_first([new], fresh) == {new.key: (-150.0, 0)}

@@ -1,4 +1,4 @@
-"""What a running grid shows."""
+"""The display of a running grid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``--train`` and ``--test``: which manifests they take, what is refused, and that a test set makes no cell another one."""
+"""``--train`` and ``--test``: the manifests they use, invalid input, and that a test set does not change a cell's identity."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rrpo.testing.corpora import write_tone
 
 
 def manifest(path: Path, *emotions: str, pitch: float = 200) -> Path:
-    """Write one tone per emotion; another ``pitch`` gives other audio."""
+    """Write one tone per emotion; a different ``pitch`` gives different audio."""
     lines = []
     for place, emotion in enumerate(emotions):
         audio = path.with_name(f"{path.stem}{place}.wav")
@@ -51,7 +51,7 @@ def test_a_test_set_adds_a_result_and_changes_no_key(tmp_path: Path) -> None:
     )
     other = manifest(tmp_path / "other.jsonl", "angry", "sad", pitch=400)
     again = cell_of([f"mine={other}"], tmp_path / "runs")
-    assert role not in again.optional, "another set gives another result"
+    assert role not in again.optional, "a different set gives a different result"
     assert again.profile.tests["mine"].emotions == ()
     assert {stage.label for stage in walk(*tested.optional.values())} >= {
         "speech test mine",
@@ -64,8 +64,8 @@ def test_a_test_set_adds_a_result_and_changes_no_key(tmp_path: Path) -> None:
     [
         (["mine"], "has no manifest mine.test.jsonl or mine.jsonl"),
         (["={m}"], "--test takes NAME=PATH"),
-        (["a b={m}"], "of letters, digits and hyphens"),
-        (["m={m}", "m={m}"], "each name once"),
+        (["a b={m}"], "consist of letters, digits and hyphens"),
+        (["m={m}", "m={m}"], "names must be unique"),
         (["m=none.jsonl"], "none.jsonl: no such manifest"),
         (["m={bored}"], "no utterance has an emotion of the reward model"),
         (["m={learnt}"], "sounds the same, byte for byte"),
@@ -90,7 +90,7 @@ def rm(folder: Path, **options):
 
 
 def test_a_corpus_is_trained_and_tested_on_by_its_name(tmp_path: Path) -> None:
-    """Names stand for the manifests that the import wrote; without a part ``test`` the whole is tested on."""
+    """A name stands for the manifests written by the import; without a part ``test``, the whole corpus is the test set."""
     for pitch, part in ((200, "mine.train"), (400, "mine.valid"), (600, "mine.test"), (800, "other")):
         manifest(tmp_path / f"{part}.jsonl", "angry", "sad", pitch=pitch)
     mine, other = tmp_path / "mine", tmp_path / "other.jsonl"

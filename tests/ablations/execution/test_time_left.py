@@ -1,4 +1,4 @@
-"""The time left is right within a quarter from the second seed on: grids played with a clock of their own."""
+"""From the second seed on, the time left is right within a quarter: grids simulated with an artificial clock."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ WORK = {
     "fidelity": 5,
     "examine": 4,
 }
-"""Seconds of the stages of a seed, as they were measured; all others take one."""
+"""Stage -> measured seconds, for the stages of a seed; all others take one second."""
 COSTS = {"sft": 0.1, "diffro": 0.7, "rrpo": 2.0}
-"""Of arms' policy optimisations, times the usual."""
+"""Arm -> factor on the seconds of its policy optimization."""
 WITHIN = 0.25
 
 
@@ -44,7 +44,7 @@ class Clock:
 
 
 def seconds_of(cells: list[Cell], noise: float) -> dict[str, float]:
-    """What each stage takes, by its task: its kind's and its arm's seconds, and some chance."""
+    """Return task key -> seconds of its stage: the usual seconds times the arm's factor, with relative noise up to ``noise``."""
     chance = random.Random(0)
     cost = {stage_key(c.stages["optimized"]): COSTS.get(c.label, 1.0) for c in cells}
     stages = missing_stages(cells, [], Path("none"))
@@ -57,10 +57,10 @@ def seconds_of(cells: list[Cell], noise: float) -> dict[str, float]:
 def play(
     graph: list[Task], left: TimeLeft, clock: Clock, seconds: Mapping[str, float], workers: int
 ) -> list[tuple[str, float, float]]:
-    """Run tasks by the scheduler's rule: at the end of each its key, when that was, and how long it then was thought to go on."""
+    """Simulate the scheduler. Return, for each task in the order of their ends: key, time of its end, time left then."""
     waiting = {task.key: task for task in graph}
     running: dict[str, tuple[float, float]] = {}
-    told = []
+    ended = []
     while waiting or running:
         ready = sorted(
             (t for t in waiting.values() if not t.needs & (waiting.keys() | running.keys())), key=lambda t: t.priority
@@ -74,15 +74,15 @@ def play(
         for key, (start, end) in running.items():
             left.progressed(key, round(100 * (clock.now - start) / (end - start)), 100)
         left.ended(ends, clock.now - since)
-        told.append((ends, clock.now, left.seconds()))
-    return told
+        ended.append((ends, clock.now, left.seconds()))
+    return ended
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
 @pytest.mark.parametrize("before", [None, 0.4, 2.5], ids=["new folder", "faster now", "slower now"])
 @pytest.mark.parametrize("grid", ["loo", "full"])
 def test_from_the_second_seed_on(tmp_path: Path, grid: str, before: float | None, workers: int):
-    """Arms of different cost share stages; in a former run of other seeds the machine was ``1 / before`` times as busy."""
+    """Arms of different cost share stages. In an earlier run of other seeds, stages took ``1 / before`` times as long."""
     cells = list(GRIDS[grid].cells(EMBEDDED, range(101, 106)))
     if before is not None:
         past = list(GRIDS[grid].cells(EMBEDDED, range(1, 3)))
@@ -94,16 +94,16 @@ def test_from_the_second_seed_on(tmp_path: Path, grid: str, before: float | None
     stages = {stage_key(stage): stage for stage in missing_stages(cells, [], tmp_path)}
     left = TimeLeft(graph, stages, estimator, workers, clock)
     seconds = seconds_of(cells, 0.1)
-    told = play(graph, left, clock, seconds, workers)
+    ended = play(graph, left, clock, seconds, workers)
     first = {f"cell-{cell.hash[:20]}" for cell in cells if cell.seed == 101}
-    *_, begin = (place for place, (key, _, _) in enumerate(told) if key in first)
-    end, longest = told[-1][1], max(seconds.values())
-    for _, now, said in told[begin:]:
+    *_, begin = (place for place, (key, _, _) in enumerate(ended) if key in first)
+    end, longest = ended[-1][1], max(seconds.values())
+    for _, now, said in ended[begin:]:
         assert said == pytest.approx(end - now, rel=WITHIN) or end - now < longest
 
 
 def test_of_stages_that_run(tmp_path: Path):
-    """Three of 100 s for two workers; the first goes on from a checkpoint at a half, the second is slower than was thought."""
+    """Three stages of 100 s on two workers: the first resumes at one half, the second is slower than estimated."""
     cells = fakes.cells(["a", "b", "c"], [1])
     stages = [cell.stages["optimized"] for cell in cells]
     for stage in stages:
@@ -120,14 +120,14 @@ def test_of_stages_that_run(tmp_path: Path):
     left.progressed(first, 50, 100)
     assert left.seconds() == 150.0, "50 s of the first, then the third"
     clock.now = 20.0
-    assert left.seconds() == 160.0, "of the first nothing new was heard: half of 120; then the third"
+    assert left.seconds() == 160.0, "the first reported nothing new: half of 120 s; then the third"
     left.progressed(second, 0, 100)
     left.progressed(first, 60, 100)
     left.progressed(second, 10, 100)
     assert left.seconds() == pytest.approx(0.4 * (90 + 20) + 100)
     left.ended(first, 100.0)
     left.stopped(second)
-    assert left.seconds() == 100.0, "both anew"
+    assert left.seconds() == 100.0, "the first is done, the others start from the beginning"
     left.ended(second)
     left.ended(third, 100.0)
     assert str(left) == "0 s"

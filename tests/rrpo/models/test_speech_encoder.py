@@ -167,7 +167,7 @@ def test_a_grid_of_reward_models_takes_it_and_others_refuse(tmp_path: Path) -> N
     assert request(grid="rm", arms="rrpo", **options, encoder=moved).cells[0].hash == frozen.hash
     with pytest.raises(InputError, match="--grid rm"):
         request(grid="smoke", **options, encoder=moved)
-    with pytest.raises(InputError, match="holds no speech encoder"):
+    with pytest.raises(InputError, match="contains no speech encoder"):
         with_encoder(SMOKE, tmp_path / "none", tuned=False)
     (tmp_path / "bert").mkdir()
     (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
