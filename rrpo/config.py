@@ -95,14 +95,14 @@ class CodecConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """A pre-trained speech encoder from a local Hugging Face folder: wav2vec 2.0, WavLM, HuBERT, or any of their kind."""
+    """A pre-trained speech encoder from a local Hugging Face folder: wav2vec 2.0, WavLM, HuBERT or a similar model."""
 
     digest: str
-    """Hash of its files: what the stages' keys hold."""
+    """Hash of its files; part of the keys of stages."""
     path: str = field(metadata={"identity": False})
-    """The folder; moving it changes no key."""
+    """Folder. Not part of any key, so the folder may be moved."""
     tuned: bool = False
-    """Whether its Transformer is trained too; the convolutions before it never are."""
+    """Whether its Transformer is trained; its convolutions are always frozen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,7 @@ class RewardModelConfig:
     dropout: float = 0.1
     """Dropout probability, in training only."""
     encoder: EncoderConfig | None = option(None, off=None)
-    """Processes waveforms, instead of all layers before the pooling; the sizes above then have no effect."""
+    """Encoder of waveforms that replaces all layers before the pooling; the sizes above then have no effect."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,32 +267,32 @@ class SftConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ZeroShotConfig(SftConfig):
-    """ZET-Speech's speakers (arXiv 2305.13831): supervised training of a policy whose speaker is read off a reference utterance,
-    not off a table, from the base policy on (stage ``zero_shot``). It has no style loss."""
+    """Supervised training, from the base policy, of a policy that takes the speaker from a reference utterance instead of a
+    table, as in ZET-Speech (arXiv 2305.13831; stage ``zero_shot``). There is no style loss."""
 
     steps: int = 1200
     """Updates."""
     lr: float = 2e-3
-    """Peak learning rate, cosine to zero."""
+    """Peak learning rate; cosine decay to zero."""
     utterances: int = 3000
-    """By the policy's and the reward model's speakers, neutral ones among them; each is its own reference."""
+    """Number of utterances by the speakers of policy and reward model, including neutral ones; each is its own reference."""
     references: int = 2
-    """Utterances by each unseen speaker in each emotion; the neutral ones are the references at sampling."""
+    """Utterances per unseen speaker and emotion; the neutral ones are the references for sampling."""
     dim: int = 128
-    """Width of the encoder of references and of the classifier of emotion."""
+    """Width of the reference encoder and of the emotion classifier."""
     size: int = 16
-    """Of a speaker's vector; declared default."""
+    """Size of a speaker vector; declared default."""
     reversal: float = 1.0
-    """λ, by which the gradient of the emotion classifier on the speaker's vector is reversed; range [0, inf): 0 leaves emotion in
+    """λ, factor of the reversed gradient of the emotion classifier on the speaker vector; range [0, inf); 0 leaves emotion in
     the vector. Declared default."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceProbeConfig:
-    """What can be read off the vectors of unseen speakers (stage ``reference_probe``)."""
+    """Probes of what the vectors of unseen speakers encode (stage ``reference_probe``)."""
 
     folds: int = 4
-    """Of the emotion probe's cross-validation, over speakers."""
+    """Number of folds, over speakers, in the cross-validation of the emotion probe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -365,7 +365,7 @@ class OptimizeConfig:
     """Constant factor on the gradient that the emotion reward model sends into the policy's frames; range [0, inf), off at 1.
     Reported losses are unscaled."""
     content_weight: float = option(0.5, off=0.0)
-    """Weight of the phone recogniser's CTC loss per phone in the reward (DiffRO's multi-task reward); 0 = control arm."""
+    """Weight of the phone recognizer's CTC loss per phone in the reward (DiffRO's multi-task reward); 0 = control arm."""
     grad_clip: float = 1.0
     """Maximum L2 norm of the policy's gradient (clipping); declared default."""
     checkpoints: tuple[int, ...] = (0, 6, 12, 20, 35, 70, 140)
@@ -495,7 +495,7 @@ class ArmConfig:
     rm_utterances: int | None = option(None, off=None)
     """Overrides the size of the biased pre-training set (``Profile.sizes["rm_pretrain"]``)."""
     rm_speakers: int | None = option(None, off=None)
-    """Use only the first so many of the reward model's speakers, in pre-training and in the annotated set."""
+    """Use only this many of the reward model's speakers (the first ones), in pre-training and in the annotated set."""
     annotated: int | None = option(None, off=None)
     """Overrides `Profile.annotated`: utterances for fine-tuning."""
     annotated_artefacts: float | None = option(None, off=None)

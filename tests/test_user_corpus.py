@@ -1,4 +1,4 @@
-"""A user's own recordings take the place of a split: through the command line, to a finished and different reward model."""
+"""A user's recordings replace a split: from the command line to a finished and different reward model."""
 
 import json
 import os
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.long
 
 
 def corpus(folder: Path) -> Path:
-    """Sixty recordings of the RM's speakers under names that no model knows, as wav files with a manifest."""
+    """Write sixty recordings of the RM's speakers, under unknown names, as wav files with a manifest."""
     split = replace(world.splits(SMOKE)["rm_valid"], name="recorded", size=60)
     lines = []
     for number, utterance in enumerate(draw_split(SMOKE.world, split)):

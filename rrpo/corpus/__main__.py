@@ -1,7 +1,7 @@
-"""``python -m rrpo.corpus import READER PATH --out manifest.jsonl``: from a corpus to manifests for ``--manifest SPLIT=PATH``.
+"""Command line that converts a corpus to manifests for ``--manifest SPLIT=PATH``.
 
-Exit status: 0 when the manifests are written, whatever was skipped; 2 for bad input or a corpus of which nothing can be used, and
-nothing is written then; 130 when stopped by Ctrl-C.
+Usage: ``python -m rrpo.corpus import READER PATH --out manifest.jsonl``. Exit status: 0 when the manifests are written, even if
+entries were skipped; 2 for bad input or a corpus without usable entries (nothing is written); 130 when stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -32,64 +32,62 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.callback()
 def corpus() -> None:
-    """Work with corpora of your own."""
+    """Import your own corpora."""
 
 
 @app.command(name="import")
 def import_(
     reader: Annotated[str, typer.Argument(help=f"Layout of the corpus: {', '.join(READERS)}, or one of a plugin.")],
-    path: Annotated[Path, typer.Argument(help="Where the corpus lies.")],
+    path: Annotated[Path, typer.Argument(help="Folder of the corpus.")],
     out: Annotated[
-        Path, typer.Option(help="Manifest to write, JSON lines; with --split, out.SPLIT.jsonl for out.jsonl.")
+        Path, typer.Option(help="JSON-lines manifest to write; with --split, out.SPLIT.jsonl instead of out.jsonl.")
     ],
     labels: Annotated[
         Path | None,
         typer.Option(
-            help='JSON object, corpus\' label -> emotion: {"anger": "angry"}. Default: the reader\'s own map.'
+            help='JSON file that maps labels of the corpus to emotions: {"anger": "angry"}. Default: the reader\'s map.'
         ),
     ] = None,
     language: Annotated[
-        str, typer.Option(help="Code such as en, de or cmn, where the corpus does not tell.", show_default=False)
+        str, typer.Option(help="Language code such as en, de or cmn, for recordings without one.", show_default=False)
     ] = "",
-    only: Annotated[
-        str, typer.Option(help="Leave out recordings in another language than this one.", show_default=False)
-    ] = "",
+    only: Annotated[str, typer.Option(help="Use recordings in this language only.", show_default=False)] = "",
     split: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=SHARE", help="A split with that share of the speakers; give several that add up to 1."
+            metavar="NAME=SHARE", help="Split and its share of the speakers; repeat with shares that add up to 1."
         ),
     ] = None,
     folds: Annotated[
         int | None,
         typer.Option(
             min=2,
-            help="Instead of --split, K folds of the speakers: out.foldK.train.jsonl and out.foldK.test.jsonl.",
+            help="Instead of --split: number of folds over speakers, in out.foldK.train.jsonl and out.foldK.test.jsonl.",
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Redraws which speakers go to which split.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the assignment of speakers to splits.")] = 0,
     loudness: Annotated[
         float | None,
         typer.Option(
             metavar="DBFS",
-            help="Write copies, mono at 16 kHz, with this mean level a speaker, such as -26. Default: the files as they are.",
+            help="Write mono 16 kHz copies with this mean level per speaker, such as -26. Default: use the files unchanged.",
             show_default=False,
         ),
     ] = None,
-    longest: Annotated[float, typer.Option(help="Seconds; longer files are skipped.")] = LONGEST,
+    longest: Annotated[float, typer.Option(help="Maximum duration in seconds; longer files are skipped.")] = LONGEST,
     plugin: Plugin = None,
 ) -> None:
-    """Check a corpus and write manifests of it; bad entries are skipped and told with their reasons."""
+    """Check a corpus and write manifests of it; unusable entries are skipped and reported with reasons."""
     console = Console()
-    torch.set_num_threads(1)  # an utterance is too short for more
+    torch.set_num_threads(1)  # utterances are too short to profit from more threads
     try:
         chosen = READERS[reader]
         given = chosen.labels if labels is None else read_labels(labels)
         shares = read_splits(split) if split else None
         if shares and folds:
             raise ManifestError(
-                f"--split and --folds exclude each other; got {', '.join(split or ())} and {folds}; give one"
+                f"--split and --folds are mutually exclusive; got {', '.join(split or ())} and {folds}; give only one"
             )
         with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), transient=True) as bar:
             task = bar.add_task("reading")
@@ -124,13 +122,13 @@ def import_(
 
 
 def progress(found: Summary, seconds: float) -> str:
-    """How many were read, and how fast."""
+    """Return one line with the number of utterances read and skipped, and the throughput."""
     used, left_out = found.utterances.total(), len(found.skipped) + found.unmapped.total()
-    return f"{used} utterances, {left_out} left out, {(used + left_out) / max(seconds, 1e-9):.0f} a second"
+    return f"{used} utterances, {left_out} left out, {(used + left_out) / max(seconds, 1e-9):.0f} per second"
 
 
 def read_labels(path: Path) -> dict[str, str]:
-    """The map of labels in a JSON file. Raises `ManifestError` where it is none."""
+    """Return the label map in a JSON file. Raises `ManifestError` if the file does not contain one."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -140,12 +138,12 @@ def read_labels(path: Path) -> dict[str, str]:
         or not found
         or not all(isinstance(emotion, str) and emotion for emotion in found.values())
     ):
-        raise ManifestError(f'--labels {path} holds no map; give a JSON object such as {{"anger": "angry"}}')
+        raise ManifestError(f'--labels {path} is not a label map; give a JSON object such as {{"anger": "angry"}}')
     return found
 
 
 def read_splits(entries: Sequence[str]) -> dict[str, float]:
-    """``NAME=SHARE`` each. Raises `ManifestError` at the first that is not."""
+    """Parse ``NAME=SHARE`` entries. Raises `ManifestError` on an invalid entry."""
     found: dict[str, float] = {}
     for entry in entries:
         name, _, share = entry.partition("=")
@@ -155,14 +153,14 @@ def read_splits(entries: Sequence[str]) -> dict[str, float]:
             value = 0.0
         if not (name and name not in found and name == Path(name).name and value > 0):
             raise ManifestError(
-                f"--split takes NAME=SHARE, each name once; got {entry!r}; for example --split train=.8"
+                f"--split takes NAME=SHARE, with each name once and a positive share; got {entry!r}; use, for example, train=.8"
             )
         found[name] = value
     return found
 
 
 def label_table(found: Summary, labels: Mapping[str, str]) -> Table:
-    """The map of labels with what it was used for; then the labels that are in no map."""
+    """Return a table of the label map with the amount of speech per label, followed by the labels that are not in the map."""
     table = Table(title="Labels")
     for heading in ("in the corpus", "emotion"):
         table.add_column(heading)
@@ -178,13 +176,13 @@ def label_table(found: Summary, labels: Mapping[str, str]) -> Table:
 
 
 def notes(found: Summary) -> list[str]:
-    """What was skipped and why, and what was written."""
+    """Return lines that list the skipped entries by reason and the files written."""
     first = {entry.reason: entry.entry for entry in reversed(found.skipped)}
     reasons = Counter(entry.reason for entry in found.skipped)
     lines = [f"skipped {count}: {reason}, such as {first[reason]}" for reason, count in reasons.most_common()]
     if found.without_text:
         lines.append(
-            f"{found.without_text} utterances without a text: good for reward models and judges, not for policies or recognisers"
+            f"{found.without_text} utterances have no text: usable for reward models and judges, not for policies or recognizers"
         )
     if found.copies is not None:
         lines.append(f"wrote converted copies to {found.copies}")

@@ -1,18 +1,18 @@
-"""How emotion sounds: a Gaussian over prosodic cues with a known likelihood, its ideal observer, and raters who
-disagree.
+"""Model of emotional prosody: a Gaussian over cues with a known likelihood, its ideal observer, and raters who disagree.
 
     z | e, s ~ Normal(s * mu[e] + offset[language], spread^2 I),    s ~ Uniform(0.6, 1.4) the utterance's intensity
 
-The signs of mu follow Banse & Scherer (1996) and the review of Juslin & Laukka (2003): anger loud, bright and fast;
-joy high, fast, with a wide range; sadness slow, low, narrow, soft, dull; fear fast, high, narrow, breathy and shaking;
-surprise high and wide with a final rise (Gussenhoven 2004). The sizes are declared defaults, scaled so that the ideal
-observer is right about 96 % of the time at spread 1, and so that what is hard to hear (F0 range, tremor, final rise)
-decides little beside what is not. z is relative to the speaker's own neutral voice; `rrpo.corpus.render` gives the units.
+The signs of mu follow Banse & Scherer (1996) and the review of Juslin & Laukka (2003): anger loud, bright and fast; joy high,
+fast, with a wide range; sadness slow, low, narrow, soft, dull; fear fast, high, narrow, breathy and shaking; surprise high and
+wide with a final rise (Gussenhoven 2004). The magnitudes are declared defaults, scaled so that the ideal observer's accuracy is
+about 96 % at spread 1, and so that cues that are hard to measure from audio (F0 range, tremor, final rise) carry little weight.
+z is relative to the speaker's neutral voice; `rrpo.corpus.render` gives the units.
 
-What can be heard of it (1,000 utterances by the judges' speakers, tested on 400 of unseen texts by the policy's, with anger and
-joy a little closer than here): kernel ridge regression of the cues from statistics of log-mel frames and Praat's measures
-explains 97 % of the variance of intensity, 88 % of rate, 85 % of tilt, 84 % of breathiness, 76 % of the final rise, 70 % of F0
-level, 67 % of tremor, 52 % of F0 range. An observer of cues with that much noise is right in 94 % of what the ideal one is.
+How much of the cues can be recovered from audio: kernel ridge regression on statistics of log-mel frames and Praat's measures
+(trained on 1,000 utterances of the judges' speakers, tested on 400 utterances of unseen texts by the policy's speakers, with
+anger and joy slightly closer than here) explains 97 % of the variance of intensity, 88 % of rate, 85 % of tilt, 84 % of
+breathiness, 76 % of the final rise, 70 % of F0 level, 67 % of tremor, 52 % of F0 range. An observer of cues with this much
+noise reaches 94 % of the ideal observer's accuracy.
 """
 
 from __future__ import annotations
@@ -39,30 +39,30 @@ _OFFSETS = {
     "en":  (+0.2, -0.3, +0.3, +0.1, -0.2, +0.2, +0.0, +0.3),
     "de":  (-0.2, -0.4, -0.2, +0.2, +0.3, -0.2, +0.0, -0.2),
 }  # fmt: skip
-"""Language-specific habits; an unlisted language has none."""
+"""Language-specific offsets of the cues; 0 for an unlisted language."""
 INTENSITY = (0.6, 1.4)
 """Range of s, uniform."""
 _GRID = np.linspace(*INTENSITY, 2 * 32 + 1)[1::2]
-"""Midpoints of 32 equal parts: the quadrature over s."""
+"""Midpoints of 32 equal intervals, for the quadrature over s."""
 
 
 def means(emotions: Sequence[str]) -> np.ndarray:
-    """mu ``[K, len(CUES)]`` in units of sigma. Raises `ValueError` on an emotion without a cue model."""
+    """Return mu ``[K, len(CUES)]`` in units of sigma. Raises `ValueError` for an emotion without a cue model."""
     unknown = [emotion for emotion in emotions if emotion not in _MEANS]
     if unknown:
-        raise ValueError(f"no cue model for {unknown}; use emotions among {sorted(_MEANS)}, or bring a manifest")
+        raise ValueError(f"no cue model for {unknown}; use emotions among {sorted(_MEANS)}, or give a manifest")
     return _SCALE * np.array([_MEANS[emotion] for emotion in emotions])
 
 
 def offset(language: str) -> np.ndarray:
-    """The language's habitual cues ``[len(CUES)]``."""
+    """Return the cue offsets ``[len(CUES)]`` of a language."""
     return np.array(_OFFSETS.get(language, (0.0,) * len(CUES)))
 
 
 def draw_cues(
     emotions: Sequence[str], labels: np.ndarray, languages: Sequence[str], spread: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cues z ``[n, len(CUES)]`` and intensities s ``[n]`` for class indices ``labels [n]``."""
+    """Draw cues z ``[n, len(CUES)]`` and intensities s ``[n]`` for class indices ``labels [n]``."""
     n = len(labels)
     intensity = rng.uniform(*INTENSITY, size=n)
     noise = rng.standard_normal((n, len(CUES)))
@@ -72,9 +72,8 @@ def draw_cues(
 
 
 def log_likelihood(z: np.ndarray, emotions: Sequence[str], language: str, spread: float = 1.0) -> np.ndarray:
-    """log p(z | emotion) ``[n, K]`` of cues ``z [n, len(CUES)]``, intensity marginalised, up to a constant shared by
-    all emotions.
-    """
+    """Return log p(z | emotion) ``[n, K]`` of cues ``z [n, len(CUES)]``, marginalized over intensity, up to a constant shared by
+    all emotions."""
     centred = np.atleast_2d(z) - offset(language)
     mu = means(emotions)[:, None] * _GRID[:, None]  # [K, G, C]
     distance = np.square(centred[:, None, None] - mu).sum(-1)  # [n, K, G]
@@ -84,20 +83,20 @@ def log_likelihood(z: np.ndarray, emotions: Sequence[str], language: str, spread
 def ideal_observer(
     z: np.ndarray, emotions: Sequence[str], language: str, spread: float = 1.0, temperature: float = 1.0
 ) -> np.ndarray:
-    """p(emotion | z) ``[n, K]`` under equal priors, its log-likelihoods divided by ``temperature``."""
+    """Return p(emotion | z) ``[n, K]`` under equal priors, with log-likelihoods divided by ``temperature``."""
     score = log_likelihood(z, emotions, language, spread) / temperature
     score = np.exp(score - score.max(-1, keepdims=True))
     return score / score.sum(-1, keepdims=True)
 
 
 def draw_votes(posterior: np.ndarray, raters: int, rng: np.random.Generator) -> np.ndarray:
-    """Votes ``[n, raters]``: every rater samples each utterance's ``posterior [n, K]`` on their own."""
+    """Draw votes ``[n, raters]``: each rater independently samples the ``posterior [n, K]`` of each utterance."""
     points = rng.random((len(posterior), raters))
     cumulative = np.cumsum(posterior, axis=-1)
     return np.minimum((points[..., None] > cumulative[:, None]).sum(-1), posterior.shape[1] - 1)
 
 
 def majority(votes: np.ndarray) -> np.ndarray:
-    """The class with most votes ``[n]`` of ``votes [n, raters]``; among tied classes, the one voted for first."""
+    """Return the class with the most votes ``[n]`` in ``votes [n, raters]``; ties go to the class voted for first."""
     counts = (votes[:, :, None] == votes[:, None, :]).sum(-1)
     return votes[np.arange(len(votes)), counts.argmax(1)]

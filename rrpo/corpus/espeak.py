@@ -1,8 +1,8 @@
-"""Text to 16-bit speech and to phones by espeak-ng, through ctypes on the library inside the wheel ``espeakng-loader``.
+"""Convert text to 16-bit speech and to phones with espeak-ng, through ctypes on the library in the wheel ``espeakng-loader``.
 
-espeak-ng keeps state between utterances that no call resets, and seeds its noise by the clock. The library is therefore
-unloaded, loaded again and seeded for each utterance: a result depends on its arguments alone, in any process.
-One instance at a time: not for use from several threads (processes are fine).
+espeak-ng keeps state between utterances that no call resets, and seeds its noise from the clock. The library is therefore
+unloaded, reloaded and seeded for each utterance, so that a result depends only on its arguments, in any process. Only one
+instance can exist at a time: use processes, not threads.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import espeakng_loader
 import numpy as np
 
 SAMPLE_RATE = 22050
-"""Hz, espeak-ng's own rate."""
+"""Hz, espeak-ng's native rate."""
 VOICES = {"cmn": "sit/cmn", "en": "en-us", "de": "gmw/de"}
-"""espeak-ng voice of each language of the world; another language code is taken as a voice name. A path (lower case only) is
-read at once, where a name makes espeak-ng list all its voices first: 4 of 20 ms an utterance."""
+"""espeak-ng voice of each language of the world; other language codes are used as voice names. A path (lower case only) is opened
+directly; for a name, espeak-ng first lists all its voices, which costs 4 of 20 ms per utterance."""
 RATE_LIMITS = (80, 450)
-"""Words a minute that espeak-ng accepts."""
+"""Range of speaking rates that espeak-ng accepts, words per minute."""
 
 _SYNCHRONOUS, _UTF8, _IPA = 2, 1, 0x02  # the asynchronous mode starts a thread, which deadlocks on unloading
 _DONT_EXIT = 0x8000
@@ -30,18 +30,18 @@ _PARAMETERS = {"rate": 1, "volume": 2, "pitch": 3, "range": 4}
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 _SEPARATOR = "_"
 _MARKS = re.compile(r"[ˈˌ˥˦˧˨˩0-9\u0361\u200d]|(?<=i)\.")
-"""Stress and tones (and the dot of the apical vowel, which its consonant decides): not phones."""
+"""Marks that are not phones: stress, tones, and the dot of the apical vowel, which follows from its consonant."""
 _TONE_THREE = "ɜ"
-"""How espeak-ng's IPA prints the digit 3 of the rising tone 35; no vowel of Mandarin."""
+"""How espeak-ng's IPA writes the digit 3 of the rising tone 35; not a vowel of Mandarin."""
 
 
 class EspeakError(RuntimeError):
-    """espeak-ng refused a voice, a parameter or a text."""
+    """espeak-ng rejected a voice, a parameter or a text."""
 
 
 @contextmanager
 def _library(language: str, variant: str = "") -> Iterator[ctypes.CDLL]:
-    """A freshly loaded espeak-ng with its voice set; unloaded afterwards."""
+    """Load espeak-ng anew, set its voice, and unload it on exit."""
     library = ctypes.CDLL(espeakng_loader.get_library_path())
     try:
         library.espeak_TextToPhonemes.restype = ctypes.c_char_p
@@ -49,7 +49,7 @@ def _library(language: str, variant: str = "") -> Iterator[ctypes.CDLL]:
             library.espeak_Initialize(_SYNCHRONOUS, 0, espeakng_loader.get_data_path().encode(), _DONT_EXIT)
             != SAMPLE_RATE
         ):
-            raise EspeakError("espeak-ng does not start at 22050 Hz; reinstall espeakng-loader")
+            raise EspeakError("espeak-ng did not start at 22050 Hz; reinstall espeakng-loader")
         library.espeak_ng_SetRandSeed(ctypes.c_long(1))
         voice = VOICES.get(language, language) + (f"+{variant}" if variant else "")
         if library.espeak_SetVoiceByName(voice.encode()):
@@ -72,10 +72,10 @@ def synthesize(
     pitch_range: int = 50,
     volume: int = 100,
 ) -> np.ndarray:
-    """Speech of ``text`` as int16 ``[S]`` at `SAMPLE_RATE`.
+    """Return speech of ``text`` as int16 ``[S]`` at `SAMPLE_RATE`.
 
-    ``rate`` in words a minute (80..450), ``pitch`` 0..100 (50 per octave), ``pitch_range`` 0..100 (50 = the voice's
-    own), ``volume`` 0..200. Raises `EspeakError` on an unknown voice or a text without speech.
+    ``rate`` is in words per minute (80..450), ``pitch`` 0..100 (50 per octave), ``pitch_range`` 0..100 (50 = the voice's own),
+    ``volume`` 0..200. Raises `EspeakError` if the voice is unknown or the text yields no speech.
     """
     chunks: list[np.ndarray] = []
 
@@ -90,18 +90,18 @@ def synthesize(
         library.espeak_SetSynthCallback(callback)
         for name, value in {"rate": rate, "volume": volume, "pitch": pitch, "range": pitch_range}.items():
             if library.espeak_SetParameter(_PARAMETERS[name], ctypes.c_int(int(value)), 0):
-                raise EspeakError(f"espeak-ng refuses {name} = {value}")
+                raise EspeakError(f"espeak-ng rejects {name} = {value}")
         size = ctypes.c_size_t(len(encoded) + 1)
         if library.espeak_Synth(encoded, size, ctypes.c_uint(0), 1, ctypes.c_uint(0), ctypes.c_uint(_UTF8), None, None):
             raise EspeakError(f"espeak-ng cannot speak {text!r} in {language!r}")
         library.espeak_Synchronize()
     if not chunks:
-        raise EspeakError(f"espeak-ng says nothing for {text!r} in {language!r}")
+        raise EspeakError(f"espeak-ng produces no speech for {text!r} in {language!r}")
     return np.concatenate(chunks)
 
 
 def raw_phonemes(texts: Sequence[str], language: str) -> list[str]:
-    """espeak-ng's IPA of each text, phonemes apart by ``_``, words by a space, with stress and tone marks."""
+    """Return espeak-ng's IPA of each text, with stress and tone marks; ``_`` separates phonemes, a space separates words."""
     found = []
     with _library(language) as library:
         for text in texts:
@@ -115,10 +115,11 @@ def raw_phonemes(texts: Sequence[str], language: str) -> list[str]:
 
 
 def phones(texts: Sequence[str], language: str) -> list[tuple[str, ...]]:
-    """Segmental phones of each text: IPA symbols without stress, tone or word marks. One start of espeak-ng serves all.
+    """Return the segmental phones of each text: IPA symbols without stress, tone or word marks. Loads espeak-ng once for all
+    texts.
 
-    Raises `EspeakError` where espeak-ng has no phones or switches language (it reads foreign script by another
-    language's rules).
+    Raises `EspeakError` if espeak-ng finds no phones or switches the language (it reads foreign script by the rules of another
+    language).
     """
     found = []
     for text, raw in zip(texts, raw_phonemes(texts, language), strict=True):

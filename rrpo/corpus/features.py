@@ -1,6 +1,4 @@
-"""The stage ``speech``: a split's utterances and their log-mel frames on disk, and the one class through which all
-read them.
-"""
+"""The stage ``speech``, which writes the utterances of a split and their log-mel frames, and `SpeechSet`, which reads them."""
 
 from __future__ import annotations
 
@@ -24,11 +22,11 @@ from rrpo.corpus.splits import classes, draw_split
 from rrpo.pipeline.stages import Context
 
 BATCH = 10
-"""Utterances analysed together, and between two reports of progress: more leave the CPU's caches (50: twice as slow)."""
+"""Utterances analyzed together, and per progress report. Larger batches exceed the CPU caches (50: twice as slow)."""
 
 
 def wave_of(utterance: Utterance, sample_rate: int) -> torch.Tensor:
-    """The wave ``[S]`` of ``utterance``, rendered or loaded. Raises `ManifestError` on a file that cannot be used."""
+    """Render or load the wave ``[S]`` of ``utterance``. Raises `ManifestError` if its file cannot be used."""
     if utterance.spec is not None:
         return torch.from_numpy(render(utterance.spec, sample_rate))
     try:
@@ -38,9 +36,8 @@ def wave_of(utterance: Utterance, sample_rate: int) -> torch.Tensor:
 
 
 def build(config: SpeechConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Writes ``manifest.jsonl``, ``mel.npy`` (float16, all frames ``[sum T, M]``), ``offsets.npy`` ``[n + 1]``,
-    ``config.json``.
-    """
+    """Write ``manifest.jsonl``, ``mel.npy`` (float16, all frames ``[sum T, M]``), ``offsets.npy`` ``[n + 1]`` and
+    ``config.json``."""
     audio = config.world.audio
     utterances = draw_split(config.world, config.split)
     batches = [utterances[start : start + BATCH] for start in range(0, len(utterances), BATCH)]
@@ -57,7 +54,7 @@ def build(config: SpeechConfig, inputs: Mapping[str, Path], out: Path, context: 
 
 
 def frames_of(utterances: Sequence[Utterance], audio: AudioConfig) -> list[np.ndarray]:
-    """Log-mel frames of each utterance, float16 ``[T, M]``."""
+    """Return the log-mel frames of each utterance, float16 ``[T, M]``."""
     waves = [wave_of(utterance, audio.sample_rate) for utterance in utterances]
     lengths = torch.tensor([len(wave) for wave in waves])
     mel, frames = log_mel(torch.nn.utils.rnn.pad_sequence(waves, batch_first=True), lengths, audio)
@@ -67,7 +64,8 @@ def frames_of(utterances: Sequence[Utterance], audio: AudioConfig) -> list[np.nd
 def write_speech(
     out: Path, audio: AudioConfig, emotions: Sequence[str], utterances: Sequence[Utterance], mels: Iterable[np.ndarray]
 ) -> None:
-    """What `SpeechSet.load` reads; ``mels`` are float16 ``[T, M]``, one an utterance, and go to disk as they come."""
+    """Write the files that `SpeechSet.load` reads. ``mels``, float16 ``[T, M]`` per utterance, are written as they are
+    produced."""
     lengths = [0]
     with (out / "mel.npy").open("wb") as file:
         _write_header(file, (0, audio.n_mels))
@@ -83,25 +81,25 @@ def write_speech(
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, int]) -> None:
-    """The start of a float16 npy file; numpy pads it, so that it takes the same place whatever the number of rows."""
+    """Write the header of a float16 npy file. numpy pads it, so its size does not depend on the number of rows."""
     description = np.lib.format.dtype_to_descr(np.dtype(np.float16))
     np.lib.format.write_array_header_1_0(file, {"descr": description, "fortran_order": False, "shape": shape})
 
 
 @dataclass(frozen=True)
 class SpeechSet:
-    """A split as the rest of the package sees it: utterances and their log-mel frames F."""
+    """The utterances of a split and their log-mel frames F."""
 
     utterances: tuple[Utterance, ...]
     audio: AudioConfig
     emotions: tuple[str, ...]
-    """Its classes, in the order of `labels`."""
+    """Classes of the split, in the order of the class index."""
     _mel: np.ndarray
     _offsets: np.ndarray
 
     @classmethod
     def load(cls, path: Path) -> SpeechSet:
-        """Reads what `build` wrote; the frames are mapped, not copied."""
+        """Load what `build` wrote; the frames are memory-mapped."""
         description = json.loads((path / "config.json").read_text())
         emotions = tuple(description["emotions"])
         manifest = path / "manifest.jsonl"
@@ -114,41 +112,41 @@ class SpeechSet:
 
     @property
     def frames(self) -> np.ndarray:
-        """Number of frames ``[n]`` of each utterance."""
+        """Number of frames of each utterance, ``[n]``."""
         return np.diff(self._offsets)
 
     @property
     def floor(self) -> float:
-        """Its logarithm is silence."""
+        """Value whose logarithm represents silence in F."""
         return self.audio.floor
 
     def mel(self, index: int) -> torch.Tensor:
-        """F ``[T, M]`` of one utterance, float32."""
+        """Return F ``[T, M]`` of one utterance, float32."""
         return torch.from_numpy(self._mel[self._offsets[index] : self._offsets[index + 1]].astype(np.float32))
 
     def batch(
         self, indices: Sequence[int] | np.ndarray, device: str | torch.device = "cpu"
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """F ``[B, T, M]`` padded with ``log(floor)``, and lengths ``[B]``, on ``device``."""
+        """Return F ``[B, T, M]`` padded with ``log(floor)``, and lengths ``[B]``, on ``device``."""
         mels = [self.mel(int(index)) for index in indices]
         padded = torch.nn.utils.rnn.pad_sequence(mels, batch_first=True, padding_value=float(np.log(self.floor)))
         return padded.to(device), torch.tensor([len(mel) for mel in mels], device=device)
 
     def labels(self, emotions: Sequence[str]) -> torch.Tensor:
-        """Class index ``[n]`` of each utterance's label among ``emotions``."""
+        """Return the index ``[n]`` of each utterance's label in ``emotions``."""
         index = {emotion: k for k, emotion in enumerate(emotions)}
         return torch.tensor([index[utterance.emotion] for utterance in self.utterances])
 
 
 class WaveSet(SpeechSet):
-    """The same utterances as waveforms: F holds `AudioConfig.hop` samples a frame, the last frame ends in silence."""
+    """A `SpeechSet` of waveforms: each frame of F has `AudioConfig.hop` samples; the last frame is padded with silence."""
 
     @property
     def floor(self) -> float:
-        """Its logarithm, 0, is silence."""
+        """1, because silence is 0 in a waveform."""
         return 1.0
 
     def mel(self, index: int) -> torch.Tensor:
-        """F ``[T, hop]`` of one utterance, rendered or decoded anew."""
+        """Render or decode one utterance and return F ``[T, hop]``."""
         wave = wave_of(self.utterances[index], self.audio.sample_rate).float()
         return torch.nn.functional.pad(wave, (0, -len(wave) % self.audio.hop)).view(-1, self.audio.hop)

@@ -1,6 +1,6 @@
-"""From a corpus to manifests: recordings are checked, their labels mapped, and lines written, each split to a file of its own.
+"""Import a corpus: check its recordings, map their labels, and write one manifest per split.
 
-Lines go to disk as they come, so memory holds speakers, counts and the hash of each file alone (some 100 bytes).
+Lines are written as they are read, so memory holds only speakers, counts and the hash of each file (about 100 bytes).
 """
 
 from __future__ import annotations
@@ -25,35 +25,36 @@ from rrpo.corpus.manifest import ManifestError
 from rrpo.corpus.readers import CorpusReader, Recording, Skipped
 
 NO_TEXT, NO_PHONE = "(no text)", "?"
-"""What stands in a manifest where the corpus does not tell what is said; a policy never learns that phone by accident."""
+"""Text and phone of a manifest line without a known text. The phone is no phone of any language, so no policy learns it by
+accident."""
 
 
 @dataclass
 class Summary:
-    """What was found in a corpus."""
+    """Statistics of an imported corpus."""
 
     utterances: Counter[str] = field(default_factory=Counter)
-    """Usable ones by label."""
+    """Usable utterances per label."""
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    """Their length by label."""
+    """Duration of the usable utterances per label."""
     speakers: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    """Who speaks them, by label."""
+    """Speakers of the usable utterances per label."""
     unmapped: Counter[str] = field(default_factory=Counter)
-    """Entries whose label is in no map, by label."""
+    """Number of entries per label that the map lacks."""
     skipped: list[Skipped] = field(default_factory=list)
-    """The other entries that were left out."""
+    """All other entries that were left out."""
     without_text: int = 0
-    """Usable ones of which the corpus does not tell what is said."""
+    """Number of usable utterances without a text."""
     written: dict[Path, int] = field(default_factory=dict)
-    """Lines of each manifest."""
+    """Number of lines per manifest."""
     energy: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    """Power times seconds of all that a speaker says, by speaker."""
+    """Sum of power times seconds per speaker."""
     spoken: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    """Seconds by speaker."""
+    """Seconds of speech per speaker."""
     checksum: str = ""
-    """Hash of the usable files' content, in their order: the same where another copy of the corpus gives the same manifest."""
+    """Hash of the contents of the usable files in order; equal for another copy of the corpus that gives the same manifest."""
     copies: Path | None = None
-    """Folder of converted files, where any were asked for."""
+    """Folder of converted files; None without ``loudness``."""
 
 
 def import_corpus(
@@ -71,28 +72,28 @@ def import_corpus(
     longest: float = recordings.LONGEST,
     report: Callable[[Summary], None] = lambda summary: None,
 ) -> Summary:
-    """Write the manifest ``out`` of the corpus at ``path``; with ``splits`` one manifest each, see `split_path`.
+    """Write the manifest ``out`` of the corpus at ``path``; with ``splits`` or ``folds``, several manifests named by
+    `split_path`.
 
     Args:
-        reader: Knows the corpus' layout.
-        path: Where the corpus lies.
-        out: JSON-lines file; what is there is replaced once the corpus has been read.
-        labels: Labels -> emotions; empty: a label is the emotion.
-        language: Of recordings whose language the corpus does not tell.
-        only: A language; recordings in others are skipped. Empty: all are used.
-        splits: Share of the speakers of each split by name; no speaker is in two. The same speakers and ``seed`` always give the
-            same splits.
-        folds: Instead of ``splits``, so many parts of the speakers; fold k tests on part k (``fold1.test``) and trains on the
-            others (``fold1.train``).
-        seed: Redraws which speakers go to which split.
-        loudness: dBFS. The manifest then names copies, mono at the models' rate, in the folder ``mine.audio`` for ``mine.jsonl``:
-            all that a speaker says has this mean level, by one gain a speaker, so that anger stays louder than sadness. None:
-            the manifest names the corpus' own files, which are made mono and resampled when they are read.
-        longest: Seconds; longer files are skipped.
-        report: Told after every entry.
+        reader: Reader for the layout of the corpus.
+        path: Folder of the corpus.
+        out: JSON-lines file; an existing file is replaced after the corpus has been read.
+        labels: Map from labels to emotions; empty: labels are emotions.
+        language: Language of recordings for which the corpus gives none.
+        only: Use only recordings in this language; empty: all.
+        splits: Share of the speakers per split. Splits have no speaker in common, and depend only on the speakers and ``seed``.
+        folds: Instead of ``splits``, the number of cross-validation folds over speakers. Fold k tests on part k
+            (``fold1.test``) and trains on the others (``fold1.train``).
+        seed: Seed of the assignment of speakers to splits.
+        loudness: Mean level of each speaker, dBFS. The manifest then names mono copies at the models' rate, in the folder
+            ``mine.audio`` for ``mine.jsonl``. The gain is constant per speaker, so that anger stays louder than sadness. None:
+            the manifest names the original files, which are converted to mono and resampled when they are read.
+        longest: Maximum duration in seconds; longer files are skipped.
+        report: Called after each entry.
 
     Raises:
-        ManifestError: The corpus cannot be read, holds nothing that can be used, or has too few speakers for the splits.
+        ManifestError: The corpus cannot be read, has no usable entry, or has too few speakers for the splits.
     """
     summary = Summary()
     partial = out.with_name(f".{out.name}.{os.getpid()}")
@@ -105,7 +106,7 @@ def import_corpus(
             summary.copies = out.with_name(f"{out.stem}.audio")
             _convert(partial, out.parent, summary, loudness)
         if not summary.utterances:
-            raise ManifestError(f"{path}: nothing that can be used: {_why_empty(summary, labels)}")
+            raise ManifestError(f"{path}: no usable recording: {_why_empty(summary, labels)}")
         speakers = set().union(*summary.speakers.values())
         if folds is not None:
             parts = [str(k + 1) for k in range(folds)]
@@ -124,17 +125,17 @@ def import_corpus(
 
 
 def assign(speakers: set[str], splits: Mapping[str, float], seed: int) -> dict[str, str]:
-    """Speaker -> split: speakers in the order of a keyed hash, cut into ``splits`` by their shares, at least one each.
+    """Map each speaker to a split: sort speakers by a keyed hash and divide them by the shares, at least one speaker per split.
 
-    Raises `ManifestError` where the shares do not add up to 1, or are more than there are speakers.
+    Raises `ManifestError` if the shares do not add up to 1, or if there are more splits than speakers.
     """
     if abs(sum(splits.values()) - 1) > 1e-6 or min(splits.values()) <= 0:
         shares = ", ".join(f"{name}={share:g}" for name, share in splits.items())
-        raise ManifestError(f"the shares of the splits are {shares}; give positive ones that add up to 1")
+        raise ManifestError(f"the shares of the splits are {shares}; give positive shares that add up to 1")
     if len(speakers) < len(splits):
         raise ManifestError(
-            f"{len(speakers)} speaker(s) cannot be divided into {len(splits)} splits without a speaker in two: ask for fewer "
-            "splits, or use a reader that tells speakers apart"
+            f"{len(speakers)} speaker(s) are too few for {len(splits)} splits without a speaker in common: use fewer "
+            "splits, or a reader that distinguishes speakers"
         )
     order = sorted(speakers, key=lambda speaker: (key(seed, "speaker split", speaker), speaker))
     found: dict[str, str] = {}
@@ -149,7 +150,7 @@ def assign(speakers: set[str], splits: Mapping[str, float], seed: int) -> dict[s
 
 
 def split_path(out: Path, name: str) -> Path:
-    """The manifest of one split: ``mine.train.jsonl`` for ``mine.jsonl``."""
+    """Return the manifest path of one split: ``mine.train.jsonl`` for ``mine.jsonl``."""
     return out.with_name(f"{out.stem}.{name}{out.suffix}")
 
 
@@ -164,7 +165,7 @@ def _lines(
     summary: Summary,
     report: Callable[[Summary], None],
 ) -> Iterator[dict[str, object]]:
-    """The manifest line of each usable recording; ``summary`` counts these and the others."""
+    """Yield the manifest line of each usable recording, and count all entries in ``summary``."""
     seen: set[bytes] = set()
     checksum = hashlib.sha256()
     for entry in reader.read(path):
@@ -178,7 +179,7 @@ def _lines(
             try:
                 sound = recordings.examine(entry.audio, AudioConfig().sample_rate, longest)
                 if bytes.fromhex(sound.digest) in seen:
-                    raise AudioError(f"{entry.audio}: the same bytes as another file; nothing is counted twice")
+                    raise AudioError(f"{entry.audio}: the same bytes as another file; duplicates are skipped")
                 line = _line(entry, folder, labels.get(entry.label, entry.label), entry.language or language, sound)
             except (AudioError, espeak.EspeakError, OSError) as error:
                 summary.skipped.append(Skipped(entry=_printable(entry.audio), reason=_reason(error, entry)))
@@ -197,10 +198,10 @@ def _lines(
 
 
 def _line(entry: Recording, folder: Path, emotion: str, language: str, sound: recordings.Sound) -> dict[str, object]:
-    """One line. Raises EspeakError where the text has no phones."""
+    """Return one manifest line. Raises EspeakError if the text has no phones."""
     if not language:
         raise ManifestError(
-            f"{entry.audio}: the corpus does not tell the language; give it with --language, such as en, de or cmn"
+            f"{entry.audio}: the corpus does not give the language; set --language, for example to en, de or cmn"
         )
     phones = _phones(entry.text, language) if entry.text else (NO_PHONE,)
     audio = entry.audio.resolve()
@@ -217,12 +218,12 @@ def _line(entry: Recording, folder: Path, emotion: str, language: str, sound: re
 
 @lru_cache(maxsize=4096)
 def _phones(text: str, language: str) -> tuple[str, ...]:
-    """espeak-ng's, once for each sentence of a corpus with few."""
+    """Return espeak-ng's phones, cached because many corpora repeat a few sentences."""
     return espeak.phones([text], language)[0]
 
 
 def _convert(manifest: Path, folder: Path, summary: Summary, loudness: float) -> None:
-    """Make the lines of ``manifest`` name copies in ``summary.copies`` at the mean level ``loudness`` a speaker."""
+    """Write copies to ``summary.copies`` with the mean level ``loudness`` per speaker, and name them in ``manifest``."""
     copies, rate = summary.copies, AudioConfig().sample_rate
     assert copies is not None
     copies.mkdir(exist_ok=True)
@@ -244,12 +245,12 @@ def _convert(manifest: Path, folder: Path, summary: Summary, loudness: float) ->
 
 
 def _printable(path: Path) -> str:
-    """The path, with marks in place of bytes that are not UTF-8."""
+    """Return the path with replacement characters for bytes that are not UTF-8."""
     return str(path).encode(errors="replace").decode()
 
 
 def _reason(error: Exception, entry: Recording) -> str:
-    """What is wrong, without what tells one file from another."""
+    """Return the reason of an error without file-specific details, so that equal reasons can be counted."""
     text = str(error).removeprefix(f"{entry.audio}: ")
     for end in (" (", "; ", ": "):
         text = text.partition(end)[0]
@@ -260,14 +261,14 @@ def _why_empty(summary: Summary, labels: Mapping[str, str]) -> str:
     if summary.unmapped:
         there = ", ".join(f"{label} ({count})" for label, count in summary.unmapped.most_common(5))
         return (
-            f"no label is in the map; the corpus has {there}, the map has {', '.join(labels)}: give --labels that fit"
+            f"no label is in the map; the corpus has {there}, the map has {', '.join(labels)}: give matching --labels"
         )
     reasons = Counter(entry.reason for entry in summary.skipped)
-    return "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3)) or "the reader found no entry"
+    return "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3)) or "the reader found no entries"
 
 
 def _write_splits(partial: Path, out: Path, splits_of: Mapping[str, Sequence[str]], summary: Summary) -> None:
-    """Each line into the manifests ``splits_of`` its speaker."""
+    """Write each line to the manifests that ``splits_of`` gives for its speaker."""
     names = sorted(set().union(*splits_of.values()))
     files = {name: partial.with_name(f"{partial.name}.{name}").open("w", encoding="utf-8") for name in names}
     try:

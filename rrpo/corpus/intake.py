@@ -1,4 +1,4 @@
-"""A user's own corpus, checked as a whole before anything is computed: every line, every audio file, and their identity."""
+"""Check a user's corpus before anything is computed: every line, every audio file, and the content hash."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rrpo.corpus.manifest import ManifestError, Utterance
 from rrpo.corpus.processes import MANY, in_order, usable_cpus
 
 BATCH = 100
-"""Utterances that a process decodes before it tells of them."""
+"""Utterances that a process decodes per batch."""
 
 
 def check_manifest(
@@ -28,23 +28,23 @@ def check_manifest(
     *,
     tell: Callable[[int, float], None] = lambda utterances, seconds: None,
 ) -> ManifestConfig:
-    """The manifest that was read from ``path``, as a config keyed by its content.
+    """Check a manifest and return it as a config keyed by its content.
 
-    Moving the files changes nothing, editing one changes every key. From `MANY` recordings on, they are decoded by several
-    processes, and the result is kept in the user's cache folder until a line, or a file's size or time of change, is another.
+    Moving the files keeps the key; editing one changes it. From `MANY` recordings on, several processes decode them, and the
+    result is cached in the user's cache folder until a line, or the size or modification time of a file, changes.
 
     Args:
-        path: Of the manifest.
-        utterances: Its lines; iterated over twice, one at a time.
-        audio: None for prompts, which have none.
-        tell: Told how many utterances were checked, and the seconds that it took.
+        path: Path of the manifest.
+        utterances: Its lines; iterated over twice.
+        audio: None for prompts, which have no audio.
+        tell: Called with the number of utterances checked and the seconds elapsed.
 
     Raises:
-        ManifestError: The first utterance whose audio is missing, unreadable, empty, silent, not finite or sampled too low.
+        ManifestError: The audio of an utterance is missing, unreadable, empty, silent, not finite or sampled at too low a rate.
     """
     begun = time.monotonic()
-    count, place = _place(utterances, audio)
-    if place is None or (digest := _read(place)) is None:
+    count, place = _locate(utterances, audio)
+    if place is None or (digest := _read_cache(place)) is None:
         decode = partial(_decoded, where=str(path), sample_rate=None if audio is None else audio.sample_rate)
         content = hashlib.sha256()
         lines = iter(utterances)
@@ -57,13 +57,13 @@ def check_manifest(
                     content.update(Path(utterance.audio).read_bytes())
         digest = content.hexdigest()[:32]
         if place is not None:
-            _keep(place, digest)
+            _write_cache(place, digest)
     tell(count, time.monotonic() - begun)
     return ManifestConfig(digest=digest, path=str(path.resolve()))
 
 
 def _decoded(utterances: list[Utterance], where: str, sample_rate: int | None) -> list[Utterance]:
-    """The same, once all their audio was decoded."""
+    """Decode the audio of all utterances and return them. Raises `ManifestError` if a file cannot be used."""
     for utterance in utterances:
         if sample_rate is not None and utterance.audio is not None:
             try:
@@ -73,8 +73,8 @@ def _decoded(utterances: list[Utterance], where: str, sample_rate: int | None) -
     return utterances
 
 
-def _place(utterances: Iterable[Utterance], audio: AudioConfig | None) -> tuple[int, Path | None]:
-    """How many utterances there are, and where the digest of so many with such files is kept; None for few, or without a file."""
+def _locate(utterances: Iterable[Utterance], audio: AudioConfig | None) -> tuple[int, Path | None]:
+    """Return the number of utterances and the cache file of their digest; None if there are fewer than `MANY` recordings."""
     seen, count, recordings = hashlib.sha256(repr(audio).encode()), 0, 0
     for utterance in utterances:
         count += 1
@@ -90,12 +90,12 @@ def _place(utterances: Iterable[Utterance], audio: AudioConfig | None) -> tuple[
     return count, cache / seen.hexdigest() if recordings >= MANY else None
 
 
-def _read(place: Path) -> str | None:
+def _read_cache(place: Path) -> str | None:
     return place.read_text() if place.is_file() else None
 
 
-def _keep(place: Path, digest: str) -> None:
-    """A cache that cannot be written is none."""
+def _write_cache(place: Path, digest: str) -> None:
+    """Cache a digest; ignore errors, because the cache is optional."""
     with suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)
         partial_file = place.with_name(f"{place.name}.{os.getpid()}")
@@ -104,9 +104,9 @@ def _keep(place: Path, digest: str) -> None:
 
 
 def check_apart(manifests: Mapping[str, Iterable[Utterance]], heard_by: Callable[[str], str]) -> None:
-    """Raises `ManifestError` where a sound (the same bytes) is in two splits that different ones learn from, by ``heard_by``."""
+    """Raise `ManifestError` if two splits share a sound (the same bytes) and ``heard_by`` names different models for them."""
     if len({heard_by(name) for name in manifests}) < 2:
-        return  # no two to share anything, so no sound is read
+        return  # one model only: skip reading the audio
     first: dict[bytes, tuple[str, str]] = {}
     for name, utterances in manifests.items():
         for utterance in utterances:
@@ -122,10 +122,10 @@ def check_apart(manifests: Mapping[str, Iterable[Utterance]], heard_by: Callable
 def classes(
     manifests: Mapping[str, Iterable[Utterance]], known: Sequence[str], trained: Collection[str]
 ) -> tuple[str, ...]:
-    """The emotions that the manifests bring: those ``known`` to the renderer in their order, then the others by name.
+    """Return the emotions of the manifests: those ``known`` to the renderer in its order, then the others by name.
 
-    Empty where all are known: then the classes are the renderer's, and manifests and rendered splits go together. Raises
-    `ManifestError` where a split has an emotion that one of ``trained`` lacks, from which a reward model learns.
+    Empty if all are known: the classes are then the renderer's, and manifests can be combined with rendered splits. Raises
+    `ManifestError` if a split has an emotion that is missing from a split in ``trained``, which reward models are trained on.
     """
     counts = {
         name: Counter(emotion for u in manifest for emotion in (u.emotion, *(u.votes or ())))
@@ -139,13 +139,14 @@ def classes(
             if alone := sorted(found.keys() - counts[name].keys()):
                 raise ManifestError(
                     f"the emotion {alone[0]!r} is in the split {other!r} ({found[alone[0]]} of {found.total()} labels) and not "
-                    f"in {name!r}, from which a reward model learns; correct the label, or add utterances of it to {name}"
+                    f"in {name!r}, which a reward model is trained on; correct the label, or add utterances of it to {name}"
                 )
     return (*(emotion for emotion in known if emotion in there), *sorted(there.difference(known)))
 
 
 def check_speakable(name: str, asked: Iterable[Utterance], learnt: Iterable[Utterance]) -> None:
-    """Raises `ManifestError` where the split ``name`` asks the policy for a speaker, emotion or phone that it never learnt."""
+    """Raise `ManifestError` if the split ``name`` has a speaker, emotion or phone that the policy's training data ``learnt``
+    lacks."""
 
     def symbols(utterances: Iterable[Utterance]) -> set[tuple[str, str]]:
         return {
@@ -161,5 +162,5 @@ def check_speakable(name: str, asked: Iterable[Utterance], learnt: Iterable[Utte
         there = ", ".join(sorted(one for other, one in known if other == kind))
         raise ManifestError(
             f"the split {name!r} has the {kind} {symbol!r}, which the policy never learns; it knows {there}: use these, or "
-            "give the splits base and sft_heldout that hold it too"
+            "give the splits base and sft_heldout with it"
         )

@@ -1,8 +1,8 @@
-"""Utterances, and the JSON-lines manifests they are stored in and read from.
+"""Utterances and their JSON-lines manifests.
 
-A user's own line needs ``audio`` (path, relative to the manifest; not in a manifest of prompts), ``text``, ``speaker``,
-``language`` and ``emotion``; it may give ``id``, ``phones`` (a list; else espeak-ng's) and ``votes`` (a list of emotions, one a
-rater).
+A line of a user's manifest needs ``audio`` (path relative to the manifest; not for prompts), ``text``, ``speaker``,
+``language`` and ``emotion``. Optional keys: ``id``, ``phones`` (a list; default: espeak-ng's phones) and ``votes`` (a list of
+emotions, one per rater).
 """
 
 from __future__ import annotations
@@ -19,43 +19,43 @@ from rrpo.corpus.render import RenderSpec
 from rrpo.corpus.speakers import Speaker
 
 REQUIRED = ("audio", "text", "speaker", "language", "emotion")
-"""Keys that every line of a user's manifest must have, the audio first: prompts and what is rendered have none."""
+"""Required keys of a user's manifest. ``audio`` is first because prompts and rendered utterances omit it."""
 
 
 class ManifestError(ValueError):
-    """A line that cannot be used: file and line, what is wrong, what was got, how to mend it."""
+    """A manifest or a line of it cannot be used. The message gives file and line, the error, the value and the fix."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Utterance:
-    """One labelled utterance; either ``audio`` or ``spec`` says how it sounds."""
+    """One labelled utterance, either recorded (``audio``) or rendered (``spec``)."""
 
     id: str
-    """Unique in its split."""
+    """Unique within its split."""
     text: str
     phones: tuple[str, ...]
     """Segmental phones, without stress, tone or word marks."""
     speaker: str
-    """`Speaker.id`, or the manifest's own name."""
+    """`Speaker.id`, or the name in the manifest."""
     language: str
     emotion: str
-    """The label: the raters' majority where there are raters, else ``true_emotion``."""
+    """The label: the majority vote of the raters, or ``true_emotion`` without raters."""
     true_emotion: str
-    """The rendered emotion; in a user's manifest the label itself."""
+    """The rendered emotion; in a user's manifest, the label."""
     votes: tuple[str, ...] | None = None
-    """One emotion a rater."""
+    """One emotion per rater."""
     split: str
     """Name of the split."""
     audio: str | None = None
     """Audio file."""
     spec: RenderSpec | None = None
-    """How to render it."""
+    """Specification to render."""
     artefact: str | None = None
     """Planted artefact, one of `rrpo.corpus.config.ARTEFACTS`."""
 
 
 def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
-    """One JSON object a line, in the order given."""
+    """Write one JSON object per line, in the given order."""
     with path.open("w", encoding="utf-8", newline="\n") as out:
         for utterance in utterances:
             out.write(json.dumps(dataclasses.asdict(utterance), ensure_ascii=False) + "\n")
@@ -64,32 +64,31 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
 def read_manifest(
     path: str | Path, emotions: Sequence[str] | None, split: str = "manifest", *, audio: bool = True
 ) -> list[Utterance]:
-    """The utterances of a manifest, our own or a user's. Audio is checked when features are built; prompts need none.
+    """Return the utterances of a manifest. Audio is checked later, when features are built; prompts have none.
 
-    ``emotions`` are those that it may hold; None: any. Raises `ManifestError` at the first line that cannot be used, naming
-    ``file:line``.
+    ``emotions`` are the allowed ones; None: any. Raises `ManifestError` with ``file:line`` at the first line that cannot be used.
     """
     return list(Manifest(path=Path(path), emotions=emotions, split=split, audio=audio))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """The utterances of a manifest as `read_manifest` reads them, but anew and one at a time whenever they are iterated over.
+    """Iterable over the utterances of a manifest; each iteration reads the file again, one line at a time.
 
-    However long the file is, memory holds one utterance, and 64 bits a line that guard against an id used twice.
+    Memory holds one utterance, and 64 bits per line to detect duplicate ids.
     """
 
     path: Path
     """JSON-lines file."""
     emotions: Sequence[str] | None
-    """Those that it may hold; None: any."""
+    """Allowed emotions; None: any."""
     split: str = "manifest"
     """Name of the split."""
     audio: bool = True
-    """Whether lines need audio."""
+    """Whether lines must have audio."""
 
     def __iter__(self) -> Iterator[Utterance]:
-        """Raises `ManifestError` at the first line that cannot be used."""
+        """Yield the utterances. Raises `ManifestError` at the first line that cannot be used."""
         seen: set[int] = set()
         for number, line in self._lines():
             where = f"{self.path}:{number}"
@@ -97,17 +96,17 @@ class Manifest:
             utterance = _parse(line, where, self.path.parent, self.emotions, default, self.split, self.audio)
             if hash(utterance.id) in seen and (first := self._line_of(utterance.id, number)):
                 raise ManifestError(
-                    f"{where}: id {utterance.id!r} was used on line {first}; give every line its own id"
+                    f"{where}: id {utterance.id!r} was used on line {first}; give each line a unique id"
                 )
             seen.add(hash(utterance.id))
             yield utterance
         if not seen:
             raise ManifestError(
-                f"{self.path}: the manifest is empty; write one JSON object a line with the keys {', '.join(REQUIRED)}"
+                f"{self.path}: the manifest is empty; write one JSON object per line with the keys {', '.join(REQUIRED)}"
             )
 
     def _lines(self) -> Iterator[tuple[int, str]]:
-        """Number, from 1 on, and text of every line that is not blank."""
+        """Yield the number (from 1) and text of each non-blank line."""
         if not self.path.is_file():
             raise ManifestError(f"{self.path}: no such manifest; give the path of a JSON-lines file")
         try:
@@ -119,7 +118,7 @@ class Manifest:
             raise ManifestError(f"{self.path}: cannot be read ({error}); give a JSON-lines file in UTF-8") from error
 
     def _line_of(self, id: str, before: int) -> int | None:
-        """The first line ``before`` another that has this id."""
+        """Return the first line with this id, if it comes ``before`` the given line."""
         for number, line in self._lines():
             if number == before:
                 return None
@@ -129,7 +128,7 @@ class Manifest:
 
 
 def phone_inventory(utterances: Iterable[Utterance]) -> tuple[str, ...]:
-    """Every phone that occurs, sorted."""
+    """Return all phones that occur, sorted."""
     return tuple(sorted({phone for utterance in utterances for phone in utterance.phones}))
 
 
@@ -140,10 +139,10 @@ def _parse(
         row: Any = json.loads(line)
     except json.JSONDecodeError as error:
         raise ManifestError(
-            f"{where}: not JSON ({error.msg} at column {error.colno}); write one JSON object a line"
+            f"{where}: not JSON ({error.msg} at column {error.colno}); write one JSON object per line"
         ) from error
     if not isinstance(row, dict):
-        raise ManifestError(f"{where}: a {type(row).__name__}, not an object; write one JSON object a line")
+        raise ManifestError(f"{where}: a {type(row).__name__}, not an object; write one JSON object per line")
     rendered = row.get("spec") is not None
     required = REQUIRED if audio and not rendered else REQUIRED[1:]
     missing = [key for key in required if key not in row]
@@ -190,5 +189,5 @@ def _spec(row: Any, where: str) -> RenderSpec:
         return RenderSpec(**{**row, "speaker": Speaker(**row["speaker"]), "cues": tuple(row["cues"])})
     except (TypeError, KeyError) as error:
         raise ManifestError(
-            f"{where}: spec is not a RenderSpec ({error}); give audio instead, or leave it as it was written"
+            f"{where}: spec is not a RenderSpec ({error}); give audio instead, or restore the original spec"
         ) from error

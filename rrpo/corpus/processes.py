@@ -1,4 +1,4 @@
-"""Work on a long list by several processes, in order and in bounded memory."""
+"""Map a function over a long iterable with several processes, in order and in bounded memory."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ import torch
 T = TypeVar("T")
 R = TypeVar("R")
 MANY = 2000
-"""Recordings from which on several processes read them: to start one takes seconds."""
+"""Minimum number of recordings for which several processes are used; starting one takes seconds."""
 AHEAD = 4
-"""Items that are in work or wait to be fetched, per process."""
+"""Items per process that are being processed or waiting to be fetched."""
 
 
 def usable_cpus() -> int:
-    """CPUs that this process may use."""
+    """Return the number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_order(work: Callable[[T], R], items: Iterable[T], processes: int) -> Iterator[R]:
-    """``work`` of every item, in their order; by one process: this one. ``work`` and items must be picklable.
+    """Yield ``work`` of each item, in order. With one process, the current one does the work. ``work`` and items must be
+    picklable.
 
-    The processes use one torch thread each, so results are those of one process with one thread, bit for bit.
+    Each process uses one torch thread, so results equal those of one process with one thread, bit for bit.
     """
     if processes == 1:
         yield from map(work, items)
@@ -49,7 +50,7 @@ def in_order(work: Callable[[T], R], items: Iterable[T], processes: int) -> Iter
 
 
 def _prepare() -> None:
-    """One torch thread, and no life after the parent's: it may be killed while this process waits for work."""
+    """Use one torch thread, and exit when the parent dies: it may be killed while this process waits for work."""
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -1,4 +1,4 @@
-"""The stage ``prompts``: what the policy is asked to say, by whom and how. No audio."""
+"""The stage ``prompts``: texts, speakers and target emotions for the policy, without audio."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rrpo.pipeline.stages import Context
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """One request to the policy."""
+    """One prompt of the policy."""
 
     id: str
     text: str
@@ -25,13 +25,11 @@ class Prompt:
     speaker: str
     """`rrpo.corpus.speakers.Speaker.id`."""
     emotion: str
-    """The target."""
+    """The target emotion."""
 
 
 def draw_prompts(world: WorldConfig, texts: str, n: int, seed: int, speakers: str = "policy") -> list[Prompt]:
-    """``n`` prompts from the text pool ``texts`` (``rl``, ``eval``), balanced over emotions and a group's ``speakers``, keyed by
-    ``seed``.
-    """
+    """Draw ``n`` prompts from the text pool ``texts`` (``rl``, ``eval``), balanced over emotions and the speakers of a group."""
     emotions, voices, drawn, phones = draw_content(
         world, n, group_speakers(world, speakers), texts, ("prompts", texts, seed)
     )
@@ -48,7 +46,7 @@ def draw_prompts(world: WorldConfig, texts: str, n: int, seed: int, speakers: st
 
 
 def build(config: PromptConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Writes ``prompts.jsonl``."""
+    """Write ``prompts.jsonl``."""
     prompts = (
         draw_prompts(config.world, config.texts, config.size, config.seed, config.speakers)
         if config.manifest is None
@@ -62,6 +60,6 @@ def build(config: PromptConfig, inputs: Mapping[str, Path], out: Path, context: 
 
 
 def load_prompts(path: Path) -> tuple[Prompt, ...]:
-    """The prompts that `build` wrote into the folder ``path``."""
+    """Load the prompts that `build` wrote to the folder ``path``."""
     rows = map(json.loads, (path / "prompts.jsonl").read_text(encoding="utf-8").strip().split("\n"))
     return tuple(Prompt(**{**row, "phones": tuple(row["phones"])}) for row in rows)

@@ -1,4 +1,4 @@
-"""What an audio file of a corpus must be before anything learns from it."""
+"""Check whether an audio file of a corpus can be used."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ import soundfile
 from rrpo.audio import AudioError, load_wave
 
 LONGEST = 60.0
-"""Seconds; what is longer is no utterance, and is not decoded."""
+"""Maximum duration of an utterance in seconds; longer files are not decoded."""
 QUIETEST = -65.0
-"""dBFS, root mean square; what lies below is silence, with the noise of a converter perhaps."""
+"""dBFS, root mean square; anything below counts as silence, possibly with converter noise."""
 MISSING = 0.01
-"""Share of the samples that a header promises and a file may lack: the headers of MP3 files are not exact."""
+"""Fraction of the samples given in the header that a file may lack: MP3 headers are not exact."""
 UNKNOWN_SIZE = 2**31 - 2**16
-"""Bytes of sound; headers written into a pipe say this or more, and mean until the end."""
+"""Bytes of audio; a header written to a pipe gives this number or more, meaning "until the end of the file"."""
 _SIZES = re.compile(r"^data *: *(?P<promised>\d+) \(should be (?P<there>\d+)\)", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sound:
-    """One file that can be used."""
+    """Properties of a usable file."""
 
     seconds: float
     power: float
     """Mean square of the samples; full scale is 1."""
     digest: str
-    """SHA-256 of the file, 32 hexadecimal digits of it."""
+    """First 32 hexadecimal digits of the SHA-256 of the file."""
 
 
 def examine(path: Path, sample_rate: int, longest: float = LONGEST) -> Sound:
-    """Decode a file as models will hear it, mono at ``sample_rate`` Hz.
+    """Decode a file as it is for the models, mono at ``sample_rate`` Hz, and check it.
 
     Raises:
-        AudioError: It is missing, unreadable, empty, truncated, too long, silent, not finite, sampled too low, or its name is not
-            UTF-8. Each reason comes first in the message, in the same words for every file.
+        AudioError: The file is missing, unreadable, empty, truncated, too long, silent, not finite or sampled at too low a
+            rate, or its name is not UTF-8. The message starts with the reason, in the same words for every file.
     """
     try:
         str(path).encode()

@@ -1,14 +1,13 @@
-"""One utterance rendered from its specification: espeak-ng for rate, pitch and range, a little signal processing for
-the rest.
+"""Render one utterance from its specification: espeak-ng sets rate, pitch and range, signal processing applies the other cues.
 
-What one unit of each cue z does (declared defaults, one standard deviation within an emotion; `UNITS`):
+Effect of one unit of each cue z (declared defaults, one standard deviation within an emotion; `UNITS`):
 
     rate +12 %             f0_level +1.6 semitones           f0_range +42 %
     intensity +3 dB        tilt +4 dB above 1.5 kHz          breathiness +4 dB of aspiration
     tremor +.12 in depth of an 8..10 Hz shake                final_rise +1.8 semitones at the end, reached within 0.25 s
 
-A formant factor is a change of playing speed whose effect on pitch and rate is taken back in espeak-ng's parameters.
-The final rise is a change of playing speed too, so formants rise a little with it.
+A formant factor is a change of playback speed; espeak-ng's parameters compensate its effect on pitch and rate. The final rise is
+also a change of playback speed, so formants rise slightly with it.
 """
 
 from __future__ import annotations
@@ -35,52 +34,52 @@ UNITS = {
     "tremor": 0.12,
     "final_rise": 1.8,
 }
-"""What one unit of a cue does: log speed, semitones, log semitones, dB, dB, dB, depth, semitones."""
+"""Effect of one unit of each cue: log speed, semitones, log semitones, dB, dB, dB, depth, semitones."""
 RATE = 185.0
-"""Words a minute of a speaker of rate 1 at z = 0."""
+"""Words per minute of a speaker with rate 1 at z = 0."""
 LEVEL = -32.0
-"""dB of full scale of a speaker of level 0 at z = 0, root mean square."""
+"""Root mean square of a speaker with level 0 at z = 0, dBFS."""
 PEAK = 0.98
-"""No sample exceeds this: a louder utterance (rare) is turned down as a whole, never clipped."""
+"""Maximum absolute sample; a louder utterance (rare) is scaled down as a whole, never clipped."""
 
 PITCH = 48.0
 """espeak-ng's pitch parameter (0..100) at z = 0."""
 PITCH_STEPS = 5.5
-"""Of that parameter a semitone, measured by Praat between 25 and 100."""
+"""Steps of that parameter per semitone, measured by Praat between 25 and 100."""
 PITCH_RANGE = 30.0
 """espeak-ng's range parameter (0..100) at z = 0."""
 NARROWING = 0.011
-"""espeak-ng's F0 range shrinks by e to this a step of pitch; its range parameter is raised by as much."""
+"""espeak-ng's F0 range shrinks by a factor exp(NARROWING) per step of pitch; its range parameter is raised to compensate."""
 SHELF_HZ = 1500.0
 """Corner of spectral tilt and of breath noise."""
 BREATH = -28.0
-"""dB of breath noise relative to the speech at z = 0."""
+"""Level of breath noise relative to the speech at z = 0, dB."""
 TREMOR = (0.25, 0.9)
-"""Depth of amplitude modulation at z = 0, and at most; 0.6 semitones of pitch at depth 1."""
+"""Depth of amplitude modulation at z = 0, and its maximum; depth 1 also modulates pitch by 0.6 semitones."""
 TREMOR_HZ = (8.0, 10.0)
-"""Between syllables' rhythm and what 50 frames a second can follow."""
+"""Faster than the rhythm of syllables, slow enough for 50 frames per second."""
 RISE_SECONDS = (0.5, 0.25)
-"""How long before the end (of the speech before the rise hastens it) the final rise begins, and when it is complete."""
+"""Seconds before the end at which the final rise begins and is complete, measured before the rise shortens the speech."""
 MAX_RISE = 9.0
 """Semitones."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RenderSpec:
-    """All that determines a rendered wave."""
+    """Everything that determines a rendered wave."""
 
     text: str
     speaker: Speaker
     cues: tuple[float, ...]
     """z, in the order of `rrpo.corpus.emotions.CUES`."""
     seed: int
-    """Of every random sample in it (breath noise, tremor phase, artefact)."""
+    """Seed of all random parts (breath noise, tremor phase, artefact)."""
     artefact: str | None = None
     """One of `rrpo.corpus.config.ARTEFACTS`, or None."""
 
 
 def render(spec: RenderSpec, sample_rate: int) -> np.ndarray:
-    """The wave ``[S]`` (float32, within +-`PEAK`) of ``spec``. Bit-identical in any process on one machine."""
+    """Render the wave ``[S]`` (float32, within +-`PEAK`) of ``spec``. Bit-identical in any process on one machine."""
     speaker = spec.speaker
     pace, semitones, excursion = pace_and_pitch(spec.cues)
     semitones += speaker.pitch - 12 * np.log2(speaker.formant)
@@ -104,7 +103,7 @@ def render(spec: RenderSpec, sample_rate: int) -> np.ndarray:
 
 
 def pace_and_pitch(cues: tuple[float, ...]) -> tuple[float, float, float]:
-    """What a synthesiser must do for ``cues``: factor on its pace, semitones on its F0, factor on F0's excursions."""
+    """Return a synthesizer's settings for ``cues``: a factor on the rate, semitones added to F0, a factor on the F0 range."""
     z = _in_units(cues)
     return float(np.exp(z["rate"])), z["f0_level"], float(np.exp(z["f0_range"]))
 
@@ -117,7 +116,7 @@ def finish(
     formant: float = 1.0,
     level: float = 0.0,
 ) -> np.ndarray:
-    """What signal processing does for ``cues`` to any synthesiser's ``wave [S]``: rise, tremor, tilt, breath, intensity."""
+    """Apply the cues that need signal processing to ``wave [S]`` of any synthesizer: rise, tremor, tilt, breath, intensity."""
     z = _in_units(cues)
     shake = noise.uniform(*TREMOR_HZ), noise.uniform(0, 2 * np.pi)
     wave = _warp(wave, sample_rate, formant, z["final_rise"], z["tremor"], *shake)
@@ -127,7 +126,7 @@ def finish(
 
 
 def _in_units(cues: tuple[float, ...]) -> dict[str, float]:
-    """`UNITS` times the cues z, by name."""
+    """Return `UNITS` times the cues z, by name."""
     return {cue: UNITS[cue] * value for cue, value in zip(CUES, cues, strict=True)}
 
 
@@ -138,7 +137,7 @@ def _ratio(source: int, target: int) -> tuple[int, int]:
 
 @lru_cache(maxsize=8)
 def _low_pass(rate: int) -> np.ndarray:
-    """What `scipy.signal.resample_poly` designs anew for every wave unless it is given."""
+    """Return the default filter of `scipy.signal.resample_poly`, cached because scipy designs it again for every wave."""
     return signal.firwin(20 * rate + 1, 1 / rate, window=("kaiser", 5.0))
 
 
@@ -150,22 +149,23 @@ def _high_pass(sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
 def _warp(
     wave: np.ndarray, sample_rate: int, formant: float, rise: float, tremor: float, hertz: float, phase: float
 ) -> np.ndarray:
-    """Plays ``wave`` at a varying speed (formants, final rise, shaken pitch) and shakes its amplitude alike."""
+    """Resample ``wave`` at a varying speed (formants, final rise, pitch tremor) and modulate its amplitude with the same
+    tremor."""
     seconds = np.arange(len(wave)) / (sample_rate * formant)
     depth = float(np.clip(TREMOR[0] + tremor, 0, TREMOR[1]))
     shake = np.sin(2 * np.pi * hertz * seconds + phase)
     begin, complete = RISE_SECONDS
     ramp = np.clip((begin - (seconds[-1] - seconds)) / (begin - complete), 0, 1)
     semitones = np.clip(rise, -MAX_RISE, MAX_RISE) * ramp + 0.6 * depth * shake
-    arrival = np.cumsum(2 ** (-semitones / 12) / formant)  # at which output sample each input sample is played
+    arrival = np.cumsum(2 ** (-semitones / 12) / formant)  # output position of each input sample
     place = np.interp(np.arange(int(arrival[-1])), arrival, np.arange(len(wave)))
     return ndimage.map_coordinates(wave * (1 + depth * shake), place[None], order=3, mode="nearest")
 
 
 def _tilt(wave: np.ndarray, decibels: float, sample_rate: int) -> np.ndarray:
-    """A high shelf of second order: gain 0 dB below, ``decibels`` above, half of it at `SHELF_HZ`.
+    """Apply a second-order high shelf: gain 0 dB below, ``decibels`` above, half of it at `SHELF_HZ`.
 
-    Twice the bilinear transform of (h s + w) / (s + w), h^2 the gain and w the corner times sqrt(h).
+    It is the squared bilinear transform of (h s + w) / (s + w), with h^2 the gain and w the corner times sqrt(h).
     """
     half = 10 ** (decibels / 40)
     corner = np.tan(np.pi * SHELF_HZ / sample_rate) * np.sqrt(half)
@@ -174,7 +174,7 @@ def _tilt(wave: np.ndarray, decibels: float, sample_rate: int) -> np.ndarray:
 
 
 def _breath(wave: np.ndarray, decibels: float, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """Adds noise above 1.5 kHz that follows the speech's envelope, ``decibels`` relative to the speech."""
+    """Add noise above 1.5 kHz that follows the envelope of the speech, ``decibels`` relative to the speech."""
     noise = signal.lfilter(*_high_pass(sample_rate), rng.standard_normal(len(wave)))
     envelope = ndimage.uniform_filter1d(np.abs(wave), max(1, sample_rate // 50))
     noise *= envelope

@@ -1,8 +1,8 @@
-"""The stage ``voices``: emotional speech by a synthesiser that no model of the world has heard, as a ``speech`` stage writes it.
+"""The stage ``voices``: emotional speech by a second synthesizer, unseen by all models, in the format of a ``speech`` stage.
 
-Plain readings (`rrpo.corpus.neural`) are moved to cues drawn from the world's own model of emotion (`rrpo.corpus.prosody`),
-each reading to every emotion. English, and simulated as the rest is: what changes against the world's English speakers is
-the synthesiser. Waves lie beside the manifest, to be listened to.
+Each neutral reading (`rrpo.corpus.neural`) is modified (`rrpo.corpus.prosody`) to cues of every emotion, drawn from the world's
+model of emotion. The speech is English and its emotions are simulated; only the synthesizer differs from the world's English
+speakers. Waves are stored beside the manifest for listening.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from rrpo.corpus.texts import draw_texts
 from rrpo.pipeline.stages import Context
 
 CUES = "cues.npy"
-"""``[n, len(rrpo.corpus.emotions.CUES)]`` of every utterance, for the ideal observer."""
+"""File of the cues of all utterances ``[n, len(rrpo.corpus.emotions.CUES)]``, for the ideal observer."""
 
 
 def build(config: VoicesConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Writes what a ``speech`` stage writes, `CUES`, and ``audio/<id>.wav``. Speakers are ``<engine>-<speaker>``."""
+    """Write the files of a ``speech`` stage, `CUES`, and ``audio/<id>.wav``. Speakers are named ``<engine>-<speaker>``."""
     world, rate = config.world, config.world.audio.sample_rate
     texts = draw_texts(config.readings, config.texts, neural.LANGUAGE, world.seed, "voices")
     phones = espeak.phones(texts, neural.LANGUAGE)

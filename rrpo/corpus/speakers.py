@@ -1,6 +1,6 @@
-"""The speakers of a world: an espeak-ng voice variant, a pitch, a vocal-tract length, a habitual rate and level.
+"""Speakers of a world: an espeak-ng voice variant, a pitch, a vocal-tract length, a rate and a level.
 
-Deterministic in ``world.seed``. No voice variant serves two of the groups policy, rm and judge, as long as there are enough.
+Deterministic in ``world.seed``. The groups policy, rm and judge share no voice variant as long as there are enough variants.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ MALE = (
     *("m1", "m2", "m3", "m4", "m5", "m6", "m7", "Denis", "Diogo", "Gene2", "Hugo"),
     *("Michael", "boris", "max", "michel", "miguel", "pablo", "victor"),
 )
-"""Natural-sounding voice variants of espeak-ng whose phones are understood (Alicia, Lee and adam: more than 10 % errors of a
-recogniser) and whose F0 moves within a sentence by 1.5 to 3.6 semitones: less leaves no room for emotion (Alex, aunty, belinda,
-linda), more drowns it (Annie, grandma, marcelo, m8)."""
+"""Natural-sounding voice variants of espeak-ng with intelligible phones and an F0 that varies within a sentence by 1.5 to 3.6
+semitones. Excluded: Alicia, Lee and adam (more than 10 % phone errors of a recognizer); Alex, aunty, belinda and linda (F0 too
+flat to express emotion); Annie, grandma, marcelo and m8 (F0 variation masks emotion)."""
 PITCH_SPREAD = 2.0
-"""Semitones either side of the variant's own pitch."""
+"""Maximum deviation from the variant's pitch, semitones."""
 FORMANT_SPREAD = 0.08
-"""Fraction either side of the variant's own formant frequencies."""
+"""Maximum relative deviation from the variant's formant frequencies."""
 RATE_SPREAD = 0.06
-"""Fraction either side of the common speaking rate."""
+"""Maximum relative deviation from the common speaking rate."""
 LEVEL_SPREAD = 1.5
-"""dB either side of the common level."""
+"""Maximum deviation from the common level, dB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Speaker:
     """One voice in one language."""
 
     id: str
-    """Unique in its world, e.g. ``rm-007-cmn``."""
+    """Unique within its world, e.g. ``rm-007-cmn``."""
     group: str
     """``policy``, ``rm``, ``judge`` or ``foreign``."""
     language: str
@@ -54,7 +54,7 @@ class Speaker:
 
 @lru_cache(maxsize=32)
 def speaker_table(world: WorldConfig) -> tuple[Speaker, ...]:
-    """Every speaker of ``world``: policy, rm, judge, then the foreign ones language by language."""
+    """Return all speakers of ``world``: policy, rm, judge, then the foreign ones by language."""
     foreign = [language for language in world.languages if language != world.language]
     policy = _variants(world.seed, FEMALE, MALE)
     taken: list[str] = []
@@ -72,9 +72,9 @@ def speaker_table(world: WorldConfig) -> tuple[Speaker, ...]:
 
 
 def group_speakers(world: WorldConfig, group: str) -> list[Speaker]:
-    """The speakers that ``SplitConfig.speakers`` names: groups joined by ``+``, ``foreign:LANG``, or ``all``.
+    """Return the speakers that ``SplitConfig.speakers`` names: groups joined by ``+``, ``foreign:LANG``, or ``all``.
 
-    Raises `ValueError` on a name that selects nobody.
+    Raises `ValueError` if a name selects no speaker.
     """
     chosen: list[Speaker] = []
     for name in group.split("+"):
@@ -90,7 +90,7 @@ def group_speakers(world: WorldConfig, group: str) -> list[Speaker]:
 
 
 def _variants(seed: int, women: tuple[str, ...], men: tuple[str, ...]) -> Iterator[str]:
-    """A female and a male variant in turn, each list in a new keyed order every time it is used up."""
+    """Yield female and male variants alternately; each list is reshuffled with a new key whenever it is used up."""
     place = 0
     while True:
         for sex, names in (("women", women), ("men", men)):

@@ -1,8 +1,8 @@
-"""Splits drawn from a world: pure functions of (world, split), the same in any process.
+"""Draw splits from a world: pure functions of (world, split), with the same result in any process.
 
-Every attribute has a random stream of its own, keyed by (world seed, attribute, split name, split seed): changing the
-shortcut, the artefact rate or the raters moves nobody's text, speaker, emotion or cues. Raters judge the cues alone: an
-artefact changes no vote.
+Each attribute has its own random stream, keyed by (world seed, attribute, split name, split seed): changing the shortcut, the
+artefact rate or the raters does not change texts, speakers, emotions or cues. Raters judge the cues only: an artefact does not
+change votes.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from rrpo.corpus.speakers import Speaker, group_speakers
 from rrpo.corpus.texts import draw_texts
 
 Keys = tuple[str | int, ...]
-"""What keys a split's random streams, beside the world's seed and the attribute."""
+"""Key of a split's random streams, in addition to the world's seed and the attribute."""
 
 
 def draw_split(world: WorldConfig, split: SplitConfig) -> list[Utterance]:
-    """The utterances of ``split``, balanced over emotions, and over speakers within each emotion.
+    """Draw the utterances of ``split``, balanced over emotions, and over speakers within each emotion.
 
-    With ``split.manifest``, its utterances, in its order. Raises `ManifestError` on one that cannot be used, `ValueError` on
-    an unknown speaker group or text pool, or on a share outside [0, 1].
+    With ``split.manifest``, return the manifest's utterances in its order. Raises `ManifestError` if one cannot be used, and
+    `ValueError` if the speaker group or text pool is unknown or a probability is outside [0, 1].
     """
     _check(split)
     if split.manifest is not None:
@@ -65,18 +65,18 @@ def draw_split(world: WorldConfig, split: SplitConfig) -> list[Utterance]:
 
 
 def classes(world: WorldConfig, split: SplitConfig) -> tuple[str, ...]:
-    """The emotions of ``split``: the renderer's, unless its manifest brings others."""
+    """Return the emotions of ``split``: those of its manifest if it defines any, otherwise the renderer's."""
     return (split.manifest and split.manifest.emotions) or world.emotions
 
 
 def draw_content(
     world: WorldConfig, n: int, table: list[Speaker], pool: str, keys: Keys
 ) -> tuple[np.ndarray, list[Speaker], list[str], list[tuple[str, ...]]]:
-    """Who of the ``table`` says what, and how: balanced emotions ``[n]``, speakers, texts and their phones."""
+    """Draw balanced emotions ``[n]``, speakers from ``table``, texts and their phones."""
     emotions = balanced(n, len(world.emotions), world.seed, "emotion", *keys)
     rng = generator(world.seed, "speaker", *keys)
     turn = rng.permutation(len(table))
-    order = np.lexsort((rng.random(n), emotions))  # class after class, shuffled inside
+    order = np.lexsort((rng.random(n), emotions))  # sorted by class, shuffled within each class
     voices = np.empty(n, dtype=int)
     voices[order] = turn[np.arange(n) % len(table)]
     speakers = [table[voice] for voice in voices]
@@ -92,9 +92,8 @@ def draw_content(
 def _votes(
     world: WorldConfig, split: SplitConfig, cues: np.ndarray, languages: list[str], keys: Keys
 ) -> np.ndarray | None:
-    """Votes ``[n, raters]``, or None without raters. Each rater samples p(emotion | cues)^(1 / (1 + rater_noise)),
-    renormalised.
-    """
+    """Draw votes ``[n, raters]``; None without raters. Each rater samples p(emotion | cues)^(1 / (1 + rater_noise)),
+    renormalized."""
     if split.raters == 0:
         return None
     posterior = np.concatenate(
@@ -107,20 +106,20 @@ def _votes(
 
 
 def _another(world: WorldConfig, true: np.ndarray, keys: Keys) -> np.ndarray:
-    """Any other emotion than each of ``true [n]``."""
+    """Draw a different emotion for each of ``true [n]``."""
     classes = len(world.emotions)
     return (true + generator(world.seed, "parallel", *keys).integers(1, classes, size=len(true))) % classes
 
 
 def _asked(world: WorldConfig, split: SplitConfig, true: np.ndarray, keys: Keys) -> np.ndarray:
-    """What each speaker was asked for: what they act, but with probability ``misacted`` any other emotion."""
+    """Draw the requested emotions: the acted one, or with probability ``misacted`` any other."""
     rng, classes = generator(world.seed, "misacted", *keys), len(world.emotions)
     other = (true + rng.integers(1, classes, size=len(true))) % classes
     return np.where(rng.random(len(true)) < split.misacted, other, true)
 
 
 def _artefacts(world: WorldConfig, split: SplitConfig, true: np.ndarray, keys: Keys) -> list[str | None]:
-    """With probability ``shortcut`` the artefact of the utterance's own emotion, else, with ``artefact_rate``, any."""
+    """Draw artefacts: with probability ``shortcut`` that of the utterance's emotion, otherwise any with ``artefact_rate``."""
     own, other = generator(world.seed, "artefact", *keys).random((len(true), 2)).T
     drawn = generator(world.seed, "artefact kind", *keys).integers(len(ARTEFACTS), size=len(true))
     shortcuts = dict(zip(EMOTIONS, ARTEFACTS, strict=True))
@@ -138,9 +137,9 @@ def _check(split: SplitConfig) -> None:
     for name in ("artefact_rate", "shortcut", "misacted"):
         value = getattr(split, name)
         if not 0 <= value <= 1:
-            raise ValueError(f"SplitConfig.{name} is {value}; it is a probability, give a number in [0, 1]")
+            raise ValueError(f"SplitConfig.{name} is {value}; it must be a probability; give a number in [0, 1]")
     if split.raters and split.misacted:
-        raise ValueError("SplitConfig.misacted labels utterances that raters label; set it or raters to 0")
+        raise ValueError("SplitConfig.misacted and raters both define the label; set one of them to 0")
     if split.voices is not None and split.voices < 1:
         raise ValueError(f"SplitConfig.voices is {split.voices}; give 1 or more, or None for the whole group")
     for name in ("size", "raters", "rater_noise"):

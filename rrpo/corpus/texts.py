@@ -1,8 +1,7 @@
-"""Short sentences in Mandarin, English and German from small word inventories, in pools that cannot overlap.
+"""Short sentences in Mandarin, English and German from small word inventories, in disjoint pools.
 
-A sentence belongs to exactly one pool, by the hash of (world seed, sentence): pools are disjoint by construction, in
-every language, however many sentences a split draws. Texts carry no emotion. `random` texts are strings of words that
-are no sentence.
+The hash of (world seed, sentence) assigns each sentence to exactly one pool, so pools are disjoint in every language, however
+many sentences a split draws. Texts carry no emotion. `random` texts are sequences of random words, not sentences.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ POOLS = {
     "judge_third": 5,
     "judge_heldout": 5,
 }
-"""Share of all sentences that falls into each pool, per cent."""
+"""Share of all sentences per pool, in percent."""
 RANDOM = "random"
-"""The pool of random-word texts, for recognisers."""
+"""Name of the pool of random-word texts, for recognizers."""
 RANDOM_WORDS = (3, 4)
-"""Fewest and most words of a random text."""
+"""Minimum and maximum number of words of a random text."""
 
 _SUBJECTS = {
     "cmn": ["我", "你", "他", "我们", "妈妈", "爸爸", "老师", "朋友", "哥哥", "弟弟"],
@@ -86,7 +85,7 @@ def _objects(language: str, verb: str) -> list[str]:
 
 @lru_cache
 def words(language: str) -> tuple[str, ...]:
-    """The word inventory of ``language`` (articles stay with their nouns). `ValueError` on an unknown language."""
+    """Return the words of ``language`` (articles stay with their nouns). Raises `ValueError` if the language is unknown."""
     _check(language)
     verbs = _OBJECTS[language]
     found = [
@@ -101,7 +100,7 @@ def words(language: str) -> tuple[str, ...]:
 
 @lru_cache
 def sentences(language: str) -> tuple[str, ...]:
-    """Every sentence that the templates of ``language`` allow, in a fixed order."""
+    """Return all sentences of the templates of ``language``, in a fixed order."""
     _check(language)
     pairs = [(verb, noun) for verb in _OBJECTS[language] for noun in _objects(language, verb)]
     filled = (
@@ -114,7 +113,7 @@ def sentences(language: str) -> tuple[str, ...]:
 
 
 def pool_of(text: str, world_seed: int) -> str:
-    """The one pool that ``text`` belongs to in that world."""
+    """Return the pool that ``text`` belongs to in the world with this seed."""
     point = key(world_seed, "pool", text) % sum(POOLS.values())
     for name, share in POOLS.items():
         if point < share:
@@ -125,14 +124,14 @@ def pool_of(text: str, world_seed: int) -> str:
 
 @lru_cache
 def pool(name: str, language: str, world_seed: int) -> tuple[str, ...]:
-    """All sentences of the pool ``name``. Raises `ValueError` on an unknown pool."""
+    """Return all sentences of the pool ``name``. Raises `ValueError` if the pool is unknown."""
     if name not in POOLS:
         raise ValueError(f"unknown text pool {name!r}; use one of {[*POOLS, RANDOM]}")
     return tuple(text for text in sentences(language) if pool_of(text, world_seed) == name)
 
 
 def draw_texts(n: int, name: str, language: str, world_seed: int, *parts: str | int) -> list[str]:
-    """``n`` texts of pool ``name``, keyed by ``parts``; no text twice before the whole pool has been used once."""
+    """Draw ``n`` texts of the pool ``name``, keyed by ``parts``; no text repeats before the whole pool has been used."""
     rng = generator(world_seed, "texts", name, language, *parts)
     if name == RANDOM:
         return [_random_text(language, rng) for _ in range(n)]
@@ -153,4 +152,4 @@ def _random_text(language: str, rng: np.random.Generator) -> str:
 
 def _check(language: str) -> None:
     if language not in _SUBJECTS:
-        raise ValueError(f"no texts for language {language!r}; use one of {sorted(_SUBJECTS)}, or bring a manifest")
+        raise ValueError(f"no texts for language {language!r}; use one of {sorted(_SUBJECTS)}, or give a manifest")

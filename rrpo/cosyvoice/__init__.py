@@ -1,8 +1,8 @@
-"""CosyVoice2's language model under this project's reward models and optimisers, on speech tokens alone.
+"""Train CosyVoice2's language model with this project's reward models and optimizers, on speech tokens only.
 
-`rrpo.cosyvoice.policy.CosyVoice2Policy` loads and saves the weights, `rrpo.cosyvoice.fsq.FsqDigits` turns tokens into what a
-reward model hears, `rrpo.cosyvoice.run.train` runs one experiment; on the command line ``python -m rrpo.cosyvoice``. Importing
-this package imports no torch.
+`rrpo.cosyvoice.policy.CosyVoice2Policy` loads and saves the weights, `rrpo.cosyvoice.fsq.FsqDigits` converts tokens to the
+input of reward models, and `rrpo.cosyvoice.run.train` runs one experiment. The command line is ``python -m rrpo.cosyvoice``.
+Importing this package does not import torch.
 """
 
 from __future__ import annotations

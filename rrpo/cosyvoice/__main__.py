@@ -1,4 +1,4 @@
-"""``python -m rrpo.cosyvoice train MODEL TOKENS --out OUT``: CosyVoice2 under the project's reward models and optimisers.
+"""Command line for training CosyVoice2: ``python -m rrpo.cosyvoice train MODEL TOKENS --out OUT``.
 
 Exit status: 0 when done, 2 for bad input, 130 when stopped by Ctrl-C.
 """
@@ -22,63 +22,63 @@ from rrpo.plugins import Choice
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 Model = Annotated[Path, typer.Argument(help="Folder of CosyVoice2-0.5B: llm.pt and CosyVoice-BlankEN.")]
-Out = Annotated[Path, typer.Option(help="Where the result goes.")]
+Out = Annotated[Path, typer.Option(help="Folder of the results.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Precision = Annotated[str, typer.Option(help="bf16 (by autocast) or fp32.")]
 Recompute = Annotated[
-    bool, typer.Option("--recompute", help="Gradient checkpointing: less memory, a third more time for updates.")
+    bool, typer.Option("--recompute", help="Gradient checkpointing: less memory, a third more time per update.")
 ]
 
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """As `refusing`; Ctrl-C is told what is kept."""
+    """Handle errors like `refusing`; on Ctrl-C, print that the command can be resumed."""
     try:
         with refusing():
             yield
     except KeyboardInterrupt:
-        print("Stopped. The optimisation's checkpoints are kept; the same command goes on from there.", file=sys.stderr)
+        print("Stopped. Checkpoints of the optimization are kept; run the same command to resume.", file=sys.stderr)
         raise typer.Exit(130) from None
 
 
 def given(**options: Any) -> dict[str, Any]:
-    """Those that are not left out."""
+    """Return the options that are not None."""
     return {name: value for name, value in options.items() if value is not None}
 
 
 def regularizers_of(name: str) -> RegularizerConfig:
-    """Those of an arm that is named after them.
+    """Return the regularizers of an arm named after them.
 
     Raises:
-        InputError: The arm is none, or changes more than its regularisers.
+        InputError: The arm does not exist, or changes more than regularizers.
     """
     from rrpo.arms import BASE, arm
 
     found = arm(name)
     if found != ArmConfig(regularizers=found.regularizers):
         raise InputError(
-            "an arm of this command is named by its regularisers alone",
+            "this command accepts only arms that differ in their regularizers",
             got=name,
-            fix=f"use {BASE}, or regularisers joined by _; other arms run by python -m ablations.run --grid paper",
+            fix=f"use {BASE}, or regularizers joined by _; run other arms with python -m ablations.run --grid paper",
         )
     return found.regularizers
 
 
 def chosen(text: str) -> Choice:
-    """The optimiser ``NAME[:OPTION=VALUE,...]``."""
+    """Parse the optimizer ``NAME[:OPTION=VALUE,...]``."""
     from rrpo.optimizers import OPTIMIZERS
 
     name, _, rest = text.partition(":")
     options: dict[str, Any] = dict(entry.partition("=")[::2] for entry in rest.split(",") if entry)
     for key, value in options.items():
-        with suppress(ValueError):  # a word is text
+        with suppress(ValueError):  # keep values that are not JSON as strings
             options[key] = json.loads(value)
     return OPTIMIZERS.choice(name, **options)
 
 
 @app.command()
 def check(model: Model) -> None:
-    """Load a release and say whether it has CosyVoice2's layout."""
+    """Load a release and check that it has CosyVoice2's layout."""
     with resumable():
         from rrpo.cosyvoice.policy import CosyVoice2Policy
 
@@ -90,21 +90,21 @@ def check(model: Model) -> None:
 
 @app.command()
 def standin(out: Annotated[Path, typer.Argument(help="Folder to write.")]) -> None:
-    """Write a tiny folder with a release's files and keys and random weights, to try commands on."""
+    """Write a tiny stand-in for a release, with its files and keys and random weights, to try the commands."""
     from rrpo.cosyvoice.standin import write, write_corpus
 
     write(out, eos=6.0)
     write_corpus(out / "tokens.jsonl")
-    print(f"{out}: llm.pt, CosyVoice-BlankEN and tokens.jsonl; nothing to conclude from")
+    print(f"{out}: llm.pt, CosyVoice-BlankEN and tokens.jsonl; random weights, for trying the commands only")
 
 
 @app.command()
 def extract(
     onnx: Annotated[Path, typer.Argument(help="speech_tokenizer_v2.onnx.")],
-    manifest: Annotated[Path, typer.Argument(help="JSON-lines manifest of labelled audio, as --manifest takes it.")],
-    out: Annotated[Path, typer.Option(help="The .jsonl of labelled tokens to write.")],
+    manifest: Annotated[Path, typer.Argument(help="JSON-lines manifest of labelled audio, as for --manifest.")],
+    out: Annotated[Path, typer.Option(help="File of labelled tokens to write (.jsonl).")],
 ) -> None:
-    """Turn a manifest of labelled audio into labelled speech tokens, which `train` reads."""
+    """Convert a manifest of labelled audio to labelled speech tokens, the input of `train`."""
     with resumable():
         from rrpo.corpus.manifest import read_manifest
         from rrpo.cosyvoice import tokens
@@ -118,8 +118,8 @@ def extract(
 
 
 @app.command()
-def table(runs: Annotated[list[Path], typer.Argument(help="Folders that `train` wrote.")]) -> None:
-    """Compare finished runs: what reward model and held-out judge say before and after, and at what KL."""
+def table(runs: Annotated[list[Path], typer.Argument(help="Output folders of `train`.")]) -> None:
+    """Compare finished runs: accuracy by reward model and held-out judge before and after, and the KL."""
     with resumable():
         from rrpo.cosyvoice.table import lines
 
@@ -132,36 +132,37 @@ def train(
     tokens: Annotated[Path, typer.Argument(help="Labelled speech tokens: a folder, .parquet or .jsonl.")],
     out: Out,
     arm: Annotated[
-        str, typer.Option(help="Regularisers of the reward model: diffro (none), ls, adv, ls_adv, or a plugin's.")
+        str, typer.Option(help="Regularizers of the reward model: diffro (none), ls, adv, ls_adv, or a plugin's.")
     ] = "ls_adv",
     optimizer: Annotated[
         str,
         typer.Option(
-            help="What turns roll-outs into updates: diffro, reinforce, grpo, emo-dpo, or a plugin's; with options as in "
-            "emo-dpo:pairs=samples."
+            help="Optimizer: diffro, reinforce, grpo, emo-dpo, or a plugin's, with options as in emo-dpo:pairs=samples."
         ),
     ] = "diffro",
     plugin: Plugin = None,
     steps: Annotated[int | None, typer.Option(help="Updates of the policy.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Roll-outs an update.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Adam's rate for the policy.")] = None,
-    beta: Annotated[float | None, typer.Option(help="Weight of the KL to the start.")] = None,
-    content: Annotated[float | None, typer.Option(help="Weight of the character recogniser's loss.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Roll-outs per update.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate of Adam for the policy.")] = None,
+    beta: Annotated[float | None, typer.Option(help="Weight of the KL to the initial policy.")] = None,
+    content: Annotated[float | None, typer.Option(help="Weight of the character recognizer's loss.")] = None,
     reward_steps: Annotated[int | None, typer.Option(help="Updates of plain reward-model training.")] = None,
-    sft_steps: Annotated[int | None, typer.Option(help="Updates of supervised fine-tuning before.")] = None,
-    robust_steps: Annotated[int | None, typer.Option(help="Updates of robust fine-tuning.")] = None,
+    sft_steps: Annotated[
+        int | None, typer.Option(help="Updates of supervised fine-tuning before the optimization.")
+    ] = None,
+    robust_steps: Annotated[int | None, typer.Option(help="Updates of robust fine-tuning of the reward model.")] = None,
     lora: Annotated[int, typer.Option(help="Rank of low-rank updates; 0 trains all weights.")] = 0,
-    max_tokens: Annotated[int | None, typer.Option(help="Longest roll-out, 25 tokens a second.")] = None,
-    micro: Annotated[int | None, typer.Option(help="Roll-outs a forward; the gradient is accumulated.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Maximum roll-out length in tokens (25 per second).")] = None,
+    micro: Annotated[int | None, typer.Option(help="Roll-outs per forward pass; gradients are accumulated.")] = None,
     recompute: Recompute = False,
     best_of: Annotated[
-        int, typer.Option(min=1, help="Of so many samples of an evaluation prompt the best by the reward counts.")
+        int, typer.Option(min=1, help="Evaluate the best by reward of this many samples per evaluation prompt.")
     ] = 1,
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     precision: Precision = "bf16",
     device: Device = "cpu",
 ) -> None:
-    """Train a token reward model, optimise the policy on it, and write an llm.pt that CosyVoice2 reads."""
+    """Train a reward model of tokens, optimize the policy on it, and write an llm.pt for CosyVoice2."""
     with resumable():
         from rrpo.cosyvoice.config import LoraConfig
         from rrpo.cosyvoice.paper import PAPER
@@ -191,15 +192,15 @@ def train(
 def plan(
     device: Device = "cpu",
     measure: Annotated[
-        bool, typer.Option("--measure", help="Time one step of random weights at full size here.")
+        bool, typer.Option("--measure", help="Time one step on this machine, with random weights at full size.")
     ] = False,
-    micro: Annotated[int | None, typer.Option(help="Roll-outs a forward. Default: the batch.")] = None,
+    micro: Annotated[int | None, typer.Option(help="Roll-outs per forward pass. Default: the batch.")] = None,
     lora: Annotated[int, typer.Option(help="Rank of low-rank updates; 0 trains all weights.")] = 0,
     recompute: Recompute = False,
-    gpus: Annotated[int, typer.Option(min=1, help="That share each batch.")] = 1,
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs that share each batch.")] = 1,
     precision: Precision = "bf16",
 ) -> None:
-    """Say what the profile `paper` needs: every setting with its source, memory by formula, hours where a step was measured."""
+    """Print the plan of the profile `paper`: settings with sources, memory by formula, and hours if a step is measured."""
     with resumable():
         from rrpo.cosyvoice import paper
         from rrpo.cosyvoice.standin import FULL
@@ -214,7 +215,7 @@ def plan(
 
 
 def main() -> None:
-    """Entry point."""
+    """Entry point of the command line."""
     start(app, "rrpo.cosyvoice")
 
 

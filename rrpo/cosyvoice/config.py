@@ -1,4 +1,4 @@
-"""All settings of an experiment on CosyVoice2's language model. Imports no torch."""
+"""Settings of an experiment on CosyVoice2's language model. Importing this module does not import torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rrpo.regularizers.registry import active
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 MAX_TOKENS = 512
-"""Longest roll-out: 20 s; the response length of CosyVoice2's official GRPO recipe."""
+"""Maximum roll-out length in tokens: 20 s; the response length of CosyVoice2's official GRPO recipe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,20 +24,20 @@ class Source:
     """A user's file or folder."""
 
     digest: str
-    """Hash of its content: what keys hold."""
+    """Hash of its content; part of keys."""
     path: str = field(metadata={"identity": False})
-    """Where it lies; moving it changes no key."""
+    """Path. Not part of any key, so the file may be moved."""
 
     @staticmethod
     def of(path: Path) -> Source:
-        """Of a file, or of all files below a folder.
+        """Return the source for a file, or for all files below a folder.
 
         Raises:
-            InputError: There is none.
+            InputError: There is no file.
         """
         files = sorted(found for found in path.rglob("*") if found.is_file()) if path.is_dir() else [path]
         if not files or not files[0].is_file():
-            raise InputError("there is nothing to read", got=str(path), fix="give a file, or a folder with files in it")
+            raise InputError("no file to read", got=str(path), fix="give a file, or a folder that contains files")
         digest = hashlib.sha256()
         for one in files:
             with one.open("rb") as file:
@@ -47,21 +47,21 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig:
-    """Which layers are adapted, and how."""
+    """Settings of low-rank adaptation."""
 
     rank: int = 16
     """r; declared default."""
     alpha: float = 32.0
-    """Scale: the update counts ``alpha / r`` times; declared default."""
+    """Scale: the update is multiplied by ``alpha / r``; declared default."""
     targets: tuple[str, ...] = PROJECTIONS
-    """Names of the linear layers of every block; all by default."""
+    """Names of the adapted linear layers of each block; default: all."""
     seed: int = 0
-    """Of A."""
+    """Seed of the initialization of A."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a value out of its range."""
+        """Raise InputError if a value is out of range."""
         if self.rank < 1:
-            raise InputError("the rank of a low-rank update must be 1 or more", got=self.rank, fix="give 4 to 64")
+            raise InputError("the rank of a low-rank update must be 1 or more", got=self.rank, fix="use 4 to 64")
         unknown = [name for name in self.targets if name not in PROJECTIONS]
         if unknown or not self.targets:
             got, known = ", ".join(unknown) or "none", ", ".join(PROJECTIONS)
@@ -70,58 +70,59 @@ class LoraConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SupervisedConfig:
-    """Next-token cross-entropy on every weight."""
+    """Settings of supervised fine-tuning: next-token cross-entropy, all weights trained."""
 
     steps: int = 0
-    """Updates; 0: the policy stays as it is."""
+    """Updates; 0: no fine-tuning."""
     batch: int = 16
-    """Utterances a step; declared default."""
+    """Utterances per step; declared default."""
     lr: float = 1e-5
-    """Adam's peak rate, cosine to zero; CosyVoice2's own recipe: 1e-5, constant."""
+    """Peak learning rate of Adam, with cosine decay to zero; CosyVoice2's recipe: 1e-5, constant."""
     seed: int = 0
-    """Of the order."""
+    """Seed of the order of utterances."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CosyVoiceConfig:
-    """One experiment on CosyVoice2; every value is a declared default unless its docstring names a source."""
+    """Settings of one experiment on CosyVoice2. Values are declared defaults unless the docstring names a source."""
 
     regularizers: RegularizerConfig = field(default_factory=lambda: RegularizerConfig(mix_probability=0.0))
-    """Of the reward model's robust fine-tuning; energy-adaptive mixup is refused, so the default is the paper's method without
-    it, the arm ``ls_adv``."""
+    """Regularizers of the reward model's robust fine-tuning. Energy-adaptive mixup is not supported, so the default is the
+    paper's method without it, the arm ``ls_adv``."""
     emotions: tuple[str, ...] | None = None
-    """Those of the corpus that are used; None: all."""
+    """Emotions of the corpus to use; None: all."""
     reward_model: RewardModelConfig = field(default_factory=lambda: RewardModelConfig(subsample=2))
-    """Network of the reward model, and of the judge; one frame a token, so two of them make a step of 80 ms."""
+    """Network of the reward model and the judge. One frame per token, so ``subsample=2`` gives steps of 80 ms."""
     pretrain: FinetuneConfig = field(default_factory=lambda: FinetuneConfig(steps=400, lr=1e-3, regularizers=OFF))
-    """Plain training, of the reward model and of the judge."""
+    """Plain training of the reward model and the judge."""
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
-    """Robust fine-tuning; the regularisers are the arm's."""
+    """Robust fine-tuning; ``regularizers`` above replaces its regularizers."""
     recogniser: RecogniserConfig = field(default_factory=RecogniserConfig)
-    """Of the content reward; not trained where ``optimize.content_weight`` is 0."""
+    """Recognizer of the content reward; not trained if ``optimize.content_weight`` is 0."""
     supervised: SupervisedConfig = field(default_factory=SupervisedConfig)
-    """Fine-tuning before the optimisation, on the reward model's and the optimisation's utterances; the KL is to its result."""
+    """Fine-tuning before the optimization, on the utterances of the reward model and the optimization; the KL is to its
+    result."""
     optimize: OptimizeConfig = field(default_factory=OptimizeConfig)
-    """Policy optimisation."""
+    """Policy optimization."""
     lora: LoraConfig | None = None
-    """Low-rank updates instead of all weights."""
+    """Low-rank adaptation; None: train all weights."""
     precision: str = "bf16"
-    """Of the policy and its reference: ``bf16`` or ``fp32``."""
+    """Precision of policy and reference: ``bf16`` or ``fp32``."""
     recompute: bool = option(False, off=False)
-    """Gradient checkpointing: layers are computed once more for the gradient."""
+    """Gradient checkpointing: recompute layers in the backward pass."""
     best_of: int = option(1, off=1)
-    """n; of so many samples of an evaluation prompt the best by the arm's reward counts; after 0 updates, best-of-n."""
+    """n: evaluate the best by the arm's reward of n samples per evaluation prompt; with 0 updates, this is best-of-n."""
     max_tokens: int = MAX_TOKENS
-    """Longest roll-out."""
+    """Maximum roll-out length in tokens."""
     model: Source | None = option(None, off=None)
-    """Folder of CosyVoice2-0.5B; stages need it."""
+    """Folder of CosyVoice2-0.5B; required by stages."""
     corpus: Source | None = option(None, off=None)
-    """Labelled speech tokens; stages need them."""
+    """Labelled speech tokens; required by stages."""
     words: tuple[tuple[str, str], ...] = tuple(WORDS.items())
-    """Emotion and its word in the prompt."""
+    """Pairs of an emotion and its word in the prompt."""
 
     def __post_init__(self) -> None:
-        """Raises InputError for regularisers that tokens do not admit."""
+        """Raise InputError for regularizers that tokens do not support."""
         refuse_mixtures(self.regularizers)
 
 
@@ -132,14 +133,14 @@ def mixtures(config: RegularizerConfig) -> list[str]:
 
 
 def refuse_mixtures(config: RegularizerConfig) -> None:
-    """Refuse to fine-tune a reward model of tokens with `mixtures`.
+    """Reject energy-adaptive mixup and its controls, which cannot be applied to tokens.
 
     Raises:
-        InputError: One of them is on.
+        InputError: One of them is switched on.
     """
     if mixing := mixtures(config):
         raise InputError(
-            "mixtures of two utterances are made of log-mel energies, and token digits have neither energies nor silence",
+            "mixup needs log-mel energies, and token digits have neither energies nor silence",
             got=", ".join(mixing),
             fix="use arms without eam and its controls, such as ls_adv, or train the reward model on audio",
         )

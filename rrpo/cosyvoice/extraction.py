@@ -1,8 +1,8 @@
-"""Speech tokens from audio by CosyVoice2's own tokeniser, ``speech_tokenizer_v2.onnx``, where the user has it.
+"""Extract speech tokens from audio with CosyVoice2's tokenizer, ``speech_tokenizer_v2.onnx``, which the user provides.
 
-Its interface, as upstream's extraction tool uses it: input 0 is Whisper's log-mel spectrogram ``[1, 128, T]`` at 16 kHz and 100
-frames a second, input 1 its number of frames ``[1]`` (int32), output 0 the token ids at 25 a second. Audio of more than 30 s gets
-no tokens. The package onnxruntime is optional (extra ``judges``).
+Its interface, as used by upstream's extraction tool: input 0 is Whisper's log-mel spectrogram ``[1, 128, T]`` at 16 kHz and 100
+frames per second, input 1 its number of frames ``[1]`` (int32), output 0 the token ids at 25 per second. Audio longer than 30 s
+gets no tokens. The package onnxruntime is optional (extra ``judges``).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from rrpo.errors import InputError
 from rrpo.packages import present
 
 SAMPLE_RATE, N_FFT, HOP, MELS = 16000, 400, 160, 128
-"""Of Whisper's spectrogram."""
+"""Settings of Whisper's spectrogram."""
 LONGEST = 30.0
-"""Seconds."""
+"""Maximum duration in seconds."""
 
 
 @cache
 def mel_filters() -> Tensor:
-    """``[128, 201]``: Slaney's mel scale and area normalisation, 0 to 8000 Hz, as Whisper's (librosa's default)."""
+    """Return ``[128, 201]``: Slaney's mel scale and area normalization, 0 to 8000 Hz, as in Whisper (librosa's default)."""
     from torchaudio.functional import melscale_fbanks
 
     filters: Tensor = melscale_fbanks(
@@ -37,7 +37,8 @@ def mel_filters() -> Tensor:
 
 
 def whisper_log_mel(audio: Tensor) -> Tensor:
-    """``audio [S]`` at 16 kHz -> ``[128, S // 160]``: log10 mel power, at most 8 below its maximum, then ``(x + 4) / 4``."""
+    """Return ``[128, S // 160]`` of ``audio [S]`` at 16 kHz: log10 mel power, floored at 8 below its maximum, then ``(x + 4) /
+    4``."""
     spectrum = torch.stft(audio, N_FFT, HOP, window=torch.hann_window(N_FFT), return_complex=True)
     power = spectrum[:, :-1].abs().square()
     logs = (mel_filters() @ power).clamp(min=1e-10).log10()
@@ -45,17 +46,17 @@ def whisper_log_mel(audio: Tensor) -> Tensor:
 
 
 class SpeechTokenizer:
-    """``speech_tokenizer_v2.onnx``."""
+    """Session of ``speech_tokenizer_v2.onnx``."""
 
     def __init__(self, path: Path) -> None:
-        """Raises ValueError where the file is missing or takes other inputs, RuntimeError without onnxruntime."""
+        """Raise InputError if onnxruntime is not installed, or the file is missing or has other inputs."""
         if not present("onnxruntime"):
             raise InputError(
-                "speech tokens are extracted by onnxruntime", got="it is not installed", fix="pip install onnxruntime"
+                "extracting speech tokens needs onnxruntime", got="it is not installed", fix="pip install onnxruntime"
             )
         if not path.is_file():
             raise InputError(
-                f"{path} is not there", got="no such file", fix="give speech_tokenizer_v2.onnx of CosyVoice2-0.5B"
+                f"{path} does not exist", got="no such file", fix="give speech_tokenizer_v2.onnx of CosyVoice2-0.5B"
             )
         import onnxruntime
 
@@ -63,14 +64,14 @@ class SpeechTokenizer:
         inputs = self._session.get_inputs()
         if len(inputs) != 2:
             raise InputError(
-                f"{path} is no speech tokeniser of CosyVoice2",
-                got=f"{len(inputs)} inputs, not a spectrogram and its length",
+                f"{path} is not CosyVoice2's speech tokenizer",
+                got=f"{len(inputs)} inputs instead of a spectrogram and its length",
                 fix="give speech_tokenizer_v2.onnx",
             )
         self._names = [found.name for found in inputs]
 
     def __call__(self, audio: Tensor, rate: int) -> list[int]:
-        """Token ids of ``audio [S]`` at ``rate`` Hz; none above 30 s, as upstream."""
+        """Return the token ids of ``audio [S]`` at ``rate`` Hz; empty above 30 s, as upstream."""
         from torchaudio.functional import resample
 
         audio = resample(audio, rate, SAMPLE_RATE)
@@ -84,7 +85,7 @@ class SpeechTokenizer:
 def extract(
     tokenizer: SpeechTokenizer, audio: Mapping[str, Path], tell: Callable[[str], None] = lambda line: None
 ) -> dict[str, list[int]]:
-    """Token ids of audio files by name, channels averaged; a file that cannot be read is reported and skipped."""
+    """Return the token ids of audio files by name, with channels averaged. Unreadable files are reported and skipped."""
     import soundfile
 
     found = {}

@@ -1,8 +1,9 @@
-"""CosyVoice2's speech tokens as frames: the 8 ternary digits of each code, so that reward models hear tokens themselves.
+"""Represent CosyVoice2's speech tokens as frames of the 8 ternary digits of each code, so that reward models read tokens
+directly.
 
-Finite scalar quantisation (FSQ) with 3 levels in 8 dimensions: ``digit_j = (id // 3^j) % 3 - 1``, j = 0..7, values -1, 0, 1. One
-frame a token, 25 a second. Relaxed tokens give expected digits. What is rewarded is what the policy says, before any decoder: no
-voice, no loudness, no artefact of a vocoder is heard.
+Finite scalar quantization (FSQ) with 3 levels in 8 dimensions: ``digit_j = (id // 3^j) % 3 - 1``, j = 0..7, values -1, 0, 1.
+There is one frame per token, 25 per second. Relaxed tokens give expected digits. The reward depends only on the policy's
+tokens, before any decoder: it does not see voice, loudness or vocoder artefacts.
 """
 
 from __future__ import annotations
@@ -19,66 +20,67 @@ from rrpo.errors import InputError
 from rrpo.masking import valid_mask
 
 LEVELS, DIGITS = 3, 8
-"""Of CosyVoice2: 3^8 = 6561 codes."""
+"""CosyVoice2's quantizer: 3^8 = 6561 codes."""
 RATE = 25
-"""Tokens a second."""
+"""Tokens per second."""
 
 
 class FsqDigits:
-    """A `TokenCodec` whose frames ``F [B, N, 8]`` are the codes' digits. It has no weights and knows every speaker: none."""
+    """A `TokenCodec` whose frames ``F [B, N, 8]`` are the digits of the codes. It has no weights and ignores speakers."""
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
         ids = torch.arange(LEVELS**DIGITS, device=device)
         self.codebook = torch.stack([ids // LEVELS**j % LEVELS - 1 for j in range(DIGITS)], 1).float()
         """``[6561, 8]``."""
         self.audio = AudioConfig(n_mels=DIGITS, hop=16000 // RATE)
-        """Frames of 40 ms with 8 values; nothing else of it has a meaning here."""
+        """Frames of 40 ms with 8 values; the other fields are not used."""
 
     @property
     def vocabulary(self) -> int:
-        """V."""
+        """V, number of codes."""
         return len(self.codebook)
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device of the codebook."""
         return self.codebook.device
 
     def speaker_index(self, names: list[str]) -> Tensor:
-        """Zeros ``[B]``: there is no voice in the tokens' digits."""
+        """Return zeros ``[B]``, because token digits have no speaker."""
         return torch.zeros(len(names), dtype=torch.long, device=self.device)
 
     def encode(self, F: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Digits ``F [B, T, 8]``, rounded to the next level -> ids ``[B, T]``, and their numbers ``[B]``."""
+        """Round digits ``F [B, T, 8]`` to the nearest level; return ids ``[B, T]`` and lengths ``[B]``."""
         digits = F.round().clamp(-1, 1).long() + 1
         powers = LEVELS ** torch.arange(DIGITS, device=F.device)
         return (digits * powers).sum(-1).masked_fill(~valid_mask(lengths, F.shape[1]), 0), lengths
 
     def decode(self, tokens: Tensor, lengths: Tensor, speaker: Tensor) -> tuple[Tensor, Tensor]:
-        """Digits of ids ``[B, N]``, expected digits of relaxed rows ``[B, N, V]``: ``F [B, N, 8]``, frames of each ``[B]``."""
+        """Return ``F [B, N, 8]`` and lengths ``[B]``: digits of ids ``[B, N]``, or expected digits of relaxed tokens ``[B, N,
+        V]``."""
         codes = self.codebook[tokens] if tokens.dim() == 2 else tokens @ self.codebook
         return self.decode_codes(codes, lengths, speaker)
 
     def decode_codes(self, codes: Tensor, lengths: Tensor, speaker: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows of the codebook ``[B, N, 8]``, up to the longest; zeros past each length."""
+        """Return rows of the codebook ``[B, N, 8]`` cropped to the longest, with zeros past each length, and the lengths."""
         codes = codes[:, : int(lengths.max())]
         return codes.masked_fill(~valid_mask(lengths, codes.shape[1])[..., None], 0.0), lengths
 
     def save(self, folder: Path) -> None:
-        """Writes what it is; it has no weights."""
+        """Write a description; there are no weights."""
         (folder / "fsq.json").write_text(json.dumps({"levels": LEVELS, "digits": DIGITS, "audio": asdict(self.audio)}))
 
     @staticmethod
     def load(folder: Path, device: str = "cpu") -> FsqDigits:
-        """Reads what `save` wrote.
+        """Load what `save` wrote.
 
         Raises:
-            ValueError: The file is another codec's.
+            InputError: The file describes another codec.
         """
         about = json.loads((folder / "fsq.json").read_text())
         if (about["levels"], about["digits"]) != (LEVELS, DIGITS):
             raise InputError(
-                f"{folder} is another codec",
+                f"{folder} contains another codec",
                 got=f"{about['digits']} digits of {about['levels']} levels",
                 fix=f"CosyVoice2 has {DIGITS} digits of {LEVELS} levels",
             )

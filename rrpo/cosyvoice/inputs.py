@@ -1,4 +1,4 @@
-"""Labelled tokens in the form of the stages that optimisers may read: prompts, and speech of which preference pairs are made."""
+"""Write labelled tokens in the format of the stages that optimizers may read: prompts, and speech for preference pairs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from rrpo.cosyvoice.tokens import TokenUtterance
 def write_inputs(
     out: Path, utterances: Sequence[TokenUtterance], codec: FsqDigits, emotions: Sequence[str]
 ) -> dict[str, Path]:
-    """What `PolicyOptimizer.start` may read: ``rl_prompts``, and in two halves ``sft_speech`` and ``parallel_speech``."""
+    """Write the inputs of `PolicyOptimizer.start`: ``rl_prompts``, and one half of the utterances each as ``sft_speech`` and
+    ``parallel_speech``. Return the folders by name."""
     half = len(utterances) // 2
     for name, part in (("sft_speech", utterances[:half]), ("parallel_speech", utterances[half:])):
         (out / name).mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,8 @@
-"""The tensors of CosyVoice2's ``llm.pt``: names and shapes, derived from ``CosyVoice-BlankEN/config.json``. Imports no torch.
+"""Names and shapes of the tensors in CosyVoice2's ``llm.pt``, derived from ``CosyVoice-BlankEN/config.json``.
 
-At full size they are 295 tensors and 2,023,316,821 bytes in float32 (hidden size 896, 24 layers, 14 heads with 2 key-value heads,
-vocabulary 151936): twelve a layer, and seven more. The order is upstream's own, which is that of its modules.
+At full size there are 295 tensors, twelve per layer and seven more, with 2,023,316,821 bytes in float32 (hidden size 896, 24
+layers, 14 heads with 2 key-value heads, vocabulary 151936). The order is upstream's, which is that of its modules. Importing
+this module does not import torch.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from typing import Any
 from rrpo.errors import InputError
 
 CODES = 6561
-"""V = 3^8 speech codes of CosyVoice2's tokeniser at 25 Hz."""
+"""V = 3^8, speech codes of CosyVoice2's tokenizer at 25 Hz."""
 ROWS = CODES + 3
-"""Rows of ``speech_embedding`` and ``llm_decoder``: the codes, eos (6561), one unused, and the fill token of streaming (6563)."""
+"""Rows of ``speech_embedding`` and ``llm_decoder``: the codes, eos (6561), one unused row, and the fill token of streaming
+(6563)."""
 BACKBONE = "llm.model.model."
-"""Prefix of the Qwen2 model's own names."""
+"""Prefix of the names of the Qwen2 model."""
 EMBEDDING, HEAD = f"{BACKBONE}embed_tokens.weight", "llm.model.lm_head.weight"
-"""The text embedding, and the language-model head that CosyVoice2 never uses."""
+"""The text embedding, and the language-model head, which CosyVoice2 does not use."""
 NEEDED = (
     "hidden_size",
     "intermediate_size",
@@ -27,17 +29,17 @@ NEEDED = (
     "num_key_value_heads",
     "vocab_size",
 )
-"""Fields of config.json that the layout is derived from."""
+"""Fields of config.json that determine the layout."""
 BOOKKEEPING = ("epoch", "step")
-"""Numbers that upstream's trainer stores among the tensors of its checkpoints; its inference refuses a file that has them."""
+"""Counters that upstream's trainer stores among the tensors of its checkpoints; upstream's inference rejects files with them."""
 
 
 class LayoutError(InputError):
-    """A file that is not the expected model: everything that is wrong with it, what was got, how to mend it."""
+    """A file is not the expected model. The message lists all differences and the fix."""
 
 
 def expected_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every tensor, in upstream's order, for a Qwen2 ``config.json``.
+    """Return name -> shape of all tensors, in upstream's order, for a Qwen2 ``config.json``.
 
     Raises:
         LayoutError: The config lacks a field.
@@ -47,7 +49,7 @@ def expected_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         raise LayoutError(
             "config.json does not describe a Qwen2 model",
             got=f"no {', '.join(lacking)}",
-            fix="use the file in CosyVoice-BlankEN of the release that llm.pt comes from",
+            fix="use the file in CosyVoice-BlankEN from the same release as llm.pt",
         )
     dim, feed, layers, heads, pairs, words = (int(config[name]) for name in NEEDED)
     size = int(config.get("head_dim") or dim // heads)
@@ -78,10 +80,10 @@ def expected_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def check(found: Mapping[str, Sequence[int]], config: Mapping[str, Any], source: str) -> None:
-    """Compares the shapes of a file's tensors with `expected_shapes`.
+    """Compare the shapes of the tensors in a file with `expected_shapes`.
 
     Raises:
-        LayoutError: It is CosyVoice3's, or tensors are missing, unknown or of another shape: all of them are listed.
+        LayoutError: The file is CosyVoice3's, or tensors are missing, unknown or of another shape; all of them are listed.
     """
     if "llm_embedding.weight" not in found and "llm_decoder.bias" not in found and "speech_embedding.weight" in found:
         raise cosyvoice3(
@@ -100,15 +102,15 @@ def check(found: Mapping[str, Sequence[int]], config: Mapping[str, Any], source:
         raise LayoutError(
             f"{source} is not CosyVoice2's language model for this config.json ({len(expected)} tensors)",
             got="\n    ".join([f"{len(found)} tensors", *faults]),
-            fix="take llm.pt and CosyVoice-BlankEN/config.json from one release of CosyVoice2-0.5B; of a checkpoint of a wrapped "
-            "model, take the prefix (module.) off its names",
+            fix="take llm.pt and CosyVoice-BlankEN/config.json of one release of CosyVoice2-0.5B; for a checkpoint of a wrapped "
+            "model, remove the prefix (module.) from the names",
         )
 
 
 def cosyvoice3(source: str, got: str) -> LayoutError:
-    """The refusal of CosyVoice3's files."""
+    """Return the error for CosyVoice3's files."""
     return LayoutError(
-        f"{source} is a CosyVoice3 language model, whose special tokens lie in the speech embedding",
+        f"{source} is a CosyVoice3 language model, which has its special tokens in the speech embedding",
         got=got,
-        fix="give a folder of CosyVoice2-0.5B, the only layout that is supported",
+        fix="give a folder of CosyVoice2-0.5B, the only supported layout",
     )

@@ -1,8 +1,8 @@
 """Low-rank adaptation (LoRA, arXiv 2106.09685) of the policy's linear layers: ``W + (alpha / r) B A``, B = 0 at the start.
 
-A parametrisation of each weight, so that whatever reads the weight has the update in it: the fused forward, the key-value cache
-and `CosyVoice2Policy.tensors`, which therefore saves merged weights. `save_adapter` writes the update alone in the files of the
-`peft` package, which loads them on the same Qwen2 model.
+Each weight is parametrized, so that everything that reads it includes the update: the fused forward pass, the key-value cache
+and `CosyVoice2Policy.tensors`, which therefore saves merged weights. `save_adapter` writes only the update, in the format of
+the package `peft`, which can load it on the same Qwen2 model.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 class LowRank(nn.Module):
-    """``W -> W + scale B A``."""
+    """Parametrization ``W -> W + scale B A``."""
 
     def __init__(self, weight: Tensor, rank: int, scale: float, generator: torch.Generator) -> None:
-        """A as torch initialises linear layers, B = 0 (as peft does)."""
+        """Initialize A like torch's linear layers, and B = 0 (as peft does)."""
         super().__init__()
         bound = 1 / math.sqrt(weight.shape[1])
         first = (2 * torch.rand(rank, weight.shape[1], generator=generator) - 1) * bound
@@ -37,19 +37,19 @@ class LowRank(nn.Module):
         self.scale = scale
 
     def forward(self, weight: Tensor) -> Tensor:
-        """``[out, in]`` -> ``[out, in]``."""
+        """Return the adapted weight ``[out, in]``."""
         return torch.addmm(weight, self.B, self.A, alpha=self.scale)
 
 
 def adapt(policy: CosyVoice2Policy, config: LoraConfig) -> None:
-    """From now on the updates alone are trained.
+    """Add low-rank updates to the policy and freeze all other weights.
 
     Raises:
-        ValueError: The policy is adapted already.
+        InputError: The policy is already adapted.
     """
     if any(True for _ in updates(policy)):
         raise InputError(
-            "the policy has low-rank updates already", got="a second call", fix="load it anew to change them"
+            "the policy already has low-rank updates", got="a second call", fix="reload the policy to change them"
         )
     policy.requires_grad_(False)
     generator = torch.Generator().manual_seed(config.seed)
@@ -60,22 +60,22 @@ def adapt(policy: CosyVoice2Policy, config: LoraConfig) -> None:
 
 
 def updates(policy: CosyVoice2Policy) -> Iterator[tuple[str, LowRank]]:
-    """The low-rank updates, by the adapted layer's name in the Qwen2 model."""
+    """Yield the low-rank updates with the names of their layers in the Qwen2 model."""
     for name, module in policy.llm.named_modules():
         if isinstance(module, LowRank):
             yield name.partition(".parametrizations.")[0], module
 
 
 def save_adapter(policy: CosyVoice2Policy, folder: Path) -> None:
-    """Writes ``adapter_config.json`` and ``adapter_model.safetensors`` as `peft` reads them for a ``Qwen2Model``.
+    """Write ``adapter_config.json`` and ``adapter_model.safetensors`` in the format that `peft` reads for a ``Qwen2Model``.
 
     Raises:
-        ValueError: The policy is not adapted.
+        InputError: The policy is not adapted.
     """
     found = dict(updates(policy))
     if not found:
         raise InputError(
-            "the policy has no low-rank updates", got="full weights", fix="save it by CosyVoice2Policy.save"
+            "the policy has no low-rank updates", got="full weights", fix="save it with CosyVoice2Policy.save"
         )
     from safetensors.torch import save_file
 

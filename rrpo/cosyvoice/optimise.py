@@ -1,8 +1,8 @@
-"""Policy optimisation of CosyVoice2 by any of the project's optimisers, with what can be measured on tokens.
+"""Policy optimization of CosyVoice2 with any optimizer of the project, and measurements on tokens.
 
-The objective is a `PolicyOptimizer`'s and the settings are `OptimizeConfig`'s, as in the stage ``optimize``
-(`rrpo.optimizers.loop`), whose judges and artefact detectors need log-mel frames. Here the proxy (the reward model), a held-out
-reward model in gold's place, the KL to the reference and the lengths are measured.
+As in the stage ``optimize`` (`rrpo.optimizers.loop`), a `PolicyOptimizer` defines the objective and `OptimizeConfig` the
+settings. The judges and artefact detectors of that stage need log-mel frames; here the measurements are the proxy (the reward
+model), a held-out reward model in place of gold, the KL to the reference, and lengths.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from rrpo.seeding import permutation_batches, uniform
 from rrpo.training.trainer import multiplier
 
 EVALUATED = 128
-"""Evaluation prompts that are sampled at once."""
+"""Evaluation prompts per batch."""
 
 
 @dataclass
 class Optimised:
-    """What an optimisation leaves beside the changed policy."""
+    """Results of an optimization, in addition to the trained policy."""
 
     curves: list[dict[str, float]]
-    """A row a step: means over the roll-outs."""
+    """One row per step: means over the roll-outs."""
     points: list[dict[str, float]]
-    """A row a checkpoint, on the evaluation prompts."""
+    """One row per checkpoint, on the evaluation prompts."""
     said: list[list[int]]
-    """Token ids of the evaluation prompts' samples at the end."""
+    """Token ids of the final samples of the evaluation prompts."""
 
 
 def optimise(
@@ -57,21 +57,21 @@ def optimise(
     best_of: int = 1,
     processes: Processes | None = None,
 ) -> Optimised:
-    """Optimises ``models.policy`` in place; goes on from a checkpoint if ``context`` has one.
+    """Optimize ``models.policy`` in place, resuming from a checkpoint if ``context`` has one.
 
     Args:
-        models: The policy, and what is frozen.
-        train: Prompts that are optimised on.
-        evaluation: Prompts of the points.
+        models: The policy and the frozen models.
+        train: Training prompts.
+        evaluation: Evaluation prompts.
         config: The shared settings.
-        context: Where to compute, and whom to tell.
-        inputs: What optimisers may read beside: `rrpo.cosyvoice.inputs`.
-        best_of: n; of so many samples of an evaluation prompt the cheapest by the arm's reward counts.
-        processes: Those that share each batch; None: this one alone.
+        context: Device, checkpoints and callbacks.
+        inputs: Additional inputs of optimizers, from `rrpo.cosyvoice.inputs`.
+        best_of: n: evaluate the sample with the lowest cost by the arm's reward of n samples per evaluation prompt.
+        processes: Processes that share each batch; None: this process only.
 
     Raises:
         DivergedError: A reward, the loss or the gradient is not finite; raised before the update.
-        Interrupted: ``context`` asked for it between two steps.
+        Interrupted: ``context`` requested a stop between two steps.
     """
     context = context or Context()
     method = OPTIMIZERS.create(config.optimizer)
@@ -123,7 +123,7 @@ def _step(
     config: OptimizeConfig,
     processes: Processes,
 ) -> dict[str, float]:
-    """The updates on one batch of roll-outs; returns the last one's means."""
+    """Make the updates on one batch of roll-outs and return the means of the last."""
     metrics: dict[str, float] = {}
     for losses in method.updates(models, batch, config, state):
         metrics = _update(losses, batch, trained, optimizer, config, processes)
@@ -172,9 +172,10 @@ def _update(
 def measured(
     models: Models, prompts: Prompts, config: OptimizeConfig, best_of: int = 1
 ) -> tuple[dict[str, float], list[list[int]]]:
-    """One sample of each prompt, its noise keyed by the seed alone: proxy, held-out reward model, KL, length; and the samples.
+    """Draw one sample per prompt with noise keyed only by the seed. Return proxy, held-out reward model, KL, length; and the
+    samples.
 
-    The KL of the best of n is at most log n - (n - 1) / n nats an utterance more than what is measured, on its own tokens.
+    The KL of best-of-n exceeds the KL measured on its tokens by at most log n - (n - 1) / n nats per utterance.
     """
     device = prompts.prefix.device
     shape = models.policy.max_tokens, len(prompts.phones)
@@ -197,7 +198,7 @@ def measured(
 
 
 def cheapest(models: Models, prompts: Prompts, noises: Sequence[Tensor], config: OptimizeConfig) -> Rollout:
-    """Of the samples by each of ``noises [N_max, B]`` each prompt's cheapest by the arm's reward."""
+    """Draw one sample per prompt with each of ``noises [N_max, B]``; return those with the lowest cost by the arm's reward."""
     drawn = [models.policy.sample(prompts.prefix, noise) for noise in noises]
     if len(drawn) == 1:
         return drawn[0]
@@ -209,7 +210,7 @@ def cheapest(models: Models, prompts: Prompts, noises: Sequence[Tensor], config:
 
 
 def _heard(models: Models, part: MicroBatch) -> dict[str, Tensor]:
-    """What the frozen models make of some samples, each ``[b]``."""
+    """Return the outputs of the frozen models for samples, each ``[b]``."""
     F, frames = models.codec.decode(part.rollout.tokens, part.rollout.lengths, part.prompts.speaker)
     target = part.prompts.target
     values = {

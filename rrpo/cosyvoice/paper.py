@@ -1,4 +1,4 @@
-"""The profile ``paper``: RRPO's setting on CosyVoice2-0.5B as far as it is known, each value with its source, and what it needs.
+"""The profile ``paper``: RRPO's setting on CosyVoice2-0.5B as far as known, the source of each value, and the resources needed.
 
 HIGH, MED: how sure we are of a value that we know from notes on a publication. *declared*: no source gives it. Memory is computed
 from sizes; hours are only given where a step was measured.
@@ -37,21 +37,21 @@ PAPER = CosyVoiceConfig(
         checkpoints=(0, 78, 156),
     ),
 )
-"""Regularisers of the arm ``ls_adv``; others differ in the reward model's regularisers alone."""
+"""Settings of the arm ``ls_adv``; other arms differ only in the regularizers of the reward model."""
 SOURCES: Mapping[str, tuple[str, str]] = {
     "utterances": (f"{UTTERANCES:,} of one speaker, five emotions", "RRPO, MED; the corpus is yours"),
     "epsilon": (f"{PAPER.finetune.regularizers.epsilon:g}", "RRPO, MED"),
-    "mixup": ("off", "RRPO mixes (Eq. 3); tokens have no energies, so it cannot be done on them"),
+    "mixup": ("off", "RRPO uses mixup (Eq. 3); tokens have no energies, so it is not possible here"),
     "alpha, epsilon_adv": ("0.5, 0.5", "RRPO, MED"),
     "reward model's rate": (f"{PAPER.finetune.lr:g}", "RRPO, MED, on a pre-trained speech encoder"),
     "reward model's network": (
         "6 layers of 512 on FSQ digits",
-        "declared; RRPO's is a speech emotion recogniser on audio",
+        "declared; RRPO's is a speech emotion recognizer on audio",
     ),
     "reward model's updates": (f"{PAPER.pretrain.steps} plain at 1e-4, {PAPER.finetune.steps} robust", "declared"),
     "supervised fine-tuning": (
         f"{PAPER.supervised.steps} updates at {PAPER.supervised.lr:g}, the same utterances",
-        "RRPO uses the same for SFT, reward model and optimisation, MED; rate: CosyVoice2's recipe, HIGH; updates declared",
+        "RRPO uses the same for SFT, reward model and optimization, MED; rate: CosyVoice2's recipe, HIGH; updates declared",
     ),
     "tau": ("2, 1, 0.8 in equal parts", "HPRO (2606.28249), MED"),
     "policy's rate": (f"{PAPER.optimize.lr:g}, Adam", "HPRO, MED; CosyVoice2's GRPO recipe: 1e-6"),
@@ -60,45 +60,45 @@ SOURCES: Mapping[str, tuple[str, str]] = {
     "batch": (f"{BATCH} roll-outs", "CosyVoice2's GRPO recipe, HIGH; RRPO's is unknown"),
     "updates": (f"{PAPER.optimize.steps}, one pass over the utterances", "declared; RRPO's is unknown"),
     "longest roll-out": (f"{PAPER.max_tokens} tokens", "CosyVoice2's GRPO recipe, HIGH"),
-    "precision": (f"{PAPER.precision}, weights and optimiser in float32", "declared"),
+    "precision": (f"{PAPER.precision}, weights and optimizer in float32", "declared"),
     "hardware": ("8 x A800", "RRPO, MED; the plan below is for this code, on one GPU"),
 }
-"""Setting -> value and where it is from."""
+"""Setting -> (value, source)."""
 SPEECH, TEXT = 200, 40
-"""Tokens of a roll-out (8 s) and of a prompt that plan and measurement assume; declared."""
+"""Tokens of a roll-out (8 s) and of a prompt assumed by plan and measurement; declared."""
 GIB = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes on the GPU while a batch is differentiated."""
+    """GPU memory during the backward pass, bytes."""
 
     weights: int
     """Policy and reference, float32."""
     gradients: int
-    """Float32, of what is trained."""
+    """Gradients of the trained weights, float32."""
     adam: int
-    """Two moments, float32."""
+    """Two moments of Adam, float32."""
     copies: int
-    """Of the layers' weights, fused and in the compute type, kept for the gradient."""
+    """Fused copies of the layers' weights in the compute type, kept for the gradient."""
     activations: int
-    """Of the layers, kept for the gradient."""
+    """Activations of the layers, kept for the gradient."""
     logits: int
-    """Of all that has a value for each code."""
+    """Tensors with one value per code."""
 
     @property
     def total(self) -> int:
-        """All of it; fragmentation and the allocator's cache come on top."""
+        """Sum, without fragmentation and the allocator's cache."""
         return self.weights + self.gradients + self.adam + self.copies + self.activations + self.logits
 
 
 def memory(config: Mapping[str, int], *, rows: int, rank: int, precision: str, recompute: bool = False) -> Memory:
-    """By formula, for ``rows`` roll-outs a forward of `SPEECH` tokens after `TEXT`.
+    """Compute the memory by formula, for ``rows`` roll-outs per forward pass of `SPEECH` tokens after `TEXT`.
 
-    Kept for the gradient per position and layer: 2 D values in float32 (what the norms divide), and in the compute type
-    5 D + 2 D_kv + 4 F (inputs of the projections, queries, keys, values, what is attended to, gate, its SiLU, up, their product).
-    With ``recompute`` that is kept of the last layer and of the one that is computed anew; of the others D values in float32.
-    For each code about ten float32 values a position (logits, reference, softmax, KL, Gumbel noise, relaxed tokens).
+    Kept for the gradient per position and layer: 2 D values in float32 (inputs of the norms), and 5 D + 2 D_kv + 4 F values in
+    the compute type (inputs of the projections, queries, keys, values, attention output, gate, its SiLU, up, their product).
+    With ``recompute``, these are kept for the last layer and the layer being recomputed, and D float32 values for each other
+    layer. Per position and code: about ten float32 values (logits, reference, softmax, KL, Gumbel noise, relaxed tokens).
     """
     numbers = {name: _size(shape) for name, shape in layout.expected_shapes(config).items() if name != layout.HEAD}
     total = sum(numbers.values())
@@ -129,20 +129,20 @@ def _size(shape: tuple[int, ...]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One optimisation step on this machine, after one that is not counted."""
+    """Timing of an optimization step on this machine, after a warm-up step."""
 
     rollout: float
-    """Seconds of sampling the batch."""
+    """Seconds to sample the batch."""
     update: float
-    """Seconds of forward passes, gradient and Adam's step."""
+    """Seconds for forward passes, gradient and Adam's step."""
     peak: int
-    """Bytes that were allocated at most on a GPU; 0 on a CPU."""
+    """Peak of allocated GPU memory, bytes; 0 on a CPU."""
     device: str
-    """Its name."""
+    """Name of the device."""
 
     @property
     def step(self) -> float:
-        """Seconds."""
+        """Seconds per step."""
         return self.rollout + self.update
 
 
@@ -159,7 +159,7 @@ def measure(
     steps: int = 2,
     now: Callable[[], float] | None = None,
 ) -> Measured:
-    """Times ``steps`` steps on random weights of these ``sizes`` by ``now``, else by the clock; ``tokens`` a roll-out."""
+    """Time ``steps`` steps with random weights of these ``sizes`` and ``tokens`` per roll-out. ``now`` replaces the clock."""
     import torch
 
     from rrpo.corpus.prompts import Prompt
@@ -233,32 +233,32 @@ def measure(
 
 
 def describe(*, micro: int | None, rank: int, precision: str, recompute: bool = False, gpus: int = 1) -> Iterator[str]:
-    """The plan as lines of text: settings with their sources, and memory by formula."""
+    """Yield the lines of the plan: settings with their sources, and memory by formula."""
     from rrpo.cosyvoice.standin import FULL
 
     share = -(-PAPER.optimize.batch // gpus)
     rows, width = min(micro or share, share), max(map(len, SOURCES))
-    yield "profile paper: RRPO on CosyVoice2-0.5B, tokens alone"
+    yield "profile paper: RRPO on CosyVoice2-0.5B, tokens only"
     for name, (value, source) in SOURCES.items():
         yield f"  {name:<{width}}  {value}  ({source})"
     needed = memory(FULL, rows=rows, rank=rank, precision=precision, recompute=recompute)
     what = f"low-rank updates of rank {rank}" if rank else "all weights"
-    yield f"memory by formula, {what} trained, {rows} roll-outs of {SPEECH} tokens a forward, {precision}:"
+    yield f"memory by formula, {what} trained, {rows} roll-outs of {SPEECH} tokens per forward pass, {precision}:"
     for name in ("weights", "gradients", "adam", "copies", "activations", "logits", "total"):
         yield f"  {name:<{width}}  {getattr(needed, name) / GIB:.1f} GiB"
-    yield f"GPUs: {gpus} of more than {needed.total / GIB:.0f} GiB an arm, all arms side by side"
+    yield f"GPUs: {gpus} of more than {needed.total / GIB:.0f} GiB per arm, with all arms in parallel"
 
 
 def tell(step: Measured | None, gpus: int = 1) -> Iterator[str]:
-    """Hours of the plan, from a step of `PAPER`'s batch measured on one GPU; None: that none was measured."""
+    """Yield the lines with the hours of the plan, from a step of `PAPER`'s batch measured on one GPU; None: not measured."""
     if step is None:
-        yield "hours: not measured; give --measure on the machine that is to run it"
+        yield "hours: not measured; use --measure on the machine that will run it"
         return
     batch, updates = PAPER.optimize.batch, PAPER.optimize.steps
-    yield f"measured on {step.device}: a step of {batch} roll-outs of {SPEECH} tokens {step.step:.2f} s"
-    yield f"  roll-out  {step.rollout:.2f} s, {batch * SPEECH / step.rollout:,.0f} tokens a second"
-    yield f"  update    {step.update:.2f} s, {batch * SPEECH / step.update:,.0f} tokens a second"
-    yield f"  memory    {step.peak / GIB:.1f} GiB allocated at most" if step.peak else "  memory    not measured"
+    yield f"measured on {step.device}: {step.step:.2f} s per step of {batch} roll-outs of {SPEECH} tokens"
+    yield f"  roll-out  {step.rollout:.2f} s, {batch * SPEECH / step.rollout:,.0f} tokens per second"
+    yield f"  update    {step.update:.2f} s, {batch * SPEECH / step.update:,.0f} tokens per second"
+    yield f"  memory    {step.peak / GIB:.1f} GiB peak" if step.peak else "  memory    not measured"
     shared = f"; on {gpus} GPUs at best {updates * step.step / 3600 / gpus:.2f}, not measured" if gpus > 1 else ""
-    hours = f"{updates * step.step / 3600:.2f} an arm for {updates} updates{shared}"
+    hours = f"{updates * step.step / 3600:.2f} per arm for {updates} updates{shared}"
     yield f"hours: {hours}; reward models and evaluation are not measured"

@@ -1,8 +1,8 @@
-"""Several processes that train one policy on shares of each batch, by the package accelerate (extra ``accelerate``).
+"""Data-parallel training of one policy with the package accelerate (extra ``accelerate``).
 
-Every process holds all models. It rolls out its own prompts, and gradients are averaged before each update, so the update is
-that of one process with the whole batch, up to rounding: noise is keyed by a row's number in the whole batch. ``accelerate
-launch``, or anything else that sets ``WORLD_SIZE``, ``RANK``, ``LOCAL_RANK`` and ``MASTER_ADDR``, starts the processes.
+Each process holds all models and rolls out its part of the prompts. Gradients are averaged before each update. Noise is keyed
+by the row number in the whole batch, so the update equals that of one process with the whole batch, up to rounding. Start the
+processes with ``accelerate launch``, or anything else that sets ``WORLD_SIZE``, ``RANK``, ``LOCAL_RANK`` and ``MASTER_ADDR``.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from rrpo.packages import present
 
 
 class Processes:
-    """This process among those that share a batch."""
+    """The processes that share each batch, as seen from the current one."""
 
     def __init__(self, device: str) -> None:
-        """Joins the others where the environment names any.
+        """Join the other processes if the environment names any.
 
         Raises:
             InputError: accelerate is not installed.
@@ -32,7 +32,7 @@ class Processes:
             return
         if not present("accelerate"):
             raise InputError(
-                "several processes share a batch by the package accelerate",
+                "sharing a batch between processes needs the package accelerate",
                 got=f"WORLD_SIZE={self.count}, and it is not installed",
                 fix="pip install 'rrpo-ablations[accelerate]'",
             )
@@ -43,14 +43,14 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this process tells and writes."""
+        """Whether this process prints and writes results."""
         return self.rank == 0
 
     def numbers(self, prompts: int, samples: int) -> list[int] | None:
-        """Rows of a batch of ``samples`` samples of each of ``prompts`` prompts that are this process'; None: all.
+        """Return this process's rows of a batch of ``samples`` samples for each of ``prompts`` prompts; None: all rows.
 
         Raises:
-            InputError: The processes cannot have equally many.
+            InputError: The number of prompts is not a multiple of the number of processes.
         """
         if self.count == 1:
             return None
@@ -64,31 +64,31 @@ class Processes:
         return [sample * prompts + prompt for sample in range(samples) for prompt in own]
 
     def average(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Gradients become their mean over the processes."""
+        """Average the gradients over the processes."""
         if self.count > 1:
             gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
             for gradient in gradients:
                 gradient.copy_(self._accelerator.reduce(gradient, "mean"))
 
     def means(self, values: Mapping[str, float]) -> dict[str, float]:
-        """Means over the processes, by name."""
+        """Return means over the processes, by name."""
         if self.count == 1:
             return dict(values)
         found = self._accelerator.reduce(torch.tensor(list(values.values()), device=self.device), "mean")
         return dict(zip(values, found.tolist(), strict=True))
 
     def share(self, *models: nn.Module) -> None:
-        """All get the first process' weights: what each trained alone may differ in the last bits on GPUs."""
+        """Copy the weights of the first process to all: separately trained models may differ in the last bits on GPUs."""
         if self.count > 1:
             for tensor in (tensor for model in models for tensor in model.state_dict().values()):
                 torch.distributed.broadcast(tensor, 0)
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Wait for all processes."""
         if self.count > 1:
             self._accelerator.wait_for_everyone()
 
 
 def own_prompts(prompts: Prompts, rows: Tensor, numbers: list[int] | None) -> Prompts:
-    """Of the batch of the prompts numbered ``rows``, this process' part."""
+    """Return this process's part of the batch of prompts with indices ``rows``."""
     return prompts.select(rows if numbers is None else rows[numbers])

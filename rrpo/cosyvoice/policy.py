@@ -1,15 +1,15 @@
-"""CosyVoice2's language model as a policy: loaded from its release, trained by every optimiser, saved back as ``llm.pt``.
+"""CosyVoice2's language model as a policy, loaded from a release, trained by any optimizer, and saved as ``llm.pt``.
 
-One sequence is ``[sos][text ...][task_id][speech ...] -> eos``, the text being ``Your emotion is X<|endofprompt|>text``. ``sos``
-and ``task_id`` are the rows 0 and 1 of ``llm_embedding``; the ``task_id`` position predicts the first speech token. There is no
-speaker in it: CosyVoice2's voice comes from the flow decoder. The language model's interleaved (streaming) sequences are not
-used, so that the two last rows of ``llm_decoder`` (unused, and the fill token) have no part in any distribution here.
+A sequence is ``[sos][text ...][task_id][speech ...] -> eos`` with the text ``Your emotion is X<|endofprompt|>text``. ``sos``
+and ``task_id`` are rows 0 and 1 of ``llm_embedding``; the ``task_id`` position predicts the first speech token. The sequence
+has no speaker: CosyVoice2's voice comes from the flow decoder. Interleaved (streaming) sequences are not supported, so the last
+two rows of ``llm_decoder`` (unused, and the fill token) are excluded from all distributions.
 
-Sampling and scoring are `rrpo.models.policy.Policy`'s: temperature 1 over the V codes and eos, eos never first. What CosyVoice2
-itself decodes with is `rrpo.cosyvoice.sampling`.
+Sampling and scoring are those of `rrpo.models.policy.Policy`: temperature 1 over the V codes and eos, and eos never first.
+`rrpo.cosyvoice.sampling` implements CosyVoice2's own decoding.
 
-Weights are kept in float32; ``precision="bf16"`` computes in bfloat16 by autocast, the residual stream and the norms staying in
-float32. A file in another type is saved back in its own.
+Weights are float32. ``precision="bf16"`` computes in bfloat16 by autocast, except the residual stream and the norms, which stay
+in float32. Tensors are saved in the types of the loaded file.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from rrpo.masking import valid_mask
 from rrpo.models.policy import Policy, Rollout
 
 BLANK = "CosyVoice-BlankEN"
-"""Folder of the Qwen2 config and tokeniser in a release."""
+"""Folder of the Qwen2 config and tokenizer in a release."""
 SETTINGS = "rrpo.json"
-"""What a saved policy keeps beside upstream's files."""
+"""File of a saved policy's settings, in addition to upstream's files."""
 PRECISIONS = ("fp32", "bf16")
 
 
 class CosyVoice2Policy(Policy):
-    """A `TokenPolicy` over CosyVoice2's 6561 codes; made by `load`."""
+    """A `TokenPolicy` over CosyVoice2's 6561 codes; create it with `load`."""
 
     def __init__(
         self,
@@ -51,17 +51,17 @@ class CosyVoice2Policy(Policy):
         precision: str = "fp32",
         recompute: bool = False,
     ) -> None:
-        """The network of ``folder/CosyVoice-BlankEN``, its weights still without values.
+        """Create the network of ``folder/CosyVoice-BlankEN`` with uninitialized weights.
 
         Args:
-            folder: Of a release; it is read again by `save`.
-            max_tokens: Longest roll-out in tokens (25 a second).
-            words: Emotion -> its word in the prompt.
+            folder: Folder of a release; `save` reads it again.
+            max_tokens: Maximum roll-out length in tokens (25 per second).
+            words: Emotion -> word in the prompt.
             precision: One of `PRECISIONS`.
             recompute: See `Policy.recompute`.
 
         Raises:
-            ValueError: An unknown precision; files are missing or do not belong together.
+            InputError: The precision is unknown, or files are missing or do not match.
         """
         nn.Module.__init__(self)
         if precision not in PRECISIONS:
@@ -79,20 +79,20 @@ class CosyVoice2Policy(Policy):
             self.llm_decoder = nn.Linear(dim, layout.ROWS)
         self.llm.rotary_emb = type(self.llm.rotary_emb)(qwen)
         self.types: dict[str, torch.dtype] = {}
-        """Of each tensor in the file."""
+        """Type of each tensor in the file."""
         self.unused: Tensor | None = None
-        """The file's ``lm_head`` where it is not the text embedding."""
+        """``lm_head`` of the file, if it differs from the text embedding."""
 
     @property
     def max_tokens(self) -> int:
-        """Longest roll-out in tokens."""
+        """Maximum roll-out length in tokens."""
         return self._max_tokens
 
     def prompt_ids(self, prompts: Sequence[Prompt]) -> Tensor:
-        """Text ids plus one, ``[B, L]``, padded on the left with 0 (which Qwen's tokeniser uses for ``!``).
+        """Return text ids plus one ``[B, L]``, left-padded with 0 (plus one, because 0 is ``!`` in Qwen's tokenizer).
 
         Raises:
-            ValueError: There is no word for an emotion.
+            InputError: There is no word for an emotion.
         """
         rows = self.tokenizer.ids([prompt_text(p.emotion, p.text, self.words) for p in prompts])
         longest = max(map(len, rows))
@@ -100,12 +100,12 @@ class CosyVoice2Policy(Policy):
         return torch.tensor(ids, device=self.llm_decoder.weight.device)
 
     def text_lengths(self, prefix: Tensor) -> Tensor:
-        """Text tokens ``[B]`` after the instruction, of what `prompt_ids` returned."""
+        """Return the number of text tokens ``[B]`` after the instruction, in the output of `prompt_ids`."""
         after = (prefix == self.tokenizer.end_of_prompt + 1).cumsum(1) > 0
         return after.sum(1) - 1
 
     def _prefix(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``[sos][text][task_id]``: embeddings ``[B, L + 2, D]``, mask and positions ``[B, L + 2]``."""
+        """Return the embeddings ``[B, L + 2, D]``, mask and positions ``[B, L + 2]`` of ``[sos][text][task_id]``."""
         sizes = (ids > 0).sum(1)
         sos, task = self.llm_embedding.weight
         text = self.llm.embed_tokens((ids - 1).clamp(min=0))
@@ -115,22 +115,22 @@ class CosyVoice2Policy(Policy):
         return x, mask, (mask.cumsum(1) - 1).clamp(min=0).float()
 
     def computing(self) -> AbstractContextManager[Any]:
-        """The precision of what is computed inside."""
+        """Return a context manager for the precision of computations."""
         device = self.llm_decoder.weight.device.type
         return torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16")
 
     def packed_logits(self, prefix: Tensor, tokens: Tensor, counts: Tensor) -> Tensor:
-        """As `Policy.packed_logits`, in this policy's precision; the logits are float32."""
+        """Like `Policy.packed_logits`, in this policy's precision; the logits are float32."""
         with self.computing():
             return super().packed_logits(prefix, tokens, counts)
 
     def sample(self, prefix: Tensor, noise: Tensor) -> Rollout:
-        """As `Policy.sample`, in this policy's precision."""
+        """Like `Policy.sample`, in this policy's precision."""
         with self.computing():
             return super().sample(prefix, noise)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The weights under upstream's names, in its order and in the file's types; low-rank updates are merged."""
+        """Return the weights with upstream's names and order, in the types of the file; low-rank updates are merged."""
         found: dict[str, Tensor] = {}
         for name in layout.expected_shapes(self.description):
             if name == layout.HEAD:
@@ -142,9 +142,9 @@ class CosyVoice2Policy(Policy):
         return found
 
     def save(self, folder: Path) -> None:
-        """Writes a folder that `load` and upstream read: ``llm.pt``, ``CosyVoice-BlankEN`` without its own weights, `SETTINGS`.
+        """Write a folder for `load` and upstream: ``llm.pt``, ``CosyVoice-BlankEN`` without its weights, and `SETTINGS`.
 
-        To hear it, put ``llm.pt`` in the place of the release's own.
+        To synthesize speech, replace the ``llm.pt`` of the release with this one.
         """
         blank = folder / BLANK
         blank.mkdir(parents=True, exist_ok=True)
@@ -157,16 +157,16 @@ class CosyVoice2Policy(Policy):
 
     @staticmethod
     def load(folder: Path, device: str = "cpu", **settings: Any) -> CosyVoice2Policy:
-        """The policy of a release or of what `save` wrote, in evaluation mode.
+        """Load a policy from a release or from the output of `save`, in evaluation mode.
 
         Args:
-            folder: Holds ``llm.pt`` and ``CosyVoice-BlankEN``.
-            device: Where to.
-            settings: Those of the constructor; by default what the folder's `SETTINGS` say, if there are any.
+            folder: Folder with ``llm.pt`` and ``CosyVoice-BlankEN``.
+            device: Device of the policy.
+            settings: Arguments of the constructor; they override the folder's `SETTINGS`, if there are any.
 
         Raises:
-            LayoutError: ``llm.pt`` is not CosyVoice2's: all that is wrong with it is listed.
-            ValueError: Files are missing or do not belong together.
+            LayoutError: ``llm.pt`` is not CosyVoice2's; all differences are listed.
+            InputError: Files are missing or do not match.
         """
         folder = Path(folder)
         kept = json.loads((folder / SETTINGS).read_text("utf-8")) if (folder / SETTINGS).is_file() else {}
@@ -175,16 +175,16 @@ class CosyVoice2Policy(Policy):
         return policy.eval()
 
     def read(self, path: Path, device: str) -> None:
-        """Takes the weights of an ``llm.pt``."""
+        """Load the weights of an ``llm.pt``."""
         stored = _tensors_of(path)
         layout.check({name: tensor.shape for name, tensor in stored.items()}, self.description, str(path))
         head = stored.pop(layout.HEAD)
         if not torch.equal(head, stored[layout.EMBEDDING]):
             if self.description.get("tie_word_embeddings"):
                 raise layout.LayoutError(
-                    f"{path} holds two text embeddings, and upstream would use the one named lm_head",
+                    f"{path} has two different text embeddings, and upstream would use the one named lm_head",
                     got=f"{layout.HEAD} differs from {layout.EMBEDDING} while config.json ties them",
-                    fix="store the one that was trained under both names",
+                    fix="store the trained one under both names",
                 )
             self.unused = head.clone()
         self.types = {name: tensor.dtype for name, tensor in stored.items()}
@@ -199,10 +199,10 @@ class CosyVoice2Policy(Policy):
 
 
 def _described(folder: Path) -> dict[str, Any]:
-    """``config.json`` of a release.
+    """Read the ``config.json`` of a release.
 
     Raises:
-        ValueError: A file is missing, or it is CosyVoice3's release.
+        InputError: A file is missing, or the release is CosyVoice3's.
     """
     if (folder / "llm.rl.pt").is_file() and not (folder / "llm.pt").is_file():
         raise layout.cosyvoice3(str(folder), "llm.rl.pt and no llm.pt")
@@ -210,9 +210,9 @@ def _described(folder: Path) -> dict[str, Any]:
     if lacking:
         there = ", ".join(sorted(path.name for path in folder.glob("*"))) or "nothing"
         raise InputError(
-            f"{folder} is no folder of CosyVoice2-0.5B",
+            f"{folder} is not a folder of CosyVoice2-0.5B",
             got=f"{there}; there is no {' and no '.join(lacking)}",
-            fix="give the folder of the release, with llm.pt and CosyVoice-BlankEN in it",
+            fix="give the folder of the release, which contains llm.pt and CosyVoice-BlankEN",
         )
     found: dict[str, Any] = json.loads((folder / BLANK / "config.json").read_text("utf-8"))
     layout.expected_shapes(found)
@@ -220,10 +220,10 @@ def _described(folder: Path) -> dict[str, Any]:
 
 
 def _tensors_of(path: Path) -> dict[str, Tensor]:
-    """The tensors of an ``llm.pt``, mapped; without the counters of upstream's trainer.
+    """Return the tensors of an ``llm.pt``, memory-mapped, without the counters of upstream's trainer.
 
     Raises:
-        LayoutError: The file is no dictionary of tensors.
+        LayoutError: The file is not a dictionary of tensors.
     """
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -231,20 +231,20 @@ def _tensors_of(path: Path) -> dict[str, Tensor]:
         raise layout.LayoutError(
             f"{path} cannot be read as weights",
             got=f"{type(error).__name__}: {str(error).splitlines()[0]}",
-            fix="copy the file again; a pointer of Git LFS is a small text file in its place",
+            fix="copy the file again; if it is a small text file, it is a Git LFS pointer",
         ) from error
     if not isinstance(stored, dict):
         raise layout.LayoutError(
-            f"{path} holds no tensors by name",
+            f"{path} is not a dictionary of tensors",
             got=f"a {type(stored).__name__}",
-            fix="give a state dict, as upstream stores it",
+            fix="give a state dict as stored by upstream",
         )
     found = {name: value for name, value in stored.items() if name not in layout.BOOKKEEPING}
     strange = [name for name, value in found.items() if not isinstance(value, Tensor)]
     if strange:
         raise layout.LayoutError(
-            f"{path} holds more than tensors",
+            f"{path} contains entries that are not tensors",
             got=", ".join(map(str, strange)),
-            fix="store the model's state dict alone",
+            fix="store only the state dict of the model",
         )
     return found

@@ -1,7 +1,7 @@
-"""What hears speech tokens: emotion reward models with the project's regularisers, and a recogniser of the text's characters.
+"""Models of speech tokens: emotion reward models with the project's regularizers, and a recognizer of the text's characters.
 
-They are the project's own networks on the digits of `FsqDigits`. A reward model is trained plainly or by Eq. 5; energy-adaptive
-mixup is refused, since tokens have no energies.
+They use the project's networks on the digits of `FsqDigits`. A reward model is trained plainly or by Eq. 5. Energy-adaptive
+mixup is rejected because tokens have no energies.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ from rrpo.training.trainer import fit
 
 @dataclass(frozen=True)
 class TokenFrames:
-    """Utterances as digits, on one device."""
+    """Utterances as frames of digits, on one device."""
 
     frames: Frames
     utterances: tuple[TokenUtterance, ...]
 
     @classmethod
     def of(cls, utterances: Sequence[TokenUtterance], codec: FsqDigits) -> TokenFrames:
-        """The digits of every utterance."""
+        """Return the digits of all utterances."""
         rows = [codec.codebook[torch.tensor(utterance.tokens, device=codec.device)] for utterance in utterances]
         return cls(Frames(rows, codec.audio.floor), tuple(utterances))
 
     def targets(self, emotions: Sequence[str]) -> Tensor:
-        """Class index ``[n]`` of each label."""
+        """Return the class index ``[n]`` of each label."""
         found = [emotions.index(utterance.emotion) for utterance in self.utterances]
         return torch.tensor(found, device=self.frames.flat.device)
 
 
 def split(utterances: Sequence[TokenUtterance], shares: Sequence[float], seed: int) -> list[tuple[TokenUtterance, ...]]:
-    """Disjoint parts of about these ``shares`` of the texts, so that no text stands in two of them; keyed by ``seed``.
+    """Split utterances by text into parts of about these ``shares``, keyed by ``seed``; parts have no text in common.
 
     Raises:
-        ValueError: A part is empty.
+        InputError: A part is empty.
     """
     texts = sorted({utterance.text for utterance in utterances})
     order = generator(seed, "cosyvoice split").permutation(len(texts))
@@ -61,7 +61,7 @@ def split(utterances: Sequence[TokenUtterance], shares: Sequence[float], seed: i
     parts = [tuple(u for u in utterances if part[u.text] == i) for i in range(len(shares))]
     if not all(parts):
         raise InputError(
-            f"too few texts for {len(shares)} parts without a common one",
+            f"too few texts for {len(shares)} parts without a text in common",
             got=f"{len(texts)} different texts",
             fix="give more utterances",
         )
@@ -76,17 +76,17 @@ def train_reward_model(
     model: RewardModel | RewardModelConfig,
     context: Context | None = None,
 ) -> RewardModel:
-    """A frozen reward model, trained on all of ``data`` by Eq. 5 with ``config.regularizers``.
+    """Train a reward model on ``data`` by Eq. 5 with ``config.regularizers`` and return it frozen.
 
     Args:
         data: Labelled tokens.
         emotions: Classes.
-        config: Updates, batch, rate and regularisers; all off is plain cross-entropy.
-        model: What is trained: one to go on with (it is changed), or the sizes of a new one.
-        context: Where to compute, and whom to tell.
+        config: Updates, batch, learning rate and regularizers; without regularizers, the loss is plain cross-entropy.
+        model: Model to train further (modified in place), or config of a new one.
+        context: Device and callbacks.
 
     Raises:
-        ValueError: Energy-adaptive mixup is on.
+        InputError: Energy-adaptive mixup is switched on.
     """
     refuse_mixtures(config.regularizers)
     context = context or Context()
@@ -112,7 +112,7 @@ def train_reward_model(
 
 @torch.no_grad()
 def accuracy(model: RewardModel, data: TokenFrames) -> float:
-    """Unweighted average recall over the classes that occur."""
+    """Return the unweighted average recall over the classes that occur."""
     everything = torch.arange(len(data.utterances), device=data.frames.flat.device)
     said = torch.cat([model.log_probs(*data.frames.batch(rows)) for rows in everything.split(64)]).argmax(1)
     target = data.targets(model.emotions)
@@ -120,9 +120,9 @@ def accuracy(model: RewardModel, data: TokenFrames) -> float:
 
 
 def train_recogniser(data: TokenFrames, config: RecogniserConfig, *, context: Context | None = None) -> Recogniser:
-    """A frozen CTC recogniser of the text's characters in speech tokens, DiffRO's content reward.
+    """Train a CTC recognizer of the text's characters on speech tokens (DiffRO's content reward) and return it frozen.
 
-    One output every two tokens, 12.5 a second: enough for Chinese characters, too few for English spelling.
+    It has one output per two tokens, 12.5 per second: enough for Chinese characters, too few for English spelling.
     """
     context = context or Context()
     frames, device = data.frames, data.frames.flat.device
@@ -144,8 +144,8 @@ def train_recogniser(data: TokenFrames, config: RecogniserConfig, *, context: Co
 
 
 class NoContent:
-    """A recogniser that finds every text equally well: what a content weight of 0 multiplies."""
+    """Recognizer with a constant loss, used if the content weight is 0."""
 
     def ctc_loss(self, F: Tensor, lengths: Tensor, phones: Sequence[Sequence[str]]) -> Tensor:
-        """Zeros ``[B]``."""
+        """Return zeros ``[B]``."""
         return F.new_zeros(len(F))

@@ -1,4 +1,4 @@
-"""From labelled tokens to an optimised policy: reward model, DiffRO or RRPO, an ``llm.pt`` that CosyVoice2 reads."""
+"""One experiment on CosyVoice2: train a reward model on labelled tokens, optimize the policy, write an ``llm.pt``."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from rrpo.pipeline.stages import Context
 from rrpo.regularizers.registry import switched_on
 
 SHARES = {"rm": 0.5, "judge": 0.3, "evaluation": 0.2}
-"""Of the corpus' texts: the reward model's (and the prompts that are optimised on), the held-out judge's, evaluation's."""
+"""Shares of the corpus' texts for the reward model (and the training prompts), the held-out judge, and evaluation."""
 
 
 def train(
@@ -53,19 +53,19 @@ def train(
     context: Context | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, float]:
-    """Runs one experiment and writes it into ``out``; returns its scalars.
+    """Run one experiment, write its results to ``out``, and return its scalars.
 
-    ``out`` then holds ``policy/`` (upstream's layout, with ``llm.pt``), ``reward_model/``, ``adapter/`` (with LoRA),
-    ``curves.parquet`` and ``points.parquet``, ``utt2speech_token.pt`` (the evaluation prompts' last samples, for CosyVoice's flow
-    decoder), ``settings.json`` and ``scalars.json``.
+    ``out`` then contains ``policy/`` (upstream's layout, with ``llm.pt``), ``reward_model/``, ``adapter/`` (with LoRA),
+    ``curves.parquet`` and ``points.parquet``, ``utt2speech_token.pt`` (the final samples of the evaluation prompts, for
+    CosyVoice's flow decoder), ``settings.json`` and ``scalars.json``.
 
     Args:
         model: Folder of CosyVoice2-0.5B.
-        corpus: What `rrpo.cosyvoice.tokens.read` reads.
-        out: Made where it is not there.
+        corpus: Labelled tokens, in a format of `rrpo.cosyvoice.tokens.read`.
+        out: Folder of the results; created if it does not exist.
         config: All settings.
-        context: Where to compute; checkpoints of the optimisation, in a folder named by the settings.
-        tell: Told a line at a time what is done.
+        context: Device, and the parent folder of checkpoints (their folder is named by a hash of the settings).
+        tell: Called with lines of progress.
     """
     context = context or Context()
     processes = Processes(context.device)
@@ -85,27 +85,27 @@ def train(
 
 @dataclass
 class Begun:
-    """What all arms of a seed share: parts of the corpus, and what is trained before a reward model is made robust."""
+    """State shared by all arms of a seed: the parts of the corpus, and the models trained before robust fine-tuning."""
 
     emotions: tuple[str, ...]
     codec: FsqDigits
     parts: list[tuple[tokens.TokenUtterance, ...]]
-    """The reward model's and the optimisation's, the judge's, evaluation's."""
+    """Utterances of the reward model and the optimization, of the judge, and of evaluation."""
     policy: CosyVoice2Policy
-    """Fine-tuned on the first part."""
+    """Policy, fine-tuned on the first part."""
     reward_model: RewardModel
-    """Trained plainly."""
+    """Reward model after plain training."""
     judge: RewardModel
     recogniser: Recogniser | None
-    """None: content has no weight."""
+    """None if the content weight is 0."""
     scalars: dict[str, float]
 
     def models(self) -> list[nn.Module]:
-        """All but the policy, by name."""
+        """Return all models except the policy."""
         return [model for model in (self.reward_model, self.judge, self.recogniser) if model is not None]
 
     def save(self, out: Path) -> None:
-        """Writes the models for `load`."""
+        """Write the models for `load`."""
         saves = {"policy": self.policy.save, "reward_model": self.reward_model.save, "judge": self.judge.save}
         if self.recogniser is not None:
             saves["recogniser"] = self.recogniser.save
@@ -116,7 +116,7 @@ class Begun:
 
     @staticmethod
     def load(folder: Path, corpus: Path, config: CosyVoiceConfig, context: Context) -> Begun:
-        """Reads what `save` wrote."""
+        """Load what `save` wrote."""
         emotions, codec, parts = _read(corpus, config, context)
         content = (folder / "recogniser").is_dir()
         return Begun(
@@ -146,7 +146,7 @@ def begin(
     context: Context,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Begun:
-    """Trains what all arms of a seed share."""
+    """Train the models that all arms of a seed share."""
     emotions, codec, parts = _read(corpus, config, context)
     rm_data, judge_data, held = (TokenFrames.of(part, codec) for part in parts)
     tell(f"{sum(map(len, parts))} utterances; {len(emotions)} emotions")
@@ -160,7 +160,7 @@ def begin(
     policy = CosyVoice2Policy.load(model, context.device, words=dict(config.words), **settings)
     if losses := supervise(policy, parts[0], config.supervised, context):
         scalars |= {"sft_first_loss": losses[0], "sft_last_loss": losses[-1]}
-        tell(f"supervised fine-tuning: {losses[0]:.3f} -> {losses[-1]:.3f} nats a token")
+        tell(f"supervised fine-tuning: {losses[0]:.3f} -> {losses[-1]:.3f} nats per token")
     return Begun(emotions, codec, parts, policy, proxy, judge, recogniser, scalars)
 
 
@@ -172,7 +172,7 @@ def finish(
     tell: Callable[[str], None] = lambda line: None,
     processes: Processes | None = None,
 ) -> dict[str, float]:
-    """Makes the reward model robust and optimises the policy on it; writes what `train` says."""
+    """Fine-tune the reward model robustly, optimize the policy on it, and write the results described in `train`."""
     codec, emotions, parts, plain = begun.codec, begun.emotions, begun.parts, replace(context, checkpoints=None)
     rm_data, held = TokenFrames.of(parts[0], codec), TokenFrames.of(parts[2], codec)
     robust = replace(config.finetune, regularizers=config.regularizers)
@@ -191,7 +191,7 @@ def finish(
         reward_model=proxy,
         recogniser=begun.recogniser or cast(Recogniser, NoContent()),
         codec=codec,
-        val=cast(Judge, begun.judge),  # any classifier of frames with log_probs serves
+        val=cast(Judge, begun.judge),  # any frame classifier with log_probs works
         micro=context.micro,
     )
     processes = processes or Processes(context.device)
@@ -209,7 +209,7 @@ def finish(
     scalars |= {f"end_{name}": value for name, value in last.items() if name != "step"}
     tell(
         f"proxy {first['proxy_accuracy']:.3f} -> {last['proxy_accuracy']:.3f}, judge {first['val_accuracy']:.3f} -> "
-        f"{last['val_accuracy']:.3f}, KL {last['kl_token']:.4f} nats a token, {last['kl_utterance']:.3f} an utterance"
+        f"{last['val_accuracy']:.3f}, KL {last['kl_token']:.4f} nats per token, {last['kl_utterance']:.3f} per utterance"
     )
     processes.wait()
     if not processes.first:
@@ -230,13 +230,13 @@ def finish(
 
 
 def build_start(config: CosyVoiceConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Stage ``cosyvoice_start``: `begin`, once for all arms of a seed."""
+    """Build stage ``cosyvoice_start``: `begin`, once for all arms of a seed."""
     assert config.model is not None
     assert config.corpus is not None
     begin(Path(config.model.path), Path(config.corpus.path), config, replace(context, checkpoints=None)).save(out)
 
 
 def build(config: CosyVoiceConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Stage ``cosyvoice``: `finish` of one arm, on ``inputs["start"]``."""
+    """Build stage ``cosyvoice``: `finish` for one arm, on ``inputs["start"]``."""
     assert config.corpus is not None
     finish(Begun.load(inputs["start"], Path(config.corpus.path), config, context), out, config, context)

@@ -1,13 +1,13 @@
-"""How CosyVoice2 decodes: repetition-aware sampling (RAS, VALL-E 2, arXiv 2406.05370) and limits on the length.
+"""CosyVoice2's decoding: repetition-aware sampling (RAS, VALL-E 2, arXiv 2406.05370) with limits on the length.
 
 A token is drawn from the nucleus (the most probable tokens up to a mass of top_p, at most top_k). If it occurred tau_r x win_size
-times or more among the last win_size tokens, another is drawn from the whole distribution instead. Written as one distribution,
+times or more among the last win_size tokens, another is drawn from the whole distribution instead. As a single distribution,
 
     q(x) = n(x) [x is not repeated] + rho p(x),   rho = the nucleus' mass on repeated tokens,
 
-so that one uniform draws a token and q can be scored. While fewer than ``min_ratio`` speech tokens a text token are out, eos is
-drawn again: q without eos. Optimisation does not use this: it samples and scores at temperature 1. Use it to judge what a
-listener would hear; the vLLM path of CosyVoice2 has top-k alone, which is another policy.
+so that one uniform number draws a token and q can be scored. Before ``min_ratio`` speech tokens per text token, eos is drawn
+again: q without eos. The optimization does not use this decoding; it samples and scores at temperature 1. Use it to evaluate
+what a listener would hear. The vLLM path of CosyVoice2 uses top-k only, which is a different policy.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from rrpo.models.decoding import Decoder
 from rrpo.models.policy import Rollout, inverse_cdf
 
 NOTHING = -1
-"""In place of a token that was not said yet."""
+"""Placeholder for positions before the first token."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RepetitionAware:
-    """CosyVoice2's decoding, with the values of its cosyvoice2.yaml and of its inference function."""
+    """CosyVoice2's decoding, with defaults from its cosyvoice2.yaml and inference function."""
 
     top_p: float = 0.8
-    """Mass of the nucleus."""
+    """Probability mass of the nucleus."""
     top_k: int = 25
-    """Most tokens in it."""
+    """Maximum number of tokens in the nucleus."""
     win_size: int = 10
-    """Tokens looked back at."""
+    """Number of preceding tokens that are checked for repetition."""
     tau_r: float = 0.1
-    """Share of them from which on a token counts as repeated: 1 in 10."""
+    """Minimum fraction of these tokens at which a token counts as repeated: 1 in 10."""
     min_ratio: float = 2.0
-    """Fewest speech tokens a text token."""
+    """Minimum number of speech tokens per text token."""
     max_ratio: float = 20.0
-    """Most speech tokens a text token."""
+    """Maximum number of speech tokens per text token."""
 
     def probabilities(self, logits: Tensor, recent: Tensor) -> Tensor:
-        """q ``[B, C]`` of ``logits [B, C]`` after the tokens ``recent [B, win_size]``, `NOTHING` where there were fewer."""
+        """Return q ``[B, C]`` for ``logits [B, C]`` after the tokens ``recent [B, win_size]``, padded with `NOTHING`."""
         p = logits.softmax(1)
         ordered, order = p.sort(dim=1, descending=True, stable=True)
         kept = (ordered.cumsum(1) - ordered < self.top_p) & (torch.arange(p.shape[1], device=p.device) < self.top_k)
@@ -56,9 +56,9 @@ class RepetitionAware:
 
     @torch.no_grad()
     def sample(self, policy: CosyVoice2Policy, prefix: Tensor, noise: Tensor) -> Rollout:
-        """One utterance for each row of ``prefix [B, L]``, from uniforms ``noise [N, B]``, N its most tokens.
+        """Draw one utterance per row of ``prefix [B, L]`` with uniforms ``noise [N, B]``, where N is the maximum length.
 
-        Where q has nothing but eos while eos is forbidden, the whole distribution without eos is used (upstream gives up there).
+        If q contains only eos while eos is not allowed, the whole distribution without eos is used (upstream fails in this case).
         """
         text = policy.text_lengths(prefix)
         shortest = (text * self.min_ratio).long()
@@ -83,7 +83,7 @@ class RepetitionAware:
         return Rollout(said.masked_fill(~speech, 0)[:, : int(lengths.max())], lengths, lengths < longest)
 
     def _recent(self, said: Tensor, step: int) -> Tensor:
-        """The last ``win_size`` tokens before ``step`` of ``said [B, N]``."""
+        """Return the last ``win_size`` tokens of ``said [B, N]`` before ``step``."""
         found = torch.full((len(said), self.win_size), NOTHING, device=said.device)
         last = said[:, max(0, step - self.win_size) : step]
         found[:, : last.shape[1]] = last

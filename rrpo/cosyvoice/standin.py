@@ -1,4 +1,4 @@
-"""A tiny folder with the files and keys of CosyVoice2-0.5B, random weights inside: what the tests load in the release's place."""
+"""Tiny stand-in for CosyVoice2-0.5B with the same files and keys and random weights, for tests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TEXTS = (
     "今天天气很好 我们一起去公园",
     "the cat sat on the mat",
 )
-"""What the tokeniser's merges are learnt from."""
+"""Training texts of the tokenizer."""
 TINY = {
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -28,7 +28,7 @@ TINY = {
     "num_attention_heads": 2,
     "num_key_value_heads": 1,
 }
-"""Sizes."""
+"""Sizes of the stand-in."""
 FULL = {
     "hidden_size": 896,
     "intermediate_size": 4864,
@@ -37,7 +37,7 @@ FULL = {
     "num_key_value_heads": 2,
     "vocab_size": 151936,
 }
-"""CosyVoice2-0.5B's."""
+"""Sizes of CosyVoice2-0.5B."""
 
 
 def write(
@@ -50,16 +50,16 @@ def write(
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
 ) -> Path:
-    """Writes ``llm.pt`` and ``CosyVoice-BlankEN`` into ``folder``, and returns it.
+    """Write ``llm.pt`` and ``CosyVoice-BlankEN`` to ``folder`` and return it.
 
     Args:
-        folder: Made where it is not there.
-        sizes: Fields of config.json; without ``vocab_size``, that of the tokeniser.
-        texts: What the tokeniser learns from.
+        folder: Folder to write; created if it does not exist.
+        sizes: Fields of config.json; the default of ``vocab_size`` is that of the tokenizer.
+        texts: Training texts of the tokenizer.
         spread: Standard deviation of matrices and embeddings.
-        eos: Bias of eos: log of how much more often than a code it is drawn, roughly.
-        dtype: Of the file.
-        seed: Of the weights.
+        eos: Bias of eos: roughly the log of the ratio between the frequencies of eos and a code.
+        dtype: Type of the tensors in the file.
+        seed: Seed of the weights.
     """
     blank = folder / BLANK
     blank.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,8 @@ def write(
 
 
 def write_corpus(path: Path, utterances: int = 120, seed: int = 0) -> Path:
-    """Writes labelled tokens as JSON lines and returns the path: three emotions, each a value that the first digit mostly has."""
+    """Write labelled tokens as JSON lines and return the path. There are three emotions, each with a typical value of the first
+    digit."""
     draw = np.random.default_rng(seed)
     with path.open("w", encoding="utf-8") as file:
         for i in range(utterances):
@@ -98,7 +99,7 @@ def write_corpus(path: Path, utterances: int = 120, seed: int = 0) -> Path:
 def _weights(
     config: dict[str, Any], spread: float, eos: float, dtype: torch.dtype, seed: int
 ) -> dict[str, torch.Tensor]:
-    """Random tensors of the layout; norms near 1, the unused head the very tensor of the text embedding."""
+    """Return random tensors of the layout, with norms near 1; the unused head is the same tensor as the text embedding."""
     generator = torch.Generator().manual_seed(seed)
     found = {}
     for name, shape in layout.expected_shapes(config).items():
@@ -110,7 +111,7 @@ def _weights(
 
 
 def _write_tokenizer(folder: Path, texts: Sequence[str]) -> int:
-    """A byte-level BPE in the files of a Qwen2 tokeniser; returns how many tokens it has with `SPECIALS`."""
+    """Write a byte-level BPE in the format of a Qwen2 tokenizer; return its number of tokens including `SPECIALS`."""
     from tokenizers import ByteLevelBPETokenizer
 
     bpe = ByteLevelBPETokenizer()

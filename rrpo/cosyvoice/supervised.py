@@ -1,4 +1,4 @@
-"""Supervised fine-tuning of the policy on labelled tokens: it learns what the instruction's emotion words mean."""
+"""Supervised fine-tuning of the policy on labelled tokens, which teaches it the emotion words of the instruction."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rrpo.training.trainer import fit
 
 
 def loss(policy: CosyVoice2Policy, utterances: Sequence[TokenUtterance]) -> Tensor:
-    """Mean cross-entropy in nats a token, eos included."""
+    """Return the mean cross-entropy in nats per token, eos included."""
     prefix = policy.prompt_ids([utterance.prompt for utterance in utterances])
     rows = [torch.tensor(utterance.tokens, device=prefix.device) for utterance in utterances]
     tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
@@ -31,7 +31,7 @@ def loss(policy: CosyVoice2Policy, utterances: Sequence[TokenUtterance]) -> Tens
 def supervise(
     policy: CosyVoice2Policy, utterances: Sequence[TokenUtterance], config: SupervisedConfig, context: Context
 ) -> list[float]:
-    """Trains the policy in place; returns the loss of every step."""
+    """Train the policy in place and return the loss of each step."""
     order = permutation_batches(len(utterances), config.batch, config.steps, config.seed, "cosyvoice supervised")
     return fit(
         policy.parameters(),

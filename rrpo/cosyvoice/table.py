@@ -1,4 +1,4 @@
-"""Finished runs of `rrpo.cosyvoice.run.train` side by side. Imports no torch."""
+"""Table of finished runs of `rrpo.cosyvoice.run.train`. Importing this module does not import torch."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ COLUMNS = {
     "end_length": "tokens",
     "end_cut": "cut",
 }
-"""Scalar -> its heading; the reward model's unweighted accuracy stands on held-out texts, the others on roll-outs."""
+"""Scalar -> heading. The reward model's unweighted accuracy is on held-out texts, the other values are on roll-outs."""
 
 
 def lines(runs: Sequence[Path]) -> Iterator[str]:
-    """A heading, and a line a run.
+    """Yield a heading and one line per run.
 
     Raises:
-        ValueError: A folder holds no finished run.
+        InputError: A folder does not contain a finished run.
     """
     unfinished = [str(run) for run in runs if not (run / "scalars.json").is_file()]
     if unfinished:
         raise InputError(
-            "not every folder holds a finished run",
+            "not every folder contains a finished run",
             got=f"no scalars.json in {', '.join(unfinished)}",
-            fix="give what `python -m rrpo.cosyvoice train --out` wrote",
+            fix="give folders written by `python -m rrpo.cosyvoice train --out`",
         )
     names = [f"{run.name} ({json.loads((run / 'settings.json').read_text('utf-8'))['arm']})" for run in runs]
     width = max(map(len, names))

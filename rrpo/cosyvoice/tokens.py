@@ -1,8 +1,9 @@
-"""Labelled speech tokens from the files in which CosyVoice's own tools leave them.
+"""Read labelled speech tokens in the file formats of CosyVoice's tools.
 
 - A folder of its recipes: ``utt2speech_token.pt`` (``{utt: [ids]}``), the tables ``text`` and ``utt2spk``, and ``utt2emotion``,
-  which is ours: a line ``UTT EMOTION`` an utterance.
-- ``.parquet`` with the columns ``utt, text, spk, speech_token`` of its training shards (``parquet_*.tar``, parquet by content),
+  which is our addition, with one line ``UTT EMOTION`` per utterance.
+- ``.parquet`` with the columns ``utt, text, spk, speech_token`` of its training shards (``parquet_*.tar``, which are parquet
+files),
   and ``emotion``.
 - ``.jsonl`` with the same names as keys.
 """
@@ -23,13 +24,13 @@ from rrpo.cosyvoice.layout import CODES
 from rrpo.errors import InputError
 
 COLUMNS = ("utt", "text", "spk", "emotion", "speech_token")
-"""Of a parquet file or a JSON line."""
+"""Columns of a parquet file, or keys of a JSON line."""
 SHOWN = 5
-"""Faults that an error names; the rest are counted."""
+"""Maximum number of faults that an error lists; the others are counted."""
 
 
 class TokenFileError(InputError):
-    """Token files that cannot be used: what is wrong, what was got, how to mend it."""
+    """A token file cannot be used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,38 +42,38 @@ class TokenUtterance:
     speaker: str
     emotion: str
     tokens: tuple[int, ...]
-    """Speech tokens, 25 a second."""
+    """Speech tokens, 25 per second."""
 
     @property
     def prompt(self) -> Prompt:
-        """What a policy is asked for the same text and emotion; its characters, blanks apart, stand for phones."""
+        """The prompt for the same text and emotion; its letters and digits are used as phones."""
         characters = tuple(character for character in self.text.lower() if character.isalnum())
         return Prompt(id=self.id, text=self.text, phones=characters, speaker=self.speaker, emotion=self.emotion)
 
 
 @dataclass(frozen=True)
 class TokenCorpus:
-    """What `read` found."""
+    """Result of `read`."""
 
     utterances: tuple[TokenUtterance, ...]
     skipped: Mapping[str, str]
-    """Utterance -> why it was left out."""
+    """Utterance -> reason why it was left out."""
 
     @property
     def emotions(self) -> tuple[str, ...]:
-        """Classes, sorted."""
+        """Emotions that occur, sorted."""
         return tuple(sorted({utterance.emotion for utterance in self.utterances}))
 
 
 def read(path: Path, emotions: Sequence[str] | None = None) -> TokenCorpus:
-    """The utterances of a folder or file. Those without tokens (upstream leaves none above 30 s) are skipped and named.
+    """Read the utterances of a folder or file. Those without tokens (upstream extracts none above 30 s) are listed as skipped.
 
     Args:
-        path: A folder, ``.parquet`` or ``.tar``, or ``.jsonl``.
-        emotions: Those that are wanted, others are skipped; None: all.
+        path: A folder, ``.parquet``, ``.tar`` or ``.jsonl``.
+        emotions: Emotions to keep; None: all.
 
     Raises:
-        TokenFileError: Files, columns or labels are missing, an id is no code, or nothing is left.
+        TokenFileError: Files, columns or labels are missing, an id is not a code, or no utterance is left.
     """
     path = Path(path)
     rows = list(_rows(path))
@@ -102,20 +103,20 @@ def read(path: Path, emotions: Sequence[str] | None = None) -> TokenCorpus:
             )
     if not kept:
         raise TokenFileError(
-            f"{path} holds no utterance that can be used",
+            f"{path} has no usable utterance",
             got=f"{len(rows)} utterances, all skipped",
-            fix="give one with speech tokens and a wanted emotion",
+            fix="give utterances with speech tokens and one of the requested emotions",
         )
     return TokenCorpus(tuple(kept), skipped)
 
 
 def write(path: Path, tokens: Mapping[str, Sequence[int]]) -> None:
-    """``{utt: [ids]}`` as upstream's ``utt2speech_token.pt``."""
+    """Write ``{utt: [ids]}`` in the format of upstream's ``utt2speech_token.pt``."""
     torch.save({name: [int(token) for token in row] for name, row in tokens.items()}, path)
 
 
 def write_labelled(path: Path, labelled: Iterable[tuple[Utterance, Sequence[int]]]) -> None:
-    """Utterances of a manifest and their tokens as JSON lines that `read` takes."""
+    """Write utterances of a manifest and their tokens as JSON lines for `read`."""
     with path.open("w", encoding="utf-8") as file:
         for utterance, row in labelled:
             values = (utterance.id, utterance.text, utterance.speaker, utterance.emotion, [int(token) for token in row])
@@ -123,12 +124,12 @@ def write_labelled(path: Path, labelled: Iterable[tuple[Utterance, Sequence[int]
 
 
 def _rows(path: Path) -> Iterable[dict[str, Any]]:
-    """Every utterance as a row with `COLUMNS`, as far as they are there."""
+    """Return one row per utterance, with those of `COLUMNS` that exist."""
     if path.is_dir():
         return _folder(path)
     if not path.is_file():
         raise TokenFileError(
-            f"{path} is not there", got="no such file or folder", fix="give a folder, .parquet or .jsonl"
+            f"{path} does not exist", got="no such file or folder", fix="give a folder, .parquet or .jsonl"
         )
     if path.suffix in (".parquet", ".tar"):
         import pyarrow.parquet as pq
@@ -139,7 +140,7 @@ def _rows(path: Path) -> Iterable[dict[str, Any]]:
         lines = path.read_text(encoding="utf-8").split("\n")
         return [_parsed(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
     raise TokenFileError(
-        f"{path} is of an unknown kind",
+        f"{path} has an unknown format",
         got=path.suffix or "no suffix",
         fix="give a folder with utt2speech_token.pt, a .parquet (or upstream's .tar) or a .jsonl",
     )
@@ -149,9 +150,11 @@ def _parsed(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         found = json.loads(line)
     except json.JSONDecodeError as error:
-        raise TokenFileError(f"{path}:{number} is no JSON", got=error, fix="one object a line") from error
+        raise TokenFileError(f"{path}:{number} is not JSON", got=error, fix="write one object per line") from error
     if not isinstance(found, dict):
-        raise TokenFileError(f"{path}:{number} is no object", got=type(found).__name__, fix="one object a line")
+        raise TokenFileError(
+            f"{path}:{number} is not an object", got=type(found).__name__, fix="write one object per line"
+        )
     return found
 
 
@@ -160,9 +163,9 @@ def _folder(folder: Path) -> list[dict[str, Any]]:
     lacking = [name for name in ("utt2speech_token.pt", *tables) if not (folder / name).is_file()]
     if lacking:
         raise TokenFileError(
-            f"{folder} is no folder of labelled tokens",
+            f"{folder} is not a folder of labelled tokens",
             got=f"no {', no '.join(lacking)}",
-            fix="CosyVoice's recipe writes all but utt2emotion, which holds a line `UTT EMOTION` an utterance",
+            fix="CosyVoice's recipe writes all files except utt2emotion, which needs one line `UTT EMOTION` per utterance",
         )
     tokens = torch.load(folder / "utt2speech_token.pt", map_location="cpu", weights_only=True)
     rows = {name: {"utt": name, "speech_token": ids} for name, ids in tokens.items()}
@@ -175,9 +178,9 @@ def _folder(folder: Path) -> list[dict[str, Any]]:
 
 
 def _faults(row: Mapping[str, Any]) -> list[str]:
-    """What is wrong with one row."""
+    """Return the faults of one row."""
     lacking = [name for name in COLUMNS if row.get(name) is None or (name == "emotion" and not row[name])]
     if lacking:
         return [f"no {', no '.join(lacking)}"]
     wrong = [token for token in row["speech_token"] if not (isinstance(token, int) and 0 <= token < CODES)]
-    return [f"{len(wrong)} ids are no codes, the first {wrong[0]!r}"] if wrong else []
+    return [f"{len(wrong)} ids are not codes, the first {wrong[0]!r}"] if wrong else []

@@ -1,21 +1,21 @@
-"""Stage ``gradients``: DiffRO's claim measured, that its gradient varies less than the policy gradient's, and its price in bias.
+"""Stage ``gradients``: test DiffRO's claim that its gradient has less variance than the policy gradient, and measure its bias.
 
-At a policy theta, each of `METHODS` makes B gradients g_1 ... g_B of the emotion reward alone (no KL, no content), every one of
-a batch of its own roll-outs; the batches are the same for all methods that ask each prompt equally often. The reference G is the
-mean of REINFORCE's gradients, which are unbiased, on many other batches. Squared norms are without the share of the noise:
+At a policy theta, each of `METHODS` computes B gradients g_1 ... g_B of the emotion reward alone (no KL, no content), each on
+its own batch of roll-outs; methods with equally many samples per prompt use the same batches. The reference G is the mean of
+REINFORCE's gradients, which are unbiased, on many other batches. Squared norms are corrected for noise:
 
     signal    |E g|^2  =  (|sum g|^2 - sum |g|^2) / (B (B - 1))
     variance  E |g - E g|^2, the sum over the parameters, of one batch
     cosine    mean over pairs of batches of cos(g_i, g_j)
-    bias      |E g - G|^2 / |G|^2, of methods that estimate the reward's gradient itself
-    alignment <E g, G> / (|E g| |G|), which does not depend on a method's scale
-    reference noise  variance / batches of the reference / |G|^2: above 1, bias and alignment are little more than noise
+    bias      |E g - G|^2 / |G|^2, for methods that estimate the gradient of the reward itself
+    alignment <E g, G> / (|E g| |G|), independent of the scale of a method
+    reference noise  variance / batches of the reference / |G|^2; above 1, bias and alignment are mostly noise
 
-Then a step in the mean gradient's direction takes the policy to a declared KL (nats a token) from theta. Measured is the rise of
-the proxy's log-probability of the target on evaluation prompts: a nat of KL, and a thousand roll-outs and a minute of computing
-that the mean took. GRPO's gradients are of normalised rewards, so its variance and bias are on another scale. Of DiffRO's
-gradient alone: what it predicts for single tokens, against what they do with the rest held or re-drawn
-(`rrpo.diagnostics.redrawn`).
+Then a step along the mean gradient moves the policy to a declared KL (nats per token) from theta. The gain is the increase of
+the proxy's log-probability of the target on evaluation prompts, reported per nat of KL, and per thousand roll-outs and per
+minute of computing used for the mean gradient. GRPO's gradients are of normalized rewards, so its variance and bias are on
+another scale. For DiffRO only, the changes it predicts for single tokens are compared with the true changes when the rest is
+held or redrawn (`rrpo.diagnostics.redrawn`).
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ from rrpo.seeding import permutation_batches, uniform
 from rrpo.training.trainer import multiplier
 
 TABLE = "gradients.parquet"
-"""``updates``, ``method``, then a column a measure: a row a policy and method."""
+"""File with one row per policy and method: ``updates``, ``method``, then one column per measure."""
 REFERENCE = "reinforce"
-"""The method whose mean stands for the true gradient."""
+"""The method whose mean gradient is the reference for the true gradient."""
 METHODS: dict[str, tuple[str, str]] = {
     "diffro": ("diffro", "probabilities"),
     "diffro_gumbel": ("diffro", "gumbel"),
@@ -57,13 +57,13 @@ METHODS: dict[str, tuple[str, str]] = {
 }
 """Optimizer and relaxation (used by DiffRO only) by name, as the arms are named."""
 RELAXED = "diffro"
-"""The method whose gradient `rrpo.diagnostics.redrawn` holds against what single tokens do."""
+"""The method whose gradient `rrpo.diagnostics.redrawn` compares with the effects of single tokens."""
 SEARCH = 10
-"""Lengths of a step that are tried for its KL."""
+"""Maximum number of step lengths tried to reach the KL."""
 
 
 def build(config: GradientsConfig, inputs: dict[str, Path], out: Path, context: Context) -> None:
-    """Reads what stage ``optimize`` does, writes `TABLE` and ``scalars.json`` (empty)."""
+    """Read the inputs of stage ``optimize``; write `TABLE` and ``scalars.json`` (empty)."""
     models = Models.load(inputs, context.device, context.micro)
     train = Prompts.load(inputs["rl_prompts"], models)
     asked = Prompts.load(inputs["eval_prompts"], models)
@@ -82,9 +82,9 @@ def build(config: GradientsConfig, inputs: dict[str, Path], out: Path, context: 
 def trained(
     models: Models, train: Prompts, config: OptimizeConfig, inputs: Mapping[str, Path], places: list[int]
 ) -> Iterator[int]:
-    """Runs the optimisation of ``config`` on ``models.policy`` and stops at each of ``places``, rising numbers of updates.
+    """Run the optimization of ``config`` on ``models.policy`` and yield at each of ``places``, increasing numbers of updates.
 
-    As the stage ``optimize`` does, whose policies are not stored.
+    This repeats the stage ``optimize``, which does not store policies.
     """
     method = OPTIMIZERS.create(config.optimizer)
     state = method.start(models, train, config, inputs)
@@ -103,7 +103,7 @@ def trained(
 
 
 def frozen(policy: TokenPolicy) -> TokenPolicy:
-    """A copy that is not trained."""
+    """Return a frozen copy."""
     found = copy.deepcopy(policy)
     for parameter in found.parameters():
         parameter.requires_grad_(False)
@@ -112,7 +112,7 @@ def frozen(policy: TokenPolicy) -> TokenPolicy:
 
 @dataclass
 class Moments:
-    """Running sums over gradients ``g [D]``, in float64 where they are summed up over parameters."""
+    """Running sums over gradients ``g [D]``; sums over parameters are in float64."""
 
     count: int = 0
     total: Tensor | float = 0.0
@@ -123,7 +123,7 @@ class Moments:
     """Sum of |g|^2."""
 
     def add(self, g: Tensor) -> None:
-        """One gradient more."""
+        """Add one gradient."""
         square = dot(g, g)
         self.count += 1
         self.total = self.total + g
@@ -132,12 +132,12 @@ class Moments:
 
     @property
     def mean(self) -> Tensor:
-        """Of the gradients."""
+        """Mean of the gradients."""
         return torch.as_tensor(self.total) / self.count
 
     @property
     def signal(self) -> float:
-        """|E g|^2 without the noise's share; below 0 where noise is all there is."""
+        """|E g|^2 corrected for noise; may be below 0 if the gradients are mostly noise."""
         total = torch.as_tensor(self.total)
         return (dot(total, total) - self.squares) / (self.count * (self.count - 1))
 
@@ -148,18 +148,19 @@ class Moments:
 
     @property
     def cosine(self) -> float:
-        """Mean over pairs of gradients."""
+        """Mean cosine over pairs of gradients."""
         directions = torch.as_tensor(self.directions)
         return (dot(directions, directions) - self.count) / (self.count * (self.count - 1))
 
 
 def dot(a: Tensor, b: Tensor) -> float:
-    """Inner product in float64."""
+    """Return the inner product in float64."""
     return float(torch.dot(a.double(), b.double()))
 
 
 def against(found: Moments, reference: Moments) -> dict[str, float]:
-    """Signal, variance, cosine of one method's gradients, and bias and alignment against a reference from other batches."""
+    """Return signal, variance and cosine of one method's gradients, and bias and alignment relative to a reference from other
+    batches."""
     squared = reference.signal
     noise = found.variance / found.count + reference.variance / reference.count
     difference = found.mean - reference.mean
@@ -179,7 +180,7 @@ def against(found: Moments, reference: Moments) -> dict[str, float]:
 def compared(
     models: Models, train: Prompts, asked: Prompts, config: GradientsConfig
 ) -> Iterator[dict[str, str | float]]:
-    """A row of measures for every method, at the policy as it is."""
+    """Yield one row of measures per method, at the current policy."""
     reference, _ = measured(
         models, train, REFERENCE, config, range(config.batches, config.batches + config.reference_batches)
     )
@@ -208,7 +209,7 @@ def compared(
 def measured(
     models: Models, train: Prompts, name: str, config: GradientsConfig, batches: range
 ) -> tuple[Moments, float]:
-    """A method's gradients on the batches of these numbers, and the CPU (on a GPU: wall) seconds that they took."""
+    """Return a method's gradients on the batches with these numbers, and the CPU seconds (on a GPU: wall-clock) they took."""
     optimiser, relaxation = METHODS[name]
     method = OPTIMIZERS.create(OPTIMIZERS.choice(optimiser))
     given = config.optimize
@@ -224,7 +225,7 @@ def measured(
 
 
 def gradient(models: Models, method: PolicyOptimizer, prompts: Prompts, config: OptimizeConfig, step: int) -> Tensor:
-    """``[D]``: of a method's first update on one batch; ``step`` keys its noise."""
+    """Return the gradient ``[D]`` of a method's first update on one batch; ``step`` keys its noise."""
     parameters = list(models.policy.parameters())
     for parameter in parameters:
         parameter.grad = None
@@ -234,9 +235,9 @@ def gradient(models: Models, method: PolicyOptimizer, prompts: Prompts, config: 
 
 
 def stepped(models: Models, asked: Prompts, direction: Tensor, config: GradientsConfig) -> tuple[float, float]:
-    """Rise of the proxy's mean log-probability of the target along ``direction [D]``, and the KL a token where it is read.
+    """Step along ``direction [D]``; return the increase of the proxy's mean log-probability of the target, and the KL per token.
 
-    KL grows with the square of a short step's length, by which the length is corrected until it fits.
+    The length is corrected until the KL matches, using that the KL of a short step grows with the square of its length.
     """
     noise = uniform(
         (models.policy.max_tokens, len(asked.phones)),
@@ -268,7 +269,7 @@ def _move(models: Models, before: list[Tensor], by: Tensor) -> None:
 
 @torch.no_grad()
 def heard(models: Models, asked: Prompts, noise: Tensor) -> tuple[float, float]:
-    """Mean log-probability that the reward model gives the targets of one sample a prompt, and its KL a token."""
+    """Return the reward model's mean log-probability of the targets for one sample per prompt, and the KL per token."""
     rollout = models.policy.sample(asked.prefix, noise)
     found = []
     for rows in micro_batches(rollout.lengths, models.micro):
@@ -282,7 +283,7 @@ def heard(models: Models, asked: Prompts, noise: Tensor) -> tuple[float, float]:
 
 
 def _clock(device: torch.device) -> Callable[[], float]:
-    """CPU seconds; beside a GPU wall seconds, once it has finished."""
+    """Return a clock: CPU seconds, or on a GPU wall-clock seconds after synchronization."""
     if device.type == "cpu":
         return time.process_time
 

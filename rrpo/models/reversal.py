@@ -1,4 +1,4 @@
-"""Gradient reversal (Ganin et al. 2016, arXiv 1505.07818): what is read behind it is unlearnt before it."""
+"""Gradient reversal (Ganin et al. 2016, arXiv 1505.07818): layers before it learn to hide what layers after it predict."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def reversed_gradient(x: Tensor, scale: float) -> Tensor:
-    """``x`` itself; on the way back its gradient is multiplied by ``-scale``."""
+    """Return ``x``; in the backward pass its gradient is multiplied by ``-scale``."""
     found: Tensor = _Reversed.apply(x, scale)
     return found
 

@@ -1,4 +1,7 @@
-"""What reward models hear, as mixtures need it: how to scale, add and measure log-mel frames or waveforms. Imports no torch."""
+"""Operations on the input signals of reward models for mixup: scale, add and measure log-mel frames or waveforms.
+
+Importing this module does not import torch.
+"""
 
 from __future__ import annotations
 
@@ -13,55 +16,55 @@ class Signal(Protocol):
     """Frames ``F [B, T, M]`` of one kind; gains and powers are natural logarithms of power ratios."""
 
     def log_power(self, F: Tensor) -> Tensor:
-        """Of each value of F."""
+        """Return the log power of each value of F."""
 
     def scaled(self, F: Tensor, log_gain: Tensor | float) -> Tensor:
-        """F, louder by ``log_gain``."""
+        """Return F amplified by ``log_gain``."""
 
     def added(self, F: Tensor, other: Tensor) -> Tensor:
-        """Both sounds at once."""
+        """Return the sum of both sounds."""
 
     def padding(self, floor: float) -> float:
-        """Silence, where ``floor`` is the smallest power."""
+        """Return the value of silence, where ``floor`` is the minimum power."""
 
 
 class LogMel:
-    """Logarithms of mel power: powers add."""
+    """Log mel power; powers add."""
 
     def log_power(self, F: Tensor) -> Tensor:
-        """F."""
+        """Return F."""
         return F
 
     def scaled(self, F: Tensor, log_gain: Tensor | float) -> Tensor:
-        """``F + log_gain``."""
+        """Return ``F + log_gain``."""
         return F + log_gain
 
     def added(self, F: Tensor, other: Tensor) -> Tensor:
-        """Logarithm of the powers' sum."""
+        """Return the logarithm of the sum of powers."""
         return F.logaddexp(other)
 
     def padding(self, floor: float) -> float:
-        """``log(floor)``."""
+        """Return ``log(floor)``."""
         return math.log(floor)
 
 
 class Waveform:
-    """Samples, M of them a frame: amplitudes add."""
+    """Waveform with M samples per frame; amplitudes add."""
 
     def log_power(self, F: Tensor) -> Tensor:
-        """``log F^2``."""
+        """Return ``log F^2``."""
         return F.square().log()
 
     def scaled(self, F: Tensor, log_gain: Tensor | float) -> Tensor:
-        """``F e^(log_gain / 2)``."""
+        """Return ``F e^(log_gain / 2)``."""
         return F * (math.exp(log_gain / 2) if isinstance(log_gain, float) else (log_gain / 2).exp())
 
     def added(self, F: Tensor, other: Tensor) -> Tensor:
-        """The sum."""
+        """Return the sum."""
         return F + other
 
     def padding(self, floor: float) -> float:
-        """Zero."""
+        """Return zero."""
         return 0.0
 
 

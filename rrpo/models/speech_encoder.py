@@ -1,8 +1,8 @@
-"""A reward model around a pre-trained speech encoder from a local Hugging Face folder: wav2vec 2.0, WavLM, HuBERT.
+"""Reward model on a pre-trained speech encoder from a local Hugging Face folder: wav2vec 2.0, WavLM or HuBERT.
 
 Waveform -> encoder -> h', its last hidden states -> attentive pooling -> logits. The adversarial perturbation of Eq. 4 acts on
-h', energy-adaptive mixup on the waveform, as in its source. It hears no log-mel frames, so it cannot reward a policy whose codec
-makes such frames. Importing this module imports torch and transformers.
+h', energy-adaptive mixup on the waveform, as in its source. The model does not accept log-mel frames, so it cannot reward a
+policy whose codec produces them. Importing this module imports torch and transformers.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from rrpo.rebuild import rebuild
 SILENT = 10**-6.5
 """Power of a silent sample, -65 dBFS."""
 SHORTEST = 400
-"""Samples: one window of the encoders' convolutions."""
+"""Minimum number of samples: one window of the encoders' convolutions."""
 
 
 class SpeechEncoderModel(RewardModel):
-    """Emotion classifier of waveforms, ``F [B, T, hop]`` at 16 kHz; padding is cut off."""
+    """Emotion classifier of waveforms ``F [B, T, hop]`` at 16 kHz; padding is masked."""
 
     signal = WAVEFORM
 
     def __init__(
         self, config: RewardModelConfig, emotions: tuple[str, ...], hop: int, regularizers: RegularizerConfig = OFF
     ) -> None:
-        """The encoder with its stored weights, without its own randomness (SpecAugment, LayerDrop), and a new head."""
+        """Load the encoder with its weights, disable its randomness (SpecAugment, LayerDrop), and create a new head."""
         nn.Module.__init__(self)
         assert config.encoder is not None
         self.config, self.emotions, self.n_mels, self.floor = config, tuple(emotions), hop, SILENT
@@ -53,20 +53,20 @@ class SpeechEncoderModel(RewardModel):
         self.requires_grad_(True)
 
     def heard(self, speech: SpeechSet) -> SpeechSet:
-        """Waveforms."""
+        """Return the utterances as waveforms."""
         return WaveSet(**vars(speech))
 
     def set_statistics(self, frames: Tensor) -> None:
-        """Nothing: each utterance is normalised by its own mean and spread, where the encoder was trained so."""
+        """Do nothing: each utterance is normalized by its own mean and variance, if the encoder was trained this way."""
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """As of every module, but for what stays frozen: the convolutions, and a frozen encoder."""
+        """Like `Module.requires_grad_`, but the convolutions, and a frozen encoder, stay frozen."""
         super().requires_grad_(requires_grad)
         self._frozen.requires_grad_(False)
         return self
 
     def train(self, mode: bool = True) -> Self:
-        """As of every module; what is frozen stays in evaluation mode."""
+        """Like `Module.train`, but frozen parts stay in evaluation mode."""
         super().train(mode)
         self._frozen.eval()
         return self
@@ -78,7 +78,7 @@ class SpeechEncoderModel(RewardModel):
         return found
 
     def encode(self, F: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """``F [B, T, hop], lengths [B]`` -> ``h' [B, T', D], mask [B, T']``."""
+        """Return ``h' [B, T', D], mask [B, T']`` for ``F [B, T, hop], lengths [B]``."""
         samples = (lengths * self.n_mels).clamp(min=SHORTEST)
         wave = nn.functional.pad(F.float().flatten(1), (0, max(0, SHORTEST - F.shape[1] * self.n_mels)))
         mask = valid_mask(samples, wave.shape[1])
@@ -86,7 +86,7 @@ class SpeechEncoderModel(RewardModel):
             n = samples[:, None]
             centred = (wave - wave.masked_fill(~mask, 0.0).sum(1, keepdim=True) / n).masked_fill(~mask, 0.0)
             wave = centred / (centred.square().sum(1, keepdim=True) / n + 1e-7).sqrt()
-        if self.speech.config.feat_extract_norm == "group":  # normalises over time: padding would be heard
+        if self.speech.config.feat_extract_norm == "group":  # normalizes over time, so padding would change the result
             each = zip(wave, samples.tolist(), strict=True)
             rows = [self.speech(row[None, :n]).last_hidden_state[0] for row, n in each]
             h = nn.utils.rnn.pad_sequence(rows, batch_first=True)
@@ -96,7 +96,7 @@ class SpeechEncoderModel(RewardModel):
         return h.masked_fill(~mask[..., None], 0.0), mask
 
     def save(self, folder: Path) -> None:
-        """As `RewardModel.save`; a frozen encoder is not copied, its folder is named."""
+        """Like `RewardModel.save`, but the weights of a frozen encoder are referenced by folder instead of copied."""
         assert self.config.encoder is not None
         card = {
             "config": described(self.config),
@@ -115,7 +115,7 @@ class SpeechEncoderModel(RewardModel):
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> SpeechEncoderModel:
-        """The frozen model of ``folder``; the encoder's own folder is needed too."""
+        """Load the frozen model in ``folder``; requires the encoder's folder."""
         card = json.loads((folder / "reward_model.json").read_text())
         card["config"]["encoder"]["path"] = card["encoder_path"]
         regularizers = rebuild(RegularizerConfig, card["regularizers"])

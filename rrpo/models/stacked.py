@@ -1,12 +1,12 @@
-"""C policies of one architecture as one: parameters stacked to ``[C, ...]``, products batched over the members.
+"""Run C policies of one architecture together: parameters are stacked to ``[C, ...]`` and matrix products batched over members.
 
-The twin of `rrpo.models.transformer` and `rrpo.models.decoding` with a leading axis of members. Shapes are static: batches are
-padded to the longest of any member, and the step for one token works on preallocated buffers without waiting for the device, so
-that on a GPU it is captured once a roll-out as a CUDA graph and replayed. Tests hold samples, logits and gradients equal to the
-single policies' within tolerance.
+This module mirrors `rrpo.models.transformer` and `rrpo.models.decoding` with a leading axis of members. Shapes are static:
+batches are padded to the longest sequence of any member. The step for one token works on preallocated buffers without waiting
+for the device, so that on a GPU it is captured once per roll-out as a CUDA graph and replayed. Tests check that samples, logits
+and gradients equal those of the single policies within tolerance.
 
-The single policies stay what they are: their parameters become views of the stack's, so that optimisers, gradient clipping and
-checkpoints go on with one policy as if it were alone.
+The parameters of the single policies become views of the stacked ones, so optimizers, gradient clipping and checkpoints work on
+each policy as before.
 """
 
 from __future__ import annotations
@@ -25,44 +25,44 @@ from rrpo.models.policy import LEAVE, NEVER, Policy, Rollout, inverse_cdf
 from rrpo.models.transformer import Attend, Layer, rms_norm, rotations
 
 CHECKED = {"cpu": 4}
-"""Tokens between two looks at how many samples go on; elsewhere `RARELY`, since each look waits for the device."""
+"""Tokens between checks for unfinished samples, by device; `RARELY` on other devices, because each check waits for the device."""
 RARELY = 16
 
 
 class StackedLayer(Layer):
-    """One layer's weights of C members, each tensor with C in front; ``x [C, R, D]``, rotations ``[C, R, 1, d / 2]``."""
+    """Weights of one layer of C members, with a leading axis C; ``x [C, R, D]``, rotations ``[C, R, 1, d / 2]``."""
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """`linear` of this module."""
+        """Apply `linear` of this module."""
         return linear(x, weight, bias)
 
     def norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        """`normed`."""
+        """Apply `normed`."""
         return normed(x, weight, self.eps)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``x [C, R, I]``, ``weight [C, O, I]``, ``bias [C, O]`` -> ``[C, R, O]``."""
+    """Return ``[C, R, O]`` for ``x [C, R, I]``, ``weight [C, O, I]``, ``bias [C, O]``."""
     return torch.bmm(x, weight.mT) if bias is None else torch.baddbmm(bias[:, None], x, weight.mT)
 
 
 def normed(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """`rms_norm` of ``x [C, ..., D]`` with a ``weight [C, D]`` for each member."""
+    """Return `rms_norm` of ``x [C, ..., D]`` with one ``weight [C, D]`` per member."""
     return rms_norm(x, torch.ones_like(weight[0]), eps) * weight.view(len(weight), *[1] * (x.dim() - 2), -1)
 
 
 def lookup(table: Tensor, index: Tensor) -> Tensor:
-    """Rows of each member's ``table [C, V, D]``: ``index [C, ...]`` -> ``[C, ..., D]``."""
+    """Return rows ``[C, ..., D]`` of each member's ``table [C, V, D]`` at ``index [C, ...]``."""
     return F_.embedding(index + _offsets(index, table.shape[1]), table.flatten(0, 1))
 
 
 def _offsets(index: Tensor, size: int) -> Tensor:
-    """``size`` times the member's number, to be added to ``index [C, ...]``."""
+    """Return ``size`` times the member number, to be added to ``index [C, ...]``."""
     return torch.arange(len(index), device=index.device).view(-1, *[1] * (index.dim() - 1)) * size
 
 
 def padded(tensors: Sequence[Tensor], axis: int, *, left: bool = False) -> Tensor:
-    """Tensors that differ in the length of one axis, padded with zeros to the longest and stacked."""
+    """Pad tensors along one axis with zeros to the longest and stack them."""
     longest = max(tensor.shape[axis] for tensor in tensors)
     pads = [[0, 0] * (tensor.dim() - 1 - axis) for tensor in tensors]
     for pad, tensor in zip(pads, tensors, strict=True):
@@ -81,10 +81,10 @@ class _Prefixes:
 
 
 class StackedPolicy:
-    """C policies; methods take the numbers of the members that are asked, and one argument of each a member."""
+    """C policies. Methods take member numbers and, for each argument, one value per member."""
 
     def __init__(self, policies: Sequence[Policy]) -> None:
-        """Stacks the parameters; those of ``policies`` become views.
+        """Stack the parameters; those of ``policies`` become views.
 
         Raises:
             ValueError: The architectures differ.
@@ -95,15 +95,15 @@ class StackedPolicy:
             found = {name: value.shape for name, value in other.named_parameters()}
             if found != shapes or (other.config, other.codes) != (first.config, first.codes):
                 raise ValueError(
-                    f"policies of one stack have one architecture and vocabulary, got {other.config} after {first.config}; "
+                    f"policies of one stack must have one architecture and vocabulary, got {other.config} after {first.config}; "
                     "stack cells of one profile"
                 )
         self.policies = list(policies)
         self.template = copy.deepcopy(first)
-        """Of the members' common properties; its paces are all members', one after another."""
+        """Provides the properties that members share; its paces are the concatenated paces of all members."""
         self.template.pace = torch.cat([policy.pace for policy in policies])
         self.weights: dict[str, Tensor] = {}
-        """By the parameter's name, ``[C, ...]``, leaves of the graph."""
+        """Stacked parameters ``[C, ...]`` by name; leaves of the graph."""
         for name in shapes:
             own = [policy.get_parameter(name) for policy in policies]
             stacked = torch.stack([value.detach() for value in own]).requires_grad_(own[0].requires_grad)
@@ -112,12 +112,12 @@ class StackedPolicy:
             self.weights[name] = stacked
 
     def backward(self, members: Sequence[int], losses: Sequence[Tensor], *, keep: bool) -> None:
-        """Adds the gradients of each member's loss to its own parameters' ``grad``.
+        """Add the gradients of each member's loss to the ``grad`` of its parameters.
 
         Args:
-            members: Who has a loss.
-            losses: Scalars, one a member.
-            keep: Whether the graph is needed again, by members that share it and have no loss yet.
+            members: Numbers of the members with a loss.
+            losses: One scalar per member.
+            keep: Whether to retain the graph for members that share it and have no loss yet.
         """
         for name, stacked in self.weights.items():
             if stacked.grad is None:
@@ -129,7 +129,7 @@ class StackedPolicy:
         torch.autograd.backward(list(losses), retain_graph=keep)
 
     def logits(self, members: Sequence[int], prefixes: Sequence[Tensor], tokens: Sequence[Tensor]) -> list[Tensor]:
-        """`Policy.logits` of each member: ``[B, N + 1, V + 1]``."""
+        """Return `Policy.logits` of each member: ``[B, N + 1, V + 1]``."""
         counts = [own.new_full((len(own),), own.shape[1] + 1) for own in tokens]
         packed = self.packed_logits(members, prefixes, tokens, counts)
         return [found.view(len(own), own.shape[1] + 1, -1) for found, own in zip(packed, tokens, strict=True)]
@@ -137,7 +137,7 @@ class StackedPolicy:
     def packed_logits(
         self, members: Sequence[int], prefixes: Sequence[Tensor], tokens: Sequence[Tensor], counts: Sequence[Tensor]
     ) -> list[Tensor]:
-        """`Policy.packed_logits` of each member: ``[P, V + 1]`` with gradient to `weights`."""
+        """Return `Policy.packed_logits` of each member: ``[P, V + 1]`` with gradient to `weights`."""
         with self.template.computing():
             weights = self._of(members)
             start = self._prefixes(members, weights, padded(prefixes, 1, left=True))
@@ -150,7 +150,9 @@ class StackedPolicy:
             S = x.shape[2]
             visible = F_.pad(start.mask, (0, N), value=True).view(C * B, 1, 1, S)
             visible = visible & torch.ones(S, S, dtype=torch.bool, device=x.device).tril()
-            visible = visible | torch.eye(S, dtype=torch.bool, device=x.device)  # padding sees itself: no NaN
+            visible = visible | torch.eye(
+                S, dtype=torch.bool, device=x.device
+            )  # padding attends to itself, to avoid NaN
 
             def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
                 q, k, v = (part.view(C * B, S, *part.shape[2:]).transpose(1, 2) for part in (query, key, value))
@@ -159,7 +161,9 @@ class StackedPolicy:
 
             sizes = count.sum(1).tolist()
             scored = valid_mask(count.flatten(), N + 1).view(C, -1)
-            used = scored.byte().argsort(dim=1, descending=True, stable=True)[:, : max(sizes)]  # places in [B, N + 1]
+            used = scored.byte().argsort(dim=1, descending=True, stable=True)[
+                :, : max(sizes)
+            ]  # positions in [B, N + 1]
             column = used // (N + 1) * S + used % (N + 1) + task
 
             def select(x: Tensor) -> Tensor:
@@ -173,7 +177,7 @@ class StackedPolicy:
 
     @torch.no_grad()
     def sample(self, members: Sequence[int], prefixes: Sequence[Tensor], noises: Sequence[Tensor]) -> list[Rollout]:
-        """`Policy.sample` of each member: ancestral sampling of C x B rows with a key-value cache."""
+        """Return `Policy.sample` of each member: ancestral sampling of C x B rows with a key-value cache."""
         with self.template.computing():
             weights = self._of(members)
             start = self._prefixes(members, weights, padded(prefixes, 1, left=True))
@@ -193,7 +197,7 @@ class StackedPolicy:
         return {name: weight.index_select(0, chosen) for name, weight in self.weights.items()}
 
     def _prefixes(self, members: Sequence[int], weights: dict[str, Tensor], ids: Tensor) -> _Prefixes:
-        """Of ``ids [C, B, L]``."""
+        """Return the prefixes of ``ids [C, B, L]``."""
         valid = ids > 0
         text = lookup(weights["llm.embed_tokens.weight"], ids)
         sos, task = weights["llm_embedding.weight"][:, :, None, None].unbind(1)
@@ -231,7 +235,7 @@ class StackedPolicy:
         attend: Attend,
         select: Callable[[Tensor], Tensor],
     ) -> Tensor:
-        """All layers on ``x [C, R, D]``; the last goes on with what ``select`` picks. Normalised."""
+        """Apply all layers to ``x [C, R, D]``, the last only to the rows that ``select`` picks, and the final norm."""
         *layers, last = self._layers(weights)
         for layer in layers:
             x = layer.forward(x, rotation, attend)
@@ -244,17 +248,17 @@ class StackedPolicy:
         return rotations(self.template.llm, positions)
 
     def _predict(self, weights: dict[str, Tensor], hidden: Tensor) -> Tensor:
-        """Logits ``[C, R, V + 1]`` over the V codes and eos."""
+        """Return logits ``[C, R, V + 1]`` over the V codes and eos."""
         classes = self.template.codes + 1
         decoder, bias = weights["llm_decoder.weight"], weights["llm_decoder.bias"]
         return linear(hidden, decoder[:, :classes], bias[:, :classes]).float()
 
 
 class _TokenSteps:
-    """A roll-out: buffers, and the step that makes one more token of every row."""
+    """A roll-out: its buffers, and the step that draws one more token of each row."""
 
     def __init__(self, stack: StackedPolicy, weights: dict[str, Tensor], start: _Prefixes, noise: Tensor) -> None:
-        """Runs the prefixes and draws the first tokens; ``noise`` is ``[room, C, B]``."""
+        """Run the prefixes and draw the first tokens; ``noise`` is ``[room, C, B]``."""
         self.stack, self.weights, self.noise = stack, weights, noise
         room, self.C, self.B = noise.shape
         config = stack.template.llm.config
@@ -263,11 +267,11 @@ class _TokenSteps:
         device = noise.device
         self.start = L
         self.keys: list[Tensor] = []
-        """A layer each, ``[C, B, H_kv, L + room, d]``."""
+        """One tensor ``[C, B, H_kv, L + room, d]`` per layer."""
         self.values: list[Tensor] = []
         mask = start.mask.flatten(0, 1)
         visible = mask[:, None, None] & torch.ones(L, L, dtype=torch.bool, device=device).tril()
-        visible = visible | torch.eye(L, dtype=torch.bool, device=device)  # padding sees itself: no NaN
+        visible = visible | torch.eye(L, dtype=torch.bool, device=device)  # padding attends to itself, to avoid NaN
 
         def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             q, k, v = (part.view(C * B, L, *part.shape[2:]).transpose(1, 2) for part in (query, key, value))
@@ -283,24 +287,24 @@ class _TokenSteps:
         self.layers = stack._layers(weights)
         bias = torch.zeros_like(start.mask, dtype=hidden.dtype).masked_fill_(~start.mask, -math.inf)
         self.bias = F_.pad(bias, (0, room), value=-math.inf)
-        """``[C, B, L + room]``, added to scores: -inf on padding and on what is not filled yet."""
+        """``[C, B, L + room]``, added to attention scores: -inf on padding and on columns that are not filled yet."""
         following = start.positions[..., -1:] + 1 + torch.arange(room, device=device)
         self.rotation = stack._rotations(following)
-        """``[C, B, room, 1, d / 2]``, of the token that is taken in."""
+        """``[C, B, room, 1, d / 2]``: rotations of the speech tokens, by position."""
         self.tokens = torch.full((room, C, B), stack.template.eos, device=device)
         self.rows = torch.arange(B, device=device).expand(C, B)
-        """``[C, B']``: which rows are still computed."""
+        """``[C, B']``: rows that are still computed."""
         self.alive = torch.ones(C, B, dtype=torch.bool, device=device)
         self.token = torch.full((C, B), stack.template.eos, device=device)
         self.at = torch.zeros(1, dtype=torch.long, device=device)
-        """The number of tokens drawn."""
+        """Number of tokens drawn."""
         logits = stack._predict(weights, hidden)
         logits[..., stack.template.eos] = NEVER
         self._draw(logits)
 
     @property
     def longest(self) -> int:
-        """Columns of the caches."""
+        """Number of columns of the caches."""
         return self.bias.shape[2]
 
     def _draw(self, logits: Tensor) -> None:
@@ -314,7 +318,7 @@ class _TokenSteps:
         self.at += 1
 
     def step(self, end: int) -> None:
-        """Takes the last tokens in and draws the next; attention sees the first ``end`` columns of the caches."""
+        """Process the last tokens and draw the next; attention covers the first ``end`` columns of the caches."""
         C, B = self.token.shape
         before = self.at - 1
         column = before + self.start
@@ -338,7 +342,7 @@ class _TokenSteps:
         self._draw(self.stack._predict(self.weights, self.stack._norm(self.weights, x)))
 
     def finish(self) -> None:
-        """Steps until every sample has ended or the room is full."""
+        """Make steps until all samples have ended or the buffers are full."""
         room, device = len(self.noise), self.noise.device
         often = CHECKED.get(device.type, RARELY)
         step = self._captured() if device.type == "cuda" and room > 2 else self.step
@@ -352,7 +356,7 @@ class _TokenSteps:
             step(self.start + drawn)
 
     def _captured(self) -> Callable[[int], None]:
-        """`step` as a CUDA graph, over the whole length of the caches; one step is made on the way."""
+        """Capture `step` as a CUDA graph over the whole caches; this makes one step."""
         self.step(self.longest)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
@@ -360,7 +364,7 @@ class _TokenSteps:
         return lambda end: graph.replay()
 
     def _keep(self, left: int) -> None:
-        """Goes on with ``left`` rows of each member, those that have not ended among them."""
+        """Keep only ``left`` rows of each member, including all that have not ended."""
         rows = self.alive.byte().argsort(dim=1, descending=True, stable=True)[:, :left]
 
         def chosen(value: Tensor) -> Tensor:
@@ -374,10 +378,10 @@ class _TokenSteps:
 
 
 def _fuse(layer: dict[str, Tensor], heads: tuple[int, int], eps: float) -> StackedLayer:
-    """Of one layer's weights by name, each ``[C, ...]``."""
+    """Return a layer made of weights by name, each ``[C, ...]``."""
 
     def paired(name: str) -> Tensor:
-        """Rows ``[C, H d, ...]`` of a projection, those that rotate together side by side."""
+        """Return rows ``[C, H d, ...]`` of a projection, reordered so that rows that rotate together are adjacent."""
         rows = layer[f"self_attn.{name}"]
         size = layer["self_attn.q_proj.weight"].shape[1] // heads[0]
         return rows.unflatten(1, (-1, 2, size // 2)).transpose(2, 3).flatten(1, 3)

@@ -1,8 +1,8 @@
-"""Policy optimisation: the loop, and the optimisers that turn its roll-outs into losses.
+"""Policy optimization: the training loop, and the optimizers that compute losses from its roll-outs.
 
-An optimiser is one file beside ``diffro.py``, registered here; one of your own is a file that registers it
-(``examples/reward_weighted.py``), passed by ``--plugin``. An arm selects it by
-``ArmConfig(optimizer=OPTIMIZERS.choice("grpo", samples=8))``. Importing this package imports no torch.
+An optimizer is one file beside ``diffro.py``, registered here. Your own optimizer is a file that registers it, passed with
+``--plugin`` (see ``examples/reward_weighted.py``). An arm selects one by
+``ArmConfig(optimizer=OPTIMIZERS.choice("grpo", samples=8))``. Importing this package does not import torch.
 """
 
 from rrpo.optimizers.base import Batch, Loss, MicroBatch, PolicyOptimizer, State

@@ -1,8 +1,9 @@
-"""What a policy optimiser is: it turns one step's roll-outs into losses, and the loop does the rest.
+"""Interface of policy optimizers, which compute losses from the roll-outs of one step.
 
-The loop (`rrpo.optimizers.loop`) draws the roll-outs, differentiates, clips and applies the updates, stops when something is not
-finite, measures curves and evaluation points, and saves checkpoints. `rrpo.optimizers.scoring` has what most objectives are made
-of: log-probabilities, the KL to the reference, the reward of the sampled speech. Imports no torch.
+The loop (`rrpo.optimizers.loop`) draws the roll-outs, differentiates, clips gradients, applies updates, stops on non-finite
+values, measures curves and evaluation points, and saves checkpoints. `rrpo.optimizers.scoring` provides the components of most
+objectives: log-probabilities, the KL to the reference, the reward of the sampled speech. Importing this module does not import
+torch.
 """
 
 from __future__ import annotations
@@ -20,115 +21,114 @@ if TYPE_CHECKING:
     from rrpo.optimizers.rollout import Models, Prompts
 
 State = dict[str, "Tensor"]
-"""What an optimiser keeps from one step to the next, by name; part of the checkpoints."""
+"""Tensors that an optimizer keeps between steps, by name; part of the checkpoints."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's roll-outs: k samples of each of m prompts, B = k m rows; row r is a sample of prompt ``r % m``.
+    """Roll-outs of one step: k samples of each of m prompts, B = k m rows; row r is a sample of prompt ``r % m``.
 
-    A value of each row ``[B]`` is therefore, seen as ``[k, m]``, one column a prompt.
+    Values ``[B]`` viewed as ``[k, m]`` therefore have one column per prompt.
     """
 
     step: int
     """Index of the step, from 0."""
     prompts: Prompts
-    """B rows."""
+    """Prompts of the B rows."""
     rollout: Rollout
-    """B rows, drawn from the policy as it is before the step's first update."""
+    """B samples of the policy before the first update of the step."""
     numbers: Sequence[int] | None = None
-    """Of the rows in the whole batch, by which their noise is keyed, where several processes share it; None: their places."""
+    """Row numbers in the whole batch, which key the noise, if several processes share the batch; None: 0 to B - 1."""
 
     def keys(self, rows: Sequence[int]) -> Sequence[int]:
-        """What keys the noise of these rows."""
+        """Return the noise keys of these rows."""
         return rows if self.numbers is None else [self.numbers[row] for row in rows]
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Rows of a batch that go through the models together."""
+    """Rows of a batch that are processed in one forward pass."""
 
     rows: Tensor
     """``[b]`` row numbers."""
     share: float
-    """b / B: the weight of the rows' mean in the batch's mean."""
+    """b / B: the weight of the mean over these rows in the mean over the batch."""
     prompts: Prompts
-    """Of these rows."""
+    """Prompts of these rows."""
     rollout: Rollout
-    """Of these rows."""
+    """Samples of these rows."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """What one micro-batch adds to an update's loss, and what is measured on the way."""
+    """Contribution of one micro-batch to the loss of an update, with the values measured along the way."""
 
     part: MicroBatch
-    """The rows."""
+    """The micro-batch."""
     loss: Tensor
-    """Scalar to be differentiated: the rows' share of the batch's mean, so that the shares' sum is the update's loss."""
+    """Scalar to differentiate, weighted by ``part.share``: the sum over micro-batches is the loss of the update."""
     values: dict[str, Tensor]
-    """``[b]``, without gradient, by name: ``reward_loss`` (-R), ``content_loss``, and what else the optimiser wants in the
-    curves, where the batch's mean appears under that name."""
+    """Values ``[b]`` without gradient, by name: ``reward_loss`` (-R), ``content_loss`` and any others. The curves show their
+    batch means under these names."""
     kl: Tensor
-    """``[b]``, without gradient: KL to the reference in nats an utterance."""
+    """``[b]``, without gradient: KL to the reference, nats per utterance."""
     log_p: Tensor
-    """``[P, V + 1]``, without gradient: log-probabilities at the scored positions, one row after another."""
+    """``[P, V + 1]``, without gradient: log-probabilities at the scored positions, concatenated over rows."""
     frames: tuple[Tensor, Tensor]
     """The sampled tokens decoded: F ``[b, T, M]``, without gradient, and lengths ``[b]``."""
 
     def look(self, models: Models, config: OptimizeConfig) -> dict[str, Tensor]:
-        """Further values ``[b]`` by name that are measured only at the steps at which the judges hear the roll-outs."""
+        """Return further values ``[b]`` by name; called only at steps at which the judges evaluate the roll-outs."""
         return {}
 
 
 class PolicyOptimizer(Protocol):
-    """Base class of optimisers: a frozen dataclass whose fields (numbers, text, switches) are its options.
-    `rrpo.plugins.searched` declares those that studies search.
+    """Base class of optimizers: a frozen dataclass whose fields (numbers, strings, booleans) are its options.
 
-    Randomness comes from `rrpo.seeding.uniform`, keyed by ``config.seed``, a name, the step and the row, and never from a global
-    generator: arms of one seed then share their noise, and a resumed run draws what an undisturbed one would have drawn.
-    `rrpo.testing.optimizers.OptimizerContract` tests an implementation.
+    `rrpo.plugins.searched` declares the options that studies search. Take random numbers from `rrpo.seeding.uniform`, keyed by
+    ``config.seed``, a name, the step and the row, never from a global generator: arms of one seed then share their noise, and a
+    resumed run equals an uninterrupted one. `rrpo.testing.optimizers.OptimizerContract` tests an implementation.
     """
 
     version: ClassVar[int] = 0
-    """Of an optimiser of this package: raised when what it computes changes, so that its cells become stale and no others. 0 for
-    DiffRO, which the version of the stage guards, and for plugins, which the hash of their file guards."""
+    """Version of an optimizer of this package. Increment it when its results change, so that only its own cells become stale. 0
+    for DiffRO, which is covered by the version of the stage, and for plugins, which are covered by the hash of their file."""
 
     equation: ClassVar[str] = ""
-    """Its loss in one line."""
+    """The loss in one line."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Further inputs of the stage that `start` reads: names of `rrpo.pipeline.dataflow.further_inputs`."""
+        """Additional stage inputs that `start` reads: names of `rrpo.pipeline.dataflow.further_inputs`."""
         return ()
 
     @property
     def samples(self) -> int:
-        """k, roll-outs of each prompt in a batch; ``OptimizeConfig.batch`` is a multiple of it."""
+        """k, number of roll-outs per prompt in a batch; ``OptimizeConfig.batch`` must be a multiple of it."""
         return 1
 
     def start(self, models: Models, prompts: Prompts, config: OptimizeConfig, inputs: Mapping[str, Path]) -> State:
-        """The state before the first step, such as data of the optimiser's own drawn from the SFT policy.
+        """Return the state before the first step, such as data sampled from the SFT policy.
 
         Args:
-            models: The policy is still the reference.
+            models: The models; the policy still equals the reference.
             prompts: All training prompts.
             config: The shared settings.
-            inputs: Folders of the finished stages that the optimisation reads, by role.
+            inputs: Folders of the input stages, by role.
         """
         return {}
 
     def updates(self, models: Models, batch: Batch, config: OptimizeConfig, state: State) -> Iterable[Iterator[Loss]]:
-        """The updates to make on one batch of roll-outs, each as the losses of its micro-batches.
+        """Yield the updates on one batch of roll-outs, each as an iterator over the losses of its micro-batches.
 
-        Each loss is differentiated before the next is asked for, so that only one graph is held; the policy is updated before the
-        next update is asked for. An objective that makes several updates on a batch keeps what it needs of the first, such as the
-        log-probabilities under the policy that sampled, in local variables.
+        The loop differentiates each loss before it requests the next, so that only one graph is in memory, and updates the
+        policy before it requests the next update. An objective with several updates per batch keeps values of the first, such
+        as the log-probabilities under the sampling policy, in local variables.
 
         Args:
             models: Policy, reference and the frozen models.
-            batch: The step's roll-outs.
+            batch: The roll-outs of the step.
             config: The shared settings: reward and its weights, β, seed.
-            state: What `start` returned and earlier steps changed; to be changed in place.
+            state: Returned by `start`; may be modified in place.
         """
         ...

@@ -1,11 +1,12 @@
-"""Best-of-n: of n samples of the SFT policy the one that the reward likes best, without any training.
+"""Best-of-n: choose the sample with the highest reward among n samples of the SFT policy, without training.
 
-Stage ``draws`` samples every evaluation prompt n times, once a seed; stage ``best_of_n`` ranks them by one arm's reward model
-and writes what stage ``optimize`` does, so that the arm stands beside the others. Its checkpoints are n = 1, 2, 4, ...: ``step``
-is n, and each chooses among the first n draws. The first draw has the evaluation's own noise, so n = 1 is the SFT policy.
+Stage ``draws`` samples each evaluation prompt n times, once per seed. Stage ``best_of_n`` ranks the samples by the reward model
+of one arm and writes the files of stage ``optimize``, so that the arm is evaluated like the others. Its checkpoints are n = 1,
+2, 4, ...: ``step`` is n, and each chooses among the first n draws. The first draw uses the evaluation noise, so n = 1 is the
+SFT policy.
 
-The KL of the best of n to the policy it is drawn from is ``log n - (n - 1) / n`` nats an utterance (Stiennon et al. 2020; an
-upper bound, Beirami et al. 2024, arXiv 2401.01879).
+The KL of best-of-n to the sampling policy is ``log n - (n - 1) / n`` nats per utterance (Stiennon et al. 2020; an upper bound,
+Beirami et al. 2024, arXiv 2401.01879).
 """
 
 from __future__ import annotations
@@ -32,21 +33,21 @@ from rrpo.pipeline.stages import Context
 from rrpo.seeding import uniform
 
 DRAWS = "draws.npz"
-"""``tokens [n, P, N]``, padded with 0, ``lengths [n, P]``, ``ended [n, P]``."""
+"""File with ``tokens [n, P, N]`` (padded with 0), ``lengths [n, P]`` and ``ended [n, P]``."""
 
 
 def kl_of(n: int) -> float:
-    """``log n - (n - 1) / n``: nats an utterance."""
+    """Return ``log n - (n - 1) / n``, nats per utterance."""
     return math.log(n) - (n - 1) / n
 
 
 def levels(n: int) -> list[int]:
-    """The powers of two below ``n``, and ``n``: 1, 2, 4, ..., n."""
+    """Return the powers of two below ``n``, and ``n``: 1, 2, 4, ..., n."""
     return [2**k for k in range(n.bit_length()) if 2**k < n] + [n]
 
 
 def draw(config: DrawsConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Stage ``draws``: reads ``policy`` and ``eval_prompts``, writes `DRAWS`."""
+    """Build stage ``draws``: read ``policy`` and ``eval_prompts``, write `DRAWS`."""
     policy = Policy.load(inputs["policy"], context.device).requires_grad_(False)
     prefix = policy.prompt_ids(load_prompts(inputs["eval_prompts"])[: config.prompts])
     shape = config.n, len(prefix), policy.max_tokens
@@ -64,16 +65,15 @@ def draw(config: DrawsConfig, inputs: Mapping[str, Path], out: Path, context: Co
 
 
 def _noise(config: DrawsConfig, i: int, positions: int) -> Tensor:
-    """Of draw ``i``: the evaluation's own for the first."""
+    """Return the noise of draw ``i``; the first draw uses the evaluation noise."""
     if i == 0:
         return uniform((positions, config.final_prompts), config.seed, "evaluation noise")
     return uniform((positions, config.prompts), config.seed, "best of n", i)
 
 
 def build(config: BestOfConfig, inputs: dict[str, Path], out: Path, context: Context) -> None:
-    """Stage ``best_of_n``: ranks the ``draws`` and writes ``curves.parquet`` (empty), ``points.parquet``, ``samples.npz`` and
-    ``scalars.json``.
-    """
+    """Build stage ``best_of_n``: rank the ``draws`` and write ``curves.parquet`` (empty), ``points.parquet``, ``samples.npz`` and
+    ``scalars.json``."""
     models = Models.load(inputs, context.device, context.micro)
     device = torch.device(context.device)
     with np.load(inputs["draws"] / DRAWS) as found:
@@ -100,7 +100,7 @@ def build(config: BestOfConfig, inputs: dict[str, Path], out: Path, context: Con
 
 
 def costs(models: Models, prompts: Prompts, drawn: Rollout, config: BestOfConfig) -> Tensor:
-    """``[P]``: the cost that policy optimisation makes small, of one sample of each prompt; the KL is not in it."""
+    """Return ``[P]``: the cost that policy optimization minimizes, without the KL, for one sample per prompt."""
     asked = OptimizeConfig(
         reward=config.reward, emotion_weight=config.emotion_weight, content_weight=config.content_weight
     )
@@ -108,7 +108,7 @@ def costs(models: Models, prompts: Prompts, drawn: Rollout, config: BestOfConfig
 
 
 def _chosen(draws: list[Rollout], best: Tensor) -> Rollout:
-    """Of each prompt the draw of the number ``best [P]``."""
+    """Return the draw with the index ``best [P]`` of each prompt."""
     place = torch.arange(len(best), device=best.device)
     tokens, lengths, ended = (
         torch.stack([getattr(drawn, name) for drawn in draws])[best, place] for name in ("tokens", "lengths", "ended")
@@ -119,7 +119,7 @@ def _chosen(draws: list[Rollout], best: Tensor) -> Rollout:
 def _measured(
     models: Models, prompts: Prompts, chosen: Rollout, places: Tensor, n: int
 ) -> tuple[dict[str, float], Samples]:
-    """One n's metrics and samples, for the prompts at ``places``."""
+    """Return the metrics and samples of one n for the prompts at ``places``."""
     asked, said = prompts.select(places), chosen.select(places)
     heard = listen(models, asked, said)
     heard["kl"] = torch.full_like(heard["kl"], kl_of(n))

@@ -2,16 +2,16 @@
 
 One step: a roll-out by ancestral sampling without gradient; one parallel forward over it, which gives the same logits; the
 straight-through relaxed tokens, excluding eos and specials so that the reward has no hidden gradient on length; the codec's
-decoder; the frozen reward model and the phone recogniser on its frames.
+decoder; the frozen reward model and the phone recognizer on its frames.
 
-Loss = emotion weight x reward loss + content weight x phone recogniser's loss + beta x KL(pi || pi_SFT), or another penalty,
+Loss = emotion weight x reward loss + content weight x phone recognizer's loss + beta x KL(pi || pi_SFT), or another penalty,
 summed over an utterance's positions (Eq. 6; the content term is DiffRO's multi-task reward). The gradient scale multiplies only
 the gradient that the emotion reward model sends into the frames. A weight or scale of 1 changes no bit.
 
 Known differences from the exact gradient: (1) the path through the sampled history is dropped, so a token gets no credit for
 its influence on later tokens; (2) the KL's prefix term is dropped too; (3) softmax at tau > 0 is biased.
 
-Importing this module imports no torch.
+Importing this module does not import torch.
 """
 
 from __future__ import annotations

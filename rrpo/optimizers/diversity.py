@@ -1,4 +1,4 @@
-"""Within-prompt diversity: how much two samples of one prompt differ, which collapse takes away before accuracy shows it."""
+"""Within-prompt diversity: the difference between samples of one prompt. It reveals collapse before accuracy does."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from rrpo.models.protocols import TokenPolicy
 from rrpo.seeding import uniform
 
 PROMPTS = 20
-"""The first evaluation prompts are asked again."""
+"""Number of evaluation prompts used (the first ones)."""
 SAMPLES = 4
-"""Times each; declared default."""
+"""Samples per prompt; declared default."""
 
 
 @torch.no_grad()
 def within_prompt_diversity(policy: TokenPolicy, prefix: Tensor, seed: int) -> float:
-    """`pairwise_distance` of `SAMPLES` samples of each of the first `PROMPTS` of ``prefix [B, L]``, noise keyed by ``seed``."""
+    """Return the `pairwise_distance` of `SAMPLES` samples of the first `PROMPTS` of ``prefix [B, L]``, with noise keyed by
+    ``seed``."""
     asked = prefix[:PROMPTS].repeat_interleave(SAMPLES, 0)
     noise = uniform((policy.max_tokens, len(asked)), seed, "diversity noise", device=prefix.device)
     rollout = policy.sample(asked, noise)
@@ -30,7 +31,8 @@ def within_prompt_diversity(policy: TokenPolicy, prefix: Tensor, seed: int) -> f
 
 
 def pairwise_distance(groups: Sequence[Sequence[Sequence[str]]]) -> float:
-    """Mean over ``groups`` of the mean edit distance of two of a group's sequences, as a share of the longer; 0 = all alike."""
+    """Return the mean over ``groups`` of the mean edit distance between two sequences of a group, relative to the longer one; 0 =
+    equal."""
     return float(
         np.mean(
             [

@@ -1,20 +1,21 @@
-"""Emo-DPO (Gao et al. 2024, arXiv 2409.10157): supervised fine-tuning, then direct preference optimisation on emotion pairs.
+"""Emo-DPO (Gao et al. 2024, arXiv 2409.10157): supervised fine-tuning, then direct preference optimization on emotion pairs.
 
-A pair is two utterances of one text, y+ in the requested emotion e and y- in another. With Δ(y) = log pi(y) - log pi_ref(y), its
-loss of stage 2 is
+A pair consists of two utterances of one text, y+ in the requested emotion e and y- in another. With Δ(y) = log pi(y) - log
+pi_ref(y), the loss of stage 2 is
 
     a L_DPO + g L_KL + th L_SFT,    L_DPO = -log sigmoid(β_DPO (f(Δ(y+)) - f(Δ(y-))))
 
-and L_SFT + L_KL alone in stage 1; pi_ref is the policy at the end of stage 1. L_SFT is y+'s cross-entropy a token, L_KL the
-divergence of the policy from the label-smoothed target, a token. f(Δ) = Δ is plain DPO; the Jensen-Shannon divergence in the KL's
-place (Wang et al. 2023, arXiv 2309.16240) has f'(u) = log(2u / (1 + u)), u = pi / pi_ref, hence f(Δ) = log 2 + log sigmoid(Δ).
+and stage 1 uses L_SFT + L_KL only; pi_ref is the policy at the end of stage 1. L_SFT is the cross-entropy of y+ per token, L_KL
+the divergence of the policy from the label-smoothed target per token. f(Δ) = Δ is plain DPO. Replacing the KL by the
+Jensen-Shannon divergence (Wang et al. 2023, arXiv 2309.16240) gives f'(u) = log(2u / (1 + u)), u = pi / pi_ref, hence f(Δ) =
+log 2 + log sigmoid(Δ).
 
-Published: each side is scored under its own tag. Unpublished: both under the requested one. The paper gives none of a, g, th and
-β_DPO. Its pairs are of speech. Here they may also be the SFT policy's own samples, ranked by the reward model. In both cases the
-pairs are fixed before the first step. The loop's roll-outs serve the curves and the penalty that all arms share (weight β),
-nothing else.
+As published, each side is scored under its own tag; an unpublished variant scores both under the requested tag. The paper does
+not give a, g, th or β_DPO. Its pairs are recorded speech; here they may also be samples of the SFT policy ranked by the reward
+model. In both cases the pairs are fixed before the first step. The roll-outs of the loop are used only for the curves and for
+the penalty that all arms share (weight β).
 
-Importing this module imports no torch.
+Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ TAGS = ("own", "requested")
 DIVERGENCES = ("kl", "js")
 SIDES = ("chosen", "rejected")
 CHUNK = 32
-"""Pairs that are scored together."""
+"""Pairs per forward pass."""
 SPEECH = ("sft_speech", "parallel_speech")
-"""Inputs that pairs of speech are made of: the SFT utterances, and the same texts by the same speakers in other emotions."""
+"""Inputs for pairs of speech: the SFT utterances, and the same texts by the same speakers in other emotions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,15 +59,15 @@ class EmoDPO(PolicyOptimizer):
     )
 
     pairs: str = "speech"
-    """One of `PAIRS`: ``speech``, utterances of one text and speaker in two emotions, as in the paper; ``samples``, by the arm's
-    reward: of a text's `candidates` samples of the SFT policy the better half, best first, against the worse half of as many
-    others, worst first."""
+    """One of `PAIRS`. ``speech``: utterances of one text and speaker in two emotions, as in the paper. ``samples``: for each
+    text, draw `candidates` samples of the SFT policy for either side and rank them by the arm's reward; pair the better half of
+    one side, best first, with the worse half of the other, worst first."""
     tags: str = "own"
-    """One of `TAGS`: the emotion tag under which y- is scored, and, of samples, drawn. ``own`` is the paper's."""
+    """One of `TAGS`: the emotion tag under which y- is scored and, for ``samples``, drawn. Paper: ``own``."""
     divergence: str = "kl"
-    """One of `DIVERGENCES`: f of the loss. The paper's is ``kl``."""
+    """One of `DIVERGENCES`, which determines f. Paper: ``kl``."""
     length_normalized: bool = False
-    """Whether Δ is divided by the utterance's number of tokens."""
+    """Whether Δ is divided by the number of tokens of the utterance."""
     dpo_beta: float = searched(0.1, 0.01, 1.0, log=True)
     """β_DPO, range (0, inf). Declared default (arXiv 2305.18290: 0.1)."""
     dpo_weight: float = searched(1.0, 0.1, 10.0, log=True)
@@ -79,14 +80,14 @@ class EmoDPO(PolicyOptimizer):
     """ε of the label-smoothed KL, whose target is 1 - ε on the token and ε spread over all codes; range [0, 1). Declared
     default."""
     stage_one: float = 0.25
-    """Share of the steps that is stage 1, range [0, 1). Declared default."""
+    """Fraction of the steps in stage 1, range [0, 1). Declared default."""
     candidates: int = 4
-    """Samples that either side of a text's pairs is taken from. Declared default."""
+    """Samples per text for either side of ``samples`` pairs. Declared default."""
     texts: int = 256
-    """RL prompts, the first, of which pairs of samples are made. Declared default."""
+    """Number of RL prompts (the first ones) used for ``samples`` pairs. Declared default."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a value out of its range."""
+        """Raise ValueError if a value is out of range."""
         for name, allowed in (("pairs", PAIRS), ("tags", TAGS), ("divergence", DIVERGENCES)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
@@ -104,11 +105,11 @@ class EmoDPO(PolicyOptimizer):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Pairs of speech need speech."""
+        """`SPEECH` if pairs are made of speech."""
         return SPEECH if self.pairs == "speech" else ()
 
     def start(self, models: Models, prompts: Prompts, config: OptimizeConfig, inputs: Mapping[str, Path]) -> State:
-        """The pairs, their order, and their log-probabilities under the SFT policy."""
+        """Return the pairs, their order, and their log-probabilities under the SFT policy."""
         import torch
 
         from rrpo.seeding import permutation_batches
@@ -122,7 +123,7 @@ class EmoDPO(PolicyOptimizer):
         }
 
     def updates(self, models: Models, batch: Batch, config: OptimizeConfig, state: State) -> Iterator[Iterator[Loss]]:
-        """One update, on as many pairs as there are roll-outs."""
+        """Yield one update on as many pairs as there are roll-outs."""
         first = round(self.stage_one * config.steps)
         if 0 < batch.step == first:
             state["reference"] = reference(models.policy, state)
@@ -143,8 +144,8 @@ class EmoDPO(PolicyOptimizer):
             yield Loss(part, part.share * loss.mean(), values, scores.kl.detach(), scores.log_p, frames)
 
     def terms(self, policy: TokenPolicy, state: State, pairs: Tensor) -> dict[str, Tensor]:
-        """Of the pairs numbered ``pairs [b]``, each ``[b]``: ``dpo``, ``sft`` and ``smoothed_kl``, and ``preferred``, whether the
-        policy has moved towards y+; with gradient.
+        """Return ``dpo``, ``sft`` and ``smoothed_kl`` of the pairs with indices ``pairs [b]``, with gradient, and
+        ``preferred``, which is 1 if the policy has moved towards y+; each ``[b]``.
         """
         import torch.nn.functional as F_
 
@@ -190,7 +191,7 @@ class EmoDPO(PolicyOptimizer):
         if not found:
             raise ValueError(
                 f"no text of the {len(utterances)} SFT utterances is spoken in two emotions by one speaker; "
-                "give parallel speech, or choose emo-dpo with pairs=samples"
+                "give parallel speech, or use emo-dpo with pairs=samples"
             )
         state: State = {"weight": torch.ones(len(found), device=device)}
         for name, places in zip(SIDES, zip(*found, strict=True), strict=True):
@@ -249,7 +250,7 @@ class EmoDPO(PolicyOptimizer):
 
 
 def speech_pairs(utterances: Sequence[Utterance]) -> list[tuple[int, int]]:
-    """Places of y+ and y-: each utterance against the next of its text and speaker that has another emotion."""
+    """Return index pairs (y+, y-): each utterance with the next one of the same text and speaker in another emotion."""
     groups: dict[tuple[tuple[str, ...], str], list[int]] = {}
     for place, u in enumerate(utterances):
         groups.setdefault((u.phones, u.speaker), []).append(place)
@@ -262,7 +263,7 @@ def speech_pairs(utterances: Sequence[Utterance]) -> list[tuple[int, int]]:
 
 
 def smoothed_kl(log_p: Tensor, drawn: Tensor, smoothing: float) -> Tensor:
-    """``KL(q || p) [P]`` for ``log_p [P, V + 1]``; q has 1 - ε on ``drawn [P]`` and ε spread evenly over the V codes."""
+    """Return ``KL(q || p) [P]`` for ``log_p [P, V + 1]``; q has 1 - ε on ``drawn [P]`` and ε spread evenly over the V codes."""
     import torch
 
     q = torch.full_like(log_p, smoothing / (log_p.shape[1] - 1))
@@ -272,7 +273,7 @@ def smoothed_kl(log_p: Tensor, drawn: Tensor, smoothing: float) -> Tensor:
 
 
 def reference(policy: TokenPolicy, state: State) -> Tensor:
-    """``[P, 2]``: log-probability of both sides of every pair under the policy as it is; no gradient."""
+    """Return ``[P, 2]``: log-probabilities of both sides of all pairs under the current policy, without gradient."""
     import torch
 
     from rrpo.optimizers.scoring import sampled_log_probs
@@ -290,7 +291,7 @@ def reference(policy: TokenPolicy, state: State) -> Tensor:
 
 
 def side(state: State, name: str, pairs: Tensor) -> tuple[Tensor, Rollout]:
-    """Prefixes ``[b, L]`` and utterances of one side of the pairs numbered ``pairs [b]``."""
+    """Return the prefixes ``[b, L]`` and utterances of one side of the pairs with indices ``pairs [b]``."""
     from rrpo.models.policy import Rollout
 
     prefix = state[f"{name}_prefix"][pairs]
@@ -309,7 +310,7 @@ def _tagged(prompts: Sequence[Prompt], emotions: Sequence[str]) -> list[Prompt]:
 
 
 def _joined(parts: Sequence[Rollout]) -> Rollout:
-    """Several sets of utterances as one."""
+    """Concatenate several sets of utterances."""
     import torch
     import torch.nn.functional as F_
 

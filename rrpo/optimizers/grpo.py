@@ -1,15 +1,15 @@
-"""GRPO, group relative policy optimisation (Shao et al. 2024, arXiv 2402.03300, Eq. 3 and 21).
+"""GRPO, group relative policy optimization (Shao et al. 2024, arXiv 2402.03300, Eq. 3 and 21).
 
-A batch holds the groups of several prompts, k samples each. Within a group, ``A_i = (R_i - mean R) / std R``; with
-``ratio_t = pi(y_t | y_<t) / pi_old(y_t | y_<t)``, pi_old being the policy that sampled, a sample's loss is
+A batch contains one group of k samples per prompt. Within a group, ``A_i = (R_i - mean R) / std R``. With
+``ratio_t = pi(y_t | y_<t) / pi_old(y_t | y_<t)``, where pi_old is the sampling policy, the loss of a sample is
 
     (1 / |y|) sum_t [ -min(ratio_t A, clip(ratio_t, 1 - ε, 1 + ε) A) + β penalty_t ]
 
-and several updates are made on a batch. R is the negative cost of the sampled speech: the emotion reward's loss and the phone
-recogniser's, by the config's weights. Unlike the source, whose KL is estimated at the sampled tokens, the penalty is the shared
-one, over the full vocabulary.
+with several updates per batch. R is the negative cost of the sampled speech: the losses of emotion reward and phone recognizer,
+weighted by the config. The source estimates the KL at the sampled tokens; here the penalty is the one shared by all optimizers,
+over the full vocabulary.
 
-Importing this module imports no torch.
+Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from rrpo.optimizers.scoring import Heard
 
 EPSILON = 1e-4
-"""Added to a group's standard deviation, so that equal rewards give no advantage."""
+"""Added to the standard deviation of a group, so that equal rewards give zero advantage."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GRPO(PolicyOptimizer):
-    """Group relative policy optimisation."""
+    """Group relative policy optimization."""
 
     version: ClassVar[int] = 1
     equation: ClassVar[str] = (
@@ -42,21 +42,21 @@ class GRPO(PolicyOptimizer):
     )
 
     samples: int = searched(4, 2, 4, 8)
-    """k, the size of a group: roll-outs of each prompt, 2 or more. CosyVoice2's public recipe: 4; arXiv 2402.03300: 64."""
+    """k, group size: roll-outs per prompt, 2 or more. CosyVoice2's public recipe: 4; arXiv 2402.03300: 64."""
     epochs: int = searched(2, 1, 2, 4)
-    """μ, updates on each batch, 1 or more; the first has ratio 1 and clips nothing. Declared default (arXiv 2402.03300: 1)."""
+    """μ, updates per batch, 1 or more; the first has ratio 1 and clips nothing. Declared default (arXiv 2402.03300: 1)."""
     clip: float = searched(0.2, 0.05, 0.5, log=True)
-    """ε, how far a ratio may leave 1 before its gradient is dropped; range (0, inf). PPO's value; the source gives none."""
+    """ε, deviation of a ratio from 1 beyond which its gradient is dropped, range (0, inf). PPO's value; the source gives none."""
     normalize: bool = True
-    """Whether advantages are divided by their group's standard deviation. False: Dr. GRPO (arXiv 2503.20783)."""
+    """Whether advantages are divided by the standard deviation of the group. False: Dr. GRPO (arXiv 2503.20783)."""
     token_mean: bool = True
-    """Whether a sample's loss is the mean over its tokens. False: their sum, as in Dr. GRPO."""
+    """Whether the loss of a sample is the mean over its tokens. False: the sum, as in Dr. GRPO."""
     kl_in_reward: bool = False
-    """Whether β weighs ``log pi_old(y) - log pi_ref(y)`` within R, as in PPO, instead of the penalty within the loss; the
-    config's ``penalty`` is then not used."""
+    """Whether β weights ``log pi_old(y) - log pi_ref(y)`` in R, as in PPO, instead of the penalty in the loss. If True, the
+    config's ``penalty`` is not used."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a value out of its range."""
+        """Raise ValueError if a value is out of range."""
         for name, least in (("samples", 2), ("epochs", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be {least} or more, got {getattr(self, name)}")
@@ -64,7 +64,7 @@ class GRPO(PolicyOptimizer):
             raise ValueError(f"clip must be above 0, got {self.clip}")
 
     def updates(self, models: Models, batch: Batch, config: OptimizeConfig, state: State) -> Iterator[Iterator[Loss]]:
-        """`epochs` updates, all with the advantages and the ratios' denominators of the policy that sampled."""
+        """Yield `epochs` updates; advantages and the denominators of the ratios are those of the sampling policy."""
         from rrpo.optimizers.scoring import hear
 
         heard = hear(models, batch, config)
@@ -77,8 +77,8 @@ class GRPO(PolicyOptimizer):
             yield self._losses(models, batch, config, heard, advantage, old)
 
     def advantages(self, cost: Tensor) -> Tensor:
-        """``A [B]`` of ``cost [B]``, -R of k samples of each prompt."""
-        groups = cost.view(self.samples, -1)  # a column a prompt
+        """Return ``A [B]`` for ``cost [B]``, which is -R of k samples per prompt."""
+        groups = cost.view(self.samples, -1)  # one column per prompt
         centred = groups.mean(0) - groups
         scale = groups.std(0) + EPSILON if self.normalize else 1.0
         return (centred / scale).flatten()
@@ -111,7 +111,7 @@ class GRPO(PolicyOptimizer):
 
 
 def log_ratio(models: Models, batch: Batch) -> Tensor:
-    """``log pi(y) - log pi_ref(y)`` of each sample ``[B]`` under the policy as it is; no gradient."""
+    """Return ``log pi(y) - log pi_ref(y)`` of each sample ``[B]`` under the current policy, without gradient."""
     import torch
 
     from rrpo.optimizers.rollout import merge

@@ -1,7 +1,8 @@
-"""The stage ``guided``: the evaluation prompts sampled by guided decoding, as one checkpoint of a policy that is never updated.
+"""The stage ``guided``: sample the evaluation prompts by guided decoding, as one checkpoint of a policy that is not trained.
 
-It stores what the stage ``optimize`` does, so that scoring, judging and reports take its cell as they take any other. KL is that
-of the guided distribution to the ordinary SFT policy, which guidance starts from or, under tag dropout, a sibling of it.
+It writes the files of the stage ``optimize``, so that scoring, judging and reports treat its cell like any other. KL is that of
+the guided distribution to the ordinary SFT policy. Guidance starts from that policy or, with tag dropout, from an SFT policy
+trained with it.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from rrpo.pipeline.stages import Context
 
 
 def build(config: GuidedConfig, inputs: dict[str, Path], out: Path, context: Context) -> None:
-    """Writes an empty ``curves.parquet``, ``points.parquet`` and ``samples.npz`` of step 0, and ``scalars.json``.
+    """Write an empty ``curves.parquet``, ``points.parquet`` and ``samples.npz`` of step 0, and ``scalars.json``.
 
     Raises:
-        PluginError: The guidance is not there, or not the one that was chosen.
-        ValueError: The policy does not know the null tags or an emotion, or the classifier does not.
+        PluginError: The guidance does not exist, or its plugin has changed.
+        ValueError: The policy lacks the null tags or an emotion, or the classifier lacks an emotion.
     """
     policy = Policy.load(inputs["guided"], context.device)
     classifier = PrefixClassifier.load(inputs["classifier"], context.device) if "classifier" in inputs else None

@@ -1,8 +1,8 @@
-"""Several programs in lockstep, so that what they ask at the same point can be answered together.
+"""Run several programs in lockstep, so that their requests can be served in batches.
 
-Each program runs in a thread of its own, but one at a time: until it asks, or ends. When all have asked, the question that most
-of them ask is answered for those at once, by the caller's thread; the others wait for theirs. The order is the same in every
-run. Imports no torch.
+Each program has its own thread, but only one runs at a time, until it makes a request or ends. When all programs have a pending
+request, the caller's thread serves the most frequent kind of request for all programs that made it; the others keep waiting. The
+order is deterministic. Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import Any, NamedTuple, Protocol
 
 
 class Ask(Protocol):
-    """How a program asks; raises what went wrong with the answer."""
+    """Function with which a program makes a request. Raises the exception that serving the request raised."""
 
     def __call__(self, kind: Hashable, *arguments: Any) -> Any:
-        """The answer. Questions of one ``kind`` are answered together."""
+        """Return the answer. Requests of one ``kind`` are served together."""
 
 
 class Answer(Protocol):
-    """How questions are answered."""
+    """Function that serves requests."""
 
     def __call__(
         self, kind: Hashable, who: list[int], arguments: list[tuple[Any, ...]], *, others: bool
     ) -> Sequence[Any]:
-        """An answer to each of the programs with the numbers ``who``, in that order; ``others`` are asking something else."""
+        """Return one answer for each program in ``who``, in this order. ``others``: other requests are pending."""
 
 
 class _Question(NamedTuple):
@@ -47,11 +47,11 @@ def run(
     programs: Sequence[Callable[[Ask], Any]],
     answer: Answer,
 ) -> list[Any]:
-    """What each program returned, or the exception that ended it.
+    """Run the programs and return the result of each, or the exception that ended it.
 
     Args:
-        programs: What is run.
-        answer: Answers one kind of question; an exception that it raises is raised in all that asked.
+        programs: The functions to run.
+        answer: Serves one kind of request; an exception that it raises is raised in all programs that made the request.
     """
     threads = [_Program(program) for program in programs]
     results: list[Any] = [None] * len(threads)
@@ -66,7 +66,7 @@ def run(
                 else:
                     results[who] = said.result
             answers = _together(asked, answer)
-    except BaseException as error:  # a signal, for instance: the programs clean up as if it had reached them
+    except BaseException as error:  # e.g. a signal: raise it in the programs too, so that they clean up
         for thread in threads:
             thread.end(error)
         raise
@@ -74,7 +74,8 @@ def run(
 
 
 def _together(asked: dict[int, _Question], answer: Answer) -> dict[int, Any]:
-    """Answers the most frequent kind of question, which then is no longer ``asked``; empty when there is none."""
+    """Serve the most frequent kind of request and remove it from ``asked``. Return answers by program; empty if none is
+    pending."""
     if not asked:
         return {}
     ((kind, _),) = Counter(question.kind for _, question in sorted(asked.items())).most_common(1)
@@ -88,7 +89,7 @@ def _together(asked: dict[int, _Question], answer: Answer) -> dict[int, Any]:
 
 
 class _Program:
-    """A thread that waits for its turn."""
+    """A program in its own thread, which waits for its turn."""
 
     def __init__(self, program: Callable[[Ask], Any]) -> None:
         self._given: SimpleQueue[Any] = SimpleQueue()
@@ -98,14 +99,14 @@ class _Program:
         self._thread.start()
 
     def go_on(self, given: Any) -> _Question | _End:
-        """Its next question, or its end."""
+        """Continue with an answer; return the next request, or the end."""
         self._its_turn = True
         self._given.put(given)
         return self._hear()
 
     def end(self, error: BaseException) -> None:
-        """Raises ``error`` in the program wherever it asks, until it has ended."""
-        if self._its_turn:  # interrupted in the middle of it
+        """Raise ``error`` at each request of the program until it has ended."""
+        if self._its_turn:  # the interrupt came while the program was running: wait for its request
             self._hear()
         while not self._ended:
             self.go_on(_Raise(error))

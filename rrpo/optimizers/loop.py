@@ -203,7 +203,7 @@ def _means(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _numbers(scalars: Mapping[str, Tensor]) -> dict[str, float]:
-    """All at once: each look at a tensor's value waits for the device."""
+    """Return the scalars as numbers. They are transferred together because each transfer waits for the device."""
     values = torch.stack([scalar.double() for scalar in scalars.values()]).tolist() if scalars else []
     return dict(zip(scalars, values, strict=True))
 

@@ -1,9 +1,9 @@
-"""By how much one reward model's gradient is scaled to be as large as another's (arm ``diffro_scaled``).
+"""Scale the gradient of one reward model to the size of another's (arm ``diffro_scaled``).
 
-The size of a reward model's gradient g through the tokens is the root mean square of the change that it predicts, the sum over
-positions of g[n, new] - g[n, old], where 30 % of an SFT sample's tokens are swapped for others drawn from the policy there: the
-part of g that an update of the policy can follow. Stage ``fidelity`` stores these predictions, of the same samples and the same
-swaps for all reward models of a seed.
+Swap 30 % of the tokens of an SFT sample for tokens drawn from the policy at these positions. The gradient g of a reward model
+through the tokens predicts the change of reward, the sum over positions of g[n, new] - g[n, old]. The size of g is the root
+mean square of this prediction, which measures the part of g that a policy update can follow. Stage ``fidelity`` stores the
+predictions, for the same samples and swaps with all reward models of a seed.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import pandas as pd
 from rrpo.diagnostics.fidelity import TABLE
 
 OWN, WANTED = "own_fidelity", "rrpo_fidelity"
-"""Inputs of stage ``optimize``: finished ``fidelity`` stages of the arm's own reward model and of the one to be matched."""
+"""Inputs of stage ``optimize``: ``fidelity`` stages of the arm's reward model and of the one to match."""
 
 
 def match(inputs: Mapping[str, Path]) -> dict[str, float]:
-    """``gradient_match``, the factor on the own reward model's gradient; empty where nothing is to be matched.
+    """Return ``gradient_match``, the factor on the gradient of the arm's reward model; empty if there is nothing to match.
 
     Raises:
         ValueError: One of the two gradients is 0 or not finite.
@@ -31,13 +31,13 @@ def match(inputs: Mapping[str, Path]) -> dict[str, float]:
     own, wanted = (gradient_size(pd.read_parquet(inputs[name] / TABLE)) for name in (OWN, WANTED))
     if not (0 < own < math.inf and 0 < wanted < math.inf):
         raise ValueError(
-            f"two reward models' gradients can be matched where both are finite and above 0, got {own:.4g} and {wanted:.4g}; "
+            f"gradients of two reward models can be matched only if both are finite and above 0, got {own:.4g} and {wanted:.4g}; "
             "set gradient_scale instead of match_gradient"
         )
     return {"gradient_match": wanted / own}
 
 
 def gradient_size(swaps: pd.DataFrame) -> float:
-    """Root mean square of the predicted change of reward over the swaps of many tokens, nats."""
+    """Return the root mean square of the predicted change of reward over the swaps of many tokens, nats."""
     predicted = swaps.loc[swaps["kind"] == "many", "predicted"].to_numpy(float)
     return math.sqrt(float(predicted @ predicted) / len(predicted))

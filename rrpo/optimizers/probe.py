@@ -1,7 +1,7 @@
-"""How the frozen reward model stands to what the policy says: pull and attack at h', and the relaxation's gap.
+"""Measure the frozen reward model on the policy's samples: gradient norm and adversarial perturbation at h'.
 
-Measured on the curves' roll-outs and on the checkpoints' samples alike, the same for every arm: the clean cross-entropy
-with the target, whatever the arm's reward is, and the ε_adv that the reward model carries, whatever its α was.
+Used for both the roll-outs of the curves and the samples of the checkpoints, and the same for all arms: the loss is the clean
+cross-entropy with the target, whatever the arm's reward, and ε_adv is that of the reward model, whatever its α.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from rrpo.regularizers.base import cross_entropy
 
 @torch.no_grad()
 def probe(model: RewardModel, F: Tensor, frames: Tensor, target: Tensor) -> dict[str, Tensor]:
-    """One pass of the encoder over ``F [B, T, M]``, ``frames [B]``, ``target [B]``; each value ``[B]``.
+    """Run the encoder once over ``F [B, T, M]``, ``frames [B]``, ``target [B]``; return values ``[B]``.
 
-    ``proxy [B, K]`` log-probabilities; ``grad_h`` the norm of the loss' gradient at h'; ``relative_delta`` ||δ|| / ||h'||
-    of Eq. 4; ``l_emo`` the loss at h' and ``l_adv`` at h' + δ.
+    ``proxy``: log-probabilities ``[B, K]``. ``grad_h``: norm of the gradient of the loss at h'. ``relative_delta``: ||δ|| /
+    ||h'|| of Eq. 4. ``l_emo``: the loss at h'. ``l_adv``: the loss at h' + δ.
     """
     h, mask = model.encode(F, frames)
     y = functional.one_hot(target, len(model.emotions)).float()
@@ -45,7 +45,7 @@ def probe(model: RewardModel, F: Tensor, frames: Tensor, target: Tensor) -> dict
 
 
 def probe_statistics(values: dict[str, Tensor]) -> dict[str, float]:
-    """Means over the samples of `probe`; ``proxy_l_adv_over_l_emo`` is the quotient of the two means."""
+    """Return means of `probe` over the samples; ``proxy_l_adv_over_l_emo`` is the ratio of the two means."""
     mean = {name: float(values[name].mean()) for name in ("grad_h", "relative_delta", "l_emo", "l_adv")}
     return {
         "proxy_grad_h": mean["grad_h"],

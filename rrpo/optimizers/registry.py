@@ -1,4 +1,4 @@
-"""The policy optimisers by name, and their options. Imports no torch."""
+"""Registry of policy optimizers and their options. Importing this module does not import torch."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from rrpo.plugins import Choice, OptionRegistry
 
 
 class OptimizerRegistry(OptionRegistry[PolicyOptimizer]):
-    """Optimisers by name; the package's own carry a version of their own, so that one that changes makes no other stale."""
+    """Registry of optimizers. Those of this package have their own versions, so that changing one does not make others stale."""
 
     def source(self, name: str) -> str:
-        """What tells this implementation from its other versions: the plugin file's hash, or `PolicyOptimizer.version`."""
+        """Return the version of an implementation: the hash of the plugin file, or `PolicyOptimizer.version`."""
         version = self[name].version
         return super().source(name) or (f"version {version}" if version else "")
 
     def inputs(self, choice: Choice) -> tuple[str, ...]:
-        """`PolicyOptimizer.inputs` of the one that was chosen; none where it is not there, which `create` will say."""
+        """Return `PolicyOptimizer.inputs` of the chosen optimizer; empty if it does not exist (`create` reports that)."""
         return self._made(choice.name, dict(choice.options)).inputs if choice.name in self else ()
 
 
 OPTIMIZERS = OptimizerRegistry("optimizer")
-"""Policy optimisers by name; ``rrpo/optimizers/__init__.py`` registers the package's own."""
+"""Policy optimizers by name; ``rrpo/optimizers/__init__.py`` registers those of this package."""

@@ -1,10 +1,10 @@
 """REINFORCE with a leave-one-out baseline (RLOO: Kool et al. 2019; Ahmadian et al. 2024, arXiv 2402.14740).
 
-``gradient = -mean_i (R_i - mean of the same prompt's other R) grad log pi(y_i)``, plus β times the gradient of the penalty. R is
-the negative cost of the sampled speech: the emotion reward's loss and the phone recogniser's, by the config's weights. Only the
-reward model's opinion is needed, not its gradient; what a token does to later ones is credited to it.
+``gradient = -mean_i (R_i - mean of the same prompt's other R) grad log pi(y_i)``, plus β times the gradient of the penalty. R
+is the negative cost of the sampled speech: the losses of emotion reward and phone recognizer, weighted by the config. The
+method needs only the value of the reward, not its gradient, and credits a token for its effect on later tokens.
 
-Importing this module imports no torch.
+Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ class Reinforce(PolicyOptimizer):
     )
 
     samples: int = searched(4, 2, 4, 8)
-    """k, roll-outs of each prompt, 2 or more; each one's baseline is the mean of the others. arXiv 2402.14740: 2 and 4."""
+    """k, roll-outs per prompt, 2 or more; the baseline of each is the mean of the others. arXiv 2402.14740: 2 and 4."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for fewer than two samples, which leave no others."""
+        """Raise ValueError for fewer than two samples, because the baseline needs another sample."""
         if self.samples < 2:
             raise ValueError(f"samples must be 2 or more, got {self.samples}")
 
     def updates(self, models: Models, batch: Batch, config: OptimizeConfig, state: State) -> Iterator[Iterator[Loss]]:
-        """One update."""
+        """Yield one update."""
         from rrpo.optimizers.scoring import hear, policy_gradient
 
         heard = hear(models, batch, config)
-        cost = heard.cost(config).view(self.samples, -1)  # a column a prompt
-        advantage = (cost.mean(0) - cost) * self.samples / (self.samples - 1)  # the mean of the others, less the own
+        cost = heard.cost(config).view(self.samples, -1)  # one column per prompt
+        advantage = (cost.mean(0) - cost) * self.samples / (self.samples - 1)  # mean of the others minus own
         yield policy_gradient(models, batch, config, heard, advantage.flatten())

@@ -91,7 +91,7 @@ class Heard:
     """Outputs of the frozen models for a batch's sampled speech; no gradient."""
 
     losses: dict[str, Tensor]
-    """``[B]`` by name: ``reward_loss`` (-R) and ``content_loss`` (the phone recogniser's)."""
+    """``[B]`` by name: ``reward_loss`` (-R) and ``content_loss`` (the phone recognizer's)."""
     frames: list[tuple[Tensor, Tensor]]
     """F ``[b, T, M]`` and lengths ``[b]`` of each of the batch's micro-batches."""
 
@@ -107,7 +107,7 @@ class Heard:
 
 @torch.no_grad()
 def hear(models: Models, batch: Batch, config: OptimizeConfig) -> Heard:
-    """Decode the sampled tokens, and compute the losses of the reward model and the phone recogniser."""
+    """Decode the sampled tokens, and compute the losses of the reward model and the phone recognizer."""
     found: list[tuple[Tensor, dict[str, Tensor]]] = []
     decoded: list[tuple[Tensor, Tensor]] = []
     for part in split(models, batch):

@@ -1,20 +1,20 @@
-"""Several ``optimize`` stages at once in one process: their cells share architecture and shapes, so their products are batched.
+"""Build several ``optimize`` stages in one process, batching the matrix products of cells with the same architecture.
 
-Each stage's own build runs unchanged, to its own checkpoints, curves and result, in lockstep with the others'
-(`rrpo.optimizers.lockstep`); where it asks a model, all members' questions are answered by one batched call:
+The build of each stage runs unchanged, with its own checkpoints, curves and result, in lockstep with the others
+(`rrpo.optimizers.lockstep`). Calls of models are batched over the members of the stack:
 
-- policies and references by `StackedPolicy`, encoders of the reward models by `torch.func.vmap` over stacked weights;
-- codec, phone recogniser and ``val`` judge, which the members have in common, on all samples in a row;
-- losses are differentiated together; each member's gradient is that of its own.
+- `StackedPolicy` runs policies and references, `torch.func.vmap` over stacked weights runs the encoders of the reward models;
+- codec, phone recognizer and ``val`` judge, which the members share, run on the concatenated samples;
+- losses are differentiated together; each member gets its own gradient.
 
-Prompts and noise are each member's own, and so are clipping, Adam, learning rate, arm and optimiser: members may differ in
-everything but the architectures and the three common models. A member equals the single stage up to rounding; since
-trajectories part from there, the marker says which executor built a stage, and one seed's cells have one
-(`ablations.execution.stacking`). One that diverges or fails leaves the others alone, and each goes on from its own checkpoint,
-alone or in another stack.
+Prompts, noise, clipping, Adam, learning rate, arm and optimizer are separate for each member. Members may differ in everything
+except the architectures and the three shared models. A member equals a stage built alone up to rounding, after which
+trajectories diverge; the marker of a stage therefore records its executor, and all cells of a seed use the same one
+(`ablations.execution.stacking`). A member that diverges or fails does not affect the others, and each member can resume from
+its own checkpoint, alone or in another stack.
 
-An optimiser that differentiates through policy or encoder by itself, beside the losses it yields, cannot be stacked with others:
-an error says so.
+An optimizer that differentiates through policy or encoder itself, in addition to the losses it yields, cannot be stacked and
+raises an error.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ TOGETHER = {
     "recogniser": ("ctc_loss",),
     "val": ("log_probs",),
 }
-"""Methods of `Models` that are answered for all members that ask, by role."""
+"""Methods of the models that are batched over members, by role in `Models`."""
 COMMON = ("codec", "recogniser", "val")
-"""Roles, and inputs of the stages, that a stack's members share."""
+"""Roles (and stage inputs) that the members of a stack share."""
 
 
 def build(
@@ -58,22 +58,24 @@ def build(
     context: Context,
     own: Callable[[Stage, Context], Context] = lambda stage, context: context,
 ) -> list[Path | BaseException]:
-    """Builds several ``optimize`` stages together (and what they read, one after another): the folder of each, or its error.
+    """Build several ``optimize`` stages together, after building their inputs one by one. Return the folder or error of each.
 
-    Stages that are done are left as they are; one that another process builds gives ClaimedError.
+    Finished stages are not rebuilt; a stage that another process is building gives ClaimedError.
 
     Args:
         stages: The members.
-        store: Where results go.
-        context: Common to all; told of the progress of all in one.
-        own: Gives the context of one stage what is its alone, such as a watch.
+        store: Folder of the results.
+        context: Shared by all stages; receives their total progress.
+        own: Adds stage-specific settings, such as a watch, to the context of one stage.
 
     Raises:
         ValueError: The stages do not share the models in `COMMON`.
     """
     for role in COMMON:
         if len({stage.inputs[role].key for stage in stages}) > 1:
-            raise ValueError(f"stages of one stack read one {role}, got several; stack cells of one profile and world")
+            raise ValueError(
+                f"stages of one stack must read one {role}, got several; stack only cells of one profile and world"
+            )
     for stage in stages:
         for child in stage.inputs.values():
             materialise(child, store, context)
@@ -92,22 +94,22 @@ def build(
 
         return run
 
-    with executor.applied():  # of the process: on until the last member has ended
+    with executor.applied():  # process-wide settings: keep them until the last member has ended
         return lockstep.run([program(stage) for stage in stages], stack.answer)
 
 
 class Stack:
-    """The members' models, and the answers to what they ask of them."""
+    """The models of all members, and the function that serves their calls."""
 
     models: Models
-    """Of the first member; codec, recogniser and judge are everybody's."""
+    """Models of the first member; all members share codec, recognizer and judge."""
 
     def __init__(self) -> None:
         self.place: dict[int, int] = {}
-        """Number of a program -> its place in the stacked weights."""
+        """Program number -> index in the stacked weights."""
 
     def join(self, ask: Ask, models: Models) -> Models:
-        """The models with which a member goes on."""
+        """Add the models of a member and return proxies for them, whose calls are batched."""
         common: Models = ask("join", models)
         own = {name: getattr(common if name in COMMON else models, name) for name in TOGETHER}
         asking = {name: _Asking(model, name, ask) for name, model in own.items()}
@@ -116,7 +118,7 @@ class Stack:
     def answer(
         self, kind: Hashable, who: list[int], arguments: list[tuple[Any, ...]], *, others: bool
     ) -> Sequence[Any]:
-        """An answer to each of ``who``, see `lockstep.run`."""
+        """Return one answer for each program in ``who``; see `lockstep.run`."""
         if kind == "join":
             return self._joined(who, [models for (models,) in arguments])
         members = [self.place[number] for number in who]
@@ -139,13 +141,13 @@ class Stack:
             if "second time" not in str(error):
                 raise
             raise RuntimeError(
-                "an optimiser of this stack differentiated through the policy by itself, which freed the members' common graph; "
-                "run its arms with --stack 1, or have it yield all that it differentiates as losses"
+                "an optimizer in this stack differentiated through the policy itself, which freed the members' shared graph; "
+                "run its arms with --stack 1, or have it yield everything it differentiates as losses"
             ) from error
         return [None] * len(members)
 
     def _joined(self, who: list[int], models: list[Models]) -> list[Models]:
-        assert not self.place, "all members join at once: it is the first that they ask"
+        assert not self.place, "all members join at once, because joining is the first request of each"
         self.place = {number: place for place, number in enumerate(who)}
         self.models = models[0]
         self.policy = StackedPolicy([cast(Policy, own.policy) for own in models])
@@ -155,7 +157,7 @@ class Stack:
 
 
 class _Asking:
-    """A member's model: the methods in `TOGETHER` ask the stack, everything else is the model's own."""
+    """Proxy for a model of a member: methods in `TOGETHER` are sent to the stack, all other attributes are those of the model."""
 
     def __init__(self, model: Any, role: str, ask: Ask) -> None:
         self._model, self._role, self._ask = model, role, ask
@@ -165,14 +167,14 @@ class _Asking:
             return getattr(self._model, name)
 
         def together(first: Any, *others: Any) -> Any:
-            kind = (self._role, name, torch.is_grad_enabled(), len(first))  # members of one question have as many rows
+            kind = (self._role, name, torch.is_grad_enabled(), len(first))  # batches have equal numbers of rows
             return self._ask(kind, first, *others)
 
         return together
 
 
 class Encoders:
-    """`RewardModel.encode` of a stack's models, ensembles among them: those of one architecture at once."""
+    """`RewardModel.encode` for all members, grouped by architecture (which may be that of an ensemble)."""
 
     def __init__(self, models: Sequence[RewardModel]) -> None:
         alike: dict[Hashable, list[int]] = defaultdict(list)
@@ -183,7 +185,7 @@ class Encoders:
     def encode(
         self, members: Sequence[int], F: Sequence[Tensor], lengths: Sequence[Tensor]
     ) -> list[tuple[Tensor, Tensor]]:
-        """h' ``[B, T', D]`` and its mask ``[B, T']`` of each member."""
+        """Return h' ``[B, T', D]`` and its mask ``[B, T']`` for each member."""
         found: dict[int, tuple[Tensor, Tensor]] = {}
         for places, encoder in self._groups:
             asked = [i for i, member in enumerate(members) if member in places]
@@ -195,7 +197,7 @@ class Encoders:
 
 
 class StackedEncoder:
-    """`RewardModel.encode` of C models of one architecture."""
+    """`RewardModel.encode` for C models of one architecture."""
 
     def __init__(self, models: Sequence[RewardModel]) -> None:
         self._encoders = [_Encoder(model) for model in models]
@@ -204,7 +206,7 @@ class StackedEncoder:
     def encode(
         self, members: Sequence[int], F: Sequence[Tensor], lengths: Sequence[Tensor]
     ) -> list[tuple[Tensor, Tensor]]:
-        """h' ``[B, T', D]`` and its mask ``[B, T']`` of each member."""
+        """Return h' ``[B, T', D]`` and its mask ``[B, T']`` for each member."""
         chosen = torch.tensor(list(members), device=F[0].device)
         weights = [
             {name: value.index_select(0, chosen) for name, value in values.items()}
@@ -213,18 +215,18 @@ class StackedEncoder:
             for values in self._weights
         ]
         encode = vmap(partial(functional_call, self._encoders[0]))
-        with sdpa_kernel(SDPBackend.MATH):  # vmap knows no other
+        with sdpa_kernel(SDPBackend.MATH):  # the only backend that vmap supports
             h, mask = encode(tuple(weights), (padded(F, 1), torch.stack(list(lengths))))
         sizes = [self._encoded(own.shape[1]) for own in F]
         return [(own[:, :size], valid[:, :size]) for own, valid, size in zip(h, mask, sizes, strict=True)]
 
     def _encoded(self, frames: int) -> int:
-        """T'."""
+        """Return T' for a number of frames."""
         return -(-frames // self._encoders[0].model.config.subsample)
 
 
 class _Encoder(nn.Module):
-    """The encoder as a module, whose `forward` can be called with other weights."""
+    """Module whose `forward` is the encoder, so that `functional_call` can replace its weights."""
 
     def __init__(self, model: RewardModel) -> None:
         super().__init__()
@@ -235,7 +237,7 @@ class _Encoder(nn.Module):
 
 
 def _in_a_row(method: Callable[..., Any], columns: list[list[Any]]) -> list[Any]:
-    """One call on the samples of all members, one member's after another's; the answers of each."""
+    """Call ``method`` once on the concatenated samples of all members; return the results per member."""
     found = method(*map(_joined, columns))
     sizes = [len(first) for first in columns[0]]
     if isinstance(found, tuple):
@@ -244,14 +246,14 @@ def _in_a_row(method: Callable[..., Any], columns: list[list[Any]]) -> list[Any]
 
 
 def _decoded(method: Callable[..., Any], columns: list[list[Any]]) -> list[Any]:
-    """`_in_a_row` of a codec, frames cut to each member's own longest."""
+    """Return `_in_a_row` for a codec, with frames cropped to the longest sample of each member."""
     tokens = [own.shape[1] for own in columns[0]]
     found = _in_a_row(method, columns)
     return [(F[:, : F.shape[1] * own // max(tokens)], frames) for (F, frames), own in zip(found, tokens, strict=True)]
 
 
 def _joined(column: Sequence[Any]) -> Any:
-    """Batches of several members as one: lists, tensors ``[B]``, or ``[B, N, ...]`` that are padded to the longest N."""
+    """Concatenate batches of several members: lists, tensors ``[B]``, or ``[B, N, ...]`` padded to the longest N."""
     if not isinstance(column[0], Tensor):
         return [item for batch in column for item in batch]
     return torch.cat(list(column)) if column[0].dim() == 1 else padded(column, 1).flatten(0, 1)

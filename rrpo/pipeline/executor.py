@@ -1,7 +1,7 @@
-"""How a stage is computed: how many policies at once, in which precision, in a fixed order or not. Part of no key.
+"""How a stage is computed: number of stacked policies, precision, determinism. Not part of any key.
 
-Results of two executors are equal up to rounding, and from there trajectories of a policy part: the marker of a stage names its
-executor, and all arms of a seed have one. Imports torch only where a build does.
+Results of two executors are equal up to rounding, after which policy trajectories diverge. The marker of a stage therefore
+records its executor, and all arms of a seed use the same one. torch is imported only when a stage is built.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 PRECISIONS = ("fp32", "tf32", "bf16")
-"""Of matrix products in policy optimisations. ``fp32``: torch's default. ``tf32``: all of them on a GPU's TensorFloat-32 units.
-``bf16``: the policy's and the reference's in bfloat16 by autocast; noise, logits, KL, losses, reward model, codec and judges stay
-float32, as do parameters and Adam."""
+"""Precision of matrix products in policy optimizations. ``fp32``: torch's default. ``tf32``: all on TensorFloat-32 units of the
+GPU. ``bf16``: those of policy and reference in bfloat16 by autocast; noise, logits, KL, losses, reward model, codec, judges,
+parameters and Adam stay in float32."""
 STACKED = "optimize"
-"""Name of the stages that can be stacked: policy optimisations."""
+"""Name of the stages that can be stacked: policy optimizations."""
 MARK = "executor"
-"""Field of a stage's marker; absent from what `Executor` built by default."""
+"""Field of a stage's marker; absent for the default `Executor`."""
 
 
 @dataclass(frozen=True)
@@ -26,35 +26,35 @@ class Executor:
     """Settings of one run of a stage."""
 
     members: int = 0
-    """Policies optimised at once in one process; 0: each by itself."""
+    """Number of policies optimized together in one process; 0: not stacked."""
     precision: str = "fp32"
-    """One of `PRECISIONS`; of policy optimisations alone."""
+    """One of `PRECISIONS`; applies to policy optimizations only."""
     deterministic: bool = False
-    """Whether torch adds in a fixed order, for equal bits on one GPU; operations that cannot are named in a warning. On the CPU
-    bits are equal anyhow."""
+    """Whether torch uses deterministic algorithms, for bit-identical results on one GPU; a warning names operations without
+    one. On the CPU results are bit-identical in any case."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for an unknown precision."""
+        """Raise ValueError for an unknown precision."""
         if self.precision not in PRECISIONS:
             raise ValueError(f"unknown precision {self.precision!r}; use one of {', '.join(PRECISIONS)}")
 
     def __str__(self) -> str:
-        """``stacked(8) bf16 deterministic``; empty by default."""
+        """Return, for example, ``stacked(8) bf16 deterministic``; empty for the default."""
         words = {f"stacked({self.members})": self.members, self.precision: self.precision != "fp32"}
         return " ".join(word for word, said in (words | {"deterministic": self.deterministic}).items() if said)
 
     @property
     def share(self) -> float:
-        """Of the process's time and GPU memory, what is one stage's."""
+        """Share of one stage in the time and GPU memory of the process."""
         return 1 / max(1, self.members)
 
     def of(self, stage: str) -> Executor:
-        """What of it concerns a kind of stage: all but policy optimisations are built one by one, in float32."""
+        """Return the executor for a kind of stage: all stages except policy optimizations are built one by one in float32."""
         return self if stage == STACKED else Executor(deterministic=self.deterministic)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """torch's global switches as they must be for it; as they were afterwards."""
+        """Set torch's global switches for this executor; restore them on exit."""
         if not self.deterministic and self.precision != "tf32":
             yield
             return
@@ -66,7 +66,7 @@ class Executor:
             if self.precision == "tf32":
                 torch.set_float32_matmul_precision("high")
             if self.deterministic:
-                os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
+                os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads this at initialization
                 torch.use_deterministic_algorithms(True, warn_only=True)
             yield
         finally:
@@ -75,4 +75,4 @@ class Executor:
 
 
 SINGLE = Executor()
-"""The default: one by one, in float32."""
+"""The default executor: one by one, in float32."""

@@ -1,14 +1,15 @@
-"""The stage ``zero_shot``: a policy and a codec that know speakers by a reference utterance, not by a table (ZET-Speech).
+"""The stage ``zero_shot``: a policy and a codec that represent speakers by a reference utterance instead of a table (ZET-Speech).
 
-The base policy is fine-tuned on utterances of many speakers, each its own reference. An encoder makes a speaker's vector s of the
-reference; U s is the speaker's embedding in the policy's prefix, W s the speaker's row in the codec's table. What is minimised:
+The base policy is fine-tuned on utterances of many speakers, each serving as its own reference. An encoder computes a speaker
+vector s from the reference; U s is the speaker's embedding in the policy's prefix, W s the speaker's row in the codec's table.
+The loss is
 
     cross-entropy of the tokens + the codec's own loss + cross-entropy of the emotion
 
-where the last is a classifier's that reads s behind a gradient reversal: it learns to tell the emotion of the reference, and the
-encoder learns not to let it. Base codec and its encoder stay as they are. An unseen speaker is then known by the mean s of their
-neutral references: policy and codec are written with U s and W s as the speaker's entries, so that nothing that samples or judges
-has to know of references.
+where the last term is that of a classifier of s behind a gradient reversal: the classifier learns to predict the emotion of the
+reference, and the encoder learns to prevent it. The base codec and its encoder are not trained. An unseen speaker is then
+represented by the mean s of their neutral references. Policy and codec are saved with U s and W s as the entries of these
+speakers, so that sampling and judging need no references.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ from rrpo.training.sft import TokenSet, drop_tags
 from rrpo.training.trainer import fit
 
 VECTORS = "references.npz"
-"""``vectors [U, size]`` of the utterances by unseen speakers, with their ``speakers [U]`` and ``emotions [U]``."""
+"""File with ``vectors [U, size]`` of the utterances of unseen speakers, and their ``speakers [U]`` and ``emotions [U]``."""
 
 
 class ZeroShot(nn.Module):
-    """What is trained, and the frozen codec."""
+    """The trained modules and the frozen codec."""
 
     def __init__(self, policy: Policy, codec: Codec, emotions: int, config: ZeroShotConfig) -> None:
         super().__init__()
@@ -53,14 +54,14 @@ class ZeroShot(nn.Module):
         self.emotion = nn.Sequential(nn.Linear(config.size, config.dim), nn.ReLU(), nn.Linear(config.dim, emotions))
 
     def vectors(self, statistics: Tensor) -> Tensor:
-        """s ``[U, size]``, of mean 0 and variance 1, from `statistics` of references."""
+        """Return s ``[U, size]``, with mean 0 and variance 1, from `statistics` of references."""
         s = self.encoder(statistics)
         return F_.layer_norm(s, s.shape[-1:])
 
     def spoken(self, s: Tensor, tokens: TokenSet, speech: SpeechSet, chosen: np.ndarray, step: int) -> Tensor:
-        """Cross-entropy of the tokens of some utterances, and the codec's loss of their frames, by the speakers ``s [B, size]``.
+        """Return the cross-entropy of tokens plus the codec's loss of frames of utterances by the speakers ``s [B, size]``.
 
-        The speakers' entries stand behind those that the policy knows; they have the mean pace.
+        The entries of these speakers are appended to the policy's tables, with the mean pace.
         """
         entries = {
             "policy.llm.embed_tokens.weight": torch.cat([self.policy.llm.embed_tokens.weight, self.embedding(s)]),
@@ -71,7 +72,7 @@ class ZeroShot(nn.Module):
         return found
 
     def forward(self, tokens: TokenSet, speech: SpeechSet, chosen: np.ndarray, step: int) -> Tensor:
-        """See `spoken`, which calls it with the entries in place."""
+        """See `spoken`, which calls this with the entries appended."""
         rows = torch.arange(len(chosen), device=tokens.tokens.device)
 
         def restyle(prefix: Tensor) -> Tensor:
@@ -83,15 +84,16 @@ class ZeroShot(nn.Module):
         return said + self.codec.loss(*speech.batch(chosen, rows.device), rows)
 
     def told(self, s: Tensor, emotions: Tensor, progress: float) -> Tensor:
-        """Cross-entropy of the ``emotions [U]`` as they are read off ``s [U, size]``; the reversal sets in as in its paper."""
+        """Return the cross-entropy of the ``emotions [U]`` predicted from ``s [U, size]``, with the reversal schedule of its
+        paper."""
         scale = self.config.reversal * (2 / (1 + math.exp(-10 * progress)) - 1)
         return F_.cross_entropy(self.emotion(reversed_gradient(s, scale)), emotions)
 
 
 def build(config: ZeroShotConfig, inputs: dict[str, Path], out: Path, context: Context) -> None:
-    """Writes the policy, the codec, `VECTORS`, and ``scalars.json`` with the last losses.
+    """Write the policy, the codec, `VECTORS`, and ``scalars.json`` with the last losses.
 
-    Reads ``speech``, ``references``, ``codec`` and ``base``, whose policy knows at least one speaker of ``speech``.
+    Reads ``speech``, ``references``, ``codec`` and ``base``, whose policy must know at least one speaker of ``speech``.
     """
     device = context.device
     seed_everything(config.seed, "zero shot")
@@ -122,9 +124,8 @@ def build(config: ZeroShotConfig, inputs: dict[str, Path], out: Path, context: C
 
 
 def with_speakers(policy: Policy, speech: SpeechSet, references: SpeechSet) -> Policy:
-    """The policy with symbols for the null tags, for neutral and for the references' speakers, each at first the mean of its
-    like.
-    """
+    """Return the policy with symbols for the null tags, neutral and the speakers of the references, each initialized to the
+    mean of the symbols of its kind."""
     emotions = sorted(f"<{name}>" for name in speech.emotions if name != NEUTRAL)
     known = sorted({f"<{utterance.speaker}>" for utterance in speech.utterances} & set(policy.symbols))
     unseen = sorted({utterance.speaker for utterance in references.utterances})
@@ -133,14 +134,15 @@ def with_speakers(policy: Policy, speech: SpeechSet, references: SpeechSet) -> P
 
 
 def statistics(speech: SpeechSet, codec: Codec) -> Tensor:
-    """``[U, 2 M]``: mean and standard deviation of each band over the frames of each utterance, in the codec's units."""
+    """Return ``[U, 2 M]``: mean and standard deviation of each band over the frames of each utterance, in the codec's units."""
     frames = [(speech.mel(i).to(codec.device) - codec.mean) / codec.std for i in range(len(speech))]
     return torch.stack([torch.cat([F.mean(0), F.std(0, correction=0)]) for F in frames])
 
 
 @torch.no_grad()
 def enrol(model: ZeroShot, references: SpeechSet, vectors: Path) -> None:
-    """Gives policy and codec the speakers of ``references``, by their neutral ones; writes the `VECTORS` of all of them."""
+    """Add the speakers of ``references`` to policy and codec, from their neutral references; write the `VECTORS` of all
+    references."""
     s = model.vectors(statistics(references, model.codec))
     speakers = np.array([utterance.speaker for utterance in references.utterances])
     emotions = np.array([utterance.emotion for utterance in references.utterances])

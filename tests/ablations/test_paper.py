@@ -75,7 +75,7 @@ def test_what_makes_no_sense_is_refused(release: Path) -> None:
     for wrong, said in (
         ({"model": None}, "needs CosyVoice2's language model"),
         ({"arms": "rrpo"}, "neither energies nor silence"),
-        ({"train": str(release / "none.jsonl")}, "nothing to read"),
+        ({"train": str(release / "none.jsonl")}, "no file to read"),
     ):
         with pytest.raises(InputError, match=said):
             [cell.stages for cell in cells_of(release, **wrong)]

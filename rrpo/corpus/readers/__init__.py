@@ -1,4 +1,4 @@
-"""Readers of corpora. To add one, write a file like `folders` and import it here, or register it in a plugin of your own."""
+"""Corpus readers. To add one, write a file like `folders` and import it here, or register it in your own plugin."""
 
 from rrpo.corpus.readers import (  # noqa: F401  (they register themselves)
     casia,

@@ -1,7 +1,7 @@
-"""What a corpus reader is: one object with a map of labels and a `read`, registered in `READERS`.
+"""Interface of corpus readers: an object with a label map and a method `read`, registered in `READERS`.
 
-A reader knows where a corpus keeps its audio, texts, speakers and labels. `rrpo.corpus.importing` does the rest for all of them:
-it checks the audio, maps the labels, counts, and writes manifests. `rrpo.testing.corpora.CorpusReaderContract` tests a reader.
+A reader finds the audio, texts, speakers and labels of a corpus. `rrpo.corpus.importing` does the rest for all readers: it checks
+the audio, maps the labels, counts, and writes manifests. `rrpo.testing.corpora.CorpusReaderContract` tests a reader.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rrpo.corpus.manifest import ManifestError
 from rrpo.plugins import Registry
 
 AUDIO = frozenset((".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif"))
-"""Endings of audio files, in lower case."""
+"""Suffixes of audio files, in lower case."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,36 +26,36 @@ class Recording:
     audio: Path
     """Audio file."""
     speaker: str
-    """The corpus' own name; splits are made by it."""
+    """Name of the speaker in the corpus; splits are by speaker."""
     label: str
-    """The corpus' own word for the emotion."""
+    """Name of the emotion in the corpus."""
     text: str = ""
-    """What is said; empty where the corpus does not tell: good for reward models and judges, not for policies."""
+    """Transcript; empty if unknown, in which case the recording is usable for reward models and judges, not for policies."""
     language: str = ""
-    """espeak-ng's code, such as ``en``, ``de``, ``cmn``; empty where the corpus does not tell."""
+    """espeak-ng's language code, such as ``en``, ``de``, ``cmn``; empty if unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Skipped:
-    """An entry that is no utterance."""
+    """An entry that cannot be used as an utterance."""
 
     entry: str
     """File or line."""
     reason: str
-    """Why; the same words for the same reason, so that they can be counted."""
+    """Reason, in the same words for every entry it applies to, so that entries can be counted by reason."""
 
 
 class CorpusReader(Protocol):
-    """Reads one layout of corpus."""
+    """Reader for one corpus layout."""
 
     labels: Mapping[str, str]
-    """Its labels -> emotions; empty: a label is the emotion. Labels that are not in a map are counted and left out."""
+    """Map from labels to emotions; empty: labels are emotions. Labels that are not in the map are counted and left out."""
 
     def read(self, path: Path) -> Iterator[Recording | Skipped]:
-        """What the corpus at ``path`` holds, in the same order each time. Whether audio can be used is checked later.
+        """Yield the entries of the corpus at ``path`` in a fixed order. Audio is checked later.
 
         Raises:
-            ManifestError: ``path`` is no such corpus: what was expected there, and what to give instead.
+            ManifestError: ``path`` does not have this layout. The message says what was expected and what to give instead.
         """
 
 
@@ -64,7 +64,7 @@ READERS: Registry[CorpusReader] = Registry("corpus reader")
 
 
 def audio_files(path: Path) -> list[Path]:
-    """Every audio file below the folder ``path``, sorted. Raises `ManifestError` where there is none."""
+    """Return all audio files below the folder ``path``, sorted. Raises `ManifestError` if there are none."""
     if not path.is_dir():
         raise ManifestError(f"{path}: no such folder; give the folder of the corpus")
     found = sorted(file for file in path.rglob("*") if file.suffix.lower() in AUDIO and not file.name.startswith("."))
@@ -76,13 +76,13 @@ def audio_files(path: Path) -> list[Path]:
 
 
 def text_beside(audio: Path) -> str:
-    """Content of the file with the same name and the ending ``.txt``; empty without one."""
+    """Return the content of the file with the same name and the suffix ``.txt``; empty if there is none."""
     beside = audio.with_suffix(".txt")
     return decoded(beside).strip() if beside.is_file() else ""
 
 
 def decoded(path: Path) -> str:
-    """A text file in UTF-16 with its mark, UTF-8, or else GB18030, as files of Chinese corpora are."""
+    """Decode a text file as UTF-16 (if it has a byte-order mark), UTF-8, or otherwise GB18030, as in Chinese corpora."""
     content = path.read_bytes()
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return content.decode("utf-16", errors="replace")

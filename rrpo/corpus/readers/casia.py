@@ -1,6 +1,7 @@
 """CASIA: ``<speaker>/<emotion>/<NNN>.wav``, Mandarin, 4 speakers, 16 kHz.
 
-What is said stands in ``NNN.txt`` beside the audio, or is unknown: the numbers' texts come with the corpus.
+The transcript is read from ``NNN.txt`` beside the audio and is otherwise unknown: the list of texts by number comes with the
+corpus.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from rrpo.corpus.readers.base import READERS, Recording, Skipped, audio_files, t
 
 
 class Casia:
-    """A file's folder is its emotion, the one above its speaker."""
+    """The folder of a file is its emotion, the parent folder its speaker."""
 
     labels: Mapping[str, str] = {
         "angry": "angry",

@@ -1,7 +1,7 @@
 """CREMA-D: ``AudioWAV/AAAA_SSS_EEE_LL.wav``, English, 91 actors, 12 sentences, 16 kHz.
 
-The parts are actor, sentence, emotion, level. ``1076_MTI_SAD_XX`` is silent, and is skipped as every silent file is. *Disgust* is
-none of the package's emotions.
+The parts of a name are actor, sentence, emotion, level. ``1076_MTI_SAD_XX`` is silent and skipped like every silent file.
+*Disgust* is not among the package's emotions.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ SENTENCES = {
     "TSI": "The surface is slick.",
     "WSI": "We'll stop in a couple of minutes.",
 }
-"""Code of the sentence -> what is said."""
+"""Sentence code -> transcript."""
 
 
 class CremaD(NamedFiles):
-    """Labels are what the actors were asked for, not what raters heard."""
+    """Labels are the requested emotions, not the raters' votes."""
 
     labels: Mapping[str, str] = {"ANG": "angry", "HAP": "happy", "SAD": "sad", "FEA": "fearful", "NEU": "neutral"}
     name = re.compile(r"(?P<speaker>\d{4})_(?P<sentence>[A-Z]{3})_(?P<emotion>[A-Z]{3})_[A-Z]{1,2}")

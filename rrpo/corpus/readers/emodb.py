@@ -1,7 +1,7 @@
 """EmoDB, Berlin: ``wav/PPTTTEV.wav``, German, 10 actors, 10 sentences, 16 kHz.
 
-The parts are speaker, sentence, emotion, version; the emotions are the first letters of German words. *Boredom* (L) and *disgust*
-(E) are none of the package's emotions.
+The parts of a name are speaker, sentence, emotion, version; emotions are first letters of German words. *Boredom* (L) and
+*disgust* (E) are not among the package's emotions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ EMOTIONS = {
     "T": "sadness",
     "N": "neutral",
 }
-"""First letter of the German word -> the emotion."""
+"""First letter of the German word -> emotion."""
 SENTENCES = {
     "a01": "Der Lappen liegt auf dem Eisschrank.",
     "a02": "Das will sie am Mittwoch abgeben.",
@@ -34,11 +34,11 @@ SENTENCES = {
     "b09": "Ich will das eben wegbringen und dann mit Karl was trinken gehen.",
     "b10": "Die wird auf dem Platz sein, wo wir sie immer hinlegen.",
 }
-"""Code of the sentence -> what is said."""
+"""Sentence code -> transcript."""
 
 
 class EmoDb(NamedFiles):
-    """The speaker is a number of two digits."""
+    """The speaker is a two-digit number."""
 
     labels: Mapping[str, str] = {
         "anger": "angry",

@@ -1,6 +1,6 @@
 """EMOVO: ``<speaker>/<emotion>-<speaker>-<sentence>.wav``, Italian, 6 actors, 14 sentences, 48 kHz.
 
-*Disgust* (dis) is none of the package's emotions.
+*Disgust* (dis) is not among the package's emotions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ EMOTIONS = {
     "sor": "surprise",
     "tri": "sadness",
 }
-"""First letters of the Italian word -> the emotion."""
+"""First letters of the Italian word -> emotion."""
 SENTENCES = {
     "b1": "Gli operai si alzano presto.",
     "b2": "I vigili sono muniti di pistola.",
@@ -38,7 +38,7 @@ SENTENCES = {
     "d1": "Sabato sera cosa farà?",
     "d2": "Porti con te quella cosa?",
 }
-"""Code of the sentence -> what is said."""
+"""Sentence code -> transcript."""
 
 
 class Emovo(NamedFiles):

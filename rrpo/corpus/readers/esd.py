@@ -1,8 +1,8 @@
 """ESD: ``<speaker>/<Emotion>/[train|test|evaluation/]<speaker>_<NNNNNN>.wav``, 16 kHz.
 
-Speakers 0001 to 0010 speak Mandarin, 0011 to 0020 English. ``<speaker>/<speaker>.txt`` has a line for each utterance: its name,
-what is said, the emotion, separated by tabs; the emotions of the Mandarin speakers are in Chinese. The folders train, test and
-evaluation, where they are there, are ignored: splits are by speaker.
+Speakers 0001 to 0010 speak Mandarin, 0011 to 0020 English. ``<speaker>/<speaker>.txt`` has one line per utterance with name,
+transcript and emotion, separated by tabs; the emotions of the Mandarin speakers are in Chinese. The folders train, test and
+evaluation are optional and ignored: splits are by speaker.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 from rrpo.corpus.readers.base import READERS, Recording, Skipped, audio_files, decoded
 
 CHINESE = {"中立": "Neutral", "快乐": "Happy", "伤心": "Sad", "生气": "Angry", "惊喜": "Surprise"}
-"""Chinese name of an emotion -> the corpus' English one."""
+"""Chinese name of an emotion -> English name in the corpus."""
 NAME = re.compile(r"(?P<speaker>\d{4})_\d{6}")
 MANDARIN = 10
-"""The first so many speakers speak Mandarin."""
+"""Number of the last Mandarin speaker."""
 
 
 class Esd:
@@ -58,7 +58,7 @@ class Esd:
 
 
 def transcripts(path: Path) -> dict[str, tuple[str, str]]:
-    """Utterance -> text and emotion, of one speaker's file; empty where there is none."""
+    """Return utterance -> (text, emotion) from the file of one speaker; empty if there is no file."""
     if not path.is_file():
         return {}
     found = {}
@@ -72,7 +72,7 @@ def transcripts(path: Path) -> dict[str, tuple[str, str]]:
 
 
 def _folder(audio: Path, told: str) -> str:
-    """The emotion by the nearest folder that is named after one; else what the text file told, or the folder's name."""
+    """Return the emotion that the nearest folder is named after; otherwise ``told`` (from the text file) or the folder's name."""
     for folder in audio.parents[:2]:
         name = CHINESE.get(folder.name, folder.name)
         if name in Esd.labels:

@@ -1,4 +1,4 @@
-"""Audio files in folders named after the emotion: ``[SPEAKER/]EMOTION/name.wav``, what is said in ``name.txt`` beside it."""
+"""Audio files in folders named after emotions: ``[SPEAKER/]EMOTION/name.wav``, with the transcript in ``name.txt`` beside it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rrpo.corpus.readers.base import READERS, Recording, Skipped, audio_files, t
 
 
 class Folders:
-    """The folder of a file is its label, the one above its speaker; without one, all are by one speaker."""
+    """The folder of a file is its label, the parent folder its speaker; without speaker folders, all files have one speaker."""
 
     labels: Mapping[str, str] = {}
 
@@ -18,7 +18,7 @@ class Folders:
         for audio in audio_files(path):
             *above, label = [path.resolve().name, *audio.relative_to(path).parts[:-1]]
             if not above:
-                yield Skipped(entry=str(audio), reason="in no folder that is named after an emotion")
+                yield Skipped(entry=str(audio), reason="not in a folder named after an emotion")
             else:
                 yield Recording(audio=audio, speaker=above[-1], label=label, text=text_beside(audio))
 

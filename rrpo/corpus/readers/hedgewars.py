@@ -3,9 +3,9 @@
     apt-get download hedgewars-data && dpkg -x hedgewars-data_*.deb hedgewars
     python -m rrpo.corpus import hedgewars hedgewars/usr/share/games/hedgewars/Data/Sounds/voices --out barks.jsonl
 
-The sounds are under the GNU Free Documentation License 1.3; none of them comes with this package. A file is named after what
-happens in the game when it is heard (*Traitor*, *Ouch*, *Victory*). Nobody annotated an emotion, so labels made from these names
-are weak. The voice *Robot* is electronically distorted, *Singer* sings.
+The sounds are under the GNU Free Documentation License 1.3 and are not part of this package. A file is named after the event in
+the game that plays it (*Traitor*, *Ouch*, *Victory*). Nobody annotated emotions, so labels derived from these names are weak.
+The voice *Robot* is electronically distorted; *Singer* sings.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ CLASSES = {
     "dismayed": ("Bugger", "Drat", "Missed", "Ohdear", "Oops", "Uh-oh", "Whatthe"),
     "pained": ("Ooff", "Ouch", "Ow", "PoisonMoan"),
 }
-"""Class -> the barks that it is guessed from, chosen by their names before anything was trained. The renderer does not know
-*dismayed* and *pained*; greetings, orders and grunts of effort have no class."""
+"""Class -> the barks assigned to it by their names, before anything was trained. The renderer does not support *dismayed* and
+*pained*; greetings, orders and grunts of effort have no class."""
 
 
 class Hedgewars(NamedFiles):
-    """A label is the bark without its number; the speaker is the voice."""
+    """The label is the bark without its number; the speaker is the voice."""
 
     labels: Mapping[str, str] = {bark: name for name, barks in CLASSES.items() for bark in barks}
     name = re.compile(r"(?P<bark>[A-Z][A-Za-z-]*)\d*")

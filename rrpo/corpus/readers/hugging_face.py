@@ -1,7 +1,7 @@
-"""An audio data set of Hugging Face on disk: what ``save_to_disk`` wrote, or a downloaded repository with Parquet files.
+"""Hugging Face audio data sets on disk: the output of ``save_to_disk``, or a downloaded repository with Parquet files.
 
-Both are read by pyarrow, without the package ``datasets``. Columns are found by their type and by usual names. Sounds inside the
-tables are written, once each, into a folder ``<data set>.audio`` beside the data set, for manifests name files.
+Both are read by pyarrow, without the package ``datasets``. Columns are found by type and by common names. Audio inside the
+tables is written once to a folder ``<data set>.audio`` beside the data set, because manifests refer to files.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ LANGUAGES = ("language", "lang", "locale")
 ROWS = 64
 """Rows read at a time."""
 MARKS = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"ID3": ".mp3", b"FORM": ".aiff"}
-"""How the bytes of a sound begin -> the ending of its file."""
+"""First bytes of an audio file -> its suffix."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Where a table has what a recording needs."""
+    """Names of the columns of a table that recordings are made from."""
 
     audio: str
     label: str
     names: Sequence[str]
-    """Of the classes, where the label is a number."""
+    """Names of the classes, if the label is a number."""
     speaker: str | None
     text: str | None
     language: str | None
 
 
 class HuggingFace:
-    """Labels are the names of the classes; without a column of speakers, all are by one speaker."""
+    """Labels are class names; without a speaker column, all recordings have one speaker."""
 
     labels: Mapping[str, str] = {
         "angry": "angry",
@@ -71,25 +71,25 @@ class HuggingFace:
         ]
         if not files:
             raise ManifestError(
-                f"{path}: no *.arrow or *.parquet below it; give a folder that datasets' save_to_disk wrote, or a downloaded "
-                "repository of a data set with Parquet files"
+                f"{path}: no *.arrow or *.parquet below it; give a folder written by datasets' save_to_disk, or a downloaded "
+                "data set repository with Parquet files"
             )
         exported = path.resolve().with_name(f"{path.resolve().name}.audio")
         for file in files:
-            schema, batches = _opened(file)
-            columns = _columns(file, schema)
+            schema, batches = _open_table(file)
+            columns = _find_columns(file, schema)
             row = 0
             try:
                 for batch in batches:
                     for cells in batch.to_pylist():
-                        yield _recording(cells, columns, f"{file}, row {row}", path, exported)
+                        yield _to_recording(cells, columns, f"{file}, row {row}", path, exported)
                         row += 1
             except (pa.ArrowInvalid, OSError) as error:
                 yield Skipped(entry=f"{file}, from row {row} on ({error})", reason="the rest of a table cannot be read")
 
 
-def _opened(file: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    """A table's columns, and its rows some at a time. Raises `ManifestError` where it is none."""
+def _open_table(file: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """Return the schema of a table and an iterator over batches of rows. Raises `ManifestError` if the file is not a table."""
     try:
         if file.suffix == ".parquet":
             table = pq.ParquetFile(file)
@@ -102,8 +102,8 @@ def _opened(file: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         ) from error
 
 
-def _columns(file: Path, schema: pa.Schema) -> Columns:
-    """Raises `ManifestError` where there is no audio or no label."""
+def _find_columns(file: Path, schema: pa.Schema) -> Columns:
+    """Find the columns. Raises `ManifestError` if there is no audio or no label."""
     described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     features: dict[str, Any] = described.get("info", {}).get("features", {})
 
@@ -127,7 +127,7 @@ def _columns(file: Path, schema: pa.Schema) -> Columns:
     )
 
 
-def _recording(
+def _to_recording(
     cells: Mapping[str, Any], columns: Columns, entry: str, path: Path, exported: Path
 ) -> Recording | Skipped:
     sound, label = cells[columns.audio], cells[columns.label]
@@ -135,7 +135,7 @@ def _recording(
         label = columns.names[label]
     if label is None or label == "":
         return Skipped(entry=entry, reason="no label")
-    audio = _file(sound, path, exported)
+    audio = _audio_of(sound, path, exported)
     if audio is None:
         return Skipped(entry=entry, reason="no sound in the row, and no such file")
 
@@ -151,8 +151,8 @@ def _recording(
     )
 
 
-def _file(sound: Any, path: Path, exported: Path) -> Path | None:
-    """The sound as a file: written under the hash of its bytes, or where its path says; None where neither is there."""
+def _audio_of(sound: Any, path: Path, exported: Path) -> Path | None:
+    """Return the audio as a file: written under the hash of its bytes, or found at its path; None if neither exists."""
     if isinstance(sound, str):
         sound = {"path": sound}
     if not isinstance(sound, dict):

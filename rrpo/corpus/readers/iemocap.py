@@ -1,8 +1,9 @@
 """IEMOCAP: ``SessionS/sentences/wav/<dialog>/<utterance>.wav``, English, ten actors, 16 kHz.
 
 Labels are in ``SessionS/dialog/EmoEvaluation/<dialog>.txt``, texts in ``SessionS/dialog/transcriptions/<dialog>.txt``. The
-speaker is the session with the F or M of the utterance's last part: the F or M after the session's number tells who wore the
-markers. *exc* is merged into *hap*, as is usual. *fru*, *dis*, *oth* and *xxx* (no agreement) are none of the package's emotions.
+speaker is the session plus the F or M in the last part of the utterance's name; the F or M after the session number is the actor
+who wore the markers. As is usual, *exc* is merged into *hap*. *fru*, *dis*, *oth* and *xxx* (no agreement) are not among the
+package's emotions.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ SOUND = re.compile(r"\[[A-Z ]+\]")
 
 
 class Iemocap:
-    """Mono utterances of ``sentences``; the dialogs' own recordings are not read."""
+    """Reads the mono utterances in ``sentences``, not the recordings of whole dialogs."""
 
     labels: Mapping[str, str] = {
         "ang": "angry",
@@ -42,7 +43,7 @@ class Iemocap:
         sessions = sorted(folder for folder in path.glob("Session*") if (folder / "dialog" / "EmoEvaluation").is_dir())
         if not sessions:
             raise ManifestError(
-                f"{path}: no SessionN/dialog/EmoEvaluation below it, where IEMOCAP has its labels; give the folder that holds "
+                f"{path}: no SessionN/dialog/EmoEvaluation below it, which has IEMOCAP's labels; give the folder that contains "
                 "the sessions"
             )
         for session in sessions:
@@ -73,7 +74,7 @@ def _recording(audio: Path, labels: Mapping[str, str], texts: Mapping[str, str])
 
 
 def _lines(path: Path, pattern: re.Pattern[str], group: str) -> dict[str, str]:
-    """Utterance -> one group of the lines that match; empty without the file."""
+    """Return utterance -> one group of each matching line; empty if there is no file."""
     found = pattern.finditer(decoded(path)) if path.is_file() else ()
     return {line["name"]: line[group] for line in found}
 

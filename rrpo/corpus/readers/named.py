@@ -1,4 +1,4 @@
-"""Corpora whose file names tell everything: speaker, emotion, sentence."""
+"""Base class of readers for corpora that encode speaker, emotion and sentence in file names."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from rrpo.corpus.readers.base import Recording, Skipped, audio_files
 
 
 class NamedFiles:
-    """Subclasses give the pattern of a name and what it means."""
+    """Reader whose subclasses define the pattern of file names and the meaning of its parts."""
 
     labels: Mapping[str, str]
     """As `rrpo.corpus.readers.base.CorpusReader.labels`."""
     name: re.Pattern[str]
-    """Of a whole file name without its ending."""
+    """Pattern of a whole file name without its suffix."""
     layout: str
-    """The same for readers of messages: ``SPEAKER_LABEL``."""
+    """Description of the pattern for messages: ``SPEAKER_LABEL``."""
     emotions: Mapping[str, str] = {}
-    """Code of the emotion in a name -> the corpus' label, where they differ."""
+    """Emotion code in a name -> label, where they differ."""
     sentences: Mapping[str, str] = {}
-    """Code of the sentence in a name -> what is said."""
+    """Sentence code in a name -> transcript."""
     language: str = ""
-    """Of all recordings."""
+    """Language of all recordings."""
 
     def recording(self, audio: Path, tags: re.Match[str]) -> Recording | Skipped:
-        """What the file ``audio`` is, by its name's groups ``speaker`` (or else its folder), ``emotion`` and ``sentence``."""
+        """Return the recording ``audio`` from the groups ``speaker`` (default: its folder), ``emotion`` and ``sentence`` of its
+        name."""
         found = tags.groupdict(default="")
         return Recording(
             audio=audio,

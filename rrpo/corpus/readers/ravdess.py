@@ -1,7 +1,7 @@
 """RAVDESS: ``Actor_NN/MM-VC-EE-II-SS-RR-AA.wav``, English, 24 actors, 48 kHz.
 
 The numbers are modality, vocal channel, emotion, intensity, statement, repetition, actor. Songs are skipped. *Calm* and *disgust*
-are none of the package's emotions.
+are not among the package's emotions.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ EMOTIONS = dict(
         strict=True,
     )
 )
-"""Code of the emotion -> its name in the corpus' description."""
+"""Emotion code -> name in the documentation of the corpus."""
 STATEMENTS = {"01": "Kids are talking by the door.", "02": "Dogs are sitting by the door."}
-"""Code of the statement -> what is said."""
+"""Statement code -> transcript."""
 SPEECH = "01"
 """Vocal channel of speech; ``02`` is song."""
 
@@ -32,7 +32,7 @@ class Ravdess(NamedFiles):
 
     labels: Mapping[str, str] = {name: name for name in ("angry", "happy", "sad", "surprised", "fearful", "neutral")}
     name = re.compile(r"\d\d-(?P<channel>\d\d)-(?P<emotion>\d\d)-\d\d-(?P<sentence>\d\d)-\d\d-(?P<speaker>\d\d)")
-    layout = "seven numbers with hyphens, such as 03-01-05-01-02-01-12"
+    layout = "seven numbers joined by hyphens, such as 03-01-05-01-02-01-12"
 
     emotions = EMOTIONS
     sentences = STATEMENTS

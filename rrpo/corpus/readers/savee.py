@@ -1,6 +1,6 @@
 """SAVEE: ``XX_cNN.wav`` or ``XX/cNN.wav``, British English, four men (DC, JE, JK, KL), 44.1 kHz.
 
-What is said is not told by the names, so texts are empty. *Disgust* is none of the package's emotions.
+Names do not encode the sentence, so texts are empty. *Disgust* is not among the package's emotions.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ EMOTIONS = {
     "sa": "sadness",
     "su": "surprise",
 }
-"""Letters of the emotion -> its name in the corpus' description."""
+"""Emotion code -> name in the documentation of the corpus."""
 
 
 class Savee(NamedFiles):
-    """Where a name tells no speaker, the folder does."""
+    """The speaker is given by the name, otherwise by the folder."""
 
     labels: Mapping[str, str] = {
         "anger": "angry",

@@ -1,7 +1,7 @@
-"""Guided decoding: systems that change the distribution from which the SFT policy's tokens are drawn, and train no policy.
+"""Guided decoding: methods that change the distribution from which the SFT policy samples, without training a policy.
 
 An arm selects one by ``ArmConfig(guidance=GUIDANCE.choice("classifier-free", gamma=1.5), tag_dropout=0.15)``. Importing this
-package imports no torch.
+package does not import torch.
 """
 
 from rrpo.models.guidance.base import Guidance
@@ -11,7 +11,7 @@ from rrpo.models.guidance.soft_label import SoftLabel
 from rrpo.plugins import OptionRegistry
 
 GUIDANCE: OptionRegistry[Guidance] = OptionRegistry("guidance")
-"""Systems of guided decoding by name."""
+"""Guidance methods by name."""
 GUIDANCE.register("classifier-free", ClassifierFree)
 GUIDANCE.register("soft-label", SoftLabel)
 GUIDANCE.register("mixture", Mixture)

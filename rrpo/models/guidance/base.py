@@ -1,6 +1,7 @@
-"""What a system of guided decoding is: other prefixes under which the policy is asked, and one distribution made of its answers.
+"""Interface of guidance methods: prefixes under which the policy is evaluated, and the combination of the resulting logits.
 
-Notation: l_t(e) are the policy's logits of token t under the emotion tag e, l_t(0) those under the null tag. Imports no torch.
+Notation: l_t(e) are the policy's logits of token t under the emotion tag e, l_t(0) those under the null tag. Importing this
+module does not import torch.
 """
 
 from __future__ import annotations
@@ -18,32 +19,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Positions:
-    """R positions whose token is predicted."""
+    """R positions at which the next token is predicted."""
 
     t: Tensor
-    """``[R]`` index of the token, from 0."""
+    """``[R]``: index of the token, from 0."""
     expected: Tensor
-    """``[R]`` T: length in tokens that is expected of the whole utterance."""
+    """``[R]``: T, the expected length of the whole utterance in tokens."""
     evidence: Evidence | None
-    """What the prefix classifier knows of the tokens before; None where the system has no classifier."""
+    """State of the prefix classifier after the preceding tokens; None without a classifier."""
 
 
 class Guidance(Protocol):
-    """Base class of systems: a frozen dataclass whose fields are its options."""
+    """Base class of guidance methods: a frozen dataclass whose fields are its options."""
 
     null_tags: ClassVar[bool] = False
-    """Whether it asks under null tags, which the policy learns by tag dropout in SFT."""
+    """Whether the method uses null tags, which the policy learns by tag dropout in SFT."""
     classified: ClassVar[bool] = False
-    """Whether it needs a prefix classifier."""
+    """Whether the method needs a prefix classifier."""
 
     def prefixes(self, policy: Policy, prefix: Tensor) -> Sequence[Tensor]:
-        """The prefixes ``[B, L]`` under which the policy is asked, each as long as ``prefix [B, L]``, the request.
+        """Return the prefixes ``[B, L]`` under which the policy is evaluated, each as long as the prompt ``prefix [B, L]``.
 
         Raises:
-            ValueError: The policy does not know a tag.
+            ValueError: The policy lacks a tag.
         """
         ...
 
     def combine(self, logits: Sequence[Tensor], at: Positions) -> Tensor:
-        """The logits ``[R, V + 1]`` that are sampled from those of each of `prefixes`, ``[R, V + 1]``."""
+        """Return the logits ``[R, V + 1]`` to sample from, given those of each of `prefixes`, ``[R, V + 1]``."""
         ...

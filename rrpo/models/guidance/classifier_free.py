@@ -1,4 +1,4 @@
-"""Classifier-free guidance, as ZET-Speech uses it (arXiv 2305.13831), on a token language model."""
+"""Classifier-free guidance as in ZET-Speech (arXiv 2305.13831), for a token language model."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierFree(Guidance):
-    """l'_t = l_t(e) + gamma (l_t(e) - l_t(0)), where 0 nulls the emotion and the speaker.
+    """l'_t = l_t(e) + gamma (l_t(e) - l_t(0)), where 0 is the null tag for both emotion and speaker.
 
-    ZET-Speech nulls the label and the prior of its diffusion decoder alike; what comes before the text is the prior here.
+    ZET-Speech nulls both the label and the prior of its diffusion decoder; here, the tags before the text correspond to the
+    prior.
     """
 
     null_tags: ClassVar[bool] = True
     gamma: float = searched(1.5, 0.0, 8.0)
-    """Strength, range [0, inf): at 0 the policy as it is. ZET-Speech uses 1.25 to 1.5 on diffusion scores."""
+    """Strength, range [0, inf); 0 is the unguided policy. ZET-Speech uses 1.25 to 1.5 on diffusion scores."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a strength below 0."""
+        """Raise ValueError for a strength below 0."""
         if not self.gamma >= 0:
             raise ValueError(f"gamma must be 0 or more, got {self.gamma}")
 
     def prefixes(self, policy: Policy, prefix: Tensor) -> Sequence[Tensor]:
-        """The request, and the text alone."""
+        """Return the prompt, and the prompt with null tags for emotion and speaker."""
         return prefix, policy.restyled(prefix, emotion=NO_EMOTION, speaker=NO_SPEAKER)
 
     def combine(self, logits: Sequence[Tensor], at: Positions) -> Tensor:
-        """See the class."""
+        """Return the logits defined in the class."""
         asked, null = logits
         return asked + self.gamma * (asked - null)

@@ -1,4 +1,4 @@
-"""Mixed emotions by a schedule over the utterance, as EmoMix uses it over diffusion steps (arXiv 2306.00648)."""
+"""Mixed emotions by a schedule over the utterance, as EmoMix does over diffusion steps (arXiv 2306.00648)."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture(Guidance):
-    """l'_t = (1 - w(t/T)) l_t(e) + w(t/T) l_t(e_2), with w 0 up to ``start``, then ``weight``, and 1 from ``stop`` on.
+    """l'_t = (1 - w(t/T)) l_t(e) + w(t/T) l_t(e_2), where w is 0 before ``start``, then ``weight``, and 1 from ``stop`` on.
 
-    T is the expected length, phones times the pace of the speaker and of the emotion, in the mean of e and e_2.
+    T is the expected length (number of phones times the paces of speaker and emotion), averaged over e and e_2.
     """
 
     second: str
-    """e_2."""
+    """e_2, the second emotion."""
     weight: float = 0.5
-    """w of the middle piece, range [0, 1]."""
+    """w between ``start`` and ``stop``, range [0, 1]."""
     start: float = 0.33
-    """Share of the utterance at which e_2 begins, range [0, stop]; declared default."""
+    """Fraction of the utterance at which e_2 begins, range [0, stop]; declared default."""
     stop: float = 0.67
-    """Share at which e ends, range [start, inf): of 1 and more, e_2 is never alone; declared default."""
+    """Fraction at which e ends, range [start, inf); at 1 or more, e_2 never occurs alone. Declared default."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a value out of its range."""
+        """Raise ValueError if a value is out of range."""
         if not (0 <= self.weight <= 1 and 0 <= self.start <= self.stop):
             raise ValueError(
-                "weight must lie in [0, 1], start be 0 or more and stop not before it, "
+                "weight must be in [0, 1], start must be 0 or more, and stop must not be below start; "
                 f"got {self.weight}, {self.start}, {self.stop}"
             )
 
     def prefixes(self, policy: Policy, prefix: Tensor) -> Sequence[Tensor]:
-        """The request, and the same with the second emotion."""
+        """Return the prompt, and the prompt with the second emotion."""
         return prefix, policy.restyled(prefix, emotion=self.second)
 
     def combine(self, logits: Sequence[Tensor], at: Positions) -> Tensor:
-        """See the class."""
+        """Return the logits defined in the class."""
         w = self.second_weight(at.t / at.expected)[:, None]
         first, second = logits
         return (1 - w) * first + w * second
 
     def second_weight(self, share: Tensor) -> Tensor:
-        """w at shares ``[R]`` of the expected length, which may exceed 1."""
+        """Return w at fractions ``[R]`` of the expected length, which may exceed 1."""
         return (share >= self.start) * self.weight + (share >= self.stop) * (1 - self.weight)

@@ -1,4 +1,4 @@
-"""A guided policy: a token policy whose distribution a `Guidance` makes of an SFT policy's answers to several prefixes."""
+"""A token policy whose distribution is a `Guidance` method's combination of an SFT policy's logits under several prefixes."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ class GuidedPolicy(nn.Module):
         self.policy, self.choice, self.guidance, self.classifier = policy, choice, GUIDANCE.create(choice), classifier
         self.codes = policy.codes
         if self.guidance.classified and classifier is None:
-            raise ValueError(f"the guidance {choice.name!r} needs a prefix classifier, and none was given")
+            raise ValueError(f"the guidance {choice.name!r} needs a prefix classifier, got none")
 
     @property
     def max_tokens(self) -> int:
-        """Longest roll-out in tokens."""
+        """Maximum roll-out length in tokens."""
         return self.policy.max_tokens
 
     def prompt_ids(self, prompts: Sequence[Prompt]) -> Tensor:
-        """As the SFT policy's."""
+        """Return the prompt ids of the SFT policy."""
         return self.policy.prompt_ids(prompts)
 
     def sample(self, prefix: Tensor, noise: Tensor) -> Rollout:
-        """Ancestral sampling with a key-value cache a prefix, by the same noise as `Policy.sample`."""
+        """Sample ancestrally with one key-value cache per prefix; the noise is used as in `Policy.sample`."""
         with torch.no_grad():
             return ancestral(_GuidedContinuation(self, prefix, len(noise)), noise, self.policy.eos)
 
     def logits(self, prefix: Tensor, tokens: Tensor) -> Tensor:
-        """``[B, N + 1, V + 1]``."""
+        """Return guided logits ``[B, N + 1, V + 1]``."""
         batch, positions = tokens.shape[0], tokens.shape[1] + 1
         counts = torch.full((batch,), positions, device=tokens.device)
         return self.packed_logits(prefix, tokens, counts).view(batch, positions, -1)
 
     def packed_logits(self, prefix: Tensor, tokens: Tensor, counts: Tensor) -> Tensor:
-        """``[P, V + 1]``: the first ``counts [B]`` predictions of every row of `logits`."""
+        """Return ``[P, V + 1]``: the first ``counts [B]`` predictions of each row of `logits`."""
         prefixes = self.guidance.prefixes(self.policy, prefix)
         starts = counts.cumsum(0) - counts
         rows = torch.arange(len(prefix), device=prefix.device).repeat_interleave(counts)
@@ -62,14 +62,14 @@ class GuidedPolicy(nn.Module):
         return logits.index_put((starts, torch.full_like(starts, self.policy.eos)), logits.new_tensor(NEVER))
 
     def expected(self, prefixes: Sequence[Tensor]) -> Tensor:
-        """T ``[B]``: tokens that are expected of each request, in the mean of its prefixes."""
+        """Return T ``[B]``: the expected number of tokens of each prompt, averaged over its prefixes."""
         return torch.stack([self.policy.expected_tokens(prefix) for prefix in prefixes]).mean(0)
 
     def evidence(self, prefix: Tensor) -> Evidence | None:
-        """What is known before the first token of the requests ``prefix [B, L]``; None without a classifier.
+        """Return the classifier's state before the first token of the prompts ``prefix [B, L]``; None without a classifier.
 
         Raises:
-            ValueError: An emotion is asked for that the classifier does not know.
+            ValueError: The classifier lacks a requested emotion.
         """
         if self.classifier is None:
             return None
@@ -78,7 +78,7 @@ class GuidedPolicy(nn.Module):
         if unknown := sorted(set(names) - set(self.classifier.emotions)):
             raise ValueError(
                 f"the prefix classifier does not know {unknown[0]!r}, only {', '.join(self.classifier.emotions)}; "
-                "train it on data with the emotions that are asked for"
+                "train it on data with all requested emotions"
             )
         wanted = torch.tensor([self.classifier.emotions.index(name) for name in names], device=prefix.device)
         return Evidence(
@@ -86,7 +86,7 @@ class GuidedPolicy(nn.Module):
         )
 
     def save(self, folder: Path) -> None:
-        """Writes the policy, the classifier if there is one, and the guidance."""
+        """Write the policy, the classifier if there is one, and the guidance."""
         self.policy.save(folder)
         if self.classifier is not None:
             self.classifier.save(folder)
@@ -94,7 +94,7 @@ class GuidedPolicy(nn.Module):
 
     @staticmethod
     def load(folder: Path, device: str = "cpu") -> GuidedPolicy:
-        """Reads what `save` wrote, in evaluation mode."""
+        """Load what `save` wrote, in evaluation mode."""
         about = json.loads((folder / "guidance.json").read_text())
         choice = Choice(**about | {"options": tuple(map(tuple, about["options"]))})
         classified = GUIDANCE.create(choice).classified
@@ -103,7 +103,7 @@ class GuidedPolicy(nn.Module):
 
 
 class _GuidedContinuation:
-    """Roll-outs under way under every prefix; see `rrpo.models.policy.Continuation`."""
+    """State of roll-outs under all prefixes; see `rrpo.models.policy.Continuation`."""
 
     def __init__(self, guided: GuidedPolicy, prefix: Tensor, room: int) -> None:
         prefixes = guided.guidance.prefixes(guided.policy, prefix)
@@ -118,7 +118,7 @@ class _GuidedContinuation:
         return self.guidance.combine([part.logits for part in self.parts], at)
 
     def step(self, tokens: Tensor) -> None:
-        """Every part takes the same token."""
+        """Append the same token under all prefixes."""
         for part in self.parts:
             part.step(tokens)
         if self.evidence is not None:
@@ -127,7 +127,7 @@ class _GuidedContinuation:
         self.logits = self._combined()
 
     def keep(self, rows: Tensor) -> None:
-        """Every part keeps the same rows."""
+        """Keep the same rows under all prefixes."""
         for part in self.parts:
             part.keep(rows)
         self.expected = self.expected[rows]

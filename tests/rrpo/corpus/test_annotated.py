@@ -1,4 +1,4 @@
-"""Artefacts in the annotated set: as many as asked for, of any emotion, heard by the reward model and not by the raters."""
+"""Artefacts in the annotated set: the requested rate, independent of the emotion, without effect on the raters."""
 
 from collections import Counter
 from dataclasses import replace
@@ -19,7 +19,7 @@ SEED = 1000
 
 
 def annotated(rate: float, size: int = 1000) -> SplitConfig:
-    """The split that a reward model is fine-tuned on."""
+    """Return the split that a reward model is fine-tuned on."""
     config = stage(ArmConfig(annotated_artefacts=rate)).config.split
     assert config.name == "annotated"
     assert config.raters == EMBEDDED.raters
@@ -51,7 +51,7 @@ def test_the_share_is_that_of_uniforms_below_the_rate(rate: float) -> None:
 
 
 def test_kinds_do_not_tell_label_emotion_or_votes() -> None:
-    """Counts of every kind with every label, and with agreed and disputed ones, lie within 4 standard errors of independence."""
+    """Counts of each kind with each label, and with agreed and disputed labels, are within 4 standard errors of independence."""
     utterances = draw_split(EMBEDDED.world, annotated(0.5, 2000))
     kinds = (None, *ARTEFACTS)
     p = dict.fromkeys(ARTEFACTS, 0.1) | {None: 0.5}

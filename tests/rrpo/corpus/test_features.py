@@ -1,4 +1,4 @@
-"""The speech stage and the set that all models read."""
+"""The speech stage and `SpeechSet`."""
 
 import hashlib
 import math
@@ -71,7 +71,7 @@ def test_an_empty_split_is_an_empty_set(tmp_path):
 
 
 def test_frames_are_written_as_numpy_writes_them(tmp_path: Path) -> None:
-    """Byte for byte, for no utterance, few, and more rows than had digits when the header was first written."""
+    """Byte for byte, for no utterances, few, and more rows than the digits of the initial header suggest."""
     rng = np.random.default_rng(0)
     for lengths in ([], [3, 1, 2], [40_000, 70_000]):
         mels = [rng.normal(size=(length, 80)).astype(np.float16) for length in lengths]

@@ -1,4 +1,4 @@
-"""Import of corpora: labels, speakers' splits, what is skipped, and the command's messages."""
+"""Import of corpora: labels, splits by speaker, skipped entries, and messages of the command."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_every_fault_is_skipped_with_its_reason(tmp_path: Path) -> None:
         "mute": "espeak-ng finds no phones in the text",
         "twin": "the same bytes as another file",
         "slow": "sampled at 8000 Hz, needs 16000",
-        "loose": "in no folder that is named after an emotion",
+        "loose": "not in a folder named after an emotion",
         "text": "not readable as audio",
         "silent": "silent",
         "empty": "the audio file is empty",
@@ -187,9 +187,9 @@ def test_splits_are_by_speaker_and_stay_as_they_are() -> None:
     [
         (["nosuch", "c", "--out", "m.jsonl"], "no corpus reader named 'nosuch'; there are casia, crema-d"),
         (["folders", "none", "--out", "m.jsonl"], "none: no such folder"),
-        (["folders", "c", "--out", "m.jsonl"], "does not tell the language; give it with --language"),
+        (["folders", "c", "--out", "m.jsonl"], "does not give the language; set --language"),
         (["folders", "c", "--out", "m.jsonl", "--labels", "none.json"], "none.json cannot be read"),
-        (["folders", "c", "--out", "m.jsonl", "--labels", "list.json"], "holds no map"),
+        (["folders", "c", "--out", "m.jsonl", "--labels", "list.json"], "is not a label map"),
         (["folders", "c", "--out", "m.jsonl", "--labels", "map.json", "--language", "en"], "the corpus has joy (2)"),
         (["folders", "c", "--out", "m.jsonl", "--language", "en", "--split", "train"], "--split takes NAME=SHARE"),
         (["folders", "c", "--out", "m.jsonl", "--language", "en", "--split", "train=.5"], "that add up to 1"),
@@ -203,7 +203,7 @@ def test_splits_are_by_speaker_and_stay_as_they_are() -> None:
                 "en",
                 *("--split", "a=.4", "--split", "b=.3", "--split", "c=.3"),
             ],
-            "2 speaker(s) cannot be divided into 3 splits",
+            "2 speaker(s) are too few for 3 splits",
         ),
         (["folders", "c", "--out", "m.jsonl", "--plugin", "none.py"], "plugin file not found"),
     ],

@@ -1,4 +1,4 @@
-"""Manifests: ours come back as they were; a user's bad line is named with its fault."""
+"""Manifests: written ones are read back unchanged; errors name the line and the problem."""
 
 import json
 import tracemalloc
@@ -94,7 +94,7 @@ def test_a_users_corpus_enters_through_the_same_stage_and_bad_audio_is_named(tmp
 
 
 def test_a_corpus_is_its_content_wherever_it_lies(tmp_path):
-    """Moving a corpus keeps its identity; another text, label or sample of audio changes it."""
+    """Moving a corpus keeps its digest; a different text, label or audio sample changes it."""
     digests = []
     for place, row, pitch in (("one", {}, 10), ("two", {}, 10), ("text", {"text": "我"}, 10), ("audio", {}, 11)):
         folder = tmp_path / place
@@ -160,7 +160,7 @@ def test_what_the_policy_never_learns_is_named():
 
 
 def test_a_sound_is_heard_by_one_judge_or_learner_alone(tmp_path):
-    """By its bytes, whatever the file's name; splits that the same model learns from may share."""
+    """Sounds are compared by bytes, not by file name; splits of the same model may share sounds."""
     learnt = read_manifest(write(tmp_path, {**GOOD, "audio": _tone(tmp_path)}), EMOTIONS)
     (tmp_path / "copy.wav").write_bytes((tmp_path / "tone.wav").read_bytes())
     copied = read_manifest(write(tmp_path, {**GOOD, "audio": "copy.wav", "id": "c"}), EMOTIONS)
@@ -186,7 +186,7 @@ def test_a_manifest_of_prompts_asks_for_every_line_and_needs_no_audio(tmp_path):
 
 @pytest.mark.long
 def test_a_long_manifest_streams_in_constant_memory(tmp_path):
-    """100,000 lines: some 200 MB as a list; one at a time the guard against repeated ids is all that stays."""
+    """100,000 lines: about 200 MB as a list; read one at a time, only the check for duplicate ids needs memory."""
     path = tmp_path / "long.jsonl"
     row = json.dumps({**GOOD, "phones": ["a"] * 30})
     with path.open("w") as out:
@@ -208,7 +208,7 @@ def test_a_manifest_is_read_anew_each_time(tmp_path):
 
 
 def test_many_recordings_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The digest is that of a plain check; it is kept until a file changes, and a cache that cannot be written is none."""
+    """The digest equals that of a plain check. It is cached until a file changes; an unwritable cache is ignored."""
     for place in range(3):
         write_tone(tmp_path / f"{place}.wav", 200 + 100 * place)
     row = {"text": "a", "phones": ["a"], "speaker": "s", "language": "en", "emotion": EMOTIONS[0]}

@@ -1,4 +1,4 @@
-"""A corpus with other emotions than the renderer's: K comes from the data, and what would be rendered is refused."""
+"""A corpus with emotions that the renderer lacks: K comes from the data, and requests for rendered splits are rejected."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from rrpo.profiles import SMOKE
 from rrpo.training import finetune, pretrain
 
 SEVEN = ("angry", "happy", "sad", "surprised", "fearful", "bored", "neutral")
-"""Of which the renderer knows the first five."""
+"""The renderer supports the first five."""
 
 
 def corpus(folder: Path, name: str, emotions: tuple[str, ...] = SEVEN, pitch: int = 0) -> Path:
-    """A manifest of two tones an emotion."""
+    """Write a manifest with two tones per emotion."""
     lines = []
     for i, emotion in enumerate((*emotions, *emotions)):
         tone = np.sin(np.arange(6000) * (0.05 + 0.02 * i + 0.001 * pitch))
@@ -45,7 +45,7 @@ def corpus(folder: Path, name: str, emotions: tuple[str, ...] = SEVEN, pitch: in
 
 
 def asked(folder: Path, *names: str, **more: object):
-    """A request for the reward models of two arms with a manifest of seven emotions for each split."""
+    """Request the reward models of two arms, with a manifest of seven emotions for each split."""
     manifests = [f"{name}={corpus(folder, name, pitch=place)}" for place, name in enumerate(names)]
     given = {"grid": "rm", "profile": "smoke", "seeds": 1, "arms": "diffro,rrpo", "device": "cpu"} | more
     return request(manifests=manifests, runs_dir=folder / "runs", **given)

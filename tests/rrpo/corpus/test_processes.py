@@ -1,4 +1,4 @@
-"""Work by several processes: the same results in the same order, errors passed on, nothing left behind."""
+"""Work by several processes: same results in the same order, errors are raised, no process is left."""
 
 from __future__ import annotations
 

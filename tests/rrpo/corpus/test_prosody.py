@@ -1,4 +1,4 @@
-"""Moved speech depends on its arguments alone."""
+"""Modified speech depends only on its arguments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CUES = (1.0, 1.0, 0.5, 0.5, 0.5, 0.5, 0.5, 1.0)
 
 
 def test_the_same_wave_moved_twice_is_the_same() -> None:
-    """Praat's overlap-add draws at random where speech is unvoiced, unless it is seeded."""
+    """Praat's overlap-add is random in unvoiced speech unless it is seeded."""
     time = np.arange(16000) / 16000
     hiss = 0.05 * np.random.default_rng(0).standard_normal(16000)
     wave = 0.3 * np.sign(np.sin(2 * np.pi * 120 * time)) * (time < 0.6) + hiss

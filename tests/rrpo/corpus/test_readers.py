@@ -1,4 +1,4 @@
-"""Readers of public corpora, each on a small stand-in with the corpus' own layout, names and faults."""
+"""Readers of public corpora, each on a small stand-in with the layout, names and faults of the corpus."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from rrpo.testing.corpora import CorpusReaderContract, write_tone
 
 
 def write_tones(folder: Path, *names: str, rate: int = 16000) -> None:
-    """One tone a file, each another."""
+    """Write one file per name, each with a different tone."""
     for place, name in enumerate(names):
         write_tone(folder / name, 150 + 10 * place, rate=rate)
 
 
 def told(reader: str, folder: Path) -> dict[str, Recording | Skipped]:
-    """What a reader says of each file, by its name without the ending."""
+    """Return the entries of a reader by file name without suffix."""
     found = READERS[reader].read(folder)
     return {Path(entry.audio if isinstance(entry, Recording) else entry.entry).stem: entry for entry in found}
 
 
 def facts(entry: Recording | Skipped) -> tuple[str, ...]:
-    """Speaker, label, text and language; of what is left out the reason."""
+    """Return speaker, label, text and language, or the reason if the entry was skipped."""
     if isinstance(entry, Skipped):
         return (entry.reason,)
     return entry.speaker, entry.label, entry.text, entry.language
@@ -264,7 +264,7 @@ class TestHedgewars(CorpusReaderContract):
 
 
 def hugging_face_table(rows: list[dict[str, object]], names: list[str]) -> pa.Table:
-    """A table as ``datasets`` writes one: its features are described in the schema's metadata."""
+    """Return a table in the format of ``datasets``, with its features described in the schema's metadata."""
     schema = pa.schema(
         [
             ("audio", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
@@ -284,7 +284,7 @@ def hugging_face_table(rows: list[dict[str, object]], names: list[str]) -> pa.Ta
 
 
 def sound(pitch: float) -> bytes:
-    """A tone as the bytes of a FLAC file."""
+    """Return a tone as the bytes of a FLAC file."""
     file = io.BytesIO()
     soundfile.write(file, 0.3 * np.sin(np.arange(4800) * pitch / 1000), 16000, format="FLAC")
     return file.getvalue()

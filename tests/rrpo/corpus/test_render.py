@@ -1,4 +1,4 @@
-"""Rendered waves carry their cues; artefacts are loud and lie where they should."""
+"""Rendered waves have the requested cues; artefacts are loud and at the expected frequencies."""
 
 import hashlib
 import subprocess
@@ -30,7 +30,7 @@ def level(wave: np.ndarray) -> float:
 
 
 def above(wave: np.ndarray, hertz: float) -> float:
-    """dB of the power above ``hertz`` relative to all."""
+    """Return the power above ``hertz`` relative to the total, dB."""
     power = np.abs(np.fft.rfft(wave)) ** 2
     return 10 * np.log10(power[int(hertz / RATE * len(wave)) :].sum() / power.sum())
 
@@ -70,7 +70,7 @@ def test_each_cue_moves_what_it_names():
 
 
 def pitch(wave: np.ndarray) -> float:
-    """Hz, median over frames of the autocorrelation's first high peak."""
+    """Return F0 in Hz: the median over frames of the first high peak of the autocorrelation."""
     found = []
     for start in range(0, len(wave) - 1024, 256):
         frame = wave[start : start + 1024] * np.hanning(1024)
@@ -84,7 +84,7 @@ def pitch(wave: np.ndarray) -> float:
 
 
 def modulation(envelope: np.ndarray) -> float:
-    """Share of the envelope's spectrum within `TREMOR_HZ`."""
+    """Return the share of the envelope's spectrum within `TREMOR_HZ`."""
     spectrum = np.abs(np.fft.rfft(envelope - envelope.mean()))
     hertz = np.fft.rfftfreq(len(envelope), 1 / RATE)
     return spectrum[(hertz > TREMOR_HZ[0]) & (hertz < TREMOR_HZ[1])].max() / spectrum[hertz < 30].mean()

@@ -1,4 +1,4 @@
-"""Other synthesisers: what PSOLA does to a real reading, measured by Praat; the set that the stage writes, read back."""
+"""Other synthesizers: the effect of PSOLA on a real reading, measured by Praat; the output of the stage, read back."""
 
 from __future__ import annotations
 

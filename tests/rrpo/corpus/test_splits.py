@@ -1,4 +1,4 @@
-"""Splits and prompts: balanced, disjoint, keyed; toggles move only what they name."""
+"""Splits and prompts: balanced, disjoint, keyed; options change only what they name."""
 
 from collections import Counter
 from dataclasses import replace

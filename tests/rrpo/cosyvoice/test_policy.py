@@ -1,4 +1,4 @@
-"""CosyVoice2's language model: the policy contract, an independent forward, files in and out, low-rank updates."""
+"""CosyVoice2's language model: the policy contract, an independent forward pass, loading and saving, low-rank updates."""
 
 import json
 from pathlib import Path
@@ -53,7 +53,7 @@ class TestCosyVoice2Policy(PolicyContract):
 
 
 def test_full_size_has_295_tensors_and_the_releases_bytes() -> None:
-    """2,023,316,821 bytes, of which the file's own bookkeeping is some 100 kB; lm_head shares the embedding's."""
+    """2,023,316,821 bytes, of which about 100 kB are file overhead; lm_head shares the storage of the embedding."""
     shapes = layout.expected_shapes(standin.FULL)
     assert len(shapes) == 295
     numbers = sum(torch.Size(shape).numel() for name, shape in shapes.items() if name != layout.HEAD)
@@ -61,7 +61,8 @@ def test_full_size_has_295_tensors_and_the_releases_bytes() -> None:
 
 
 def documented(release: Path, text: str, tokens: list[int]) -> Tensor:
-    """Logits ``[N + 1, 6562]`` by the library's own model on ``[sos][text][task_id][speech]``, from the file's tensors alone."""
+    """Return logits ``[N + 1, 6562]`` by the library's model on ``[sos][text][task_id][speech]``, from the tensors of the
+    file."""
     stored = torch.load(release / "llm.pt", weights_only=True)
     llm = Qwen2ForCausalLM(Qwen2Config.from_pretrained(release / BLANK)).eval()
     llm.load_state_dict({k.removeprefix("llm.model."): v for k, v in stored.items() if k.startswith("llm.model.")})
@@ -83,7 +84,7 @@ def documented(release: Path, text: str, tokens: list[int]) -> Tensor:
 def test_logits_are_those_of_an_independent_forward_of_the_documented_sequence(
     release: Path, policy: CosyVoice2Policy
 ) -> None:
-    """The task_id position predicts the first token; eos, never first, is the one difference."""
+    """The task_id position predicts the first token; the only difference is eos, which is never first."""
     tokens = [[5, 6560, 17], [1, 2, 3]]
     asked = [PROMPTS[0], PROMPTS[1]]
     ours = policy.logits(policy.prompt_ids(asked), torch.tensor(tokens)).detach()
@@ -97,7 +98,7 @@ def test_logits_are_those_of_an_independent_forward_of_the_documented_sequence(
 
 
 def test_the_end_of_the_prompt_is_one_token_and_exclamation_marks_are_no_padding(policy: CosyVoice2Policy) -> None:
-    """Qwen's tokeniser gives ``!`` the id 0."""
+    """Qwen's tokenizer gives ``!`` the id 0."""
     ids = policy.prompt_ids([prompt("!", "sad")])[0]
     assert ids[-2:].tolist() == [policy.tokenizer.end_of_prompt + 1, 1]
     assert policy.text_lengths(policy.prompt_ids([prompt("!", "sad"), prompt("the cat sat!", "sad")]))[0] == 1
@@ -105,7 +106,7 @@ def test_the_end_of_the_prompt_is_one_token_and_exclamation_marks_are_no_padding
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_an_untouched_file_goes_round_bit_for_bit(tmp_path: Path, dtype: torch.dtype) -> None:
-    """Names, order, types, and the unused head, which stays the embedding's own memory."""
+    """Names, order, types, and the unused head, which still shares the memory of the embedding."""
     source = standin.write(tmp_path / "in", dtype=dtype)
     stored = torch.load(source / "llm.pt", weights_only=True)
     torch.save({**stored, "epoch": 3, "step": 7}, source / "llm.pt")  # as upstream's trainer leaves them
@@ -123,7 +124,7 @@ def test_an_untouched_file_goes_round_bit_for_bit(tmp_path: Path, dtype: torch.d
 
 
 def test_a_trained_embedding_is_written_under_both_names(policy: CosyVoice2Policy) -> None:
-    """Upstream loads lm_head last into the tied weight: a stale one would undo the training."""
+    """Upstream loads lm_head last into the tied weight: an outdated head would undo the training."""
     with torch.no_grad():
         policy.llm.embed_tokens.weight.add_(1.0)
     written = policy.tensors()
@@ -132,7 +133,7 @@ def test_a_trained_embedding_is_written_under_both_names(policy: CosyVoice2Polic
 
 
 def altered(release: Path, folder: Path, change: dict[str, Tensor | None]) -> Path:
-    """A copy whose tensors are replaced, or taken out where None."""
+    """Return a copy with tensors replaced, or removed if None."""
     (folder / BLANK).mkdir(parents=True)
     for path in (release / BLANK).iterdir():
         (folder / BLANK / path.name).write_bytes(path.read_bytes())
@@ -184,7 +185,7 @@ def test_cosyvoice3_is_refused_by_its_layout_and_by_its_files(release: Path, tmp
 def test_a_second_embedding_in_a_tied_model_is_refused_and_in_another_kept(release: Path, tmp_path: Path) -> None:
     own = torch.load(release / "llm.pt", weights_only=True)[layout.HEAD] + 1
     folder = altered(release, tmp_path / "a", {layout.HEAD: own})
-    with pytest.raises(LayoutError, match="two text embeddings"):
+    with pytest.raises(LayoutError, match="two different text embeddings"):
         CosyVoice2Policy.load(folder)
     about = json.loads((folder / BLANK / "config.json").read_text())
     (folder / BLANK / "config.json").write_text(json.dumps({**about, "tie_word_embeddings": False}))
@@ -268,7 +269,7 @@ class TestLora:
             LoraConfig(rank=0)
 
     def test_peft_reads_the_adapter(self, release: Path, policy: CosyVoice2Policy, tmp_path: Path) -> None:
-        """The package's own forward of the release's Qwen2 model with the adapter is ours."""
+        """The package's forward pass of the release's Qwen2 model with the adapter equals ours."""
         peft = pytest.importorskip("peft")
         adapt(policy, LoraConfig(rank=2, alpha=6.0))
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""End to end on the stand-in: labelled tokens in, reward model, DiffRO and RRPO, an llm.pt that loads."""
+"""End to end on the stand-in: from labelled tokens through reward model, DiffRO and RRPO to an llm.pt that loads."""
 
 import json
 from dataclasses import replace
@@ -84,7 +84,7 @@ def test_the_proxy_rises_and_the_saved_policy_is_upstreams(release: Path, tmp_pa
 
 
 def test_low_rank_updates_and_the_content_reward(release: Path, tmp_path: Path) -> None:
-    """Three steps: only adapted layers move, the adapter is written, the recogniser's loss is no constant."""
+    """Three steps: only adapted layers change, the adapter is written, and the recognizer's loss is not constant."""
     optimize = replace(CONFIG.optimize, steps=3, content_weight=0.5, relaxation="gumbel")
     config = replace(CONFIG, lora=LoraConfig(rank=2, targets=("v_proj",)), optimize=optimize)
     found = train(release, release / "tokens.jsonl", tmp_path, config)
@@ -96,7 +96,7 @@ def test_low_rank_updates_and_the_content_reward(release: Path, tmp_path: Path) 
 
 
 def test_an_optimisation_goes_on_where_it_was_stopped(release: Path, tmp_path: Path) -> None:
-    """Interrupted before its third update: the same policy as undisturbed, bit for bit."""
+    """After an interruption before the third update: the same policy as without, bit for bit."""
     config = replace(CONFIG, optimize=replace(CONFIG.optimize, steps=4), pretrain=replace(CONFIG.pretrain, steps=2))
     whole = train(release, release / "tokens.jsonl", tmp_path / "whole", config)
     kept = tmp_path / "checkpoints"
@@ -130,7 +130,8 @@ def test_energy_mixup_is_refused(release: Path) -> None:
 
 
 def test_memory_by_hand_and_a_plan_that_says_what_was_not_measured() -> None:
-    """Two float32 copies of the weights; gradients and Adam 12 bytes a trained weight; of rank 2, (rows + columns) x 2."""
+    """Two float32 copies of the weights; gradients and Adam take 12 bytes per trained weight; rank 2 trains (rows + columns) x
+    2."""
     numbers = sum(torch.Size(s).numel() for n, s in layout.expected_shapes(standin.FULL).items() if n != layout.HEAD)
     whole = memory(standin.FULL, rows=32, rank=0, precision="bf16")
     assert (whole.weights, whole.gradients + whole.adam) == (8 * numbers, 12 * numbers)
@@ -149,16 +150,16 @@ def test_memory_by_hand_and_a_plan_that_says_what_was_not_measured() -> None:
 def test_hours_of_a_measured_step() -> None:
     """312 updates of 36 s are 3.12 hours; 6,400 tokens in 10 s and in 26 s."""
     lines = list(tell(Measured(rollout=10.0, update=26.0, peak=0, device="CPU")))
-    assert lines[-1].startswith("hours: 3.12 an arm for 312 updates")
-    assert "640 tokens a second" in lines[1]
-    assert "246 tokens a second" in lines[2]
+    assert lines[-1].startswith("hours: 3.12 per arm for 312 updates")
+    assert "640 tokens per second" in lines[1]
+    assert "246 tokens per second" in lines[2]
     config = OptimizeConfig(batch=2, content_weight=0.0)
     step = measure(config, standin.TINY, device="cpu", micro=1, rank=2, precision="fp32", tokens=4, steps=1)
     assert step.step > 0
 
 
 def test_what_the_layers_keep_for_the_gradient_is_the_formulas(tmp_path: Path) -> None:
-    """Bytes of all storages that autograd holds, weights apart."""
+    """Return the bytes of all storages that autograd keeps, without weights."""
     sizes = {**standin.TINY, "hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 4}
     for precision in ("fp32", "bf16"):
         policy = CosyVoice2Policy.load(standin.write(tmp_path, sizes), precision=precision)
@@ -179,7 +180,7 @@ def test_what_the_layers_keep_for_the_gradient_is_the_formulas(tmp_path: Path) -
 
 
 def test_the_commands_say_what_they_do(release: Path, tmp_path: Path) -> None:
-    """A stand-in is written, checked and trained on; what is wrong ends with status 2."""
+    """A stand-in is written, checked and trained on; errors end with status 2."""
     run, tiny, out = CliRunner().invoke, str(tmp_path / "tiny"), str(tmp_path / "out")
     assert run(app, ["standin", tiny]).exit_code == 0
     assert "31 tensors" in run(app, ["check", tiny]).output
@@ -212,7 +213,7 @@ def test_optimisers_that_need_rollouts_alone_run_on_it(release: Path, tmp_path: 
 
 
 def parallel_corpus(path: Path) -> Path:
-    """Every text in three emotions."""
+    """Write a corpus with every text in three emotions."""
     rows = [json.loads(line) for line in standin.write_corpus(path).read_text("utf-8").splitlines()]
     lines = (json.dumps(row | {"text": f"the cat {place // 3}"}) for place, row in enumerate(rows))
     path.write_text("\n".join(lines), "utf-8")
@@ -245,7 +246,7 @@ def test_an_optimiser_is_chosen_with_its_options() -> None:
 
 
 def test_the_kl_is_to_the_supervised_policy(release: Path, tmp_path: Path) -> None:
-    """Cross-entropy falls from nearly ln 6562, and before the first update the KL is nought."""
+    """Cross-entropy falls from nearly ln 6562, and the KL is 0 before the first update."""
     config = replace(
         CONFIG, supervised=SupervisedConfig(steps=10, batch=16, lr=1e-2), optimize=replace(CONFIG.optimize, steps=1)
     )
@@ -256,7 +257,7 @@ def test_the_kl_is_to_the_supervised_policy(release: Path, tmp_path: Path) -> No
 
 
 def test_cross_entropy_is_the_mean_of_the_sampled_positions(release: Path) -> None:
-    """Two utterances of 1 and 2 tokens: the mean over their 2 + 3 predictions, each alone."""
+    """Two utterances of 1 and 2 tokens: the mean over their 2 + 3 predictions, computed one by one."""
     policy = CosyVoice2Policy.load(release)
     row = {"speaker": "a", "emotion": "sad"}
     two = [tokens.TokenUtterance(id=str(i), text="the cat" * (i + 1), tokens=(5, 7)[: i + 1], **row) for i in range(2)]

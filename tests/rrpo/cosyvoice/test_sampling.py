@@ -1,4 +1,4 @@
-"""Repetition-aware sampling: its distribution by hand, and against the procedure itself."""
+"""Repetition-aware sampling: its distribution by hand, and against the published procedure."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def recent(*tokens: int, width: int = 10) -> torch.Tensor:
 
 
 def test_the_nucleus_by_hand() -> None:
-    """In order .5, .25, .1, .1, .05: the mass before the third is .75 < .8, before the fourth .85: three are kept."""
+    """Sorted .5, .25, .1, .1, .05: the mass before the third is .75 < .8, before the fourth .85, so three are kept."""
     q = RepetitionAware().probabilities(P.log(), recent())
     assert q[0].tolist() == pytest.approx([0.1 / 0.85, 0.5 / 0.85, 0.0, 0.25 / 0.85, 0.0])
     q = RepetitionAware(top_k=1).probabilities(P.log(), recent())
@@ -28,7 +28,7 @@ def test_the_nucleus_by_hand() -> None:
 
 
 def test_a_repeated_token_gives_its_mass_to_the_whole_distribution() -> None:
-    """Token 1 was said: its .5/.85 go to p; with tau .2 once is not enough."""
+    """Token 1 has occurred, so its .5/.85 are redistributed by p; with tau .2 one occurrence is not enough."""
     rho = 0.5 / 0.85
     expected = [0.1 / 0.85 + rho * 0.1, rho * 0.5, rho * 0.05, 0.25 / 0.85 + rho * 0.25, rho * 0.1]
     q = RepetitionAware().probabilities(P.log(), recent(1))
@@ -61,7 +61,7 @@ def asked(policy: CosyVoice2Policy, *texts: str) -> torch.Tensor:
 
 
 def test_lengths_lie_between_the_ratios(release: Path) -> None:
-    """Eos has almost all the mass: at once it would end; 2 tokens a text token are said before, at most 3 if it never comes."""
+    """Eos has almost all the mass and would end at once: the minimum is 2 tokens per text token, the maximum 3 without eos."""
     policy = CosyVoice2Policy.load(release)
     prefix = asked(policy, "the cat", "go go go go")
     text = policy.text_lengths(prefix)
@@ -78,7 +78,7 @@ def test_lengths_lie_between_the_ratios(release: Path) -> None:
 
 
 def test_nothing_is_said_twice_within_the_window_where_the_nucleus_is_narrow(release: Path) -> None:
-    """With one token in the nucleus, plain nucleus sampling would repeat it for ever; noise alone decides what is drawn."""
+    """With one token in the nucleus, plain nucleus sampling would repeat it forever; samples depend only on the noise."""
     policy = CosyVoice2Policy.load(release)
     with torch.no_grad():
         policy.llm_decoder.bias[policy.eos] = -1e4

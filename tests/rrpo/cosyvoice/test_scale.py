@@ -1,4 +1,4 @@
-"""What makes large policies fit and several processes share them: the numbers stay those of one process with the whole batch."""
+"""Accumulation, recomputation and several processes: results equal those of one process with the whole batch."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_layers_that_are_computed_once_more_give_the_same_gradient(release: Path
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_recomputing_keeps_what_the_formula_says(tmp_path: Path, precision: str) -> None:
-    """Bytes of all that autograd holds after the layers' forward: their inputs, and one layer whole."""
+    """Return the bytes that autograd keeps after the forward pass of the layers: their inputs, and one complete layer."""
     from rrpo.cosyvoice.paper import SPEECH, TEXT
 
     sizes = {
@@ -140,7 +140,7 @@ def test_the_best_of_n_is_each_prompts_cheapest_sample(release: Path) -> None:
 
 
 def test_processes_divide_prompts_with_all_their_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows r of k samples of m prompts are prompt r % m."""
+    """Row r of k samples of m prompts belongs to prompt r % m."""
     alone = Processes("cpu")
     assert alone.numbers(4, 2) is None
     two = [Processes("cpu") for _ in range(2)]

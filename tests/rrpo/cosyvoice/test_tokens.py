@@ -28,13 +28,13 @@ class TestFsqDigits(CodecContract):
     speakers: ClassVar[tuple[str, str]] = ("anna", "ben")
 
     def test_the_speaker_is_heard(self, codec: TokenCodec) -> None:
-        """Tokens are before any voice: it is not."""
+        """Not applicable: tokens have no voice."""
         asked = self.tokens(codec)
         assert codec.speaker_index(["anna", "ben"]).tolist() == [0, 0]
         assert torch.equal(codec.decode(*asked[:2], asked[2] + 1)[0], codec.decode(*asked)[0])
 
     def test_a_speaker_that_it_does_not_know_is_refused(self, codec: TokenCodec) -> None:
-        """There is none: whoever is asked for, the digits are the same."""
+        """There are no speakers: the digits are the same for every speaker."""
         assert codec.speaker_index(["no-such-speaker"]).tolist() == [0]
 
 
@@ -81,7 +81,7 @@ def jsonl(path: Path, rows: list[dict]) -> Path:
 
 
 def folder(path: Path) -> Path:
-    """As CosyVoice's recipe leaves it, and labels."""
+    """Write a folder in the format of CosyVoice's recipe, with labels."""
     path.mkdir()
     torch.save({row["utt"]: row["speech_token"] for row in ROWS}, path / "utt2speech_token.pt")
     for name, column in {"text": "text", "utt2spk": "spk", "utt2emotion": "emotion"}.items():
@@ -113,18 +113,18 @@ def test_what_is_wrong_is_listed(tmp_path: Path) -> None:
     bad = [{**ROWS[0], "speech_token": [1, 6561, -1]}, {k: v for k, v in ROWS[1].items() if k != "emotion"}]
     with pytest.raises(TokenFileError) as caught:
         tokens.read(jsonl(tmp_path / "bad.jsonl", bad))
-    assert "b: 2 ids are no codes, the first 6561" in str(caught.value)
+    assert "b: 2 ids are not codes, the first 6561" in str(caught.value)
     assert "a: no emotion" in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.jsonl", "{", "a.jsonl:1 is no JSON"),
-        ("a.jsonl", "[]", "a.jsonl:1 is no object"),
-        ("a.csv", "", "unknown kind"),
-        ("missing.jsonl", None, "is not there"),
-        ("a.jsonl", "", "no utterance that can be used"),
+        ("a.jsonl", "{", "a.jsonl:1 is not JSON"),
+        ("a.jsonl", "[]", "a.jsonl:1 is not an object"),
+        ("a.csv", "", "unknown format"),
+        ("missing.jsonl", None, "does not exist"),
+        ("a.jsonl", "", "no usable utterance"),
     ],
 )
 def test_files_that_cannot_be_used_are_refused(tmp_path: Path, name: str, content: str | None, said: str) -> None:
@@ -152,7 +152,7 @@ def test_whispers_spectrogram_of_a_tone() -> None:
 
 
 def field(number: int, value: int | str | bytes) -> bytes:
-    """One field of a protocol buffer."""
+    """Return one field of a protocol buffer."""
 
     def varint(n: int) -> bytes:
         return bytes([n & 127 | 128]) + varint(n >> 7) if n > 127 else bytes([n])
@@ -164,13 +164,13 @@ def field(number: int, value: int | str | bytes) -> bytes:
 
 
 def tensor(number: int, name: str, kind: int, *shape: int | str) -> bytes:
-    """An input or output of a graph."""
+    """Return an input or output of a graph."""
     dims = b"".join(field(1, field(1, side) if isinstance(side, int) else field(2, side)) for side in shape)
     return field(number, field(1, name) + field(2, field(1, field(1, kind) + field(2, dims))))
 
 
 def stand_in(path: Path) -> Path:
-    """An ONNX file with the tokeniser's interface: the loudest band of every four frames; written by hand, byte for byte."""
+    """An ONNX file with the tokenizer's interface: the loudest band of every four frames; written by hand, byte for byte."""
     ints = [field(5, field(1, name) + field(20, 7) + field(8, 4)) for name in ("kernel_shape", "strides")]
     pool = field(1, "feats") + field(2, "pooled") + field(4, "AveragePool") + b"".join(ints)
     axis = [field(5, field(1, name) + field(20, 2) + field(3, i)) for name, i in (("axis", 1), ("keepdims", 0))]
@@ -182,7 +182,8 @@ def stand_in(path: Path) -> Path:
 
 
 def test_labelled_audio_becomes_labelled_tokens(tmp_path: Path) -> None:
-    """A second of 1 kHz at 24 kHz, in stereo: 25 tokens a second, each the tone's band; 31 s get none, broken files are told."""
+    """A second of 1 kHz at 24 kHz, in stereo: 25 tokens per second, each the tone's band; 31 s give none, broken files are
+    reported."""
     pytest.importorskip("onnxruntime")
     time = torch.arange(31 * 24000) / 24000
     tone = torch.sin(2 * math.pi * 1000 * time)[:, None].expand(-1, 2).numpy()

@@ -1,4 +1,4 @@
-"""Stage ``gradients``: the measures by hand, on drawn gradients whose truth is known, and as a stage on tiny models."""
+"""Stage ``gradients``: the measures by hand, on random gradients with known truth, and as a stage on tiny models."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def of(*rows: list[float]) -> Moments:
 
 
 def test_moments_by_hand() -> None:
-    """(3, 0) and (0, 4): pairs are orthogonal, so there is no signal; the mean is (1.5, 2), the variance 2 x 6.25."""
+    """(3, 0) and (0, 4) are orthogonal, so the signal is 0; the mean is (1.5, 2), the variance 2 x 6.25."""
     found = of([3.0, 0.0], [0.0, 4.0])
     assert found.signal == pytest.approx(0.0)
     assert found.cosine == pytest.approx(0.0, abs=1e-6)
@@ -64,7 +64,7 @@ def test_noise_is_taken_out_of_signal_bias_and_alignment() -> None:
 
 
 def test_the_stage_on_tiny_models(tmp_path: Path) -> None:
-    """Every method at SFT and after two updates; whatever it measures, the policy is put back and nothing is drawn twice."""
+    """All methods at SFT and after two updates; measuring restores the policy, and batches are not reused."""
     inputs = optimize_inputs(tmp_path / "toy")
     tables = []
     for name in ("one", "again"):
@@ -88,7 +88,7 @@ def test_the_stage_on_tiny_models(tmp_path: Path) -> None:
 
 
 def test_the_policies_are_those_of_the_optimisation(tmp_path: Path) -> None:
-    """After all updates, the samples of the evaluation are the ones that the stage ``optimize`` stores."""
+    """After all updates, the evaluation samples equal those stored by the stage ``optimize``."""
     inputs = optimize_inputs(tmp_path / "toy")
     (tmp_path / "out").mkdir()
     loop.build(OPTIMIZE, inputs, tmp_path / "out", Context())

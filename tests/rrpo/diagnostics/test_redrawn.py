@@ -1,4 +1,4 @@
-"""Changes of the reward with the rest held and re-drawn, where both are known."""
+"""Changes of the reward with the rest held and redrawn, where both are known."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROMPTS = Prompts(torch.tensor([[2, 3, 1, 4]] * B), torch.zeros(B, dtype=torch.l
 
 
 class LinearCodec:
-    """A frame a token, linear in its row."""
+    """One frame per token, linear in its row."""
 
     table = torch.randn(CODES, 3, generator=torch.Generator().manual_seed(1))
 
@@ -32,7 +32,7 @@ class LinearCodec:
 
 
 def policy(history: float) -> Policy:
-    """Six codes; ``history`` is how strongly a token's embedding reaches what follows."""
+    """Return a policy with six codes; ``history`` is the strength of a token's effect on later tokens."""
     torch.manual_seed(0)
     symbols = (*Policy.SPECIALS, "<e>", "<s>", "a")
     made = Policy(PolicyConfig(dim=16, layers=1, heads=2, max_tokens=9), symbols, codes=CODES).eval()
@@ -43,12 +43,12 @@ def policy(history: float) -> Policy:
 
 
 def linear(F: Tensor, lengths: Tensor, target: Tensor) -> Tensor:
-    """A reward that is the sum over the utterance of one channel."""
+    """Return the sum of one channel over the utterance."""
     return F[torch.arange(len(F)), :, target].sum(1)
 
 
 def test_forced_noise_draws_the_tokens() -> None:
-    """Whatever noise they were drawn by: up to a row's end, which is not forced."""
+    """For any original noise, up to the end of a row, which is not forced."""
     asked, made = PROMPTS, policy(1.0)
     said = made.sample(asked.prefix, uniform((9, B), 3, "x"))
     forced = forcing(made.logits(asked.prefix, said.tokens)[:, :-1], said.tokens)
@@ -59,7 +59,7 @@ def test_forced_noise_draws_the_tokens() -> None:
 
 
 def test_without_an_influence_on_later_tokens_both_changes_are_as_predicted() -> None:
-    """The reward is linear in the tokens, and what follows does not hang on them: continuations differ in nothing else."""
+    """The reward is linear in the tokens, and later tokens do not depend on them: continuations do not differ otherwise."""
     found = compare(policy(0.0), LinearCodec(), linear, PROMPTS, 1, 3)
     assert found["swap_held"] == pytest.approx(1.0, abs=1e-4)
     assert found["swap_redrawn"] == pytest.approx(1.0, abs=1e-4)
@@ -68,7 +68,7 @@ def test_without_an_influence_on_later_tokens_both_changes_are_as_predicted() ->
 
 
 def test_with_it_the_rest_makes_the_larger_change() -> None:
-    """The prediction for the token itself stays exact; what it does to the others is not in it."""
+    """The prediction for the token itself stays exact; its effect on other tokens is not included."""
     found = compare(policy(3.0), LinearCodec(), linear, PROMPTS, 1, 8)
     assert found["swap_held"] == pytest.approx(1.0, abs=1e-4)
     assert found["swap_redrawn"] < 0.95

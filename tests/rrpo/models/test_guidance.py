@@ -22,7 +22,7 @@ from rrpo.testing.toy_models import EMOTIONS, SPEAKERS, toy_codec, toy_policy, t
 
 
 def plain_policy() -> Policy:
-    """A toy policy that listens to its prefix although it is untrained."""
+    """Return an untrained toy policy that depends on its prefix."""
     policy = toy_policy()
     with torch.no_grad():
         for parameter in policy.llm.layers.parameters():
@@ -31,7 +31,7 @@ def plain_policy() -> Policy:
 
 
 def tagged_policy() -> Policy:
-    """The same, with the null tags."""
+    """Return the same policy with null tags."""
     groups = {NO_EMOTION: EMOTIONS, NO_SPEAKER: SPEAKERS}
     return (
         plain_policy().extended({f"<{tag}>": [f"<{name}>" for name in names] for tag, names in groups.items()}).eval()
@@ -39,7 +39,7 @@ def tagged_policy() -> Policy:
 
 
 def classifier() -> PrefixClassifier:
-    """Untrained, and sure of what it says."""
+    """Return an untrained classifier with confident predictions."""
     torch.manual_seed(3)
     model = PrefixClassifier(PrefixClassifierConfig(dim=8), (*EMOTIONS, "neutral"), code_levels(toy_codec().codebook))
     with torch.no_grad():
@@ -73,7 +73,7 @@ def prefixes(policy: Policy) -> Tensor:
 
 
 def test_off_is_the_policy_bit_for_bit() -> None:
-    """Classifier-free guidance and a mixture without weight: as asked; soft labels: under the null tag."""
+    """Classifier-free guidance and a mixture with weight 0 equal the policy; soft labels equal it under the null tag."""
     policy = tagged_policy()
     prefix = prefixes(policy)
     asked, null = sampled(policy, prefix), sampled(policy, policy.restyled(prefix, emotion=NO_EMOTION))
@@ -85,7 +85,7 @@ def test_off_is_the_policy_bit_for_bit() -> None:
 
 
 def test_a_policy_that_knows_more_symbols_says_the_same() -> None:
-    """Of new symbols the row is the mean of those that they stand for; padding on the left changes no place."""
+    """The row of a new symbol is the mean of the rows it stands for; left padding does not change positions."""
     plain, tagged = plain_policy(), tagged_policy()
     prefix = prefixes(plain)
     assert torch.equal(sampled(plain, prefix), sampled(tagged, prefix))
@@ -124,7 +124,7 @@ class _Known(Evidence):
 def test_soft_labels_ask_for_the_emotion_at_one_and_for_neutral_at_zero(
     alpha: float, factors: tuple[float, ...]
 ) -> None:
-    """Of three tokens the classifier is asked for the two most likely; p' = p x p(class | token)^2 at gamma 2."""
+    """The classifier is evaluated for the two most likely of three tokens; p' = p x p(class | token)^2 at gamma 2."""
     null = torch.tensor([[0.5, 0.3, 0.2]]).log()
     at = Positions(torch.tensor([0]), torch.tensor([1.0]), _Known())
     logits = SoftLabel(gamma=2.0, alpha=alpha, top=2).combine([null], at)
@@ -141,7 +141,7 @@ def test_a_soft_label_is_the_geometric_mean_of_its_ends() -> None:
 
 
 def test_a_mixture_has_three_pieces_whose_weights_sum_to_one() -> None:
-    """T is 10: tokens 0 to 2 are e's, 3 to 6 both's, later ones e_2's, also past T."""
+    """T is 10: tokens 0 to 2 use e, 3 to 6 both, later ones e_2, also past T."""
     first, second = torch.zeros(4, 2), torch.ones(4, 2)
     at = Positions(torch.tensor([2, 3, 7, 12]), torch.full((4,), 10.0), None)
     mixture = Mixture(second="happy", weight=0.25, start=0.3, stop=0.7)
@@ -194,7 +194,7 @@ def test_what_cannot_be_asked_is_refused() -> None:
 
 
 def test_what_the_classifier_knows_is_the_requests_own_emotion() -> None:
-    """Under the null tag the soft label still wants what was asked for; an untrained state of zeros knows the bias alone."""
+    """Under the null tag the soft label still uses the requested emotion; a state of zeros gives only the bias."""
     evidence = guided("soft-label").evidence(prefixes(tagged_policy()))
     assert evidence is not None
     assert evidence.wanted.tolist() == [i % 3 for i in range(18)]

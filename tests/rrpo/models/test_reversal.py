@@ -1,4 +1,4 @@
-"""Gradient reversal: the value is untouched, the gradient turned round and scaled."""
+"""Gradient reversal: the value is unchanged, the gradient is reversed and scaled."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Reward models on pre-trained speech encoders; tiny ones of the same classes stand in for the published weights."""
+"""Reward models on pre-trained speech encoders; tiny encoders of the same classes replace the published weights."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_padding_and_neighbours_change_nothing(tmp_path: Path, kind: str, norm: 
 
 
 def test_the_hidden_states_are_the_encoders(tmp_path: Path) -> None:
-    """Of a normalised utterance, what the class itself gives."""
+    """For a normalized utterance, the output equals that of the encoder class."""
     model = made(tmp_path).eval()
     F = torch.randn(1, 20, HOP)
     wave = F.flatten(1)
@@ -123,7 +123,7 @@ def test_energy_mixup_adds_waveforms() -> None:
 
 
 def test_the_stages_train_and_examine_it_on_recordings(tmp_path: Path) -> None:
-    """Low tones against high ones are told apart; every measure is finite."""
+    """Low and high tones are distinguished; all measures are finite."""
     lines = []
     for place in range(24):
         write_tone(tmp_path / f"{place}.wav", (200 if place % 2 else 2000) + 10 * place)

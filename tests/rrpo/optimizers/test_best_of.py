@@ -1,4 +1,4 @@
-"""Best-of-n: the choice by hand, n = 1 is the SFT policy, the KL, and files like an optimisation's."""
+"""Best-of-n: the choice by hand, n = 1 equals the SFT policy, the KL, and the files written."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_the_chosen_has_the_least_cost_of_the_first_n(inputs: dict[str, Path]) -
 
 
 def test_one_of_one_is_the_sft_policy(inputs: dict[str, Path]) -> None:
-    """Tokens and opinions of the evaluation at step 0 of any optimisation of the seed."""
+    """Tokens and measurements equal those of the evaluation at step 0 of any optimization of the seed."""
     models = Models.load(inputs, "cpu")
     config = OptimizeConfig(steps=0, eval_prompts=5, final_prompts=PROMPTS, seed=3)
     _, sft = loop.evaluate(models, Prompts.load(inputs["eval_prompts"], models), config, 0)
@@ -87,7 +87,7 @@ def test_the_points_carry_the_kl_and_a_proxy_that_rises(inputs: dict[str, Path])
 
 
 def test_an_arm_of_it_stands_where_an_optimisation_does() -> None:
-    """The draws are shared by all reward models of a seed, and bounded in number; the score reads what was chosen."""
+    """All reward models of a seed share the draws, whose number is bounded; the score reads the chosen samples."""
     arms = [ArmConfig(best_of=64), ArmConfig(best_of=64, regularizers=OFF)]
     one, other = (measurements.core(EMBEDDED, arm, 101, policy=True) for arm in arms)
     assert one["optimized"].name == "best_of_n"

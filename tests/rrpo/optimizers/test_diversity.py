@@ -1,4 +1,4 @@
-"""Diversity by hand, and that a policy that cannot vary has none."""
+"""Diversity by hand; a deterministic policy has none."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Emo-DPO: its contract on pairs of samples, every term by hand, the change of the reference, and pairs of speech."""
+"""Emo-DPO: its contract on pairs of samples, all terms by hand, the change of the reference, and pairs of speech."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RANKED = {
 
 
 class TestEmoDPO(OptimizerContract):
-    """Preferences alone: what is fine-tuned on knows nothing of the reward."""
+    """Use preferences only, because the fine-tuning terms do not depend on the reward."""
 
     choice = OPTIMIZERS.choice("emo-dpo", **RANKED)
 
@@ -45,7 +45,7 @@ class TestEmoDPO(OptimizerContract):
         return method, method.start(models, prompts, self.config(optimizer=choice), inputs)
 
     def test_the_chosen_sample_has_the_better_reward(self, models: Models, inputs: dict[str, Path]) -> None:
-        """A pair counts where that is so; under the own tag y- is asked for another emotion, else for the same."""
+        """Only pairs with the better y+ count; with ``own`` tags y- has another emotion, otherwise the same."""
         for tags, alike in (("requested", True), ("own", False)):
             _, state = self.started(models, inputs, tags=tags)
             assert set(state["weight"].tolist()) <= {0.0, 1.0}
@@ -59,7 +59,7 @@ class TestEmoDPO(OptimizerContract):
     def test_the_terms_are_the_written_formulas(
         self, divergence: str, length_normalized: bool, models: Models, inputs: dict[str, Path]
     ) -> None:
-        """Utterance by utterance, after the policy has moved away from its reference."""
+        """One utterance at a time, after the policy has moved away from its reference."""
         method, state = self.started(
             models, inputs, divergence=divergence, length_normalized=length_normalized, dpo_beta=0.7, tags="own"
         )
@@ -90,7 +90,7 @@ class TestEmoDPO(OptimizerContract):
             assert found["sft"][i].item() == pytest.approx(-sum(chosen) / len(chosen), rel=1e-4)
 
     def test_the_reference_is_the_policy_at_the_end_of_stage_one(self, models: Models, inputs: dict[str, Path]) -> None:
-        """Of 6 steps, half: preferences weigh nothing at step 2; at step 3 the reference is the policy as it then is."""
+        """Half of 6 steps: preferences have weight 0 at step 2; at step 3 the current policy becomes the reference."""
         method, state = self.started(models, inputs, stage_one=0.5)
         config, before = self.config(optimizer=OPTIMIZERS.choice("emo-dpo", pairs="samples")), state["reference"]
         batch = self.batch(models, inputs, config)

@@ -1,4 +1,4 @@
-"""GRPO: its contract, advantages and clipping by hand, several updates on a batch, and the two places of the KL."""
+"""GRPO: its contract, advantages and clipping by hand, several updates per batch, and the KL in loss or reward."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TestGRPO(OptimizerContract):
     steps = 40
 
     def test_the_clipped_share_is_in_the_curves(self, inputs: dict[str, Path], tmp_path: Path) -> None:
-        """Of the last of two updates: the first cannot clip, the second does once the policy has moved far enough."""
+        """Values of the last of two updates: the first cannot clip, the second does if the policy has moved far enough."""
         curves = pd.read_parquet(self.run(inputs, tmp_path / "out", self.config(lr=0.1)) / "curves.parquet")
         assert curves["clipped"].max() > 0
         once = self.config(lr=0.1, optimizer=OPTIMIZERS.choice("grpo", epochs=1))
@@ -31,7 +31,7 @@ class TestGRPO(OptimizerContract):
     def test_the_second_updates_loss_is_the_written_formula(
         self, token_mean: bool, models: Models, inputs: dict[str, Path]
     ) -> None:
-        """After the policy has moved: the clipped surrogate of every sample, token by token, plus beta times its KL."""
+        """After the policy has moved: the clipped surrogate of each sample, token by token, plus beta times its KL."""
         config = self.config(beta=0.3, optimizer=OPTIMIZERS.choice("grpo", token_mean=token_mean, clip=0.1))
         batch, method = self.batch(models, inputs, config), GRPO(token_mean=token_mean, clip=0.1)
         A = method.advantages(hear(models, batch, config).cost(config))
@@ -68,7 +68,7 @@ class TestGRPOWithTheKLInTheReward(OptimizerContract):
 
 
 def test_advantages_by_hand() -> None:
-    """Two prompts, one a column: costs 1, 3 have mean 2 and standard deviation sqrt 2; equal costs have no advantage."""
+    """Two prompts, one per column: costs 1, 3 have mean 2 and standard deviation sqrt 2; equal costs have zero advantage."""
     cost = torch.tensor([1.0, 5.0, 3.0, 5.0])
     unit = 1 / (2**0.5 + EPSILON)
     assert GRPO(samples=2).advantages(cost).tolist() == pytest.approx([unit, 0.0, -unit, 0.0])

@@ -1,4 +1,4 @@
-"""The stage ``guided``: stores what an optimisation would, and with guidance off exactly what the SFT policy's own stage does."""
+"""The stage ``guided`` writes the files of an optimization; without guidance they equal those of the SFT policy's stage."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ QUICK = PROFILES["quick"]
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """What the stage reads: the toy models, the policy with null tags, an untrained classifier."""
+    """Write the inputs of the stage: the toy models, the policy with null tags, an untrained classifier."""
     root = tmp_path_factory.mktemp("guided")
     found = optimize_inputs(root)
     found |= {name: root / name for name in ("guided", "classifier")}
@@ -103,7 +103,7 @@ def test_null_tags_need_tag_dropout() -> None:
 
 
 def test_unseen_speakers_have_their_own_policy_codec_and_prompts() -> None:
-    """Nobody else's stages change; KL and cached judgements are against the same policy without guidance."""
+    """Stages of other arms do not change; KL and cached judgments refer to the same policy without guidance."""
     arm = replace(dataflow.SFT, guidance=GUIDANCE.choice("classifier-free"), tag_dropout=0.15, reversal=1.0)
     stage, start = dataflow.optimized(QUICK, arm, 1000), dataflow.starting(arm)
     made = stage.inputs["guided"]

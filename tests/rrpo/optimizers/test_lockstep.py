@@ -1,4 +1,4 @@
-"""Programs in lockstep: order, joint answers, errors, signals."""
+"""Programs in lockstep: order, batched answers, errors, signals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rrpo.optimizers.lockstep import Ask
 
 
 class Answers:
-    """Adds up what is asked together, and remembers it."""
+    """Add up the arguments of a batch of requests, and record them."""
 
     def __init__(self) -> None:
         self.log: list[tuple[Hashable, list[int], bool]] = []
@@ -71,7 +71,7 @@ def test_one_program_runs_at_a_time() -> None:
 
 
 def test_what_ends_the_caller_ends_the_programs_too() -> None:
-    """As SIGTERM does, which raises SystemExit in the main thread; each program cleans up."""
+    """Like SIGTERM, which raises SystemExit in the main thread; each program cleans up."""
     cleaned = []
 
     def program(ask: Ask) -> None:

@@ -1,4 +1,4 @@
-"""The gradient of one reward model is made as large as another's, by what both predict for the same swaps."""
+"""The gradient of one reward model is scaled to the size of another's, by their predictions for the same swaps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rrpo.profiles import SMOKE
 
 
 def swaps(folder: Path, *many: float) -> Path:
-    """A finished ``fidelity`` stage: these predictions for swaps of many tokens, and huge ones for swaps of one."""
+    """Write a finished ``fidelity`` stage: these predictions for swaps of many tokens, and huge ones for swaps of one."""
     folder.mkdir()
     pd.DataFrame({"kind": ["one"] + ["many"] * len(many), "predicted": [100.0, *many]}).to_parquet(folder / TABLE)
     return folder

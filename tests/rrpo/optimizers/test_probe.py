@@ -1,4 +1,4 @@
-"""The probes at h' against finite differences and Eq. 4, and what they cannot depend on."""
+"""The probes at h' against finite differences and Eq. 4, and their invariances."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""REINFORCE: its contract, its gradient written out, and an arm that it trains."""
+"""REINFORCE: its contract, its gradient by hand, and an arm that uses it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class TestReinforce(OptimizerContract):
     choice = OPTIMIZERS.choice("reinforce", samples=4)
 
     def test_the_gradient_is_the_written_formula(self, models: Models, inputs: dict[str, Path]) -> None:
-        """Sample by sample: minus its reward above the mean of the prompt's three others, times the gradient of log p."""
+        """For each sample: minus its reward above the mean of the prompt's three others, times the gradient of log p."""
         config = self.config(content_weight=0.3, beta=0.1)
         batch = self.batch(models, inputs, config)
         asked, said = batch.prompts, batch.rollout

@@ -1,4 +1,4 @@
-"""A stack's members against the same stages built singly, on toy models: three arms with seeds of their own."""
+"""Members of a stack against the same stages built alone, on toy models: three arms with different seeds."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from rrpo.testing.toy_models import optimize_inputs, toy_policy
 DIFFRO, REINFORCE = OPTIMIZERS.choice("diffro"), OPTIMIZERS.choice("reinforce", samples=4)
 GRPO = OPTIMIZERS.choice("grpo", samples=4, epochs=2)
 OWN = {"reinforce": REINFORCE, "grpo": GRPO, "emo-dpo": OPTIMIZERS.choice("emo-dpo", pairs="samples", texts=8)}
-"""Options by optimiser, where the defaults do not suit toy models."""
+"""Options by optimizer, if the defaults do not suit toy models."""
 ALIKE = [OWN.get(name, OPTIMIZERS.choice(name)) for name in sorted(OPTIMIZERS)]
 
 
@@ -49,7 +49,7 @@ def build_copy(config: Copied, inputs: dict[str, Path], out: Path, context: Cont
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Toy models; three policies and three reward models among them."""
+    """Write toy models, including three policies and three reward models."""
     folder = tmp_path_factory.mktemp("toy")
     inputs = optimize_inputs(folder)
     for seed in range(3):
@@ -69,7 +69,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def stage(toy: dict[str, Path], seed: int, optimizer: Choice = DIFFRO, **changes: Any) -> Stage:
-    """An optimisation of three updates with policy, reward model and arm number ``seed``."""
+    """Return an optimization of three updates with policy, reward model and arm number ``seed``."""
     settings: dict[str, Any] = {"steps": 3, "batch": 8, "lr": 0.01, "warmup": 0, "checkpoints": (0, 2), "seed": seed}
     settings |= {"eval_prompts": 6, "final_prompts": 12, "optimizer": optimizer, "beta": 0.1 * seed}
     settings |= {"reward": ("hard_ce", "smoothed_ce", "full_l_ser")[seed], "content_weight": 0.5 * seed}
@@ -99,7 +99,7 @@ def results(folder: Path) -> dict[str, Any]:
 
 
 def assert_alike(one: Path, other: Path) -> None:
-    """Same tokens; numbers equal up to rounding."""
+    """Assert that tokens are equal, and numbers equal up to rounding."""
     one_, other_ = results(one), results(other)
     assert np.array_equal(one_["tokens"], other_["tokens"])
     for name in ("curves", "points"):
@@ -111,7 +111,7 @@ def assert_alike(one: Path, other: Path) -> None:
 
 
 def saved_parameters(store: Path, member: Stage) -> torch.Tensor:
-    """Of the checkpoint after the last update, in a row."""
+    """Return the parameters in the checkpoint after the last update, concatenated."""
     path = max((store / "checkpoints" / member.folder).glob("*.ckpt"))
     content = torch.load(path, weights_only=True)
     assert content["step"] == 3
@@ -185,7 +185,7 @@ def test_a_member_that_diverges_leaves_the_others_alone(toy: dict[str, Path], tm
 
 
 def test_a_stopped_stack_goes_on_singly_and_in_another(toy: dict[str, Path], tmp_path: Path) -> None:
-    """Stopped after an update of each; one member goes on alone, then all are asked for together again."""
+    """All are stopped after one update; one member resumes alone, then all are built together again."""
     members = [stage(toy, seed) for seed in range(3)]
     steps = []
     stopped = Context(
@@ -217,7 +217,7 @@ def _die_after(updates: int, toy: dict[str, Path], store: Path) -> None:
 
 
 def test_a_killed_stack_goes_on(toy: dict[str, Path], tmp_path: Path) -> None:
-    """A process that is ended by SIGKILL after the fifth update of nine, and another that ends what it began."""
+    """SIGKILL ends a process after the fifth of nine updates; another process finishes the stages."""
     process = multiprocessing.get_context("fork").Process(target=_die_after, args=(5, toy, tmp_path / "together"))
     process.start()
     process.join()
@@ -232,7 +232,7 @@ def test_a_killed_stack_goes_on(toy: dict[str, Path], tmp_path: Path) -> None:
 
 def test_members_read_one_codec(toy: dict[str, Path], tmp_path: Path) -> None:
     members = [stage(toy, 0), stage(toy | {"codec": tmp_path}, 1)]
-    with pytest.raises(ValueError, match="read one codec"):
+    with pytest.raises(ValueError, match="must read one codec"):
         stacked.build(members, tmp_path / "store", Context())
 
 
@@ -242,7 +242,7 @@ def test_architectures_that_differ_are_refused() -> None:
 
 
 def policies() -> list[Policy]:
-    """Three that differ."""
+    """Return three policies that differ."""
     found = []
     for seed in range(3):
         policy = toy_policy(12)
@@ -255,11 +255,11 @@ def policies() -> list[Policy]:
 
 
 PREFIXES = [torch.tensor(rows) for rows in ([[0, 3, 6, 2, 7], [3, 5, 2, 8, 7]], [[4, 6, 2], [2, 5, 2]])]
-"""Of two members; one has longer prompts."""
+"""Prompts of two members; one has longer prompts."""
 
 
 def test_some_of_the_members_can_be_asked() -> None:
-    """Samples and gradients of the first and the last of three; the other gets none."""
+    """Samples and gradients of the first and the last of three; the other gets no gradient."""
     alone, together = policies(), policies()
     stack = StackedPolicy(together)
     noises = [torch.rand((12, 2), generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)]
@@ -308,7 +308,7 @@ def test_a_graph_is_kept_while_others_have_no_loss_yet(others: bool) -> None:
 
 
 def test_a_step_over_the_whole_cache_draws_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a CUDA graph holds: one step of static shapes, whose only state is in its buffers."""
+    """What a CUDA graph requires: one step with static shapes, with all state in buffers."""
     from rrpo.models.stacked import _TokenSteps
 
     stack = StackedPolicy(policies())

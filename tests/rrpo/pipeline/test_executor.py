@@ -1,4 +1,4 @@
-"""Executors: their names, and what they switch in torch."""
+"""Executors: their names, and their effect on torch's global switches."""
 
 import json
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_names() -> None:
 def test_a_build_finds_its_switches_and_the_marker_names_them(
     name: str, executor: Executor, found: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Other stages than policy optimisations are single and in float32, whatever is asked."""
+    """Stages other than policy optimizations are always built one by one in float32."""
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = switches()
     folder = materialise(Stage(name, f"{__name__}:note", Choice(name=name)), tmp_path, Context(executor=executor))

@@ -1,4 +1,4 @@
-"""Speakers read off references: what an entry behind the table is, what the reversal sends back, what is written."""
+"""Speakers from references: the appended entries, the reversed gradient, and the files written."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONFIG = ZeroShotConfig(steps=3, batch=4, dim=8, size=4, tag_dropout=0.15)
 
 
 def speech(folder: Path, speakers: tuple[str, ...]) -> SpeechSet:
-    """Noise by each speaker in each emotion, neutral among them."""
+    """Return noise by each speaker in each emotion, including neutral."""
     folder.mkdir(parents=True)
     classes = (*EMOTIONS, NEUTRAL)
     utterances = [
@@ -51,7 +51,7 @@ def speech(folder: Path, speakers: tuple[str, ...]) -> SpeechSet:
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> dict[str, Path]:
-    """What the stage reads: the toy policy and codec know Anna and Ben, Ben is the unseen speaker of the references."""
+    """Write the inputs of the stage: the toy policy and codec know Anna and Ben; Ben is the unseen speaker of the references."""
     found = {name: tmp_path / name for name in ("speech", "references", "codec", "base")}
     speech(found["speech"], SPEAKERS[:1])
     speech(found["references"], SPEAKERS[1:])
@@ -69,7 +69,7 @@ def model(inputs: dict[str, Path], config: ZeroShotConfig = CONFIG) -> tuple[Zer
 
 
 def test_an_entry_behind_the_table_is_a_speaker_like_any_other(inputs: dict[str, Path]) -> None:
-    """With Anna's own rows as U s and W s, the loss is that of the policy and of the codec for utterances by Anna."""
+    """With Anna's rows as U s and W s, the loss equals that of policy and codec for utterances by Anna."""
     zero_shot, data, tokens = model(inputs, ZeroShotConfig(dim=8, size=4))
     anna = zero_shot.policy.symbols.index("<anna>")
     with torch.no_grad():
@@ -89,7 +89,8 @@ def test_an_entry_behind_the_table_is_a_speaker_like_any_other(inputs: dict[str,
 
 @pytest.mark.parametrize("reversal", [0.0, 0.5])
 def test_the_encoder_unlearns_what_the_classifier_learns(inputs: dict[str, Path], reversal: float) -> None:
-    """At the end the encoder's gradient is that of an honest classifier, times -reversal; at 0, and at the start, none."""
+    """At the end the encoder's gradient is that of a cooperative classifier times -reversal; it is 0 at reversal 0 and at the
+    start."""
     zero_shot, data, _ = model(inputs, ZeroShotConfig(dim=8, size=4, reversal=reversal))
     labels = data.labels(data.emotions)
 
