@@ -158,7 +158,7 @@ def title(name: str, world: int) -> str:
     return f"{name}-world{world}" if world else name
 
 
-REGIME = OptimizeConfig(lr=2e-4, batch=64, relaxation="probabilities")
+REGIME = OptimizeConfig(lr=2e-4, batch=64, relaxation="probabilities", content_weight=0.25)
 """Settings of the policy optimization, chosen by the rule of ``docs/regime.md`` on development seeds."""
 
 EMBEDDED = Profile(
