@@ -147,15 +147,15 @@ def choose_rate(table: pd.DataFrame) -> Verdict:
 
     A candidate counts only if more than half of its seeds reach .25 nats.
     """
-    gains, cost, measurements = {}, {}, []
+    gains, cost, lines = {}, {}, []
     for name, rows in table.groupby("candidate", sort=False):
         found = measure_gentle(rows)
         gain, spent = in_points(found.gain), found.rollouts.mean
-        measurements.append(f"{name}: {found.arrivals}; proxy gain {gain} points, {spent:.0f} roll-outs")
+        lines.append(f"{name}: {found.arrivals}; proxy gain {gain} points, {spent:.0f} roll-outs")
         if 2 * found.gain.n > found.seeds:
             gains[str(name)], cost[str(name)] = found.gain.mean, spent
     good = [name for name, gain in gains.items() if gain >= GAIN_SHARE * max(gains.values())]
-    return min(good, key=lambda name: cost[name], default=""), measurements
+    return min(good, key=lambda name: cost[name], default=""), lines
 
 
 class Peak(NamedTuple):
@@ -178,14 +178,14 @@ def peak(rows: pd.DataFrame) -> Peak:
 
 def choose_content_weight(table: pd.DataFrame) -> Verdict:
     """Apply rule 2: choose the smallest weight for which the phone errors, at the peak of gold, are at most twice SFT's."""
-    chosen, measurements = "", []
+    chosen, lines = "", []
     for name, rows in table.groupby("candidate", sort=False):
         best = peak(rows)
         gold = f"gold {100 * best.gold:.1f} % at update {best.step:.0f}"
-        measurements.append(f"{name}: {gold}, where the phone errors are {best.phone_errors:.2f} times SFT's")
+        lines.append(f"{name}: {gold}, where the phone errors are {best.phone_errors:.2f} times SFT's")
         if not chosen and best.phone_errors <= PHONES:
             chosen = str(name)
-    return chosen, measurements
+    return chosen, lines
 
 
 def choose_updates(table: pd.DataFrame) -> Verdict:
@@ -225,18 +225,18 @@ def choose_data_size(table: pd.DataFrame) -> Verdict:
     The window's interval must lie above 0, and the phone errors must be at most twice SFT's. If no candidate qualifies, choose
     the one with the widest window.
     """
-    windows, measurements, chosen = {}, [], ""
+    windows, lines, chosen = {}, [], ""
     for name in dict.fromkeys(table["candidate"]):
         if name == ORACLE:
             continue
         window, phones = measure_window(table, name)
-        measurements.append(f"{name}: window {in_points(window)} points, phone errors {phones:.2f} x SFT's")
+        lines.append(f"{name}: window {in_points(window)} points, phone errors {phones:.2f} x SFT's")
         windows[str(name)] = window.mean
         if not chosen and window.mean >= WINDOW and window.low > 0 and phones <= PHONES:
             chosen = str(name)
     if not chosen:
-        measurements.append("no candidate opens the window: the widest is taken, and that is the finding")
-    return chosen or max(windows, key=lambda name: windows[name]), measurements
+        lines.append("no candidate opens the window: the widest is taken, and that is the finding")
+    return chosen or max(windows, key=lambda name: windows[name]), lines
 
 
 def controls() -> dict[str, ArmConfig]:
@@ -249,15 +249,15 @@ def controls() -> dict[str, ArmConfig]:
 
 def check_controls(table: pd.DataFrame) -> Verdict:
     """Apply rule 6: for no control may the interval of the change from SFT lie entirely above 0, in gold or in clean success."""
-    failed, measurements = [], []
+    failed, lines = [], []
     for name, rows in table.groupby("candidate", sort=False):
         runs = [run.sort_values("step") for _, run in rows.groupby("seed")]
         for column, label in (("gold", "gold"), ("clean", "clean success")):
             change = t_interval([run[column].iloc[-1] - run[column].iloc[0] for run in runs])
-            measurements.append(f"{name!s}: {label} {in_points(change)} points from SFT's")
+            lines.append(f"{name!s}: {label} {in_points(change)} points from SFT's")
             if name in CONTROLS and change.low > 0:
                 failed.append(f"{name!s} ends above SFT in {label}")
-    return f"the regime fails: {', '.join(failed)}" if failed else "both controls hold", measurements
+    return f"the regime fails: {', '.join(failed)}" if failed else "both controls hold", lines
 
 
 STEPS = {
@@ -295,8 +295,8 @@ def command(
     out.mkdir(exist_ok=True)
     table.to_csv(out / f"{step}.csv", index=False)
     draw(table, out, step)
-    chosen, measurements = asked.rule(table)
-    for line in measurements:
+    chosen, lines = asked.rule(table)
+    for line in lines:
         say(console, line)
     say(console, f"The rule chooses: {chosen or 'nothing'}. Table and figure: {out}")
 

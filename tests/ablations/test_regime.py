@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from ablations import regime
 from ablations.regime import (
@@ -17,6 +18,7 @@ from ablations.regime import (
     choose_rate,
     choose_updates,
 )
+from rrpo.pipeline.stages import Stage
 
 
 def runs(candidate: str, seeds: int = 3, batch: int = 32, **columns: Sequence[float]) -> pd.DataFrame:
@@ -153,3 +155,21 @@ def test_candidates_are_vanilla_and_are_drawn(name: str, tmp_path: Path) -> None
     assert off == {0.0}
     table = pd.concat([runs(candidate, kl_token=[0, 0.2, 0.4]) for candidate in candidates])
     assert [path.suffix for path in regime.draw(table, tmp_path, name)] == [".pdf", ".png"]
+
+
+def test_the_command_applies_a_steps_rule_to_what_was_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def built(stages: Sequence[Stage], *others: object) -> dict[str, str]:
+        asked.extend(stage.name for stage in stages)
+        return {}
+
+    table = pd.concat([runs("0.25", phone_errors=[0.1, 0.3]), runs("0.5", phone_errors=[0.1, 0.1], gold=[0.8, 0.9])])
+    table.loc[table["candidate"] == "0.25", "gold"] = [0.8, 0.9] * 3
+    monkeypatch.setattr(regime, "build", built)
+    monkeypatch.setattr(regime, "measured", lambda *given: table)
+    done = CliRunner().invoke(regime.app, ["content", "--device", "cpu", "--runs-dir", str(tmp_path / "runs")])
+    assert done.exit_code == 0, done.output
+    assert asked == ["assess"] * 20
+    assert "The rule chooses: 0.5." in done.output
+    assert {path.name for path in (tmp_path / "runs" / "regime").iterdir()} >= {"content.csv", "content.png"}

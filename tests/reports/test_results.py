@@ -38,7 +38,9 @@ def test_a_block_without_a_report_keeps_its_text(root: Path) -> None:
     for arguments in ([], ["--check"]):
         made = results(root, *arguments)
         assert made.exit_code == 0, made.output
-        assert "no result yet: README.md, results:full; write it by: python -m reports.run --grid full" in made.output
+        assert (
+            "no result yet: README.md, results:full; create it with: python -m reports.run --grid full" in made.output
+        )
     assert (root / "README.md").read_text() == PAGE.format("full")
     assert not (root / "docs" / "results").exists()
 
