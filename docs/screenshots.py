@@ -34,7 +34,7 @@ NO_ASSISTANT = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad
 """Prevents MLflow from opening its assistant's panel at the first visit."""
 TRAINING = "?workflowType=machine_learning"
 """Makes MLflow show the sidebar of training runs."""
-PATIENCE = 120.0
+PATIENCE = 60.0
 """Timeout in seconds, for the server's start and for the expected element of a page."""
 SETTLED = 4000
 """Milliseconds to wait for charts to be drawn. MLflow polls its server forever, so waiting for an idle network never ends."""

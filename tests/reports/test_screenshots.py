@@ -12,6 +12,7 @@ from PIL import Image
 from stored import ARMS, report, store_cells
 
 from ablations.execution.runs_folder import check
+from ablations.tracking import recorder
 from studies import page
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "screenshots.py"
@@ -24,6 +25,7 @@ LARGEST = 150_000
 @pytest.mark.timeout(900)
 def test_every_page_shows_what_it_should(runs: Path, tmp_path: Path):
     pytest.importorskip("playwright")
+    recorder.create(check(runs), "tiny", ARMS)
     store_cells(runs, fakes.cells(ARMS, [1, 2]))
     assert report(runs, tmp_path / "out", "--grid", "tiny", "--format", "md").exit_code == 0
     folder = runs / "studies" / "s" / "report"
@@ -39,7 +41,7 @@ def test_every_page_shows_what_it_should(runs: Path, tmp_path: Path):
         shown = screenshots.take(check(runs), "tiny", tmp_path / "images", address)
     for name, words in {
         "mlflow-charts": ["Group: rrpo", "Against KL", "train/val_accuracy", "train/proxy_accuracy"],
-        "mlflow-table": ["Group: rrpo", "clean_success", "end_kl_token"],
+        "mlflow-table": ["Group: rrpo", "clean_success", "end_test_accuracy"],
         "mlflow-samples": ["00_angry.wav"],
         "report": ["clean success", "verdict", "RRPO - DiffRO"],
         "report-listen": ["target", "angry"],
