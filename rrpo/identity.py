@@ -11,14 +11,24 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 SCALARS = frozenset((int, float, str, bool, type(None)))
 NEVER_OFF = object()
 """Off value of a field that is always part of the key."""
+
+
+def files_digest(root: Path, files: Iterable[Path]) -> str:
+    """Return a hash of the contents of ``files`` and of their names relative to ``root``, in the given order."""
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(f"{path.relative_to(root)}".encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:32]
 
 
 def option(default: T, *, off: T) -> T:

@@ -5,7 +5,6 @@ Test sets are checked like manifests and must be disjoint from all training spli
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 from ablations.errors import InputError
 from rrpo.config import EncoderConfig
 from rrpo.corpus.config import ManifestConfig
+from rrpo.identity import files_digest
 from rrpo.pipeline import world
 from rrpo.profiles import Profile
 
@@ -86,11 +86,8 @@ def with_encoder(profile: Profile, folder: Path, *, tuned: bool) -> Profile:
             got=f"a {about.get('model_type', 'model without a type')}",
             fix="use wav2vec 2.0, WavLM, HuBERT, or another model with their convolutional front end",
         )
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".bin")):
-        with path.open("rb") as file:
-            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
-    encoder = EncoderConfig(digest=digest.hexdigest()[:32], path=str(folder.resolve()), tuned=tuned)
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".bin"))
+    encoder = EncoderConfig(digest=files_digest(folder, files), path=str(folder.resolve()), tuned=tuned)
     model = replace(profile.pretrain.model, encoder=encoder)
     return replace(profile, pretrain=replace(profile.pretrain, model=model))
 

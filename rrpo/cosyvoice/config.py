@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rrpo.config import OFF, FinetuneConfig, OptimizeConfig, RegularizerConfig, RewardModelConfig
 from rrpo.cosyvoice.text import WORDS
 from rrpo.errors import InputError
-from rrpo.identity import option
+from rrpo.identity import files_digest, option
 from rrpo.judges.config import RecogniserConfig
 from rrpo.regularizers.energy_mixup import EnergyMixup
 from rrpo.regularizers.registry import active
@@ -38,11 +37,7 @@ class Source:
         files = sorted(found for found in path.rglob("*") if found.is_file()) if path.is_dir() else [path]
         if not files or not files[0].is_file():
             raise InputError("no file to read", got=str(path), fix="give a file, or a folder that contains files")
-        digest = hashlib.sha256()
-        for one in files:
-            with one.open("rb") as file:
-                digest.update(f"{one.relative_to(path)}".encode() + hashlib.file_digest(file, "sha256").digest())
-        return Source(digest=digest.hexdigest()[:32], path=str(path.resolve()))
+        return Source(digest=files_digest(path, files), path=str(path.resolve()))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from rrpo.cosyvoice.config import MAX_TOKENS
 from rrpo.cosyvoice.text import FILES, WORDS, TextTokenizer, prompt_text
 from rrpo.errors import InputError
 from rrpo.masking import valid_mask
-from rrpo.models.policy import Policy, Rollout
+from rrpo.models.policy import Policy
 
 BLANK = "CosyVoice-BlankEN"
 """Folder of the Qwen2 config and tokenizer in a release."""
@@ -113,21 +112,6 @@ class CosyVoice2Policy(Policy):
         x[torch.arange(len(ids), device=ids.device), ids.shape[1] - sizes] = sos
         mask = valid_mask(sizes + 2, ids.shape[1] + 2).flip(1)
         return x, mask, (mask.cumsum(1) - 1).clamp(min=0).float()
-
-    def computing(self) -> AbstractContextManager[Any]:
-        """Return a context manager for the precision of computations."""
-        device = self.llm_decoder.weight.device.type
-        return torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16")
-
-    def packed_logits(self, prefix: Tensor, tokens: Tensor, counts: Tensor) -> Tensor:
-        """Like `Policy.packed_logits`, in this policy's precision; the logits are float32."""
-        with self.computing():
-            return super().packed_logits(prefix, tokens, counts)
-
-    def sample(self, prefix: Tensor, noise: Tensor) -> Rollout:
-        """Like `Policy.sample`, in this policy's precision."""
-        with self.computing():
-            return super().sample(prefix, noise)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the weights with upstream's names and order, in the types of the file; low-rank updates are merged."""

@@ -27,10 +27,10 @@ def build(config: ReferenceProbeConfig, inputs: Mapping[str, Path], out: Path, c
 
 
 def read_off(vectors: np.ndarray, speakers: np.ndarray, emotions: np.ndarray, folds: int) -> dict[str, float]:
-    """How often emotion and speaker are told from ``vectors [U, D]``.
+    """Return the accuracies with which emotion and speaker can be predicted from ``vectors [U, D]``.
 
-    ``reference_emotion``: logistic regression, cross-validated over speakers. ``reference_speaker``: of the utterances that are
-    not neutral, the share whose nearest mean of a speaker's neutral ones (by cosine) is their own speaker's.
+    ``reference_emotion``: logistic regression, cross-validated over speakers. ``reference_speaker``: share of the non-neutral
+    utterances that are closest (by cosine) to the mean of their own speaker's neutral utterances.
     """
     probe = LogisticRegression(max_iter=1000)
     split = GroupKFold(min(folds, len(set(speakers.tolist()))))

@@ -120,7 +120,7 @@ class Policy(nn.Module):
         self.register_buffer("pace", torch.ones(len(self.symbols)))
 
     def computing(self) -> AbstractContextManager[Any]:
-        """Its `precision` inside."""
+        """Return a context manager that computes in this policy's `precision`."""
         return torch.autocast(self.llm_decoder.weight.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     @property

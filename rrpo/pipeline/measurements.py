@@ -217,9 +217,11 @@ def optional(profile: Profile, arm: ArmConfig, seed: int, *, policy: bool) -> di
         if regularizer.measures
     }
     if policy:
-        names = [name for name, packages in LISTENERS.items() if all(map(present, packages))]
-        names = [name for name in names if profile.content_prompts or name not in CONTENT]
-        stages |= {name: listened(profile, arm, seed, name) for name in names} | opinions(profile, arm, seed)
+        unused = {} if profile.content_prompts else CONTENT
+        for name, packages in LISTENERS.items():
+            if name not in unused and all(map(present, packages)):
+                stages[name] = listened(profile, arm, seed, name)
+        stages |= opinions(profile, arm, seed)
     unoptimized = arm.guidance is not None or arm == starting(arm)
     if policy and unoptimized and NEUTRAL in with_neutral(profile).emotions:
         stages["intensity"] = intensity(profile, arm, seed)
