@@ -158,7 +158,15 @@ def title(name: str, world: int) -> str:
     return f"{name}-world{world}" if world else name
 
 
-REGIME = OptimizeConfig(lr=2e-4, batch=64, relaxation="probabilities", content_weight=0.25)
+REGIME = OptimizeConfig(
+    lr=2e-4,
+    batch=64,
+    relaxation="probabilities",
+    content_weight=0.25,
+    beta=0.003,
+    steps=354,
+    checkpoints=(0, 20, 40, 80, 120, 180, 240, 300, 354),
+)
 """Settings of the policy optimization, chosen by the rule of ``docs/regime.md`` on development seeds."""
 
 EMBEDDED = Profile(
