@@ -52,7 +52,7 @@ class Choice:
     options: tuple[tuple[str, Scalar], ...] = option((), off=())
     """Options by name, sorted; missing options have the component's defaults."""
     source: str = option("", off="")
-    """Hash of the plugin file that registered it; empty for the package's own, which `rrpo.pipeline.versions` guards."""
+    """`Registry.source` of the component; empty for the package's own that `rrpo.pipeline.versions` guards."""
 
 
 class Search(NamedTuple):
@@ -106,13 +106,30 @@ class Registry(Mapping[str, T], Generic[T]):
         return item
 
     def source(self, name: str) -> str:
-        """Return the hash of the plugin file that registered ``name``; empty for the package's own components."""
-        return self._sources[name]
+        """Return the version of an implementation: the hash of the plugin file that registered it, or for the package's own its
+        attribute ``version``, if it has one above 0; else empty."""
+        version = getattr(self[name], "version", 0)
+        return self._sources[name] or (f"version {version}" if version else "")
 
     def choice(self, name: str, **options: Scalar) -> Choice:
         """Return the config field that selects ``name`` with these options."""
-        self[name]
         return Choice(name=name, options=tuple(sorted(options.items())), source=self.source(name))
+
+    def chosen(self, choice: Choice) -> T:
+        """Return the component that a choice names.
+
+        Raises:
+            PluginError: It is not registered, or not in the version that the choice was made with.
+        """
+        source = self.source(choice.name)
+        if choice.source != source:
+            raise PluginError(
+                f"the {self.kind} {choice.name!r} has changed since the run was planned: its file was edited, or another file "
+                "registers the name",
+                got=f"source {source or 'of the package'} instead of {choice.source or 'of the package'}",
+                fix="plan the run again with this file, or restore the earlier one",
+            )
+        return self[choice.name]
 
     def __getitem__(self, name: str) -> T:
         if name not in self._items:
@@ -139,23 +156,16 @@ class OptionRegistry(Registry[type[T]], Generic[T]):
         Raises:
             PluginError: There is no such name or option, or a value has the wrong type or is out of range.
         """
-        made = canonical(self._made(name, options))
-        return Choice(name=name, options=tuple(sorted(made.items())), source=self.source(name))
+        return super().choice(name, **canonical(self._made(name, options)))
 
     def create(self, choice: Choice) -> T:
         """Create the component that was chosen.
 
         Raises:
-            PluginError: As for `choice`, or the plugin was edited since.
+            PluginError: As for `choice` and `chosen`.
         """
-        made, source = self._made(choice.name, dict(choice.options)), self.source(choice.name)
-        if choice.source != source:
-            raise PluginError(
-                f"the plugin file of the {self.kind} {choice.name!r} has changed since the run was planned",
-                got=f"hash {source or 'none'} instead of {choice.source or 'none'}",
-                fix="plan the run again with this file, or restore the earlier one",
-            )
-        return made
+        self.chosen(choice)
+        return self._made(choice.name, dict(choice.options))
 
     def searched(self, choice: Choice) -> dict[str, Search]:
         """Return the search spaces of a choice's options, for those that are searched."""

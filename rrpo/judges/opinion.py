@@ -19,7 +19,6 @@ from rrpo.judges.sample_table import CHUNK, agreement, first_of_sft, heard_once,
 from rrpo.judges.samples import Samples
 from rrpo.models.codec import Codec
 from rrpo.pipeline.stages import Context
-from rrpo.plugins import Choice, PluginError
 from rrpo.training.data import TrainingFrames
 
 
@@ -34,7 +33,7 @@ def train(config: JudgeTrainingConfig, inputs: Mapping[str, Path], out: Path, co
     speech, heldout = SpeechSet.load(inputs["speech"]), SpeechSet.load(inputs["heldout"])
     frames = TrainingFrames.load(speech, inputs["codec"], context.device).both
     labels = speech.labels(speech.emotions).repeat(2).to(context.device)
-    kind = _registered(config.judge)
+    kind = JUDGES.chosen(config.judge)
     judge = kind.train(frames, labels, speech.emotions, speech.audio, config.seed, **dict(config.judge.options))
     _require(judge, heldout.emotions, "which occurs in the held-out speech")
     judge.save(out)
@@ -59,7 +58,7 @@ def build(config: OpinionConfig, inputs: Mapping[str, Path], out: Path, context:
     name = config.judge.name
     prompts = load_prompts(inputs["eval_prompts"])
     samples = Samples.load(inputs["samples"], len(prompts))
-    judge = _registered(config.judge).load(inputs["judge"])
+    judge = JUDGES.chosen(config.judge).load(inputs["judge"])
     codec = Codec.load(inputs["codec"], context.device)
 
     _require(judge, {prompt.emotion for prompt in prompts}, "which is the target of a prompt")
@@ -96,15 +95,3 @@ def _require(judge: Judge, emotions: Collection[str], where: str) -> None:
             f"the {judge.label} does not know the emotion {unknown[0]!r}, {where}; it knows "
             f"{', '.join(judge.emotions)}. Train it on speech that contains all emotions, or omit its plugin"
         )
-
-
-def _registered(choice: Choice) -> type[Judge]:
-    """Return the judge in the version for which the stage was planned. Raise PluginError if the file was edited since."""
-    kind = JUDGES[choice.name]
-    if JUDGES.source(choice.name) != choice.source:
-        raise PluginError(
-            f"the plugin of the judge {choice.name!r} was edited since the stage was planned",
-            got=f"hash {JUDGES.source(choice.name) or 'of the package'}, not {choice.source or 'of the package'}",
-            fix="run the command again",
-        )
-    return kind

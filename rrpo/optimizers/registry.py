@@ -7,12 +7,7 @@ from rrpo.plugins import Choice, OptionRegistry
 
 
 class OptimizerRegistry(OptionRegistry[PolicyOptimizer]):
-    """Registry of optimizers. Those of this package have their own versions, so that changing one does not make others stale."""
-
-    def source(self, name: str) -> str:
-        """Return the version of an implementation: the hash of the plugin file, or `PolicyOptimizer.version`."""
-        version = self[name].version
-        return super().source(name) or (f"version {version}" if version else "")
+    """Registry of optimizers, which may declare stage inputs of their own."""
 
     def inputs(self, choice: Choice) -> tuple[str, ...]:
         """Return `PolicyOptimizer.inputs` of the chosen optimizer; empty if it does not exist (`create` reports that)."""

@@ -37,11 +37,6 @@ class Regularizers(Registry[Regularizer]):
             )
         return super().register(name, item)
 
-    def source(self, name: str) -> str:
-        """Return the identity of this version of the implementation: the plugin file's hash, or `Regularizer.version`."""
-        version = self[name].version
-        return super().source(name) or (f"version {version}" if version else "")
-
 
 REGULARIZERS = Regularizers("regularizer")
 """Regularizers by name, with their strengths in arms. Their order is the order in which they act and that of the arms' names.
@@ -73,18 +68,8 @@ def configured(strengths: Mapping[str, Mapping[str, Any]], **fields: Any) -> Reg
 
 
 def chosen(choice: Choice) -> Regularizer:
-    """Return the regularizer of a choice, with its strengths.
-
-    Raises:
-        PluginError: It is not registered.
-        ValueError: Its source is not that of the choice.
-    """
-    if choice.source != REGULARIZERS.source(choice.name):
-        raise ValueError(
-            f"the source of the regularizer {choice.name!r} has changed since this was planned: it was edited, or another "
-            f"file registers the name. Plan the run again with the current source"
-        )
-    return dataclasses.replace(REGULARIZERS[choice.name], **dict(choice.options))
+    """Return the regularizer of a choice, with its strengths. Raises `Registry.chosen`'s PluginError."""
+    return dataclasses.replace(REGULARIZERS.chosen(choice), **dict(choice.options))
 
 
 def active(config: RegularizerConfig) -> list[Regularizer]:

@@ -197,7 +197,7 @@ def test_an_edited_judge_is_another_stage_and_is_never_built_under_the_old_key(
     after = measurements.opinions(SMOKE, ArmConfig(), 1)
     assert before.keys().isdisjoint(after), "so that its results are added to records that are complete"
     assert {s.key for s in before.values()}.isdisjoint(s.key for s in after.values())
-    with pytest.raises(PluginError, match="edited since the stage was planned"):
+    with pytest.raises(PluginError, match="has changed since the run was planned"):
         opinion.train(JudgeTrainingConfig(judge=planned), inputs, tmp_path, Context())
 
 

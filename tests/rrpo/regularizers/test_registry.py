@@ -75,7 +75,7 @@ def test_one_that_is_on_is_in_the_config_and_one_that_is_off_leaves_no_trace(add
 
 def test_a_file_that_is_not_the_planned_one_is_refused(added: None):
     config = RegularizerConfig(added=(replace(REGULARIZERS.choice("added"), source="0123"),))
-    with pytest.raises(ValueError, match="has changed since this was planned"):
+    with pytest.raises(ValueError, match="has changed since the run was planned"):
         active(config)
 
 
