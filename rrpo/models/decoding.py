@@ -14,7 +14,7 @@ import torch.nn.functional as F_
 from torch import Tensor
 from transformers import Qwen2Model
 
-from rrpo.models.transformer import fuse, rms_norm, rotations
+from rrpo.models.transformer import attention, fuse, rms_norm, rotations, token_attention, visible_positions
 
 
 class Decoder:
@@ -39,17 +39,12 @@ class Decoder:
         bias = F_.pad(bias, (0, room)).repeat_interleave(llm.config.num_key_value_heads, 0)
         self.bias = bias.view(len(mask), -1, 1, bias.shape[1])
         """``[B, H_kv, 1, L + room]``, added to scores: -inf on padding."""
-        visible = mask[:, None, None] & torch.ones(self.start, self.start, dtype=torch.bool, device=mask.device).tril()
-        visible = visible | torch.eye(
-            self.start, dtype=torch.bool, device=mask.device
-        )  # padding attends to itself, which avoids NaN
+        visible = visible_positions(mask)
 
         def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            q, k, v = (part.transpose(1, 2) for part in (query, key, value))
-            self.keys.append(F_.pad(k, (0, 0, 0, room)))
-            self.values.append(F_.pad(v, (0, 0, 0, room)))
-            attended = F_.scaled_dot_product_attention(q, k, v, visible, enable_gqa=q.shape[1] != k.shape[1])
-            return attended.transpose(1, 2).flatten(2)
+            self.keys.append(F_.pad(key.transpose(1, 2), (0, 0, 0, room)))
+            self.values.append(F_.pad(value.transpose(1, 2), (0, 0, 0, room)))
+            return attention(query, key, value, visible)
 
         x, rotation = embeddings, rotations(llm, positions)
         *layers, last = fuse(llm)
@@ -58,7 +53,7 @@ class Decoder:
         x = last.forward(x, rotation, attend, lambda x: x[:, -1])
         self.hidden = rms_norm(x, llm.norm.weight, llm.config.rms_norm_eps)
         """``[B, D]``, normalized output at the newest position."""
-        self.layers = [layer.turned() for layer in (*layers, last)]
+        self.layers = [layer.column_major() for layer in (*layers, last)]
         following = positions[:, -1:] + 1 + torch.arange(room, device=mask.device)
         self.rotation = rotations(llm, following)
 
@@ -72,10 +67,8 @@ class Decoder:
                 query: Tensor, key: Tensor, value: Tensor, keys: Tensor = keys, values: Tensor = values
             ) -> Tensor:
                 keys[:, :, self.filled], values[:, :, self.filled] = key, value
-                seen, said = keys.flatten(0, 1)[:, :end], values.flatten(0, 1)[:, :end]
-                groups = query.reshape(len(seen), -1, query.shape[-1])  # the queries that share a key
-                scores = torch.baddbmm(bias, groups, seen.mT, alpha=query.shape[-1] ** -0.5)
-                return torch.bmm(scores.softmax(-1), said).view(len(query), -1)
+                filled_keys, filled_values = (cache.flatten(0, 1)[:, :end] for cache in (keys, values))
+                return token_attention(query, filled_keys, filled_values, bias).view(len(query), -1)
 
             x = layer.forward(x, rotation, attend)
         self.filled = end

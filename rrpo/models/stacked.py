@@ -22,7 +22,16 @@ from torch import Tensor
 
 from rrpo.masking import valid_mask
 from rrpo.models.policy import LEAVE, NEVER, Policy, Rollout, inverse_cdf
-from rrpo.models.transformer import Attend, Layer, rms_norm, rotations
+from rrpo.models.transformer import (
+    Attend,
+    Layer,
+    attention,
+    fuse_layer,
+    rms_norm,
+    rotations,
+    token_attention,
+    visible_positions,
+)
 
 CHECKED = {"cpu": 4}
 """Tokens between checks for unfinished samples, by device; `RARELY` on other devices, because each check waits for the device."""
@@ -148,16 +157,11 @@ class StackedPolicy:
             following = torch.arange(1, N + 1, device=x.device)
             positions = torch.cat([start.positions, start.positions[..., -1:] + following], 2)
             S = x.shape[2]
-            visible = F_.pad(start.mask, (0, N), value=True).view(C * B, 1, 1, S)
-            visible = visible & torch.ones(S, S, dtype=torch.bool, device=x.device).tril()
-            visible = visible | torch.eye(
-                S, dtype=torch.bool, device=x.device
-            )  # padding attends to itself, to avoid NaN
+            visible = visible_positions(F_.pad(start.mask, (0, N), value=True).flatten(0, 1))
 
             def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-                q, k, v = (part.view(C * B, S, *part.shape[2:]).transpose(1, 2) for part in (query, key, value))
-                attended = F_.scaled_dot_product_attention(q, k, v, visible, enable_gqa=q.shape[1] != k.shape[1])
-                return attended.transpose(1, 2).reshape(C, B * S, -1)
+                rows = (part.view(C * B, S, *part.shape[2:]) for part in (query, key, value))
+                return attention(*rows, visible).view(C, B * S, -1)
 
             sizes = count.sum(1).tolist()
             scored = valid_mask(count.flatten(), N + 1).view(C, -1)
@@ -169,7 +173,9 @@ class StackedPolicy:
             def select(x: Tensor) -> Tensor:
                 return x.gather(1, column[..., None].expand(-1, -1, x.shape[-1]))
 
-            hidden = self._run(weights, x.flatten(1, 2), self._rotations(positions.flatten(1)), attend, select)
+            hidden = self._run(
+                weights, x.flatten(1, 2), rotations(self.template.llm, positions.flatten(1)), attend, select
+            )
             logits = self._predict(weights, hidden)
             beginning = count.cumsum(1) - count
             logits[torch.arange(C, device=x.device)[:, None], beginning, self.template.eos] = NEVER
@@ -214,18 +220,12 @@ class StackedPolicy:
 
     def _layers(self, weights: dict[str, Tensor]) -> list[StackedLayer]:
         config = self.template.llm.config
-        return [
-            _fuse(
-                {
-                    name.removeprefix(f"llm.layers.{i}."): value
-                    for name, value in weights.items()
-                    if name.startswith(f"llm.layers.{i}.")
-                },
-                (config.num_attention_heads, config.num_key_value_heads),
-                config.rms_norm_eps,
-            )
-            for i in range(config.num_hidden_layers)
-        ]
+        layers: list[dict[str, Tensor]] = [{} for _ in range(config.num_hidden_layers)]
+        for name, value in weights.items():
+            if name.startswith("llm.layers."):
+                number, _, inside = name.removeprefix("llm.layers.").partition(".")
+                layers[int(number)][inside] = value
+        return [fuse_layer(StackedLayer, layer, config) for layer in layers]
 
     def _run(
         self,
@@ -243,9 +243,6 @@ class StackedPolicy:
 
     def _norm(self, weights: dict[str, Tensor], x: Tensor) -> Tensor:
         return normed(x, weights["llm.norm.weight"], self.template.llm.config.rms_norm_eps)
-
-    def _rotations(self, positions: Tensor) -> Tensor:
-        return rotations(self.template.llm, positions)
 
     def _predict(self, weights: dict[str, Tensor], hidden: Tensor) -> Tensor:
         """Return logits ``[C, R, V + 1]`` over the V codes and eos."""
@@ -269,18 +266,15 @@ class _TokenSteps:
         self.keys: list[Tensor] = []
         """One tensor ``[C, B, H_kv, L + room, d]`` per layer."""
         self.values: list[Tensor] = []
-        mask = start.mask.flatten(0, 1)
-        visible = mask[:, None, None] & torch.ones(L, L, dtype=torch.bool, device=device).tril()
-        visible = visible | torch.eye(L, dtype=torch.bool, device=device)  # padding attends to itself, to avoid NaN
+        visible = visible_positions(start.mask.flatten(0, 1))
 
         def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            q, k, v = (part.view(C * B, L, *part.shape[2:]).transpose(1, 2) for part in (query, key, value))
-            self.keys.append(F_.pad(k, (0, 0, 0, room)).unflatten(0, (C, B)))
-            self.values.append(F_.pad(v, (0, 0, 0, room)).unflatten(0, (C, B)))
-            attended = F_.scaled_dot_product_attention(q, k, v, visible, enable_gqa=q.shape[1] != k.shape[1])
-            return attended.transpose(1, 2).reshape(C, B * L, -1)
+            q, k, v = (part.view(C * B, L, *part.shape[2:]) for part in (query, key, value))
+            self.keys.append(F_.pad(k.transpose(1, 2), (0, 0, 0, room)).unflatten(0, (C, B)))
+            self.values.append(F_.pad(v.transpose(1, 2), (0, 0, 0, room)).unflatten(0, (C, B)))
+            return attention(q, k, v, visible).view(C, B * L, -1)
 
-        rotation = stack._rotations(start.positions.flatten(1))
+        rotation = rotations(stack.template.llm, start.positions.flatten(1))
         hidden = stack._run(
             weights, start.x.flatten(1, 2), rotation, attend, lambda x: x.unflatten(1, (B, L))[:, :, -1]
         )
@@ -289,7 +283,7 @@ class _TokenSteps:
         self.bias = F_.pad(bias, (0, room), value=-math.inf)
         """``[C, B, L + room]``, added to attention scores: -inf on padding and on columns that are not filled yet."""
         following = start.positions[..., -1:] + 1 + torch.arange(room, device=device)
-        self.rotation = stack._rotations(following)
+        self.rotation = rotations(stack.template.llm, following)
         """``[C, B, room, 1, d / 2]``: rotations of the speech tokens, by position."""
         self.tokens = torch.full((room, C, B), stack.template.eos, device=device)
         self.rows = torch.arange(B, device=device).expand(C, B)
@@ -333,10 +327,8 @@ class _TokenSteps:
             ) -> Tensor:
                 keys.index_copy_(3, column, key[:, :, :, None])
                 values.index_copy_(3, column, value[:, :, :, None])
-                seen, said = (cache.flatten(0, 2)[:, :end] for cache in (keys, values))
-                groups = query.reshape(len(seen), -1, query.shape[-1])  # the queries that share a key
-                scores = torch.baddbmm(bias, groups, seen.mT, alpha=query.shape[-1] ** -0.5)
-                return torch.bmm(scores.softmax(-1), said).view(C, B, -1)
+                filled_keys, filled_values = (cache.flatten(0, 2)[:, :end] for cache in (keys, values))
+                return token_attention(query, filled_keys, filled_values, bias).view(C, B, -1)
 
             x = layer.forward(x, rotation, attend)
         self._draw(self.stack._predict(self.weights, self.stack._norm(self.weights, x)))
@@ -375,29 +367,3 @@ class _TokenSteps:
         self.values = [chosen(values) for values in self.values]
         self.bias, self.rotation, self.rows = chosen(self.bias), chosen(self.rotation), chosen(self.rows)
         self.token, self.alive = chosen(self.token), chosen(self.alive)
-
-
-def _fuse(layer: dict[str, Tensor], heads: tuple[int, int], eps: float) -> StackedLayer:
-    """Return a layer made of weights by name, each ``[C, ...]``."""
-
-    def paired(name: str) -> Tensor:
-        """Return rows ``[C, H d, ...]`` of a projection, reordered so that rows that rotate together are adjacent."""
-        rows = layer[f"self_attn.{name}"]
-        size = layer["self_attn.q_proj.weight"].shape[1] // heads[0]
-        return rows.unflatten(1, (-1, 2, size // 2)).transpose(2, 3).flatten(1, 3)
-
-    def joined(kind: str) -> Tensor:
-        q, k = paired(f"q_proj.{kind}"), paired(f"k_proj.{kind}")
-        return torch.cat([q, k, layer[f"self_attn.v_proj.{kind}"]], 1)
-
-    return StackedLayer(
-        norm_attention=layer["input_layernorm.weight"],
-        qkv=joined("weight"),
-        qkv_bias=joined("bias"),
-        out=layer["self_attn.o_proj.weight"],
-        norm_feed=layer["post_attention_layernorm.weight"],
-        gate_up=torch.cat([layer["mlp.gate_proj.weight"], layer["mlp.up_proj.weight"]], 1),
-        down=layer["mlp.down_proj.weight"],
-        heads=heads,
-        eps=eps,
-    )

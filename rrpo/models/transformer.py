@@ -9,9 +9,9 @@ outputs and gradients equal the library's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F_
@@ -52,9 +52,9 @@ class Layer:
         """
         heads, pairs = self.heads
         qkv = self.linear(self.norm(x, self.norm_attention), self.qkv, self.qkv_bias)
-        turned, value = qkv.view(*x.shape[:-1], heads + 2 * pairs, -1).split([heads + pairs, pairs], -2)
-        turned = torch.view_as_complex(turned.float().view(*turned.shape[:-1], -1, 2)) * rotation
-        query, key = torch.view_as_real(turned).flatten(-2).to(qkv.dtype).split([heads, pairs], -2)
+        rotated, value = qkv.view(*x.shape[:-1], heads + 2 * pairs, -1).split([heads + pairs, pairs], -2)
+        rotated = torch.view_as_complex(rotated.float().view(*rotated.shape[:-1], -1, 2)) * rotation
+        query, key = torch.view_as_real(rotated).flatten(-2).to(qkv.dtype).split([heads, pairs], -2)
         x = select(x) + self.linear(select(attend(query, key, value)), self.out)
         gate, up = self.linear(self.norm(x, self.norm_feed), self.gate_up).chunk(2, -1)
         return x + self.linear(F_.silu(gate) * up, self.down)
@@ -67,15 +67,47 @@ class Layer:
         """`rms_norm` of ``x [..., D]``."""
         return rms_norm(x, weight, self.eps)
 
-    def turned(self) -> Layer:
+    def column_major(self) -> Layer:
         """Return the same weights in column-major layout, which is fastest for products with few rows."""
-        turned = {name: getattr(self, name).t().contiguous().t() for name in ("qkv", "out", "gate_up", "down")}
-        return replace(self, **turned)
+        return replace(
+            self, **{name: getattr(self, name).t().contiguous().t() for name in ("qkv", "out", "gate_up", "down")}
+        )
+
+
+L = TypeVar("L", bound=Layer)
 
 
 def fuse(llm: Qwen2Model) -> list[Layer]:
     """Fuse the current weights of the model's layers; call it again after every update."""
-    return [_fuse(layer, llm.config) for layer in llm.layers]
+    return [fuse_layer(Layer, dict(layer.named_parameters()), llm.config) for layer in llm.layers]
+
+
+def fuse_layer(kind: type[L], weights: Mapping[str, Tensor], config: Qwen2Config) -> L:
+    """Fuse one layer's ``weights`` by name; all may have the same leading axis in addition, one entry per model."""
+    lead = weights["input_layernorm.weight"].dim() - 1
+    heads = config.num_attention_heads, config.num_key_value_heads
+    half = weights["self_attn.q_proj.weight"].shape[lead] // heads[0] // 2
+
+    def paired(name: str) -> Tensor:
+        """Return rows ``[..., H d, I]`` of a projection, reordered so that those that rotate together are adjacent."""
+        halves = weights[f"self_attn.{name}"].unflatten(lead, (-1, 2, half))
+        return halves.transpose(lead + 1, lead + 2).flatten(lead, lead + 2)
+
+    def joined(what: str) -> Tensor:
+        parts = [paired(f"q_proj.{what}"), paired(f"k_proj.{what}"), weights[f"self_attn.v_proj.{what}"]]
+        return torch.cat(parts, lead)
+
+    return kind(
+        norm_attention=weights["input_layernorm.weight"],
+        qkv=joined("weight"),
+        qkv_bias=joined("bias"),
+        out=weights["self_attn.o_proj.weight"],
+        norm_feed=weights["post_attention_layernorm.weight"],
+        gate_up=torch.cat([weights["mlp.gate_proj.weight"], weights["mlp.up_proj.weight"]], lead),
+        down=weights["mlp.down_proj.weight"],
+        heads=heads,
+        eps=config.rms_norm_eps,
+    )
 
 
 def rotations(llm: Qwen2Model, positions: Tensor) -> Tensor:
@@ -119,12 +151,45 @@ def parallel(
     return rms_norm(x, llm.norm.weight, llm.config.rms_norm_eps)
 
 
+def visible_positions(mask: Tensor) -> Tensor:
+    """Return a mask ``[B, 1, S, S]``: each position sees the earlier ones of ``mask [B, S]``, and itself.
+
+    Padding sees itself too, which avoids NaN.
+    """
+    square = torch.ones(mask.shape[1], mask.shape[1], dtype=torch.bool, device=mask.device)
+    return (mask[:, None, None] & square.tril()) | torch.eye(len(square), dtype=torch.bool, device=mask.device)
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, visible: Tensor) -> Tensor:
+    """Return ``[B, S, H d]`` for queries ``[B, S, H, d]``, keys and values ``[B, S, H_kv, d]``, ``visible [B, 1, S, S]``."""
+    q, k, v = (part.transpose(1, 2) for part in (query, key, value))
+    attended = F_.scaled_dot_product_attention(q, k, v, visible, enable_gqa=q.shape[1] != k.shape[1])
+    return attended.transpose(1, 2).flatten(2)
+
+
+def token_attention(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+    """Return the attention of one new position, with R = rows x H_kv key heads.
+
+    Args:
+        query: ``[..., H, d]``, R H / H_kv rows of d in all.
+        keys: Cached keys ``[R, S, d]``, the new position's among them.
+        values: Cached values ``[R, S, d]``.
+        bias: ``[R, 1, S]``, added to the scores.
+
+    Returns:
+        ``[R, H / H_kv, d]``.
+    """
+    groups = query.reshape(len(keys), -1, query.shape[-1])  # the queries that share a key
+    scores = torch.baddbmm(bias, groups, keys.mT, alpha=query.shape[-1] ** -0.5)
+    return torch.bmm(scores.softmax(-1), values)
+
+
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Return ``weight x / sqrt(mean(x^2) + eps)`` over the last axis."""
     if not torch.is_grad_enabled():
         return F_.rms_norm(x, x.shape[-1:], weight, eps)
-    found: Tensor = _RmsNorm.apply(x, weight, eps)
-    return found
+    normed: Tensor = _RmsNorm.apply(x, weight, eps)
+    return normed
 
 
 class _RmsNorm(torch.autograd.Function):
@@ -146,25 +211,3 @@ class _RmsNorm(torch.autograd.Function):
         along = (product @ weight)[..., None] / len(weight)
         dx = torch.addcmul(gradient * weight, unit, along, value=-1).mul_(inverse)
         return dx, product.flatten(0, -2).sum(0), None
-
-
-def _fuse(layer: Any, config: Qwen2Config) -> Layer:
-    attention, feed = layer.self_attn, layer.mlp
-
-    def paired(rows: Tensor) -> Tensor:
-        """Reorder rows ``[H d, ...]`` of a projection so that those that rotate together are adjacent."""
-        halves = rows.unflatten(0, (-1, 2, attention.head_dim // 2))
-        return halves.transpose(1, 2).flatten(0, 2)
-
-    q, k, v = attention.q_proj, attention.k_proj, attention.v_proj
-    return Layer(
-        norm_attention=layer.input_layernorm.weight,
-        qkv=torch.cat([paired(q.weight), paired(k.weight), v.weight]),
-        qkv_bias=torch.cat([paired(q.bias), paired(k.bias), v.bias]),
-        out=attention.o_proj.weight,
-        norm_feed=layer.post_attention_layernorm.weight,
-        gate_up=torch.cat([feed.gate_proj.weight, feed.up_proj.weight]),
-        down=feed.down_proj.weight,
-        heads=(config.num_attention_heads, config.num_key_value_heads),
-        eps=config.rms_norm_eps,
-    )

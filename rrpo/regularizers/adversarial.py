@@ -5,11 +5,11 @@ The paper does not specify the layer: here δ acts on the frame-level encoder ou
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING
 
-from rrpo.regularizers.base import PAPER, HiddenLoss, ManipulationCheck, Regularizer, Term, strength
+from rrpo.regularizers.base import PAPER, PGD_ACCURACY, HiddenLoss, Regularizer, Term, strength
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,13 +25,7 @@ class Adversarial(Regularizer):
     equation = "Eq. 4-5: L + α L(h' + δ), δ = ε_adv g/||g||, g = ∂L/∂h'"
     term = "l_adv"
     scalars = ("relative_delta",)
-    check = ManipulationCheck(
-        scalar="rm_pgd_accuracy_0.1",
-        direction=+1,
-        text="accuracy under PGD at a relative radius of 0.1",
-        asked="adv_tested",
-        weak="L_adv/L_emo under 1.05 in most fine-tunings",
-    )
+    check = replace(PGD_ACCURACY, asked="adv_tested", weak="L_adv/L_emo under 1.05 in most fine-tunings")
     alpha: float = strength(PAPER.alpha, off=0.0, search=(0.0, 2.0), limits=(0.0, inf), surface=True)
     """α, weight of L_adv in Eq. 5."""
     epsilon_adv: float = strength(PAPER.epsilon_adv, search=(0.05, 50.0), log=True, limits=(0.0, inf), surface=True)

@@ -78,6 +78,14 @@ class ManipulationCheck:
     """Message if that scalar is 0 for most of its reward models."""
 
 
+CONFIDENCE = ManipulationCheck(scalar="rm_confidence", direction=-1, text="confidence")
+SMOOTHNESS = ManipulationCheck(scalar="rm_smoothness", direction=+1, text="smoothness along interpolations")
+PGD_ACCURACY = ManipulationCheck(
+    scalar="rm_pgd_accuracy_0.1", direction=+1, text="accuracy under PGD at a relative radius of 0.1"
+)
+"""Checks of several regularizers."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """Input of one step of fine-tuning."""
@@ -173,7 +181,7 @@ class Regularizer:
     @property
     def is_off(self) -> bool:
         """Whether every strength with an off value is at that value."""
-        return all(getattr(self, knob.name) == knob.off for knob in self.own_knobs() if knob.off is not None)
+        return self.on_values == self.off_values
 
     @property
     def off_values(self) -> dict[str, Any]:

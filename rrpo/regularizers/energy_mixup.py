@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rrpo.models.signals import LOG_MEL, Signal
-from rrpo.regularizers.base import PAPER, Batch, Knob, ManipulationCheck, Regularizer, strength
+from rrpo.regularizers.base import PAPER, SMOOTHNESS, Batch, Knob, Regularizer, strength
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +48,7 @@ class EnergyMixup(Regularizer):
     source = "RRPO (arXiv 2512.04552); energy-adaptive mixup: arXiv 2512.04551"
     equation = "Eq. 3: (1-λ) L(y'_i) + λ L(y'_j), λ = (l_mix/l_i) E'_j/(E_i + E'_j), E'_j = E_i 10^(r/10)"
     scalars = ("lambda",)
-    check = ManipulationCheck(scalar="rm_smoothness", direction=+1, text="smoothness along interpolations")
+    check = SMOOTHNESS
     mix_probability: float = strength(PAPER.mix_probability, off=0.0, search=(0.0, 1.0), limits=(0.0, 1.0))
     """Share of utterances that are mixed."""
     mix_db_low: float = PAPER.mix_db_low

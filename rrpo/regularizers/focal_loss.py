@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
 
-from rrpo.regularizers.base import ManipulationCheck, Regularizer, SampleLoss, strength
+from rrpo.regularizers.base import CONFIDENCE, Regularizer, SampleLoss, strength
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +23,7 @@ class FocalLoss(Regularizer):
         "Lin et al. 2017 (arXiv 1708.02002), without class weights; for calibration: Mukhoti et al. 2020 (2002.09437)"
     )
     equation = "L = -sum_k y_k (1 - p_k)^γ log p_k"
-    check = ManipulationCheck(scalar="rm_confidence", direction=-1, text="confidence")
+    check = CONFIDENCE
     gamma: float = strength(2.0, off=0.0, search=(0.0, 5.0), limits=(0.0, inf))
     """γ, the focusing parameter; Lin's value 2."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
 
-from rrpo.regularizers.base import PAPER, HiddenLoss, ManipulationCheck, Regularizer, Term, strength
+from rrpo.regularizers.base import PAPER, PGD_ACCURACY, HiddenLoss, Regularizer, Term, strength
 
 if TYPE_CHECKING:
     import torch
@@ -23,9 +23,7 @@ class HiddenNoise(Regularizer):
     source = "training with noise: Bishop 1995; at the size of RRPO's Adv"
     equation = "L + α L(h' + δ), δ = ε n/||n||, n ~ N(0, I) over [T', D]"
     term = "l_noise"
-    check = ManipulationCheck(
-        scalar="rm_pgd_accuracy_0.1", direction=+1, text="accuracy under PGD at a relative radius of 0.1"
-    )
+    check = PGD_ACCURACY
     alpha: float = strength(PAPER.alpha, off=0.0, search=(0.0, 2.0), limits=(0.0, inf))
     """α, weight of the term; Adv's value."""
     epsilon: float = strength(PAPER.epsilon_adv, search=(0.05, 50.0), log=True, limits=(0.0, inf))

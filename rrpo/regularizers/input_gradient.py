@@ -11,7 +11,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from rrpo.regularizers.adversarial import along_gradient
-from rrpo.regularizers.base import PAPER, HiddenLoss, ManipulationCheck, Regularizer, Term, strength
+from rrpo.regularizers.base import PAPER, PGD_ACCURACY, HiddenLoss, Regularizer, Term, strength
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,9 +28,7 @@ class InputGradient(Regularizer):
     equation = "L + α L(F + δ), δ = ε sqrt(l M) g/||g||, g = ∂L/∂F"
     term = "l_input"
     level = "input"
-    check = ManipulationCheck(
-        scalar="rm_pgd_accuracy_0.1", direction=+1, text="accuracy under PGD at a relative radius of 0.1"
-    )
+    check = PGD_ACCURACY
     alpha: float = strength(PAPER.alpha, off=0.0, search=(0.0, 2.0), limits=(0.0, inf))
     """α, weight of the term; Adv's value."""
     epsilon: float = strength(0.1, search=(0.01, 1.0), log=True, limits=(0.0, inf))

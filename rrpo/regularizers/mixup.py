@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from rrpo.regularizers.base import Batch, ManipulationCheck, Regularizer, strength
+from rrpo.regularizers.base import SMOOTHNESS, Batch, Regularizer, strength
 from rrpo.regularizers.energy_mixup import mixed, other_sample
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Mixup(Regularizer):
     source = "Zhang et al. 2018 (arXiv 1710.09412)"
     equation = "F = (1-w) F_i + w F_j, (1-w) L(y_i) + w L(y_j), w = min(λ, 1-λ), λ ~ Beta(a, a)"
     scalars = ("mixup_weight",)
-    check = ManipulationCheck(scalar="rm_smoothness", direction=+1, text="smoothness along interpolations")
+    check = SMOOTHNESS
     share: float = strength(1.0, off=0.0, search=(0.0, 1.0), limits=(0.0, 1.0))
     """Share of utterances that are mixed; the source mixes all."""
     shape: float = strength(0.4, search=(0.1, 2.0), log=True, limits=(1e-3, 1e3))

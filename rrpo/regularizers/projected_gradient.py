@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING
 
 from rrpo.regularizers.adversarial import along_gradient
-from rrpo.regularizers.base import PAPER, HiddenLoss, ManipulationCheck, Regularizer, Term, strength
+from rrpo.regularizers.base import PAPER, PGD_ACCURACY, HiddenLoss, Regularizer, Term, strength
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,12 +28,10 @@ class ProjectedGradient(Regularizer):
     source = "Madry et al. 2018 (arXiv 1706.06083), with the L2 norm and without a random start"
     equation = "δ <- P_ε(δ + (2.5/3) ε g/||g||) three times from 0, g = ∂L/∂h' at h' + δ"
     term = "l_pgd"
-    check = ManipulationCheck(
-        scalar="rm_pgd_accuracy_0.1", direction=+1, text="accuracy under PGD at a relative radius of 0.1"
-    )
-    alpha: float = strength(PAPER.alpha, off=0.0, search=(0.0, 2.0), limits=(0.0, float("inf")))
+    check = PGD_ACCURACY
+    alpha: float = strength(PAPER.alpha, off=0.0, search=(0.0, 2.0), limits=(0.0, inf))
     """α, weight of the term; Adv's value."""
-    epsilon: float = strength(PAPER.epsilon_adv, search=(0.05, 50.0), log=True, limits=(0.0, float("inf")))
+    epsilon: float = strength(PAPER.epsilon_adv, search=(0.05, 50.0), log=True, limits=(0.0, inf))
     """ε, maximum L2 norm of δ over ``[T', D]``; Adv's value."""
 
     def extra(self, losses: HiddenLoss, h: Tensor, mask: Tensor, draws: Tensor) -> Term:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
 
-from rrpo.regularizers.base import ManipulationCheck, Regularizer, SampleLoss, strength
+from rrpo.regularizers.base import CONFIDENCE, Regularizer, SampleLoss, strength
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +25,7 @@ class Temperature(Regularizer):
     version = 1
     source = "temperature scaling: Guo et al. 2017 (arXiv 1706.04599); fixed, and in the loss: ours"
     equation = "L(T z, y), T = 1 + excess; reward: log softmax(z)"
-    check = ManipulationCheck(scalar="rm_confidence", direction=-1, text="confidence")
+    check = CONFIDENCE
     excess: float = strength(1.0, off=0.0, search=(0.0, 4.0), limits=(0.0, inf))
     """T - 1; declared default."""
 

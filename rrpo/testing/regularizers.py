@@ -81,7 +81,7 @@ class RegularizerContract:
     @property
     def off(self) -> Regularizer:
         """Return the same regularizer at its identity values."""
-        return replace(self.regularizer, **{k.name: k.off for k in self.regularizer.own_knobs() if k.off is not None})
+        return replace(self.regularizer, **self.regularizer.off_values)
 
     def test_it_can_be_switched_off(self) -> None:
         assert self.off.is_off
