@@ -384,6 +384,7 @@ class OptimizeConfig:
         _checked(
             self,
             steps=(self.steps >= 0, "0 or more"),
+            batch=(self.batch >= 1, "1 or more"),
             lr=(0 < self.lr < inf, "in (0, inf)"),
             schedule=(self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
             warmup=(self.warmup >= 0, "0 or more"),
@@ -543,11 +544,12 @@ class ArmConfig:
     """Seed of the optimization alone, instead of the experiment's seed: RL prompts, roll-outs, evaluation noise."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a value out of its range."""
+        """Raise ValueError for a value out of its range. Values that override those of `OptimizeConfig` have its ranges."""
+        overrides: dict[str, Any] = {f.name: getattr(self, f.name, None) for f in fields(OptimizeConfig)}
+        OptimizeConfig(**{name: value for name, value in overrides.items() if value is not None})
         _checked(
             self,
             rm_data=(self.rm_data in RM_DATA, f"one of {', '.join(RM_DATA)}"),
-            reward=(self.reward in REWARDS, f"one of {', '.join(REWARDS)}"),
             tag_dropout=(0 <= self.tag_dropout < 1, "in [0, 1)"),
             style_weight=(0 <= self.style_weight < inf, "in [0, inf)"),
             reversal=(
@@ -555,21 +557,13 @@ class ArmConfig:
                 or (0 <= self.reversal < inf and self.steps == 0 and self.best_of is None and not self.style_weight),
                 "in [0, inf), with steps 0 and neither best_of nor style_weight, and else None",
             ),
-            content_weight=(self.content_weight is None or 0 <= self.content_weight < inf, "in [0, inf)"),
-            emotion_weight=(self.emotion_weight is None or 0 <= self.emotion_weight < inf, "in [0, inf)"),
-            gradient_scale=(self.gradient_scale is None or 0 <= self.gradient_scale < inf, "in [0, inf)"),
-            relaxation=(self.relaxation in (None, *RELAXATIONS), f"one of {', '.join(RELAXATIONS)}"),
-            penalty=(self.penalty in (None, *PENALTIES), f"one of {', '.join(PENALTIES)}"),
-            schedule=(self.schedule in (None, *SCHEDULES), f"one of {', '.join(SCHEDULES)}"),
             annotated_artefacts=(
                 self.annotated_artefacts is None or 0 <= self.annotated_artefacts <= 1,
                 "in [0, 1]",
             ),
-            batch=(self.batch is None or self.batch >= 1, "1 or more"),
             rm_utterances=(self.rm_utterances is None or self.rm_utterances >= 1, "1 or more"),
             rm_speakers=(self.rm_speakers is None or self.rm_speakers >= 1, "1 or more"),
             annotated=(self.annotated is None or self.annotated >= 1, "1 or more"),
-            steps=(self.steps is None or self.steps >= 0, "0 or more"),
             shortcut=(self.shortcut is None or 0 <= self.shortcut <= 1, "in [0, 1]"),
             rater_noise=(self.rater_noise is None or 0 <= self.rater_noise < inf, "in [0, inf)"),
             best_of=(
@@ -588,7 +582,4 @@ class ArmConfig:
                 self.variance_penalty == 0 or (0 < self.variance_penalty < inf and self.combination == "mean"),
                 "in [0, inf), and 0 unless the members are combined by their mean",
             ),
-            lr=(self.lr is None or 0 < self.lr < inf, "in (0, inf)"),
-            beta=(self.beta is None or 0 <= self.beta < inf, "in [0, inf)"),
-            tau=(self.tau is None or (len(self.tau) > 0 and min(self.tau) > 0), "positive temperatures, at least one"),
         )

@@ -57,9 +57,7 @@ def build(config: ExamineConfig, inputs: Mapping[str, Path], out: Path, context:
     scalars: dict[str, float] = json.loads((inputs["model"] / "scalars.json").read_text())
     names = sorted(name for name in inputs if name != "model")
     for done, name in enumerate(names):
-        speech = model.heard(SpeechSet.load(inputs[name]))
-        labels = torch.as_tensor(speech.labels(model.emotions))
-        p = probabilities(model, speech, device)
+        speech, p, labels = _answers(model, inputs[name], device)
         scalars[f"rm_accuracy_{name.removeprefix('rm_')}"] = accuracy(p, labels)
         if name == "rm_valid":
             scalars |= {"rm_ece": calibration_error(p, labels), "rm_confidence": float(p.amax(1).mean())}
@@ -79,12 +77,15 @@ def build_set(config: ExamineSetConfig, inputs: Mapping[str, Path], out: Path, c
     model = load_reward_model(inputs["model"], context.device)
     scalars = {}
     for name in sorted(name for name in inputs if name != "model"):
-        speech = model.heard(SpeechSet.load(inputs[name]))
-        labels = torch.as_tensor(speech.labels(model.emotions))
-        scalars[f"rm_accuracy_{name.removeprefix('rm_')}"] = accuracy(
-            probabilities(model, speech, context.device), labels
-        )
+        _, p, labels = _answers(model, inputs[name], context.device)
+        scalars[f"rm_accuracy_{name.removeprefix('rm_')}"] = accuracy(p, labels)
     (out / "scalars.json").write_text(json.dumps(scalars))
+
+
+def _answers(model: RewardModel, folder: Path, device: str) -> tuple[SpeechSet, Tensor, Tensor]:
+    """Return a set as the model hears it, the model's `probabilities` and the labels ``[N]``."""
+    speech = model.heard(SpeechSet.load(folder))
+    return speech, probabilities(model, speech, device), speech.labels(model.emotions)
 
 
 @torch.no_grad()
@@ -156,7 +157,7 @@ def robustness(model: RewardModel, speech: SpeechSet, config: ExamineConfig, dev
     Also returns ``rm_loss``, the clean cross-entropy, and, at the fine-tuning's own ε_adv, ``log10_relative_delta``, the mean
     of ``log10(||δ||/||h'||)``, and ``l_adv_over_l_emo``. Labels are hard and nothing is mixed, whatever the fine-tuning did.
     """
-    labels = torch.as_tensor(speech.labels(model.emotions), device=device)
+    labels = speech.labels(model.emotions).to(device)
     attacks = [(kind, eps) for eps in config.relative_eps for kind in ("fgm", "pgd")]
     hits = dict.fromkeys(attacks, 0.0)
     log_delta, l_emo, l_adv = 0.0, 0.0, 0.0

@@ -95,25 +95,24 @@ def changes(
     noise = [_noise(rollout, config.seed, kind, draw) for kind, draw in kinds]
     parts: list[tuple[Tensor, dict[str, Tensor]]] = []
     for rows in micro_batches(rollout.lengths, micro):
-        asked, said = prompts.select(rows), rollout.select(rows)
-        tokens, lengths, longest = said.tokens, said.lengths, said.tokens.shape[1]
+        asked, sampled = prompts.select(rows), rollout.select(rows)
+        tokens, lengths, longest = sampled.tokens, sampled.lengths, sampled.tokens.shape[1]
         g = gradient(codec, own, tokens, lengths, asked.speaker, asked.target)
 
         def heard(tokens: Tensor, lengths: Tensor = lengths, asked: Prompts = asked) -> dict[str, Tensor]:
             F, frames = codec.decode(tokens, lengths, asked.speaker)
             return {"own": own(F, frames, asked.target), "val": val(F, frames, asked.target)}
 
-        found: list[dict[str, Tensor]] = []
+        swaps: list[dict[str, Tensor]] = []
         with torch.no_grad():
             logits = policy.logits(asked.prefix, tokens)[:, :-1, : policy.codes]
             before = heard(tokens)
             for (kind, _), (place, code) in zip(kinds, noise, strict=True):
                 count = _counts(lengths, config.share if kind == "many" else 0.0)
                 new = swap(tokens, lengths, logits, count, place[rows, :longest], code[rows, :longest])
-                rise = g.gather(2, new[..., None]) - g.gather(2, tokens[..., None])
                 true = {name: after - before[name] for name, after in heard(new).items()}
-                found.append({"swapped": count, "predicted": rise.sum((1, 2)), **true})
-        parts.append((rows, {name: torch.stack([each[name] for each in found], 1) for name in found[0]}))
+                swaps.append({"swapped": count, "predicted": predicted_change(g, tokens, new), **true})
+        parts.append((rows, {name: torch.stack([each[name] for each in swaps], 1) for name in swaps[0]}))
     values = merge(parts)
     samples = len(rollout.lengths)
     keys = {
@@ -132,6 +131,12 @@ def gradient(
     F, frames = codec.decode(rows, lengths, speaker)
     (g,) = torch.autograd.grad(reward(F, frames, target).sum(), rows)
     return g
+
+
+def predicted_change(g: Tensor, tokens: Tensor, new: Tensor) -> Tensor:
+    """Return the change ``[b]`` of the reward that its gradient g ``[b, N, V]`` predicts for ``new [b, N]`` in place of
+    ``tokens [b, N]``."""
+    return (g.gather(2, new[..., None]) - g.gather(2, tokens[..., None])).sum((1, 2))
 
 
 def swap(tokens: Tensor, lengths: Tensor, logits: Tensor, count: Tensor, place: Tensor, code: Tensor) -> Tensor:
@@ -158,12 +163,12 @@ def correlations(table: pd.DataFrame) -> dict[str, float]:
 
     Undefined correlations, for example of a constant reward model, are omitted.
     """
-    found = {
+    values = {
         f"rm_fidelity_{kind}_{whose}": pearson(swaps["predicted"].to_numpy(), swaps[whose].to_numpy())
         for kind, swaps in table.groupby("kind")
         for whose in ("own", "val")
     }
-    return {name: value for name, value in found.items() if math.isfinite(value)}
+    return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def pearson(x: np.ndarray, y: np.ndarray) -> float:

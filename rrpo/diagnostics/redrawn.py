@@ -17,7 +17,7 @@ import math
 import torch
 from torch import Tensor
 
-from rrpo.diagnostics.fidelity import Opinion, gradient, pearson, swap
+from rrpo.diagnostics.fidelity import Opinion, gradient, pearson, predicted_change, swap
 from rrpo.models.policy import Rollout
 from rrpo.models.protocols import TokenCodec, TokenPolicy
 from rrpo.optimizers.rollout import Prompts
@@ -35,8 +35,8 @@ def compare(
     single continuation.
     """
     device, shape = asked.prefix.device, (policy.max_tokens, len(asked.phones))
-    said = policy.sample(asked.prefix, uniform(shape, seed, "swaps", device=device))
-    B, N = said.tokens.shape
+    sampled = policy.sample(asked.prefix, uniform(shape, seed, "swaps", device=device))
+    B, N = sampled.tokens.shape
     place, code = (uniform((N, B), seed, f"swaps {what}", device=device).T for what in ("place", "code"))
 
     @torch.no_grad()
@@ -45,13 +45,15 @@ def compare(
         return reward(F, frames, asked.target)
 
     with torch.no_grad():
-        logits = policy.logits(asked.prefix, said.tokens)[:, :-1]
-        new = swap(said.tokens, said.lengths, logits[..., : policy.codes], torch.ones_like(said.lengths), place, code)
-        forced = [forcing(logits, tokens) for tokens in (said.tokens, new)]
-    g = gradient(codec, reward, said.tokens, said.lengths, asked.speaker, asked.target)
-    predicted = (g.gather(2, new[..., None]) - g.gather(2, said.tokens[..., None])).sum((1, 2))
-    held = heard(Rollout(new, said.lengths, said.ended)) - heard(said)
-    fixed = torch.arange(N, device=device)[:, None] <= (new != said.tokens).long().argmax(1)
+        logits = policy.logits(asked.prefix, sampled.tokens)[:, :-1]
+        new = swap(
+            sampled.tokens, sampled.lengths, logits[..., : policy.codes], torch.ones_like(sampled.lengths), place, code
+        )
+        forced = [forcing(logits, tokens) for tokens in (sampled.tokens, new)]
+    g = gradient(codec, reward, sampled.tokens, sampled.lengths, asked.speaker, asked.target)
+    predicted = predicted_change(g, sampled.tokens, new)
+    held = heard(Rollout(new, sampled.lengths, sampled.ended)) - heard(sampled)
+    fixed = torch.arange(N, device=device)[:, None] <= (new != sampled.tokens).long().argmax(1)
     changes = []
     for k in range(continuations):
         noise = uniform(shape, seed, "swaps continued", k, device=device)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F_
 from torch import Tensor, nn
+from torch.nn.utils.rnn import unpad_sequence
 
 from rrpo.corpus.config import AudioConfig
 from rrpo.corpus.draws import generator
@@ -151,7 +152,7 @@ def analyse(judge: Judge, speech: SpeechSet, codec: Path, device: str) -> Frames
     found: dict[int, Tensor] = {}
     for rows in order.split(CHUNK):
         X, sizes = judge.features(*both.batch(rows))
-        found |= {row: x[:size] for row, x, size in zip(rows.tolist(), X, sizes.tolist(), strict=True)}
+        found |= zip(rows.tolist(), unpad_sequence(X, sizes, batch_first=True), strict=True)
     return Frames((found[row] for row in range(len(order))), floor=1.0)
 
 
@@ -186,7 +187,7 @@ def calibrate(judge: Judge, heldout: SpeechSet, codec: Path, device: str) -> dic
     data = analyse(judge, heldout, codec, device)
     n = len(heldout)
     rows = torch.arange(2 * n, device=device)
-    logits = torch.cat([judge(*data.batch(part)) for part in rows.split(CHUNK)])
+    logits = torch.cat([judge(*batch) for batch in data.batches(CHUNK)])
     targets = heldout.labels(judge.emotions).to(device).repeat(2)
     judge.temperature.fill_(best_temperature(logits, targets))
     half = (rows % n) % 2

@@ -117,7 +117,7 @@ def _axes(speech: SpeechSet, codec: Codec, device: str, shrinkage: float) -> Axe
         chosen = [speech.utterances[i] for i in chunk]
         F, lengths = speech.batch(chunk, device)
         with torch.no_grad():
-            speaker = codec.speaker_index([u.speaker for u in chosen]).to(device)
+            speaker = codec.speaker_index([u.speaker for u in chosen])
             F, lengths = codec.resynthesise(F, lengths, speaker)
         phones = torch.tensor([len(u.phones) for u in chosen], device=device)
         x[chunk] = measures(F, lengths, phones, codec.audio)

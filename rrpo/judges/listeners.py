@@ -25,6 +25,7 @@ from rrpo.judges.content import RATE, RECOGNISERS, phone_errors
 from rrpo.judges.naturalness import predicted
 from rrpo.judges.phonetic_judge import PhoneticJudge
 from rrpo.judges.phonetics import MEASURES, measure
+from rrpo.judges.sample_table import first_and_last
 from rrpo.judges.vocoded import Vocoded
 from rrpo.judges.yardsticks import VOICES
 from rrpo.pipeline.stages import Context
@@ -121,6 +122,4 @@ def _write(
     steps = sorted(set(table["step"].tolist()))
     points = pd.DataFrame([{"step": step} | measured(table[table["step"] == step]) for step in steps])
     points.to_parquet(out / f"{name}_points.parquet", index=False)
-    ends = {"start": points.iloc[0], "end": points.iloc[-1]}
-    scalars = {f"{when}_{key}": float(v) for when, row in ends.items() for key, v in row.drop("step").dropna().items()}
-    (out / "scalars.json").write_text(json.dumps(scalars))
+    (out / "scalars.json").write_text(json.dumps(first_and_last(points)))

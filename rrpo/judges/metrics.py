@@ -6,7 +6,7 @@ whether ``ARTEFACTS[k]``, the planted shortcut of ``EMOTIONS[k]``, was detected.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -74,7 +74,7 @@ def shortcut_uptake(flags: Array, targets: Array) -> float:
     return float(np.mean(gaps)) if gaps else 0.0
 
 
-def edit_distance(hypothesis: Sequence[str], reference: Sequence[str]) -> int:
+def edit_distance(hypothesis: Sequence[Hashable], reference: Sequence[Hashable]) -> int:
     """Return the Levenshtein distance: the minimum number of insertions, deletions and substitutions.
 
     Uses the bit-parallel algorithm (Myers 1999, as in Hyyrö 2003). Rows of the table are phones of the reference. A column is
@@ -82,7 +82,7 @@ def edit_distance(hypothesis: Sequence[str], reference: Sequence[str]) -> int:
     """
     if not reference:
         return len(hypothesis)
-    places: dict[str, int] = {}
+    places: dict[Hashable, int] = {}
     for row, symbol in enumerate(reference):
         places[symbol] = places.get(symbol, 0) | 1 << row
     rows = (1 << len(reference)) - 1
@@ -90,9 +90,8 @@ def edit_distance(hypothesis: Sequence[str], reference: Sequence[str]) -> int:
     rises, falls, distance = rows, 0, len(reference)
     for symbol in hypothesis:
         equal = places.get(symbol, 0)
-        diagonal = (
-            (((equal & rises) + rises) ^ rises) | equal | falls
-        )  # rows that cost no more than their upper left neighbor
+        # rows that cost no more than their upper left neighbor
+        diagonal = (((equal & rises) + rises) ^ rises) | equal | falls
         more, less = falls | (rows & ~(diagonal | rises)), diagonal & rises  # relative to the previous column
         distance += bool(more & last) - bool(less & last)
         more, less = more << 1 | 1, less << 1

@@ -15,7 +15,7 @@ from rrpo.corpus.features import SpeechSet
 from rrpo.corpus.prompts import load_prompts
 from rrpo.judges import metrics
 from rrpo.judges.protocol import JUDGES, Judge, JudgeTrainingConfig, OpinionConfig
-from rrpo.judges.sample_table import CHUNK, agreement, first_of_sft, heard_once, in_chunks
+from rrpo.judges.sample_table import CHUNK, agreement, first_and_last, first_of_sft, heard_once, in_chunks
 from rrpo.judges.samples import Samples
 from rrpo.models.codec import Codec
 from rrpo.pipeline.stages import Context
@@ -38,8 +38,7 @@ def train(config: JudgeTrainingConfig, inputs: Mapping[str, Path], out: Path, co
     _require(judge, heldout.emotions, "which occurs in the held-out speech")
     judge.save(out)
     unheard = TrainingFrames.load(heldout, inputs["codec"], context.device).both
-    rows = torch.arange(len(unheard.lengths), device=context.device).split(CHUNK)
-    heard = torch.cat([judge.log_probs(*unheard.batch(part)).cpu() for part in rows]).numpy()
+    heard = torch.cat([judge.log_probs(*batch).cpu() for batch in unheard.batches(CHUNK)]).numpy()
     truth = heldout.labels(judge.emotions).numpy()
     scalars = {
         "accuracy_original": metrics.accuracy(heard[: len(truth)], truth),
@@ -78,13 +77,13 @@ def build(config: OpinionConfig, inputs: Mapping[str, Path], out: Path, context:
     )
     table = pd.concat([pd.DataFrame({"step": samples.step, "prompt": samples.prompt}), heard], axis=1)
     table.to_parquet(out / samples_file(name), index=False)
-    told = table.assign(target=[prompt.emotion for prompt in samples.of(prompts)])
-    points = pd.DataFrame([{"step": step} | agreement(told[told["step"] == step], name) for step in samples.steps])
+    targets = table.assign(target=[prompt.emotion for prompt in samples.of(prompts)])
+    points = pd.DataFrame(
+        [{"step": step} | agreement(targets[targets["step"] == step], name) for step in samples.steps]
+    )
     points.to_parquet(out / f"{name}_points.parquet", index=False)
-    ends = {"start": points.iloc[0], "end": points.iloc[-1]}
-    scalars = {f"{when}_{key}": float(value) for when, row in ends.items() for key, value in row.drop("step").items()}
     about = json.loads((inputs["judge"] / "scalars.json").read_text())
-    scalars |= {f"{name}_heldout_{key}": value for key, value in about.items()}
+    scalars = first_and_last(points) | {f"{name}_heldout_{key}": value for key, value in about.items()}
     (out / "scalars.json").write_text(json.dumps(scalars))
 
 

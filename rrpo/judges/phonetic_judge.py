@@ -75,11 +75,10 @@ def build(config: PhoneticJudgeConfig, inputs: Mapping[str, Path], out: Path, co
 
     speech = SpeechSet.load(inputs["speech"])
     both = TrainingFrames.load(speech, inputs["codec"], context.device).both
-    parts = []
-    rows = torch.arange(2 * len(speech), device=context.device)
-    for chunk in rows.split(CHUNK):
-        parts.append(features(*both.batch(chunk), speech.audio))
-        context.report(int(chunk[-1]) + 1, len(rows))
+    parts: list[np.ndarray] = []
+    for batch in both.batches(CHUNK):
+        parts.append(features(*batch, speech.audio))
+        context.report(sum(map(len, parts)), 2 * len(speech))
     x, y = np.concatenate(parts), np.tile(speech.labels(speech.emotions).numpy(), 2)
     kinds = {
         "lda": (LinearDiscriminantAnalysis(), of_linear),

@@ -235,6 +235,12 @@ def agreement(rows: pd.DataFrame, judge: str) -> dict[str, float]:
     }
 
 
+def first_and_last(points: pd.DataFrame) -> dict[str, float]:
+    """Return ``start_<metric>`` and ``end_<metric>`` of each column that is not NaN in the first and the last row."""
+    ends = {"start": points.iloc[0], "end": points.iloc[-1]}
+    return {f"{when}_{key}": float(v) for when, row in ends.items() for key, v in row.drop("step").dropna().items()}
+
+
 def summary(points: pd.DataFrame, gold: str) -> dict[str, float]:
     """Return ``start_<metric>`` and ``end_<metric>`` of each column, and the peak of gold's accuracy."""
     ordered = points.sort_values("step")

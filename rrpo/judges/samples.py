@@ -101,8 +101,7 @@ def padded(tokens: np.ndarray, size: int) -> np.ndarray:
 @torch.no_grad()
 def decoded(samples: Samples, codec: Codec, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
     """Decode samples with the speakers of their prompts to ``F [R, 2N, M]`` and lengths ``[R]`` in frames."""
-    device = codec.mean.device
-    lengths = torch.from_numpy(samples.lengths.astype(np.int64)).to(device)
-    tokens = torch.from_numpy(samples.tokens[:, : max(1, int(lengths.max()))].astype(np.int64)).to(device)
-    speaker = codec.speaker_index([prompt.speaker for prompt in samples.of(prompts)]).to(device)
+    lengths = torch.from_numpy(samples.lengths.astype(np.int64)).to(codec.device)
+    tokens = torch.from_numpy(samples.tokens[:, : max(1, int(lengths.max()))].astype(np.int64)).to(codec.device)
+    speaker = codec.speaker_index([prompt.speaker for prompt in samples.of(prompts)])
     return codec.decode(tokens.clamp(min=0), lengths, speaker)

@@ -82,9 +82,8 @@ def resynthesised(waves: Sequence[np.ndarray], utterances: Sequence[Utterance], 
     tensors = [torch.from_numpy(np.asarray(wave, dtype=np.float32)) for wave in waves]
     lengths = torch.tensor([len(wave) for wave in tensors])
     F, frames = log_mel(torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True), lengths, codec.audio)
-    device = codec.mean.device
     own = codec.speaker_index([utterance.speaker for utterance in utterances], average=True)
-    return waves_of(*codec.resynthesise(F.to(device), frames.to(device), own.to(device)), codec.audio)
+    return waves_of(*codec.resynthesise(F.to(codec.device), frames.to(codec.device), own), codec.audio)
 
 
 def _voices(names: Sequence[str], vectors: np.ndarray, path: Path) -> dict[str, float]:

@@ -73,6 +73,16 @@ class Rollout:
         """Return the samples with these row numbers; N is their own longest length."""
         return Rollout(self.tokens[rows, : int(self.lengths[rows].max())], self.lengths[rows], self.ended[rows])
 
+    @staticmethod
+    def concatenate(parts: Sequence[Rollout]) -> Rollout:
+        """Return the samples of several roll-outs, in order."""
+        longest = max(part.tokens.shape[1] for part in parts)
+        return Rollout(
+            torch.cat([F_.pad(part.tokens, (0, longest - part.tokens.shape[1])) for part in parts]),
+            torch.cat([part.lengths for part in parts]),
+            torch.cat([part.ended for part in parts]),
+        )
+
 
 def runs(starts: Tensor, lengths: Tensor, total: int) -> tuple[Tensor, Tensor]:
     """For each i in turn ``lengths[i]`` numbers from ``starts[i]`` on; and which i each is of, first. Both ``[total]``.

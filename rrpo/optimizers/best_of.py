@@ -76,19 +76,22 @@ def build(config: BestOfConfig, inputs: dict[str, Path], out: Path, context: Con
     ``scalars.json``."""
     models = Models.load(inputs, context.device, context.micro)
     device = torch.device(context.device)
-    with np.load(inputs["draws"] / DRAWS) as found:
-        tokens, lengths, ended = (torch.from_numpy(found[name]) for name in ("tokens", "lengths", "ended"))
+    with np.load(inputs["draws"] / DRAWS) as stored_draws:
+        tokens, lengths, ended = (torch.from_numpy(stored_draws[name]) for name in ("tokens", "lengths", "ended"))
     n, size = lengths.shape
-    prompts = Prompts.load(inputs["eval_prompts"], models).select(torch.arange(size, device=device))
-    draws = [Rollout(tokens[i].long().to(device), lengths[i].long().to(device), ended[i].to(device)) for i in range(n)]
+    column = torch.arange(size, device=device)
+    prompts = Prompts.load(inputs["eval_prompts"], models).select(column)
+    draws = Rollout(
+        tokens.flatten(0, 1).long().to(device), lengths.flatten().long().to(device), ended.flatten().to(device)
+    )
     best, least = torch.zeros(size, dtype=torch.long, device=device), torch.full((size,), math.inf, device=device)
     points, samples = [], []
-    for i, drawn in enumerate(draws):
-        cost = costs(models, prompts, drawn, config)
+    for i in range(n):
+        cost = costs(models, prompts, draws.select(i * size + column), config)
         best, least = torch.where(cost < least, i, best), cost.minimum(least)
         if i + 1 in levels(n):
-            asked = torch.arange(size if i + 1 == n else min(size, config.eval_prompts), device=device)
-            row, kept = _measured(models, prompts, _chosen(draws, best), asked, i + 1)
+            asked = column if i + 1 == n else column[: config.eval_prompts]
+            row, kept = _measured(models, prompts, draws.select(best * size + column), asked, i + 1)
             points.append(row)
             samples.append(kept)
         context.report(i + 1, n)
@@ -105,15 +108,6 @@ def costs(models: Models, prompts: Prompts, drawn: Rollout, config: BestOfConfig
         reward=config.reward, emotion_weight=config.emotion_weight, content_weight=config.content_weight
     )
     return hear(models, Batch(0, prompts, drawn), asked).cost(asked)
-
-
-def _chosen(draws: list[Rollout], best: Tensor) -> Rollout:
-    """Return the draw with the index ``best [P]`` of each prompt."""
-    place = torch.arange(len(best), device=best.device)
-    tokens, lengths, ended = (
-        torch.stack([getattr(drawn, name) for drawn in draws])[best, place] for name in ("tokens", "lengths", "ended")
-    )
-    return Rollout(tokens, lengths, ended)
 
 
 def _measured(

@@ -78,15 +78,11 @@ class DiffRO(PolicyOptimizer):
             yield relaxed_loss(models, part, torch.cat(noise), config, tau)
 
 
-def scale_gradient(x: Tensor, scale: float) -> Tensor:
-    """Return ``x`` with its gradient multiplied by ``scale``; at 1 the identity, including the gradient."""
-    return x.detach() + scale * (x - x.detach())
-
-
 def relaxed_loss(models: Models, part: MicroBatch, noise: Tensor, config: OptimizeConfig, tau: float) -> RelaxedLoss:
     """Return DiffRO's loss of one micro-batch; ``noise [P, V]`` are uniforms for the P scored positions of its samples."""
     import torch.nn.functional as F_
 
+    from rrpo.models.scaled_gradient import scale_gradient
     from rrpo.optimizers.relaxation import soft_tokens, straight_through
     from rrpo.optimizers.reward import reward_loss
     from rrpo.optimizers.scoring import score

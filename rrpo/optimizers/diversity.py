@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from itertools import combinations
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import unpad_sequence
 
 from rrpo.judges.metrics import edit_distance
 from rrpo.models.protocols import TokenPolicy
@@ -26,18 +27,14 @@ def within_prompt_diversity(policy: TokenPolicy, prefix: Tensor, seed: int) -> f
     asked = prefix[:PROMPTS].repeat_interleave(SAMPLES, 0)
     noise = uniform((policy.max_tokens, len(asked)), seed, "diversity noise", device=prefix.device)
     rollout = policy.sample(asked, noise)
-    rows = [list(map(str, row[:n])) for row, n in zip(rollout.tokens.tolist(), rollout.lengths.tolist(), strict=True)]
+    rows = [row.tolist() for row in unpad_sequence(rollout.tokens, rollout.lengths, batch_first=True)]
     return pairwise_distance([rows[i : i + SAMPLES] for i in range(0, len(rows), SAMPLES)])
 
 
-def pairwise_distance(groups: Sequence[Sequence[Sequence[str]]]) -> float:
+def pairwise_distance(groups: Sequence[Sequence[Sequence[Hashable]]]) -> float:
     """Return the mean over ``groups`` of the mean edit distance between two sequences of a group, relative to the longer one; 0 =
     equal."""
-    return float(
-        np.mean(
-            [
-                np.mean([edit_distance(a, b) / max(len(a), len(b), 1) for a, b in combinations(group, 2)])
-                for group in groups
-            ]
-        )
-    )
+    distances = [
+        np.mean([edit_distance(a, b) / max(len(a), len(b), 1) for a, b in combinations(group, 2)]) for group in groups
+    ]
+    return float(np.mean(distances))

@@ -227,7 +227,7 @@ class EmoDPO(PolicyOptimizer):
         for name, tags in zip(SIDES, (requested, others if self.tags == "own" else requested), strict=True):
             prepared = Prompts.prepare(_tagged(asked, tags), models.policy, models.codec, emotions)
             wanted = replace(prepared, target=target)
-            drawn, found = [], []
+            drawn, cost = [], []
             for k in range(self.candidates):
                 shape = (models.policy.max_tokens, len(asked))
                 noise = uniform(shape, config.seed, f"emo-dpo {name}", k, device=target.device)
@@ -235,17 +235,16 @@ class EmoDPO(PolicyOptimizer):
                     models.policy.sample(wanted.prefix[rows], noise[:, rows])
                     for rows in torch.arange(len(asked), device=target.device).split(config.batch)
                 ]
-                said = _joined(parts)
-                drawn.append(said)
-                found.append(hear(models, Batch(0, wanted, said), config).cost(config))
-            ranked = torch.stack(found).sort(0, descending=name == "rejected")
+                sampled = Rollout.concatenate(parts)
+                drawn.append(sampled)
+                cost.append(hear(models, Batch(0, wanted, sampled), config).cost(config))
+            ranked = torch.stack(cost).sort(0, descending=name == "rejected")
             kept = (self.candidates + 1) // 2
             costs.append(ranked.values[:kept].flatten())
             column = torch.arange(len(asked), device=target.device)
             rows = (ranked.indices[:kept] * len(asked) + column).flatten()
-            every = _joined(drawn)
-            said = Rollout(every.tokens[rows], every.lengths[rows], every.ended[rows])
-            state |= _stored(name, models.policy, _tagged(asked, tags) * kept, said)
+            utterances = Rollout.concatenate(drawn).select(rows)
+            state |= _stored(name, models.policy, _tagged(asked, tags) * kept, utterances)
         return state | {"weight": (costs[0] < costs[1]).float()}
 
 
@@ -307,18 +306,3 @@ def _stored(name: str, policy: TokenPolicy, prompts: Sequence[Prompt], said: Rol
 
 def _tagged(prompts: Sequence[Prompt], emotions: Sequence[str]) -> list[Prompt]:
     return [replace(prompt, emotion=emotion) for prompt, emotion in zip(prompts, emotions, strict=True)]
-
-
-def _joined(parts: Sequence[Rollout]) -> Rollout:
-    """Concatenate several sets of utterances."""
-    import torch
-    import torch.nn.functional as F_
-
-    from rrpo.models.policy import Rollout
-
-    longest = max(part.tokens.shape[1] for part in parts)
-    return Rollout(
-        torch.cat([F_.pad(part.tokens, (0, longest - part.tokens.shape[1])) for part in parts]),
-        torch.cat([part.lengths for part in parts]),
-        torch.cat([part.ended for part in parts]),
-    )

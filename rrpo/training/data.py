@@ -7,12 +7,13 @@ against, outside its domain.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import unpad_sequence
 
 from rrpo import seeding
 from rrpo.corpus.features import SpeechSet, WaveSet
@@ -46,6 +47,11 @@ class Frames:
         mask = valid_mask(lengths, T)
         rows = (self.starts[indices][:, None] + torch.arange(T, device=indices.device)).clamp(max=len(self.flat) - 1)
         return self.flat[rows].masked_fill(~mask[..., None], self.padding), lengths
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield all utterances in their order, in batches of ``size``, as `batch` returns them."""
+        for indices in torch.arange(len(self.lengths), device=self.flat.device).split(size):
+            yield self.batch(indices)
 
 
 class TrainingFrames:
@@ -84,7 +90,7 @@ def _resynthesise(speech: SpeechSet, codec: Codec, device: str) -> list[Tensor]:
     for start in range(0, len(order), CHUNK):
         chunk = order[start : start + CHUNK]
         F, lengths = speech.batch(chunk, device)
-        speaker = codec.speaker_index([speech.utterances[i].speaker for i in chunk], average=True).to(device)
+        speaker = codec.speaker_index([speech.utterances[i].speaker for i in chunk], average=True)
         F, lengths = codec.resynthesise(F, lengths, speaker)
-        parts |= {int(i): frames[:length] for i, frames, length in zip(chunk, F, lengths.tolist(), strict=True)}
+        parts |= zip(chunk.tolist(), unpad_sequence(F, lengths, batch_first=True), strict=True)
     return [parts[i] for i in range(len(order))]

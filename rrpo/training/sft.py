@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F_
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence, unpad_sequence
 
 from rrpo.config import SftConfig
 from rrpo.corpus.features import SpeechSet
@@ -38,10 +39,9 @@ class TokenSet:
         rows: list[Tensor] = []
         for start in range(0, len(self.utterances), 256):
             F, lengths = speech.batch(np.arange(start, min(start + 256, len(self.utterances))), device)
-            tokens, steps = codec.encode(F, lengths)
-            rows += [row[:n] for row, n in zip(tokens, steps, strict=True)]
+            rows += unpad_sequence(*codec.encode(F, lengths), batch_first=True)
         self.lengths = torch.tensor([len(row) for row in rows], device=device)
-        self.tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        self.tokens = pad_sequence(rows, batch_first=True)
 
     def loss(
         self,

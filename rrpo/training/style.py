@@ -43,7 +43,7 @@ class StyleLoss:
             lengths: ``[B]`` in tokens.
             speakers: B names.
         """
-        speaker = self.codec.speaker_index(list(speakers)).to(tokens.device)
+        speaker = self.codec.speaker_index(list(speakers))
         said = valid_mask(lengths, tokens.shape[1])
         ends = torch.zeros(len(packed), dtype=torch.bool, device=packed.device)
         ends[(lengths + 1).cumsum(0) - 1] = True

@@ -29,7 +29,7 @@ from rrpo.config import ZeroShotConfig
 from rrpo.corpus.features import SpeechSet
 from rrpo.models.codec import Codec
 from rrpo.models.policy import Policy
-from rrpo.models.reversal import reversed_gradient
+from rrpo.models.scaled_gradient import scale_gradient
 from rrpo.models.tags import NEUTRAL, NO_EMOTION, NO_SPEAKER
 from rrpo.pipeline.stages import Context
 from rrpo.seeding import bucketed, permutation_batches, seed_everything
@@ -87,7 +87,7 @@ class ZeroShot(nn.Module):
         """Return the cross-entropy of the ``emotions [U]`` predicted from ``s [U, size]``, with the reversal schedule of its
         paper."""
         scale = self.config.reversal * (2 / (1 + math.exp(-10 * progress)) - 1)
-        return F_.cross_entropy(self.emotion(reversed_gradient(s, scale)), emotions)
+        return F_.cross_entropy(self.emotion(scale_gradient(s, -scale)), emotions)
 
 
 def build(config: ZeroShotConfig, inputs: dict[str, Path], out: Path, context: Context) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence, unpad_sequence
 
 from rrpo.corpus.config import ARTEFACTS
 from rrpo.corpus.draws import generator
@@ -81,7 +82,7 @@ def _flags(
     else:
         frames = planted(chosen, [kind if kind in ARTEFACTS else None] * len(chosen), clean.audio, device)
     tokens, lengths = codec.encode(*everything(frames))
-    rows = [row[:n] for row, n in zip(tokens, lengths.tolist(), strict=True)]
+    rows = unpad_sequence(tokens, lengths, batch_first=True)
     if kind == "repetition":
         rows = [_plant_loop(row, rng) for row in rows]
     if kind == "length":
@@ -90,7 +91,7 @@ def _flags(
         frames = _spoken(rows, chosen, codec)
     flags = detect(*everything(frames), clean.audio)
     sizes = torch.tensor([len(row) for row in rows], device=device)
-    flags["repetition"] = looping(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), sizes)
+    flags["repetition"] = looping(pad_sequence(rows, batch_first=True), sizes)
     flags["length"] = odd_length(sizes, expected_tokens(policy, chosen))
     return {name: flag.cpu().numpy() for name, flag in flags.items()}
 
@@ -123,6 +124,6 @@ def _stretch(row: Tensor, factor: float) -> Tensor:
 def _spoken(rows: list[Tensor], chosen: tuple[Utterance, ...], codec: Codec) -> Frames:
     """Decode token rows to frames with each utterance's speaker."""
     lengths = torch.tensor([len(row) for row in rows], device=codec.mean.device)
-    tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    F, frames = codec.decode(tokens, lengths, codec.speaker_index([u.speaker for u in chosen]))
-    return Frames((f[:n] for f, n in zip(F, frames.tolist(), strict=True)), codec.audio.floor)
+    speakers = codec.speaker_index([u.speaker for u in chosen])
+    spoken = codec.decode(pad_sequence(rows, batch_first=True), lengths, speakers)
+    return Frames(unpad_sequence(*spoken, batch_first=True), codec.audio.floor)

@@ -8,16 +8,19 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence, unpad_sequence
 
 from rrpo.audio import log_mel
 from rrpo.corpus.config import AudioConfig
 from rrpo.corpus.emotions import ideal_observer
 from rrpo.corpus.features import SpeechSet
 from rrpo.corpus.manifest import Utterance
+from rrpo.corpus.prompts import Prompt
 from rrpo.corpus.render import render
 from rrpo.judges.emotion import Judge
 from rrpo.judges.metrics import edit_distance
 from rrpo.judges.recogniser import Recogniser
+from rrpo.judges.samples import Samples, decoded
 from rrpo.models.codec import Codec
 from rrpo.models.reward_model import RewardModel
 from rrpo.training.data import Frames, TrainingFrames
@@ -40,13 +43,13 @@ def planted(
 
 def analysed(waves: Sequence[Tensor], audio: AudioConfig, device: str | torch.device) -> Frames:
     """Return frames F of waves ``[S]``."""
-    found: list[Tensor] = []
+    utterances: list[Tensor] = []
     for start in range(0, len(waves), CHUNK):
         part = waves[start : start + CHUNK]
         lengths = torch.tensor([len(wave) for wave in part])
-        F, frames = log_mel(torch.nn.utils.rnn.pad_sequence(list(part), batch_first=True), lengths, audio)
-        found += [f[:n].to(device) for f, n in zip(F, frames.tolist(), strict=True)]
-    return Frames(found, audio.floor)
+        F, frames = log_mel(pad_sequence(list(part), batch_first=True), lengths, audio)
+        utterances += unpad_sequence(F.to(device), frames.to(device), batch_first=True)
+    return Frames(utterances, audio.floor)
 
 
 def common(one: SpeechSet, other: SpeechSet) -> tuple[int, int]:
@@ -58,42 +61,39 @@ def common(one: SpeechSet, other: SpeechSet) -> tuple[int, int]:
 
 def everything(frames: Frames) -> tuple[Tensor, Tensor]:
     """Return all of ``frames`` as one batch: ``F [n, T, M], lengths [n]``."""
-    return frames.batch(torch.arange(len(frames.lengths), device=frames.flat.device))
+    return next(frames.batches(len(frames.lengths)))
 
 
 def renditions(speech: SpeechSet, codec: Codec, device: str) -> tuple[Frames, Frames]:
     """Return a set as analyzed, and as re-synthesized by the codec."""
     frames = TrainingFrames(speech, codec, device)
-    n = len(speech)
-    again = frames.both
-    parts = (again.flat[again.starts[i] : again.starts[i] + again.lengths[i]] for i in range(n, 2 * n))
-    return frames.originals, Frames(parts, speech.audio.floor)
+    again = frames.both.flat.split(frames.both.lengths.tolist())[len(speech) :]
+    return frames.originals, Frames(again, speech.audio.floor)
 
 
 def resynthesised(frames: Frames, speakers: Tensor, codec: Codec) -> Frames:
     """Re-synthesize ``frames`` of ``speakers [n]`` with the codec."""
-    found: list[Tensor] = []
-    for rows in torch.arange(len(frames.lengths), device=speakers.device).split(CHUNK):
-        F, lengths = codec.resynthesise(*frames.batch(rows), speakers[rows])
-        found += [f[:n] for f, n in zip(F, lengths.tolist(), strict=True)]
-    return Frames(found, codec.audio.floor)
+    utterances: list[Tensor] = []
+    for batch, speaker in zip(frames.batches(CHUNK), speakers.split(CHUNK), strict=True):
+        utterances += unpad_sequence(*codec.resynthesise(*batch, speaker), batch_first=True)
+    return Frames(utterances, codec.audio.floor)
+
+
+def decoded_frames(samples: Samples, codec: Codec, prompts: Sequence[Prompt]) -> Frames:
+    """Decode samples, those without tokens to one frame."""
+    F, lengths = decoded(samples, codec, prompts)
+    return Frames(unpad_sequence(F, lengths.clamp(min=1), batch_first=True), codec.audio.floor)
 
 
 @torch.no_grad()
 def heard(judge: Judge | RewardModel, frames: Frames) -> np.ndarray:
     """Return log-probabilities ``[n, K]`` by a judge or reward model."""
-    parts = []
-    for rows in torch.arange(len(frames.lengths), device=frames.flat.device).split(CHUNK):
-        F, lengths = frames.batch(rows)
-        parts.append(judge.log_probs(F, lengths).cpu().numpy())
-    return np.concatenate(parts)
+    return np.concatenate([judge.log_probs(*batch).cpu().numpy() for batch in frames.batches(CHUNK)])
 
 
 def phone_errors(recogniser: Recogniser, frames: Frames, references: Sequence[Sequence[str]]) -> np.ndarray:
     """Return the edit distances ``[n]`` between recognized and reference phones."""
-    hypotheses: list[list[str]] = []
-    for rows in torch.arange(len(frames.lengths), device=frames.flat.device).split(CHUNK):
-        hypotheses += recogniser.transcribe(*frames.batch(rows))
+    hypotheses = [phones for batch in frames.batches(CHUNK) for phones in recogniser.transcribe(*batch)]
     return np.array([edit_distance(h, r) for h, r in zip(hypotheses, references, strict=True)])
 
 

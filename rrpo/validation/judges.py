@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy.stats import spearmanr
 from sklearn.metrics import cohen_kappa_score
 
@@ -18,13 +17,13 @@ from rrpo.corpus.prompts import load_prompts
 from rrpo.judges import phonetics
 from rrpo.judges.emotion import Judge
 from rrpo.judges.metrics import expected_calibration_error
-from rrpo.judges.phonetic_judge import PhoneticJudge, features
-from rrpo.judges.samples import Samples, decoded
+from rrpo.judges.phonetic_judge import CHUNK, PhoneticJudge, features
+from rrpo.judges.samples import Samples
 from rrpo.models.codec import Codec
 from rrpo.pipeline.stages import Context
-from rrpo.training.data import Frames
+from rrpo.training.data import Frames, TrainingFrames
 from rrpo.validation.config import SectionConfig
-from rrpo.validation.hearing import common, heard, ideal_hits, labels, renditions
+from rrpo.validation.hearing import common, decoded_frames, heard, ideal_hits, labels, renditions
 from rrpo.validation.lines import NOT_INSTALLED, Line, bootstrap, ratio, share
 
 SECTION = "Judges"
@@ -55,8 +54,7 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
     emotions = sets["clean"].emotions
     clean, again = renditions(sets["clean"], codec, device)
     frames = {"clean": clean, "codec": again} | {
-        name: Frames((sets[name].mel(i).to(device) for i in range(len(sets[name]))), sets[name].audio.floor)
-        for name in ("unheard", "artefacts")
+        name: TrainingFrames(sets[name], None, device).originals for name in ("unheard", "artefacts")
     }
     sets["codec"] = sets["clean"]
     answers: dict[str, dict[str, np.ndarray]] = {}
@@ -71,7 +69,9 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
         found += of_ideal(name, answers[name], truth, ideal, config.card.resamples)
     found += [calibration(name, answers[name], truth, config.card.resamples) for name in ("test", "val")]
     found.append(differences(judges, inputs))
-    samples = end_of_training(inputs, codec)
+    prompts = load_prompts(inputs["eval_prompts"])
+    stored = Samples.load(inputs["samples"], len(prompts))
+    samples = decoded_frames(stored.at(stored.steps[-1]), codec, prompts)  # of vanilla DiffRO
     ends = {name: heard(judge, samples).argmax(1) for name, judge in judges.items()}
     if phonetics.available():
         third = PhoneticJudge.load(inputs["third"])
@@ -141,18 +141,9 @@ def differences(judges: Mapping[str, Judge], inputs: Mapping[str, Path]) -> Line
     return Line(section=SECTION, name=title, value=float(sum(differ)), at_least=3, note=note)
 
 
-def end_of_training(inputs: Mapping[str, Path], codec: Codec) -> Frames:
-    """Return frames of the samples at vanilla DiffRO's last checkpoint."""
-    prompts = load_prompts(inputs["eval_prompts"])
-    samples = Samples.load(inputs["samples"], len(prompts))
-    F, lengths = decoded(samples.at(samples.steps[-1]), codec, prompts)
-    return Frames((f[:n] for f, n in zip(F, lengths.tolist(), strict=True)), codec.audio.floor)
-
-
 def measures(frames: Frames, audio: AudioConfig) -> np.ndarray:
     """Return Praat's measures ``[n, 11]`` of vocoded frames, the features of the third judge."""
-    rows = torch.arange(len(frames.lengths), device=frames.flat.device)
-    return np.concatenate([features(*frames.batch(part), audio) for part in rows.split(64)])
+    return np.concatenate([features(*batch, audio) for batch in frames.batches(CHUNK)])
 
 
 def pitch(before: np.ndarray, after: np.ndarray, resamples: int) -> list[Line]:

@@ -12,12 +12,11 @@ from rrpo.corpus.features import SpeechSet
 from rrpo.corpus.prompts import load_prompts
 from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
-from rrpo.judges.samples import Samples, decoded
+from rrpo.judges.samples import Samples
 from rrpo.models.codec import Codec
 from rrpo.pipeline.stages import Context
-from rrpo.training.data import Frames
 from rrpo.validation.config import SectionConfig
-from rrpo.validation.hearing import heard, labels, phone_errors, renditions
+from rrpo.validation.hearing import decoded_frames, heard, labels, phone_errors, renditions
 from rrpo.validation.lines import LEVEL, Estimate, Line, ratio
 
 SECTION = "SFT policy"
@@ -34,8 +33,7 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
     prompts = load_prompts(inputs["eval_prompts"])
     samples = Samples.load(inputs["samples"], len(prompts))
     samples = samples.at(samples.steps[0])
-    F, lengths = decoded(samples, codec, prompts)
-    frames = Frames((f[:n] for f, n in zip(F, lengths.clamp(min=1).tolist(), strict=True)), codec.audio.floor)
+    frames = decoded_frames(samples, codec, prompts)
     clean = SpeechSet.load(inputs["clean"])
     _, again = renditions(clean, codec, device)
     targets = np.array([clean.emotions.index(prompt.emotion) for prompt in samples.of(prompts)])

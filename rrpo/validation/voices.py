@@ -25,7 +25,7 @@ from rrpo.judges.spoken import waves_of
 from rrpo.models.codec import Codec
 from rrpo.models.reward_model import RewardModel
 from rrpo.pipeline.stages import Context
-from rrpo.training.data import Frames
+from rrpo.training.data import TrainingFrames
 from rrpo.validation.config import SectionConfig
 from rrpo.validation.hearing import everything, heard, ideal_hits, labels, renditions
 from rrpo.validation.judges import measures
@@ -63,8 +63,7 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
             continue
         domain = found[name]
         truth = labels(domain.speech, domain.speech.emotions)
-        mels = (domain.speech.mel(i).to(context.device) for i in range(len(truth)))
-        frames = Frames(mels, domain.speech.audio.floor)
+        frames = TrainingFrames(domain.speech, None, context.device).originals
         lines.append(Line(section=SECTION, name=f"{title}: ideal observer", **share(domain.ideal)))
         for who, listener in listeners.items():
             if isinstance(listener, PhoneticJudge):
