@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 SCALARS = frozenset((int, float, str, bool, type(None)))
 NEVER_OFF = object()
-"""Off value of a field that is always part of the key."""
+"""Off value of a field that is always part of the key: no value equals it."""
 
 
 def files_digest(root: Path, files: Iterable[Path]) -> str:
@@ -36,8 +36,8 @@ def option(default: T, *, off: T) -> T:
 
     Use it only where the code computes, at ``off``, what it computed before the field existed.
     """
-    found: T = dataclasses.field(default=default, metadata={"off": off})
-    return found
+    declared: T = dataclasses.field(default=default, metadata={"off": off})
+    return declared
 
 
 def canonical(value: Any) -> Any:
@@ -45,12 +45,12 @@ def canonical(value: Any) -> Any:
 
     It omits fields at their `option`'s off value and fields with ``metadata={"identity": False}``.
     """
-    return _form(value, _kept)
+    return _form(value, with_off=False)
 
 
 def described(value: Any) -> Any:
     """Return a JSON-able form with every identity field, including options that are off; for display and for `rebuild`."""
-    return _form(value, _named)
+    return _form(value, with_off=True)
 
 
 def content_hash(value: Any) -> str:
@@ -59,36 +59,24 @@ def content_hash(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _form(value: Any, fields: Callable[[Any], Mapping[str, Any]]) -> Any:
-    if type(value) in SCALARS:
+def _form(value: Any, *, with_off: bool) -> Any:
+    kind: Any = type(value)
+    if kind in SCALARS:
         return value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {name: _form(child, fields) for name, child in fields(value).items()}
+    if dataclasses.is_dataclass(kind):
+        fields = ((name, getattr(value, name), off) for name, off in _identity_fields(kind))
+        return {name: _form(child, with_off=with_off) for name, child, off in fields if with_off or child != off}
     if isinstance(value, (tuple, list)):
-        return [_form(item, fields) for item in value]
+        return [_form(item, with_off=with_off) for item in value]
     if isinstance(value, Mapping):
-        return {str(key): _form(item, fields) for key, item in sorted(value.items())}
+        return {str(key): _form(item, with_off=with_off) for key, item in sorted(value.items())}
     if isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(f"a config contains a {type(value).__name__}; use numbers, strings, tuples and dataclasses instead")
 
 
-def _named(config: Any) -> dict[str, Any]:
-    return {name: getattr(config, name) for name, _ in _identity_fields(_kind(config))}
-
-
-def _kept(config: Any) -> dict[str, Any]:
-    values = ((name, getattr(config, name), off) for name, off in _identity_fields(_kind(config)))
-    return {name: value for name, value, off in values if off is NEVER_OFF or value != off}
-
-
-def _kind(config: Any) -> Hashable:
-    kind: Any = type(config)
-    return kind
-
-
 @cache
-def _identity_fields(config: Any) -> tuple[tuple[str, Any], ...]:
-    """Return the names of a config's identity fields, each with its off value."""
-    kept = (f for f in dataclasses.fields(config) if f.metadata.get("identity", True))
+def _identity_fields(kind: Any) -> tuple[tuple[str, Any], ...]:
+    """Return the names of a config class's identity fields, each with its off value."""
+    kept = (f for f in dataclasses.fields(kind) if f.metadata.get("identity", True))
     return tuple((f.name, f.metadata.get("off", NEVER_OFF)) for f in kept)

@@ -15,17 +15,15 @@ BUCKET = 8
 """Size of the window, in steps, within which `bucketed` moves samples."""
 
 
-def torch_generator(seed: int, stream: str, *indices: int) -> torch.Generator:
-    """Return a CPU torch generator for one key. Drawing on the CPU gives the same noise on every device."""
-    return torch.Generator().manual_seed(key(seed, stream, *indices))
-
-
 def uniform(
     shape: tuple[int, ...], seed: int, stream: str, *indices: int, device: str | torch.device = "cpu"
 ) -> torch.Tensor:
-    """Return uniforms in (0, 1) of ``shape`` for one key. The first axis is the position, so prefixes agree."""
+    """Return uniforms in (0, 1) of ``shape`` for one key. The first axis is the position, so prefixes agree.
+
+    They are drawn on the CPU, which gives the same noise on every device.
+    """
     tiny = torch.finfo(torch.float32).tiny
-    noise = torch.rand(shape, generator=torch_generator(seed, stream, *indices))
+    noise = torch.rand(shape, generator=torch.Generator().manual_seed(key(seed, stream, *indices)))
     return noise.clamp_(tiny, 1 - 2**-24).to(device, non_blocking=True)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from rrpo.corpus import espeak
 from rrpo.judges.metrics import edit_distance
+from rrpo.judges.words import transcribe
 
 RATE = 16000
 """Sample rate of the recognizers, Hz."""
@@ -42,15 +43,7 @@ def whisper(language: str) -> Hear:
     )
 
     def hear(wave: np.ndarray) -> Sequence[str]:
-        segments, _ = model.transcribe(
-            wave,
-            language=LANGUAGES.get(language, language),
-            beam_size=1,
-            temperature=0.0,
-            condition_on_previous_text=False,
-            without_timestamps=True,
-        )
-        text = " ".join(segment.text for segment in segments)
+        text = transcribe(model, wave, LANGUAGES.get(language, language))
         try:
             return espeak.phones([LATIN.sub(" ", text) if language == "cmn" else text], language)[0]
         except espeak.EspeakError:

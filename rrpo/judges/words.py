@@ -30,23 +30,25 @@ def available() -> bool:
     return all(map(present, PACKAGES))
 
 
-def transcribe(wave: np.ndarray) -> list[str]:
-    """Return the words of English ``wave [S]`` at `RATE`, decoded greedily, in lower case without punctuation."""
-    segments, _ = _model().transcribe(
+def transcribe(model: Any, wave: np.ndarray, language: str) -> str:
+    """Return the text that a ``WhisperModel`` recognizes in ``wave [S]`` at `RATE`, decoded greedily."""
+    segments, _ = model.transcribe(
         np.asarray(wave, dtype=np.float32),
-        language="en",
+        language=language,
         beam_size=1,
         temperature=0.0,
         condition_on_previous_text=False,
         without_timestamps=True,
     )
-    return words(" ".join(segment.text for segment in segments))
+    return " ".join(segment.text for segment in segments)
 
 
 def word_errors(waves: Sequence[np.ndarray], texts: Sequence[str]) -> np.ndarray:
     """Return ``[n, 2]``: edits between the recognized words and the words of the text, and the number of words in the text."""
-    said = [(transcribe(wave), words(text)) for wave, text in zip(waves, texts, strict=True)]
-    return np.array([(edit_distance(heard, asked), len(asked)) for heard, asked in said]).reshape(-1, 2)
+    references = [words(text) for text in texts]
+    recognized = [words(transcribe(_model(), wave, "en")) for wave in waves]
+    errors = [(edit_distance(a, b), len(b)) for a, b in zip(recognized, references, strict=True)]
+    return np.array(errors).reshape(-1, 2)
 
 
 def words(text: str) -> list[str]:

@@ -51,10 +51,8 @@ def predictor(config: PredictorConfig, inputs: Mapping[str, Path], out: Path, co
     ``<predictor>_clean``, ``<predictor>_gap``; ``naturalness``: the predictor's name, or empty.
     """
     codec = Codec.load(inputs["codec"], context.device)
-    clean = unmarked(SpeechSet.load(inputs["speech"]))[: config.planted]
     rate = codec.audio.sample_rate
-    waves = [wave_of(utterance, rate).numpy() for utterance in clean]
-    spoken, clicked = (resynthesised(part, clean, codec) for part in (waves, click(waves, rate)))
+    spoken, clicked = clean_and_clicked(inputs["speech"], config.planted, codec)
     scalars: dict[str, float | str] = {"naturalness": ""}
     for name in naturalness.MEASURES:
         above, below = (naturalness.predicted(name, part, rate) for part in (spoken, clicked))
@@ -64,6 +62,13 @@ def predictor(config: PredictorConfig, inputs: Mapping[str, Path], out: Path, co
             scalars["naturalness"] = name
             break
     (out / "scalars.json").write_text(json.dumps(scalars))
+
+
+def clean_and_clicked(speech: Path, n: int, codec: Codec) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Return the first ``n`` utterances without an artefact, re-synthesized, without and with clicks added before."""
+    clean, rate = unmarked(SpeechSet.load(speech))[:n], codec.audio.sample_rate
+    waves = [wave_of(utterance, rate).numpy() for utterance in clean]
+    return resynthesised(waves, clean, codec), resynthesised(click(waves, rate), clean, codec)
 
 
 def unmarked(speech: SpeechSet) -> list[Utterance]:

@@ -174,55 +174,37 @@ class _Asking:
 
 
 class Encoders:
-    """`RewardModel.encode` for all members, grouped by architecture (which may be that of an ensemble)."""
+    """`RewardModel.encode` for all members, batched over those of one architecture (which may be that of an ensemble)."""
 
     def __init__(self, models: Sequence[RewardModel]) -> None:
         alike: dict[Hashable, list[int]] = defaultdict(list)
         for place, model in enumerate(models):
             alike[type(model), tuple((name, value.shape) for name, value in model.named_parameters())].append(place)
-        self._groups = [(places, StackedEncoder([models[place] for place in places])) for places in alike.values()]
-
-    def encode(
-        self, members: Sequence[int], F: Sequence[Tensor], lengths: Sequence[Tensor]
-    ) -> list[tuple[Tensor, Tensor]]:
-        """Return h' ``[B, T', D]`` and its mask ``[B, T']`` for each member."""
-        found: dict[int, tuple[Tensor, Tensor]] = {}
-        for places, encoder in self._groups:
-            asked = [i for i, member in enumerate(members) if member in places]
-            if asked:
-                chosen = [places.index(members[i]) for i in asked]
-                heard = encoder.encode(chosen, [F[i] for i in asked], [lengths[i] for i in asked])
-                found |= zip(asked, heard, strict=True)
-        return [found[i] for i in range(len(members))]
-
-
-class StackedEncoder:
-    """`RewardModel.encode` for C models of one architecture."""
-
-    def __init__(self, models: Sequence[RewardModel]) -> None:
-        self._encoders = [_Encoder(model) for model in models]
-        self._weights = stack_module_state(cast(list[nn.Module], self._encoders))
-
-    def encode(
-        self, members: Sequence[int], F: Sequence[Tensor], lengths: Sequence[Tensor]
-    ) -> list[tuple[Tensor, Tensor]]:
-        """Return h' ``[B, T', D]`` and its mask ``[B, T']`` for each member."""
-        chosen = torch.tensor(list(members), device=F[0].device)
-        weights = [
-            {name: value.index_select(0, chosen) for name, value in values.items()}
-            if len(members) < len(self._encoders)
-            else values
-            for values in self._weights
+        self._groups = [
+            (places, _Encoder(models[places[0]]), stack_module_state([_Encoder(models[place]) for place in places]))
+            for places in alike.values()
         ]
-        encode = vmap(partial(functional_call, self._encoders[0]))
-        with sdpa_kernel(SDPBackend.MATH):  # the only backend that vmap supports
-            h, mask = encode(tuple(weights), (padded(F, 1), torch.stack(list(lengths))))
-        sizes = [self._encoded(own.shape[1]) for own in F]
-        return [(own[:, :size], valid[:, :size]) for own, valid, size in zip(h, mask, sizes, strict=True)]
 
-    def _encoded(self, frames: int) -> int:
-        """Return T' for a number of frames."""
-        return -(-frames // self._encoders[0].model.config.subsample)
+    def encode(
+        self, members: Sequence[int], F: Sequence[Tensor], lengths: Sequence[Tensor]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Return h' ``[B, T', D]`` and its mask ``[B, T']`` for each member."""
+        encoded: dict[int, tuple[Tensor, Tensor]] = {}
+        for places, encoder, weights in self._groups:
+            asked = [i for i, member in enumerate(members) if member in places]
+            if not asked:
+                continue
+            if len(asked) < len(places):
+                rows = torch.tensor([places.index(members[i]) for i in asked], device=F[0].device)
+                weights = tuple({name: value.index_select(0, rows) for name, value in part.items()} for part in weights)
+            with sdpa_kernel(SDPBackend.MATH):  # the only backend that vmap supports
+                h, mask = vmap(partial(functional_call, encoder))(
+                    weights, (padded([F[i] for i in asked], 1), torch.stack([lengths[i] for i in asked]))
+                )
+            for i, own, valid in zip(asked, h, mask, strict=True):
+                size = -(-F[i].shape[1] // encoder.model.config.subsample)  # T'
+                encoded[i] = own[:, :size], valid[:, :size]
+        return [encoded[i] for i in range(len(members))]
 
 
 class _Encoder(nn.Module):

@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from rrpo.corpus.features import SpeechSet, wave_of
 from rrpo.corpus.prompts import load_prompts
 from rrpo.judges import naturalness
 from rrpo.judges.samples import Samples, decoded
 from rrpo.judges.spoken import waves_of
-from rrpo.judges.yardsticks import click, resynthesised, unmarked
+from rrpo.judges.yardsticks import clean_and_clicked
 from rrpo.models.codec import Codec
 from rrpo.pipeline.stages import Context
 from rrpo.validation.config import SectionConfig
@@ -32,9 +31,7 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
         return [Line(section=SECTION, name=title, at_least=least, note=NOT_INSTALLED)]
     codec = Codec.load(inputs["codec"], context.device)
     rate, n = codec.audio.sample_rate, config.predictor.planted
-    chosen = unmarked(SpeechSet.load(inputs["speech"]))[:n]
-    waves = [wave_of(utterance, rate).numpy() for utterance in chosen]
-    clean, clicked = (resynthesised(part, chosen, codec) for part in (waves, click(waves, rate)))
+    clean, clicked = clean_and_clicked(inputs["speech"], n, codec)
     lines = []
     for done, name in enumerate(naturalness.MEASURES):
         last = name == naturalness.MEASURES[-1]
