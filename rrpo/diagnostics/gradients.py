@@ -31,6 +31,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn.utils import parameters_to_vector
 
 from rrpo.config import GradientsConfig, OptimizeConfig
 from rrpo.diagnostics import redrawn
@@ -91,23 +92,23 @@ def trained(
     batches = permutation_batches(len(train.phones), config.batch, config.steps, config.seed, "rl prompts")
     rows = torch.from_numpy(batches).to(train.prefix.device)
     optimizer = torch.optim.Adam(models.policy.parameters(), lr=config.lr, fused=True)
-    made = 0
+    done = 0
     for place in places:
-        for step in range(made, place):
+        for step in range(done, place):
             for group in optimizer.param_groups:
                 group["lr"] = config.lr * multiplier(step, config.steps, config.warmup, config.schedule)
             chosen = rows[step, : prompts_of(method, config)].repeat(method.samples)
             take_step(models, method, state, roll_out(models, train.select(chosen), config, step), optimizer, config)
-        made = place
+        done = place
         yield place
 
 
 def frozen(policy: TokenPolicy) -> TokenPolicy:
     """Return a frozen copy."""
-    found = copy.deepcopy(policy)
-    for parameter in found.parameters():
+    fixed = copy.deepcopy(policy)
+    for parameter in fixed.parameters():
         parameter.requires_grad_(False)
-    return found
+    return fixed
 
 
 @dataclass
@@ -245,26 +246,27 @@ def stepped(models: Models, asked: Prompts, direction: Tensor, config: Gradients
         "gradient steps",
         device=asked.prefix.device,
     )
-    before = [parameter.detach().clone() for parameter in models.policy.parameters()]
+    before = parameters_to_vector(models.policy.parameters()).detach()
     start, _ = heard(models, asked, noise)
     unit, length = direction / direction.norm(), 1.0
     gain, kl = 0.0, 0.0
     for _ in range(SEARCH):
-        _move(models, before, length * unit)
+        _move(models, before + length * unit)
         now, kl = heard(models, asked, noise)
         gain = now - start
         if abs(kl - config.kl) < 0.1 * config.kl:
             break
         length *= min(4.0, max(0.25, math.sqrt(config.kl / max(kl, 1e-12))))
-    _move(models, before, torch.zeros_like(unit))
+    _move(models, before)
     return gain, kl
 
 
 @torch.no_grad()
-def _move(models: Models, before: list[Tensor], by: Tensor) -> None:
-    sizes = [value.numel() for value in before]
-    for parameter, value, change in zip(models.policy.parameters(), before, by.split(sizes), strict=True):
-        parameter.copy_(value + change.view_as(value))
+def _move(models: Models, to: Tensor) -> None:
+    """Set the policy's parameters to ``to [D]``."""
+    parameters = list(models.policy.parameters())
+    for parameter, value in zip(parameters, to.split([p.numel() for p in parameters]), strict=True):
+        parameter.copy_(value.view_as(parameter))
 
 
 @torch.no_grad()

@@ -10,12 +10,11 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from rrpo.corpus.prompts import load_prompts
 from rrpo.judges.config import AssessConfig
 from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
 from rrpo.judges.sample_table import TABLE, Models, by_checkpoint, summary, tabulate
-from rrpo.judges.samples import Samples
+from rrpo.judges.samples import load_samples
 from rrpo.models.codec import Codec
 from rrpo.pipeline.stages import Context
 
@@ -24,8 +23,7 @@ GOLD = "val"
 
 def build(config: AssessConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
     """Write `TABLE`, and ``scalars.json`` with the checkpoints' first and last numbers. Reads the inputs of `tabulate`."""
-    prompts = load_prompts(inputs["eval_prompts"])
-    samples = Samples.load(inputs["samples"], len(prompts))
+    samples, prompts = load_samples(inputs)
     models = Models(
         codec=Codec.load(inputs["codec"], context.device),
         recogniser=Recogniser.load(inputs["recogniser"], context.device),

@@ -20,11 +20,10 @@ from torch import Tensor
 from rrpo.audio import mel_centres
 from rrpo.corpus.config import AudioConfig
 from rrpo.corpus.features import SpeechSet
-from rrpo.corpus.prompts import load_prompts
 from rrpo.judges.config import IntensityConfig
 from rrpo.judges.emotion import Judge
 from rrpo.judges.sample_table import CHUNK, in_chunks
-from rrpo.judges.samples import Samples
+from rrpo.judges.samples import Samples, load_samples
 from rrpo.masking import masked_mean, valid_mask
 from rrpo.models.codec import Codec
 from rrpo.models.pitch import ROWS, tracked
@@ -89,8 +88,7 @@ def build(config: IntensityConfig, inputs: Mapping[str, Path], out: Path, contex
     ``samples``, ``eval_prompts``, ``codec``, ``test`` and ``speech`` with neutral utterances by every speaker of the prompts.
     """
     codec, test = Codec.load(inputs["codec"], context.device), Judge.load(inputs["test"], context.device)
-    prompts = load_prompts(inputs["eval_prompts"])
-    samples = Samples.load(inputs["samples"], len(prompts))
+    samples, prompts = load_samples(inputs)
     axes = _axes(SpeechSet.load(inputs["speech"]), codec, context.device, config.shrinkage)
 
     def ask(part: Samples, rows: np.ndarray, F: Tensor, lengths: Tensor) -> pd.DataFrame:

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from rrpo.corpus.features import SpeechSet
-from rrpo.corpus.prompts import load_prompts
 from rrpo.judges import metrics
 from rrpo.judges.protocol import JUDGES, Judge, JudgeTrainingConfig, OpinionConfig
 from rrpo.judges.sample_table import CHUNK, agreement, first_and_last, first_of_sft, heard_once, in_chunks
-from rrpo.judges.samples import Samples
+from rrpo.judges.samples import Samples, load_samples
 from rrpo.models.codec import Codec
 from rrpo.pipeline.stages import Context
 from rrpo.training.data import TrainingFrames
@@ -55,8 +54,7 @@ def build(config: OpinionConfig, inputs: Mapping[str, Path], out: Path, context:
     the first and last accuracy and log-probability, and the judge's own accuracy on held-out speech.
     """
     name = config.judge.name
-    prompts = load_prompts(inputs["eval_prompts"])
-    samples = Samples.load(inputs["samples"], len(prompts))
+    samples, prompts = load_samples(inputs)
     judge = JUDGES.chosen(config.judge).load(inputs["judge"])
     codec = Codec.load(inputs["codec"], context.device)
 

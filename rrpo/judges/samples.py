@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rrpo.corpus.prompts import Prompt
+from rrpo.corpus.prompts import Prompt, load_prompts
 from rrpo.models.codec import Codec
 
 FILE = "samples.npz"
@@ -91,6 +91,12 @@ class Samples:
                 "prompts; give the samples that were drawn for these prompts"
             )
         return samples
+
+
+def load_samples(inputs: Mapping[str, Path]) -> tuple[Samples, tuple[Prompt, ...]]:
+    """Load the input ``samples`` of a stage, and its input ``eval_prompts``, which they answer."""
+    prompts = load_prompts(inputs["eval_prompts"])
+    return Samples.load(inputs["samples"], len(prompts)), prompts
 
 
 def padded(tokens: np.ndarray, size: int) -> np.ndarray:

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from rrpo.corpus.prompts import Prompt, load_prompts
+from rrpo.corpus.prompts import Prompt
 from rrpo.judges.config import ScoreConfig
 from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
 from rrpo.judges.sample_table import TABLE, Models, by_checkpoint, summary, tabulate
-from rrpo.judges.samples import Samples, decoded
+from rrpo.judges.samples import Samples, decoded, load_samples
 from rrpo.judges.spoken import peak_scale
 from rrpo.models.codec import Codec
 from rrpo.models.reward_model import RewardModel
@@ -44,8 +44,7 @@ def load_models(inputs: Mapping[str, Path], device: str) -> Models:
 def build(config: ScoreConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
     """Write `TABLE`, ``test_points.parquet`` (one row per checkpoint), ``scalars.json`` and ``audio/NN_emotion.wav`` of the last
     checkpoint. Reads the inputs of `tabulate`."""
-    prompts = load_prompts(inputs["eval_prompts"])
-    samples = Samples.load(inputs["samples"], len(prompts))
+    samples, prompts = load_samples(inputs)
     models = load_models(inputs, context.device)
     table = tabulate(samples, prompts, inputs, models, context.report)
     table.to_parquet(out / TABLE, index=False)

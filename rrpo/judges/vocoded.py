@@ -13,9 +13,8 @@ import numpy as np
 import pandas as pd
 import soundfile
 
-from rrpo.corpus.prompts import load_prompts
 from rrpo.judges.config import VocodeConfig
-from rrpo.judges.samples import Samples, decoded
+from rrpo.judges.samples import decoded, load_samples
 from rrpo.judges.spoken import peak_scale, waves_of
 from rrpo.models.codec import Codec
 from rrpo.pipeline.stages import Context
@@ -49,8 +48,7 @@ class Vocoded:
 
 def build(config: VocodeConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
     """Read ``samples``, ``eval_prompts`` and ``codec``; write `TABLE` and `WAVES`."""
-    prompts = load_prompts(inputs["eval_prompts"])
-    samples = Samples.load(inputs["samples"], len(prompts))
+    samples, prompts = load_samples(inputs)
     middle, last = samples.steps[len(samples.steps) // 2], samples.steps[-1]
     samples = samples.select(np.isin(samples.step, (middle, last)) & (samples.prompt < config.prompts))
     codec = Codec.load(inputs["codec"], context.device)

@@ -13,12 +13,11 @@ from sklearn.metrics import cohen_kappa_score
 
 from rrpo.corpus.config import AudioConfig
 from rrpo.corpus.features import SpeechSet
-from rrpo.corpus.prompts import load_prompts
 from rrpo.judges import phonetics
 from rrpo.judges.emotion import Judge
 from rrpo.judges.metrics import expected_calibration_error
 from rrpo.judges.phonetic_judge import CHUNK, PhoneticJudge, features
-from rrpo.judges.samples import Samples
+from rrpo.judges.samples import load_samples
 from rrpo.models.codec import Codec
 from rrpo.pipeline.stages import Context
 from rrpo.training.data import Frames, TrainingFrames
@@ -69,8 +68,7 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
         found += of_ideal(name, answers[name], truth, ideal, config.card.resamples)
     found += [calibration(name, answers[name], truth, config.card.resamples) for name in ("test", "val")]
     found.append(differences(judges, inputs))
-    prompts = load_prompts(inputs["eval_prompts"])
-    stored = Samples.load(inputs["samples"], len(prompts))
+    stored, prompts = load_samples(inputs)
     samples = decoded_frames(stored.at(stored.steps[-1]), codec, prompts)  # of vanilla DiffRO
     ends = {name: heard(judge, samples).argmax(1) for name, judge in judges.items()}
     if phonetics.available():

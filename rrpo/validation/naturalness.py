@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from rrpo.corpus.prompts import load_prompts
 from rrpo.judges import naturalness
-from rrpo.judges.samples import Samples, decoded
+from rrpo.judges.samples import decoded, load_samples
 from rrpo.judges.spoken import waves_of
 from rrpo.judges.yardsticks import clean_and_clicked
 from rrpo.models.codec import Codec
@@ -43,8 +42,7 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
         lines.append(Line(section=SECTION, name=f"{name}: {title}", at_least=least if good else None, note=note, **gap))
         context.report(done + 1, len(naturalness.MEASURES))
         if good:
-            prompts = load_prompts(inputs["eval_prompts"])
-            samples = Samples.load(inputs["samples"], len(prompts))
+            samples, prompts = load_samples(inputs)
             first = samples.select((samples.step == samples.steps[0]) & (samples.prompt < n))
             policy = naturalness.predicted(name, waves_of(*decoded(first, codec, prompts), codec.audio), rate)
             for what, heard in (("codec re-synthesis", above), ("SFT policy", policy)):

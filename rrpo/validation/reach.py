@@ -15,10 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from rrpo.corpus.config import ARTEFACTS
-from rrpo.corpus.prompts import load_prompts
 from rrpo.judges.artefacts import planted_flags
 from rrpo.judges.metrics import shortcut_uptake
-from rrpo.judges.samples import Samples
+from rrpo.judges.samples import load_samples
 from rrpo.models.codec import Codec
 from rrpo.models.reward_model import RewardModel
 from rrpo.optimizers.relaxation import straight_through
@@ -39,8 +38,7 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
     """Measure the section *Policy can hack*."""
     device = context.device
     codec, model = Codec.load(inputs["codec"], device), RewardModel.load(inputs["biased"], device)
-    prompts = load_prompts(inputs["eval_prompts"])
-    samples = Samples.load(inputs["samples"], len(prompts))
+    samples, prompts = load_samples(inputs)
     samples = samples.select((samples.step == samples.steps[0]) & (samples.prompt < config.card.sequences))
     prompts = tuple(samples.of(prompts))
     n = len(prompts)

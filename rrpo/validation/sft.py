@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 
 from rrpo.corpus.features import SpeechSet
-from rrpo.corpus.prompts import load_prompts
 from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
-from rrpo.judges.samples import Samples
+from rrpo.judges.samples import load_samples
 from rrpo.models.codec import Codec
 from rrpo.pipeline.stages import Context
 from rrpo.validation.config import SectionConfig
@@ -30,8 +29,7 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
     """Measure the section *SFT policy* on the stored samples of the evaluation prompts before policy optimization."""
     device, resamples = context.device, config.card.resamples
     codec = Codec.load(inputs["codec"], device)
-    prompts = load_prompts(inputs["eval_prompts"])
-    samples = Samples.load(inputs["samples"], len(prompts))
+    samples, prompts = load_samples(inputs)
     samples = samples.at(samples.steps[0])
     frames = decoded_frames(samples, codec, prompts)
     clean = SpeechSet.load(inputs["clean"])
