@@ -62,14 +62,14 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print all numbers, parameters and paths as JSON.")] = False,
 ) -> None:
     """Train one arm with one seed and print its numbers. Results that already exist are reused."""
-    told = Console(stderr=True)
+    console = Console(stderr=True)
     try:
         with refusing():
             values = assignments(settings or ())
             cell = make_cell(arm, seed=seed, profile=profile, settings=values)
             for path, (before, after) in differences(PROFILES[profile], cell.profile).items():
-                told.print(f"set {path} = {after} ({profile} has {before})", highlight=False)
-            with _show_progress(told) as report:
+                console.print(f"set {path} = {after} ({profile} has {before})", highlight=False)
+            with _show_progress(console) as report:
                 build(cell, out, device, report)
     except typer.Exit:
         raise
@@ -105,11 +105,11 @@ def as_text(found: Result) -> str:
 def table(found: Result) -> Table:
     """Return a table of the numbers in `NUMBERS`."""
     cell = found.cell
-    made = Table("number", "value", "what it is", title=f"{cell.name} on {cell.profile.name}", title_justify="left")
+    rows = Table("number", "value", "what it is", title=f"{cell.name} on {cell.profile.name}", title_justify="left")
     for name, words in NUMBERS.items():
         if name in found.numbers:
-            made.add_row(name, f"{found.numbers[name]:.3f}", words)
-    return made
+            rows.add_row(name, f"{found.numbers[name]:.3f}", words)
+    return rows
 
 
 @contextmanager

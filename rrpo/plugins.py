@@ -99,8 +99,8 @@ class Registry(Mapping[str, T], Generic[T]):
             raise PluginError(f"there is already a {self.kind} named {name!r}", got=name, fix="choose another name")
         letters = name.replace("-", "").replace("_", "" if self.underscores else "_")
         if not (letters.isascii() and letters.isalnum() and name == name.lower()):
-            said = f"the name of a {self.kind} may contain only lower-case letters, digits and hyphens"
-            raise PluginError(said, got=repr(name), fix="choose another name")
+            what = f"the name of a {self.kind} may contain only lower-case letters, digits and hyphens"
+            raise PluginError(what, got=repr(name), fix="choose another name")
         self._items[name] = item
         self._sources[name] = _sources[-1] if _sources else ""
         return item
@@ -133,8 +133,8 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def __getitem__(self, name: str) -> T:
         if name not in self._items:
-            said = f"there is no {self.kind} named {name!r}; there are {', '.join(self._items) or 'none'}"
-            raise PluginError(said, got=name, fix="use one of them, or load your own with --plugin FILE")
+            what = f"there is no {self.kind} named {name!r}; there are {', '.join(self._items) or 'none'}"
+            raise PluginError(what, got=name, fix="use one of them, or load your own with --plugin FILE")
         return self._items[name]
 
     def __contains__(self, name: object) -> bool:
@@ -214,8 +214,8 @@ def load_all() -> None:
     for point in entry_points(group=GROUP):
         spec = importlib.util.find_spec(point.module)
         if spec is None or spec.origin is None:
-            said = f"the installed plugin {point.name!r} refers to a module that does not exist"
-            raise PluginError(said, got=point.module, fix="reinstall its package, or remove it")
+            what = f"the installed plugin {point.name!r} refers to a module that does not exist"
+            raise PluginError(what, got=point.module, fix="reinstall its package, or remove it")
         load(Path(spec.origin), module=point.module)
 
 
@@ -245,8 +245,8 @@ def load(path: Path, module: str | None = None) -> str:
     try:
         _import(path, module or f"rrpo_plugin_{path.stem}_{source}")
     except Exception as error:
-        said = f"importing the plugin {path} failed"
-        raise PluginError(said, got=f"{type(error).__name__}: {error}", fix="fix the file") from error
+        what = f"importing the plugin {path} failed"
+        raise PluginError(what, got=f"{type(error).__name__}: {error}", fix="fix the file") from error
     finally:
         _sources.pop()
     _loaded[path] = source

@@ -53,13 +53,13 @@ def changed(profile: Profile, values: Mapping[str, Any]) -> Profile:
     new = {path: value for path, value in wanted.items() if value != known[path][1]}
     if not new:
         return profile
-    said = "+".join(f"{path}={text(value)}" for path, value in sorted(new.items()))
+    suffix = "+".join(f"{path}={text(value)}" for path, value in sorted(new.items()))
     try:
-        made: Profile = _replace(profile, {tuple(path.split(".")): value for path, value in new.items()})
+        replaced: Profile = _replace(profile, {tuple(path.split(".")): value for path, value in new.items()})
     except ValueError as error:
         fix = "give a value in that range, or omit the setting"
-        raise InputError(f"a setting is out of its range: {error}", got=said, fix=fix) from None
-    return dataclasses.replace(made, name=f"{profile.name}+{said}")
+        raise InputError(f"a setting is out of its range: {error}", got=suffix, fix=fix) from None
+    return dataclasses.replace(replaced, name=f"{profile.name}+{suffix}")
 
 
 def differences(before: Profile, after: Profile) -> dict[str, tuple[str, str]]:
@@ -75,9 +75,9 @@ def check_used(profile: Profile, values: Mapping[str, Any], stages: Callable[[Pr
     Raises:
         InputError: A setting changes none of ``stages(profile)``: the arms set that value themselves, or no stage uses it.
     """
-    whole = changed(profile, values)
-    keys = {stage.key for stage in stages(whole)}
-    for path, (before, after) in differences(profile, whole).items():
+    together = changed(profile, values)
+    keys = {stage.key for stage in stages(together)}
+    for path, (before, after) in differences(profile, together).items():
         try:
             without = changed(profile, {name: value for name, value in values.items() if name != path})
         except InputError:  # the other settings are out of range without it, so it has an effect

@@ -278,8 +278,8 @@ def heard(models: Models, asked: Prompts, noise: Tensor) -> tuple[float, float]:
         few, part = asked.select(rows), rollout.select(rows)
         logits, reference = (model.logits(few.prefix, part.tokens) for model in (models.policy, models.reference))
         F, frames = models.codec.decode(part.tokens, part.lengths, few.speaker)
-        said = {"loss": reward_loss(models.reward_model, F, frames, few.target)}
-        found.append((rows, rollout_sums(logits, reference, part) | said))
+        loss = {"loss": reward_loss(models.reward_model, F, frames, few.target)}
+        found.append((rows, rollout_sums(logits, reference, part) | loss))
     values = merge(found)
     return -float(values["loss"].mean()), float(values["kl"].sum() / values["scored"].sum())
 

@@ -190,14 +190,16 @@ def _hear_chunk(
         "repetition": looping(tokens, sizes),
         "length": odd_length(sizes, torch.from_numpy(expected)),
     }
-    said = models.recogniser.transcribe(F, lengths)
+    transcripts = models.recogniser.transcribe(F, lengths)
     columns: dict[str, object] = {}
     for name, judge in models.opinions.items():
         log_probs = judge.log_probs(F, lengths)
         columns[name] = [emotions[k] for k in log_probs.argmax(1).tolist()]
         columns[f"{name}_logprob"] = log_probs.gather(1, target)[:, 0].double().cpu().numpy()
     columns |= {f"artefact_{kind}": flags[kind].cpu().numpy() for kind in KINDS}
-    columns["phone_errors"] = [metrics.edit_distance(a, prompt.phones) for a, prompt in zip(said, prompts, strict=True)]
+    columns["phone_errors"] = [
+        metrics.edit_distance(a, prompt.phones) for a, prompt in zip(transcripts, prompts, strict=True)
+    ]
     columns["phones"] = [len(prompt.phones) for prompt in prompts]
     columns["tokens"] = samples.lengths.astype(np.int64)
     columns["seconds"] = lengths.double().cpu().numpy() * audio.hop / audio.sample_rate

@@ -56,10 +56,10 @@ def draw(config: DrawsConfig, inputs: Mapping[str, Path], out: Path, context: Co
         noise = _noise(config, i, policy.max_tokens).to(prefix.device)
         for rows in torch.arange(len(prefix), device=prefix.device).split(config.eval_prompts):
             asked = prefix[rows]
-            said = policy.sample(asked[:, int((asked == 0).all(0).sum()) :], noise[:, rows])
+            sampled = policy.sample(asked[:, int((asked == 0).all(0).sum()) :], noise[:, rows])
             place = rows.cpu().numpy()
-            tokens[i, place, : said.tokens.shape[1]] = said.tokens.cpu().numpy()
-            lengths[i, place], ended[i, place] = said.lengths.cpu().numpy(), said.ended.cpu().numpy()
+            tokens[i, place, : sampled.tokens.shape[1]] = sampled.tokens.cpu().numpy()
+            lengths[i, place], ended[i, place] = sampled.lengths.cpu().numpy(), sampled.ended.cpu().numpy()
         context.report(i + 1, config.n)
     np.savez_compressed(out / DRAWS, tokens=tokens[..., : lengths.max()], lengths=lengths, ended=ended)
 
@@ -114,8 +114,8 @@ def _measured(
     models: Models, prompts: Prompts, chosen: Rollout, places: Tensor, n: int
 ) -> tuple[dict[str, float], Samples]:
     """Return the metrics and samples of one n for the prompts at ``places``."""
-    asked, said = prompts.select(places), chosen.select(places)
-    heard = listen(models, asked, said)
+    asked, sampled = prompts.select(places), chosen.select(places)
+    heard = listen(models, asked, sampled)
     heard["kl"] = torch.full_like(heard["kl"], kl_of(n))
     row = {"step": n} | rollout_statistics(heard) | opinions(heard, asked.target)
-    return row | {"sqrt_kl": row["kl_token"] ** 0.5}, stored(n, places, said, heard, asked.target)
+    return row | {"sqrt_kl": row["kl_token"] ** 0.5}, stored(n, places, sampled, heard, asked.target)

@@ -154,16 +154,16 @@ class EmoDPO(PolicyOptimizer):
         f = {"kl": lambda change: change, "js": lambda change: math.log(2) + F_.logsigmoid(change)}[self.divergence]
         moved: list[Tensor] = []
         for place, name in enumerate(SIDES):
-            prefix, said = side(state, name, pairs)
-            logits = policy.packed_logits(prefix, said.tokens, said.counts)
-            drawn = predicted(said, logits)
+            prefix, rollout = side(state, name, pairs)
+            logits = policy.packed_logits(prefix, rollout.tokens, rollout.counts)
+            drawn = predicted(rollout, logits)
             log_p = logits.log_softmax(-1)
             own = log_p.gather(1, drawn[:, None])[:, 0]
-            change = said.sums(own) - state["reference"][pairs, place]
-            moved.append(f(change / said.counts if self.length_normalized else change))
+            change = rollout.sums(own) - state["reference"][pairs, place]
+            moved.append(f(change / rollout.counts if self.length_normalized else change))
             if name == "chosen":
-                sft = -said.sums(own) / said.counts
-                smoothed = said.sums(smoothed_kl(log_p, drawn, self.smoothing)) / said.counts
+                sft = -rollout.sums(own) / rollout.counts
+                smoothed = rollout.sums(smoothed_kl(log_p, drawn, self.smoothing)) / rollout.counts
         margin = moved[0] - moved[1]
         return {
             "dpo": state["weight"][pairs] * -F_.logsigmoid(self.dpo_beta * margin),
@@ -197,12 +197,12 @@ class EmoDPO(PolicyOptimizer):
         for name, places in zip(SIDES, zip(*found, strict=True), strict=True):
             rows = [tokens[i] for i in places]
             lengths = torch.tensor([len(row) for row in rows], device=device)
-            said = Rollout(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths, lengths > 0)
+            rollout = Rollout(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths, lengths > 0)
             tags = [
                 asked[i].emotion if self.tags == "own" else asked[chosen].emotion
                 for i, (chosen, _) in zip(places, found, strict=True)
             ]
-            state |= _stored(name, models.policy, _tagged([asked[i] for i in places], tags), said)
+            state |= _stored(name, models.policy, _tagged([asked[i] for i in places], tags), rollout)
         return state
 
     def _samples(self, models: Models, config: OptimizeConfig, inputs: Mapping[str, Path]) -> State:
@@ -282,9 +282,9 @@ def reference(policy: TokenPolicy, state: State) -> Tensor:
         for rows in torch.arange(len(state["weight"]), device=state["weight"].device).split(CHUNK):
             both = []
             for name in SIDES:
-                prefix, said = side(state, name, rows)
-                logits = policy.packed_logits(prefix, said.tokens, said.counts)
-                both.append(said.sums(sampled_log_probs(said, logits)))
+                prefix, rollout = side(state, name, rows)
+                logits = policy.packed_logits(prefix, rollout.tokens, rollout.counts)
+                both.append(rollout.sums(sampled_log_probs(rollout, logits)))
             found.append(torch.stack(both, 1))
     return torch.cat(found)
 
@@ -299,8 +299,8 @@ def side(state: State, name: str, pairs: Tensor) -> tuple[Tensor, Rollout]:
     return prefix, every.select(pairs)
 
 
-def _stored(name: str, policy: TokenPolicy, prompts: Sequence[Prompt], said: Rollout) -> State:
-    parts = {"prefix": policy.prompt_ids(prompts), "tokens": said.tokens, "lengths": said.lengths, "ended": said.ended}
+def _stored(name: str, policy: TokenPolicy, prompts: Sequence[Prompt], rollout: Rollout) -> State:
+    parts = {"prefix": policy.prompt_ids(prompts), **vars(rollout)}
     return {f"{name}_{what}": value for what, value in parts.items()}
 
 

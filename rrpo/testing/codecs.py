@@ -47,7 +47,7 @@ class CodecContract:
         assert torch.equal(tokens[1, : int(short[0])], alone[0])
         assert 0 <= int(tokens.min()) <= int(tokens.max()) < codec.vocabulary == len(codec.codebook)
 
-    def test_ids_rows_and_codes_decode_alike(self, codec: TokenCodec) -> None:
+    def test_ids_rows_and_codes_decode_to_the_same_frames(self, codec: TokenCodec) -> None:
         tokens, lengths, speaker = self.tokens(codec)
         F, frames = codec.decode(tokens, lengths, speaker)
         assert F.shape == (2, int(frames.max()), codec.audio.n_mels)
@@ -66,7 +66,7 @@ class CodecContract:
         alone, _ = codec.decode(tokens[1:, :short], lengths[1:], speaker[1:])
         assert torch.allclose(F[1, :n], alone[0, :n], atol=TOLERANCE)
 
-    def test_the_gradient_reaches_relaxed_tokens_inside_the_length_alone(self, codec: TokenCodec) -> None:
+    def test_only_relaxed_tokens_within_the_length_have_a_gradient(self, codec: TokenCodec) -> None:
         tokens, lengths, speaker = self.tokens(codec)
         relaxed = torch.full((*tokens.shape, codec.vocabulary), 1 / codec.vocabulary, device=codec.device)
         F, _ = codec.decode(relaxed.requires_grad_(), lengths, speaker)
@@ -74,16 +74,16 @@ class CodecContract:
         assert bool((gradient[1, : int(lengths[1])].abs().sum(1) > 0).all())
         assert not gradient[1, int(lengths[1]) :].any()
 
-    def test_the_speaker_is_heard(self, codec: TokenCodec) -> None:
+    def test_the_speaker_changes_the_frames(self, codec: TokenCodec) -> None:
         tokens, lengths, speaker = self.tokens(codec)
         F, _ = codec.decode(tokens[:1].repeat(2, 1), lengths[:1].repeat(2), speaker)
         assert not torch.allclose(F[0], F[1], atol=TOLERANCE)
 
-    def test_a_speaker_that_it_does_not_know_is_refused(self, codec: TokenCodec) -> None:
+    def test_an_unknown_speaker_is_rejected(self, codec: TokenCodec) -> None:
         with pytest.raises(ValueError, match="no-such-speaker"):
             codec.speaker_index([self.speakers[0], "no-such-speaker"])
 
-    def test_a_saved_codec_is_the_same(self, codec: TokenCodec, tmp_path: Path) -> None:
+    def test_a_saved_codec_loads_unchanged(self, codec: TokenCodec, tmp_path: Path) -> None:
         asked = self.tokens(codec)
         codec.save(tmp_path)
         loaded = type(codec).load(tmp_path, str(codec.device))

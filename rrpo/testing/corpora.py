@@ -52,7 +52,7 @@ class CorpusReaderContract:
         self.corpus(folder)
         return folder
 
-    def test_it_tells_what_is_there_in_the_same_order_each_time(self, written: Path) -> None:
+    def test_recordings_are_complete_and_in_a_fixed_order(self, written: Path) -> None:
         found = list(self.reader.read(written))
         assert found == list(self.reader.read(written))
         recordings = [entry for entry in found if isinstance(entry, Recording)]
@@ -60,14 +60,14 @@ class CorpusReaderContract:
         assert all(entry.audio.is_file() and entry.speaker and entry.label for entry in recordings)
         assert all(entry.entry and entry.reason for entry in found if isinstance(entry, Skipped))
 
-    def test_it_tells_speakers_and_labels_apart(self, written: Path) -> None:
+    def test_it_distinguishes_speakers_and_labels(self, written: Path) -> None:
         recordings = [entry for entry in self.reader.read(written) if isinstance(entry, Recording)]
         assert len({entry.speaker for entry in recordings}) >= 2
         assert len({entry.label for entry in recordings}) >= 2
         if self.reader.labels:
             assert {entry.label for entry in recordings} & self.reader.labels.keys()
 
-    def test_what_it_reads_becomes_manifests_without_a_speaker_in_two(self, written: Path, tmp_path: Path) -> None:
+    def test_manifests_of_different_splits_share_no_speaker(self, written: Path, tmp_path: Path) -> None:
         out = tmp_path / "mine.jsonl"
         splits = {"train": 0.5, "test": 0.5}
         labels = self.reader.labels
@@ -90,7 +90,7 @@ class CorpusReaderContract:
         assert [entry.entry for entry in found.skipped if entry.reason == "not readable as audio"] == [str(victim)]
         assert str(victim) not in [json.loads(line)["audio"] for line in out.read_text().splitlines()]
 
-    def test_a_folder_that_is_no_corpus_is_refused(self, tmp_path: Path) -> None:
+    def test_a_folder_without_a_corpus_is_rejected(self, tmp_path: Path) -> None:
         for folder in (tmp_path / "none", tmp_path / "empty"):
             (tmp_path / "empty").mkdir(exist_ok=True)
             with pytest.raises(ManifestError, match=str(folder)):

@@ -36,7 +36,7 @@ class GridContract:
         """Return the grid's cells."""
         return self.grid.cells(self.profile, seeds)
 
-    def test_a_label_is_given_once_a_seed(self) -> None:
+    def test_labels_are_unique_within_a_seed(self) -> None:
         """Label and seed identify a cell."""
         names = [cell.name for cell in self.cells()]
         assert names, "a grid has cells"
@@ -49,7 +49,7 @@ class GridContract:
             assert cell.arm == arms.setdefault(cell.label, cell).arm, f"{cell.label} has two configs"
             assert cell.profile is self.profile, f"{cell.name} is not on the requested profile"
 
-    def test_cells_go_seed_by_seed(self) -> None:
+    def test_cells_are_ordered_by_seed(self) -> None:
         """All cells of a seed precede those of the next, so that an interrupted run has complete pairs."""
         seeds = [cell.seed for cell in self.cells()]
         assert seeds == sorted(seeds), "give all arms of a seed before the next seed: ablations.grids.product does"

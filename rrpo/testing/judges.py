@@ -68,7 +68,7 @@ class HearingContract:
         """Return a trained judge; its accuracy does not matter."""
         raise NotImplementedError
 
-    def test_it_gives_log_probabilities(self) -> None:
+    def test_it_returns_log_probabilities(self) -> None:
         judge = self.trained()
         F, lengths = toy_speech()[0].batch(torch.arange(5))
         found = judge.log_probs(F, lengths)
@@ -88,18 +88,18 @@ class HearingContract:
             "frames beyond an utterance's length"
         )
 
-    def test_an_empty_sample_is_heard(self) -> None:
+    def test_an_empty_sample_has_finite_log_probabilities(self) -> None:
         F, _ = toy_speech()[0].batch(torch.arange(3))
         assert torch.isfinite(self.trained().log_probs(F, torch.tensor([0, 1, 20]))).all()
 
-    def test_the_input_is_left_as_it_was(self) -> None:
+    def test_the_input_is_not_modified(self) -> None:
         F, lengths = toy_speech()[0].batch(torch.arange(3))
         before = F.clone(), lengths.clone()
         self.trained().log_probs(F, lengths)
         assert torch.equal(F, before[0])
         assert torch.equal(lengths, before[1])
 
-    def test_it_comes_back_as_it_was_saved(self, tmp_path: Path) -> None:
+    def test_a_saved_judge_loads_unchanged(self, tmp_path: Path) -> None:
         judge = self.trained()
         judge.save(tmp_path)
         assert not {"stage.json", "scalars.json"} & {path.name for path in tmp_path.iterdir()}
@@ -122,7 +122,7 @@ class JudgeContract(HearingContract):
         frames, labels = toy_speech()
         return self.judge.train(frames, labels, EMOTIONS, AUDIO, seed)
 
-    def test_it_says_what_reports_need(self) -> None:
+    def test_it_has_a_label_and_a_veto_flag(self) -> None:
         assert isinstance(self.judge.label, str)
         assert self.judge.label.strip()
         assert self.judge.label not in RESERVED
@@ -133,7 +133,7 @@ class JudgeContract(HearingContract):
         one, other = (self.trained().log_probs(F, lengths) for _ in range(2))
         assert torch.equal(one, other), "randomness must come only from the seed"
 
-    def test_it_hears_what_it_was_taught(self) -> None:
+    def test_it_learns_the_toy_emotions(self) -> None:
         judge = self.trained()
         if not self.learns:
             return

@@ -111,7 +111,7 @@ class OptimizerContract:
         assert float(listening) > 0, "the reward gives no gradient at all"
         assert float(constant) <= 1e-4 * float(listening), "a reward that is equal for all samples changes the policy"
 
-    def test_the_kl_holds_the_policy_back(self, models: Models, inputs: dict[str, Path]) -> None:
+    def test_beta_adds_a_gradient_away_from_the_reference(self, models: Models, inputs: dict[str, Path]) -> None:
         """Away from the reference, β adds its own gradient."""
         with torch.no_grad():
             for parameter in models.policy.parameters():
@@ -149,7 +149,7 @@ class OptimizerContract:
         whole, single = (self.gradient(replace(models, micro=micro), inputs, config) for micro in (1000, 1))
         assert float((whole - single).norm()) <= 1e-3 * float(whole.norm())
 
-    def test_a_killed_run_ends_as_an_undisturbed_one(self, inputs: dict[str, Path], tmp_path: Path) -> None:
+    def test_a_resumed_run_equals_an_uninterrupted_one(self, inputs: dict[str, Path], tmp_path: Path) -> None:
         """After kills at the second and the fourth step, the results have the same bytes."""
         config = self.config(beta=0.01, content_weight=0.5)
         whole = self.run(inputs, tmp_path / "whole", config)
@@ -164,7 +164,7 @@ class OptimizerContract:
             assert path.read_bytes() == (resumed / path.name).read_bytes(), path.name
 
     @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-    def test_a_reward_that_is_not_finite_ends_the_run_before_the_update(
+    def test_a_non_finite_reward_stops_the_run_before_the_update(
         self, value: float, models: Models, method: PolicyOptimizer, inputs: dict[str, Path]
     ) -> None:
         config = self.config()
@@ -179,7 +179,7 @@ class OptimizerContract:
         for now, then in zip(models.policy.parameters(), before, strict=True):
             assert torch.equal(now, then), "the policy was updated"
 
-    def test_it_raises_the_reward(self, inputs: dict[str, Path], tmp_path: Path) -> None:
+    def test_it_increases_the_reward(self, inputs: dict[str, Path], tmp_path: Path) -> None:
         """On a bandit problem: a reward model that prefers some of the 25 tokens, independent of context."""
         samples = OPTIMIZERS.create(self.choice).samples
         config = self.config(steps=self.steps, batch=samples * max(1, 32 // samples))

@@ -49,11 +49,11 @@ class PolicyContract:
             assert torch.equal(row[len(row) - len(alone) :], alone)
             assert not row[: len(row) - len(alone)].any()
 
-    def test_what_it_does_not_know_is_refused(self, policy: TokenPolicy) -> None:
+    def test_an_unknown_emotion_is_rejected(self, policy: TokenPolicy) -> None:
         with pytest.raises(ValueError, match="no-such-emotion"):
             policy.prompt_ids([replace(self.prompts[0], emotion="no-such-emotion")])
 
-    def test_rollouts_hold_tokens(self, policy: TokenPolicy) -> None:
+    def test_rollouts_contain_valid_tokens(self, policy: TokenPolicy) -> None:
         """Roll-outs contain V codes, at least one and at most the maximum; a truncated sample has the maximum."""
         _, _, rollout = self.sampled(policy)
         assert not rollout.tokens.requires_grad
@@ -62,7 +62,7 @@ class PolicyContract:
         assert int(rollout.lengths.min()) >= 1, "eos is never the first token"
         assert torch.equal(rollout.ended, rollout.lengths < policy.max_tokens)
 
-    def test_sampling_is_the_inverse_of_the_distribution_that_logits_give(self, policy: TokenPolicy) -> None:
+    def test_samples_follow_the_distribution_of_the_logits(self, policy: TokenPolicy) -> None:
         """Each token's noise lies within its interval of the cumulative distribution."""
         prefix, noise, rollout = self.sampled(policy)
         cdf = policy.logits(prefix, rollout.tokens).softmax(-1).cumsum(-1)
@@ -101,7 +101,7 @@ class PolicyContract:
         policy.logits(prefix, rollout.tokens).log_softmax(-1)[..., 0].sum().backward()
         assert any(p.grad is not None and bool((p.grad != 0).any()) for p in policy.parameters())
 
-    def test_a_saved_policy_is_the_same(self, policy: TokenPolicy, tmp_path: Path) -> None:
+    def test_a_saved_policy_loads_unchanged(self, policy: TokenPolicy, tmp_path: Path) -> None:
         prefix, _, rollout = self.sampled(policy)
         policy.save(tmp_path)
         loaded = type(policy).load(tmp_path, str(prefix.device))

@@ -135,7 +135,7 @@ class RegularizerContract:
         for name in narrow:
             torch.testing.assert_close(narrow[name], padded[name], rtol=1e-5, atol=1e-6)
 
-    def test_a_batch_that_is_shifted_with_its_noise_gives_the_same(self) -> None:
+    def test_shifting_batch_and_noise_together_changes_nothing(self) -> None:
         model, given = reward_model(), speech_like()
         draws = self.regularizer.draws(given[0].shape, 0, 0)
         F, lengths, y = (part.roll(3, 0) for part in given)
@@ -144,23 +144,23 @@ class RegularizerContract:
         for name in first:
             torch.testing.assert_close(first[name], shifted[name], rtol=1e-5, atol=1e-6)
 
-    def test_it_gives_the_scalars_that_it_declares(self) -> None:
+    def test_it_returns_the_declared_scalars(self) -> None:
         found = terms([self.regularizer], reward_model(), *speech_like())
         assert sorted(found) == sorted(scalars_of([self.regularizer]))
         assert all(value.shape == () for value in found.values())
         assert not any(value.requires_grad for name, value in found.items() if name != "loss")
 
-    def test_its_measures_come_from_a_method_of_its_own(self) -> None:
+    def test_measures_are_declared_exactly_if_measure_is_overridden(self) -> None:
         assert bool(self.regularizer.measures) == (type(self.regularizer).measure is not Regularizer.measure)
 
-    def test_strengths_out_of_range_are_refused(self) -> None:
+    def test_strengths_out_of_range_are_rejected(self) -> None:
         for knob in self.regularizer.own_knobs():
             outside = [math.nan, math.inf, *(limit + sign for limit, sign in zip(knob.limits, (-1, 1), strict=True))]
             for value in outside:
                 with pytest.raises(ValueError, match=knob.name):
                     replace(self.regularizer, **{knob.name: value})
 
-    def test_studies_search_around_the_strengths_that_it_has(self) -> None:
+    def test_search_ranges_contain_the_strengths(self) -> None:
         knobs = self.regularizer.knobs()
         own = self.regularizer.at({knob.name: knob.on for knob in knobs})
         assert replace(self.off, **own) == self.regularizer

@@ -44,11 +44,11 @@ class StyleLoss:
             speakers: B names.
         """
         speaker = self.codec.speaker_index(list(speakers))
-        said = valid_mask(lengths, tokens.shape[1])
+        valid = valid_mask(lengths, tokens.shape[1])
         ends = torch.zeros(len(packed), dtype=torch.bool, device=packed.device)
         ends[(lengths + 1).cumsum(0) - 1] = True
         probabilities = packed[~ends, : self.codec.vocabulary].softmax(1)
-        relaxed = packed.new_zeros(*said.shape, self.codec.vocabulary).masked_scatter(said[..., None], probabilities)
+        relaxed = packed.new_zeros(*valid.shape, self.codec.vocabulary).masked_scatter(valid[..., None], probabilities)
         predicted = self._gram(*self.codec.decode(relaxed, lengths, speaker))
         with torch.no_grad():
             reference = self._gram(*self.codec.decode(tokens, lengths, speaker))

@@ -58,7 +58,7 @@ class ZeroShot(nn.Module):
         s = self.encoder(statistics)
         return F_.layer_norm(s, s.shape[-1:])
 
-    def spoken(self, s: Tensor, tokens: TokenSet, speech: SpeechSet, chosen: np.ndarray, step: int) -> Tensor:
+    def speech_loss(self, s: Tensor, tokens: TokenSet, speech: SpeechSet, chosen: np.ndarray, step: int) -> Tensor:
         """Return the cross-entropy of tokens plus the codec's loss of frames of utterances by the speakers ``s [B, size]``.
 
         The entries of these speakers are appended to the policy's tables, with the mean pace.
@@ -72,7 +72,7 @@ class ZeroShot(nn.Module):
         return found
 
     def forward(self, tokens: TokenSet, speech: SpeechSet, chosen: np.ndarray, step: int) -> Tensor:
-        """See `spoken`, which calls this with the entries appended."""
+        """See `speech_loss`, which calls this with the entries appended."""
         rows = torch.arange(len(chosen), device=tokens.tokens.device)
 
         def restyle(prefix: Tensor) -> Tensor:
@@ -80,10 +80,10 @@ class ZeroShot(nn.Module):
             own[rows, (prefix == 0).sum(1) + 1] = len(self.policy.symbols) + rows
             return drop_tags(self.policy, own, self.config, step)
 
-        said = tokens.loss(self.policy, chosen, restyle)
-        return said + self.codec.loss(*speech.batch(chosen, rows.device), rows)
+        token_loss = tokens.loss(self.policy, chosen, restyle)
+        return token_loss + self.codec.loss(*speech.batch(chosen, rows.device), rows)
 
-    def told(self, s: Tensor, emotions: Tensor, progress: float) -> Tensor:
+    def emotion_loss(self, s: Tensor, emotions: Tensor, progress: float) -> Tensor:
         """Return the cross-entropy of the ``emotions [U]`` predicted from ``s [U, size]``, with the reversal schedule of its
         paper."""
         scale = self.config.reversal * (2 / (1 + math.exp(-10 * progress)) - 1)
@@ -110,8 +110,8 @@ def build(config: ZeroShotConfig, inputs: dict[str, Path], out: Path, context: C
 
     def loss(step: int) -> Tensor:
         s = model.vectors(heard)
-        spoken = model.spoken(s[batches[step]], tokens, speech, batches[step], step)
-        emotion = model.told(s, labels, step / config.steps)
+        spoken = model.speech_loss(s[batches[step]], tokens, speech, batches[step], step)
+        emotion = model.emotion_loss(s, labels, step / config.steps)
         parts[step] = torch.stack([spoken, emotion]).detach()
         return spoken + emotion
 

@@ -74,9 +74,9 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
     if phonetics.available():
         third = PhoneticJudge.load(inputs["third"])
         x = {name: measures(part, third.audio) for name, part in (("clean", clean), ("codec", again), ("end", samples))}
-        said = {name: third.of_measures(part).numpy() for name, part in x.items()}
-        answers["third"], ends["third"] = {"clean": said["clean"]}, said["end"].argmax(1)
-        right, after = (said[name].argmax(1) == truth["clean"] for name in ("clean", "codec"))
+        third_answers = {name: third.of_measures(part).numpy() for name, part in x.items()}
+        answers["third"], ends["third"] = {"clean": third_answers["clean"]}, third_answers["end"].argmax(1)
+        right, after = (third_answers[name].argmax(1) == truth["clean"] for name in ("clean", "codec"))
         found.append(Line(section=SECTION, name="third (not neural): accuracy", at_least=0.75, **share(right)))
         found.append(Line(section=SECTION, name="third (not neural): accuracy through the codec", **share(after)))
         found += pitch(x["clean"], x["codec"], config.card.resamples)
@@ -84,8 +84,8 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
         found.append(Line(section=SECTION, name="third (not neural): accuracy", at_least=0.75, note=NOT_INSTALLED))
     context.report(len(NAMES), len(NAMES))
     real = {name: answer["clean"].argmax(1) for name, answer in answers.items()}
-    for what, said in (("real speech", real), ("end-of-training samples", ends)):
-        found += agreement(what, said, len(emotions), config.card.resamples)
+    for what, predictions in (("real speech", real), ("end-of-training samples", ends)):
+        found += agreement(what, predictions, len(emotions), config.card.resamples)
     confusion(out / "confusion.csv", emotions, truth["clean"], real)
     return found
 
@@ -170,25 +170,25 @@ def pitch(before: np.ndarray, after: np.ndarray, resamples: int) -> list[Line]:
     return lines
 
 
-def agreement(what: str, said: Mapping[str, np.ndarray], classes: int, resamples: int) -> list[Line]:
+def agreement(what: str, predictions: Mapping[str, np.ndarray], classes: int, resamples: int) -> list[Line]:
     """Return Cohen's kappa of every pair of judges."""
     lines = []
-    for one, other in combinations(said, 2):
+    for one, other in combinations(predictions, 2):
 
-        def kappa(rows: np.ndarray, a: np.ndarray = said[one], b: np.ndarray = said[other]) -> float:
+        def kappa(rows: np.ndarray, a: np.ndarray = predictions[one], b: np.ndarray = predictions[other]) -> float:
             return float(cohen_kappa_score(a[rows], b[rows], labels=range(classes)))
 
-        value = bootstrap(kappa, len(said[one]), min(resamples, 300))
+        value = bootstrap(kappa, len(predictions[one]), min(resamples, 300))
         lines.append(Line(section=SECTION, name=f"kappa of {one} and {other} on {what}", **value))
     return lines
 
 
-def confusion(path: Path, emotions: tuple[str, ...], truth: np.ndarray, said: Mapping[str, np.ndarray]) -> None:
+def confusion(path: Path, emotions: tuple[str, ...], truth: np.ndarray, predictions: Mapping[str, np.ndarray]) -> None:
     """Write the share of each predicted emotion by true emotion and judge as CSV."""
     rows = [
         {"judge": name, "emotion": emotion}
         | {other: float((answer[truth == k] == j).mean()) for j, other in enumerate(emotions)}
-        for name, answer in said.items()
+        for name, answer in predictions.items()
         for k, emotion in enumerate(emotions)
     ]
     pd.DataFrame(rows).to_csv(path, index=False)

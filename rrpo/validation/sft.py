@@ -38,15 +38,15 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
     lines = []
     for role, least in (("val", 0.80), ("test", None)):
         judge = Judge.load(inputs[role], device)
-        said = heard(judge, frames).argmax(1) == targets
+        correct = heard(judge, frames).argmax(1) == targets
         real = heard(judge, again).argmax(1) == labels(clean, clean.emotions)
         lines.append(
             Line(
                 section=SECTION,
                 name=f"gold accuracy ({role}) / accuracy on re-synthesised real speech",
                 at_least=least,
-                note=f"{said.mean():.3f} / {real.mean():.3f}",
-                **two_samples(said, real, resamples),
+                note=f"{correct.mean():.3f} / {real.mean():.3f}",
+                **two_samples(correct, real, resamples),
             )
         )
         context.report(len(lines), 3)

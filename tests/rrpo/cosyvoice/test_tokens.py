@@ -27,13 +27,13 @@ class TestFsqDigits(CodecContract):
     make = FsqDigits
     speakers: ClassVar[tuple[str, str]] = ("anna", "ben")
 
-    def test_the_speaker_is_heard(self, codec: TokenCodec) -> None:
+    def test_the_speaker_changes_the_frames(self, codec: TokenCodec) -> None:
         """Not applicable: tokens have no voice."""
         asked = self.tokens(codec)
         assert codec.speaker_index(["anna", "ben"]).tolist() == [0, 0]
         assert torch.equal(codec.decode(*asked[:2], asked[2] + 1)[0], codec.decode(*asked)[0])
 
-    def test_a_speaker_that_it_does_not_know_is_refused(self, codec: TokenCodec) -> None:
+    def test_an_unknown_speaker_is_rejected(self, codec: TokenCodec) -> None:
         """There are no speakers: the digits are the same for every speaker."""
         assert codec.speaker_index(["no-such-speaker"]).tolist() == [0]
 

@@ -84,7 +84,7 @@ def test_an_entry_behind_the_table_is_a_speaker_like_any_other(inputs: dict[str,
     own = tokens.loss(zero_shot.policy, chosen) + zero_shot.codec.loss(
         *data.batch(chosen), torch.zeros(3, dtype=torch.long)
     )
-    assert torch.allclose(zero_shot.spoken(s, tokens, data, chosen, 0), own)
+    assert torch.allclose(zero_shot.speech_loss(s, tokens, data, chosen, 0), own)
 
 
 @pytest.mark.parametrize("reversal", [0.0, 0.5])
@@ -103,7 +103,7 @@ def test_the_encoder_unlearns_what_the_classifier_learns(inputs: dict[str, Path]
         return zero_shot.vectors(statistics(data, zero_shot.codec))
 
     honest = gradients(torch.nn.functional.cross_entropy(zero_shot.emotion(vectors()), labels))
-    early, late = (gradients(zero_shot.told(vectors(), labels, progress)) for progress in (0.0, 1.0))
+    early, late = (gradients(zero_shot.emotion_loss(vectors(), labels, progress)) for progress in (0.0, 1.0))
     encoder = len(list(zero_shot.encoder.parameters()))
     assert all(float(gradient.abs().max()) > 0 for gradient in honest)
     for expected, first, found in zip(honest[:encoder], early, late, strict=False):
