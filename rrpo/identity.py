@@ -63,7 +63,7 @@ def _form(value: Any, *, with_off: bool) -> Any:
     kind: Any = type(value)
     if kind in SCALARS:
         return value
-    if dataclasses.is_dataclass(kind):
+    if dataclasses.is_dataclass(value):
         fields = ((name, getattr(value, name), off) for name, off in _identity_fields(kind))
         return {name: _form(child, with_off=with_off) for name, child, off in fields if with_off or child != off}
     if isinstance(value, (tuple, list)):

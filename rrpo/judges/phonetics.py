@@ -12,11 +12,6 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy import signal
 
-MEASURES = (
-    *("f0_level", "f0_spread", "f0_rise", "tempo", "intensity", "tilt"),
-    *("harmonicity", "shake_f0", "shake_level", "voiced", "seconds"),
-)
-"""Measures returned by `measure`, in order; `UNITS` gives their units."""
 UNITS = {
     "f0_level": "semitones above 100 Hz, median of voiced frames",
     "f0_spread": "semitones, from the 10 % to the 90 % quantile of voiced frames",
@@ -30,7 +25,9 @@ UNITS = {
     "voiced": "share of frames",
     "seconds": "length",
 }
-"""Unit of each measure."""
+"""Unit of each measure, in the order of `measure`."""
+MEASURES = tuple(UNITS)
+"""Measures returned by `measure`, in order."""
 F0_RANGE = (60.0, 600.0)
 """Range in Hz in which Praat searches for F0."""
 STEP = 0.01

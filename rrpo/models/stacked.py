@@ -14,7 +14,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F_
@@ -80,13 +79,8 @@ def padded(tensors: Sequence[Tensor], axis: int, *, left: bool = False) -> Tenso
     return torch.stack([F_.pad(tensor, pad) for tensor, pad in zip(tensors, pads, strict=True)])
 
 
-@dataclass(frozen=True)
-class _Prefixes:
-    """Embeddings ``[C, B, L + 2, D]``, mask and rotary positions ``[C, B, L + 2]`` of ``[sos][prefix][task_id]``."""
-
-    x: Tensor
-    mask: Tensor
-    positions: Tensor
+Prefixes = tuple[Tensor, Tensor, Tensor]
+"""Embeddings ``[C, B, L + 2, D]``, mask and rotary positions ``[C, B, L + 2]`` of ``[sos][prefix][task_id]``."""
 
 
 class StackedPolicy:
@@ -149,19 +143,19 @@ class StackedPolicy:
         """Return `Policy.packed_logits` of each member: ``[P, V + 1]`` with gradient to `weights`."""
         with self.template.computing():
             weights = self._of(members)
-            start = self._prefixes(members, weights, padded(prefixes, 1, left=True))
+            prefix, mask, positions = self._prefixes(members, weights, padded(prefixes, 1, left=True))
             speech, count = padded(tokens, 1), torch.stack(list(counts))
             C, B, N = speech.shape
-            task = start.mask.shape[2] - 1
-            x = torch.cat([start.x, lookup(weights["speech_embedding.weight"], speech)], 2)
+            task = mask.shape[2] - 1
+            x = torch.cat([prefix, lookup(weights["speech_embedding.weight"], speech)], 2)
             following = torch.arange(1, N + 1, device=x.device)
-            positions = torch.cat([start.positions, start.positions[..., -1:] + following], 2)
+            positions = torch.cat([positions, positions[..., -1:] + following], 2)
             S = x.shape[2]
-            visible = visible_positions(F_.pad(start.mask, (0, N), value=True).flatten(0, 1))
+            visible = visible_positions(F_.pad(mask, (0, N), value=True).flatten(0, 1))
 
             def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-                rows = (part.view(C * B, S, *part.shape[2:]) for part in (query, key, value))
-                return attention(*rows, visible).view(C, B * S, -1)
+                q, k, v = (part.view(C * B, S, *part.shape[2:]) for part in (query, key, value))
+                return attention(q, k, v, visible).view(C, B * S, -1)
 
             sizes = count.sum(1).tolist()
             scored = valid_mask(count.flatten(), N + 1).view(C, -1)
@@ -202,7 +196,7 @@ class StackedPolicy:
         chosen = torch.tensor(list(members), device=self.template.pace.device)
         return {name: weight.index_select(0, chosen) for name, weight in self.weights.items()}
 
-    def _prefixes(self, members: Sequence[int], weights: dict[str, Tensor], ids: Tensor) -> _Prefixes:
+    def _prefixes(self, members: Sequence[int], weights: dict[str, Tensor], ids: Tensor) -> Prefixes:
         """Return the prefixes of ``ids [C, B, L]``."""
         valid = ids > 0
         text = lookup(weights["llm.embed_tokens.weight"], ids)
@@ -216,7 +210,7 @@ class StackedPolicy:
         number = torch.tensor(list(members), device=ids.device)[:, None, None]
         style = style + number * len(self.template.symbols)
         positions = self.template._positions(mask.flatten(0, 1), style.flatten(0, 1))
-        return _Prefixes(x, mask, positions.view_as(mask))
+        return x, mask, positions.view_as(mask)
 
     def _layers(self, weights: dict[str, Tensor]) -> list[StackedLayer]:
         config = self.template.llm.config
@@ -254,19 +248,20 @@ class StackedPolicy:
 class _TokenSteps:
     """A roll-out: its buffers, and the step that draws one more token of each row."""
 
-    def __init__(self, stack: StackedPolicy, weights: dict[str, Tensor], start: _Prefixes, noise: Tensor) -> None:
+    def __init__(self, stack: StackedPolicy, weights: dict[str, Tensor], prefixes: Prefixes, noise: Tensor) -> None:
         """Run the prefixes and draw the first tokens; ``noise`` is ``[room, C, B]``."""
         self.stack, self.weights, self.noise = stack, weights, noise
         room, self.C, self.B = noise.shape
         config = stack.template.llm.config
         self.pairs = config.num_key_value_heads
-        C, B, L = self.C, self.B, start.mask.shape[2]
+        x, mask, positions = prefixes
+        C, B, L = self.C, self.B, mask.shape[2]
         device = noise.device
         self.start = L
         self.keys: list[Tensor] = []
         """One tensor ``[C, B, H_kv, L + room, d]`` per layer."""
         self.values: list[Tensor] = []
-        visible = visible_positions(start.mask.flatten(0, 1))
+        visible = visible_positions(mask.flatten(0, 1))
 
         def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             q, k, v = (part.view(C * B, L, *part.shape[2:]) for part in (query, key, value))
@@ -274,15 +269,13 @@ class _TokenSteps:
             self.values.append(F_.pad(v.transpose(1, 2), (0, 0, 0, room)).unflatten(0, (C, B)))
             return attention(q, k, v, visible).view(C, B * L, -1)
 
-        rotation = rotations(stack.template.llm, start.positions.flatten(1))
-        hidden = stack._run(
-            weights, start.x.flatten(1, 2), rotation, attend, lambda x: x.unflatten(1, (B, L))[:, :, -1]
-        )
+        rotation = rotations(stack.template.llm, positions.flatten(1))
+        hidden = stack._run(weights, x.flatten(1, 2), rotation, attend, lambda x: x.unflatten(1, (B, L))[:, :, -1])
         self.layers = stack._layers(weights)
-        bias = torch.zeros_like(start.mask, dtype=hidden.dtype).masked_fill_(~start.mask, -math.inf)
+        bias = torch.zeros_like(mask, dtype=hidden.dtype).masked_fill_(~mask, -math.inf)
         self.bias = F_.pad(bias, (0, room), value=-math.inf)
         """``[C, B, L + room]``, added to attention scores: -inf on padding and on columns that are not filled yet."""
-        following = start.positions[..., -1:] + 1 + torch.arange(room, device=device)
+        following = positions[..., -1:] + 1 + torch.arange(room, device=device)
         self.rotation = rotations(stack.template.llm, following)
         """``[C, B, room, 1, d / 2]``: rotations of the speech tokens, by position."""
         self.tokens = torch.full((room, C, B), stack.template.eos, device=device)

@@ -190,16 +190,17 @@ class Encoders:
     ) -> list[tuple[Tensor, Tensor]]:
         """Return h' ``[B, T', D]`` and its mask ``[B, T']`` for each member."""
         encoded: dict[int, tuple[Tensor, Tensor]] = {}
-        for places, encoder, weights in self._groups:
+        for places, encoder, stacked in self._groups:
             asked = [i for i, member in enumerate(members) if member in places]
             if not asked:
                 continue
+            weights: Sequence[dict[str, Any]] = stacked
             if len(asked) < len(places):
                 rows = torch.tensor([places.index(members[i]) for i in asked], device=F[0].device)
-                weights = tuple({name: value.index_select(0, rows) for name, value in part.items()} for part in weights)
+                weights = [{name: value.index_select(0, rows) for name, value in part.items()} for part in stacked]
             with sdpa_kernel(SDPBackend.MATH):  # the only backend that vmap supports
                 h, mask = vmap(partial(functional_call, encoder))(
-                    weights, (padded([F[i] for i in asked], 1), torch.stack([lengths[i] for i in asked]))
+                    tuple(weights), (padded([F[i] for i in asked], 1), torch.stack([lengths[i] for i in asked]))
                 )
             for i, own, valid in zip(asked, h, mask, strict=True):
                 size = -(-F[i].shape[1] // encoder.model.config.subsample)  # T'

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rrpo.corpus.prompts import Prompt
 from rrpo.models.guidance import GUIDANCE
 from rrpo.models.guidance.base import Positions
-from rrpo.models.policy import NEVER, Policy, Rollout, ancestral
+from rrpo.models.policy import NEVER, Policy, Rollout, ancestral, runs
 from rrpo.models.prefix_classifier import Evidence, PrefixClassifier
 from rrpo.plugins import Choice
 
@@ -51,14 +51,13 @@ class GuidedPolicy(nn.Module):
     def packed_logits(self, prefix: Tensor, tokens: Tensor, counts: Tensor) -> Tensor:
         """Return ``[P, V + 1]``: the first ``counts [B]`` predictions of each row of `logits`."""
         prefixes = self.guidance.prefixes(self.policy, prefix)
-        starts = counts.cumsum(0) - counts
-        rows = torch.arange(len(prefix), device=prefix.device).repeat_interleave(counts)
-        t = torch.arange(len(rows), device=prefix.device) - starts[rows]
+        rows, t = runs(torch.zeros_like(counts), counts, int(counts.sum()))
         evidence = self.evidence(prefix)
         if evidence is not None:
             evidence = Evidence(evidence.classifier, evidence.classifier.states(tokens)[rows, t], evidence.wanted[rows])
         at = Positions(t, self.expected(prefixes)[rows], evidence)
         logits = self.guidance.combine([self.policy.packed_logits(p, tokens, counts) for p in prefixes], at)
+        starts = counts.cumsum(0) - counts
         return logits.index_put((starts, torch.full_like(starts, self.policy.eos)), logits.new_tensor(NEVER))
 
     def expected(self, prefixes: Sequence[Tensor]) -> Tensor:

@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("parselmouth", reason="extra judges")
 
-from rrpo.judges.phonetics import MEASURES, UNITS, measure, spectral_tilt
+from rrpo.judges.phonetics import MEASURES, measure, spectral_tilt
 
 RATE = 16000
 TIME = np.arange(RATE) / RATE
@@ -22,7 +22,6 @@ def measures(wave: np.ndarray) -> dict[str, float]:
 
 
 def test_every_measure_has_a_unit_and_a_value() -> None:
-    assert tuple(UNITS) == MEASURES
     assert measure(harmonic(150.0), RATE).shape == (len(MEASURES),)
 
 
