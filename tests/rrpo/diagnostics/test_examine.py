@@ -112,7 +112,7 @@ def test_a_pre_trained_model_is_examined_too(models: dict[str, Path], tmp_path: 
 
 
 @pytest.mark.parametrize(("ratio", "verdict"), [(1.04, 0.0), (1.06, 1.0)])
-def test_adv_is_tested_only_where_it_pushed_in_training(
+def test_adv_counts_as_tested_only_if_it_had_an_effect_in_training(
     models: dict[str, Path], tmp_path: Path, toy_speech: Speech, ratio: float, verdict: float
 ) -> None:
     model = tmp_path / "model"

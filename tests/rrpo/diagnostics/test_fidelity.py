@@ -82,7 +82,7 @@ def table_of(
     return fidelity.changes(TablePolicy(), LinearCodec(), own, val, PROMPTS, ROLLOUT, config, micro)  # type: ignore[arg-type]
 
 
-def test_what_is_linear_in_the_tokens_is_predicted_exactly() -> None:
+def test_a_reward_linear_in_the_tokens_is_predicted_exactly() -> None:
     table = table_of(linear, linear)
     np.testing.assert_allclose(table["predicted"], table["own"], atol=1e-5)
     assert table["own"].abs().max() > 0.1

@@ -67,7 +67,7 @@ def test_it_writes_what_was_declared(sized: None, tmp_path: Path, toy_speech: Ca
     assert found == {"rm_head_norm": pytest.approx(model.head.weight.detach().norm().item())}
 
 
-def test_what_was_not_declared_is_refused(
+def test_undeclared_measures_are_rejected(
     sized: None, tmp_path: Path, toy_speech: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ):
     RewardModel(RewardModelConfig(dim=16, layers=1, heads=2), ("angry", "happy", "sad"), 8, 1e-5).save(tmp_path)

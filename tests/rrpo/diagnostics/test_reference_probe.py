@@ -7,7 +7,7 @@ from rrpo.diagnostics.reference_probe import read_off
 SPEAKERS, EMOTIONS, TAKES = ("ann", "ben", "cara", "dan"), ("angry", "neutral", "sad"), 3
 
 
-def test_a_probe_reads_what_is_there() -> None:
+def test_the_probe_finds_planted_information() -> None:
     """Vectors that are the speaker tell the speaker alone, vectors that are the emotion the emotion alone; noise is small."""
     rng = np.random.default_rng(0)
     cases = [(s, e) for s in range(4) for e in range(3) for _ in range(TAKES)]

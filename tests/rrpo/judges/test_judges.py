@@ -84,12 +84,12 @@ class TestContract:
         for before, after in zip(_log_probs(model, *frames), _log_probs(loaded, *frames), strict=True):
             assert torch.equal(before, after)
 
-    def test_loading_from_nowhere_says_what_to_give(self, model: Judge | Recogniser, tmp_path: Path) -> None:
+    def test_loading_from_an_empty_folder_is_rejected(self, model: Judge | Recogniser, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match="give a folder"):
             type(model).load(tmp_path)
 
 
-def test_the_test_judge_hears_the_wave_and_val_the_frames(frames: Frames) -> None:
+def test_the_test_judge_uses_the_wave_and_val_the_frames(frames: Frames) -> None:
     F, lengths = frames
     seen, _ = _judge("conv_gru").features(F, lengths)
     heard, sizes = _judge("stats_tdnn").features(F, lengths)

@@ -159,7 +159,7 @@ def test_a_speaker_without_a_voice_is_not_judged(
 
 
 @needs_predictors
-def test_the_valid_predictor_hears_sft_and_the_last_checkpoint(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_the_valid_predictor_rates_sft_and_the_last_checkpoint(inputs: dict[str, Path], tmp_path: Path) -> None:
     """Make PLCMOS the valid predictor, whichever is valid here."""
     (tmp_path / "predictor").mkdir()
     (tmp_path / "predictor" / "scalars.json").write_text(json.dumps({"naturalness": "plcmos"}))
@@ -172,7 +172,7 @@ def test_the_valid_predictor_hears_sft_and_the_last_checkpoint(inputs: dict[str,
     assert np.allclose(points["plcmos"], samples.groupby("step")["plcmos"].mean())
 
 
-def test_where_no_predictor_is_valid_nothing_is_told(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_without_a_valid_predictor_there_are_no_scores(inputs: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "predictor").mkdir()
     (tmp_path / "predictor" / "scalars.json").write_text(json.dumps({"naturalness": ""}))
     config = NaturalnessConfig(prompts=2)
@@ -181,7 +181,7 @@ def test_where_no_predictor_is_valid_nothing_is_told(inputs: dict[str, Path], tm
     assert json.loads((tmp_path / "out" / "arm" / "scalars.json").read_text()) == {}
 
 
-def test_content_is_what_a_recogniser_hears_against_the_prompts_phones(
+def test_content_errors_are_relative_to_the_prompts_phones(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that always hears the first prompt's phones: no error there, and as many elsewhere as they differ by."""

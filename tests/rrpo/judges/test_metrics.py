@@ -60,7 +60,7 @@ def test_uptake_ignores_artefacts_that_follow_no_target() -> None:
     assert metrics.shortcut_uptake(flags, np.array([0, 1, 2, 0, 1, 2])) == 0
 
 
-def test_uptake_leaves_out_emotions_nobody_asked_for() -> None:
+def test_uptake_excludes_emotions_without_prompts() -> None:
     flags = np.array([[1, 0, 1], [0, 1, 1]], bool)
     assert metrics.shortcut_uptake(flags, np.array([0, 1])) == 1
     assert metrics.shortcut_uptake(flags, np.array([5, 5])) == 0  # neutral alone: no artefact is its own
@@ -96,7 +96,7 @@ def test_phone_error_rate_weighs_by_phones() -> None:
     assert metrics.phone_error_rate([["a"], ["x", "y", "z"]], [["b"], ["x", "y", "z"]]) == 0.25
 
 
-def test_bad_input_says_what_was_got() -> None:
+def test_errors_say_what_was_given() -> None:
     with pytest.raises(ValueError, match="got lengths"):
         metrics.accuracy(np.log(P), TARGETS[:3])
     with pytest.raises(ValueError, match="at least one"):

@@ -25,7 +25,7 @@ def folder(stages: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     return out
 
 
-def test_it_hears_emotion_in_what_it_was_trained_on(folder: Path, stages: dict[str, Path]) -> None:
+def test_it_classifies_its_training_data(folder: Path, stages: dict[str, Path]) -> None:
     speech = SpeechSet.load(stages["speech"])
     judge = PhoneticJudge.load(folder)
     right = judge.log_probs(*speech.batch(range(len(speech)))).argmax(1) == speech.labels(speech.emotions)

@@ -67,7 +67,7 @@ def test_tempo_counts_bursts() -> None:
     assert measures(bursts)["tempo"] == pytest.approx(5, abs=1)
 
 
-def test_shake_hears_a_vibrato_and_a_tremolo_at_nine_hertz() -> None:
+def test_shake_measures_vibrato_and_tremolo_at_nine_hertz() -> None:
     swing = np.sin(2 * np.pi * 9 * TIME)
     steady, vibrato, tremolo = harmonic(150.0), harmonic(150 * 2 ** (swing / 12)), harmonic(150.0) * (1 + 0.5 * swing)
     assert measures(vibrato)["shake_f0"] == pytest.approx(2**-0.5, abs=0.15)  # of one semitone either way

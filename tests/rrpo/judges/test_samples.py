@@ -27,7 +27,7 @@ def test_checkpoints_have_their_own_number_of_prompts(samples: Samples) -> None:
     assert samples.at(7).prompt.tolist() == [0, 1, 2, 3]
 
 
-def test_what_is_written_is_read(samples: Samples, tmp_path: Path) -> None:
+def test_saved_samples_load_unchanged(samples: Samples, tmp_path: Path) -> None:
     samples.save(tmp_path)
     read = Samples.load(tmp_path, prompts=4)
     for name, values in samples.arrays().items():
@@ -35,7 +35,7 @@ def test_what_is_written_is_read(samples: Samples, tmp_path: Path) -> None:
         assert getattr(read, name).dtype == values.dtype, name
 
 
-def test_samples_of_other_prompts_are_refused(samples: Samples, tmp_path: Path) -> None:
+def test_samples_of_other_prompts_are_rejected(samples: Samples, tmp_path: Path) -> None:
     samples.save(tmp_path)
     with pytest.raises(ValueError, match="sample of prompt 3, but there are 3 evaluation prompts; give the samples"):
         Samples.load(tmp_path, prompts=3)

@@ -99,7 +99,7 @@ def test_the_table_has_a_row_a_sample_and_every_documented_column(inputs: dict[s
     assert np.isfinite(table.select_dtypes("number")).all(axis=None)
 
 
-def test_each_sample_is_judged_alone_as_among_others(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_judgements_do_not_depend_on_the_other_samples(inputs: dict[str, Path], tmp_path: Path) -> None:
     table, _ = run(inputs, tmp_path / "out")
     prompts = load_prompts(inputs["eval_prompts"])
     models = score.load_models(inputs, "cpu")
@@ -165,7 +165,7 @@ def test_hack_rate_and_uptake_by_hand() -> None:
     assert row["uptake"] == pytest.approx((0.0 + 0.5) / 2), "angry: click nowhere; sad: hum in one of two"
 
 
-def test_what_the_sft_policy_said_is_not_judged_again(
+def test_samples_equal_to_the_sft_policys_are_not_judged_again(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table, _ = run(inputs, tmp_path / "out")
@@ -238,7 +238,7 @@ def test_audio_is_of_the_last_checkpoint(inputs: dict[str, Path], tmp_path: Path
         assert np.abs(soundfile.read(tmp_path / "out" / "audio" / name)[0]).max() > 0
 
 
-def test_the_emotions_take_turns_in_what_is_kept_to_listen_to() -> None:
+def test_stored_audio_is_balanced_over_emotions() -> None:
     asked = ["happy", "happy", "happy", "sad", "angry", "sad", "happy"]
     prompts = [Prompt(id=str(i), text="", phones=(), speaker="", emotion=emotion) for i, emotion in enumerate(asked)]
     assert score.heard_of(prompts, 3) == [0, 3, 4]
@@ -247,9 +247,7 @@ def test_the_emotions_take_turns_in_what_is_kept_to_listen_to() -> None:
     assert score.heard_of(prompts, 99) == list(range(7))
 
 
-def test_what_a_search_may_know_is_the_same_table_without_the_test_judge(
-    inputs: dict[str, Path], tmp_path: Path
-) -> None:
+def test_assess_gives_the_table_without_the_test_judge(inputs: dict[str, Path], tmp_path: Path) -> None:
     """Judged again and copied from the SFT policy's: both equal ``score``, without the models that only ``score`` may use."""
     table, _ = run(inputs, tmp_path / "out")
     allowed = {name: path for name, path in inputs.items() if name not in ("test", "common", "sft")}

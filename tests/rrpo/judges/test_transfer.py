@@ -20,7 +20,7 @@ from rrpo.models.reward_model import RewardModel
 from rrpo.pipeline.stages import Context
 
 
-def test_every_pair_is_heard_at_the_last_checkpoint(stages: dict[str, Path], tmp_path: Path) -> None:
+def test_every_pair_is_evaluated_at_the_last_checkpoint(stages: dict[str, Path], tmp_path: Path) -> None:
     prompts = load_prompts(stages["prompts"])
     codec = Codec.load(stages["codec"])
     rng = np.random.default_rng(0)

@@ -59,7 +59,7 @@ def test_training_lowers_the_held_out_error(toy_speech: Callable[..., Path], tmp
     assert errors[1] < 0.9 * errors[0]
 
 
-def test_a_voice_that_the_codec_never_heard_is_refused_or_gets_the_mean_voice(codec: Codec) -> None:
+def test_an_unknown_speaker_is_rejected_or_gets_the_mean_voice(codec: Codec) -> None:
     with pytest.raises(ValueError, match="not trained on speaker 'zoe'"):
         codec.speaker_index(["anna", "zoe"])
     speaker = codec.speaker_index(["ben", "zoe"], average=True)

@@ -79,7 +79,7 @@ def test_weights_are_averaged(members: list[RewardModel]) -> None:
 
 
 @pytest.mark.parametrize("combination", ["mean", "worst", "weights"])
-def test_the_stage_stores_what_is_loaded_again(members: list[RewardModel], tmp_path: Path, combination: str) -> None:
+def test_the_stage_and_its_loader_agree(members: list[RewardModel], tmp_path: Path, combination: str) -> None:
     inputs = {f"member_{place:02d}": tmp_path / str(place) for place in range(3)}
     for place, folder in enumerate(inputs.values()):
         folder.mkdir()
@@ -118,7 +118,7 @@ class TestStages:
         assert dataflow.optimized(SMOKE, arm, 5).inputs["reward_model"].key == combined
         assert measurements.examined(SMOKE, arm, 5).inputs["model"].key == combined
 
-    def test_what_means_nothing_is_refused(self) -> None:
+    def test_meaningless_combinations_are_rejected(self) -> None:
         with pytest.raises(ValueError, match="weights only with finetune"):
             ArmConfig(members=4, combination="weights", finetune=False)
         with pytest.raises(ValueError, match="0 unless the members are combined by their mean"):

@@ -158,7 +158,7 @@ def test_the_expected_length_is_phones_at_the_pace_of_emotion_and_speaker() -> N
     assert mixed.expected(mixed.guidance.prefixes(policy, prefix)).tolist() == [6.0, 2.0]
 
 
-def test_a_token_at_a_time_equals_the_whole_and_does_not_see_the_future() -> None:
+def test_predictions_token_by_token_equal_the_parallel_ones() -> None:
     model = classifier()
     tokens = torch.tensor([[3, 7, 25], [24, 0, 1]])
     states = model.states(tokens)
@@ -177,7 +177,7 @@ def test_codes_are_described_by_their_coordinates() -> None:
     assert features.tolist() == [[1, 0, 1, 0, 0], [1, 0, 0, 1, 0], [0, 1, 0, 1, 0], [0, 0, 0, 0, 1]]
 
 
-def test_what_cannot_be_asked_is_refused() -> None:
+def test_invalid_requests_are_rejected() -> None:
     policy = tagged_policy()
     with pytest.raises(ValueError, match="no-emotion"):
         GuidedPolicy(toy_policy(), GUIDANCE.choice("classifier-free")).sample(prefixes(policy), torch.rand(8, 18))
@@ -193,7 +193,7 @@ def test_what_cannot_be_asked_is_refused() -> None:
             GUIDANCE.choice(name, **options)
 
 
-def test_what_the_classifier_knows_is_the_requests_own_emotion() -> None:
+def test_evidence_is_for_the_requested_emotion() -> None:
     """Under the null tag the soft label still uses the requested emotion; a state of zeros gives only the bias."""
     evidence = guided("soft-label").evidence(prefixes(tagged_policy()))
     assert evidence is not None

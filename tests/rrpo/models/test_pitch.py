@@ -60,7 +60,7 @@ def test_combs_are_interpolated_with_a_gradient_up_to_both_ends() -> None:
 
 
 @pytest.mark.parametrize("hertz", [110.0, 240.0])
-def test_a_comb_on_an_envelope_is_heard_as_a_voice(hertz: float) -> None:
+def test_a_comb_on_an_envelope_is_tracked_as_its_f0(hertz: float) -> None:
     phonetics = pytest.importorskip("rrpo.judges.phonetics")
     pytest.importorskip("parselmouth")
     envelope = (-0.1 * torch.arange(AUDIO.n_mels)).expand(1, 40, -1)  # falls, as speech does

@@ -42,7 +42,7 @@ def test_prefixes_are_padded_on_the_left(prefix: torch.Tensor) -> None:
     ]
 
 
-def test_a_symbol_that_sft_never_saw_is_refused(policy: Policy) -> None:
+def test_an_unknown_symbol_is_rejected(policy: Policy) -> None:
     with pytest.raises(ValueError, match="does not know 'q'"):
         policy.prefix_ids([("q",)], ["s1"], ["sad"])
 

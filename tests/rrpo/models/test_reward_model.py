@@ -122,7 +122,7 @@ def test_save_and_load_give_the_same_frozen_model(tmp_path: Path) -> None:
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
 
 
-def test_what_cannot_be_built_or_loaded_is_named(tmp_path: Path) -> None:
+def test_invalid_configs_and_folders_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"contains no reward_model\.json; give"):
         RewardModel.load(tmp_path)
     with pytest.raises(ValueError, match="power of two, got 3; use"):

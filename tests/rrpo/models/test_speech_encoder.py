@@ -81,7 +81,7 @@ def test_the_hidden_states_are_the_encoders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tuned", [False, True])
-def test_only_what_is_tuned_learns_and_a_round_trip_keeps_all(tmp_path: Path, tuned: bool) -> None:
+def test_only_tuned_parts_train_and_saving_keeps_all_weights(tmp_path: Path, tuned: bool) -> None:
     model = made(tmp_path / "encoder", tuned=tuned).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]

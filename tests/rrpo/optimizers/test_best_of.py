@@ -86,7 +86,7 @@ def test_the_points_carry_the_kl_and_a_proxy_that_rises(inputs: dict[str, Path])
     assert scalars["end_kl_utterance"] == pytest.approx(best_of.kl_of(6))
 
 
-def test_an_arm_of_it_stands_where_an_optimisation_does() -> None:
+def test_its_arm_replaces_the_optimisation_stage() -> None:
     """All reward models of a seed share the draws, whose number is bounded; the score reads the chosen samples."""
     arms = [ArmConfig(best_of=64), ArmConfig(best_of=64, regularizers=OFF)]
     one, other = (measurements.core(EMBEDDED, arm, 101, policy=True) for arm in arms)

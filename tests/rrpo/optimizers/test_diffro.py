@@ -210,7 +210,7 @@ def test_statistics_of_a_rollout_by_hand() -> None:
     assert row["entropy"] == pytest.approx(0.0, abs=1e-6)
 
 
-def test_the_looks_statistics_are_those_of_the_whole_logits(models: Models, prompts: Prompts) -> None:
+def test_statistics_of_packed_and_full_logits_agree(models: Models, prompts: Prompts) -> None:
     """KL and entropy from the packed positions equal those from the padded logits, for every sample."""
     step = only(models, prompts, CONFIG, 2)
     asked, rollout = step.part.prompts, step.part.rollout

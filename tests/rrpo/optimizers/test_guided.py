@@ -51,7 +51,7 @@ def run(guidance: Choice, inputs: dict[str, Path], out: Path) -> Path:
     return out
 
 
-def test_without_guidance_it_stores_what_the_sft_arm_does(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_without_guidance_the_files_equal_the_sft_arms(inputs: dict[str, Path], tmp_path: Path) -> None:
     found = run(GUIDANCE.choice("classifier-free", gamma=0.0), inputs, tmp_path / "guided")
     sft = tmp_path / "sft"
     sft.mkdir()

@@ -37,13 +37,13 @@ def test_equal_questions_are_answered_together() -> None:
     assert answers.log == [("a", [0, 1, 2], False), ("b", [0, 2], False)]
 
 
-def test_the_most_frequent_goes_first_and_the_others_wait() -> None:
+def test_the_most_frequent_kind_of_request_is_served_first() -> None:
     answers = Answers()
     lockstep.run([asking(("a", 1), ("b", 1)), asking(("b", 1)), asking(("b", 1))], answers)
     assert answers.log == [("b", [1, 2], True), ("a", [0], False), ("b", [0], False)]
 
 
-def test_an_error_is_raised_in_all_that_asked_and_returned_where_it_ends_a_program() -> None:
+def test_an_error_reaches_every_program_that_made_the_request() -> None:
     def careful(ask: Ask) -> str:
         try:
             ask("error", 0)
@@ -70,7 +70,7 @@ def test_one_program_runs_at_a_time() -> None:
     assert lockstep.run([program] * 4, Answers()) == [None] * 4
 
 
-def test_what_ends_the_caller_ends_the_programs_too() -> None:
+def test_an_exception_in_the_caller_ends_the_programs() -> None:
     """Like SIGTERM, which raises SystemExit in the main thread; each program cleans up."""
     cleaned = []
 

@@ -33,7 +33,7 @@ def test_the_factor_makes_the_own_gradient_as_large_as_the_wanted_one(tmp_path: 
 
 
 @pytest.mark.parametrize(("own", "wanted"), [(0.0, 1.0), (1.0, float("nan"))])
-def test_gradients_that_cannot_be_matched_are_refused(tmp_path: Path, own: float, wanted: float) -> None:
+def test_gradients_that_cannot_be_matched_are_rejected(tmp_path: Path, own: float, wanted: float) -> None:
     with pytest.raises(ValueError, match=r"got .* set gradient_scale"):
         match({OWN: swaps(tmp_path / "own", own), WANTED: swaps(tmp_path / "wanted", wanted)})
 

@@ -169,7 +169,7 @@ def test_bf16_is_the_policies_and_a_member_equals_the_single_cell(toy: dict[str,
         assert together["curves"].get(name, [0])[0] == pytest.approx(single["curves"].get(name, [0])[0], rel=0.05), name
 
 
-def test_a_member_that_diverges_leaves_the_others_alone(toy: dict[str, Path], tmp_path: Path) -> None:
+def test_a_diverging_member_does_not_affect_the_others(toy: dict[str, Path], tmp_path: Path) -> None:
     model = RewardModel.load(toy["reward_model 1"])
     with torch.no_grad():
         model.inlet.bias.fill_(torch.nan)
@@ -184,7 +184,7 @@ def test_a_member_that_diverges_leaves_the_others_alone(toy: dict[str, Path], tm
         assert_alike(materialise(member, tmp_path / "single", Context()), built(folder))
 
 
-def test_a_stopped_stack_goes_on_singly_and_in_another(toy: dict[str, Path], tmp_path: Path) -> None:
+def test_members_of_a_stopped_stack_resume_alone_or_in_another_stack(toy: dict[str, Path], tmp_path: Path) -> None:
     """All are stopped after one update; one member resumes alone, then all are built together again."""
     members = [stage(toy, seed) for seed in range(3)]
     steps = []
@@ -216,7 +216,7 @@ def _die_after(updates: int, toy: dict[str, Path], store: Path) -> None:
     stacked.build([stage(toy, seed) for seed in range(3)], store, Context(checkpoint_seconds=0.0, report=report))
 
 
-def test_a_killed_stack_goes_on(toy: dict[str, Path], tmp_path: Path) -> None:
+def test_a_killed_stack_resumes(toy: dict[str, Path], tmp_path: Path) -> None:
     """SIGKILL ends a process after the fifth of nine updates; another process finishes the stages."""
     process = multiprocessing.get_context("fork").Process(target=_die_after, args=(5, toy, tmp_path / "together"))
     process.start()
@@ -236,7 +236,7 @@ def test_members_read_one_codec(toy: dict[str, Path], tmp_path: Path) -> None:
         stacked.build(members, tmp_path / "store", Context())
 
 
-def test_architectures_that_differ_are_refused() -> None:
+def test_different_architectures_are_rejected() -> None:
     with pytest.raises(ValueError, match="one architecture"):
         StackedPolicy([toy_policy(8), toy_policy(9)])
 
@@ -323,7 +323,7 @@ def test_a_step_over_the_whole_cache_draws_the_same(monkeypatch: pytest.MonkeyPa
         assert torch.equal(one.lengths, other.lengths)
 
 
-def test_an_optimiser_that_differentiates_by_itself_is_refused() -> None:
+def test_an_optimiser_that_differentiates_by_itself_is_rejected() -> None:
     """It frees the graph that another member's loss shares."""
     stack = stacked.Stack()
     stack.place = {0: 0, 1: 1}

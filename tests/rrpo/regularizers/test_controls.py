@@ -46,7 +46,7 @@ class TestContracts(RegularizerContract):
     def _chosen(self, name: str) -> None:
         self.regularizer = REGULARIZERS[name]
 
-    def test_it_says_what_it_controls_and_who_proposed_it(self) -> None:
+    def test_it_names_its_component_and_source(self) -> None:
         found = self.regularizer
         assert found.control_of in {component.name for component in COMPONENTS if component.paper}
         assert all((found.source, found.equation, found.version >= 1, not found.paper))
@@ -89,7 +89,7 @@ class Idle(Regularizer):
         return Term(0.0, losses(h + ProjectedGradient().delta(losses, h, mask)))
 
 
-def test_one_that_draws_and_computes_but_changes_nothing_leaves_every_bit_as_it_was():
+def test_an_additional_regularizer_without_effect_changes_no_bit():
     plain, idle = trained(None), trained(Idle())
     assert all(torch.equal(plain[name], idle[name]) for name in plain)
 

@@ -95,7 +95,7 @@ class TestMixup:
         [([FLOOR] * 4, [1.0] * 4), ([1.0] * 4, [FLOOR] * 4), ([1.0], [1.0]), ([1e-30] * 4, [1e-30] * 4)],
         ids=["silent host", "silent partner", "one frame", "below the floor"],
     )
-    def test_what_cannot_be_mixed_is_left_alone(self, rows: tuple[list[float], list[float]]) -> None:
+    def test_unmixable_samples_are_unchanged(self, rows: tuple[list[float], list[float]]) -> None:
         F, lengths = powers(*rows)
         mixed = mixture(F, lengths, draws(), FLOOR)
         assert torch.equal(mixed.F[0], F[0])

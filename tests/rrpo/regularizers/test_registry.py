@@ -63,7 +63,7 @@ def test_keys_of_configs_without_a_plugin_are_the_known_ones():
     assert content_hash(RegularizerConfig()) == "3d6ab2d89e26a3bd60100a2dbab5b9a4"
 
 
-def test_one_that_is_on_is_in_the_config_and_one_that_is_off_leaves_no_trace(added: None):
+def test_only_active_regularizers_are_in_the_config(added: None):
     assert configured({"added": {"size": 0, "width": 3}}) == RegularizerConfig()
     config = configured({"ls": {"epsilon": 0.0}, "added": {"size": 1}})
     assert config.added == (Choice(name="added", options=(("size", 1.0), ("width", 1.0))),)
@@ -73,13 +73,13 @@ def test_one_that_is_on_is_in_the_config_and_one_that_is_off_leaves_no_trace(add
     assert content_hash(config) == content_hash(configured({"ls": {"epsilon": 0.0}, "added": {"size": 1.0}}))
 
 
-def test_a_file_that_is_not_the_planned_one_is_refused(added: None):
+def test_a_changed_plugin_file_is_rejected(added: None):
     config = RegularizerConfig(added=(replace(REGULARIZERS.choice("added"), source="0123"),))
     with pytest.raises(ValueError, match="has changed since the run was planned"):
         active(config)
 
 
-def test_what_cannot_be_told_apart_or_switched_off_is_refused(added: None):
+def test_duplicate_labels_and_missing_off_values_are_rejected(added: None):
     with pytest.raises(ValueError, match="already a regularizer labelled 'Added'"):
         REGULARIZERS.register("again", Added(size=3.0))
 

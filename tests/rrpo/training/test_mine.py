@@ -78,7 +78,7 @@ def test_mined_samples_follow_the_annotated_utterances_labelled_by_the_judge(inp
     assert (tuned / "reward_model.pt").is_file()
 
 
-def test_where_nothing_fools_the_annotated_set_stays_as_it_is(inputs: dict[str, Path], tmp_path: Path):
+def test_without_fooling_samples_the_annotated_set_is_unchanged(inputs: dict[str, Path], tmp_path: Path):
     out = tmp_path / "out"
     out.mkdir()
     mine.build(MineConfig(limit=0), inputs, out, Context())

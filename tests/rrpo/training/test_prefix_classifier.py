@@ -45,7 +45,7 @@ def test_it_is_stored_with_its_accuracy_along_the_utterance(
     assert model(torch.tensor([[0, 25]])).exp().sum(-1).tolist() == [pytest.approx([1.0, 1.0])]
 
 
-def test_speech_without_neutral_is_refused(tmp_path: Path, toy_speech: Callable[..., Path], toy_codec: Path) -> None:
+def test_speech_without_neutral_is_rejected(tmp_path: Path, toy_speech: Callable[..., Path], toy_codec: Path) -> None:
     inputs = {"speech": toy_speech(24), "heldout": toy_speech(12, seed=1), "codec": toy_codec}
     with pytest.raises(ValueError, match="neutral"):
         prefix_classifier.build(CONFIG, inputs, tmp_path, Context())

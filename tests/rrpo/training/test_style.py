@@ -46,7 +46,7 @@ def logits_of(tokens: torch.Tensor, lengths: torch.Tensor, surely: float) -> tor
     return torch.cat(rows)
 
 
-def test_what_is_predicted_surely_has_no_loss_and_what_is_not_has_a_gradient(style: StyleLoss) -> None:
+def test_certain_predictions_have_no_loss_and_others_a_gradient(style: StyleLoss) -> None:
     tokens, lengths = torch.tensor([[3, 9, 24, 1], [5, 5, 0, 0]]), torch.tensor([4, 2])
     sure = style(logits_of(tokens, lengths, 100.0), tokens, lengths, ["anna", "ben"])
     assert sure.item() == pytest.approx(0.0, abs=1e-9)
@@ -61,7 +61,7 @@ def test_what_is_predicted_surely_has_no_loss_and_what_is_not_has_a_gradient(sty
     assert twice.item() == pytest.approx(2 * loss.item())
 
 
-def test_without_a_weight_the_sft_stage_is_what_it_was() -> None:
+def test_without_a_weight_the_sft_stage_is_unchanged() -> None:
     """Off, it also leaves the key unchanged; on, it reads the seed's pre-trained reward model."""
     plain = dataflow.sft(QUICK, 1000)
     assert dataflow.sft(QUICK, 1000, style_weight=0.0).key == plain.key

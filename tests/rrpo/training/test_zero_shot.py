@@ -122,9 +122,7 @@ def test_statistics_are_of_each_utterances_frames(inputs: dict[str, Path]) -> No
     assert np.allclose(found[1], np.concatenate([frames.mean(0), frames.std(0)]), atol=1e-6)
 
 
-def test_what_is_written_knows_the_unseen_speaker_by_a_neutral_reference(
-    inputs: dict[str, Path], tmp_path: Path
-) -> None:
+def test_unseen_speakers_are_enrolled_from_neutral_references(inputs: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     build(CONFIG, inputs, out, Context())

@@ -42,7 +42,7 @@ def test_directions_hold_where_they_are_as_published_and_fail_where_they_are_tur
     assert set(found.values()) == {1.0}
 
 
-def test_one_speaker_who_speaks_wrongly_lowers_the_speakers_line_alone() -> None:
+def test_one_wrong_speaker_lowers_only_the_line_by_speaker() -> None:
     table = as_published()
     table.loc[(table["speaker"] == "en0") & (table["emotion"] == "angry"), "intensity"] = -1.0
     found = {line.name: line.value for line in speech.direction_lines(table)}
@@ -125,7 +125,7 @@ def test_a_judge_as_good_as_the_ideal_observer_reaches_one() -> None:
     assert judges.calibration("test", answers, truths, 50).value == pytest.approx(0.02 * 4, abs=1e-3)
 
 
-def test_what_a_codec_leaves_of_pitch() -> None:
+def test_pitch_preserved_by_the_codec() -> None:
     """A codec that removes the voicing of half of the utterances and reverses the spread."""
     rng = np.random.default_rng(0)
     before = rng.random((100, len(phonetics.MEASURES))) + 0.1
