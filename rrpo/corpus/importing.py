@@ -93,8 +93,12 @@ def import_corpus(
         report: Called after each entry.
 
     Raises:
-        ManifestError: The corpus cannot be read, has no usable entry, or has too few speakers for the splits.
+        ManifestError: The corpus cannot be read, has no usable entry, or has too few speakers for the splits, or ``out`` is a
+            folder.
+        OSError: A file or folder cannot be read or written.
     """
+    if out.is_dir():
+        raise ManifestError(f"{out}: a folder, not a manifest to write; give a file, such as {out / 'manifest.jsonl'}")
     summary = Summary()
     partial = out.with_name(f".{out.name}.{os.getpid()}")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -264,7 +268,8 @@ def _why_empty(summary: Summary, labels: Mapping[str, str]) -> str:
             f"no label is in the map; the corpus has {there}, the map has {', '.join(labels)}: give matching --labels"
         )
     reasons = Counter(entry.reason for entry in summary.skipped)
-    return "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3)) or "the reader found no entries"
+    said = ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3)) or "the reader found no entries"
+    return f"{said}; give the top folder of the corpus, or use the reader of its layout"
 
 
 def _write_splits(partial: Path, out: Path, splits_of: Mapping[str, Sequence[str]], summary: Summary) -> None:

@@ -31,6 +31,7 @@ from rrpo.cosyvoice.reward import (
     train_reward_model,
 )
 from rrpo.cosyvoice.supervised import supervise
+from rrpo.errors import InputError
 from rrpo.identity import content_hash, described
 from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
@@ -66,7 +67,13 @@ def train(
         config: All settings.
         context: Device, and the parent folder of checkpoints (their folder is named by a hash of the settings).
         tell: Called with lines of progress.
+
+    Raises:
+        InputError: A file or setting cannot be used.
+        DivergedError: A loss or gradient of the optimization is not finite.
     """
+    if out.exists() and not out.is_dir():
+        raise InputError("the folder of the results is a file", got=str(out), fix="give a folder, which may be new")
     context = context or Context()
     processes = Processes.join(context.device)
     context = replace(context, device=processes.device)

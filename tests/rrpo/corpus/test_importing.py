@@ -187,6 +187,10 @@ def test_splits_are_by_speaker_and_stay_as_they_are() -> None:
     [
         (["nosuch", "c", "--out", "m.jsonl"], "no corpus reader named 'nosuch'; there are casia, crema-d"),
         (["folders", "none", "--out", "m.jsonl"], "none: no such folder"),
+        (["folders", "list.json", "--out", "m.jsonl"], "list.json: a file; give the folder"),
+        (["emodb", "c", "--out", "m.jsonl"], "or use the reader of its layout"),
+        (["folders", "c", "--out", "c", "--language", "en"], "c: a folder, not a manifest to write; give a file"),
+        (["folders", "c", "--out", "list.json/m.jsonl", "--language", "en"], "check the path, its permissions"),
         (["folders", "c", "--out", "m.jsonl"], "does not give the language; set --language"),
         (["folders", "c", "--out", "m.jsonl", "--labels", "none.json"], "none.json cannot be read"),
         (["folders", "c", "--out", "m.jsonl", "--labels", "list.json"], "is not a label map"),

@@ -125,6 +125,8 @@ def test_what_is_wrong_is_listed(tmp_path: Path) -> None:
         ("a.csv", "", "unknown format"),
         ("missing.jsonl", None, "does not exist"),
         ("a.jsonl", "", "no usable utterance"),
+        ("a.jsonl", '{"utt": "a", "text": "b", "spk": "c", "emotion": "d", "speech_token": 7}', "7, not a list of ids"),
+        ("a.parquet", "PAR1", "cannot be read"),
     ],
 )
 def test_files_that_cannot_be_used_are_refused(tmp_path: Path, name: str, content: str | None, said: str) -> None:
@@ -137,6 +139,10 @@ def test_files_that_cannot_be_used_are_refused(tmp_path: Path, name: str, conten
 def test_a_folder_without_labels_says_what_is_missing(tmp_path: Path) -> None:
     (folder(tmp_path / "data") / "utt2emotion").unlink()
     with pytest.raises(TokenFileError, match="no utt2emotion"):
+        tokens.read(tmp_path / "data")
+    (tmp_path / "data" / "utt2emotion").write_text("a angry\n")
+    (tmp_path / "data" / "utt2speech_token.pt").write_bytes(b"rubbish")
+    with pytest.raises(TokenFileError, match="cannot be read"):
         tokens.read(tmp_path / "data")
 
 
@@ -214,7 +220,10 @@ def test_labelled_audio_becomes_labelled_tokens(tmp_path: Path) -> None:
     assert found.skipped == {"long": "no speech tokens"}
 
 
-def test_an_onnx_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_or_damaged_onnx_file_is_reported(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     with pytest.raises(ValueError, match=r"speech_tokenizer_v2.onnx"):
         SpeechTokenizer(tmp_path / "no.onnx")
+    (tmp_path / "bad.onnx").write_bytes(b"rubbish")
+    with pytest.raises(ValueError, match="cannot be read as an ONNX model"):
+        SpeechTokenizer(tmp_path / "bad.onnx")
