@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from glob import escape
 from pathlib import Path
 
 import soundfile
@@ -124,7 +125,8 @@ def import_corpus(
             os.replace(partial, out)
             summary.written[out] = summary.utterances.total()
     finally:
-        partial.unlink(missing_ok=True)
+        for left in out.parent.glob(f"{escape(partial.name)}*"):
+            left.unlink()
     return summary
 
 

@@ -12,7 +12,7 @@ import soundfile
 from typer.testing import CliRunner
 
 from rrpo.corpus.__main__ import app
-from rrpo.corpus.importing import assign, import_corpus
+from rrpo.corpus.importing import Summary, assign, import_corpus
 from rrpo.corpus.manifest import ManifestError, read_manifest
 from rrpo.corpus.readers import READERS
 from rrpo.corpus.readers.folders import Folders
@@ -233,6 +233,23 @@ def test_a_failed_import_leaves_the_manifest_of_before(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="no audio file below it"):
         import_corpus(READERS["folders"], tmp_path / "c", out, labels={}, language="en")
     assert out.read_text() == "before"
+
+
+def test_an_interrupted_import_leaves_the_manifest_of_before_and_starts_over(tmp_path: Path) -> None:
+    TestFolders().corpus(tmp_path / "c")
+    out = tmp_path / "m.jsonl"
+    out.write_text("before")
+
+    def stop(summary: Summary) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        import_corpus(READERS["folders"], tmp_path / "c", out, labels={}, language="en", report=stop)
+    assert out.read_text() == "before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c", "m.jsonl"]
+    (tmp_path / ".m.jsonl.1").write_text("left by a killed import")
+    found = import_corpus(READERS["folders"], tmp_path / "c", out, labels={}, language="en")
+    assert len(out.read_text().splitlines()) == found.utterances.total() > 1
 
 
 def test_folds_test_every_speaker_once_and_train_on_the_others(tmp_path: Path) -> None:
