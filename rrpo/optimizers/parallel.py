@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,6 +23,7 @@ class Processes:
 
     def __init__(self, device: str = "cpu") -> None:
         self.count, self.rank, self.device = 1, 0, device
+        self._accelerator: Any = None
 
     @staticmethod
     def join(device: str) -> Processes:

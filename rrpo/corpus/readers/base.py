@@ -85,10 +85,10 @@ def audio_files(path: Path) -> Iterator[Path]:
 def _audio_below(folder: Path) -> Iterator[Path]:
     for name in sorted(os.listdir(folder)):
         path = folder / name
+        if path.suffix.lower() in AUDIO and not name.startswith("."):
+            yield path
         if path.is_dir() and not path.is_symlink():
             yield from _audio_below(path)
-        elif path.suffix.lower() in AUDIO and not name.startswith("."):
-            yield path
 
 
 def text_beside(audio: Path) -> str:

@@ -104,8 +104,8 @@ def test_odd_files_are_converted_or_skipped_with_a_reason(tmp_path: Path, monkey
         "antiphase": "silent",
         "faint": "silent",
         "infinite": "holds NaN or infinite samples",
-        "dangling": "not readable as audio",
-        "folder": "not readable as audio",
+        "dangling": "not a regular file",
+        "folder": "not a regular file",
         "?": "its name is not UTF-8",
     }
     used = {Path(u.audio or "").name for u in read_manifest(tmp_path / "m.jsonl", None)}

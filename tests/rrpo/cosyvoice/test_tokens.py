@@ -12,6 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 from rrpo.arms import arm
+from rrpo.corpus.__main__ import app as importing
 from rrpo.cosyvoice import tokens
 from rrpo.cosyvoice.__main__ import app
 from rrpo.cosyvoice.config import refuse_mixtures
@@ -21,6 +22,7 @@ from rrpo.cosyvoice.tokens import TokenFileError
 from rrpo.errors import InputError
 from rrpo.models.protocols import TokenCodec
 from rrpo.testing.codecs import CodecContract
+from rrpo.testing.corpora import write_tone
 
 
 class TestFsqDigits(CodecContract):
@@ -218,6 +220,29 @@ def test_labelled_audio_becomes_labelled_tokens(tmp_path: Path) -> None:
     assert (utterance.id, utterance.emotion, len(utterance.tokens)) == ("tone", "sad", 25)
     assert set(utterance.tokens[2:-2]) <= {41, 42, 43}
     assert found.skipped == {"long": "no speech tokens"}
+
+
+def test_a_folder_of_recordings_becomes_a_table_of_arms(tmp_path: Path) -> None:
+    """Import, token extraction, reward models, DiffRO with and without LS and Adv, and the table: all commands, on stand-ins."""
+    pytest.importorskip("onnxruntime")
+    corpus, manifest, rows, tiny = (str(tmp_path / name) for name in ("c", "m.jsonl", "tokens.jsonl", "tiny"))
+    for i in range(12):
+        wav = Path(corpus) / "anna" / ("angry", "sad")[i % 2] / f"{i}.wav"
+        write_tone(wav, 200.0 + 30 * i, seconds=0.5)
+        wav.with_suffix(".txt").write_text(["cat", "dog", "sun", "mat", "hat", "sea"][i // 2])
+    train = f"train {tiny} {rows} --batch 2 --content 0 --max-tokens 4 --precision fp32 --steps 1 --reward-steps 1"
+    for command, arguments in (
+        (importing, f"import folders {corpus} --out {manifest} --language en"),
+        (app, f"extract {stand_in(tmp_path / 't.onnx')} {manifest} --out {rows}"),
+        (app, f"standin {tiny}"),
+        (app, f"{train} --robust-steps 1 --sft-steps 1 --out {tmp_path / 'plain'} --arm diffro"),
+        (app, f"{train} --robust-steps 1 --sft-steps 1 --out {tmp_path / 'robust'} --arm ls_adv"),
+        (app, f"table {tmp_path / 'plain'} {tmp_path / 'robust'}"),
+    ):
+        done = CliRunner().invoke(command, arguments.split())
+        assert done.exit_code == 0, done.output
+    assert "plain (diffro)" in done.output
+    assert "robust (ls_adv)" in done.output
 
 
 def test_a_missing_or_damaged_onnx_file_is_reported(tmp_path: Path) -> None:
