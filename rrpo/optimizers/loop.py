@@ -80,6 +80,33 @@ MakeMeter = Callable[[Models, Batch, OptimizeConfig, int], Meter]
 """Creates the meter of an update from the models, the roll-outs, the settings and the number of the update on this batch."""
 
 
+@dataclass
+class Judges:
+    """Evaluate the roll-outs by the frozen models at every `CURVE_INTERVAL`-th step, before the policy changes."""
+
+    models: Models
+    batch: Batch
+    config: OptimizeConfig
+    update: int
+    heard: list[tuple[Tensor, dict[str, Tensor]]] = field(default_factory=list)
+    own: list[tuple[Tensor, dict[str, Tensor]]] = field(default_factory=list)
+
+    def add(self, loss: Loss) -> None:
+        """As `Meter.add`."""
+        if self.update == 0 and self.batch.step % CURVE_INTERVAL == 0:
+            rows = loss.part.rows
+            self.heard.append((rows, _look(self.models, loss)))
+            self.own.append((rows, loss.look(self.models, self.config)))
+
+    def means(self) -> dict[str, float]:
+        """As `Meter.means`."""
+        if not self.heard:
+            return {}
+        values = merge(self.heard)
+        relaxed = _numbers(_means(merge(self.own)))
+        return rollout_statistics(values) | opinions(values, self.batch.prompts.target) | relaxed
+
+
 def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: Context) -> None:
     """Build stage ``optimize``: run `optimize` and write ``curves.parquet``, ``points.parquet``, ``samples.npz`` and
     ``scalars.json``."""
@@ -110,7 +137,7 @@ def optimize(
     context: Context,
     inputs: Mapping[str, Path],
     measure: Callable[[int], tuple[dict[str, float], Any]],
-    meter: MakeMeter | None = None,
+    meter: MakeMeter = Judges,
     processes: Processes = ALONE,
 ) -> Trajectory:
     """Optimize ``models.policy`` in place, resuming from a checkpoint if ``context`` has one.
@@ -122,7 +149,7 @@ def optimize(
         context: Device, checkpoints and callbacks.
         inputs: Folders that `PolicyOptimizer.start` may read.
         measure: Returns the row of `Trajectory.points` and the samples at a declared checkpoint.
-        meter: Measurements of each update; default: `Judges`.
+        meter: Measurements of each update.
         processes: Processes that share each batch.
 
     Raises:
@@ -157,7 +184,7 @@ def optimize(
             group["lr"] = config.lr * multiplier(step, config.steps, config.warmup, config.schedule)
         rows = order[step, :asked].repeat(method.samples)
         batch = roll_out(models, train.select(rows if numbers is None else rows[numbers]), config, step, numbers)
-        metrics = take_step(models, method, state, batch, optimizer, config, meter or Judges, processes)
+        metrics = take_step(models, method, state, batch, optimizer, config, meter, processes)
         found.curves.append({"step": step} | metrics)
         checkpoints.boundary(step + 1, lambda: vars(found) | {"state": state})
         _tell(context, checkpoints, found.curves[-1:])
@@ -197,7 +224,7 @@ def take_step(
     batch: Batch,
     optimizer: torch.optim.Optimizer,
     config: OptimizeConfig,
-    meter: MakeMeter | None = None,
+    meter: MakeMeter = Judges,
     processes: Processes = ALONE,
 ) -> dict[str, float]:
     """Make the updates on one batch and return its metrics.
@@ -206,8 +233,8 @@ def take_step(
     """
     metrics: dict[str, float] = {}
     for number, losses in enumerate(method.updates(models, batch, config, state)):
-        taken = (meter or Judges)(models, batch, config, number)
-        metrics |= _update(models, losses, batch, optimizer, config, taken, processes)
+        measured = meter(models, batch, config, number)
+        metrics |= _update(models, losses, batch, optimizer, config, measured, processes)
     return metrics
 
 
@@ -245,33 +272,6 @@ def _update(
         )
     optimizer.step()
     return metrics | meter.means()
-
-
-@dataclass
-class Judges:
-    """Evaluate the roll-outs by the frozen models at every `CURVE_INTERVAL`-th step, before the policy changes."""
-
-    models: Models
-    batch: Batch
-    config: OptimizeConfig
-    update: int
-    heard: list[tuple[Tensor, dict[str, Tensor]]] = field(default_factory=list)
-    own: list[tuple[Tensor, dict[str, Tensor]]] = field(default_factory=list)
-
-    def add(self, loss: Loss) -> None:
-        """As `Meter.add`."""
-        if self.update == 0 and self.batch.step % CURVE_INTERVAL == 0:
-            rows = loss.part.rows
-            self.heard.append((rows, _look(self.models, loss)))
-            self.own.append((rows, loss.look(self.models, self.config)))
-
-    def means(self) -> dict[str, float]:
-        """As `Meter.means`."""
-        if not self.heard:
-            return {}
-        values = merge(self.heard)
-        relaxed = _numbers(_means(merge(self.own)))
-        return rollout_statistics(values) | opinions(values, self.batch.prompts.target) | relaxed
 
 
 def _means(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
