@@ -115,6 +115,9 @@ def import_(
     except (ManifestError, PluginError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
+    except OSError as error:
+        print(f"error: {error}; check the path, its permissions and the free space, and run it again", file=sys.stderr)
+        raise typer.Exit(2) from None
     console.print(label_table(found, given))
     console.print(progress(found, took), highlight=False)
     for line in notes(found):

@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from glob import escape
 from pathlib import Path
 
 import soundfile
@@ -93,8 +94,12 @@ def import_corpus(
         report: Called after each entry.
 
     Raises:
-        ManifestError: The corpus cannot be read, has no usable entry, or has too few speakers for the splits.
+        ManifestError: The corpus cannot be read, has no usable entry, or has too few speakers for the splits, or ``out`` is a
+            folder.
+        OSError: A file or folder cannot be read or written.
     """
+    if out.is_dir():
+        raise ManifestError(f"{out}: a folder, not a manifest to write; give a file, such as {out / 'manifest.jsonl'}")
     summary = Summary()
     partial = out.with_name(f".{out.name}.{os.getpid()}")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +125,8 @@ def import_corpus(
             os.replace(partial, out)
             summary.written[out] = summary.utterances.total()
     finally:
-        partial.unlink(missing_ok=True)
+        for left in out.parent.glob(f"{escape(partial.name)}*"):
+            left.unlink()
     return summary
 
 
@@ -264,7 +270,8 @@ def _why_empty(summary: Summary, labels: Mapping[str, str]) -> str:
             f"no label is in the map; the corpus has {there}, the map has {', '.join(labels)}: give matching --labels"
         )
     reasons = Counter(entry.reason for entry in summary.skipped)
-    return "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3)) or "the reader found no entries"
+    said = ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3)) or "the reader found no entries"
+    return f"{said}; give the top folder of the corpus, or use the reader of its layout"
 
 
 def _write_splits(partial: Path, out: Path, splits_of: Mapping[str, Sequence[str]], summary: Summary) -> None:

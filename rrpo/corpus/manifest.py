@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ def read_manifest(
 class Manifest:
     """Iterable over the utterances of a manifest; each iteration reads the file again, one line at a time.
 
-    Memory holds one utterance, and 64 bits per line to detect duplicate ids.
+    Memory holds one utterance; to detect duplicate ids, also one byte per line, or 64 bytes per line that gives an id.
     """
 
     path: Path
@@ -89,21 +90,37 @@ class Manifest:
 
     def __iter__(self) -> Iterator[Utterance]:
         """Yield the utterances. Raises `ManifestError` at the first line that cannot be used."""
-        seen: set[int] = set()
+        given: set[int] = set()
+        defaults = bytearray(1)  # by line number: whether the line has its default id
         for number, line in self._lines():
-            where = f"{self.path}:{number}"
-            default = f"{self.path.stem}-{number:05d}"
+            where, default = f"{self.path}:{number}", self._default(number)
             utterance = _parse(line, where, self.path.parent, self.emotions, default, self.split, self.audio)
-            if hash(utterance.id) in seen and (first := self._line_of(utterance.id, number)):
+            known = hash(utterance.id) in given or self._is_default(utterance.id, defaults)
+            if known and (first := self._line_of(utterance.id, number)):
                 raise ManifestError(
                     f"{where}: id {utterance.id!r} was used on line {first}; give each line a unique id"
                 )
-            seen.add(hash(utterance.id))
+            defaults.extend(bytes(number + 1 - len(defaults)))
+            if utterance.id == default:
+                defaults[number] = True
+            else:
+                given.add(hash(utterance.id))
             yield utterance
-        if not seen:
+        if len(defaults) == 1:
             raise ManifestError(
                 f"{self.path}: the manifest is empty; write one JSON object per line with the keys {', '.join(REQUIRED)}"
             )
+
+    def _default(self, number: int) -> str:
+        """Return the id of a line that gives none."""
+        return f"{self.path.stem}-{number:05d}"
+
+    def _is_default(self, id: str, defaults: bytearray) -> bool:
+        """Return whether one of the lines marked in ``defaults`` has this id."""
+        _, _, number = id.rpartition("-")
+        if not number.isdecimal() or int(number) >= len(defaults):
+            return False
+        return bool(defaults[int(number)]) and id == self._default(int(number))
 
     def _lines(self) -> Iterator[tuple[int, str]]:
         """Yield the number (from 1) and text of each non-blank line."""
@@ -122,7 +139,7 @@ class Manifest:
         for number, line in self._lines():
             if number == before:
                 return None
-            if json.loads(line).get("id", f"{self.path.stem}-{number:05d}") == id:
+            if json.loads(line).get("id", self._default(number)) == id:
                 return number
         return None
 
@@ -181,7 +198,7 @@ def _names(row: dict[str, Any], key: str, where: str) -> tuple[str, ...] | None:
         return None
     if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
         raise ManifestError(f"{where}: {key} is {value!r}; give a list of strings, or leave it out")
-    return tuple(value)
+    return tuple(map(sys.intern, value))  # a phone is one object, however many lines have it
 
 
 def _spec(row: Any, where: str) -> RenderSpec:

@@ -45,6 +45,8 @@ def examine(path: Path, sample_rate: int, longest: float = LONGEST) -> Sound:
         str(path).encode()
     except UnicodeEncodeError as error:
         raise AudioError(f"{path}: its name is not UTF-8; rename it") from error
+    if not path.is_file():
+        raise AudioError(f"{path}: not a regular file; copy it again")
     try:
         info = soundfile.info(path, verbose=True)
     except soundfile.SoundFileError as error:

@@ -60,7 +60,12 @@ class SpeechTokenizer:
             )
         import onnxruntime
 
-        self._session: Any = onnxruntime.InferenceSession(str(path), providers=onnxruntime.get_available_providers())
+        providers = onnxruntime.get_available_providers()
+        try:
+            self._session: Any = onnxruntime.InferenceSession(str(path), providers=providers)
+        except Exception as error:  # onnxruntime's errors have no common base class
+            got = (str(error).splitlines() or [""])[0]
+            raise InputError(f"{path} cannot be read as an ONNX model", got=got, fix="copy the file again") from error
         inputs = self._session.get_inputs()
         if len(inputs) != 2:
             raise InputError(

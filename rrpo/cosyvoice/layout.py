@@ -42,13 +42,13 @@ def expected_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Return name -> shape of all tensors, in upstream's order, for a Qwen2 ``config.json``.
 
     Raises:
-        LayoutError: The config lacks a field.
+        LayoutError: The config lacks a field, or its value is not a positive integer.
     """
-    lacking = [name for name in NEEDED if name not in config]
+    lacking = [name for name in NEEDED if not (isinstance(config.get(name), int) and config[name] > 0)]
     if lacking:
         raise LayoutError(
             "config.json does not describe a Qwen2 model",
-            got=f"no {', '.join(lacking)}",
+            got=", ".join(f"{name} {config[name]!r}" if name in config else f"no {name}" for name in lacking),
             fix="use the file in CosyVoice-BlankEN from the same release as llm.pt",
         )
     dim, feed, layers, heads, pairs, words = (int(config[name]) for name in NEEDED)

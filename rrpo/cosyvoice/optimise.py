@@ -7,43 +7,26 @@ model), a held-out reward model in place of gold, the KL to the reference, and l
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F_
-from torch import Tensor, nn
+from torch import Tensor
 
 from rrpo.config import OptimizeConfig
-from rrpo.cosyvoice.parallel import Processes, own_prompts
 from rrpo.models.policy import Rollout
-from rrpo.optimizers.base import Batch, Loss, MicroBatch, PolicyOptimizer, State
-from rrpo.optimizers.loop import prompts_of
-from rrpo.optimizers.registry import OPTIMIZERS
+from rrpo.optimizers.base import Batch, Loss, MicroBatch
+from rrpo.optimizers.loop import Trajectory, optimize
+from rrpo.optimizers.parallel import ALONE, Processes
 from rrpo.optimizers.rollout import Models, Prompts, merge
-from rrpo.optimizers.scoring import hear, roll_out, score, split
-from rrpo.pipeline.checkpoint import Checkpoints
-from rrpo.pipeline.errors import DivergedError
+from rrpo.optimizers.scoring import hear, score, split
 from rrpo.pipeline.stages import Context
-from rrpo.seeding import permutation_batches, uniform
-from rrpo.training.trainer import multiplier
+from rrpo.seeding import uniform
 
 EVALUATED = 128
 """Evaluation prompts per batch."""
-
-
-@dataclass
-class Optimised:
-    """Results of an optimization, in addition to the trained policy."""
-
-    curves: list[dict[str, float]]
-    """One row per step: means over the roll-outs."""
-    points: list[dict[str, float]]
-    """One row per checkpoint, on the evaluation prompts."""
-    said: list[list[int]]
-    """Token ids of the final samples of the evaluation prompts."""
 
 
 def optimise(
@@ -55,9 +38,9 @@ def optimise(
     *,
     inputs: Mapping[str, Path] | None = None,
     best_of: int = 1,
-    processes: Processes | None = None,
-) -> Optimised:
-    """Optimize ``models.policy`` in place, resuming from a checkpoint if ``context`` has one.
+    processes: Processes = ALONE,
+) -> Trajectory:
+    """Run `rrpo.optimizers.loop.optimize` with the measurements on tokens; samples are lists of token ids.
 
     Args:
         models: The policy and the frozen models.
@@ -67,105 +50,40 @@ def optimise(
         context: Device, checkpoints and callbacks.
         inputs: Additional inputs of optimizers, from `rrpo.cosyvoice.inputs`.
         best_of: n: evaluate the sample with the lowest cost by the arm's reward of n samples per evaluation prompt.
-        processes: Processes that share each batch; None: this process only.
-
-    Raises:
-        DivergedError: A reward, the loss or the gradient is not finite; raised before the update.
-        Interrupted: ``context`` requested a stop between two steps.
+        processes: Processes that share each batch.
     """
-    context = context or Context()
-    method = OPTIMIZERS.create(config.optimizer)
-    asked = prompts_of(method, config)
-    processes = processes or Processes(context.device)
-    numbers = processes.numbers(asked, method.samples)
-    order = permutation_batches(len(train.phones), config.batch, config.steps, config.seed, "rl prompts")
-    rows = torch.from_numpy(order).to(train.prefix.device)
-    trained = [parameter for parameter in models.policy.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr=config.lr, fused=True)
-    checkpoints = Checkpoints(context, trained, optimizer)
-    start, kept = checkpoints.resume()
-    found = Optimised(kept.get("curves", []), kept.get("points", []), [])
-    state: State = (
-        {name: value.to(train.prefix.device) for name, value in kept["state"].items()}
-        if "state" in kept
-        else method.start(models, train, config, inputs or {})
-    )
-    due = {0, config.steps} | {step for step in config.checkpoints if step < config.steps}
 
-    def keep() -> dict[str, Any]:
-        return {"curves": found.curves, "points": found.points, "state": state}
+    def measure(step: int) -> tuple[dict[str, float], list[list[int]]]:
+        return measured(models, evaluation, config, best_of)
 
-    for step in range(start, config.steps + 1):
-        if step in due:
-            row, found.said = measured(models, evaluation, config, best_of)
-            found.points.append({"step": float(step)} | row)
-        if step == config.steps:
-            break
-        for group in optimizer.param_groups:
-            group["lr"] = config.lr * multiplier(step, config.steps, config.warmup, config.schedule)
-        own = own_prompts(train, rows[step, :asked].repeat(method.samples), numbers)
-        batch = roll_out(models, own, config, step, numbers)
-        metrics = _step(models, method, state, batch, trained, optimizer, config, processes)
-        found.curves.append({"step": float(step)} | metrics)
-        context.watch(step, found.curves[-1])
-        checkpoints.boundary(step + 1, keep)
-        context.report(step + 1, config.steps)
-    return found
+    def meter(models: Models, batch: Batch, config: OptimizeConfig, update: int) -> TokenMeter:
+        return TokenMeter(batch, processes)
+
+    return optimize(models, train, config, context or Context(), inputs or {}, measure, meter, processes)
 
 
-def _step(
-    models: Models,
-    method: PolicyOptimizer,
-    state: State,
-    batch: Batch,
-    trained: list[nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    config: OptimizeConfig,
-    processes: Processes,
-) -> dict[str, float]:
-    """Make the updates on one batch of roll-outs and return the means of the last."""
-    metrics: dict[str, float] = {}
-    for losses in method.updates(models, batch, config, state):
-        metrics = _update(losses, batch, trained, optimizer, config, processes)
-    return metrics
+@dataclass
+class TokenMeter:
+    """The KL and the lengths of the roll-outs of one update, means over the processes."""
 
+    batch: Batch
+    processes: Processes
+    loss: float = 0.0
+    """The loss, summed in double precision."""
+    kl: list[tuple[Tensor, dict[str, Tensor]]] = field(default_factory=list)
 
-def _update(
-    losses: Iterator[Loss],
-    batch: Batch,
-    trained: list[nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    config: OptimizeConfig,
-    processes: Processes,
-) -> dict[str, float]:
-    optimizer.zero_grad(set_to_none=True)
-    found: list[tuple[Tensor, dict[str, Tensor]]] = []
-    total = 0.0
-    for part in losses:
-        part.loss.backward()
-        total += float(part.loss.detach())
-        found.append((part.part.rows, {**part.values, "kl_utterance": part.kl}))
-    values = merge(found)
-    processes.average(trained)
-    norm = float(nn.utils.clip_grad_norm_(trained, config.grad_clip))
-    counts = batch.rollout.counts.float()
-    means = processes.means(
-        {name: float(value.mean()) for name, value in values.items()}
-        | {
-            "loss": total,
-            "grad_norm": norm,
-            "positions": float(counts.mean()),
-            "length": float(batch.rollout.lengths.float().mean()),
-            "cut": float((~batch.rollout.ended).float().mean()),
-        }
-    )
-    if not all(map(torch.isfinite, map(torch.tensor, means.values()))):
-        raise DivergedError(
-            f"policy step {batch.step + 1} of {config.steps}: {', '.join(f'{k} {v:.4g}' for k, v in means.items())}; "
-            "a lower lr or a higher beta may keep it finite"
-        )
-    optimizer.step()
-    return means | {"kl_token": means["kl_utterance"] / means.pop("positions")}
+    def add(self, loss: Loss) -> None:
+        """As `rrpo.optimizers.loop.Meter.add`."""
+        self.loss += float(loss.loss.detach())
+        self.kl.append((loss.part.rows, {"kl_utterance": loss.kl}))
+
+    def means(self) -> dict[str, float]:
+        """As `rrpo.optimizers.loop.Meter.means`."""
+        rollout = self.batch.rollout
+        values = merge(self.kl) | {"positions": rollout.counts, "length": rollout.lengths, "cut": ~rollout.ended}
+        means = {name: float(value.float().mean()) for name, value in values.items()} | {"loss": self.loss}
+        means = self.processes.means(means)
+        return means | {"kl_token": means["kl_utterance"] / means.pop("positions")}
 
 
 @torch.no_grad()

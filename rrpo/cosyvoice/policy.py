@@ -153,7 +153,7 @@ class CosyVoice2Policy(Policy):
             InputError: Files are missing or do not match.
         """
         folder = Path(folder)
-        kept = json.loads((folder / SETTINGS).read_text("utf-8")) if (folder / SETTINGS).is_file() else {}
+        kept = _object(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
         policy = CosyVoice2Policy(folder, **{**kept, **settings})
         policy.read(folder / "llm.pt", device)
         return policy.eval()
@@ -198,8 +198,25 @@ def _described(folder: Path) -> dict[str, Any]:
             got=f"{there}; there is no {' and no '.join(lacking)}",
             fix="give the folder of the release, which contains llm.pt and CosyVoice-BlankEN",
         )
-    found: dict[str, Any] = json.loads((folder / BLANK / "config.json").read_text("utf-8"))
+    found = _object(folder / BLANK / "config.json")
     layout.expected_shapes(found)
+    return found
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises:
+        LayoutError: The file does not contain one.
+    """
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise layout.LayoutError(f"{path} cannot be read", got=error, fix="copy the file again") from error
+    if not isinstance(found, dict):
+        raise layout.LayoutError(
+            f"{path} is not a JSON object", got=f"a {type(found).__name__}", fix="copy the file again"
+        )
     return found
 
 

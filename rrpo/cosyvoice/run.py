@@ -21,7 +21,6 @@ from rrpo.cosyvoice.fsq import FsqDigits
 from rrpo.cosyvoice.inputs import write_inputs
 from rrpo.cosyvoice.lora import adapt, save_adapter
 from rrpo.cosyvoice.optimise import optimise
-from rrpo.cosyvoice.parallel import Processes
 from rrpo.cosyvoice.policy import CosyVoice2Policy
 from rrpo.cosyvoice.reward import (
     NoContent,
@@ -32,10 +31,12 @@ from rrpo.cosyvoice.reward import (
     train_reward_model,
 )
 from rrpo.cosyvoice.supervised import supervise
+from rrpo.errors import InputError
 from rrpo.identity import content_hash, described
 from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
 from rrpo.models.reward_model import RewardModel
+from rrpo.optimizers.parallel import Processes
 from rrpo.optimizers.rollout import Models, Prompts
 from rrpo.pipeline.stages import Context
 from rrpo.regularizers.registry import switched_on
@@ -66,9 +67,15 @@ def train(
         config: All settings.
         context: Device, and the parent folder of checkpoints (their folder is named by a hash of the settings).
         tell: Called with lines of progress.
+
+    Raises:
+        InputError: A file or setting cannot be used.
+        DivergedError: A loss or gradient of the optimization is not finite.
     """
+    if out.exists() and not out.is_dir():
+        raise InputError("the folder of the results is a file", got=str(out), fix="give a folder, which may be new")
     context = context or Context()
-    processes = Processes(context.device)
+    processes = Processes.join(context.device)
     context = replace(context, device=processes.device)
     if not processes.first:
         context, tell = replace(context, checkpoint_seconds=math.inf), lambda line: None
@@ -194,7 +201,7 @@ def finish(
         val=cast(Judge, begun.judge),  # any frame classifier with log_probs works
         micro=context.micro,
     )
-    processes = processes or Processes(context.device)
+    processes = processes or Processes.join(context.device)
     processes.share(proxy)
     rl, evaluation = (
         Prompts.prepare([utterance.prompt for utterance in part], policy, codec, emotions)
@@ -219,9 +226,9 @@ def finish(
         save(out / name)
     if config.lora is not None:
         save_adapter(policy, out / "adapter")
-    pd.DataFrame(done.curves).to_parquet(out / "curves.parquet")
-    pd.DataFrame(done.points).to_parquet(out / "points.parquet")
-    said = {utterance.id: row for utterance, row in zip(parts[2], done.said, strict=False)}
+    pd.DataFrame(done.curves, dtype=float).to_parquet(out / "curves.parquet")
+    pd.DataFrame(done.points, dtype=float).to_parquet(out / "points.parquet")
+    said = {utterance.id: row for utterance, row in zip(parts[2], done.samples[-1], strict=False)}
     tokens.write(out / "utt2speech_token.pt", said)
     settings = {"arm": "_".join(switched_on(config.regularizers)) or "diffro", **described(config)}
     (out / "settings.json").write_text(json.dumps(settings, indent=1, ensure_ascii=False), encoding="utf-8")

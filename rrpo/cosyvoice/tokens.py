@@ -76,7 +76,13 @@ def read(path: Path, emotions: Sequence[str] | None = None) -> TokenCorpus:
         TokenFileError: Files, columns or labels are missing, an id is not a code, or no utterance is left.
     """
     path = Path(path)
-    rows = list(_rows(path))
+    try:
+        rows = list(_rows(path))
+    except TokenFileError:
+        raise
+    except Exception as error:  # torch and pyarrow raise arbitrary errors for files that they did not write
+        got = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        raise TokenFileError(f"{path} cannot be read", got=got, fix="copy or extract it again") from error
     faults = [f"{row.get('utt', '?')}: {fault}" for row in rows for fault in _faults(row)]
     if faults:
         more = f"\n    and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
@@ -182,5 +188,7 @@ def _faults(row: Mapping[str, Any]) -> list[str]:
     lacking = [name for name in COLUMNS if row.get(name) is None or (name == "emotion" and not row[name])]
     if lacking:
         return [f"no {', no '.join(lacking)}"]
+    if not isinstance(row["speech_token"], Sequence) or isinstance(row["speech_token"], str):
+        return [f"speech_token is {row['speech_token']!r:.40}, not a list of ids"]
     wrong = [token for token in row["speech_token"] if not (isinstance(token, int) and 0 <= token < CODES)]
     return [f"{len(wrong)} ids are not codes, the first {wrong[0]!r}"] if wrong else []

@@ -1,19 +1,20 @@
-"""Stage ``optimize``: policy optimization of one cell, with curves by the ``val`` judge and samples stored as tokens.
+"""The loop of policy optimization, and stage ``optimize``, with curves by the ``val`` judge and samples stored as tokens.
 
-The objective comes from a `PolicyOptimizer`; everything else is here and the same for all of them. Curves are measured on every
-step's own roll-outs. Points are measured on the evaluation prompts at the declared checkpoints: on the first of them, and after
-the last update on all. Evaluation noise is keyed only by the seed and drawn for all prompts, so that arms and checkpoints
-differ only by their policies. The test judges never run here.
+The objective comes from a `PolicyOptimizer`; everything else is here and the same for all of them. `rrpo.cosyvoice` runs the same
+loop (`optimize`) with other measurements. Curves are measured on every step's own roll-outs. Points are measured on the
+evaluation prompts at the declared checkpoints: on the first of them, and after the last update on all. Evaluation noise is keyed
+only by the seed and drawn for all prompts, so that arms and checkpoints differ only by their policies. The test judges never run
+here.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,7 @@ from rrpo.models.policy import Rollout, token_entropy
 from rrpo.optimizers.base import Batch, Loss, PolicyOptimizer, State
 from rrpo.optimizers.diversity import within_prompt_diversity
 from rrpo.optimizers.matching import match
+from rrpo.optimizers.parallel import ALONE, Processes
 from rrpo.optimizers.probe import probe_statistics
 from rrpo.optimizers.registry import OPTIMIZERS
 from rrpo.optimizers.rollout import (
@@ -52,10 +54,103 @@ CURVE_INTERVAL = 5
 """Steps between two measurements of the training roll-outs by the judges."""
 
 
-def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: Context) -> None:
-    """Optimize the policy and write ``curves.parquet``, ``points.parquet``, ``samples.npz`` and ``scalars.json``.
+@dataclass
+class Trajectory:
+    """Measurements along one optimization; part of the checkpoints."""
 
-    Resumes from a checkpoint if there is one.
+    curves: list[dict[str, float]]
+    """One row per step, on its roll-outs."""
+    points: list[dict[str, float]]
+    """One row per declared checkpoint, on the evaluation prompts."""
+    samples: list[Any]
+    """Samples of the evaluation prompts per declared checkpoint: tensors, numbers, and lists and dicts of them."""
+
+
+class Meter(Protocol):
+    """Measurements on the roll-outs of one update, in addition to its losses."""
+
+    def add(self, loss: Loss) -> None:
+        """Measure one micro-batch, after its loss was differentiated."""
+
+    def means(self) -> dict[str, float]:
+        """Return the measurements on all micro-batches."""
+
+
+MakeMeter = Callable[[Models, Batch, OptimizeConfig, int], Meter]
+"""Creates the meter of an update from the models, the roll-outs, the settings and the number of the update on this batch."""
+
+
+@dataclass
+class Judges:
+    """Evaluate the roll-outs by the frozen models at every `CURVE_INTERVAL`-th step, before the policy changes."""
+
+    models: Models
+    batch: Batch
+    config: OptimizeConfig
+    update: int
+    heard: list[tuple[Tensor, dict[str, Tensor]]] = field(default_factory=list)
+    own: list[tuple[Tensor, dict[str, Tensor]]] = field(default_factory=list)
+
+    def add(self, loss: Loss) -> None:
+        """As `Meter.add`."""
+        if self.update == 0 and self.batch.step % CURVE_INTERVAL == 0:
+            rows = loss.part.rows
+            self.heard.append((rows, _look(self.models, loss)))
+            self.own.append((rows, loss.look(self.models, self.config)))
+
+    def means(self) -> dict[str, float]:
+        """As `Meter.means`."""
+        if not self.heard:
+            return {}
+        values = merge(self.heard)
+        relaxed = _numbers(_means(merge(self.own)))
+        return rollout_statistics(values) | opinions(values, self.batch.prompts.target) | relaxed
+
+
+def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: Context) -> None:
+    """Build stage ``optimize``: run `optimize` and write ``curves.parquet``, ``points.parquet``, ``samples.npz`` and
+    ``scalars.json``."""
+    matched = match(inputs)
+    config = replace(config, gradient_scale=config.gradient_scale * matched.get("gradient_match", 1.0))
+    loaded = Models.load(inputs, context.device, context.micro, context.executor.precision)
+    models: Models = context.join(loaded)
+    train = Prompts.load(inputs["rl_prompts"], models)
+    evaluation = Prompts.load(inputs["eval_prompts"], models)
+
+    def measure(step: int) -> tuple[dict[str, float], dict[str, Tensor]]:
+        row, drawn = evaluate(models, evaluation, config, step)
+        return row, {name: torch.from_numpy(values) for name, values in drawn.arrays().items()}
+
+    found = optimize(models, train, config, context, inputs, measure)
+    pd.DataFrame(found.curves).to_parquet(out / "curves.parquet")
+    frame = pd.DataFrame(found.points)
+    frame.to_parquet(out / "points.parquet")
+    samples = [Samples(**{name: saved.numpy() for name, saved in part.items()}) for part in found.samples]
+    Samples.concatenate(samples).save(out)
+    (out / "scalars.json").write_text(json.dumps(summary(frame) | matched))
+
+
+def optimize(
+    models: Models,
+    train: Prompts,
+    config: OptimizeConfig,
+    context: Context,
+    inputs: Mapping[str, Path],
+    measure: Callable[[int], tuple[dict[str, float], Any]],
+    meter: MakeMeter = Judges,
+    processes: Processes = ALONE,
+) -> Trajectory:
+    """Optimize ``models.policy`` in place, resuming from a checkpoint if ``context`` has one.
+
+    Args:
+        models: The policy and the frozen models.
+        train: Training prompts.
+        config: The settings.
+        context: Device, checkpoints and callbacks.
+        inputs: Folders that `PolicyOptimizer.start` may read.
+        measure: Returns the row of `Trajectory.points` and the samples at a declared checkpoint.
+        meter: Measurements of each update.
+        processes: Processes that share each batch.
 
     Raises:
         PluginError: The optimizer does not exist, or its plugin has changed.
@@ -65,49 +160,36 @@ def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: C
     """
     method = OPTIMIZERS.create(config.optimizer)
     asked = prompts_of(method, config)
-    matched = match(inputs)
-    config = replace(config, gradient_scale=config.gradient_scale * matched.get("gradient_match", 1.0))
-    loaded = Models.load(inputs, context.device, context.micro, context.executor.precision)
-    models: Models = context.join(loaded)
-    train = Prompts.load(inputs["rl_prompts"], models)
-    evaluation = Prompts.load(inputs["eval_prompts"], models)
+    numbers = processes.numbers(asked, method.samples)
+    device = train.prefix.device
     batches = permutation_batches(len(train.phones), config.batch, config.steps, config.seed, "rl prompts")
-    rows = torch.from_numpy(batches).to(train.prefix.device)
-    optimizer = torch.optim.Adam(models.policy.parameters(), lr=config.lr, fused=True)
-    due = sorted({0, config.steps} | {step for step in config.checkpoints if step < config.steps})
-    checkpoints = Checkpoints(context, models.policy.parameters(), optimizer)
+    order = torch.from_numpy(batches).to(device)
+    trained = [parameter for parameter in models.policy.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(trained, lr=config.lr, fused=True)
+    due = {0, config.steps} | {step for step in config.checkpoints if step < config.steps}
+    checkpoints = Checkpoints(context, trained, optimizer)
     start, kept = checkpoints.resume()
-    curves: list[dict[str, float]] = kept.get("curves", [])
-    points: list[dict[str, float]] = kept.get("points", [])
-    state = _on(train.prefix.device, kept["state"]) if "state" in kept else method.start(models, train, config, inputs)
-    samples = [Samples(**{name: saved.numpy() for name, saved in part.items()}) for part in kept.get("samples", ())]
-    _tell(context, checkpoints, curves)
-
-    def keep() -> dict[str, Any]:
-        stored = [{name: torch.from_numpy(values) for name, values in part.arrays().items()} for part in samples]
-        return {"curves": curves, "points": points, "samples": stored, "state": state}
+    found = Trajectory(*(kept.get(name, []) for name in ("curves", "points", "samples")))
+    state = _on(device, kept["state"]) if "state" in kept else method.start(models, train, config, inputs)
+    _tell(context, checkpoints, found.curves)
 
     for step in range(start, config.steps + 1):
         if step in due:
-            row, drawn = evaluate(models, evaluation, config, step)
-            points.append({"step": step} | row)
-            samples.append(drawn)
+            row, drawn = measure(step)
+            found.points.append({"step": step} | row)
+            found.samples.append(drawn)
         if step == config.steps:
             break
         for group in optimizer.param_groups:
             group["lr"] = config.lr * multiplier(step, config.steps, config.warmup, config.schedule)
-        chosen = rows[step, :asked].repeat(method.samples)
-        batch = roll_out(models, train.select(chosen), config, step)
-        curves.append({"step": step} | take_step(models, method, state, batch, optimizer, config))
-        checkpoints.boundary(step + 1, keep)
-        _tell(context, checkpoints, curves[-1:])
+        rows = order[step, :asked].repeat(method.samples)
+        batch = roll_out(models, train.select(rows if numbers is None else rows[numbers]), config, step, numbers)
+        metrics = take_step(models, method, state, batch, optimizer, config, meter, processes)
+        found.curves.append({"step": step} | metrics)
+        checkpoints.boundary(step + 1, lambda: vars(found) | {"state": state})
+        _tell(context, checkpoints, found.curves[-1:])
         context.report(step + 1, config.steps)
-
-    pd.DataFrame(curves).to_parquet(out / "curves.parquet")
-    frame = pd.DataFrame(points)
-    frame.to_parquet(out / "points.parquet")
-    Samples.concatenate(samples).save(out)
-    (out / "scalars.json").write_text(json.dumps(summary(frame) | matched))
+    return found
 
 
 def _tell(context: Context, checkpoints: Checkpoints, rows: Sequence[Mapping[str, float]]) -> None:
@@ -142,17 +224,17 @@ def take_step(
     batch: Batch,
     optimizer: torch.optim.Optimizer,
     config: OptimizeConfig,
+    meter: MakeMeter = Judges,
+    processes: Processes = ALONE,
 ) -> dict[str, float]:
     """Make the updates on one batch and return its metrics.
 
-    The judges evaluate the roll-outs at the first update, before the policy changes. If there are several updates, the losses,
-    gradient norms and the optimizer's values of the last one are returned.
+    If there are several updates, the losses, gradient norms and the optimizer's values of the last one are returned.
     """
     metrics: dict[str, float] = {}
-    look = batch.step % CURVE_INTERVAL == 0
-    for losses in method.updates(models, batch, config, state):
-        metrics |= _update(models, losses, batch, optimizer, config, look=look)
-        look = False
+    for number, losses in enumerate(method.updates(models, batch, config, state)):
+        measured = meter(models, batch, config, number)
+        metrics |= _update(models, losses, batch, optimizer, config, measured, processes)
     return metrics
 
 
@@ -162,40 +244,34 @@ def _update(
     batch: Batch,
     optimizer: torch.optim.Optimizer,
     config: OptimizeConfig,
-    *,
-    look: bool,
+    meter: Meter,
+    processes: Processes,
 ) -> dict[str, float]:
     """Make one update and return its metrics."""
     optimizer.zero_grad(set_to_none=True)
     loss = torch.zeros((), device=batch.prompts.prefix.device)
     found: list[tuple[Tensor, dict[str, Tensor]]] = []
-    heard: list[tuple[Tensor, dict[str, Tensor]]] = []
-    own: list[tuple[Tensor, dict[str, Tensor]]] = []
     for part in losses:
         models.backward(part.loss)
         loss += part.loss.detach()
-        rows = part.part.rows
-        found.append((rows, part.values))
-        if look:
-            heard.append((rows, _look(models, part)))
-            own.append((rows, part.look(models, config)))
+        found.append((part.part.rows, part.values))
+        meter.add(part)
     values = merge(found)
-    norm = torch.nn.utils.clip_grad_norm_(models.policy.parameters(), config.grad_clip)
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    processes.average(trained)
+    norm = torch.nn.utils.clip_grad_norm_(trained, config.grad_clip)
     finite = torch.isfinite(values["reward_loss"])
     metrics = _numbers(_means(values) | {"loss": loss, "grad_norm": norm, "lost": (~finite).sum()})
-    lost = int(metrics.pop("lost"))
+    metrics = processes.means(metrics)
+    lost = metrics.pop("lost") * processes.count
     if lost or not math.isfinite(metrics["loss"] + metrics["grad_norm"]):
         raise DivergedError(
             f"policy step {batch.step + 1} of {config.steps}: loss {metrics['loss']:.4g}, "
-            f"gradient norm {metrics['grad_norm']:.4g}, {lost} of {len(finite)} rewards not finite; "
+            f"gradient norm {metrics['grad_norm']:.4g}, {lost:.0f} of {len(finite) * processes.count} rewards not finite; "
             "the cell counts as diverged: a lower lr or a higher beta may keep it finite"
         )
     optimizer.step()
-    if look:
-        values = merge(heard)
-        relaxed = _numbers(_means(merge(own)))
-        metrics |= rollout_statistics(values) | opinions(values, batch.prompts.target) | relaxed
-    return metrics
+    return metrics | meter.means()
 
 
 def _means(values: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,8 +7,10 @@ the audio, maps the labels, counts, and writes manifests. `rrpo.testing.corpora.
 from __future__ import annotations
 
 import codecs
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -63,16 +65,30 @@ READERS: Registry[CorpusReader] = Registry("corpus reader")
 """Readers by name."""
 
 
-def audio_files(path: Path) -> list[Path]:
-    """Return all audio files below the folder ``path``, sorted. Raises `ManifestError` if there are none."""
+def audio_files(path: Path) -> Iterator[Path]:
+    """Return all audio files below the folder ``path``, sorted. Raises `ManifestError` if there are none.
+
+    One folder at a time is listed, so memory does not grow with the corpus. Links to folders are not followed.
+    """
     if not path.is_dir():
-        raise ManifestError(f"{path}: no such folder; give the folder of the corpus")
-    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in AUDIO and not file.name.startswith("."))
-    if not found:
+        what = "a file" if path.is_file() else "no such folder"
+        raise ManifestError(f"{path}: {what}; give the folder of the corpus")
+    found = _audio_below(path)
+    first = next(found, None)
+    if first is None:
         raise ManifestError(
             f"{path}: no audio file below it ({', '.join(sorted(AUDIO))}); give the folder of the corpus"
         )
-    return found
+    return chain([first], found)
+
+
+def _audio_below(folder: Path) -> Iterator[Path]:
+    for name in sorted(os.listdir(folder)):
+        path = folder / name
+        if path.suffix.lower() in AUDIO and not name.startswith("."):
+            yield path
+        if path.is_dir() and not path.is_symlink():
+            yield from _audio_below(path)
 
 
 def text_beside(audio: Path) -> str:

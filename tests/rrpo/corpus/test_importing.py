@@ -12,7 +12,7 @@ import soundfile
 from typer.testing import CliRunner
 
 from rrpo.corpus.__main__ import app
-from rrpo.corpus.importing import assign, import_corpus
+from rrpo.corpus.importing import Summary, assign, import_corpus
 from rrpo.corpus.manifest import ManifestError, read_manifest
 from rrpo.corpus.readers import READERS
 from rrpo.corpus.readers.folders import Folders
@@ -104,8 +104,8 @@ def test_odd_files_are_converted_or_skipped_with_a_reason(tmp_path: Path, monkey
         "antiphase": "silent",
         "faint": "silent",
         "infinite": "holds NaN or infinite samples",
-        "dangling": "not readable as audio",
-        "folder": "not readable as audio",
+        "dangling": "not a regular file",
+        "folder": "not a regular file",
         "?": "its name is not UTF-8",
     }
     used = {Path(u.audio or "").name for u in read_manifest(tmp_path / "m.jsonl", None)}
@@ -187,6 +187,10 @@ def test_splits_are_by_speaker_and_stay_as_they_are() -> None:
     [
         (["nosuch", "c", "--out", "m.jsonl"], "no corpus reader named 'nosuch'; there are casia, crema-d"),
         (["folders", "none", "--out", "m.jsonl"], "none: no such folder"),
+        (["folders", "list.json", "--out", "m.jsonl"], "list.json: a file; give the folder"),
+        (["emodb", "c", "--out", "m.jsonl"], "or use the reader of its layout"),
+        (["folders", "c", "--out", "c", "--language", "en"], "c: a folder, not a manifest to write; give a file"),
+        (["folders", "c", "--out", "list.json/m.jsonl", "--language", "en"], "check the path, its permissions"),
         (["folders", "c", "--out", "m.jsonl"], "does not give the language; set --language"),
         (["folders", "c", "--out", "m.jsonl", "--labels", "none.json"], "none.json cannot be read"),
         (["folders", "c", "--out", "m.jsonl", "--labels", "list.json"], "is not a label map"),
@@ -229,6 +233,23 @@ def test_a_failed_import_leaves_the_manifest_of_before(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="no audio file below it"):
         import_corpus(READERS["folders"], tmp_path / "c", out, labels={}, language="en")
     assert out.read_text() == "before"
+
+
+def test_an_interrupted_import_leaves_the_manifest_of_before_and_starts_over(tmp_path: Path) -> None:
+    TestFolders().corpus(tmp_path / "c")
+    out = tmp_path / "m.jsonl"
+    out.write_text("before")
+
+    def stop(summary: Summary) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        import_corpus(READERS["folders"], tmp_path / "c", out, labels={}, language="en", report=stop)
+    assert out.read_text() == "before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c", "m.jsonl"]
+    (tmp_path / ".m.jsonl.1").write_text("left by a killed import")
+    found = import_corpus(READERS["folders"], tmp_path / "c", out, labels={}, language="en")
+    assert len(out.read_text().splitlines()) == found.utterances.total() > 1
 
 
 def test_folds_test_every_speaker_once_and_train_on_the_others(tmp_path: Path) -> None:

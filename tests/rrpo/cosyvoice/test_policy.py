@@ -199,6 +199,17 @@ def test_missing_files_and_files_that_are_no_weights_are_told(release: Path, tmp
     (folder / "llm.pt").write_text("version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(LayoutError, match="cannot be read as weights"):
         CosyVoice2Policy.load(folder)
+    (folder / "llm.pt").write_bytes((release / "llm.pt").read_bytes()[:-1000])
+    with pytest.raises(LayoutError, match="cannot be read as weights"):
+        CosyVoice2Policy.load(folder)
+    for content, said in (
+        ("{", "cannot be read"),
+        ("[]", "is not a JSON object"),
+        ('{"vocab_size": "8"}', "vocab_size '8'"),
+    ):
+        (folder / BLANK / "config.json").write_text(content)
+        with pytest.raises(LayoutError, match=said):
+            CosyVoice2Policy.load(folder)
     with pytest.raises(ValueError, match="unknown precision"):
         CosyVoice2Policy.load(release, precision="fp8")
 

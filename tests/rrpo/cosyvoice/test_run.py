@@ -71,6 +71,7 @@ def test_the_proxy_rises_and_the_saved_policy_is_upstreams(release: Path, tmp_pa
     assert found["end_kl_token"] > 0.01
     assert any("KL" in line for line in said)
     assert json.loads((tmp_path / "scalars.json").read_text()) == found
+    assert json.loads((tmp_path / "settings.json").read_text())["arm"] == arm
     curves = pd.read_parquet(tmp_path / "curves.parquet")
     assert len(curves) == 40
     assert {"reward_loss", "kl_utterance", "kl_token", "grad_norm"} <= set(curves)

@@ -22,7 +22,6 @@ from rrpo.cosyvoice.config import CosyVoiceConfig, SupervisedConfig
 from rrpo.cosyvoice.fsq import FsqDigits
 from rrpo.cosyvoice.optimise import cheapest, optimise
 from rrpo.cosyvoice.paper import memory
-from rrpo.cosyvoice.parallel import Processes
 from rrpo.cosyvoice.policy import CosyVoice2Policy
 from rrpo.cosyvoice.reward import NoContent
 from rrpo.cosyvoice.run import train
@@ -30,6 +29,7 @@ from rrpo.errors import InputError
 from rrpo.models.reward_model import RewardModel
 from rrpo.optimizers import OPTIMIZERS
 from rrpo.optimizers.base import Batch
+from rrpo.optimizers.parallel import Processes
 from rrpo.optimizers.rollout import Models, Prompts
 from rrpo.optimizers.scoring import hear
 from rrpo.packages import present
@@ -137,9 +137,9 @@ def test_processes_divide_prompts_with_all_their_samples(monkeypatch: pytest.Mon
     with pytest.raises(InputError, match="divide among"):
         two[0].numbers(3, 2)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr("rrpo.cosyvoice.parallel.present", lambda name: False)
+    monkeypatch.setattr("rrpo.optimizers.parallel.present", lambda name: False)
     with pytest.raises(InputError, match="not installed"):
-        Processes("cpu")
+        Processes.join("cpu")
 
 
 @pytest.mark.skipif(not present("accelerate"), reason="accelerate is not installed")

@@ -12,6 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 from rrpo.arms import arm
+from rrpo.corpus.__main__ import app as importing
 from rrpo.cosyvoice import tokens
 from rrpo.cosyvoice.__main__ import app
 from rrpo.cosyvoice.config import refuse_mixtures
@@ -21,6 +22,7 @@ from rrpo.cosyvoice.tokens import TokenFileError
 from rrpo.errors import InputError
 from rrpo.models.protocols import TokenCodec
 from rrpo.testing.codecs import CodecContract
+from rrpo.testing.corpora import write_tone
 
 
 class TestFsqDigits(CodecContract):
@@ -125,6 +127,8 @@ def test_what_is_wrong_is_listed(tmp_path: Path) -> None:
         ("a.csv", "", "unknown format"),
         ("missing.jsonl", None, "does not exist"),
         ("a.jsonl", "", "no usable utterance"),
+        ("a.jsonl", '{"utt": "a", "text": "b", "spk": "c", "emotion": "d", "speech_token": 7}', "7, not a list of ids"),
+        ("a.parquet", "PAR1", "cannot be read"),
     ],
 )
 def test_files_that_cannot_be_used_are_refused(tmp_path: Path, name: str, content: str | None, said: str) -> None:
@@ -137,6 +141,10 @@ def test_files_that_cannot_be_used_are_refused(tmp_path: Path, name: str, conten
 def test_a_folder_without_labels_says_what_is_missing(tmp_path: Path) -> None:
     (folder(tmp_path / "data") / "utt2emotion").unlink()
     with pytest.raises(TokenFileError, match="no utt2emotion"):
+        tokens.read(tmp_path / "data")
+    (tmp_path / "data" / "utt2emotion").write_text("a angry\n")
+    (tmp_path / "data" / "utt2speech_token.pt").write_bytes(b"rubbish")
+    with pytest.raises(TokenFileError, match="cannot be read"):
         tokens.read(tmp_path / "data")
 
 
@@ -214,7 +222,33 @@ def test_labelled_audio_becomes_labelled_tokens(tmp_path: Path) -> None:
     assert found.skipped == {"long": "no speech tokens"}
 
 
-def test_an_onnx_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_folder_of_recordings_becomes_a_table_of_arms(tmp_path: Path) -> None:
+    """Import, token extraction, reward models, DiffRO with and without LS and Adv, and the table: all commands, on stand-ins."""
+    pytest.importorskip("onnxruntime")
+    corpus, manifest, rows, tiny = (str(tmp_path / name) for name in ("c", "m.jsonl", "tokens.jsonl", "tiny"))
+    for i in range(12):
+        wav = Path(corpus) / "anna" / ("angry", "sad")[i % 2] / f"{i}.wav"
+        write_tone(wav, 200.0 + 30 * i, seconds=0.5)
+        wav.with_suffix(".txt").write_text(["cat", "dog", "sun", "mat", "hat", "sea"][i // 2])
+    train = f"train {tiny} {rows} --batch 2 --content 0 --max-tokens 4 --precision fp32 --steps 1 --reward-steps 1"
+    for command, arguments in (
+        (importing, f"import folders {corpus} --out {manifest} --language en"),
+        (app, f"extract {stand_in(tmp_path / 't.onnx')} {manifest} --out {rows}"),
+        (app, f"standin {tiny}"),
+        (app, f"{train} --robust-steps 1 --sft-steps 1 --out {tmp_path / 'plain'} --arm diffro"),
+        (app, f"{train} --robust-steps 1 --sft-steps 1 --out {tmp_path / 'robust'} --arm ls_adv"),
+        (app, f"table {tmp_path / 'plain'} {tmp_path / 'robust'}"),
+    ):
+        done = CliRunner().invoke(command, arguments.split())
+        assert done.exit_code == 0, done.output
+    assert "plain (diffro)" in done.output
+    assert "robust (ls_adv)" in done.output
+
+
+def test_a_missing_or_damaged_onnx_file_is_reported(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     with pytest.raises(ValueError, match=r"speech_tokenizer_v2.onnx"):
         SpeechTokenizer(tmp_path / "no.onnx")
+    (tmp_path / "bad.onnx").write_bytes(b"rubbish")
+    with pytest.raises(ValueError, match="cannot be read as an ONNX model"):
+        SpeechTokenizer(tmp_path / "bad.onnx")

@@ -9,37 +9,44 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rrpo.errors import InputError
-from rrpo.optimizers.rollout import Prompts
 from rrpo.packages import present
 
 
 class Processes:
-    """The processes that share each batch, as seen from the current one."""
+    """The processes that share each batch, as seen from the current one; a single one unless created by `join`."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str = "cpu") -> None:
+        self.count, self.rank, self.device = 1, 0, device
+        self._accelerator: Any = None
+
+    @staticmethod
+    def join(device: str) -> Processes:
         """Join the other processes if the environment names any.
 
         Raises:
             InputError: accelerate is not installed.
         """
-        self.count, self.rank, self.device = int(os.environ.get("WORLD_SIZE", "1")), 0, device
-        if self.count == 1:
-            return
+        found = Processes(device)
+        found.count = int(os.environ.get("WORLD_SIZE", "1"))
+        if found.count == 1:
+            return found
         if not present("accelerate"):
             raise InputError(
                 "sharing a batch between processes needs the package accelerate",
-                got=f"WORLD_SIZE={self.count}, and it is not installed",
+                got=f"WORLD_SIZE={found.count}, and it is not installed",
                 fix="pip install 'rrpo-ablations[accelerate]'",
             )
         from accelerate import Accelerator
 
-        self._accelerator = Accelerator(cpu=device == "cpu")
-        self.rank, self.device = self._accelerator.process_index, str(self._accelerator.device)
+        found._accelerator = Accelerator(cpu=device == "cpu")
+        found.rank, found.device = found._accelerator.process_index, str(found._accelerator.device)
+        return found
 
     @property
     def first(self) -> bool:
@@ -89,6 +96,5 @@ class Processes:
             self._accelerator.wait_for_everyone()
 
 
-def own_prompts(prompts: Prompts, rows: Tensor, numbers: list[int] | None) -> Prompts:
-    """Return this process's part of the batch of prompts with indices ``rows``."""
-    return prompts.select(rows if numbers is None else rows[numbers])
+ALONE = Processes()
+"""One process with the whole batch."""
