@@ -39,6 +39,7 @@ World = Annotated[str, typer.Option(help="World to use if there are several: the
 WorldSeed = Annotated[
     int,
     typer.Option(
+        "--world",
         help="Seed of the world. 0 is installed with the package; others differ in speakers, texts and judges.",
         rich_help_panel=WHAT,
     ),
