@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ablations.commands import refusing, start
+from ablations.commands import program, refusing
 from ablations.components import COMPONENTS
 from ablations.errors import choose
 from ablations.grids import arms
@@ -50,7 +50,7 @@ WIDTH = 110
 """Width of the listing in characters."""
 HEADINGS = {"equation": "equation", "source": "source", "knobs": "hyperparameters", "off": "off at"}
 """Fields of `Part` -> their headings in the listing."""
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app, main = program("ablations.arms")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,11 +183,6 @@ def _chosen(registry: OptionRegistry[Any], choice: Choice, off: str) -> Part:
 def summary(kind: object) -> str:
     """Return the first paragraph of the docstring of a class or module, in one line."""
     return " ".join((inspect.getdoc(kind) or "").partition("\n\n")[0].split())
-
-
-def main() -> None:
-    """Run the command."""
-    start(app, "ablations.arms")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -9,29 +10,18 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from rrpo.commands import FAILING, HOW, SAID, WHAT, Plugin, Set, refusing, start
+from rrpo.commands import FAILING as FAILING
+from rrpo.commands import HOW as HOW
+from rrpo.commands import SAID as SAID
+from rrpo.commands import WHAT as WHAT
+from rrpo.commands import Plugin as Plugin
+from rrpo.commands import Set as Set
+from rrpo.commands import program as program
+from rrpo.commands import refusing as refusing
+from rrpo.commands import start as start
 
-__all__ = [
-    "FAILING",
-    "HOW",
-    "SAID",
-    "WHAT",
-    "Device",
-    "Mixed",
-    "OfProfile",
-    "Plugin",
-    "RecordedIn",
-    "RunsDir",
-    "Set",
-    "Workers",
-    "World",
-    "WorldSeed",
-    "end_if_failed",
-    "refusing",
-    "say",
-    "start",
-]
-
+WIDTH = 150
+"""Default width of the output in columns if it is not a terminal."""
 RunsDir = Annotated[Path, typer.Option(help="Folder for stages, logs and the MLflow store.", rich_help_panel=SAID)]
 RecordedIn = Annotated[Path, typer.Option(help="Runs folder with the MLflow store.")]
 OfProfile = Annotated[str | None, typer.Option(help="Profile to use if the grid was run on several.")]
@@ -56,6 +46,11 @@ Workers = Annotated[
         rich_help_panel=HOW,
     ),
 ]
+
+
+def terminal(width: int = WIDTH) -> Console:
+    """Return the console of the standard output; ``width`` is used if it is not a terminal."""
+    return Console() if sys.stdout.isatty() else Console(width=width)
 
 
 def say(console: Console, text: str) -> None:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from ablations.commands import SAID, Plugin, refusing, say, start
+from ablations.commands import SAID, Plugin, program, refusing, say, terminal
 from ablations.execution import plan
 from ablations.execution.estimate import Estimator
 from ablations.execution.options import Options
@@ -26,9 +25,7 @@ from ablations.rendering.sheet import Sheet, Value
 from ablations.stats.statistics import Interval
 from rrpo.commands import options_of
 
-WIDTH = 150
-"""Width of the output in columns if it is not a terminal."""
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app, main = program("ablations.run")
 
 
 @app.command()
@@ -60,7 +57,7 @@ def command(
 
     --grid full --arms diffro,rrpo --profile quick --workers 2: run two arms of a grid on a small profile
     """
-    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    console = terminal()
     mode = JSON if as_json else QUIET if quiet else LINES
     with refusing():
         asked = request(**options)
@@ -148,11 +145,6 @@ def show_table(table: Sheet, console: Console, title: str) -> None:
     console.print(shown)
     for note in table.notes:
         console.print(note, markup=False, highlight=False)
-
-
-def main() -> None:
-    """Entry point of the console script."""
-    start(app, "ablations.run")
 
 
 if __name__ == "__main__":

@@ -9,27 +9,24 @@ input, 130 after Ctrl-C.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from ablations.commands import RunsDir, Workers, refusing, say, start
+from ablations.commands import RunsDir, Workers, program, refusing, say, terminal
 from ablations.execution import environment
 from ablations.execution.building import build
 from ablations.execution.estimate import Estimator
 from ablations.execution.request import worker_count
 from ablations.execution.runs_folder import check
-from ablations.run import WIDTH
 from ablations.tracking import recorder, records
 from rrpo.pipeline import frozen, stages
 from rrpo.pipeline.frozen import Review
 from rrpo.pipeline.stages import Stage
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app, main = program("ablations.world")
 
 
 @app.command()
@@ -40,7 +37,7 @@ def command(
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Update the world that is installed with the package, or check whether it is current."""
-    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    console = terminal()
     wanted = frozen.frozen()
     if check_only:
         found = frozen.review(wanted)
@@ -87,11 +84,6 @@ def conclusion(found: Review, wanted: Sequence[Stage]) -> str:
 
 def _mib(*held: Stage) -> str:
     return f"{sum(frozen.size(stage.folder) for stage in held) / 2**20:.2f} MiB"
-
-
-def main() -> None:
-    """Entry point of the console script."""
-    start(app, "ablations.world")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
@@ -61,6 +62,12 @@ Plugin = Annotated[
         rich_help_panel=WHAT,
     ),
 ]
+
+
+def program(name: str) -> tuple[typer.Typer, Callable[[], None]]:
+    """Return the app of the command in a module, and the entry point that runs it."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    return app, partial(start, app, name)
 
 
 def start(app: typer.Typer, name: str) -> None:

@@ -46,82 +46,63 @@ class Estimator:
 
     def __init__(self, store: Path, device: str = "cpu") -> None:
         self.device = device
-        self._reference = _read(REFERENCE)
-        self._past: dict[Signature, list[float]] = defaultdict(list)
         self._run: dict[Signature, list[float]] = defaultdict(list)
-        self._bytes: dict[Signature, list[float]] = defaultdict(list)
         self._device_mib: dict[Signature, int] = {}
         self._signatures: dict[str, tuple[Signature, ...]] = {}
-        self._known: dict[tuple[Signature, ...], float | None] = {}
         self._taken = self._expected = 0.0
+        seconds: dict[Signature, list[float]] = defaultdict(list)
+        sizes: dict[Signature, list[float]] = defaultdict(list)
         for signatures, past in _markers(store):
             *_, size = signatures
             for signature in signatures:
-                self._past[signature].append(float(past["seconds"]))
-            self._bytes[size].append(float(past["bytes"]))
+                seconds[signature].append(float(past["seconds"]))
+            sizes[size].append(float(past["bytes"]))
             if (peak := past.get("peak_device_mib")) is not None:
                 self._device_mib[size] = max(int(peak), self._device_mib.get(size, 0))
-        both = [(self._median_before(size), self._reference[size][0]) for size in self._past if size in self._reference]
-        self._pace = sum(here for here, _ in both) / sum(there for _, there in both) if both else 1.0
+        # The lower median, because interruptions make a stage longer, never shorter.
+        self._past = {signature: statistics.median_low(values) for signature, values in seconds.items()}
+        self._bytes = {signature: statistics.median(values) for signature, values in sizes.items()}
+        reference = _read(REFERENCE)
+        both = [(here, reference[size][0]) for size, here in self._past.items() if size in reference]
+        pace = sum(here for here, _ in both) / sum(there for _, there in both) if both else 1.0
+        self._borrowed = reference.keys() - self._past.keys()
+        self._past |= {size: reference[size][0] * pace for size in self._borrowed}
+        self._bytes |= {size: reference[size][1] for size in self._borrowed}
 
     def learn(self, stage: Stage, seconds: float) -> None:
         """Add the measured time of a stage of this run."""
-        expected = self._estimate_before(stage)
+        signatures = self._signatures_of(stage)
+        expected = next((self._past[signature] for signature in signatures if signature in self._past), None)
         if expected is not None:
             self._taken, self._expected = self._taken + seconds, self._expected + expected
-        for signature in self._signatures_of(stage):
+        for signature in signatures:
             self._run[signature].append(seconds)
-        self._known.clear()
 
     def seconds(self, stage: Stage) -> float | None:
         """Return the estimated seconds; None if no similar stage was built, here or on the reference machine."""
-        signatures = self._signatures_of(stage)
-        if signatures not in self._known:
-            self._known[signatures] = self._estimate(signatures)
-        return self._known[signatures]
+        for signature in self._signatures_of(stage):
+            if signature in self._run:
+                return statistics.median(self._run[signature][-LATEST:])
+            if signature in self._past:
+                return self._past[signature] * self.load()
+        return None
 
     def guess(self, stage: Stage) -> float:
         """Return the estimate, or the longest time of a stage of this name: it orders tasks even if a size is new."""
         known = self.seconds(stage)
         if known is not None:
             return known
-        there = {size: [seconds * self._pace] for size, (seconds, _) in self._reference.items()}
-        alike = [
-            times
-            for known in (self._run, self._past, there)
-            for (name, *_), times in known.items()
-            if name == stage.name
-        ]
-        return max((seconds for times in alike for seconds in times), default=1.0)
+        times = [*self._past.items(), *((signature, max(values)) for signature, values in self._run.items())]
+        return max((seconds for (name, *_), seconds in times if name == stage.name), default=1.0)
 
     def load(self) -> float:
         """Return measured / expected seconds of this run's stages: 2 if the machine is half as fast as in earlier runs."""
         return self._taken / self._expected if self._expected else 1.0
 
-    def _estimate(self, signatures: tuple[Signature, ...]) -> float | None:
-        for signature in signatures:
-            if signature in self._run:
-                return statistics.median(self._run[signature][-LATEST:])
-            if signature in self._past:
-                return self._median_before(signature) * self.load()
-        there = self._reference.get(signatures[-1])
-        return there[0] * self._pace * self.load() if there else None
-
-    def _estimate_before(self, stage: Stage) -> float | None:
-        """Return the estimate from earlier runs alone."""
-        signatures = self._signatures_of(stage)
-        past = next((self._median_before(signature) for signature in signatures if signature in self._past), None)
-        there = self._reference.get(signatures[-1])
-        return past if past is not None or there is None else there[0] * self._pace
-
-    def _median_before(self, signature: Signature) -> float:
-        """Return the lower median of earlier times, because interruptions make a stage longer, never shorter."""
-        return statistics.median_low(self._past[signature])
-
     def borrowed(self, stages: Iterable[Stage]) -> int:
         """Return how many of the stages are estimated from the reference machine."""
         sizes = [self._signatures_of(stage)[-1] for stage in stages]
-        return sum(size not in self._past and size not in self._run and size in self._reference for size in sizes)
+        return sum(size in self._borrowed and size not in self._run for size in sizes)
 
     def device_mib(self, stage: Stage) -> int | None:
         """Return the peak GPU memory in MiB of stages of the same size; None if it was never measured."""
@@ -134,17 +115,12 @@ class Estimator:
 
     def space(self, stages: Iterable[Stage]) -> str:
         """Return the disk space of stages as text; stages of unknown size are not included in the number."""
-        sizes = [self._size(self._signatures_of(stage)[-1]) for stage in stages]
+        sizes = [self._bytes.get(self._signatures_of(stage)[-1]) for stage in stages]
         known = sum(size for size in sizes if size is not None)
         if sizes and all(size is None for size in sizes):
             return "unknown"
         text = f"{known / 2**20:.0f} MiB" if known < 2**30 else f"{known / 2**30:.1f} GiB"
         return f"more than {text}" if None in sizes else f"about {text}"
-
-    def _size(self, signature: Signature) -> float | None:
-        if past := self._bytes.get(signature):
-            return statistics.median(past)
-        return self._reference[signature][1] if signature in self._reference else None
 
     def _signatures_of(self, stage: Stage) -> tuple[Signature, ...]:
         """Return the signatures of a stage, most specific first: config with inputs, own config, sizes."""

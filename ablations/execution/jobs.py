@@ -1,6 +1,6 @@
 """Turn cells into tasks: one for every distinct missing stage, and one that records each cell.
 
-`build_stage`, `build_stack` and `build_member` run in a worker process; `record_cell` and `add_optional` run in the parent.
+`build_stage` and `build_stack` run in a worker process; `record_cell` and `add_optional` run in the parent.
 """
 
 from __future__ import annotations
@@ -161,12 +161,20 @@ def _longest_tail(stages: Sequence[Stage], estimator: Estimator) -> dict[str, fl
 def build_stage(stage: Stage, store: Path, device: str, executor: Executor, micro: int | None, report: Report) -> float:
     """Build one stage with at most ``micro`` samples per forward pass (None: no limit) and return the seconds it took.
 
+    A policy optimization is built as a stack of size one if the executor stacks, so that a retry alone uses the same executor as
+    the rest of its stack.
+
     Raises:
         ClaimedError: Another live process is building it.
         Interrupted: This worker was asked to stop.
     """
-    alone = replace(executor, members=0)
-    materialise(stage, store, _watched(stage, store, _context(device, alone, micro, report)))
+    if executor.of(stage.name).members:
+        (built,) = _stacked([stage], store, device, executor, micro, report)
+        if isinstance(built, BaseException):
+            raise built
+    else:
+        alone = replace(executor, members=0)
+        materialise(stage, store, _watched(stage, store, _context(device, alone, micro, report)))
     return _seconds(stage, store)
 
 
@@ -190,16 +198,6 @@ def build_stack(
             log.writelines(traceback.format_exception(built) if kind not in QUIET else ())
         found.append(Fault(f"{type(built).__name__}: {built}", kind))
     return found
-
-
-def build_member(
-    stage: Stage, store: Path, device: str, executor: Executor, micro: int | None, report: Report
-) -> float:
-    """Build one stage as a stack of size one, so that a retry uses the same executor as the rest of its stack."""
-    (built,) = _stacked([stage], store, device, executor, micro, report)
-    if isinstance(built, BaseException):
-        raise built
-    return _seconds(stage, store)
 
 
 def _stacked(
