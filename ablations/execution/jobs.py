@@ -15,8 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ablations.execution.estimate import Estimator
-from ablations.execution.failures import kind_of
-from ablations.execution.launchers.pool import Fault
+from ablations.execution.failures import Lost, kind_of
 from ablations.execution.scheduler import Task
 from ablations.execution.stacking import stack_tasks
 from ablations.execution.worker import QUIET, stopping
@@ -180,13 +179,13 @@ def build_stage(stage: Stage, store: Path, device: str, executor: Executor, micr
 
 def build_stack(
     stages: Sequence[Stage], store: Path, device: str, executor: Executor, micro: int | None, report: Report
-) -> list[float | Fault]:
-    """Optimize several policies at once; return each one's share of the seconds, or a `Fault` if it failed.
+) -> list[float | Lost]:
+    """Optimize several policies at once; return each one's share of the seconds, or why it failed.
 
     Raises:
         Exception: Memory or disk space did not suffice for the whole group.
     """
-    found: list[float | Fault] = []
+    found: list[float | Lost] = []
     for stage, built in zip(stages, _stacked(stages, store, device, executor, micro, report), strict=True):
         if isinstance(built, Path):
             found.append(_seconds(stage, store))
@@ -196,7 +195,7 @@ def build_stack(
             raise built
         with contextlib.suppress(OSError), (store / "logs" / f"{stage_key(stage)}.log").open("a") as log:
             log.writelines(traceback.format_exception(built) if kind not in QUIET else ())
-        found.append(Fault(f"{type(built).__name__}: {built}", kind))
+        found.append(Lost(kind, f"{type(built).__name__}: {built}"))
     return found
 
 

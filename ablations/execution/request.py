@@ -281,11 +281,9 @@ def _shared(workers: int) -> tuple[int | None, int]:
 
 
 def worker_count(asked: int | None, device: str, packed: int = packing.UNMEASURED) -> int:
-    """Return the number of ``--workers``, or `default_workers` if it is None. Raise InputError if it is not positive."""
-    return default_workers(device, packed) if asked is None else positive("--workers", asked)
-
-
-def default_workers(device: str, packed: int = packing.UNMEASURED) -> int:
-    """Return one worker per CPU available to this process; on ``cuda`` at most ``packed`` per GPU."""
+    """Return the number of ``--workers``; by default one per CPU available to this process, on ``cuda`` at most ``packed`` per
+    GPU. Raise InputError if it is not positive."""
+    if asked is not None:
+        return positive("--workers", asked)
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cpus, packed * max(1, len(environment.gpus()))) if device == "cuda" else cpus

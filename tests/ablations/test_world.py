@@ -45,8 +45,8 @@ def call(runs: Path, *arguments: str) -> Result:
 def test_the_world_is_built_frozen_and_checked(runs: Path, layer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     codec, policy, _ = wanted = freezes(monkeypatch)
     result = call(runs, "--check")
-    assert result.exit_code == 0, result.output
-    assert result.output.startswith("The world is not frozen yet:")
+    assert result.exit_code == 1, result.output
+    assert "3 missing, 0 outdated" in result.output
     result = call(runs)
     assert result.exit_code == 0, result.output
     assert "stage 3 of 3 done" in result.output
@@ -63,9 +63,9 @@ def test_the_world_is_built_frozen_and_checked(runs: Path, layer: Path, monkeypa
     result = call(runs, "--check")
     assert result.exit_code == 1
     assert f"missing: {newer.folder} (fake SFT)" in result.output
-    assert f"stale: {policy.folder}: version" in result.output
+    assert f"outdated: {policy.folder}: version" in result.output
     assert codec.folder not in result.output
-    assert result.output.splitlines()[-1].startswith("The frozen world is not current: 2 missing, 2 stale, 0 superfl")
+    assert result.output.splitlines()[-1].startswith("The frozen world is not current: 2 missing, 2 outdated.")
     result = call(runs)
     assert f"removed: {policy.folder}" in result.output
     assert call(runs, "--check").exit_code == 0
