@@ -9,7 +9,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table as RichTable
 
+from ablations.rendering.sheet import Sheet
 from rrpo.commands import FAILING as FAILING
 from rrpo.commands import HOW as HOW
 from rrpo.commands import SAID as SAID
@@ -56,6 +58,19 @@ def terminal(width: int = WIDTH) -> Console:
 def say(console: Console, text: str) -> None:
     """Print a line verbatim, without markup or wrapping."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def show_table(table: Sheet, console: Console, title: str) -> None:
+    """Print a table of results with its notes."""
+    head, body = table.texts()
+    shown = RichTable(title=title, title_justify="left")
+    for position, heading in enumerate(head):
+        shown.add_column(heading, justify="left" if position == 0 else "right")
+    for row in body:
+        shown.add_row(*row)
+    console.print(shown)
+    for note in table.notes:
+        console.print(note, markup=False, highlight=False)
 
 
 def end_if_failed(failures: Mapping[str, str], console: Console) -> None:

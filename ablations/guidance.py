@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from ablations.commands import RunsDir, program, refusing, terminal
+from ablations.commands import RunsDir, program, refusing, show_table, terminal
 from ablations.errors import InputError, choose
 from ablations.execution.runs_folder import check
 from ablations.guided_arms import guided_arms, sweeps
@@ -24,7 +24,6 @@ from ablations.judges import gold
 from ablations.outcomes import find, followed, measured
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.rendering.summary import over_seeds
-from ablations.run import show_table
 from ablations.tracking.reader import Store
 from ablations.tracking.records import Record
 

@@ -11,9 +11,8 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table as RichTable
 
-from ablations.commands import SAID, Plugin, program, refusing, say, terminal
+from ablations.commands import SAID, Plugin, program, refusing, say, show_table, terminal
 from ablations.execution import plan
 from ablations.execution.estimate import Estimator
 from ablations.execution.options import Options
@@ -73,16 +72,12 @@ def command(
     if plan_only:
         return
     with refusing():
-        outcome = run_plan(made, estimator, console, show_table if mode == LINES else _hide, mode)
+        outcome = run_plan(made, estimator, console, mode)
     if mode == JSON:
         print(json.dumps({"event": "end", **_ended(outcome)}, ensure_ascii=False), flush=True)
     else:
         report(outcome, console, table=mode == LINES)
     raise typer.Exit(outcome.status)
-
-
-def _hide(table: Sheet, console: Console, title: str) -> None:
-    """Print no interim tables, for the modes with less output."""
 
 
 def _ended(outcome: Outcome) -> dict[str, object]:
@@ -132,19 +127,6 @@ def report(outcome: Outcome, console: Console, *, table: bool = True) -> None:
     if outcome.waiting:
         say(console, outcome.waiting)
     say(console, f"Open it: {outcome.ui_command}")
-
-
-def show_table(table: Sheet, console: Console, title: str) -> None:
-    """Print a table of results with its notes."""
-    head, body = table.texts()
-    shown = RichTable(title=title, title_justify="left")
-    for position, heading in enumerate(head):
-        shown.add_column(heading, justify="left" if position == 0 else "right")
-    for row in body:
-        shown.add_row(*row)
-    console.print(shown)
-    for note in table.notes:
-        console.print(note, markup=False, highlight=False)
 
 
 if __name__ == "__main__":

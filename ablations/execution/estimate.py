@@ -2,7 +2,7 @@
 
 Stages that were never built on this machine are estimated from `REFERENCE`, the times of all stages of the named profiles on
 another machine, multiplied by this machine's pace: the ratio of the total times of the stages built on both machines.
-``python -m ablations.execution.estimate RUNS_DIR`` regenerates that table.
+``tests/benchmarks/reference_times.py`` regenerates that table.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ablations.errors import InputError
 from rrpo.identity import canonical, content_hash
 from rrpo.pipeline.stages import MARKER, Stage
 
@@ -52,7 +51,7 @@ class Estimator:
         self._taken = self._expected = 0.0
         seconds: dict[Signature, list[float]] = defaultdict(list)
         sizes: dict[Signature, list[float]] = defaultdict(list)
-        for signatures, past in _markers(store):
+        for signatures, past in markers(store):
             *_, size = signatures
             for signature in signatures:
                 seconds[signature].append(float(past["seconds"]))
@@ -154,7 +153,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _markers(store: Path) -> Iterator[tuple[tuple[Signature, Signature], dict[str, Any]]]:
+def markers(store: Path) -> Iterator[tuple[tuple[Signature, Signature], dict[str, Any]]]:
     """Yield signatures and content of every readable marker of a stored stage; unreadable ones are skipped."""
     for marker in sorted((store / "stages").glob(f"*/{MARKER}")):
         try:
@@ -188,37 +187,3 @@ def _signatures(name: str, config: Any, device: str) -> tuple[Signature, Signatu
     alike = [leaf for leaf in leaves if leaf[0] != "seed"]
     sizes = json.dumps([leaf for leaf in leaves if leaf[0] in SIZES])
     return (name, content_hash(alike), device), (name, sizes, device)
-
-
-def write_reference(folders: list[Path]) -> None:
-    """Regenerate the table of reference times from the stages in these runs folders."""
-    found: dict[Signature, list[tuple[float, float]]] = defaultdict(list)
-    for folder in folders:
-        markers = list(_markers(folder))
-        if not markers:
-            raise InputError(
-                "the folder has no finished stage", got=folder, fix="give runs folders created by ablations.run"
-            )
-        for (_, size), past in markers:
-            found[size].append((float(past["seconds"]), float(past["bytes"])))
-    with REFERENCE.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(("stage", "sizes", "device", "seconds", "bytes"))
-        for signature, values in sorted(found.items()):
-            seconds, size = (statistics.median(column) for column in zip(*values, strict=True))
-            table.writerow((*signature, f"{seconds:.2f}", f"{size:.0f}"))
-
-
-def main() -> None:
-    """Run the command."""
-    import typer
-
-    from ablations.commands import refusing, start
-
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(refusing()(write_reference))
-    start(app, "ablations.execution.estimate")
-
-
-if __name__ == "__main__":
-    main()

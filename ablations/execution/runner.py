@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
+from ablations.commands import show_table
 from ablations.execution import environment, jobs, launchers
 from ablations.execution.estimate import Estimator
 from ablations.execution.failures import Lost
@@ -35,7 +36,6 @@ from ablations.tracking.reader import Store
 from ablations.tracking.recorder import Tracker
 from rrpo.pipeline.cell import Cell
 
-ShowTable = Callable[[Sheet, Console, str], None]
 LOOK = 1.0
 """Seconds between checks for free disk space at the end of a run."""
 
@@ -65,7 +65,7 @@ class Outcome:
         return 130 if self.stopped else int(bool(self.failures))
 
 
-def run_plan(plan: Plan, estimator: Estimator, console: Console, show_table: ShowTable, mode: str = LINES) -> Outcome:
+def run_plan(plan: Plan, estimator: Estimator, console: Console, mode: str = LINES) -> Outcome:
     """Run the missing cells of a plan; write nothing if none are missing. ``mode`` is a mode of `Display`."""
     request = plan.request
     failures: dict[str, str] = {}
@@ -77,7 +77,7 @@ def run_plan(plan: Plan, estimator: Estimator, console: Console, show_table: Sho
         tracker = _start(plan)
         with contextlib.suppress(OSError):  # only `ablations.status` reads it
             write_plan(request.folder, request.grid, request.cells)
-        grid_run = GridRun(plan, estimator, console, tracker, show_table, mode)
+        grid_run = GridRun(plan, estimator, console, tracker, mode)
         try:
             grid_run.run(pool)
         except KeyboardInterrupt:
@@ -128,11 +128,10 @@ class GridRun(Display):
         estimator: Estimator,
         console: Console,
         tracker: Tracker,
-        show_table: ShowTable,
         mode: str = LINES,
     ) -> None:
         request = plan.request
-        self.plan, self.estimator, self.tracker, self.show_table = plan, estimator, tracker, show_table
+        self.plan, self.tracker = plan, tracker
         self.lost: dict[str, str] = {}
         """Cell name -> why it failed."""
         self.records = plan.records
@@ -231,6 +230,6 @@ class GridRun(Display):
         pairs = pairs[np.isfinite(pairs)]
         if len(pairs) > 2:
             self.tracker.note_spread(float(pairs.std(ddof=1)), len(pairs))
-        if any(self._open.values()):
+        if any(self._open.values()) and self.mode == LINES:
             interim = table(found, _planned([c for c in self.plan.request.cells if c.seed in complete]))
-            self.show_table(interim, self.console, f"Interim: seed {cell.seed} is complete (estimates only)")
+            show_table(interim, self.console, f"Interim: seed {cell.seed} is complete (estimates only)")
