@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.console import Console
 
-from ablations.commands import SAID, Plugin, program, refusing, say, show_table, terminal
+from ablations.commands import program, refusing, say, show_table, terminal
 from ablations.execution import plan
 from ablations.execution.estimate import Estimator
 from ablations.execution.options import Options
@@ -29,25 +29,7 @@ app, main = program("ablations.run")
 
 @app.command()
 @options_of(Options)
-def command(
-    *,
-    plugin: Plugin = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", help="Print only failures and the final summary.", rich_help_panel=SAID)
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print every event as a JSON object on one line.", rich_help_panel=SAID)
-    ] = False,
-    plan_only: Annotated[
-        bool,
-        typer.Option(
-            "--plan",
-            help="Dry run: print the cells, the stages to build and the estimated time, and exit.",
-            rich_help_panel=SAID,
-        ),
-    ] = False,
-    **options: Any,
-) -> None:
+def command(**given: Any) -> None:
     """Run a grid of arms x seeds. Finished cells are not run again.
 
     Examples:
@@ -57,19 +39,20 @@ def command(
     --grid full --arms diffro,rrpo --profile quick --workers 2: run two arms of a grid on a small profile
     """
     console = terminal()
-    mode = JSON if as_json else QUIET if quiet else LINES
+    options = Options(**given)
+    mode = JSON if options.json else QUIET if options.quiet else LINES
     with refusing():
-        asked = request(**options)
+        asked = request(options)
         made = plan.make(asked)
         refuse_mixed(asked.cells, made.stages, asked.folder.root, asked.executor)
     estimator = Estimator(asked.folder.root, asked.device)
-    lines = list(made.lines(estimator, cells=plan_only))
+    lines = list(made.lines(estimator, cells=options.plan))
     if mode == JSON:
         print(json.dumps({"event": "plan", "lines": lines}, ensure_ascii=False), flush=True)
-    elif mode == LINES or plan_only:
+    elif mode == LINES or options.plan:
         for line in lines:
             say(console, line)
-    if plan_only:
+    if options.plan:
         return
     with refusing():
         outcome = run_plan(made, estimator, console, mode)

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from ablations import regime, regime_section
-from ablations.commands import Device, RunsDir, Workers, WorldSeed, program, refusing, say, terminal
+from ablations.commands import Device, RunsDir, Workers, WorldSeed, end_if_failed, program, refusing, say, terminal
 from ablations.errors import InputError, choose
 from ablations.execution import environment
 from ablations.execution.building import build
@@ -73,10 +73,8 @@ def command(
     heading += f", without {', '.join(left_out)}" if left_out else ""
     if failures:
         console.print(card.terminal(lines, heading))
-        for name, reason in failures.items():
-            say(console, f"not measured: {name}: {reason}")
         say(console, f"{card.conclusion(lines)}; {len(failures)} sections not measured, so nothing was written")
-        raise typer.Exit(1)
+        end_if_failed(failures, console)
     out = folder.root / FOLDER
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()

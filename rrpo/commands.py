@@ -93,7 +93,7 @@ def option(panel: str, default: Any, among: Iterable[str] = (), flag: str = "", 
 
 
 def options_of(kind: type) -> Callable[[Command], Command]:
-    """Give a command that takes ``**options`` one option for each field of a dataclass.
+    """Give a command that takes ``**given`` one option for each field of a dataclass, in their order.
 
     A field is declared by `option`, or by an annotation with ``typer.Option``, such as `Set`.
     """
@@ -107,13 +107,10 @@ def options_of(kind: type) -> Callable[[Command], Command]:
             named = {"metavar": about["metavar"], "rich_help_panel": about["panel"]}
             annotation = Annotated[annotation, typer.Option(flag, help=text, **named)]
         default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
-        return inspect.Parameter(
-            field.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation
-        )
+        return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
     def extend(command: Command) -> Command:
-        own = list(inspect.signature(command, eval_str=True).parameters.values())[:-1]  # the last is **options
-        parameters = [*map(parameter, dataclasses.fields(kind)), *own]
+        parameters = [parameter(field) for field in dataclasses.fields(kind)]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {one.name: one.annotation for one in parameters}
         return command

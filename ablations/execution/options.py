@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablations.commands import FAILING, HOW, WHAT, Device, RunsDir, Set, WorldSeed
+from ablations.commands import FAILING, HOW, SAID, WHAT, Device, Plugin, RunsDir, Set, WorldSeed
 from ablations.execution.launchers import PACKAGES
 from ablations.grids import GRIDS
 from rrpo.commands import option
@@ -29,6 +29,7 @@ class Options:
     """Profile (size of world and models). Default: the grid's."""
     world_seed: WorldSeed = 0
     settings: Set = None
+    plugin: Plugin = None
     batch_scale: int = option(WHAT, 1)
     """Factor by which all training batches are enlarged, for GPUs. This is a different experiment."""
     model: Path | None = option(WHAT, None, metavar="FOLDER")
@@ -74,3 +75,9 @@ class Options:
     fail_fast: bool = option(FAILING, False, flag="--fail-fast/--keep-going")
     """Stop at the first failed cell, or continue with the others."""
     runs_dir: RunsDir = Path("runs")
+    quiet: bool = option(SAID, False)
+    """Print only failures and the final summary."""
+    json: bool = option(SAID, False)
+    """Print every event as a JSON object on one line."""
+    plan: bool = option(SAID, False)
+    """Dry run: print the cells, the stages to build and the estimated time, and exit."""

@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from ablations.errors import InputError, choose, positive
 from ablations.execution import environment, launchers, packing, stacking
@@ -80,13 +79,12 @@ class Request:
         return sorted({cell.seed for cell in self.cells})
 
 
-def request(**given: Any) -> Request:
-    """Check a command's options, given as fields of `Options`, and make its cells.
+def request(options: Options) -> Request:
+    """Check a command's options and make its cells.
 
     Raises:
         InputError: An option is invalid.
     """
-    options = Options(**given)
     grid = GRIDS[choose("grid", options.grid, GRIDS)]
     size = sized(grid.profile if options.profile is None else options.profile, options.world_seed)
     size = scale_batches(size, positive("--batch-scale", options.batch_scale))
