@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +28,8 @@ SIZES = frozenset(
     )
 )
 """Config fields that determine how long a stage takes; seeds and strengths do not."""
+WORK = frozenset(("steps", "batch", "size", "prompts", "utterances", "n"))
+"""Fields of `SIZES` to which the time is proportional, roughly."""
 Signature = tuple[str, str, str]
 """Stage name, hash or text of what similar stages have in common, device."""
 LATEST = 3
@@ -40,7 +43,8 @@ class Estimator:
 
     A stage's time is the median of the latest similar stages of this run, or that of earlier runs multiplied by `load`. Similar
     stages are, in this order: equal except for seeds, with all their inputs; equal in their own config except for seeds; equal in
-    `SIZES`. If there are none, the time is that of the reference machine, multiplied by pace and `load`.
+    `SIZES`. If there are none, the time is that of the reference machine, multiplied by pace and `load`. A new size takes the
+    time of the nearest known size of its kind, in proportion to its `WORK`.
     """
 
     def __init__(self, store: Path, device: str = "cpu") -> None:
@@ -67,6 +71,8 @@ class Estimator:
         self._borrowed = reference.keys() - self._past.keys()
         self._past |= {size: reference[size][0] * pace for size in self._borrowed}
         self._bytes |= {size: reference[size][1] for size in self._borrowed}
+        self._sizes = set(self._bytes)
+        self._known: dict[tuple[Signature, ...], float | None] = {}
 
     def learn(self, stage: Stage, seconds: float) -> None:
         """Add the measured time of a stage of this run."""
@@ -76,32 +82,43 @@ class Estimator:
             self._taken, self._expected = self._taken + seconds, self._expected + expected
         for signature in signatures:
             self._run[signature].append(seconds)
+        self._sizes.add(signatures[-1])
+        self._known.clear()
 
     def seconds(self, stage: Stage) -> float | None:
-        """Return the estimated seconds; None if no similar stage was built, here or on the reference machine."""
-        for signature in self._signatures_of(stage):
-            if signature in self._run:
-                return statistics.median(self._run[signature][-LATEST:])
-            if signature in self._past:
-                return self._past[signature] * self.load()
-        return None
-
-    def guess(self, stage: Stage) -> float:
-        """Return the estimate, or the longest time of a stage of this name: it orders tasks even if a size is new."""
-        known = self.seconds(stage)
-        if known is not None:
-            return known
-        times = [*self._past.items(), *((signature, max(values)) for signature, values in self._run.items())]
-        return max((seconds for (name, *_), seconds in times if name == stage.name), default=1.0)
+        """Return the estimated seconds; None if no stage of its kind was built, here or on the reference machine."""
+        signatures = self._signatures_of(stage)
+        if signatures not in self._known:
+            self._known[signatures] = self._estimate(signatures)
+        return self._known[signatures]
 
     def load(self) -> float:
         """Return measured / expected seconds of this run's stages: 2 if the machine is half as fast as in earlier runs."""
         return self._taken / self._expected if self._expected else 1.0
 
+    def _estimate(self, signatures: tuple[Signature, ...]) -> float | None:
+        for signature in signatures:
+            if signature in self._run:
+                return statistics.median(self._run[signature][-LATEST:])
+            if signature in self._past:
+                return self._past[signature] * self.load()
+        size = signatures[-1]
+        alike = [other for other in self._sizes if other[::2] == size[::2]]
+        if not alike:
+            return None
+        nearest = min(alike, key=lambda other: (abs(math.log(_work(other) / _work(size))), other))
+        return _work(size) / _work(nearest) * (self._estimate((nearest,)) or 0.0)
+
     def borrowed(self, stages: Iterable[Stage]) -> int:
         """Return how many of the stages are estimated from the reference machine."""
         sizes = [self._signatures_of(stage)[-1] for stage in stages]
         return sum(size in self._borrowed and size not in self._run for size in sizes)
+
+    def scaled(self, stages: Iterable[Stage]) -> int:
+        """Return how many of the stages are estimated from another size of their kind."""
+        return sum(
+            self._signatures_of(stage)[-1] not in self._sizes and self.seconds(stage) is not None for stage in stages
+        )
 
     def device_mib(self, stage: Stage) -> int | None:
         """Return the peak GPU memory in MiB of stages of the same size; None if it was never measured."""
@@ -137,11 +154,12 @@ def wall(stages: Sequence[Stage], estimator: Estimator, workers: int) -> str:
     if not stages:
         return "0 s"
     if unknown == len(stages):
-        return "unknown: nothing of this size was built here yet"
+        return "unknown: nothing of this kind was built here yet"
     text = duration(max(seconds / workers, longest))
-    borrowed = estimator.borrowed(stages)
+    borrowed, scaled = estimator.borrowed(stages), estimator.scaled(stages)
     notes = [f"{unknown} stages of a kind not built here yet"] if unknown else []
     notes += [f"{borrowed} of {len(stages)} stages by another machine's times"] if borrowed else []
+    notes += [f"{scaled} by the times of another size"] if scaled else []
     return ("more than " if unknown else "about ") + text + (f" ({'; '.join(notes)})" if notes else "")
 
 
@@ -187,3 +205,8 @@ def _signatures(name: str, config: Any, device: str) -> tuple[Signature, Signatu
     alike = [leaf for leaf in leaves if leaf[0] != "seed"]
     sizes = json.dumps([leaf for leaf in leaves if leaf[0] in SIZES])
     return (name, content_hash(alike), device), (name, sizes, device)
+
+
+def _work(size: Signature) -> float:
+    """Return the product of the config fields in `WORK`."""
+    return math.prod(max(value, 1) for name, value in json.loads(size[1]) if name in WORK)
