@@ -10,7 +10,7 @@ import json
 import math
 import os
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,7 +65,8 @@ def tasks(
     estimator: Estimator,
     executor: Executor = SINGLE,
 ) -> list[Task]:
-    """Return the task graph that records ``cells`` and adds the optional results of ``amended``.
+    """Return the task graph that records ``cells`` and adds the optional results of ``amended``. Tasks may need stages that are
+    finished, which are not in the graph.
 
     Policy optimizations run in stacks of as many members as the executor has. Ready tasks are ordered by the first cell that
     needs them, so that seeds complete one after another. Within a cell, the task on the longest remaining path goes first.
@@ -77,34 +78,35 @@ def tasks(
     tail = _longest_tail(stages, estimator)
     priorities = {stage.key: (first[stage.key], -tail[stage.key], order[stage.key]) for stage in stages}
     single = stage_tasks(stages, store, device, priorities, executor)
-    return (
-        stack_tasks(single, {stage_key(stage): stage for stage in stages}, executor.members)
-        + [
-            Task(
-                key=cell_key(cell),
-                title=cell.name,
-                function="ablations.execution.jobs:record_cell",
-                arguments=(cell, store, tracker),
-                needs=frozenset(stage_key(stage) for stage in cell.stages.values() if stage.key in order),
-                priority=(position,),
-                here=True,
-            )
-            for position, cell in enumerate(cells)
-        ]
-        + [
-            Task(
-                key=optional_key(cell),
-                title=f"{cell.name}, optional results",
-                function="ablations.execution.jobs:add_optional",
-                arguments=(cell, store, tracker),
-                needs=frozenset(stage_key(stage) for stage in cell.optional.values() if stage.key in order)
-                | ({cell_key(cell)} if cell.hash in recorded_here else set()),
-                priority=(len(cells) + position,),
-                here=True,
-            )
-            for position, cell in enumerate(amended)
-        ]
-    )
+
+    def in_parent(place: int, key: str, title: str, function: str, cell: Cell, needs: Iterable[str]) -> Task:
+        return Task(
+            key=key,
+            title=title,
+            function=f"ablations.execution.jobs:{function}",
+            arguments=(cell, store, tracker),
+            needs=frozenset(needs),
+            priority=(place,),
+            here=True,
+        )
+
+    recording = [
+        in_parent(place, cell_key(cell), cell.name, "record_cell", cell, map(stage_key, cell.stages.values()))
+        for place, cell in enumerate(cells)
+    ]
+    adding = [
+        in_parent(
+            place,
+            optional_key(cell),
+            f"{cell.name}, optional results",
+            "add_optional",
+            cell,
+            [cell_key(cell), *map(stage_key, cell.optional.values())],
+        )
+        for place, cell in enumerate(amended, len(cells))
+    ]
+    by_key = {stage_key(stage): stage for stage in stages}
+    return [*stack_tasks(single, by_key, executor.members), *recording, *adding]
 
 
 def stage_tasks(
@@ -115,7 +117,6 @@ def stage_tasks(
     executor: Executor = SINGLE,
 ) -> list[Task]:
     """Return one task per stage; ``priorities`` are given by stage key."""
-    keys = {stage.key for stage in stages}
     return [
         Task(
             key=stage_key(stage),
@@ -123,7 +124,7 @@ def stage_tasks(
             function="ablations.execution.jobs:build_stage",
             arguments=(stage, store, device, executor, None),
             after_oom=(stage, store, device, executor, SMALLER),
-            needs=frozenset(stage_key(child) for child in stage.inputs.values() if child.key in keys),
+            needs=frozenset(map(stage_key, stage.inputs.values())),
             priority=priorities[stage.key],
         )
         for stage in stages
