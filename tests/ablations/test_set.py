@@ -22,6 +22,8 @@ from rrpo.arms import ARMS, arm
 from rrpo.profiles import PROFILES
 from rrpo.settings import changed
 
+BETA = PROFILES["quick"].optimize.beta
+
 
 def call(*arguments: str, runs: Path) -> Result:
     return CliRunner().invoke(app, ["--runs-dir", str(runs), *arguments], env={"COLUMNS": "200"})
@@ -30,7 +32,7 @@ def call(*arguments: str, runs: Path) -> Result:
 def test_a_plan_says_what_is_set_and_what_the_arms_differ_in(tmp_path: Path):
     result = call("--grid", "smoke", "--set", "optimize.beta=0.01", "--plan", runs=tmp_path / "runs")
     assert result.exit_code == 0, result.output
-    assert "set optimize.beta = 0.01 (was 0.001)" in result.output
+    assert f"set optimize.beta = 0.01 (was {BETA})" in result.output
     assert "  diffro                   epsilon 0.0, mix_probability 0.0, alpha 0.0" in result.output
     assert "  rrpo                     epsilon 0.1, mix_probability 1.0, alpha 0.5" in result.output
     assert not (tmp_path / "runs").exists()
@@ -38,7 +40,7 @@ def test_a_plan_says_what_is_set_and_what_the_arms_differ_in(tmp_path: Path):
 
 def test_cells_with_a_setting_are_others_under_another_profile(tmp_path: Path):
     plain = request(Options(grid="smoke", runs_dir=tmp_path))
-    same = request(Options(grid="smoke", settings=["optimize.beta=0.001"], runs_dir=tmp_path))
+    same = request(Options(grid="smoke", settings=[f"optimize.beta={BETA}"], runs_dir=tmp_path))
     other = request(Options(grid="smoke", settings=["optimize.beta=0.01", "annotated=50"], runs_dir=tmp_path))
     assert [cell.hash for cell in same.cells] == [cell.hash for cell in plain.cells]
     assert same.settings == ()
