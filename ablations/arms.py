@@ -7,7 +7,6 @@ Imports no torch.
 
 from __future__ import annotations
 
-import ast
 import csv
 import inspect
 import sys
@@ -18,10 +17,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ablations.commands import refusing, start
+from ablations.commands import program, refusing
 from ablations.components import COMPONENTS
 from ablations.errors import choose
 from ablations.grids import arms
+from rrpo.commands import field_docs
 from rrpo.config import COMBINATIONS, OFF, PENALTIES, RELAXATIONS, REWARDS, ArmConfig, Form, OptimizeConfig
 from rrpo.models.guidance import GUIDANCE
 from rrpo.optimizers import OPTIMIZERS
@@ -50,7 +50,7 @@ WIDTH = 110
 """Width of the listing in characters."""
 HEADINGS = {"equation": "equation", "source": "source", "knobs": "hyperparameters", "off": "off at"}
 """Fields of `Part` -> their headings in the listing."""
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app, main = program("ablations.arms")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +155,7 @@ def _changed(config: Any, off: Any, names: list[str]) -> Iterator[Part]:
         value, before = getattr(config, name), getattr(off, name)
         if value != before:
             form = FORMS[name][value] if name in FORMS else NUMBERS.get(name, Form("", ""))
-            what = field_docs(config)[name]
+            what = field_docs(type(config))[name]
             yield Part(
                 name=name,
                 what=what,
@@ -183,22 +183,6 @@ def _chosen(registry: OptionRegistry[Any], choice: Choice, off: str) -> Part:
 def summary(kind: object) -> str:
     """Return the first paragraph of the docstring of a class or module, in one line."""
     return " ".join((inspect.getdoc(kind) or "").partition("\n\n")[0].split())
-
-
-def field_docs(config: object) -> dict[str, str]:
-    """Return the docstring, in one line, of each field of a config whose class documents its fields by strings below them."""
-    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(type(config)))).body
-    assert isinstance(tree, ast.ClassDef)
-    found = {}
-    for field, doc in zip(tree.body, tree.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant):
-            found[ast.unparse(field.target)] = " ".join(str(doc.value.value).split())
-    return found
-
-
-def main() -> None:
-    """Run the command."""
-    start(app, "ablations.arms")
 
 
 if __name__ == "__main__":

@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table as RichTable
 
-from rrpo.commands import FAILING, HOW, SAID, WHAT, Plugin, Set, refusing, start
+from ablations.rendering.sheet import Sheet
+from rrpo.commands import FAILING as FAILING
+from rrpo.commands import HOW as HOW
+from rrpo.commands import SAID as SAID
+from rrpo.commands import WHAT as WHAT
+from rrpo.commands import Plugin as Plugin
+from rrpo.commands import Set as Set
+from rrpo.commands import program as program
+from rrpo.commands import refusing as refusing
+from rrpo.commands import start as start
 
-__all__ = [
-    "FAILING",
-    "HOW",
-    "SAID",
-    "WHAT",
-    "Device",
-    "Mixed",
-    "OfProfile",
-    "Plugin",
-    "RecordedIn",
-    "RunsDir",
-    "Set",
-    "Workers",
-    "World",
-    "WorldSeed",
-    "end_if_failed",
-    "refusing",
-    "say",
-    "start",
-]
-
+WIDTH = 150
+"""Default width of the output in columns if it is not a terminal."""
 RunsDir = Annotated[Path, typer.Option(help="Folder for stages, logs and the MLflow store.", rich_help_panel=SAID)]
 RecordedIn = Annotated[Path, typer.Option(help="Runs folder with the MLflow store.")]
 OfProfile = Annotated[str | None, typer.Option(help="Profile to use if the grid was run on several.")]
@@ -39,6 +31,7 @@ World = Annotated[str, typer.Option(help="World to use if there are several: the
 WorldSeed = Annotated[
     int,
     typer.Option(
+        "--world",
         help="Seed of the world. 0 is installed with the package; others differ in speakers, texts and judges.",
         rich_help_panel=WHAT,
     ),
@@ -57,9 +50,27 @@ Workers = Annotated[
 ]
 
 
+def terminal(width: int = WIDTH) -> Console:
+    """Return the console of the standard output; ``width`` is used if it is not a terminal."""
+    return Console() if sys.stdout.isatty() else Console(width=width)
+
+
 def say(console: Console, text: str) -> None:
     """Print a line verbatim, without markup or wrapping."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def show_table(table: Sheet, console: Console, title: str) -> None:
+    """Print a table of results with its notes."""
+    head, body = table.texts()
+    shown = RichTable(title=title, title_justify="left")
+    for position, heading in enumerate(head):
+        shown.add_column(heading, justify="left" if position == 0 else "right")
+    for row in body:
+        shown.add_row(*row)
+    console.print(shown)
+    for note in table.notes:
+        console.print(note, markup=False, highlight=False)
 
 
 def end_if_failed(failures: Mapping[str, str], console: Console) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,13 +31,10 @@ class Difference:
     @property
     def size(self) -> float:
         """|rebuilt - recorded|, divided by |recorded| if that is above 1; infinite if exactly one of them is missing."""
-        if math.isnan(self.recorded) and math.isnan(self.rebuilt):
+        if self.recorded == self.rebuilt or (math.isnan(self.recorded) and math.isnan(self.rebuilt)):
             return 0.0
-        if math.isnan(self.recorded) or math.isnan(self.rebuilt):
-            return math.inf
-        if self.recorded == self.rebuilt:
-            return 0.0
-        return abs(self.rebuilt - self.recorded) / max(1.0, abs(self.recorded))
+        size = abs(self.rebuilt - self.recorded) / max(1.0, abs(self.recorded))
+        return math.inf if math.isnan(size) else size
 
 
 @dataclass(frozen=True)
@@ -76,54 +73,40 @@ class Comparison:
         return [*out, f"NOT REPRODUCED: {len(self.numbers)} numbers compared, required to be equal {required}."]
 
 
-def scalars(recorded: Mapping[str, float], rebuilt: Mapping[str, float]) -> list[Difference]:
-    """Compare all scalars except durations. Non-finite rebuilt values are ignored, because records hold finite values only."""
-    finite = {name: value for name, value in rebuilt.items() if math.isfinite(value)}
-    names = sorted(name for name in recorded.keys() | finite.keys() if not name.startswith(TIMES))
-    return [Difference(name, recorded.get(name, math.nan), finite.get(name, math.nan)) for name in names]
-
-
-def tables(recorded: Path, rebuilt: Mapping[str, Path]) -> list[Difference]:
-    """Compare tables column by column, reporting for each column the row with the largest difference.
+def results(scalars: Mapping[str, float], files: Mapping[str, Path]) -> dict[str, pd.Series]:
+    """Return all results of a cell except durations: finite scalars by name, number of rows and columns of tables.
 
     Args:
-        recorded: Folder of the record's artifacts.
-        rebuilt: Name -> rebuilt file.
+        scalars: The cell's scalars.
+        files: Artifact name -> file; those that are not tables are ignored.
     """
-    here = {name: path for name, path in rebuilt.items() if name.endswith(".parquet")}
-    there = {path.relative_to(recorded).as_posix(): path for path in recorded.rglob("*.parquet")}
-    found: list[Difference] = []
-    for name in sorted(here.keys() | there.keys()):
-        if name in here and name in there:
-            found += _columns(name, _read(there[name]), _read(here[name]))
-        else:
-            found.append(Difference(name, 0.0 if name in there else math.nan, 0.0 if name in here else math.nan))
-    return found
-
-
-def _columns(name: str, recorded: pd.DataFrame, rebuilt: pd.DataFrame) -> Iterable[Difference]:
-    rows = Difference(f"{name}: rows", float(len(recorded)), float(len(rebuilt)))
-    if rows.size:
-        return [rows]
-    found = [rows]
-    for column in dict.fromkeys([*recorded.columns, *rebuilt.columns]):
-        label = f"{name}: {column}"
-        if str(column).startswith(TIMES):
-            continue
-        if column not in recorded.columns or column not in rebuilt.columns:
-            found.append(
-                Difference(label, 0.0 if column in recorded else math.nan, 0.0 if column in rebuilt else math.nan)
-            )
-        elif recorded[column].dtype.kind in "bifu" and rebuilt[column].dtype.kind in "bifu":
-            pairs = zip(recorded[column].astype(float), rebuilt[column].astype(float), strict=True)
-            found.append(max((Difference(label, a, b) for a, b in pairs), key=lambda d: d.size, default=rows))
-        else:  # text columns: count the rows that differ
-            unlike = sum(str(a) != str(b) for a, b in zip(recorded[column], rebuilt[column], strict=True))
-            found.append(Difference(f"{label}, rows unlike", 0.0, float(unlike)))
-    return found
-
-
-def _read(path: Path) -> pd.DataFrame:
     import pandas as pd
 
-    return pd.read_parquet(path)
+    found = {name: pd.Series([value]) for name, value in scalars.items() if math.isfinite(value)}
+    for name, path in files.items():
+        if name.endswith(".parquet"):
+            table = pd.read_parquet(path)
+            found[f"{name}: rows"] = pd.Series([float(len(table))])
+            found |= {f"{name}: {column}": table[column] for column in table.columns}
+    return {name: values for name, values in found.items() if not name.split(": ")[-1].startswith(TIMES)}
+
+
+def compare(recorded: Mapping[str, pd.Series], rebuilt: Mapping[str, pd.Series]) -> list[Difference]:
+    """Compare the `results` of two builds; of each column, return the row with the largest difference.
+
+    Columns of tables with different numbers of rows are not compared.
+    """
+    found = []
+    for name in sorted(recorded.keys() | rebuilt.keys()):
+        if name not in recorded or name not in rebuilt:
+            found.append(Difference(name, *(0.0 if name in side else math.nan for side in (recorded, rebuilt))))
+            continue
+        before, now = recorded[name], rebuilt[name]
+        if len(before) != len(now):
+            continue
+        if before.dtype.kind in "bifu" and now.dtype.kind in "bifu":
+            pairs = zip(before.astype(float), now.astype(float), strict=True)
+            found += sorted((Difference(name, a, b) for a, b in pairs), key=lambda pair: -pair.size)[:1]
+        else:  # text: count the rows that differ
+            found.append(Difference(f"{name}, rows unlike", 0.0, float((before.astype(str) != now.astype(str)).sum())))
+    return found

@@ -10,7 +10,6 @@ optimization is rerun up to there, because policies are not stored.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -19,9 +18,8 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 import typer
-from rich.console import Console
 
-from ablations.commands import Device, RunsDir, Workers, end_if_failed, refusing, say, start
+from ablations.commands import Device, RunsDir, Workers, end_if_failed, program, refusing, say, terminal
 from ablations.errors import InputError, choose, positive
 from ablations.execution import environment
 from ablations.execution.building import build
@@ -30,7 +28,6 @@ from ablations.execution.request import sized, worker_count
 from ablations.execution.runs_folder import check
 from ablations.grids import arms
 from ablations.judges import tuning
-from ablations.run import WIDTH
 from ablations.stats.statistics import Interval, t_interval
 from ablations.tracking.records import POINTS_FILE
 from rrpo.arms import BASE
@@ -59,7 +56,7 @@ MEASURES = {
     "gain_per_minute": "proxy gain per minute",
 }
 """Column of the table -> label."""
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app, main = program("ablations.gradients")
 
 
 def ratio(values: Sequence[float], others: Sequence[float]) -> Interval:
@@ -136,7 +133,7 @@ def command(
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Compare the gradients of DiffRO, REINFORCE and GRPO."""
-    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    console = terminal()
     with refusing():
         folder = check(runs_dir)
         size, chosen = sized(profile, 0), arms()[choose("arm", arm, arms())]
@@ -193,11 +190,6 @@ def _places(text: str, most: int) -> list[int]:
             fix="for example --updates 0,60,240",
         )
     return places
-
-
-def main() -> None:
-    """Run the command."""
-    start(app, "ablations.gradients")
 
 
 if __name__ == "__main__":

@@ -9,16 +9,14 @@ Exit status: 0, or 2 for bad input or a store that does not respond.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
-from rich.console import Console
 
-from ablations.commands import RunsDir, refusing, start
+from ablations.commands import RunsDir, program, refusing, show_table, terminal
 from ablations.errors import InputError, choose
 from ablations.execution.runs_folder import check
 from ablations.guided_arms import guided_arms, sweeps
@@ -26,7 +24,6 @@ from ablations.judges import gold
 from ablations.outcomes import find, followed, measured
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.rendering.summary import over_seeds
-from ablations.run import show_table
 from ablations.tracking.reader import Store
 from ablations.tracking.records import Record
 
@@ -47,9 +44,7 @@ NOTES = (
     "``zet`` speaks as speakers unseen in the training of policies and reward models, from neutral references. The last two "
     "columns are accuracies on such speakers' vectors (chance: 16.7 % for emotion).",
 )
-WIDTH = 120
-"""Width of the output in characters if it is not a terminal."""
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app, main = program("ablations.guidance")
 
 
 @app.command()
@@ -63,7 +58,7 @@ def command(
         if made is None:
             fix = f"run it first: python -m ablations.run --grid guidance --runs-dir {runs_dir}"
             raise InputError("the grid has no finished cell with guided decoding", got=grid, fix=fix)
-        show_table(made, Console() if sys.stdout.isatty() else Console(width=WIDTH), made.title)
+        show_table(made, terminal(120), made.title)
 
 
 def sheet(records: Sequence[Record]) -> Sheet | None:
@@ -164,11 +159,6 @@ def profile(table: pd.DataFrame, second: str) -> tuple[float, float]:
     """Return gold's mean probabilities of the target and of ``second``, over samples with another target than ``second``."""
     mixed = table[table["target"] != second]
     return float(np.exp(mixed[gold().logprob]).mean()), float(mixed[f"heard_{second}"].mean())
-
-
-def main() -> None:
-    """Run the command."""
-    start(app, "ablations.guidance")
 
 
 if __name__ == "__main__":

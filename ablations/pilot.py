@@ -26,7 +26,7 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 
-from ablations.commands import Device, RunsDir, Workers, end_if_failed, refusing, say, start
+from ablations.commands import WIDTH, Device, RunsDir, Workers, end_if_failed, refusing, say, start
 from ablations.execution import environment
 from ablations.execution.building import build
 from ablations.execution.estimate import Estimator
@@ -34,7 +34,6 @@ from ablations.execution.jobs import unrecorded
 from ablations.execution.request import worker_count
 from ablations.execution.runs_folder import check
 from ablations.grids import GRIDS, arms
-from ablations.run import WIDTH
 from ablations.stats.contrasts import overall
 from ablations.stats.family import ALPHA, COMPONENTS, MARGIN, POWER, Pilot, family, margin_text, primary
 from ablations.stats.inference import nested_components

@@ -17,7 +17,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from ablations.commands import Device, RunsDir, Workers, end_if_failed, refusing, say, start
+from ablations.commands import WIDTH, Device, RunsDir, Workers, end_if_failed, refusing, say, start
 from ablations.errors import choose
 from ablations.execution import environment
 from ablations.execution.building import build
@@ -27,7 +27,6 @@ from ablations.execution.runs_folder import check
 from ablations.grids import CONTROLS, RM_DATA_SIZES, arms
 from ablations.judges import tuning
 from ablations.outcomes import clean, flagged, same
-from ablations.run import WIDTH
 from ablations.stats.statistics import Interval, at_passage, in_points, t_interval
 from rrpo.arms import BASE
 from rrpo.config import ArmConfig

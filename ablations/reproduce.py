@@ -14,17 +14,15 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from ablations import equality
-from ablations.commands import Plugin, Workers, refusing, say, start
+from ablations.commands import Plugin, Workers, end_if_failed, program, refusing, say, terminal
 from ablations.equality import Comparison
 from ablations.errors import InputError
 from ablations.execution import environment
@@ -33,7 +31,6 @@ from ablations.execution.cell_file import CELL_FILE, read_cell
 from ablations.execution.estimate import Estimator
 from ablations.execution.request import worker_count
 from ablations.execution.runs_folder import RunsFolder, check
-from ablations.run import WIDTH
 from ablations.tracking import plugin_files
 from ablations.tracking.reader import Store
 from ablations.tracking.records import TAG_CELL_HASH, TAG_COMPLETE, Record
@@ -46,7 +43,7 @@ TOLERANCE = 0.05
 differences in the last bit."""
 SOFTWARE = ("version", "source", "python", "torch", "threads", "processor", "device", "gpu")
 """Fields of a stage's marker that describe how it was built."""
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app, main = program("ablations.reproduce")
 
 
 @app.command()
@@ -70,7 +67,7 @@ def command(
     ] = TOLERANCE,
 ) -> None:
     """Build a recorded cell again and compare the numbers."""
-    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    console = terminal()
 
     with refusing():
         folder = check(runs_dir)
@@ -96,9 +93,7 @@ def command(
         say(console, f"Not compared, because the required packages are not installed here: {', '.join(gone)}.")
     if failures := build(list(roots(record, cell).values()), scratch, Estimator(folder.root, machine), count, console):
         say(console, "The cell could not be built again:")
-        for title, reason in failures.items():
-            say(console, f"  {title}: {reason}")
-        raise typer.Exit(1)
+        end_if_failed(failures, console)
     found = compare(cell, record, folder.root, scratch.root)
     for line in found.lines(tolerance):
         say(console, line)
@@ -158,7 +153,8 @@ def compare(cell: Cell, record: Record, store: Path, scratch: Path) -> Compariso
     """Compare the record with the results in the scratch store."""
     wanted = roots(record, cell)
     scalars, files = collect(wanted, scratch)
-    numbers = equality.scalars(record.scalars, scalars) + equality.tables(record.folder, files)
+    tables = {path.relative_to(record.folder).as_posix(): path for path in record.folder.rglob("*.parquet")}
+    numbers = equality.compare(equality.results(record.scalars, tables), equality.results(scalars, files))
     if record.optional - wanted.keys():  # drop the numbers of optional stages that are not built here
         numbers = [number for number in numbers if not math.isnan(number.rebuilt)]
     software: dict[str, tuple[str, str]] = {}
@@ -193,11 +189,6 @@ def _unlike(
 def _environment(record: Record) -> dict[str, str]:
     path = record.folder / "environment.json"
     return dict(json.loads(path.read_text())) if path.is_file() else {}
-
-
-def main() -> None:
-    """Entry point of the console script."""
-    start(app, "ablations.reproduce")
 
 
 if __name__ == "__main__":

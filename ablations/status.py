@@ -7,17 +7,15 @@ Exit status: 0, or 2 for invalid input or a store that does not answer.
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table as RichTable
 
-from ablations.commands import Plugin, RunsDir, refusing, start
+from ablations.commands import Plugin, RunsDir, program, refusing, terminal
 from ablations.errors import InputError, choose
 from ablations.execution.estimate import duration
 from ablations.execution.planned import PlannedCell, read_plan
@@ -28,9 +26,7 @@ from rrpo.pipeline.progress import progress_of
 from rrpo.pipeline.stages import stored
 from rrpo.profiles import title
 
-WIDTH = 170
-"""Width of the output in columns if it is not a terminal."""
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app, main = program("ablations.status")
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,7 @@ def command(
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Show every cell with its state, owner, age, last step and log."""
-    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    console = terminal(170)
     with refusing():
         folder = check(runs_dir)
         if not folder.exists:
@@ -119,11 +115,6 @@ def summary(rows: list[Row]) -> str:
     """Return the number of cells in each state: ``12 done, 1 at work, 3 waiting``."""
     words = [row.state.split(",")[0] for row in rows]
     return ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words)) or "no cells"
-
-
-def main() -> None:
-    """Entry point of the console script."""
-    start(app, "ablations.status")
 
 
 if __name__ == "__main__":

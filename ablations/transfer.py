@@ -9,15 +9,13 @@ Exit status: 0 if all seeds are measured, 1 if one failed, 2 for invalid input, 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from ablations.commands import Device, OfProfile, Plugin, RunsDir, Workers, refusing, say, start
+from ablations.commands import Device, OfProfile, Plugin, RunsDir, Workers, program, refusing, say, terminal
 from ablations.errors import InputError, choose
 from ablations.execution import environment
 from ablations.execution.building import build
@@ -25,7 +23,6 @@ from ablations.execution.cell_file import CELL_FILE, read_cell
 from ablations.execution.estimate import Estimator
 from ablations.execution.request import worker_count
 from ablations.execution.runs_folder import RunsFolder, check
-from ablations.run import WIDTH
 from ablations.tracking import plugin_files, recorder, records
 from ablations.tracking.reader import Store
 from ablations.tracking.recorder import Tracker
@@ -34,7 +31,7 @@ from rrpo.pipeline import measurements
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import Stage
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app, main = program("ablations.transfer")
 
 
 @app.command()
@@ -47,7 +44,7 @@ def command(
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Measure how far each arm's gain transfers to the other arms' reward models."""
-    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    console = terminal()
     with refusing():
         folder = check(runs_dir)
         groups = comparable(folder, grid, profile)
@@ -137,11 +134,6 @@ def record(tracker: Tracker, cells: Sequence[Cell], stage: Stage) -> None:
     }
     params = {f"{records.TRANSFER_CELL}{cell.label}": cell.hash for cell in cells}
     tracker.record("transfer", str(stage), tags, params, metrics, {path.name: path}, key=stage.key)
-
-
-def main() -> None:
-    """Entry point of the console script."""
-    start(app, "ablations.transfer")
 
 
 if __name__ == "__main__":

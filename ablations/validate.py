@@ -9,16 +9,14 @@ Exit status: 0 if every line passes, 1 if one fails or a section could not be me
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from ablations import regime, regime_section
-from ablations.commands import Device, RunsDir, Workers, WorldSeed, refusing, say, start
+from ablations.commands import Device, RunsDir, Workers, WorldSeed, end_if_failed, program, refusing, say, terminal
 from ablations.errors import InputError, choose
 from ablations.execution import environment
 from ablations.execution.building import build
@@ -26,7 +24,6 @@ from ablations.execution.estimate import Estimator
 from ablations.execution.request import sized, worker_count
 from ablations.execution.runs_folder import RunsFolder, check
 from ablations.rendering import card
-from ablations.run import WIDTH
 from ablations.tracking import recorder, records
 from ablations.tracking.invocations import DEVELOPMENT
 from rrpo.pipeline.cell import Cell
@@ -39,7 +36,7 @@ REGIME = "regime"
 """Name of the section that is measured on complete policy optimizations, over several seeds."""
 FOLDER = "world-card"
 """Folder of the last card, inside the runs folder."""
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app, main = program("ablations.validate")
 
 
 @app.command()
@@ -61,7 +58,7 @@ def command(
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Validate the world: whether speech is valid, judges are trustworthy and hacking is visible."""
-    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    console = terminal()
     with refusing():
         size, folder, machine, count = _checked(profile, world, seed, device, workers, runs_dir)
         stages = sections(size, seed)
@@ -76,10 +73,8 @@ def command(
     heading += f", without {', '.join(left_out)}" if left_out else ""
     if failures:
         console.print(card.terminal(lines, heading))
-        for name, reason in failures.items():
-            say(console, f"not measured: {name}: {reason}")
         say(console, f"{card.conclusion(lines)}; {len(failures)} sections not measured, so nothing was written")
-        raise typer.Exit(1)
+        end_if_failed(failures, console)
     out = folder.root / FOLDER
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
@@ -131,11 +126,6 @@ def _log(lines: Sequence[Line], profile: Profile, seed: int, folder: RunsFolder,
     files = {path.relative_to(out).as_posix(): path for path in out.rglob("*") if path.is_file()}
     tracker.record("card", f"card {cell.world_hash}", tags, cell.params(), card.metrics(lines), files)
     return tracker.waiting()
-
-
-def main() -> None:
-    """Entry point of the console script."""
-    start(app, "ablations.validate")
 
 
 if __name__ == "__main__":

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
+import inspect
 import sys
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
@@ -15,6 +20,7 @@ from rrpo.errors import InputError
 
 WHAT, HOW, FAILING, SAID = "Experiment", "Execution", "Failures", "Output"
 """Headings of the options in ``--help``."""
+Command = TypeVar("Command", bound=Callable[..., Any])
 Set = Annotated[
     list[str] | None,
     typer.Option(
@@ -58,9 +64,66 @@ Plugin = Annotated[
 ]
 
 
+def program(name: str) -> tuple[typer.Typer, Callable[[], None]]:
+    """Return the app of the command in a module, and the entry point that runs it."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    return app, partial(start, app, name)
+
+
 def start(app: typer.Typer, name: str) -> None:
     """Run a command under its module's name, or the name with which ``rrpo`` started it; exit with status 130 on Ctrl-C."""
     try:
         app(prog_name=sys.argv[0] if sys.argv[0].startswith("rrpo ") else f"python -m {name}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def option(panel: str, default: Any, among: Iterable[str] = (), flag: str = "", metavar: str | None = None) -> Any:
+    """Declare a field of a dataclass as a command-line option for `options_of`; the field's docstring is its help.
+
+    Args:
+        panel: Heading in ``--help``.
+        default: Default value; ``...`` if the option is required.
+        among: Allowed values, which the help lists.
+        flag: Name of the option, if it is not that of the field.
+        metavar: Name of the value in ``--help``.
+    """
+    metadata = {"panel": panel, "among": tuple(among), "flag": flag, "metavar": metavar}
+    return dataclasses.field(default=dataclasses.MISSING if default is ... else default, metadata=metadata)
+
+
+def options_of(kind: type) -> Callable[[Command], Command]:
+    """Give a command that takes ``**given`` one option for each field of a dataclass, in their order.
+
+    A field is declared by `option`, or by an annotation with ``typer.Option``, such as `Set`.
+    """
+    docs, hints = field_docs(kind), get_type_hints(kind, include_extras=True)
+
+    def parameter(field: dataclasses.Field[Any]) -> inspect.Parameter:
+        annotation = hints[field.name]
+        if about := field.metadata:
+            text = docs[field.name] + (f" One of: {', '.join(about['among'])}." if about["among"] else "")
+            flag = about["flag"] or f"--{field.name.replace('_', '-')}"
+            named = {"metavar": about["metavar"], "rich_help_panel": about["panel"]}
+            annotation = Annotated[annotation, typer.Option(flag, help=text, **named)]
+        default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
+        return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+    def extend(command: Command) -> Command:
+        parameters = [parameter(field) for field in dataclasses.fields(kind)]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {one.name: one.annotation for one in parameters}
+        return command
+
+    return extend
+
+
+def field_docs(kind: type) -> dict[str, str]:
+    """Return the docstring, in one line, of each field of a class that documents its fields by strings below them."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(tree, ast.ClassDef)
+    return {
+        ast.unparse(field.target): " ".join(str(doc.value.value).split())
+        for field, doc in zip(tree.body, tree.body[1:], strict=False)
+        if isinstance(field, ast.AnnAssign) and isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant)
+    }

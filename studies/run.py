@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from ablations.commands import Device, Plugin, Set, WorldSeed, refusing, say, start
+from ablations.commands import WIDTH, Device, Plugin, Set, WorldSeed, refusing, say, start
 from ablations.errors import InputError
 from ablations.execution import environment, launchers
 from ablations.rendering.sheet import Sheet, as_csv, markdown
-from ablations.run import WIDTH
 from ablations.stats.statistics import Interval
 from rrpo.pipeline.stages import Stage
 from studies import fresh, options, results

@@ -2,7 +2,7 @@
 
 Stages that were never built on this machine are estimated from `REFERENCE`, the times of all stages of the named profiles on
 another machine, multiplied by this machine's pace: the ratio of the total times of the stages built on both machines.
-``python -m ablations.execution.estimate RUNS_DIR`` regenerates that table.
+``tests/benchmarks/reference_times.py`` regenerates that table.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ablations.errors import InputError
 from rrpo.identity import canonical, content_hash
 from rrpo.pipeline.stages import MARKER, Stage
 
@@ -50,33 +49,40 @@ class Estimator:
 
     def __init__(self, store: Path, device: str = "cpu") -> None:
         self.device = device
-        self._reference = _read(REFERENCE)
-        self._past: dict[Signature, list[float]] = defaultdict(list)
         self._run: dict[Signature, list[float]] = defaultdict(list)
-        self._bytes: dict[Signature, list[float]] = defaultdict(list)
         self._device_mib: dict[Signature, int] = {}
         self._signatures: dict[str, tuple[Signature, ...]] = {}
-        self._known: dict[tuple[Signature, ...], float | None] = {}
         self._taken = self._expected = 0.0
-        for signatures, past in _markers(store):
+        seconds: dict[Signature, list[float]] = defaultdict(list)
+        sizes: dict[Signature, list[float]] = defaultdict(list)
+        for signatures, past in markers(store):
             *_, size = signatures
             for signature in signatures:
-                self._past[signature].append(float(past["seconds"]))
-            self._bytes[size].append(float(past["bytes"]))
+                seconds[signature].append(float(past["seconds"]))
+            sizes[size].append(float(past["bytes"]))
             if (peak := past.get("peak_device_mib")) is not None:
                 self._device_mib[size] = max(int(peak), self._device_mib.get(size, 0))
-        both = [(self._median_before(size), self._reference[size][0]) for size in self._past if size in self._reference]
-        self._sizes = {*self._bytes, *self._reference}
-        self._pace = sum(here for here, _ in both) / sum(there for _, there in both) if both else 1.0
+        # The lower median, because interruptions make a stage longer, never shorter.
+        self._past = {signature: statistics.median_low(values) for signature, values in seconds.items()}
+        self._bytes = {signature: statistics.median(values) for signature, values in sizes.items()}
+        reference = _read(REFERENCE)
+        both = [(here, reference[size][0]) for size, here in self._past.items() if size in reference]
+        pace = sum(here for here, _ in both) / sum(there for _, there in both) if both else 1.0
+        self._borrowed = reference.keys() - self._past.keys()
+        self._past |= {size: reference[size][0] * pace for size in self._borrowed}
+        self._bytes |= {size: reference[size][1] for size in self._borrowed}
+        self._sizes = set(self._bytes)
+        self._known: dict[tuple[Signature, ...], float | None] = {}
 
     def learn(self, stage: Stage, seconds: float) -> None:
         """Add the measured time of a stage of this run."""
-        expected = self._estimate_before(stage)
+        signatures = self._signatures_of(stage)
+        expected = next((self._past[signature] for signature in signatures if signature in self._past), None)
         if expected is not None:
             self._taken, self._expected = self._taken + seconds, self._expected + expected
-        for signature in self._signatures_of(stage):
+        for signature in signatures:
             self._run[signature].append(seconds)
-        self._sizes.add(self._signatures_of(stage)[-1])
+        self._sizes.add(signatures[-1])
         self._known.clear()
 
     def seconds(self, stage: Stage) -> float | None:
@@ -95,31 +101,18 @@ class Estimator:
             if signature in self._run:
                 return statistics.median(self._run[signature][-LATEST:])
             if signature in self._past:
-                return self._median_before(signature) * self.load()
+                return self._past[signature] * self.load()
         size = signatures[-1]
-        if size in self._reference:
-            return self._reference[size][0] * self._pace * self.load()
         alike = [other for other in self._sizes if other[::2] == size[::2]]
         if not alike:
             return None
         nearest = min(alike, key=lambda other: (abs(math.log(_work(other) / _work(size))), other))
         return _work(size) / _work(nearest) * (self._estimate((nearest,)) or 0.0)
 
-    def _estimate_before(self, stage: Stage) -> float | None:
-        """Return the estimate from earlier runs alone."""
-        signatures = self._signatures_of(stage)
-        past = next((self._median_before(signature) for signature in signatures if signature in self._past), None)
-        there = self._reference.get(signatures[-1])
-        return past if past is not None or there is None else there[0] * self._pace
-
-    def _median_before(self, signature: Signature) -> float:
-        """Return the lower median of earlier times, because interruptions make a stage longer, never shorter."""
-        return statistics.median_low(self._past[signature])
-
     def borrowed(self, stages: Iterable[Stage]) -> int:
         """Return how many of the stages are estimated from the reference machine."""
         sizes = [self._signatures_of(stage)[-1] for stage in stages]
-        return sum(size not in self._past and size not in self._run and size in self._reference for size in sizes)
+        return sum(size in self._borrowed and size not in self._run for size in sizes)
 
     def scaled(self, stages: Iterable[Stage]) -> int:
         """Return how many of the stages are estimated from another size of their kind."""
@@ -138,17 +131,12 @@ class Estimator:
 
     def space(self, stages: Iterable[Stage]) -> str:
         """Return the disk space of stages as text; stages of unknown size are not included in the number."""
-        sizes = [self._size(self._signatures_of(stage)[-1]) for stage in stages]
+        sizes = [self._bytes.get(self._signatures_of(stage)[-1]) for stage in stages]
         known = sum(size for size in sizes if size is not None)
         if sizes and all(size is None for size in sizes):
             return "unknown"
         text = f"{known / 2**20:.0f} MiB" if known < 2**30 else f"{known / 2**30:.1f} GiB"
         return f"more than {text}" if None in sizes else f"about {text}"
-
-    def _size(self, signature: Signature) -> float | None:
-        if past := self._bytes.get(signature):
-            return statistics.median(past)
-        return self._reference[signature][1] if signature in self._reference else None
 
     def _signatures_of(self, stage: Stage) -> tuple[Signature, ...]:
         """Return the signatures of a stage, most specific first: config with inputs, own config, sizes."""
@@ -183,7 +171,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _markers(store: Path) -> Iterator[tuple[tuple[Signature, Signature], dict[str, Any]]]:
+def markers(store: Path) -> Iterator[tuple[tuple[Signature, Signature], dict[str, Any]]]:
     """Yield signatures and content of every readable marker of a stored stage; unreadable ones are skipped."""
     for marker in sorted((store / "stages").glob(f"*/{MARKER}")):
         try:
@@ -222,37 +210,3 @@ def _signatures(name: str, config: Any, device: str) -> tuple[Signature, Signatu
 def _work(size: Signature) -> float:
     """Return the product of the config fields in `WORK`."""
     return math.prod(max(value, 1) for name, value in json.loads(size[1]) if name in WORK)
-
-
-def write_reference(folders: list[Path]) -> None:
-    """Regenerate the table of reference times from the stages in these runs folders."""
-    found: dict[Signature, list[tuple[float, float]]] = defaultdict(list)
-    for folder in folders:
-        markers = list(_markers(folder))
-        if not markers:
-            raise InputError(
-                "the folder has no finished stage", got=folder, fix="give runs folders created by ablations.run"
-            )
-        for (_, size), past in markers:
-            found[size].append((float(past["seconds"]), float(past["bytes"])))
-    with REFERENCE.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(("stage", "sizes", "device", "seconds", "bytes"))
-        for signature, values in sorted(found.items()):
-            seconds, size = (statistics.median(column) for column in zip(*values, strict=True))
-            table.writerow((*signature, f"{seconds:.2f}", f"{size:.0f}"))
-
-
-def main() -> None:
-    """Run the command."""
-    import typer
-
-    from ablations.commands import refusing, start
-
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(refusing()(write_reference))
-    start(app, "ablations.execution.estimate")
-
-
-if __name__ == "__main__":
-    main()

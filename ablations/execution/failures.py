@@ -47,7 +47,7 @@ def kind_of(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class Lost:
-    """Why a cell has no result."""
+    """Why a cell or a part of a task has no result."""
 
     kind: str
     """A key of `KINDS`; ``bug`` if the record does not name one."""

@@ -1,6 +1,6 @@
 """Turn cells into tasks: one for every distinct missing stage, and one that records each cell.
 
-`build_stage`, `build_stack` and `build_member` run in a worker process; `record_cell` and `add_optional` run in the parent.
+`build_stage` and `build_stack` run in a worker process; `record_cell` and `add_optional` run in the parent.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ import json
 import math
 import os
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ablations.execution.estimate import Estimator
-from ablations.execution.failures import kind_of
-from ablations.execution.launchers.pool import Fault
+from ablations.execution.failures import Lost, kind_of
 from ablations.execution.scheduler import Task
 from ablations.execution.stacking import stack_tasks
 from ablations.execution.worker import QUIET, stopping
@@ -66,7 +65,8 @@ def tasks(
     estimator: Estimator,
     executor: Executor = SINGLE,
 ) -> list[Task]:
-    """Return the task graph that records ``cells`` and adds the optional results of ``amended``.
+    """Return the task graph that records ``cells`` and adds the optional results of ``amended``. Tasks may need stages that are
+    finished, which are not in the graph.
 
     Policy optimizations run in stacks of as many members as the executor has. Ready tasks are ordered by the first cell that
     needs them, so that seeds complete one after another. Within a cell, the task on the longest remaining path goes first.
@@ -78,34 +78,35 @@ def tasks(
     tail = _longest_tail(stages, estimator)
     priorities = {stage.key: (first[stage.key], -tail[stage.key], order[stage.key]) for stage in stages}
     single = stage_tasks(stages, store, device, priorities, executor)
-    return (
-        stack_tasks(single, {stage_key(stage): stage for stage in stages}, executor.members)
-        + [
-            Task(
-                key=cell_key(cell),
-                title=cell.name,
-                function="ablations.execution.jobs:record_cell",
-                arguments=(cell, store, tracker),
-                needs=frozenset(stage_key(stage) for stage in cell.stages.values() if stage.key in order),
-                priority=(position,),
-                here=True,
-            )
-            for position, cell in enumerate(cells)
-        ]
-        + [
-            Task(
-                key=optional_key(cell),
-                title=f"{cell.name}, optional results",
-                function="ablations.execution.jobs:add_optional",
-                arguments=(cell, store, tracker),
-                needs=frozenset(stage_key(stage) for stage in cell.optional.values() if stage.key in order)
-                | ({cell_key(cell)} if cell.hash in recorded_here else set()),
-                priority=(len(cells) + position,),
-                here=True,
-            )
-            for position, cell in enumerate(amended)
-        ]
-    )
+
+    def in_parent(place: int, key: str, title: str, function: str, cell: Cell, needs: Iterable[str]) -> Task:
+        return Task(
+            key=key,
+            title=title,
+            function=f"ablations.execution.jobs:{function}",
+            arguments=(cell, store, tracker),
+            needs=frozenset(needs),
+            priority=(place,),
+            here=True,
+        )
+
+    recording = [
+        in_parent(place, cell_key(cell), cell.name, "record_cell", cell, map(stage_key, cell.stages.values()))
+        for place, cell in enumerate(cells)
+    ]
+    adding = [
+        in_parent(
+            place,
+            optional_key(cell),
+            f"{cell.name}, optional results",
+            "add_optional",
+            cell,
+            [cell_key(cell), *map(stage_key, cell.optional.values())],
+        )
+        for place, cell in enumerate(amended, len(cells))
+    ]
+    by_key = {stage_key(stage): stage for stage in stages}
+    return [*stack_tasks(single, by_key, executor.members), *recording, *adding]
 
 
 def stage_tasks(
@@ -116,7 +117,6 @@ def stage_tasks(
     executor: Executor = SINGLE,
 ) -> list[Task]:
     """Return one task per stage; ``priorities`` are given by stage key."""
-    keys = {stage.key for stage in stages}
     return [
         Task(
             key=stage_key(stage),
@@ -124,7 +124,7 @@ def stage_tasks(
             function="ablations.execution.jobs:build_stage",
             arguments=(stage, store, device, executor, None),
             after_oom=(stage, store, device, executor, SMALLER),
-            needs=frozenset(stage_key(child) for child in stage.inputs.values() if child.key in keys),
+            needs=frozenset(map(stage_key, stage.inputs.values())),
             priority=priorities[stage.key],
         )
         for stage in stages
@@ -161,24 +161,32 @@ def _longest_tail(stages: Sequence[Stage], estimator: Estimator) -> dict[str, fl
 def build_stage(stage: Stage, store: Path, device: str, executor: Executor, micro: int | None, report: Report) -> float:
     """Build one stage with at most ``micro`` samples per forward pass (None: no limit) and return the seconds it took.
 
+    A policy optimization is built as a stack of size one if the executor stacks, so that a retry alone uses the same executor as
+    the rest of its stack.
+
     Raises:
         ClaimedError: Another live process is building it.
         Interrupted: This worker was asked to stop.
     """
-    alone = replace(executor, members=0)
-    materialise(stage, store, _watched(stage, store, _context(device, alone, micro, report)))
+    if executor.of(stage.name).members:
+        (built,) = _stacked([stage], store, device, executor, micro, report)
+        if isinstance(built, BaseException):
+            raise built
+    else:
+        alone = replace(executor, members=0)
+        materialise(stage, store, _watched(stage, store, _context(device, alone, micro, report)))
     return _seconds(stage, store)
 
 
 def build_stack(
     stages: Sequence[Stage], store: Path, device: str, executor: Executor, micro: int | None, report: Report
-) -> list[float | Fault]:
-    """Optimize several policies at once; return each one's share of the seconds, or a `Fault` if it failed.
+) -> list[float | Lost]:
+    """Optimize several policies at once; return each one's share of the seconds, or why it failed.
 
     Raises:
         Exception: Memory or disk space did not suffice for the whole group.
     """
-    found: list[float | Fault] = []
+    found: list[float | Lost] = []
     for stage, built in zip(stages, _stacked(stages, store, device, executor, micro, report), strict=True):
         if isinstance(built, Path):
             found.append(_seconds(stage, store))
@@ -188,18 +196,8 @@ def build_stack(
             raise built
         with contextlib.suppress(OSError), (store / "logs" / f"{stage_key(stage)}.log").open("a") as log:
             log.writelines(traceback.format_exception(built) if kind not in QUIET else ())
-        found.append(Fault(f"{type(built).__name__}: {built}", kind))
+        found.append(Lost(kind, f"{type(built).__name__}: {built}"))
     return found
-
-
-def build_member(
-    stage: Stage, store: Path, device: str, executor: Executor, micro: int | None, report: Report
-) -> float:
-    """Build one stage as a stack of size one, so that a retry uses the same executor as the rest of its stack."""
-    (built,) = _stacked([stage], store, device, executor, micro, report)
-    if isinstance(built, BaseException):
-        raise built
-    return _seconds(stage, store)
 
 
 def _stacked(

@@ -18,25 +18,27 @@ MARGIN = 0.1
 def tasks_a_gpu(stages: Iterable[Stage], estimator: Estimator, gpu_mib: int | None) -> int:
     """Return how many tasks fit on a GPU with ``gpu_mib`` MiB of memory (None: unknown); at least one.
 
-    Any stages may run at the same time, so each is assumed to need as much memory as the largest. The result is at most
-    `UNMEASURED` if some kinds were never measured.
+    Any stages may run at the same time, so each is assumed to need as much memory as the largest.
     """
-    peaks = [estimator.device_mib(stage) for stage in stages]
-    known = [peak for peak in peaks if peak is not None]
-    if not known or gpu_mib is None:
-        return UNMEASURED
-    fit = max(1, int(gpu_mib * (1 - MARGIN) // (CONTEXT_MIB + max(known))))
-    return fit if len(known) == len(peaks) else min(fit, UNMEASURED)
+    return _fitting(stages, estimator, None if gpu_mib is None else gpu_mib * (1 - MARGIN), CONTEXT_MIB)
 
 
 def members_a_stack(stages: Iterable[Stage], estimator: Estimator, gpu_mib: int | None, tasks: int) -> int:
     """Return how many policy optimizations to stack in each of the ``tasks`` that share a GPU; at least one.
 
-    Each is assumed to need as much memory as earlier ones of its size did, stacked or alone. The result is `UNMEASURED` if some
-    were never measured.
+    Each is assumed to need as much memory as earlier ones of its size did, stacked or alone.
+    """
+    return _fitting(stages, estimator, None if gpu_mib is None else gpu_mib * (1 - MARGIN) / tasks - CONTEXT_MIB, 0)
+
+
+def _fitting(stages: Iterable[Stage], estimator: Estimator, room: float | None, each: int) -> int:
+    """Return how many of the largest stage fit into ``room`` MiB if each needs ``each`` MiB more than was measured; at least one.
+
+    The result is at most `UNMEASURED` if some kinds of stages were never measured.
     """
     peaks = [estimator.device_mib(stage) for stage in stages]
     known = [peak for peak in peaks if peak is not None]
-    if not known or len(known) < len(peaks) or gpu_mib is None:
+    if not known or room is None:
         return UNMEASURED
-    return max(1, int((gpu_mib * (1 - MARGIN) / tasks - CONTEXT_MIB) // max(1, *known)))
+    fit = max(1, int(room // max(1, each + max(known))))
+    return fit if len(known) == len(peaks) else min(fit, UNMEASURED)

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from ablations.execution.estimate import duration
 from ablations.execution.scheduler import Failure, Task
+from ablations.execution.time_left import TimeLeft
 
 LINES, QUIET, JSON = "lines", "quiet", "json"
 """Modes: print all events; only failures and pauses; every event as one JSON object per line."""
@@ -28,7 +29,7 @@ class Display:
         console: Console,
         cells: int,
         done: int,
-        remaining: Callable[[], str],
+        remaining: TimeLeft | Callable[[], str],
         counted: str = "cell",
         mode: str = LINES,
         arms: ArmsSoFar = tuple,
@@ -45,8 +46,12 @@ class Display:
         self.done = done
         """Number of finished ones, including those of earlier runs."""
         self.failed_cells = 0
-        self.remaining = remaining
+        self.left = remaining if isinstance(remaining, TimeLeft) else None
+        """Estimates the time left from the events."""
+        self.remaining = remaining.__str__ if isinstance(remaining, TimeLeft) else remaining
         """Returns the time left as text."""
+        self.failures: dict[str, str] = {}
+        """Key of a failed task -> reason."""
         self.live = console.is_terminal and mode == LINES
         self._started = time.monotonic()
         self._bars = Progress(
@@ -72,6 +77,8 @@ class Display:
 
     def started(self, slot: int, task: Task) -> None:
         """Show a worker's new task."""
+        if self.left:
+            self.left.started(task.key)
         if slot in self._rows:
             self._bars.remove_task(self._rows[slot])
         self._rows[slot] = self._bars.add_task(task.title, total=None, slot=f"worker {slot + 1}")
@@ -79,10 +86,14 @@ class Display:
 
     def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
         """Update a worker's progress bar."""
+        if self.left:
+            self.left.progressed(task.key, done, total)
         self._bars.update(self._rows[slot], completed=done, total=total)
 
     def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
         """Count a finished cell, or print the name of a finished stage."""
+        if self.left:
+            self.left.ended(task.key, result)
         self._free(slot)
         self.done += self._counts(task)
         self._emit("finished", task=task.title, seconds=round(seconds, 3), done=self.done, of=self.cells)
@@ -94,6 +105,8 @@ class Display:
 
     def retried(self, slot: int | None, task: Task, failure: Failure) -> None:
         """Print why a task is retried; if another runner is building it, print this once."""
+        if self.left:
+            self.left.stopped(task.key)
         self._free(slot)
         self._emit("retried", task=task.title, kind=failure.kind, message=failure.message)
         if failure.kind != "claimed":
@@ -109,6 +122,10 @@ class Display:
 
     def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
         """Print the failed task once, and every cell that fails because of it."""
+        if self.left:
+            self.left.ended(task.key)
+        cause = "" if failure.cause == task.title else f"{failure.cause}: "
+        self.failures[task.key] = f"{cause}{failure.message} (log: {failure.log})"
         self._free(slot)
         self._emit(
             "failed",

@@ -11,6 +11,7 @@ from ablations.errors import InputError, choose, positive
 from ablations.execution import environment, launchers, packing, stacking
 from ablations.execution.estimate import Estimator
 from ablations.execution.launchers import Launcher
+from ablations.execution.options import Options
 from ablations.execution.runs_folder import RunsFolder, check
 from ablations.execution.test_sets import part_of, read_tests, speed_reporter, training_entries, with_encoder
 from ablations.exported import read_arms
@@ -78,97 +79,75 @@ class Request:
         return sorted({cell.seed for cell in self.cells})
 
 
-def request(
-    *,
-    grid: str,
-    profile: str | None = None,
-    world_seed: int = 0,
-    settings: Sequence[str] = (),
-    seeds: int | None = None,
-    first_seed: int | None = None,
-    arms: str | None = None,
-    device: str = "auto",
-    workers: int | None = None,
-    batch_scale: int = 1,
-    encoder: Path | None = None,
-    tune_encoder: bool = False,
-    model: Path | None = None,
-    train: str | None = None,
-    folds: int | None = None,
-    manifests: Sequence[str] = (),
-    tests: Sequence[str] = (),
-    retry: str | None = None,
-    fail_fast: bool = False,
-    launcher: str = "local",
-    address: str | None = None,
-    cpus_per_task: int = 1,
-    gpus_per_task: float | None = None,
-    slurm: Sequence[str] = (),
-    stack: str = "1",
-    precision: str = PRECISIONS[0],
-    deterministic: bool = False,
-    shard: str = "1/1",
-    runs_dir: Path = Path("runs"),
-) -> Request:
+def request(options: Options) -> Request:
     """Check a command's options and make its cells.
 
     Raises:
         InputError: An option is invalid.
     """
-    chosen = GRIDS[choose("grid", grid, GRIDS)]
-    size = sized(chosen.profile if profile is None else profile, world_seed)
-    size = scale_batches(size, positive("--batch-scale", batch_scale))
+    grid = GRIDS[choose("grid", options.grid, GRIDS)]
+    size = sized(grid.profile if options.profile is None else options.profile, options.world_seed)
+    size = scale_batches(size, positive("--batch-scale", options.batch_scale))
     if size.cosyvoice is not None:
-        files = (None if path is None else Source.of(Path(path)) for path in (model, train))
-        size, train = replace(size, cosyvoice=replace(size.cosyvoice, model=next(files), corpus=next(files))), None
-    values = assignments(settings)
-    given, size = size, changed(size, values)
-    if encoder is not None:
-        size = with_encoder(size, encoder, tuned=tune_encoder)
-    default = chosen.seeds if folds is None else folds
-    planned = positive("--seeds", default if seeds is None else seeds)
-    first = _not_negative("--first-seed", chosen.first_seed if first_seed is None else first_seed)
-    own = _with_data(size, range(first, first + planned), train, folds, manifests, tests)
-    cells = [cell for one, of in own for cell in chosen.cells(one, of)]
-    check_used(given, values, lambda other: (s for cell in chosen.cells(other, [first]) for s in cell.all_stages))
+        files = (None if path is None else Source.of(Path(path)) for path in (options.model, options.train))
+        size = replace(size, cosyvoice=replace(size.cosyvoice, model=next(files), corpus=next(files)))
+        options = replace(options, train=None)
+    values = assignments(options.settings or ())
+    before, size = size, changed(size, values)
+    if options.encoder is not None:
+        size = with_encoder(size, options.encoder, tuned=options.tune_encoder)
+    default = grid.seeds if options.folds is None else options.folds
+    planned = positive("--seeds", default if options.seeds is None else options.seeds)
+    first = _not_negative("--first-seed", grid.first_seed if options.first_seed is None else options.first_seed)
+    own = _with_data(size, range(first, first + planned), options)
+    cells = [cell for one, of in own for cell in grid.cells(one, of)]
+    check_used(before, values, lambda other: (s for cell in grid.cells(other, [first]) for s in cell.all_stages))
     declared = tuple(dict.fromkeys(cell.label for cell in cells))
-    if arms is not None:
-        others = named_arms() | read_arms(runs_dir)
+    if options.arms is not None:
+        others = named_arms() | read_arms(options.runs_dir)
         added = {name: arm for name, arm in others.items() if name not in declared}
         cells += [cell for one, of in own for cell in product(added, one, of)]
         known = list(dict.fromkeys(cell.label for cell in cells))
-        wanted = [choose(f"arm in grid {grid}", name.strip(), known) for name in arms.split(",")]
+        wanted = [choose(f"arm in grid {options.grid}", name.strip(), known) for name in options.arms.split(",")]
         cells = sorted((cell for cell in cells if cell.label in wanted), key=lambda cell: cell.seed)
-    if encoder is not None and any(cell.policy for cell in cells):
+    if options.encoder is not None and any(cell.policy for cell in cells):
         raise InputError(
             "a reward model of waveforms cannot reward a policy whose codec makes log-mel frames",
-            got=f"--encoder {encoder} with the grid {grid}",
+            got=f"--encoder {options.encoder} with the grid {options.grid}",
             fix="use --grid rm, which trains and compares reward models alone",
         )
     for one, _ in own:
         _check_emotions([cell for cell in cells if cell.profile is one], one)
-    size = own[0][0]
-    machine = environment.resolve_device(device, elsewhere=launcher != "local")
-    folder = check(runs_dir)
-    packed = _packed(cells, folder, gpus_per_task, workers, launcher) if machine == "cuda" else packing.UNMEASURED
-    where = launchers.checked(launcher, address, cpus_per_task, gpus_per_task, slurm, machine, packed)
-    count = worker_count(workers, machine, packed)
-    members = stacking.size(stack, machine, cells, folder.root, *_shared(count))
-    if retry is not None:
-        choose("set of cells to --retry", retry, ("failed",))
+    machine = environment.resolve_device(options.device, elsewhere=options.launcher != "local")
+    folder = check(options.runs_dir)
+    packed = _packed(cells, folder, options) if machine == "cuda" else packing.UNMEASURED
+    where = launchers.checked(
+        options.launcher,
+        options.address,
+        options.cpus_per_task,
+        options.gpus_per_task,
+        options.slurm or (),
+        machine,
+        packed,
+    )
+    count = worker_count(options.workers, machine, packed)
+    members = stacking.size(options.stack, machine, cells, folder.root, *_shared(count))
+    if options.retry is not None:
+        choose("set of cells to --retry", options.retry, ("failed",))
+    changes = differences(before, own[0][0])
     return Request(
-        grid=grid,
+        grid=options.grid,
         cells=tuple(cells),
         device=machine,
         workers=count,
         folder=folder,
-        retry_failed=retry is not None,
-        fail_fast=fail_fast,
+        retry_failed=options.retry is not None,
+        fail_fast=options.fail_fast,
         launcher=where,
         declared=declared,
-        settings=tuple(f"{key} = {new} (was {old})" for key, (old, new) in differences(given, size).items()),
-        executor=Executor(members, _precision(precision, machine), deterministic),
-        shard=_shard(shard, len(cells)),
+        settings=tuple(f"{key} = {new} (was {old})" for key, (old, new) in changes.items()),
+        executor=Executor(members, _precision(options.precision, machine), options.deterministic),
+        shard=_shard(options.shard, len(cells)),
     )
 
 
@@ -192,20 +171,14 @@ def _shard(text: str, cells: int) -> tuple[int, int]:
     return int(place), int(count)
 
 
-def _with_data(
-    profile: Profile,
-    seeds: range,
-    train: str | None,
-    folds: int | None,
-    manifests: Sequence[str],
-    tests: Sequence[str],
-) -> list[tuple[Profile, Sequence[int]]]:
-    """Return the profile with the user's data and its seeds, or with ``folds`` one profile per fold, each with one seed.
+def _with_data(profile: Profile, seeds: range, options: Options) -> list[tuple[Profile, Sequence[int]]]:
+    """Return the profile with the user's data and its seeds, or with ``--folds`` one profile per fold, each with one seed.
 
-    With ``folds``, seed i uses fold i of the corpus ``train``, and the test set is that fold's.
+    With ``--folds``, seed i uses fold i of the corpus ``--train``, and the test set is that fold's.
     """
+    train, tests, folds = options.train, options.tests or (), options.folds
     if folds is None:
-        given = [*(training_entries(train) if train else ()), *manifests]
+        given = [*(training_entries(train) if train else ()), *(options.manifests or ())]
         with_data = replace(profile, manifests=_manifests(given, profile))
         return [(replace(with_data, tests=read_tests(tests, with_data)), seeds)]
     if train is None or len(seeds) > positive("--folds", folds):
@@ -218,8 +191,7 @@ def _with_data(
     for k, seed in enumerate(seeds, 1):
         fold = f"{train.removesuffix('.jsonl')}.fold{k}"
         own = [f"{Path(train).name}={part_of(fold, 'test')}" if test == train else test for test in tests]
-        ((one, _),) = _with_data(profile, range(seed, seed + 1), fold, None, manifests, own)
-        found.append((one, [seed]))
+        found += _with_data(profile, range(seed, seed + 1), replace(options, train=fold, folds=None, tests=own))
     pooled = content_hash([Cell(label="", arm=SFT, seed=0, profile=one).world_hash for one, _ in found])[:16]
     return [(replace(one, pooled=pooled), of) for one, of in found]
 
@@ -285,11 +257,9 @@ def _check_emotions(cells: Sequence[Cell], profile: Profile) -> None:
         )
 
 
-def _packed(
-    cells: Sequence[Cell], folder: RunsFolder, gpus_per_task: float | None, workers: int | None, launcher: str
-) -> int:
+def _packed(cells: Sequence[Cell], folder: RunsFolder, options: Options) -> int:
     """Return the number of tasks per GPU; the default if an option sets the number of tasks."""
-    if (workers if launcher == "local" else gpus_per_task) is not None:
+    if (options.workers if options.launcher == "local" else options.gpus_per_task) is not None:
         return packing.UNMEASURED
     stages = walk(*(stage for cell in cells for stage in cell.stages.values()))
     smallest = min(environment.gpus().values(), default=None)
@@ -309,11 +279,9 @@ def _shared(workers: int) -> tuple[int | None, int]:
 
 
 def worker_count(asked: int | None, device: str, packed: int = packing.UNMEASURED) -> int:
-    """Return the number of ``--workers``, or `default_workers` if it is None. Raise InputError if it is not positive."""
-    return default_workers(device, packed) if asked is None else positive("--workers", asked)
-
-
-def default_workers(device: str, packed: int = packing.UNMEASURED) -> int:
-    """Return one worker per CPU available to this process; on ``cuda`` at most ``packed`` per GPU."""
+    """Return the number of ``--workers``; by default one per CPU available to this process, on ``cuda`` at most ``packed`` per
+    GPU. Raise InputError if it is not positive."""
+    if asked is not None:
+        return positive("--workers", asked)
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cpus, packed * max(1, len(environment.gpus()))) if device == "cuda" else cpus

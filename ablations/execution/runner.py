@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
+from ablations.commands import show_table
 from ablations.execution import environment, jobs, launchers
 from ablations.execution.estimate import Estimator
 from ablations.execution.failures import Lost
@@ -34,7 +36,6 @@ from ablations.tracking.reader import Store
 from ablations.tracking.recorder import Tracker
 from rrpo.pipeline.cell import Cell
 
-ShowTable = Callable[[Sheet, Console, str], None]
 LOOK = 1.0
 """Seconds between checks for free disk space at the end of a run."""
 
@@ -64,7 +65,7 @@ class Outcome:
         return 130 if self.stopped else int(bool(self.failures))
 
 
-def run_plan(plan: Plan, estimator: Estimator, console: Console, show_table: ShowTable, mode: str = LINES) -> Outcome:
+def run_plan(plan: Plan, estimator: Estimator, console: Console, mode: str = LINES) -> Outcome:
     """Run the missing cells of a plan; write nothing if none are missing. ``mode`` is a mode of `Display`."""
     request = plan.request
     failures: dict[str, str] = {}
@@ -76,12 +77,12 @@ def run_plan(plan: Plan, estimator: Estimator, console: Console, show_table: Sho
         tracker = _start(plan)
         with contextlib.suppress(OSError):  # only `ablations.status` reads it
             write_plan(request.folder, request.grid, request.cells)
-        grid_run = GridRun(plan, estimator, console, tracker, show_table, mode)
+        grid_run = GridRun(plan, estimator, console, tracker, mode)
         try:
             grid_run.run(pool)
         except KeyboardInterrupt:
             stopped = True
-        failures = grid_run.failures
+        failures = grid_run.lost
         grid_run.close("KILLED" if stopped else "FAILED" if failures else "FINISHED")
         waiting = tracker.waiting()
         try:
@@ -113,66 +114,47 @@ def _start(plan: Plan) -> Tracker:
     return first.start_invocation(request.cells, params)
 
 
-def _planned(cells: Sequence[Cell]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for cell in cells:
-        counts[cell.label] = counts.get(cell.label, 0) + 1
-    return counts
+def _planned(cells: Sequence[Cell]) -> Counter[str]:
+    """Return the number of planned cells of each arm."""
+    return Counter(cell.label for cell in cells)
 
 
-@dataclass
-class GridRun:
-    """The scheduler's observer: updates the display, logs curves to MLflow, and prints a table when a seed completes."""
+class GridRun(Display):
+    """Runs a plan's tasks: shows them, logs curves and failures to MLflow, and prints a table when a seed completes."""
 
-    plan: Plan
-    """What to run."""
-    estimator: Estimator
-    """Updated with the durations of finished stages."""
-    console: Console
-    """Where to print."""
-    tracker: Tracker
-    """Records to MLflow."""
-    show_table: ShowTable
-    """Prints a table."""
-    mode: str = LINES
-    """Output mode, as in `Display`."""
-    failures: dict[str, str] = field(default_factory=dict)
-    """Cell name -> reason."""
-
-    def __post_init__(self) -> None:
-        request = self.plan.request
-        self._cells = {jobs.cell_key(cell): cell for cell in self.plan.todo}
-        self._amending = {jobs.optional_key(cell) for cell in self.plan.amended}
-        self._owners = {jobs.stage_key(stage): cell for cell in self.plan.todo for stage in cell.stages.values()}
+    def __init__(
+        self,
+        plan: Plan,
+        estimator: Estimator,
+        console: Console,
+        tracker: Tracker,
+        mode: str = LINES,
+    ) -> None:
+        request = plan.request
+        self.plan, self.tracker = plan, tracker
+        self.lost: dict[str, str] = {}
+        """Cell name -> why it failed."""
+        self.records = plan.records
+        """Records of the requested cells so far."""
+        self._cells = {jobs.cell_key(cell): cell for cell in plan.todo}
+        self._amending = {jobs.optional_key(cell) for cell in plan.amended}
+        self._owners = {jobs.stage_key(stage): cell for cell in plan.todo for stage in cell.stages.values()}
         self._curves = Follower(request.folder.root)
         self._graph = jobs.tasks(
-            self.plan.todo,
-            self.plan.amended,
-            request.folder.root,
-            request.device,
-            self.tracker,
-            self.estimator,
-            request.executor,
+            plan.todo, plan.amended, request.folder.root, request.device, tracker, estimator, request.executor
         )
-        stages = {jobs.stage_key(stage): stage for stage in self.plan.stages}
-        self._left = TimeLeft(self._graph, stages, self.estimator, request.workers)
-        done = self.plan.done.keys()
+        done = plan.done.keys()
         self._open = {seed: {c.hash for c in request.cells if c.seed == seed} - done for seed in request.seeds}
-        self.records = self.plan.records
         self._arms: list[tuple[str, str, str]] = []
-        self._display = Display(
-            self.console,
-            len(request.own),
-            len(request.own) - len(self.plan.todo),
-            self._left.__str__,
-            mode=self.mode,
-            arms=lambda: self._arms,
-        )
+        stages = {jobs.stage_key(stage): stage for stage in plan.stages}
+        self._time_left = TimeLeft(self._graph, stages, estimator, request.workers)
+        finished = len(request.own) - len(plan.todo)
+        super().__init__(console, len(request.own), finished, self._time_left, mode=mode, arms=lambda: self._arms)
 
     def run(self, pool: Pool) -> None:
         """Run all tasks."""
         request = self.plan.request
-        with self._display:
+        with self:
             Scheduler(self._graph, pool, request.folder.logs, self, fail_fast=request.fail_fast).run()
 
     def close(self, status: str) -> None:
@@ -188,54 +170,41 @@ class GridRun:
 
     def started(self, slot: int, task: Task) -> None:
         """Handle the scheduler's event of the same name."""
-        self._left.started(task.key)
         self._curves.restart(task.key)
-        self._display.started(slot, task)
+        super().started(slot, task)
 
     def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
         """Handle the scheduler's event of the same name."""
-        self._left.progressed(task.key, done, total)
-        self._display.progressed(slot, task, done, total)
+        super().progressed(slot, task, done, total)
         if self._curves.due():
-            for key in self._left.running.keys() & self._owners.keys():
+            for key in self._time_left.running.keys() & self._owners.keys():
                 if points := self._curves.new(key):
                     self.tracker.show_cell(self._owners[key], points)
 
     def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
-        """Handle the scheduler's event: update the time left with a stage's duration, or add a cell's record."""
-        self._left.ended(task.key, result)
-        self._display.finished(slot, task, result, seconds)
+        """Handle the scheduler's event: add a cell's record."""
+        super().finished(slot, task, result, seconds)
         if cell := self._cells.get(task.key):
             self.records.append(result)
             self._arms = self._so_far()
             self._close_cell(cell)
 
-    def retried(self, slot: int | None, task: Task, failure: Failure) -> None:
-        """Handle the scheduler's event of the same name."""
-        self._left.stopped(task.key)
-        self._display.retried(slot, task, failure)
-
-    def said(self, text: str) -> None:
-        """Handle the scheduler's event of the same name."""
-        self._display.said(text)
-
     def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
         """Handle the scheduler's event: record the failed cell and its log in MLflow."""
-        self._left.ended(task.key)
-        self._display.failed(slot, task, failure)
+        super().failed(slot, task, failure)
         if task.key in self._amending:
             self.said(
                 f"{task.title}: not added ({failure.cause}: {failure.message}); the cell's record is complete without them"
             )
         if cell := self._cells.get(task.key):
             reason = failure.message if failure.cause == task.title else f"{failure.cause}: {failure.message}"
-            self.failures[cell.name] = f"{failure.kind}: {reason} (log: {failure.log})"
+            self.lost[cell.name] = f"{failure.kind}: {reason} (log: {failure.log})"
             log = failure.log.read_text(errors="replace") if failure.log.is_file() else ""
             self.tracker.record_failure(cell, Lost(failure.kind, reason), log)
 
     def _so_far(self) -> list[tuple[str, str, str]]:
         """Return (arm, n, primary outcome) rows over the recorded seeds, as interim estimates for the live display."""
-        if not self._display.live:
+        if not self.live:
             return []
         outcome = primary()
         values = outcome.values(self.records)
@@ -261,6 +230,6 @@ class GridRun:
         pairs = pairs[np.isfinite(pairs)]
         if len(pairs) > 2:
             self.tracker.note_spread(float(pairs.std(ddof=1)), len(pairs))
-        if any(self._open.values()):
+        if any(self._open.values()) and self.mode == LINES:
             interim = table(found, _planned([c for c in self.plan.request.cells if c.seed in complete]))
-            self.show_table(interim, self.console, f"Interim: seed {cell.seed} is complete (estimates only)")
+            show_table(interim, self.console, f"Interim: seed {cell.seed} is complete (estimates only)")

@@ -221,10 +221,6 @@ def _check_marker(folder: RunsFolder) -> None:
         raise InputError(f"the runs folder's {MARKER} is damaged", got=repr(error), fix=fix) from error
     if version != FORMAT:
         raise InputError("the runs folder has another format", got=version, fix=fix)
-    if waiting := list(folder.root.glob("spool/[!.]*/entry.json")):
-        fix = "run any command of the version that wrote them, which carries them over, then run this command again"
-        got = f"{len(waiting)} in {folder.root / 'spool'}"
-        raise InputError("records of an earlier version wait for the tracking store", got=got, fix=fix)
     if folder.server:
         return
     if server and not folder.database.exists():

@@ -23,8 +23,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from ablations.execution.failures import KINDS, kind_of
-from ablations.execution.launchers.pool import Died, Done, Failed, Fault, Pool, Progress, Task
+from ablations.execution.failures import KINDS, Lost, kind_of
+from ablations.execution.launchers.pool import Died, Done, Failed, Pool, Progress, Task
 
 GRACE = 5.0
 """Seconds a busy worker gets to clean up after SIGTERM."""
@@ -192,9 +192,9 @@ class Scheduler:
     def _finish_parts(self, task: Task, results: Sequence[Any], seconds: float) -> None:
         """Handle the results of a finished task's parts."""
         for part, result in zip(task.parts, results, strict=True):
-            if isinstance(result, Fault):
+            if isinstance(result, Lost):
                 self._missing[part.key] = set()
-                self._handle_failure(None, part, result.message, result.kind)
+                self._handle_failure(None, part, result.reason, result.kind)
             else:
                 self._release_dependents(part)
                 self.observer.finished(None, part, result, seconds / len(task.parts))

@@ -11,7 +11,6 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from math import ceil
 from pathlib import Path
 
@@ -81,7 +80,7 @@ def stack_tasks(tasks: Sequence[Task], stages: Mapping[str, Stage], size: int) -
 
 
 def _stack(members: Sequence[Task]) -> Task:
-    """Combine several tasks into one. A failed member is retried alone, with the same executor (`jobs.build_member`)."""
+    """Combine several tasks into one. A failed member is retried alone, with the same executor (`jobs.build_stage`)."""
     first = members[0]
     assert first.after_oom is not None
     chosen = tuple(task.arguments[0] for task in members)
@@ -93,7 +92,7 @@ def _stack(members: Sequence[Task]) -> Task:
         after_oom=(chosen, *first.after_oom[1:]),
         needs=frozenset().union(*(task.needs for task in members)),
         priority=first.priority,
-        parts=tuple(replace(task, function="ablations.execution.jobs:build_member") for task in members),
+        parts=tuple(members),
     )
 
 

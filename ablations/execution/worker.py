@@ -1,7 +1,7 @@
 """The main loop of a worker process: receive tasks from a pipe, run them one at a time, send back the results.
 
-A message to the worker is ``(function, arguments, log path)``. The worker answers ``("progress", done, total)`` any number of
-times, then ``("done", result, seconds)`` or ``("failed", message, kind)``.
+A message to the worker is ``(function, arguments, log path)``. The worker answers with events: `Progress` any number of times,
+then `Done` or `Failed`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ablations.execution.failures import kind_of
+from ablations.execution.launchers.pool import Done, Failed, Progress
 from rrpo import plugins
 
 PR_SET_PDEATHSIG = 1
@@ -38,8 +39,9 @@ ENVIRONMENT = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPE
 memory, because fresh pages for every large tensor cost up to half of a step."""
 
 
-def serve(connection: Connection, parent: int) -> None:
-    """Run tasks until the pipe is closed. The worker dies with the process whose id is ``parent``, at the pipe's other end."""
+def serve(connection: Connection, parent: int, slot: int) -> None:
+    """Run the tasks of a slot until the pipe is closed. The worker dies with the process whose id is ``parent``, at the pipe's
+    other end."""
     die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     signal.signal(signal.SIGTERM, _exit)
@@ -53,7 +55,7 @@ def serve(connection: Connection, parent: int) -> None:
             return
         function, arguments, log = message
         with _output_to(Path(log)):
-            answer = _run(connection, function, arguments)
+            answer = _run(connection, slot, function, arguments)
         connection.send(answer)
 
 
@@ -69,7 +71,7 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
-def _run(connection: Connection, function: str, arguments: tuple[Any, ...]) -> tuple[str, Any, Any]:
+def _run(connection: Connection, slot: int, function: str, arguments: tuple[Any, ...]) -> Done | Failed:
     start = time.monotonic()
     last = 0.0
 
@@ -78,7 +80,7 @@ def _run(connection: Connection, function: str, arguments: tuple[Any, ...]) -> t
         now = time.monotonic()
         if done >= total or now - last >= REPORT_EVERY:
             last = now
-            connection.send(("progress", done, total))
+            connection.send(Progress(slot, done, total))
 
     try:
         module, name = function.split(":")
@@ -90,8 +92,8 @@ def _run(connection: Connection, function: str, arguments: tuple[Any, ...]) -> t
             text = f"{when}, process {os.getpid()} on {os.uname().nodename}:\n{traceback.format_exc()}"
             with suppress(OSError):
                 print(text, file=sys.stderr)
-        return "failed", f"{type(error).__name__}: {error}", kind
-    return "done", result, time.monotonic() - start
+        return Failed(slot, f"{type(error).__name__}: {error}", kind)
+    return Done(slot, result, time.monotonic() - start)
 
 
 @contextmanager

@@ -12,8 +12,8 @@ from rrpo.pipeline.claims import Owner, host_identity, is_alive, this_process
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-AGE_LIMIT = 48 * 3600.0
-"""Seconds without a new run of its invocation after which a run on another host counts as dead; its process cannot be checked."""
+AGE_LIMIT = 7 * 24 * 3600.0
+"""Seconds since its start after which a run on another host counts as dead; its process cannot be checked."""
 LIMIT = 10_000
 """Maximum number of runs that are checked; the next call checks the rest."""
 TAG_ENDED = "ended_by"
@@ -36,20 +36,19 @@ def _owner(tags: Mapping[str, str]) -> Owner | None:
 def reconcile(client: MlflowClient) -> list[str]:
     """Mark dead runs as killed, with a tag that says why, and return their ids. Runs not written by `ablations` are ignored.
 
-    On this host, a run is dead if its owner process is gone. On another host, or without a recorded owner, it is dead if no run
-    of its invocation is younger than `AGE_LIMIT`. This status is informative only: the completion tag decides whether a cell
-    counts.
+    On this host, a run is dead if its owner process is gone. On another host, or without a recorded owner, it is dead if it is
+    older than `AGE_LIMIT`. This status is informative only: the completion tag decides whether a cell counts.
     """
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     running = client.search_runs(experiments, "attributes.status = 'RUNNING'", max_results=LIMIT) if experiments else []
-    dead = {run.info.run_id: why for run in running if (why := _dead(client, experiments, run))}
+    dead = {run.info.run_id: why for run in running if (why := _dead(run))}
     for run_id, why in dead.items():
         client.set_tag(run_id, TAG_ENDED, why)
         client.set_terminated(run_id, "KILLED")
     return list(dead)
 
 
-def _dead(client: MlflowClient, experiments: list[str], run: Any) -> str:
+def _dead(run: Any) -> str:
     """Return why a run counts as dead; empty if it does not."""
     if records.TAG_KIND not in run.data.tags:
         return ""
@@ -59,27 +58,11 @@ def _dead(client: MlflowClient, experiments: list[str], run: Any) -> str:
         return "" if lives else f"its {owner} has ended"
     if owner and _rebooted(owner):
         return f"its {owner} ended when the machine was rebooted"
-    silent = time.time() - _last_sign(client, experiments, run) / 1000
-    if silent <= AGE_LIMIT:
-        return ""
-    return f"its owner ({owner or 'unknown'}) gave no sign for {silent / 3600:.0f} hours"
+    age = time.time() - run.info.start_time / 1000
+    return f"its owner ({owner or 'unknown'}) started it {age / 3600:.0f} hours ago" if age > AGE_LIMIT else ""
 
 
 def _rebooted(owner: Owner) -> bool:
     """Return whether the owner ran on this machine before its last reboot."""
     (name, boot, _), (ours, now, _) = owner.host.split("/", 2), host_identity().split("/", 2)
     return name == ours and boot != now
-
-
-def _last_sign(client: MlflowClient, experiments: list[str], run: Any) -> int:
-    """Return when the newest run of the same invocation was started, in milliseconds since 1970."""
-    key = run.data.tags.get(records.TAG_INVOCATION)
-    if not key:
-        return int(run.info.start_time)
-    newest = client.search_runs(
-        experiments,
-        f"tags.{records.TAG_INVOCATION} = '{key}'",
-        max_results=1,
-        order_by=["attributes.start_time DESC"],
-    )
-    return int(newest[0].info.start_time)

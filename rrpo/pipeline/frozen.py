@@ -45,37 +45,24 @@ class Review:
 
     missing: tuple[Stage, ...]
     """Stages missing from the layer."""
-    stale: Mapping[str, str]
-    """Folder -> why its key is outdated."""
-    superfluous: tuple[str, ...]
-    """Folders that are not stages of the kinds that the layer holds."""
-    empty: bool
-    """Whether the layer holds no stage at all."""
+    outdated: Mapping[str, str]
+    """Folder in the layer that it should not contain -> why."""
 
     @property
     def current(self) -> bool:
         """Whether the layer contains exactly the expected stages."""
-        return not (self.missing or self.stale or self.superfluous)
+        return not (self.missing or self.outdated)
 
 
 def review(wanted: Sequence[Stage]) -> Review:
     """Compare the layer with the stages that it should contain."""
-    kinds = {stage.name for stage in wanted}
     there = {stage.folder for stage in wanted if (stages.LAYER / stage.folder / MARKER).is_file()}
-    stale: dict[str, str] = {}
-    superfluous: list[str] = []
-    for folder in _folders():
-        marker = _marker(folder)
-        if marker.get("name") not in kinds:
-            superfluous.append(folder.name)
-        elif folder.name not in there:
-            stale[folder.name] = _explain_stale(marker)
-    missing = tuple(stage for stage in wanted if stage.folder not in there)
-    return Review(missing, stale, tuple(superfluous), not _folders())
+    outdated = {folder.name: _explain(folder) for folder in _folders() if folder.name not in there}
+    return Review(tuple(stage for stage in wanted if stage.folder not in there), outdated)
 
 
 def freeze(wanted: Sequence[Stage], store: Path) -> Review:
-    """Copy missing stages from ``store``, which must hold them, and remove stale and superfluous ones. Return the prior review.
+    """Copy missing stages from ``store``, which must hold them, and remove outdated ones. Return the prior review.
 
     Never replace a stage that the layer holds under its current key: results depend on its exact bits.
     """
@@ -87,8 +74,7 @@ def freeze(wanted: Sequence[Stage], store: Path) -> Review:
             shutil.rmtree(left, ignore_errors=True)
         shutil.copytree(stage.path(store), draft)
         os.replace(draft, final)
-    after = review(wanted)
-    for name in (*after.stale, *after.superfluous):
+    for name in review(wanted).outdated:
         shutil.rmtree(stages.LAYER / name)
     return before
 
@@ -102,11 +88,12 @@ def _folders() -> list[Path]:
     return sorted(path for path in stages.LAYER.glob("*") if path.is_dir())
 
 
-def _marker(folder: Path) -> dict[str, object]:
-    path = folder / MARKER
-    return dict(json.loads(path.read_text())) if path.is_file() else {}
-
-
-def _explain_stale(marker: Mapping[str, object]) -> str:
-    then, now = marker["version"], VERSIONS[str(marker["name"])]
-    return f"version {then}, now {now}" if then != now else "its config or one of its input stages changed"
+def _explain(folder: Path) -> str:
+    """Return why a folder of the layer is outdated."""
+    if not (folder / MARKER).is_file():
+        return "not a finished stage"
+    marker = json.loads((folder / MARKER).read_text())
+    then, now = marker["version"], VERSIONS.get(marker["name"])
+    return (
+        f"version {then}, now {now}" if then != now else "its config or one of its inputs changed, or it is not frozen"
+    )

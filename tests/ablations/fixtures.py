@@ -17,7 +17,6 @@ from ablations.execution.estimate import Estimator
 from ablations.execution.request import Request
 from ablations.execution.runner import Outcome
 from ablations.execution.runs_folder import check
-from ablations.run import show_table
 from ablations.tracking import recorder
 from rrpo.pipeline.cell import Cell
 
@@ -50,6 +49,6 @@ def run(runs: Path) -> Run:
         asked = Request(grid=grid, cells=tuple(cells), device="cpu", workers=workers, folder=check(folder), **options)
         text = StringIO()
         console = Console(file=text, width=200)
-        return runner.run_plan(plan.make(asked), Estimator(folder), console, show_table), text.getvalue()
+        return runner.run_plan(plan.make(asked), Estimator(folder), console), text.getvalue()
 
     return go

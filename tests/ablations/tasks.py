@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablations.execution.launchers.pool import Fault
+from ablations.execution.failures import Lost
 from ablations.execution.worker import stopping
 from rrpo import plugins
 from rrpo.identity import canonical
@@ -187,13 +187,13 @@ def visible_gpus(report: Report) -> str | None:
     return os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
-def several(folder: str, outcomes: list[str], report: Report) -> list[float | Fault]:
+def several(folder: str, outcomes: list[str], report: Report) -> list[float | Lost]:
     """Return each part's result: ``ok``, or a kind of failure. The whole task dies or raises if the first part says so."""
     first = Path(folder) / "tried"
     if outcomes[0] == "dies" and not first.exists():
         first.touch()
         die(report)
-    return [1.0 if outcome in ("ok", "dies") else Fault(f"planted {outcome}", outcome) for outcome in outcomes]
+    return [1.0 if outcome in ("ok", "dies") else Lost(outcome, f"planted {outcome}") for outcome in outcomes]
 
 
 def marked(store: Path, stage: Stage, seconds: float, device: str = "cpu") -> None:

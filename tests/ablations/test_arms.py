@@ -9,10 +9,11 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
-from ablations.arms import Part, app, field_docs, parts
+from ablations.arms import Part, app, parts
 from ablations.grids import arms
 from ablations.guided_arms import guided_arms
 from ablations.robust_arms import robust_arms
+from rrpo.commands import field_docs
 from rrpo.config import OFF, ArmConfig
 from rrpo.pipeline.dataflow import optimized, reward_model
 from rrpo.plugins import Choice
@@ -58,7 +59,7 @@ def test_an_arm_is_described_by_the_declarations():
     ]
     assert only("diffro_beta_1e-1").off == "the profile's value"
     assert only("diffro").name == "optimizer diffro"
-    assert field_docs(ArmConfig())["beta"] == "Overrides `OptimizeConfig.beta`."
+    assert field_docs(ArmConfig)["beta"] == "Overrides `OptimizeConfig.beta`."
 
 
 def test_an_optimizer_of_ones_own_is_described_by_its_class():

@@ -11,6 +11,7 @@ import pytest
 
 from ablations.errors import InputError
 from ablations.execution.cell_file import cell_json, read_cell
+from ablations.execution.options import Options
 from ablations.execution.request import request
 from ablations.execution.runs_folder import RunsFolder
 from ablations.rendering.summary import table
@@ -48,7 +49,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def cells_of(release: Path, **options):
     given = {"model": release, "train": str(release / "tokens.jsonl"), "seeds": 1, "device": "cpu", "workers": 1}
-    return request(grid="paper", runs_dir=release / "runs", **given | options).cells
+    return request(Options(grid="paper", runs_dir=release / "runs", **given | options)).cells
 
 
 def test_arms_share_what_comes_before_the_robust_reward_model(release: Path) -> None:

@@ -72,6 +72,7 @@ def test_a_cell_of_another_version_of_the_code_is_refused(change: dict[str, obje
         (-10.0, -11.0, 0.1),
         (math.nan, math.nan, 0.0),
         (math.nan, 0.0, math.inf),
+        (0.0, math.nan, math.inf),
         (math.inf, math.inf, 0.0),
     ],
 )
@@ -80,27 +81,28 @@ def test_how_a_difference_is_measured(recorded: float, rebuilt: float, size: flo
 
 
 def test_scalars_and_tables_are_compared_number_by_number(tmp_path: Path):
-    found = equality.scalars({"a": 1.0, "b": 2.0, "seconds": 5.0}, {"a": 1.0, "c": 3.0, "d": math.nan, "seconds_x": 1})
+    found = equality.compare(
+        equality.results({"a": 1.0, "b": 2.0, "seconds": 5.0}, {}),
+        equality.results({"a": 1.0, "c": 3.0, "d": math.nan, "seconds_x": 1}, {}),
+    )
     assert [(d.name, d.size) for d in found] == [("a", 0.0), ("b", math.inf), ("c", math.inf)]
-    one, two = tmp_path / "one", tmp_path / "two"
     table = pd.DataFrame({"step": [0, 1], "x": [0.5, math.nan], "word": ["a", "b"], "seconds": [1.0, 2.0]})
-    for folder, frame in ((one, table), (two, table.assign(x=[0.75, math.nan], word=["a", "c"], seconds=[7.0, 9.0]))):
-        folder.mkdir()
-        frame.to_parquet(folder / "points.parquet")
-    (only,) = [d for d in equality.tables(one, {"points.parquet": one / "points.parquet"}) if d.size > 0] or [None]
-    assert only is None
-    sizes = {d.name: d.size for d in equality.tables(one, {"points.parquet": two / "points.parquet"})}
+    other = table.assign(x=[0.75, math.nan], word=["a", "c"], seconds=[7.0, 9.0])
+
+    def of(frame: pd.DataFrame) -> dict[str, pd.Series]:
+        frame.to_parquet(tmp_path / "points.parquet")
+        return equality.results({}, {"points.parquet": tmp_path / "points.parquet"})
+
+    assert [d.size for d in equality.compare(of(table), of(table))] == [0.0] * 4
+    sizes = {d.name: d.size for d in equality.compare(of(table), of(other))}
     assert sizes == {
         "points.parquet: rows": 0.0,
         "points.parquet: step": 0.0,
         "points.parquet: x": 0.25,
         "points.parquet: word, rows unlike": 1.0,
     }
-    assert [d.size for d in equality.tables(one, {})] == [math.inf]
-    table.head(1).to_parquet(two / "points.parquet")
-    assert [d.name for d in equality.tables(one, {"points.parquet": two / "points.parquet"})] == [
-        "points.parquet: rows"
-    ]
+    assert {d.size for d in equality.compare(of(table), {})} == {math.inf}
+    assert [d.name for d in equality.compare(of(table), of(table.head(1)))] == ["points.parquet: rows"]
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 from fixtures import Run
 from typer.testing import CliRunner, Result
 
+from ablations.execution.options import Options
 from ablations.execution.request import request
 from ablations.execution.runs_folder import check
 from ablations.parameters import differing, distinguishing, headings
@@ -21,6 +22,8 @@ from rrpo.arms import ARMS, arm
 from rrpo.profiles import PROFILES
 from rrpo.settings import changed
 
+BETA = PROFILES["quick"].optimize.beta
+
 
 def call(*arguments: str, runs: Path) -> Result:
     return CliRunner().invoke(app, ["--runs-dir", str(runs), *arguments], env={"COLUMNS": "200"})
@@ -29,16 +32,16 @@ def call(*arguments: str, runs: Path) -> Result:
 def test_a_plan_says_what_is_set_and_what_the_arms_differ_in(tmp_path: Path):
     result = call("--grid", "smoke", "--set", "optimize.beta=0.01", "--plan", runs=tmp_path / "runs")
     assert result.exit_code == 0, result.output
-    assert "set optimize.beta = 0.01 (was 0.001)" in result.output
+    assert f"set optimize.beta = 0.01 (was {BETA})" in result.output
     assert "  diffro                   epsilon 0.0, mix_probability 0.0, alpha 0.0" in result.output
     assert "  rrpo                     epsilon 0.1, mix_probability 1.0, alpha 0.5" in result.output
     assert not (tmp_path / "runs").exists()
 
 
 def test_cells_with_a_setting_are_others_under_another_profile(tmp_path: Path):
-    plain = request(grid="smoke", runs_dir=tmp_path)
-    same = request(grid="smoke", settings=["optimize.beta=0.001"], runs_dir=tmp_path)
-    other = request(grid="smoke", settings=["optimize.beta=0.01", "annotated=50"], runs_dir=tmp_path)
+    plain = request(Options(grid="smoke", runs_dir=tmp_path))
+    same = request(Options(grid="smoke", settings=[f"optimize.beta={BETA}"], runs_dir=tmp_path))
+    other = request(Options(grid="smoke", settings=["optimize.beta=0.01", "annotated=50"], runs_dir=tmp_path))
     assert [cell.hash for cell in same.cells] == [cell.hash for cell in plain.cells]
     assert same.settings == ()
     assert {cell.hash for cell in other.cells}.isdisjoint(cell.hash for cell in plain.cells)
@@ -47,7 +50,7 @@ def test_cells_with_a_setting_are_others_under_another_profile(tmp_path: Path):
 
 
 def test_a_setting_beside_a_batch_scale_holds_as_it_is_given(tmp_path: Path):
-    asked = request(grid="smoke", batch_scale=2, settings=["sft.batch=4"], runs_dir=tmp_path)
+    asked = request(Options(grid="smoke", batch_scale=2, settings=["sft.batch=4"], runs_dir=tmp_path))
     profile = asked.cells[0].profile
     assert (profile.sft.batch, profile.pretrain.batch) == (4, 2 * PROFILES["quick"].pretrain.batch)
     assert profile.name == "quick-b2+sft.batch=4"

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from ablations import world
 from ablations.execution import plan
+from ablations.execution.options import Options
 from ablations.execution.request import Request, request
 from ablations.execution.runs_folder import check
 from ablations.grids import GRIDS
@@ -45,8 +46,8 @@ def call(runs: Path, *arguments: str) -> Result:
 def test_the_world_is_built_frozen_and_checked(runs: Path, layer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     codec, policy, _ = wanted = freezes(monkeypatch)
     result = call(runs, "--check")
-    assert result.exit_code == 0, result.output
-    assert result.output.startswith("The world is not frozen yet:")
+    assert result.exit_code == 1, result.output
+    assert "3 missing, 0 outdated" in result.output
     result = call(runs)
     assert result.exit_code == 0, result.output
     assert "stage 3 of 3 done" in result.output
@@ -63,9 +64,9 @@ def test_the_world_is_built_frozen_and_checked(runs: Path, layer: Path, monkeypa
     result = call(runs, "--check")
     assert result.exit_code == 1
     assert f"missing: {newer.folder} (fake SFT)" in result.output
-    assert f"stale: {policy.folder}: version" in result.output
+    assert f"outdated: {policy.folder}: version" in result.output
     assert codec.folder not in result.output
-    assert result.output.splitlines()[-1].startswith("The frozen world is not current: 2 missing, 2 stale, 0 superfl")
+    assert result.output.splitlines()[-1].startswith("The frozen world is not current: 2 missing, 2 outdated.")
     result = call(runs)
     assert f"removed: {policy.folder}" in result.output
     assert call(runs, "--check").exit_code == 0
@@ -89,7 +90,9 @@ def test_bad_input_ends_with_2(tmp_path: Path) -> None:
 
 
 def test_a_run_is_asked_for_in_another_world(tmp_path: Path) -> None:
-    here, other = (request(grid="full", seeds=1, world_seed=n, runs_dir=tmp_path / "runs").cells[0] for n in (0, 1))
+    here, other = (
+        request(Options(grid="full", seeds=1, world_seed=n, runs_dir=tmp_path / "runs")).cells[0] for n in (0, 1)
+    )
     assert (here.profile.world.seed, other.profile.world.seed) == (0, 1)
     assert here.profile.name == other.profile.name
     assert here.world_hash != other.world_hash
@@ -108,5 +111,5 @@ def test_a_cell_of_another_world_is_missing_where_this_worlds_is_done(runs: Path
 
 def test_a_grid_has_its_own_first_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(GRIDS._items, "later", replace(GRIDS["smoke"], first_seed=7))
-    assert request(grid="later", runs_dir=tmp_path / "runs").seeds == [7, 8]
-    assert request(grid="later", first_seed=5, runs_dir=tmp_path / "runs").seeds == [5, 6]
+    assert request(Options(grid="later", runs_dir=tmp_path / "runs")).seeds == [7, 8]
+    assert request(Options(grid="later", first_seed=5, runs_dir=tmp_path / "runs")).seeds == [5, 6]

@@ -89,7 +89,7 @@ def ours(count: int, folder: Path) -> None:
 
     request = Request(grid="trivial", cells=tuple(cells(count)), device="cpu", workers=1, folder=check(folder))
     console = Console(file=StringIO())
-    outcome = runner.run_plan(plan.make(request), Estimator(folder), console, lambda table, console, title: None)
+    outcome = runner.run_plan(plan.make(request), Estimator(folder), console)
     assert outcome.done == count
 
 

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from ablations.errors import InputError
 from ablations.execution import estimate
 from ablations.execution.estimate import Estimator, wall
+from ablations.execution.options import Options
 from ablations.execution.request import request
 from ablations.grids import arms
 from rrpo.pipeline.stages import MARKER
@@ -271,7 +272,9 @@ def test_an_exported_arm_is_accepted_by_grids_with_its_provenance(tmp_path: Path
     best = study.trials[-1]
     path, notes = export(asked.search, study, best, "tuned", identity(asked.search), None)
     assert notes == []
-    cells = request(grid="full", profile="smoke", seeds=1, arms="diffro,tuned", runs_dir=tmp_path / "runs").cells
+    cells = request(
+        Options(grid="full", profile="smoke", seeds=1, arms="diffro,tuned", runs_dir=tmp_path / "runs")
+    ).cells
     assert [cell.label for cell in cells] == ["diffro", "tuned"]
     assert cells[1].arm == asked.search.definition.arm(best.params)
     provenance = json.loads(path.read_text())["provenance"]

@@ -23,6 +23,7 @@ from test_mlflow_bridge import add
 from test_options import command
 
 from ablations.execution import launchers
+from ablations.execution.options import Options
 from ablations.execution.request import request
 from ablations.execution.runs_folder import check
 from ablations.tracking.reader import Store
@@ -224,7 +225,7 @@ def test_a_whole_study_with_the_policy_and_its_winner_in_a_grid(runs: Path):
     assert {path.stem for path in report.glob("*.png")} >= figures
     stored = json.loads((runs / "arms" / "tuned.json").read_text())
     assert stored["provenance"]["study"] == "regularizers-smoke"
-    asked = request(grid="full", profile="smoke", seeds=1, arms="diffro,tuned", runs_dir=runs)
+    asked = request(Options(grid="full", profile="smoke", seeds=1, arms="diffro,tuned", runs_dir=runs))
     assert [cell.label for cell in asked.cells] == ["diffro", "tuned"]
     before = {path.name: path.stat().st_mtime for path in (runs / "stages").iterdir()}
     finish(start(runs, *arguments))

@@ -39,18 +39,18 @@ def checked(
     Raises:
         InputError: An option is invalid, or the launcher's package is not installed.
     """
-    choose("launcher", name, PACKAGES)
-    package = PACKAGES[name]
+    package = PACKAGES[choose("launcher", name, PACKAGES)]
     if package and importlib.util.find_spec(package) is None:
         raise InputError(
             f"--launcher {name} needs the package {package}",
             got="it is not installed",
             fix=f"pip install 'rrpo-ablations[{name}]', in a checkout: pip install -e '.[{name}]'",
         )
-    if address is not None and name != "ray":
-        raise InputError("--address is only for Ray", got=f"--launcher {name}", fix="add --launcher ray")
-    if slurm and name != "slurm":
-        raise InputError("--slurm is only for Slurm", got=f"--launcher {name}", fix="add --launcher slurm")
+    for flag, value, owner in (("--address", address, "ray"), ("--slurm", slurm, "slurm")):
+        if value and name != owner:
+            raise InputError(
+                f"{flag} is only for {owner.title()}", got=f"--launcher {name}", fix=f"add --launcher {owner}"
+            )
     if cpus < 1 or (gpus is not None and gpus < 0):
         raise InputError(
             "--cpus-per-task must be positive, --gpus-per-task must not be negative",

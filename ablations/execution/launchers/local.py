@@ -14,12 +14,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from ablations.execution import worker
-from ablations.execution.launchers.pool import Died, Done, Event, Failed, Progress, Task
+from ablations.execution.launchers.pool import Died, Event, Progress, Task
 
 EXIT_WAIT = 5.0
 """Seconds to wait for the exit code of a worker that has closed its pipe."""
-KINDS: dict[str, type[Progress | Done | Failed]] = {"progress": Progress, "done": Done, "failed": Failed}
-"""First element of a worker's answer -> class of the event."""
 
 
 @dataclass
@@ -80,11 +78,11 @@ class LocalPool:
 
     def _receive(self, member: _Worker) -> Event | None:
         try:
-            kind, first, second = member.connection.recv()
+            event: Event = member.connection.recv()
         except (EOFError, OSError):
             return self._remove_dead(member)
-        member.busy = kind == "progress"
-        return KINDS[kind](member.slot, first, second)
+        member.busy = isinstance(event, Progress)
+        return event
 
     def _remove_dead(self, member: _Worker) -> Event | None:
         """Remove a dead worker; return None if it was idle."""
@@ -105,7 +103,7 @@ class LocalPool:
         # Inherited by the worker, which unblocks the signal once its handler is installed; before, it would kill the worker.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {worker.STOP})
         try:
-            process = context.Process(target=worker.serve, args=(theirs, os.getpid()), name=f"worker-{slot}")
+            process = context.Process(target=worker.serve, args=(theirs, os.getpid(), slot), name=f"worker-{slot}")
             process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)

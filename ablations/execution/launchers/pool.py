@@ -28,18 +28,8 @@ class Task:
     here: bool = False
     """Whether the task runs in the parent: for short work such as recording, so that only one process imports MLflow."""
     parts: tuple[Task, ...] = ()
-    """Tasks that this task performs together; its function returns each part's result or `Fault`. Other tasks may depend on a
+    """Tasks that this task performs together; its function returns each part's result or a `Lost`. Other tasks may depend on a
     part, and a part that failed is retried alone."""
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Why a part of a task has no result."""
-
-    message: str
-    """``ErrorType: text``, one line."""
-    kind: str
-    """A key of `ablations.execution.failures.KINDS`."""
 
 
 @dataclass(frozen=True)

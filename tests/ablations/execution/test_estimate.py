@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import reference_times
 from tasks import marked
 
 from ablations.execution import estimate
@@ -27,7 +28,8 @@ def reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for stage, seconds in ((CODEC, 90.0), (CODEC, 100.0), (CODEC, 300.0), (SPEECH, 30.0)):
         marked(tmp_path / "elsewhere", stage, seconds)
     monkeypatch.setattr(estimate, "REFERENCE", tmp_path / "reference.csv")
-    estimate.write_reference([tmp_path / "elsewhere"])
+    monkeypatch.setattr(reference_times, "REFERENCE", tmp_path / "reference.csv")
+    reference_times.main([tmp_path / "elsewhere"])
 
 
 @pytest.mark.usefixtures("reference")
@@ -75,19 +77,3 @@ def test_a_newcomers_first_plan_tells_the_time_of_the_full_grid(tmp_path: Path):
     seconds, unknown = Estimator(tmp_path).total(stages)
     assert seconds > 600
     assert unknown < len(stages) / 2
-
-
-@pytest.mark.usefixtures("reference")
-@pytest.mark.parametrize(
-    ("arguments", "status"), [(["--help"], 0), ([], 2), (["nowhere"], 2), (["elsewhere", "nowhere"], 2)]
-)
-def test_the_table_is_written_from_runs_folders_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], status: int
-):
-    monkeypatch.chdir(tmp_path)
-    before = (tmp_path / "reference.csv").read_text()
-    monkeypatch.setattr("sys.argv", ["estimate", *arguments])
-    with pytest.raises(SystemExit) as end:
-        estimate.main()
-    assert end.value.code == status
-    assert (tmp_path / "reference.csv").read_text() == before

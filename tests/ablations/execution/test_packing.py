@@ -13,6 +13,7 @@ from ablations.execution.estimate import Estimator
 from ablations.execution.launchers import Launcher, checked
 from ablations.execution.launchers.local import LocalPool
 from ablations.execution.launchers.pool import Done, Task
+from ablations.execution.options import Options
 from ablations.execution.request import request
 from rrpo.identity import canonical
 from rrpo.pipeline.stages import MARKER, Context, Stage, materialise
@@ -64,9 +65,9 @@ def test_workers_and_ray_shares_come_from_the_same_number(tmp_path: Path, monkey
     monkeypatch.setattr(environment, "gpus", lambda: {"0": 24_000, "1": 80_000})
     monkeypatch.setattr("ablations.execution.request.os.sched_getaffinity", lambda pid: set(range(64)))
     monkeypatch.setattr(packing, "tasks_a_gpu", lambda stages, estimator, gpu_mib: gpu_mib // 6000)
-    here = request(grid="smoke", runs_dir=tmp_path / "runs")
+    here = request(Options(grid="smoke", runs_dir=tmp_path / "runs"))
     assert (here.device, here.workers) == ("cuda", 8), "four on each of two GPUs, by the memory of the smaller one"
-    assert request(grid="smoke", workers=3, runs_dir=tmp_path / "runs").workers == 3
+    assert request(Options(grid="smoke", workers=3, runs_dir=tmp_path / "runs")).workers == 3
     assert checked("local", None, 1, None, (), "cuda", 4).gpus == 0.25
     assert checked("local", None, 1, None, (), "cpu", 4).gpus == 0
     assert checked("local", None, 1, 0.5, (), "cuda", 4).gpus == 0.5

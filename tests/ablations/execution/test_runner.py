@@ -111,19 +111,20 @@ def test_more_seeds_join_the_same_grid(runs: Path, run: Run):
     assert len(runs_of(Store(check(runs)), "tiny", "cell")) == 6
 
 
-def test_a_seed_is_complete_when_all_its_cells_are_recorded(runs: Path):
+def test_a_seed_is_complete_when_all_its_cells_are_recorded(runs: Path, monkeypatch: pytest.MonkeyPatch):
     """A seed is in a table only once all its cells are recorded."""
     cells = fakes.cells(ARMS, [1, 2, 3])
     lost = cells[2]
     recorder.create(check(runs), "tiny")
     shown: list[str] = []
+    monkeypatch.setattr(runner, "show_table", lambda sheet, to, title: shown.append(title))
     for shard in ((1, 2), (2, 2)):
         asked = Request(grid="tiny", cells=tuple(cells), device="cpu", workers=1, folder=check(runs), shard=shard)
         made = plan.make(asked)
         tracker = Tracker(asked.folder, "tiny", {}, {}).start_invocation(cells, {})
         console = Console(file=StringIO())
-        observer = runner.GridRun(made, Estimator(runs), console, tracker, lambda sheet, to, title: shown.append(title))
-        for task in jobs.tasks(made.todo, made.amended, runs, "cpu", tracker, observer.estimator):
+        observer = runner.GridRun(made, Estimator(runs), console, tracker)
+        for task in jobs.tasks(made.todo, made.amended, runs, "cpu", tracker, Estimator(runs)):
             if task.key == jobs.cell_key(lost):
                 observer.failed(None, task, Failure("planted", runs / "none", task.title, "bug"))
             elif task.here:

@@ -11,6 +11,7 @@ from ablations.errors import InputError
 from ablations.execution import packing, stacking
 from ablations.execution.estimate import Estimator
 from ablations.execution.jobs import longest_first, missing_below, stage_key, stage_tasks, tasks
+from ablations.execution.options import Options
 from ablations.execution.request import request
 from ablations.execution.stacking import refuse_mixed, stack_tasks
 from ablations.grids import arms, product
@@ -128,10 +129,12 @@ def test_every_task_is_told_the_executor(tmp_path: Path) -> None:
 )
 def test_an_executor_that_makes_no_sense_is_refused(options: dict[str, str], words: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=words):
-        request(grid="smoke", device="cpu", runs_dir=tmp_path, **options)  # type: ignore[arg-type]
+        request(Options(grid="smoke", device="cpu", runs_dir=tmp_path, **options))  # type: ignore[arg-type]
 
 
 def test_a_request_knows_its_executor(tmp_path: Path) -> None:
-    assert request(grid="smoke", device="cpu", runs_dir=tmp_path).executor == Executor()
-    asked = request(grid="smoke", device="cpu", runs_dir=tmp_path, stack="2", precision="bf16", deterministic=True)
+    assert request(Options(grid="smoke", device="cpu", runs_dir=tmp_path)).executor == Executor()
+    asked = request(
+        Options(grid="smoke", device="cpu", runs_dir=tmp_path, stack="2", precision="bf16", deterministic=True)
+    )
     assert str(asked.executor) == "stacked(2) bf16 deterministic"

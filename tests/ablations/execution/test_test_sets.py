@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ablations.errors import InputError
+from ablations.execution.options import Options
 from ablations.execution.request import request
 from ablations.execution.test_sets import read_tests
 from rrpo.corpus.config import ManifestConfig
@@ -32,7 +33,7 @@ def manifest(path: Path, *emotions: str, pitch: float = 200) -> Path:
 
 def cell_of(tests: list[str], folder: Path):
     return request(
-        grid="rm", profile="smoke", seeds=1, arms="rrpo", device="cpu", workers=1, tests=tests, runs_dir=folder
+        Options(grid="rm", profile="smoke", seeds=1, arms="rrpo", device="cpu", workers=1, tests=tests, runs_dir=folder)
     ).cells[0]
 
 
@@ -85,7 +86,7 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, entries: list[str], said
 
 def rm(folder: Path, **options):
     return request(
-        grid="rm", profile="smoke", arms="rrpo", device="cpu", workers=1, runs_dir=folder / "runs", **options
+        Options(grid="rm", profile="smoke", arms="rrpo", device="cpu", workers=1, runs_dir=folder / "runs", **options)
     )
 
 

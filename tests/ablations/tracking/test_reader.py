@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
-from ablations.errors import InputError
 from ablations.execution.runs_folder import check
 from ablations.tracking import recorder
 from ablations.tracking.reader import Store
@@ -37,12 +34,3 @@ def test_cells_that_an_earlier_version_nested_are_read(runs: Path):
     assert record.config == {"arm.reward": '"hard_ce"'}
     assert [(plan.arms, plan.seeds) for plan in store.plans("tiny")] == [(("rrpo",), (1,))]
     assert store.grids() == ["other", "tiny"]
-
-
-def test_waiting_records_of_an_earlier_version_are_refused(runs: Path):
-    recorder.create(check(runs), "tiny")
-    entry = runs / "spool" / "cell-1.5" / "entry.json"
-    entry.parent.mkdir(parents=True)
-    entry.write_text("{}")
-    with pytest.raises(InputError, match=r"earlier version wait.*\n.*1 in .*spool\n.*carries them over"):
-        check(runs)

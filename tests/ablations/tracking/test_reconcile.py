@@ -68,9 +68,6 @@ def test_other_hosts_are_given_time(runs: Path, client):
     limit = int(AGE_LIMIT * 1000)
     assert state(client, experiment, far, age=limit - HOUR) == "RUNNING"
     assert state(client, experiment, far, age=limit + HOUR) == "KILLED"
-    busy = far | {"invocation": "parent-1"}
-    client.create_run(experiment, tags=far | {"invocation": "parent-1", "kind": "cell"})
-    assert state(client, experiment, busy, age=limit + HOUR) == "RUNNING", "its invocation has just recorded a cell"
     assert state(client, experiment, {"kind": "parent"}, age=limit - HOUR) == "RUNNING"
     assert state(client, experiment, {"kind": "parent"}, age=limit + HOUR) == "KILLED", "no recorded owner"
     assert state(client, experiment, {"mine": "yes"}, age=limit + HOUR) == "RUNNING", "a run of another program"

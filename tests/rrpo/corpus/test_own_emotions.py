@@ -12,6 +12,7 @@ import soundfile
 import torch
 
 from ablations.errors import InputError
+from ablations.execution.options import Options
 from ablations.execution.request import request
 from rrpo.config import ArmConfig, CodecConfig, FinetuneConfig, PretrainConfig
 from rrpo.corpus import features
@@ -48,7 +49,7 @@ def asked(folder: Path, *names: str, **more: object):
     """Request the reward models of two arms, with a manifest of seven emotions for each split."""
     manifests = [f"{name}={corpus(folder, name, pitch=place)}" for place, name in enumerate(names)]
     given = {"grid": "rm", "profile": "smoke", "seeds": 1, "arms": "diffro,rrpo", "device": "cpu"} | more
-    return request(manifests=manifests, runs_dir=folder / "runs", **given)
+    return request(Options(manifests=manifests, runs_dir=folder / "runs", **given))
 
 
 def test_reward_models_of_seven_emotions_need_three_manifests(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model, WavLMConfig, WavLMModel
 
 from ablations.errors import InputError
+from ablations.execution.options import Options
 from ablations.execution.request import request
 from ablations.execution.test_sets import with_encoder
 from rrpo.config import RegularizerConfig
@@ -157,16 +158,16 @@ def test_a_grid_of_reward_models_takes_it_and_others_refuse(tmp_path: Path) -> N
     options = {"profile": "smoke", "seeds": 1, "device": "cpu", "workers": 1, "runs_dir": tmp_path / "runs"}
     folder = encoder(tmp_path / "encoder")
     frozen, tuned, plain = (
-        request(grid="rm", arms="rrpo", **options, **more).cells[0]
+        request(Options(grid="rm", arms="rrpo", **options, **more)).cells[0]
         for more in ({"encoder": folder}, {"encoder": folder, "tune_encoder": True}, {})
     )
     assert len({cell.hash for cell in (frozen, tuned, plain)}) == 3
     assert "fidelity" in plain.stages
     assert "fidelity" not in frozen.stages
     moved = folder.rename(tmp_path / "moved")
-    assert request(grid="rm", arms="rrpo", **options, encoder=moved).cells[0].hash == frozen.hash
+    assert request(Options(grid="rm", arms="rrpo", **options, encoder=moved)).cells[0].hash == frozen.hash
     with pytest.raises(InputError, match="--grid rm"):
-        request(grid="smoke", **options, encoder=moved)
+        request(Options(grid="smoke", **options, encoder=moved))
     with pytest.raises(InputError, match="contains no speech encoder"):
         with_encoder(SMOKE, tmp_path / "none", tuned=False)
     (tmp_path / "bert").mkdir()
