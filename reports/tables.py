@@ -15,13 +15,12 @@ from ablations.judges import gold, tuning
 from ablations.outcomes import COSTS, all_outcomes, find, hacked_share, shown
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.rendering.summary import FRAMES, over_seeds, rm_columns, scalar, table
-from ablations.stats.contrasts import apply, corner_effect, difference
+from ablations.stats.contrasts import Values, apply, corner_effect, difference
 from ablations.stats.family import PRIMARY_OUTCOME
-from ablations.stats.inference import correlation, wilson
+from ablations.stats.inference import correlation, ratio_of_means, wilson
 from ablations.stats.statistics import Interval, t_interval
 from ablations.tracking.records import Record
 from reports import manipulation
-from reports.factorial import GAP, ORACLE, gap_closed
 from reports.loading import Selection
 from rrpo.arms import BASE, RRPO, name_of
 from rrpo.regularizers import CONTROLS
@@ -36,6 +35,9 @@ OPINION = {
     "human_nmos": Column("human_nmos", "N-MOS", "mark", +1),
 }
 """Columns of listeners' opinions in the main table, shown once there are ratings."""
+ORACLE = "oracle"
+"""Arm with the best possible reward model, which sets the scale."""
+GAP = "Gap closed: share of oracle - DiffRO, a ratio of means with Fieller's 95 % interval; no value if the gap may be zero."
 ENDS = ("hacked_share", "uptake")
 """Outcomes shown in the ablation table in addition to its measure."""
 NO_OPINIONS: Mapping[str, Mapping[str, Interval]] = MappingProxyType({})
@@ -138,6 +140,13 @@ def ablation(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet | Non
         *([GAP] if framed else []),
     )
     return Sheet("ablation", "Components one by one", columns, tuple(rows), notes)
+
+
+def gap_closed(values: np.ndarray, outcomes: Values, seeds: Sequence[int]) -> Interval:
+    """Return the share of the gap oracle - DiffRO closed by the differences ``values [len(seeds)]``; n = 0 if empty."""
+    if not len(values):
+        return t_interval([])
+    return ratio_of_means(values, apply(difference(ORACLE, BASE), outcomes, seeds))
 
 
 def reward_models(selection: Selection) -> Sheet | None:

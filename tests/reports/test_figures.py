@@ -71,4 +71,3 @@ def test_a_crowded_figure_knows_its_arms():
     assert curves.shown(some) == ["diffro", "ls"], "sft has no curves; mine is left out"
     assert samples.arms_with_samples(some) == ["diffro", "ls"]
     assert curves.shown(records("mine", "yours")) == ["mine", "yours"], "where none is known the first are shown"
-    assert samples.arms_with_audio(some) == [], "no audio was kept"
