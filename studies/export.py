@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 def export(
     search: Search, study: OptunaStudy, best: FrozenTrial, name: str, identity: Mapping[str, Any], checked: Sheet | None
-) -> tuple[Path, list[str]]:
-    """Write the best trial's arm; return its file, and warnings.
+) -> Path:
+    """Write the best trial's arm; return its file.
 
     Raises InputError if another arm is stored under that name, because existing cells with that name would become ambiguous.
     """
@@ -47,22 +47,7 @@ def export(
         "exported": time.strftime("%Y-%m-%d %H:%M:%S"),
         **git_state(),
     }
-    others = _unequal(path, provenance["budget"], identity)
-    return write_arm(search.question.store, name, arm, provenance), others
-
-
-def _unequal(path: Path, budget: object, identity: Mapping[str, Any]) -> list[str]:
-    """Return a warning for each exported arm of the same profile that was tuned with another budget."""
-    found = []
-    for other in sorted(path.parent.glob("*.json")):
-        provenance = _read(other).get("provenance", {})
-        same = provenance.get("identity", {}).get("profile") == identity["profile"]
-        if other != path and same and provenance.get("budget") != budget:
-            found.append(
-                f"{other.stem} was tuned with another budget ({provenance.get('budget')}, this one {budget}): the two are not "
-                "equally tuned, so do not compare them"
-            )
-    return found
+    return write_arm(search.question.store, name, arm, provenance)
 
 
 def _read(path: Path) -> dict[str, Any]:
