@@ -17,7 +17,7 @@ from ablations.outcomes import Outcome, find, shown
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.stats.contrasts import ABOVE_SFT, SFT, Weights, apply, difference, interactions
 from ablations.stats.family import ALPHA, BESIDE, DIVERGED, POWER, margin_text, primary
-from ablations.stats.inference import Effect, effect_size, improvement
+from ablations.stats.inference import improvement
 from ablations.stats.power import detectable, spread_bound
 from ablations.stats.statistics import Interval, t_interval
 from reports import manipulation
@@ -47,11 +47,6 @@ class Row:
     def word(self) -> str:
         """The verdict without the part in parentheses."""
         return word(self.verdict)
-
-    @property
-    def effect(self) -> Effect:
-        """Effect size g_z."""
-        return effect_size(self.values)
 
 
 def above_sft() -> dict[str, Weights]:
@@ -166,7 +161,6 @@ def sheet(selection: Selection, found: Sequence[Row]) -> Sheet | None:
             "primary" if row.primary else "secondary",
             row.interval,
             row.verdict,
-            Interval(*row.effect, len(row.values)),
             improvement(row.values),
         )
         for row in found
@@ -176,7 +170,6 @@ def sheet(selection: Selection, found: Sequence[Row]) -> Sheet | None:
         Column("family", "family"),
         Column("points", "points", "gain"),
         Column("verdict", "verdict"),
-        Column("g_z", "g_z", "effect"),
         Column("improved", "improved, %", "share"),
     )
     least = {row.name: _detected(row.values, len(family)) for row in found if row.primary}
@@ -186,8 +179,7 @@ def sheet(selection: Selection, found: Sequence[Row]) -> Sheet | None:
         f"Contrasts of the {primary().label}, in points, within each seed; mean ± half the interval. Intervals are "
         f"simultaneous over the primary family ({'; '.join(family)}), at the same level for {ABOVE_SFT}, and 95 % for "
         "the other contrasts, which are not tested.",
-        "g_z: mean divided by standard deviation of the differences over seeds, with Hedges' correction and 95 % "
-        "interval. Improved: share of seeds with a difference above zero.",
+        "Improved: share of seeds with a difference above zero.",
         *([takes] if found_at else []),
         *(_interim(selection) if any(row.verdict == INTERIM for row in found) else []),
         *manipulation.note(manipulation.checks(selection.records, family)),

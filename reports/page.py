@@ -52,7 +52,7 @@ PARTS = (
         title="By setting",
         line="Which conclusions hold when a setting changes.",
         figures=("reach",),
-        tables=("survival", "settings"),
+        tables=("settings",),
     ),
     Part(
         name="components",
@@ -86,7 +86,7 @@ PARTS = (
         name="reward-models",
         title="Reward models",
         line="Whether each regularizer caused its intended change, and how each arm's samples score under other reward models.",
-        tables=("reward_models", "recognition", "recognition_effects", "rulers", "transfer"),
+        tables=("reward_models", "recognition_effects", "rulers", "transfer"),
     ),
     Part(name="listeners", title="Listeners", line="Listeners' ratings of the samples.", tables=("listening",)),
 )

@@ -73,7 +73,6 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
     Raises InputError if no record has the metric.
     """
     rated = ratings.load(selection)
-    selection = ratings.beside(selection, rated)
     records = selection.records
     _check_metric(selection, metric)
     rows = effects.rows(selection)
@@ -83,16 +82,15 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
     framing = controls.controls(selection)
     shown, said = settings.plain(selection)
     found = [
-        *sensitivity.sheets(reach),
+        sensitivity.sheet(reach),
         effects.first_sheet(selection, rows),
         controls.sheet(framing),
-        tables.main(selection, opinion.means(rated)),
+        tables.main(selection, listened=not rated.empty),
         effects.sheet(selection, rows),
         effects.outcomes_sheet(selection),
         uptake.sheet(records),
         tables.ablation(selection, metric),
         tables.reward_models(selection),
-        recognition.sheet(selection),
         recognition.effects(selection),
         overoptimisation.sheet(selection),
         *at_equal.sheets(selection),
