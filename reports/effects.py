@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,31 +21,10 @@ from ablations.stats.power import detectable, spread_bound
 from ablations.stats.statistics import Interval, t_interval
 from reports import manipulation
 from reports.loading import Selection
-from reports.verdicts import INTERIM, judge, scored, simultaneous, word
+from reports.verdicts import INTERIM, Row, judge, scored, simultaneous
 from rrpo.arms import BASE, RRPO
 
 SECONDARY = "secondary, not tested"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One contrast over seeds."""
-
-    name: str
-    """Name of the contrast."""
-    primary: bool
-    """Whether the contrast belongs to the tested family."""
-    values: tuple[float, ...]
-    """One difference per seed that has all arms of the contrast."""
-    interval: Interval
-    """Interval of the mean difference: simultaneous for the family and for RRPO - SFT, otherwise 95 %."""
-    verdict: str
-    """Verdict in words."""
-
-    @property
-    def word(self) -> str:
-        """The verdict without the part in parentheses."""
-        return word(self.verdict)
 
 
 def above_sft() -> dict[str, Weights]:
@@ -70,8 +48,7 @@ def rows(selection: Selection, score: float = DIVERGED) -> list[Row]:
     """
     records, family = selection.records, selection.tested.get("", {})
     failed = [name for name, one in manipulation.checks(records, family).items() if one.failed]
-    judged = judge(selection, records, family, failed, score)
-    found = [Row(name, True, one.values, one.interval, one.verdict) for name, one in judged.items()]
+    found = judge(selection, records, family, failed, score)
     outcomes = scored(primary().values(records), selection, score)
     for name, weights in (above_sft() | secondary()).items():
         x = [value for value in apply(weights, outcomes, _seeds(selection)) if math.isfinite(value)]

@@ -28,11 +28,11 @@ from reports import (
     uptake,
     words,
 )
-from reports.effects import Row
 from reports.figures import curves, goodhart, samples
 from reports.figures import effects as effect_figures
 from reports.figures import reach as reach_figure
 from reports.loading import REDRAWS, Selection
+from reports.verdicts import Row
 from rrpo.arms import BASE
 
 

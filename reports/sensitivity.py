@@ -53,7 +53,7 @@ def findings(selection: Selection) -> list[Finding]:
         contrasts = {name: setting.weights(w) for name, w in selection.tested.get(setting.name, {}).items()}
         failed = [name for name, one in manipulation.checks(setting.records, contrasts).items() if one.failed]
         judged = judge(selection, setting.records, contrasts, failed)
-        made += [Finding(name, setting, one.interval, one.verdict) for name, one in judged.items()]
+        made += [Finding(one.name, setting, one.interval, one.verdict) for one in judged]
     return made
 
 

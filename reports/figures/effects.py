@@ -14,7 +14,7 @@ from ablations.rendering.figure_style import BLUE, GREY, WIDE, drawable, figure_
 from ablations.stats.family import MARGIN, PRIMARY_OUTCOME, margin_text, primary
 from ablations.stats.statistics import t_interval
 from ablations.tracking.records import Record
-from reports.effects import Row
+from reports.verdicts import Row
 
 SEEDS = "{measure} by arm: one dot per seed, and the mean with its 95 % t-interval."
 

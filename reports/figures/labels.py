@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ablations.rendering.figure_style import spread
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -15,9 +13,8 @@ def beside(axis: Axes, wanted: Sequence[float], share: float) -> list[float]:
     """Return heights near the ``wanted`` ones, in the same order, ``share`` of the panel apart (less if they do not fit)."""
     low, high = axis.get_ylim()
     gap = (high - low) * min(share, 1 / max(1, len(wanted)))
-    places = spread(list(wanted), gap)
-    order = sorted(range(len(places)), key=lambda i: places[i])
-    ceiling, floor = high - gap / 2, low + gap / 2
+    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
+    places, ceiling, floor = list(wanted), high - gap / 2, low + gap / 2
     for i in reversed(order):
         places[i] = min(places[i], ceiling)
         ceiling = places[i] - gap
