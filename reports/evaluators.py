@@ -93,7 +93,7 @@ def load(selection: Selection) -> dict[int, pd.DataFrame]:
     store = Store(selection.folder)
     known = {(record.label, record.seed): record.cell_hash for record in selection.records}
     found: dict[int, pd.DataFrame] = {}
-    for grid in selection.grid.split("+"):
+    for grid in selection.grids:
         for run in store.runs(grid, KIND):
             seed = int(run.data.tags["seed"])
             cells = {

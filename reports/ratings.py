@@ -1,6 +1,6 @@
 """Ratings of a listening test: validate the page's CSV, store it in MLflow, and load it for reports.
 
-A run of kind ``ratings`` holds one person's answers to one test: the original file, a summary by arm, and the tag ``complete``
+A run of kind ``ratings`` holds one person's answers to one test: the original file, and the tag ``complete``
 with the file's hash, which is written last. Each line's checksum covers all lines before it. Checksums detect accidents and
 careless edits; a page without a server cannot prove who rated.
 """
@@ -145,33 +145,17 @@ def check_new(store: Store, files: Sequence[Ratings], replacing: bool) -> list[R
 
 def keep(store: Store, file: Ratings) -> str:
     """Store one person's ratings; return the id of the run."""
-    from mlflow.entities import Metric
-
     tags = {TAG_KIND: "ratings", TAG_GRID: file.test.grid, TAG_TEST: file.test.id, TAG_RATER: file.rater}
     run = str(
         store.client.create_run(
             store.beside(file.test.grid), run_name=f"ratings by {file.rater}", tags=tags
         ).info.run_id
     )
-    metrics = [Metric(name, value, 0, 0) for name, value in _summary(file).items()]
-    store.client.log_batch(run, metrics=metrics)
+    store.client.log_metric(run, "ratings", len(file.rows))
     store.client.log_text(run, file.content.decode("utf-8-sig"), FILE)
     store.client.set_terminated(run, "FINISHED")
     store.client.set_tag(run, TAG_COMPLETE, file.digest)
     return run
-
-
-def _summary(file: Ratings) -> dict[str, float]:
-    """Return the number of ratings, and their means by arm."""
-    of: dict[str, list[dict[str, str]]] = {}
-    for row in file.rows:
-        of.setdefault(file.test.items[row["item"]].arm, []).append(row)
-    means = {
-        f"{name}/{arm}": sum(int(row[column]) for row in rows) / len(rows)
-        for arm, rows in of.items()
-        for name, column in HUMAN.items()
-    }
-    return {"ratings": float(len(file.rows))} | means
 
 
 def load(selection: Selection) -> pd.DataFrame:
@@ -186,7 +170,7 @@ def load(selection: Selection) -> pd.DataFrame:
     if selection.folder is not None:
         store = Store(selection.folder)
         cells = {record.cell_hash for record in selection.records}
-        for grid in selection.grid.split("+"):
+        for grid in selection.grids:
             known = {test.id: test for test in tests(store, grid)}
             newest: dict[tuple[str, str], Any] = {}
             for run in _complete(store, grid):

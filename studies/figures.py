@@ -38,11 +38,23 @@ def draw(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
     done = with_trials(search, trials)
     labels = [OBJECTIVES[name].label for name in search.question.objectives]
     first: dict[str, Any] = {"target": lambda trial: trial.values[0], "target_name": labels[0]}
-    made = optunas_figure(lambda: optunas.plot_optimization_history(done, **first), folder, "history")
-    made += optunas_figure(lambda: optunas.plot_slice(done, **first), folder, "slice")
+    plots: dict[str, Callable[[], Any]] = {
+        "history": lambda: optunas.plot_optimization_history(done, **first),
+        "slice": lambda: optunas.plot_slice(done, **first),
+        "parallel": lambda: optunas.plot_parallel_coordinate(done, **first),
+    }
+    if len(knobs := main_strengths(search)) > 1:
+        plots["contour"] = lambda: optunas.plot_contour(done, params=list(knobs), **first)
     if 1 < len(labels) < 4:
-        made += optunas_figure(lambda: optunas.plot_pareto_front(done, target_names=labels), folder, "pareto")
+        plots["pareto"] = lambda: optunas.plot_pareto_front(done, target_names=labels)
+    made = [path for name, plot in plots.items() for path in optunas_figure(plot, folder, name)]
     return made + importances(study, search, folder) + surface(study, search, folder)
+
+
+def main_strengths(search: Search) -> dict[str, Any]:
+    """Return the hyperparameters of contours and response surface (`Knob.surface`) that the study searches."""
+    space = search.definition.space
+    return {knob.name: space[knob.name] for knob in knobs_of() if knob.surface and knob.name in space}
 
 
 def optunas_figure(plot: Callable[[], Any], folder: Path, name: str) -> list[Path]:
@@ -76,13 +88,12 @@ def importances(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
 
 
 def surface(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
-    """Draw ``surface``: a Gaussian process of each objective over pairs of the regularizers' main strengths (`Knob.surface`).
+    """Draw ``surface``: a Gaussian process of each objective over pairs of the `main_strengths`.
 
     The other hyperparameters have the paper's values, marked by a star. Only trials that cover the space evenly (QMC or random)
     are used. R² is from leave-one-out predictions: at or below 0, the surface shows noise.
     """
-    space, trials = search.definition.space, evenly_drawn(complete(study))
-    knobs: dict[str, Any] = {knob.name: space[knob.name] for knob in knobs_of() if knob.surface and knob.name in space}
+    knobs, trials = main_strengths(search), evenly_drawn(complete(study))
     if len(knobs) < 2 or len(trials) < LEAST:
         return []
     given = {name: np.array([t.params[name] for t in trials]) for name in knobs}
