@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +30,7 @@ def export(
     if read_arms(search.question.store).get(name, arm) != arm:
         raise InputError(
             "another arm is stored under that name",
-            got=f"{path}, from {_read(path).get('provenance', {}).get('study', 'an unknown study')}",
+            got=path,
             fix="use another name, or remove the file if nothing was run with it",
         )
     provenance = {
@@ -48,11 +47,3 @@ def export(
         **git_state(),
     }
     return write_arm(search.question.store, name, arm, provenance)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        stored = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return stored if isinstance(stored, dict) else {}

@@ -41,20 +41,11 @@ def draw(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
     plots: dict[str, Callable[[], Any]] = {
         "history": lambda: optunas.plot_optimization_history(done, **first),
         "slice": lambda: optunas.plot_slice(done, **first),
-        "parallel": lambda: optunas.plot_parallel_coordinate(done, **first),
     }
-    if len(knobs := main_strengths(search)) > 1:
-        plots["contour"] = lambda: optunas.plot_contour(done, params=list(knobs), **first)
     if 1 < len(labels) < 4:
         plots["pareto"] = lambda: optunas.plot_pareto_front(done, target_names=labels)
     made = [path for name, plot in plots.items() for path in optunas_figure(plot, folder, name)]
     return made + importances(study, search, folder) + surface(study, search, folder)
-
-
-def main_strengths(search: Search) -> dict[str, Any]:
-    """Return the hyperparameters of contours and response surface (`Knob.surface`) that the study searches."""
-    space = search.definition.space
-    return {knob.name: space[knob.name] for knob in knobs_of() if knob.surface and knob.name in space}
 
 
 def optunas_figure(plot: Callable[[], Any], folder: Path, name: str) -> list[Path]:
@@ -88,12 +79,13 @@ def importances(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
 
 
 def surface(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
-    """Draw ``surface``: a Gaussian process of each objective over pairs of the `main_strengths`.
+    """Draw ``surface``: a Gaussian process of each objective over pairs of the main strengths (`Knob.surface`).
 
     The other hyperparameters have the paper's values, marked by a star. Only trials that cover the space evenly (QMC or random)
     are used. R² is from leave-one-out predictions: at or below 0, the surface shows noise.
     """
-    knobs, trials = main_strengths(search), evenly_drawn(complete(study))
+    space, trials = search.definition.space, evenly_drawn(complete(study))
+    knobs: dict[str, Any] = {knob.name: space[knob.name] for knob in knobs_of() if knob.surface and knob.name in space}
     if len(knobs) < 2 or len(trials) < LEAST:
         return []
     given = {name: np.array([t.params[name] for t in trials]) for name in knobs}
@@ -139,8 +131,9 @@ def _process(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[Any, float
 
 def unit(distribution: FloatDistribution, values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return where values lie in their range, from 0 to 1 on the scale of the search."""
-    low, high, at = (np.log(v) if distribution.log else v for v in (distribution.low, distribution.high, values))
-    found: NDArray[np.float64] = (at - low) / (high - low)
+    scaled = np.log if distribution.log else np.asarray
+    low, high = scaled(distribution.low), scaled(distribution.high)
+    found: NDArray[np.float64] = (scaled(values) - low) / (high - low)
     return found
 
 
