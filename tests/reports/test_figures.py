@@ -12,7 +12,7 @@ from synthetic import Fake
 
 from ablations.rendering.figure_style import figure_of, percent, points, preferred
 from reports.figures import curves, samples
-from reports.figures.labels import beside
+from reports.figures.curves import beside
 
 ENDS = (0.99, 0.985, 0.98, 0.975, 0.97, 0.965)
 
