@@ -106,7 +106,7 @@ def evaluate(
         say = f"checking trial {best.number} against {other.name} on {count} fresh seeds: {len(stages)} stages, "
         console.print(say + wall(stages, estimator, pool.capacity), highlight=False, soft_wrap=True)
     graph = stage_tasks(stages, question.store, question.device, longest_first(stages, estimator))
-    building = Collector(console, len(graph), lambda: f"{building.cells - building.done} stages", "stage")
+    building = Collector(console, len(graph), "stage")
     with building:
         Scheduler(graph, pool, search.folder / "logs", building).run()
     found: list[dict[int, dict[str, float]]] = [{}, {}]

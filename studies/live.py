@@ -34,8 +34,8 @@ UPDATE = 5.0
 class Collector(Display):
     """Display that also keeps the reason of every failed task."""
 
-    def __init__(self, console: Console, total: int, remaining: Callable[[], str], counted: str) -> None:
-        super().__init__(console, total, 0, remaining, counted)
+    def __init__(self, console: Console, total: int, counted: str, remaining: Callable[[], str] | None = None) -> None:
+        super().__init__(console, total, 0, remaining or (lambda: f"{self.cells - self.done} {counted}s"), counted)
         self.failures: dict[str, str] = {}
         """Title of a failed task -> reason."""
 
@@ -50,7 +50,8 @@ class SearchRun(Collector):
     """Observer of the scheduler: shows each trial's value, the best so far, the Pareto front, the time left; logs to MLflow."""
 
     def __init__(self, search: Search, study: OptunaStudy, bridge: Bridge, console: Console, workers: int) -> None:
-        super().__init__(console, search.trials, lambda: self._left, "trial")
+        self._left = ""
+        super().__init__(console, search.trials, "trial", lambda: self._left)
         self.search = search
         self.study = study
         self.bridge = bridge
@@ -59,7 +60,6 @@ class SearchRun(Collector):
         seconds, unknown = Estimator(search.question.store, search.question.device).total(own(search))
         self._guess = None if unknown else seconds
         self._updated = 0.0
-        self._left = ""
 
     def run(self, pool: Pool, once: Sequence[Stage]) -> None:
         """Run until the study has the requested number of trials.
