@@ -8,7 +8,8 @@ run that never reaches the value is missing. No arm determines the range of anot
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,14 +21,9 @@ from ablations.stats.statistics import at_passage, t_interval
 from reports.loading import Selection
 
 
-@dataclass(frozen=True, kw_only=True)
-class Axis:
+class Axis(NamedTuple):
     """The quantity at which a table compares the arms."""
 
-    name: str
-    """Name of the column, and last part of the table's name."""
-    heading: str
-    """Heading of the column."""
     title: str
     """Rest of the table's title, after *At equal*."""
     outcome: str
@@ -36,24 +32,12 @@ class Axis:
     """Declared values."""
 
 
-KL = Axis(name="kl", heading="KL, nats/token", title="KL", outcome="kl_token", levels=KL_POINTS)
-AXES = (
-    KL,
-    Axis(
-        name="rollouts",
-        heading="roll-outs",
-        title="roll-outs",
-        outcome="rollouts",
-        levels=(500, 1000, 2000, 4000, 8000),
-    ),
-    Axis(
-        name="seconds",
-        heading="training, s",
-        title="seconds of training",
-        outcome="seconds_optimized",
-        levels=(15, 30, 60, 120, 240),
-    ),
-)
+AXES = {
+    "kl": Axis("KL", "kl_token", KL_POINTS),
+    "rollouts": Axis("roll-outs", "rollouts", (500, 1000, 2000, 4000, 8000)),
+    "seconds": Axis("seconds of training", "seconds_optimized", (15, 30, 60, 120, 240)),
+}
+"""Name of the column, and last part of the table's name -> axis."""
 OTHERS = [
     followed("length", "tokens", "length", "mark"),
     followed("diversity", "within-prompt diversity", "diversity", "plain"),
@@ -84,17 +68,22 @@ def outcomes(selection: Selection) -> list[Outcome]:
 def sheets(selection: Selection) -> list[Sheet]:
     """Return one table per axis, and the uptake of each planted kind at equal KL; tables without rows are omitted."""
     every = outcomes(selection)
-    found = [table(selection, axis, every, f"at_{axis.name}", f"At equal {axis.title}", NOTE, COST) for axis in AXES]
+    found = [
+        table(selection, name, every, f"at_{name}", f"At equal {axis.title}", NOTE, COST) for name, axis in AXES.items()
+    ]
     note = "Uptake: P(artefact | its emotion is the target) - P(artefact | another is)."
-    found.append(table(selection, KL, UPTAKE_BY_KIND, "uptake_by_kind", "Uptake by kind at equal KL", note, NOTE))
+    found.append(table(selection, "kl", UPTAKE_BY_KIND, "uptake_by_kind", "Uptake by kind at equal KL", note, NOTE))
     return [sheet for sheet in found if sheet is not None]
 
 
 def table(
-    selection: Selection, axis: Axis, measures: Sequence[Outcome], name: str, title: str, *notes: str
+    selection: Selection, along: str, measures: Sequence[Outcome], name: str, title: str, *notes: str
 ) -> Sheet | None:
-    """Return a table with one row per declared value of ``axis`` and arm that moves along it; None if no arm does."""
-    reach = find(axis.outcome).curve
+    """Return a table with one row per declared value of an axis (key of `AXES`) and arm that moves along it; None if no arm
+    does."""
+    axis = AXES[along]
+    quantity = find(axis.outcome)
+    reach = quantity.curve
     assert reach is not None, "an axis must have a curve"
     paths = {(r.label, r.seed): reach(r) for r in selection.records if len(r.points) > 1}
     moved = {key: path for key, path in paths.items() if np.nanmax(path, initial=0.0) > 0}
@@ -112,6 +101,6 @@ def table(
             there = float(sum(np.nanmax(path) >= level for path in own.values()))
             read = (t_interval([at_passage(x, found[key], level) for key, x in own.items()]) for found in used.values())
             rows.append((arm, level, there, *read))
-    head = (Column("arm", "arm"), Column(axis.name, axis.heading, "level"), Column("n", "n", "count"))
+    head = (Column("arm", "arm"), Column(along, quantity.heading, "level"), Column("n", "n", "count"))
     columns = (*head, *(replace(o.as_column(), better=0) for o in used))
     return Sheet(name, title, columns, tuple(rows), notes) if rows and used else None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,41 +16,15 @@ from ablations.outcomes import Outcome, find, shown
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.stats.contrasts import ABOVE_SFT, SFT, Weights, apply, difference, interactions
 from ablations.stats.family import ALPHA, BESIDE, DIVERGED, POWER, margin_text, primary
-from ablations.stats.inference import Effect, effect_size, improvement
+from ablations.stats.inference import improvement
 from ablations.stats.power import detectable, spread_bound
 from ablations.stats.statistics import Interval, t_interval
 from reports import manipulation
 from reports.loading import Selection
-from reports.verdicts import INTERIM, judge, scored, simultaneous, word
+from reports.verdicts import INTERIM, Row, judge, scored, simultaneous
 from rrpo.arms import BASE, RRPO
 
 SECONDARY = "secondary, not tested"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One contrast over seeds."""
-
-    name: str
-    """Name of the contrast."""
-    primary: bool
-    """Whether the contrast belongs to the tested family."""
-    values: tuple[float, ...]
-    """One difference per seed that has all arms of the contrast."""
-    interval: Interval
-    """Interval of the mean difference: simultaneous for the family and for RRPO - SFT, otherwise 95 %."""
-    verdict: str
-    """Verdict in words."""
-
-    @property
-    def word(self) -> str:
-        """The verdict without the part in parentheses."""
-        return word(self.verdict)
-
-    @property
-    def effect(self) -> Effect:
-        """Effect size g_z."""
-        return effect_size(self.values)
 
 
 def above_sft() -> dict[str, Weights]:
@@ -75,8 +48,7 @@ def rows(selection: Selection, score: float = DIVERGED) -> list[Row]:
     """
     records, family = selection.records, selection.tested.get("", {})
     failed = [name for name, one in manipulation.checks(records, family).items() if one.failed]
-    judged = judge(selection, records, family, failed, score)
-    found = [Row(name, True, one.values, one.interval, one.verdict) for name, one in judged.items()]
+    found = judge(selection, records, family, failed, score)
     outcomes = scored(primary().values(records), selection, score)
     for name, weights in (above_sft() | secondary()).items():
         x = [value for value in apply(weights, outcomes, _seeds(selection)) if math.isfinite(value)]
@@ -166,7 +138,6 @@ def sheet(selection: Selection, found: Sequence[Row]) -> Sheet | None:
             "primary" if row.primary else "secondary",
             row.interval,
             row.verdict,
-            Interval(*row.effect, len(row.values)),
             improvement(row.values),
         )
         for row in found
@@ -176,7 +147,6 @@ def sheet(selection: Selection, found: Sequence[Row]) -> Sheet | None:
         Column("family", "family"),
         Column("points", "points", "gain"),
         Column("verdict", "verdict"),
-        Column("g_z", "g_z", "effect"),
         Column("improved", "improved, %", "share"),
     )
     least = {row.name: _detected(row.values, len(family)) for row in found if row.primary}
@@ -186,8 +156,7 @@ def sheet(selection: Selection, found: Sequence[Row]) -> Sheet | None:
         f"Contrasts of the {primary().label}, in points, within each seed; mean ± half the interval. Intervals are "
         f"simultaneous over the primary family ({'; '.join(family)}), at the same level for {ABOVE_SFT}, and 95 % for "
         "the other contrasts, which are not tested.",
-        "g_z: mean divided by standard deviation of the differences over seeds, with Hedges' correction and 95 % "
-        "interval. Improved: share of seeds with a difference above zero.",
+        "Improved: share of seeds with a difference above zero.",
         *([takes] if found_at else []),
         *(_interim(selection) if any(row.verdict == INTERIM for row in found) else []),
         *manipulation.note(manipulation.checks(selection.records, family)),

@@ -1,15 +1,15 @@
-"""Gains according to several evaluators: the arm's own reward model, the other arms', a common one, and the judges.
+"""Gains according to several evaluators: the arm's own reward model, a common one, the judges, and the other arms' models.
 
 Each arm is optimized against its own reward model, so gaps between proxy and gold are not comparable between arms. The table
-therefore adds the gap by the seed's pre-trained reward model, which all arms share, and the cross-RM transfer matrix of
-`ablations.transfer`: the last samples of each arm, evaluated by the reward models of all other arms of the seed. Descriptive,
-not tested.
+therefore adds the gap by the seed's pre-trained reward model, which all arms share. A second table is the cross-RM transfer
+matrix of `ablations.transfer`: the last samples of each arm, evaluated by the reward models of all arms of the seed.
+Descriptive, not tested.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,27 +44,25 @@ def columns() -> list[Column]:
     """Return the columns of evaluators, including every judge, and of the gaps between them."""
     return [
         Column("own", "by its own RM", "gain"),
-        Column("others", "by the other arms' RMs", "gain"),
         Column("common", "by the common RM", "gain"),
         *(Column(judge.name, f"by the {judge.label}", "gain") for judge in judges()),
         Column("own_gap", f"gap, own RM - {gold().label}", "gain"),
         Column("common_gap", f"gap, common RM - {gold().label}", "gain"),
-        Column("specific", "own RM - other RMs", "gain"),
     ]
 
 
 def sheet(selection: Selection, matrices: Mapping[int, pd.DataFrame]) -> Sheet | None:
-    """Return gains and gaps by arm; None if the only evaluators are the judges and the arm's own reward model."""
+    """Return gains and gaps by arm; None if the common reward model evaluated no cell."""
     shown = columns()
     rows: list[tuple[Value, ...]] = []
     for arm in selection.arms:
-        found = [gains(record, matrices) for record in selection.of(arm)]
+        found = [gains(record) for record in selection.of(arm)]
         found = [each for each in found if math.isfinite(each["own"])]
         if found:
             means = (t_interval([each[column.name] for each in found]) for column in shown)
             rows.append((arm, float(len(found)), *means))
     used = [k for k in range(len(shown)) if any(isinstance(v, Interval) and v.n for v in (row[2 + k] for row in rows))]
-    if not {"common", "others"} & {shown[k].name for k in used}:
+    if "common" not in {shown[k].name for k in used}:
         return None
     head = (Column("arm", "arm"), Column("n", "n", "count"))
     kept = tuple(tuple([*row[:2], *(row[2 + k] for k in used)]) for row in rows)
@@ -72,7 +70,7 @@ def sheet(selection: Selection, matrices: Mapping[int, pd.DataFrame]) -> Sheet |
     return Sheet("rulers", "Gains by evaluator", (*head, *(shown[k] for k in used)), kept, notes, FRAMES)
 
 
-def gains(record: Record, matrices: Mapping[int, pd.DataFrame]) -> dict[str, float]:
+def gains(record: Record) -> dict[str, float]:
     """Return one cell's gains and gaps under the names of `columns`; NaN if an evaluator was not run."""
     points = record.points
     evaluators = {"own": "proxy_accuracy", "common": "common_accuracy"} | {j.name: j.accuracy for j in judges()}
@@ -80,28 +78,10 @@ def gains(record: Record, matrices: Mapping[int, pd.DataFrame]) -> dict[str, flo
         name: float(points[column].iloc[-1] - points[column].iloc[0]) if column in points.columns else math.nan
         for name, column in evaluators.items()
     }
-    found["others"] = by_others(matrices[record.seed], record.label) if record.seed in matrices else math.nan
     return found | {
         "own_gap": found["own"] - found[gold().name],
         "common_gap": found["common"] - found[gold().name],
-        "specific": found["own"] - found["others"],
     }
-
-
-def by_others(matrix: pd.DataFrame, arm: str) -> float:
-    """Return the mean gain of one arm's samples by the other arms' reward models, without reference arms (`FRAMES`).
-
-    A reward model that several arms share counts once, and the arm's own is excluded. Reward models are considered equal if
-    they give equal scores to the samples of every arm.
-    """
-    scores = matrix.pivot(index="judged_by", columns="samples_of", values="logprob")
-    own = matrix[matrix["samples_of"] == arm].set_index("judged_by")
-    gained = own["accuracy"] - own["start_accuracy"]
-    if arm not in gained.index:
-        return math.nan
-    same = (scores == scores.loc[arm]).all(axis=1)
-    others = [judge for judge in scores.index[~scores.duplicated()] if judge not in FRAMES and not same[judge]]
-    return float(gained[others].mean()) if others else math.nan
 
 
 def load(selection: Selection) -> dict[int, pd.DataFrame]:
@@ -113,7 +93,7 @@ def load(selection: Selection) -> dict[int, pd.DataFrame]:
     store = Store(selection.folder)
     known = {(record.label, record.seed): record.cell_hash for record in selection.records}
     found: dict[int, pd.DataFrame] = {}
-    for grid in selection.grid.split("+"):
+    for grid in selection.grids:
         for run in store.runs(grid, KIND):
             seed = int(run.data.tags["seed"])
             cells = {
@@ -125,25 +105,19 @@ def load(selection: Selection) -> dict[int, pd.DataFrame]:
     return found
 
 
-def matrix(matrices: Mapping[int, pd.DataFrame], arms: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """Return the arms that occur in every seed's matrix, in order, and mean gains ``[arm, judge]``."""
-    shared = [arm for arm in arms if matrices and all(arm in set(t["judged_by"]) for t in matrices.values())]
+def matrix_sheet(selection: Selection, matrices: Mapping[int, pd.DataFrame]) -> Sheet | None:
+    """Return the mean gains over seeds, samples by reward models, of the arms in every seed's matrix; None if there are none."""
+    arms = [arm for arm in selection.arms if matrices and all(arm in set(t["judged_by"]) for t in matrices.values())]
+    if not arms:
+        return None
     gained = [
         table.assign(gain=table["accuracy"] - table["start_accuracy"])
         .pivot(index="samples_of", columns="judged_by", values="gain")
-        .loc[shared, shared]
+        .loc[arms, arms]
         .to_numpy()
         for table in matrices.values()
     ]
-    return shared, np.mean(gained, axis=0) if gained else np.zeros((0, 0))
-
-
-def matrix_sheet(selection: Selection, matrices: Mapping[int, pd.DataFrame]) -> Sheet | None:
-    """Return `matrix` as a table; None if there is none."""
-    arms, gained = matrix(matrices, selection.arms)
-    if not gained.size:
-        return None
     columns = (Column("arm", "samples of"), *(Column(arm, f"RM of {arm}", "gain") for arm in arms))
-    rows: tuple[tuple[Value, ...], ...] = tuple((arm, *row) for arm, row in zip(arms, gained.tolist(), strict=True))
+    rows = [(arm, *row) for arm, row in zip(arms, np.mean(gained, axis=0).tolist(), strict=True)]
     note = MATRIX.format(seeds=len(matrices))
-    return Sheet("transfer", "Cross-RM transfer", columns, rows, (note,), frozenset(arms))
+    return Sheet("transfer", "Cross-RM transfer", columns, tuple(rows), (note,), frozenset(arms))

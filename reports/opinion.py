@@ -26,8 +26,6 @@ from reports.loading import Selection
 if TYPE_CHECKING:
     import pandas as pd
 
-Opinions = dict[str, dict[str, Interval]]
-"""Key of `HUMAN` -> arm -> mean opinion."""
 NOBODY = "Everything is simulated: no human has listened."
 
 
@@ -66,15 +64,6 @@ def _clustered(residual: np.ndarray, cluster: np.ndarray) -> tuple[float, int]:
         return 0.0, 0
     sums = np.bincount(cluster, residual)
     return float((sums**2).sum() / len(residual) ** 2 * groups / (groups - 1)), groups - 1
-
-
-def means(ratings: pd.DataFrame) -> Opinions:
-    """Return E-MOS and N-MOS of every rated arm; empty without ratings."""
-    return {
-        name: {str(arm): interval(own[column], own["rater"], own["seed"]) for arm, own in ratings.groupby("arm")}
-        for name, column in HUMAN.items()
-        if len(ratings)
-    }
 
 
 def who_listened(ratings: pd.DataFrame) -> str:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import base64
-import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from ablations.rendering.sheet import NONE, Column, Sheet, html, show
+from ablations.rendering import card
+from ablations.rendering.sheet import Sheet, html, show
 from ablations.stats.family import primary
 from ablations.tracking import page as mlflow_page
 from ablations.tracking.reader import Store
@@ -20,6 +19,7 @@ from reports import explorer, settings
 from reports.figures.samples import FLOOR, spectrogram
 from reports.loading import Selection
 from reports.report import Figure, Report
+from rrpo.validation.lines import load
 
 ANSWER = "answer.md"
 """File of the first screen."""
@@ -30,8 +30,7 @@ BIT_RATE = 0.6
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Part:
+class Part(NamedTuple):
     """One folded section of the page: figures, then tables."""
 
     name: str
@@ -40,61 +39,43 @@ class Part:
     """Heading."""
     line: str
     """The question that it answers, in one line."""
-    figures: tuple[str, ...] = ()
-    """Names of its figures."""
-    tables: tuple[str, ...] = ()
-    """Names of its tables."""
+    shown: tuple[str, ...]
+    """Names of its figures and tables."""
 
 
 PARTS = (
+    Part("settings", "By setting", "Which conclusions hold when a setting changes.", ("reach", "settings")),
     Part(
-        name="settings",
-        title="By setting",
-        line="Which conclusions hold when a setting changes.",
-        figures=("reach",),
-        tables=("survival", "settings"),
+        "components",
+        "Components",
+        "What each component does alone, within RRPO, and in combination with the others.",
+        ("forest", "effects", "ablation"),
     ),
     Part(
-        name="components",
-        title="Components",
-        line="What each component does alone, within RRPO, and in combination with the others.",
-        figures=("forest", "interactions"),
-        tables=("effects", "ablation", "factorial"),
+        "arms",
+        "Arms",
+        "Every outcome of every arm and seed.",
+        ("seeds", "pareto", "table", "outcomes", "ran_with"),
     ),
     Part(
-        name="arms",
-        title="Arms",
-        line="Every outcome of every arm and seed.",
-        figures=("seeds", "pareto"),
-        tables=("table", "outcomes", "ran_with"),
+        "overoptimisation",
+        "Over-optimization",
+        "How far proxy and gold diverge, how often policies collapse, and what early stopping would have saved.",
+        ("goodhart", "training", "overoptimisation", "at_kl", "at_rollouts", "at_seconds", "early_stopped"),
     ),
     Part(
-        name="overoptimisation",
-        title="Over-optimization",
-        line="How far proxy and gold diverge, how often policies collapse, and what early stopping would have saved.",
-        figures=("goodhart", "training"),
-        tables=("overoptimisation", "at_kl", "at_rollouts", "at_seconds", "early_stopped"),
+        "hacking",
+        "How the reward is hacked",
+        "Uptake of planted artefacts, and confusion matrices.",
+        ("confusion", "uptake", "uptake_by_kind"),
     ),
     Part(
-        name="hacking",
-        title="How the reward is hacked",
-        line="Uptake of planted artefacts, confusion matrices, and spectrograms of samples.",
-        figures=("confusion", "spectrograms"),
-        tables=("uptake", "uptake_by_kind"),
+        "reward-models",
+        "Reward models",
+        "Whether each regularizer caused its intended change, and how each arm's samples score under other reward models.",
+        ("reward_models", "recognition_effects", "rulers", "transfer"),
     ),
-    Part(
-        name="reward-models",
-        title="Reward models",
-        line="Whether each regularizer caused its intended change, and how each arm's samples score under other reward models.",
-        figures=("transfer",),
-        tables=("reward_models", "recognition", "recognition_effects", "rulers", "transfer"),
-    ),
-    Part(
-        name="beside",
-        title="Listeners and the paper",
-        line="Listeners' ratings, and published results compared with ours.",
-        tables=("listening", "published"),
-    ),
+    Part("listeners", "Listeners", "Listeners' ratings of the samples.", ("listening",)),
 )
 """Sections in order. Figures and tables that no section names are shown in a last one."""
 
@@ -134,23 +115,17 @@ def write(selection: Selection, made: Report, figures: Sequence[Figure], folder:
 
 def parts(tables: Mapping[str, Any], figures: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return `PARTS` with their existing figures and tables; empty sections are omitted."""
-    named = {name for part in PARTS for name in (*part.figures, *part.tables)}
-    rest = Part(
-        name="more",
-        title="More",
-        line="Other figures and tables.",
-        figures=tuple(name for name in figures if name not in named),
-        tables=tuple(name for name in tables if name not in named),
-    )
+    named = {name for part in PARTS for name in part.shown}
+    rest = tuple(name for name in (*figures, *tables) if name not in named)
     found = [
         {
             "name": part.name,
             "title": part.title,
             "line": part.line,
-            "figures": [figures[name] for name in part.figures if name in figures],
-            "tables": [tables[name] for name in part.tables if name in tables],
+            "figures": [figures[name] for name in part.shown if name in figures],
+            "tables": [tables[name] for name in part.shown if name in tables],
         }
-        for part in (*PARTS, rest)
+        for part in (*PARTS, Part("more", "More", "Other figures and tables.", rest))
     ]
     return [part for part in found if part["figures"] or part["tables"]]
 
@@ -225,33 +200,12 @@ def world_card(selection: Selection) -> dict[str, str]:
     """Return the newest validation report of the records' world as ``table`` (HTML) and ``said``; empty if there is none."""
     assert selection.folder is not None
     world = selection.records[0].world_hash
-    path = Store(selection.folder).newest_artifact(EXPERIMENT_WORLD, "card.md", world)
+    path = Store(selection.folder).newest_artifact(EXPERIMENT_WORLD, "card.json", world)
     if path is None:
         return {}
-    title, *said = [line for line in path.read_text(encoding="utf-8").splitlines() if line and not line.startswith("|")]
-    with path.with_name("card.csv").open(encoding="utf-8", newline="") as file:
-        rows = [
-            (
-                row["section"],
-                row["line"],
-                _short(row["value"]),
-                _bounds(row),
-                row["threshold"],
-                row["verdict"],
-                row["note"],
-            )
-            for row in csv.DictReader(file)
-        ]
-    columns = tuple(Column(n, n) for n in ("section", "line", "value", "95 % interval", "threshold", "verdict", "note"))
-    return {"table": html(Sheet("card", title.removeprefix("# "), columns, tuple(rows))), "said": " ".join(said)}
-
-
-def _short(value: str) -> str:
-    return f"{float(value):.4g}" if value else NONE
-
-
-def _bounds(row: Mapping[str, str]) -> str:
-    return f"{_short(row['low'])} .. {_short(row['high'])}" if row["low"] else NONE
+    lines = load(path)
+    title = path.with_name("card.md").read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+    return {"table": html(card.sheet(lines, title)), "said": f"{card.CAPTION} {card.conclusion(lines)}"}
 
 
 def cells(selection: Selection) -> dict[str, Any]:

@@ -1,12 +1,11 @@
-"""Tables of emotion recognition on the user's own test sets, like RRPO's Table 2: accuracies of each reward model, and
-effects."""
+"""Emotion recognition on the user's own test sets, like RRPO's Table 2: accuracies of each reward model, and effects."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from ablations.rendering.sheet import Column, Sheet, Value
-from ablations.rendering.summary import FRAMES, over_seeds, rm_columns, scalar
+from ablations.rendering.summary import scalar
 from ablations.stats.contrasts import apply, corner_effects, main_effects, overall
 from ablations.stats.family import margin_text
 from ablations.stats.statistics import t_interval
@@ -23,33 +22,29 @@ def sets_examined(selection: Selection) -> list[str]:
     return sorted(name.removeprefix(UNWEIGHTED) for name in names if name.startswith(UNWEIGHTED))
 
 
-def sheet(selection: Selection) -> Sheet | None:
-    """Return WA and UA of every arm's reward model on every test set, and its gradient fidelity; None without a test set."""
-    sets = sets_examined(selection)
-    if not sets:
-        return None
-    columns = [
+def columns(selection: Selection) -> list[Column]:
+    """Return the columns of WA and UA on every test set, for the table of reward models."""
+    return [
         Column(f"{start}{name}", f"{name}, {measure}, %", "percent", +1)
-        for name in sets
+        for name in sets_examined(selection)
         for start, measure in ((WEIGHTED, "WA"), (UNWEIGHTED, "UA"))
     ]
-    columns += [column for column in rm_columns(selection.records) if column.name.startswith("rm_fidelity")]
-    values = [scalar(column.name, selection.records) for column in columns]
-    rows: list[tuple[Value, ...]] = []
-    for arm in selection.arms:
-        seeds = [record.seed for record in selection.of(arm)]
-        rows.append((arm, float(len(seeds)), *(over_seeds(arm, seeds, found) for found in values)))
+
+
+def notes(selection: Selection) -> list[str]:
+    """Return the caption of `columns`; empty without a test set."""
+    sets = sets_examined(selection)
     counts = [
         f"{name}: {_mean(selection, f'rm_n_{name}')} utterances, {_mean(selection, f'rm_left_out_{name}')} excluded, whose "
         "emotion is not among the reward model's classes"
         for name in sets
     ]
-    notes = (
+    if not sets:
+        return []
+    return [
         "WA: share of utterances recognized; UA: mean recall over the emotions in the set. Mean over seeds (or folds of "
-        f"speakers, one per seed) ± half the 95 % t-interval. {'; '.join(counts)}.",
-    )
-    head = (Column("arm", "RM of arm"), Column("n", "n", "count"))
-    return Sheet("recognition", "Emotion recognition", (*head, *columns), tuple(rows), notes, FRAMES)
+        f"speakers, one per seed) ± half the 95 % t-interval. {'; '.join(counts)}."
+    ]
 
 
 def effects(selection: Selection) -> Sheet | None:
@@ -68,19 +63,15 @@ def effects(selection: Selection) -> Sheet | None:
                 rows.append((f"{name}: {contrast}", float(len(x)), t_interval(x, level), verdict(x, level)))
     if not rows:
         return None
-    columns = (
-        Column("contrast", "contrast"),
-        Column("n", "n", "count"),
-        Column("ua", "UA, points", "gain"),
-        Column("verdict", "verdict"),
-    )
-    notes = (
+    head = (Column("contrast", "contrast"), Column("n", "n", "count"))
+    note = (
         f"Paired differences within seeds or folds. Intervals have level {level:.4f} and are simultaneous over the "
         f"{len(contrasts)} contrasts of one test set. An interval that excludes 0 is a difference, one within "
         f"±{margin_text()} an equivalence. Not part of the primary family. Folds share training speakers, which makes "
-        "their intervals too narrow.",
+        "their intervals too narrow."
     )
-    return Sheet("recognition_effects", "Effects on emotion recognition", columns, tuple(rows), notes)
+    measured = (Column("ua", "UA, points", "gain"), Column("verdict", "verdict"))
+    return Sheet("recognition_effects", "Effects on emotion recognition", (*head, *measured), tuple(rows), (note,))
 
 
 def _mean(selection: Selection, name: str) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ablations import guidance
 from ablations.errors import InputError
@@ -18,10 +17,8 @@ from reports import (
     early_stopped,
     effects,
     evaluators,
-    factorial,
     opinion,
     overoptimisation,
-    published,
     ran_with,
     ratings,
     recognition,
@@ -31,15 +28,12 @@ from reports import (
     uptake,
     words,
 )
-from reports.effects import Row
-from reports.figures import curves, goodhart, samples, transfer
+from reports.figures import curves, goodhart, samples
 from reports.figures import effects as effect_figures
 from reports.figures import reach as reach_figure
 from reports.loading import REDRAWS, Selection
+from reports.verdicts import Row
 from rrpo.arms import BASE
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -79,7 +73,6 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
     Raises InputError if no record has the metric.
     """
     rated = ratings.load(selection)
-    selection = ratings.beside(selection, rated)
     records = selection.records
     _check_metric(selection, metric)
     rows = effects.rows(selection)
@@ -89,17 +82,15 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
     framing = controls.controls(selection)
     shown, said = settings.plain(selection)
     found = [
-        *sensitivity.sheets(reach),
+        sensitivity.sheet(reach),
         effects.first_sheet(selection, rows),
         controls.sheet(framing),
-        tables.main(selection, opinion.means(rated)),
+        tables.main(selection, listened=not rated.empty),
         effects.sheet(selection, rows),
         effects.outcomes_sheet(selection),
         uptake.sheet(records),
         tables.ablation(selection, metric),
-        factorial.sheet(records),
         tables.reward_models(selection),
-        recognition.sheet(selection),
         recognition.effects(selection),
         overoptimisation.sheet(selection),
         *at_equal.sheets(selection),
@@ -108,7 +99,6 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
         evaluators.sheet(selection, matrices),
         evaluators.matrix_sheet(selection, matrices),
         opinion.sheet(selection, rated, BASE),
-        published.sheet(records),
         ran_with.sheet(selection),
     ]
     return Report(
@@ -124,10 +114,7 @@ def make(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Report:
                 f"{reach_figure.caption()} {selection.counted} {REDRAWS}",
                 lambda folder: reach_figure.reach(reach, folder),
             ),
-            *(
-                replace(figure, caption=f"{figure.caption} {said}".strip())
-                for figure in _figures(shown, rows, metric, matrices)
-            ),
+            *(replace(figure, caption=f"{figure.caption} {said}".strip()) for figure in _figures(shown, rows, metric)),
         ),
         methods=words.methods(selection),
         provenance=words.provenance(selection),
@@ -149,9 +136,7 @@ def _captioned(sheet: Sheet, selection: Selection) -> Sheet:
     return sheet.noted(selection.counted, *([] if said else [REDRAWS]))
 
 
-def _figures(
-    selection: Selection, rows: Sequence[Row], metric: str, matrices: Mapping[int, pd.DataFrame]
-) -> tuple[Figure, ...]:
+def _figures(selection: Selection, rows: Sequence[Row], metric: str) -> tuple[Figure, ...]:
     records = selection.records
     found = (
         Figure("goodhart", "Gold and proxy", goodhart.caption(), lambda folder: goodhart.goodhart(records, folder)),
@@ -163,12 +148,6 @@ def _figures(
             "Every seed",
             effect_figures.SEEDS.format(measure=find(metric).heading),
             lambda folder: effect_figures.seeds(records, folder, metric),
-        ),
-        Figure(
-            "interactions",
-            "Interactions",
-            effect_figures.interactions_caption(),
-            lambda folder: effect_figures.interactions(records, folder),
         ),
         Figure(
             "training",
@@ -183,13 +162,6 @@ def _figures(
             f"{samples.confusion_caption()} {_named(samples.arms_with_samples(records))}",
             lambda folder: samples.confusion(records, folder),
         ),
-        Figure(
-            "spectrograms",
-            "Spectrograms",
-            f"{samples.STRIP} {_named(samples.arms_with_audio(records))}",
-            lambda folder: samples.strip(records, folder),
-        ),
-        _transfer(selection, matrices),
     )
     return tuple(replace(figure, caption=f"{figure.caption} {selection.counted} {REDRAWS}") for figure in found)
 
@@ -197,9 +169,3 @@ def _figures(
 def _named(arms: Sequence[str]) -> str:
     """Return the sentence that names the arms of a figure that does not show all of them."""
     return f"Arms shown: {', '.join(arms)}."
-
-
-def _transfer(selection: Selection, matrices: Mapping[int, pd.DataFrame]) -> Figure:
-    arms, gained = evaluators.matrix(matrices, selection.arms)
-    caption = evaluators.MATRIX.format(seeds=len(matrices))
-    return Figure("transfer", "Cross-RM transfer", caption, lambda folder: transfer.transfer(arms, gained, folder))

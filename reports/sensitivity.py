@@ -1,4 +1,4 @@
-"""Tables and sentences on which conclusions of the primary family hold in which setting.
+"""Table and sentences on which conclusions of the primary family hold in which setting.
 
 In each setting the family is tested as in a separate grid (`reports.verdicts`). If the settings contain only single components,
 a component's conclusion is its effect when added to DiffRO, and is named accordingly. There is no correction over settings:
@@ -7,14 +7,13 @@ this is a sensitivity analysis, and secondary.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ablations.rendering.sheet import NONE, Column, Sheet, Value, show
+from ablations.rendering.sheet import Column, Sheet, Value, show
 from ablations.stats.contrasts import OVERALL
 from ablations.stats.family import family, margin_text, primary
-from ablations.stats.statistics import Interval, t_interval
+from ablations.stats.statistics import Interval
 from reports import manipulation
 from reports.loading import Selection
 from reports.settings import Setting, settings
@@ -54,54 +53,16 @@ def findings(selection: Selection) -> list[Finding]:
         contrasts = {name: setting.weights(w) for name, w in selection.tested.get(setting.name, {}).items()}
         failed = [name for name, one in manipulation.checks(setting.records, contrasts).items() if one.failed]
         judged = judge(selection, setting.records, contrasts, failed)
-        made += [Finding(name, setting, one.interval, one.verdict) for name, one in judged.items()]
+        made += [Finding(one.name, setting, one.interval, one.verdict) for one in judged]
     return made
 
 
-def sheets(found: Sequence[Finding]) -> list[Sheet]:
-    """Return ``survival``, with one row per conclusion, and ``settings``, with one row per setting; empty below two
-    settings."""
-    places = list(dict.fromkeys(finding.setting.name for finding in found))
-    if len(places) < 2:
-        return []
-    names = list(dict.fromkeys(finding.conclusion for finding in found))
-    rows = [_counted([f for f in found if f.conclusion == name]) for name in names]
-    columns = (
-        Column("conclusion", "conclusion"),
-        Column("points", "default setting, points", "gain"),
-        Column("verdict", "verdict in that setting"),
-        Column("survives", "holds in"),
-        *(Column(word, word, "count") for word in (*CLAIMS, UNDECIDED)),
-        Column("none", "no verdict", "count"),
-    )
-    notes = (
-        f"{primary().title} within each setting: paired differences over seeds ± half the t-interval, simultaneous "
-        f"over the setting's {len(names)} conclusions, at the planned number of seeds. An interval that excludes 0: "
-        f"better or worse; within ±{margin_text()}: equivalent. Holds: the same verdict as in the default setting, "
-        "counted over the other settings. No correction over settings: secondary.",
-        *(f"{name}: {words(name, found)}" for name in names),
-        *([SINGLE] if any(name not in family() for name in names) else []),
-        *([UNTESTED] if any(finding.verdict == INTERIM for finding in found) else []),
-    )
-    return [Sheet("survival", "Which conclusions hold", columns, tuple(rows), notes), _by_setting(found, names)]
-
-
-def _counted(mine: Sequence[Finding]) -> tuple[Value, ...]:
-    """Return one conclusion's row: its verdict in the default setting, and counts of verdicts in the others."""
-    own, others = _split(mine)
-    same = sum(f.word == own.word for f in others) if own else 0
-    survives = f"{same} of {len(others)}" if own and own.word in CLAIMS else NONE
-    counts = [float(sum(f.word == word for f in others)) for word in (*CLAIMS, UNDECIDED)]
-    counts.append(len(others) - sum(counts))
-    if any(f.verdict == INTERIM for f in mine):
-        counts = [math.nan] * len(counts)
-    here = (own.mean, own.verdict) if own else (t_interval([]), "not run")
-    return (mine[0].conclusion, *here, survives, *counts)
-
-
-def _by_setting(found: Sequence[Finding], names: Sequence[str]) -> Sheet:
-    """Return the table of every estimate and verdict."""
+def sheet(found: Sequence[Finding]) -> Sheet | None:
+    """Return the table of every estimate and verdict, one row per setting; None below two settings."""
     places = {finding.setting.name: finding.setting for finding in found}
+    if len(places) < 2:
+        return None
+    names = list(dict.fromkeys(finding.conclusion for finding in found))
     by = {(finding.setting.name, finding.conclusion): finding for finding in found}
     columns = [Column("setting", "setting"), Column("changed", "changed")]
     for name in names:
@@ -113,13 +74,16 @@ def _by_setting(found: Sequence[Finding], names: Sequence[str]) -> Sheet:
         title = f"{place} *" if setting.own else place
         changed = ", ".join(f"{factor} {show(level, 'level')}" for factor, level in setting.changed.items())
         rows.append((title, changed, *cells))
-    return Sheet(
-        "settings",
-        "Conclusions by setting",
-        tuple(columns),
-        tuple(rows),
-        (f"*: default setting. n = {_numbers(found)} seeds.",),
+    notes = (
+        f"*: default setting. n = {_numbers(found)} seeds.",
+        f"{primary().title} within each setting: paired differences over seeds ± half the t-interval, simultaneous "
+        f"over the setting's {len(names)} conclusions, at the planned number of seeds. An interval that excludes 0: "
+        f"better or worse; within ±{margin_text()}: equivalent. No correction over settings: secondary.",
+        *(f"{name}: {words(name, found)}" for name in names),
+        *([SINGLE] if any(name not in family() for name in names) else []),
+        *([UNTESTED] if any(finding.verdict == INTERIM for finding in found) else []),
     )
+    return Sheet("settings", "Which conclusions hold in which setting", tuple(columns), tuple(rows), notes)
 
 
 def _numbers(found: Sequence[Finding]) -> str:
@@ -176,7 +140,7 @@ def _listed(some: Sequence[Finding]) -> str:
 
 def verdict(found: Sequence[Finding], listened: str) -> list[str]:
     """Return the answer for a grid of settings: RRPO - DiffRO, the components, and who has listened; empty for another grid."""
-    if not sheets(found):
+    if sheet(found) is None:
         return []
     names = list(dict.fromkeys(finding.conclusion for finding in found))
     whole = [f"{name}: {words(name, found)}" for name in names if name == OVERALL]

@@ -56,9 +56,9 @@ class Setting:
         return bool(self.records) and not self.changed
 
     @property
-    def arms(self) -> set[str]:
-        """Names of its arms, without the setting."""
-        return {split_label(record.label)[0] for record in self.records}
+    def arms(self) -> list[str]:
+        """Names of its arms, without the setting, in the grid's order."""
+        return list(dict.fromkeys(split_label(record.label)[0] for record in self.records))
 
     def weights(self, contrast: Mapping[str, float]) -> dict[str, float]:
         """Return a contrast of arms as a contrast of this setting's labels."""
@@ -102,11 +102,6 @@ def _own(params: Mapping[str, str], field: str) -> Level:
     """Return the profile's value of a field, or the default of `ArmConfig` if the profile has none."""
     found: Level | None = json.loads(params.get(f"profile.{OVERRIDES[field]}", json.dumps(_DEFAULTS[field])))
     return math.nan if found is None else found
-
-
-def varied(found: Sequence[Setting]) -> list[str]:
-    """Return the factors in which the settings with records differ."""
-    return [factor for factor in FACTORS if len({s.levels[factor] for s in found if s.records}) > 1]
 
 
 def plain(selection: Selection) -> tuple[Selection, str]:

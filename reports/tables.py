@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from types import MappingProxyType
 
 import numpy as np
 
@@ -15,13 +14,12 @@ from ablations.judges import gold, tuning
 from ablations.outcomes import COSTS, all_outcomes, find, hacked_share, shown
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.rendering.summary import FRAMES, over_seeds, rm_columns, scalar, table
-from ablations.stats.contrasts import apply, corner_effect, difference
+from ablations.stats.contrasts import Values, apply, corner_effect, difference
 from ablations.stats.family import PRIMARY_OUTCOME
-from ablations.stats.inference import correlation, wilson
+from ablations.stats.inference import correlation, ratio_of_means, wilson
 from ablations.stats.statistics import Interval, t_interval
 from ablations.tracking.records import Record
-from reports import manipulation
-from reports.factorial import GAP, ORACLE, gap_closed
+from reports import manipulation, recognition
 from reports.loading import Selection
 from rrpo.arms import BASE, RRPO, name_of
 from rrpo.regularizers import CONTROLS
@@ -31,41 +29,34 @@ HACKED = 0.1
 TEST_SET = "rm_accuracy_test_"
 """Prefix of the accuracies on test sets other than the policy's own speakers."""
 LANGUAGES = {"zh": "Mandarin", "cmn": "Mandarin", "en": "English", "de": "German"}
-OPINION = {
-    "human_emos": Column("human_emos", "E-MOS", "mark", +1),
-    "human_nmos": Column("human_nmos", "N-MOS", "mark", +1),
-}
-"""Columns of listeners' opinions in the main table, shown once there are ratings."""
+OPINIONS = ("E-MOS", "N-MOS")
+"""Listeners' opinions, which have a table of their own once there are ratings."""
+ORACLE = "oracle"
+"""Arm with the best possible reward model, which sets the scale."""
+GAP = "Gap closed: share of oracle - DiffRO, a ratio of means with Fieller's 95 % interval; no value if the gap may be zero."
 ENDS = ("hacked_share", "uptake")
 """Outcomes shown in the ablation table in addition to its measure."""
-NO_OPINIONS: Mapping[str, Mapping[str, Interval]] = MappingProxyType({})
 
 
-def main(selection: Selection, opinions: Mapping[str, Mapping[str, Interval]] = NO_OPINIONS) -> Sheet:
-    """Return the table of results, with the share of seeds that hacked, listeners' opinions and cost.
-
-    ``opinions`` are listeners' means by arm, under the keys of `OPINION`.
-    """
+def main(selection: Selection, *, listened: bool = False) -> Sheet:
+    """Return the table of results, with the share of seeds that hacked, and cost. ``listened``: whether there are ratings."""
     records = selection.records
     plain = table(records, selection.planned)
     plain = replace(plain, title=f"Results of grid {selection.grid}", notes=selection.notes + plain.notes)
     if not any(column.name == PRIMARY_OUTCOME for column in plain.columns):
         return plain
-    rated = [name for name in OPINION if name in opinions]
     costs = [cost.values(records) for cost in COSTS]
-    extra = [Column("hacked", "seeds that hacked, %", "share"), *(OPINION[name] for name in rated)]
+    extra = [Column("hacked", "seeds that hacked, %", "share")]
     extra += [Column(cost.name, cost.heading, cost.unit) for cost in COSTS]
     rows = []
     for row in plain.rows:
         arm = str(row[0])
         own = selection.of(arm)
         seeds = [record.seed for record in own]
-        values: list[Value] = [hacked_seeds(own), *(opinions[name].get(arm, t_interval([])) for name in rated)]
-        values += [over_seeds(arm, seeds, cost).mean for cost in costs]
-        rows.append((*row, *values))
+        rows.append((*row, hacked_seeds(own), *(over_seeds(arm, seeds, cost).mean for cost in costs)))
     there = {outcome.name for outcome in shown(records)}
     absent = [outcome.label for outcome in all_outcomes() if outcome.name not in there]
-    absent += [column.heading for name, column in OPINION.items() if name not in rated]
+    absent += [] if listened else OPINIONS
     notes = [
         f"A seed hacked if its hacked share ends over {100 * HACKED:g} points above its start; Wilson's 95 % interval.",
         "Bold: best mean of the column; underlined or italic: second best. This does not imply significance. Oracle "
@@ -73,9 +64,6 @@ def main(selection: Selection, opinions: Mapping[str, Mapping[str, Interval]] = 
         f"Not measured: {', '.join(absent)}." if absent else "",
         "Diverged cells are excluded from the means here; in the first table they count as 0."
         if selection.diverged
-        else "",
-        "E-MOS and N-MOS: means of listeners' ratings, with intervals over raters and seeds (see the listening test)."
-        if opinions
         else "",
     ]
     made = replace(plain, columns=(*plain.columns, *extra), rows=tuple(rows))
@@ -140,6 +128,13 @@ def ablation(selection: Selection, metric: str = PRIMARY_OUTCOME) -> Sheet | Non
     return Sheet("ablation", "Components one by one", columns, tuple(rows), notes)
 
 
+def gap_closed(values: np.ndarray, outcomes: Values, seeds: Sequence[int]) -> Interval:
+    """Return the share of the gap oracle - DiffRO closed by the differences ``values [len(seeds)]``; n = 0 if empty."""
+    if not len(values):
+        return t_interval([])
+    return ratio_of_means(values, apply(difference(ORACLE, BASE), outcomes, seeds))
+
+
 def reward_models(selection: Selection) -> Sheet | None:
     """Return each distinct reward model's results on in-language and cross-domain test sets, with manipulation checks; None if
     there is none."""
@@ -147,6 +142,7 @@ def reward_models(selection: Selection) -> Sheet | None:
     columns = rm_columns(selection.records)
     foreign = sorted(name for name in scalars - {c.name for c in columns} if name.startswith(TEST_SET))
     columns[2:2] = [Column(name, f"{domain(name)}, %", "percent", +1) for name in foreign]
+    columns[:0] = recognition.columns(selection)
     if not columns:
         return None
     first: dict[str, str] = {}
@@ -178,7 +174,12 @@ def reward_models(selection: Selection) -> Sheet | None:
     }
     head = (Column("arm", "RM of arm"), Column("n", "n", "count"))
     return Sheet(
-        "reward_models", "Reward models", (*head, *columns), tuple(rows), (*notes, *manipulation.note(controls)), FRAMES
+        "reward_models",
+        "Reward models",
+        (*head, *columns),
+        tuple(rows),
+        (*notes, *recognition.notes(selection), *manipulation.note(controls)),
+        FRAMES,
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -34,15 +34,25 @@ Contrasts = Mapping[str, Mapping[str, float]]
 """Name -> weights by label."""
 
 
-class Judged(NamedTuple):
-    """Result of one contrast of a tested family."""
+@dataclass(frozen=True)
+class Row:
+    """One contrast over seeds."""
 
+    name: str
+    """Name of the contrast."""
+    primary: bool
+    """Whether the contrast belongs to the tested family."""
     values: tuple[float, ...]
-    """Differences in the primary outcome, one per seed that has all its arms."""
+    """One difference in the primary outcome per seed that has all arms of the contrast."""
     interval: Interval
-    """Interval of the mean difference, simultaneous over the family."""
+    """Interval of the mean difference: simultaneous for the family and for RRPO - SFT, otherwise 95 %."""
     verdict: str
     """Verdict in words."""
+
+    @property
+    def word(self) -> str:
+        """The verdict without the part in parentheses."""
+        return word(self.verdict)
 
 
 def word(said: str) -> str:
@@ -62,7 +72,7 @@ def judge(
     contrasts: Contrasts,
     failed: Collection[str],
     score: float = DIVERGED,
-) -> dict[str, Judged]:
+) -> list[Row]:
     """Return the verdicts on one family of ``contrasts``, given by labels of ``records``.
 
     ``failed`` contains the contrasts of components whose manipulation check failed. ``score`` is the primary outcome of a
@@ -72,14 +82,14 @@ def judge(
     others = [scored(by_judge(one, records), selection, score) for one in vetoing()]
     level = simultaneous(contrasts)
     seeds = selection.seeds({label for weights in contrasts.values() for label in weights})
-    found = {}
+    found = []
     for name, weights in contrasts.items():
         x, *vetoes = (_finite(apply(weights, values, seeds)) for values in (outcomes, *others))
         said = INTERIM
         if selection.planned_n == len(seeds) > 1 and settled(weights, outcomes, selection, seeds):
             opposed = [t_interval(other, level) for other in vetoes]
             said = NOT_MOVED if name in failed else verdict(x, level, opposed)
-        found[name] = Judged(tuple(x), t_interval(x, level), said)
+        found.append(Row(name, True, tuple(x), t_interval(x, level), said))
     return found
 
 

@@ -14,10 +14,9 @@ from ablations.stats.inference import correlation
 from ablations.stats.statistics import Interval, in_points
 from ablations.tracking.records import Record
 from reports import effects, opinion, settings
-from reports.effects import Row
 from reports.loading import Selection
 from reports.made_with import devices, numbers, stage_versions
-from reports.verdicts import BETTER, EQUIVALENT, INTERIM, UNDECIDED, WORSE
+from reports.verdicts import BETTER, EQUIVALENT, INTERIM, UNDECIDED, WORSE, Row
 from rrpo.arms import BASE, RRPO
 
 ALONE = "Reward models alone: no policy was optimized"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
 
 def export(
     search: Search, study: OptunaStudy, best: FrozenTrial, name: str, identity: Mapping[str, Any], checked: Sheet | None
-) -> tuple[Path, list[str]]:
-    """Write the best trial's arm; return its file, and warnings.
+) -> Path:
+    """Write the best trial's arm; return its file.
 
     Raises InputError if another arm is stored under that name, because existing cells with that name would become ambiguous.
     """
@@ -31,7 +30,7 @@ def export(
     if read_arms(search.question.store).get(name, arm) != arm:
         raise InputError(
             "another arm is stored under that name",
-            got=f"{path}, from {_read(path).get('provenance', {}).get('study', 'an unknown study')}",
+            got=path,
             fix="use another name, or remove the file if nothing was run with it",
         )
     provenance = {
@@ -47,27 +46,4 @@ def export(
         "exported": time.strftime("%Y-%m-%d %H:%M:%S"),
         **git_state(),
     }
-    others = _unequal(path, provenance["budget"], identity)
-    return write_arm(search.question.store, name, arm, provenance), others
-
-
-def _unequal(path: Path, budget: object, identity: Mapping[str, Any]) -> list[str]:
-    """Return a warning for each exported arm of the same profile that was tuned with another budget."""
-    found = []
-    for other in sorted(path.parent.glob("*.json")):
-        provenance = _read(other).get("provenance", {})
-        same = provenance.get("identity", {}).get("profile") == identity["profile"]
-        if other != path and same and provenance.get("budget") != budget:
-            found.append(
-                f"{other.stem} was tuned with another budget ({provenance.get('budget')}, this one {budget}): the two are not "
-                "equally tuned, so do not compare them"
-            )
-    return found
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        stored = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return stored if isinstance(stored, dict) else {}
+    return write_arm(search.question.store, name, arm, provenance)

@@ -1,55 +1,67 @@
-"""Figures of a study: optimization history, importance of hyperparameters, distribution of values, Pareto front, hypervolume.
+"""Figures of a study: Optuna's own, and a response surface.
 
-Figures over the hyperparameters are in `studies.knob_figures`. They are not drawn by Optuna, because its figures set a style of
-their own and place color bars over the data.
+The journal or database opens in Optuna's dashboard, which shows all others interactively.
 """
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ablations.rendering.figure_style import BLUE, GREY, NARROW, figure_of, save
-from studies import knob_figures
-from studies.knob_figures import STAR
-from studies.results import complete, front, importance, with_trials
+from ablations.rendering.figure_style import BLUE, NARROW, VERMILION, WIDE, figure_of, save
+from studies.catalogue import knobs_of
+from studies.results import LEAST, complete, evenly_drawn, importance, with_trials
 from studies.search import Search
 from studies.trial import OBJECTIVES
 
 if TYPE_CHECKING:
+    from optuna.distributions import FloatDistribution
     from optuna.study import Study as OptunaStudy
+
+GRID = 40
+"""Points per side of the response surface."""
 
 
 def draw(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
     """Write every figure for which there are enough trials, as PDF and PNG, and return the files."""
-    if len(complete(study)) < 2:
-        return []
-    made = history(study, search, folder) + importances(study, search, folder) + distribution(study, search, folder)
-    if len(search.directions) > 1:
-        made += pareto(study, search, folder) + hypervolume(study, search, folder)
-    return made + knob_figures.draw(study, search, folder)
+    from optuna.visualization import matplotlib as optunas
 
-
-def history(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
-    """Draw ``history``: the value of every objective by trial, and its best so far."""
     trials = complete(study)
-    numbers = [t.number for t in trials]
-    count = len(search.directions)
-    with figure_of(NARROW, 0.4 + 1.6 * count, count, 1, sharex=True) as (figure, axes):
-        for place, (axis, name) in enumerate(zip(axes, search.question.objectives, strict=True)):
-            values = 100 * np.array([t.values[place] for t in trials])
-            best = np.maximum if search.directions[place] == "maximize" else np.minimum
-            axis.plot(numbers, values, "o", ms=2.5, color=GREY, label="trial")
-            axis.step(numbers, best.accumulate(values), where="post", color=BLUE, lw=1, label="best so far")
-            for number, value in zip(numbers, values, strict=True):
-                if number == 0:
-                    axis.plot(number, value, **STAR, label="paper's values")
-            axis.set_ylabel(f"{OBJECTIVES[name].label} (%)")
-        axes[0].legend(frameon=False, fontsize=6)
-        axes[-1].set_xlabel("trial")
-        return save(figure, folder, "history")
+    if len(trials) < 2:
+        return []
+    done = with_trials(search, trials)
+    labels = [OBJECTIVES[name].label for name in search.question.objectives]
+    first: dict[str, Any] = {"target": lambda trial: trial.values[0], "target_name": labels[0]}
+    plots: dict[str, Callable[[], Any]] = {
+        "history": lambda: optunas.plot_optimization_history(done, **first),
+        "slice": lambda: optunas.plot_slice(done, **first),
+    }
+    if 1 < len(labels) < 4:
+        plots["pareto"] = lambda: optunas.plot_pareto_front(done, target_names=labels)
+    made = [path for name, plot in plots.items() for path in optunas_figure(plot, folder, name)]
+    return made + importances(study, search, folder) + surface(study, search, folder)
+
+
+def optunas_figure(plot: Callable[[], Any], folder: Path, name: str) -> list[Path]:
+    """Save a figure that Optuna draws, without keeping the global style that it sets."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    with mpl.rc_context(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # experimental in Optuna; the pinned version is tested
+        figure = np.ravel(plot())[0].figure
+        figure.set_layout_engine("constrained")
+        made = save(figure, folder, name)
+        plt.close(figure)
+    return made
 
 
 def importances(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
@@ -66,66 +78,64 @@ def importances(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
         return save(figure, folder, "importance")
 
 
-def distribution(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
-    """Draw ``edf``: the empirical distribution function of every objective."""
-    trials = complete(study)
-    count = len(search.directions)
-    with figure_of(NARROW, 0.4 + 1.6 * count, count, 1) as (figure, axes):
-        for place, (axis, name) in enumerate(zip(axes, search.question.objectives, strict=True)):
-            values = 100 * np.sort([t.values[place] for t in trials])
-            shares = np.arange(1, len(values) + 1) / len(values)
-            axis.step(np.r_[values[0], values], np.r_[0, shares], where="post", color=BLUE, lw=1)
-            for trial in trials:
-                if trial.number == 0:
-                    value = 100 * trial.values[place]
-                    axis.plot(value, np.mean(values <= value), **STAR, label="paper's values")
-                    axis.legend(frameon=False, fontsize=6)
-            axis.set(xlabel=f"{OBJECTIVES[name].label} (%)", ylabel="share of trials", ylim=(0, 1.04))
-        return save(figure, folder, "edf")
+def surface(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
+    """Draw ``surface``: a Gaussian process of each objective over pairs of the main strengths (`Knob.surface`).
+
+    The other hyperparameters have the paper's values, marked by a star. Only trials that cover the space evenly (QMC or random)
+    are used. R² is from leave-one-out predictions: at or below 0, the surface shows noise.
+    """
+    space, trials = search.definition.space, evenly_drawn(complete(study))
+    knobs: dict[str, Any] = {knob.name: space[knob.name] for knob in knobs_of() if knob.surface and knob.name in space}
+    if len(knobs) < 2 or len(trials) < LEAST:
+        return []
+    given = {name: np.array([t.params[name] for t in trials]) for name in knobs}
+    paper = {name: float(search.definition.paper[name]) for name in knobs}
+    sides = {name: (np.geomspace if d.log else np.linspace)(d.low, d.high, GRID) for name, d in knobs.items()}
+    x = np.column_stack([unit(d, given[name]) for name, d in knobs.items()])
+    pairs, objectives = list(combinations(knobs, 2)), search.question.objectives
+    with figure_of(WIDE, 0.5 + 2.0 * len(objectives), len(objectives), len(pairs)) as (figure, axes):
+        for line, objective in enumerate(objectives):
+            model, r2 = _process(x, 100 * np.array([t.values[line] for t in trials]))
+            found = []
+            for i, k in pairs:
+                mesh = dict(zip((i, k), np.meshgrid(sides[i], sides[k]), strict=True))
+                points = [unit(d, mesh.get(name, np.full((GRID, GRID), paper[name]))) for name, d in knobs.items()]
+                found.append(model.predict(np.stack(points, -1).reshape(-1, len(knobs))).reshape(GRID, GRID))
+            own = axes[line * len(pairs) : (line + 1) * len(pairs)]
+            for axis, (i, k), z in zip(own, pairs, found, strict=True):
+                level = axis.pcolormesh(sides[i], sides[k], z, vmin=np.min(found), vmax=np.max(found), rasterized=True)
+                axis.plot(given[i], given[k], ".", ms=2.5, color="white", mec="0.3", mew=0.3)
+                axis.plot(paper[i], paper[k], "*", ms=9, color=VERMILION, mec="white")
+                axis.set(xlabel=i, ylabel=k, xscale=_scale(knobs[i]), yscale=_scale(knobs[k]))
+            label = OBJECTIVES[objective].label
+            own[0].set_title(f"{label}, {len(trials)} trials, left-out R² {r2:.2f}", loc="left")
+            figure.colorbar(level, ax=own, label=f"{label} (%)")
+        return save(figure, folder, "surface")
 
 
-def pareto(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
-    """Draw ``pareto``: the first objective against each of the others, with the Pareto front in color."""
-    trials, best = complete(study), {t.number for t in front(study)}
-    names = search.question.objectives
-    others = range(1, len(names))
-    with figure_of(NARROW * min(2, len(others)), 2.6, 1, len(others)) as (figure, axes):
-        for axis, other in zip(axes, others, strict=True):
-            for trial in trials:
-                x, y = 100 * trial.values[other], 100 * trial.values[0]
-                on = trial.number in best
-                axis.plot(x, y, "o", ms=4 if on else 2.5, color=BLUE if on else GREY)
-                if on:
-                    axis.annotate(str(trial.number), (x, y), (3, 3), textcoords="offset points", fontsize=6)
-                if trial.number == 0:
-                    axis.plot(x, y, **STAR)
-            axis.set(xlabel=f"{OBJECTIVES[names[other]].label} (%)", ylabel=f"{OBJECTIVES[names[0]].label} (%)")
-        axes[0].set_title("blue: the front, by trial; star: the paper's values", loc="left")
-        return save(figure, folder, "pareto")
+def _process(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[Any, float]:
+    """Fit a Gaussian process with noise to ``y [n]`` at ``x [n, knobs]``; return it and its leave-one-out R² (kernel fixed)."""
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import RBF, WhiteKernel
+    from sklearn.metrics import r2_score
+    from sklearn.model_selection import LeaveOneOut, cross_val_predict
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # length scale at its bound: the hyperparameter has no effect
+        model = GaussianProcessRegressor(
+            RBF([0.5] * x.shape[1], (0.1, 10)) + WhiteKernel(0.1), normalize_y=True, random_state=0
+        ).fit(x, y)
+        fixed = GaussianProcessRegressor(model.kernel_, optimizer=None, normalize_y=True)
+        return model, float(r2_score(y, cross_val_predict(fixed, x, y, cv=LeaveOneOut())))
 
 
-def hypervolume(study: OptunaStudy, search: Search, folder: Path) -> list[Path]:
-    """Draw ``hypervolume`` by trial: the share of the box between worst and best values that the Pareto front dominates."""
-    import warnings
+def unit(distribution: FloatDistribution, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return where values lie in their range, from 0 to 1 on the scale of the search."""
+    scaled = np.log if distribution.log else np.asarray
+    low, high = scaled(distribution.low), scaled(distribution.high)
+    found: NDArray[np.float64] = (scaled(values) - low) / (high - low)
+    return found
 
-    import matplotlib as mpl
-    from matplotlib import pyplot as plt
-    from matplotlib.figure import Figure
-    from optuna.visualization.matplotlib import plot_hypervolume_history
 
-    trials = complete(study)
-    worst = [
-        (max if direction == "minimize" else min)(t.values[place] for t in trials)
-        for place, direction in enumerate(search.directions)
-    ]
-    with mpl.rc_context(), warnings.catch_warnings():  # Optuna sets a style of its own; only its numbers are used
-        warnings.simplefilter("ignore")
-        axes = plot_hypervolume_history(with_trials(search, trials), worst)
-    volumes = np.asarray(axes.lines[0].get_ydata(), float)
-    assert isinstance(axes.figure, Figure)
-    plt.close(axes.figure)
-    box = float(np.prod([np.ptp([t.values[place] for t in trials]) for place in range(len(worst))]))
-    with figure_of(NARROW, 2.0) as (figure, (axis,)):
-        axis.step([t.number for t in trials], 100 * volumes / box if box else volumes, where="post", color=BLUE, lw=1)
-        axis.set(xlabel="trial", ylabel="hypervolume (% of the box\nfrom worst to best values)", ylim=(0, None))
-        return save(figure, folder, "hypervolume")
+def _scale(distribution: FloatDistribution) -> str:
+    return "log" if distribution.log else "linear"

@@ -17,8 +17,7 @@ from ablations.errors import InputError
 from ablations.execution.estimate import Estimator, wall
 from ablations.execution.jobs import longest_first, stage_tasks
 from ablations.execution.launchers.pool import Pool
-from ablations.execution.progress_display import Display
-from ablations.execution.scheduler import Failure, Scheduler, Task
+from ablations.execution.scheduler import Scheduler
 from ablations.judges import tuning
 from ablations.rendering.sheet import Column, Sheet, Value
 from ablations.stats.family import MARGIN
@@ -26,6 +25,7 @@ from ablations.stats.statistics import Interval, t_interval
 from rrpo.config import ArmConfig
 from rrpo.pipeline.missing import missing_below
 from studies.catalogue import study_of
+from studies.live import Collector
 from studies.results import ranked
 from studies.search import Search, counted
 from studies.storage import IDENTITY, differences, existing_study
@@ -106,7 +106,7 @@ def evaluate(
         say = f"checking trial {best.number} against {other.name} on {count} fresh seeds: {len(stages)} stages, "
         console.print(say + wall(stages, estimator, pool.capacity), highlight=False, soft_wrap=True)
     graph = stage_tasks(stages, question.store, question.device, longest_first(stages, estimator))
-    building = _Building(console, len(graph))
+    building = Collector(console, len(graph), "stage")
     with building:
         Scheduler(graph, pool, search.folder / "logs", building).run()
     found: list[dict[int, dict[str, float]]] = [{}, {}]
@@ -114,21 +114,7 @@ def evaluate(
         if all(s.done(question.store) for arm in arms for s in question.stages(arm, seed)):
             for own, arm in zip(found, arms, strict=True):
                 own[seed] = measure(question, arm, seed)
-    return found[0], found[1], "; ".join(building.reasons)
-
-
-class _Building(Display):
-    """Display that collects the reasons why stages failed."""
-
-    def __init__(self, console: Console, stages: int) -> None:
-        super().__init__(console, stages, 0, lambda: f"{self.cells - self.done} stages", counted="stage")
-        self.reasons: list[str] = []
-
-    def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
-        """Handle the scheduler's event."""
-        super().failed(slot, task, failure)
-        if failure.cause == task.title:
-            self.reasons.append(f"{task.title}: {failure.message} (log: {failure.log})")
+    return found[0], found[1], "; ".join(f"{title}: {reason}" for title, reason in building.failures.items())
 
 
 def count(search: Search, study: OptunaStudy, best: FrozenTrial, other: Rival, seeds: Collection[int]) -> int:

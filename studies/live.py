@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -31,30 +31,35 @@ UPDATE = 5.0
 """Seconds between two updates from the study while trials run."""
 
 
-@dataclass
-class SearchRun:
+class Collector(Display):
+    """Display that also keeps the reason of every failed task."""
+
+    def __init__(self, console: Console, total: int, counted: str, remaining: Callable[[], str] | None = None) -> None:
+        super().__init__(console, total, 0, remaining or (lambda: f"{self.cells - self.done} {counted}s"), counted)
+        self.failures: dict[str, str] = {}
+        """Title of a failed task -> reason."""
+
+    def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
+        """Handle the scheduler's event."""
+        super().failed(slot, task, failure)
+        if failure.cause == task.title:
+            self.failures[task.title] = f"{failure.kind}: {failure.message} (log: {failure.log})"
+
+
+class SearchRun(Collector):
     """Observer of the scheduler: shows each trial's value, the best so far, the Pareto front, the time left; logs to MLflow."""
 
-    search: Search
-    """The search."""
-    study: OptunaStudy
-    """Its study."""
-    bridge: Bridge
-    """Writes to MLflow."""
-    console: Console
-    """Where to print."""
-    workers: int
-    """Trials at the same time."""
-    failures: dict[str, str] = field(default_factory=dict)
-    """Title of a failed task -> reason."""
-
-    def __post_init__(self) -> None:
-        estimator = Estimator(self.search.question.store, self.search.question.device)
-        seconds, unknown = estimator.total(own(self.search))
+    def __init__(self, search: Search, study: OptunaStudy, bridge: Bridge, console: Console, workers: int) -> None:
+        self._left = ""
+        super().__init__(console, search.trials, "trial", lambda: self._left)
+        self.search = search
+        self.study = study
+        self.bridge = bridge
+        self.workers = workers
+        self.done = self._finished()
+        seconds, unknown = Estimator(search.question.store, search.question.device).total(own(search))
         self._guess = None if unknown else seconds
         self._updated = 0.0
-        self._left = ""
-        self._display = Display(self.console, self.search.trials, self._done(), self.remaining, "trial")
 
     def run(self, pool: Pool, once: Sequence[Stage]) -> None:
         """Run until the study has the requested number of trials.
@@ -80,54 +85,36 @@ class SearchRun:
         ]
         self._update()
         try:
-            with self._display:
+            with self:
                 Scheduler(graph, pool, self.search.folder / "logs", self).run()
         finally:
             with self.search.lock():
                 recover(self.study, self.search.folder)
             self.bridge.write(self.study.get_trials(deepcopy=False))
 
-    def remaining(self) -> str:
-        """Return the time left and the best value so far, as text."""
-        return self._left
-
-    def started(self, slot: int, task: Task) -> None:
-        """Handle the scheduler's event."""
-        self._display.started(slot, task)
-
     def progressed(self, slot: int, task: Task, done: int, total: int) -> None:
         """Handle the scheduler's event, and update from the study, which other commands may have changed."""
-        self._display.progressed(slot, task, done, total)
+        super().progressed(slot, task, done, total)
         if time.monotonic() - self._updated > UPDATE:
             self._update()
 
     def finished(self, slot: int | None, task: Task, result: Any, seconds: float) -> None:
         """Handle the scheduler's event: ``result`` is a trial's number, or None if other commands ran the last trials."""
         if not task.key.startswith("trial-"):
-            self._display.finished(slot, task, result, seconds)
+            super().finished(slot, task, result, seconds)
             return
         self._update()
         if result is None:
             said = Failure("other commands ran the last trials", self.search.folder, task.title, "claimed")
-            self._display.retried(slot, replace(task, key="elsewhere"), said)
+            super().retried(slot, replace(task, key="elsewhere"), said)
             return
-        self._display.done = self._done() - 1  # the display adds this one itself
-        self._display.finished(slot, replace(task, title=self._describe(int(result))), result, seconds)
-
-    def retried(self, slot: int | None, task: Task, failure: Failure) -> None:
-        """Handle the scheduler's event."""
-        self._display.retried(slot, task, failure)
+        self.done = self._finished() - 1  # the display adds this one itself
+        super().finished(slot, replace(task, title=self._describe(int(result))), result, seconds)
 
     def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
-        """Handle the scheduler's event."""
-        if failure.cause == task.title:
-            self.failures[task.title] = f"{failure.kind}: {failure.message} (log: {failure.log})"
+        """Handle the scheduler's event; a failed stage is not repeated for every trial that needs it."""
         if failure.cause == task.title or not task.key.startswith("trial-"):
-            self._display.failed(slot, task, failure)
-
-    def said(self, text: str) -> None:
-        """Handle the scheduler's event."""
-        self._display.said(text)
+            super().failed(slot, task, failure)
 
     def _update(self) -> None:
         """Update the estimate and the best value, including other commands' trials, and write finished trials to MLflow."""
@@ -135,11 +122,11 @@ class SearchRun:
         self.bridge.write(self.study.get_trials(deepcopy=False))
         took = [t.duration.total_seconds() for t in counted(self.study) if t.duration is not None and t.values]
         each = statistics.fmean(took) if took else self._guess
-        left = max(0, self.search.trials - self._done())
+        left = max(0, self.search.trials - self._finished())
         time_left = "unknown" if each is None else f"about {duration(left * each / self.workers)}"
         self._left = f"{time_left} · {self._standing()}"
 
-    def _done(self) -> int:
+    def _finished(self) -> int:
         return sum(trial.state.is_finished() for trial in counted(self.study))
 
     def _describe(self, number: int) -> str:

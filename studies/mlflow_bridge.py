@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 LINK = "mlflow_run_{}"
 """Attribute of the Optuna study with a trial's MLflow run; that of the study's own run is ``mlflow_run_parent``."""
 TAG_STUDY, TAG_TRIAL, TAG_STORAGE = "optuna_study", "optuna_trial", "optuna_storage"
+MOST = 50_000
+"""Largest number of runs that MLflow returns at once, and of trials in a study."""
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 """Optuna's state -> MLflow's status."""
 
@@ -143,15 +145,8 @@ class Bridge:
         return [t for t in trials if t.state.is_finished() and t.number not in self._written]
 
     def _runs(self, kind: str) -> list[Any]:
-        runs: list[Any] = []
-        token = None
-        while True:
-            wanted = f"tags.{records.TAG_KIND} = '{kind}' and tags.{TAG_STUDY} = '{self.search.name}'"
-            page = self._client.search_runs([self._number], wanted, max_results=1000, page_token=token)
-            runs += page
-            token = page.token
-            if not token:
-                return runs
+        wanted = f"tags.{records.TAG_KIND} = '{kind}' and tags.{TAG_STUDY} = '{self.search.name}'"
+        return list(self._client.search_runs([self._number], wanted, max_results=MOST))
 
     def _complete(self) -> set[int]:
         """Return the numbers of the trials with a complete run; delete incomplete runs."""

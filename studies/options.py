@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
+from ablations.commands import Device, Plugin, Set, WorldSeed
 from ablations.errors import InputError, choose, positive
 from ablations.execution import environment, launchers
 from ablations.execution.packing import UNMEASURED
@@ -23,7 +25,7 @@ from rrpo.identity import canonical
 from rrpo.pipeline.stages import walk
 from rrpo.profiles import title
 from rrpo.settings import assignments, changed, check_used
-from studies.catalogue import TUNE, Study, contains, described, study_of, tune_arm
+from studies.catalogue import STUDIES, TUNE, Study, contains, described, study_of, tune_arm
 from studies.fresh import MOST, VERIFY, VERIFY_SMOKE
 from studies.pruning import PRUNERS
 from studies.results import complete, front
@@ -64,34 +66,87 @@ class Command:
 
 
 def checked(
-    *,
-    study: str,
-    arm: str,
-    name: str,
-    ranges: Sequence[str],
-    objectives: str,
-    trials: int,
-    seeds: int,
-    first_seed: int,
-    sampler: str,
-    pruner: str,
-    profile: str,
-    world: int,
-    settings: Sequence[str] = (),
-    storage: str,
-    device: str,
-    runs_dir: Path,
-    workers: int | None,
-    launcher: tuple[str, str | None, int, float | None, Sequence[str]],
-    warm_start: str,
-    verify: int | None,
-    against: str,
-    export_arm: str,
+    study: Annotated[str, typer.Option(help=f"Which study: {', '.join([*STUDIES, TUNE])}.")],
+    trials: Annotated[
+        int, typer.Option(help="Total number of trials; a study that already has them is only reported.")
+    ] = 50,
+    arm: Annotated[str, typer.Option(help="The arm that tune-arm tunes.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the study. Default: the study and the profile.")] = "",
+    ranges: Annotated[
+        list[str] | None,
+        typer.Option("--range", metavar="NAME=LOW:HIGH", help="Replace the range of a hyperparameter; repeatable."),
+    ] = None,
+    objectives: Annotated[
+        str, typer.Option(help=f"One or more of {', '.join(OBJECTIVES)}, separated by commas. Default: the study's.")
+    ] = "",
+    seeds: Annotated[int, typer.Option(help="Development seeds per trial, the same for every trial.")] = 3,
+    first_seed: Annotated[
+        int, typer.Option(help=f"The first of these seeds, {FIRST_SEED} to {FRESH_SEED - 1}.")
+    ] = FIRST_SEED,
+    sampler: Annotated[
+        str, typer.Option(help="; ".join(f"{key}: {text}" for key, text in SAMPLERS.items()) + ".")
+    ] = "tpe",
+    pruner: Annotated[
+        str,
+        typer.Option(
+            help=f"One of {', '.join(PRUNERS)}, by steps of the first seed. With several objectives there is no pruning."
+        ),
+    ] = "median",
+    warm_start: Annotated[
+        str,
+        typer.Option(
+            help="Study in the same storage whose best points are tried first, for example a finished rm study."
+        ),
+    ] = "",
+    storage: Annotated[
+        str,
+        typer.Option(help="URL of a database (SQLite, PostgreSQL, MySQL). Default: a journal file in the runs folder."),
+    ] = "",
+    profile: Annotated[str, typer.Option(help="Size of world and models.")] = "embedded",
+    world: WorldSeed = 0,
+    settings: Set = None,
+    plugin: Plugin = None,
+    device: Device = "auto",
+    workers: Annotated[
+        int | None, typer.Option(help="Trials at the same time. Default: one per CPU.", show_default=False)
+    ] = None,
+    launcher: Annotated[str, typer.Option(help=f"Where trials run: {', '.join(launchers.PACKAGES)}.")] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(help="Address of a running Ray cluster. Default: start a local one.", show_default=False),
+    ] = None,
+    cpus_per_task: Annotated[int, typer.Option(help="CPUs per trial, on Ray and Slurm.")] = 1,
+    gpus_per_task: Annotated[
+        float | None, typer.Option(help="GPUs per trial, on Ray and Slurm.", show_default=False)
+    ] = None,
+    slurm: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="An option of sbatch; repeatable.")
+    ] = None,
+    verify: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of fresh seeds on which the best trial is compared with a rival; 0 for no comparison. "
+            f"Default: {VERIFY}, with the smoke profile {VERIFY_SMOKE}.",
+            show_default=False,
+        ),
+    ] = None,
+    against: Annotated[
+        str,
+        typer.Option(
+            help="Equally tuned study whose best trial is the rival. Default: the paper's values; for tune-arm, the tune-arm "
+            "study of diffro.",
+            show_default=False,
+        ),
+    ] = "",
+    export_arm: Annotated[
+        str, typer.Option(help="Store the best trial as an arm of this name, for ablations.run --arms.")
+    ] = "",
+    runs_dir: Annotated[Path, typer.Option(help="The runs folder, shared with grids.")] = Path("runs"),
 ) -> Command:
     """Return the checked options. Raises InputError for the first invalid one; writes nothing."""
-    bounds = tuple(_range(text) for text in ranges)
+    bounds = tuple(_range(text) for text in ranges or ())
     definition = study_of(study, arm, bounds)
-    given, values = sized(profile, world), assignments(settings)
+    given, values = sized(profile, world), assignments(settings or ())
     size = changed(given, values)
     where = re.sub(r"[^\w.-]+", "-", title(size.name, world))
     machine = environment.resolve_device(device)
@@ -122,7 +177,7 @@ def checked(
         raise InputError("--verify is a number of fresh seeds", got=verify, fix=f"give 0 (none) to {MOST}")
     usual = VERIFY_SMOKE if profile == "smoke" else VERIFY
     count = worker_count(workers, machine)
-    processes = launchers.checked(*launcher, machine, UNMEASURED)
+    processes = launchers.checked(launcher, address, cpus_per_task, gpus_per_task, slurm or (), machine, UNMEASURED)
     folder = check(runs_dir)
     if storage:
         reach(storage)

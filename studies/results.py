@@ -1,4 +1,4 @@
-"""Tables of a study: best trials, Pareto front, all trials, hyperparameter importances."""
+"""Tables of a study: best trials (the Pareto front of several objectives), all trials, hyperparameter importances."""
 
 from __future__ import annotations
 
@@ -62,36 +62,29 @@ def ranked(study: OptunaStudy, search: Search) -> list[FrozenTrial]:
 
 def sheets(study: OptunaStudy, search: Search) -> list[Sheet]:
     """Return every table for which there are enough trials."""
-    made = (best(study, search), pareto(study, search), importance(study, search), everything(study, search))
+    made = (best(study, search), importance(study, search), everything(study, search))
     return [sheet for sheet in made if sheet is not None]
 
 
 def best(study: OptunaStudy, search: Search) -> Sheet | None:
-    """Return the table of the best trials and of trial 0, which has the paper's values; None without complete trials."""
+    """Return the table of the best trials and of trial 0, which has the paper's values; None without complete trials.
+
+    With several objectives, the best trials are those on the Pareto front.
+    """
     found = ranked(study, search)
     if not found:
         return None
-    shown = found[:BEST] + [t for t in found[BEST:] if t.number == 0]
-    rows = [_row(t, search) for t in shown]
-    counts = _counts(study)
+    top = found[:BEST] if len(search.directions) == 1 else front(study)
+    numbers = {0, *(trial.number for trial in top)}
+    several = " The best are the Pareto front: no other trial is at least as good in every objective and better in one."
     notes = (
-        f"{counts}. Mean over seeds {', '.join(map(str, search.question.seeds))} (development) ± half the 95 % t-interval"
+        f"{_counts(study)}. Mean over seeds {', '.join(map(str, search.question.seeds))} (development) ± half the 95 % t-interval"
         + (f", by the {tuning().label}" if search.question.policy else "")
         + ". The value of the best of many noisy trials is biased upwards: rely on the check on fresh seeds. Trial 0 has the "
-        "paper's values.",
+        f"paper's values.{several if len(search.directions) > 1 else ''}",
     )
+    rows = [_row(t, search) for t in found if t.number in numbers]
     return Sheet("best", f"Best trials of {search.name}", _columns(search) + _policy(search), tuple(rows), notes)
-
-
-def pareto(study: OptunaStudy, search: Search) -> Sheet | None:
-    """Return the table of the Pareto front; None for one objective."""
-    if len(search.directions) < 2 or not complete(study):
-        return None
-    numbers = {t.number for t in front(study)}
-    rows = [_row(t, search) for t in ranked(study, search) if t.number in numbers]
-    notes = (f"{_counts(study)}. No other trial is at least as good in every objective and better in one.",)
-    columns = _columns(search) + _policy(search)
-    return Sheet("pareto", f"Pareto front of {search.name}", columns, tuple(rows), notes) if rows else None
 
 
 def _columns(search: Search) -> tuple[Column, ...]:

@@ -7,30 +7,27 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 
-from ablations.commands import WIDTH, Device, Plugin, Set, WorldSeed, refusing, say, start
+from ablations.commands import WIDTH, refusing, say, start
 from ablations.errors import InputError
 from ablations.execution import environment, launchers
 from ablations.rendering.sheet import Sheet, as_csv, markdown
 from ablations.stats.statistics import Interval
 from rrpo.pipeline.stages import Stage
 from studies import fresh, options, results
-from studies.catalogue import STUDIES, TUNE
 from studies.detectable import announcement, shared
 from studies.export import export
 from studies.live import SearchRun
 from studies.mlflow_bridge import Bridge
 from studies.options import Command
-from studies.pruning import PRUNERS
-from studies.samplers import SAMPLERS
 from studies.search import Search, counted
 from studies.storage import shown
-from studies.trial import FIRST_SEED, FRESH_SEED, OBJECTIVES
 
 if TYPE_CHECKING:
     from optuna.study import Study as OptunaStudy
@@ -41,115 +38,15 @@ UNPRINTED = ("trials",)
 
 
 @app.command()
-def command(
-    study: Annotated[str, typer.Option(help=f"Which study: {', '.join([*STUDIES, TUNE])}.")],
-    trials: Annotated[
-        int, typer.Option(help="Total number of trials; a study that already has them is only reported.")
-    ] = 50,
-    arm: Annotated[str, typer.Option(help="The arm that tune-arm tunes.")] = "",
-    name: Annotated[str, typer.Option(help="Name of the study. Default: the study and the profile.")] = "",
-    range_: Annotated[
-        list[str] | None,
-        typer.Option("--range", metavar="NAME=LOW:HIGH", help="Replace the range of a hyperparameter; repeatable."),
-    ] = None,
-    objectives: Annotated[
-        str, typer.Option(help=f"One or more of {', '.join(OBJECTIVES)}, separated by commas. Default: the study's.")
-    ] = "",
-    seeds: Annotated[int, typer.Option(help="Development seeds per trial, the same for every trial.")] = 3,
-    first_seed: Annotated[
-        int, typer.Option(help=f"The first of these seeds, {FIRST_SEED} to {FRESH_SEED - 1}.")
-    ] = FIRST_SEED,
-    sampler: Annotated[
-        str, typer.Option(help="; ".join(f"{key}: {text}" for key, text in SAMPLERS.items()) + ".")
-    ] = "tpe",
-    pruner: Annotated[
-        str,
-        typer.Option(
-            help=f"One of {', '.join(PRUNERS)}. median and hyperband prune by steps of the first seed, wilcoxon by seeds. "
-            "With several objectives there is no pruning."
-        ),
-    ] = "median",
-    warm_start: Annotated[
-        str,
-        typer.Option(
-            help="Study in the same storage whose best points are tried first, for example a finished rm study."
-        ),
-    ] = "",
-    storage: Annotated[
-        str,
-        typer.Option(help="URL of a database (SQLite, PostgreSQL, MySQL). Default: a journal file in the runs folder."),
-    ] = "",
-    profile: Annotated[str, typer.Option(help="Size of world and models.")] = "embedded",
-    world: WorldSeed = 0,
-    settings: Set = None,
-    plugin: Plugin = None,
-    device: Device = "auto",
-    workers: Annotated[
-        int | None, typer.Option(help="Trials at the same time. Default: one per CPU.", show_default=False)
-    ] = None,
-    launcher: Annotated[str, typer.Option(help=f"Where trials run: {', '.join(launchers.PACKAGES)}.")] = "local",
-    address: Annotated[
-        str | None,
-        typer.Option(help="Address of a running Ray cluster. Default: start a local one.", show_default=False),
-    ] = None,
-    cpus_per_task: Annotated[int, typer.Option(help="CPUs per trial, on Ray and Slurm.")] = 1,
-    gpus_per_task: Annotated[
-        float | None, typer.Option(help="GPUs per trial, on Ray and Slurm.", show_default=False)
-    ] = None,
-    slurm: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="An option of sbatch; repeatable.")
-    ] = None,
-    verify: Annotated[
-        int | None,
-        typer.Option(
-            help="Number of fresh seeds on which the best trial is compared with a rival; 0 for no comparison. "
-            f"Default: {fresh.VERIFY}, with the smoke profile {fresh.VERIFY_SMOKE}.",
-            show_default=False,
-        ),
-    ] = None,
-    against: Annotated[
-        str,
-        typer.Option(
-            help="Equally tuned study whose best trial is the rival. Default: the paper's values; for tune-arm, the tune-arm "
-            "study of diffro.",
-            show_default=False,
-        ),
-    ] = "",
-    export_arm: Annotated[
-        str, typer.Option(help="Store the best trial as an arm of this name, for ablations.run --arms.")
-    ] = "",
-    runs_dir: Annotated[Path, typer.Option(help="The runs folder, shared with grids.")] = Path("runs"),
-) -> None:
+@wraps(options.checked, assigned=["__annotations__"])
+def command(**given: Any) -> None:
     """Run or resume an Optuna study, compare its best trial with a rival on fresh seeds, and write tables and figures.
 
     All results are also recorded in MLflow.
     """
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     with refusing():
-        asked = options.checked(
-            study=study,
-            arm=arm,
-            name=name,
-            ranges=range_ or (),
-            objectives=objectives,
-            trials=trials,
-            seeds=seeds,
-            first_seed=first_seed,
-            sampler=sampler,
-            pruner=pruner,
-            profile=profile,
-            world=world,
-            settings=settings or (),
-            storage=storage,
-            device=device,
-            runs_dir=runs_dir,
-            workers=workers,
-            launcher=(launcher, address, cpus_per_task, gpus_per_task, slurm or ()),
-            warm_start=warm_start,
-            verify=verify,
-            against=against,
-            export_arm=export_arm,
-        )
+        asked = options.checked(**given)
         opened = options.opened(asked)
         raise typer.Exit(run(asked, opened, console))
 
@@ -181,10 +78,8 @@ def run(asked: Command, opened: OptunaStudy, console: Console) -> int:
         if not found:
             say(console, f"no trial gave a value; see {out / 'trials.csv'} for the reasons")
         if found and asked.export_arm:
-            path, notes = export(search, opened, found[0], asked.export_arm, identity, checked)
+            path = export(search, opened, found[0], asked.export_arm, identity, checked)
             say(console, f"exported: {path}")
-            for note in notes:
-                say(console, f"note: {note}")
             say(console, f"use it: python -m ablations.run --grid full --arms diffro,rrpo,{asked.export_arm}")
         status = "FINISHED" if found and not lost else "FAILED"
     except KeyboardInterrupt:

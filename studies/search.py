@@ -17,7 +17,7 @@ from filelock import FileLock
 from ablations.execution.failures import kind_of
 from ablations.execution.jobs import SMALLER
 from studies.catalogue import Study, study_of
-from studies.pruning import after_seed, make_pruner, watcher
+from studies.pruning import make_pruner, watcher
 from studies.recovery import alive, claim, lost_trials, queue_again, recover
 from studies.samplers import SAMPLER, Keyed
 from studies.storage import folder_of, open_storage
@@ -186,8 +186,6 @@ def _measured(search: Search, trial: Trial, report: Report) -> list[float]:
                 raise
             outcomes[seed] = measure(question, arm, seed, watch, part, micro=SMALLER)
         trial.set_user_attr(OUTCOMES, outcomes)
-        value = outcomes[seed][question.objectives[0]]
-        after_seed(search.pruner, question, trial, seed, value, last=place == count - 1)
     return [mean(outcomes, name) for name in question.objectives]
 
 

@@ -59,12 +59,7 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
             fix="end the process that holds the lock, then run the command again",
         ) from None
     except Exception as error:
-        first = (str(error).splitlines() or [""])[0]
-        raise InputError(
-            "the study's storage cannot be opened",
-            got=f"{shown(url) if url else path}: {type(error).__name__}: {first}",
-            fix=_remedy(url, path, error),
-        ) from None
+        raise _unopened(url, path, error) from None
 
 
 def reach(url: str) -> None:
@@ -87,12 +82,7 @@ def reach(url: str) -> None:
             pass
         engine.dispose()
     except Exception as error:
-        first = (str(error).splitlines() or [""])[0]
-        raise InputError(
-            "the study's storage cannot be opened",
-            got=f"{shown(url)}: {type(error).__name__}: {first}",
-            fix=_remedy(url, "", error),
-        ) from None
+        raise _unopened(url, "", error) from None
 
 
 def shown(url: str) -> str:
@@ -128,6 +118,12 @@ def _driven(url: str) -> str:
 
 def _patience(backend: str) -> dict[str, int]:
     return {"timeout": PATIENCE} if backend == "sqlite" else {"connect_timeout": REACH}
+
+
+def _unopened(url: str | None, path: str, error: Exception) -> InputError:
+    first = (str(error).splitlines() or [""])[0]
+    got = f"{shown(url) if url else path}: {type(error).__name__}: {first}"
+    return InputError("the study's storage cannot be opened", got=got, fix=_remedy(url, path, error))
 
 
 def _remedy(url: str | None, path: str, error: Exception) -> str:

@@ -109,9 +109,8 @@ def test_the_report_comes_from_mlflow_alone_with_the_transfer_matrix(runs: Path,
     assert "| rrpo | 2 |" in table
     assert "simulated" in table
     assert (tmp_path / "goodhart.png").stat().st_size > 10_000
-    assert "by the other arms' RMs" in (tmp_path / "rulers.md").read_text()
+    assert "by the common RM" in (tmp_path / "rulers.md").read_text()
     assert "RM of rrpo" in (tmp_path / "transfer.md").read_text()
-    assert (tmp_path / "transfer.png").stat().st_size > 5_000
 
 
 @pytest.mark.long

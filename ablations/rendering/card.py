@@ -78,10 +78,14 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
 
 
+def sheet(lines: Sequence[Line], title: str) -> Sheet:
+    """Return the lines as a table."""
+    return Sheet("card", title, tuple(Column(name, name) for name in HEAD), tuple(tuple(row(line)) for line in lines))
+
+
 def write(lines: Sequence[Line], title: str, out: Path) -> None:
     """Write ``card.md``, ``card.csv`` (unrounded) and ``card.json`` to ``out``. Equal lines give identical bytes."""
-    shown = Sheet("card", title, tuple(Column(name, name) for name in HEAD), tuple(tuple(row(line)) for line in lines))
-    table = markdown(shown.noted(CAPTION, "", conclusion(lines)))
+    table = markdown(sheet(lines, title).noted(CAPTION, "", conclusion(lines)))
     (out / "card.md").write_text(f"# {title}\n\n{table}", encoding="utf-8")
     names = ("section", "line", "value", "low", "high", "threshold", "verdict", "note")
     raw = tuple((x.section, x.name, x.value, x.low, x.high, x.threshold, verdict(x), x.note) for x in lines)

@@ -115,23 +115,3 @@ def width_of(picture: Path) -> float:
 
     with Image.open(picture) as image:
         return image.width / DPI
-
-
-def spread(wanted: list[float], gap: float) -> list[float]:
-    """Return positions close to the wanted ones, in the same order and at least ``gap`` apart, so that labels do not overlap."""
-    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
-    placed = [wanted[i] for i in order]
-    for _ in range(100):
-        moved = False
-        for i in range(1, len(placed)):
-            lack = gap - (placed[i] - placed[i - 1])
-            if lack > 1e-9:
-                placed[i - 1] -= lack / 2
-                placed[i] += lack / 2
-                moved = True
-        if not moved:
-            break
-    result = [0.0] * len(wanted)
-    for position, i in zip(placed, order, strict=True):
-        result[i] = position
-    return result

@@ -124,29 +124,19 @@ def markdown(sheet: Sheet) -> str:
 
 def as_csv(sheet: Sheet) -> str:
     """Return CSV with unrounded values; an interval has four fields, and a missing value is an empty field."""
-    parts = [_parts(sheet, place) for place in range(len(sheet.columns))]
+    wide = [any(isinstance(row[place], Interval) for row in sheet.rows) for place in range(len(sheet.columns))]
+    parts = [[f"_{part}" for part in Interval._fields] if own else [""] for own in wide]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([f"{c.name}{part}" for c, names in zip(sheet.columns, parts, strict=True) for part in names])
+    writer.writerow(f"{c.name}{part}" for c, names in zip(sheet.columns, parts, strict=True) for part in names)
     for row in sheet.rows:
-        fields = [text for value, names in zip(row, parts, strict=True) for text in _fields(value, len(names))]
-        writer.writerow(fields)
+        writer.writerow(field for value, names in zip(row, parts, strict=True) for field in _fields(value, len(names)))
     return file.getvalue()
 
 
-def _parts(sheet: Sheet, place: int) -> list[str]:
-    wide = any(isinstance(row[place], Interval) for row in sheet.rows)
-    return [f"_{part}" for part in Interval._fields] if wide else [""]
-
-
-def _fields(value: Value, width: int) -> list[str]:
-    if isinstance(value, Interval):
-        return [_raw(value.mean), _raw(value.low), _raw(value.high), str(value.n)]
-    return [value if isinstance(value, str) else _raw(value)] + [""] * (width - 1)
-
-
-def _raw(value: float) -> str:
-    return "" if math.isnan(value) else repr(value)
+def _fields(value: Value, width: int) -> list[str | float]:
+    fields = [*value] if isinstance(value, Interval) else [value, *[""] * (width - 1)]
+    return ["" if isinstance(field, float) and math.isnan(field) else field for field in fields]
 
 
 def _mean(value: Value) -> float:

@@ -1,67 +1,18 @@
-"""Intervals and effect sizes of paired differences over seeds, as pure functions on arrays."""
+"""Intervals and shares of paired differences over seeds, as pure functions on arrays."""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ablations.stats.statistics import Interval
 
-FAR = 25.0
-"""Largest |t| for which the noncentral t distribution is used."""
-
-
-class Effect(NamedTuple):
-    """Standardized paired effect."""
-
-    g_z: float
-    """Mean divided by standard deviation of the differences (d_z), with Hedges' correction."""
-    low: float
-    high: float
-    """95 % interval from the noncentral t distribution, with the same correction."""
-
 
 def varies(values: np.ndarray) -> bool:
     """Return whether the values differ by more than rounding errors."""
     return float(np.ptp(values)) > 1e-12 * max(1.0, float(np.abs(values).max()))
-
-
-def effect_size(x: ArrayLike, level: float = 0.95) -> Effect:
-    """Return the Hedges-corrected d_z of differences ``[n]``, with an interval from inverting the noncentral t (Cumming 2012).
-
-    For |t| of `FAR` or more, where scipy's noncentral t is unreliable, the interval is the usual normal approximation. All values
-    are NaN for fewer than two differences, or if they do not vary.
-    """
-    values = np.asarray(x, float)
-    n = len(values)
-    if n < 2 or not varies(values):
-        return Effect(math.nan, math.nan, math.nan)
-    from scipy.optimize import brentq
-    from scipy.special import gammaln, ndtri
-    from scipy.stats import nct
-
-    df = n - 1
-    d = float(values.mean() / values.std(ddof=1))
-    t = d * math.sqrt(n)
-    correction = math.exp(gammaln(df / 2) - gammaln((df - 1) / 2)) / math.sqrt(df / 2) if df > 1 else math.nan
-
-    def below(delta: float) -> float:
-        share = float(nct.cdf(t, df, delta))
-        return share if math.isfinite(share) else float(delta < t)  # scipy returns NaN in the far tails: 1 or 0
-
-    def bound(tail: float) -> float:
-        reach = 6 * math.sqrt(1 + t * t / (2 * df))  # six standard errors
-        return float(brentq(lambda delta: below(delta) - tail, t - reach, t + reach))
-
-    if abs(t) < FAR:
-        low, high = bound((1 + level) / 2), bound((1 - level) / 2)
-    else:
-        half = float(ndtri((1 + level) / 2)) * math.sqrt(1 + t * t / (2 * df))
-        low, high = t - half, t + half
-    return Effect(correction * d, correction * low / math.sqrt(n), correction * high / math.sqrt(n))
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> Interval:

@@ -12,11 +12,11 @@ from ablations.outcomes import accuracy, find, measured
 from ablations.rendering.figure_style import NARROW, WIDE, drawable, figure_of, look, percent, pick, preferred, save
 from ablations.stats.statistics import t_interval
 from ablations.tracking.records import Record
-from reports.figures.labels import beside
 from rrpo.arms import BASE, RRPO
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 BANDED = (BASE, RRPO)
 """Arms with a band; more bands would hide one another."""
@@ -103,6 +103,24 @@ def _band(seeds: Sequence[pd.Series]) -> pd.DataFrame:
     together = pd.concat(smooth, axis=1).dropna()
     bands = [t_interval(row) for row in together.to_numpy()]
     return pd.DataFrame(bands, index=together.index)
+
+
+def beside(axis: Axes, wanted: Sequence[float], share: float) -> list[float]:
+    """Return heights for labels near the ``wanted`` ones, in the same order and without overlap.
+
+    They are ``share`` of the panel apart, or less if they do not fit.
+    """
+    low, high = axis.get_ylim()
+    gap = (high - low) * min(share, 1 / max(1, len(wanted)))
+    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
+    places, ceiling, floor = list(wanted), high - gap / 2, low + gap / 2
+    for i in reversed(order):
+        places[i] = min(places[i], ceiling)
+        ceiling = places[i] - gap
+    for i in order:
+        places[i] = max(places[i], floor)
+        floor = places[i] + gap
+    return places
 
 
 def pareto(records: Sequence[Record], folder: Path) -> list[Path]:

@@ -1,35 +1,20 @@
-"""Figures of effects: forest plot, values of every seed, interactions."""
+"""Figures of effects: forest plot, and values of every seed."""
 
 from __future__ import annotations
 
 import math
 import textwrap
 from collections.abc import Sequence
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
-from ablations.components import COMPONENTS, subsets
 from ablations.outcomes import find
-from ablations.rendering.figure_style import (
-    BLUE,
-    GREY,
-    VERMILION,
-    WIDE,
-    drawable,
-    figure_of,
-    look,
-    percent,
-    points,
-    save,
-)
+from ablations.rendering.figure_style import BLUE, GREY, WIDE, drawable, figure_of, look, percent, points, save
 from ablations.stats.family import MARGIN, PRIMARY_OUTCOME, margin_text, primary
 from ablations.stats.statistics import t_interval
 from ablations.tracking.records import Record
-from reports.effects import Row
-from reports.figures.labels import beside
-from rrpo.arms import name_of
+from reports.verdicts import Row
 
 SEEDS = "{measure} by arm: one dot per seed, and the mean with its 95 % t-interval."
 
@@ -40,15 +25,6 @@ def forest_caption() -> str:
         f"Contrasts of the {primary().label} within seeds; one tick per seed. Filled: primary family, mean with "
         "simultaneous interval. Hollow: secondary contrasts, not tested, mean with 95 % t-interval (RRPO - SFT at "
         f"the family's level). Gray band: equivalence margin of {margin_text()}."
-    )
-
-
-def interactions_caption() -> str:
-    """Return the caption of the interaction plots."""
-    return (
-        f"Mean {primary().label} without and with one component, by another component; parallel lines mean no "
-        "interaction. Bars: 95 % t-intervals of the means over seeds (those of the differences are in the table of "
-        "contrasts)."
     )
 
 
@@ -105,49 +81,3 @@ def seeds(records: Sequence[Record], folder: Path, metric: str = PRIMARY_OUTCOME
         axis.grid(axis="y", lw=0.3, color="0.9")
         axis.set_axisbelow(True)
         return save(figure, folder, "seeds")
-
-
-def interactions(records: Sequence[Record], folder: Path) -> list[Path]:
-    """Draw ``interactions.pdf`` and ``.png``; nothing unless the factorial is complete."""
-    values = primary().values(records)
-    arms = [name_of(on) for on in subsets()]
-    common = [
-        s for s in sorted({r.seed for r in records}) if all(math.isfinite(values.get((a, s), math.nan)) for a in arms)
-    ]
-    if not common:
-        return []
-    pairs = list(combinations(COMPONENTS, 2))
-    if not pairs:
-        return []
-    columns = min(3, len(pairs))
-    lines = -(-len(pairs) // columns)
-    with figure_of(WIDE, 2.1 * lines, lines, columns, sharey=True) as (figure, axes):
-        labels = []
-        for axis in axes[len(pairs) :]:
-            axis.remove()
-        for axis, (a, b) in zip(axes, pairs, strict=False):
-            ends = []
-            for on, colour, dashes, marker in ((False, "black", "--", "s"), (True, VERMILION, "-", "o")):
-                means = []
-                for level in (False, True):
-                    group = [
-                        name_of(parts) for parts in subsets() if (a.name in parts) == level and (b.name in parts) == on
-                    ]
-                    means.append(t_interval([float(np.mean([values[arm, seed] for arm in group])) for seed in common]))
-                x = np.array([0, 1]) + (0.02 if on else -0.02)
-                y = [mean.mean for mean in means]
-                if drawable(means[0]):
-                    axis.errorbar(x, y, yerr=[m.high - m.mean for m in means], color=colour, lw=0.8, ls="none")
-                axis.plot(x, y, marker=marker, color=colour, ls=dashes, lw=1.4, ms=4)
-                ends.append((f"{'with' if on else 'no'} {b.label}", colour, y[1]))
-            labels.append((axis, ends))
-            axis.set_xticks([0, 1], [f"no {a.label}", f"with {a.label}"])
-            axis.set_xlim(-0.2, 1.55)
-            axis.set_title(f"{a.label} × {b.label}", loc="left")
-            axis.yaxis.set_major_formatter(percent if primary().unit == "percent" else points)
-        for axis, ends in labels:
-            places = beside(axis, [end[2] for end in ends], 0.09)
-            for (text, colour, _), place in zip(ends, places, strict=True):
-                axis.annotate(text, (1.1, place), color=colour, va="center", fontsize=6.5)
-        figure.supylabel(primary().label, fontsize=7.5)
-        return save(figure, folder, "interactions")

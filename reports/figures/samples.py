@@ -1,4 +1,4 @@
-"""Figures of samples: one prompt's spectrograms across arms, and the gold judge's confusion matrices."""
+"""Figures of samples: the gold judge's confusion matrices, and the spectrogram of a sample on the page."""
 
 from __future__ import annotations
 
@@ -17,10 +17,6 @@ if TYPE_CHECKING:
 
 FLOOR = -70.0
 """Lowest level shown, in decibels relative to the maximum."""
-STRIP = (
-    "Spectrograms (0 to 8 kHz, 70 dB) of the last checkpoint's sample of one evaluation prompt, the same for all "
-    "arms shown, from each arm's first seed. One sample per panel: an illustration, not evidence."
-)
 
 
 def confusion_caption() -> str:
@@ -43,46 +39,9 @@ def spectrogram(wave: np.ndarray, rate: int) -> tuple[np.ndarray, np.ndarray, np
     return level - level.max(), transform.f, transform.t(max(len(wave), size + 1))
 
 
-def arms_with_audio(records: Sequence[Record]) -> list[str]:
-    """Return the arms shown in the figure of spectrograms."""
-    first = _first(records)
-    return pick([arm for arm, record in first.items() if (record.folder / "audio").is_dir()], preferred())
-
-
 def arms_with_samples(records: Sequence[Record]) -> list[str]:
     """Return the arms shown in the figure of confusion matrices."""
     return pick(list(dict.fromkeys(r.label for r in records if not r.samples.empty)), preferred())
-
-
-def _first(records: Sequence[Record]) -> dict[str, Record]:
-    """Return arm -> record of its lowest seed, in the order of the records."""
-    return {
-        arm: min((r for r in records if r.label == arm), key=lambda r: r.seed)
-        for arm in dict.fromkeys(r.label for r in records)
-    }
-
-
-def strip(records: Sequence[Record], folder: Path) -> list[Path]:
-    """Draw ``spectrograms.pdf`` and ``.png`` of the first audio file that all shown arms have; nothing without one."""
-    import soundfile
-
-    first = _first(records)
-    own = {arm: first[arm] for arm in arms_with_audio(records)}
-    names = [{p.name for p in (r.folder / "audio").glob("*.wav")} for r in own.values()]
-    common = sorted(set.intersection(*names)) if names else []
-    if not common:
-        return []
-    waves = {arm: soundfile.read(r.folder / "audio" / common[0]) for arm, r in own.items()}
-    longest = max(len(wave) / rate for wave, rate in waves.values())
-    with figure_of(WIDE, 1.9, 1, len(own), sharey=True) as (figure, axes):
-        for axis, (arm, (wave, rate)) in zip(axes, waves.items(), strict=True):
-            level, f, t = spectrogram(wave, rate)
-            axis.pcolormesh(t, f / 1000, level, vmin=FLOOR, vmax=0, cmap="magma", rasterized=True, shading="nearest")
-            axis.set(xlim=(0, longest), ylim=(0, rate / 2000))
-            axis.set_title(arm, loc="left", pad=3)
-        axes[0].set_ylabel("kHz")
-        figure.supxlabel(f"seconds; prompt {common[0].removesuffix('.wav').replace('_', ', ')}", fontsize=7.5)
-        return save(figure, folder, "spectrograms")
 
 
 def confusion(records: Sequence[Record], folder: Path) -> list[Path]:

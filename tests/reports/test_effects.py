@@ -14,8 +14,9 @@ from ablations.stats import family as declared
 from ablations.stats.family import family
 from ablations.stats.statistics import t_interval
 from ablations.tracking.records import Record
-from reports.effects import Row, first_sheet, rows, sheet
+from reports.effects import first_sheet, rows, sheet
 from reports.loading import Selection
+from reports.verdicts import Row
 
 GAINS = {"ls": 0.10, "eam": 0.0, "adv": -0.10}
 """Gain of each component, additive; noise is half a point."""

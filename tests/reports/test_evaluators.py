@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -16,7 +14,6 @@ from ablations.tracking import recorder
 from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import Record
 from reports import evaluators
-from reports.figures.transfer import transfer
 from reports.loading import Selection
 
 ARMS = ("diffro", "rrpo", "placebo")
@@ -64,8 +61,8 @@ def test_gaps_by_hand(tmp_path: Path) -> None:
     sheet = evaluators.sheet(selection(records), {1: table(), 2: table(other=0.6)})
     assert sheet is not None
     row = sheet.row("diffro")
-    expected = {"own": 0.4, "common": 0.3, "test": 0.1, "own_gap": 0.3, "common_gap": 0.2, "others": 0.15}
-    for name, value in (expected | {"specific": 0.25}).items():
+    expected = {"own": 0.4, "common": 0.3, "test": 0.1, "own_gap": 0.3, "common_gap": 0.2}
+    for name, value in expected.items():
         mean = row[name]
         assert isinstance(mean, Interval)
         assert mean.mean == pytest.approx(value), name
@@ -77,41 +74,16 @@ def test_without_a_matrix_the_sheet_says_how_to_get_one_and_without_a_ruler_ther
     asked = evaluators.sheet(selection([record(tmp_path, "diffro", 1)]), {})
     assert asked is not None
     assert any("python -m ablations.transfer --grid tiny" in note for note in asked.notes)
-    assert "others" not in {column.name for column in asked.columns}
     assert evaluators.sheet(selection([record(tmp_path, "diffro", 2, common=False)]), {}) is None
 
 
-def test_placebos_and_a_shared_reward_model_are_no_others(tmp_path: Path) -> None:
-    matrix = table()
-    assert evaluators.by_others(matrix, "diffro") == pytest.approx(0.2)  # RRPO's alone
-    assert evaluators.by_others(matrix, "placebo") == pytest.approx(0.2)
-    shared = matrix.copy()
-    same = shared["judged_by"] == "rrpo"
-    shared.loc[same, "logprob"] = shared.loc[shared["judged_by"] == "diffro", "logprob"].to_numpy()
-    assert math.isnan(evaluators.by_others(shared, "diffro"))
-    assert math.isnan(evaluators.by_others(matrix, "unknown"))
-
-
-def test_a_reward_model_of_two_arms_counts_once() -> None:
-    judges = {"diffro": (0.9, -1.0), "rrpo": (0.7, -2.0), "rrpo_again": (0.7, -2.0), "ls": (0.5, -3.0)}
-    rows = [
-        {"samples_of": a, "judged_by": b, "accuracy": accuracy, "logprob": logprob, "start_accuracy": 0.5}
-        for a in judges
-        for b, (accuracy, logprob) in judges.items()
-    ]
-    assert evaluators.by_others(pd.DataFrame(rows), "diffro") == pytest.approx(0.1), (
-        "of .2 (twice the same model) and 0"
-    )
-
-
-def test_the_matrix_is_the_mean_over_seeds_and_is_drawn(tmp_path: Path) -> None:
-    one = table()
-    arms, gained = evaluators.matrix({1: one, 2: table(other=0.6)}, ["rrpo", "diffro", "elsewhere"])
-    assert arms == ["rrpo", "diffro"]
-    assert np.allclose(gained, [[0.4, 0.15], [0.15, 0.4]])
-    assert [path.name for path in transfer(arms, gained, tmp_path)] == ["transfer.pdf", "transfer.png"]
-    assert transfer([], np.zeros((0, 0)), tmp_path) == []
-    assert evaluators.matrix_sheet(selection([record(tmp_path, "diffro", 1)]), {}) is None
+def test_the_matrix_is_the_mean_over_seeds(tmp_path: Path) -> None:
+    records = [record(tmp_path, arm, 1) for arm in ("rrpo", "diffro", "elsewhere")]
+    made = evaluators.matrix_sheet(selection(records), {1: table(), 2: table(other=0.6)})
+    assert made is not None
+    assert [row[0] for row in made.rows] == ["rrpo", "diffro"]
+    assert made.rows[0][1:] == pytest.approx((0.4, 0.15))
+    assert evaluators.matrix_sheet(selection(records), {}) is None
 
 
 def test_the_newest_matrix_of_the_records_own_cells_is_read_from_the_store(tmp_path: Path) -> None:

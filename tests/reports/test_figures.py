@@ -12,7 +12,7 @@ from synthetic import Fake
 
 from ablations.rendering.figure_style import figure_of, percent, points, preferred
 from reports.figures import curves, samples
-from reports.figures.labels import beside
+from reports.figures.curves import beside
 
 ENDS = (0.99, 0.985, 0.98, 0.975, 0.97, 0.965)
 
@@ -71,4 +71,3 @@ def test_a_crowded_figure_knows_its_arms():
     assert curves.shown(some) == ["diffro", "ls"], "sft has no curves; mine is left out"
     assert samples.arms_with_samples(some) == ["diffro", "ls"]
     assert curves.shown(records("mine", "yours")) == ["mine", "yours"], "where none is known the first are shown"
-    assert samples.arms_with_audio(some) == [], "no audio was kept"

@@ -95,14 +95,13 @@ def test_both_appear_in_every_table_they_belong_to_and_on_the_page(extended: Non
     ]
     found = sheets["outcomes"].row("X, main effect")["distance"]
     assert found.mean == pytest.approx(sum(by_hand) / 3)  # type: ignore[union-attr]
-    assert {"X", "EAM x X", "RRPO - DiffRO"} <= set(names["factorial"])
     assert {"DiffRO + X", "RRPO + X", "RRPO - LS"} <= set(names["ablation"])
     assert len(names["components"]) == 9 + 1
     assert re.search(r"of its components, .*\bX ", made.answer[0])
     assert "n = 3 seeds, intervals simultaneous over 9." in made.answer[0]
     assert "X, in RRPO; RRPO - DiffRO" in made.methods
     drawn = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {"forest.png", "interactions.png", "seeds.png", "training.png"} <= drawn
+    assert {"forest.png", "seeds.png", "training.png"} <= drawn
     page = (tmp_path / "out" / "report.html").read_text()
     for words in ("X, main effect", "distance", "rrpo_x", "Arms shown: diffro, ls, eam, adv, x, rrpo, oracle."):
         assert words in page

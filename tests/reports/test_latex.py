@@ -51,5 +51,5 @@ def test_everything_that_a_report_writes(runs: Path, tmp_path: Path, monkeypatch
     result = report(runs, tmp_path / "out", "--grid", "tiny", "--format", "tex")
     assert result.exit_code == 0, result.output
     names = sorted(path.stem for path in (tmp_path / "out").glob("*.tex"))
-    assert {"table", "effects", "ablation", "factorial", "reward_models", "overoptimisation", "figures"} <= set(names)
+    assert {"table", "effects", "ablation", "reward_models", "overoptimisation", "figures"} <= set(names)
     assert "Overfull \\hbox" not in compiled(tmp_path / "out", names)

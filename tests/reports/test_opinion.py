@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from ablations.stats.statistics import t_interval
-from reports.opinion import interval, means
+from reports.opinion import interval
 
 
 def draw(rng: np.random.Generator, raters: int, seeds: int, prompts: int = 10) -> tuple[np.ndarray, ...]:
@@ -60,12 +59,3 @@ def test_coverage_where_seeds_differ(raters: int, seeds: int):
         alone += found.low <= 0 <= found.high
     assert 0.93 <= both / 400 <= 0.99
     assert alone / 400 < 0.92
-
-
-def test_means_by_arm():
-    table = pd.DataFrame({"arm": ["a", "a", "b"], "rater": ["x", "y", "x"], "seed": 1, "expressiveness": [2, 4, 5]})
-    found = means(table.assign(naturalness=1))
-    assert found["human_emos"]["a"].mean == 3
-    assert found["human_emos"]["a"].n == 2
-    assert found["human_nmos"]["b"].mean == 1
-    assert means(table.iloc[:0]) == {}

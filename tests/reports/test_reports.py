@@ -38,8 +38,8 @@ def test_a_report_has_table_and_figure_the_same_bytes_each_time(runs: Path, tmp_
         assert result.exit_code == 0, result.output
     names = {path.name for path in (tmp_path / "one").iterdir()}
     tables = {"components", "table", "effects", "outcomes", "ablation", "reward_models", "overoptimisation", "at_kl"}
-    tables |= {"uptake_by_kind", "early_stopped", "published", "ran_with"}
-    figures = {"goodhart", "forest", "seeds", "training", "pareto", "confusion", "spectrograms"}
+    tables |= {"uptake_by_kind", "early_stopped", "ran_with"}
+    figures = {"goodhart", "forest", "seeds", "training", "pareto", "confusion"}
     assert names == {f"{name}.{ending}" for name in tables for ending in ("md", "csv", "tex", "html")} | {
         f"{name}.{ending}" for name in figures for ending in ("pdf", "png")
     } | {"report.html", "answer.md", "figures.tex", LISTING}
@@ -65,7 +65,6 @@ def test_a_report_has_table_and_figure_the_same_bytes_each_time(runs: Path, tmp_
     for words in (
         "evaluates stored checkpoints only. Arms shown: diffro, ls, rrpo.",
         "values below 0.5 % are left blank. Arms shown: sft, diffro, ls, rrpo.",
-        "not evidence. Arms shown: sft, diffro, ls, rrpo.",
     ):
         assert words in page_text
     pdf = (tmp_path / "one" / "goodhart.pdf").read_bytes()
@@ -341,7 +340,7 @@ def test_labels_that_no_figure_knows_have_their_figures_too(runs: Path, tmp_path
     store_cells(runs, fakes.cells(["diffro@0", "diffro@0.9", "mine"], [1, 2]))
     result = report(runs, tmp_path / "out", "--grid", "tiny", "--metric", "hack_rate")
     assert result.exit_code == 0, result.output
-    for name in ("goodhart", "seeds", "training", "pareto", "confusion", "spectrograms"):
+    for name in ("goodhart", "seeds", "training", "pareto", "confusion"):
         assert (tmp_path / "out" / f"{name}.pdf").stat().st_size > 2000, name
 
 

@@ -1,4 +1,4 @@
-"""The text of a report is generated from its numbers; published numbers are shown with ours."""
+"""The text of a report is generated from its numbers."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import re
 from dataclasses import replace
 
 import pandas as pd
-import pytest
 from synthetic import Fake, grid, record, shuffled
 
 from ablations.grids import rm, shortcut
 from ablations.stats.family import Pilot
-from reports import effects, published
+from reports import effects
 from reports.loading import Selection
 from reports.words import answer, methods
 from rrpo.profiles import SMOKE
@@ -154,34 +153,3 @@ def test_methods_tell_what_was_done():
         "Correlation of RRPO",
     ):
         assert word in text
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "word"), [(0.01, 0.03, "same"), (-0.03, -0.01, "opposite"), (-0.01, 0.03, "undecided")]
-)
-def test_direction_of_a_published_difference(low: float, high: float, word: str):
-    claim = next(c for c in published.claims() if c.text == "E-MOS")
-    assert published.direction(claim, low, high) == word
-
-
-def test_fewer_phone_errors_stand_for_more_naturalness():
-    """DiffRO's N-MOS is below SFT's, so more phone errors than SFT are the same direction."""
-    claim = next(c for c in published.claims() if c.text == "N-MOS")
-    assert claim.arms == ("diffro", "sft")
-    assert claim.published == pytest.approx(-0.11)
-    assert published.direction(claim, 0.05, 0.1) == "same"
-
-
-def test_published_rows_are_those_that_the_grid_can_speak_about():
-    made = published.sheet(grid({}, seeds=4).records)
-    assert made is not None
-    assert {row[0] for row in made.rows} == {"E-MOS"}
-    rm = [
-        Fake(arm, 1, record("x", 1, 0.5).points, scalars={"rm_accuracy_test_en": a})
-        for arm, a in (("diffro", 0.5), ("ls", 0.6))
-    ]
-    found = published.sheet(rm)
-    assert found is not None
-    (row,) = [row for row in found.rows if row[0] == "RM accuracy, IEMOCAP"]
-    assert row[1:5] == ("RRPO, arXiv 2512.04552", "ls - diffro", "66.8 against 66.0 %", "+0.8 points")
-    assert row[6].mean == pytest.approx(0.1)  # type: ignore[union-attr]

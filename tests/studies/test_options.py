@@ -34,26 +34,12 @@ from studies.search import OUTCOMES, Search
 def command(tmp_path: Path, **changed: Any) -> Command:
     given: dict[str, Any] = {
         "study": "regularizers",
-        "arm": "",
-        "name": "",
-        "ranges": (),
-        "objectives": "",
         "trials": 8,
         "seeds": 2,
-        "first_seed": 1000,
-        "sampler": "tpe",
-        "pruner": "median",
         "profile": "smoke",
-        "world": 0,
-        "storage": "",
         "device": "cpu",
         "runs_dir": tmp_path / "runs",
         "workers": 2,
-        "launcher": ("local", None, 1, None, ()),
-        "warm_start": "",
-        "verify": None,
-        "against": "",
-        "export_arm": "",
     }
     return options.checked(**(given | changed))
 
@@ -253,8 +239,6 @@ def test_the_hours_are_told_from_measured_stages(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"pruner": "wilcoxon", "seeds": 3}, "cannot prune before seed 4"),
-        ({"pruner": "wilcoxon", "seeds": 6}, "it can prune from seed 4 on"),
         ({"objectives": "clean_success,uptake"}, "several objectives: no pruning"),
         ({"objectives": "phone_error_rate"}, "has no intermediate values"),
         ({}, "pruning uses the first seed only"),
@@ -270,8 +254,7 @@ def test_an_exported_arm_is_accepted_by_grids_with_its_provenance(tmp_path: Path
     asked = command(tmp_path, name="tuning")
     study = filled(asked.search, [{"epsilon": 0.2}], [[0.3]])
     best = study.trials[-1]
-    path, notes = export(asked.search, study, best, "tuned", identity(asked.search), None)
-    assert notes == []
+    path = export(asked.search, study, best, "tuned", identity(asked.search), None)
     cells = request(
         Options(grid="full", profile="smoke", seeds=1, arms="diffro,tuned", runs_dir=tmp_path / "runs")
     ).cells
@@ -297,22 +280,13 @@ def test_an_exported_name_is_never_given_to_another_arm(tmp_path: Path):
 def test_an_arm_exported_before_an_option_existed_is_still_the_same_arm(tmp_path: Path):
     asked = command(tmp_path, name="tuning")
     study = filled(asked.search, [{"epsilon": 0.2}], [[0.3]])
-    path, _ = export(asked.search, study, study.trials[-1], "tuned", identity(asked.search), None)
+    path = export(asked.search, study, study.trials[-1], "tuned", identity(asked.search), None)
     stored = json.loads(path.read_text())
     older = {name: value for name, value in stored["arm"].items() if value is not None}
     assert older != stored["arm"]
     path.write_text(json.dumps(stored | {"arm": older}))
     export(asked.search, study, study.trials[-1], "tuned", identity(asked.search), None)
     assert json.loads(path.read_text())["arm"] == stored["arm"]
-
-
-def test_arms_that_were_tuned_with_unequal_budgets_are_told_apart(tmp_path: Path):
-    for arm, points in (("diffro", 1), ("rrpo", 1), ("ls", 2)):
-        search = command(tmp_path, study="tune-arm", arm=arm, name=f"tune-{arm}").search
-        study = filled(search, [{}] * points, [[0.1]] * points)
-        _, notes = export(search, study, study.trials[-1], f"tuned_{arm}", identity(search), None)
-        assert len(notes) == (2 if arm == "ls" else 0)
-    assert "tuned_diffro was tuned with another budget" in notes[0]
 
 
 def test_a_tuned_arm_meets_diffro_tuned_as_much_and_nothing_else(tmp_path: Path):

@@ -220,8 +220,8 @@ def test_a_whole_study_with_the_policy_and_its_winner_in_a_grid(runs: Path):
     assert world.judge(SMOKE, "test").path(runs).name not in stages
     assert {t.user_attrs["sampler"] for t in study.trials} == {"given", "qmc"}
     report = runs / "studies" / "regularizers-smoke" / "report"
-    assert {path.stem for path in report.glob("*.csv")} >= {"best", "pareto", "trials"}
-    figures = {"history", "edf", "pareto", "hypervolume", "slice", "parallel", "contour"}
+    assert {path.stem for path in report.glob("*.csv")} >= {"best", "trials"}
+    figures = {"history", "pareto", "slice"}
     assert {path.stem for path in report.glob("*.png")} >= figures
     stored = json.loads((runs / "arms" / "tuned.json").read_text())
     assert stored["provenance"]["study"] == "regularizers-smoke"

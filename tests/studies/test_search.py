@@ -105,25 +105,6 @@ def test_pruning_goes_the_way_of_the_objective(search: Search):
     assert {t.params["alpha"] for t in study.trials if t.state.name == "PRUNED"} == {2.0}
 
 
-def test_wilcoxon_prunes_between_seeds_and_never_after_the_last(search: Search):
-    question = Question(
-        profile=SMOKE, store=search.question.store, seeds=tuple(range(1000, 1006)), objectives=("clean_success",)
-    )
-    search = Search(**{**vars(search), "question": question, "pruner": "wilcoxon", "trials": 3})
-    study = opened(search)
-    for alpha in (1.0, 0.0):
-        study.enqueue_trial(dict(search.definition.paper) | {"alpha": alpha})
-    work(search)
-    assert [t.state.name for t in study.trials] == ["COMPLETE", "COMPLETE", "PRUNED"]
-    assert sorted(study.trials[2].intermediate_values) == [1000, 1001, 1002, 1003], "1/2^4 is the first p below .1"
-    question = Question(**{**vars(question), "seeds": (1000, 1001, 1002, 1003)})
-    search = Search(**{**vars(search), "question": question, "trials": 4})
-    study.enqueue_trial(dict(search.definition.paper) | {"alpha": 0.1})
-    searching._opened.clear()
-    work(search)
-    assert study.trials[3].state.name == "COMPLETE"
-
-
 def test_a_search_with_one_worker_is_the_same_again_whatever_its_process(
     search: Search, monkeypatch: pytest.MonkeyPatch
 ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from ablations.rendering.sheet import Column, Sheet, as_csv, markdown, show
@@ -62,3 +63,8 @@ def test_csv_keeps_unrounded_fractions_and_four_fields_an_interval():
         "a,0.3333333333333333,0.25,0.5,8,",
         '"b, c",,,,0,2.0',
     ]
+
+
+def test_csv_holds_numbers_of_numpy_as_numbers():
+    made = sheet(("a", Interval(np.float64(0.5), np.float64(0.25), np.float64(0.75), 2), np.float64("nan")))
+    assert as_csv(made).splitlines()[1] == "a,0.5,0.25,0.75,2,"
