@@ -15,7 +15,6 @@ cancels what both arms share. The component of the optimization includes the sam
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,9 +23,8 @@ from typing import Annotated
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from rich.console import Console
 
-from ablations.commands import WIDTH, Device, RunsDir, Workers, end_if_failed, refusing, say, start
+from ablations.commands import Device, RunsDir, Workers, end_if_failed, refusing, say, start, terminal
 from ablations.execution import environment
 from ablations.execution.building import build
 from ablations.execution.estimate import Estimator
@@ -141,7 +139,7 @@ def command(
 
     The difference itself is not shown.
     """
-    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    console = terminal()
     with refusing():
         folder = check(runs_dir)
         machine = environment.resolve_device(device)

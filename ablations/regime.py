@@ -7,7 +7,6 @@ with only the proxy and the tuning judge, and prints the candidate that the rule
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +14,8 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
 import typer
-from rich.console import Console
 
-from ablations.commands import WIDTH, Device, RunsDir, Workers, end_if_failed, refusing, say, start
+from ablations.commands import Device, RunsDir, Workers, end_if_failed, refusing, say, start, terminal
 from ablations.errors import choose
 from ablations.execution import environment
 from ablations.execution.building import build
@@ -278,7 +276,7 @@ def command(
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Measure one step of choosing the training regime, and print the rule's choice."""
-    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    console = terminal()
     with refusing():
         asked = STEPS[choose("step", step, STEPS)]
         folder = check(runs_dir)

@@ -5,7 +5,6 @@ Exit status: 0 on success, 1 if no trial gave a value or a seed of the final che
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from functools import wraps
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 
-from ablations.commands import WIDTH, refusing, say, start
+from ablations.commands import refusing, say, start, terminal
 from ablations.errors import InputError
 from ablations.execution import environment, launchers
 from ablations.rendering.sheet import Sheet, as_csv, markdown
@@ -44,7 +43,7 @@ def command(**given: Any) -> None:
 
     All results are also recorded in MLflow.
     """
-    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    console = terminal()
     with refusing():
         asked = options.checked(**given)
         opened = options.opened(asked)
