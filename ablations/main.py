@@ -42,6 +42,7 @@ COMMANDS: dict[str, Command] = {
         "Compare arms",
         "compare DiffRO's gradient with the policy gradient: variance, bias, gain",
     ),
+    "compare": Command("reports.compare", "Compare arms", "compare two grids side by side"),
     "results": Command(
         "reports.results", "Compare arms", "insert the results into README and docs, or check that they are current"
     ),
