@@ -7,7 +7,6 @@ The seconds are the CPU time of browser and server together, which does not depe
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,10 +23,9 @@ from ablations.execution.runs_folder import RunsFolder, check
 from ablations.tracking.reader import Store
 
 REPORT, STUDY, MLFLOW = "report.html", "study.html", "MLflow"
-FILTER = "input[placeholder*='metrics.rmse']"
-"""MLflow's search field."""
-FAILED = "tags.failure_kind LIKE '%'"
-SERVED = "there => document.querySelectorAll('#cells a').forEach(a => { a.href = a.href.replace(/^[^#]+/, there + '/'); })"
+SERVED = (
+    "there => document.querySelectorAll('#cells a').forEach(a => { a.href = a.href.replace(/^[^#]+/, there + '/'); })"
+)
 """Points the report's links to the server of this script, whose port differs from the printed one."""
 
 
@@ -40,16 +38,20 @@ class Thing:
     start: str
     """Page that the way starts at."""
     clicks: tuple[str, ...] = ()
-    """Selectors of what is clicked, in order; `FILTER` is filled with `FAILED`."""
+    """Selectors of what is clicked, in order; an ``audio`` element is played."""
     seen: str
     """Selector of what must then be visible."""
 
 
-def _sample(arm: str) -> tuple[str, ...]:
-    cell = f"#cells tr:has(th:text-is('{arm}')) td:nth-of-type(3) a"
-    return ("nav a[href='#part-cells']", cell, "text=/^Artifacts$/", "text=/^audio$/", "text=/_angry.wav$/", "audio")
-
-
+SAMPLE = (
+    "nav a[href='#part-cells']",
+    "#cells tr:has(th:text-is('rrpo')) td:nth-of-type(3) a",
+    "text=/^Artifacts$/",
+    "text=/^audio$/",
+    "text=/_angry.wav$/",
+    "audio",
+)
+"""The way from a report to a sample of the third seed, in MLflow."""
 THINGS = (
     Thing(question="Which components help, by how much, with which verdict", start=REPORT, seen="#components"),
     Thing(question="Gold and proxy against KL", start=REPORT, seen="svg.chart .mean"),
@@ -78,17 +80,19 @@ THINGS = (
         seen="#provenance",
     ),
     Thing(
+        question="The same prompt, spoken by every arm",
+        start=REPORT,
+        clicks=("nav a[href='#part-audio']", "table.audio button"),
+        seen="table.audio button.playing",
+    ),
+    Thing(
         question="Play the third seed's angry sample of RRPO",
         start=REPORT,
-        clicks=_sample("rrpo"),
+        clicks=SAMPLE,
         seen="audio",
     ),
-    Thing(question="Curves of the arms with the spread of their seeds", start=MLFLOW, seen=".js-plotly-plot .scatterlayer"),
     Thing(
-        question="Which cells failed, and why",
-        start=MLFLOW,
-        clicks=(FILTER, "[row-index='0'] button:has(svg)", "a[href*='/runs/']:text-matches('^\\\\w+/\\\\d+$')"),
-        seen="text=failure_kind",
+        question="Curves of the arms with the spread of their seeds", start=MLFLOW, seen=".js-plotly-plot .scatterlayer"
     ),
     Thing(question="The hyperparameters that a study's value depends on", start=STUDY, seen="img[alt=importance]"),
 )
@@ -98,7 +102,7 @@ def find(folder: RunsFolder, grid: str, address: str) -> Iterator[tuple[Thing, f
     """Yield every thing with the CPU seconds spent on the way to it; raise if it is not there.
 
     Args:
-        folder: Runs folder with the grid's cells, one of them failed, its report and a study's page.
+        folder: Runs folder with the grid's cells, its report and a study's page.
         grid: Name of the grid.
         address: Address of an MLflow server on the folder's store, started by this process.
     """
@@ -128,10 +132,6 @@ def _click(tab: Any, selector: str) -> None:
         found.evaluate("sound => { sound.muted = true; return sound.play(); }")
     else:
         found.click()
-    if selector == FILTER:
-        found.fill(FAILED)
-        found.press("Enter")
-        tab.get_by_text(re.compile("^1 matching run")).wait_for()
 
 
 def _seconds() -> float:
