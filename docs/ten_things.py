@@ -99,7 +99,7 @@ THINGS = (
 
 
 def find(folder: RunsFolder, grid: str, address: str) -> Iterator[tuple[Thing, float]]:
-    """Yield every thing with the CPU seconds spent on the way to it; raise if it is not there.
+    """Yield every thing with the CPU seconds spent on the way to it, without a study's if there is none.
 
     Args:
         folder: Runs folder with the grid's cells, its report and a study's page.
@@ -107,14 +107,14 @@ def find(folder: RunsFolder, grid: str, address: str) -> Iterator[tuple[Thing, f
         address: Address of an MLflow server on the folder's store, started by this process.
     """
     store = Store(folder)
-    studies = sorted((folder.root / "studies").glob(f"*/report/{STUDY}"))
     starts = {
         REPORT: screenshots.report_of(store, grid).as_uri(),
         MLFLOW: f"{address}{screenshots.charts(store, grid)}",
-        STUDY: studies[0].as_uri(),
     }
+    for study in (folder.root / "studies").glob(f"*/report/{STUDY}"):
+        starts[STUDY] = study.as_uri()
     with screenshots.browser() as context:
-        for thing in THINGS:
+        for thing in (thing for thing in THINGS if thing.start in starts):
             tab, began = context.new_page(), _seconds()
             tab.goto(starts[thing.start], wait_until="domcontentloaded")
             tab.evaluate(SERVED, address)
