@@ -50,7 +50,7 @@ def announcement(search: Search, study: OptunaStudy, workers: int, once: Sequenc
     if not left:
         time = "nothing left to run"
     elif unknown:
-        time = "unknown: no stage of this size was built here yet; an estimate follows after the first trial"
+        time = "unknown: nothing of this kind was built here yet; an estimate follows after the first trial"
     else:
         time = f"{len(once)} stages that all trials share ({wall(once, estimator, workers)}), then " if once else ""
         time += f"at most {duration(-(-left // workers) * seconds)} for {left} trials of {duration(seconds)} each"

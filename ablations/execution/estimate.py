@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,6 +29,8 @@ SIZES = frozenset(
     )
 )
 """Config fields that determine how long a stage takes; seeds and strengths do not."""
+WORK = frozenset(("steps", "batch", "size", "prompts", "utterances", "n"))
+"""Fields of `SIZES` to which the time is proportional, roughly."""
 Signature = tuple[str, str, str]
 """Stage name, hash or text of what similar stages have in common, device."""
 LATEST = 3
@@ -41,7 +44,8 @@ class Estimator:
 
     A stage's time is the median of the latest similar stages of this run, or that of earlier runs multiplied by `load`. Similar
     stages are, in this order: equal except for seeds, with all their inputs; equal in their own config except for seeds; equal in
-    `SIZES`. If there are none, the time is that of the reference machine, multiplied by pace and `load`.
+    `SIZES`. If there are none, the time is that of the reference machine, multiplied by pace and `load`. A new size takes the
+    time of the nearest known size of its kind, in proportion to its `WORK`.
     """
 
     def __init__(self, store: Path, device: str = "cpu") -> None:
@@ -62,6 +66,7 @@ class Estimator:
             if (peak := past.get("peak_device_mib")) is not None:
                 self._device_mib[size] = max(int(peak), self._device_mib.get(size, 0))
         both = [(self._median_before(size), self._reference[size][0]) for size in self._past if size in self._reference]
+        self._sizes = {*self._bytes, *self._reference}
         self._pace = sum(here for here, _ in both) / sum(there for _, there in both) if both else 1.0
 
     def learn(self, stage: Stage, seconds: float) -> None:
@@ -71,28 +76,15 @@ class Estimator:
             self._taken, self._expected = self._taken + seconds, self._expected + expected
         for signature in self._signatures_of(stage):
             self._run[signature].append(seconds)
+        self._sizes.add(self._signatures_of(stage)[-1])
         self._known.clear()
 
     def seconds(self, stage: Stage) -> float | None:
-        """Return the estimated seconds; None if no similar stage was built, here or on the reference machine."""
+        """Return the estimated seconds; None if no stage of its kind was built, here or on the reference machine."""
         signatures = self._signatures_of(stage)
         if signatures not in self._known:
             self._known[signatures] = self._estimate(signatures)
         return self._known[signatures]
-
-    def guess(self, stage: Stage) -> float:
-        """Return the estimate, or the longest time of a stage of this name: it orders tasks even if a size is new."""
-        known = self.seconds(stage)
-        if known is not None:
-            return known
-        there = {size: [seconds * self._pace] for size, (seconds, _) in self._reference.items()}
-        alike = [
-            times
-            for known in (self._run, self._past, there)
-            for (name, *_), times in known.items()
-            if name == stage.name
-        ]
-        return max((seconds for times in alike for seconds in times), default=1.0)
 
     def load(self) -> float:
         """Return measured / expected seconds of this run's stages: 2 if the machine is half as fast as in earlier runs."""
@@ -104,8 +96,14 @@ class Estimator:
                 return statistics.median(self._run[signature][-LATEST:])
             if signature in self._past:
                 return self._median_before(signature) * self.load()
-        there = self._reference.get(signatures[-1])
-        return there[0] * self._pace * self.load() if there else None
+        size = signatures[-1]
+        if size in self._reference:
+            return self._reference[size][0] * self._pace * self.load()
+        alike = [other for other in self._sizes if other[::2] == size[::2]]
+        if not alike:
+            return None
+        nearest = min(alike, key=lambda other: (abs(math.log(_work(other) / _work(size))), other))
+        return _work(size) / _work(nearest) * (self._estimate((nearest,)) or 0.0)
 
     def _estimate_before(self, stage: Stage) -> float | None:
         """Return the estimate from earlier runs alone."""
@@ -122,6 +120,12 @@ class Estimator:
         """Return how many of the stages are estimated from the reference machine."""
         sizes = [self._signatures_of(stage)[-1] for stage in stages]
         return sum(size not in self._past and size not in self._run and size in self._reference for size in sizes)
+
+    def scaled(self, stages: Iterable[Stage]) -> int:
+        """Return how many of the stages are estimated from another size of their kind."""
+        return sum(
+            self._signatures_of(stage)[-1] not in self._sizes and self.seconds(stage) is not None for stage in stages
+        )
 
     def device_mib(self, stage: Stage) -> int | None:
         """Return the peak GPU memory in MiB of stages of the same size; None if it was never measured."""
@@ -162,11 +166,12 @@ def wall(stages: Sequence[Stage], estimator: Estimator, workers: int) -> str:
     if not stages:
         return "0 s"
     if unknown == len(stages):
-        return "unknown: nothing of this size was built here yet"
+        return "unknown: nothing of this kind was built here yet"
     text = duration(max(seconds / workers, longest))
-    borrowed = estimator.borrowed(stages)
+    borrowed, scaled = estimator.borrowed(stages), estimator.scaled(stages)
     notes = [f"{unknown} stages of a kind not built here yet"] if unknown else []
     notes += [f"{borrowed} of {len(stages)} stages by another machine's times"] if borrowed else []
+    notes += [f"{scaled} by the times of another size"] if scaled else []
     return ("more than " if unknown else "about ") + text + (f" ({'; '.join(notes)})" if notes else "")
 
 
@@ -212,6 +217,11 @@ def _signatures(name: str, config: Any, device: str) -> tuple[Signature, Signatu
     alike = [leaf for leaf in leaves if leaf[0] != "seed"]
     sizes = json.dumps([leaf for leaf in leaves if leaf[0] in SIZES])
     return (name, content_hash(alike), device), (name, sizes, device)
+
+
+def _work(size: Signature) -> float:
+    """Return the product of the config fields in `WORK`."""
+    return math.prod(max(value, 1) for name, value in json.loads(size[1]) if name in WORK)
 
 
 def write_reference(folders: list[Path]) -> None:

@@ -151,7 +151,7 @@ def _longest_tail(stages: Sequence[Stage], estimator: Estimator) -> dict[str, fl
     """Return the estimated seconds from each stage's start to the end of the longest chain of stages that need it."""
     tail = {stage.key: 0.0 for stage in stages}
     for stage in reversed(stages):  # inputs come first in the list, so in reverse each stage precedes its inputs
-        tail[stage.key] += estimator.guess(stage)
+        tail[stage.key] += estimator.seconds(stage) or 1.0
         for child in stage.inputs.values():
             if child.key in tail:
                 tail[child.key] = max(tail[child.key], tail[stage.key])

@@ -112,7 +112,7 @@ class TimeLeft:
 
     def _takes(self, task: Task) -> float:
         keys = [part.key for part in task.parts] or [task.key]
-        return sum(self._estimator.guess(self._stages[key]) for key in keys if key in self._stages)
+        return sum(self._estimator.seconds(self._stages[key]) or 1.0 for key in keys if key in self._stages)
 
     def _rest(self, task: Task, running: _Running) -> float:
         """Return the remaining seconds of a running task.

@@ -234,7 +234,7 @@ def test_the_hours_are_told_from_measured_stages(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(estimate, "REFERENCE", tmp_path / "none.csv")
     asked = command(tmp_path, study="policy", trials=7)
     study = options.opened(asked)
-    assert "unknown: no stage of this size" in announcement(asked.search, study, 2, shared(asked.search))[-1]
+    assert "unknown: nothing of this kind" in announcement(asked.search, study, 2, shared(asked.search))[-1]
     store = asked.search.question.store
     for stage in [*shared(asked.search), *own(asked.search)]:
         folder = store / "stages" / f"{stage.name}-{stage.key[:18]}xx"  # another's, of the same size

@@ -52,19 +52,19 @@ def test_what_nobody_built_is_unknown_and_so_is_a_gpu(tmp_path: Path):
     said = wall([CODEC, BASE], Estimator(tmp_path / "runs"), 1)
     assert said == "more than 2 min (1 stages of a kind not built here yet; 1 of 2 stages by another machine's times)"
     assert Estimator(tmp_path / "runs").space([CODEC, BASE]) == "more than 1 MiB"
-    assert wall([CODEC], Estimator(tmp_path / "runs", "cuda"), 1) == "unknown: nothing of this size was built here yet"
+    assert wall([CODEC], Estimator(tmp_path / "runs", "cuda"), 1) == "unknown: nothing of this kind was built here yet"
 
 
 @pytest.mark.usefixtures("reference")
-def test_an_order_guesses_a_new_size_by_the_longest_of_its_kind(tmp_path: Path):
-    new = replace(CODEC, config=replace(CODEC.config, steps=7))
+def test_a_new_size_takes_the_time_of_the_nearest_size_in_proportion(tmp_path: Path):
+    half = replace(CODEC, config=replace(CODEC.config, steps=CODEC.config.steps // 2))
+    quarter = replace(CODEC, config=replace(CODEC.config, steps=CODEC.config.steps // 4))
     fresh = Estimator(tmp_path / "runs")
-    assert fresh.seconds(new) is None
-    assert fresh.guess(new) == 100.0, "the reference's median of the known size"
-    assert fresh.guess(BASE) == 1.0, "none was ever built"
-    fresh.learn(CODEC, 150.0)
-    assert fresh.guess(new) == 150.0
-    assert longest_first([new], fresh) == {new.key: (-150.0, 0)}
+    assert fresh.seconds(half) == 50.0, "half of the reference's median"
+    assert wall([half, quarter], fresh, 1) == "about 75 s (2 by the times of another size)"
+    fresh.learn(half, 80.0)
+    assert fresh.seconds(quarter) == 40.0
+    assert longest_first([quarter, BASE], fresh) == {quarter.key: (-40.0, 0), BASE.key: (-1.0, 1)}
     assert longest_first([SPEECH, CODEC], fresh)[SPEECH.key] < longest_first([CODEC], fresh)[CODEC.key]
 
 

@@ -136,4 +136,4 @@ def test_of_stages_that_run(tmp_path: Path):
 def test_nothing_is_said_of_what_was_never_built(tmp_path: Path):
     (stage,) = (cell.stages["optimized"] for cell in fakes.cells(["a"], [1]))
     (task,) = stage_tasks([stage], tmp_path, "cpu", {stage.key: (0.0,)})
-    assert str(TimeLeft([task], {task.key: stage}, Estimator(tmp_path), 1)) == "unknown"
+    assert str(TimeLeft([task], {task.key: stage}, Estimator(tmp_path, "cuda"), 1)) == "unknown"
