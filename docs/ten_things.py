@@ -121,7 +121,7 @@ def find(folder: RunsFolder, grid: str, address: str) -> Iterator[tuple[Thing, f
             for selector in thing.clicks:
                 _click(tab, selector)
             tab.locator(thing.seen).first.wait_for()
-            yield thing, _seconds() - began
+            yield thing, sum(now - began.get(pid, 0.0) for pid, now in _seconds().items())
             tab.close()
 
 
@@ -134,10 +134,10 @@ def _click(tab: Any, selector: str) -> None:
         found.click()
 
 
-def _seconds() -> float:
-    """Return the CPU seconds of the running child processes: browser and server."""
-    times = (process.cpu_times() for process in psutil.Process().children(recursive=True))
-    return sum(each.user + each.system for each in times)
+def _seconds() -> dict[int, float]:
+    """Return process id -> CPU seconds of the running child processes: browser and server."""
+    times = {process.pid: process.cpu_times() for process in psutil.Process().children(recursive=True)}
+    return {pid: each.user + each.system for pid, each in times.items()}
 
 
 def main() -> None:
