@@ -4,7 +4,7 @@
   const root = document.getElementById("explorer");
   const data = JSON.parse(document.getElementById("explorer-data").textContent);
   if (!root || !data.arms.length) return;
-  const NS = "http://www.w3.org/2000/svg", W = 760, H = 380, L = 52, R = 12, T = 12, B = 44;
+  const NS = "http://www.w3.org/2000/svg", W = Math.min(760, Math.max(320, root.clientWidth)), H = 290, L = 52, R = 12, T = 12, B = 44;
   const make = (name, attributes, text) => {
     const node = document.createElementNS(NS, name);
     for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
@@ -71,7 +71,8 @@
   outcome.addEventListener("change", draw);
   axis.addEventListener("change", draw);
   for (const box of boxes) box.addEventListener("change", draw);
-  root.querySelector(".controls").hidden = false;
+  for (const controls of root.querySelectorAll(".controls")) controls.hidden = false;
+  svg.setAttribute("viewBox", `0 0 ${W} ${H}`);
   svg.removeAttribute("hidden");
   draw();
 })();

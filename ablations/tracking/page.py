@@ -98,7 +98,7 @@ def _state(arms: Iterable[str]) -> dict[str, Any]:
     return {
         "orderByKey": "attributes.`Created`",
         "orderByAsc": True,
-        "selectedColumns": [*(f"metrics.`{name}`" for name in COLUMNS), "params.`seed`"],
+        "selectedColumns": [f"metrics.`{name}`" for name in COLUMNS],
         "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "param", "groupByData": "arm"}]},
         "groupsExpanded": {f"param.arm.{arm}": False for arm in arms},
         "runsHiddenMode": "SHOW_ALL",

@@ -1,8 +1,8 @@
-"""Makes the helpers of this folder importable from its tests."""
+"""Make the helpers of this folder, and the browser of ``tests/reports``, importable from its tests."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "reports")]

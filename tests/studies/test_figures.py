@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from browser import BROWSER, FLAGS, faults, needs_browser
 from matplotlib import pyplot as plt
+from PIL import Image
 from test_results import filled, search
 
 from studies.figures import draw
 from studies.page import write
-from studies.results import sheets
+from studies.results import best, sheets
 
 
 @pytest.mark.parametrize(
@@ -36,3 +38,26 @@ def test_the_page_begins_with_course_importances_and_surface(tmp_path: Path):
     assert "<code>optuna-dashboard &lt;journal&gt;</code>" in made
     assert 'src="http' not in made
     assert "<h1>Study s</h1>" in write("s", [], [], "", tmp_path).read_text(), "nothing to show yet"
+
+
+@needs_browser
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault_on_the_page(tmp_path: Path, scheme: str):
+    from playwright.sync_api import sync_playwright
+
+    searched = search(tmp_path, "clean_success")
+    study = filled(searched, 12)
+    pictures = [tmp_path / f"{name}.png" for name in ("history", "importance", "slice")]
+    for picture in pictures:
+        Image.new("RGB", (20, 20)).save(picture)
+    shown = best(study, searched)
+    assert shown is not None
+    made = write("s", [shown], pictures, "optuna-dashboard journal.log", tmp_path)
+    with sync_playwright() as player:
+        browser = player.chromium.launch(executable_path=BROWSER, timeout=30_000, args=FLAGS)
+        tab = browser.new_page(viewport={"width": 375, "height": 740}, color_scheme=scheme)
+        tab.goto(made.as_uri())
+        assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "only tables scroll sideways"
+        assert faults(tab) == []
+        browser.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 import socket
 import sqlite3
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from browser import BROWSER, FLAGS
 from optuna.trial import TrialState, create_trial
 from test_options import command
 
@@ -26,8 +26,6 @@ from studies.options import Command, identity
 from studies.recovery import RETRY
 from studies.samplers import SAMPLER
 from studies.search import OUTCOMES, REASON, STAGES
-
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 def bridge(asked: Command, study: optuna.Study) -> Bridge:
@@ -204,8 +202,7 @@ def test_optunas_dashboard_opens_a_study_in_a_browser(dashboard: str, tmp_path: 
 
     errors: list[str] = []
     with sync_playwright() as player:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = player.chromium.launch(executable_path=BROWSER, timeout=60_000, args=flags)
+        browser = player.chromium.launch(executable_path=BROWSER, timeout=60_000, args=FLAGS)
         tab = browser.new_page(viewport={"width": 1280, "height": 1000})
         tab.set_default_timeout(60_000)
         tab.on("pageerror", lambda error: errors.append(str(error)))
