@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import torch
@@ -75,11 +76,20 @@ class Layer:
 
 
 L = TypeVar("L", bound=Layer)
+WEIGHTS = (
+    "input_layernorm.weight",
+    *(f"self_attn.{part}_proj.{what}" for part in "qkv" for what in ("weight", "bias")),
+    "self_attn.o_proj.weight",
+    "post_attention_layernorm.weight",
+    *(f"mlp.{part}_proj.weight" for part in ("gate", "up", "down")),
+)
+"""Names of a layer's weights."""
 
 
 def fuse(llm: Qwen2Model) -> list[Layer]:
     """Fuse the current weights of the model's layers; call it again after every update."""
-    return [fuse_layer(Layer, dict(layer.named_parameters()), llm.config) for layer in llm.layers]
+    # Attributes rather than named parameters: a low-rank update parametrizes a projection's weight.
+    return [fuse_layer(Layer, {name: attrgetter(name)(layer) for name in WEIGHTS}, llm.config) for layer in llm.layers]
 
 
 def fuse_layer(kind: type[L], weights: Mapping[str, Tensor], config: Qwen2Config) -> L:
