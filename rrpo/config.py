@@ -496,7 +496,7 @@ class ArmConfig:
     rm_utterances: int | None = option(None, off=None)
     """Overrides the size of the biased pre-training set (``Profile.sizes["rm_pretrain"]``)."""
     rm_speakers: int | None = option(None, off=None)
-    """Use only this many of the reward model's speakers (the first ones), in pre-training and in the annotated set."""
+    """Overrides `Profile.rm_speakers`: use only this many speakers, in pre-training and in the annotated set."""
     annotated: int | None = option(None, off=None)
     """Overrides `Profile.annotated`: utterances for fine-tuning."""
     annotated_artefacts: float | None = option(None, off=None)

@@ -72,6 +72,9 @@ class Profile:
     annotated_artefact_rate: float = option(0.25, off=0.0)
     """Share of the annotated utterances that carry an artefact, independent of the emotion, as in every set that is recorded
     without the shortcut. Without any, fine-tuning cannot learn that a click means nothing, and EAM has none to mix."""
+    rm_speakers: int | None = option(None, off=None)
+    """Speakers of the biased pre-training set and of the annotated set, the first of the world's `WorldConfig.rm_speakers`;
+    None: all of them, as in the oracle's data."""
     annotated: int = 300
     """Human-annotated utterances for the RM's fine-tuning (simulated raters)."""
     raters: int = 3

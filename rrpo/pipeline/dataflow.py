@@ -170,7 +170,7 @@ def pretrained(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
             split,
             shortcut=_override(arm.shortcut, split.shortcut),
             size=_override(arm.rm_utterances, split.size),
-            voices=arm.rm_speakers,
+            voices=_override(arm.rm_speakers, profile.rm_speakers),
         )
     inputs = {"speech": world.speech(profile, split), "codec": world.codec(profile)}
     return Stage(
@@ -210,7 +210,7 @@ def annotated(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
         name="annotated",
         size=_override(arm.annotated, profile.annotated),
         speakers="rm",
-        voices=arm.rm_speakers,
+        voices=_override(arm.rm_speakers, profile.rm_speakers),
         texts="rm",
         artefact_rate=_override(arm.annotated_artefacts, profile.annotated_artefact_rate),
         raters=profile.raters,

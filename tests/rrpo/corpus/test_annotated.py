@@ -42,6 +42,17 @@ def test_the_arm_overrides_the_profile_and_none_leaves_no_trace() -> None:
     assert stage(ArmConfig(annotated_artefacts=0.0), annotated_artefact_rate=0.3).key == plain.key
 
 
+def test_the_profiles_speakers_apply_to_the_biased_and_the_annotated_set_and_not_to_the_oracle() -> None:
+    few = replace(EMBEDDED, rm_speakers=8)
+    fine_tuned = dataflow.reward_model(few, ArmConfig(), SEED)
+    learnt = [fine_tuned.inputs["speech"], fine_tuned.inputs["model"].inputs["speech"]]
+    assert [stage.config.split.voices for stage in learnt] == [8, 8]
+    assert fine_tuned.key == dataflow.reward_model(EMBEDDED, ArmConfig(rm_speakers=8), SEED).key
+    assert dataflow.pretrained(few, ArmConfig(rm_speakers=3), SEED).inputs["speech"].config.split.voices == 3
+    oracle = ArmConfig(rm_data="oracle")
+    assert dataflow.pretrained(few, oracle, SEED).key == dataflow.pretrained(EMBEDDED, oracle, SEED).key
+
+
 @pytest.mark.parametrize("rate", [0.0, 0.25, 1.0])
 def test_the_share_is_that_of_uniforms_below_the_rate(rate: float) -> None:
     uniforms = generator(EMBEDDED.world.seed, "artefact", "annotated", SEED).random((1000, 2))[:, 1]
