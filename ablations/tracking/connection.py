@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ CHECK_PATH = "/api/2.0/mlflow/experiments/search"
 """Request that checks a server. Unlike ``/health``, it fails if MLflow's database is down or the user is not authorized."""
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 """Tag of an experiment that makes MLflow open the page of training runs instead of the one for language models."""
+PARTIAL = ".partial-"
+"""Name of a store that is being created, after the store's own."""
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -48,8 +51,28 @@ class UnavailableError(InputError):
         self.why = why
 
 
+def create_store(folder: RunsFolder) -> None:
+    """Create the folder's SQLite store if it is missing; hold the folder's lock.
+
+    It is created under another name and moved into place: a creation that is killed leaves tables that MLflow cannot complete.
+    """
+    if folder.server or folder.database.exists():
+        return
+    for leftover in folder.root.glob(f"{folder.database.name}{PARTIAL}*"):
+        leftover.unlink()
+    # MLflow keeps one store per address, so a process must not use an address twice.
+    partial = folder.database.with_name(f"{folder.database.name}{PARTIAL}{uuid.uuid4().hex[:8]}")
+    _client(f"sqlite:///{partial}").search_experiments(max_results=1)
+    os.replace(partial, folder.database)
+
+
 def open_client(folder: RunsFolder) -> MlflowClient:
-    """Create a client of the folder's store, with telemetry off and quiet logs. MLflow is first imported here."""
+    """Create a client of the folder's store."""
+    return _client(folder.tracking_uri)
+
+
+def _client(uri: str) -> MlflowClient:
+    """Create a client, with telemetry off and quiet logs. MLflow is first imported here."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     for name in ("mlflow", "alembic"):
@@ -57,7 +80,7 @@ def open_client(folder: RunsFolder) -> MlflowClient:
     from mlflow.tracking import MlflowClient
 
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # our callers report a locked file themselves
-    return MlflowClient(tracking_uri=folder.tracking_uri)
+    return MlflowClient(tracking_uri=uri)
 
 
 def trouble(folder: RunsFolder, wait: float = WAIT) -> str:

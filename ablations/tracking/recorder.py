@@ -24,7 +24,14 @@ from ablations.execution.environment import dirty_diff
 from ablations.execution.failures import Lost, kind_of
 from ablations.execution.runs_folder import RunsFolder
 from ablations.tracking import page, plugin_files, records
-from ablations.tracking.connection import UnavailableError, answering, ensure_experiment, open_client, trouble
+from ablations.tracking.connection import (
+    UnavailableError,
+    answering,
+    create_store,
+    ensure_experiment,
+    open_client,
+    trouble,
+)
 from ablations.tracking.curves import Point
 from ablations.tracking.invocations import plan_invocation
 from ablations.tracking.outbox import Entry, new_key
@@ -59,6 +66,7 @@ def create(folder: RunsFolder, grid: str, arms: Iterable[str] = ()) -> None:
         if why := trouble(folder):
             raise UnavailableError(folder, why)
         with answering(folder):
+            create_store(folder)
             client = open_client(folder)
             experiment = ensure_experiment(client, folder, grid)
             if named := list(arms):

@@ -420,6 +420,31 @@ print(json.dumps([tracker.waiting(), len(Store(folder).records("tiny"))]))
 """
 
 
+def test_a_creation_of_the_store_that_is_killed_is_begun_again(tmp_path: Path):
+    """MLflow cannot go on with a database in which some tables of a migration are missing."""
+    (tmp_path / "runs").mkdir()
+    with closing(sqlite3.connect(tmp_path / "runs" / "mlflow.db.partial-killed")) as half, half:
+        half.execute("CREATE TABLE guardrails (guardrail_id VARCHAR(36))")
+    folder = check(tmp_path / "runs")
+    recorder.create(folder, "tiny")
+    assert Store(folder).client.get_experiment_by_name("tiny") is not None
+    assert not list(folder.root.glob("*.partial*"))
+
+
+def test_no_store_is_in_place_before_it_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    folder = check(tmp_path / "runs")
+    with monkeypatch.context() as patched:
+        patched.setattr(connection.os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            recorder.create(folder, "tiny")
+    assert not folder.database.exists()
+    recorder.create(check(tmp_path / "runs"), "tiny")
+    assert Store(folder).client.get_experiment_by_name("tiny") is not None
+
+
 @pytest.mark.parametrize("count", [3, pytest.param(8, marks=pytest.mark.long)])
 def test_processes_open_one_fresh_store_at_once(tmp_path: Path, count: int):
     root = str(Path(__file__).parents[3])
