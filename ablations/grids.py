@@ -38,7 +38,7 @@ OVERRIDES: dict[str, str] = {
     "annotated_artefacts": "annotated_artefact_rate",
     "rm_lr": "finetune.lr",
     "rm_utterances": "sizes.rm_pretrain",
-    "rm_speakers": "world.rm_speakers",
+    "rm_speakers": "rm_speakers",
     "annotated": "annotated",
     "reward": "optimize.reward",
     "lr": "optimize.lr",

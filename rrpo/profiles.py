@@ -176,12 +176,14 @@ EMBEDDED = Profile(
     name="embedded",
     world=WorldConfig(),
     optimize=REGIME,
+    rm_speakers=3,
+    annotated=30,
     sizes={
         "codec": 3000,
         "base": 12000,
         "sft": 1500,
         "sft_heldout": 256,
-        "rm_pretrain": 2000,
+        "rm_pretrain": 75,
         "rm_oracle": 4000,
         "rm_valid": 300,
         "rm_test": 300,
@@ -202,7 +204,6 @@ QUICK = replace(
     EMBEDDED,
     name="quick",
     sizes=dict(EMBEDDED.sizes) | {name: 60 for name in EMBEDDED.sizes if name.startswith(("rm_test", "rm_valid"))},
-    annotated=100,
     finetune=FinetuneConfig(steps=30, batch=16),
     zero_shot=ZeroShotConfig(steps=250, utterances=1500),
     optimize=replace(
