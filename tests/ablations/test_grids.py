@@ -120,7 +120,8 @@ def test_a_setting_changes_what_it_is_named_after_and_nothing_else():
 
 def test_what_is_the_profiles_own_is_no_other_setting():
     """In a profile with other values, the former default is one of the settings."""
-    other = replace(EMBEDDED, rater_noise=0.6, annotated=100, sizes=EMBEDDED.sizes | {"rm_pretrain": 500})
+    sizes = EMBEDDED.sizes | {"rm_pretrain": 500}
+    other = replace(EMBEDDED, rater_noise=0.6, rm_speakers=32, annotated=100, sizes=sizes)
     here, there = (settings(profile) for profile in (EMBEDDED, other))
     assert ("noise0.6" in here, "noise0.3" in here) == (True, False)
     assert ("noise0.6" in there, "noise0.3" in there) == (False, True)
