@@ -293,14 +293,14 @@ def test_a_setting_is_told_by_the_arms_that_it_changes():
     made = [
         Fake(c.label, 1, pd.DataFrame(), params=c.params())
         for c in sensitivity(EMBEDDED, [1])
-        if c.label.endswith(("@own", "@full_l_ser", "@hard", "@data75_3_30"))
+        if c.label.endswith(("@own", "@full_l_ser", "@hard", "@data150_8_60"))
     ]
     found = {setting.name: setting for setting in settings.settings(made)}
     assert {name for name, setting in found.items() if setting.own} == {"own"}
     assert found["full_l_ser"].changed == {"reward": "full_l_ser"}
     assert found["hard"].changed.keys() >= {"learning rate", "updates"}
-    assert found["data75_3_30"].changed == {"RM utterances": 75, "RM speakers": 3, "annotated utterances": 30}
-    assert (found["own"].levels["reward"], found["own"].levels["RM speakers"]) == ("hard_ce", 32)
+    assert found["data150_8_60"].changed == {"RM utterances": 150, "RM speakers": 8, "annotated utterances": 60}
+    assert (found["own"].levels["reward"], found["own"].levels["RM speakers"]) == ("hard_ce", 3)
 
 
 def test_a_grid_of_settings_is_reported(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
