@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F_
 from torch import Tensor
 
 from rrpo.config import OptimizeConfig
@@ -121,10 +120,7 @@ def cheapest(models: Models, prompts: Prompts, noises: Sequence[Tensor], config:
     if len(drawn) == 1:
         return drawn[0]
     best = torch.stack([hear(models, Batch(0, prompts, one), config).cost(config) for one in drawn]).argmin(0)
-    rows = torch.arange(len(best), device=best.device)
-    lengths, ended = (torch.stack([getattr(one, name) for one in drawn])[best, rows] for name in ("lengths", "ended"))
-    tokens = [F_.pad(one.tokens, (0, models.policy.max_tokens - one.tokens.shape[1])) for one in drawn]
-    return Rollout(torch.stack(tokens)[best, rows][:, : int(lengths.max())], lengths, ended)
+    return Rollout.concatenate(drawn).select(best * len(best) + torch.arange(len(best), device=best.device))
 
 
 def _heard(models: Models, part: MicroBatch) -> dict[str, Tensor]:
