@@ -20,7 +20,6 @@ from rrpo.commands import Plugin as Plugin
 from rrpo.commands import Set as Set
 from rrpo.commands import program as program
 from rrpo.commands import refusing as refusing
-from rrpo.commands import start as start
 
 WIDTH = 150
 """Default width of the output in columns if it is not a terminal."""

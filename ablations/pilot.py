@@ -24,7 +24,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from ablations.commands import Device, RunsDir, Workers, end_if_failed, refusing, say, start, terminal
+from ablations.commands import Device, RunsDir, Workers, end_if_failed, program, refusing, say, terminal
 from ablations.execution import environment
 from ablations.execution.building import build
 from ablations.execution.estimate import Estimator
@@ -46,7 +46,7 @@ REPLICATES = (4, 2, 2)
 """(draws of the data, reward models per draw, optimizations per reward model)."""
 MOST = 16
 """Maximum number of seeds of the reported grid."""
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app, main = program("ablations.pilot")
 Draw = dict[str, Cell]
 """Arm -> cell, for the two arms with the same data, reward-model and optimization seeds."""
 
@@ -153,11 +153,6 @@ def command(
     world = next(iter(draws[0].values())).world_hash
     for line in lines(measured(differences(draws, folder.root), nested, world)):
         say(console, line)
-
-
-def main() -> None:
-    """Entry point of the console script."""
-    start(app, "ablations.pilot")
 
 
 if __name__ == "__main__":

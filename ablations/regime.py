@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import numpy as np
 import typer
 
-from ablations.commands import Device, RunsDir, Workers, end_if_failed, refusing, say, start, terminal
+from ablations.commands import Device, RunsDir, Workers, end_if_failed, program, refusing, say, terminal
 from ablations.errors import choose
 from ablations.execution import environment
 from ablations.execution.building import build
@@ -51,7 +51,7 @@ WINDOW = 0.08
 Verdict = tuple[str, list[str]]
 """(result of the rule: the chosen candidate, empty if none; measurements of each candidate as readable lines)."""
 VANILLA, ORACLE = "vanilla", "oracle"
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app, main = program("ablations.regime")
 
 
 @dataclass(frozen=True)
@@ -375,11 +375,6 @@ def draw(table: pd.DataFrame, folder: Path, name: str) -> list[Path]:
             *axes[0].get_legend_handles_labels(), frameon=False, loc="center", title="mean of seeds (thick)"
         )
         return save(figure, folder, name)
-
-
-def main() -> None:
-    """Entry point of the console script."""
-    start(app, "ablations.regime")
 
 
 if __name__ == "__main__":

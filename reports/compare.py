@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from ablations.commands import Plugin, refusing, start
+from ablations.commands import Plugin, program, refusing
 from ablations.errors import InputError
 from ablations.outcomes import find
 from ablations.rendering.sheet import Column, Sheet, Value
@@ -21,7 +21,7 @@ from ablations.stats.statistics import Interval, t_interval
 from reports.loading import REDRAWS, Selection, select
 from reports.writers import FORMATS
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app, main = program("reports.compare")
 
 
 @app.command()
@@ -105,11 +105,6 @@ def welch(x: list[float], y: list[float], level: float = 0.95) -> Interval:
 
     interval = ttest_ind(y, x, equal_var=False).confidence_interval(level)
     return Interval(difference, float(interval.low), float(interval.high), n)
-
-
-def main() -> None:
-    """Entry point of the console script."""
-    start(app, "reports.compare")
 
 
 if __name__ == "__main__":

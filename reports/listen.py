@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from ablations.commands import Mixed, OfProfile, Plugin, RecordedIn, World, refusing, start
+from ablations.commands import Mixed, OfProfile, Plugin, RecordedIn, World, program, refusing
 from ablations.errors import InputError
 from ablations.execution.runs_folder import check
 from ablations.tracking.reader import Store
@@ -23,7 +23,7 @@ from reports import listening_test, ratings
 from reports.listening_test import PROMPTS, ListeningTest
 from reports.loading import select
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app, main = program("reports.listen")
 
 
 @app.command("export")
@@ -138,11 +138,6 @@ def _writable(folder: Path, out: Path | None) -> Path:
     except OSError as error:
         raise InputError("the page cannot be written there", got=error, fix="give another --out") from None
     return folder
-
-
-def main() -> None:
-    """Entry point of the console script."""
-    start(app, "reports.listen")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from ablations.commands import RecordedIn, refusing, start
+from ablations.commands import RecordedIn, program, refusing
 from ablations.errors import InputError, choose
 from ablations.grids import GRIDS
 from reports.page import ANSWER
@@ -24,7 +24,7 @@ FIGURES = Path("docs", "results")
 BLOCK = re.compile(r"<!-- results:(?P<grid>\S+) -->\n.*?<!-- /results:(?P=grid) -->", re.DOTALL)
 MARKER = re.compile(r"<!-- /?results:\S* -->")
 IMAGE = re.compile(r"(?<=\]\()[\w.-]+\.png(?=\))")
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app, main = program("reports.results")
 
 
 @app.command()
@@ -79,11 +79,6 @@ def found(page: Path, text: str) -> list[re.Match[str]]:
         for grid in block["grid"].split("+"):
             choose(f"grid (results:{block['grid']} in {page.name})", grid, GRIDS)
     return blocks
-
-
-def main() -> None:
-    """Entry point of the console script."""
-    start(app, "reports.results")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.progress import track
 
-from ablations.commands import Mixed, OfProfile, Plugin, RecordedIn, World, refusing, start
+from ablations.commands import Mixed, OfProfile, Plugin, RecordedIn, World, program, refusing
 from ablations.errors import InputError, choose
 from ablations.rendering.sheet import markdown
 from ablations.stats.family import PRIMARY_OUTCOME
@@ -21,7 +21,7 @@ from reports.loading import select
 from reports.report import Figure, Report, make
 from reports.writers import FORMATS, LISTING, figures_latex, sweep, write
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app, main = program("reports.run")
 
 
 @app.command()
@@ -86,11 +86,6 @@ def _folder(path: Path) -> Path:
             "the report cannot be written there", got=f"{path}: {error}", fix="give another --out"
         ) from None
     return path
-
-
-def main() -> None:
-    """Entry point of the console script."""
-    start(app, "reports.run")
 
 
 if __name__ == "__main__":

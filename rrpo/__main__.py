@@ -21,7 +21,7 @@ from rich.table import Table
 
 from rrpo.api import DEVICES, Report, Result, build, make_cell, result
 from rrpo.arms import ARMS
-from rrpo.commands import Plugin, Set, refusing, start
+from rrpo.commands import Plugin, Set, program, refusing
 from rrpo.pipeline.errors import failure_kind
 from rrpo.pipeline.stages import Stage
 from rrpo.profiles import PROFILES
@@ -40,7 +40,7 @@ NUMBERS: Mapping[str, str] = {
     "rm_ece": "reward model alone: calibration error",
 }
 """Printed numbers of the last checkpoint, with their descriptions; ``--json`` prints all numbers."""
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app, main = program("rrpo")
 
 
 @app.command()
@@ -126,11 +126,6 @@ def _show_progress(console: Console) -> Iterator[Report]:
             progress.update(bars[stage.key], completed=done, total=total)  # type: ignore[arg-type]
 
         yield report
-
-
-def main() -> None:
-    """Entry point of the console script."""
-    start(app, "rrpo")
 
 
 if __name__ == "__main__":

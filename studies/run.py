@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 
-from ablations.commands import refusing, say, start, terminal
+from ablations.commands import program, refusing, say, terminal
 from ablations.errors import InputError
 from ablations.execution import environment, launchers
 from ablations.rendering.sheet import Sheet, as_csv, markdown
@@ -31,7 +31,7 @@ from studies.storage import shown
 if TYPE_CHECKING:
     from optuna.study import Study as OptunaStudy
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app, main = program("studies.run")
 UNPRINTED = ("trials",)
 """Tables that are written to files but not printed."""
 
@@ -160,11 +160,6 @@ def _numbers(checked: Sheet | None) -> dict[str, float]:
     row = dict(zip((column.name for column in checked.columns), checked.rows[0], strict=True))
     means = {f"fresh {name}": v.mean for name, v in row.items() if isinstance(v, Interval)}
     return means | {f"fresh {name}": v for name, v in row.items() if isinstance(v, float)}
-
-
-def main() -> None:
-    """Run the console script."""
-    start(app, "studies.run")
 
 
 if __name__ == "__main__":

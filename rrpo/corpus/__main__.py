@@ -20,14 +20,14 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from rrpo.commands import Plugin, start
+from rrpo.commands import Plugin, program
 from rrpo.corpus.importing import Summary, import_corpus
 from rrpo.corpus.manifest import ManifestError
 from rrpo.corpus.readers import READERS
 from rrpo.corpus.recordings import LONGEST
 from rrpo.plugins import PluginError
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app, main = program("rrpo.corpus")
 
 
 @app.callback()
@@ -191,11 +191,6 @@ def notes(found: Summary) -> list[str]:
         lines.append(f"wrote converted copies to {found.copies}")
     lines += [f"wrote {count} lines to {path}" for path, count in found.written.items()]
     return [*lines, f"checksum of the audio: {found.checksum}"]
-
-
-def main() -> None:
-    """Entry point of the console script."""
-    start(app, "rrpo.corpus")
 
 
 if __name__ == "__main__":
