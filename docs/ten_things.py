@@ -54,7 +54,12 @@ SAMPLE = (
 """The way from a report to a sample of the third seed, in MLflow."""
 THINGS = (
     Thing(question="Which components help, by how much, with which verdict", start=REPORT, seen="#components"),
-    Thing(question="Gold and proxy against KL", start=REPORT, seen="svg.chart .mean"),
+    Thing(
+        question="Which cells failed, and why",
+        start=REPORT,
+        clicks=("nav a[href='#part-cells']",),
+        seen="#failed",
+    ),
     Thing(
         question="The difference that these seeds could have detected",
         start=REPORT,

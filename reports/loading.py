@@ -15,16 +15,16 @@ from ablations.grids import GRIDS
 from ablations.stats.contrasts import Weights
 from ablations.stats.family import declared
 from ablations.tracking import plugin_files
-from ablations.tracking.invocations import DEVELOPMENT, Attempt, Invocation, on, planned_seeds, reported
+from ablations.tracking.invocations import DEVELOPMENT, PARTIAL, Attempt, Invocation, on, planned_seeds, reported
 from ablations.tracking.reader import Store
 from ablations.tracking.records import TAG_DIRTY, Record
 from reports.made_with import apart, stage_versions
 
 Key = tuple[str, int]
 """Arm and seed."""
-MISSING, PARTIAL, DIVERGED = "missing", "partial", "diverged"
-"""State of a planned cell: never started, partially recorded, or ended with non-finite values. Other states are the kinds in
-`ablations.execution.failures`."""
+MISSING, DIVERGED = "missing", "diverged"
+"""States of a planned cell: never started, or ended with non-finite values. The others are `PARTIAL` (left unfinished) and the
+kinds in `ablations.execution.failures`."""
 REDRAWS = (
     "A seed redraws data, raters, RM training, SFT, prompts and noise; renderer, codec, base policy and judges are "
     "fixed."
@@ -52,6 +52,8 @@ class Selection:
     """Runs folder of the records."""
     lost: Mapping[Key, str] = field(default_factory=dict)
     """Planned cell without a record -> reason: `MISSING`, `PARTIAL` or a kind of failure."""
+    attempts: Mapping[Key, Attempt] = field(default_factory=dict)
+    """Planned cell without a record -> the newest attempt at it, if there was one."""
 
     @property
     def grids(self) -> list[str]:
@@ -148,7 +150,10 @@ def select(
         for own in invocations
     ]
     planned = _planned(single, [one for own in mine for one in own])
-    lost = _lost(planned - single.keys(), [a for a in attempts if a.profile == used and a.world_hash in worlds])
+    absent = sorted(planned - single.keys())
+    newest = {(a.label, a.seed): a for a in attempts if a.profile == used and a.world_hash in worlds}
+    unfinished = {key: newest[key] for key in absent if key in newest}
+    lost = {key: unfinished[key].state if key in unfinished else MISSING for key in absent}
     named = _labels(names)
     present = {label for label, _ in planned | lost.keys()}
     arms = [label for label in named if label in present] + sorted(present - set(named))
@@ -156,7 +161,7 @@ def select(
     counts = {arm: sum(label == arm for label, _ in planned | lost.keys()) for arm in arms}
     notes += [*_versions(found, mixed), *filter(None, [apart(found)])]
     plans = tuple(planned_seeds(mine[0], _labels(names[:1])))
-    return Selection("+".join(names), found, counts, tuple(notes), plans, frozenset(named), folder, lost)
+    return Selection("+".join(names), found, counts, tuple(notes), plans, frozenset(named), folder, lost, unfinished)
 
 
 def _choose(
@@ -226,12 +231,6 @@ def _planned(present: Iterable[Key], invocations: Sequence[Invocation]) -> set[K
     keys = set(present)
     asked = {(arm, seed) for one in invocations for seed in one.seeds for arm in one.arms_of(seed)}
     return keys | (asked or {(arm, seed) for arm, _ in keys for _, seed in keys})
-
-
-def _lost(absent: set[Key], attempts: Sequence[Attempt]) -> dict[Key, str]:
-    """Return planned cell without a record -> reason, from its newest attempt."""
-    tried = {(a.label, a.seed): a.lost.kind if a.lost else PARTIAL for a in attempts}
-    return {key: tried.get(key, MISSING) for key in sorted(absent)}
 
 
 def _versions(records: Sequence[Record], mixed: bool) -> list[str]:

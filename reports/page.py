@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -209,32 +209,36 @@ def world_card(selection: Selection) -> dict[str, str]:
 
 
 def cells(selection: Selection) -> dict[str, Any]:
-    """Return the primary outcome of every cell by arm and seed, with the URL of its run in MLflow."""
-    outcome, addresses = primary(), dict(runs(selection))
-    known = {(r.label, r.seed): r for r in selection.records}
-    seeds = sorted({record.seed for record in selection.records})
-
-    def value(arm: str, seed: int) -> tuple[str, str] | None:
-        if (arm, seed) not in known:
-            return None
-        return show(outcome.read(known[arm, seed]), outcome.unit), addresses[f"{arm}/{seed}"]
-
-    rows = [(arm, [value(arm, seed) for seed in seeds]) for arm in dict.fromkeys(r.label for r in selection.records)]
-    return {"outcome": outcome.heading, "seeds": seeds, "rows": rows}
-
-
-def runs(selection: Selection) -> list[tuple[str, str]]:
-    """Return name and URL of every cell's MLflow run, relative to the address of the UI."""
-    assert selection.folder is not None
-    store = Store(selection.folder)
-    homes = {grid: store.experiment_id(grid) for grid in selection.grids}
-    return [
-        (
-            f"{r.label}/{r.seed}",
-            f"{selection.folder.ui_address}/#/experiments/{homes[r.tags[TAG_GRID]]}/runs/{r.run_id}",
-        )
+    """Return the primary outcome of every cell by arm and seed, and the cells that ended without one, with the URLs of runs."""
+    outcome, address = primary(), _addresses(selection)
+    shown = {
+        (r.label, r.seed): (show(outcome.read(r), outcome.unit), address(r.tags[TAG_GRID], r.run_id))
         for r in selection.records
+    }
+    for key, state in selection.lost.items():
+        tried = selection.attempts.get(key)
+        shown[key] = state, address(tried.grid, tried.run_id) if tried else ""
+    seeds = sorted({seed for _, seed in shown})
+    rows = [(arm, [shown.get((arm, seed)) for seed in seeds]) for arm in selection.arms]
+    return {"outcome": outcome.heading, "seeds": seeds, "rows": rows, "failed": failed(selection)}
+
+
+def failed(selection: Selection) -> list[tuple[str, str, str, str]]:
+    """Return ``(arm/seed, URL of its run, kind of failure, reason)`` for every cell that failed."""
+    address = _addresses(selection)
+    return [
+        (f"{arm}/{seed}", address(tried.grid, tried.run_id), tried.lost.kind, tried.lost.reason)
+        for (arm, seed), tried in selection.attempts.items()
+        if tried.lost
     ]
+
+
+def _addresses(selection: Selection) -> Callable[[str, str], str]:
+    """Return a function of a grid and a run's id that gives the URL of the run in MLflow's interface."""
+    assert selection.folder is not None
+    store, base = Store(selection.folder), selection.folder.ui_address
+    homes = {grid: store.experiment_id(grid) for grid in selection.grids}
+    return lambda grid, run: f"{base}/#/experiments/{homes[grid]}/runs/{run}"
 
 
 def environment(records: Sequence[Record]) -> list[tuple[str, str]]:

@@ -95,11 +95,14 @@ def _claim(whole: Row, above: Row | None) -> str:
 
 def _interim(selection: Selection, whole: Row, above: Row | None) -> str:
     """Return the estimate so far."""
-    planned = len(selection.records) + len(selection.lost)
+    done, seeds = len(selection.records), len(selection.seeds(()))
+    why = f"{done} of {done + len(selection.lost)} planned cells"
+    if not selection.lost:
+        why = f"seeds: {seeds} run, {selection.planned_n} planned" if selection.planned_n else "no seeds were planned"
     beside = f" and from SFT's by {in_points(above.interval)}" if above else ""
     return (
-        f"Interim ({len(selection.records)} of {planned} planned cells): whether RRPO stops or reduces reward hacking is not yet "
-        f"tested; {primary().label} differs from DiffRO's by {in_points(whole.interval)} points{beside}"
+        f"Interim ({why}): whether RRPO stops or reduces reward hacking is not yet tested; "
+        f"{primary().label} differs from DiffRO's by {in_points(whole.interval)} points{beside}"
     )
 
 

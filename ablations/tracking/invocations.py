@@ -14,6 +14,7 @@ from ablations.tracking.records import (
     TAG_CELL_HASH,
     TAG_FAILED,
     TAG_FAILURE_KIND,
+    TAG_GRID,
     TAG_PROFILE,
     TAG_SEED,
     TAG_WORLD_HASH,
@@ -24,7 +25,11 @@ DEVELOPMENT = 1000
 """The first development seed. Seeds below it, from `ablations.grids.FIRST_SEED` on, are reserved for reports."""
 
 
-@dataclass(frozen=True)
+PARTIAL = "partial"
+"""State of a cell whose run was left unfinished."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Attempt:
     """A cell's run without a result."""
 
@@ -40,6 +45,15 @@ class Attempt:
     """Hash of the cell."""
     lost: Lost | None
     """Why it failed; None if the run was left unfinished."""
+    grid: str
+    """Name of the grid that ran it."""
+    run_id: str
+    """Id of its MLflow run."""
+
+    @property
+    def state(self) -> str:
+        """The kind of failure, or `PARTIAL`."""
+        return self.lost.kind if self.lost else PARTIAL
 
 
 @dataclass(frozen=True)
@@ -75,7 +89,14 @@ def attempt(run: Any) -> Attempt:
     kind = tags.get(TAG_FAILURE_KIND, "bug")
     lost = Lost(kind if kind in KINDS else "bug", tags[TAG_FAILED]) if TAG_FAILED in tags else None
     return Attempt(
-        tags[TAG_ARM], int(tags[TAG_SEED]), tags[TAG_PROFILE], tags[TAG_WORLD_HASH], tags[TAG_CELL_HASH], lost
+        label=tags[TAG_ARM],
+        seed=int(tags[TAG_SEED]),
+        profile=tags[TAG_PROFILE],
+        world_hash=tags[TAG_WORLD_HASH],
+        cell_hash=tags[TAG_CELL_HASH],
+        lost=lost,
+        grid=tags[TAG_GRID],
+        run_id=str(run.info.run_id),
     )
 
 

@@ -24,8 +24,7 @@ from ablations.tracking import recorder
 from ablations.tracking.recorder import Tracker
 from ablations.tracking.records import EXPERIMENT_WORLD, TAG_WORLD_HASH
 from reports.loading import select
-from reports.page import runs as runs_of
-from reports.page import world_card, write
+from reports.page import cells, world_card, write
 from reports.report import make
 from rrpo.validation.lines import Line
 
@@ -179,7 +178,7 @@ def test_in_mlflows_own_pages_a_cells_audio_plays(runs: Path, free_port: Callabl
         ui = subprocess.Popen(
             [sys.executable, "-m", *command], stdout=log, stderr=log, start_new_session=True, cwd=runs
         )
-    (_, address), *_ = runs_of(selection)
+    ((_, ((_, address),)),) = cells(selection)["rows"]
     try:
         for _ in range(300):
             try:

@@ -56,7 +56,7 @@ def test_a_report_has_table_and_figure_the_same_bytes_each_time(runs: Path, tmp_
         assert word in text
     first = (tmp_path / "one" / "answer.md").read_text()
     assert first.startswith(
-        "Interim (12 of 12 planned cells): whether RRPO stops or reduces reward hacking is not yet tested;"
+        "Interim (no seeds were planned): whether RRPO stops or reduces reward hacking is not yet tested;"
     )
     assert "| RRPO - DiffRO | 3 |" in first
     assert "![Gold and proxy](goodhart.png)" in first
@@ -245,7 +245,8 @@ def test_grids_of_one_world_are_pooled_and_of_two_refused(runs: Path, monkeypatc
     assert [record.label for record in pooled.records] == ["diffro", "adv"], "a shared cell counts once"
     assert pooled.grid == "tiny+more"
     homes = [store_of(runs).experiment_id(name) for name in ("tiny", "more")]
-    shared_home, own_home = (address.split("/")[-3] for _, address in page.runs(pooled))
+    rows = dict(page.cells(pooled)["rows"])
+    shared_home, own_home = (rows[arm][0][1].split("/")[-3] for arm in ("diffro", "adv"))
     assert shared_home in homes
     assert own_home == homes[1], "a run's link leads to its own grid's experiment"
     monkeypatch.setitem(GRIDS._items, "else", GRIDS["more"])
@@ -288,7 +289,22 @@ def test_every_planned_cell_is_counted_in_every_caption(runs: Path, tmp_path: Pa
     counted = "Of 8 planned cells 3 are complete, 1 missing, 2 failed (1 bug, 1 oom), 1 partial, 1 diverged."
     assert selection.counted == counted
     assert selection.planned == {"diffro": 4, "rrpo": 4}
+    shown = page.cells(selection)
+    rows = {arm: [value and value[0] for value in values] for arm, values in shown["rows"]}
+    assert shown["seeds"] == [1, 2, 3, 4]
+    assert rows["rrpo"][1:] == ["diverged", "oom", "missing"]
+    assert rows["diffro"][2:] == ["bug", "partial"]
+    assert [(name, kind, reason) for name, _, kind, reason in shown["failed"]] == [
+        ("diffro/3", "bug", "RuntimeError: planted"),
+        ("rrpo/2", "diverged", "policy step 3: loss nan"),
+        ("rrpo/3", "oom", "out of memory"),
+    ]
+    for name, address, *_ in shown["failed"]:
+        assert store_of(runs).client.get_run(address.split("/")[-1]).data.tags["mlflow.runName"] == name
     made = make(selection)
+    text = page.write(selection, made, [], tmp_path).read_text()
+    assert "in MLflow; 3 failed." in text
+    assert "<td>RuntimeError: planted</td>" in text
     assert all(counted in " ".join(sheet.notes) for sheet in made.sheets)
     assert all("A seed redraws" in " ".join(sheet.notes) for sheet in made.sheets)
     assert all(counted in figure.caption and "A seed redraws" in figure.caption for figure in made.figures)
