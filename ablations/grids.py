@@ -16,7 +16,6 @@ from ablations.guided_arms import sweeps
 from ablations.stats.contrasts import corner_effects
 from rrpo.arms import ARMS, BASE, RRPO, arm
 from rrpo.config import ArmConfig
-from rrpo.cosyvoice.config import mixtures
 from rrpo.pipeline.cell import Cell
 from rrpo.plugins import Registry
 from rrpo.profiles import Profile
@@ -159,9 +158,8 @@ def rm(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
 
 
 def paper(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
-    """CosyVoice2's language model on a user's labelled tokens: SFT, and the factorial of the components that apply to tokens."""
-    applicable = [name for name in factorial() if not mixtures(arm(name).regularizers)]
-    return product(_named("sft", *applicable), profile, seeds)
+    """CosyVoice2's language model on a user's labelled tokens: SFT, and the factorial of the components."""
+    return product(_named("sft", *factorial()), profile, seeds)
 
 
 def guidance(profile: Profile, seeds: Sequence[int]) -> list[Cell]:

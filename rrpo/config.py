@@ -40,6 +40,8 @@ COMBINATIONS = {
     ),
 }
 """Ways to combine several reward models; R_m is member m's log p of the target emotion."""
+MEMBER_STRIDE = 100_000
+"""Offset between the seeds of two reward models that an arm combines; larger than the range of experiment seeds."""
 ADV_NORMS = ("absolute", "relative")
 """ε_adv as in the paper, or as a fraction of ||h'||."""
 RELAXATIONS = {

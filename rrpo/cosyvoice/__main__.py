@@ -132,8 +132,11 @@ def train(
     tokens: Annotated[Path, typer.Argument(help="Labelled speech tokens: a folder, .parquet or .jsonl.")],
     out: Out,
     arm: Annotated[
-        str, typer.Option(help="Regularizers of the reward model: diffro (none), ls, adv, ls_adv, or a plugin's.")
-    ] = "ls_adv",
+        str,
+        typer.Option(
+            help="Regularizers of the reward model: rrpo (all), diffro (none), ls, ls_adv, ..., or a plugin's."
+        ),
+    ] = "rrpo",
     optimizer: Annotated[
         str,
         typer.Option(

@@ -10,8 +10,6 @@ from rrpo.cosyvoice.text import WORDS
 from rrpo.errors import InputError
 from rrpo.identity import files_digest, option
 from rrpo.judges.config import RecogniserConfig
-from rrpo.regularizers.energy_mixup import EnergyMixup
-from rrpo.regularizers.registry import active
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 MAX_TOKENS = 512
@@ -81,9 +79,17 @@ class SupervisedConfig:
 class CosyVoiceConfig:
     """Settings of one experiment on CosyVoice2. Values are declared defaults unless the docstring names a source."""
 
-    regularizers: RegularizerConfig = field(default_factory=lambda: RegularizerConfig(mix_probability=0.0))
-    """Regularizers of the reward model's robust fine-tuning. Energy-adaptive mixup is not supported, so the default is the
-    paper's method without it, the arm ``ls_adv``."""
+    regularizers: RegularizerConfig = field(default_factory=RegularizerConfig)
+    """Regularizers of the reward model's robust fine-tuning; default: RRPO's. Mixup mixes tokens as
+    `rrpo.models.signals.TokenDigits` defines."""
+    members: int = option(1, off=1)
+    """See `ArmConfig.members`."""
+    combination: str | None = option(None, off=None)
+    """See `ArmConfig.combination`."""
+    variance_penalty: float = option(0.0, off=0.0)
+    """See `ArmConfig.variance_penalty`."""
+    rounds: int = option(0, off=0)
+    """See `ArmConfig.rounds`; the held-out reward model takes the place of the ``val`` judge."""
     emotions: tuple[str, ...] | None = None
     """Emotions of the corpus to use; None: all."""
     reward_model: RewardModelConfig = field(default_factory=lambda: RewardModelConfig(subsample=2))
@@ -115,27 +121,3 @@ class CosyVoiceConfig:
     """Labelled speech tokens; required by stages."""
     words: tuple[tuple[str, str], ...] = tuple(WORDS.items())
     """Pairs of an emotion and its word in the prompt."""
-
-    def __post_init__(self) -> None:
-        """Raise InputError for regularizers that tokens do not support."""
-        refuse_mixtures(self.regularizers)
-
-
-def mixtures(config: RegularizerConfig) -> list[str]:
-    """Return the labels of the active regularizers that mix energies: energy-adaptive mixup and its controls."""
-    on = [found for found in active(config) if not found.is_off]
-    return [found.label for found in on if isinstance(found, EnergyMixup) or found.control_of == "eam"]
-
-
-def refuse_mixtures(config: RegularizerConfig) -> None:
-    """Reject energy-adaptive mixup and its controls, which cannot be applied to tokens.
-
-    Raises:
-        InputError: One of them is switched on.
-    """
-    if mixing := mixtures(config):
-        raise InputError(
-            "mixup needs log-mel energies, and token digits have neither energies nor silence",
-            got=", ".join(mixing),
-            fix="use arms without eam and its controls, such as ls_adv, or train the reward model on audio",
-        )

@@ -37,11 +37,14 @@ PAPER = CosyVoiceConfig(
         checkpoints=(0, 78, 156),
     ),
 )
-"""Settings of the arm ``ls_adv``; other arms differ only in the regularizers of the reward model."""
+"""Settings of the arm ``rrpo``; other arms differ only in the regularizers of the reward model."""
 SOURCES: Mapping[str, tuple[str, str]] = {
     "utterances": (f"{UTTERANCES:,} of one speaker, five emotions", "RRPO, MED; the corpus is yours"),
     "epsilon": (f"{PAPER.finetune.regularizers.epsilon:g}", "RRPO, MED"),
-    "mixup": ("off", "RRPO uses mixup (Eq. 3); tokens have no energies, so it is not possible here"),
+    "mixup": (
+        f"all utterances, {PAPER.regularizers.mix_db_low:g} to {PAPER.regularizers.mix_db_high:g} dB",
+        "range: arXiv 2512.04551; on tokens, which have no energies, in our form",
+    ),
     "alpha, epsilon_adv": ("0.5, 0.5", "RRPO, MED"),
     "reward model's rate": (f"{PAPER.finetune.lr:g}", "RRPO, MED, on a pre-trained speech encoder"),
     "reward model's network": (

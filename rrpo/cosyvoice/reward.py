@@ -1,7 +1,6 @@
 """Models of speech tokens: emotion reward models with the project's regularizers, and a recognizer of the text's characters.
 
-They use the project's networks on the digits of `FsqDigits`. A reward model is trained plainly or by Eq. 5. Energy-adaptive
-mixup is rejected because tokens have no energies.
+They use the project's networks on the digits of `FsqDigits`. A reward model is trained plainly or by Eq. 5.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from torch.nn import functional
 from rrpo import seeding
 from rrpo.config import FinetuneConfig, RewardModelConfig
 from rrpo.corpus.draws import generator, key
-from rrpo.cosyvoice.config import refuse_mixtures
 from rrpo.cosyvoice.fsq import FsqDigits
 from rrpo.cosyvoice.tokens import TokenUtterance
 from rrpo.errors import InputError
 from rrpo.judges.config import RecogniserConfig
 from rrpo.judges.recogniser import Recogniser
 from rrpo.models.reward_model import RewardModel
+from rrpo.models.signals import TOKEN_DIGITS
 from rrpo.pipeline.stages import Context
 from rrpo.regularizers.objective import robust_loss
 from rrpo.training.data import Frames
@@ -84,11 +83,7 @@ def train_reward_model(
         config: Updates, batch, learning rate and regularizers; without regularizers, the loss is plain cross-entropy.
         model: Model to train further (modified in place), or config of a new one.
         context: Device and callbacks.
-
-    Raises:
-        InputError: Energy-adaptive mixup is switched on.
     """
-    refuse_mixtures(config.regularizers)
     context = context or Context()
     seed, frames, device = config.seed, data.frames, data.frames.flat.device
     if isinstance(model, RewardModelConfig):
@@ -96,7 +91,7 @@ def train_reward_model(
         model = RewardModel(model, emotions, frames.flat.shape[1], 1e-5).to(device)
         model.set_statistics(frames.flat)
     trained = model.requires_grad_(True).train()
-    trained.regularizers = config.regularizers
+    trained.regularizers, trained.signal = config.regularizers, TOKEN_DIGITS
     y = functional.one_hot(data.targets(emotions), len(emotions)).float()
     order = seeding.permutation_batches(len(y), config.batch, config.steps, seed, "cosyvoice reward model order")
 
@@ -111,10 +106,14 @@ def train_reward_model(
 
 
 @torch.no_grad()
+def log_probs(model: RewardModel, data: TokenFrames) -> Tensor:
+    """Return the log-probabilities ``[n, K]`` of all utterances."""
+    return torch.cat([model.log_probs(*batch) for batch in data.frames.batches(64)])
+
+
 def accuracy(model: RewardModel, data: TokenFrames) -> float:
     """Return the unweighted average recall over the classes that occur."""
-    everything = torch.arange(len(data.utterances), device=data.frames.flat.device)
-    said = torch.cat([model.log_probs(*data.frames.batch(rows)) for rows in everything.split(64)]).argmax(1)
+    said = log_probs(model, data).argmax(1)
     target = data.targets(model.emotions)
     return float(torch.stack([(said == k)[target == k].float().mean() for k in target.unique()]).mean())
 

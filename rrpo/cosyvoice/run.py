@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,12 +30,14 @@ from rrpo.cosyvoice.reward import (
     train_recogniser,
     train_reward_model,
 )
+from rrpo.cosyvoice.robust import mined, robust_reward_model
 from rrpo.cosyvoice.supervised import supervise
 from rrpo.errors import InputError
 from rrpo.identity import content_hash, described
 from rrpo.judges.emotion import Judge
 from rrpo.judges.recogniser import Recogniser
 from rrpo.models.reward_model import RewardModel
+from rrpo.optimizers.loop import Trajectory
 from rrpo.optimizers.parallel import Processes
 from rrpo.optimizers.rollout import Models, Prompts
 from rrpo.pipeline.stages import Context
@@ -179,38 +181,34 @@ def finish(
     tell: Callable[[str], None] = lambda line: None,
     processes: Processes | None = None,
 ) -> dict[str, float]:
-    """Fine-tune the reward model robustly, optimize the policy on it, and write the results described in `train`."""
-    codec, emotions, parts, plain = begun.codec, begun.emotions, begun.parts, replace(context, checkpoints=None)
-    rm_data, held = TokenFrames.of(parts[0], codec), TokenFrames.of(parts[2], codec)
-    robust = replace(config.finetune, regularizers=config.regularizers)
-    proxy = train_reward_model(rm_data, emotions, robust, model=begun.reward_model, context=plain)
+    """Train the arm's reward model, optimize the policy on it, and write the results described in `train`.
+
+    Each of `CosyVoiceConfig.rounds` first optimizes a copy of the policy, whose answers to training prompts that fool the reward
+    model are added to its data.
+    """
+    codec, parts, plain = begun.codec, begun.parts, replace(context, checkpoints=None)
+    rm_data, held = (TokenFrames.of(part, codec) for part in (parts[0], parts[2]))
+    processes = processes or Processes.join(context.device)
+    annotated = list(parts[0])
+    for number in range(config.rounds + 1):
+        data = TokenFrames.of(annotated, codec) if number else rm_data
+        proxy = robust_reward_model(begun.reward_model, rm_data, data, config, plain)
+        if number == config.rounds:
+            break
+        place = context.checkpoints / f"round_{number}" if context.checkpoints else None
+        spare = replace(begun, policy=deepcopy(begun.policy))
+        asked = parts[0][: config.optimize.final_prompts]
+        _, done = _optimized(spare, proxy, asked, config, replace(context, checkpoints=place), processes)
+        found = mined(asked, done.samples[-1], proxy, begun.judge, codec, len(parts[0]))
+        annotated += found
+        tell(f"round {number + 1} of {config.rounds}: {len(found)} samples fooled the reward model")
     scalars = {"rm_accuracy": accuracy(proxy, held)} | begun.scalars
     tell(
         f"unweighted accuracy on held-out texts: reward model {scalars['rm_accuracy']:.3f}, judge {scalars['judge_accuracy']:.3f}"
     )
-    policy, reference = begun.policy, deepcopy(begun.policy).requires_grad_(False)
-    policy.recompute = config.recompute
-    if config.lora is not None:
-        adapt(policy, config.lora)
-    models = Models(
-        policy=policy,
-        reference=reference,
-        reward_model=proxy,
-        recogniser=begun.recogniser or cast(Recogniser, NoContent()),
-        codec=codec,
-        val=cast(Judge, begun.judge),  # any frame classifier with log_probs works
-        micro=context.micro,
+    policy, done = _optimized(
+        begun, proxy, parts[2][: config.optimize.final_prompts], config, context, processes, config.best_of
     )
-    processes = processes or Processes.join(context.device)
-    processes.share(proxy)
-    rl, evaluation = (
-        Prompts.prepare([utterance.prompt for utterance in part], policy, codec, emotions)
-        for part in (parts[0], parts[2][: config.optimize.final_prompts])
-    )
-    with TemporaryDirectory() as folder:
-        more: dict[str, Any] = {"inputs": write_inputs(Path(folder), parts[0], codec, emotions)}
-        more |= {"best_of": config.best_of, "processes": processes}
-        done = optimise(models, rl, evaluation, config.optimize, context, **more)
     first, last = done.points[0], done.points[-1]
     scalars |= {f"start_{name}": value for name, value in first.items() if name != "step"}
     scalars |= {f"end_{name}": value for name, value in last.items() if name != "step"}
@@ -230,10 +228,45 @@ def finish(
     pd.DataFrame(done.points, dtype=float).to_parquet(out / "points.parquet")
     said = {utterance.id: row for utterance, row in zip(parts[2], done.samples[-1], strict=False)}
     tokens.write(out / "utt2speech_token.pt", said)
-    settings = {"arm": "_".join(switched_on(config.regularizers)) or "diffro", **described(config)}
+    settings = {"switched_on": switched_on(config.regularizers), **described(config)}
     (out / "settings.json").write_text(json.dumps(settings, indent=1, ensure_ascii=False), encoding="utf-8")
     (out / "scalars.json").write_text(json.dumps(scalars, indent=1))
     return scalars
+
+
+def _optimized(
+    begun: Begun,
+    proxy: RewardModel,
+    evaluation: Sequence[tokens.TokenUtterance],
+    config: CosyVoiceConfig,
+    context: Context,
+    processes: Processes,
+    best_of: int = 1,
+) -> tuple[CosyVoice2Policy, Trajectory]:
+    """Optimize ``begun.policy`` in place on the reward model ``proxy``; evaluate the prompts of ``evaluation``."""
+    policy, reference = begun.policy, deepcopy(begun.policy).requires_grad_(False)
+    policy.recompute = config.recompute
+    if config.lora is not None:
+        adapt(policy, config.lora)
+    models = Models(
+        policy=policy,
+        reference=reference,
+        reward_model=proxy,
+        recogniser=begun.recogniser or cast(Recogniser, NoContent()),
+        codec=begun.codec,
+        val=cast(Judge, begun.judge),  # any frame classifier with log_probs works
+        micro=context.micro,
+    )
+    processes.share(proxy)
+    asked, evaluated = (
+        Prompts.prepare([utterance.prompt for utterance in part], policy, begun.codec, begun.emotions)
+        for part in (begun.parts[0], evaluation)
+    )
+    with TemporaryDirectory() as folder:
+        inputs = write_inputs(Path(folder), begun.parts[0], begun.codec, begun.emotions)
+        return policy, optimise(
+            models, asked, evaluated, config.optimize, context, inputs=inputs, best_of=best_of, processes=processes
+        )
 
 
 def build_start(config: CosyVoiceConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from rrpo.arms import name_of
 from rrpo.errors import InputError
 
 COLUMNS = {
@@ -34,7 +35,8 @@ def lines(runs: Sequence[Path]) -> Iterator[str]:
             got=f"no scalars.json in {', '.join(unfinished)}",
             fix="give folders written by `python -m rrpo.cosyvoice train --out`",
         )
-    names = [f"{run.name} ({json.loads((run / 'settings.json').read_text('utf-8'))['arm']})" for run in runs]
+    arms = [name_of(json.loads((run / "settings.json").read_text("utf-8"))["switched_on"]) for run in runs]
+    names = [f"{run.name} ({arm})" for run, arm in zip(runs, arms, strict=True)]
     width = max(map(len, names))
     yield " " * width + "".join(f"  {heading:>12}" for heading in COLUMNS.values())
     for name, run in zip(names, runs, strict=True):

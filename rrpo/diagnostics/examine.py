@@ -141,8 +141,7 @@ def smoothness(model: RewardModel, speech: SpeechSet, config: ExamineConfig, dev
     path = []
     for decibels in PATH_DB:
         log_w = decibels * math.log(10) / 10
-        both = model.signal.added(F_i, model.signal.scaled(F_j, log_w))
-        F = model.signal.scaled(both, -math.log1p(math.exp(log_w)))
+        F = model.signal.scaled(model.signal.added(F_i, F_j, log_w), -math.log1p(math.exp(log_w)))
         path.append(model(F, lengths).softmax(1))
     steps = torch.stack(path).diff(dim=0).abs().sum(2) / 2
 

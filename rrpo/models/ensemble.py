@@ -59,7 +59,7 @@ class RewardEnsemble(RewardModel):
         """Write `CARD`, and each member into its own folder."""
         for place, member in enumerate(self._members()):
             own = folder / f"member_{place:02d}"
-            own.mkdir()
+            own.mkdir(exist_ok=True)
             member.save(own)
         card = {"combination": self.combination, "variance_penalty": self.variance_penalty}
         (folder / CARD).write_text(json.dumps(card))
@@ -77,6 +77,11 @@ class RewardEnsemble(RewardModel):
 def load_reward_model(folder: Path, device: str = "cpu") -> RewardModel:
     """Load the frozen reward model of ``folder``, single or ensemble."""
     return (RewardEnsemble if (folder / CARD).is_file() else RewardModel).load(folder, device)
+
+
+def combined(members: Sequence[RewardModel], combination: str, variance_penalty: float = 0.0) -> RewardModel:
+    """Return the reward model that a ``combination`` of `rrpo.config.COMBINATIONS` makes of the members, which it may modify."""
+    return averaged(members) if combination == "weights" else RewardEnsemble(members, combination, variance_penalty)
 
 
 def averaged(members: Sequence[RewardModel]) -> RewardModel:

@@ -1,4 +1,4 @@
-"""Operations on the input signals of reward models for mixup: scale, add and measure log-mel frames or waveforms.
+"""Operations on the input signals of reward models for mixup: scale, add and measure log-mel frames, waveforms or token digits.
 
 Importing this module does not import torch.
 """
@@ -21,8 +21,8 @@ class Signal(Protocol):
     def scaled(self, F: Tensor, log_gain: Tensor | float) -> Tensor:
         """Return F amplified by ``log_gain``."""
 
-    def added(self, F: Tensor, other: Tensor) -> Tensor:
-        """Return the sum of both sounds."""
+    def added(self, F: Tensor, other: Tensor, log_gain: Tensor | float) -> Tensor:
+        """Return the sum of F and the other sound amplified by ``log_gain``."""
 
     def padding(self, floor: float) -> float:
         """Return the value of silence, where ``floor`` is the minimum power."""
@@ -39,9 +39,9 @@ class LogMel:
         """Return ``F + log_gain``."""
         return F + log_gain
 
-    def added(self, F: Tensor, other: Tensor) -> Tensor:
+    def added(self, F: Tensor, other: Tensor, log_gain: Tensor | float) -> Tensor:
         """Return the logarithm of the sum of powers."""
-        return F.logaddexp(other)
+        return F.logaddexp(self.scaled(other, log_gain))
 
     def padding(self, floor: float) -> float:
         """Return ``log(floor)``."""
@@ -59,13 +59,37 @@ class Waveform:
         """Return ``F e^(log_gain / 2)``."""
         return F * (math.exp(log_gain / 2) if isinstance(log_gain, float) else (log_gain / 2).exp())
 
-    def added(self, F: Tensor, other: Tensor) -> Tensor:
+    def added(self, F: Tensor, other: Tensor, log_gain: Tensor | float) -> Tensor:
         """Return the sum."""
-        return F + other
+        return F + self.scaled(other, log_gain)
 
     def padding(self, floor: float) -> float:
         """Return zero."""
         return 0.0
 
 
-LOG_MEL, WAVEFORM = LogMel(), Waveform()
+class TokenDigits:
+    """Digits of speech tokens, which have no loudness: every token has the same power, and a sum is a relaxed token.
+
+    This is our form of mixup on tokens; no source defines one.
+    """
+
+    def log_power(self, F: Tensor) -> Tensor:
+        """Return zeros."""
+        return F.new_zeros(F.shape)
+
+    def scaled(self, F: Tensor, log_gain: Tensor | float) -> Tensor:
+        """Return F."""
+        return F
+
+    def added(self, F: Tensor, other: Tensor, log_gain: Tensor | float) -> Tensor:
+        """Return the expected digits if each token is the other's with its share of the power, ``g / (1 + g)``."""
+        share = 1 / (1 + math.exp(-log_gain)) if isinstance(log_gain, float) else log_gain.sigmoid()
+        return F.lerp(other, share)
+
+    def padding(self, floor: float) -> float:
+        """Return zero, the middle of the digits."""
+        return 0.0
+
+
+LOG_MEL, WAVEFORM, TOKEN_DIGITS = LogMel(), Waveform(), TokenDigits()

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from rrpo.config import (
     BEST_OF_DRAWS,
+    MEMBER_STRIDE,
     OFF,
     ArmConfig,
     BestOfConfig,
@@ -27,7 +28,7 @@ from rrpo.config import (
     RegularizerConfig,
 )
 from rrpo.corpus.config import EMOTIONS, SplitConfig
-from rrpo.cosyvoice.config import CosyVoiceConfig, refuse_mixtures
+from rrpo.cosyvoice.config import CosyVoiceConfig
 from rrpo.errors import InputError
 from rrpo.models.guidance import GUIDANCE
 from rrpo.models.tags import NEUTRAL
@@ -40,10 +41,6 @@ T = TypeVar("T")
 
 SFT = ArmConfig(regularizers=OFF, finetune=False, steps=0)
 """The SFT policy as an arm: no updates; its reward model is the seed's pre-trained one."""
-MEMBER_STRIDE = 100_000
-"""Offset between the seeds of two reward models that an arm combines; larger than the range of experiment seeds."""
-
-
 UNSEEN = "judge"
 """Speakers that neither a policy nor a reward model has heard: those of the judges."""
 
@@ -349,12 +346,19 @@ def _objective(given: OptimizeConfig, arm: ArmConfig, seed: int) -> OptimizeConf
     return replace(given, seed=seed, reward=arm.reward, **own)
 
 
+SIMULATED = (
+    *("rm_data", "shuffle_labels", "shortcut", "rater_noise", "rm_utterances", "rm_speakers", "annotated"),
+    *("annotated_artefacts", "match_gradient", "tag_dropout", "style_weight", "reversal", "guidance", "rm_seed"),
+)
+"""Fields of an arm that CosyVoice2's language model on a user's tokens does not have."""
+
+
 @cache
 def on_cosyvoice(config: CosyVoiceConfig, arm: ArmConfig, seed: int) -> dict[str, Stage]:
     """Return the stages of a cell whose policy is CosyVoice2: those that the seed's arms share, and the arm's.
 
     Raises:
-        InputError: No files were given, or the regularizers mix energies, which tokens do not have.
+        InputError: No files were given, or the arm sets what exists in the simulated world only.
     """
     if config.model is None or config.corpus is None:
         raise InputError(
@@ -362,7 +366,13 @@ def on_cosyvoice(config: CosyVoiceConfig, arm: ArmConfig, seed: int) -> dict[str
             got="no --model or no --train",
             fix="give --model CosyVoice2-0.5B --train tokens.jsonl; `python -m rrpo.cosyvoice standin tiny` writes both, tiny",
         )
-    refuse_mixtures(arm.regularizers)
+    foreign = [name for name in SIMULATED if getattr(arm, name) != getattr(ArmConfig(), name)]
+    if foreign := foreign + ["soft_votes"] * arm.regularizers.soft_votes:
+        raise InputError(
+            "this arm sets what exists in the simulated world only",
+            got=", ".join(foreign),
+            fix="choose arms that differ in regularizers, reward models or the optimizer; python -m ablations.arms lists them",
+        )
     shared = replace(
         config,
         regularizers=OFF,
@@ -377,9 +387,18 @@ def on_cosyvoice(config: CosyVoiceConfig, arm: ArmConfig, seed: int) -> dict[str
     own = replace(
         shared,
         regularizers=arm.regularizers,
-        finetune=replace(config.finetune, seed=seed, steps=config.finetune.steps if arm.finetune else 0),
+        finetune=replace(
+            config.finetune,
+            seed=seed,
+            steps=config.finetune.steps if arm.finetune else 0,
+            lr=_override(arm.rm_lr, config.finetune.lr),
+        ),
         optimize=_objective(config.optimize, arm, _override(arm.policy_seed, seed)),
         best_of=_override(arm.best_of, config.best_of),
+        members=arm.members,
+        combination=arm.combination,
+        variance_penalty=arm.variance_penalty,
+        rounds=arm.rounds,
     )
     if arm.best_of:
         own = replace(own, optimize=replace(own.optimize, steps=0))

@@ -92,7 +92,8 @@ class EnergyMixup(Regularizer):
             lengths: Frames of each utterance ``[B]``.
             draws: Uniforms ``[B, 6]`` from the method `draws`.
             floor: Smallest mel power before the logarithm; determines what is silent.
-            signal: What F contains; waveforms are added directly, as in the source (arXiv 2512.04551).
+            signal: What F contains; waveforms are added directly, as in the source (arXiv 2512.04551), and tokens are mixed as
+                in `rrpo.models.signals.TokenDigits`.
         """
         import torch
 
@@ -118,7 +119,7 @@ class EnergyMixup(Regularizer):
 
         silent = math.log(SILENCE * floor) + torch.log(l_mix * M)
         applied = (u_apply < self.mix_probability) & (longest >= 1) & (log_E_i > silent) & (log_E_j > silent)
-        added = signal.added(F, signal.scaled(F_partner, (log_E_mix - log_E_j)[:, None, None]))
+        added = signal.added(F, F_partner, (log_E_mix - log_E_j)[:, None, None])
         weight = self.label_weight(l_mix / lengths, log_E_mix - log_E_i)
         F = torch.where(inside & applied[:, None, None], added, F)
         return Mixture(F, partner, torch.where(applied, weight, 0.0))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from rrpo.config import CombineConfig
-from rrpo.models.ensemble import RewardEnsemble, averaged
+from rrpo.models.ensemble import combined
 from rrpo.models.reward_model import RewardModel
 from rrpo.pipeline.stages import Context
 
@@ -21,10 +21,7 @@ def build(config: CombineConfig, inputs: Mapping[str, Path], out: Path, context:
     """
     folders = [inputs[role] for role in sorted(inputs)]
     members = [RewardModel.load(folder) for folder in folders]
-    if config.combination == "weights":
-        averaged(members).save(out)
-    else:
-        RewardEnsemble(members, config.combination, config.variance_penalty).save(out)
+    combined(members, config.combination, config.variance_penalty).save(out)
     noted = [json.loads((folder / "scalars.json").read_text()) for folder in folders]
     means = {name: float(np.mean([scalars[name] for scalars in noted])) for name in noted[0]}
     (out / "scalars.json").write_text(json.dumps(means))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from ablations.execution.cell_file import cell_json, read_cell
 from ablations.execution.options import Options
 from ablations.execution.request import request
 from ablations.execution.runs_folder import RunsFolder
+from ablations.grids import arms
 from ablations.rendering.summary import table
 from ablations.tracking.reader import Store
 from rrpo.cosyvoice import standin
@@ -53,37 +55,52 @@ def cells_of(release: Path, **options):
 
 
 def test_arms_share_what_comes_before_the_robust_reward_model(release: Path) -> None:
-    cells = {cell.label: cell for cell in cells_of(release, arms="sft,diffro,ls_adv,grpo")}
+    cells = {cell.label: cell for cell in cells_of(release, arms="sft,diffro,rrpo,grpo,rm_worst")}
     starts = {cell.stages["optimized"].inputs["start"].key for cell in cells.values()}
     assert len(starts) == 1
-    assert len({cell.hash for cell in cells.values()}) == 4
+    assert len({cell.hash for cell in cells.values()}) == 5
     configs = {label: cell.stages["optimized"].config for label, cell in cells.items()}
     assert configs["sft"].optimize.steps == 0
     assert configs["grpo"].optimize.optimizer.name == "grpo"
-    assert configs["ls_adv"].regularizers.alpha == 0.5
+    assert configs["rrpo"].regularizers.alpha == 0.5
     assert configs["diffro"].regularizers.alpha == 0
+    assert (configs["rm_worst"].members, configs["rm_worst"].combination) == (4, "worst")
     moved = release.with_name("moved.jsonl")
     moved.write_bytes((release / "tokens.jsonl").read_bytes())
     again = cells_of(release, arms="sft", train=str(moved))
     assert [cell.hash for cell in again] == [cells["sft"].hash], "keys hold the content alone"
     assert cells["sft"].optional == {}
-    copy = read_cell(cell_json(cells["ls_adv"]))
-    assert copy.hash == cells["ls_adv"].hash
+    copy = read_cell(cell_json(cells["rrpo"]))
+    assert copy.hash == cells["rrpo"].hash
     assert copy.stages["optimized"].config.corpus.path == str(release / "tokens.jsonl")
 
 
 def test_what_makes_no_sense_is_refused(release: Path) -> None:
     for wrong, said in (
         ({"model": None}, "needs CosyVoice2's language model"),
-        ({"arms": "rrpo"}, "neither energies nor silence"),
+        ({"arms": "oracle"}, "got: rm_data"),
+        ({"arms": "emodiff"}, "simulated world only"),
+        ({"arms": "soft_votes"}, "simulated world only"),
         ({"train": str(release / "none.jsonl")}, "no file to read"),
     ):
         with pytest.raises(InputError, match=said):
             [cell.stages for cell in cells_of(release, **wrong)]
 
 
+def test_every_arm_runs_but_those_of_the_simulated_world(release: Path) -> None:
+    (sft,) = cells_of(release, arms="sft")
+    rejected = set()
+    for name, arm in arms().items():
+        try:
+            assert replace(sft, label=name, arm=arm).stages
+        except InputError:
+            rejected.add(name)
+    world = {"oracle", "placebo", "diffro_scaled", "soft_votes"}
+    assert rejected == world | {"classifier_free", "emodiff", "emomix", "emomix_style", "zet"}
+
+
 def test_diffro_and_rrpo_end_in_records_and_a_table(release: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ablations.run", "--grid", "paper", "--arms", "sft,diffro,ls_adv", "--seeds", "1"]
+    command = [sys.executable, "-m", "ablations.run", "--grid", "paper", "--arms", "sft,diffro,rrpo", "--seeds", "1"]
     command += ["--model", str(release), "--train", str(release / "tokens.jsonl"), "--device", "cpu", "--workers", "1"]
     command += ["--runs-dir", str(tmp_path / "runs")]
     command += [part for name, value in TINY.items() for part in ("--set", f"cosyvoice.{name}={value}")]
@@ -92,10 +109,10 @@ def test_diffro_and_rrpo_end_in_records_and_a_table(release: Path, tmp_path: Pat
     assert "All 3 cells are done" in done.stdout
     records, _ = Store(RunsFolder(tmp_path / "runs")).states("paper")
     found = {record.label: record for record in records.values()}
-    assert found.keys() == {"sft", "diffro", "ls_adv"}
+    assert found.keys() == {"sft", "diffro", "rrpo"}
     assert found["sft"].scalars["end_kl_token"] == pytest.approx(0, abs=1e-5)
     assert found["diffro"].scalars["end_kl_token"] > 0
-    assert len(found["ls_adv"].curves) == 4
+    assert len(found["rrpo"].curves) == 4
     assert len({record.world_hash for record in records.values()}) == 1
     row = table(list(records.values())).row("diffro")
     assert row["proxy"].mean == found["diffro"].scalars["end_proxy_accuracy"]

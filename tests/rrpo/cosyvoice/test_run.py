@@ -10,20 +10,24 @@ import torch
 from saved_tensors import saved_bytes
 from typer.testing import CliRunner
 
-from rrpo.config import OFF, FinetuneConfig, OptimizeConfig, RewardModelConfig
+from rrpo.config import COMBINATIONS, OFF, FinetuneConfig, OptimizeConfig, RewardModelConfig
 from rrpo.cosyvoice import layout, standin, tokens
 from rrpo.cosyvoice.__main__ import app, chosen, regularizers_of
 from rrpo.cosyvoice.config import CosyVoiceConfig, LoraConfig, SupervisedConfig
 from rrpo.cosyvoice.fsq import FsqDigits
 from rrpo.cosyvoice.paper import Measured, describe, measure, memory, tell
 from rrpo.cosyvoice.policy import BLANK, CosyVoice2Policy
-from rrpo.cosyvoice.reward import TokenFrames, split, train_reward_model
+from rrpo.cosyvoice.reward import TokenFrames, log_probs, split, train_reward_model
+from rrpo.cosyvoice.robust import mined
 from rrpo.cosyvoice.run import train
 from rrpo.cosyvoice.supervised import loss
+from rrpo.cosyvoice.table import lines
 from rrpo.judges.config import RecogniserConfig
+from rrpo.models.ensemble import RewardEnsemble, load_reward_model
 from rrpo.optimizers import OPTIMIZERS
 from rrpo.pipeline.errors import Interrupted
 from rrpo.pipeline.stages import Context
+from rrpo.regularizers.controls import CONTROLS
 
 CONFIG = CosyVoiceConfig(
     regularizers=OFF,
@@ -55,7 +59,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("arm", ["diffro", "ls_adv"])
+@pytest.mark.parametrize("arm", ["diffro", "rrpo"])
 def test_the_proxy_rises_and_the_saved_policy_is_upstreams(release: Path, tmp_path: Path, arm: str) -> None:
     said: list[str] = []
     found = train(
@@ -71,7 +75,7 @@ def test_the_proxy_rises_and_the_saved_policy_is_upstreams(release: Path, tmp_pa
     assert found["end_kl_token"] > 0.01
     assert any("KL" in line for line in said)
     assert json.loads((tmp_path / "scalars.json").read_text()) == found
-    assert json.loads((tmp_path / "settings.json").read_text())["arm"] == arm
+    assert f"{tmp_path.name} ({arm})" in list(lines([tmp_path]))[1]
     curves = pd.read_parquet(tmp_path / "curves.parquet")
     assert len(curves) == 40
     assert {"reward_loss", "kl_utterance", "kl_token", "grad_norm"} <= set(curves)
@@ -124,11 +128,69 @@ def test_parts_share_no_text() -> None:
         split(many[:3], (0.5, 0.5), seed=0)
 
 
-def test_energy_mixup_is_refused(release: Path) -> None:
+@pytest.mark.parametrize("name", [*CONTROLS, "rrpo"])
+def test_every_regulariser_trains_a_reward_model(release: Path, name: str) -> None:
     corpus = tokens.read(release / "tokens.jsonl")
     data = TokenFrames.of(corpus.utterances, FsqDigits())
-    with pytest.raises(ValueError, match="energies"):
-        train_reward_model(data, corpus.emotions, FinetuneConfig(), model=CONFIG.reward_model)
+    config = replace(CONFIG.finetune, steps=2, regularizers=regularizers_of(name))
+    plain, robust = (
+        train_reward_model(data, corpus.emotions, asked, model=CONFIG.reward_model)
+        for asked in (replace(config, regularizers=OFF), config)
+    )
+    assert torch.isfinite(log_probs(robust, data)).all()
+    assert not torch.equal(log_probs(robust, data), log_probs(plain, data))
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS)
+def test_several_reward_models_are_combined(release: Path, tmp_path: Path, combination: str) -> None:
+    optimize = replace(CONFIG.optimize, steps=1)
+    config = replace(CONFIG, optimize=optimize, members=2, combination=combination)
+    found = [train(release, release / "tokens.jsonl", tmp_path / name, config) for name in ("one", "one", "two")]
+    assert found[0] == found[1] == found[2], "also when a folder is written again"
+    model = load_reward_model(tmp_path / "one" / "reward_model")
+    assert isinstance(model, RewardEnsemble) == (combination != "weights")
+    single = train(release, release / "tokens.jsonl", tmp_path / "single", replace(CONFIG, optimize=optimize))
+    assert single["end_proxy_logprob"] != found[0]["end_proxy_logprob"]
+
+
+def test_samples_that_fool_the_reward_model_are_added_with_the_judges_label() -> None:
+    """Of four answers, two fool it; the more confident one comes first, and an empty answer counts as none."""
+    codec, emotions = FsqDigits(), ("happy", "sad")
+    row = {"text": "a", "speaker": "b"}
+    asked = [tokens.TokenUtterance(id=name, emotion="sad", tokens=(1,), **row) for name in "abcde"]
+    said = [[3], [5], [7], [9], []]
+    proxy, judge = Table(emotions, {3: 0.6, 5: 0.9, 7: 0.2, 9: 0.8}), Table(emotions, {3: 0.1, 5: 0.2, 7: 0.1, 9: 0.9})
+    found = mined(asked, said, proxy, judge, codec, limit=5)
+    assert [(one.id, one.emotion, one.tokens) for one in found] == [
+        ("mined-b", "happy", (5,)),
+        ("mined-a", "happy", (3,)),
+    ]
+    assert [one.id for one in mined(asked, said, proxy, judge, codec, limit=1)] == ["mined-b"]
+    assert mined(asked[4:], said[4:], proxy, judge, codec, limit=5) == []
+
+
+class Table(torch.nn.Module):
+    """P(sad) by the first token."""
+
+    def __init__(self, emotions: tuple[str, ...], sad: dict[int, float]) -> None:
+        super().__init__()
+        self.emotions, self.sad = emotions, sad
+
+    def log_probs(self, F: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        ids, _ = FsqDigits().encode(F, lengths)
+        p = torch.tensor([self.sad[token] for token in ids[:, 0].tolist()])
+        return torch.stack([1 - p, p], 1).log()
+
+
+def test_an_iterated_reward_model_starts_every_policy_from_sft(release: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    config = replace(CONFIG, rounds=1, optimize=replace(CONFIG.optimize, steps=4))
+    twice = train(release, release / "tokens.jsonl", tmp_path / "twice", config, tell=said.append)
+    once = train(release, release / "tokens.jsonl", tmp_path / "once", replace(config, rounds=0))
+    (line,) = (line for line in said if line.startswith("round 1 of 1:"))
+    assert int(line.split()[4]) > 0
+    assert twice["start_val_logprob"] == once["start_val_logprob"], "the same SFT policy"
+    assert twice["start_proxy_logprob"] != once["start_proxy_logprob"], "another reward model"
 
 
 def test_memory_by_hand_and_a_plan_that_says_what_was_not_measured() -> None:
@@ -144,17 +206,17 @@ def test_memory_by_hand_and_a_plan_that_says_what_was_not_measured() -> None:
         == whole.activations
         == 2 * memory(standin.FULL, rows=16, rank=0, precision="bf16").activations
     )
-    lines = [*describe(micro=None, rank=0, precision="bf16"), *tell(None)]
-    assert any("hours: not measured" in line for line in lines)
-    assert any(f"{whole.total / 2**30:.1f} GiB" in line for line in lines)
+    told = [*describe(micro=None, rank=0, precision="bf16"), *tell(None)]
+    assert any("hours: not measured" in line for line in told)
+    assert any(f"{whole.total / 2**30:.1f} GiB" in line for line in told)
 
 
 def test_hours_of_a_measured_step() -> None:
     """312 updates of 36 s are 3.12 hours; 6,400 tokens in 10 s and in 26 s."""
-    lines = list(tell(Measured(rollout=10.0, update=26.0, peak=0, device="CPU")))
-    assert lines[-1].startswith("hours: 3.12 per arm for 312 updates")
-    assert "640 tokens per second" in lines[1]
-    assert "246 tokens per second" in lines[2]
+    told = list(tell(Measured(rollout=10.0, update=26.0, peak=0, device="CPU")))
+    assert told[-1].startswith("hours: 3.12 per arm for 312 updates")
+    assert "640 tokens per second" in told[1]
+    assert "246 tokens per second" in told[2]
     config = OptimizeConfig(batch=2, content_weight=0.0)
     step = measure(config, standin.TINY, device="cpu", micro=1, rank=2, precision="fp32", tokens=4, steps=1)
     assert step.step > 0
@@ -189,8 +251,7 @@ def test_the_commands_say_what_they_do(release: Path, tmp_path: Path) -> None:
     assert "KL/token" in compared
     assert run(app, ["check", str(tmp_path)]).exit_code == 2
     assert run(app, ["table", str(tmp_path)]).exit_code == 2
-    for arm in ("rrpo", "sft"):
-        assert run(app, [*asked, "--arm", arm]).exit_code == 2
+    assert run(app, [*asked, "--arm", "sft"]).exit_code == 2
     assert "not measured" in run(app, ["plan"]).output
 
 

@@ -11,16 +11,15 @@ import soundfile
 import torch
 from typer.testing import CliRunner
 
-from rrpo.arms import arm
 from rrpo.corpus.__main__ import app as importing
 from rrpo.cosyvoice import tokens
 from rrpo.cosyvoice.__main__ import app
-from rrpo.cosyvoice.config import refuse_mixtures
 from rrpo.cosyvoice.extraction import SpeechTokenizer, mel_filters, whisper_log_mel
 from rrpo.cosyvoice.fsq import FsqDigits
 from rrpo.cosyvoice.tokens import TokenFileError
-from rrpo.errors import InputError
 from rrpo.models.protocols import TokenCodec
+from rrpo.models.signals import TOKEN_DIGITS
+from rrpo.regularizers.energy_mixup import EnergyMixup
 from rrpo.testing.codecs import CodecContract
 from rrpo.testing.corpora import write_tone
 
@@ -59,15 +58,21 @@ def test_relaxed_tokens_give_expected_digits() -> None:
     assert F.tolist() == [[[0.0] * 8]]
 
 
-@pytest.mark.parametrize("name", ["eam", "ls_mixup", "length-mix"])
-def test_mixtures_are_refused(name: str) -> None:
-    with pytest.raises(InputError, match="energies"):
-        refuse_mixtures(arm(name).regularizers)
-
-
-@pytest.mark.parametrize("name", ["diffro", "ls_adv", "ls_focal-loss"])
-def test_what_does_not_mix_is_admitted(name: str) -> None:
-    refuse_mixtures(arm(name).regularizers)
+def test_tokens_are_mixed_by_their_share_of_the_power() -> None:
+    """At 0 dB a token is half the partner's; at 10 log10(3) dB three quarters. The mixture is a relaxed token's digits."""
+    codec = FsqDigits()
+    F, lengths = codec.decode(torch.tensor([[0, 0], [6560, 6560]]), torch.tensor([2, 2]), torch.tensor([0, 0]))
+    for ratio, share in ((1.0, 0.5), (3.0, 0.75)):
+        decibels = 10 * math.log10(ratio)
+        mix = EnergyMixup(mix_probability=1.0, mix_db_low=decibels, mix_db_high=decibels)
+        draws = torch.full((2, 6), 0.1)  # segments of one token, at the start
+        mixture = mix.mixture(F, lengths, draws, codec.audio.floor, TOKEN_DIGITS)
+        relaxed = torch.zeros(1, 2, 6561)
+        relaxed[0, 0, 0], relaxed[0, 0, 6560], relaxed[0, 1, 0] = 1 - share, share, 1.0
+        expected, _ = codec.decode(relaxed, torch.tensor([2]), torch.tensor([0]))
+        assert torch.allclose(mixture.F[0], expected[0], atol=1e-6)
+        assert mixture.weight.tolist() == pytest.approx([share / 2] * 2)
+        assert mixture.partner.tolist() == [1, 0]
 
 
 ROWS = [

@@ -1,0 +1,77 @@
+"""The frozen reward model of an arm on CosyVoice2: robust fine-tuning, combinations of several, and samples that fooled it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import replace
+
+import torch
+
+from rrpo.config import MEMBER_STRIDE
+from rrpo.cosyvoice.config import CosyVoiceConfig
+from rrpo.cosyvoice.fsq import FsqDigits
+from rrpo.cosyvoice.reward import TokenFrames, log_probs, train_reward_model
+from rrpo.cosyvoice.tokens import TokenUtterance
+from rrpo.models.ensemble import combined
+from rrpo.models.reward_model import RewardModel
+from rrpo.pipeline.stages import Context
+
+
+def robust_reward_model(
+    plain: RewardModel, data: TokenFrames, annotated: TokenFrames, config: CosyVoiceConfig, context: Context
+) -> RewardModel:
+    """Return the frozen reward model of an arm: one, or several combined.
+
+    Args:
+        plain: The plainly trained reward model that the arms of a seed share.
+        data: Its data, on which further members are trained (except for ``weights``, which share it).
+        annotated: Data of the robust fine-tuning.
+        config: All settings.
+        context: Device and callbacks.
+    """
+
+    def member(place: int) -> RewardModel:
+        start, offset = deepcopy(plain), MEMBER_STRIDE * place
+        if place and config.combination != "weights":
+            own = replace(config.pretrain, seed=config.pretrain.seed + offset)
+            start = train_reward_model(data, plain.emotions, own, model=config.reward_model, context=context)
+        robust = replace(config.finetune, regularizers=config.regularizers, seed=config.finetune.seed + offset)
+        return train_reward_model(annotated, plain.emotions, robust, model=start, context=context)
+
+    members = [member(place) for place in range(config.members)]
+    if config.combination is None:
+        return members[0]
+    return combined(members, config.combination, config.variance_penalty).eval().requires_grad_(False)
+
+
+def mined(
+    asked: Sequence[TokenUtterance],
+    said: Sequence[Sequence[int]],
+    proxy: RewardModel,
+    judge: RewardModel,
+    codec: FsqDigits,
+    limit: int,
+) -> list[TokenUtterance]:
+    """Return the answers that fool the reward model, labelled by the judge; as in `rrpo.training.mine`.
+
+    Args:
+        asked: Utterances whose prompts were answered.
+        said: Tokens of each answer.
+        proxy: The reward model.
+        judge: The held-out reward model.
+        codec: Gives the frames of tokens.
+        limit: Maximum number; the proxy's most confident come first.
+    """
+    answers = [replace(one, tokens=tuple(row)) for one, row in zip(asked, said, strict=True) if row]
+    if not answers:
+        return []
+    frames = TokenFrames.of(answers, codec)
+    by_proxy, heard = log_probs(proxy, frames), log_probs(judge, frames).argmax(1)
+    target = frames.targets(proxy.emotions)
+    fooled = (by_proxy.argmax(1) == target) & (heard != target)
+    order = torch.sort(by_proxy.gather(1, target[:, None])[:, 0], descending=True, stable=True).indices
+    rows = order[fooled[order]][:limit].tolist()
+    return [
+        replace(answers[row], id=f"mined-{answers[row].id}", emotion=proxy.emotions[int(heard[row])]) for row in rows
+    ]
