@@ -127,6 +127,52 @@ def table(runs: Annotated[list[Path], typer.Argument(help="Output folders of `tr
 
 
 @app.command()
+def speak(
+    model: Model,
+    run: Annotated[Path, typer.Argument(help="Output folder of `train`.")],
+    manifest: Annotated[Path, typer.Argument(help="Manifest of the labelled audio that was converted by `extract`.")],
+    recordings: Annotated[
+        Path | None,
+        typer.Option(
+            help="Labelled tokens: decode the recordings' own tokens instead, the best that the decoder can do."
+        ),
+    ] = None,
+) -> None:
+    """Decode a run's samples to audio with an installed CosyVoice, into RUN/audio (or RUN/recordings)."""
+    with resumable():
+        from rrpo.corpus.manifest import read_manifest
+        from rrpo.cosyvoice import tokens
+        from rrpo.cosyvoice.audio import CosyVoiceDecoder, speak
+
+        said = tokens.load(run)
+        if recordings is not None:
+            known = {utterance.id: list(utterance.tokens) for utterance in tokens.read(recordings).utterances}
+            said = {name: known[name] for name in said if name in known}
+        place = run / ("audio" if recordings is None else "recordings")
+        spoken = speak(CosyVoiceDecoder(model), said, read_manifest(manifest, None), place, print)
+        print(f"{place}: {len(spoken)} samples and their manifest")
+
+
+@app.command()
+def hear(
+    tokens: Annotated[Path, typer.Argument(help="Labelled speech tokens on which the runs were trained.")],
+    manifest: Annotated[Path, typer.Argument(help="Manifest of the same utterances' audio.")],
+    runs: Annotated[list[Path], typer.Argument(help="Output folders of `train`, decoded by `speak`.")],
+    steps: Annotated[int | None, typer.Option(help="Updates of the audio judge.")] = None,
+    device: Device = "cpu",
+) -> None:
+    """Judge decoded samples on audio: emotion by a judge trained on recordings, phone errors by Whisper, DNSMOS."""
+    with resumable():
+        from rrpo.cosyvoice.hearing import TRAINING, lines
+        from rrpo.cosyvoice.hearing import hear as judge
+        from rrpo.pipeline.stages import Context
+
+        config = replace(TRAINING, **given(steps=steps))
+        found = list(judge(tokens, manifest, runs, config, Context(device=device), print))
+        print(*lines(found), sep="\n")
+
+
+@app.command()
 def train(
     model: Model,
     tokens: Annotated[Path, typer.Argument(help="Labelled speech tokens: a folder, .parquet or .jsonl.")],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,25 +22,38 @@ from rrpo.errors import InputError
 from rrpo.judges.config import RecogniserConfig
 from rrpo.judges.recogniser import Recogniser
 from rrpo.models.reward_model import RewardModel
-from rrpo.models.signals import TOKEN_DIGITS
+from rrpo.models.signals import TOKEN_DIGITS, Signal
 from rrpo.pipeline.stages import Context
 from rrpo.regularizers.objective import robust_loss
 from rrpo.training.data import Frames
 from rrpo.training.trainer import fit
 
 
+class Labelled(Protocol):
+    """An utterance with a label."""
+
+    @property
+    def emotion(self) -> str:
+        """The label."""
+
+
+U = TypeVar("U", bound=Labelled)
+SHARES = {"rm": 0.5, "judge": 0.3, "evaluation": 0.2}
+"""Shares of the corpus' texts for the reward model (and the training prompts), the held-out judge, and evaluation."""
+
+
 @dataclass(frozen=True)
-class TokenFrames:
-    """Utterances as frames of digits, on one device."""
+class LabelledFrames(Generic[U]):
+    """Labelled utterances as frames of token digits, or as log-mel frames, on one device."""
 
     frames: Frames
-    utterances: tuple[TokenUtterance, ...]
+    utterances: tuple[U, ...]
 
-    @classmethod
-    def of(cls, utterances: Sequence[TokenUtterance], codec: FsqDigits) -> TokenFrames:
+    @staticmethod
+    def of(utterances: Sequence[TokenUtterance], codec: FsqDigits) -> LabelledFrames[TokenUtterance]:
         """Return the digits of all utterances."""
         rows = [codec.codebook[torch.tensor(utterance.tokens, device=codec.device)] for utterance in utterances]
-        return cls(Frames(rows, codec.audio.floor), tuple(utterances))
+        return LabelledFrames(Frames(rows, codec.audio.floor), tuple(utterances))
 
     def targets(self, emotions: Sequence[str]) -> Tensor:
         """Return the class index ``[n]`` of each label."""
@@ -68,21 +82,23 @@ def split(utterances: Sequence[TokenUtterance], shares: Sequence[float], seed: i
 
 
 def train_reward_model(
-    data: TokenFrames,
+    data: LabelledFrames[U],
     emotions: tuple[str, ...],
     config: FinetuneConfig,
     *,
     model: RewardModel | RewardModelConfig,
     context: Context | None = None,
+    signal: Signal = TOKEN_DIGITS,
 ) -> RewardModel:
     """Train a reward model on ``data`` by Eq. 5 with ``config.regularizers`` and return it frozen.
 
     Args:
-        data: Labelled tokens.
+        data: Labelled frames.
         emotions: Classes.
         config: Updates, batch, learning rate and regularizers; without regularizers, the loss is plain cross-entropy.
         model: Model to train further (modified in place), or config of a new one.
         context: Device and callbacks.
+        signal: What the frames are.
     """
     context = context or Context()
     seed, frames, device = config.seed, data.frames, data.frames.flat.device
@@ -91,7 +107,7 @@ def train_reward_model(
         model = RewardModel(model, emotions, frames.flat.shape[1], 1e-5).to(device)
         model.set_statistics(frames.flat)
     trained = model.requires_grad_(True).train()
-    trained.regularizers, trained.signal = config.regularizers, TOKEN_DIGITS
+    trained.regularizers, trained.signal = config.regularizers, signal
     y = functional.one_hot(data.targets(emotions), len(emotions)).float()
     order = seeding.permutation_batches(len(y), config.batch, config.steps, seed, "cosyvoice reward model order")
 
@@ -106,19 +122,21 @@ def train_reward_model(
 
 
 @torch.no_grad()
-def log_probs(model: RewardModel, data: TokenFrames) -> Tensor:
+def log_probs(model: RewardModel, data: LabelledFrames[U]) -> Tensor:
     """Return the log-probabilities ``[n, K]`` of all utterances."""
     return torch.cat([model.log_probs(*batch) for batch in data.frames.batches(64)])
 
 
-def accuracy(model: RewardModel, data: TokenFrames) -> float:
+def accuracy(model: RewardModel, data: LabelledFrames[U]) -> float:
     """Return the unweighted average recall over the classes that occur."""
     said = log_probs(model, data).argmax(1)
     target = data.targets(model.emotions)
     return float(torch.stack([(said == k)[target == k].float().mean() for k in target.unique()]).mean())
 
 
-def train_recogniser(data: TokenFrames, config: RecogniserConfig, *, context: Context | None = None) -> Recogniser:
+def train_recogniser(
+    data: LabelledFrames[TokenUtterance], config: RecogniserConfig, *, context: Context | None = None
+) -> Recogniser:
     """Train a CTC recognizer of the text's characters on speech tokens (DiffRO's content reward) and return it frozen.
 
     It has one output per two tokens, 12.5 per second: enough for Chinese characters, too few for English spelling.

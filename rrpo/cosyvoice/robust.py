@@ -11,7 +11,7 @@ import torch
 from rrpo.config import MEMBER_STRIDE
 from rrpo.cosyvoice.config import CosyVoiceConfig
 from rrpo.cosyvoice.fsq import FsqDigits
-from rrpo.cosyvoice.reward import TokenFrames, log_probs, train_reward_model
+from rrpo.cosyvoice.reward import LabelledFrames, log_probs, train_reward_model
 from rrpo.cosyvoice.tokens import TokenUtterance
 from rrpo.models.ensemble import combined
 from rrpo.models.reward_model import RewardModel
@@ -19,7 +19,11 @@ from rrpo.pipeline.stages import Context
 
 
 def robust_reward_model(
-    plain: RewardModel, data: TokenFrames, annotated: TokenFrames, config: CosyVoiceConfig, context: Context
+    plain: RewardModel,
+    data: LabelledFrames[TokenUtterance],
+    annotated: LabelledFrames[TokenUtterance],
+    config: CosyVoiceConfig,
+    context: Context,
 ) -> RewardModel:
     """Return the frozen reward model of an arm: one, or several combined.
 
@@ -66,7 +70,7 @@ def mined(
     answers = [replace(one, tokens=tuple(row)) for one, row in zip(asked, said, strict=True) if row]
     if not answers:
         return []
-    frames = TokenFrames.of(answers, codec)
+    frames = LabelledFrames.of(answers, codec)
     by_proxy, heard = log_probs(proxy, frames), log_probs(judge, frames).argmax(1)
     target = frames.targets(proxy.emotions)
     fooled = (by_proxy.argmax(1) == target) & (heard != target)

@@ -23,8 +23,9 @@ from rrpo.cosyvoice.lora import adapt, save_adapter
 from rrpo.cosyvoice.optimise import optimise
 from rrpo.cosyvoice.policy import CosyVoice2Policy
 from rrpo.cosyvoice.reward import (
+    SHARES,
+    LabelledFrames,
     NoContent,
-    TokenFrames,
     accuracy,
     split,
     train_recogniser,
@@ -42,9 +43,6 @@ from rrpo.optimizers.parallel import Processes
 from rrpo.optimizers.rollout import Models, Prompts
 from rrpo.pipeline.stages import Context
 from rrpo.regularizers.registry import switched_on
-
-SHARES = {"rm": 0.5, "judge": 0.3, "evaluation": 0.2}
-"""Shares of the corpus' texts for the reward model (and the training prompts), the held-out judge, and evaluation."""
 
 
 def train(
@@ -157,7 +155,7 @@ def begin(
 ) -> Begun:
     """Train the models that all arms of a seed share."""
     emotions, codec, parts = _read(corpus, config, context)
-    rm_data, judge_data, held = (TokenFrames.of(part, codec) for part in parts)
+    rm_data, judge_data, held = (LabelledFrames.of(part, codec) for part in parts)
     tell(f"{sum(map(len, parts))} utterances; {len(emotions)} emotions")
     proxy = train_reward_model(rm_data, emotions, config.pretrain, model=config.reward_model, context=context)
     other = replace(config.pretrain, seed=config.pretrain.seed + 1)
@@ -187,11 +185,11 @@ def finish(
     model are added to its data.
     """
     codec, parts, plain = begun.codec, begun.parts, replace(context, checkpoints=None)
-    rm_data, held = (TokenFrames.of(part, codec) for part in (parts[0], parts[2]))
+    rm_data, held = (LabelledFrames.of(part, codec) for part in (parts[0], parts[2]))
     processes = processes or Processes.join(context.device)
     annotated = list(parts[0])
     for number in range(config.rounds + 1):
-        data = TokenFrames.of(annotated, codec) if number else rm_data
+        data = LabelledFrames.of(annotated, codec) if number else rm_data
         proxy = robust_reward_model(begun.reward_model, rm_data, data, config, plain)
         if number == config.rounds:
             break
@@ -227,7 +225,7 @@ def finish(
     pd.DataFrame(done.curves, dtype=float).to_parquet(out / "curves.parquet")
     pd.DataFrame(done.points, dtype=float).to_parquet(out / "points.parquet")
     said = {utterance.id: row for utterance, row in zip(parts[2], done.samples[-1], strict=False)}
-    tokens.write(out / "utt2speech_token.pt", said)
+    tokens.write(out / tokens.SAMPLES, said)
     settings = {"switched_on": switched_on(config.regularizers), **described(config)}
     (out / "settings.json").write_text(json.dumps(settings, indent=1, ensure_ascii=False), encoding="utf-8")
     (out / "scalars.json").write_text(json.dumps(scalars, indent=1))

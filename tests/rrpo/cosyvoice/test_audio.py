@@ -1,0 +1,191 @@
+"""Decoding samples by an installed CosyVoice (here a package with its interface that makes tones), and judging them on audio."""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+from rrpo.config import OFF, FinetuneConfig
+from rrpo.corpus.manifest import Utterance, read_manifest, write_manifest
+from rrpo.cosyvoice import standin, tokens
+from rrpo.cosyvoice.__main__ import app
+from rrpo.cosyvoice.audio import MANIFEST, CosyVoiceDecoder, acoustic_prompt, speak
+from rrpo.cosyvoice.hearing import hear, lines
+from rrpo.cosyvoice.reward import SHARES, split
+from rrpo.errors import InputError
+from rrpo.testing.corpora import write_tone
+
+PITCHES = {"angry": 300, "happy": 900, "sad": 2000}
+NEWER = ("self, source_speech_16k, prompt_wav, resample_rate", "soundfile.read(prompt_wav)[0]", "tts")
+OLDER = ("self, source_speech_16k, prompt_speech_16k, resample_rate", "prompt_speech_16k[0].numpy()", "vc")
+PACKAGE = """
+import numpy as np, soundfile, torch
+class Frontend:
+    def frontend_vc({signature}):
+        wave = {read}
+        return dict(source_speech_token=None, flow_prompt_speech_token=torch.zeros(1, len(wave)), prompt_speech_feat=None,
+                    flow_embedding=None, prompt_speech_feat_len=None)
+class Model:
+    def tts(self, text=None, **kwargs):
+        raise AssertionError("no text is spoken")
+    def {name}(self, source_speech_token, flow_prompt_speech_token, prompt_speech_feat, flow_embedding, stream, speed):
+        assert flow_prompt_speech_token.shape[1] == 8000
+        digit = int((source_speech_token[0] % 3).mode().values)
+        pitch, n = (300, 900, 2000)[digit], 960 * source_speech_token.shape[1]
+        wave = 0.3 * np.sin(2 * np.pi * pitch * np.arange(n) / 24000)
+        yield dict(tts_speech=torch.from_numpy(wave[: n // 2])[None])
+        yield dict(tts_speech=torch.from_numpy(wave[n // 2 :])[None])
+class CosyVoice2:
+    sample_rate = 24000
+    def __init__(self, folder):
+        open(folder + "/flow.pt").close()
+        self.frontend, self.model = Frontend(), Model()
+"""
+
+
+@pytest.fixture(params=[NEWER, OLDER], ids=["newer", "older"])
+def release(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return a release's folder, with a package of CosyVoice's interface on the path."""
+    signature, read, name = request.param
+    package = tmp_path / "path" / "cosyvoice" / "cli"
+    package.mkdir(parents=True)
+    (package / "cosyvoice.py").write_text(PACKAGE.format(signature=signature, read=read, name=name))
+    monkeypatch.syspath_prepend(tmp_path / "path")
+    monkeypatch.setattr("rrpo.cosyvoice.audio.present", lambda name: True)
+    (tmp_path / "release").mkdir()
+    (tmp_path / "release" / "flow.pt").touch()
+    yield tmp_path / "release"
+    for module in [name for name in sys.modules if name.split(".")[0] == "cosyvoice"]:
+        del sys.modules[module]
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """Return a folder with labelled tokens and the manifest of their recordings, tones whose pitch is the emotion's."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    rows = []
+    for place, one in enumerate(tokens.read(standin.write_corpus(folder / "tokens.jsonl", 60)).utterances):
+        write_tone(folder / f"{one.id}.wav", PITCHES[one.emotion] * (1 + 0.001 * place), seconds=0.5, rate=16000)
+        rows.append(utterance(id=one.id, text=one.text, emotion=one.emotion, audio=f"{one.id}.wav"))
+    write_manifest(folder / "manifest.jsonl", rows)
+    return folder
+
+
+def utterance(**given: str) -> Utterance:
+    emotion = {"true_emotion": given["emotion"]}
+    whole = {"text": "a", "speaker": "anna", "audio": "a.wav"} | given | emotion
+    return Utterance(phones=("a",), language="en", split="manifest", **whole)
+
+
+def finished(folder: Path, corpus: Path, said: dict[str, list[int]], seed: int = 0) -> Path:
+    """Write what `hear` and `speak` read of a finished run."""
+    folder.mkdir()
+    tokens.write(folder / tokens.SAMPLES, said)
+    (folder / "settings.json").write_text(json.dumps({"optimize": {"seed": seed}}))
+    (folder / "scalars.json").write_text(json.dumps({"end_val_accuracy": 0.75}))
+    return folder
+
+
+@pytest.mark.parametrize("release", [NEWER], indirect=True)
+def test_samples_are_decoded_and_judged_on_audio(
+    release: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One run speaks the recordings' tokens, the other those of the next emotion: recalls near 1 and 0."""
+    monkeypatch.setattr("rrpo.cosyvoice.hearing.WHISPER", ())
+    monkeypatch.setattr("rrpo.judges.naturalness.predicted", lambda measure, waves, rate: np.array([3.0]))
+    monkeypatch.setattr("rrpo.judges.naturalness.available", lambda: True)
+    monkeypatch.setattr("rrpo.judges.content.whisper", lambda language: lambda wave: ["a", "b"])
+    *_, evaluated = split(tokens.read(corpus / "tokens.jsonl").utterances, list(SHARES.values()), 0)
+    own = {one.id: list(one.tokens) for one in evaluated}
+    wrong = {name: [token + 1 if token % 3 < 2 else token - 2 for token in row] for name, row in own.items()}
+    first = next(iter(wrong))
+    runs = [finished(tmp_path / "right", corpus, own), finished(tmp_path / "wrong", corpus, {**wrong, first: []})]
+    run, manifest = CliRunner().invoke, str(corpus / "manifest.jsonl")
+    for folder in runs:
+        done = run(app, ["speak", str(release), str(folder), manifest])
+        assert done.exit_code == 0, done.output
+    assert f"{first}: left out" in done.output
+    done = run(app, ["speak", str(release), str(runs[1]), manifest, "--recordings", str(corpus / "tokens.jsonl")])
+    assert done.exit_code == 0, done.output
+    heard = list(
+        hear(
+            corpus / "tokens.jsonl",
+            corpus / "manifest.jsonl",
+            runs,
+            FinetuneConfig(steps=60, lr=1e-3, regularizers=OFF),
+        )
+    )
+    assert [one.name for one in heard] == ["recordings", "right", "wrong", "wrong: recordings, decoded"]
+    assert [one.samples for one in heard] == [len(own), len(own), len(own) - 1, len(own)]
+    assert [round(one.by_audio) for one in heard] == [1, 1, 0, 1]
+    assert [one.by_tokens == 0.75 for one in heard] == [False, True, True, False]
+    assert [one.phone_errors for one in heard] == [1.0] * 4, "one letter too many of one"
+    table = list(lines(heard))
+    assert table[0].split() == ["samples", "token", "judge", "audio", "judge", "phone", "errors", "DNSMOS"]
+    assert table[1].split()[:3] == ["recordings", str(len(own)), "-"]
+    assert table[2].split()[:3] + table[2].split()[4:] == ["right", str(len(own)), "0.750", "1.000", "3.000"]
+
+
+def test_what_was_decoded_is_kept_and_the_wave_is_the_tokens(release: Path, corpus: Path, tmp_path: Path) -> None:
+    recorded = read_manifest(corpus / "manifest.jsonl", None)
+    decoder = CosyVoiceDecoder(release)
+    said = {recorded[0].id: [3, 6, 9], recorded[1].id: [4]}
+    speak(decoder, said, recorded, tmp_path / "out")
+    spoken = read_manifest(tmp_path / "out" / MANIFEST, None)
+    wave, rate = soundfile.read(spoken[0].audio)
+    assert (rate, len(wave)) == (24000, 3 * 960)
+    assert np.abs(np.fft.rfft(wave)).argmax() * rate / len(wave) == pytest.approx(300, abs=10)
+    assert (spoken[0].text, spoken[0].emotion) == (recorded[0].text, recorded[0].emotion)
+
+    def broken(given: list[int], prompt: Path) -> np.ndarray:
+        assert given == [5], "only what is new is decoded"
+        return np.zeros(10)
+
+    broken.rate = 24000  # type: ignore[attr-defined]
+    speak(broken, said | {recorded[2].id: [5]}, recorded, tmp_path / "out")  # type: ignore[arg-type]
+    assert len(read_manifest(tmp_path / "out" / MANIFEST, None)) == 3
+
+
+def test_the_prompt_is_another_text_in_the_same_emotion() -> None:
+    mine = utterance(id="m", text="one", emotion="sad", speaker="ben")
+    same, other = (
+        utterance(id=name, text="two", emotion="sad", speaker=who) for name, who in (("z", "ben"), ("a", "anna"))
+    )
+    happy = utterance(id="b", text="two", emotion="happy", speaker="ben")
+    assert acoustic_prompt(mine, [mine, happy, other, same]) is same
+    assert acoustic_prompt(mine, [mine, happy, other, replace(other, id="b")]) is other
+    with pytest.raises(InputError, match="no other text in the emotion sad"):
+        acoustic_prompt(mine, [mine, happy])
+
+
+def test_what_cannot_be_decoded_or_judged_is_told(corpus: Path, tmp_path: Path) -> None:
+    recorded = read_manifest(corpus / "manifest.jsonl", None)
+    with pytest.raises(InputError, match="put it"):
+        CosyVoiceDecoder(tmp_path)
+    with pytest.raises(InputError, match="manifest does not have"):
+        speak(lambda given, prompt: np.zeros(1), {"nobody": [1]}, recorded, tmp_path / "out")  # type: ignore[arg-type]
+    runs = [finished(tmp_path / str(seed), corpus, {"u0": [1]}, seed) for seed in (0, 1)]
+    asked = corpus / "tokens.jsonl", corpus / "manifest.jsonl"
+    with pytest.raises(InputError, match="decode them first"):
+        list(hear(*asked, runs))
+    for run in runs:
+        (run / "audio").mkdir()
+        (run / "audio" / MANIFEST).touch()
+    with pytest.raises(InputError, match="one seed at a time"):
+        list(hear(*asked, runs))
+    write_manifest(corpus / "few.jsonl", [replace(one, audio=Path(str(one.audio)).name) for one in recorded[:9]])
+    with pytest.raises(InputError, match="without a recording"):
+        list(hear(asked[0], corpus / "few.jsonl", runs[:1]))
+    assert CliRunner().invoke(app, ["speak", str(tmp_path), str(corpus), str(asked[1])]).exit_code == 2
+
+
+def test_a_release_that_cosyvoice_cannot_load_is_told(release: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="FileNotFoundError"):
+        CosyVoiceDecoder(tmp_path / "path")
