@@ -93,11 +93,12 @@ def option(panel: str, default: Any, among: Iterable[str] = (), flag: str = "", 
 
 
 def options_of(kind: type) -> Callable[[Command], Command]:
-    """Give a command that takes ``**given`` one option for each field of a dataclass, in their order.
+    """Give a command that takes ``**given`` one option for each field of a dataclass, in their order; inherited ones come last.
 
     A field is declared by `option`, or by an annotation with ``typer.Option``, such as `Set`.
     """
     docs, hints = field_docs(kind), get_type_hints(kind, include_extras=True)
+    own = inspect.get_annotations(kind)
 
     def parameter(field: dataclasses.Field[Any]) -> inspect.Parameter:
         annotation = hints[field.name]
@@ -110,7 +111,9 @@ def options_of(kind: type) -> Callable[[Command], Command]:
         return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
     def extend(command: Command) -> Command:
-        parameters = [parameter(field) for field in dataclasses.fields(kind)]
+        parameters = [
+            parameter(field) for field in sorted(dataclasses.fields(kind), key=lambda one: one.name not in own)
+        ]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {one.name: one.annotation for one in parameters}
         return command
@@ -119,10 +122,12 @@ def options_of(kind: type) -> Callable[[Command], Command]:
 
 
 def field_docs(kind: type) -> dict[str, str]:
-    """Return the docstring, in one line, of each field of a class that documents its fields by strings below them."""
+    """Return the docstring, in one line, of each field of a class that documents its fields by strings below them; inherited
+    fields are included."""
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     assert isinstance(tree, ast.ClassDef)
-    return {
+    found = {name: doc for base in kind.__bases__ if base is not object for name, doc in field_docs(base).items()}
+    return found | {
         ast.unparse(field.target): " ".join(str(doc.value.value).split())
         for field, doc in zip(tree.body, tree.body[1:], strict=False)
         if isinstance(field, ast.AnnAssign) and isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant)

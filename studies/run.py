@@ -6,7 +6,6 @@ Exit status: 0 on success, 1 if no trial gave a value or a seed of the final che
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +17,16 @@ from ablations.errors import InputError
 from ablations.execution import environment, launchers
 from ablations.rendering.sheet import Sheet, as_csv, markdown
 from ablations.stats.statistics import Interval
+from rrpo.commands import options_of
 from rrpo.pipeline.stages import Stage
-from studies import fresh, options, results
+from studies import fresh, results
 from studies.detectable import announcement, shared
 from studies.export import export
 from studies.live import SearchRun
 from studies.mlflow_bridge import Bridge
-from studies.options import Command
+from studies.opening import identity as identity_of
+from studies.opening import ignored, opened
+from studies.options import Command, Options, checked
 from studies.search import Search, counted
 from studies.storage import shown
 
@@ -37,47 +39,53 @@ UNPRINTED = ("trials",)
 
 
 @app.command()
-@wraps(options.checked, assigned=["__annotations__"])
+@options_of(Options)
 def command(**given: Any) -> None:
     """Run or resume an Optuna study, compare its best trial with a rival on fresh seeds, and write tables and figures.
 
     All results are also recorded in MLflow.
+
+    Examples:
+
+    --study regularizers --trials 50: search the regularizers' strengths
+
+    --study tune-arm --arm grpo --trials 30: tune an arm's own hyperparameters
     """
     console = terminal()
     with refusing():
-        asked = options.checked(**given)
-        opened = options.opened(asked)
-        raise typer.Exit(run(asked, opened, console))
+        asked = checked(Options(**given))
+        study = opened(asked)
+        raise typer.Exit(run(asked, study, console))
 
 
-def run(asked: Command, opened: OptunaStudy, console: Console) -> int:
+def run(asked: Command, study: OptunaStudy, console: Console) -> int:
     """Search, check, report and export; return the exit status. Raises InputError for an invalid launcher or export."""
     search = asked.search
     once = shared(search)
-    for line in announcement(search, opened, asked.workers, once):
+    for line in announcement(search, study, asked.workers, once):
         say(console, line)
-    if late := options.ignored(asked, opened):
+    if late := ignored(asked, study):
         say(console, f"note: {late}")
-    identity = options.identity(search)
-    bridge = Bridge(search, asked.folder, opened, environment.git_state())
+    identity = identity_of(search)
+    bridge = Bridge(search, asked.folder, study, environment.git_state())
     bridge.start(identity)
     status = "FAILED"
     numbers: dict[str, float] = {}
     out: Path | None = None
     try:
-        failures = _search(asked, opened, bridge, console, once)
-        sheets = results.sheets(opened, search)
-        found = results.ranked(opened, search)
-        checked, lost = _check(asked, opened, console) if found else (None, "")
+        failures = _search(asked, study, bridge, console, once)
+        sheets = results.sheets(study, search)
+        found = results.ranked(study, search)
+        checked, lost = _check(asked, study, console) if found else (None, "")
         sheets += [checked] if checked else []
-        out = _write(search, opened, sheets, console)
+        out = _write(search, study, sheets, console)
         numbers = _numbers(checked)
         for title, reason in failures.items():
             say(console, f"failed: {title}: {reason}")
         if not found:
             say(console, f"no trial gave a value; see {out / 'trials.csv'} for the reasons")
         if found and asked.export_arm:
-            path = export(search, opened, found[0], asked.export_arm, identity, checked)
+            path = export(search, study, found[0], asked.export_arm, identity, checked)
             say(console, f"exported: {path}")
             say(console, f"use it: python -m ablations.run --grid full --arms diffro,rrpo,{asked.export_arm}")
         status = "FINISHED" if found and not lost else "FAILED"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ablations.commands import FAILING, HOW, SAID, WHAT, Device, Plugin, RunsDir, Set, WorldSeed
-from ablations.execution.launchers import PACKAGES
+from ablations.execution.launchers import Launching
 from ablations.grids import GRIDS
 from rrpo.commands import option
 from rrpo.pipeline.executor import PRECISIONS
@@ -14,7 +14,7 @@ from rrpo.profiles import PROFILES
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Launching):
     """The options as given. The docstrings of the fields are the help of the command (`rrpo.commands.options_of`)."""
 
     grid: str = option(WHAT, ..., GRIDS)
@@ -50,16 +50,6 @@ class Options:
     workers: int | None = option(HOW, None)
     """Number of concurrent tasks. Default: one per CPU; on GPUs as many as the measured memory allows, 4 per GPU before anything
     is measured."""
-    launcher: str = option(HOW, "local", PACKAGES)
-    """Where tasks run; at most --workers at a time."""
-    address: str | None = option(HOW, None)
-    """Address of a running Ray cluster. Default: start one on this machine."""
-    cpus_per_task: int = option(HOW, 1)
-    """CPUs per task, on Ray and Slurm."""
-    gpus_per_task: float | None = option(HOW, None)
-    """GPUs per task, on Ray and Slurm. Default: the share that the measured memory requires, or 0 on the CPU."""
-    slurm: list[str] | None = option(HOW, None, metavar="NAME=VALUE")
-    """Option of sbatch, as in partition=gpu; repeatable."""
     stack: str = option(HOW, "1", metavar="N|auto")
     """Optimize the policies of N cells together in one process. auto: as many as fit into a GPU's memory, or 1 on the CPU. All
     cells of a seed must be optimized in the same way, stacked or not."""

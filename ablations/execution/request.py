@@ -121,15 +121,7 @@ def request(options: Options) -> Request:
     machine = environment.resolve_device(options.device, elsewhere=options.launcher != "local")
     folder = check(options.runs_dir)
     packed = _packed(cells, folder, options) if machine == "cuda" else packing.UNMEASURED
-    where = launchers.checked(
-        options.launcher,
-        options.address,
-        options.cpus_per_task,
-        options.gpus_per_task,
-        options.slurm or (),
-        machine,
-        packed,
-    )
+    where = launchers.checked(options, machine, packed)
     count = worker_count(options.workers, machine, packed)
     members = stacking.size(options.stack, machine, cells, folder.root, *_shared(count))
     if options.retry is not None:

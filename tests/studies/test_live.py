@@ -11,13 +11,13 @@ from test_mlflow_bridge import add, bridge
 from test_options import command
 
 from ablations.execution.launchers.pool import Task
-from studies import options
+from studies import opening
 from studies.live import SearchRun
 
 
 def test_a_pruned_trial_has_no_value_and_a_complete_one_has(tmp_path: Path):
     asked = command(tmp_path)
-    study = options.opened(asked)
+    study = opening.opened(asked)
     pruned = study.ask(dict(asked.search.definition.space))
     pruned.report(-0.7, 5)
     study.tell(pruned, state=TrialState.PRUNED)

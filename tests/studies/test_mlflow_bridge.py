@@ -20,9 +20,10 @@ from test_options import command
 
 from ablations.tracking.connection import WAIT
 from ablations.tracking.reader import Store
-from studies import options
+from studies import opening
 from studies.mlflow_bridge import Bridge
-from studies.options import Command, identity
+from studies.opening import identity
+from studies.options import Command
 from studies.recovery import RETRY
 from studies.samplers import SAMPLER
 from studies.search import OUTCOMES, REASON, STAGES
@@ -53,7 +54,7 @@ def runs(asked: Command, kind: str) -> list:
 
 def test_a_study_is_one_run_and_each_trial_another_both_ways_linked(tmp_path: Path):
     asked = command(tmp_path)
-    study = options.opened(asked)
+    study = opening.opened(asked)
     add(study, asked, 0.1)
     add(study, asked, 0.2)
     made = bridge(asked, study)
@@ -78,7 +79,7 @@ def test_a_study_is_one_run_and_each_trial_another_both_ways_linked(tmp_path: Pa
 
 def test_a_resumed_study_and_two_commands_at_once_write_every_trial_once(tmp_path: Path):
     asked = command(tmp_path)
-    study = options.opened(asked)
+    study = opening.opened(asked)
     one, two = bridge(asked, study), bridge(asked, study)
     add(study, asked, 0.1)
     one.write(study.trials)
@@ -94,7 +95,7 @@ def test_a_resumed_study_and_two_commands_at_once_write_every_trial_once(tmp_pat
 
 def test_a_run_that_was_cut_off_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     asked = command(tmp_path)
-    study = options.opened(asked)
+    study = opening.opened(asked)
     add(study, asked, 0.1)
     made = bridge(asked, study)
 
@@ -114,7 +115,7 @@ def test_a_run_that_was_cut_off_is_written_again(tmp_path: Path, monkeypatch: py
 
 def test_a_locked_store_holds_nothing_up_and_gets_every_trial_later(tmp_path: Path):
     asked = command(tmp_path)
-    study = options.opened(asked)
+    study = opening.opened(asked)
     made = bridge(asked, study)
     add(study, asked, 0.1)
     with closing(sqlite3.connect(asked.folder.database, isolation_level=None)) as other:
@@ -135,7 +136,7 @@ def test_a_locked_store_holds_nothing_up_and_gets_every_trial_later(tmp_path: Pa
 
 def test_states_and_reasons_are_kept(tmp_path: Path):
     asked = command(tmp_path)
-    study = options.opened(asked)
+    study = opening.opened(asked)
     space, paper = dict(asked.search.definition.space), dict(asked.search.definition.paper)
     for state, attrs in (
         (TrialState.FAIL, {REASON: "DivergedError: loss nan"}),
@@ -174,7 +175,7 @@ def dashboard(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[str]:
     if importlib.util.find_spec("optuna_dashboard") is None:
         pytest.skip("optuna-dashboard is not installed: pip install optuna-dashboard")
     asked = command(tmp_path)
-    study = options.opened(asked)
+    study = opening.opened(asked)
     for gain in (0.1, 0.2, 0.15, 0.05, 0.12):
         add(study, asked, gain)
     bridge(asked, study).write(study.trials)

@@ -20,12 +20,13 @@ from ablations.execution.request import request
 from ablations.grids import arms
 from rrpo.pipeline.stages import MARKER
 from rrpo.pipeline.versions import VERSIONS
-from studies import options
+from studies import opening, options
 from studies.catalogue import tunable
 from studies.detectable import announcement, own, shared
 from studies.export import export
 from studies.fresh import rival
-from studies.options import Command, first_points, identity
+from studies.opening import first_points, identity
+from studies.options import Command
 from studies.run import app
 from studies.samplers import GIVEN, SAMPLER
 from studies.search import OUTCOMES, Search
@@ -41,7 +42,7 @@ def command(tmp_path: Path, **changed: Any) -> Command:
         "runs_dir": tmp_path / "runs",
         "workers": 2,
     }
-    return options.checked(**(given | changed))
+    return options.checked(options.Options(**(given | changed)))
 
 
 @pytest.mark.parametrize(
@@ -94,16 +95,16 @@ def test_bad_input_gets_one_message_and_writes_nothing(tmp_path: Path, arguments
 def test_the_papers_point_is_first_and_enqueued_once(tmp_path: Path):
     asked = command(tmp_path)
     for _ in range(2):
-        study = options.opened(asked)
+        study = opening.opened(asked)
         (first,) = study.trials
         assert first.system_attrs["fixed_params"] == asked.search.definition.paper
         assert first.user_attrs == {SAMPLER: GIVEN}
 
 
 def test_a_changed_space_or_seed_is_refused_with_what_differs(tmp_path: Path):
-    options.opened(command(tmp_path))
+    opening.opened(command(tmp_path))
     with pytest.raises(InputError) as caught:
-        options.opened(command(tmp_path, ranges=("epsilon=0:0.2",), seeds=3, objectives="hacked_share"))
+        opening.opened(command(tmp_path, ranges=("epsilon=0:0.2",), seeds=3, objectives="hacked_share"))
     text = str(caught.value)
     assert "space.epsilon: was 0.0..0.3, now 0.0..0.2" in text
     assert "seeds: was [1000, 1001], now [1000, 1001, 1002]" in text
@@ -128,12 +129,12 @@ def test_a_studys_name_may_begin_with_a_digit(tmp_path: Path, name: str):
 @pytest.mark.parametrize(("study", "objective"), [("regularizers", "clean_success"), ("rm", "robustness")])
 def test_changed_pretraining_is_refused_by_the_stages_that_it_changes(tmp_path: Path, study: str, objective: str):
     asked = command(tmp_path, study=study, objectives=objective, name="s")
-    options.opened(asked)
+    opening.opened(asked)
     question = asked.search.question
     changed = replace(question.profile, pretrain=replace(question.profile.pretrain, steps=7))
     other = replace(asked, search=replace(asked.search, question=replace(question, profile=changed)))
     with pytest.raises(InputError) as caught:
-        options.opened(other)
+        opening.opened(other)
     for stage in ("stages.pretrain: was ", "stages.finetune: was "):
         assert stage in str(caught.value)
     assert "stages.codec" not in str(caught.value)
@@ -144,7 +145,7 @@ def test_a_study_of_another_world_has_its_own_name_and_identity(tmp_path: Path):
     assert (here.name, there.name) == ("regularizers-smoke", "regularizers-smoke-world1")
     assert there.question.profile.world.seed == 1
     assert (identity(here)["profile"], identity(there)["profile"]) == ("smoke", "smoke-world1")
-    assert command(tmp_path, world=1, study="tune-arm", arm="rrpo").against == "tune-diffro-smoke-world1"
+    assert command(tmp_path, world_seed=1, study="tune-arm", arm="rrpo").against == "tune-diffro-smoke-world1"
 
 
 def test_a_new_version_of_a_stage_is_another_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -159,7 +160,7 @@ def test_a_new_version_of_a_stage_is_another_identity(tmp_path: Path, monkeypatc
 
 
 def filled(search: Search, points: list[dict[str, float]], values: list[list[float]]) -> optuna.Study:
-    study = options.opened(Command(**(vars(command(search.question.store.parent)) | {"search": search})))
+    study = opening.opened(Command(**(vars(command(search.question.store.parent)) | {"search": search})))
     space = dict(search.definition.space)
     for point, value in zip(points, values, strict=True):
         params = dict(search.definition.paper) | point
@@ -177,7 +178,7 @@ def test_a_warm_start_takes_the_best_points_of_a_cheaper_study(tmp_path: Path):
     paper = dict(asked.search.definition.paper)
     wanted = [paper, paper, paper | {"epsilon": 0.05}]
     assert first_points(asked.search, "rm-smoke") == wanted, "epsilon .25 is out of this study's range"
-    study = options.opened(asked)
+    study = opening.opened(asked)
     assert [t.system_attrs["fixed_params"] for t in study.trials] == [paper, paper | {"epsilon": 0.05}]
 
 
@@ -191,14 +192,14 @@ def test_a_warm_start_from_one_objective_takes_its_best(tmp_path: Path):
 def test_a_warm_start_that_comes_too_late_is_said_to_be_ignored(tmp_path: Path):
     filled(command(tmp_path, study="rm").search, [{"epsilon": 0.05}], [[0.6, 0.5]])
     late = command(tmp_path, name="late")
-    assert options.ignored(late, options.opened(late)) == ""
+    assert opening.ignored(late, opening.opened(late)) == ""
     late = replace(late, warm_start="rm-smoke")
-    study = options.opened(late)
-    assert options.ignored(late, study) == "--warm-start rm-smoke is ignored: the study has its first points already"
+    study = opening.opened(late)
+    assert opening.ignored(late, study) == "--warm-start rm-smoke is ignored: the study has its first points already"
     assert len(study.trials) == 1
     timely = command(tmp_path, name="timely", warm_start="rm-smoke")
     for _ in range(2):
-        assert options.ignored(timely, options.opened(timely)) == ""
+        assert opening.ignored(timely, opening.opened(timely)) == ""
 
 
 def test_shared_stages_are_those_that_no_knob_moves(tmp_path: Path):
@@ -220,14 +221,14 @@ def test_the_hours_are_told_from_measured_stages(tmp_path: Path, monkeypatch: py
     (tmp_path / "none.csv").write_text("stage,sizes,device,seconds,bytes\n")
     monkeypatch.setattr(estimate, "REFERENCE", tmp_path / "none.csv")
     asked = command(tmp_path, study="policy", trials=7)
-    study = options.opened(asked)
+    study = opening.opened(asked)
     assert "unknown: nothing of this kind" in announcement(asked.search, study, 2, shared(asked.search))[-1]
     store = asked.search.question.store
     for stage in [*shared(asked.search), *own(asked.search)]:
         folder = store / "stages" / f"{stage.name}-{stage.key[:18]}xx"  # another's, of the same size
         folder.mkdir(parents=True)
         seconds = 600.0 if stage.name == "optimize" else 60.0
-        past = {"name": stage.name, "config": options.canonical(stage.config), "seconds": seconds, "device": "cpu"}
+        past = {"name": stage.name, "config": opening.canonical(stage.config), "seconds": seconds, "device": "cpu"}
         (folder / MARKER).write_text(json.dumps(past | {"bytes": 1}))
     once = shared(asked.search)
     assert Estimator(store).total(own(asked.search)) == (1320.0, 0)
@@ -246,7 +247,7 @@ def test_the_hours_are_told_from_measured_stages(tmp_path: Path, monkeypatch: py
 )
 def test_what_pruning_cannot_do_is_said_before_the_start(tmp_path: Path, changed: dict[str, Any], words: str):
     asked = command(tmp_path, **changed)
-    study = options.opened(asked)
+    study = opening.opened(asked)
     assert any(words in line for line in announcement(asked.search, study, 2, ()))
 
 

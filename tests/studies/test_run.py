@@ -29,7 +29,7 @@ from ablations.execution.runs_folder import check
 from ablations.tracking.reader import Store
 from rrpo.pipeline import world
 from rrpo.profiles import SMOKE
-from studies import fresh, options
+from studies import fresh, opening
 from studies import run as searches
 from studies.recovery import OWNER, RETRY, lost_trials
 from studies.search import OUTCOMES
@@ -128,7 +128,7 @@ def test_the_end_of_a_search_tells_which_check_it_was(tmp_path: Path, monkeypatc
     monkeypatch.setattr(fresh, "evaluate", lambda *_: (*outcomes, ""))
     monkeypatch.setattr(launchers, "start", lambda *_: None)
     given = command(tmp_path, warm_start="", verify=4)
-    study = options.opened(given)
+    study = opening.opened(given)
     for trials in (1, 2):
         gain = 0.05 + 0.1 * trials
         own = {"clean_success": gain, "kl_token": 1.0}
@@ -146,7 +146,7 @@ def test_the_end_of_a_search_tells_which_check_it_was(tmp_path: Path, monkeypatc
 
 def test_a_check_that_cannot_be_made_yet_is_put_off_and_said(tmp_path: Path):
     given = command(tmp_path, study="tune-arm", arm="rrpo", trials=1)
-    study = options.opened(given)
+    study = opening.opened(given)
     own = {"clean_success": 0.3, "kl_token": 1.0}
     params, space = dict(given.search.definition.paper) | {"lr": 2e-3}, dict(given.search.definition.space)
     attrs = {OUTCOMES: {"1000": own, "1001": own}}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ablations.errors import InputError, choose
 from ablations.execution import environment
 from ablations.execution.launchers.pool import Pool
+from rrpo.commands import HOW, option
 
 PACKAGES = {"local": "", "ray": "ray", "slurm": "submitit"}
 """Launcher -> required package, installed by the extra of the launcher's name."""
@@ -31,14 +31,29 @@ class Launcher:
     """Options of sbatch, as (name, value)."""
 
 
-def checked(
-    name: str, address: str | None, cpus: int, gpus: float | None, slurm: Sequence[str], device: str, packed: int
-) -> Launcher:
-    """Check the options of a launcher; ``packed`` is the number of tasks that share a GPU if ``gpus`` is None.
+@dataclass(frozen=True, kw_only=True)
+class Launching:
+    """Options of commands that run tasks, as given; see `rrpo.commands.options_of`."""
+
+    launcher: str = option(HOW, "local", PACKAGES)
+    """Where tasks run; at most --workers at a time."""
+    address: str | None = option(HOW, None)
+    """Address of a running Ray cluster. Default: start one on this machine."""
+    cpus_per_task: int = option(HOW, 1)
+    """CPUs per task, on Ray and Slurm."""
+    gpus_per_task: float | None = option(HOW, None)
+    """GPUs per task, on Ray and Slurm. Default: the share that the measured memory requires, or 0 on the CPU."""
+    slurm: list[str] | None = option(HOW, None, metavar="NAME=VALUE")
+    """Option of sbatch, as in partition=gpu; repeatable."""
+
+
+def checked(given: Launching, device: str, packed: int) -> Launcher:
+    """Check the options of a launcher; ``packed`` is the number of tasks that share a GPU by default.
 
     Raises:
         InputError: An option is invalid, or the launcher's package is not installed.
     """
+    name, cpus, gpus = given.launcher, given.cpus_per_task, given.gpus_per_task
     package = PACKAGES[choose("launcher", name, PACKAGES)]
     if package and importlib.util.find_spec(package) is None:
         raise InputError(
@@ -46,7 +61,7 @@ def checked(
             got="it is not installed",
             fix=f"pip install 'rrpo-ablations[{name}]', in a checkout: pip install -e '.[{name}]'",
         )
-    for flag, value, owner in (("--address", address, "ray"), ("--slurm", slurm, "slurm")):
+    for flag, value, owner in (("--address", given.address, "ray"), ("--slurm", given.slurm, "slurm")):
         if value and name != owner:
             raise InputError(
                 f"{flag} is only for {owner.title()}", got=f"--launcher {name}", fix=f"add --launcher {owner}"
@@ -61,7 +76,8 @@ def checked(
     share = share if gpus is None else gpus
     if name == "slurm":
         share = float(-(-share // 1))  # Slurm allocates whole GPUs only
-    return Launcher(name=name, address=address, cpus=cpus, gpus=share, slurm=tuple(_option(text) for text in slurm))
+    slurm = tuple(_option(text) for text in given.slurm or ())
+    return Launcher(name=name, address=given.address, cpus=cpus, gpus=share, slurm=slurm)
 
 
 def start(launcher: Launcher, workers: int, folder: Path) -> Pool:

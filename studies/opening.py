@@ -1,0 +1,94 @@
+"""Open or resume the study of a command: its identity and its first points."""
+
+from __future__ import annotations
+
+import warnings
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from ablations.tracking.recorder import create
+from ablations.tracking.records import EXPERIMENT_STUDY
+from rrpo.identity import canonical
+from rrpo.pipeline.stages import walk
+from rrpo.profiles import title
+from studies.catalogue import contains, described
+from studies.options import Command
+from studies.results import complete, front
+from studies.samplers import GIVEN, SAMPLER
+from studies.search import Search
+from studies.storage import existing_study, open_storage, open_study
+
+if TYPE_CHECKING:
+    from optuna.study import Study as OptunaStudy
+
+TOP = 5
+"""Number of points that a warm start takes from the other study."""
+WARM_START = "warm_start"
+"""User attribute of a study: the study of its warm start."""
+
+
+def opened(command: Command) -> OptunaStudy:
+    """Create or resume the command's study, and enqueue the first points of a new one.
+
+    Raises InputError for a storage that cannot be used, and for a study of that name with another identity.
+    """
+    search = command.search
+    create(command.folder, f"{EXPERIMENT_STUDY}{search.name}")
+    storage = open_storage(search.storage, search.folder)
+    with search.lock():
+        study = open_study(storage, search.name, search.directions, identity(search))
+        if not study.get_trials(deepcopy=False):
+            study.set_user_attr(WARM_START, command.warm_start)
+            for point in first_points(search, command.warm_start):
+                study.enqueue_trial(point, user_attrs={SAMPLER: GIVEN}, skip_if_exists=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # experimental in Optuna; the dashboard shows these names
+                study.set_metric_names(list(search.question.objectives))
+    return study
+
+
+def ignored(command: Command, study: OptunaStudy) -> str:
+    """Return a note if the study was started without this warm start, which is then ignored; otherwise an empty string."""
+    if not command.warm_start or study.user_attrs.get(WARM_START) == command.warm_start:
+        return ""
+    return f"--warm-start {command.warm_start} is ignored: the study has its first points already"
+
+
+def identity(search: Search) -> dict[str, Any]:
+    """Return what must be equal for trials to be comparable. A study cannot be resumed with another identity.
+
+    It includes the keys of all stages of the paper's values on the first seed; each key hashes config and version.
+    """
+    question = search.question
+    profile = question.profile
+    stages: dict[str, list[str]] = defaultdict(list)
+    for stage in walk(*question.stages(search.definition.arm(search.definition.paper), question.seeds[0])):
+        stages[stage.name].append(stage.key)
+    return {
+        "study": search.study,
+        "arm": search.arm,
+        "space": {name: described(d) for name, d in search.definition.space.items()},
+        "paper": dict(search.definition.paper),
+        "objectives": list(question.objectives),
+        "seeds": list(question.seeds),
+        "optimize": canonical(profile.optimize),
+        "profile": title(profile.name, profile.world.seed),
+        "stages": {name: " ".join(sorted(keys)) for name, keys in stages.items()},
+    }
+
+
+def first_points(search: Search, warm_start: str) -> list[dict[str, Any]]:
+    """Return the paper's values, then the best points of a warm start.
+
+    Hyperparameters that the other study lacks have the paper's values.
+    """
+    space, paper = search.definition.space, dict(search.definition.paper)
+    points: list[dict[str, Any]] = [paper]
+    if warm_start:
+        other = existing_study(search.storage, search.question.store, warm_start)
+        sign = -1 if other.directions[0].name == "MAXIMIZE" else 1
+        done = front(other) if len(other.directions) > 1 else complete(other)
+        for trial in sorted(done, key=lambda t: sign * t.values[0])[:TOP]:
+            own = {k: v for k, v in trial.params.items() if k in paper and contains(space[k], v)}
+            points.append(paper | own)
+    return points
