@@ -141,7 +141,7 @@ def test_changed_pretraining_is_refused_by_the_stages_that_it_changes(tmp_path: 
 
 
 def test_a_study_of_another_world_has_its_own_name_and_identity(tmp_path: Path):
-    here, there = (command(tmp_path, world=world).search for world in (0, 1))
+    here, there = (command(tmp_path, world_seed=world).search for world in (0, 1))
     assert (here.name, there.name) == ("regularizers-smoke", "regularizers-smoke-world1")
     assert there.question.profile.world.seed == 1
     assert (identity(here)["profile"], identity(there)["profile"]) == ("smoke", "smoke-world1")
