@@ -19,13 +19,10 @@ import numpy as np
 import pandas as pd
 import typer
 
-from ablations.commands import Device, RunsDir, Workers, end_if_failed, program, refusing, say, terminal
+from ablations.commands import Device, RunsDir, Workers, program, refusing, say, terminal
 from ablations.errors import InputError, choose, positive
-from ablations.execution import environment
-from ablations.execution.building import build
-from ablations.execution.estimate import Estimator
-from ablations.execution.request import sized, worker_count
-from ablations.execution.runs_folder import check
+from ablations.execution.building import Builder
+from ablations.execution.request import sized
 from ablations.grids import arms
 from ablations.judges import tuning
 from ablations.stats.statistics import Interval, t_interval
@@ -33,7 +30,6 @@ from ablations.tracking.records import POINTS_FILE
 from rrpo.arms import BASE
 from rrpo.config import GradientsConfig
 from rrpo.pipeline import dataflow, measurements
-from rrpo.pipeline.stages import Stage
 
 TABLE = "gradients.parquet"
 AGAINST = "reinforce"
@@ -135,26 +131,19 @@ def command(
     """Compare the gradients of DiffRO, REINFORCE and GRPO."""
     console = terminal()
     with refusing():
-        folder = check(runs_dir)
+        builder = Builder.of(device, workers, runs_dir, console)
         size, chosen = sized(profile, 0), arms()[choose("arm", arm, arms())]
         if chosen.best_of is not None:
             raise InputError("best-of-n has no gradient", got=arm, fix="choose an arm with an optimized policy")
-        machine = environment.resolve_device(device)
-        count = worker_count(workers, machine)
         steps = size.optimize.steps if chosen.steps is None else chosen.steps
         asked = {f"point {n}": n for n in _places(updates, steps)} if updates else {}
         given, sizes = range(FIRST_SEED, FIRST_SEED + positive("--seeds", seeds)), _sizes(set_ or [])
-    folder.make()
-
-    def built(stages: Sequence[Stage]) -> list[Path]:
-        end_if_failed(build(stages, folder, Estimator(folder.root, machine), count, console), console)
-        return [stage.path(folder.root) for stage in stages]
-
+        builder.folder.make()
     if asked:
         places = [asked] * len(given)
     else:
-        places = [peaks(path) for path in built([dataflow.optimized(size, chosen, seed) for seed in given])]
-    found = built(
+        places = [peaks(path) for path in builder.require([dataflow.optimized(size, chosen, seed) for seed in given])]
+    found = builder.require(
         [
             measurements.gradients(size, chosen, seed, sorted(set(own.values())), sizes)
             for seed, own in zip(given, places, strict=True)

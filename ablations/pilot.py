@@ -24,13 +24,9 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from ablations.commands import Device, RunsDir, Workers, end_if_failed, program, refusing, say, terminal
-from ablations.execution import environment
-from ablations.execution.building import build
-from ablations.execution.estimate import Estimator
+from ablations.commands import Device, RunsDir, Workers, program, refusing, say, terminal
+from ablations.execution.building import Builder
 from ablations.execution.jobs import unrecorded
-from ablations.execution.request import worker_count
-from ablations.execution.runs_folder import check
 from ablations.grids import GRIDS, arms
 from ablations.stats.contrasts import overall
 from ablations.stats.family import ALPHA, COMPONENTS, MARGIN, POWER, Pilot, family, margin_text, primary
@@ -141,17 +137,16 @@ def command(
     """
     console = terminal()
     with refusing():
-        folder = check(runs_dir)
-        machine = environment.resolve_device(device)
-        count = worker_count(workers, machine)
-    folder.make()
+        builder = Builder.of(device, workers, runs_dir, console)
+        builder.folder.make()
+    store = builder.folder.root
     draws = [draw(seed) for seed in SEEDS]
     more = replicates() if replicated else []
     stages = [cell.stages["scored"] for one in (*draws, *more) for cell in one.values()]
-    end_if_failed(build(stages, folder, Estimator(folder.root, machine), count, console), console)
-    nested = differences(more, folder.root).reshape(REPLICATES) if more else None
+    builder.require(stages)
+    nested = differences(more, store).reshape(REPLICATES) if more else None
     world = next(iter(draws[0].values())).world_hash
-    for line in lines(measured(differences(draws, folder.root), nested, world)):
+    for line in lines(measured(differences(draws, store), nested, world)):
         say(console, line)
 
 

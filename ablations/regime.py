@@ -15,13 +15,9 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import numpy as np
 import typer
 
-from ablations.commands import Device, RunsDir, Workers, end_if_failed, program, refusing, say, terminal
+from ablations.commands import Device, RunsDir, Workers, program, refusing, say, terminal
 from ablations.errors import choose
-from ablations.execution import environment
-from ablations.execution.building import build
-from ablations.execution.estimate import Estimator
-from ablations.execution.request import worker_count
-from ablations.execution.runs_folder import check
+from ablations.execution.building import Builder
 from ablations.grids import CONTROLS, RM_DATA_SIZES, arms
 from ablations.judges import tuning
 from ablations.outcomes import clean, flagged, same
@@ -279,16 +275,15 @@ def command(
     console = terminal()
     with refusing():
         asked = STEPS[choose("step", step, STEPS)]
-        folder = check(runs_dir)
-        machine = environment.resolve_device(device)
-        count = worker_count(workers, machine)
-    folder.make()
+        builder = Builder.of(device, workers, runs_dir, console)
+        builder.folder.make()
+    store = builder.folder.root
     profile = measuring(EMBEDDED)
     candidates = asked.candidates()
     stages = [measurements.assessed(profile, arm, seed) for seed in SEEDS for arm in candidates.values()]
-    end_if_failed(build(stages, folder, Estimator(folder.root, machine), count, console), console)
-    table = measured(candidates, profile, folder.root)
-    out = folder.root / "regime"
+    builder.require(stages)
+    table = measured(candidates, profile, store)
+    out = store / "regime"
     out.mkdir(exist_ok=True)
     table.to_csv(out / f"{step}.csv", index=False)
     draw(table, out, step)

@@ -26,10 +26,8 @@ from ablations.commands import Plugin, Workers, end_if_failed, program, refusing
 from ablations.equality import Comparison
 from ablations.errors import InputError
 from ablations.execution import environment
-from ablations.execution.building import build
+from ablations.execution.building import Builder
 from ablations.execution.cell_file import CELL_FILE, read_cell
-from ablations.execution.estimate import Estimator
-from ablations.execution.request import worker_count
 from ablations.execution.runs_folder import RunsFolder, check
 from ablations.tracking import plugin_files
 from ablations.tracking.reader import Store
@@ -72,10 +70,8 @@ def command(
     with refusing():
         folder = check(runs_dir)
         record, cell = recorded(folder, run_id)
-        machine = environment.resolve_device(
-            _environment(record).get("device", "auto") if device == "recorded" else device
-        )
-        count = worker_count(workers, machine)
+        given = _environment(record).get("device", "auto") if device == "recorded" else device
+        builder = Builder.of(given, workers, runs_dir, console)
         scratch = RunsFolder(folder.root / "reproduced" / record.cell_hash[:12])
         if reuse_world:
             say(
@@ -91,7 +87,7 @@ def command(
         )
     if gone := sorted(record.optional - cell.optional.keys()):
         say(console, f"Not compared, because the required packages are not installed here: {', '.join(gone)}.")
-    if failures := build(list(roots(record, cell).values()), scratch, Estimator(folder.root, machine), count, console):
+    if failures := builder.build(list(roots(record, cell).values()), scratch):
         say(console, "The cell could not be built again:")
         end_if_failed(failures, console)
     found = compare(cell, record, folder.root, scratch.root)

@@ -18,11 +18,9 @@ import typer
 from ablations.commands import Device, OfProfile, Plugin, RunsDir, Workers, program, refusing, say, terminal
 from ablations.errors import InputError, choose
 from ablations.execution import environment
-from ablations.execution.building import build
+from ablations.execution.building import Builder
 from ablations.execution.cell_file import CELL_FILE, read_cell
-from ablations.execution.estimate import Estimator
-from ablations.execution.request import worker_count
-from ablations.execution.runs_folder import RunsFolder, check
+from ablations.execution.runs_folder import RunsFolder
 from ablations.tracking import plugin_files, recorder, records
 from ablations.tracking.reader import Store
 from ablations.tracking.recorder import Tracker
@@ -46,14 +44,13 @@ def command(
     """Measure how far each arm's gain transfers to the other arms' reward models."""
     console = terminal()
     with refusing():
-        folder = check(runs_dir)
+        builder = Builder.of(device, workers, runs_dir, console)
+        folder = builder.folder
         groups = comparable(folder, grid, profile)
-        machine = environment.resolve_device(device)
-        count = worker_count(workers, machine)
         recorder.create(folder, grid)
     stages = [matrix(cells) for cells in groups]
-    failures = build(stages, folder, Estimator(folder.root, machine), count, console)
-    tracker = Tracker(folder, grid, environment.git_state(), environment.describe(machine))
+    failures = builder.build(stages)
+    tracker = Tracker(folder, grid, environment.git_state(), environment.describe(builder.device))
     for cells, stage in zip(groups, stages, strict=True):
         if stage.done(folder.root):
             record(tracker, cells, stage)

@@ -19,10 +19,9 @@ from ablations import regime, regime_section
 from ablations.commands import Device, RunsDir, Workers, WorldSeed, end_if_failed, program, refusing, say, terminal
 from ablations.errors import InputError, choose
 from ablations.execution import environment
-from ablations.execution.building import build
-from ablations.execution.estimate import Estimator
-from ablations.execution.request import sized, worker_count
-from ablations.execution.runs_folder import RunsFolder, check
+from ablations.execution.building import Builder
+from ablations.execution.request import sized
+from ablations.execution.runs_folder import RunsFolder
 from ablations.rendering import card
 from ablations.tracking import recorder, records
 from ablations.tracking.invocations import DEVELOPMENT
@@ -60,14 +59,16 @@ def command(
     """Validate the world: whether speech is valid, judges are trustworthy and hacking is visible."""
     console = terminal()
     with refusing():
-        size, folder, machine, count = _checked(profile, world, seed, device, workers, runs_dir)
+        size = _checked(profile, world, seed)
+        builder = Builder.of(device, workers, runs_dir, console)
+        folder = builder.folder
         stages = sections(size, seed)
         left_out = [choose("section", name, [*stages, REGIME]) for name in skip or ()]
         recorder.create(folder, records.EXPERIMENT_WORLD)
     stages = {name: stage for name, stage in stages.items() if name not in left_out}
     seeds = range(seed, seed + regime_section.SEEDS)
     runs = [] if REGIME in left_out else regime_section.stages(size, seeds)
-    failures = build([*stages.values(), *runs], folder, Estimator(folder.root, machine), count, console)
+    failures = builder.build([*stages.values(), *runs])
     lines = collect(stages, folder.root)
     heading = f"World card: profile {title(profile, world)}, seed {seed}"
     heading += f", without {', '.join(left_out)}" if left_out else ""
@@ -89,7 +90,7 @@ def command(
     card.write(lines, heading, out)
     if (out / card.PHONETICS).is_file():
         card.plot(out / card.PHONETICS, out)
-    waiting = _log(lines, size, seed, folder, machine, out)
+    waiting = _log(lines, size, seed, folder, builder.device, out)
     console.print(card.terminal(lines, heading))
     for text in (f"Written to {out}", waiting, f"Open MLflow: {folder.ui_command()}", card.conclusion(lines)):
         if text:
@@ -97,10 +98,8 @@ def command(
     raise typer.Exit(0 if card.passes(lines) else 1)
 
 
-def _checked(
-    profile: str, world: int, seed: int, device: str, workers: int | None, runs_dir: Path
-) -> tuple[Profile, RunsFolder, str, int]:
-    """Check the options. Raise InputError if one is invalid."""
+def _checked(profile: str, world: int, seed: int) -> Profile:
+    """Return the profile in that world. Raise InputError if an option is invalid."""
     size = sized(profile, world)
     if seed < DEVELOPMENT:
         raise InputError(
@@ -108,9 +107,7 @@ def _checked(
             got=f"--seed {seed}",
             fix=f"give --seed {DEVELOPMENT} or above",
         )
-    machine = environment.resolve_device(device)
-    count = worker_count(workers, machine)
-    return size, check(runs_dir), machine, count
+    return size
 
 
 def collect(stages: dict[str, Stage], store: Path) -> list[Line]:

@@ -16,11 +16,7 @@ from typing import Annotated
 import typer
 
 from ablations.commands import RunsDir, Workers, end_if_failed, program, refusing, say, terminal
-from ablations.execution import environment
-from ablations.execution.building import build
-from ablations.execution.estimate import Estimator
-from ablations.execution.request import worker_count
-from ablations.execution.runs_folder import check
+from ablations.execution.building import Builder
 from ablations.tracking import recorder, records
 from rrpo.pipeline import frozen
 from rrpo.pipeline.frozen import Review
@@ -45,11 +41,10 @@ def command(
             say(console, line)
         raise typer.Exit(0 if found.current else 1)
     with refusing():
-        folder = check(runs_dir)
-        machine = environment.resolve_device(device)
-        count = worker_count(workers, machine)
+        builder = Builder.of(device, workers, runs_dir, console)
+        folder = builder.folder
         recorder.create(folder, records.EXPERIMENT_WORLD)
-    if failures := build(wanted, folder, Estimator(folder.root, machine), count, console):
+    if failures := builder.build(wanted):
         say(console, "The frozen world was not changed, because some stages could not be built:")
         end_if_failed(failures, console)
     before = frozen.freeze(wanted, folder.root)

@@ -3,18 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 
-from ablations.execution import jobs, launchers
+from ablations.commands import end_if_failed
+from ablations.execution import environment, jobs, launchers
 from ablations.execution.estimate import Estimator
 from ablations.execution.launchers import Launcher
 from ablations.execution.progress_display import Display
-from ablations.execution.runs_folder import RunsFolder
+from ablations.execution.request import worker_count
+from ablations.execution.runs_folder import RunsFolder, check
 from ablations.execution.scheduler import Scheduler
 from ablations.execution.time_left import TimeLeft
 from rrpo.pipeline.missing import missing_below
 from rrpo.pipeline.stages import Stage
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Builds stages for a command, on this machine."""
+
+    folder: RunsFolder
+    """The runs folder."""
+    device: str
+    """Device, ``cpu`` or ``cuda``."""
+    workers: int
+    """Number of worker processes."""
+    console: Console
+    """Console of the progress and of failures."""
+
+    @staticmethod
+    def of(device: str, workers: int | None, runs_dir: Path, console: Console) -> Builder:
+        """Check the options of a command. Raises InputError if one is invalid."""
+        folder, machine = check(runs_dir), environment.resolve_device(device)
+        return Builder(folder, machine, worker_count(workers, machine), console)
+
+    def build(self, roots: Sequence[Stage], into: RunsFolder | None = None) -> dict[str, str]:
+        """Build ``roots`` by `build`, ``into`` another folder if one is given; return the failures."""
+        return build(roots, into or self.folder, Estimator(self.folder.root, self.device), self.workers, self.console)
+
+    def require(self, roots: Sequence[Stage]) -> list[Path]:
+        """Build ``roots`` and return their folders. If any fails, print the reasons and exit with status 1."""
+        end_if_failed(self.build(roots), self.console)
+        return [stage.path(self.folder.root) for stage in roots]
 
 
 def build(

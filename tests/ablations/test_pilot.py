@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ablations import pilot
+from ablations.execution import building
 from ablations.grids import arms
 from ablations.pilot import REPLICATES, SEEDS, differences, draw, lines, measured, replicates
 from ablations.stats.family import Pilot
@@ -116,7 +117,7 @@ def test_the_command_builds_both_arms_and_prints_no_difference(tmp_path: Path, m
         built.extend(stages)
         return {}
 
-    monkeypatch.setattr(pilot, "build", build)
+    monkeypatch.setattr(building, "build", build)
     monkeypatch.setattr(
         pilot, "differences", lambda draws, store: SPREAD + 0.777 if len(draws) == 8 else NESTED.ravel() + 0.777
     )

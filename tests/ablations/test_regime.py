@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ablations import regime
+from ablations.execution import building
 from ablations.regime import (
     STEPS,
     check_controls,
@@ -166,7 +167,7 @@ def test_the_command_applies_a_steps_rule_to_what_was_built(tmp_path: Path, monk
 
     table = pd.concat([runs("0.25", phone_errors=[0.1, 0.3]), runs("0.5", phone_errors=[0.1, 0.1], gold=[0.8, 0.9])])
     table.loc[table["candidate"] == "0.25", "gold"] = [0.8, 0.9] * 3
-    monkeypatch.setattr(regime, "build", built)
+    monkeypatch.setattr(building, "build", built)
     monkeypatch.setattr(regime, "measured", lambda *given: table)
     done = CliRunner().invoke(regime.app, ["content", "--device", "cpu", "--runs-dir", str(tmp_path / "runs")])
     assert done.exit_code == 0, done.output

@@ -10,6 +10,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from ablations import validate
+from ablations.execution import building
 from ablations.execution.runs_folder import RunsFolder
 from ablations.rendering import card
 from ablations.validate import app
@@ -114,7 +115,7 @@ def test_what_could_be_measured_is_shown_where_a_section_fails(tmp_path: Path, m
         (first / MARKER).write_text("{}")
         return {"card judges": "bug: no such judge"}
 
-    monkeypatch.setattr(validate, "build", build)
+    monkeypatch.setattr(building, "build", build)
     arguments = ["--profile", "smoke", "--world", "2", "--runs-dir", str(tmp_path / "runs")]
     made = CliRunner().invoke(app, arguments)
     assert made.exit_code == 1, made.output
@@ -137,7 +138,7 @@ def test_a_section_that_is_skipped_is_neither_asked_for_nor_passed_over_in_silen
         asked.extend(str(stage) for stage in stages)
         return {"card judges": "bug: no such judge"}
 
-    monkeypatch.setattr(validate, "build", build)
+    monkeypatch.setattr(building, "build", build)
     skipped = ["--skip", "regime", "--skip", "voices"]
     made = CliRunner().invoke(app, ["--profile", "smoke", *skipped, "--runs-dir", str(tmp_path / "runs")])
     assert "World card: profile smoke, seed 1000, without regime, voices" in made.output
