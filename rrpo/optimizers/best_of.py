@@ -11,13 +11,11 @@ Beirami et al. 2024, arXiv 2401.01879).
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -26,7 +24,7 @@ from rrpo.corpus.prompts import load_prompts
 from rrpo.judges.samples import Samples
 from rrpo.models.policy import Policy, Rollout
 from rrpo.optimizers.base import Batch
-from rrpo.optimizers.loop import listen, opinions, stored, summary
+from rrpo.optimizers.loop import listen, opinions, save, stored
 from rrpo.optimizers.rollout import Models, Prompts, rollout_statistics
 from rrpo.optimizers.scoring import hear
 from rrpo.pipeline.stages import Context
@@ -95,11 +93,7 @@ def build(config: BestOfConfig, inputs: dict[str, Path], out: Path, context: Con
             points.append(row)
             samples.append(kept)
         context.report(i + 1, n)
-    pd.DataFrame([]).to_parquet(out / "curves.parquet")
-    frame = pd.DataFrame(points)
-    frame.to_parquet(out / "points.parquet")
-    Samples.concatenate(samples).save(out)
-    (out / "scalars.json").write_text(json.dumps(summary(frame)))
+    save(out, points, samples)
 
 
 def costs(models: Models, prompts: Prompts, drawn: Rollout, config: BestOfConfig) -> Tensor:

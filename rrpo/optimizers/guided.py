@@ -7,17 +7,14 @@ trained with it.
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
-
-import pandas as pd
 
 from rrpo.config import GuidedConfig, OptimizeConfig
 from rrpo.models.guidance.policy import GuidedPolicy
 from rrpo.models.policy import Policy
 from rrpo.models.prefix_classifier import PrefixClassifier
-from rrpo.optimizers.loop import evaluate, summary
+from rrpo.optimizers.loop import evaluate, save
 from rrpo.optimizers.rollout import Models, Prompts
 from rrpo.pipeline.stages import Context
 
@@ -36,8 +33,4 @@ def build(config: GuidedConfig, inputs: dict[str, Path], out: Path, context: Con
     prompts = Prompts.load(inputs["eval_prompts"], models)
     settings = OptimizeConfig(steps=0, final_prompts=config.prompts, eval_prompts=config.batch, seed=config.seed)
     row, samples = evaluate(models, prompts, settings, 0)
-    points = pd.DataFrame([{"step": 0} | row])
-    pd.DataFrame([]).to_parquet(out / "curves.parquet")
-    points.to_parquet(out / "points.parquet")
-    samples.save(out)
-    (out / "scalars.json").write_text(json.dumps(summary(points)))
+    save(out, [{"step": 0} | row], [samples])

@@ -108,8 +108,7 @@ class Judges:
 
 
 def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: Context) -> None:
-    """Build stage ``optimize``: run `optimize` and write ``curves.parquet``, ``points.parquet``, ``samples.npz`` and
-    ``scalars.json``."""
+    """Build stage ``optimize``: run `optimize` and `save` the result."""
     matched = match(inputs)
     config = replace(config, gradient_scale=config.gradient_scale * matched.get("gradient_match", 1.0))
     loaded = Models.load(inputs, context.device, context.micro, context.executor.precision)
@@ -122,12 +121,8 @@ def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: C
         return row, {name: torch.from_numpy(values) for name, values in drawn.arrays().items()}
 
     found = optimize(models, train, config, context, inputs, measure)
-    pd.DataFrame(found.curves).to_parquet(out / "curves.parquet")
-    frame = pd.DataFrame(found.points)
-    frame.to_parquet(out / "points.parquet")
     samples = [Samples(**{name: saved.numpy() for name, saved in part.items()}) for part in found.samples]
-    Samples.concatenate(samples).save(out)
-    (out / "scalars.json").write_text(json.dumps(summary(frame) | matched))
+    save(out, found.points, samples, found.curves, matched)
 
 
 def optimize(
@@ -364,6 +359,29 @@ def stored(step: int, places: Tensor, rollout: Rollout, opinions: dict[str, Tens
         **{f"{name}_argmax": said.argmax(1).cpu().numpy().astype(np.int8) for name, said in heard.items()},
         **{f"{name}_logprob": said.gather(1, target[:, None])[:, 0].cpu().numpy() for name, said in heard.items()},
     )
+
+
+def save(
+    out: Path,
+    points: Sequence[Mapping[str, float]],
+    samples: Sequence[Samples],
+    curves: Sequence[Mapping[str, float]] = (),
+    scalars: Mapping[str, float] | None = None,
+) -> None:
+    """Write ``curves.parquet``, ``points.parquet``, ``samples.npz`` and ``scalars.json``, the files that scoring reads.
+
+    Args:
+        out: Folder of the stage.
+        points: One row per evaluated checkpoint.
+        samples: Its samples.
+        curves: One row per update; none without optimization.
+        scalars: Numbers in addition to the `summary` of ``points``.
+    """
+    frame = pd.DataFrame(points)
+    pd.DataFrame(curves).to_parquet(out / "curves.parquet")
+    frame.to_parquet(out / "points.parquet")
+    Samples.concatenate(samples).save(out)
+    (out / "scalars.json").write_text(json.dumps(summary(frame) | dict(scalars or {})))
 
 
 def summary(points: pd.DataFrame) -> dict[str, float]:
