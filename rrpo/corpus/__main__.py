@@ -82,8 +82,8 @@ def import_(
     console = Console()
     torch.set_num_threads(1)  # utterances are too short to profit from more threads
     try:
-        chosen = READERS[reader]
-        given = chosen.labels if labels is None else read_labels(labels)
+        corpus_reader = READERS[reader]
+        label_map = corpus_reader.labels if labels is None else read_labels(labels)
         shares = read_splits(split) if split else None
         if shares and folds:
             raise ManifestError(
@@ -92,16 +92,16 @@ def import_(
         with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), transient=True) as bar:
             task = bar.add_task("reading")
 
-            begun = time.monotonic()
+            start = time.monotonic()
 
             def report(summary: Summary) -> None:
-                bar.update(task, description=progress(summary, time.monotonic() - begun))
+                bar.update(task, description=progress(summary, time.monotonic() - start))
 
-            found = import_corpus(
-                chosen,
+            summary = import_corpus(
+                corpus_reader,
                 path,
                 out,
-                labels=given,
+                labels=label_map,
                 language=language,
                 only=only,
                 splits=shares,
@@ -111,86 +111,87 @@ def import_(
                 longest=longest,
                 report=report,
             )
-            took = time.monotonic() - begun
+            seconds = time.monotonic() - start
     except (ManifestError, PluginError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
     except OSError as error:
         print(f"error: {error}; check the path, its permissions and the free space, and run it again", file=sys.stderr)
         raise typer.Exit(2) from None
-    console.print(label_table(found, given))
-    console.print(progress(found, took), highlight=False)
-    for line in notes(found):
+    console.print(label_table(summary, label_map))
+    console.print(progress(summary, seconds), highlight=False)
+    for line in notes(summary):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def progress(found: Summary, seconds: float) -> str:
+def progress(summary: Summary, seconds: float) -> str:
     """Return one line with the number of utterances read and skipped, and the throughput."""
-    used, left_out = found.utterances.total(), len(found.skipped) + found.unmapped.total()
+    used, left_out = summary.utterances.total(), len(summary.skipped) + summary.unmapped.total()
     return f"{used} utterances, {left_out} left out, {(used + left_out) / max(seconds, 1e-9):.0f} per second"
 
 
 def read_labels(path: Path) -> dict[str, str]:
     """Return the label map in a JSON file. Raises `ManifestError` if the file does not contain one."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        labels = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ManifestError(f"--labels {path} cannot be read ({error}); give a JSON file") from error
     if (
-        not isinstance(found, dict)
-        or not found
-        or not all(isinstance(emotion, str) and emotion for emotion in found.values())
+        not isinstance(labels, dict)
+        or not labels
+        or not all(isinstance(emotion, str) and emotion for emotion in labels.values())
     ):
         raise ManifestError(f'--labels {path} is not a label map; give a JSON object such as {{"anger": "angry"}}')
-    return found
+    return labels
 
 
 def read_splits(entries: Sequence[str]) -> dict[str, float]:
     """Parse ``NAME=SHARE`` entries. Raises `ManifestError` on an invalid entry."""
-    found: dict[str, float] = {}
+    shares: dict[str, float] = {}
     for entry in entries:
         name, _, share = entry.partition("=")
         try:
             value = float(share)
         except ValueError:
             value = 0.0
-        if not (name and name not in found and name == Path(name).name and value > 0):
+        if not (name and name not in shares and name == Path(name).name and value > 0):
             raise ManifestError(
                 f"--split takes NAME=SHARE, with each name once and a positive share; got {entry!r}; use, for example, train=.8"
             )
-        found[name] = value
-    return found
+        shares[name] = value
+    return shares
 
 
-def label_table(found: Summary, labels: Mapping[str, str]) -> Table:
+def label_table(summary: Summary, labels: Mapping[str, str]) -> Table:
     """Return a table of the label map with the amount of speech per label, followed by the labels that are not in the map."""
     table = Table(title="Labels")
     for heading in ("in the corpus", "emotion"):
         table.add_column(heading)
     for heading in ("utterances", "minutes", "speakers"):
         table.add_column(heading, justify="right")
-    for label in dict.fromkeys((*labels, *sorted(found.utterances))):
-        minutes, speakers = found.seconds.get(label, 0.0) / 60, found.speakers.get(label, ())
-        count = found.utterances[label]
+    for label in dict.fromkeys((*labels, *sorted(summary.utterances))):
+        minutes, speakers = summary.seconds.get(label, 0.0) / 60, summary.speakers.get(label, ())
+        count = summary.utterances[label]
         table.add_row(label, labels.get(label, label), str(count), f"{minutes:.1f}", str(len(speakers)))
-    for label, count in sorted(found.unmapped.items()):
+    for label, count in sorted(summary.unmapped.items()):
         table.add_row(label, "(not in the map, left out)", str(count), "", "")
     return table
 
 
-def notes(found: Summary) -> list[str]:
+def notes(summary: Summary) -> list[str]:
     """Return lines that list the skipped entries by reason and the files written."""
-    first = {entry.reason: entry.entry for entry in reversed(found.skipped)}
-    reasons = Counter(entry.reason for entry in found.skipped)
-    lines = [f"skipped {count}: {reason}, such as {first[reason]}" for reason, count in reasons.most_common()]
-    if found.without_text:
+    examples = {entry.reason: entry.entry for entry in reversed(summary.skipped)}
+    reasons = Counter(entry.reason for entry in summary.skipped)
+    lines = [f"skipped {count}: {reason}, such as {examples[reason]}" for reason, count in reasons.most_common()]
+    if summary.without_text:
         lines.append(
-            f"{found.without_text} utterances have no text: usable for reward models and judges, not for policies or recognizers"
+            f"{summary.without_text} utterances have no text: usable for reward models and judges, not for policies or "
+            "recognizers"
         )
-    if found.copies is not None:
-        lines.append(f"wrote converted copies to {found.copies}")
-    lines += [f"wrote {count} lines to {path}" for path, count in found.written.items()]
-    return [*lines, f"checksum of the audio: {found.checksum}"]
+    if summary.copies is not None:
+        lines.append(f"wrote converted copies to {summary.copies}")
+    lines += [f"wrote {count} lines to {path}" for path, count in summary.written.items()]
+    return [*lines, f"checksum of the audio: {summary.checksum}"]
 
 
 if __name__ == "__main__":

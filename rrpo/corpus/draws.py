@@ -22,5 +22,5 @@ def balanced(n: int, classes: int, *parts: str | int) -> np.ndarray:
     """Return ``[n]`` class indices in which each class occurs ``n // classes`` times or once more, in an order keyed by
     ``parts``."""
     rng = generator(*parts)
-    first = rng.permutation(classes)
-    return first[rng.permutation(np.arange(n) % classes)]
+    order = rng.permutation(classes)
+    return order[rng.permutation(np.arange(n) % classes)]

@@ -102,7 +102,7 @@ def synthesize(
 
 def raw_phonemes(texts: Sequence[str], language: str) -> list[str]:
     """Return espeak-ng's IPA of each text, with stress and tone marks; ``_`` separates phonemes, a space separates words."""
-    found = []
+    phonemes = []
     with _library(language) as library:
         for text in texts:
             pointer = ctypes.c_char_p(text.encode())
@@ -110,8 +110,8 @@ def raw_phonemes(texts: Sequence[str], language: str) -> list[str]:
             while pointer.value:
                 clause = library.espeak_TextToPhonemes(ctypes.byref(pointer), _UTF8, _IPA | (ord(_SEPARATOR) << 8))
                 clauses.append((clause or b"").decode())
-            found.append(" ".join(clauses))
-    return found
+            phonemes.append(" ".join(clauses))
+    return phonemes
 
 
 def phones(texts: Sequence[str], language: str) -> list[tuple[str, ...]]:
@@ -121,14 +121,14 @@ def phones(texts: Sequence[str], language: str) -> list[tuple[str, ...]]:
     Raises `EspeakError` if espeak-ng finds no phones or switches the language (it reads foreign script by the rules of another
     language).
     """
-    found = []
+    sequences = []
     for text, raw in zip(texts, raw_phonemes(texts, language), strict=True):
         if "(" in raw:
             raise EspeakError(f"espeak-ng reads part of {text!r} in another language than {language!r}: {raw}")
         if language.startswith("cmn"):
             raw = raw.replace(_TONE_THREE, "")
         symbols = (_MARKS.sub("", symbol) for symbol in re.split(r"[_\s]+", raw))
-        found.append(tuple(symbol for symbol in symbols if symbol))
-        if not found[-1]:
+        sequences.append(tuple(symbol for symbol in symbols if symbol))
+        if not sequences[-1]:
             raise EspeakError(f"espeak-ng finds no phones in {text!r} ({language!r})")
-    return found
+    return sequences

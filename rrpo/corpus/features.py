@@ -45,9 +45,9 @@ def build(config: SpeechConfig, inputs: Mapping[str, Path], out: Path, context: 
 
     def mels() -> Iterator[np.ndarray]:
         done = 0
-        for found in in_order(partial(frames_of, audio=audio), batches, usable_cpus() if many else 1):
-            yield from found
-            done += len(found)
+        for frames in in_order(partial(frames_of, audio=audio), batches, usable_cpus() if many else 1):
+            yield from frames
+            done += len(frames)
             context.report(done, len(utterances))
 
     write_speech(out, audio, classes(config.world, config.split), utterances, mels())

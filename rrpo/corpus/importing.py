@@ -116,8 +116,8 @@ def import_corpus(
         if folds is not None:
             parts = [str(k + 1) for k in range(folds)]
             part_of = assign(speakers, dict.fromkeys(parts, 1 / folds), seed)
-            names = {own: [f"fold{k}.{'test' if k == own else 'train'}" for k in parts] for own in parts}
-            _write_splits(partial, out, {speaker: names[own] for speaker, own in part_of.items()}, summary)
+            names = {part: [f"fold{k}.{'test' if k == part else 'train'}" for k in parts] for part in parts}
+            _write_splits(partial, out, {speaker: names[part] for speaker, part in part_of.items()}, summary)
         elif splits is not None:
             split_of = assign(speakers, splits, seed)
             _write_splits(partial, out, {speaker: [name] for speaker, name in split_of.items()}, summary)
@@ -125,8 +125,8 @@ def import_corpus(
             os.replace(partial, out)
             summary.written[out] = summary.utterances.total()
     finally:
-        for left in out.parent.glob(f"{escape(partial.name)}*"):
-            left.unlink()
+        for leftover in out.parent.glob(f"{escape(partial.name)}*"):
+            leftover.unlink()
     return summary
 
 
@@ -144,15 +144,15 @@ def assign(speakers: set[str], splits: Mapping[str, float], seed: int) -> dict[s
             "splits, or a reader that distinguishes speakers"
         )
     order = sorted(speakers, key=lambda speaker: (key(seed, "speaker split", speaker), speaker))
-    found: dict[str, str] = {}
-    first, share_before = 0, 0.0
-    for place, (name, share) in enumerate(splits.items()):
+    split_of: dict[str, str] = {}
+    start, share_before = 0, 0.0
+    for index, (name, share) in enumerate(splits.items()):
         share_before += share
-        left = len(splits) - place - 1
-        end = min(max(round(share_before * len(order)), first + 1), len(order) - left)
-        found |= dict.fromkeys(order[first:end], name)
-        first = end
-    return found
+        splits_left = len(splits) - index - 1
+        end = min(max(round(share_before * len(order)), start + 1), len(order) - splits_left)
+        split_of |= dict.fromkeys(order[start:end], name)
+        start = end
+    return split_of
 
 
 def split_path(out: Path, name: str) -> Path:
@@ -235,18 +235,18 @@ def _convert(manifest: Path, folder: Path, summary: Summary, loudness: float) ->
     copies.mkdir(exist_ok=True)
     converted = manifest.with_name(f"{manifest.name}.converted")
     with manifest.open(encoding="utf-8") as lines, converted.open("w", encoding="utf-8") as out:
-        for text in lines:
-            line = json.loads(text)
-            speaker = line["speaker"]
+        for line in lines:
+            row = json.loads(line)
+            speaker = row["speaker"]
             level = 10 * math.log10(summary.energy[speaker] / summary.spoken[speaker])
             gain = round(loudness - level, 2)
-            copy = copies / f"{line['sha256']}{gain:+.2f}dB.wav"
+            copy = copies / f"{row['sha256']}{gain:+.2f}dB.wav"
             if not copy.is_file():
-                wave = load_wave(folder / line["audio"], rate).numpy() * 10 ** (gain / 20)
+                wave = load_wave(folder / row["audio"], rate).numpy() * 10 ** (gain / 20)
                 partial = copy.with_name(f".{copy.name}.{os.getpid()}.wav")
                 soundfile.write(partial, wave, rate, subtype="FLOAT")
                 os.replace(partial, copy)
-            out.write(json.dumps(line | {"audio": f"{copies.name}/{copy.name}"}, ensure_ascii=False) + "\n")
+            out.write(json.dumps(row | {"audio": f"{copies.name}/{copy.name}"}, ensure_ascii=False) + "\n")
     os.replace(converted, manifest)
 
 
@@ -265,13 +265,15 @@ def _reason(error: Exception, entry: Recording) -> str:
 
 def _why_empty(summary: Summary, labels: Mapping[str, str]) -> str:
     if summary.unmapped:
-        there = ", ".join(f"{label} ({count})" for label, count in summary.unmapped.most_common(5))
+        counts = ", ".join(f"{label} ({count})" for label, count in summary.unmapped.most_common(5))
         return (
-            f"no label is in the map; the corpus has {there}, the map has {', '.join(labels)}: give matching --labels"
+            f"no label is in the map; the corpus has {counts}, the map has {', '.join(labels)}: give matching --labels"
         )
     reasons = Counter(entry.reason for entry in summary.skipped)
-    said = ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3)) or "the reader found no entries"
-    return f"{said}; give the top folder of the corpus, or use the reader of its layout"
+    causes = (
+        ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3)) or "the reader found no entries"
+    )
+    return f"{causes}; give the top folder of the corpus, or use the reader of its layout"
 
 
 def _write_splits(partial: Path, out: Path, splits_of: Mapping[str, Sequence[str]], summary: Summary) -> None:

@@ -42,27 +42,27 @@ def check_manifest(
     Raises:
         ManifestError: The audio of an utterance is missing, unreadable, empty, silent, not finite or sampled at too low a rate.
     """
-    begun = time.monotonic()
-    count, place = _locate(utterances, audio)
-    if place is None or (digest := _read_cache(place)) is None:
-        decode = partial(_decoded, where=str(path), sample_rate=None if audio is None else audio.sample_rate)
+    start = time.monotonic()
+    count, cache = _locate(utterances, audio)
+    if cache is None or (digest := _read_cache(cache)) is None:
+        check = partial(_check_audio, where=str(path), sample_rate=None if audio is None else audio.sample_rate)
         content = hashlib.sha256()
         lines = iter(utterances)
         batches = iter(lambda: list(islice(lines, BATCH)), [])
-        for batch in in_order(decode, batches, 1 if place is None else usable_cpus()):
+        for batch in in_order(check, batches, 1 if cache is None else usable_cpus()):
             for utterance in batch:
                 content.update(repr((utterance.id, utterance.text, utterance.phones, utterance.speaker)).encode())
                 content.update(repr((utterance.language, utterance.emotion, utterance.votes, utterance.spec)).encode())
                 if audio is not None and utterance.audio is not None:
                     content.update(Path(utterance.audio).read_bytes())
         digest = content.hexdigest()[:32]
-        if place is not None:
-            _write_cache(place, digest)
-    tell(count, time.monotonic() - begun)
+        if cache is not None:
+            _write_cache(cache, digest)
+    tell(count, time.monotonic() - start)
     return ManifestConfig(digest=digest, path=str(path.resolve()))
 
 
-def _decoded(utterances: list[Utterance], where: str, sample_rate: int | None) -> list[Utterance]:
+def _check_audio(utterances: list[Utterance], where: str, sample_rate: int | None) -> list[Utterance]:
     """Decode the audio of all utterances and return them. Raises `ManifestError` if a file cannot be used."""
     for utterance in utterances:
         if sample_rate is not None and utterance.audio is not None:
@@ -75,47 +75,47 @@ def _decoded(utterances: list[Utterance], where: str, sample_rate: int | None) -
 
 def _locate(utterances: Iterable[Utterance], audio: AudioConfig | None) -> tuple[int, Path | None]:
     """Return the number of utterances and the cache file of their digest; None if there are fewer than `MANY` recordings."""
-    seen, count, recordings = hashlib.sha256(repr(audio).encode()), 0, 0
+    key, count, recordings = hashlib.sha256(repr(audio).encode()), 0, 0
     for utterance in utterances:
         count += 1
-        seen.update(repr(utterance).encode())
+        key.update(repr(utterance).encode())
         if audio is not None and utterance.audio is not None:
             try:
-                about = os.stat(utterance.audio)
+                stat = os.stat(utterance.audio)
             except OSError:
                 continue
             recordings += 1
-            seen.update(repr((about.st_size, about.st_mtime_ns)).encode())
+            key.update(repr((stat.st_size, stat.st_mtime_ns)).encode())
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rrpo" / "manifests"
-    return count, cache / seen.hexdigest() if recordings >= MANY else None
+    return count, cache / key.hexdigest() if recordings >= MANY else None
 
 
-def _read_cache(place: Path) -> str | None:
-    return place.read_text() if place.is_file() else None
+def _read_cache(path: Path) -> str | None:
+    return path.read_text() if path.is_file() else None
 
 
-def _write_cache(place: Path, digest: str) -> None:
+def _write_cache(path: Path, digest: str) -> None:
     """Cache a digest; ignore errors, because the cache is optional."""
     with suppress(OSError):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        partial_file = place.with_name(f"{place.name}.{os.getpid()}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial_file = path.with_name(f"{path.name}.{os.getpid()}")
         partial_file.write_text(digest)
-        os.replace(partial_file, place)
+        os.replace(partial_file, path)
 
 
 def check_apart(manifests: Mapping[str, Iterable[Utterance]], heard_by: Callable[[str], str]) -> None:
     """Raise `ManifestError` if two splits share a sound (the same bytes) and ``heard_by`` names different models for them."""
     if len({heard_by(name) for name in manifests}) < 2:
         return  # one model only: skip reading the audio
-    first: dict[bytes, tuple[str, str]] = {}
+    origins: dict[bytes, tuple[str, str]] = {}
     for name, utterances in manifests.items():
         for utterance in utterances:
             sound = repr(utterance.spec).encode() if utterance.audio is None else Path(utterance.audio).read_bytes()
-            before, twin = first.setdefault(hashlib.sha256(sound).digest(), (name, utterance.id))
-            if heard_by(before) != heard_by(name):
+            first_name, first_id = origins.setdefault(hashlib.sha256(sound).digest(), (name, utterance.id))
+            if heard_by(first_name) != heard_by(name):
                 raise ManifestError(
                     f"utterance {utterance.id!r} of the split {name!r} ({heard_by(name)}) sounds the same, byte for byte, as "
-                    f"{twin!r} of {before!r} ({heard_by(before)}); leave it out of one of them"
+                    f"{first_id!r} of {first_name!r} ({heard_by(first_name)}); leave it out of one of them"
                 )
 
 
@@ -131,36 +131,36 @@ def classes(
         name: Counter(emotion for u in manifest for emotion in (u.emotion, *(u.votes or ())))
         for name, manifest in manifests.items()
     }
-    there = set().union(*counts.values())
-    if there <= set(known):
+    emotions = set().union(*counts.values())
+    if emotions <= set(known):
         return ()
     for name in (name for name in trained if name in counts):
-        for other, found in counts.items():
-            if alone := sorted(found.keys() - counts[name].keys()):
+        for other, count in counts.items():
+            if missing := sorted(count.keys() - counts[name].keys()):
                 raise ManifestError(
-                    f"the emotion {alone[0]!r} is in the split {other!r} ({found[alone[0]]} of {found.total()} labels) and not "
-                    f"in {name!r}, which a reward model is trained on; correct the label, or add utterances of it to {name}"
+                    f"the emotion {missing[0]!r} is in the split {other!r} ({count[missing[0]]} of {count.total()} labels) and "
+                    f"not in {name!r}, which a reward model is trained on; correct the label, or add utterances of it to {name}"
                 )
-    return (*(emotion for emotion in known if emotion in there), *sorted(there.difference(known)))
+    return (*(emotion for emotion in known if emotion in emotions), *sorted(emotions.difference(known)))
 
 
-def check_speakable(name: str, asked: Iterable[Utterance], learnt: Iterable[Utterance]) -> None:
-    """Raise `ManifestError` if the split ``name`` has a speaker, emotion or phone that the policy's training data ``learnt``
-    lacks."""
+def check_speakable(name: str, prompts: Iterable[Utterance], training: Iterable[Utterance]) -> None:
+    """Raise `ManifestError` if the split ``name`` has a speaker, emotion or phone that is not in the policy's data
+    ``training``."""
 
     def symbols(utterances: Iterable[Utterance]) -> set[tuple[str, str]]:
         return {
             (kind, symbol)
             for u in utterances
-            for kind, held in (("speaker", (u.speaker,)), ("emotion", (u.emotion,)), ("phone", u.phones))
-            for symbol in held
+            for kind, values in (("speaker", (u.speaker,)), ("emotion", (u.emotion,)), ("phone", u.phones))
+            for symbol in values
         }
 
-    known = symbols(learnt)
-    if unknown := sorted(symbols(asked) - known):
+    trained = symbols(training)
+    if unknown := sorted(symbols(prompts) - trained):
         kind, symbol = unknown[0]
-        there = ", ".join(sorted(one for other, one in known if other == kind))
+        choices = ", ".join(sorted(value for other, value in trained if other == kind))
         raise ManifestError(
-            f"the split {name!r} has the {kind} {symbol!r}, which the policy never learns; it knows {there}: use these, or "
+            f"the split {name!r} has the {kind} {symbol!r}, which the policy never learns; it knows {choices}: use these, or "
             "give the splits base and sft_heldout with it"
         )

@@ -90,37 +90,37 @@ class Manifest:
 
     def __iter__(self) -> Iterator[Utterance]:
         """Yield the utterances. Raises `ManifestError` at the first line that cannot be used."""
-        given: set[int] = set()
+        hashes: set[int] = set()
         defaults = bytearray(1)  # by line number: whether the line has its default id
         for number, line in self._lines():
-            where, default = f"{self.path}:{number}", self._default(number)
-            utterance = _parse(line, where, self.path.parent, self.emotions, default, self.split, self.audio)
-            known = hash(utterance.id) in given or self._is_default(utterance.id, defaults)
-            if known and (first := self._line_of(utterance.id, number)):
+            where, default_id = f"{self.path}:{number}", self._default_id(number)
+            utterance = _parse(line, where, self.path.parent, self.emotions, default_id, self.split, self.audio)
+            duplicate = hash(utterance.id) in hashes or self._has_default_id(utterance.id, defaults)
+            if duplicate and (first := self._line_of(utterance.id, number)):
                 raise ManifestError(
                     f"{where}: id {utterance.id!r} was used on line {first}; give each line a unique id"
                 )
             defaults.extend(bytes(number + 1 - len(defaults)))
-            if utterance.id == default:
+            if utterance.id == default_id:
                 defaults[number] = True
             else:
-                given.add(hash(utterance.id))
+                hashes.add(hash(utterance.id))
             yield utterance
         if len(defaults) == 1:
             raise ManifestError(
                 f"{self.path}: the manifest is empty; write one JSON object per line with the keys {', '.join(REQUIRED)}"
             )
 
-    def _default(self, number: int) -> str:
+    def _default_id(self, number: int) -> str:
         """Return the id of a line that gives none."""
         return f"{self.path.stem}-{number:05d}"
 
-    def _is_default(self, id: str, defaults: bytearray) -> bool:
+    def _has_default_id(self, id: str, defaults: bytearray) -> bool:
         """Return whether one of the lines marked in ``defaults`` has this id."""
         _, _, number = id.rpartition("-")
         if not number.isdecimal() or int(number) >= len(defaults):
             return False
-        return bool(defaults[int(number)]) and id == self._default(int(number))
+        return bool(defaults[int(number)]) and id == self._default_id(int(number))
 
     def _lines(self) -> Iterator[tuple[int, str]]:
         """Yield the number (from 1) and text of each non-blank line."""
@@ -139,7 +139,7 @@ class Manifest:
         for number, line in self._lines():
             if number == before:
                 return None
-            if json.loads(line).get("id", self._default(number)) == id:
+            if json.loads(line).get("id", self._default_id(number)) == id:
                 return number
         return None
 

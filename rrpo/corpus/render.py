@@ -84,7 +84,7 @@ def render(spec: RenderSpec, sample_rate: int) -> np.ndarray:
     pace, semitones, excursion = pace_and_pitch(spec.cues)
     semitones += speaker.pitch - 12 * np.log2(speaker.formant)
     pitch = float(np.clip(PITCH + PITCH_STEPS * semitones, 0, 100))
-    spoken = espeak.synthesize(
+    speech = espeak.synthesize(
         spec.text,
         speaker.language,
         speaker.variant,
@@ -94,7 +94,7 @@ def render(spec: RenderSpec, sample_rate: int) -> np.ndarray:
         volume=60,
     )
     up, down = _ratio(espeak.SAMPLE_RATE, sample_rate)
-    wave = signal.resample_poly(spoken.astype(np.float64), up, down, window=_low_pass(max(up, down)))
+    wave = signal.resample_poly(speech.astype(np.float64), up, down, window=_low_pass(max(up, down)))
     wave = finish(wave, sample_rate, spec.cues, generator(spec.seed, "voice"), speaker.formant, speaker.level)
     if spec.artefact is not None:
         wave = plant(wave, spec.artefact, sample_rate, generator(spec.seed, "artefact"))
@@ -118,8 +118,8 @@ def finish(
 ) -> np.ndarray:
     """Apply the cues that need signal processing to ``wave [S]`` of any synthesizer: rise, tremor, tilt, breath, intensity."""
     z = _in_units(cues)
-    shake = noise.uniform(*TREMOR_HZ), noise.uniform(0, 2 * np.pi)
-    wave = _warp(wave, sample_rate, formant, z["final_rise"], z["tremor"], *shake)
+    tremor = noise.uniform(*TREMOR_HZ), noise.uniform(0, 2 * np.pi)
+    wave = _warp(wave, sample_rate, formant, z["final_rise"], z["tremor"], *tremor)
     wave = _tilt(wave, z["tilt"], sample_rate)
     wave = _breath(wave, BREATH + z["breathiness"], sample_rate, noise)
     return wave * (10 ** ((LEVEL + level + z["intensity"]) / 20) / np.sqrt(np.mean(wave**2)))
@@ -153,13 +153,13 @@ def _warp(
     tremor."""
     seconds = np.arange(len(wave)) / (sample_rate * formant)
     depth = float(np.clip(TREMOR[0] + tremor, 0, TREMOR[1]))
-    shake = np.sin(2 * np.pi * hertz * seconds + phase)
-    begin, complete = RISE_SECONDS
-    ramp = np.clip((begin - (seconds[-1] - seconds)) / (begin - complete), 0, 1)
-    semitones = np.clip(rise, -MAX_RISE, MAX_RISE) * ramp + 0.6 * depth * shake
+    oscillation = np.sin(2 * np.pi * hertz * seconds + phase)
+    start, end = RISE_SECONDS
+    ramp = np.clip((start - (seconds[-1] - seconds)) / (start - end), 0, 1)
+    semitones = np.clip(rise, -MAX_RISE, MAX_RISE) * ramp + 0.6 * depth * oscillation
     arrival = np.cumsum(2 ** (-semitones / 12) / formant)  # output position of each input sample
-    place = np.interp(np.arange(int(arrival[-1])), arrival, np.arange(len(wave)))
-    return ndimage.map_coordinates(wave * (1 + depth * shake), place[None], order=3, mode="nearest")
+    positions = np.interp(np.arange(int(arrival[-1])), arrival, np.arange(len(wave)))
+    return ndimage.map_coordinates(wave * (1 + depth * oscillation), positions[None], order=3, mode="nearest")
 
 
 def _tilt(wave: np.ndarray, decibels: float, sample_rate: int) -> np.ndarray:

@@ -36,17 +36,17 @@ def build(config: VoicesConfig, inputs: Mapping[str, Path], out: Path, context: 
     (out / "audio").mkdir()
     utterances, cues, mels = [], [], []
     engine = config.engine
-    for place, text in enumerate(texts):
-        speaker = neural.ENGINES[engine][place % len(neural.ENGINES[engine])]
-        read = resampled(neural.speak(text, engine, speaker), neural.RATES[engine], rate)
+    for index, text in enumerate(texts):
+        speaker = neural.ENGINES[engine][index % len(neural.ENGINES[engine])]
+        reading = resampled(neural.speak(text, engine, speaker), neural.RATES[engine], rate)
         labels = np.arange(len(world.emotions))
-        keys = ("voices", engine, place)
+        keys = ("voices", engine, index)
         languages = [neural.LANGUAGE] * len(labels)
-        drawn, _ = draw_cues(world.emotions, labels, languages, world.cue_spread, generator(world.seed, *keys))
-        for label, z in zip(labels, drawn, strict=True):
-            name = f"{engine}-{place:03d}-{world.emotions[label]}"
+        class_cues, _ = draw_cues(world.emotions, labels, languages, world.cue_spread, generator(world.seed, *keys))
+        for label, z in zip(labels, class_cues, strict=True):
+            name = f"{engine}-{index:03d}-{world.emotions[label]}"
             noise = np.random.default_rng(key(world.seed, *keys, int(label)))
-            wave = prosody.moved(read, rate, tuple(map(float, z)), noise)
+            wave = prosody.moved(reading, rate, tuple(map(float, z)), noise)
             soundfile.write(out / "audio" / f"{name}.wav", wave, rate, subtype="PCM_16")
             F, frames = log_mel(torch.from_numpy(wave)[None], torch.tensor([len(wave)]), world.audio)
             mels.append(F[0, : int(frames[0])].half().numpy())
@@ -55,7 +55,7 @@ def build(config: VoicesConfig, inputs: Mapping[str, Path], out: Path, context: 
                 Utterance(
                     id=name,
                     text=text,
-                    phones=phones[place],
+                    phones=phones[index],
                     speaker=f"{engine}-{speaker}",
                     language=neural.LANGUAGE,
                     emotion=world.emotions[label],
@@ -64,6 +64,6 @@ def build(config: VoicesConfig, inputs: Mapping[str, Path], out: Path, context: 
                     audio=f"audio/{name}.wav",
                 )
             )
-        context.report(place + 1, len(texts))
+        context.report(index + 1, len(texts))
     write_speech(out, world.audio, world.emotions, utterances, mels)
     np.save(out / CUES, np.array(cues))

@@ -76,27 +76,31 @@ def group_speakers(world: WorldConfig, group: str) -> list[Speaker]:
 
     Raises `ValueError` if a name selects no speaker.
     """
-    chosen: list[Speaker] = []
+    speakers: list[Speaker] = []
     for name in group.split("+"):
-        wanted, _, language = name.partition(":")
-        found = [s for s in speaker_table(world) if wanted in ("all", s.group) and language in ("", s.language)]
-        if not found:
+        group_name, _, language = name.partition(":")
+        members = [
+            speaker
+            for speaker in speaker_table(world)
+            if group_name in ("all", speaker.group) and language in ("", speaker.language)
+        ]
+        if not members:
             languages = [language for language in world.languages if language != world.language]
             raise ValueError(
                 f"speaker group {name!r} is empty; use policy, rm, judge, all or foreign:LANG with LANG in {languages}"
             )
-        chosen += found
-    return list(dict.fromkeys(chosen))
+        speakers += members
+    return list(dict.fromkeys(speakers))
 
 
 def _variants(seed: int, women: tuple[str, ...], men: tuple[str, ...]) -> Iterator[str]:
     """Yield female and male variants alternately; each list is reshuffled with a new key whenever it is used up."""
-    place = 0
+    count = 0
     while True:
         for sex, names in (("women", women), ("men", men)):
-            turn, index = divmod(place, len(names))
-            yield names[generator(seed, "variants", sex, turn).permutation(len(names))[index]]
-        place += 1
+            cycle, index = divmod(count, len(names))
+            yield names[generator(seed, "variants", sex, cycle).permutation(len(names))[index]]
+        count += 1
 
 
 def _speaker(seed: int, group: str, index: int, language: str, variant: str) -> Speaker:

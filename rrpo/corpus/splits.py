@@ -32,13 +32,13 @@ def draw_split(world: WorldConfig, split: SplitConfig) -> list[Utterance]:
     if split.manifest is not None:
         return read_manifest(split.manifest.path, classes(world, split), split.name)
     keys: Keys = (split.name, split.seed)
-    table = group_speakers(world, split.speakers)[: split.voices]
-    true, voices, texts, phones = draw_content(world, split.size, table, split.texts, keys)
-    true = _another(world, true, keys) if split.parallel else true
+    speakers = group_speakers(world, split.speakers)[: split.voices]
+    true, voices, texts, phones = draw_content(world, split.size, speakers, split.texts, keys)
+    true = _other_emotions(world, true, keys) if split.parallel else true
     languages = [voice.language for voice in voices]
     cues, _ = draw_cues(world.emotions, true, languages, world.cue_spread, generator(world.seed, "cues", *keys))
     votes = _votes(world, split, cues, languages, keys)
-    labels = _asked(world, split, true, keys) if votes is None else majority(votes)
+    labels = _requested(world, split, true, keys) if votes is None else majority(votes)
     artefacts = _artefacts(world, split, true, keys)
     return [
         Utterance(
@@ -75,17 +75,17 @@ def draw_content(
     """Draw balanced emotions ``[n]``, speakers from ``table``, texts and their phones."""
     emotions = balanced(n, len(world.emotions), world.seed, "emotion", *keys)
     rng = generator(world.seed, "speaker", *keys)
-    turn = rng.permutation(len(table))
+    permutation = rng.permutation(len(table))
     order = np.lexsort((rng.random(n), emotions))  # sorted by class, shuffled within each class
-    voices = np.empty(n, dtype=int)
-    voices[order] = turn[np.arange(n) % len(table)]
-    speakers = [table[voice] for voice in voices]
+    indices = np.empty(n, dtype=int)
+    indices[order] = permutation[np.arange(n) % len(table)]
+    speakers = [table[voice] for voice in indices]
     texts, phones = [""] * n, [()] * n  # type: tuple[list[str], list[tuple[str, ...]]]
     for language in sorted({speaker.language for speaker in speakers}):
-        places = [i for i, speaker in enumerate(speakers) if speaker.language == language]
-        drawn = draw_texts(len(places), pool, language, world.seed, *keys)
-        for i, text, spoken in zip(places, drawn, espeak.phones(drawn, language), strict=True):
-            texts[i], phones[i] = text, spoken
+        rows = [i for i, speaker in enumerate(speakers) if speaker.language == language]
+        sentences = draw_texts(len(rows), pool, language, world.seed, *keys)
+        for i, text, sequence in zip(rows, sentences, espeak.phones(sentences, language), strict=True):
+            texts[i], phones[i] = text, sequence
     return emotions, speakers, texts, phones
 
 
@@ -105,32 +105,32 @@ def _votes(
     return draw_votes(posterior, split.raters, generator(world.seed, "votes", *keys))
 
 
-def _another(world: WorldConfig, true: np.ndarray, keys: Keys) -> np.ndarray:
+def _other_emotions(world: WorldConfig, true: np.ndarray, keys: Keys) -> np.ndarray:
     """Draw a different emotion for each of ``true [n]``."""
     classes = len(world.emotions)
     return (true + generator(world.seed, "parallel", *keys).integers(1, classes, size=len(true))) % classes
 
 
-def _asked(world: WorldConfig, split: SplitConfig, true: np.ndarray, keys: Keys) -> np.ndarray:
+def _requested(world: WorldConfig, split: SplitConfig, true: np.ndarray, keys: Keys) -> np.ndarray:
     """Draw the requested emotions: the acted one, or with probability ``misacted`` any other."""
     rng, classes = generator(world.seed, "misacted", *keys), len(world.emotions)
-    other = (true + rng.integers(1, classes, size=len(true))) % classes
-    return np.where(rng.random(len(true)) < split.misacted, other, true)
+    replacements = (true + rng.integers(1, classes, size=len(true))) % classes
+    return np.where(rng.random(len(true)) < split.misacted, replacements, true)
 
 
 def _artefacts(world: WorldConfig, split: SplitConfig, true: np.ndarray, keys: Keys) -> list[str | None]:
     """Draw artefacts: with probability ``shortcut`` that of the utterance's emotion, otherwise any with ``artefact_rate``."""
-    own, other = generator(world.seed, "artefact", *keys).random((len(true), 2)).T
-    drawn = generator(world.seed, "artefact kind", *keys).integers(len(ARTEFACTS), size=len(true))
+    shortcut_draws, artefact_draws = generator(world.seed, "artefact", *keys).random((len(true), 2)).T
+    kinds = generator(world.seed, "artefact kind", *keys).integers(len(ARTEFACTS), size=len(true))
     shortcuts = dict(zip(EMOTIONS, ARTEFACTS, strict=True))
-    chosen: list[str | None] = []
+    artefacts: list[str | None] = []
     for i, label in enumerate(true):
         shortcut = shortcuts.get(world.emotions[label])
-        if shortcut is not None and own[i] < split.shortcut:
-            chosen.append(shortcut)
+        if shortcut is not None and shortcut_draws[i] < split.shortcut:
+            artefacts.append(shortcut)
         else:
-            chosen.append(ARTEFACTS[drawn[i]] if other[i] < split.artefact_rate else None)
-    return chosen
+            artefacts.append(ARTEFACTS[kinds[i]] if artefact_draws[i] < split.artefact_rate else None)
+    return artefacts
 
 
 def _check(split: SplitConfig) -> None:

@@ -88,14 +88,14 @@ def words(language: str) -> tuple[str, ...]:
     """Return the words of ``language`` (articles stay with their nouns). Raises `ValueError` if the language is unknown."""
     _check(language)
     verbs = _OBJECTS[language]
-    found = [
+    vocabulary = [
         *_SUBJECTS[language],
         *_TIMES[language],
         *_MODALS[language],
         *verbs,
         *(o for verb in verbs for o in _objects(language, verb)),
     ]
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(vocabulary))
 
 
 @lru_cache
@@ -103,13 +103,13 @@ def sentences(language: str) -> tuple[str, ...]:
     """Return all sentences of the templates of ``language``, in a fixed order."""
     _check(language)
     pairs = [(verb, noun) for verb in _OBJECTS[language] for noun in _objects(language, verb)]
-    filled = (
+    texts = (
         order.format(s=s, t=t, m=m, v=v, o=o)
         for order, s, t, m, (v, o) in product(
             _ORDERS[language], _SUBJECTS[language], _TIMES[language], _MODALS[language], pairs
         )
     )
-    return tuple(dict.fromkeys(filled))
+    return tuple(dict.fromkeys(texts))
 
 
 def pool_of(text: str, world_seed: int) -> str:
@@ -144,8 +144,8 @@ def draw_texts(n: int, name: str, language: str, world_seed: int, *parts: str | 
 def _random_text(language: str, rng: np.random.Generator) -> str:
     known = frozenset(sentences(language))
     while True:
-        chosen = rng.choice(words(language), size=rng.integers(RANDOM_WORDS[0], RANDOM_WORDS[1] + 1), replace=False)
-        text = ("" if language == "cmn" else " ").join(chosen)
+        selection = rng.choice(words(language), size=rng.integers(RANDOM_WORDS[0], RANDOM_WORDS[1] + 1), replace=False)
+        text = ("" if language == "cmn" else " ").join(selection)
         if text not in known:
             return text
 

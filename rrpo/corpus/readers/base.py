@@ -71,15 +71,15 @@ def audio_files(path: Path) -> Iterator[Path]:
     One folder at a time is listed, so memory does not grow with the corpus. Links to folders are not followed.
     """
     if not path.is_dir():
-        what = "a file" if path.is_file() else "no such folder"
-        raise ManifestError(f"{path}: {what}; give the folder of the corpus")
-    found = _audio_below(path)
-    first = next(found, None)
+        problem = "a file" if path.is_file() else "no such folder"
+        raise ManifestError(f"{path}: {problem}; give the folder of the corpus")
+    files = _audio_below(path)
+    first = next(files, None)
     if first is None:
         raise ManifestError(
             f"{path}: no audio file below it ({', '.join(sorted(AUDIO))}); give the folder of the corpus"
         )
-    return chain([first], found)
+    return chain([first], files)
 
 
 def _audio_below(folder: Path) -> Iterator[Path]:
@@ -93,8 +93,8 @@ def _audio_below(folder: Path) -> Iterator[Path]:
 
 def text_beside(audio: Path) -> str:
     """Return the content of the file with the same name and the suffix ``.txt``; empty if there is none."""
-    beside = audio.with_suffix(".txt")
-    return decoded(beside).strip() if beside.is_file() else ""
+    path = audio.with_suffix(".txt")
+    return decoded(path).strip() if path.is_file() else ""
 
 
 def decoded(path: Path) -> str:

@@ -39,13 +39,13 @@ class Esd:
             if tags is None:
                 yield Skipped(entry=str(audio), reason="its name is not SPEAKER_NUMBER, such as 0011_000001")
                 continue
-            above = next((folder for folder in audio.parents if folder.name == tags["speaker"]), path)
-            file = above / f"{tags['speaker']}.txt"
+            folder = next((folder for folder in audio.parents if folder.name == tags["speaker"]), path)
+            file = folder / f"{tags['speaker']}.txt"
             if file not in texts:
                 texts[file] = transcripts(file)
-            text, told = texts[file].get(audio.stem, ("", ""))
-            label = _folder(audio, told)
-            if told and told != label:
+            text, stated = texts[file].get(audio.stem, ("", ""))
+            label = _emotion(audio, stated)
+            if stated and stated != label:
                 yield Skipped(entry=str(audio), reason="its folder and the speaker's text file name different emotions")
             else:
                 yield Recording(
@@ -61,23 +61,23 @@ def transcripts(path: Path) -> dict[str, tuple[str, str]]:
     """Return utterance -> (text, emotion) from the file of one speaker; empty if there is no file."""
     if not path.is_file():
         return {}
-    found = {}
+    rows = {}
     for line in decoded(path).splitlines():
         name, _, rest = line.strip().partition("\t")
         text, _, emotion = rest.rpartition("\t")
         if text:
             emotion = emotion.strip()
-            found[name.strip()] = text.strip(), CHINESE.get(emotion, emotion)
-    return found
+            rows[name.strip()] = text.strip(), CHINESE.get(emotion, emotion)
+    return rows
 
 
-def _folder(audio: Path, told: str) -> str:
-    """Return the emotion that the nearest folder is named after; otherwise ``told`` (from the text file) or the folder's name."""
+def _emotion(audio: Path, stated: str) -> str:
+    """Return the emotion that the nearest folder is named after; otherwise ``stated`` (in the text file) or the folder's name."""
     for folder in audio.parents[:2]:
         name = CHINESE.get(folder.name, folder.name)
         if name in Esd.labels:
             return name
-    return told or audio.parent.name
+    return stated or audio.parent.name
 
 
 READERS.register("esd", Esd())

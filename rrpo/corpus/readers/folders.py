@@ -16,11 +16,11 @@ class Folders:
     def read(self, path: Path) -> Iterator[Recording | Skipped]:
         """As `rrpo.corpus.readers.base.CorpusReader.read`."""
         for audio in audio_files(path):
-            *above, label = [path.resolve().name, *audio.relative_to(path).parts[:-1]]
-            if not above:
+            *parents, label = [path.resolve().name, *audio.relative_to(path).parts[:-1]]
+            if not parents:
                 yield Skipped(entry=str(audio), reason="not in a folder named after an emotion")
             else:
-                yield Recording(audio=audio, speaker=above[-1], label=label, text=text_beside(audio))
+                yield Recording(audio=audio, speaker=parents[-1], label=label, text=text_beside(audio))
 
 
 READERS.register("folders", Folders())

@@ -104,8 +104,8 @@ def _open_table(file: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
 
 def _find_columns(file: Path, schema: pa.Schema) -> Columns:
     """Find the columns. Raises `ManifestError` if there is no audio or no label."""
-    described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features: dict[str, Any] = described.get("info", {}).get("features", {})
+    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    features: dict[str, Any] = metadata.get("info", {}).get("features", {})
 
     def first(names: Sequence[str]) -> str | None:
         return next((name for name in names if name in schema.names), None)
@@ -113,9 +113,9 @@ def _find_columns(file: Path, schema: pa.Schema) -> Columns:
     audio = next((name for name, feature in features.items() if feature.get("_type") == "Audio"), first(("audio",)))
     label = first(LABELS)
     if audio is None or label is None:
-        lacking = "audio" if audio is None else f"emotions ({', '.join(LABELS)})"
+        missing = "audio" if audio is None else f"emotions ({', '.join(LABELS)})"
         raise ManifestError(
-            f"{file}: no column of {lacking}; it has {', '.join(schema.names)}: rename the column with datasets' rename_column"
+            f"{file}: no column of {missing}; it has {', '.join(schema.names)}: rename the column with datasets' rename_column"
         )
     return Columns(
         audio=audio,
@@ -167,8 +167,8 @@ def _audio_of(sound: Any, path: Path, exported: Path) -> Path | None:
             partial.write_bytes(content)
             os.replace(partial, file)
         return file
-    place = path / sound["path"] if sound.get("path") else None
-    return place if place is not None and place.is_file() else None
+    file = path / sound["path"] if sound.get("path") else None
+    return file if file is not None and file.is_file() else None
 
 
 READERS.register("hugging-face", HuggingFace())

@@ -75,8 +75,8 @@ def _recording(audio: Path, labels: Mapping[str, str], texts: Mapping[str, str])
 
 def _lines(path: Path, pattern: re.Pattern[str], group: str) -> dict[str, str]:
     """Return utterance -> one group of each matching line; empty if there is no file."""
-    found = pattern.finditer(decoded(path)) if path.is_file() else ()
-    return {line["name"]: line[group] for line in found}
+    matches = pattern.finditer(decoded(path)) if path.is_file() else ()
+    return {match["name"]: match[group] for match in matches}
 
 
 READERS.register("iemocap", Iemocap())

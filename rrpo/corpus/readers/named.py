@@ -28,12 +28,12 @@ class NamedFiles:
     def recording(self, audio: Path, tags: re.Match[str]) -> Recording | Skipped:
         """Return the recording ``audio`` from the groups ``speaker`` (default: its folder), ``emotion`` and ``sentence`` of its
         name."""
-        found = tags.groupdict(default="")
+        groups = tags.groupdict(default="")
         return Recording(
             audio=audio,
-            speaker=found["speaker"] or audio.parent.name,
-            label=self.emotions.get(found["emotion"], found["emotion"]),
-            text=self.sentences.get(found.get("sentence", ""), ""),
+            speaker=groups["speaker"] or audio.parent.name,
+            label=self.emotions.get(groups["emotion"], groups["emotion"]),
+            text=self.sentences.get(groups.get("sentence", ""), ""),
             language=self.language,
         )
 
