@@ -52,13 +52,13 @@ def build(config: PromptConfig, inputs: Mapping[str, Path], out: Path, context: 
         if config.manifest is None
         else [
             Prompt(
-                id=utterance.id,
-                text=utterance.text,
-                phones=utterance.phones,
-                speaker=utterance.speaker,
-                emotion=utterance.emotion,
+                id=u.id,
+                text=u.text,
+                phones=u.phones,
+                speaker=u.speaker,
+                emotion=u.emotion,
             )
-            for utterance in read_manifest(
+            for u in read_manifest(
                 config.manifest.path, config.manifest.emotions or config.world.emotions, audio=False
             )
         ]

@@ -101,10 +101,10 @@ def _jump(x: Tensor, mask: Tensor, audio: AudioConfig) -> Tensor:
     Beyond an utterance's ends, its first and last frame are repeated.
     """
     reach = -(-audio.n_fft // audio.hop) - 1
-    place = torch.arange(x.shape[1], device=x.device).expand_as(x)
+    frame = torch.arange(x.shape[1], device=x.device).expand_as(x)
     last = (mask.sum(1, keepdim=True) - 1).clamp(min=0)
-    before = x.gather(1, (place - reach).clamp(min=0))
-    after = x.gather(1, torch.minimum(place + reach, last))
+    before = x.gather(1, (frame - reach).clamp(min=0))
+    after = x.gather(1, torch.minimum(frame + reach, last))
     return x - torch.maximum(before, after)
 
 

@@ -73,6 +73,6 @@ def letters(phones: Sequence[str]) -> list[str]:
 def phone_errors(hear: Hear, wave: np.ndarray, phones: Sequence[str]) -> float:
     """Return the edit distance between the `letters` recognized in ``wave [S]`` at `RATE` and those of ``phones``, per letter
     of the latter."""
-    asked = letters(phones)
-    heard = letters(hear(wave.astype(np.float32))) if len(wave) else []
-    return edit_distance(heard, asked) / max(1, len(asked))
+    reference = letters(phones)
+    hypothesis = letters(hear(wave.astype(np.float32))) if len(wave) else []
+    return edit_distance(hypothesis, reference) / max(1, len(reference))

@@ -24,10 +24,10 @@ def looping(tokens: Tensor, lengths: Tensor) -> Tensor:
 
     A held token (silence, a drawl) is not a loop: its n-grams do not count.
     """
-    held = F_.pad(tokens[:, 1:] == tokens[:, :-1], (1, 0))
-    kept = [row[:n][~same[:n]] for row, n, same in zip(tokens, lengths.tolist(), held, strict=True)]
-    sizes = torch.tensor([len(row) for row in kept], device=tokens.device)
-    return repetition(torch.nn.utils.rnn.pad_sequence(kept, batch_first=True), sizes, LOOP) > REPEATED
+    repeats = F_.pad(tokens[:, 1:] == tokens[:, :-1], (1, 0))
+    rows = [row[:n][~repeated[:n]] for row, n, repeated in zip(tokens, lengths.tolist(), repeats, strict=True)]
+    sizes = torch.tensor([len(row) for row in rows], device=tokens.device)
+    return repetition(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), sizes, LOOP) > REPEATED
 
 
 def odd_length(lengths: Tensor, expected: Tensor) -> Tensor:

@@ -90,16 +90,16 @@ class Judge(nn.Module):
         A sample without frames is treated as one frame.
         """
         lengths = lengths.clamp(min=1)
-        found = F.new_empty(len(F), len(self.emotions), dtype=torch.float32)
+        log_probs = F.new_empty(len(F), len(self.emotions), dtype=torch.float32)
         for rows in lengths.argsort(stable=True).split(CHUNK):
             X, sizes = self.features(F[rows, : int(lengths[rows].max())], lengths[rows])
-            found[rows] = F_.log_softmax(self(X, sizes) / self.temperature, 1)
-        return found
+            log_probs[rows] = F_.log_softmax(self(X, sizes) / self.temperature, 1)
+        return log_probs
 
     def save(self, folder: Path) -> None:
         """Write ``judge.json`` and ``judge.pt`` into ``folder``."""
-        about = {"config": asdict(self.config), "emotions": self.emotions, "audio": asdict(self.audio)}
-        (folder / "judge.json").write_text(json.dumps(about, indent=1))
+        description = {"config": asdict(self.config), "emotions": self.emotions, "audio": asdict(self.audio)}
+        (folder / "judge.json").write_text(json.dumps(description, indent=1))
         torch.save({name: value.cpu() for name, value in self.state_dict().items()}, folder / "judge.pt")
 
     @classmethod
@@ -108,8 +108,10 @@ class Judge(nn.Module):
         path = folder / "judge.json"
         if not path.is_file():
             raise FileNotFoundError(f"{folder} contains no judge.json; give a folder written by Judge.save")
-        about = json.loads(path.read_text())
-        judge = cls(JudgeConfig(**about["config"]), tuple(about["emotions"]), AudioConfig(**about["audio"]))
+        description = json.loads(path.read_text())
+        judge = cls(
+            JudgeConfig(**description["config"]), tuple(description["emotions"]), AudioConfig(**description["audio"])
+        )
         judge.load_state_dict(torch.load(folder / "judge.pt", map_location="cpu", weights_only=True))
         return judge.to(device).eval().requires_grad_(False)
 
@@ -133,9 +135,9 @@ def build(config: JudgeConfig, inputs: Mapping[str, Path], out: Path, context: C
         rows = torch.from_numpy(batches[step]).to(context.device)
         X, lengths = data.batch(rows)
         X = blank(X, lengths, judge.mean, BLANKED[config.architecture], config.seed, step)
-        logits, heard = judge.outputs(X, lengths)
+        logits, predicted_cues = judge.outputs(X, lengths)
         rows = rows % len(speech)
-        return F_.cross_entropy(logits, targets[rows]) + weight * F_.mse_loss(heard, cues[rows])
+        return F_.cross_entropy(logits, targets[rows]) + weight * F_.mse_loss(predicted_cues, cues[rows])
 
     fit(judge.parameters(), loss, config.steps, config.lr, context)
     judge.eval()
@@ -149,11 +151,11 @@ def analyse(judge: Judge, speech: SpeechSet, codec: Path, device: str) -> Frames
     n..2n-1)."""
     both = TrainingFrames.load(speech, codec, device).both
     order = torch.argsort(both.lengths, stable=True)
-    found: dict[int, Tensor] = {}
+    features: dict[int, Tensor] = {}
     for rows in order.split(CHUNK):
         X, sizes = judge.features(*both.batch(rows))
-        found |= zip(rows.tolist(), unpad_sequence(X, sizes, batch_first=True), strict=True)
-    return Frames((found[row] for row in range(len(order))), floor=1.0)
+        features |= zip(rows.tolist(), unpad_sequence(X, sizes, batch_first=True), strict=True)
+    return Frames((features[row] for row in range(len(order))), floor=1.0)
 
 
 def rendered_cues(speech: SpeechSet, device: str) -> tuple[Tensor, float]:
@@ -169,11 +171,11 @@ def blank(X: Tensor, lengths: Tensor, fill: Tensor, widest: tuple[int, int], see
     """Return ``X [B, T, C]`` with one block of features and one of frames set to the mean ``fill [C]``, keyed by (seed, step)."""
     B, T, C = X.shape
     draws = torch.from_numpy(generator(seed, "judge blanks", step).random((B, 4))).float().to(X.device)
-    wide, long = draws[:, 0] * widest[0], draws[:, 1] * widest[1]
-    low, first = draws[:, 2] * (C - wide), draws[:, 3] * (lengths - long)
+    widths, durations = draws[:, 0] * widest[0], draws[:, 1] * widest[1]
+    first_channel, first_frame = draws[:, 2] * (C - widths), draws[:, 3] * (lengths - durations)
     channel, frame = torch.arange(C, device=X.device), torch.arange(T, device=X.device)
-    stripe = (channel >= low[:, None]) & (channel < (low + wide)[:, None])
-    gap = (frame >= first[:, None]) & (frame < (first + long)[:, None])
+    stripe = (channel >= first_channel[:, None]) & (channel < (first_channel + widths)[:, None])
+    gap = (frame >= first_frame[:, None]) & (frame < (first_frame + durations)[:, None])
     return torch.where(stripe[:, None] | gap[..., None], fill, X)
 
 
@@ -190,21 +192,19 @@ def calibrate(judge: Judge, heldout: SpeechSet, codec: Path, device: str) -> dic
     logits = torch.cat([judge(*batch) for batch in data.batches(CHUNK)])
     targets = heldout.labels(judge.emotions).to(device).repeat(2)
     judge.temperature.fill_(best_temperature(logits, targets))
-    half = (rows % n) % 2
+    fold = (rows % n) % 2
     log_probs = torch.empty_like(logits)
-    for part in (0, 1):
-        other = half != part if n > 1 else half == part
-        log_probs[half == part] = F_.log_softmax(
-            logits[half == part] / best_temperature(logits[other], targets[other]), 1
-        )
-    heard, truth = log_probs.cpu().numpy(), targets.cpu().numpy()
+    for k in (0, 1):
+        other = fold != k if n > 1 else fold == k
+        log_probs[fold == k] = F_.log_softmax(logits[fold == k] / best_temperature(logits[other], targets[other]), 1)
+    predictions, labels = log_probs.cpu().numpy(), targets.cpu().numpy()
     scalars = {
         "temperature": judge.temperature.item(),
-        "ece": metrics.expected_calibration_error(heard, truth, bins=10),
+        "ece": metrics.expected_calibration_error(predictions, labels, bins=10),
     }
-    for name, side in {"original": slice(0, n), "resynthesised": slice(n, 2 * n)}.items():
-        scalars[f"accuracy_{name}"] = metrics.accuracy(heard[side], truth[side])
-        scalars[f"ece_{name}"] = metrics.expected_calibration_error(heard[side], truth[side], bins=10)
+    for name, selection in {"original": slice(0, n), "resynthesised": slice(n, 2 * n)}.items():
+        scalars[f"accuracy_{name}"] = metrics.accuracy(predictions[selection], labels[selection])
+        scalars[f"ece_{name}"] = metrics.expected_calibration_error(predictions[selection], labels[selection], bins=10)
     return scalars
 
 

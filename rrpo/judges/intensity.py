@@ -44,10 +44,10 @@ def measures(F: Tensor, lengths: Tensor, phones: Tensor, audio: AudioConfig) -> 
     """Return `MEASURES` ``[B, 6]`` of ``F [B, T, M]``, ``lengths [B]`` in frames, ``phones [B]`` of their texts."""
     F, lengths = F[:, : max(1, int(lengths.max()))], lengths.clamp(min=1)
     mask = valid_mask(lengths, F.shape[1])
-    place, likeness = tracked(F, audio)
+    pitch, similarity = tracked(F, audio)
     high = (mel_centres(audio) > TILT_HZ).to(F.device)
     energy = F.logsumexp(2)
-    columns = [*_moments(place / ROWS, mask & (likeness > VOICED)), *_moments(energy, mask)]
+    columns = [*_moments(pitch / ROWS, mask & (similarity > VOICED)), *_moments(energy, mask)]
     columns.append(masked_mean(F[..., high].logsumexp(2) - F[..., ~high].logsumexp(2), mask))
     columns.append((lengths / phones.clamp(min=1)).log())
     return torch.stack([column.double() for column in columns], 1).cpu().numpy()
@@ -68,17 +68,17 @@ class Axes:
         self.neutral = {name: x[(labels == NEUTRAL) & (voices == name)].mean(0) for name in sorted(set(voices))}
         relative = x - np.array([self.neutral[name] for name in voices])
         self.means = {name: relative[labels == name].mean(0) for name in sorted(set(labels) - {NEUTRAL})}
-        inside = relative - np.array([self.means.get(name, 0 * x[0]) for name in labels])
-        covariance = inside.T @ inside / len(x)
+        residuals = relative - np.array([self.means.get(name, 0 * x[0]) for name in labels])
+        covariance = residuals.T @ residuals / len(x)
         self.precision = np.linalg.inv(covariance + shrinkage * np.diag(np.diag(covariance)))
 
     def places(self, x: np.ndarray, emotions: Sequence[str], speakers: Sequence[str]) -> np.ndarray:
         """Return positions ``[B]`` of ``x [B, D]`` between the speaker's neutral speech, 0, and the emotion's mean, 1."""
         relative = x - np.array([self.neutral[name] for name in speakers])
         means = np.array([self.means[name] for name in emotions])
-        along = means @ self.precision
-        found: np.ndarray = (relative * along).sum(1) / (means * along).sum(1)
-        return found
+        axis = means @ self.precision
+        positions: np.ndarray = (relative * axis).sum(1) / (means * axis).sum(1)
+        return positions
 
 
 def build(config: IntensityConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
@@ -91,16 +91,18 @@ def build(config: IntensityConfig, inputs: Mapping[str, Path], out: Path, contex
     samples, prompts = load_samples(inputs)
     axes = _axes(SpeechSet.load(inputs["speech"]), codec, context.device, config.shrinkage)
 
-    def ask(part: Samples, rows: np.ndarray, F: Tensor, lengths: Tensor) -> pd.DataFrame:
-        asked = part.of(prompts)
-        phones = torch.tensor([len(prompt.phones) for prompt in asked], device=F.device)
+    def measure_chunk(part: Samples, rows: np.ndarray, F: Tensor, lengths: Tensor) -> pd.DataFrame:
+        chunk_prompts = part.of(prompts)
+        phones = torch.tensor([len(prompt.phones) for prompt in chunk_prompts], device=F.device)
         x = measures(F, lengths, phones, codec.audio)
-        place = axes.places(x, [prompt.emotion for prompt in asked], [prompt.speaker for prompt in asked])
-        heard = test.log_probs(F, lengths).exp().double().cpu().numpy()
-        columns = {f"heard_{name}": heard[:, k] for k, name in enumerate(test.emotions)}
-        return pd.DataFrame({"step": part.step, "prompt": part.prompt, "intensity": place} | columns)
+        positions = axes.places(
+            x, [prompt.emotion for prompt in chunk_prompts], [prompt.speaker for prompt in chunk_prompts]
+        )
+        probabilities = test.log_probs(F, lengths).exp().double().cpu().numpy()
+        columns = {f"heard_{name}": probabilities[:, k] for k, name in enumerate(test.emotions)}
+        return pd.DataFrame({"step": part.step, "prompt": part.prompt, "intensity": positions} | columns)
 
-    table = in_chunks(samples, prompts, codec, ask, context.report)
+    table = in_chunks(samples, prompts, codec, measure_chunk, context.report)
     table.to_parquet(out / "intensity_samples.parquet", index=False)
     points = table.groupby("step", as_index=False)["intensity"].mean()
     points.to_parquet(out / "intensity_points.parquet", index=False)
@@ -112,11 +114,11 @@ def _axes(speech: SpeechSet, codec: Codec, device: str, shrinkage: float) -> Axe
     order = np.argsort(speech.frames, kind="stable")
     x = np.empty((len(speech), len(MEASURES)))
     for chunk in np.array_split(order, math.ceil(len(order) / CHUNK)):
-        chosen = [speech.utterances[i] for i in chunk]
+        utterances = [speech.utterances[i] for i in chunk]
         F, lengths = speech.batch(chunk, device)
         with torch.no_grad():
-            speaker = codec.speaker_index([u.speaker for u in chosen])
+            speaker = codec.speaker_index([u.speaker for u in utterances])
             F, lengths = codec.resynthesise(F, lengths, speaker)
-        phones = torch.tensor([len(u.phones) for u in chosen], device=device)
+        phones = torch.tensor([len(u.phones) for u in utterances], device=device)
         x[chunk] = measures(F, lengths, phones, codec.audio)
     return Axes(x, [u.emotion for u in speech.utterances], [u.speaker for u in speech.utterances], shrinkage)

@@ -40,14 +40,14 @@ def phonetics(config: PhoneticsConfig, inputs: Mapping[str, Path], out: Path, co
     x = np.array([measure(wave, vocoded.rate) for wave in vocoded.waves])
     log_probs = third.of_measures(x).numpy()
     target = [third.emotions.index(emotion) for emotion in vocoded.table["target"]]
-    found = vocoded.table.assign(
+    table = vocoded.table.assign(
         third=[third.emotions[k] for k in log_probs.argmax(1)],
         third_logprob=log_probs[np.arange(len(x)), target].astype(float),
         **{name: x[:, MEASURES.index(name)] for name in PROSODY},
     )
-    found.loc[found["voiced"] == 0, ["f0_level", "f0_spread"]] = np.nan
+    table.loc[table["voiced"] == 0, ["f0_level", "f0_spread"]] = np.nan
 
-    def measured(rows: pd.DataFrame) -> dict[str, float]:
+    def summarize(rows: pd.DataFrame) -> dict[str, float]:
         level = rows["f0_level"].groupby(rows["target"]).mean()
         return {
             "third_accuracy": float((rows["third"] == rows["target"]).mean()),
@@ -55,7 +55,7 @@ def phonetics(config: PhoneticsConfig, inputs: Mapping[str, Path], out: Path, co
             "f0_contrast": float(level.std(ddof=0)),
         }
 
-    _write("phonetics", found, measured, inputs, out)
+    _write("phonetics", table, summarize, inputs, out)
 
 
 def voice(config: VoiceConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
@@ -65,12 +65,12 @@ def voice(config: VoiceConfig, inputs: Mapping[str, Path], out: Path, context: C
         names, voices = stored["speakers"].tolist(), stored["voices"]
     vectors = speaker.embeddings([resampled(wave, vocoded.rate, speaker.RATE) for wave in vocoded.waves])
     similarity = vectors @ voices.T
-    own = np.array([names.index(name) if name in names else -1 for name in vocoded.table["speaker"]])
-    found = vocoded.table.assign(
-        speaker_similarity=np.where(own < 0, np.nan, similarity[np.arange(len(own)), own]),
-        speaker_right=np.where(own < 0, np.nan, similarity.argmax(1) == own),
+    voice_index = np.array([names.index(name) if name in names else -1 for name in vocoded.table["speaker"]])
+    table = vocoded.table.assign(
+        speaker_similarity=np.where(voice_index < 0, np.nan, similarity[np.arange(len(voice_index)), voice_index]),
+        speaker_right=np.where(voice_index < 0, np.nan, similarity.argmax(1) == voice_index),
     )
-    _write("voice", found, lambda rows: _means(rows, ("speaker_similarity", "speaker_right")), inputs, out)
+    _write("voice", table, lambda rows: _means(rows, ("speaker_similarity", "speaker_right")), inputs, out)
 
 
 def naturalness(config: NaturalnessConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
@@ -79,27 +79,25 @@ def naturalness(config: NaturalnessConfig, inputs: Mapping[str, Path], out: Path
     vocoded = Vocoded.load(inputs["waves"])
     name = json.loads((inputs["predictor"] / "scalars.json").read_text())["naturalness"]
     rows = _last(vocoded.table, config.prompts)
-    found = vocoded.table.iloc[rows]
+    table = vocoded.table.iloc[rows]
     if name:
-        found = found.assign(**{name: predicted(name, [vocoded.waves[row] for row in rows], vocoded.rate)})
-    _write("naturalness", found, lambda rows: _means(rows, (name,) if name else ()), inputs, out)
+        table = table.assign(**{name: predicted(name, [vocoded.waves[row] for row in rows], vocoded.rate)})
+    _write("naturalness", table, lambda rows: _means(rows, (name,) if name else ()), inputs, out)
 
 
 def content(config: ContentConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Reads ``waves``, ``eval_prompts`` and, but for SFT, ``sft``; errors a phone of one of `rrpo.judges.content.RECOGNISERS`."""
+    """Read ``waves``, ``eval_prompts`` and, except for SFT, ``sft``; write the phone error rates of a published recogniser."""
     vocoded, prompts = Vocoded.load(inputs["waves"]), load_prompts(inputs["eval_prompts"])
     rows = _last(vocoded.table, config.prompts)
     hear, column = RECOGNISERS[config.recogniser](config.language), f"{config.recogniser}_phone_errors"
-    found = vocoded.table.iloc[rows]
-    asked = [
-        (np.asarray(resampled(vocoded.waves[row], vocoded.rate, RATE)), vocoded.table["prompt"][row]) for row in rows
-    ]
-    errors = [phone_errors(hear, wave, prompts[prompt].phones) for wave, prompt in asked]
-    _write(config.recogniser, found.assign(**{column: errors}), lambda rows: _means(rows, (column,)), inputs, out)
+    table = vocoded.table.iloc[rows]
+    waves = [np.asarray(resampled(vocoded.waves[row], vocoded.rate, RATE)) for row in rows]
+    errors = [phone_errors(hear, wave, prompts[i].phones) for wave, i in zip(waves, table["prompt"], strict=True)]
+    _write(config.recogniser, table.assign(**{column: errors}), lambda rows: _means(rows, (column,)), inputs, out)
 
 
 def _last(table: pd.DataFrame, prompts: int) -> np.ndarray:
-    """Row numbers of the first ``prompts`` of the last checkpoint."""
+    """Return the row numbers of the first ``prompts`` of the last checkpoint."""
     return np.flatnonzero((table["step"] == table["step"].max()) & (table["prompt"] < prompts))
 
 
@@ -109,17 +107,17 @@ def _means(rows: pd.DataFrame, names: tuple[str, ...]) -> dict[str, float]:
 
 def _write(
     name: str,
-    found: pd.DataFrame,
-    measured: Callable[[pd.DataFrame], dict[str, float]],
+    table: pd.DataFrame,
+    summarize: Callable[[pd.DataFrame], dict[str, float]],
     inputs: Mapping[str, Path],
     out: Path,
 ) -> None:
-    """Write a listener's tables: the results ``found`` on the cell's own waves, after the same listener's results on SFT."""
+    """Write a listener's tables: ``table`` of the cell's own waves, after the same listener's of SFT."""
     samples = f"{name}_samples.parquet"
     parts = [pd.read_parquet(inputs["sft"] / samples)] if "sft" in inputs else []
-    table = pd.concat([*parts, found], ignore_index=True).drop_duplicates(["step", "prompt"])
-    table.to_parquet(out / samples, index=False)
-    steps = sorted(set(table["step"].tolist()))
-    points = pd.DataFrame([{"step": step} | measured(table[table["step"] == step]) for step in steps])
+    combined = pd.concat([*parts, table], ignore_index=True).drop_duplicates(["step", "prompt"])
+    combined.to_parquet(out / samples, index=False)
+    steps = sorted(set(combined["step"].tolist()))
+    points = pd.DataFrame([{"step": step} | summarize(combined[combined["step"] == step]) for step in steps])
     points.to_parquet(out / f"{name}_points.parquet", index=False)
     (out / "scalars.json").write_text(json.dumps(first_and_last(points)))

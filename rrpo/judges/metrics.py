@@ -68,9 +68,9 @@ def shortcut_uptake(flags: Array, targets: Array) -> float:
     flags, targets = np.asarray(flags, dtype=bool), np.asarray(targets)
     gaps = []
     for emotion in range(flags.shape[1]):
-        asked = targets == emotion
-        if asked.any() and not asked.all():
-            gaps.append(flags[asked, emotion].mean() - flags[~asked, emotion].mean())
+        targeted = targets == emotion
+        if targeted.any() and not targeted.all():
+            gaps.append(flags[targeted, emotion].mean() - flags[~targeted, emotion].mean())
     return float(np.mean(gaps)) if gaps else 0.0
 
 
@@ -82,20 +82,20 @@ def edit_distance(hypothesis: Sequence[Hashable], reference: Sequence[Hashable])
     """
     if not reference:
         return len(hypothesis)
-    places: dict[Hashable, int] = {}
+    positions: dict[Hashable, int] = {}
     for row, symbol in enumerate(reference):
-        places[symbol] = places.get(symbol, 0) | 1 << row
+        positions[symbol] = positions.get(symbol, 0) | 1 << row
     rows = (1 << len(reference)) - 1
     last = 1 << (len(reference) - 1)
     rises, falls, distance = rows, 0, len(reference)
     for symbol in hypothesis:
-        equal = places.get(symbol, 0)
+        equal = positions.get(symbol, 0)
         # rows that cost no more than their upper left neighbor
         diagonal = (((equal & rises) + rises) ^ rises) | equal | falls
-        more, less = falls | (rows & ~(diagonal | rises)), diagonal & rises  # relative to the previous column
-        distance += bool(more & last) - bool(less & last)
-        more, less = more << 1 | 1, less << 1
-        rises, falls = rows & (less | ~(diagonal | more)), rows & more & diagonal
+        increases, decreases = falls | (rows & ~(diagonal | rises)), diagonal & rises  # relative to the previous column
+        distance += bool(increases & last) - bool(decreases & last)
+        increases, decreases = increases << 1 | 1, decreases << 1
+        rises, falls = rows & (decreases | ~(diagonal | increases)), rows & increases & diagonal
     return distance
 
 

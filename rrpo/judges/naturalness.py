@@ -60,8 +60,8 @@ def plcmos(wave: np.ndarray) -> float:
     model = _plcmos()
     features = np.asarray(model.stft_transform(np.asarray(wave, dtype=np.float64)), dtype=np.float32)[None, None]
     raters = np.random.default_rng(0).standard_normal((RATERS, 1, 64)).astype(np.float32)
-    heard = [model.session.run(None, {"degraded_audio": features, "rater_embed": rater})[0] for rater in raters]
-    return float(np.mean(heard))
+    scores = [model.session.run(None, {"degraded_audio": features, "rater_embed": rater})[0] for rater in raters]
+    return float(np.mean(scores))
 
 
 @lru_cache(maxsize=1)

@@ -85,15 +85,15 @@ class StatsTdnn(nn.Module):
 
     def forward(self, X: Tensor, lengths: Tensor) -> Tensor:
         """Return ``[B, outputs]``."""
-        left = lengths[:, None] - 1 - torch.arange(X.shape[1], device=X.device)
-        near = torch.exp(-left / self.ENDING).masked_fill(left < 0, 0.0)[..., None].to(X.dtype)
-        x = torch.cat([X, near], 2)
+        remaining = lengths[:, None] - 1 - torch.arange(X.shape[1], device=X.device)
+        closeness = torch.exp(-remaining / self.ENDING).masked_fill(remaining < 0, 0.0)[..., None].to(X.dtype)
+        x = torch.cat([X, closeness], 2)
         for block in self.blocks:
             x, lengths = block(x, lengths)
         outside = ~valid_mask(lengths, x.shape[1])[..., None]
         mean = x.masked_fill(outside, 0.0).sum(1) / lengths[:, None]
         spread = ((x - mean[:, None]).masked_fill(outside, 0.0).square().sum(1) / lengths[:, None] + 1e-5).sqrt()
-        end = (x * near).sum(1) / near.sum(1)
+        end = (x * closeness).sum(1) / closeness.sum(1)
         size = (lengths[:, None] / TYPICAL).log().to(X.dtype)
         outputs: Tensor = self.head(torch.cat([mean, spread, end, size], 1))
         return outputs

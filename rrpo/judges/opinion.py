@@ -32,16 +32,16 @@ def train(config: JudgeTrainingConfig, inputs: Mapping[str, Path], out: Path, co
     speech, heldout = SpeechSet.load(inputs["speech"]), SpeechSet.load(inputs["heldout"])
     frames = TrainingFrames.load(speech, inputs["codec"], context.device).both
     labels = speech.labels(speech.emotions).repeat(2).to(context.device)
-    kind = JUDGES.chosen(config.judge)
-    judge = kind.train(frames, labels, speech.emotions, speech.audio, config.seed, **dict(config.judge.options))
+    judge_class = JUDGES.chosen(config.judge)
+    judge = judge_class.train(frames, labels, speech.emotions, speech.audio, config.seed, **dict(config.judge.options))
     _require(judge, heldout.emotions, "which occurs in the held-out speech")
     judge.save(out)
-    unheard = TrainingFrames.load(heldout, inputs["codec"], context.device).both
-    heard = torch.cat([judge.log_probs(*batch).cpu() for batch in unheard.batches(CHUNK)]).numpy()
-    truth = heldout.labels(judge.emotions).numpy()
+    heldout_frames = TrainingFrames.load(heldout, inputs["codec"], context.device).both
+    log_probs = torch.cat([judge.log_probs(*batch).cpu() for batch in heldout_frames.batches(CHUNK)]).numpy()
+    targets = heldout.labels(judge.emotions).numpy()
     scalars = {
-        "accuracy_original": metrics.accuracy(heard[: len(truth)], truth),
-        "accuracy_resynthesised": metrics.accuracy(heard[len(truth) :], truth),
+        "accuracy_original": metrics.accuracy(log_probs[: len(targets)], targets),
+        "accuracy_resynthesised": metrics.accuracy(log_probs[len(targets) :], targets),
     }
     (out / "scalars.json").write_text(json.dumps(scalars))
 
@@ -60,28 +60,28 @@ def build(config: OpinionConfig, inputs: Mapping[str, Path], out: Path, context:
 
     _require(judge, {prompt.emotion for prompt in prompts}, "which is the target of a prompt")
 
-    def hear(part: Samples, rows: np.ndarray, F: Tensor, lengths: Tensor) -> pd.DataFrame:
+    def predict(part: Samples, rows: np.ndarray, F: Tensor, lengths: Tensor) -> pd.DataFrame:
         log_probs = judge.log_probs(F, lengths).double().cpu().numpy()
         target = [judge.emotions.index(prompt.emotion) for prompt in part.of(prompts)]
-        heard = [judge.emotions[k] for k in log_probs.argmax(1)]
-        return pd.DataFrame({name: heard, f"{name}_logprob": log_probs[np.arange(len(heard)), target]})
+        predictions = [judge.emotions[k] for k in log_probs.argmax(1)]
+        return pd.DataFrame({name: predictions, f"{name}_logprob": log_probs[np.arange(len(predictions)), target]})
 
-    heard = heard_once(
+    predictions = heard_once(
         samples,
         first_of_sft(samples, len(prompts), inputs),
         inputs["sft"] / samples_file(name) if "sft" in inputs else None,
         [name, f"{name}_logprob"],
-        lambda new: in_chunks(new, prompts, codec, hear, context.report),
+        lambda new: in_chunks(new, prompts, codec, predict, context.report),
     )
-    table = pd.concat([pd.DataFrame({"step": samples.step, "prompt": samples.prompt}), heard], axis=1)
+    table = pd.concat([pd.DataFrame({"step": samples.step, "prompt": samples.prompt}), predictions], axis=1)
     table.to_parquet(out / samples_file(name), index=False)
     targets = table.assign(target=[prompt.emotion for prompt in samples.of(prompts)])
     points = pd.DataFrame(
         [{"step": step} | agreement(targets[targets["step"] == step], name) for step in samples.steps]
     )
     points.to_parquet(out / f"{name}_points.parquet", index=False)
-    about = json.loads((inputs["judge"] / "scalars.json").read_text())
-    scalars = first_and_last(points) | {f"{name}_heldout_{key}": value for key, value in about.items()}
+    heldout_scalars = json.loads((inputs["judge"] / "scalars.json").read_text())
+    scalars = first_and_last(points) | {f"{name}_heldout_{key}": value for key, value in heldout_scalars.items()}
     (out / "scalars.json").write_text(json.dumps(scalars))
 
 

@@ -49,15 +49,15 @@ class PhoneticJudge:
 
     def save(self, folder: Path) -> None:
         """Write ``phonetic_judge.json`` and ``classifier.npz`` into ``folder``."""
-        about = {"emotions": self.emotions, "audio": asdict(self.audio)}
-        (folder / "phonetic_judge.json").write_text(json.dumps(about, indent=1))
+        description = {"emotions": self.emotions, "audio": asdict(self.audio)}
+        (folder / "phonetic_judge.json").write_text(json.dumps(description, indent=1))
         self.classifier.save(folder / CLASSIFIER)
 
     @classmethod
     def load(cls, folder: Path) -> PhoneticJudge:
         """Load a judge written by `save`."""
-        about = json.loads((folder / "phonetic_judge.json").read_text())
-        emotions, audio = tuple(about["emotions"]), AudioConfig(**about["audio"])
+        description = json.loads((folder / "phonetic_judge.json").read_text())
+        emotions, audio = tuple(description["emotions"]), AudioConfig(**description["audio"])
         return cls(Discriminant.load(folder / CLASSIFIER), emotions, audio)
 
 
@@ -75,22 +75,22 @@ def build(config: PhoneticJudgeConfig, inputs: Mapping[str, Path], out: Path, co
 
     speech = SpeechSet.load(inputs["speech"])
     both = TrainingFrames.load(speech, inputs["codec"], context.device).both
-    parts: list[np.ndarray] = []
+    batches: list[np.ndarray] = []
     for batch in both.batches(CHUNK):
-        parts.append(features(*batch, speech.audio))
-        context.report(sum(map(len, parts)), 2 * len(speech))
-    x, y = np.concatenate(parts), np.tile(speech.labels(speech.emotions).numpy(), 2)
-    kinds = {
+        batches.append(features(*batch, speech.audio))
+        context.report(sum(map(len, batches)), 2 * len(speech))
+    x, y = np.concatenate(batches), np.tile(speech.labels(speech.emotions).numpy(), 2)
+    analyses = {
         "lda": (LinearDiscriminantAnalysis(), of_linear),
         "qda": (QuadraticDiscriminantAnalysis(solver="eigen", shrinkage=config.shrinkage), of_quadratic),
     }
     folds = GroupKFold(config.folds)
     groups = np.tile(np.arange(len(speech)), 2)  # keep both renditions of an utterance in one fold
     scores = {}
-    for name, (kind, _) in kinds.items():
-        fit = make_pipeline(StandardScaler(), kind)
-        scores[name] = float(cross_val_score(fit, x, y, groups=groups, cv=folds).mean())
-    kind, arrays_of = kinds[max(scores, key=lambda name: scores[name])]
-    fit = make_pipeline(StandardScaler(), kind).fit(x, y)
-    PhoneticJudge(arrays_of(fit[0], fit[1]), tuple(speech.emotions), speech.audio).save(out)
+    for name, (analysis, _) in analyses.items():
+        pipeline = make_pipeline(StandardScaler(), analysis)
+        scores[name] = float(cross_val_score(pipeline, x, y, groups=groups, cv=folds).mean())
+    analysis, convert = analyses[max(scores, key=lambda name: scores[name])]
+    pipeline = make_pipeline(StandardScaler(), analysis).fit(x, y)
+    PhoneticJudge(convert(pipeline[0], pipeline[1]), tuple(speech.emotions), speech.audio).save(out)
     (out / "scalars.json").write_text(json.dumps({f"accuracy_{name}": value for name, value in scores.items()}))

@@ -48,7 +48,7 @@ class Recogniser(nn.Module):
         super().__init__()
         self.config, self.n_mels = config, n_mels
         self.phones = (*phones, UNKNOWN)
-        self.index = {phone: place for place, phone in enumerate(self.phones, start=1)}
+        self.index = {phone: number for number, phone in enumerate(self.phones, start=1)}
         self.register_buffer("std", torch.ones(n_mels))
         self.network = CtcNetwork(n_mels, config.dim, len(self.phones) + 1)
 
@@ -81,24 +81,24 @@ class Recogniser(nn.Module):
             log_probs.transpose(0, 1), targets, steps, sizes, blank=BLANK, reduction="none", zero_infinity=True
         )
         needed = torch.tensor([_steps_needed(sequence) for sequence in phones], device=device)
-        found = torch.where(needed > steps, math.log(len(self.phones) + 1), loss / sizes.clamp(min=1))
-        return found.to(F.device)
+        loss_per_phone = torch.where(needed > steps, math.log(len(self.phones) + 1), loss / sizes.clamp(min=1))
+        return loss_per_phone.to(F.device)
 
     @torch.no_grad()
     def transcribe(self, F: Tensor, lengths: Tensor) -> list[list[str]]:
         """Transcribe greedily: the best symbol of each step, with repeats merged and blanks removed."""
-        found = []
-        for first in range(0, len(F), CHUNK):
-            part = lengths[first : first + CHUNK]
-            log_probs, steps = self.log_probs(F[first : first + CHUNK, : int(part.max())], part)
-            for row, size in zip(log_probs.argmax(2).tolist(), steps.tolist(), strict=True):
-                found.append([self.phones[symbol - 1] for symbol, _ in groupby(row[:size]) if symbol != BLANK])
-        return found
+        transcripts = []
+        for start in range(0, len(F), CHUNK):
+            sizes = lengths[start : start + CHUNK]
+            log_probs, steps = self.log_probs(F[start : start + CHUNK, : int(sizes.max())], sizes)
+            for row, n_steps in zip(log_probs.argmax(2).tolist(), steps.tolist(), strict=True):
+                transcripts.append([self.phones[symbol - 1] for symbol, _ in groupby(row[:n_steps]) if symbol != BLANK])
+        return transcripts
 
     def save(self, folder: Path) -> None:
         """Write ``recogniser.json`` (with the inventory) and ``recogniser.pt`` into ``folder``."""
-        about = {"config": asdict(self.config), "phones": self.phones[:-1], "n_mels": self.n_mels}
-        (folder / "recogniser.json").write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
+        description = {"config": asdict(self.config), "phones": self.phones[:-1], "n_mels": self.n_mels}
+        (folder / "recogniser.json").write_text(json.dumps(description, indent=1, ensure_ascii=False), encoding="utf-8")
         torch.save({name: value.cpu() for name, value in self.state_dict().items()}, folder / "recogniser.pt")
 
     @classmethod
@@ -107,8 +107,8 @@ class Recogniser(nn.Module):
         path = folder / "recogniser.json"
         if not path.is_file():
             raise FileNotFoundError(f"{folder} contains no recogniser.json; give a folder written by Recogniser.save")
-        about = json.loads(path.read_text(encoding="utf-8"))
-        recogniser = cls(RecogniserConfig(**about["config"]), tuple(about["phones"]), about["n_mels"])
+        description = json.loads(path.read_text(encoding="utf-8"))
+        recogniser = cls(RecogniserConfig(**description["config"]), tuple(description["phones"]), description["n_mels"])
         recogniser.load_state_dict(torch.load(folder / "recogniser.pt", map_location="cpu", weights_only=True))
         return recogniser.to(device).eval().requires_grad_(False)
 
@@ -116,19 +116,19 @@ class Recogniser(nn.Module):
 def build(config: RecogniserConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
     """Stage ``recogniser``: train on all but the last tenth of ``speech``, as analyzed and re-synthesized."""
     speech = SpeechSet.load(inputs["speech"])
-    trained = len(speech) - max(1, round(HELD_OUT * len(speech)))
-    if trained < 1:
+    n_training = len(speech) - max(1, round(HELD_OUT * len(speech)))
+    if n_training < 1:
         raise ValueError(
             f"the recogniser's set contains {len(speech)} utterance(s); it needs at least 2, one of them held out"
         )
     seed_everything(config.seed, "recogniser")
-    recogniser = Recogniser(config, phone_inventory(speech.utterances[:trained]), speech.audio.n_mels).to(
+    recogniser = Recogniser(config, phone_inventory(speech.utterances[:n_training]), speech.audio.n_mels).to(
         context.device
     )
     data = TrainingFrames.load(speech, inputs["codec"], context.device)
-    frames = data.originals.flat[: int(data.originals.lengths[:trained].sum())]
+    frames = data.originals.flat[: int(data.originals.lengths[:n_training].sum())]
     recogniser.std.copy_(frames.std(0).clamp(min=1e-3))
-    batches = permutation_batches(trained, config.batch, config.steps, config.seed, "recogniser batches")
+    batches = permutation_batches(n_training, config.batch, config.steps, config.seed, "recogniser batches")
     batches = bucketed(batches, data.originals.lengths.cpu().numpy(), config.seed, "recogniser bucketed")
 
     def loss(step: int) -> Tensor:
@@ -137,21 +137,21 @@ def build(config: RecogniserConfig, inputs: Mapping[str, Path], out: Path, conte
 
     fit(recogniser.parameters(), loss, config.steps, config.lr, context)
     recogniser.eval()
-    scalars = _measure(recogniser, speech, data, np.arange(trained, len(speech)), context.device)
+    scalars = _measure(recogniser, speech, data, np.arange(n_training, len(speech)), context.device)
     recogniser.save(out)
     (out / "scalars.json").write_text(json.dumps(scalars))
 
 
 def _measure(
-    recogniser: Recogniser, speech: SpeechSet, data: TrainingFrames, held: np.ndarray, device: str
+    recogniser: Recogniser, speech: SpeechSet, data: TrainingFrames, heldout: np.ndarray, device: str
 ) -> dict[str, float]:
-    """Return phone error rates on the held-out utterances ``held [n]``, as analyzed and re-synthesized."""
-    references = [speech.utterances[i].phones for i in held]
-    rows = torch.from_numpy(held).to(device)
+    """Return phone error rates on the held-out utterances ``heldout [n]``, as analyzed and re-synthesized."""
+    references = [speech.utterances[i].phones for i in heldout]
+    rows = torch.from_numpy(heldout).to(device)
     scalars = {}
-    for name, chosen in {"original": rows, "resynthesised": rows + data.size}.items():
+    for name, selection in {"original": rows, "resynthesised": rows + data.size}.items():
         scalars[f"phone_error_rate_{name}"] = phone_error_rate(
-            recogniser.transcribe(*data.both.batch(chosen)), references
+            recogniser.transcribe(*data.both.batch(selection)), references
         )
     return scalars
 

@@ -49,8 +49,8 @@ class Models:
     @property
     def heard(self) -> list[str]:
         """Columns that depend only on a sample and its prompt, not on the arm."""
-        asked = [column for name in self.opinions for column in (name, f"{name}_logprob")]
-        return [*asked, *(f"artefact_{kind}" for kind in KINDS), "phone_errors", "phones", "tokens", "seconds"]
+        opinions = [column for name in self.opinions for column in (name, f"{name}_logprob")]
+        return [*opinions, *(f"artefact_{kind}" for kind in KINDS), "phone_errors", "phones", "tokens", "seconds"]
 
 
 def tabulate(
@@ -63,12 +63,12 @@ def tabulate(
     """
     sft = first_of_sft(samples, len(prompts), inputs)
 
-    def ask(new: Samples) -> pd.DataFrame:
+    def evaluate(new: Samples) -> pd.DataFrame:
         return hear(new, expected(new.prompt, sft), prompts, models, report)
 
-    known = inputs["sft"] / TABLE if "sft" in inputs else None
-    heard = heard_once(samples, sft, known, models.heard, ask)
-    return pd.concat([asked(samples, prompts, models.emotions), heard], axis=1)
+    sft_file = inputs["sft"] / TABLE if "sft" in inputs else None
+    evaluations = heard_once(samples, sft, sft_file, models.heard, evaluate)
+    return pd.concat([asked(samples, prompts, models.emotions), evaluations], axis=1)
 
 
 def first_of_sft(samples: Samples, prompts: int, inputs: Mapping[str, Path]) -> Samples:
@@ -80,49 +80,49 @@ def first_of_sft(samples: Samples, prompts: int, inputs: Mapping[str, Path]) -> 
 def heard_once(
     samples: Samples,
     sft: Samples,
-    known: Path | None,
+    sft_file: Path | None,
     columns: Sequence[str],
-    ask: Callable[[Samples], pd.DataFrame],
+    evaluate: Callable[[Samples], pd.DataFrame],
 ) -> pd.DataFrame:
-    """Return ``columns`` of ``samples``, in their order, from ``ask``.
+    """Return ``columns`` of ``samples``, in their order, from ``evaluate``.
 
-    For samples that equal the SFT policy's samples ``sft``, copy the values from its table, the file ``known``; None: there is
+    For samples that equal the SFT policy's samples ``sft``, copy the values from its table, ``sft_file``; None: there is
     no table yet.
     """
     new = np.ones(len(samples.step), dtype=bool)
     parts = []
-    if known is not None:
+    if sft_file is not None:
         new = ~same(samples, sft)
-        rows = pd.read_parquet(known).set_index("prompt").loc[samples.prompt[~new], list(columns)]
+        rows = pd.read_parquet(sft_file).set_index("prompt").loc[samples.prompt[~new], list(columns)]
         parts.append(rows.set_index(np.flatnonzero(~new)))
     if new.any():
-        parts.append(ask(samples.select(new)).set_index(np.flatnonzero(new)))
+        parts.append(evaluate(samples.select(new)).set_index(np.flatnonzero(new)))
     return pd.concat(parts).sort_index()
 
 
 def same(samples: Samples, sft: Samples) -> np.ndarray:
     """Return ``[R]``: whether a sample has the tokens of the SFT policy's sample for its prompt."""
     size = max(samples.tokens.shape[1], sft.tokens.shape[1])
-    wanted = np.full((max(samples.prompt.max(), sft.prompt.max()) + 1, size), -2, np.int16)
-    wanted[sft.prompt] = padded(sft.tokens, size)
-    found: np.ndarray = (padded(samples.tokens, size) == wanted[samples.prompt]).all(1)
-    return found
+    sft_tokens = np.full((max(samples.prompt.max(), sft.prompt.max()) + 1, size), -2, np.int16)
+    sft_tokens[sft.prompt] = padded(sft.tokens, size)
+    equal: np.ndarray = (padded(samples.tokens, size) == sft_tokens[samples.prompt]).all(1)
+    return equal
 
 
-def expected(places: np.ndarray, sft: Samples) -> np.ndarray:
-    """Return ``[R]``: token counts of the SFT policy's sample of each prompt in ``places [R]``.
+def expected(prompts: np.ndarray, sft: Samples) -> np.ndarray:
+    """Return ``[R]``: token counts of the SFT policy's sample of each prompt in ``prompts [R]``.
 
     Raises:
         ValueError: The SFT policy has no sample of a prompt.
     """
-    if missing := set(places.tolist()) - set(sft.prompt.tolist()):
+    if missing := set(prompts.tolist()) - set(sft.prompt.tolist()):
         raise ValueError(
             f"the SFT policy has no sample of {len(missing)} prompts ({min(missing)}, ...), so their expected length "
             "is unknown; give the ``optimize`` stage of the SFT policy, whose only checkpoint samples all prompts"
         )
     lengths = np.zeros(sft.prompt.max() + 1, np.int64)
     lengths[sft.prompt] = sft.lengths
-    return lengths[places]
+    return lengths[prompts]
 
 
 def asked(samples: Samples, prompts: Sequence[Prompt], emotions: Sequence[str]) -> pd.DataFrame:
@@ -151,34 +151,34 @@ def hear(
 ) -> pd.DataFrame:
     """Return `Models.heard` of each sample; ``expected [R]`` are the expected token counts."""
 
-    def ask(part: Samples, rows: np.ndarray, F: Tensor, lengths: Tensor) -> pd.DataFrame:
-        return _hear_chunk(part, expected[rows], part.of(prompts), F, lengths, models)
+    def evaluate(part: Samples, rows: np.ndarray, F: Tensor, lengths: Tensor) -> pd.DataFrame:
+        return _evaluate_chunk(part, expected[rows], part.of(prompts), F, lengths, models)
 
-    return in_chunks(samples, prompts, models.codec, ask, report)
+    return in_chunks(samples, prompts, models.codec, evaluate, report)
 
 
 def in_chunks(
     samples: Samples,
     prompts: Sequence[Prompt],
     codec: Codec,
-    ask: Callable[[Samples, np.ndarray, Tensor, Tensor], pd.DataFrame],
+    evaluate: Callable[[Samples, np.ndarray, Tensor, Tensor], pd.DataFrame],
     report: Report,
 ) -> pd.DataFrame:
-    """Apply ``ask`` to chunks of samples of similar length, and return one table in the samples' order.
+    """Apply ``evaluate`` to chunks of samples of similar length, and return one table in the samples' order.
 
-    ``ask`` receives the chunk, its row numbers among the samples, and its frames ``F [R, T, M]``, ``lengths [R]``.
+    ``evaluate`` receives the chunk, its row numbers among the samples, and its frames ``F [R, T, M]``, ``lengths [R]``.
     """
     order = np.argsort(samples.lengths, kind="stable")
     parts = []
-    for first in range(0, len(order), CHUNK):
-        rows = order[first : first + CHUNK]
+    for start in range(0, len(order), CHUNK):
+        rows = order[start : start + CHUNK]
         part = samples.select(rows)
-        parts.append(ask(part, rows, *decoded(part, codec, prompts)))
-        report(min(first + CHUNK, len(order)), len(order))
+        parts.append(evaluate(part, rows, *decoded(part, codec, prompts)))
+        report(min(start + CHUNK, len(order)), len(order))
     return pd.concat(parts).set_index(order).sort_index()
 
 
-def _hear_chunk(
+def _evaluate_chunk(
     samples: Samples, expected: np.ndarray, prompts: Sequence[Prompt], F: Tensor, lengths: Tensor, models: Models
 ) -> pd.DataFrame:
     """`hear` for one chunk of samples with frames ``F [R, T, M]``, ``lengths [R]``; ``prompts [R]`` are the samples' own."""
@@ -240,7 +240,7 @@ def agreement(rows: pd.DataFrame, judge: str) -> dict[str, float]:
 def first_and_last(points: pd.DataFrame) -> dict[str, float]:
     """Return ``start_<metric>`` and ``end_<metric>`` of each column that is not NaN in the first and the last row."""
     ends = {"start": points.iloc[0], "end": points.iloc[-1]}
-    return {f"{when}_{key}": float(v) for when, row in ends.items() for key, v in row.drop("step").dropna().items()}
+    return {f"{prefix}_{key}": float(v) for prefix, row in ends.items() for key, v in row.drop("step").dropna().items()}
 
 
 def summary(points: pd.DataFrame, gold: str) -> dict[str, float]:

@@ -53,7 +53,7 @@ class Samples:
 
     def of(self, prompts: Sequence[Prompt]) -> list[Prompt]:
         """Return each sample's own prompt, given all evaluation ``prompts``."""
-        return [prompts[place] for place in self.prompt]
+        return [prompts[index] for index in self.prompt]
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return every array by its name."""
@@ -63,8 +63,8 @@ class Samples:
     def concatenate(cls, parts: Sequence[Samples]) -> Samples:
         """Concatenate several sets of samples."""
         longest = max(part.tokens.shape[1] for part in parts)
-        wide = [part.arrays() | {"tokens": padded(part.tokens, longest)} for part in parts]
-        return cls(**{name: np.concatenate([part[name] for part in wide]) for name in wide[0]})
+        arrays = [part.arrays() | {"tokens": padded(part.tokens, longest)} for part in parts]
+        return cls(**{name: np.concatenate([part[name] for part in arrays]) for name in arrays[0]})
 
     def save(self, folder: Path) -> None:
         """Write `FILE` into ``folder``."""
@@ -80,11 +80,11 @@ class Samples:
         """
         names = {field.name for field in fields(cls)}
         with np.load(folder / FILE) as stored:
-            found = dict(stored)
-        if found.keys() != names or not len(found["step"]):
-            got = ", ".join(f"{name} {values.shape}" for name, values in found.items())
+            arrays = dict(stored)
+        if arrays.keys() != names or not len(arrays["step"]):
+            got = ", ".join(f"{name} {values.shape}" for name, values in arrays.items())
             raise ValueError(f"{folder / FILE} contains {got}; expected {sorted(names)} with one row per sample")
-        samples = cls(**found)
+        samples = cls(**arrays)
         if samples.prompt.max() >= prompts:
             raise ValueError(
                 f"{folder / FILE} contains a sample of prompt {samples.prompt.max()}, but there are {prompts} evaluation "

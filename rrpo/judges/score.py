@@ -57,24 +57,26 @@ def build(config: ScoreConfig, inputs: Mapping[str, Path], out: Path, context: C
 
 def heard_of(prompts: Sequence[Prompt], n: int) -> list[int]:
     """Return the indices of ``n`` early prompts, balanced over emotions."""
-    order: dict[str, int] = {}
-    turns = []
-    for place, prompt in enumerate(prompts):
-        order[prompt.emotion] = order.get(prompt.emotion, 0) + 1
-        turns.append((order[prompt.emotion], place))
-    return sorted(place for _, place in sorted(turns)[:n])
+    counts: dict[str, int] = {}
+    ranked = []
+    for index, prompt in enumerate(prompts):
+        counts[prompt.emotion] = counts.get(prompt.emotion, 0) + 1
+        ranked.append((counts[prompt.emotion], index))
+    return sorted(index for _, index in sorted(ranked)[:n])
 
 
-def write_audio(folder: Path, samples: Samples, prompts: Sequence[Prompt], places: Sequence[int], codec: Codec) -> None:
-    """Write a 16-bit WAV, ``NN_emotion.wav``, of each index NN of ``places`` among the samples of one checkpoint."""
+def write_audio(
+    folder: Path, samples: Samples, prompts: Sequence[Prompt], indices: Sequence[int], codec: Codec
+) -> None:
+    """Write a 16-bit WAV, ``NN_emotion.wav``, of each index NN of ``indices`` among the samples of one checkpoint."""
     folder.mkdir()
-    if not places:
+    if not indices:
         return
-    chosen = samples.select(np.array(places))
+    chosen = samples.select(np.array(indices))
     F, lengths = decoded(chosen, codec, prompts)
     waves = vocode(F, lengths, codec.audio).cpu().numpy()
     sizes = ((lengths - 1) * codec.audio.hop).clamp(min=1).tolist()
-    for place, prompt, wave, size in zip(chosen.prompt, chosen.of(prompts), waves, sizes, strict=True):
+    for index, prompt, wave, size in zip(chosen.prompt, chosen.of(prompts), waves, sizes, strict=True):
         wave = wave[:size]
-        path = folder / f"{place:02d}_{prompt.emotion}.wav"
+        path = folder / f"{index:02d}_{prompt.emotion}.wav"
         soundfile.write(path, wave * peak_scale(wave), codec.audio.sample_rate, subtype="PCM_16")

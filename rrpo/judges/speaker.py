@@ -53,10 +53,12 @@ class _Encoder(nn.Module):
 @torch.no_grad()
 def embeddings(waves: Sequence[np.ndarray]) -> np.ndarray:
     """Return unit vectors ``[n, SIZE]`` of waves ``[S]`` at `RATE`; their product is the cosine similarity."""
-    parts = [_partials(np.asarray(wave, dtype=np.float32)) for wave in waves]
-    together = torch.cat(parts)
-    found = torch.cat([_encoder()(chunk) for chunk in together.split(CHUNK)]).split([len(part) for part in parts])
-    return np.array([nn.functional.normalize(each.mean(0), dim=0).numpy() for each in found])
+    partials = [_partials(np.asarray(wave, dtype=np.float32)) for wave in waves]
+    batch = torch.cat(partials)
+    vectors = torch.cat([_encoder()(chunk) for chunk in batch.split(CHUNK)]).split(
+        [len(windows) for windows in partials]
+    )
+    return np.array([nn.functional.normalize(utterance.mean(0), dim=0).numpy() for utterance in vectors])
 
 
 def _partials(wave: np.ndarray) -> Tensor:

@@ -23,9 +23,9 @@ def peak_scale(wave: np.ndarray) -> float:
 @torch.no_grad()
 def waves_of(F: Tensor, lengths: Tensor, audio: AudioConfig) -> list[np.ndarray]:
     """Return a wave ``[(l - 1) hop]`` for each row of ``F [B, T, M]``, ``lengths [B]`` in frames (0 counts as 1)."""
-    found: list[np.ndarray] = []
-    for first in range(0, len(F), CHUNK):
-        sizes = lengths[first : first + CHUNK].clamp(min=1)
-        waves = vocode(F[first : first + CHUNK, : int(sizes.max())], sizes, audio).cpu().numpy()
-        found += [wave[: (n - 1) * audio.hop] for wave, n in zip(waves, sizes.tolist(), strict=True)]
-    return found
+    waves: list[np.ndarray] = []
+    for start in range(0, len(F), CHUNK):
+        sizes = lengths[start : start + CHUNK].clamp(min=1)
+        batch = vocode(F[start : start + CHUNK, : int(sizes.max())], sizes, audio).cpu().numpy()
+        waves += [wave[: (n - 1) * audio.hop] for wave, n in zip(batch, sizes.tolist(), strict=True)]
+    return waves

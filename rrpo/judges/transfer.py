@@ -38,19 +38,19 @@ def build(config: TransferConfig, inputs: Mapping[str, Path], out: Path, context
     models = {path: load_reward_model(path, context.device) for path in {inputs[MODEL + arm] for arm in arms}}
     rows: list[dict[str, float | str]] = []
 
-    def opinions(folder: Path) -> dict[Path, dict[str, float]]:
+    def evaluate(folder: Path) -> dict[Path, dict[str, float]]:
         samples = Samples.load(folder, len(prompts))
         last = samples.at(samples.steps[-1])
         F, lengths = decoded(last, codec, prompts)
         return {path: opinion(model, F, lengths, last.of(prompts)) for path, model in models.items()}
 
-    start = opinions(inputs["sft_samples"])
-    for done, arm in enumerate(arms):
-        end = opinions(inputs[SAMPLES + arm])
+    start = evaluate(inputs["sft_samples"])
+    for index, arm in enumerate(arms):
+        end = evaluate(inputs[SAMPLES + arm])
         for judge in arms:
             path = inputs[MODEL + judge]
             rows.append({"samples_of": arm, "judged_by": judge, **end[path], "start_accuracy": start[path]["accuracy"]})
-        context.report(done + 1, len(arms))
+        context.report(index + 1, len(arms))
     pd.DataFrame(rows).to_parquet(out / TABLE, index=False)
 
 

@@ -40,8 +40,8 @@ class Vocoded:
     def load(cls, folder: Path) -> Vocoded:
         """Load the waves written by `build`."""
         table = pd.read_parquet(folder / TABLE)
-        together, rate = soundfile.read(folder / WAVES, dtype="float32")
-        waves = np.split(together, np.cumsum(table["size"])[:-1])
+        samples, rate = soundfile.read(folder / WAVES, dtype="float32")
+        waves = np.split(samples, np.cumsum(table["size"])[:-1])
         scaled = [wave / scale for wave, scale in zip(waves, table["scale"], strict=True)]
         return cls(table[["step", "prompt", "target", "speaker"]], scaled, rate)
 
@@ -54,16 +54,16 @@ def build(config: VocodeConfig, inputs: Mapping[str, Path], out: Path, context: 
     codec = Codec.load(inputs["codec"], context.device)
     waves = waves_of(*decoded(samples, codec, prompts), codec.audio)
     scales = list(map(peak_scale, waves))
-    own = samples.of(prompts)
+    sample_prompts = samples.of(prompts)
     pd.DataFrame(
         {
             "step": samples.step,
             "prompt": samples.prompt,
-            "target": [prompt.emotion for prompt in own],
-            "speaker": [prompt.speaker for prompt in own],
+            "target": [prompt.emotion for prompt in sample_prompts],
+            "speaker": [prompt.speaker for prompt in sample_prompts],
             "size": list(map(len, waves)),
             "scale": scales,
         }
     ).to_parquet(out / TABLE, index=False)
-    together = np.concatenate([wave * scale for wave, scale in zip(waves, scales, strict=True)])
-    soundfile.write(out / WAVES, together, codec.audio.sample_rate, subtype="PCM_16")
+    concatenated = np.concatenate([wave * scale for wave, scale in zip(waves, scales, strict=True)])
+    soundfile.write(out / WAVES, concatenated, codec.audio.sample_rate, subtype="PCM_16")

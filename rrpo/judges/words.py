@@ -47,7 +47,7 @@ def word_errors(waves: Sequence[np.ndarray], texts: Sequence[str]) -> np.ndarray
     """Return ``[n, 2]``: edits between the recognized words and the words of the text, and the number of words in the text."""
     references = [words(text) for text in texts]
     recognized = [words(transcribe(_model(), wave, "en")) for wave in waves]
-    errors = [(edit_distance(a, b), len(b)) for a, b in zip(recognized, references, strict=True)]
+    errors = [(edit_distance(h, r), len(r)) for h, r in zip(recognized, references, strict=True)]
     return np.array(errors).reshape(-1, 2)
 
 

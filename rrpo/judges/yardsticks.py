@@ -37,11 +37,11 @@ def speakers(config: SpeakersConfig, inputs: Mapping[str, Path], out: Path, cont
     whose own voice is the nearest.
     """
     codec = Codec.load(inputs["codec"], context.device)
-    clean = unmarked(SpeechSet.load(inputs["speech"]))[: config.utterances]
+    utterances = unmarked(SpeechSet.load(inputs["speech"]))[: config.utterances]
     rate = codec.audio.sample_rate
-    spoken = resynthesised([wave_of(utterance, rate).numpy() for utterance in clean], clean, codec)
-    vectors = speaker.embeddings([resampled(wave, rate, speaker.RATE) for wave in spoken])
-    scalars = _voices([u.speaker for u in clean], vectors, out / VOICES)
+    waves = resynthesised([wave_of(utterance, rate).numpy() for utterance in utterances], utterances, codec)
+    vectors = speaker.embeddings([resampled(wave, rate, speaker.RATE) for wave in waves])
+    scalars = _voices([u.speaker for u in utterances], vectors, out / VOICES)
     (out / "scalars.json").write_text(json.dumps(scalars))
 
 
@@ -52,10 +52,10 @@ def predictor(config: PredictorConfig, inputs: Mapping[str, Path], out: Path, co
     """
     codec = Codec.load(inputs["codec"], context.device)
     rate = codec.audio.sample_rate
-    spoken, clicked = clean_and_clicked(inputs["speech"], config.planted, codec)
+    clean, clicked = clean_and_clicked(inputs["speech"], config.planted, codec)
     scalars: dict[str, float | str] = {"naturalness": ""}
     for name in naturalness.MEASURES:
-        above, below = (naturalness.predicted(name, part, rate) for part in (spoken, clicked))
+        above, below = (naturalness.predicted(name, waves, rate) for waves in (clean, clicked))
         gap = float((above - below).mean())
         scalars |= {f"{name}_clean": float(above.mean()), f"{name}_gap": gap}
         if gap >= config.separation:
@@ -66,9 +66,9 @@ def predictor(config: PredictorConfig, inputs: Mapping[str, Path], out: Path, co
 
 def clean_and_clicked(speech: Path, n: int, codec: Codec) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Return the first ``n`` utterances without an artefact, re-synthesized, without and with clicks added before."""
-    clean, rate = unmarked(SpeechSet.load(speech))[:n], codec.audio.sample_rate
-    waves = [wave_of(utterance, rate).numpy() for utterance in clean]
-    return resynthesised(waves, clean, codec), resynthesised(click(waves, rate), clean, codec)
+    utterances, rate = unmarked(SpeechSet.load(speech))[:n], codec.audio.sample_rate
+    waves = [wave_of(utterance, rate).numpy() for utterance in utterances]
+    return resynthesised(waves, utterances, codec), resynthesised(click(waves, rate), utterances, codec)
 
 
 def unmarked(speech: SpeechSet) -> list[Utterance]:
@@ -87,25 +87,25 @@ def resynthesised(waves: Sequence[np.ndarray], utterances: Sequence[Utterance], 
     tensors = [torch.from_numpy(np.asarray(wave, dtype=np.float32)) for wave in waves]
     lengths = torch.tensor([len(wave) for wave in tensors])
     F, frames = log_mel(torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True), lengths, codec.audio)
-    own = codec.speaker_index([utterance.speaker for utterance in utterances], average=True)
-    return waves_of(*codec.resynthesise(F.to(codec.device), frames.to(codec.device), own), codec.audio)
+    speaker = codec.speaker_index([utterance.speaker for utterance in utterances], average=True)
+    return waves_of(*codec.resynthesise(F.to(codec.device), frames.to(codec.device), speaker), codec.audio)
 
 
 def _voices(names: Sequence[str], vectors: np.ndarray, path: Path) -> dict[str, float]:
     """Store the voices from the even utterances; measure on the odd ones of speakers that have a voice."""
     rows = np.arange(len(names))
-    known = sorted({name for i, name in enumerate(names) if i % 2 == 0})
-    own = np.array([known.index(name) if name in known else -1 for name in names])
-    voices = np.array([vectors[(own == k) & (rows % 2 == 0)].mean(0) for k in range(len(known))])
+    speakers = sorted({name for i, name in enumerate(names) if i % 2 == 0})
+    labels = np.array([speakers.index(name) if name in speakers else -1 for name in names])
+    voices = np.array([vectors[(labels == k) & (rows % 2 == 0)].mean(0) for k in range(len(speakers))])
     voices /= np.linalg.norm(voices, axis=1, keepdims=True)
-    np.savez(path, speakers=np.array(known), voices=voices)
-    tested = (rows % 2 == 1) & (own >= 0)
-    similarity, truth = vectors[tested] @ voices.T, own[tested]
-    if not len(truth) or len(known) < 2:
+    np.savez(path, speakers=np.array(speakers), voices=voices)
+    tested = (rows % 2 == 1) & (labels >= 0)
+    similarity, targets = vectors[tested] @ voices.T, labels[tested]
+    if not len(targets) or len(speakers) < 2:
         return {}
-    right = np.arange(len(known)) == truth[:, None]
+    same = np.arange(len(speakers)) == targets[:, None]
     return {
-        "voice_same": float(similarity[right].mean()),
-        "voice_other": float(similarity[~right].mean()),
-        "voice_nearest": float((similarity.argmax(1) == truth).mean()),
+        "voice_same": float(similarity[same].mean()),
+        "voice_other": float(similarity[~same].mean()),
+        "voice_nearest": float((similarity.argmax(1) == targets).mean()),
     }
