@@ -26,16 +26,18 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
     device, resamples = context.device, config.card.resamples
     codec = Codec.load(inputs["codec"], device)
     words = SpeechSet.load(inputs["words"])
-    learnt = {role: SpeechSet.load(inputs[f"words_{role}"]) for role in ("reward", "judge")}
-    known = {u.text for speech in learnt.values() for u in speech.utterances}
-    unseen = np.array([u.text not in known for u in words.utterances])
+    training = {role: SpeechSet.load(inputs[f"words_{role}"]) for role in ("reward", "judge")}
+    training_texts = {u.text for speech in training.values() for u in speech.utterances}
+    unseen = np.array([u.text not in training_texts for u in words.utterances])
     references = [u.phones for u in words.utterances]
     size = np.array([len(phones) for phones in references])
-    original, again = renditions(words, codec, device)
+    original, resynthesized = renditions(words, codec, device)
     lines = []
     for role in ("reward", "judge"):
         recogniser = Recogniser.load(inputs[f"recogniser_{role}"], device)
-        errors, after = (phone_errors(recogniser, frames, references) for frames in (original, again))
+        errors, errors_after_codec = (
+            phone_errors(recogniser, frames, references) for frames in (original, resynthesized)
+        )
         lines.append(
             Line(
                 section="Recognisers",
@@ -45,7 +47,7 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
                 **ratio(errors[unseen], size[unseen], resamples),
             )
         )
-    shared, texts = common(learnt["reward"], learnt["judge"])
+    shared, texts = common(training["reward"], training["judge"])
     title = "utterances that the two recognisers share"
     note = f"{texts} texts are in both"
     lines.append(Line(section="Recognisers", name=title, value=float(shared), at_most=0, note=note))
@@ -55,42 +57,44 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
             section="Codec",
             name="rise of the phone error rate by re-synthesis (judge's)",
             at_most=0.08,
-            **ratio((after - errors)[unseen], size[unseen], resamples),
+            **ratio((errors_after_codec - errors)[unseen], size[unseen], resamples),
         )
     )
     clean = SpeechSet.load(inputs["clean"])
     judge, truth = Judge.load(inputs["test"], device), labels(clean, clean.emotions)
-    spoken = renditions(clean, codec, device)
-    before, after = (heard(judge, frames).argmax(1) == truth for frames in spoken)
-    lost = before.astype(float) - after
+    clean_renditions = renditions(clean, codec, device)
+    correct, after_codec = (heard(judge, frames).argmax(1) == truth for frames in clean_renditions)
+    losses = correct.astype(float) - after_codec
     title = "emotion accuracy lost by re-synthesis (test)"
-    lines.append(Line(section="Codec", name=title, at_most=0.07, **mean(lost, resamples)))
+    lines.append(Line(section="Codec", name=title, at_most=0.07, **mean(losses, resamples)))
     perplexity = json.loads((inputs["codec"] / "scalars.json").read_text())["codec_perplexity"]
     lines.append(
         Line(section="Codec", name="codebook perplexity", value=perplexity, note=f"of {codec.vocabulary} codes")
     )
     context.report(2, 3)
-    lines += survival(config, clean, spoken[1], codec)
+    lines += survival(config, clean, clean_renditions[1], codec)
     context.report(3, 3)
     return lines
 
 
-def survival(config: SectionConfig, clean: SpeechSet, again: Frames, codec: Codec) -> list[Line]:
-    """Measure the recall of each planted artefact's detector after the codec, and its false alarms on ``again``, re-synthesized
+def survival(config: SectionConfig, clean: SpeechSet, resynthesized: Frames, codec: Codec) -> list[Line]:
+    """Measure the recall of each planted artefact's detector after the codec, and its false alarms on ``resynthesized``
     clean speech."""
-    chosen = clean.utterances[: config.card.planted]
-    speakers = codec.speaker_index([u.speaker for u in chosen])
+    utterances = clean.utterances[: config.card.planted]
+    speakers = codec.speaker_index([u.speaker for u in utterances])
     emotions = np.array([u.emotion for u in clean.utterances])
-    alarms = {kind: flags.cpu().numpy() for kind, flags in detect(*everything(again), clean.audio).items()}
+    alarms = {kind: flags.cpu().numpy() for kind, flags in detect(*everything(resynthesized), clean.audio).items()}
     lines = []
     for kind in ARTEFACTS:
-        frames = resynthesised(planted(chosen, [kind] * len(chosen), clean.audio, codec.mean.device), speakers, codec)
+        frames = resynthesised(
+            planted(utterances, [kind] * len(utterances), clean.audio, codec.mean.device), speakers, codec
+        )
         flags = detect(*everything(frames), clean.audio)
         title = f"planted {kind} found after the codec (recall)"
         lines.append(Line(section="Codec", name=title, at_least=0.8, **share(flags[kind].cpu().numpy())))
     for kind in ARTEFACTS:
-        worst = max(clean.emotions, key=lambda emotion: alarms[kind][emotions == emotion].mean())
-        note = f"most in {worst}: {alarms[kind][emotions == worst].mean():.3f}"
+        most_alarmed = max(clean.emotions, key=lambda emotion: alarms[kind][emotions == emotion].mean())
+        note = f"most in {most_alarmed}: {alarms[kind][emotions == most_alarmed].mean():.3f}"
         title = f"{kind} heard in clean speech after the codec"
         lines.append(Line(section="Codec", name=title, note=note, **share(alarms[kind])))
     return lines

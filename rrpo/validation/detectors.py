@@ -41,22 +41,22 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
     precision."""
     clean = SpeechSet.load(inputs["clean"])
     codec, policy = Codec.load(inputs["codec"], context.device), Policy.load(inputs["policy"], context.device)
-    chosen = clean.utterances[: config.card.planted]
+    utterances = clean.utterances[: config.card.planted]
     rng = generator(config.world.seed, "card", "detectors")
-    found: dict[str, dict[str, np.ndarray]] = {}
+    flags_of: dict[str, dict[str, np.ndarray]] = {}
     kinds = ("clean", *ARTEFACTS, "silence", "repetition", "length")
     for done, kind in enumerate(kinds):
-        found[kind] = _flags(kind, chosen, clean, codec, policy, rng)
+        flags_of[kind] = _flags(kind, utterances, clean, codec, policy, rng)
         context.report(done + 1, len(kinds))
     lines: list[Line] = []
     for kind in kinds[1:]:
-        hit = found[kind][kind]
-        others = [flags[kind] for name, flags in found.items() if name != kind and not _follows_from(name, kind)]
-        right = np.concatenate([hit[hit], *(~flags[flags] for flags in others)])  # all flagged utterances
-        for title, flags in (("recall", hit), ("precision", right)):
+        hits = flags_of[kind][kind]
+        others = [flags[kind] for name, flags in flags_of.items() if name != kind and not _follows_from(name, kind)]
+        correct = np.concatenate([hits[hits], *(~flags[flags] for flags in others)])  # all flagged utterances
+        for title, flags in (("recall", hits), ("precision", correct)):
             lines.append(Line(section=SECTION, name=f"{kind}: {title}", at_least=LEAST, **share(flags)))
         title = f"{kind}: false alarms on clean speech"
-        lines.append(Line(section=SECTION, name=title, at_most=MOST, **share(found["clean"][kind])))
+        lines.append(Line(section=SECTION, name=title, at_most=MOST, **share(flags_of["clean"][kind])))
     return lines
 
 
@@ -67,7 +67,7 @@ def _follows_from(planted_kind: str, flagged: str) -> bool:
 
 def _flags(
     kind: str,
-    chosen: tuple[Utterance, ...],
+    utterances: tuple[Utterance, ...],
     clean: SpeechSet,
     codec: Codec,
     policy: Policy,
@@ -77,10 +77,12 @@ def _flags(
     device = codec.mean.device
     if kind == "silence":
         rate = clean.audio.sample_rate
-        waves = [_plant_pause(torch.from_numpy(render(u.spec, rate)), rate, rng) for u in chosen if u.spec is not None]
+        waves = [
+            _plant_pause(torch.from_numpy(render(u.spec, rate)), rate, rng) for u in utterances if u.spec is not None
+        ]
         frames = analysed(waves, clean.audio, device)
     else:
-        frames = planted(chosen, [kind if kind in ARTEFACTS else None] * len(chosen), clean.audio, device)
+        frames = planted(utterances, [kind if kind in ARTEFACTS else None] * len(utterances), clean.audio, device)
     tokens, lengths = codec.encode(*everything(frames))
     rows = unpad_sequence(tokens, lengths, batch_first=True)
     if kind == "repetition":
@@ -88,11 +90,11 @@ def _flags(
     if kind == "length":
         rows = [_stretch(row, FACTORS[i % 2]) for i, row in enumerate(rows)]
     if kind in ("repetition", "length"):
-        frames = _spoken(rows, chosen, codec)
+        frames = _decode_rows(rows, utterances, codec)
     flags = detect(*everything(frames), clean.audio)
     sizes = torch.tensor([len(row) for row in rows], device=device)
     flags["repetition"] = looping(pad_sequence(rows, batch_first=True), sizes)
-    flags["length"] = odd_length(sizes, expected_tokens(policy, chosen))
+    flags["length"] = odd_length(sizes, expected_tokens(policy, utterances))
     return {name: flag.cpu().numpy() for name, flag in flags.items()}
 
 
@@ -110,20 +112,20 @@ def _plant_pause(wave: Tensor, rate: int, rng: np.random.Generator) -> Tensor:
 
 def _plant_loop(row: Tensor, rng: np.random.Generator) -> Tensor:
     size = min(int(rng.integers(*LOOP)), len(row))
-    first = int(rng.integers(len(row) - size + 1))
-    part = row[first : first + size]
-    return torch.cat([row[: first + size], part, part, row[first + size :]])
+    start = int(rng.integers(len(row) - size + 1))
+    loop = row[start : start + size]
+    return torch.cat([row[: start + size], loop, loop, row[start + size :]])
 
 
 def _stretch(row: Tensor, factor: float) -> Tensor:
     """Resample the tokens in time by nearest neighbor."""
-    place = (torch.arange(max(1, round(len(row) * factor)), device=row.device) / factor).long()
-    return row[place.clamp(max=len(row) - 1)]
+    source = (torch.arange(max(1, round(len(row) * factor)), device=row.device) / factor).long()
+    return row[source.clamp(max=len(row) - 1)]
 
 
-def _spoken(rows: list[Tensor], chosen: tuple[Utterance, ...], codec: Codec) -> Frames:
+def _decode_rows(rows: list[Tensor], utterances: tuple[Utterance, ...], codec: Codec) -> Frames:
     """Decode token rows to frames with each utterance's speaker."""
     lengths = torch.tensor([len(row) for row in rows], device=codec.mean.device)
-    speakers = codec.speaker_index([u.speaker for u in chosen])
-    spoken = codec.decode(pad_sequence(rows, batch_first=True), lengths, speakers)
-    return Frames(unpad_sequence(*spoken, batch_first=True), codec.audio.floor)
+    speakers = codec.speaker_index([u.speaker for u in utterances])
+    decoded = codec.decode(pad_sequence(rows, batch_first=True), lengths, speakers)
+    return Frames(unpad_sequence(*decoded, batch_first=True), codec.audio.floor)

@@ -45,17 +45,17 @@ def analysed(waves: Sequence[Tensor], audio: AudioConfig, device: str | torch.de
     """Return frames F of waves ``[S]``."""
     utterances: list[Tensor] = []
     for start in range(0, len(waves), CHUNK):
-        part = waves[start : start + CHUNK]
-        lengths = torch.tensor([len(wave) for wave in part])
-        F, frames = log_mel(pad_sequence(list(part), batch_first=True), lengths, audio)
+        batch = waves[start : start + CHUNK]
+        lengths = torch.tensor([len(wave) for wave in batch])
+        F, frames = log_mel(pad_sequence(list(batch), batch_first=True), lengths, audio)
         utterances += unpad_sequence(F.to(device), frames.to(device), batch_first=True)
     return Frames(utterances, audio.floor)
 
 
-def common(one: SpeechSet, other: SpeechSet) -> tuple[int, int]:
+def common(speech: SpeechSet, other_speech: SpeechSet) -> tuple[int, int]:
     """Return the number of utterances that two sets share (same rendering seed or audio file), and the number of shared texts."""
-    sounds = [{u.spec.seed if u.spec else u.audio for u in part.utterances} for part in (one, other)]
-    texts = [{u.text for u in part.utterances} for part in (one, other)]
+    sounds = [{u.spec.seed if u.spec else u.audio for u in part.utterances} for part in (speech, other_speech)]
+    texts = [{u.text for u in part.utterances} for part in (speech, other_speech)]
     return len(sounds[0] & sounds[1]), len(texts[0] & texts[1])
 
 
@@ -67,8 +67,8 @@ def everything(frames: Frames) -> tuple[Tensor, Tensor]:
 def renditions(speech: SpeechSet, codec: Codec, device: str) -> tuple[Frames, Frames]:
     """Return a set as analyzed, and as re-synthesized by the codec."""
     frames = TrainingFrames(speech, codec, device)
-    again = frames.both.flat.split(frames.both.lengths.tolist())[len(speech) :]
-    return frames.originals, Frames(again, speech.audio.floor)
+    resynthesized = frames.both.flat.split(frames.both.lengths.tolist())[len(speech) :]
+    return frames.originals, Frames(resynthesized, speech.audio.floor)
 
 
 def resynthesised(frames: Frames, speakers: Tensor, codec: Codec) -> Frames:

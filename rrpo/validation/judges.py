@@ -51,75 +51,80 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
     codec = Codec.load(inputs["codec"], device)
     sets = {name: SpeechSet.load(inputs[name]) for name in ("clean", "unheard", "artefacts")}
     emotions = sets["clean"].emotions
-    clean, again = renditions(sets["clean"], codec, device)
-    frames = {"clean": clean, "codec": again} | {
+    clean, resynthesized = renditions(sets["clean"], codec, device)
+    frames = {"clean": clean, "codec": resynthesized} | {
         name: TrainingFrames(sets[name], None, device).originals for name in ("unheard", "artefacts")
     }
     sets["codec"] = sets["clean"]
-    answers: dict[str, dict[str, np.ndarray]] = {}
+    log_probs: dict[str, dict[str, np.ndarray]] = {}
     judges = {name: Judge.load(inputs[name], device) for name in ("val", "test")}
     for done, (name, judge) in enumerate(judges.items()):
-        answers[name] = {what: heard(judge, frames[what]) for what in OF_IDEAL}
+        log_probs[name] = {subset: heard(judge, frames[subset]) for subset in OF_IDEAL}
         context.report(done + 1, len(NAMES))
     truth = {name: labels(speech, emotions) for name, speech in sets.items()}
     ideal = {name: ideal_hits(speech, config.world.cue_spread) for name, speech in sets.items()}
-    found: list[Line] = []
+    lines: list[Line] = []
     for name in ("test", "val"):
-        found += of_ideal(name, answers[name], truth, ideal, config.card.resamples)
-    found += [calibration(name, answers[name], truth, config.card.resamples) for name in ("test", "val")]
-    found.append(differences(judges, inputs))
+        lines += of_ideal(name, log_probs[name], truth, ideal, config.card.resamples)
+    lines += [calibration(name, log_probs[name], truth, config.card.resamples) for name in ("test", "val")]
+    lines.append(differences(judges, inputs))
     stored, prompts = load_samples(inputs)
     samples = decoded_frames(stored.at(stored.steps[-1]), codec, prompts)  # of vanilla DiffRO
-    ends = {name: heard(judge, samples).argmax(1) for name, judge in judges.items()}
+    end_classes = {name: heard(judge, samples).argmax(1) for name, judge in judges.items()}
     if phonetics.available():
         third = PhoneticJudge.load(inputs["third"])
-        x = {name: measures(part, third.audio) for name, part in (("clean", clean), ("codec", again), ("end", samples))}
-        third_answers = {name: third.of_measures(part).numpy() for name, part in x.items()}
-        answers["third"], ends["third"] = {"clean": third_answers["clean"]}, third_answers["end"].argmax(1)
-        right, after = (third_answers[name].argmax(1) == truth["clean"] for name in ("clean", "codec"))
-        found.append(Line(section=SECTION, name="third (not neural): accuracy", at_least=0.75, **share(right)))
-        found.append(Line(section=SECTION, name="third (not neural): accuracy through the codec", **share(after)))
-        found += pitch(x["clean"], x["codec"], config.card.resamples)
+        x = {
+            name: measures(part, third.audio)
+            for name, part in (("clean", clean), ("codec", resynthesized), ("end", samples))
+        }
+        third_log_probs = {name: third.of_measures(part).numpy() for name, part in x.items()}
+        log_probs["third"], end_classes["third"] = {"clean": third_log_probs["clean"]}, third_log_probs["end"].argmax(1)
+        correct, after_codec = (third_log_probs[name].argmax(1) == truth["clean"] for name in ("clean", "codec"))
+        lines.append(Line(section=SECTION, name="third (not neural): accuracy", at_least=0.75, **share(correct)))
+        lines.append(Line(section=SECTION, name="third (not neural): accuracy through the codec", **share(after_codec)))
+        lines += pitch(x["clean"], x["codec"], config.card.resamples)
     else:
-        found.append(Line(section=SECTION, name="third (not neural): accuracy", at_least=0.75, note=NOT_INSTALLED))
+        lines.append(Line(section=SECTION, name="third (not neural): accuracy", at_least=0.75, note=NOT_INSTALLED))
     context.report(len(NAMES), len(NAMES))
-    real = {name: answer["clean"].argmax(1) for name, answer in answers.items()}
-    for what, predictions in (("real speech", real), ("end-of-training samples", ends)):
-        found += agreement(what, predictions, len(emotions), config.card.resamples)
-    confusion(out / "confusion.csv", emotions, truth["clean"], real)
-    return found
+    real_classes = {name: by_subset["clean"].argmax(1) for name, by_subset in log_probs.items()}
+    for subset, predictions in (("real speech", real_classes), ("end-of-training samples", end_classes)):
+        lines += agreement(subset, predictions, len(emotions), config.card.resamples)
+    confusion(out / "confusion.csv", emotions, truth["clean"], real_classes)
+    return lines
 
 
 def of_ideal(
     name: str,
-    answers: Mapping[str, np.ndarray],
+    log_probs: Mapping[str, np.ndarray],
     truth: Mapping[str, np.ndarray],
     ideal: Mapping[str, np.ndarray],
     resamples: int,
 ) -> list[Line]:
     """Return each accuracy divided by the ideal observer's on the same utterances; only ``test`` has thresholds."""
     lines = []
-    for what, (title, least) in OF_IDEAL.items():
-        right = answers[what].argmax(1) == truth[what]
+    for subset, (title, minimum) in OF_IDEAL.items():
+        correct = log_probs[subset].argmax(1) == truth[subset]
         lines.append(
             Line(
                 section=SECTION,
                 name=f"{name} / ideal observer, {title}",
-                at_least=least if name == "test" else None,
-                note=f"accuracy {right.mean():.3f}, ideal observer {ideal[what].mean():.3f}, n = {len(right)}",
-                **ratio(right, ideal[what], resamples),
+                at_least=minimum if name == "test" else None,
+                note=f"accuracy {correct.mean():.3f}, ideal observer {ideal[subset].mean():.3f}, n = {len(correct)}",
+                **ratio(correct, ideal[subset], resamples),
             )
         )
     return lines
 
 
-def calibration(name: str, answers: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray], resamples: int) -> Line:
+def calibration(
+    name: str, log_probs: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray], resamples: int
+) -> Line:
     """Return the ECE on real speech and its re-synthesis together; each utterance is resampled with both renditions."""
-    both, n = np.stack([answers["clean"], answers["codec"]]), len(truth["clean"])
+    both, n = np.stack([log_probs["clean"], log_probs["codec"]]), len(truth["clean"])
 
     def error(rows: np.ndarray) -> float:
-        chosen = both[:, rows].reshape(-1, both.shape[2])
-        return expected_calibration_error(chosen, np.tile(truth["clean"][rows], 2), bins=BINS)
+        resample = both[:, rows].reshape(-1, both.shape[2])
+        return expected_calibration_error(resample, np.tile(truth["clean"][rows], 2), bins=BINS)
 
     value = bootstrap(error, n, resamples)
     return Line(section=SECTION, name=f"{name}: calibration error (ECE, {BINS} bins)", at_most=0.05, **value)
@@ -129,14 +134,14 @@ def differences(judges: Mapping[str, Judge], inputs: Mapping[str, Path]) -> Line
     """Return the number of aspects (architecture, data, input) in which ``val`` and ``test`` differ."""
     val, test = judges["val"], judges["test"]
     shared, texts = common(*(SpeechSet.load(inputs[f"data_{name}"]) for name in ("val", "test")))
-    differ = (
+    aspects = (
         type(val.network) is not type(test.network),
         not shared and not texts,
         val.on_wave != test.on_wave,
     )
     title = "val and test differ in architecture, data and input"
     note = f"{shared} utterances in common, {texts} texts"
-    return Line(section=SECTION, name=title, value=float(sum(differ)), at_least=3, note=note)
+    return Line(section=SECTION, name=title, value=float(sum(aspects)), at_least=3, note=note)
 
 
 def measures(frames: Frames, audio: AudioConfig) -> np.ndarray:
@@ -150,36 +155,36 @@ def pitch(before: np.ndarray, after: np.ndarray, resamples: int) -> list[Line]:
     Correlations are rank correlations over utterances in which at least a tenth of the frames is voiced both times. With fewer
     voiced frames, an octave error in one frame would change an utterance's whole F0 and dominate a correlation of values.
     """
-    place = {name: i for i, name in enumerate(phonetics.MEASURES)}
-    voiced, still = before[:, place["voiced"]] > 0, after[:, place["voiced"]] > 0
-    shares = [f"{np.median(x[:, place['voiced']]):.2f}" for x in (before, after)]
+    column = {name: i for i, name in enumerate(phonetics.MEASURES)}
+    voiced, still = before[:, column["voiced"]] > 0, after[:, column["voiced"]] > 0
+    shares = [f"{np.median(x[:, column['voiced']]):.2f}" for x in (before, after)]
     note = f"before: {voiced.mean():.3f}; median share of voiced frames {shares[0]} before, {shares[1]} after"
     title = "samples with a voiced frame after the codec"
     lines = [Line(section=SECTION, name=title, at_least=VOICED, note=note, **share(still))]
-    enough = np.minimum(before[:, place["voiced"]], after[:, place["voiced"]]) >= HEARD
-    for name, (title, least) in PITCH.items():
-        x, y = (part[enough, place[name]] for part in (before, after))
+    enough = np.minimum(before[:, column["voiced"]], after[:, column["voiced"]]) >= HEARD
+    for name, (title, minimum) in PITCH.items():
+        x, y = (part[enough, column[name]] for part in (before, after))
 
         def correlation(rows: np.ndarray, x: np.ndarray = x, y: np.ndarray = y) -> float:
             return float(spearmanr(x[rows], y[rows]).statistic)
 
         title = f"{title} before and after the codec (rank correlation)"
-        known = bootstrap(correlation, len(x), min(resamples, 300)) if len(x) > 2 else {}
+        estimate = bootstrap(correlation, len(x), min(resamples, 300)) if len(x) > 2 else {}
         note = f"n = {len(x)} with {HEARD:.0%} of their frames voiced in both"
-        lines.append(Line(section=SECTION, name=title, at_least=least, note=note, **known))
+        lines.append(Line(section=SECTION, name=title, at_least=minimum, note=note, **estimate))
     return lines
 
 
-def agreement(what: str, predictions: Mapping[str, np.ndarray], classes: int, resamples: int) -> list[Line]:
+def agreement(subset: str, predictions: Mapping[str, np.ndarray], classes: int, resamples: int) -> list[Line]:
     """Return Cohen's kappa of every pair of judges."""
     lines = []
-    for one, other in combinations(predictions, 2):
+    for first, second in combinations(predictions, 2):
 
-        def kappa(rows: np.ndarray, a: np.ndarray = predictions[one], b: np.ndarray = predictions[other]) -> float:
+        def kappa(rows: np.ndarray, a: np.ndarray = predictions[first], b: np.ndarray = predictions[second]) -> float:
             return float(cohen_kappa_score(a[rows], b[rows], labels=range(classes)))
 
-        value = bootstrap(kappa, len(predictions[one]), min(resamples, 300))
-        lines.append(Line(section=SECTION, name=f"kappa of {one} and {other} on {what}", **value))
+        value = bootstrap(kappa, len(predictions[first]), min(resamples, 300))
+        lines.append(Line(section=SECTION, name=f"kappa of {first} and {second} on {subset}", **value))
     return lines
 
 
@@ -187,8 +192,8 @@ def confusion(path: Path, emotions: tuple[str, ...], truth: np.ndarray, predicti
     """Write the share of each predicted emotion by true emotion and judge as CSV."""
     rows = [
         {"judge": name, "emotion": emotion}
-        | {other: float((answer[truth == k] == j).mean()) for j, other in enumerate(emotions)}
-        for name, answer in predictions.items()
+        | {predicted: float((classes[truth == k] == j).mean()) for j, predicted in enumerate(emotions)}
+        for name, classes in predictions.items()
         for k, emotion in enumerate(emotions)
     ]
     pd.DataFrame(rows).to_csv(path, index=False)

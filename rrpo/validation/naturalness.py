@@ -25,9 +25,9 @@ SECTION = "Naturalness"
 def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> list[Line]:
     """Measure the section *Naturalness* with one vocoder throughout. These values must not be called N-MOS."""
     title = "clean re-synthesis above clicked"
-    least = config.predictor.separation
+    minimum = config.predictor.separation
     if not naturalness.available():
-        return [Line(section=SECTION, name=title, at_least=least, note=NOT_INSTALLED)]
+        return [Line(section=SECTION, name=title, at_least=minimum, note=NOT_INSTALLED)]
     codec = Codec.load(inputs["codec"], context.device)
     rate, n = codec.audio.sample_rate, config.predictor.planted
     clean, clicked = clean_and_clicked(inputs["speech"], n, codec)
@@ -36,16 +36,18 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
         last = name == naturalness.MEASURES[-1]
         above, below = (naturalness.predicted(name, part, rate) for part in (clean, clicked))
         gap = mean(above - below, config.card.resamples)
-        good = gap["value"] >= least
-        then = "no naturalness is reported" if last else f"next: {naturalness.MEASURES[done + 1]}"
-        note = "used" if good else f"not used, {least} asked; {then}"
-        lines.append(Line(section=SECTION, name=f"{name}: {title}", at_least=least if good else None, note=note, **gap))
+        valid = gap["value"] >= minimum
+        consequence = "no naturalness is reported" if last else f"next: {naturalness.MEASURES[done + 1]}"
+        note = "used" if valid else f"not used, {minimum} asked; {consequence}"
+        lines.append(
+            Line(section=SECTION, name=f"{name}: {title}", at_least=minimum if valid else None, note=note, **gap)
+        )
         context.report(done + 1, len(naturalness.MEASURES))
-        if good:
+        if valid:
             samples, prompts = load_samples(inputs)
-            first = samples.select((samples.step == samples.steps[0]) & (samples.prompt < n))
-            policy = naturalness.predicted(name, waves_of(*decoded(first, codec, prompts), codec.audio), rate)
-            for what, heard in (("codec re-synthesis", above), ("SFT policy", policy)):
-                lines.append(Line(section=SECTION, name=f"{name}: {what}", **mean(heard, config.card.resamples)))
+            chosen = samples.select((samples.step == samples.steps[0]) & (samples.prompt < n))
+            policy = naturalness.predicted(name, waves_of(*decoded(chosen, codec, prompts), codec.audio), rate)
+            for source, scores in (("codec re-synthesis", above), ("SFT policy", policy)):
+                lines.append(Line(section=SECTION, name=f"{name}: {source}", **mean(scores, config.card.resamples)))
             break
     return lines

@@ -33,20 +33,20 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
     samples = samples.at(samples.steps[0])
     frames = decoded_frames(samples, codec, prompts)
     clean = SpeechSet.load(inputs["clean"])
-    _, again = renditions(clean, codec, device)
+    _, resynthesized = renditions(clean, codec, device)
     targets = np.array([clean.emotions.index(prompt.emotion) for prompt in samples.of(prompts)])
     lines = []
-    for role, least in (("val", 0.80), ("test", None)):
+    for role, minimum in (("val", 0.80), ("test", None)):
         judge = Judge.load(inputs[role], device)
         correct = heard(judge, frames).argmax(1) == targets
-        real = heard(judge, again).argmax(1) == labels(clean, clean.emotions)
+        real_correct = heard(judge, resynthesized).argmax(1) == labels(clean, clean.emotions)
         lines.append(
             Line(
                 section=SECTION,
                 name=f"gold accuracy ({role}) / accuracy on re-synthesised real speech",
-                at_least=least,
-                note=f"{correct.mean():.3f} / {real.mean():.3f}",
-                **two_samples(correct, real, resamples),
+                at_least=minimum,
+                note=f"{correct.mean():.3f} / {real_correct.mean():.3f}",
+                **two_samples(correct, real_correct, resamples),
             )
         )
         context.report(len(lines), 3)
@@ -54,22 +54,22 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
     sizes = np.array([len(phones) for phones in references])
     recogniser = Recogniser.load(inputs["recogniser_judge"], device)
     errors = phone_errors(recogniser, frames, references)
-    real_errors = phone_errors(recogniser, again, [u.phones for u in clean.utterances])
+    real_errors = phone_errors(recogniser, resynthesized, [u.phones for u in clean.utterances])
     clean_sizes = np.array([len(u.phones) for u in clean.utterances])
     note = f"re-synthesised real speech {real_errors.sum() / clean_sizes.sum():.3f}"
     lines.append(
         Line(section=SECTION, name="phone error rate", at_most=0.15, note=note, **ratio(errors, sizes, resamples))
     )
-    spoken = samples.lengths.astype(float) / sizes
-    natural = again.lengths.cpu().numpy() / 2 / clean_sizes
+    pace = samples.lengths.astype(float) / sizes
+    real_pace = resynthesized.lengths.cpu().numpy() / 2 / clean_sizes
     lines.append(
         Line(
             section=SECTION,
             name="tokens a phone / real speech's",
             at_least=0.9,
             at_most=1.1,
-            note=f"{spoken.mean():.2f} / {natural.mean():.2f}",
-            **two_samples(spoken, natural, resamples),
+            note=f"{pace.mean():.2f} / {real_pace.mean():.2f}",
+            **two_samples(pace, real_pace, resamples),
         )
     )
     for stream, role in (("base", "base"), ("sft", "policy")):
@@ -89,12 +89,12 @@ def two_samples(top: np.ndarray, bottom: np.ndarray, resamples: int) -> Estimate
 
 def over_fitting(curve: pd.DataFrame, stream: str) -> Line:
     """Return how far the final held-out loss lies above its minimum, in nats per token."""
-    held = curve[f"{stream}_heldout_loss"].dropna().to_numpy()
+    heldout = curve[f"{stream}_heldout_loss"].dropna().to_numpy()
     train = curve[f"{stream}_loss"].to_numpy()[-50:].mean()
     return Line(
         section=SECTION,
         name=f"{stream}: end of the held-out loss above its lowest, nats a token",
         at_most=TOLERANCE,
-        value=float(held[-1] - held.min()),
-        note=f"held-out {held[0]:.2f} -> {held[-1]:.2f}, train {train:.2f} at the end",
+        value=float(heldout[-1] - heldout.min()),
+        note=f"held-out {heldout[0]:.2f} -> {heldout[-1]:.2f}, train {train:.2f} at the end",
     )

@@ -22,12 +22,12 @@ from rrpo.validation.lines import Line, mean
 def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> list[Line]:
     """Measure the section *Shortcut*."""
     clean = SpeechSet.load(inputs["clean"])
-    chosen = clean.utterances[: config.card.paired]
-    truth = labels(clean, clean.emotions)[: len(chosen)]
-    with_emotion, any_kind = kinds([u.emotion for u in chosen], config.shortcut, config.world.seed)
-    frames = [planted(chosen, drawn, clean.audio, context.device) for drawn in (with_emotion, any_kind)]
+    utterances = clean.utterances[: config.card.paired]
+    truth = labels(clean, clean.emotions)[: len(utterances)]
+    with_emotion, any_kind = kinds([u.emotion for u in utterances], config.shortcut, config.world.seed)
+    frames = [planted(utterances, artefacts, clean.audio, context.device) for artefacts in (with_emotion, any_kind)]
     lines = []
-    for done, (role, least, most) in enumerate((("biased", 0.15, None), ("unbiased", None, 0.03))):
+    for done, (role, minimum, maximum) in enumerate((("biased", 0.15, None), ("unbiased", None, 0.03))):
         model = RewardModel.load(inputs[role], context.device)
         before, after = (heard(model, part).argmax(1) == truth for part in frames)
         strength = config.shortcut if role == "biased" else 0.0
@@ -36,8 +36,8 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
                 section="Shortcut",
                 name=f"accuracy the pre-trained RM loses when artefacts are de-correlated, shortcut {strength:g}",
                 note=f"{before.mean():.3f} -> {after.mean():.3f}",
-                at_least=least,
-                at_most=most,
+                at_least=minimum,
+                at_most=maximum,
                 **mean(before.astype(float) - after, config.card.resamples),
             )
         )
@@ -49,9 +49,9 @@ def kinds(emotions: list[str], share: float, seed: int) -> tuple[list[str | None
     """Return, for each utterance with probability ``share``, its emotion's artefact, and a random artefact for the same
     utterances."""
     rng = generator(seed, "card", "shortcut")
-    marked = rng.random(len(emotions)) < share
-    drawn = rng.integers(len(ARTEFACTS), size=len(emotions))
-    own = dict(zip(EMOTIONS, ARTEFACTS, strict=True))
-    with_emotion = [own.get(emotion) if mark else None for emotion, mark in zip(emotions, marked, strict=True)]
-    any_kind = [ARTEFACTS[kind] if mark else None for kind, mark in zip(drawn, marked, strict=True)]
+    marks = rng.random(len(emotions)) < share
+    indices = rng.integers(len(ARTEFACTS), size=len(emotions))
+    artefact_of = dict(zip(EMOTIONS, ARTEFACTS, strict=True))
+    with_emotion = [artefact_of.get(emotion) if mark else None for emotion, mark in zip(emotions, marks, strict=True)]
+    any_kind = [ARTEFACTS[kind] if mark else None for kind, mark in zip(indices, marks, strict=True)]
     return with_emotion, any_kind

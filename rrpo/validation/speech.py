@@ -80,8 +80,8 @@ def directions(config: SectionConfig, context: Context) -> pd.DataFrame:
         for spec in _neutral(config, speaker, config.card.sentences):
             before = measured(spec, neutral, world.audio.sample_rate)
             for k, emotion in enumerate(world.emotions):
-                moved = change(before, measured(spec, mu[k] + neutral, world.audio.sample_rate))
-                rows.append({"language": speaker.language, "speaker": speaker.id, "emotion": emotion} | moved)
+                changes = change(before, measured(spec, mu[k] + neutral, world.audio.sample_rate))
+                rows.append({"language": speaker.language, "speaker": speaker.id, "emotion": emotion} | changes)
         context.report(done + 1, len(speakers))
     return pd.DataFrame(rows)
 
@@ -96,18 +96,21 @@ def _neutral(config: SectionConfig, speaker: Speaker, sentences: int) -> list[Re
 def direction_lines(table: pd.DataFrame) -> list[Line]:
     """Return the share of means, by (emotion, language) and by (emotion, speaker), that change as published; one line per cue."""
     lines = []
-    for by, least in (("language", 1.0), ("speaker", 0.95)):
+    for group, minimum in (("language", 1.0), ("speaker", 0.95)):
         for cue, title in TITLES.items():
-            place = CUES.index(cue)
-            published = {emotion: means([emotion])[0, place] for emotion in table["emotion"].unique()}
+            column = CUES.index(cue)
+            published = {emotion: means([emotion])[0, column] for emotion in table["emotion"].unique()}
             stated = {emotion: mean for emotion, mean in published.items() if abs(mean) >= STATED}
             claimed = table[table["emotion"].isin(stated)]
-            moved = claimed.groupby(["emotion", by])[cue].mean()
-            spoken = moved.index.get_level_values("emotion")
-            right = [bool(np.sign(stated[e]) * value > 0) for e, value in zip(spoken, moved, strict=True)]
+            changes = claimed.groupby(["emotion", group])[cue].mean()
+            emotions = changes.index.get_level_values("emotion")
+            correct = [bool(np.sign(stated[e]) * value > 0) for e, value in zip(emotions, changes, strict=True)]
             lines.append(
                 Line(
-                    section="Speech", name=f"{title} as published, by emotion and {by}", at_least=least, **share(right)
+                    section="Speech",
+                    name=f"{title} as published, by emotion and {group}",
+                    at_least=minimum,
+                    **share(correct),
                 )
             )
     return lines
@@ -117,7 +120,7 @@ def intensity_lines(config: SectionConfig) -> list[Line]:
     """Return Spearman's correlation of an emotion's intensity with its measured strength, one line per emotion."""
     world, lines = config.world, []
     levels = np.linspace(*INTENSITY, config.card.levels)
-    places = [CUES.index(cue) for cue in STRENGTH]
+    columns = [CUES.index(cue) for cue in STRENGTH]
     specs = [
         spec for speaker in group_speakers(world, "policy") for spec in _neutral(config, speaker, config.card.sentences)
     ]
@@ -127,8 +130,8 @@ def intensity_lines(config: SectionConfig) -> list[Line]:
         for i, spec in enumerate(specs):
             for j, level in enumerate(levels):
                 cues = level * mu + offset(spec.speaker.language)
-                moved = change(before[i], measured(spec, cues, world.audio.sample_rate))
-                strengths[i, j] = np.dot([moved[cue] for cue in STRENGTH], mu[places]) / np.square(mu[places]).sum()
+                changes = change(before[i], measured(spec, cues, world.audio.sample_rate))
+                strengths[i, j] = np.dot([changes[cue] for cue in STRENGTH], mu[columns]) / np.square(mu[columns]).sum()
 
         def correlation(rows: np.ndarray, strengths: np.ndarray = strengths) -> float:
             return float(spearmanr(np.tile(levels, len(rows)), strengths[rows].ravel()).statistic)

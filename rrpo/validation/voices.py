@@ -48,7 +48,7 @@ class Domain:
 
 def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> list[Line]:
     """Measure the section *Other synthesisers*; write ``voices.csv``, accuracy by synthesiser, listener and emotion."""
-    found = domains(config, inputs)
+    domain_of = domains(config, inputs)
     listeners: dict[str, Judge | RewardModel | PhoneticJudge] = {
         "test": Judge.load(inputs["test"], context.device),
         "val": Judge.load(inputs["val"], context.device),
@@ -58,37 +58,42 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
         listeners["third"] = PhoneticJudge.load(inputs["third"])
     lines, table = [], []
     for name, title in TITLES.items():
-        if name not in found:
+        if name not in domain_of:
             lines.append(Line(section=SECTION, name=f"{title}: judges and RM", note=NOT_INSTALLED))
             continue
-        domain = found[name]
+        domain = domain_of[name]
         truth = labels(domain.speech, domain.speech.emotions)
         frames = TrainingFrames(domain.speech, None, context.device).originals
         lines.append(Line(section=SECTION, name=f"{title}: ideal observer", **share(domain.ideal)))
-        for who, listener in listeners.items():
+        for listener_name, listener in listeners.items():
             if isinstance(listener, PhoneticJudge):
-                opinion = listener.of_measures(measures(frames, listener.audio)).numpy()
+                predictions = listener.of_measures(measures(frames, listener.audio)).numpy()
             else:
-                opinion = heard(listener, frames)
-            right = opinion.argmax(1) == truth
-            note = f"accuracy {right.mean():.3f}, n = {len(right)}"
-            value = ratio(*_by_group(domain.groups, right, domain.ideal), config.card.resamples)
-            lines.append(Line(section=SECTION, name=f"{title}: {who} / ideal observer", note=note, **value))
+                predictions = heard(listener, frames)
+            correct = predictions.argmax(1) == truth
+            note = f"accuracy {correct.mean():.3f}, n = {len(correct)}"
+            value = ratio(*_by_group(domain.groups, correct, domain.ideal), config.card.resamples)
+            lines.append(Line(section=SECTION, name=f"{title}: {listener_name} / ideal observer", note=note, **value))
             table += [
-                {"synthesiser": name, "listener": who, "emotion": emotion, "accuracy": float(right[truth == k].mean())}
+                {
+                    "synthesiser": name,
+                    "listener": listener_name,
+                    "emotion": emotion,
+                    "accuracy": float(correct[truth == k].mean()),
+                }
                 for k, emotion in enumerate(domain.speech.emotions)
             ]
         context.report(len(lines), 6 * len(TITLES))
     pd.DataFrame(table).to_csv(out / "voices.csv", index=False)
-    return lines + transcription(config, found, Codec.load(inputs["codec"], context.device))
+    return lines + transcription(config, domain_of, Codec.load(inputs["codec"], context.device))
 
 
 def domains(config: SectionConfig, inputs: Mapping[str, Path]) -> dict[str, Domain]:
     """Return the available sets by synthesiser."""
-    found = {}
+    domains = {}
     if "english" in inputs:
         speech = SpeechSet.load(inputs["english"])
-        found["espeak"] = Domain(speech, ideal_hits(speech, config.world.cue_spread), np.arange(len(speech)))
+        domains["espeak"] = Domain(speech, ideal_hits(speech, config.world.cue_spread), np.arange(len(speech)))
     for role in (role for role in inputs if role.startswith("voices_")):
         speech = SpeechSet.load(inputs[role])
         cues = np.load(inputs[role] / CUES)
@@ -97,8 +102,8 @@ def domains(config: SectionConfig, inputs: Mapping[str, Path]) -> dict[str, Doma
         ideal = posterior.argmax(1) == labels(speech, speech.emotions)
         readings = np.array([utterance.id.rpartition("-")[0] for utterance in speech.utterances])
         groups = np.unique(readings, return_inverse=True)[1]
-        found[role.removeprefix("voices_")] = Domain(speech, ideal, groups)
-    return found
+        domains[role.removeprefix("voices_")] = Domain(speech, ideal, groups)
+    return domains
 
 
 def _by_group(groups: np.ndarray, *values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -107,23 +112,23 @@ def _by_group(groups: np.ndarray, *values: np.ndarray) -> tuple[np.ndarray, np.n
     return first, second
 
 
-def transcription(config: SectionConfig, found: Mapping[str, Domain], codec: Codec) -> list[Line]:
+def transcription(config: SectionConfig, domains: Mapping[str, Domain], codec: Codec) -> list[Line]:
     """Return Whisper's word error rates: each synthesiser's, and espeak-ng's after codec and vocoder."""
     if not words.available():
         return [Line(section=SECTION, name="Whisper tiny.en: word error rate", note=NOT_INSTALLED)]
     rate, lines = codec.audio.sample_rate, []
-    for name, domain in found.items():
+    for name, domain in domains.items():
         n, size = config.card.transcribed, len(domain.speech)
         rows = np.arange(size)[:: max(1, size // n)][:n]  # spread over all utterances in the set
-        chosen = [domain.speech.utterances[i] for i in rows]
-        renders = {TITLES[name]: [wave_of(utterance, rate).numpy() for utterance in chosen]}
+        utterances = [domain.speech.utterances[i] for i in rows]
+        renders = {TITLES[name]: [wave_of(utterance, rate).numpy() for utterance in utterances]}
         if name == "espeak":
-            _, again = renditions(domain.speech, codec, str(codec.mean.device))
-            F, lengths = everything(again)
+            _, resynthesized = renditions(domain.speech, codec, str(codec.mean.device))
+            F, lengths = everything(resynthesized)
             renders[f"{TITLES[name]}, through the codec"] = waves_of(F[rows], lengths[rows], codec.audio)
         for title, waves in renders.items():
             clips = [resampled(wave, rate, words.RATE) for wave in waves]
-            errors = words.word_errors(clips, [utterance.text for utterance in chosen])
+            errors = words.word_errors(clips, [utterance.text for utterance in utterances])
             value = ratio(errors[:, 0], errors[:, 1], config.card.resamples)
             lines.append(Line(section=SECTION, name=f"{title}: Whisper tiny.en, word error rate", **value))
     return lines
