@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from rrpo.cosyvoice.run import train
 
 __all__ = ["CosyVoice2Policy", "CosyVoiceConfig", "FsqDigits", "train"]
-_HOMES = {"CosyVoice2Policy": "policy", "CosyVoiceConfig": "config", "FsqDigits": "fsq", "train": "run"}
+_MODULES = {"CosyVoice2Policy": "policy", "CosyVoiceConfig": "config", "FsqDigits": "fsq", "train": "run"}
 
 
 def __getattr__(name: str) -> Any:
     import importlib
 
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

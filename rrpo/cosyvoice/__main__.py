@@ -54,14 +54,14 @@ def regularizers_of(name: str) -> RegularizerConfig:
     """
     from rrpo.arms import BASE, arm
 
-    found = arm(name)
-    if found != ArmConfig(regularizers=found.regularizers):
+    config = arm(name)
+    if config != ArmConfig(regularizers=config.regularizers):
         raise InputError(
             "this command accepts only arms that differ in their regularizers",
             got=name,
             fix=f"use {BASE}, or regularizers joined by _; run other arms with python -m ablations.run --grid paper",
         )
-    return found.regularizers
+    return config.regularizers
 
 
 def chosen(text: str) -> Choice:
@@ -84,7 +84,7 @@ def check(model: Model) -> None:
 
         policy = CosyVoice2Policy.load(model)
         weights = sum(parameter.numel() for parameter in policy.parameters())
-        types = ", ".join(sorted({str(found).removeprefix("torch.") for found in policy.types.values()}))
+        types = ", ".join(sorted({str(dtype).removeprefix("torch.") for dtype in policy.types.values()}))
         print(f"{model}: CosyVoice2's layout, {len(policy.types) + 1} tensors, {weights / 1e6:.1f} M weights, {types}")
 
 
@@ -110,11 +110,11 @@ def extract(
         from rrpo.cosyvoice import tokens
         from rrpo.cosyvoice.extraction import SpeechTokenizer, extract
 
-        asked = {utterance.id: utterance for utterance in read_manifest(manifest, None)}
-        audio = {name: Path(utterance.audio) for name, utterance in asked.items() if utterance.audio is not None}
-        found = extract(SpeechTokenizer(onnx), audio, print)
-        tokens.write_labelled(out, [(asked[name], row) for name, row in found.items()])
-        print(f"{out}: {len(found)} of {len(asked)} utterances")
+        utterances = {utterance.id: utterance for utterance in read_manifest(manifest, None)}
+        audio = {name: Path(utterance.audio) for name, utterance in utterances.items() if utterance.audio is not None}
+        extracted = extract(SpeechTokenizer(onnx), audio, print)
+        tokens.write_labelled(out, [(utterances[name], row) for name, row in extracted.items()])
+        print(f"{out}: {len(extracted)} of {len(utterances)} utterances")
 
 
 @app.command()
@@ -144,13 +144,13 @@ def speak(
         from rrpo.cosyvoice import tokens
         from rrpo.cosyvoice.audio import CosyVoiceDecoder, speak
 
-        said = tokens.load(run)
+        samples = tokens.load(run)
         if recordings is not None:
-            known = {utterance.id: list(utterance.tokens) for utterance in tokens.read(recordings).utterances}
-            said = {name: known[name] for name in said if name in known}
-        place = run / ("audio" if recordings is None else "recordings")
-        spoken = speak(CosyVoiceDecoder(model), said, read_manifest(manifest, None), place, print)
-        print(f"{place}: {len(spoken)} samples and their manifest")
+            recorded = {utterance.id: list(utterance.tokens) for utterance in tokens.read(recordings).utterances}
+            samples = {name: recorded[name] for name in samples if name in recorded}
+        folder = run / ("audio" if recordings is None else "recordings")
+        decoded = speak(CosyVoiceDecoder(model), samples, read_manifest(manifest, None), folder, print)
+        print(f"{folder}: {len(decoded)} samples and their manifest")
 
 
 @app.command()
@@ -168,8 +168,8 @@ def hear(
         from rrpo.pipeline.stages import Context
 
         config = replace(TRAINING, **given(steps=steps))
-        found = list(judge(tokens, manifest, runs, config, Context(device=device), print))
-        print(*lines(found), sep="\n")
+        rows = list(judge(tokens, manifest, runs, config, Context(device=device), print))
+        print(*lines(rows), sep="\n")
 
 
 @app.command()

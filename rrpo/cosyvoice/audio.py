@@ -81,16 +81,16 @@ class CosyVoiceDecoder:
         """Return what the decoder needs of an acoustic prompt: its tokens, frames and speaker vector."""
         frontend = self._voice.frontend.frontend_vc
         # Newer releases take a path, older ones a wave [1, S] at PROMPT_RATE.
-        wanted = list(inspect.signature(frontend).parameters)[1]
-        given = str(prompt) if wanted == "prompt_wav" else load_wave(prompt, PROMPT_RATE)[None]
-        found = frontend(given, given, self.rate)
+        parameter = list(inspect.signature(frontend).parameters)[1]
+        source = str(prompt) if parameter == "prompt_wav" else load_wave(prompt, PROMPT_RATE)[None]
+        inputs = frontend(source, source, self.rate)
         names = ("flow_prompt_speech_token", "prompt_speech_feat", "flow_embedding")
-        return {name: found[name] for name in names}
+        return {name: inputs[name] for name in names}
 
 
 def speak(
     decoder: TokenDecoder,
-    said: Mapping[str, Sequence[int]],
+    samples: Mapping[str, Sequence[int]],
     recorded: Sequence[Utterance],
     out: Path,
     tell: Callable[[str], None] = lambda line: None,
@@ -107,17 +107,17 @@ def speak(
     Raises:
         InputError: An id is unknown, or no recording can be a prompt.
     """
-    known = {utterance.id: utterance for utterance in recorded}
-    if unknown := [name for name in said if name not in known]:
+    by_id = {utterance.id: utterance for utterance in recorded}
+    if unknown := [name for name in samples if name not in by_id]:
         raise InputError(
             "samples of utterances that the manifest does not have",
             got=", ".join(unknown[:5]),
             fix="give the manifest from which the tokens were extracted",
         )
     out.mkdir(parents=True, exist_ok=True)
-    spoken = []
-    for place, (name, tokens) in enumerate(said.items(), 1):
-        utterance = known[name]
+    decoded = []
+    for done, (name, tokens) in enumerate(samples.items(), 1):
+        utterance = by_id[name]
         prompt = Path(str(acoustic_prompt(utterance, recorded).audio))
         path = out / f"{content_hash([name, list(tokens), str(prompt)])[:16]}.wav"
         if not tokens:
@@ -131,11 +131,11 @@ def speak(
             partial = path.with_suffix(".partial")
             soundfile.write(partial, wave, decoder.rate, format="WAV", subtype="PCM_16")
             partial.replace(path)
-        spoken.append(replace(utterance, audio=path.name, split="spoken", votes=None))
-        if place % 10 == 0 or place == len(said):
-            tell(f"{place} of {len(said)} samples decoded")
-    write_manifest(out / MANIFEST, spoken)
-    return spoken
+        decoded.append(replace(utterance, audio=path.name, split="spoken", votes=None))
+        if done % 10 == 0 or done == len(samples):
+            tell(f"{done} of {len(samples)} samples decoded")
+    write_manifest(out / MANIFEST, decoded)
+    return decoded
 
 
 def acoustic_prompt(utterance: Utterance, recorded: Sequence[Utterance]) -> Utterance:
@@ -146,11 +146,11 @@ def acoustic_prompt(utterance: Utterance, recorded: Sequence[Utterance]) -> Utte
     Raises:
         InputError: No other text was recorded in this emotion.
     """
-    fit = [one for one in recorded if one.emotion == utterance.emotion and one.text != utterance.text]
-    if not fit:
+    candidates = [other for other in recorded if other.emotion == utterance.emotion and other.text != utterance.text]
+    if not candidates:
         raise InputError(
             "no acoustic prompt",
             got=f"no other text in the emotion {utterance.emotion}",
             fix="add recordings to the manifest",
         )
-    return min(fit, key=lambda one: (one.speaker != utterance.speaker, one.id))
+    return min(candidates, key=lambda other: (other.speaker != utterance.speaker, other.id))

@@ -32,7 +32,7 @@ class Source:
         Raises:
             InputError: There is no file.
         """
-        files = sorted(found for found in path.rglob("*") if found.is_file()) if path.is_dir() else [path]
+        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
         if not files or not files[0].is_file():
             raise InputError("no file to read", got=str(path), fix="give a file, or a folder that contains files")
         return Source(digest=files_digest(path, files), path=str(path.resolve()))

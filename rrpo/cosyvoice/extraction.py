@@ -73,7 +73,7 @@ class SpeechTokenizer:
                 got=f"{len(inputs)} inputs instead of a spectrogram and its length",
                 fix="give speech_tokenizer_v2.onnx",
             )
-        self._names = [found.name for found in inputs]
+        self._names = [node.name for node in inputs]
 
     def __call__(self, audio: Tensor, rate: int) -> list[int]:
         """Return the token ids of ``audio [S]`` at ``rate`` Hz; empty above 30 s, as upstream."""
@@ -83,8 +83,8 @@ class SpeechTokenizer:
         if len(audio) > LONGEST * SAMPLE_RATE:
             return []
         mel = whisper_log_mel(audio)[None].numpy()
-        given = {self._names[0]: mel, self._names[1]: np.array([mel.shape[2]], dtype=np.int32)}
-        return [int(token) for token in self._session.run(None, given)[0].ravel()]
+        feeds = {self._names[0]: mel, self._names[1]: np.array([mel.shape[2]], dtype=np.int32)}
+        return [int(token) for token in self._session.run(None, feeds)[0].ravel()]
 
 
 def extract(
@@ -93,14 +93,14 @@ def extract(
     """Return the token ids of audio files by name, with channels averaged. Unreadable files are reported and skipped."""
     import soundfile
 
-    found = {}
+    tokens = {}
     for name, path in audio.items():
         try:
             samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
         except soundfile.SoundFileError as error:
             tell(f"{path}: left out, {error}")
             continue
-        found[name] = tokenizer(torch.from_numpy(samples.mean(1)), rate)
-        if not found[name]:
+        tokens[name] = tokenizer(torch.from_numpy(samples.mean(1)), rate)
+        if not tokens[name]:
             tell(f"{path}: no tokens, longer than {LONGEST:.0f} s")
-    return found
+    return tokens

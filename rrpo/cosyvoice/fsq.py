@@ -77,11 +77,11 @@ class FsqDigits:
         Raises:
             InputError: The file describes another codec.
         """
-        about = json.loads((folder / "fsq.json").read_text())
-        if (about["levels"], about["digits"]) != (LEVELS, DIGITS):
+        description = json.loads((folder / "fsq.json").read_text())
+        if (description["levels"], description["digits"]) != (LEVELS, DIGITS):
             raise InputError(
                 f"{folder} contains another codec",
-                got=f"{about['digits']} digits of {about['levels']} levels",
+                got=f"{description['digits']} digits of {description['levels']} levels",
                 fix=f"CosyVoice2 has {DIGITS} digits of {LEVELS} levels",
             )
         return FsqDigits(device)

@@ -78,9 +78,9 @@ def hear(
     """
     context = context or Context()
     folders = [(run, part) for run in runs for part in ("audio", "recordings") if (run / part / MANIFEST).is_file()]
-    if silent := [str(run) for run in runs if run not in {run for run, _ in folders}]:
+    if undecoded := [str(run) for run in runs if run not in {run for run, _ in folders}]:
         fix = "decode them first: python -m rrpo.cosyvoice speak"
-        raise InputError("a run has no decoded samples", got=", ".join(silent), fix=fix)
+        raise InputError("a run has no decoded samples", got=", ".join(undecoded), fix=fix)
     seeds = {json.loads((run / "settings.json").read_text("utf-8"))["optimize"]["seed"] for run in runs}
     if len(seeds) > 1:
         raise InputError(
@@ -90,22 +90,22 @@ def hear(
         )
     labelled = tokens.read(corpus).utterances
     recorded = {utterance.id: utterance for utterance in read_manifest(manifest, None)}
-    if lost := [utterance.id for utterance in labelled if utterance.id not in recorded]:
+    if missing := [utterance.id for utterance in labelled if utterance.id not in recorded]:
         fix = "give the manifest from which the tokens were extracted"
-        raise InputError("utterances without a recording", got=", ".join(lost[:5]), fix=fix)
-    _, judged, evaluated = (
+        raise InputError("utterances without a recording", got=", ".join(missing[:5]), fix=fix)
+    _, judged, evaluation = (
         [recorded[utterance.id] for utterance in part] for part in split(labelled, list(SHARES.values()), *seeds)
     )
     emotions = tuple(sorted({utterance.emotion for utterance in labelled}))
     data = analyzed(judged, context.device)
     tell(f"training the audio judge on {len(judged)} recordings")
     judge = train_reward_model(data, emotions, config, model=RewardModelConfig(), context=context, signal=LOG_MEL)
-    yield measured("recordings", evaluated, judge, float("nan"), context.device)
+    yield measured("recordings", evaluation, judge, float("nan"), context.device)
     for run, part in folders:
         by_tokens = json.loads((run / "scalars.json").read_text("utf-8"))["end_val_accuracy"]
         name = run.name if part == "audio" else f"{run.name}: recordings, decoded"
-        own = read_manifest(run / part / MANIFEST, None)
-        yield measured(name, own, judge, by_tokens if part == "audio" else float("nan"), context.device)
+        decoded = read_manifest(run / part / MANIFEST, None)
+        yield measured(name, decoded, judge, by_tokens if part == "audio" else float("nan"), context.device)
 
 
 def analyzed(utterances: Sequence[Utterance], device: str) -> LabelledFrames[Utterance]:
@@ -131,10 +131,10 @@ def measured(name: str, utterances: Sequence[Utterance], judge: RewardModel, by_
     waves = [load_wave(str(utterance.audio), content.RATE).numpy() for utterance in utterances]
     errors = predicted = np.array([np.nan])
     if all(map(present, WHISPER)):
-        listen = {language: content.whisper(language) for language in {u.language for u in utterances}}
+        recognizers = {language: content.whisper(language) for language in {u.language for u in utterances}}
         errors = np.array(
             [
-                content.phone_errors(listen[u.language], wave, u.phones)
+                content.phone_errors(recognizers[u.language], wave, u.phones)
                 for u, wave in zip(utterances, waves, strict=True)
             ]
         )
@@ -150,11 +150,11 @@ def measured(name: str, utterances: Sequence[Utterance], judge: RewardModel, by_
     )
 
 
-def lines(found: Sequence[Heard]) -> Iterator[str]:
+def lines(rows: Sequence[Heard]) -> Iterator[str]:
     """Yield a heading and one line per set; a dash where nothing was measured."""
-    width = max(len(one.name) for one in found)
+    width = max(len(row.name) for row in rows)
     yield " " * width + "".join(f"  {heading:>12}" for heading in COLUMNS)
-    for one in found:
-        numbers = (one.by_tokens, one.by_audio, one.phone_errors, one.dnsmos)
-        cells = [str(one.samples), *("-" if value != value else f"{value:.3f}" for value in numbers)]
-        yield f"{one.name:<{width}}" + "".join(f"  {cell:>12}" for cell in cells)
+    for row in rows:
+        numbers = (row.by_tokens, row.by_audio, row.phone_errors, row.dnsmos)
+        cells = [str(row.samples), *("-" if value != value else f"{value:.3f}" for value in numbers)]
+        yield f"{row.name:<{width}}" + "".join(f"  {cell:>12}" for cell in cells)

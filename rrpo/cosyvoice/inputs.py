@@ -24,23 +24,23 @@ def write_inputs(
     for name, part in (("sft_speech", utterances[:half]), ("parallel_speech", utterances[half:])):
         (out / name).mkdir(parents=True, exist_ok=True)
         digits = (codec.codebook[torch.tensor(u.tokens, device=codec.device)].half().cpu().numpy() for u in part)
-        write_speech(out / name, codec.audio, emotions, [_spoken(utterance) for utterance in part], digits)
+        write_speech(out / name, codec.audio, emotions, [_to_utterance(utterance) for utterance in part], digits)
     (out / "rl_prompts").mkdir(exist_ok=True)
     rows = (json.dumps(dataclasses.asdict(utterance.prompt), ensure_ascii=False) + "\n" for utterance in utterances)
     (out / "rl_prompts" / "prompts.jsonl").write_text("".join(rows), encoding="utf-8")
     return {path.name: path for path in out.iterdir()}
 
 
-def _spoken(utterance: TokenUtterance) -> Utterance:
-    asked = utterance.prompt
+def _to_utterance(utterance: TokenUtterance) -> Utterance:
+    prompt = utterance.prompt
     return Utterance(
-        id=asked.id,
-        text=asked.text,
-        phones=asked.phones,
-        speaker=asked.speaker,
+        id=prompt.id,
+        text=prompt.text,
+        phones=prompt.phones,
+        speaker=prompt.speaker,
         language="und",
-        emotion=asked.emotion,
-        true_emotion=asked.emotion,
+        emotion=prompt.emotion,
+        true_emotion=prompt.emotion,
         split="tokens",
         audio="tokens",
     )

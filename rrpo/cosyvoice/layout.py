@@ -44,64 +44,68 @@ def expected_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     Raises:
         LayoutError: The config lacks a field, or its value is not a positive integer.
     """
-    lacking = [name for name in NEEDED if not (isinstance(config.get(name), int) and config[name] > 0)]
-    if lacking:
+    missing = [name for name in NEEDED if not (isinstance(config.get(name), int) and config[name] > 0)]
+    if missing:
         raise LayoutError(
             "config.json does not describe a Qwen2 model",
-            got=", ".join(f"{name} {config[name]!r}" if name in config else f"no {name}" for name in lacking),
+            got=", ".join(f"{name} {config[name]!r}" if name in config else f"no {name}" for name in missing),
             fix="use the file in CosyVoice-BlankEN from the same release as llm.pt",
         )
-    dim, feed, layers, heads, pairs, words = (int(config[name]) for name in NEEDED)
+    dim, intermediate, layers, heads, kv_heads, vocabulary = (int(config[name]) for name in NEEDED)
     size = int(config.get("head_dim") or dim // heads)
     layer = {
         "self_attn.q_proj.weight": (heads * size, dim),
         "self_attn.q_proj.bias": (heads * size,),
-        "self_attn.k_proj.weight": (pairs * size, dim),
-        "self_attn.k_proj.bias": (pairs * size,),
-        "self_attn.v_proj.weight": (pairs * size, dim),
-        "self_attn.v_proj.bias": (pairs * size,),
+        "self_attn.k_proj.weight": (kv_heads * size, dim),
+        "self_attn.k_proj.bias": (kv_heads * size,),
+        "self_attn.v_proj.weight": (kv_heads * size, dim),
+        "self_attn.v_proj.bias": (kv_heads * size,),
         "self_attn.o_proj.weight": (dim, heads * size),
-        "mlp.gate_proj.weight": (feed, dim),
-        "mlp.up_proj.weight": (feed, dim),
-        "mlp.down_proj.weight": (dim, feed),
+        "mlp.gate_proj.weight": (intermediate, dim),
+        "mlp.up_proj.weight": (intermediate, dim),
+        "mlp.down_proj.weight": (dim, intermediate),
         "input_layernorm.weight": (dim,),
         "post_attention_layernorm.weight": (dim,),
     }
     return {
         "llm_embedding.weight": (2, dim),
-        EMBEDDING: (words, dim),
+        EMBEDDING: (vocabulary, dim),
         **{f"{BACKBONE}layers.{i}.{name}": shape for i in range(layers) for name, shape in layer.items()},
         f"{BACKBONE}norm.weight": (dim,),
-        HEAD: (words, dim),
+        HEAD: (vocabulary, dim),
         "llm_decoder.weight": (ROWS, dim),
         "llm_decoder.bias": (ROWS,),
         "speech_embedding.weight": (ROWS, dim),
     }
 
 
-def check(found: Mapping[str, Sequence[int]], config: Mapping[str, Any], source: str) -> None:
+def check(shapes: Mapping[str, Sequence[int]], config: Mapping[str, Any], source: str) -> None:
     """Compare the shapes of the tensors in a file with `expected_shapes`.
 
     Raises:
         LayoutError: The file is CosyVoice3's, or tensors are missing, unknown or of another shape; all of them are listed.
     """
-    if "llm_embedding.weight" not in found and "llm_decoder.bias" not in found and "speech_embedding.weight" in found:
+    if (
+        "llm_embedding.weight" not in shapes
+        and "llm_decoder.bias" not in shapes
+        and "speech_embedding.weight" in shapes
+    ):
         raise cosyvoice3(
             source,
-            f"{found['speech_embedding.weight'][0]} rows in speech_embedding, no llm_embedding, a head without bias",
+            f"{shapes['speech_embedding.weight'][0]} rows in speech_embedding, no llm_embedding, a head without bias",
         )
     expected = expected_shapes(config)
-    faults = [f"missing: {name} {list(shape)}" for name, shape in expected.items() if name not in found]
-    faults += [f"unknown: {name} {list(shape)}" for name, shape in found.items() if name not in expected]
-    faults += [
-        f"shape of {name}: {list(found[name])} instead of {list(shape)}"
+    differences = [f"missing: {name} {list(shape)}" for name, shape in expected.items() if name not in shapes]
+    differences += [f"unknown: {name} {list(shape)}" for name, shape in shapes.items() if name not in expected]
+    differences += [
+        f"shape of {name}: {list(shapes[name])} instead of {list(shape)}"
         for name, shape in expected.items()
-        if name in found and tuple(found[name]) != shape
+        if name in shapes and tuple(shapes[name]) != shape
     ]
-    if faults:
+    if differences:
         raise LayoutError(
             f"{source} is not CosyVoice2's language model for this config.json ({len(expected)} tensors)",
-            got="\n    ".join([f"{len(found)} tensors", *faults]),
+            got="\n    ".join([f"{len(shapes)} tensors", *differences]),
             fix="take llm.pt and CosyVoice-BlankEN/config.json of one release of CosyVoice2-0.5B; for a checkpoint of a wrapped "
             "model, remove the prefix (module.) from the names",
         )

@@ -31,8 +31,8 @@ class LowRank(nn.Module):
         """Initialize A like torch's linear layers, and B = 0 (as peft does)."""
         super().__init__()
         bound = 1 / math.sqrt(weight.shape[1])
-        first = (2 * torch.rand(rank, weight.shape[1], generator=generator) - 1) * bound
-        self.A = nn.Parameter(first.to(weight.device))
+        initial = (2 * torch.rand(rank, weight.shape[1], generator=generator) - 1) * bound
+        self.A = nn.Parameter(initial.to(weight.device))
         self.B = nn.Parameter(weight.new_zeros(weight.shape[0], rank))
         self.scale = scale
 
@@ -72,8 +72,8 @@ def save_adapter(policy: CosyVoice2Policy, folder: Path) -> None:
     Raises:
         InputError: The policy is not adapted.
     """
-    found = dict(updates(policy))
-    if not found:
+    adapters = dict(updates(policy))
+    if not adapters:
         raise InputError(
             "the policy has no low-rank updates", got="full weights", fix="save it with CosyVoice2Policy.save"
         )
@@ -81,20 +81,20 @@ def save_adapter(policy: CosyVoice2Policy, folder: Path) -> None:
 
     tensors = {
         f"base_model.model.{name}.lora_{side}.weight": getattr(update, side).detach().cpu().contiguous()
-        for name, update in found.items()
+        for name, update in adapters.items()
         for side in "AB"
     }
-    rank = next(iter(found.values())).A.shape[0]
-    about = {
+    rank = next(iter(adapters.values())).A.shape[0]
+    description = {
         "peft_type": "LORA",
         "task_type": "FEATURE_EXTRACTION",
         "r": rank,
-        "lora_alpha": next(iter(found.values())).scale * rank,
+        "lora_alpha": next(iter(adapters.values())).scale * rank,
         "lora_dropout": 0.0,
         "bias": "none",
-        "target_modules": sorted({name.rpartition(".")[2] for name in found}),
+        "target_modules": sorted({name.rpartition(".")[2] for name in adapters}),
         "base_model_name_or_path": "",
     }
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, str(folder / "adapter_model.safetensors"))
-    (folder / "adapter_config.json").write_text(json.dumps(about, indent=1))
+    (folder / "adapter_config.json").write_text(json.dumps(description, indent=1))

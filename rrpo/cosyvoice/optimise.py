@@ -99,31 +99,33 @@ def measured(
     first = uniform(shape, config.seed, "evaluation noise", device=device)
     others = (uniform(shape, config.seed, "evaluation noise", k, device=device) for k in range(1, best_of))
     noises = [first, *others]
-    found: list[dict[str, Tensor]] = []
-    said: list[list[int]] = []
+    outputs: list[dict[str, Tensor]] = []
+    samples: list[list[int]] = []
     for rows in torch.arange(len(prompts.phones), device=device).split(EVALUATED):
-        asked = prompts.select(rows)
-        rollout = cheapest(models, asked, [noise[:, rows] for noise in noises], config)
-        parts = [(part.rows, _heard(models, part)) for part in split(models, Batch(0, asked, rollout))]
+        batch = prompts.select(rows)
+        rollout = cheapest(models, batch, [noise[:, rows] for noise in noises], config)
+        parts = [(part.rows, _evaluate(models, part)) for part in split(models, Batch(0, batch, rollout))]
         counts = {"positions": rollout.counts, "length": rollout.lengths, "cut": ~rollout.ended}
-        found.append(merge(parts) | counts)
-        said += [row[:n] for row, n in zip(rollout.tokens.tolist(), rollout.lengths.tolist(), strict=True)]
-    values = {name: torch.cat([part[name] for part in found]).float() for name in found[0]}
+        outputs.append(merge(parts) | counts)
+        samples += [row[:n] for row, n in zip(rollout.tokens.tolist(), rollout.lengths.tolist(), strict=True)]
+    values = {name: torch.cat([output[name] for output in outputs]).float() for name in outputs[0]}
     positions = values.pop("positions")
     row = {name: float(value.mean()) for name, value in values.items()}
-    return row | {"kl_token": float(values["kl_utterance"].sum() / positions.sum())}, said
+    return row | {"kl_token": float(values["kl_utterance"].sum() / positions.sum())}, samples
 
 
 def cheapest(models: Models, prompts: Prompts, noises: Sequence[Tensor], config: OptimizeConfig) -> Rollout:
     """Draw one sample per prompt with each of ``noises [N_max, B]``; return those with the lowest cost by the arm's reward."""
-    drawn = [models.policy.sample(prompts.prefix, noise) for noise in noises]
-    if len(drawn) == 1:
-        return drawn[0]
-    best = torch.stack([hear(models, Batch(0, prompts, one), config).cost(config) for one in drawn]).argmin(0)
-    return Rollout.concatenate(drawn).select(best * len(best) + torch.arange(len(best), device=best.device))
+    rollouts = [models.policy.sample(prompts.prefix, noise) for noise in noises]
+    if len(rollouts) == 1:
+        return rollouts[0]
+    best = torch.stack([hear(models, Batch(0, prompts, rollout), config).cost(config) for rollout in rollouts]).argmin(
+        0
+    )
+    return Rollout.concatenate(rollouts).select(best * len(best) + torch.arange(len(best), device=best.device))
 
 
-def _heard(models: Models, part: MicroBatch) -> dict[str, Tensor]:
+def _evaluate(models: Models, part: MicroBatch) -> dict[str, Tensor]:
     """Return the outputs of the frozen models for samples, each ``[b]``."""
     F, frames = models.codec.decode(part.rollout.tokens, part.rollout.lengths, part.prompts.speaker)
     target = part.prompts.target
@@ -132,7 +134,7 @@ def _heard(models: Models, part: MicroBatch) -> dict[str, Tensor]:
         "content_loss": models.recogniser.ctc_loss(F, frames, part.prompts.phones),
     }
     for name, model in (("proxy", models.reward_model), ("val", models.val)):
-        heard = model.log_probs(F, frames)
-        values[f"{name}_accuracy"] = (heard.argmax(1) == target).float()
-        values[f"{name}_logprob"] = heard.gather(1, target[:, None])[:, 0]
+        log_probs = model.log_probs(F, frames)
+        values[f"{name}_accuracy"] = (log_probs.argmax(1) == target).float()
+        values[f"{name}_logprob"] = log_probs.gather(1, target[:, None])[:, 0]
     return values

@@ -6,6 +6,7 @@ from sizes; hours are only given where a step was measured.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -103,31 +104,24 @@ def memory(config: Mapping[str, int], *, rows: int, rank: int, precision: str, r
     With ``recompute``, these are kept for the last layer and the layer being recomputed, and D float32 values for each other
     layer. Per position and code: about ten float32 values (logits, reference, softmax, KL, Gumbel noise, relaxed tokens).
     """
-    numbers = {name: _size(shape) for name, shape in layout.expected_shapes(config).items() if name != layout.HEAD}
+    numbers = {name: math.prod(shape) for name, shape in layout.expected_shapes(config).items() if name != layout.HEAD}
     total = sum(numbers.values())
     adapted = {name: shape for name, shape in layout.expected_shapes(config).items() if name.endswith("_proj.weight")}
     trained = sum(rank * sum(shape) for shape in adapted.values()) if rank else total
-    dim, feed, layers = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
-    pairs = dim // config["num_attention_heads"] * config["num_key_value_heads"]
+    dim, intermediate, layers = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
+    kv_dim = dim // config["num_attention_heads"] * config["num_key_value_heads"]
     byte = 2 if precision == "bf16" else 4
-    position = 4 * 2 * dim + byte * (5 * dim + 2 * pairs + 4 * feed)
+    position = 4 * 2 * dim + byte * (5 * dim + 2 * kv_dim + 4 * intermediate)
     return Memory(
         weights=2 * 4 * total,
         gradients=4 * trained,
         adam=8 * trained,
-        copies=byte * sum(_size(shape) for shape in adapted.values()),
+        copies=byte * sum(math.prod(shape) for shape in adapted.values()),
         activations=rows
         * (SPEECH + TEXT + 2)
         * (2 * position + (layers - 1) * 4 * dim if recompute else layers * position),
         logits=rows * (SPEECH + 1) * (layout.CODES + 1) * 4 * 10,
     )
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    found = 1
-    for side in shape:
-        found *= side
-    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,10 +199,10 @@ def measure(
         val=cast(Judge, reward),
         micro=micro,
     )
-    asked = [
+    examples = [
         Prompt(id=str(i), text="the " * 8, phones=(), speaker="", emotion=emotions[i % 2]) for i in range(config.batch)
     ]
-    prompts = Prompts.prepare(asked, policy, codec, emotions)
+    prompts = Prompts.prepare(examples, policy, codec, emotions)
     method = OPTIMIZERS.create(config.optimizer)
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=1e-7, fused=True)
@@ -245,8 +239,8 @@ def describe(*, micro: int | None, rank: int, precision: str, recompute: bool = 
     for name, (value, source) in SOURCES.items():
         yield f"  {name:<{width}}  {value}  ({source})"
     needed = memory(FULL, rows=rows, rank=rank, precision=precision, recompute=recompute)
-    what = f"low-rank updates of rank {rank}" if rank else "all weights"
-    yield f"memory by formula, {what} trained, {rows} roll-outs of {SPEECH} tokens per forward pass, {precision}:"
+    trained = f"low-rank updates of rank {rank}" if rank else "all weights"
+    yield f"memory by formula, {trained} trained, {rows} roll-outs of {SPEECH} tokens per forward pass, {precision}:"
     for name in ("weights", "gradients", "adam", "copies", "activations", "logits", "total"):
         yield f"  {name:<{width}}  {getattr(needed, name) / GIB:.1f} GiB"
     yield f"GPUs: {gpus} of more than {needed.total / GIB:.0f} GiB per arm, with all arms in parallel"

@@ -67,9 +67,9 @@ class CosyVoice2Policy(Policy):
             raise InputError("unknown precision", got=repr(precision), fix=f"use one of {', '.join(PRECISIONS)}")
         self.folder, self.words, self.precision = Path(folder), dict(words), precision
         self._max_tokens, self.codes, self.recompute = max_tokens, layout.CODES, recompute
-        self.description = _described(self.folder)
-        dim, words_in_all = self.description["hidden_size"], self.description["vocab_size"]
-        self.tokenizer = TextTokenizer(self.folder / BLANK, words_in_all)
+        self.description = _read_config(self.folder)
+        dim, vocabulary = self.description["hidden_size"], self.description["vocab_size"]
+        self.tokenizer = TextTokenizer(self.folder / BLANK, vocabulary)
         qwen = Qwen2Config.from_pretrained(self.folder / BLANK)
         with torch.device("meta"):
             self.llm = Qwen2Model(qwen)
@@ -115,15 +115,15 @@ class CosyVoice2Policy(Policy):
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the weights with upstream's names and order, in the types of the file; low-rank updates are merged."""
-        found: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {}
         for name in layout.expected_shapes(self.description):
             if name == layout.HEAD:
-                found[name] = found[layout.EMBEDDING] if self.unused is None else self.unused
+                tensors[name] = tensors[layout.EMBEDDING] if self.unused is None else self.unused
             else:
                 path, _, leaf = name.replace(layout.BACKBONE, "llm.").rpartition(".")
                 weight: Tensor = getattr(self.get_submodule(path), leaf)
-                found[name] = weight.detach().to("cpu", self.types[name])
-        return found
+                tensors[name] = weight.detach().to("cpu", self.types[name])
+        return tensors
 
     def save(self, folder: Path) -> None:
         """Write a folder for `load` and upstream: ``llm.pt``, ``CosyVoice-BlankEN`` without its weights, and `SETTINGS`.
@@ -153,14 +153,14 @@ class CosyVoice2Policy(Policy):
             InputError: Files are missing or do not match.
         """
         folder = Path(folder)
-        kept = _object(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
-        policy = CosyVoice2Policy(folder, **{**kept, **settings})
+        stored = _read_object(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
+        policy = CosyVoice2Policy(folder, **{**stored, **settings})
         policy.read(folder / "llm.pt", device)
         return policy.eval()
 
     def read(self, path: Path, device: str) -> None:
         """Load the weights of an ``llm.pt``."""
-        stored = _tensors_of(path)
+        stored = _read_tensors(path)
         layout.check({name: tensor.shape for name, tensor in stored.items()}, self.description, str(path))
         head = stored.pop(layout.HEAD)
         if not torch.equal(head, stored[layout.EMBEDDING]):
@@ -182,7 +182,7 @@ class CosyVoice2Policy(Policy):
         self.to(device)
 
 
-def _described(folder: Path) -> dict[str, Any]:
+def _read_config(folder: Path) -> dict[str, Any]:
     """Read the ``config.json`` of a release.
 
     Raises:
@@ -190,37 +190,37 @@ def _described(folder: Path) -> dict[str, Any]:
     """
     if (folder / "llm.rl.pt").is_file() and not (folder / "llm.pt").is_file():
         raise layout.cosyvoice3(str(folder), "llm.rl.pt and no llm.pt")
-    lacking = [name for name in ("llm.pt", f"{BLANK}/config.json") if not (folder / name).is_file()]
-    if lacking:
-        there = ", ".join(sorted(path.name for path in folder.glob("*"))) or "nothing"
+    missing = [name for name in ("llm.pt", f"{BLANK}/config.json") if not (folder / name).is_file()]
+    if missing:
+        files = ", ".join(sorted(path.name for path in folder.glob("*"))) or "nothing"
         raise InputError(
             f"{folder} is not a folder of CosyVoice2-0.5B",
-            got=f"{there}; there is no {' and no '.join(lacking)}",
+            got=f"{files}; there is no {' and no '.join(missing)}",
             fix="give the folder of the release, which contains llm.pt and CosyVoice-BlankEN",
         )
-    found = _object(folder / BLANK / "config.json")
-    layout.expected_shapes(found)
-    return found
+    config = _read_object(folder / BLANK / "config.json")
+    layout.expected_shapes(config)
+    return config
 
 
-def _object(path: Path) -> dict[str, Any]:
+def _read_object(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file.
 
     Raises:
         LayoutError: The file does not contain one.
     """
     try:
-        found = json.loads(path.read_text("utf-8"))
+        value = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise layout.LayoutError(f"{path} cannot be read", got=error, fix="copy the file again") from error
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise layout.LayoutError(
-            f"{path} is not a JSON object", got=f"a {type(found).__name__}", fix="copy the file again"
+            f"{path} is not a JSON object", got=f"a {type(value).__name__}", fix="copy the file again"
         )
-    return found
+    return value
 
 
-def _tensors_of(path: Path) -> dict[str, Tensor]:
+def _read_tensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors of an ``llm.pt``, memory-mapped, without the counters of upstream's trainer.
 
     Raises:
@@ -240,12 +240,12 @@ def _tensors_of(path: Path) -> dict[str, Tensor]:
             got=f"a {type(stored).__name__}",
             fix="give a state dict as stored by upstream",
         )
-    found = {name: value for name, value in stored.items() if name not in layout.BOOKKEEPING}
-    strange = [name for name, value in found.items() if not isinstance(value, Tensor)]
-    if strange:
+    tensors = {name: entry for name, entry in stored.items() if name not in layout.BOOKKEEPING}
+    invalid = [name for name, entry in tensors.items() if not isinstance(entry, Tensor)]
+    if invalid:
         raise layout.LayoutError(
             f"{path} contains entries that are not tensors",
-            got=", ".join(map(str, strange)),
+            got=", ".join(map(str, invalid)),
             fix="store only the state dict of the model",
         )
-    return found
+    return tensors

@@ -57,8 +57,8 @@ class LabelledFrames(Generic[U]):
 
     def targets(self, emotions: Sequence[str]) -> Tensor:
         """Return the class index ``[n]`` of each label."""
-        found = [emotions.index(utterance.emotion) for utterance in self.utterances]
-        return torch.tensor(found, device=self.frames.flat.device)
+        indices = [emotions.index(utterance.emotion) for utterance in self.utterances]
+        return torch.tensor(indices, device=self.frames.flat.device)
 
 
 def split(utterances: Sequence[TokenUtterance], shares: Sequence[float], seed: int) -> list[tuple[TokenUtterance, ...]]:
@@ -112,10 +112,10 @@ def train_reward_model(
     order = seeding.permutation_batches(len(y), config.batch, config.steps, seed, "cosyvoice reward model order")
 
     def loss(step: int) -> Tensor:
-        chosen = torch.from_numpy(order[step]).to(device)
-        F, lengths = frames.batch(chosen)
+        rows = torch.from_numpy(order[step]).to(device)
+        F, lengths = frames.batch(rows)
         torch.manual_seed(key(seed, "cosyvoice reward model dropout", step))
-        return robust_loss(trained, F, lengths, y[chosen], config.regularizers, seed, step)["loss"]
+        return robust_loss(trained, F, lengths, y[rows], config.regularizers, seed, step)["loss"]
 
     fit(trained.parameters(), loss, config.steps, config.lr, context)
     return trained.eval().requires_grad_(False)
@@ -129,9 +129,9 @@ def log_probs(model: RewardModel, data: LabelledFrames[U]) -> Tensor:
 
 def accuracy(model: RewardModel, data: LabelledFrames[U]) -> float:
     """Return the unweighted average recall over the classes that occur."""
-    said = log_probs(model, data).argmax(1)
+    predictions = log_probs(model, data).argmax(1)
     target = data.targets(model.emotions)
-    return float(torch.stack([(said == k)[target == k].float().mean() for k in target.unique()]).mean())
+    return float(torch.stack([(predictions == k)[target == k].float().mean() for k in target.unique()]).mean())
 
 
 def train_recogniser(

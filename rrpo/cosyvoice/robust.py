@@ -35,23 +35,23 @@ def robust_reward_model(
         context: Device and callbacks.
     """
 
-    def member(place: int) -> RewardModel:
-        start, offset = deepcopy(plain), MEMBER_STRIDE * place
-        if place and config.combination != "weights":
-            own = replace(config.pretrain, seed=config.pretrain.seed + offset)
-            start = train_reward_model(data, plain.emotions, own, model=config.reward_model, context=context)
+    def member(index: int) -> RewardModel:
+        start, offset = deepcopy(plain), MEMBER_STRIDE * index
+        if index and config.combination != "weights":
+            pretrain = replace(config.pretrain, seed=config.pretrain.seed + offset)
+            start = train_reward_model(data, plain.emotions, pretrain, model=config.reward_model, context=context)
         robust = replace(config.finetune, regularizers=config.regularizers, seed=config.finetune.seed + offset)
         return train_reward_model(annotated, plain.emotions, robust, model=start, context=context)
 
-    members = [member(place) for place in range(config.members)]
+    members = [member(index) for index in range(config.members)]
     if config.combination is None:
         return members[0]
     return combined(members, config.combination, config.variance_penalty).eval().requires_grad_(False)
 
 
 def mined(
-    asked: Sequence[TokenUtterance],
-    said: Sequence[Sequence[int]],
+    utterances: Sequence[TokenUtterance],
+    samples: Sequence[Sequence[int]],
     proxy: RewardModel,
     judge: RewardModel,
     codec: FsqDigits,
@@ -67,15 +67,15 @@ def mined(
         codec: Gives the frames of tokens.
         limit: Maximum number; the proxy's most confident come first.
     """
-    answers = [replace(one, tokens=tuple(row)) for one, row in zip(asked, said, strict=True) if row]
+    answers = [replace(utterance, tokens=tuple(row)) for utterance, row in zip(utterances, samples, strict=True) if row]
     if not answers:
         return []
     frames = LabelledFrames.of(answers, codec)
-    by_proxy, heard = log_probs(proxy, frames), log_probs(judge, frames).argmax(1)
+    by_proxy, by_judge = log_probs(proxy, frames), log_probs(judge, frames).argmax(1)
     target = frames.targets(proxy.emotions)
-    fooled = (by_proxy.argmax(1) == target) & (heard != target)
+    fooled = (by_proxy.argmax(1) == target) & (by_judge != target)
     order = torch.sort(by_proxy.gather(1, target[:, None])[:, 0], descending=True, stable=True).indices
     rows = order[fooled[order]][:limit].tolist()
     return [
-        replace(answers[row], id=f"mined-{answers[row].id}", emotion=proxy.emotions[int(heard[row])]) for row in rows
+        replace(answers[row], id=f"mined-{answers[row].id}", emotion=proxy.emotions[int(by_judge[row])]) for row in rows
     ]

@@ -80,11 +80,11 @@ def train(
     if not processes.first:
         context, tell = replace(context, checkpoint_seconds=math.inf), lambda line: None
     if context.checkpoints is not None:
-        place = content_hash([config, str(model.resolve()), str(corpus.resolve())])
-        context = replace(context, checkpoints=context.checkpoints / place)
-    begun = begin(model, corpus, config, replace(context, checkpoints=None), tell)
-    processes.share(begun.policy, *begun.models())
-    scalars = finish(begun, out, config, context, tell, processes)
+        key = content_hash([config, str(model.resolve()), str(corpus.resolve())])
+        context = replace(context, checkpoints=context.checkpoints / key)
+    start = begin(model, corpus, config, replace(context, checkpoints=None), tell)
+    processes.share(start.policy, *start.models())
+    scalars = finish(start, out, config, context, tell, processes)
     if context.checkpoints is not None and processes.first:
         shutil.rmtree(context.checkpoints, ignore_errors=True)
     return scalars
@@ -125,7 +125,7 @@ class Begun:
     def load(folder: Path, corpus: Path, config: CosyVoiceConfig, context: Context) -> Begun:
         """Load what `save` wrote."""
         emotions, codec, parts = _read(corpus, config, context)
-        content = (folder / "recogniser").is_dir()
+        with_content = (folder / "recogniser").is_dir()
         return Begun(
             emotions,
             codec,
@@ -133,7 +133,7 @@ class Begun:
             CosyVoice2Policy.load(folder / "policy", context.device),
             RewardModel.load(folder / "reward_model", context.device),
             RewardModel.load(folder / "judge", context.device),
-            Recogniser.load(folder / "recogniser", context.device) if content else None,
+            Recogniser.load(folder / "recogniser", context.device) if with_content else None,
             json.loads((folder / "scalars.json").read_text()),
         )
 
@@ -141,9 +141,9 @@ class Begun:
 def _read(
     corpus: Path, config: CosyVoiceConfig, context: Context
 ) -> tuple[tuple[str, ...], FsqDigits, list[tuple[tokens.TokenUtterance, ...]]]:
-    found = tokens.read(corpus, config.emotions)
-    parts = split(found.utterances, list(SHARES.values()), config.optimize.seed)
-    return config.emotions or found.emotions, FsqDigits(context.device), parts
+    token_corpus = tokens.read(corpus, config.emotions)
+    parts = split(token_corpus.utterances, list(SHARES.values()), config.optimize.seed)
+    return config.emotions or token_corpus.emotions, FsqDigits(context.device), parts
 
 
 def begin(
@@ -155,14 +155,14 @@ def begin(
 ) -> Begun:
     """Train the models that all arms of a seed share."""
     emotions, codec, parts = _read(corpus, config, context)
-    rm_data, judge_data, held = (LabelledFrames.of(part, codec) for part in parts)
+    rm_data, judge_data, evaluation = (LabelledFrames.of(part, codec) for part in parts)
     tell(f"{sum(map(len, parts))} utterances; {len(emotions)} emotions")
     proxy = train_reward_model(rm_data, emotions, config.pretrain, model=config.reward_model, context=context)
-    other = replace(config.pretrain, seed=config.pretrain.seed + 1)
-    judge = train_reward_model(judge_data, emotions, other, model=config.reward_model, context=context)
-    scalars = {"judge_accuracy": accuracy(judge, held)}
-    content = config.optimize.content_weight > 0
-    recogniser = train_recogniser(rm_data, config.recogniser, context=context) if content else None
+    judge_config = replace(config.pretrain, seed=config.pretrain.seed + 1)
+    judge = train_reward_model(judge_data, emotions, judge_config, model=config.reward_model, context=context)
+    scalars = {"judge_accuracy": accuracy(judge, evaluation)}
+    with_content = config.optimize.content_weight > 0
+    recogniser = train_recogniser(rm_data, config.recogniser, context=context) if with_content else None
     settings: dict[str, Any] = {"precision": config.precision, "max_tokens": config.max_tokens}
     policy = CosyVoice2Policy.load(model, context.device, words=dict(config.words), **settings)
     if losses := supervise(policy, parts[0], config.supervised, context):
@@ -172,7 +172,7 @@ def begin(
 
 
 def finish(
-    begun: Begun,
+    start: Begun,
     out: Path,
     config: CosyVoiceConfig,
     context: Context,
@@ -184,30 +184,32 @@ def finish(
     Each of `CosyVoiceConfig.rounds` first optimizes a copy of the policy, whose answers to training prompts that fool the reward
     model are added to its data.
     """
-    codec, parts, plain = begun.codec, begun.parts, replace(context, checkpoints=None)
-    rm_data, held = (LabelledFrames.of(part, codec) for part in (parts[0], parts[2]))
+    codec, parts, plain = start.codec, start.parts, replace(context, checkpoints=None)
+    rm_data, evaluation = (LabelledFrames.of(part, codec) for part in (parts[0], parts[2]))
     processes = processes or Processes.join(context.device)
     annotated = list(parts[0])
     for number in range(config.rounds + 1):
-        data = LabelledFrames.of(annotated, codec) if number else rm_data
-        proxy = robust_reward_model(begun.reward_model, rm_data, data, config, plain)
+        annotated_data = LabelledFrames.of(annotated, codec) if number else rm_data
+        proxy = robust_reward_model(start.reward_model, rm_data, annotated_data, config, plain)
         if number == config.rounds:
             break
-        place = context.checkpoints / f"round_{number}" if context.checkpoints else None
-        spare = replace(begun, policy=deepcopy(begun.policy))
-        asked = parts[0][: config.optimize.final_prompts]
-        _, done = _optimized(spare, proxy, asked, config, replace(context, checkpoints=place), processes)
-        found = mined(asked, done.samples[-1], proxy, begun.judge, codec, len(parts[0]))
-        annotated += found
-        tell(f"round {number + 1} of {config.rounds}: {len(found)} samples fooled the reward model")
-    scalars = {"rm_accuracy": accuracy(proxy, held)} | begun.scalars
+        checkpoints = context.checkpoints / f"round_{number}" if context.checkpoints else None
+        copied = replace(start, policy=deepcopy(start.policy))
+        prompted = parts[0][: config.optimize.final_prompts]
+        _, trajectory = _optimized(
+            copied, proxy, prompted, config, replace(context, checkpoints=checkpoints), processes
+        )
+        fooling = mined(prompted, trajectory.samples[-1], proxy, start.judge, codec, len(parts[0]))
+        annotated += fooling
+        tell(f"round {number + 1} of {config.rounds}: {len(fooling)} samples fooled the reward model")
+    scalars = {"rm_accuracy": accuracy(proxy, evaluation)} | start.scalars
     tell(
         f"unweighted accuracy on held-out texts: reward model {scalars['rm_accuracy']:.3f}, judge {scalars['judge_accuracy']:.3f}"
     )
-    policy, done = _optimized(
-        begun, proxy, parts[2][: config.optimize.final_prompts], config, context, processes, config.best_of
+    policy, trajectory = _optimized(
+        start, proxy, parts[2][: config.optimize.final_prompts], config, context, processes, config.best_of
     )
-    first, last = done.points[0], done.points[-1]
+    first, last = trajectory.points[0], trajectory.points[-1]
     scalars |= {f"start_{name}": value for name, value in first.items() if name != "step"}
     scalars |= {f"end_{name}": value for name, value in last.items() if name != "step"}
     tell(
@@ -222,10 +224,10 @@ def finish(
         save(out / name)
     if config.lora is not None:
         save_adapter(policy, out / "adapter")
-    pd.DataFrame(done.curves, dtype=float).to_parquet(out / "curves.parquet")
-    pd.DataFrame(done.points, dtype=float).to_parquet(out / "points.parquet")
-    said = {utterance.id: row for utterance, row in zip(parts[2], done.samples[-1], strict=False)}
-    tokens.write(out / tokens.SAMPLES, said)
+    pd.DataFrame(trajectory.curves, dtype=float).to_parquet(out / "curves.parquet")
+    pd.DataFrame(trajectory.points, dtype=float).to_parquet(out / "points.parquet")
+    samples = {utterance.id: row for utterance, row in zip(parts[2], trajectory.samples[-1], strict=False)}
+    tokens.write(out / tokens.SAMPLES, samples)
     settings = {"switched_on": switched_on(config.regularizers), **described(config)}
     (out / "settings.json").write_text(json.dumps(settings, indent=1, ensure_ascii=False), encoding="utf-8")
     (out / "scalars.json").write_text(json.dumps(scalars, indent=1))
@@ -233,7 +235,7 @@ def finish(
 
 
 def _optimized(
-    begun: Begun,
+    start: Begun,
     proxy: RewardModel,
     evaluation: Sequence[tokens.TokenUtterance],
     config: CosyVoiceConfig,
@@ -241,8 +243,8 @@ def _optimized(
     processes: Processes,
     best_of: int = 1,
 ) -> tuple[CosyVoice2Policy, Trajectory]:
-    """Optimize ``begun.policy`` in place on the reward model ``proxy``; evaluate the prompts of ``evaluation``."""
-    policy, reference = begun.policy, deepcopy(begun.policy).requires_grad_(False)
+    """Optimize ``start.policy`` in place on the reward model ``proxy``; evaluate the prompts of ``evaluation``."""
+    policy, reference = start.policy, deepcopy(start.policy).requires_grad_(False)
     policy.recompute = config.recompute
     if config.lora is not None:
         adapt(policy, config.lora)
@@ -250,20 +252,27 @@ def _optimized(
         policy=policy,
         reference=reference,
         reward_model=proxy,
-        recogniser=begun.recogniser or cast(Recogniser, NoContent()),
-        codec=begun.codec,
-        val=cast(Judge, begun.judge),  # any frame classifier with log_probs works
+        recogniser=start.recogniser or cast(Recogniser, NoContent()),
+        codec=start.codec,
+        val=cast(Judge, start.judge),  # any frame classifier with log_probs works
         micro=context.micro,
     )
     processes.share(proxy)
-    asked, evaluated = (
-        Prompts.prepare([utterance.prompt for utterance in part], policy, begun.codec, begun.emotions)
-        for part in (begun.parts[0], evaluation)
+    training, evaluation_prompts = (
+        Prompts.prepare([utterance.prompt for utterance in part], policy, start.codec, start.emotions)
+        for part in (start.parts[0], evaluation)
     )
     with TemporaryDirectory() as folder:
-        inputs = write_inputs(Path(folder), begun.parts[0], begun.codec, begun.emotions)
+        inputs = write_inputs(Path(folder), start.parts[0], start.codec, start.emotions)
         return policy, optimise(
-            models, asked, evaluated, config.optimize, context, inputs=inputs, best_of=best_of, processes=processes
+            models,
+            training,
+            evaluation_prompts,
+            config.optimize,
+            context,
+            inputs=inputs,
+            best_of=best_of,
+            processes=processes,
         )
 
 

@@ -46,8 +46,8 @@ class RepetitionAware:
         """Return q ``[B, C]`` for ``logits [B, C]`` after the tokens ``recent [B, win_size]``, padded with `NOTHING`."""
         p = logits.softmax(1)
         ordered, order = p.sort(dim=1, descending=True, stable=True)
-        kept = (ordered.cumsum(1) - ordered < self.top_p) & (torch.arange(p.shape[1], device=p.device) < self.top_k)
-        nucleus = torch.zeros_like(p).scatter(1, order, ordered * kept)
+        inside = (ordered.cumsum(1) - ordered < self.top_p) & (torch.arange(p.shape[1], device=p.device) < self.top_k)
+        nucleus = torch.zeros_like(p).scatter(1, order, ordered * inside)
         nucleus = nucleus / nucleus.sum(1, keepdim=True)
         counts = torch.zeros_like(p).scatter_add(1, recent.clamp(min=0), (recent != NOTHING).to(p.dtype))
         repeated = counts >= self.win_size * self.tau_r
@@ -65,26 +65,26 @@ class RepetitionAware:
         longest = (text * self.max_ratio).long().clamp(min=1, max=len(noise))
         with policy.computing():
             decoder = Decoder(policy.llm, *policy._prefix(prefix), room=len(noise))
-            said = torch.full((len(prefix), len(noise)), policy.eos, device=prefix.device)
+            tokens = torch.full((len(prefix), len(noise)), policy.eos, device=prefix.device)
             alive = torch.ones(len(prefix), dtype=torch.bool, device=prefix.device)
             for step, u in enumerate(noise):
                 logits = policy._predict(decoder.hidden)
-                q = self.probabilities(logits, self._recent(said, step))
+                q = self.probabilities(logits, self._recent(tokens, step))
                 q[:, policy.eos] = q[:, policy.eos].masked_fill((step < shortest) | (step == 0), 0.0)
-                whole = logits.softmax(1).index_fill(1, torch.tensor(policy.eos, device=q.device), 0.0)
-                q = torch.where(q.sum(1, keepdim=True) > 0, q, whole)
-                said[:, step] = torch.where(alive, inverse_cdf(q.log(), u), policy.eos)
-                alive &= (said[:, step] != policy.eos) & (step + 1 < longest)
+                without_eos = logits.softmax(1).index_fill(1, torch.tensor(policy.eos, device=q.device), 0.0)
+                q = torch.where(q.sum(1, keepdim=True) > 0, q, without_eos)
+                tokens[:, step] = torch.where(alive, inverse_cdf(q.log(), u), policy.eos)
+                alive &= (tokens[:, step] != policy.eos) & (step + 1 < longest)
                 if not alive.any() or step + 1 == len(noise):
                     break
-                decoder.step(policy.speech_embedding(said[:, step]))
-        speech = said != policy.eos
+                decoder.step(policy.speech_embedding(tokens[:, step]))
+        speech = tokens != policy.eos
         lengths = speech.sum(1)
-        return Rollout(said.masked_fill(~speech, 0)[:, : int(lengths.max())], lengths, lengths < longest)
+        return Rollout(tokens.masked_fill(~speech, 0)[:, : int(lengths.max())], lengths, lengths < longest)
 
-    def _recent(self, said: Tensor, step: int) -> Tensor:
-        """Return the last ``win_size`` tokens of ``said [B, N]`` before ``step``."""
-        found = torch.full((len(said), self.win_size), NOTHING, device=said.device)
-        last = said[:, max(0, step - self.win_size) : step]
-        found[:, : last.shape[1]] = last
-        return found
+    def _recent(self, tokens: Tensor, step: int) -> Tensor:
+        """Return the last ``win_size`` of ``tokens [B, N]`` before ``step``."""
+        window = torch.full((len(tokens), self.win_size), NOTHING, device=tokens.device)
+        recent = tokens[:, max(0, step - self.win_size) : step]
+        window[:, : recent.shape[1]] = recent
+        return window

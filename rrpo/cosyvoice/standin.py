@@ -84,12 +84,12 @@ def write(
 def write_corpus(path: Path, utterances: int = 120, seed: int = 0) -> Path:
     """Write labelled tokens as JSON lines and return the path. There are three emotions, each with a typical value of the first
     digit."""
-    draw = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     with path.open("w", encoding="utf-8") as file:
         for i in range(utterances):
-            digits = draw.integers(0, 3, (int(draw.integers(8, 16)), DIGITS))
-            digits[:, 0] = np.where(draw.random(len(digits)) < 0.95, i % 3, digits[:, 0])
-            text = " ".join(draw.choice(["cat", "dog", "sat", "on", "mat", "the", "sun"], 3)) + f" {i}"
+            digits = rng.integers(0, 3, (int(rng.integers(8, 16)), DIGITS))
+            digits[:, 0] = np.where(rng.random(len(digits)) < 0.95, i % 3, digits[:, 0])
+            text = " ".join(rng.choice(["cat", "dog", "sat", "on", "mat", "the", "sun"], 3)) + f" {i}"
             row = {"utt": f"u{i}", "text": text, "spk": "anna", "emotion": ("angry", "happy", "sad")[i % 3]}
             tokens = (digits * LEVELS ** np.arange(DIGITS)).sum(1).tolist()
             file.write(json.dumps({**row, "speech_token": tokens}) + "\n")
@@ -101,13 +101,13 @@ def _weights(
 ) -> dict[str, torch.Tensor]:
     """Return random tensors of the layout, with norms near 1; the unused head is the same tensor as the text embedding."""
     generator = torch.Generator().manual_seed(seed)
-    found = {}
+    weights = {}
     for name, shape in layout.expected_shapes(config).items():
-        around = 1.0 if "norm" in name else 0.0
-        found[name] = (around + spread * torch.randn(shape, generator=generator)).to(dtype)
-    found[layout.HEAD] = found[layout.EMBEDDING]
-    found["llm_decoder.bias"][layout.CODES] += eos
-    return found
+        mean = 1.0 if "norm" in name else 0.0
+        weights[name] = (mean + spread * torch.randn(shape, generator=generator)).to(dtype)
+    weights[layout.HEAD] = weights[layout.EMBEDDING]
+    weights["llm_decoder.bias"][layout.CODES] += eos
+    return weights
 
 
 def _write_tokenizer(folder: Path, texts: Sequence[str]) -> int:
@@ -117,6 +117,6 @@ def _write_tokenizer(folder: Path, texts: Sequence[str]) -> int:
     bpe = ByteLevelBPETokenizer()
     bpe.train_from_iterator(texts, vocab_size=320, min_frequency=2, show_progress=False)
     bpe.save_model(str(folder))
-    about = {"tokenizer_class": "Qwen2Tokenizer", "model_max_length": 32768}
-    (folder / "tokenizer_config.json").write_text(json.dumps(about))
+    description = {"tokenizer_class": "Qwen2Tokenizer", "model_max_length": 32768}
+    (folder / "tokenizer_config.json").write_text(json.dumps(description))
     return int(bpe.get_vocab_size()) + len(SPECIALS)

@@ -83,8 +83,8 @@ class TextTokenizer:
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text."""
-        found: list[list[int]] = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-        return found
+        ids: list[list[int]] = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        return ids
 
     @property
     def end_of_prompt(self) -> int:

@@ -87,20 +87,20 @@ def read(path: Path, emotions: Sequence[str] | None = None) -> TokenCorpus:
         raise TokenFileError(f"{path} cannot be read", got=got, fix="copy or extract it again") from error
     faults = [f"{row.get('utt', '?')}: {fault}" for row in rows for fault in _faults(row)]
     if faults:
-        more = f"\n    and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+        omitted = f"\n    and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
         raise TokenFileError(
             f"{path} has utterances that cannot be used",
-            got="\n" + "\n".join(f"    {fault}" for fault in faults[:SHOWN]) + f"{more}",
+            got="\n" + "\n".join(f"    {fault}" for fault in faults[:SHOWN]) + f"{omitted}",
             fix=f"every utterance needs {', '.join(COLUMNS)}; codes are 0 to {CODES - 1}",
         )
-    kept, skipped = [], {}
+    utterances, skipped = [], {}
     for row in rows:
         if not len(row["speech_token"]):
             skipped[str(row["utt"])] = "no speech tokens"
         elif emotions is not None and row["emotion"] not in emotions:
             skipped[str(row["utt"])] = f"emotion {row['emotion']}"
         else:
-            kept.append(
+            utterances.append(
                 TokenUtterance(
                     id=str(row["utt"]),
                     text=str(row["text"]),
@@ -109,13 +109,13 @@ def read(path: Path, emotions: Sequence[str] | None = None) -> TokenCorpus:
                     tokens=tuple(int(token) for token in row["speech_token"]),
                 )
             )
-    if not kept:
+    if not utterances:
         raise TokenFileError(
             f"{path} has no usable utterance",
             got=f"{len(rows)} utterances, all skipped",
             fix="give utterances with speech tokens and one of the requested emotions",
         )
-    return TokenCorpus(tuple(kept), skipped)
+    return TokenCorpus(tuple(utterances), skipped)
 
 
 def write(path: Path, tokens: Mapping[str, Sequence[int]]) -> None:
@@ -133,8 +133,8 @@ def load(run: Path) -> dict[str, list[int]]:
     if not path.is_file():
         fix = "give the output folder of a finished `python -m rrpo.cosyvoice train`"
         raise TokenFileError(f"{run} contains no samples", got=f"no {SAMPLES}", fix=fix)
-    found: dict[str, list[int]] = torch.load(path, weights_only=True)
-    return found
+    tokens: dict[str, list[int]] = torch.load(path, weights_only=True)
+    return tokens
 
 
 def write_labelled(path: Path, labelled: Iterable[tuple[Utterance, Sequence[int]]]) -> None:
@@ -170,23 +170,23 @@ def _rows(path: Path) -> Iterable[dict[str, Any]]:
 
 def _parsed(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
-        found = json.loads(line)
+        row = json.loads(line)
     except json.JSONDecodeError as error:
         raise TokenFileError(f"{path}:{number} is not JSON", got=error, fix="write one object per line") from error
-    if not isinstance(found, dict):
+    if not isinstance(row, dict):
         raise TokenFileError(
-            f"{path}:{number} is not an object", got=type(found).__name__, fix="write one object per line"
+            f"{path}:{number} is not an object", got=type(row).__name__, fix="write one object per line"
         )
-    return found
+    return row
 
 
 def _folder(folder: Path) -> list[dict[str, Any]]:
     tables = {"text": "text", "utt2spk": "spk", "utt2emotion": "emotion"}
-    lacking = [name for name in ("utt2speech_token.pt", *tables) if not (folder / name).is_file()]
-    if lacking:
+    missing = [name for name in ("utt2speech_token.pt", *tables) if not (folder / name).is_file()]
+    if missing:
         raise TokenFileError(
             f"{folder} is not a folder of labelled tokens",
-            got=f"no {', no '.join(lacking)}",
+            got=f"no {', no '.join(missing)}",
             fix="CosyVoice's recipe writes all files except utt2emotion, which needs one line `UTT EMOTION` per utterance",
         )
     tokens = torch.load(folder / "utt2speech_token.pt", map_location="cpu", weights_only=True)
@@ -201,10 +201,10 @@ def _folder(folder: Path) -> list[dict[str, Any]]:
 
 def _faults(row: Mapping[str, Any]) -> list[str]:
     """Return the faults of one row."""
-    lacking = [name for name in COLUMNS if row.get(name) is None or (name == "emotion" and not row[name])]
-    if lacking:
-        return [f"no {', no '.join(lacking)}"]
+    missing = [name for name in COLUMNS if row.get(name) is None or (name == "emotion" and not row[name])]
+    if missing:
+        return [f"no {', no '.join(missing)}"]
     if not isinstance(row["speech_token"], Sequence) or isinstance(row["speech_token"], str):
         return [f"speech_token is {row['speech_token']!r:.40}, not a list of ids"]
-    wrong = [token for token in row["speech_token"] if not (isinstance(token, int) and 0 <= token < CODES)]
-    return [f"{len(wrong)} ids are not codes, the first {wrong[0]!r}"] if wrong else []
+    invalid = [token for token in row["speech_token"] if not (isinstance(token, int) and 0 <= token < CODES)]
+    return [f"{len(invalid)} ids are not codes, the first {invalid[0]!r}"] if invalid else []
