@@ -33,9 +33,9 @@ def table(columns: Mapping[str, str]) -> str:
 
 def examples(folder: Path) -> str:
     """A section for each Python file of the folder: the first line of its docstring, and its source."""
-    found = []
+    sections = []
     for path in sorted(folder.glob("*.py")):
         source = path.read_text(encoding="utf-8")
-        said = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
-        found.append(f"### `examples/{path.name}`\n\n{said}\n\n```python\n{source}```\n")
-    return "\n".join(found)
+        title = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+        sections.append(f"### `examples/{path.name}`\n\n{title}\n\n```python\n{source}```\n")
+    return "\n".join(sections)

@@ -107,15 +107,15 @@ def take(folder: RunsFolder, grid: str, out: Path, address: str) -> dict[str, st
     store = Store(folder)
     cells = store.runs(grid, "cell")
     run = next(run for run in reversed(cells) if list((store.artifacts_of(run) / "audio").glob("*_angry.wav")))
-    sound = next((store.artifacts_of(run) / "audio").glob("*_angry.wav")).name
-    there = (
-        f"{address}/#/experiments/{store.experiment_id(grid)}/runs/{run.info.run_id}/artifacts/audio/{sound}{TRAINING}"
+    audio = next((store.artifacts_of(run) / "audio").glob("*_angry.wav")).name
+    sample_page = (
+        f"{address}/#/experiments/{store.experiment_id(grid)}/runs/{run.info.run_id}/artifacts/audio/{audio}{TRAINING}"
     )
     report = report_of(store, grid).as_uri()
     pages = {
         "mlflow-charts": (f"{address}{charts(store, grid)}", ".js-plotly-plot"),
         "mlflow-table": (f"{address}{charts(store, grid)}".replace("&compareRunsMode=CHART", ""), "text=clean_success"),
-        "mlflow-samples": (there, "audio"),
+        "mlflow-samples": (sample_page, "audio"),
         "report": (report, "svg.chart .mean"),
         "report-listen": (f"{report}#part-audio", "table.audio img"),
     }
@@ -123,15 +123,15 @@ def take(folder: RunsFolder, grid: str, out: Path, address: str) -> dict[str, st
         pages["study"] = (study.as_uri(), "img")
     out.mkdir(parents=True, exist_ok=True)
     with browser() as context:
-        return {name: _picture(context, *wanted, out / f"{name}.png") for name, wanted in pages.items()}
+        return {name: _picture(context, *target, out / f"{name}.png") for name, target in pages.items()}
 
 
-def _picture(context: Any, address: str, wanted: str, path: Path) -> str:
+def _picture(context: Any, address: str, selector: str, path: Path) -> str:
     from PIL import Image
 
     tab = context.new_page()
     tab.goto(address, wait_until="domcontentloaded")
-    tab.locator(wanted).first.wait_for(state="attached")
+    tab.locator(selector).first.wait_for(state="attached")
     tab.wait_for_timeout(SETTLED)
     tab.screenshot(path=str(path))
     text = str(tab.inner_text("body"))
@@ -145,11 +145,11 @@ def main() -> None:
     parser.add_argument("--grid", required=True)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
-    asked = parser.parse_args()
-    folder = check(asked.runs_dir)
+    args = parser.parse_args()
+    folder = check(args.runs_dir)
     with server(folder) as address:
-        for name in take(folder, asked.grid, asked.out, address):
-            print(asked.out / f"{name}.png")
+        for name in take(folder, args.grid, args.out, address):
+            print(args.out / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -120,40 +120,40 @@ def find(folder: RunsFolder, grid: str, address: str) -> Iterator[tuple[Thing, f
         starts[STUDY] = study.as_uri()
     with screenshots.browser() as context:
         for thing in (thing for thing in THINGS if thing.start in starts):
-            tab, began = context.new_page(), _seconds()
+            tab, before = context.new_page(), _seconds()
             tab.goto(starts[thing.start], wait_until="domcontentloaded")
             tab.evaluate(SERVED, address)
             for selector in thing.clicks:
                 _click(tab, selector)
             tab.locator(thing.seen).first.wait_for()
-            yield thing, sum(now - began.get(pid, 0.0) for pid, now in _seconds().items())
+            yield thing, sum(after - before.get(pid, 0.0) for pid, after in _seconds().items())
             tab.close()
 
 
 def _click(tab: Any, selector: str) -> None:
-    found = tab.locator(selector).first
+    element = tab.locator(selector).first
     if selector == "audio":
-        found.wait_for()
-        found.evaluate("sound => { sound.muted = true; return sound.play(); }")
+        element.wait_for()
+        element.evaluate("sound => { sound.muted = true; return sound.play(); }")
     else:
-        found.click()
+        element.click()
 
 
 def _seconds() -> dict[int, float]:
     """Return process id -> CPU seconds of the running child processes: browser and server."""
     times = {process.pid: process.cpu_times() for process in psutil.Process().children(recursive=True)}
-    return {pid: each.user + each.system for pid, each in times.items()}
+    return {pid: cpu.user + cpu.system for pid, cpu in times.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--grid", required=True)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
-    asked = parser.parse_args()
-    folder = check(asked.runs_dir)
+    args = parser.parse_args()
+    folder = check(args.runs_dir)
     print("| what | from | clicks | CPU s |\n|---|---|---:|---:|")
     with screenshots.server(folder) as address:
-        for thing, seconds in find(folder, asked.grid, address):
+        for thing, seconds in find(folder, args.grid, address):
             print(f"| {thing.question} | {thing.start} | {len(thing.clicks)} | {seconds:.1f} |", flush=True)
 
 

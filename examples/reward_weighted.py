@@ -36,10 +36,10 @@ class RewardWeighted(PolicyOptimizer):
 
     def updates(self, models: Models, batch: Batch, config: OptimizeConfig, state: State) -> Iterator[Iterator[Loss]]:
         """Yield the policy-gradient loss of one update."""
-        heard = hear(models, batch, config)
-        cost = heard.cost(config).view(self.samples, -1)  # [k, prompts]
+        outputs = hear(models, batch, config)
+        cost = outputs.cost(config).view(self.samples, -1)  # [k, prompts]
         advantage = self.samples * (-cost / self.temperature).softmax(0) - 1
-        yield policy_gradient(models, batch, config, heard, advantage.flatten())
+        yield policy_gradient(models, batch, config, outputs, advantage.flatten())
 
 
 OPTIMIZERS.register("reward-weighted", RewardWeighted)

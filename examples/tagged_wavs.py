@@ -25,10 +25,10 @@ class TaggedWavs:
 
     def read(self, path: Path) -> Iterator[Recording | Skipped]:
         """Yield a `Recording` for each file with a valid name and a known sentence, and `Skipped` for the others."""
-        audio = audio_files(path)
-        rows = (line.split("\t") for line in (path / "texts.tsv").read_text(encoding="utf-8").splitlines())
-        texts = {number: text for number, text in rows}
-        for file in audio:
+        files = audio_files(path)
+        lines = (line.split("\t") for line in (path / "texts.tsv").read_text(encoding="utf-8").splitlines())
+        texts = {number: text for number, text in lines}
+        for file in files:
             tags = NAME.fullmatch(file.stem)
             if tags is None:
                 yield Skipped(entry=str(file), reason="its name is not SPEAKER_LABEL_SENTENCE")

@@ -23,8 +23,8 @@ for name in ("diffro", "rrpo"):
 
 def two_rates(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     """Return SFT, and DiffRO and RRPO at the profile's learning rate and at half of that of the profile `EMBEDDED`."""
-    chosen = {name: ARMS[name] for name in ("sft", "diffro", "rrpo", "diffro_half", "rrpo_half")}
-    return product(chosen, profile, seeds)
+    arms = {name: ARMS[name] for name in ("sft", "diffro", "rrpo", "diffro_half", "rrpo_half")}
+    return product(arms, profile, seeds)
 
 
 GRIDS.register("two-rates", Grid(cells=two_rates, seeds=5))

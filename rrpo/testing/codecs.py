@@ -84,8 +84,8 @@ class CodecContract:
             codec.speaker_index([self.speakers[0], "no-such-speaker"])
 
     def test_a_saved_codec_loads_unchanged(self, codec: TokenCodec, tmp_path: Path) -> None:
-        asked = self.tokens(codec)
+        inputs = self.tokens(codec)
         codec.save(tmp_path)
         loaded = type(codec).load(tmp_path, str(codec.device))
         assert loaded.audio == codec.audio
-        assert torch.equal(loaded.decode(*asked)[0], codec.decode(*asked)[0])
+        assert torch.equal(loaded.decode(*inputs)[0], codec.decode(*inputs)[0])

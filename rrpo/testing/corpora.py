@@ -53,12 +53,12 @@ class CorpusReaderContract:
         return folder
 
     def test_recordings_are_complete_and_in_a_fixed_order(self, written: Path) -> None:
-        found = list(self.reader.read(written))
-        assert found == list(self.reader.read(written))
-        recordings = [entry for entry in found if isinstance(entry, Recording)]
+        entries = list(self.reader.read(written))
+        assert entries == list(self.reader.read(written))
+        recordings = [entry for entry in entries if isinstance(entry, Recording)]
         assert len({entry.audio for entry in recordings}) == len(recordings) > 0
         assert all(entry.audio.is_file() and entry.speaker and entry.label for entry in recordings)
-        assert all(entry.entry and entry.reason for entry in found if isinstance(entry, Skipped))
+        assert all(entry.entry and entry.reason for entry in entries if isinstance(entry, Skipped))
 
     def test_it_distinguishes_speakers_and_labels(self, written: Path) -> None:
         recordings = [entry for entry in self.reader.read(written) if isinstance(entry, Recording)]
@@ -71,24 +71,24 @@ class CorpusReaderContract:
         out = tmp_path / "mine.jsonl"
         splits = {"train": 0.5, "test": 0.5}
         labels = self.reader.labels
-        found = import_corpus(self.reader, written, out, labels=labels, language=self.language, splits=splits)
-        read = {path: read_manifest(path, None) for path in found.written}
-        assert {path: len(lines) for path, lines in read.items()} == found.written
-        train, test = ({u.speaker for u in lines} for lines in read.values())
+        summary = import_corpus(self.reader, written, out, labels=labels, language=self.language, splits=splits)
+        manifests = {path: read_manifest(path, None) for path in summary.written}
+        assert {path: len(utterances) for path, utterances in manifests.items()} == summary.written
+        train, test = ({u.speaker for u in utterances} for utterances in manifests.values())
         assert train
         assert test
         assert not train & test
         if labels:
-            assert {u.emotion for lines in read.values() for u in lines} <= set(labels.values())
+            assert {u.emotion for utterances in manifests.values() for u in utterances} <= set(labels.values())
 
     def test_a_broken_file_is_skipped_with_a_reason(self, written: Path, tmp_path: Path) -> None:
         recordings = (entry for entry in self.reader.read(written) if isinstance(entry, Recording))
-        victim = next(entry for entry in recordings if entry.label in (self.reader.labels or [entry.label])).audio
-        victim.write_bytes(b"no audio")
+        broken = next(entry for entry in recordings if entry.label in (self.reader.labels or [entry.label])).audio
+        broken.write_bytes(b"no audio")
         out = tmp_path / "mine.jsonl"
-        found = import_corpus(self.reader, written, out, labels=self.reader.labels, language=self.language)
-        assert [entry.entry for entry in found.skipped if entry.reason == "not readable as audio"] == [str(victim)]
-        assert str(victim) not in [json.loads(line)["audio"] for line in out.read_text().splitlines()]
+        summary = import_corpus(self.reader, written, out, labels=self.reader.labels, language=self.language)
+        assert [entry.entry for entry in summary.skipped if entry.reason == "not readable as audio"] == [str(broken)]
+        assert str(broken) not in [json.loads(line)["audio"] for line in out.read_text().splitlines()]
 
     def test_a_folder_without_a_corpus_is_rejected(self, tmp_path: Path) -> None:
         for folder in (tmp_path / "none", tmp_path / "empty"):

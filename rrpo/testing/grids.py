@@ -62,13 +62,13 @@ class GridContract:
             if cell.policy:
                 starts[cell.seed].add(cell.stages["optimized"].inputs["policy"].key)
         assert all(len(keys) <= 1 for keys in starts.values()), "arms of one seed start from different policies"
-        every = [key for keys in starts.values() for key in keys]
-        assert len(set(every)) == len(every), "two seeds start from one policy"
+        all_keys = [key for keys in starts.values() for key in keys]
+        assert len(set(all_keys)) == len(all_keys), "two seeds start from one policy"
 
     def test_keys_are_stable(self) -> None:
         """A cell does not depend on the call or on other requested seeds; otherwise finished cells would not be found again."""
-        first = {cell.name: cell.hash for cell in self.cells()}
-        assert {cell.name: cell.hash for cell in self.cells()} == first
-        alone = {cell.name: cell.hash for cell in self.cells(SEEDS[-1:])}
-        assert alone.items() <= first.items(), "a cell depends on the other requested seeds"
-        assert len(set(first.values())) == len(first), "two cells have one identity"
+        hashes = {cell.name: cell.hash for cell in self.cells()}
+        assert {cell.name: cell.hash for cell in self.cells()} == hashes
+        of_last_seed = {cell.name: cell.hash for cell in self.cells(SEEDS[-1:])}
+        assert of_last_seed.items() <= hashes.items(), "a cell depends on the other requested seeds"
+        assert len(set(hashes.values())) == len(hashes), "two cells have one identity"

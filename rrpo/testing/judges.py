@@ -71,10 +71,10 @@ class HearingContract:
     def test_it_returns_log_probabilities(self) -> None:
         judge = self.trained()
         F, lengths = toy_speech()[0].batch(torch.arange(5))
-        found = judge.log_probs(F, lengths)
-        assert found.shape == (5, len(judge.emotions))
-        assert torch.isfinite(found).all(), "a zero probability needs a floor"
-        assert torch.allclose(found.double().exp().sum(1).cpu(), torch.ones(5).double(), atol=1e-3)
+        log_probs = judge.log_probs(F, lengths)
+        assert log_probs.shape == (5, len(judge.emotions))
+        assert torch.isfinite(log_probs).all(), "a zero probability needs a floor"
+        assert torch.allclose(log_probs.double().exp().sum(1).cpu(), torch.ones(5).double(), atol=1e-3)
 
     def test_padding_and_neighbours_do_not_matter(self) -> None:
         judge, (frames, _) = self.trained(), toy_speech()
@@ -103,10 +103,10 @@ class HearingContract:
         judge = self.trained()
         judge.save(tmp_path)
         assert not {"stage.json", "scalars.json"} & {path.name for path in tmp_path.iterdir()}
-        again = type(judge).load(tmp_path)
-        assert tuple(again.emotions) == tuple(judge.emotions)
+        loaded = type(judge).load(tmp_path)
+        assert tuple(loaded.emotions) == tuple(judge.emotions)
         F, lengths = toy_speech(1)[0].batch(torch.arange(5))
-        assert torch.equal(again.log_probs(F, lengths), judge.log_probs(F, lengths))
+        assert torch.equal(loaded.log_probs(F, lengths), judge.log_probs(F, lengths))
 
 
 class JudgeContract(HearingContract):
@@ -130,8 +130,8 @@ class JudgeContract(HearingContract):
 
     def test_training_is_repeatable(self) -> None:
         F, lengths = toy_speech(1)[0].batch(torch.arange(5))
-        one, other = (self.trained().log_probs(F, lengths) for _ in range(2))
-        assert torch.equal(one, other), "randomness must come only from the seed"
+        first, second = (self.trained().log_probs(F, lengths) for _ in range(2))
+        assert torch.equal(first, second), "randomness must come only from the seed"
 
     def test_it_learns_the_toy_emotions(self) -> None:
         judge = self.trained()
@@ -139,5 +139,5 @@ class JudgeContract(HearingContract):
             return
         assert tuple(judge.emotions) == EMOTIONS
         frames, labels = toy_speech(1)
-        heard = judge.log_probs(*frames.batch(torch.arange(len(labels)))).argmax(1).cpu()
-        assert (heard == labels).float().mean() > 0.6, "the toy emotions are easy to classify; chance is a third"
+        predictions = judge.log_probs(*frames.batch(torch.arange(len(labels)))).argmax(1).cpu()
+        assert (predictions == labels).float().mean() > 0.6, "the toy emotions are easy to classify; chance is a third"

@@ -85,8 +85,8 @@ class OptimizerContract:
         models.policy.zero_grad()  # type: ignore[attr-defined]
         for part in next(iter(method.updates(models, batch, config, state))):
             torch.autograd.backward(part.loss)
-        found = [torch.zeros_like(p) if p.grad is None else p.grad for p in models.policy.parameters()]
-        return torch.cat([gradient.flatten() for gradient in found])
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in models.policy.parameters()]
+        return torch.cat([gradient.flatten() for gradient in gradients])
 
     def run(self, inputs: dict[str, Path], out: Path, config: OptimizeConfig, **context: Any) -> Path:
         """Run a whole stage ``optimize`` that writes into the new folder ``out``."""
@@ -105,30 +105,32 @@ class OptimizerContract:
     def test_a_constant_reward_gives_no_gradient(self, models: Models, inputs: dict[str, Path]) -> None:
         """Without KL or content terms the gradient vanishes: neither the length nor anything else may change."""
         config = self.config()
-        listening = self.gradient(models, inputs, config).norm()
+        varying = self.gradient(models, inputs, config).norm()
         torch.nn.init.zeros_(models.reward_model.head.weight)
         constant = self.gradient(models, inputs, config).norm()
-        assert float(listening) > 0, "the reward gives no gradient at all"
-        assert float(constant) <= 1e-4 * float(listening), "a reward that is equal for all samples changes the policy"
+        assert float(varying) > 0, "the reward gives no gradient at all"
+        assert float(constant) <= 1e-4 * float(varying), "a reward that is equal for all samples changes the policy"
 
     def test_beta_adds_a_gradient_away_from_the_reference(self, models: Models, inputs: dict[str, Path]) -> None:
         """Away from the reference, β adds its own gradient."""
         with torch.no_grad():
             for parameter in models.policy.parameters():
                 parameter.mul_(1.1)
-        without, held = (self.gradient(models, inputs, self.config(beta=beta)) for beta in (0.0, 10.0))
-        assert float((held - without).norm()) > 1e-3 * float(without.norm()), "β has no effect"
+        plain, penalized = (self.gradient(models, inputs, self.config(beta=beta)) for beta in (0.0, 10.0))
+        assert float((penalized - plain).norm()) > 1e-3 * float(plain.norm()), "β has no effect"
 
     def test_its_noise_is_keyed(self, models: Models, inputs: dict[str, Path]) -> None:
         """It neither reads nor changes the global generators."""
-        found = []
+        gradients = []
         for seed in (1, 2):
             for generator in (torch.manual_seed, np.random.seed, random.seed):
                 generator(seed)
             before = _global_states()
-            found.append(self.gradient(models, inputs, self.config()))
+            gradients.append(self.gradient(models, inputs, self.config()))
             assert _global_states() == before, "it draws from a global generator"
-        assert torch.allclose(found[0], found[1], rtol=1e-4, atol=1e-7), "it depends on a global generator's state"
+        assert torch.allclose(gradients[0], gradients[1], rtol=1e-4, atol=1e-7), (
+            "it depends on a global generator's state"
+        )
 
     def test_arms_share_prompts_and_noise(self, inputs: dict[str, Path], tmp_path: Path) -> None:
         """The first roll-outs and the evaluation before the first update do not depend on β or the weights."""
@@ -136,23 +138,23 @@ class OptimizerContract:
             self.run(inputs, tmp_path / name, self.config(steps=1, beta=beta, content_weight=content))
             for name, beta, content in (("one", 0.0, 0.0), ("other", 0.1, 0.5))
         ]
-        one, other = (pd.read_parquet(folder / "curves.parquet").iloc[0] for folder in folders)
+        first, second = (pd.read_parquet(folder / "curves.parquet").iloc[0] for folder in folders)
         for name in ("reward_loss", "length", "entropy", "repetition", "proxy_logprob", "val_logprob"):
-            assert one[name] == pytest.approx(other[name], rel=1e-6), name
-        one, other = (pd.read_parquet(folder / "points.parquet").iloc[0] for folder in folders)
-        pd.testing.assert_series_equal(one, other)
+            assert first[name] == pytest.approx(second[name], rel=1e-6), name
+        first, second = (pd.read_parquet(folder / "points.parquet").iloc[0] for folder in folders)
+        pd.testing.assert_series_equal(first, second)
 
     def test_the_micro_batch_size_changes_nothing_beyond_rounding(
         self, models: Models, inputs: dict[str, Path]
     ) -> None:
         config = self.config(beta=0.1, content_weight=0.5)
-        whole, single = (self.gradient(replace(models, micro=micro), inputs, config) for micro in (1000, 1))
-        assert float((whole - single).norm()) <= 1e-3 * float(whole.norm())
+        full, accumulated = (self.gradient(replace(models, micro=micro), inputs, config) for micro in (1000, 1))
+        assert float((full - accumulated).norm()) <= 1e-3 * float(full.norm())
 
     def test_a_resumed_run_equals_an_uninterrupted_one(self, inputs: dict[str, Path], tmp_path: Path) -> None:
         """After kills at the second and the fourth step, the results have the same bytes."""
         config = self.config(beta=0.01, content_weight=0.5)
-        whole = self.run(inputs, tmp_path / "whole", config)
+        uninterrupted = self.run(inputs, tmp_path / "whole", config)
         saves = {"checkpoints": tmp_path / "checkpoints", "checkpoint_seconds": 0.0}
         for step in (2, 4):
             torch.manual_seed(step)  # a new process has an arbitrary state of the generator
@@ -160,7 +162,7 @@ class OptimizerContract:
                 self.run(inputs, tmp_path / "killed", config, report=_kill_at(step), **saves)
             shutil.rmtree(tmp_path / "killed")
         resumed = self.run(inputs, tmp_path / "resumed", config, **saves)
-        for path in sorted(whole.iterdir()):
+        for path in sorted(uninterrupted.iterdir()):
             assert path.read_bytes() == (resumed / path.name).read_bytes(), path.name
 
     @pytest.mark.parametrize("value", [torch.nan, torch.inf])
@@ -176,8 +178,8 @@ class OptimizerContract:
         optimizer = torch.optim.Adam(models.policy.parameters(), lr=self.lr)
         with pytest.raises(DivergedError, match="not finite"):
             loop.take_step(models, method, state, batch, optimizer, config)
-        for now, then in zip(models.policy.parameters(), before, strict=True):
-            assert torch.equal(now, then), "the policy was updated"
+        for after, then in zip(models.policy.parameters(), before, strict=True):
+            assert torch.equal(after, then), "the policy was updated"
 
     def test_it_increases_the_reward(self, inputs: dict[str, Path], tmp_path: Path) -> None:
         """On a bandit problem: a reward model that prefers some of the 25 tokens, independent of context."""

@@ -66,11 +66,11 @@ class PolicyContract:
         """Each token's noise lies within its interval of the cumulative distribution."""
         prefix, noise, rollout = self.sampled(policy)
         cdf = policy.logits(prefix, rollout.tokens).softmax(-1).cumsum(-1)
-        drawn = F_.pad(rollout.tokens, (0, 1)).scatter(1, rollout.lengths[:, None], policy.codes)
-        used = F_.pad(noise.T, (0, 1))[:, : drawn.shape[1]]
-        above = cdf.gather(2, drawn[..., None])[..., 0]
-        below = F_.pad(cdf, (1, 0)).gather(2, drawn[..., None])[..., 0]
-        inside = (below - TOLERANCE <= used) & (used <= above + TOLERANCE)
+        tokens = F_.pad(rollout.tokens, (0, 1)).scatter(1, rollout.lengths[:, None], policy.codes)
+        uniforms = F_.pad(noise.T, (0, 1))[:, : tokens.shape[1]]
+        upper = cdf.gather(2, tokens[..., None])[..., 0]
+        lower = F_.pad(cdf, (1, 0)).gather(2, tokens[..., None])[..., 0]
+        inside = (lower - TOLERANCE <= uniforms) & (uniforms <= upper + TOLERANCE)
         assert bool(inside[rollout.scored].all()), "samples do not follow the logits"
 
     def test_the_same_noise_gives_the_same_samples(self, policy: TokenPolicy) -> None:
@@ -92,9 +92,9 @@ class PolicyContract:
 
     def test_packed_logits_are_the_first_of_each_row(self, policy: TokenPolicy) -> None:
         prefix, _, rollout = self.sampled(policy)
-        whole = policy.logits(prefix, rollout.tokens)
+        logits = policy.logits(prefix, rollout.tokens)
         packed = policy.packed_logits(prefix, rollout.tokens, rollout.counts)
-        assert torch.allclose(packed, whole[rollout.scored], rtol=TOLERANCE, atol=TOLERANCE)
+        assert torch.allclose(packed, logits[rollout.scored], rtol=TOLERANCE, atol=TOLERANCE)
 
     def test_logits_have_a_gradient(self, policy: TokenPolicy) -> None:
         prefix, _, rollout = self.sampled(policy)

@@ -47,7 +47,7 @@ def terms(
     regularizers: Sequence[Regularizer], model: RewardModel, F: Tensor, lengths: Tensor, y: Tensor, step: int = 0
 ) -> dict[str, Tensor]:
     """Return the objective of regularizers, with their noise of one step."""
-    return objective(model, F, lengths, y, regularizers, [found.draws(F.shape, 0, step) for found in regularizers])
+    return objective(model, F, lengths, y, regularizers, [r.draws(F.shape, 0, step) for r in regularizers])
 
 
 def trained(regularizer: Regularizer | None, steps: int = 4) -> dict[str, Tensor]:
@@ -97,13 +97,13 @@ class RegularizerContract:
 
     def test_noise_depends_on_seed_and_step_alone(self) -> None:
         shape = torch.Size((B, T, M))
-        drawn, off = self.regularizer.draws(shape, 3, 5), self.off.draws(shape, 3, 5)
-        assert len(drawn) == B, "the first axis is the sample"
-        assert torch.equal(drawn, off)
-        assert torch.equal(drawn, self.regularizer.draws(shape, 3, 5))
-        if drawn.numel():
-            assert not torch.equal(drawn, self.regularizer.draws(shape, 3, 6))
-            assert not torch.equal(drawn, self.regularizer.draws(shape, 4, 5))
+        draws, off = self.regularizer.draws(shape, 3, 5), self.off.draws(shape, 3, 5)
+        assert len(draws) == B, "the first axis is the sample"
+        assert torch.equal(draws, off)
+        assert torch.equal(draws, self.regularizer.draws(shape, 3, 5))
+        if draws.numel():
+            assert not torch.equal(draws, self.regularizer.draws(shape, 3, 6))
+            assert not torch.equal(draws, self.regularizer.draws(shape, 4, 5))
 
     def test_global_random_numbers_are_left_alone(self) -> None:
         model, state = reward_model(), torch.get_rng_state()
@@ -123,9 +123,9 @@ class RegularizerContract:
         model, (F, _, y) = reward_model(), speech_like()
         with torch.no_grad():
             model.head.weight *= 1e4
-        found = terms([self.regularizer], model, F * 0 + level, torch.tensor([1, 1, 2, 3, T, T, T, 1]), y)
-        found["loss"].backward()
-        assert all(value.isfinite() for value in found.values())
+        scalars = terms([self.regularizer], model, F * 0 + level, torch.tensor([1, 1, 2, 3, T, T, T, 1]), y)
+        scalars["loss"].backward()
+        assert all(value.isfinite() for value in scalars.values())
         assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
 
     def test_padding_changes_nothing(self) -> None:
@@ -136,19 +136,19 @@ class RegularizerContract:
             torch.testing.assert_close(narrow[name], padded[name], rtol=1e-5, atol=1e-6)
 
     def test_shifting_batch_and_noise_together_changes_nothing(self) -> None:
-        model, given = reward_model(), speech_like()
-        draws = self.regularizer.draws(given[0].shape, 0, 0)
-        F, lengths, y = (part.roll(3, 0) for part in given)
-        first = objective(model, *given, [self.regularizer], [draws])
+        model, batch = reward_model(), speech_like()
+        draws = self.regularizer.draws(batch[0].shape, 0, 0)
+        F, lengths, y = (part.roll(3, 0) for part in batch)
+        first = objective(model, *batch, [self.regularizer], [draws])
         shifted = objective(model, F, lengths, y, [self.regularizer], [draws.roll(3, 0)])
         for name in first:
             torch.testing.assert_close(first[name], shifted[name], rtol=1e-5, atol=1e-6)
 
     def test_it_returns_the_declared_scalars(self) -> None:
-        found = terms([self.regularizer], reward_model(), *speech_like())
-        assert sorted(found) == sorted(scalars_of([self.regularizer]))
-        assert all(value.shape == () for value in found.values())
-        assert not any(value.requires_grad for name, value in found.items() if name != "loss")
+        scalars = terms([self.regularizer], reward_model(), *speech_like())
+        assert sorted(scalars) == sorted(scalars_of([self.regularizer]))
+        assert all(value.shape == () for value in scalars.values())
+        assert not any(value.requires_grad for name, value in scalars.items() if name != "loss")
 
     def test_measures_are_declared_exactly_if_measure_is_overridden(self) -> None:
         assert bool(self.regularizer.measures) == (type(self.regularizer).measure is not Regularizer.measure)

@@ -167,8 +167,9 @@ def _audio_of(sound: Any, path: Path, exported: Path) -> Path | None:
             partial.write_bytes(content)
             os.replace(partial, file)
         return file
-    file = path / sound["path"] if sound.get("path") else None
-    return file if file is not None and file.is_file() else None
+    if sound.get("path") and (file := path / sound["path"]).is_file():
+        return file
+    return None
 
 
 READERS.register("hugging-face", HuggingFace())
