@@ -20,19 +20,19 @@ FOLDER = Path(__file__).parents[1] / "examples"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Called by MkDocs with the text of every page."""
+    """Fill in the text of a page; MkDocs calls this for every page."""
     filled = COLUMNS.sub(lambda marker: table(getattr(records, marker[1])), markdown)
     return filled.replace(EXAMPLES, examples(FOLDER))
 
 
 def table(columns: Mapping[str, str]) -> str:
-    """Name and meaning as a Markdown table."""
+    """Return a Markdown table of names and meanings."""
     rows = [f"| `{name}` | {meaning} |" for name, meaning in columns.items()]
     return "\n".join(["| name | meaning |", "|---|---|", *rows])
 
 
 def examples(folder: Path) -> str:
-    """A section for each Python file of the folder: the first line of its docstring, and its source."""
+    """Return a section per Python file in the folder: the first line of its docstring, and its source."""
     sections = []
     for path in sorted(folder.glob("*.py")):
         source = path.read_text(encoding="utf-8")

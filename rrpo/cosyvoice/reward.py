@@ -70,7 +70,7 @@ def split(utterances: Sequence[TokenUtterance], shares: Sequence[float], seed: i
     texts = sorted({utterance.text for utterance in utterances})
     order = generator(seed, "cosyvoice split").permutation(len(texts))
     ends = [round(sum(shares[: i + 1]) / sum(shares) * len(texts)) for i in range(len(shares))]
-    part = {texts[text]: sum(place >= end for end in ends) for place, text in enumerate(order)}
+    part = {texts[text]: sum(position >= end for end in ends) for position, text in enumerate(order)}
     parts = [tuple(u for u in utterances if part[u.text] == i) for i in range(len(shares))]
     if not all(parts):
         raise InputError(

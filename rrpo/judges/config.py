@@ -157,14 +157,14 @@ class VoiceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ContentConfig:
-    """Phone errors that a published recogniser hears in vocoded samples of the last checkpoint, and of SFT once a seed."""
+    """Phone error rate by a published recogniser on vocoded samples of the last checkpoint, and of SFT once per seed."""
 
     recogniser: str
     """One of `rrpo.judges.content.RECOGNISERS`."""
     language: str
-    """Of the texts, by espeak-ng's code."""
+    """Language of the texts, as espeak-ng's code."""
     prompts: int
-    """First evaluation prompts, at most `VocodeConfig.prompts`."""
+    """Number of evaluation prompts, taken from the start, at most `VocodeConfig.prompts`."""
 
 
 @dataclass(frozen=True, kw_only=True)

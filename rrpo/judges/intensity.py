@@ -91,8 +91,8 @@ def build(config: IntensityConfig, inputs: Mapping[str, Path], out: Path, contex
     samples, prompts = load_samples(inputs)
     axes = _axes(SpeechSet.load(inputs["speech"]), codec, context.device, config.shrinkage)
 
-    def measure_chunk(part: Samples, rows: np.ndarray, F: Tensor, lengths: Tensor) -> pd.DataFrame:
-        chunk_prompts = part.of(prompts)
+    def measure_chunk(chunk: Samples, rows: np.ndarray, F: Tensor, lengths: Tensor) -> pd.DataFrame:
+        chunk_prompts = chunk.of(prompts)
         phones = torch.tensor([len(prompt.phones) for prompt in chunk_prompts], device=F.device)
         x = measures(F, lengths, phones, codec.audio)
         positions = axes.places(
@@ -100,7 +100,7 @@ def build(config: IntensityConfig, inputs: Mapping[str, Path], out: Path, contex
         )
         probabilities = test.log_probs(F, lengths).exp().double().cpu().numpy()
         columns = {f"heard_{name}": probabilities[:, k] for k, name in enumerate(test.emotions)}
-        return pd.DataFrame({"step": part.step, "prompt": part.prompt, "intensity": positions} | columns)
+        return pd.DataFrame({"step": chunk.step, "prompt": chunk.prompt, "intensity": positions} | columns)
 
     table = in_chunks(samples, prompts, codec, measure_chunk, context.report)
     table.to_parquet(out / "intensity_samples.parquet", index=False)

@@ -2,10 +2,10 @@
 cell's hash depends on.
 
 ``phonetics``: the third, non-neural judge, and prosody (praat-parselmouth). ``voice``: similarity to the speaker (resemblyzer's
-weights). ``naturalness``: the published predictor that is valid in this world (speechmos, onnxruntime). ``content``: what a
-published recogniser, ``whisper`` or ``hama``, understands (`rrpo.judges.content`). Each writes ``<name>_samples.parquet``,
-``<name>_points.parquet`` and ``scalars.json``; rows of step 0 are the SFT policy's, measured once per seed. Nothing that trains,
-tunes or selects reads them.
+weights). ``naturalness``: the published predictor that is valid in this world (speechmos, onnxruntime). ``content``: the
+phone error rate by a published recogniser, ``whisper`` or ``hama`` (`rrpo.judges.content`). Each writes
+``<name>_samples.parquet``, ``<name>_points.parquet`` and ``scalars.json``; rows of step 0 are the SFT policy's, measured once per
+seed. Nothing that trains, tunes or selects reads them.
 """
 
 from __future__ import annotations

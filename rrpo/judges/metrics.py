@@ -31,10 +31,10 @@ def expected_calibration_error(log_probs: Array, targets: Array, bins: int = 15)
     samples."""
     _same_length(log_probs=log_probs, targets=targets)
     confidence = np.exp(np.asarray(log_probs, dtype=float).max(1))
-    right = (np.asarray(log_probs).argmax(1) == targets).astype(float)
+    correct = (np.asarray(log_probs).argmax(1) == targets).astype(float)
     bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(bin_of, weights=right - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(right))
+    gaps = np.bincount(bin_of, weights=correct - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(correct))
 
 
 def hacked(proxy: Array, gold: Array, targets: Array, flags: Array) -> npt.NDArray[np.bool_]:

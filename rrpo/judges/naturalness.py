@@ -6,16 +6,15 @@ wrong words, so results must be read with an intelligibility judge.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rrpo.audio import resampled
 from rrpo.judges.spoken import peak_scale
+from rrpo.packages import onnx_session, package_folder, present
 
 RATE = 16000
 """Sample rate in Hz that both expect."""
@@ -32,7 +31,7 @@ MEASURES = ("dnsmos", "plcmos")
 
 def available() -> bool:
     """Return whether speechmos and onnxruntime are installed."""
-    return all(importlib.util.find_spec(name) for name in ("speechmos", "onnxruntime"))
+    return present("speechmos") and present("onnxruntime")
 
 
 def limited(wave: np.ndarray) -> np.ndarray:
@@ -75,12 +74,4 @@ def _plcmos() -> Any:
 
 @lru_cache(maxsize=2)
 def _network(name: str) -> Any:
-    """Load a network of the wheel, limited to one thread."""
-    import onnxruntime
-
-    spec = importlib.util.find_spec("speechmos")
-    assert spec is not None
-    assert spec.origin is not None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(Path(spec.origin).parent / name, options)
+    return onnx_session(package_folder("speechmos") / name)

@@ -60,9 +60,9 @@ def build(config: OpinionConfig, inputs: Mapping[str, Path], out: Path, context:
 
     _require(judge, {prompt.emotion for prompt in prompts}, "which is the target of a prompt")
 
-    def predict(part: Samples, rows: np.ndarray, F: Tensor, lengths: Tensor) -> pd.DataFrame:
+    def predict(chunk: Samples, rows: np.ndarray, F: Tensor, lengths: Tensor) -> pd.DataFrame:
         log_probs = judge.log_probs(F, lengths).double().cpu().numpy()
-        target = [judge.emotions.index(prompt.emotion) for prompt in part.of(prompts)]
+        target = [judge.emotions.index(prompt.emotion) for prompt in chunk.of(prompts)]
         predictions = [judge.emotions[k] for k in log_probs.argmax(1)]
         return pd.DataFrame({name: predictions, f"{name}_logprob": log_probs[np.arange(len(predictions)), target]})
 

@@ -5,12 +5,13 @@ They verify that rendered speech follows the published correlates of emotion, an
 
 from __future__ import annotations
 
-import importlib.util
 from functools import lru_cache
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy import signal
+
+from rrpo.packages import present
 
 UNITS = {
     "f0_level": "semitones above 100 Hz, median of voiced frames",
@@ -44,7 +45,7 @@ UNVOICED = 0.0
 
 def available() -> bool:
     """Return whether praat-parselmouth is installed."""
-    return importlib.util.find_spec("parselmouth") is not None
+    return present("parselmouth")
 
 
 def measure(wave: np.ndarray, sample_rate: int) -> np.ndarray:

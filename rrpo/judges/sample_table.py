@@ -151,8 +151,8 @@ def hear(
 ) -> pd.DataFrame:
     """Return `Models.heard` of each sample; ``expected [R]`` are the expected token counts."""
 
-    def evaluate(part: Samples, rows: np.ndarray, F: Tensor, lengths: Tensor) -> pd.DataFrame:
-        return _evaluate_chunk(part, expected[rows], part.of(prompts), F, lengths, models)
+    def evaluate(chunk: Samples, rows: np.ndarray, F: Tensor, lengths: Tensor) -> pd.DataFrame:
+        return _evaluate_chunk(chunk, expected[rows], chunk.of(prompts), F, lengths, models)
 
     return in_chunks(samples, prompts, models.codec, evaluate, report)
 
@@ -172,8 +172,8 @@ def in_chunks(
     parts = []
     for start in range(0, len(order), CHUNK):
         rows = order[start : start + CHUNK]
-        part = samples.select(rows)
-        parts.append(evaluate(part, rows, *decoded(part, codec, prompts)))
+        chunk = samples.select(rows)
+        parts.append(evaluate(chunk, rows, *decoded(chunk, codec, prompts)))
         report(min(start + CHUNK, len(order)), len(order))
     return pd.concat(parts).set_index(order).sort_index()
 

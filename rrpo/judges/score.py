@@ -72,11 +72,11 @@ def write_audio(
     folder.mkdir()
     if not indices:
         return
-    chosen = samples.select(np.array(indices))
-    F, lengths = decoded(chosen, codec, prompts)
+    selected = samples.select(np.array(indices))
+    F, lengths = decoded(selected, codec, prompts)
     waves = vocode(F, lengths, codec.audio).cpu().numpy()
     sizes = ((lengths - 1) * codec.audio.hop).clamp(min=1).tolist()
-    for index, prompt, wave, size in zip(chosen.prompt, chosen.of(prompts), waves, sizes, strict=True):
+    for index, prompt, wave, size in zip(selected.prompt, selected.of(prompts), waves, sizes, strict=True):
         wave = wave[:size]
         path = folder / f"{index:02d}_{prompt.emotion}.wav"
         soundfile.write(path, wave * peak_scale(wave), codec.audio.sample_rate, subtype="PCM_16")

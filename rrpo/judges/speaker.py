@@ -7,7 +7,6 @@ install --no-deps resemblyzer``). The level is normalized; silence is not trimme
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +15,8 @@ import numpy as np
 import torch
 import torchaudio.transforms as tat
 from torch import Tensor, nn
+
+from rrpo.packages import package_folder, present
 
 RATE = 16000
 """Expected sample rate in Hz."""
@@ -92,6 +93,6 @@ def _encoder() -> _Encoder:
 
 
 def _weights() -> Path | None:
-    spec = importlib.util.find_spec("resemblyzer")
-    path = Path(spec.origin).parent / "pretrained.pt" if spec is not None and spec.origin else None
-    return path if path is not None and path.is_file() else None
+    if present("resemblyzer") and (path := package_folder("resemblyzer") / "pretrained.pt").is_file():
+        return path
+    return None

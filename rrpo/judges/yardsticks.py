@@ -55,9 +55,9 @@ def predictor(config: PredictorConfig, inputs: Mapping[str, Path], out: Path, co
     clean, clicked = clean_and_clicked(inputs["speech"], config.planted, codec)
     scalars: dict[str, float | str] = {"naturalness": ""}
     for name in naturalness.MEASURES:
-        above, below = (naturalness.predicted(name, waves, rate) for waves in (clean, clicked))
-        gap = float((above - below).mean())
-        scalars |= {f"{name}_clean": float(above.mean()), f"{name}_gap": gap}
+        clean_scores, clicked_scores = (naturalness.predicted(name, waves, rate) for waves in (clean, clicked))
+        gap = float((clean_scores - clicked_scores).mean())
+        scalars |= {f"{name}_clean": float(clean_scores.mean()), f"{name}_gap": gap}
         if gap >= config.separation:
             scalars["naturalness"] = name
             break

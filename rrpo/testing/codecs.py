@@ -52,12 +52,12 @@ class CodecContract:
         F, frames = codec.decode(tokens, lengths, speaker)
         assert F.shape == (2, int(frames.max()), codec.audio.n_mels)
         rows = F_.one_hot(tokens, codec.vocabulary).float()
-        for again, counted in (
+        for decoded, decoded_frames in (
             codec.decode(rows, lengths, speaker),
             codec.decode_codes(codec.codebook[tokens], lengths, speaker),
         ):
-            assert torch.equal(counted, frames)
-            assert torch.allclose(again, F, atol=TOLERANCE)
+            assert torch.equal(decoded_frames, frames)
+            assert torch.allclose(decoded, F, atol=TOLERANCE)
 
     def test_padding_does_not_matter(self, codec: TokenCodec) -> None:
         tokens, lengths, speaker = self.tokens(codec)

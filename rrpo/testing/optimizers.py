@@ -178,8 +178,8 @@ class OptimizerContract:
         optimizer = torch.optim.Adam(models.policy.parameters(), lr=self.lr)
         with pytest.raises(DivergedError, match="not finite"):
             loop.take_step(models, method, state, batch, optimizer, config)
-        for after, then in zip(models.policy.parameters(), before, strict=True):
-            assert torch.equal(after, then), "the policy was updated"
+        for after, initial in zip(models.policy.parameters(), before, strict=True):
+            assert torch.equal(after, initial), "the policy was updated"
 
     def test_it_increases_the_reward(self, inputs: dict[str, Path], tmp_path: Path) -> None:
         """On a bandit problem: a reward model that prefers some of the 25 tokens, independent of context."""

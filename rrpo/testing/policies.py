@@ -78,9 +78,9 @@ class PolicyContract:
         torch.manual_seed(1)
         prefix, noise, rollout = self.sampled(policy)
         torch.manual_seed(2)
-        again = policy.sample(prefix.flip(0), noise.flip(1))
-        assert torch.equal(again.lengths.flip(0), rollout.lengths)
-        assert torch.equal(again.tokens.flip(0), rollout.tokens)
+        reordered = policy.sample(prefix.flip(0), noise.flip(1))
+        assert torch.equal(reordered.lengths.flip(0), rollout.lengths)
+        assert torch.equal(reordered.tokens.flip(0), rollout.tokens)
 
     def test_logits_do_not_depend_on_padding_or_neighbours(self, policy: TokenPolicy) -> None:
         prefix, _, rollout = self.sampled(policy)

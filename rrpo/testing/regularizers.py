@@ -162,8 +162,8 @@ class RegularizerContract:
 
     def test_search_ranges_contain_the_strengths(self) -> None:
         knobs = self.regularizer.knobs()
-        own = self.regularizer.at({knob.name: knob.on for knob in knobs})
-        assert replace(self.off, **own) == self.regularizer
+        strengths = self.regularizer.at({knob.name: knob.on for knob in knobs})
+        assert replace(self.off, **strengths) == self.regularizer
         for knob in knobs:
             assert knob.low <= knob.on <= knob.high
             assert knob.off is None or knob.low <= knob.off <= knob.high

@@ -68,14 +68,14 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
         lines += of_ideal(name, log_probs[name], truth, ideal, config.card.resamples)
     lines += [calibration(name, log_probs[name], truth, config.card.resamples) for name in ("test", "val")]
     lines.append(differences(judges, inputs))
-    stored, prompts = load_samples(inputs)
-    samples = decoded_frames(stored.at(stored.steps[-1]), codec, prompts)  # of vanilla DiffRO
-    end_classes = {name: heard(judge, samples).argmax(1) for name, judge in judges.items()}
+    samples, prompts = load_samples(inputs)
+    end_frames = decoded_frames(samples.at(samples.steps[-1]), codec, prompts)  # of vanilla DiffRO
+    end_classes = {name: heard(judge, end_frames).argmax(1) for name, judge in judges.items()}
     if phonetics.available():
         third = PhoneticJudge.load(inputs["third"])
         x = {
             name: measures(part, third.audio)
-            for name, part in (("clean", clean), ("codec", resynthesized), ("end", samples))
+            for name, part in (("clean", clean), ("codec", resynthesized), ("end", end_frames))
         }
         third_log_probs = {name: third.of_measures(part).numpy() for name, part in x.items()}
         log_probs["third"], end_classes["third"] = {"clean": third_log_probs["clean"]}, third_log_probs["end"].argmax(1)

@@ -34,8 +34,8 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
     lines = []
     for done, name in enumerate(naturalness.MEASURES):
         last = name == naturalness.MEASURES[-1]
-        above, below = (naturalness.predicted(name, part, rate) for part in (clean, clicked))
-        gap = mean(above - below, config.card.resamples)
+        clean_scores, clicked_scores = (naturalness.predicted(name, waves, rate) for waves in (clean, clicked))
+        gap = mean(clean_scores - clicked_scores, config.card.resamples)
         valid = gap["value"] >= minimum
         consequence = "no naturalness is reported" if last else f"next: {naturalness.MEASURES[done + 1]}"
         note = "used" if valid else f"not used, {minimum} asked; {consequence}"
@@ -45,9 +45,9 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
         context.report(done + 1, len(naturalness.MEASURES))
         if valid:
             samples, prompts = load_samples(inputs)
-            chosen = samples.select((samples.step == samples.steps[0]) & (samples.prompt < n))
-            policy = naturalness.predicted(name, waves_of(*decoded(chosen, codec, prompts), codec.audio), rate)
-            for source, scores in (("codec re-synthesis", above), ("SFT policy", policy)):
+            sft_samples = samples.select((samples.step == samples.steps[0]) & (samples.prompt < n))
+            policy = naturalness.predicted(name, waves_of(*decoded(sft_samples, codec, prompts), codec.audio), rate)
+            for source, scores in (("codec re-synthesis", clean_scores), ("SFT policy", policy)):
                 lines.append(Line(section=SECTION, name=f"{name}: {source}", **mean(scores, config.card.resamples)))
             break
     return lines
