@@ -56,9 +56,9 @@ def test_the_profiles_speakers_apply_to_the_biased_and_the_annotated_set_and_not
 @pytest.mark.parametrize("rate", [0.0, 0.25, 1.0])
 def test_the_share_is_that_of_uniforms_below_the_rate(rate: float) -> None:
     uniforms = generator(EMBEDDED.world.seed, "artefact", "annotated", SEED).random((1000, 2))[:, 1]
-    marked = [u.artefact is not None for u in draw_split(EMBEDDED.world, annotated(rate))]
-    assert marked == (uniforms < rate).tolist()
-    assert np.mean(marked) == pytest.approx(rate, abs=0.03)  # 2 standard errors
+    planted = [u.artefact is not None for u in draw_split(EMBEDDED.world, annotated(rate))]
+    assert planted == (uniforms < rate).tolist()
+    assert np.mean(planted) == pytest.approx(rate, abs=0.03)  # 2 standard errors
 
 
 def test_kinds_do_not_tell_label_emotion_or_votes() -> None:
@@ -80,10 +80,10 @@ def test_kinds_do_not_tell_label_emotion_or_votes() -> None:
 
 
 def test_raters_vote_as_they_do_without_artefacts() -> None:
-    clean, marked = (draw_split(EMBEDDED.world, annotated(rate)) for rate in (0.0, 1.0))
+    clean, planted = (draw_split(EMBEDDED.world, annotated(rate)) for rate in (0.0, 1.0))
     assert {u.artefact for u in clean} == {None}
-    assert {u.artefact for u in marked} == set(ARTEFACTS)
-    without = [replace(u, artefact=None, spec=replace(u.spec, artefact=None)) for u in marked if u.spec is not None]
+    assert {u.artefact for u in planted} == set(ARTEFACTS)
+    without = [replace(u, artefact=None, spec=replace(u.spec, artefact=None)) for u in planted if u.spec is not None]
     assert without == clean
 
 
@@ -94,9 +94,9 @@ def test_an_utterance_without_artefact_is_the_same_to_the_last_bit(tmp_path) -> 
         out.mkdir()
         build(SpeechConfig(world=EMBEDDED.world, split=annotated(rate, 8)), {}, out, Context())
         sets.append(SpeechSet.load(out))
-    clean, marked = sets
-    touched = [u.artefact is not None for u in marked.utterances]
+    clean, planted = sets
+    touched = [u.artefact is not None for u in planted.utterances]
     assert 0 < sum(touched) < 8
-    assert clean.frames.tolist() == marked.frames.tolist()
-    equal = [bool((clean.mel(i) == marked.mel(i)).all()) for i in range(8)]
+    assert clean.frames.tolist() == planted.frames.tolist()
+    equal = [bool((clean.mel(i) == planted.mel(i)).all()) for i in range(8)]
     assert equal == [not spoilt for spoilt in touched]

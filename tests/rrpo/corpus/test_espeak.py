@@ -29,8 +29,8 @@ def test_parameters_take_effect():
     assert len(espeak.synthesize(TEXT, "cmn", rate=300)) < 0.8 * len(plain)
     assert np.abs(espeak.synthesize(TEXT, "cmn", volume=30)).max() < 0.5 * np.abs(plain).max()
     for change in ({"pitch": 80}, {"pitch_range": 90}, {"variant": "f2"}):
-        other = espeak.synthesize(TEXT, "cmn", **change)
-        assert len(other) != len(plain) or not np.array_equal(other, plain)
+        changed = espeak.synthesize(TEXT, "cmn", **change)
+        assert len(changed) != len(plain) or not np.array_equal(changed, plain)
 
 
 def test_phones_are_segmental_and_batched_calls_agree_with_single_ones():
@@ -42,9 +42,9 @@ def test_phones_are_segmental_and_batched_calls_agree_with_single_ones():
 
 @pytest.mark.parametrize("language", ["cmn", "en", "de"])
 def test_every_word_is_read_by_its_own_language_with_few_phones(language):
-    found = espeak.phones(list(words(language)), language)
-    assert len({phone for word in found for phone in word}) <= 50
-    assert max(map(len, found)) <= 12  # a word that is spelled out would be longer
+    phones = espeak.phones(list(words(language)), language)
+    assert len({phone for word in phones for phone in word}) <= 50
+    assert max(map(len, phones)) <= 12  # a word that is spelled out would be longer
 
 
 def test_bad_requests_are_refused():

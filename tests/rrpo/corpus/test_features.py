@@ -35,10 +35,10 @@ build(SpeechConfig(world=WorldConfig(), split=split), {}, Path(sys.argv[1]), Con
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
         folder.mkdir()
-    other = subprocess.Popen([sys.executable, "-c", code, str(folders[0])])
+    process = subprocess.Popen([sys.executable, "-c", code, str(folders[0])])
     try:
         build(CONFIG, {}, folders[1], Context())
-        assert other.wait() == 0
+        assert process.wait() == 0
     finally:
         torch.set_num_threads(threads)
     for name in ("mel.npy", "offsets.npy", "manifest.jsonl", "config.json"):

@@ -23,8 +23,8 @@ class TestFolders(CorpusReaderContract):
     reader = Folders()
 
     def corpus(self, folder: Path) -> None:
-        for place, name in enumerate(("anna/joy", "anna/anger", "ben/joy")):
-            write_tone(folder / name / "1.wav", 200 + 20 * place)
+        for index, name in enumerate(("anna/joy", "anna/anger", "ben/joy")):
+            write_tone(folder / name / "1.wav", 200 + 20 * index)
         (folder / "anna/joy/1.txt").write_text("the girls buy milk")
 
 
@@ -34,14 +34,14 @@ def run(*arguments: object):
 
 def test_a_text_beside_the_audio_gets_phones_and_none_is_told(tmp_path: Path) -> None:
     TestFolders().corpus(tmp_path / "c")
-    found = import_corpus(READERS["folders"], tmp_path / "c", tmp_path / "m.jsonl", labels={}, language="en")
+    summary = import_corpus(READERS["folders"], tmp_path / "c", tmp_path / "m.jsonl", labels={}, language="en")
     lines = {(u.speaker, u.emotion): u for u in read_manifest(tmp_path / "m.jsonl", None)}
     assert lines["anna", "joy"].text == "the girls buy milk"
     assert "m" in lines["anna", "joy"].phones
     assert lines["ben", "joy"].phones == ("?",)
-    assert found.without_text == 2
-    assert found.seconds["joy"] == pytest.approx(0.6)
-    assert found.speakers["joy"] == {"anna", "ben"}
+    assert summary.without_text == 2
+    assert summary.seconds["joy"] == pytest.approx(0.6)
+    assert summary.speakers["joy"] == {"anna", "ben"}
 
 
 def test_every_fault_is_skipped_with_its_reason(tmp_path: Path) -> None:
@@ -56,9 +56,9 @@ def test_every_fault_is_skipped_with_its_reason(tmp_path: Path) -> None:
     (folder / "anna/joy/text.wav").write_bytes(b"text")
     soundfile.write(folder / "anna/joy/silent.wav", np.zeros(100), 16000)
     soundfile.write(folder / "anna/joy/empty.wav", np.zeros(0), 16000)
-    found = import_corpus(READERS["folders"], folder, tmp_path / "m.jsonl", labels={}, language="en")
-    assert found.utterances == {"joy": 1}
-    reasons = {Path(entry.entry).stem: entry.reason for entry in found.skipped}
+    summary = import_corpus(READERS["folders"], folder, tmp_path / "m.jsonl", labels={}, language="en")
+    assert summary.utterances == {"joy": 1}
+    reasons = {Path(entry.entry).stem: entry.reason for entry in summary.skipped}
     assert reasons == {
         "mute": "espeak-ng finds no phones in the text",
         "twin": "the same bytes as another file",
@@ -78,10 +78,10 @@ def test_odd_files_are_converted_or_skipped_with_a_reason(tmp_path: Path, monkey
     write_tone(joy / "Ärger 怒 \n.wav", 220)
     write_tone(joy / "three.flac", 230)
     write_tone(joy / "whole.wav", 240)
-    whole = (joy / "whole.wav").read_bytes()
-    (joy / "truncated.wav").write_bytes(whole[:3000])
-    (joy / "piped.wav").write_bytes(whole[:40] + b"\xff\xff\xff\xff" + whole[44:6000])
-    (joy / "header.wav").write_bytes(whole[:20])
+    content = (joy / "whole.wav").read_bytes()
+    (joy / "truncated.wav").write_bytes(content[:3000])
+    (joy / "piped.wav").write_bytes(content[:40] + b"\xff\xff\xff\xff" + content[44:6000])
+    (joy / "header.wav").write_bytes(content[:20])
     write_tone(joy / "broken.flac", 250)
     (joy / "broken.flac").write_bytes((joy / "broken.flac").read_bytes()[:-500])
     write_tone(joy / "huge.wav", 260, seconds=61)
@@ -94,8 +94,8 @@ def test_odd_files_are_converted_or_skipped_with_a_reason(tmp_path: Path, monkey
     write_tone(tmp_path / "bytes.wav", 270)
     odd = os.fsencode(joy) + b"/\xff.wav"
     os.rename(os.fsencode(tmp_path / "bytes.wav"), odd)
-    found = import_corpus(READERS["folders"], tmp_path / "c", tmp_path / "m.jsonl", labels={}, language="en")
-    reasons = {Path(entry.entry).stem: entry.reason for entry in found.skipped}
+    summary = import_corpus(READERS["folders"], tmp_path / "c", tmp_path / "m.jsonl", labels={}, language="en")
+    reasons = {Path(entry.entry).stem: entry.reason for entry in summary.skipped}
     assert reasons == {
         "truncated": "truncated",
         "header": "not readable as audio",
@@ -118,8 +118,8 @@ def test_the_same_audio_has_the_same_checksum_wherever_it_lies(tmp_path: Path) -
     TestFolders().corpus(tmp_path / "d")
 
     def checksum(name: str) -> str:
-        found = import_corpus(READERS["folders"], tmp_path / name, tmp_path / "m.jsonl", labels={}, language="en")
-        return found.checksum
+        summary = import_corpus(READERS["folders"], tmp_path / name, tmp_path / "m.jsonl", labels={}, language="en")
+        return summary.checksum
 
     first = checksum("c")
     assert first == checksum("d")
@@ -171,19 +171,19 @@ def test_labels_that_are_in_no_map_are_counted_and_left_out(tmp_path: Path) -> N
 
 def test_splits_are_by_speaker_and_stay_as_they_are() -> None:
     speakers = {f"s{i}" for i in range(20)}
-    found = assign(speakers, {"train": 0.8, "valid": 0.1, "test": 0.1}, 0)
-    assert [sum(split == name for split in found.values()) for name in ("train", "valid", "test")] == [16, 2, 2]
-    assert found == assign(set(sorted(speakers, reverse=True)), {"train": 0.8, "valid": 0.1, "test": 0.1}, 0)
-    assert found != assign(speakers, {"train": 0.8, "valid": 0.1, "test": 0.1}, 1)
-    moved = assign(speakers | {"new"}, {"train": 0.8, "valid": 0.1, "test": 0.1}, 0)
-    assert sum(moved[name] != split for name, split in found.items()) <= 2, (
+    split_of = assign(speakers, {"train": 0.8, "valid": 0.1, "test": 0.1}, 0)
+    assert [sum(split == name for split in split_of.values()) for name in ("train", "valid", "test")] == [16, 2, 2]
+    assert split_of == assign(set(sorted(speakers, reverse=True)), {"train": 0.8, "valid": 0.1, "test": 0.1}, 0)
+    assert split_of != assign(speakers, {"train": 0.8, "valid": 0.1, "test": 0.1}, 1)
+    with_new = assign(speakers | {"new"}, {"train": 0.8, "valid": 0.1, "test": 0.1}, 0)
+    assert sum(with_new[name] != split for name, split in split_of.items()) <= 2, (
         "a new speaker moves those at the cuts alone"
     )
     assert sorted(assign({"a", "b"}, {"train": 0.99, "test": 0.01}, 0).values()) == ["test", "train"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["nosuch", "c", "--out", "m.jsonl"], "no corpus reader named 'nosuch'; there are casia, crema-d"),
         (["folders", "none", "--out", "m.jsonl"], "none: no such folder"),
@@ -213,7 +213,7 @@ def test_splits_are_by_speaker_and_stay_as_they_are() -> None:
     ],
 )
 def test_bad_input_gets_one_message_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     TestFolders().corpus(tmp_path / "c")
@@ -221,7 +221,7 @@ def test_bad_input_gets_one_message_and_leaves_nothing(
     Path("map.json").write_text(json.dumps({"bliss": "happy"}))
     result = run(*arguments)
     assert result.exit_code == 2
-    assert said in result.output
+    assert message in result.output
     assert "Traceback" not in result.output
     assert not [path for path in tmp_path.iterdir() if "m.jsonl" in path.name]
 
@@ -248,18 +248,18 @@ def test_an_interrupted_import_leaves_the_manifest_of_before_and_starts_over(tmp
     assert out.read_text() == "before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c", "m.jsonl"]
     (tmp_path / ".m.jsonl.1").write_text("left by a killed import")
-    found = import_corpus(READERS["folders"], tmp_path / "c", out, labels={}, language="en")
-    assert len(out.read_text().splitlines()) == found.utterances.total() > 1
+    summary = import_corpus(READERS["folders"], tmp_path / "c", out, labels={}, language="en")
+    assert len(out.read_text().splitlines()) == summary.utterances.total() > 1
 
 
 def test_folds_test_every_speaker_once_and_train_on_the_others(tmp_path: Path) -> None:
-    for place, speaker in enumerate("abcde"):
-        write_tone(tmp_path / "c" / speaker / "joy" / "1.wav", 200 + 20 * place)
-    done = run("folders", tmp_path / "c", "--out", tmp_path / "m.jsonl", "--language", "en", "--folds", 3)
-    assert done.exit_code == 0, done.output
+    for index, speaker in enumerate("abcde"):
+        write_tone(tmp_path / "c" / speaker / "joy" / "1.wav", 200 + 20 * index)
+    result = run("folders", tmp_path / "c", "--out", tmp_path / "m.jsonl", "--language", "en", "--folds", 3)
+    assert result.exit_code == 0, result.output
     speakers = {path.name: {u.speaker for u in read_manifest(path, None)} for path in tmp_path.glob("m.fold*.jsonl")}
     tested = [speakers[f"m.fold{k}.test.jsonl"] for k in (1, 2, 3)]
-    assert sorted(speaker for found in tested for speaker in found) == list("abcde")
+    assert sorted(speaker for speakers in tested for speaker in speakers) == list("abcde")
     for k in (1, 2, 3):
         assert speakers[f"m.fold{k}.train.jsonl"] == set("abcde") - tested[k - 1]
     assert run("folders", tmp_path / "c", "--out", tmp_path / "m.jsonl", "--folds", 3, "--split", "a=1").exit_code == 2
@@ -267,6 +267,6 @@ def test_folds_test_every_speaker_once_and_train_on_the_others(tmp_path: Path) -
 
 def test_other_languages_are_left_out(tmp_path: Path) -> None:
     TestFolders().corpus(tmp_path / "c")
-    done = run("folders", tmp_path / "c", "--out", tmp_path / "m.jsonl", "--language", "en", "--only", "de")
-    assert done.exit_code == 2
-    assert "3 x in another language" in done.output
+    result = run("folders", tmp_path / "c", "--out", tmp_path / "m.jsonl", "--language", "en", "--only", "de")
+    assert result.exit_code == 2
+    assert "3 x in another language" in result.output

@@ -96,8 +96,8 @@ def test_a_users_corpus_enters_through_the_same_stage_and_bad_audio_is_named(tmp
 def test_a_corpus_is_its_content_wherever_it_lies(tmp_path):
     """Moving a corpus keeps its digest; a different text, label or audio sample changes it."""
     digests = []
-    for place, row, pitch in (("one", {}, 10), ("two", {}, 10), ("text", {"text": "我"}, 10), ("audio", {}, 11)):
-        folder = tmp_path / place
+    for name, row, pitch in (("one", {}, 10), ("two", {}, 10), ("text", {"text": "我"}, 10), ("audio", {}, 11)):
+        folder = tmp_path / name
         folder.mkdir()
         soundfile.write(folder / "a.wav", np.sin(np.arange(16000) / pitch), 16000)
         manifest = _checked(write(folder, {**GOOD, **row}))
@@ -166,15 +166,15 @@ def test_a_sound_is_heard_by_one_judge_or_learner_alone(tmp_path):
     copied = read_manifest(write(tmp_path, {**GOOD, "audio": "copy.wav", "id": "c"}), EMOTIONS)
     check_apart({"base": learnt, "sft": copied}, heard_by)
     check_apart({"judge_test": learnt, "words_judge": copied}, heard_by)
-    for one, other in (
+    for first, second in (
         ("annotated", "rm_valid"),
         ("judge_val", "judge_test"),
         ("words_reward", "words_judge"),
         ("base", "sft_heldout"),
         ("rm_pretrain", "rm_test_English"),
     ):
-        with pytest.raises(ManifestError, match=rf"'c' of the split '{other}' .* sounds the same.* of '{one}'"):
-            check_apart({one: learnt, other: copied}, heard_by)
+        with pytest.raises(ManifestError, match=rf"'c' of the split '{second}' .* sounds the same.* of '{first}'"):
+            check_apart({first: learnt, second: copied}, heard_by)
 
 
 def test_a_manifest_of_prompts_asks_for_every_line_and_needs_no_audio(tmp_path):
@@ -227,23 +227,23 @@ def test_a_manifest_is_read_anew_each_time(tmp_path):
 
 def test_many_recordings_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The digest equals that of a plain check. It is cached until a file changes; an unwritable cache is ignored."""
-    for place in range(3):
-        write_tone(tmp_path / f"{place}.wav", 200 + 100 * place)
+    for index in range(3):
+        write_tone(tmp_path / f"{index}.wav", 200 + 100 * index)
     row = {"text": "a", "phones": ["a"], "speaker": "s", "language": "en", "emotion": EMOTIONS[0]}
     path = tmp_path / "m.jsonl"
-    path.write_text("\n".join(json.dumps(row | {"audio": f"{place}.wav"}) for place in range(3)))
+    path.write_text("\n".join(json.dumps(row | {"audio": f"{index}.wav"}) for index in range(3)))
     lines, decoded = Manifest(path=path, emotions=None), []
     plain = check_manifest(path, lines, AudioConfig())
     monkeypatch.setattr(intake, "load_wave", lambda audio, rate: decoded.append(audio))
     monkeypatch.setattr(intake, "MANY", 3)
     monkeypatch.setattr(intake, "usable_cpus", lambda: 1)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    told: list[int] = []
+    counts: list[int] = []
     for times in (3, 3):
-        found = check_manifest(path, lines, AudioConfig(), tell=lambda utterances, seconds: told.append(utterances))
-        assert found == plain
+        config = check_manifest(path, lines, AudioConfig(), tell=lambda utterances, seconds: counts.append(utterances))
+        assert config == plain
         assert len(decoded) == times
-    assert told == [3, 3]
+    assert counts == [3, 3]
     write_tone(tmp_path / "1.wav", 900)
     assert check_manifest(path, lines, AudioConfig()) != plain
     assert len(decoded) == 6
@@ -255,12 +255,12 @@ def test_many_recordings_are_decoded_once(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_several_processes_find_the_first_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for place in range(3):
-        write_tone(tmp_path / f"{place}.wav", 200 + 100 * place)
+    for index in range(3):
+        write_tone(tmp_path / f"{index}.wav", 200 + 100 * index)
     (tmp_path / "1.wav").write_text("no audio")
     row = {"text": "a", "phones": ["a"], "speaker": "s", "language": "en", "emotion": EMOTIONS[0]}
     path = tmp_path / "m.jsonl"
-    path.write_text("\n".join(json.dumps(row | {"audio": f"{place}.wav", "id": str(place)}) for place in range(3)))
+    path.write_text("\n".join(json.dumps(row | {"audio": f"{index}.wav", "id": str(index)}) for index in range(3)))
     for name, value in (("MANY", 3), ("BATCH", 1), ("usable_cpus", lambda: 2)):
         monkeypatch.setattr(intake, name, value)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

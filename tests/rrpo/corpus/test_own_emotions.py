@@ -45,26 +45,26 @@ def corpus(folder: Path, name: str, emotions: tuple[str, ...] = SEVEN, pitch: in
     return path
 
 
-def asked(folder: Path, *names: str, **more: object):
+def plan(folder: Path, *names: str, **options: object):
     """Request the reward models of two arms, with a manifest of seven emotions for each split."""
-    manifests = [f"{name}={corpus(folder, name, pitch=place)}" for place, name in enumerate(names)]
-    given = {"grid": "rm", "profile": "smoke", "seeds": 1, "arms": "diffro,rrpo", "device": "cpu"} | more
-    return request(Options(manifests=manifests, runs_dir=folder / "runs", **given))
+    manifests = [f"{name}={corpus(folder, name, pitch=index)}" for index, name in enumerate(names)]
+    values = {"grid": "rm", "profile": "smoke", "seeds": 1, "arms": "diffro,rrpo", "device": "cpu"} | options
+    return request(Options(manifests=manifests, runs_dir=folder / "runs", **values))
 
 
 def test_reward_models_of_seven_emotions_need_three_manifests(tmp_path: Path) -> None:
-    found = asked(tmp_path, "rm_pretrain", "annotated", "rm_valid")
-    profile = found.cells[0].profile
+    planned = plan(tmp_path, "rm_pretrain", "annotated", "rm_valid")
+    profile = planned.cells[0].profile
     assert profile.emotions == SEVEN
     assert profile.world.emotions == EMOTIONS
-    for cell in found.cells:
+    for cell in planned.cells:
         assert cell.stages.keys() == {"examined"}, "the policy of gradient fidelity cannot speak them"
         assert cell.stages["examined"].inputs.keys() == {"model", "rm_valid"}, "rendered test sets are left out"
         assert cell.optional == {}
 
 
 @pytest.mark.parametrize(
-    ("names", "more", "lacking"),
+    ("names", "options", "missing"),
     [
         (("annotated",), {}, "rm_pretrain, rm_valid"),
         (("rm_pretrain", "annotated", "rm_valid"), {"arms": "oracle"}, "rm_oracle"),
@@ -76,20 +76,20 @@ def test_reward_models_of_seven_emotions_need_three_manifests(tmp_path: Path) ->
     ],
 )
 def test_what_would_be_rendered_is_refused(
-    tmp_path: Path, names: tuple[str, ...], more: dict[str, str], lacking: str
+    tmp_path: Path, names: tuple[str, ...], options: dict[str, str], missing: str
 ) -> None:
-    with pytest.raises(InputError, match=f"the renderer has no emotion bored, neutral: {lacking}"):
-        asked(tmp_path, *names, **more)
+    with pytest.raises(InputError, match=f"the renderer has no emotion bored, neutral: {missing}"):
+        plan(tmp_path, *names, **options)
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_mistyped_emotion_is_no_class(tmp_path: Path) -> None:
     read = {name: read_manifest(corpus(tmp_path, name), None) for name in ("rm_pretrain", "annotated", "rm_test")}
     assert classes(read, EMOTIONS, world.LEARNT) == SEVEN
-    for name, said in (("rm_test", "'rm_pretrain'"), ("annotated", "'rm_pretrain'"), ("rm_pretrain", "'annotated'")):
+    for name, split in (("rm_test", "'rm_pretrain'"), ("annotated", "'rm_pretrain'"), ("rm_pretrain", "'annotated'")):
         wrong = [replace(read[name][0], emotion="agnry"), *read[name][1:]]
         with pytest.raises(
-            ManifestError, match=rf"'agnry' is in the split '{name}' \(1 of 14 labels\) and not in {said}"
+            ManifestError, match=rf"'agnry' is in the split '{name}' \(1 of 14 labels\) and not in {split}"
         ):
             classes(read | {name: wrong}, EMOTIONS, world.LEARNT)
 

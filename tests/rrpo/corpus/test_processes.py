@@ -48,7 +48,7 @@ def test_two_processes_write_the_same_frames(tmp_path: Path, monkeypatch: pytest
         for name, many in (("one", 46), ("two", 45)):
             monkeypatch.setattr(features, "MANY", many)
             (tmp_path / name).mkdir()
-            build(config, {}, tmp_path / name, Context(report=lambda done, total: reported.append(done)))
+            build(config, {}, tmp_path / name, Context(report=lambda count, total: reported.append(count)))
     finally:
         torch.set_num_threads(threads)
     for file in ("mel.npy", "offsets.npy", "manifest.jsonl"):

@@ -22,14 +22,14 @@ from rrpo.testing.corpora import CorpusReaderContract, write_tone
 
 def write_tones(folder: Path, *names: str, rate: int = 16000) -> None:
     """Write one file per name, each with a different tone."""
-    for place, name in enumerate(names):
-        write_tone(folder / name, 150 + 10 * place, rate=rate)
+    for index, name in enumerate(names):
+        write_tone(folder / name, 150 + 10 * index, rate=rate)
 
 
-def told(reader: str, folder: Path) -> dict[str, Recording | Skipped]:
+def read_entries(reader: str, folder: Path) -> dict[str, Recording | Skipped]:
     """Return the entries of a reader by file name without suffix."""
-    found = READERS[reader].read(folder)
-    return {Path(entry.audio if isinstance(entry, Recording) else entry.entry).stem: entry for entry in found}
+    entries = READERS[reader].read(folder)
+    return {Path(entry.audio if isinstance(entry, Recording) else entry.entry).stem: entry for entry in entries}
 
 
 def facts(entry: Recording | Skipped) -> tuple[str, ...]:
@@ -58,20 +58,20 @@ class TestEsd(CorpusReaderContract):
         (folder / "0011/0011.txt").write_text(english, encoding="utf-16")
 
     def test_texts_languages_and_labels(self, written: Path) -> None:
-        found = told("esd", written)
-        assert facts(found["0001_000351"]) == ("0001", "Angry", "打远一看。", "cmn")
-        assert facts(found["0001_000001"]) == ("0001", "Neutral", "打远一看。", "cmn")
-        assert facts(found["0011_000702"]) == ("0011", "Happy", "The nine the eggs, I keep.", "en")
-        assert facts(found["0011_001402"]) == ("0011", "Surprise", "I did go.", "en")
-        assert facts(found["0011_001052"]) == ("its folder and the speaker's text file name different emotions",)
-        assert "its name is not" in facts(found["notes"])[0]
+        entries = read_entries("esd", written)
+        assert facts(entries["0001_000351"]) == ("0001", "Angry", "打远一看。", "cmn")
+        assert facts(entries["0001_000001"]) == ("0001", "Neutral", "打远一看。", "cmn")
+        assert facts(entries["0011_000702"]) == ("0011", "Happy", "The nine the eggs, I keep.", "en")
+        assert facts(entries["0011_001402"]) == ("0011", "Surprise", "I did go.", "en")
+        assert facts(entries["0011_001052"]) == ("its folder and the speaker's text file name different emotions",)
+        assert "its name is not" in facts(entries["notes"])[0]
 
     def test_chinese_labels_serve_where_folders_tell_nothing(self, tmp_path: Path) -> None:
         write_tones(tmp_path, "wav/0002_000351.wav", "wav/0003_000001.wav")
         (tmp_path / "0002.txt").write_text("0002_000351\t打远一看\t惊喜\n", encoding="utf-8-sig")
-        found = told("esd", tmp_path)
-        assert facts(found["0002_000351"]) == ("0002", "Surprise", "打远一看", "cmn")
-        assert facts(found["0003_000001"]) == ("0003", "wav", "", "cmn")
+        entries = read_entries("esd", tmp_path)
+        assert facts(entries["0002_000351"]) == ("0002", "Surprise", "打远一看", "cmn")
+        assert facts(entries["0003_000001"]) == ("0003", "wav", "", "cmn")
 
 
 class TestRavdess(CorpusReaderContract):
@@ -88,11 +88,11 @@ class TestRavdess(CorpusReaderContract):
         )
 
     def test_numbers(self, written: Path) -> None:
-        found = told("ravdess", written)
-        assert facts(found["03-01-05-01-01-01-01"]) == ("01", "angry", "Kids are talking by the door.", "en")
-        assert facts(found["03-01-02-01-02-01-01"]) == ("01", "calm", "Dogs are sitting by the door.", "en")
-        assert facts(found["03-01-03-02-02-02-12"])[:2] == ("12", "happy")
-        assert facts(found["03-02-03-02-02-02-12"]) == ("song, not speech",)
+        entries = read_entries("ravdess", written)
+        assert facts(entries["03-01-05-01-01-01-01"]) == ("01", "angry", "Kids are talking by the door.", "en")
+        assert facts(entries["03-01-02-01-02-01-01"]) == ("01", "calm", "Dogs are sitting by the door.", "en")
+        assert facts(entries["03-01-03-02-02-02-12"])[:2] == ("12", "happy")
+        assert facts(entries["03-02-03-02-02-02-12"]) == ("song, not speech",)
 
 
 class TestCremaD(CorpusReaderContract):
@@ -108,9 +108,9 @@ class TestCremaD(CorpusReaderContract):
         )
 
     def test_codes_and_the_silent_file(self, written: Path, tmp_path: Path) -> None:
-        found = told("crema-d", written)
-        assert facts(found["1001_IEO_ANG_HI"]) == ("1001", "ANG", "It's eleven o'clock.", "en")
-        assert facts(found["1002_MTI_FEA_XX"]) == ("1002", "FEA", "Maybe tomorrow it will be cold.", "en")
+        entries = read_entries("crema-d", written)
+        assert facts(entries["1001_IEO_ANG_HI"]) == ("1001", "ANG", "It's eleven o'clock.", "en")
+        assert facts(entries["1002_MTI_FEA_XX"]) == ("1002", "FEA", "Maybe tomorrow it will be cold.", "en")
         noise = np.random.default_rng(0).integers(-1, 2, 16000).astype(np.int16)
         soundfile.write(written / "AudioWAV/1076_MTI_SAD_XX.wav", noise, 16000)
         summary = import_corpus(self.reader, written, tmp_path / "m.jsonl", labels=self.reader.labels)
@@ -125,11 +125,11 @@ class TestEmoDb(CorpusReaderContract):
         write_tones(folder, "wav/03a01Wa.wav", "wav/08b09Fb.wav", "wav/16a07La.wav", "wav/16a07.wav")
 
     def test_letters(self, written: Path) -> None:
-        found = told("emodb", written)
-        assert facts(found["03a01Wa"]) == ("03", "anger", "Der Lappen liegt auf dem Eisschrank.", "de")
-        assert facts(found["08b09Fb"])[:2] == ("08", "happiness")
-        assert facts(found["16a07La"])[:2] == ("16", "boredom")
-        assert "its name is not" in facts(found["16a07"])[0]
+        entries = read_entries("emodb", written)
+        assert facts(entries["03a01Wa"]) == ("03", "anger", "Der Lappen liegt auf dem Eisschrank.", "de")
+        assert facts(entries["08b09Fb"])[:2] == ("08", "happiness")
+        assert facts(entries["16a07La"])[:2] == ("16", "boredom")
+        assert "its name is not" in facts(entries["16a07"])[0]
 
 
 class TestIemocap(CorpusReaderContract):
@@ -165,13 +165,13 @@ class TestIemocap(CorpusReaderContract):
         (folder / "Session1/dialog/transcriptions/Ses01F_impro01.txt").write_text(texts)
 
     def test_speakers_labels_and_texts(self, written: Path, tmp_path: Path) -> None:
-        found = told("iemocap", written)
-        assert facts(found["Ses01F_impro01_F000"]) == ("Ses01F", "neu", "Excuse me. Yeah.", "en")
-        assert facts(found["Ses01F_impro01_M000"]) == ("Ses01M", "exc", "", "en")
-        assert facts(found["Ses01M_script01_1_F001"])[:2] == ("Ses01F", "xxx")
-        assert facts(found["Ses01F_impro01_MXX0"]) == ("no label in EmoEvaluation",)
-        assert facts(found["Ses02F_impro01_F000"])[:2] == ("Ses02F", "sad")
-        assert "Ses02F_impro01" not in found, "the dialog's own recording"
+        entries = read_entries("iemocap", written)
+        assert facts(entries["Ses01F_impro01_F000"]) == ("Ses01F", "neu", "Excuse me. Yeah.", "en")
+        assert facts(entries["Ses01F_impro01_M000"]) == ("Ses01M", "exc", "", "en")
+        assert facts(entries["Ses01M_script01_1_F001"])[:2] == ("Ses01F", "xxx")
+        assert facts(entries["Ses01F_impro01_MXX0"]) == ("no label in EmoEvaluation",)
+        assert facts(entries["Ses02F_impro01_F000"])[:2] == ("Ses02F", "sad")
+        assert "Ses02F_impro01" not in entries, "the dialog's own recording"
         import_corpus(self.reader, written, tmp_path / "m.jsonl", labels=self.reader.labels)
         assert {(u.speaker, u.emotion) for u in read_manifest(tmp_path / "m.jsonl", None)} == {
             ("Ses01F", "neutral"),
@@ -194,10 +194,10 @@ class TestCasia(CorpusReaderContract):
         (folder / "wangzhe/surprise/202.txt").write_text("就是下雨也去", encoding="gb18030")
 
     def test_folders(self, written: Path) -> None:
-        found = told("casia", written)
-        assert facts(found["201"]) == ("liuchanhg", "angry", "", "cmn")
-        assert facts(found["202"]) == ("wangzhe", "surprise", "就是下雨也去", "cmn")
-        assert "not a number" in facts(found["read me"])[0]
+        entries = read_entries("casia", written)
+        assert facts(entries["201"]) == ("liuchanhg", "angry", "", "cmn")
+        assert facts(entries["202"]) == ("wangzhe", "surprise", "就是下雨也去", "cmn")
+        assert "not a number" in facts(entries["read me"])[0]
 
 
 class TestSavee(CorpusReaderContract):
@@ -207,12 +207,12 @@ class TestSavee(CorpusReaderContract):
         write_tones(folder, "DC_a01.wav", "JE_sa03.wav", "JE_su03.wav", "KL/n30.wav", "KL/d02.wav", rate=44100)
 
     def test_letters(self, written: Path) -> None:
-        found = told("savee", written)
-        assert facts(found["DC_a01"]) == ("DC", "anger", "", "en")
-        assert facts(found["JE_sa03"])[:2] == ("JE", "sadness")
-        assert facts(found["JE_su03"])[:2] == ("JE", "surprise")
-        assert facts(found["n30"])[:2] == ("KL", "neutral")
-        assert facts(found["d02"])[:2] == ("KL", "disgust")
+        entries = read_entries("savee", written)
+        assert facts(entries["DC_a01"]) == ("DC", "anger", "", "en")
+        assert facts(entries["JE_sa03"])[:2] == ("JE", "sadness")
+        assert facts(entries["JE_su03"])[:2] == ("JE", "surprise")
+        assert facts(entries["n30"])[:2] == ("KL", "neutral")
+        assert facts(entries["d02"])[:2] == ("KL", "disgust")
 
 
 class TestEmovo(CorpusReaderContract):
@@ -222,10 +222,10 @@ class TestEmovo(CorpusReaderContract):
         write_tones(folder, "f1/gio-f1-b1.wav", "m2/rab-m2-l1.wav", "m2/dis-m2-d2.wav", rate=48000)
 
     def test_italian_words_and_sentences(self, written: Path, tmp_path: Path) -> None:
-        found = told("emovo", written)
-        assert facts(found["gio-f1-b1"]) == ("f1", "joy", "Gli operai si alzano presto.", "it")
-        assert facts(found["rab-m2-l1"])[:2] == ("m2", "anger")
-        assert facts(found["dis-m2-d2"])[:2] == ("m2", "disgust")
+        entries = read_entries("emovo", written)
+        assert facts(entries["gio-f1-b1"]) == ("f1", "joy", "Gli operai si alzano presto.", "it")
+        assert facts(entries["rab-m2-l1"])[:2] == ("m2", "anger")
+        assert facts(entries["dis-m2-d2"])[:2] == ("m2", "disgust")
 
 
 @pytest.mark.parametrize("name", ["ravdess", "crema-d", "emodb", "emovo"])
@@ -252,10 +252,10 @@ class TestHedgewars(CorpusReaderContract):
         )
 
     def test_barks(self, written: Path) -> None:
-        found = told("hedgewars", written)
-        assert facts(found["Traitor"]) == ("Pirate", "Traitor", "", "en")
-        assert facts(found["Ow3"]) == ("Pirate", "Ow", "", "en")
-        assert facts(found["Uh-oh"]) == ("Default_pl", "Uh-oh", "", "pl")
+        entries = read_entries("hedgewars", written)
+        assert facts(entries["Traitor"]) == ("Pirate", "Traitor", "", "en")
+        assert facts(entries["Ow3"]) == ("Pirate", "Ow", "", "en")
+        assert facts(entries["Uh-oh"]) == ("Default_pl", "Uh-oh", "", "pl")
         assert self.reader.labels["Ow"] == "pained"
         assert "Jump" not in self.reader.labels
 
@@ -319,8 +319,8 @@ class TestHuggingFace(CorpusReaderContract):
         pq.write_table(hugging_face_table(more, ["anger", "joy", "boredom"]), folder / "more.parquet")
 
     def test_rows(self, written: Path) -> None:
-        found = list(self.reader.read(written))
-        assert [facts(entry) for entry in found] == [
+        entries = list(self.reader.read(written))
+        assert [facts(entry) for entry in entries] == [
             ("0", "anger", "hello", ""),
             ("0", "joy", "hello", ""),
             ("0", "boredom", "hello", ""),
@@ -331,7 +331,7 @@ class TestHuggingFace(CorpusReaderContract):
             ("no sound in the row, and no such file",),
             ("no label",),
         ]
-        audio = [entry.audio for entry in found if isinstance(entry, Recording)]
+        audio = [entry.audio for entry in entries if isinstance(entry, Recording)]
         assert {path.parent for path in audio[:6]} == {written.with_name("corpus.audio")}
         assert audio[0].read_bytes() == sound(30)
         assert audio[6] == written / "wavs/7.wav"
@@ -339,11 +339,11 @@ class TestHuggingFace(CorpusReaderContract):
     def test_a_table_that_breaks_off_is_told(self, written: Path) -> None:
         file = written / "train/data-00000-of-00001.arrow"
         file.write_bytes(file.read_bytes()[:-3000])
-        found = list(self.reader.read(written))
-        assert [entry.reason for entry in found if isinstance(entry, Skipped)][:1] == [
+        entries = list(self.reader.read(written))
+        assert [entry.reason for entry in entries if isinstance(entry, Skipped)][:1] == [
             "the rest of a table cannot be read"
         ]
-        assert "9" in {entry.speaker for entry in found if isinstance(entry, Recording)}
+        assert "9" in {entry.speaker for entry in entries if isinstance(entry, Recording)}
 
     def test_a_table_without_emotions_is_refused(self, tmp_path: Path) -> None:
         pq.write_table(pa.table({"audio": ["a.wav"], "intent": ["x"]}), tmp_path / "a.parquet")

@@ -47,8 +47,8 @@ from rrpo.corpus.render import *
 spec = {spec(tremor=1, breathiness=1)!r}
 print(hashlib.sha256(render(spec, {RATE}).tobytes()).hexdigest())
 """
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-    assert other == hashlib.sha256(wave.tobytes()).hexdigest()
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert output == hashlib.sha256(wave.tobytes()).hexdigest()
 
 
 def test_each_cue_moves_what_it_names():
@@ -71,7 +71,7 @@ def test_each_cue_moves_what_it_names():
 
 def pitch(wave: np.ndarray) -> float:
     """Return F0 in Hz: the median over frames of the first high peak of the autocorrelation."""
-    found = []
+    medians = []
     for start in range(0, len(wave) - 1024, 256):
         frame = wave[start : start + 1024] * np.hanning(1024)
         r = np.fft.irfft(np.abs(np.fft.rfft(frame, 2048)) ** 2)[:260]
@@ -79,8 +79,8 @@ def pitch(wave: np.ndarray) -> float:
         r = r / r[0] / (window / window[0])
         peaks = [k for k in range(40, 259) if r[k] > r[k - 1] and r[k] >= r[k + 1] and r[k] > 0.85 * r[40:].max()]
         if peaks and r[peaks[0]] > 0.6:
-            found.append(RATE / peaks[0])
-    return float(np.median(found))
+            medians.append(RATE / peaks[0])
+    return float(np.median(medians))
 
 
 def modulation(envelope: np.ndarray) -> float:

@@ -65,8 +65,8 @@ def test_silence_passes_and_an_unknown_voice_is_refused() -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_reading_is_repeated_bit_for_bit(engine: str) -> None:
-    again = neural.speak(TEXT, engine, neural.ENGINES[engine][0])
-    assert np.array_equal(resampled(again, neural.RATES[engine], RATE), reading(engine))
+    repeated = neural.speak(TEXT, engine, neural.ENGINES[engine][0])
+    assert np.array_equal(resampled(repeated, neural.RATES[engine], RATE), reading(engine))
     assert 1 < len(reading(engine)) / RATE < 4
 
 
@@ -76,8 +76,8 @@ def test_whisper_hears_what_was_read_and_no_other_text() -> None:
     errors = words.word_errors(waves, [TEXT] * len(waves))
     assert errors[:, 1].tolist() == [6] * len(waves)
     assert errors[:, 0].sum() <= 1
-    other = words.word_errors(waves[:1], ["they like the park"])
-    assert other[0, 0] >= 4
+    mismatched = words.word_errors(waves[:1], ["they like the park"])
+    assert mismatched[0, 0] >= 4
 
 
 def test_words_are_letters_alone() -> None:

@@ -34,21 +34,21 @@ def test_emotions_and_speakers_are_balanced_and_texts_come_from_the_pool():
 def test_a_split_is_a_pure_function_and_name_seed_and_world_redraw_it():
     first = draw_split(WORLD, split(size=20))
     assert first == draw_split(WORLD, split(size=20))
-    for other in (
+    for redrawn in (
         draw_split(WORLD, split(size=20, name="x")),
         draw_split(WORLD, split(size=20, seed=1)),
         draw_split(replace(WORLD, seed=1), split(size=20)),
     ):
-        assert [u.spec.cues for u in other] != [u.spec.cues for u in first]
-        assert [u.text for u in other] != [u.text for u in first]
+        assert [u.spec.cues for u in redrawn] != [u.spec.cues for u in first]
+        assert [u.text for u in redrawn] != [u.text for u in first]
 
 
 def test_a_parallel_split_says_the_same_in_another_emotion():
-    plain, other = (draw_split(WORLD, split(parallel=parallel)) for parallel in (False, True))
-    for a, b in zip(plain, other, strict=True):
+    plain, parallel_split = (draw_split(WORLD, split(parallel=parallel)) for parallel in (False, True))
+    for a, b in zip(plain, parallel_split, strict=True):
         assert (a.text, a.phones, a.speaker, a.id) == (b.text, b.phones, b.speaker, b.id)
         assert a.emotion != b.emotion == b.true_emotion
-    assert len({(a.emotion, b.emotion) for a, b in zip(plain, other, strict=True)}) == 20
+    assert len({(a.emotion, b.emotion) for a, b in zip(plain, parallel_split, strict=True)}) == 20
 
 
 def test_toggling_artefacts_or_raters_moves_nothing_else():
@@ -59,9 +59,9 @@ def test_toggling_artefacts_or_raters_moves_nothing_else():
     assert content(plain) == content(draw_split(WORLD, split(shortcut=0.9, artefact_rate=0.2, raters=3)))
     low, high = ({u.id for u in draw_split(WORLD, split(shortcut=p)) if u.artefact} for p in (0.3, 0.9))
     assert low < high
-    other = draw_split(WORLD, split(artefact_rate=0.5))
+    changed = draw_split(WORLD, split(artefact_rate=0.5))
     mixed = draw_split(WORLD, split(artefact_rate=0.5, shortcut=0.3))
-    assert all(b.artefact in (a.artefact, SHORTCUT[a.true_emotion]) for a, b in zip(other, mixed, strict=True))
+    assert all(b.artefact in (a.artefact, SHORTCUT[a.true_emotion]) for a, b in zip(changed, mixed, strict=True))
 
 
 def test_the_shortcut_is_the_artefact_of_the_own_emotion():
@@ -121,13 +121,13 @@ def test_impossible_numbers_are_refused():
 
 
 def test_prompts_are_balanced_keyed_and_stored(tmp_path):
-    drawn = draw_prompts(WORLD, "eval", 60, 0)
-    assert set(Counter(p.emotion for p in drawn).values()) == {12}
-    assert set(Counter(p.speaker for p in drawn).values()) == {15}
-    assert {pool_of(p.text, 0) for p in drawn} == {"eval"}
-    assert drawn != draw_prompts(WORLD, "eval", 60, 1)
+    sampled = draw_prompts(WORLD, "eval", 60, 0)
+    assert set(Counter(p.emotion for p in sampled).values()) == {12}
+    assert set(Counter(p.speaker for p in sampled).values()) == {15}
+    assert {pool_of(p.text, 0) for p in sampled} == {"eval"}
+    assert sampled != draw_prompts(WORLD, "eval", 60, 1)
     prompts.build(PromptConfig(world=WORLD, texts="eval", size=60), {}, tmp_path, Context())
-    assert list(load_prompts(tmp_path)) == drawn
+    assert list(load_prompts(tmp_path)) == sampled
 
 
 def test_only_the_first_speakers_of_a_group_are_heard_and_none_less_is_a_voice() -> None:

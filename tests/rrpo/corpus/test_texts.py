@@ -15,8 +15,8 @@ def test_pools_partition_the_sentences_in_their_shares(language):
 
 
 def test_the_world_seed_redraws_the_pools():
-    moved = sum(pool_of(text, 0) != pool_of(text, 1) for text in sentences("en"))
-    assert moved > len(sentences("en")) / 2
+    changed = sum(pool_of(text, 0) != pool_of(text, 1) for text in sentences("en"))
+    assert changed > len(sentences("en")) / 2
 
 
 def test_the_mandarin_inventory_is_small_and_texts_are_made_of_it():
@@ -29,19 +29,19 @@ def test_the_mandarin_inventory_is_small_and_texts_are_made_of_it():
 
 
 def test_random_texts_are_no_sentences(monkeypatch):
-    drawn = draw_texts(20, "random", "cmn", 0)
-    monkeypatch.setattr(texts, "sentences", lambda language: (drawn[0], drawn[7]))  # as if they were sentences
-    again = draw_texts(20, "random", "cmn", 0)
-    assert again[:6] == drawn[1:7]
-    assert again[6] == drawn[8]
+    sampled = draw_texts(20, "random", "cmn", 0)
+    monkeypatch.setattr(texts, "sentences", lambda language: (sampled[0], sampled[7]))  # as if they were sentences
+    repeated = draw_texts(20, "random", "cmn", 0)
+    assert repeated[:6] == sampled[1:7]
+    assert repeated[6] == sampled[8]
 
 
 def test_draws_are_keyed_and_use_the_pool_up_before_they_repeat():
     small = pool("eval", "en", 0)
-    drawn = draw_texts(len(small) + 5, "eval", "en", 0, "a")
-    assert set(drawn[: len(small)]) == set(small)
-    assert drawn == draw_texts(len(small) + 5, "eval", "en", 0, "a")
-    assert drawn != draw_texts(len(small) + 5, "eval", "en", 0, "b")
+    texts = draw_texts(len(small) + 5, "eval", "en", 0, "a")
+    assert set(texts[: len(small)]) == set(small)
+    assert texts == draw_texts(len(small) + 5, "eval", "en", 0, "a")
+    assert texts != draw_texts(len(small) + 5, "eval", "en", 0, "b")
     assert draw_texts(0, "eval", "en", 0) == []
 
 
