@@ -141,8 +141,8 @@ def test_what_equals_the_sft_policys_sample_is_not_heard_again(
     registered: None, inputs: dict[str, Path], tmp_path: Path
 ) -> None:
     run(inputs, tmp_path / "out")
-    known = tmp_path / "out" / "sft" / "centroid_samples.parquet"
-    pd.read_parquet(known).assign(centroid="marked").to_parquet(known)
+    sft_file = tmp_path / "out" / "sft" / "centroid_samples.parquet"
+    pd.read_parquet(sft_file).assign(centroid="marked").to_parquet(sft_file)
     (tmp_path / "again").mkdir()
     reads = inputs | {"judge": tmp_path / "out" / "judge", "sft": tmp_path / "out" / "sft"}
     opinion.build(OpinionConfig(judge=JUDGES.choice("centroid")), reads, tmp_path / "again", Context())
@@ -163,14 +163,14 @@ def test_a_record_and_its_outcomes_have_its_columns(registered: None, inputs: di
     )
     assert {"test", "centroid", "centroid_logprob"} <= set(record.samples.columns)
     accuracy = record.points["centroid_accuracy"].iloc[-1]
-    mine = next(judge for judge in judges() if judge.name == "centroid")
-    assert (mine.label, mine.role) == ("centroid judge", LISTENER)
-    assert mine not in vetoing()
+    centroid = next(judge for judge in judges() if judge.name == "centroid")
+    assert (centroid.label, centroid.role) == ("centroid judge", LISTENER)
+    assert centroid not in vetoing()
     assert "by the centroid judge" in [column.heading for column in evaluators.columns()]
     outcome = next(outcome for outcome in shown([record]) if outcome.name == "centroid_accuracy")
     assert outcome.heading == "accuracy by the centroid judge, %"
     assert outcome.read(record) == accuracy
-    assert clean_success(mine).read(record) == pytest.approx(accuracy), "no artefact, and every phone is right"
+    assert clean_success(centroid).read(record) == pytest.approx(accuracy), "no artefact, and every phone is right"
 
 
 def test_it_is_a_stage_of_its_own_and_no_other_key_knows_it(registered: None) -> None:

@@ -41,8 +41,8 @@ def plug(monkeypatch: pytest.MonkeyPatch, *paths: Path) -> None:
     monkeypatch.setattr(plugins, "_loaded", {})
     monkeypatch.setenv(plugins.VARIABLE, "")
     for part in ("_items", "_sources"):
-        own = {name: value for name, value in getattr(REGULARIZERS, part).items() if name != "focal"}
-        monkeypatch.setattr(REGULARIZERS, part, own)
+        others = {name: value for name, value in getattr(REGULARIZERS, part).items() if name != "focal"}
+        monkeypatch.setattr(REGULARIZERS, part, others)
     plugins.use(paths)
 
 
@@ -114,8 +114,8 @@ def test_its_effect_its_place_in_the_factorial_and_its_check_are_reported():
     def confident(label: str, seed: int, clean: float) -> Fake:
         return record(label, seed, clean, scalars={"rm_confidence": 0.9 - 0.1 * ("focal" in label) + 0.001 * seed})
 
-    made = make(grid({"focal": 0.1}, make=confident))
-    sheets = {sheet.name: sheet for sheet in made.sheets}
+    figure = make(grid({"focal": 0.1}, make=confident))
+    sheets = {sheet.name: sheet for sheet in figure.sheets}
     assert sheets["effects"].row("Focal, main effect")["verdict"] == "better"
     names: dict[str, Sequence[str]] = {name: [str(row[0]) for row in sheet.rows] for name, sheet in sheets.items()}
     assert {"Focal, in RRPO", "LS x Focal", "LS x EAM x Adv x Focal"} <= set(names["effects"])

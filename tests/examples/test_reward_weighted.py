@@ -39,16 +39,20 @@ class TestRewardWeighted(OptimizerContract):
         batch = self.batch(models, inputs, config)
         cost = hear(models, batch, config).cost(config).view(4, -1)
         weights = torch.full_like(cost, -1.0).scatter(0, cost.argmin(0, keepdim=True), 3.0).flatten()
-        said = batch.rollout
+        rollout = batch.rollout
         total = torch.zeros(())
-        for i, n in enumerate(said.lengths.tolist()):
-            log_p = models.policy.logits(batch.prompts.prefix[i : i + 1], said.tokens[i : i + 1, :n])[0].log_softmax(1)
-            drawn = [*said.tokens[i, :n].tolist(), models.policy.codes][: n + int(said.ended[i])]
-            total = total - weights[i] * sum(log_p[t, code] for t, code in enumerate(drawn)) / len(said.lengths)
+        for i, n in enumerate(rollout.lengths.tolist()):
+            log_p = models.policy.logits(batch.prompts.prefix[i : i + 1], rollout.tokens[i : i + 1, :n])[0].log_softmax(
+                1
+            )
+            tokens = [*rollout.tokens[i, :n].tolist(), models.policy.codes][: n + int(rollout.ended[i])]
+            total = total - weights[i] * sum(log_p[t, code] for t, code in enumerate(tokens)) / len(rollout.lengths)
         parameters = list(models.policy.parameters())
         written = torch.autograd.grad(total, parameters, allow_unused=True)
-        wanted = [(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(parameters, written, strict=True)]
-        assert torch.allclose(self.gradient(models, inputs, config), torch.cat(wanted), rtol=1e-3, atol=1e-5)
+        expected = [
+            (torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(parameters, written, strict=True)
+        ]
+        assert torch.allclose(self.gradient(models, inputs, config), torch.cat(expected), rtol=1e-3, atol=1e-5)
 
 
 def test_options_are_checked_when_the_arm_is_made() -> None:
@@ -94,11 +98,11 @@ def test_editing_the_file_changes_the_keys_of_its_arms_and_no_others(
         registry: OptionRegistry[PolicyOptimizer] = OptionRegistry("optimizer")
         monkeypatch.setattr(rrpo.optimizers, "OPTIMIZERS", registry)
         plugins.load(path)
-        made = {"diffro": None, "reward-weighted": registry.choice("reward-weighted")}
-        choices.append(made["reward-weighted"])
+        optimizers = {"diffro": None, "reward-weighted": registry.choice("reward-weighted")}
+        choices.append(optimizers["reward-weighted"])
         cells = {
             arm: Cell(label=arm, arm=ArmConfig(regularizers=OFF, optimizer=choice), seed=1, profile=SMOKE)
-            for arm, choice in made.items()
+            for arm, choice in optimizers.items()
         }
         registries.append(registry)
         return {f"{arm} {role}": stage.key for arm, cell in cells.items() for role, stage in cell.stages.items()}
@@ -106,8 +110,8 @@ def test_editing_the_file_changes_the_keys_of_its_arms_and_no_others(
     registries: list[OptionRegistry[PolicyOptimizer]] = []
     choices: list[plugins.Choice | None] = []
     text = FILE.read_text()
-    before, again, after = keys(text, "one"), keys(text, "copy"), keys(f"{text}# edited\n", "edited")
-    assert before == again
+    before, copied, after = keys(text, "one"), keys(text, "copy"), keys(f"{text}# edited\n", "edited")
+    assert before == copied
     assert {name for name in before if before[name] != after[name]} == {
         "reward-weighted optimized",
         "reward-weighted scored",

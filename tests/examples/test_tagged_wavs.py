@@ -55,12 +55,12 @@ def test_wavs_become_checked_manifests(loaded: None, tmp_path: Path) -> None:
     command += ["--split", "annotated=.8", "--split", "rm_test=.2"]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
-    for told in (
+    for text in (
         "not in the map, left out",
         "skipped 1: no such sentence in texts.tsv",
         "its name is not SPEAKER_LABEL",
     ):
-        assert told in result.output
+        assert text in result.output
     read = {name: read_manifest(tmp_path / f"mine.{name}.jsonl", None, name) for name in ("annotated", "rm_test")}
     assert [len({u.speaker for u in lines}) for lines in read.values()] == [4, 1]
     assert not {u.speaker for u in read["annotated"]} & {u.speaker for u in read["rm_test"]}

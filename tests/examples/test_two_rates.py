@@ -72,13 +72,13 @@ def test_a_report_of_it_has_its_rows_and_needs_the_file(
     monkeypatch: pytest.MonkeyPatch,
 ):
     store_cells(runs, fakes.cells(["sft", "diffro", "rrpo", "diffro_half"], [1, 2]), grid="two-rates")
-    said = report(runs, tmp_path / "out", "--plugin", str(FILE), "--grid", "two-rates", "--format", "csv")
-    assert said.exit_code == 0, said.output
+    result = report(runs, tmp_path / "out", "--plugin", str(FILE), "--grid", "two-rates", "--format", "csv")
+    assert result.exit_code == 0, result.output
     assert "\ndiffro_half," in (tmp_path / "out" / "table.csv").read_text()
     monkeypatch.setattr(plugins, "_loaded", {})
     monkeypatch.setenv(plugins.VARIABLE, "")
-    said = report(runs, tmp_path / "other", "--grid", "two-rates")
-    assert said.exit_code == 2
-    assert "made with the plugin two_rates.py, which is not loaded" in said.output
-    copy = said.output.split("--plugin ")[-1].replace("\n", "").strip()
+    result = report(runs, tmp_path / "other", "--grid", "two-rates")
+    assert result.exit_code == 2
+    assert "made with the plugin two_rates.py, which is not loaded" in result.output
+    copy = result.output.split("--plugin ")[-1].replace("\n", "").strip()
     assert Path(copy).read_bytes() == FILE.read_bytes()

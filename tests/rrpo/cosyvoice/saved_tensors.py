@@ -9,14 +9,14 @@ from rrpo.cosyvoice.policy import CosyVoice2Policy
 def saved_bytes(policy: CosyVoice2Policy) -> int:
     """Return the bytes of all storages that autograd keeps after the forward pass of two sequences, without weights."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in policy.parameters()}
-    held: dict[int, int] = {}
+    sizes: dict[int, int] = {}
 
     def pack(x: torch.Tensor) -> torch.Tensor:
-        held[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        sizes[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
         return x
 
-    prefix, said = torch.ones(2, TEXT, dtype=torch.long), torch.zeros(2, SPEECH, dtype=torch.long)
+    prefix, speech = torch.ones(2, TEXT, dtype=torch.long), torch.zeros(2, SPEECH, dtype=torch.long)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x), policy.computing():
-        hidden = policy._hidden(prefix, said, torch.full((2,), SPEECH + 1))
+        hidden = policy._hidden(prefix, speech, torch.full((2,), SPEECH + 1))
     assert hidden.requires_grad
-    return sum(size for place, size in held.items() if place not in weights)
+    return sum(size for pointer, size in sizes.items() if pointer not in weights)

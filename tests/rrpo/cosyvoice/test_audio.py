@@ -71,23 +71,23 @@ def corpus(tmp_path: Path) -> Path:
     folder = tmp_path / "corpus"
     folder.mkdir()
     rows = []
-    for place, one in enumerate(tokens.read(standin.write_corpus(folder / "tokens.jsonl", 60)).utterances):
-        write_tone(folder / f"{one.id}.wav", PITCHES[one.emotion] * (1 + 0.001 * place), seconds=0.5, rate=16000)
-        rows.append(utterance(id=one.id, text=one.text, emotion=one.emotion, audio=f"{one.id}.wav"))
+    for index, u in enumerate(tokens.read(standin.write_corpus(folder / "tokens.jsonl", 60)).utterances):
+        write_tone(folder / f"{u.id}.wav", PITCHES[u.emotion] * (1 + 0.001 * index), seconds=0.5, rate=16000)
+        rows.append(utterance(id=u.id, text=u.text, emotion=u.emotion, audio=f"{u.id}.wav"))
     write_manifest(folder / "manifest.jsonl", rows)
     return folder
 
 
-def utterance(**given: str) -> Utterance:
-    emotion = {"true_emotion": given["emotion"]}
-    whole = {"text": "a", "speaker": "anna", "audio": "a.wav"} | given | emotion
-    return Utterance(phones=("a",), language="en", split="manifest", **whole)
+def utterance(**values: str) -> Utterance:
+    emotion = {"true_emotion": values["emotion"]}
+    row = {"text": "a", "speaker": "anna", "audio": "a.wav"} | values | emotion
+    return Utterance(phones=("a",), language="en", split="manifest", **row)
 
 
-def finished(folder: Path, corpus: Path, said: dict[str, list[int]], seed: int = 0) -> Path:
+def finished(folder: Path, corpus: Path, samples: dict[str, list[int]], seed: int = 0) -> Path:
     """Write what `hear` and `speak` read of a finished run."""
     folder.mkdir()
-    tokens.write(folder / tokens.SAMPLES, said)
+    tokens.write(folder / tokens.SAMPLES, samples)
     (folder / "settings.json").write_text(json.dumps({"optimize": {"seed": seed}}))
     (folder / "scalars.json").write_text(json.dumps({"end_val_accuracy": 0.75}))
     return folder
@@ -103,18 +103,18 @@ def test_samples_are_decoded_and_judged_on_audio(
     monkeypatch.setattr("rrpo.judges.naturalness.available", lambda: True)
     monkeypatch.setattr("rrpo.judges.content.whisper", lambda language: lambda wave: ["a", "b"])
     *_, evaluated = split(tokens.read(corpus / "tokens.jsonl").utterances, list(SHARES.values()), 0)
-    own = {one.id: list(one.tokens) for one in evaluated}
-    wrong = {name: [token + 1 if token % 3 < 2 else token - 2 for token in row] for name, row in own.items()}
+    samples = {row.id: list(row.tokens) for row in evaluated}
+    wrong = {name: [token + 1 if token % 3 < 2 else token - 2 for token in row] for name, row in samples.items()}
     first = next(iter(wrong))
-    runs = [finished(tmp_path / "right", corpus, own), finished(tmp_path / "wrong", corpus, {**wrong, first: []})]
+    runs = [finished(tmp_path / "right", corpus, samples), finished(tmp_path / "wrong", corpus, {**wrong, first: []})]
     run, manifest = CliRunner().invoke, str(corpus / "manifest.jsonl")
     for folder in runs:
-        done = run(app, ["speak", str(release), str(folder), manifest])
-        assert done.exit_code == 0, done.output
-    assert f"{first}: left out" in done.output
-    done = run(app, ["speak", str(release), str(runs[1]), manifest, "--recordings", str(corpus / "tokens.jsonl")])
-    assert done.exit_code == 0, done.output
-    heard = list(
+        result = run(app, ["speak", str(release), str(folder), manifest])
+        assert result.exit_code == 0, result.output
+    assert f"{first}: left out" in result.output
+    result = run(app, ["speak", str(release), str(runs[1]), manifest, "--recordings", str(corpus / "tokens.jsonl")])
+    assert result.exit_code == 0, result.output
+    measurements = list(
         hear(
             corpus / "tokens.jsonl",
             corpus / "manifest.jsonl",
@@ -122,47 +122,47 @@ def test_samples_are_decoded_and_judged_on_audio(
             FinetuneConfig(steps=60, lr=1e-3, regularizers=OFF),
         )
     )
-    assert [one.name for one in heard] == ["recordings", "right", "wrong", "wrong: recordings, decoded"]
-    assert [one.samples for one in heard] == [len(own), len(own), len(own) - 1, len(own)]
-    assert [round(one.by_audio) for one in heard] == [1, 1, 0, 1]
-    assert [one.by_tokens == 0.75 for one in heard] == [False, True, True, False]
-    assert [one.phone_errors for one in heard] == [1.0] * 4, "one letter too many of one"
-    table = list(lines(heard))
+    assert [row.name for row in measurements] == ["recordings", "right", "wrong", "wrong: recordings, decoded"]
+    assert [row.samples for row in measurements] == [len(samples), len(samples), len(samples) - 1, len(samples)]
+    assert [round(row.by_audio) for row in measurements] == [1, 1, 0, 1]
+    assert [row.by_tokens == 0.75 for row in measurements] == [False, True, True, False]
+    assert [row.phone_errors for row in measurements] == [1.0] * 4, "one letter too many of one"
+    table = list(lines(measurements))
     assert table[0].split() == ["samples", "token", "judge", "audio", "judge", "phone", "errors", "DNSMOS"]
-    assert table[1].split()[:3] == ["recordings", str(len(own)), "-"]
-    assert table[2].split()[:3] + table[2].split()[4:] == ["right", str(len(own)), "0.750", "1.000", "3.000"]
+    assert table[1].split()[:3] == ["recordings", str(len(samples)), "-"]
+    assert table[2].split()[:3] + table[2].split()[4:] == ["right", str(len(samples)), "0.750", "1.000", "3.000"]
 
 
 def test_what_was_decoded_is_kept_and_the_wave_is_the_tokens(release: Path, corpus: Path, tmp_path: Path) -> None:
     recorded = read_manifest(corpus / "manifest.jsonl", None)
     decoder = CosyVoiceDecoder(release)
-    said = {recorded[0].id: [3, 6, 9], recorded[1].id: [4]}
-    speak(decoder, said, recorded, tmp_path / "out")
-    spoken = read_manifest(tmp_path / "out" / MANIFEST, None)
-    wave, rate = soundfile.read(spoken[0].audio)
+    samples = {recorded[0].id: [3, 6, 9], recorded[1].id: [4]}
+    speak(decoder, samples, recorded, tmp_path / "out")
+    decoded = read_manifest(tmp_path / "out" / MANIFEST, None)
+    wave, rate = soundfile.read(decoded[0].audio)
     assert (rate, len(wave)) == (24000, 3 * 960)
     assert np.abs(np.fft.rfft(wave)).argmax() * rate / len(wave) == pytest.approx(300, abs=10)
-    assert (spoken[0].text, spoken[0].emotion) == (recorded[0].text, recorded[0].emotion)
+    assert (decoded[0].text, decoded[0].emotion) == (recorded[0].text, recorded[0].emotion)
 
-    def broken(given: list[int], prompt: Path) -> np.ndarray:
-        assert given == [5], "only what is new is decoded"
+    def broken(tokens: list[int], prompt: Path) -> np.ndarray:
+        assert tokens == [5], "only what is new is decoded"
         return np.zeros(10)
 
     broken.rate = 24000  # type: ignore[attr-defined]
-    speak(broken, said | {recorded[2].id: [5]}, recorded, tmp_path / "out")  # type: ignore[arg-type]
+    speak(broken, samples | {recorded[2].id: [5]}, recorded, tmp_path / "out")  # type: ignore[arg-type]
     assert len(read_manifest(tmp_path / "out" / MANIFEST, None)) == 3
 
 
 def test_the_prompt_is_another_text_in_the_same_emotion() -> None:
-    mine = utterance(id="m", text="one", emotion="sad", speaker="ben")
+    target = utterance(id="m", text="one", emotion="sad", speaker="ben")
     same, other = (
         utterance(id=name, text="two", emotion="sad", speaker=who) for name, who in (("z", "ben"), ("a", "anna"))
     )
     happy = utterance(id="b", text="two", emotion="happy", speaker="ben")
-    assert acoustic_prompt(mine, [mine, happy, other, same]) is same
-    assert acoustic_prompt(mine, [mine, happy, other, replace(other, id="b")]) is other
+    assert acoustic_prompt(target, [target, happy, other, same]) is same
+    assert acoustic_prompt(target, [target, happy, other, replace(other, id="b")]) is other
     with pytest.raises(InputError, match="no other text in the emotion sad"):
-        acoustic_prompt(mine, [mine, happy])
+        acoustic_prompt(target, [target, happy])
 
 
 def test_what_cannot_be_decoded_or_judged_is_told(corpus: Path, tmp_path: Path) -> None:
@@ -170,20 +170,22 @@ def test_what_cannot_be_decoded_or_judged_is_told(corpus: Path, tmp_path: Path) 
     with pytest.raises(InputError, match="put it"):
         CosyVoiceDecoder(tmp_path)
     with pytest.raises(InputError, match="manifest does not have"):
-        speak(lambda given, prompt: np.zeros(1), {"nobody": [1]}, recorded, tmp_path / "out")  # type: ignore[arg-type]
+        speak(lambda tokens, prompt: np.zeros(1), {"nobody": [1]}, recorded, tmp_path / "out")  # type: ignore[arg-type]
     runs = [finished(tmp_path / str(seed), corpus, {"u0": [1]}, seed) for seed in (0, 1)]
-    asked = corpus / "tokens.jsonl", corpus / "manifest.jsonl"
+    inputs = corpus / "tokens.jsonl", corpus / "manifest.jsonl"
     with pytest.raises(InputError, match="decode them first"):
-        list(hear(*asked, runs))
+        list(hear(*inputs, runs))
     for run in runs:
         (run / "audio").mkdir()
         (run / "audio" / MANIFEST).touch()
     with pytest.raises(InputError, match="one seed at a time"):
-        list(hear(*asked, runs))
-    write_manifest(corpus / "few.jsonl", [replace(one, audio=Path(str(one.audio)).name) for one in recorded[:9]])
+        list(hear(*inputs, runs))
+    write_manifest(
+        corpus / "few.jsonl", [replace(utterance, audio=Path(str(utterance.audio)).name) for utterance in recorded[:9]]
+    )
     with pytest.raises(InputError, match="without a recording"):
-        list(hear(asked[0], corpus / "few.jsonl", runs[:1]))
-    assert CliRunner().invoke(app, ["speak", str(tmp_path), str(corpus), str(asked[1])]).exit_code == 2
+        list(hear(inputs[0], corpus / "few.jsonl", runs[:1]))
+    assert CliRunner().invoke(app, ["speak", str(tmp_path), str(corpus), str(inputs[1])]).exit_code == 2
 
 
 def test_a_release_that_cosyvoice_cannot_load_is_told(release: Path, tmp_path: Path) -> None:

@@ -86,9 +86,9 @@ def test_logits_are_those_of_an_independent_forward_of_the_documented_sequence(
 ) -> None:
     """The task_id position predicts the first token; the only difference is eos, which is never first."""
     tokens = [[5, 6560, 17], [1, 2, 3]]
-    asked = [PROMPTS[0], PROMPTS[1]]
-    ours = policy.logits(policy.prompt_ids(asked), torch.tensor(tokens)).detach()
-    for row, request in enumerate(asked):
+    prompts = [PROMPTS[0], PROMPTS[1]]
+    ours = policy.logits(policy.prompt_ids(prompts), torch.tensor(tokens)).detach()
+    for row, request in enumerate(prompts):
         text = f"Your emotion is {request.emotion}<|endofprompt|>{request.text}"
         theirs = documented(release, text, tokens[row])
         assert theirs.shape == (4, 6562)
@@ -155,12 +155,12 @@ def test_all_that_is_wrong_with_a_file_is_listed(release: Path, tmp_path: Path) 
     )
     with pytest.raises(LayoutError) as caught:
         CosyVoice2Policy.load(bad)
-    said = str(caught.value)
-    assert "missing: llm.model.model.norm.weight [32]" in said
-    assert "missing: llm.model.model.layers.1.mlp.up_proj.weight [48, 32]" in said
-    assert "shape of llm_decoder.bias: [10] instead of [6564]" in said
-    assert "unknown: something.else [2, 3]" in said
-    assert "fix:" in said
+    message = str(caught.value)
+    assert "missing: llm.model.model.norm.weight [32]" in message
+    assert "missing: llm.model.model.layers.1.mlp.up_proj.weight [48, 32]" in message
+    assert "shape of llm_decoder.bias: [10] instead of [6564]" in message
+    assert "unknown: something.else [2, 3]" in message
+    assert "fix:" in message
 
 
 def test_cosyvoice3_is_refused_by_its_layout_and_by_its_files(release: Path, tmp_path: Path) -> None:
@@ -183,13 +183,13 @@ def test_cosyvoice3_is_refused_by_its_layout_and_by_its_files(release: Path, tmp
 
 
 def test_a_second_embedding_in_a_tied_model_is_refused_and_in_another_kept(release: Path, tmp_path: Path) -> None:
-    own = torch.load(release / "llm.pt", weights_only=True)[layout.HEAD] + 1
-    folder = altered(release, tmp_path / "a", {layout.HEAD: own})
+    head = torch.load(release / "llm.pt", weights_only=True)[layout.HEAD] + 1
+    folder = altered(release, tmp_path / "a", {layout.HEAD: head})
     with pytest.raises(LayoutError, match="two different text embeddings"):
         CosyVoice2Policy.load(folder)
-    about = json.loads((folder / BLANK / "config.json").read_text())
-    (folder / BLANK / "config.json").write_text(json.dumps({**about, "tie_word_embeddings": False}))
-    assert torch.equal(CosyVoice2Policy.load(folder).tensors()[layout.HEAD], own)
+    config = json.loads((folder / BLANK / "config.json").read_text())
+    (folder / BLANK / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
+    assert torch.equal(CosyVoice2Policy.load(folder).tensors()[layout.HEAD], head)
 
 
 def test_missing_files_and_files_that_are_no_weights_are_told(release: Path, tmp_path: Path) -> None:
@@ -202,13 +202,13 @@ def test_missing_files_and_files_that_are_no_weights_are_told(release: Path, tmp
     (folder / "llm.pt").write_bytes((release / "llm.pt").read_bytes()[:-1000])
     with pytest.raises(LayoutError, match="cannot be read as weights"):
         CosyVoice2Policy.load(folder)
-    for content, said in (
+    for content, message in (
         ("{", "cannot be read"),
         ("[]", "is not a JSON object"),
         ('{"vocab_size": "8"}', "vocab_size '8'"),
     ):
         (folder / BLANK / "config.json").write_text(content)
-        with pytest.raises(LayoutError, match=said):
+        with pytest.raises(LayoutError, match=message):
             CosyVoice2Policy.load(folder)
     with pytest.raises(ValueError, match="unknown precision"):
         CosyVoice2Policy.load(release, precision="fp8")
@@ -245,17 +245,17 @@ class TestLora:
     ) -> None:
         """``W + (alpha / r) B A`` by hand, for one layer; a file without updates gives the same logits."""
         adapt(policy, LoraConfig(rank=2, alpha=6.0, targets=("q_proj",)))
-        found = dict(updates(policy))
+        adapters = dict(updates(policy))
         with torch.no_grad():
-            for update in found.values():
+            for update in adapters.values():
                 update.B.normal_()
         policy.save(tmp_path)
         stored = torch.load(release / "llm.pt", weights_only=True)
         written = torch.load(tmp_path / "llm.pt", weights_only=True)
         name = "llm.model.model.layers.1.self_attn.q_proj.weight"
-        update = found["layers.1.self_attn.q_proj"]
+        update = adapters["layers.1.self_attn.q_proj"]
         assert torch.allclose(written[name], stored[name] + 3.0 * update.B @ update.A, atol=1e-6)
-        assert all(torch.equal(written[other], stored[other]) for other in stored if "q_proj.weight" not in other)
+        assert all(torch.equal(written[name], stored[name]) for name in stored if "q_proj.weight" not in name)
         prefix, tokens = policy.prompt_ids(PROMPTS), torch.tensor([[1, 2, 3]] * len(PROMPTS))
         loaded = CosyVoice2Policy.load(tmp_path)
         assert torch.allclose(loaded.logits(prefix, tokens), policy.logits(prefix, tokens), atol=1e-5)
@@ -270,8 +270,8 @@ class TestLora:
         written = load_file(tmp_path / "adapter_model.safetensors")
         assert written["base_model.model.layers.0.self_attn.v_proj.lora_A.weight"].shape == (2, 32)
         assert written["base_model.model.layers.0.self_attn.v_proj.lora_B.weight"].shape == (16, 2)
-        about = json.loads((tmp_path / "adapter_config.json").read_text())
-        assert (about["r"], about["lora_alpha"], about["target_modules"]) == (2, 6.0, ["v_proj"])
+        config = json.loads((tmp_path / "adapter_config.json").read_text())
+        assert (config["r"], config["lora_alpha"], config["target_modules"]) == (2, 6.0, ["v_proj"])
 
     def test_what_cannot_be_adapted_is_refused(self) -> None:
         with pytest.raises(ValueError, match="lm_head"):

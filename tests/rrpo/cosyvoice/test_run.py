@@ -61,27 +61,27 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("arm", ["diffro", "rrpo"])
 def test_the_proxy_rises_and_the_saved_policy_is_upstreams(release: Path, tmp_path: Path, arm: str) -> None:
-    said: list[str] = []
-    found = train(
+    messages: list[str] = []
+    scalars = train(
         release,
         release / "tokens.jsonl",
         tmp_path,
         replace(CONFIG, regularizers=regularizers_of(arm)),
-        tell=said.append,
+        tell=messages.append,
     )
-    assert found["rm_accuracy"] > 0.8
-    assert found["end_proxy_logprob"] > found["start_proxy_logprob"] + 0.5
-    assert found["start_kl_token"] == pytest.approx(0.0, abs=1e-5)
-    assert found["end_kl_token"] > 0.01
-    assert any("KL" in line for line in said)
-    assert json.loads((tmp_path / "scalars.json").read_text()) == found
+    assert scalars["rm_accuracy"] > 0.8
+    assert scalars["end_proxy_logprob"] > scalars["start_proxy_logprob"] + 0.5
+    assert scalars["start_kl_token"] == pytest.approx(0.0, abs=1e-5)
+    assert scalars["end_kl_token"] > 0.01
+    assert any("KL" in line for line in messages)
+    assert json.loads((tmp_path / "scalars.json").read_text()) == scalars
     assert f"{tmp_path.name} ({arm})" in list(lines([tmp_path]))[1]
     curves = pd.read_parquet(tmp_path / "curves.parquet")
     assert len(curves) == 40
     assert {"reward_loss", "kl_utterance", "kl_token", "grad_norm"} <= set(curves)
-    about = json.loads((tmp_path / "policy" / BLANK / "config.json").read_text())
+    qwen_config = json.loads((tmp_path / "policy" / BLANK / "config.json").read_text())
     written = torch.load(tmp_path / "policy" / "llm.pt", weights_only=True)
-    assert {name: tuple(tensor.shape) for name, tensor in written.items()} == layout.expected_shapes(about)
+    assert {name: tuple(tensor.shape) for name, tensor in written.items()} == layout.expected_shapes(qwen_config)
     stored = torch.load(release / "llm.pt", weights_only=True)
     assert not torch.equal(written["speech_embedding.weight"], stored["speech_embedding.weight"])
     assert CosyVoice2Policy.load(tmp_path / "policy").max_tokens == 8
@@ -93,27 +93,29 @@ def test_low_rank_updates_and_the_content_reward(release: Path, tmp_path: Path) 
     """Three steps: only adapted layers change, the adapter is written, and the recognizer's loss is not constant."""
     optimize = replace(CONFIG.optimize, steps=3, content_weight=0.5, relaxation="gumbel")
     config = replace(CONFIG, lora=LoraConfig(rank=2, targets=("v_proj",)), optimize=optimize)
-    found = train(release, release / "tokens.jsonl", tmp_path, config)
-    assert found["end_content_loss"] > 0
+    scalars = train(release, release / "tokens.jsonl", tmp_path, config)
+    assert scalars["end_content_loss"] > 0
     stored, written = (torch.load(p / "llm.pt", weights_only=True) for p in (release, tmp_path / "policy"))
-    moved = {name for name in stored if not torch.equal(stored[name], written[name])}
-    assert moved == {f"llm.model.model.layers.{i}.self_attn.v_proj.weight" for i in range(2)}
+    changed = {name for name in stored if not torch.equal(stored[name], written[name])}
+    assert changed == {f"llm.model.model.layers.{i}.self_attn.v_proj.weight" for i in range(2)}
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
 
 
 def test_an_optimisation_goes_on_where_it_was_stopped(release: Path, tmp_path: Path) -> None:
     """After an interruption before the third update: the same policy as without, bit for bit."""
     config = replace(CONFIG, optimize=replace(CONFIG.optimize, steps=4), pretrain=replace(CONFIG.pretrain, steps=2))
-    whole = train(release, release / "tokens.jsonl", tmp_path / "whole", config)
-    kept = tmp_path / "checkpoints"
-    context = Context(checkpoints=kept, checkpoint_seconds=0, stop=lambda: len(list(kept.rglob("*.ckpt"))) > 1)
+    uninterrupted = train(release, release / "tokens.jsonl", tmp_path / "whole", config)
+    checkpoints = tmp_path / "checkpoints"
+    context = Context(
+        checkpoints=checkpoints, checkpoint_seconds=0, stop=lambda: len(list(checkpoints.rglob("*.ckpt"))) > 1
+    )
     with pytest.raises(Interrupted):
         train(release, release / "tokens.jsonl", tmp_path / "cut", config, context=context)
-    again = replace(context, stop=lambda: False)
-    assert train(release, release / "tokens.jsonl", tmp_path / "cut", config, context=again) == whole
+    resumed = replace(context, stop=lambda: False)
+    assert train(release, release / "tokens.jsonl", tmp_path / "cut", config, context=resumed) == uninterrupted
     weights = [torch.load(tmp_path / run / "policy" / "llm.pt", weights_only=True) for run in ("whole", "cut")]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    assert not list(kept.rglob("*.ckpt"))
+    assert not list(checkpoints.rglob("*.ckpt"))
 
 
 def test_parts_share_no_text() -> None:
@@ -122,7 +124,7 @@ def test_parts_share_no_text() -> None:
     parts = split(many, (0.5, 0.3, 0.2), seed=0)
     assert sorted(u.id for part in parts for u in part) == sorted(u.id for u in many)
     texts = [{u.text for u in part} for part in parts]
-    assert [len(found) for found in texts] == [10, 6, 4]
+    assert [len(part_texts) for part_texts in texts] == [10, 6, 4]
     assert len(set.union(*texts)) == 20
     with pytest.raises(ValueError, match="too few texts"):
         split(many[:3], (0.5, 0.5), seed=0)
@@ -134,8 +136,8 @@ def test_every_regulariser_trains_a_reward_model(release: Path, name: str) -> No
     data = LabelledFrames.of(corpus.utterances, FsqDigits())
     config = replace(CONFIG.finetune, steps=2, regularizers=regularizers_of(name))
     plain, robust = (
-        train_reward_model(data, corpus.emotions, asked, model=CONFIG.reward_model)
-        for asked in (replace(config, regularizers=OFF), config)
+        train_reward_model(data, corpus.emotions, variant, model=CONFIG.reward_model)
+        for variant in (replace(config, regularizers=OFF), config)
     )
     assert torch.isfinite(log_probs(robust, data)).all()
     assert not torch.equal(log_probs(robust, data), log_probs(plain, data))
@@ -145,28 +147,28 @@ def test_every_regulariser_trains_a_reward_model(release: Path, name: str) -> No
 def test_several_reward_models_are_combined(release: Path, tmp_path: Path, combination: str) -> None:
     optimize = replace(CONFIG.optimize, steps=1)
     config = replace(CONFIG, optimize=optimize, members=2, combination=combination)
-    found = [train(release, release / "tokens.jsonl", tmp_path / name, config) for name in ("one", "one", "two")]
-    assert found[0] == found[1] == found[2], "also when a folder is written again"
+    results = [train(release, release / "tokens.jsonl", tmp_path / name, config) for name in ("one", "one", "two")]
+    assert results[0] == results[1] == results[2], "also when a folder is written again"
     model = load_reward_model(tmp_path / "one" / "reward_model")
     assert isinstance(model, RewardEnsemble) == (combination != "weights")
     single = train(release, release / "tokens.jsonl", tmp_path / "single", replace(CONFIG, optimize=optimize))
-    assert single["end_proxy_logprob"] != found[0]["end_proxy_logprob"]
+    assert single["end_proxy_logprob"] != results[0]["end_proxy_logprob"]
 
 
 def test_samples_that_fool_the_reward_model_are_added_with_the_judges_label() -> None:
     """Of four answers, two fool it; the more confident one comes first, and an empty answer counts as none."""
     codec, emotions = FsqDigits(), ("happy", "sad")
     row = {"text": "a", "speaker": "b"}
-    asked = [tokens.TokenUtterance(id=name, emotion="sad", tokens=(1,), **row) for name in "abcde"]
-    said = [[3], [5], [7], [9], []]
+    utterances = [tokens.TokenUtterance(id=name, emotion="sad", tokens=(1,), **row) for name in "abcde"]
+    samples = [[3], [5], [7], [9], []]
     proxy, judge = Table(emotions, {3: 0.6, 5: 0.9, 7: 0.2, 9: 0.8}), Table(emotions, {3: 0.1, 5: 0.2, 7: 0.1, 9: 0.9})
-    found = mined(asked, said, proxy, judge, codec, limit=5)
-    assert [(one.id, one.emotion, one.tokens) for one in found] == [
+    fooling = mined(utterances, samples, proxy, judge, codec, limit=5)
+    assert [(utterance.id, utterance.emotion, utterance.tokens) for utterance in fooling] == [
         ("mined-b", "happy", (5,)),
         ("mined-a", "happy", (3,)),
     ]
-    assert [one.id for one in mined(asked, said, proxy, judge, codec, limit=1)] == ["mined-b"]
-    assert mined(asked[4:], said[4:], proxy, judge, codec, limit=5) == []
+    assert [utterance.id for utterance in mined(utterances, samples, proxy, judge, codec, limit=1)] == ["mined-b"]
+    assert mined(utterances[4:], samples[4:], proxy, judge, codec, limit=5) == []
 
 
 class Table(torch.nn.Module):
@@ -183,11 +185,11 @@ class Table(torch.nn.Module):
 
 
 def test_an_iterated_reward_model_starts_every_policy_from_sft(release: Path, tmp_path: Path) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     config = replace(CONFIG, rounds=1, optimize=replace(CONFIG.optimize, steps=4))
-    twice = train(release, release / "tokens.jsonl", tmp_path / "twice", config, tell=said.append)
+    twice = train(release, release / "tokens.jsonl", tmp_path / "twice", config, tell=messages.append)
     once = train(release, release / "tokens.jsonl", tmp_path / "once", replace(config, rounds=0))
-    (line,) = (line for line in said if line.startswith("round 1 of 1:"))
+    (line,) = (line for line in messages if line.startswith("round 1 of 1:"))
     assert int(line.split()[4]) > 0
     assert twice["start_val_logprob"] == once["start_val_logprob"], "the same SFT policy"
     assert twice["start_proxy_logprob"] != once["start_proxy_logprob"], "another reward model"
@@ -197,26 +199,24 @@ def test_memory_by_hand_and_a_plan_that_says_what_was_not_measured() -> None:
     """Two float32 copies of the weights; gradients and Adam take 12 bytes per trained weight; rank 2 trains (rows + columns) x
     2."""
     numbers = sum(torch.Size(s).numel() for n, s in layout.expected_shapes(standin.FULL).items() if n != layout.HEAD)
-    whole = memory(standin.FULL, rows=32, rank=0, precision="bf16")
-    assert (whole.weights, whole.gradients + whole.adam) == (8 * numbers, 12 * numbers)
+    full = memory(standin.FULL, rows=32, rank=0, precision="bf16")
+    assert (full.weights, full.gradients + full.adam) == (8 * numbers, 12 * numbers)
     small = memory(standin.FULL, rows=32, rank=2, precision="bf16")
     assert small.gradients == 4 * 24 * 2 * (4 * 896 + 2 * (896 + 128) + 3 * (896 + 4864))
     assert (
-        small.activations
-        == whole.activations
-        == 2 * memory(standin.FULL, rows=16, rank=0, precision="bf16").activations
+        small.activations == full.activations == 2 * memory(standin.FULL, rows=16, rank=0, precision="bf16").activations
     )
-    told = [*describe(micro=None, rank=0, precision="bf16"), *tell(None)]
-    assert any("hours: not measured" in line for line in told)
-    assert any(f"{whole.total / 2**30:.1f} GiB" in line for line in told)
+    printed = [*describe(micro=None, rank=0, precision="bf16"), *tell(None)]
+    assert any("hours: not measured" in line for line in printed)
+    assert any(f"{full.total / 2**30:.1f} GiB" in line for line in printed)
 
 
 def test_hours_of_a_measured_step() -> None:
     """312 updates of 36 s are 3.12 hours; 6,400 tokens in 10 s and in 26 s."""
-    told = list(tell(Measured(rollout=10.0, update=26.0, peak=0, device="CPU")))
-    assert told[-1].startswith("hours: 3.12 per arm for 312 updates")
-    assert "640 tokens per second" in told[1]
-    assert "246 tokens per second" in told[2]
+    printed = list(tell(Measured(rollout=10.0, update=26.0, peak=0, device="CPU")))
+    assert printed[-1].startswith("hours: 3.12 per arm for 312 updates")
+    assert "640 tokens per second" in printed[1]
+    assert "246 tokens per second" in printed[2]
     config = OptimizeConfig(batch=2, content_weight=0.0)
     step = measure(config, standin.TINY, device="cpu", micro=1, rank=2, precision="fp32", tokens=4, steps=1)
     assert step.step > 0
@@ -235,37 +235,37 @@ def test_the_commands_say_what_they_do(release: Path, tmp_path: Path) -> None:
     run, tiny, out = CliRunner().invoke, str(tmp_path / "tiny"), str(tmp_path / "out")
     assert run(app, ["standin", tiny]).exit_code == 0
     assert "31 tensors" in run(app, ["check", tiny]).output
-    asked = (
+    arguments = (
         f"train {tiny} {tiny}/tokens.jsonl --out {out} --batch 2 --content 0 --max-tokens 4 --precision fp32".split()
     )
-    done = run(
+    result = run(
         app,
         [
-            *asked,
+            *arguments,
             *["--arm", "diffro", "--steps", "1", "--reward-steps", "1", "--robust-steps", "0", "--sft-steps", "1"],
         ],
     )
-    assert done.exit_code == 0, done.output
+    assert result.exit_code == 0, result.output
     compared = run(app, ["table", out]).output
     assert "out (diffro)" in compared
     assert "KL/token" in compared
     assert run(app, ["check", str(tmp_path)]).exit_code == 2
     assert run(app, ["table", str(tmp_path)]).exit_code == 2
-    assert run(app, [*asked, "--arm", "sft"]).exit_code == 2
+    assert run(app, [*arguments, "--arm", "sft"]).exit_code == 2
     assert "not measured" in run(app, ["plan"]).output
 
 
 @pytest.mark.parametrize("name", ["reinforce", "grpo"])
 def test_optimisers_that_need_rollouts_alone_run_on_it(release: Path, tmp_path: Path, name: str) -> None:
     optimize = replace(CONFIG.optimize, steps=2, optimizer=OPTIMIZERS.choice(name))
-    found = train(release, release / "tokens.jsonl", tmp_path, replace(CONFIG, optimize=optimize))
-    assert found["end_kl_token"] > 0
+    scalars = train(release, release / "tokens.jsonl", tmp_path, replace(CONFIG, optimize=optimize))
+    assert scalars["end_kl_token"] > 0
 
 
 def parallel_corpus(path: Path) -> Path:
     """Write a corpus with every text in three emotions."""
     rows = [json.loads(line) for line in standin.write_corpus(path).read_text("utf-8").splitlines()]
-    lines = (json.dumps(row | {"text": f"the cat {place // 3}"}) for place, row in enumerate(rows))
+    lines = (json.dumps(row | {"text": f"the cat {index // 3}"}) for index, row in enumerate(rows))
     path.write_text("\n".join(lines), "utf-8")
     return path
 
@@ -300,10 +300,10 @@ def test_the_kl_is_to_the_supervised_policy(release: Path, tmp_path: Path) -> No
     config = replace(
         CONFIG, supervised=SupervisedConfig(steps=10, batch=16, lr=1e-2), optimize=replace(CONFIG.optimize, steps=1)
     )
-    found = train(release, release / "tokens.jsonl", tmp_path, config)
-    assert found["sft_last_loss"] < found["sft_first_loss"] - 0.5
-    assert found["start_kl_token"] == pytest.approx(0.0, abs=1e-5)
-    assert found["end_kl_token"] > 0
+    scalars = train(release, release / "tokens.jsonl", tmp_path, config)
+    assert scalars["sft_last_loss"] < scalars["sft_first_loss"] - 0.5
+    assert scalars["start_kl_token"] == pytest.approx(0.0, abs=1e-5)
+    assert scalars["end_kl_token"] > 0
 
 
 def test_cross_entropy_is_the_mean_of_the_sampled_positions(release: Path) -> None:
@@ -311,7 +311,7 @@ def test_cross_entropy_is_the_mean_of_the_sampled_positions(release: Path) -> No
     policy = CosyVoice2Policy.load(release)
     row = {"speaker": "a", "emotion": "sad"}
     two = [tokens.TokenUtterance(id=str(i), text="the cat" * (i + 1), tokens=(5, 7)[: i + 1], **row) for i in range(2)]
-    alone = [float(loss(policy, [utterance]).detach()) for utterance in two]
-    assert float(loss(policy, two).detach()) == pytest.approx((2 * alone[0] + 3 * alone[1]) / 5, rel=1e-5)
+    losses = [float(loss(policy, [utterance]).detach()) for utterance in two]
+    assert float(loss(policy, two).detach()) == pytest.approx((2 * losses[0] + 3 * losses[1]) / 5, rel=1e-5)
     logits = policy.logits(policy.prompt_ids([two[0].prompt]), torch.tensor([[5]]))[0].log_softmax(-1).detach()
-    assert alone[0] == pytest.approx(-float(logits[0, 5] + logits[1, 6561]) / 2, rel=1e-5)
+    assert losses[0] == pytest.approx(-float(logits[0, 5] + logits[1, 6561]) / 2, rel=1e-5)

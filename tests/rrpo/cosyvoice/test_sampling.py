@@ -46,9 +46,9 @@ def test_q_is_what_two_draws_give() -> None:
     nucleus = np.array([0.1, 0.5, 0.0, 0.25, 0.0]) / 0.85
     first = draw.choice(5, 40_000, p=nucleus)
     second = draw.choice(5, 40_000, p=p / p.sum())
-    drawn = np.where(np.isin(first, [1, 3]), second, first)
+    tokens = np.where(np.isin(first, [1, 3]), second, first)
     q = RepetitionAware().probabilities(P.log(), recent(3, 2, 1))
-    assert np.bincount(drawn, minlength=5) / 40_000 == pytest.approx(q[0].numpy(), abs=0.01)
+    assert np.bincount(tokens, minlength=5) / 40_000 == pytest.approx(q[0].numpy(), abs=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +70,9 @@ def test_lengths_lie_between_the_ratios(release: Path) -> None:
     assert short.ended.all()
     with torch.no_grad():
         policy.llm_decoder.bias[policy.eos] = -1e4
-    long = RepetitionAware(max_ratio=3.0).sample(policy, prefix, uniform((60, 2), 0, "ras"))
-    assert torch.equal(long.lengths, 3 * text)
-    assert not long.ended.any()
+    longer = RepetitionAware(max_ratio=3.0).sample(policy, prefix, uniform((60, 2), 0, "ras"))
+    assert torch.equal(longer.lengths, 3 * text)
+    assert not longer.ended.any()
     cut = RepetitionAware().sample(policy, prefix, uniform((5, 2), 0, "ras"))
     assert cut.lengths.tolist() == [5, 5]
 
@@ -85,8 +85,8 @@ def test_nothing_is_said_twice_within_the_window_where_the_nucleus_is_narrow(rel
         policy.llm_decoder.bias[7] = 8.0
     noise = uniform((30, 1), 0, "ras")
     prefix = asked(policy, "the cat sat on the mat")
-    said = RepetitionAware(top_k=1).sample(policy, prefix, noise).tokens[0].tolist()
-    assert said[0] == 7
-    assert len(set(said)) > len(said) / 2
+    tokens = RepetitionAware(top_k=1).sample(policy, prefix, noise).tokens[0].tolist()
+    assert tokens[0] == 7
+    assert len(set(tokens)) > len(tokens) / 2
     torch.manual_seed(9)
-    assert RepetitionAware(top_k=1).sample(policy, prefix, noise).tokens[0].tolist() == said
+    assert RepetitionAware(top_k=1).sample(policy, prefix, noise).tokens[0].tolist() == tokens

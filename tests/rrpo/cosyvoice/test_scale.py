@@ -65,33 +65,33 @@ def models_of(release: Path, *, micro: int | None = None, precision: str = "fp32
 
 
 def prompts_of(models: Models) -> Prompts:
-    asked = [
+    examples = [
         Prompt(id=str(i), text="the cat " * (1 + i % 3), phones=(), speaker="", emotion=EMOTIONS[i % 2])
         for i in range(8)
     ]
-    return Prompts.prepare(asked, models.policy, models.codec, EMOTIONS)
+    return Prompts.prepare(examples, models.policy, models.codec, EMOTIONS)
 
 
 def trained(models: Models, config: OptimizeConfig = CONFIG) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
     prompts = prompts_of(models)
-    done = optimise(models, prompts, prompts, config)
-    return {name: value.detach() for name, value in models.policy.state_dict().items()}, done.curves  # type: ignore[attr-defined]
+    trajectory = optimise(models, prompts, prompts, config)
+    return {name: value.detach() for name, value in models.policy.state_dict().items()}, trajectory.curves  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("name", "steps"), [("diffro", 2), ("grpo", 1)])
 def test_accumulated_gradients_are_those_of_the_whole_batch(release: Path, name: str, steps: int) -> None:
     config = replace(CONFIG, steps=steps, optimizer=OPTIMIZERS.choice(name))
-    whole, few = (trained(models_of(release, micro=micro), config)[1] for micro in (8, 3))
-    for a, b in zip(whole, few, strict=True):
+    full, accumulated = (trained(models_of(release, micro=micro), config)[1] for micro in (8, 3))
+    for a, b in zip(full, accumulated, strict=True):
         assert a.keys() == b.keys()
         for key in a:
             assert a[key] == pytest.approx(b[key], rel=1e-3, abs=1e-5), key
 
 
 def test_layers_that_are_computed_once_more_give_the_same_gradient(release: Path) -> None:
-    plain, again = (trained(models_of(release, recompute=recompute)) for recompute in (False, True))
-    assert plain[1] == again[1]
-    assert all(torch.equal(plain[0][name], again[0][name]) for name in plain[0])
+    plain, recomputed = (trained(models_of(release, recompute=recompute)) for recompute in (False, True))
+    assert plain[1] == recomputed[1]
+    assert all(torch.equal(plain[0][name], recomputed[0][name]) for name in plain[0])
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -117,23 +117,23 @@ def test_the_best_of_n_is_each_prompts_cheapest_sample(release: Path) -> None:
     models = models_of(release)
     prompts = prompts_of(models)
     noises = [torch.rand(8, 8, generator=torch.Generator().manual_seed(k)) for k in range(3)]
-    drawn = [models.policy.sample(prompts.prefix, noise) for noise in noises]
-    costs = torch.stack([hear(models, Batch(0, prompts, one), CONFIG).cost(CONFIG) for one in drawn])
+    rollouts = [models.policy.sample(prompts.prefix, noise) for noise in noises]
+    costs = torch.stack([hear(models, Batch(0, prompts, rollout), CONFIG).cost(CONFIG) for rollout in rollouts])
     best = cheapest(models, prompts, noises, CONFIG)
     torch.testing.assert_close(hear(models, Batch(0, prompts, best), CONFIG).cost(CONFIG), costs.amin(0))
     for row, k in enumerate(costs.argmin(0).tolist()):
         n = int(best.lengths[row])
-        assert best.tokens[row, :n].tolist() == drawn[k].tokens[row, : int(drawn[k].lengths[row])].tolist()
+        assert best.tokens[row, :n].tolist() == rollouts[k].tokens[row, : int(rollouts[k].lengths[row])].tolist()
 
 
 def test_processes_divide_prompts_with_all_their_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Row r of k samples of m prompts belongs to prompt r % m."""
-    alone = Processes("cpu")
-    assert alone.numbers(4, 2) is None
+    single = Processes("cpu")
+    assert single.numbers(4, 2) is None
     two = [Processes("cpu") for _ in range(2)]
-    for rank, one in enumerate(two):
-        one.count, one.rank = 2, rank
-    assert [one.numbers(4, 2) for one in two] == [[0, 2, 4, 6], [1, 3, 5, 7]]
+    for rank, process in enumerate(two):
+        process.count, process.rank = 2, rank
+    assert [process.numbers(4, 2) for process in two] == [[0, 2, 4, 6], [1, 3, 5, 7]]
     with pytest.raises(InputError, match="divide among"):
         two[0].numbers(3, 2)
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -30,9 +30,9 @@ class TestFsqDigits(CodecContract):
 
     def test_the_speaker_changes_the_frames(self, codec: TokenCodec) -> None:
         """Not applicable: tokens have no voice."""
-        asked = self.tokens(codec)
+        inputs = self.tokens(codec)
         assert codec.speaker_index(["anna", "ben"]).tolist() == [0, 0]
-        assert torch.equal(codec.decode(*asked[:2], asked[2] + 1)[0], codec.decode(*asked)[0])
+        assert torch.equal(codec.decode(*inputs[:2], inputs[2] + 1)[0], codec.decode(*inputs)[0])
 
     def test_an_unknown_speaker_is_rejected(self, codec: TokenCodec) -> None:
         """There are no speakers: the digits are the same for every speaker."""
@@ -105,14 +105,14 @@ def test_every_kind_of_file_gives_the_same_utterances(tmp_path: Path, kind: str)
     else:
         path = tmp_path / f"data.{kind}"
         pd.DataFrame(ROWS).assign(audio_data=b"").to_parquet(path)
-    found = tokens.read(path)
-    assert [(u.id, u.text, u.speaker, u.emotion, u.tokens) for u in found.utterances] == [
+    corpus = tokens.read(path)
+    assert [(u.id, u.text, u.speaker, u.emotion, u.tokens) for u in corpus.utterances] == [
         ("b", "go on", "ben", "sad", (1, 2)),
         ("a", "今天", "anna", "happy", (0, 6560, 3)),
     ]
-    assert found.skipped == {"c": "no speech tokens"}
-    assert found.emotions == ("happy", "sad")
-    assert found.utterances[0].prompt.phones == ("g", "o", "o", "n")
+    assert corpus.skipped == {"c": "no speech tokens"}
+    assert corpus.emotions == ("happy", "sad")
+    assert corpus.utterances[0].prompt.phones == ("g", "o", "o", "n")
     assert tokens.read(path, ["sad"]).skipped == {"a": "emotion happy", "c": "no speech tokens"}
 
 
@@ -125,7 +125,7 @@ def test_what_is_wrong_is_listed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("a.jsonl", "{", "a.jsonl:1 is not JSON"),
         ("a.jsonl", "[]", "a.jsonl:1 is not an object"),
@@ -136,10 +136,10 @@ def test_what_is_wrong_is_listed(tmp_path: Path) -> None:
         ("a.parquet", "PAR1", "cannot be read"),
     ],
 )
-def test_files_that_cannot_be_used_are_refused(tmp_path: Path, name: str, content: str | None, said: str) -> None:
+def test_files_that_cannot_be_used_are_refused(tmp_path: Path, name: str, content: str | None, message: str) -> None:
     if content is not None:
         (tmp_path / name).write_text(content)
-    with pytest.raises(TokenFileError, match=said):
+    with pytest.raises(TokenFileError, match=message):
         tokens.read(tmp_path / name)
 
 
@@ -216,15 +216,15 @@ def test_labelled_audio_becomes_labelled_tokens(tmp_path: Path) -> None:
         for n in ("tone", "long", "broken")
     ]
     manifest, out = jsonl(tmp_path / "manifest.jsonl", rows), tmp_path / "tokens.jsonl"
-    done = CliRunner().invoke(app, ["extract", str(stand_in(tmp_path / "t.onnx")), str(manifest), "--out", str(out)])
-    assert done.exit_code == 0, done.output
-    assert "broken.wav: left out" in done.output
-    assert "long.wav: no tokens" in done.output
-    found = tokens.read(out)
-    (utterance,) = found.utterances
+    result = CliRunner().invoke(app, ["extract", str(stand_in(tmp_path / "t.onnx")), str(manifest), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "broken.wav: left out" in result.output
+    assert "long.wav: no tokens" in result.output
+    corpus = tokens.read(out)
+    (utterance,) = corpus.utterances
     assert (utterance.id, utterance.emotion, len(utterance.tokens)) == ("tone", "sad", 25)
     assert set(utterance.tokens[2:-2]) <= {41, 42, 43}
-    assert found.skipped == {"long": "no speech tokens"}
+    assert corpus.skipped == {"long": "no speech tokens"}
 
 
 def test_a_folder_of_recordings_becomes_a_table_of_arms(tmp_path: Path) -> None:

@@ -64,8 +64,8 @@ def test_flags_do_not_depend_on_padding_or_neighbours(planted: dict[str, tuple[T
     for kind in ("clean", *ARTEFACTS):
         F, lengths = planted[kind]
         lengths = lengths - 5 * (torch.arange(len(F)) % 3)  # ends in mid-speech too
-        wide = torch.nn.functional.pad(F, (0, 0, 0, 30), value=3.0)
-        for name, flag in detect(wide, lengths, AUDIO).items():
+        padded = torch.nn.functional.pad(F, (0, 0, 0, 30), value=3.0)
+        for name, flag in detect(padded, lengths, AUDIO).items():
             assert torch.equal(flag, detect(F, lengths, AUDIO)[name])
             for row in range(0, len(F), 6):
                 alone = detect(F[row : row + 1, : int(lengths[row])], lengths[row : row + 1], AUDIO)[name]
@@ -95,8 +95,8 @@ def test_long_pause_and_silence(planted: dict[str, tuple[Tensor, Tensor]]) -> No
 def test_drawn_out_sound(planted: dict[str, tuple[Tensor, Tensor]]) -> None:
     F, lengths = planted["clean"]
     loudest = F[0, : lengths[0]].exp().mean(1).argmax()
-    drawn = torch.cat([F[0, :loudest], F[0, loudest].expand(35, -1), F[0, loudest : lengths[0]]])
-    assert detect(drawn[None], torch.tensor([len(drawn)]), AUDIO)["drawl"].all()
+    drawl = torch.cat([F[0, :loudest], F[0, loudest].expand(35, -1), F[0, loudest : lengths[0]]])
+    assert detect(drawl[None], torch.tensor([len(drawl)]), AUDIO)["drawl"].all()
 
 
 def test_a_whistle_outside_the_band_is_no_whine() -> None:

@@ -33,18 +33,18 @@ def test_probabilities_are_those_of_scikit_learn(kind: str, classes: int, tmp_pa
     analysis, arrays_of = ANALYSES[kind]
     x, y = drawn(classes)
     fit: Any = make_pipeline(StandardScaler(), analysis).fit(x, y)
-    made = arrays_of(fit[0], fit[1])
-    made.save(tmp_path / "classifier.npz")
+    discriminant = arrays_of(fit[0], fit[1])
+    discriminant.save(tmp_path / "classifier.npz")
     loaded = Discriminant.load(tmp_path / "classifier.npz")
     far = np.concatenate([x, 10 * x])
     assert loaded.log_probs(far).shape == (len(far), classes)
     np.testing.assert_allclose(np.exp(loaded.log_probs(far)), fit.predict_proba(far), rtol=0, atol=1e-9)
-    np.testing.assert_array_equal(loaded.log_probs(far), made.log_probs(far))
+    np.testing.assert_array_equal(loaded.log_probs(far), discriminant.log_probs(far))
 
 
 def test_two_classes_by_hand() -> None:
     """One feature, N(0, 1) and N(2, 4) after scaling, priors 1/4 and 3/4: the densities at x = 3, z = 1."""
-    made = Discriminant(
+    discriminant = Discriminant(
         shift=np.array([1.0]),
         scale=np.array([2.0]),
         coef=np.zeros((2, 1)),
@@ -52,5 +52,5 @@ def test_two_classes_by_hand() -> None:
         means=np.array([[0.0], [2.0]]),
         whitening=np.array([[[1.0]], [[0.5]]]),
     )
-    one, two = 0.25 * np.exp(-1 / 2), 0.75 / 2 * np.exp(-1 / 8)
-    assert np.exp(made.log_probs(np.array([[3.0]]))[0]) == pytest.approx([one / (one + two), two / (one + two)])
+    a, b = 0.25 * np.exp(-1 / 2), 0.75 / 2 * np.exp(-1 / 8)
+    assert np.exp(discriminant.log_probs(np.array([[3.0]]))[0]) == pytest.approx([a / (a + b), b / (a + b)])

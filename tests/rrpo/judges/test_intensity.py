@@ -14,15 +14,22 @@ from rrpo.judges.intensity import MEASURES, Axes, measures
 
 def test_neutral_is_zero_the_emotions_mean_is_one_and_half_way_a_half() -> None:
     """Two speakers with different neutral voices; happy changes the first measure by 2, sad the second by -4."""
-    own = {"anna": np.array([0.0, 0.0]), "ben": np.array([10.0, -5.0])}
+    neutral = {"anna": np.array([0.0, 0.0]), "ben": np.array([10.0, -5.0])}
     moves = {"neutral": np.array([0.0, 0.0]), "happy": np.array([2.0, 0.0]), "sad": np.array([0.0, -4.0])}
     spread = [np.array(step) for step in ([0.5, 0.1], [-0.5, -0.1], [0.1, -0.5], [-0.1, 0.5])]
-    rows = [(who, what, own[who] + moves[what] + step) for who in own for what in moves for step in spread]
-    axes = Axes(np.array([x for *_, x in rows]), [what for _, what, _ in rows], [who for who, *_ in rows], 0.1)
-    asked = [("anna", "happy", 0.0), ("ben", "happy", 1.0), ("ben", "sad", 0.5), ("anna", "sad", 2.0)]
-    x = np.array([own[who] + share * moves[what] for who, what, share in asked])
-    found = axes.places(x, [what for _, what, _ in asked], [who for who, *_ in asked])
-    assert found == pytest.approx([share for *_, share in asked])
+    rows = [
+        (speaker, emotion, neutral[speaker] + moves[emotion] + step)
+        for speaker in neutral
+        for emotion in moves
+        for step in spread
+    ]
+    axes = Axes(
+        np.array([x for *_, x in rows]), [emotion for _, emotion, _ in rows], [speaker for speaker, *_ in rows], 0.1
+    )
+    cases = [("anna", "happy", 0.0), ("ben", "happy", 1.0), ("ben", "sad", 0.5), ("anna", "sad", 2.0)]
+    x = np.array([neutral[speaker] + share * moves[emotion] for speaker, emotion, share in cases])
+    positions = axes.places(x, [emotion for _, emotion, _ in cases], [speaker for speaker, *_ in cases])
+    assert positions == pytest.approx([share for *_, share in cases])
 
 
 def test_measures_do_not_depend_on_padding() -> None:

@@ -61,8 +61,8 @@ class TestContract:
 
     def test_padding_and_neighbours_change_nothing(self, model: Judge | Recogniser, frames: Frames) -> None:
         F, lengths = frames
-        wide = torch.nn.functional.pad(F, (0, 0, 0, 37), value=2.0)
-        together = _log_probs(model, wide, lengths)
+        padded = torch.nn.functional.pad(F, (0, 0, 0, 37), value=2.0)
+        together = _log_probs(model, padded, lengths)
         for row, size in enumerate(lengths.tolist()):
             alone = _log_probs(model, F[row : row + 1, :size], lengths[row : row + 1])[0]
             assert torch.allclose(together[row], alone, atol=1e-4)
@@ -92,9 +92,9 @@ class TestContract:
 def test_the_test_judge_uses_the_wave_and_val_the_frames(frames: Frames) -> None:
     F, lengths = frames
     seen, _ = _judge("conv_gru").features(F, lengths)
-    heard, sizes = _judge("stats_tdnn").features(F, lengths)
+    features, sizes = _judge("stats_tdnn").features(F, lengths)
     assert torch.equal(seen, F)
-    assert heard.shape[2] != F.shape[2]
+    assert features.shape[2] != F.shape[2]
     assert torch.equal(sizes, lengths)
 
 
@@ -120,14 +120,16 @@ def test_judge_stage(architecture: str, stages: dict[str, Path], tmp_path: Path)
     inputs = {"speech": stages["speech"], "heldout": stages["heldout"], "codec": stages["codec"]}
     emotion.build(config, inputs, tmp_path, Context())
     scalars = json.loads((tmp_path / "scalars.json").read_text())
-    assert {f"{what}_{how}" for what in ("accuracy", "ece") for how in ("original", "resynthesised")} < set(scalars)
+    assert {
+        f"{metric}_{rendition}" for metric in ("accuracy", "ece") for rendition in ("original", "resynthesised")
+    } < set(scalars)
     speech = SpeechSet.load(stages["speech"])
     judge = Judge.load(tmp_path)
     targets = speech.labels(judge.emotions).numpy()
     assert metrics.accuracy(judge.log_probs(*speech.batch(range(len(speech)))).numpy(), targets) > 0.4  # chance: .2
     heldout = SpeechSet.load(stages["heldout"])
-    heard = judge.log_probs(*heldout.batch(range(len(heldout)))).numpy()
-    assert metrics.accuracy(heard, heldout.labels(judge.emotions).numpy()) == pytest.approx(
+    log_probs = judge.log_probs(*heldout.batch(range(len(heldout)))).numpy()
+    assert metrics.accuracy(log_probs, heldout.labels(judge.emotions).numpy()) == pytest.approx(
         scalars["accuracy_original"]
     )
 
@@ -153,8 +155,8 @@ def test_best_temperature_undoes_a_known_one() -> None:
     rng = np.random.default_rng(0)
     log_probs = np.log(rng.dirichlet(np.ones(5), 20000))
     labels = np.array([rng.choice(5, p=np.exp(row)) for row in log_probs])
-    found = emotion.best_temperature(torch.from_numpy(3 * log_probs), torch.from_numpy(labels))
-    assert found == pytest.approx(3, rel=0.03)
+    temperature = emotion.best_temperature(torch.from_numpy(3 * log_probs), torch.from_numpy(labels))
+    assert temperature == pytest.approx(3, rel=0.03)
     assert metrics.expected_calibration_error(log_probs, labels) < 0.02
     assert metrics.expected_calibration_error(torch.from_numpy(3 * log_probs).log_softmax(1).numpy(), labels) > 0.1
 
@@ -181,8 +183,8 @@ class TestRecogniser:
         model = _recogniser()
         log_probs, steps = model.log_probs(F, lengths)
         targets, sizes = torch.tensor([[1, 2, 3]] * 4), torch.tensor([3] * 4)
-        whole = torch.nn.functional.ctc_loss(log_probs.transpose(0, 1), targets, steps, sizes, reduction="none")
-        assert torch.allclose(model.ctc_loss(F, lengths, [PHONES] * 4), whole / 3)
+        total = torch.nn.functional.ctc_loss(log_probs.transpose(0, 1), targets, steps, sizes, reduction="none")
+        assert torch.allclose(model.ctc_loss(F, lengths, [PHONES] * 4), total / 3)
 
     def test_transcript_stops_where_the_sample_does(self, frames: Frames) -> None:
         F, lengths = frames
@@ -240,12 +242,12 @@ class TestRecogniser:
         scalars = json.loads((tmp_path / "scalars.json").read_text())
         assert set(scalars) == {"phone_error_rate_original", "phone_error_rate_resynthesised"}
         speech = SpeechSet.load(stages["words"])
-        held = 3  # a tenth of 30
+        n_heldout = 3  # a tenth of 30
         model = Recogniser.load(tmp_path)
-        seen = speech.utterances[:-held]
+        seen = speech.utterances[:-n_heldout]
         assert set(model.phones) == {phone for utterance in seen for phone in utterance.phones} | {UNKNOWN}
-        said = model.transcribe(*speech.batch(range(len(seen))))
-        assert metrics.phone_error_rate(said, [utterance.phones for utterance in seen]) < 0.8
+        transcripts = model.transcribe(*speech.batch(range(len(seen))))
+        assert metrics.phone_error_rate(transcripts, [utterance.phones for utterance in seen]) < 0.8
         last = range(len(seen), len(speech))
         unseen = metrics.phone_error_rate(
             model.transcribe(*speech.batch(last)), [speech.utterances[i].phones for i in last]

@@ -53,7 +53,7 @@ def inputs(stages: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     rng = np.random.default_rng(0)
     noise = [[rng.integers(0, codec.vocabulary, len(row)).tolist() for row in real] for _ in STEPS[1:]]
     noise[-1][1] = []
-    parts = [samples_of(step, said) for step, said in zip(STEPS, [real, *noise], strict=True)]
+    parts = [samples_of(step, tokens) for step, tokens in zip(STEPS, [real, *noise], strict=True)]
     folders = {name: root / name for name in ("samples", "sft_samples", "waves", "sft_waves")}
     for folder in folders.values():
         folder.mkdir()
@@ -86,37 +86,37 @@ def reference(stages: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
 
 
 def run(
-    name: str, config: object, inputs: dict[str, Path], out: Path, stage: str = "", **more: Path
+    name: str, config: object, inputs: dict[str, Path], out: Path, stage: str = "", **more_inputs: Path
 ) -> tuple[pd.DataFrame, ...]:
     """Return the points and samples of an arm, after the SFT policy was measured."""
     build = getattr(listeners, stage or name)
     for folder, reads in ((out / "sft", "sft_waves"), (out / "arm", "waves")):
         folder.mkdir(parents=True)
         sft = {"sft": out / "sft"} if reads == "waves" else {}
-        build(config, {"waves": inputs[reads]} | more | sft, folder, Context())
+        build(config, {"waves": inputs[reads]} | more_inputs | sft, folder, Context())
     scalars = json.loads((out / "arm" / "scalars.json").read_text())
     assert np.isfinite(list(scalars.values())).all()
-    return tuple(pd.read_parquet(out / "arm" / f"{name}_{what}.parquet") for what in ("points", "samples"))
+    return tuple(pd.read_parquet(out / "arm" / f"{name}_{table}.parquet") for table in ("points", "samples"))
 
 
 def test_waves_of_the_middle_and_the_last_checkpoint_are_kept(inputs: dict[str, Path]) -> None:
-    heard = vocoded.Vocoded.load(inputs["waves"])
+    waves = vocoded.Vocoded.load(inputs["waves"])
     prompts = load_prompts(inputs["eval_prompts"])
-    assert heard.table["step"].tolist() == [5] * SPOKEN + [9] * SPOKEN
-    assert heard.table["prompt"].tolist() == [*range(SPOKEN)] * 2
-    assert heard.table["speaker"].tolist() == [prompt.speaker for prompt in prompts[:SPOKEN]] * 2
-    assert heard.table["target"].tolist() == [prompt.emotion for prompt in prompts[:SPOKEN]] * 2
+    assert waves.table["step"].tolist() == [5] * SPOKEN + [9] * SPOKEN
+    assert waves.table["prompt"].tolist() == [*range(SPOKEN)] * 2
+    assert waves.table["speaker"].tolist() == [prompt.speaker for prompt in prompts[:SPOKEN]] * 2
+    assert waves.table["target"].tolist() == [prompt.emotion for prompt in prompts[:SPOKEN]] * 2
     assert set(vocoded.Vocoded.load(inputs["sft_waves"]).table["step"]) == {0}
 
 
 def test_waves_are_those_of_the_samples_at_their_own_level(inputs: dict[str, Path]) -> None:
-    heard = vocoded.Vocoded.load(inputs["waves"])
+    waves = vocoded.Vocoded.load(inputs["waves"])
     prompts = load_prompts(inputs["eval_prompts"])
     samples = Samples.load(inputs["samples"], len(prompts))
     codec = Codec.load(inputs["codec"])
     last = samples.select((samples.step == 9) & (samples.prompt < SPOKEN))
-    assert heard.rate == codec.audio.sample_rate
-    for wave, exact in zip(heard.waves[SPOKEN:], waves_of(*decoded(last, codec, prompts), codec.audio), strict=True):
+    assert waves.rate == codec.audio.sample_rate
+    for wave, exact in zip(waves.waves[SPOKEN:], waves_of(*decoded(last, codec, prompts), codec.audio), strict=True):
         assert len(wave) == len(exact)
         loudest = max(1.0, float(np.abs(exact).max(initial=0.0)))
         assert np.allclose(wave, exact, atol=1e-3 * loudest), "16 bits of its loudest"
@@ -194,8 +194,8 @@ def test_content_errors_are_relative_to_the_prompts_phones(
 
     monkeypatch.setattr(listeners, "RECOGNISERS", {"whisper": make})
     config = ContentConfig(recogniser="whisper", language="cmn", prompts=2)
-    more = {"eval_prompts": inputs["eval_prompts"]}
-    points, samples = run("whisper", config, inputs, tmp_path, "content", **more)
+    more_inputs = {"eval_prompts": inputs["eval_prompts"]}
+    points, samples = run("whisper", config, inputs, tmp_path, "content", **more_inputs)
     assert made_for == ["cmn"] * 2
     assert samples[["step", "prompt"]].to_numpy().tolist() == [[0, 0], [0, 1], [9, 0], [9, 1]]
     a, b = (content.letters(prompt.phones) for prompt in prompts[:2])

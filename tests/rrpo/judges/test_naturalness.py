@@ -22,9 +22,9 @@ def test_noise_lowers_dnsmos(speech: np.ndarray) -> None:
     assert available()
     noise = np.random.default_rng(0).standard_normal(len(speech)).astype(np.float32)
     loud = float(np.sqrt(np.mean(speech**2)))
-    heard = [dnsmos(np.clip(speech + share * loud * noise, -1, 1)) for share in (0.0, 0.3, 1.0)]
-    assert heard == sorted(heard, reverse=True)
-    assert 1 <= heard[2] < heard[0] - 0.1 <= 5
+    scores = [dnsmos(np.clip(speech + share * loud * noise, -1, 1)) for share in (0.0, 0.3, 1.0)]
+    assert scores == sorted(scores, reverse=True)
+    assert 1 <= scores[2] < scores[0] - 0.1 <= 5
 
 
 def test_gaps_lower_plcmos(speech: np.ndarray) -> None:

@@ -27,16 +27,16 @@ def test_every_measure_has_a_unit_and_a_value() -> None:
 
 @pytest.mark.parametrize("hertz", [100.0, 200.0, 350.0])
 def test_a_tone_has_its_own_f0_and_no_spread(hertz: float) -> None:
-    found = measures(harmonic(hertz))
-    assert found["f0_level"] == pytest.approx(12 * np.log2(hertz / 100), abs=0.05)
-    assert found["f0_spread"] < 0.2
-    assert found["voiced"] > 0.95
+    measured = measures(harmonic(hertz))
+    assert measured["f0_level"] == pytest.approx(12 * np.log2(hertz / 100), abs=0.05)
+    assert measured["f0_spread"] < 0.2
+    assert measured["voiced"] > 0.95
 
 
 def test_spread_and_rise_of_a_glide() -> None:
-    found = measures(harmonic(100 * 2 ** (TIME)))  # one octave in one second
-    assert found["f0_spread"] == pytest.approx(0.8 * 12, abs=0.5)  # from the 10 % to the 90 % quantile
-    assert found["f0_rise"] == pytest.approx(0.4 * 12, abs=0.5)  # the last fifth is centred at .9
+    measured = measures(harmonic(100 * 2 ** (TIME)))  # one octave in one second
+    assert measured["f0_spread"] == pytest.approx(0.8 * 12, abs=0.5)  # from the 10 % to the 90 % quantile
+    assert measured["f0_rise"] == pytest.approx(0.4 * 12, abs=0.5)  # the last fifth is centred at .9
 
 
 def test_twice_the_amplitude_is_six_decibels() -> None:

@@ -54,7 +54,7 @@ def test_each_sample_is_decoded_from_its_own_tokens(stages: dict[str, Path]) -> 
     samples = samples_of(0, rows).select(np.array([2, 0]))
     F, lengths = decoded(samples, codec, prompts)
     assert lengths.tolist() == [6, 10]
-    for row, place in enumerate((2, 0)):
-        speaker = codec.speaker_index([prompts[place].speaker])
-        alone, _ = codec.decode(torch.tensor([rows[place]]), torch.tensor([len(rows[place])]), speaker)
+    for row, prompt in enumerate((2, 0)):
+        speaker = codec.speaker_index([prompts[prompt].speaker])
+        alone, _ = codec.decode(torch.tensor([rows[prompt]]), torch.tensor([len(rows[prompt])]), speaker)
         assert torch.allclose(F[row, : lengths[row]], alone[0], atol=1e-4)

@@ -68,8 +68,8 @@ def inputs(models: dict[str, Path], tokens: list[list[list[int]]], tmp_path: Pat
     for name in ("samples", "sft_samples"):
         (tmp_path / name).mkdir()
     samples_of(0, sft, seed=1).save(tmp_path / "sft_samples")
-    own = [samples_of(step, said) for step, said in zip(STEPS, tokens, strict=True)]
-    Samples.concatenate(own).save(tmp_path / "samples")
+    samples = [samples_of(step, rows) for step, rows in zip(STEPS, tokens, strict=True)]
+    Samples.concatenate(samples).save(tmp_path / "samples")
     run(models | {"samples": tmp_path / "sft_samples"}, tmp_path / "sft")
     return models | {name: tmp_path / name for name in ("samples", "sft_samples", "sft")}
 
@@ -83,17 +83,17 @@ def run(inputs: dict[str, Path], out: Path, audio_prompts: int = 0) -> tuple[pd.
 def test_the_table_has_a_row_a_sample_and_every_documented_column(inputs: dict[str, Path], tmp_path: Path) -> None:
     table, _ = run(inputs, tmp_path / "out")
     prompts = load_prompts(inputs["eval_prompts"])
-    stored = Samples.load(inputs["samples"], len(prompts))
+    samples = Samples.load(inputs["samples"], len(prompts))
     assert set(table.columns) == set(SAMPLES)
     assert table["step"].tolist() == [0] * FEW + [5] * FEW + [9] * len(prompts)
-    assert table["prompt"].tolist() == stored.prompt.tolist()
-    assert table["target"].tolist() == [prompt.emotion for prompt in stored.of(prompts)]
+    assert table["prompt"].tolist() == samples.prompt.tolist()
+    assert table["target"].tolist() == [prompt.emotion for prompt in samples.of(prompts)]
     for name in ("proxy", "val"):
-        assert table[name].tolist() == [EMOTIONS[k] for k in getattr(stored, f"{name}_argmax")]
-        assert np.array_equal(table[f"{name}_logprob"], getattr(stored, f"{name}_logprob"))
-    assert table["tokens"].tolist() == stored.lengths.tolist()
-    assert np.allclose(table["seconds"], stored.lengths * 0.04), "25 tokens a second"
-    assert table["phones"].tolist() == [len(prompt.phones) for prompt in stored.of(prompts)]
+        assert table[name].tolist() == [EMOTIONS[k] for k in getattr(samples, f"{name}_argmax")]
+        assert np.array_equal(table[f"{name}_logprob"], getattr(samples, f"{name}_logprob"))
+    assert table["tokens"].tolist() == samples.lengths.tolist()
+    assert np.allclose(table["seconds"], samples.lengths * 0.04), "25 tokens a second"
+    assert table["phones"].tolist() == [len(prompt.phones) for prompt in samples.of(prompts)]
     assert all(table[f"artefact_{kind}"].dtype == bool for kind in KINDS)
     assert table["phone_errors"].dtype == table["phones"].dtype == table["tokens"].dtype == np.int64
     assert np.isfinite(table.select_dtypes("number")).all(axis=None)
@@ -103,11 +103,11 @@ def test_judgements_do_not_depend_on_the_other_samples(inputs: dict[str, Path], 
     table, _ = run(inputs, tmp_path / "out")
     prompts = load_prompts(inputs["eval_prompts"])
     models = score.load_models(inputs, "cpu")
-    stored = Samples.load(inputs["samples"], len(prompts))
+    samples = Samples.load(inputs["samples"], len(prompts))
     sft = Samples.load(inputs["sft_samples"], len(prompts))
     for row in (1, FEW, len(table) - 1):
-        one = stored.select(np.array([row]))
-        alone = sample_table.hear(one, sft.lengths[one.prompt].astype(int), prompts, models).iloc[0]
+        sample = samples.select(np.array([row]))
+        alone = sample_table.hear(sample, sft.lengths[sample.prompt].astype(int), prompts, models).iloc[0]
         for name in models.heard:
             same = alone[name] == pytest.approx(table[name].iloc[row], abs=1e-4)
             assert same if isinstance(alone[name], float) else alone[name] == table[name].iloc[row], name
@@ -118,7 +118,7 @@ def test_points_are_made_of_the_table(inputs: dict[str, Path], tmp_path: Path) -
     assert set(points.columns) == set(TEST_POINTS)
     assert points["step"].tolist() == list(STEPS)
     groups = table.groupby("step")
-    again = pd.DataFrame(
+    recomputed = pd.DataFrame(
         {
             "test_accuracy": groups.apply(lambda rows: (rows["test"] == rows["target"]).mean()),
             "test_logprob": groups["test_logprob"].mean(),
@@ -129,7 +129,7 @@ def test_points_are_made_of_the_table(inputs: dict[str, Path], tmp_path: Path) -
             **{f"artefact_{kind}": groups[f"artefact_{kind}"].mean() for kind in KINDS},
         }
     )
-    assert np.allclose(points.set_index("step")[list(again)], again)
+    assert np.allclose(points.set_index("step")[list(recomputed)], recomputed)
     scalars = json.loads((tmp_path / "out" / "scalars.json").read_text())
     metrics = set(TEST_POINTS) - {"step"}
     assert set(scalars) == {f"{when}_{name}" for when in ("start", "end") for name in metrics} | {"peak_test_accuracy"}
@@ -169,48 +169,48 @@ def test_samples_equal_to_the_sft_policys_are_not_judged_again(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table, _ = run(inputs, tmp_path / "out")
-    known = pd.read_parquet(inputs["sft"] / sample_table.TABLE)
+    sft_table = pd.read_parquet(inputs["sft"] / sample_table.TABLE)
     first = table[table["step"] == 0].reset_index(drop=True)
-    heard = score.load_models(inputs, "cpu").heard
-    pd.testing.assert_frame_equal(first[heard], known[: len(first)][heard])
-    assert not np.array_equal(first["proxy_logprob"], known["proxy_logprob"][:FEW]), "the proxy is the arm's own"
+    columns = score.load_models(inputs, "cpu").heard
+    pd.testing.assert_frame_equal(first[columns], sft_table[: len(first)][columns])
+    assert not np.array_equal(first["proxy_logprob"], sft_table["proxy_logprob"][:FEW]), "the proxy is the arm's own"
 
-    asked: list[int] = []
+    judged: list[int] = []
     hear = sample_table.hear
     monkeypatch.setattr(
-        sample_table, "hear", lambda samples, *rest: (asked.extend(samples.step.tolist()), hear(samples, *rest))[1]
+        sample_table, "hear", lambda samples, *rest: (judged.extend(samples.step.tolist()), hear(samples, *rest))[1]
     )
     run(inputs, tmp_path / "again")
-    assert set(asked) == set(STEPS[1:])
+    assert set(judged) == set(STEPS[1:])
 
 
 def test_a_sample_that_left_the_sft_policy_is_judged_anew(inputs: dict[str, Path], tmp_path: Path) -> None:
     """One token of one sample differs at step 0, as rounding on another machine may cause."""
     n = len(load_prompts(inputs["eval_prompts"]))
-    stored = Samples.load(inputs["samples"], n)
-    other = stored.tokens.copy()
-    other[1, 0] = (other[1, 0] + 1) % 5
+    samples = Samples.load(inputs["samples"], n)
+    tokens = samples.tokens.copy()
+    tokens[1, 0] = (tokens[1, 0] + 1) % 5
     (tmp_path / "other").mkdir()
-    replace(stored, tokens=other).save(tmp_path / "other")
+    replace(samples, tokens=tokens).save(tmp_path / "other")
     assert sample_table.same(Samples.load(tmp_path / "other", n), Samples.load(inputs["sft_samples"], n)).tolist() == [
         *(True, False, True, True),
         *[False] * (FEW + n),
     ]
     table, _ = run(inputs | {"samples": tmp_path / "other"}, tmp_path / "out")
-    known = pd.read_parquet(inputs["sft"] / sample_table.TABLE)
-    assert table["test_logprob"].iloc[0] == known["test_logprob"].iloc[0]
-    assert table["test_logprob"].iloc[1] != known["test_logprob"].iloc[1]
+    sft_table = pd.read_parquet(inputs["sft"] / sample_table.TABLE)
+    assert table["test_logprob"].iloc[0] == sft_table["test_logprob"].iloc[0]
+    assert table["test_logprob"].iloc[1] != sft_table["test_logprob"].iloc[1]
 
 
 def test_repetition_and_length_are_flagged(
     inputs: dict[str, Path], tokens: list[list[list[int]]], tmp_path: Path
 ) -> None:
-    said = [list(row) for row in tokens[2]]
-    said[0] = [1, 2, 3, 4, 5, 6] * 3
-    said[1] = tokens[0][1] * 3
-    said[2] = [*tokens[0][2][:-1], 0]
+    rows = [list(row) for row in tokens[2]]
+    rows[0] = [1, 2, 3, 4, 5, 6] * 3
+    rows[1] = tokens[0][1] * 3
+    rows[2] = [*tokens[0][2][:-1], 0]
     (tmp_path / "other").mkdir()
-    samples_of(9, said).save(tmp_path / "other")
+    samples_of(9, rows).save(tmp_path / "other")
     table, _ = run(inputs | {"samples": tmp_path / "other"}, tmp_path / "out")
     assert table["artefact_repetition"][:3].tolist() == [True, True, False]
     assert table["artefact_length"][1:3].tolist() == [True, False]
@@ -228,19 +228,19 @@ def test_audio_is_of_the_last_checkpoint(inputs: dict[str, Path], tmp_path: Path
     run(inputs, tmp_path / "out", audio_prompts=4)
     prompts = load_prompts(inputs["eval_prompts"])
     last = Samples.load(inputs["samples"], len(prompts)).at(STEPS[-1])
-    kept = score.heard_of(prompts, 4)
+    indices = score.heard_of(prompts, 4)
     names = sorted(path.name for path in (tmp_path / "out" / "audio").iterdir())
-    assert names == [f"{place:02d}_{prompts[place].emotion}.wav" for place in kept]
-    for place, name in zip(kept, names, strict=True):
+    assert names == [f"{index:02d}_{prompts[index].emotion}.wav" for index in indices]
+    for index, name in zip(indices, names, strict=True):
         info = soundfile.info(tmp_path / "out" / "audio" / name)
         assert (info.samplerate, info.subtype, info.channels) == (16000, "PCM_16", 1)
-        assert info.frames == (2 * int(last.lengths[place]) - 1) * 320
+        assert info.frames == (2 * int(last.lengths[index]) - 1) * 320
         assert np.abs(soundfile.read(tmp_path / "out" / "audio" / name)[0]).max() > 0
 
 
 def test_stored_audio_is_balanced_over_emotions() -> None:
-    asked = ["happy", "happy", "happy", "sad", "angry", "sad", "happy"]
-    prompts = [Prompt(id=str(i), text="", phones=(), speaker="", emotion=emotion) for i, emotion in enumerate(asked)]
+    emotions = ["happy", "happy", "happy", "sad", "angry", "sad", "happy"]
+    prompts = [Prompt(id=str(i), text="", phones=(), speaker="", emotion=emotion) for i, emotion in enumerate(emotions)]
     assert score.heard_of(prompts, 3) == [0, 3, 4]
     assert score.heard_of(prompts, 5) == [0, 1, 3, 4, 5]
     assert score.heard_of(prompts, 0) == []
@@ -251,17 +251,19 @@ def test_assess_gives_the_table_without_the_test_judge(inputs: dict[str, Path], 
     """Judged again and copied from the SFT policy's: both equal ``score``, without the models that only ``score`` may use."""
     table, _ = run(inputs, tmp_path / "out")
     allowed = {name: path for name, path in inputs.items() if name not in ("test", "common", "sft")}
-    for name, samples, more in (("sft_assessed", "sft_samples", {}), ("arm", "samples", {"sft": "sft_assessed"})):
+    for name, samples, sft_inputs in (("sft_assessed", "sft_samples", {}), ("arm", "samples", {"sft": "sft_assessed"})):
         (tmp_path / name).mkdir()
-        given = {k: v for k, v in allowed.items() if more or k != "sft_samples"} | {"samples": inputs[samples]}
-        given |= {role: tmp_path / folder for role, folder in more.items()}
-        assess.build(AssessConfig(), given, tmp_path / name, Context())
+        stage_inputs = {k: v for k, v in allowed.items() if sft_inputs or k != "sft_samples"} | {
+            "samples": inputs[samples]
+        }
+        stage_inputs |= {role: tmp_path / folder for role, folder in sft_inputs.items()}
+        assess.build(AssessConfig(), stage_inputs, tmp_path / name, Context())
         assert sorted(path.name for path in (tmp_path / name).iterdir()) == ["samples.parquet", "scalars.json"]
-    found = pd.read_parquet(tmp_path / "arm" / sample_table.TABLE)
+    assessed = pd.read_parquet(tmp_path / "arm" / sample_table.TABLE)
     hidden = ["test", "test_logprob", "common", "common_logprob"]
-    pd.testing.assert_frame_equal(found, table.drop(columns=hidden))
+    pd.testing.assert_frame_equal(assessed, table.drop(columns=hidden))
     scalars = json.loads((tmp_path / "arm" / "scalars.json").read_text())
-    last = found[found["step"] == STEPS[-1]]
+    last = assessed[assessed["step"] == STEPS[-1]]
     assert scalars["end_phone_error_rate"] == last["phone_errors"].sum() / last["phones"].sum()
     assert scalars["end_val_accuracy"] == (last["val"] == last["target"]).mean()
     assert not any("test" in name or "common" in name for name in scalars)

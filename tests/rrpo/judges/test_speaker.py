@@ -36,8 +36,10 @@ def test_level_and_neighbours_do_not_matter_and_short_waves_pass(spoken: tuple[l
     assert both[0] @ both[1] > 0.999
     assert np.allclose(speaker.embeddings(waves[:3])[2], speaker.embeddings(waves[2:3])[0], atol=1e-5)
     assert np.isfinite(speaker.embeddings([np.zeros(0), np.zeros(320), waves[0][:800]])).all()
-    long = np.concatenate(waves[:4])  # several partial utterances
-    assert len(speaker._partials(long.astype(np.float32))) == pytest.approx(len(long) / speaker.RATE * 1.3 - 1, abs=1.5)
+    joined = np.concatenate(waves[:4])  # several partial utterances
+    assert len(speaker._partials(joined.astype(np.float32))) == pytest.approx(
+        len(joined) / speaker.RATE * 1.3 - 1, abs=1.5
+    )
 
 
 def test_the_network_is_the_published_one() -> None:

@@ -25,20 +25,20 @@ def test_every_pair_is_evaluated_at_the_last_checkpoint(stages: dict[str, Path],
     codec = Codec.load(stages["codec"])
     rng = np.random.default_rng(0)
 
-    def said(step: int, count: int) -> Samples:
+    def samples(step: int, count: int) -> Samples:
         return samples_of(step, rng.integers(0, codec.vocabulary, (count, 12)).tolist())
 
     (tmp_path / "sft").mkdir()
-    said(0, len(prompts)).save(tmp_path / "sft")
+    samples(0, len(prompts)).save(tmp_path / "sft")
     inputs = {"eval_prompts": stages["prompts"], "codec": stages["codec"], "sft_samples": tmp_path / "sft"}
-    for place, arm in enumerate(("a", "b", "c")):
-        torch.manual_seed(min(place, 1))  # the reward models of b and c are one
+    for index, arm in enumerate(("a", "b", "c")):
+        torch.manual_seed(min(index, 1))  # the reward models of b and c are one
         for kind in ("samples", "model"):
             inputs[f"{kind} {arm}"] = tmp_path / f"{kind}-{arm}"
             inputs[f"{kind} {arm}"].mkdir()
         model = RewardModel(RewardModelConfig(dim=8, layers=1, heads=2), EMOTIONS, AudioConfig().n_mels, 1e-5)
         model.save(inputs[f"model {arm}"])
-        Samples.concatenate([said(0, 3), said(7, len(prompts))]).save(inputs[f"samples {arm}"])
+        Samples.concatenate([samples(0, 3), samples(7, len(prompts))]).save(inputs[f"samples {arm}"])
     out = tmp_path / "out"
     out.mkdir()
     transfer.build(TransferConfig(), inputs, out, Context())
@@ -51,10 +51,10 @@ def test_every_pair_is_evaluated_at_the_last_checkpoint(stages: dict[str, Path],
         start = Samples.load(inputs["sft_samples"], len(prompts))
         for judge in ("a", "b", "c"):
             model = RewardModel.load(inputs[f"model {judge}"])
-            heard = [model(*decoded(said, codec, prompts)).log_softmax(1) for said in (start, last)]
-            accuracy = [float((opinion.argmax(1) == targets).float().mean()) for opinion in heard]
+            log_probs = [model(*decoded(samples, codec, prompts)).log_softmax(1) for samples in (start, last)]
+            accuracy = [float((opinion.argmax(1) == targets).float().mean()) for opinion in log_probs]
             row = table.loc[(arm, judge)]
             assert np.allclose(row[["start_accuracy", "accuracy"]].to_numpy(float), accuracy)
-            assert np.isclose(row["logprob"], float(heard[1].gather(1, targets[:, None]).mean()), atol=1e-5)
+            assert np.isclose(row["logprob"], float(log_probs[1].gather(1, targets[:, None]).mean()), atol=1e-5)
     assert (table.xs("b", level="judged_by")["logprob"] == table.xs("c", level="judged_by")["logprob"]).all()
     assert table.loc[("a", "a"), "logprob"] != table.loc[("a", "b"), "logprob"]

@@ -36,10 +36,10 @@ def test_thresholds_in_words() -> None:
 
 
 def test_wilson_by_hand() -> None:
-    found = share([True] * 8 + [False] * 2)
-    assert found["value"] == 0.8
-    assert found["low"] == pytest.approx(0.4902, abs=1e-4)  # Wilson 1927 at 8 of 10
-    assert found["high"] == pytest.approx(0.9433, abs=1e-4)
+    estimate = share([True] * 8 + [False] * 2)
+    assert estimate["value"] == 0.8
+    assert estimate["low"] == pytest.approx(0.4902, abs=1e-4)  # Wilson 1927 at 8 of 10
+    assert estimate["high"] == pytest.approx(0.9433, abs=1e-4)
     assert share([False] * 5)["low"] == pytest.approx(0, abs=1e-9)
     assert math.isnan(share([])["value"])
 
@@ -49,8 +49,8 @@ def test_bootstrap_covers_the_mean_at_about_its_level() -> None:
     covered = []
     for seed in range(200):
         x = rng.normal(size=60)
-        found = bootstrap(lambda rows, x=x: float(x[rows].mean()), len(x), 200, seed)
-        covered.append(found["low"] <= 0 <= found["high"])
+        estimate = bootstrap(lambda rows, x=x: float(x[rows].mean()), len(x), 200, seed)
+        covered.append(estimate["low"] <= 0 <= estimate["high"])
     assert 0.88 <= np.mean(covered) <= 0.99
 
 

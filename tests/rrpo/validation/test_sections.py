@@ -36,36 +36,36 @@ def test_directions_hold_where_they_are_as_published_and_fail_where_they_are_tur
     table = as_published()
     assert {line.value for line in speech.direction_lines(table)} == {1.0}
     table["rate"] = -table["rate"]
-    found = {line.name: line.value for line in speech.direction_lines(table)}
-    assert found.pop("rate as published, by emotion and language") == 0
-    assert found.pop("rate as published, by emotion and speaker") == 0
-    assert set(found.values()) == {1.0}
+    values = {line.name: line.value for line in speech.direction_lines(table)}
+    assert values.pop("rate as published, by emotion and language") == 0
+    assert values.pop("rate as published, by emotion and speaker") == 0
+    assert set(values.values()) == {1.0}
 
 
 def test_one_wrong_speaker_lowers_only_the_line_by_speaker() -> None:
     table = as_published()
     table.loc[(table["speaker"] == "en0") & (table["emotion"] == "angry"), "intensity"] = -1.0
-    found = {line.name: line.value for line in speech.direction_lines(table)}
-    assert found["intensity as published, by emotion and language"] == 1.0
-    assert found["intensity as published, by emotion and speaker"] < 1.0
+    values = {line.name: line.value for line in speech.direction_lines(table)}
+    assert values["intensity as published, by emotion and language"] == 1.0
+    assert values["intensity as published, by emotion and speaker"] < 1.0
 
 
 def test_change_is_in_units_of_the_cues() -> None:
     before = {"f0_level": 5.0, "f0_spread": 4.0, "seconds": 1.0, "intensity": -30.0, "tilt": -10.0, "f0_rise": 0.0}
     after = {"f0_level": 6.6, "f0_spread": 5.68, "seconds": 1 / 1.12, "intensity": -24.0, "tilt": -14.0, "f0_rise": 1.8}
-    found = speech.change(before, after)
-    assert found == pytest.approx(
+    changes = speech.change(before, after)
+    assert changes == pytest.approx(
         {"f0_level": 1, "f0_range": 1, "rate": 1, "intensity": 2, "tilt": -1, "final_rise": 1}
     )
 
 
 def test_the_same_utterances_are_marked_with_the_own_or_any_artefact() -> None:
     emotions = [EMOTIONS[i % 5] for i in range(500)]
-    own, other = shortcut.kinds(emotions, 0.9, 0)
-    assert [a is None for a in own] == [b is None for b in other]
-    assert np.mean([a is None for a in own]) == pytest.approx(0.1, abs=0.04)
-    assert {e: a for e, a in zip(emotions, own, strict=True) if a} == dict(zip(EMOTIONS, ARTEFACTS, strict=True))
-    assert np.mean([a == b for a, b in zip(own, other, strict=True) if a]) == pytest.approx(0.2, abs=0.06)
+    matching, random_kinds = shortcut.kinds(emotions, 0.9, 0)
+    assert [a is None for a in matching] == [b is None for b in random_kinds]
+    assert np.mean([a is None for a in matching]) == pytest.approx(0.1, abs=0.04)
+    assert {e: a for e, a in zip(emotions, matching, strict=True) if a} == dict(zip(EMOTIONS, ARTEFACTS, strict=True))
+    assert np.mean([a == b for a, b in zip(matching, random_kinds, strict=True) if a]) == pytest.approx(0.2, abs=0.06)
 
 
 def test_free_tokens_climb_the_reward_model(toy_codec: Path) -> None:
@@ -95,9 +95,9 @@ def test_over_fitting_is_the_rise_of_the_held_out_loss() -> None:
 def test_the_ratio_of_two_samples_has_both_spreads() -> None:
     rng = np.random.default_rng(0)
     top, bottom = rng.random(300) < 0.6, rng.random(600) < 0.75
-    found = sft.two_samples(top, bottom, 500)
-    assert found["value"] == pytest.approx(top.mean() / bottom.mean())
-    assert 0.05 < found["high"] - found["low"] < 0.25
+    estimate = sft.two_samples(top, bottom, 500)
+    assert estimate["value"] == pytest.approx(top.mean() / bottom.mean())
+    assert 0.05 < estimate["high"] - estimate["low"] < 0.25
     assert sft.two_samples(np.ones(50), np.ones(50), 100) == {"value": 1.0, "low": 1.0, "high": 1.0}
 
 
@@ -130,12 +130,12 @@ def test_pitch_preserved_by_the_codec() -> None:
     rng = np.random.default_rng(0)
     before = rng.random((100, len(phonetics.MEASURES))) + 0.1
     after = before.copy()
-    place = {name: i for i, name in enumerate(phonetics.MEASURES)}
-    after[:, place["f0_spread"]] *= -1
-    after[::2, [place[name] for name in ("voiced", "f0_level", "f0_spread")]] = 0.0
-    kept, level, spread = judges.pitch(before, after, 50)
-    assert (kept.value, kept.passed, level.passed, spread.passed) == (0.5, False, True, False)
-    assert kept.note.startswith("before: 1.000; median share of voiced frames 0.")
+    column = {name: i for i, name in enumerate(phonetics.MEASURES)}
+    after[:, column["f0_spread"]] *= -1
+    after[::2, [column[name] for name in ("voiced", "f0_level", "f0_spread")]] = 0.0
+    voiced, level, spread = judges.pitch(before, after, 50)
+    assert (voiced.value, voiced.passed, level.passed, spread.passed) == (0.5, False, True, False)
+    assert voiced.note.startswith("before: 1.000; median share of voiced frames 0.")
     assert (level.value, spread.value) == pytest.approx((1, -1)), "those without voice take no part"
     assert level.note.startswith("n = 50 with 10%")
     assert all(np.isnan(line.value) for line in judges.pitch(before, after * 0, 50)[1:])
@@ -143,18 +143,18 @@ def test_pitch_preserved_by_the_codec() -> None:
 
 def test_kappa_of_twins_strangers_and_opposites() -> None:
     rng = np.random.default_rng(0)
-    said = {"a": rng.integers(5, size=2000), "c": rng.integers(5, size=2000)}
-    said["b"] = said["a"]
-    found = {line.name.split(" on ")[0]: line.value for line in judges.agreement("x", said, 5, 20)}
-    assert found["kappa of a and b"] == 1
-    assert found["kappa of a and c"] == pytest.approx(0, abs=0.05)
+    predictions = {"a": rng.integers(5, size=2000), "c": rng.integers(5, size=2000)}
+    predictions["b"] = predictions["a"]
+    kappas = {line.name.split(" on ")[0]: line.value for line in judges.agreement("x", predictions, 5, 20)}
+    assert kappas["kappa of a and b"] == 1
+    assert kappas["kappa of a and c"] == pytest.approx(0, abs=0.05)
 
 
 def test_sections_read_the_worlds_own_stages_and_no_reporting_seed() -> None:
-    found = sections(EMBEDDED, 1000)
-    seeds = {s.config.seed for s in walk(*found.values()) if s.name in ("sft", "pretrain", "finetune", "optimize")}
+    stages = sections(EMBEDDED, 1000)
+    seeds = {s.config.seed for s in walk(*stages.values()) if s.name in ("sft", "pretrain", "finetune", "optimize")}
     assert seeds == {1000}
-    assert len({stage.key for stage in found.values()}) == len(found)
-    assert found["sft"].key != sections(EMBEDDED, 1001)["sft"].key
-    assert found["speech"].key == sections(EMBEDDED, 1001)["speech"].key
-    assert found["speech"].key != sections(replace(SMOKE, card=EMBEDDED.card), 1000)["speech"].key
+    assert len({stage.key for stage in stages.values()}) == len(stages)
+    assert stages["sft"].key != sections(EMBEDDED, 1001)["sft"].key
+    assert stages["speech"].key == sections(EMBEDDED, 1001)["speech"].key
+    assert stages["speech"].key != sections(replace(SMOKE, card=EMBEDDED.card), 1000)["speech"].key

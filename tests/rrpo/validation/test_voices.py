@@ -30,14 +30,14 @@ ENGINES = world.other_synthesisers()[:1]
 def test_a_set_knows_its_cues_and_its_readings(tmp_path: Path) -> None:
     (tmp_path / "voices").mkdir()
     second.build(VoicesConfig(world=WORLD, readings=2, engine=ENGINES[0]), {}, tmp_path / "voices", Context())
-    found = voices.domains(CONFIG, {f"voices_{ENGINES[0]}": tmp_path / "voices"})
-    assert list(found) == [ENGINES[0]]
-    domain = found[ENGINES[0]]
+    domains = voices.domains(CONFIG, {f"voices_{ENGINES[0]}": tmp_path / "voices"})
+    assert list(domains) == [ENGINES[0]]
+    domain = domains[ENGINES[0]]
     assert domain.ideal.all(), "cues without spread leave no doubt"
     assert domain.groups.tolist() == [0] * 5 + [1] * 5
     if words.available():
         codec = Codec(CodecConfig(levels=(5,), dim=8), WORLD.audio, ("a",))
-        (line,) = voices.transcription(CONFIG, found, codec)
+        (line,) = voices.transcription(CONFIG, domains, codec)
         assert line.value < 0.5
 
 
