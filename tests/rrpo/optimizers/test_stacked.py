@@ -301,7 +301,7 @@ def test_encoders_of_several_architectures(toy: dict[str, Path]) -> None:
 def test_a_graph_is_kept_while_others_have_no_loss_yet(others: bool) -> None:
     kept: list[bool] = []
     stack = stacked.Stack()
-    stack.place = {5: 0}
+    stack.index = {5: 0}
     stack.policy = SimpleNamespace(backward=lambda members, losses, keep: kept.append(keep))  # type: ignore[assignment]
     stack.answer("backward", [5], [(torch.zeros(()),)], others=others)
     assert kept == [others]
@@ -326,7 +326,7 @@ def test_a_step_over_the_whole_cache_draws_the_same(monkeypatch: pytest.MonkeyPa
 def test_an_optimiser_that_differentiates_by_itself_is_rejected() -> None:
     """It frees the graph that another member's loss shares."""
     stack = stacked.Stack()
-    stack.place = {0: 0, 1: 1}
+    stack.index = {0: 0, 1: 1}
     stack.policy = StackedPolicy(policies()[:2])
     tokens = [torch.tensor([[1, 2], [3, 4]])] * 2
     first, second = (
