@@ -113,7 +113,8 @@ class EnergyMixup(Regularizer):
         F_partner = F[partner[:, None], shifted]
 
         log_E_i, log_E_j = (
-            signal.log_power(each).masked_fill(~inside, -math.inf).flatten(1).logsumexp(1) for each in (F, F_partner)
+            signal.log_power(frames).masked_fill(~inside, -math.inf).flatten(1).logsumexp(1)
+            for frames in (F, F_partner)
         )
         log_E_mix = log_E_i + r * (math.log(10) / 10)
 
@@ -144,9 +145,11 @@ def mixed(batch: Batch, F: Tensor, partner: Tensor, weight: Tensor, name: str) -
         weight: λ ``[B]``.
         name: Name of the scalar.
     """
-    kept = [((1 - weight) * share, y) for share, y in batch.targets]
-    added = [(weight * share[partner], y[partner]) for share, y in batch.targets]
-    return replace(batch, F=F, targets=(*kept, *added), scalars={**batch.scalars, name: weight.mean()})
+    host_targets = [((1 - weight) * share, y) for share, y in batch.targets]
+    partner_targets = [(weight * share[partner], y[partner]) for share, y in batch.targets]
+    return replace(
+        batch, F=F, targets=(*host_targets, *partner_targets), scalars={**batch.scalars, name: weight.mean()}
+    )
 
 
 def other_sample(uniform: Tensor) -> Tensor:
