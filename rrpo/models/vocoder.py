@@ -116,17 +116,17 @@ def _phases(mel: Tensor, config: AudioConfig) -> Tensor:
     harmonic's number. Unvoiced frames get random phases, the same for each utterance.
     """
     T, bins = mel.shape[1], config.n_fft // 2 + 1
-    place, likeness = pitch.tracked(mel, config)
-    f0 = pitch.LOWEST * 2 ** (place / (12 * pitch.ROWS))  # [B, T] Hz
+    rows, similarity = pitch.tracked(mel, config)
+    f0 = pitch.LOWEST * 2 ** (rows / (12 * pitch.ROWS))  # [B, T] Hz
     seconds = config.hop / config.sample_rate
-    turns = F_.pad((f0[:, 1:] + f0[:, :-1]).double().cumsum(1) * (seconds / 2), (1, 0)).remainder(1).float()
+    cycles = F_.pad((f0[:, 1:] + f0[:, :-1]).double().cumsum(1) * (seconds / 2), (1, 0)).remainder(1).float()
     hertz = torch.linspace(0, config.sample_rate / 2, bins, device=mel.device)
     nearest = (hertz / f0[..., None]).round_().long()  # [B, T, bins]
-    harmonics = 2 * math.pi * turns[..., None] * torch.arange(int(nearest.max()) + 1, device=mel.device)
+    harmonics = 2 * math.pi * cycles[..., None] * torch.arange(int(nearest.max()) + 1, device=mel.device)
     voice = torch.polar(torch.ones_like(harmonics), harmonics).gather(2, nearest)
-    found = torch.where((likeness > VOICED)[..., None], voice, _noise(-(-T // NOISE_FRAMES), bins, mel.device)[:T])
-    found[..., 1::2] *= -1  # half a cycle per bin: a frame begins half a window before its center
-    return found
+    phases = torch.where((similarity > VOICED)[..., None], voice, _noise(-(-T // NOISE_FRAMES), bins, mel.device)[:T])
+    phases[..., 1::2] *= -1  # half a cycle per bin: a frame begins half a window before its center
+    return phases
 
 
 @lru_cache(maxsize=4)
