@@ -78,5 +78,5 @@ def _form(value: Any, *, with_off: bool) -> Any:
 @cache
 def _identity_fields(kind: Any) -> tuple[tuple[str, Any], ...]:
     """Return the names of a config class's identity fields, each with its off value."""
-    kept = (f for f in dataclasses.fields(kind) if f.metadata.get("identity", True))
-    return tuple((f.name, f.metadata.get("off", NEVER_OFF)) for f in kept)
+    fields = (field for field in dataclasses.fields(kind) if field.metadata.get("identity", True))
+    return tuple((field.name, field.metadata.get("off", NEVER_OFF)) for field in fields)

@@ -90,8 +90,8 @@ class Cell:
     def params(self) -> dict[str, str]:
         """Flat config for MLflow's params: ``section.field`` -> text."""
         flat = _flatten({"arm": described(self.arm), "profile": described(self.profile)})
-        used = {name: value for name, value in flat.items() if not _REPLACED.match(name)}
-        return {"label": self.label, "seed": str(self.seed)} | used
+        kept_params = {name: value for name, value in flat.items() if not _REPLACED.match(name)}
+        return {"label": self.label, "seed": str(self.seed)} | kept_params
 
 
 def collect(stages: Mapping[str, Stage], store: Path) -> tuple[dict[str, float], dict[str, Path]]:
@@ -105,9 +105,9 @@ def collect(stages: Mapping[str, Stage], store: Path) -> tuple[dict[str, float],
         folder = stage.path(store)
         scalars |= json.loads((folder / "scalars.json").read_text())
         for path in sorted(folder.rglob("*")):
-            inside = path.relative_to(folder)
-            if path.is_file() and path.name != "scalars.json" and inside.parts[0] not in WEIGHTS:
-                name = inside.as_posix()
+            relative = path.relative_to(folder)
+            if path.is_file() and path.name != "scalars.json" and relative.parts[0] not in WEIGHTS:
+                name = relative.as_posix()
                 files[f"{role}/{name}" if name == "stage.json" else name] = path
     return scalars, files
 

@@ -24,18 +24,18 @@ def effective(cell: Cell) -> dict[str, Scalar]:
     """
     top = cell.stages.get("optimized") or cell.stages["examined"]
     world = cell.profile.world
-    found: dict[str, Any] = {"world.seed": world.seed, "world.language": world.language, "finetune.steps": 0}
+    parameters: dict[str, Any] = {"world.seed": world.seed, "world.language": world.language, "finetune.steps": 0}
     for stage in walk(top):
         if stage.name in TRAINED:
-            found |= _flat(described(stage.config), stage.name)
+            parameters |= _flat(described(stage.config), stage.name)
             if data := stage.inputs.get("speech"):
-                found |= _flat(described(data.config.split), f"{stage.name}.data")
-    return found
+                parameters |= _flat(described(data.config.split), f"{stage.name}.data")
+    return parameters
 
 
 def _flat(tree: Mapping[str, Any], prefix: str) -> dict[str, Scalar]:
-    kept = {name: child for name, child in tree.items() if name not in ("seed", "model")}
-    return dict(_leaves(kept, prefix))
+    fields = {name: child for name, child in tree.items() if name not in ("seed", "model")}
+    return dict(_leaves(fields, prefix))
 
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, Scalar]]:

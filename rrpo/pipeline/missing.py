@@ -8,8 +8,8 @@ from pathlib import Path
 from rrpo.pipeline.stages import Stage
 
 
-def missing_below(wanted: Sequence[Stage], store: Path) -> list[Stage]:
-    """Return every distinct stage that must be built for ``wanted``, inputs first; skip inputs that only finished stages read."""
+def missing_below(roots: Sequence[Stage], store: Path) -> list[Stage]:
+    """Return every distinct stage that must be built for ``roots``, inputs first; skip inputs that only finished stages read."""
     missing: dict[str, Stage] = {}
     seen: set[str] = set()
 
@@ -22,6 +22,6 @@ def missing_below(wanted: Sequence[Stage], store: Path) -> list[Stage]:
                 visit(child)
             missing[stage.key] = stage
 
-    for root in wanted:
+    for root in roots:
         visit(root)
     return list(missing.values())

@@ -76,15 +76,15 @@ def rendered_below(profile: Profile, *stages: Stage) -> list[str]:
     """
     if profile.emotions == profile.world.emotions:
         return []
-    found = set()
+    names = set()
     for stage in walk(*stages):
         if stage.name == "speech" and stage.config.split.manifest is None:
-            found.add(stage.config.split.name)
+            names.add(stage.config.split.name)
         elif stage.name == "prompts" and stage.config.manifest is None:
-            found.add(stage.config.texts)
+            names.add(stage.config.texts)
         elif stage.name == "voices":
-            found.add(stage.config.engine)
-    return sorted(found.difference(UNLABELLED))
+            names.add(stage.config.engine)
+    return sorted(names.difference(UNLABELLED))
 
 
 def own(profile: Profile, split: SplitConfig) -> SplitConfig:
@@ -221,8 +221,10 @@ def eval_prompts(profile: Profile, speakers: str = "policy") -> Stage:
 @cache
 def rm_tests(profile: Profile) -> dict[str, Stage]:
     """Return the sets on which every reward model is examined, by split; for a user's emotions, only the user's own sets."""
-    given = splits(profile) if profile.emotions == profile.world.emotions else profile.manifests
-    names = [name for name in splits(profile) if (name.startswith("rm_test") and name in given) or name == "rm_valid"]
+    available = splits(profile) if profile.emotions == profile.world.emotions else profile.manifests
+    names = [
+        name for name in splits(profile) if (name.startswith("rm_test") and name in available) or name == "rm_valid"
+    ]
     return {name: world_speech(profile, name) for name in names}
 
 
