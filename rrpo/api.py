@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +113,7 @@ def build(cell: Cell, store: Path, device: str, report: Report) -> None:
     resolved = _resolve_device(device)
     with _limit_threads(resolved):
         for stage in missing:
-
-            def report_stage(done: int, total: int, stage: Stage = stage) -> None:
-                report(stage, done, total)
-
-            materialise(stage, store, Context(device=resolved, report=report_stage))
+            materialise(stage, store, Context(device=resolved, report=partial(report, stage)))
 
 
 def result(cell: Cell, store: Path) -> Result:

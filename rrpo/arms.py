@@ -71,9 +71,4 @@ def name_of(parts: Iterable[str]) -> str:
 def regularizers(parts: Iterable[str]) -> RegularizerConfig:
     """Return a config with the named regularizers at their declared strengths and the others at identity (same code path)."""
     active = set(parts)
-    return configured(
-        {
-            name: regularizer.on_values if name in active else regularizer.off_values
-            for name, regularizer in REGULARIZERS.items()
-        }
-    )
+    return configured({name: r.on_values if name in active else r.off_values for name, r in REGULARIZERS.items()})

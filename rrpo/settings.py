@@ -75,9 +75,9 @@ def check_used(profile: Profile, values: Mapping[str, Any], stages: Callable[[Pr
     Raises:
         InputError: A setting changes none of ``stages(profile)``: the arms set that value themselves, or no stage uses it.
     """
-    together = changed(profile, values)
-    keys = {stage.key for stage in stages(together)}
-    for path, (before, after) in differences(profile, together).items():
+    combined = changed(profile, values)
+    keys = {stage.key for stage in stages(combined)}
+    for path, (before, after) in differences(profile, combined).items():
         try:
             without = changed(profile, {name: value for name, value in values.items() if name != path})
         except InputError:  # the other settings are out of range without it, so it has an effect
@@ -118,8 +118,8 @@ def _walk(value: Any, kind: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
 def _convert(path: str, value: Any, known: Mapping[str, tuple[Any, Any]]) -> Any:
     if path not in known:
         namesakes = [name for name in known if name.rpartition(".")[2] == path.rpartition(".")[2]]
-        near = dict.fromkeys([*get_close_matches(path, known, NEAREST, 0.5), *namesakes])
-        fix = f"nearest: {', '.join(list(near)[:NEAREST])}" if near else "use the name of a field of rrpo.Profile"
+        nearest = list(dict.fromkeys([*get_close_matches(path, known, NEAREST, 0.5), *namesakes]))[:NEAREST]
+        fix = f"nearest: {', '.join(nearest)}" if nearest else "use the name of a field of rrpo.Profile"
         raise InputError("there is no setting of that name", got=path, fix=fix)
     kind = known[path][0]
     try:
@@ -164,6 +164,6 @@ def _replace(node: Any, values: Mapping[tuple[str, ...], Any]) -> Any:
     children: dict[str, dict[tuple[str, ...], Any]] = {}
     for (head, *tail), value in values.items():
         children.setdefault(head, {})[tuple(tail)] = value
-    of = node.__getitem__ if isinstance(node, Mapping) else lambda name: getattr(node, name)
-    new = {name: below[()] if () in below else _replace(of(name), below) for name, below in children.items()}
+    get = node.__getitem__ if isinstance(node, Mapping) else lambda name: getattr(node, name)
+    new = {name: below[()] if () in below else _replace(get(name), below) for name, below in children.items()}
     return {**node, **new} if isinstance(node, Mapping) else dataclasses.replace(node, **new)

@@ -107,9 +107,9 @@ def changes(
         with torch.no_grad():
             logits = policy.logits(batch.prefix, tokens)[:, :-1, : policy.codes]
             before = evaluate(tokens)
-            for (kind, _), (position_noise, code_noise) in zip(kinds, noise, strict=True):
+            for (kind, _), (u_position, u_code) in zip(kinds, noise, strict=True):
                 count = _counts(lengths, config.share if kind == "many" else 0.0)
-                new = swap(tokens, lengths, logits, count, position_noise[rows, :longest], code_noise[rows, :longest])
+                new = swap(tokens, lengths, logits, count, u_position[rows, :longest], u_code[rows, :longest])
                 actual = {name: after - before[name] for name, after in evaluate(new).items()}
                 swaps.append({"swapped": count, "predicted": predicted_change(g, tokens, new), **actual})
         parts.append((rows, {name: torch.stack([entry[name] for entry in swaps], 1) for name in swaps[0]}))
@@ -139,9 +139,7 @@ def predicted_change(g: Tensor, tokens: Tensor, new: Tensor) -> Tensor:
     return (g.gather(2, new[..., None]) - g.gather(2, tokens[..., None])).sum((1, 2))
 
 
-def swap(
-    tokens: Tensor, lengths: Tensor, logits: Tensor, count: Tensor, position_noise: Tensor, code_noise: Tensor
-) -> Tensor:
+def swap(tokens: Tensor, lengths: Tensor, logits: Tensor, count: Tensor, u_position: Tensor, u_code: Tensor) -> Tensor:
     """Replace ``count [b]`` tokens of each row of ``tokens [b, N]`` by other codes drawn from the policy's distribution.
 
     Args:
@@ -149,14 +147,14 @@ def swap(
         lengths: Tokens of each row ``[b]``; no position beyond them is swapped.
         logits: ``[b, N, V]``, the policy's logits of every position given the sampled history.
         count: At most ``lengths``.
-        position_noise: Uniforms ``[b, N]``: the positions with the smallest values are swapped.
-        code_noise: Uniforms ``[b, N]``: the new codes by inverse CDF, excluding the sampled ones.
+        u_position: Uniforms ``[b, N]``: the positions with the smallest values are swapped.
+        u_code: Uniforms ``[b, N]``: the new codes by inverse CDF, excluding the sampled ones.
     """
-    position_noise = position_noise.masked_fill(~valid_mask(lengths, tokens.shape[1]), math.inf)
-    swapped = position_noise.argsort(1).argsort(1) < count[:, None]
+    u_position = u_position.masked_fill(~valid_mask(lengths, tokens.shape[1]), math.inf)
+    swapped = u_position.argsort(1).argsort(1) < count[:, None]
     other_logits = logits[swapped].scatter(1, tokens[swapped][:, None], -math.inf)
     new = tokens.clone()
-    new[swapped] = inverse_cdf(other_logits, code_noise[swapped])
+    new[swapped] = inverse_cdf(other_logits, u_code[swapped])
     return new
 
 
@@ -188,7 +186,5 @@ def _counts(lengths: Tensor, share: float) -> Tensor:
 def _noise(rollout: Rollout, seed: int, kind: str, draw: int) -> tuple[Tensor, Tensor]:
     """Return uniforms ``[P, N]`` for one swap per sample: for the positions and for the codes."""
     N, P = rollout.tokens.T.shape
-    position_noise, code_noise = (
-        uniform((N, P), seed, f"fidelity {kind} {name}", draw).T for name in ("place", "code")
-    )
-    return position_noise.to(rollout.tokens.device), code_noise.to(rollout.tokens.device)
+    u_position, u_code = (uniform((N, P), seed, f"fidelity {kind} {name}", draw).T for name in ("place", "code"))
+    return u_position.to(rollout.tokens.device), u_code.to(rollout.tokens.device)

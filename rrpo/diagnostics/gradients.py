@@ -221,9 +221,8 @@ def measured(
     start, moments = clock(), Moments()
     for number in batches:
         indices = torch.from_numpy(rows[number, : prompts_of(method, settings)]).to(train.prefix.device)
-        moments.add(
-            gradient(models, method, train.select(indices.repeat(method.samples)), settings, base.steps + number)
-        )
+        prompts = train.select(indices.repeat(method.samples))
+        moments.add(gradient(models, method, prompts, settings, base.steps + number))
     return moments, clock() - start
 
 

@@ -37,7 +37,7 @@ def compare(
     device, shape = prompts.prefix.device, (policy.max_tokens, len(prompts.phones))
     sampled = policy.sample(prompts.prefix, uniform(shape, seed, "swaps", device=device))
     B, N = sampled.tokens.shape
-    position_noise, code_noise = (uniform((N, B), seed, f"swaps {name}", device=device).T for name in ("place", "code"))
+    u_position, u_code = (uniform((N, B), seed, f"swaps {name}", device=device).T for name in ("place", "code"))
 
     @torch.no_grad()
     def evaluate(rollout: Rollout) -> Tensor:
@@ -51,8 +51,8 @@ def compare(
             sampled.lengths,
             logits[..., : policy.codes],
             torch.ones_like(sampled.lengths),
-            position_noise,
-            code_noise,
+            u_position,
+            u_code,
         )
         forced = [forcing(logits, tokens) for tokens in (sampled.tokens, new)]
     g = gradient(codec, reward, sampled.tokens, sampled.lengths, prompts.speaker, prompts.target)

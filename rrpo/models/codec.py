@@ -15,6 +15,7 @@ import math
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F_
 from torch import Tensor, nn
@@ -155,13 +156,12 @@ class Codec(nn.Module):
         for block in self.decoder:
             x = block(x, mask)
         bands = self.audio.n_mels
-        envelope, voiced, pitch_offset = (
+        envelope, voiced, octave = (
             self.outlet(x).reshape(len(x), 2 * x.shape[1], -1).float().split([bands, bands, 1], 2)
         )
-        f0 = (pitch.row(MIDDLE) + OCTAVE * pitch.ROWS * pitch_offset[..., 0]).clamp(0, len(self.combs) - 1)
-        voice = torch.log1p(
-            voiced.sigmoid() * torch.expm1(pitch.comb(self.combs, f0))
-        )  # add the powers of noise and comb
+        f0 = (pitch.row(MIDDLE) + OCTAVE * pitch.ROWS * octave[..., 0]).clamp(0, len(self.combs) - 1)
+        # add the powers of noise and comb
+        voice = torch.log1p(voiced.sigmoid() * torch.expm1(pitch.comb(self.combs, f0)))
         F = envelope * self.std + self.mean + voice
         floor = math.log(self.audio.floor)
         frames = 2 * lengths
@@ -230,11 +230,11 @@ def build(config: CodecConfig, inputs: dict[str, Path], out: Path, context: Cont
         F, lengths = speech.batch(indices, context.device)
         start = generator(config.seed, "codec crop", step).random(len(indices))
         offset = (torch.from_numpy(start).to(F.device) * (lengths - config.crop).clamp(min=0)).long()
-        columns = (offset[:, None] + torch.arange(min(config.crop, F.shape[1]), device=F.device)).clamp(
+        frames = (offset[:, None] + torch.arange(min(config.crop, F.shape[1]), device=F.device)).clamp(
             max=F.shape[1] - 1
         )
-        crop = F.gather(1, columns[..., None].expand(-1, -1, F.shape[2]))
-        return codec.loss(crop, (lengths - offset).clamp(max=columns.shape[1]), speakers[indices])
+        crop = F.gather(1, frames[..., None].expand(-1, -1, F.shape[2]))
+        return codec.loss(crop, (lengths - offset).clamp(max=frames.shape[1]), speakers[indices])
 
     fit(codec.parameters(), loss, config.steps, config.lr, context)
     codec.eval()
@@ -244,7 +244,7 @@ def build(config: CodecConfig, inputs: dict[str, Path], out: Path, context: Cont
 
 
 @torch.no_grad()
-def _measure(codec: Codec, speech: SpeechSet, indices, speakers: Tensor, device: str) -> dict[str, float]:  # type: ignore[no-untyped-def]
+def _measure(codec: Codec, speech: SpeechSet, indices: np.ndarray, speakers: Tensor, device: str) -> dict[str, float]:
     """Return the held-out error in normalized units and in dB, the F0 error in semitones, and the perplexity of the codebook
     usage."""
     F, lengths = speech.batch(indices, device)

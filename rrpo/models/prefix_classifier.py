@@ -77,9 +77,8 @@ class PrefixClassifier(nn.Module):
         """Load a classifier written by `save`; frozen, in evaluation mode."""
         description = json.loads((folder / "prefix_classifier.json").read_text())
         state = torch.load(folder / "prefix_classifier.pt", map_location="cpu", weights_only=True)
-        model = PrefixClassifier(
-            PrefixClassifierConfig(**description["config"]), description["emotions"], state["features"]
-        )
+        config = PrefixClassifierConfig(**description["config"])
+        model = PrefixClassifier(config, description["emotions"], state["features"])
         model.load_state_dict(state)
         return model.to(device).eval().requires_grad_(False)
 

@@ -45,10 +45,8 @@ class SpeechEncoderModel(RewardModel):
         folder = Path(config.encoder.path)
         self.speech: Any = AutoModel.from_pretrained(folder, local_files_only=True)
         self.speech.config.apply_spec_augment, self.speech.config.layerdrop = False, 0.0
-        preprocessor = folder / "preprocessor_config.json"
-        self.normalized: bool = (
-            json.loads(preprocessor.read_text()).get("do_normalize", True) if preprocessor.is_file() else True
-        )
+        path = folder / "preprocessor_config.json"
+        self.normalized: bool = json.loads(path.read_text()).get("do_normalize", True) if path.is_file() else True
         dim = self.speech.config.hidden_size
         self.attention = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1, bias=False))
         self.head = nn.Linear(dim, len(self.emotions))

@@ -144,7 +144,7 @@ class StackedPolicy:
     ) -> list[Tensor]:
         """Return `Policy.packed_logits` of each member: ``[P, V + 1]`` with gradient to `weights`."""
         with self.template.computing():
-            weights = self._weights(members)
+            weights = self._weights_of(members)
             prefix, mask, positions = self._prefixes(members, weights, padded(prefixes, 1, left=True))
             speech, count = padded(tokens, 1), torch.stack(list(counts))
             C, B, N = speech.shape
@@ -161,9 +161,8 @@ class StackedPolicy:
 
             sizes = count.sum(1).tolist()
             scored = valid_mask(count.flatten(), N + 1).view(C, -1)
-            used = scored.byte().argsort(dim=1, descending=True, stable=True)[
-                :, : max(sizes)
-            ]  # positions in [B, N + 1]
+            # positions in [B, N + 1]
+            used = scored.byte().argsort(dim=1, descending=True, stable=True)[:, : max(sizes)]
             column = used // (N + 1) * S + used % (N + 1) + task
 
             def select(x: Tensor) -> Tensor:
@@ -181,7 +180,7 @@ class StackedPolicy:
     def sample(self, members: Sequence[int], prefixes: Sequence[Tensor], noises: Sequence[Tensor]) -> list[Rollout]:
         """Return `Policy.sample` of each member: ancestral sampling of C x B rows with a key-value cache."""
         with self.template.computing():
-            weights = self._weights(members)
+            weights = self._weights_of(members)
             start = self._prefixes(members, weights, padded(prefixes, 1, left=True))
             steps = _TokenSteps(self, weights, start, torch.stack(list(noises), 1))
             steps.finish()
@@ -192,7 +191,7 @@ class StackedPolicy:
         parts = zip(speech_tokens, lengths, lengths.amax(1).tolist(), strict=True)
         return [Rollout(rows[:, :longest], sizes, sizes < tokens.shape[2]) for rows, sizes, longest in parts]
 
-    def _weights(self, members: Sequence[int]) -> dict[str, Tensor]:
+    def _weights_of(self, members: Sequence[int]) -> dict[str, Tensor]:
         if len(members) == len(self.policies):
             return self.weights
         indices = torch.tensor(list(members), device=self.template.pace.device)

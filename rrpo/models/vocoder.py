@@ -97,14 +97,14 @@ def _griffin_lim(mel: Tensor, lengths: Tensor, config: AudioConfig) -> Tensor:
     inside = (time >= 0) & (time < (lengths[:, None] - 1) * hop)
     weight = inside / overlap_add(window * valid[..., None]).clamp_min(TINY)
 
-    before = torch.zeros_like(weight)
+    previous = torch.zeros_like(weight)
     for _ in range(config.griffin_lim_steps):
         wave = overlap_add(torch.fft.irfft(spectrum, size, out=frames)).mul_(weight)
-        ahead = wave - MOMENTUM * before
-        torch.mul(ahead.unfold(1, size, hop)[:, :T], window, out=frames)
+        extrapolated = wave - MOMENTUM * previous
+        torch.mul(extrapolated.unfold(1, size, hop)[:, :T], window, out=frames)
         torch.fft.rfft(frames, out=spectrum)
         spectrum.mul_(target / magnitude(spectrum).add_(TINY))
-        before = wave
+        previous = wave
     wave = overlap_add(torch.fft.irfft(spectrum, size, out=frames)).mul_(weight)
     return wave[:, size // 2 : size // 2 + (T - 1) * hop]
 

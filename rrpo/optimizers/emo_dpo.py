@@ -138,10 +138,8 @@ class EmoDPO(PolicyOptimizer):
         for part, frames in zip(split(models, batch), outputs.frames, strict=True):
             scores = score(models, part, config.penalty)
             terms = self.terms(models.policy, state, state["order"][batch.step, part.rows])
-            preference = (
-                dpo_weight * terms["dpo"] + self.kl_weight * terms["smoothed_kl"] + self.sft_weight * terms["sft"]
-            )
-            loss = config.beta * scores.penalty + preference
+            pair = dpo_weight * terms["dpo"] + self.kl_weight * terms["smoothed_kl"] + self.sft_weight * terms["sft"]
+            loss = config.beta * scores.penalty + pair
             values = outputs.of(part) | {name: term.detach() for name, term in terms.items()}
             yield Loss(part, part.share * loss.mean(), values, scores.kl.detach(), scores.log_p, frames)
 
@@ -257,12 +255,8 @@ def speech_pairs(utterances: Sequence[Utterance]) -> list[tuple[int, int]]:
         groups.setdefault((u.phones, u.speaker), []).append(index)
     pairs = []
     for group in groups.values():
-        for position, index in enumerate(group):
-            partners = [
-                i
-                for i in group[position + 1 :] + group[:position]
-                if utterances[i].emotion != utterances[index].emotion
-            ]
+        for k, index in enumerate(group):
+            partners = [i for i in group[k + 1 :] + group[:k] if utterances[i].emotion != utterances[index].emotion]
             pairs += [(index, i) for i in partners[:1]]
     return pairs
 

@@ -57,9 +57,9 @@ class GRPO(PolicyOptimizer):
 
     def __post_init__(self) -> None:
         """Raise ValueError if a value is out of range."""
-        for name, least in (("samples", 2), ("epochs", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be {least} or more, got {getattr(self, name)}")
+        for name, minimum in (("samples", 2), ("epochs", 1)):
+            if getattr(self, name) < minimum:
+                raise ValueError(f"{name} must be {minimum} or more, got {getattr(self, name)}")
         if not self.clip > 0:
             raise ValueError(f"clip must be above 0, got {self.clip}")
 

@@ -121,9 +121,7 @@ def build(config: OptimizeConfig, inputs: dict[str, Path], out: Path, context: C
         return row, {name: torch.from_numpy(values) for name, values in evaluated.arrays().items()}
 
     trajectory = optimize(models, train, config, context, inputs, measure)
-    samples = [
-        Samples(**{name: value.numpy() for name, value in checkpoint.items()}) for checkpoint in trajectory.samples
-    ]
+    samples = [Samples(**{name: value.numpy() for name, value in arrays.items()}) for arrays in trajectory.samples]
     save(out, trajectory.points, samples, trajectory.curves, matched)
 
 
@@ -352,16 +350,14 @@ def stored(step: int, indices: Tensor, rollout: Rollout, measurements: dict[str,
     tokens = rollout.tokens.cpu().numpy().astype(np.int16)
     lengths = rollout.lengths.cpu().numpy().astype(np.int16)
     tokens[np.arange(tokens.shape[1])[None] >= lengths[:, None]] = -1
-    log_probs = {name: measurements[name].float() for name in ("proxy", "val")}
+    outputs = {name: measurements[name].float() for name in ("proxy", "val")}
     return Samples(
         step=np.full(len(lengths), step),
         prompt=indices.cpu().numpy(),
         tokens=tokens,
         lengths=lengths,
-        **{f"{name}_argmax": log_p.argmax(1).cpu().numpy().astype(np.int8) for name, log_p in log_probs.items()},
-        **{
-            f"{name}_logprob": log_p.gather(1, target[:, None])[:, 0].cpu().numpy() for name, log_p in log_probs.items()
-        },
+        **{f"{name}_argmax": log_p.argmax(1).cpu().numpy().astype(np.int8) for name, log_p in outputs.items()},
+        **{f"{name}_logprob": log_p.gather(1, target[:, None])[:, 0].cpu().numpy() for name, log_p in outputs.items()},
     )
 
 

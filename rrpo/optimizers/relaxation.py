@@ -33,13 +33,11 @@ def conditional_gumbel(logits: Tensor, tokens: Tensor, noise: Tensor) -> Tensor:
     log_p = logits.log_softmax(-1)
     exponential = noise.log().neg_()  # -log of it is Gumbel noise
     chosen = tokens[..., None]
-    winner = exponential.gather(
-        -1, chosen
-    )  # e^-maximum: the maximum of logits - logsumexp + G is Gumbel(0), whichever class it is
+    # e^-maximum: the maximum of logits - logsumexp + G is Gumbel(0), whichever class it is
+    winner = exponential.gather(-1, chosen)
     maximum = -log_p.gather(-1, chosen) - winner.log()
-    truncated = (
-        log_p.exp_().mul_(winner * (1 + MARGIN)).add_(exponential).log_().neg_()
-    )  # truncated at the maximum, less log p
+    # truncated at the maximum, less log p
+    truncated = log_p.exp_().mul_(winner * (1 + MARGIN)).add_(exponential).log_().neg_()
     return truncated.scatter_(-1, chosen, maximum)
 
 

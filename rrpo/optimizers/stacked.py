@@ -111,8 +111,8 @@ class Stack:
     def join(self, ask: Ask, models: Models) -> Models:
         """Add the models of a member and return proxies for them, whose calls are batched."""
         common: Models = ask("join", models)
-        members = {name: getattr(common if name in COMMON else models, name) for name in TOGETHER}
-        proxies = {name: _Proxy(model, name, ask) for name, model in members.items()}
+        own = {name: getattr(common if name in COMMON else models, name) for name in TOGETHER}
+        proxies = {name: _Proxy(model, name, ask) for name, model in own.items()}
         return replace(models, **cast(Any, proxies), backward=partial(ask, "backward"))
 
     def answer(
@@ -197,7 +197,7 @@ class Encoders:
             weights: Sequence[dict[str, Any]] = stacked
             if len(callers) < len(indices):
                 rows = torch.tensor([indices.index(members[i]) for i in callers], device=F[0].device)
-                weights = [{name: value.index_select(0, rows) for name, value in layer.items()} for layer in stacked]
+                weights = [{name: value.index_select(0, rows) for name, value in part.items()} for part in stacked]
             with sdpa_kernel(SDPBackend.MATH):  # the only backend that vmap supports
                 h, mask = vmap(partial(functional_call, encoder))(
                     tuple(weights), (padded([F[i] for i in callers], 1), torch.stack([lengths[i] for i in callers]))
@@ -230,12 +230,9 @@ def _call_concatenated(method: Callable[..., Any], columns: list[list[Any]]) -> 
 
 def _call_codec(method: Callable[..., Any], columns: list[list[Any]]) -> list[Any]:
     """Return `_call_concatenated` for a codec, with frames cropped to the longest sample of each member."""
-    tokens = [length.shape[1] for length in columns[0]]
+    tokens = [batch.shape[1] for batch in columns[0]]
     results = _call_concatenated(method, columns)
-    return [
-        (F[:, : F.shape[1] * length // max(tokens)], frames)
-        for (F, frames), length in zip(results, tokens, strict=True)
-    ]
+    return [(F[:, : F.shape[1] * n // max(tokens)], frames) for (F, frames), n in zip(results, tokens, strict=True)]
 
 
 def _concatenate(column: Sequence[Any]) -> Any:

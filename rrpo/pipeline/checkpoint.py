@@ -143,7 +143,7 @@ def save(folder: Path, step: int, content: Mapping[str, Any]) -> Path:
         os.replace(draft, path)
     except (
         RuntimeError
-    ) as error:  # torch's archive writer raises a second error on exit, which hides the file's own error
+    ) as error:  # torch's archive writer raises a second one on exit, which hides the file's own error
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise

@@ -87,11 +87,9 @@ def sft(profile: Profile, seed: int, *, tag_dropout: float = 0.0, style_weight: 
 @cache
 def references(profile: Profile) -> Stage:
     """Return utterances by unseen speakers in every emotion, including neutral."""
-    neutral_profile = with_neutral(profile)
-    size = profile.zero_shot.references * len(neutral_profile.world.emotions) * profile.world.judge_speakers
-    return world.speech(
-        neutral_profile, SplitConfig(name="references", size=size, speakers=UNSEEN, texts="sft_heldout")
-    )
+    neutral = with_neutral(profile)
+    size = profile.zero_shot.references * len(neutral.world.emotions) * profile.world.judge_speakers
+    return world.speech(neutral, SplitConfig(name="references", size=size, speakers=UNSEEN, texts="sft_heldout"))
 
 
 @cache
@@ -107,7 +105,7 @@ def zero_shot(profile: Profile, seed: int, *, reversal: float, tag_dropout: floa
             got=f"manifests for {', '.join(profile.manifests)}",
             fix="run it without manifests, or leave out zet and every zet@...",
         )
-    settings, neutral_profile = profile.zero_shot, with_neutral(profile)
+    settings, neutral = profile.zero_shot, with_neutral(profile)
     split = SplitConfig(
         name="zero_shot",
         size=settings.utterances,
@@ -117,7 +115,7 @@ def zero_shot(profile: Profile, seed: int, *, reversal: float, tag_dropout: floa
         seed=seed,
     )
     inputs = {
-        "speech": world.speech(neutral_profile, split),
+        "speech": world.speech(neutral, split),
         "references": references(profile),
         "codec": world.codec(profile),
         "base": world.base(profile),
@@ -226,11 +224,14 @@ def mined(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
     The mined policy answers training prompts, so that no reward model trains on answers to evaluation prompts.
     """
     previous = replace(arm, rounds=arm.rounds - 1)
-    run = optimized(profile, previous, seed)
-    prompts = run.inputs["rl_prompts"]
-    config = replace(run.config, checkpoints=())
+    optimization = optimized(profile, previous, seed)
+    prompts = optimization.inputs["rl_prompts"]
+    config, samples_inputs = (
+        replace(optimization.config, checkpoints=()),
+        {**optimization.inputs, "eval_prompts": prompts},
+    )
     inputs = {
-        "samples": Stage(run.name, run.build, config, {**run.inputs, "eval_prompts": prompts}, f"mined {run.label}"),
+        "samples": replace(optimization, config=config, inputs=samples_inputs, label=f"mined {optimization.label}"),
         "prompts": prompts,
         "speech": mined(profile, previous, seed) if previous.rounds else annotated(profile, arm, seed),
         "codec": world.codec(profile),
@@ -256,10 +257,10 @@ def fidelity(profile: Profile, arm: ArmConfig, seed: int) -> Stage:
 @cache
 def prefix_classifier(profile: Profile, seed: int) -> Stage:
     """Return the classifier for soft-label guidance, trained on the seed's SFT texts; rendered data include neutral speech."""
-    neutral_profile = with_neutral(profile)
+    neutral = with_neutral(profile)
     inputs = {
-        "speech": world.speech(neutral_profile, _sft_split(neutral_profile, seed)),
-        "heldout": world.world_speech(neutral_profile, "sft_heldout"),
+        "speech": world.speech(neutral, _sft_split(neutral, seed)),
+        "heldout": world.world_speech(neutral, "sft_heldout"),
         "codec": world.codec(profile),
     }
     config = replace(profile.prefix_classifier, seed=seed)

@@ -93,9 +93,5 @@ def _explain(folder: Path) -> str:
     if not (folder / MARKER).is_file():
         return "not a finished stage"
     marker = json.loads((folder / MARKER).read_text())
-    version, current = marker["version"], VERSIONS.get(marker["name"])
-    return (
-        f"version {version}, now {current}"
-        if version != current
-        else "its config or one of its inputs changed, or it is not frozen"
-    )
+    old, new = marker["version"], VERSIONS.get(marker["name"])
+    return f"version {old}, now {new}" if old != new else "its config or one of its inputs changed, or it is not frozen"

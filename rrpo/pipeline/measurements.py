@@ -118,11 +118,9 @@ def listened(profile: Profile, arm: ArmConfig, seed: int, name: str) -> Stage:
 def _voices(profile: Profile, arm: ArmConfig) -> Stage:
     """Return the mean voices of the speakers of an arm's prompts."""
     speakers = world.speakers(profile)
-    return (
-        speakers
-        if arm.reversal is None
-        else replace(speakers, inputs={**speakers.inputs, "speech": references(profile)})
-    )
+    if arm.reversal is None:
+        return speakers
+    return replace(speakers, inputs={**speakers.inputs, "speech": references(profile)})
 
 
 def intensity(profile: Profile, arm: ArmConfig, seed: int) -> Stage:

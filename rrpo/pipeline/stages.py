@@ -137,14 +137,19 @@ def place(store: Path, folder: str) -> Path:
     return store / "stages" / folder
 
 
-def walk(*roots: Stage) -> Iterator[Stage]:
-    """Yield every distinct stage below ``roots``, inputs before the stages that read them."""
+def walk(*roots: Stage, skip: Callable[[Stage], bool] = lambda stage: False) -> Iterator[Stage]:
+    """Yield every distinct stage below ``roots``, inputs before the stages that read them.
+
+    Stages for which ``skip`` is true are left out, and so are inputs that only these read.
+    """
     seen: set[str] = set()
 
     def visit(stage: Stage) -> Iterator[Stage]:
         if stage.key in seen:
             return
         seen.add(stage.key)
+        if skip(stage):
+            return
         for child in stage.inputs.values():
             yield from visit(child)
         yield stage
@@ -196,13 +201,13 @@ def _build(stage: Stage, store: Path, inputs: Mapping[str, Path], claim: Claim, 
     report = noted(context.report, note)
     executor = context.executor.of(stage.name)
     clock = Clock(executor.share)
-    build_context = dataclasses.replace(context, clock=clock, checkpoints=checkpoints, report=report, executor=executor)
+    local = dataclasses.replace(context, clock=clock, checkpoints=checkpoints, report=report, executor=executor)
     try:
         forget_peak(context.device)
         module, function = stage.build.split(":")
-        with build_context.executor.applied():
-            getattr(importlib.import_module(module), function)(stage.config, inputs, partial, build_context)
-        _write_marker(partial / MARKER, stage, build_context)
+        with local.executor.applied():
+            getattr(importlib.import_module(module), function)(stage.config, inputs, partial, local)
+        _write_marker(partial / MARKER, stage, local)
         with ThreadPoolExecutor(16) as pool:  # file systems flush many files at once as fast as one
             list(pool.map(flush, [*partial.rglob("*"), partial]))
         if not claim.held():

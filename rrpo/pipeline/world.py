@@ -152,32 +152,30 @@ def judge(profile: Profile, role: str) -> Stage:
     return Stage("judge", "rrpo.judges.emotion:build", config, inputs, f"judge {role}")
 
 
-@cache
-def third_judge(profile: Profile) -> Stage:
-    """Return the non-neural emotion judge, trained on its own data; needs Praat."""
+def _separate_speech(profile: Profile, name: str) -> Stage:
+    """Return the utterances on which only one judge is trained: those of the third judge, or of a registered one."""
     split = SplitConfig(
-        name="judge_third",
+        name=name,
         size=profile.sizes["judge_third"],
         speakers="judge+policy",
         texts="judge_third",
         artefact_rate=profile.judge_artefact_rate,
     )
-    inputs = {"speech": speech(profile, split), "codec": codec(profile)}
+    return speech(profile, split)
+
+
+@cache
+def third_judge(profile: Profile) -> Stage:
+    """Return the non-neural emotion judge, trained on its own data; needs Praat."""
+    inputs = {"speech": _separate_speech(profile, "judge_third"), "codec": codec(profile)}
     return Stage("phonetic_judge", "rrpo.judges.phonetic_judge:build", profile.third_judge, inputs, "judge third")
 
 
 @cache
 def registered_judge(profile: Profile, judge: Choice) -> Stage:
     """Return a judge of `rrpo.judges.protocol.JUDGES`, trained on utterances that no other judge uses."""
-    split = SplitConfig(
-        name=f"judge_{judge.name}",
-        size=profile.sizes["judge_third"],
-        speakers="judge+policy",
-        texts="judge_third",
-        artefact_rate=profile.judge_artefact_rate,
-    )
     inputs = {
-        "speech": speech(profile, split),
+        "speech": _separate_speech(profile, f"judge_{judge.name}"),
         "heldout": world_speech(profile, "judge_heldout"),
         "codec": codec(profile),
     }

@@ -82,9 +82,5 @@ def active(config: RegularizerConfig) -> list[Regularizer]:
 def switched_on(config: RegularizerConfig) -> list[str]:
     """Return the names of the regularizers that are not off."""
     added = {choice.name for choice in config.added}
-    paper = {
-        name
-        for name, regularizer in REGULARIZERS.items()
-        if regularizer.paper and not type(regularizer).of(config).is_off
-    }
+    paper = {name for name, r in REGULARIZERS.items() if r.paper and not type(r).of(config).is_off}
     return [name for name in REGULARIZERS if name in paper | added]

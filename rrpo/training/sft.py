@@ -58,10 +58,8 @@ class TokenSet:
             restyle: Transformation of their prefixes ``[B, L]``.
             style: Style loss between the predicted and the true tokens.
         """
-        utterances = [self.utterances[int(i)] for i in indices]
-        prefix = policy.prefix_ids(
-            [u.phones for u in utterances], [u.speaker for u in utterances], [u.emotion for u in utterances]
-        )
+        batch = [self.utterances[int(i)] for i in indices]
+        prefix = policy.prefix_ids([u.phones for u in batch], [u.speaker for u in batch], [u.emotion for u in batch])
         prefix = restyle(prefix)
         rows = torch.from_numpy(indices).to(self.tokens.device)
         lengths = self.lengths[rows]
@@ -69,7 +67,7 @@ class TokenSet:
         logits = policy.packed_logits(prefix, tokens, lengths + 1)
         targets = F_.pad(tokens, (0, 1)).scatter(1, lengths[:, None], policy.eos)
         loss = F_.cross_entropy(logits, targets[valid_mask(lengths + 1, targets.shape[1])])
-        return loss if style is None else loss + style(logits, tokens, lengths, [u.speaker for u in utterances])
+        return loss if style is None else loss + style(logits, tokens, lengths, [u.speaker for u in batch])
 
 
 def build(config: SftConfig, inputs: dict[str, Path], out: Path, context: Context) -> None:
