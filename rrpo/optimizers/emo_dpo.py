@@ -226,18 +226,18 @@ class EmoDPO(PolicyOptimizer):
         costs = []
         for name, tags in zip(SIDES, (requested, other_emotions if self.tags == "own" else requested), strict=True):
             tagged = Prompts.prepare(_tagged(prompts, tags), models.policy, models.codec, emotions)
-            batch = replace(tagged, target=target)
+            targeted = replace(tagged, target=target)
             rollouts, candidate_costs = [], []
             for k in range(self.candidates):
                 shape = (models.policy.max_tokens, len(prompts))
                 noise = uniform(shape, config.seed, f"emo-dpo {name}", k, device=target.device)
                 parts = [
-                    models.policy.sample(batch.prefix[rows], noise[:, rows])
+                    models.policy.sample(targeted.prefix[rows], noise[:, rows])
                     for rows in torch.arange(len(prompts), device=target.device).split(config.batch)
                 ]
                 rollout = Rollout.concatenate(parts)
                 rollouts.append(rollout)
-                candidate_costs.append(hear(models, Batch(0, batch, rollout), config).cost(config))
+                candidate_costs.append(hear(models, Batch(0, targeted, rollout), config).cost(config))
             ranked = torch.stack(candidate_costs).sort(0, descending=name == "rejected")
             half = (self.candidates + 1) // 2
             costs.append(ranked.values[:half].flatten())
