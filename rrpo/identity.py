@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,6 +51,15 @@ def canonical(value: Any) -> Any:
 def described(value: Any) -> Any:
     """Return a JSON-able form with every identity field, including options that are off; for display and for `rebuild`."""
     return _form(value, with_off=True)
+
+
+def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted path, below ``path``, and the value of each leaf of nested mappings, such as a `described` config."""
+    if isinstance(tree, Mapping):
+        for name, child in tree.items():
+            yield from leaves(child, f"{path}.{name}".lstrip("."))
+    else:
+        yield path, tree
 
 
 def content_hash(value: Any) -> str:

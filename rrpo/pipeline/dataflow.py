@@ -54,9 +54,9 @@ def starting(arm: ArmConfig) -> ArmConfig:
     return replace(SFT, policy_seed=arm.policy_seed, reversal=arm.reversal, tag_dropout=arm.tag_dropout)
 
 
-def _sft_split(profile: Profile, seed: int, *, parallel: bool = False) -> SplitConfig:
-    """Return the split of the seed's own utterances. With ``parallel``: the same texts and speakers in other emotions."""
-    return SplitConfig(
+def sft_speech(profile: Profile, seed: int, *, parallel: bool = False) -> Stage:
+    """Return the policy's utterances of the seed. With ``parallel``: the same texts and speakers in other emotions."""
+    split = SplitConfig(
         name="sft",
         size=profile.sizes["sft"],
         texts="sft",
@@ -64,6 +64,7 @@ def _sft_split(profile: Profile, seed: int, *, parallel: bool = False) -> SplitC
         parallel=parallel,
         seed=seed,
     )
+    return world.speech(profile, split)
 
 
 @cache
@@ -74,7 +75,7 @@ def sft(profile: Profile, seed: int, *, tag_dropout: float = 0.0, style_weight: 
     """
     config = replace(profile.sft, model=profile.policy, seed=seed, tag_dropout=tag_dropout, style_weight=style_weight)
     inputs = {
-        "speech": world.speech(profile, _sft_split(profile, seed)),
+        "speech": sft_speech(profile, seed),
         "heldout": world.world_speech(profile, "sft_heldout"),
         "codec": world.codec(profile),
         "base": world.base(profile),
@@ -150,11 +151,6 @@ def _optimization_inputs(profile: Profile, arm: ArmConfig, seed: int) -> dict[st
         "recogniser": world.recogniser(profile, "reward"),
         "val": world.judge(profile, "val"),
     } | _evaluation_inputs(profile, arm, seed)
-
-
-def sft_speech(profile: Profile, seed: int, *, parallel: bool = False) -> Stage:
-    """Return the policy's utterances of the seed. With ``parallel``: the same texts and speakers in other emotions."""
-    return world.speech(profile, _sft_split(profile, seed, parallel=parallel))
 
 
 @cache
@@ -259,7 +255,7 @@ def prefix_classifier(profile: Profile, seed: int) -> Stage:
     """Return the classifier for soft-label guidance, trained on the seed's SFT texts; rendered data include neutral speech."""
     neutral = with_neutral(profile)
     inputs = {
-        "speech": world.speech(neutral, _sft_split(neutral, seed)),
+        "speech": sft_speech(neutral, seed),
         "heldout": world.world_speech(neutral, "sft_heldout"),
         "codec": world.codec(profile),
     }

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from rrpo.identity import SCALARS, described
+from rrpo.identity import SCALARS, described, leaves
 from rrpo.pipeline.cell import Cell
 from rrpo.pipeline.stages import walk
 from rrpo.plugins import Scalar
@@ -35,12 +35,7 @@ def effective(cell: Cell) -> dict[str, Scalar]:
 
 def _flat(tree: Mapping[str, Any], prefix: str) -> dict[str, Scalar]:
     fields = {name: child for name, child in tree.items() if name not in ("seed", "model")}
-    return dict(_leaves(fields, prefix))
-
-
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, Scalar]]:
-    if isinstance(value, Mapping):
-        for name, child in value.items():
-            yield from _leaves(child, f"{path}.{name}")
-    else:
-        yield path, value if type(value) in SCALARS and value is not None else text(value)
+    return {
+        path: value if type(value) in SCALARS and value is not None else text(value)
+        for path, value in leaves(fields, prefix)
+    }
