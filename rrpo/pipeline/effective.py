@@ -29,6 +29,8 @@ def effective(cell: Cell) -> dict[str, Scalar]:
         if stage.name in TRAINED:
             parameters |= _flat(described(stage.config), stage.name)
             if data := stage.inputs.get("speech"):
+                while data.name == "mine":  # the annotated utterances to which mined samples were added
+                    data = data.inputs["speech"]
                 parameters |= _flat(described(data.config.split), f"{stage.name}.data")
     return parameters
 

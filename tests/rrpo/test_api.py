@@ -20,7 +20,7 @@ import fakes  # noqa: E402
 from rrpo import __main__ as command  # noqa: E402
 from rrpo import api  # noqa: E402
 from rrpo.arms import arm  # noqa: E402
-from rrpo.config import OFF, RegularizerConfig  # noqa: E402
+from rrpo.config import OFF, ArmConfig, RegularizerConfig  # noqa: E402
 from rrpo.errors import InputError  # noqa: E402
 from rrpo.pipeline.cell import Cell  # noqa: E402
 from rrpo.pipeline.effective import effective  # noqa: E402
@@ -89,6 +89,8 @@ def test_what_an_arm_runs_with_is_read_off_its_stages():
     assert not any(name.endswith(".seed") for name in diffro if name != "world.seed")
     assert {type(value) for value in diffro.values()} <= {int, float, str, bool}
     assert len(diffro) < 80
+    mined = effective(rrpo.make_cell(ArmConfig(rounds=2), profile="embedded"))
+    assert (mined["finetune.data.name"], mined["finetune.data.size"]) == ("annotated", full["finetune.data.size"])
 
 
 def fake(**options: object) -> Cell:
