@@ -270,10 +270,8 @@ def _why_empty(summary: Summary, labels: Mapping[str, str]) -> str:
             f"no label is in the map; the corpus has {counts}, the map has {', '.join(labels)}: give matching --labels"
         )
     reasons = Counter(entry.reason for entry in summary.skipped)
-    causes = (
-        ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3)) or "the reader found no entries"
-    )
-    return f"{causes}; give the top folder of the corpus, or use the reader of its layout"
+    text = ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3)) or "the reader found no entries"
+    return f"{text}; give the top folder of the corpus, or use the reader of its layout"
 
 
 def _write_splits(partial: Path, out: Path, splits_of: Mapping[str, Sequence[str]], summary: Summary) -> None:

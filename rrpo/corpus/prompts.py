@@ -51,13 +51,7 @@ def build(config: PromptConfig, inputs: Mapping[str, Path], out: Path, context: 
         draw_prompts(config.world, config.texts, config.size, config.seed, config.speakers)
         if config.manifest is None
         else [
-            Prompt(
-                id=u.id,
-                text=u.text,
-                phones=u.phones,
-                speaker=u.speaker,
-                emotion=u.emotion,
-            )
+            Prompt(id=u.id, text=u.text, phones=u.phones, speaker=u.speaker, emotion=u.emotion)
             for u in read_manifest(config.manifest.path, config.manifest.emotions or config.world.emotions, audio=False)
         ]
     )

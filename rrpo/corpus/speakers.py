@@ -79,11 +79,7 @@ def group_speakers(world: WorldConfig, group: str) -> list[Speaker]:
     speakers: list[Speaker] = []
     for name in group.split("+"):
         group_name, _, language = name.partition(":")
-        members = [
-            speaker
-            for speaker in speaker_table(world)
-            if group_name in ("all", speaker.group) and language in ("", speaker.language)
-        ]
+        members = [s for s in speaker_table(world) if group_name in ("all", s.group) and language in ("", s.language)]
         if not members:
             languages = [language for language in world.languages if language != world.language]
             raise ValueError(

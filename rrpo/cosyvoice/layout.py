@@ -85,11 +85,7 @@ def check(shapes: Mapping[str, Sequence[int]], config: Mapping[str, Any], source
     Raises:
         LayoutError: The file is CosyVoice3's, or tensors are missing, unknown or of another shape; all of them are listed.
     """
-    if (
-        "llm_embedding.weight" not in shapes
-        and "llm_decoder.bias" not in shapes
-        and "speech_embedding.weight" in shapes
-    ):
+    if "speech_embedding.weight" in shapes and {"llm_embedding.weight", "llm_decoder.bias"}.isdisjoint(shapes):
         raise cosyvoice3(
             source,
             f"{shapes['speech_embedding.weight'][0]} rows in speech_embedding, no llm_embedding, a head without bias",

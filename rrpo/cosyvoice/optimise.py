@@ -119,9 +119,8 @@ def cheapest(models: Models, prompts: Prompts, noises: Sequence[Tensor], config:
     rollouts = [models.policy.sample(prompts.prefix, noise) for noise in noises]
     if len(rollouts) == 1:
         return rollouts[0]
-    best = torch.stack([hear(models, Batch(0, prompts, rollout), config).cost(config) for rollout in rollouts]).argmin(
-        0
-    )
+    costs = [hear(models, Batch(0, prompts, rollout), config).cost(config) for rollout in rollouts]
+    best = torch.stack(costs).argmin(0)
     return Rollout.concatenate(rollouts).select(best * len(best) + torch.arange(len(best), device=best.device))
 
 

@@ -258,21 +258,14 @@ def _optimized(
         micro=context.micro,
     )
     processes.share(proxy)
-    training, evaluation_prompts = (
+    training, evaluated = (
         Prompts.prepare([utterance.prompt for utterance in part], policy, start.codec, start.emotions)
         for part in (start.parts[0], evaluation)
     )
     with TemporaryDirectory() as folder:
         inputs = write_inputs(Path(folder), start.parts[0], start.codec, start.emotions)
         return policy, optimise(
-            models,
-            training,
-            evaluation_prompts,
-            config.optimize,
-            context,
-            inputs=inputs,
-            best_of=best_of,
-            processes=processes,
+            models, training, evaluated, config.optimize, context, inputs=inputs, best_of=best_of, processes=processes
         )
 
 

@@ -65,14 +65,12 @@ def heard_of(prompts: Sequence[Prompt], n: int) -> list[int]:
     return sorted(index for _, index in sorted(ranked)[:n])
 
 
-def write_audio(
-    folder: Path, samples: Samples, prompts: Sequence[Prompt], indices: Sequence[int], codec: Codec
-) -> None:
-    """Write a 16-bit WAV, ``NN_emotion.wav``, of each index NN of ``indices`` among the samples of one checkpoint."""
+def write_audio(folder: Path, samples: Samples, prompts: Sequence[Prompt], rows: Sequence[int], codec: Codec) -> None:
+    """Write a 16-bit WAV, ``NN_emotion.wav``, of each index NN of ``rows`` among the samples of one checkpoint."""
     folder.mkdir()
-    if not indices:
+    if not rows:
         return
-    selected = samples.select(np.array(indices))
+    selected = samples.select(np.array(rows))
     F, lengths = decoded(selected, codec, prompts)
     waves = vocode(F, lengths, codec.audio).cpu().numpy()
     sizes = ((lengths - 1) * codec.audio.hop).clamp(min=1).tolist()

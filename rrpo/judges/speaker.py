@@ -56,9 +56,7 @@ def embeddings(waves: Sequence[np.ndarray]) -> np.ndarray:
     """Return unit vectors ``[n, SIZE]`` of waves ``[S]`` at `RATE`; their product is the cosine similarity."""
     partials = [_partials(np.asarray(wave, dtype=np.float32)) for wave in waves]
     batch = torch.cat(partials)
-    vectors = torch.cat([_encoder()(chunk) for chunk in batch.split(CHUNK)]).split(
-        [len(windows) for windows in partials]
-    )
+    vectors = torch.cat([_encoder()(chunk) for chunk in batch.split(CHUNK)]).split([len(p) for p in partials])
     return np.array([nn.functional.normalize(utterance.mean(0), dim=0).numpy() for utterance in vectors])
 
 

@@ -35,9 +35,7 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
     lines = []
     for role in ("reward", "judge"):
         recogniser = Recogniser.load(inputs[f"recogniser_{role}"], device)
-        errors, errors_after_codec = (
-            phone_errors(recogniser, frames, references) for frames in (original, resynthesized)
-        )
+        errors, errors_after = (phone_errors(recogniser, frames, references) for frames in (original, resynthesized))
         lines.append(
             Line(
                 section="Recognisers",
@@ -57,7 +55,7 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
             section="Codec",
             name="rise of the phone error rate by re-synthesis (judge's)",
             at_most=0.08,
-            **ratio((errors_after_codec - errors)[unseen], size[unseen], resamples),
+            **ratio((errors_after - errors)[unseen], size[unseen], resamples),
         )
     )
     clean = SpeechSet.load(inputs["clean"])

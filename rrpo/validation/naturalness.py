@@ -25,9 +25,9 @@ SECTION = "Naturalness"
 def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, context: Context) -> list[Line]:
     """Measure the section *Naturalness* with one vocoder throughout. These values must not be called N-MOS."""
     title = "clean re-synthesis above clicked"
-    minimum = config.predictor.separation
+    least = config.predictor.separation
     if not naturalness.available():
-        return [Line(section=SECTION, name=title, at_least=minimum, note=NOT_INSTALLED)]
+        return [Line(section=SECTION, name=title, at_least=least, note=NOT_INSTALLED)]
     codec = Codec.load(inputs["codec"], context.device)
     rate, n = codec.audio.sample_rate, config.predictor.planted
     clean, clicked = clean_and_clicked(inputs["speech"], n, codec)
@@ -36,11 +36,11 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
         last = name == naturalness.MEASURES[-1]
         clean_scores, clicked_scores = (naturalness.predicted(name, waves, rate) for waves in (clean, clicked))
         gap = mean(clean_scores - clicked_scores, config.card.resamples)
-        valid = gap["value"] >= minimum
+        valid = gap["value"] >= least
         consequence = "no naturalness is reported" if last else f"next: {naturalness.MEASURES[done + 1]}"
-        note = "used" if valid else f"not used, {minimum} asked; {consequence}"
+        note = "used" if valid else f"not used, {least} asked; {consequence}"
         lines.append(
-            Line(section=SECTION, name=f"{name}: {title}", at_least=minimum if valid else None, note=note, **gap)
+            Line(section=SECTION, name=f"{name}: {title}", at_least=least if valid else None, note=note, **gap)
         )
         context.report(done + 1, len(naturalness.MEASURES))
         if valid:

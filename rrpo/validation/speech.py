@@ -96,22 +96,17 @@ def _neutral(config: SectionConfig, speaker: Speaker, sentences: int) -> list[Re
 def direction_lines(table: pd.DataFrame) -> list[Line]:
     """Return the share of means, by (emotion, language) and by (emotion, speaker), that change as published; one line per cue."""
     lines = []
-    for group, minimum in (("language", 1.0), ("speaker", 0.95)):
+    for by, least in (("language", 1.0), ("speaker", 0.95)):
         for cue, title in TITLES.items():
             column = CUES.index(cue)
             published = {emotion: means([emotion])[0, column] for emotion in table["emotion"].unique()}
             stated = {emotion: mean for emotion, mean in published.items() if abs(mean) >= STATED}
             claimed = table[table["emotion"].isin(stated)]
-            changes = claimed.groupby(["emotion", group])[cue].mean()
+            changes = claimed.groupby(["emotion", by])[cue].mean()
             emotions = changes.index.get_level_values("emotion")
-            correct = [bool(np.sign(stated[e]) * value > 0) for e, value in zip(emotions, changes, strict=True)]
+            hits = [bool(np.sign(stated[e]) * value > 0) for e, value in zip(emotions, changes, strict=True)]
             lines.append(
-                Line(
-                    section="Speech",
-                    name=f"{title} as published, by emotion and {group}",
-                    at_least=minimum,
-                    **share(correct),
-                )
+                Line(section="Speech", name=f"{title} as published, by emotion and {by}", at_least=least, **share(hits))
             )
     return lines
 

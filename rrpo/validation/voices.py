@@ -65,7 +65,7 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
         truth = labels(domain.speech, domain.speech.emotions)
         frames = TrainingFrames(domain.speech, None, context.device).originals
         lines.append(Line(section=SECTION, name=f"{title}: ideal observer", **share(domain.ideal)))
-        for listener_name, listener in listeners.items():
+        for label, listener in listeners.items():
             if isinstance(listener, PhoneticJudge):
                 predictions = listener.of_measures(measures(frames, listener.audio)).numpy()
             else:
@@ -73,11 +73,11 @@ def measure(config: SectionConfig, inputs: Mapping[str, Path], out: Path, contex
             correct = predictions.argmax(1) == truth
             note = f"accuracy {correct.mean():.3f}, n = {len(correct)}"
             value = ratio(*_by_group(domain.groups, correct, domain.ideal), config.card.resamples)
-            lines.append(Line(section=SECTION, name=f"{title}: {listener_name} / ideal observer", note=note, **value))
+            lines.append(Line(section=SECTION, name=f"{title}: {label} / ideal observer", note=note, **value))
             table += [
                 {
                     "synthesiser": name,
-                    "listener": listener_name,
+                    "listener": label,
                     "emotion": emotion,
                     "accuracy": float(correct[truth == k].mean()),
                 }

@@ -42,9 +42,8 @@ class TestRewardWeighted(OptimizerContract):
         rollout = batch.rollout
         total = torch.zeros(())
         for i, n in enumerate(rollout.lengths.tolist()):
-            log_p = models.policy.logits(batch.prompts.prefix[i : i + 1], rollout.tokens[i : i + 1, :n])[0].log_softmax(
-                1
-            )
+            (logits,) = models.policy.logits(batch.prompts.prefix[i : i + 1], rollout.tokens[i : i + 1, :n])
+            log_p = logits.log_softmax(1)
             tokens = [*rollout.tokens[i, :n].tolist(), models.policy.codes][: n + int(rollout.ended[i])]
             total = total - weights[i] * sum(log_p[t, code] for t, code in enumerate(tokens)) / len(rollout.lengths)
         parameters = list(models.policy.parameters())

@@ -17,18 +17,11 @@ def test_neutral_is_zero_the_emotions_mean_is_one_and_half_way_a_half() -> None:
     neutral = {"anna": np.array([0.0, 0.0]), "ben": np.array([10.0, -5.0])}
     moves = {"neutral": np.array([0.0, 0.0]), "happy": np.array([2.0, 0.0]), "sad": np.array([0.0, -4.0])}
     spread = [np.array(step) for step in ([0.5, 0.1], [-0.5, -0.1], [0.1, -0.5], [-0.1, 0.5])]
-    rows = [
-        (speaker, emotion, neutral[speaker] + moves[emotion] + step)
-        for speaker in neutral
-        for emotion in moves
-        for step in spread
-    ]
-    axes = Axes(
-        np.array([x for *_, x in rows]), [emotion for _, emotion, _ in rows], [speaker for speaker, *_ in rows], 0.1
-    )
+    rows = [(s, e, neutral[s] + moves[e] + step) for s in neutral for e in moves for step in spread]
+    axes = Axes(np.array([x for *_, x in rows]), [e for _, e, _ in rows], [s for s, *_ in rows], 0.1)
     cases = [("anna", "happy", 0.0), ("ben", "happy", 1.0), ("ben", "sad", 0.5), ("anna", "sad", 2.0)]
-    x = np.array([neutral[speaker] + share * moves[emotion] for speaker, emotion, share in cases])
-    positions = axes.places(x, [emotion for _, emotion, _ in cases], [speaker for speaker, *_ in cases])
+    x = np.array([neutral[s] + share * moves[e] for s, e, share in cases])
+    positions = axes.places(x, [e for _, e, _ in cases], [s for s, *_ in cases])
     assert positions == pytest.approx([share for *_, share in cases])
 
 
