@@ -23,8 +23,8 @@ def power(effect: float, sd: float, n: int, alpha: float = 0.05) -> float:
     critical = float(stdtrit(df, 1 - alpha / 2))
 
     def rejected(u: float) -> float:
-        bar = critical * math.sqrt(chdtri(df, 1 - u) / df)
-        return float(ndtr(shift - bar) + ndtr(-shift - bar))
+        threshold = critical * math.sqrt(chdtri(df, 1 - u) / df)
+        return float(ndtr(shift - threshold) + ndtr(-shift - threshold))
 
     return float(quad(rejected, 0, 1, limit=200)[0])
 
