@@ -52,12 +52,12 @@ def arms() -> dict[str, ArmConfig]:
     return {**ARMS, **{name: arm(name) for name in factorial()}}
 
 
-def product(chosen: dict[str, ArmConfig], profile: Profile, seeds: Sequence[int], *, policy: bool = True) -> list[Cell]:
+def product(arms: dict[str, ArmConfig], profile: Profile, seeds: Sequence[int], *, policy: bool = True) -> list[Cell]:
     """Return the cells of arms x seeds, with all arms of the first seed first."""
     return [
         Cell(label=label, arm=arm, seed=seed, profile=profile, policy=policy)
         for seed in seeds
-        for label, arm in chosen.items()
+        for label, arm in arms.items()
     ]
 
 
@@ -88,27 +88,27 @@ def loo(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
 
 def full(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     """Factorial of the components, SFT, pre-trained RM, oracle, `ALTERNATIVES`; on the first `CONTROL_SEEDS` also `CONTROLS`."""
-    every = _named("sft", "pretrained", *factorial(), "oracle", *ALTERNATIVES)
-    few = every | _named(*CONTROLS)
-    return product(few, profile, seeds[:CONTROL_SEEDS]) + product(every, profile, seeds[CONTROL_SEEDS:])
+    main_arms = _named("sft", "pretrained", *factorial(), "oracle", *ALTERNATIVES)
+    with_controls = main_arms | _named(*CONTROLS)
+    return product(with_controls, profile, seeds[:CONTROL_SEEDS]) + product(main_arms, profile, seeds[CONTROL_SEEDS:])
 
 
 def shortcut(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     """Planted shortcut of strength 0, .5, .9 x DiffRO, single components, RRPO; labels such as ``diffro@shortcut0.5``."""
-    chosen = {
+    labelled = {
         f"{name}@shortcut{strength:g}": replace(arm, shortcut=strength)
         for strength in (0.0, 0.5, 0.9)
         for name, arm in _named(*singles()).items()
     }
-    return product(chosen, profile, seeds)
+    return product(labelled, profile, seeds)
 
 
 def profile_value(profile: Profile, override: str) -> Any:
     """Return the profile's value of a field of `OVERRIDES`, which applies to arms that do not set it."""
-    found: Any = profile
+    value: Any = profile
     for name in OVERRIDES[override].split("."):
-        found = found[name] if isinstance(found, Mapping) else getattr(found, name)
-    return found
+        value = value[name] if isinstance(value, Mapping) else getattr(value, name)
+    return value
 
 
 Overrides = dict[str, Any]
@@ -128,13 +128,13 @@ def settings(profile: Profile) -> dict[str, tuple[Overrides, tuple[str, ...]]]:
         for size, speakers, annotated in RM_DATA_SIZES
     }
     reward: dict[str, Overrides] = {form: {"reward": form} for form in ("smoothed_ce", "full_l_ser")}
-    found: dict[str, tuple[Overrides, tuple[str, ...]]] = {}
+    declared: dict[str, tuple[Overrides, tuple[str, ...]]] = {}
     for arms_changed, levels in (((BASE, RRPO, "oracle"), push), ((BASE, RRPO), data), ((RRPO,), reward)):
         for name, values in levels.items():
             differing = {field: value for field, value in values.items() if value != profile_value(profile, field)}
             if differing or not values:
-                found[name] = differing, arms_changed
-    return found
+                declared[name] = differing, arms_changed
+    return declared
 
 
 def sensitivity(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
@@ -144,12 +144,12 @@ def sensitivity(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     that a setting does not change (a vanilla reward model has only one form of reward) shares all its stages with ``@own``.
     """
     known = arms()
-    chosen = {
+    labelled = {
         f"{name}@{setting}": replace(known[name], **(values if name in changed else {}))
         for setting, (values, changed) in settings(profile).items()
         for name in dict.fromkeys((BASE, RRPO, *changed))
     }
-    return product(chosen, profile, seeds)
+    return product(labelled, profile, seeds)
 
 
 def rm(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
@@ -167,8 +167,8 @@ def guidance(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
 
     Arms with unseen speakers are omitted for a user's data, because such speakers exist only in the rendered world.
     """
-    own = {label: arm for label, arm in sweeps().items() if arm.reversal is None or not profile.manifests}
-    return product(_named("sft") | own, profile, seeds)
+    guided = {label: arm for label, arm in sweeps().items() if arm.reversal is None or not profile.manifests}
+    return product(_named("sft") | guided, profile, seeds)
 
 
 def other_systems(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
