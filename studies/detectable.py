@@ -22,15 +22,15 @@ def shared(search: Search) -> list[Stage]:
 
     These are the stages common to two points that differ in every hyperparameter.
     """
-    paper, other = _measured_stages(search, elsewhere=False), _measured_stages(search, elsewhere=True)
-    common = {s.key for s in walk(*paper)} & {s.key for s in walk(*other)}
-    return [s for s in missing_below([*paper, *other], search.question.store) if s.key in common]
+    paper, elsewhere = _measured_stages(search, elsewhere=False), _measured_stages(search, elsewhere=True)
+    common = {stage.key for stage in walk(*paper)} & {stage.key for stage in walk(*elsewhere)}
+    return [stage for stage in missing_below([*paper, *elsewhere], search.question.store) if stage.key in common]
 
 
 def own(search: Search) -> list[Stage]:
     """Return the stages that are specific to the trial with the paper's values, for an estimate of a trial's time."""
-    other = {stage.key for stage in walk(*_measured_stages(search, elsewhere=True))}
-    return [stage for stage in walk(*_measured_stages(search, elsewhere=False)) if stage.key not in other]
+    elsewhere = {stage.key for stage in walk(*_measured_stages(search, elsewhere=True))}
+    return [stage for stage in walk(*_measured_stages(search, elsewhere=False)) if stage.key not in elsewhere]
 
 
 def _measured_stages(search: Search, *, elsewhere: bool) -> list[Stage]:
@@ -40,19 +40,21 @@ def _measured_stages(search: Search, *, elsewhere: bool) -> list[Stage]:
     return [stage for seed in search.question.seeds for stage in search.question.stages(arm, seed)]
 
 
-def announcement(search: Search, study: OptunaStudy, workers: int, once: Sequence[Stage]) -> list[str]:
+def announcement(search: Search, study: OptunaStudy, workers: int, stages: Sequence[Stage]) -> list[str]:
     """Return lines that say what will run and for how long, from the times of stored stages of the same kind and size."""
     question = search.question
     left = max(0, search.trials - len(counted(study)))
     estimator = Estimator(question.store, question.device)
-    each = own(search)
-    seconds, unknown = estimator.total(each)
+    trial_stages = own(search)
+    seconds, unknown = estimator.total(trial_stages)
     if not left:
         time = "nothing left to run"
     elif unknown:
         time = "unknown: nothing of this kind was built here yet; an estimate follows after the first trial"
     else:
-        time = f"{len(once)} stages that all trials share ({wall(once, estimator, workers)}), then " if once else ""
+        time = (
+            f"{len(stages)} stages that all trials share ({wall(stages, estimator, workers)}), then " if stages else ""
+        )
         time += f"at most {duration(-(-left // workers) * seconds)} for {left} trials of {duration(seconds)} each"
         time += ", less if trials are pruned" if search.pruner != "none" and len(question.objectives) == 1 else ""
     note = caveat(search.pruner, question)
