@@ -12,7 +12,7 @@ import inspect
 import sys
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from typing import Annotated, Any
 
 import typer
@@ -83,13 +83,8 @@ def command(
     by_arm = {name: parts(known[name]) for name in names}
     if table:
         writer = csv.writer(sys.stdout)
-        headings = [field.name for field in fields(Part)]
-        writer.writerow(["arm", *headings])
-        writer.writerows(
-            [name, *(getattr(part, heading) for heading in headings)]
-            for name, differences in by_arm.items()
-            for part in differences
-        )
+        writer.writerow(["arm", *(field.name for field in fields(Part))])
+        writer.writerows([name, *astuple(part)] for name, differences in by_arm.items() for part in differences)
     else:
         print("\n\n".join(described(name, differences) for name, differences in by_arm.items()))
 

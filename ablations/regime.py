@@ -244,7 +244,7 @@ def check_controls(table: pd.DataFrame) -> Verdict:
     """Apply rule 6: for no control may the interval of the change from SFT lie entirely above 0, in gold or in clean success."""
     failed, lines = [], []
     for name, rows in table.groupby("candidate", sort=False):
-        runs = [run.sort_values("step") for _, run in rows.groupby("seed")]
+        runs = by_seed(rows)
         for column, label in (("gold", "gold"), ("clean", "clean success")):
             change = t_interval([run[column].iloc[-1] - run[column].iloc[0] for run in runs])
             lines.append(f"{name!s}: {label} {in_points(change)} points from SFT's")

@@ -121,10 +121,10 @@ def record(tracker: Tracker, cells: Sequence[Cell], stage: Stage) -> None:
 
     path = stage.path(tracker.folder.root) / records.TRANSFER_FILE
     table = pd.read_parquet(path)
-    own = table["samples_of"] == table["judged_by"]
+    diagonal = table["samples_of"] == table["judged_by"]
     metrics = {
-        "own_accuracy": float(table.loc[own, "accuracy"].mean()),
-        "other_accuracy": float(table.loc[~own, "accuracy"].mean()),
+        "own_accuracy": float(table.loc[diagonal, "accuracy"].mean()),
+        "other_accuracy": float(table.loc[~diagonal, "accuracy"].mean()),
     }
     tags: Mapping[str, str] = {
         records.TAG_PROFILE: cells[0].profile.name,

@@ -65,7 +65,7 @@ def sheet(selection: Selection, matrices: Mapping[int, pd.DataFrame]) -> Sheet |
     if "common" not in {shown[i].name for i in used}:
         return None
     head = (Column("arm", "arm"), Column("n", "n", "count"))
-    body = tuple(tuple([*row[:2], *(row[2 + i] for i in used)]) for row in rows)
+    body = tuple((*row[:2], *(row[2 + i] for i in used)) for row in rows)
     notes = (NOTE,) if matrices else (NOTE, MISSING.format(grid=selection.grid.partition("+")[0]))
     return Sheet("rulers", "Gains by evaluator", (*head, *(shown[i] for i in used)), body, notes, FRAMES)
 

@@ -53,7 +53,7 @@ def data(selection: Selection) -> dict[str, Any]:
 
 def _choices(outcomes: list[Outcome]) -> list[dict[str, Any]]:
     """Return the options of the menu: gold together with proxy if both are measured, then every outcome alone."""
-    single = [
+    choices = [
         {
             "label": outcome.heading,
             "percent": outcome.unit in ("percent", "gain"),
@@ -63,10 +63,10 @@ def _choices(outcomes: list[Outcome]) -> list[dict[str, Any]]:
     ]
     by_name = {outcome.name: outcome for outcome in outcomes}
     if not set(GOODHART) <= by_name.keys():
-        return single
+        return choices
     dashes = ("", DASHED)
     lines = [{"name": n, "label": by_name[n].label, "dash": d} for n, d in zip(GOODHART, dashes, strict=True)]
-    return [{"label": "gold (solid) and proxy (dashed), %", "percent": True, "parts": lines}, *single]
+    return [{"label": "gold (solid) and proxy (dashed), %", "percent": True, "parts": lines}, *choices]
 
 
 def _run(record: Record, outcomes: list[Outcome]) -> dict[str, Any]:

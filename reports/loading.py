@@ -136,28 +136,28 @@ def select(
     if len(profiles := sorted({record.profile for record in records})) > 1:
         fix = "choose one with --profile, or report on each grid separately"
         raise InputError("grids of different profiles cannot be pooled", got=", ".join(profiles), fix=fix)
-    single: dict[Key, Record] = {}
+    by_key: dict[Key, Record] = {}
     for record in records:
-        _agree(single.setdefault((record.label, record.seed), record), record)
-    worlds = {record.world_hash for record in single.values()}
+        _agree(by_key.setdefault((record.label, record.seed), record), record)
+    worlds = {record.world_hash for record in by_key.values()}
     if len(worlds) > 1 and not mixed:
         choose = "report on each grid separately, or pool them with --mixed"
         raise InputError("grids of different worlds cannot be pooled", got=", ".join(sorted(worlds)), fix=choose)
-    used = records[0].profile
+    profile = records[0].profile
     development = records[0].seed >= DEVELOPMENT
     invocations = [
-        on([plan for plan in of_grid if plan.profile == used and plan.world_hash in worlds], development=development)
+        on([plan for plan in of_grid if plan.profile == profile and plan.world_hash in worlds], development=development)
         for of_grid in by_grid
     ]
-    planned = _planned(single, [plan for of_grid in invocations for plan in of_grid])
-    absent = sorted(planned - single.keys())
-    newest = {(a.label, a.seed): a for a in attempts if a.profile == used and a.world_hash in worlds}
+    planned = _planned(by_key, [plan for of_grid in invocations for plan in of_grid])
+    absent = sorted(planned - by_key.keys())
+    newest = {(a.label, a.seed): a for a in attempts if a.profile == profile and a.world_hash in worlds}
     unfinished = {key: newest[key] for key in absent if key in newest}
     lost = {key: unfinished[key].state if key in unfinished else MISSING for key in absent}
     labels = _labels(names)
     present = {label for label, _ in planned | lost.keys()}
     arms = [label for label in labels if label in present] + sorted(present - set(labels))
-    chosen = tuple(single[key] for key in sorted(single, key=lambda key: (arms.index(key[0]), key[1])))
+    chosen = tuple(by_key[key] for key in sorted(by_key, key=lambda key: (arms.index(key[0]), key[1])))
     counts = {arm: sum(label == arm for label, _ in planned | lost.keys()) for arm in arms}
     notes += [*_versions(chosen, mixed), *filter(None, [apart(chosen)])]
     plans = tuple(planned_seeds(invocations[0], _labels(names[:1])))
@@ -197,15 +197,15 @@ def _choose(
         raise InputError(
             f"grid {grid} was run in several worlds", got=got, fix="choose one with --world, or pool them with --mixed"
         )
-    single = {(r.label, r.seed): r for r in sorted(records, key=lambda r: r.recorded)}
+    by_key = {(r.label, r.seed): r for r in sorted(records, key=lambda r: r.recorded)}
     notes = [f"Grid {grid}, profile {chosen}, world {', '.join(pooled)}.", *excluded]
     if len(pooled) > 1:
         notes.append(f"MIXED WORLDS: {len(pooled)} worlds are pooled.")
     if elsewhere:
         notes.append(f"Excluded: {elsewhere} cells of other worlds.")
-    if len(single) < len(records):
-        notes.append(f"Excluded: {len(records) - len(single)} cells superseded by a later version of code or config.")
-    return list(single.values()), attempts, notes
+    if len(by_key) < len(records):
+        notes.append(f"Excluded: {len(records) - len(by_key)} cells superseded by a later version of code or config.")
+    return list(by_key.values()), attempts, notes
 
 
 def _reported(records: Sequence[Record]) -> tuple[list[Record], list[str]]:

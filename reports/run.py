@@ -49,9 +49,7 @@ def command(
         report = make(selection, metric)
         folder = _folder(runs_dir / "reports" / selection.grid if out is None else out)
     paths = write(report.sheets, folder, endings)
-    drawn = []
-    for figure in track(report.figures, description="figures", transient=True):
-        drawn.append((figure, figure.draw(folder)))
+    drawn = [(f, f.draw(folder)) for f in track(report.figures, description="figures", transient=True)]
     paths += [path for _, files in drawn for path in files]
     figures = [figure for figure, files in drawn if files]
     if figures and "tex" in endings:

@@ -69,9 +69,9 @@ def sheet(findings: Sequence[Finding]) -> Sheet | None:
         short = name.lower().replace(",", "").replace(" - ", "_").replace(" ", "_")
         columns += [Column(short, f"{name}, points", "gain"), Column(f"{short}_verdict", "verdict")]
     rows: list[tuple[Value, ...]] = []
-    for place, setting in places.items():
-        cells = [value for name in names for value in (by_setting[place, name].mean, by_setting[place, name].verdict)]
-        title = f"{place} *" if setting.own else place
+    for label, setting in places.items():
+        cells = [value for name in names for value in (by_setting[label, name].mean, by_setting[label, name].verdict)]
+        title = f"{label} *" if setting.own else label
         changed = ", ".join(f"{factor} {show(level, 'level')}" for factor, level in setting.changed.items())
         rows.append((title, changed, *cells))
     notes = (

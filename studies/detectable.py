@@ -12,6 +12,7 @@ from rrpo.pipeline.stages import Stage, walk
 from studies.pruning import caveat
 from studies.samplers import SAMPLERS
 from studies.search import Search, counted
+from studies.trial import span
 
 if TYPE_CHECKING:
     from optuna.study import Study as OptunaStudy
@@ -59,13 +60,9 @@ def announcement(search: Search, study: OptunaStudy, workers: int, stages: Seque
         time += ", less if trials are pruned" if search.pruner != "none" and len(question.objectives) == 1 else ""
     note = caveat(search.pruner, question)
     return [
-        f"study {search.name}: {left} of {search.trials} trials to run, each on seeds {_span(question.seeds)} (development), "
+        f"study {search.name}: {left} of {search.trials} trials to run, each on seeds {span(question.seeds)} (development), "
         f"by {', '.join(question.objectives)}" + (f" ({tuning().label})" if question.policy else ""),
         f"sampler {search.sampler}: {SAMPLERS[search.sampler]}; pruner {search.pruner}",
         *([f"note: {note}"] if note else []),
         f"time on {workers} worker(s), {question.device}: {time}",
     ]
-
-
-def _span(seeds: Sequence[int]) -> str:
-    return str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"

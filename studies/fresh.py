@@ -6,7 +6,7 @@ of the best of many noisy trials is biased upwards.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,7 @@ from studies.live import Collector
 from studies.results import ranked
 from studies.search import Search, counted
 from studies.storage import IDENTITY, differences, existing_study
-from studies.trial import FRESH_SEED, OBJECTIVES, measure
+from studies.trial import FRESH_SEED, OBJECTIVES, measure, span
 
 if TYPE_CHECKING:
     from optuna.study import Study as OptunaStudy
@@ -172,7 +172,7 @@ def verdict(
             f"significant one has a chance of a false one of up to {total:.3f})"
         )
     notes = (
-        f"Fresh development seeds {_span(seeds)}, which the search never used. The first objective is compared by the paired "
+        f"Fresh development seeds {span(seeds)}, which the search never used. The first objective is compared by the paired "
         f"t-interval of the difference, {level}: if it excludes 0, the two differ; otherwise, if it lies within "
         f"{100 * MARGIN:g} points of 0, they are equivalent. Values in percent, differences in points.",
         *([f"Seeds are missing: {missing}."] if missing else []),
@@ -187,7 +187,3 @@ def _word(direction: str, difference: Value) -> str:
         return "better than" if (difference.mean > 0) == (direction == "maximize") else "worse than"
     within = max(-difference.low, difference.high) <= MARGIN
     return "equivalent to" if within else "not distinguishable from"
-
-
-def _span(seeds: Sequence[int]) -> str:
-    return f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else ", ".join(map(str, seeds)) or "(none)"

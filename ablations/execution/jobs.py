@@ -79,31 +79,31 @@ def tasks(
     priorities = {stage.key: (first_cell[stage.key], -tail[stage.key], order[stage.key]) for stage in stages}
     build_tasks = stage_tasks(stages, store, device, priorities, executor)
 
-    def in_parent(place: int, key: str, title: str, function: str, cell: Cell, needs: Iterable[str]) -> Task:
+    def in_parent(rank: int, key: str, title: str, function: str, cell: Cell, needs: Iterable[str]) -> Task:
         return Task(
             key=key,
             title=title,
             function=f"ablations.execution.jobs:{function}",
             arguments=(cell, store, tracker),
             needs=frozenset(needs),
-            priority=(place,),
+            priority=(rank,),
             here=True,
         )
 
     record_tasks = [
-        in_parent(place, cell_key(cell), cell.name, "record_cell", cell, map(stage_key, cell.stages.values()))
-        for place, cell in enumerate(cells)
+        in_parent(rank, cell_key(cell), cell.name, "record_cell", cell, map(stage_key, cell.stages.values()))
+        for rank, cell in enumerate(cells)
     ]
     optional_tasks = [
         in_parent(
-            place,
+            rank,
             optional_key(cell),
             f"{cell.name}, optional results",
             "add_optional",
             cell,
             [cell_key(cell), *map(stage_key, cell.optional.values())],
         )
-        for place, cell in enumerate(amended, len(cells))
+        for rank, cell in enumerate(amended, len(cells))
     ]
     by_key = {stage_key(stage): stage for stage in stages}
     return [*stack_tasks(build_tasks, by_key, executor.members), *record_tasks, *optional_tasks]

@@ -111,8 +111,8 @@ class Store:
         Both are ordered oldest first. A cell recorded twice is represented by its newest run. Entries in the outbox count.
         """
         runs = self.runs(grid, "cell")
-        done = {run.data.tags[records.TAG_CELL_HASH]: run for run in runs if _complete(run)}
-        by_hash = {key: self._record(run) for key, run in done.items()}
+        complete = {run.data.tags[records.TAG_CELL_HASH]: run for run in runs if _complete(run)}
+        by_hash = {key: self._record(run) for key, run in complete.items()}
         for entry in self.replay.outbox.pending().values():
             if entry.experiment == grid and entry.complete:
                 by_hash.setdefault(entry.cell, waiting_record(entry, self.replay))

@@ -293,7 +293,7 @@ def data_hash(cell: Cell) -> str:
 
 def _built_by(files: Mapping[str, Path]) -> dict[str, str]:
     """Return the tag with the source hash that built the cell's own stages; it may be older than the recording source."""
-    markers = [json.loads(path.read_text()) for name, path in files.items() if path.name == MARKER]
+    markers = [json.loads(path.read_text()) for path in files.values() if path.name == MARKER]
     sources = sorted({marker["source"] for marker in markers if "source" in marker})
     return {records.TAG_CODE: ",".join(sources)} if sources else {}
 
