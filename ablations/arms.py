@@ -93,10 +93,10 @@ def parts(arm: ArmConfig) -> list[Part]:
     """Return the differences of an arm from vanilla DiffRO; for vanilla DiffRO itself, its optimizer."""
     differences = [*_regularizers(arm), *_fields(arm)]
     if arm.guidance is not None:
-        differences.append(_chosen(GUIDANCE, arm.guidance, "guidance = None"))
+        differences.append(_registered(GUIDANCE, arm.guidance, "guidance = None"))
     elif arm.optimizer is not None or not differences:
         default = OptimizeConfig().optimizer
-        differences.append(_chosen(OPTIMIZERS, arm.optimizer or default, f"optimizer = {default.name}"))
+        differences.append(_registered(OPTIMIZERS, arm.optimizer or default, f"optimizer = {default.name}"))
     return differences
 
 
@@ -165,7 +165,7 @@ def _changed(config: Any, off: Any, names: list[str]) -> Iterator[Part]:
             )
 
 
-def _chosen(registry: OptionRegistry[Any], choice: Choice, off: str) -> Part:
+def _registered(registry: OptionRegistry[Any], choice: Choice, off: str) -> Part:
     """Describe a registered implementation by the summaries of its module and class, or by its formula if it declares one."""
     kind, search = registry[choice.name], registry.searched(choice)
     return Part(

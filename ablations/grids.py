@@ -61,7 +61,7 @@ def product(arms: dict[str, ArmConfig], profile: Profile, seeds: Sequence[int], 
     ]
 
 
-def _named(*names: str) -> dict[str, ArmConfig]:
+def _arms_named(*names: str) -> dict[str, ArmConfig]:
     known = arms()
     return {name: known[name] for name in names}
 
@@ -74,7 +74,7 @@ def split_label(label: str) -> tuple[str, str]:
 
 def smoke(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     """Quick check: vanilla DiffRO and full RRPO."""
-    return product(_named(BASE, RRPO), profile, seeds)
+    return product(_arms_named(BASE, RRPO), profile, seeds)
 
 
 def loo(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
@@ -83,13 +83,13 @@ def loo(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     A component that is not from the paper is added to RRPO instead.
     """
     corners = [arm for weights in corner_effects().values() for arm in weights if arm != RRPO]
-    return product(_named("sft", BASE, *corners, RRPO), profile, seeds)
+    return product(_arms_named("sft", BASE, *corners, RRPO), profile, seeds)
 
 
 def full(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     """Factorial of the components, SFT, pre-trained RM, oracle, `ALTERNATIVES`; on the first `CONTROL_SEEDS` also `CONTROLS`."""
-    main_arms = _named("sft", "pretrained", *factorial(), "oracle", *ALTERNATIVES)
-    with_controls = main_arms | _named(*CONTROLS)
+    main_arms = _arms_named("sft", "pretrained", *factorial(), "oracle", *ALTERNATIVES)
+    with_controls = main_arms | _arms_named(*CONTROLS)
     return product(with_controls, profile, seeds[:CONTROL_SEEDS]) + product(main_arms, profile, seeds[CONTROL_SEEDS:])
 
 
@@ -98,7 +98,7 @@ def shortcut(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     labelled = {
         f"{name}@shortcut{strength:g}": replace(arm, shortcut=strength)
         for strength in (0.0, 0.5, 0.9)
-        for name, arm in _named(*singles()).items()
+        for name, arm in _arms_named(*singles()).items()
     }
     return product(labelled, profile, seeds)
 
@@ -154,12 +154,12 @@ def sensitivity(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
 
 def rm(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     """Every distinct reward model of the full grid, without policies."""
-    return product(_named("pretrained", *factorial(), "oracle", "placebo"), profile, seeds, policy=False)
+    return product(_arms_named("pretrained", *factorial(), "oracle", "placebo"), profile, seeds, policy=False)
 
 
 def paper(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     """CosyVoice2's language model on a user's labelled tokens: SFT, and the factorial of the components."""
-    return product(_named("sft", *factorial()), profile, seeds)
+    return product(_arms_named("sft", *factorial()), profile, seeds)
 
 
 def guidance(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
@@ -168,12 +168,12 @@ def guidance(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     Arms with unseen speakers are omitted for a user's data, because such speakers exist only in the rendered world.
     """
     guided = {label: arm for label, arm in sweeps().items() if arm.reversal is None or not profile.manifests}
-    return product(_named("sft") | guided, profile, seeds)
+    return product(_arms_named("sft") | guided, profile, seeds)
 
 
 def other_systems(profile: Profile, seeds: Sequence[int]) -> list[Cell]:
     """SFT, DiffRO, RRPO and the baselines in `CORE`, with the same data, reward models and judges; a screen without tests."""
-    return product(_named("sft", BASE, RRPO, *CORE), profile, seeds)
+    return product(_arms_named("sft", BASE, RRPO, *CORE), profile, seeds)
 
 
 @dataclass(frozen=True, kw_only=True)

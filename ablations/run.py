@@ -57,13 +57,13 @@ def command(**values: Any) -> None:
     with refusing():
         outcome = run_plan(grid_plan, estimator, console, mode)
     if mode == JSON:
-        print(json.dumps({"event": "end", **_ended(outcome)}, ensure_ascii=False), flush=True)
+        print(json.dumps({"event": "end", **_summary(outcome)}, ensure_ascii=False), flush=True)
     else:
         report(outcome, console, table=mode == LINES)
     raise typer.Exit(outcome.status)
 
 
-def _ended(outcome: Outcome) -> dict[str, object]:
+def _summary(outcome: Outcome) -> dict[str, object]:
     """Return the summary of a finished run as a JSON object."""
     return {
         "cells": outcome.cells,
@@ -73,11 +73,11 @@ def _ended(outcome: Outcome) -> dict[str, object]:
         "status": outcome.status,
         "waiting": outcome.waiting,
         "open": outcome.ui_command,
-        "table": [] if outcome.table is None else [_plain(outcome.table, row) for row in outcome.table.rows],
+        "table": [] if outcome.table is None else [_json_row(outcome.table, row) for row in outcome.table.rows],
     }
 
 
-def _plain(table: Sheet, row: tuple[Value, ...]) -> dict[str, object]:
+def _json_row(table: Sheet, row: tuple[Value, ...]) -> dict[str, object]:
     """Return a row as column -> value, unrounded; an interval is an object of its parts, a missing value is null."""
 
     def finite(value: float) -> float | None:

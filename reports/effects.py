@@ -151,7 +151,7 @@ def sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
         Column("verdict", "verdict"),
         Column("improved", "improved, %", "share"),
     )
-    smallest = {row.name: _detected(row.values, len(family)) for row in rows if row.primary}
+    smallest = {row.name: _detectable(row.values, len(family)) for row in rows if row.primary}
     listed = "; ".join(f"{name} {100 * value:.1f}" for name, value in smallest.items() if math.isfinite(value))
     note = (
         f"Detectable with power {POWER:g} (these seeds, upper bound of their standard deviation), in points: {listed}."
@@ -168,7 +168,7 @@ def sheet(selection: Selection, rows: Sequence[Row]) -> Sheet | None:
     return Sheet("effects", "Contrasts", columns, tuple(body), tuple(notes)) if body else None
 
 
-def _detected(values: Sequence[float], m: int) -> float:
+def _detectable(values: Sequence[float], m: int) -> float:
     """Return the difference that this many seeds detect, at the upper bound of their standard deviation; NaN below two
     seeds."""
     n = len(values)

@@ -55,7 +55,7 @@ def export(
                 "a listening test needs at least one prompt", got=f"--prompts {prompts}", fix="give 1 or more"
             )
         selection = select(runs_dir, grid, profile, world, mixed=mixed)
-        items = listening_test.choose_items(selection, _listed(arms), _numbers(seeds), prompts)
+        items = listening_test.choose_items(selection, _names(arms), _seeds(seeds), prompts)
         folder = _writable(runs_dir / "listening" if out is None else out.parent, out)
         emotions = json.loads(selection.records[0].config["profile.world.emotions"])
         test = listening_test.find_or_make(Store(check(runs_dir)), grid, items, emotions)
@@ -114,11 +114,11 @@ def bring_in(
     print("; ".join(f"python -m reports.run --grid {grid} --runs-dir {runs_dir}" for grid in grids) + " shows them")
 
 
-def _listed(text: str | None) -> list[str] | None:
+def _names(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",")]
 
 
-def _numbers(text: str | None) -> Sequence[int] | None:
+def _seeds(text: str | None) -> Sequence[int] | None:
     try:
         return None if text is None else [int(name) for name in text.split(",")]
     except ValueError:

@@ -106,7 +106,9 @@ def choose_items(
             "there is no audio of these cells", got=got, fix=f"choose other --arms, or --seeds among: {known}"
         )
     cells = [with_audio[arm, seed] for arm in labels for seed in chosen_seeds]
-    sounds = _in_turn(set.intersection(*({path.name for path in (r.folder / "audio").glob("*.wav")} for r in cells)))
+    sounds = _alternating(
+        set.intersection(*({path.name for path in (r.folder / "audio").glob("*.wav")} for r in cells))
+    )
     if not sounds:
         raise InputError("these cells have no prompt in common", got=", ".join(labels), fix="choose other --arms")
     return [
@@ -114,7 +116,7 @@ def choose_items(
     ]
 
 
-def _in_turn(sounds: set[str]) -> list[str]:
+def _alternating(sounds: set[str]) -> list[str]:
     """Sort by alternating emotions, so that any prefix is as balanced as possible."""
     counts: dict[str, int] = {}
     ranked = []
@@ -177,14 +179,14 @@ def page(test: ListeningTest, records: Sequence[Record]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     folders = {record.cell_hash: record.folder / "audio" for record in records}
-    sounds = {name: _packed(folders[item.cell_hash] / item.sound) for name, item in sorted(test.items.items())}
+    sounds = {name: _as_flac(folders[item.cell_hash] / item.sound) for name, item in sorted(test.items.items())}
     data = {"test": test.id, "emotions": test.emotions, "blocks": blocks(test), "sounds": sounds}
     loader = FileSystemLoader(TEMPLATE.parent)
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     return environment.get_template(TEMPLATE.name).render(data=data)
 
 
-def _packed(path: Path) -> str:
+def _as_flac(path: Path) -> str:
     """Return a 16-bit wav file as base64-encoded FLAC: half the size, the same samples, no metadata."""
     import soundfile
 

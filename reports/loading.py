@@ -126,19 +126,19 @@ def select(
     records: list[Record] = []
     by_grid, attempts, notes = [], [], []
     for name in names:
-        grid_records, grid_attempts, grid_notes = _choose(store, name, profile, world, mixed, fix)
+        grid_records, grid_attempts, grid_notes = _read_grid(store, name, profile, world, mixed, fix)
         records += grid_records
         attempts += grid_attempts
         notes += grid_notes
         by_grid.append(store.plans(name))
-    records, grid_notes = _reported(records)
+    records, grid_notes = _without_development(records)
     notes += [*grid_notes, *plugin_files.require(records)]
     if len(profiles := sorted({record.profile for record in records})) > 1:
         fix = "choose one with --profile, or report on each grid separately"
         raise InputError("grids of different profiles cannot be pooled", got=", ".join(profiles), fix=fix)
     by_key: dict[Key, Record] = {}
     for record in records:
-        _agree(by_key.setdefault((record.label, record.seed), record), record)
+        _require_same_cell(by_key.setdefault((record.label, record.seed), record), record)
     worlds = {record.world_hash for record in by_key.values()}
     if len(worlds) > 1 and not mixed:
         choose = "report on each grid separately, or pool them with --mixed"
@@ -149,7 +149,7 @@ def select(
         on([plan for plan in of_grid if plan.profile == profile and plan.world_hash in worlds], development=development)
         for of_grid in by_grid
     ]
-    planned = _planned(by_key, [plan for of_grid in invocations for plan in of_grid])
+    planned = _requested(by_key, [plan for of_grid in invocations for plan in of_grid])
     absent = sorted(planned - by_key.keys())
     newest = {(a.label, a.seed): a for a in attempts if a.profile == profile and a.world_hash in worlds}
     unfinished = {key: newest[key] for key in absent if key in newest}
@@ -164,7 +164,7 @@ def select(
     return Selection("+".join(names), chosen, counts, tuple(notes), plans, frozenset(labels), folder, lost, unfinished)
 
 
-def _choose(
+def _read_grid(
     store: Store, grid: str, profile: str | None, world: str, mixed: bool, fix: str
 ) -> tuple[list[Record], list[Attempt], list[str]]:
     """Return one grid's records (the newest of each arm and seed), its unfinished attempts, and notes."""
@@ -190,7 +190,7 @@ def _choose(
     if not in_world:
         raise InputError("the grid was not run in that world", got=world, fix=f"use one of: {', '.join(worlds)}")
     elsewhere = len(records) - len(in_world)
-    records, excluded = _reported(in_world)
+    records, excluded = _without_development(in_world)
     pooled = Counter(record.world_hash for record in records)
     if len(pooled) > 1 and not mixed:
         got = ", ".join(f"{name} ({count} cells)" for name, count in pooled.items())
@@ -208,7 +208,7 @@ def _choose(
     return list(by_key.values()), attempts, notes
 
 
-def _reported(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
+def _without_development(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
     """Return the records that a report pools, and a note on those it excludes: development seeds, unless there are no
     others."""
     seeds = reported(record.seed for record in records)
@@ -217,7 +217,7 @@ def _reported(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
     return pooled, [f"Excluded: {excluded} cells with development seeds ({DEVELOPMENT} and above)."] if excluded else []
 
 
-def _agree(first: Record, second: Record) -> None:
+def _require_same_cell(first: Record, second: Record) -> None:
     if first.cell_hash != second.cell_hash:
         raise InputError(
             "two grids have different results for the same arm and seed",
@@ -226,7 +226,7 @@ def _agree(first: Record, second: Record) -> None:
         )
 
 
-def _planned(present: Iterable[Key], invocations: Sequence[Invocation]) -> set[Key]:
+def _requested(present: Iterable[Key], invocations: Sequence[Invocation]) -> set[Key]:
     """Return all requested cells; if no invocation is recorded, every arm with every seed that any arm has."""
     keys = set(present)
     cells = {(arm, seed) for plan in invocations for seed in plan.seeds for arm in plan.arms_of(seed)}

@@ -44,9 +44,9 @@ def interval(values: ArrayLike, raters: ArrayLike, seeds: ArrayLike, level: floa
         return Interval(mean, math.nan, math.nan, n)
     from scipy.special import stdtrit
 
-    by_rater, df_rater = _clustered(x - mean, rater)
-    by_seed, df_seed = _clustered(x - mean, seed)
-    joint, _ = _clustered(x - mean, rater * (int(seed.max()) + 1) + seed)
+    by_rater, df_rater = _clustered_variance(x - mean, rater)
+    by_seed, df_seed = _clustered_variance(x - mean, seed)
+    joint, _ = _clustered_variance(x - mean, rater * (int(seed.max()) + 1) + seed)
     variance = max(by_rater + by_seed - joint, by_rater, by_seed)
     if variance == 0:
         return Interval(mean, math.nan, math.nan, n)  # identical ratings say nothing about the next rater
@@ -57,7 +57,7 @@ def interval(values: ArrayLike, raters: ArrayLike, seeds: ArrayLike, level: floa
     return Interval(mean, mean - half, mean + half, n)
 
 
-def _clustered(residual: np.ndarray, cluster: np.ndarray) -> tuple[float, int]:
+def _clustered_variance(residual: np.ndarray, cluster: np.ndarray) -> tuple[float, int]:
     """Return the variance of the mean for one clustering, and its degrees of freedom; 0 and 0 for a single cluster."""
     groups = len(np.unique(cluster))
     if groups < 2:

@@ -28,7 +28,7 @@ def collapses(selection: Selection, arm: str) -> tuple[Interval, float, float]:
     values = {seed: DIVERGED for label, seed in selection.diverged if label == arm}
     collapsed = len(values)
     for record in selection.of(arm):
-        start, end = _start(record), outcome.read(record)
+        start, end = _sft_outcome(record), outcome.read(record)
         if math.isfinite(start) and math.isfinite(end):
             values[record.seed] = end
             collapsed += end < COLLAPSED * start
@@ -36,7 +36,7 @@ def collapses(selection: Selection, arm: str) -> tuple[Interval, float, float]:
     return wilson(collapsed, len(values)), *((math.nan, math.nan) if worst is None else (values[worst], float(worst)))
 
 
-def _start(record: Record) -> float:
+def _sft_outcome(record: Record) -> float:
     """Return the primary outcome of the SFT policy, read at the cell's first checkpoint."""
     curve = primary().curve
     values = curve(record) if curve else np.empty(0)

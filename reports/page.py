@@ -135,7 +135,7 @@ def _table(sheet: Sheet) -> dict[str, Any]:
 
 
 def _figure(figure: Figure, folder: Path) -> dict[str, str]:
-    picture = _data((folder / f"{figure.name}.png").read_bytes(), "image/png")
+    picture = _data_url((folder / f"{figure.name}.png").read_bytes(), "image/png")
     return {"name": figure.name, "title": figure.title, "caption": figure.caption, "source": picture}
 
 
@@ -178,8 +178,8 @@ def _sample(path: Path) -> dict[str, str] | None:
     file = io.BytesIO()
     soundfile.write(file, wave, rate, format="MP3", compression_level=BIT_RATE)
     return {
-        "sound": _data(file.getvalue(), "audio/mpeg"),
-        "picture": _data(_picture(level), "image/png"),
+        "sound": _data_url(file.getvalue(), "audio/mpeg"),
+        "picture": _data_url(_picture(level), "image/png"),
         "seconds": f"{len(wave) / rate:.1f}",
     }
 
@@ -248,5 +248,5 @@ def environment(records: Sequence[Record]) -> list[tuple[str, str]]:
     return sorted((key, str(value)) for key, value in json.loads(path.read_text()).items()) if path.is_file() else []
 
 
-def _data(content: bytes, kind: str) -> str:
+def _data_url(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -180,7 +180,7 @@ def load(selection: Selection) -> pd.DataFrame:
             for (test, rater), run in newest.items():
                 file = read(store.artifacts_of(run) / FILE, known)
                 items = [(row | {"rater": rater}, known[test].items[row["item"]]) for row in file.rows]
-                rows += [_flat(row, item) for row, item in items if item.cell_hash in cells]
+                rows += [_row(row, item) for row, item in items if item.cell_hash in cells]
     table = pd.DataFrame(rows, columns=list(_COLUMNS))
     return table.drop_duplicates(["rater", "arm", "seed", "prompt"], keep="last", ignore_index=True)
 
@@ -188,7 +188,7 @@ def load(selection: Selection) -> pd.DataFrame:
 _COLUMNS = ("test", "rater", "arm", "seed", "prompt", "target", "emotion", *HUMAN.values())
 
 
-def _flat(row: Mapping[str, str], item: Any) -> dict[str, Any]:
+def _row(row: Mapping[str, str], item: Any) -> dict[str, Any]:
     scores = {name: int(row[name]) for name in HUMAN.values()}
     sample = {"arm": item.arm, "seed": item.seed, "prompt": item.prompt, "target": item.emotion}
     return {"test": row["test"], "rater": row["rater"], **sample, "emotion": row["emotion"], **scores}

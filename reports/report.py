@@ -152,20 +152,20 @@ def _figures(selection: Selection, rows: Sequence[Row], metric: str) -> tuple[Fi
         Figure(
             "training",
             "Training",
-            f"{curves.curves_caption()} {_named(curves.shown(records))}",
+            f"{curves.curves_caption()} {_arms_shown(curves.shown(records))}",
             lambda folder: curves.training(records, folder),
         ),
         Figure("pareto", "Emotion and intelligibility", curves.PARETO, lambda folder: curves.pareto(records, folder)),
         Figure(
             "confusion",
             "Confusions",
-            f"{samples.confusion_caption()} {_named(samples.arms_with_samples(records))}",
+            f"{samples.confusion_caption()} {_arms_shown(samples.arms_with_samples(records))}",
             lambda folder: samples.confusion(records, folder),
         ),
     )
     return tuple(replace(figure, caption=f"{figure.caption} {selection.counted} {REDRAWS}") for figure in figures)
 
 
-def _named(arms: Sequence[str]) -> str:
+def _arms_shown(arms: Sequence[str]) -> str:
     """Return the sentence that names the arms of a figure that does not show all of them."""
     return f"Arms shown: {', '.join(arms)}."

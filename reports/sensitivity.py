@@ -92,7 +92,7 @@ def _numbers(findings: Sequence[Finding]) -> str:
     return f"{min(n)}" if min(n) == max(n) else f"{min(n)} to {max(n)}"
 
 
-def _split(findings: Sequence[Finding]) -> tuple[Finding | None, list[Finding]]:
+def _default_and_others(findings: Sequence[Finding]) -> tuple[Finding | None, list[Finding]]:
     """Return the default setting (None if it was not run), and the others."""
     return next((f for f in findings if f.setting.own), None), [f for f in findings if not f.setting.own]
 
@@ -100,7 +100,7 @@ def _split(findings: Sequence[Finding]) -> tuple[Finding | None, list[Finding]]:
 def words(name: str, findings: Sequence[Finding]) -> str:
     """Return a sentence on one conclusion over all settings."""
     same_conclusion = [finding for finding in findings if finding.conclusion == name]
-    default, others = _split(same_conclusion)
+    default, others = _default_and_others(same_conclusion)
     if any(finding.verdict == INTERIM for finding in same_conclusion):
         means = [finding.mean for finding in same_conclusion if finding.mean.n]
         above, up, down = (
@@ -114,9 +114,9 @@ def words(name: str, findings: Sequence[Finding]) -> str:
             f"above zero in {up} and below in {down}."
         )
     if default is None:
-        return f"The default setting was not run. {_listed(others)}."
+        return f"The default setting was not run. {_verdict_counts(others)}."
     if default.word not in CLAIMS:
-        return f"No conclusion in the default setting: {default.verdict}. Other settings: {_listed(others)}."
+        return f"No conclusion in the default setting: {default.verdict}. Other settings: {_verdict_counts(others)}."
     same = [finding for finding in others if finding.word == default.word]
     differing = [finding for finding in others if finding.word != default.word]
     sentence = f"{default.verdict.capitalize()} in the default setting, and in {len(same)} of {len(others)} others"
@@ -126,10 +126,10 @@ def words(name: str, findings: Sequence[Finding]) -> str:
     if any(finding.word == opposite for finding in differing):
         sentence += "; reversed in " + ", ".join(f.setting.name for f in differing if f.word == opposite)
     remaining = [finding for finding in differing if finding.word != opposite]
-    return f"{sentence}; {_listed(remaining)}." if remaining else f"{sentence}."
+    return f"{sentence}; {_verdict_counts(remaining)}." if remaining else f"{sentence}."
 
 
-def _listed(findings: Sequence[Finding]) -> str:
+def _verdict_counts(findings: Sequence[Finding]) -> str:
     """Return, for example, ``undecided in a, b; equivalent in 5 settings``; few settings are named, many are counted."""
     settings_of: dict[str, list[str]] = {}
     for finding in findings:

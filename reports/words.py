@@ -38,7 +38,7 @@ def answer(selection: Selection, rows: Sequence[Row], listened: str = opinion.NO
 def _answer(selection: Selection, rows: Sequence[Row]) -> str:
     """Return which component has an effect, how large, and whether it is tested."""
     if selection.screen and (gains := {a: i for a, i in effects.against(selection, RRPO, primary()).items() if i.n}):
-        return _screened(selection, gains)
+        return _screen_answer(selection, gains)
     by_name = {row.name: row for row in rows}
     overall = by_name.get(OVERALL)
     if overall is None:
@@ -55,10 +55,10 @@ def _answer(selection: Selection, rows: Sequence[Row]) -> str:
     m = len(selection.tested.get("", {}))
     share = f"{m}" if m == len(family()) else f"the {m} of {len(family())} contrasts that this grid's arms allow"
     scope = f"n = {seeds}{raised}, intervals simultaneous over {share}"
-    return f"{'; '.join([claim, *_parts(parts), scope])}."
+    return f"{'; '.join([claim, *_component_effects(parts), scope])}."
 
 
-def _screened(selection: Selection, gains: Mapping[str, Interval]) -> str:
+def _screen_answer(selection: Selection, gains: Mapping[str, Interval]) -> str:
     """Return which systems end above and below RRPO, each by its own interval."""
     by_side = {
         "above": [arm for arm, gain in gains.items() if gain.low > 0],
@@ -108,7 +108,7 @@ def _interim(selection: Selection, overall: Row, above_sft: Row | None) -> str:
     )
 
 
-def _parts(rows: Sequence[Row]) -> list[str]:
+def _component_effects(rows: Sequence[Row]) -> list[str]:
     """Return the components' effects: differences with their estimates first, then the others with their verdicts."""
     if not rows:
         return []
@@ -171,7 +171,7 @@ def methods(selection: Selection, pilot: Pilot | None = PILOT) -> str:
         f"of analysis. {_correlation(outcomes, seeds)}{selection.counted} "
         "A seed redraws the annotated and the SFT utterances, raters, RM pre-training, SFT, fine-tuning, prompts and "
         "roll-out noise; corpus "
-        f"renderer, codec, base policy and judges are fixed. {_made(records)}"
+        f"renderer, codec, base policy and judges are fixed. {_versions(records)}"
     )
 
 
@@ -224,7 +224,7 @@ def _correlation(outcomes: Values, seeds: Sequence[int]) -> str:
     return "" if math.isnan(r) else f"Correlation of RRPO's and DiffRO's paired seeds: {r:+.2f}. "
 
 
-def _made(records: Sequence[Record]) -> str:
+def _versions(records: Sequence[Record]) -> str:
     """Return what made the records: devices, commits, stage versions, and the hash of each arm's config."""
     arms = ", ".join(
         f"{label} {arm}" for label, arm in dict.fromkeys((record.label, record.arm_hash) for record in records)

@@ -74,7 +74,7 @@ class Study:
     @property
     def elsewhere(self) -> Knobs:
         """A point that differs from the paper's in every hyperparameter: the stages common to both are common to all trials."""
-        return {name: _other(distribution, self.paper[name]) for name, distribution in self.space.items()}
+        return {name: _another_value(distribution, self.paper[name]) for name, distribution in self.space.items()}
 
 
 def regularizer_config(knobs: Knobs, **fields: Any) -> RegularizerConfig:
@@ -212,10 +212,10 @@ LIMITS: dict[str, tuple[float, float]] = {"lr": (0.0, math.inf), "beta": (0.0, m
 
 def tunable() -> list[str]:
     """Return the arms that ``tune-arm`` accepts: those with hyperparameters, except controls, whose setting is fixed."""
-    return [name for name, arm in arms().items() if arm.beta is None and not _control(arm) and tune_arm(name).space]
+    return [name for name, arm in arms().items() if arm.beta is None and not _is_control(arm) and tune_arm(name).space]
 
 
-def _control(arm: ArmConfig) -> bool:
+def _is_control(arm: ArmConfig) -> bool:
     single_term = 0.0 in (arm.emotion_weight, arm.content_weight)
     return arm.shuffle_labels or arm.match_gradient or single_term or (arm.steps == 0 and arm.guidance is None)
 
@@ -291,7 +291,7 @@ def described(distribution: BaseDistribution) -> str:
     return str(distribution)
 
 
-def _other(distribution: BaseDistribution, value: Any) -> Any:
+def _another_value(distribution: BaseDistribution, value: Any) -> Any:
     if isinstance(distribution, CategoricalDistribution):
         return next(choice for choice in distribution.choices if choice != value)
     assert isinstance(distribution, FloatDistribution), "hyperparameters are numbers or choices"

@@ -160,7 +160,7 @@ def verdict(
     for name in search.question.objectives:
         pair = [np.array([outcomes[seed][name] for seed in seeds]) for outcomes in (best_values, rival_values)]
         rows.append((OBJECTIVES[name].label, *map(t_interval, pair), t_interval(pair[0] - pair[1], 1 - alpha)))
-    relation = _word(search.directions[0], rows[0][-1]) if len(seeds) > 1 else "not to be compared with"
+    relation = _relation(search.directions[0], rows[0][-1]) if len(seeds) > 1 else "not to be compared with"
     judge = f" by the {tuning().label}" if search.question.policy else ""
     suffix = f" (check {check} on these seeds)" if len(seeds) > 1 else ""
     sentence = f"On {len(seeds)} fresh seeds trial {best.number} is {relation} {rival.name}{judge}{suffix}."
@@ -181,7 +181,7 @@ def verdict(
     return Sheet("fresh", "The best trial on fresh seeds", columns, tuple(rows), notes)
 
 
-def _word(direction: str, difference: Value) -> str:
+def _relation(direction: str, difference: Value) -> str:
     assert isinstance(difference, Interval)
     if difference.low > 0 or difference.high < 0:
         return "better than" if (difference.mean > 0) == (direction == "maximize") else "worse than"

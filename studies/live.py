@@ -126,7 +126,7 @@ class SearchRun(Collector):
         mean = statistics.fmean(durations) if durations else self._expected_seconds
         remaining = max(0, self.search.trials - self._finished())
         time_left = "unknown" if mean is None else f"about {duration(remaining * mean / self.workers)}"
-        self._status = f"{time_left} · {self._standing()}"
+        self._status = f"{time_left} · {self._best_so_far()}"
 
     def _finished(self) -> int:
         return sum(trial.state.is_finished() for trial in counted(self.study))
@@ -142,7 +142,7 @@ class SearchRun(Collector):
         by_objective = zip(self.search.question.objectives, values, strict=True)
         return f"number {number}: " + ", ".join(f"{name} {value:+.4f}" for name, value in by_objective)
 
-    def _standing(self) -> str:
+    def _best_so_far(self) -> str:
         trials = ranked(self.study, self.search)
         if not trials:
             return "no value yet"

@@ -136,7 +136,7 @@ class Bridge:
                 run = self._trial(trial, trial.number in lost)
                 self.study.set_user_attr(LINK.format(trial.number), run)
                 self._written.add(trial.number)
-        self._metrics(self.parent, self._standing(), len(self._written))
+        self._metrics(self.parent, self._best_so_far(), len(self._written))
 
     def _lock(self) -> FileLock:
         return FileLock(self.search.folder / "mlflow.lock")
@@ -199,7 +199,7 @@ class Bridge:
         self._client.set_tag(run, records.TAG_COMPLETE, str(trial.number))
         return run
 
-    def _standing(self) -> dict[str, float]:
+    def _best_so_far(self) -> dict[str, float]:
         """Return the best value so far and the size of the Pareto front, for the study's own run."""
         trials = ranked(self.study, self.search)
         if not trials:

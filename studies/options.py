@@ -118,7 +118,7 @@ def checked(options: Options) -> Command:
     )
     search = Search(
         study=options.study,
-        name=_plain(options.name or f"{definition.name}-{suffix}"),
+        name=_valid_name(options.name or f"{definition.name}-{suffix}"),
         question=question,
         trials=positive("--trials", options.trials),
         sampler=choose("sampler", options.sampler, SAMPLERS),
@@ -154,7 +154,7 @@ def checked(options: Options) -> Command:
     )
 
 
-def _plain(name: str) -> str:
+def _valid_name(name: str) -> str:
     if not re.fullmatch(r"\w[\w.-]*", name):
         fix = "use letters, digits, hyphens, underscores and dots; do not start with a hyphen or a dot"
         raise InputError("the name of a study is invalid", got=name, fix=fix)

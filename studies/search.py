@@ -148,10 +148,10 @@ def run_trial(search: Search, study: OptunaStudy, trial: Trial, report: Report =
     from optuna.trial import TrialState
 
     try:
-        values = _measured(search, trial, report)
+        values = _measure_seeds(search, trial, report)
     except optuna.TrialPruned:
         study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
-        _forget(search, trial)
+        _remove_checkpoints(search, trial)
     except UpdateFinishedTrialError:
         print(f"trial {trial.number} was taken over by another process while this one did not respond")
     except Exception as error:
@@ -166,7 +166,7 @@ def run_trial(search: Search, study: OptunaStudy, trial: Trial, report: Report =
         study.tell(trial, values, skip_if_finished=True)
 
 
-def _measured(search: Search, trial: Trial, report: Report) -> list[float]:
+def _measure_seeds(search: Search, trial: Trial, report: Report) -> list[float]:
     """Return the objectives, averaged over seeds, and store all outcomes with the trial."""
     question, arm = search.question, search.definition.arm(trial.params)
     outcomes: dict[int, dict[str, float]] = {}
@@ -191,7 +191,7 @@ def _measured(search: Search, trial: Trial, report: Report) -> list[float]:
     return [mean(outcomes, name) for name in question.objectives]
 
 
-def _forget(search: Search, trial: Trial) -> None:
+def _remove_checkpoints(search: Search, trial: Trial) -> None:
     """Remove the checkpoints of a pruned trial's optimizations, which are never resumed."""
     question = search.question
     if question.policy:

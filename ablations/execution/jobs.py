@@ -174,7 +174,7 @@ def build_stage(stage: Stage, store: Path, device: str, executor: Executor, micr
             raise result
     else:
         unstacked = replace(executor, members=0)
-        materialise(stage, store, _watched(stage, store, _context(device, unstacked, micro, report)))
+        materialise(stage, store, _with_curves(stage, store, _context(device, unstacked, micro, report)))
     return _seconds(stage, store)
 
 
@@ -206,7 +206,7 @@ def _stacked(
     from rrpo.optimizers import stacked
 
     context = _context(device, executor, micro, report)
-    return stacked.build(stages, store, context, own=lambda stage, shared: _watched(stage, store, shared))
+    return stacked.build(stages, store, context, own=lambda stage, shared: _with_curves(stage, store, shared))
 
 
 def _context(device: str, executor: Executor, micro: int | None, report: Report) -> Context:
@@ -222,7 +222,7 @@ def _context(device: str, executor: Executor, micro: int | None, report: Report)
     )
 
 
-def _watched(stage: Stage, store: Path, context: Context) -> Context:
+def _with_curves(stage: Stage, store: Path, context: Context) -> Context:
     """Return the context with a ``watch`` that writes live curves to a file, which the parent shows."""
     return replace(context, watch=curves.writer(curves.live_file(store, stage.folder)))
 

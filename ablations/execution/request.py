@@ -124,10 +124,10 @@ def request(options: Options) -> Request:
         _check_emotions([cell for cell in cells if cell.profile is fold], fold)
     device = environment.resolve_device(options.device, elsewhere=options.launcher != "local")
     folder = check(options.runs_dir)
-    tasks_per_gpu = _packed(cells, folder, options) if device == "cuda" else packing.UNMEASURED
+    tasks_per_gpu = _tasks_per_gpu(cells, folder, options) if device == "cuda" else packing.UNMEASURED
     launcher = launchers.checked(options, device, tasks_per_gpu)
     workers = worker_count(options.workers, device, tasks_per_gpu)
-    members = stacking.size(options.stack, device, cells, folder.root, *_shared(workers))
+    members = stacking.size(options.stack, device, cells, folder.root, *_gpu_share(workers))
     if options.retry is not None:
         choose("set of cells to --retry", options.retry, ("failed",))
     changes = differences(original, folds[0][0])
@@ -257,7 +257,7 @@ def _check_emotions(cells: Sequence[Cell], profile: Profile) -> None:
         )
 
 
-def _packed(cells: Sequence[Cell], folder: RunsFolder, options: Options) -> int:
+def _tasks_per_gpu(cells: Sequence[Cell], folder: RunsFolder, options: Options) -> int:
     """Return the number of tasks per GPU; the default if an option sets the number of tasks."""
     if (options.workers if options.launcher == "local" else options.gpus_per_task) is not None:
         return packing.UNMEASURED
@@ -272,7 +272,7 @@ def _precision(name: str, device: str) -> str:
     return name
 
 
-def _shared(workers: int) -> tuple[int | None, int]:
+def _gpu_share(workers: int) -> tuple[int | None, int]:
     """Return the memory of the smallest GPU in MiB (None without a GPU), and the number of workers that share it."""
     gpus = environment.gpus()
     return min(gpus.values(), default=None), -(-workers // max(1, len(gpus)))

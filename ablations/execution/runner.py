@@ -74,7 +74,7 @@ def run_plan(plan: Plan, estimator: Estimator, console: Console, mode: str = LIN
     if plan.todo or plan.amended:
         pool = launchers.start(request.launcher, request.workers, request.folder.logs / request.launcher.name)
         recorder.create(request.folder, request.grid, request.declared or request.arms)
-        tracker = _start(plan)
+        tracker = _start_tracker(plan)
         with contextlib.suppress(OSError):  # only `ablations.status` reads it
             write_plan(request.folder, request.grid, request.cells)
         grid_run = GridRun(plan, estimator, console, tracker, mode)
@@ -105,7 +105,7 @@ def _how_to_open(request: Request) -> str:
     return page.how_to_open(request.folder, experiment)
 
 
-def _start(plan: Plan) -> Tracker:
+def _start_tracker(plan: Plan) -> Tracker:
     request = plan.request
     tracker = Tracker(request.folder, request.grid, environment.git_state(), environment.describe(request.device))
     params = {"device": request.device, "workers": str(request.workers), "launcher": request.launcher.name}
@@ -186,7 +186,7 @@ class GridRun(Display):
         super().finished(slot, task, result, seconds)
         if cell := self._cells.get(task.key):
             self.records.append(result)
-            self._arms = self._so_far()
+            self._arms = self._interim_rows()
             self._close_cell(cell)
 
     def failed(self, slot: int | None, task: Task, failure: Failure) -> None:
@@ -202,7 +202,7 @@ class GridRun(Display):
             log = failure.log.read_text(errors="replace") if failure.log.is_file() else ""
             self.tracker.record_failure(cell, Lost(failure.kind, reason), log)
 
-    def _so_far(self) -> list[tuple[str, str, str]]:
+    def _interim_rows(self) -> list[tuple[str, str, str]]:
         """Return (arm, n, primary outcome) rows over the recorded seeds, as interim estimates for the live display."""
         if not self.live:
             return []

@@ -76,12 +76,12 @@ class RunsFolder:
     @property
     def address(self) -> str:
         """Readable address of the store: the server's without its password, or the database path."""
-        return _shown(self.server) if self.server else str(self.database)
+        return _without_password(self.server) if self.server else str(self.database)
 
     @property
     def ui_address(self) -> str:
         """Address of the MLflow UI while `ui_command` runs."""
-        return _shown(self.server) if self.server else UI_ADDRESS
+        return _without_password(self.server) if self.server else UI_ADDRESS
 
     @property
     def artifacts(self) -> Path:
@@ -127,7 +127,7 @@ class RunsFolder:
 
     def write_marker(self) -> None:
         """Atomically write the marker: format, folder path, and the server that the folder was created for."""
-        server = self._marker().get("server", "") if self.exists else _shown(self.server)
+        server = self._marker().get("server", "") if self.exists else _without_password(self.server)
         partial = self.root / f".{MARKER}.{os.getpid()}"
         marker = {"format": FORMAT, "root": str(self.root)} | ({"server": server} if server else {})
         partial.write_text(json.dumps(marker) + "\n")
@@ -242,10 +242,10 @@ def _check_server(address: str) -> None:
         valid = False
     if not valid:
         fix = f"set it to the http(s) address of an MLflow server, or unset {SERVER} to record in the runs folder"
-        raise InputError(f"{SERVER} is not the address of an MLflow server", got=_shown(address), fix=fix)
+        raise InputError(f"{SERVER} is not the address of an MLflow server", got=_without_password(address), fix=fix)
 
 
-def _shown(address: str) -> str:
+def _without_password(address: str) -> str:
     """Return an address without user and password."""
     scheme, mark, rest = address.partition("://")
     host, slash, path = rest.partition("/")

@@ -47,14 +47,14 @@ def size(text: str, device: str, cells: Sequence[Cell], store: Path, gpu_mib: in
     if text != "auto":
         if not text.isdecimal():
             raise InputError("--stack takes a number of cells, or auto", got=text, fix="for example --stack 8")
-        return _several(positive("--stack", int(text)))
+        return _stack_size(positive("--stack", int(text)))
     if device != "cuda":
         return 0
     stages = [stage for stage in walk(*(s for cell in cells for s in cell.stages.values())) if stage.name == STACKED]
-    return _several(packing.members_a_stack(stages, Estimator(store, device), gpu_mib, tasks))
+    return _stack_size(packing.members_a_stack(stages, Estimator(store, device), gpu_mib, tasks))
 
 
-def _several(members: int) -> int:
+def _stack_size(members: int) -> int:
     return members if members > 1 else 0
 
 

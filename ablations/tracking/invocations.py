@@ -79,8 +79,8 @@ class Invocation:
 
     def params(self) -> dict[str, str]:
         """Return the params of the parent run, which `invocation` reads back."""
-        fewer = ";".join(f"{arm}:{_text(seeds)}" for arm, seeds in self.fewer.items())
-        return {"arms": ",".join(self.arms), "seeds": _text(self.seeds)} | ({"fewer": fewer} if fewer else {})
+        fewer = ";".join(f"{arm}:{_joined(seeds)}" for arm, seeds in self.fewer.items())
+        return {"arms": ",".join(self.arms), "seeds": _joined(self.seeds)} | ({"fewer": fewer} if fewer else {})
 
 
 def attempt(run: Any) -> Attempt:
@@ -123,7 +123,7 @@ def plan_invocation(cells: Sequence[Cell]) -> Invocation:
     return Invocation("", first_cell.profile.name, first_cell.world_hash, tuple(seeds_of_arm), tuple(seeds), fewer)
 
 
-def _text(seeds: Iterable[int]) -> str:
+def _joined(seeds: Iterable[int]) -> str:
     return ",".join(map(str, seeds))
 
 

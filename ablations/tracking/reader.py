@@ -71,7 +71,7 @@ class Store:
     @cached_property
     def client(self) -> MlflowClient:
         """The MLflow client."""
-        self._reach()
+        self._require_answer()
         with answering(self.folder):
             client = open_client(self.folder)
             self.replay.carry(wait=0)
@@ -80,11 +80,11 @@ class Store:
 
     def _open(self) -> None:
         """Apply pending updates to a local store. Import MLflow only if there are any, because its import dominates the time."""
-        self._reach()
+        self._require_answer()
         if self.replay.outbox.pending() or local_runs.any_running(self.folder.database):
             _ = self.client
 
-    def _reach(self) -> None:
+    def _require_answer(self) -> None:
         if reason := trouble(self.folder, PATIENCE):
             raise UnavailableError(self.folder, reason)
         self.folder.relocate()

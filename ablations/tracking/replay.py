@@ -66,7 +66,7 @@ class Replay:
         if entry.key not in self._folders:
             with answering(self.folder):
                 run = self.run_id(entry.key) or self._runs(entry)[0].info.run_id
-                self._folders[entry.key] = locate(self.folder, run, self._home(run))
+                self._folders[entry.key] = locate(self.folder, run, self._artifact_uri(run))
         return self._folders[entry.key]
 
     def carry(self, *, force: bool = False, wait: float = WAIT) -> None:
@@ -175,7 +175,7 @@ class Replay:
         if entry.complete:
             self.client.set_tag(run_id, records.TAG_COMPLETE, entry.cell)
             if self.folder.server:
-                return self._single(entry)
+                return self._keep_oldest(entry)
         return run_id
 
     def _add(self, complete: Sequence[Any], entry: Entry, artifacts: Path) -> str:
@@ -193,14 +193,14 @@ class Replay:
             shutil.rmtree(self.folder.cache / run, ignore_errors=True)
         return run
 
-    def _home(self, run: str) -> str:
+    def _artifact_uri(self, run: str) -> str:
         return self.folder.here(self.client.get_run(run).info.artifact_uri)
 
     def _copy(self, run: str, artifacts: Path) -> None:
         """Add to a run's artifacts. A local store is written through this mount of the folder, not through the stored path."""
         if not any(artifacts.iterdir()):
             return
-        home = self._home(run)
+        home = self._artifact_uri(run)
         if self.folder.server or not Path(home).is_absolute():
             self.client.log_artifacts(run, str(artifacts))
             return
@@ -208,7 +208,7 @@ class Replay:
 
         LocalArtifactRepository(home).log_artifacts(str(artifacts))
 
-    def _single(self, entry: Entry) -> str:
+    def _keep_oldest(self, entry: Entry) -> str:
         """Keep the completion tag only on the oldest run of a cell, and return its id.
 
         Two runs folders may complete the same cell on one server at the same time.

@@ -28,9 +28,9 @@ def measures() -> list[tuple[str, str, str, str]]:
 
 
 def goodhart(records: Sequence[Record], out: Path) -> list[Path]:
-    """``goodhart.pdf`` and ``.png``; nothing when no arm has moved. The same bytes for the same records.
+    """Draw ``goodhart.pdf`` and ``.png``; nothing if no arm was optimized. The same records give the same bytes.
 
-    Seeds thin, their mean over checkpoints thick; the mean gold of `REFERENCES` in every other panel.
+    Thin lines are seeds, thick lines their mean over checkpoints; every other panel also has the mean gold of `REFERENCES`.
     """
     arms: dict[str, list[Record]] = {}
     for record in records:

@@ -125,7 +125,7 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
     yield address
     import sqlalchemy
 
-    engine = sqlalchemy.create_engine(storage._driven(address))
+    engine = sqlalchemy.create_engine(storage._with_driver(address))
     metadata = sqlalchemy.MetaData()
     metadata.reflect(engine)
     metadata.drop_all(engine)
